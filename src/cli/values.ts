@@ -1,6 +1,7 @@
 /** Values of options: text in, a checked value out. An error ends the command with status 2. */
 import { InvalidArgumentError } from "commander";
 import { parsedSize } from "../byte-size.js";
+import { parseSaveInterval } from "../train/save-interval.js";
 import { checkInit, type InitLoraWeights } from "../lora/options/init-weights.js";
 
 type Parser<T> = (text: string) => T;
@@ -54,6 +55,17 @@ export function memory(text: string): number | "auto" {
   const size = parsedSize(text);
   if (size !== undefined) return size;
   throw new InvalidArgumentError("It must be a size, such as 2GB or 500MB, or auto.");
+}
+
+/** When checkpoints are saved: steps, a time such as `10m`, or `never`. */
+export function saveEvery(text: string): number | string {
+  const when = /^\d+$/.test(text) ? Number(text) : text;
+  try {
+    parseSaveInterval(when);
+    return when;
+  } catch {
+    throw new InvalidArgumentError("It must be a number of steps, a time such as 10m (s, m or h), or never.");
+  }
 }
 
 /** `a,b` → [a, b]. */

@@ -1,8 +1,7 @@
 /** The training of an adapter over a loaded model and its data: what is made, saved, judged and given back. */
 import { join } from "node:path";
 
-import type { BatchPlan } from "../data/batches.js";
-import { LowrankError } from "../errors.js";
+import type { Batch, BatchPlan } from "../data/batches.js";
 import { noteActive } from "../lora/adapter/active.js";
 import { type ChatTemplates, setTemplates, templatesInUse } from "../lora/adapter/chat-templates.js";
 import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
@@ -10,9 +9,10 @@ import type { PretrainedModel } from "../models/pretrained.js";
 import { type AdamW, schedule as schedules } from "../optim/index.js";
 import type { MatmulPrecision } from "../scope.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
-import { amendEvaluation, restoreState, writeState, type Provenance } from "./checkpoint.js";
+import { amendProgress, restoreState, writeState, type Provenance } from "./checkpoint.js";
+import { Divergence } from "./divergence.js";
 import { EarlyStopping } from "./early-stopping.js";
-import { evaluate, type Evaluation } from "./evaluate.js";
+import { evaluate, lossOf, type Evaluation } from "./evaluate.js";
 import type { FinetuneResult, PlannedMemory } from "./events.js";
 import type { Identities } from "./identity.js";
 import { injectWith } from "./inject-with.js";
@@ -25,8 +25,10 @@ import { damageOf } from "./output/manifest.js";
 import { newRecord } from "./output/run-record.js";
 import type { Prepared } from "./prepare.js";
 import type { Before } from "./recorder.js";
-import type { Resumed } from "./resume.js";
+import { tooFewSteps, type Resumed } from "./resume.js";
+import { parseSaveInterval } from "./save-interval.js";
 import { adapterOptions, optimizerOf, planOf, savedBytes, trainOwn } from "./run-parts.js";
+import type { ScheduleName } from "./options.js";
 import { optionsOf, warmupOf, type Settings } from "./settings.js";
 import { rowsEvent, sampling } from "./samples.js";
 import { startEvent } from "./start-event.js";
@@ -59,7 +61,10 @@ export class AdapterRun {
   readonly #context: RecordedContext;
   readonly #plan: BatchPlan;
   readonly #name: string;
+  /** With the warm-up in steps. */
+  readonly #settings: Chosen & { warmup: number };
   #stopping: EarlyStopping;
+  #divergence: Divergence;
   /** Lets the adapters that the model had before count as they did. */
   #restore: () => void = () => {};
   #evaluated: { step: number; loss: number } | undefined;
@@ -74,6 +79,16 @@ export class AdapterRun {
     this.#stopping = new EarlyStopping(settings.patience);
     this.#plan = planOf(settings, prepared.objective, prepared.train);
     this.#templates = templatesInUse(subject.model);
+    // The warm-up is settled once: a run that is extended later keeps it.
+    this.#settings = { ...settings, warmup: warmupOf(settings.warmup, this.#plan.steps) };
+    this.#divergence = this.#watch({});
+  }
+
+  #watch(resumed: { first?: number; reference?: number | undefined }): Divergence {
+    const { labels, tokenisation } = this.#subject.prepared.objective;
+    const guessing = Math.log(labels?.length ?? tokenisation.vocabSize);
+    const { first = 0, reference } = resumed;
+    return new Divergence({ guessing, reference, steps: this.#plan.steps - first });
   }
 
   async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
@@ -95,7 +110,7 @@ export class AdapterRun {
       if (resumed !== undefined)
         await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
       const { saveEvery, patience } = settings;
-      const checkpoints = saveEvery !== undefined || patience !== undefined;
+      const checkpoints = parseSaveInterval(saveEvery) !== undefined || patience !== undefined;
       await this.#subject.output.checkRoom(savedBytes(optimizer, checkpoints));
       await this.#begin(resumed);
       await yieldToEventLoop();
@@ -122,11 +137,10 @@ export class AdapterRun {
   #resume({ checkpoint: { progress, folder } }: Resumed): number {
     const first = this.#plan.resume(progress.cursor);
     const { steps } = this.#plan;
-    if (first > steps)
-      throw new LowrankError(
-        "ERR_OPTION",
-        `resume: ${folder} is after step ${first}, and steps is ${steps}; give more steps, or resume from an earlier checkpoint`,
-      );
+    if (first > steps) throw tooFewSteps(folder, first, steps);
+    this.#divergence = this.#watch({ first, reference: progress.reference });
+    const change = scheduleChange(this.#settings, { first, steps, total: progress.total });
+    if (change !== undefined) this.#context.emit({ type: "warning", message: change });
     const { device } = this.#subject.model;
     if (progress.device !== device) {
       const message = `resume: the run was on ${progress.device} so far, and is on ${device} now, whose results differ in the last bits`;
@@ -163,7 +177,8 @@ export class AdapterRun {
   }
 
   #provenance(): Provenance {
-    const { model, settings, line, identities } = this.#subject;
+    const { model, line, identities } = this.#subject;
+    const settings = this.#settings;
     return { line, options: optionsOf(settings), cwd: process.cwd(), identities, device: model.device };
   }
 
@@ -182,14 +197,15 @@ export class AdapterRun {
 
   async #train(optimizer: AdamW, first: number, resumed: Resumed | undefined): Promise<LoopResult> {
     const { model, settings, prepared } = this.#subject;
-    const { schedule, warmup, clipNorm, evalEvery, saveEvery, signal, batchSize } = settings;
+    const { schedule, warmup, clipNorm, evalEvery, signal, batchSize } = this.#settings;
+    const saveEvery = parseSaveInterval(settings.saveEvery);
     const { held, objective } = prepared;
     const total = this.#plan.steps;
     const unevaluated = resumed?.checkpoint.progress.evalLoss === null;
     return runLoop({
       device: model.device,
       optimizer,
-      schedule: schedules[schedule]({ warmup: warmupOf(warmup, total), total }),
+      schedule: schedules[schedule]({ warmup, total }),
       first,
       steps: this.#stopping.exhausted ? first : total,
       work: (step) => this.#work(step),
@@ -202,7 +218,12 @@ export class AdapterRun {
       sample: sampling(this.#subject, this.#context),
       save: (step) => this.#save(optimizer, step, resumed),
       saveEvery,
-      saved: resumed && { path: resumed.checkpoint.folder, unevaluated },
+      savesEnd: saveEvery !== undefined,
+      saved: resumed && { path: resumed.checkpoint.folder, unevaluated, good: resumed.lastGood },
+      checked: (path, good) => this.#mark(path, good),
+      check: (step) => this.#check(step),
+      divergence: this.#divergence,
+      now: this.#context.now,
       judge: (step, evaluation) => this.#judge(step, evaluation, step === first),
       signal,
       skips: true,
@@ -223,7 +244,7 @@ export class AdapterRun {
     const { judged } = this.#stopping;
     const own = resumed?.checkpoint;
     if (own?.step === step && join(own.folder, "..") === join(output.path, ".")) {
-      await amendEvaluation(own.folder, { evalLoss, judged });
+      await amendProgress(own.folder, { evalLoss, judged });
       return own.folder;
     }
     // What was told of its steps is on the disk before it.
@@ -235,7 +256,9 @@ export class AdapterRun {
         await this.#saveAdapter(folder);
         const cursor = this.#plan.cursor(step);
         const { replaces } = output;
-        const state = { ...this.#provenance(), cursor, evalLoss, judged, replaces };
+        const { reference } = this.#divergence;
+        const { steps: total } = this.#plan;
+        const state = { ...this.#provenance(), cursor, evalLoss, judged, replaces, total, reference };
         await writeState(folder, optimizer, state);
       },
     });
@@ -245,6 +268,20 @@ export class AdapterRun {
       this.#context.emit({ type: "warning", message });
     }
     return path;
+  }
+
+  /** Records whether a checkpoint is good, unless it is in a folder that another run may write into. */
+  async #mark(path: string, good: boolean): Promise<void> {
+    const { output, settings } = this.#subject;
+    if (join(path, "..") === join(output.path, "."))
+      await output.markCheckpoint(path, { good, keep: settings.keep });
+  }
+
+  /** The loss of the batch that would come next. */
+  async #check(step: number): Promise<number> {
+    const { model, prepared } = this.#subject;
+    const [batch] = this.#plan.at(step).batches;
+    return lossOf(model, prepared.objective, batch as Batch);
   }
 
   /** The losses of a step: each the sum over a micro-batch, divided by what the whole step trains on. */
@@ -303,6 +340,24 @@ export class AdapterRun {
     trainOwn(model, settings);
     return { step, loss, early };
   }
+}
+
+/** Says what the schedule does in a run whose length has changed; undefined where that makes no difference. */
+function scheduleChange(
+  {
+    schedule,
+    warmup,
+    optimizer: { lr },
+  }: { schedule: ScheduleName; warmup: number; optimizer: { lr: number } },
+  { first, steps, total }: { first: number; steps: number; total: number | undefined },
+): string | undefined {
+  if (schedule === "constant" || total === undefined || total === steps || first >= steps) return undefined;
+  const rate = (whole: number): string =>
+    (lr * schedules[schedule]({ warmup, total: whole })(first)).toPrecision(3);
+  return (
+    `resume: the ${schedule} schedule now ends at step ${steps} instead of ${total}: from step ${first + 1} on the ` +
+    `learning rate follows the new length (${rate(steps)} at that step instead of ${rate(total)}), and steps that are done keep what they had`
+  );
 }
 
 /** What of the run before it holds for one that goes on. */

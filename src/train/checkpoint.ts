@@ -43,6 +43,15 @@ export interface Progress extends Provenance {
   judged: Judged;
   /** Lineages whose checkpoints the run was to replace. */
   replaces?: string[] | undefined;
+  /** Optimizer steps that the run was planned with. */
+  total?: number | undefined;
+  /** The loss before training: see `Divergence`. */
+  reference?: number | undefined;
+  /**
+   * Whether the loss of these weights was checked and is that of a healthy run; left out until the step after it, or an
+   * evaluation, has told it.
+   */
+  good?: boolean | undefined;
   /** When, as ISO 8601. */
   saved: string;
   /** The other files of the folder. */
@@ -53,7 +62,7 @@ export interface Progress extends Provenance {
 export async function writeState(
   folder: string,
   optimizer: Optimizer,
-  rest: Provenance & Pick<Progress, "cursor" | "evalLoss" | "judged" | "replaces">,
+  rest: Provenance & Pick<Progress, "cursor" | "evalLoss" | "judged" | "replaces" | "total" | "reference">,
 ): Promise<void> {
   const { tensors, updates } = flat(optimizer.stateDict());
   try {
@@ -112,13 +121,13 @@ export async function readProgress(folder: string): Promise<Progress> {
   return value as Progress;
 }
 
-/** Adds to a checkpoint what an evaluation that came later said of it. Throws `ERR_WRITE`. */
-export async function amendEvaluation(
+/** Adds to a checkpoint what became known of it later: an evaluation, or whether it is good. Throws `ERR_WRITE`. */
+export async function amendProgress(
   folder: string,
-  evaluation: Pick<Progress, "evalLoss" | "judged">,
+  known: Partial<Pick<Progress, "evalLoss" | "judged" | "good">>,
 ): Promise<void> {
   const progress = await readProgress(folder);
-  await writeWhole(join(folder, RUN), sealed({ ...progress, ...evaluation }));
+  await writeWhole(join(folder, RUN), sealed({ ...progress, ...known }));
 }
 
 /** Puts optimizer and random numbers where they were. The adapter's values are read by `loadAdapter`. */

@@ -75,6 +75,25 @@ export async function evaluate(
   return confusion === undefined ? found : { ...found, classes: confusion.scores };
 }
 
+/**
+ * The mean loss that a model has over a batch of its training data, without dropout and without gradients. NaN or
+ * infinite for weights that have diverged.
+ */
+export async function lossOf(model: Module, objective: Objective, batch: Batch): Promise<number> {
+  const training = model.training;
+  model.eval();
+  try {
+    const loss = noGrad(() => scope(() => objective.lossSum(batch, 1 / Math.max(batch.trained, 1))));
+    try {
+      return await loss.item();
+    } finally {
+      loss.dispose();
+    }
+  } finally {
+    model.train(training);
+  }
+}
+
 /** Takes each row for the class with the highest score. */
 async function count(confusion: Confusion, { labels }: Batch, { scores }: Measured): Promise<void> {
   const values = await scores?.data();

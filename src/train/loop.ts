@@ -6,11 +6,13 @@ import type { Schedule } from "../optim/schedule.js";
 import type { Tensor } from "../tensor.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import { CancelScope } from "./cancel-scope.js";
+import { Divergence } from "./divergence.js";
 import type { Evaluation } from "./evaluate.js";
 import type { LoopEvent } from "./events.js";
 import { Pace } from "./pace.js";
 import { recordPart, recordUpdate } from "./record.js";
 import type { RunContext } from "./run.js";
+import { type SaveInterval, SaveTimer } from "./save-interval.js";
 
 /** The work of one optimizer step. */
 export interface StepWork {
@@ -39,9 +41,22 @@ export interface LoopOptions {
   sample?: ((step: number) => Promise<void>) | undefined;
   /** Saves what a run after `step` steps needs to be gone on with; gives its folder. */
   save: ((step: number) => Promise<string>) | undefined;
-  saveEvery: number | undefined;
-  /** The checkpoint that the run goes on from, and whether its evaluation is still to come. */
-  saved?: { path: string; unevaluated: boolean } | undefined;
+  saveEvery: SaveInterval;
+  /** Whether the last step is saved too, unless the run is stopped, which always saves. */
+  savesEnd?: boolean | undefined;
+  /** The checkpoint that the run continues from. */
+  saved?: ContinuedCheckpoint | undefined;
+  /**
+   * Called once for each checkpoint, when the loss of the weights in it is known: they are good, or the run cannot
+   * usefully continue from them.
+   */
+  checked?: ((path: string, good: boolean) => Promise<void>) | undefined;
+  /** Computes a loss of the weights after `step` steps, for a run whose last weights no evaluation has checked. */
+  check?: ((step: number) => Promise<number>) | undefined;
+  /** Watches the losses; by default without a bound for them. */
+  divergence?: Divergence | undefined;
+  /** Milliseconds on a monotonic clock; `performance.now` by default. */
+  now?: (() => number) | undefined;
   /** Takes in each evaluation; may ask for a checkpoint, and for the end. */
   judge?: ((step: number, evaluation: Evaluation) => { save: boolean; end: boolean }) | undefined;
   signal: AbortSignal | undefined;
@@ -51,6 +66,15 @@ export interface LoopOptions {
    */
   skips: boolean;
   context: RunContext<LoopEvent>;
+}
+
+/** A checkpoint as a run that continues from it knows it. */
+export interface ContinuedCheckpoint {
+  path: string;
+  /** Whether its evaluation is still to come. */
+  unevaluated: boolean;
+  /** The newest checkpoint up to this one whose loss was checked. */
+  good?: string | undefined;
 }
 
 export interface LoopResult {
@@ -104,18 +128,30 @@ class Loop {
   #loss: number | null = null;
   #evalLoss: number | null = null;
   #evaluatedAt = -1;
-  #saved: { step: number; path: string } | undefined;
+  #evaluated: { step: number; loss: number } | undefined;
+  /** The newest checkpoint, and whether its weights are known to be good or bad. */
+  #saved: { step: number; path: string; checked: boolean } | undefined;
+  /** The newest checkpoint that is known to be good. */
+  #good: string | undefined;
+  readonly #timer: SaveTimer | undefined;
+  readonly #divergence: Divergence;
 
   constructor(options: LoopOptions, cancelScope: CancelScope, rates: number[]) {
     this.#options = options;
     this.#cancelScope = cancelScope;
     this.#done = options.first;
     this.#rates = rates;
-    if (options.saved !== undefined) this.#saved = { step: options.first, path: options.saved.path };
+    const { first, saved, saveEvery, now = () => performance.now() } = options;
+    this.#good = saved?.good;
+    if (saved !== undefined)
+      this.#saved = { step: first, path: saved.path, checked: saved.path === saved.good };
+    if (saveEvery !== undefined && "seconds" in saveEvery)
+      this.#timer = new SaveTimer(saveEvery.seconds, now);
+    this.#divergence = options.divergence ?? new Divergence();
   }
 
   async run(): Promise<LoopResult> {
-    const { first, steps = Infinity, context, signal, evalEvery, saveEvery, work } = this.#options;
+    const { first, steps = Infinity, context, signal, work } = this.#options;
     let early = await this.#begin();
     for (let step = first; step < steps && !context.stopping.aborted && !early; step++) {
       throwIfAborted(signal);
@@ -125,8 +161,8 @@ class Loop {
       await this.#settle();
       this.#pending = recorded;
       const done = step + 1;
-      const evaluates = evalEvery !== undefined && done % evalEvery === 0;
-      const saves = saveEvery !== undefined && done % saveEvery === 0;
+      const evaluates = this.#evaluatesAt(done);
+      const saves = this.#savesAt(done);
       if (evaluates || saves) await this.#settle();
       const judged = evaluates ? await this.#evaluate(done) : undefined;
       if (saves || judged?.save === true) await this.#save(done);
@@ -142,7 +178,33 @@ class Loop {
       const judged = await this.#evaluate(this.#done);
       if (judged?.save === true) await this.#save(this.#done);
     }
+    if (!stopped && this.#done > first) await this.#complete();
     return { steps: this.#done, loss: this.#loss, evalLoss: this.#evalLoss, stopped, early };
+  }
+
+  #evaluatesAt(done: number): boolean {
+    const { evalEvery } = this.#options;
+    return evalEvery !== undefined && done % evalEvery === 0;
+  }
+
+  #savesAt(done: number): boolean {
+    const { saveEvery } = this.#options;
+    if (saveEvery === undefined) return false;
+    if ("steps" in saveEvery) return done % saveEvery.steps === 0;
+    const evaluations = Number(this.#evaluatesAt(done)) + Number(this.#evaluatesAt(done + 1));
+    return this.#timer?.due(evaluations) === true;
+  }
+
+  /** Saves the last step and checks its weights, whose loss no further step will tell. */
+  async #complete(): Promise<void> {
+    const { savesEnd = false, check } = this.#options;
+    const step = this.#done;
+    if (savesEnd) await this.#save(step);
+    const evaluated = this.#evaluated?.step === step ? this.#evaluated.loss : undefined;
+    const loss = evaluated ?? (await check?.(step));
+    if (loss === undefined) return;
+    if (!Number.isFinite(loss)) await this.#fail(`step ${step}: the loss after the update is ${loss}`, step);
+    if (loss <= this.#divergence.bound) await this.#mark(true);
   }
 
   /** Evaluates where that is due before the first step; gives whether that is the end already. */
@@ -201,6 +263,13 @@ class Loop {
     this.#loss = loss;
     this.#trained += pending.trained;
     this.#pace.add(pending.tokens);
+    const { learningRate } = pending;
+    const { sound, diverged, warning } = this.#divergence.add({
+      step: this.#done,
+      loss,
+      gradNorm,
+      learningRate,
+    });
     context.emit({
       type: "step",
       step: this.#done,
@@ -214,20 +283,39 @@ class Loop {
       memoryBytes: held(device),
       merged: 1,
     });
+    // The step ran on the weights of the newest checkpoint, or on weights trained from them.
+    if (sound || diverged) await this.#mark(!diverged);
+    if (warning !== undefined) context.emit({ type: "warning", message: warning + this.#fallback() });
+  }
+
+  /** Records what is known of the newest checkpoint; its first mark stands. */
+  async #mark(good: boolean): Promise<void> {
+    const saved = this.#saved;
+    if (saved === undefined || saved.checked) return;
+    saved.checked = true;
+    if (good) this.#good = saved.path;
+    // A mark that cannot be written, on a full disk, is no reason to end the run.
+    await this.#options.checked?.(saved.path, good).catch(() => {});
+  }
+
+  #fallback(): string {
+    return this.#good === undefined ? "" : `; the last good checkpoint is ${this.#good}`;
   }
 
   async #notFinite({ step }: Pending, loss: number, norm: number): Promise<never> {
     await this.#options.optimizer.recover();
-    const what = Number.isFinite(loss) ? `the gradient's norm is ${norm}` : `the loss is ${loss}`;
-    const kept = this.#saved === undefined ? "" : `; the last good checkpoint is ${this.#saved.path}`;
+    const what = Number.isFinite(loss) ? `the gradient norm is ${norm}` : `the loss is ${loss}`;
+    return this.#fail(`step ${step + 1}: ${what}; the update was left out`, step);
+  }
+
+  /** Ends the run, whose weights after `step` steps give a loss or a gradient that is not finite. */
+  async #fail(what: string, step: number): Promise<never> {
+    await this.#mark(false);
     const instead =
       step === 0
-        ? "nothing was trained before: the model's weights or the data hold such values, or lead to them"
+        ? "nothing was trained before: the model's weights or the data contain such values or lead to them"
         : "try a lower learning rate or a longer warm-up";
-    throw new LowrankError(
-      "ERR_NOT_FINITE",
-      `step ${step + 1}: ${what}, and the update was left out${kept}; ${instead}`,
-    );
+    throw new LowrankError("ERR_NOT_FINITE", `${what}${this.#fallback()}; ${instead}`);
   }
 
   async #evaluate(step: number): Promise<{ save: boolean; end: boolean } | undefined> {
@@ -240,7 +328,9 @@ class Loop {
     }
     let evaluation: Evaluation;
     try {
-      evaluation = await evaluate(signal === undefined ? stopping : AbortSignal.any([signal, stopping]));
+      const ending = signal === undefined ? stopping : AbortSignal.any([signal, stopping]);
+      const work = (): Promise<Evaluation> => evaluate(ending);
+      evaluation = await (this.#timer === undefined ? work() : this.#timer.evaluating(work));
     } catch (error) {
       throwIfAborted(signal);
       // Whoever stops a run waits for a step, not for an evaluation.
@@ -255,7 +345,9 @@ class Loop {
     }
     throwIfAborted(signal);
     this.#evalLoss = evaluation.loss;
+    this.#evaluated = { step, loss: evaluation.loss };
     this.#evaluatedAt = step;
+    if (step === 0) this.#divergence.untrained(evaluation.loss);
     this.#pace.pause();
     context.emit({ type: "eval", step, ...evaluation });
     const judged = judge?.(step, evaluation);
@@ -266,8 +358,9 @@ class Loop {
   async #save(step: number): Promise<void> {
     const { save, context } = this.#options;
     if (save === undefined || this.#saved?.step === step) return;
-    const path = await save(step);
-    this.#saved = { step, path };
+    const work = (): Promise<string> => save(step);
+    const path = await (this.#timer === undefined ? work() : this.#timer.saving(work));
+    this.#saved = { step, path, checked: false };
     this.#pace.pause();
     context.emit({ type: "checkpoint", step, path });
   }

@@ -107,11 +107,16 @@ export interface FinetuneOptions {
   seed?: number | undefined;
   /** Steps between evaluations, which come at the start and the end too. It needs held-out rows. */
   evalEvery?: number | undefined;
-  /** Steps between checkpoints; unless given one is saved where the run is stopped, and with `patience` of the best. */
-  saveEvery?: number | undefined;
+  /**
+   * When checkpoints are saved: every so many steps, or so often that a kill at any moment loses less than a time such
+   * as `"10m"` (`s`, `m` or `h`), or `"never"` (the same as 0). `"10m"` by default. Unless it is `"never"`, the last step is saved
+   * too, so that a finished run can be extended. A run that is stopped always saves, and so does each evaluation that
+   * `patience` finds the best. No bit of the run depends on it.
+   */
+  saveEvery?: number | "never" | (string & {}) | undefined;
   /**
    * How many checkpoints are kept, 3 unless given: the newest, and besides them the best by held-out loss among those
-   * that were evaluated. Older ones go once a newer is safely on the disk.
+   * that were evaluated, and the newest whose loss was checked. Older ones go once a newer is safely on the disk.
    */
   keep?: number | undefined;
   /**

@@ -9,7 +9,12 @@ import type { InjectOptions } from "../lora/index.js";
 import { readProgress } from "./checkpoint.js";
 import type { Identities } from "./identity.js";
 import type { FinetuneOptions } from "./options.js";
-import { newestCheckpoint, soundCheckpoint, type Checkpoint } from "./output/checkpoints.js";
+import {
+  lastGoodCheckpoint,
+  newestCheckpoint,
+  soundCheckpoint,
+  type Checkpoint,
+} from "./output/checkpoints.js";
 import { branched, type Line } from "./output/lineage.js";
 import { RUN } from "./output/run-file.js";
 import { readRunRecord, type RunRecord } from "./output/run-record.js";
@@ -55,6 +60,8 @@ export interface Resumed {
   identities: Identities;
   /** Whether it goes on in another folder. */
   elsewhere: boolean;
+  /** The newest checkpoint of the run up to this one that is known to be good. */
+  lastGood: string | undefined;
   /** What is told of it: options that differ, checkpoints that are left behind. */
   notices: string[];
 }
@@ -66,11 +73,12 @@ export interface Resumed {
  */
 export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions): Promise<Resumed> {
   const record = await readRunRecord(home).catch(() => undefined);
-  const checkpoint =
+  const { checkpoint, notice } =
     name === undefined
-      ? await newestCheckpoint(home, record)
-      : await soundCheckpoint(home, name, record?.line);
+      ? await newestGood(home, record)
+      : named(await soundCheckpoint(home, name, record?.line));
   const { progress } = checkpoint;
+  checkSteps(checkpoint, given);
   // A checkpoint that is named is gone on from with what it was saved with; the newest with what was said last.
   const { options: then, cwd } = name === undefined && record !== undefined ? record : progress;
   const own = relocated(then, cwd);
@@ -84,8 +92,49 @@ export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions
     options,
     identities: progress.identities,
     elsewhere,
-    notices: [...notices, ...onward.notices],
+    lastGood: (await lastGoodCheckpoint(home, progress.line, checkpoint.step))?.folder,
+    notices: [...(notice === undefined ? [] : [notice]), ...notices, ...onward.notices],
   };
+}
+
+/**
+ * The newest checkpoint, or the last good one where the newest is known not to be good.
+ *
+ * Errors: those of `newestCheckpoint`; `ERR_NOT_FINITE` where no checkpoint is good.
+ */
+async function newestGood(
+  home: string,
+  record: RunRecord | undefined,
+): Promise<{ checkpoint: Checkpoint; notice?: string | undefined }> {
+  const newest = await newestCheckpoint(home, record);
+  if (newest.progress.good !== false) return { checkpoint: newest };
+  const good = await lastGoodCheckpoint(home, record?.line ?? newest.progress.line, newest.step);
+  if (good === undefined)
+    throw new LowrankError(
+      "ERR_NOT_FINITE",
+      `${home}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate or a longer warm-up, with overwrite (--yes) in the same folder`,
+    );
+  const notice = `resume: training had diverged at ${newest.folder}; the run continues from ${good.folder}, the last good checkpoint`;
+  return { checkpoint: good, notice };
+}
+
+/** A checkpoint that was asked for by name is taken, good or not. */
+function named(checkpoint: Checkpoint): { checkpoint: Checkpoint; notice?: string | undefined } {
+  if (checkpoint.progress.good !== false) return { checkpoint };
+  return { checkpoint, notice: `resume: training had diverged at ${checkpoint.folder}` };
+}
+
+/** Throws `ERR_OPTION` for fewer steps than are done, before anything is loaded. */
+function checkSteps({ folder, step }: Checkpoint, { steps }: FinetuneOptions): void {
+  if (steps !== undefined && steps < step) throw tooFewSteps(folder, step, steps);
+}
+
+/** The error for a run that is to end before the checkpoint that it continues from. */
+export function tooFewSteps(folder: string, done: number, steps: number): LowrankError {
+  return new LowrankError(
+    "ERR_OPTION",
+    `resume: ${folder} is after step ${done}, and steps is ${steps}; give more steps, or resume from an earlier checkpoint`,
+  );
 }
 
 async function lineFrom(

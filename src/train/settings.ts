@@ -24,6 +24,7 @@ import { MATMUL_PRECISIONS, type MatmulPrecision } from "../scope.js";
 import { givenIn, type Keepable } from "./memory/changeable.js";
 import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
+import { DEFAULT_SAVE_EVERY, parseSaveInterval } from "./save-interval.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
 import { didYouMean } from "../suggest.js";
@@ -67,7 +68,8 @@ export interface Settings {
   clipNorm: number | undefined;
   seed: number;
   evalEvery: number | undefined;
-  saveEvery: number | undefined;
+  /** Steps, a time such as `10m`, or `never`: see `parseSaveInterval`. */
+  saveEvery: number | string;
   keep: number;
   patience: number | undefined;
   dtype: StorageType | undefined;
@@ -206,7 +208,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     clipNorm: clipNorm === 0 ? undefined : clipNorm,
     seed: count("seed", options.seed ?? 0, 0),
     evalEvery: optional("evalEvery", options.evalEvery, 1),
-    saveEvery: optional("saveEvery", options.saveEvery, 1),
+    saveEvery: saveEvery(options.saveEvery ?? DEFAULT_SAVE_EVERY),
     keep: count("keep", options.keep ?? 3, 1),
     patience,
     dtype:
@@ -336,6 +338,11 @@ export function count(name: string, value: number, least: number): number {
 
 export function optional(name: string, value: number | undefined, least: number): number | undefined {
   return value === undefined ? undefined : count(name, value, least);
+}
+
+/** The value itself, once it is known to be valid; 0 becomes `never`. */
+function saveEvery(value: number | string): number | string {
+  return parseSaveInterval(value) === undefined ? "never" : value;
 }
 
 function memorySize(value: unknown): number | "auto" {

@@ -130,6 +130,7 @@ async function train<M extends Module, B>(
   throwIfAborted(signal);
   const accumulation = count("gradientAccumulation", options.gradientAccumulation ?? 1, 1);
   const steps = optional("steps", options.steps, 1);
+  const saveEvery = optional("saveEvery", options.saveEvery, 1);
   const epochs = steps === undefined ? count("epochs", options.epochs ?? 1, 1) : Infinity;
   const perEpoch = Array.isArray(options.data) ? Math.ceil(options.data.length / accumulation) : undefined;
   if (perEpoch === 0) throw new LowrankError("ERR_OPTION", "the data has no batches");
@@ -182,7 +183,7 @@ async function train<M extends Module, B>(
       evaluate: evalData === undefined ? undefined : (ending) => evaluate(options, evalData, weight, ending),
       evalEvery: optional("evalEvery", options.evalEvery, 1),
       save: save === undefined ? undefined : saving,
-      saveEvery: optional("saveEvery", options.saveEvery, 1),
+      saveEvery: saveEvery === undefined ? undefined : { steps: saveEvery },
       signal,
       skips: false,
       context,

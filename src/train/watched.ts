@@ -49,4 +49,6 @@ export class Watched {
 export interface RecordedContext extends RunContext {
   recorder: RunRecorder;
   watched: Watched;
+  /** Milliseconds on a monotonic clock, for a test that has its own; `performance.now` by default. */
+  now?: (() => number) | undefined;
 }

@@ -52,7 +52,7 @@ export interface Flags {
   gradCheckpointing?: boolean | undefined;
   packing?: boolean | undefined;
   evalEvery?: number | undefined;
-  saveEvery?: number | undefined;
+  saveEvery?: number | string | undefined;
   keep: number;
   patience?: number | undefined;
   resume?: boolean | string | undefined;
@@ -121,8 +121,17 @@ export function declareFlags(command: Command): Command {
     .option("--grad-checkpointing", "less memory, a third more time")
     .option("--packing", "rows share sequences of max-length, unseen by each other; batches are of sequences")
     .option("--eval-every <n>", "steps between evaluations", value.count)
-    .option("--save-every <n>", "steps between checkpoints", value.count)
-    .option("--keep <n>", "checkpoints that are kept: the newest, and the best besides", value.count, 3)
+    .option(
+      "--save-every <when>",
+      "save a checkpoint every n steps, or every 90s, 10m or 1h of training; never; 10m unless given",
+      value.saveEvery,
+    )
+    .option(
+      "--keep <n>",
+      "checkpoints that are kept: the newest, and besides them the best and the last good one",
+      value.count,
+      3,
+    )
     .option(
       "--patience <n>",
       "end after n evaluations without a lower held-out loss, with the best adapter",

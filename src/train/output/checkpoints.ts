@@ -86,6 +86,23 @@ export async function soundCheckpoint(output: string, name: string, line?: Line)
   throw new LowrankError("ERR_FILE_FORMAT", `${folder}: the checkpoint is damaged: ${damage}; ${rest}`);
 }
 
+/**
+ * The newest undamaged checkpoint of a line, up to `step`, whose loss was checked and good; undefined where there is
+ * none.
+ */
+export async function lastGoodCheckpoint(
+  output: string,
+  line: Line,
+  step: number,
+): Promise<Checkpoint | undefined> {
+  const all = await listCheckpoints(output);
+  for (const one of all.reverse()) {
+    if (one.progress.good !== true || one.step > step || !within(line, one)) continue;
+    if ((await damageOf(one.folder, one.progress.files)) === undefined) return one;
+  }
+  return undefined;
+}
+
 async function soundBefore(
   output: string,
   step: number,
@@ -119,15 +136,16 @@ export async function placeCheckpoint(
   output: string,
   beside: string,
   step: number,
-): Promise<{ name: string; moved?: string | undefined }> {
+): Promise<{ name: string; moved?: { name: string; lineage: string } | undefined }> {
   const usual = checkpointName(step);
   const there = existsSync(join(output, usual));
   const found = there ? await readCheckpoint(output, usual).catch(() => undefined) : undefined;
   const other = found !== undefined && (await isWhollyOwn(found)) ? found : undefined;
-  let moved: string | undefined;
+  let moved: { name: string; lineage: string } | undefined;
   if (other !== undefined) {
-    moved = free(output, `${usual}-${other.lineage}`);
-    await move(other.folder, join(output, moved));
+    const { lineage } = other;
+    moved = { name: free(output, `${usual}-${lineage}`), lineage };
+    await move(other.folder, join(output, moved.name));
   }
   const name = there && other === undefined ? free(output, `${usual}-2`) : usual;
   await move(join(output, beside), join(output, name));
@@ -144,16 +162,21 @@ function free(output: string, name: string): string {
   return found;
 }
 
-/** Which of a run's checkpoints go when `keep` are kept: never the newest, nor the best by held-out loss. */
-export function superfluous<T extends { step: number; evalLoss: number | null }>(
+/**
+ * Chooses the checkpoints of a run to remove when `keep` are kept. The newest, the best by held-out loss and the newest
+ * that is known to be good stay in any case.
+ */
+export function superfluous<T extends { step: number; evalLoss: number | null; good?: boolean | undefined }>(
   checkpoints: readonly T[],
   keep: number,
 ): T[] {
-  const judged = checkpoints.filter(({ evalLoss }) => evalLoss !== null);
+  const judged = checkpoints.filter(({ evalLoss, good }) => evalLoss !== null && good !== false);
   const least = Math.min(...judged.map(({ evalLoss }) => evalLoss as number));
   const best = judged.find(({ evalLoss }) => evalLoss === least);
-  const newest = [...checkpoints].sort((a, b) => b.step - a.step).slice(0, keep);
-  return checkpoints.filter((one) => one !== best && !newest.includes(one));
+  const sorted = [...checkpoints].sort((a, b) => b.step - a.step);
+  const lastGood = sorted.find(({ good }) => good === true);
+  const newest = sorted.slice(0, keep);
+  return checkpoints.filter((one) => one !== best && one !== lastGood && !newest.includes(one));
 }
 
 /** Removes the files that a checkpoint was written with, and the folder, where nothing else is in it. */

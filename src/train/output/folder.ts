@@ -7,6 +7,7 @@ import { LowrankError, systemCode } from "../../errors.js";
 import { shownSize } from "../../byte-size.js";
 import { freeBytes, makeFolder, move, remove } from "../../folders.js";
 import { LABELS, TEMPLATE, TOOLS_TEMPLATE } from "../../lora/formats/folder.js";
+import { amendProgress } from "../checkpoint.js";
 import { listCheckpoints, placeCheckpoint, removeCheckpoint, superfluous } from "./checkpoints.js";
 import { lineageOf, within } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";
@@ -179,14 +180,23 @@ export class OutputFolder {
     await this.#write(own);
     await this.#prune(keep);
     const path = join(this.path, name);
-    return moved === undefined ? { path } : { path, moved: join(this.path, moved) };
+    // One of a run that is being replaced goes soon, and is no news.
+    const stays = moved !== undefined && !own.replaces.includes(moved.lineage);
+    return stays ? { path, moved: join(this.path, moved.name) } : { path };
+  }
+
+  /** Records whether the weights of a checkpoint are good, then removes what `keep` has too many of. Throws `ERR_WRITE`. */
+  async markCheckpoint(path: string, { good, keep }: { good: boolean; keep: number }): Promise<void> {
+    await this.#checkLock();
+    await amendProgress(path, { good });
+    await this.#prune(keep);
   }
 
   async #prune(keep: number): Promise<void> {
     const own = this.#begun();
     const line = (await listCheckpoints(this.path)).filter((one) => within(own.line, one));
     const gone = superfluous(
-      line.map((one) => ({ ...one, evalLoss: one.progress.evalLoss })),
+      line.map((one) => ({ ...one, evalLoss: one.progress.evalLoss, good: one.progress.good })),
       keep,
     );
     if (gone.length === 0) return;

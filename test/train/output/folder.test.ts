@@ -144,6 +144,7 @@ test.serial("two runs at once: the second is refused, and the first goes on", as
   t.deepEqual(readdirSync(first.output).sort(), [
     "adapter_config.json",
     "adapter_model.safetensors",
+    "checkpoint-300",
     "events.jsonl",
     "run.json",
   ]);

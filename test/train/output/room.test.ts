@@ -22,7 +22,8 @@ test.afterEach.always(() => says(statfs as () => Promise<object>));
 
 /** Bytes of an adapter's file and, where checkpoints are saved, of four times its values: the moments are two. */
 const RUNS: [Partial<FinetuneOptions>, number][] = [
-  [{}, 1],
+  [{ saveEvery: "never" }, 1],
+  [{}, 4],
   [{ saveEvery: 1 }, 4],
 ];
 

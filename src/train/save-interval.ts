@@ -1,0 +1,86 @@
+/** How often a run saves checkpoints: by steps, by time, or never. */
+import { shown } from "../argument.js";
+import { LowrankError } from "../errors.js";
+
+/** The parsed form of `saveEvery`; undefined stands for never. */
+export type SaveInterval = { steps: number } | { seconds: number } | undefined;
+
+/** The `saveEvery` of a run that gives none. */
+export const DEFAULT_SAVE_EVERY = "10m";
+
+const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
+
+/** Parses a value of `saveEvery`. Throws `ERR_OPTION`. */
+export function parseSaveInterval(value: number | string): SaveInterval {
+  if (value === 0 || value === "never") return undefined;
+  if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return { steps: value };
+  const seconds = typeof value === "string" ? parseDuration(value) : undefined;
+  if (seconds !== undefined) return { seconds };
+  throw new LowrankError(
+    "ERR_OPTION",
+    `saveEvery must be a number of steps, a time such as "10m" (s, m or h), or "never", got ${shown(value)}`,
+  );
+}
+
+/** Seconds in `90s`, `10m` or `1.5h`; undefined for any other text and for a time of 0. */
+export function parseDuration(text: string): number | undefined {
+  const [, digits, unit] = /^(\d+(?:\.\d+)?) ?([smh])$/.exec(text.trim()) ?? [];
+  const seconds = Number(digits) * (UNITS[unit ?? ""] as number);
+  return Number.isFinite(seconds) && seconds > 0 ? seconds : undefined;
+}
+
+/**
+ * Decides when a checkpoint is due, so that a kill at any moment loses less than `seconds` of training. A checkpoint can
+ * only be saved between two steps and takes time itself, so it is due as soon as waiting for the next opportunity would
+ * exceed the limit. A run that is over before then saves nothing by time.
+ */
+export class SaveTimer {
+  readonly #limit: number;
+  readonly #now: () => number;
+  /** When the state was taken that is safe by now, and when the last opportunity was. */
+  #safe: number;
+  #last: number;
+  /** Milliseconds of the last step, evaluation and save. */
+  #step = 0;
+  #evaluation = 0;
+  #save: number;
+
+  /** `now` gives milliseconds on any monotonic clock. */
+  constructor(seconds: number, now: () => number) {
+    this.#limit = seconds * 1000;
+    // Until a save has been measured: ten seconds of ten minutes.
+    this.#save = this.#limit / 60;
+    this.#now = now;
+    this.#safe = this.#last = now();
+  }
+
+  /** Whether to save after the present step; `evaluations` come before a save at the next opportunity is done. */
+  due(evaluations: number): boolean {
+    const now = this.#now();
+    this.#step = now - this.#last;
+    this.#last = now;
+    const next = now + this.#step + evaluations * this.#evaluation + this.#save;
+    return next - this.#safe >= this.#limit;
+  }
+
+  /** Runs an evaluation, which counts apart from the steps. */
+  async evaluating<T>(work: () => Promise<T>): Promise<T> {
+    const began = this.#now();
+    try {
+      return await work();
+    } finally {
+      this.#evaluation = this.#now() - began;
+      this.#last += this.#evaluation;
+    }
+  }
+
+  /** Runs the saving of a checkpoint; what was trained until it began is safe once it has ended. */
+  async saving<T>(work: () => Promise<T>): Promise<T> {
+    const began = this.#now();
+    const result = await work();
+    this.#safe = began;
+    this.#save = this.#now() - began;
+    this.#last = this.#now();
+    return result;
+  }
+}

@@ -1,0 +1,200 @@
+/** Divergence: what the loss and the gradient say, which checkpoints are good, and what a run does about it. */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+import { finetune, type FinetuneOptions, type TrainEvent } from "../../src/index.js";
+import { Divergence } from "../../src/train/divergence.js";
+import { superfluous } from "../../src/train/output/checkpoints.js";
+import { tinyData, tinyModel } from "../hashed.js";
+import { collect, quick } from "./quick.js";
+
+const given = { model: tinyModel(), data: tinyData() };
+const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { output: string } =>
+  quick(given, "cpu", { lora: { r: 2 }, ...more }) as FinetuneOptions & { output: string };
+
+const warnings = (events: readonly TrainEvent[]): string[] =>
+  events.flatMap((event) => (event.type === "warning" ? [event.message] : []));
+const goodOf = (output: string, step: number): unknown =>
+  (JSON.parse(readFileSync(join(output, `checkpoint-${step}`, "run.json"), "utf8")) as { good?: unknown })
+    .good;
+
+/** Gives a watch losses, with a gradient and a rate from the second step on; collects what it reports. */
+function reported(watch: Divergence, losses: readonly number[], gradNorm = 1): string[] {
+  return losses.flatMap((loss, i) => {
+    const { warning } = watch.add({ step: i + 1, loss, gradNorm, learningRate: i === 0 ? 0 : 0.01 });
+    return warning === undefined ? [] : [warning];
+  });
+}
+
+const repeated = (loss: number, count: number): number[] => Array.from({ length: count }, () => loss);
+
+test("a loss that stays above the bound is reported once, with the figures and a remedy", (t) => {
+  // Loss 2.5 of ln 50,000 = 10.8: half of the advantage over guessing is lost at 6.7.
+  const watch = new Divergence({ guessing: Math.log(50_000) });
+  const told = reported(watch, [...repeated(2.5, 12), ...repeated(7.5, 30)]);
+  t.is(told.length, 1, told.join("\n"));
+  t.regex(
+    told[0] ?? "",
+    /^step 18: training has diverged: the median loss of the last 10 steps is 7\.50; it was 2\.50 before training, and guessing gives 10\.82; lower the learning rate \(0\.010 at this step\)/,
+  );
+});
+
+test("healthy losses are not reported: noise, single outliers, heads that start by guessing", (t) => {
+  const noisy = Array.from(
+    { length: 300 },
+    (_, i) => 3 * Math.exp(-i / 100) * (1 + 0.9 * Math.sin(i * 12.9898)),
+  );
+  const guessing = Math.log(32_000);
+  t.deepEqual(reported(new Divergence({ guessing }), noisy), []);
+  t.deepEqual(
+    reported(new Divergence({ guessing }), [...repeated(2, 20), 30, 40, 50, ...repeated(2, 20)]),
+    [],
+  );
+  // Of two classes, rows one at a time: each loss is somewhere between 0.2 and 1.2.
+  const single = Array.from({ length: 300 }, (_, i) => 0.7 + 0.5 * Math.sin(i * 78.233));
+  t.deepEqual(reported(new Divergence({ guessing: Math.LN2 }), single), []);
+  // Without a bound nothing is said of any loss.
+  t.deepEqual(reported(new Divergence(), [...repeated(1, 20), ...repeated(1e9, 20)]), []);
+});
+
+test("the first update cannot raise the bound", (t) => {
+  const watch = new Divergence({ guessing: Math.log(50_000) });
+  // No warm-up: the second loss is that of weights that have been ruined.
+  watch.add({ step: 1, loss: 2.5, gradNorm: 1, learningRate: 1 });
+  const told = reported(watch, repeated(9, 12));
+  t.is(told.length, 1);
+  t.is(watch.reference, 2.5);
+});
+
+test("a gradient that is stuck at 0 is reported once, and again after it has moved", (t) => {
+  const watch = new Divergence();
+  t.deepEqual(reported(watch, repeated(1, 9), 0), []);
+  const told = reported(watch, repeated(1, 20), 0);
+  t.is(told.length, 1);
+  t.regex(told[0] ?? "", /the gradient was 0 for 10 steps: nothing is being learned; check that/);
+  t.deepEqual(reported(watch, repeated(1, 3), 0.5), []);
+  t.is(reported(watch, repeated(1, 12), 0).length, 1);
+  // A run of fewer steps than that is told at its end.
+  t.regex(reported(new Divergence({ steps: 1 }), [1], 0)[0] ?? "", /step 1: the gradient is 0: nothing/);
+});
+
+test("pruning keeps the last good checkpoint, and a bad one is not the best", (t) => {
+  const one = (step: number, good: boolean | undefined, evalLoss: number | null = null) => ({
+    step,
+    good,
+    evalLoss,
+  });
+  const gone = (all: ReturnType<typeof one>[], keep: number): number[] =>
+    superfluous(all, keep).map(({ step }) => step);
+  t.deepEqual(gone([one(1, true), one(2, true), one(3, undefined)], 1), [1]);
+  t.deepEqual(gone([one(1, true), one(2, false), one(3, false)], 1), [2]);
+  t.deepEqual(gone([one(1, undefined), one(2, undefined), one(3, undefined)], 1), [1, 2]);
+  t.deepEqual(gone([one(1, false, 0.1), one(2, true, 0.5), one(3, true, 0.7), one(4, undefined)], 1), [1]);
+});
+
+test.serial(
+  "a checkpoint is good once the step after it has been seen, and the last one by a check",
+  async (t) => {
+    const whole = options({ saveEvery: 4 });
+    await finetune(whole).result;
+    for (const step of [4, 8, 12]) t.is(goodOf(whole.output, step), true, `${step}`);
+    // One that nothing came after is not known to be good.
+    const cut = options({ saveEvery: 100 });
+    const run = finetune(cut);
+    for await (const event of run) if (event.type === "step" && event.step === 3) void run.stop();
+    const { steps } = await run.result;
+    t.is(goodOf(cut.output, steps), undefined);
+    await finetune({ resume: cut.output, steps: 12 }).result;
+    t.is(goodOf(cut.output, steps), true);
+  },
+);
+
+test.serial(
+  "a run that diverges names the last good checkpoint, keeps it, and goes on from there",
+  async (t) => {
+    // Step 1 has a rate of 0, step 2 ruins the weights, which step 3 finds: checkpoint-2 is bad, and the newest.
+    const ruined = options({
+      optimizer: { lr: 1e30 },
+      clipNorm: 0,
+      warmup: 1,
+      saveEvery: 1,
+      keep: 1,
+      schedule: "constant",
+    });
+    const good = join(ruined.output, "checkpoint-1");
+    const failure = await t.throwsAsync(finetune(ruined).result, { code: "ERR_NOT_FINITE" });
+    t.is(/the last good checkpoint is (\S+);/.exec(failure?.message ?? "")?.[1], good, failure?.message);
+    t.deepEqual(
+      readdirSync(ruined.output).filter((name) => name.startsWith("checkpoint-")),
+      ["checkpoint-1", "checkpoint-2"],
+    );
+    t.deepEqual([goodOf(ruined.output, 1), goodOf(ruined.output, 2)], [true, false]);
+    // Asked for by name the bad one is taken, and said to be bad.
+    const bad = finetune({ resume: join(ruined.output, "checkpoint-2"), output: `${ruined.output}-2` });
+    const told: string[] = [];
+    const reading = async (): Promise<void> => {
+      for await (const event of bad) if (event.type === "warning") told.push(event.message);
+    };
+    await t.throwsAsync(reading(), { code: "ERR_NOT_FINITE" });
+    t.true(
+      told.includes(`resume: training had diverged at ${join(ruined.output, "checkpoint-2")}`),
+      told.join("\n"),
+    );
+    const events = await collect(finetune({ resume: ruined.output, optimizer: { lr: 1e-3 } }));
+    t.like(
+      events.find(({ type }) => type === "start"),
+      { resumedFrom: 1 },
+    );
+    t.true(
+      warnings(events).some((message) =>
+        message.includes(`continues from ${good}, the last good checkpoint`),
+      ),
+      warnings(events).join("\n"),
+    );
+    t.like(events.at(-1), { type: "end", steps: 12 });
+  },
+);
+
+test.serial(
+  "a run killed right after a bad checkpoint learns it on resuming, and resumes from the good one",
+  async (t) => {
+    const ruined = options({
+      optimizer: { lr: 1e30 },
+      clipNorm: 0,
+      warmup: 1,
+      saveEvery: 1,
+      schedule: "constant",
+    });
+    const controller = new AbortController();
+    const run = finetune({ ...ruined, signal: controller.signal });
+    const reading = async (): Promise<void> => {
+      for await (const event of run)
+        if (event.type === "checkpoint" && event.step === 2) controller.abort(new Error("killed"));
+    };
+    await reading().catch(() => {});
+    const newest = goodOf(ruined.output, 2);
+    // The third step may have been seen before the abort was.
+    if (newest === undefined) {
+      const failure = await t.throwsAsync(finetune({ resume: ruined.output }).result, {
+        code: "ERR_NOT_FINITE",
+      });
+      t.regex(failure?.message ?? "", /step 3: .*the last good checkpoint is \S+checkpoint-1;/);
+    }
+    t.is(goodOf(ruined.output, 2), false);
+    const events = await collect(finetune({ resume: ruined.output, optimizer: { lr: 1e-3 } }));
+    t.like(events.at(-1), { type: "end", steps: 12 });
+  },
+);
+
+test.serial("weights that the last step has ruined are no adapter", async (t) => {
+  const ruined = options({ optimizer: { lr: 1e30 }, clipNorm: 0, warmup: 1, steps: 2, schedule: "constant" });
+  const failure = await t.throwsAsync(finetune(ruined).result, { code: "ERR_NOT_FINITE" });
+  t.regex(failure?.message ?? "", /^step 2: the loss after the update is NaN.*try a lower learning rate/);
+  t.false(readdirSync(ruined.output).includes("adapter_model.safetensors"));
+  // Nothing good was saved: there is nothing to resume from, and that is said.
+  await t.throwsAsync(finetune({ resume: ruined.output }).result, {
+    code: "ERR_NOT_FINITE",
+    message: /none is good; start a new run with a lower learning rate or a longer warm-up/,
+  });
+});
