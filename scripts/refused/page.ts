@@ -33,7 +33,8 @@ What does not go together is refused before work is lost, by an error that says 
 
 /** The page's text, before it is formatted. */
 export function refusedPage(): string {
-  const cell = (text: string): string => text.replaceAll("|", "\\|");
+  const cell = (text: string): string =>
+    text.replaceAll("|", "\\|").replaceAll(/\[([^[\]]*`[^[\]]*)\]/g, "$1");
   const row = ({ what, where, reason, instead }: Refusal): string =>
     `| ${[what, where, reason, instead].map(cell).join(" | ")} |`;
   const table = ({ title, refusals }: Section): string =>

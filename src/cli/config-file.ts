@@ -2,7 +2,9 @@
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, type Option } from "commander";
 import { LowrankError, systemCode } from "../errors.js";
+import { didYouMean } from "../suggest.js";
 import { UsageError } from "./failure.js";
+import { flagOf } from "./option-names.js";
 
 async function readYaml(file: string): Promise<Record<string, unknown>> {
   let text: string;
@@ -30,7 +32,16 @@ function optionOf(command: Command, key: string, file: string): Option {
   const option = command.options.find((one) => one.long === `--${key}`);
   if (option !== undefined && key !== "config") return option;
   const known = command.options.map((one) => one.long?.slice(2)).filter((name) => name !== "config");
-  throw new UsageError(`${file}: unknown key "${key}"; known are ${known.join(", ")}`);
+  // A file may have been written with the library's names in mind.
+  const flag = key === "config" ? undefined : flagOf(command, key)?.slice(2);
+  const near =
+    flag === undefined
+      ? didYouMean(
+          key,
+          known.filter((name) => name !== undefined),
+        )
+      : ` (did you mean ${flag}?)`;
+  throw new UsageError(`${file}: unknown key "${key}"${near}; known are ${known.join(", ")}`);
 }
 
 /** Whether `true` and `false` are among the values that an option takes. */
@@ -54,7 +65,10 @@ function valueOf(option: Option, value: unknown, file: string): unknown {
     throw new UsageError(`${file}: ${key} must be a plain value`);
   try {
     if (option.argChoices !== undefined && !option.argChoices.includes(text)) {
-      throw new InvalidArgumentError(`It must be one of ${option.argChoices.join(", ")}, and is ${text}.`);
+      const near = didYouMean(text, option.argChoices);
+      throw new InvalidArgumentError(
+        `It must be one of ${option.argChoices.join(", ")}, and is ${text}${near}.`,
+      );
     }
     return option.parseArg?.(text, undefined) ?? text;
   } catch (error) {

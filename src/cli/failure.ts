@@ -1,6 +1,7 @@
 /** How the command line ends: exit statuses, and the one line that says why. */
 import { CommanderError } from "commander";
 import { LowrankError } from "../errors.js";
+import { nameOptions } from "../option-name.js";
 import type { Refusal } from "../refusals/refusal.js";
 
 const DONE = 0;
@@ -23,7 +24,7 @@ export class UsageError extends Error {
 /** The error of options that do not go together; `found` is what was given. */
 export function misused({ what, where, reason, instead }: Refusal, found?: string): UsageError {
   const met = found === undefined ? "" : ` (${found})`;
-  return new UsageError(`${what} ${where}${met}: ${reason}; ${instead}`);
+  return new UsageError(`${nameOptions(`${what} ${where}`)}${met}: ${nameOptions(`${reason}; ${instead}`)}`);
 }
 
 /** Thrown by a command that a signal ended, once it has cleaned up. */

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
 import { chatCommand } from "./chat.js";
 import { devicesCommand } from "./devices.js";
 import { estimateCommand } from "./estimate.js";
@@ -10,8 +10,11 @@ import { finetuneCommand } from "./finetune/command.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { mergeCommand } from "./merge.js";
+import { flagOf } from "./option-names.js";
 import { runsCommand } from "./runs.js";
+import { withOptionNames } from "../option-name.js";
 import { inPackage } from "../place.js";
+import { didYouMean } from "../suggest.js";
 
 function version(): string {
   return (JSON.parse(readFileSync(inPackage("package.json"), "utf8")) as { version: string }).version;
@@ -26,17 +29,48 @@ function throwing(command: Command): Command {
     .showSuggestionAfterError();
 }
 
+/** Has a value that is none of an option's choices answered with the closest of them. */
+function suggesting(command: Command): Command {
+  for (const option of command.options) {
+    const { argChoices: choices, parseArg } = option;
+    if (choices === undefined || parseArg === undefined) continue;
+    option.argParser((value: string, previous: unknown) => {
+      if (choices.includes(value)) return parseArg(value, previous);
+      throw new InvalidArgumentError(
+        `Allowed choices are ${choices.join(", ")}${didYouMean(value, choices)}.`,
+      );
+    });
+  }
+  return command;
+}
+
+/** The command of a name. Throws `UsageError`, which suggests one, where there is none. */
+function commandOf(root: Command, name: string | undefined): Command {
+  const found = root.commands.find((one) => one.name() === name);
+  if (found !== undefined) return found;
+  const names = root.commands.map((one) => one.name());
+  const what =
+    name === undefined
+      ? "which command? One of"
+      : `unknown command "${name}"${didYouMean(name, names)}; use one of`;
+  throw new UsageError(`${what} ${names.join(", ")}`);
+}
+
+function helpCommand(root: Command): Command {
+  return new Command("help")
+    .description("show the commands, or the options of one")
+    .argument("[command]", "the command to show")
+    .action((name: string | undefined) => {
+      (name === undefined ? root : commandOf(root, name)).outputHelp();
+    });
+}
+
 function program(): Command {
   const root = throwing(new Command("lowrank"))
     .description("LoRA fine-tuning on any GPU or the CPU")
     .version(version())
-    .action((_options, command: Command) => {
-      const [name] = command.args;
-      const names = root.commands.map((one) => one.name()).join(", ");
-      throw new UsageError(
-        `${name === undefined ? "which command?" : `unknown command "${name}":`} one of ${names}`,
-      );
-    })
+    .helpCommand(false)
+    .action((_options, command: Command) => void commandOf(root, command.args[0]))
     .allowExcessArguments(true);
   const commands = [
     finetuneCommand(),
@@ -50,14 +84,19 @@ function program(): Command {
     runsCommand(),
     devicesCommand(),
   ];
-  for (const command of commands) root.addCommand(throwing(command));
+  for (const command of [...commands, helpCommand(root)]) root.addCommand(suggesting(throwing(command)));
   return root;
 }
 
 /** Runs a command; resolves to the exit status. */
 export async function runCli(argv: readonly string[]): Promise<number> {
   try {
-    await program().parseAsync(argv, { from: "user" });
+    const root = program();
+    let running: Command | undefined;
+    root.hook("preAction", (_root, command) => void (running = command));
+    const names = (option: string): string | undefined =>
+      running === undefined ? option : flagOf(running, option);
+    await withOptionNames(names, () => root.parseAsync(argv, { from: "user" }));
     return 0;
   } catch (error) {
     return failure(error);

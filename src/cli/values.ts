@@ -3,6 +3,7 @@ import { InvalidArgumentError } from "commander";
 import { parsedSize } from "../byte-size.js";
 import { parseSaveInterval } from "../train/save-interval.js";
 import { checkInit, type InitLoraWeights } from "../lora/options/init-weights.js";
+import { didYouMean } from "../suggest.js";
 
 type Parser<T> = (text: string) => T;
 
@@ -94,7 +95,8 @@ export function init(text: string): InitLoraWeights {
 
 export function device(text: string): string {
   if (/^(auto|cpu|gpu|gpu:\d+)$/.test(text)) return text;
-  throw new InvalidArgumentError(`"${text}" is none of auto, cpu, gpu, gpu:N.`);
+  const near = didYouMean(text, ["auto", "cpu", "gpu", "gpu:0"]);
+  throw new InvalidArgumentError(`Unknown device "${text}"${near}; use auto, cpu, gpu or gpu:N.`);
 }
 
 /** For an option that may be given several times. */

@@ -1,4 +1,5 @@
 /** The data of a language model as examples. */
+import { hasOption, optionName, optionSetting } from "../option-name.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { encodeChats, fitChat, isWritten, wholeChat, type EncodedChat, type FittedChat } from "./chat.js";
 import type { TrainOn } from "./format.js";
@@ -260,7 +261,10 @@ export function trainedExamples(
     if (why.length > 0)
       throw new LowrankError("ERR_NO_TRAINED_TOKENS", `no row is left to train on: ${why.join("; ")}`);
     const reason = `each row's first ${maxLength} tokens hold nothing to train on`;
-    const remedy = "shorten the prompts, raise the maximal length, or train on all";
+    const whole = hasOption("trainOn")
+      ? `, or train on all tokens with ${optionSetting("trainOn", "all")}`
+      : "";
+    const remedy = `shorten the prompts, or raise ${optionName("maxLength")}${whole}`;
     throw new LowrankError("ERR_NO_TRAINED_TOKENS", `${file}: ${reason}; ${remedy}`);
   }
   if (count === examples.length) return examples;

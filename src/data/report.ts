@@ -1,4 +1,5 @@
 /** What became of a file's rows when they were tokenised. */
+import { optionName } from "../option-name.js";
 
 /** Rows of a data file, counted. */
 export interface DataReport {
@@ -104,7 +105,7 @@ export function countRow(
 
 /** What there is to tell of a maximal length that is over the model's. */
 export function loweredLength(asked: number, maxLength: number): string {
-  return `max-length is ${asked}, and the model reads at most ${maxLength} tokens: rows are cut to ${maxLength}`;
+  return `${optionName("maxLength")} is ${asked}, and the model reads at most ${maxLength} tokens: rows are cut to ${maxLength}`;
 }
 
 /** What there is to tell of it, a sentence each. */
@@ -120,7 +121,7 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
       mostlyCut > 0 ? `, ${mostlyCut} of them by more than half (first line ${first.mostlyCut})` : "";
     warnings.push(
       `${file}: ${of(cut)} ${cut === 1 ? "is" : "are"} longer than ${maxLength} tokens and cut there (first line ${first.cut})${most}; ` +
-        "a larger max-length keeps more of them",
+        `a larger ${optionName("maxLength")} keeps more of them`,
     );
   }
   if (dropped > 0) {
@@ -168,7 +169,7 @@ function chatWarnings(
     ["shortened", `cut behind the last turn of the assistant that fits in ${maxLength} tokens`],
     [
       "tooLong",
-      `left out: their first turn of the assistant ends behind ${maxLength} tokens; a larger max-length keeps them`,
+      `left out: their first turn of the assistant ends behind ${maxLength} tokens; a larger ${optionName("maxLength")} keeps them`,
     ],
     [
       "callsIgnored",

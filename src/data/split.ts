@@ -1,4 +1,5 @@
 /** Which rows are held out. */
+import { optionName } from "../option-name.js";
 import { LowrankError } from "../errors.js";
 import { splitmix32 } from "./shuffle.js";
 import type { StoredExamples } from "./store.js";
@@ -17,12 +18,15 @@ export function evalSplit(
   seed: number,
 ): { train: StoredExamples; held: StoredExamples } {
   if (!(fraction > 0 && fraction < 1)) {
-    throw new LowrankError("ERR_OPTION", `evalSplit must be between 0 and 1, and is ${fraction}`);
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${optionName("evalSplit")} must be between 0 and 1, and is ${fraction}`,
+    );
   }
   const { length } = examples;
   if (length < 2) {
     const what = `the data has ${length} row${length === 1 ? "" : "s"}`;
-    throw new LowrankError("ERR_OPTION", `evalSplit: ${what}, too few to hold any out`);
+    throw new LowrankError("ERR_OPTION", `${optionName("evalSplit")}: ${what}, too few to hold any out`);
   }
   const classes = new Map<number, number[]>();
   for (let row = 0; row < length; row++) {

@@ -1,4 +1,5 @@
 /** A model's tokenizer, as its `tokenizer.json` has it. */
+import { optionName } from "../option-name.js";
 import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 
@@ -315,7 +316,11 @@ export class Tokenizer extends TemplatedTokenizer {
   chatTemplateFor(tools: boolean): ChatTemplate {
     const source = this.#sourceFor(tools);
     if (source === undefined) {
-      const how = "give one: --chat-template FILE on the command line, else tokenizer.chatTemplate";
+      const option = optionName("chatTemplate");
+      const how =
+        option === "chatTemplate"
+          ? "set tokenizer.chatTemplate, or give finetune the option chatTemplate"
+          : `give one with ${option} FILE`;
       const what = "the model has no chat template, which messages are written by";
       throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${how}`);
     }

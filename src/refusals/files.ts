@@ -31,7 +31,7 @@ export const FILE_REFUSALS = {
     instead: PEFT,
   },
   loralibBeyond: {
-    what: "magnitudes (DoRA), biases of B (loraBias), and modules or tokens trained in full",
+    what: "magnitudes (DoRA), biases of B (`loraBias`), and modules or tokens trained in full",
     where: LORALIB,
     reason: "it has lora_A, lora_B and bias of each layer, and no place for more",
     instead: PEFT,
@@ -58,13 +58,13 @@ export const FILE_REFUSALS = {
     what: "a file of loralib's",
     where: "without an alpha",
     reason: "its layers are scaled by it, and the files don't say it",
-    instead: "give loraAlpha, as it was when the layers were made",
+    instead: "give `loraAlpha`, as it was when the layers were made",
   },
   loralibSlices: {
     what: "merged layers of loralib's",
-    where: "without an enableLora that says which slices are adapted",
+    where: "without an `enableLora` that says which slices are adapted",
     reason: "the file says how many they are, and not which",
-    instead: "give enableLora, as it was when the layers were made",
+    instead: "give `enableLora`, as it was when the layers were made",
   },
   kohyaNetworks: {
     what: "a file of kohya's",

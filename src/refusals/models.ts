@@ -39,19 +39,19 @@ export const MODEL_REFUSALS = {
     instead: "take a model without",
   },
   packedAdapters: {
-    what: "adapterPerRow",
-    where: "with positionIds that put several texts into a row",
+    what: "`adapterPerRow`",
+    where: "with `positionIds` that put several texts into a row",
     reason: "it gives each row of the batch an adapter, and so all of its texts",
     instead: "give each text a row of its own",
   },
   smoothedLabels: {
-    what: "labelSmoothing",
+    what: "`labelSmoothing`",
     where: "with values or several labels a row",
     reason: "it spreads a single label over the others",
     instead: "leave it out",
   },
   ggufShards: {
-    what: "maxShardBytes",
+    what: "`maxShardBytes`",
     where: "with the format gguf",
     reason: "a GGUF file is one file",
     instead: "leave it out",

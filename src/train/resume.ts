@@ -5,6 +5,7 @@ import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { STANDARD_INPUT } from "../data/source.js";
 import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf.js";
+import { optionName } from "../option-name.js";
 import type { InjectOptions } from "../lora/index.js";
 import { readProgress } from "./checkpoint.js";
 import type { Identities } from "./identity.js";
@@ -133,7 +134,7 @@ function checkSteps({ folder, step }: Checkpoint, { steps }: FinetuneOptions): v
 export function tooFewSteps(folder: string, done: number, steps: number): LowrankError {
   return new LowrankError(
     "ERR_OPTION",
-    `resume: ${folder} is after step ${done}, and steps is ${steps}; give more steps, or resume from an earlier checkpoint`,
+    `resume: ${folder} is after step ${done}, and ${optionName("steps")} is ${steps}; give more steps, or resume from an earlier checkpoint`,
   );
 }
 
@@ -161,24 +162,22 @@ async function lineFrom(
 
 /** Throws `ERR_FILE_NOT_FOUND` or `ERR_OPTION` for data of the run's own that is not where it was. */
 function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
-  for (const [name, flag] of [
-    ["data", "--data"],
-    ["evalData", "--eval-data"],
-  ] as const) {
+  for (const name of ["data", "evalData"] as const) {
+    const option = optionName(name);
     const path: unknown = own[name];
     if (path === undefined || given[name] !== undefined) continue;
     if (typeof path !== "string")
       throw new LowrankError(
         "ERR_OPTION",
-        `resume: the run was given rows of speech by ${name}: give the same again, which no file could keep`,
+        `resume: the run was given rows of speech by ${option}: give the same again, which no file could keep`,
       );
     if (path === STANDARD_INPUT)
       throw new LowrankError(
         "ERR_OPTION",
-        `resume: the run read its ${name} from standard input: give the same again by ${name} (${flag} -)`,
+        `resume: the run read its ${option} from standard input: give the same again with ${option} -`,
       );
     if (existsSync(path)) continue;
-    const what = `the run was started with it, and it is not there any more: say by ${name} (${flag}) where it is`;
+    const what = `the data of the run has moved or is gone; pass its new path with ${option}`;
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: ${what}`);
   }
 }
@@ -234,7 +233,7 @@ function merged(
   const compare = (name: string, was: unknown, is: unknown): void => {
     if (JSON.stringify(was ?? null) === JSON.stringify(is ?? null)) return;
     const fixed = FIXED.has(name) || FIXED.has(name.split(".")[0] as string);
-    (fixed ? refused : changed).push(`${name} was ${shown(was)}, and is ${shown(is)} now`);
+    (fixed ? refused : changed).push(`${optionName(name)} was ${shown(was)}, and is ${shown(is)} now`);
   };
   for (const [name, value] of Object.entries(given)) {
     if (value === undefined) continue;

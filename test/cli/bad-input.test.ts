@@ -262,7 +262,7 @@ test.serial("rows that are cut and a lowered max-length are told, as text and as
     .split("\n")
     .map((line) => JSON.parse(line) as { type: string; message?: string; data?: object[] });
   const told = events.filter(({ type }) => type === "warning").map(({ message }) => message ?? "");
-  t.regex(told[0] ?? "", /^max-length is 100, and the model reads at most 64 tokens/);
+  t.regex(told[0] ?? "", /^--max-length is 100, and the model reads at most 64 tokens/);
   t.regex(
     told[1] ?? "",
     /3 of 4 rows are longer than 64 tokens and cut there \(first line 2\), 1 of them by more/,

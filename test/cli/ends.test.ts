@@ -147,17 +147,14 @@ test.serial("messages of what lies in the folder offer what works", async (t) =>
   t.is((await runHere(...finetune(output, "--steps", "4", "--save-every", "2"))).status, 0);
   const again = await runHere(...finetune(output, "--steps", "4"));
   t.is(again.status, 1);
-  t.regex(
-    again.stderr,
-    /holds another run; go on with it by resume \(--resume\), replace it by overwrite \(--yes\), or/,
-  );
+  t.regex(again.stderr, /already contains a run; continue it with --resume, replace it with --yes, or/);
   const onward = await runHere("finetune", "--output", output, "--resume", "--json");
   t.is(onward.status, 0, onward.stderr);
   const other = await runHere(...finetune(output, "--steps", "5", "--resume", "--rank", "2"));
   t.is(other.status, 1);
   t.regex(
     other.stderr,
-    /lora\.r was 4, and is 2 now: .*; leave it out to go on as before, or start a new run/,
+    /--rank was 4, and is 2 now: .*; leave it out to go on as before, or start a new run/,
   );
   const longer = await runHere("finetune", "--resume", output, "--steps", "6", "--json");
   t.is(longer.status, 0, longer.stderr);
@@ -166,10 +163,7 @@ test.serial("messages of what lies in the folder offer what works", async (t) =>
   // Without checkpoints there is nothing to go on with, and that is not offered.
   const none = join(temporary(), "out");
   t.is((await runHere(...finetune(none, "--steps", "2", "--save-every", "never"))).status, 0);
-  t.regex(
-    (await runHere(...finetune(none))).stderr,
-    /holds another run; replace it by overwrite \(--yes\), or/,
-  );
+  t.regex((await runHere(...finetune(none))).stderr, /already contains a run; replace it with --yes, or/);
   const without = await runHere("finetune", "--resume", none);
   t.regex(without.stderr, /there is no checkpoint to go on from; start the run anew/);
 });

@@ -15,13 +15,25 @@ function yaml(text: string): string {
 const wrong: [string[], RegExp][] = [
   [
     [],
-    /which command\? one of finetune, generate, chat, evaluate, merge, export, inspect, estimate, runs, devices/,
+    /which command\? One of finetune, generate, chat, evaluate, merge, export, inspect, estimate, runs, devices/,
   ],
-  [["tune"], /unknown command "tune"/],
+  [["tune"], /unknown command "tune"; use one of finetune, /],
+  [["fintune"], /unknown command "fintune" \(did you mean finetune\?\)/],
+  [["help", "evalute"], /unknown command "evalute" \(did you mean evaluate\?\)/],
+  [
+    ["finetune", "--device", "gpux"],
+    /Unknown device "gpux" \(did you mean gpu\?\); use auto, cpu, gpu or gpu:N/,
+  ],
+  [
+    ["finetune", "--schedule", "cosin"],
+    /Allowed choices are linear, cosine, constant \(did you mean cosine\?\)/,
+  ],
+  [["finetune", "--init", "oloar"], /not "oloar" \(did you mean olora\?\)/],
+  [["finetune", "--batchSize", "2"], /unknown option '--batchSize' \(Did you mean --batch-size\?\)/],
   [["devices", "--tuned"], /unknown option '--tuned' \(Did you mean --tune\?\)/],
   [["runs", "--dashboard", "--json"], /--dashboard of runs with --json: .*; give one of them/],
   [["devices", "--device", "gpu"], /--device of devices without --tune: .*; give --tune, too/],
-  [["devices", "--tune", "--device", "cuda"], /none of auto, cpu, gpu, gpu:N/],
+  [["devices", "--tune", "--device", "cuda"], /Unknown device "cuda"; use auto, cpu, gpu or gpu:N/],
   [["finetune", "--rnk", "3"], /unknown option '--rnk' \(Did you mean --rank\?\)/],
   [["finetune", "--rank"], /argument missing/],
   [["finetune", "extra"], /too many arguments/],
@@ -38,7 +50,7 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--seed", "-3"], /integer from 0 on/],
   [["finetune", "--schedule", "fast"], /Allowed choices are linear, cosine, constant/],
   [["finetune", "--dtype", "i32"], /Allowed choices are f32, f16, bf16/],
-  [["finetune", "--device", "cuda"], /none of auto, cpu, gpu, gpu:N/],
+  [["finetune", "--device", "cuda"], /Unknown device "cuda"; use auto, cpu, gpu or gpu:N/],
   [["finetune", "--targets", "a,,b"], /list of names/],
   [["finetune", "--init", "loftq"], /loftq is not built; there are true, false, gaussian/],
   [["finetune", "--init", "best"], /one of true, false, gaussian/],
@@ -114,8 +126,17 @@ for (const [argv, message] of wrong) {
 
 test.serial("a config file: unknown keys, bad values and bad YAML are wrong usage", async (t) => {
   const cases: [string, RegExp][] = [
-    ["rnk: 3", /unknown key "rnk"; known are model, revision, offline, data/],
+    ["rnk: 3", /unknown key "rnk" \(did you mean rank\?\); known are model, revision, offline, data/],
     ["config: other.yaml", /unknown key "config"/],
+    ["batch_size: 2", /unknown key "batch_size" \(did you mean batch-size\?\)/],
+    ["gradientAccumulation: 2", /unknown key "gradientAccumulation" \(did you mean grad-accum\?\)/],
+    ["device: gpux", /device: Unknown device "gpux" \(did you mean gpu\?\)/],
+    [
+      "schedule: consine",
+      /must be one of linear, cosine, constant, and is consine \(did you mean cosine\?\)/,
+    ],
+    ["{steps: 3, epochs: 2}", /give one of steps in .*\.yaml and epochs in .*\.yaml, not both/],
+    ["eval-every: 2", /eval-every in .*\.yaml needs --eval-data or --eval-split/],
     ["rank: 0", /rank: It must be an integer from 1 on/],
     ["json: 3", /json must be true or false/],
     ["rank: true", /rank needs a value/],
@@ -149,6 +170,18 @@ test.serial("a missing file fails with one line and no stack", async (t) => {
     t.is(stdout, "");
     t.regex(stderr, message);
     t.regex(stderr, ONE_LINE);
+  }
+});
+
+test.serial("help is a command, too", async (t) => {
+  const all = await run("help");
+  t.is(all.status, 0);
+  t.is(all.stdout, (await run("--help")).stdout);
+  t.regex(all.stdout, /Usage: lowrank .*Commands:.*finetune /s);
+  for (const name of ["finetune", "devices"]) {
+    const one = await run("help", name);
+    t.is(one.status, 0);
+    t.is(one.stdout, (await run(name, "--help")).stdout);
   }
 });
 

@@ -138,7 +138,7 @@ test.serial("a run that cannot fit is refused before anything is loaded, and say
     t.false((await estimate(options)).fits);
     await t.throwsAsync(finetune(options).result, {
       code: "ERR_OUT_OF_MEMORY",
-      message: /are free; gradientCheckpointing true take .*; memory "auto" chooses by itself/,
+      message: /are free; gradientCheckpointing true take .*; memory auto chooses by itself/,
     });
   });
   const { live, mapped, tensors } = memory("cpu");

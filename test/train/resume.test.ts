@@ -137,7 +137,7 @@ test.serial("a damaged checkpoint names the sound one before it, from which the 
     writeFileSync(damaged, change(readFileSync(damaged)));
     for (const resume of [output, join(output, "checkpoint-12")]) {
       const failure = await t.throwsAsync(finetune({ resume }).result, { code: "ERR_FILE_FORMAT" });
-      const [, sound] = /the sound one before it is (\S+): resume/.exec(failure?.message ?? "") ?? [];
+      const [, sound] = /the last intact one is (\S+); continue/.exec(failure?.message ?? "") ?? [];
       t.is(sound, join(output, "checkpoint-8"), failure?.message);
     }
     await finetune({ resume: join(output, "checkpoint-8") }).result;

@@ -4,6 +4,7 @@ import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../../dat
 import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
 import { LOG_FORMATS, type LogFormat } from "../../runs/metrics.js";
+import { optionName } from "../../option-name.js";
 import type { MatmulPrecision } from "../../scope.js";
 import { OPEN } from "../../train/memory/changeable.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
@@ -14,6 +15,7 @@ import { hubOptions, MODEL } from "../hub.js";
 import type { Quantization } from "../../models/quantization.js";
 import { quantizeOption, STORAGE_TYPES } from "../storage.js";
 import * as value from "../values.js";
+import { PLACES } from "./places.js";
 
 /** As commander hands them over. */
 export interface Flags {
@@ -165,84 +167,35 @@ export function declareFlags(command: Command): Command {
     .option("--yes", "replace what an earlier run left in the output folder, once this one is done");
 }
 
-/** What goes against what, whether it came by the command line or by a file. */
+/** Checks options against each other, whether they come from the command line or from a file. */
 export function checkFlags(flags: Flags): void {
-  const both = (a: keyof Flags, b: keyof Flags, names: string): void => {
+  const name = optionName;
+  const both = (a: keyof Flags, b: keyof Flags): void => {
     if (flags[a] !== undefined && flags[b] !== undefined)
-      throw new UsageError(`give one of ${names}, not both`);
+      throw new UsageError(`give one of ${name(a)} and ${name(b)}, not both`);
   };
-  both("steps", "epochs", "--steps and --epochs");
-  both("evalData", "evalSplit", "--eval-data and --eval-split");
+  both("steps", "epochs");
+  both("evalData", "evalSplit");
   if (flags.resume !== undefined && flags.yes)
-    throw new UsageError("--resume goes on with what --yes would replace");
-  if (flags.data === "-" && flags.evalData === "-")
-    throw new UsageError("--data and --eval-data cannot both be standard input; give --eval-split");
+    throw new UsageError(
+      `${name("resume")} goes on with what ${name("overwrite")} would replace; give one of them`,
+    );
+  if (flags.data === "-" && flags.evalData === "-") {
+    const what = `${name("data")} and ${name("evalData")} cannot both be standard input`;
+    throw new UsageError(`${what}; give ${name("evalSplit")}`);
+  }
   // A run that goes on has options besides these.
   if (flags.resume !== undefined) return;
   if (flags.data === "-" && flags.dataFormat === undefined)
-    throw new UsageError("--data - has no name to go by: give --data-format txt or jsonl");
+    throw new UsageError(`${name("data")} - has no name to go by: give ${name("dataFormat")} txt or jsonl`);
   if (flags.model !== undefined && flags.data === undefined)
-    throw new UsageError("--model needs --data FILE to train on");
+    throw new UsageError(`${name("model")} needs ${name("data")} FILE to train on`);
   const held = flags.evalData ?? flags.evalSplit;
-  if (flags.evalEvery !== undefined && held === undefined) {
-    throw new UsageError("--eval-every needs --eval-data or --eval-split");
-  }
+  if (flags.evalEvery !== undefined && held === undefined)
+    throw new UsageError(`${name("evalEvery")} needs ${name("evalData")} or ${name("evalSplit")}`);
   if (flags.patience !== undefined && flags.evalEvery === undefined)
-    throw new UsageError("--patience counts evaluations: it needs --eval-every");
+    throw new UsageError(`${name("patience")} counts evaluations: it needs ${name("evalEvery")}`);
 }
-
-/** Where the library has what a flag says. */
-const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
-  model: ["model"],
-  revision: ["revision"],
-  offline: ["offline"],
-  data: ["data"],
-  evalData: ["evalData"],
-  evalSplit: ["evalSplit"],
-  dataFormat: ["dataFormat"],
-  language: ["language"],
-  chatTemplate: ["chatTemplate"],
-  output: ["output"],
-  rank: ["lora", "r"],
-  alpha: ["lora", "loraAlpha"],
-  dropout: ["lora", "loraDropout"],
-  targets: ["lora", "targetModules"],
-  rslora: ["lora", "useRslora"],
-  dora: ["lora", "useDora"],
-  init: ["lora", "initLoraWeights"],
-  bias: ["lora", "bias"],
-  modulesToSave: ["lora", "modulesToSave"],
-  lr: ["optimizer", "lr"],
-  weightDecay: ["optimizer", "weightDecay"],
-  loraplusRatio: ["optimizer", "loraPlusRatio"],
-  schedule: ["schedule"],
-  warmup: ["warmup"],
-  clipNorm: ["clipNorm"],
-  steps: ["steps"],
-  epochs: ["epochs"],
-  batchSize: ["batchSize"],
-  gradAccum: ["gradientAccumulation"],
-  maxLength: ["maxLength"],
-  trainOn: ["trainOn"],
-  labelSmoothing: ["labelSmoothing"],
-  gradCheckpointing: ["gradientCheckpointing"],
-  packing: ["packing"],
-  evalEvery: ["evalEvery"],
-  saveEvery: ["saveEvery"],
-  keep: ["keep"],
-  patience: ["patience"],
-  resume: ["resume"],
-  seed: ["seed"],
-  dtype: ["dtype"],
-  quantize: ["quantize"],
-  memory: ["memory"],
-  matmulPrecision: ["matmulPrecision"],
-  device: ["device"],
-  profile: ["profile"],
-  log: ["log"],
-  dashboard: ["dashboard"],
-  yes: ["overwrite"],
-};
 
 function placed(flags: Partial<Flags>): FinetuneOptions {
   const options: Record<string, unknown> = {};

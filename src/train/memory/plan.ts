@@ -1,4 +1,5 @@
 /** Whether a run fits, and what makes it fit. */
+import { optionName, optionSetting } from "../../option-name.js";
 import { shownSize } from "../../byte-size.js";
 import { type Device, resolveDevice } from "../../device.js";
 import { LowrankError } from "../../errors.js";
@@ -174,8 +175,8 @@ export function tooLarge(
     memory === undefined
       ? `${may} are free`
       : memory === "auto"
-        ? `memory auto is ${may} now`
-        : `memory is ${may}`;
+        ? `${optionSetting("memory", "auto")} is ${may} now`
+        : `${optionName("memory")} is ${may}`;
   return new LowrankError(
     "ERR_OUT_OF_MEMORY",
     `finetune: ${what}, and ${bound}; ${insteadOf(settings, fitting, resumed)}`,
@@ -186,12 +187,12 @@ export function tooLarge(
 function insteadOf(settings: Settings, fitting: Fitting | undefined, resumed: boolean): string {
   if (fitting === undefined) {
     return resumed
-      ? "a run that goes on keeps its settings: free memory, or give it more by memory"
-      : "no settings were found that fit: take a smaller model or a lower rank, or give it more by memory";
+      ? `a run that goes on keeps its settings: free memory, or give it more by ${optionName("memory")}`
+      : `no settings were found that fit: take a smaller model or a lower rank, or give it more by ${optionName("memory")}`;
   }
   const { changes, given, held } = fitting;
   const fits = `${optionsText(changes)} take ${shownSize(neededBy(held, settings))}`;
-  if (given.length === 0) return `${fits}; memory "auto" chooses by itself`;
+  if (given.length === 0) return `${fits}; ${optionSetting("memory", "auto")} chooses by itself`;
   const kept = Object.fromEntries(given.map((name) => [name, settings[name]]));
   const stand = given.length === 1 ? "was given, is kept, and stands" : "were given, are kept, and stand";
   return `${optionsText(kept)} ${stand} in the way: ${fits}`;
@@ -214,6 +215,6 @@ function partsOf({ weights, mapped, adapters, optimizer, activations }: Held): s
 /** Options and their values, as one writes them. */
 function optionsText(changes: Changes): string {
   return Object.entries(changes)
-    .map(([name, value]) => `${name} ${String(value)}`)
+    .map(([name, value]) => optionSetting(name, value))
     .join(", ");
 }

@@ -1,4 +1,5 @@
 /** The checkpoints in an output folder: which are there, which is gone on from, which are kept. */
+import { optionName, optionSetting } from "../../option-name.js";
 import { existsSync } from "node:fs";
 import { readdir, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -81,8 +82,8 @@ export async function soundCheckpoint(output: string, name: string, line?: Line)
   const before = await soundBefore(output, step, found?.progress.line ?? line);
   const rest =
     before === undefined
-      ? "there is no sound one before it: start the run anew, by overwrite (--yes) in the same folder"
-      : `the sound one before it is ${before.folder}: resume from that by its name`;
+      ? `no earlier checkpoint is intact; start the run again in the same folder with ${optionName("overwrite")}`
+      : `the last intact one is ${before.folder}; continue from it with ${optionSetting("resume", before.folder)}`;
   throw new LowrankError("ERR_FILE_FORMAT", `${folder}: the checkpoint is damaged: ${damage}; ${rest}`);
 }
 
@@ -123,7 +124,7 @@ function noCheckpoint(output: string, others: Checkpoint[], record: RunRecord | 
   const what =
     other === undefined
       ? "there is no checkpoint to go on from"
-      : `the run has saved no checkpoint to go on from; ${other.folder} is of another: resume from it by its name`;
+      : `the run has saved no checkpoint to go on from; ${other.folder} is of another; continue from it with ${optionSetting("resume", other.folder)}`;
   const anew = other === undefined && record !== undefined ? "; start the run anew" : "";
   return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: ${what}${anew}`);
 }

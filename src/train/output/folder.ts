@@ -1,4 +1,5 @@
 /** The folder that a run writes into: locked while it runs, and changed only where it is a run's own. */
+import { optionName } from "../../option-name.js";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
@@ -111,10 +112,10 @@ export class OutputFolder {
     if (overwrite) return;
     const newest = (await listCheckpoints(this.path)).at(-1);
     if (newest === undefined && !ADAPTER.some((name) => existsSync(this.#at(name, adapter)))) return;
-    const onward = newest === undefined ? "" : "go on with it by resume (--resume), ";
+    const onward = newest === undefined ? "" : `continue it with ${optionName("resume")}, `;
     throw new LowrankError(
       "ERR_OUTPUT_EXISTS",
-      `${this.path}: holds another run; ${onward}replace it by overwrite (--yes), or choose another folder`,
+      `${this.path}: already contains a run; ${onward}replace it with ${optionName("overwrite")}, or choose another folder with ${optionName("output")}`,
     );
   }
 

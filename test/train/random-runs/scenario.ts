@@ -125,7 +125,7 @@ export class Scenario {
     // Without --yes it is refused, by a line that says what to do.
     const refused = await start(this.#command(flagsOf(this.#subject))).ended;
     assert.equal(refused.status, 1);
-    assert.match(refused.stderr, /^lowrank: .*holds another run; .*replace it by overwrite \(--yes\)/);
+    assert.match(refused.stderr, /^lowrank: .*already contains a run; .*replace it with --yes/);
     this.#checkKept();
   }
 
@@ -309,16 +309,16 @@ export class Scenario {
       crashed ||
         full ||
         mishap.kind === "limit" ||
-        /resume from that by its name|another run, process|no checkpoint|no sound one/.test(stderr),
+        /continue from it with|another run, process|no checkpoint|no earlier checkpoint/.test(stderr),
       `${status} ${stderr}`,
     );
     if (signal !== "SIGKILL" && mishap.kind !== "signal") assert.match(stderr, /^lowrank: [^\n]+\n$/m);
-    const [, sound] = /the sound one before it is (\S+): resume/.exec(stderr) ?? [];
+    const [, sound] = /the last intact one is (\S+); continue/.exec(stderr) ?? [];
     if (sound !== undefined) {
       this.#count("advice: the sound one before it");
       return ["finetune", "--resume", sound, "--json"];
     }
-    if (/there is no sound one before it/.test(stderr)) {
+    if (/no earlier checkpoint is intact/.test(stderr)) {
       this.#count("nothing sound");
       return this.#anew();
     }
