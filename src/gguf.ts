@@ -8,7 +8,7 @@ import { call, native, session, type GgufFile } from "./native.js";
 import { byName, type LoadFileOptions } from "./safetensors.js";
 import { type DType, type Tensor, wrapped } from "./tensor.js";
 
-/** @internal A value of a file's metadata; a bigint where no number holds it exactly. */
+/** A value of a file's metadata; a bigint where no number holds it exactly. */
 export type GgufValue = number | bigint | boolean | string | readonly GgufValue[];
 
 /** @internal Opens a GGUF file; everything in its header is checked. */

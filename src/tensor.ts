@@ -21,8 +21,9 @@ import {
 } from "./tensor/operand.js";
 import { Products } from "./tensor/products.js";
 
+/** @internal */
+export { isBlock } from "./tensor/operand.js";
 export {
-  isBlock,
   isTensor,
   made,
   madeAll,

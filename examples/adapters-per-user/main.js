@@ -21,7 +21,7 @@ for (const [user, dog] of Object.entries(DOGS)) {
   console.log(`${user}: trained, loss ${loss.toFixed(2)}`);
 }
 
-const model = await loadModel(source);
+const model = await loadModel(source, { task: "causal-lm" });
 const base = memory().live + memory().mapped;
 for (const user of Object.keys(DOGS)) await lora.loadAdapter(model, join(folder, user), { name: user });
 const adapters = memory().live + memory().mapped - base;

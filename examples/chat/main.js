@@ -23,7 +23,7 @@ const source = values.model ?? embedded;
 // The embedded model has no chat template of its own.
 const chatTemplate = values.model === undefined ? here("chat.jinja") : undefined;
 
-const model = await loadModel(source);
+const model = await loadModel(source, { task: "causal-lm" });
 if (chatTemplate !== undefined) model.tokenizer.chatTemplate = await readFile(chatTemplate, "utf8");
 
 async function answer() {

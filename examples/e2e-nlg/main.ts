@@ -37,7 +37,9 @@ manualSeed(seed);
 const size = SIZES[values.size as keyof typeof SIZES];
 if (size === undefined) throw new Error(`--size is ${Object.keys(SIZES).join(", ")}, not ${values.size}`);
 const model =
-  values.model === undefined ? drawnGPT2(device, size) : await loadModel(values.model, { device });
+  values.model === undefined
+    ? drawnGPT2(device, size)
+    : await loadModel(values.model, { task: "causal-lm", device });
 if (!(model instanceof GPT2LMHeadModel)) throw new Error(`${values.model}: is no GPT-2`);
 console.log(`${adapt(model).toLocaleString("en-US")} weights train, on ${model.device}`);
 

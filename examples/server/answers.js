@@ -13,7 +13,7 @@ export class Answers {
 
   static async over(source) {
     const answers = new Answers();
-    answers.#model = await loadModel(source);
+    answers.#model = await loadModel(source, { task: "causal-lm" });
     return answers;
   }
 

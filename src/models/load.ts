@@ -94,15 +94,15 @@ const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, d
 
 /**
  * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and
- * `tokenizer.json`, from a GGUF file, or from a hub by its name, `owner/name` or `owner/name@revision`. Its class is that of `task`, or else of `architectures`; the type that is
- * given back is that of `task`, or else a causal language model's. On the cpu the weights are read
+ * `tokenizer.json`, from a GGUF file, or from a hub by its name, `owner/name` or `owner/name@revision`. Its class follows `task`, or else `architectures`. The declared type is the
+ * class of `task`; without a task it is the union of the classes, which `instanceof` narrows. On the cpu the weights are read
  * where they lie.
  *
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`,
  * `ERR_SHAPE_MISMATCH`, `ERR_OPTION`, and `ERR_DTYPE` for a weight whose rows are no whole blocks of what `quantize`
  * names; of a hub's model `ERR_HUB`, `ERR_WRITE`.
  */
-export async function loadModel<T extends Task = "causal-lm">(
+export async function loadModel<T extends Task = Task>(
   path: string,
   options: LoadOptions<T> = {},
 ): Promise<TaskModels[T]> {
@@ -117,7 +117,7 @@ export interface LocatedOptions<T extends Task = Task> extends LoadOptions<T> {
 }
 
 /** @internal The same of a model that has been found. */
-export async function loadLocated<T extends Task = "causal-lm">(
+export async function loadLocated<T extends Task = Task>(
   located: Located,
   options: LocatedOptions<T>,
 ): Promise<TaskModels[T]> {

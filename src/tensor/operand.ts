@@ -17,10 +17,11 @@ export const BLOCK_DTYPES = [
   "q6_k",
   "iq4_nl",
   "nf4",
-] as const;
+] as const satisfies readonly BlockDType[];
 
 /** Storage of quantised weights: blocks of elements that share scales, ggml's formats and QLoRA's nf4. */
-export type BlockDType = (typeof BLOCK_DTYPES)[number];
+export type BlockDType =
+  "q4_0" | "q4_1" | "q5_0" | "q5_1" | "q8_0" | "q2_k" | "q3_k" | "q4_k" | "q5_k" | "q6_k" | "iq4_nl" | "nf4";
 
 /** What elements are computed with one by one, as floats. */
 export type FloatDType = "f32" | "f16" | "bf16";

@@ -52,7 +52,8 @@ export function optimizerOf(model: PretrainedModel, { optimizer, loraPlusRatio: 
 }
 
 /** Bytes of the files of an adapter, and of a checkpoint where some are saved: the adapter again, and the optimizer. */
-export function savedBytes({ groups, stateBytes }: AdamW, checkpoints: boolean): number {
+export function savedBytes(optimizer: AdamW, checkpoints: boolean): number {
+  const { groups, stateBytes } = optimizer;
   const trained = groups.flatMap(({ params }) => params);
   const adapter = trained.reduce((sum, { size, dtype }) => sum + size * elementBytes(dtype), 0);
   return adapter + (checkpoints ? adapter + stateBytes : 0);

@@ -18,7 +18,7 @@ async function answers(
   const folder = tinyModel();
   writeFileSync(join(folder, "chat_template.jinja"), TEMPLATE);
   writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify(config));
-  const model = await loadModel(folder, { device: "cpu" });
+  const model = await loadModel<"causal-lm">(folder, { device: "cpu" });
   const options = { maxNewTokens: 12, repetitionPenalty: 3 };
   const [chat, batch, text]: [number[], number[], number[]] = [[], [], []];
   for await (const { token } of model.generate(messages, options)) chat.push(token);

@@ -23,7 +23,7 @@ test.serial("a merged model as a folder: storage, shards, and the logits of the 
   const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as { torch_dtype: string };
   t.is(config.torch_dtype, "bfloat16");
   t.true(existsSync(join(folder, "tokenizer.json")));
-  const merged = await loadModel(folder, { device: "cpu" });
+  const merged = await loadModel<"causal-lm">(folder, { device: "cpu" });
   t.is(merged.lm_head.weight.dtype, "bf16");
   // Weights have eight bits, over two layers.
   t.true(apart(await logits(model), await logits(merged)) < 0.05);
@@ -41,9 +41,9 @@ test.serial("into f32 what is merged is rounded to f32, whatever the model's fil
   const merging = ["merge", "--adapter", adapter, "--model", half, "--output", folder, "--dtype", "f32"];
   const { status, stderr } = await runHere(...merging);
   t.is(status, 0, stderr);
-  const own = await loadModel(half, { device: "cpu", dtype: "f32" });
+  const own = await loadModel<"causal-lm">(half, { device: "cpu", dtype: "f32" });
   await lora.loadAdapter(own, adapter);
-  const merged = await loadModel(folder, { device: "cpu" });
+  const merged = await loadModel<"causal-lm">(folder, { device: "cpu" });
   t.true(apart(await logits(own), await logits(merged)) < 1e-5);
   own.dispose();
   merged.dispose();
@@ -64,7 +64,7 @@ test.serial("a merged model as GGUF, by --format or by its name", async (t) => {
   t.regex(refused.stderr, ONE_LINE);
   t.deepEqual(readdirSync(folder), []);
   if (stories === undefined) return;
-  const real = await loadModel(stories, { device: "cpu" });
+  const real = await loadModel<"causal-lm">(stories, { device: "cpu" });
   await lora.inject(real, attention);
   const of = temporary();
   await lora.saveAdapter(real, of);
@@ -97,7 +97,7 @@ test.serial("an adapter as GGUF: the model that the adapter names, or --model", 
 
 test.serial("an adapter of a GGUF file's model as GGUF: by the file that it names", async (t) => {
   const file = ggufModelFile("llama", "q4_0", { size: 64, positions: 256 });
-  const model = await loadModel(file, { device: "cpu" });
+  const model = await loadModel<"causal-lm">(file, { device: "cpu" });
   await lora.inject(model, attention);
   const [adapter, output] = [temporary(), join(temporary(), "adapter.gguf")];
   await lora.saveAdapter(model, adapter);

@@ -29,7 +29,7 @@ test.before(async () => {
 test.after.always(() => hub.close());
 
 async function logitsOf(path: string): Promise<number[]> {
-  const model = await loadModel(path, { device });
+  const model = await loadModel<"causal-lm">(path, { device });
   const ids = tensor(Int32Array.of(5, 6, 7), { shape: [1, 3], device });
   const values = [...(await model.forward(ids).logits.data())];
   model.dispose();
@@ -44,7 +44,7 @@ test.serial(
   async (t) => {
     t.deepEqual(await logitsOf("owner/tiny@v1"), await logitsOf(folder));
     t.notDeepEqual(await logitsOf("owner/tiny"), await logitsOf(folder));
-    const model = await loadModel("owner/tiny", { device, revision: "v1" });
+    const model = await loadModel<"causal-lm">("owner/tiny", { device, revision: "v1" });
     t.deepEqual([model.source, model.revision], ["owner/tiny", FIRST]);
     await lora.inject(model, { r: 2 });
     const [adapter, converted] = [temporary(), join(temporary(), "peft")];
@@ -55,7 +55,7 @@ test.serial(
       t.deepEqual([base, revision], ["owner/tiny", FIRST]);
     }
     model.dispose();
-    const local = await loadModel(folder, { device });
+    const local = await loadModel<"causal-lm">(folder, { device });
     t.deepEqual([local.source, local.revision], [folder, undefined]);
     await lora.inject(local, { r: 2 });
     await lora.saveAdapter(local, adapter);
@@ -71,7 +71,7 @@ test.serial("a folder of that name goes first", async (t) => {
   process.chdir(there);
   t.teardown(() => process.chdir(here));
   hub.requests.length = 0;
-  const model = await loadModel("owner/tiny", { device });
+  const model = await loadModel<"causal-lm">("owner/tiny", { device });
   t.is(model.revision, undefined);
   model.dispose();
   await t.throwsAsync(loadModel("owner/tiny", { device, revision: "v1" }), {
@@ -141,7 +141,7 @@ test.serial(
     });
     t.is((await finetune({ resume: output, steps: 8, model: folder }).result).steps, 8);
 
-    const loaded = await loadModel("owner/tiny@v1", { device });
+    const loaded = await loadModel<"causal-lm">("owner/tiny@v1", { device });
     await t.throwsAsync(finetune({ ...TRAINED, model: loaded, revision: "v1" }).result, {
       code: "ERR_OPTION",
       message: /^finetune: revision and offline with a model that is loaded: .*; leave them out$/,

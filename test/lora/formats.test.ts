@@ -43,7 +43,7 @@ for (const device of testDevices()) {
     t.deepEqual(shapesIn(kohya)[`${name}.alpha`], []);
     t.is(Object.keys(shapesIn(kohya)).length, 3 * 4);
 
-    const again = await loadModel(base, { device });
+    const again = await loadModel<"causal-lm">(base, { device });
     await lora.convertAdapter(kohya, back, { format: "peft", model: again });
     t.is(JSON.parse(readFileSync(join(back, "adapter_config.json"), "utf8")).use_rslora, false);
     for (const source of [kohya, back]) {
@@ -83,7 +83,7 @@ for (const device of testDevices()) {
       "model.embed_tokens.lora_B",
       ...[0, 1].flatMap((i) => ["A", "B"].map((half) => `model.layers.${i}.self_attn.q_proj.lora_${half}`)),
     ]);
-    const again = await loadModel(base, { device });
+    const again = await loadModel<"causal-lm">(base, { device });
     await lora.loadAdapter(again, file);
     const [one, other] = [await logits(again), await logits(model)];
     t.true(one.every((v, i) => Math.abs(v - (other[i] as number)) < 1e-5));
@@ -108,7 +108,7 @@ for (const device of testDevices()) {
 
   test(`on ${device} a file that doesn't fit is refused with the reason, and the model stays as it was`, async (t) => {
     const source = await adapted(device, { default: attention });
-    const model = await loadModel(base, { device });
+    const model = await loadModel<"causal-lm">(base, { device });
     const before = await logits(model);
     const written = async (act: (dir: string) => void | Promise<void>): Promise<string> => {
       const dir = temporary();
@@ -222,7 +222,7 @@ test("named adapters are in folders of their names, below the folder that is nam
   const dir = temporary();
   await lora.saveAdapter(model, dir, { name: "french" });
   t.true(existsSync(join(dir, "french", "adapter_config.json")));
-  const again = await loadModel(base, { device: "cpu" });
+  const again = await loadModel<"causal-lm">(base, { device: "cpu" });
   await lora.loadAdapter(again, dir, { name: "french" });
   await lora.loadAdapter(again, join(dir, "french"));
   t.deepEqual(lora.adapters(again), ["french", "default"]);
@@ -268,7 +268,7 @@ test("what a format has no place for is named", async (t) => {
 });
 
 test("files of kohya's that can't be read are refused with the reason", async (t) => {
-  const model = await loadModel(base, { device: "cpu" });
+  const model = await loadModel<"causal-lm">(base, { device: "cpu" });
   const zero = (...shape: number[]): Tensor =>
     tensor(new Float32Array(shape.reduce((n, d) => n * d, 1)), { shape, device: "cpu" });
   const q = "lora_te_model_layers_0_self_attn_q_proj";

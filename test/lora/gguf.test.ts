@@ -29,7 +29,7 @@ async function adapted(
   folder: string,
   options: lora.InjectOptions,
 ): Promise<{ model: CausalLM; dir: string }> {
-  const model = await loadModel(folder, { device: "cpu" });
+  const model = await loadModel<"causal-lm">(folder, { device: "cpu" });
   await lora.inject(model, options);
   noGrad(() =>
     scope(() => {

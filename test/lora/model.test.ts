@@ -49,10 +49,10 @@ for (const device of testDevices()) {
   // One after the other, where bytes are counted.
   test.serial(`on ${device} a saved model is the model`, async (t) => {
     for (const from of [untied, tied]) {
-      const model = await loadModel(from, { device });
+      const model = await loadModel<"causal-lm">(from, { device });
       const folder = join(temporary(), "saved");
       await saveModel(model, folder);
-      const again = await loadModel(folder, { device });
+      const again = await loadModel<"causal-lm">(folder, { device });
       t.deepEqual(Object.keys(again.stateDict()), Object.keys(model.stateDict()));
       t.deepEqual(await logits(again), await logits(model));
       t.is(again.lm_head.weight === again.inputEmbedding().weight, from === tied);
@@ -67,7 +67,7 @@ for (const device of testDevices()) {
       { targetModules: ["embed_tokens"] },
       { targetModules: ["lm_head"] },
     ]) {
-      const model = await loadModel(tied, { device });
+      const model = await loadModel<"causal-lm">(tied, { device });
       await lora.inject(model, { r: 2, ...options });
       shake(model);
       const adapted = await logits(model);
@@ -85,7 +85,7 @@ for (const device of testDevices()) {
           .tie_word_embeddings,
         false,
       );
-      const again = await loadModel(folder, { device });
+      const again = await loadModel<"causal-lm">(folder, { device });
       t.deepEqual(await logits(again), merged);
       model.dispose();
       again.dispose();
@@ -93,7 +93,7 @@ for (const device of testDevices()) {
   });
 
   test.serial(`on ${device} each adapter has its own copies of the base's modules and biases`, async (t) => {
-    const model = await loadModel(untied, { device });
+    const model = await loadModel<"causal-lm">(untied, { device });
     const [base, bytes] = [await logits(model), (await atRest(device)).live];
     await lora.inject(model, { ...everything, name: "a" });
     t.deepEqual(await logits(model), base);
@@ -118,7 +118,7 @@ for (const device of testDevices()) {
   });
 
   test.serial(`on ${device} adapters of different layers count together`, async (t) => {
-    const model = await loadModel(untied, { device });
+    const model = await loadModel<"causal-lm">(untied, { device });
     const base = await logits(model);
     await lora.inject(model, { r: 2, targetModules: ["q_proj"], name: "q" });
     shake(model, "q");
@@ -145,7 +145,7 @@ for (const device of testDevices()) {
   test.serial(
     `on ${device} a further adapter leaves what is merged merged; merging for good frees the rest`,
     async (t) => {
-      const model = await loadModel(untied, { device });
+      const model = await loadModel<"causal-lm">(untied, { device });
       await logits(model); // The tables of positions are made by the first run.
       const bytes = (await atRest(device)).live;
       const size = [...model.parameters()].reduce((n, one) => n + one.size, 0);
@@ -176,7 +176,7 @@ for (const device of testDevices()) {
   );
 
   test.serial(`on ${device} nothing inside a module that is trained in full is adapted`, async (t) => {
-    const model = await loadModel(untied, { device });
+    const model = await loadModel<"causal-lm">(untied, { device });
     const { adapted } = await lora.inject(model, {
       r: 2,
       targetModules: "all-linear",
@@ -191,7 +191,7 @@ for (const device of testDevices()) {
     shake(model);
     const before = await logits(model);
     await lora.saveAdapter(model, folder);
-    const again = await loadModel(untied, { device });
+    const again = await loadModel<"causal-lm">(untied, { device });
     await lora.loadAdapter(again, folder);
     t.deepEqual(await logits(again), before);
     model.dispose();
@@ -200,7 +200,7 @@ for (const device of testDevices()) {
 }
 
 test("a head that is tied to a trained embedding is trained with it, and stays tied", async (t) => {
-  const model = await loadModel(tied, { device: "cpu" });
+  const model = await loadModel<"causal-lm">(tied, { device: "cpu" });
   const options = { targetModules: ["q_proj"], modulesToSave: ["embed_tokens"], ensureWeightTying: true };
   await lora.inject(model, { r: 2, ...options });
   t.is(model.lm_head.weight, model.inputEmbedding().weight);
@@ -209,7 +209,7 @@ test("a head that is tied to a trained embedding is trained with it, and stays t
   const trained = await logits(model);
   const folder = temporary();
   await lora.saveAdapter(model, folder);
-  const again = await loadModel(tied, { device: "cpu" });
+  const again = await loadModel<"causal-lm">(tied, { device: "cpu" });
   await lora.loadAdapter(again, folder);
   t.deepEqual(await logits(again), trained);
   await lora.mergeAndUnload(again);
@@ -225,7 +225,7 @@ test("a head that is tied to a trained embedding is trained with it, and stays t
 
 for (const from of [untied, tied]) {
   test(`trained tokens of ${from === tied ? "a tied" : "an untied"} model count, go off again, and merge`, async (t) => {
-    const model = await loadModel(from, { device: "cpu" });
+    const model = await loadModel<"causal-lm">(from, { device: "cpu" });
     const base = await logits(model);
     await lora.inject(model, { r: 2, targetModules: ["q_proj"], trainableTokenIndices: [0, 37, 74] });
     t.deepEqual(await logits(model), base);

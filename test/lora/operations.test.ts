@@ -279,7 +279,7 @@ for (const device of testDevices()) {
       t.deepEqual([...adapterState(model, "first").values()], tensors);
       const again = temporary();
       await lora.saveAdapter(model, again, { name: "first" });
-      const reread = await loadModel(base, { device });
+      const reread = await loadModel<"causal-lm">(base, { device });
       await lora.loadAdapter(reread, join(again, "first"));
       t.true(apart(await logits(reread), outputs[name] as Float32Array) < 1e-6, `${name}, saved after`);
       reread.dispose();

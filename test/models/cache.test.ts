@@ -39,7 +39,7 @@ const cases = testDevices().flatMap((device) =>
 );
 for (const { name, device, folder, prompt: idsOf } of cases) {
   test(`${name} on ${device}: logits with a cache and without differ by less than 1e-5 of the largest`, async (t) => {
-    const model = await loadModel(folder, { device });
+    const model = await loadModel<"causal-lm">(folder, { device });
     const ids = idsOf(model);
     const cache = model.newCache(1, ids.length);
     // A prompt, a few tokens at once, then one by one.
@@ -60,7 +60,7 @@ for (const { name, device, folder, prompt: idsOf } of cases) {
   });
 
   test(`${name} on ${device}: generation is greedy decoding by whole forward passes`, async (t) => {
-    const model = await loadModel(folder, { device });
+    const model = await loadModel<"causal-lm">(folder, { device });
     const prompt = idsOf(model).slice(0, 12);
     const tokens: number[] = [];
     for await (const piece of model.generate(prompt, { maxNewTokens: 12 })) tokens.push(piece.token);

@@ -87,7 +87,7 @@ for (const device of testDevices()) {
     test.serial(
       `${name} on ${device}: texts join midway, longer and shorter than those that run`,
       async (t) => {
-        const model = await loadModel(goldenModel(folder), { device });
+        const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
         Object.assign(model.config, { eosTokenIds: [] });
         await adapted(model);
         const maxNewTokens = 9;

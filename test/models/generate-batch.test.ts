@@ -60,7 +60,7 @@ async function together(
 for (const device of testDevices()) {
   for (const [name, folder] of Object.entries(FOLDERS)) {
     test.serial(`${name} on ${device}: equal to one by one, as texts end at different times`, async (t) => {
-      const model = await loadModel(goldenModel(folder), { device });
+      const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
       const longest = name === "gpt2" ? 20 : 30;
       const prompts = promptsOf(name, [7, 1, longest, 12, 7]);
       for (const options of [
@@ -83,7 +83,7 @@ for (const device of testDevices()) {
   }
 
   test.serial(`on ${device}: a seed and an adapter each, and prompts of one length`, async (t) => {
-    const model = await loadModel(goldenModel(FOLDERS.llama), { device });
+    const model = await loadModel<"causal-lm">(goldenModel(FOLDERS.llama), { device });
     manualSeed(4);
     for (const adapter of ["a", "b"])
       await lora.inject(model, { r: 4, loraAlpha: 16, targetModules: "all-linear", name: adapter });
@@ -130,7 +130,7 @@ for (const device of testDevices()) {
 }
 
 test("texts of a batch stop and decode apart", async (t) => {
-  const model = await loadModel(tinyModel(), { device: "cpu" });
+  const model = await loadModel<"causal-lm">(tinyModel(), { device: "cpu" });
   const prompts = ["the whale", "a", "the sea was wide."];
   const plain = await Promise.all(prompts.map((prompt) => alone(model, prompt, { maxNewTokens: 20 })));
   const stop = plain.map((pieces) =>
@@ -189,7 +189,7 @@ test("what it is told is checked, prompt by prompt", async (t) => {
 });
 
 test("first tokens are distributed as the model's own logits say, whatever is kept of them", async (t) => {
-  const model = await loadModel(goldenModel(FOLDERS.llama), { device: "cpu" });
+  const model = await loadModel<"causal-lm">(goldenModel(FOLDERS.llama), { device: "cpu" });
   const [prompt] = promptsOf("chi", [5]) as [Int32Array];
   const row = noGrad(() =>
     scope(() =>

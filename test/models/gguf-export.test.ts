@@ -75,7 +75,7 @@ const refused: [keyof typeof GGUF_REFUSALS, golden: string, Changes, RegExp][] =
 
 for (const [which, golden, changes, message] of refused) {
   test(`refused: ${message.source}`, async (t) => {
-    const model = await loadModel(goldenModel(join(goldens, golden), changes), { device });
+    const model = await loadModel<"causal-lm">(goldenModel(join(goldens, golden), changes), { device });
     const path = join(temporary(), "model.gguf");
     const error = await t.throwsAsync(saveModel(model, path), { code: "ERR_OPTION", message });
     t.true(error?.message.endsWith(`${GGUF_REFUSALS[which].reason}; ${GGUF_REFUSALS[which].instead}`));
@@ -115,7 +115,7 @@ test("refused: biases and head sizes that llama.cpp has no place for, and other 
 });
 
 test("options: names, formats, storage, what is there already, adapters", async (t) => {
-  const model = await loadModel(tinyModel(), { device });
+  const model = await loadModel<"causal-lm">(tinyModel(), { device });
   model.tokenizer = undefined;
   const folder = temporary();
   const [path, other] = [join(folder, "model.gguf"), join(folder, "model")];
@@ -162,7 +162,7 @@ test("options: names, formats, storage, what is there already, adapters", async 
 });
 
 test("what cannot be written leaves nothing", async (t) => {
-  const model = await loadModel(tinyModel(), { device });
+  const model = await loadModel<"causal-lm">(tinyModel(), { device });
   model.tokenizer = undefined;
   const folder = temporary();
   writeFileSync(join(folder, "file"), "");
@@ -195,7 +195,7 @@ test("values that a type cannot hold are refused by name, before the file takes 
     [-Infinity, "q4_0", "ERR_NOT_FINITE", /up_proj\.weight holds NaN or infinity, and q4_0 has neither/],
   ];
   for (const [value, dtype, code, message] of cases) {
-    const model = await loadModel(tinyModel(), { device });
+    const model = await loadModel<"causal-lm">(tinyModel(), { device });
     model.tokenizer = undefined;
     const weight = model.stateDict()["model.layers.1.mlp.up_proj.weight"] as Tensor;
     const values = new Float32Array(weight.shape.reduce((n, d) => n * d, 1)).fill(0.5);
@@ -210,13 +210,13 @@ test("values that a type cannot hold are refused by name, before the file takes 
 });
 
 test("a row that is no whole number of blocks is f16, and told; vectors and positions are f32", async (t) => {
-  const gpt2 = await loadModel(goldenModel(join(goldens, "families/gpt2")), { device });
+  const gpt2 = await loadModel<"causal-lm">(goldenModel(join(goldens, "families/gpt2")), { device });
   const { tensors } = readGguf((await saved(gpt2, { dtype: "q4_0" })).path);
   t.is(tensors["position_embd.weight"]?.type, "F32");
   t.is(tensors["blk.0.attn_qkv.weight"]?.type, "Q4_0");
   t.is(tensors["blk.0.attn_qkv.bias"]?.type, "F32");
   gpt2.dispose();
-  const llama = await loadModel(goldenModel(join(goldens, "llama-tied")), { device });
+  const llama = await loadModel<"causal-lm">(goldenModel(join(goldens, "llama-tied")), { device });
   const { path, notices } = await saved(llama, { dtype: "q8_0" });
   const file = readGguf(path);
   t.is(file.tensors["token_embd.weight"]?.type, "F16");
@@ -237,7 +237,7 @@ test("unless told otherwise weights are stored as they are in memory", async (t)
     ["f16", "F16", 1],
     ["bf16", "BF16", 32],
   ] as const) {
-    const model = await loadModel(folder, { device, dtype });
+    const model = await loadModel<"causal-lm">(folder, { device, dtype });
     const { keys, tensors } = readGguf((await saved(model)).path);
     t.is(tensors["blk.1.attn_q.weight"]?.type, type);
     t.is(tensors["blk.1.attn_norm.weight"]?.type, "F32");
@@ -247,13 +247,13 @@ test("unless told otherwise weights are stored as they are in memory", async (t)
 });
 
 test("windows and long factors that llama.cpp sees otherwise are told", async (t) => {
-  const mistral = await loadModel(goldenModel(join(goldens, "llama-mistral")), { device });
+  const mistral = await loadModel<"causal-lm">(goldenModel(join(goldens, "llama-mistral")), { device });
   t.regex(
     (await saved(mistral)).notices.join("\n"),
     /llama\.cpp sees all positions where this model sees 7 back/,
   );
   mistral.dispose();
-  const phi3 = await loadModel(goldenModel(join(goldens, "llama-phi3")), { device });
+  const phi3 = await loadModel<"causal-lm">(goldenModel(join(goldens, "llama-phi3")), { device });
   const { path, notices } = await saved(phi3);
   t.regex(
     notices.join("\n"),
@@ -271,9 +271,12 @@ test("windows and long factors that llama.cpp sees otherwise are told", async (t
 test("yarn's factor is written where it is another than the paper's", async (t) => {
   const keyOf = async (attention_factor?: number): Promise<unknown> => {
     const scaling = { type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor };
-    const model = await loadModel(goldenModel(join(goldens, "llama-qwen2"), { rope_scaling: scaling }), {
-      device,
-    });
+    const model = await loadModel<"causal-lm">(
+      goldenModel(join(goldens, "llama-qwen2"), { rope_scaling: scaling }),
+      {
+        device,
+      },
+    );
     const { keys } = readGguf((await saved(model)).path);
     model.dispose();
     return keys["qwen2.rope.scaling.attn_factor"];
@@ -285,7 +288,7 @@ test("yarn's factor is written where it is another than the paper's", async (t) 
 
 test("a cap of logits is written, and that older versions leave it out is told", async (t) => {
   const folder = goldenModel(join(goldens, "llama-gemma3-capped"), { query_pre_attn_scalar: 16 });
-  const model = await loadModel(folder, { device });
+  const model = await loadModel<"causal-lm">(folder, { device });
   const { path, notices } = await saved(model);
   t.is(readGguf(path).keys["gemma3.final_logit_softcapping"], 10);
   t.regex(notices.join("\n"), /older versions of llama\.cpp leave out the cap of Gemma 3's logits \(10\)/);
@@ -297,9 +300,12 @@ test("Gemma's windows are written by layer where they are not every sixth's", as
   const keysOf = async (
     changes: Changes & { num_hidden_layers?: number },
   ): Promise<Record<string, unknown>> => {
-    const model = await loadModel(goldenModel(join(goldens, "llama-gemma3"), { ...scalar, ...changes }), {
-      device,
-    });
+    const model = await loadModel<"causal-lm">(
+      goldenModel(join(goldens, "llama-gemma3"), { ...scalar, ...changes }),
+      {
+        device,
+      },
+    );
     const { keys } = readGguf((await saved(model)).path);
     model.dispose();
     return keys;
@@ -312,7 +318,7 @@ test("Gemma's windows are written by layer where they are not every sixth's", as
 });
 
 test("an abort ends it with the signal's reason, and leaves nothing", async (t) => {
-  const model = await loadModel(tinyModel(), { device });
+  const model = await loadModel<"causal-lm">(tinyModel(), { device });
   model.tokenizer = undefined;
   const folder = temporary();
   const reason = new Error("enough");

@@ -39,7 +39,7 @@ for (const device of testDevices()) {
     test(`${device}: ${name} has transformers' logits`, async (t) => {
       const expected = (await safetensors.load(join(folder, "logits.safetensors"), { device: "cpu" }))[name]!;
       const values = (await expected.data()) as Float32Array;
-      const model = await loadModel(join(folder, `${name}.gguf`), { device });
+      const model = await loadModel<"causal-lm">(join(folder, `${name}.gguf`), { device });
       const got = await logitsOf(model, IDS);
       t.is(got.length, values.length);
       // Sums of some 64 products in f32 on either side, over two blocks: about 20 roundings of the largest.
@@ -73,7 +73,7 @@ async function undone(
 async function everyType(t: ExecutionContext, device: TestDevice, type: TypeName, architecture: Decoder) {
   const file = ggufModelFile(architecture, type);
   const stored = await gguf.load(file, { device });
-  const model = await loadModel(file, { device });
+  const model = await loadModel<"causal-lm">(file, { device });
   const state = model.stateDict();
   const where = `${architecture} ${type}`;
   const layer = "model.layers.0.";
@@ -100,7 +100,7 @@ async function everyType(t: ExecutionContext, device: TestDevice, type: TypeName
   const inBlocks = !["f32", "f16", "bf16"].includes(type);
   t.is(state[`${layer}mlp.down_proj.weight`]!.dtype === type.toLowerCase(), true, where);
   await saveModel(model, copy, inBlocks ? { dtype: "f32" } : {});
-  const again = await loadModel(copy, { device });
+  const again = await loadModel<"causal-lm">(copy, { device });
   const ids = Int32Array.of(1, 30, 7, 7, 19, 2, 11, 0, 4, 25);
   const logits = await logitsOf(model, ids);
   t.true(logits.every(Number.isFinite) && new Set(logits).size > 100, where);
@@ -131,7 +131,7 @@ if (testDevices().includes("gpu")) {
 
 test("weights are held as the options say, and a head that is not there is the embedding", async (t) => {
   const file = ggufModelFile("llama", "q8_0", { size: 32 });
-  const model = await loadModel(file, { device: "cpu", dtype: "bf16" });
+  const model = await loadModel<"causal-lm">(file, { device: "cpu", dtype: "bf16" });
   t.is(model.stateDict()["model.layers.0.mlp.up_proj.weight"]!.dtype, "bf16");
   t.is(model.lm_head.weight, model.inputEmbedding().weight);
   t.is(model.source, file);
@@ -157,13 +157,13 @@ test("Llama 3's factors are its scaling, and other factors are kept as they are"
     const smooth = (8192 / wavelength - 1) / 3;
     return 1 / ((1 - smooth) / 32 + smooth);
   });
-  const model = await loadModel(write(llama3), { device: "cpu" });
+  const model = await loadModel<"causal-lm">(write(llama3), { device: "cpu" });
   t.like(model.config["rope"], {
     theta,
     scaling: { type: "llama3", factor: 32, originalMaxPositionEmbeddings: 8192 },
   });
   const own = Array.from({ length: D / 2 }, (_, i) => 1 + i / 4);
-  const other = await loadModel(write(own), { device: "cpu" });
+  const other = await loadModel<"causal-lm">(write(own), { device: "cpu" });
   t.like(other.config["rope"], { scaling: { type: "longrope", attentionFactor: 1 } });
   const { scaling } = other.config["rope"] as { scaling: { shortFactor: number[]; longFactor: number[] } };
   t.deepEqual([scaling.shortFactor, scaling.longFactor], [own, own]);
@@ -306,7 +306,10 @@ test("keys of the architecture that are not known are told, and a name is not ne
   const notices: string[] = [];
   const other = join(temporary(), "blob");
   copyFileSync(path, other);
-  const model = await loadModel(other, { device: "cpu", onNotice: (text) => notices.push(text) });
+  const model = await loadModel<"causal-lm">(other, {
+    device: "cpu",
+    onNotice: (text) => notices.push(text),
+  });
   t.deepEqual(notices, [
     `${other}: passed over 1 keys whose meaning is not known here: llama.attention.sorcery`,
   ]);
@@ -314,7 +317,7 @@ test("keys of the architecture that are not known are told, and a name is not ne
 });
 
 test("a file without a tokenizer is a model that says so where it is to read texts", async (t) => {
-  const model = await loadModel(join(folder, "llama.gguf"), { device: "cpu" });
+  const model = await loadModel<"causal-lm">(join(folder, "llama.gguf"), { device: "cpu" });
   t.is(model.tokenizer, undefined);
   const pieces: number[] = [];
   for await (const { token } of model.generate(Int32Array.of(1, 5), { maxNewTokens: 3, seed: 1 }))

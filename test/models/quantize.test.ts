@@ -55,8 +55,8 @@ async function folderOf(config: typeof CONFIG = CONFIG): Promise<string> {
 /** The same model with what its blocks hold in f32. */
 async function unpacked(folder: string, device: Device, quantize: Kind): Promise<CausalLM> {
   const [model, quantised] = await Promise.all([
-    loadModel(folder, { device }),
-    loadModel(folder, { device, quantize }),
+    loadModel<"causal-lm">(folder, { device }),
+    loadModel<"causal-lm">(folder, { device, quantize }),
   ]);
   const state = quantised.stateDict();
   noGrad(() =>
@@ -101,7 +101,7 @@ for (const device of testDevices()) {
       `${device}: a model in ${kind} computes and trains as one of what its blocks hold`,
       async (t) => {
         const folder = await folderOf();
-        const quantised = await loadModel(folder, { device, quantize: kind });
+        const quantised = await loadModel<"causal-lm">(folder, { device, quantize: kind });
         const wide = await unpacked(folder, device, kind);
         // The processor sums both in one order.
         const tolerance = device === "cpu" ? 0 : 1e-5;
@@ -119,7 +119,7 @@ for (const device of testDevices()) {
   test(`${device}: a text is gone on with as by what the blocks hold`, async (t) => {
     const folder = await folderOf();
     for (const kind of KINDS) {
-      const quantised = await loadModel(folder, { device, quantize: kind });
+      const quantised = await loadModel<"causal-lm">(folder, { device, quantize: kind });
       const wide = await unpacked(folder, device, kind);
       t.deepEqual(await tokens(quantised), await tokens(wide), kind);
       for (const model of [quantised, wide]) model.dispose();
@@ -132,7 +132,7 @@ for (const device of testDevices()) {
       const folder = await folderOf();
       for (const kind of KINDS) {
         const before = (await atRest(device)).live;
-        const model = await loadModel(folder, { device, quantize: kind });
+        const model = await loadModel<"causal-lm">(folder, { device, quantize: kind });
         const state = Object.entries(model.stateDict());
         const inBlocks = state.filter(([name]) => /layers\.\d+\..*proj\.weight$/.test(name));
         t.is(inBlocks.length, 14);
@@ -157,7 +157,7 @@ for (const device of testDevices()) {
 
 test("what needs the values of a quantised weight says so before anything changes", async (t) => {
   const folder = await folderOf();
-  const load = (): Promise<CausalLM> => loadModel(folder, { device: "cpu", quantize: "q8_0" });
+  const load = (): Promise<CausalLM> => loadModel<"causal-lm">(folder, { device: "cpu", quantize: "q8_0" });
   const model = await load();
   const weight = model.stateDict()["model.layers.0.self_attn.q_proj.weight"]!;
   t.is(weight.dtype, "q8_0");

@@ -38,7 +38,7 @@ async function folders(quantize: (typeof KINDS)[number]): Promise<[string, strin
   const [own, unpacked] = [join(temporary(), "own"), join(temporary(), "unpacked")];
   await saveModel(model, own);
   model.dispose();
-  const quantised = await loadModel(own, { device: "cpu", quantize });
+  const quantised = await loadModel<"causal-lm">(own, { device: "cpu", quantize });
   await saveModel(quantised, unpacked, { dtype: "f32" });
   quantised.dispose();
   return [own, unpacked];
@@ -72,8 +72,8 @@ for (const device of testDevices()) {
         async (t) => {
           const [own, unpacked] = await folders(kind);
           const [quantised, wide] = await Promise.all([
-            loadModel(own, { device, quantize: kind }),
-            loadModel(unpacked, { device }),
+            loadModel<"causal-lm">(own, { device, quantize: kind }),
+            loadModel<"causal-lm">(unpacked, { device }),
           ]);
           const batch = (): lora.InjectOptions => ({
             initLoraWeights: init,

@@ -21,7 +21,7 @@ if (folder === undefined) {
 } else {
   for (const device of testDevices()) {
     test.serial(`ids, loss and greedy text on ${device}`, async (t) => {
-      const model = await loadModel(folder, { device });
+      const model = await loadModel<"causal-lm">(folder, { device });
       const ids = model.tokenizer!.encode(SENTENCE);
       t.is([...ids].join(" "), IDS);
       t.is(model.tokenizer!.decode(ids), SENTENCE);
@@ -38,7 +38,7 @@ if (folder === undefined) {
     });
 
     test.serial(`with the cache as without it on ${device}`, async (t) => {
-      const model = await loadModel(folder, { device });
+      const model = await loadModel<"causal-lm">(folder, { device });
       model.eval();
       const ids = [...model.tokenizer!.encode(SENTENCE)];
       const cache = model.newCache(1, 64);

@@ -38,7 +38,7 @@ for (const device of testDevices()) {
       `${name} on ${device}: greedy tokens are transformers', one by one and together`,
       async (t) => {
         const folder = name === "gpt2" ? join(goldens, "families", name) : join(goldens, name);
-        const model = await loadModel(goldenModel(folder), { device });
+        const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
         const most = Math.max(...texts.map(({ tokens }) => tokens.length));
         for (const text of texts)
           t.deepEqual((await alone(model, text)).slice(0, text.tokens.length), text.tokens);

@@ -216,7 +216,7 @@ async function small(
   { golden, overrides, length = 24, adapters: own = {}, unread }: Case,
 ): Promise<void> {
   const folder = goldenModel(join(goldens, golden), overrides);
-  const load = (): Promise<CausalLM> => loadModel(folder, { device: "cpu" });
+  const load = (): Promise<CausalLM> => loadModel<"causal-lm">(folder, { device: "cpu" });
   const model = await load();
   const path = join(temporary(), "model.gguf");
   await saveModel(model, path, { dtype: "f32", onNotice: () => {} });
@@ -255,7 +255,7 @@ const TEXTS = [
 
 /** A model with a tokenizer: its texts, its logits, greedy tokens, and an adapter of it. */
 async function whole(name: string, folder: string, prompt: string): Promise<void> {
-  const load = (): Promise<CausalLM> => loadModel(folder, { device: "cpu" });
+  const load = (): Promise<CausalLM> => loadModel<"causal-lm">(folder, { device: "cpu" });
   const model = await load();
   const path = join(temporary(), "model.gguf");
   await saveModel(model, path, { dtype: "f32" });
@@ -357,7 +357,7 @@ async function cuts(name: string, step: object, ignoresMerges: boolean): Promise
   json.pre_tokenizer = { type: "Sequence", pretokenizers: [step, bytes] };
   json.model.ignore_merges = ignoresMerges;
   writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(json));
-  const model = await loadModel(folder, { device: "cpu" });
+  const model = await loadModel<"causal-lm">(folder, { device: "cpu" });
   const path = join(temporary(), "model.gguf");
   await saveModel(model, path, { onNotice: () => {} });
   const { tokens = [] } = asked("llama.cpp", { model: path, texts: TEXTS });

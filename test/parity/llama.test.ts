@@ -106,7 +106,8 @@ for (const device of testDevices()) {
     "phi3",
     "phi3-long",
   ]) {
-    test(`${variant} on ${device}: logits and loss`, (t) => logitsAndLoss(t, variant, device, loadModel));
+    test(`${variant} on ${device}: logits and loss`, (t) =>
+      logitsAndLoss(t, variant, device, loadModel<"causal-lm">));
     test(`${variant} on ${device}: made from its configuration, and filled`, (t) =>
       logitsAndLoss(t, variant, device, filled));
   }
@@ -159,7 +160,7 @@ async function logitsAndLoss(t: Assertions, variant: string, device: TestDevice,
 async function tenSteps(t: Assertions, variant: string, device: TestDevice): Promise<void> {
   const { folder, golden, host, batch } = await read(variant);
   const training = golden.training as NonNullable<Golden["training"]>;
-  const model = await loadModel(goldenModel(folder), { device });
+  const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
   await lora.loadAdapter(model, join(folder, "adapter-init"), { trainable: true });
   const before = error(await logits(model, batch("")), host["adapter_init_logits"]?.data ?? []);
   t.true(before < 1e-5, `logits with the first adapter are off by ${before}`);
@@ -174,7 +175,7 @@ async function tenSteps(t: Assertions, variant: string, device: TestDevice): Pro
 async function accumulates(t: Assertions, variant: string, device: TestDevice): Promise<void> {
   const { folder, golden, host, batch } = await read(variant);
   const expected = golden.accumulation as NonNullable<Golden["accumulation"]>;
-  const model = await loadModel(goldenModel(folder), { device });
+  const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
   await lora.loadAdapter(model, join(folder, "adapter-init"), { trainable: true });
   model.train();
   const batches = [0, 1, 2].map((i) => batch(`micro.${i}.`));

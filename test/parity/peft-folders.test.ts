@@ -43,7 +43,7 @@ for (const device of testDevices()) {
     test(`${name} on ${device}: the logits are PEFT's, and the base's after unloading`, async (t) => {
       const golden = await onHost(join(folderOf(name), "golden.safetensors"));
       const ids = golden["ids"] as Golden;
-      const model = await loadModel(name.startsWith("tied-") ? tied : base, { device });
+      const model = await loadModel<"causal-lm">(name.startsWith("tied-") ? tied : base, { device });
       const before = await logits(model, ids);
       await lora.loadAdapter(model, folderOf(name));
       const off = error(await logits(model, ids), golden["logits"]?.data ?? []);
@@ -176,7 +176,7 @@ for (const device of testDevices()) {
       cpSync(folderOf(folder), dir, { recursive: true });
       await act(dir);
       const ids = (await onHost(join(dir, "golden.safetensors")))["ids"] as Golden;
-      const model = await loadModel(base, { device });
+      const model = await loadModel<"causal-lm">(base, { device });
       await lora.inject(model, { name: "other", r: 2, bias: "all", modulesToSave: ["lm_head"] });
       const before = await logits(model, ids);
       const [bytes, trained] = [(await atRest(device)).live, trainable(model)];

@@ -78,7 +78,7 @@ const CLOSE = 1e-5;
 for (const device of testDevices()) {
   for (const [name, options] of Object.entries(INITS)) {
     test(`${name} on ${device}: product and what is left of the weight are PEFT's, and the output is the base's`, async (t) => {
-      const model = await loadModel(untied, { device });
+      const model = await loadModel<"causal-lm">(untied, { device });
       const before = await logits(model);
       await lora.inject(model, { ...OPTIONS, ...options });
       for (const [target, path] of Object.entries(LAYERS)) {
@@ -101,7 +101,7 @@ for (const device of testDevices()) {
     });
 
     test(`${name} on ${device}: trained, merged, saved as a plain adapter and read again, over the base's own weight`, async (t) => {
-      const model = await loadModel(untied, { device });
+      const model = await loadModel<"causal-lm">(untied, { device });
       const before = await logits(model);
       await lora.inject(model, { ...OPTIONS, ...options });
       const start = await host(() => adapterAt(model, LAYERS.q_proj).start?.loraA.mul(1) as Tensor);
@@ -120,7 +120,7 @@ for (const device of testDevices()) {
       t.is(config["lora_alpha"], options.useRslora ? 6 * Math.SQRT2 : 12);
       t.is(config["init_lora_weights"], true);
 
-      const again = await loadModel(untied, { device });
+      const again = await loadModel<"causal-lm">(untied, { device });
       await lora.loadAdapter(again, folder, { trainable: true });
       t.is(adapterAt(again, LAYERS.q_proj).r, 4);
       t.is(adapterAt(again, LAYERS.q_proj).scaling, adapterAt(model, LAYERS.q_proj).scaling);
@@ -142,7 +142,7 @@ for (const device of testDevices()) {
   }
 
   test(`pissa_niter on ${device} is near pissa, and the output is the base's`, async (t) => {
-    const model = await loadModel(untied, { device });
+    const model = await loadModel<"causal-lm">(untied, { device });
     const before = await logits(model);
     await lora.inject(model, { ...OPTIONS, initLoraWeights: "pissa_niter_16" });
     t.true(error(await logits(model), before) < CLOSE);
@@ -157,7 +157,7 @@ for (const device of testDevices()) {
   });
 
   test(`several adapters on ${device}: one that starts from the weight and one that does not add up`, async (t) => {
-    const model = await loadModel(untied, { device });
+    const model = await loadModel<"causal-lm">(untied, { device });
     await lora.inject(model, { ...OPTIONS, initLoraWeights: "pissa", name: "a" });
     train(model);
     const a = await logits(model);
@@ -173,7 +173,7 @@ for (const device of testDevices()) {
   });
 
   test(`eva on ${device}: ranks, alphas and components are PEFT's, and no bit of the output changes`, async (t) => {
-    const model = await loadModel(untied, { device });
+    const model = await loadModel<"causal-lm">(untied, { device });
     const before = await logits(model);
     const batches = [0, 1, 2].map((i) => {
       const [ids, labels] = [golden[`eva.${i}.ids`], golden[`eva.${i}.labels`]] as [
@@ -208,7 +208,7 @@ for (const device of testDevices()) {
     t.deepEqual(config["rank_pattern"], eva.rankPattern);
     t.deepEqual(config["alpha_pattern"], eva.alphaPattern);
     t.deepEqual(config["target_modules"], eva.targets);
-    const again = await loadModel(untied, { device });
+    const again = await loadModel<"causal-lm">(untied, { device });
     await lora.loadAdapter(again, folder);
     t.deepEqual(await logits(again), before);
     model.dispose();
@@ -236,7 +236,7 @@ const REFUSED: [options: lora.InjectOptions, message: RegExp][] = [
 ];
 
 async function refuses(t: ExecutionContext, options: lora.InjectOptions, message: RegExp): Promise<void> {
-  const model = await loadModel(untied, { device: "cpu" });
+  const model = await loadModel<"causal-lm">(untied, { device: "cpu" });
   const before = Object.entries(model.stateDict()).map(([name, one]) => [name, one.id, one.requiresGrad]);
   await t.throwsAsync(lora.inject(model, { ...OPTIONS, ...options }), { code: "ERR_OPTION", message });
   t.deepEqual(lora.adapters(model), []);

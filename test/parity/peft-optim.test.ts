@@ -26,7 +26,7 @@ const { ids, labels } = (await onHost(join(folder, "golden.safetensors"))) as Re
 
 /** The model with an adapter whose values are those of its tensors' names. */
 async function adapted(device: "cpu" | "gpu", options: lora.InjectOptions): Promise<CausalLM> {
-  const model = await loadModel(untied, { device });
+  const model = await loadModel<"causal-lm">(untied, { device });
   await lora.inject(model, options);
   noGrad(() =>
     scope(() => {

@@ -20,7 +20,7 @@ function options(model: CausalLM | string, more: Partial<FinetuneOptions> = {}):
 
 /** A model with an adapter that counts and is trained on. */
 async function carrying(): Promise<CausalLM> {
-  const model = await loadModel(given.model, { device: "cpu" });
+  const model = await loadModel<"causal-lm">(given.model, { device: "cpu" });
   await lora.inject(model, { r: 4, targetModules: "all-linear", name: "first", initLoraWeights: false });
   return model;
 }

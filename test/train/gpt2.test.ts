@@ -47,7 +47,7 @@ for (const device of testDevices()) {
     t.deepEqual({ fan_in_fan_out, task_type }, { fan_in_fan_out: true, task_type: "CAUSAL_LM" });
     t.is((target_modules as string[]).length, 8);
 
-    const tuned = await loadModel(model, { device });
+    const tuned = await loadModel<"causal-lm">(model, { device });
     await lora.loadAdapter(tuned, adapter);
     const ids = tuned.tokenizer?.encode(TEXT) as Int32Array;
     t.is(tuned.tokenizer?.decode(ids) ?? "", TEXT);

@@ -62,7 +62,7 @@ for (const [what, adapt] of Object.entries(CARRIED)) {
     for (const carries of [false, true]) {
       trim("cpu");
       const before = (await atRest("cpu")).live;
-      const model = await loadModel(options.model as string, { device: "cpu" });
+      const model = await loadModel<"causal-lm">(options.model as string, { device: "cpu" });
       if (carries) await adapt(model);
       const run = { ...options, model, lora: { r: 8, name: "mine" } };
       const first = await estimate(run);

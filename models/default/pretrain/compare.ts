@@ -54,7 +54,7 @@ async function run(
   full: boolean,
   lr: number,
 ): Promise<{ before: number; after: number; share: number; tokensPerByte: number; steps: number }> {
-  const model = await loadModel(defaultModel(), { device: "cpu", dtype: "f32" });
+  const model = await loadModel(defaultModel(), { task: "causal-lm", device: "cpu", dtype: "f32" });
   manualSeed(0);
   if (full) for (const weight of Object.values(model.stateDict())) weight.requiresGrad = true;
   else
