@@ -16,7 +16,7 @@ const messages = [{ role: "user", content: "ahoy" }] as const;
 function chatModel(): Promise<CausalLM> {
   const folder = tinyModel({ maxPositions: 64 });
   writeFileSync(join(folder, FILE), template("base:"));
-  return loadModel(folder, { device: "cpu" });
+  return loadModel<"causal-lm">(folder, { device: "cpu" });
 }
 
 function rendered(model: CausalLM): string {
@@ -43,7 +43,7 @@ test("an adapter's folder holds the template that was in use, and another adapte
   t.is(readFileSync(join(folder, FILE), "utf8"), template("base:"));
   model.dispose();
   // One without a template leaves none of an adapter that was there before.
-  const bare = await loadModel(tinyModel({ maxPositions: 64 }), { device: "cpu" });
+  const bare = await loadModel<"causal-lm">(tinyModel({ maxPositions: 64 }), { device: "cpu" });
   await lora.inject(bare, { r: 2 });
   await lora.saveAdapter(bare, folder);
   t.false(existsSync(join(folder, FILE)));
@@ -120,7 +120,7 @@ test("a merged model has the template of its adapter, as a folder and in memory"
   const folder = join(temporary(), "merged");
   await saveModel(model, folder);
   model.dispose();
-  const merged = await loadModel(folder, { device: "cpu" });
+  const merged = await loadModel<"causal-lm">(folder, { device: "cpu" });
   t.is(rendered(merged), "a:ahoy");
   merged.dispose();
 });
@@ -152,7 +152,7 @@ test("older adapters have the template in tokenizer_config.json, and tools have 
   const source = model.folder ?? "";
   mkdirSync(join(source, "additional_chat_templates"), { recursive: true });
   writeFileSync(join(source, "additional_chat_templates", "tool_use.jinja"), tool);
-  const own = await loadModel(source, { device: "cpu" });
+  const own = await loadModel<"causal-lm">(source, { device: "cpu" });
   t.is(withTools(own), "tools:ahoy");
   const saved = join(temporary(), "saved");
   await saveModel(own, saved);
