@@ -12,6 +12,7 @@ import { inspectCommand } from "./inspect.js";
 import { mergeCommand } from "./merge.js";
 import { flagOf } from "./option-names.js";
 import { runsCommand } from "./runs.js";
+import { serveCommand } from "./serve.js";
 import { withOptionNames } from "../option-name.js";
 import { inPackage } from "../place.js";
 import { didYouMean } from "../suggest.js";
@@ -77,6 +78,7 @@ function program(): Command {
     generateCommand(),
     chatCommand(),
     evaluateCommand(),
+    serveCommand(),
     mergeCommand(),
     exportCommand(),
     inspectCommand(),

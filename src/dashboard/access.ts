@@ -1,19 +1,7 @@
 /** Who may ask the dashboard's server: whoever knows the token, on this machine, from the page itself. */
-import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 
-/** The one address that is listened at. */
-export const ADDRESS = "127.0.0.1";
-
-/** 256 random bits, as an address takes them. */
-export function newToken(): string {
-  return randomBytes(32).toString("base64url");
-}
-
-function same(a: string, b: string): boolean {
-  const [left, right] = [a, b].map((text) => createHash("sha256").update(text).digest());
-  return timingSafeEqual(left as Buffer, right as Buffer);
-}
+import { LOOPBACK, sameSecret, senderRefusal } from "../local-access.js";
 
 /** What is asked for, below the token; or why it is refused. */
 export type Access = { path: string; query: URLSearchParams } | { refused: string };
@@ -23,15 +11,11 @@ export type Access = { path: string; query: URLSearchParams } | { refused: strin
  * as browsers say it; and at the token, the first part of the path.
  */
 export function accessOf({ url = "", headers }: IncomingMessage, token: string, port: number): Access {
-  const own = `${ADDRESS}:${port}`;
-  if (headers.host !== own) return { refused: `the host is ${own}, and no other` };
-  if (headers.origin !== undefined && headers.origin !== `http://${own}`)
-    return { refused: "another origin may not ask" };
-  const site = headers["sec-fetch-site"];
-  if (site !== undefined && site !== "same-origin" && site !== "none")
-    return { refused: "another site may not ask" };
+  const own = `${LOOPBACK}:${port}`;
+  const refused = senderRefusal(headers, { hosts: [own], origins: [`http://${own}`] });
+  if (refused !== undefined) return { refused };
   const [, given = "", path] = /^\/([^/?#]*)\/([^?#]*)/.exec(url) ?? [];
-  if (path === undefined || !same(given, token))
+  if (path === undefined || !sameSecret(given, token))
     return { refused: "the address has no token, or a wrong one; take the one that was printed" };
   const mark = url.indexOf("?");
   return { path, query: new URLSearchParams(mark === -1 ? "" : url.slice(mark)) };

@@ -4,8 +4,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 
 import { LowrankError, systemCode } from "../errors.js";
+import { LOOPBACK, newToken } from "../local-access.js";
 import { inPackage } from "../place.js";
-import { accessOf, ADDRESS, HEADERS, newToken } from "./access.js";
+import { accessOf, HEADERS } from "./access.js";
 import type { RunSource } from "./sources.js";
 import { EventStream } from "./stream.js";
 
@@ -60,7 +61,7 @@ export class Dashboard {
           new LowrankError("ERR_OPTION", `${what}; give another, or none for one that is free`, { cause }),
         );
       });
-      server.listen(port, ADDRESS, resolve);
+      server.listen(port, LOOPBACK, resolve);
     });
     server.on("error", () => {});
     if (!holds) {
@@ -76,7 +77,7 @@ export class Dashboard {
 
   /** Where the page is; whoever has it sees the runs, and may stop one. */
   get url(): string {
-    return `http://${ADDRESS}:${this.#port}/${this.#token}/`;
+    return `http://${LOOPBACK}:${this.#port}/${this.#token}/`;
   }
 
   /** Resolves when whoever watches has been sent all that there is; after a second in any case. */

@@ -83,9 +83,9 @@ export class Decoding {
   }
 
   /**
-   * The next token of each text that has not ended; none when all have. An error that is one text's alone, or that of
-   * texts admitted with it, is given in the place of their tokens: `ERR_NOT_FINITE`, or what its prompt leads to. Throws
-   * what ends all of them, and the signal's reason.
+   * Gives the next token of each text that has not ended, and none once all have. If one text fails, it and those
+   * admitted with it are given the error instead (`ERR_NOT_FINITE`, or an error of the prompt). Throws an error that ends
+   * all texts, and the signal's reason.
    */
   async next(): Promise<Chosen[]> {
     throwIfAborted(this.signal);
@@ -93,14 +93,7 @@ export class Decoding {
     const continued = this.#continue(this.#past);
     this.#past = [];
     if (continued !== undefined) this.#recorded.push(continued);
-    for (const group of this.#entering.splice(0)) {
-      try {
-        const step = this.#begin(group);
-        if (step !== undefined) this.#recorded.push(step);
-      } catch (failure) {
-        failed.push(...this.#fail(group, failure));
-      }
-    }
+    for (const groups of ofLikeLength(this.#entering.splice(0))) failed.push(...this.#enter(groups));
     const steps = this.#recorded;
     this.#recorded = [];
     try {
@@ -151,29 +144,44 @@ export class Decoding {
     return chosen;
   }
 
-  /** Ends a group's texts, each of which is given the error. */
+  /** Ends a group's texts by an error; returns it for each of them. */
   #fail({ texts }: Group, failure: unknown): Chosen[] {
     const left = texts.filter((text) => !this.#ended.has(text));
     for (const text of left) this.end(text);
     return left.map((text) => ({ text, failure }));
   }
 
-  /** Computes the prompts of a group. */
-  #begin(group: Group): Step | undefined {
-    const left = this.#wanting(group.texts, group.made);
-    if (left.length === 0) {
-      group.sampler.dispose();
-      return undefined;
+  /** Computes the prompts of groups side by side, or one by one if that fails; returns the errors of single groups. */
+  #enter(groups: readonly Group[]): Chosen[] {
+    try {
+      const step = this.#begin(groups);
+      if (step !== undefined) this.#recorded.push(step);
+      return [];
+    } catch (failure) {
+      if (groups.length > 1) return groups.flatMap((group) => this.#enter([group]));
+      return groups.flatMap((group) => {
+        group.sampler.dispose();
+        return this.#fail(group, failure);
+      });
     }
-    const texts = this.#keep(group, left);
-    const prompts = texts.map(({ prompt }) => prompt);
+  }
+
+  #begin(entering: readonly Group[]): Step | undefined {
+    const groups = entering.filter((group) => {
+      const left = this.#wanting(group.texts, 0);
+      if (left.length === 0) group.sampler.dispose();
+      else this.#keep(group, left);
+      return left.length > 0;
+    });
+    if (groups.length === 0) return undefined;
+    const prompts = groups.flatMap(({ texts }) => texts.map(({ prompt }) => prompt));
     const limit = this.model.config.maxPositionEmbeddings;
     const batch = TextBatch.ofPrompts(prompts, (count) => this.model.newCache(count, limit));
     try {
-      return this.#step(batch, [group], () => paddedPrompts(prompts, this.model.device));
+      return this.#step(batch, groups, () => paddedPrompts(prompts, this.model.device));
     } catch (error) {
+      for (const group of groups) group.made = 0;
       batch.dispose();
-      group.sampler.dispose();
       throw error;
     }
   }
@@ -219,7 +227,7 @@ export class Decoding {
     });
   }
 
-  /** Which of texts have not ended, after so many tokens. */
+  /** The indices of texts that want more than `made` tokens. */
   #wanting(texts: readonly DecodedText[], made: number): number[] {
     return texts.flatMap((text, row) => (this.#ended.has(text) || made >= text.count ? [] : [row]));
   }
@@ -273,7 +281,7 @@ export class Decoding {
   }
 }
 
-/** Frees what a step holds. */
+/** Frees a step's batch, tokens and samplers. */
 function release({ batch, parts }: Step): void {
   for (const { choice, group } of parts) {
     choice.dispose();
@@ -282,7 +290,30 @@ function release({ batch, parts }: Step): void {
   batch.dispose();
 }
 
-/** The order of texts by adapter, the base first. */
+/**
+ * Groups whose prompts are computed side by side, so that at most half of a batch is padding; in each batch the groups
+ * of one adapter are neighbours, so that their rows are one product.
+ */
+function ofLikeLength(groups: readonly Group[]): Group[][] {
+  const lengths = new Map(groups.map((group) => [group, group.texts.map(({ prompt }) => prompt.length)]));
+  const longest = (group: Group): number => Math.max(...(lengths.get(group) as number[]));
+  const batches: Group[][] = [];
+  let [rows, tokens] = [0, 0];
+  for (const group of [...groups].sort((a, b) => longest(a) - longest(b))) {
+    const own = lengths.get(group) as number[];
+    const sum = own.reduce((total, length) => total + length, 0);
+    if (batches.length === 0 || (rows + own.length) * longest(group) > 2 * (tokens + sum)) {
+      batches.push([]);
+      [rows, tokens] = [0, 0];
+    }
+    batches.at(-1)?.push(group);
+    rows += own.length;
+    tokens += sum;
+  }
+  return batches.map((batch) => batch.sort((a, b) => order(a.texts[0], b.texts[0])));
+}
+
+/** Compares texts by adapter, the base first. */
 function order(a: DecodedText | undefined, b: DecodedText | undefined): number {
   const [left, right] = [a?.adapter ?? "", b?.adapter ?? ""];
   return left < right ? -1 : left > right ? 1 : 0;

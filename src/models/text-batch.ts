@@ -17,7 +17,7 @@ export class TextBatch {
     readonly padding: Padding,
   ) {}
 
-  /** A batch of prompts, none of which is in the cache yet; `newCache` makes a cache for so many texts. */
+  /** A batch of prompts over an empty cache; `newCache` makes one for `texts` texts. */
   static ofPrompts(prompts: readonly Int32Array[], newCache: (texts: number) => KeyValueCache): TextBatch {
     const longest = longestOf(prompts);
     return new TextBatch(
@@ -51,7 +51,7 @@ export class TextBatch {
   }
 }
 
-/** Prompts as rows of one length, i32 [n, T]. What is in the padding is never seen. */
+/** Prompts as rows of one length, i32 [n, T]. Padding is never seen. */
 export function paddedPrompts(prompts: readonly Int32Array[], device: Device): Tensor {
   const length = longestOf(prompts);
   const ids = new Int32Array(prompts.length * length);

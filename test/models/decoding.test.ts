@@ -24,7 +24,7 @@ interface Request {
   prompt: Int32Array;
   options: GenerateOptions;
   adapter: string | null;
-  /** Ended from outside after so many tokens. */
+  /** The number of tokens after which the caller ends it. */
   leaves?: number;
 }
 

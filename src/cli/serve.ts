@@ -1,0 +1,205 @@
+import { basename, resolve } from "node:path";
+import { Command } from "commander";
+import { ADAPTER_NAME, isAdapterName } from "../lora/options/adapter-name.js";
+import { defaultModel } from "../models/default.js";
+import type { Quantization } from "../models/quantization.js";
+import type { ModelServer } from "../serve/server.js";
+import type { StorageType } from "../train/options.js";
+import { chatTemplateOption } from "./chat-template.js";
+import { UsageError } from "./failure.js";
+import { type HubFlags, hubOptions, MODEL } from "./hub.js";
+import { interruptible } from "./interrupt.js";
+import { loadLanguageModel, modelFor } from "./models.js";
+import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
+import * as value from "./values.js";
+
+interface Flags extends HubFlags {
+  model?: string | undefined;
+  name?: string | undefined;
+  adapter?: string[] | undefined;
+  chatTemplate?: string | undefined;
+  host: string;
+  port: number;
+  token?: string | undefined;
+  allowOrigin?: string[] | undefined;
+  maxTokens: number;
+  maxConcurrent: number;
+  maxQueue: number;
+  maxBodySize: number;
+  dtype?: StorageType | undefined;
+  quantize?: Quantization | undefined;
+  device: string;
+  json?: boolean | undefined;
+}
+
+/** Milliseconds in which answers may end after the first Ctrl-C. */
+const GRACE_MS = 10_000;
+
+export function serveCommand(): Command {
+  const command = new Command("serve").description(
+    "serve a model and its adapters by OpenAI's HTTP API: chat completions, completions, models",
+  );
+  return hubOptions(command)
+    .option("--model <name>", `${MODEL}; default: the first adapter's own, or the embedded one`)
+    .option("--name <name>", "the base's name in requests; default: the last part of --model")
+    .option(
+      "--adapter <name=folder>",
+      "an adapter and its name in requests; may be given several times",
+      value.collect,
+    )
+    .addOption(chatTemplateOption())
+    .option("--host <address>", "the address to listen on", "127.0.0.1")
+    .option("--port <n>", "the port to listen on; 0 for one that is free", value.port, 8080)
+    .option(
+      "--token <text>",
+      "the bearer token of requests; default: LOWRANK_TOKEN, or a new one that is printed",
+    )
+    .option(
+      "--allow-origin <origin>",
+      "let web pages of this origin ask (CORS); may be given several times",
+      value.collect,
+    )
+    .option("--max-tokens <n>", "the most tokens of an answer", value.count, 1024)
+    .option("--max-concurrent <n>", "texts that are generated at once", value.count, 32)
+    .option(
+      "--max-queue <n>",
+      "requests that wait; further ones are refused with status 429",
+      value.countFromZero,
+      128,
+    )
+    .option("--max-body-size <size>", "the largest body of a request", value.byteSize, 4_000_000)
+    .addOption(dtypeOption())
+    .addOption(quantizeOption())
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .option("--json", "print the address, a new token and the models as JSON")
+    .action(() =>
+      interruptible((signal) =>
+        inStorage(command.opts<Flags>().dtype, () => serve(command.opts<Flags>(), signal)),
+      ),
+    );
+}
+
+/** An adapter by its name in requests. */
+interface NamedAdapter {
+  name: string;
+  folder: string;
+}
+
+async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
+  const adapters = adaptersOf(flags.adapter ?? []);
+  const { model: source, revision } = modelFor({ ...flags, adapters: adapters.map(({ folder }) => folder) });
+  const name = flags.name ?? nameOf(source);
+  if (name === "") throw new UsageError("--name must not be empty");
+  if (adapters.some((one) => one.name === name))
+    throw new UsageError(`--adapter ${name}: the base has this name; give the base another with --name`);
+  const origins = (flags.allowOrigin ?? []).map(originOf);
+  const { given, token } = await tokenOf(flags.token);
+  const [{ model }, { ModelServer }, lora] = await Promise.all([
+    loadLanguageModel({ ...flags, model: source, revision, adapters: [], signal }),
+    import("../serve/server.js"),
+    import("../lora/index.js"),
+  ]);
+  let server: ModelServer | undefined;
+  try {
+    for (const adapter of adapters) {
+      signal.throwIfAborted();
+      await lora.loadAdapter(model, adapter.folder, { name: adapter.name });
+    }
+    signal.throwIfAborted();
+    const lost = new AbortController();
+    const { maxConcurrent, maxQueue, maxBodySize: maxBody, maxTokens, host, port } = flags;
+    const served = [
+      { name, adapter: null },
+      ...adapters.map((one) => ({ name: one.name, adapter: one.name })),
+    ];
+    const limits = { maxConcurrent, maxQueue, maxBody, maxTokens, maxTexts: Math.min(maxConcurrent, 16) };
+    server = await ModelServer.listen({
+      ...limits,
+      model,
+      served,
+      host,
+      port,
+      token,
+      origins,
+      log: (line) => void process.stderr.write(`lowrank: ${line}\n`),
+      onLost: (error) => lost.abort(error),
+    });
+    announce(server, served, flags, given ? undefined : token);
+    await aborted(AbortSignal.any([signal, lost.signal]));
+  } finally {
+    await server?.close(GRACE_MS);
+    model.dispose();
+  }
+}
+
+/** Prints where the server is. */
+function announce(
+  { url, open }: ModelServer,
+  served: readonly { name: string }[],
+  { host, json }: Flags,
+  token: string | undefined,
+): void {
+  const models = served.map((one) => one.name);
+  const lines = [
+    `listening on ${url}`,
+    ...(token ? [`token: ${token}`] : []),
+    `models: ${models.join(", ")}`,
+  ];
+  process.stdout.write(
+    json ? `${JSON.stringify({ url, ...(token && { token }), models })}\n` : `${lines.join("\n")}\n`,
+  );
+  if (open)
+    process.stderr.write(
+      `lowrank: warning: ${host} can be reached from other machines, and requests are not encrypted; put a TLS proxy in front\n`,
+    );
+}
+
+/** Rejects with the signal's reason once it is aborted. */
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const end = (): void => reject(signal.reason as Error);
+    if (signal.aborted) end();
+    else signal.addEventListener("abort", end, { once: true });
+  });
+}
+
+/** The token of requests, and whether the user gave it. */
+async function tokenOf(flag: string | undefined): Promise<{ given: boolean; token: string }> {
+  const token = flag ?? process.env["LOWRANK_TOKEN"];
+  if (token === undefined) return { given: false, token: (await import("../local-access.js")).newToken() };
+  const what = flag === undefined ? "LOWRANK_TOKEN" : "--token";
+  if (!/^[\x21-\x7e]{16,}$/.test(token))
+    throw new UsageError(`${what} must have at least 16 characters, and no spaces or letters beyond ASCII`);
+  return { given: true, token };
+}
+
+/** Parses `name=folder`, or a folder, whose last part is the name. */
+function adaptersOf(given: readonly string[]): NamedAdapter[] {
+  const adapters = given.map((text) => {
+    const at = text.indexOf("=");
+    const folder = text.slice(at + 1);
+    const name = at < 0 ? basename(resolve(folder)) : text.slice(0, at);
+    if (!isAdapterName(name)) throw new UsageError(`--adapter ${text}: its name must be ${ADAPTER_NAME}`);
+    if (folder === "") throw new UsageError(`--adapter ${text}: give a folder, as in --adapter ${name}=DIR`);
+    return { name, folder };
+  });
+  const twice = adapters.find(({ name }, i) => adapters.findIndex((other) => other.name === name) < i);
+  if (twice !== undefined) throw new UsageError(`--adapter ${twice.name}: two adapters have this name`);
+  return adapters;
+}
+
+/** The base's name in requests. */
+function nameOf(source: string): string {
+  if (source === defaultModel()) return "default";
+  return (
+    basename(source)
+      .replace(/@[^@]*$/, "")
+      .replace(/\.gguf$/i, "") || source
+  );
+}
+
+function originOf(text: string): string {
+  const origin = URL.canParse(text) ? new URL(text).origin : "null";
+  if (origin === text) return text;
+  throw new UsageError(`--allow-origin ${text} must be an origin, such as http://localhost:5173`);
+}

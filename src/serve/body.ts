@@ -1,0 +1,73 @@
+/** Reads the body of a request: JSON of a bounded size and depth. */
+import type { IncomingMessage } from "node:http";
+
+import { ApiError } from "./api-error.js";
+import { isObject } from "./parameters.js";
+
+/** Levels of objects and arrays in a body: templates and checks go through them by recursion. */
+const DEEPEST = 64;
+
+/** Throws an `ApiError`: 413 for more than `limit` bytes, 415 for another type, 400 for another JSON than an object. */
+export async function readBody(request: IncomingMessage, limit: number): Promise<Record<string, unknown>> {
+  const { headers } = request;
+  if (!/^application\/json\s*(;|$)/i.test(headers["content-type"] ?? ""))
+    throw new ApiError(415, "the Content-Type header must be application/json");
+  if ((headers["content-encoding"] ?? "identity") !== "identity")
+    throw new ApiError(415, "a compressed body is not supported; send it plain");
+  const tooLarge = (): ApiError => new ApiError(413, `the body is larger than ${limit} bytes`);
+  if (Number(headers["content-length"] ?? 0) > limit) throw tooLarge();
+  return parsed(await bytesOf(request, limit, tooLarge));
+}
+
+/**
+ * All bytes of a request. By events and not by iterating, which would close the connection where it ends early, and the
+ * answer with it.
+ */
+function bytesOf(request: IncomingMessage, limit: number, tooLarge: () => ApiError): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const parts: Buffer[] = [];
+    let size = 0;
+    const take = (part: Buffer): void => {
+      size += part.length;
+      parts.push(part);
+      if (size <= limit) return;
+      request.off("data", take);
+      request.pause();
+      parts.length = 0;
+      reject(tooLarge());
+    };
+    request.on("data", take);
+    request.once("end", () => resolve(Buffer.concat(parts)));
+    request.once("error", () => reject(new ApiError(400, "the request ended before its body did")));
+    request.once("close", () => reject(new ApiError(400, "the request ended before its body did")));
+  });
+}
+
+function parsed(bytes: Buffer): Record<string, unknown> {
+  let value: unknown;
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    if (depthOf(text) > DEEPEST) throw new ApiError(400, `the body is nested deeper than ${DEEPEST} levels`);
+    value = JSON.parse(text);
+  } catch (error) {
+    if (error instanceof ApiError) throw error;
+    throw new ApiError(400, "the body is not valid JSON in UTF-8");
+  }
+  if (!isObject(value)) throw new ApiError(400, "the body must be a JSON object");
+  return value;
+}
+
+/** How deep brackets are nested outside of strings. */
+function depthOf(text: string): number {
+  let [depth, deepest, quoted] = [0, 0, false];
+  for (let i = 0; i < text.length; i++) {
+    const one = text.charCodeAt(i);
+    if (quoted) {
+      if (one === 0x5c) i++;
+      else if (one === 0x22) quoted = false;
+    } else if (one === 0x22) quoted = true;
+    else if (one === 0x5b || one === 0x7b) deepest = Math.max(deepest, ++depth);
+    else if (one === 0x5d || one === 0x7d) depth--;
+  }
+  return deepest;
+}

@@ -1,0 +1,39 @@
+/** The chunks of an answer as server-sent events. */
+import type { ServerResponse } from "node:http";
+
+/** Bytes that may wait for a client that reads slowly; one that lets more wait is cut off. */
+const MOST_WAITING = 4 << 20;
+
+export class EventStream {
+  constructor(private readonly response: ServerResponse) {}
+
+  send(data: object): void {
+    this.#write(JSON.stringify(data));
+  }
+
+  /** Ends the stream as a client library expects it. */
+  done(): void {
+    this.#write("[DONE]");
+    this.response.end();
+  }
+
+  /** Ends the stream with an error, which client libraries throw. */
+  fail(error: object): void {
+    this.send(error);
+    this.response.end();
+  }
+
+  #write(data: string): void {
+    const { response } = this;
+    if (!response.headersSent) {
+      response.writeHead(200, {
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-store",
+        // Asks a proxy (nginx) to pass each event on at once.
+        "X-Accel-Buffering": "no",
+      });
+    }
+    response.write(`data: ${data}\n\n`);
+    if (response.writableLength > MOST_WAITING) response.destroy();
+  }
+}

@@ -1,0 +1,129 @@
+/** Reads the parameters of a request's JSON body. Unknown and unsupported ones are refused by name. */
+import { type ApiError, badParameter } from "./api-error.js";
+
+/** Parameters that identify the caller. They change nothing in a response. */
+const WITHOUT_EFFECT = [
+  "user",
+  "safety_identifier",
+  "prompt_cache_key",
+  "prompt_cache_retention",
+  "metadata",
+];
+
+/** Parameters of the API that are not supported, each with the values that ask for nothing. */
+const NEUTRAL: Readonly<Record<string, readonly unknown[]>> = {
+  frequency_penalty: [0],
+  presence_penalty: [0],
+  logprobs: [false],
+  top_logprobs: [0],
+  store: [false],
+  service_tier: ["auto", "default"],
+  best_of: [1],
+  echo: [false],
+  suffix: [""],
+  parallel_tool_calls: [true],
+};
+
+/** The longest stop text, in characters, and the most of them. */
+const LONGEST_STOP = 1024;
+const MOST_STOPS = 4;
+
+/** The body of a request: a JSON object whose parameters are taken one by one. */
+export class Parameters {
+  readonly #left: Map<string, unknown>;
+
+  /** A parameter that is null is one that is not given. */
+  constructor(body: Readonly<Record<string, unknown>>) {
+    this.#left = new Map(Object.entries(body).filter(([, value]) => value !== null));
+  }
+
+  /** Takes a parameter; undefined if it is not given. */
+  take(name: string): unknown {
+    const value = this.#left.get(name);
+    this.#left.delete(name);
+    return value;
+  }
+
+  /** Takes a parameter that must be given. */
+  need(name: string): unknown {
+    const value = this.take(name);
+    if (value === undefined)
+      throw badParameter(name, `you must provide ${name}`, "missing_required_parameter");
+    return value;
+  }
+
+  text(name: string): string {
+    const value = this.need(name);
+    if (typeof value === "string") return value;
+    throw wrong(name, "a string", value);
+  }
+
+  flag(name: string): boolean {
+    const value = this.take(name) ?? false;
+    if (typeof value === "boolean") return value;
+    throw wrong(name, "true or false", value);
+  }
+
+  /** Takes a number that satisfies `holds`; `range` describes it in errors. */
+  number(name: string, holds: (value: number) => boolean, range: string): number | undefined {
+    const value = this.take(name);
+    if (value === undefined || (typeof value === "number" && holds(value))) return value;
+    throw wrong(name, range, value);
+  }
+
+  whole(name: string, least: number, most = Number.MAX_SAFE_INTEGER): number | undefined {
+    const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
+    const holds = (value: number): boolean => Number.isSafeInteger(value) && value >= least && value <= most;
+    return this.number(name, holds, `a whole number ${range}`);
+  }
+
+  object(name: string): Record<string, unknown> | undefined {
+    const value = this.take(name);
+    if (value === undefined || isObject(value)) return value;
+    throw wrong(name, "an object", value);
+  }
+
+  stops(): string[] {
+    const value = this.take("stop") ?? [];
+    const stops: unknown[] = Array.isArray(value) ? value : [value];
+    if (stops.length > MOST_STOPS) throw badParameter("stop", `stop takes at most ${MOST_STOPS} texts`);
+    for (const stop of stops)
+      if (typeof stop !== "string" || stop === "" || stop.length > LONGEST_STOP)
+        throw wrong("stop", `a text of 1 to ${LONGEST_STOP} characters, or an array of them`, stop);
+    return stops as string[];
+  }
+
+  /** Refuses every parameter that was not taken, unless its value asks for nothing. */
+  end(): void {
+    for (const [name, value] of this.#left) {
+      if (WITHOUT_EFFECT.includes(name)) continue;
+      const neutral = Object.hasOwn(NEUTRAL, name) ? NEUTRAL[name] : undefined;
+      if (neutral === undefined)
+        throw badParameter(name, `unknown parameter: ${shown(name)}`, "unknown_parameter");
+      if (!neutral.includes(value)) throw unsupported(name, neutral);
+    }
+  }
+}
+
+/** The error of a parameter that this server does not support. */
+export function unsupported(name: string, neutral: readonly unknown[] = []): ApiError {
+  const instead =
+    neutral.length > 0 ? ` other than ${neutral.map((one) => JSON.stringify(one)).join(" or ")}` : "";
+  return badParameter(name, `${name}${instead} is not supported; leave it out`, "unsupported_parameter");
+}
+
+/** The error of a parameter whose value is not as `expected`. */
+export function wrong(name: string, expected: string, value: unknown): ApiError {
+  return badParameter(name, `${name} must be ${expected}, got ${shown(value)}`, "invalid_value");
+}
+
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function shown(value: unknown): string {
+  if (Array.isArray(value)) return "an array";
+  if (typeof value === "object" && value !== null) return "an object";
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+}

@@ -1,0 +1,278 @@
+/** Requests of the two endpoints that generate: their parameters, checked, as a generation. */
+import { randomInt } from "node:crypto";
+
+import { ignoredParts } from "../chat/ignored.js";
+import { type Conversation, messagesOf, toolsOf } from "../chat/messages.js";
+import type { ChatTemplate } from "../chat/template.js";
+import { setAdapter, withoutAdapters } from "../lora/adapter/active.js";
+import type { CausalLM } from "../models/causal-lm.js";
+import { checkedGenerateOptions } from "../models/generate-options.js";
+import { endTokens } from "../models/generate.js";
+import type { Tokenizer } from "../models/tokenizer.js";
+import { ApiError, badParameter } from "./api-error.js";
+import type { Generation } from "./batcher.js";
+import { Parameters, unsupported, wrong } from "./parameters.js";
+
+/** Tokens of a completion for which the request sets no number, as in OpenAI's API. */
+const COMPLETION_TOKENS = 16;
+
+/** A model that requests may name: the base, or an adapter over it. */
+export interface Served {
+  name: string;
+  /** The adapter as the model calls it; null for the base. */
+  adapter: string | null;
+}
+
+/** The model, and limits of requests. */
+export interface Service {
+  model: CausalLM;
+  served: readonly Served[];
+  /** Chat templates that were read, by adapter and whether there are tools. */
+  templates: Map<string, ChatTemplate>;
+  /** The most tokens of one text, whatever a request asks for. */
+  maxTokens: number;
+  /** The most texts of one request. */
+  maxTexts: number;
+}
+
+/** A request, as the answer to it needs it. */
+export interface GenerationRequest {
+  served: Served;
+  generation: Generation;
+  /** The tokens of each prompt. */
+  promptTokens: number;
+  stream: boolean;
+  /** Whether a stream ends with its numbers of tokens. */
+  includeUsage: boolean;
+}
+
+/** Parameters that both endpoints have. */
+interface Common {
+  served: Served;
+  n: number;
+  stream: boolean;
+  includeUsage: boolean;
+  /** The seed of text `i`. */
+  seed: (i: number) => number;
+  options: Generation["options"];
+}
+
+/** Reads the body of a chat completion. Throws an `ApiError` that names the parameter at fault. */
+export async function chatRequest(
+  body: Readonly<Record<string, unknown>>,
+  service: Service,
+): Promise<GenerationRequest> {
+  const given = new Parameters(body);
+  const served = servedBy(given, service);
+  const conversation = conversationOf(given);
+  const variables = given.object("chat_template_kwargs") ?? {};
+  const limits = [given.whole("max_tokens", 1), given.whole("max_completion_tokens", 1)];
+  if (limits.every((limit) => limit !== undefined))
+    throw badParameter(
+      "max_tokens",
+      "max_tokens and max_completion_tokens are one parameter; give one of them",
+    );
+  plainAnswer(given);
+  const common = commonOf(given, served, limits[0] ?? limits[1] ?? service.maxTokens, service);
+  const template = templateOf(service, served, conversation.tools !== undefined);
+  const text = render(template, conversation, variables);
+  const [prompt] = await encoded(service.model, [text], "messages", false);
+  return request(
+    common,
+    service,
+    [prompt as Int32Array],
+    endTokens(service.model, [...conversation.messages]),
+  );
+}
+
+/** Reads the body of a completion. Throws an `ApiError` that names the parameter at fault. */
+export async function completionRequest(
+  body: Readonly<Record<string, unknown>>,
+  service: Service,
+): Promise<GenerationRequest> {
+  const given = new Parameters(body);
+  const served = servedBy(given, service);
+  const prompt = given.need("prompt");
+  const common = commonOf(given, served, given.whole("max_tokens", 1) ?? COMPLETION_TOKENS, service);
+  const prompts = await promptsOf(prompt, service);
+  return request(common, service, prompts, service.model.config.eosTokenIds);
+}
+
+function servedBy(given: Parameters, { served }: Service): Served {
+  const name = given.text("model");
+  const found = served.find((one) => one.name === name);
+  if (found !== undefined) return found;
+  const names = served.map((one) => JSON.stringify(one.name)).join(", ");
+  const shown = JSON.stringify(name.slice(0, 100));
+  throw new ApiError(404, `there is no model ${shown}; this server has ${names}`, {
+    param: "model",
+    code: "model_not_found",
+  });
+}
+
+/** Takes the shared parameters, and refuses the rest. */
+function commonOf(given: Parameters, served: Served, asked: number, service: Service): Common {
+  const stream = given.flag("stream");
+  const first = given.whole("seed", 0) ?? randomInt(2 ** 47);
+  const n = given.whole("n", 1, service.maxTexts) ?? 1;
+  const options = checkedGenerateOptions("request", {
+    maxNewTokens: Math.min(asked, service.maxTokens),
+    temperature: given.number("temperature", (t) => t >= 0 && t <= 2, "a number from 0 to 2") ?? 1,
+    topP: given.number("top_p", (p) => p > 0 && p <= 1, "a number above 0 and at most 1"),
+    topK: given.whole("top_k", 0),
+    minP: given.number("min_p", (p) => p >= 0 && p <= 1, "a number from 0 to 1"),
+    repetitionPenalty: given.number(
+      "repetition_penalty",
+      (r) => r > 0 && r <= 100,
+      "a number above 0 and at most 100",
+    ),
+    stop: given.stops(),
+  });
+  const common = { served, n, stream, includeUsage: includesUsage(given, stream), options };
+  given.end();
+  return { ...common, seed: (i) => (first + i) % Number.MAX_SAFE_INTEGER };
+}
+
+function includesUsage(given: Parameters, stream: boolean): boolean {
+  const options = given.object("stream_options");
+  if (options === undefined) return false;
+  if (!stream) throw badParameter("stream_options", "stream_options needs stream: true");
+  const { include_usage: usage = false, include_obfuscation: obfuscation = false, ...rest } = options;
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined) throw unsupported(`stream_options.${unknown.slice(0, 60)}`);
+  if (obfuscation !== false) throw unsupported("stream_options.include_obfuscation", [false]);
+  if (typeof usage !== "boolean") throw wrong("stream_options.include_usage", "true or false", usage);
+  return usage;
+}
+
+/** Refuses what would make of an answer other than a text. */
+function plainAnswer(given: Parameters): void {
+  const format = given.object("response_format");
+  if (format !== undefined && format["type"] !== "text")
+    throw unsupported("response_format", [{ type: "text" }]);
+  const modalities = given.take("modalities");
+  if (modalities !== undefined && JSON.stringify(modalities) !== '["text"]')
+    throw unsupported("modalities", [["text"]]);
+  const bias = given.object("logit_bias");
+  if (bias !== undefined && Object.keys(bias).length > 0) throw unsupported("logit_bias");
+}
+
+/** The messages and tools of a request. */
+function conversationOf(given: Parameters): Conversation {
+  const value = given.need("messages");
+  const messages = messagesOf(value, "messages", (what) => {
+    throw badParameter("messages", what, "invalid_value");
+  });
+  const tools = toolsOf(given.take("tools"), (what) => {
+    throw badParameter("tools", what, "invalid_value");
+  });
+  const choice = given.take("tool_choice");
+  // What the model says is text to this server, so that it cannot be made to call a tool.
+  if (choice !== undefined && choice !== "auto" && choice !== "none")
+    throw unsupported("tool_choice", ["auto", "none"]);
+  return { messages, tools: choice === "none" ? undefined : tools };
+}
+
+/** The text of a conversation, up to where the assistant's turn begins. */
+function render(
+  template: ChatTemplate,
+  conversation: Conversation,
+  variables: Readonly<Record<string, unknown>>,
+): string {
+  const { messages, tools } = conversation;
+  const called = messages.some(({ tool_calls: calls }) => calls !== undefined);
+  if (tools !== undefined || called) {
+    const ignored = ignoredParts(template, conversation, template.render(conversation));
+    const param = ignored.tools ? "tools" : ignored.calls ? "messages" : undefined;
+    const what = ignored.tools ? "tools" : "tool calls";
+    if (param !== undefined)
+      throw badParameter(
+        param,
+        `this model's chat template ignores ${what}; leave them out`,
+        "unsupported_parameter",
+      );
+  }
+  return template.render(conversation, { addGenerationPrompt: true, variables });
+}
+
+/** The chat template of a served model: the one of its adapter, or else the base's. Throws `ERR_CHAT_TEMPLATE`. */
+function templateOf({ model, templates }: Service, { adapter }: Served, tools: boolean): ChatTemplate {
+  const key = JSON.stringify([adapter, tools]);
+  let template = templates.get(key);
+  if (template === undefined) {
+    const find = (): ChatTemplate => tokenizerOf(model).chatTemplateFor(tools);
+    if (adapter === null) template = withoutAdapters(model, find);
+    else {
+      // Adapters count by row here, so that which one is active changes nothing but the tokenizer's template.
+      setAdapter(model, adapter);
+      template = find();
+    }
+    templates.set(key, template);
+  }
+  return template;
+}
+
+/** The prompts of a completion: a text, token ids, or several of either. */
+async function promptsOf(value: unknown, { model, maxTexts }: Service): Promise<Int32Array[]> {
+  const several = Array.isArray(value) && (value.length === 0 || typeof value[0] !== "number");
+  const all: unknown[] = several ? (value as unknown[]) : [value];
+  if (all.length === 0 || all.length > maxTexts)
+    throw badParameter("prompt", `prompt takes 1 to ${maxTexts} prompts, got ${all.length}`, "invalid_value");
+  if (all.every((one) => typeof one === "string")) return encoded(model, all, "prompt", true);
+  const { numEmbeddings } = model.inputEmbedding();
+  return all.map((ids) => {
+    const valid = (id: unknown): boolean =>
+      typeof id === "number" && Number.isInteger(id) && id >= 0 && id < numEmbeddings;
+    if (!Array.isArray(ids) || ids.length === 0 || !ids.every(valid))
+      throw wrong("prompt", `a text or token ids from 0 to ${numEmbeddings - 1}, or an array of either`, ids);
+    return fitting(Int32Array.from(ids as number[]), ids.length, model, "prompt");
+  });
+}
+
+/** Token ids of texts, encoded away from this thread and no further than the model reads. */
+async function encoded(
+  model: CausalLM,
+  texts: readonly string[],
+  param: string,
+  addSpecialTokens: boolean,
+): Promise<Int32Array[]> {
+  const limit = model.config.maxPositionEmbeddings + 1;
+  const rows = await tokenizerOf(model).encodeRows(texts, { addSpecialTokens, limit });
+  return rows.map(({ ids, total }) => fitting(ids.slice(), Math.max(total, ids.length), model, param));
+}
+
+/** Throws for a prompt that leaves no room for a token. */
+function fitting(ids: Int32Array, total: number, model: CausalLM, param: string): Int32Array {
+  const { bosTokenId, maxPositionEmbeddings: limit } = model.config;
+  if (total >= limit) {
+    const what = `${param} has ${total} tokens; this model reads at most ${limit - 1} before its answer`;
+    throw badParameter(param, what, "context_length_exceeded");
+  }
+  if (ids.length > 0) return ids;
+  if (bosTokenId === undefined) throw badParameter(param, `${param} has no tokens`, "invalid_value");
+  return Int32Array.of(bosTokenId);
+}
+
+function tokenizerOf(model: CausalLM): Tokenizer {
+  if (model.tokenizer !== undefined) return model.tokenizer;
+  throw new ApiError(500, "this model has no tokenizer");
+}
+
+function request(
+  { served, n, seed, options, stream, includeUsage }: Common,
+  { maxTexts }: Service,
+  prompts: readonly Int32Array[],
+  ends: readonly number[],
+): GenerationRequest {
+  const texts = prompts.flatMap((prompt) => Array.from({ length: n }, () => prompt));
+  if (texts.length > maxTexts)
+    throw badParameter(
+      "n",
+      `a request takes at most ${maxTexts} texts, got ${texts.length}`,
+      "invalid_value",
+    );
+  const seeds = texts.map((_, i) => seed(i));
+  const generation = { prompts: texts, seeds, options, adapter: served.adapter, ends };
+  const promptTokens = prompts.reduce((sum, { length }) => sum + length, 0);
+  return { served, generation, promptTokens, stream, includeUsage };
+}

@@ -1,0 +1,270 @@
+/** An HTTP server that speaks OpenAI's API for chat and completions, over one model and its adapters. */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { type AddressInfo, isIP } from "node:net";
+
+import { LowrankError, systemCode } from "../errors.js";
+import { type Senders, sameSecret, senderRefusal } from "../local-access.js";
+import { ApiError, asApiError } from "./api-error.js";
+import { Batcher, type Job } from "./batcher.js";
+import { readBody } from "./body.js";
+import { EventStream } from "./event-stream.js";
+import { type Entry, logLine } from "./log.js";
+import { chatRequest, completionRequest, type GenerationRequest, type Service } from "./requests.js";
+import { Answer } from "./responses.js";
+
+/** Connections at once. */
+const MOST_CONNECTIONS = 512;
+/** Default milliseconds for a request's headers, and for all of a request. */
+const HEADERS_MS = 10_000;
+const REQUEST_MS = 60_000;
+/** Milliseconds in which a client has to take the end of an answer. */
+const TAKEN_MS = 60_000;
+/** Milliseconds for which the rest of a refused body is read and dropped. */
+const UNREAD_MS = 2_000;
+const CHAT = "/v1/chat/completions";
+const COMPLETIONS = "/v1/completions";
+const MODELS = "/v1/models";
+
+export interface ServerOptions extends Omit<Service, "templates"> {
+  host: string;
+  /** 0 for one that is free. */
+  port: number;
+  token: string;
+  /** Origins of web pages that may ask. */
+  origins: readonly string[];
+  /** Bytes of a request's body. */
+  maxBody: number;
+  /** Texts that are generated at once, and requests that wait. */
+  maxConcurrent: number;
+  maxQueue: number;
+  /** Milliseconds in which a client has to send its headers, and its whole request. */
+  headersMs?: number | undefined;
+  requestMs?: number | undefined;
+  /** Takes a line for each request. */
+  log: (line: string) => void;
+  /** Called when the device has stopped answering. */
+  onLost: (error: LowrankError) => void;
+}
+
+export class ModelServer {
+  readonly #options: ServerOptions;
+  readonly #server: Server;
+  readonly #batcher: Batcher;
+  readonly #service: Service;
+  readonly #started = Math.floor(Date.now() / 1000);
+  #stopping = false;
+
+  private constructor(options: ServerOptions) {
+    this.#options = options;
+    this.#service = { ...options, templates: new Map() };
+    this.#batcher = new Batcher(options.model, options);
+    const limits = {
+      headersTimeout: options.headersMs ?? HEADERS_MS,
+      requestTimeout: options.requestMs ?? REQUEST_MS,
+      connectionsCheckingInterval: 1000,
+      requireHostHeader: true,
+    };
+    this.#server = createServer(limits, (request, response) => void this.#handle(request, response));
+    this.#server.maxConnections = MOST_CONNECTIONS;
+  }
+
+  /** Throws `ERR_OPTION` if the address cannot be listened on. */
+  static async listen(options: ServerOptions): Promise<ModelServer> {
+    const opened = new ModelServer(options);
+    const { host, port } = options;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        opened.#server.once("error", reject);
+        opened.#server.listen(port, host, resolve);
+      });
+    } catch (cause) {
+      await opened.#batcher.close();
+      const code = systemCode(cause) ?? (cause as Error).message;
+      throw new LowrankError("ERR_OPTION", `cannot listen on ${host}:${port} (${code}); choose another`, {
+        cause,
+      });
+    }
+    opened.#server.on("error", () => {});
+    return opened;
+  }
+
+  /** The base URL that clients take. */
+  get url(): string {
+    const { host } = this.#options;
+    return `http://${isIP(host) === 6 ? `[${host}]` : host}:${this.#port}/v1`;
+  }
+
+  /** Requests that wait, and texts that are generated. */
+  get load(): { waiting: number; running: number } {
+    return this.#batcher.load;
+  }
+
+  /** Whether other machines may reach it. */
+  get open(): boolean {
+    return !isLoopback(this.#options.host);
+  }
+
+  get #port(): number {
+    return (this.#server.address() as AddressInfo | null)?.port ?? 0;
+  }
+
+  /**
+   * Refuses new requests, lets those that run end for `grace` milliseconds, cancels the others, and closes all
+   * connections.
+   */
+  async close(grace: number): Promise<void> {
+    this.#stopping = true;
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    const cancel = (): void =>
+      this.#batcher.abort(new ApiError(503, "the server is stopping", { code: "server_stopping" }));
+    const late = setTimeout(cancel, grace);
+    await this.#batcher.close();
+    clearTimeout(late);
+    // Written data goes to the system with the next turn of the event loop.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const entry: Entry = { method: request.method ?? "", path: pathOf(request), started: performance.now() };
+    response.on("close", () => this.#options.log(logLine(entry, response)));
+    response.on("error", () => {});
+    response.setHeader("X-Content-Type-Options", "nosniff");
+    response.setHeader("Cache-Control", "no-store");
+    try {
+      await this.#answer(request, response, entry);
+    } catch (error) {
+      this.#refuse(request, response, error, entry);
+    }
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse, entry: Entry): Promise<void> {
+    if (this.#admitted(request, response)) return;
+    const { path } = entry;
+    if (path === MODELS) return this.#models(request, response);
+    if (path.startsWith(`${MODELS}/`)) return this.#models(request, response, path.slice(MODELS.length + 1));
+    if (path !== CHAT && path !== COMPLETIONS) throw new ApiError(404, "there is nothing at this path");
+    allow(request, "POST");
+    if (this.#stopping) throw new ApiError(503, "the server is stopping", { code: "server_stopping" });
+    const body = await readBody(request, this.#options.maxBody);
+    const read = path === CHAT ? chatRequest : completionRequest;
+    await this.#generate(await read(body, this.#service), path === CHAT, response, entry);
+  }
+
+  /** Checks who asks; answers a browser's question before the request of an origin that may ask. */
+  #admitted(request: IncomingMessage, response: ServerResponse): boolean {
+    const { token, origins } = this.#options;
+    const refused = senderRefusal(request.headers, this.#senders());
+    if (refused !== undefined) throw new ApiError(403, refused, { code: "forbidden" });
+    const { origin } = request.headers;
+    if (origin !== undefined && origins.includes(origin)) {
+      response.setHeader("Access-Control-Allow-Origin", origin);
+      response.setHeader("Vary", "Origin");
+      if (request.method === "OPTIONS") {
+        const headers = request.headers["access-control-request-headers"];
+        response.setHeader("Access-Control-Allow-Methods", "GET, POST");
+        if (headers !== undefined) response.setHeader("Access-Control-Allow-Headers", headers);
+        response.writeHead(204).end();
+        return true;
+      }
+    }
+    const [, given = ""] = /^Bearer +(\S+) *$/i.exec(request.headers.authorization ?? "") ?? [];
+    if (sameSecret(given, token)) return false;
+    const what = given === "" ? "the Authorization header has no bearer token" : "the bearer token is wrong";
+    throw new ApiError(401, what, { code: "invalid_api_key" }, { "WWW-Authenticate": "Bearer" });
+  }
+
+  #senders(): Senders {
+    const { host, origins } = this.#options;
+    const port = this.#port;
+    // A server for other machines is known by names that it cannot list.
+    const names = isLoopback(host) ? [host, "localhost", "127.0.0.1", "[::1]"] : undefined;
+    return { hosts: names?.map((name) => `${isIP(name) === 6 ? `[${name}]` : name}:${port}`), origins };
+  }
+
+  #models(request: IncomingMessage, response: ServerResponse, encoded?: string): void {
+    allow(request, "GET");
+    const data = this.#options.served.map(({ name }) => ({
+      id: name,
+      object: "model",
+      created: this.#started,
+      owned_by: "lowrank",
+    }));
+    if (encoded === undefined) return sendJson(response, 200, { object: "list", data });
+    const one = data.find(({ id }) => encodeURIComponent(id) === encoded || id === encoded);
+    if (one === undefined)
+      throw new ApiError(404, "there is no such model", { param: "model", code: "model_not_found" });
+    sendJson(response, 200, one);
+  }
+
+  async #generate(
+    request: GenerationRequest,
+    chat: boolean,
+    response: ServerResponse,
+    entry: Entry,
+  ): Promise<void> {
+    entry.model = request.served.name;
+    // A client that went while its body was read gets no place.
+    if (response.destroyed) return;
+    const job: Job = this.#batcher.submit(request.generation);
+    response.on("close", () => this.#batcher.cancel(job));
+    const answer = new Answer(request, chat);
+    entry.usage = () => answer.usage;
+    entry.finish = () => [...new Set(answer.texts.map(({ finish }) => finish ?? "cancelled"))].join("+");
+    const stream = request.stream ? new EventStream(response) : undefined;
+    for await (const event of job) for (const chunk of answer.add(event)) stream?.send(chunk);
+    if (stream === undefined) return sendJson(response, 200, answer.whole());
+    const usage = answer.usageChunk();
+    if (usage !== undefined) stream.send(usage);
+    stream.done();
+    cutOff(response);
+  }
+
+  #refuse(request: IncomingMessage, response: ServerResponse, error: unknown, entry: Entry): void {
+    if (response.destroyed) return;
+    const answer = asApiError(error);
+    entry.error = answer;
+    if (!(error instanceof ApiError) && answer.status >= 500) entry.fault = error;
+    if (response.headersSent) {
+      new EventStream(response).fail(answer.body());
+    } else {
+      for (const [name, value] of Object.entries(answer.headers)) response.setHeader(name, value);
+      const unread = !request.complete;
+      if (unread) response.setHeader("Connection", "close");
+      sendJson(response, answer.status, answer.body());
+      // A connection that closes while its client still sends would lose the answer; so it is read on for a while.
+      if (unread) {
+        request.resume();
+        setTimeout(() => request.destroy(), UNREAD_MS).unref();
+      }
+    }
+    cutOff(response);
+  }
+}
+
+/** The path of a request, without its query. */
+function pathOf({ url = "" }: IncomingMessage): string {
+  return url.split("?", 1)[0] as string;
+}
+
+function allow(request: IncomingMessage, method: string): void {
+  if (request.method !== method)
+    throw new ApiError(405, `only ${method} is possible here`, {}, { Allow: method });
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
+
+function sendJson(response: ServerResponse, status: number, value: object): void {
+  response
+    .writeHead(status, { "Content-Type": "application/json; charset=utf-8" })
+    .end(JSON.stringify(value));
+}
+
+/** Closes the connection of a client that does not take the end of its answer. */
+function cutOff(response: ServerResponse): void {
+  const late = setTimeout(() => response.destroy(), TAKEN_MS).unref();
+  response.on("close", () => clearTimeout(late));
+}
