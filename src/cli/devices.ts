@@ -1,7 +1,8 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
 import type { Device } from "../device.js";
-import { misused } from "./failure.js";
+import { jsonLine } from "./escaped.js";
+import { misused, warn } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { bytes } from "./format.js";
 import { tuningTable } from "./tuning-table.js";
@@ -37,7 +38,7 @@ async function devices(json: boolean): Promise<void> {
   const { chooseDevice, devices: all } = await import("../device.js");
   const { device: chosen, why } = chooseDevice("auto");
   for (const one of all()) {
-    if (json) process.stdout.write(`${JSON.stringify(one)}\n`);
+    if (json) process.stdout.write(`${jsonLine(one)}\n`);
     else {
       const kind = one.kind === "cpu" ? [] : [`${one.kind} GPU`, one.backend, one.driver];
       const memory = one.memory === undefined ? undefined : bytes(one.memory);
@@ -55,9 +56,9 @@ async function tune({ device = "gpu", json = false }: Options): Promise<void> {
   const asked = device === "auto" ? "gpu" : device;
   if (!json) process.stderr.write("trying forms of kernels …\n");
   const report = await tuneDevice(asked);
-  if (json) for (const one of report.classes) process.stdout.write(`${JSON.stringify(one)}\n`);
+  if (json) for (const one of report.classes) process.stdout.write(`${jsonLine(one)}\n`);
   else process.stdout.write(tuningTable(report));
-  for (const failure of report.failures) process.stderr.write(`lowrank: warning: ${failure}\n`);
+  for (const failure of report.failures) warn(failure);
   if (report.classes.length === 0 && report.failures.length > 0)
     throw new LowrankError("ERR_DEVICE_LOST", `no form could be tried on ${report.name}`);
 }

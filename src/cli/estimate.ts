@@ -2,6 +2,8 @@ import { Command } from "commander";
 import type { Estimate } from "../train/memory/estimate.js";
 import { askedFor } from "./finetune/command.js";
 import { declareFlags } from "./finetune/options.js";
+import { jsonLine } from "./escaped.js";
+import { AnsweredNo } from "./failure.js";
 import { bytes, grouped, plural } from "./format.js";
 import { interruptible } from "./interrupt.js";
 
@@ -14,7 +16,8 @@ export function estimateCommand(): Command {
     await interruptible(async (signal) => {
       const { estimate } = await import("../train/memory/estimate.js");
       const told = await estimate({ ...options, signal });
-      process.stdout.write(`${flags.json ? JSON.stringify(told) : estimateLines(told).join("\n")}\n`);
+      process.stdout.write(`${flags.json ? jsonLine(told) : estimateLines(told).join("\n")}\n`);
+      if (told.fits === false) throw new AnsweredNo();
     });
   });
 }

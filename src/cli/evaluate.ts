@@ -1,4 +1,6 @@
 import { Command, Option } from "commander";
+import { escapedAll, jsonLine } from "./escaped.js";
+import { warn } from "./failure.js";
 import { DATA_FORMATS, type DataFormat } from "../data/format.js";
 import { loweredLength, warningsOf } from "../data/report.js";
 import type { Evaluation } from "../train/evaluate.js";
@@ -87,15 +89,13 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     for (const message of warningsOf(rows.report, maxLength)) warn(message);
     const examples = trainedExamples(rows, data.file, maxLength, [rows.report]);
     const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });
-    process.stdout.write(`${flags.json ? JSON.stringify(figures(result)) : lines(result).join("\n")}\n`);
+    process.stdout.write(
+      `${flags.json ? jsonLine(figures(result)) : lines(escapedAll(result)).join("\n")}\n`,
+    );
   } finally {
     data.close();
     model.dispose();
   }
-}
-
-function warn(message: string): void {
-  process.stderr.write(`lowrank: warning: ${message}\n`);
 }
 
 function figures({ loss, perplexity, tokens, classes }: Evaluation): object {

@@ -1,5 +1,6 @@
 /** How the command line ends: exit statuses, and the one line that says why. */
 import { CommanderError } from "commander";
+import { escaped } from "./escaped.js";
 import { LowrankError } from "../errors.js";
 import { nameOptions } from "../option-name.js";
 import type { Refusal } from "../refusals/refusal.js";
@@ -27,6 +28,11 @@ export function misused({ what, where, reason, instead }: Refusal, found?: strin
   return new UsageError(`${nameOptions(`${what} ${where}`)}${met}: ${nameOptions(`${reason}; ${instead}`)}`);
 }
 
+/** Thrown by a command whose answer, which it has written, is no: exit status 1, and nothing more is said. */
+export class AnsweredNo extends Error {
+  override readonly name = "AnsweredNo";
+}
+
 /** Thrown by a command that a signal ended, once it has cleaned up. */
 export class Interrupted extends Error {
   override readonly name = "Interrupted";
@@ -38,12 +44,19 @@ export class Interrupted extends Error {
   }
 }
 
-/** On one line, and with what a terminal would obey as an escape: messages quote files. */
+/** On one line, and escaped: messages quote files. */
 function oneLine(text: string): string {
-  return text
-    .trim()
-    .replaceAll(/\s*[\n\r]\s*/g, " ")
-    .replaceAll(/\p{Cc}/gu, (one) => `\\x${one.charCodeAt(0).toString(16).padStart(2, "0")}`);
+  return escaped(text.trim().replaceAll(/\s*[\n\r]\s*/g, " "));
+}
+
+/** Writes a line about the command's work to stderr. */
+export function notice(text: string): void {
+  process.stderr.write(`lowrank: ${oneLine(text)}\n`);
+}
+
+/** Writes a warning to stderr. */
+export function warn(text: string): void {
+  notice(`warning: ${text}`);
 }
 
 function messageOf(error: unknown): string {
@@ -56,9 +69,10 @@ function messageOf(error: unknown): string {
 /** Says on stderr what went wrong, and returns the exit status. */
 export function failure(error: unknown, debug = process.env["LOWRANK_DEBUG"] === "1"): number {
   if (error instanceof Interrupted) return statusOf(error.signal);
+  if (error instanceof AnsweredNo) return FAILED;
   // Help and version are thrown, too.
   if (error instanceof CommanderError && error.exitCode === 0) return DONE;
-  process.stderr.write(`lowrank: ${oneLine(messageOf(error))}\n`);
+  notice(messageOf(error));
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return error instanceof UsageError || error instanceof CommanderError ? WRONG_USAGE : FAILED;
 }

@@ -3,6 +3,7 @@ import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
+import { generated, jsonLine } from "./escaped.js";
 import { misused, UsageError } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
@@ -65,9 +66,9 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
     for await (const piece of model.generate(prompt, generateOptions(flags, signal))) {
       text += piece.text;
       tokens.push(piece.token);
-      if (!flags.json) process.stdout.write(piece.text);
+      if (!flags.json) process.stdout.write(generated(piece.text));
     }
-    process.stdout.write(flags.json ? `${JSON.stringify({ text, tokens })}\n` : "\n");
+    process.stdout.write(flags.json ? `${jsonLine({ text, tokens })}\n` : "\n");
   } finally {
     model.dispose();
   }

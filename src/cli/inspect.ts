@@ -1,8 +1,10 @@
 import { Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { chatTemplateOption } from "./chat-template.js";
+import { jsonLine } from "./escaped.js";
+import { AnsweredNo } from "./failure.js";
 import { DownloadLine, type HubFlags, hubOptions, MODEL } from "./hub.js";
-import { inspected } from "./inspected.js";
+import { inspected, isUsable } from "./inspected.js";
 import { LANGUAGE } from "./language.js";
 import { interruptible } from "./interrupt.js";
 import * as value from "./values.js";
@@ -55,5 +57,6 @@ async function print(path: string, { json, ...flags }: Flags, signal: AbortSigna
     signal,
     onProgress: (progress) => line.show(progress),
   }).finally(() => line.end());
-  process.stdout.write(`${json ? JSON.stringify(found) : inspected(found).join("\n")}\n`);
+  process.stdout.write(`${json ? jsonLine(found) : inspected(found).join("\n")}\n`);
+  if (!isUsable(found)) throw new AnsweredNo();
 }

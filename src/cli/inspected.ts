@@ -4,11 +4,23 @@ import type { InspectedAdapter } from "../inspect/adapter.js";
 import type { InspectedData } from "../inspect/data.js";
 import type { Inspected } from "../inspect/inspect.js";
 import type { InspectedModel } from "../inspect/model.js";
+import { escapedAll, escapedLines } from "./escaped.js";
 import { bytes, grouped, percent, plural, short } from "./format.js";
 
-export function inspected(found: Inspected): string[] {
+export function inspected(given: Inspected): string[] {
+  const found = escapedAll(given);
   if (found.kind === "model") return modelLines(found);
-  return found.kind === "adapter" ? adapterLines(found) : dataLines(found);
+  if (found.kind === "adapter") return adapterLines(found);
+  // The text of rows keeps its newlines.
+  const { first } = given as InspectedData;
+  return dataLines({ ...found, first: escapedAll(first, escapedLines) });
+}
+
+/** Whether a model loads, an adapter loads and fits, or there is something to train on in data. */
+export function isUsable(found: Inspected): boolean {
+  if (found.kind === "model") return found.fits;
+  if (found.kind === "adapter") return found.problems.length === 0 && found.fit?.fits !== false;
+  return found.kept > 0;
 }
 
 /** Names and values, one below the other. */

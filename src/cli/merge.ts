@@ -3,7 +3,7 @@ import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import type { GgufType } from "../gguf/blocks.js";
 import type { SaveModelOptions } from "../models/save.js";
-import { misused } from "./failure.js";
+import { misused, notice } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
@@ -96,7 +96,7 @@ async function merge(
     signal.throwIfAborted();
     const options: SaveModelOptions = { format: gguf ? "gguf" : "safetensors", dtype, signal };
     if (maxShardSize !== undefined) options.maxShardBytes = maxShardSize;
-    options.onNotice = (text) => void process.stderr.write(`lowrank: ${text}\n`);
+    options.onNotice = notice;
     await saveModel(model, output, options);
     process.stdout.write(`merged model ${output}\n`);
   } finally {

@@ -11,7 +11,7 @@ import type { Quantization } from "../models/quantization.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { WeightsFile } from "../native.js";
 import type { StorageType } from "../train/options.js";
-import { UsageError } from "./failure.js";
+import { notice, UsageError } from "./failure.js";
 import { DownloadLine } from "./hub.js";
 
 /** A model by its path or its name at a hub, and there by a revision. */
@@ -70,14 +70,13 @@ export async function load(options: Asked): Promise<LoadedModel> {
       import("../safetensors.js"),
     ]);
   const template = options.chatTemplate === undefined ? undefined : readTemplateFile(options.chatTemplate);
-  const onNotice = (text: string): void => void process.stderr.write(`lowrank: ${text}\n`);
   const line = new DownloadLine();
   const asked: LoadOptions = {
     device: device as Device,
     revision,
     offline: options.offline,
     signal,
-    onNotice,
+    onNotice: notice,
     onProgress: (progress) => line.show(progress),
   };
   if (dtype !== undefined) asked.dtype = dtype;

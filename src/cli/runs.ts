@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
-import { misused } from "./failure.js";
+import { escapedAll, jsonLine } from "./escaped.js";
+import { misused, warn } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { interruptible } from "./interrupt.js";
 import { runsTable } from "./runs-table.js";
@@ -21,14 +22,14 @@ export function runsCommand(): Command {
       if (dashboard !== undefined && json) throw misused(COMMAND_LINE_REFUSALS.dashboardAsJson);
       const { RunFinder } = await import("../runs/find.js");
       const { runs, notices } = await new RunFinder(folder).find();
-      for (const notice of notices) process.stderr.write(`lowrank: warning: ${notice}\n`);
+      for (const notice of notices) warn(notice);
       if (runs.length === 0) {
         const what = "holds no run: there is no events.jsonl in it, nor in the folders below";
         throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
       }
       if (dashboard !== undefined) return serve(folder, dashboard === true ? 0 : Number(dashboard));
-      if (json) for (const run of runs) process.stdout.write(`${JSON.stringify(run)}\n`);
-      else process.stdout.write(runsTable(runs));
+      if (json) for (const run of runs) process.stdout.write(`${jsonLine(run)}\n`);
+      else process.stdout.write(runsTable(escapedAll(runs)));
     });
 }
 

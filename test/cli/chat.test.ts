@@ -124,6 +124,39 @@ test.serial("chat: each line is answered with what was said before, until the in
   t.is(stdout, `${first}\n${second}\n`);
 });
 
+test.serial("chat: /help, /reset and /exit are commands, and an unknown one is told", async (t) => {
+  const common = ["--model", model, "--max-tokens", "6"];
+  const lines = [
+    "hello",
+    "/help",
+    "/rset",
+    "/reset",
+    "who",
+    "//not a command",
+    "/tmp/a/b is a path",
+    "/exit",
+    "never answered",
+  ];
+  const { status, stdout, stderr } = await chat(lines.join("\n"), ...common);
+  t.is(status, 0, stderr);
+  const answer = async (...messages: object[]): Promise<string> => {
+    const argv = ["generate", "--device", "cpu", ...common, "--json", "--messages", JSON.stringify(messages)];
+    return (JSON.parse((await run(...argv)).stdout) as { text: string }).text;
+  };
+  const first = await answer(...turns("hello"));
+  // What was said before /reset is forgotten.
+  const who = await answer(...turns("who"));
+  const slashed = await answer(...turns("who", who, "/not a command"));
+  const path = await answer(...turns("who", who, "/not a command", slashed, "/tmp/a/b is a path"));
+  t.is(stdout, `${[first, who, slashed, path].join("\n")}\n`);
+  t.regex(stderr, /\/help +show these commands\n.*\/reset .*\n.*\/exit /);
+  t.regex(
+    stderr,
+    /^lowrank: unknown command "\/rset" \(did you mean \/reset\?\); use \/help, \/reset, \/exit/m,
+  );
+  t.regex(stderr, /^lowrank: the conversation starts again$/m);
+});
+
 test.serial(
   "chat: the oldest turns go, and it says so, where no more fit; no template is one line",
   async (t) => {

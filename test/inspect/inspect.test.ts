@@ -296,20 +296,23 @@ test("what is none of them, and wrong options", async (t) => {
 
 test.serial("the command prints the same object, and lines", async (t) => {
   const path = await adapter({ useDora: true });
-  const run = async (...argv: string[]): Promise<Inspected> => {
+  const run = async (expected: number, ...argv: string[]): Promise<Inspected> => {
     const { status, stdout, stderr } = await runHere("inspect", ...argv, "--json");
-    t.is(status, 0, stderr);
+    t.is(status, expected, stderr);
+    t.is(stderr, "");
     return JSON.parse(stdout) as Inspected;
   };
   const same = (a: unknown, b: unknown) => t.deepEqual(a, JSON.parse(JSON.stringify(b)));
-  same(await run(model), await inspect(model));
-  same(await run(path, "--model", other), await inspect(path, { model: other }));
+  same(await run(0, model), await inspect(model));
+  same(await run(1, path, "--model", other), await inspect(path, { model: other }));
   const lines = (await runHere("inspect", path, "--model", model)).stdout;
   t.regex(lines, /an adapter, a folder of PEFT's/);
   t.regex(lines, /rank +4 \(alpha 8\) × 4 layers/);
   t.regex(lines, /besides +DoRA/);
   t.regex(lines, /It fits .*: 12 tensors\./);
-  const wrong = (await runHere("inspect", path, "--model", other)).stdout;
+  const { status: no, stdout: wrong, stderr: silent } = await runHere("inspect", path, "--model", other);
+  t.is(no, 1, "the answer is no");
+  t.is(silent, "");
   t.regex(wrong, /It does not fit/);
   t.regex(wrong, /q_proj\.lora_B\.weight is \[48, 4\], this model takes \[96, 4\]/);
   const told = (await runHere("inspect", model)).stdout;

@@ -3,7 +3,8 @@ import { LowrankError } from "../../errors.js";
 import { defaultHeldOut, defaultRecipe } from "../../models/default.js";
 import type { FinetuneResult, StartEvent, TrainEvent } from "../../train/events.js";
 import { applyConfigFile } from "../config-file.js";
-import { Interrupted } from "../failure.js";
+import { escaped } from "../escaped.js";
+import { Interrupted, notice, warn } from "../failure.js";
 import { onInterrupt } from "../interrupt.js";
 import { onLostStdout } from "../stdout.js";
 import { bitsPerByte, sampleOf } from "./embedded.js";
@@ -53,7 +54,7 @@ async function finetune(
 ): Promise<void> {
   const { finetune: start } = await import("../../train/finetune.js");
   const before = sampling ? await sampleOf(flags.device) : undefined;
-  if (before !== undefined) process.stdout.write(`The model writes: ${before.text}\n\n`);
+  if (before !== undefined) process.stdout.write(`The model writes: ${escaped(before.text)}\n\n`);
 
   const telling = new Telling(flags);
   const run = start(options);
@@ -65,7 +66,7 @@ async function finetune(
   try {
     for await (const event of run) telling.show(event);
     const result = await run.result;
-    if (result.stopped) process.stderr.write(`lowrank: ${stoppedLine(result, telling, flags)}\n`);
+    if (result.stopped) notice(stoppedLine(result, telling, flags));
     telling.finish(result);
     if (interrupt.asked !== undefined) throw new Interrupted(interrupt.asked);
     if (before === undefined || telling.lost !== undefined) return;
@@ -75,7 +76,7 @@ async function finetune(
       process.stdout.write(`held-out text: ${from} bits a byte before, ${to} after\n`);
     }
     const after = await sampleOf(flags.device, result.adapter);
-    process.stdout.write(`\nWith the adapter it writes: ${after.text}\n`);
+    process.stdout.write(`\nWith the adapter it writes: ${escaped(after.text)}\n`);
   } finally {
     interrupt.release();
     telling.release();
@@ -117,7 +118,7 @@ class Telling {
     if (event.type === "start") this.started = event;
     if (event.type === "eval" && event.step === 0) this.untrained = event.loss;
     if (this.lost === undefined) this.#render(event);
-    else if (event.type === "warning") process.stderr.write(`lowrank: warning: ${event.message}\n`);
+    else if (event.type === "warning") warn(event.message);
     if (event.type === "profile") process.stderr.write(`${profileLines(event).join("\n")}\n`);
   }
 

@@ -3,6 +3,8 @@ import { posix } from "node:path";
 import type { WriteStream } from "node:tty";
 import pc from "picocolors";
 import type { EvalEvent, StepEvent, TrainEvent } from "../../train/events.js";
+import { escapedAll, jsonLine } from "../escaped.js";
+import { warn } from "../failure.js";
 import { dataLine, downloading, endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
 import { summary } from "./summary.js";
 
@@ -17,7 +19,7 @@ export type Renderer = (event: TrainEvent) => void;
 /** One event a line, whole. */
 export function jsonRenderer(output: Output): Renderer {
   return (event) => {
-    if (event.type !== "profile") output.write(`${JSON.stringify(event)}\n`);
+    if (event.type !== "profile") output.write(`${jsonLine(event)}\n`);
   };
 }
 
@@ -56,7 +58,9 @@ export function humanRenderer(output: Output, now: () => number = () => performa
     live = true;
   };
 
-  return (event) => {
+  return (told) => {
+    // Names of files, models and classes come from elsewhere.
+    const event = told.type === "step" ? told : escapedAll(told);
     switch (event.type) {
       case "progress":
         if (!tty) {
@@ -83,7 +87,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
         break;
       case "warning":
         clear();
-        process.stderr.write(`lowrank: warning: ${event.message}\n`);
+        warn(event.message);
         break;
       case "dashboard":
         print(`dashboard: ${colors.bold(event.url)}`);
