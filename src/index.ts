@@ -80,6 +80,7 @@ export type { FromConfigOptions } from "./models/from-config.js";
 export type { GenerateOptions, SamplingOptions } from "./models/generate-options.js";
 export type { GenerateBatchOptions, Pieces } from "./models/generate-batch.js";
 export type { Message, Piece, Prompt } from "./models/generate.js";
+export type { TokenLogprob } from "./models/logprobs.js";
 export type { LossReduction } from "./models/head-loss.js";
 export type { GPT2Attention, GPT2Block, GPT2MLP } from "./models/gpt2/block.js";
 export type { GPT2Config, GPT2ConfigFields } from "./models/gpt2/config.js";

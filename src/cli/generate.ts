@@ -24,6 +24,7 @@ interface Flags extends HubFlags, SamplingFlags {
   quantize?: Quantization | undefined;
   device: string;
   json?: boolean | undefined;
+  logprobs?: number | true | undefined;
 }
 
 export function generateCommand(): Command {
@@ -42,6 +43,11 @@ export function generateCommand(): Command {
     .addOption(quantizeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", 'print {"text": …, "tokens": […]}')
+    .option(
+      "--logprobs [n]",
+      "with --json: print the log-probability of each token, and of the n likeliest in its place",
+      value.countFromZero,
+    )
     .action(() =>
       interruptible((signal) =>
         inStorage(command.opts<Flags>().dtype, () => generate(command.opts<Flags>(), signal)),
@@ -59,16 +65,22 @@ function promptOf({ prompt, messages }: Flags): string | Message[] {
 
 async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
   const prompt = promptOf(flags);
+  const { logprobs } = flags;
+  if (logprobs !== undefined && !flags.json) throw misused(COMMAND_LINE_REFUSALS.logprobsWithoutJson);
   const { model } = await loadLanguageModel({ ...flags, adapters: flags.adapter, signal });
   try {
     let text = "";
     const tokens: number[] = [];
-    for await (const piece of model.generate(prompt, generateOptions(flags, signal))) {
+    const scores: object[] = [];
+    for await (const piece of model.generate(prompt, { ...generateOptions(flags, signal), logprobs })) {
       text += piece.text;
       tokens.push(piece.token);
+      if (logprobs !== undefined)
+        scores.push({ token: piece.token, logprob: piece.logprob, top: piece.topLogprobs });
       if (!flags.json) process.stdout.write(generated(piece.text));
     }
-    process.stdout.write(flags.json ? `${jsonLine({ text, tokens })}\n` : "\n");
+    const told = { text, tokens, ...(logprobs !== undefined && { logprobs: scores }) };
+    process.stdout.write(flags.json ? `${jsonLine(told)}\n` : "\n");
   } finally {
     model.dispose();
   }

@@ -5,6 +5,7 @@ import { perRow } from "../lora/adapter/per-row.js";
 import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { CausalLM } from "./causal-lm.js";
+import type { ChosenLogprobs } from "./logprobs.js";
 import { selectedRows, type Choice, type Sampler } from "./sampler.js";
 import { paddedPrompts, type Place, TextBatch } from "./text-batch.js";
 
@@ -18,7 +19,9 @@ export interface DecodedText {
 }
 
 /** The next token of a text, or the error that ends it. */
-export type Chosen = { text: DecodedText } & ({ token: number } | { failure: unknown });
+export type Chosen = { text: DecodedText } & (
+  { token: number; logprobs?: ChosenLogprobs | undefined } | { failure: unknown }
+);
 
 /** Texts that were admitted together: one sampler draws their tokens. */
 interface Group {
@@ -36,6 +39,7 @@ interface Part {
   choice: Choice;
   /** The choice, which is read at once. */
   tokens: Promise<Int32Array>;
+  logprobs: Promise<ChosenLogprobs[] | undefined>;
 }
 
 /** A forward pass that was recorded, and the choice of a token for each row. */
@@ -133,8 +137,10 @@ export class Decoding {
           if (part.texts.every((text) => this.#ended.has(text))) continue;
           const own = await part.tokens;
           tokens.set(part, own);
+          const logprobs = await part.logprobs;
           for (const [row, text] of part.texts.entries())
-            if (!this.#ended.has(text)) chosen.push({ text, token: own[row] as number });
+            if (!this.#ended.has(text))
+              chosen.push({ text, token: own[row] as number, logprobs: logprobs?.[row] });
         } catch (failure) {
           chosen.push(...this.#fail(part.group, failure));
         }
@@ -263,10 +269,10 @@ export class Decoding {
     );
     const parts = groups.map((group, i): Part => {
       const choice = choices[i] as Choice;
-      const tokens = choice.read();
+      const [tokens, logprobs] = [choice.read(), choice.logprobs()];
       // A step that is recorded and then not wanted may fail unheard.
-      tokens.catch(() => undefined);
-      return { group, texts: group.texts, choice, tokens };
+      for (const read of [tokens, logprobs]) read.catch(() => undefined);
+      return { group, texts: group.texts, choice, tokens, logprobs };
     });
     return { batch, parts };
   }

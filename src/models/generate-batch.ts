@@ -3,7 +3,7 @@ import { listOf, refuse, text, whole } from "../argument.js";
 import type { CausalLM } from "./causal-lm.js";
 import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import type { DecodedText } from "./decoding.js";
-import { decodingOf, endTokens, promptIds, type Prompt, tokenOf } from "./generate.js";
+import { decodingOf, endTokens, logprobsOf, promptIds, type Prompt, tokenOf } from "./generate.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
 /** What `generateBatch` takes besides the prompts; where it says nothing else, each holds for every prompt. */
@@ -43,13 +43,15 @@ export async function* generateBatch(
   const running = new Set(streams.keys());
   try {
     while (running.size > 0) {
-      const chosen = new Map((await decoding.next()).map((one) => [one.text, tokenOf(one)]));
+      const chosen = new Map((await decoding.next()).map((one) => [one.text, one]));
+      for (const one of chosen.values()) tokenOf(one);
       const released = streams.map((stream, row): Piece[] => {
         if (!running.has(row)) return [];
         const text = decoded[row] as DecodedText;
-        const token = chosen.get(text);
+        const own = chosen.get(text);
+        const token = own && tokenOf(own);
         const over = token === undefined || ends[row]?.includes(token) === true;
-        const pieces = over ? stream.finish() : stream.add(token);
+        const pieces = over ? stream.finish() : stream.add(token, logprobsOf(own));
         if (over || stream.ended) {
           running.delete(row);
           decoding.end(text);

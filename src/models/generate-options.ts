@@ -40,13 +40,21 @@ export interface GenerateOptions extends SamplingOptions {
   maxNewTokens?: number | undefined;
   /** Ends where one of these texts comes; neither it nor what makes it is yielded. */
   stop?: string | readonly string[] | undefined;
+  /**
+   * Whether pieces carry the log-probability of their token, or, as a number n, also those of the n likeliest tokens in
+   * its place. They are those of the model's own distribution, before temperature, penalty and filters, as OpenAI's
+   * `logprobs` and transformers' `compute_transition_scores` of raw logits. None unless given.
+   */
+  logprobs?: boolean | number | undefined;
   /** Ends it: the generator throws the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
 /** The options, all there. */
-export interface CheckedOptions extends Required<Omit<GenerateOptions, "signal" | "stop">> {
+export interface CheckedOptions extends Required<Omit<GenerateOptions, "signal" | "stop" | "logprobs">> {
   stops: readonly string[];
+  /** How many alternatives are wanted with log-probabilities; undefined for no log-probabilities. */
+  logprobs: number | undefined;
   signal: AbortSignal | undefined;
 }
 
@@ -59,6 +67,7 @@ const KNOWN = [
   "repetitionPenalty",
   "seed",
   "stop",
+  "logprobs",
   "signal",
 ] as const;
 
@@ -78,7 +87,7 @@ export function checkedGenerateOptions(
     repetitionPenalty = 1,
     seed = 0,
   } = options;
-  const { stop = [], signal } = options;
+  const { stop = [], logprobs = false, signal } = options;
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   return {
@@ -102,8 +111,14 @@ export function checkedGenerateOptions(
     ),
     seed: whole(where, "seed", seed),
     stops: typeof stop === "string" ? [stopText(where, "stop", stop)] : listOf(where, "stop", stop, stopText),
+    logprobs: typeof logprobs === "boolean" ? (logprobs ? 0 : undefined) : alternatives(where, logprobs),
     signal,
   };
+}
+
+function alternatives(where: string, logprobs: unknown): number {
+  const holds = (n: number): boolean => Number.isSafeInteger(n) && n >= 0;
+  return numberThat(where, "logprobs", logprobs, holds, "true, false or a whole number from 0 on");
 }
 
 function stopText(where: string, name: string, value: unknown): string {

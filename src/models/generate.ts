@@ -6,6 +6,7 @@ import type { CausalLM } from "./causal-lm.js";
 import { readSpecialTokens } from "./chat-template-files.js";
 import { type Chosen, type DecodedText, Decoding } from "./decoding.js";
 import { type CheckedOptions, checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
+import type { ChosenLogprobs } from "./logprobs.js";
 import { Sampler } from "./sampler.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
@@ -32,7 +33,7 @@ export async function* generate(
       if (chosen === undefined) break;
       const token = tokenOf(chosen);
       if (ends.includes(token)) break;
-      yield* text.add(token);
+      yield* text.add(token, logprobsOf(chosen));
       if (text.ended) return;
     }
     yield* text.finish();
@@ -87,6 +88,11 @@ export function samplerOf(
 export function tokenOf(chosen: Chosen): number {
   if ("failure" in chosen) throw chosen.failure;
   return chosen.token;
+}
+
+/** @internal The log-probabilities of a text's token, where they were asked for. */
+export function logprobsOf(chosen: Chosen | undefined): ChosenLogprobs | undefined {
+  return chosen !== undefined && "token" in chosen ? chosen.logprobs : undefined;
 }
 
 /** @internal The ids of a prompt that the model takes; `name` is what errors call it. */

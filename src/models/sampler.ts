@@ -6,6 +6,7 @@ import { session } from "../native.js";
 import { keep } from "../scope.js";
 import { madeAll, type Tensor } from "../tensor.js";
 import type { CheckedOptions } from "./generate-options.js";
+import { type ChosenLogprobs, Logprobs } from "./logprobs.js";
 
 /** What was chosen of each row, on the device. */
 export class Choice {
@@ -14,7 +15,13 @@ export class Choice {
     readonly token: Tensor,
     private readonly evidence: Tensor,
     private readonly refused: (tokens: Int32Array, evidence: ArrayLike<number>) => LowrankError | undefined,
+    private readonly scores?: Logprobs | undefined,
   ) {}
+
+  /** The same choice with log-probabilities. */
+  with(scores: Logprobs): Choice {
+    return new Choice(this.token, this.evidence, this.refused, scores);
+  }
 
   /** Throws `ERR_NOT_FINITE` where a row has a logit that is NaN. Call it once. */
   async read(): Promise<Int32Array> {
@@ -26,9 +33,15 @@ export class Choice {
     return tokens;
   }
 
+  /** The log-probabilities, one entry a row; undefined where none were asked for. Call it once. */
+  async logprobs(): Promise<ChosenLogprobs[] | undefined> {
+    return this.scores?.read();
+  }
+
   dispose(): void {
     this.token.dispose();
     this.evidence.dispose();
+    this.scores?.dispose();
   }
 }
 
@@ -61,6 +74,12 @@ export class Sampler {
 
   /** Records the choice of token `t` of each row of logits [n, V]. */
   choose(logits: Tensor, t: number): Choice {
+    const choice = this.#choice(logits, t);
+    const { logprobs } = this.#options;
+    return logprobs === undefined ? choice : choice.with(Logprobs.of(logits, choice.token, logprobs));
+  }
+
+  #choice(logits: Tensor, t: number): Choice {
     const { temperature, topK, topP, minP, repetitionPenalty } = this.#options;
     const vocabulary = logits.shape[1] as number;
     if (temperature === 0 && this.#seen === undefined) {

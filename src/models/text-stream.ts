@@ -1,4 +1,6 @@
 /** Tokens with the text that each completes, held back while that is uncertain, up to a stop. */
+import { LowrankError } from "../errors.js";
+import type { ChosenLogprobs, TokenLogprob } from "./logprobs.js";
 import type { DecodeStream, Tokenizer } from "./tokenizer.js";
 
 /** One token, and the text that it completed. */
@@ -7,6 +9,17 @@ export interface Piece {
   text: string;
   /** Its id. */
   token: number;
+  /** With `logprobs`: natural logarithm of the token's probability. */
+  logprob?: number;
+  /** With a number of `logprobs`: that many of the likeliest tokens in its place, the likeliest first. */
+  topLogprobs?: TokenLogprob[];
+}
+
+/** A token whose text may yet change; `end` is where it ends in the text that waits. */
+interface Waiting {
+  token: number;
+  end: number;
+  logprobs: ChosenLogprobs | undefined;
 }
 
 /**
@@ -17,24 +30,26 @@ export interface Piece {
 export class TextStream {
   /** Whether a stop has come. What follows is not to be given. */
   ended = false;
+  readonly #tokenizer: Tokenizer | undefined;
   readonly #stream: DecodeStream | undefined;
   readonly #stops: readonly string[];
   readonly #longestStop: number;
   /** Text of the tokens that wait, and where each one's ends in it. */
   #text = "";
-  #waiting: { token: number; end: number }[] = [];
+  #waiting: Waiting[] = [];
 
   constructor(tokenizer: Tokenizer | undefined, prompt: Int32Array, stops: readonly string[]) {
+    this.#tokenizer = tokenizer;
     this.#stream = tokenizer?.decodeStream(prompt);
     this.#stops = stops;
     this.#longestStop = Math.max(0, ...stops.map((stop) => stop.length));
   }
 
   /** The tokens that are certain with this one. */
-  add(token: number): Piece[] {
+  add(token: number, logprobs?: ChosenLogprobs): Piece[] {
     const before = this.#text.length;
     this.#text += this.#stream?.push(token) ?? "";
-    this.#waiting.push({ token, end: this.#text.length });
+    this.#waiting.push({ token, end: this.#text.length, logprobs });
     const stop = this.#stopFrom(Math.max(0, before - this.#longestStop + 1));
     if (stop >= 0) return this.#endAt(stop);
     const certain = this.#text.length - this.#begun();
@@ -85,13 +100,29 @@ export class TextStream {
   /** The first `count` of those that wait. */
   #release(count: number): Piece[] {
     let start = 0;
-    const pieces = this.#waiting.slice(0, count).map(({ token, end }) => {
+    const pieces = this.#waiting.slice(0, count).map(({ token, end, logprobs }): Piece => {
       const text = this.#text.slice(start, end);
       start = end;
-      return { text, token };
+      return logprobs === undefined ? { text, token } : { text, token, ...this.#scored(logprobs) };
     });
     this.#text = this.#text.slice(start);
-    this.#waiting = this.#waiting.slice(count).map(({ token, end }) => ({ token, end: end - start }));
+    this.#waiting = this.#waiting.slice(count).map((one) => ({ ...one, end: one.end - start }));
     return pieces;
+  }
+
+  /** Log-probabilities as pieces have them. */
+  #scored({ logprob, top }: ChosenLogprobs): Pick<Piece, "logprob" | "topLogprobs"> {
+    if (top.length === 0) return { logprob };
+    return { logprob, topLogprobs: top.map((one) => ({ ...one, text: this.#textOf(one.token) })) };
+  }
+
+  /** The text of a token alone; none where the tokenizer does not know it, as rows that pad a vocabulary. */
+  #textOf(token: number): string {
+    try {
+      return this.#tokenizer?.decode([token], { skipSpecialTokens: false }) ?? "";
+    } catch (error) {
+      if (error instanceof LowrankError && error.code === "ERR_INDEX") return "";
+      throw error;
+    }
   }
 }

@@ -14,6 +14,12 @@ export const COMMAND_LINE_REFUSALS = {
     reason: "each is what generate goes on with",
     instead: "give one of them",
   },
+  logprobsWithoutJson: {
+    what: "--logprobs",
+    where: "of generate without --json",
+    reason: "log-probabilities have no place in the text",
+    instead: "give --json, too",
+  },
   dashboardAsJson: {
     what: "--dashboard",
     where: "of runs with --json",

@@ -96,6 +96,40 @@ test.serial("wrong messages, and a template that is absent or throws, are one li
   }
 });
 
+test.serial("generate --json --logprobs: each token's log-probability, and those of others", async (t) => {
+  const argv = [
+    "generate",
+    "--device",
+    "cpu",
+    "--model",
+    model,
+    "--max-tokens",
+    "4",
+    "--prompt",
+    "hello",
+    "--json",
+  ];
+  interface Said {
+    tokens: number[];
+    logprobs?: { token: number; logprob: number; top?: { token: number; text: string; logprob: number }[] }[];
+  }
+  const said = async (...more: string[]): Promise<Said> =>
+    JSON.parse((await run(...argv, ...more)).stdout) as Said;
+  const [plain, own, three] = [await said(), await said("--logprobs"), await said("--logprobs", "3")];
+  t.false("logprobs" in plain);
+  t.deepEqual(
+    own.logprobs?.map(({ token }) => token),
+    plain.tokens,
+  );
+  t.true(own.logprobs?.every((one) => one.logprob < 0 && !("top" in one)));
+  t.deepEqual(
+    three.logprobs?.map(({ top }) => top?.length),
+    plain.tokens.map(() => 3),
+  );
+  // The likeliest token is the one that was taken.
+  for (const { token, logprob, top } of three.logprobs ?? []) t.like(top?.[0], { token, logprob });
+});
+
 /** Runs `lowrank chat` on these lines. */
 function chat(input: string, ...argv: string[]): Promise<Ended> {
   return new Promise((resolve, reject) => {

@@ -31,6 +31,11 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--init", "oloar"], /not "oloar" \(did you mean olora\?\)/],
   [["finetune", "--batchSize", "2"], /unknown option '--batchSize' \(Did you mean --batch-size\?\)/],
   [["devices", "--tuned"], /unknown option '--tuned' \(Did you mean --tune\?\)/],
+  [
+    ["generate", "--prompt", "a", "--logprobs"],
+    /--logprobs of generate without --json: .*; give --json, too/,
+  ],
+  [["generate", "--prompt", "a", "--json", "--logprobs", "-1"], /--logprobs.*from 0/],
   [["runs", "--dashboard", "--json"], /--dashboard of runs with --json: .*; give one of them/],
   [["devices", "--device", "gpu"], /--device of devices without --tune: .*; give --tune, too/],
   [["devices", "--tune", "--device", "cuda"], /Unknown device "cuda"; use auto, cpu, gpu or gpu:N/],

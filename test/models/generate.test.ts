@@ -10,6 +10,7 @@ import {
   scope,
   tensor,
   type GenerateOptions,
+  type Piece,
 } from "../../src/index.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
@@ -95,6 +96,51 @@ for (const device of testDevices()) {
     }
     model.dispose();
   });
+
+  test.serial(
+    `on ${device}: log-probabilities are those of the model, whatever draws the tokens`,
+    async (t) => {
+      const model = await adapted();
+      const options = { maxNewTokens: 6, temperature: 1.7, topK: 20, repetitionPenalty: 1.3, seed: 4 };
+      const plain = await tokens(model, options);
+      const pieces: Piece[] = [];
+      for await (const piece of model.generate(PROMPT, { ...options, logprobs: true })) pieces.push(piece);
+      t.deepEqual(
+        pieces.map(({ token }) => token),
+        plain,
+      );
+      t.true(pieces.every((piece) => !("topLogprobs" in piece)));
+      const text = Int32Array.from([...PROMPT, ...plain]);
+      const logits = noGrad(() =>
+        scope(() => model.eval().forward(tensor(text, { shape: [1, text.length], device })).logits),
+      );
+      const values = (await logits.data()) as Float32Array;
+      logits.dispose();
+      const V = values.length / text.length;
+      for (const [i, { token, logprob }] of pieces.entries()) {
+        const row = values.subarray((PROMPT.length - 1 + i) * V, (PROMPT.length + i) * V);
+        const largest = Math.max(...row);
+        const sum = row.reduce((total, one) => total + Math.exp(one - largest), 0);
+        const expected = row[token]! - largest - Math.log(sum);
+        t.true(Math.abs(logprob! - expected) < 1e-4, `${logprob} is not ${expected}`);
+      }
+      const { tensors } = await atRest(device);
+      for await (const piece of model.generate(PROMPT, { maxNewTokens: 1, logprobs: 1000 })) {
+        t.is(piece.topLogprobs?.length, V);
+        t.is(piece.topLogprobs?.[0]?.logprob, piece.logprob);
+      }
+      for await (const _ of model.generate(PROMPT, { maxNewTokens: 9, logprobs: 2 })) break;
+      t.is((await atRest(device)).tensors, tensors);
+      const refused = async (logprobs: number): Promise<void> => {
+        for await (const _ of model.generate(PROMPT, { logprobs })) return;
+      };
+      await t.throwsAsync(() => refused(-1), {
+        code: "ERR_OPTION",
+        message: /true, false or a whole number/,
+      });
+      model.dispose();
+    },
+  );
 }
 
 test("what it is told is checked before anything runs", async (t) => {

@@ -1,0 +1,55 @@
+/** Log-probabilities of generated tokens. */
+import type { Tensor } from "../tensor.js";
+
+/** A token with its log-probability. */
+export interface TokenLogprob {
+  /** The id. */
+  token: number;
+  /** The token's own text; empty without a tokenizer. */
+  text: string;
+  /** Natural logarithm of its probability. */
+  logprob: number;
+}
+
+/** Of one chosen token: its log-probability, and the likeliest tokens in its place, the likeliest first. */
+export interface ChosenLogprobs {
+  logprob: number;
+  top: readonly Omit<TokenLogprob, "text">[];
+}
+
+/** Log-probabilities of a step's tokens, on the device. */
+export class Logprobs {
+  private constructor(
+    private readonly chosen: Tensor,
+    private readonly top: { values: Tensor; indices: Tensor } | undefined,
+  ) {}
+
+  /**
+   * Of the tokens i32 [n, 1] by logits [n, V] as the model computes them: without temperature, penalty and filters. The
+   * likeliest `count` tokens of each row come with them. Call it in a scope.
+   */
+  static of(logits: Tensor, token: Tensor, count: number): Logprobs {
+    const scores = (logits.dtype === "f32" ? logits : logits.to("f32")).logSoftmax(1);
+    const most = Math.min(count, scores.shape[1] as number);
+    return new Logprobs(scores.gather(1, token), most === 0 ? undefined : scores.topk(most, 1));
+  }
+
+  /** One entry a row. Call it once. */
+  async read(): Promise<ChosenLogprobs[]> {
+    const reads = [this.chosen, this.top?.values, this.top?.indices].map((one) => one?.data());
+    this.dispose();
+    const [chosen = [], values = [], indices = []] = await Promise.all(reads);
+    const count = values.length / Math.max(1, chosen.length);
+    return Array.from(chosen, (logprob, row) => ({
+      logprob,
+      top: Array.from({ length: count }, (_, i) => ({
+        token: indices[row * count + i] as number,
+        logprob: values[row * count + i] as number,
+      })),
+    }));
+  }
+
+  dispose(): void {
+    for (const one of [this.chosen, this.top?.values, this.top?.indices]) one?.dispose();
+  }
+}
