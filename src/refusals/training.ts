@@ -5,6 +5,7 @@ const LOADED = "with a model that is loaded";
 
 /** What a run that goes on cannot change: what its adapter, its optimizer's state and its place in the data hang on. */
 export const FIXED_OPTIONS = [
+  "adapter",
   "lora",
   "seed",
   "batchSize",
@@ -22,6 +23,18 @@ export const FIXED_OPTIONS = [
 ] as const;
 
 export const TRAINING_REFUSALS = {
+  loraOfAdapter: {
+    what: "other values of `lora`",
+    where: "than those of the adapter that a run starts from (`adapter`)",
+    reason: "its tensors have the adapter's layers and ranks",
+    instead: "leave them out, or start a new adapter without `adapter`",
+  },
+  adapterWithoutHead: {
+    what: "`adapter`",
+    where: "of a language model, with rows that have labels",
+    reason: "it has no classification head to train",
+    instead: "start from an adapter of a classifier, or leave `adapter` out",
+  },
   packedLabels: {
     what: "`packing`",
     where: "of rows that no language model trains on, such as those with labels",

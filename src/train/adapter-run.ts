@@ -95,10 +95,7 @@ export class AdapterRun {
     const { model, settings, prepared } = this.#subject;
     const first = resumed === undefined ? 0 : this.#resume(resumed);
     this.#restore = noteActive(model);
-    const report =
-      resumed === undefined
-        ? await injectWith(model, adapterOptions(model, settings, prepared.objective), this.#plan)
-        : await this.#load(resumed.checkpoint.folder);
+    const report = await this.#begun(resumed);
     setTemplates(model, this.#name, this.#templates);
     let optimizer: AdamW | undefined;
     try {
@@ -180,6 +177,15 @@ export class AdapterRun {
     const { model, line, identities } = this.#subject;
     const settings = this.#settings;
     return { line, options: optionsOf(settings), cwd: process.cwd(), identities, device: model.device };
+  }
+
+  /** Gives the model its adapter: a checkpoint's, the one to start from, or a fresh one. */
+  async #begun(resumed: Resumed | undefined): Promise<InjectReport> {
+    const { model, settings, prepared } = this.#subject;
+    if (resumed !== undefined) return this.#load(resumed.checkpoint.folder);
+    if (settings.adapter !== undefined)
+      return loadAdapter(model, settings.adapter, { name: this.#name, trainable: true });
+    return injectWith(model, adapterOptions(model, settings, prepared.objective), this.#plan);
   }
 
   #load(folder: string): Promise<InjectReport> {

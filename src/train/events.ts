@@ -21,6 +21,8 @@ export interface StartEvent {
   adapted: number;
   /** The last parts of their names, such as `q_proj`, each once. */
   targets: string[];
+  /** The folder of the adapter that the run started from; left out of a run that began with a fresh one. */
+  adapter?: string | undefined;
   /** The adapter's rank, where `rankPattern` gives no other. */
   rank: number;
   /** The adapter's `loraAlpha`, where `alphaPattern` gives no other. */

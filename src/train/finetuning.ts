@@ -28,6 +28,7 @@ import { checkSame, originOf, resumedFrom, type Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
 import { checkKinds, DEFAULT_OUTPUT, settingsOf, type Settings } from "./settings.js";
 import { plannedMemory } from "./start-event.js";
+import { adapterIdentity, checkOutput, classesOfAdapter, withAdapter } from "./start-adapter.js";
 import type { RecordedContext, Watched } from "./watched.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
@@ -98,7 +99,8 @@ async function recorded(
 async function claimed(options: FinetuneOptions, context: RecordedContext, began: number): Promise<EndEvent> {
   const origin = await originOf(options);
   if (origin === undefined) {
-    const settings = settingsOf(options);
+    const settings = settingsOf(withAdapter(options));
+    checkOutput(settings);
     await checkModelDevice(settings);
     const output = await OutputFolder.claim(settings.output);
     try {
@@ -132,20 +134,44 @@ function adapterName({ lora }: Settings): string {
 
 /**
  * The chat template that overrides the model's own. A resumed run takes the template in its checkpoint, since all of its
- * rows have to be rendered alike; any other run takes the option's.
+ * rows have to be rendered alike; any other run takes the option's, or else that of the adapter that it starts from.
  */
 function templateOf(
-  { chatTemplate, lora }: Settings,
+  { adapter, chatTemplate, lora }: Settings,
   resumed: Resumed | undefined,
   { emit }: RecordedContext,
 ): ChatTemplates | undefined {
   const given = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
+  if (resumed === undefined && given === undefined && adapter !== undefined)
+    return templatesBeside(inFolder(adapter));
   const stored = resumed && templatesOfRun(resumed.checkpoint.folder, lora.name);
   if (given !== undefined && stored !== undefined && given.text !== stored.text) {
     const message = `${given.where} is not the chat template that the run began with; rows are rendered with that, from ${stored.where}`;
     emit({ type: "warning", message });
   }
   return stored ?? (given && { ...given, tools: undefined });
+}
+
+/** The identity of the adapter that the run started from, which is not read again when the run is resumed. */
+async function identityOfStart(
+  { adapter }: Settings,
+  resumed: Resumed | undefined,
+): Promise<string | undefined> {
+  if (resumed !== undefined) return resumed.identities.adapter;
+  return adapter === undefined ? undefined : adapterIdentity(adapter);
+}
+
+/** The classes of the rows, in the order of the adapter that the run starts from, where there is one. */
+function classesOfRun(
+  files: Files,
+  model: string | PretrainedModel,
+  { adapter, lora }: Settings,
+  resumed: Resumed | undefined,
+): string[] | undefined {
+  if (adapter === undefined) return classesIn(files, model);
+  const folder =
+    resumed === undefined ? adapter : folderOf(resumed.checkpoint.folder, lora.name ?? "default");
+  return classesIn(files, model, classesOfAdapter(folder));
 }
 
 function templatesOfRun(folder: string, name: string | undefined): ChatTemplates | undefined {
@@ -199,7 +225,8 @@ async function train(
       const place = located?.path ?? settings.model;
       const identities = await identitiesOf(place, data);
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
-      const labels = classesIn(data, place);
+      const adapter = await identityOfStart(settings, resumed);
+      const labels = classesOfRun(data, place, settings, resumed);
       if (settings.packing && data.train.kind === "speech")
         throw refused(TRAINING_REFUSALS.packedSpeech, data.train.file);
       if (labels !== undefined && settings.packing)
@@ -233,7 +260,14 @@ async function train(
       const line = resumed?.line ?? newLine();
       // Whoever goes on with it takes the same commit, whatever the hub has by then.
       const { revision } = model;
-      const subject = { model, settings: { ...settled, revision }, prepared, output, line, identities };
+      const subject = {
+        model,
+        settings: { ...settled, revision },
+        prepared,
+        output,
+        line,
+        identities: { ...identities, adapter },
+      };
       run = new AdapterRun({ ...subject, memory: plan && plannedMemory(plan, chosen) }, context);
       await yieldToEventLoop();
       throwIfAborted(early);

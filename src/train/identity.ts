@@ -27,6 +27,8 @@ export interface Identities {
   tokenizer?: string | undefined;
   data: string;
   evalData?: string | undefined;
+  /** The weights of the adapter that the run started from. */
+  adapter?: string | undefined;
 }
 
 /** Of the model, which is loaded or by its path, and of the data as it was read. */

@@ -20,7 +20,7 @@ export interface FinetuneOptions {
   /**
    * A model's folder, its name at a hub (`owner/name`, or `owner/name@revision`), or a model that is loaded, which is
    * then adapted in place: of its adapters the run's own alone counts and is trained, and is the one that counts
-   * afterwards. Needed, unless a run goes on.
+   * afterwards. Needed, unless a run goes on or starts from an adapter (`adapter`) that names its base model.
    */
   model?: string | PretrainedModel | undefined;
   /**
@@ -46,6 +46,12 @@ export interface FinetuneOptions {
   language?: string | undefined;
   /** A file with the chat template that messages are rendered by; the model's own unless given. */
   chatTemplate?: string | undefined;
+  /**
+   * A folder with an adapter, as PEFT or a run writes it, to start from in the place of a fresh one. Its rank, alpha,
+   * targets and the rest of `lora` come from its configuration; giving other values is `ERR_OPTION`. Without `model` its base
+   * model is loaded. The optimizer starts anew, and the folder is not changed.
+   */
+  adapter?: string | undefined;
   /** The folder that the adapter and its checkpoints are written into; `./lowrank-out`. */
   output?: string | undefined;
   /**

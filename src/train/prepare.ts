@@ -26,6 +26,7 @@ import {
 } from "./objective.js";
 import type { RunContext } from "./run.js";
 import type { Settings } from "./settings.js";
+import { checkClasses, checkHead } from "./start-adapter.js";
 
 export interface Prepared {
   objective: Objective;
@@ -125,6 +126,7 @@ export async function prepare(
 ): Promise<Prepared> {
   const { maxLength: asked, trainOn, labelSmoothing, language, signal, seed } = settings;
   const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
+  checkHead(settings, objective);
   if (settings.packing && objective.packing === undefined)
     throw refused(TRAINING_REFUSALS.packedLabels, files.train.file);
   const { maxLength } = objective.tokenisation;
@@ -181,10 +183,16 @@ export async function readFiles(
 
 /**
  * The classes of the rows to train on, those of the model in its order; undefined where rows have none. `model` is
- * loaded, or its folder.
+ * loaded, or its folder; `adapter` are the classes of the adapter that is trained further.
  */
-export function classesIn({ train }: Files, model: string | PretrainedModel): string[] | undefined {
+export function classesIn(
+  { train }: Files,
+  model: string | PretrainedModel,
+  adapter?: readonly string[],
+): string[] | undefined {
   if (train.kind !== "labels") return undefined;
+  if (adapter !== undefined) checkClasses(train, adapter);
+  if (adapter !== undefined) return [...adapter];
   return labelNames(train, typeof model === "string" ? readLabels(model) : classesOf(model));
 }
 

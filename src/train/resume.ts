@@ -245,7 +245,9 @@ function merged(
       options[name] = { ...before, ...(value as object) };
       continue;
     }
-    if (!APART.has(name)) compare(name, then[name as keyof FinetuneOptions], value);
+    // Recorded as an absolute path.
+    if (name === "adapter") compare(name, then.adapter, resolve(value as string));
+    else if (!APART.has(name)) compare(name, then[name as keyof FinetuneOptions], value);
     options[name] = value;
     const rival = RIVALS[name];
     if (rival !== undefined && given[rival] === undefined) delete options[rival];

@@ -46,6 +46,8 @@ export interface Settings {
   dataFormat: DataFormat | undefined;
   language: string | undefined;
   chatTemplate: string | undefined;
+  /** The absolute folder of the adapter that the run starts from. */
+  adapter: string | undefined;
   output: string;
   overwrite: boolean;
   lora: InjectOptions & { r: number; loraAlpha: number };
@@ -96,6 +98,7 @@ const KNOWN = [
   "dataFormat",
   "language",
   "chatTemplate",
+  "adapter",
   "output",
   "overwrite",
   "lora",
@@ -181,6 +184,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
       options.dataFormat === undefined ? undefined : oneOf("dataFormat", options.dataFormat, DATA_FORMATS),
     language: options.language,
     chatTemplate: path("chatTemplate", options.chatTemplate),
+    adapter: options.adapter,
     output: options.output ?? DEFAULT_OUTPUT,
     overwrite: options.overwrite ?? false,
     lora: { targetModules: "all-linear", ...lora, r, loraAlpha, loraDropout },
@@ -246,7 +250,7 @@ export function checkKinds(given: FinetuneOptions): void {
       refuseKind("finetune", name, "the name of a file, or rows of { audio, text }", rows);
     if (options.dataFormat !== undefined) throw refused(TRAINING_REFUSALS.formatOfRows, "finetune");
   }
-  for (const name of ["data", "evalData", "output", "device", "revision", "language"] as const) {
+  for (const name of ["data", "evalData", "adapter", "output", "device", "revision", "language"] as const) {
     const value = options[name];
     const rows = name.toLowerCase().endsWith("data") && isSpokenTexts(value);
     if (value !== undefined && !rows && text("finetune", name, value) === "")

@@ -37,6 +37,7 @@ export function startEvent(
     trainable,
     adapted: adapted.length,
     targets: [...new Set(adapted.map((path) => path.split(".").at(-1) as string))],
+    ...(settings.adapter !== undefined && { adapter: settings.adapter }),
     rank: settings.lora.r,
     alpha: settings.lora.loraAlpha,
     device,

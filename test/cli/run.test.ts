@@ -131,3 +131,42 @@ test.serial("a second Ctrl-C ends at once", async (t) => {
   t.false(ended.stdout.includes('"type":"step"'), "the step was over before the second signal");
   t.true(took < 5000, `${took} ms after the second signal`);
 });
+
+test.serial(
+  "--adapter starts from an adapter, whose model and rank it takes; another rank is refused",
+  async (t) => {
+    const [first, next] = [join(temporary(), "out"), join(temporary(), "out")];
+    t.is((await lowrank(finetune(first, "--steps", "3"))).status, 0);
+    const common = ["--data", data, "--device", "cpu", "--steps", "2", "--json", "--output", next];
+    const estimated = await lowrank([
+      "estimate",
+      "--adapter",
+      first,
+      "--data",
+      data,
+      "--device",
+      "cpu",
+      "--json",
+    ]);
+    t.is(estimated.status, 0, estimated.stderr);
+    const refused = await lowrank(["finetune", "--adapter", first, "--rank", "8", ...common]);
+    t.is(refused.status, 1);
+    t.regex(refused.stderr, /^lowrank: .* is 8, and the adapter has 4.*leave them out/);
+    t.false(existsSync(next));
+    const onward = await lowrank(["finetune", "--adapter", first, ...common]);
+    t.is(onward.status, 0, onward.stderr);
+    t.is(onward.stderr, "");
+    const start = events(onward.stdout).find(({ type }) => type === "start");
+    t.like(start, { rank: 4, alpha: 8, adapter: first, model, resumedFrom: 0 });
+    // Longer, from its last step.
+    const longer = await lowrank(["finetune", "--resume", next, "--steps", "4", "--json"]);
+    t.is(longer.status, 0, longer.stderr);
+    t.like(events(longer.stdout).at(-1), { type: "end", steps: 4 });
+    const alone = await lowrank(["finetune", "--adapter", first]);
+    t.is(alone.status, 2);
+    t.regex(alone.stderr, /--adapter needs --data FILE/);
+    const over = await lowrank(["finetune", "--adapter", first, "--data", data, "--output", first]);
+    t.is(over.status, 1);
+    t.regex(over.stderr, /is the folder of the adapter that the run starts from/);
+  },
+);

@@ -16,6 +16,7 @@ import {
   givenOptions,
   libraryOptions,
   openOptions,
+  withoutAdapterDefaults,
 } from "./options.js";
 import { humanRenderer, jsonRenderer } from "./render.js";
 import { resumeCommand } from "./resume.js";
@@ -36,10 +37,11 @@ export async function askedFor(command: Command): Promise<{
 }> {
   const { config } = command.opts<Flags>();
   if (config !== undefined) await applyConfigFile(command, config);
-  const { model, data, resume } = command.opts<Flags>();
-  const embedded = model === undefined && data === undefined && resume === undefined;
+  const { model, data, resume, adapter } = command.opts<Flags>();
+  const embedded = [model, data, resume, adapter].every((one) => one === undefined);
   if (embedded) await applyConfigFile(command, defaultRecipe(), "default");
-  const flags = command.opts<Flags>();
+  const all = command.opts<Flags>();
+  const flags = adapter === undefined ? all : withoutAdapterDefaults(command, all);
   if (embedded && flags.evalSplit === undefined) flags.evalData ??= defaultHeldOut();
   checkFlags(flags);
   // A run that goes on has its own options: only what is given counts, and no default.

@@ -28,6 +28,7 @@ export interface Flags {
   dataFormat?: DataFormat | undefined;
   language?: string | undefined;
   chatTemplate?: string | undefined;
+  adapter?: string | undefined;
   output: string;
   rank: number;
   alpha?: number | undefined;
@@ -86,6 +87,10 @@ export function declareFlags(command: Command): Command {
     .addOption(choice("--data-format <format>", "of data whose name doesn't say it", DATA_FORMATS))
     .option("--language <name>", LANGUAGE)
     .addOption(chatTemplateOption())
+    .option(
+      "--adapter <folder>",
+      "start from this adapter: rank, alpha and targets, and unless given the model, are its own",
+    )
     .option("--output <folder>", "where the adapter goes", "./lowrank-out")
     .option("--rank <n>", "rank of the adapter", value.count, 16)
     .option("--alpha <n>", "scale: alpha / rank; twice the rank unless given", value.positive)
@@ -188,8 +193,9 @@ export function checkFlags(flags: Flags): void {
   if (flags.resume !== undefined) return;
   if (flags.data === "-" && flags.dataFormat === undefined)
     throw new UsageError(`${name("data")} - has no name to go by: give ${name("dataFormat")} txt or jsonl`);
-  if (flags.model !== undefined && flags.data === undefined)
-    throw new UsageError(`${name("model")} needs ${name("data")} FILE to train on`);
+  for (const needy of ["model", "adapter"] as const)
+    if (flags[needy] !== undefined && flags.data === undefined)
+      throw new UsageError(`${name(needy)} needs ${name("data")} FILE to train on`);
   const held = flags.evalData ?? flags.evalSplit;
   if (flags.evalEvery !== undefined && held === undefined)
     throw new UsageError(`${name("evalEvery")} needs ${name("evalData")} or ${name("evalSplit")}`);
@@ -210,12 +216,12 @@ function placed(flags: Partial<Flags>): FinetuneOptions {
 
 /** The library's options; what is left out there is left out here. `open` are the names of those that nobody gave. */
 export function libraryOptions(flags: Flags, open: readonly string[] = []): FinetuneOptions {
-  const completed: Flags = {
-    ...flags,
-    model: flags.model ?? defaultModel(),
-    data: flags.data ?? defaultData(),
-    alpha: flags.alpha ?? 2 * flags.rank,
-  };
+  const completed: Flags = { ...flags, data: flags.data ?? defaultData() };
+  // An adapter that a run starts from names its base model, and has a rank and an alpha.
+  if (flags.adapter === undefined) {
+    completed.model ??= defaultModel();
+    completed.alpha ??= 2 * flags.rank;
+  }
   return Object.assign(placed({ ...completed, ...precision(flags) }), { [OPEN]: open });
 }
 
@@ -226,6 +232,14 @@ export function openOptions(command: Command): string[] {
 
 function isGiven(command: Command, flag: string): boolean {
   return !["default", undefined].includes(command.getOptionValueSource(flag));
+}
+
+/** The flags without the defaults of those that describe an adapter. */
+export function withoutAdapterDefaults(command: Command, flags: Flags): Flags {
+  const kept = Object.entries(flags).filter(
+    ([flag]) => PLACES[flag as keyof Flags]?.[0] !== "lora" || isGiven(command, flag),
+  );
+  return Object.fromEntries(kept) as unknown as Flags;
 }
 
 /** Those alone that were given, by the command line or a file: what a run that goes on takes. */

@@ -12,6 +12,7 @@ export const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> =
   dataFormat: ["dataFormat"],
   language: ["language"],
   chatTemplate: ["chatTemplate"],
+  adapter: ["adapter"],
   output: ["output"],
   rank: ["lora", "r"],
   alpha: ["lora", "loraAlpha"],

@@ -46,7 +46,8 @@ export function summary(start: StartEvent, colors: Colors): string[] {
     ],
     [
       "adapter",
-      `rank ${start.rank}, alpha ${start.alpha}, on ${plural(start.adapted, "layer")}: ${names(start.targets)}`,
+      `rank ${start.rank}, alpha ${start.alpha}, on ${plural(start.adapted, "layer")}: ${names(start.targets)}` +
+        (start.adapter === undefined ? "" : `, trained further from ${start.adapter}`),
     ],
     [
       "trainable",

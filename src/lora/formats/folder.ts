@@ -11,8 +11,9 @@ import type { ChatTemplates } from "../adapter/chat-templates.js";
 import { readConfig } from "./config.js";
 import { some, type AdapterFile } from "./adapter-file.js";
 
-const WEIGHTS = "adapter_model.safetensors";
-const CONFIG = "adapter_config.json";
+/** The names of its two files. */
+export const WEIGHTS = "adapter_model.safetensors";
+export const CONFIG = "adapter_config.json";
 /** The names of a classifier's classes, beside its adapter. PEFT passes it over. */
 export const LABELS = "labels.json";
 /** The chat template that an adapter was trained with, and the one for conversations with tools, as transformers names them. */
@@ -44,7 +45,7 @@ export async function readFolder(
   const options = readConfig(text, config);
   const file = join(folder, WEIGHTS);
   if (!entries.includes(WEIGHTS)) refuseOther(folder, entries);
-  const start = openWeights(file).metadata()[START];
+  const start = startIn(folder);
   const { base_model_name_or_path: baseModel, revision } = JSON.parse(text) as Record<string, unknown>;
   return {
     file,
@@ -55,6 +56,11 @@ export async function readFolder(
     ...(typeof revision === "string" && revision !== "" ? { revision } : {}),
     ...(start === undefined ? {} : { start }),
   };
+}
+
+/** How the adapter in a folder started, where its file holds the start; undefined for any other. Throws `ERR_FILE_FORMAT`. */
+export function startIn(folder: string): string | undefined {
+  return openWeights(join(folder, WEIGHTS)).metadata()[START];
 }
 
 /** Writes tensors and a configuration, each file whole or not at all. Throws `ERR_WRITE`. */

@@ -50,8 +50,8 @@ function own(tensor: Tensor): Tensor {
   return made(() => session().unary("copy", tensor.id));
 }
 
-/** The number that √2 times gave `alpha`, to the bit where it has few digits. */
-function withoutRoot(alpha: number): number {
+/** @internal The number that √2 times gave `alpha`, to the bit where it has few digits. */
+export function withoutRoot(alpha: number): number {
   const divided = alpha / Math.SQRT2;
   const short = Number(divided.toPrecision(12));
   return short * Math.SQRT2 === alpha ? short : divided;

@@ -1,6 +1,7 @@
 /** What a run of `finetune` will hold of its device, told without running it. */
 import { LowrankError, throwIfAborted } from "../../errors.js";
-import { readTemplateFile } from "../../models/chat-template-files.js";
+import { inFolder } from "../../models/beside.js";
+import { readTemplateFile, templatesBeside } from "../../models/chat-template-files.js";
 import { locate } from "../../models/locate.js";
 import { matmulPrecision } from "../../scope.js";
 import { checkModelDevice } from "../device-check.js";
@@ -8,6 +9,7 @@ import type { FinetuneOptions } from "../options.js";
 import { classesIn, closeFiles, readFiles } from "../prepare.js";
 import { originOf, resumedFrom } from "../resume.js";
 import { checkKinds, settingsOf } from "../settings.js";
+import { classesOfAdapter, withAdapter } from "../start-adapter.js";
 import { givenIn } from "./changeable.js";
 import type { Suggestion } from "./choices.js";
 import type { HeldMemory } from "./held.js";
@@ -54,16 +56,23 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   checkKinds(options);
   throwIfAborted(options.signal);
   const origin = await originOf(options);
-  const completed = origin === undefined ? options : (await resumedFrom(origin, options)).options;
+  const completed =
+    origin === undefined ? withAdapter(options) : (await resumedFrom(origin, options)).options;
   const settings = { ...settingsOf(completed), given: givenIn(options) };
   await checkModelDevice(settings);
   const { model, chatTemplate, revision, offline, signal } = settings;
-  const template = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
+  const template =
+    chatTemplate !== undefined
+      ? { ...readTemplateFile(chatTemplate), tools: undefined }
+      : settings.adapter === undefined
+        ? undefined
+        : templatesBeside(inFolder(settings.adapter));
   const files = await readFiles(settings, { emit: () => {} });
   try {
     const located =
       typeof model === "string" ? await locate(model, { revision, offline, signal }) : undefined;
-    const labels = classesIn(files, located?.path ?? model);
+    const known = settings.adapter === undefined ? undefined : classesOfAdapter(settings.adapter);
+    const labels = classesIn(files, located?.path ?? model, known);
     const precision = settings.matmulPrecision ?? matmulPrecision();
     const resumed = origin !== undefined;
     const plan = await planMemory({ settings, files, located, labels, template, precision, resumed });

@@ -1,0 +1,172 @@
+/** Starting a run from an adapter that was trained before. */
+import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+
+import { shown } from "../argument.js";
+import type { LabelData } from "../data/read.js";
+import { LowrankError } from "../errors.js";
+import { readConfig } from "../lora/formats/config.js";
+import { CONFIG, folderOf, LABELS, startIn, WEIGHTS } from "../lora/formats/folder.js";
+import type { InitLoraWeights, InjectOptions, Pattern } from "../lora/index.js";
+import { withoutRoot } from "../lora/init/restore.js";
+import { baseOfAdapter } from "../models/adapter-base.js";
+import { optionName } from "../option-name.js";
+import { refused } from "../refusals/refusal.js";
+import { TRAINING_REFUSALS } from "../refusals/training.js";
+import { readLabels } from "./label-names.js";
+import type { Objective } from "./objective.js";
+import type { FinetuneOptions } from "./options.js";
+import { digestOf } from "./output/manifest.js";
+import type { Settings } from "./settings.js";
+
+/** The values of options that an adapter's configuration leaves out: PEFT's. */
+const DEFAULTS: InjectOptions = {
+  r: 8,
+  loraAlpha: 8,
+  loraDropout: 0,
+  bias: "none",
+  modulesToSave: [],
+  useRslora: false,
+  useDora: false,
+  loraBias: false,
+};
+
+/** Options of `lora` that do not describe the adapter itself. */
+const FREE = new Set<string>(["name", "active", "taskType"] satisfies (keyof InjectOptions)[]);
+
+/**
+ * Completes the options of a run that starts from an adapter: `lora` is what the adapter's configuration says, and the
+ * model is its base model unless one is given. Other options are returned as they are.
+ *
+ * Errors: `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`; `ERR_OPTION` for an option of `lora` that contradicts the adapter, and
+ * where no model is known.
+ */
+export function withAdapter<Options extends FinetuneOptions>(options: Options): Options {
+  const { adapter, lora = {} } = options;
+  if (adapter === undefined) return options;
+  const folder = findAdapter(adapter, lora.name);
+  const own = readOptions(folder);
+  checkAgainst(lora, own, folder);
+  const base = options.model === undefined ? baseModel(folder) : {};
+  return { ...options, ...base, adapter: folder, lora: { ...own, name: lora.name } };
+}
+
+/** The options of the adapter in a folder, which begins with the values there. */
+function readOptions(folder: string): InjectOptions {
+  const file = join(folder, CONFIG);
+  const { evaConfig: _, ...written } = readConfig(readFileSync(file, "utf8"), file);
+  const own = { ...DEFAULTS, ...written, initLoraWeights: true };
+  const start = startIn(folder) as InitLoraWeights | undefined;
+  if (start === undefined) return own;
+  // The file holds the start beside what was trained, so that its ranks are twice the adapter's.
+  const alpha = (value: number): number => (own.useRslora === true ? withoutRoot(value) : value / 2);
+  return {
+    ...own,
+    initLoraWeights: start,
+    r: (own.r as number) / 2,
+    loraAlpha: alpha(own.loraAlpha as number),
+    ...(own.rankPattern && { rankPattern: mapped(own.rankPattern, (rank) => rank / 2) }),
+    ...(own.alphaPattern && { alphaPattern: mapped(own.alphaPattern, alpha) }),
+  };
+}
+
+function mapped(pattern: Pattern, change: (value: number) => number): Pattern {
+  return Object.fromEntries(Object.entries(pattern).map(([key, value]) => [key, change(value)]));
+}
+
+/** The absolute path of the adapter's own folder. */
+function findAdapter(adapter: string, name: string | undefined): string {
+  const given = `finetune: ${optionName("adapter")}`;
+  if (!existsSync(adapter))
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${given}: ${adapter}: there is no such folder`);
+  if (!statSync(adapter).isDirectory())
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${given}: ${adapter} is a file; give the folder of an adapter, which holds ${CONFIG} and ${WEIGHTS}`,
+    );
+  const folders = [resolve(adapter), resolve(folderOf(adapter, name ?? "default"))];
+  const folder = folders.find((one) => existsSync(join(one, CONFIG)));
+  if (folder === undefined)
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${given}: ${adapter} holds no adapter: no ${CONFIG}`);
+  if (!existsSync(join(folder, WEIGHTS)))
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${given}: ${join(folder, WEIGHTS)}: there is no such file`);
+  return folder;
+}
+
+function checkAgainst(given: InjectOptions, own: InjectOptions, folder: string): void {
+  const contradicting = Object.entries(given).flatMap(([name, value]) => {
+    const has = own[name as keyof InjectOptions];
+    if (value === undefined || FREE.has(name) || same(value, has)) return [];
+    return [`${optionName(`lora.${name}`)} is ${said(value)}, and the adapter has ${said(has)}`];
+  });
+  if (contradicting.length > 0)
+    throw refused(TRAINING_REFUSALS.loraOfAdapter, `finetune: ${folder}`, contradicting.join("; "));
+}
+
+function said(value: unknown): string {
+  return value === undefined ? "none" : typeof value === "string" ? value : shown(value);
+}
+
+/** Whether two values are equal; lists are sets, as in PEFT. */
+function same(a: unknown, b: unknown): boolean {
+  const plain = (value: unknown): string =>
+    JSON.stringify(Array.isArray(value) ? [...(value as unknown[])].map(String).sort() : (value ?? null));
+  return plain(a) === plain(b);
+}
+
+function baseModel(folder: string): { model: string; revision?: string | undefined } {
+  const { name, model, revision, places } = baseOfAdapter(folder);
+  const give = `give ${optionName("model")}`;
+  if (name === undefined)
+    throw new LowrankError("ERR_OPTION", `finetune: ${folder} does not name its base model: ${give}`);
+  if (model === undefined) {
+    const where = places.length > 1 ? `, neither at ${places.join(" nor at ")}` : "";
+    throw new LowrankError(
+      "ERR_FILE_NOT_FOUND",
+      `finetune: ${folder} was made for ${name}, which is not here${where}: ${give}`,
+    );
+  }
+  return { model, ...(revision !== undefined && { revision }) };
+}
+
+/**
+ * Throws `ERR_OUTPUT_EXISTS` for a run that would replace the adapter that it starts from, unless it is to replace what is
+ * in its output folder.
+ */
+export function checkOutput({ adapter, output, overwrite, lora }: Settings): void {
+  if (adapter === undefined || overwrite) return;
+  const places = [output, folderOf(output, lora.name ?? "default")].filter((path) => existsSync(path));
+  if (!places.some((path) => realpathSync(path) === realpathSync(adapter))) return;
+  throw new LowrankError(
+    "ERR_OUTPUT_EXISTS",
+    `${output}: is the folder of the adapter that the run starts from; choose another ${optionName("output")}, or have the adapter replaced when the run is done by ${optionName("overwrite")}`,
+  );
+}
+
+/** The hash of an adapter's weights. */
+export async function adapterIdentity(folder: string): Promise<string> {
+  return (await digestOf(join(folder, WEIGHTS))).sha256;
+}
+
+/** The classes that the adapter in `folder` tells apart, in its order; undefined where the folder names none. */
+export function classesOfAdapter(folder: string): string[] | undefined {
+  return existsSync(join(folder, LABELS)) ? readLabels(folder) : undefined;
+}
+
+/** Throws `ERR_DATA_ROW` for labels that the adapter, which tells the classes `known` apart, does not know. */
+export function checkClasses(
+  { file, labels }: Pick<LabelData, "file" | "labels">,
+  known: readonly string[],
+): void {
+  const unknown = [...labels.keys()].map(String).filter((label) => !known.includes(label));
+  if (unknown.length === 0) return;
+  const what = `the adapter that the run starts from does not know the classes ${unknown.slice(0, 5).join(", ")}`;
+  throw new LowrankError("ERR_DATA_ROW", `${file}: ${what}; it has ${known.join(", ")}`);
+}
+
+/** Throws `ERR_OPTION` where the adapter lacks the head that an objective trains. */
+export function checkHead({ adapter, lora }: Settings, { modulesToSave: heads }: Objective): void {
+  if (adapter === undefined || heads.length === 0) return;
+  if ((lora.modulesToSave ?? []).some((name) => heads.includes(name))) return;
+  throw refused(TRAINING_REFUSALS.adapterWithoutHead, `finetune: ${adapter}`);
+}

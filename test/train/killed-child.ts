@@ -1,0 +1,22 @@
+/**
+ * A run with default options, whose clock is a minute later at each reading, in a process that kills itself once a step
+ * has been reported: `killed-child.ts MODEL DATA OUTPUT STEP`.
+ */
+import { finetune, type FinetuneOptions } from "../../src/index.js";
+import { CLOCK } from "../../src/train/finetuning.js";
+
+const [model, data, output, step] = process.argv.slice(2) as [string, string, string, string];
+let at = 0;
+const options: FinetuneOptions & { [CLOCK]: () => number } = {
+  model,
+  data,
+  output,
+  device: "cpu",
+  steps: 400,
+  schedule: "constant",
+  gradientAccumulation: 1,
+  lora: { r: 2, loraDropout: 0.1 },
+  [CLOCK]: () => (at += 60_000),
+};
+for await (const event of finetune(options))
+  if (event.type === "step" && event.step >= Number(step)) process.kill(process.pid, "SIGKILL");
