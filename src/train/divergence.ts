@@ -1,5 +1,7 @@
 /** Detects a training run that has gone wrong while its numbers are still finite. */
 
+import { optionName } from "../option-name.js";
+
 /** Steps over which the loss is judged, and steps without a gradient that are reported. */
 const WINDOW = 10;
 
@@ -101,7 +103,7 @@ export class Divergence {
     );
     return (
       `step ${step}: training has diverged: the median loss of the last ${WINDOW} steps is ${now}; it was ${start} ` +
-      `before training, and guessing gives ${guess}; lower the learning rate (${learningRate.toPrecision(2)} at this step) or lengthen the warm-up`
+      `before training, and guessing gives ${guess}; lower the learning rate (${learningRate.toPrecision(2)} at this step; ${optionName("optimizer.lr")}) or lengthen the warm-up (${optionName("warmup")})`
     );
   }
 

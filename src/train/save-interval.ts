@@ -1,6 +1,7 @@
 /** How often a run saves checkpoints: by steps, by time, or never. */
 import { shown } from "../argument.js";
 import { LowrankError } from "../errors.js";
+import { optionName } from "../option-name.js";
 
 /** The parsed form of `saveEvery`; undefined stands for never. */
 export type SaveInterval = { steps: number } | { seconds: number } | undefined;
@@ -18,7 +19,7 @@ export function parseSaveInterval(value: number | string): SaveInterval {
   if (seconds !== undefined) return { seconds };
   throw new LowrankError(
     "ERR_OPTION",
-    `saveEvery must be a number of steps, a time such as "10m" (s, m or h), or "never", got ${shown(value)}`,
+    `${optionName("saveEvery")} must be a number of steps, a time such as "10m" (s, m or h), or "never", got ${shown(value)}`,
   );
 }
 

@@ -36,7 +36,7 @@ test("a loss that stays above the bound is reported once, with the figures and a
   t.is(told.length, 1, told.join("\n"));
   t.regex(
     told[0] ?? "",
-    /^step 18: training has diverged: the median loss of the last 10 steps is 7\.50; it was 2\.50 before training, and guessing gives 10\.82; lower the learning rate \(0\.010 at this step\)/,
+    /^step 18: training has diverged: the median loss of the last 10 steps is 7\.50; it was 2\.50 before training, and guessing gives 10\.82; lower the learning rate \(0\.010 at this step; optimizer\.lr\) or lengthen the warm-up \(warmup\)$/,
   );
 });
 
