@@ -14,6 +14,8 @@ export interface Evaluation {
   perplexity: number;
   /** Tokens, or rows. */
   tokens: number;
+  /** Values that the loss function of a `Trainer` returned, by name: means over the batches. */
+  metrics?: Readonly<Record<string, number>> | undefined;
   /** What a classifier told right; not of a language model. */
   classes?: ClassScores | undefined;
 }

@@ -107,6 +107,8 @@ export interface StepEvent {
   etaSeconds: number;
   /** Bytes that the device holds: the pool's, and those of mapped weights. */
   memoryBytes: number;
+  /** Values that the loss function of a `Trainer` returned, by name: means over the batches of the step. */
+  metrics?: Readonly<Record<string, number>> | undefined;
   /** How many steps this event stands for; more than 1 when nobody read in time. */
   merged: number;
 }

@@ -21,6 +21,16 @@ export interface StepWork {
   /** Tokens read, and those of them that are trained on; 0 where a model has no tokens. */
   tokens: number;
   trained: number;
+  /** Further figures of the step, which the losses leave when they are recorded. */
+  metrics?: StepMetrics | undefined;
+}
+
+/** Figures of a step by name. */
+export interface StepMetrics {
+  /** Begins to read them. */
+  read(): Promise<Readonly<Record<string, number>> | undefined>;
+  /** Frees what `read` would have freed, for a step that fails. */
+  discard(): void;
 }
 
 export interface LoopOptions {
@@ -92,7 +102,7 @@ interface Pending {
   learningRate: number;
   tokens: number;
   trained: number;
-  figures: Promise<[loss: number, norm: number]>;
+  figures: Promise<[loss: number, norm: number, metrics?: Readonly<Record<string, number>> | undefined]>;
 }
 
 /**
@@ -133,6 +143,8 @@ class Loop {
   #saved: { step: number; path: string; checked: boolean } | undefined;
   /** The newest checkpoint that is known to be good. */
   #good: string | undefined;
+  /** Metrics that a warning was given of. */
+  readonly #reported = new Set<string>();
   readonly #timer: SaveTimer | undefined;
   readonly #divergence: Divergence;
 
@@ -222,7 +234,7 @@ class Loop {
   }
 
   /** Records forward, backward and update of one step and asks for its figures. */
-  async #record(step: number, { losses, tokens, trained }: StepWork): Promise<Pending> {
+  async #record(step: number, { losses, tokens, trained, metrics }: StepWork): Promise<Pending> {
     const { optimizer, schedule, clipNorm } = this.#options;
     for (const [i, group] of optimizer.groups.entries())
       group.lr = (this.#rates[i] as number) * schedule(step);
@@ -236,7 +248,7 @@ class Loop {
       const whole = total as Tensor;
       const figures = this.#cancelScope.run(() => {
         const norm = recordUpdate(optimizer, clipNorm);
-        const reads = Promise.all([whole.item(), norm.item()]);
+        const reads = Promise.all([whole.item(), norm.item(), metrics?.read()]);
         norm.dispose();
         return reads;
       });
@@ -245,6 +257,7 @@ class Loop {
       return { step, learningRate: optimizer.groups[0]?.lr ?? 0, tokens, trained, figures };
     } catch (error) {
       optimizer.zeroGrad();
+      metrics?.discard();
       throw error;
     } finally {
       total?.dispose();
@@ -256,7 +269,7 @@ class Loop {
     const pending = this.#pending;
     if (pending === undefined) return;
     const { context, device, steps } = this.#options;
-    const [loss, gradNorm] = await pending.figures;
+    const [loss, gradNorm, metrics] = await pending.figures;
     this.#pending = undefined;
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await this.#notFinite(pending, loss, gradNorm);
     this.#done = pending.step + 1;
@@ -282,10 +295,22 @@ class Loop {
       etaSeconds: this.#pace.secondsPerStep * ((steps ?? this.#done) - this.#done),
       memoryBytes: held(device),
       merged: 1,
+      ...(metrics !== undefined && { metrics }),
     });
+    this.#warnOfMetrics(metrics);
     // The step ran on the weights of the newest checkpoint, or on weights trained from them.
     if (sound || diverged) await this.#mark(!diverged);
     if (warning !== undefined) context.emit({ type: "warning", message: warning + this.#fallback() });
+  }
+
+  /** Warns once of each metric that is not finite: it does not change the training. */
+  #warnOfMetrics(metrics: Readonly<Record<string, number>> = {}): void {
+    for (const [name, value] of Object.entries(metrics)) {
+      if (Number.isFinite(value) || this.#reported.has(name)) continue;
+      this.#reported.add(name);
+      const message = `step ${this.#done}: the metric ${JSON.stringify(name)} is ${value}; training continues`;
+      this.#options.context.emit({ type: "warning", message });
+    }
   }
 
   /** Records what is known of the newest checkpoint; its first mark stands. */

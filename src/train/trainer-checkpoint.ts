@@ -1,9 +1,10 @@
 /**
- * Checkpoints of a `Trainer`: `model.safetensors` (its state dict), `optimizer.safetensors`, and `trainer.json`: the
- * step, random numbers, and where the run is in its data.
+ * Checkpoints of a `Trainer`: `model.safetensors` (its state dict) or `trained.safetensors` (the part of it that the run
+ * changes), `optimizer.safetensors`, and `trainer.json`: the step, random numbers, the position in the data, and hashes of
+ * the tensors that are not stored.
  */
 import { existsSync } from "node:fs";
-import { readdir, readFile, rm, stat } from "node:fs/promises";
+import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
@@ -12,10 +13,15 @@ import type { Module } from "../nn/module.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import type { RandomState } from "../random.js";
 import { load, save, writeWhole } from "../safetensors.js";
+import { checkBase, isBaseTensor, type BaseTensor, type TrainedParts } from "./trainer-base.js";
 import type { Position } from "./trainer-data.js";
 
 const STATE = "trainer.json";
+const MODEL = "model.safetensors";
+const TRAINED = "trained.safetensors";
+const OPTIMIZER = "optimizer.safetensors";
 const VERSION = 1;
+const CHECKPOINT = /^checkpoint-\d+$/;
 
 /** What `trainer.json` holds. */
 export interface TrainerProgress {
@@ -27,9 +33,16 @@ export interface TrainerProgress {
   position: Position;
   random: RandomState;
   gradientAccumulation: number;
+  /** The run that wrote it; a resumed run keeps its name. */
+  run?: string;
+  /** The tensors that it does not hold; only of one that holds the trained part alone. */
+  base?: BaseTensor[];
   /** When it was written, in ms since 1970. */
   saved?: number;
 }
+
+/** The stored part of the model: its state dict, or the tensors in it that the run changes. */
+export type Stored = "all" | "adapter";
 
 /** What a checkpoint is of. */
 export interface Subject {
@@ -37,11 +50,17 @@ export interface Subject {
   optimizer: Optimizer;
 }
 
+/** The source of a checkpoint. */
+export interface Saved extends Subject {
+  parts: TrainedParts;
+  stored: Stored;
+}
+
 /** Writes a checkpoint beside its place and renames it; one that is there already is replaced. Throws `ERR_WRITE`. */
 export async function writeTrainerCheckpoint(
   folder: string,
-  { model, optimizer }: Subject,
-  progress: Pick<TrainerProgress, "step" | "position" | "random" | "gradientAccumulation">,
+  { model, optimizer, parts, stored }: Saved,
+  progress: Pick<TrainerProgress, "step" | "position" | "random" | "gradientAccumulation" | "run">,
 ): Promise<void> {
   const place = locationOf(folder);
   const beside = `${place}.tmp-${process.pid}`;
@@ -50,9 +69,14 @@ export async function writeTrainerCheckpoint(
       throw new LowrankError("ERR_WRITE", `${folder}: holds what is no Trainer's checkpoint; it stays`);
     await rm(beside, { recursive: true, force: true });
     await makeFolder(beside);
-    await save(join(beside, "model.safetensors"), model.stateDict());
-    await optimizer.save(join(beside, "optimizer.safetensors"));
     const state: TrainerProgress = { version: VERSION, kind: "trainer", ...progress, saved: Date.now() };
+    if (stored === "all") await save(join(beside, MODEL), model.stateDict());
+    else {
+      const { trained, base } = parts.split();
+      await save(join(beside, TRAINED), trained);
+      state.base = await parts.describe(base);
+    }
+    await optimizer.save(join(beside, OPTIMIZER));
     await writeWhole(join(beside, STATE), `${JSON.stringify(state, null, 2)}\n`);
     await replaceFolder(beside, place);
   } catch (error) {
@@ -67,7 +91,7 @@ export async function findTrainerCheckpoint(folder: string): Promise<string> {
   if (existsSync(join(folder, STATE))) return folder;
   const names = await readdir(folder).catch(() => [] as string[]);
   const found = names
-    .filter((name) => /^checkpoint-\d+$/.test(name) && existsSync(join(folder, name, STATE)))
+    .filter((name) => CHECKPOINT.test(name) && existsSync(join(folder, name, STATE)))
     .map(async (name) => {
       const path = join(folder, name);
       return {
@@ -99,13 +123,15 @@ async function savedAt(file: string): Promise<number> {
 export async function readTrainerCheckpoint(
   folder: string,
   { model, optimizer }: Subject,
-): Promise<TrainerProgress> {
+): Promise<TrainerProgress & { names: string[] }> {
   const progress = await readProgress(join(folder, STATE));
-  const file = join(folder, "model.safetensors");
+  const { base } = progress;
+  const file = join(folder, base === undefined ? MODEL : TRAINED);
   const tensors = await load(file, { device: "cpu" });
+  const names = Object.keys(tensors);
   try {
     const own = model.stateDict();
-    for (const name of new Set([...Object.keys(own), ...Object.keys(tensors)])) {
+    for (const name of new Set([...(base === undefined ? Object.keys(own) : []), ...names])) {
       const [given, wanted] = [tensors[name], own[name]];
       if (given === undefined || wanted === undefined) {
         const what = given === undefined ? "is missing" : "is not the model's";
@@ -118,16 +144,37 @@ export async function readTrainerCheckpoint(
         );
       }
     }
+    if (base !== undefined) await checkBase(file, model, base, new Set(names));
     const options = optimizer.groups.map((group) => ({ ...group }));
-    await optimizer.load(join(folder, "optimizer.safetensors"));
+    await optimizer.load(join(folder, OPTIMIZER));
     // What the file has are the rates of its step.
     for (const [i, group] of optimizer.groups.entries()) Object.assign(group, options[i]);
-    model.loadStateDict(tensors);
+    model.loadStateDict(tensors, { strict: base === undefined });
     await optimizer.renew();
   } finally {
     for (const tensor of Object.values(tensors)) tensor.dispose();
   }
-  return progress;
+  return { ...progress, names };
+}
+
+/**
+ * Removes checkpoints of the run `run` in `folder` so that the newest `keep` stay. Other runs' checkpoints and files that
+ * no checkpoint has are left alone.
+ */
+export async function pruneTrainerCheckpoints(folder: string, run: string, keep: number): Promise<void> {
+  const found: { path: string; step: number; saved: number }[] = [];
+  for (const name of await readdir(folder)) {
+    if (!CHECKPOINT.test(name)) continue;
+    const path = join(folder, name);
+    const progress = await readProgress(join(path, STATE)).catch(() => undefined);
+    if (progress?.run === run) found.push({ path, step: progress.step, saved: progress.saved ?? 0 });
+  }
+  found.sort((a, b) => b.saved - a.saved || b.step - a.step);
+  for (const { path } of found.slice(keep)) {
+    // The state file goes last: as long as it exists, the next call finishes an interrupted removal.
+    for (const file of [MODEL, TRAINED, OPTIMIZER, STATE]) await rm(join(path, file), { force: true });
+    await rmdir(path).catch(() => {});
+  }
 }
 
 async function readProgress(file: string): Promise<TrainerProgress> {
@@ -144,6 +191,8 @@ async function readProgress(file: string): Promise<TrainerProgress> {
     value.kind === "trainer" &&
     counts.every((n) => Number.isSafeInteger(n) && (n as number) >= 0) &&
     (value.saved === undefined || Number.isSafeInteger(value.saved)) &&
+    (value.run === undefined || typeof value.run === "string") &&
+    (value.base === undefined || (Array.isArray(value.base) && value.base.every(isBaseTensor))) &&
     randoms.every(Number.isSafeInteger);
   if (!whole)
     throw new LowrankError(

@@ -1,0 +1,157 @@
+/**
+ * The part of a `Trainer`'s model that its run does not change: left out of `save: "adapter"`, and recognised when the
+ * run is resumed. A tensor is hashed whole up to 16 MiB; of a larger one, 64 pieces of 128 KiB including both ends are.
+ */
+import { createHash } from "node:crypto";
+
+import { tensor as createTensor } from "../create.js";
+import { LowrankError } from "../errors.js";
+import { loraLayers } from "../lora/adapter/registry.js";
+import { tensorsOf } from "../lora/layers/adapter.js";
+import { session } from "../native.js";
+import type { Module } from "../nn/module.js";
+import type { Optimizer } from "../optim/optimizer.js";
+import { elementBytes } from "../safetensors.js";
+import { noGrad, scope } from "../scope.js";
+import { isBlock, made, type Tensor } from "../tensor.js";
+
+/** A tensor that a checkpoint does not hold. */
+export interface BaseTensor {
+  name: string;
+  shape: readonly number[];
+  dtype: string;
+  hash: string;
+}
+
+/** Whether a value of a file describes a tensor. */
+export function isBaseTensor(value: unknown): value is BaseTensor {
+  const { name, shape, dtype, hash } = (value ?? {}) as Partial<Record<keyof BaseTensor, unknown>>;
+  const sizes = Array.isArray(shape) && shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
+  return sizes && [name, dtype, hash].every((one) => typeof one === "string");
+}
+
+const WHOLE = 16 << 20;
+const PIECES = 64;
+const PIECE = 128 << 10;
+
+/** Separates the tensors that a run changes from the tensors that it leaves unchanged. */
+export class TrainedParts {
+  readonly #model: Module;
+  readonly #optimizer: Optimizer;
+  /** Each tensor of the state when the run began, with the version of its values. */
+  readonly #began = new Map<Tensor, number>();
+  /** Names that the checkpoint held from which the run continues. */
+  readonly #continued: ReadonlySet<string>;
+  readonly #hashes = new Map<Tensor, string>();
+
+  constructor(model: Module, optimizer: Optimizer, continued: Iterable<string> = []) {
+    this.#model = model;
+    this.#optimizer = optimizer;
+    this.#continued = new Set(continued);
+    for (const tensor of Object.values(model.stateDict())) this.#began.set(tensor, versionOf(tensor));
+  }
+
+  /** The state that the run has changed or trains, each tensor once; and the rest. */
+  split(): { trained: Record<string, Tensor>; base: [name: string, tensor: Tensor][] } {
+    const own = new Set(this.#optimizer.groups.flatMap(({ params }) => params));
+    for (const [, layer] of loraLayers(this.#model))
+      for (const adapter of layer.adapters.values()) for (const one of tensorsOf(adapter)) own.add(one);
+    const trained: [string, Tensor][] = [];
+    const base: [string, Tensor][] = [];
+    const seen = new Set<Tensor>();
+    for (const [name, tensor] of Object.entries(this.#model.stateDict())) {
+      if (seen.has(tensor)) continue;
+      seen.add(tensor);
+      const changed = this.#began.get(tensor) !== versionOf(tensor);
+      const kept = own.has(tensor) || changed || this.#continued.has(name);
+      (kept ? trained : base).push([name, tensor]);
+    }
+    return { trained: Object.fromEntries(trained), base };
+  }
+
+  /** What identifies the tensors that a checkpoint leaves out. Each is hashed once, since it does not change. */
+  async describe(base: readonly (readonly [name: string, tensor: Tensor])[]): Promise<BaseTensor[]> {
+    const found: BaseTensor[] = [];
+    for (const [name, tensor] of base) {
+      const hash = this.#hashes.get(tensor) ?? (await hashOf(tensor));
+      this.#hashes.set(tensor, hash);
+      found.push({ name, shape: tensor.shape, dtype: tensor.dtype, hash });
+    }
+    return found;
+  }
+}
+
+/** Refuses a model whose untrained part is another than the checkpoint's. Throws `ERR_UNMATCHED_KEY`, `ERR_OPTION`, … */
+export async function checkBase(
+  file: string,
+  model: Module,
+  base: readonly BaseTensor[],
+  stored: ReadonlySet<string>,
+): Promise<void> {
+  const own = model.stateDict();
+  const named = new Set(base.map(({ name }) => name));
+  const held = new Set([...stored, ...named].map((name) => own[name]));
+  for (const [name, tensor] of Object.entries(own)) {
+    // A tensor with two names was written under its first name.
+    if (!held.has(tensor))
+      throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: the run's model had no ${name}`);
+  }
+  for (const { name, shape, dtype } of base) {
+    const tensor = own[name];
+    if (tensor === undefined)
+      throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${name} of the run's model is missing`);
+    if (tensor.shape.join() !== shape.join() || tensor.dtype !== dtype)
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `${file}: ${name} was ${dtype} [${shape.join(", ")}] in the run's model, and is ${tensor.dtype} [${tensor.shape.join(", ")}]`,
+      );
+  }
+  for (const { name, hash } of base) {
+    if ((await hashOf(own[name] as Tensor)) !== hash)
+      throw new LowrankError(
+        "ERR_OPTION",
+        `${file}: ${name} has other values than in the run's model, which the checkpoint does not store; load the model that the run began with`,
+      );
+  }
+}
+
+function versionOf(tensor: Tensor): number {
+  return session().version(tensor.id);
+}
+
+/** A hash of a tensor's values: of all of them, or of pieces of a large one. */
+async function hashOf(tensor: Tensor): Promise<string> {
+  const hash = createHash("sha256");
+  const sample = noGrad(() => scope(() => sampleOf(tensor)));
+  try {
+    const { buffer, byteOffset, byteLength } = await sample.data();
+    hash.update(new Uint8Array(buffer, byteOffset, byteLength));
+  } finally {
+    if (sample !== tensor) sample.dispose();
+  }
+  return hash.digest("hex");
+}
+
+function sampleOf(tensor: Tensor): Tensor {
+  if (isBlock(tensor.dtype)) return rowsOf(tensor);
+  const bytes = elementBytes(tensor.dtype);
+  if (tensor.size * bytes <= WHOLE) return tensor;
+  const count = PIECE / bytes;
+  const flat = tensor.reshape(tensor.size);
+  const [first, ...rest] = Array.from({ length: PIECES }, (_, i) => {
+    const start = Math.floor((i * (tensor.size - count)) / (PIECES - 1));
+    return flat.slice(0, start, start + count);
+  });
+  return (first as Tensor).concat(rest, 0);
+}
+
+/** Rows of a quantised matrix, unpacked: an embedding reads them where they are stored. */
+function rowsOf(tensor: Tensor): Tensor {
+  const [rows = 1, width = 1] = tensor.shape;
+  const count = Math.max(1, Math.min(rows, Math.floor(WHOLE / (4 * width))));
+  const ids = Int32Array.from({ length: count }, (_, i) =>
+    count === 1 ? 0 : Math.floor((i * (rows - 1)) / (count - 1)),
+  );
+  const at = createTensor(ids, { device: tensor.device });
+  return made(() => session().embedding(tensor.id, at.id, false, undefined));
+}
