@@ -19,6 +19,7 @@ export {
 } from "./create.js";
 export type { TextPart } from "./data/parts.js";
 export type { ChatReport, DataReport } from "./data/report.js";
+export type { Row, RowsInMemory, TrainingData } from "./data/given.js";
 export type { SpokenText, SpokenTexts } from "./data/speech.js";
 export {
   chooseDevice,
@@ -158,7 +159,7 @@ export type { Dims, NormOptions, ReduceOptions, VarianceOptions } from "./tensor
 export type { Sorted, SortOptions, TopkOptions } from "./tensor/sorting.js";
 export type { InspectedAdapter, InspectedFit, InspectedRank } from "./inspect/adapter.js";
 export type { Contents } from "./inspect/contents.js";
-export type { InspectedData, InspectedPacking, LengthBin } from "./inspect/data.js";
+export type { InspectedClass, InspectedData, InspectedPacking, LengthBin } from "./inspect/data.js";
 export type { Inspected, InspectOptions } from "./inspect/inspect.js";
 export type { InspectedModel, InspectedTarget } from "./inspect/model.js";
 export type { LogFormat } from "./runs/metrics.js";

@@ -5,6 +5,7 @@ import { LowrankError, systemCode } from "../errors.js";
 import { didYouMean } from "../suggest.js";
 import { UsageError } from "./failure.js";
 import { flagOf } from "./option-names.js";
+import { collect } from "./values.js";
 
 async function readYaml(file: string): Promise<Record<string, unknown>> {
   let text: string;
@@ -60,6 +61,8 @@ function valueOf(option: Option, value: unknown, file: string): unknown {
     throw new UsageError(`${file}: ${key} needs a value, and is ${value}`);
   }
   if (!option.required && !option.optional) throw new UsageError(`${file}: ${key} must be true or false`);
+  // Each value of a list is one of the times that the option is given.
+  if (option.parseArg === collect) return (Array.isArray(value) ? value : [value]).map(String);
   const text = Array.isArray(value) ? value.join(",") : String(value);
   if (typeof value === "object" && !Array.isArray(value))
     throw new UsageError(`${file}: ${key} must be a plain value`);

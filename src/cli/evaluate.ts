@@ -8,6 +8,7 @@ import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { confusionTable } from "./confusion-table.js";
+import { DATA_FILES } from "./finetune/options.js";
 import { unmeasured } from "./finetune/progress.js";
 import { grouped, percent, plural } from "./format.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
@@ -18,7 +19,7 @@ import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
-  data: string;
+  data: string[];
   dataFormat?: DataFormat | undefined;
   language?: string | undefined;
   chatTemplate?: string | undefined;
@@ -37,7 +38,7 @@ export function evaluateCommand(): Command {
     "mean loss and perplexity over a data file; for rows with labels accuracy, macro-F1 and which class was taken for which",
   );
   return hubOptions(command)
-    .requiredOption("--data <file>", ".txt or .jsonl; - for standard input")
+    .requiredOption("--data <file>", DATA_FILES, value.collect)
     .addOption(
       new Option("--data-format <format>", "of data whose name doesn't say it").choices(DATA_FORMATS),
     )
@@ -59,7 +60,7 @@ export function evaluateCommand(): Command {
 }
 
 async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
-  const [{ readData }, { trainedExamples }] = await Promise.all([
+  const [{ closeData, readData }, { trainedExamples }] = await Promise.all([
     import("../data/read.js"),
     import("../data/examples.js"),
   ]);
@@ -86,14 +87,14 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     const rows = await objective.examples(data, signal);
     const lowered = flags.maxLength !== undefined && maxLength < flags.maxLength;
     if (lowered) warn(loweredLength(flags.maxLength as number, maxLength));
-    for (const message of warningsOf(rows.report, maxLength)) warn(message);
-    const examples = trainedExamples(rows, data.file, maxLength, [rows.report]);
+    for (const report of rows.reports) for (const message of warningsOf(report, maxLength)) warn(message);
+    const examples = trainedExamples(rows, data.file, maxLength, rows.reports);
     const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });
     process.stdout.write(
       `${flags.json ? jsonLine(figures(result)) : lines(escapedAll(result)).join("\n")}\n`,
     );
   } finally {
-    data.close();
+    closeData(data);
     model.dispose();
   }
 }

@@ -26,8 +26,8 @@ export function inspectCommand(): Command {
   );
   return hubOptions(command)
     .argument(
-      "<path>",
-      "a model's folder, file or name at the hub; an adapter's folder or file; a data file, .txt or .jsonl; - for data from standard input",
+      "<path...>",
+      "a model's folder, file or name at the hub; an adapter's folder or file; or data: one or several .txt, .jsonl, .ndjson, .json, .csv or .parquet files, - for standard input",
     )
     .option(
       "--model <name>",
@@ -46,10 +46,10 @@ export function inspectCommand(): Command {
     .option("--max-length <n>", "tokens of a row of data, never over the model's", value.length, 512)
     .option("--rows <n>", "rows of data to show", value.countFromZero, 3)
     .option("--json", "print it as JSON")
-    .action((path: string) => interruptible((signal) => print(path, command.opts<Flags>(), signal)));
+    .action((paths: string[]) => interruptible((signal) => print(paths, command.opts<Flags>(), signal)));
 }
 
-async function print(path: string, { json, ...flags }: Flags, signal: AbortSignal): Promise<void> {
+async function print(path: readonly string[], { json, ...flags }: Flags, signal: AbortSignal): Promise<void> {
   const { inspect } = await import("../inspect/inspect.js");
   const line = new DownloadLine();
   const found = await inspect(path, {

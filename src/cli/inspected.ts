@@ -148,6 +148,24 @@ const BRACKETS = ["⟦", "⟧"] as const;
 /** Letters of the longest bar. */
 const BAR = 40;
 
+/** Classes that are listed; of more of them the first and the last. */
+const MOST_CLASSES = 20;
+
+function classLine(classes: NonNullable<InspectedData["classes"]>): string {
+  const counts = [...classes]
+    .sort((a, b) => b.rows - a.rows)
+    .map(({ label, rows }) => `${label} ${grouped(rows)}`);
+  const shown =
+    counts.length <= MOST_CLASSES
+      ? counts
+      : [
+          ...counts.slice(0, MOST_CLASSES / 2),
+          `… ${grouped(counts.length - MOST_CLASSES)} more …`,
+          ...counts.slice(-MOST_CLASSES / 2),
+        ];
+  return `${grouped(classes.length)} classes, rows of each: ${shown.join(", ")}`;
+}
+
 function dataLines(found: InspectedData): string[] {
   const { file, rows, kept, cut, dropped, tokens, trainedTokens, maxLength, lengths, notices } = found;
   const colours = process.stdout.isTTY === true && pc.isColorSupported;
@@ -164,6 +182,7 @@ function dataLines(found: InspectedData): string[] {
     `${file}: ${plural(rows, "row")}, ${grouped(kept)} trained on, ${grouped(cut)} cut, ${grouped(dropped)} left out`,
     `${plural(tokens, "token")}, ${grouped(trainedTokens)} of them trained on (${percent(share)}); at most ${maxLength} a row`,
   );
+  if (found.classes !== undefined) all.push(classLine(found.classes));
   const most = Math.max(1, ...lengths.map((bin) => bin.rows));
   const range = ({ from, to }: { from: number; to: number }): string => `${from}–${to}`;
   const width = Math.max(0, ...lengths.map((bin) => range(bin).length));

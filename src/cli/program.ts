@@ -16,14 +16,29 @@ import { serveCommand } from "./serve.js";
 import { withOptionNames } from "../option-name.js";
 import { inPackage } from "../place.js";
 import { didYouMean } from "../suggest.js";
+import { collect } from "./values.js";
 
 function version(): string {
   return (JSON.parse(readFileSync(inPackage("package.json"), "utf8")) as { version: string }).version;
 }
 
+/** Refuses an option that is given twice, unless it collects its values: all but the last would be dropped. */
+function refusingRepeats(command: Command): Command {
+  for (const option of command.options) {
+    if (option.parseArg === collect) continue;
+    let given = false;
+    command.on(`option:${option.name()}`, () => {
+      const flag = option.long ?? option.flags;
+      if (given) throw new UsageError(`${flag} is given twice; give it once`);
+      given = true;
+    });
+  }
+  return command;
+}
+
 /** Errors are thrown, to be told in one line at the top. */
 function throwing(command: Command): Command {
-  return command
+  return refusingRepeats(command)
     .exitOverride()
     .configureOutput({ writeErr: () => {}, outputError: () => {} })
     .allowExcessArguments(false)

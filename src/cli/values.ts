@@ -99,7 +99,7 @@ export function device(text: string): string {
   throw new InvalidArgumentError(`Unknown device "${text}"${near}; use auto, cpu, gpu or gpu:N.`);
 }
 
-/** For an option that may be given several times. */
+/** For an option that may be given several times; any other is refused the second time. */
 export function collect(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), text];
 }

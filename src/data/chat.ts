@@ -4,6 +4,7 @@ import { type Offsets, type TokenSpan, tokenSpans } from "../chat/tokens.js";
 import { type Rendered, renderTurns } from "../chat/turns.js";
 import { LowrankError } from "../errors.js";
 import type { Encoder } from "./encode.js";
+import { type Origin, rowAt } from "./origin.js";
 import type { ChatRow } from "./rows.js";
 import { countChat, type DataReport } from "./report.js";
 
@@ -29,19 +30,22 @@ export interface EncodedChat {
 export async function encodeChats(
   rows: readonly ChatRow[],
   encoder: Encoder,
-  file: string,
+  origin: Origin,
 ): Promise<EncodedChat[]> {
   if (rows.length === 0) return [];
   const { chat } = encoder;
   if (chat === undefined)
-    throw new LowrankError("ERR_CHAT_TEMPLATE", `${file}: messages need a tokenizer with a chat template`);
+    throw new LowrankError(
+      "ERR_CHAT_TEMPLATE",
+      `${origin.file}: messages need a tokenizer with a chat template`,
+    );
   const rendered = rows.map((row): Rendered => {
     const template = chat.chatTemplateFor(row.tools !== undefined);
     try {
       return renderTurns(template, row);
     } catch (cause) {
       if (!(cause instanceof LowrankError)) throw cause;
-      throw new LowrankError(cause.code, `${file}:${row.line}: ${cause.message}`, { cause });
+      throw new LowrankError(cause.code, `${rowAt(origin, row.line)}: ${cause.message}`, { cause });
     }
   });
   const encoded = await chat.encodeWithOffsets(rendered.map(({ text }) => text));

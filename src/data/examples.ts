@@ -4,7 +4,8 @@ import { LowrankError, throwIfAborted } from "../errors.js";
 import { encodeChats, fitChat, isWritten, wholeChat, type EncodedChat, type FittedChat } from "./chat.js";
 import type { TrainOn } from "./format.js";
 import { encodeRunning, encodeTexts, endOf, type Encoded, type Encoder, pipelined } from "./encode.js";
-import type { RunningText, Read, Rows, TextData } from "./read.js";
+import { rowAt } from "./origin.js";
+import type { Content, Read, TextData } from "./read.js";
 import { countRow, type DataReport, leftOutWarnings } from "./report.js";
 import type { ChatRow, TextRow } from "./rows.js";
 import { ExampleStore, type StoredExamples } from "./store.js";
@@ -28,8 +29,13 @@ export interface ExampleOptions {
   onProgress?: OnProgress | undefined;
 }
 
-/** Told what has been tokenised so far. */
-export type OnProgress = (progress: { read: number; size: number | undefined; tokens: number }) => void;
+/** Told what has been tokenised so far of a source, and the tokens of all. */
+export type OnProgress = (progress: {
+  file: string;
+  read: number;
+  size: number | undefined;
+  tokens: number;
+}) => void;
 
 /** Throws `ERR_INDEX` for a token that the model has no row for. */
 export function checkIds(ids: Int32Array, where: string, vocabSize: number | undefined): void {
@@ -143,8 +149,8 @@ export async function* chunks<
 }
 
 /**
- * Tokenises a data file, in parallel; the event loop stays free. Examples are in the file's order, those without a
- * trained token among them. Of the text nothing is kept.
+ * Tokenises data, in parallel; the event loop stays free. Examples are in the data's order, those without a trained
+ * token among them. Of the text nothing is kept.
  *
  * Errors: `ERR_INDEX` for an id that the model doesn't have; the signal's reason, at once.
  */
@@ -154,43 +160,43 @@ export async function examplesOf(
   options: ExampleOptions,
 ): Promise<ExampleStore> {
   throwIfAborted(options.signal);
-  const store = new ExampleStore("tokens", data.file, options.vocabSize);
-  await (data.kind === "text"
-    ? addBlocks(data, encoder, options, store)
-    : addRows(data, encoder, options, store));
+  const store = new ExampleStore("tokens", options.vocabSize);
+  if (data.kind === "text") for (const text of data.sources) await addBlocks(text, encoder, options, store);
+  else for (const rows of data.sources) await addRows(rows, encoder, options, store);
   return store;
 }
 
 async function addRows(
-  data: Rows,
+  data: Content<TextRow[]>,
   encoder: Encoder,
   options: ExampleOptions,
   store: ExampleStore,
 ): Promise<void> {
   const { signal, maxLength, vocabSize, onProgress } = options;
   const end = endOf(encoder);
+  const report = store.begin(data);
   const encode = async ({ part, read }: Read<TextRow[]>) => {
     const [plain, chats] = await Promise.all([
       encodeRows(part.filter(isPlain), encoder, end, options),
-      encodeChats(part.filter(isChat), encoder, data.file),
+      encodeChats(part.filter(isChat), encoder, data),
     ]);
     return { rows: part, read, plain: plain.values(), chats: chats.values() };
   };
   for await (const { rows, plain, chats, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
     for (const row of rows) {
-      const where = `${data.file}:${row.line}`;
+      const where = rowAt(data, row.line);
       if (isChat(row)) {
         const chat = chats.next().value as EncodedChat;
         checkIds(chat.ids, where, vocabSize);
-        addChat(chat, row, options, store);
+        addChat(chat, row, options, store, report);
         continue;
       }
       const { ids, ignored, total } = plain.next().value as RowIds;
       checkIds(ids, where, vocabSize);
       store.add(ids, ignored);
-      countRow(store.report, row.line, { total, maxLength, trained: store.trainedAt(store.length - 1) });
+      countRow(report, row.line, { total, maxLength, trained: store.trainedAt(store.length - 1) });
     }
-    onProgress?.({ read, size: data.size, tokens: store.tokens });
+    onProgress?.({ file: data.file, read, size: data.size, tokens: store.tokens });
   }
 }
 
@@ -207,8 +213,8 @@ function addChat(
   row: ChatRow,
   { trainOn, maxLength }: ExampleOptions,
   store: ExampleStore,
+  report: DataReport,
 ): void {
-  const { report } = store;
   const nothing: FittedChat = { ids: new Int32Array(), spans: [] };
   const written = isWritten(chat, row, report);
   if (written && trainOn === "all") {
@@ -224,23 +230,25 @@ function addChat(
 
 /** Blocks of `maxLength` tokens without overlap; the last is kept short. */
 async function addBlocks(
-  data: RunningText,
+  data: Content<string>,
   encoder: Encoder,
   { maxLength, vocabSize, signal, onProgress }: ExampleOptions,
   store: ExampleStore,
 ): Promise<void> {
   let held = new Int32Array();
-  const onCut = (): void => void store.report.roughCuts++;
+  const report = store.begin(data);
+  const before = store.length;
+  const onCut = (): void => void report.roughCuts++;
   for await (const { ids, read } of encodeRunning(data.parts(signal), encoder, { signal, onCut })) {
     checkIds(ids, data.file, vocabSize);
     const all = concat(Infinity, held, ids);
     let at = 0;
     for (; at + maxLength <= all.length; at += maxLength) store.add(all.subarray(at, at + maxLength), 0);
     held = all.slice(at);
-    onProgress?.({ read, size: data.size, tokens: store.tokens + held.length });
+    onProgress?.({ file: data.file, read, size: data.size, tokens: store.tokens + held.length });
   }
   if (held.length > 0) store.add(held, 0);
-  store.report.rows = store.length;
+  report.rows = store.length - before;
 }
 
 /**
@@ -259,7 +267,7 @@ export function trainedExamples(
   if (count === 0) {
     const why = reports.flatMap((report) => leftOutWarnings(report, maxLength));
     if (why.length > 0)
-      throw new LowrankError("ERR_NO_TRAINED_TOKENS", `no row is left to train on: ${why.join("; ")}`);
+      throw new LowrankError("ERR_NO_TRAINED_TOKENS", `nothing to train on: ${why.join("; ")}`);
     const reason = `each row's first ${maxLength} tokens hold nothing to train on`;
     const whole = hasOption("trainOn")
       ? `, or train on all tokens with ${optionSetting("trainOn", "all")}`

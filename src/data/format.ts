@@ -1,5 +1,5 @@
 /** Kinds of data files. */
-export const DATA_FORMATS = ["txt", "jsonl"] as const;
+export const DATA_FORMATS = ["txt", "jsonl", "ndjson", "json", "csv", "parquet"] as const;
 export type DataFormat = (typeof DATA_FORMATS)[number];
 
 /** What of a row with a prompt or with turns is trained on. */

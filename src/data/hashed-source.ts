@@ -1,12 +1,15 @@
 import { createHash } from "node:crypto";
 
-import type { Source } from "./source.js";
+import { throwIfAborted } from "../errors.js";
+import type { RandomAccess, Source } from "./source.js";
 
 /** A source whose bytes are hashed as they are read the first time. */
 export class HashedSource implements Source {
   readonly #source: Source;
   readonly #hash = createHash("sha256");
   #sha256: string | undefined;
+  /** Whether a call has read it to its end. */
+  #whole = false;
 
   constructor(source: Source) {
     this.#source = source;
@@ -31,6 +34,12 @@ export class HashedSource implements Source {
       if (this.#sha256 === undefined) this.#hash.update(block);
       yield block;
     }
+    this.#whole = true;
+  }
+
+  async random(signal?: AbortSignal): Promise<RandomAccess> {
+    if (!this.#whole) for await (const _ of this.read(signal)) throwIfAborted(signal);
+    return this.#source.random(signal);
   }
 
   close(): void {

@@ -1,10 +1,11 @@
-/** The classes of a data file's rows, and the rows as examples. */
+/** The classes of rows with labels, and the rows as examples. */
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, endOf, pipelined } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
+import { rowAt, rowError } from "./origin.js";
 import type { LabelData, Read } from "./read.js";
 import { countRow } from "./report.js";
-import { type LabelRow, rowError } from "./rows.js";
+import type { LabelRow } from "./rows.js";
 import { didYouMean } from "../suggest.js";
 import { ExampleStore } from "./store.js";
 
@@ -21,11 +22,11 @@ export function labelNames(
   const labels = [...found.keys()];
   if (labels.every((label) => known.includes(String(label)))) return [...known];
   if (labels.some((label) => known.includes(String(label)))) {
-    for (const [label, line] of found) {
+    for (const [label, { first }] of found) {
       const near = didYouMean(String(label), known);
       if (near === "") continue;
       const what = `the label ${JSON.stringify(label)} is none of the model's classes${near}`;
-      throw rowError(file, line, `${what}; they are ${known.join(", ")}`);
+      throw new LowrankError("ERR_DATA_ROW", `${first}: ${what}; they are ${known.join(", ")}`);
     }
   }
   const numbers = labels.every((label) => typeof label === "number");
@@ -63,15 +64,15 @@ export async function labelledExamples(
   },
 ): Promise<ExampleStore> {
   throwIfAborted(signal);
-  const { file, labels, size } = data;
   const classes = new Map(names.map((name, index) => [name, index]));
-  for (const [label, line] of labels) {
+  for (const [label, { first }] of data.labels) {
     if (classes.has(String(label))) continue;
     const what = `the label ${JSON.stringify(label)} is none of the classes`;
-    throw rowError(file, line, `${what}${didYouMean(String(label), names)}; they are ${names.join(", ")}`);
+    const near = didYouMean(String(label), names);
+    throw new LowrankError("ERR_DATA_ROW", `${first}: ${what}${near}; they are ${names.join(", ")}`);
   }
   const end = endOf(encoder);
-  const store = new ExampleStore("classes", file, vocabSize);
+  const store = new ExampleStore("classes", vocabSize);
   const encode = async ({ part, read }: Read<LabelRow[]>) => {
     const texts = part.map(({ text }) => text);
     const limit = maxLength + 1;
@@ -81,16 +82,20 @@ export async function labelledExamples(
       encoded: await encodeTexts(encoder, texts, { addSpecialTokens: true, limit }),
     };
   };
-  for await (const { rows, encoded, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
-    for (const [i, { label, line }] of rows.entries()) {
-      const whole = encoded[i] as Encoded;
-      const ids = cut(whole.ids, end, maxLength);
-      if (ids.length === 0) throw rowError(file, line, "the row's text has no tokens");
-      checkIds(ids, `${file}:${line}`, vocabSize);
-      store.add(ids, classes.get(String(label)) as number);
-      countRow(store.report, line, { total: whole.total, maxLength, trained: 1 });
+  for (const source of data.sources) {
+    const { file, size } = source;
+    const report = store.begin(source);
+    for await (const { rows, encoded, read } of pipelined(chunks(source.parts(signal)), encode, signal)) {
+      for (const [i, { label, line }] of rows.entries()) {
+        const whole = encoded[i] as Encoded;
+        const ids = cut(whole.ids, end, maxLength);
+        if (ids.length === 0) throw rowError(source, line, "the row's text has no tokens");
+        checkIds(ids, rowAt(source, line), vocabSize);
+        store.add(ids, classes.get(String(label)) as number);
+        countRow(report, line, { total: whole.total, maxLength, trained: 1 });
+      }
+      onProgress?.({ file, read, size, tokens: store.tokens });
     }
-    onProgress?.({ read, size, tokens: store.tokens });
   }
   return store;
 }

@@ -22,7 +22,7 @@ const OTHERS: [name: string, bytes: number[], remedy: string][] = [
   ["compressed by zstd", [0x28, 0xb5, 0x2f, 0xfd], "unpack it first, such as with zstd -d"],
   ["compressed by xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a], "unpack it first, such as with xz -dk"],
   ["compressed by bzip2", [0x42, 0x5a, 0x68], "unpack it first, such as with bunzip2 -k"],
-  ["a Parquet file", [0x50, 0x41, 0x52, 0x31], "write its rows as .jsonl"],
+  ["a Parquet file", [0x50, 0x41, 0x52, 0x31], "name it .parquet, or give the data's format, parquet"],
 ];
 
 function checkBeginning(bytes: Uint8Array, file: string): void {

@@ -1,101 +1,145 @@
-/** Data files: what they hold, found out by reading them once, and then read again by whoever wants it. */
-import { extname } from "node:path";
+/** Data of a run: read through once, to check it and to find out what it holds, and then read again as often as needed. */
 import { LowrankError } from "../errors.js";
 import type { DataFormat } from "./format.js";
+import { formatOf, READERS } from "./formats/index.js";
+import { jsonLines } from "./formats/json-lines.js";
+import type { RecordReader } from "./formats/records.js";
+import { filesOf, type TrainingData, isFiles, peeked, rowsSource, type RowsInMemory } from "./given.js";
 import { HashedSource } from "./hashed-source.js";
 import { textOf } from "./lines.js";
-import { type AudioRow, type LabelRow, type Row, RowReader, type TextRow, rowError } from "./rows.js";
-import { type SpeechRow, WaveReader } from "./speech.js";
-import { openSource, type Source, STANDARD_INPUT } from "./source.js";
+import { type Origin, rowAt } from "./origin.js";
+import { type AudioRow, type LabelRow, type Row, RowChecker, type TextRow } from "./rows.js";
+import { readSpokenTexts, type SpeechRow, type SpokenTexts, WaveReader } from "./speech.js";
+import { openSource, type Source } from "./source.js";
 
-/** A part of some data, and the bytes of its file that were read up to its end. */
+/** A part of some data, and the bytes of its source that were read up to its end. */
 export interface Read<T> {
   part: T;
   read: number;
 }
 
-interface Content<T> {
-  /** What errors call it: the file's name, or `standard input`. */
-  file: string;
-  /** Bytes of the file; undefined where it is not one. */
+/** One source of data: a file, a stream or rows in memory. */
+export interface Content<T> extends Origin {
+  /** Its bytes; undefined where they are not known. */
   size: number | undefined;
   /** The hash of all its bytes, as they were read first. */
   sha256: string;
-  /** What it holds, in parts; each call reads it from its beginning. */
+  /** Its content, in parts; each call reads it from its beginning. */
   parts(signal?: AbortSignal): AsyncIterable<Read<T>>;
-  /** Frees what a stream was put by in; nothing reads it afterwards. */
+  /** Frees the file that a stream was put by in; nothing reads it afterwards. */
   close(): void;
 }
 
+interface Contents<T> {
+  /** What messages call it all: the source's name, or the first one's and how many more there are. */
+  file: string;
+  /** In the order in which they were given. */
+  sources: readonly Content<T>[];
+}
+
 /** A running text, every line ending as LF. */
-export interface RunningText extends Content<string> {
+export interface RunningText extends Contents<string> {
   kind: "text";
 }
 
 /** Rows of text, or of prompt and completion. */
-export interface Rows extends Content<TextRow[]> {
+export interface Rows extends Contents<TextRow[]> {
   kind: "rows";
   count: number;
-  /** The line of the first. */
-  firstLine: number;
+  /** The first row, as messages name it. */
+  first: string;
 }
 
-/** What a data file holds for a language model. */
-export type TextData = RunningText | Rows;
+/** What is known of a label. */
+export interface LabelUse {
+  /** How many rows have it. */
+  rows: number;
+  /** The first of them, as messages name it. */
+  first: string;
+}
 
-/** What it holds for a classifier. */
-export interface LabelData extends Content<LabelRow[]> {
+/** Rows for a classifier. */
+export interface LabelData extends Contents<LabelRow[]> {
   kind: "labels";
   count: number;
-  /** Each label, and the first line that has it. */
-  labels: ReadonlyMap<string | number, number>;
+  first: string;
+  labels: ReadonlyMap<string | number, LabelUse>;
 }
 
 /** Rows of speech. */
-export interface SpeechData extends Content<SpeechRow[]> {
+export interface SpeechData extends Contents<SpeechRow[]> {
   kind: "speech";
   count: number;
-  /** The line of the first. */
-  firstLine: number;
+  first: string;
 }
+
+/** Data for a language model. */
+export type TextData = RunningText | Rows;
 
 export type Data = TextData | LabelData | SpeechData;
 
 export interface ReadOptions {
-  /** By the file's name unless given. */
+  /** Of files; by their names unless given. */
   format?: DataFormat | undefined;
+  /** The option that the data was given as: what errors call rows in memory. */
+  name?: string | undefined;
   signal?: AbortSignal | undefined;
-  /** Told of bytes read, and how many there are in all where that is known. */
-  onProgress?: ((read: number, size: number | undefined) => void) | undefined;
-}
-
-/** Throws `ERR_FILE_FORMAT` where neither the name nor an option says what a file is. */
-function formatOf(file: string, format: DataFormat | undefined): DataFormat {
-  const kind = format ?? extname(file).toLowerCase().slice(1);
-  if (kind === "txt" || kind === "jsonl") return kind;
-  if (file === STANDARD_INPUT) {
-    throw new LowrankError(
-      "ERR_OPTION",
-      "standard input has no name to go by: give the data's format, txt or jsonl",
-    );
-  }
-  const what = "a data file's name ends in .txt or .jsonl; else give the data's format, txt or jsonl";
-  throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${what}`);
+  /** Told the source, the bytes read of it, and how many it has if that is known. */
+  onProgress?: ((progress: { file: string; read: number; size: number | undefined }) => void) | undefined;
 }
 
 /**
- * Reads a data file, a named pipe or `-` (standard input) through, and checks all of it. Nothing of it is kept but
- * what a stream gave, in a file.
+ * Reads data through and checks all of it: files, named pipes, `-` (standard input) or rows in memory. Nothing of it is
+ * kept but a temporary file of a stream's bytes.
  *
  * Errors: `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for another kind of file or bytes that are not UTF-8;
- * `ERR_DATA_ROW` with file and line for a file that is empty or a row that is not as expected; `ERR_OPTION` for
- * standard input without a format; the signal's reason.
+ * `ERR_DATA_ROW` with file and line or row for a source that is empty, a row that is not as expected, and sources of
+ * different kinds; `ERR_OPTION` for standard input without a format; the signal's reason.
  */
-export async function readData(file: string, options: ReadOptions = {}): Promise<Data> {
-  const source = new HashedSource(await openSource(file));
+export async function readData(given: TrainingData, options: ReadOptions = {}): Promise<Data> {
+  if (!isFiles(given)) return readRowsInMemory(given as RowsInMemory, options);
+  const read: Data[] = [];
   try {
+    for (const file of filesOf(given)) read.push(await readFile(file, options));
+    return joined(read);
+  } catch (error) {
+    read.forEach(closeData);
+    throw error;
+  }
+}
+
+/** Frees the temporary files of data; nothing reads it afterwards. */
+export function closeData({ sources }: Data): void {
+  for (const source of sources) source.close();
+}
+
+/** The hash of each source's bytes, in order. */
+export function hashesOf({ sources }: Data): string[] {
+  return sources.map(({ sha256 }) => sha256);
+}
+
+async function readFile(file: string, options: ReadOptions): Promise<Data> {
+  return closedOnError(new HashedSource(await openSource(file)), (source) => {
     const format = formatOf(file, options.format);
-    return await (format === "txt" ? readText(source, options) : readRows(source, options));
+    return format === "txt" ? readText(source, options) : readRows(source, READERS[format], options);
+  });
+}
+
+async function readRowsInMemory(given: RowsInMemory, options: ReadOptions): Promise<Data> {
+  const { name = "data", signal } = options;
+  const { rows, speech } = await peeked(given);
+  if (speech) return readSpokenTexts(name, rows as SpokenTexts, signal);
+  return closedOnError(new HashedSource(rowsSource(name, rows)), (source) =>
+    readRows(source, jsonLines("index"), options),
+  );
+}
+
+async function closedOnError(
+  source: HashedSource,
+  read: (source: HashedSource) => Promise<Data>,
+): Promise<Data> {
+  try {
+    return await read(source);
   } catch (error) {
     source.close();
     throw error;
@@ -106,10 +150,11 @@ async function readText(source: HashedSource, { signal, onProgress }: ReadOption
   let any = false;
   for await (const { part, read } of texts(source, signal)) {
     any ||= /\S/u.test(part);
-    onProgress?.(read, source.size);
+    onProgress?.({ file: source.name, read, size: source.size });
   }
   if (!any) throw new LowrankError("ERR_DATA_ROW", `${source.name}: the file has no text`);
-  return { kind: "text", ...content(source, (signal) => texts(source, signal)) };
+  const origin: Origin = { file: source.name, numbering: "line" };
+  return { kind: "text", ...contents(source, origin, (signal) => texts(source, signal)) };
 }
 
 async function* texts(source: Source, signal?: AbortSignal): AsyncGenerator<Read<string>> {
@@ -128,57 +173,119 @@ async function* texts(source: Source, signal?: AbortSignal): AsyncGenerator<Read
 
 async function readRows(
   source: HashedSource,
+  reader: RecordReader,
   { signal, onProgress }: ReadOptions,
 ): Promise<Rows | LabelData | SpeechData> {
-  const labels = new Map<string | number, number>();
-  const waves = new WaveReader(source.name);
+  const origin: Origin = { file: source.name, numbering: reader.numbering };
+  const labels = new Map<string | number, LabelUse>();
+  const waves = new WaveReader(origin);
   let first: Row | undefined;
   let count = 0;
-  for await (const { part, read } of rows(source, signal)) {
+  const all = (signal?: AbortSignal) => checkedRows(source, reader, origin, signal);
+  for await (const { part, read } of all(signal)) {
     first ??= part[0];
     count += part.length;
     for (const row of part) {
-      if (row.kind === "label" && !labels.has(row.label)) labels.set(row.label, row.line);
+      if (row.kind === "label") countLabel(labels, row.label, 1, () => rowAt(origin, row.line));
       if (row.kind === "audio") await waves.check(row, signal);
     }
-    onProgress?.(read, source.size);
+    onProgress?.({ file: source.name, read, size: source.size });
   }
   if (first === undefined) throw new LowrankError("ERR_DATA_ROW", `${source.name}: the file has no rows`);
+  const found = { count, first: rowAt(origin, first.line) };
   if (first.kind === "label") {
-    const parts = (signal?: AbortSignal) => rows(source, signal) as AsyncIterable<Read<LabelRow[]>>;
-    return { kind: "labels", count, labels, ...content(source, parts) };
+    const parts = all as Content<LabelRow[]>["parts"];
+    return { kind: "labels", ...found, labels, ...contents(source, origin, parts) };
   }
   if (first.kind === "audio") {
-    const named = (signal?: AbortSignal) => rows(source, signal) as AsyncIterable<Read<AudioRow[]>>;
-    const own = content(source, (signal) => waves.rows(named(signal)));
-    return { kind: "speech", count, firstLine: first.line, ...own, sha256: waves.sha256(own.sha256) };
+    const named = all as Content<AudioRow[]>["parts"];
+    const sha256 = waves.sha256(source.sha256);
+    const own = contents(source, origin, (signal) => waves.rows(named(signal)), sha256);
+    return { kind: "speech", ...found, ...own };
   }
-  const parts = (signal?: AbortSignal) => rows(source, signal) as AsyncIterable<Read<TextRow[]>>;
-  return { kind: "rows", count, firstLine: first.line, ...content(source, parts) };
+  return { kind: "rows", ...found, ...contents(source, origin, all as Content<TextRow[]>["parts"]) };
 }
 
-/** Rows of all kinds; all of a file are of one. */
-async function* rows(source: Source, signal?: AbortSignal): AsyncGenerator<Read<Row[]>> {
-  const reader = new RowReader(source.name);
-  for await (const { text, line, read } of textOf(source, true, signal)) {
-    yield { part: reader.rows(text, line), read };
-  }
+/** Rows of all kinds; all of a source are of one. */
+async function* checkedRows(
+  source: Source,
+  reader: RecordReader,
+  origin: Origin,
+  signal?: AbortSignal,
+): AsyncGenerator<Read<Row[]>> {
+  const checker = new RowChecker(origin);
+  for await (const { rows, read } of reader.read(source, signal)) yield { part: checker.rows(rows), read };
 }
 
-function content<T>(source: HashedSource, parts: Content<T>["parts"]): Content<T> {
-  const { name: file, size, sha256 } = source;
-  return { file, size, sha256, parts, close: () => source.close() };
+function contents<T>(
+  source: HashedSource,
+  origin: Origin,
+  parts: Content<T>["parts"],
+  sha256 = source.sha256,
+): Contents<T> {
+  const { size } = source;
+  return { file: origin.file, sources: [{ ...origin, size, sha256, parts, close: () => source.close() }] };
+}
+
+function countLabel(
+  labels: Map<string | number, LabelUse>,
+  label: string | number,
+  rows: number,
+  first: () => string,
+): void {
+  const use = labels.get(label);
+  if (use === undefined) labels.set(label, { rows, first: first() });
+  else use.rows += rows;
+}
+
+/** What data holds, as messages say it. */
+const KINDS = {
+  text: "running text",
+  rows: "rows for a language model",
+  labels: "rows with labels",
+  speech: "rows of speech",
+} as const satisfies Record<Data["kind"], string>;
+
+/** Several sources as one. Throws `ERR_DATA_ROW`, naming two of different kinds. */
+function joined(all: readonly Data[]): Data {
+  const [first, ...others] = all as [Data, ...Data[]];
+  if (others.length === 0) return first;
+  const other = others.find(({ kind }) => kind !== first.kind);
+  if (other !== undefined) {
+    const what = `${other.file}: holds ${KINDS[other.kind]}, and ${first.file} holds ${KINDS[first.kind]}`;
+    throw new LowrankError("ERR_DATA_ROW", `${what}; the data of a run is of one kind`);
+  }
+  const file = `${first.file} and ${others.length} more`;
+  const sources = all.flatMap((one): readonly Content<unknown>[] => one.sources);
+  const count = all.reduce((sum, one) => sum + (one.kind === "text" ? 0 : one.count), 0);
+  const labels = new Map<string | number, LabelUse>();
+  for (const one of all)
+    if (one.kind === "labels")
+      for (const [label, use] of one.labels) countLabel(labels, label, use.rows, () => use.first);
+  return {
+    ...first,
+    file,
+    sources,
+    ...(first.kind !== "text" && { count }),
+    ...(labels.size > 0 && { labels }),
+  } as Data;
 }
 
 /** The data of a language model. Throws `ERR_DATA_ROW` for rows with labels, and for those of speech. */
 export function textData(data: Data): TextData {
   if (data.kind === "speech") {
     const what = 'the row has "audio", and the model is a language model; speech trains such as Whisper';
-    throw rowError(data.file, data.firstLine, what);
+    throw new LowrankError("ERR_DATA_ROW", `${data.first}: ${what}`);
   }
   if (data.kind !== "labels") return data;
-  const [line = 1] = data.labels.values();
   const what =
     'the row has a "label", and the model is a language model; labels train an encoder, such as BERT';
-  throw rowError(data.file, line, what);
+  throw new LowrankError("ERR_DATA_ROW", `${data.first}: ${what}`);
+}
+
+/** The first row of data, or of a running text its first line, as messages name it. */
+export function firstOf(data: Data): string {
+  return data.kind === "text"
+    ? rowAt({ file: data.sources[0]?.file ?? "", numbering: "line" }, 1)
+    : data.first;
 }

@@ -1,10 +1,13 @@
-/** What became of a file's rows when they were tokenised. */
+/** What became of a source's rows when they were tokenised. */
 import { optionName } from "../option-name.js";
+import { type Numbering, type Origin, shortRowAt } from "./origin.js";
 
-/** Rows of a data file, counted. */
+/** Rows of a data file, or of rows in memory, counted. */
 export interface DataReport {
-  /** The data file. */
+  /** The data file; `data` or `evalData` for rows in memory. */
   file: string;
+  /** How rows are numbered: by lines, by rows from 1, or by an array's index. */
+  numbering: Numbering;
   /** Rows in the file; blocks of a running text. */
   rows: number;
   /** Longer than the maximal length, and cut behind it. */
@@ -13,13 +16,13 @@ export interface DataReport {
   mostlyCut: number;
   /** Left out, since nothing of them is trained on. */
   dropped: number;
-  /** The first of each kind, by line. */
+  /** The first row of each kind, by its number. */
   first: {
-    /** The line of the first row that was cut. */
+    /** The first row that was cut. */
     cut?: number | undefined;
-    /** The line of the first row that was cut by more than half. */
+    /** The first row that was cut by more than half. */
     mostlyCut?: number | undefined;
-    /** The line of the first row that was left out. */
+    /** The first row that was left out. */
     dropped?: number | undefined;
   };
   /** What was found in conversations; undefined where the file has none. */
@@ -54,7 +57,7 @@ export interface ChatReport {
   toolsIgnored: number;
   /** Rows with a message, not the assistant's, that the template does not write; they are trained on without. */
   messageIgnored: number;
-  /** The first line of each kind. */
+  /** The first row of each kind, by its number. */
   first: Partial<Record<Exclude<keyof ChatReport, "first">, number>>;
 }
 
@@ -79,8 +82,8 @@ export function countChat(report: DataReport, kind: Exclude<keyof ChatReport, "f
   report.chat.first[kind] ??= line;
 }
 
-export function emptyReport(file: string): DataReport {
-  return { file, rows: 0, cut: 0, mostlyCut: 0, dropped: 0, first: {}, roughCuts: 0 };
+export function emptyReport({ file, numbering }: Origin): DataReport {
+  return { file, numbering, rows: 0, cut: 0, mostlyCut: 0, dropped: 0, first: {}, roughCuts: 0 };
 }
 
 /** Counts a row of `line`: `total` tokens of which at most `maxLength` are kept, `trained` of them trained on. */
@@ -115,18 +118,19 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
   const cut = report.cut - (chat?.shortened ?? 0);
   const dropped = report.dropped - (chat === undefined ? 0 : LEFT_OUT.reduce((n, kind) => n + chat[kind], 0));
   const of = (n: number): string => `${n} of ${rows} rows`;
+  const firstRow = (number: number | undefined): string => `first ${shortRowAt(report, number ?? 0)}`;
   const warnings: string[] = [];
   if (cut > 0) {
     const most =
-      mostlyCut > 0 ? `, ${mostlyCut} of them by more than half (first line ${first.mostlyCut})` : "";
+      mostlyCut > 0 ? `, ${mostlyCut} of them by more than half (${firstRow(first.mostlyCut)})` : "";
     warnings.push(
-      `${file}: ${of(cut)} ${cut === 1 ? "is" : "are"} longer than ${maxLength} tokens and cut there (first line ${first.cut})${most}; ` +
+      `${file}: ${of(cut)} ${cut === 1 ? "is" : "are"} longer than ${maxLength} tokens and cut there (${firstRow(first.cut)})${most}; ` +
         `a larger ${optionName("maxLength")} keeps more of them`,
     );
   }
   if (dropped > 0) {
     warnings.push(
-      `${file}: ${of(dropped)} ${dropped === 1 ? "is" : "are"} left out (first line ${first.dropped}): nothing to train on within ${maxLength} tokens`,
+      `${file}: ${of(dropped)} ${dropped === 1 ? "is" : "are"} left out (${firstRow(first.dropped)}): nothing to train on within ${maxLength} tokens`,
     );
   }
   if (chat !== undefined) warnings.push(...chatWarnings(report, chat, maxLength));
@@ -151,12 +155,13 @@ export function leftOutWarnings(report: DataReport, maxLength: number): string[]
 
 /** What there is to tell of conversations, a sentence each. */
 function chatWarnings(
-  { file, rows }: DataReport,
+  report: DataReport,
   chat: ChatReport,
   maxLength: number,
   kinds?: readonly ChatKind[],
 ): string[] {
-  const told: [kind: ChatKind, what: string][] = [
+  const { file, rows } = report;
+  const sentences: [kind: ChatKind, what: string][] = [
     ["sharegpt", "read as ShareGPT's conversations: from is the role, value the content"],
     ["alpaca", "read as Alpaca's: instruction and input are the user's turn, output the assistant's"],
     [
@@ -185,9 +190,11 @@ function chatWarnings(
       "trained on without one of their messages, such as the system's: the chat template does not write it",
     ],
   ];
-  return told.flatMap(([kind, what]) =>
+  return sentences.flatMap(([kind, what]) =>
     chat[kind] === 0 || kinds?.includes(kind) === false
       ? []
-      : [`${file}: ${chat[kind]} of ${rows} rows (first line ${chat.first[kind]}) ${what}`],
+      : [
+          `${file}: ${chat[kind]} of ${rows} rows (first ${shortRowAt(report, chat.first[kind] ?? 0)}) ${what}`,
+        ],
   );
 }

@@ -1,5 +1,5 @@
 /** Where data comes from: a file, which is read as often as one likes, or a stream, which is put by on disk. */
-import { closeSync, createReadStream, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, createReadStream, openSync, read, rmSync, writeSync } from "node:fs";
 import { access, constants, type FileHandle, mkdtemp, open, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,8 +16,18 @@ export interface Source {
   readonly size: number | undefined;
   /** Its bytes, in blocks that are the reader's own. Throws `ERR_FILE_FORMAT` where they cannot be read. */
   read(signal?: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Opens its bytes for reading anywhere; a stream is read to its end first. The caller closes it. */
+  random(signal?: AbortSignal): Promise<RandomAccess>;
   /** Frees what a stream was put by in. */
   close(): void;
+}
+
+/** Bytes that are read anywhere. */
+export interface RandomAccess {
+  readonly byteLength: number;
+  /** The bytes from `start` to `end`. Throws `ERR_FILE_FORMAT` where they cannot be read. */
+  slice(start: number, end?: number): Promise<ArrayBuffer>;
+  close(): Promise<void>;
 }
 
 /** Standard input, as a path. */
@@ -78,11 +88,44 @@ class Regular implements Source {
     }
   }
 
+  async random(): Promise<RandomAccess> {
+    const file = await open(this.name).catch((cause: unknown) => {
+      throw readFailure(this.name, cause);
+    });
+    const { name, size: byteLength } = this;
+    const read: ReadAt = (into, at) => file.read(into, 0, into.length, at).then(({ bytesRead }) => bytesRead);
+    return { byteLength, slice: slicer(name, byteLength, read), close: () => file.close() };
+  }
+
   close(): void {}
 }
 
+/** Reads bytes from a place on; resolves to how many there were. */
+type ReadAt = (into: Uint8Array, at: number) => Promise<number>;
+
+function slicer(name: string, size: number, readAt: ReadAt): RandomAccess["slice"] {
+  return async (start, end = size) => {
+    if (!(start >= 0 && start <= end && end <= size)) {
+      const what = `bytes ${start} to ${end} are asked for, and it has ${size}`;
+      throw new LowrankError("ERR_FILE_FORMAT", `${name}: ${what}; it is cut off or damaged`);
+    }
+    const bytes = new Uint8Array(end - start);
+    try {
+      for (let at = 0; at < bytes.length;) {
+        const count = await readAt(bytes.subarray(at), start + at);
+        if (count === 0)
+          throw new LowrankError("ERR_FILE_FORMAT", `${name}: became shorter while it was read`);
+        at += count;
+      }
+    } catch (cause) {
+      throw readFailure(name, cause);
+    }
+    return bytes.buffer;
+  };
+}
+
 /** A stream is read once: what it gives is written beside into a file, out of which it is read again. */
-class Stream implements Source {
+export class Stream implements Source {
   #put: { file: number; size: number; folder: string } | undefined;
 
   constructor(
@@ -137,6 +180,16 @@ class Stream implements Source {
       throwIfAborted(signal);
       yield chunk;
     }
+  }
+
+  async random(signal?: AbortSignal): Promise<RandomAccess> {
+    if (this.#put === undefined) for await (const _ of this.#first(signal)) throwIfAborted(signal);
+    const { file, size: byteLength } = this.#put as { file: number; size: number };
+    const readAt: ReadAt = (into, at) =>
+      new Promise((resolve, reject) =>
+        read(file, into, 0, into.length, at, (error, count) => (error ? reject(error) : resolve(count))),
+      );
+    return { byteLength, slice: slicer(this.name, byteLength, readAt), close: async () => {} };
   }
 
   close(): void {

@@ -9,7 +9,8 @@ import { isPlain, shown } from "../argument.js";
 import { LowrankError, systemCode, throwIfAborted } from "../errors.js";
 import { samplesProblem } from "../samples.js";
 import type { Read, SpeechData } from "./read.js";
-import { rowError, stringField, type AudioRow } from "./rows.js";
+import { type Origin, rowAt, rowError } from "./origin.js";
+import { stringField, type AudioRow } from "./rows.js";
 import { STANDARD_INPUT } from "./source.js";
 import { checkWaveSize, waveSamples } from "./wave.js";
 
@@ -34,13 +35,6 @@ export interface SpeechRow {
   samples(): Float32Array;
 }
 
-/** Whether rows are given, and not the name of a file. */
-export function isSpokenTexts(data: unknown): data is SpokenTexts {
-  return (
-    typeof data === "object" && data !== null && (Symbol.iterator in data || Symbol.asyncIterator in data)
-  );
-}
-
 /** Reads the WAV files that rows name, from a data file's folder on, and checks them; their samples are not kept. */
 export class WaveReader {
   readonly #folder: string;
@@ -48,7 +42,8 @@ export class WaveReader {
   /** Samples of each row. */
   readonly #lengths: number[] = [];
 
-  constructor(private readonly file: string) {
+  constructor(private readonly origin: Origin) {
+    const { file } = origin;
     this.#folder = file === STANDARD_INPUT ? process.cwd() : dirname(resolve(file));
   }
 
@@ -115,7 +110,7 @@ export class WaveReader {
 
   #refusal({ line, audio }: AudioRow): (what: string) => never {
     return (what) => {
-      throw rowError(this.file, line, `${audio} ${what}`);
+      throw rowError(this.origin, line, `${audio} ${what}`);
     };
   }
 
@@ -124,7 +119,7 @@ export class WaveReader {
     if (cause instanceof LowrankError || code === undefined) return cause;
     const why = code === "ENOENT" || code === "ENOTDIR" ? "is not there" : `cannot be read (${code})`;
     return rowError(
-      this.file,
+      this.origin,
       line,
       `${audio} ${why}; audio is the path of a WAV file, from the data file's folder on`,
     );
@@ -133,7 +128,7 @@ export class WaveReader {
 
 /**
  * Rows of samples that a caller gives, checked. Those of an array are its own; what comes one by one is put by in a file
- * that goes when the data is closed. `name` is what errors call them, with a row's number from 1.
+ * that goes when the data is closed. `name` is what errors call them, as in `data[12]`.
  *
  * Errors: `ERR_DATA_ROW`; `ERR_WRITE` where there is no room to put them by; what the rows throw; the signal's reason.
  */
@@ -143,14 +138,15 @@ export async function readSpokenTexts(
   signal: AbortSignal | undefined,
 ): Promise<SpeechData> {
   const file = Array.isArray(given) ? undefined : new SampleFile();
+  const origin: Origin = { file: name, numbering: "index" };
   const hash = createHash("sha256");
   const rows: SpeechRow[] = [];
   try {
     throwIfAborted(signal);
     for await (const value of given) {
       throwIfAborted(signal);
-      const line = rows.length + 1;
-      const { audio, text } = checked(value, name, line);
+      const line = rows.length;
+      const { audio, text } = checked(value, origin, line);
       hash.update(`${text}\n${audio.length}\n`).update(bytesOf(audio));
       rows.push({ line, text, length: audio.length, samples: file?.put(audio) ?? (() => audio) });
     }
@@ -163,24 +159,25 @@ export async function readSpokenTexts(
   async function* parts(): AsyncGenerator<Read<SpeechRow[]>> {
     yield { part: rows, read: rows.length };
   }
-  return {
-    kind: "speech",
-    file: name,
+  const content = {
+    ...origin,
     size: rows.length,
     sha256: hash.digest("hex"),
-    count: rows.length,
-    firstLine: 1,
     parts,
     close: () => file?.close(),
   };
+  return { kind: "speech", file: name, sources: [content], count: rows.length, first: rowAt(origin, 0) };
 }
 
-function checked(value: unknown, name: string, line: number): SpokenText {
-  if (!isPlain(value)) throw rowError(name, line, `the row is { audio, text }, not ${shown(value)}`);
+function checked(value: unknown, origin: Origin, line: number): SpokenText {
+  const refuse = (problem: string): never => {
+    throw rowError(origin, line, problem);
+  };
+  if (!isPlain(value)) return refuse(`the row is { audio, text }, not ${shown(value)}`);
   const { audio } = value as { audio?: unknown };
   const problem = samplesProblem(audio);
-  if (problem !== undefined) throw rowError(name, line, `audio ${problem}`);
-  const text = stringField(value as Record<string, unknown>, "text", name, line);
+  if (problem !== undefined) refuse(`audio ${problem}`);
+  const text = stringField(value as Record<string, unknown>, "text", refuse);
   return { audio: audio as Float32Array, text };
 }
 

@@ -1,5 +1,6 @@
 /** Examples, stored side by side: the ids of all rows one after the other, and a few numbers for each row. */
 import type { TokenSpan } from "../chat/tokens.js";
+import type { Origin } from "./origin.js";
 import { type DataReport, emptyReport } from "./report.js";
 
 /** A label that is not trained on. */
@@ -152,7 +153,7 @@ class Picked extends StoredExamples {
 const SEGMENT = 1 << 20;
 
 /**
- * All examples of a data file. A row takes its ids, of two bytes each where the vocabulary allows it and else four, and
+ * All examples of a run's data. A row takes its ids, of two bytes each where the vocabulary allows it and else four, and
  * 16 bytes; one of a conversation 8 more for each turn that is trained on.
  */
 export class ExampleStore extends StoredExamples {
@@ -171,21 +172,26 @@ export class ExampleStore extends StoredExamples {
   /** Of rows of speech, what gives their samples. */
   readonly #audio: (() => Float32Array)[] = [];
 
-  /** What became of the file's rows. */
-  readonly report: DataReport;
+  /** What became of the rows of each source, in order. */
+  readonly reports: DataReport[] = [];
 
   constructor(
     private readonly kind: "tokens" | "classes",
-    file: string,
     vocabSize: number = Infinity,
   ) {
     super();
-    this.report = emptyReport(file);
     this.#narrow = vocabSize <= 1 << 16;
   }
 
   get length(): number {
     return this.#ends.length;
+  }
+
+  /** Begins the rows of a source; the report counts them. */
+  begin(origin: Origin): DataReport {
+    const report = emptyReport(origin);
+    this.reports.push(report);
+    return report;
   }
 
   /** Ids in all. */

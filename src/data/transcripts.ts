@@ -3,9 +3,9 @@ import { SAMPLE_RATE } from "../samples.js";
 import { throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, pipelined } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
+import { rowAt, rowError } from "./origin.js";
 import type { Read, SpeechData } from "./read.js";
 import { countRow } from "./report.js";
-import { rowError } from "./rows.js";
 import type { SpeechRow } from "./speech.js";
 import { ExampleStore } from "./store.js";
 
@@ -34,34 +34,37 @@ export async function transcriptExamples(
   { beginning, eosTokenIds, maxLength, windowSamples, vocabSize, signal, onProgress }: TranscriptOptions,
 ): Promise<ExampleStore> {
   throwIfAborted(signal);
-  const { file, size } = data;
-  const store = new ExampleStore("tokens", file, vocabSize);
+  const store = new ExampleStore("tokens", vocabSize);
   const end = eosTokenIds.slice(0, 1);
   const encode = async ({ part, read }: Read<SpeechRow[]>) => {
     const texts = part.map(({ text }) => text);
     const encoded = await encodeTexts(encoder, texts, { addSpecialTokens: false, limit: maxLength });
     return { rows: part, read, encoded };
   };
-  for await (const { rows, encoded, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
-    for (const [i, { line, length, samples }] of rows.entries()) {
-      if (length > windowSamples) {
-        const [is, most] = [length, windowSamples].map(
-          (count) => `${Math.ceil((10 * count) / SAMPLE_RATE) / 10} s`,
-        );
-        throw rowError(
-          file,
-          line,
-          `the speech is ${is} long, and the model hears ${most} at once; cut it, and its text`,
-        );
+  for (const source of data.sources) {
+    const { file, size } = source;
+    const report = store.begin(source);
+    for await (const { rows, encoded, read } of pipelined(chunks(source.parts(signal)), encode, signal)) {
+      for (const [i, { line, length, samples }] of rows.entries()) {
+        if (length > windowSamples) {
+          const [is, most] = [length, windowSamples].map(
+            (count) => `${Math.ceil((10 * count) / SAMPLE_RATE) / 10} s`,
+          );
+          throw rowError(
+            source,
+            line,
+            `the speech is ${is} long, and the model hears ${most} at once; cut it, and its text`,
+          );
+        }
+        const { ids, total } = encoded[i] as Encoded;
+        const whole = Int32Array.of(...beginning, ...ids, ...end).subarray(0, maxLength);
+        checkIds(whole, rowAt(source, line), vocabSize);
+        store.addSpeech(whole, samples);
+        const trained = store.trainedAt(store.length - 1);
+        countRow(report, line, { total: beginning.length + total + end.length, maxLength, trained });
       }
-      const { ids, total } = encoded[i] as Encoded;
-      const whole = Int32Array.of(...beginning, ...ids, ...end).subarray(0, maxLength);
-      checkIds(whole, `${file}:${line}`, vocabSize);
-      store.addSpeech(whole, samples);
-      const trained = store.trainedAt(store.length - 1);
-      countRow(store.report, line, { total: beginning.length + total + end.length, maxLength, trained });
+      onProgress?.({ file, read, size, tokens: store.tokens });
     }
-    onProgress?.({ read, size, tokens: store.tokens });
   }
   return store;
 }

@@ -1,5 +1,6 @@
 /** What of a run's options goes through a port. */
 import { isPlain, refuse, shown } from "../argument.js";
+import type { Row } from "../data/given.js";
 import type { FinetuneOptions } from "../train/options.js";
 
 /**
@@ -9,10 +10,10 @@ import type { FinetuneOptions } from "../train/options.js";
 export interface RemoteFinetuneOptions extends Omit<FinetuneOptions, "model" | "lora" | "data" | "evalData"> {
   /** A model's folder. Needed, unless a run goes on. */
   model?: string | undefined;
-  /** A file, as `finetune` takes it. */
-  data?: string | undefined;
-  /** A file of held-out rows. */
-  evalData?: string | undefined;
+  /** A file, several files, or an array of rows without speech. */
+  data?: string | readonly string[] | readonly Row[] | undefined;
+  /** Held-out rows, in any form that `data` may have. */
+  evalData?: string | readonly string[] | readonly Row[] | undefined;
   /** As `finetune` takes it, without `evaData`. */
   lora?: Omit<NonNullable<FinetuneOptions["lora"]>, "evaData"> | undefined;
 }

@@ -32,11 +32,19 @@ export interface InspectedPacking {
   paddingUnpacked: number;
 }
 
-/** A data file, as a run would train a model on it. */
+/** A class of rows with labels. */
+export interface InspectedClass {
+  /** Its name. */
+  label: string;
+  /** How many rows have it. */
+  rows: number;
+}
+
+/** Data, as a run would train a model on it. */
 export interface InspectedData {
   /** Tells it from what else `inspect` finds. */
   kind: "data";
-  /** The file. */
+  /** The file; the first of several, and how many more there are. */
   file: string;
   /** Rows of the file, or blocks of a running text. */
   rows: number;
@@ -54,6 +62,8 @@ export interface InspectedData {
   maxLength: number;
   /** How long those rows are. */
   lengths: LengthBin[];
+  /** The classes of rows with labels, in the order of the model's outputs. */
+  classes?: InspectedClass[] | undefined;
   /** What packing makes of them; undefined of rows with labels. */
   packing?: InspectedPacking | undefined;
   /** Why rows are cut or left out, and how they were read: a sentence each. */
@@ -99,23 +109,34 @@ export async function inspectData(
     const decode = (ids: Int32Array): string => tokenizer.decode(ids, { skipSpecialTokens: false });
     if (first.length < shown) first.push(partsOf(one, decode));
   }
-  const { file, rows, cut, dropped } = store.report;
+  const { reports } = store;
+  const sum = (name: "rows" | "cut" | "dropped"): number => reports.reduce((all, one) => all + one[name], 0);
+  const classes = classesOf(data, objective.labels);
   return {
     kind: "data",
-    file,
-    rows,
+    file: data.file,
+    rows: sum("rows"),
     kept: lengths.length,
-    cut,
-    dropped,
+    cut: sum("cut"),
+    dropped: sum("dropped"),
     tokens: lengths.reduce((sum, length) => sum + length, 0),
     trainedTokens,
     maxLength,
     lengths: binned(lengths),
     ...(objective.packing !== undefined &&
       lengths.length > 0 && { packing: packed(lengths, { maxLength, ...objective.packing }) }),
-    notices: warningsOf(store.report, maxLength),
+    ...(classes !== undefined && { classes }),
+    notices: reports.flatMap((report) => warningsOf(report, maxLength)),
     first,
   };
+}
+
+/** How many rows each class has. */
+function classesOf(data: Data, labels: readonly string[] = []): InspectedClass[] | undefined {
+  if (data.kind !== "labels") return undefined;
+  const rows = new Map(labels.map((label) => [label, 0]));
+  for (const [label, use] of data.labels) rows.set(String(label), (rows.get(String(label)) ?? 0) + use.rows);
+  return Array.from(rows, ([label, count]) => ({ label, rows: count }));
 }
 
 function packed(lengths: readonly number[], options: { maxLength: number; apart: number }): InspectedPacking {

@@ -2,9 +2,9 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 
-import { flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
+import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
-import { readData } from "../data/read.js";
+import { closeData, readData } from "../data/read.js";
 import { STANDARD_INPUT } from "../data/source.js";
 import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf.js";
@@ -69,17 +69,22 @@ const OPTIONS = [
 ] as const satisfies (keyof InspectOptions)[];
 
 /**
- * What a path holds, as `lowrank inspect` prints it: of a model and of an adapter the headers are read and no weight, of
+ * What a path holds, as `lowrank inspect` prints it; several paths are data files, which are taken together. Of a model and of an adapter the headers are read and no weight, of
  * data all rows. Whether a model can be loaded is its `fits`, and whether an adapter fits the model that is given its
  * `fit`; what is wrong is told there.
  *
  * Throws `ERR_FILE_NOT_FOUND` and `ERR_FILE_FORMAT` where there is nothing that is known, `ERR_OPTION`; of data what
  * `finetune` would refuse; of a hub's model `ERR_HUB`, `ERR_WRITE`; the signal's reason.
  */
-export async function inspect(path: string, given: InspectOptions = {}): Promise<Inspected> {
+export async function inspect(
+  path: string | readonly string[],
+  given: InspectOptions = {},
+): Promise<Inspected> {
   const options = checked(path, given);
   const { signal } = options;
   signal?.throwIfAborted();
+  if (typeof path !== "string")
+    return path.length === 1 ? inspect(path[0] as string, given) : dataAt(path, options);
   if (path === STANDARD_INPUT) return dataAt(path, options);
   if (!existsSync(path)) {
     if (hubName(path) !== undefined) return inspectModel(await locate(path, options));
@@ -98,9 +103,11 @@ export async function inspect(path: string, given: InspectOptions = {}): Promise
   return dataAt(path, options);
 }
 
-function checked(path: string, given: InspectOptions): InspectOptions {
+function checked(path: string | readonly string[], given: InspectOptions): InspectOptions {
   const where = "inspect";
-  if (text(where, "path", path) === "") refuse(where, "path", "the name of a file or a folder", path);
+  const paths = Array.isArray(path) ? listOf(where, "path", path, text) : [text(where, "path", path)];
+  if (paths.length === 0 || paths.includes(""))
+    refuse(where, "path", "the name of a file or a folder, or an array of data files", path);
   const options = known(where, given, OPTIONS);
   const { model, offline, dataFormat, trainOn, maxLength, rows, signal } = options;
   if (
@@ -135,7 +142,7 @@ async function modelAt({ model, ...options }: InspectOptions): Promise<Located |
 }
 
 /** Data, as a run would train a model on it. */
-async function dataAt(path: string, options: InspectOptions): Promise<InspectedData> {
+async function dataAt(path: string | readonly string[], options: InspectOptions): Promise<InspectedData> {
   const { model: named = defaultModel(), signal, trainOn, language } = options;
   const { maxLength = 512, rows: shown = 3 } = options;
   const data = await readData(path, { format: options.dataFormat, signal });
@@ -163,6 +170,6 @@ async function dataAt(path: string, options: InspectOptions): Promise<InspectedD
       if (!loaded) model.dispose();
     }
   } finally {
-    data.close();
+    closeData(data);
   }
 }

@@ -9,6 +9,7 @@ import { existsSync, statSync } from "node:fs";
 import { open, readdir, readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
+import { type Data, hashesOf } from "../data/read.js";
 import { LowrankError, systemCode } from "../errors.js";
 import { isGguf } from "../gguf.js";
 import { metadataDigests } from "../models/gguf/model.js";
@@ -29,6 +30,8 @@ export interface Identities {
   evalData?: string | undefined;
   /** The weights of the adapter that the run started from. */
   adapter?: string | undefined;
+  /** The hash of each file of data and of held-out data, or of rows in memory. */
+  sources?: { data: readonly string[]; evalData?: readonly string[] | undefined } | undefined;
 }
 
 /** Of the model, which is loaded or by its path, and of the data as it was read. */
@@ -58,8 +61,15 @@ export async function identitiesOf(
   };
 }
 
-function ofData(train: Files["train"], held: Files["held"]): Pick<Identities, "data" | "evalData"> {
-  return { data: train.sha256, ...(held !== undefined && { evalData: held.sha256 }) };
+function ofData(train: Data, held: Data | undefined): Pick<Identities, "data" | "evalData" | "sources"> {
+  const sources = { data: hashesOf(train), ...(held !== undefined && { evalData: hashesOf(held) }) };
+  const whole = (hashes: readonly string[]): string =>
+    hashes.length === 1 ? (hashes[0] as string) : createHash("sha256").update(hashes.join()).digest("hex");
+  return {
+    data: whole(sources.data),
+    ...(sources.evalData !== undefined && { evalData: whole(sources.evalData) }),
+    sources,
+  };
 }
 
 /** The hash of all bytes; undefined where there is no such file. */

@@ -6,9 +6,9 @@ import { examplesOf, type OnProgress } from "../data/examples.js";
 import type { TrainOn } from "../data/format.js";
 import { labelledExamples } from "../data/labels.js";
 import { transcriptExamples } from "../data/transcripts.js";
-import { type Data, textData } from "../data/read.js";
-import { rowError } from "../data/rows.js";
+import { type Data, firstOf, textData } from "../data/read.js";
 import type { ExampleStore } from "../data/store.js";
+import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { SpeechToText } from "../models/speech-to-text.js";
@@ -113,11 +113,8 @@ export class Classification implements Objective {
     onProgress?: OnProgress,
   ): Promise<ExampleStore> {
     if (data.kind !== "labels") {
-      throw rowError(
-        data.file,
-        data.kind === "text" ? 1 : data.firstLine,
-        'there is no "label", and the model is a classifier',
-      );
+      const what = 'there is no "label", and the model is a classifier';
+      throw new LowrankError("ERR_DATA_ROW", `${firstOf(data)}: ${what}`);
     }
     const { tokenizer, maxLength, vocabSize } = this.tokenisation;
     return labelledExamples(data, this.labels, tokenizer, { maxLength, vocabSize, signal, onProgress });
@@ -167,9 +164,8 @@ export class Transcribing implements Objective {
     onProgress?: OnProgress,
   ): Promise<ExampleStore> {
     if (data.kind !== "speech") {
-      const [line = 1] =
-        data.kind === "labels" ? data.labels.values() : [data.kind === "rows" ? data.firstLine : 1];
-      throw rowError(data.file, line, 'there is no "audio", and the model writes down speech');
+      const what = 'there is no "audio", and the model writes down speech';
+      throw new LowrankError("ERR_DATA_ROW", `${firstOf(data)}: ${what}`);
     }
     const { tokenizer, eosTokenIds, maxLength, vocabSize } = this.tokenisation;
     const { windowSamples } = this.model;

@@ -1,5 +1,5 @@
 import type { DataFormat, TrainOn } from "../data/format.js";
-import type { SpokenTexts } from "../data/speech.js";
+import type { TrainingData } from "../data/given.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
@@ -31,14 +31,18 @@ export interface FinetuneOptions {
   /** Take a hub's model out of the cache and ask no server; as `HF_HUB_OFFLINE` says unless given. */
   offline?: boolean | undefined;
   /**
-   * A `.txt` or `.jsonl` file of any size, a named pipe, or `-` for standard input, which is written into a file beside
-   * as it comes; or for a model of speech rows of `{ audio, text }`, audio a Float32Array at 16 kHz: an array, or what
-   * gives them one by one, once. Needed, unless a run goes on with a file.
+   * The rows to train on. A `.txt`, `.jsonl`, `.ndjson`, `.json`, `.csv` or `.parquet` file of any size, a named pipe, or
+   * `-` for standard input; several files as an array of names; or rows in memory, as an array or as an iterable that is
+   * read once. Streams and iterables are written to a temporary file as they come. Rows of speech in memory hold their
+   * samples as a Float32Array at 16 kHz. Required, except when a run over files is resumed.
    */
-  data?: string | SpokenTexts | undefined;
+  data?: TrainingData | undefined;
   /** Held-out rows, in any form that `data` may have. None unless given; or `evalSplit`. */
-  evalData?: string | SpokenTexts | undefined;
-  /** Held-out rows as a share of the data, above 0 and below 1, which `seed` draws, of each class alike. */
+  evalData?: TrainingData | undefined;
+  /**
+   * Held-out rows as a share of the data, above 0 and below 1, which `seed` draws, of each class alike. Each class of two
+   * rows or more has at least one held out if the share has as many rows.
+   */
   evalSplit?: number | undefined;
   /** What `data` and `evalData` hold, where their names don't say it. */
   dataFormat?: DataFormat | undefined;

@@ -1,9 +1,9 @@
 /** A fine-tuning run's data: examples to train on and examples held out. */
 import { type OnProgress, trainedExamples } from "../data/examples.js";
 import { labelNames } from "../data/labels.js";
-import { type Data, readData } from "../data/read.js";
+import type { TrainingData } from "../data/given.js";
+import { closeData, type Data, readData } from "../data/read.js";
 import { type DataReport, loweredLength, warningsOf } from "../data/report.js";
-import { readSpokenTexts, type SpokenTexts } from "../data/speech.js";
 import { evalSplit } from "../data/split.js";
 import type { Examples, StoredExamples } from "../data/store.js";
 import { LowrankError } from "../errors.js";
@@ -98,14 +98,13 @@ const PROGRESS_MS = 200;
 /** Tells how far one kind of work has come, now and then. */
 function progress(
   stage: ProgressEvent["stage"],
-  file: string,
   emit: RunContext["emit"],
-): (done: { read: number; size: number | undefined; tokens?: number | undefined }) => void {
-  let told = performance.now();
-  return ({ read, size, tokens = 0 }) => {
+): (done: { file: string; read: number; size: number | undefined; tokens?: number | undefined }) => void {
+  let last = performance.now();
+  return ({ file, read, size, tokens = 0 }) => {
     const now = performance.now();
-    if (now - told < PROGRESS_MS) return;
-    told = now;
+    if (now - last < PROGRESS_MS) return;
+    last = now;
     emit({ type: "progress", stage, file, bytesRead: read, bytes: size ?? null, tokens });
   };
 }
@@ -135,10 +134,10 @@ export async function prepare(
   if (maxLength < asked && settings.given.includes("maxLength")) warn(loweredLength(asked, maxLength));
   const reports: DataReport[] = [];
   const tokenised = async (data: Data): Promise<StoredExamples> => {
-    const onProgress: OnProgress = progress("tokenise", data.file, emit);
+    const onProgress: OnProgress = progress("tokenise", emit);
     const rows = await objective.examples(data, signal, onProgress);
-    reports.push(rows.report);
-    for (const message of warningsOf(rows.report, maxLength)) warn(message);
+    reports.push(...rows.reports);
+    for (const report of rows.reports) for (const message of warningsOf(report, maxLength)) warn(message);
     return rows;
   };
   const trained = (rows: StoredExamples, { file }: Data): StoredExamples =>
@@ -155,7 +154,8 @@ export async function prepare(
     return { objective, ...evalSplit(trained(rows, files.train), share, seed), reports };
   } finally {
     // The samples of speech are read when a batch wants them.
-    for (const data of [files.train, files.held]) if (data?.kind !== "speech") data?.close();
+    for (const data of [files.train, files.held])
+      if (data !== undefined && data.kind !== "speech") closeData(data);
   }
 }
 
@@ -167,16 +167,13 @@ export async function readFiles(
   { data, evalData, dataFormat: format, signal }: Settings,
   { emit }: Pick<RunContext, "emit">,
 ): Promise<Files> {
-  const read = (file: string | SpokenTexts, name: string): Promise<Data> => {
-    if (typeof file !== "string") return readSpokenTexts(name, file, signal);
-    const tell = progress("read", file, emit);
-    return readData(file, { format, signal, onProgress: (read, size) => tell({ read, size }) });
-  };
+  const read = (given: TrainingData, name: string): Promise<Data> =>
+    readData(given, { format, name, signal, onProgress: progress("read", emit) });
   const train = await read(data, "data");
   try {
     return { train, held: evalData === undefined ? undefined : await read(evalData, "evalData") };
   } catch (error) {
-    train.close();
+    closeData(train);
     throw error;
   }
 }
@@ -198,8 +195,8 @@ export function classesIn(
 
 /** Frees what data from streams was put by in. */
 export function closeFiles({ train, held }: Files): void {
-  train.close();
-  held?.close();
+  closeData(train);
+  if (held !== undefined) closeData(held);
 }
 
 /** The classes that a loaded model tells apart. */

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 
+import { filesOf, type TrainingData, isFiles } from "../data/given.js";
 import { STANDARD_INPUT } from "../data/source.js";
 import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf.js";
@@ -164,20 +165,23 @@ async function lineFrom(
 function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
   for (const name of ["data", "evalData"] as const) {
     const option = optionName(name);
-    const path: unknown = own[name];
-    if (path === undefined || given[name] !== undefined) continue;
-    if (typeof path !== "string")
+    const data: unknown = own[name];
+    if (data === undefined || given[name] !== undefined) continue;
+    if (!isFiles(data))
       throw new LowrankError(
         "ERR_OPTION",
-        `resume: the run was given rows of speech by ${option}: give the same again, which no file could keep`,
+        `resume: the run was given rows in memory by ${option}; give the same rows again`,
       );
-    if (path === STANDARD_INPUT)
+    const files = filesOf(data);
+    const all = files.length > 1 ? `all ${files.length} files in the same order: ` : "";
+    if (files.includes(STANDARD_INPUT))
       throw new LowrankError(
         "ERR_OPTION",
-        `resume: the run read its ${option} from standard input: give the same again with ${option} -`,
+        `resume: the run read its ${option} from standard input: give the same again with ${all}${option} -`,
       );
-    if (existsSync(path)) continue;
-    const what = `the data of the run has moved or is gone; pass its new path with ${option}`;
+    const path = files.find((file) => !existsSync(file));
+    if (path === undefined) continue;
+    const what = `the data of the run has moved or is gone; pass its new path with ${option}${files.length > 1 ? `, and the ${files.length - 1} other files in the same order` : ""}`;
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: ${what}`);
   }
 }
@@ -186,6 +190,7 @@ function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
 function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptions {
   const here = process.cwd();
   const moved = (path: unknown): unknown => {
+    if (Array.isArray(path)) return path.map(moved);
     if (typeof path !== "string" || isAbsolute(path) || cwd === here) return path;
     const there = resolve(cwd, path);
     return existsSync(there) ? there : path;
@@ -266,15 +271,28 @@ function shown(value: unknown): string {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
+/** The file of some data whose hash is another than before; all of them if there are more or fewer, or in another order. */
+function differing(
+  data: TrainingData | undefined,
+  name: "data" | "evalData",
+  { sources: then }: Identities,
+  { sources: now }: Identities,
+): string {
+  if (!isFiles(data)) return name;
+  const [files, before, after] = [filesOf(data), then?.[name] ?? [], now?.[name] ?? []];
+  const others = files.filter((_, i) => before[i] !== after[i]);
+  return (before.length === after.length && others.length === 1 ? others : files).join(", ");
+}
+
 /** Refuses another model, tokenizer or data than the run was started with. Throws `ERR_OPTION`. */
 export function checkSame(then: Identities, now: Identities, settings: Settings): void {
   const { model, data, evalData } = settings;
   const named = typeof model === "string" ? model : (model.source ?? "the model");
-  const parts: [keyof Identities, string, string][] = [
+  const parts: [Exclude<keyof Identities, "sources">, string, string][] = [
     ["base", named, "the model"],
     ["tokenizer", isGguf(named) ? named : `${named}: tokenizer.json`, "the tokenizer"],
-    ["data", typeof data === "string" ? data : "data", "the training data"],
-    ["evalData", typeof evalData === "string" ? evalData : "evalData", "the held-out data"],
+    ["data", differing(data, "data", then, now), "the training data"],
+    ["evalData", differing(evalData, "evalData", then, now), "the held-out data"],
   ];
   for (const [part, where, what] of parts) {
     if (then[part] === undefined || now[part] === then[part]) continue;

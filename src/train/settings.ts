@@ -11,7 +11,8 @@ import {
 } from "../argument.js";
 import { parsedSize } from "../byte-size.js";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
-import { isSpokenTexts, type SpokenTexts } from "../data/speech.js";
+import { filesOf, type TrainingData, isFiles, isRows } from "../data/given.js";
+import { STANDARD_INPUT } from "../data/source.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
@@ -39,8 +40,8 @@ export interface Settings {
   model: string | PretrainedModel;
   revision: string | undefined;
   offline: boolean | undefined;
-  data: string | SpokenTexts;
-  evalData: string | SpokenTexts | undefined;
+  data: TrainingData;
+  evalData: TrainingData | undefined;
   evalSplit: number | undefined;
   /** Undefined where the files' names say it. */
   dataFormat: DataFormat | undefined;
@@ -150,7 +151,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     throw refused(TRAINING_REFUSALS.stepsWithEpochs, "finetune");
   if (options.evalData !== undefined && options.evalSplit !== undefined)
     throw refused(TRAINING_REFUSALS.evalDataWithSplit, "finetune");
-  if (options.data === "-" && options.evalData === "-")
+  if (readsStandardInput(options.data) && readsStandardInput(options.evalData))
     throw refused(TRAINING_REFUSALS.bothStandardInput, "finetune");
   const held = options.evalData ?? options.evalSplit;
   if (options.evalEvery !== undefined && held === undefined)
@@ -244,16 +245,20 @@ export function checkKinds(given: FinetuneOptions): void {
     if (value === null) refuse(`finetune: ${optionName(name)} is null; leave it out for its default`);
   const { model, resume = false, overwrite = false, lora, optimizer, signal } = options;
   for (const name of ["data", "evalData"] as const) {
-    const rows = options[name];
-    if (rows === undefined || typeof rows === "string") continue;
-    if (!isSpokenTexts(rows))
-      refuseKind("finetune", name, "the name of a file, or rows of { audio, text }", rows);
+    const data = options[name];
+    if (data === undefined) continue;
+    if (isFiles(data)) {
+      if (filesOf(data).includes("")) refuse(`${optionName(name)} must not be empty`);
+      if (filesOf(data).filter((file) => file === STANDARD_INPUT).length > 1)
+        refuse(`${optionName(name)} names standard input twice, and it is read once`);
+      continue;
+    }
+    if (!isRows(data)) refuseKind("finetune", name, "the name of a file, an array of names, or rows", data);
     if (options.dataFormat !== undefined) throw refused(TRAINING_REFUSALS.formatOfRows, "finetune");
   }
-  for (const name of ["data", "evalData", "adapter", "output", "device", "revision", "language"] as const) {
+  for (const name of ["adapter", "output", "device", "revision", "language"] as const) {
     const value = options[name];
-    const rows = name.toLowerCase().endsWith("data") && isSpokenTexts(value);
-    if (value !== undefined && !rows && text("finetune", name, value) === "")
+    if (value !== undefined && text("finetune", name, value) === "")
       refuse(`${optionName(name)} must not be empty`);
   }
   if (
@@ -309,8 +314,12 @@ export function optionsOf(settings: Settings): Record<string, unknown> {
 /** What a record has in the place of rows, which no file could hold. */
 const ROWS = { rows: "given" };
 
-function recorded(data: string | SpokenTexts): string | typeof ROWS {
-  return typeof data === "string" ? data : ROWS;
+function recorded(data: TrainingData): string | readonly string[] | typeof ROWS {
+  return isFiles(data) ? data : ROWS;
+}
+
+function readsStandardInput(data: TrainingData | undefined): boolean {
+  return isFiles(data) && filesOf(data).includes(STANDARD_INPUT);
 }
 
 /** Steps in which the rate rises: as given, or 3% of all, rounded up; none of a single step, whose rate would be 0. */

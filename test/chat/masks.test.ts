@@ -16,7 +16,7 @@ type Turns = Pick<ChatRow, "messages" | "tools">;
 
 async function encodedBy(tokenizer: Tokenizer, ...all: Turns[]) {
   const rows = all.map((one, i): ChatRow => ({ kind: "chat", line: i + 1, format: "messages", ...one }));
-  return encodeChats(rows, tokenizer, "rows.jsonl");
+  return encodeChats(rows, tokenizer, { file: "rows.jsonl", numbering: "line" });
 }
 
 function maskOf({ ids, spans }: { ids: Int32Array; spans: { start: number; end: number }[] }): number[] {

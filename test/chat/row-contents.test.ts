@@ -32,7 +32,9 @@ async function trained(
       .join("")
       .replaceAll(/\|+/g, "|"),
   );
-  const warnings = warningsOf(store.report, maxLength).map((one) => one.replace(data.file, "f"));
+  const warnings = store.reports
+    .flatMap((report) => warningsOf(report, maxLength))
+    .map((one) => one.replace(data.file, "f"));
   return { texts, warnings };
 }
 
@@ -241,10 +243,10 @@ test("if nothing is left, the error says why", async (t) => {
   const tokenizer = tokenizerOf(chatMl, PLAIN);
   const data: Rows = await rowsOf(calling);
   const store = await examplesOf(data, tokenizer, { maxLength: 100, eosTokenIds: [1] });
-  t.throws(() => trainedExamples(store, data.file, 100, [store.report]), {
+  t.throws(() => trainedExamples(store, data.file, 100, store.reports), {
     code: "ERR_NO_TRAINED_TOKENS",
     message:
-      /no row is left to train on: .*1 of 1 rows \(first line 1\) left out: the chat template does not write their tool calls/,
+      /nothing to train on: .*1 of 1 rows \(first line 1\) left out: the chat template does not write their tool calls/,
   });
 });
 

@@ -158,7 +158,7 @@ test("turns are told although the tokenizer lacks their letters, or merges them 
     "{% for m in messages %}{{ m.role[0] }}{{ m.content }}.{% endfor %}{% if add_generation_prompt %}a{% endif %}";
   writeFileSync(join(folder, "chat_template.jinja"), template);
   const tokenizer = new Tokenizer(join(folder, "tokenizer.json"));
-  const [one] = await encodeChats([asked("é", "ü")], tokenizer, "f");
+  const [one] = await encodeChats([asked("é", "ü")], tokenizer, { file: "f", numbering: "line" });
   t.is(one?.ids.length, 6);
   t.deepEqual(one?.spans, [{ start: 4, end: 6 }]);
 
@@ -171,7 +171,10 @@ test("turns are told although the tokenizer lacks their letters, or merges them 
   json.model.merges.push(["a", "b"]);
   writeFileSync(join(merging, "tokenizer.json"), JSON.stringify(json));
   writeFileSync(join(merging, "chat_template.jinja"), template);
-  const [other] = await encodeChats([asked("é", "b")], new Tokenizer(join(merging, "tokenizer.json")), "f");
+  const [other] = await encodeChats([asked("é", "b")], new Tokenizer(join(merging, "tokenizer.json")), {
+    file: "f",
+    numbering: "line",
+  });
   // Tokens: u, é, the stop, "ab", the stop; as transformers, a turn has each token of which a character is its own.
   t.is(other?.ids.length, 5);
   t.deepEqual(other?.spans, [{ start: 3, end: 5 }]);
@@ -180,7 +183,9 @@ test("turns are told although the tokenizer lacks their letters, or merges them 
 test("a template that refuses a row names its file and line", async (t) => {
   const tokenizer = tokenizerOf(chatMl, "{{ raise_exception('roles must alternate') }}");
   const rows = [row([{ role: "user", content: "a" }], 7)];
-  const error = await t.throwsAsync(encodeChats(rows, tokenizer, "f.jsonl"), { instanceOf: LowrankError });
+  const error = await t.throwsAsync(encodeChats(rows, tokenizer, { file: "f.jsonl", numbering: "line" }), {
+    instanceOf: LowrankError,
+  });
   t.is(error.code, "ERR_CHAT_TEMPLATE");
   t.regex(error.message, /^f\.jsonl:7: .* refuses the messages: roles must alternate$/);
 });
@@ -197,7 +202,7 @@ test("a conversation ends behind the last turn that fits whole, or is left out",
   };
   const one = asked("a", "b");
   const fit = (maxLength: number, more = {}) => {
-    const report = emptyReport("f");
+    const report = emptyReport({ file: "f", numbering: "line" });
     const fitted = fitChat({ ...chat, ...more }, one, maxLength, report);
     return { ids: fitted?.ids.length, spans: fitted?.spans.length, report };
   };
@@ -213,7 +218,7 @@ test("a conversation ends behind the last turn that fits whole, or is left out",
 });
 
 test("a store keeps spans: labels, how many are trained on, and what tells it from another", (t) => {
-  const store = new ExampleStore("tokens", "f", 100);
+  const store = new ExampleStore("tokens", 100);
   const ids = Int32Array.of(11, 12, 13, 14, 15);
   store.addSpans(ids, [
     { start: 0, end: 2 },
@@ -228,7 +233,7 @@ test("a store keeps spans: labels, how many are trained on, and what tells it fr
     [2, 0, 3, 3],
   );
   t.deepEqual(store.at(3), store.at(2));
-  const other = new ExampleStore("tokens", "f", 100);
+  const other = new ExampleStore("tokens", 100);
   other.addSpans(ids, [{ start: 0, end: 2 }]);
   t.not(fingerprint(other), fingerprint(store.pick(Uint32Array.of(0))));
   t.is(fingerprint(store.pick(Uint32Array.of(2))), fingerprint(store.pick(Uint32Array.of(3))));

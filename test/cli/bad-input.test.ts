@@ -14,7 +14,7 @@ import { basename, dirname, join } from "node:path";
 import test from "ava";
 
 import { temporary, tinyData, tinyModel } from "../hashed.js";
-import { lowrank, ONE_LINE, runHere } from "./lowrank.js";
+import { lowrank, ONE_LINE, runHere, withDefaults } from "./lowrank.js";
 
 const whole = tinyModel();
 const data = tinyData();
@@ -90,17 +90,15 @@ function longHeader(): string {
 }
 
 function run(...more: string[]): string[] {
-  const argv = ["finetune", "--device", "cpu", "--steps", "2", "--batch-size", "2", ...more];
-  if (!more.includes("--model")) argv.push("--model", whole);
-  if (!more.includes("--data")) argv.push("--data", data);
-  if (!more.includes("--output")) argv.push("--output", fresh("out"));
-  return argv;
+  const defaults = { device: "cpu", steps: "2", "batch-size": "2", model: whole, data, output: fresh("out") };
+  return withDefaults(["finetune", ...more], defaults);
 }
 
 const badData: [string, RegExp][] = [
   [join(room, "absent.txt"), /absent\.txt: no such data file/],
   [room, /is a folder, and a data file was expected/],
-  [dataFile("data.csv", "a,b"), /a data file's name ends in \.txt or \.jsonl/],
+  [dataFile("data.doc", "a,b"), /the name ends in \.doc, which is no kind of data file/],
+  [dataFile("data.csv", "a,b"), /data\.csv:1: unknown column "a"/],
   [dataFile("empty.txt", ""), /empty\.txt: the file is empty/],
   [dataFile("blank.txt", " \n\n"), /blank\.txt: the file has no text/],
   [dataFile("blank.jsonl", "\n\n"), /blank\.jsonl: the file has no rows/],

@@ -7,15 +7,14 @@ import { fileURLToPath } from "node:url";
 import test from "ava";
 import type { TrainEvent } from "../../src/index.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
-import { lowrank, ONE_LINE, runHere, type Ended } from "./lowrank.js";
+import { lowrank, ONE_LINE, runHere, type Ended, withDefaults } from "./lowrank.js";
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 const [model, data] = [tinyModel(), tinyData()];
 
 function finetune(output: string, ...more: string[]): string[] {
-  const common = ["--model", model, "--device", "cpu", "--rank", "4", "--lr", "0.01", "--batch-size", "2"];
-  const all = ["finetune", "--output", output, "--grad-accum", "2", "--json", ...common, ...more];
-  return all.includes("--data") ? all : [...all, "--data", data];
+  const common = { model, device: "cpu", rank: "4", lr: "0.01", "batch-size": "2", "grad-accum": "2", data };
+  return withDefaults(["finetune", "--output", output, "--json", ...more], common);
 }
 
 const adapter = (folder: string): Buffer => readFileSync(join(folder, "adapter_model.safetensors"));

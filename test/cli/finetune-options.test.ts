@@ -132,7 +132,10 @@ test("what is given puts its rival in a file aside", async (t) => {
 test("the command that goes on with a stopped run names its folder", (t) => {
   t.is(resumeCommand("out"), "lowrank finetune --resume out");
   t.is(resumeCommand("my out", { json: true }, false), "lowrank finetune --resume 'my out' --json");
-  t.is(resumeCommand("it's", { data: "-" }, false), String.raw`lowrank finetune --resume 'it'\''s' --data -`);
+  t.is(
+    resumeCommand("it's", { data: ["-"] }, false),
+    String.raw`lowrank finetune --resume 'it'\''s' --data -`,
+  );
   t.is(
     resumeCommand(String.raw`C:\my runs\out`, {}, true),
     String.raw`lowrank finetune --resume "C:\my runs\out"`,

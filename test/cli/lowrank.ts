@@ -14,6 +14,12 @@ export interface Ended {
   stderr: string;
 }
 
+/** A command line with these options for those that are not given; the command line refuses an option given twice. */
+export function withDefaults(argv: readonly string[], defaults: Readonly<Record<string, string>>): string[] {
+  const missing = Object.entries(defaults).filter(([name]) => !argv.includes(`--${name}`));
+  return [...argv, ...missing.flatMap(([name, value]) => [`--${name}`, value])];
+}
+
 /** What every failure looks like on stderr. */
 export const ONE_LINE = /^lowrank: [^\n]+\n$/;
 

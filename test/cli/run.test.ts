@@ -3,7 +3,7 @@ import { join } from "node:path";
 import test from "ava";
 import type { TrainEvent } from "../../src/train/events.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
-import { lowrank } from "./lowrank.js";
+import { lowrank, withDefaults } from "./lowrank.js";
 
 const model = tinyModel();
 const data = tinyData();
@@ -17,9 +17,8 @@ const events = (stdout: string): TrainEvent[] =>
 const adapterBytes = (folder: string): Buffer => readFileSync(join(folder, "adapter_model.safetensors"));
 
 function finetune(output: string, ...more: string[]): string[] {
-  const common = ["--model", model, "--device", "cpu", "--rank", "4", "--lr", "0.01", "--batch-size", "2"];
-  const all = ["finetune", "--output", output, "--grad-accum", "2", "--json", ...common, ...more];
-  return all.includes("--data") ? all : [...all, "--data", data];
+  const common = { model, device: "cpu", rank: "4", lr: "0.01", "batch-size": "2", "grad-accum": "2", data };
+  return withDefaults(["finetune", "--output", output, "--json", ...more], common);
 }
 
 test.serial("fine-tune, generate, evaluate, merge", async (t) => {

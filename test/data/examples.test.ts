@@ -2,7 +2,7 @@ import fc from "fast-check";
 import test from "ava";
 import type { Encoder } from "../../src/data/encode.js";
 import { examplesOf, trainedExamples, type ExampleOptions } from "../../src/data/examples.js";
-import { warningsOf } from "../../src/data/report.js";
+import { type DataReport, warningsOf } from "../../src/data/report.js";
 import { evalSplit } from "../../src/data/split.js";
 import { type Example, ExampleStore, fingerprint, trainedIn } from "../../src/data/store.js";
 import { LowrankError } from "../../src/errors.js";
@@ -92,7 +92,10 @@ test("a running text becomes blocks without overlap, the last short, with no end
     [...blocks].map((one) => one.trained),
     [2, 2, 0],
   );
-  t.deepEqual(warningsOf(blocks.report, 3), []);
+  t.deepEqual(
+    blocks.reports.flatMap((report) => warningsOf(report, 3)),
+    [],
+  );
 });
 
 test("rows with nothing to train on are left out; an error when all are", async (t) => {
@@ -115,7 +118,8 @@ test("rows that are cut, mostly cut and left out are counted, and told by their 
     { prompt: "abcdefgh", completion: "x" },
     { text: "abc" },
   );
-  const { report } = await examplesOf(data, letters(), { ...options, maxLength: 5 });
+  const { reports } = await examplesOf(data, letters(), { ...options, maxLength: 5 });
+  const [report] = reports as [DataReport];
   t.like(report, { rows: 5, cut: 3, mostlyCut: 2, dropped: 1 });
   t.deepEqual(report.first, { cut: 2, mostlyCut: 3, dropped: 4 });
   const [cut, left] = warningsOf(report, 5);
@@ -140,7 +144,7 @@ test("a store gives back what was put in, whatever its segments", (t) => {
       fc.array(fc.tuple(fc.array(fc.nat(60_000), { maxLength: 9 }), fc.nat(9)), { maxLength: 20 }),
       fc.boolean(),
       (rows, narrow) => {
-        const store = new ExampleStore("tokens", "f", narrow ? 1 << 16 : undefined);
+        const store = new ExampleStore("tokens", narrow ? 1 << 16 : undefined);
         // A long row before, so that some lie in two segments.
         store.add(new Int32Array((1 << 20) - 30), 0);
         const plain: Example[] = rows.map(([ids, ignored]) => {
@@ -161,7 +165,7 @@ test("a store gives back what was put in, whatever its segments", (t) => {
 });
 
 function classes(labels: number[]): ExampleStore {
-  const store = new ExampleStore("classes", "f");
+  const store = new ExampleStore("classes");
   for (const [i, label] of labels.entries()) store.add(Int32Array.of(i), label);
   return store;
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import fc from "fast-check";
 import test from "ava";
-import { type LabelData, readData } from "../../src/data/read.js";
+import { closeData, type LabelData, readData } from "../../src/data/read.js";
 import { firstInvalidByte } from "../../src/data/utf8.js";
 import { LowrankError, type ErrorCode } from "../../src/errors.js";
 import { contentOf, folder, write } from "./sources.js";
@@ -254,7 +254,7 @@ test("a file is read in parts, and nothing is lost between them", async (t) => {
 
 test("files: by name, missing, empty, a folder, another kind", async (t) => {
   t.like(await readData(write("a.txt", "text")), { kind: "text" });
-  t.like(await readData(write("a.JSONL", '{"text":"a"}')), { kind: "rows", count: 1, firstLine: 1 });
+  t.like(await readData(write("a.JSONL", '{"text":"a"}')), { kind: "rows", count: 1 });
   t.like(await readData(write("a.log", '{"text":"a"}'), { format: "jsonl" }), { kind: "rows" });
   const labels = (await readData(
     write("b.jsonl", '{"text":"a","label":"x"}\n{"text":"b","label":3}\n{"text":"c","label":"x"}'),
@@ -263,8 +263,8 @@ test("files: by name, missing, empty, a folder, another kind", async (t) => {
   t.deepEqual(
     [...labels.labels],
     [
-      ["x", 1],
-      [3, 2],
+      ["x", { rows: 2, first: `${labels.file}:1` }],
+      [3, { rows: 1, first: `${labels.file}:2` }],
     ],
   );
   const locked = write("locked.txt", "text");
@@ -275,7 +275,12 @@ test("files: by name, missing, empty, a folder, another kind", async (t) => {
     [write("empty.txt", ""), "ERR_DATA_ROW", /empty\.txt: the file is empty/],
     [write("empty.jsonl", ""), "ERR_DATA_ROW", /the file is empty/],
     [join(folder, "folder.txt"), "ERR_FILE_FORMAT", /is a folder/],
-    [write("a.csv", "x"), "ERR_FILE_FORMAT", /ends in \.txt or \.jsonl/],
+    [
+      write("a.doc", "x"),
+      "ERR_FILE_FORMAT",
+      /the name ends in \.doc, .* txt, jsonl, ndjson, json, csv or parquet/,
+    ],
+    [write("README", "x"), "ERR_FILE_FORMAT", /the name has no ending/],
     ["-", "ERR_OPTION", /give the data's format/],
     // The superuser may read anything.
     ...(process.getuid?.() === 0 ? [] : ([[locked, "ERR_FILE_FORMAT", /no permission/]] as const)),
@@ -298,7 +303,7 @@ if (process.platform !== "win32") {
     await writing;
     t.like(data, { kind: "rows", count: 2 });
     for (let round = 0; round < 2; round++) t.is((await contentOf(data)).length, 2);
-    data.close();
+    closeData(data);
     const empty = join(folder, "empty-pipe");
     await promisify(execFile)("mkfifo", [empty]);
     execFile("sh", ["-c", ': > "$0"', empty]);

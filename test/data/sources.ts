@@ -31,6 +31,7 @@ export async function labelled(...rows: [text: string, label: string | number][]
 /** All that a data file holds. */
 export async function contentOf(data: Data): Promise<(string | Row | SpeechRow)[]> {
   const parts: (string | Row | SpeechRow)[] = [];
-  for await (const { part } of data.parts()) parts.push(...[part].flat());
+  for (const source of data.sources)
+    for await (const { part } of source.parts()) parts.push(...[part].flat());
   return parts;
 }

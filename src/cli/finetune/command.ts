@@ -42,7 +42,7 @@ export async function askedFor(command: Command): Promise<{
   if (embedded) await applyConfigFile(command, defaultRecipe(), "default");
   const all = command.opts<Flags>();
   const flags = adapter === undefined ? all : withoutAdapterDefaults(command, all);
-  if (embedded && flags.evalSplit === undefined) flags.evalData ??= defaultHeldOut();
+  if (embedded && flags.evalSplit === undefined) flags.evalData ??= [defaultHeldOut()];
   checkFlags(flags);
   // A run that goes on has its own options: only what is given counts, and no default.
   const options = resume === undefined ? libraryOptions(flags, openOptions(command)) : givenOptions(command);
@@ -73,7 +73,7 @@ async function finetune(
     if (interrupt.asked !== undefined) throw new Interrupted(interrupt.asked);
     if (before === undefined || telling.lost !== undefined) return;
     const { untrained } = telling;
-    if (untrained !== undefined && result.evalLoss !== null && flags.evalData === defaultHeldOut()) {
+    if (untrained !== undefined && result.evalLoss !== null && flags.evalData?.[0] === defaultHeldOut()) {
       const [from, to] = [untrained, result.evalLoss].map((loss) => bitsPerByte(loss, before).toFixed(3));
       process.stdout.write(`held-out text: ${from} bits a byte before, ${to} after\n`);
     }

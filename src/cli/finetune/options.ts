@@ -17,13 +17,17 @@ import { quantizeOption, STORAGE_TYPES } from "../storage.js";
 import * as value from "../values.js";
 import { PLACES } from "./places.js";
 
+/** Files that hold data, as help says it. */
+export const DATA_FILES =
+  "a .txt, .jsonl, .ndjson, .json, .csv or .parquet file, or - for standard input; repeat it for several files";
+
 /** As commander hands them over. */
 export interface Flags {
   model?: string | undefined;
   revision?: string | undefined;
   offline?: boolean | undefined;
-  data?: string | undefined;
-  evalData?: string | undefined;
+  data?: string[] | undefined;
+  evalData?: string[] | undefined;
   evalSplit?: number | undefined;
   dataFormat?: DataFormat | undefined;
   language?: string | undefined;
@@ -77,8 +81,12 @@ export function declareFlags(command: Command): Command {
   const choice = (flags: string, text: string, choices: readonly string[]): Option =>
     new Option(flags, text).choices(choices);
   return hubOptions(command.option("--model <name>", `${MODEL}; the embedded one unless given`))
-    .option("--data <file>", "what to train on: .txt or .jsonl; - for standard input")
-    .option("--eval-data <file>", "held-out rows in a file of their own")
+    .option("--data <file>", `training data: ${DATA_FILES}`, value.collect)
+    .option(
+      "--eval-data <file>",
+      "held-out rows in a separate file; repeat it for several files",
+      value.collect,
+    )
     .option(
       "--eval-split <share>",
       "hold out a share of the rows, drawn by the seed, such as 0.05",
@@ -185,14 +193,20 @@ export function checkFlags(flags: Flags): void {
     throw new UsageError(
       `${name("resume")} goes on with what ${name("overwrite")} would replace; give one of them`,
     );
-  if (flags.data === "-" && flags.evalData === "-") {
+  const [fromInput, heldFromInput] = [flags.data, flags.evalData].map(
+    (files) => files?.includes("-") === true,
+  );
+  if (fromInput && heldFromInput) {
     const what = `${name("data")} and ${name("evalData")} cannot both be standard input`;
     throw new UsageError(`${what}; give ${name("evalSplit")}`);
   }
   // A run that goes on has options besides these.
   if (flags.resume !== undefined) return;
-  if (flags.data === "-" && flags.dataFormat === undefined)
-    throw new UsageError(`${name("data")} - has no name to go by: give ${name("dataFormat")} txt or jsonl`);
+  if ((fromInput || heldFromInput) && flags.dataFormat === undefined) {
+    const option = name(fromInput ? "data" : "evalData");
+    const formats = DATA_FORMATS.join(", ");
+    throw new UsageError(`${option} - has no name to go by: give ${name("dataFormat")}, one of ${formats}`);
+  }
   for (const needy of ["model", "adapter"] as const)
     if (flags[needy] !== undefined && flags.data === undefined)
       throw new UsageError(`${name(needy)} needs ${name("data")} FILE to train on`);
@@ -203,10 +217,16 @@ export function checkFlags(flags: Flags): void {
     throw new UsageError(`${name("patience")} counts evaluations: it needs ${name("evalEvery")}`);
 }
 
+/** One file by its name alone, so that what a run records stays plain. */
+function oneOrMany(value: unknown, name: string | undefined): unknown {
+  const files = (name === "data" || name === "evalData") && Array.isArray(value);
+  return files && value.length === 1 ? value[0] : value;
+}
+
 function placed(flags: Partial<Flags>): FinetuneOptions {
   const options: Record<string, unknown> = {};
   for (const [flag, [first, second]] of Object.entries(PLACES)) {
-    const value = flags[flag as keyof Flags];
+    const value = oneOrMany(flags[flag as keyof Flags], first);
     if (value === undefined || first === undefined) continue;
     if (second === undefined) options[first] = value;
     else options[first] = { ...(options[first] as object | undefined), [second]: value };
@@ -216,7 +236,7 @@ function placed(flags: Partial<Flags>): FinetuneOptions {
 
 /** The library's options; what is left out there is left out here. `open` are the names of those that nobody gave. */
 export function libraryOptions(flags: Flags, open: readonly string[] = []): FinetuneOptions {
-  const completed: Flags = { ...flags, data: flags.data ?? defaultData() };
+  const completed: Flags = { ...flags, data: flags.data ?? [defaultData()] };
   // An adapter that a run starts from names its base model, and has a rank and an alpha.
   if (flags.adapter === undefined) {
     completed.model ??= defaultModel();

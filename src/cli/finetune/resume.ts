@@ -13,12 +13,12 @@ export function resumeCommand(
     json,
     data,
     profile,
-  }: { json?: boolean | undefined; data?: string | undefined; profile?: string | undefined } = {},
+  }: { json?: boolean | undefined; data?: readonly string[] | undefined; profile?: string | undefined } = {},
   windows = process.platform === "win32",
 ): string {
   const words = ["lowrank", "finetune", "--resume", output];
-  // Standard input cannot be read again: it has to be given anew.
-  if (data === "-") words.push("--data", "-");
+  // Standard input cannot be read again: it is given again, in its place among the files.
+  if (data?.includes("-")) for (const file of data) words.push("--data", file);
   if (profile !== undefined) words.push("--profile", profile);
   if (json === true) words.push("--json");
   return words.map((word) => quoted(word, windows)).join(" ");

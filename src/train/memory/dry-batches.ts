@@ -1,6 +1,6 @@
 /** The batches by which a run's memory is counted: its own where its data is small, the largest that it can make else. */
 import { type Batch, batchesInOrder, batchOf, type BatchPlan, packedBatch } from "../../data/batches.js";
-import type { Data, Read } from "../../data/read.js";
+import type { Content, Data, Read } from "../../data/read.js";
 import type { Example, Examples } from "../../data/store.js";
 import { LowrankError } from "../../errors.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
@@ -61,25 +61,38 @@ export async function dryBatches(
 }
 
 function isSmall(data: Data): boolean {
-  if (data.size !== undefined) return data.size <= SMALL.bytes;
+  const sizes = data.sources.map(({ size }) => size);
+  if (!sizes.includes(undefined))
+    return sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0) <= SMALL.bytes;
   return data.kind !== "text" && data.count <= SMALL.rows;
 }
 
 /** Data that stays open for whoever reads it next. */
 function unclosed(data: Data): Data {
-  return { ...data, close: () => {} };
+  const sources = (data.sources as readonly Content<unknown>[]).map((one) => ({ ...one, close: () => {} }));
+  return { ...data, sources } as Data;
 }
 
 /** The part of the data that has its longest rows, or the beginning of a running text. */
 function sampled(data: Data, { maxLength }: Settings): Data {
   if (data.kind === "text") {
     const most = Math.max(SAMPLE.characters, SAMPLE.charactersPerToken * maxLength);
-    const parts = (signal?: AbortSignal) => beginning(data.parts(signal), most);
-    return { ...data, parts, close: () => {} };
+    const [first] = data.sources as [Content<string>];
+    const parts = (signal?: AbortSignal) => beginning(first.parts(signal), most);
+    return { ...data, sources: [{ ...first, parts, close: () => {} }] };
   }
-  const all = data.parts as (signal?: AbortSignal) => AsyncIterable<Read<object[]>>;
-  const parts = (signal?: AbortSignal) => longest(all(signal));
-  return { ...data, parts, close: () => {} } as unknown as Data;
+  const all = data.sources as readonly Content<object[]>[];
+  let found: Promise<Map<Content<object[]>, object[]>> | undefined;
+  const sources = all.map((source) => ({
+    ...source,
+    close: () => {},
+    async *parts(signal?: AbortSignal): AsyncGenerator<Read<object[]>> {
+      found ??= longest(all, signal);
+      const part = (await found).get(source);
+      if (part !== undefined) yield { part, read: 0 };
+    },
+  }));
+  return { ...data, sources } as unknown as Data;
 }
 
 async function* beginning(parts: AsyncIterable<Read<string>>, most: number): AsyncGenerator<Read<string>> {
@@ -91,16 +104,20 @@ async function* beginning(parts: AsyncIterable<Read<string>>, most: number): Asy
   }
 }
 
-/** The rows with the most characters, as one part. */
-async function* longest(parts: AsyncIterable<Read<object[]>>): AsyncGenerator<Read<object[]>> {
-  let found: { row: object; size: number }[] = [];
-  let end = 0;
-  for await (const { part, read } of parts) {
-    end = read;
-    for (const row of part) found.push({ row, size: charactersOf(row) });
-    found = found.sort((a, b) => b.size - a.size).slice(0, SAMPLE.rows);
-  }
-  yield { part: found.map(({ row }) => row), read: end };
+/** The rows with the most characters of all sources, by their source. */
+async function longest(
+  sources: readonly Content<object[]>[],
+  signal: AbortSignal | undefined,
+): Promise<Map<Content<object[]>, object[]>> {
+  let found: { source: Content<object[]>; row: object; size: number }[] = [];
+  for (const source of sources)
+    for await (const { part } of source.parts(signal)) {
+      for (const row of part) found.push({ source, row, size: charactersOf(row) });
+      found = found.sort((a, b) => b.size - a.size).slice(0, SAMPLE.rows);
+    }
+  const groups = new Map<Content<object[]>, object[]>();
+  for (const { source, row } of found) groups.set(source, [...(groups.get(source) ?? []), row]);
+  return groups;
 }
 
 /** Characters of all texts in a row. */

@@ -1,0 +1,66 @@
+/** The columns that a table of rows may have: the fields of rows, by their names. */
+import type { Origin } from "../origin.js";
+import { LowrankError } from "../../errors.js";
+import { didYouMean } from "../../suggest.js";
+
+/** Fields whose values are lists or objects; a CSV file holds them as JSON text. */
+export const LIST_FIELDS: ReadonlySet<string> = new Set(["messages", "conversations", "tools"]);
+
+/** Columns of each kind of row: those that it needs, and those that may be there too. */
+const KINDS: readonly { needed: readonly string[]; more?: readonly string[] }[] = [
+  { needed: ["audio", "text"] },
+  { needed: ["text", "label"] },
+  { needed: ["prompt", "completion"] },
+  { needed: ["messages"], more: ["tools"] },
+  { needed: ["conversations"], more: ["system", "tools"] },
+  { needed: ["instruction", "output"], more: ["input", "system"] },
+  { needed: ["text"] },
+];
+
+/** All fields that a row may have. */
+export const FIELDS: readonly string[] = [
+  ...new Set(KINDS.flatMap(({ needed, more = [] }) => [...needed, ...more])),
+];
+
+/** The columns of a kind of row, as messages list them. */
+const EXPECTED = KINDS.map(({ needed }) => needed.join(" and ")).join("; ");
+
+/**
+ * Checks that columns make rows of one kind. `where` is what errors call the header, such as `a.csv:1`.
+ *
+ * Errors: `ERR_DATA_ROW` for a column that a row of that kind needs and the file lacks.
+ */
+export function checkNeeded(columns: readonly string[], where: string): void {
+  const has = (name: string): boolean => columns.includes(name);
+  if (KINDS.some(({ needed }) => needed.every(has))) return;
+  const near = KINDS.find(({ needed }) => needed.some((name) => name !== "text" && has(name)));
+  const missing = near?.needed.find((name) => !has(name));
+  const problem =
+    near === undefined || missing === undefined
+      ? `no column has rows' texts (${columns.join(", ") || "there are none"})`
+      : `the column "${missing}" is missing beside "${near.needed.find(has)}"`;
+  throw new LowrankError("ERR_DATA_ROW", `${where}: ${problem}; expected ${EXPECTED}`);
+}
+
+/**
+ * Checks a header. Names may have blanks around them.
+ *
+ * Errors: `ERR_DATA_ROW` for a column that no row has, that is there twice or has no name, and those of `checkNeeded`.
+ */
+export function checkHeader(header: readonly string[], { file }: Origin): string[] {
+  const where = `${file}:1`;
+  const names = header.map((name) => name.trim());
+  const refuse = (problem: string): never => {
+    throw new LowrankError("ERR_DATA_ROW", `${where}: ${problem}`);
+  };
+  for (const [i, name] of names.entries()) {
+    if (name === "") refuse(`column ${i + 1} has no name; remove it (pandas: to_csv(…, index=False))`);
+    if (names.indexOf(name) < i) refuse(`two columns are named "${name}"; remove one`);
+    if (!FIELDS.includes(name))
+      refuse(
+        `unknown column ${JSON.stringify(name)}${didYouMean(name, FIELDS)}; remove it, or use ${FIELDS.join(", ")}`,
+      );
+  }
+  checkNeeded(names, where);
+  return names;
+}

@@ -1,0 +1,38 @@
+/** Kinds of data files, and who reads them. */
+import { extname } from "node:path";
+
+import { LowrankError } from "../../errors.js";
+import { DATA_FORMATS, type DataFormat } from "../format.js";
+import { STANDARD_INPUT } from "../source.js";
+import { csv } from "./csv.js";
+import { json } from "./json.js";
+import { jsonLines } from "./json-lines.js";
+import { parquet } from "./parquet.js";
+import type { RecordReader } from "./records.js";
+
+export const READERS: Readonly<Record<Exclude<DataFormat, "txt">, RecordReader>> = {
+  jsonl: jsonLines(),
+  ndjson: jsonLines(),
+  json,
+  csv,
+  parquet,
+};
+
+/** The kind of a file: as given, or else by its name. Throws `ERR_FILE_FORMAT` if neither says it. */
+export function formatOf(file: string, format: DataFormat | undefined): DataFormat {
+  const kind = format ?? extname(file).toLowerCase().slice(1);
+  const known = DATA_FORMATS.find((one) => one === kind);
+  if (known !== undefined) return known;
+  const [last, ...others] = [...DATA_FORMATS].reverse();
+  const formats = `${others.reverse().join(", ")} or ${last}`;
+  if (file === STANDARD_INPUT)
+    throw new LowrankError(
+      "ERR_OPTION",
+      `standard input has no name to go by: give the data's format, ${formats}`,
+    );
+  const ending = extname(file) === "" ? "has no ending" : `ends in ${extname(file)}`;
+  throw new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${file}: the name ${ending}, which is no kind of data file; give the data's format, ${formats}`,
+  );
+}

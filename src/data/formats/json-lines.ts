@@ -1,0 +1,39 @@
+/** JSON lines: one JSON object a line, LF or CRLF, blank lines skipped. */
+import { LowrankError } from "../../errors.js";
+import { textOf } from "../lines.js";
+import { type Numbering, type Origin, rowAt } from "../origin.js";
+import type { RawRow, RecordReader } from "./records.js";
+
+/** Reads JSON lines; rows in memory are read as such and numbered by `index`. */
+export function jsonLines(numbering: Extract<Numbering, "line" | "index"> = "line"): RecordReader {
+  return {
+    numbering,
+    async *read(source, signal) {
+      const origin = { file: source.name, numbering };
+      const shift = numbering === "index" ? 1 : 0;
+      for await (const { text, line, read } of textOf(source, true, signal))
+        yield { rows: parsedLines(text, line - shift, origin), read };
+    },
+  };
+}
+
+/** The rows of whole lines, of which the first has this number. Throws `ERR_DATA_ROW` for a line that is not JSON. */
+export function parsedLines(text: string, first: number, origin: Origin): RawRow[] {
+  const rows: RawRow[] = [];
+  let number = first;
+  for (const line of text.split("\n")) {
+    const trimmed = line.trim();
+    if (trimmed !== "") rows.push({ value: parseLine(trimmed, origin, number), number });
+    number++;
+  }
+  return rows;
+}
+
+function parseLine(text: string, origin: Origin, number: number): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    const start = text.length > 40 ? `${text.slice(0, 40)}…` : text;
+    throw new LowrankError("ERR_DATA_ROW", `${rowAt(origin, number)}: not JSON: ${start}`, { cause });
+  }
+}

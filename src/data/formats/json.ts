@@ -1,0 +1,106 @@
+/** A `.json` file: an array of rows, parsed as it is read. Many such files hold JSON lines instead, which is read too. */
+import type { JSONParser } from "@streamparser/json";
+
+import { LowrankError } from "../../errors.js";
+import { textOf } from "../lines.js";
+import { rowError } from "../origin.js";
+import { parsedLines } from "./json-lines.js";
+import { LONGEST_ROW, type RawRow, type RawRows, type RecordReader } from "./records.js";
+
+type Parts = AsyncIterable<{ text: string; read: number }>;
+
+export const json: RecordReader = {
+  numbering: "row",
+  async *read(source, signal) {
+    const parts = textOf(source, false, signal);
+    try {
+      // The first character says what the file is.
+      const first: { text: string; read: number }[] = [];
+      let begin = "";
+      while (begin === "") {
+        const next = await parts.next();
+        if (next.done === true) return;
+        first.push(next.value);
+        begin = next.value.text.trimStart().slice(0, 1);
+      }
+      const all = chained(first, parts);
+      if (begin === "[") yield* arrayRows(all, source.name);
+      else if (begin === "{") yield* lineRows(all, source.name);
+      else {
+        const expected = "a .json file holds an array of rows, or an object a line";
+        throw new LowrankError("ERR_FILE_FORMAT", `${source.name}: begins with ${begin}; ${expected}`);
+      }
+    } finally {
+      await parts.return(undefined);
+    }
+  },
+};
+
+async function* chained<T>(first: readonly T[], rest: AsyncIterable<T>): AsyncGenerator<T> {
+  yield* first;
+  yield* rest;
+}
+
+async function* arrayRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
+  const { JSONParser } = await import("@streamparser/json");
+  const origin = { file, numbering: "row" } as const;
+  // Elements are handed out and forgotten one by one. The buffer holds a string's characters until its end.
+  const parser = new JSONParser({ paths: ["$.*"], keepStack: false, stringBufferSize: 1 << 16 });
+  let rows: RawRow[] = [];
+  let count = 0;
+  let since = 0;
+  parser.onValue = ({ value }) => {
+    rows.push({ value, number: ++count });
+    since = 0;
+  };
+  const parse = (work: (parser: JSONParser) => void): void => {
+    try {
+      work(parser);
+    } catch (cause) {
+      throw rowError(origin, count + 1, `not JSON: ${problemOf(cause)}`);
+    }
+  };
+  for await (const { text, read } of parts) {
+    since += text.length;
+    // White space may follow the end, and a parser that has ended takes nothing.
+    if (!parser.isEnded) parse(() => parser.write(text));
+    else if (text.trim() !== "")
+      throw rowError(origin, count + 1, "not JSON: there is more behind the array");
+    if (since > LONGEST_ROW)
+      throw rowError(origin, count + 1, `is longer than ${LONGEST_ROW >> 20} MiB; cut it into rows`);
+    if (rows.length > 0) yield { rows, read };
+    rows = [];
+  }
+  if (!parser.isEnded) throw rowError(origin, count + 1, "not JSON: the file ends within the array");
+}
+
+/** The parser's message on one line, without its own name for its state. */
+function problemOf(cause: unknown): string {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  return message
+    .replaceAll(/\s+/g, " ")
+    .replace(/ in state \S+$/, "")
+    .replace(/ at chunk position "\d+" \(absolute position "(\d+)"\)/, " at byte $1");
+}
+
+async function* lineRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
+  const origin = { file, numbering: "row" } as const;
+  let held = "";
+  let count = 0;
+  let end = 0;
+  const parsed = (text: string): RawRow[] => {
+    const lines = text.split("\n").filter((line) => line.trim() !== "");
+    const rows = parsedLines(lines.join("\n"), count + 1, origin);
+    count += rows.length;
+    return rows;
+  };
+  for await (const { text, read } of parts) {
+    end = read;
+    const last = text.lastIndexOf("\n") + 1;
+    if (last > 0) yield { rows: parsed(held + text.slice(0, last)), read };
+    held = last > 0 ? text.slice(last) : held + text;
+    if (held.length > LONGEST_ROW)
+      throw rowError(origin, count + 1, `is longer than ${LONGEST_ROW >> 20} MiB; cut it into rows`);
+  }
+  if (held.trim() !== "") yield { rows: parsed(held), read: end };
+}

@@ -1,0 +1,141 @@
+/** Data as callers give it: files by their names, or rows in memory. */
+import { Readable } from "node:stream";
+
+import { shown } from "../argument.js";
+import type { Message } from "../chat/messages.js";
+import { LowrankError, throwIfAborted } from "../errors.js";
+import { rowError } from "./origin.js";
+import { type RandomAccess, type Source, Stream } from "./source.js";
+import type { SpokenText } from "./speech.js";
+
+/** A row of training data, as a data file holds it; of speech with the samples in the place of a file's name. */
+export type Row =
+  | { text: string }
+  | { text: string; label: string | number }
+  | { prompt: string; completion: string }
+  | { messages: readonly Message[]; tools?: readonly object[] | string | null | undefined }
+  | {
+      conversations: readonly object[];
+      system?: string | null | undefined;
+      tools?: readonly object[] | string | null | undefined;
+    }
+  | {
+      instruction: string;
+      input?: string | null | undefined;
+      output: string;
+      system?: string | null | undefined;
+    }
+  | SpokenText;
+
+/** Rows in memory, or rows that come one by one and are read once. */
+export type RowsInMemory = Iterable<Row> | AsyncIterable<Row>;
+
+/** Data of a run: the name of a file or several names, or rows. */
+export type TrainingData = string | readonly string[] | RowsInMemory;
+
+/** Whether rows are given, and not the names of files. */
+export function isRows(data: unknown): data is RowsInMemory {
+  if (typeof data !== "object" || data === null || isFiles(data)) return false;
+  return Symbol.iterator in data || Symbol.asyncIterator in data;
+}
+
+/** Whether names of files are given. */
+export function isFiles(data: unknown): data is string | readonly string[] {
+  if (typeof data === "string") return true;
+  return Array.isArray(data) && data.length > 0 && data.every((one) => typeof one === "string");
+}
+
+/** The names of files. */
+export function filesOf(data: string | readonly string[]): readonly string[] {
+  return typeof data === "string" ? [data] : data;
+}
+
+/** Characters of rows that are written together. */
+const BLOCK = 1 << 16;
+
+/** Rows as JSON lines. Throws `ERR_DATA_ROW` for a row that JSON cannot hold. */
+async function* asJsonLines(name: string, rows: RowsInMemory): AsyncGenerator<Uint8Array> {
+  const origin = { file: name, numbering: "index" } as const;
+  let [block, index] = ["", 0];
+  for await (const row of rows as AsyncIterable<unknown>) {
+    if (typeof row !== "object" || row === null || Array.isArray(row))
+      throw rowError(origin, index, `the row must be an object such as { text: "…" }, and is ${shown(row)}`);
+    let line: string;
+    try {
+      line = JSON.stringify(row);
+    } catch (cause) {
+      throw rowError(
+        origin,
+        index,
+        `the row cannot be written as JSON: ${(cause as Error).message.split("\n")[0]}`,
+      );
+    }
+    block += `${line}\n`;
+    index++;
+    if (block.length < BLOCK) continue;
+    yield Buffer.from(block);
+    block = "";
+  }
+  if (index === 0) throw new LowrankError("ERR_DATA_ROW", `${name}: there are no rows`);
+  if (block !== "") yield Buffer.from(block);
+}
+
+/**
+ * Rows as a source of JSON lines, so that they are read as a file of the same rows is. An array is read as often as
+ * needed; other rows are written to a temporary file as they come.
+ */
+export function rowsSource(name: string, rows: RowsInMemory): Source {
+  if (Array.isArray(rows)) return new ArraySource(name, rows as readonly Row[]);
+  return new Stream(name, () => Readable.from(asJsonLines(name, rows)));
+}
+
+class ArraySource implements Source {
+  /** Known once they have been read. */
+  size: number | undefined;
+
+  constructor(
+    readonly name: string,
+    private readonly rows: readonly Row[],
+  ) {}
+
+  async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
+    let size = 0;
+    for await (const block of asJsonLines(this.name, this.rows)) {
+      throwIfAborted(signal);
+      size += block.length;
+      yield block;
+    }
+    this.size = size;
+  }
+
+  random(): Promise<RandomAccess> {
+    throw new LowrankError("ERR_INTERNAL", "rows in memory are read from their beginning");
+  }
+
+  close(): void {}
+}
+
+/** Rows, and whether the first is of speech: that one is looked at first. */
+export async function peeked(rows: RowsInMemory): Promise<{ rows: RowsInMemory; speech: boolean }> {
+  const isSpeech = (row: unknown): boolean => typeof row === "object" && row !== null && "audio" in row;
+  if (Array.isArray(rows)) return { rows, speech: isSpeech(rows[0]) };
+  const iterator =
+    Symbol.asyncIterator in rows
+      ? (rows as AsyncIterable<Row>)[Symbol.asyncIterator]()
+      : (rows as Iterable<Row>)[Symbol.iterator]();
+  const first = await iterator.next();
+  let begun = false;
+  const next = async (): Promise<IteratorResult<Row>> => {
+    if (begun) return iterator.next();
+    begun = true;
+    return first;
+  };
+  const end = async (): Promise<IteratorResult<Row>> => {
+    await iterator.return?.();
+    return { value: undefined, done: true };
+  };
+  return {
+    rows: { [Symbol.asyncIterator]: () => ({ next, return: end }) },
+    speech: first.done !== true && isSpeech(first.value),
+  };
+}

@@ -1,0 +1,43 @@
+"""Writes the Parquet files of this folder from rows.json by pyarrow, as datasets of the Hugging Face hub are written.
+
+    python -m pip install pyarrow==26.0.1
+    python test/data/goldens/parquet.py
+"""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+here = Path(__file__).parent
+rows = json.loads((here / "rows.json").read_text("utf8"))
+
+
+def write(name, rows, **options):
+    pq.write_table(pa.Table.from_pylist(rows), here / f"{name}.parquet", **options)
+
+
+def sharegpt(row):
+    system, user, assistant = (one["content"] for one in row["messages"])
+    return {
+        "id": len(user),  # a column that is no field of a row
+        "system": system,
+        "conversations": [{"from": "human", "value": user}, {"from": "gpt", "value": assistant}],
+    }
+
+
+def alpaca(row):
+    system, user, assistant = (one["content"] for one in row["messages"])
+    instruction, _, given = user.partition("\n\n")
+    return {"instruction": instruction, "input": given or None, "output": assistant, "system": system}
+
+
+write("text", rows["text"], compression="zstd", row_group_size=2)
+write("completion", rows["completion"], compression="snappy")
+# Every message has every field of any: the others are null.
+messages = [{"messages": [{**one, "name": None} for one in row["messages"]], "tools": None} for row in rows["messages"]]
+write("messages", messages, compression="gzip")
+write("sharegpt", [sharegpt(row) for row in rows["messages"]], compression="none")
+write("alpaca", [alpaca(row) for row in rows["messages"]], use_dictionary=False, write_page_index=True)
+write("labels", rows["labels"], compression="brotli", data_page_version="2.0")
