@@ -1,5 +1,6 @@
 import { basename } from "node:path";
 import type { RunSummary } from "../runs/summary.js";
+import { resumeCommand } from "./finetune/resume.js";
 import { grouped, plural, rate } from "./format.js";
 
 const HEADINGS = ["run", "state", "model", "rank", "rate", "steps", "loss", "held-out", "best", "begun"];
@@ -22,12 +23,21 @@ export function runsTable(runs: readonly RunSummary[]): string {
   const failures = runs
     .filter(({ message }) => message !== null)
     .map(({ name, message }) => `${name}: ${message}`);
+  const gone = runs
+    .filter(({ state }) => state === "interrupted")
+    .map(({ name, folder, checkpoint }) => {
+      const onward =
+        checkpoint === null
+          ? "it had saved no checkpoint"
+          : `continue from step ${checkpoint} with ${resumeCommand(folder)}`;
+      return `${name}: the run's process is gone; ${onward}`;
+    });
   const damaged = runs
     .filter((run) => run.damaged > 0)
     .map(
       (run) => `${run.name}: ${plural(run.damaged, "line")} of events.jsonl left out, which cannot be read`,
     );
-  return `${[...lines, ...failures, ...damaged].join("\n")}\n`;
+  return `${[...lines, ...failures, ...gone, ...damaged].join("\n")}\n`;
 }
 
 function cells(run: RunSummary): string[] {

@@ -53,6 +53,7 @@ export function liveSource(title: () => string, file: () => string | undefined, 
     started: Date.now(),
     updated: Date.now(),
     message: null,
+    checkpoint: null,
     damaged: 0,
   };
   return {

@@ -43,6 +43,8 @@ export interface RunSummary {
   updated: number;
   /** Of a run that failed why. */
   message: string | null;
+  /** The step of the newest checkpoint; null where it has saved none. */
+  checkpoint: number | null;
   /** Lines that cannot be read. */
   damaged: number;
 }
@@ -69,6 +71,7 @@ export class RunReader {
   #last: RecordedEvent | undefined;
   #evalLoss: number | null = null;
   #best: number | null = null;
+  #checkpoint: number | null = null;
   #damaged = 0;
 
   /** `name` is what the summary calls it. */
@@ -94,7 +97,7 @@ export class RunReader {
     this.#header = identityOf(header);
     this.#offset = 0;
     this.#start = this.#started = this.#step = this.#last = undefined;
-    this.#evalLoss = this.#best = null;
+    this.#evalLoss = this.#best = this.#checkpoint = null;
     this.#damaged = 0;
   }
 
@@ -113,6 +116,7 @@ export class RunReader {
       this.#start = event;
       this.#started ??= event.at;
     }
+    if (event.type === "checkpoint") this.#checkpoint = numberIn(event, "step");
     if (event.type === "eval") {
       this.#evalLoss = numberIn(event, "loss");
       const trained = (numberIn(event, "step") ?? 0) > 0;
@@ -146,6 +150,7 @@ export class RunReader {
       started: this.#started ?? header.at,
       updated: Math.max(header.at, last?.at ?? 0, step?.at ?? 0),
       message: type === "failed" ? textIn(last, "message") : null,
+      checkpoint: this.#checkpoint,
       damaged: this.#damaged,
     };
   }

@@ -9,7 +9,8 @@ import { Dashboard } from "../../src/dashboard/server.js";
 import { folderSource, liveSource, type RunSource } from "../../src/dashboard/sources.js";
 import { eventLine } from "../../src/runs/events-file.js";
 import { launchChromium } from "../chromium.js";
-import { temporary } from "../hashed.js";
+import { lowrank, runHere } from "../cli/lowrank.js";
+import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { NOON, started, stepped, writeRun } from "../runs/written.js";
 
 let browser: Browser;
@@ -310,7 +311,66 @@ test.serial(
     await says(t, page, ".state", "ended");
     await says(t, page, ".messages", "warning: the stream has come so far");
     await dashboard.close();
-    await says(t, page, ".notices", "the run has ended, and what served this page, too");
+    await says(t, page, ".notices", "The run has ended; this page no longer updates.");
+  },
+);
+
+test.serial(
+  "the page of a run whose process is killed says that it is gone, and how to continue",
+  async (t) => {
+    const output = join(temporary(), "out");
+    const argv = [
+      "finetune",
+      "--model",
+      tinyModel(),
+      "--data",
+      tinyData(),
+      "--steps",
+      "1000000",
+      "--grad-accum",
+      "1",
+    ];
+    const saving = ["--save-every", "2", "--device", "cpu", "--output", output, "--dashboard", "--json"];
+    let page: Promise<Page> | undefined;
+    let seen = false;
+    const { status } = await lowrank([...argv, ...saving], {
+      watch: (line, child) => {
+        const { type, url } = JSON.parse(line) as { type: string; url: string };
+        if (type === "dashboard") page = visited(t, url);
+        if (type !== "checkpoint" || seen) return;
+        seen = true;
+        void page
+          ?.then(async (shown) => {
+            await says(t, shown, ".state", /running, step \d+ of 1000000/);
+            return says(t, shown, ".messages", "saved");
+          })
+          .finally(() => child.kill("SIGKILL"));
+      },
+    });
+    t.is(status, null);
+    const shown = (await page) as Page;
+    await says(t, shown, ".state", /^gone, step \d+ of 1000000$/);
+    await says(t, shown, ".notices", "The run's process is gone: it was killed");
+    await says(t, shown, ".notices", new RegExp(`with: lowrank finetune --resume ${output}`));
+    t.true(await shown.locator("button.stop").isHidden());
+    // Another process, which knows the folder alone, says it, too.
+    const { page: other } = await opened(t, folderSource(output));
+    await says(t, other, ".state", /^interrupted, step/);
+    await says(
+      t,
+      other,
+      ".notices",
+      /the run's process is gone\. Continue it from step \d+ with: lowrank finetune --resume/,
+    );
+    const table = await runHere("runs", output);
+    t.regex(
+      table.stdout,
+      /the run's process is gone; continue from step \d+ with lowrank finetune --resume /,
+    );
+    // And what is said works.
+    const command = /lowrank (finetune --resume \S+)/.exec(table.stdout)?.[1]?.split(" ") as string[];
+    const onward = await runHere(...command, "--steps", "1000000", "--device", "cpu", "--memory", "1KB");
+    t.regex(onward.stderr, /the run would hold/, "it is that run, which was only not let go on");
   },
 );
 

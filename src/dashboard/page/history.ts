@@ -70,6 +70,8 @@ export class RunHistory {
   etaSeconds: number | undefined;
   /** What the run said of itself when it began, or went on last. */
   start: RunEvent | undefined;
+  /** The step of the newest checkpoint. */
+  checkpoint: number | undefined;
   /** How it ended. */
   end: RunEvent | undefined;
   evals: { step: number; loss: number; event: RunEvent }[] = [];
@@ -123,6 +125,7 @@ export class RunHistory {
         this.rows = (event["rows"] ?? []) as RunHistory["rows"];
         break;
       case "checkpoint":
+        this.checkpoint = numberIn(event, "step");
         this.#say(event, `step ${String(event["step"])}: saved ${String(event["path"])}`);
         break;
       case "warning":

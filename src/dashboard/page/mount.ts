@@ -5,11 +5,13 @@ import { duration } from "./figures.js";
 import { RunHistory } from "./history.js";
 import { Panels } from "./panels.js";
 import { RunList } from "./run-list.js";
-import type { Connection, Listing, RunsSource } from "./source.js";
+import type { Connection, ListedRun, Listing, RunsSource } from "./source.js";
 
 /** Milliseconds between two drawings, and between two looks at the list of runs. */
 const REDRAW_MS = 250;
 const LIST_MS = 3000;
+/** Looks in a row that nobody answers, after which the process that served the page is gone. */
+const GONE_AFTER = 2;
 /** Runs that are laid over each other at first, and at most. */
 const AT_FIRST = 4;
 const AT_MOST = 8;
@@ -39,6 +41,8 @@ class Page {
   #unwatch: () => void = () => {};
   #connection: Connection = "connected";
   #failure: string | undefined;
+  /** Looks in a row that nobody answered. */
+  #unanswered = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #drawn = 0;
 
@@ -81,6 +85,7 @@ class Page {
         const first = this.#listing === undefined || this.#shown.length === 0;
         this.#listing = listing;
         this.#failure = undefined;
+        this.#unanswered = 0;
         if (first && listing.runs.length > 0) {
           const newest = listing.runs.slice(-AT_FIRST).map(({ name }) => name);
           this.#show(newest);
@@ -88,6 +93,8 @@ class Page {
         this.#later();
       }
     } catch (error) {
+      // A TypeError is fetch's: nobody listens at the address.
+      this.#unanswered = error instanceof TypeError ? this.#unanswered + 1 : 0;
       this.#failure = this.#over()
         ? undefined
         : `the list of runs cannot be had: ${(error as Error).message}`;
@@ -163,7 +170,8 @@ class Page {
   #tellState(history: RunHistory | undefined): void {
     const run = this.#listing?.runs.find(({ name }) => name === this.#choice.value);
     // The run itself may have said more than the list knows yet.
-    const state = history?.end === undefined ? (run?.state ?? "") : endedAs(history.end);
+    const listed = this.#isGone() ? "gone" : (run?.state ?? "");
+    const state = history?.end === undefined ? listed : endedAs(history.end);
     const step = Math.max(history?.step ?? 0, run?.step ?? 0);
     const steps = history?.steps ?? run?.steps ?? undefined;
     const left =
@@ -180,18 +188,25 @@ class Page {
 
   #tellNotices({ notices, runs }: Listing): void {
     const lost =
-      this.#connection === "lost" && !this.#over() ? ["the connection is lost, and tried again"] : [];
-    const gone =
-      this.#connection === "lost" && this.#over()
-        ? ["the run has ended, and what served this page, too"]
-        : [];
+      this.#connection !== "lost"
+        ? []
+        : this.#over()
+          ? ["The run has ended; this page no longer updates."]
+          : this.#isGone()
+            ? [
+                `The run's process is gone: it was killed, or the machine was restarted.${onward(runs[0], this.#histories)}`,
+              ]
+            : ["The connection is lost and is tried again."];
+    const interrupted = runs
+      .filter((run) => run.state === "interrupted")
+      .map((run) => `${run.name}: the run's process is gone.${onward(run, this.#histories)}`);
     const damaged = runs
       .filter((run) => run.damaged > 0)
       .map((run) => `${run.name}: ${run.damaged} lines cannot be read and are left out`);
     const all = [
       ...lost,
-      ...gone,
-      ...(this.#failure === undefined ? [] : [this.#failure]),
+      ...(this.#failure === undefined || this.#isGone() ? [] : [this.#failure]),
+      ...interrupted,
       ...notices,
       ...damaged,
     ];
@@ -200,6 +215,12 @@ class Page {
     this.#notices.dataset["text"] = text;
     this.#notices.hidden = all.length === 0;
     this.#notices.replaceChildren(...all.map((notice) => element("li", {}, notice)));
+  }
+
+  /** Whether the process that runs what is shown, and serves this page, does not answer any more. */
+  #isGone(): boolean {
+    const { stops = false } = this.#listing ?? {};
+    return stops && this.#connection === "lost" && this.#unanswered >= GONE_AFTER && !this.#over();
   }
 
   /** Whether all that is shown has ended. */
@@ -232,6 +253,15 @@ class Page {
 
 function prefersDark(): boolean {
   return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+/** How to continue a run whose process is gone. What the process did last may not have reached the page. */
+function onward(run: ListedRun | undefined, histories: ReadonlyMap<string, RunHistory>): string {
+  if (run?.folder === undefined || run.folder === "") return "";
+  const saved = histories.get(run.name)?.checkpoint ?? run.checkpoint ?? undefined;
+  const from =
+    saved === undefined ? "If it saved a checkpoint, continue it" : `Continue it from step ${saved}`;
+  return ` ${from} with: lowrank finetune --resume ${run.folder}`;
 }
 
 function endedAs({ type, stopped }: { type: string; [field: string]: unknown }): string {

@@ -14,6 +14,10 @@ export interface ListedRun {
   started: number;
   message: string | null;
   damaged: number;
+  /** Its output folder, where the source knows it. */
+  folder?: string | undefined;
+  /** The step of its newest checkpoint; null where it has saved none. */
+  checkpoint?: number | null | undefined;
 }
 
 export interface Listing {
