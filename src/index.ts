@@ -63,6 +63,7 @@ export {
 } from "./models/distilbert/model.js";
 export type { LayerCache } from "./models/cache.js";
 export { Classifier, SequenceClassifier } from "./models/classifier.js";
+export type { Classified, ClassifyOptions } from "./models/classify.js";
 export { CausalLM, type CausalConfig } from "./models/causal-lm.js";
 export type { GgufType } from "./gguf/blocks.js";
 export type { EmbedOptions } from "./models/embed.js";

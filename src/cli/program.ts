@@ -11,6 +11,7 @@ import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { mergeCommand } from "./merge.js";
 import { flagOf } from "./option-names.js";
+import { predictCommand } from "./predict.js";
 import { runsCommand } from "./runs.js";
 import { serveCommand } from "./serve.js";
 import { withOptionNames } from "../option-name.js";
@@ -93,6 +94,7 @@ function program(): Command {
     generateCommand(),
     chatCommand(),
     evaluateCommand(),
+    predictCommand(),
     serveCommand(),
     mergeCommand(),
     exportCommand(),

@@ -65,6 +65,14 @@ export function endOf(encoder: Encoder): Int32Array {
   return new Int32Array();
 }
 
+/** The first `maxLength` ids, the last of them `end` if any are left out. */
+export function shortened(ids: Int32Array, end: Int32Array, maxLength: number): Int32Array {
+  if (ids.length <= maxLength) return ids;
+  const kept = ids.slice(0, maxLength);
+  if (end.length < maxLength) kept.set(end, maxLength - end.length);
+  return kept;
+}
+
 /** Where no seam is known, a text is encoded whole up to this many characters, and cut at line ends beyond. */
 const WHOLE = 4 << 20;
 

@@ -1,6 +1,6 @@
 /** The classes of rows with labels, and the rows as examples. */
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { type Encoded, type Encoder, encodeTexts, endOf, pipelined } from "./encode.js";
+import { type Encoded, type Encoder, encodeTexts, endOf, pipelined, shortened } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
 import { rowAt, rowError } from "./origin.js";
 import type { LabelData, Read } from "./read.js";
@@ -88,7 +88,7 @@ export async function labelledExamples(
     for await (const { rows, encoded, read } of pipelined(chunks(source.parts(signal)), encode, signal)) {
       for (const [i, { label, line }] of rows.entries()) {
         const whole = encoded[i] as Encoded;
-        const ids = cut(whole.ids, end, maxLength);
+        const ids = shortened(whole.ids, end, maxLength);
         if (ids.length === 0) throw rowError(source, line, "the row's text has no tokens");
         checkIds(ids, rowAt(source, line), vocabSize);
         store.add(ids, classes.get(String(label)) as number);
@@ -98,12 +98,4 @@ export async function labelledExamples(
     }
   }
   return store;
-}
-
-/** The first `maxLength` ids, the last of them `end` where any are left out. */
-function cut(ids: Int32Array, end: Int32Array, maxLength: number): Int32Array {
-  if (ids.length <= maxLength) return ids;
-  const kept = ids.slice(0, maxLength);
-  if (end.length < maxLength) kept.set(end, maxLength - end.length);
-  return kept;
 }

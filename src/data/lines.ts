@@ -3,6 +3,9 @@ import { LowrankError } from "../errors.js";
 import type { Source } from "./source.js";
 import { bomLength, decodeUtf8 } from "./utf8.js";
 
+/** The part of a source that is read from its beginning. */
+export type Readable = Pick<Source, "name" | "read">;
+
 /** A part of a text, and how much of its source has been read with it. */
 export interface Part {
   text: string;
@@ -60,7 +63,7 @@ function unfinished(bytes: Uint8Array): number {
  * Errors: `ERR_FILE_FORMAT` with line and byte offset of what is not UTF-8, of NUL bytes, and for compressed files;
  * `ERR_DATA_ROW` for an empty source and for a line of more than 256 MiB.
  */
-export async function* textOf(source: Source, lines: boolean, signal?: AbortSignal): AsyncGenerator<Part> {
+export async function* textOf(source: Readable, lines: boolean, signal?: AbortSignal): AsyncGenerator<Part> {
   const { name } = source;
   let waiting: Uint8Array[] = [];
   let [held, read, offset, line, begun] = [0, 0, 0, 1, false];

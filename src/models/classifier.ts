@@ -3,6 +3,7 @@ import { refuse } from "../argument.js";
 import { perRow } from "../lora/adapter/per-row.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
+import { classify, type Classified, type ClassifyOptions } from "./classify.js";
 import type { TextEncoder } from "./encoder.js";
 import { classificationLoss, hubLabels, type LabelConfig } from "./labels.js";
 import {
@@ -88,6 +89,16 @@ export abstract class SequenceClassifier extends Classifier {
   /** The token embeddings of ids i32 [B, T], as `inputsEmbeds` of `forward` takes them: [B, T, C]. */
   embedTokens(ids: Tensor): Tensor {
     return this.encoder.embedTokens(ids);
+  }
+
+  /**
+   * The class of each text and its scores, in the order of the texts: as `evaluate` takes the class, by the highest
+   * logit. A longer text loses its end, and says so.
+   *
+   * Throws `ERR_FILE_NOT_FOUND` for a model without a tokenizer, `ERR_OPTION`, `ERR_NOT_FINITE`; the signal's reason.
+   */
+  classify(texts: readonly string[], options: ClassifyOptions = {}): Promise<Classified[]> {
+    return classify(this, texts, options);
   }
 
   /** @internal ids i32 [B, T] → [B, T, C]. */

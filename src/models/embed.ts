@@ -6,6 +6,7 @@ import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { TextEncoder } from "./encoder.js";
 import { noTokenizer } from "./pretrained.js";
+import { batchesByLength, paddedRows } from "./texts-by-length.js";
 
 /** What `embed` takes besides the texts. */
 export interface EmbedOptions {
@@ -48,9 +49,8 @@ export async function embed(
   if (model.tokenizer === undefined) throw noTokenizer(model, "embed: ");
   throwIfAborted(signal);
   const rows = (await model.tokenizer.encodeAll(texts)).map((ids) => cut(ids, longest));
-  const order = rows.map((_, i) => i).sort((a, b) => (rows[a]?.length ?? 0) - (rows[b]?.length ?? 0));
   const vectors: Float32Array[] = texts.map(() => new Float32Array());
-  for (const places of batches(order, rows, batchSize)) {
+  for (const places of batchesByLength(rows, batchSize)) {
     throwIfAborted(signal);
     const batch = places.map((place) => rows[place] as Int32Array);
     const pooled = evaluating(() => noGrad(() => scope(() => pool(model, batch, pooling))));
@@ -65,26 +65,6 @@ export async function embed(
   return vectors;
 }
 
-/** Places of texts that run together: those of like length, so that at most half is padding. */
-function* batches(
-  order: readonly number[],
-  rows: readonly Int32Array[],
-  batchSize: number,
-): IterableIterator<number[]> {
-  let [batch, tokens]: [number[], number] = [[], 0];
-  for (const place of order) {
-    const { length } = rows[place] as Int32Array;
-    const padded = (batch.length + 1) * length;
-    if (batch.length === batchSize || (batch.length > 0 && padded > 2 * (tokens + length))) {
-      yield batch;
-      [batch, tokens] = [[], 0];
-    }
-    batch.push(place);
-    tokens += length;
-  }
-  if (batch.length > 0) yield batch;
-}
-
 /** The first tokens and the last, which ends a text. */
 function cut(ids: Int32Array, longest: number): Int32Array {
   if (ids.length <= longest) return ids;
@@ -95,20 +75,16 @@ function cut(ids: Int32Array, longest: number): Int32Array {
 
 /** Rows of ids → [B, C]. */
 function pool(model: TextEncoder, rows: readonly Int32Array[], pooling: "mean" | "cls"): Tensor {
-  const [B, T] = [rows.length, Math.max(1, ...rows.map((row) => row.length))];
-  const ids = new Int32Array(B * T).fill(model.config.padTokenId ?? 0);
-  const mask = new Int32Array(B * T);
+  const { device } = model;
+  const { ids, attentionMask } = paddedRows(rows, model.config.padTokenId ?? 0, device);
+  const [B, T] = ids.shape as [number, number];
   const share = new Float32Array(B * T);
   for (const [b, row] of rows.entries()) {
-    ids.set(row, b * T);
-    mask.fill(1, b * T, b * T + row.length);
     // What a token counts for in its text's vector.
     if (pooling === "mean") share.fill(1 / row.length, b * T, b * T + row.length);
     else share[b * T] = 1;
   }
-  const { device } = model;
-  const attentionMask = tensor(mask, { shape: [B, T], device });
-  const hidden = model.hidden(tensor(ids, { shape: [B, T], device }), { attentionMask });
+  const hidden = model.hidden(ids, { attentionMask });
   const C = hidden.shape[2] as number;
   return tensor(share, { shape: [B, 1, T], device })
     .matmul(hidden)

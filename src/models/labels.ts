@@ -80,13 +80,7 @@ export function classificationLoss(
     refuse("forward", "labels", "a tensor or an Int32Array", given);
   const labels = isTensor(given) ? given : tensor(given, { device: logits.device });
   const [B, N] = logits.shape as [number, number];
-  const type =
-    problemType ??
-    (N === 1
-      ? "regression"
-      : labels.dtype === "i32"
-        ? "single_label_classification"
-        : "multi_label_classification");
+  const type = problemOf(problemType, N, labels.dtype === "i32");
   const single = type === "single_label_classification";
   const fits = labels.size === (single ? B : B * N) && labels.shape[0] === B;
   if (!fits) {
@@ -109,6 +103,13 @@ export function classificationLoss(
   const losses = type === "regression" ? squares(logits, targets) : binaryCrossEntropy(logits, targets);
   if (apart) return lossPerAdapter(losses, ones([B, N], { device: logits.device }), names);
   return reduction === "none" ? losses : losses[reduction]();
+}
+
+/** The problem type of N classes, if the configuration names none; `single` if a label is one class. */
+export function problemOf(named: ProblemType | undefined, N: number, single: boolean): ProblemType {
+  if (named !== undefined) return named;
+  if (N === 1) return "regression";
+  return single ? "single_label_classification" : "multi_label_classification";
 }
 
 function squares(predicted: Tensor, targets: Tensor): Tensor {

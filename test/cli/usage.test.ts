@@ -15,7 +15,7 @@ function yaml(text: string): string {
 const wrong: [string[], RegExp][] = [
   [
     [],
-    /which command\? One of finetune, generate, chat, evaluate, serve, merge, export, inspect, estimate, runs, devices/,
+    /which command\? One of finetune, generate, chat, evaluate, predict, serve, merge, export, inspect, estimate, runs, devices/,
   ],
   [["tune"], /unknown command "tune"; use one of finetune, /],
   [["fintune"], /unknown command "fintune" \(did you mean finetune\?\)/],
@@ -82,6 +82,17 @@ const wrong: [string[], RegExp][] = [
   [["generate", "--prompt", "a", "--messages", "[]"], /--prompt with --messages: .*; give one of them/],
   [["inspect"], /missing required argument 'path'/],
   [["inspect", "d.jsonl", "--rows", "-1"], /--rows <n>.*integer from 0 on/],
+  [["predict", "--text", "a"], /predict needs --adapter DIR or --model NAME/],
+  [["predict", "--model", "m"], /predict needs --data FILE or --text TEXT, and not both/],
+  [["predict", "--model", "m", "--data", "d.txt", "--text", "a"], /--data FILE or --text TEXT, and not both/],
+  [
+    ["predict", "--model", "m", "--data", "d.csv"],
+    /d\.csv does not end in \.txt, \.jsonl or \.ndjson; give --data-format/,
+  ],
+  [["predict", "--model", "m", "--data", "-"], /standard input has no name; give --data-format/],
+  [["predict", "--model", "m", "--data", "d", "--data-format", "csv"], /Allowed choices are txt, jsonl/],
+  [["predict", "--model", "m", "--text", "a", "--top-k", "0"], /--top-k <n>.*integer from 1 on/],
+  [["predict", "--model", "m", "--text", "a", "--max-length", "1"], /--max-length <n>.*integer from 2 on/],
   [["serve", "--port", "70000"], /--port <n>.*a port, from 0 to 65535/],
   [["serve", "--max-tokens", "0"], /--max-tokens <n>.*integer from 1 on/],
   [["serve", "--max-concurrent", "0"], /--max-concurrent <n>.*integer from 1 on/],

@@ -8,6 +8,7 @@ import { temporary } from "../hashed.js";
 import { filesOf, FIRST } from "../hub/models.js";
 import { Hub } from "../hub/server.js";
 import { installedProject } from "../packed.js";
+import { tinyEncoder } from "../tiny-encoder.js";
 import { tinyWhisper, tones, wave } from "../tiny-whisper.js";
 import type { Place } from "./run-page.js";
 
@@ -37,6 +38,7 @@ export async function standIns(): Promise<StandIns> {
         "{% if add_generation_prompt %}assistant:{% endif %}",
     );
   }
+  cpSync(await tinyEncoder(), join(models, "bert-base-uncased"), { recursive: true });
   const model = (await loadModel(plain, { device: "cpu" })) as LlamaForCausalLM;
   await saveModel(model, join(models, "SmolLM2-135M-Instruct.Q4_1.gguf"), { dtype: "q4_0" });
   model.dispose();

@@ -1,0 +1,118 @@
+/** The rows that `predict` classifies, and the lines that it writes about them. */
+import { type Readable, textOf } from "../data/lines.js";
+import { type Origin, rowError } from "../data/origin.js";
+import type { Classified } from "../models/classify.js";
+
+/** A text, and the row that it is of. */
+export interface TextRow {
+  text: string;
+  line: number;
+  /** The row as its file has it: the text of a JSON object. Undefined of a line of plain text. */
+  json?: string | undefined;
+}
+
+export type RowFormat = "txt" | "jsonl";
+
+/** Characters of a file after which a window ends, however few its rows are. */
+const MOST_CHARACTERS = 8 << 20;
+
+/** The field that keeps a row's own label. */
+const EXPECTED = "expected";
+
+/**
+ * Yields the rows of a file in windows of at least `least` rows, or of fewer that are long.
+ *
+ * Errors: `ERR_DATA_ROW` with file and line; the errors of `textOf`.
+ */
+export async function* rowWindows(
+  source: Readable,
+  format: RowFormat,
+  { least, signal }: { least: number; signal: AbortSignal },
+): AsyncGenerator<TextRow[]> {
+  let rows: TextRow[] = [];
+  let characters = 0;
+  for await (const part of textOf(source, true, signal)) {
+    const lines = part.text.split("\n");
+    // What follows the last line's end is no line.
+    if (lines.at(-1) === "") lines.pop();
+    for (const [i, line] of lines.entries()) {
+      const row =
+        format === "txt" ? plainRow(line, part.line + i) : jsonRow(line, originOf(source), part.line + i);
+      if (row !== undefined) rows.push(row);
+    }
+    characters += part.text.length;
+    if (rows.length === 0 || (rows.length < least && characters < MOST_CHARACTERS)) continue;
+    yield rows;
+    [rows, characters] = [[], 0];
+  }
+  if (rows.length > 0) yield rows;
+}
+
+/** Rows are counted by lines in messages. */
+export function originOf({ name }: Readable): Origin {
+  return { file: name, numbering: "line" };
+}
+
+function plainRow(line: string, number: number): TextRow {
+  return { text: line.endsWith("\r") ? line.slice(0, -1) : line, line: number };
+}
+
+/** Blank lines are no rows. */
+function jsonRow(line: string, origin: Origin, number: number): TextRow | undefined {
+  const json = line.trim();
+  if (json === "") return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch {
+    throw rowError(origin, number, `not JSON: ${json.length > 40 ? `${json.slice(0, 40)}…` : json}`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw rowError(origin, number, 'the row must be an object with a "text"');
+  const fields = value as Record<string, unknown>;
+  const { text } = fields;
+  if (typeof text !== "string")
+    throw rowError(
+      origin,
+      number,
+      text === undefined ? 'the field "text" is missing' : '"text" must be a string',
+    );
+  const taken = ["scores", "labels", ...("label" in fields ? [EXPECTED] : [])].find((name) => name in fields);
+  if (taken !== undefined)
+    throw rowError(
+      origin,
+      number,
+      `the row has a field "${taken}", which predict writes; rename or remove it`,
+    );
+  return { text, line: number, json };
+}
+
+/**
+ * A line of output: the row with `label` and `scores`. Its other fields stay as they were written, so that a number of
+ * any length survives; its `label` is renamed to `expected`.
+ */
+export function outputLine({ text, json = JSON.stringify({ text }) }: TextRow, found: Classified): string {
+  const { label, labels, scores } = found;
+  const rounded = Object.fromEntries(
+    Object.entries(scores).map(([name, score]) => [name, Number(score.toPrecision(7))]),
+  );
+  const added = JSON.stringify({ label, ...(labels && { labels }), scores: rounded });
+  const kept = renamedKey(json, "label", EXPECTED).trimEnd().slice(0, -1).trimEnd();
+  const line = `${kept}${kept === "{" ? "" : ","}${added.slice(1)}`;
+  // Control characters stand only in strings here, where an escape has the same meaning.
+  return `${line.replaceAll(/[\u007f-\u009f]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`)}\n`;
+}
+
+/** A JSON object's text with a key of its outermost level renamed. */
+function renamedKey(json: string, from: string, to: string): string {
+  let depth = 0;
+  return json.replaceAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[[\]{}]/g, (token, colon: string | undefined) => {
+    if (token === "{" || token === "[") depth++;
+    else if (token === "}" || token === "]") depth--;
+    else if (depth === 1 && colon !== undefined) {
+      const key = token.slice(0, token.length - colon.length);
+      if (JSON.parse(key) === from) return `${JSON.stringify(to)}${colon}`;
+    }
+    return token;
+  });
+}

@@ -1,0 +1,207 @@
+import { existsSync, realpathSync } from "node:fs";
+import { extname } from "node:path";
+import { Command, Option } from "commander";
+import { countRow, emptyReport, loweredLength, warningsOf } from "../data/report.js";
+import type { Origin } from "../data/origin.js";
+import type { Readable } from "../data/lines.js";
+import { LowrankError } from "../errors.js";
+import type { SequenceClassifier } from "../models/classifier.js";
+import type { Quantization } from "../models/quantization.js";
+import type { StorageType } from "../train/options.js";
+import { UsageError } from "./failure.js";
+import { type HubFlags, hubOptions, MODEL } from "./hub.js";
+import { interruptible } from "./interrupt.js";
+import { load } from "./models.js";
+import { originOf, outputLine, type RowFormat, rowWindows, type TextRow } from "./predict-rows.js";
+import { checkOutput, type Output, stagedFile, standardOutput } from "./staged-output.js";
+import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
+import * as value from "./values.js";
+
+interface Flags extends HubFlags {
+  data?: string | undefined;
+  dataFormat?: RowFormat | undefined;
+  text?: string[] | undefined;
+  output?: string | undefined;
+  yes?: boolean | undefined;
+  model?: string | undefined;
+  adapter?: string | undefined;
+  topK?: number | undefined;
+  batchSize: number;
+  maxLength?: number | undefined;
+  dtype?: StorageType | undefined;
+  quantize?: Quantization | undefined;
+  device: string;
+}
+
+const STANDARD_INPUT = "-";
+/** Rows that are sorted by length together. */
+const WINDOW = 1024;
+/** Tokens of a row by default, as for `evaluate`. */
+const MAX_LENGTH = 512;
+
+export function predictCommand(): Command {
+  const command = new Command("predict").description(
+    "classify texts: a line of JSON for each, with its label and scores, in the order of the rows",
+  );
+  return hubOptions(command)
+    .option(
+      "--data <file>",
+      'the texts: .jsonl with a "text" in each row, .txt with a text a line, - for standard input',
+    )
+    .addOption(
+      new Option("--data-format <format>", "the format of --data, if its name does not say").choices([
+        "txt",
+        "jsonl",
+      ]),
+    )
+    .option("--text <text>", "a text; may be given several times", value.collect)
+    .option("--output <file>", "the file to write; default: standard output")
+    .option("--yes", "replace --output if it exists")
+    .option("--model <name>", `${MODEL}; default: the adapter's own`)
+    .option("--adapter <folder>", "an adapter")
+    .option("--top-k <n>", "write the n highest scores; default: all", value.count)
+    .option("--batch-size <n>", "rows at a time", value.count, 32)
+    .option("--max-length <n>", "tokens of a row; default: 512, and never over the model's", value.length)
+    .addOption(dtypeOption())
+    .addOption(quantizeOption())
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .action(() =>
+      interruptible((signal) =>
+        inStorage(command.opts<Flags>().dtype, () => predict(command.opts<Flags>(), signal)),
+      ),
+    );
+}
+
+async function predict(flags: Flags, signal: AbortSignal): Promise<void> {
+  if (flags.model === undefined && flags.adapter === undefined)
+    throw new UsageError("predict needs --adapter DIR or --model NAME: a classifier");
+  if (flags.output !== undefined) checkOutput(flags.output, flags.yes === true);
+  const rows = await rowsOf(flags, signal);
+  let output: Output | undefined;
+  let model: SequenceClassifier | undefined;
+  try {
+    await rows.check();
+    model = await loadClassifier(flags, signal);
+    output = flags.output === undefined ? standardOutput() : await stagedFile(flags.output);
+    await classifyRows(model, rows, output, flags, signal);
+    await output.finish();
+  } finally {
+    await output?.discard();
+    rows.close();
+    model?.dispose();
+  }
+}
+
+/** The texts to classify, in windows. */
+interface Rows {
+  /** Their source in messages. */
+  origin: Origin;
+  /** Reads all rows and throws at the first wrong one, before any is classified. */
+  check(): Promise<void>;
+  windows(): AsyncIterable<TextRow[]>;
+  close(): void;
+}
+
+async function rowsOf({ data, dataFormat, text, output }: Flags, signal: AbortSignal): Promise<Rows> {
+  if ((data === undefined) === (text === undefined))
+    throw new UsageError("predict needs --data FILE or --text TEXT, and not both");
+  if (data === undefined) {
+    const rows = (text ?? []).map((one, i) => ({ text: one, line: i + 1 }));
+    const windows = async function* (): AsyncGenerator<TextRow[]> {
+      yield await Promise.resolve(rows);
+    };
+    return {
+      origin: { file: "--text", numbering: "line" },
+      windows,
+      check: () => Promise.resolve(),
+      close: () => {},
+    };
+  }
+  const format = dataFormat ?? formatOf(data);
+  if (output !== undefined && isSameFile(data, output))
+    throw new UsageError("--output is the file of --data; name another file");
+  const { openSource } = await import("../data/source.js");
+  // From pipe to pipe, rows are answered as they arrive.
+  const streamed = data === STANDARD_INPUT && output === undefined;
+  const source = streamed ? inputStream() : await openSource(data);
+  const windows = (): AsyncIterable<TextRow[]> =>
+    rowWindows(source, format, { least: streamed ? 1 : WINDOW, signal });
+  const check = async (): Promise<void> => {
+    if (streamed) return;
+    for await (const _ of windows());
+  };
+  return { origin: originOf(source), windows, check, close: () => source.close() };
+}
+
+/** Standard input, read once. */
+function inputStream(): Readable & { close(): void } {
+  return {
+    name: "standard input",
+    read: (signal) => {
+      signal?.addEventListener("abort", () => process.stdin.destroy(), { once: true });
+      return process.stdin as AsyncIterable<Uint8Array>;
+    },
+    close: () => {},
+  };
+}
+
+function formatOf(data: string): RowFormat {
+  const format = extname(data).toLowerCase().slice(1);
+  if (format === "txt" || format === "jsonl") return format;
+  if (format === "ndjson") return "jsonl";
+  const which =
+    data === STANDARD_INPUT
+      ? "standard input has no name"
+      : `${data} does not end in .txt, .jsonl or .ndjson`;
+  throw new UsageError(`--data: ${which}; give --data-format txt or jsonl`);
+}
+
+function isSameFile(a: string, b: string): boolean {
+  return existsSync(a) && existsSync(b) && realpathSync(a) === realpathSync(b);
+}
+
+async function loadClassifier(flags: Flags, signal: AbortSignal): Promise<SequenceClassifier> {
+  const adapters = flags.adapter === undefined ? [] : [flags.adapter];
+  const { model, name } = await load({ ...flags, adapters, signal });
+  const { SequenceClassifier } = await import("../models/classifier.js");
+  if (model instanceof SequenceClassifier) return model;
+  model.dispose();
+  const what = `${name}: this model is not a classifier of texts`;
+  throw new LowrankError(
+    "ERR_UNSUPPORTED_MODEL",
+    `${what}; name a classifier, or with --adapter one that was trained on rows of text and label`,
+  );
+}
+
+async function classifyRows(
+  model: SequenceClassifier,
+  rows: Rows,
+  output: Output,
+  { batchSize, maxLength: asked, topK }: Flags,
+  signal: AbortSignal,
+): Promise<void> {
+  const { maxPositionEmbeddings: most } = model.config as typeof model.config & {
+    maxPositionEmbeddings: number;
+  };
+  const maxLength = Math.min(asked ?? MAX_LENGTH, most);
+  if (asked !== undefined && maxLength < asked) warn(loweredLength(asked, maxLength));
+  const report = emptyReport(rows.origin);
+  for await (const window of rows.windows()) {
+    for (let start = 0; start < window.length; start += WINDOW) {
+      const part = window.slice(start, start + WINDOW);
+      const texts = part.map(({ text }) => text);
+      const found = await model.classify(texts, { batchSize, maxLength, topK, signal });
+      const lines = part.map((row, i) => {
+        const one = found[i] as (typeof found)[number];
+        countRow(report, row.line, { total: one.tokens, maxLength, trained: 1 });
+        return outputLine(row, one);
+      });
+      await output.write(lines.join(""));
+    }
+  }
+  for (const message of warningsOf(report, maxLength)) warn(message);
+}
+
+function warn(message: string): void {
+  process.stderr.write(`lowrank: warning: ${message}\n`);
+}

@@ -1,0 +1,150 @@
+/** The classes of texts. */
+import { listOf, options as known, refuse, text, whole } from "../argument.js";
+import { endOf, shortened } from "../data/encode.js";
+import { LowrankError, throwIfAborted } from "../errors.js";
+import { evaluating, noGrad, scope } from "../scope.js";
+import type { SequenceClassifier } from "./classifier.js";
+import { problemOf, type ProblemType } from "./labels.js";
+import { noTokenizer } from "./pretrained.js";
+import { specialTokens } from "./special-tokens.js";
+import { batchesByLength, paddedRows } from "./texts-by-length.js";
+
+/** Options of `classify`. */
+export interface ClassifyOptions {
+  /** Texts that run at once; 32. */
+  batchSize?: number | undefined;
+  /** Limit of a text's tokens; default: the model's own. */
+  maxLength?: number | undefined;
+  /** Scores of a text that are given, the highest ones; all by default. */
+  topK?: number | undefined;
+  /** Ends it between batches, with its reason. */
+  signal?: AbortSignal | undefined;
+}
+
+/** The class of a text. */
+export interface Classified {
+  /** The class with the highest score. */
+  label: string;
+  /** Only if `problemType` is `multi_label_classification`: the classes with a probability of at least 0.5. */
+  labels?: string[] | undefined;
+  /**
+   * By class: the softmax of the logits. For `multi_label_classification` the sigmoid, for `regression` the logits
+   * themselves.
+   */
+  scores: Record<string, number>;
+  /** Tokens of the text, an estimate beyond `maxLength`. */
+  tokens: number;
+  /** Whether its end was cut off. */
+  truncated: boolean;
+}
+
+const OPTIONS = ["batchSize", "maxLength", "topK", "signal"] as const satisfies (keyof ClassifyOptions)[];
+
+export async function classify(
+  model: SequenceClassifier,
+  texts: readonly string[],
+  options: ClassifyOptions,
+): Promise<Classified[]> {
+  const where = "classify";
+  listOf(where, "texts", texts, text);
+  const checked = known(where, options, OPTIONS);
+  const { labels, maxPositionEmbeddings: most } = model.config as typeof model.config & TextLimits;
+  const { batchSize = 32, maxLength = most, topK = labels.length, signal } = checked;
+  whole(where, "batchSize", batchSize, 1);
+  whole(where, "topK", topK, 1);
+  const longest = Math.min(whole(where, "maxLength", maxLength, 1), most);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    refuse(where, "signal", "an AbortSignal", signal);
+  const { tokenizer } = model;
+  if (tokenizer === undefined) throw noTokenizer(model, "classify: ");
+  const twice = labels.find((label, i) => labels.indexOf(label) < i);
+  if (twice !== undefined)
+    throw new LowrankError(
+      "ERR_OPTION",
+      `classify: two classes of the model are called ${JSON.stringify(twice)}`,
+    );
+  throwIfAborted(signal);
+  const encoded = await tokenizer.encodeRows(texts, { limit: longest + 1 });
+  const end = endOf(tokenizer);
+  const rows = encoded.map(({ ids }) => shortened(ids, end, longest));
+  const empty = rows.findIndex((ids) => ids.length === 0);
+  if (empty >= 0) throw new LowrankError("ERR_OPTION", `classify: texts[${empty}] has no tokens`);
+  const found: Classified[] = [];
+  for (const places of batchesByLength(rows, batchSize)) {
+    throwIfAborted(signal);
+    const batch = places.map((place) => rows[place] as Int32Array);
+    for (const [i, logits] of (await logitsOf(model, batch)).entries()) {
+      const place = places[i] as number;
+      const { total } = encoded[place] as { total: number };
+      const bad = logits.find((logit) => !Number.isFinite(logit));
+      if (bad !== undefined)
+        throw new LowrankError("ERR_NOT_FINITE", `classify: a logit of texts[${place}] is ${bad}`);
+      found[place] = { ...scored(logits, model.config, topK), tokens: total, truncated: total > longest };
+    }
+  }
+  return found;
+}
+
+/** What the configuration of a model that reads texts says of their length. */
+interface TextLimits {
+  maxPositionEmbeddings: number;
+  vocabSize: number;
+}
+
+async function logitsOf(model: SequenceClassifier, rows: readonly Int32Array[]): Promise<Float32Array[]> {
+  const { padTokenId } = specialTokens(
+    model.tokenizer as NonNullable<typeof model.tokenizer>,
+    model.config as typeof model.config & TextLimits,
+  );
+  const logits = evaluating(() =>
+    noGrad(() =>
+      scope(() => {
+        const { ids, attentionMask } = paddedRows(rows, padTokenId, model.device);
+        return model.forward(ids, { attentionMask }).logits;
+      }),
+    ),
+  );
+  const values = (await logits.data()) as Float32Array;
+  logits.dispose();
+  const N = values.length / rows.length;
+  return rows.map((_, row) => values.slice(row * N, (row + 1) * N));
+}
+
+/** The class of a text by its logits [N]. */
+function scored(
+  logits: Float32Array,
+  { labels, problemType }: { labels: readonly string[]; problemType: ProblemType | undefined },
+  topK: number,
+): Pick<Classified, "label" | "labels" | "scores"> {
+  const type = problemOf(problemType, labels.length, true);
+  const scores =
+    type === "regression"
+      ? [...logits]
+      : type === "multi_label_classification"
+        ? sigmoid(logits)
+        : softmax(logits);
+  // The first of equal ones, as evaluation takes it.
+  const order = scores.map((_, i) => i).sort((a, b) => (logits[b] as number) - (logits[a] as number));
+  const kept = new Set(order.slice(0, topK));
+  const several = type === "multi_label_classification" && {
+    labels: labels.filter((_, i) => (scores[i] as number) >= 0.5),
+  };
+  return {
+    label: labels[order[0] as number] as string,
+    ...several,
+    scores: Object.fromEntries(
+      labels.flatMap((label, i) => (kept.has(i) ? [[label, scores[i] as number]] : [])),
+    ),
+  };
+}
+
+function softmax(logits: Float32Array): number[] {
+  const highest = Math.max(...logits);
+  const weights = Array.from(logits, (logit) => Math.exp(logit - highest));
+  const sum = weights.reduce((total, weight) => total + weight, 0);
+  return weights.map((weight) => weight / sum);
+}
+
+function sigmoid(logits: Float32Array): number[] {
+  return Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
+}
