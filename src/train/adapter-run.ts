@@ -1,5 +1,5 @@
 /** The training of an adapter over a loaded model and its data: what is made, saved, judged and given back. */
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 
 import type { Batch, BatchPlan } from "../data/batches.js";
 import { noteActive } from "../lora/adapter/active.js";
@@ -279,7 +279,7 @@ export class AdapterRun {
   /** Records whether a checkpoint is good, unless it is in a folder that another run may write into. */
   async #mark(path: string, good: boolean): Promise<void> {
     const { output, settings } = this.#subject;
-    if (join(path, "..") === join(output.path, "."))
+    if (dirname(resolve(path)) === resolve(output.path))
       await output.markCheckpoint(path, { good, keep: settings.keep });
   }
 

@@ -11,14 +11,14 @@ export interface StepFigures {
   loss: number;
   gradNorm: number;
   learningRate: number;
+  /** Tokens or rows that the loss is the mean over. */
+  trained: number;
 }
 
 /** What a step's figures say of the weights that it ran on. */
 export interface Verdict {
   /** Whether the loss is one that a healthy run has. */
   sound: boolean;
-  /** Whether the run has diverged. */
-  diverged: boolean;
   /** What to tell the user, once for each occurrence. */
   warning?: string | undefined;
 }
@@ -26,11 +26,13 @@ export interface Verdict {
 /**
  * Watches the loss and the gradient norm.
  *
- * The loss bound needs the loss of guessing, which is ln V for V tokens or classes. Let L be the loss before training.
- * The bound is max((L + ln V) / 2, 1.5 L): above the first term the model has lost half of its advantage over guessing,
- * which no data order explains; the second term keeps a model that starts no better than guessing (a new classification
- * head) clear of noise. A single batch may exceed the bound, so divergence is the median of 10 steps above it. L is the
- * highest loss seen before the first update with a learning rate above 0, so that an update cannot raise its own bound.
+ * The loss bound needs the loss of guessing, which is ln V for V tokens or classes. Let L be the loss before training and
+ * n the number of tokens or rows that a step averages over. The bound is L + max((ln V - L) / 2, 3 / sqrt(n), L / 10):
+ * above the first term the model has lost half of its advantage over guessing, which no order of the data explains; the
+ * second is the noise of a step, as the loss of one token or row deviates by less than 3; the third allows for texts that
+ * are harder than the first. A single step may still exceed the bound, so divergence is the median of 10 steps above it.
+ * L is the highest loss seen before the first update with a learning rate above 0, so that an update cannot raise its own
+ * bound.
  */
 export class Divergence {
   readonly #guessing: number | undefined;
@@ -38,7 +40,7 @@ export class Divergence {
   #reference: number | undefined;
   /** Whether the weights have been updated since the reference was begun. */
   #touched: boolean;
-  #losses: number[] = [];
+  #window: StepFigures[] = [];
   #diverged = false;
   #zeros = 0;
 
@@ -66,10 +68,18 @@ export class Divergence {
     return this.#reference;
   }
 
+  /** Whether the run has diverged as of the last step. */
+  get diverged(): boolean {
+    return this.#diverged;
+  }
+
   /** The highest loss of a healthy run; Infinity while nothing is known. */
   get bound(): number {
     if (this.#guessing === undefined || this.#reference === undefined) return Infinity;
-    return Math.max((this.#reference + this.#guessing) / 2, 1.5 * this.#reference);
+    const reference = this.#reference;
+    const size = this.#window.length === 0 ? 1 : median(this.#window.map(({ trained }) => trained));
+    const noise = 3 / Math.sqrt(Math.max(size, 1));
+    return reference + Math.max((this.#guessing - reference) / 2, noise, reference / 10);
   }
 
   /** Takes in a held-out loss of the untrained model. */
@@ -78,14 +88,15 @@ export class Divergence {
   }
 
   /** Takes in the finite figures of the next step. */
-  add({ step, loss, gradNorm, learningRate }: StepFigures): Verdict {
+  add(figures: StepFigures): Verdict {
+    const { step, loss, gradNorm, learningRate } = figures;
     if (!this.#touched) {
       this.#raise(loss);
       this.#touched = learningRate > 0;
     }
-    this.#losses = [...this.#losses, loss].slice(-WINDOW);
+    this.#window = [...this.#window, figures].slice(-WINDOW);
     const warning = this.#lossWarning(step, learningRate) ?? this.#gradientWarning(step, gradNorm);
-    return { sound: loss <= this.bound, diverged: this.#diverged, warning };
+    return { sound: loss <= this.bound, warning };
   }
 
   #raise(loss: number): void {
@@ -93,8 +104,8 @@ export class Divergence {
   }
 
   #lossWarning(step: number, learningRate: number): string | undefined {
-    if (this.#losses.length < WINDOW) return undefined;
-    const middle = median(this.#losses);
+    if (this.#window.length < WINDOW) return undefined;
+    const middle = median(this.#window.map(({ loss }) => loss));
     const before = this.#diverged;
     this.#diverged = middle > this.bound;
     if (!this.#diverged || before) return undefined;

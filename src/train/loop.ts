@@ -276,13 +276,9 @@ class Loop {
     this.#loss = loss;
     this.#trained += pending.trained;
     this.#pace.add(pending.tokens);
-    const { learningRate } = pending;
-    const { sound, diverged, warning } = this.#divergence.add({
-      step: this.#done,
-      loss,
-      gradNorm,
-      learningRate,
-    });
+    const { learningRate, trained } = pending;
+    const figures = { step: this.#done, loss, gradNorm, learningRate, trained };
+    const { sound, warning } = this.#divergence.add(figures);
     context.emit({
       type: "step",
       step: this.#done,
@@ -299,6 +295,7 @@ class Loop {
     });
     this.#warnOfMetrics(metrics);
     // The step ran on the weights of the newest checkpoint, or on weights trained from them.
+    const { diverged } = this.#divergence;
     if (sound || diverged) await this.#mark(!diverged);
     if (warning !== undefined) context.emit({ type: "warning", message: warning + this.#fallback() });
   }
@@ -388,6 +385,7 @@ class Loop {
     this.#saved = { step, path, checked: false };
     this.#pace.pause();
     context.emit({ type: "checkpoint", step, path });
+    if (this.#divergence.diverged) await this.#mark(false);
   }
 }
 

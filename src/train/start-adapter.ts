@@ -47,7 +47,7 @@ export function withAdapter<Options extends FinetuneOptions>(options: Options): 
   const folder = findAdapter(adapter, lora.name);
   const own = readOptions(folder);
   checkAgainst(lora, own, folder);
-  const base = options.model === undefined ? baseModel(folder) : {};
+  const base = options.model === undefined ? baseModel(folder, options.revision) : {};
   return { ...options, ...base, adapter: folder, lora: { ...own, name: lora.name } };
 }
 
@@ -114,8 +114,12 @@ function same(a: unknown, b: unknown): boolean {
   return plain(a) === plain(b);
 }
 
-function baseModel(folder: string): { model: string; revision?: string | undefined } {
-  const { name, model, revision, places } = baseOfAdapter(folder);
+function baseModel(
+  folder: string,
+  asked: string | undefined,
+): { model: string; revision?: string | undefined } {
+  const { name, model, revision: own, places } = baseOfAdapter(folder);
+  const revision = asked ?? own;
   const give = `give ${optionName("model")}`;
   if (name === undefined)
     throw new LowrankError("ERR_OPTION", `finetune: ${folder} does not name its base model: ${give}`);

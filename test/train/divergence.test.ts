@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
-import { finetune, type FinetuneOptions, type TrainEvent } from "../../src/index.js";
+import { finetune, loadModel, zeros, type FinetuneOptions, type TrainEvent } from "../../src/index.js";
 import { Divergence } from "../../src/train/divergence.js";
 import { superfluous } from "../../src/train/output/checkpoints.js";
 import { tinyData, tinyModel } from "../hashed.js";
@@ -20,9 +20,9 @@ const goodOf = (output: string, step: number): unknown =>
     .good;
 
 /** Gives a watch losses, with a gradient and a rate from the second step on; collects what it reports. */
-function reported(watch: Divergence, losses: readonly number[], gradNorm = 1): string[] {
+function reported(watch: Divergence, losses: readonly number[], gradNorm = 1, trained = 500): string[] {
   return losses.flatMap((loss, i) => {
-    const { warning } = watch.add({ step: i + 1, loss, gradNorm, learningRate: i === 0 ? 0 : 0.01 });
+    const { warning } = watch.add({ step: i + 1, loss, gradNorm, learningRate: i === 0 ? 0 : 0.01, trained });
     return warning === undefined ? [] : [warning];
   });
 }
@@ -53,15 +53,26 @@ test("healthy losses are not reported: noise, single outliers, heads that start 
   );
   // Of two classes, rows one at a time: each loss is somewhere between 0.2 and 1.2.
   const single = Array.from({ length: 300 }, (_, i) => 0.7 + 0.5 * Math.sin(i * 78.233));
-  t.deepEqual(reported(new Divergence({ guessing: Math.LN2 }), single), []);
+  t.deepEqual(reported(new Divergence({ guessing: Math.LN2 }), single, 1, 1), []);
+  // From scratch: no better than guessing at first, and a little worse after the first updates.
+  t.deepEqual(
+    reported(new Divergence({ guessing }), [...repeated(10.4, 3), ...repeated(11.2, 20), ...noisy]),
+    [],
+  );
   // Without a bound nothing is said of any loss.
   t.deepEqual(reported(new Divergence(), [...repeated(1, 20), ...repeated(1e9, 20)]), []);
+});
+
+test("a model that falls back to guessing is reported, however near that was", (t) => {
+  // Loss 3.4 of ln 99 = 4.6, over 100 tokens a step.
+  const watch = new Divergence({ guessing: Math.log(99) });
+  t.is(reported(watch, [...repeated(3.4, 10), ...repeated(Math.log(99), 20)], 1, 100).length, 1);
 });
 
 test("the first update cannot raise the bound", (t) => {
   const watch = new Divergence({ guessing: Math.log(50_000) });
   // No warm-up: the second loss is that of weights that have been ruined.
-  watch.add({ step: 1, loss: 2.5, gradNorm: 1, learningRate: 1 });
+  watch.add({ step: 1, loss: 2.5, gradNorm: 1, learningRate: 1, trained: 500 });
   const told = reported(watch, repeated(9, 12));
   t.is(told.length, 1);
   t.is(watch.reference, 2.5);
@@ -198,4 +209,54 @@ test.serial("weights that the last step has ruined are no adapter", async (t) =>
     message:
       /none is good; start a new run with a lower learning rate \(optimizer\.lr\) .*; overwrite replaces this one$/,
   });
+});
+
+test.serial(
+  "a run whose loss climbs and stays finite is warned of, and its checkpoints are not all good",
+  async (t) => {
+    const learned = options({ optimizer: { lr: 0.05 }, steps: 40 });
+    await finetune(learned).result;
+    const climbing = options({
+      adapter: learned.output,
+      lora: undefined,
+      // A warm-up of 8 steps reaches a rate at which the model falls back to guessing.
+      optimizer: { lr: 300 },
+      warmup: 8,
+      steps: 30,
+      schedule: "constant",
+      saveEvery: 1,
+      keep: 2,
+    });
+    const events: TrainEvent[] = [];
+    const run = finetune(climbing);
+    for await (const event of run) {
+      events.push(event);
+      if (event.type === "warning" && event.message.includes("diverged")) void run.stop();
+    }
+    const told = warnings(events).filter((message) => message.includes("training has diverged"));
+    t.is(told.length, 1, warnings(events).join("\n"));
+    const [, named] = /the last good checkpoint is (\S+)$/.exec(told[0] ?? "") ?? [];
+    const good = Number(named?.split("-").at(-1));
+    const steps = events.flatMap((event) => (event.type === "step" ? [event] : []));
+    // What the step after it lost is within what the run began with; later steps are not, and it is kept nonetheless.
+    t.true(
+      (steps[good]?.loss ?? Infinity) < 4 && good < steps.length - 3,
+      `${named}: ${steps.map(({ loss }) => loss).join()}`,
+    );
+    t.true(readdirSync(climbing.output).includes(`checkpoint-${good}`));
+    const resumed = finetune({ resume: climbing.output, optimizer: { lr: 1e-3 }, steps: good + 2 });
+    t.is((await collect(resumed)).find((event) => event.type === "start")?.resumedFrom, good);
+  },
+);
+
+test.serial("a run without gradients is warned of", async (t) => {
+  const model = await loadModel(given.model, { device: "cpu" });
+  // After a norm that gives zeros no layer before it affects the loss.
+  const { "model.norm.weight": norm } = model.stateDict();
+  model.loadStateDict({ "model.norm.weight": zeros([...(norm?.shape ?? [])]) }, { strict: false });
+  const events = await collect(finetune({ ...options(), model }));
+  const told = warnings(events).filter((message) => message.includes("nothing is being learned"));
+  t.is(told.length, 1, warnings(events).join("\n"));
+  t.regex(told[0] ?? "", /^step 10: the gradient was 0 for 10 steps/);
+  model.dispose();
 });
