@@ -16,6 +16,7 @@ import { isBlock, type BlockDType, type DType, type FloatDType, type Tensor } fr
 import { templatesBeside } from "./chat-template-files.js";
 import { checkHalfRange } from "./half-range.js";
 import { PretrainedModel } from "./pretrained.js";
+import { checkAsConfigured } from "./save-check.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { QUANTISED_REFUSALS } from "../refusals/quantised.js";
 import { refused } from "../refusals/refusal.js";
@@ -72,7 +73,8 @@ const COMPANIONS = [
  * Writes a model as a folder that transformers loads, or a language model as a GGUF file that llama.cpp runs: `dir` ends
  * in `.gguf`, or `format` says so. Everything is written beside and renamed into place at the end, a GGUF file with one
  * tensor at a time in memory. With `overwrite` that may be the folder that it was loaded from: where the system moves no
- * file that is mapped, as Windows, tensors that lie in it are copied into memory first. A model with adapters is
+ * file that is mapped, as Windows, tensors that lie in it are copied into memory first. A model with modules, tensors or a forward
+ * that its configuration does not describe, such as wrappers around layers, is `ERR_OPTION`. A model with adapters is
  * `ERR_OPTION`: they are saved apart, or merged first, and so is what llama.cpp would not compute alike. Throws
  * `ERR_OUTPUT_EXISTS`, `ERR_WRITE`, `ERR_OUT_OF_MEMORY`, `ERR_DTYPE` for a value beyond f16, and of GGUF
  * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`; the signal's reason.
@@ -110,6 +112,7 @@ export async function saveModel(
   if (attached.length > 0) {
     throw refused(MODEL_REFUSALS.savedAdapters, "saveModel", attached.join(", "));
   }
+  checkAsConfigured(model);
   const quantised = Object.entries(model.stateDict()).find(([, tensor]) => isBlock(tensor.dtype));
   if (quantised !== undefined && options.dtype === undefined) {
     const [name, { dtype }] = quantised;

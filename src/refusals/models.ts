@@ -68,4 +68,10 @@ export const MODEL_REFUSALS = {
     reason: "a folder of transformers' has no place for them",
     instead: "call mergeAndUnload or unload first, or saveAdapter",
   },
+  savedOwn: {
+    what: "saveModel",
+    where: "of a model with modules, tensors or a forward that its configuration does not describe",
+    reason: "the folder would not load, or the loaded model would compute something else",
+    instead: "put the model's layers back, or store the state dict with safetensors.save",
+  },
 } as const satisfies Record<string, Refusal>;
