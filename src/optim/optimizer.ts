@@ -48,6 +48,14 @@ export interface OptimizerState<Options> {
   })[];
 }
 
+/** The states of a parameter of a shape, each with its own shape, by PyTorch's names. */
+export type StateShapes = (shape: readonly number[]) => Readonly<Record<string, readonly number[]>>;
+
+/** States of one value for each element. */
+function elementwise(names: readonly string[]): StateShapes {
+  return (shape) => Object.fromEntries(names.map((name) => [name, shape]));
+}
+
 /** Frees the state of optimizers that nobody disposed. */
 const net = new FinalizationRegistry<number>((id) => session().disposeOptimizer(id));
 
@@ -63,7 +71,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   readonly groups: HeldGroup<Options>[];
   readonly #id: number;
   readonly #rule: string;
-  readonly #stateNames: readonly string[];
+  readonly #states: StateShapes;
   #disposed = false;
   #skipped = 0;
   /** Takes off what reads the count of steps that were left out. */
@@ -71,17 +79,20 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   /** A reading of that count under way. */
   #hearing: Promise<void> | undefined;
 
-  /** `defaults` holds every option; a group's own go before them. `where` is the class, for errors. */
+  /**
+   * `states` names what is kept for each element, or gives the shapes of what is kept for a parameter. `defaults` holds
+   * every option; a group's own go before them. `where` is the class, for errors.
+   */
   protected constructor(
     where: string,
-    rule: "adamw" | "sgd",
-    stateNames: readonly string[],
+    rule: "adafactor" | "adam" | "adamw" | "lion" | "sgd",
+    states: readonly string[] | StateShapes,
     params: Parameters<Options>,
     defaults: Options,
   ) {
     text("Optimizer", "where", where);
     this.#rule = rule;
-    this.#stateNames = stateNames;
+    this.#states = typeof states === "function" ? states : elementwise(states);
     this.groups = grouped(where, params).map((group, i) => {
       const { params: own, ...given } = group;
       const name = `${where}: group ${i}`;
@@ -136,8 +147,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
   /** @internal Bytes of its state once every parameter was updated; the engine keeps it in f32. */
   get stateBytes(): number {
-    const values = this.groups.flatMap(({ params }) => params).reduce((sum, { size }) => sum + size, 0);
-    return values * this.#stateNames.length * elementBytes("f32");
+    const sizes = this.#parameters.flatMap(({ shape }) => Object.values(this.#states(shape)));
+    const values = sizes.reduce((sum, shape) => sum + shape.reduce((n, d) => n * d, 1), 0);
+    return values * elementBytes("f32");
   }
 
   /** How many steps were left out since their gradients were not finite, as far as that has been told. */
@@ -192,9 +204,11 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    */
   stateDict(): OptimizerState<Options> {
     const state: Record<number, ParameterState> = {};
+    const parameters = this.#parameters;
     for (const [i, { step, values }] of session().optimizerState(this.#alive()).entries()) {
       if (values.length === 0) continue;
-      const tensors = values.map((id, k) => [this.#stateNames[k] as string, wrapped(id)] as const);
+      const names = this.#stateNames(parameters[i] as Tensor);
+      const tensors = values.map((id, k) => [names[k] as string, wrapped(id)] as const);
       state[i] = { step, ...Object.fromEntries(tensors) };
     }
     let place = 0;
@@ -216,11 +230,11 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
         `loadStateDict: the state has groups of ${sizes(paramGroups)} parameters, the optimizer of ${sizes(this.groups)}`,
       );
     }
-    const count = this.groups.reduce((n, { params }) => n + params.length, 0);
-    const states = Array.from({ length: count }, (_, i) => {
+    const states = this.#parameters.map((parameter, i) => {
       const own = state[i];
       if (own === undefined) return { step: 0, values: [] };
-      return { step: own.step, values: this.#stateNames.map((name) => tensorOf(own, name, i).id) };
+      const names = this.#stateNames(parameter);
+      return { step: own.step, values: names.map((name) => tensorOf(own, name, i).id) };
     });
     session().optimizerLoadState(this.#alive(), states);
     for (const [i, group] of this.groups.entries()) {
@@ -252,10 +266,10 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     this.#alive();
     const groups = this.groups.map(({ params, ...options }) => ({
       options,
-      shapes: params.map(({ shape }) => shape),
+      states: params.map(({ shape }) => this.#states(shape)),
     }));
-    const read = readState(path, { kind: this.#rule, names: this.#stateNames, groups });
-    const parameters = this.groups.flatMap(({ params }) => params);
+    const read = readState(path, { kind: this.#rule, groups });
+    const parameters = this.#parameters;
     try {
       scope(() => {
         const there = Object.entries(read.state).map(([place, { step, ...parts }]) => {
@@ -307,6 +321,15 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     this.dispose();
   }
 
+  /** Those of all groups, in their order. */
+  get #parameters(): readonly Tensor[] {
+    return this.groups.flatMap(({ params }) => params);
+  }
+
+  #stateNames({ shape }: Tensor): string[] {
+    return Object.keys(this.#states(shape));
+  }
+
   #alive(): number {
     if (this.#disposed) throw new LowrankError("ERR_DISPOSED", "an optimizer is used after dispose()");
     return this.#id;
@@ -348,7 +371,7 @@ function listed(where: string, name: string, value: unknown): unknown[] {
 function checkedOptions<Options>(where: string, given: Options): Options {
   for (const [name, value] of Object.entries(given as Record<string, unknown>)) {
     if (name === "nesterov") flag(where, name, value);
-    else if (name === "betas") {
+    else if (name === "betas" || (name === "eps" && typeof value === "object")) {
       const pair = listOf(where, name, value, numeric);
       if (pair.length !== 2) refuse(where, name, "two numbers", value);
     } else numeric(where, name, value);

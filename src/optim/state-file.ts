@@ -12,8 +12,8 @@ import type { OptimizerState, ParameterState } from "./optimizer.js";
 const KEY = "lowrank.optimizer";
 const VERSION = 1;
 
-/** How the parameters of a group look, in order. */
-type Shapes = readonly (readonly number[])[];
+/** The states of a group's parameters in order: shapes by name. */
+type States = readonly Readonly<Record<string, readonly number[]>>[];
 
 interface Description {
   version: number;
@@ -46,11 +46,10 @@ export async function writeState(
   }
 }
 
-/** What a file must fit: the kind, the names of a parameter's state, each group's options and parameters. */
+/** What a file must fit: the kind, each group's options, and the states of its parameters. */
 export interface Expected {
   kind: string;
-  names: readonly string[];
-  groups: readonly { options: Record<string, unknown>; shapes: Shapes }[];
+  groups: readonly { options: Record<string, unknown>; states: States }[];
 }
 
 /**
@@ -60,11 +59,11 @@ export interface Expected {
 export function readState(path: string, expected: Expected): OptimizerState<Record<string, unknown>> {
   const file = openWeights(path);
   const { updates, groups } = checked(path, file, expected);
-  const shapes = expected.groups.flatMap((group) => group.shapes);
+  const states = expected.groups.flatMap((group) => group.states);
   const wanted = new Map<string, { place: number; name: string }>();
   for (const [place, steps] of updates.entries()) {
     if (steps === 0) continue;
-    for (const name of expected.names) wanted.set(`${place}.${name}`, { place, name });
+    for (const name of Object.keys(states[place] ?? {})) wanted.set(`${place}.${name}`, { place, name });
   }
   const names = file.names();
   const missing = [...wanted.keys()].filter((key) => !names.includes(key));
@@ -76,9 +75,9 @@ export function readState(path: string, expected: Expected): OptimizerState<Reco
     ];
     throw new LowrankError("ERR_UNMATCHED_KEY", `${path}: ${parts.filter(Boolean).join("; ")}`);
   }
-  for (const [key, { place }] of wanted) {
+  for (const [key, { place, name }] of wanted) {
     const { shape, dtype } = call(() => file.info(key));
-    const own = shapes[place] as readonly number[];
+    const own = states[place]?.[name] ?? [];
     if (shape.join() === own.join() && dtype === "f32") continue;
     throw new LowrankError(
       "ERR_SHAPE_MISMATCH",
@@ -117,10 +116,10 @@ function checked(path: string, file: WeightsFile, { kind, groups }: Expected): D
       `${path}: the state is of ${String(found.kind)}, and the optimizer is ${kind}`,
     );
   }
-  const count = groups.reduce((n, { shapes }) => n + shapes.length, 0);
+  const count = groups.reduce((n, { states }) => n + states.length, 0);
   const sizes = (list: readonly number[]): string => `${list.length} groups of ${list.join(", ")} parameters`;
   const [own, given] = [
-    groups.map(({ shapes }) => shapes.length),
+    groups.map(({ states }) => states.length),
     (Array.isArray(found.groups) ? found.groups : []).map((group) => group?.params),
   ];
   if (own.join() !== given.join()) {

@@ -2,8 +2,11 @@
 
 use lowrank_engine::context::Value;
 use lowrank_engine::error::{self as engine, Code, fail_code};
-use lowrank_engine::optim::{AdamW, NotFinite, Optimizer, Sgd, State as ParameterState, clip};
+use lowrank_engine::optim::{
+    Adafactor, Adam, AdamW, Lion, NotFinite, Optimizer, Rule, Sgd, State as ParameterState, clip,
+};
 use lowrank_engine::tape::Tensor;
+use napi::bindgen_prelude::Either;
 use napi_derive::napi;
 
 use crate::error::Result;
@@ -15,10 +18,13 @@ pub struct GroupOptions {
     pub lr: f64,
     pub weight_decay: f64,
     pub betas: Option<Vec<f64>>,
-    pub eps: Option<f64>,
+    /// Adafactor's are two.
+    pub eps: Option<Either<f64, Vec<f64>>>,
     pub momentum: Option<f64>,
     pub dampening: Option<f64>,
     pub nesterov: Option<bool>,
+    pub beta2_decay: Option<f64>,
+    pub d: Option<f64>,
 }
 
 /// What an optimizer keeps for one parameter: handles of its own ranges, none before the first step.
@@ -31,13 +37,42 @@ pub struct OptimizerState {
 impl GroupOptions {
     fn adamw(&self) -> AdamW {
         let unset = AdamW::default();
-        let betas = match self.betas.as_deref() {
-            None => unset.betas,
-            Some(&[first, second]) => [first, second],
-            // Refused by the rule's own check.
+        let eps = match self.eps {
+            None => unset.eps,
+            Some(Either::A(eps)) => eps,
+            Some(Either::B(_)) => f64::NAN,
+        };
+        AdamW { lr: self.lr, betas: self.pair_or(unset.betas), eps, weight_decay: self.weight_decay }
+    }
+
+    fn lion(&self) -> Lion {
+        let betas = self.pair_or(Lion::default().betas);
+        Lion { lr: self.lr, betas, weight_decay: self.weight_decay }
+    }
+
+    fn adafactor(&self) -> Adafactor {
+        let unset = Adafactor::default();
+        let eps = match &self.eps {
+            None => unset.eps,
+            Some(Either::B(eps)) if eps.len() == 2 => [eps[0], eps[1]],
             Some(_) => [f64::NAN; 2],
         };
-        AdamW { lr: self.lr, betas, eps: self.eps.unwrap_or(unset.eps), weight_decay: self.weight_decay }
+        Adafactor {
+            lr: self.lr,
+            beta2_decay: self.beta2_decay.unwrap_or(unset.beta2_decay),
+            eps,
+            d: self.d.unwrap_or(unset.d),
+            weight_decay: self.weight_decay,
+        }
+    }
+
+    /// The betas that are given; what is no pair is NaN, which the rule's own check refuses.
+    fn pair_or(&self, unset: [f64; 2]) -> [f64; 2] {
+        match self.betas.as_deref() {
+            None => unset,
+            Some(&[first, second]) => [first, second],
+            Some(_) => [f64::NAN; 2],
+        }
     }
 
     fn sgd(&self) -> Sgd {
@@ -55,7 +90,10 @@ impl GroupOptions {
 macro_rules! each {
     ($any:expr, $o:ident => $body:expr) => {
         match $any {
+            AnyOptimizer::Adafactor($o) => $body,
+            AnyOptimizer::Adam($o) => $body,
             AnyOptimizer::AdamW($o) => $body,
+            AnyOptimizer::Lion($o) => $body,
             AnyOptimizer::Sgd($o) => $body,
         }
     };
@@ -65,11 +103,29 @@ impl AnyOptimizer {
     fn set_options(&mut self, options: &[GroupOptions]) {
         for (i, given) in options.iter().enumerate() {
             match self {
-                AnyOptimizer::AdamW(o) => drop(o.group_mut(i).map(|g| *g = given.adamw())),
-                AnyOptimizer::Sgd(o) => drop(o.group_mut(i).map(|g| *g = given.sgd())),
+                AnyOptimizer::Adafactor(o) => set(o, i, given.adafactor()),
+                AnyOptimizer::Adam(o) => set(o, i, Adam(given.adamw())),
+                AnyOptimizer::AdamW(o) => set(o, i, given.adamw()),
+                AnyOptimizer::Lion(o) => set(o, i, given.lion()),
+                AnyOptimizer::Sgd(o) => set(o, i, given.sgd()),
             }
         }
     }
+}
+
+fn set<R: Rule>(optimizer: &mut Optimizer<R>, group: usize, rule: R) {
+    if let Some(own) = optimizer.group_mut(group) {
+        *own = rule;
+    }
+}
+
+/// An optimizer over groups of tensors, each with its options.
+fn made<R: Rule>(
+    options: &[GroupOptions],
+    tensors: Vec<Vec<Tensor>>,
+    rule: impl Fn(&GroupOptions) -> R,
+) -> engine::Result<Optimizer<R>> {
+    Optimizer::new(options.iter().map(rule).zip(tensors).collect())
 }
 
 impl State {
@@ -89,18 +145,18 @@ impl State {
 
 #[napi]
 impl Session {
-    /// An optimizer (`adamw` or `sgd`) over groups of parameters; `options` has one entry a group.
+    /// An optimizer (`adafactor`, `adam`, `adamw`, `lion` or `sgd`) over groups of parameters; `options` has one entry a group.
     #[napi(catch_unwind)]
     pub fn optimizer(&self, rule: String, groups: Vec<Vec<u32>>, options: Vec<GroupOptions>) -> Result<u32> {
         self.with(|s| {
             let tensors: Vec<Vec<Tensor>> =
                 groups.iter().map(|ids| s.parameters(ids)).collect::<engine::Result<_>>()?;
-            let groups = options.iter().zip(tensors);
             let made = match rule.as_str() {
-                "adamw" => {
-                    AnyOptimizer::AdamW(Optimizer::new(groups.map(|(o, t)| (o.adamw(), t)).collect())?)
-                }
-                "sgd" => AnyOptimizer::Sgd(Optimizer::new(groups.map(|(o, t)| (o.sgd(), t)).collect())?),
+                "adafactor" => AnyOptimizer::Adafactor(made(&options, tensors, GroupOptions::adafactor)?),
+                "adam" => AnyOptimizer::Adam(made(&options, tensors, |o| Adam(o.adamw()))?),
+                "adamw" => AnyOptimizer::AdamW(made(&options, tensors, GroupOptions::adamw)?),
+                "lion" => AnyOptimizer::Lion(made(&options, tensors, GroupOptions::lion)?),
+                "sgd" => AnyOptimizer::Sgd(made(&options, tensors, GroupOptions::sgd)?),
                 other => {
                     return Err(fail_code(Code::Internal, format!("there is no optimizer {other}")));
                 }

@@ -8,9 +8,11 @@
 //! alone, and the rules reckon with one update fewer until the host has heard of it and counts so
 //! itself (`count_out`).
 
+pub mod adafactor;
 pub mod adamw;
 pub mod arena;
 pub mod clip;
+pub mod lion;
 pub mod sgd;
 mod span;
 mod state;
@@ -20,8 +22,10 @@ mod tests;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-pub use adamw::AdamW;
+pub use adafactor::Adafactor;
+pub use adamw::{Adam, AdamW};
 pub use clip::NotFinite;
+pub use lion::Lion;
 pub use sgd::Sgd;
 pub use span::Span;
 pub use state::State;
@@ -30,13 +34,14 @@ use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernel::Kernel;
+use crate::shape::Shape;
 use crate::tape::Tensor;
 use crate::trace::Pass;
 use arena::Arena;
 
 /// Every kernel of an optimizer.
 pub fn kernels() -> Vec<&'static Kernel> {
-    [adamw::KERNELS, clip::KERNELS, sgd::KERNELS].concat()
+    [adafactor::KERNELS, adamw::KERNELS, clip::KERNELS, lion::KERNELS, sgd::KERNELS].concat()
 }
 
 /// An update rule with the options of one parameter group.
@@ -45,8 +50,16 @@ pub trait Rule: Clone + std::fmt::Debug {
     const NAME: &'static str;
     /// As a trace names it.
     const TRACED: &'static str;
-    /// What it keeps for each parameter element, as PyTorch names them.
+    /// What it keeps for parameters, as PyTorch names them.
     const STATES: &'static [&'static str];
+    /// Whether parameters are updated one by one, since an element's update depends on others of its parameter.
+    const ONE_BY_ONE: bool = false;
+
+    /// The states of a parameter of `shape`, with their shapes: all of `STATES`, a value an element, unless the rule
+    /// says otherwise, which it may where it updates parameters one by one.
+    fn states(shape: &Shape) -> Vec<(&'static str, Shape)> {
+        Self::STATES.iter().map(|name| (*name, shape.clone())).collect()
+    }
 
     /// # Errors
     /// `ERR_OPTION` that names the optimizer, the option and its value.
@@ -64,7 +77,7 @@ pub trait Rule: Clone + std::fmt::Debug {
 pub struct Optimizer<R: Rule> {
     arena: Arena,
     groups: Vec<R>,
-    /// For each block of the arena, where the rule keeps state.
+    /// For each block of the arena, where the rule keeps state; for each parameter, where it updates them one by one.
     states: Vec<Vec<Value>>,
     /// Updates of each parameter, in the arena's order.
     steps: Vec<u64>,
@@ -147,20 +160,32 @@ impl<R: Rule> Optimizer<R> {
         cx.whole(|| {
             let norm = clip::norm_of(cx, &self.arena.gradients(&present))?;
             self.verdict.record(cx, &norm, clip, not_finite)?;
-            for run in self.arena.runs(|i| present[i].then_some(self.steps[i] + 1)) {
+            let parameter = |i| if R::ONE_BY_ONE { i } else { 0 };
+            for run in self.arena.runs(|i| present[i].then_some((self.steps[i] + 1, parameter(i)))) {
                 let rule = &self.groups[run.group];
+                let (step, i) = run.key;
                 let states = match rule.keeps_state() {
+                    true if R::ONE_BY_ONE => self.states[i].clone(),
                     true => {
                         self.states[run.block].iter().map(|s| s.sub_range(run.start, [run.count])).collect()
                     }
                     false => Vec::new(),
                 };
-                let (value, grad) = self.arena.ranges(&run);
+                let (mut value, mut grad) = self.arena.ranges(&run);
+                if R::ONE_BY_ONE {
+                    let shape = self.arena.places()[i].tensor.spec().shape;
+                    (value, grad) = (value.reshaped(shape.clone()), grad.reshaped(shape));
+                }
                 let span = Span { value, grad, states, verdict: self.verdict.value().clone() };
-                rule.update(cx, run.key, &span)?;
+                rule.update(cx, step, &span)?;
             }
-            for block in self.arena.written(&present) {
-                self.states.get(block).into_iter().flatten().for_each(|s| s.storage.written());
+            let blocks = self.arena.written(&present);
+            let written = match R::ONE_BY_ONE {
+                true => (0..present.len()).filter(|i| present[*i]).collect(),
+                false => blocks,
+            };
+            for i in written {
+                self.states.get(i).into_iter().flatten().for_each(|s| s.storage.written());
             }
             let counted = (0..present.len())
                 .filter(|i| present[*i] && self.groups[self.arena.places()[*i].group].keeps_state())

@@ -2,7 +2,7 @@
 
 use super::arena::{Arena, Place, zeros};
 use super::{Optimizer, Rule};
-use crate::context::Value;
+use crate::context::{Spec, Value};
 use crate::error::Result;
 use crate::fail;
 
@@ -11,14 +11,21 @@ use crate::fail;
 pub struct State {
     /// Updates so far.
     pub step: u64,
-    /// One for each of `Rule::STATES`, of the parameter's shape; none before the first update.
+    /// One for each of `Rule::states` of the parameter's shape; none before the first update.
     /// They are the optimizer's own ranges: later steps write them.
     pub values: Vec<Value>,
 }
 
-/// The state arenas: one a block and a state.
+/// The state arenas: one a block and a state; where parameters are updated one by one, each has its own.
 pub(super) fn zeroed<R: Rule>(arena: &Arena) -> Result<Vec<Vec<Value>>> {
     let cx = arena.context();
+    if R::ONE_BY_ONE {
+        let of = |place: &Place| {
+            let states = R::states(&place.tensor.spec().shape);
+            states.into_iter().map(|(_, shape)| Ok(zeros(cx, shape.size())?.reshaped(shape))).collect()
+        };
+        return arena.places().iter().map(of).collect();
+    }
     arena.sizes().map(|size| R::STATES.iter().map(|_| zeros(cx, size)).collect()).collect()
 }
 
@@ -29,7 +36,8 @@ impl<R: Rule> Optimizer<R> {
         places
             .iter()
             .zip(&self.steps)
-            .map(|(p, step)| State { step: *step, values: self.ranges(p) })
+            .enumerate()
+            .map(|(i, (p, step))| State { step: *step, values: self.ranges(i, p) })
             .collect()
     }
 
@@ -56,7 +64,7 @@ impl<R: Rule> Optimizer<R> {
         }
         for (i, s) in state.iter().enumerate() {
             let places = self.places();
-            for (k, own) in self.ranges(&places[i]).into_iter().enumerate() {
+            for (k, own) in self.ranges(i, &places[i]).into_iter().enumerate() {
                 match s.values.get(k) {
                     // Its own state needs no copy.
                     Some(v) if v.storage.buffer == own.storage.buffer && v.offset == own.offset => {}
@@ -76,7 +84,11 @@ impl<R: Rule> Optimizer<R> {
         self.arena.places()
     }
 
-    fn ranges(&self, place: &Place) -> Vec<Value> {
+    /// The states of parameter `i`, which lives at `place`.
+    fn ranges(&self, i: usize, place: &Place) -> Vec<Value> {
+        if R::ONE_BY_ONE {
+            return self.states.get(i).cloned().unwrap_or_default();
+        }
         let shape = place.tensor.spec().shape;
         let Some(states) = self.states.get(place.block) else { return Vec::new() };
         states.iter().map(|s| s.sub_range(place.start, shape.clone())).collect()
@@ -88,17 +100,22 @@ fn check<R: Rule>(i: usize, state: &State, place: &Place) -> Result<()> {
     if state.values.is_empty() && state.step == 0 {
         return Ok(());
     }
-    if state.values.len() != R::STATES.len() {
+    let own = R::states(&spec.shape);
+    if state.values.len() != own.len() {
         fail!(
             ShapeMismatch,
             "{}: the state of parameter {i} holds {} tensors, it takes {}",
             R::NAME,
             state.values.len(),
-            R::STATES.join(", ")
+            own.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
         );
     }
-    for (value, name) in state.values.iter().zip(R::STATES) {
-        if value.spec() != spec {
+    for (value, (name, shape)) in state.values.iter().zip(own) {
+        let expected = Spec { shape, ..spec.clone() };
+        if value.spec() == expected {
+            continue;
+        }
+        if expected == spec {
             fail!(
                 ShapeMismatch,
                 "{}: {name} of parameter {i} is {}, the parameter {spec}",
@@ -106,6 +123,12 @@ fn check<R: Rule>(i: usize, state: &State, place: &Place) -> Result<()> {
                 value.spec()
             );
         }
+        fail!(
+            ShapeMismatch,
+            "{}: {name} of parameter {i}, {spec}, is {}; it takes {expected}",
+            R::NAME,
+            value.spec()
+        );
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{self as engine, fail_code};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
-use lowrank_engine::optim::{AdamW, Optimizer, Sgd};
+use lowrank_engine::optim::{Adafactor, Adam, AdamW, Lion, Optimizer, Sgd};
 use lowrank_engine::quant::BlockType;
 use lowrank_engine::recording::CancelToken;
 use lowrank_engine::tape::{Tape, Tensor};
@@ -22,9 +22,12 @@ use smallvec::SmallVec;
 
 use crate::handles::Handles;
 
-/// An optimizer of either rule.
+/// An optimizer of any rule.
 pub(crate) enum AnyOptimizer {
+    Adafactor(Optimizer<Adafactor>),
+    Adam(Optimizer<Adam>),
     AdamW(Optimizer<AdamW>),
+    Lion(Optimizer<Lion>),
     Sgd(Optimizer<Sgd>),
 }
 

@@ -18,7 +18,7 @@ fn kernel(group: u32, lane: u32) {
     root = sqrt(gap(t * p.log2));
     step = p.lr / gap(t * p.log1);
   }
-  let g = load_grad(i) * load_verdict(0u);
+  let g = GRADIENT;
   let m = fma(p.rate1, g - load_first(i), load_first(i));
   let v = fma(p.rate2 * g, g, p.beta2 * load_second(i));
   store_first(i, m);

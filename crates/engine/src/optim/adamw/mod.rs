@@ -1,4 +1,5 @@
-//! AdamW: Adam with decoupled weight decay, as `torch.optim.AdamW`.
+//! AdamW: Adam with decoupled weight decay, as `torch.optim.AdamW`; and Adam, as `torch.optim.Adam`, whose weight
+//! decay λp is added to the gradient (L2 regularisation) instead of the first line below.
 //!
 //! Maths, for update t of an element p with gradient g (already scaled by the factor of clipping):
 //!
@@ -47,18 +48,39 @@ scalars! {
         log1: f32,
         log2: f32,
         lr: f32,
+        /// What is added to the gradient for each unit of the parameter; Adam's weight decay.
+        decay: f32,
     }
 }
 
+const MOMENTS: [(&str, Access); 2] = [("first", Access::ReadWrite), ("second", Access::ReadWrite)];
+
 static ADAMW: Kernel = Kernel {
     name: "adamw",
-    bindings: &joined::<_, 5>(&BINDINGS, &[("first", Access::ReadWrite), ("second", Access::ReadWrite)]),
+    bindings: &joined::<_, 5>(&BINDINGS, &MOMENTS),
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl: |_| include_str!("adamw.wgsl").into(), native: native::adamw },
+    twin: Twin::Both {
+        wgsl: |_| include_str!("adamw.wgsl").replace("GRADIENT", "load_grad(i) * load_verdict(0u)"),
+        native: native::adam::<native::Decoupled>,
+    },
     variants: || variants(2),
 };
 
-pub const KERNELS: &[&Kernel] = &[&ADAMW];
+static ADAM: Kernel = Kernel {
+    name: "adam",
+    bindings: &joined::<_, 5>(&BINDINGS, &MOMENTS),
+    scalars: Scalars::members,
+    twin: Twin::Both {
+        wgsl: |_| {
+            let gradient = "fma(p.decay, load_value(i), load_grad(i) * load_verdict(0u))";
+            include_str!("adamw.wgsl").replace("GRADIENT", gradient)
+        },
+        native: native::adam::<native::InGradient>,
+    },
+    variants: || variants(2),
+};
+
+pub const KERNELS: &[&Kernel] = &[&ADAMW, &ADAM];
 
 /// The options of a parameter group.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,16 +104,7 @@ impl Rule for AdamW {
     const STATES: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<()> {
-        let AdamW { lr, betas, eps, weight_decay } = *self;
-        for (name, value) in [("lr", lr), ("eps", eps), ("weightDecay", weight_decay)] {
-            if !(value >= 0.0 && value.is_finite()) {
-                fail!(Option, "AdamW: {name} is 0 or more, not {value}");
-            }
-        }
-        if let Some(beta) = betas.iter().find(|b| !(0.0..1.0).contains(*b)) {
-            fail!(Option, "AdamW: betas are at least 0 and below 1, not {beta}");
-        }
-        Ok(())
+        self.check_as(Self::NAME)
     }
 
     fn keeps_state(&self) -> bool {
@@ -99,11 +112,49 @@ impl Rule for AdamW {
     }
 
     fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()> {
+        self.launch(cx, step, span, &ADAMW)
+    }
+}
+
+/// The options of a parameter group of Adam: AdamW's, whose weight decay is 0 unless given and goes into the gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam(pub AdamW);
+
+impl Rule for Adam {
+    const NAME: &'static str = "Adam";
+    const TRACED: &'static str = "adam";
+    const STATES: &'static [&'static str] = AdamW::STATES;
+
+    fn check(&self) -> Result<()> {
+        self.0.check_as(Self::NAME)
+    }
+
+    fn keeps_state(&self) -> bool {
+        true
+    }
+
+    fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()> {
+        self.0.launch(cx, step, span, &ADAM)
+    }
+}
+
+impl AdamW {
+    fn check_as(&self, optimizer: &str) -> Result<()> {
+        let AdamW { lr, betas, eps, weight_decay } = *self;
+        for (name, value) in [("lr", lr), ("eps", eps), ("weightDecay", weight_decay)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                fail!(Option, "{optimizer}: {name} is 0 or more, not {value}");
+            }
+        }
+        check_betas(optimizer, betas)
+    }
+
+    fn launch(&self, cx: &Rc<Context>, step: u64, span: &Span, kernel: &'static Kernel) -> Result<()> {
         let AdamW { lr, betas: [beta1, beta2], eps, weight_decay } = *self;
         let power = |beta: f64| beta.powf(step as f64);
         let scalars = |size| Scalars {
             size,
-            keep: (1.0 - lr * weight_decay) as f32,
+            keep: if std::ptr::eq(kernel, &ADAM) { 1.0 } else { (1.0 - lr * weight_decay) as f32 },
             rate1: (1.0 - beta1) as f32,
             beta2: beta2 as f32,
             rate2: (1.0 - beta2) as f32,
@@ -114,7 +165,17 @@ impl Rule for AdamW {
             log1: beta1.ln() as f32,
             log2: beta2.ln() as f32,
             lr: lr as f32,
+            decay: weight_decay as f32,
         };
-        span.launch(cx, Self::NAME, &ADAMW, |size| scalars(size).words(), 16)
+        span.launch(cx, kernel.name, kernel, |size| scalars(size).words(), 16)
     }
+}
+
+/// # Errors
+/// `ERR_OPTION` unless both are at least 0 and below 1.
+pub(super) fn check_betas(optimizer: &str, betas: [f64; 2]) -> Result<()> {
+    if let Some(beta) = betas.iter().find(|b| !(0.0..1.0).contains(*b)) {
+        fail!(Option, "{optimizer}: betas are at least 0 and below 1, not {beta}");
+    }
+    Ok(())
 }

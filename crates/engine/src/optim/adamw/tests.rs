@@ -1,4 +1,5 @@
-use super::{AdamW, plain::plain};
+use super::plain::{plain, plain_adam};
+use super::{Adam, AdamW};
 use crate::error::Code;
 use crate::kernel::forms::every_form;
 use crate::ops::checks::contexts;
@@ -17,8 +18,27 @@ every_form! {
             let [m, v] = states else { unreachable!("two states") };
             plain(o, step, p, g, m, v);
         });
+        equals_the_plain_form(groups().map(Adam), |o, step, p, g, states| {
+            let [m, v] = states else { unreachable!("two states") };
+            plain_adam(o, step, p, g, m, v);
+        });
     }
 }
+
+/// Three steps of `torch.optim.Adam(lr=0.1, weight_decay=0.1)` on [1, -2], in f64.
+#[test]
+fn the_plain_form_of_adam_is_pytorch_s() {
+    let options = Adam(AdamW { lr: 0.1, weight_decay: 0.1, ..AdamW::default() });
+    let (mut p, mut m, mut v) = ([1.0, -2.0], [0.0; 2], [0.0; 2]);
+    for (step, g) in [[0.5, -1.0], [0.25, 2.0], [-1.0, 0.125]].iter().enumerate() {
+        plain_adam(&options, step as u64 + 1, &mut p, g, &mut m, &mut v);
+    }
+    for (got, expected) in p.iter().zip(ADAM) {
+        assert!((got - expected).abs() < 1e-12, "{p:?}");
+    }
+}
+
+const ADAM: [f64; 2] = [0.8120982607786772, -1.9423614580466217];
 
 /// Three steps of `torch.optim.AdamW(lr=0.1, weight_decay=0.1)` on [1, -2], in f64.
 #[test]

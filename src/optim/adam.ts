@@ -1,0 +1,24 @@
+import { options } from "../argument.js";
+import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
+
+/** The options of `Adam`. */
+export interface AdamOptions extends RuleOptions {
+  /** The learning rate; 1e-3 unless given. */
+  lr: number;
+  /** What is kept of the means of gradients and of their squares; 0.9 and 0.999 unless given. */
+  betas: readonly [number, number];
+  /** Added to the root that is divided by; 1e-8 unless given. */
+  eps: number;
+  /** Added to the gradient: weightDecay · p (L2 regularisation); 0 unless given. `AdamW` decays apart from it. */
+  weightDecay: number;
+}
+
+/** Adam (Kingma and Ba 2015), as `torch.optim.Adam`: its weight decay goes into the gradient. */
+export class Adam extends Optimizer<AdamOptions> {
+  /** As `AdamW`'s. Throws `ERR_OPTION` for options out of range or unknown, and when there are no parameters. */
+  constructor(params: Parameters<AdamOptions>, given?: Partial<AdamOptions>) {
+    const chosen = options("Adam", given, ["lr", "betas", "eps", "weightDecay"]);
+    const { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0 } = chosen;
+    super("Adam", "adam", ["exp_avg", "exp_avg_sq"], params, { lr, betas, eps, weightDecay });
+  }
+}
