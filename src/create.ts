@@ -41,8 +41,8 @@ function checked(
   return { ...rest, shape, dtype, requiresGrad };
 }
 
-/** The options of what is made of a shape: `checked`, and the shape. */
-function filled(
+/** @internal The options of what is made of a shape: `checked`, and the shape. */
+export function filled(
   where: string,
   shape: readonly number[],
   options: Omit<TensorOptions, "shape"> | undefined,
@@ -225,8 +225,8 @@ function converted(
   return finished(tensor(values, { shape, ...place }), options);
 }
 
-/** `wide` in the dtype that is asked for. */
-function finished(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptions, "shape">): Tensor {
+/** @internal `wide` in the dtype that is asked for. */
+export function finished(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptions, "shape">): Tensor {
   const made = dtype === undefined || dtype === wide.dtype ? wide : wide.to(dtype);
   if (made !== wide) wide.dispose();
   if (requiresGrad === true) made.requiresGrad = true;

@@ -17,6 +17,8 @@ export {
   type TensorOptions,
   type TypedArray,
 } from "./create.js";
+export { eye, fullLike, linspace, onesLike, zerosLike, type LikeOptions } from "./create-patterns.js";
+export { bernoulli, multinomial, randint, randperm, type RandomOptions } from "./create-random.js";
 export type { TextPart } from "./data/parts.js";
 export type { ChatReport, DataReport } from "./data/report.js";
 export type { Row, RowsInMemory, TrainingData } from "./data/given.js";
@@ -153,7 +155,8 @@ export {
 } from "./scope.js";
 export { Tensor, type BlockDType, type DType, type FloatDType } from "./tensor.js";
 export { einsum } from "./tensor/einsum.js";
-export type { GeluOptions } from "./tensor/elementwise.js";
+export type { MultinomialOptions } from "./tensor/drawing.js";
+export type { GeluOptions, SoftplusOptions } from "./tensor/elementwise.js";
 export type { PadOptions } from "./tensor/layout.js";
 export type { CrossEntropyOptions, MatmulOptions } from "./tensor/products.js";
 export type { Dims, NormOptions, ReduceOptions, VarianceOptions } from "./tensor/reductions.js";

@@ -19,7 +19,7 @@ import {
   type Description,
   type DType,
 } from "./tensor/operand.js";
-import { Products } from "./tensor/products.js";
+import { Drawing } from "./tensor/drawing.js";
 
 /** @internal */
 export { isBlock } from "./tensor/operand.js";
@@ -62,7 +62,7 @@ function described(id: number): Description {
  * to it. Operations throw `ERR_DISPOSED` after that, `ERR_DEVICE_MISMATCH` for operands on different devices, and
  * `ERR_OUT_OF_MEMORY`.
  */
-export class Tensor extends Products {
+export class Tensor extends Drawing {
   /** Sizes of its dimensions, [] of a scalar. */
   readonly shape: readonly number[];
   /** How its elements are stored. */

@@ -15,6 +15,17 @@ export interface GeluOptions {
   approximate?: "none" | "tanh" | undefined;
 }
 
+/** From here on log(1 + eˣ) rounds to x in f32. */
+const SOFTPLUS_LINEAR = 17;
+
+/** Options of `softplus`. */
+export interface SoftplusOptions {
+  /** Sharpness β, above 0: log(1 + exp(β·x)) / β; 1 unless given. */
+  beta?: number | undefined;
+  /** Where β·x exceeds this, x itself is returned; 20 unless given, beyond which f32 shows no difference. */
+  threshold?: number | undefined;
+}
+
 /**
  * Shapes of two operands broadcast by NumPy's rule: from the last dimension on, sizes are equal or one of them is 1. A
  * number stands for a tensor of its value. Floats of any storage compute in f32 and give f32. All throw
@@ -109,6 +120,54 @@ export abstract class Elementwise extends Layout {
   /** 1 where x is neither NaN nor infinite, 0 elsewhere, as i32. */
   isFinite(): Tensor {
     return this.#unary("isFinite");
+  }
+  /** The error function 2/√π · ∫₀ˣ e^(−t²) dt. */
+  erf(): Tensor {
+    return this.#unary("erf");
+  }
+  /** log(1 + x), accurate near 0; −∞ at −1, NaN below. */
+  log1p(): Tensor {
+    return this.#unary("log1p");
+  }
+  /** eˣ − 1, accurate near 0. */
+  expm1(): Tensor {
+    return this.#unary("expm1");
+  }
+  /** log(1 + eˣ), a smooth ReLU, accurate at both ends. Throws `ERR_OPTION`. */
+  softplus(options?: SoftplusOptions): Tensor {
+    const { beta = 1, threshold = 20 } = argument.options("softplus", options, ["beta", "threshold"]);
+    argument.numberThat("softplus", "beta", beta, (b) => b > 0 && Number.isFinite(b), "a number above 0");
+    argument.numeric("softplus", "threshold", threshold);
+    if (beta === 1 && threshold >= SOFTPLUS_LINEAR) return this.#unary("softplus");
+    return scope(() => {
+      const x = this.mul(beta);
+      const y = unary("softplus", x.id).div(beta);
+      return threshold >= SOFTPLUS_LINEAR ? y : this.self.where(x.gt(threshold), y);
+    });
+  }
+  /** log(1 / (1 + e⁻ˣ)), accurate at both ends. */
+  logSigmoid(): Tensor {
+    return this.#unary("logSigmoid");
+  }
+  /** The nearest whole number; halves go to the even one. The gradient is 0, as of all steps. */
+  round(): Tensor {
+    return this.#unary("round");
+  }
+  /** The largest whole number that is not above x. */
+  floor(): Tensor {
+    return this.#unary("floor");
+  }
+  /** The smallest whole number that is not below x. */
+  ceil(): Tensor {
+    return this.#unary("ceil");
+  }
+  /** x without its fraction. */
+  trunc(): Tensor {
+    return this.#unary("trunc");
+  }
+  /** −1, 0 or 1 by the sign of x; 0 for NaN, as in PyTorch. */
+  sign(): Tensor {
+    return this.#unary("sign");
   }
   /** max(x, 0), whose gradient at 0 is 0. */
   relu(): Tensor {

@@ -6,7 +6,8 @@ import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { integer, shapeOf, tensorOf } from "./arguments.js";
 import { isHalf, made } from "./operand.js";
-import { Sorting } from "./sorting.js";
+import { Cumulative } from "./cumulative.js";
+import { weightedCrossEntropy } from "./weighted-cross-entropy.js";
 
 /** Options of `matmul`. */
 export interface MatmulOptions {
@@ -18,6 +19,8 @@ export interface MatmulOptions {
 
 /** Options of `crossEntropy`. */
 export interface CrossEntropyOptions {
+  /** A factor of each class, [V], by which a row's loss is multiplied; the mean is divided by the rows' factors. */
+  weight?: Tensor | undefined;
   /** Rows with this target count for nothing; −100 unless given. */
   ignoreIndex?: number | undefined;
   /** What share of each target is spread over all classes, from 0 to 1; 0 unless given. */
@@ -26,7 +29,7 @@ export interface CrossEntropyOptions {
   reduction?: "mean" | "sum" | "none" | undefined;
 }
 
-export abstract class Products extends Sorting {
+export abstract class Products extends Cumulative {
   /**
    * Batched matrix product [.., M, K] · [.., K, N], leading dimensions broadcast, as f32. A vector [K] is a row before a
    * matrix and a column behind one, and the product lacks that dimension, as PyTorch's: of two vectors it is a scalar.
@@ -56,12 +59,18 @@ export abstract class Products extends Sorting {
 
   /**
    * Cross-entropy of logits [.., V] against targets [..], i32: −log softmax(logits) at each target, as f32. The loss is a
-   * scalar, or [..] with `none`. As `torch.nn.functional.cross_entropy`, with classes last. Throws `ERR_INDEX` for a
+   * scalar, or [..] with `none`. As `torch.nn.functional.cross_entropy`, with classes last; no gradient goes to `weight`.
+   * Throws `ERR_INDEX` for a
    * target outside of V, where the host knows it, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_OPTION`.
    */
   crossEntropy(targets: Tensor, options?: CrossEntropyOptions): Tensor {
-    const given = argument.options("crossEntropy", options, ["ignoreIndex", "labelSmoothing", "reduction"]);
-    const { ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = given;
+    const given = argument.options("crossEntropy", options, [
+      "weight",
+      "ignoreIndex",
+      "labelSmoothing",
+      "reduction",
+    ]);
+    const { weight, ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = given;
     const of = tensorOf("crossEntropy", "targets", targets);
     integer("crossEntropy", "ignoreIndex", ignoreIndex);
     // Targets are i32.
@@ -69,6 +78,12 @@ export abstract class Products extends Sorting {
       argument.refuse("crossEntropy", "ignoreIndex", "a whole number of 32 bits", ignoreIndex);
     argument.probability("crossEntropy", "labelSmoothing", labelSmoothing);
     argument.oneOf("crossEntropy", "reduction", reduction, ["mean", "sum", "none"]);
+    if (weight !== undefined) {
+      const factors = tensorOf("crossEntropy", "weight", weight);
+      return scope(() =>
+        weightedCrossEntropy(this.widened(), of, factors, { ignoreIndex, labelSmoothing, reduction }),
+      );
+    }
     return this.inFloats((x) => session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction));
   }
 }

@@ -22,12 +22,16 @@ const { cases } = JSON.parse(readFileSync(join(goldens, "tensor_ops.json"), "utf
   cases: Record<string, Case>;
 };
 
-/** JSON has no infinity. */
-function revived(value: unknown): unknown {
+/** An argument with the inputs that it names ("$y"), also among options. JSON has no infinity. */
+function revived(value: unknown, inputs: Record<string, Tensor>): unknown {
+  if (typeof value === "string" && value.startsWith("$")) return inputs[value.slice(1)];
   if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
   const ends: Record<string, number> = { inf: Infinity, "-inf": -Infinity };
   return Object.fromEntries(
-    Object.entries(value).map(([k, v]) => [k, k === "p" && typeof v === "string" ? ends[v] : v]),
+    Object.entries(value).map(([k, v]) => [
+      k,
+      k === "p" && typeof v === "string" ? ends[v] : revived(v, inputs),
+    ]),
   );
 }
 
@@ -66,9 +70,7 @@ for (const device of testDevices()) {
         const made = Object.fromEntries(
           inputs.map((key) => [key, of(key, host[`${name}.grad.${key}`] !== undefined)]),
         );
-        const given = args.map((a) =>
-          typeof a === "string" && a.startsWith("$") ? made[a.slice(1)] : revived(a),
-        );
+        const given = args.map((a) => revived(a, made));
         const x = made["x"] as unknown as Record<string, (...args: unknown[]) => unknown>;
         const result =
           method === "einsum"

@@ -169,6 +169,96 @@ def cases():
     ):
         yield f"einsum_{key}", inputs, "einsum", [spec, *[f"${k}" for k in inputs]], lambda *t: torch.einsum(spec, *t)
 
+    # Functions of one operand: near 0, far from it, at ties, and of what is not finite.
+    near = given([float(np.float32(v)) for v in (1e-20, -3e-12, 2e-7, -4e-5, 3e-3, -0.02, 0.2)])
+    far = given([-80.0, -20.5, -5.0, 5.0, 16.5, 21.0, 80.0])
+    ends = {"x": given([float(np.float32(v)) for v in (-0.999, -0.75, -0.31, -0.29, 0.41, 0.43, 7.0, 3e8)])}
+    for name, run in (("erf", torch.erf), ("expm1", torch.expm1), ("softplus", F.softplus), ("logSigmoid", F.logsigmoid)):
+        yield name, {"x": floats(3, 4, 5)}, name, [], run
+        yield f"{name}_near", {"x": near}, name, [], run
+        yield f"{name}_far", {"x": far}, name, [], run
+        yield f"{name}_special", {"x": given(SPECIAL)}, name, [], run
+    yield "log1p", {"x": floats(3, 4, 5, center=1.5)}, "log1p", [], torch.log1p
+    yield "log1p_near", {"x": near}, "log1p", [], torch.log1p
+    yield "log1p_ends", ends, "log1p", [], torch.log1p
+    yield "log1p_special", {"x": given([[NAN, INF, -1.0, -1.5, -INF, 0.0, -0.0]])}, "log1p", [], torch.log1p
+    for beta, threshold in ((2.0, 20), (0.5, 1.0), (1.0, -0.5)):
+        options = {"beta": beta, "threshold": threshold}
+        yield f"softplus_{beta}_{threshold}", {"x": floats(4, 5)}, "softplus", [options], lambda x: F.softplus(x, beta, threshold)
+    halves = given([[-2.5, -1.5, -0.5, -0.0, 0.0, 0.5, 1.5, 2.5], [-1.0, 1e9, -1e9, 8388609.0, 0.49999997, -0.75, 1.25, 3.0]])
+    for name in ("round", "floor", "ceil", "trunc", "sign"):
+        yield name, {"x": halves}, name, [], getattr(torch, name)
+        yield f"{name}_special", {"x": given(SPECIAL)}, name, [], getattr(torch, name)
+
+    # Products of what lies along dimensions, and sums of exponentials.
+    for dims in (None, 0, 1, -1, [0, 2], [1, 2], [0, 1, 2]):
+        key = "all" if dims is None else "_".join(map(str, dims)) if isinstance(dims, list) else f"n{dims}"
+        args = [] if dims is None else [dims]
+        for keep in (False, True) if dims is not None else (False,):
+            options = [{"keepDim": True}] if keep else []
+            end = f"{key}{'_keep' if keep else ''}"
+            for kind, values in (("", floats(3, 4, 5, center=2.5)), ("zeros_", ties(3, 4, 5))):
+                yield f"prod_{kind}{end}", {"x": values}, "prod", [*args, *options], lambda x: product(x, dims, keep)
+            over = [0, 1, 2] if dims is None else dims
+            yield f"logsumexp_{end}", {"x": ties(3, 4, 5)}, "logsumexp", [*args, *options], lambda x: x.logsumexp(over, keepdim=keep)
+            yield f"logsumexp_i32_{end}", {"x": whole(3, 4, 5)}, "logsumexp", [*args, *options], lambda x: x.double().logsumexp(over, keepdim=keep)
+    for count in (0, 1, 2, 3):
+        lines = torch.from_numpy(fill.uniform(f"prod_{count}", (2, 7), 1.0, 1.5))
+        lines[1, [1, 4, 5][:count]] = 0
+        yield f"prod_of_{count}_zeros", {"x": given(lines.tolist())}, "prod", [1], lambda x: x.prod(1)
+        yield f"cumprod_of_{count}_zeros", {"x": given(lines.tolist())}, "cumprod", [1], lambda x: x.cumprod(1)
+    yield "prod_none", {"x": floats(2, 0)}, "prod", [1], lambda x: x.prod(1)
+    yield "prod_scalar", {"x": given(3.0)}, "prod", [], lambda x: x.prod()
+    yield "prod_special", {"x": given(SPECIAL)}, "prod", [1], lambda x: x.prod(1)
+    yield "prod_long", {"x": given(long_line(5000))}, "prod", [], lambda x: x.prod()
+    yield "prod_long_zero", {"x": given([*long_line(4999), 0.0])}, "prod", [0], lambda x: x.prod(0)
+    for dim in (0, 1, 2):
+        yield f"cumprod_{dim}", {"x": floats(3, 4, 5, center=2.5)}, "cumprod", [dim], lambda x: x.cumprod(dim)
+        yield f"cumprod_ties_{dim}", {"x": ties(3, 4, 5)}, "cumprod", [dim], lambda x: x.cumprod(dim)
+    yield "cumprod_special", {"x": given(SPECIAL)}, "cumprod", [1], lambda x: x.cumprod(1)
+    yield "logsumexp_large", {"x": given([[1e4, 1e4 + 1, -1e4], [-1e4, -1e4, -1e4 - 1]])}, "logsumexp", [1], lambda x: x.logsumexp(1)
+    yield "logsumexp_special", {"x": given([[INF, 1.0], [-INF, -INF], [-INF, 2.0], [NAN, 1.0], [INF, -INF]])}, "logsumexp", [1], lambda x: x.logsumexp(1)
+
+    # Cross-entropy with a factor of each class.
+    for shape in ((7, 5), (2, 3, 65)):
+        classes = shape[-1]
+        targets = torch.from_numpy(fill.integers(f"targets {shape}", shape[:-1], classes)).long()
+        targets.view(-1)[1::3] = -100
+        inputs = {"x": floats(*shape), "t": given(targets.tolist(), torch.int64), "w": weights(classes)}
+        for smoothing in (0.0, 0.1, 1.0):
+            for reduction in ("mean", "sum", "none"):
+                options = {"weight": "$w", "labelSmoothing": smoothing, "reduction": reduction}
+                yield f"crossEntropy_{len(shape)}_{smoothing}_{reduction}", inputs, "crossEntropy", ["$t", options], lambda x, t, w: entropy(x, t, w, -100, smoothing, reduction)
+    ignored = {"x": floats(4, 3), "t": given([1, 1, 0, 2], torch.int64), "w": weights(3)}
+    yield "crossEntropy_ignored", ignored, "crossEntropy", ["$t", {"weight": "$w", "ignoreIndex": 1}], lambda x, t, w: entropy(x, t, w, 1, 0.0, "mean")
+    none = {"x": floats(2, 3), "t": given([-100, -100], torch.int64), "w": weights(3)}
+    yield "crossEntropy_none", none, "crossEntropy", ["$t", {"weight": "$w"}], lambda x, t, w: entropy(x, t, w, -100, 0.0, "mean")
+
+
+def product(x, dims, keep):
+    if dims is None:
+        return x.prod()
+    for d in sorted([dims] if isinstance(dims, int) else dims, reverse=True):
+        x = x.prod(d, keepdim=keep)
+    return x
+
+
+def long_line(n):
+    """Factors around 1, whose roundings go either way."""
+    return fill.uniform(f"line {n}", (n,), 0.02, 1.0).tolist()
+
+
+def weights(classes):
+    """Factors of classes, one of them 0; they are given, so that no gradient is asked for."""
+    values = torch.from_numpy(fill.uniform(f"weights {classes}", (classes,), 0.9, 1.0))
+    values[1] = 0
+    return {"kind": "constant", "values": values}
+
+
+def entropy(x, t, w, ignore, smoothing, reduction):
+    """With classes last."""
+    return F.cross_entropy(x.movedim(-1, 1), t, weight=w, ignore_index=ignore, label_smoothing=smoothing, reduction=reduction)
+
 
 def reduced(x, dims, keep, f):
     x = x != 0
@@ -183,8 +273,8 @@ def counted(x):
 
 
 def made(name, spec):
-    if spec["kind"] == "given":
-        return spec["values"]
+    if spec["kind"] in ("given", "constant"):
+        return spec["values"].clone()
     shape = spec["shape"]
     if spec["kind"] == "whole":
         return torch.from_numpy(fill.integers(name, shape, spec["below"])).long() + spec["start"]
@@ -203,7 +293,7 @@ def main():
         tensors = {k: made(f"{name}.{k}", spec) for k, spec in inputs.items()}
         for key, one in tensors.items():
             arrays[f"{name}.{key}"] = stored(one)
-            if one.is_floating_point():
+            if one.is_floating_point() and inputs[key]["kind"] != "constant":
                 one.requires_grad_()
         outputs = run(*tensors.values())
         outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]

@@ -57,6 +57,11 @@ pub fn words(v: u64) -> [u32; 2] {
     [v as u32, (v >> 32) as u32]
 }
 
+/// ⌊word · span / 2⁶⁴⌋.
+fn scaled(word: u64, span: u64) -> u64 {
+    (word as u128 * span as u128 >> 64) as u64
+}
+
 /// A stream of random numbers; its two fields are all of its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
@@ -122,6 +127,31 @@ impl Stream {
             let radius = (-2.0 * (((a >> 11) + 1) as f64 / (1u64 << 53) as f64).ln()).sqrt();
             let angle = std::f64::consts::TAU * ((b >> 11) as f64 / (1u64 << 53) as f64);
             [angle.cos(), angle.sin()].map(|v| (mean + deviation * radius * v) as f32)
+        })
+    }
+
+    /// `count` whole numbers uniform in [low, high), of which there are 2³² at most: a share of a word of 64 bits, whose
+    /// probability is off by 2⁻³² of itself at most.
+    pub fn integers(&mut self, count: usize, low: i32, high: i64) -> Vec<i32> {
+        let span = (high - low as i64) as u64;
+        self.fill(count, |s| s.pair().map(|w| (low as i64 + scaled(w, span) as i64) as i32))
+    }
+
+    /// 0 to `count` − 1 in random order (Fisher and Yates).
+    pub fn permutation(&mut self, count: usize) -> Vec<i32> {
+        let words: Vec<u64> = self.fill(count, |s| s.pair());
+        let mut order: Vec<i32> = (0..count as i32).collect();
+        for i in (1..count).rev() {
+            order.swap(i, scaled(words[i], i as u64 + 1) as usize);
+        }
+        order
+    }
+
+    /// `count` numbers 1/e with e from the exponential distribution, by 53 bits each: finite and above 0. Of weights w,
+    /// the largest w/e stands at i with probability w[i] / Σ w.
+    pub fn inverse_exponential(&mut self, count: usize) -> Vec<f32> {
+        self.fill(count, |s| {
+            s.pair().map(|w| (-1.0 / (((w >> 11) as f64 + 0.5) / (1u64 << 53) as f64).ln()) as f32)
         })
     }
 

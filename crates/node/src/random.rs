@@ -5,7 +5,7 @@ use lowrank_engine::drawn::drawn;
 use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::random::Stream;
 use lowrank_engine::tape::Tensor;
-use napi::bindgen_prelude::Float32Array;
+use napi::bindgen_prelude::{Float32Array, Int32Array};
 use napi_derive::napi;
 
 use crate::error::{Result, thrown};
@@ -42,8 +42,33 @@ pub fn normal(seed: f64, draw: f64, size: f64) -> Result<Float32Array> {
     Ok(stream(seed, draw).normal(held_by_host(size)?, 0.0, 1.0).into())
 }
 
+/// `size` whole numbers uniform in [low, high), of which there are 2³² at most.
+#[napi(catch_unwind)]
+pub fn integers(seed: f64, draw: f64, size: f64, low: f64, high: f64) -> Result<Int32Array> {
+    Ok(stream(seed, draw).integers(held_by_host(size)?, low as i32, high as i64).into())
+}
+
+/// 0 to `size` − 1 in random order.
+#[napi(catch_unwind)]
+pub fn permutation(seed: f64, draw: f64, size: f64) -> Result<Int32Array> {
+    Ok(stream(seed, draw).permutation(held_by_host(size)?).into())
+}
+
 #[napi]
 impl Session {
+    /// A tensor of 1/e with e from the exponential distribution.
+    #[napi(catch_unwind)]
+    pub fn random_inverse_exponential(
+        &self,
+        device: String,
+        shape: Vec<f64>,
+        seed: f64,
+        draw: f64,
+    ) -> Result<u32> {
+        let mut stream = stream(seed, draw);
+        self.draws(device, shape, |count| stream.inverse_exponential(count))
+    }
+
     /// A tensor of U(low, high), of the values that `uniform` gives.
     #[napi(catch_unwind)]
     pub fn random_uniform(

@@ -15,6 +15,7 @@ pub mod gemm;
 pub mod norm;
 pub mod pad;
 pub mod pool;
+pub mod recurrence;
 pub mod reduce;
 pub mod rotary;
 pub mod sample;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<&'static Kernel> {
         norm::KERNELS,
         pad::KERNELS,
         pool::KERNELS,
+        recurrence::KERNELS,
         reduce::KERNELS,
         rotary::KERNELS,
         sample::KERNELS,

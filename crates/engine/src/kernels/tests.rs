@@ -79,6 +79,7 @@ const COVERED: &[&[&Kernel]] = &[
     super::gemm::in_f16::tests::COVERED,
     super::softmax::tests::COVERED,
     super::scan::tests::COVERED,
+    super::recurrence::tests::COVERED,
     super::reduce::tests::COVERED,
     super::norm::tests::COVERED,
     super::cross_entropy::tests::COVERED,
@@ -98,6 +99,8 @@ const COVERED: &[&[&Kernel]] = &[
     ops::sort::tests::COVERED,
     optim::adamw::tests::COVERED,
     optim::clip::tests::COVERED,
+    optim::adafactor::tests::COVERED,
+    optim::lion::tests::COVERED,
     optim::sgd::tests::COVERED,
 ];
 

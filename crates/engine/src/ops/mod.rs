@@ -14,6 +14,7 @@ pub mod constant_pad;
 pub mod conv;
 pub mod conv_transpose;
 pub mod cross_entropy;
+pub mod cumprod;
 pub mod cumsum;
 pub mod decoder_block;
 pub mod dropout;

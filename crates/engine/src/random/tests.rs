@@ -74,3 +74,38 @@ fn a_stream_goes_on_from_its_state() {
     assert_eq!(stream, resumed);
     assert_ne!(Stream::new(7).uniform(8, 0.0, 1.0), Stream::new(8).uniform(8, 0.0, 1.0));
 }
+
+#[test]
+fn whole_numbers_are_uniform_and_within_their_bounds() {
+    let values = Stream::new(3).integers(60_000, -2, 4);
+    let mut counts = [0; 6];
+    values.iter().for_each(|v| counts[(v + 2) as usize] += 1);
+    // Six deviations of a count of 60,000 draws of one sixth.
+    let bound = 6.0 * (60_000.0f64 * 5.0 / 36.0).sqrt();
+    assert!(counts.iter().all(|c| (*c as f64 - 10_000.0).abs() < bound), "{counts:?}");
+    let wide = Stream::new(4).integers(1000, i32::MIN, 1 << 31);
+    assert!(wide.iter().any(|v| *v < -1 << 30) && wide.iter().any(|v| *v >= 1 << 30));
+}
+
+#[test]
+fn every_order_is_as_likely() {
+    let mut counts = std::collections::HashMap::new();
+    for draw in 0..6000u64 {
+        let order = Stream { seed: 5, counter: draw << 32 }.permutation(3);
+        *counts.entry(order).or_insert(0) += 1;
+    }
+    let bound = 6.0 * (6000.0f64 * 5.0 / 36.0).sqrt();
+    assert!(counts.len() == 6 && counts.values().all(|c| (*c as f64 - 1000.0).abs() < bound), "{counts:?}");
+    let mut long = Stream::new(6).permutation(5001);
+    assert_ne!(long, Stream::new(7).permutation(5001));
+    long.sort_unstable();
+    assert!(long.into_iter().eq(0..5001));
+}
+
+#[test]
+fn inverses_of_exponential_numbers_are_that() {
+    let values = Stream::new(8).inverse_exponential(COUNT);
+    assert!(values.iter().all(|v| *v > 0.0 && v.is_finite()));
+    let p = kolmogorov_smirnov(values.iter().map(|v| 1.0 / v).collect(), |e| 1.0 - (-e).exp());
+    assert!(p > 0.01, "p = {p}");
+}

@@ -89,6 +89,38 @@ pub fn log<S: Fma>(x: f32) -> f32 {
     if x >= 0.0 { y } else { f32::NAN }
 }
 
+/// ln(1 + x) within 3 ulp; −∞ at −1, NaN below. Near 0, where 1 + x loses digits of x, by the series of
+/// 2 artanh(x / (2 + x)).
+#[inline(always)]
+pub fn log1p<S: Fma>(x: f32) -> f32 {
+    let s = x / (2.0 + x);
+    let z = s * s;
+    let mut t = 1.0 / 11.0;
+    t = S::fma(t, z, 1.0 / 9.0);
+    t = S::fma(t, z, 1.0 / 7.0);
+    t = S::fma(t, z, 1.0 / 5.0);
+    t = S::fma(t, z, 1.0 / 3.0);
+    let near = 2.0 * S::fma(s * z, t, s);
+    let far = log::<S>(1.0 + x);
+    if (x > -0.3) & (x < 0.42) { near } else { far }
+}
+
+/// eˣ − 1 within 4 ulp. Near 0, where the difference cancels, by the Taylor series.
+#[inline(always)]
+pub fn expm1<S: Fma>(x: f32) -> f32 {
+    let mut t = 1.0 / 362_880.0;
+    t = S::fma(t, x, 1.0 / 40_320.0);
+    t = S::fma(t, x, 1.0 / 5_040.0);
+    t = S::fma(t, x, 1.0 / 720.0);
+    t = S::fma(t, x, 1.0 / 120.0);
+    t = S::fma(t, x, 1.0 / 24.0);
+    t = S::fma(t, x, 1.0 / 6.0);
+    t = S::fma(t, x, 0.5);
+    let near = S::fma(x * x, t, x);
+    let far = exp::<S>(x) - 1.0;
+    if x.abs() < 0.5 { near } else { far }
+}
+
 /// 1 / (1 + e⁻ˣ), from e^−|x|, which never overflows.
 #[inline(always)]
 pub fn sigmoid<S: Fma>(x: f32) -> f32 {

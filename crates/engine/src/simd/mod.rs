@@ -19,7 +19,7 @@ mod trigonometric;
 mod words;
 mod zip;
 
-pub use function::{erf, exp, exp_or_zero, log, sigmoid, silu, silu_backward, tanh};
+pub use function::{erf, exp, exp_or_zero, expm1, log, log1p, sigmoid, silu, silu_backward, tanh};
 #[cfg(target_arch = "x86_64")]
 pub use isa::{Amx, Avx2, Avx512, Avx512Bf16};
 pub use isa::{Baseline, Fma, Isa};

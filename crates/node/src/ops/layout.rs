@@ -41,6 +41,11 @@ impl Session {
         self.apply(ops::cumsum::Cumsum { dim: dim as usize }, &[x])
     }
 
+    #[napi(catch_unwind)]
+    pub fn cumprod(&self, x: u32, dim: u32) -> Result<u32> {
+        self.apply(ops::cumprod::Cumprod { dim: dim as usize }, &[x])
+    }
+
     /// Values and indices of the first `count` in order.
     #[napi(catch_unwind)]
     pub fn sort(&self, x: u32, dim: u32, descending: bool, count: f64, topk: bool) -> Result<Vec<u32>> {

@@ -1,13 +1,13 @@
 //! The functions: each as WGSL and natively, side by side.
 
 use std::cmp::Ordering;
-use std::f32::consts::FRAC_1_SQRT_2;
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use crate::dtype::DType;
 use crate::kernel::shader::TRIGONOMETRIC;
 use crate::simd::{
-    Fma, NEAR, cos_far, cos_near, erf, exp, log, sigmoid, silu, silu_backward, sin_far, sin_near, tanh,
-    vectorised,
+    Fma, NEAR, cos_far, cos_near, erf, exp, expm1, log, log1p, sigmoid, silu, silu_backward, sin_far,
+    sin_near, tanh, vectorised,
 };
 
 macro_rules! functions {
@@ -127,7 +127,9 @@ impl Function {
 
     /// Whether NaN in any operand is NaN in y.
     pub fn passes_nan(self) -> bool {
-        !self.makes_indices() && !self.takes_condition() && !matches!(self, Function::Same | Function::Inside)
+        !self.makes_indices()
+            && !self.takes_condition()
+            && !matches!(self, Function::Same | Function::Inside | Function::Sign)
     }
 
     /// Whether the first operand is a condition, f32 or i32: true unless it is ±0, NaN included.
@@ -177,6 +179,7 @@ impl Function {
     pub fn prelude(self) -> &'static str {
         match self {
             Function::Sin | Function::Cos | Function::SinBackward | Function::CosBackward => TRIGONOMETRIC,
+            Function::Log1p | Function::Softplus | Function::LogSigmoid => LOG1P,
             _ => "",
         }
     }
@@ -218,6 +221,30 @@ functions! {
     Cos, "cos", (a), "return cos_(a);", cos_near::<S>(a), |y, [a, ..]| beyond(y, a, |i| cos_far::<S>(a[i]));
     IsFinite, "isFinite", (a), "return f32(is_finite(a));", a.is_finite() as u32 as f32;
     Square, "square", (a), "return a * a;", a * a;
+    Erf, "erf", (a), "return erf(a);", erf::<S>(a);
+    Log1p, "log1p", (a),
+        "if a < -1.0 { return nan(); } if a == -1.0 { return -infinity(); } if !is_finite(a) { return a; } return log1p_(a);",
+        log1p::<S>(a);
+    // The Taylor series where eˣ − 1 cancels.
+    Expm1, "expm1", (a),
+        "if abs(a) >= 0.5 { return exp(a) - 1.0; }
+         var t = 2.7557319e-6;
+         t = fma(t, a, 2.4801587e-5); t = fma(t, a, 1.9841270e-4); t = fma(t, a, 1.3888889e-3);
+         t = fma(t, a, 8.3333333e-3); t = fma(t, a, 4.1666667e-2); t = fma(t, a, 1.6666667e-1); t = fma(t, a, 0.5);
+         return fma(a * a, t, a);",
+        expm1::<S>(a);
+    Softplus, "softplus", (a), "return max(a, 0.0) + log1p_(exp(-abs(a)));",
+        { let rest = log1p::<S>(exp::<S>(-a.abs())); if a < 0.0 { rest } else { a + rest } };
+    LogSigmoid, "logSigmoid", (a), "return min(a, 0.0) - log1p_(exp(-abs(a)));",
+        { let rest = log1p::<S>(exp::<S>(-a.abs())); if a > 0.0 { -rest } else { a - rest } };
+    // Half to even.
+    Round, "round", (a), "return round(a);", a.round_ties_even();
+    Floor, "floor", (a), "return floor(a);", a.floor();
+    Ceil, "ceil", (a), "return ceil(a);", a.ceil();
+    Trunc, "trunc", (a), "return trunc(a);", a.trunc();
+    // 0 for NaN, as PyTorch gives.
+    Sign, "sign", (a), "if is_nan(a) { return 0.0; } return sign(a);",
+        (a > 0.0) as u32 as f32 - (a < 0.0) as u32 as f32;
 
     Add, "add", (a, b), "return a + b;", a + b;
     Sub, "sub", (a, b), "return a - b;", a - b;
@@ -262,6 +289,12 @@ functions! {
             d * s * S::fma(x * (1.0 - s), 1.595_769_1 * S::fma(0.134_145 * x, x, 1.0), 1.0)
         };
     SquareBackward, "square backward", (d, x), "return 2.0 * a * b;", 2.0 * d * x;
+    ErfBackward, "erf backward", (d, x), "return a * 1.1283792 * exp(-b * b);",
+        d * FRAC_2_SQRT_PI * exp::<S>(-x * x);
+    Log1pBackward, "log1p backward", (d, x), "return a / (1.0 + b);", d / (1.0 + x);
+    Expm1Backward, "expm1 backward", (d, x), "return a * exp(b);", d * exp::<S>(x);
+    SoftplusBackward, "softplus backward", (d, x), "return a * sigmoid(b);", d * sigmoid::<S>(x);
+    LogSigmoidBackward, "logSigmoid backward", (d, x), "return a * sigmoid(-b);", d * sigmoid::<S>(-x);
     // silu(gate) · up, the product of a gated MLP.
     SiluMul, "silu_mul", (gate, up), "return a * sigmoid(a) * b;", silu::<S>(gate) * up;
 
@@ -325,6 +358,18 @@ fn pow_(a: f32, b: f32) -> f32 {
   if floor(b) != b { return nan(); }
   let m = pow(-a, b);
   return select(m, -m, (abs(b) % 2.0) == 1.0);
+}
+";
+
+/// ln(1 + x): near 0 by 2 artanh(x / (2 + x)), since WGSL bounds only the absolute error of log near 1.
+const LOG1P: &str = "
+fn log1p_(x: f32) -> f32 {
+  if x <= -0.3 || x >= 0.42 { return log(1.0 + x); }
+  let s = x / (2.0 + x);
+  let z = s * s;
+  var t = 0.09090909;
+  t = fma(t, z, 0.11111111); t = fma(t, z, 0.14285714); t = fma(t, z, 0.2); t = fma(t, z, 0.33333333);
+  return 2.0 * fma(s * z, t, s);
 }
 ";
 

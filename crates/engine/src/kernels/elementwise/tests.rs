@@ -24,6 +24,7 @@ fn operands(function: Function, form: &Variant) -> Vec<Array> {
         let x = match function {
             // Logarithms and roots.
             Function::Log | Function::Sqrt | Function::Rsqrt => x.map(|v| v.abs() + 0.25),
+            Function::Log1p => x.map(|v| v.abs()),
             Function::Pow | Function::PowBackwardA | Function::PowBackwardB => x.map(|v| v.abs() + 0.25),
             _ => x,
         };

@@ -1,7 +1,8 @@
-//! y = f(x): neg, exp, log, sqrt, rsqrt, sin, cos, abs, square, relu, sigmoid, tanh, silu, gelu (both); isFinite, which
-//! gives i32.
+//! y = f(x): neg, exp, log, sqrt, rsqrt, sin, cos, abs, square, relu, sigmoid, tanh, silu, gelu (both), erf, log1p,
+//! expm1, softplus, logSigmoid, round, floor, ceil, trunc, sign; isFinite, which gives i32.
 //!
-//! Backward: one pass from d_out and the saved x or y, whichever the derivative is simpler in.
+//! Backward: one pass from d_out and the saved x or y, whichever the derivative is simpler in. Steps (round to sign)
+//! have a gradient of zeros, as in PyTorch.
 
 #[cfg(test)]
 mod plain;
@@ -23,6 +24,8 @@ pub struct Unary(pub Function);
 
 /// What the derivative reads besides d_out.
 enum From {
+    /// The derivative is 0.
+    Zero,
     Nothing(Function),
     Input(Function),
     Output(Function),
@@ -48,6 +51,12 @@ impl Unary {
             Silu => From::Input(SiluBackward),
             Gelu => From::Input(GeluBackward),
             GeluTanh => From::Input(GeluTanhBackward),
+            Erf => From::Input(ErfBackward),
+            Log1p => From::Input(Log1pBackward),
+            Expm1 => From::Input(Expm1Backward),
+            Softplus => From::Input(SoftplusBackward),
+            LogSigmoid => From::Input(LogSigmoidBackward),
+            Round | Floor | Ceil | Trunc | Sign => From::Zero,
             other => unreachable!("{} is not a function of one operand", other.name()),
         }
     }
@@ -75,7 +84,7 @@ impl Op for Unary {
             return Gradient::Constant;
         }
         match self.derivative() {
-            From::Nothing(_) => Gradient::reads(0, 0),
+            From::Zero | From::Nothing(_) => Gradient::reads(0, 0),
             From::Input(_) => Gradient::reads(1, 0),
             From::Output(_) => Gradient::reads(0, 1),
         }
@@ -89,6 +98,7 @@ impl Op for Unary {
         let d = pass.d_out();
         let d_x = cx.empty(d.shape.clone(), DType::F32)?;
         match self.derivative() {
+            From::Zero => cx.zero(&d_x),
             From::Nothing(f) => map(cx, f, &[d], &d_x)?,
             From::Input(f) => map(cx, f, &[d, pass.input(0)], &d_x)?,
             From::Output(f) => map(cx, f, &[d, pass.output(0)], &d_x)?,

@@ -1,10 +1,11 @@
 use super::{Unary, plain::plain};
 use crate::kernels::elementwise::Function::{self, *};
-use crate::ops::checks::{Array, check, check_non_finite};
+use crate::op::run1;
+use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
 
-const ALL: [Function; 17] = [
+const ALL: [Function; 27] = [
     Copy, Neg, Exp, Log, Sqrt, Rsqrt, Sin, Cos, Abs, Square, Relu, Sigmoid, Tanh, Silu, Gelu, GeluTanh,
-    IsFinite,
+    IsFinite, Erf, Log1p, Expm1, Softplus, LogSigmoid, Round, Floor, Ceil, Trunc, Sign,
 ];
 
 #[test]
@@ -14,6 +15,9 @@ fn equals_the_plain_form() {
             // Log and sqrt take positive values; the kinks at 0 are far from any sample.
             let x = Array::random("x", &shape).map(|v| match f {
                 Log | Sqrt | Rsqrt => v.abs() + 0.3,
+                Log1p => 0.9 * v,
+                // Halfway between two steps of either kind.
+                Round | Floor | Ceil | Trunc | Sign => (3.0 * v).floor() + 0.25,
                 _ => 3.0 * v + 0.01 * v.signum(),
             });
             check(&Unary(f), &[x], &|x| vec![plain(f, &x[0])]);
@@ -29,6 +33,45 @@ fn non_finite_values_stay_where_they_are() {
             let y = plain(f, &x[0]);
             vec![y]
         });
+    }
+}
+
+/// Where 1 + x or eˣ − 1 would lose the digits of x, and where eˣ overflows: the error is relative there.
+#[test]
+fn small_and_large_numbers_keep_their_digits() {
+    let magnitudes = (0..240).map(|i| 10f64.powf(i as f64 / 6.0 - 38.0));
+    let small: Vec<f64> = magnitudes.flat_map(|v| [v as f32 as f64, -v as f32 as f64]).collect();
+    for f in [Erf, Log1p, Expm1, Softplus, LogSigmoid] {
+        let x: Vec<f64> = match f {
+            Log1p => small.iter().copied().filter(|v| *v > -1.0).chain([-0.75, 3e38]).collect(),
+            Softplus | LogSigmoid => (-300..=300).map(|i| i as f64 / 4.0).collect(),
+            Erf => small.iter().copied().filter(|v| v.abs() < 1.0).collect(),
+            _ => small.iter().copied().filter(|v| v.abs() < 80.0).collect(),
+        };
+        let x = Array::new(&[x.len()], x);
+        let expected = plain(f, &x);
+        for cx in contexts() {
+            let y = read(&run1(&cx, &Unary(f), &[&x.upload(&cx)]).unwrap());
+            for ((got, expected), x) in y.data.iter().zip(&expected.data).zip(&x.data) {
+                // Below, a device may flush to 0.
+                let least = f32::MIN_POSITIVE as f64;
+                let off = (got - expected).abs() - least;
+                assert!(
+                    off <= 3e-6 * expected.abs(),
+                    "{f:?}({x}) is {got}, not {expected}, on {}",
+                    cx.profile.label
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn halves_round_to_even_and_steps_have_no_slope() {
+    let x = Array::new(&[9], vec![-2.5, -1.5, -0.5, 0.0, 0.5, 1.5, 2.5, 8388609.0, -3e9]);
+    for f in [Round, Floor, Ceil, Trunc, Sign] {
+        check(&Unary(f), &[x.map(|v| v + 0.25)], &|x| vec![plain(f, &x[0])]);
+        check_non_finite(&Unary(f), std::slice::from_ref(&x), &|x| vec![plain(f, &x[0])]);
     }
 }
 

@@ -1,0 +1,80 @@
+/** Creates tensors of regular values, and constants like another tensor. */
+import * as argument from "./argument.js";
+import { filled, finished, full, tensor, type TensorOptions } from "./create.js";
+import { scope } from "./scope.js";
+import { type Tensor, isBlock } from "./tensor.js";
+import { tensorOf } from "./tensor/arguments.js";
+
+/** The options of tensors that are made like another one, whose dtype and device they have unless given. */
+export type LikeOptions = Omit<TensorOptions, "shape">;
+
+/**
+ * The identity: 1 on the diagonal of [rows, columns], 0 elsewhere, f32 unless `dtype` is given; as `torch.eye`, with as
+ * many columns as rows unless given. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
+ */
+export function eye(rows: number, columns?: number, options?: Omit<TensorOptions, "shape">): Tensor {
+  argument.whole("eye", "rows", rows);
+  const wide = columns === undefined ? rows : argument.whole("eye", "columns", columns);
+  const { dtype = "f32", device, requiresGrad } = filled("eye", [rows, wide], options);
+  const made = scope(() => {
+    const numbers = (n: number): Tensor =>
+      tensor(
+        Int32Array.from({ length: n }, (_, i) => i),
+        { device },
+      );
+    return numbers(rows).reshape(rows, 1).eq(numbers(wide));
+  });
+  return finished(made, { dtype, requiresGrad });
+}
+
+/**
+ * `steps` numbers from `start` to `end`, both included, at equal distances, f32 unless `dtype` is given. As
+ * `torch.linspace`. Throws `ERR_OPTION` for what is not finite.
+ */
+export function linspace(
+  start: number,
+  end: number,
+  steps: number,
+  options?: Omit<TensorOptions, "shape">,
+): Tensor {
+  for (const [name, value] of Object.entries({ start, end }))
+    argument.numberThat("linspace", name, value, Number.isFinite, "a finite number");
+  argument.whole("linspace", "steps", steps);
+  const { dtype, device, requiresGrad } = filled("linspace", [steps], options);
+  const step = steps > 1 ? (end - start) / (steps - 1) : 0;
+  // From the nearer end, so that both ends are exact.
+  const at = (i: number): number => (i < steps / 2 ? start + i * step : end - (steps - 1 - i) * step);
+  return finished(
+    tensor(
+      Float32Array.from({ length: steps }, (_, i) => at(i)),
+      { device },
+    ),
+    { dtype, requiresGrad },
+  );
+}
+
+/** A tensor of 1 with the shape of `other`, and its dtype and device unless given. Throws `ERR_OPTION`. */
+export function onesLike(other: Tensor, options?: LikeOptions): Tensor {
+  return like("onesLike", other, 1, options);
+}
+
+/** A tensor of 0 with the shape of `other`, and its dtype and device unless given. Throws `ERR_OPTION`. */
+export function zerosLike(other: Tensor, options?: LikeOptions): Tensor {
+  return like("zerosLike", other, 0, options);
+}
+
+/** A tensor of `value` with the shape of `other`, and its dtype and device unless given. Throws `ERR_OPTION`. */
+export function fullLike(other: Tensor, value: number, options?: LikeOptions): Tensor {
+  return like("fullLike", other, value, options);
+}
+
+function like(where: string, other: Tensor, value: number, options: LikeOptions | undefined): Tensor {
+  const of = tensorOf(where, "other", other);
+  const { device = of.device, dtype, requiresGrad } = filled(where, of.shape, options);
+  return full(of.shape, value, {
+    device,
+    // A quantised weight stands for f32.
+    dtype: dtype ?? (isBlock(of.dtype) ? "f32" : of.dtype),
+    requiresGrad,
+  });
+}

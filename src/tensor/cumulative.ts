@@ -1,0 +1,87 @@
+/** Products along a dimension, and the logarithm of a sum of exponentials. */
+import * as argument from "../argument.js";
+import { session } from "../native.js";
+import { scope } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import { dimension, dimensions } from "./arguments.js";
+import { made } from "./operand.js";
+import type { Dims, ReduceOptions } from "./reductions.js";
+import { Sorting } from "./sorting.js";
+
+/** Elements of a line above which its product is made of parts: one line is the work of one invocation of a GPU. */
+const LONGEST_LINE = 4096;
+
+export abstract class Cumulative extends Sorting {
+  /**
+   * Running products: each element is the product of those along `dim` up to and with it. Gradients are exact where there
+   * are zeros. Throws `ERR_SHAPE_MISMATCH` where there is no such dimension, `ERR_DTYPE` for i32.
+   */
+  cumprod(dim: number): Tensor {
+    const { shape } = this;
+    const at = dimension("cumprod", dim, Math.max(shape.length, 1));
+    return scope(() => {
+      const x = shape.length === 0 ? this.widened().reshape(1) : this.widened();
+      return made(() => session().cumprod(x.id, at)).reshape(shape);
+    });
+  }
+
+  /**
+   * The product over `dim`, or of all elements, as f32; 1 where there is none. Gradients are exact where there are zeros.
+   * Shapes and errors as `sum`; also throws `ERR_DTYPE` for i32.
+   */
+  prod(dim?: Dims, options?: ReduceOptions): Tensor {
+    const { keepDim = false } = argument.options("prod", options, ["keepDim"]);
+    argument.flag("prod", "keepDim", keepDim);
+    const { shape } = this;
+    const dims = dimensions("prod", dim, shape.length);
+    return scope(() => {
+      const rest = shape.map((_, d) => d).filter((d) => !dims.includes(d));
+      const kept = rest.map((d) => shape[d] as number);
+      const count = dims.reduce((n, d) => n * (shape[d] as number), 1);
+      const last = rest.every((d, i) => d === i);
+      const turned = last ? this.widened() : this.widened().permute([...rest, ...dims]);
+      const y = product(turned.reshape([...kept, count]));
+      return y.reshape(keepDim ? shape.map((n, d) => (dims.includes(d) ? 1 : n)) : kept);
+    });
+  }
+
+  /**
+   * log Σ eˣ over `dim`, or over all elements, as f32, without overflow; −∞ where all are −∞ or there is none. Shapes and
+   * errors as `sum`.
+   */
+  logsumexp(dim?: Dims, options?: ReduceOptions): Tensor {
+    const { keepDim = false } = argument.options("logsumexp", options, ["keepDim"]);
+    argument.flag("logsumexp", "keepDim", keepDim);
+    const { shape } = this;
+    const dims = dimensions("logsumexp", dim, shape.length);
+    return scope(() => {
+      const x = this.dtype === "i32" ? this.self.to("f32") : this.widened();
+      const empty = dims.some((d) => shape[d] === 0);
+      const largest = empty ? undefined : x.detach().max(dims, { keepDim: true });
+      // An infinite maximum would be taken from itself.
+      const shift = largest?.where(largest.isFinite(), 0);
+      const sum = (shift === undefined ? x : x.sub(shift)).exp().sum(dims, { keepDim: true });
+      // No logarithm of 0, whose gradient is infinite.
+      const some = sum.ne(0);
+      const log = sum.where(some, 1).log().where(some, -Infinity);
+      const y = shift === undefined ? log : log.add(shift);
+      return keepDim ? y : y.reshape(shape.filter((_, d) => !dims.includes(d)));
+    });
+  }
+}
+
+/** The product along the last dimension, of any size: [.., N] to [..]. */
+function product(x: Tensor): Tensor {
+  const outer = x.shape.slice(0, -1);
+  const n = x.shape.at(-1) as number;
+  // The sum over none is 0.
+  if (n === 0) return x.sum(-1).add(1);
+  if (n > LONGEST_LINE) {
+    const columns = Math.ceil(Math.sqrt(n));
+    const rows = Math.ceil(n / columns);
+    const padded = rows * columns === n ? x : x.pad([0, rows * columns - n], { value: 1 });
+    return product(product(padded.reshape([...outer, rows, columns])));
+  }
+  const running = made(() => session().cumprod(x.id, outer.length));
+  return running.slice(-1, n - 1).reshape(outer);
+}

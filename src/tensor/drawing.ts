@@ -1,0 +1,114 @@
+/** Random draws whose probabilities are a tensor's elements. */
+import * as argument from "../argument.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { nextDropout } from "../random.js";
+import { noGrad, scope } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import { shapeOf } from "./arguments.js";
+import { made } from "./operand.js";
+import { Products } from "./products.js";
+
+/** Options of `multinomial`. */
+export interface MultinomialOptions {
+  /** Whether an index may be drawn again; not unless told. */
+  replacement?: boolean | undefined;
+}
+
+/** Elements of random numbers that one piece of a `multinomial` with replacement holds. */
+const PIECE = 2 ** 22;
+
+export abstract class Drawing extends Products {
+  /**
+   * 1 with each element as the probability, 0 otherwise, as f32; NaN where the element is no probability from 0 to 1. Drawn
+   * by the generator that `manualSeed` starts: the same on every device. It has no gradient. Throws `ERR_DTYPE` for i32.
+   */
+  bernoulli(): Tensor {
+    if (this.dtype === "i32") {
+      throw new LowrankError("ERR_DTYPE", 'bernoulli: takes floats, not i32; convert with to("f32")');
+    }
+    return noGrad(() =>
+      scope(() => {
+        const p = this.widened();
+        const draws = made(() =>
+          session().randomUniform(this.device, [...this.shape], ...nextDropout(), 0, 1),
+        );
+        return draws.lt(p).to("f32").where(p.clamp(0, 1).eq(p), NaN);
+      }),
+    );
+  }
+
+  /**
+   * Indices drawn with probabilities in proportion to the elements along the last dimension, as i32, [count] or [B, count];
+   * as `torch.multinomial`. −1 where nothing can be drawn: in a row with a negative or infinite element or NaN, and, without
+   * replacement, once all elements above 0 have been drawn.
+   *
+   * Drawn by the generator that `manualSeed` starts: the same on every device. Each index costs as many random numbers as
+   * a row has elements with replacement; without, all of them together do. Shapes: this is [C] or [B, C]. Throws
+   * `ERR_SHAPE_MISMATCH`, also where more than C are drawn without replacement; `ERR_DTYPE` for i32, `ERR_OPTION`.
+   */
+  multinomial(count: number, options?: MultinomialOptions): Tensor {
+    const { replacement = false } = argument.options("multinomial", options, ["replacement"]);
+    argument.flag("multinomial", "replacement", replacement);
+    argument.whole("multinomial", "count", count, 1);
+    const { shape } = this;
+    const classes = shape.at(-1) ?? 0;
+    if (this.dtype === "i32") {
+      throw new LowrankError("ERR_DTYPE", 'multinomial: takes floats, not i32; convert with to("f32")');
+    }
+    if (shape.length < 1 || shape.length > 2 || classes === 0 || (!replacement && count > classes)) {
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `multinomial: ${count} indices cannot be drawn ${replacement ? "with" : "without"} replacement from ${shapeOf(shape)}; ` +
+          `it takes [C] or [B, C]${replacement ? "" : ` with C of at least ${count}`}`,
+      );
+    }
+    return noGrad(() =>
+      scope(() => {
+        const weights = this.widened().reshape(-1, classes);
+        const rows = weights.shape[0] as number;
+        const sound = weights.clamp(0, 3e38).eq(weights).all(-1, { keepDim: true });
+        const drawn = replacement ? races(weights, count) : race(weights, count);
+        const indices = drawn.indices.to("f32").where(drawn.values.gt(0), -1).where(sound, -1).to("i32");
+        return shape.length === 1 ? indices.reshape(count) : indices.reshape(rows, count);
+      }),
+    );
+  }
+}
+
+/** Largest weights over exponential numbers: draws without replacement, the first being one draw. */
+function race(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
+  return scaled(weights, weights.shape).topk(count);
+}
+
+/** Each draw by a race of its own, [B, count]. */
+function races(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
+  const [rows, classes] = weights.shape as [number, number];
+  const most = Math.max(1, Math.floor(PIECE / Math.max(1, rows * classes)));
+  const pieces: { values: Tensor; indices: Tensor }[] = [];
+  for (let from = 0; from < count; from += most) {
+    const draws = Math.min(most, count - from);
+    const { values, indices } = scaled(weights.reshape(rows, 1, classes), [rows, draws, classes]).topk(1);
+    pieces.push({ values: values.squeeze(-1), indices: indices.squeeze(-1) });
+  }
+  const [first, ...others] = pieces as [(typeof pieces)[0], ...typeof pieces];
+  if (others.length === 0) return first;
+  return {
+    values: first.values.concat(
+      others.map(({ values }) => values),
+      1,
+    ),
+    indices: first.indices.concat(
+      others.map(({ indices }) => indices),
+      1,
+    ),
+  };
+}
+
+/** Weights times random factors of `shape`: a product, which every device rounds alike. */
+function scaled(weights: Tensor, shape: readonly number[]): Tensor {
+  const factors = made(() =>
+    session().randomInverseExponential(weights.device, [...shape], ...nextDropout()),
+  );
+  return factors.mul(weights);
+}
