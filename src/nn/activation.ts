@@ -1,8 +1,11 @@
 /** Activations as layers, for where a model is a list of them. */
-import { oneOf, options } from "../argument.js";
+import { numberThat, oneOf, options } from "../argument.js";
+import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
+
+const FINITE = "a finite number";
 
 /** max(x, 0) of each element. As `torch.nn.ReLU`. */
 export class ReLU extends Module {
@@ -57,5 +60,71 @@ export class Sigmoid extends Module {
   /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("Sigmoid", x).sigmoid();
+  }
+}
+
+/** x above 0, slope · x elsewhere (Maas et al. 2013). As `torch.nn.LeakyReLU`. */
+export class LeakyReLU extends Module {
+  /** The slope below 0. */
+  readonly negativeSlope: number;
+
+  /** With the slope `negativeSlope` below 0; 0.01 unless given. Throws `ERR_OPTION`. */
+  constructor(negativeSlope = 0.01) {
+    super();
+    this.negativeSlope = numberThat("LeakyReLU", "negativeSlope", negativeSlope, Number.isFinite, FINITE);
+  }
+
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  forward(x: Tensor): Tensor {
+    inputOf("LeakyReLU", x);
+    return scope(() => x.where(x.gt(0), x.mul(this.negativeSlope)));
+  }
+}
+
+/** x above 0, alpha · (eˣ − 1) elsewhere (Clevert et al. 2016). As `torch.nn.ELU`. */
+export class ELU extends Module {
+  /** What it nears at −∞, with its sign turned. */
+  readonly alpha: number;
+
+  /** With `alpha`, 1 unless given. Throws `ERR_OPTION`. */
+  constructor(alpha = 1) {
+    super();
+    this.alpha = numberThat("ELU", "alpha", alpha, Number.isFinite, FINITE);
+  }
+
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  forward(x: Tensor): Tensor {
+    inputOf("ELU", x);
+    // Bounded, so that no gradient of 0 meets the infinite slope of a large x.
+    return scope(() => x.where(x.gt(0), x.clamp(-Infinity, 0).expm1().mul(this.alpha)));
+  }
+}
+
+/** log(1 + exp(β·x)) / β of each element, a smooth ReLU. As `torch.nn.Softplus`. */
+export class Softplus extends Module {
+  /** Sharpness β. */
+  readonly beta: number;
+  /** Where β·x exceeds this, x itself is returned. */
+  readonly threshold: number;
+
+  /** With β = `beta`, 1 unless given, and `threshold`, 20 unless given. Throws `ERR_OPTION`. */
+  constructor(beta = 1, threshold = 20) {
+    super();
+    const above = (b: number): boolean => b > 0 && Number.isFinite(b);
+    this.beta = numberThat("Softplus", "beta", beta, above, "a number above 0");
+    this.threshold = numberThat("Softplus", "threshold", threshold, Number.isFinite, FINITE);
+  }
+
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  forward(x: Tensor): Tensor {
+    return inputOf("Softplus", x).softplus({ beta: this.beta, threshold: this.threshold });
+  }
+}
+
+/** log(1 / (1 + e⁻ˣ)) of each element. As `torch.nn.LogSigmoid`. */
+export class LogSigmoid extends Module {
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  forward(x: Tensor): Tensor {
+    return inputOf("LogSigmoid", x).logSigmoid();
   }
 }

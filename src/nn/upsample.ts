@@ -47,19 +47,20 @@ export class Upsample extends Module {
   /** To one `size`, or by one `scaleFactor`. Throws `ERR_OPTION` where both are given or neither, or one is out of range. */
   constructor(given: UpsampleOptions) {
     super();
+    const layer = new.target.name;
     const known = ["size", "scaleFactor", "mode", "alignCorners"] as const;
-    const { size, scaleFactor, mode = "nearest", alignCorners } = { ...options("Upsample", given, known) };
+    const { size, scaleFactor, mode = "nearest", alignCorners } = { ...options(layer, given, known) };
     if ((size === undefined) === (scaleFactor === undefined))
-      throw new LowrankError("ERR_OPTION", "Upsample: give one of size and scaleFactor");
-    each(size, (one) => whole("Upsample", "size", one, 1));
+      throw new LowrankError("ERR_OPTION", `${layer}: give one of size and scaleFactor`);
+    each(size, (one) => whole(layer, "size", one, 1));
     const factor = (n: number): boolean => n > 0 && Number.isFinite(n);
-    each(scaleFactor, (one) => numberThat("Upsample", "scaleFactor", one, factor, "a number above 0"));
+    each(scaleFactor, (one) => numberThat(layer, "scaleFactor", one, factor, "a number above 0"));
     this.size = size ?? null;
     this.scaleFactor = scaleFactor ?? null;
-    this.mode = oneOf("Upsample", "mode", mode, MODES);
-    if (alignCorners !== undefined) flag("Upsample", "alignCorners", alignCorners);
+    this.mode = oneOf(layer, "mode", mode, MODES);
+    if (alignCorners !== undefined) flag(layer, "alignCorners", alignCorners);
     if (mode === "nearest" && alignCorners !== undefined)
-      refuse("Upsample", "alignCorners", "for the modes linear, bilinear and trilinear", alignCorners);
+      refuse(layer, "alignCorners", "for the modes linear, bilinear and trilinear", alignCorners);
     this.alignCorners = alignCorners ?? false;
   }
 
@@ -68,18 +69,20 @@ export class Upsample extends Module {
    * out = ⌊size · scaleFactor⌋ or what `size` says. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
    */
   forward(x: Tensor): Tensor {
-    inputOf("Upsample", x);
+    const layer = this.constructor.name;
+    inputOf(layer, x);
     const dims = x.shape.length - 2;
     const asked = MODES.indexOf(this.mode);
     if (dims < 1 || dims > 3 || (asked > 0 && asked !== dims) || x.shape.includes(0)) {
       const shapes = ["[B, C, L]", "[B, C, H, W]", "[B, C, D, H, W]"];
-      mismatch(`Upsample (${this.mode})`, asked > 0 ? (shapes[asked - 1] as string) : shapes.join(" or "), x);
+      mismatch(`${layer} (${this.mode})`, asked > 0 ? (shapes[asked - 1] as string) : shapes.join(" or "), x);
     }
     return x.shape.slice(2).reduce((y, size, d) => {
-      const out = this.size === null ? undefined : at("size", this.size, d, dims);
-      const scale = this.scaleFactor === null ? undefined : at("scaleFactor", this.scaleFactor, d, dims);
+      const out = this.size === null ? undefined : at(layer, "size", this.size, d, dims);
+      const scale =
+        this.scaleFactor === null ? undefined : at(layer, "scaleFactor", this.scaleFactor, d, dims);
       const length = out ?? Math.floor(size * (scale as number));
-      if (length < 1) refuse("Upsample", "scaleFactor", "such that something is left", this.scaleFactor);
+      if (length < 1) refuse(layer, "scaleFactor", "such that something is left", this.scaleFactor);
       if (length === size && scale === undefined) return y;
       // As PyTorch: a factor that is given counts as it is, though the output's size is rounded.
       const apart = scale === undefined ? size / length : 1 / scale;
@@ -92,6 +95,14 @@ export class Upsample extends Module {
   }
 }
 
+/** The same as `Upsample`, under the name of the function it computes (`torch.nn.functional.interpolate`). */
+export class Interpolate extends Upsample {}
+
+/** `x` at another size: what `Upsample` with the same options gives. As `torch.nn.functional.interpolate`. */
+export function interpolate(x: Tensor, options: UpsampleOptions): Tensor {
+  return new Interpolate(options).forward(x);
+}
+
 /** Checks one number, or each of several. */
 function each(value: PerDimension | undefined, check: (one: unknown) => unknown): void {
   if (Array.isArray(value)) value.forEach(check);
@@ -99,10 +110,10 @@ function each(value: PerDimension | undefined, check: (one: unknown) => unknown)
 }
 
 /** The number for dimension `d` of `dims`. */
-function at(name: string, value: PerDimension, d: number, dims: number): number {
+function at(layer: string, name: string, value: PerDimension, d: number, dims: number): number {
   if (typeof value === "number") return value;
   if (value.length === dims) return value[d] as number;
-  return refuse("Upsample", name, `one number, or ${dims}`, value);
+  return refuse(layer, name, `one number, or ${dims}`, value);
 }
 
 /**

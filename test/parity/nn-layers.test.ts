@@ -88,7 +88,7 @@ async function held<L extends nn.Module>(
 }
 
 /** Layers that have tensors, and so a device. */
-const PLACED = /^(Conv|BatchNorm|GroupNorm)/;
+const PLACED = /^(Conv|BatchNorm|GroupNorm|InstanceNorm)/;
 
 type Layer = nn.Module & { forward(x: Tensor): Tensor };
 

@@ -1,0 +1,218 @@
+/** Attention as a function: fused where nothing but keys is hidden, composed of products and a softmax elsewhere. */
+import * as argument from "../argument.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { scope } from "../scope.js";
+import { made, type Tensor } from "../tensor.js";
+import { shapeOf } from "../tensor/arguments.js";
+import { inputOf } from "./inputs.js";
+
+/** The options of `scaledDotProductAttention`. */
+export interface ScaledDotProductAttentionOptions {
+  /**
+   * What is added to the scores (floats), or which keys are seen (i32, 0 where one is hidden); of any shape that is
+   * broadcast to [B, H, T, S].
+   */
+  mask?: Tensor | undefined;
+  /** Whether query t sees no key after t, besides what the mask hides; not unless told. */
+  causal?: boolean | undefined;
+  /** The probability with which each weight is dropped, always; 0 unless given. Pass 0 outside of training. */
+  dropout?: number | undefined;
+  /** What scores are multiplied by; 1/√D unless given. */
+  scale?: number | undefined;
+}
+
+/** Heads of the fused kernel have this many features at most. */
+const FUSED_FEATURES = 256;
+
+/** Stands for −∞ in scores, so that a row of them has a softmax. */
+const HIDDEN = -3e38;
+
+/**
+ * softmax(scale · q kᵀ + mask) v, for each head. A query that sees no key gives zeros.
+ *
+ * Without a mask, or with one of keys alone (i32, [B, 1, 1, S] or what is broadcast to it), the scores are never stored;
+ * other masks, dropout, and heads of more than 256 features, or other ones of v, take memory for B·H·T·S scores. Floats
+ * compute in f32.
+ *
+ * Shapes: q [B, H, T, D], k [B, Hkv, S, D], v [B, Hkv, S, Dv], y [B, H, T, Dv]; H is a multiple of Hkv, whose heads are
+ * shared by neighbouring ones of q; B, or B and H, may be left out of all. As
+ * `torch.nn.functional.scaled_dot_product_attention`, with `enable_gqa` where there are fewer heads of k and v, and with a
+ * mask and `causal` together. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`.
+ */
+export function scaledDotProductAttention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  given?: ScaledDotProductAttentionOptions,
+): Tensor {
+  const where = "scaledDotProductAttention";
+  const {
+    mask,
+    causal = false,
+    dropout = 0,
+    scale,
+  } = argument.options(where, given, ["mask", "causal", "dropout", "scale"]);
+  argument.flag(where, "causal", causal);
+  argument.probability(where, "dropout", dropout);
+  if (scale !== undefined) argument.numberThat(where, "scale", scale, Number.isFinite, "a finite number");
+  if (mask !== undefined) inputOf(where, mask, "mask");
+  const { length: rank } = checkShapes(where, q, k, v);
+  if (rank < 4) {
+    const wide = (x: Tensor): Tensor => x.reshape([...Array<number>(4 - rank).fill(1), ...x.shape]);
+    return scope(() => {
+      const y = scaledDotProductAttention(wide(q), wide(k), wide(v), given);
+      return y.reshape(y.shape.slice(4 - rank));
+    });
+  }
+  const shape = [...q.shape.slice(0, 3), k.shape[2]] as [number, number, number, number];
+  if (mask !== undefined) checkMask(where, mask, shape);
+  const factor = scale ?? 1 / Math.sqrt(q.shape[3] as number);
+  return scope(() => {
+    const parts = [q, k, v].map((x) => x.to("f32")) as [Tensor, Tensor, Tensor];
+    const keys = mask === undefined ? undefined : keyMask(mask, shape);
+    const features = q.shape[3] as number;
+    const fits = features > 0 && features <= FUSED_FEATURES && v.shape[3] === features && shape[3] > 0;
+    if (dropout === 0 && fits && (mask === undefined || keys !== undefined))
+      return fused(...parts, { keys, causal, scale: factor });
+    const seen = visibility(shape, parts[0], { mask, causal });
+    return composedAttention(...parts, { ...seen, scale: factor, dropout });
+  });
+}
+
+/** Shapes that fit. Returns q's. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`. */
+function checkShapes(where: string, q: Tensor, k: Tensor, v: Tensor): readonly number[] {
+  for (const [name, x] of Object.entries({ q, k, v })) inputOf(where, x, name);
+  const rank = q.shape.length;
+  const [queries, keys, values] = [q, k, v].map(({ shape }) => shape) as [number[], number[], number[]];
+  const heads = [queries, keys].map((shape) => (rank > 2 ? (shape.at(-3) ?? 0) : 1)) as [number, number];
+  const fits =
+    rank >= 2 &&
+    rank <= 4 &&
+    keys.length === rank &&
+    values.length === rank &&
+    queries.at(-1) === keys.at(-1) &&
+    keys.slice(0, -1).join() === values.slice(0, -1).join() &&
+    queries.slice(0, -3).join() === keys.slice(0, -3).join() &&
+    (heads[0] === heads[1] || (heads[1] > 0 && heads[0] % heads[1] === 0));
+  if (fits) return queries;
+  throw new LowrankError(
+    "ERR_SHAPE_MISMATCH",
+    `${where}: q ${shapeOf(queries)}, k ${shapeOf(keys)} and v ${shapeOf(values)} are not [B, H, T, D], [B, Hkv, S, D] and ` +
+      `[B, Hkv, S, Dv] with H a multiple of Hkv`,
+  );
+}
+
+function checkMask(where: string, mask: Tensor, shape: readonly number[]): void {
+  const from = shape.length - mask.shape.length;
+  if (from >= 0 && mask.shape.every((n, d) => n === 1 || n === shape[from + d])) return;
+  throw new LowrankError(
+    "ERR_SHAPE_MISMATCH",
+    `${where}: mask ${shapeOf(mask.shape)} is not broadcast to the scores ${shapeOf(shape)}`,
+  );
+}
+
+/** A mask that hides the same keys of every head and query, as [B, S]; undefined of another. */
+function keyMask(mask: Tensor, [B, , , S]: readonly [number, number, number, number]): Tensor | undefined {
+  const [own, heads, queries] = [...Array<number>(4 - mask.shape.length).fill(1), ...mask.shape] as number[];
+  if (mask.dtype !== "i32" || heads !== 1 || queries !== 1) return undefined;
+  return mask.reshape(own as number, mask.shape.at(-1) ?? 1).expand(B, S);
+}
+
+/** The fused kernel. It takes heads behind places; heads of equal number are examples to it, so that nothing is copied. */
+function fused(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  { keys, causal, scale }: { keys: Tensor | undefined; causal: boolean; scale: number },
+): Tensor {
+  const [B, H, T, D] = q.shape as [number, number, number, number];
+  const [, Hkv, S] = k.shape as [number, number, number];
+  const group = H / Hkv;
+  const alone = (x: Tensor): Tensor => x.reshape(B * Hkv, S, 1, D);
+  const grouped = group === 1 ? q : q.reshape(B * Hkv, group, T, D).transpose(1, 2);
+  const queries = grouped.reshape(B * Hkv, T, group, D);
+  const [kept, values] = [alone(k), alone(v)];
+  const hidden = keys
+    ?.reshape(B, 1, S)
+    .expand(B, Hkv, S)
+    .reshape(B * Hkv, S);
+  const y = made(() =>
+    session().attention(queries.id, kept.id, values.id, hidden?.id, causal, 0, scale, 0, S),
+  );
+  return (group === 1 ? y : y.transpose(1, 2)).reshape(B, H, T, D);
+}
+
+/** What scores are changed by before the softmax. */
+export interface Visibility {
+  /** 0 where a key is hidden; broadcast to [B, H, T, S]. */
+  visible?: Tensor | undefined;
+  /** Added to the scores; broadcast to [B, H, T, S]. */
+  bias?: Tensor | undefined;
+}
+
+function visibility(
+  [, , T, S]: readonly [number, number, number, number],
+  { device }: Tensor,
+  { mask, causal }: { mask: Tensor | undefined; causal: boolean },
+): Visibility {
+  const parts: Tensor[] = [];
+  let bias: Tensor | undefined;
+  if (mask?.dtype === "i32") parts.push(mask.ne(0));
+  else if (mask !== undefined) {
+    // A hidden key adds −∞, which has no place in a sum that is differentiated.
+    const wide = mask.to("f32");
+    const finite = wide.ne(-Infinity);
+    parts.push(finite);
+    bias = wide.where(finite, 0);
+  }
+  if (causal)
+    parts.push(
+      places(device, 0, S)
+        .reshape(1, S)
+        .le(places(device, 0, T).reshape(T, 1)),
+    );
+  return { visible: every(parts), bias };
+}
+
+/** Whole numbers from `from` on, i32 [count]. */
+export function places(device: Tensor["device"], from: number, count: number): Tensor {
+  const values = Int32Array.from({ length: count }, (_, i) => from + i);
+  return made(() => session().tensor(device, [count], "i32", new Uint8Array(values.buffer), false));
+}
+
+/** 1 where all of `parts` (i32, 0 or 1) are, broadcast to each other; undefined of none. */
+export function every(parts: readonly Tensor[]): Tensor | undefined {
+  const [first, ...others] = parts;
+  if (others.length === 0) return first;
+  return others.reduce((all, one) => all.mul(one.to("f32")), (first as Tensor).to("f32"));
+}
+
+/**
+ * Attention whose scores are stored. Shapes: q [B, H, T, D], k [B, Hkv, S, D], v [B, Hkv, S, Dv], all f32; y
+ * [B, H, T, Dv].
+ */
+export function composedAttention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  { visible, bias, scale, dropout }: Visibility & { scale: number; dropout: number },
+): Tensor {
+  const [B, H, T, D] = q.shape as [number, number, number, number];
+  const [, Hkv, S] = k.shape as [number, number, number];
+  return scope(() => {
+    // Heads that share keys are rows of one product.
+    const rows = q.mul(scale).reshape(B, Hkv, (H / Hkv) * T, D);
+    let scores = rows.matmul(k, { transB: true }).reshape(B, H, T, S);
+    if (bias !== undefined) scores = scores.add(bias);
+    if (visible !== undefined) scores = scores.where(visible, HIDDEN);
+    let weights = scores.softmax();
+    // Of a row that is hidden whole, nothing is left.
+    if (visible !== undefined) weights = weights.where(visible, 0);
+    if (dropout > 0) weights = weights.dropout(dropout);
+    return weights
+      .reshape(B, Hkv, (H / Hkv) * T, S)
+      .matmul(v)
+      .reshape(B, H, T, v.shape[3] as number);
+  });
+}

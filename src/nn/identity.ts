@@ -1,0 +1,11 @@
+import type { Tensor } from "../tensor.js";
+import { inputOf } from "./inputs.js";
+import { Module } from "./module.js";
+
+/** Returns its input. As `torch.nn.Identity`. */
+export class Identity extends Module {
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor. */
+  forward(x: Tensor): Tensor {
+    return inputOf("Identity", x);
+  }
+}

@@ -1,0 +1,39 @@
+/** Softmax and its logarithm as layers. */
+import { numberThat } from "../argument.js";
+import type { Tensor } from "../tensor.js";
+import { inputOf } from "./inputs.js";
+import { Module } from "./module.js";
+
+/** exp(x) / Σ exp(x) along a dimension. As `torch.nn.Softmax`. */
+export class Softmax extends Module {
+  /** The dimension that sums to 1. */
+  readonly dim: number;
+
+  /** Along `dim`, the last unless given. Throws `ERR_OPTION`. */
+  constructor(dim = -1) {
+    super();
+    this.dim = numberThat("Softmax", "dim", dim, Number.isSafeInteger, "a whole number");
+  }
+
+  /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` where there is no such dimension, `ERR_DTYPE`. */
+  forward(x: Tensor): Tensor {
+    return inputOf("Softmax", x).softmax(this.dim);
+  }
+}
+
+/** log softmax(x) along a dimension. As `torch.nn.LogSoftmax`. */
+export class LogSoftmax extends Module {
+  /** The dimension whose exponentials sum to 1. */
+  readonly dim: number;
+
+  /** Along `dim`, the last unless given. Throws `ERR_OPTION`. */
+  constructor(dim = -1) {
+    super();
+    this.dim = numberThat("LogSoftmax", "dim", dim, Number.isSafeInteger, "a whole number");
+  }
+
+  /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` where there is no such dimension, `ERR_DTYPE`. */
+  forward(x: Tensor): Tensor {
+    return inputOf("LogSoftmax", x).logSoftmax(this.dim);
+  }
+}
