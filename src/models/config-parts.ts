@@ -44,6 +44,8 @@ export interface BlocksConfig {
   numHiddenLayers: number;
   /** Heads of the queries. */
   numAttentionHeads: number;
+  /** Dropout of the attention's weights in training. */
+  attentionDropout: number;
   /** Storage of the weights as the file names it, such as `bfloat16`. */
   dtype: string | undefined;
   /** The deviation of weights that are drawn. */

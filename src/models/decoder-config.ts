@@ -34,7 +34,7 @@ export interface DecoderConfigFields extends TextConfigFields {
   num_hidden_layers: number;
   /** Heads of the queries. */
   num_attention_heads: number;
-  /** Taken, and not applied. */
+  /** Dropout of the attention's weights in training; 0. */
   attention_dropout?: number | undefined;
 }
 
@@ -64,6 +64,7 @@ export function hubSizes(config: DecoderConfig): Record<string, unknown> {
     num_key_value_heads: config.numKeyValueHeads,
     max_position_embeddings: config.maxPositionEmbeddings,
     rms_norm_eps: config.rmsNormEps,
+    attention_dropout: config.attentionDropout,
     tie_word_embeddings: config.tieWordEmbeddings,
     ...hubWeights(config),
   };

@@ -59,7 +59,7 @@ export interface LabelConfigFields {
 /** Keys of transformers' configurations that change nothing here: of how it runs, of other tasks, of what is not applied. */
 const INERT = new Set(
   [
-    "architectures attention_dropout attn_pdrop attention_probs_dropout_prob auto_map bad_words_ids",
+    "architectures auto_map bad_words_ids",
     "chunk_size_feed_forward classifier_dropout do_sample encoder_stride finetuning_task gradient_checkpointing",
     "initializer_range is_decoder is_encoder_decoder label2id max_length min_length model_type name_or_path",
     "output_attentions output_hidden_states pooler_act pooler_output_size pretraining_tp problem_type",

@@ -1,16 +1,20 @@
-import { flag, options, whole } from "../argument.js";
+import { flag, options, probability, whole } from "../argument.js";
 import { tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { uniform } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
+import { scope, trains } from "../scope.js";
+import { scaledDotProductAttention } from "./attention.js";
 import { inputOf, mismatch } from "./inputs.js";
 import { Linear } from "./linear.js";
 import { Module } from "./module.js";
 
 /** The options of `MultiheadAttention`. */
 export interface MultiheadAttentionOptions {
+  /** The probability with which a weight of attention is dropped in training; 0 unless given. */
+  dropout?: number | undefined;
   /** Whether projections have biases; they do unless told. */
   bias?: boolean | undefined;
   /** Whether tensors are [B, T, C] instead of [T, B, C]; not unless told. */
@@ -31,13 +35,16 @@ export interface AttendOptions {
  * Attention in several heads, with projections (Vaswani et al. 2017). Shapes: query [T, B, C], key and
  * value [S, B, C] (the batch first under `batchFirst`, or none), y as query. in_proj_weight [3C, C]
  * holds the projections of query, key and value; it starts as U(±√(6 / 4C)), the biases as 0, as
- * PyTorch's. The scores are never stored, so that they are not returned. As `torch.nn.MultiheadAttention`, without them.
+ * PyTorch's. Scores are not returned; they are stored only where dropout is
+ * applied. As `torch.nn.MultiheadAttention`, without them.
  */
 export class MultiheadAttention extends Module {
   /** Features of the input and the output. */
   readonly embedDim: number;
   /** Heads that features are split into. */
   readonly numHeads: number;
+  /** The probability with which a weight of attention is dropped in training. */
+  readonly dropout: number;
   /** Whether the batch is the first dimension. */
   readonly batchFirst: boolean;
   /** Projections of query, key and value, [3C, C]. */
@@ -51,8 +58,8 @@ export class MultiheadAttention extends Module {
   constructor(embedDim: number, numHeads: number, given?: MultiheadAttentionOptions) {
     super();
     const layer = "MultiheadAttention";
-    const known = ["bias", "batchFirst", "device"] as const;
-    const { bias = true, batchFirst = false, device } = options(layer, given, known);
+    const known = ["dropout", "bias", "batchFirst", "device"] as const;
+    const { dropout = 0, bias = true, batchFirst = false, device } = options(layer, given, known);
     whole(layer, "embedDim", embedDim, 1);
     whole(layer, "numHeads", numHeads, 1);
     flag(layer, "bias", bias);
@@ -65,6 +72,7 @@ export class MultiheadAttention extends Module {
     }
     this.embedDim = embedDim;
     this.numHeads = numHeads;
+    this.dropout = probability(layer, "dropout", dropout);
     this.batchFirst = batchFirst;
     const bound = Math.sqrt(6 / (4 * embedDim));
     const values = uniform(3 * embedDim * embedDim, -bound, bound);
@@ -105,13 +113,29 @@ export class MultiheadAttention extends Module {
       Tensor,
       Tensor,
     ];
+    const y = this.#attended(q, k, v, isCausal, keyMask);
+    return this.out_proj.forward(this.batchFirst ? y : y.transpose(0, 1));
+  }
+
+  /** [B, T, C] of q [B, T, H, D] and k, v [B, S, H, D]. */
+  #attended(q: Tensor, k: Tensor, v: Tensor, causal: boolean, keyMask: Tensor | undefined): Tensor {
     const [B, T, H, D] = q.shape as [number, number, number, number];
     const S = k.shape[1] as number;
-    const attended = made(() =>
-      session().attention(q.id, k.id, v.id, keyMask?.id, isCausal, 0, 1 / Math.sqrt(D), 0, S),
-    );
-    const y = attended.reshape(B, T, H * D);
-    return this.out_proj.forward(this.batchFirst ? y : y.transpose(0, 1));
+    if (this.dropout === 0 || !trains(this)) {
+      const scale = 1 / Math.sqrt(D);
+      return made(() => session().attention(q.id, k.id, v.id, keyMask?.id, causal, 0, scale, 0, S)).reshape(
+        B,
+        T,
+        H * D,
+      );
+    }
+    return scope(() => {
+      const [queries, keys, values] = [q, k, v].map((x) => x.transpose(1, 2)) as [Tensor, Tensor, Tensor];
+      const mask = keyMask?.slice(1, 0, S).reshape(B, 1, 1, S);
+      const { dropout } = this;
+      const y = scaledDotProductAttention(queries, keys, values, { mask, causal, dropout });
+      return y.transpose(1, 2).reshape(B, T, H * D);
+    });
   }
 }
 

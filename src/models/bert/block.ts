@@ -3,6 +3,7 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
@@ -10,10 +11,12 @@ import { normed } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { BertConfig } from "./config.js";
 
-/** Self-attention without what comes after it. Dropout of the attention's weights is not applied. */
+/** Self-attention without what comes after it. */
 export class BertSelfAttention extends Module {
   /** How many heads. */
   readonly heads: number;
+  /** Dropout of the weights in training. */
+  readonly dropout: number;
   /** Queries. */
   query: Linear;
   /** Keys. */
@@ -22,9 +25,14 @@ export class BertSelfAttention extends Module {
   value: Linear;
 
   /** @internal Built of weights by its model. */
-  constructor({ hiddenSize: C, numAttentionHeads }: BertConfig, path: string, weights: Weights) {
+  constructor(
+    { hiddenSize: C, numAttentionHeads, attentionDropout }: BertConfig,
+    path: string,
+    weights: Weights,
+  ) {
     super();
     this.heads = numAttentionHeads;
+    this.dropout = attentionDropout;
     this.query = weights.linear(`${path}.query`, C, C, true);
     this.key = weights.linear(`${path}.key`, C, C, true);
     this.value = weights.linear(`${path}.value`, C, C, true);
@@ -33,7 +41,8 @@ export class BertSelfAttention extends Module {
   /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
-    return attention(inputs(this.query), inputs(this.key), inputs(this.value), { keyMask: mask });
+    const dropout = trains(this) ? this.dropout : 0;
+    return attention(inputs(this.query), inputs(this.key), inputs(this.value), { keyMask: mask, dropout });
   }
 }
 

@@ -71,7 +71,7 @@ export interface BertConfigFields extends TextConfigFields, LabelConfigFields {
   hidden_dropout_prob?: number | undefined;
   /** As `hidden_dropout_prob`. */
   classifier_dropout?: number | null | undefined;
-  /** Taken, and not applied. */
+  /** Dropout of the attention's weights; 0.1. */
   attention_probs_dropout_prob?: number | undefined;
   /** absolute. */
   position_embedding_type?: string | undefined;
@@ -121,6 +121,7 @@ export function bertConfig(json: Record<string, unknown> | ConfigFields, numLabe
     typeVocabSize: config.size("type_vocab_size", LIMIT.vocabulary) ?? 2,
     layerNormEps: config.positive("layer_norm_eps") ?? 1e-12,
     activation: activationField(config, "hidden_act", "gelu"),
+    attentionDropout: probability(config, "attention_probs_dropout_prob", 0.1),
     hiddenDropout,
     classifierDropout: probability(config, "classifier_dropout", hiddenDropout),
     ...ids,
@@ -141,6 +142,7 @@ export function hubConfig(config: BertConfig): Record<string, unknown> {
     ...hubBlocks(config),
     hidden_act: config.activation,
     hidden_dropout_prob: config.hiddenDropout,
+    attention_probs_dropout_prob: config.attentionDropout,
     classifier_dropout: config.classifierDropout,
     max_position_embeddings: config.positionRows,
     type_vocab_size: config.typeVocabSize,

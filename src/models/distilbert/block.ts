@@ -3,6 +3,7 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
@@ -13,10 +14,12 @@ import type { DistilBertConfig } from "./config.js";
 /** Added to the variance in every norm: no field of the configuration. */
 export const NORM_EPS = 1e-12;
 
-/** Self-attention. Dropout of the attention's weights is not applied. */
+/** Self-attention. */
 export class DistilBertSelfAttention extends Module {
   /** How many heads. */
   readonly heads: number;
+  /** Dropout of the weights in training. */
+  readonly dropout: number;
   /** Queries. */
   q_lin: Linear;
   /** Keys. */
@@ -27,9 +30,14 @@ export class DistilBertSelfAttention extends Module {
   out_lin: Linear;
 
   /** @internal Built of weights by its model. */
-  constructor({ hiddenSize: C, numAttentionHeads }: DistilBertConfig, path: string, weights: Weights) {
+  constructor(
+    { hiddenSize: C, numAttentionHeads, attentionDropout }: DistilBertConfig,
+    path: string,
+    weights: Weights,
+  ) {
     super();
     this.heads = numAttentionHeads;
+    this.dropout = attentionDropout;
     this.q_lin = weights.linear(`${path}.q_lin`, C, C, true);
     this.k_lin = weights.linear(`${path}.k_lin`, C, C, true);
     this.v_lin = weights.linear(`${path}.v_lin`, C, C, true);
@@ -39,7 +47,11 @@ export class DistilBertSelfAttention extends Module {
   /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
-    const y = attention(inputs(this.q_lin), inputs(this.k_lin), inputs(this.v_lin), { keyMask: mask });
+    const dropout = trains(this) ? this.dropout : 0;
+    const y = attention(inputs(this.q_lin), inputs(this.k_lin), inputs(this.v_lin), {
+      keyMask: mask,
+      dropout,
+    });
     return this.out_lin.forward(y);
   }
 }

@@ -57,7 +57,7 @@ export interface DistilBertConfigFields extends TextConfigFields, LabelConfigFie
   dropout?: number | undefined;
   /** Dropout before the classifier; 0.2. */
   seq_classif_dropout?: number | undefined;
-  /** Taken, and not applied. */
+  /** Dropout of the attention's weights; 0.1. */
   attention_dropout?: number | undefined;
 }
 
@@ -90,6 +90,7 @@ export function distilBertConfig(
     sinusoidalPositions: config.boolean("sinusoidal_pos_embds") ?? false,
     activation: activationField(config, "activation", "gelu"),
     dropout: probability(config, "dropout", 0.1),
+    attentionDropout: probability(config, "attention_dropout", 0.1),
     classifierDropout: probability(config, "seq_classif_dropout", 0.2),
     ...ids,
     padTokenId: ids.padTokenId ?? 0,
@@ -114,6 +115,7 @@ export function hubConfig(config: DistilBertConfig): Record<string, unknown> {
     sinusoidal_pos_embds: config.sinusoidalPositions,
     activation: config.activation,
     dropout: config.dropout,
+    attention_dropout: config.attentionDropout,
     seq_classif_dropout: config.classifierDropout,
     ...hubLabels(config),
     ...hubSpecialIds(config),

@@ -3,6 +3,7 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, type AttentionLabels, inHeads } from "../attention.js";
@@ -19,15 +20,14 @@ function residual({ numHiddenLayers }: GPT2Config): LinearLayout {
   return { ...CONV1D, scale: 1 / Math.sqrt(2 * numHiddenLayers) };
 }
 
-/**
- * Causal self-attention over one product of queries, keys and values. x [B, T, C] → [B, T, C].
- * Dropout of the attention's weights, `attn_pdrop`, is not applied.
- */
+/** Causal self-attention over one product of queries, keys and values. x [B, T, C] → [B, T, C]. */
 export class GPT2Attention extends Module {
   /** How many heads. */
   readonly heads: number;
   /** What scores are multiplied by. */
   readonly scale: number;
+  /** Dropout of the weights in training. */
+  readonly dropout: number;
   /** Queries, keys and values, in this order. */
   c_attn: Linear;
   /** Joins the heads. */
@@ -43,6 +43,7 @@ export class GPT2Attention extends Module {
     this.scale =
       (config.scaleAttnWeights ? 1 / Math.sqrt(C / H) : 1) /
       (config.scaleAttnByInverseLayerIdx ? layer + 1 : 1);
+    this.dropout = config.attentionDropout;
     this.c_attn = weights.linear(`${path}.c_attn`, C, 3 * C, true, CONV1D);
     this.c_proj = weights.linear(`${path}.c_proj`, C, C, true, residual(config));
     this.resid_dropout = new Dropout(config.residPdrop);
@@ -53,7 +54,8 @@ export class GPT2Attention extends Module {
     const C = x.shape[2] as number;
     const qkv = this.c_attn.forward(x);
     const [q, k, v] = qkv.split(C, 2).map((x) => inHeads(x, this.heads)) as [Tensor, Tensor, Tensor];
-    const y = attention(q, k, v, { causal: true, ...labels, scale: this.scale, cache });
+    const dropout = trains(this) ? this.dropout : 0;
+    const y = attention(q, k, v, { causal: true, ...labels, scale: this.scale, cache, dropout });
     return this.resid_dropout.forward(this.c_proj.forward(y));
   }
 }

@@ -63,7 +63,7 @@ export interface GPT2ConfigFields extends TextConfigFields {
   embd_pdrop?: number | undefined;
   /** Dropout of what a block adds: 0.1. */
   resid_pdrop?: number | undefined;
-  /** Taken, and not applied. */
+  /** Dropout of the attention's weights: 0.1. */
   attn_pdrop?: number | undefined;
   /** Whether scores are divided by √D: true. */
   scale_attn_weights?: boolean | undefined;
@@ -117,6 +117,7 @@ export function gpt2Config(
     scaleAttnByInverseLayerIdx: config.boolean("scale_attn_by_inverse_layer_idx") ?? false,
     embdPdrop: probability(config, "embd_pdrop", 0.1),
     residPdrop: probability(config, "resid_pdrop", 0.1),
+    attentionDropout: probability(config, "attn_pdrop", 0.1),
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
     ...ids,
     bosTokenId: ids.bosTokenId ?? (config.has("bos_token_id") ? undefined : END_OF_TEXT),
@@ -142,6 +143,7 @@ export function hubConfig(config: GPT2Config): Record<string, unknown> {
     activation_function: config.activation,
     embd_pdrop: config.embdPdrop,
     resid_pdrop: config.residPdrop,
+    attn_pdrop: config.attentionDropout,
     layer_norm_epsilon: config.layerNormEps,
     scale_attn_weights: config.scaleAttnWeights,
     scale_attn_by_inverse_layer_idx: config.scaleAttnByInverseLayerIdx,

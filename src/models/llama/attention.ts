@@ -2,6 +2,7 @@
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { attention, type AttentionLabels, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
@@ -26,6 +27,8 @@ export interface AttentionParts {
   window: number;
   /** What scores are multiplied by; 1/√D unless given. */
   scale?: number | undefined;
+  /** Dropout of the weights in training. */
+  attentionDropout: number;
   /** The norm of each head's queries or keys, where there is one. */
   headNorm?: ((path: string) => RMSNorm) | undefined;
 }
@@ -40,6 +43,8 @@ export class LlamaAttention extends Module {
   readonly window: number;
   /** What scores are multiplied by. */
   readonly scale: number;
+  /** Dropout of the weights in training. */
+  readonly dropout: number;
   /** Queries. */
   q_proj: Linear;
   /** Keys. */
@@ -61,6 +66,7 @@ export class LlamaAttention extends Module {
     this.keyValueHeads = Hkv;
     this.window = parts.window;
     this.scale = parts.scale ?? 1 / Math.sqrt(D);
+    this.dropout = parts.attentionDropout;
     this.q_proj = weights.linear(`${path}.q_proj`, C, H * D, attentionBias);
     this.k_proj = weights.linear(`${path}.k_proj`, C, Hkv * D, attentionBias);
     this.v_proj = weights.linear(`${path}.v_proj`, C, Hkv * D, attentionBias);
@@ -79,7 +85,7 @@ export class LlamaAttention extends Module {
       normedHeads(inHeads(k_proj.forward(x), keyValueHeads), this.k_norm),
     );
     const v = inHeads(v_proj.forward(x), keyValueHeads);
-    const seen = { causal: true, keyMask, segments, window };
+    const seen = { causal: true, keyMask, segments, window, dropout: trains(this) ? this.dropout : 0 };
     return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
   }
 }

@@ -7,6 +7,7 @@ import { session } from "../../native.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { RMSNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import { madeAll, type Tensor } from "../../tensor.js";
 import type { LayerCache } from "../cache.js";
 import type { Stream } from "../stream.js";
@@ -31,6 +32,7 @@ export function recordedWhole(
   const own =
     attention.forward === LlamaAttention.prototype.forward &&
     attention.q_norm === undefined &&
+    (attention.dropout === 0 || !trains(attention)) &&
     mlp.forward === LlamaMLP.prototype.forward &&
     [first, second].every(isPlainNorm);
   if (!own || (keyMask ?? segments ?? rotation.positions) !== undefined) return undefined;

@@ -3,6 +3,7 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
@@ -21,6 +22,8 @@ export class Phi3Attention extends Module {
   readonly headDim: number;
   /** How many positions back attention sees, its own counted; 0 sees all. */
   readonly window: number;
+  /** Dropout of the weights in training. */
+  readonly dropout: number;
   /** Queries, keys and values, in this order. */
   qkv_proj: Linear;
   /** Joins the heads. */
@@ -34,6 +37,7 @@ export class Phi3Attention extends Module {
     this.keyValueHeads = Hkv;
     this.headDim = D;
     this.window = config.slidingWindow ?? 0;
+    this.dropout = config.attentionDropout;
     this.qkv_proj = weights.linear(`${path}.qkv_proj`, C, (H + 2 * Hkv) * D, false);
     this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, false);
   }
@@ -46,7 +50,7 @@ export class Phi3Attention extends Module {
     const [q, k] = rotation.apply(part(0, heads), part(heads, keyValueHeads));
     const v = part(heads + keyValueHeads, keyValueHeads);
     const scale = 1 / Math.sqrt(D);
-    const seen = { causal: true, keyMask, segments, window };
+    const seen = { causal: true, keyMask, segments, window, dropout: trains(this) ? this.dropout : 0 };
     return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
   }
 }

@@ -118,6 +118,7 @@ export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi
     numHiddenLayers: config.required("num_hidden_layers", "size", LIMIT.layers),
     numAttentionHeads: heads,
     numKeyValueHeads: keyValueHeads(config, heads),
+    attentionDropout: probability(config, "attention_dropout", 0),
     headDim,
     maxPositionEmbeddings: positions,
     rmsNormEps: config.positive("rms_norm_eps") ?? 1e-5,

@@ -3,6 +3,7 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
@@ -10,10 +11,12 @@ import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { ViTConfig } from "./config.js";
 
-/** x [B, T, C] → [B, T, C]. Dropout of the attention's weights is not applied. */
+/** x [B, T, C] → [B, T, C]. */
 export class ViTAttention extends Module {
   /** How many heads. */
   readonly heads: number;
+  /** Dropout of the weights in training. */
+  readonly dropout: number;
   /** Queries. */
   q_proj: Linear;
   /** Keys. */
@@ -24,9 +27,14 @@ export class ViTAttention extends Module {
   o_proj: Linear;
 
   /** @internal Built of weights by its model. */
-  constructor({ hiddenSize: C, numAttentionHeads, qkvBias }: ViTConfig, path: string, weights: Weights) {
+  constructor(
+    { hiddenSize: C, numAttentionHeads, qkvBias, attentionDropout }: ViTConfig,
+    path: string,
+    weights: Weights,
+  ) {
     super();
     this.heads = numAttentionHeads;
+    this.dropout = attentionDropout;
     this.q_proj = weights.linear(`${path}.q_proj`, C, C, qkvBias);
     this.k_proj = weights.linear(`${path}.k_proj`, C, C, qkvBias);
     this.v_proj = weights.linear(`${path}.v_proj`, C, C, qkvBias);
@@ -36,7 +44,8 @@ export class ViTAttention extends Module {
   /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor): Tensor {
     const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
-    return this.o_proj.forward(attention(inputs(this.q_proj), inputs(this.k_proj), inputs(this.v_proj)));
+    const [q, k, v] = [inputs(this.q_proj), inputs(this.k_proj), inputs(this.v_proj)];
+    return this.o_proj.forward(attention(q, k, v, { dropout: trains(this) ? this.dropout : 0 }));
   }
 }
 

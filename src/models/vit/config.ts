@@ -54,7 +54,7 @@ export interface ViTConfigFields extends CommonConfigFields, LabelConfigFields {
   hidden_act?: string | undefined;
   /** 0. */
   hidden_dropout_prob?: number | undefined;
-  /** Taken, and not applied. */
+  /** Dropout of the attention's weights; 0. */
   attention_probs_dropout_prob?: number | undefined;
   /** A side, or height and width, in pixels: 224. */
   image_size?: number | readonly [number, number] | undefined;
@@ -101,6 +101,7 @@ export function vitConfig(json: Record<string, unknown> | ConfigFields, numLabel
     layerNormEps: config.positive("layer_norm_eps") ?? 1e-12,
     activation: activationField(config, "hidden_act", "gelu"),
     hiddenDropout: probability(config, "hidden_dropout_prob", 0),
+    attentionDropout: probability(config, "attention_probs_dropout_prob", 0),
     imageSize,
     patchSize,
     numChannels: config.size("num_channels", LIMIT.width) ?? 3,
@@ -127,6 +128,7 @@ export function hubConfig(config: ViTConfig): Record<string, unknown> {
     layer_norm_eps: config.layerNormEps,
     hidden_act: config.activation,
     hidden_dropout_prob: config.hiddenDropout,
+    attention_probs_dropout_prob: config.attentionDropout,
     image_size: side(config.imageSize),
     patch_size: side(config.patchSize),
     num_channels: config.numChannels,

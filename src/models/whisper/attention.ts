@@ -1,9 +1,11 @@
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { Weights } from "../weights.js";
+import type { WhisperConfig } from "./config.js";
 
 /** Keys and values [B, S, H, D]. */
 export interface KeysAndValues {
@@ -15,11 +17,13 @@ export interface KeysAndValues {
 
 /**
  * Attention of the encoder over all positions, of the decoder over those so far or over what the encoder gave. Keys have
- * no bias. Dropout of the attention's weights is not applied.
+ * no bias.
  */
 export class WhisperAttention extends Module {
   /** How many heads. */
   readonly heads: number;
+  /** Dropout of the weights in training. */
+  readonly dropout: number;
   /** Keys. */
   k_proj: Linear;
   /** Values. */
@@ -30,9 +34,15 @@ export class WhisperAttention extends Module {
   out_proj: Linear;
 
   /** @internal Built of weights by its model. */
-  constructor(C: number, heads: number, path: string, weights: Weights) {
+  constructor(
+    { hiddenSize: C, attentionDropout }: WhisperConfig,
+    heads: number,
+    path: string,
+    weights: Weights,
+  ) {
     super();
     this.heads = heads;
+    this.dropout = attentionDropout;
     this.k_proj = weights.linear(`${path}.k_proj`, C, C, false);
     this.v_proj = weights.linear(`${path}.v_proj`, C, C, true);
     this.q_proj = weights.linear(`${path}.q_proj`, C, C, true);
@@ -42,13 +52,18 @@ export class WhisperAttention extends Module {
   /** x [B, T, C] → [B, T, C], over itself; `causal` hides what comes after. */
   forward(x: Tensor, { causal, cache }: { causal: boolean; cache?: LayerCache | undefined }): Tensor {
     const { k, v } = this.keysAndValues(x);
-    const y = attention(inHeads(this.q_proj.forward(x), this.heads), k, v, { causal, cache });
+    const y = attention(inHeads(this.q_proj.forward(x), this.heads), k, v, {
+      causal,
+      cache,
+      dropout: trains(this) ? this.dropout : 0,
+    });
     return this.out_proj.forward(y);
   }
 
   /** x [B, T, C] → [B, T, C], over keys and values of other positions. */
   across(x: Tensor, { k, v }: KeysAndValues): Tensor {
-    return this.out_proj.forward(attention(inHeads(this.q_proj.forward(x), this.heads), k, v));
+    const q = inHeads(this.q_proj.forward(x), this.heads);
+    return this.out_proj.forward(attention(q, k, v, { dropout: trains(this) ? this.dropout : 0 }));
   }
 
   /** states [B, S, C] → keys and values of them. */

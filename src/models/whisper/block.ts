@@ -37,7 +37,7 @@ abstract class WhisperLayer<Inputs extends unknown[] = []> extends ResidualBlock
     const { hiddenSize: C } = config;
     const { heads, intermediateSize } = config[half];
     this.activation = config.activation;
-    this.self_attn = new WhisperAttention(C, heads, `${path}.self_attn`, weights);
+    this.self_attn = new WhisperAttention(config, heads, `${path}.self_attn`, weights);
     this.self_attn_layer_norm = weights.layerNorm(`${path}.self_attn_layer_norm`, C, NORM_EPS);
     this.fc1 = weights.linear(`${path}.fc1`, C, intermediateSize, true);
     this.fc2 = weights.linear(`${path}.fc2`, intermediateSize, C, true);
@@ -88,7 +88,7 @@ export class WhisperDecoderLayer extends WhisperLayer<[inputs: DecoderInputs]> {
   constructor(config: WhisperConfig, path: string, weights: Weights) {
     super(config, "decoder", path, weights);
     const { hiddenSize: C, decoder } = config;
-    this.encoder_attn = new WhisperAttention(C, decoder.heads, `${path}.encoder_attn`, weights);
+    this.encoder_attn = new WhisperAttention(config, decoder.heads, `${path}.encoder_attn`, weights);
     this.encoder_attn_layer_norm = weights.layerNorm(`${path}.encoder_attn_layer_norm`, C, NORM_EPS);
   }
 

@@ -51,6 +51,8 @@ export interface WhisperConfig extends SpecialIds {
   activation: ActivationName;
   /** Dropout of embeddings, and of what a block adds. */
   dropout: number;
+  /** Dropout of the attention's weights in training. */
+  attentionDropout: number;
   /** Dropout inside each MLP. */
   activationDropout: number;
   /** The token that every text of the decoder begins with. */
@@ -98,7 +100,7 @@ export interface WhisperConfigFields
   dropout?: number | undefined;
   /** 0. */
   activation_dropout?: number | undefined;
-  /** Taken, and not applied. */
+  /** Dropout of the attention's weights; 0. */
   attention_dropout?: number | undefined;
   /** 50,257. */
   decoder_start_token_id?: number | undefined;
@@ -159,6 +161,7 @@ export function whisperConfig(
     maxPositionEmbeddings: config.size("max_target_positions", LIMIT.positions) ?? 448,
     activation: activationField(config, "activation_function", "gelu"),
     dropout: probability(config, "dropout", 0),
+    attentionDropout: probability(config, "attention_dropout", 0),
     activationDropout: probability(config, "activation_dropout", 0),
     decoderStartTokenId: id("decoder_start_token_id", 50_257),
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
@@ -198,6 +201,7 @@ export function hubConfig(config: WhisperConfig): Record<string, unknown> {
     max_target_positions: config.maxPositionEmbeddings,
     activation_function: config.activation,
     dropout: config.dropout,
+    attention_dropout: config.attentionDropout,
     activation_dropout: config.activationDropout,
     decoder_start_token_id: config.decoderStartTokenId,
     tie_word_embeddings: config.tieWordEmbeddings,
