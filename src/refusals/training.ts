@@ -19,6 +19,7 @@ export const FIXED_OPTIONS = [
   "matmulPrecision",
   "dtype",
   "quantize",
+  "optimizer.type",
   "optimizer.loraPlusRatio",
 ] as const;
 

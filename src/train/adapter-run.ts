@@ -6,7 +6,7 @@ import { noteActive } from "../lora/adapter/active.js";
 import { type ChatTemplates, setTemplates, templatesInUse } from "../lora/adapter/chat-templates.js";
 import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { type AdamW, schedule as schedules } from "../optim/index.js";
+import { type Optimizer, schedule as schedules } from "../optim/index.js";
 import type { MatmulPrecision } from "../scope.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import { amendProgress, restoreState, writeState, type Provenance } from "./checkpoint.js";
@@ -97,7 +97,7 @@ export class AdapterRun {
     this.#restore = noteActive(model);
     const report = await this.#begun(resumed);
     setTemplates(model, this.#name, this.#templates);
-    let optimizer: AdamW | undefined;
+    let optimizer: Optimizer | undefined;
     try {
       trainOwn(model, settings);
       await yieldToEventLoop();
@@ -201,7 +201,7 @@ export class AdapterRun {
     if (labels !== undefined) await saveLabels(adapterFolder(folder, this.#name), labels);
   }
 
-  async #train(optimizer: AdamW, first: number, resumed: Resumed | undefined): Promise<LoopResult> {
+  async #train(optimizer: Optimizer, first: number, resumed: Resumed | undefined): Promise<LoopResult> {
     const { model, settings, prepared } = this.#subject;
     const { schedule, warmup, clipNorm, evalEvery, signal, batchSize } = this.#settings;
     const saveEvery = parseSaveInterval(settings.saveEvery);
@@ -244,7 +244,7 @@ export class AdapterRun {
     return { save: save || (late && step > 0), end };
   }
 
-  async #save(optimizer: AdamW, step: number, resumed: Resumed | undefined): Promise<string> {
+  async #save(optimizer: Optimizer, step: number, resumed: Resumed | undefined): Promise<string> {
     const { output, settings } = this.#subject;
     const evalLoss = this.#evaluated?.step === step ? this.#evaluated.loss : null;
     const { judged } = this.#stopping;
@@ -299,7 +299,7 @@ export class AdapterRun {
   }
 
   /** Saves the adapter where it belongs. */
-  async #finish({ early: ending, ...ended }: LoopResult, optimizer: AdamW): Promise<FinetuneResult> {
+  async #finish({ early: ending, ...ended }: LoopResult, optimizer: Optimizer): Promise<FinetuneResult> {
     const { model, output, prepared, settings } = this.#subject;
     nameClasses(model, prepared.objective.labels);
     const { steps, stopped } = ended;
@@ -325,7 +325,7 @@ export class AdapterRun {
   }
 
   /** Puts the adapter of the best evaluation in the place of the last. */
-  async #restoreBest(optimizer: AdamW, early: boolean): Promise<FinetuneResult["best"]> {
+  async #restoreBest(optimizer: Optimizer, early: boolean): Promise<FinetuneResult["best"]> {
     const { model, output, line, settings } = this.#subject;
     const { best } = this.#stopping.judged;
     if (best === null) return undefined;

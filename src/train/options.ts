@@ -1,3 +1,4 @@
+import type { OptimizerType } from "./optimizer-types.js";
 import type { DataFormat, TrainOn } from "../data/format.js";
 import type { TrainingData } from "../data/given.js";
 import type { InjectOptions } from "../lora/index.js";
@@ -68,16 +69,18 @@ export interface FinetuneOptions {
    * (`eva`) takes the run's own unless `evaData` is given.
    */
   lora?: InjectOptions | undefined;
-  /** AdamW: 2e-4, weight decay 0.01; by LoRA+ where a ratio is given. */
+  /** AdamW with a learning rate of 2e-4 and weight decay of 0.01 unless given. */
   optimizer?:
     | {
-        /** The highest learning rate, from 0 on; 2e-4. */
+        /** Which optimizer; `adamw`. */
+        type?: OptimizerType | undefined;
+        /** The highest learning rate, from 0 on; 2e-4, 2e-5 of Lion, 1e-2 of Adafactor, where it is relative to the weights. */
         lr?: number | undefined;
-        /** Decay of the running means of the gradient and of its square, each at least 0 and below 1; 0.9 and 0.999. */
+        /** Decay of the running means of the gradient and of its square, each at least 0 and below 1; 0.9 and 0.999, of Lion 0.9 and 0.99. Adafactor takes none. */
         betas?: readonly [number, number] | undefined;
-        /** Added to the denominator of an update, from 0 on; 1e-8. */
+        /** Added to the denominator of an update, from 0 on; 1e-8. Lion and Adafactor take none. */
         eps?: number | undefined;
-        /** Decoupled weight decay, from 0 on; 0.01. */
+        /** Weight decay, from 0 on; 0.01. It is decoupled, but for Adam's, which goes into the gradient. */
         weightDecay?: number | undefined;
         /** How many times faster B learns than A (LoRA+, Hayou et al. 2024); the same unless given. */
         loraPlusRatio?: number | undefined;

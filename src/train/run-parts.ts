@@ -3,9 +3,10 @@ import { BatchPlan } from "../data/batches.js";
 import type { Examples } from "../data/store.js";
 import { adapters, setAdapter, type InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { AdamW, loraPlusGroups } from "../optim/index.js";
+import { loraPlusGroups, type Optimizer } from "../optim/index.js";
 import { elementBytes } from "../safetensors.js";
 import type { Objective } from "./objective.js";
+import { createOptimizer } from "./optimizer-types.js";
 import type { Settings } from "./settings.js";
 
 /** Which rows each step trains on. */
@@ -43,16 +44,20 @@ export function trainOwn(model: PretrainedModel, { lora }: Settings): void {
 }
 
 /** Over what asks for gradients, in the model's order, which is that of the optimizer's state in a checkpoint. */
-export function optimizerOf(model: PretrainedModel, { optimizer, loraPlusRatio: ratio }: Settings): AdamW {
-  if (ratio !== undefined) return new AdamW(loraPlusGroups(model, { lr: optimizer.lr, ratio }), optimizer);
-  return new AdamW(
+export function optimizerOf(
+  model: PretrainedModel,
+  { optimizer, loraPlusRatio: ratio }: Settings,
+): Optimizer {
+  if (ratio !== undefined)
+    return createOptimizer(loraPlusGroups(model, { lr: optimizer.lr, ratio }), optimizer);
+  return createOptimizer(
     [...model.parameters()].filter((parameter) => parameter.requiresGrad),
     optimizer,
   );
 }
 
 /** Bytes of the files of an adapter, and of a checkpoint where some are saved: the adapter again, and the optimizer. */
-export function savedBytes(optimizer: AdamW, checkpoints: boolean): number {
+export function savedBytes(optimizer: Optimizer, checkpoints: boolean): number {
   const { groups, stateBytes } = optimizer;
   const trained = groups.flatMap(({ params }) => params);
   const adapter = trained.reduce((sum, { size, dtype }) => sum + size * elementBytes(dtype), 0);

@@ -25,6 +25,7 @@ import { MATMUL_PRECISIONS, type MatmulPrecision } from "../scope.js";
 import { givenIn, type Keepable } from "./memory/changeable.js";
 import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
+import { OPTIMIZER_DEFAULTS, OPTIMIZER_TYPES, type OptimizerSettings } from "./optimizer-types.js";
 import { DEFAULT_SAVE_EVERY, parseSaveInterval } from "./save-interval.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
@@ -52,7 +53,7 @@ export interface Settings {
   output: string;
   overwrite: boolean;
   lora: InjectOptions & { r: number; loraAlpha: number };
-  optimizer: { lr: number; betas: readonly [number, number]; eps: number; weightDecay: number };
+  optimizer: OptimizerSettings;
   /** Undefined where A and B learn alike. */
   loraPlusRatio: number | undefined;
   schedule: ScheduleName;
@@ -133,7 +134,7 @@ const KNOWN = [
   "signal",
 ] satisfies (keyof FinetuneOptions)[];
 
-const OPTIMIZER_KEYS = ["lr", "betas", "eps", "weightDecay", "loraPlusRatio"] as const;
+const OPTIMIZER_KEYS = ["type", "lr", "betas", "eps", "weightDecay", "loraPlusRatio"] as const;
 
 /** Throws `ERR_OPTION`, naming the option and its value. */
 export function settingsOf(options: FinetuneOptions): Settings {
@@ -168,12 +169,6 @@ export function settingsOf(options: FinetuneOptions): Settings {
   const labelSmoothing = number("labelSmoothing", options.labelSmoothing ?? 0);
   if (labelSmoothing < 0 || labelSmoothing >= 1)
     refuse(`${optionName("labelSmoothing")} is at least 0 and below 1, not ${labelSmoothing}`);
-  const betas = optimizer.betas ?? ([0.9, 0.999] as const);
-  if (betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1)) {
-    refuse(
-      `${optionName("optimizer.betas")} are two numbers of at least 0 and below 1, not ${betas.join(", ")}`,
-    );
-  }
   return {
     model: options.model,
     revision: options.revision,
@@ -189,12 +184,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     output: options.output ?? DEFAULT_OUTPUT,
     overwrite: options.overwrite ?? false,
     lora: { targetModules: "all-linear", ...lora, r, loraAlpha, loraDropout },
-    optimizer: {
-      lr: notNegative("optimizer.lr", optimizer.lr ?? 2e-4),
-      betas,
-      eps: notNegative("optimizer.eps", optimizer.eps ?? 1e-8),
-      weightDecay: notNegative("optimizer.weightDecay", optimizer.weightDecay ?? 0.01),
-    },
+    optimizer: parseOptimizer(optimizer),
     loraPlusRatio:
       optimizer.loraPlusRatio === undefined
         ? undefined
@@ -285,6 +275,30 @@ export function checkKinds(given: FinetuneOptions): void {
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuseKind("finetune", "signal", "an AbortSignal", signal);
   if (resume !== false && overwrite) throw refused(TRAINING_REFUSALS.resumeWithOverwrite, "finetune");
+}
+
+/** The optimizer's options, completed by its type's defaults. Throws `ERR_OPTION`. */
+function parseOptimizer(given: NonNullable<FinetuneOptions["optimizer"]>): OptimizerSettings {
+  const type = oneOf("optimizer.type", given.type ?? "adamw", OPTIMIZER_TYPES);
+  const defaults = OPTIMIZER_DEFAULTS[type];
+  for (const name of ["betas", "eps"] as const) {
+    if (given[name] !== undefined && defaults[name] === undefined)
+      refuse(`${optionName(`optimizer.${name}`)} has no effect with the optimizer ${type}; leave it out`);
+  }
+  const betas = given.betas ?? defaults.betas;
+  if (betas !== undefined && (betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1))) {
+    refuse(
+      `${optionName("optimizer.betas")} are two numbers of at least 0 and below 1, not ${betas.join(", ")}`,
+    );
+  }
+  const eps = given.eps ?? defaults.eps;
+  return {
+    type,
+    lr: notNegative("optimizer.lr", given.lr ?? defaults.lr),
+    betas,
+    eps: eps === undefined ? undefined : notNegative("optimizer.eps", eps),
+    weightDecay: notNegative("optimizer.weightDecay", given.weightDecay ?? 0.01),
+  };
 }
 
 /** Settings as the options that give them: what a run records. */
