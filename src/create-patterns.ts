@@ -5,12 +5,12 @@ import { scope } from "./scope.js";
 import { type Tensor, isBlock } from "./tensor.js";
 import { tensorOf } from "./tensor/arguments.js";
 
-/** The options of tensors that are made like another one, whose dtype and device they have unless given. */
+/** The options of tensors that are created like another one; dtype and device default to those of that tensor. */
 export type LikeOptions = Omit<TensorOptions, "shape">;
 
 /**
- * The identity: 1 on the diagonal of [rows, columns], 0 elsewhere, f32 unless `dtype` is given; as `torch.eye`, with as
- * many columns as rows unless given. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
+ * The identity: 1 on the diagonal of [rows, columns], 0 elsewhere, f32 by default. As `torch.eye`; `columns`
+ * defaults to `rows`. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export function eye(rows: number, columns?: number, options?: Omit<TensorOptions, "shape">): Tensor {
   argument.whole("eye", "rows", rows);
@@ -28,7 +28,7 @@ export function eye(rows: number, columns?: number, options?: Omit<TensorOptions
 }
 
 /**
- * `steps` numbers from `start` to `end`, both included, at equal distances, f32 unless `dtype` is given. As
+ * `steps` numbers from `start` to `end`, both included, at equal distances, f32 by default. As
  * `torch.linspace`. Throws `ERR_OPTION` for what is not finite.
  */
 export function linspace(
@@ -53,17 +53,17 @@ export function linspace(
   );
 }
 
-/** A tensor of 1 with the shape of `other`, and its dtype and device unless given. Throws `ERR_OPTION`. */
+/** A tensor of ones with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
 export function onesLike(other: Tensor, options?: LikeOptions): Tensor {
   return like("onesLike", other, 1, options);
 }
 
-/** A tensor of 0 with the shape of `other`, and its dtype and device unless given. Throws `ERR_OPTION`. */
+/** A tensor of zeros with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
 export function zerosLike(other: Tensor, options?: LikeOptions): Tensor {
   return like("zerosLike", other, 0, options);
 }
 
-/** A tensor of `value` with the shape of `other`, and its dtype and device unless given. Throws `ERR_OPTION`. */
+/** A tensor of `value` with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
 export function fullLike(other: Tensor, value: number, options?: LikeOptions): Tensor {
   return like("fullLike", other, value, options);
 }

@@ -7,11 +7,11 @@ import type { Tensor } from "./tensor.js";
 import { integer, tensorOf } from "./tensor/arguments.js";
 import type { MultinomialOptions } from "./tensor/drawing.js";
 
-/** The options of whole numbers: i32 unless `dtype` is given. */
+/** The options of random whole numbers; `dtype` is i32 by default. */
 export type RandomOptions = Omit<TensorOptions, "shape">;
 
 /**
- * Whole numbers of `shape`, uniform on [low, high), i32 unless `dtype` is given. As `torch.randint(low, high, size)`; the
+ * Whole numbers of `shape`, uniform on [low, high), i32 by default. As `torch.randint(low, high, size)`; the
  * values of a seed are the same on every device. Throws `ERR_OPTION` for bounds beyond i32, and unless low < high.
  */
 export function randint(
@@ -31,7 +31,7 @@ export function randint(
 }
 
 /**
- * 0 to n − 1 in random order, [n], i32 unless `dtype` is given. As `torch.randperm`; the order of a seed is the same on
+ * 0 to n − 1 in random order, [n], i32 by default. As `torch.randperm`; the order of a seed is the same on
  * every device. Throws `ERR_OPTION`.
  */
 export function randperm(n: number, options?: RandomOptions): Tensor {

@@ -68,7 +68,7 @@ export class LeakyReLU extends Module {
   /** The slope below 0. */
   readonly negativeSlope: number;
 
-  /** With the slope `negativeSlope` below 0; 0.01 unless given. Throws `ERR_OPTION`. */
+  /** With the slope `negativeSlope` below 0; 0.01 by default. Throws `ERR_OPTION`. */
   constructor(negativeSlope = 0.01) {
     super();
     this.negativeSlope = numberThat("LeakyReLU", "negativeSlope", negativeSlope, Number.isFinite, FINITE);
@@ -86,7 +86,7 @@ export class ELU extends Module {
   /** What it nears at −∞, with its sign turned. */
   readonly alpha: number;
 
-  /** With `alpha`, 1 unless given. Throws `ERR_OPTION`. */
+  /** With `alpha`, 1 by default. Throws `ERR_OPTION`. */
   constructor(alpha = 1) {
     super();
     this.alpha = numberThat("ELU", "alpha", alpha, Number.isFinite, FINITE);
@@ -95,7 +95,7 @@ export class ELU extends Module {
   /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     inputOf("ELU", x);
-    // Bounded, so that no gradient of 0 meets the infinite slope of a large x.
+    // Clamped, since the slope of a large x is infinite, and 0·∞ is NaN.
     return scope(() => x.where(x.gt(0), x.clamp(-Infinity, 0).expm1().mul(this.alpha)));
   }
 }
@@ -107,7 +107,7 @@ export class Softplus extends Module {
   /** Where β·x exceeds this, x itself is returned. */
   readonly threshold: number;
 
-  /** With β = `beta`, 1 unless given, and `threshold`, 20 unless given. Throws `ERR_OPTION`. */
+  /** With β = `beta`, 1 by default, and `threshold`, 20 by default. Throws `ERR_OPTION`. */
   constructor(beta = 1, threshold = 20) {
     super();
     const above = (b: number): boolean => b > 0 && Number.isFinite(b);

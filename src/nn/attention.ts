@@ -14,11 +14,11 @@ export interface ScaledDotProductAttentionOptions {
    * broadcast to [B, H, T, S].
    */
   mask?: Tensor | undefined;
-  /** Whether query t sees no key after t, besides what the mask hides; not unless told. */
+  /** Whether query t sees no key after t, in addition to the keys that the mask hides; false by default. */
   causal?: boolean | undefined;
-  /** The probability with which each weight is dropped, always; 0 unless given. Pass 0 outside of training. */
+  /** The probability with which each weight is dropped, always; 0 by default. Pass 0 outside of training. */
   dropout?: number | undefined;
-  /** What scores are multiplied by; 1/√D unless given. */
+  /** What scores are multiplied by; 1/√D by default. */
   scale?: number | undefined;
 }
 
@@ -160,7 +160,7 @@ function visibility(
   let bias: Tensor | undefined;
   if (mask?.dtype === "i32") parts.push(mask.ne(0));
   else if (mask !== undefined) {
-    // A hidden key adds −∞, which has no place in a sum that is differentiated.
+    // −∞ hides a key. It is left out of the sum, whose gradient would be NaN.
     const wide = mask.to("f32");
     const finite = wide.ne(-Infinity);
     parts.push(finite);

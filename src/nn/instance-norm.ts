@@ -11,22 +11,22 @@ import { Module } from "./module.js";
 
 /** The options of an instance norm. */
 export interface InstanceNormOptions {
-  /** Added to the variance; 1e-5 unless given. */
+  /** Added to the variance; 1e-5 by default. */
   eps?: number | undefined;
   /** The share of a batch's statistics in the running ones; 0.1 unless given. */
   momentum?: number | undefined;
-  /** Whether channels have weights and biases; not unless told. */
+  /** Whether channels have weights and biases; false by default. */
   affine?: boolean | undefined;
-  /** Whether running statistics are kept for `eval()`; not unless told. */
+  /** Whether running statistics are kept for `eval()`; false by default. */
   trackRunningStats?: boolean | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** Where parameters are made; the default device by default. */
   device?: Device | undefined;
 }
 
 const OPTIONS = ["eps", "momentum", "affine", "trackRunningStats", "device"] as const;
 
 /**
- * y = (x − mean) / √(var + eps) · w + b, mean and variance being those of one channel of one example (Ulyanov et al.
+ * y = (x − mean) / √(var + eps) · w + b, with the mean and variance of each channel of each example (Ulyanov et al.
  * 2016). With `trackRunningStats`, `eval()` uses running statistics: of their means over the batch, the variance
  * unbiased.
  */

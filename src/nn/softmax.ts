@@ -9,7 +9,7 @@ export class Softmax extends Module {
   /** The dimension that sums to 1. */
   readonly dim: number;
 
-  /** Along `dim`, the last unless given. Throws `ERR_OPTION`. */
+  /** Along `dim`, by default the last. Throws `ERR_OPTION`. */
   constructor(dim = -1) {
     super();
     this.dim = numberThat("Softmax", "dim", dim, Number.isSafeInteger, "a whole number");
@@ -26,7 +26,7 @@ export class LogSoftmax extends Module {
   /** The dimension whose exponentials sum to 1. */
   readonly dim: number;
 
-  /** Along `dim`, the last unless given. Throws `ERR_OPTION`. */
+  /** Along `dim`, by default the last. Throws `ERR_OPTION`. */
   constructor(dim = -1) {
     super();
     this.dim = numberThat("LogSoftmax", "dim", dim, Number.isSafeInteger, "a whole number");

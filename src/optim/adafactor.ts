@@ -3,15 +3,15 @@ import { Optimizer, type Parameters, type RuleOptions, type StateShapes } from "
 
 /** The options of `Adafactor`. */
 export interface AdafactorOptions extends RuleOptions {
-  /** The largest relative step: at update t it is min(lr, 1/√t) times the parameter's root mean square; 1e-2 unless given. */
+  /** The largest relative step: at update t it is min(lr, 1/√t) times the parameter's root mean square; 1e-2 by default. */
   lr: number;
   /** The share of a new gradient at update t is t to the power of this, which is at most 0; −0.8 unless given. */
   beta2Decay: number;
-  /** Least root of a second moment, and least root mean square of a parameter; f32's epsilon and 1e-3 unless given. */
+  /** Least root of a second moment, and least root mean square of a parameter; f32's epsilon and 1e-3 by default. */
   eps: readonly [number, number];
-  /** Largest root mean square of an update before it is scaled, at least 1; 1 unless given. */
+  /** Largest root mean square of an update before it is scaled, at least 1; 1 by default. */
   d: number;
-  /** Decoupled: p ← p · (1 − lr · weightDecay); 0 unless given. */
+  /** Decoupled: p ← p · (1 − lr · weightDecay); 0 by default. */
   weightDecay: number;
 }
 

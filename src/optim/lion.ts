@@ -3,11 +3,11 @@ import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `Lion`. */
 export interface LionOptions extends RuleOptions {
-  /** The learning rate, about a tenth of AdamW's; 1e-4 unless given. */
+  /** The learning rate, about a tenth of AdamW's; 1e-4 by default. */
   lr: number;
   /** What is kept of the momentum in the update, and in the momentum itself; 0.9 and 0.99 unless given. */
   betas: readonly [number, number];
-  /** Decoupled: p ← p · (1 − lr · weightDecay); 0 unless given. */
+  /** Decoupled: p ← p · (1 − lr · weightDecay); 0 by default. */
   weightDecay: number;
 }
 

@@ -81,7 +81,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
   /**
    * `states` names what is kept for each element, or gives the shapes of what is kept for a parameter. `defaults` holds
-   * every option; a group's own go before them. `where` is the class, for errors.
+   * every option; options of a group override them. `where` is the class, for errors.
    */
   protected constructor(
     where: string,
@@ -321,7 +321,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     this.dispose();
   }
 
-  /** Those of all groups, in their order. */
+  /** The parameters of all groups, in order. */
   get #parameters(): readonly Tensor[] {
     return this.groups.flatMap(({ params }) => params);
   }

@@ -12,7 +12,7 @@ import type { OptimizerState, ParameterState } from "./optimizer.js";
 const KEY = "lowrank.optimizer";
 const VERSION = 1;
 
-/** The states of a group's parameters in order: shapes by name. */
+/** The state of each parameter of a group: shapes by name. */
 type States = readonly Readonly<Record<string, readonly number[]>>[];
 
 interface Description {

@@ -8,7 +8,7 @@ import { made } from "./operand.js";
 import type { Dims, ReduceOptions } from "./reductions.js";
 import { Sorting } from "./sorting.js";
 
-/** Elements of a line above which its product is made of parts: one line is the work of one invocation of a GPU. */
+/** Length above which a line is split, since one invocation of a GPU multiplies a whole line. */
 const LONGEST_LINE = 4096;
 
 export abstract class Cumulative extends Sorting {

@@ -11,7 +11,7 @@ import { Products } from "./products.js";
 
 /** Options of `multinomial`. */
 export interface MultinomialOptions {
-  /** Whether an index may be drawn again; not unless told. */
+  /** Whether an index may be drawn again; false by default. */
   replacement?: boolean | undefined;
 }
 
@@ -81,7 +81,7 @@ function race(weights: Tensor, count: number): { values: Tensor; indices: Tensor
   return scaled(weights, weights.shape).topk(count);
 }
 
-/** Each draw by a race of its own, [B, count]. */
+/** Draws with replacement, [B, count]: a separate race for each. */
 function races(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
   const [rows, classes] = weights.shape as [number, number];
   const most = Math.max(1, Math.floor(PIECE / Math.max(1, rows * classes)));

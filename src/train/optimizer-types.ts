@@ -26,7 +26,7 @@ export const OPTIMIZER_DEFAULTS = {
   adafactor: { lr: 1e-2, betas: undefined, eps: undefined },
 } as const satisfies Record<OptimizerType, Omit<OptimizerSettings, "type" | "weightDecay">>;
 
-/** The optimizer over tensors, or over groups of them with rates of their own. */
+/** The optimizer over tensors, or over groups of them with separate rates. */
 export function createOptimizer(
   params: Iterable<Tensor> | Iterable<ParameterGroup<RuleOptions>>,
   { type, ...options }: OptimizerSettings,

@@ -50,7 +50,7 @@ def mask_of(name, mask):
     kind, shape = next(iter(mask.items()))
     if kind in ("whole", "row"):
         stored = torch.from_numpy(fill.integers(f"{name}.mask", shape, 3))
-        # Every query sees a key, but for those of one row.
+        # Every query sees a key, except in case hidden_row.
         stored[..., 0] = 1
         if kind == "row":
             stored[2] = 0

@@ -13,7 +13,7 @@ GOLDENS = Path(__file__).resolve().parent / "goldens"
 
 SHAPES = {"matrix": [5, 13], "vector": [7], "stack": [2, 3, 4], "single": [1]}
 
-# optimizer, options; the second group, of stack and single, has options of its own
+# optimizer, options; the second group, of stack and single, has other options
 CASES = {
     "adam": ("Adam", {"lr": 0.02}, {"lr": 0.05, "betas": [0.8, 0.95], "eps": 1e-6}),
     "adam_decay": ("Adam", {"lr": 0.02, "weightDecay": 0.3}, {"weightDecay": 0.0}),

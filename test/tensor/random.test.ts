@@ -27,7 +27,7 @@ function counts(values: readonly number[], n: number): number[] {
   return found;
 }
 
-/** Whether counts of `total` draws lie within six deviations of their probabilities. */
+/** Whether counts of `total` draws are within six standard deviations of the expected counts. */
 function fits(found: readonly number[], probabilities: readonly number[], total: number): boolean {
   return probabilities.every((p, i) => {
     const deviation = Math.sqrt(total * p * (1 - p));
@@ -88,7 +88,7 @@ test.serial("draws have the probabilities that they are given", async (t) => {
 });
 
 test("rare categories of many are drawn as seldom as they should be", async (t) => {
-  // 200,000 weights of 1e-9 beside one of 1: together they are drawn once in 5,000.
+  // 200,000 weights of 1e-9 and one of 1: together they are drawn once in 5,000.
   manualSeed(3);
   const values = new Float32Array(200_001).fill(1e-9);
   values[0] = 1;
