@@ -1,22 +1,28 @@
 /** Texts as vectors. */
 import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { tensor } from "../create.js";
-import { throwIfAborted } from "../errors.js";
+import { LowrankError, throwIfAborted } from "../errors.js";
 import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { TextEncoder } from "./encoder.js";
 import { noTokenizer } from "./pretrained.js";
+import { type Pooling, POOLINGS, type SentenceSettings, sentenceSettings } from "./sentence-transformer.js";
+import type { Tokenizer } from "./tokenizer.js";
 import { batchesByLength, paddedRows } from "./texts-by-length.js";
 
 /** What `embed` takes besides the texts. */
 export interface EmbedOptions {
-  /** The mean over a text's tokens, or its first token; `mean`. */
-  pooling?: "mean" | "cls" | undefined;
-  /** Whether each vector is divided by its length; true. */
+  /**
+   * How the hidden states of a text's tokens become one vector: their mean, their maximum, their sum over the root of
+   * their count (`mean_sqrt_len`), their mean weighted by position (`weightedmean`), or the first (`cls`) or last token's.
+   * Of a list the vectors are concatenated. The folder's own (`1_Pooling`) by default, else `mean`.
+   */
+  pooling?: Pooling | readonly Pooling[] | undefined;
+  /** Whether each vector is divided by its length; by default as the folder's modules do (`2_Normalize`), else true. */
   normalize?: boolean | undefined;
   /** Texts that are run at once; 32. */
   batchSize?: number | undefined;
-  /** Tokens of a text that count; the model's longest unless given. */
+  /** Tokens of a text that count; by default `max_seq_length` of `sentence_bert_config.json`, else the model's longest. */
   maxLength?: number | undefined;
   /** Ends it between batches, with its reason. */
   signal?: AbortSignal | undefined;
@@ -38,22 +44,27 @@ export async function embed(
   const where = "embed";
   listOf(where, "texts", texts, text);
   const checked = known(where, options, OPTIONS);
-  const { pooling = "mean", normalize = true, batchSize = 32, signal } = checked;
-  const { maxLength = model.config.maxPositionEmbeddings } = checked;
-  oneOf(where, "pooling", pooling, ["mean", "cls"]);
-  flag(where, "normalize", normalize);
+  const { batchSize = 32, signal } = checked;
+  if (checked.pooling !== undefined) checkPooling(where, checked.pooling);
+  if (checked.normalize !== undefined) flag(where, "normalize", checked.normalize);
   whole(where, "batchSize", batchSize, 1);
+  const own = settingsOf(model, checked);
+  const { pooling = own?.pooling ?? "mean", normalize = own?.normalize ?? true } = checked;
+  const { maxLength = own?.maxLength ?? model.config.maxPositionEmbeddings } = checked;
+  const poolings = [pooling].flat() as Pooling[];
   const longest = Math.min(whole(where, "maxLength", maxLength, 1), model.config.maxPositionEmbeddings);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   if (model.tokenizer === undefined) throw noTokenizer(model, "embed: ");
   throwIfAborted(signal);
-  const rows = (await model.tokenizer.encodeAll(texts)).map((ids) => cut(ids, longest));
+  const written = own === undefined ? texts : texts.map((one) => prepared(one, own));
+  const rows = (await model.tokenizer.encodeAll(written)).map((ids) => cut(ids, longest));
+  const skipped = own === undefined || own.includePrompt ? 0 : promptLength(model.tokenizer, own);
   const vectors: Float32Array[] = texts.map(() => new Float32Array());
   for (const places of batchesByLength(rows, batchSize)) {
     throwIfAborted(signal);
     const batch = places.map((place) => rows[place] as Int32Array);
-    const pooled = evaluating(() => noGrad(() => scope(() => pool(model, batch, pooling))));
+    const pooled = evaluating(() => noGrad(() => scope(() => pool(model, batch, poolings, skipped))));
     const values = (await pooled.data()) as Float32Array;
     pooled.dispose();
     const C = values.length / batch.length;
@@ -73,22 +84,80 @@ function cut(ids: Int32Array, longest: number): Int32Array {
   return kept;
 }
 
-/** Rows of ids → [B, C]. */
-function pool(model: TextEncoder, rows: readonly Int32Array[], pooling: "mean" | "cls"): Tensor {
+/** Rows of ids → [B, C], or [B, n·C] of n poolings. The first `skipped` tokens of a row are not pooled. */
+function pool(
+  model: TextEncoder,
+  rows: readonly Int32Array[],
+  poolings: readonly Pooling[],
+  skipped: number,
+): Tensor {
   const { device } = model;
   const { ids, attentionMask } = paddedRows(rows, model.config.padTokenId ?? 0, device);
   const [B, T] = ids.shape as [number, number];
-  const share = new Float32Array(B * T);
-  for (const [b, row] of rows.entries()) {
-    // What a token counts for in its text's vector.
-    if (pooling === "mean") share.fill(1 / row.length, b * T, b * T + row.length);
-    else share[b * T] = 1;
-  }
   const hidden = model.hidden(ids, { attentionMask });
   const C = hidden.shape[2] as number;
-  return tensor(share, { shape: [B, 1, T], device })
-    .matmul(hidden)
-    .reshape(B, C);
+  const [first, ...rest] = poolings.map((pooling) => {
+    const values = new Float32Array(B * T).fill(pooling === "max" ? -Infinity : 0);
+    for (const [b, row] of rows.entries()) {
+      const from = Math.min(skipped, Math.max(0, row.length - 1));
+      fillWeights(pooling, values.subarray(b * T, b * T + row.length), from);
+    }
+    if (pooling === "max") return hidden.add(tensor(values, { shape: [B, T, 1], device })).max(1);
+    return tensor(values, { shape: [B, 1, T], device })
+      .matmul(hidden)
+      .reshape(B, C);
+  }) as [Tensor, ...Tensor[]];
+  return rest.reduce((all, one) => all.concat(one, 1), first);
+}
+
+/** The weight of each token of a text from `from` on in the text's vector; for `max` the value added to its hidden state. */
+function fillWeights(pooling: Pooling, weights: Float32Array, from: number): void {
+  const count = weights.length - from;
+  if (pooling === "cls") weights[from] = 1;
+  else if (pooling === "lasttoken") weights[weights.length - 1] = 1;
+  else if (pooling === "max") weights.fill(0, from);
+  else if (pooling === "mean") weights.fill(1 / count, from);
+  else if (pooling === "mean_sqrt_len") weights.fill(1 / Math.sqrt(count), from);
+  else {
+    const sum = (count * (from + 1 + weights.length)) / 2;
+    for (let i = from; i < weights.length; i++) weights[i] = (i + 1) / sum;
+  }
+}
+
+/** Throws `ERR_OPTION`. */
+function checkPooling(where: string, pooling: Pooling | readonly Pooling[]): void {
+  if (!Array.isArray(pooling)) oneOf(where, "pooling", pooling as Pooling, POOLINGS);
+  else if (pooling.length === 0) refuse(where, "pooling", "at least one", pooling);
+  else for (const one of pooling) oneOf(where, "pooling", one as Pooling, POOLINGS);
+}
+
+/** The settings of the model's folder. Those that are not supported are no error where the options replace them. */
+function settingsOf(model: TextEncoder, given: EmbedOptions): SentenceSettings | undefined {
+  if (model.folder === undefined) return undefined;
+  try {
+    return sentenceSettings(model.folder);
+  } catch (error) {
+    const replaced = given.pooling !== undefined && given.normalize !== undefined;
+    if (replaced && error instanceof LowrankError && error.code === "ERR_UNSUPPORTED_MODEL") return undefined;
+    throw error;
+  }
+}
+
+/** A text as the model's folder has it tokenised: letter by letter in lower case, as its tokenizer would have it. */
+function prepared(text: string, { prompt, lowercase }: SentenceSettings): string {
+  const whole = prompt + text;
+  return lowercase ? Array.from(whole, (letter) => letter.toLowerCase()).join("") : whole;
+}
+
+/** Tokens of the prompt, with those that begin a text and without those that end it. */
+function promptLength(tokenizer: Tokenizer, settings: SentenceSettings): number {
+  const text = prepared("", settings);
+  if (text === "") return 0;
+  const [around, plain] = [true, false].map((addSpecialTokens) =>
+    tokenizer.encode(text, { addSpecialTokens }),
+  );
+  const ends = around?.at(-1) !== plain?.at(-1);
+  return (around as Int32Array).length - Number(ends);
 }
 
 /** The vector of length 1 in the same direction; a vector of zeros stays one. */

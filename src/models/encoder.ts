@@ -101,10 +101,12 @@ export abstract class TextEncoder extends PretrainedModel {
   }
 
   /**
-   * One vector [C] a text: the mean over its tokens, or the first token's; of length 1 unless told
-   * otherwise. A text that is too long loses its end.
+   * One vector [C] a text. Pooling, normalisation, the longest text and the prompt are those of the folder's modules
+   * (sentence-transformers), else the mean over the text's tokens, of length 1; options override them. A text that is too
+   * long loses its end.
    *
-   * Throws `ERR_FILE_NOT_FOUND` for a model without a tokenizer, `ERR_OPTION`.
+   * Throws `ERR_FILE_NOT_FOUND` for a model without a tokenizer, `ERR_UNSUPPORTED_MODEL` for modules that are not
+   * supported, `ERR_FILE_FORMAT`, `ERR_OPTION`.
    */
   embed(texts: readonly string[], options: EmbedOptions = {}): Promise<Float32Array[]> {
     return embed(this, texts, options);

@@ -15,8 +15,10 @@ import { noGrad, scope } from "../scope.js";
 import { isBlock, type BlockDType, type DType, type FloatDType, type Tensor } from "../tensor.js";
 import { templatesBeside } from "./chat-template-files.js";
 import { checkHalfRange } from "./half-range.js";
+import { Classifier } from "./classifier.js";
 import { PretrainedModel } from "./pretrained.js";
 import { checkAsConfigured } from "./save-check.js";
+import { copySentenceFiles } from "./sentence-transformer.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { QUANTISED_REFUSALS } from "../refusals/quantised.js";
 import { refused } from "../refusals/refusal.js";
@@ -226,6 +228,9 @@ async function writeFiles(
     } else if (made !== undefined) await writeWhole(join(dir, name), made);
   }
   // One that was given to the tokenizer goes before the folder's.
+  // A classifier is no model of vectors any more.
+  if (model.folder !== undefined && !(model instanceof Classifier))
+    await copySentenceFiles(model.folder, dir);
   const { tokenizer } = model;
   const templates = tokenizer?.currentTemplates();
   const before = tokenizer && templatesBeside(tokenizer.beside);

@@ -69,9 +69,9 @@ test("what cannot be embedded is refused", async (t) => {
     t.is(error?.code, code);
   };
   await refused(
-    () => model.embed(["5"], { pooling: "max" as "cls" }),
+    () => model.embed(["5"], { pooling: "median" as "cls" }),
     "ERR_OPTION",
-    /one of mean, cls, not "max"/,
+    /one of mean, cls, max, mean_sqrt_len, weightedmean, lasttoken, not "median"/,
   );
   await refused(() => model.embed(["5"], { batchSize: 0 }), "ERR_OPTION", /batchSize/);
   await refused(() => model.embed(["5"], { maxLength: 1.5 }), "ERR_OPTION", /maxLength/);

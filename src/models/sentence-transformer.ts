@@ -1,0 +1,158 @@
+/**
+ * Folders of sentence-transformers: the modules behind the transformer, which say how its hidden states become one
+ * vector. Source: sentence-transformers' base/model.py and sentence_transformer/modules/pooling.py.
+ */
+import { existsSync } from "node:fs";
+import { cp, mkdir } from "node:fs/promises";
+import { isAbsolute, join } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { MODEL_REFUSALS } from "../refusals/models.js";
+import { refused } from "../refusals/refusal.js";
+import { type ConfigFields, readConfigFields, readText } from "./config-fields.js";
+
+/** How the hidden states of a text become one vector. */
+export const POOLINGS = ["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "lasttoken"] as const;
+export type Pooling = (typeof POOLINGS)[number];
+
+/** The settings of a folder's embeddings. */
+export interface SentenceSettings {
+  /** Several are concatenated. */
+  pooling: readonly Pooling[];
+  normalize: boolean;
+  /** Tokens of the longest text; undefined where the folder sets no limit. */
+  maxLength: number | undefined;
+  /** Whether texts are lowercased before they are tokenised. */
+  lowercase: boolean;
+  /** Written before each text. */
+  prompt: string;
+  /** Whether tokens of the prompt are pooled, too. */
+  includePrompt: boolean;
+}
+
+const MODULES = "modules.json";
+/** Files in the model's folder itself. */
+const FILES = [MODULES, "sentence_bert_config.json", "config_sentence_transformers.json"];
+
+/** Keys of older configurations, in the order in which their vectors are concatenated. */
+const OLDER: readonly [key: string, pooling: Pooling][] = [
+  ["pooling_mode_cls_token", "cls"],
+  ["pooling_mode_max_tokens", "max"],
+  ["pooling_mode_mean_tokens", "mean"],
+  ["pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len"],
+  ["pooling_mode_weightedmean_tokens", "weightedmean"],
+  ["pooling_mode_lasttoken", "lasttoken"],
+];
+
+interface ModuleEntry {
+  /** The last part of its class: `Pooling`. */
+  kind: string;
+  /** Its folder, relative to the model's; empty for that itself. */
+  path: string;
+}
+
+/** The modules of a folder; undefined where it is none of sentence-transformers. Throws `ERR_FILE_FORMAT`. */
+function readModules(folder: string): ModuleEntry[] | undefined {
+  const file = join(folder, MODULES);
+  const text = readText(file);
+  if (text === undefined) return undefined;
+  const wrong = (what: string, cause?: unknown): LowrankError =>
+    new LowrankError("ERR_FILE_FORMAT", `${file}: ${what}`, { cause });
+  let list: unknown;
+  try {
+    list = JSON.parse(text);
+  } catch (cause) {
+    throw wrong(`not JSON: ${(cause as Error).message}`, cause);
+  }
+  if (!Array.isArray(list)) throw wrong("must be a list of modules");
+  return list.map((one: unknown, i): ModuleEntry => {
+    const { type, path } = (typeof one === "object" && one !== null ? one : {}) as Record<string, unknown>;
+    if (typeof type !== "string" || typeof path !== "string")
+      throw wrong(`module ${i} must have a type and a path`);
+    if (isAbsolute(path) || path.split(/[\\/]/).includes(".."))
+      throw wrong(`the path of module ${i}, ${JSON.stringify(path)}, leads out of the model's folder`);
+    return { kind: type.split(".").at(-1) as string, path };
+  });
+}
+
+/**
+ * How sentence-transformers embeds texts by the model in `folder`; undefined where the folder does not say it.
+ *
+ * Throws `ERR_FILE_FORMAT`, and `ERR_UNSUPPORTED_MODEL` for a module or a pooling that is not supported.
+ */
+export function sentenceSettings(folder: string): SentenceSettings | undefined {
+  const modules = readModules(folder);
+  if (modules === undefined) return undefined;
+  const [first, ...rest] = modules;
+  if (first?.kind !== "Transformer" || !["", "."].includes(first.path)) throw unsupported(folder, first);
+  const [pooling, ...after] = rest;
+  const other = pooling?.kind === "Pooling" ? after.find(({ kind }) => kind !== "Normalize") : pooling;
+  if (other !== undefined || pooling === undefined) throw unsupported(folder, other);
+  const file = join(folder, pooling.path, "config.json");
+  const config = readConfigFields(file);
+  if (config === undefined) throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file`);
+  const transformer = readConfigFields(join(folder, first.path, "sentence_bert_config.json"));
+  const settings = readConfigFields(join(folder, "config_sentence_transformers.json"));
+  return {
+    pooling: poolingOf(config),
+    normalize: rest.some(({ kind }) => kind === "Normalize"),
+    maxLength: lengthOf(transformer),
+    lowercase: transformer?.value("do_lower_case") === true,
+    prompt: promptOf(settings),
+    includePrompt: config.value("include_prompt") !== false,
+  };
+}
+
+function unsupported(folder: string, module: ModuleEntry | undefined): LowrankError {
+  const subject = module === undefined ? "no module Pooling" : `the module ${module.kind}`;
+  return refused(MODEL_REFUSALS.sentenceModules, join(folder, MODULES), subject, "ERR_UNSUPPORTED_MODEL");
+}
+
+function poolingOf(config: ConfigFields): Pooling[] {
+  const mode = config.value("pooling_mode");
+  if (mode === undefined) {
+    const modes = OLDER.filter(([key]) => config.value(key) === true).map(([, pooling]) => pooling);
+    return modes.length === 0 ? ["mean"] : modes;
+  }
+  const modes = Array.isArray(mode) ? mode : [mode];
+  return modes.map((one: unknown) => {
+    const name = one === "mean_sqrt_len_tokens" ? "mean_sqrt_len" : one;
+    const known = POOLINGS.find((pooling) => pooling === name);
+    if (known !== undefined) return known;
+    throw refused(
+      MODEL_REFUSALS.sentencePooling,
+      config.file,
+      `pooling_mode ${JSON.stringify(one)}`,
+      "ERR_UNSUPPORTED_MODEL",
+    );
+  });
+}
+
+function lengthOf(config: ConfigFields | undefined): number | undefined {
+  const length = config?.value("max_seq_length") ?? undefined;
+  if (config === undefined || length === undefined) return undefined;
+  if (typeof length === "number" && Number.isInteger(length) && length > 0) return length;
+  throw config.error("max_seq_length", "must be a whole number of at least 1");
+}
+
+/** The prompt that is used where none is named. */
+function promptOf(config: ConfigFields | undefined): string {
+  const name = config?.value("default_prompt_name");
+  if (config === undefined || typeof name !== "string") return "";
+  const prompt = config.object("prompts")?.value(name);
+  if (typeof prompt === "string") return prompt;
+  throw config.error("default_prompt_name", `is ${JSON.stringify(name)}, which prompts does not have`);
+}
+
+/** Copies the files and the modules' folders of sentence-transformers, where there are any, into another folder. */
+export async function copySentenceFiles(from: string, to: string): Promise<void> {
+  const modules = readModules(from);
+  if (modules === undefined) return;
+  for (const name of FILES) if (existsSync(join(from, name))) await cp(join(from, name), join(to, name));
+  for (const { path } of modules) {
+    if (path === "" || path === ".") continue;
+    if (existsSync(join(from, path))) await cp(join(from, path), join(to, path), { recursive: true });
+    // Hubs keep no empty folders; sentence-transformers writes one for Normalize.
+    else await mkdir(join(to, path), { recursive: true });
+  }
+}
