@@ -56,7 +56,7 @@ export function runIn(folder: string, file: string, args: readonly string[] = []
 }
 
 /** Runs a file of a project by Node alone; gives what it printed. */
-export function nodeIn(folder: string, file: string): string {
+export function nodeIn(folder: string, file: string, args: readonly string[] = []): string {
   const env = { ...process.env, NODE_OPTIONS: "" };
-  return execFileSync(process.execPath, [file], { cwd: folder, encoding: "utf8", env }).trim();
+  return execFileSync(process.execPath, [file, ...args], { cwd: folder, encoding: "utf8", env }).trim();
 }

@@ -112,6 +112,21 @@ test("a model of one's own is trained, adapted, merged", (t) => {
   t.true(Math.abs(merged - adapted) < 0.5, shares.join());
 });
 
+test("a U-Net is trained, and adapted to discs of another kind", (t) => {
+  const shares = [...printed("segmentation").matchAll(/(\d+\.\d)%/g)].map(([, share]) => Number(share));
+  const [bright, dark, adapted] = shares as [number, number, number];
+  t.is(shares.length, 3);
+  t.true(bright > 80 && dark < 50 && adapted > dark + 20, shares.join());
+});
+
+test("a language model comes to prefer the chosen answers", (t) => {
+  const losses = [...printed("dpo").matchAll(/loss (\d+\.\d+)$/gm)].map(([, loss]) => Number(loss));
+  t.is(losses.length, 10);
+  // An adapter starts as its reference, where the loss is −log ½.
+  t.true(Math.abs(losses[0]! - Math.LN2) < 1e-6, losses.join());
+  t.true(losses.at(-1)! < 0.4, losses.join());
+});
+
 test("convolutions are adapted to images of another kind", (t) => {
   const said = printed("image-classifier");
   t.regex(said, /^2084 of 16264 weights, beside first, second, third/m);
