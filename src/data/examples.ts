@@ -29,7 +29,7 @@ export interface ExampleOptions {
   onProgress?: OnProgress | undefined;
 }
 
-/** Told what has been tokenised so far of a source, and the tokens of all. */
+/** Receives the progress of a source, and the number of tokens of all sources so far. */
 export type OnProgress = (progress: {
   file: string;
   read: number;

@@ -1,4 +1,4 @@
-/** Data as callers give it: files by their names, or rows in memory. */
+/** Data as callers pass it: names of files, or rows in memory. */
 import { Readable } from "node:stream";
 
 import { shown } from "../argument.js";
@@ -8,7 +8,7 @@ import { rowError } from "./origin.js";
 import { type RandomAccess, type Source, Stream } from "./source.js";
 import type { SpokenText } from "./speech.js";
 
-/** A row of training data, as a data file holds it; of speech with the samples in the place of a file's name. */
+/** A row of training data with the fields of a data file's row. A row of speech has its samples. */
 export type Row =
   | { text: string }
   | { text: string; label: string | number }
@@ -115,7 +115,7 @@ class ArraySource implements Source {
   close(): void {}
 }
 
-/** Rows, and whether the first is of speech: that one is looked at first. */
+/** Reads the first row to find out whether the rows are of speech; the rows returned include it. */
 export async function peeked(rows: RowsInMemory): Promise<{ rows: RowsInMemory; speech: boolean }> {
   const isSpeech = (row: unknown): boolean => typeof row === "object" && row !== null && "audio" in row;
   if (Array.isArray(rows)) return { rows, speech: isSpeech(rows[0]) };

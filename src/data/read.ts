@@ -1,4 +1,4 @@
-/** Data of a run: read through once, to check it and to find out what it holds, and then read again as often as needed. */
+/** Reads data through once to check it; its parts can then be read again. */
 import { LowrankError } from "../errors.js";
 import type { DataFormat } from "./format.js";
 import { formatOf, READERS } from "./formats/index.js";
@@ -31,7 +31,7 @@ export interface Content<T> extends Origin {
 }
 
 interface Contents<T> {
-  /** What messages call it all: the source's name, or the first one's and how many more there are. */
+  /** The name that messages use: the source's, or the first source's and the number of others. */
   file: string;
   /** In the order in which they were given. */
   sources: readonly Content<T>[];
@@ -50,7 +50,7 @@ export interface Rows extends Contents<TextRow[]> {
   first: string;
 }
 
-/** What is known of a label. */
+/** How often a label occurs, and where first. */
 export interface LabelUse {
   /** How many rows have it. */
   rows: number;
@@ -79,12 +79,12 @@ export type TextData = RunningText | Rows;
 export type Data = TextData | LabelData | SpeechData;
 
 export interface ReadOptions {
-  /** Of files; by their names unless given. */
+  /** The kind of all files; by default each file's name says it. */
   format?: DataFormat | undefined;
-  /** The option that the data was given as: what errors call rows in memory. */
+  /** The option that rows in memory were given as; errors use it as their name. */
   name?: string | undefined;
   signal?: AbortSignal | undefined;
-  /** Told the source, the bytes read of it, and how many it has if that is known. */
+  /** Receives the source, the bytes read so far, and its size if that is known. */
   onProgress?: ((progress: { file: string; read: number; size: number | undefined }) => void) | undefined;
 }
 
@@ -113,7 +113,7 @@ export function closeData({ sources }: Data): void {
   for (const source of sources) source.close();
 }
 
-/** The hash of each source's bytes, in order. */
+/** Returns the hash of each source's bytes. */
 export function hashesOf({ sources }: Data): string[] {
   return sources.map(({ sha256 }) => sha256);
 }

@@ -172,7 +172,7 @@ export class ExampleStore extends StoredExamples {
   /** Of rows of speech, what gives their samples. */
   readonly #audio: (() => Float32Array)[] = [];
 
-  /** What became of the rows of each source, in order. */
+  /** The report of each source. */
   readonly reports: DataReport[] = [];
 
   constructor(

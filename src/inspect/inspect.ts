@@ -69,9 +69,9 @@ const OPTIONS = [
 ] as const satisfies (keyof InspectOptions)[];
 
 /**
- * What a path holds, as `lowrank inspect` prints it; several paths are data files, which are taken together. Of a model and of an adapter the headers are read and no weight, of
- * data all rows. Whether a model can be loaded is its `fits`, and whether an adapter fits the model that is given its
- * `fit`; what is wrong is told there.
+ * Reports what a path holds, as `lowrank inspect` prints it. Several paths are data files, which are read in sequence.
+ * Models and adapters are judged by their headers, without reading weights; data is read whole. `fits` says whether a
+ * model can be loaded, and `fit` whether an adapter fits the given model; each lists the problems.
  *
  * Throws `ERR_FILE_NOT_FOUND` and `ERR_FILE_FORMAT` where there is nothing that is known, `ERR_OPTION`; of data what
  * `finetune` would refuse; of a hub's model `ERR_HUB`, `ERR_WRITE`; the signal's reason.

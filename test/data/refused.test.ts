@@ -168,7 +168,7 @@ test("files of several kinds are refused by the names of two", async (t) => {
   );
 });
 
-test("several files are one after the other, and keep their names", async (t) => {
+test("several files are read in sequence, and errors name each", async (t) => {
   const files = [write("a.csv", "text,label\na,x\nb,y\n"), write("b.jsonl", '{"text":"c","label":"x"}')];
   const data = (await readData(files)) as LabelData;
   t.is(data.count, 3);

@@ -217,7 +217,7 @@ export function checkFlags(flags: Flags): void {
     throw new UsageError(`${name("patience")} counts evaluations: it needs ${name("evalEvery")}`);
 }
 
-/** One file by its name alone, so that what a run records stays plain. */
+/** A single file as its name alone, as run.json records it. */
 function oneOrMany(value: unknown, name: string | undefined): unknown {
   const files = (name === "data" || name === "evalData") && Array.isArray(value);
   return files && value.length === 1 ? value[0] : value;

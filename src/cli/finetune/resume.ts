@@ -17,7 +17,7 @@ export function resumeCommand(
   windows = process.platform === "win32",
 ): string {
   const words = ["lowrank", "finetune", "--resume", output];
-  // Standard input cannot be read again: it is given again, in its place among the files.
+  // Standard input cannot be read twice, so the command names it and all other files.
   if (data?.includes("-")) for (const file of data) words.push("--data", file);
   if (profile !== undefined) words.push("--profile", profile);
   if (json === true) words.push("--json");

@@ -45,7 +45,7 @@ export function checkNeeded(columns: readonly string[], where: string): void {
 /**
  * Checks a header. Names may have blanks around them.
  *
- * Errors: `ERR_DATA_ROW` for a column that no row has, that is there twice or has no name, and those of `checkNeeded`.
+ * Errors: `ERR_DATA_ROW` for an unknown, repeated or unnamed column, and the errors of `checkNeeded`.
  */
 export function checkHeader(header: readonly string[], { file }: Origin): string[] {
   const where = `${file}:1`;

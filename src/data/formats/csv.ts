@@ -84,7 +84,7 @@ function optionsOf(begin: string, origin: Origin): Options {
   };
 }
 
-/** The separator by which the header is made of fields' names; a comma if none is. */
+/** Finds the separator with which every name in the header is a field; a comma if there is none. */
 function delimiterOf(text: string): string {
   const [header = ""] = text.split(/\r?\n/, 1);
   const isHeader = (delimiter: string): boolean =>

@@ -26,10 +26,7 @@ export function formatOf(file: string, format: DataFormat | undefined): DataForm
   const [last, ...others] = [...DATA_FORMATS].reverse();
   const formats = `${others.reverse().join(", ")} or ${last}`;
   if (file === STANDARD_INPUT)
-    throw new LowrankError(
-      "ERR_OPTION",
-      `standard input has no name to go by: give the data's format, ${formats}`,
-    );
+    throw new LowrankError("ERR_OPTION", `standard input has no name; give the data's format, ${formats}`);
   const ending = extname(file) === "" ? "has no ending" : `ends in ${extname(file)}`;
   throw new LowrankError(
     "ERR_FILE_FORMAT",

@@ -17,7 +17,7 @@ export function jsonLines(numbering: Extract<Numbering, "line" | "index"> = "lin
   };
 }
 
-/** The rows of whole lines, of which the first has this number. Throws `ERR_DATA_ROW` for a line that is not JSON. */
+/** Parses whole lines; `first` is the number of the first. Throws `ERR_DATA_ROW` for a line that is not JSON. */
 export function parsedLines(text: string, first: number, origin: Origin): RawRow[] {
   const rows: RawRow[] = [];
   let number = first;

@@ -1,4 +1,4 @@
-/** Parquet: columns of rows, read a group of rows at a time, by `hyparquet`, which is installed apart. */
+/** Reads Parquet by groups of rows, with `hyparquet`, which users install. */
 import type { Compressors, FileMetaData, ParquetReadOptions, RowGroup } from "hyparquet";
 
 import { LowrankError, systemCode, throwIfAborted } from "../../errors.js";
@@ -7,11 +7,11 @@ import type { Source } from "../source.js";
 import { checkNeeded, FIELDS } from "./columns.js";
 import type { RawRow, RecordReader } from "./records.js";
 
-/** Bytes of columns, unpacked, that are read together; a group of rows beyond them is read by its pages. */
+/** Unpacked bytes that are read together. Larger groups of rows are read by pages. */
 const SLICE = 64 << 20;
-/** The largest group of rows that is read as a whole. */
+/** Unpacked bytes of the largest group of rows that is read whole. */
 const LARGEST_GROUP = 1 << 30;
-/** Compressions that `hyparquet` has by itself. */
+/** Codecs that `hyparquet` has itself. */
 const OWN_CODECS = ["UNCOMPRESSED", "SNAPPY"];
 
 type Reader = typeof import("hyparquet");
@@ -76,7 +76,7 @@ function refuse(source: Source, cause: unknown): never {
   );
 }
 
-/** The columns that rows are made of. Others, such as identifiers, are not read. */
+/** Returns the columns that are fields of rows. Others, such as identifiers, are not read. */
 function columnsOf({ schema }: FileMetaData, file: string): string[] {
   const names: string[] = [];
   // The schema is a tree as a list: each element is followed by its children.
