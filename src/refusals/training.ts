@@ -25,8 +25,8 @@ export const FIXED_OPTIONS = [
 
 export const TRAINING_REFUSALS = {
   loraOfAdapter: {
-    what: "other values of `lora`",
-    where: "than those of the adapter that a run starts from (`adapter`)",
+    what: "options of an adapter",
+    where: "that contradict the one that a run starts from (`adapter`)",
     reason: "its tensors have the adapter's layers and ranks",
     instead: "leave them out, or start a new adapter without `adapter`",
   },

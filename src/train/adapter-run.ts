@@ -284,10 +284,9 @@ export class AdapterRun {
   }
 
   /** The loss of the batch that would come next. */
-  async #check(step: number): Promise<number> {
-    const { model, prepared } = this.#subject;
+  #check(step: number): Promise<number> {
     const [batch] = this.#plan.at(step).batches;
-    return lossOf(model, prepared.objective, batch as Batch);
+    return lossOf(this.#subject.prepared.objective, batch as Batch);
   }
 
   /** The losses of a step: each the sum over a micro-batch, divided by what the whole step trains on. */

@@ -2,6 +2,7 @@ import { type Batch, batchesInOrder } from "../data/batches.js";
 import type { Examples } from "../data/store.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import type { Module } from "../nn/module.js";
+import { withRandom } from "../random.js";
 import { noGrad, scope } from "../scope.js";
 import { Confusion } from "./confusion.js";
 import type { Measured, Objective } from "./objective.js";
@@ -78,22 +79,19 @@ export async function evaluate(
 }
 
 /**
- * The mean loss that a model has over a batch of its training data, without dropout and without gradients. NaN or
- * infinite for weights that have diverged.
+ * The mean loss of a training batch, as a training step has it but without gradients; NaN or infinite for weights that
+ * have diverged. In training mode, since only there blocks are checkpointed, so that this holds no more than a step.
  */
-export async function lossOf(model: Module, objective: Objective, batch: Batch): Promise<number> {
-  const training = model.training;
-  model.eval();
-  try {
+export async function lossOf(objective: Objective, batch: Batch): Promise<number> {
+  // Dropout draws from numbers of its own.
+  return withRandom(0, async () => {
     const loss = noGrad(() => scope(() => objective.lossSum(batch, 1 / Math.max(batch.trained, 1))));
     try {
       return await loss.item();
     } finally {
       loss.dispose();
     }
-  } finally {
-    model.train(training);
-  }
+  });
 }
 
 /** Takes each row for the class with the highest score. */
