@@ -12,7 +12,7 @@ import { plural } from "./format.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { loadLanguageModel } from "./models.js";
-import { declareSampling, generateOptions, type SamplingFlags } from "./sampling.js";
+import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./sampling.js";
 import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
 import * as value from "./values.js";
 
@@ -47,6 +47,7 @@ export function chatCommand(): Command {
 }
 
 async function chat(flags: Flags, signal: AbortSignal): Promise<void> {
+  warnOfGreedy(flags);
   const { model } = await loadLanguageModel({ ...flags, adapters: flags.adapter, signal });
   try {
     const system = flags.system === undefined ? [] : [{ role: "system", content: flags.system }];

@@ -78,9 +78,10 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     signal,
   });
   try {
-    const [{ evaluate }, { objectiveOf }] = await Promise.all([
+    const [{ evaluate }, { objectiveOf }, { unusedLanguage, unusedTemplate }] = await Promise.all([
       import("../train/evaluate.js"),
       import("../train/prepare.js"),
+      import("../train/without-effect.js"),
     ]);
     const objective = objectiveOf(model, { maxLength: flags.maxLength ?? 512, language: flags.language });
     const { maxLength } = objective.tokenisation;
@@ -88,6 +89,8 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     const lowered = flags.maxLength !== undefined && maxLength < flags.maxLength;
     if (lowered) warn(loweredLength(flags.maxLength as number, maxLength));
     for (const report of rows.reports) for (const message of warningsOf(report, maxLength)) warn(message);
+    for (const message of unusedLanguage(model, flags.language)) warn(message);
+    for (const message of unusedTemplate(model, flags.chatTemplate)) warn(message);
     const examples = trainedExamples(rows, data.file, maxLength, rows.reports);
     const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });
     process.stdout.write(

@@ -4,13 +4,13 @@ import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { generated, jsonLine } from "./escaped.js";
-import { misused, UsageError } from "./failure.js";
+import { misused, UsageError, warn } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { readMessages } from "./messages.js";
 import { loadLanguageModel } from "./models.js";
-import { declareSampling, generateOptions, type SamplingFlags } from "./sampling.js";
+import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./sampling.js";
 import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
 import * as value from "./values.js";
 
@@ -65,6 +65,11 @@ function promptOf({ prompt, messages }: Flags): string | Message[] {
 
 async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
   const prompt = promptOf(flags);
+  if (flags.prompt !== undefined && flags.chatTemplate !== undefined)
+    warn(
+      "--chat-template has no effect: --prompt is continued as it is; give --messages to use the template",
+    );
+  warnOfGreedy(flags);
   const { logprobs } = flags;
   if (logprobs !== undefined && !flags.json) throw misused(COMMAND_LINE_REFUSALS.logprobsWithoutJson);
   const { model } = await loadLanguageModel({ ...flags, adapters: flags.adapter, signal });

@@ -1,8 +1,9 @@
 import { Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
+import { optionName } from "../option-name.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { jsonLine } from "./escaped.js";
-import { AnsweredNo } from "./failure.js";
+import { AnsweredNo, warn } from "./failure.js";
 import { DownloadLine, type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { inspected, isUsable } from "./inspected.js";
 import { LANGUAGE } from "./language.js";
@@ -57,6 +58,13 @@ async function print(path: readonly string[], { json, ...flags }: Flags, signal:
     signal,
     onProgress: (progress) => line.show(progress),
   }).finally(() => line.end());
+  // Models and adapters have no rows.
+  if (found.kind !== "data")
+    for (const option of ["chatTemplate", "language", "dataFormat"] as const)
+      if (flags[option] !== undefined)
+        warn(
+          `${optionName(option)} has no effect: it is for data, and ${path} is ${found.kind === "model" ? "a model" : "an adapter"}`,
+        );
   process.stdout.write(`${json ? jsonLine(found) : inspected(found).join("\n")}\n`);
   if (!isUsable(found)) throw new AnsweredNo();
 }

@@ -1,6 +1,7 @@
 /** The options by which text is written. */
 import type { Command } from "commander";
 import type { GenerateOptions } from "../models/generate-options.js";
+import { warn } from "./failure.js";
 import * as value from "./values.js";
 
 /** As commander hands them over. */
@@ -34,6 +35,18 @@ export function declareSampling(command: Command): Command {
     )
     .option("--stop <text>", "end in front of this text; may be given several times", value.collect)
     .option("--seed <n>", "of the choice", value.countFromZero, 0);
+}
+
+/** Warns of options that choose among tokens where the likeliest is always taken. */
+export function warnOfGreedy({ temperature, topP, topK, minP }: SamplingFlags): void {
+  if (temperature > 0) return;
+  const given = { "--top-p": topP, "--top-k": topK, "--min-p": minP };
+  const names = Object.entries(given).flatMap(([flag, value]) => (value === undefined ? [] : [flag]));
+  if (names.length === 0) return;
+  const verb = names.length === 1 ? "has" : "have";
+  warn(
+    `${names.join(" and ")} ${verb} no effect: at --temperature 0 the likeliest token is taken; give a --temperature above 0`,
+  );
 }
 
 /** What they mean to the library. */

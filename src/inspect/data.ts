@@ -1,4 +1,5 @@
 /** What a run would train on: a data file's rows as a model's tokens. */
+import { unusedLanguage, unusedTemplate } from "../train/without-effect.js";
 import { Packing } from "../data/packing.js";
 import { partsOf, type TextPart } from "../data/parts.js";
 import type { Data } from "../data/read.js";
@@ -80,6 +81,8 @@ export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "l
   shown: number;
   /** The names of a classifier's classes; the model's own unless given. */
   labels?: readonly string[] | undefined;
+  /** The file of the chat template that was given. */
+  chatTemplate?: string | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -91,7 +94,7 @@ export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "l
 export async function inspectData(
   data: Data,
   model: PretrainedModel,
-  { maxLength: asked, shown, labels, trainOn, language, signal }: InspectDataOptions,
+  { maxLength: asked, shown, labels, trainOn, language, chatTemplate, signal }: InspectDataOptions,
 ): Promise<InspectedData> {
   const { tokenizer } = model;
   if (tokenizer === undefined) throw noTokenizer(model);
@@ -126,7 +129,11 @@ export async function inspectData(
     ...(objective.packing !== undefined &&
       lengths.length > 0 && { packing: packed(lengths, { maxLength, ...objective.packing }) }),
     ...(classes !== undefined && { classes }),
-    notices: reports.flatMap((report) => warningsOf(report, maxLength)),
+    notices: [
+      ...reports.flatMap((report) => warningsOf(report, maxLength)),
+      ...unusedLanguage(model, language),
+      ...unusedTemplate(model, chatTemplate),
+    ],
     first,
   };
 }

@@ -165,7 +165,8 @@ async function dataAt(path: string | readonly string[], options: InspectOptions)
           });
     try {
       if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
-      return await inspectData(data, model, { maxLength, shown, labels, trainOn, language, signal });
+      const asked = { maxLength, shown, labels, trainOn, language, chatTemplate, signal };
+      return await inspectData(data, model, asked);
     } finally {
       if (!loaded) model.dispose();
     }

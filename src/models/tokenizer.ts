@@ -312,6 +312,11 @@ export class Tokenizer extends TemplatedTokenizer {
     return this.#assigned ?? this.adapterTemplates?.() ?? templatesBeside(this.beside);
   }
 
+  /** @internal Whether a conversation was rendered by the chat template. */
+  get hasRendered(): boolean {
+    return this.#templates.size > 0;
+  }
+
   /** @internal The chat template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
   chatTemplateFor(tools: boolean): ChatTemplate {
     const source = this.#sourceFor(tools);

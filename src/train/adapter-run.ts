@@ -33,6 +33,7 @@ import { optionsOf, warmupOf, type Settings } from "./settings.js";
 import { rowsEvent, sampling } from "./samples.js";
 import { startEvent } from "./start-event.js";
 import type { RecordedContext } from "./watched.js";
+import { withoutEffect } from "./without-effect.js";
 
 /** Settings of which nothing is left open. */
 export interface Chosen extends Settings {
@@ -112,6 +113,8 @@ export class AdapterRun {
       await this.#begin(resumed);
       await yieldToEventLoop();
       this.#context.emit(startEvent(this.#subject, this.#plan, report, first));
+      for (const message of withoutEffect(model, settings, this.#plan.steps))
+        this.#context.emit({ type: "warning", message });
       this.#context.emit(rowsEvent(model.tokenizer, prepared.train));
       await yieldToEventLoop();
       const ended = await this.#train(optimizer, first, resumed);

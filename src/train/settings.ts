@@ -22,7 +22,7 @@ import { optionName } from "../option-name.js";
 import { QUANTIZATIONS, type Quantization } from "../models/quantization.js";
 import { LOG_FORMATS, type LogFormat } from "../runs/metrics.js";
 import { MATMUL_PRECISIONS, type MatmulPrecision } from "../scope.js";
-import { givenIn, type Keepable } from "./memory/changeable.js";
+import { givenIn, isLeftOpen, type Keepable } from "./memory/changeable.js";
 import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 import { OPTIMIZER_DEFAULTS, OPTIMIZER_TYPES, type OptimizerSettings } from "./optimizer-types.js";
@@ -82,6 +82,8 @@ export interface Settings {
   given: readonly Keepable[];
   /** Undefined where nothing is chosen by it. */
   memory: number | "auto" | undefined;
+  /** The precision that whoever started the run asked for; undefined where it follows from other options. */
+  askedPrecision: MatmulPrecision | undefined;
   /** Undefined for what is in force, or what the run that goes on was started with. */
   matmulPrecision: MatmulPrecision | undefined;
   device: Device;
@@ -212,6 +214,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
         : oneOf("dtype", options.dtype, ["f32", "f16", "bf16"] as const),
     quantize: options.quantize === undefined ? undefined : oneOf("quantize", options.quantize, QUANTIZATIONS),
     given: givenIn(options),
+    askedPrecision: isLeftOpen(options, "matmulPrecision") ? undefined : options.matmulPrecision,
     memory: options.memory === undefined ? undefined : memorySize(options.memory),
     matmulPrecision:
       options.matmulPrecision === undefined
@@ -312,7 +315,7 @@ export function optionsOf(settings: Settings): Record<string, unknown> {
     output: _output,
     ...rest
   } = settings;
-  const { loraPlusRatio, clipNorm, optimizer, lora, given: _given, ...same } = rest;
+  const { loraPlusRatio, clipNorm, optimizer, lora, given: _given, askedPrecision: _asked, ...same } = rest;
   return {
     ...same,
     model: typeof model === "string" ? model : model.source,

@@ -15,3 +15,11 @@ export function givenIn(options: FinetuneOptions & { readonly [OPEN]?: readonly 
   const open = options[OPEN] ?? [];
   return KEPT.filter((name) => options[name] !== undefined && !open.includes(name));
 }
+
+/** Whether nobody gave an option, though it has a value. */
+export function isLeftOpen(
+  options: FinetuneOptions & { readonly [OPEN]?: readonly string[] },
+  name: string,
+): boolean {
+  return options[OPEN]?.includes(name) ?? false;
+}

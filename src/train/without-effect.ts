@@ -1,0 +1,74 @@
+/** Options of a run that were given and have no effect on it: each is reported by a warning. */
+import { loraLayers } from "../lora/adapter/registry.js";
+import type { PretrainedModel } from "../models/pretrained.js";
+import { SpeechToText } from "../models/speech-to-text.js";
+import { optionName, optionSetting } from "../option-name.js";
+import type { Settings } from "./settings.js";
+
+/** Names that a warning lists. */
+const MOST_NAMES = 5;
+
+/** A warning that `option`, set to `value`, has no effect. */
+export function noEffect(option: string, value: unknown, why: string): string {
+  return `${optionSetting(option, value)} has no effect: ${why}`;
+}
+
+/** Reports a language for a model that takes no speech. */
+export function unusedLanguage(model: PretrainedModel, language: string | undefined): string[] {
+  if (language === undefined || model instanceof SpeechToText) return [];
+  return [noEffect("language", language, "the model does not transcribe speech")];
+}
+
+/** Reports a chat template where no conversation was rendered. */
+export function unusedTemplate(model: PretrainedModel, chatTemplate: string | undefined): string[] {
+  if (chatTemplate === undefined || model.tokenizer?.hasRendered === true) return [];
+  return [noEffect("chatTemplate", chatTemplate, "the data holds no messages")];
+}
+
+/** What there is to report of a run's options, once its adapter is there and its steps are counted. */
+export function withoutEffect(model: PretrainedModel, settings: Settings, steps: number): string[] {
+  const { warmup, language, chatTemplate } = settings;
+  const warnings = [...unusedLanguage(model, language), ...unusedTemplate(model, chatTemplate)];
+  if (warmup !== undefined && warmup >= steps && warmup > 0)
+    warnings.push(
+      `${optionSetting("warmup", warmup)} reaches to the last of ${steps} steps or beyond: the learning rate never reaches ${settings.optimizer.lr}`,
+    );
+  return [...warnings, ...unusedPrecision(model, settings), ...excessRanks(model, settings)];
+}
+
+/** Reports a precision of products that the device does not have. */
+function unusedPrecision({ device }: PretrainedModel, { askedPrecision: precision }: Settings): string[] {
+  const cpu = device === "cpu" || device === "meta:cpu";
+  if (precision === "f16" && cpu)
+    return [
+      noEffect("matmulPrecision", precision, "only a GPU multiplies in f16, and the run is on the cpu"),
+    ];
+  if (precision === "bf16" && !cpu)
+    return [
+      noEffect("matmulPrecision", precision, `only the cpu multiplies in bf16, and the run is on ${device}`),
+    ];
+  return [];
+}
+
+/** Reports layers whose rank is above their width: the product of A and B has no higher rank than that. */
+function excessRanks(model: PretrainedModel, { lora }: Settings): string[] {
+  const name = lora.name ?? "default";
+  const excess = [...loraLayers(model)].flatMap(([path, layer]) => {
+    const rank = layer.adapters.get(name)?.r;
+    const [out = 0, ...rest] = (layer as unknown as { weight: { shape: readonly number[] } }).weight.shape;
+    const width = Math.min(
+      out,
+      rest.reduce((product, size) => product * size, 1),
+    );
+    return rank !== undefined && rank > width ? [{ path, rank, width }] : [];
+  });
+  const [first] = excess;
+  if (first === undefined) return [];
+  const names = [...new Set(excess.map(({ path }) => path.split(".").at(-1) as string))];
+  const listed = names.slice(0, MOST_NAMES).join(", ") + (names.length > MOST_NAMES ? ", …" : "");
+  const least = Math.min(...excess.map(({ width }) => width));
+  const layers = excess.length === 1 ? "1 layer" : `${excess.length} layers`;
+  return [
+    `${optionName("r")} is above the width of ${layers} (${listed}): ${first.rank} where ${least} is the most that has an effect; a lower rank takes less memory`,
+  ];
+}
