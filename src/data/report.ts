@@ -178,12 +178,12 @@ function chatWarnings(
     ],
     [
       "callsIgnored",
-      "left out: the chat template does not write their tool calls; use a template for tools (--chat-template)",
+      `left out: the chat template does not write their tool calls; use a template for tools with ${optionName("chatTemplate")}`,
     ],
     ["unweighted", "left out: every turn of the assistant has weight 0"],
     [
       "toolsIgnored",
-      "trained on without their tools: the chat template does not write them; use a template for tools (--chat-template)",
+      `trained on without their tools: the chat template does not write them; use a template for tools with ${optionName("chatTemplate")}`,
     ],
     [
       "messageIgnored",

@@ -1,4 +1,5 @@
 /** A model of a hub as a folder: fetched, or as the cache has it. */
+import { optionName } from "../option-name.js";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
@@ -85,7 +86,7 @@ function notThere(
   const what = lacks === undefined ? "is not in the cache" : `is in the cache without ${lacks}`;
   throw new LowrankError(
     "ERR_HUB",
-    `${which}: ${what} (${cacheDir}), and no server is asked offline; fetch it once without offline (--offline, HF_HUB_OFFLINE)`,
+    `${which}: ${what} (${cacheDir}), and no server is asked offline; download it once without ${optionName("offline")} and HF_HUB_OFFLINE`,
   );
 }
 

@@ -1,5 +1,4 @@
 /** A model's tokenizer, as its `tokenizer.json` has it. */
-import { optionName } from "../option-name.js";
 import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 
@@ -13,7 +12,7 @@ import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
 import { call, guarded, native, settled } from "../native.js";
 import { Beside, inFolder } from "./beside.js";
-import { type ChatTemplates, TemplatedTokenizer } from "../lora/adapter/chat-templates.js";
+import { templateAdvice, type ChatTemplates, TemplatedTokenizer } from "../lora/adapter/chat-templates.js";
 import {
   readChatTemplate,
   readSpecialTokens,
@@ -321,13 +320,8 @@ export class Tokenizer extends TemplatedTokenizer {
   chatTemplateFor(tools: boolean): ChatTemplate {
     const source = this.#sourceFor(tools);
     if (source === undefined) {
-      const option = optionName("chatTemplate");
-      const how =
-        option === "chatTemplate"
-          ? "set tokenizer.chatTemplate, or give finetune the option chatTemplate"
-          : `give one with ${option} FILE`;
       const what = "the model has no chat template, which messages are written by";
-      throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${how}`);
+      throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${templateAdvice()}`);
     }
     const known = this.#templates.get(tools);
     if (known?.source.text === source.text && known.source.where === source.where) return known.template;

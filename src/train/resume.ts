@@ -164,24 +164,23 @@ async function lineFrom(
 /** Throws `ERR_FILE_NOT_FOUND` or `ERR_OPTION` for data of the run's own that is not where it was. */
 function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
   for (const name of ["data", "evalData"] as const) {
-    const option = optionName(name);
     const data: unknown = own[name];
     if (data === undefined || given[name] !== undefined) continue;
     if (!isFiles(data))
       throw new LowrankError(
         "ERR_OPTION",
-        `resume: the run was given rows in memory by ${option}; give the same rows again`,
+        `resume: the run was given rows in memory by ${optionName(name)}; give the same rows again`,
       );
     const files = filesOf(data);
     const all = files.length > 1 ? `all ${files.length} files in the same order: ` : "";
     if (files.includes(STANDARD_INPUT))
       throw new LowrankError(
         "ERR_OPTION",
-        `resume: the run read its ${option} from standard input: give the same again with ${all}${option} -`,
+        `resume: the run read its ${optionName(name)} from standard input: give the same again with ${all}${optionName(name)} -`,
       );
     const path = files.find((file) => !existsSync(file));
     if (path === undefined) continue;
-    const what = `the data of the run has moved or is gone; pass its new path with ${option}${files.length > 1 ? `, and the ${files.length - 1} other files in the same order` : ""}`;
+    const what = `the data of the run has moved or is gone; pass its new path with ${optionName(name)}${files.length > 1 ? `, and the ${files.length - 1} other files in the same order` : ""}`;
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: ${what}`);
   }
 }

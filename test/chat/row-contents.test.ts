@@ -219,7 +219,7 @@ for (const trainOn of ["completion", "all"] as const)
     t.not(texts[0], "");
     t.is(texts[1], "");
     t.deepEqual(warnings, [
-      "f: 1 of 2 rows (first line 2) left out: the chat template does not write their tool calls; use a template for tools (--chat-template)",
+      "f: 1 of 2 rows (first line 2) left out: the chat template does not write their tool calls; use a template for tools with chatTemplate",
     ]);
     const written = await trained(qwen(), [plain, { ...calling, tools }], trainOn);
     t.not(written.texts[1], "");
@@ -259,7 +259,7 @@ test("tools and messages that the template does not write are reported", async (
   ]);
   t.is(new Set(texts).size, 1);
   t.deepEqual(warnings, [
-    "f: 1 of 3 rows (first line 2) trained on without their tools: the chat template does not write them; use a template for tools (--chat-template)",
+    "f: 1 of 3 rows (first line 2) trained on without their tools: the chat template does not write them; use a template for tools with chatTemplate",
     "f: 1 of 3 rows (first line 3) trained on without one of their messages, such as the system's: the chat template does not write it",
   ]);
 });

@@ -343,7 +343,8 @@ if (process.platform === "linux") {
     ]) {
       const { status, stderr } = await lowrank(argv, full);
       t.is(status, 1);
-      t.regex(stderr, ONE_LINE);
+      // The adapter is large by a rank that does not help, which is reported.
+      t.regex(stderr.replace(/^lowrank: warning: --rank is above the width .*\n/, ""), ONE_LINE);
       t.regex(stderr, /cannot be written: .*; free some space, or choose another folder/);
     }
     for (const folder of [out, steps, merged]) t.false(existsSync(folder), folder);

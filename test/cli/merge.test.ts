@@ -111,6 +111,6 @@ test.serial("an adapter of a GGUF file's model as GGUF: by the file that it name
   rmSync(file);
   const gone = await runHere(...exporting, `${output}3`);
   t.is(gone.status, 1);
-  t.regex(gone.stderr, /model\.gguf, is not here; give the model: --model/);
+  t.regex(gone.stderr, /model\.gguf, is not here; give the model with --model/);
   t.regex(gone.stderr, ONE_LINE);
 });

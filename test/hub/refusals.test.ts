@@ -157,7 +157,7 @@ const cases: Refused[] = [
     what: "offline, and not in the cache",
     options: { offline: true },
     message:
-      /^owner\/tiny: is not in the cache \(\S+hub\), and no server is asked offline; fetch it once without offline \(--offline, HF_HUB_OFFLINE\)$/,
+      /^owner\/tiny: is not in the cache \(\S+hub\), and no server is asked offline; download it once without offline and HF_HUB_OFFLINE$/,
   },
   {
     what: "offline by the environment, and not in the cache",

@@ -249,7 +249,7 @@ test("the base is the model that is given, or the folder that the adapter names"
   named(null);
   await t.throwsAsync(convert(), {
     code: "ERR_OPTION",
-    message: /names no base model; give the model: --model/,
+    message: /names no base model; give the model with model/,
   });
   named("owner/model");
   await t.throwsAsync(convert(), {

@@ -2,6 +2,7 @@
  * The chat templates that adapters were trained with. A tokenizer asks for the template of the active adapters, so that
  * choosing, replacing and removing adapters changes its output.
  */
+import { hasOption, optionName } from "../../option-name.js";
 import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
 import { runsWithoutAdapters } from "./active.js";
@@ -67,6 +68,15 @@ function templatesByAdapter(model: Module, names: readonly string[]): [string, C
 }
 
 /** Models whose adapters have been reported to differ, with the names that were reported. */
+/** How a chat template is given: by the flag of a command that takes one, or by the tokenizer's property. */
+export function templateAdvice(): string {
+  if (optionName("chatTemplate") !== "chatTemplate")
+    return `give one with ${optionName("chatTemplate")} FILE`;
+  return hasOption("chatTemplate")
+    ? "set tokenizer.chatTemplate, or give finetune the option chatTemplate"
+    : "set it in the model's folder as chat_template.jinja";
+}
+
 const reported = new WeakMap<Module, string>();
 
 /**
@@ -83,7 +93,7 @@ export function templatesOfAll(model: Module, names: readonly string[]): ChatTem
     reported.set(model, differing);
     process.emitWarning(
       `the adapters ${[name, ...others].map((one) => `"${one}"`).join(" and ")} were trained with different chat templates; ` +
-        `using the one of "${name}": choose one with --chat-template FILE on the command line, else tokenizer.chatTemplate`,
+        `using the one of "${name}"; ${templateAdvice()}`,
       { type: "LowrankWarning" },
     );
   }

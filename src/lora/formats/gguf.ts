@@ -2,6 +2,7 @@
  * Adapters as llama.cpp reads them: A and B of a tensor under its name with `.lora_a` and `.lora_b`, their scale alpha
  * over the rank of B. Source: llama.cpp's src/llama-adapter.cpp, and its convert_lora_to_gguf.py.
  */
+import { optionName } from "../../option-name.js";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -137,7 +138,7 @@ function baseOf({ file, baseModel }: AdapterFile, model: Targetable | undefined)
       ...configured.configChanges(),
     });
   }
-  const give = "give the model: --model on the command line, else the option model";
+  const give = `give the model with ${optionName("model")}`;
   const why = "llama.cpp's names and the order of rows depend on the base model's configuration";
   const found = baseModel === undefined ? undefined : findBaseModel(dirname(file), baseModel);
   const base = found?.path;

@@ -1,5 +1,5 @@
 /** The folder that a run writes into: locked while it runs, and changed only where it is a run's own. */
-import { optionName } from "../../option-name.js";
+import { optionName, optionSetting } from "../../option-name.js";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
@@ -296,7 +296,7 @@ export class OutputFolder {
       const kept =
         last === undefined || code !== "ERR_WRITE"
           ? ""
-          : `; ${last} is kept: go on from it by resume (--resume ${this.path})`;
+          : `; ${last} is kept; continue from it with ${optionSetting("resume", this.path)}`;
       throw new LowrankError(code, named + kept, { cause: error });
     }
   }

@@ -322,7 +322,7 @@ export class Scenario {
       this.#count("nothing sound");
       return this.#anew();
     }
-    const [, kept] = /go on from it by resume \(--resume (\S+)\)/.exec(stderr) ?? [];
+    const [, kept] = /continue from it with --resume (\S+)/.exec(stderr) ?? [];
     if (kept !== undefined) {
       this.#count("advice: free some space, and resume");
       assert.equal(kept, this.#output);
