@@ -4,7 +4,13 @@ The values are not stored: they are a hash of their places (`Array::random` of t
 block. NF4 is as arXiv 2305.14314 has it (section 3 and appendix E): blocks of 64 by the largest magnitude; these scales,
 less their mean, in 8-bit floats (E4M3) by groups of 256. The paper leaves open how the second scale is rounded; here it
 goes up to 16 significant bits, as the layout asks (crates/engine/src/quant/nf4.rs).
+
+Blocks of `ggml.*` are those of ggml's own library, which gguf-py has no k-quants of: GGML_BASE is the path of its
+libggml-base.so, for one that of npm's @node-llama-cpp/linux-x64 3.22.1 (bins/linux-x64).
 """
+
+import ctypes
+import os
 
 from pathlib import Path
 
@@ -59,13 +65,30 @@ def nf4(values):
     return np.frombuffer(joined + bytes(-len(joined) % 4), np.uint8)
 
 
+ggml = ctypes.CDLL(os.environ["GGML_BASE"])
+ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + 3 * [ctypes.c_int64] + [ctypes.c_void_p]
+BYTES = {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34, "q4_k": 144, "q5_k": 176, "q6_k": 210}
+
+
+def by_ggml(kind, values):
+    rows = np.ascontiguousarray(values.reshape(-1, 256))
+    out = np.zeros(rows.size // (256 if kind.endswith("k") else 32) * BYTES[kind], np.uint8)
+    number = Type[kind.upper()].value
+    written = ggml.ggml_quantize_chunk(number, rows.ctypes.data, out.ctypes.data, 0, len(rows), 256, None)
+    assert written == out.size
+    return out
+
+
 some = drawn("quantised", 1024)
+blocks = drawn("blocks", 16384)
 many = drawn("nf4", 64 * 600)
 save_file(
     {
         "q8_0": quantize(some.reshape(4, 256), Type.Q8_0).ravel(),
         "q4_0": quantize(some.reshape(4, 256), Type.Q4_0).ravel(),
         "nf4": nf4(many),
+        **{f"ggml.{kind}": by_ggml(kind, blocks) for kind in BYTES},
     },
     Path(__file__).parent / "goldens" / "quantised.safetensors",
 )

@@ -2,7 +2,7 @@
 
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{Code, fail_code};
-use lowrank_engine::quant::pack::{MADE, pack};
+use lowrank_engine::quant::pack::{WRITTEN, pack_for_file};
 use napi::Env;
 use napi::bindgen_prelude::Uint8ArraySlice;
 use napi_derive::napi;
@@ -17,12 +17,12 @@ pub fn blocks_of<'env>(
     values: &[f32],
     kind: String,
 ) -> Result<Option<Uint8ArraySlice<'env>>> {
-    let made = MADE.into_iter().find(|made| made.as_str() == kind);
+    let made = WRITTEN.into_iter().find(|made| made.as_str() == kind);
     let Some(kind) = made.filter(|kind| DType::Block(*kind).divides(&[values.len()].into())) else {
         let what = format!("blocksOf: {} values make no blocks of {kind}", values.len());
         return Err(thrown(fail_code(Code::Internal, what)));
     };
     let read = |at: usize, out: &mut [f32]| out.copy_from_slice(&values[at..at + out.len()]);
-    let packed = pack(kind, values.len(), &read).ok();
+    let packed = pack_for_file(kind, values.len(), &read).ok();
     packed.map(|blocks| Uint8ArraySlice::copy_from(env, &blocks[..]).map_err(internal)).transpose()
 }

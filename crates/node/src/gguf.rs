@@ -4,7 +4,7 @@ use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::format::gguf::{List, MetaValue, Reader, RowOrder};
 use lowrank_engine::tape::Tensor;
 use napi::Env;
-use napi::bindgen_prelude::{BigInt, ToNapiValue, Unknown};
+use napi::bindgen_prelude::{BigInt, ToNapiValue, Uint8ArraySlice, Unknown};
 use napi_derive::napi;
 
 use crate::background;
@@ -45,6 +45,14 @@ impl GgufFile {
             shape: entry.shape.iter().map(|d| *d as f64).collect(),
             bytes: entry.bytes as f64,
         })
+    }
+
+    /// The bytes of a tensor, as the file stores them.
+    #[napi(catch_unwind)]
+    pub fn tensor_bytes<'env>(&self, env: &'env Env, name: String) -> Result<Uint8ArraySlice<'env>> {
+        let entry = self.reader.entry(&name).map_err(thrown)?;
+        let bytes = self.reader.read(&entry, <[u8]>::to_vec).map_err(thrown)?;
+        Uint8ArraySlice::copy_from(env, &bytes[..]).map_err(internal)
     }
 
     /// The metadata's keys.

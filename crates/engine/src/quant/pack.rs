@@ -1,8 +1,10 @@
 //! Quantising: blocks of what a weight holds in floats.
 //!
-//! q8_0 and q4_0 have the bits of ggml's reference. q4_k looks for scale and minimum of each run by least squares over
-//! several roundings, and once more among what 6 bits hold. nf4 is as its paper has it, each element the nearest in the
-//! table by the scale that is read back.
+//! Types of ggml have the bits of its reference, except for q4_k in training, which searches further. nf4 is as its paper has it, each
+//! element the nearest in the table by the scale that is read back.
+
+mod round;
+mod superblock;
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -17,8 +19,20 @@ use crate::fail;
 /// Writes elements of a weight, from the given one on, as f32.
 pub type Read<'a> = dyn Fn(usize, &mut [f32]) + Sync + 'a;
 
-/// Types that weights are quantised to.
+/// Types that weights are quantised to for training.
 pub const MADE: [BlockType; 4] = [BlockType::Q8_0, BlockType::Q4_0, BlockType::Q4K, BlockType::Nf4];
+
+/// Types that files are stored in, which `pack_for_file` writes.
+pub const WRITTEN: [BlockType; 8] = [
+    BlockType::Q4_0,
+    BlockType::Q4_1,
+    BlockType::Q5_0,
+    BlockType::Q5_1,
+    BlockType::Q8_0,
+    BlockType::Q4K,
+    BlockType::Q5K,
+    BlockType::Q6K,
+];
 
 /// A weight of `elements` in blocks of `kind`, one of `MADE`. No more of it is held in f32 than a block a thread.
 ///
@@ -27,12 +41,37 @@ pub const MADE: [BlockType; 4] = [BlockType::Q8_0, BlockType::Q4_0, BlockType::Q
 pub fn pack(kind: BlockType, elements: usize, read: &Read) -> Result<Vec<u8>> {
     let mut blocks = vec![0; kind.bytes_of(elements)];
     let ok = match kind {
-        BlockType::Q8_0 => each(kind, &mut blocks, read, q8_0),
-        BlockType::Q4_0 => each(kind, &mut blocks, read, q4_0),
-        BlockType::Q4K => each(kind, &mut blocks, read, q4_k),
+        BlockType::Q8_0 => each(kind, &mut blocks, read, round::q8_0),
+        BlockType::Q4_0 => each(kind, &mut blocks, read, round::q4_0),
+        BlockType::Q4K => each(kind, &mut blocks, read, superblock::q4_k),
         BlockType::Nf4 => normal_float(&mut blocks, elements, read),
         other => unreachable!("nothing is quantised to {other}"),
     };
+    finished(kind, blocks, ok)
+}
+
+/// The same for a file, with blocks of `kind`, one of `WRITTEN`, that have the bits of ggml's reference.
+///
+/// # Errors
+/// As `pack`.
+pub fn pack_for_file(kind: BlockType, elements: usize, read: &Read) -> Result<Vec<u8>> {
+    let make = match kind {
+        BlockType::Q4_0 => round::q4_0,
+        BlockType::Q4_1 => round::q4_1,
+        BlockType::Q5_0 => round::q5_0,
+        BlockType::Q5_1 => round::q5_1,
+        BlockType::Q8_0 => round::q8_0,
+        BlockType::Q4K => superblock::q4_k_of_ggml,
+        BlockType::Q5K => superblock::q5_k,
+        BlockType::Q6K => superblock::q6_k,
+        other => unreachable!("{other} is not written"),
+    };
+    let mut blocks = vec![0; kind.bytes_of(elements)];
+    let ok = each(kind, &mut blocks, read, make);
+    finished(kind, blocks, ok)
+}
+
+fn finished(kind: BlockType, blocks: Vec<u8>, ok: bool) -> Result<Vec<u8>> {
     if !ok {
         fail!(Dtype, "it holds values that are not finite, or larger than a scale of {kind} can be");
     }
@@ -88,120 +127,6 @@ fn inverse(scale: f32) -> f32 {
 
 fn is_finite(x: &[f32]) -> bool {
     x.iter().all(|v| v.is_finite())
-}
-
-fn q8_0(x: &[f32], block: &mut [u8]) -> bool {
-    let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
-    let d = largest / 127.0;
-    let by = inverse(d);
-    let Some(scale) = stored(d).filter(|_| is_finite(x)) else { return false };
-    block[..2].copy_from_slice(&scale);
-    for (code, v) in block[2..].iter_mut().zip(x) {
-        // Halves go away from 0.
-        *code = (v * by).round() as i8 as u8;
-    }
-    true
-}
-
-fn q4_0(x: &[f32], block: &mut [u8]) -> bool {
-    // The first of the largest by magnitude becomes −8.
-    let farthest = x.iter().fold(x[0], |m, v| if v.abs() > m.abs() { *v } else { m });
-    let d = farthest / -8.0;
-    let by = inverse(d);
-    let Some(scale) = stored(d).filter(|_| is_finite(x)) else { return false };
-    block[..2].copy_from_slice(&scale);
-    let code = |v: f32| ((v * by + 8.5) as u8).min(15);
-    for (i, byte) in block[2..].iter_mut().enumerate() {
-        *byte = code(x[i]) | code(x[16 + i]) << 4;
-    }
-    true
-}
-
-/// Codes of a run of `Q4K`, and the sum of the squares of what is off.
-fn codes(x: &[f32], scale: f32, minimum: f32) -> ([u8; 32], f32) {
-    let by = inverse(scale);
-    let mut error = 0.0;
-    let codes = std::array::from_fn(|i| {
-        let code = ((x[i] + minimum) * by).round().clamp(0.0, 15.0);
-        let off = scale * code - minimum - x[i];
-        error += off * off;
-        code as u8
-    });
-    (codes, error)
-}
-
-/// Scale and minimum, neither below 0, of x ≈ scale · code − minimum.
-fn fitted(x: &[f32]) -> [f32; 2] {
-    let low = x.iter().fold(0f32, |m, v| m.min(*v));
-    let high = x.iter().fold(low, |m, v| m.max(*v));
-    let mut best = [(high - low) / 15.0, -low];
-    let mut least = codes(x, best[0], best[1]).1;
-    for step in 0..=20 {
-        // Codes by a scale about the first, then the line through them.
-        let scale = (high - low) / (14.0 + step as f32 / 10.0);
-        let (codes_of, _) = codes(x, scale, -low);
-        let q = codes_of.map(|code| code as f32);
-        let [n, sq, sqq] = [32.0, q.iter().sum::<f32>(), q.iter().map(|q| q * q).sum()];
-        let [sx, sxq] = [x.iter().sum::<f32>(), x.iter().zip(&q).map(|(x, q)| x * q).sum()];
-        let determinant = n * sqq - sq * sq;
-        if determinant <= 0.0 {
-            continue;
-        }
-        let mut line = [(n * sxq - sq * sx) / determinant, (sq * sxq - sqq * sx) / determinant];
-        if line[1] < 0.0 {
-            line = [sxq / sqq, 0.0];
-        }
-        let error = codes(x, line[0], line[1]).1;
-        if line[0] > 0.0 && error < least {
-            (best, least) = (line, error);
-        }
-    }
-    best
-}
-
-fn q4_k(x: &[f32], block: &mut [u8]) -> bool {
-    if !is_finite(x) {
-        return false;
-    }
-    let runs: Vec<&[f32]> = x.chunks(32).collect();
-    let fits: Vec<[f32; 2]> = runs.iter().map(|run| fitted(run)).collect();
-    // What one of 6 bits stands for, of scales and of minima.
-    let [d, e] = [0, 1].map(|i| fits.iter().fold(0f32, |m, fit| m.max(fit[i])) / 63.0);
-    let (Some(d_bytes), Some(e_bytes)) = (stored(d), stored(e)) else { return false };
-    let [d, e] = [d_bytes, e_bytes].map(|bytes| f16::from_le_bytes(bytes).to_f32());
-    let (head, codes_to) = block.split_at_mut(16);
-    head.fill(0);
-    head[..2].copy_from_slice(&d_bytes);
-    head[2..4].copy_from_slice(&e_bytes);
-    for (i, (run, [scale, minimum])) in runs.iter().zip(fits).enumerate() {
-        let near = |v: f32| {
-            let v = v.round().clamp(0.0, 63.0) as u8;
-            v.saturating_sub(1)..=(v + 1).min(63)
-        };
-        let mut best = None;
-        for s in near(scale * inverse(d)) {
-            for m in near(minimum * inverse(e)) {
-                let (codes, error) = codes(run, d * s as f32, e * m as f32);
-                if best.is_none_or(|(_, _, _, least)| error < least) {
-                    best = Some((s, m, codes, error));
-                }
-            }
-        }
-        let (s, m, codes, _) = best.expect("some are near");
-        let scales = &mut head[4..];
-        if i < 4 {
-            scales[i] |= s;
-            scales[4 + i] |= m;
-        } else {
-            scales[4 + i] = s & 15 | (m & 15) << 4;
-            scales[i - 4] |= s >> 4 << 6;
-            scales[i] |= m >> 4 << 6;
-        }
-        for (byte, code) in codes_to[i / 2 * 32..][..32].iter_mut().zip(codes) {
-            *byte = if i % 2 == 0 { code } else { *byte | code << 4 };
-        }
-    }
-    true
 }
 
 /// The nearest float of 8 bits, E4M3, ties to even, and the largest beyond it.

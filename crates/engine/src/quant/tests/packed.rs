@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::unpacked;
+use super::{assert_same, unpacked};
 use crate::error::Code;
 use crate::format::safetensors::Reader;
 use crate::quant::{BlockType, nf4, pack};
@@ -37,6 +37,46 @@ fn quantised_weights_have_the_bits_of_the_references() {
             "{kind}: {} bytes differ",
             got.iter().zip(&expected).filter(|(a, b)| a != b).count()
         );
+    }
+}
+
+fn for_file(kind: BlockType, x: &[f32]) -> Vec<u8> {
+    pack::pack_for_file(kind, x.len(), &|at, out| out.copy_from_slice(&x[at..at + out.len()])).unwrap()
+}
+
+/// Those of ggml's library: `test/parity/quantised.py`.
+#[test]
+fn blocks_for_files_have_the_bits_of_ggml() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/parity/goldens/quantised.safetensors");
+    let file = Reader::open(path).unwrap();
+    let x = values("blocks", 16384);
+    for kind in pack::WRITTEN {
+        let expected = file.read(file.entry(&format!("ggml.{kind}")).unwrap(), <[u8]>::to_vec).unwrap();
+        let got = for_file(kind, &x);
+        assert_eq!(got.len(), expected.len());
+        assert_same(kind, &unpacked(kind, &got), &unpacked(kind, &expected));
+        let blocks =
+            got.chunks(kind.bytes()).zip(expected.chunks(kind.bytes())).zip(x.chunks(kind.elements()));
+        for (i, ((got, expected), x)) in blocks.enumerate() {
+            // The sign of a scale of 0 is free.
+            assert!(got == expected || x.iter().all(|v| *v == 0.0), "{kind}: block {i}");
+        }
+    }
+}
+
+#[test]
+fn blocks_of_zeros_and_of_one_value_hold_them() {
+    for kind in pack::WRITTEN {
+        assert_eq!(unpacked(kind, &for_file(kind, &[0.0; 256])), [0.0; 256], "{kind}");
+        let got = unpacked(kind, &for_file(kind, &[0.5; 256]));
+        assert!(got.iter().all(|v| (v - 0.5).abs() < 2e-3), "{kind}: {}", got[0]);
+        for bad in [f32::NAN, f32::INFINITY, 1e30] {
+            let read = |_: usize, out: &mut [f32]| {
+                out.fill(0.25);
+                out[3] = bad;
+            };
+            assert_eq!(pack::pack_for_file(kind, 256, &read).unwrap_err().code, Code::Dtype, "{kind}");
+        }
     }
 }
 
