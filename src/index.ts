@@ -67,7 +67,7 @@ export type { LayerCache } from "./models/cache.js";
 export { Classifier, SequenceClassifier } from "./models/classifier.js";
 export type { Classified, ClassifyOptions } from "./models/classify.js";
 export { CausalLM, type CausalConfig } from "./models/causal-lm.js";
-export type { GgufType } from "./gguf/blocks.js";
+export type { GgufType } from "./gguf/types.js";
 export type { EmbedOptions } from "./models/embed.js";
 export { TextEncoder } from "./models/encoder.js";
 export type {

@@ -143,6 +143,8 @@ interface More {
   metadata?: Readonly<Record<string, Value | F32 | F32List>>;
   size?: number;
   positions?: number;
+  /** Types of single tensors, by name. */
+  types?: Readonly<Record<string, TypeName>>;
 }
 
 /** A model of one block whose matrices are all of a type; of 256 channels unless told otherwise. */
@@ -200,5 +202,8 @@ export function ggufModelFile(architecture: Decoder, type: TypeName, more: More 
   }
   matrix("ffn_down", C);
   tensors.push({ name: "output_norm.weight", shape: [C], type: "f32" });
-  return ggufFile(metadata, tensors);
+  return ggufFile(
+    metadata,
+    tensors.map((one) => ({ ...one, type: more.types?.[one.name] ?? one.type })),
+  );
 }

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
-import type { GgufType } from "../gguf/blocks.js";
+import { GGUF_BLOCKS, type GgufType, isBlockType } from "../gguf/types.js";
 import type { SaveModelOptions } from "../models/save.js";
 import { misused, notice } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
@@ -20,9 +20,6 @@ interface Flags extends HubFlags {
   maxShardSize?: number | undefined;
 }
 
-/** Storage that GGUF alone has. */
-const BLOCK_TYPES: readonly GgufType[] = ["q8_0", "q4_0"];
-
 export function mergeCommand(): Command {
   const command = new Command("merge").description(
     "write a model with an adapter merged into its weights, as a folder or for llama.cpp",
@@ -40,8 +37,8 @@ export function mergeCommand(): Command {
     .addOption(
       new Option(
         "--dtype <type>",
-        "storage of the weights; as in the model's file unless given. q8_0 and q4_0 are gguf's",
-      ).choices([...STORAGE_TYPES, ...BLOCK_TYPES]),
+        "storage of the weights; by default as in the model's file, tensor by tensor. Only gguf has q8_0, q4_0 and other blocks",
+      ).choices([...STORAGE_TYPES, ...GGUF_BLOCKS]),
     )
     .option(
       "--max-shard-size <size>",
@@ -67,7 +64,7 @@ async function merge(
   signal: AbortSignal,
 ): Promise<void> {
   const gguf = format === "gguf" || (format === undefined && output.endsWith(".gguf"));
-  if (!gguf && dtype !== undefined && BLOCK_TYPES.includes(dtype))
+  if (!gguf && dtype !== undefined && isBlockType(dtype))
     throw misused(COMMAND_LINE_REFUSALS.blocksOutsideGguf, dtype);
   if (gguf && maxShardSize !== undefined) throw misused(COMMAND_LINE_REFUSALS.shardsOfGguf);
   if (existsSync(output)) {
@@ -80,8 +77,9 @@ async function merge(
     offline,
     adapters: [adapter],
     device: "cpu",
-    // Sums are rounded once, where what is written would show it; and nothing is merged into blocks.
+    // Sums are rounded once, where the written values would show it; and nothing is merged into blocks.
     ...((dtype === "f32" ||
+      (dtype !== undefined && isBlockType(dtype)) ||
       (await isQuantised(modelFor({ model: base, revision, adapters: [adapter] }).model))) && {
       dtype: "f32",
     }),

@@ -2,11 +2,20 @@
 import { LowrankError } from "../errors.js";
 import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import { GGUF_TYPES, quantised, type GgufType } from "./blocks.js";
+import { quantised } from "./blocks.js";
+import { GGUF_TYPES, isBlockType, type GgufType } from "./types.js";
 
-/** A block type asks for whole blocks in each row; a row of another length is stored as f16, as llama.cpp does. */
+/** The type of rows that are no whole blocks of 256, as llama.cpp chooses it. */
+const SMALLER_BLOCKS: Partial<Record<GgufType, GgufType>> = { q4_k: "q5_0", q5_k: "q5_1", q6_k: "q8_0" };
+
+/**
+ * The type in which rows of a shape are stored. A block type needs whole blocks in each row; other rows are stored in
+ * smaller blocks, or else as f16, as llama.cpp does.
+ */
 export function storableAs(type: GgufType, shape: readonly number[]): GgufType {
-  return (shape.at(-1) ?? 1) % GGUF_TYPES[type].values === 0 ? type : "f16";
+  const row = shape.at(-1) ?? 1;
+  const types = [type, SMALLER_BLOCKS[type] ?? "f16", "f16"] as const;
+  return types.find((one) => row % GGUF_TYPES[one].values === 0) as GgufType;
 }
 
 /**
@@ -20,15 +29,15 @@ export async function storedBytes(
   type: GgufType,
   change: (tensor: Tensor) => Tensor = (same) => same,
 ): Promise<Uint8Array> {
-  const blocks = type === "q8_0" || type === "q4_0";
-  const made = noGrad(() => scope(() => change(tensor.to("f32")).to(blocks ? "f32" : type)));
+  const made = noGrad(() => scope(() => change(tensor.to("f32")).to(isBlockType(type) ? "f32" : type)));
   let data: Awaited<ReturnType<Tensor["data"]>>;
   try {
     data = await made.data();
   } finally {
     if (made !== tensor) made.dispose();
   }
-  if (blocks) return (await quantised(data as Float32Array, type)) ?? refuseLarge(where, name, tensor, type);
+  if (isBlockType(type))
+    return (await quantised(data as Float32Array, type)) ?? refuseLarge(where, name, tensor, type);
   if (type === "f16" && overflows(data as Uint16Array)) await refuseHalf(where, name, tensor);
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }

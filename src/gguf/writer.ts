@@ -7,7 +7,7 @@ import { dirname } from "node:path";
 
 import { LowrankError } from "../errors.js";
 import { makeFolder, move } from "../folders.js";
-import { bytesOf, GGUF_TYPES, type GgufType } from "./blocks.js";
+import { bytesOf, GGUF_TYPES, type GgufFileType } from "./types.js";
 
 /** A value of a file's metadata, by its type there. */
 export type GgufValue =
@@ -26,7 +26,7 @@ export interface GgufTensor {
   name: string;
   /** Outermost dimension first, as everywhere here; a file has them the other way round. */
   shape: readonly number[];
-  type: GgufType;
+  type: GgufFileType;
   /** Asked for once, when its turn has come, so that one tensor at a time is in memory. */
   bytes(): Promise<Uint8Array>;
 }

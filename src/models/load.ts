@@ -1,4 +1,6 @@
 /** Models from Hugging Face folders and GGUF files. */
+import { resolve } from "node:path";
+
 import { callable, flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { chooseDevice, findDevices, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
@@ -221,6 +223,8 @@ function build<T extends Task>(
   }
   model.folder = stored.folder;
   model.beside = stored.beside;
+  // Only a GGUF file is a model without a folder.
+  model.ggufPath = stored.folder === undefined ? resolve(path) : undefined;
   model.eval();
   return { model: model as TaskModels[T], weights, doubles };
 }

@@ -136,6 +136,8 @@ export abstract class PretrainedModel extends Module {
   folder: string | undefined;
   /** @internal What stands for these companions where the model came from one file that holds everything. */
   beside: Beside | undefined;
+  /** @internal The absolute path of the GGUF file that it was loaded from; undefined for any other model. */
+  ggufPath: string | undefined;
   /** The task as PEFT names it, where it does. */
   abstract readonly taskType: string | undefined;
 

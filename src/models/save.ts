@@ -7,7 +7,7 @@ import { callable, flag, oneOf, options as known, refuse, text, whole } from "..
 import { LowrankError } from "../errors.js";
 import { isModule } from "../nn/module.js";
 import { makeFolder, locationOf, replaceFolder } from "../folders.js";
-import type { GgufType } from "../gguf/blocks.js";
+import { GGUF_BLOCKS, type GgufType, isFileType } from "../gguf/types.js";
 import { adapters } from "../lora/adapter/registry.js";
 import { TEMPLATE, TOOLS_TEMPLATE, writeTemplates } from "../lora/formats/folder.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
@@ -27,7 +27,10 @@ import { refused } from "../refusals/refusal.js";
 export interface SaveModelOptions {
   /** A folder of safetensors, or one GGUF file; by the name unless given, which ends in `.gguf` or does not. */
   format?: "safetensors" | "gguf" | undefined;
-  /** Storage of the weights; as in memory unless given. `q8_0` and `q4_0` are GGUF's. */
+  /**
+   * Storage of the weights. By default as in memory, and in a GGUF file as in the GGUF file that the model was loaded
+   * from, tensor by tensor. Block types, such as `q8_0` and `q4_k`, are GGUF's.
+   */
   dtype?: GgufType | undefined;
   /** A larger model is cut into several files of at most so many bytes; 5e9. */
   maxShardBytes?: number | undefined;
@@ -52,7 +55,7 @@ const OPTIONS = [
 type StoredType = FloatDType;
 
 const DTYPES: readonly StoredType[] = ["f32", "f16", "bf16"];
-const GGUF_DTYPES: readonly GgufType[] = [...DTYPES, "q8_0", "q4_0"];
+const GGUF_DTYPES: readonly GgufType[] = [...DTYPES, ...GGUF_BLOCKS];
 
 /** Files that go along with the weights as they are: of the tokenizer, older forms of it too, and of what is around it. */
 const COMPANIONS = [
@@ -116,7 +119,9 @@ export async function saveModel(
   }
   checkAsConfigured(model);
   const quantised = Object.entries(model.stateDict()).find(([, tensor]) => isBlock(tensor.dtype));
-  if (quantised !== undefined && options.dtype === undefined) {
+  // GGUF stores ggml's blocks; neither format has a place for QLoRA's nf4.
+  const storable = gguf && quantised !== undefined && isFileType(quantised[1].dtype);
+  if (quantised !== undefined && options.dtype === undefined && !storable) {
     const [name, { dtype }] = quantised;
     throw refused(QUANTISED_REFUSALS.saved, "saveModel", `${name}, ${dtype}`, "ERR_DTYPE");
   }

@@ -121,7 +121,7 @@ test("options: names, formats, storage, what is there already, adapters", async 
   const [path, other] = [join(folder, "model.gguf"), join(folder, "model")];
   const wrong: [string, object, RegExp][] = [
     [other, { dtype: "q8_0" }, /dtype is one of f32, f16, bf16, not "q8_0"/],
-    [path, { dtype: "q5_0" }, /dtype is one of f32, f16, bf16, q8_0, q4_0, not "q5_0"/],
+    [path, { dtype: "q2_k" }, /dtype is one of f32, f16, bf16, q8_0, .*q6_k, not "q2_k"/],
     [path, { format: "onnx" }, /format is one of safetensors, gguf, not "onnx"/],
     [
       path,

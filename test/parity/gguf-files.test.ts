@@ -6,6 +6,7 @@ import test from "ava";
 
 import { loadModel, lora, saveModel } from "../../src/index.js";
 import { quantised } from "../../src/gguf/blocks.js";
+import { GGUF_BLOCKS, GGUF_TYPES } from "../../src/gguf/types.js";
 import { digest, floats, readGguf, type Value } from "../gguf-file.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, temporary, words } from "../hashed.js";
@@ -108,3 +109,34 @@ for (const [name, { values, ...expected }] of Object.entries(golden.blocks)) {
     }
   });
 }
+
+/** A tensor of bytes in a safetensors file. */
+function storedBytes(file: string, name: string): Buffer {
+  const all = readFileSync(file);
+  const start = 8 + Number(all.readBigUInt64LE(0));
+  const header = JSON.parse(all.toString("utf8", 8, start)) as Record<
+    string,
+    { data_offsets: [number, number] }
+  >;
+  const [from, to] = header[name]?.data_offsets ?? [0, 0];
+  return all.subarray(start + from, start + to);
+}
+
+test("blocks of every type that is written: ggml's own to the bit (quantised.py)", async (t) => {
+  const values = Float32Array.from(
+    words("blocks", 16384),
+    (word, i) => ((word >>> 8) / 2 ** 24 - 0.5) * 2 * (((Math.floor(i / 32) * 7) % 11) / 64),
+  );
+  for (const type of GGUF_BLOCKS) {
+    const want = storedBytes(join(goldens, "quantised.safetensors"), `ggml.${type}`);
+    const got = await quantised(values, type);
+    t.is(got?.length, want.length, type);
+    const { values: size, bytes } = GGUF_TYPES[type];
+    for (let block = 0; block < values.length / size; block++) {
+      // The sign of a scale of 0 is free.
+      if (values.subarray(block * size, (block + 1) * size).every((v) => v === 0)) continue;
+      const of = (all: Uint8Array): Uint8Array => all.subarray(block * bytes, (block + 1) * bytes);
+      t.deepEqual([...of(got as Uint8Array)], [...of(want)], `${type}, block ${block}`);
+    }
+  }
+});

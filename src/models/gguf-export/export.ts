@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 
 import { ARCHITECTURES, ggufModule, pairedRows, type Architecture } from "../../gguf/architectures.js";
-import { GGUF_TYPES, type GgufType } from "../../gguf/blocks.js";
+import { GGUF_TYPES, type GgufFileType, type GgufType, isFileType, writableType } from "../../gguf/types.js";
 import { refuseGguf } from "../../gguf/refusals.js";
 import { storableAs, storedBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
@@ -12,16 +12,34 @@ import type { Tensor } from "../../tensor.js";
 import { CausalLM } from "../causal-lm.js";
 import type { PretrainedModel } from "../pretrained.js";
 import { writtenModel, type WrittenConfig } from "./metadata.js";
+import { GgufSource } from "./source.js";
 import { writtenSpecialTokens } from "./special-tokens.js";
 import { writtenVocabulary } from "./vocabulary.js";
 
-/** `general.file_type`: what most of the values are stored as. */
-const FILE_TYPES: Record<GgufType, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7, bf16: 32 };
+/** `general.file_type`: the type of most values. */
+const FILE_TYPES: Record<GgufFileType, number> = {
+  f32: 0,
+  f16: 1,
+  q4_0: 2,
+  q4_1: 3,
+  q8_0: 7,
+  q5_0: 8,
+  q5_1: 9,
+  q2_k: 10,
+  q3_k: 11,
+  q4_k: 14,
+  q5_k: 16,
+  q6_k: 18,
+  iq4_nl: 25,
+  bf16: 32,
+};
 
 /**
- * Writes a language model as one GGUF file, its matrices stored as `type` (as in memory unless given), tensor by tensor.
- * Vectors, norms and position embeddings are f32; a matrix whose rows are no whole blocks is f16. `notice` is told of
- * both, and of what llama.cpp computes otherwise. Throws `ERR_OPTION` for what is refused, `ERR_DTYPE`,
+ * Writes a language model as one GGUF file, tensor by tensor. Its matrices are stored as `type`; by default as in the GGUF
+ * file that the model was loaded from, else as in memory. A tensor that has the values and the type of that file is
+ * copied byte for byte. Vectors, norms and position embeddings are f32; a matrix whose rows are no whole blocks has
+ * smaller blocks, or is f16. `notice` reports matrices of another type than asked for, and differences in what llama.cpp
+ * computes. Throws `ERR_OPTION` for what is refused, `ERR_DTYPE`,
  * `ERR_NOT_FINITE`, `ERR_WRITE`, the signal's reason.
  */
 export async function exportGguf(
@@ -38,26 +56,32 @@ export async function exportGguf(
     refuseGguf("modelFamily", file, `a model of model_type "${config.modelType}"`, "ERR_UNSUPPORTED_MODEL");
   const written = writtenModel(file, architecture, config);
   const said = [...written.notices];
+  const source = GgufSource.open(model.ggufPath, {
+    query: config.numAttentionHeads,
+    key: "numKeyValueHeads" in config ? config.numKeyValueHeads : config.numAttentionHeads,
+  });
   const seen = new Set<Tensor>();
   const tensors: GgufTensor[] = [];
-  const uneven: string[] = [];
+  const other = new Map<string, string[]>();
   for (const [name, tensor] of Object.entries(model.stateDict())) {
     // A tied head is the embedding.
     if (seen.has(tensor)) continue;
     seen.add(tensor);
-    const one = ggufTensor(file, architecture, config, name, tensor, type);
-    if (type !== undefined && one.type === "f16" && type !== "f16") uneven.push(one.name);
+    const { why, ...one } = await ggufTensor(file, architecture, config, name, tensor, type, source);
     tensors.push(one);
+    if (why !== undefined) other.set(why, [...(other.get(why) ?? []), one.name]);
   }
   for (const [name, values] of written.factors) tensors.push(vector(name, values));
-  if (uneven.length > 0)
-    said.push(`${file}: stored as f16, since their rows are no whole blocks of 32: ${some(uneven)}`);
+  for (const [why, names] of other) said.push(`${file}: ${why}: ${some(names)}`);
   const first = tensors.find(({ name }) => name === "token_embd.weight")?.type ?? "f32";
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", { text: architecture.name }],
     ["general.type", { text: "model" }],
     ["general.name", { text: basename(model.source ?? "") || architecture.name }],
-    ["general.file_type", { u32: FILE_TYPES[type ?? first] }],
+    [
+      "general.file_type",
+      { u32: (type === undefined ? source?.fileType : undefined) ?? FILE_TYPES[type ?? first] },
+    ],
     ["general.quantization_version", { u32: 2 }],
     ...written.keys.map(([key, value]): [string, GgufValue] => [`${architecture.name}.${key}`, value]),
     ...vocabulary(file, model, said),
@@ -66,15 +90,16 @@ export async function exportGguf(
   await writeGguf(file, metadata, tensors, signal);
 }
 
-/** A tensor of the state dict under llama.cpp's name, in its order. */
-function ggufTensor(
+/** A tensor of the state dict under llama.cpp's name, in its order; `why` says why it is stored as another type. */
+async function ggufTensor(
   file: string,
   architecture: Architecture,
   config: WrittenConfig,
   name: string,
   tensor: Tensor,
   type: GgufType | undefined,
-): GgufTensor {
+  source: GgufSource | undefined,
+): Promise<GgufTensor & { why?: string | undefined }> {
   const dot = name.lastIndexOf(".");
   const [path, end] = [name.slice(0, dot), name.slice(dot + 1)];
   const found = ggufModule(architecture, path);
@@ -84,7 +109,9 @@ function ggufTensor(
   const turned = config.modelType === "gpt2" && end === "weight" && /\.(c_attn|c_proj|c_fc)$/.test(path);
   const shape = turned ? tensor.shape.toReversed() : tensor.shape;
   const matrix = end === "weight" && shape.length > 1 && kind !== "position_embd";
-  const stored = matrix ? storableAs(type ?? inMemory(tensor), shape) : "f32";
+  const stored = `${found.name}.${end}`;
+  const before = source?.typeOf(stored, shape);
+  const wanted = matrix ? (type ?? before ?? inMemory(tensor)) : "f32";
   const change = (one: Tensor): Tensor => {
     if (turned) return one.transpose();
     if (architecture.shiftedNorms === true && kind.endsWith("norm")) return one.add(1);
@@ -94,17 +121,36 @@ function ggufTensor(
     }
     return one;
   };
+  const writable = writableType(wanted);
+  // A type that is not written can be copied all the same.
+  const copied = wanted !== writable && source !== undefined && (await source.holds(stored, tensor));
+  const one = copied ? wanted : storableAs(writable, shape);
+  const isSame = (): Promise<boolean> =>
+    copied || one !== before || source === undefined ? Promise.resolve(copied) : source.holds(stored, tensor);
   return {
-    name: `${found.name}.${end}`,
+    name: stored,
     shape,
-    type: stored,
-    bytes: () => storedBytes(file, name, tensor, stored, change),
+    type: one,
+    bytes: async () =>
+      (await isSame())
+        ? (source as GgufSource).bytes(stored)
+        : storedBytes(file, name, tensor, one as GgufType, change),
+    why: copied ? undefined : whyOther(wanted, writable, one as GgufType),
   };
 }
 
+/** Why a matrix is stored as another type than the wanted one; undefined where it is not. */
+function whyOther(wanted: GgufFileType, writable: GgufType, stored: GgufType): string | undefined {
+  if (stored !== writable)
+    return `stored as ${stored}, since their rows are no whole blocks of ${GGUF_TYPES[writable].values}`;
+  return wanted === writable
+    ? undefined
+    : `stored as ${stored}, the next larger type, since ${wanted} is not written`;
+}
+
 /** How a tensor is stored now, where GGUF has the type. */
-function inMemory({ dtype }: Tensor): GgufType {
-  return Object.hasOwn(GGUF_TYPES, dtype) ? (dtype as GgufType) : "f32";
+function inMemory({ dtype }: Tensor): GgufFileType {
+  return isFileType(dtype) ? dtype : "f32";
 }
 
 function vector(name: string, values: Float32Array): GgufTensor {

@@ -35,6 +35,12 @@ export class GgufWeights implements TensorSource {
     }
   }
 
+  /** Transformers' name of a tensor of the file; undefined for one that is no weight. */
+  nameOf(stored: string): string | undefined {
+    for (const [name, place] of this.#places) if (place.name === stored) return name;
+    return undefined;
+  }
+
   names(): string[] {
     return [...this.#places.keys()];
   }

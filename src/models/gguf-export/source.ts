@@ -1,0 +1,67 @@
+/** The GGUF file that a model was loaded from. Its unchanged tensors are copied when the model is saved. */
+import { existsSync } from "node:fs";
+
+import { type GgufFileType, isFileType } from "../../gguf/types.js";
+import { openGguf } from "../../gguf.js";
+import { call, type GgufFile } from "../../native.js";
+import { noGrad, scope } from "../../scope.js";
+import { storedDifference } from "../../stored-difference.js";
+import { isBlock, type Tensor } from "../../tensor.js";
+import { Metadata } from "../gguf/metadata.js";
+import { architectureOf, Names } from "../gguf/names.js";
+import { GgufWeights, type Heads } from "../gguf/weights.js";
+
+/** The tensors of a model's file. */
+export class GgufSource {
+  readonly #file: GgufFile;
+  readonly #weights: GgufWeights;
+  readonly #names: ReadonlySet<string>;
+  /** `general.file_type`; undefined where the file does not say it. */
+  readonly fileType: number | undefined;
+
+  private constructor(path: string, heads: Heads) {
+    this.#file = openGguf(path);
+    const meta = new Metadata(this.#file, path);
+    this.#weights = new GgufWeights(this.#file, new Names(architectureOf(meta)), heads);
+    this.#names = new Set(call(() => this.#file.names()));
+    this.fileType = meta.number("general.file_type");
+  }
+
+  /** Opens the file; undefined where it is gone. Throws `ERR_FILE_FORMAT`. */
+  static open(path: string | undefined, heads: Heads): GgufSource | undefined {
+    return path !== undefined && existsSync(path) ? new GgufSource(path, heads) : undefined;
+  }
+
+  /** How a tensor is stored; undefined for one that the file does not have in this shape. */
+  typeOf(name: string, shape: readonly number[]): GgufFileType | undefined {
+    if (!this.#names.has(name)) return undefined;
+    const info = call(() => this.#file.info(name));
+    return info.shape.join() === shape.join() && isFileType(info.dtype) ? info.dtype : undefined;
+  }
+
+  /** Whether a model's tensor still has the values that the file has for it. */
+  async holds(name: string, own: Tensor): Promise<boolean> {
+    const path = this.#weights.nameOf(name);
+    if (path === undefined) return false;
+    const given = this.#weights.tensor(path, "cpu");
+    if (given.shape.join() !== own.shape.join()) {
+      given.dispose();
+      return false;
+    }
+    const [first, second] = noGrad(() => scope(() => [plain(own), plain(given)])) as [Tensor, Tensor];
+    try {
+      return (await storedDifference(first, second)) === 0;
+    } finally {
+      for (const one of new Set([first, second, given])) if (one !== own) one.dispose();
+    }
+  }
+
+  /** The bytes of a tensor. */
+  bytes(name: string): Uint8Array {
+    return call(() => this.#file.tensorBytes(name));
+  }
+}
+
+function plain(tensor: Tensor): Tensor {
+  return isBlock(tensor.dtype) ? tensor.to("f32") : tensor;
+}
