@@ -1,10 +1,10 @@
 // A U-Net (Ronneberger et al. 2015) learns to outline bright discs, and is then adapted to dark ones by low-rank weights
-// beside its convolutions.
+// of its convolutions.
 import { lora, manualSeed, nn, noGrad, optim, safetensors, scope, tensor } from "lowrank";
 
 const [SIZE, BATCH] = [16, 4];
 
-// node main.js [WEIGHTS] [ADAPTER]: trained weights in the place of the first training, and an adapter to continue from.
+// node main.js [WEIGHTS] [ADAPTER]: trained weights instead of the first training, and an adapter to continue from.
 const [weights, adapter] = process.argv.slice(2);
 
 /** Two convolutions, each followed by a norm of groups of channels. */

@@ -45,7 +45,7 @@ export function generateCommand(): Command {
     .option("--json", 'print {"text": …, "tokens": […]}')
     .option(
       "--logprobs [n]",
-      "with --json: print the log-probability of each token, and of the n likeliest in its place",
+      "with --json: print the log-probability of each token, and of the n likeliest alternatives",
       value.countFromZero,
     )
     .action(() =>

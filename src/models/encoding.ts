@@ -23,7 +23,7 @@ export interface EncodeOptions {
   offsets?: boolean | undefined;
   /** Whether to return an `Encoding`, which has word ids; false. */
   wordIds?: boolean | undefined;
-  /** The most tokens, special tokens included; unlimited unless given. */
+  /** The most tokens, special tokens included; unlimited by default. */
   maxLength?: number | undefined;
   /** Which text of a pair loses tokens to fit `maxLength`; `longest_first`. */
   truncation?: Truncation | undefined;
@@ -53,19 +53,19 @@ export interface EncodeBatchOptions {
   padding?: boolean | "longest" | "max_length" | undefined;
   /** Cut rows to `maxLength`; `true` means `longest_first`, which is the default where `maxLength` is given. */
   truncation?: boolean | Truncation | undefined;
-  /** The most tokens of a row, special tokens included; `model_max_length` of the tokenizer's configuration unless given. */
+  /** The most tokens of a row, special tokens included; by default `model_max_length` of the tokenizer's configuration. */
   maxLength?: number | undefined;
   /** Round the padded length up to a multiple of this number. */
   padToMultipleOf?: number | undefined;
-  /** The side on which padding is added; `padding_side` of the tokenizer's configuration unless given. */
+  /** The side on which padding is added; by default `padding_side` of the tokenizer's configuration. */
   paddingSide?: "left" | "right" | undefined;
-  /** The id of padding; the tokenizer's padding token unless given. */
+  /** The id of padding; by default that of the tokenizer's padding token. */
   padTokenId?: number | undefined;
   /** Whether to return offsets, word ids and sequence ids; false. */
   offsets?: boolean | undefined;
   /** Whether to return offsets, word ids and sequence ids; false. */
   wordIds?: boolean | undefined;
-  /** The device of the tensors; the default device unless given. */
+  /** The device of the tensors; by default the default device. */
   device?: Device | undefined;
 }
 

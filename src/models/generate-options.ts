@@ -41,9 +41,9 @@ export interface GenerateOptions extends SamplingOptions {
   /** Ends where one of these texts comes; neither it nor what makes it is yielded. */
   stop?: string | readonly string[] | undefined;
   /**
-   * Whether pieces carry the log-probability of their token, or, as a number n, also those of the n likeliest tokens in
-   * its place. They are those of the model's own distribution, before temperature, penalty and filters, as OpenAI's
-   * `logprobs` and transformers' `compute_transition_scores` of raw logits. None unless given.
+   * Whether pieces carry the log-probability of their token; a number n adds the n likeliest tokens at its position with
+   * their log-probabilities. The distribution is the model's own, before temperature, penalty and filters, as for OpenAI's
+   * `logprobs` and transformers' `compute_transition_scores` of raw logits. False by default.
    */
   logprobs?: boolean | number | undefined;
   /** Ends it: the generator throws the signal's reason. */

@@ -11,7 +11,7 @@ export interface TokenLogprob {
   logprob: number;
 }
 
-/** Of one chosen token: its log-probability, and the likeliest tokens in its place, the likeliest first. */
+/** Of one chosen token: its log-probability, and the likeliest tokens at its position, the likeliest first. */
 export interface ChosenLogprobs {
   logprob: number;
   top: readonly Omit<TokenLogprob, "text">[];

@@ -42,8 +42,8 @@ export interface ForwardOptions {
    */
   adapterPerRow?: readonly (string | null)[] | undefined;
   /**
-   * Floats [B, T, C] that take the place of the token embeddings, with null in the place of ids. Positions and token types
-   * are added to them as to the model's own, which `embedTokens` returns. A gradient flows into them.
+   * Floats [B, T, C] that replace the token embeddings; ids are null then. Positions and token types are added to them as
+   * to the embeddings of the model, which `embedTokens` returns. A gradient flows into them.
    */
   inputsEmbeds?: Tensor | undefined;
   /** Whether the output has `hiddenStates`; false. */
@@ -106,8 +106,8 @@ export interface ModelOutput {
   /** [B, T, C], after the last norm. */
   readonly hidden: Tensor;
   /**
-   * With `outputHiddenStates`, as transformers has them: what the first block takes and what each block returns,
-   * [B, T, C] each. The last is `hidden`, after the last norm; of ViT it is before that norm.
+   * With `outputHiddenStates`, as in transformers: the first block's input and each block's output, [B, T, C] each. The
+   * last is `hidden`, after the last norm; for ViT it is the output before that norm.
    */
   readonly hiddenStates?: readonly Tensor[] | undefined;
 }
@@ -178,8 +178,8 @@ export abstract class PretrainedModel extends Module {
 
 /**
  * Runs blocks one after the other. What a block makes goes with it, but for what it returns and what backward reads; a
- * block of a checkpoint keeps only what enters it, which is one tensor. `states` collects what the first block takes and
- * what each block returns.
+ * block of a checkpoint keeps only what enters it, which is one tensor. `states` collects the first block's input and
+ * each block's output.
  */
 export function chain<B>(
   blocks: readonly B[],
@@ -206,7 +206,7 @@ export function chain<B>(
   );
 }
 
-/** Puts what comes after the last norm in the place of the last block's output. */
+/** Replaces the last block's output by the output of the last norm. */
 export function endStates(states: Tensor[] | undefined, hidden: Tensor): Tensor {
   if (states !== undefined) {
     states.pop()?.dispose();

@@ -31,7 +31,7 @@ export interface SpeechForwardOptions extends Pick<
 
 /** What `forward` of such a model returns. */
 export interface SpeechOutput extends ForwardOutput {
-  /** With `outputHiddenStates`: what the encoder's first block takes and what each returns, the last after the norm. */
+  /** With `outputHiddenStates`: the input of the encoder's first block and each block's output, the last after the norm. */
   readonly encoderHiddenStates?: readonly Tensor[] | undefined;
 }
 

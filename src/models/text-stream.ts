@@ -11,7 +11,7 @@ export interface Piece {
   token: number;
   /** With `logprobs`: natural logarithm of the token's probability. */
   logprob?: number;
-  /** With a number of `logprobs`: that many of the likeliest tokens in its place, the likeliest first. */
+  /** With a number of `logprobs`: that many of the likeliest tokens at its position, the likeliest first. */
   topLogprobs?: TokenLogprob[];
 }
 

@@ -52,6 +52,22 @@ for (const [name, rows] of Object.entries(ids)) {
   });
 }
 
+test("a batch is padded with the file's padding token, or as the call says", async (t) => {
+  const fields = {
+    model: "llama",
+    tokens: ["<unk>", "<s>", "</s>", "▁", "a", "▁a"],
+    scores: [0, 0, 0, -2, -3, -1.5],
+    token_type: [2, 3, 3, 1, 1, 1],
+    bos_token_id: 1,
+  };
+  const rows = async (tokenizer: Tokenizer, options?: { padTokenId: number }): Promise<number[]> =>
+    Array.from(await tokenizer.encodeBatch(["a a", "a"], options).ids.data());
+  t.deepEqual(await rows(tokenizerOf({ ...fields, padding_token_id: 2 })), [1, 5, 5, 1, 5, 2]);
+  const bare = tokenizerOf(fields);
+  t.deepEqual(await rows(bare, { padTokenId: 0 }), [1, 5, 5, 1, 5, 0]);
+  await t.throwsAsync(() => rows(bare), { code: "ERR_OPTION", message: /no padding token; pass padTokenId/ });
+});
+
 test("a file may say that no space goes before a text, and where special tokens go", (t) => {
   const of = (more: Record<string, boolean>): Tokenizer =>
     tokenizerOf({

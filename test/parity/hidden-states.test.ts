@@ -1,5 +1,5 @@
 /**
- * Hidden states and embeddings in the place of token ids against transformers in float64 (hidden_states.py). The bounds
+ * Hidden states and embeddings instead of token ids against transformers in float64 (hidden_states.py). The bounds
  * are llama.test.ts's.
  */
 import { join } from "node:path";
@@ -7,6 +7,7 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import {
   loadModel,
+  lora,
   noGrad,
   scope,
   tensor,
@@ -84,7 +85,7 @@ for (const device of testDevices()) {
       model.dispose();
     });
 
-    test(`${name} on ${device}: embeddings in the place of ids, and the gradient into them`, async (t) => {
+    test(`${name} on ${device}: embeddings instead of ids, and the gradient into them`, async (t) => {
       const { model, options, labels, input } = await load(name, device);
       const host = await golden;
       const given = host[`${name}.embeds`] as Golden;
@@ -146,6 +147,36 @@ for (const device of testDevices()) {
     model.dispose();
   });
 }
+
+test("embeddings and hidden states with an adapter for each row", async (t) => {
+  const { model, input, options } = await load("bert", "cpu");
+  await lora.loadAdapter(model, join(goldens, "families", "bert", "adapter"));
+  const [whole, alone] = noGrad(() =>
+    scope(() => {
+      const embeds = (model as SequenceClassifier).embedTokens(input);
+      const given = { ...options, inputsEmbeds: embeds, outputHiddenStates: true };
+      const mixed = model.forward(null, { ...given, adapterPerRow: ["default", null, "default"] });
+      const base = lora.withoutAdapters(model, () => model.forward(null, given));
+      const adapted = model.forward(null, given);
+      const row = (states: readonly Tensor[] | undefined, b: number): Tensor[] =>
+        (states ?? []).map((one) => one.slice(0, b, b + 1));
+      const expected = [
+        row(adapted.hiddenStates, 0),
+        row(base.hiddenStates, 1),
+        row(adapted.hiddenStates, 2),
+      ];
+      return [[0, 1, 2].map((b) => row(mixed.hiddenStates, b)), expected];
+    }),
+  ) as [Tensor[][], Tensor[][]];
+  for (const [b, states] of alone.entries()) {
+    t.is(states.length, 3);
+    for (const [i, one] of states.entries()) {
+      const off = error((await whole[b]?.[i]?.data()) ?? [], await one.data());
+      t.true(off < 1e-6, `row ${b}, state ${i} is off by ${off}`);
+    }
+  }
+  model.dispose();
+});
 
 test("what forward refuses of ids and embeddings", async (t) => {
   const { model, input } = await load("bert", "cpu");

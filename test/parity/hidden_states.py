@@ -1,4 +1,4 @@
-"""Hidden states of every family, and embeddings in the place of token ids: goldens/hidden_states.safetensors (README.md).
+"""Hidden states of every family, and embeddings instead of token ids: goldens/hidden_states.safetensors (README.md).
 
 The models are llama.py's, families.py's and whisper.py's, whose folders must be there. `V.states.I` are transformers'
 `hidden_states` of the base batch. `V.embeds` are embeddings filled by their name, with `V.embeds.logits`,
