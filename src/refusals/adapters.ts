@@ -211,6 +211,18 @@ export const ADAPTER_REFUSALS = {
     reason: "the new layer would not have them",
     instead: "put it into a module and adapt that by inject, which keeps them",
   },
+  attention: {
+    what: "useDora, loraBias and bias",
+    where: "on nn.MultiheadAttention",
+    reason: "PEFT has no such adapter of its projections",
+    instead: "leave the option out, or the layer with excludeModules",
+  },
+  attentionFormat: {
+    what: "kohya's and loralib's formats",
+    where: "for an adapter of nn.MultiheadAttention",
+    reason: "they have no place for the projections of query, key and value in one weight",
+    instead: "keep PEFT's folder",
+  },
   tokenLayer: {
     what: "`trainableTokenIndices`",
     where: "on layers that are no plain embedding or linear layer",

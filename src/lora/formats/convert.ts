@@ -16,7 +16,7 @@ import { checkFinite, disposeFile, type AdapterFile } from "./adapter-file.js";
 import { copyLabels, copyTemplates, readFolder, writeFolder } from "./folder.js";
 import { writeGgufAdapter } from "./gguf.js";
 import { checkPrefix, fromKohya, isKohya, toKohya, type KohyaPrefix } from "./kohya.js";
-import { layersOf } from "./layers.js";
+import { layersOf, refuseAttention } from "./layers.js";
 import { fromLoralib, isLoralib, toLoralib, type LoralibOptions } from "./loralib.js";
 import type { Tensor } from "../../tensor.js";
 import { completed } from "../options/options.js";
@@ -186,6 +186,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
       return;
     }
     const layers = layersOf(read);
+    refuseAttention(layers, read.file, format);
     const made: Tensor[] = [];
     try {
       const { tensors, metadata } =

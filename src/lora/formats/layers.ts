@@ -3,6 +3,8 @@ import { LowrankError } from "../../errors.js";
 import type { Tensor } from "../../tensor.js";
 import { scalingOf } from "../layers/adapter.js";
 import { patternReader } from "../options/patterns.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 import { PREFIX, type AdapterFile } from "./adapter-file.js";
 
 /** A and B of one layer. */
@@ -26,6 +28,15 @@ export interface FileLayers {
 const FACTOR = /^(.*)\.lora_(embedding_)?([AB])(\.weight)?$/;
 const BIAS = /^(.*?)(\.base_layer)?\.bias$/;
 const REPEATED = /\.(base_layer\.weight|original_module\.bias|modules_to_save\.bias)$/;
+
+/** The output projection of an adapted attention layer, in PEFT's keys. */
+const WRAPPED = /\.base_layer\.out_proj$/;
+
+/** Refuses an adapter of attention layers, for formats that have no place for their projections. Throws `ERR_OPTION`. */
+export function refuseAttention({ layers }: FileLayers, file: string, format: string): void {
+  const path = [...layers.keys()].find((one) => WRAPPED.test(one))?.replace(WRAPPED, "");
+  if (path !== undefined) throw refused(ADAPTER_REFUSALS.attentionFormat, file, `${format}, ${path}`);
+}
 
 /** Sorts a file's tensors. A layer without its A or B is `ERR_UNMATCHED_KEY`. */
 export function layersOf({ file, options, tensors }: AdapterFile): FileLayers {
@@ -55,13 +66,15 @@ export function layersOf({ file, options, tensors }: AdapterFile): FileLayers {
         "ERR_UNMATCHED_KEY",
         `${file}: ${path} has ${A === undefined ? "B and no A" : "A and no B"}`,
       );
-    const rank = rankOf(path) ?? r;
+    // Below an attention layer: PEFT gives its output projection the rank and alpha of the layer.
+    const owner = path.replace(WRAPPED, "");
+    const rank = rankOf(owner) ?? r;
     if (A.shape[0] !== rank)
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
         `${file}: A of ${path} has rank ${A.shape[0]}, its configuration says ${rank}`,
       );
-    const scaling = scalingOf(rank, alphaOf(path) ?? loraAlpha, useRslora);
+    const scaling = scalingOf(rank, alphaOf(owner) ?? loraAlpha, useRslora);
     layers.set(path, { embedding, a: A, b: B, r: rank, scaling });
   }
   return { layers, biases, others };

@@ -8,6 +8,7 @@ import { tensor, zeros } from "../../create.js";
 import { LowrankError } from "../../errors.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
+import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import type { ConvNd } from "../../nn/conv.js";
@@ -264,6 +265,7 @@ function plainOf(
   b: Tensor,
   enableLora: readonly boolean[] | undefined,
 ): Plain {
+  if (module instanceof MultiheadAttention) return { a, b, factor: 1 };
   const { shape } = module.weight;
   if (shape.length > 2) {
     if (a.shape.length === 2) return rebuilt(file, path, a, b, shape);

@@ -12,7 +12,7 @@ import { LoRALayer } from "../layers/layer.js";
 import type { BiasMode } from "../options/bias.js";
 import { adapterOf, baseModules, type ModelAdapter } from "../adapter/registry.js";
 import { isWithin, savedTensors } from "../adapter/replacement.js";
-import { isAdaptable, type Targets } from "../options/targets.js";
+import { attentionOf, isAdaptable, type Targets } from "../options/targets.js";
 
 /** Modules whose base weight PEFT writes beside an adapter of theirs, when a target is their name or a pattern. */
 const SAVED_WITH_BASE = ["embed_tokens", "lm_head"];
@@ -41,7 +41,7 @@ export function stateOf(
     const adapter = held(path);
     if (adapter === undefined) continue;
     for (const [part, tensor] of partsOf(adapter))
-      state.set(`${PREFIX}${path}.${layer.nameOnDisk(part)}`, tensor);
+      state.set(`${PREFIX}${onDisk(path, layers)}.${layer.nameOnDisk(part)}`, tensor);
     if (withBase && SAVED_WITH_BASE.includes(path.split(".").pop() as string))
       state.set(`${PREFIX}${path}${BASE}`, layer.baseWeight);
   }
@@ -61,6 +61,12 @@ export function stateOf(
   for (const [path, bias] of trained)
     state.set(`${PREFIX}${path}.${layers.has(path) ? "base_layer.bias" : "bias"}`, bias);
   return state;
+}
+
+/** The path of a layer in PEFT's keys: it wraps an adapted attention layer, whose output projection is below that. */
+function onDisk(path: string, layers: ModelAdapter["layers"]): string {
+  const attention = attentionOf(path, layers);
+  return attention === undefined ? path : `${attention}.base_layer${path.slice(attention.length)}`;
 }
 
 // PEFT writes these two beside each other for bias "all" with modules_to_save; the second is the

@@ -2,6 +2,7 @@
 import { Linear } from "../../nn/linear.js";
 import { moduleOf } from "../../nn/children.js";
 import { Module } from "../../nn/module.js";
+import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import type { Tensor } from "../../tensor.js";
 import { checkAdapterRoom, partsOf } from "../layers/adapter.js";
 import { activateAlso, activeOf, checkTogether, standCopies, withOriginals } from "../adapter/active.js";
@@ -27,7 +28,7 @@ import {
   type AdapterNote,
 } from "../adapter/registry.js";
 import { isWithin, ownTensors } from "../adapter/replacement.js";
-import { targeted, written, type Targetable } from "../options/targets.js";
+import { attentionOf, targeted, written, type Targetable } from "../options/targets.js";
 import { shareTied, withTied } from "./tied.js";
 import { tokenLayers } from "./trainable-tokens.js";
 
@@ -53,7 +54,7 @@ export async function inject(model: Targetable, given: InjectOptions = {}): Prom
   const options = optionsFor(model, given);
   const layers = layersFor(model, options);
   checkNames(model, given, { options, adapted: [...layers.keys()] });
-  checkOwnClasses("inject", layers, options.loraDropout);
+  checkOwnClasses("inject", layers, options);
   const starts = await startsOf(model, layers, options);
   // Another may have come while values were read.
   checkFree(model, options.name, "inject");
@@ -106,14 +107,24 @@ function put(model: Targetable, { options, byPath }: Starts, putting: Putting): 
 }
 
 /** Makes an adapter, which counts for nothing yet. */
-function attach(model: Targetable, { options: asked, byPath }: Starts, { drawn, frozen }: Putting): void {
+function attach(
+  model: Targetable,
+  { options: asked, byPath: starts }: Starts,
+  { drawn, frozen }: Putting,
+): void {
   const { evaData: _data, ...options } = asked;
   const saved = savedModules(model, options);
   const found = [...layersFor(model, options)];
   // An adapter that is read may never be trained; forward refuses to drop then.
-  checkOwnClasses("inject", found, drawn ? options.loraDropout : 0);
-  const rankOf = patternReader(options.rankPattern, "rankPattern");
-  const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
+  checkOwnClasses("inject", found, drawn ? options : { ...options, loraDropout: 0 });
+  const byPath = new Map(found);
+  // As in PEFT, the output projection of an attention layer has the rank and alpha of the layer.
+  const patternOf = (...pattern: Parameters<typeof patternReader>) => {
+    const valueOf = patternReader(...pattern);
+    return (path: string): number | undefined => valueOf(attentionOf(path, byPath) ?? path);
+  };
+  const rankOf = patternOf(options.rankPattern, "rankPattern");
+  const alphaOf = patternOf(options.alphaPattern, "alphaPattern");
   const weights = found.map(([path, layer]) => ({ r: rankOf(path) ?? options.r, weight: weightOf(layer) }));
   const elements = weights.reduce((sum, { r, weight }) => sum + r * weight.shape.reduce((a, b) => a + b), 0);
   if (weights[0] !== undefined) checkAdapterRoom("inject", weights[0].weight.device, elements);
@@ -139,7 +150,7 @@ function attach(model: Targetable, { options: asked, byPath }: Starts, { drawn, 
     const { useRslora, useDora, loraBias, loraDropout } = options;
     const target = place(model, layer, places);
     const made = target.freshAdapter({ r, loraAlpha, loraDropout, useRslora, useDora, loraBias });
-    if (drawn) begin(target, made, options.initLoraWeights, byPath.get(path));
+    if (drawn) begin(target, made, options.initLoraWeights, starts.get(path));
     target.addAdapter(options.name, made, false);
   }
   for (const path of saved) adapter.modules.set(path, copyOf(model, path));
@@ -161,7 +172,7 @@ export function counts(model: Module): { trainable: number; total: number } {
 }
 
 function weightOf(layer: Module): Tensor {
-  return (layer as Module & { weight: Tensor }).weight;
+  return layer instanceof MultiheadAttention ? layer.in_proj_weight : (layer as Linear).weight;
 }
 
 /** Lets nothing but adapters ask for gradients. */

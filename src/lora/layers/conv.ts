@@ -155,7 +155,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
     override forward(x: Tensor): Tensor {
       // A class with its own forward keeps it.
       if (Base.prototype.forward !== ConvNd.prototype.forward)
-        return forwardOverWeight(this, [x], () => super.forward(x));
+        return forwardOverWeight(this, () => super.forward(x));
       if (!this.adapts) return this.withBase(() => super.forward(x));
       checkConvInput(nameOf(this), this, x);
       const { baseWeight: weight, geometry } = this;

@@ -6,16 +6,19 @@
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 import { trains } from "../../scope.js";
-import { isTensor, type Tensor } from "../../tensor.js";
 import { adaptedWeight } from "./adapted-weight.js";
 import type { AnyLoRALayer } from "./any-layer.js";
-import { adapterPerRow, runsOf } from "./rows.js";
+import { adapterPerRow } from "./rows.js";
 import { activeShares, biasOf, withStart, type Share } from "./shares.js";
 
-/** Runs `forward` of `layer` on `inputs` with the adapters that are in force added to the weight. */
-export function forwardOverWeight<R>(layer: AnyLoRALayer, inputs: readonly unknown[], forward: () => R): R {
+const running = new WeakSet<AnyLoRALayer>();
+
+/** Runs `forward` of `layer` with the adapters that are in force added to the weight. */
+export function forwardOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
+  // A forward that calls itself runs with the weight that is in place.
+  if (running.has(layer)) return forward();
   if (!layer.adapts) return layer.withBase(forward);
-  const shares = sharesFor(layer, inputs);
+  const shares = sharesFor(layer);
   const { name } = layer.constructor;
   if (trains(layer) && shares.some(({ adapter }) => adapter.loraDropout > 0))
     throw refused(ADAPTER_REFUSALS.ownForwardDropout, "forward", name);
@@ -25,6 +28,7 @@ export function forwardOverWeight<R>(layer: AnyLoRALayer, inputs: readonly unkno
   const shift = biasOf(bias, shares);
   layer.weight = weight;
   if (held.bias !== undefined || shift !== null) layer.bias = shift;
+  running.add(layer);
   try {
     const y = forward();
     if (isPromise(y)) {
@@ -34,18 +38,17 @@ export function forwardOverWeight<R>(layer: AnyLoRALayer, inputs: readonly unkno
     if (layer.weight !== weight) throw refused(ADAPTER_REFUSALS.ownForwardAssigns, "forward", name);
     return y;
   } finally {
+    running.delete(layer);
     layer.weight = held.weight;
     if (held.bias !== undefined || shift !== null) layer.bias = held.bias;
   }
 }
 
 /** The adapters that count over all rows. One adapter per row is refused, unless all rows have the same. */
-function sharesFor(layer: AnyLoRALayer, inputs: readonly unknown[]): Share[] {
+function sharesFor(layer: AnyLoRALayer): Share[] {
   const names = adapterPerRow();
   if (names === undefined) return activeShares(layer);
-  const rows = isTensor(inputs[0]) ? (inputs[0] as Tensor).shape[0] : undefined;
-  const runs = runsOf(names, rows ?? names.length);
-  const found = new Set(runs.map(({ name }) => (name !== null && layer.adapters.has(name) ? name : null)));
+  const found = new Set(names.map((name) => (name !== null && layer.adapters.has(name) ? name : null)));
   if (found.size > 1) throw refused(ADAPTER_REFUSALS.ownForwardRows, "adapterPerRow", layer.constructor.name);
   const [name] = found;
   const adapter = name === null || name === undefined ? undefined : layer.adapters.get(name);

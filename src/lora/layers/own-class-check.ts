@@ -1,5 +1,7 @@
 /** What keeps a layer of a user's own class from being adapted in place: found, and named, before anything is changed. */
 import type { Module } from "../../nn/module.js";
+import { MultiheadAttention } from "../../nn/multihead-attention.js";
+import type { AdapterOptions } from "../options/options.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused, type Refusal } from "../../refusals/refusal.js";
 import { isTensor, type Tensor } from "../../tensor.js";
@@ -19,16 +21,24 @@ const MODULE_METHODS: readonly (string | symbol)[] = [
   "dispose",
 ];
 
+/** The options of an adapter that some layers refuse. */
+type Asked = Pick<AdapterOptions, "useDora" | "loraBias" | "bias" | "loraDropout">;
+
 /**
- * Refuses layers of a user's own class that cannot be adapted, by path and class. `dropout` is the probability with
- * which training will drop inputs. Throws `ERR_OPTION`; `ERR_DTYPE` for a weight that is not f32.
+ * Refuses layers of a user's own class that cannot be adapted, by path and class. Throws `ERR_OPTION`; `ERR_DTYPE` for a weight that is not f32.
  */
 export function checkOwnClasses(
   where: string,
   layers: Iterable<readonly [path: string, layer: Module]>,
-  dropout: number,
+  { loraDropout: dropout, useDora, loraBias, bias }: Asked,
 ): void {
   for (const [path, layer] of layers) {
+    if (layer instanceof MultiheadAttention && (useDora || loraBias || bias !== "none"))
+      throw refused(
+        ADAPTER_REFUSALS.attention,
+        where,
+        `${path}, ${useDora ? "useDora" : loraBias ? "loraBias" : `bias ${bias}`}`,
+      );
     const fault = isInPlace(layer)
       ? dropoutFault(layer, dropout)
       : layer instanceof LoRALayer || isStandard(layer)
@@ -55,16 +65,17 @@ function dropoutFault(layer: Module, dropout: number): Fault | undefined {
 function fieldsFault(layer: Module): Fault | undefined {
   if (!Object.isExtensible(layer)) return { refusal: ADAPTER_REFUSALS.ownFrozen };
   const refusal = ADAPTER_REFUSALS.ownWeight;
-  for (const name of ["weight", "bias"] as const) {
+  const { names = { weight: "weight", bias: "bias" }, shape: shapeOf } = kindOf(layer);
+  for (const name of [names.weight, names.bias]) {
     const field = Object.getOwnPropertyDescriptor(layer, name);
-    if (name === "bias" && (field === undefined || field.value === null)) continue;
+    if (name === names.bias && (field === undefined || field.value === null)) continue;
     if (field?.get !== undefined || field?.writable !== true || !isTensor(field.value))
       return { refusal, found: name };
   }
-  const { shape, dtype } = (layer as Module & { weight: Tensor }).weight;
-  const usual = kindOf(layer).shape(layer);
+  const { shape, dtype } = (layer as unknown as Record<string, Tensor>)[names.weight] as Tensor;
+  const usual = shapeOf(layer);
   if (shape.join() !== usual.join())
-    return { refusal, found: `weight [${shape.join(", ")}] instead of [${usual.join(", ")}]` };
+    return { refusal, found: `${names.weight} [${shape.join(", ")}] instead of [${usual.join(", ")}]` };
   return dtype !== "f32" && hasOwnForward(layer)
     ? { refusal: ADAPTER_REFUSALS.ownForwardDtype, found: dtype, code: "ERR_DTYPE" }
     : undefined;

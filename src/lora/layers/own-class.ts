@@ -13,6 +13,7 @@ import {
 import { Embedding as BaseEmbedding } from "../../nn/embedding.js";
 import { Linear as BaseLinear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
+import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 import type { Tensor } from "../../tensor.js";
@@ -36,6 +37,10 @@ interface Kind {
   methods: readonly string[];
   /** The shape that the weight has. */
   shape(layer: Module): readonly number[];
+  /** The fields with the weight and the bias, if they have other names. */
+  names?: { weight: string; bias: string };
+  /** Further getters of the low-rank layer. */
+  getters?: Record<string, (layer: Module) => unknown>;
 }
 
 const LINEAR: Kind = {
@@ -71,7 +76,22 @@ const CONVOLUTIONS: Kind[] = (
   },
 }));
 
-const KINDS: readonly Kind[] = [LINEAR, EMBEDDING, ...CONVOLUTIONS];
+/** The projections of query, key and value in one weight; PEFT, too, adds their adapter to it before forward. */
+const ATTENTION: Kind = {
+  Base: MultiheadAttention,
+  from: Linear.prototype,
+  methods: ["outputDim", "freshAdapter", "shapeOnDisk"],
+  shape: (layer) => projection(layer).toReversed(),
+  names: { weight: "in_proj_weight", bias: "in_proj_bias" },
+  getters: { inFeatures: (layer) => projection(layer)[0], outFeatures: (layer) => projection(layer)[1] },
+};
+
+function projection(layer: Module): [inFeatures: number, outFeatures: number] {
+  const { embedDim } = layer as MultiheadAttention;
+  return [embedDim, 3 * embedDim];
+}
+
+const KINDS: readonly Kind[] = [LINEAR, EMBEDDING, ...CONVOLUTIONS, ATTENTION];
 
 type AdaptingClass = new (layer: Module) => Module;
 
@@ -96,7 +116,8 @@ export function isInPlace(layer: Module): boolean {
 export function hasOwnForward(layer: Module): boolean {
   const own = classOf.get(Object.getPrototypeOf(layer) as object);
   if (own !== undefined) return classes.overWeight.get(own)?.prototype === Object.getPrototypeOf(layer);
-  return (layer as Layer).forward !== (kindOf(layer).Base.prototype as Layer).forward;
+  const { Base, names } = kindOf(layer);
+  return names !== undefined || (layer as Layer).forward !== (Base.prototype as Layer).forward;
 }
 
 /** Whether `forward` of a layer was assigned while it was adapted, and still stands. */
@@ -160,11 +181,33 @@ export function adaptingClass(layer: Module): AdaptingClass {
       const method = Object.getOwnPropertyDescriptor(kind.from, name) as PropertyDescriptor;
       Object.defineProperty(Adapting.prototype, name, method);
     }
+    defineGetters(Adapting.prototype as object, kind);
     if (overWeight) Object.defineProperty(Adapting.prototype, "forward", { value: overWeightOf(own) });
     classOf.set(Adapting.prototype as object, own);
     known.set(own, Adapting);
   }
   return Adapting;
+}
+
+/** The names that low-rank layers use for the fields of a kind. */
+function defineGetters(prototype: object, { names, getters = {} }: Kind): void {
+  for (const [name, field] of Object.entries(names ?? {})) {
+    Object.defineProperty(prototype, name, {
+      get(this: Record<string, unknown>) {
+        return this[field];
+      },
+      set(this: Record<string, unknown>, value: unknown) {
+        this[field] = value;
+      },
+    });
+  }
+  for (const [name, getter] of Object.entries(getters)) {
+    Object.defineProperty(prototype, name, {
+      get(this: Module) {
+        return getter(this);
+      },
+    });
+  }
 }
 
 function makeClass(own: Layer): AdaptingClass {
@@ -203,7 +246,7 @@ function overWeightOf(own: Layer): Forward {
   return function (this: Layer, ...inputs: unknown[]): unknown {
     const forward = (ownForwards.get(this)?.value ?? own.forward) as Forward;
     const run = (): unknown => forward.apply(this, inputs);
-    return isInPlace(this) ? forwardOverWeight(this as unknown as AnyLoRALayer, inputs, run) : run();
+    return isInPlace(this) ? forwardOverWeight(this as unknown as AnyLoRALayer, run) : run();
   };
 }
 

@@ -6,6 +6,7 @@ import { ConvNd } from "../../nn/conv.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
+import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import { escaped, pythonRegex } from "./python-regex.js";
 
 /** A full-match regex, `all-linear`, or `peft` for PEFT's own by the model's family; or names, each exact or the end of a path. */
@@ -82,11 +83,16 @@ export interface Targeting {
 }
 
 /** Layers that can be adapted. */
-export type Adaptable = Linear | Embedding | ConvNd;
+export type Adaptable = Linear | Embedding | ConvNd | MultiheadAttention;
 
 /** Whether a module is one that can be adapted. */
 export function isAdaptable(module: Module | undefined): module is Adaptable {
-  return module instanceof Linear || module instanceof Embedding || module instanceof ConvNd;
+  return (
+    module instanceof Linear ||
+    module instanceof Embedding ||
+    module instanceof ConvNd ||
+    module instanceof MultiheadAttention
+  );
 }
 
 /**
@@ -101,7 +107,9 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
   for (const [path, module] of model.namedModules()) {
     // A model has no place for itself that another layer could take.
     if (path === "" || !isAdaptable(module)) continue;
-    if (wanted(path, module) && !unwanted(path)) found.set(path, module);
+    // As in PEFT, an attention layer is adapted with its output projection.
+    const chosen = wanted(path, module) || attentionOf(path, found) !== undefined;
+    if (chosen && !unwanted(path)) found.set(path, module);
   }
   if (found.size > 0) return found;
   const asked = typeof targetModules === "string" ? `"${targetModules}"` : `[${targetModules.join(", ")}]`;
@@ -116,6 +124,16 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
     `${optionName("targetModules")}: ${asked}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted${near}; there are: ${candidates.join(", ") || "none"}${isAdaptable(model) ? "; the model is a layer itself, which only a module around it can replace: put it in an nn.Sequential, or use lora's layer of its kind" : ""}`,
   );
 }
+
+/** The path of the attention layer among `layers` whose output projection `path` is. */
+export function attentionOf(path: string, layers: ReadonlyMap<string, Module>): string | undefined {
+  const attention = path.endsWith(OUT_PROJ) ? path.slice(0, -OUT_PROJ.length) : undefined;
+  return attention !== undefined && layers.get(attention) instanceof MultiheadAttention
+    ? attention
+    : undefined;
+}
+
+const OUT_PROJ = ".out_proj";
 
 /** Which layers `targetModules` and `layersToTransform` choose, before any is excluded. */
 function chooser(
