@@ -3,8 +3,8 @@ import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { type Chosen, type DecodedText, Decoding } from "../models/decoding.js";
 import type { CheckedOptions } from "../models/generate-options.js";
-import { decodedTexts, samplerOf } from "../models/generate.js";
-import { TextStream } from "../models/text-stream.js";
+import { decodedTexts, logprobsOf, samplerOf } from "../models/generate.js";
+import { type Piece, TextStream } from "../models/text-stream.js";
 import { ApiError } from "./api-error.js";
 
 /** Prompt tokens that are computed between two tokens of the texts that run, unless one prompt has more. */
@@ -30,6 +30,8 @@ export type FinishReason = "stop" | "length";
 export interface GenerationEvent {
   index: number;
   text: string;
+  /** The tokens of the text, if their log-probabilities were asked for. */
+  pieces: readonly Piece[];
   tokens: number;
   finish: FinishReason | null;
 }
@@ -226,7 +228,7 @@ export class Batcher {
     }
     running.made++;
     const over = job.generation.ends.includes(chosen.token);
-    const pieces = over ? [] : stream.add(chosen.token);
+    const pieces = over ? [] : stream.add(chosen.token, logprobsOf(chosen));
     const full = running.made >= chosen.text.count;
     const ended = over || stream.ended;
     if (!stream.ended && (over || full)) pieces.push(...stream.finish());
@@ -234,7 +236,9 @@ export class Batcher {
     const finish = ended ? "stop" : full ? "length" : null;
     if (finish !== null) this.#end(chosen.text);
     const text = pieces.map((piece) => piece.text).join("");
-    if (text !== "" || finish !== null) job.push({ index, text, tokens: running.given, finish });
+    const scored = job.generation.options.logprobs === undefined ? [] : pieces;
+    if (text !== "" || finish !== null || scored.length > 0)
+      job.push({ index, text, pieces: scored, tokens: running.given, finish });
   }
 
   #end(text: DecodedText): void {

@@ -14,7 +14,6 @@ const WITHOUT_EFFECT = [
 const NEUTRAL: Readonly<Record<string, readonly unknown[]>> = {
   frequency_penalty: [0],
   presence_penalty: [0],
-  logprobs: [false],
   top_logprobs: [0],
   store: [false],
   service_tier: ["auto", "default"],

@@ -16,6 +16,9 @@ import { Parameters, unsupported, wrong } from "./parameters.js";
 /** Tokens of a completion for which the request sets no number, as in OpenAI's API. */
 const COMPLETION_TOKENS = 16;
 
+/** Alternatives to each token, as in OpenAI's API. */
+const MOST_ALTERNATIVES = 20;
+
 /** A model that requests may name: the base, or an adapter over it. */
 export interface Served {
   name: string;
@@ -73,7 +76,8 @@ export async function chatRequest(
       "max_tokens and max_completion_tokens are one parameter; give one of them",
     );
   plainAnswer(given);
-  const common = commonOf(given, served, limits[0] ?? limits[1] ?? service.maxTokens, service);
+  const asked = limits[0] ?? limits[1] ?? service.maxTokens;
+  const common = commonOf(given, served, { asked, logprobs: chatLogprobs(given) }, service);
   const template = templateOf(service, served, conversation.tools !== undefined);
   const text = render(template, conversation, variables);
   const [prompt] = await encoded(service.model, [text], "messages", false);
@@ -93,7 +97,9 @@ export async function completionRequest(
   const given = new Parameters(body);
   const served = servedBy(given, service);
   const prompt = given.need("prompt");
-  const common = commonOf(given, served, given.whole("max_tokens", 1) ?? COMPLETION_TOKENS, service);
+  const asked = given.whole("max_tokens", 1) ?? COMPLETION_TOKENS;
+  const logprobs = given.whole("logprobs", 0, MOST_ALTERNATIVES);
+  const common = commonOf(given, served, { asked, logprobs }, service);
   const prompts = await promptsOf(prompt, service);
   return request(common, service, prompts, service.model.config.eosTokenIds);
 }
@@ -111,7 +117,12 @@ function servedBy(given: Parameters, { served }: Service): Served {
 }
 
 /** Takes the shared parameters, and refuses the rest. */
-function commonOf(given: Parameters, served: Served, asked: number, service: Service): Common {
+function commonOf(
+  given: Parameters,
+  served: Served,
+  { asked, logprobs }: { asked: number; logprobs: number | undefined },
+  service: Service,
+): Common {
   const stream = given.flag("stream");
   const first = given.whole("seed", 0) ?? randomInt(2 ** 47);
   const n = given.whole("n", 1, service.maxTexts) ?? 1;
@@ -127,10 +138,20 @@ function commonOf(given: Parameters, served: Served, asked: number, service: Ser
       "a number above 0 and at most 100",
     ),
     stop: given.stops(),
+    logprobs,
   });
   const common = { served, n, stream, includeUsage: includesUsage(given, stream), options };
   given.end();
   return { ...common, seed: (i) => (first + i) % Number.MAX_SAFE_INTEGER };
+}
+
+/** The number of alternatives whose log-probabilities a chat has with each token; undefined for no log-probabilities. */
+function chatLogprobs(given: Parameters): number | undefined {
+  const wanted = given.flag("logprobs");
+  const alternatives = given.whole("top_logprobs", 0, MOST_ALTERNATIVES);
+  if (wanted) return alternatives ?? 0;
+  if (alternatives) throw badParameter("top_logprobs", "top_logprobs needs logprobs: true");
+  return undefined;
 }
 
 function includesUsage(given: Parameters, stream: boolean): boolean {

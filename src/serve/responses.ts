@@ -1,7 +1,9 @@
 /** The objects that answer a generation: whole, or as chunks of a stream. */
 import { randomBytes } from "node:crypto";
 
+import type { Piece } from "../models/text-stream.js";
 import type { FinishReason, GenerationEvent } from "./batcher.js";
+import { chatLogprobs, completionLogprobs } from "./logprobs.js";
 import type { GenerationRequest } from "./requests.js";
 
 /** Numbers of tokens, the end tokens not counted. */
@@ -14,6 +16,9 @@ export interface Usage {
 /** A text of a request, as far as it has come. */
 interface Text {
   text: string;
+  /** Characters so far. */
+  length: number;
+  pieces: Piece[];
   tokens: number;
   finish: FinishReason | null;
 }
@@ -30,17 +35,28 @@ export class Answer {
   ) {
     const id = `${chat ? "chatcmpl" : "cmpl"}-${randomBytes(16).toString("hex")}`;
     this.#head = { id, created: Math.floor(Date.now() / 1000), model: request.served.name };
-    this.texts = request.generation.prompts.map(() => ({ text: "", tokens: 0, finish: null }));
+    this.texts = request.generation.prompts.map(() => ({
+      text: "",
+      length: 0,
+      pieces: [],
+      tokens: 0,
+      finish: null,
+    }));
   }
 
   /** Adds an event; gives the chunks that a stream has of it. */
-  add({ index, text, tokens, finish }: GenerationEvent): object[] {
+  add({ index, text, pieces, tokens, finish }: GenerationEvent): object[] {
     const own = this.texts[index] as Text;
     const { stream } = this.request;
     own.tokens = tokens;
     own.finish = finish;
-    if (!stream) own.text += text;
-    return stream ? this.#chunks(index, text, finish) : [];
+    if (!stream) {
+      own.text += text;
+      own.pieces.push(...pieces);
+    }
+    const chunks = stream ? this.#chunks({ index, text, pieces, finish }, own.length) : [];
+    own.length += text.length;
+    return chunks;
   }
 
   get usage(): Usage {
@@ -52,10 +68,10 @@ export class Answer {
   /** The answer as one object. */
   whole(): object {
     const object = this.chat ? "chat.completion" : "text_completion";
-    const choices = this.texts.map(({ text, finish }, index) => ({
+    const choices = this.texts.map(({ text, pieces, finish }, index) => ({
       index,
       ...(this.chat ? { message: { role: "assistant", content: text, refusal: null } } : { text }),
-      logprobs: null,
+      logprobs: this.#logprobs(pieces, 0),
       finish_reason: finish,
     }));
     return { ...this.#head, object, choices, usage: this.usage };
@@ -70,15 +86,22 @@ export class Answer {
     return { ...this.#head, object: this.chat ? "chat.completion.chunk" : "text_completion" };
   }
 
-  #chunks(index: number, text: string, finish: FinishReason | null): object[] {
-    const rest = { logprobs: null, finish_reason: finish };
-    if (!this.chat) return [this.#choice({ index, text, ...rest })];
+  #logprobs(pieces: readonly Piece[], offset: number): object | null {
+    if (this.request.generation.options.logprobs === undefined) return null;
+    return this.chat ? chatLogprobs(pieces) : completionLogprobs(pieces, offset);
+  }
+
+  #chunks({ index, text, pieces, finish }: Omit<GenerationEvent, "tokens">, offset: number): object[] {
+    const logprobs = pieces.length === 0 ? null : this.#logprobs(pieces, offset);
+    if (!this.chat) return [this.#choice({ index, text, logprobs, finish_reason: finish })];
     const first = this.#begun.has(index) ? [] : [{ role: "assistant", content: "" }];
     this.#begun.add(index);
-    const deltas = [...first, ...(text === "" ? [] : [{ content: text }])];
+    const chunk = (delta: object, own: object | null, reason: FinishReason | null): object =>
+      this.#choice({ index, delta, logprobs: own, finish_reason: reason });
     return [
-      ...deltas.map((delta) => this.#choice({ index, delta, logprobs: null, finish_reason: null })),
-      ...(finish === null ? [] : [this.#choice({ index, delta: {}, ...rest })]),
+      ...first.map((delta) => chunk(delta, null, null)),
+      ...(text === "" && logprobs === null ? [] : [chunk({ content: text }, logprobs, null)]),
+      ...(finish === null ? [] : [chunk({}, null, finish)]),
     ];
   }
 

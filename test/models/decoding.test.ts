@@ -59,6 +59,7 @@ async function joining(model: CausalLM, requests: readonly Request[]): Promise<(
       for (const one of chosen) {
         const i = texts.get(one.text) as number;
         const own = given[i] as number[];
+        if (failures.has(one.text)) throw new Error("a text that failed is not continued");
         if ("failure" in one) failures.set(one.text, one.failure);
         else own.push(one.token);
         if (own.length === requests[i]?.leaves) decoding.end(one.text);

@@ -4,7 +4,7 @@ import { setTimeout as later } from "node:timers/promises";
 import test from "ava";
 import OpenAI from "openai";
 
-import type { CausalLM, GenerateOptions, Prompt, Tokenizer } from "../../src/index.js";
+import type { CausalLM, GenerateOptions, Piece, Prompt, Tokenizer } from "../../src/index.js";
 import { ADAPTERS, adaptedModel, BASE, serving, TOKEN, until } from "./serving.js";
 
 const MESSAGES = [{ role: "user" as const, content: "where is the whale?" }];
@@ -152,6 +152,54 @@ test("completions: texts, token ids, several of them; the first of n is the one 
   t.not(first.choices[0]?.text, second.choices[0]?.text);
 });
 
+test("log-probabilities are those that generate gives, whole and in a stream", async (t) => {
+  const { model, client } = await serving(t);
+  const expected: Piece[] = [];
+  const options = { maxNewTokens: 12, logprobs: 3, adapterPerRow: [null] };
+  for await (const [piece] of model.generateBatch([MESSAGES], options)) if (piece) expected.push(piece);
+  const content = expected.map(({ text, logprob = 0, topLogprobs = [] }) => ({
+    token: text,
+    logprob,
+    bytes: [...Buffer.from(text)],
+    top_logprobs: topLogprobs.map((one) => ({
+      token: one.text,
+      logprob: one.logprob,
+      bytes: [...Buffer.from(one.text)],
+    })),
+  }));
+  const asked = {
+    ...{ model: BASE, messages: MESSAGES, temperature: 0, max_tokens: 12 },
+    ...{ logprobs: true, top_logprobs: 3 },
+  };
+  const whole = await client.chat.completions.create(asked);
+  t.deepEqual(whole.choices[0]?.logprobs, { content, refusal: null });
+  const streamed = [];
+  for await (const { choices } of await client.chat.completions.create({ ...asked, stream: true }))
+    streamed.push(...(choices[0]?.logprobs?.content ?? []));
+  t.deepEqual(streamed, content);
+  const text = "the whale";
+  const completion = await client.completions.create({
+    ...{ model: BASE, prompt: text, temperature: 0, max_tokens: 8, logprobs: 2 },
+  });
+  const { text: answer = "", logprobs } = completion.choices[0] ?? {};
+  const {
+    tokens = [],
+    text_offset: offsets = [],
+    token_logprobs: own = [],
+    top_logprobs: top = [],
+  } = logprobs ?? {};
+  t.is(tokens.join(""), answer);
+  for (const [i, offset] of offsets.entries()) {
+    t.true(answer.slice(offset).startsWith(tokens[i] as string));
+    // The likeliest was taken.
+    t.is(Math.max(...Object.values(top[i] as Record<string, number>)), own[i] as number);
+  }
+  t.is(
+    (await client.completions.create({ model: BASE, prompt: text, max_tokens: 2 })).choices[0]?.logprobs,
+    null,
+  );
+});
+
 test("the model of a request is the base or an adapter", async (t) => {
   const { model, client } = await serving(t);
   const listed = await client.models.list();
@@ -229,7 +277,14 @@ test("a request joins those that run, and is not kept until they end", async (t)
 });
 
 test("a client that goes frees its place at once, whether it ran or waited", async (t) => {
-  const { server, client, lines } = await serving(t, { maxConcurrent: 1, maxTokens: 240 });
+  const model = await adaptedModel();
+  let passes = 0;
+  const hidden = model.hidden.bind(model);
+  model.hidden = (...args) => {
+    passes++;
+    return hidden(...args);
+  };
+  const { server, client, lines } = await serving(t, { model, maxConcurrent: 1, maxTokens: 240 });
   const endless = { model: BASE, prompt: "a", temperature: 0, max_tokens: 240, stream: true } as const;
   const runs = new AbortController();
   const stream = await client.completions.create(endless, { signal: runs.signal });
@@ -247,6 +302,8 @@ test("a client that goes frees its place at once, whether it ran or waited", asy
   }
   t.is((await next).usage?.completion_tokens, 2);
   await until(() => server.load.running === 0 && lines.length === 3, "the end of all");
+  // The text of the client that went was not generated to its end.
+  t.true(passes < 120, `${passes} forward passes`);
   t.is(lines.filter((line) => line.includes("client gone")).length, 2);
   t.true(
     lines.some((line) =>

@@ -1,0 +1,42 @@
+/** Log-probabilities of an answer's tokens, as each endpoint writes them. */
+import type { Piece } from "../models/text-stream.js";
+
+/** What JSON has in place of −∞, as in OpenAI's API. */
+const LOWEST = -9999;
+
+interface Token {
+  token: string;
+  logprob: number;
+  bytes: number[];
+}
+
+function tokenOf(text: string, logprob = 0): Token {
+  return { token: text, logprob: Math.max(logprob, LOWEST), bytes: [...Buffer.from(text)] };
+}
+
+/** `choices[].logprobs` of a chat completion. */
+export function chatLogprobs(pieces: readonly Piece[]): object {
+  const content = pieces.map(({ text, logprob, topLogprobs = [] }) => ({
+    ...tokenOf(text, logprob),
+    top_logprobs: topLogprobs.map((one) => tokenOf(one.text, one.logprob)),
+  }));
+  return { content, refusal: null };
+}
+
+/** `choices[].logprobs` of a completion; `offset` is the number of characters before the pieces. */
+export function completionLogprobs(pieces: readonly Piece[], offset: number): object {
+  let at = offset;
+  const offsets = pieces.map(({ text }) => {
+    const own = at;
+    at += text.length;
+    return own;
+  });
+  return {
+    tokens: pieces.map(({ text }) => text),
+    token_logprobs: pieces.map(({ logprob = 0 }) => Math.max(logprob, LOWEST)),
+    top_logprobs: pieces.map(({ topLogprobs = [] }) =>
+      Object.fromEntries(topLogprobs.map(({ text, logprob }) => [text, Math.max(logprob, LOWEST)])),
+    ),
+    text_offset: offsets,
+  };
+}
