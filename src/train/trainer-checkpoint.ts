@@ -158,10 +158,14 @@ export async function readTrainerCheckpoint(
 }
 
 /**
- * Removes checkpoints of the run `run` in `folder` so that the newest `keep` stay. Other runs' checkpoints and files that
- * no checkpoint has are left alone.
+ * Removes checkpoints of the run `run` in `folder` so that the newest `keep` and the one at `good` stay. Other runs'
+ * checkpoints and files that no checkpoint has are left alone.
  */
-export async function pruneTrainerCheckpoints(folder: string, run: string, keep: number): Promise<void> {
+export async function pruneTrainerCheckpoints(
+  folder: string,
+  run: string,
+  { keep, good }: { keep: number; good: string | undefined },
+): Promise<void> {
   const found: { path: string; step: number; saved: number }[] = [];
   for (const name of await readdir(folder)) {
     if (!CHECKPOINT.test(name)) continue;
@@ -171,6 +175,7 @@ export async function pruneTrainerCheckpoints(folder: string, run: string, keep:
   }
   found.sort((a, b) => b.saved - a.saved || b.step - a.step);
   for (const { path } of found.slice(keep)) {
+    if (path === good) continue;
     // The state file goes last: as long as it exists, the next call finishes an interrupted removal.
     for (const file of [MODEL, TRAINED, OPTIMIZER, STATE]) await rm(join(path, file), { force: true });
     await rmdir(path).catch(() => {});

@@ -58,10 +58,16 @@ export interface TrainerOptions<M extends Module, B> {
    * ten minutes or `saveEvery` steps, when the run is stopped, and at its end.
    */
   output?: string | undefined;
-  /** How many of the run's checkpoints stay in the folder, the newest; all by default. */
+  /**
+   * How many of the run's checkpoints stay in the folder: the newest, and besides them the last one whose loss the next
+   * step has checked. All by default.
+   */
   keep?: number | undefined;
-  /** Steps from one checkpoint to the next; by default one is written every ten minutes. */
-  saveEvery?: number | undefined;
+  /**
+   * Steps from one checkpoint to the next, a time such as `"10m"` (`s`, `m` or `h`) that a kill may lose at most, or
+   * `"never"`; ten minutes by default.
+   */
+  saveEvery?: number | "never" | (string & {}) | undefined;
   /**
    * Continues from the newest checkpoint in the folder of checkpoints, or from the given one, as if the run had not ended:
    * `data` gives the same batches again, and those that were used are skipped. The optimizer keeps its options.

@@ -15,6 +15,7 @@ import type { Tensor } from "../tensor.js";
 import type { TrainerEvent, TrainerStartEvent, TrainResult } from "./trainer-events.js";
 import { runLoop } from "./loop.js";
 import { Run, type RunContext } from "./run.js";
+import { DEFAULT_SAVE_EVERY, parseSaveInterval, type SaveInterval } from "./save-interval.js";
 import { count, optional } from "./settings.js";
 import { TrainedParts } from "./trainer-base.js";
 import {
@@ -66,7 +67,7 @@ async function train<M extends Module, B>(
   throwIfAborted(signal);
   const accumulation = count("gradientAccumulation", options.gradientAccumulation ?? 1, 1);
   const steps = optional("steps", options.steps, 1);
-  const saveEvery = optional("saveEvery", options.saveEvery, 1);
+  const saveEvery = savesEvery(options, folder);
   const epochs = steps === undefined ? count("epochs", options.epochs ?? 1, 1) : Infinity;
   const perEpoch = Array.isArray(options.data) ? Math.ceil(options.data.length / accumulation) : undefined;
   if (perEpoch === 0) throw new LowrankError("ERR_OPTION", "the data has no batches");
@@ -92,13 +93,17 @@ async function train<M extends Module, B>(
         { run, step, position: reader.position, random: reader.random, gradientAccumulation: accumulation },
       );
     let saved = first;
+    let good: string | undefined;
+    const pruning = async (): Promise<void> => {
+      if (keep !== undefined) await prune(folder as string, run, { keep, good }, context);
+    };
     const saving = async (step: number): Promise<string> => {
       saved = step;
       if (typeof save === "function")
         return save(step, (folder, kind = "all") => write(folder, step, checkStored(kind)));
       const path = join(folder as string, `checkpoint-${step}`);
       await write(path, step, stored);
-      if (keep !== undefined) await prune(folder as string, run, keep, context);
+      await pruning();
       return path;
     };
     const {
@@ -121,8 +126,11 @@ async function train<M extends Module, B>(
       evaluate: evalData === undefined ? undefined : (ending) => evaluate(options, evalData, weight, ending),
       evalEvery: optional("evalEvery", options.evalEvery, 1),
       save: save === undefined && folder === undefined ? undefined : saving,
-      saveEvery:
-        saveEvery !== undefined ? { steps: saveEvery } : folder === undefined ? undefined : TEN_MINUTES,
+      saveEvery,
+      checked: async (path, isGood) => {
+        if (isGood) good = path;
+        await pruning();
+      },
       signal,
       skips: false,
       context,
@@ -138,8 +146,14 @@ async function train<M extends Module, B>(
   }
 }
 
-/** How often a run with a folder saves by default. */
-const TEN_MINUTES = { seconds: 600 };
+/** How often a run saves; one with a folder every ten minutes by default. Throws `ERR_OPTION`. */
+function savesEvery<M extends Module, B>(
+  { saveEvery }: TrainerOptions<M, B>,
+  folder: string | undefined,
+): SaveInterval {
+  if (saveEvery !== undefined) return parseSaveInterval(saveEvery);
+  return folder === undefined ? undefined : parseSaveInterval(DEFAULT_SAVE_EVERY);
+}
 
 /** How a run begins. */
 interface Beginning {
@@ -180,11 +194,11 @@ async function begin<M extends Module, B>(
 async function prune(
   folder: string,
   run: string,
-  keep: number,
+  kept: { keep: number; good: string | undefined },
   context: RunContext<TrainerEvent>,
 ): Promise<void> {
   try {
-    await pruneTrainerCheckpoints(folder, run, keep);
+    await pruneTrainerCheckpoints(folder, run, kept);
   } catch (error) {
     context.emit({
       type: "warning",

@@ -237,15 +237,39 @@ test.serial("keep leaves the newest checkpoints of the run, and all else in the 
   // Another run in the folder of the first, and one that continues it.
   const more = await begin("cpu", { output, keep: 1, saveEvery: 3, steps: 9 });
   await more.trainer.result;
-  const names = ["checkpoint-2", "checkpoint-4", "checkpoint-7", "checkpoint-9", "checkpoint-99"];
-  t.deepEqual(readdirSync(output).sort(), names);
+  const names = ["checkpoint-2", "checkpoint-4", "checkpoint-7", "checkpoint-99"];
+  // Step 7 has checked the loss of the second; nothing comes after the third.
+  t.deepEqual(readdirSync(output).sort(), [...names, "checkpoint-6", "checkpoint-9"].sort());
   const on = await begin("cpu", { output, keep: 1, resume: true, steps: 11, saveEvery: 1 });
   await on.trainer.result;
-  t.deepEqual(readdirSync(output).sort(), [
-    "checkpoint-11",
-    ...names.filter((name) => name !== "checkpoint-9"),
-  ]);
+  t.deepEqual(readdirSync(output).sort(), [...names, "checkpoint-10", "checkpoint-11"].sort());
   t.is(readFileSync(join(output, "checkpoint-99", "notes.txt"), "utf8"), "mine");
+});
+
+test.serial("a run that diverges keeps and names its last good checkpoint", async (t) => {
+  const output = temporary();
+  const { trainer } = await begin("cpu", { output, keep: 1, saveEvery: 1, steps: 6, schedule: ruinedAt(3) });
+  const failure = await t.throwsAsync(trainer.result, { code: "ERR_NOT_FINITE" });
+  // The update of step 3 ruins the weights of checkpoint-3, which step 4 finds.
+  t.regex(failure?.message ?? "", /^step 4: .*the last good checkpoint is \S+checkpoint-2;/);
+  t.deepEqual(readdirSync(output).sort(), ["checkpoint-2", "checkpoint-3"]);
+});
+
+/** A schedule with a rate at one step that no weights survive. */
+function ruinedAt(step: number): (done: number) => number {
+  return (done) => (done + 1 === step ? 1e30 : 1e-3);
+}
+
+test.serial("saveEvery takes a time, and refuses what is none", async (t) => {
+  const output = temporary();
+  await (
+    await begin("cpu", { output, steps: 4, saveEvery: "10m" })
+  ).trainer.result;
+  t.deepEqual(readdirSync(output), ["checkpoint-4"]);
+  await t.throwsAsync((await begin("cpu", { output, saveEvery: "soon" })).trainer.result, {
+    code: "ERR_OPTION",
+    message: /saveEvery must be a number of steps, a time/,
+  });
 });
 
 test.serial("save, output and keep are checked against each other", async (t) => {
