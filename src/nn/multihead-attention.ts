@@ -108,34 +108,9 @@ export class MultiheadAttention extends Module {
       const v = value === query ? q : value === key ? k : value.unsqueeze(batch);
       return this.forward(q, k, v, given).squeeze(batch);
     }
-    const [q, k, v] = projected(this, query, key, value).map((x) => inHeads(this, x)) as [
-      Tensor,
-      Tensor,
-      Tensor,
-    ];
-    const y = this.#attended(q, k, v, isCausal, keyMask);
+    const heads = projected(this, query, key, value).map((x) => inHeads(this, x)) as [Tensor, Tensor, Tensor];
+    const y = attended(this, heads, isCausal, keyMask);
     return this.out_proj.forward(this.batchFirst ? y : y.transpose(0, 1));
-  }
-
-  /** [B, T, C] of q [B, T, H, D] and k, v [B, S, H, D]. */
-  #attended(q: Tensor, k: Tensor, v: Tensor, causal: boolean, keyMask: Tensor | undefined): Tensor {
-    const [B, T, H, D] = q.shape as [number, number, number, number];
-    const S = k.shape[1] as number;
-    if (this.dropout === 0 || !trains(this)) {
-      const scale = 1 / Math.sqrt(D);
-      return made(() => session().attention(q.id, k.id, v.id, keyMask?.id, causal, 0, scale, 0, S)).reshape(
-        B,
-        T,
-        H * D,
-      );
-    }
-    return scope(() => {
-      const [queries, keys, values] = [q, k, v].map((x) => x.transpose(1, 2)) as [Tensor, Tensor, Tensor];
-      const mask = keyMask?.slice(1, 0, S).reshape(B, 1, 1, S);
-      const { dropout } = this;
-      const y = scaledDotProductAttention(queries, keys, values, { mask, causal, dropout });
-      return y.transpose(1, 2).reshape(B, T, H * D);
-    });
   }
 }
 
@@ -161,4 +136,30 @@ function inHeads({ batchFirst, numHeads }: MultiheadAttention, x: Tensor): Tenso
   const batched = batchFirst ? x : x.transpose(0, 1);
   const [B, T, C] = batched.shape as [number, number, number];
   return batched.reshape(B, T, numHeads, C / numHeads);
+}
+
+/** [B, T, C] of q [B, T, H, D] and k, v [B, S, H, D]. */
+function attended(
+  layer: MultiheadAttention,
+  [q, k, v]: readonly [Tensor, Tensor, Tensor],
+  causal: boolean,
+  keyMask: Tensor | undefined,
+): Tensor {
+  const [B, T, H, D] = q.shape as [number, number, number, number];
+  const S = k.shape[1] as number;
+  if (layer.dropout === 0 || !trains(layer)) {
+    const scale = 1 / Math.sqrt(D);
+    return made(() => session().attention(q.id, k.id, v.id, keyMask?.id, causal, 0, scale, 0, S)).reshape(
+      B,
+      T,
+      H * D,
+    );
+  }
+  return scope(() => {
+    const [queries, keys, values] = [q, k, v].map((x) => x.transpose(1, 2)) as [Tensor, Tensor, Tensor];
+    const mask = keyMask?.slice(1, 0, S).reshape(B, 1, 1, S);
+    const { dropout } = layer;
+    const y = scaledDotProductAttention(queries, keys, values, { mask, causal, dropout });
+    return y.transpose(1, 2).reshape(B, T, H * D);
+  });
 }

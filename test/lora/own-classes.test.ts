@@ -357,3 +357,11 @@ test("a forward that was assigned survives the search for EVA's start", async (t
   lora.unload(model);
   t.is(layer.forward, assigned);
 });
+
+test("no module of the package has private members, which a trained copy would not have", (t) => {
+  const classes = Object.entries(nn).filter(
+    ([, value]) => typeof value === "function" && (value.prototype as unknown) instanceof nn.Module,
+  );
+  t.true(classes.length > 20);
+  for (const [name, one] of classes) t.notRegex(String(one), /\bthis\.#/, name);
+});
