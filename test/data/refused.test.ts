@@ -61,10 +61,21 @@ const json: [content: string, message: RegExp][] = [
     /^ERR_FILE_FORMAT a\.json: begins with "; a \.json file holds an array of rows, or an object a line/,
   ],
   ['[{"text":"a\\ud83d"}]', /a\.json: row 1: "text" has half of a surrogate pair/],
+  ['[{"text":"a"},{"text":"b"', /a\.json: row 2: not JSON/],
   ['[{"text":"a","label":1},{"text":"b"}]', /a\.json: row 2: the row has no "label", and row 1 has one/],
 ];
 
+const jsonl: [content: string, message: RegExp][] = [
+  [
+    '[\n{"text":"a"}\n]',
+    /^ERR_DATA_ROW a\.jsonl:1: the file begins with an array; .* give the data's format, json/,
+  ],
+  ['\n[{"text":"a"}]', /a\.jsonl:2: the file begins with an array/],
+  ['{"text":"a"}\n[1]', /a\.jsonl:2: the row is an array; expected/],
+];
+
 for (const [name, cases] of [
+  ["a.jsonl", jsonl],
   ["a.csv", csv],
   ["a.json", json],
 ] as const)
@@ -103,6 +114,12 @@ test("Parquet: what is wrong is said with the file and its row", async (t) => {
     t.regex(message, /^(ERR_\w+ a\.parquet: [^\n]*|nothing was thrown)$/, `byte ${at}`);
   }
   t.regex(await refusal(write("a.jsonl", whole)), /a\.jsonl: is a Parquet file; name it \.parquet/);
+});
+
+test("Parquet: a column that is null in a row is a field that the row lacks", async (t) => {
+  const [first, second] = await contentOf(await readData(golden("mixed")));
+  t.deepEqual(first, { kind: "text", line: 1, text: "The whale swam on, and the sea was wide." });
+  t.like(second, { kind: "completion", line: 2, prompt: "Who keeps the lighthouse?" });
 });
 
 test("rows in memory: what is wrong is said with the row's index", async (t) => {

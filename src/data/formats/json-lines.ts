@@ -1,7 +1,7 @@
 /** JSON lines: one JSON object a line, LF or CRLF, blank lines skipped. */
 import { LowrankError } from "../../errors.js";
 import { textOf } from "../lines.js";
-import { type Numbering, type Origin, rowAt } from "../origin.js";
+import { type Numbering, type Origin, rowAt, rowError } from "../origin.js";
 import type { RawRow, RecordReader } from "./records.js";
 
 /** Reads JSON lines; rows in memory are read as such and numbered by `index`. */
@@ -11,10 +11,25 @@ export function jsonLines(numbering: Extract<Numbering, "line" | "index"> = "lin
     async *read(source, signal) {
       const origin = { file: source.name, numbering };
       const shift = numbering === "index" ? 1 : 0;
-      for await (const { text, line, read } of textOf(source, true, signal))
+      let begun = false;
+      for await (const { text, line, read } of textOf(source, true, signal)) {
+        begun ||= checkBegin(text, line, origin);
         yield { rows: parsedLines(text, line - shift, origin), read };
+      }
     },
   };
+}
+
+/** Refuses a file that holds an array instead of lines. Returns whether the text has any row. */
+function checkBegin(text: string, line: number, origin: Origin): boolean {
+  const at = text.search(/\S/);
+  if (at < 0 || text[at] !== "[") return at >= 0;
+  const number = line + text.slice(0, at).split("\n").length - 1;
+  throw rowError(
+    origin,
+    number,
+    "the file begins with an array; if its elements are the rows, give the data's format, json",
+  );
 }
 
 /** Parses whole lines; `first` is the number of the first. Throws `ERR_DATA_ROW` for a line that is not JSON. */

@@ -8,7 +8,7 @@ import { checkNeeded, FIELDS } from "./columns.js";
 import type { RawRow, RecordReader } from "./records.js";
 
 /** Unpacked bytes that are read together. Larger groups of rows are read by pages. */
-const SLICE = 64 << 20;
+const SLICE = 16 << 20;
 /** Unpacked bytes of the largest group of rows that is read whole. */
 const LARGEST_GROUP = 1 << 30;
 /** Codecs that `hyparquet` has itself. */

@@ -35,6 +35,8 @@ def alpaca(row):
 
 write("text", rows["text"], compression="zstd", row_group_size=2)
 write("completion", rows["completion"], compression="snappy")
+# Rows of two forms: a field that a row lacks is null.
+write("mixed", [{**dict.fromkeys(("text", "prompt", "completion")), **row} for row in (rows["text"][0], rows["completion"][0])])
 # Every message has every field of any: the others are null.
 messages = [{"messages": [{**one, "name": None} for one in row["messages"]], "tools": None} for row in rows["messages"]]
 write("messages", messages, compression="gzip")
