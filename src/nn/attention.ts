@@ -119,7 +119,10 @@ function keyMask(mask: Tensor, [B, , , S]: readonly [number, number, number, num
   return mask.reshape(own as number, mask.shape.at(-1) ?? 1).expand(B, S);
 }
 
-/** The fused kernel. It takes heads behind places; heads of equal number are examples to it, so that nothing is copied. */
+/**
+ * The fused kernel, which takes [B, T, H, D]. Heads that do not share keys are examples of a batch to it, so that nothing
+ * is copied; heads that share keys are further queries, unless a query's place counts.
+ */
 function fused(
   q: Tensor,
   k: Tensor,
@@ -129,10 +132,11 @@ function fused(
   const [B, H, T, D] = q.shape as [number, number, number, number];
   const [, Hkv, S] = k.shape as [number, number, number];
   const group = H / Hkv;
-  const alone = (x: Tensor): Tensor => x.reshape(B * Hkv, S, 1, D);
-  const grouped = group === 1 ? q : q.reshape(B * Hkv, group, T, D).transpose(1, 2);
-  const queries = grouped.reshape(B * Hkv, T, group, D);
-  const [kept, values] = [alone(k), alone(v)];
+  const turns = causal && group > 1;
+  const queries = turns
+    ? q.reshape(B * Hkv, group, T, D).transpose(1, 2)
+    : q.reshape(B * Hkv, group * T, 1, D);
+  const [kept, values] = [k.reshape(B * Hkv, S, 1, D), v.reshape(B * Hkv, S, 1, D)];
   const hidden = keys
     ?.reshape(B, 1, S)
     .expand(B, Hkv, S)
@@ -140,7 +144,7 @@ function fused(
   const y = made(() =>
     session().attention(queries.id, kept.id, values.id, hidden?.id, causal, 0, scale, 0, S),
   );
-  return (group === 1 ? y : y.transpose(1, 2)).reshape(B, H, T, D);
+  return (turns ? y.transpose(1, 2) : y).reshape(B, H, T, D);
 }
 
 /** What scores are changed by before the softmax. */
