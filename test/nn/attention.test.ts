@@ -28,12 +28,12 @@ for (const [name, heads, options, copies] of [
     const [q, k, v] = [of(B, T, H, D), of(B, T, heads, D), of(B, T, heads, D)];
     const own = launches(() => attention(q, k, v, options));
     const [q2, k2, v2] = [of(B, H, T, D), of(B, heads, T, D), of(B, heads, T, D)];
-    const function_ = launches(() => nn.scaledDotProductAttention(q2, k2, v2, options));
+    const ours = launches(() => nn.scaledDotProductAttention(q2, k2, v2, options));
     const count = (all: Record<string, number>, kernel: RegExp): number =>
       Object.entries(all).reduce((n, [name, times]) => n + (kernel.test(name) ? times : 0), 0);
     t.true(count(own, /^attention/) >= 3, JSON.stringify(own));
-    for (const kernel of Object.keys(own)) t.is(function_[kernel] ?? 0, own[kernel] as number, kernel);
+    for (const kernel of Object.keys(own)) t.is(ours[kernel] ?? 0, own[kernel] as number, kernel);
     const total = (all: Record<string, number>): number => count(all, /./);
-    t.is(total(function_) - total(own), copies, JSON.stringify(function_));
+    t.is(total(ours) - total(own), copies, JSON.stringify(ours));
   });
 }
