@@ -24,7 +24,7 @@ export const GGUF_REFUSALS = {
     what: "biases of B (loraBias)",
     where: "an adapter as GGUF",
     reason: "llama.cpp's adapters have no biases",
-    instead: MERGE,
+    instead: `where the layers have biases, ${MERGE}; else keep PEFT's folder`,
   },
   modulesToSave: {
     what: "modules trained in full (modulesToSave)",

@@ -1,0 +1,78 @@
+/** The messages of the sources that recommend a command, a flag or an option, found in the sources themselves. */
+import { readdirSync, readFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import ts from "typescript";
+
+const src = fileURLToPath(new URL("../../src", import.meta.url));
+
+/** A message as it stands in the sources: `…` for what is filled in, `<batchSize>` for an option's name. */
+export interface Message {
+  file: string;
+  text: string;
+}
+
+/** Calls whose texts describe an option or a command, and are shown by --help alone. */
+const HELP = new Set([
+  "option",
+  "requiredOption",
+  "Option",
+  "description",
+  "addHelpText",
+  "argument",
+  "choice",
+]);
+/** Calls that name an option. */
+const NAMING = new Set(["optionName", "optionSetting", "name"]);
+/** A command or a flag in a text, or the name of an option. */
+const RECOMMENDS = /\blowrank [a-z]+ |--[a-z][a-z-]+|<[a-zA-Z]+>/;
+
+function calledName(node: ts.Node): string | undefined {
+  if (!ts.isCallExpression(node) && !ts.isNewExpression(node)) return undefined;
+  const { expression } = node;
+  if (ts.isIdentifier(expression)) return expression.text;
+  return ts.isPropertyAccessExpression(expression) ? expression.name.text : undefined;
+}
+
+/** A literal's text, with `…` for each expression that names no option. */
+function textOf(node: ts.Node): string | undefined {
+  if (ts.isStringLiteral(node) || ts.isNoSubstitutionTemplateLiteral(node)) return node.text;
+  if (!ts.isTemplateExpression(node)) return undefined;
+  const filled = ({ expression }: ts.TemplateSpan): string => {
+    const name = calledName(expression);
+    const [first] = ts.isCallExpression(expression) ? expression.arguments : [];
+    if (name === undefined || !NAMING.has(name) || first === undefined) return "…";
+    return ts.isStringLiteral(first) ? `<${first.text}>` : "<option>";
+  };
+  return node.head.text + node.templateSpans.map((span) => filled(span) + span.literal.text).join("");
+}
+
+function* textsIn(node: ts.Node): IterableIterator<string> {
+  const called = calledName(node);
+  if (called !== undefined && HELP.has(called)) {
+    // What stands behind it in the chain is looked at, too; its own texts are help.
+    const { expression } = node as ts.CallExpression;
+    yield* textsIn(expression);
+    return;
+  }
+  const text = textOf(node);
+  // A flag alone is a part of a command that is put together, and a regular expression no message.
+  if (text !== undefined && RECOMMENDS.test(text) && !/^--\S+$|\(\?/.test(text)) yield text;
+  for (const child of node.getChildren()) yield* textsIn(child);
+}
+
+/** Files whose texts are tables of refusals, which are gone through themselves. */
+const REFUSALS = /(^|[\\/])refusals([\\/]|\.ts$)/;
+
+/** Every such message of the sources. */
+export function messages(): Message[] {
+  const files = readdirSync(src, { recursive: true, encoding: "utf8" }).filter(
+    (name) => name.endsWith(".ts") && !REFUSALS.test(name),
+  );
+  return files.sort().flatMap((name) => {
+    const path = join(src, name);
+    const file = ts.createSourceFile(path, readFileSync(path, "utf8"), ts.ScriptTarget.Latest, true);
+    return [...textsIn(file)].map((text) => ({ file: relative(src, path).replaceAll("\\", "/"), text }));
+  });
+}

@@ -1,0 +1,421 @@
+/** What messages recommend works: each is followed here, or by the test that `followed.ts` names. */
+import { spawn } from "node:child_process";
+import { cpSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import test from "ava";
+
+import { lora, nn } from "../../src/index.js";
+import { SECTIONS } from "../../scripts/refused/page.js";
+import { type Ended, runHere as run } from "../cli/lowrank.js";
+import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { messages } from "./collect.js";
+import { FOLLOWED, REFUSALS_FOLLOWED } from "./followed.js";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const main = join(root, "src", "cli", "main.ts");
+
+test("each message that recommends something is followed by a test", (t) => {
+  const found = messages();
+  t.true(found.length > 50, `${found.length} messages were found`);
+  for (const { file, text } of found)
+    t.true(
+      FOLLOWED.some(([says]) => says.test(text)),
+      `${file}: no test follows what it says: ${text}`,
+    );
+  for (const [says] of FOLLOWED)
+    t.true(
+      found.some(({ text }) => says.test(text)),
+      `no message says ${String(says)} any more`,
+    );
+});
+
+test("each refusal that recommends an option or a command is followed by a test", (t) => {
+  const named = SECTIONS.flatMap(({ title, refusals }) =>
+    Object.entries(refusals).flatMap(([key, { instead }]) =>
+      /`|--[a-z]|lowrank [a-z]+ /.test(instead) ? [`${title}: ${key}`] : [],
+    ),
+  );
+  t.deepEqual(Object.keys(REFUSALS_FOLLOWED).sort(), named.sort());
+});
+
+test("the tests that are said to follow them are there", (t) => {
+  const named = [...FOLLOWED.map(([, followed]) => followed), ...Object.values(REFUSALS_FOLLOWED)];
+  for (const one of named) {
+    if (one === undefined) continue;
+    const [file = "", title = ""] = one.split(/: (.*)/s);
+    t.true(existsSync(join(root, file)), one);
+    t.true(
+      readFileSync(join(root, file), "utf8").includes(title),
+      `${file} has no test of that title: ${title}`,
+    );
+  }
+});
+
+const model = tinyModel();
+const data = tinyData();
+const room = temporary();
+let made = 0;
+const fresh = (name: string): string => join(room, `${made++}-${name}`);
+const file = (name: string, content: string): string => {
+  const path = fresh(name);
+  writeFileSync(path, content);
+  return path;
+};
+const rows = (...all: object[]): string =>
+  file("rows.jsonl", all.map((row) => `${JSON.stringify(row)}\n`).join(""));
+const TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}";
+const SHORT = ["--steps", "1", "--grad-accum", "1", "--device", "cpu"];
+const finetune = (...argv: string[]): Promise<Ended> =>
+  run("finetune", ...SHORT, "--output", fresh("out"), ...argv);
+const started = (...argv: string[]): Promise<Ended> => finetune("--model", model, "--data", data, ...argv);
+
+/** Runs a command with something on its standard input. */
+function piped(input: string, ...argv: string[]): Promise<Ended> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, ["--import=tsx", main, ...argv]);
+    let [stdout, stderr] = ["", ""];
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+    child.on("error", reject);
+    child.on("close", (status) => resolve({ status, stdout, stderr }));
+    child.stdin.on("error", () => {});
+    child.stdin.end(input);
+  });
+}
+
+test.serial(
+  "--resume and --yes: either of them alone, and a folder that contains a run: --resume, --yes and --output",
+  async (t) => {
+    const output = fresh("out");
+    const argv = ["finetune", "--model", model, "--data", data, ...SHORT];
+    t.is((await run(...argv, "--save-every", "1", "--output", output)).status, 0);
+    const both = await run("finetune", "--resume", output, "--yes");
+    t.regex(both.stderr, /--resume goes on with what --yes would replace; give one of them/);
+    const again = await run(...argv, "--output", output);
+    t.regex(
+      again.stderr,
+      /continue it with --resume, replace it with --yes, or choose another folder with --output/,
+    );
+    t.is((await run("finetune", "--resume", output, "--steps", "2")).status, 0);
+    t.is((await run(...argv, "--output", output, "--yes")).status, 0);
+    t.is((await run(...argv, "--output", fresh("other"))).status, 0);
+  },
+);
+
+test.serial("standard input: --data-format, --eval-split, and the same again", async (t) => {
+  const text = readFileSync(data, "utf8");
+  const format = data.endsWith(".jsonl") ? "jsonl" : "txt";
+  const output = fresh("out");
+  const common = ["finetune", "--model", model, "--data", "-", ...SHORT];
+  const nameless = await piped(text, ...common, "--output", output);
+  t.regex(nameless.stderr, /give --data-format/);
+  const twice = await piped(text, ...common, "--data-format", format, "--eval-data", "-", "--output", output);
+  t.regex(twice.stderr, /cannot both be standard input; give --eval-split/);
+  const split = await piped(
+    text,
+    ...common,
+    "--data-format",
+    format,
+    "--eval-split",
+    "0.5",
+    "--save-every",
+    "1",
+    "--output",
+    output,
+  );
+  t.is(split.status, 0, split.stderr);
+  const onward = ["finetune", "--resume", output, "--steps", "2"];
+  const without = await run(...onward);
+  t.regex(without.stderr, /give the same again with --data -/);
+  const resumed = await piped(text, ...onward, "--data", "-");
+  t.is(resumed.status, 0, resumed.stderr);
+});
+
+test.serial("options that need others, or one of two", async (t) => {
+  const cases: [string[], RegExp, string[][]][] = [
+    [["--model", model], /--model needs --data FILE/, [["--model", model, "--data", data]]],
+    [
+      ["--model", model, "--data", data, "--eval-every", "1"],
+      /--eval-every needs --eval-data or --eval-split/,
+      [
+        ["--eval-data", data],
+        ["--eval-split", "0.5"],
+      ].map((more) => ["--model", model, "--data", data, "--eval-every", "1", ...more]),
+    ],
+    [
+      ["--model", model, "--data", data, "--eval-split", "0.5", "--patience", "1"],
+      /--patience counts evaluations: it needs --eval-every/,
+      [["--model", model, "--data", data, "--eval-split", "0.5", "--patience", "1", "--eval-every", "1"]],
+    ],
+    [
+      ["--model", model, "--data", data, "--eval-split", "0.5", "--eval-data", data],
+      /give one of --eval-data and --eval-split, not both/,
+      [["--model", model, "--data", data, "--eval-data", data]],
+    ],
+  ];
+  for (const [argv, message, instead] of cases) {
+    const refused = await finetune(...argv);
+    t.is(refused.status, 2);
+    t.regex(refused.stderr, message);
+    for (const one of instead) {
+      const { status, stderr } = await finetune(...one);
+      t.is(status, 0, stderr);
+    }
+  }
+});
+
+test.serial("what generate needs: --prompt or --messages, and --messages for a template", async (t) => {
+  const template = file("chat.jinja", TEMPLATE);
+  const common = ["generate", "--model", model, "--device", "cpu", "--max-tokens", "1"];
+  t.regex((await run(...common)).stderr, /generate needs --prompt TEXT or --messages FILE/);
+  t.is((await run(...common, "--prompt", "a")).status, 0);
+  const unused = await run(...common, "--prompt", "a", "--chat-template", template);
+  t.regex(unused.stderr, /give --messages to use the template/);
+  const conversation = file("m.json", JSON.stringify([{ role: "user", content: "hi" }]));
+  const used = await run(...common, "--messages", conversation, "--chat-template", template);
+  t.is(used.status, 0);
+  t.is(used.stderr, "");
+});
+
+test.serial(
+  "a model without a chat template: --chat-template, for generate, chat, finetune and inspect",
+  async (t) => {
+    const template = ["--chat-template", file("chat.jinja", TEMPLATE)];
+    const chats = rows({
+      messages: [
+        { role: "user", content: "hi" },
+        { role: "assistant", content: "yes" },
+      ],
+    });
+    const conversation = file("m.json", JSON.stringify([{ role: "user", content: "hi" }]));
+    const commands: [string[], (...argv: string[]) => Promise<Ended>][] = [
+      [["generate", "--model", model, "--messages", conversation, "--max-tokens", "1"], run],
+      [["inspect", chats, "--model", model], run],
+      [["evaluate", "--data", chats, "--model", model], run],
+      [["chat", "--model", model, "--max-tokens", "1"], (...argv) => piped("hi\n", ...argv)],
+      [["--model", model, "--data", chats], finetune],
+    ];
+    for (const [argv, start] of commands) {
+      const without = await start(...argv);
+      t.is(without.status, 1, argv.join(" "));
+      t.regex(without.stderr, /give one with --chat-template FILE/);
+      const given = await start(...argv, ...template);
+      t.is(given.status, 0, given.stderr);
+    }
+  },
+);
+
+test.serial("an adapter whose model is not known, or not here: --model", async (t) => {
+  const adapter = fresh("adapter");
+  t.is((await run("finetune", "--model", model, "--data", data, ...SHORT, "--output", adapter)).status, 0);
+  const config = join(adapter, "adapter_config.json");
+  const text = JSON.parse(readFileSync(config, "utf8")) as Record<string, unknown>;
+  for (const base of [null, "/nowhere/at/all"]) {
+    writeFileSync(config, JSON.stringify({ ...text, base_model_name_or_path: base }));
+    const commands = [
+      ["evaluate", "--data", data, "--adapter", adapter, "--device", "cpu"],
+      ["generate", "--prompt", "a", "--max-tokens", "1", "--adapter", adapter, "--device", "cpu"],
+      ["merge", "--adapter", adapter, "--output", fresh("merged")],
+    ];
+    for (const argv of commands) {
+      const without = await run(...argv);
+      t.not(without.status, 0, argv.join(" "));
+      t.regex(without.stderr, /give --model|give the model with --model/);
+      const given = await run(...argv, "--model", model);
+      t.is(given.status, 0, given.stderr);
+    }
+    const exported = ["export", "--adapter", adapter, "--format", "gguf", "--output", fresh("a.gguf")];
+    t.regex((await run(...exported)).stderr, /give the model with --model|give --model/);
+    t.is((await run(...exported, "--model", model)).status, 0);
+  }
+});
+
+test.serial("packing: what inspect says of --packing is what a run does", async (t) => {
+  const said = await run("inspect", data, "--model", model);
+  const [, sequences] = /with --packing (\d+) sequence/.exec(said.stdout) ?? [];
+  t.truthy(sequences, said.stdout);
+  const { status, stdout } = await started("--packing");
+  t.is(status, 0);
+  t.regex(stdout, new RegExp(`in ${sequences} sequences?`));
+});
+
+test.serial(
+  "rows with nothing to train on, and rows that are cut: --max-length, and --train-on all",
+  async (t) => {
+    const long = rows({ prompt: "a long prompt, ".repeat(3), completion: "b" });
+    const cut = await finetune("--model", model, "--data", long, "--max-length", "8");
+    t.is(cut.status, 1);
+    t.regex(
+      cut.stderr,
+      /shorten the prompts, or raise --max-length, or train on all tokens with --train-on all/,
+    );
+    const all = await finetune("--model", model, "--data", long, "--max-length", "8", "--train-on", "all");
+    t.is(all.status, 0, all.stderr);
+    t.regex(all.stderr, /a larger --max-length keeps more of them/);
+    const raised = await finetune("--model", model, "--data", long, "--max-length", "64");
+    t.is(raised.status, 0, raised.stderr);
+    t.is(raised.stderr, "");
+    // A command that cannot train on all does not offer it.
+    const judged = await run(
+      "evaluate",
+      "--model",
+      model,
+      "--data",
+      long,
+      "--max-length",
+      "8",
+      "--device",
+      "cpu",
+    );
+    t.regex(judged.stderr, /raise --max-length$/m);
+    t.is(
+      (await run("evaluate", "--model", model, "--data", long, "--max-length", "64", "--device", "cpu"))
+        .status,
+      0,
+    );
+  },
+);
+
+test.serial(
+  "conversations that are too long: --max-length; tools that a template ignores: --chat-template",
+  async (t) => {
+    const template = ["--chat-template", file("chat.jinja", TEMPLATE)];
+    const [hi, yes] = [
+      { role: "user", content: "hi" },
+      { role: "assistant", content: "yes" },
+    ];
+    const long = rows(
+      { messages: [{ role: "user", content: "x".repeat(30) }, yes] },
+      { messages: [hi, yes] },
+    );
+    const cut = await finetune("--model", model, "--data", long, ...template, "--max-length", "20");
+    t.regex(cut.stderr, /a larger --max-length keeps them/);
+    t.is((await finetune("--model", model, "--data", long, ...template, "--max-length", "60")).stderr, "");
+    const call = {
+      role: "assistant",
+      content: "",
+      tool_calls: [{ type: "function", function: { name: "f", arguments: {} } }],
+    };
+    const tools = [{ type: "function", function: { name: "f", parameters: {} } }];
+    const calls = rows({ messages: [hi, call], tools }, { messages: [hi, yes], tools });
+    const ignored = await finetune("--model", model, "--data", calls, ...template);
+    t.is(ignored.stderr.match(/use a template for tools with --chat-template/g)?.length, 2, ignored.stderr);
+    const whole = `{% for tool in tools or [] %}{{ tool.function.name }}\n{% endfor %}{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% for call in m.tool_calls or [] %}{{ call.function.name }}{% endfor %}\n{% endfor %}`;
+    const heard = await finetune(
+      "--model",
+      model,
+      "--data",
+      calls,
+      "--chat-template",
+      file("tools.jinja", whole),
+    );
+    t.is(heard.status, 0, heard.stderr);
+    t.notRegex(heard.stderr, /template for tools/);
+  },
+);
+
+test.serial("more steps, and data that has moved", async (t) => {
+  const output = fresh("out");
+  const mine = fresh("mine.jsonl");
+  cpSync(data, mine);
+  t.is(
+    (
+      await run(
+        "finetune",
+        "--model",
+        model,
+        "--data",
+        mine,
+        "--output",
+        output,
+        "--save-every",
+        "1",
+        ...SHORT.slice(2),
+        "--steps",
+        "3",
+      )
+    ).status,
+    0,
+  );
+  const fewer = await run("finetune", "--resume", output, "--steps", "1");
+  t.regex(fewer.stderr, /give more steps, or resume from an earlier checkpoint/);
+  t.is(
+    (
+      await run(
+        "finetune",
+        "--resume",
+        join(output, "checkpoint-1"),
+        "--steps",
+        "2",
+        "--output",
+        fresh("branch"),
+      )
+    ).status,
+    0,
+  );
+  const moved = fresh("moved.jsonl");
+  renameSync(mine, moved);
+  const gone = await run("finetune", "--resume", output, "--steps", "4");
+  t.regex(gone.stderr, /moved or is gone; pass its new path with --data/);
+  const found = await run("finetune", "--resume", output, "--steps", "4", "--data", moved);
+  t.is(found.status, 0, found.stderr);
+});
+
+test.serial("a rank above the width: a lower one", async (t) => {
+  const high = await started("--rank", "64");
+  const [, most] = /--rank is above the width.*where (\d+) is the most/.exec(high.stderr) ?? [];
+  t.truthy(most, high.stderr);
+  t.is((await started("--rank", most as string)).stderr, "");
+  // PiSSA takes no rank above it at all.
+  const start = await started("--rank", "64", "--init", "pissa");
+  t.regex(start.stderr, /take a lower rank$/m);
+  t.is((await started("--rank", most as string, "--init", "pissa")).status, 0);
+});
+
+test.serial("peft's table lacks a model's family: all-linear, or layers by name", async (t) => {
+  const make = (): nn.Sequential => new nn.Sequential(new nn.Linear(4, 4), new nn.Linear(4, 4));
+  await t.throwsAsync(lora.inject(make(), { targetModules: "peft" }), {
+    message: /name layers, or all-linear/,
+  });
+  t.is((await lora.inject(make(), { targetModules: "all-linear" })).adapted.length, 2);
+  t.is((await lora.inject(make(), { targetModules: ["1"] })).adapted.length, 1);
+});
+
+/** What `finetune` refuses, and what it says instead. */
+const REFUSED: [what: string, refused: string[], message: RegExp, instead: string[][]][] = [
+  ["loraAlpha", ["--init", "olora", "--dora"], /choose one of them/, [["--init", "olora"], ["--dora"]]],
+  [
+    "an odd rank",
+    ["--init", "orthogonal", "--rank", "3"],
+    /take an even rank/,
+    [["--init", "orthogonal", "--rank", "4"]],
+  ],
+  [
+    "DoRA over blocks",
+    ["--quantize", "nf4", "--dora"],
+    /load the model without --quantize, or leave --dora out/,
+    [["--dora"], ["--quantize", "nf4"]],
+  ],
+  [
+    "a start over blocks",
+    ["--quantize", "nf4", "--init", "pissa"],
+    /load the model without --quantize, or start otherwise/,
+    [
+      ["--init", "pissa"],
+      ["--quantize", "nf4"],
+    ],
+  ],
+];
+for (const [what, refused, message, instead] of REFUSED) {
+  test.serial(`refused by finetune, with what to do: ${what}`, async (t) => {
+    const no = await started(...refused);
+    t.not(no.status, 0);
+    t.regex(no.stderr, message);
+    for (const argv of instead) {
+      const yes = await started(...argv);
+      t.is(yes.status, 0, yes.stderr);
+    }
+  });
+}
