@@ -114,7 +114,7 @@ async function newestGood(
   if (good === undefined)
     throw new LowrankError(
       "ERR_NOT_FINITE",
-      `${home}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one`,
+      `${home}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one. A checkpoint that is named is taken nonetheless`,
     );
   const notice = `resume: training had diverged at ${newest.folder}; the run continues from ${good.folder}, the last good checkpoint`;
   return { checkpoint: good, notice };
