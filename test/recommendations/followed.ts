@@ -13,7 +13,7 @@ export const FOLLOWED: readonly Followed[] = [
   [/needs <data> FILE to train on$/, `${HERE}options that need others`],
   [/^<evalEvery> needs <evalData> or <evalSplit>$/, `${HERE}options that need others`],
   [/^<patience> counts evaluations: it needs <evalEvery>$/, `${HERE}options that need others`],
-  [/^predict needs --/, "test/cli/predict.test.ts: "],
+  [/^predict needs --|^--output is the file of --data/, "test/cli/predict.test.ts: "],
   [/^generate needs --prompt TEXT or --messages FILE$/, `${HERE}what generate needs`],
   [/^--chat-template has no effect: --prompt/, `${HERE}what generate needs`],
   [
