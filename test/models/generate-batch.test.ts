@@ -180,7 +180,7 @@ test("what it is told is checked, prompt by prompt", async (t) => {
     [
       [good],
       { maxNewToken: 3 },
-      /^ERR_OPTION generateBatch: there is no option maxNewToken; .*adapterPerRow/,
+      /^ERR_OPTION generateBatch: there is no option maxNewToken \(did you mean maxNewTokens\?\); .*adapterPerRow/,
     ],
     [[good], null, /^ERR_OPTION generateBatch: the last argument is an object of options, not null$/],
   ];

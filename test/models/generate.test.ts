@@ -172,7 +172,7 @@ test("what it is told is checked before anything runs", async (t) => {
     t.is(await refused(PROMPT, given), `ERR_OPTION generate: ${message}`);
   t.regex(
     await refused(PROMPT, { maxTokens: 3 }),
-    /^ERR_OPTION generate: there is no option maxTokens; there are /,
+    /^ERR_OPTION generate: there is no option maxTokens \(did you mean maxNewTokens\?\); there are /,
   );
   const prompts: [unknown, RegExp][] = [
     [null, /^ERR_OPTION generate: the prompt is .*, not null$/],
