@@ -130,8 +130,8 @@ impl Stream {
         })
     }
 
-    /// `count` whole numbers uniform in [low, high), of which there are 2³² at most: a share of a word of 64 bits, whose
-    /// probability is off by 2⁻³² of itself at most.
+    /// `count` whole numbers uniform in [low, high), a range of at most 2³² numbers. Each takes a word of 64 bits, so that
+    /// a probability is off by at most 2⁻³² of itself.
     pub fn integers(&mut self, count: usize, low: i32, high: i64) -> Vec<i32> {
         let span = (high - low as i64) as u64;
         self.fill(count, |s| s.pair().map(|w| (low as i64 + scaled(w, span) as i64) as i32))

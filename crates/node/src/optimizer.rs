@@ -66,7 +66,7 @@ impl GroupOptions {
         }
     }
 
-    /// The betas that are given; what is no pair is NaN, which the rule's own check refuses.
+    /// The betas. A list of another length gives NaN, which the rule's check refuses.
     fn pair_or(&self, unset: [f64; 2]) -> [f64; 2] {
         match self.betas.as_deref() {
             None => unset,

@@ -42,7 +42,7 @@ pub fn normal(seed: f64, draw: f64, size: f64) -> Result<Float32Array> {
     Ok(stream(seed, draw).normal(held_by_host(size)?, 0.0, 1.0).into())
 }
 
-/// `size` whole numbers uniform in [low, high), of which there are 2³² at most.
+/// `size` whole numbers uniform in [low, high), a range of at most 2³² numbers.
 #[napi(catch_unwind)]
 pub fn integers(seed: f64, draw: f64, size: f64, low: f64, high: f64) -> Result<Int32Array> {
     Ok(stream(seed, draw).integers(held_by_host(size)?, low as i32, high as i64).into())

@@ -50,7 +50,7 @@ pub trait Rule: Clone + std::fmt::Debug {
     const NAME: &'static str;
     /// As a trace names it.
     const TRACED: &'static str;
-    /// What it keeps for parameters, as PyTorch names them.
+    /// The names of its states, as in PyTorch.
     const STATES: &'static [&'static str];
     /// Whether parameters are updated one by one, since an element's update depends on others of its parameter.
     const ONE_BY_ONE: bool = false;

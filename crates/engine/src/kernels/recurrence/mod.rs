@@ -28,7 +28,7 @@ use crate::scalars;
 
 const THREADS: u32 = 64;
 
-/// What is made of each element; see the module.
+/// The function of the line; see the module.
 #[derive(Clone, Copy, Debug)]
 pub enum Rule<'a> {
     Product,

@@ -1,4 +1,4 @@
-//! Every rule on the GPU beside the processor, and both beside loops in f64.
+//! Compares every rule, on each device, with loops in f64.
 
 use super::{KERNELS, Rule, recurrence};
 use crate::dtype::DType;

@@ -1,7 +1,7 @@
 //! y[.., k, ..] = Π x[.., j, ..] over j ≤ k, along one dimension.
 //!
 //! Shapes: x f32; y is x's. Backward, without a division, so that zeros in x are exact: d_x[k] = P[k]·S[k], where P is
-//! the product of what stands before k and S[k] = d[k] + x[k + 1]·S[k + 1]. Saved: x. Source: torch.cumprod.
+//! the product of the elements before k and S[k] = d[k] + x[k + 1]·S[k + 1]. Saved: x. Source: torch.cumprod.
 
 #[cfg(test)]
 mod plain;

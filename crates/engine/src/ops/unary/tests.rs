@@ -53,11 +53,14 @@ fn small_and_large_numbers_keep_their_digits() {
         for cx in contexts() {
             let y = read(&run1(&cx, &Unary(f), &[&x.upload(&cx)]).unwrap());
             for ((got, expected), x) in y.data.iter().zip(&expected.data).zip(&x.data) {
-                // Below, a device may flush to 0.
+                // A device may flush smaller numbers to 0.
                 let least = f32::MIN_POSITIVE as f64;
                 let off = (got - expected).abs() - least;
+                // WGSL promises exp within 3 + 2|x| ulp; the rest takes some ten roundings.
+                let exponent = if matches!(f, Erf | Log1p) { 0.0 } else { x.abs() };
+                let ulps = 16.0 + 2.0 * exponent;
                 assert!(
-                    off <= 3e-6 * expected.abs(),
+                    off <= ulps * f32::EPSILON as f64 * expected.abs(),
                     "{f:?}({x}) is {got}, not {expected}, on {}",
                     cx.profile.label
                 );
@@ -70,7 +73,8 @@ fn small_and_large_numbers_keep_their_digits() {
 fn halves_round_to_even_and_steps_have_no_slope() {
     let x = Array::new(&[9], vec![-2.5, -1.5, -0.5, 0.0, 0.5, 1.5, 2.5, 8388609.0, -3e9]);
     for f in [Round, Floor, Ceil, Trunc, Sign] {
-        check(&Unary(f), &[x.map(|v| v + 0.25)], &|x| vec![plain(f, &x[0])]);
+        // Finite differences step over a thousandth of a percent of x, so that x is small.
+        check(&Unary(f), &[x.map(|v| v.clamp(-3.0, 3.0) + 0.25)], &|x| vec![plain(f, &x[0])]);
         check_non_finite(&Unary(f), std::slice::from_ref(&x), &|x| vec![plain(f, &x[0])]);
     }
 }

@@ -11,8 +11,8 @@
 //! p ← p · (1 − lr·λ) − α / max(1, ‖u‖ / (d√n)) · u
 //! ```
 //!
-//! What precedes the update is made by the operations' kernels, some thirty launches a parameter; the one kernel here
-//! takes the results over unless the verdict stops the step. t is made on the device, where it is known how many steps
+//! The kernels of operations compute all of it, in some thirty launches a parameter; the kernel here copies the results
+//! into the parameter and its states, unless the verdict stops the step. t is made on the device, where it is known how many steps
 //! were left out. Cost: some ten passes over a parameter.
 
 mod native;
@@ -183,7 +183,7 @@ impl Adafactor {
     }
 }
 
-/// Elementwise functions that make values of their own.
+/// Computes elementwise functions into new values.
 struct Compose<'a> {
     cx: &'a Rc<Context>,
 }

@@ -48,7 +48,7 @@ scalars! {
         log1: f32,
         log2: f32,
         lr: f32,
-        /// What is added to the gradient for each unit of the parameter; Adam's weight decay.
+        /// Adam's weight decay: this times the parameter is added to the gradient.
         decay: f32,
     }
 }
@@ -116,7 +116,7 @@ impl Rule for AdamW {
     }
 }
 
-/// The options of a parameter group of Adam: AdamW's, whose weight decay is 0 unless given and goes into the gradient.
+/// The options of a parameter group of Adam: AdamW's. The weight decay goes into the gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam(pub AdamW);
 
