@@ -2,6 +2,7 @@ import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
+import type { PretrainedModel } from "../models/pretrained.js";
 import type { AdapterFormat } from "../lora/formats/convert.js";
 import { misused, UsageError } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
@@ -49,9 +50,27 @@ async function write(
   try {
     await convertAdapter(adapter, output, { format, ...(model === undefined ? {} : { model }) });
     process.stdout.write(`adapter ${output}\n`);
+    if (format === "gguf") await reportTemplate(adapter, model);
   } finally {
     model?.dispose();
   }
+}
+
+/** Says how llama.cpp gets an adapter's chat template, which its file has no place for, if the base has another one. */
+async function reportTemplate(adapter: string, model: PretrainedModel | undefined): Promise<void> {
+  if (!existsSync(join(adapter, "chat_template.jinja"))) return;
+  const [{ templatesBeside }, { inFolder }, { baseOfAdapter }] = await Promise.all([
+    import("../models/chat-template-files.js"),
+    import("../models/beside.js"),
+    import("../models/adapter-base.js"),
+  ]);
+  const base = model === undefined ? baseOfAdapter(adapter).model : undefined;
+  const own = base === undefined ? model?.tokenizer?.currentTemplates() : templatesBeside(inFolder(base));
+  if (own?.text === templatesBeside(inFolder(adapter))?.text) return;
+  const how = `--chat-template-file ${join(adapter, "chat_template.jinja")}`;
+  process.stderr.write(
+    `lowrank: the file does not hold the adapter's chat template; llama.cpp takes it with ${how}\n`,
+  );
 }
 
 /**

@@ -70,6 +70,14 @@ test.serial(
     t.is(loss.status, 0, loss.stderr);
     t.is(loss.stdout, (await run(...evaluate, "--chat-template", file("same.jinja", TRAINED))).stdout);
     t.not(loss.stdout, (await run(...evaluate, "--chat-template", join(model, FILE))).stdout);
+    // llama.cpp's adapters have no place for a template.
+    const exporting = ["export", "--adapter", output, "--format", "gguf", "--output"];
+    const told = await run(...exporting, join(temporary(), "adapter.gguf"));
+    t.is(told.status, 0, told.stderr);
+    t.true(told.stderr.includes(`--chat-template-file ${join(output, FILE)}`), told.stderr);
+    writeFileSync(join(model, FILE), TRAINED);
+    t.is((await run(...exporting, join(temporary(), "again.gguf"))).stderr, "");
+    writeFileSync(join(model, FILE), OWN);
     const merged = join(temporary(), "merged");
     t.is((await run("merge", "--adapter", output, "--output", merged)).status, 0);
     t.is(readFileSync(join(merged, FILE), "utf8"), TRAINED);
