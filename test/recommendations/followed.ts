@@ -14,6 +14,10 @@ export const FOLLOWED: readonly Followed[] = [
   [/^<evalEvery> needs <evalData> or <evalSplit>$/, `${HERE}options that need others`],
   [/^<patience> counts evaluations: it needs <evalEvery>$/, `${HERE}options that need others`],
   [/^predict needs --|^--output is the file of --data/, "test/cli/predict.test.ts: "],
+  [
+    /^--data: …; give --data-format txt or jsonl$/,
+    "test/cli/predict.test.ts: lines of text, texts of the command line",
+  ],
   [/^generate needs --prompt TEXT or --messages FILE$/, `${HERE}what generate needs`],
   [/^--chat-template has no effect: --prompt/, `${HERE}what generate needs`],
   [
