@@ -29,9 +29,10 @@ function project(): string {
     recursive: true,
   });
   const { dependencies } = publishedManifest();
-  mkdirSync(join(folder, "node_modules", "@huggingface"));
-  for (const name of ["@types/node", "undici-types", ...Object.keys(dependencies)])
+  for (const name of ["@types/node", "undici-types", ...Object.keys(dependencies)]) {
+    mkdirSync(dirname(join(folder, "node_modules", name)), { recursive: true });
     symlinkSync(join(root, "node_modules", name), join(folder, "node_modules", name), "junction");
+  }
   writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
   return folder;
 }
