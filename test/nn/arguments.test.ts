@@ -19,7 +19,7 @@ const WRONG: Wrong[] = [
   ["ERR_OPTION", /^Linear: bias is true or false, not 1$/, () => new nn.Linear(2, 2, { bias: loose(1) })],
   [
     "ERR_OPTION",
-    /^Linear: there is no option biass; there are bias/,
+    /^Linear: there is no option biass \(did you mean bias\?\); there are bias/,
     () => new nn.Linear(2, 2, loose({ biass: false })),
   ],
   [
