@@ -212,10 +212,10 @@ export const ADAPTER_REFUSALS = {
     instead: "put it into a module and adapt that by inject, which keeps them",
   },
   attention: {
-    what: "useDora, loraBias and bias",
+    what: "`useDora`, `loraBias` and `bias`",
     where: "on nn.MultiheadAttention",
     reason: "PEFT has no such adapter of its projections",
-    instead: "leave the option out, or the layer with excludeModules",
+    instead: "leave the option out[, or the layer with `excludeModules`]",
   },
   attentionFormat: {
     what: "kohya's and loralib's formats",

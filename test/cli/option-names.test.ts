@@ -72,22 +72,11 @@ const yaml = (text: string): string => {
   writeFileSync(file, text);
   return file;
 };
-const finetune = (...argv: string[]): string[] => [
-  "finetune",
-  "--model",
-  model,
-  "--data",
-  data,
-  "--output",
-  join(folder, `out-${made++}`),
-  "--steps",
-  "1",
-  "--grad-accum",
-  "1",
-  "--device",
-  "cpu",
-  ...argv,
+const writing = (output: string): string[] => [
+  ...["finetune", "--model", model, "--data", data, "--output", output],
+  ...["--steps", "1", "--grad-accum", "1", "--device", "cpu"],
 ];
+const finetune = (...argv: string[]): string[] => [...writing(join(folder, `out-${made++}`)), ...argv];
 
 const SAID: [what: string, argv: () => string[], message: RegExp][] = [
   [
@@ -154,14 +143,14 @@ for (const [what, argv, message] of SAID) {
 
 test.serial("a run that goes on names flags, in errors and warnings", async (t) => {
   const output = join(folder, "resumed");
-  const first = await run(...finetune("--save-every", "1", "--output", output));
+  const first = await run(...writing(output), "--save-every", "1");
   t.is(first.status, 0, first.stderr);
   const fixed = await run("finetune", "--resume", output, "--rank", "3", "--batch-size", "2");
   t.is(fixed.status, 1);
   t.regex(fixed.stderr, /--rank was 16, and is 3 now; --batch-size was 1, and is 2 now/);
   const changed = await run("finetune", "--resume", output, "--lr", "0.1", "--steps", "2");
   t.regex(changed.stderr, /warning: resume: --lr was 0\.0002, and is 0\.1 now/);
-  const again = await run(...finetune("--output", output));
+  const again = await run(...writing(output));
   t.is(again.status, 1);
   t.regex(
     again.stderr,

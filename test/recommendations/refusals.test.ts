@@ -111,6 +111,23 @@ test("a grouped convolution: without useDora", async (t) => {
   await t.notThrowsAsync(lora.saveAdapter(plain, fresh("plain")));
 });
 
+test("attention: without the option, or left out", async (t) => {
+  class Model extends nn.Module {
+    plain = new nn.Linear(8, 8);
+    attn = new nn.MultiheadAttention(8, 2);
+    override forward(x: Tensor): Tensor {
+      return this.plain.forward(x);
+    }
+  }
+  const options = { targetModules: ["plain", "attn"], r: 2 };
+  await t.throwsAsync(lora.inject(new Model(), { ...options, useDora: true }), {
+    message: /leave the option out, or the layer with excludeModules/,
+  });
+  t.true((await lora.inject(new Model(), options)).adapted.includes("attn"));
+  const left = { ...options, useDora: true, excludeModules: ["attn"] };
+  t.deepEqual((await lora.inject(new Model(), left)).adapted, ["plain"]);
+});
+
 /** A layer that is refused, the options that it is refused with, and what mends it. */
 class Doubled extends nn.Linear {
   override forward(x: Tensor): Tensor {
