@@ -7,6 +7,9 @@ const HERE = "test/recommendations/recommendations.test.ts: ";
 
 /** For each message that names a command, a flag or an option. A test is its file, and its title or a part of it. */
 export const FOLLOWED: readonly Followed[] = [
+  [/^<option> has no effect with the optimizer|^--chat-template-file …$/, undefined],
+  [/name another --output/, "test/cli/predict.test.ts: a file is there whole or not at all, and is replaced"],
+  [/or with --adapter one that was trained/, "test/cli/predict.test.ts: "],
   [/^<resume> goes on with what <overwrite>/, `${HERE}--resume and --yes`],
   [/^<data> and <evalData> cannot both be standard input$|^…; give <evalSplit>$/, `${HERE}standard input`],
   [/has no name to go by: give <dataFormat>/, `${HERE}standard input`],
@@ -121,6 +124,7 @@ export const REFUSALS_FOLLOWED: Readonly<Record<string, string>> = {
   "Adapters: ownForwardAsync": `${REFUSED}layers of a user's own`,
   "Adapters: ownForwardAssigns": `${REFUSED}layers of a user's own`,
   "Adapters: ownCopy": `${REFUSED}layers of a user's own`,
+  "Adapters: attention": `${REFUSED}attention: without the option, or left out`,
   "Adapters in files: loralibAlpha": "test/lora/formats.test.ts: ",
   "Adapters in files: loralibSlices": "test/lora/formats.test.ts: ",
   ...Object.fromEntries(
