@@ -59,7 +59,7 @@ pub fn words(v: u64) -> [u32; 2] {
 
 /// ⌊word · span / 2⁶⁴⌋.
 fn scaled(word: u64, span: u64) -> u64 {
-    (word as u128 * span as u128 >> 64) as u64
+    ((word as u128 * span as u128) >> 64) as u64
 }
 
 /// A stream of random numbers; its two fields are all of its state.
