@@ -20,6 +20,7 @@ export {
 export { eye, fullLike, linspace, onesLike, zerosLike, type LikeOptions } from "./create-patterns.js";
 export { bernoulli, multinomial, randint, randperm, type RandomOptions } from "./create-random.js";
 export type { TextPart } from "./data/parts.js";
+export type { Numbering } from "./data/origin.js";
 export type { ChatReport, DataReport } from "./data/report.js";
 export type { Row, RowsInMemory, TrainingData } from "./data/given.js";
 export type { SpokenText, SpokenTexts } from "./data/speech.js";
@@ -67,7 +68,7 @@ export type { LayerCache } from "./models/cache.js";
 export { Classifier, SequenceClassifier } from "./models/classifier.js";
 export type { Classified, ClassifyOptions } from "./models/classify.js";
 export { CausalLM, type CausalConfig } from "./models/causal-lm.js";
-export type { GgufType } from "./gguf/types.js";
+export type { GgufBlock, GgufType } from "./gguf/types.js";
 export type { EmbedOptions } from "./models/embed.js";
 export { TextEncoder } from "./models/encoder.js";
 export type {
@@ -196,6 +197,7 @@ export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options
 export type { Queued } from "./train/queue.js";
 export type { Run } from "./train/run.js";
 export { Trainer, type TrainerOptions } from "./train/trainer.js";
+export type { Stored } from "./train/trainer-checkpoint.js";
 export type { LossMetrics, LossResult } from "./train/trainer-metrics.js";
 export type { Batches, BatchSource } from "./train/trainer-data.js";
 export type {

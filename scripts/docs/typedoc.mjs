@@ -60,7 +60,7 @@ export default {
   excludeExternals: true,
   disableSources: true,
   treatWarningsAsErrors: true,
-  intentionallyNotExported: ["BLOCK_DTYPES", "LOG_FORMATS", "QUANTIZATIONS"],
+  intentionallyNotExported: ["GGUF_BLOCKS", "LOG_FORMATS", "QUANTIZATIONS"],
   validation: {
     notExported: true,
     invalidLink: true,

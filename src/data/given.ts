@@ -10,19 +10,44 @@ import type { SpokenText } from "./speech.js";
 
 /** A row of training data with the fields of a data file's row. A row of speech has its samples. */
 export type Row =
-  | { text: string }
-  | { text: string; label: string | number }
-  | { prompt: string; completion: string }
-  | { messages: readonly Message[]; tools?: readonly object[] | string | null | undefined }
   | {
-      conversations: readonly object[];
-      system?: string | null | undefined;
+      /** The text, all of which is trained on. */
+      text: string;
+    }
+  | {
+      /** The text to classify. */
+      text: string;
+      /** The name or the number of its class. */
+      label: string | number;
+    }
+  | {
+      /** The beginning of the text, which is not trained on by default. */
+      prompt: string;
+      /** The rest of the text. */
+      completion: string;
+    }
+  | {
+      /** The turns of a conversation. */
+      messages: readonly Message[];
+      /** The tools that the assistant may call, as JSON schemas or as their JSON text. */
       tools?: readonly object[] | string | null | undefined;
     }
   | {
+      /** The turns of a conversation, as ShareGPT writes them. */
+      conversations: readonly object[];
+      /** The system message. */
+      system?: string | null | undefined;
+      /** The tools that the assistant may call, as JSON schemas or as their JSON text. */
+      tools?: readonly object[] | string | null | undefined;
+    }
+  | {
+      /** The user's request, as Alpaca writes it. */
       instruction: string;
+      /** Further input to the request. */
       input?: string | null | undefined;
+      /** The assistant's answer. */
       output: string;
+      /** The system message. */
       system?: string | null | undefined;
     }
   | SpokenText;

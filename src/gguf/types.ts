@@ -2,6 +2,7 @@
 
 /** Block types that are written. */
 export const GGUF_BLOCKS = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"] as const;
+/** A block type that is written. */
 export type GgufBlock = (typeof GGUF_BLOCKS)[number];
 
 /** Storage of a tensor, as GGUF names it. */

@@ -8,7 +8,14 @@ import { isTensor, type Tensor } from "../tensor.js";
 export type LossMetrics = Readonly<Record<string, number | Tensor>>;
 
 /** A loss function's result: the loss, alone or with metrics. */
-export type LossResult = Tensor | { loss: Tensor; metrics?: LossMetrics | undefined };
+export type LossResult =
+  | Tensor
+  | {
+      /** The loss, one value. */
+      loss: Tensor;
+      /** Metrics by name, which the step's event carries. */
+      metrics?: LossMetrics | undefined;
+    };
 
 /** A loss function's result, checked. */
 export interface CheckedLoss {
