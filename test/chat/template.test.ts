@@ -95,7 +95,7 @@ test("without a template it says how to give one", (t) => {
   t.is(tokenizer.chatTemplate, undefined);
   t.regex(
     failure(() => tokenizer.applyChatTemplate(user)),
-    /^ERR_CHAT_TEMPLATE .*--chat-template FILE/,
+    /^ERR_CHAT_TEMPLATE .*set tokenizer\.chatTemplate, or give finetune the option chatTemplate$/,
   );
 });
 

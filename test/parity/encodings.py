@@ -192,7 +192,7 @@ if __name__ == "__main__":
         tokenizer = AutoTokenizer.from_pretrained(GGUF, gguf_file=f"{name}.gguf")
         tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "right"
         result[f"gguf/{name}"] = cases(tokenizer, special)
-    (GOLDENS / "cases.json").write_text(json.dumps(result, ensure_ascii=True, separators=(",", ":")) + "\n")
+    (GOLDENS / "cases.json").write_text(json.dumps(result, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
     for name, made in result.items():
         refused = sum(case.get("refused", False) for case in made)
         print(name, len(made), "cases,", refused, "refused")
