@@ -257,11 +257,15 @@ function prefersDark(): boolean {
 
 /** How to continue a run whose process is gone. What the process did last may not have reached the page. */
 function onward(run: ListedRun | undefined, histories: ReadonlyMap<string, RunHistory>): string {
-  if (run?.folder === undefined || run.folder === "") return "";
-  const saved = histories.get(run.name)?.checkpoint ?? run.checkpoint ?? undefined;
+  if (run === undefined) return "";
+  const history = histories.get(run.name);
+  // A run that was listed only as it began has no folder in the list yet.
+  const folder = run.folder || history?.start?.["output"];
+  if (typeof folder !== "string" || folder === "") return "";
+  const saved = history?.checkpoint ?? run.checkpoint ?? undefined;
   const from =
     saved === undefined ? "If it saved a checkpoint, continue it" : `Continue it from step ${saved}`;
-  return ` ${from} with: lowrank finetune --resume ${run.folder}`;
+  return ` ${from} with: lowrank finetune --resume ${folder}`;
 }
 
 function endedAs({ type, stopped }: { type: string; [field: string]: unknown }): string {
