@@ -297,7 +297,7 @@ test("what forward is given is checked by name", (t) => {
   const wrong: [input: unknown, options: unknown, message: RegExp][] = [
     ["x", {}, /^forward: its input is a tensor, not "x"/],
     [undefined, {}, /its input is a tensor/],
-    [ids, { lables: ids }, /there is no option lables; there are .*labels/],
+    [ids, { lables: ids }, /there is no option lables \(did you mean labels\?\); there are .*labels/],
     [ids, null, /the last argument is an object of options, not null/],
     [ids, { attentionMask: [1] }, /attentionMask is a tensor/],
     [ids, { adapterPerRow: "one" }, /adapterPerRow is an array, not "one"/],

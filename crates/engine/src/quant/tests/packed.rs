@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{assert_same, unpacked};
+use super::unpacked;
 use crate::error::Code;
 use crate::format::safetensors::Reader;
 use crate::quant::{BlockType, nf4, pack};
@@ -54,12 +54,12 @@ fn blocks_for_files_have_the_bits_of_ggml() {
         let expected = file.read(file.entry(&format!("ggml.{kind}")).unwrap(), <[u8]>::to_vec).unwrap();
         let got = for_file(kind, &x);
         assert_eq!(got.len(), expected.len());
-        assert_same(kind, &unpacked(kind, &got), &unpacked(kind, &expected));
         let blocks =
             got.chunks(kind.bytes()).zip(expected.chunks(kind.bytes())).zip(x.chunks(kind.elements()));
         for (i, ((got, expected), x)) in blocks.enumerate() {
-            // The sign of a scale of 0 is free.
-            assert!(got == expected || x.iter().all(|v| *v == 0.0), "{kind}: block {i}");
+            // Of a block of zeros, ggml's library and gguf-py differ in the sign of the scale.
+            let zeros = |values: &[f32]| values.iter().all(|v| *v == 0.0);
+            assert!(got == expected || zeros(x) && zeros(&unpacked(kind, got)), "{kind}: block {i}");
         }
     }
 }
