@@ -123,7 +123,10 @@ test.serial("devices --tune tries the usual shapes and shows what it found", asy
   if (!gpu(t)) return;
   const cache = temporary();
   const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };
-  const { status, stdout, stderr } = await lowrank(["devices", "--tune", "--json"], { env });
+  const devices = ["devices", "--device", "gpu", "--json"];
+  const listed = await lowrank(devices, { env });
+  t.regex(listed.stderr, /--device of devices without --tune: .*; give --tune, too$/m);
+  const { status, stdout, stderr } = await lowrank([...devices, "--tune"], { env });
   t.is(stderr, "");
   t.is(status, 0);
   const classes = stdout

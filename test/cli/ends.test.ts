@@ -122,6 +122,7 @@ if (process.platform === "linux") {
     });
     t.is(stopped.status, 130);
     const before = readdirSync(cut);
+    let offered: string | undefined;
     // No file of more than a block: not even the record can be written.
     for (const blocks of [1, 8, 30]) {
       const full = await lowrank(["finetune", "--resume", cut], { shell: `ulimit -f ${blocks}` });
@@ -134,8 +135,10 @@ if (process.platform === "linux") {
       t.regex(told, ONE_LINE);
       t.regex(told, /cannot be written.*; free some space, or choose another folder/);
       t.deepEqual(readdirSync(cut), before);
+      offered ??= /checkpoint-\d+ is kept; continue from it with (--resume \S+)\n$/.exec(told)?.[1];
     }
-    const resumed = await lowrank(["finetune", "--resume", cut]);
+    t.is(offered, `--resume ${cut}`);
+    const resumed = await lowrank(["finetune", ...(offered as string).split(" ")]);
     t.is(resumed.status, 0, resumed.stderr);
     t.true(adapter(whole).equals(adapter(cut)));
   });
@@ -164,5 +167,9 @@ test.serial("messages of what lies in the folder offer what works", async (t) =>
   t.is((await runHere(...finetune(none, "--steps", "2", "--save-every", "never"))).status, 0);
   t.regex((await runHere(...finetune(none))).stderr, /already contains a run; replace it with --yes, or/);
   const without = await runHere("finetune", "--resume", none);
-  t.regex(without.stderr, /there is no checkpoint to go on from; start the run anew/);
+  t.regex(
+    without.stderr,
+    /there is no checkpoint to go on from; start the run again in the same folder with --yes$/m,
+  );
+  t.is((await runHere(...finetune(none, "--steps", "2", "--yes"))).status, 0);
 });

@@ -181,18 +181,17 @@ test.serial("the command line: a model by its name, and by what an adapter was m
   const absent = await runHere("generate", "--model", "owner/absent", ...text);
   t.deepEqual([absent.status, absent.stdout], [1, ""]);
   t.regex(absent.stderr, ONE_LINE);
-  const offline = await runHere(
-    "evaluate",
-    "--model",
-    "owner/tiny",
-    "--revision",
-    "v2",
-    "--offline",
-    "--data",
-    data,
-  );
+  process.env["HF_HOME"] = temporary();
+  const evaluate = ["evaluate", "--model", "owner/tiny", "--data", data, "--device", device];
+  const offline = await runHere(...evaluate, "--offline");
   t.is(offline.status, 1);
-  t.regex(offline.stderr, /^lowrank: owner\/tiny@v2: is not in the cache .*\n$/);
+  t.regex(
+    offline.stderr,
+    /^lowrank: owner\/tiny: is not in the cache .*; download it once without --offline and HF_HUB_OFFLINE\n$/,
+  );
+  t.is((await runHere(...evaluate)).status, 0);
+  const cached = await runHere(...evaluate, "--offline");
+  t.is(cached.status, 0, cached.stderr);
   const usage = await runHere(
     "export",
     "--adapter",

@@ -4,23 +4,22 @@
 export type Followed = readonly [says: RegExp, test: string | undefined];
 
 const HERE = "test/recommendations/recommendations.test.ts: ";
+const RUNS = "test/recommendations/runs.test.ts: ";
+const COMMANDS = "test/recommendations/commands.test.ts: ";
 
 /** For each message that names a command, a flag or an option. A test is its file, and its title or a part of it. */
 export const FOLLOWED: readonly Followed[] = [
   [/^<option> has no effect with the optimizer|^--chat-template-file …$/, undefined],
   [/name another --output/, "test/cli/predict.test.ts: a file is there whole or not at all, and is replaced"],
-  [/or with --adapter one that was trained/, "test/cli/predict.test.ts: "],
+  [/or with --adapter one that was trained/, `${COMMANDS}what predict needs`],
   [/^<resume> goes on with what <overwrite>/, `${HERE}--resume and --yes`],
   [/^<data> and <evalData> cannot both be standard input$|^…; give <evalSplit>$/, `${HERE}standard input`],
   [/has no name to go by: give <dataFormat>/, `${HERE}standard input`],
   [/needs <data> FILE to train on$/, `${HERE}options that need others`],
   [/^<evalEvery> needs <evalData> or <evalSplit>$/, `${HERE}options that need others`],
   [/^<patience> counts evaluations: it needs <evalEvery>$/, `${HERE}options that need others`],
-  [/^predict needs --|^--output is the file of --data/, "test/cli/predict.test.ts: "],
-  [
-    /^--data: …; give --data-format txt or jsonl$/,
-    "test/cli/predict.test.ts: lines of text, texts of the command line",
-  ],
+  [/^predict needs --|^--output is the file of --data/, `${COMMANDS}what predict needs`],
+  [/^--data: …; give --data-format txt or jsonl$/, `${COMMANDS}what predict needs`],
   [/^generate needs --prompt TEXT or --messages FILE$/, `${HERE}what generate needs`],
   [/^--chat-template has no effect: --prompt/, `${HERE}what generate needs`],
   [
@@ -44,31 +43,22 @@ export const FOLLOWED: readonly Followed[] = [
   [/^give one with <chatTemplate> FILE$/, `${HERE}a model without a chat template`],
   [
     /^…: … \(…\), and no server is asked offline; download it once without <offline>/,
-    "test/hub/load.test.ts: the command line: a model by its name",
+    "test/hub/load.test.ts: the command line: a model by its name, and by what an adapter was made for",
   ],
   [/"peft" is PEFT's table by family.*name layers, or all-linear/, `${HERE}peft's table`],
   [
     /lower the learning rate .*<optimizer\.lr>\) or lengthen the warm-up \(<warmup>\)$/,
-    "test/train/divergence.test.ts: healthy losses are not reported",
+    `${RUNS}a run that diverges`,
   ],
-  [
-    /training had diverged before its first checkpoint/,
-    "test/train/divergence.test.ts: pruning keeps the last good checkpoint",
-  ],
-  [
-    /give it more by <memory>$|<memory> chooses by itself$/,
-    "test/train/memory-option.test.ts: a run that cannot fit is refused",
-  ],
-  [/no earlier checkpoint is intact; start the run again/, "test/train/random-runs.test.ts: "],
+  [/training had diverged before its first checkpoint/, `${RUNS}a run that diverges`],
+  [/give it more by <memory>$|<memory> chooses by itself$/, `${RUNS}a run that does not fit`],
+  [/^start the run again in the same folder with <overwrite>$/, `${RUNS}a damaged checkpoint`],
   [
     /the last intact one is …; continue from it with <resume>$/,
     "test/train/resume.test.ts: a damaged checkpoint names the sound one",
   ],
-  [
-    /is of another; continue from it with <resume>$/,
-    "test/train/resume.test.ts: the newest is that of the run",
-  ],
-  [/^; … is kept; continue from it with <resume>$/, "test/train/random-runs.test.ts: "],
+  [/is of another; continue from it with <resume>$/, `${RUNS}a run without a checkpoint`],
+  [/^; … is kept; continue from it with <resume>$/, "test/cli/ends.test.ts: a disk that fills up"],
   [
     /^continue it with <resume>, $|replace it with <overwrite>, or choose another folder with <output>$/,
     `${HERE}a folder that contains a run`,
@@ -76,7 +66,10 @@ export const FOLLOWED: readonly Followed[] = [
   [/give more steps, or resume from an earlier checkpoint$/, `${HERE}more steps`],
   [/moved or is gone; pass its new path with <option>/, `${HERE}data that has moved`],
   [/give the same again with …<option> -$/, `${HERE}standard input`],
-  [/given rows in memory by <option>; give the same rows again$/, "test/train/speech.test.ts: "],
+  [
+    /given rows in memory by <option>; give the same rows again$/,
+    "test/train/speech.test.ts: a run that is stopped and resumed ends with the same bits",
+  ],
   [/^<r> is above the width/, `${HERE}a rank above the width`],
   [
     /^…: is the folder of the adapter that the run starts from/,
@@ -84,7 +77,7 @@ export const FOLLOWED: readonly Followed[] = [
   ],
   [
     /^--adapter …: the base has this name; give the base another with --name$|give a folder, as in --adapter …=DIR$/,
-    "test/cli/serve.test.ts: two adapters by name over one base",
+    `${COMMANDS}what serve needs`,
   ],
   // These say what an option may be, and recommend no other.
   [/^(…|inject|finetune): <option> is |^<option>: "…" |^<option> names standard input twice/, undefined],
@@ -96,54 +89,64 @@ export const FOLLOWED: readonly Followed[] = [
   // Not lowrank's own commands: npm's and llama.cpp's, and what bundlers are told.
   [/^join them first \(llama-gguf-split/, undefined],
   [
-    /^lowrank was taken into a bundle|^esbuild --external|there is no binary of lowrank for|with --omit=optional|npm install --no-save/,
-    "test/native-load.test.ts: ",
+    /^lowrank was taken into a bundle|^esbuild --external/,
+    "test/bundlers.test.ts: esbuild: a bundle that leaves the package out runs, one that took it in says so",
+  ],
+  [/there is no binary of lowrank for/, undefined],
+  // Nothing is installed by tests: they see that the command names the package and its version.
+  [
+    /with --omit=optional|npm install --no-save/,
+    "test/native-load.test.ts: a package of the binary that is not installed is named, with what installs it",
   ],
   [/look at it with the lowrank that wrote it$/, undefined],
   [/^<pad>$/, undefined],
 ];
 
 const REFUSED = "test/recommendations/refusals.test.ts: ";
+const OWN = "test/recommendations/own-layers.test.ts: ";
+const MERGED =
+  "test/recommendations/gguf.test.ts: what llama.cpp's adapters cannot hold is merged into a GGUF file: ";
+const CONTRADICTED = "test/recommendations/recommendations.test.ts: refused by finetune, with what to do: ";
 
 /** The same for refusals whose `instead` names an option or a command, by the section and the key. */
 export const REFUSALS_FOLLOWED: Readonly<Record<string, string>> = {
   "Adapters: biasWithStart": `${REFUSED}starts of adapters`,
   "Adapters: evaWithoutData": `${REFUSED}starts of adapters`,
   "Adapters: evaWithoutLinears": `${REFUSED}starts of adapters`,
-  "Adapters: evaEnding": `${REFUSED}a layer whose path ends another's`,
+  "Adapters: evaEnding": `${REFUSED}a layer that eva leaves out`,
   "Adapters: pissaScaling": `${REFUSED}starts of adapters`,
   "Adapters: startRank": `${REFUSED}starts of adapters`,
   "Adapters: groupedDora": `${REFUSED}a grouped convolution`,
   "Adapters: tiedAdapter": `${REFUSED}a tied embedding`,
-  "Adapters: ownFrozen": `${REFUSED}layers of a user's own`,
-  "Adapters: ownWeight": `${REFUSED}layers of a user's own`,
-  "Adapters: ownName": `${REFUSED}layers of a user's own`,
-  "Adapters: ownForwardProperty": `${REFUSED}layers of a user's own`,
-  "Adapters: ownForwardDropout": `${REFUSED}layers of a user's own`,
-  "Adapters: ownForwardDtype": `${REFUSED}layers of a user's own`,
-  "Adapters: ownForwardAsync": `${REFUSED}layers of a user's own`,
-  "Adapters: ownForwardAssigns": `${REFUSED}layers of a user's own`,
-  "Adapters: ownCopy": `${REFUSED}layers of a user's own`,
+  "Adapters: ownFrozen": `${OWN}a layer is changed as its refusal says, or left out: ownFrozen`,
+  "Adapters: ownWeight": `${OWN}a layer is changed as its refusal says, or left out: ownWeight`,
+  "Adapters: ownName": `${OWN}a layer is changed as its refusal says, or left out: ownName`,
+  "Adapters: ownForwardProperty": `${OWN}a layer is changed as its refusal says, or left out: ownForwardProperty`,
+  "Adapters: ownForwardDropout": `${OWN}a layer is changed as its refusal says, or left out: ownForwardDropout`,
+  "Adapters: ownForwardDtype": `${OWN}a layer is changed as its refusal says, or left out: ownForwardDtype`,
+  "Adapters: ownForwardAsync": `${OWN}a forward is changed as its refusal says, or its layer left out: ownForwardAsync`,
+  "Adapters: ownForwardAssigns": `${OWN}a forward is changed as its refusal says, or its layer left out: ownForwardAssigns`,
+  "Adapters: ownCopy": `${OWN}a layer with adapters is copied once they are off`,
   "Adapters: attention": `${REFUSED}attention: without the option, or left out`,
-  "Adapters in files: loralibAlpha": "test/lora/formats.test.ts: ",
-  "Adapters in files: loralibSlices": "test/lora/formats.test.ts: ",
+  "Adapters in files: loralibAlpha":
+    "test/lora/formats.test.ts: on cpu loralib's names there and back give the same model",
+  "Adapters in files: loralibSlices":
+    "test/lora/loralib-layers.test.ts: a merged linear layer of loralib's is read as the equal plain one",
   ...Object.fromEntries(
-    ["dora", "biases", "modulesToSave", "tokens", "tied", "layers"].map((key) => [
+    ["dora", "biases", "factorBiases", "modulesToSave", "tokens", "tied", "layers"].map((key) => [
       `GGUF: ${key}`,
-      `${REFUSED}what llama.cpp's adapters cannot hold`,
+      `${MERGED}${key}`,
     ]),
   ),
-  "GGUF: factorBiases": `${REFUSED}biases of B are merged where the layers have biases`,
   "Quantised weights: merged": `${REFUSED}quantised weights`,
-  "Quantised weights: dora": "test/recommendations/recommendations.test.ts: DoRA over blocks",
-  "Quantised weights: start": "test/recommendations/recommendations.test.ts: a start over blocks",
+  "Quantised weights: dora": `${CONTRADICTED}DoRA over blocks`,
+  "Quantised weights: start": `${CONTRADICTED}a start over blocks`,
   "Quantised weights: saved": `${REFUSED}quantised weights`,
   "Quantised weights: quantizedFile": `${REFUSED}quantised weights`,
-  "Runs: loraOfAdapter":
-    "test/train/start-adapter.test.ts: options that contradict the adapter are refused by name",
-  "Runs: adapterWithoutHead": "test/train/start-adapter.test.ts: ",
+  "Runs: loraOfAdapter": `${RUNS}options that contradict an adapter's`,
+  "Runs: adapterWithoutHead": `${RUNS}an adapter without a head`,
   "Runs: packedLabels": `${REFUSED}rows with labels`,
-  "Runs: packedSpeech": "test/train/speech.test.ts: ",
+  "Runs: packedSpeech": `${RUNS}rows of speech`,
   "Runs: bothStandardInput": `${HERE}standard input`,
   "Runs: quantizeOfLoaded": `${REFUSED}quantised weights`,
   "The command line: deviceOfList": "test/tuning.test.ts: devices --tune tries the usual shapes",

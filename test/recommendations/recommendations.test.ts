@@ -1,57 +1,17 @@
 /** What messages recommend works: each is followed here, or by the test that `followed.ts` names. */
 import { spawn } from "node:child_process";
-import { cpSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
 import { lora, nn } from "../../src/index.js";
-import { SECTIONS } from "../../scripts/refused/page.js";
 import { type Ended, runHere as run } from "../cli/lowrank.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
-import { messages } from "./collect.js";
-import { FOLLOWED, REFUSALS_FOLLOWED } from "./followed.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const main = join(root, "src", "cli", "main.ts");
-
-test("each message that recommends something is followed by a test", (t) => {
-  const found = messages();
-  t.true(found.length > 50, `${found.length} messages were found`);
-  for (const { file, text } of found)
-    t.true(
-      FOLLOWED.some(([says]) => says.test(text)),
-      `${file}: no test follows what it says: ${text}`,
-    );
-  for (const [says] of FOLLOWED)
-    t.true(
-      found.some(({ text }) => says.test(text)),
-      `no message says ${String(says)} any more`,
-    );
-});
-
-test("each refusal that recommends an option or a command is followed by a test", (t) => {
-  const named = SECTIONS.flatMap(({ title, refusals }) =>
-    Object.entries(refusals).flatMap(([key, { instead }]) =>
-      /`|--[a-z]|lowrank [a-z]+ /.test(instead) ? [`${title}: ${key}`] : [],
-    ),
-  );
-  t.deepEqual(Object.keys(REFUSALS_FOLLOWED).sort(), named.sort());
-});
-
-test("the tests that are said to follow them are there", (t) => {
-  const named = [...FOLLOWED.map(([, followed]) => followed), ...Object.values(REFUSALS_FOLLOWED)];
-  for (const one of named) {
-    if (one === undefined) continue;
-    const [file = "", title = ""] = one.split(/: (.*)/s);
-    t.true(existsSync(join(root, file)), one);
-    t.true(
-      readFileSync(join(root, file), "utf8").includes(title),
-      `${file} has no test of that title: ${title}`,
-    );
-  }
-});
 
 const model = tinyModel();
 const data = tinyData();

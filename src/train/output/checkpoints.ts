@@ -82,7 +82,7 @@ export async function soundCheckpoint(output: string, name: string, line?: Line)
   const before = await soundBefore(output, step, found?.progress.line ?? line);
   const rest =
     before === undefined
-      ? `no earlier checkpoint is intact; start the run again in the same folder with ${optionName("overwrite")}`
+      ? `no earlier checkpoint is intact; ${startAgain()}`
       : `the last intact one is ${before.folder}; continue from it with ${optionSetting("resume", before.folder)}`;
   throw new LowrankError("ERR_FILE_FORMAT", `${folder}: the checkpoint is damaged: ${damage}; ${rest}`);
 }
@@ -117,6 +117,10 @@ async function soundBefore(
   return undefined;
 }
 
+function startAgain(): string {
+  return `start the run again in the same folder with ${optionName("overwrite")}`;
+}
+
 function noCheckpoint(output: string, others: Checkpoint[], record: RunRecord | undefined): LowrankError {
   if (!existsSync(output))
     return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: there is no such folder to go on from`);
@@ -125,7 +129,7 @@ function noCheckpoint(output: string, others: Checkpoint[], record: RunRecord | 
     other === undefined
       ? "there is no checkpoint to go on from"
       : `the run has saved no checkpoint to go on from; ${other.folder} is of another; continue from it with ${optionSetting("resume", other.folder)}`;
-  const anew = other === undefined && record !== undefined ? "; start the run anew" : "";
+  const anew = other === undefined && record !== undefined ? `; ${startAgain()}` : "";
   return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: ${what}${anew}`);
 }
 
