@@ -70,7 +70,7 @@ export const FILE_REFUSALS = {
     what: "a file of kohya's",
     where: "with several networks",
     reason: "each is of another model",
-    instead: "name the one for this model as prefix",
+    instead: "name the one for this model as `prefix`",
   },
   fileAlone: {
     what: "files of kohya's and loralib's",

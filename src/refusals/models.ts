@@ -66,13 +66,13 @@ export const MODEL_REFUSALS = {
     what: "modules of sentence-transformers",
     where: "other than Transformer, Pooling and Normalize, in this order",
     reason: "their layers are not built",
-    instead: "name pooling and normalize to embed by the transformer alone, without these modules",
+    instead: "name `pooling` and `normalize` to embed by the transformer alone, without these modules",
   },
   sentencePooling: {
     what: "poolings of sentence-transformers",
     where: "other than mean, cls, max, mean_sqrt_len_tokens, weightedmean and lasttoken",
     reason: "they are not built",
-    instead: "name pooling and normalize",
+    instead: "name `pooling` and `normalize`",
   },
   savedAdapters: {
     what: "saveModel",

@@ -132,10 +132,17 @@ export const REFUSALS_FOLLOWED: Readonly<Record<string, string>> = {
     "test/lora/formats.test.ts: on cpu loralib's names there and back give the same model",
   "Adapters in files: loralibSlices":
     "test/lora/loralib-layers.test.ts: a merged linear layer of loralib's is read as the equal plain one",
+  "Adapters in files: kohyaNetworks": `${REFUSED}a file of kohya's with several networks: one of them by prefix`,
   ...Object.fromEntries(
     ["dora", "biases", "factorBiases", "modulesToSave", "tokens", "tied", "layers"].map((key) => [
       `GGUF: ${key}`,
       `${MERGED}${key}`,
+    ]),
+  ),
+  ...Object.fromEntries(
+    ["sentenceModules", "sentencePooling"].map((key) => [
+      `Models: ${key}`,
+      "test/parity/sentences.test.ts: modules and poolings that are not supported are refused by name",
     ]),
   ),
   "Quantised weights: merged": `${REFUSED}quantised weights`,

@@ -8,8 +8,10 @@ import {
   loadModel,
   lora,
   nn,
+  safetensors,
   saveModel,
   tensor,
+  zeros,
   type CausalLM,
   type Tensor,
 } from "../../src/index.js";
@@ -183,6 +185,43 @@ test.serial("quantised weights: what merges, saves and loads instead", async (t)
   });
   await t.notThrowsAsync(finetune({ ...options, model: await load("q8_0"), output: fresh("o") }).result);
 });
+
+test.serial("a file of kohya's with several networks: one of them by prefix", async (t) => {
+  const model = await loadModel<"causal-lm">(folder, { device: "cpu" });
+  const { inFeatures, outFeatures } = new Map(model.namedModules()).get(
+    "model.layers.0.self_attn.q_proj",
+  ) as nn.Linear;
+  const both = ["lora_te", "lora_unet"].flatMap((network) => {
+    const path = `${network}_model_layers_0_self_attn_q_proj`;
+    return [
+      [`${path}.lora_down.weight`, zeros([2, inFeatures])] as const,
+      [`${path}.lora_up.weight`, zeros([outFeatures, 2])] as const,
+    ];
+  });
+  const file = fresh("k.safetensors");
+  await safetensors.save(file, Object.fromEntries(both));
+  await t.throwsAsync(lora.loadAdapter(model, file), { message: /name the one for this model as prefix$/ });
+  await lora.loadAdapter(model, file, { prefix: "lora_te" });
+  t.deepEqual(lora.adapters(model), ["default"]);
+  model.dispose();
+});
+
+for (const format of ["kohya", "loralib"]) {
+  test.serial(`what ${format}'s files cannot hold stays in PEFT's folder, or is merged`, async (t) => {
+    const model = await loadModel<"causal-lm">(folder, { device: "cpu" });
+    await lora.inject(model, { r: 2, targetModules: ["q_proj"], useDora: true });
+    const adapter = fresh("adapter");
+    await lora.saveAdapter(model, adapter);
+    model.dispose();
+    const common = ["--adapter", adapter, "--model", folder];
+    const refused = await run("export", ...common, "--format", format, "--output", fresh("a.safetensors"));
+    t.regex(refused.stderr, /keep PEFT's folder, or merge$/m);
+    const merged = await run("merge", ...common, "--output", fresh("merged"));
+    t.is(merged.status, 0, merged.stderr);
+    const kept = await run("export", ...common, "--format", "peft", "--output", fresh("peft"));
+    t.is(kept.status, 0, kept.stderr);
+  });
+}
 
 test.serial("rows with labels: without packing", async (t) => {
   const options = { model: await tinyEncoder(), data: rowsFile(seaAndLand(8)), steps: 1, device: "cpu" };
