@@ -9,7 +9,11 @@ const COMMANDS = "test/recommendations/commands.test.ts: ";
 
 /** For each message that names a command, a flag or an option. A test is its file, and its title or a part of it. */
 export const FOLLOWED: readonly Followed[] = [
-  [/^<option> has no effect with the optimizer|^--chat-template-file …$/, undefined],
+  [/^--chat-template-file …$/, undefined],
+  [
+    /^<option> has no effect with the optimizer|^finetune: <option> is null; leave it out/,
+    `${RUNS}an option that the optimizer does not have`,
+  ],
   [/name another --output/, "test/cli/predict.test.ts: a file is there whole or not at all, and is replaced"],
   [/or with --adapter one that was trained/, `${COMMANDS}what predict needs`],
   [/^<resume> goes on with what <overwrite>/, `${HERE}--resume and --yes`],

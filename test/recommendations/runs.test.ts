@@ -141,6 +141,18 @@ test.serial("an adapter without a head: one of a classifier, or none", async (t)
   t.is((await finetune(next).result).steps, 1);
 });
 
+test.serial("an option that the optimizer does not have, or that is null, is left out", async (t) => {
+  const lion = options({ steps: 1, optimizer: { type: "lion", lr: 1e-4 } });
+  await t.throwsAsync(finetune({ ...lion, optimizer: { ...lion.optimizer, eps: 1e-8 } }).result, {
+    message: /optimizer\.eps has no effect with the optimizer lion; leave it out$/,
+  });
+  await t.throwsAsync(finetune({ ...lion, batchSize: null as never }).result, {
+    message: /batchSize is null; leave it out for its default$/,
+  });
+  const { batchSize: _, ...rest } = lion;
+  t.is((await finetune(rest).result).steps, 1);
+});
+
 test.serial("rows of speech: without packing", async (t) => {
   const { lora: _, ...speech } = options({ steps: 1, language: "en" });
   const heard = { ...speech, model: await tinyWhisper(), data: tones(4) };
