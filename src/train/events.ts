@@ -4,6 +4,7 @@ import type { DataReport } from "../data/report.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { Evaluation } from "./evaluate.js";
 import type { HeldMemory } from "./memory/held.js";
+import type { OptimizerType } from "./optimizer-types.js";
 
 /** Once, before the first step: what will be done, where, and why there. */
 export interface StartEvent {
@@ -61,6 +62,8 @@ export interface StartEvent {
   maxLength: number;
   /** Sequences that the rows share; only of a run that packs them, whose batches are of sequences. */
   sequences?: number | undefined;
+  /** Which optimizer trains. */
+  optimizer: OptimizerType;
   /** The highest rate, which the schedule multiplies. */
   learningRate: number;
   /** How the rate goes on after the warm-up: `linear`, `cosine` or `constant`. */

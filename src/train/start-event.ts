@@ -57,6 +57,7 @@ export function startEvent(
     maxLength: objective.tokenisation.maxLength,
     ...(plan.sequences === undefined ? {} : { sequences: plan.sequences }),
     ...(objective.labels === undefined ? {} : { labels: objective.labels }),
+    optimizer: settings.optimizer.type,
     learningRate: settings.optimizer.lr,
     schedule: settings.schedule,
     warmup: warmupOf(settings.warmup, plan.steps),

@@ -28,6 +28,7 @@ const start: StartEvent = {
   batchSize: 1,
   gradientAccumulation: 8,
   maxLength: 512,
+  optimizer: "adamw",
   learningRate: 2e-4,
   schedule: "linear",
   warmup: 5,
@@ -81,6 +82,15 @@ function output(isTTY: boolean, columns = 100): Output & { text: string } {
     },
   };
 }
+
+test("the summary names the optimizer of the run", (t) => {
+  const lines = ["adamw", "adam", "lion", "adafactor"].map((optimizer) => {
+    const out = output(false);
+    humanRenderer(out)({ ...start, optimizer: optimizer as StartEvent["optimizer"] });
+    return /optimizer +(\w+), learning rate/.exec(out.text)?.[1];
+  });
+  t.deepEqual(lines, ["AdamW", "Adam", "Lion", "Adafactor"]);
+});
 
 test("plain lines: the summary, some steps, and how it ended", (t) => {
   const out = output(false);

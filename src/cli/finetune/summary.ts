@@ -2,6 +2,14 @@ import type { Colors } from "picocolors/types.js";
 import type { PlannedMemory, StartEvent } from "../../train/events.js";
 import { bytes, grouped, percent, plural, rate, short } from "../format.js";
 
+/** The optimizers by the names of their classes. */
+const OPTIMIZER_NAMES = {
+  adamw: "AdamW",
+  adam: "Adam",
+  lion: "Lion",
+  adafactor: "Adafactor",
+} as const satisfies Record<StartEvent["optimizer"], string>;
+
 function names(targets: readonly string[], limit = 7): string {
   const shown = targets.slice(0, limit).join(", ");
   return targets.length > limit ? `${shown}, …` : shown;
@@ -67,7 +75,7 @@ export function summary(start: StartEvent, colors: Colors): string[] {
     ],
     [
       "optimizer",
-      `AdamW, learning rate ${rate(start.learningRate)}, ${start.schedule}, warm-up ${start.warmup}; seed ${start.seed}`,
+      `${OPTIMIZER_NAMES[start.optimizer]}, learning rate ${rate(start.learningRate)}, ${start.schedule}, warm-up ${start.warmup}; seed ${start.seed}`,
     ],
     ["output", start.output],
   ];
