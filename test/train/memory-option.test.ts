@@ -234,6 +234,18 @@ test.serial("a model of a configuration alone is told, too", async (t) => {
   model.dispose();
 });
 
+test.serial("of several texts the largest decides, in any order", async (t) => {
+  const options = await named("long blocks");
+  const folder = temporary();
+  const [small, large] = ["small.txt", "large.txt"].map((name) => join(folder, name)) as [string, string];
+  writeFileSync(small, "land");
+  writeFileSync(large, "sea and land ".repeat(20_000));
+  const told: number[] = [];
+  for (const data of [large, [large, small], [small, large]])
+    told.push((await estimate({ ...options, data })).peakBytes);
+  t.deepEqual(told, [told[0], told[0], told[0]]);
+});
+
 test.serial("estimates leave nothing, draw nothing, and do not mix", async (t) => {
   const [one, other] = [await named("long blocks"), await named("DoRA")];
   const alone = [await estimate(one), await estimate(other)].map(({ peakBytes }) => peakBytes);

@@ -77,9 +77,10 @@ function unclosed(data: Data): Data {
 function sampled(data: Data, { maxLength }: Settings): Data {
   if (data.kind === "text") {
     const most = Math.max(SAMPLE.characters, SAMPLE.charactersPerToken * maxLength);
-    const [first] = data.sources as [Content<string>];
-    const parts = (signal?: AbortSignal) => beginning(first.parts(signal), most);
-    return { ...data, sources: [{ ...first, parts, close: () => {} }] };
+    // A shorter source may not fill a block of tokens.
+    const largest = data.sources.reduce((a, b) => ((b.size ?? 0) > (a.size ?? 0) ? b : a));
+    const parts = (signal?: AbortSignal) => beginning(largest.parts(signal), most);
+    return { ...data, sources: [{ ...largest, parts, close: () => {} }] };
   }
   const all = data.sources as readonly Content<object[]>[];
   let found: Promise<Map<Content<object[]>, object[]>> | undefined;
