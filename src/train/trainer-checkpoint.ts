@@ -5,7 +5,7 @@
  */
 import { existsSync } from "node:fs";
 import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 
 import { LowrankError } from "../errors.js";
 import { makeFolder, locationOf, replaceFolder } from "../folders.js";
@@ -175,7 +175,7 @@ export async function pruneTrainerCheckpoints(
   }
   found.sort((a, b) => b.saved - a.saved || b.step - a.step);
   for (const { path } of found.slice(keep)) {
-    if (path === good) continue;
+    if (good !== undefined && resolve(path) === resolve(good)) continue;
     // The state file goes last: as long as it exists, the next call finishes an interrupted removal.
     for (const file of [MODEL, TRAINED, OPTIMIZER, STATE]) await rm(join(path, file), { force: true });
     await rmdir(path).catch(() => {});

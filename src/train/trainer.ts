@@ -84,7 +84,7 @@ async function train<M extends Module, B>(
   const training = model.training;
   try {
     model.train();
-    const { first, run, parts } = await begin(options, accumulation, reader);
+    const { first, run, parts, from } = await begin(options, accumulation, reader);
     context.emit(startEvent(model, optimizer, { total, perEpoch, accumulation, first }));
     const write = (folder: string, step: number, stored: Stored): Promise<void> =>
       writeTrainerCheckpoint(
@@ -93,7 +93,8 @@ async function train<M extends Module, B>(
         { run, step, position: reader.position, random: reader.random, gradientAccumulation: accumulation },
       );
     let saved = first;
-    let good: string | undefined;
+    // Until a newer checkpoint is known to be good, the one that the run continues from stays.
+    let good = from;
     const pruning = async (): Promise<void> => {
       if (keep !== undefined) await prune(folder as string, run, { keep, good }, context);
     };
@@ -161,6 +162,8 @@ interface Beginning {
   first: number;
   /** The name of the run in its checkpoints. */
   run: string;
+  /** The checkpoint that it continues from. */
+  from?: string;
   parts: TrainedParts;
 }
 
@@ -187,7 +190,8 @@ async function begin<M extends Module, B>(
   await reader.skipTo(position);
   setRandomState(random);
   const continued = base === undefined ? [] : names;
-  return { first: step, run: run ?? randomUUID(), parts: new TrainedParts(model, optimizer, continued) };
+  const parts = new TrainedParts(model, optimizer, continued);
+  return { first: step, run: run ?? randomUUID(), parts, from: folder };
 }
 
 /** Removes old checkpoints. One that cannot be removed does not end the run. */

@@ -255,6 +255,20 @@ test.serial("a run that diverges keeps and names its last good checkpoint", asyn
   t.deepEqual(readdirSync(output).sort(), ["checkpoint-2", "checkpoint-3"]);
 });
 
+test.serial(
+  "the checkpoint that a run continues from stays until a newer one is known to be good",
+  async (t) => {
+    const output = temporary();
+    const { trainer } = await begin("cpu", { output, keep: 1, steps: 2, saveEvery: "never" });
+    await trainer.result;
+    const resumed = { output, keep: 1, resume: true, steps: 8, saveEvery: 2 };
+    const on = await begin("cpu", { ...resumed, schedule: ruinedAt(4) });
+    // Step 4 ruins the weights of checkpoint-4, which step 5 finds.
+    await t.throwsAsync(on.trainer.result, { code: "ERR_NOT_FINITE", message: /^step 5/ });
+    t.deepEqual(readdirSync(output).sort(), ["checkpoint-2", "checkpoint-4"]);
+  },
+);
+
 /** A schedule with a rate at one step that no weights survive. */
 function ruinedAt(step: number): (done: number) => number {
   return (done) => (done + 1 === step ? 1e30 : 1e-3);
