@@ -196,7 +196,9 @@ export async function removeCheckpoint(checkpoint: Checkpoint): Promise<void> {
   const files = Object.keys(checkpoint.progress.files);
   for (const name of [RUN, ...files]) await remove(join(folder, name));
   const below = new Set(files.filter((name) => name.includes("/")).map((name) => dirname(name)));
-  for (const name of below) await rmdir(join(folder, name)).catch(() => {});
+  // A folder after those in it.
+  for (const name of [...below].sort((a, b) => b.length - a.length))
+    await rmdir(join(folder, name)).catch(() => {});
   await rmdir(folder).catch(() => {});
 }
 

@@ -4,6 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { finetune, type FinetuneOptions } from "../../../src/index.js";
+import { type Checkpoint, removeCheckpoint } from "../../../src/train/output/checkpoints.js";
 import { temporary, tinyData, tinyModel } from "../../hashed.js";
 import { adapterBytes, quick } from "../quick.js";
 
@@ -148,4 +149,15 @@ test.serial("two runs at once: the second is refused, and the first goes on", as
     "events.jsonl",
     "run.json",
   ]);
+});
+
+test("a checkpoint is removed with the folders in it, however deep", async (t) => {
+  const output = temporary();
+  const folder = join(output, "checkpoint-2");
+  mkdirSync(join(folder, "ada", "additional_chat_templates"), { recursive: true });
+  const names = ["ada/adapter_config.json", "ada/additional_chat_templates/tool_use.jinja"];
+  for (const name of [...names, "run.json"]) writeFileSync(join(folder, name), "");
+  const files = Object.fromEntries(names.map((name) => [name, { bytes: 0, sha256: "" }]));
+  await removeCheckpoint({ folder, progress: { files } } as unknown as Checkpoint);
+  t.deepEqual(readdirSync(output), []);
 });
