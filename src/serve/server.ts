@@ -53,6 +53,8 @@ export class ModelServer {
   readonly #service: Service;
   readonly #started = Math.floor(Date.now() / 1000);
   #stopping = false;
+  /** Kept, since a server that closes has no address. */
+  #port = 0;
 
   private constructor(options: ServerOptions) {
     this.#options = options;
@@ -84,6 +86,7 @@ export class ModelServer {
         cause,
       });
     }
+    opened.#port = (opened.#server.address() as AddressInfo).port;
     opened.#server.on("error", () => {});
     return opened;
   }
@@ -102,10 +105,6 @@ export class ModelServer {
   /** Whether other machines may reach it. */
   get open(): boolean {
     return !isLoopback(this.#options.host);
-  }
-
-  get #port(): number {
-    return (this.#server.address() as AddressInfo | null)?.port ?? 0;
   }
 
   /**
@@ -177,10 +176,9 @@ export class ModelServer {
 
   #senders(): Senders {
     const { host, origins } = this.#options;
-    const port = this.#port;
     // A server for other machines is known by names that it cannot list.
     const names = isLoopback(host) ? [host, "localhost", "127.0.0.1", "[::1]"] : undefined;
-    return { hosts: names?.map((name) => `${isIP(name) === 6 ? `[${name}]` : name}:${port}`), origins };
+    return { hosts: names?.map((name) => `${isIP(name) === 6 ? `[${name}]` : name}:${this.#port}`), origins };
   }
 
   #models(request: IncomingMessage, response: ServerResponse, encoded?: string): void {
@@ -214,10 +212,12 @@ export class ModelServer {
     entry.finish = () => [...new Set(answer.texts.map(({ finish }) => finish ?? "cancelled"))].join("+");
     const stream = request.stream ? new EventStream(response) : undefined;
     for await (const event of job) for (const chunk of answer.add(event)) stream?.send(chunk);
-    if (stream === undefined) return sendJson(response, 200, answer.whole());
-    const usage = answer.usageChunk();
-    if (usage !== undefined) stream.send(usage);
-    stream.done();
+    if (stream === undefined) sendJson(response, 200, answer.whole());
+    else {
+      const usage = answer.usageChunk();
+      if (usage !== undefined) stream.send(usage);
+      stream.done();
+    }
     cutOff(response);
   }
 

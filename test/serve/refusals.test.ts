@@ -391,7 +391,20 @@ test("as it stops, answers that run end, those that wait are refused, and late o
   await until(() => server.load.running === 1, "a running request");
   const waits = client.completions.create(asked);
   await until(() => server.load.waiting === 1, "a waiting request");
+  const { port } = new URL(server.url);
+  const open = connect(Number(port), "127.0.0.1");
+  let late = "";
+  open.setEncoding("utf8").on("data", (part: string) => (late += part));
+  open.on("error", () => {});
+  // Its headers are not whole yet, so that the server keeps the connection as it stops.
+  open.write(`POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nContent-Length: 2\r\n`);
+  await client.models.list();
   const closing = server.close(10_000);
+  t.is(new URL(server.url).port, port);
+  open.write(`Authorization: Bearer ${TOKEN}\r\nContent-Type: application/json\r\n\r\n{}`);
+  await until(() => late.includes("\r\n\r\n"), "an answer to a request that came as the server stops");
+  t.regex(late, /^HTTP\/1\.1 503 /);
+  open.destroy();
   const refused = await t.throwsAsync(waits, { instanceOf: OpenAI.InternalServerError });
   t.regex(refused?.message ?? "", /503 the server is stopping/);
   t.is((await runs).usage?.completion_tokens, 150);
