@@ -219,7 +219,7 @@ export class Decoding {
       this.#keep(part.group, rows);
       return part.group;
     });
-    return this.#step(batch, groups, () => {
+    const idsOf = (): Tensor => {
       if (only.tokens !== undefined) {
         const ids = kept.flatMap(({ rows, tokens }) =>
           rows.map((row) => (tokens as Int32Array)[row] as number),
@@ -230,7 +230,14 @@ export class Decoding {
         rows.length < texts.length ? selectedRows(choice.token, rows) : choice.token,
       ) as [Tensor, ...Tensor[]];
       return others.length === 0 ? first : first.concat(rest, 0);
-    });
+    };
+    try {
+      return this.#step(batch, groups, idsOf);
+    } catch (error) {
+      // No step holds it that could free it.
+      batch.dispose();
+      throw error;
+    }
   }
 
   /** The indices of texts that want more than `made` tokens. */
