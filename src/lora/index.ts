@@ -54,9 +54,9 @@ export const loadAdapter = lazy(async () => (await import("./formats/files.js"))
 export const saveAdapter = lazy(async () => (await import("./formats/files.js")).saveAdapter);
 /**
  * Gives `model` an adapter, in place: each targeted layer is replaced by its low-rank form, which keeps its weights,
- * and the base is frozen. A layer of a user-defined class stays and is adapted in place. The first counts at once, a further one where `active` is true. Throws `ERR_NO_TARGETS`,
- * `ERR_ADAPTER_EXISTS`, `ERR_OPTION`, `ERR_OUT_OF_MEMORY`; the model is then as it was. Source: PEFT's
- * inject_adapter_in_model.
+ * and the base is frozen. A layer of a user-defined class stays and is adapted in place. The first counts at once, a
+ * further one where `active` is true. Throws `ERR_NO_TARGETS`, `ERR_ADAPTER_EXISTS`, `ERR_OPTION`, `ERR_OUT_OF_MEMORY`; the
+ * model is then as it was. Source: PEFT's inject_adapter_in_model.
  */
 export const inject = lazy(async () => (await import("./inject/inject.js")).inject);
 /**

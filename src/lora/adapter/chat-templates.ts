@@ -67,7 +67,6 @@ function templatesByAdapter(model: Module, names: readonly string[]): [string, C
   });
 }
 
-/** Models whose adapters have been reported to differ, with the names that were reported. */
 /** How a chat template is given: by the flag of a command that takes one, or by the tokenizer's property. */
 export function templateAdvice(): string {
   if (optionName("chatTemplate") !== "chatTemplate")
@@ -77,6 +76,7 @@ export function templateAdvice(): string {
     : "set it in the model's folder as chat_template.jinja";
 }
 
+/** Models whose adapters have been reported to differ, with the names that were reported. */
 const reported = new WeakMap<Module, string>();
 
 /**

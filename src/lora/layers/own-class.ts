@@ -125,7 +125,7 @@ export function wasReassigned(layer: Module): boolean {
   return reassigned.has(layer) && Object.hasOwn(layer, "forward");
 }
 
-/** Adapts a layer in place. `checkInPlace` has passed. */
+/** Adapts a layer in place. `checkOwnClasses` has passed. */
 export function adaptInPlace(layer: Module): AnyLoRALayer {
   const Adapting = adaptingClass(layer);
   const forward = Object.getOwnPropertyDescriptor(layer, "forward");
