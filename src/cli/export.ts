@@ -4,7 +4,7 @@ import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { AdapterFormat } from "../lora/formats/convert.js";
-import { misused, UsageError } from "./failure.js";
+import { misused, notice, UsageError } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions } from "./hub.js";
 import { interruptible } from "./interrupt.js";
@@ -68,9 +68,7 @@ async function reportTemplate(adapter: string, model: PretrainedModel | undefine
   const own = base === undefined ? model?.tokenizer?.currentTemplates() : templatesBeside(inFolder(base));
   if (own?.text === templatesBeside(inFolder(adapter))?.text) return;
   const how = `--chat-template-file ${join(adapter, "chat_template.jinja")}`;
-  process.stderr.write(
-    `lowrank: the file does not hold the adapter's chat template; llama.cpp takes it with ${how}\n`,
-  );
+  notice(`the file does not hold the adapter's chat template; llama.cpp takes it with ${how}`);
 }
 
 /**

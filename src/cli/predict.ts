@@ -8,7 +8,7 @@ import { LowrankError } from "../errors.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-import { UsageError } from "./failure.js";
+import { UsageError, warn } from "./failure.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
@@ -200,8 +200,4 @@ async function classifyRows(
     }
   }
   for (const message of warningsOf(report, maxLength)) warn(message);
-}
-
-function warn(message: string): void {
-  process.stderr.write(`lowrank: warning: ${message}\n`);
 }

@@ -6,7 +6,8 @@ import type { Quantization } from "../models/quantization.js";
 import type { ModelServer } from "../serve/server.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
-import { UsageError } from "./failure.js";
+import { jsonLine } from "./escaped.js";
+import { notice, UsageError, warn } from "./failure.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { loadLanguageModel, modelFor } from "./models.js";
@@ -121,7 +122,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
       port,
       token,
       origins,
-      log: (line) => void process.stderr.write(`lowrank: ${line}\n`),
+      log: notice,
       onLost: (error) => lost.abort(error),
     });
     announce(server, served, flags, given ? undefined : token);
@@ -146,11 +147,11 @@ function announce(
     `models: ${models.join(", ")}`,
   ];
   process.stdout.write(
-    json ? `${JSON.stringify({ url, ...(token && { token }), models })}\n` : `${lines.join("\n")}\n`,
+    json ? `${jsonLine({ url, ...(token && { token }), models })}\n` : `${lines.join("\n")}\n`,
   );
   if (open)
-    process.stderr.write(
-      `lowrank: warning: ${host} can be reached from other machines, and requests are not encrypted; put a TLS proxy in front\n`,
+    warn(
+      `${host} can be reached from other machines, and requests are not encrypted; put a TLS proxy in front`,
     );
 }
 
