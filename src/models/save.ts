@@ -78,11 +78,12 @@ const COMPANIONS = [
  * Writes a model as a folder that transformers loads, or a language model as a GGUF file that llama.cpp runs: `dir` ends
  * in `.gguf`, or `format` says so. Everything is written beside and renamed into place at the end, a GGUF file with one
  * tensor at a time in memory. With `overwrite` that may be the folder that it was loaded from: where the system moves no
- * file that is mapped, as Windows, tensors that lie in it are copied into memory first. A model with modules, tensors or a forward
- * that its configuration does not describe, such as wrappers around layers, is `ERR_OPTION`. A model with adapters is
- * `ERR_OPTION`: they are saved apart, or merged first, and so is what llama.cpp would not compute alike. Throws
- * `ERR_OUTPUT_EXISTS`, `ERR_WRITE`, `ERR_OUT_OF_MEMORY`, `ERR_DTYPE` for a value beyond f16, and of GGUF
- * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`; the signal's reason.
+ * file that is mapped, as Windows, tensors that are in it are copied into memory first.
+ *
+ * Throws `ERR_OPTION` for a model with adapters, which are saved separately or merged first; for modules, tensors or a
+ * forward that the configuration does not describe, such as wrappers around layers; and for a GGUF file of what
+ * llama.cpp would not compute alike. Throws `ERR_OUTPUT_EXISTS`, `ERR_WRITE`, `ERR_OUT_OF_MEMORY`, `ERR_DTYPE` for a value
+ * beyond f16, and of GGUF `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`; the signal's reason.
  */
 export async function saveModel(
   model: PretrainedModel,
@@ -232,10 +233,10 @@ async function writeFiles(
       await copyFile(from, join(dir, name));
     } else if (made !== undefined) await writeWhole(join(dir, name), made);
   }
-  // One that was given to the tokenizer goes before the folder's.
-  // A classifier is no model of vectors any more.
+  // A classifier has no vectors of texts for these modules.
   if (model.folder !== undefined && !(model instanceof Classifier))
     await copySentenceFiles(model.folder, dir);
+  // A template that was given to the tokenizer overrides the folder's.
   const { tokenizer } = model;
   const templates = tokenizer?.currentTemplates();
   const before = tokenizer && templatesBeside(tokenizer.beside);
