@@ -227,10 +227,7 @@ async function train(
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
       const adapter = await identityOfStart(settings, resumed);
       const labels = classesOfRun(data, place, settings, resumed);
-      if (settings.packing && data.train.kind === "speech")
-        throw refused(TRAINING_REFUSALS.packedSpeech, data.train.file);
-      if (labels !== undefined && settings.packing)
-        throw refused(TRAINING_REFUSALS.packedLabels, data.train.file);
+      if (settings.packing) checkPacking(data, labels);
       if (labels !== undefined) await output.checkLabels(adapterName(settings));
       throwIfAborted(early);
       const planned: Planned = {
@@ -242,11 +239,7 @@ async function train(
         precision,
         resumed: resumed !== undefined,
       };
-      const plan = await planMemory(planned).catch((error: unknown) => {
-        // What cannot be at all is told better by the device itself, before its first step.
-        if (isShort(error) && settings.memory === undefined) return undefined;
-        throw error;
-      });
+      const plan = await planFor(planned);
       const chosen = chosenOf(plan, planned);
       const settled = { ...settings, ...chosen?.changes, matmulPrecision: precision };
       const fitted = { ...loading, ...chosen?.changes };
@@ -281,6 +274,21 @@ async function train(
     if (given === undefined) model?.dispose();
     else given.train(training).gradientCheckpointing = checkpointing;
   }
+}
+
+/** Throws `ERR_OPTION` for rows that cannot share sequences. */
+function checkPacking({ train }: Files, labels: readonly string[] | undefined): void {
+  if (train.kind === "speech") throw refused(TRAINING_REFUSALS.packedSpeech, train.file);
+  if (labels !== undefined) throw refused(TRAINING_REFUSALS.packedLabels, train.file);
+}
+
+/** The plan of a run's memory; undefined where it cannot be told, or no limit is given and the device has too little. */
+function planFor(planned: Planned): Promise<MemoryPlan | undefined> {
+  return planMemory(planned).catch((error: unknown) => {
+    // The device itself reports that better, before the first step.
+    if (isShort(error) && planned.settings.memory === undefined) return undefined;
+    throw error;
+  });
 }
 
 /** What is changed so that the run fits; throws `ERR_OUT_OF_MEMORY` where nothing may be, or nothing helps. */

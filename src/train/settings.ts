@@ -150,15 +150,8 @@ export function settingsOf(options: FinetuneOptions): Settings {
   const loraDropout = number("lora.loraDropout", lora.loraDropout ?? 0);
   if (loraDropout < 0 || loraDropout > 1)
     refuse(`${optionName("lora.loraDropout")} is a probability, not ${loraDropout}`);
-  if (options.steps !== undefined && options.epochs !== undefined)
-    throw refused(TRAINING_REFUSALS.stepsWithEpochs, "finetune");
-  if (options.evalData !== undefined && options.evalSplit !== undefined)
-    throw refused(TRAINING_REFUSALS.evalDataWithSplit, "finetune");
-  if (readsStandardInput(options.data) && readsStandardInput(options.evalData))
-    throw refused(TRAINING_REFUSALS.bothStandardInput, "finetune");
+  checkTogether(options);
   const held = options.evalData ?? options.evalSplit;
-  if (options.evalEvery !== undefined && held === undefined)
-    throw refused(TRAINING_REFUSALS.evalEveryAlone, "finetune");
   const { evalSplit } = options;
   if (evalSplit !== undefined && !(number("evalSplit", evalSplit) > 0 && evalSplit < 1))
     refuse(`${optionName("evalSplit")} is between 0 and 1, not ${evalSplit}`);
@@ -225,6 +218,18 @@ export function settingsOf(options: FinetuneOptions): Settings {
     log: options.log === undefined ? undefined : oneOf("log", options.log, LOG_FORMATS),
     signal: options.signal,
   };
+}
+
+/** Throws `ERR_OPTION` for options that cannot be given together, or that need others. */
+function checkTogether({ steps, epochs, data, evalData, evalSplit, evalEvery }: FinetuneOptions): void {
+  if (steps !== undefined && epochs !== undefined)
+    throw refused(TRAINING_REFUSALS.stepsWithEpochs, "finetune");
+  if (evalData !== undefined && evalSplit !== undefined)
+    throw refused(TRAINING_REFUSALS.evalDataWithSplit, "finetune");
+  if (readsStandardInput(data) && readsStandardInput(evalData))
+    throw refused(TRAINING_REFUSALS.bothStandardInput, "finetune");
+  if (evalEvery !== undefined && (evalData ?? evalSplit) === undefined)
+    throw refused(TRAINING_REFUSALS.evalEveryAlone, "finetune");
 }
 
 /** Throws `ERR_OPTION` for what is no option or of another kind, and for what goes against resuming. */

@@ -62,8 +62,8 @@ async function train<M extends Module, B>(
 ): Promise<TrainResult> {
   const began = performance.now();
   const options = checked(given);
-  const { model, optimizer, evalData, signal, save, keep, weight = () => 1 } = options;
-  const { folder, stored } = savingOf(options);
+  const { model, optimizer, evalData, signal, save, weight = () => 1 } = options;
+  const { folder } = savingOf(options);
   throwIfAborted(signal);
   const accumulation = count("gradientAccumulation", options.gradientAccumulation ?? 1, 1);
   const steps = optional("steps", options.steps, 1);
@@ -92,21 +92,7 @@ async function train<M extends Module, B>(
         { model, optimizer, parts, stored },
         { run, step, position: reader.position, random: reader.random, gradientAccumulation: accumulation },
       );
-    let saved = first;
-    // Until a newer checkpoint is known to be good, the one that the run continues from stays.
-    let good = from;
-    const pruning = async (): Promise<void> => {
-      if (keep !== undefined) await prune(folder as string, run, { keep, good }, context);
-    };
-    const saving = async (step: number): Promise<string> => {
-      saved = step;
-      if (typeof save === "function")
-        return save(step, (folder, kind = "all") => write(folder, step, checkStored(kind)));
-      const path = join(folder as string, `checkpoint-${step}`);
-      await write(path, step, stored);
-      await pruning();
-      return path;
-    };
+    const saver = new Saver({ options, write, run, from, step: first, context });
     const {
       loss,
       evalLoss,
@@ -126,19 +112,16 @@ async function train<M extends Module, B>(
       clipNorm: options.clipNorm === 0 ? undefined : (options.clipNorm ?? 1),
       evaluate: evalData === undefined ? undefined : (ending) => evaluate(options, evalData, weight, ending),
       evalEvery: optional("evalEvery", options.evalEvery, 1),
-      save: save === undefined && folder === undefined ? undefined : saving,
+      save: save === undefined && folder === undefined ? undefined : (step) => saver.save(step),
       saveEvery,
-      checked: async (path, isGood) => {
-        if (isGood) good = path;
-        await pruning();
-      },
+      checked: (path, good) => saver.note(path, good),
       signal,
       skips: false,
       context,
     });
     const result = { loss, evalLoss, steps: done, stopped };
-    if (folder !== undefined && done !== saved)
-      context.emit({ type: "checkpoint", step: done, path: await saving(done) });
+    if (folder !== undefined && done !== saver.step)
+      context.emit({ type: "checkpoint", step: done, path: await saver.save(done) });
     context.emit({ type: "end", ...result, seconds: (performance.now() - began) / 1000 });
     return result;
   } finally {
@@ -163,7 +146,7 @@ interface Beginning {
   /** The name of the run in its checkpoints. */
   run: string;
   /** The checkpoint that it continues from. */
-  from?: string;
+  from?: string | undefined;
   parts: TrainedParts;
 }
 
@@ -194,20 +177,63 @@ async function begin<M extends Module, B>(
   return { first: step, run: run ?? randomUUID(), parts, from: folder };
 }
 
-/** Removes old checkpoints. One that cannot be removed does not end the run. */
-async function prune(
-  folder: string,
-  run: string,
-  kept: { keep: number; good: string | undefined },
-  context: RunContext<TrainerEvent>,
-): Promise<void> {
-  try {
-    await pruneTrainerCheckpoints(folder, run, kept);
-  } catch (error) {
-    context.emit({
-      type: "warning",
-      message: `old checkpoints in ${folder} could not be removed: ${(error as Error).message}`,
-    });
+/** What a run saves its checkpoints by. */
+interface SaverOptions<M extends Module, B> extends Pick<Beginning, "run" | "from"> {
+  options: TrainerOptions<M, B>;
+  /** Writes a checkpoint into a folder. */
+  write: (folder: string, step: number, stored: Stored) => Promise<void>;
+  /** Steps done when the run begins. */
+  step: number;
+  context: RunContext<TrainerEvent>;
+}
+
+/** Saves a run's checkpoints, and removes those that `keep` has too many of. */
+class Saver<M extends Module, B> {
+  /** The step of the newest checkpoint, or the one that the run begins with. */
+  step: number;
+  readonly #given: SaverOptions<M, B>;
+  /** The newest checkpoint that is known to be good; until there is one, the one that the run continues from. */
+  #good: string | undefined;
+
+  constructor(given: SaverOptions<M, B>) {
+    this.#given = given;
+    this.#good = given.from;
+    this.step = given.step;
+  }
+
+  /** Saves after `step` steps; returns the path. */
+  async save(step: number): Promise<string> {
+    const { options, write } = this.#given;
+    this.step = step;
+    if (typeof options.save === "function")
+      return options.save(step, (folder, kind = "all") => write(folder, step, checkStored(kind)));
+    const { folder, stored } = savingOf(options);
+    const path = join(folder as string, `checkpoint-${step}`);
+    await write(path, step, stored);
+    await this.#prune();
+    return path;
+  }
+
+  /** Notes whether the weights of a checkpoint are good. */
+  async note(path: string, good: boolean): Promise<void> {
+    if (good) this.#good = path;
+    await this.#prune();
+  }
+
+  /** Removes old checkpoints. One that cannot be removed does not end the run. */
+  async #prune(): Promise<void> {
+    const { options, run, context } = this.#given;
+    const { keep } = options;
+    if (keep === undefined) return;
+    const folder = savingOf(options).folder as string;
+    try {
+      await pruneTrainerCheckpoints(folder, run, { keep, good: this.#good });
+    } catch (error) {
+      context.emit({
+        type: "warning",
+        message: `old checkpoints in ${folder} could not be removed: ${(error as Error).message}`,
+      });
+    }
   }
 }
 

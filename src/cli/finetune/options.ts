@@ -77,9 +77,16 @@ export interface Flags {
   yes?: boolean | undefined;
 }
 
+/** Declares the options of `finetune` on a command. */
 export function declareFlags(command: Command): Command {
-  const choice = (flags: string, text: string, choices: readonly string[]): Option =>
-    new Option(flags, text).choices(choices);
+  return declareRun(declareTraining(declareAdapter(declareData(command))));
+}
+
+function choice(flags: string, text: string, choices: readonly string[]): Option {
+  return new Option(flags, text).choices(choices);
+}
+
+function declareData(command: Command): Command {
   return hubOptions(command.option("--model <name>", `${MODEL}; the embedded one unless given`))
     .option("--data <file>", `training data: ${DATA_FILES}`, value.collect)
     .option(
@@ -94,7 +101,11 @@ export function declareFlags(command: Command): Command {
     )
     .addOption(choice("--data-format <format>", "of data whose name doesn't say it", DATA_FORMATS))
     .option("--language <name>", LANGUAGE)
-    .addOption(chatTemplateOption())
+    .addOption(chatTemplateOption());
+}
+
+function declareAdapter(command: Command): Command {
+  return command
     .option(
       "--adapter <folder>",
       "start from this adapter: rank, alpha and targets, and unless given the model, are its own",
@@ -113,7 +124,11 @@ export function declareFlags(command: Command): Command {
       true,
     )
     .addOption(choice("--bias <which>", "biases to train", ["none", "all", "lora_only"]).default("none"))
-    .option("--modules-to-save <names>", "modules to train whole: a,b", value.list)
+    .option("--modules-to-save <names>", "modules to train whole: a,b", value.list);
+}
+
+function declareTraining(command: Command): Command {
+  return command
     .option("--lr <rate>", "learning rate", value.positive, 2e-4)
     .option("--loraplus-ratio <n>", "how many times faster B learns than A", value.positive)
     .option("--weight-decay <rate>", "AdamW's weight decay", value.notNegative, 0.01)
@@ -134,7 +149,14 @@ export function declareFlags(command: Command): Command {
     )
     .option("--label-smoothing <share>", "how much of each label is spread over all", value.dropout, 0)
     .option("--grad-checkpointing", "less memory, a third more time")
-    .option("--packing", "rows share sequences of max-length, unseen by each other; batches are of sequences")
+    .option(
+      "--packing",
+      "rows share sequences of max-length, unseen by each other; batches are of sequences",
+    );
+}
+
+function declareRun(command: Command): Command {
+  return command
     .option("--eval-every <n>", "steps between evaluations", value.count)
     .option(
       "--save-every <when>",
