@@ -292,7 +292,7 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /** @internal */
-  override assignTemplates(templates: ChatTemplates): void {
+  override assignTemplates(templates: ChatTemplates | undefined): void {
     this.#assigned = templates;
   }
 

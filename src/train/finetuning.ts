@@ -208,8 +208,7 @@ async function train(
   // Until training begins, to stop is to abort.
   const early = signal === undefined ? stopping : AbortSignal.any([signal, stopping]);
   const given = typeof settings.model === "string" ? undefined : settings.model;
-  const training = given?.training ?? false;
-  const checkpointing = given?.gradientCheckpointing ?? false;
+  const restore = given === undefined ? undefined : noteModes(given);
   let model = given;
   let files: Files | undefined;
   try {
@@ -271,9 +270,20 @@ async function train(
     return await withMatmulPrecision(precision, () => run.run(resumed));
   } finally {
     if (files !== undefined) closeFiles(files);
-    if (given === undefined) model?.dispose();
-    else given.train(training).gradientCheckpointing = checkpointing;
+    if (restore === undefined) model?.dispose();
+    else restore();
   }
+}
+
+/** Notes what a run changes of a loaded model besides its adapters; returns what puts it back. */
+function noteModes(model: PretrainedModel): () => void {
+  const { training, gradientCheckpointing } = model;
+  // The run's adapter brings the template that the run renders rows with.
+  const templates = model.tokenizer?.assignedTemplates();
+  return () => {
+    Object.assign(model.train(training), { gradientCheckpointing });
+    model.tokenizer?.assignTemplates(templates);
+  };
 }
 
 /** Throws `ERR_OPTION` for rows that cannot share sequences. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { loadModel, lora, saveModel } from "../../src/index.js";
+import { finetune, loadModel, lora, saveModel } from "../../src/index.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
 import { temporary, tinyModel } from "../hashed.js";
 
@@ -109,6 +109,19 @@ test.serial("of adapters that differ the first one's is used, and a warning name
   await lora.addWeightedAdapter(model, "sum", { a: 0.5, same: 0.5 }, { combination: "svd" });
   lora.setAdapter(model, "sum");
   t.is(rendered(model), "a:ahoy");
+  model.dispose();
+});
+
+test("a run of a loaded model from an adapter leaves the model's own template as it was", async (t) => {
+  const model = await chatModel();
+  const options = { adapter: await adapter("a:"), steps: 1, dashboard: false } as const;
+  await finetune({ model, data: [{ text: "ahoy" }], output: temporary(), ...options }).result;
+  t.is(rendered(model), "a:ahoy");
+  lora.unload(model);
+  t.is(rendered(model), "base:ahoy");
+  if (model.tokenizer !== undefined) model.tokenizer.chatTemplate = template("assigned:");
+  await finetune({ model, data: [{ text: "ahoy" }], output: temporary(), ...options }).result;
+  t.is(rendered(model), "assigned:ahoy");
   model.dispose();
 });
 

@@ -33,8 +33,8 @@ export abstract class TemplatedTokenizer {
   /** @internal The templates that messages are rendered with now. Throws `ERR_FILE_FORMAT`. */
   abstract currentTemplates(): ChatTemplates | undefined;
 
-  /** @internal Assigns templates. */
-  abstract assignTemplates(templates: ChatTemplates): void;
+  /** @internal Assigns templates; undefined takes assigned ones back. */
+  abstract assignTemplates(templates: ChatTemplates | undefined): void;
 }
 
 /** The tokenizer of a model, where it has one that renders messages. */
