@@ -1,9 +1,9 @@
 /**
- * Peak memory of reading large data, each kind in a process of its own:
+ * Peak memory of reading large data, each kind in a separate process:
  *
  *   npx tsx benches/data-memory.ts [GIGABYTES [FOLDER]]
  *
- * Writes files of that size (1 unless given) into the folder, reads each twice as a run does (once to check it, once for
+ * Writes files of that size (1 by default) into the folder, reads each twice as a run does (once to check it, once for
  * its rows), and prints the peak of the resident set. A `.parquet` file that is in the folder is read too; pyarrow
  * writes one (test/data/goldens/parquet.py).
  */
@@ -62,7 +62,7 @@ function write(path: string, kind: string, bytes: number): void {
   closeSync(file);
 }
 
-/** Rows of about so many bytes, one by one. */
+/** Yields rows of about that many bytes. */
 async function* rows(bytes: number): AsyncGenerator<Row> {
   let made = 0;
   for (let i = 0; made < bytes; i++) {

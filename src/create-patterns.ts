@@ -29,7 +29,7 @@ export function eye(rows: number, columns?: number, options?: Omit<TensorOptions
 
 /**
  * `steps` numbers from `start` to `end`, both included, at equal distances, f32 by default. As
- * `torch.linspace`. Throws `ERR_OPTION` for what is not finite.
+ * `torch.linspace`. Throws `ERR_OPTION` for a bound that is not finite.
  */
 export function linspace(
   start: number,

@@ -44,7 +44,7 @@ const encode = (texts) => encoder.tokenizer.encodeBatch(texts, { maxLength: 64, 
 /** Whether token t is the first of a word; special tokens and padding are none. */
 const beginsWord = (wordIds, t) => wordIds[t] !== null && wordIds[t] !== wordIds[t - 1];
 
-/** The tag of each token, flat: that of its entity for the first token of a word, and -100 for the others. */
+/** The tag of each token, flat: its entity's tag for the first token of a word, and -100 for the others. */
 function labelsOf(rows, { offsets, wordIds }) {
   const labels = rows.flatMap(({ entities }, b) =>
     offsets[b].map(([start], t) => {

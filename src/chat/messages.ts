@@ -105,7 +105,7 @@ function messageOf(value: unknown, name: string, refuse: (what: string) => never
   return fields as Message;
 }
 
-/** Types of content parts that are text; the last two are those of OpenAI's Responses API. */
+/** Types of content parts that are text; OpenAI's Responses API has the last two. */
 const TEXT_PARTS = ["text", "input_text", "output_text"];
 
 /** A message's content as one text: parts of text are joined with nothing between. Undefined if a call stands for it. */

@@ -49,7 +49,7 @@ export function renderTurns(
 
 type Found = Pick<Rendered, "turns" | "lost">;
 
-/** The spans that the template marks, those of messages without weight told apart. */
+/** The spans that the template marks; spans of messages without weight are labelled. */
 function markedTurns(
   marked: readonly Span[],
   parts: Parts,

@@ -104,7 +104,7 @@ async function converse(
   }
 }
 
-/** What a line may say in place of a message. */
+/** Commands that a line may have instead of a message. */
 const COMMANDS: Readonly<Record<string, string>> = {
   "/help": "show these commands",
   "/reset": "forget the conversation, and keep the system's text",

@@ -14,7 +14,7 @@ export function escapedLines(text: string): string {
   return text.replaceAll(/[^\P{Cc}\n\t]/gu, asEscape);
 }
 
-/** What a model writes: escaped on a terminal, and as it is in a file or a pipe. */
+/** Generated text: escaped on a terminal, and unchanged in a file or a pipe. */
 export function generated(text: string, { isTTY }: { isTTY?: boolean | undefined } = process.stdout): string {
   return isTTY === true ? escapedLines(text) : text;
 }

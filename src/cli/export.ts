@@ -56,7 +56,7 @@ async function write(
   }
 }
 
-/** Says how llama.cpp gets an adapter's chat template, which its file has no place for, if the base has another one. */
+/** Says how llama.cpp takes an adapter's chat template, which its file cannot hold, if the base has another one. */
 async function reportTemplate(adapter: string, model: PretrainedModel | undefined): Promise<void> {
   if (!existsSync(join(adapter, "chat_template.jinja"))) return;
   const [{ templatesBeside }, { inFolder }, { baseOfAdapter }] = await Promise.all([

@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { PLACES } from "./finetune/places.js";
 
-/** Flags that the library calls otherwise, besides those of `finetune`; by the name that commander gives them. */
+/** Flags of other commands whose options have other names in the library; by the name that commander gives them. */
 const OTHERS: Readonly<Record<string, string>> = { maxNewTokens: "maxTokens", maxShardBytes: "maxShardSize" };
 
 /** The library's options, with and without the group that they are in, and the flags that give them. */

@@ -11,7 +11,7 @@ import type { SpokenText } from "./speech.js";
 /** A row of training data with the fields of a data file's row. A row of speech has its samples. */
 export type Row =
   | {
-      /** The text, all of which is trained on. */
+      /** The text; all of it is trained on. */
       text: string;
     }
   | {

@@ -1,5 +1,5 @@
 /**
- * Values in blocks. Rounding is that of ggml's reference, so blocks are the same to the bit (quantize_row_q*_ref of
+ * Values in blocks, rounded as ggml's reference does, so that blocks are equal to the bit (quantize_row_q*_ref of
  * ggml-quants.c).
  */
 import { setImmediate as turn } from "node:timers/promises";

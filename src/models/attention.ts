@@ -19,7 +19,7 @@ export interface AttentionOptions extends AttentionLabels {
   window?: number | undefined;
   /** 1/√D unless given. */
   scale?: number | undefined;
-  /** The probability with which a weight is dropped; 0 unless given. Above it the scores are stored. */
+  /** The probability with which a weight is dropped; 0 by default. Above 0 the scores are stored. */
   dropout?: number | undefined;
   /** Keys and values so far, to which k and v are appended. */
   cache?: LayerCache | undefined;

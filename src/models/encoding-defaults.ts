@@ -1,4 +1,4 @@
-/** What a tokenizer's files say about padding and truncation. */
+/** Padding and truncation as a tokenizer's files define them. */
 import { type Beside, fieldsBeside } from "./beside.js";
 import { readSpecialTokens } from "./chat-template-files.js";
 
@@ -39,7 +39,7 @@ export function encodingDefaults(
   };
 }
 
-/** The named padding token, that of `tokenizer.json`, or the one that the families' tokenizers have by default. */
+/** The named padding token; else the padding token of `tokenizer.json`, or the default of the families' tokenizers. */
 function padTokenId(beside: Beside, tokenToId: (token: string) => number | undefined): number | undefined {
   const named = readSpecialTokens(beside)["pad_token"];
   if (named !== undefined) return tokenToId(named);

@@ -184,7 +184,7 @@ function paired(where: string, name: string, truncation: Truncation, pair: unkno
     throw new LowrankError("ERR_OPTION", `${where}: truncation "only_second" needs ${name}`);
 }
 
-/** What bounds the rows: the length that they are cut to, and the one that they are padded to. */
+/** Lengths of the rows: the length that they are cut to, and the length that they are padded to. */
 interface Limits {
   cut: number | undefined;
   strategy: Truncation;

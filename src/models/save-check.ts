@@ -1,4 +1,4 @@
-/** Compares a model with the one that its configuration describes: a saved folder can only be loaded as the latter. */
+/** Compares a model with its configuration, since a saved folder loads as the model that this describes. */
 import { LowrankError } from "../errors.js";
 import { LoRALayer } from "../lora/layers/layer.js";
 import { isStandard } from "../lora/layers/standard.js";

@@ -120,7 +120,7 @@ export async function saveModel(
   }
   checkAsConfigured(model);
   const quantised = Object.entries(model.stateDict()).find(([, tensor]) => isBlock(tensor.dtype));
-  // GGUF stores ggml's blocks; neither format has a place for QLoRA's nf4.
+  // GGUF stores ggml's blocks; neither format stores QLoRA's nf4.
   const storable = gguf && quantised !== undefined && isFileType(quantised[1].dtype);
   if (quantised !== undefined && options.dtype === undefined && !storable) {
     const [name, { dtype }] = quantised;

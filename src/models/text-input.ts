@@ -1,4 +1,4 @@
-/** What a model of texts reads: token ids, or embeddings in their place. */
+/** The input of a model of texts: token ids, or embeddings instead. */
 import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { tensorOf } from "../tensor/arguments.js";

@@ -83,7 +83,7 @@ export class LeakyReLU extends Module {
 
 /** x above 0, alpha · (eˣ − 1) elsewhere (Clevert et al. 2016). As `torch.nn.ELU`. */
 export class ELU extends Module {
-  /** What it nears at −∞, with its sign turned. */
+  /** The output approaches −alpha at −∞. */
   readonly alpha: number;
 
   /** With `alpha`, 1 by default. Throws `ERR_OPTION`. */

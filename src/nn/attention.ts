@@ -10,8 +10,8 @@ import { inputOf } from "./inputs.js";
 /** The options of `scaledDotProductAttention`. */
 export interface ScaledDotProductAttentionOptions {
   /**
-   * What is added to the scores (floats), or which keys are seen (i32, 0 where one is hidden); of any shape that is
-   * broadcast to [B, H, T, S].
+   * Floats that are added to the scores, or i32 with 0 for each key that is hidden; of any shape that is broadcast to
+   * [B, H, T, S].
    */
   mask?: Tensor | undefined;
   /** Whether query t sees no key after t, in addition to the keys that the mask hides; false by default. */

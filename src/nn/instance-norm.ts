@@ -13,7 +13,7 @@ import { Module } from "./module.js";
 export interface InstanceNormOptions {
   /** Added to the variance; 1e-5 by default. */
   eps?: number | undefined;
-  /** The share of a batch's statistics in the running ones; 0.1 unless given. */
+  /** The share of a batch's statistics in the running ones; 0.1 by default. */
   momentum?: number | undefined;
   /** Whether channels have weights and biases; false by default. */
   affine?: boolean | undefined;

@@ -13,7 +13,7 @@ import { Module } from "./module.js";
 
 /** The options of `MultiheadAttention`. */
 export interface MultiheadAttentionOptions {
-  /** The probability with which a weight of attention is dropped in training; 0 unless given. */
+  /** The probability with which a weight of attention is dropped in training; 0 by default. */
   dropout?: number | undefined;
   /** Whether projections have biases; they do unless told. */
   bias?: boolean | undefined;

@@ -5,7 +5,7 @@ import { Optimizer, type Parameters, type RuleOptions, type StateShapes } from "
 export interface AdafactorOptions extends RuleOptions {
   /** The largest relative step: at update t it is min(lr, 1/√t) times the parameter's root mean square; 1e-2 by default. */
   lr: number;
-  /** The share of a new gradient at update t is t to the power of this, which is at most 0; −0.8 unless given. */
+  /** The share of a new gradient at update t is t to the power of this, which is at most 0; −0.8 by default. */
   beta2Decay: number;
   /** Least root of a second moment, and least root mean square of a parameter; f32's epsilon and 1e-3 by default. */
   eps: readonly [number, number];

@@ -5,11 +5,11 @@ import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 export interface AdamOptions extends RuleOptions {
   /** The learning rate; 1e-3 by default. */
   lr: number;
-  /** What is kept of the means of gradients and of their squares; 0.9 and 0.999 unless given. */
+  /** Decay of the running means of gradients and of their squares; 0.9 and 0.999 by default. */
   betas: readonly [number, number];
   /** Added to the root that is divided by; 1e-8 by default. */
   eps: number;
-  /** Added to the gradient: weightDecay · p (L2 regularisation); 0 by default. `AdamW` decays apart from it. */
+  /** Added to the gradient: weightDecay · p (L2 regularisation); 0 by default. `AdamW` decays parameters directly. */
   weightDecay: number;
 }
 

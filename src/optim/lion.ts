@@ -5,7 +5,7 @@ import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 export interface LionOptions extends RuleOptions {
   /** The learning rate, about a tenth of AdamW's; 1e-4 by default. */
   lr: number;
-  /** What is kept of the momentum in the update, and in the momentum itself; 0.9 and 0.99 unless given. */
+  /** Decay of the momentum in the update, and in the momentum itself; 0.9 and 0.99 by default. */
   betas: readonly [number, number];
   /** Decoupled: p ← p · (1 − lr · weightDecay); 0 by default. */
   weightDecay: number;

@@ -80,8 +80,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   #hearing: Promise<void> | undefined;
 
   /**
-   * `states` names what is kept for each element, or gives the shapes of what is kept for a parameter. `defaults` holds
-   * every option; options of a group override them. `where` is the class, for errors.
+   * `states` are the names of states with one value for each element, or a function that returns the shapes of a
+   * parameter's states. `defaults` holds every option; options of a group override them. `where` is the class, for
+   * errors.
    */
   protected constructor(
     where: string,

@@ -46,7 +46,7 @@ export async function writeState(
   }
 }
 
-/** What a file must fit: the kind, each group's options, and the states of its parameters. */
+/** The optimizer that a file must fit: its kind, each group's options, and the states of its parameters. */
 export interface Expected {
   kind: string;
   groups: readonly { options: Record<string, unknown>; states: States }[];

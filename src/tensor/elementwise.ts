@@ -20,9 +20,9 @@ const SOFTPLUS_LINEAR = 17;
 
 /** Options of `softplus`. */
 export interface SoftplusOptions {
-  /** Sharpness β, above 0: log(1 + exp(β·x)) / β; 1 unless given. */
+  /** Sharpness β, above 0: log(1 + exp(β·x)) / β; 1 by default. */
   beta?: number | undefined;
-  /** Where β·x exceeds this, x itself is returned; 20 unless given, beyond which f32 shows no difference. */
+  /** Where β·x exceeds this, x itself is returned; 20 by default, beyond which f32 shows no difference. */
   threshold?: number | undefined;
 }
 

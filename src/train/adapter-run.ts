@@ -69,7 +69,7 @@ export class AdapterRun {
   /** Lets the adapters that the model had before count as they did. */
   #restore: () => void = () => {};
   #evaluated: { step: number; loss: number } | undefined;
-  /** The chat templates that the data was rendered with: the model's, or those of an adapter that was active before. */
+  /** The chat templates that rendered the data: the model's, or an adapter's that was active before. */
   readonly #templates: ChatTemplates | undefined;
 
   constructor(subject: Subject, context: RecordedContext) {

@@ -48,8 +48,8 @@ export interface Progress extends Provenance {
   /** The loss before training: see `Divergence`. */
   reference?: number | undefined;
   /**
-   * Whether the loss of these weights was checked and is that of a healthy run; left out until the step after it, or an
-   * evaluation, has told it.
+   * Whether these weights have the loss of a healthy run; absent until the next step, or an evaluation, has computed
+   * that loss.
    */
   good?: boolean | undefined;
   /** When, as ISO 8601. */

@@ -15,11 +15,11 @@ export interface StepFigures {
   trained: number;
 }
 
-/** What a step's figures say of the weights that it ran on. */
+/** The judgement of the weights that a step ran on. */
 export interface Verdict {
   /** Whether the loss is one that a healthy run has. */
   sound: boolean;
-  /** What to tell the user, once for each occurrence. */
+  /** A message for the user, once for each occurrence. */
   warning?: string | undefined;
 }
 
@@ -63,7 +63,7 @@ export class Divergence {
     this.#zeroLimit = Math.max(1, Math.min(WINDOW, steps));
   }
 
-  /** The loss before training; undefined until a step or an evaluation has told it. */
+  /** The loss before training; undefined until a step or an evaluation has computed it. */
   get reference(): number | undefined {
     return this.#reference;
   }

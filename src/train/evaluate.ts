@@ -83,7 +83,7 @@ export async function evaluate(
  * have diverged. In training mode, since only there blocks are checkpointed, so that this holds no more than a step.
  */
 export async function lossOf(objective: Objective, batch: Batch): Promise<number> {
-  // Dropout draws from numbers of its own.
+  // Dropout draws from a separate stream of random numbers.
   return withRandom(0, async () => {
     const loss = noGrad(() => scope(() => objective.lossSum(batch, 1 / Math.max(batch.trained, 1))));
     try {

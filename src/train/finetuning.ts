@@ -33,7 +33,7 @@ import type { RecordedContext, Watched } from "./watched.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
 
-/** The key of an option of tests: a clock in the place of `performance.now`, in milliseconds. */
+/** The key of an option of tests: a clock that replaces `performance.now`, in milliseconds. */
 export const CLOCK = Symbol("clock");
 
 /** The work of `finetune`, which describes it. */
@@ -275,7 +275,7 @@ async function train(
   }
 }
 
-/** Notes what a run changes of a loaded model besides its adapters; returns what puts it back. */
+/** Notes the modes and the chat templates of a loaded model, which a run changes; returns what restores them. */
 function noteModes(model: PretrainedModel): () => void {
   const { training, gradientCheckpointing } = model;
   // The run's adapter brings the template that the run renders rows with.
@@ -292,7 +292,7 @@ function checkPacking({ train }: Files, labels: readonly string[] | undefined): 
   if (labels !== undefined) throw refused(TRAINING_REFUSALS.packedLabels, train.file);
 }
 
-/** The plan of a run's memory; undefined where it cannot be told, or no limit is given and the device has too little. */
+/** Plans a run's memory; undefined where it cannot be computed, or without a limit on a device with too little. */
 function planFor(planned: Planned): Promise<MemoryPlan | undefined> {
   return planMemory(planned).catch((error: unknown) => {
     // The device itself reports that better, before the first step.

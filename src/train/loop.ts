@@ -207,7 +207,7 @@ class Loop {
     return this.#timer?.due(evaluations) === true;
   }
 
-  /** Saves the last step and checks its weights, whose loss no further step will tell. */
+  /** Saves the last step and checks its weights, whose loss no further step computes. */
   async #complete(): Promise<void> {
     const { savesEnd = false, check } = this.#options;
     const step = this.#done;
@@ -310,7 +310,7 @@ class Loop {
     }
   }
 
-  /** Records what is known of the newest checkpoint; its first mark stands. */
+  /** Records whether the newest checkpoint is good; its first mark stands. */
   async #mark(good: boolean): Promise<void> {
     const saved = this.#saved;
     if (saved === undefined || saved.checked) return;

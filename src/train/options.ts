@@ -21,7 +21,7 @@ export interface FinetuneOptions {
   /**
    * A model's folder, its name at a hub (`owner/name`, or `owner/name@revision`), or a model that is loaded, which is
    * then adapted in place: of its adapters the run's own alone counts and is trained, and is the one that counts
-   * afterwards. Needed, unless a run goes on or starts from an adapter (`adapter`) that names its base model.
+   * afterwards. Required, unless a run is resumed or starts from an adapter (`adapter`) that names its base model.
    */
   model?: string | PretrainedModel | undefined;
   /**
@@ -52,9 +52,9 @@ export interface FinetuneOptions {
   /** A file with the chat template that messages are rendered by; the model's own unless given. */
   chatTemplate?: string | undefined;
   /**
-   * A folder with an adapter, as PEFT or a run writes it, to start from in the place of a fresh one. Its rank, alpha,
+   * A folder with an adapter, as PEFT or a run writes it, to start from instead of a fresh one. Its rank, alpha,
    * targets and the rest of `lora` come from its configuration; giving other values is `ERR_OPTION`. Without `model` its base
-   * model is loaded. The optimizer starts anew, and the folder is not changed.
+   * model is loaded. The optimizer starts without state, and the folder is not changed.
    */
   adapter?: string | undefined;
   /** The folder that the adapter and its checkpoints are written into; `./lowrank-out`. */
@@ -69,7 +69,7 @@ export interface FinetuneOptions {
    * (`eva`) takes the run's own unless `evaData` is given.
    */
   lora?: InjectOptions | undefined;
-  /** AdamW with a learning rate of 2e-4 and weight decay of 0.01 unless given. */
+  /** AdamW with a learning rate of 2e-4 and weight decay of 0.01 by default. */
   optimizer?:
     | {
         /** Which optimizer; `adamw`. */
@@ -121,7 +121,7 @@ export interface FinetuneOptions {
   /** Steps between evaluations, which come at the start and the end too. It needs held-out rows. */
   evalEvery?: number | undefined;
   /**
-   * When checkpoints are saved: every so many steps, or so often that a kill at any moment loses less than a time such
+   * When checkpoints are saved: every n steps, or so often that a kill at any moment loses less than a time such
    * as `"10m"` (`s`, `m` or `h`), or `"never"` (the same as 0). `"10m"` by default. Unless it is `"never"`, the last step is saved
    * too, so that a finished run can be extended. A run that is stopped always saves, and so does each evaluation that
    * `patience` finds the best. No bit of the run depends on it.

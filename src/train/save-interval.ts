@@ -64,7 +64,7 @@ export class SaveTimer {
     return next - this.#safe >= this.#limit;
   }
 
-  /** Runs an evaluation, which counts apart from the steps. */
+  /** Runs an evaluation, whose time is measured separately from the steps'. */
   async evaluating<T>(work: () => Promise<T>): Promise<T> {
     const began = this.#now();
     try {
@@ -75,7 +75,7 @@ export class SaveTimer {
     }
   }
 
-  /** Runs the saving of a checkpoint; what was trained until it began is safe once it has ended. */
+  /** Saves a checkpoint by `work`. Once it has ended, the training up to its beginning is safe. */
   async saving<T>(work: () => Promise<T>): Promise<T> {
     const began = this.#now();
     const result = await work();

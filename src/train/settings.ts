@@ -82,7 +82,7 @@ export interface Settings {
   given: readonly Keepable[];
   /** Undefined where nothing is chosen by it. */
   memory: number | "auto" | undefined;
-  /** The precision that whoever started the run asked for; undefined where it follows from other options. */
+  /** The precision that the caller asked for; undefined where it follows from other options. */
   askedPrecision: MatmulPrecision | undefined;
   /** Undefined for what is in force, or what the run that goes on was started with. */
   matmulPrecision: MatmulPrecision | undefined;

@@ -58,7 +58,7 @@ function readOptions(folder: string): InjectOptions {
   const own = { ...DEFAULTS, ...written, initLoraWeights: true };
   const start = startIn(folder) as InitLoraWeights | undefined;
   if (start === undefined) return own;
-  // The file holds the start beside what was trained, so that its ranks are twice the adapter's.
+  // The file holds the start next to the trained factors, so that its ranks are twice the adapter's.
   const alpha = (value: number): number => (own.useRslora === true ? withoutRoot(value) : value / 2);
   return {
     ...own,
@@ -134,8 +134,8 @@ function baseModel(
 }
 
 /**
- * Throws `ERR_OUTPUT_EXISTS` for a run that would replace the adapter that it starts from, unless it is to replace what is
- * in its output folder.
+ * Throws `ERR_OUTPUT_EXISTS` for a run that would replace the adapter that it starts from, unless `overwrite` allows it
+ * to replace the adapter in its output folder.
  */
 export function checkOutput({ adapter, output, overwrite, lora }: Settings): void {
   if (adapter === undefined || overwrite) return;
@@ -152,12 +152,12 @@ export async function adapterIdentity(folder: string): Promise<string> {
   return (await digestOf(join(folder, WEIGHTS))).sha256;
 }
 
-/** The classes that the adapter in `folder` tells apart, in its order; undefined where the folder names none. */
+/** The classes of the adapter in `folder`, in its order; undefined where the folder names none. */
 export function classesOfAdapter(folder: string): string[] | undefined {
   return existsSync(join(folder, LABELS)) ? readLabels(folder) : undefined;
 }
 
-/** Throws `ERR_DATA_ROW` for labels that the adapter, which tells the classes `known` apart, does not know. */
+/** Throws `ERR_DATA_ROW` for labels that are none of `known`, the classes of the adapter. */
 export function checkClasses(
   { file, labels }: Pick<LabelData, "file" | "labels">,
   known: readonly string[],

@@ -59,7 +59,7 @@ export interface TrainerOptions<M extends Module, B> {
    */
   output?: string | undefined;
   /**
-   * How many of the run's checkpoints stay in the folder: the newest, and besides them the last one whose loss the next
+   * How many of the run's checkpoints stay in the folder: the newest, and in addition the last one whose loss the next
    * step has checked. All by default.
    */
   keep?: number | undefined;
@@ -138,7 +138,7 @@ export function checked<M extends Module, B>(given: TrainerOptions<M, B>): Train
   return options;
 }
 
-/** Where and what a run saves. */
+/** The folder of a run's checkpoints, and their contents. */
 export interface Saving {
   /** The folder of checkpoints; undefined where a function saves, or nothing does. */
   folder: string | undefined;

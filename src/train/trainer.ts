@@ -177,7 +177,7 @@ async function begin<M extends Module, B>(
   return { first: step, run: run ?? randomUUID(), parts, from: folder };
 }
 
-/** What a run saves its checkpoints by. */
+/** The options of a `Saver`. */
 interface SaverOptions<M extends Module, B> extends Pick<Beginning, "run" | "from"> {
   options: TrainerOptions<M, B>;
   /** Writes a checkpoint into a folder. */
@@ -189,10 +189,10 @@ interface SaverOptions<M extends Module, B> extends Pick<Beginning, "run" | "fro
 
 /** Saves a run's checkpoints, and removes those that `keep` has too many of. */
 class Saver<M extends Module, B> {
-  /** The step of the newest checkpoint, or the one that the run begins with. */
+  /** The step of the newest checkpoint, or the first step of the run. */
   step: number;
   readonly #given: SaverOptions<M, B>;
-  /** The newest checkpoint that is known to be good; until there is one, the one that the run continues from. */
+  /** The newest good checkpoint; until one is known, the checkpoint that the run continues from. */
   #good: string | undefined;
 
   constructor(given: SaverOptions<M, B>) {

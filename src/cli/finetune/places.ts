@@ -1,7 +1,7 @@
-/** Where the library's options have what a flag of `finetune` gives. */
+/** The options of the library that the flags of `finetune` set. */
 import type { Flags } from "./options.js";
 
-/** Where the library has what a flag says. */
+/** The path of the option that each flag sets. */
 export const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   model: ["model"],
   revision: ["revision"],

@@ -10,7 +10,7 @@ import type { Connection, ListedRun, Listing, RunsSource } from "./source.js";
 /** Milliseconds between two drawings, and between two looks at the list of runs. */
 const REDRAW_MS = 250;
 const LIST_MS = 3000;
-/** Looks in a row that nobody answers, after which the process that served the page is gone. */
+/** Consecutive requests without an answer after which the process that served the page counts as gone. */
 const GONE_AFTER = 2;
 /** Runs that are laid over each other at first, and at most. */
 const AT_FIRST = 4;
@@ -41,7 +41,7 @@ class Page {
   #unwatch: () => void = () => {};
   #connection: Connection = "connected";
   #failure: string | undefined;
-  /** Looks in a row that nobody answered. */
+  /** Consecutive requests without an answer. */
   #unanswered = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #drawn = 0;
@@ -93,7 +93,7 @@ class Page {
         this.#later();
       }
     } catch (error) {
-      // A TypeError is fetch's: nobody listens at the address.
+      // A TypeError is fetch's: no process listens at the address.
       this.#unanswered = error instanceof TypeError ? this.#unanswered + 1 : 0;
       this.#failure = this.#over()
         ? undefined
@@ -217,7 +217,7 @@ class Page {
     this.#notices.replaceChildren(...all.map((notice) => element("li", {}, notice)));
   }
 
-  /** Whether the process that runs what is shown, and serves this page, does not answer any more. */
+  /** Whether the process that trains and serves this page no longer answers. */
   #isGone(): boolean {
     const { stops = false } = this.#listing ?? {};
     return stops && this.#connection === "lost" && this.#unanswered >= GONE_AFTER && !this.#over();

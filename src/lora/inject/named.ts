@@ -101,7 +101,7 @@ function checkLayerNumbers(
   }
 }
 
-/** Names of what holds numbered modules. */
+/** Names of the lists of numbered modules. */
 function listsIn(layers: readonly string[]): string[] {
   return [
     ...new Set(

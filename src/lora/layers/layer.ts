@@ -226,7 +226,7 @@ function mixin<
     unloaded(): Module {
       this.unmerge();
       const { replaced } = this;
-      // Nothing made anew has what a user's own class has.
+      // A new object would lack the fields of a user-defined class.
       if (replaced === null) return this.byHand && isStandard(this) ? this.plain() : this;
       // What moved or was loaded meanwhile is here.
       const base = replaced.module as WithWeight;

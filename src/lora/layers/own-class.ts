@@ -1,8 +1,7 @@
 /**
- * Low-rank layers of a user's own class, or with fields of their own. Nothing that is made anew could have all that
- * such an object has (private fields, closures, references that others hold), so it is adapted in place: the object
- * stays, and a prototype that adds adapters is put between it and its class. Taking the adapters off takes that
- * prototype out again.
+ * Low-rank layers of user-defined classes, or with added fields. A new object would lack what such an object has
+ * (private fields, closures, references from elsewhere), so it is adapted in place: the object stays, and a prototype
+ * that adds adapters is put between it and its class. Removing the adapters removes that prototype.
  */
 import {
   Conv1d as BaseConv1d,
@@ -102,7 +101,7 @@ const classes = {
 };
 /** The class's prototype, by the adapting prototype. */
 const classOf = new WeakMap<object, Layer>();
-/** Forwards that objects have, or had when they were last adapted, as a property of their own. */
+/** Properties `forward` that objects have themselves, or had when they were last adapted. */
 const ownForwards = new WeakMap<Module, PropertyDescriptor>();
 /** Objects whose `forward` was assigned while they were adapted: it may call the adapted forward. */
 const reassigned = new WeakSet<Module>();

@@ -11,7 +11,7 @@ import { normed } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { BertConfig } from "./config.js";
 
-/** Self-attention without what comes after it. */
+/** Self-attention without its output layer. */
 export class BertSelfAttention extends Module {
   /** How many heads. */
   readonly heads: number;

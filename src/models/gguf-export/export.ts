@@ -39,7 +39,7 @@ const FILE_TYPES: Record<GgufFileType, number> = {
  * file that the model was loaded from, else as in memory. A tensor that has the values and the type of that file is
  * copied byte for byte. Vectors, norms and position embeddings are f32; a matrix whose rows are no whole blocks has
  * smaller blocks, or is f16. `notice` reports matrices of another type than asked for, and differences in what llama.cpp
- * computes. Throws `ERR_OPTION` for what is refused, `ERR_DTYPE`,
+ * computes. Throws `ERR_OPTION` for a model that is refused, `ERR_DTYPE`,
  * `ERR_NOT_FINITE`, `ERR_WRITE`, the signal's reason.
  */
 export async function exportGguf(

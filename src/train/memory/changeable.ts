@@ -16,7 +16,7 @@ export function givenIn(options: FinetuneOptions & { readonly [OPEN]?: readonly 
   return KEPT.filter((name) => options[name] !== undefined && !open.includes(name));
 }
 
-/** Whether nobody gave an option, though it has a value. */
+/** Whether the value of an option is a default, and not the caller's. */
 export function isLeftOpen(
   options: FinetuneOptions & { readonly [OPEN]?: readonly string[] },
   name: string,
