@@ -2,10 +2,6 @@
 import { basename, resolve } from "node:path";
 
 import { throwIfAborted } from "../errors.js";
-import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
-import { folderOf } from "../lora/formats/folder.js";
-import { inFolder } from "../models/beside.js";
-import { readTemplateFile, templatesBeside } from "../models/chat-template-files.js";
 import { loadLocated, type LocatedOptions } from "../models/load.js";
 import { locate, type Located } from "../models/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -16,19 +12,20 @@ import { checkModelDevice } from "./device-check.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import type { EndEvent, FinetuneResult, TrainEvent } from "./events.js";
 import { identitiesOf } from "./identity.js";
+import { classesOfRun, templateOf } from "./inherited.js";
 import { givenIn } from "./memory/changeable.js";
 import { isShort, planMemory, tooLarge, type Fitting, type MemoryPlan, type Planned } from "./memory/plan.js";
 import type { FinetuneOptions } from "./options.js";
 import { OutputFolder } from "./output/folder.js";
 import { newLine } from "./output/lineage.js";
-import { classesIn, closeFiles, type Files, prepare, readFiles } from "./prepare.js";
+import { closeFiles, type Files, prepare, readFiles } from "./prepare.js";
 import { Profile } from "./profile.js";
 import { checkOwnEvents, RunRecorder } from "./recorder.js";
 import { checkSame, originOf, resumedFrom, type Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
 import { checkKinds, DEFAULT_OUTPUT, settingsOf, type Settings } from "./settings.js";
 import { plannedMemory } from "./start-event.js";
-import { adapterIdentity, checkOutput, classesOfAdapter, withAdapter } from "./start-adapter.js";
+import { adapterIdentity, checkOutput, withAdapter } from "./start-adapter.js";
 import type { RecordedContext, Watched } from "./watched.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
@@ -132,26 +129,6 @@ function adapterName({ lora }: Settings): string {
   return lora.name ?? "default";
 }
 
-/**
- * The chat template that overrides the model's own. A resumed run takes the template in its checkpoint, since all of its
- * rows have to be rendered alike; any other run takes the option's, or else that of the adapter that it starts from.
- */
-function templateOf(
-  { adapter, chatTemplate, lora }: Settings,
-  resumed: Resumed | undefined,
-  { emit }: RecordedContext,
-): ChatTemplates | undefined {
-  const given = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
-  if (resumed === undefined && given === undefined && adapter !== undefined)
-    return templatesBeside(inFolder(adapter));
-  const stored = resumed && templatesOfRun(resumed.checkpoint.folder, lora.name);
-  if (given !== undefined && stored !== undefined && given.text !== stored.text) {
-    const message = `${given.where} is not the chat template that the run began with; rows are rendered with that, from ${stored.where}`;
-    emit({ type: "warning", message });
-  }
-  return stored ?? (given && { ...given, tools: undefined });
-}
-
 /** The identity of the adapter that the run started from, which is not read again when the run is resumed. */
 async function identityOfStart(
   { adapter }: Settings,
@@ -159,23 +136,6 @@ async function identityOfStart(
 ): Promise<string | undefined> {
   if (resumed !== undefined) return resumed.identities.adapter;
   return adapter === undefined ? undefined : adapterIdentity(adapter);
-}
-
-/** The classes of the rows, in the order of the adapter that the run starts from, where there is one. */
-function classesOfRun(
-  files: Files,
-  model: string | PretrainedModel,
-  { adapter, lora }: Settings,
-  resumed: Resumed | undefined,
-): string[] | undefined {
-  if (adapter === undefined) return classesIn(files, model);
-  const folder =
-    resumed === undefined ? adapter : folderOf(resumed.checkpoint.folder, lora.name ?? "default");
-  return classesIn(files, model, classesOfAdapter(folder));
-}
-
-function templatesOfRun(folder: string, name: string | undefined): ChatTemplates | undefined {
-  return templatesBeside(inFolder(folderOf(folder, name ?? "default")));
 }
 
 async function profiled(

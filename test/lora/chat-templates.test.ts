@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { finetune, loadModel, lora, saveModel } from "../../src/index.js";
+import { estimate, finetune, loadModel, lora, saveModel } from "../../src/index.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
 import { temporary, tinyModel } from "../hashed.js";
 
@@ -123,6 +123,17 @@ test("a run of a loaded model from an adapter leaves the model's own template as
   await finetune({ model, data: [{ text: "ahoy" }], output: temporary(), ...options }).result;
   t.is(rendered(model), "assigned:ahoy");
   model.dispose();
+});
+
+test("a resumed run is estimated by the template in its checkpoint, where the adapter is gone", async (t) => {
+  const [folder, output] = [await adapter("a:"), temporary()];
+  const model = tinyModel({ maxPositions: 64 });
+  const file = join(temporary(), "rows.jsonl");
+  const answer = { role: "assistant", content: "aye" };
+  writeFileSync(file, `${JSON.stringify({ messages: [...messages, answer] })}\n`);
+  await finetune({ model, adapter: folder, data: file, output, steps: 1, device: "cpu" }).result;
+  rmSync(folder, { recursive: true });
+  t.true((await estimate({ resume: output, steps: 2 })).fits);
 });
 
 test("a merged model has the template of its adapter, as a folder and in memory", async (t) => {

@@ -1,15 +1,14 @@
 /** What a run of `finetune` will hold of its device, told without running it. */
 import { LowrankError, throwIfAborted } from "../../errors.js";
-import { inFolder } from "../../models/beside.js";
-import { readTemplateFile, templatesBeside } from "../../models/chat-template-files.js";
 import { locate } from "../../models/locate.js";
 import { matmulPrecision } from "../../scope.js";
 import { checkModelDevice } from "../device-check.js";
+import { classesOfRun, templateOf } from "../inherited.js";
 import type { FinetuneOptions } from "../options.js";
-import { classesIn, closeFiles, readFiles } from "../prepare.js";
+import { closeFiles, readFiles } from "../prepare.js";
 import { originOf, resumedFrom } from "../resume.js";
 import { checkKinds, settingsOf } from "../settings.js";
-import { classesOfAdapter, withAdapter } from "../start-adapter.js";
+import { withAdapter } from "../start-adapter.js";
 import { givenIn } from "./changeable.js";
 import type { Suggestion } from "./choices.js";
 import type { HeldMemory } from "./held.js";
@@ -56,26 +55,21 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   checkKinds(options);
   throwIfAborted(options.signal);
   const origin = await originOf(options);
-  const completed =
-    origin === undefined ? withAdapter(options) : (await resumedFrom(origin, options)).options;
+  const resumed = origin && (await resumedFrom(origin, options));
+  const completed = resumed?.options ?? withAdapter(options);
   const settings = { ...settingsOf(completed), given: givenIn(options) };
   await checkModelDevice(settings);
-  const { model, chatTemplate, revision, offline, signal } = settings;
-  const template =
-    chatTemplate !== undefined
-      ? { ...readTemplateFile(chatTemplate), tools: undefined }
-      : settings.adapter === undefined
-        ? undefined
-        : templatesBeside(inFolder(settings.adapter));
-  const files = await readFiles(settings, { emit: () => {} });
+  const { model, revision, offline, signal } = settings;
+  const quiet = { emit: () => {} };
+  const template = templateOf(settings, resumed, quiet);
+  const files = await readFiles(settings, quiet);
   try {
     const located =
       typeof model === "string" ? await locate(model, { revision, offline, signal }) : undefined;
-    const known = settings.adapter === undefined ? undefined : classesOfAdapter(settings.adapter);
-    const labels = classesIn(files, located?.path ?? model, known);
+    const labels = classesOfRun(files, located?.path ?? model, settings, resumed);
     const precision = settings.matmulPrecision ?? matmulPrecision();
-    const resumed = origin !== undefined;
-    const plan = await planMemory({ settings, files, located, labels, template, precision, resumed });
+    const planned = { settings, files, located, labels, template, precision };
+    const plan = await planMemory({ ...planned, resumed: resumed !== undefined });
     if (plan === undefined) {
       const what = "the model came from no files, and its configuration makes none; give its folder";
       throw new LowrankError("ERR_UNSUPPORTED_MODEL", `estimate: ${what}`);

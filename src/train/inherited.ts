@@ -1,0 +1,48 @@
+/** Chat templates and classes that a run takes from its checkpoint, or from the adapter that it starts from. */
+import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
+import { folderOf } from "../lora/formats/folder.js";
+import { inFolder } from "../models/beside.js";
+import { readTemplateFile, templatesBeside } from "../models/chat-template-files.js";
+import type { PretrainedModel } from "../models/pretrained.js";
+import { classesIn, type Files } from "./prepare.js";
+import type { Resumed } from "./resume.js";
+import type { RunContext } from "./run.js";
+import type { Settings } from "./settings.js";
+import { classesOfAdapter } from "./start-adapter.js";
+
+/**
+ * The chat template that overrides the model's own. A resumed run takes the template in its checkpoint, since all of its
+ * rows have to be rendered alike; any other run takes the option's, or else that of the adapter that it starts from.
+ */
+export function templateOf(
+  { adapter, chatTemplate, lora }: Settings,
+  resumed: Resumed | undefined,
+  { emit }: Pick<RunContext, "emit">,
+): ChatTemplates | undefined {
+  const given = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
+  if (resumed === undefined && given === undefined && adapter !== undefined)
+    return templatesBeside(inFolder(adapter));
+  const stored = resumed && templatesOfRun(resumed.checkpoint.folder, lora.name);
+  if (given !== undefined && stored !== undefined && given.text !== stored.text) {
+    const message = `${given.where} is not the chat template that the run began with; rows are rendered with that, from ${stored.where}`;
+    emit({ type: "warning", message });
+  }
+  return stored ?? (given && { ...given, tools: undefined });
+}
+
+/** The classes of the rows, in the order of the adapter that the run starts from, where there is one. */
+export function classesOfRun(
+  files: Files,
+  model: string | PretrainedModel,
+  { adapter, lora }: Settings,
+  resumed: Resumed | undefined,
+): string[] | undefined {
+  if (adapter === undefined) return classesIn(files, model);
+  const folder =
+    resumed === undefined ? adapter : folderOf(resumed.checkpoint.folder, lora.name ?? "default");
+  return classesIn(files, model, classesOfAdapter(folder));
+}
+
+function templatesOfRun(folder: string, name: string | undefined): ChatTemplates | undefined {
+  return templatesBeside(inFolder(folderOf(folder, name ?? "default")));
+}
