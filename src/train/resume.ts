@@ -6,6 +6,7 @@ import { filesOf, type TrainingData, isFiles } from "../data/given.js";
 import { STANDARD_INPUT } from "../data/source.js";
 import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf.js";
+import { folderOf } from "../lora/formats/folder.js";
 import { optionName } from "../option-name.js";
 import type { InjectOptions } from "../lora/index.js";
 import { readProgress } from "./checkpoint.js";
@@ -249,9 +250,13 @@ function merged(
       options[name] = { ...before, ...(value as object) };
       continue;
     }
-    // Recorded as an absolute path.
-    if (name === "adapter") compare(name, then.adapter, resolve(value as string));
-    else if (!APART.has(name)) compare(name, then[name as keyof FinetuneOptions], value);
+    if (name === "adapter") {
+      // Recorded is the absolute path of the adapter's own folder, which stays.
+      const own = folderOf(value as string, then.lora?.name ?? "default");
+      if (resolve(own) !== then.adapter) compare(name, then.adapter, resolve(value as string));
+      continue;
+    }
+    if (!APART.has(name)) compare(name, then[name as keyof FinetuneOptions], value);
     options[name] = value;
     const rival = RIVALS[name];
     if (rival !== undefined && given[rival] === undefined) delete options[rival];

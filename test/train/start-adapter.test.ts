@@ -126,6 +126,21 @@ test.serial("such a run is stopped and resumed to the same bits, without the ada
   });
 });
 
+test.serial("such a run is resumed with the same folder of a named adapter", async (t) => {
+  const first = options({ steps: 1, lora: { r: 2, name: "ada" } });
+  await finetune(first).result;
+  const second = from(first.output, { steps: 1, lora: { name: "ada" } });
+  await finetune(second).result;
+  const resume = { resume: second.output, steps: 2 };
+  const { steps } = await finetune({ ...resume, adapter: first.output }).result;
+  t.is(steps, 2);
+  t.is(runOf(second.output).options["adapter"], join(first.output, "ada"));
+  await t.throwsAsync(finetune({ ...resume, steps: 3, adapter: trained }).result, {
+    code: "ERR_OPTION",
+    message: /adapter was .*ada, and is /,
+  });
+});
+
 test.serial("options that contradict the adapter are refused by name, equal ones are not", async (t) => {
   const refused: [Partial<FinetuneOptions>, RegExp][] = [
     [{ lora: { r: 8 } }, /lora\.r is 8, and the adapter has 3/],
