@@ -89,6 +89,9 @@ function messageOf(value: unknown, name: string, refuse: (what: string) => never
   if (typeof role !== "string") return refuse(`${name}.role must be a string and is ${kindOf(role)}`);
   if (!(ROLES as readonly string[]).includes(role))
     return refuse(`${name}.role is ${JSON.stringify(role)}; roles are ${ROLES.join(", ")}`);
+  const media = mediaField(fields);
+  if (media !== undefined)
+    return refuse(`${name}.${media} holds media, and only text can be used; remove the message or the field`);
   if ("function_call" in fields)
     return refuse(`${name}.function_call is OpenAI's old form; write the call as tool_calls`);
   const calls = callsOf(fields["tool_calls"], `${name}.tool_calls`, refuse);
@@ -131,6 +134,9 @@ function textOfPart(part: unknown, name: string, refuse: (what: string) => never
     const is = type === undefined ? "has no type" : `is of type ${JSON.stringify(type)}`;
     return refuse(`${name} ${is}; only parts of type "text" can be used`);
   }
+  const media = mediaField(part);
+  if (media !== undefined)
+    return refuse(`${name}.${media} holds media; only parts of type "text" can be used`);
   return typeof text === "string" ? text : refuse(`${name}.text must be a string and is ${kindOf(text)}`);
 }
 
@@ -193,16 +199,22 @@ function weighted(messages: readonly Message[]): Pick<RowConversation, "messages
   return { messages: plain, unweighted };
 }
 
-/** Fields of a row for media, which no text model is trained on. */
-const MEDIA = ["image", "images", "video", "videos", "audios"];
+/** Fields for media of a row, of a message and of a part of its content. No text model is trained on media. */
+const MEDIA = ["image", "images", "video", "videos", "audio", "audios"];
+
+/** A field of media that has a value; undefined where there is none. */
+function mediaField(fields: Record<string, unknown>): string | undefined {
+  return MEDIA.find((name) => {
+    const value = fields[name] ?? null;
+    return value !== null && value !== "" && !(Array.isArray(value) && value.length === 0);
+  });
+}
 
 /** Refuses a conversation that comes with media. */
 function refuseMedia(fields: Record<string, unknown>, refuse: (what: string) => never): void {
-  for (const name of MEDIA) {
-    const value = fields[name] ?? null;
-    if (value === null || value === "" || (Array.isArray(value) && value.length === 0)) continue;
+  const name = mediaField(fields);
+  if (name !== undefined)
     refuse(`the row has "${name}", and only its text can be used; remove the row or the field`);
-  }
 }
 
 /** The tools of a row: an array of schemas, or such an array as text. */

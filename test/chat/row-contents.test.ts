@@ -96,6 +96,15 @@ test("what is not text in a message is refused by file, line and place", async (
       /the row has "images"/,
     ],
     [
+      JSON.stringify({ messages: [{ role: "user", content: "a", images: ["x.png"] }] }),
+      /"messages"\[0\]\.images holds media, and only text can be used/,
+    ],
+    [assistant({ content: "a", audio: { id: "x" } }), /"messages"\[0\]\.audio holds media/],
+    [
+      user([{ type: "text", text: "a", image: "x.png" }]),
+      /"messages"\[0\]\.content\[0\]\.image holds media; only parts of type "text"/,
+    ],
+    [
       JSON.stringify({ conversations: [{ from: "human", value: "a" }], image: "x.png" }),
       /the row has "image"/,
     ],
