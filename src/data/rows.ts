@@ -61,6 +61,18 @@ function wellFormed(value: string, name: string, refuse: Refuse): string {
   return refuse(`"${name}" has half of a surrogate pair, ${half}, at character ${at + 1}; write both halves`);
 }
 
+/** Fields that each make a row of a kind of its own; Alpaca's `instruction` does together with `output`. */
+const KIND_FIELDS = ["messages", "conversations", "text", "prompt", "completion", "instruction"];
+
+/** Refuses a row whose fields are those of several kinds: which of them is meant is not known. */
+function checkOneKind(fields: Record<string, unknown>, refuse: Refuse): void {
+  const [first, ...others] = KIND_FIELDS.filter(
+    (name) => name in fields && (name !== "instruction" || "output" in fields),
+  );
+  const other = others.find((name) => !(first === "prompt" && name === "completion"));
+  if (other !== undefined) refuse(`the row has "${first}" beside "${other}"; remove one; ${EXPECTED}`);
+}
+
 /** A parsed row's fields as a row; fields that mean nothing here are ignored. */
 function rowOf(value: unknown, line: number, refuse: Refuse): Row {
   if (typeof value !== "object" || value === null || Array.isArray(value))
@@ -75,9 +87,7 @@ function rowOf(value: unknown, line: number, refuse: Refuse): Row {
     return { kind: "audio", line, audio, text: text("text") };
   }
   const asked = "prompt" in fields || "completion" in fields;
-  if ("messages" in fields && (asked || "text" in fields))
-    refuse(`the row has "messages" beside "text", "prompt" or "completion"; ${EXPECTED}`);
-  if (asked && "text" in fields) refuse(`the row has "text" beside "prompt" or "completion"; ${EXPECTED}`);
+  checkOneKind(fields, refuse);
   if (asked) return { kind: "completion", line, prompt: text("prompt"), completion: text("completion") };
   if (!("text" in fields)) {
     const chat = conversationOf(fields, refuse);

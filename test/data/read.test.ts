@@ -53,6 +53,16 @@ test("a bad row is named by file and line", async (t) => {
     ['{"completion":"a"}', /^f:1: the field "prompt" is missing/],
     ['{"text":3}', /^f:1: "text" must be a string and is a number/],
     ['{"text":"a","prompt":"b","completion":"c"}', /^f:1: the row has "text" beside/],
+    [
+      '{"instruction":"a","output":"b","text":"c"}',
+      /^f:1: the row has "text" beside "instruction"; remove one; expected/,
+    ],
+    ['{"conversations":[],"text":"c"}', /^f:1: the row has "conversations" beside "text"/],
+    [
+      '{"conversations":[],"prompt":"a","completion":"b"}',
+      /^f:1: the row has "conversations" beside "prompt"/,
+    ],
+    ['{"conversations":[],"messages":[]}', /^f:1: the row has "messages" beside "conversations"/],
     ['{"messages":[]}', /^f:1: "messages" is empty; a conversation has at least one message/],
     ['{"messages":{}}', /^f:1: "messages" must be an array of messages and is an object/],
     ['{"messages":[1]}', /^f:1: "messages"\[0\] must be an object and is a number/],
