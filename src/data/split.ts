@@ -10,7 +10,8 @@ import type { StoredExamples } from "./store.js";
  * has a row for each class of two rows or more, each of them has one held out, however rare it is. The same rows and
  * seed give the same draw. Both parts stay in the data's order.
  *
- * Errors: `ERR_OPTION` for a fraction that is not between 0 and 1, and for fewer than two rows.
+ * Errors: `ERR_OPTION` for a fraction that is not between 0 and 1, for fewer than two rows, and where every class has but
+ * one row.
  */
 export function evalSplit(
   examples: StoredExamples,
@@ -40,6 +41,11 @@ export function evalSplit(
     groups.map((rows) => rows.length),
     wanted,
   );
+  if (counts.every((count) => count === 0)) {
+    const what = `each of the ${groups.length} classes has one row, which is trained on`;
+    const remedy = `give more rows, or held-out rows with ${optionName("evalData")}`;
+    throw new LowrankError("ERR_OPTION", `${optionName("evalSplit")}: ${what}; ${remedy}`);
+  }
   const next = draws(seed);
   const held = new Uint8Array(length);
   for (const [i, rows] of groups.entries()) {

@@ -197,6 +197,10 @@ test("evalSplit draws by the seed, at least one row, and leaves at least one", (
   for (const fraction of [0, 1, NaN, -1])
     t.throws(() => evalSplit(rows, fraction, 0), { message: /evalSplit/ });
   t.throws(() => evalSplit(classes([0]), 0.5, 0), { message: /1 row, too few/ });
+  t.throws(() => evalSplit(classes([0, 1, 2]), 0.5, 0), {
+    code: "ERR_OPTION",
+    message: /evalSplit: each of the 3 classes has one row, which is trained on; .* with evalData/,
+  });
 });
 
 test("every row is held out as often as another", (t) => {
