@@ -1,9 +1,12 @@
 import { createHash } from "node:crypto";
 
-import { throwIfAborted } from "../errors.js";
+import { LowrankError, throwIfAborted } from "../errors.js";
 import type { RandomAccess, Source } from "./source.js";
 
-/** A source whose bytes are hashed as they are read the first time. */
+/**
+ * A source whose bytes are hashed as they are read the first time, and compared with that hash at the end of each later
+ * time.
+ */
 export class HashedSource implements Source {
   readonly #source: Source;
   readonly #hash = createHash("sha256");
@@ -29,12 +32,24 @@ export class HashedSource implements Source {
     return this.#sha256;
   }
 
+  /**
+   * Reads the source from its beginning.
+   *
+   * Errors: those of the source; `ERR_DATA_ROW` at the end where the bytes are not those that were read first.
+   */
   async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
+    const again = this.#sha256 === undefined ? undefined : createHash("sha256");
+    const hash = again ?? this.#hash;
     for await (const block of this.#source.read(signal)) {
-      if (this.#sha256 === undefined) this.#hash.update(block);
+      hash.update(block);
       yield block;
     }
     this.#whole = true;
+    if (again !== undefined && again.digest("hex") !== this.#sha256)
+      throw new LowrankError(
+        "ERR_DATA_ROW",
+        `${this.name}: changed after it was checked; leave it unchanged until training has begun`,
+      );
   }
 
   async random(signal?: AbortSignal): Promise<RandomAccess> {

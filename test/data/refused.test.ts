@@ -1,5 +1,5 @@
 /** Files and rows that are refused: what is said, and where. */
-import { readFileSync } from "node:fs";
+import { appendFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -166,6 +166,19 @@ test("an iterable is closed when a row of it is refused", async (t) => {
   t.regex(await refusal(rows()), /data\[0\]/);
   await closed;
   t.pass();
+});
+
+test("data that changes after it was checked is refused", async (t) => {
+  const rows = [{ text: "a" }, { text: "b" }];
+  const array = await readData(rows);
+  t.is((await contentOf(array)).length, 2);
+  rows[1] = { text: "c" };
+  await t.throwsAsync(contentOf(array), { code: "ERR_DATA_ROW", message: /^data: changed after it was che/ });
+
+  const file = write("a.jsonl", '{"text":"a"}\n');
+  const read = await readData(file);
+  appendFileSync(file, '{"text":"b"}\n');
+  await t.throwsAsync(contentOf(read), { code: "ERR_DATA_ROW", message: /a\.jsonl: changed after it was/ });
 });
 
 test("files of several kinds are refused by the names of two", async (t) => {
