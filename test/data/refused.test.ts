@@ -116,6 +116,24 @@ test("Parquet: what is wrong is said with the file and its row", async (t) => {
   t.regex(await refusal(write("a.jsonl", whole)), /a\.jsonl: is a Parquet file; name it \.parquet/);
 });
 
+test("Parquet: columns that are not the schema's are refused before they are read", async (t) => {
+  const bytes = readFileSync(golden("messages"));
+  // The last path is the metadata's, behind the schema: it and the content are damaged, so that reading it would fail.
+  const path = bytes.lastIndexOf("element", bytes.lastIndexOf("content"));
+  bytes[path] = "E".charCodeAt(0);
+  bytes.fill(0xff, 170, 300);
+  const unhandled: unknown[] = [];
+  const listen = (error: unknown): void => void unhandled.push(error);
+  process.on("unhandledRejection", listen);
+  t.regex(
+    await refusal(write("a.parquet", bytes)),
+    /^ERR_FILE_FORMAT a\.parquet: not a Parquet file that can be read: the columns of group 1 are not those of/,
+  );
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  process.off("unhandledRejection", listen);
+  t.deepEqual(unhandled, []);
+});
+
 test("Parquet: a column that is null in a row is a field that the row lacks", async (t) => {
   const [first, second] = await contentOf(await readData(golden("mixed")));
   t.deepEqual(first, { kind: "text", line: 1, text: "The whale swam on, and the sea was wide." });

@@ -25,6 +25,7 @@ export const parquet: RecordReader = {
       const metadata = await reader
         .parquetMetadataAsync(file, { geoparquet: false })
         .catch((cause: unknown) => refuse(source, cause));
+      checkChunks(metadata, file.byteLength, source.name);
       const columns = columnsOf(metadata, source.name);
       const compressors = await compressorsFor(metadata, columns, source.name);
       const options = {
@@ -87,6 +88,49 @@ function columnsOf({ schema }: FileMetaData, file: string): string[] {
   }
   checkNeeded(names, file);
   return names.filter((name) => FIELDS.includes(name));
+}
+
+/** The path of each column that holds values, whose names are joined by NUL. */
+function leavesOf(schema: FileMetaData["schema"]): string[] {
+  const leaves: string[] = [];
+  let at = 1;
+  const add = (children: number, path: readonly string[]): void => {
+    for (let i = 0; i < children && at < schema.length; i++) {
+      const { name, num_children: inside } = schema[at++] as FileMetaData["schema"][number];
+      if (inside) add(inside, [...path, name]);
+      else leaves.push([...path, name].join("\0"));
+    }
+  };
+  add(schema[0]?.num_children ?? 0, []);
+  return leaves;
+}
+
+/**
+ * Checks that each group of rows has every column once, within the file. `hyparquet` relies on it: it awaits the columns of
+ * the schema alone, so that a failure to read any other would end the process.
+ *
+ * Errors: `ERR_FILE_FORMAT`.
+ */
+function checkChunks({ schema, row_groups: groups }: FileMetaData, size: number, file: string): void {
+  const leaves = leavesOf(schema).sort().join("\n");
+  const isSound = ({ meta_data: of }: RowGroup["columns"][number]): boolean => {
+    const begin = Number(of?.dictionary_page_offset ?? of?.data_page_offset);
+    const numbers = [
+      begin,
+      Number(of?.data_page_offset),
+      Number(of?.total_compressed_size),
+      Number(of?.num_values),
+    ];
+    return (
+      numbers.every((one) => Number.isSafeInteger(one) && one >= 0) && begin + (numbers[2] as number) <= size
+    );
+  };
+  for (const [i, { columns = [] }] of groups.entries()) {
+    const found = columns.map(({ meta_data: of }) => of?.path_in_schema?.join("\0") ?? "");
+    if (found.sort().join("\n") === leaves && columns.every(isSound)) continue;
+    const what = `the columns of group ${i + 1} are not those of its schema, or lie outside the file`;
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: not a Parquet file that can be read: ${what}`);
+  }
 }
 
 const isRead = (columns: readonly string[]) => (chunk: RowGroup["columns"][number]) =>
