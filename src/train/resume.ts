@@ -8,7 +8,10 @@ import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf.js";
 import { folderOf } from "../lora/formats/folder.js";
 import { optionName } from "../option-name.js";
+import { folderOf } from "../lora/formats/folder.js";
 import type { InjectOptions } from "../lora/index.js";
+import { inFolder } from "../models/beside.js";
+import { templatesBeside } from "../models/chat-template-files.js";
 import { readProgress } from "./checkpoint.js";
 import type { Identities } from "./identity.js";
 import type { FinetuneOptions } from "./options.js";
@@ -84,7 +87,7 @@ export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions
   checkSteps(checkpoint, given);
   // A checkpoint that is named is gone on from with what it was saved with; the newest with what was said last.
   const { options: then, cwd } = name === undefined && record !== undefined ? record : progress;
-  const own = relocated(then, cwd);
+  const own = withoutLostTemplate(relocated(then, cwd), checkpoint.folder);
   checkThere(own, given);
   const { options, notices } = merged(own, given);
   const elsewhere = given.output !== undefined && resolve(given.output) !== resolve(home);
@@ -200,6 +203,14 @@ function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptio
     ...options,
     ...Object.fromEntries(paths.map((key) => [key, moved(options[key])])),
   } as FinetuneOptions;
+}
+
+/** The run's options without a chat template's file that is gone: the checkpoint stores the template, which is used. */
+function withoutLostTemplate(own: FinetuneOptions, checkpoint: string): FinetuneOptions {
+  const { chatTemplate, ...rest } = own;
+  if (chatTemplate === undefined || existsSync(chatTemplate)) return own;
+  const stored = templatesBeside(inFolder(folderOf(checkpoint, own.lora?.name ?? "default")));
+  return stored === undefined ? own : rest;
 }
 
 const FIXED = new Set<string>(FIXED_OPTIONS);

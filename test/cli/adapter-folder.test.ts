@@ -1,5 +1,5 @@
 /** An adapter's folder is all that commands need: its chat template, and where its base model is. */
-import { cpSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 
 import test from "ava";
@@ -111,6 +111,10 @@ test.serial(
     t.is(again.status, 0, again.stderr);
     t.deepEqual(losses(again.stdout), all.slice(2));
     t.regex(again.stdout + again.stderr, /is not the chat template that the run began with/);
+    rmSync(template);
+    const gone = await run(...resume.slice(0, -1), join(temporary(), "gone"), "--device", "cpu", "--json");
+    t.is(gone.status, 0, gone.stderr);
+    t.deepEqual(losses(gone.stdout), all.slice(2));
   },
 );
 
