@@ -111,7 +111,9 @@ async function* asJsonLines(name: string, rows: RowsInMemory): AsyncGenerator<Ui
  */
 export function rowsSource(name: string, rows: RowsInMemory): Source {
   if (Array.isArray(rows)) return new ArraySource(name, rows as readonly Row[]);
-  return new Stream(name, () => Readable.from(asJsonLines(name, rows)));
+  // An error of the caller's iterable is the caller's, and is thrown as it is.
+  const failure = (_: string, cause: unknown): unknown => cause;
+  return new Stream(name, () => Readable.from(asJsonLines(name, rows)), failure);
 }
 
 class ArraySource implements Source {

@@ -131,6 +131,8 @@ export class Stream implements Source {
   constructor(
     readonly name: string,
     private readonly begin: () => NodeJS.ReadableStream & { destroy?: (() => unknown) | undefined },
+    /** What to throw for a failure of the stream. */
+    private readonly failure: (name: string, cause: unknown) => unknown = readFailure,
   ) {}
 
   get size(): number | undefined {
@@ -165,7 +167,7 @@ export class Stream implements Source {
       ended = true;
     } catch (cause) {
       if (signal?.aborted) throw abortReason(signal);
-      if (systemCode(cause) !== "ENOSPC") throw readFailure(this.name, cause);
+      if (systemCode(cause) !== "ENOSPC") throw this.failure(this.name, cause);
       const what = `${this.name}: ${tmpdir()} has no room to keep it (${size} bytes so far); set TMPDIR, or give a file`;
       throw new LowrankError("ERR_WRITE", what, { cause });
     } finally {

@@ -169,6 +169,12 @@ test("rows in memory: what is wrong is said with the row's index", async (t) => 
     throw new TypeError("no more");
   };
   await t.throwsAsync(readData(failing()), { instanceOf: TypeError, message: "no more" });
+  const missing = Object.assign(new Error("a file of the caller's"), { code: "ENOENT" });
+  const reading = async function* (): AsyncGenerator<Row> {
+    yield { text: "a" };
+    throw missing;
+  };
+  t.is(await t.throwsAsync(readData(reading())), missing);
 });
 
 test("an iterable is closed when a row of it is refused", async (t) => {
