@@ -8,7 +8,6 @@ import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf.js";
 import { folderOf } from "../lora/formats/folder.js";
 import { optionName } from "../option-name.js";
-import { folderOf } from "../lora/formats/folder.js";
 import type { InjectOptions } from "../lora/index.js";
 import { inFolder } from "../models/beside.js";
 import { templatesBeside } from "../models/chat-template-files.js";

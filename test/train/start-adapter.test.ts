@@ -1,6 +1,6 @@
 /** Runs that start from an adapter: what they take from it, what they refuse, and how they go on. */
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 
 import test from "ava";
 import {
@@ -120,6 +120,9 @@ test.serial("such a run is stopped and resumed to the same bits, without the ada
   await finetune({ resume: cut.output }).result;
   t.true(adapterBytes(whole.output).equals(adapterBytes(cut.output)));
   t.is(runOf(cut.output).identities["adapter"], runOf(whole.output).identities["adapter"]);
+  // A relative path is recorded as the same absolute one each time.
+  for (const steps of [11, 12])
+    await finetune({ resume: cut.output, adapter: relative(process.cwd(), copy), steps }).result;
   await t.throwsAsync(finetune({ resume: cut.output, adapter: trained }).result, {
     code: "ERR_OPTION",
     message: /adapter was \S+, and is \S+ now/,
