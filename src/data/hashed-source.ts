@@ -35,7 +35,7 @@ export class HashedSource implements Source {
   /**
    * Reads the source from its beginning.
    *
-   * Errors: those of the source; `ERR_DATA_ROW` at the end where the bytes are not those that were read first.
+   * Errors: those of the source; `ERR_DATA_ROW` at the end where the bytes differ from the first read.
    */
   async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
     const again = this.#sha256 === undefined ? undefined : createHash("sha256");
