@@ -97,7 +97,7 @@ test.serial("the command prints the table on stderr, and nothing of it among the
       .split("\n")
       .map((line) => (JSON.parse(line) as { type: string }).type)
       .filter((type) => type !== "progress"),
-    ["start", "rows", "step", "step", "end"],
+    ["start", "rows", "step", "step", "checkpoint", "end"],
   );
   t.regex(stderr, /^operation +pass +calls +ms +share +rate +of roofline\n/m);
   t.regex(stderr, /^lora_linear +backward +\d+ +[\d.]+ +[\d.]+% +[\d.]+ G(FLOP|B)\/s +\d+%$/m);
