@@ -19,6 +19,10 @@ export const FOLLOWED: readonly Followed[] = [
   [/^<resume> goes on with what <overwrite>/, `${HERE}--resume and --yes`],
   [/^<data> and <evalData> cannot both be standard input$|^…; give <evalSplit>$/, `${HERE}standard input`],
   [/has no name to go by: give <dataFormat>/, `${HERE}standard input`],
+  [
+    /^give more rows, or held-out rows with <evalData>$/,
+    "test/train/classification.test.ts: a held-out share of classes with one row each",
+  ],
   [/needs <data> FILE to train on$/, `${HERE}options that need others`],
   [/^<evalEvery> needs <evalData> or <evalSplit>$/, `${HERE}options that need others`],
   [/^<patience> counts evaluations: it needs <evalEvery>$/, `${HERE}options that need others`],

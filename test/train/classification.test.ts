@@ -218,3 +218,19 @@ test.serial("data that doesn't fit is refused by file and line, and nothing is l
     t.throws(() => readFileSync(given.output as string), { code: "ENOENT" });
   }
 });
+
+test.serial("a held-out share of classes with one row each: more rows, or held-out rows", async (t) => {
+  const rows = [
+    { text: "sss waves", label: "sea" },
+    { text: "mmm hills", label: "land" },
+  ];
+  const run = (more: Partial<FinetuneOptions>) => finetune(options("cpu", { steps: 1, ...more })).result;
+  await t.throwsAsync(run({ data: rowsFile(rows), evalSplit: 0.5 }), {
+    code: "ERR_OPTION",
+    message: /each of the 2 classes has one row.*give more rows, or held-out rows with evalData$/,
+  });
+  const doubled = await run({ data: rowsFile([...rows, ...rows]), evalSplit: 0.5, evalEvery: 1 });
+  t.not(doubled.evalLoss, null);
+  const given = await run({ data: rowsFile(rows), evalData: rowsFile(rows), evalEvery: 1 });
+  t.not(given.evalLoss, null);
+});
