@@ -221,10 +221,10 @@ functions! {
     Cos, "cos", (a), "return cos_(a);", cos_near::<S>(a), |y, [a, ..]| beyond(y, a, |i| cos_far::<S>(a[i]));
     IsFinite, "isFinite", (a), "return f32(is_finite(a));", a.is_finite() as u32 as f32;
     Square, "square", (a), "return a * a;", a * a;
-    // Near 0 by the slope, 2/√π: a device may flush the factors of the rational form to 0.
+    // Near 0 by the first terms of their series: a device may flush the factors of a rational form to 0.
     Erf, "erf", (a), "if abs(a) < 1e-4 { return 1.1283792 * a; } return erf(a);", erf::<S>(a);
     Log1p, "log1p", (a),
-        "if a < -1.0 { return nan(); } if a == -1.0 { return -infinity(); } if !is_finite(a) { return a; } return log1p_(a);",
+        "if a < -1.0 { return nan(); } if a == -1.0 { return -infinity(); } if !is_finite(a) { return a; } if abs(a) < 1e-4 { return fma(-0.5 * a, a, a); } return log1p_(a);",
         log1p::<S>(a);
     // The Taylor series where eˣ − 1 cancels.
     Expm1, "expm1", (a),
