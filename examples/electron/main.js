@@ -64,8 +64,10 @@ ipcMain.on("trainer", ({ sender }) => {
   sender.postMessage("trainer", paths, [port2]);
 });
 
-await app.whenReady();
-const window = new BrowserWindow({
-  webPreferences: { preload: join(here, "preload.cjs"), contextIsolation: true, sandbox: true },
+// Not awaited: Electron is ready only once this module has been evaluated.
+app.whenReady().then(() => {
+  const window = new BrowserWindow({
+    webPreferences: { preload: join(here, "preload.cjs"), contextIsolation: true, sandbox: true },
+  });
+  return window.loadFile(join(here, "page.html"));
 });
-await window.loadFile(join(here, "page.html"));

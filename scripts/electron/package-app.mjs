@@ -1,0 +1,104 @@
+// An example as a packaged app: its files, the package of this tree and what it depends on in resources/app.asar, beside
+// an executable that is not called `electron`. What is packed and unpacked is read from the example's configuration of
+// electron-builder.
+import { cpSync, linkSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { createPackageWithOptions } from "@electron/asar";
+import { build } from "esbuild";
+import { pack, publishedManifest, stageMain } from "../packages.mjs";
+import { must } from "../platforms/command.mjs";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const json = (path) => JSON.parse(readFileSync(path, "utf8"));
+
+/** Installs the package of this tree, its binary's package and its dependencies into `folder`/node_modules. */
+export function installPackage(folder, work) {
+  const modules = join(folder, "node_modules");
+  mkdirSync(modules, { recursive: true });
+  stageMain(join(work, "staged-main"));
+  unpack(pack(join(work, "staged-main"), work), join(modules, "lowrank"));
+  const platform = "linux-x64-gnu";
+  const staged = join(work, "staged-binary");
+  cpSync(join(root, "npm", platform), staged, { recursive: true });
+  const { main } = json(join(staged, "package.json"));
+  cpSync(join(root, "native", main), join(staged, main));
+  unpack(pack(staged, work), join(modules, `lowrank-${platform}`));
+  for (const name of Object.keys(publishedManifest().dependencies)) {
+    mkdirSync(dirname(join(modules, name)), { recursive: true });
+    cpSync(join(root, "node_modules", name), join(modules, name), { recursive: true, dereference: true });
+  }
+}
+
+function unpack(tarball, folder) {
+  mkdirSync(folder, { recursive: true });
+  must("tar", ["-xzf", tarball, "--strip-components=1", "-C", folder]);
+}
+
+/** Packs the example `name` with the packages in `installed`; gives the path of the app's executable. */
+export async function packageApp(name, installed, electron, work) {
+  const example = join(root, "examples", name);
+  const {
+    productName,
+    files,
+    asarUnpack,
+    extraResources = [],
+  } = json(join(example, "electron-builder.json"));
+  const source = join(work, `${name}-source`);
+  cpSync(example, source, { recursive: true });
+  cpSync(join(installed, "node_modules"), join(source, "node_modules"), { recursive: true });
+  await bundlePage(source);
+  keepOnly(source, [...files, "package.json", "node_modules"], join(work, `${name}-packed`));
+
+  const app = join(work, name);
+  const resources = join(app, "resources");
+  mkdirSync(resources, { recursive: true });
+  await createPackageWithOptions(join(work, `${name}-packed`), join(resources, "app.asar"), {
+    unpack: `{${asarUnpack.join(",")}}`,
+  });
+  for (const { from, to } of extraResources) cpSync(join(example, from), join(resources, to));
+  const executable = join(app, productName.replaceAll(" ", "-"));
+  linkElectron(dirname(electron), app);
+  place(electron, executable);
+  return executable;
+}
+
+/** Bundles the page as the script `bundle` of its package.json says. */
+async function bundlePage(folder) {
+  const { bundle } = json(join(folder, "package.json")).scripts;
+  const [, format] = /--format=(\w+)/.exec(bundle);
+  await build({
+    entryPoints: [join(folder, "page.js")],
+    bundle: true,
+    format,
+    outfile: join(folder, "page.bundle.js"),
+    absWorkingDir: folder,
+    logLevel: "silent",
+  });
+}
+
+function keepOnly(source, names, to) {
+  mkdirSync(to);
+  for (const name of names) cpSync(join(source, name), join(to, name), { recursive: true });
+}
+
+/** Electron's files without its executable. */
+function linkElectron(from, to) {
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    if (entry.name === "electron") continue;
+    if (!entry.isDirectory()) place(join(from, entry.name), join(to, entry.name));
+    else {
+      mkdirSync(join(to, entry.name), { recursive: true });
+      linkElectron(join(from, entry.name), join(to, entry.name));
+    }
+  }
+}
+
+/** A second name of a file, or a copy on another file system. */
+function place(from, to) {
+  try {
+    linkSync(from, to);
+  } catch {
+    cpSync(from, to);
+  }
+}

@@ -1,0 +1,147 @@
+// A packaged app that runs, driven over the debugging protocol.
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { _electron } from "playwright-core";
+
+/** Milliseconds that a state of the page may take to appear. */
+const PATIENCE = 60_000;
+
+export class RunningApp {
+  #app;
+  #executable;
+  #exited;
+  /** The first window's page. */
+  page;
+  /** Errors of the page and of its console, and what it asked a network for. */
+  wrong = [];
+
+  /** Starts an app, and waits for its window. `userData` is the folder that it keeps its files in. */
+  static async start(executable, { userData, display, env = {} }) {
+    const app = new RunningApp();
+    app.#executable = executable;
+    app.#app = await _electron.launch({
+      executablePath: executable,
+      // As root, Chromium's sandbox refuses to start.
+      args: [`--user-data-dir=${userData}`, ...(process.getuid() === 0 ? ["--no-sandbox"] : [])],
+      env: { ...process.env, NODE_OPTIONS: "", DISPLAY: display, ...env },
+      timeout: PATIENCE,
+    });
+    const child = app.#app.process();
+    app.#exited = new Promise((resolve) => child.once("exit", (status, signal) => resolve(signal ?? status)));
+    app.page = await app.#app.firstWindow({ timeout: PATIENCE });
+    app.#watch();
+    return app;
+  }
+
+  #watch() {
+    this.page.on("pageerror", (error) => this.wrong.push(String(error)));
+    this.page.on("console", (message) => {
+      if (message.type() === "error") this.wrong.push(message.text());
+    });
+    this.page.on("request", (request) => {
+      if (!request.url().startsWith("file:")) this.wrong.push(request.url());
+    });
+  }
+
+  /** Calls a function in the main process with Electron's modules. */
+  inMain(work, argument) {
+    return this.#app.evaluate(work, argument);
+  }
+
+  /** Answers the next dialogs for a file by a path; without one, as if the user had cancelled them. */
+  choose(path) {
+    return this.inMain(({ dialog }, chosen) => {
+      dialog.showOpenDialog = () =>
+        Promise.resolve({ canceled: chosen === undefined, filePaths: chosen === undefined ? [] : [chosen] });
+    }, path);
+  }
+
+  click(id) {
+    return this.page.locator(`#${id}`).click({ timeout: PATIENCE });
+  }
+
+  fill(id, value) {
+    return this.page.locator(`#${id}`).fill(value, { timeout: PATIENCE });
+  }
+
+  isEnabled(id) {
+    return this.page.locator(`#${id}`).isEnabled();
+  }
+
+  /** Resolves with an element's text as soon as that matches. */
+  async shows(id, expected, timeout = PATIENCE) {
+    const element = this.page.locator(`#${id}`);
+    try {
+      await element.filter({ hasText: expected }).waitFor({ timeout });
+    } catch {
+      throw new Error(`#${id} shows ${JSON.stringify(await element.textContent())}; expected ${expected}`);
+    }
+    return (await element.textContent()) ?? "";
+  }
+
+  /** Writes the whole page as it is in a window of that width. */
+  async screenshot(path, width, height = 900) {
+    await this.inMain(
+      ({ BrowserWindow }, size) => BrowserWindow.getAllWindows()[0].setContentSize(...size),
+      [width, height],
+    );
+    await this.page.waitForFunction((wanted) => window.innerWidth === wanted, width, { timeout: PATIENCE });
+    await this.page.screenshot({ path, fullPage: true });
+  }
+
+  /** Numbers of the app's processes: all that run its executable. */
+  processes() {
+    return readdirSync("/proc").filter((number) => {
+      if (!/^\d+$/.test(number)) return false;
+      try {
+        return readlinkSync(`/proc/${number}/exe`) === this.#executable;
+      } catch {
+        return false;
+      }
+    });
+  }
+
+  /** The number of the utility process that trains. */
+  trainer() {
+    const found = this.processes().filter((number) => {
+      try {
+        return readFileSync(`/proc/${number}/cmdline`, "utf8").includes(
+          "--utility-sub-type=node.mojom.NodeService",
+        );
+      } catch {
+        return false;
+      }
+    });
+    if (found.length !== 1) throw new Error(`${found.length} processes train; expected 1`);
+    return Number(found[0]);
+  }
+
+  /** Sends a signal to the main process. */
+  kill(signal) {
+    this.#app.process().kill(signal);
+  }
+
+  /** Quits as the app's menu does; resolves when the main process has ended. */
+  async quit() {
+    await this.inMain(({ app }) => void setImmediate(() => app.quit()));
+    return this.ended();
+  }
+
+  /** Resolves with the status or the signal that the main process ended with, once all processes have ended. */
+  async ended(timeout = PATIENCE) {
+    const status = await Promise.race([
+      this.#exited,
+      sleep(timeout, undefined, { ref: false }).then(() => {
+        throw new Error(`the app is still running after ${timeout} ms`);
+      }),
+    ]);
+    for (const deadline = Date.now() + 10_000; this.processes().length > 0; await sleep(20))
+      if (Date.now() > deadline) throw new Error(`processes are left: ${this.processes().join(", ")}`);
+    return status;
+  }
+
+  /** Ends what is left, however it is. */
+  end() {
+    for (const number of this.processes()) process.kill(Number(number), "SIGKILL");
+  }
+}
