@@ -1,39 +1,22 @@
-//! Products of bf16 by AMX: tiles of 16 × 16 sums, to which an instruction adds the product of 16 × 32 and 32 × 16 bf16.
+//! Products of bf16 by AMX: tiles of 16 × 16 sums; one instruction adds the product of 16 × 32 and 32 × 16 bf16.
 //!
-//! A's rows are rounded to pairs once for all tasks, 16 of them together: its registers lie whole, 16 rows of 32 terms,
-//! one after another along k, so that what the processor asks for by itself is what comes next. A panel of B has its
-//! pairs of 32 columns side by side, which are two registers of 16 pairs × 16 columns. Both are filled up with zeros to
-//! whole registers along k; across it, where C has fewer rows or columns, what is computed beside them is not stored. So
-//! one configuration serves a whole task.
+//! Rows of A are rounded to pairs once for all tasks, in groups of 16: registers of 16 rows × 32 terms are contiguous along
+//! k, so that the hardware prefetcher fetches the next one. A panel of B has the pairs of 32 columns, which are two registers
+//! of 16 pairs × 16 columns. Both are padded with zeros to whole registers along k. Where C has fewer rows or columns than a
+//! tile, the excess sums are not stored, so one tile configuration serves a whole task.
 //!
-//! Cost, by count: a tile of 32 × 32 keeps four registers of sums, and loads four more for 32 terms: a product
-//! for each load, of 16 loads of lines, and 16 operations for each byte that is loaded. One of up to 16 rows, or
-//! of up to 16 columns, loads three for two products. Intel's manual on optimisation has a product begin each 16 cycles,
-//! and a load, of two lines a cycle, each 8.
+//! A tile of 32 × 32 keeps four registers of sums and loads four registers for 32 terms, one per product. A tile of at most
+//! 16 rows or columns loads three registers for two products. Per Intel's optimization manual, a product starts every 16
+//! cycles and a register load takes 8.
 //!
-//! K is summed in short parts, whose panel and rows stay in L1, and the sums go on from part to part in the
-//! second, as whole tiles. Measured on a Xeon (Granite Rapids), tiles alone on 512 rows and 256 columns, GFLOP/s of a
-//! core of 3500 in registers, the rows of A from L3:
+//! K is summed in short blocks, whose panel and rows stay in L1; sums are kept from block to block in L2, as whole tiles,
+//! since rows of C a power of two apart would alias in L1 and L2.
 //!
-//! | terms of a part | sums dropped | kept | stored to rows 8 KiB apart |
-//! |-----------------|--------------|------|----------------------------|
-//! | 256             | 1850–2070    | 1650 | 1340                       |
-//! | 512             | 1570–1740    | 1370 | 1220                       |
-//! | 1024            | 1490–1710    | 1250 | 1180                       |
-//!
-//! Rows of C a power of two apart fall on the same sets of L1 and L2, and parts of 1024 that were added to C there, with
-//! A rounded by each task, gave 1120 to 1250 GFLOP/s on two cores where this gives 1530 to 1640 (512 × 2048 × 2048,
-//! 512 × 8192 × 2048, 512 × 2048 × 8192). A step of Llama 3.2 1B's shape takes 27% less. Tried: 16 panels a task
-//! instead of up to 8, 1 to 10% slower; one tile of rows past a panel instead of 4, the same, 8, up to 6% slower; parts of
-//! 192, 2 to 6% slower, of 640, 10 to 25%.
-//!
-//! What it computes (Intel's manual, TDPBF16PS): of 32 terms the products of even ones are summed one after another from
-//! 0, those of odd ones too, by fused multiply-adds; the one sum is added to the other, and both to what was there. Each
-//! step rounds to nearest even, takes subnormal numbers for 0 and gives 0 for them. So, as with pairs, the products of
-//! bf16 are exact before they are summed in f32, and what is below 1.2e-38, factor, product or sum, counts for nothing;
-//! a gradient so small is lost to AdamW's epsilon of 1e-8 in any case. Sums of 16 terms and of a 32nd of the terms are
-//! shorter than one sum of all, and bounds of its rounding errors hold for them. How terms are grouped hangs on their
-//! place in K alone, and where a sum begins anew on K (rounded.rs): zeros at the end change no sum.
+//! Semantics (Intel's manual, TDPBF16PS): of 32 terms, the products of even terms are summed in order from 0, and so are those
+//! of odd terms, by fused multiply-adds; the two sums are added, and the result is added to the accumulator. Each step rounds
+//! to nearest even and flushes subnormals. So the products of bf16 are exact before they are summed in f32, and values below
+//! 1.2e-38 count as 0; a gradient that small vanishes in AdamW's epsilon of 1e-8 in any case. The grouping of terms depends on
+//! their position in K only, and padding with zeros changes no sum.
 
 use std::mem::MaybeUninit;
 
@@ -48,25 +31,25 @@ use crate::simd::amx::sums::{self as amx, COLUMNS};
 use crate::simd::amx::{BYTES, Configuration, ROWS, release};
 use crate::simd::{Avx512, Isa, Lanes};
 
-/// Terms of a register's row.
+/// Terms per row of a register.
 pub const TERMS: usize = BYTES / 2;
-/// Most terms that are summed in registers at a time. SmolLM2's 576 are two parts of it.
+/// Most terms that are summed in registers. SmolLM2's 576 are two blocks.
 pub const SUMMED: usize = 288;
-/// Columns of a panel.
+/// Columns per panel.
 const PANEL: usize = 2 * COLUMNS;
-/// Elements of a register.
+/// Elements per register.
 const REGISTER: usize = ROWS * COLUMNS;
-/// Elements between rows of sums in memory.
+/// Leading dimension of sums in memory.
 const ROW: usize = PANEL;
 
-// What is asked for beside products is asked for as often as a tile takes terms.
+// A tile prefetches once per register of terms.
 const _: () = assert!(STRIDE == TERMS / 2);
 const _: () = assert!(PANEL == 2 * Avx512::WIDTH);
 
-/// As `pairs::right`, with zeros up to a multiple of `TERMS` rows.
+/// As `pairs::right`, padded with zeros to a multiple of `TERMS` rows.
 ///
 /// # Safety
-/// As `pairs::right`; `to` reaches over as many rows.
+/// As `pairs::right`; `to` covers the padded rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     let (pairs, whole) = (k.div_ceil(2), k.next_multiple_of(TERMS) / 2);
@@ -77,11 +60,11 @@ pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize
     }
 }
 
-/// Rounds `rows` rows of `k` terms to nearest even, as whole registers of 16 rows, one after another along k; `to_row`
-/// elements lie between 16 rows and the next.
+/// Rounds `rows` rows of `k` terms to nearest even, as whole registers of 16 rows, contiguous along k; groups of 16 rows are
+/// `to_row` elements apart.
 ///
 /// # Safety
-/// As `pairs::left`; `to` reaches over whole registers.
+/// As `pairs::left`; `to` covers whole registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     // SAFETY: the caller's.
@@ -97,11 +80,11 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 #[repr(align(64))]
 struct Sums([MaybeUninit<f32>; 2 * ROWS * ROW]);
 
-/// As `microkernel::tile`, of factors that `left` and `right` packed.
+/// As `microkernel::tile`, for factors packed by `left` and `right`.
 ///
 /// # Safety
-/// As `microkernel::tile`. The thread has `Configuration::WHOLE`; `k` is a multiple of half of `TERMS`, and A
-/// reaches over rows up to a multiple of `ROWS`, which may hold anything.
+/// As `microkernel::tile`. The thread has loaded `Configuration::WHOLE`; `k` is a multiple of half of `TERMS`; A covers rows up
+/// to a multiple of `ROWS`, of which the padding rows may have any content.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
@@ -119,7 +102,7 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
         }
     }
     let mut sums = Sums([MaybeUninit::uninit(); _]);
-    // They have room for two registers in either direction, and so have those that are kept.
+    // Both buffers have room for two registers in each direction.
     let mut at: *mut f32 = sums.0.as_mut_ptr().cast();
     // SAFETY: the caller's.
     unsafe {
@@ -149,10 +132,10 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     }
 }
 
-/// As `microkernel::epilogue`, some rows at a time.
+/// As `microkernel::epilogue`, in groups of rows.
 ///
 /// # Safety
-/// As `microkernel::epilogue`; of the sums the rows and vectors hold something.
+/// As `microkernel::epilogue`; the tile's rows and vectors of `sums` are initialised.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn epilogue_all<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t: &TileProduct) {
     let (rows, mut row) = (t.rows, 0);
@@ -173,8 +156,10 @@ unsafe fn epilogue_all<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t:
     }
 }
 
+/// The epilogue of `COUNT` rows from `row` on.
+///
 /// # Safety
-/// As `epilogue_all`, of `COUNT` rows from `row` on.
+/// As `epilogue_all`.
 #[inline(always)]
 unsafe fn epilogue_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bool>(
     row: usize,
@@ -199,14 +184,16 @@ unsafe fn epilogue_rows<const COUNT: usize, const VECTORS: usize, const MASKED: 
     }
 }
 
+/// Configures the tile registers of the current thread.
+///
 /// # Safety
-/// The process may use the instructions.
+/// The process may use AMX.
 unsafe fn configure() {
-    // SAFETY: the caller's; the configuration is of the palette's own sizes.
+    // SAFETY: the caller's; the configuration has the sizes of the palette.
     unsafe { Configuration::WHOLE.load() };
 }
 
-/// The tiles by rows.
+/// The microkernels by rows.
 pub fn tiles() -> Tiles {
     let short: [Microkernel; 4] =
         [tile::<false, 1, false>, tile::<false, 1, true>, tile::<false, 2, false>, tile::<false, 2, true>];

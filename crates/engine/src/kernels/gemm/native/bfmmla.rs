@@ -1,8 +1,8 @@
-//! Products of bf16 by aarch64's instruction for them, which adds the product of 2 × 4 and 4 × 2 bf16 to 2 × 2 sums.
+//! Products of bf16 by aarch64's BFMMLA, which adds the product of a 2 × 4 and a 4 × 2 matrix of bf16 to 2 × 2 sums.
 //!
-//! A's rows are rounded and stay rows, of which two are read side by side; a panel of B has, for each four terms,
-//! its columns two by two. The instruction rounds within its sums, and takes subnormal numbers for 0, so that factors
-//! below 1.2e-38 count for nothing. It has no stable name in Rust's library yet, and stands here by its mnemonic.
+//! Rows of A are rounded and stay rows, of which two are read together; a panel of B has its columns in pairs, four terms
+//! each. The instruction rounds inside its sums and flushes subnormals, so factors below 1.2e-38 count as 0. Rust has no
+//! stable intrinsic for it yet, so it is written as inline assembly.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -16,15 +16,15 @@ use super::rounded::nearest;
 use super::tiles::{Tiles, forms};
 use crate::simd::{Baseline, Isa, Lanes};
 
-/// Terms that an instruction takes.
+/// Terms per instruction.
 pub const TERMS: usize = 4;
-/// Columns of a panel.
+/// Columns per panel.
 const WIDTH: usize = 2 * Baseline::WIDTH;
 
-/// Rounds `rows` rows of `k` terms to nearest even, two in an element, with zeros up to a multiple of `TERMS`.
+/// Rounds `rows` rows of `k` terms to nearest even, two per element, padded with zeros to a multiple of `TERMS`.
 ///
 /// # Safety
-/// `a` reaches over the rows and terms, `to` over rows of ⌈k / 2⌉ rounded up to 16, `to_row` apart.
+/// `a` covers the rows and terms; `to` covers rows of ⌈k / 2⌉ elements, rounded up to 16, with leading dimension `to_row`.
 pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     let bits = |v: f32| (nearest(v).to_bits() >> 16) as u16 | if v.is_nan() { 0x40 } else { 0 };
     for i in 0..rows {
@@ -41,14 +41,14 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
     }
 }
 
-/// Packs `k` rows of `width` columns of B, zeros after the last column and up to a multiple of `TERMS` rows.
+/// Packs `k` rows of `width` columns of B, with zeros after the last column and up to a multiple of `TERMS` rows.
 ///
 /// # Safety
-/// `b` reaches over the block and `to` over as many panel's rows as there are pairs of terms, an even number.
+/// `b` covers the block; `to` covers ⌈k / 2⌉ rows of the panel, rounded up to an even number.
 pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     debug_assert_eq!(panel, WIDTH);
     for (t, place) in (0..k).step_by(TERMS).zip(0..) {
-        // By column, its terms.
+        // The terms of each column.
         let mut four = [[0u16; TERMS]; WIDTH];
         // SAFETY: the caller's; within `width` and `k`.
         unsafe {
@@ -75,13 +75,13 @@ pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize
     }
 }
 
-/// sum + left · right, both of two rows or columns of `TERMS`.
+/// sum + left · right, where both have two rows, or columns, of `TERMS` terms.
 ///
 /// # Safety
-/// The processor has the instruction, and so has the function that this is a part of.
+/// The processor has the instruction, and the calling function enables it.
 #[inline(always)]
 unsafe fn multiply(left: uint16x8_t, right: uint16x8_t, mut sum: float32x4_t) -> float32x4_t {
-    // SAFETY: it reads and writes these registers alone.
+    // SAFETY: the instruction accesses these registers only.
     unsafe {
         asm!(
             "bfmmla {sum:v}.4s, {left:v}.8h, {right:v}.8h",
@@ -94,7 +94,7 @@ unsafe fn multiply(left: uint16x8_t, right: uint16x8_t, mut sum: float32x4_t) ->
     sum
 }
 
-/// As `microkernel::tile`, of factors that `left` and `right` packed.
+/// As `microkernel::tile`, for factors packed by `left` and `right`.
 ///
 /// # Safety
 /// As `microkernel::tile`; `k` is even, and the processor has the instruction.
@@ -104,7 +104,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     ahead: &mut Prefetch,
 ) {
     let &TileProduct { k, a, b, .. } = t;
-    // Pairs of rows, and of columns.
+    // Pairs of rows; pairs of columns follow below.
     const PAIRS: usize = Baseline::ROWS / 2;
     let (rows, columns) = (ROWS.div_ceil(2), 2 * VECTORS);
     // SAFETY: the caller's.
@@ -130,7 +130,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
                 }
             }
         }
-        // Two rows' sums of two columns lie in a register.
+        // A register holds the sums of two rows and two columns.
         let mut lines = [[Baseline::zero(); VECTORS]; ROWS];
         for (i, line) in lines.iter_mut().enumerate() {
             for (j, v) in line.iter_mut().enumerate() {
@@ -145,7 +145,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     }
 }
 
-/// The tiles by rows.
+/// The microkernels by rows.
 pub fn tiles() -> Tiles {
     Tiles::new(&forms!(2, tile)[..Baseline::ROWS], 1, Baseline::WIDTH, None)
 }

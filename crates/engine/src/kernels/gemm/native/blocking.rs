@@ -1,87 +1,62 @@
-//! How much of a product's factors a task keeps in L2: what its size decides, and no bit hangs on.
+//! Cache blocking: how much of a product's factors a task keeps in L2. It changes speed, never bits.
 
 use std::sync::OnceLock;
 
-/// What tasks take of a product at a time.
+/// The blocking parameters of a processor.
 #[derive(Clone, Copy)]
 pub struct Blocking {
-    /// Elements of B, packed.
+    /// Elements of packed B per task.
     pub workspace: usize,
-    /// Panels of B at most, of convolutions and where A was copied for all tasks.
+    /// Most panels of B per task, for convolutions and for an A that was packed for all tasks.
     pub panels: usize,
-    /// Where it was not, by tiles of two vectors (of three: `WIDE_PANELS`): each task reads A's rows by itself, and fewer tasks
-    /// read them fewer times.
+    /// Most panels of B per task otherwise, for tiles of two vectors (`WIDE_PANELS` for three): each task reads the rows of A
+    /// itself, so fewer tasks read them fewer times.
     pub panels_uncopied: usize,
-    /// Tiles of rows that go past a panel before the next is packed.
+    /// Tiles of rows per group: they use a panel before the next panel is packed.
     pub group: usize,
-    /// Tiles of f32 are of three vectors where there are such.
+    /// Whether f32 tiles of three vectors are used where they exist.
     pub wide: bool,
 }
 
-/// For a cache of a mebibyte, half of which is the workspace's: half of that takes A past half as many panels at a time
-/// where K is long, 190 instead of 200 GFLOP/s at 512 × 4096 × 4096.
+/// Blocking for an L2 of 1 MiB per core, half of which is the workspace.
 pub const USUAL: Blocking =
     Blocking { workspace: 128 * 1024, panels: 4, panels_uncopied: 4, group: 4, wide: false };
-/// For one of two. On two cores of a Xeon (Granite Rapids) by AVX-512, GFLOP/s with the usual blocking, with twice the
-/// workspace and panels, and with twice the group besides:
-///
-/// | m × n × k          | usual | panels | group |
-/// |--------------------|-------|--------|-------|
-/// | 512 × 1536 × 576   | 330   | 341    | 350   |
-/// | 512 × 576 × 1536   | 332   | 330    | 343   |
-/// | 512 × 4096 × 4096  | 324   | 319    | 350   |
-/// | 2048 × 4096 × 4096 | 333   | 342    | 347   |
-/// | 512 × 49152 × 576  | 335   | 344    | 353   |
-/// | 1024 × 768 × 3072  | 323   | 341    | 343   |
-///
-/// As many panels as the workspace holds, up to 24, instead of 8 where A was not copied for all tasks: by AVX2, whose panels
-/// are narrow, 210 to 220 GFLOP/s at 512 × 576 × 1536 and 220 to 226 at 512 × 576 × 576 if A comes from memory, nothing to
-/// 1% if it does not, and 0.7% of a step of SmolLM2; by AVX-512 nothing. Where A was copied, a layer of 4096 × 4096 takes 1%
-/// more by AVX2 with it, 512 rows.
+/// Blocking for an L2 of 2 MiB per core or more.
 pub const LARGE: Blocking =
     Blocking { workspace: 256 * 1024, panels: 8, panels_uncopied: 24, group: 8, wide: true };
 
-/// Panels of B at most by tiles of three vectors where A was not copied for all tasks: of 576 terms they take less than half
-/// of L2, which others share. Times by turns in one process, those of 9 panels being 1, two cores of a Xeon
-/// (Emerald Rapids) in an hour in which they differed by a third, and in a quieter one:
-///
-/// | m × n × k         |      | 3    | 4    | 6    |
-/// |-------------------|------|------|------|------|
-/// | 512 × 1536 × 576  | x·Wᵀ | 0.94 | 0.97 | 0.97 |
-/// | 512 × 49152 × 576 | x·Wᵀ | 0.98 | 0.98 | 0.99 |
-/// | 512 × 576 × 1536  | x·Wᵀ | 0.95 | 0.97 | 0.98 |
-/// | 512 × 1536 × 576  | x·W  | 0.99 | 1.00 | 1.00 |
-/// | 512 × 49152 × 576 | x·W  | 0.98 | 1.00 | 1.00 |
+/// Most panels of B per task for tiles of three vectors when A was not packed for all tasks: with 576 terms they take less
+/// than half of L2, which other data shares.
 pub const WIDE_PANELS: usize = 4;
 
-/// That of this processor.
+/// The blocking of this processor.
 pub fn blocking() -> &'static Blocking {
     static BLOCKING: OnceLock<&'static Blocking> = OnceLock::new();
     BLOCKING.get_or_init(|| of_cache(l2_cache()))
 }
 
 fn of_cache(cache: Option<Cache>) -> &'static Blocking {
-    // Two threads of one core count as one.
+    // Two hardware threads of a core count as one.
     let of_a_core = cache.map_or(0, |cache| 2 * cache.bytes / cache.threads.max(2));
     if of_a_core >= 2 << 20 { &LARGE } else { &USUAL }
 }
 
-/// A cache, and the threads of the processor that share it.
+/// A cache and the number of hardware threads that share it.
 #[derive(Clone, Copy)]
 struct Cache {
     bytes: usize,
     threads: usize,
 }
 
-/// L2, where the processor tells of it.
+/// The L2 cache, if the processor describes it.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn l2_cache() -> Option<Cache> {
     use std::arch::x86_64::__cpuid_count;
-    // The leaves that describe caches, Intel's and AMD's, which have one layout, each with the leaf that tells the last.
+    // Leaves that describe caches, Intel's and AMD's, of the same layout; before each, the leaf that holds the highest leaf.
     const LEAVES: [[u32; 2]; 2] = [[0, 4], [0x8000_0000, 0x8000_001d]];
-    // Its safety differs between the versions of Rust that this compiles with.
+    // Whether this call is unsafe differs between supported versions of Rust.
     #[allow(unused_unsafe)]
-    // SAFETY: every processor of 64 bits has the instruction, and a leaf above the last is asked for by none.
+    // SAFETY: every x86-64 processor has cpuid, and only leaves up to the highest are read.
     let leaf = |leaf, sub| unsafe { __cpuid_count(leaf, sub) };
     let caches = LEAVES.iter().filter(|[last, at]| leaf(*last, 0).eax >= *at).flat_map(|[_, at]| {
         let listed = (0..16).map(move |i| leaf(*at, i));
@@ -123,7 +98,7 @@ mod tests {
     #[test]
     #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
     fn the_l2_cache_has_the_size_that_the_system_says() {
-        // One core's may be another's size; virtual machines may hide it, from either.
+        // Cores may have different sizes, and a virtual machine may hide the cache from cpuid or from the system.
         let told = |cpu: usize| {
             std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/cache/index2/size"))
         };

@@ -1,19 +1,6 @@
-//! Products by a weight in blocks: it is unpacked where a product reads it, some hundred elements at a time, into what
-//! the loops for f32 take. So its products have the bits of those by the same weight in f32. Of one row, as in decoding,
-//! blocks of most types are multiplied as they lie (`quant::coded`), and what differs is the order of the sums.
-//!
-//! One row by weights of 8192 x 2048, GB/s of blocks on two cores of a Zen 4 EPYC (`cargo bench --bench bandwidth`),
-//! medians of three runs by turns:
-//!
-//! |                    | q8_0 | q4_0 | q4_1 | q4_k | q5_k | q6_k |
-//! |--------------------|------|------|------|------|------|------|
-//! | AVX2               | 31.5 | 17.0 | 18.7 | 20.8 | 19.4 | 21.8 |
-//! | AVX-512            | 32.5 | 22.2 | 21.7 | 23.6 | 21.7 | 26.0 |
-//! | products of bytes  | 32.4 | 28.1 | 28.3 | 27.3 | 27.6 | 29.2 |
-//!
-//! What the machine reads moves between 32 and 52 GB/s with what its neighbours do: of 32, products of bytes reach 82 to
-//! 92%, of 52 they are bound by their arithmetic. Two or four columns at once, which share what is read of A, are a tenth
-//! faster from a cache and two fifths slower from memory.
+//! Products by a quantised weight. The weight is unpacked where a product reads it, some hundred elements at a time, for the
+//! f32 kernels, so the results equal those of the same weight in f32, bit for bit. For one row, as in decoding, most block
+//! types are multiplied without unpacking (`quant::coded`), which changes the order of the sums.
 
 use std::mem::MaybeUninit;
 
@@ -33,14 +20,14 @@ use crate::simd::{Isa, Lanes, Level};
 #[derive(Clone, Copy)]
 pub struct Blocks;
 
-/// An element of a matrix in blocks, whose rows are whole blocks.
+/// An element of a matrix in blocks; each row is a whole number of blocks.
 #[derive(Clone, Copy)]
 pub struct Place {
     kind: BlockType,
     unpack: Unpack,
-    /// `dots` of one row of A.
+    /// `dots` for one row of A.
     one: Dots<Place>,
-    /// Of one row that is arranged for them, where they are multiplied as they lie.
+    /// `dots` for one arranged row of A, if the blocks can be multiplied without unpacking.
     coded: Option<(Arrangement, Dots<Place>)>,
     /// The matrix's first block.
     blocks: *const u8,
@@ -48,25 +35,25 @@ pub struct Place {
 }
 
 impl Place {
-    /// The first element of `blocks`, for the instructions of `level`.
+    /// The first element of `blocks`, with kernels of `level`.
     pub fn new(kind: BlockType, level: Level, blocks: *const u8) -> Place {
         let one = of_layout!(kind, dots_of_layout(level));
         let coded = of_coded!(kind, arrangement(level)).zip(of_coded!(kind, dots_of_coded(level)));
         Place { kind, unpack: kind.unpacking(level), one, coded, blocks, element: 0 }
     }
 
-    /// How a row of `k` elements meets columns that are `step` apart, where these are whole blocks that are multiplied
-    /// as they lie.
+    /// The arrangement of a row of `k` elements for columns that are `step` apart, if these are whole blocks that can be
+    /// multiplied without unpacking.
     pub(super) fn arranged(self, k: usize, step: usize) -> Option<Arranged<Place>> {
         let (arrangement, dots) = self.coded?;
         let whole = [k, step, self.element].iter().all(|n| n.is_multiple_of(arrangement.elements));
         whole.then_some(Arranged { arrangement, dots })
     }
 
-    /// Writes `count` elements from this one on to `to`.
+    /// Unpacks `count` elements from this one on to `to`.
     ///
     /// # Safety
-    /// The processor has the instructions of `unpack`, and the matrix has as many elements from here on.
+    /// The processor has the instructions of `unpack`, and the matrix has `count` elements from here on.
     #[inline(always)]
     pub unsafe fn unpack(self, count: usize, to: *mut f32) {
         // SAFETY: the caller's.
@@ -89,17 +76,17 @@ impl At for Place {
     }
 }
 
-/// Terms of a panel that are unpacked at a time: with the panel's columns, half of a usual L1.
+/// Terms of a panel that are unpacked together: with the panel's columns, half of a usual L1.
 const TERMS: usize = 128;
-/// From column to column of what is unpacked: a line more, or columns would fall on the same sets of L1.
+/// Leading dimension of unpacked columns: padded by a cache line, so that columns do not alias in L1.
 const STEP: usize = TERMS + LINE;
-/// Columns of the widest panel of tiles of two vectors, by which alone blocks are multiplied.
+/// Columns of the widest panel of tiles of two vectors; blocks use no others.
 const WIDEST: usize = 32;
 
 /// As `pack::pack`.
 ///
 /// # Safety
-/// As `pack::pack`; `b`'s rows or columns are neighbours.
+/// As `pack::pack`; `b` is contiguous along rows or along columns.
 #[inline(always)]
 pub unsafe fn pack<L: Lanes>(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
     let Source { at, row, column } = b;
@@ -127,9 +114,9 @@ pub unsafe fn pack<L: Lanes>(b: Source<Place>, k: usize, width: usize, panel: us
     }
 }
 
-/// Bytes ahead that a weight is asked for: see `dot`.
+/// Prefetch distance, in bytes: see `dot`.
 const AHEAD: usize = 4096;
-/// Elements of a row that are unpacked at a time: a multiple of what any form of `dots` takes at once.
+/// Elements of a row that are unpacked together: a multiple of the step of every `dots` kernel.
 const PIECE: usize = 256;
 
 /// As `dot::dots`, in the same order.
@@ -143,7 +130,7 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProdu
     let piece = space.as_mut_ptr().cast::<f32>();
     let whole = k / (CHAINS * L::LANES) * (CHAINS * L::LANES);
     if ROWS == 1 && w.element.is_multiple_of(PART) && step.is_multiple_of(PART) {
-        // SAFETY: the caller's; the blocks are of the place's layout.
+        // SAFETY: the caller's; the blocks have the layout of `w`'s type.
         return unsafe { (w.one)(d, sums) };
     }
     // SAFETY: the caller's.
@@ -170,14 +157,14 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProdu
     }
 }
 
-/// As `dots` of one row of A, whose products are made as the weight is unpacked: a piece in memory between the two
-/// takes as long as both.
+/// As `dots`, for one row of A. Elements are multiplied as they are unpacked, without a buffer between, whose stores and loads
+/// would take as long as both.
 ///
 /// # Safety
-/// As `dot::dots`; the weight's blocks are of the layout B.
+/// As `dot::dots`; the weight's blocks have layout B.
 #[inline(always)]
 pub unsafe fn dots_of_one<S: Isa, B: Layout>(d: DotProducts<Place>, sums: &mut Sums) {
-    /// Columns at once: what one waits for, the other fills, and they share A.
+    /// Columns per step: they share A and hide each other's latency.
     const TWO: usize = 2;
     let DotProducts { k, a, w, step, columns } = d;
     // SAFETY: the caller's.
@@ -203,7 +190,7 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
     a: Left,
     columns: [Place; COUNT],
 ) -> [f32; COUNT] {
-    /// Elements of a turn: vectors of whole parts, as many for each chain.
+    /// Elements per step: the same number of whole vectors and parts for each chain.
     const fn turn<S: Isa>() -> usize {
         if ONE * S::WIDTH > PART { ONE * S::WIDTH } else { PART }
     }
@@ -245,11 +232,10 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
     }
 }
 
-/// As `dots` of one row of A, which is arranged: blocks are multiplied as they lie, and no element of them is made. Sums
-/// are in another order than those of `dots`.
+/// As `dots`, for one arranged row of A: blocks are multiplied without unpacking. The order of the sums differs from `dots`.
 ///
 /// # Safety
-/// As `dot::dots`; the weight's blocks are B, the columns whole blocks, and `a` is arranged for them.
+/// As `dot::dots`; the weight's blocks have layout B, columns are whole blocks, and `a` is arranged for them.
 #[inline(always)]
 pub unsafe fn dots_as_they_lie<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<Place>, sums: &mut Sums) {
     let DotProducts { k, a, w, step, columns } = d;
@@ -270,7 +256,7 @@ pub unsafe fn dots_as_they_lie<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<Place
 /// As `dots_as_they_lie`.
 #[inline(always)]
 unsafe fn column_as_it_lies<S: Isa, R: Row<S>, B: Coded>(k: usize, a: *const f32, column: *const u8) -> f32 {
-    /// Blocks that fill a vector's step, at most.
+    /// Most blocks that fill a vector step.
     const ALL: usize = 4;
     let (turn, floats) = const { (blocks_of_a_turn::<S, B>(), floats_of_a_turn::<S, R, B>()) };
     let (blocks, bytes) = (k / B::ELEMENTS, turn * size_of::<B>());
@@ -303,7 +289,7 @@ unsafe fn column_as_it_lies<S: Isa, R: Row<S>, B: Coded>(k: usize, a: *const f32
 #[inline(always)]
 pub unsafe fn strip<L: Lanes>(s: Strip<Place>) {
     let Strip { rows, k, a, b, b_row, width, sums } = s;
-    /// Rows of B that are added at once.
+    /// Rows of B per step.
     const ROWS: usize = 4;
     let mut unpacked = Vec::<f32>::with_capacity(ROWS * width);
     let unpacked = unpacked.as_mut_ptr();

@@ -1,40 +1,39 @@
-//! How a product is cut into tasks.
+//! Partition of C into tasks.
 //!
-//! C is cut into tasks of some columns and some rows (panels.rs). An element of C is summed in ascending k, so many
-//! terms at a time as the product's sizes alone decide: the cut into tasks and into parts of K that are packed, and with it
-//! the number of threads, changes no bit.
+//! A task computes some rows and columns of C (panels.rs). Each element of C is summed in ascending k, in groups of terms that
+//! depend only on the product's sizes. So neither the partition, the blocks of K nor the number of threads changes a bit.
 
 use super::blocking::Blocking;
 use super::tiles::Tiles;
 use crate::kernel::native::{count, each_task};
 
-/// Products of fewer terms run on one thread: starting a task costs more.
+/// Products of fewer multiplications run on one thread: starting a task would cost more.
 const SMALL: usize = 50_000;
 /// Rows below which a task does not pay for packing B.
 const FEW_ROWS: usize = 64;
-/// Panels of a thread of which one more is little.
+/// Panels per thread from which one panel more costs little.
 const MANY: usize = 16;
-/// Panels of a task whose rows are taken at once.
+/// Most panels of a task whose rows are one group.
 const WIDEST: usize = 24;
 
-/// How [batch, m, n, k] is cut into tasks.
+/// The partition of a product [batch, m, n, k].
 pub struct Cut {
     sizes: [usize; 4],
-    /// Rows of a task.
+    /// Rows per task.
     rows: usize,
-    /// Tasks that all panels are spread over, the same number each or one more.
+    /// Column tasks per matrix; the panels are distributed over them evenly.
     column_tasks: usize,
     panel: usize,
-    /// Terms that are packed at a time.
+    /// Terms per block of K.
     part: usize,
 }
 
-/// Of `threads`, those that a product of so many terms is worth.
+/// The number of threads, at most `threads`, that a product of `terms` multiplications is worth.
 pub fn worth(terms: usize, threads: usize) -> usize {
     if terms < SMALL { 1 } else { threads }
 }
 
-/// What one task computes.
+/// The part of C that a task computes.
 pub struct Block {
     pub z: usize,
     pub row: usize,
@@ -45,7 +44,7 @@ pub struct Block {
 }
 
 impl Cut {
-    /// Tasks take `widest` panels at most, and no more than the workspace holds, `part` terms of them at a time.
+    /// Tasks have at most `widest` panels, and as many as fit into the workspace with `part` terms each.
     pub fn new(
         tiles: &Tiles,
         sizes: [usize; 4],
@@ -58,8 +57,7 @@ impl Cut {
         Cut::of_parts(tiles, sizes, part, most.clamp(1, widest), threads)
     }
 
-    /// Tasks of rows that are taken at once: as many for each thread, and wide. None where the columns are not enough
-    /// for the threads.
+    /// Tasks whose rows are one group: the same number for each thread, and wide. `None` if there are not enough columns.
     pub fn once(tiles: &Tiles, sizes: [usize; 4], part: usize, threads: usize) -> Option<Cut> {
         let [batch, _, n, _] = sizes;
         let panels = n.div_ceil(tiles.panel());
@@ -70,17 +68,16 @@ impl Cut {
         Some(Cut::of_parts(tiles, sizes, part, panels.div_ceil(tasks), threads))
     }
 
-    /// Tasks take `most` panels at most, and `part` terms of them at a time.
+    /// Tasks have at most `most` panels of `part` terms.
     pub fn of_parts(tiles: &Tiles, sizes: [usize; 4], part: usize, most: usize, threads: usize) -> Cut {
         let [batch, m, n, _] = sizes;
         let panel = tiles.panel();
         let panels = n.div_ceil(panel);
         let fewest = panels.div_ceil(most);
-        // All columns in one task where rows are there to cut: A, which is the larger, is read and copied once.
+        // One task has all columns if there are enough rows to split, so that A, the larger factor, is read and copied once.
         let whole = fewest == 1 && m >= 4 * FEW_ROWS;
-        // One thread would wait for the others' last task: as many for each where there are few, of one width if they can
-        // be. Where they cannot, panels are spread over as many for each if one more is little of a thread's: 86 of them
-        // over 18 tasks, where the last of 18 was of one and 512 × 4096 × 4096 took 1% longer.
+        // Threads should finish together: few tasks are split into the same number for each thread, of equal width if possible.
+        // Otherwise the panels are distributed evenly if one panel more is little for a thread.
         let shared = |tasks: &usize| (batch * tasks).is_multiple_of(threads);
         let equal = |tasks: &usize| panels.is_multiple_of(*tasks);
         let mut column_tasks = fewest;
@@ -92,7 +89,7 @@ impl Cut {
             column_tasks = even.unwrap_or(fewest);
         }
         let outer = batch * column_tasks;
-        // Rows are cut until every thread has work, and as much as the others.
+        // Rows are split until all threads have the same amount of work.
         let fewest = if column_tasks == 1 { FEW_ROWS / 2 } else { FEW_ROWS };
         let most = (m / fewest).max(1);
         let even = |cuts: usize| outer * cuts >= 8 * threads || (outer * cuts).is_multiple_of(threads);
@@ -101,9 +98,9 @@ impl Cut {
         Cut { sizes, rows, column_tasks, panel, part }
     }
 
-    /// With tasks of at most `most` rows.
+    /// Limits tasks to `most` rows.
     pub fn of_rows(self, tiles: &Tiles, most: usize) -> Cut {
-        // Each task in equal ones, so that threads that had as much as the others still have.
+        // Each task is split into equal parts, which keeps the threads balanced.
         let rows = self.rows.div_ceil(self.rows.div_ceil(most));
         Cut { rows: rows.next_multiple_of(tiles.rows()), ..self }
     }
@@ -126,8 +123,8 @@ impl Cut {
 }
 
 impl Block {
-    /// Calls `tile` with the first row and the number of rows of each tile: they are spread evenly, so
-    /// that none is left with few, in steps that tiles are as quick as.
+    /// Calls `tile` with the first row and the number of rows of each tile. Rows are distributed evenly, in multiples of the
+    /// tiles' row granularity, so that no tile is left with few rows.
     pub fn slivers(&self, tiles: &Tiles, mut tile: impl FnMut(usize, usize)) {
         let slivers = self.rows.div_ceil(tiles.rows());
         let steps = self.rows.div_ceil(tiles.step);

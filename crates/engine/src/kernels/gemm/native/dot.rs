@@ -1,43 +1,42 @@
-//! Few rows against all of B, as in decoding: B is read once, from its first byte to its last.
+//! Products of few rows, as in decoding: B is read once, sequentially.
 
 use super::microkernel::Left;
 use super::pack::Element;
 use super::prefetch::{LINE_BYTES, prefetch};
 use crate::simd::Lanes;
 
-/// Most rows that are taken this way.
+/// Most rows for which these kernels are used.
 pub const FEW: usize = 8;
-/// Bytes ahead that a weight is asked for. The processor's own prefetching stops at each page's end,
-/// and what it has fetched by then covers no walk through the page tables.
+/// Prefetch distance, in bytes. The hardware prefetcher stops at page ends and is not far enough ahead to hide the page walk.
 const AHEAD: usize = 6144;
 
-/// Chains of sums of one row, of which each waits for none.
+/// Independent accumulator chains for one row.
 pub const ONE: usize = 4;
 
 /// Columns that are summed before their epilogue.
 pub const COLUMNS: usize = 64;
 
-/// Rows of A by rows of a weight that lie along k.
+/// Dot products of rows of A and rows of a weight, both contiguous along k.
 #[derive(Clone, Copy)]
 pub struct DotProducts<P> {
-    /// Terms, which are neighbours.
+    /// Terms, which are contiguous.
     pub k: usize,
     pub a: Left,
     pub w: P,
-    /// Elements from one row of the weight to the next.
+    /// The stride from row to row of the weight, in elements.
     pub step: usize,
     /// Rows of the weight, at most `COLUMNS`.
     pub columns: usize,
 }
 
-/// By row of A, then of the weight.
+/// Sums by row of A, then by row of the weight.
 pub type Sums = [[f32; COLUMNS]; FEW];
 
-/// sums[i][j] = a[i] · w[j]. `CHAINS` sums are kept a row, of every `CHAINS`-th vector, so that none waits for the one
-/// before.
+/// sums[i][j] = a[i] · w[j]. Each row has `CHAINS` accumulators, one for every `CHAINS`-th vector, which hide the latency of
+/// multiply-adds.
 ///
 /// # Safety
-/// The processor has L's instructions, and the pointers reach over `ROWS` rows and as far as is said.
+/// The processor has L's instructions, and the pointers cover `ROWS` rows of A and the given rows of the weight.
 #[inline(always)]
 pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
     d: DotProducts<*const T>,
@@ -62,8 +61,8 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
     }
 }
 
-/// Adds the products of `k` terms to the chains of each row, in turn: whole steps of all chains. `ahead` is called with
-/// each step's first element.
+/// Adds the products of `k` terms to each row's chains in turn; `k` is a multiple of `CHAINS` vectors. Calls `ahead` with the
+/// first element of each step.
 ///
 /// # Safety
 /// As `dots`.
@@ -90,7 +89,7 @@ pub unsafe fn chains<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usiz
     }
 }
 
-/// The sum of a row's chains, and of the `k` terms that are left over.
+/// The sum of a row's chains and of the `k` remaining terms.
 ///
 /// # Safety
 /// As `dots`.
@@ -121,7 +120,7 @@ pub unsafe fn all<L: Lanes, const CHAINS: usize>(chains: &[L; CHAINS]) -> f32 {
     }
 }
 
-/// A sum, and the products of `k` terms more.
+/// `sum` plus the products of `k` terms.
 ///
 /// # Safety
 /// As `dots`.
@@ -134,7 +133,7 @@ pub unsafe fn more<T: Element>(mut sum: f32, k: usize, a: *const f32, w: *const 
     sum
 }
 
-/// Some columns of B, whose rows lie along them, and what A's rows sum over them.
+/// A strip of columns of a row-major B, and the sums of A's rows over it.
 pub struct Strip<P> {
     /// Rows of A.
     pub rows: usize,
@@ -149,10 +148,10 @@ pub struct Strip<P> {
     pub sums: *mut f32,
 }
 
-/// sums[i, j] += Σ a[i, t] · b[t, j], four rows of B at a time; the sums stay in L1.
+/// sums[i, j] += Σ a[i, t] · b[t, j], four rows of B per step; the sums stay in L1.
 ///
 /// # Safety
-/// The processor has L's instructions and the pointers reach as far as the strip says.
+/// The processor has L's instructions, and the pointers cover the strip.
 #[inline(always)]
 pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<*const T>) {
     // SAFETY: the caller's.

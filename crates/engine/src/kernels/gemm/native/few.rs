@@ -1,4 +1,4 @@
-//! Products of few rows: B is read once, by its rows (`dots`) or its columns (`strips`), whichever lie in one piece.
+//! Products of few rows: B is read once, by rows (`dots`) or by columns (`strips`), whichever is contiguous.
 
 use super::cut::worth;
 use super::dot::{COLUMNS, DotProducts, FEW, Strip};
@@ -9,19 +9,19 @@ use super::product::Product;
 use super::workspace::workspace;
 use crate::kernel::native::each_task;
 
-/// Bytes of B, about, that a task over few rows reads: enough that reading runs ahead.
+/// Bytes of B per task, approximately: enough for sequential prefetching to be effective.
 const READ: usize = 64 * 1024;
-/// Columns of a strip: 4 KiB of each row of B in a piece.
+/// Columns of a strip: 4 KiB of each row of B.
 const STRIP: usize = 1024;
 
 impl<T: Stored> Product<T> {
-    /// Rows of B that lie along k, each with all rows of A.
+    /// Multiplies rows of B that are contiguous along k by all rows of A.
     ///
     /// # Safety
     /// As `run`.
     pub(super) unsafe fn dots(&self, loops: &'static Loops, threads: usize) {
         let columns = columns_of_a_task(self.b.bytes(self.n * self.k), self.n, threads);
-        // SAFETY: the caller's; no two tasks have columns in common.
+        // SAFETY: the caller's; no two tasks share a column.
         unsafe {
             self.arranged(|row| {
                 self.few(columns, threads, |z, column, width| self.dots_of(loops, row, z, column, width));
@@ -29,7 +29,7 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// Calls `body` with A as `dots` reads it. What is arranged lies in the thread's workspace.
+    /// Calls `body` with A in the layout that `dots` reads. An arranged row is in the thread's workspace.
     ///
     /// # Safety
     /// As `run`.
@@ -38,13 +38,13 @@ impl<T: Stored> Product<T> {
         let arranged = one.then(|| T::arranged(self.b, self.k, self.b_column)).flatten();
         let Some(Arranged { arrangement, dots }) = arranged else { return body(&Row::AsItLies) };
         workspace(arrangement.room(self.k), |space| {
-            // SAFETY: the caller's; there is as much room as it asks for.
+            // SAFETY: the caller's; the workspace has the requested room.
             unsafe { arrangement.arrange(self.k, self.a, space.as_mut_ptr()) };
             body(&Row::Arranged(space.as_ptr(), dots));
         });
     }
 
-    /// Columns of a product that `dots` serves. `row` is A where it is arranged.
+    /// Computes `width` columns of C from `column` on.
     unsafe fn dots_of(&self, loops: &'static Loops, row: &Row<T>, z: usize, column: usize, width: usize) {
         // SAFETY: the caller's.
         unsafe {
@@ -66,8 +66,8 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// Products of one A, of few rows, by weights of one type that lie along k: what each gives by itself, in one
-    /// pass, so that threads meet once.
+    /// Products of one A, of few rows, by several weights of one type that are contiguous along k. One parallel pass computes all
+    /// of them, with the same results as separate products.
     ///
     /// # Safety
     /// As `run`.
@@ -81,7 +81,7 @@ impl<T: Stored> Product<T> {
             for product in products {
                 let from = skip.min(product.n);
                 let width = left.min(product.n - from);
-                // SAFETY: the caller's; no two tasks have columns in common.
+                // SAFETY: the caller's; no two tasks share a column.
                 unsafe { product.dots_of(loops, row, 0, from, width) };
                 (skip, left) = (skip - from, left - width);
             }
@@ -94,15 +94,14 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// Strips of B's columns, where its rows lie along them.
+    /// Multiplies strips of columns of a row-major B.
     ///
     /// # Safety
     /// As `run`.
     pub(super) unsafe fn strips(&self, loops: &'static Loops, threads: usize) {
         let share = self.n.div_ceil(4 * threads).next_multiple_of(loops.panel());
         self.few(share.clamp(256, STRIP), threads, |z, column, width| {
-            // SAFETY: the caller's; no two tasks have columns in common, and the panels hold all rows' sums of the
-            // strip.
+            // SAFETY: the caller's; no two tasks share a column, and the workspace holds the strip's sums of all rows.
             workspace(self.m * width, |panels| unsafe {
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
@@ -124,7 +123,7 @@ impl<T: Stored> Product<T> {
         });
     }
 
-    /// Calls `task` for every matrix of the batch and every `columns` columns of C.
+    /// Calls `task` for each matrix of the batch and each `columns` columns of C, in parallel.
     fn few(&self, columns: usize, threads: usize, task: impl Fn(usize, usize, usize) + Sync) {
         let per_matrix = self.n.div_ceil(columns);
         let tasks = self.batch * per_matrix;
@@ -156,16 +155,16 @@ impl<T: Stored> Product<T> {
     }
 }
 
-/// A as `dots` reads it: as it lies, or its one row as it is arranged for B, and what takes that.
+/// A in the layout that `dots` reads: in place, or its only row as arranged for B, with the kernel for that.
 enum Row<T: Stored> {
     AsItLies,
     Arranged(*const f32, Dots<T::At>),
 }
 
-// SAFETY: tasks read it alone.
+// SAFETY: tasks only read it.
 unsafe impl<T: Stored> Sync for Row<T> {}
 
-/// Of `n` columns of a product of few rows, `bytes` of B: as many tasks for each thread.
+/// Columns per task for a product of `n` columns and `bytes` bytes of B; all threads get the same number of tasks.
 fn columns_of_a_task(bytes: usize, n: usize, threads: usize) -> usize {
     let tasks = bytes.div_ceil(READ).next_multiple_of(threads);
     n.div_ceil(tasks).max(1)

@@ -1,4 +1,4 @@
-//! Where tiles read A: where it lies, in a copy of some rows, or in what was made of all of them.
+//! Layouts of A: in place, a copy of a task's rows, or packed once for all tasks.
 
 use super::cut::worth;
 use super::loops::Stored;
@@ -7,59 +7,58 @@ use super::product::{ALIASED, Product};
 use super::workspace::LINE;
 use crate::kernel::native::each_task;
 
-/// Makes of so many rows and terms of A what tiles read, whose rows lie so many elements apart.
+/// Packs `rows` rows of `k` terms of A; arguments: A, `rows`, `k`, the destination, its leading dimension.
 pub type Make = unsafe fn(Left, usize, usize, *mut f32, usize);
 
-/// Rows of a task that makes them.
+/// Rows that one packing task handles.
 const TASK_ROWS: usize = 32;
 
-/// Where tiles read A.
+/// The layout in which tiles read A when they do not read it in place.
 #[derive(Clone, Copy)]
 pub enum Lay {
-    /// In a copy of a group's rows, row by row, a line more than their length apart.
+    /// A copy of a group's rows, row-major, with a padded leading dimension.
     Rows,
-    /// In one term by term, where A's columns lie along its rows: the elements of all rows side by side. Read in place, each
-    /// term is a line of its own, and those of a width that is a power of two evict one another from L1:
-    /// 512 × 128 × 1024 by Aᵀ took 803 µs, not 640, on two cores of a Xeon with AVX-512.
+    /// A copy of a group's rows, term by term, for an A whose columns are contiguous. Read in place, each term is in a
+    /// separate cache line, and lines a power of two apart evict one another from L1.
     Columns,
-    /// In what was made of all of them before, for all tasks.
+    /// All rows, packed once for all tasks.
     Packed(Packed),
 }
 
-/// A as tiles read it: for each part of K the rows of all matrices.
+/// Packed A: for each block of K, the rows of all matrices.
 #[derive(Clone, Copy)]
 pub struct Packed {
     pub at: *const f32,
-    /// Rows that lie together.
+    /// Rows that are interleaved.
     pub together: usize,
-    /// Elements between those and the next.
+    /// Elements from one group of interleaved rows to the next.
     pub row: usize,
-    /// Elements between parts.
+    /// Elements from one block of K to the next.
     pub part: usize,
 }
 
-// SAFETY: tasks write disjoint rows of it, and read it when all are written.
+// SAFETY: tasks write disjoint rows, and read only after all rows are written.
 unsafe impl Sync for Packed {}
 
 impl Packed {
-    /// From a row on, the first of those that lie together, of a part.
+    /// The group of interleaved rows that starts at `row`, in block `part` of K.
     pub fn rows(self, row: usize, part: usize) -> Left {
         let at = self.at.wrapping_add(part * self.part + row / self.together * self.row);
         Left { at, row: self.row, k: 1 }
     }
 }
 
-/// Elements from row to row of copies of so many: whole lines and one more, or two, since rows a power of two apart would
-/// fall on the same sets of L1.
+/// Leading dimension of a copy whose rows have `elements` elements: whole cache lines plus one line, or plus two, since rows
+/// a multiple of 4 KiB apart alias in L1.
 pub fn apart(elements: usize) -> usize {
     let row = elements.next_multiple_of(LINE) + LINE;
     if row.is_multiple_of(ALIASED) { row + LINE } else { row }
 }
 
-/// Rows of A as they are, `to_row` elements apart.
+/// Copies `rows` rows of `k` terms of A to `to`, with leading dimension `to_row`.
 ///
 /// # Safety
-/// `a` reaches over the rows and terms, `to` over as many.
+/// `a` covers `rows` rows of `k` terms; `to` covers as many.
 pub unsafe fn copy(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     for i in 0..rows {
         // SAFETY: the caller's.
@@ -68,10 +67,10 @@ pub unsafe fn copy(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 }
 
 impl<T: Stored> Product<T> {
-    /// Makes of A's rows what tasks read, some of a part of K to a task.
+    /// Packs all rows of A with `make`, in parallel, one block of K at a time.
     ///
     /// # Safety
-    /// As `run`; `to` has room for the parts of all rows.
+    /// As `run`; `to` has room for all rows of all blocks of K.
     pub(super) unsafe fn lay(&self, make: Make, to: Packed, part: usize, threads: usize) {
         let (groups, parts) = (self.m.div_ceil(TASK_ROWS), self.k.div_ceil(part));
         each_task(worth(self.batch * self.m * self.k, threads), self.batch * groups * parts, |i| {

@@ -1,5 +1,4 @@
-//! The compiled forms of the inner loops, one set an instruction set, and which one this processor
-//! runs.
+//! The compiled kernels: one table for each instruction set, and the table of this processor.
 
 use std::sync::OnceLock;
 
@@ -28,7 +27,7 @@ pub type Dots<P> = unsafe fn(DotProducts<P>, &mut Sums);
 type Strip<P> = unsafe fn(dot::Strip<P>);
 pub type Pack<P> = unsafe fn(Source<P>, usize, usize, usize, *mut f32);
 
-/// The loops for one type of storage.
+/// The kernels for one storage type of B.
 pub struct Storage<P> {
     pub pack: Pack<P>,
     /// By rows − 1.
@@ -36,46 +35,46 @@ pub struct Storage<P> {
     pub strip: Strip<P>,
 }
 
-/// The loops of products by bf16 whose other factor is rounded to it, too.
+/// The kernels of products by bf16 weights whose other factor is rounded to bf16.
 pub struct Rounded {
-    /// Terms in an element of a packed factor: a pair of bf16, or one that is widened.
+    /// Terms per element of a packed factor: two for pairs of bf16, one for widened bf16.
     pub terms: usize,
-    /// Terms that products take at once: packed factors have as many, or a multiple.
+    /// Term granularity: packed factors are padded to a multiple.
     pub whole: usize,
-    /// Most terms that are summed in registers at a time.
+    /// Most terms that are summed in registers.
     pub summed: usize,
-    /// Rounds rows of A into elements.
+    /// Rounds and packs rows of A.
     pub left: Make,
     pub right: Pack<*const bf16>,
     pub tiles: Tiles,
 }
 
-/// The loops of one instruction set.
+/// The kernels of one instruction set.
 pub struct Loops {
-    /// For the messages of tests.
+    /// For messages of tests.
     #[cfg_attr(not(test), allow(dead_code))]
     pub name: &'static str,
     pub lanes: usize,
     pub tiles: Tiles,
-    /// For wide products of f32, where they are faster.
+    /// Tiles of three vectors for wide f32 products, where they are faster.
     pub wide: Option<Tiles>,
     pub f32: Storage<*const f32>,
     pub f16: Storage<*const f16>,
     pub bf16: Storage<*const bf16>,
     pub blocks: Storage<Place>,
     pub level: Level,
-    /// The level of exact products.
+    /// The instruction set of exact products.
     pub exact: Level,
     pub rounded: Rounded,
 }
 
 impl Loops {
-    /// Columns of a panel of B, and of the widest tile, of two vectors.
+    /// The panel width, in columns: that of the widest tile of two vectors.
     pub fn panel(&self) -> usize {
         self.tiles.panel()
     }
 
-    /// A tile, at most the largest.
+    /// Runs the microkernel for a tile, which is at most the largest.
     ///
     /// # Safety
     /// As `microkernel::tile`.
@@ -85,19 +84,19 @@ impl Loops {
     }
 }
 
-/// `dots` of one row of A that is arranged for them.
+/// The kernel `dots` for one row of A in the arrangement that it needs.
 #[derive(Clone, Copy)]
 pub struct Arranged<P> {
     pub arrangement: Arrangement,
     pub dots: Dots<P>,
 }
 
-/// What a stored type is packed and multiplied by.
+/// A storage type of B: its positions and its kernels.
 pub trait Stored: Copy + 'static {
     const IS_F32: bool = false;
     type At: At;
     fn loops(loops: &Loops) -> &Storage<Self::At>;
-    /// How one row of A of `k` terms meets rows of B that are `step` apart, where that takes another order of it.
+    /// The arrangement of a row of A of `k` terms for dot products with rows of B that are `step` apart, if they need one.
     fn arranged(_b: Self::At, _k: usize, _step: usize) -> Option<Arranged<Self::At>> {
         None
     }
@@ -202,26 +201,22 @@ compiled! {
 }
 
 fn tiles(level: Level) -> Tiles {
-    // SAFETY: it runs none of the level's instructions that the processor has not, since `level` is its own or less.
+    // SAFETY: `level` is at most the process's level, so the processor has its instructions.
     let [lanes, rows] = unsafe { lanes_and_rows(level)() };
     Tiles::new(&forms!(2, tile(level))[..rows], 1, lanes, None)
 }
 
-/// Tiles of three vectors, of as many sums: fewer rows, whose elements are each read for one sum more. Where there are 32
-/// registers of 16 lanes and L2 is large: 8 × 48 instead of 12 × 32 takes 1% less of 512 × 1536 × 576, 2% of
-/// 4096 × 4096 × 4096 and 3% of 512 × 2016 × 2016, two cores of a Xeon (Granite Rapids).
+/// Tiles of three vectors and fewer rows, for instruction sets with 32 registers of 16 lanes and a large L2.
 ///
-/// Beside them rows are not asked for that are read next: A's, which is 1.5 to 5% of a product, and those of a B that
-/// lies row-major. Of such a one all panels of a task are packed at once: 2% of SmolLM2's products x·W, and 8% of 512 ×
-/// 4096 × 4096, whose rows evict one another from L2 when they are asked for. Tiles of AVX2, of two
-/// vectors, are so slow that a step takes 1.5% more without asking.
+/// They leave rows to the hardware prefetcher: the rows of A, and the rows of a row-major B. All panels of a row-major B are
+/// packed at once per task, since its rows would evict one another from L2 if they were prefetched.
 fn wide(level: Level) -> Option<Tiles> {
     // SAFETY: as in `tiles`.
     let [lanes, rows] = unsafe { lanes_and_rows(level)() };
     (lanes == 16).then(|| Tiles::new(&forms!(3, tile(level))[..2 * rows / 3], 1, lanes, None))
 }
 
-/// Forms of dot products by rows, with as many chains as leave registers to the rows.
+/// Dot-product kernels by rows, with as many accumulator chains as the registers allow.
 macro_rules! by_rows {
     ($dots:ident [$($element:ident)?] $level:ident) => {
         [
@@ -284,7 +279,7 @@ impl Rounded {
 }
 
 impl Loops {
-    /// Those of a level that is at most the process's.
+    /// The kernels of `level`, which is at most the process's level.
     pub fn of(level: Level) -> Loops {
         let exact = level.exact();
         let tiles = tiles(exact);
@@ -304,14 +299,14 @@ impl Loops {
     }
 }
 
-/// Those that can run here.
+/// The tables that this processor can run.
 #[cfg(test)]
 pub fn available() -> &'static [Loops] {
     static AVAILABLE: OnceLock<Vec<Loops>> = OnceLock::new();
     AVAILABLE.get_or_init(|| crate::simd::level::tried().map(Loops::of).collect())
 }
 
-/// Those of the process's level.
+/// The kernels of the process's level.
 pub fn best() -> &'static Loops {
     static BEST: OnceLock<Loops> = OnceLock::new();
     BEST.get_or_init(|| Loops::of(level()))

@@ -1,53 +1,6 @@
-//! The native twin: tiles in registers over panels of B in a workspace; few rows in one pass over B.
+//! The CPU twin: a blocked GEMM over packed panels of B, and a single pass over B for few rows.
 //!
-//! Measured on two cores of a Zen 4 EPYC (a core's peak: 117 GFLOP/s), GFLOP/s of a core in f32,
-//! y = x·Wᵀ unless said:
-//!
-//! | m × n × k        | here | `gemm` 0.19 |
-//! |------------------|------|-------------|
-//! | 512 × 576 × 1536 | 113  | 108         |
-//! | 512 × 1536 × 576 | 110  | 106         |
-//! | 512 × 192 × 576  | 115  | 110         |
-//! | 512 × 49152 × 576| 107  | 101         |
-//! | 512 × 16 × 576   | 108  | 107         |
-//! | 512 × 576 × 16   | 96   | 86          |
-//! | 16 × 576 × 512, x·W | 115 | 98       |
-//! | 8 × 576 × 1536   | 49   | 35          |
-//! | 4 × 576 × 1536   | 75   | 23          |
-//! | 1 × 576 × 1536   | 44   | 50          |
-//!
-//! Up to 8 rows (up to 4 where B lies row-major) read B once, from its first byte to its last, and ask for
-//! it 6 KiB ahead. One row against the seven weights of SmolLM2's 30 layers in turn, GB/s of weights by
-//! both cores, medians of three interleaved runs, for weights on ordinary pages:
-//!
-//! | storage | not asked | 4 KiB ahead | 6 KiB | 8 KiB | off a line's start, not asked | 6 KiB |
-//! |---------|-----------|-------------|-------|-------|-------------------------------|-------|
-//! | f32     | 22        | 26          | 26    | 26    | 23                            | 28    |
-//! | f16     | 19        | 24          | 26    | 25    | 24                            | 27    |
-//! | bf16    | 21        | 24          | 27    | 26    | 20                            | 25    |
-//!
-//! On large pages it is 30 without asking: the processor's own prefetching stops at a page's end. Tried
-//! besides: asking for L1, 0.5 to 8 KiB ahead, nothing to a tenth; past it (NTA), a tenth slower
-//! but close by; for each page's first lines alone, slower; four rows of W at a time instead of one, half; tasks
-//! of 128 KiB instead of 64, the same.
-//!
-//! By bf16 with the other factor rounded to it (rounded.rs), on both cores, of a peak of 460 in dot
-//! products of pairs; PyTorch 2.15 (oneDNN) has A and C in bf16, too:
-//!
-//! | m × n × k             | here | oneDNN |
-//! |-----------------------|------|--------|
-//! | 512 × 576 × 1536      | 342  | 424    |
-//! | 512 × 1536 × 576      | 370  | 409    |
-//! | 512 × 576 × 1536, x·W | 406  | 420    |
-//! | 512 × 1536 × 576, x·W | 407  | 405    |
-//! | 512 × 49152 × 576     | 409  | 348    |
-//! | 344 × 576 × 49152, x·W | 378 | 380    |
-//!
-//! Tried: copying A's rows into the order of the tile as well: 112 → 76 GFLOP/s, since each is used
-//! for a few panels only. Rows a multiple of 4 KiB apart, which would fall on the same sets of
-//! L1, are copied apart as they are: with that and twice the workspace 512 × 4096 × 4096 takes 201 GFLOP/s on both cores
-//! and not 182, 2048 × 4096 × 4096 194 and not 183. Packing B where it lies row-major: not worth it for the rows of four
-//! tiles.
+//! docs/design/measurements.md has the rates and the variants that were tried.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -79,7 +32,7 @@ mod workspace;
 pub use dot::FEW;
 #[cfg(test)]
 pub use loops::available;
-// What else sums products a tile at a time.
+// Used by attention and convolutions, which multiply tile by tile.
 pub use blocking::blocking;
 pub use choice::rounded_level;
 pub use cut::{Block, Cut};

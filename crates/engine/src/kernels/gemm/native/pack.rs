@@ -1,5 +1,4 @@
-//! Copies a block of B into panels: for each group of columns, its rows one after another, widened
-//! to f32 and filled up with zeros.
+//! Packs a block of B into panels: for each group of columns its rows, contiguous, widened to f32 and padded with zeros.
 
 use half::{bf16, f16};
 
@@ -49,15 +48,15 @@ impl Element for bf16 {
     }
 }
 
-/// Where an element of B lies.
+/// A position in B.
 pub trait At: Copy {
-    /// `elements` further on; any number will do, though what lies outside of B is not read.
+    /// The position `elements` further. It may be outside of B, as long as it is not read there.
     fn plus(self, elements: usize) -> Self;
 
-    /// Its first byte.
+    /// The address of the element's first byte.
     fn address(self) -> *const u8;
 
-    /// Bytes of `elements` neighbours, about.
+    /// The size of `elements` contiguous elements, in bytes; approximate for blocks.
     fn bytes(self, elements: usize) -> usize;
 }
 
@@ -78,7 +77,7 @@ impl<T> At for *const T {
     }
 }
 
-/// Where a block of B lies: its first element, and the steps from row to row and column to column.
+/// A block of B: its first element and its strides.
 #[derive(Clone, Copy)]
 pub struct Source<P> {
     pub at: P,
@@ -86,11 +85,10 @@ pub struct Source<P> {
     pub column: usize,
 }
 
-/// Packs `k` rows of `width` columns, at most a panel's.
+/// Packs `k` rows of `width` columns into a panel; `width` is at most `panel`.
 ///
 /// # Safety
-/// The processor has L's instructions; `b` reaches over the block and `to` over `k` times the
-/// panel's width.
+/// The processor has L's instructions; `b` covers the block and `to` covers `k * panel` elements.
 #[inline(always)]
 pub unsafe fn pack<L: Lanes, T: Element>(
     b: Source<*const T>,
@@ -128,7 +126,7 @@ pub unsafe fn pack<L: Lanes, T: Element>(
                 }
             }
         }
-        // What the squares leave over: the last rows, the last columns, the zeros.
+        // The remainder of the squares: the last rows, the last columns and the padding.
         for j in 0..panel {
             let from = if j < whole { squares } else { 0 };
             for t in from..k {

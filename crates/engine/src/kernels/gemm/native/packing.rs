@@ -1,31 +1,30 @@
-//! Panels of B that are packed while tiles multiply those before.
+//! Packing of B's panels, interleaved with the products of the panels before.
 
 use super::prefetch::{LINE_BYTES, prefetch};
 
-/// Rows from the one that is packed to the one that is asked for. With 40 instead a step of SmolLM2 by AVX2 took as long.
+/// Prefetch distance, in rows.
 const AHEAD: usize = 16;
-/// Elements that are copied at once: a panel's row is of a multiple in every instruction set.
+/// Elements per copy; the width of a panel is a multiple in every instruction set.
 const AT_ONCE: usize = 8;
 
-/// Whole panels of a B of f32 that lies row-major, packed a few rows at a time between a tile's terms: what multiply-adds
-/// leave of loads and stores is enough. Of a row the elements of all the panels are read together. To ask for a line of
-/// memory took 5 to 9 ns of multiplying by AVX2 where each lay in another page, 2 where nine lay side by side, and nothing
-/// where all did (two cores of a Xeon, Granite Rapids).
+/// Packs whole panels of a row-major f32 B, a few rows between a tile's terms, with the load and store slots that
+/// multiply-adds leave free. The elements of a row for all panels are read together, since adjacent lines are cheaper to
+/// prefetch.
 pub struct Packing {
-    /// The row that is asked for next.
+    /// The next row to prefetch.
     from: *const f32,
-    /// Elements from a row to the next.
+    /// The stride from row to row, in elements.
     row_step: usize,
-    /// Where the next row that is packed goes in the first panel.
+    /// The destination of the next row, in the first panel.
     to: *mut f32,
     panel: usize,
-    /// Elements from a panel to the next.
+    /// The stride from panel to panel, in elements.
     panel_step: usize,
     panels: usize,
-    /// Rows to ask for, and to pack.
+    /// Rows left to prefetch, and to pack.
     to_ask: usize,
     to_pack: usize,
-    /// 256ths of a row to a step, and what the steps before have left.
+    /// Rows per step, in 256ths, and the remainder of earlier steps.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     share: usize,
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -33,12 +32,12 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// `panels` of `panel` columns and `k` rows, of which B's first element is at `from`, and those of its rows `row_step`
-    /// elements apart. It takes so many `steps`.
+    /// Packs `k` rows of `panels` panels of `panel` columns, distributed over `steps` steps. B's first element is at `from`, and
+    /// its rows are `row_step` elements apart.
     ///
     /// # Safety
-    /// Until they are packed B reaches over them, and `to` over as many panels, `panel_step` elements from one to the next,
-    /// which nothing else reads or writes.
+    /// Until packing is finished, B covers the rows; `to` covers the panels, which are `panel_step` elements apart, and nothing
+    /// else accesses them.
     pub unsafe fn new(
         from: *const f32,
         row_step: usize,
@@ -52,8 +51,8 @@ impl Packing {
         Packing { from, row_step, to, panel, panel_step, panels, to_ask: k, to_pack: k, share, owed: 0 }
     }
 
-    /// Goes on by so many steps.
-    // By x86-64's tiles alone.
+    /// Continues packing, for the share of `steps` steps.
+    // Called by x86-64 microkernels only.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     #[inline(always)]
     pub fn go_on(&mut self, steps: usize) {
@@ -70,7 +69,7 @@ impl Packing {
         }
     }
 
-    /// Packs the rows that are left, and returns the number of panels.
+    /// Packs the remaining rows. Returns the number of panels.
     pub fn finish(mut self) -> usize {
         while self.to_pack > 0 {
             self.one();
@@ -78,7 +77,7 @@ impl Packing {
         self.panels
     }
 
-    /// Asks for a row, and packs the one that was asked for `AHEAD` rows before.
+    /// Prefetches a row, and packs the row that was prefetched `AHEAD` rows before.
     #[inline(always)]
     fn one(&mut self) {
         let behind = self.to_pack - self.to_ask;
@@ -86,7 +85,7 @@ impl Packing {
             let (mut from, mut to) = (self.from.wrapping_sub(behind * self.row_step), self.to);
             for _ in 0..self.panels {
                 for at in (0..self.panel).step_by(AT_ONCE) {
-                    // SAFETY: as `new` asks for.
+                    // SAFETY: required by `new`.
                     unsafe {
                         to.add(at)
                             .cast::<[f32; AT_ONCE]>()
@@ -129,7 +128,7 @@ mod tests {
                 for (steps, taken) in [(1, 0), (1, 1), (7, 7), (40, 13), (40, 40), (1000, 999), (1000, 1000)]
                 {
                     let mut to = vec![f32::NAN; panels * panel_step];
-                    // SAFETY: both reach over the panels, and are used by nothing else.
+                    // SAFETY: both buffers cover the panels, and nothing else uses them.
                     let mut packing = unsafe {
                         Packing::new(
                             b[3..].as_ptr(),

@@ -1,4 +1,4 @@
-//! Packs factors into pairs of bf16: neighbours along k share an element of 32 bits.
+//! Packs factors as pairs of bf16: two consecutive terms share an element of 32 bits.
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
@@ -9,21 +9,20 @@ use super::microkernel::Left;
 use super::pack::Source;
 use crate::simd::Lanes;
 
-/// Bf16 of a vector, and columns of a panel.
+/// Bf16 elements per vector, and columns per panel.
 const WIDTH: usize = 32;
-/// Pairs of a vector.
+/// Pairs per vector.
 const PAIRS: usize = 16;
 
-/// A mask of the first `count` of 32.
+/// A mask with the first `count` of 32 bits set.
 fn first(count: usize) -> u32 {
     if count >= 32 { u32::MAX } else { (1 << count) - 1 }
 }
 
-/// Rounds `rows` rows of `k` terms to nearest even, as pairs `to_row` elements apart between rows.
+/// Rounds `rows` rows of `k` terms to nearest even, as pairs, with leading dimension `to_row`.
 ///
 /// # Safety
-/// The processor has the instructions; `a` reaches over the rows and terms, `to` over rows of ⌈k / 2⌉
-/// rounded up to 16.
+/// The processor has the instructions; `a` covers the rows and terms; `to` covers rows of ⌈k / 2⌉ elements, rounded up to 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     // SAFETY: the caller's.
@@ -34,10 +33,10 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
     }
 }
 
-/// Rounds a row of `k` terms to nearest even; `step` elements lie between vectors of 16 pairs.
+/// Rounds a row of `k` terms to nearest even; vectors of 16 pairs are `step` elements apart.
 ///
 /// # Safety
-/// The processor has the instructions; `a` reaches over the terms, `to` over as many vectors.
+/// The processor has the instructions; `a` covers the terms, and `to` covers the vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn row(a: Left, k: usize, to: *mut f32, step: usize) {
@@ -60,11 +59,11 @@ pub unsafe fn row(a: Left, k: usize, to: *mut f32, step: usize) {
     }
 }
 
-/// Packs `k` rows of `width` columns of B into ⌈k / 2⌉ rows of pairs, zeros after the last column and
-/// after an odd last row.
+/// Packs `k` rows of `width` columns of B into ⌈k / 2⌉ rows of pairs, with zeros after the last column and after an odd last
+/// row.
 ///
 /// # Safety
-/// The processor has the instructions; `b` reaches over the block and `to` over ⌈k / 2⌉ panels' rows.
+/// The processor has the instructions; `b` covers the block, and `to` covers ⌈k / 2⌉ rows of the panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     debug_assert_eq!(panel, WIDTH);
@@ -87,7 +86,7 @@ pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize
     }
 }
 
-/// Terms of a column are neighbours, and so are those of a pair: squares of 16 columns by 16 pairs turn.
+/// Packs a B that is contiguous along k: transposes squares of 16 columns by 16 pairs.
 #[inline(always)]
 unsafe fn along_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
     // SAFETY: the caller's.
@@ -96,7 +95,7 @@ unsafe fn along_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) 
             for t in (0..k).step_by(WIDTH) {
                 let (terms, pairs) = (first(k - t), (k - t).div_ceil(2));
                 let mut square = [_mm512_setzero_ps(); PAIRS];
-                // Loops of a fixed length keep the square in registers.
+                // Loops of constant length keep the square in registers.
                 for (i, v) in square.iter_mut().enumerate() {
                     let (column, mask) = if j + i < width { (j + i, terms) } else { (0, 0) };
                     let from = b.at.add(column * b.column + t);
@@ -118,7 +117,7 @@ unsafe fn along_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) 
     }
 }
 
-/// Columns are neighbours: two rows interleave.
+/// Packs a row-major B: interleaves two rows.
 #[inline(always)]
 unsafe fn across_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
     // SAFETY: the caller's.

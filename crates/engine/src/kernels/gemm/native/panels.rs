@@ -1,29 +1,16 @@
-//! What a task does: it packs its columns of B, widened to f32 or paired up, panel by panel into a
-//! workspace that stays in L2, a part of K at a time, and takes A's rows past them, a tile
-//! of registers at a time.
+//! One task of the GEMM: packs its columns of B into panels that stay in L2, one block of K at a time, and multiplies
+//! groups of A's rows by each panel, one register tile at a time.
 //!
-//! The first group of tiles of rows takes a panel as soon as it is packed, and the later ones find it
-//! in L2. Meanwhile the next panel and the next group's rows are fetched from memory: of a B that lies
-//! row-major a run of panels, whose columns are in a few lines side by side. By AVX2 such a run of f32 is packed meanwhile,
-//! too, so that it is ready when it is its turn.
-//! Where tiles are of three vectors, rows are left to the processor's own prefetching: A's, unless they are copied, and B's,
-//! if it lies row-major, of which all panels of a task are then packed at once.
-//! Few rows are one group, whose tasks are wide and keep one panel. A part is of as many terms as are summed in registers,
-//! or, beside tiles of three vectors, of several times as many (`terms::deep_part`). Sums are added to C, or kept in the
-//! workspace for the next part where the tiles do so.
+//! The first group of tiles uses a panel right after it was packed; later groups find it in L2. Meanwhile the next panel and
+//! the next group's rows are prefetched. A row-major B is prefetched in runs of panels, whose columns share cache lines. On
+//! AVX2, a run of f32 panels is also packed during the products of the run before.
 //!
-//! Products of prompts, x·Wᵀ by the seven weights of SmolLM2's 30 layers, which no cache holds, GFLOP/s
-//! on two cores, beside panels of a task packed in a row, or, rounded, fetched ahead a tile at a time.
+//! Tiles of three vectors leave rows to the hardware prefetcher: the rows of A, unless they are copied, and the rows of a
+//! row-major B, of which all panels of a task are packed at once.
 //!
-//! | rows | f32, in a row | here | bf16, a tile at a time | here |
-//! |------|---------------|------|------------------------|------|
-//! | 16   | 111           | 146  | 154                    | 268  |
-//! | 32   | 150           | 187  | 235                    | 325  |
-//! | 64   | 173           | 198  | 297                    | 340  |
-//! | 96   | 191           | 207  | 330                    | 395  |
-//!
-//! From a cache the same products of 64 rows run at 208 and 382: what is left is mostly each task's first
-//! panel, for which everybody waits.
+//! Few rows form one group, whose tasks are wide and keep a single panel. A block of K has as many terms as are summed in
+//! registers or, for tiles of three vectors, a multiple (`terms::deep_part`). Sums are added to C, or kept in the workspace
+//! until the next block where the tiles support it.
 
 mod ahead;
 
@@ -37,88 +24,88 @@ use super::product::{Product, Second};
 use super::tiles::Tiles;
 use super::workspace::workspace;
 
-/// Words of A's rows, as tiles read them, that L2 holds beside a panel.
+/// Elements of packed A that L2 holds in addition to a panel.
 const ONCE: usize = 96 * 1024;
-/// Tiles of rows that go past a panel before the next is packed, where sums are kept from part to part.
+/// Tiles of rows per group when sums are kept from block to block of K.
 const GROUP: usize = 4;
-/// Rows of B that are packed into all panels before the next ones are.
+/// Rows of B that are packed into all panels before the next rows.
 const B_ROWS: usize = 8;
-/// Rows above which tasks are of some of them, however few words they take.
+/// Most rows of a task that are handled as one group, whatever their size.
 const MOST: usize = 256;
 
-/// The loops of a task's product.
+/// The configuration of a task: its kernels and the layouts of its factors.
 #[derive(Clone, Copy)]
 pub struct Kit<'a, P> {
     pub pack: Pack<P>,
     pub tiles: &'a Tiles,
-    /// Terms in an element of a packed factor.
+    /// Terms per element of a packed factor (2 for pairs of bf16).
     pub terms: usize,
-    /// Terms that tiles take at once.
+    /// Terms per step of a tile; packed factors are padded to a multiple.
     pub whole: usize,
-    /// How A lies where it is not read in place.
+    /// The layout of A; `None` reads A in place.
     pub left: Option<Lay>,
-    /// B is read where it lies.
+    /// Whether B is read in place.
     pub in_place: bool,
-    /// Tiles of rows that go past a panel before the next is packed.
+    /// Tiles of rows per group: they use a panel before the next panel is packed.
     pub group: usize,
-    /// Terms that are summed in registers before C has them: a part of K is of as many, or of a multiple.
+    /// Terms that are summed in registers before they are added to C; a block of K has a multiple of them.
     pub summed: usize,
 }
 
 impl<P> Kit<'_, P> {
-    /// Elements of a packed factor that hold so many terms.
+    /// Elements of a packed factor that hold `terms` terms.
     fn elements(&self, terms: usize) -> usize {
         terms.next_multiple_of(self.whole) / self.terms
     }
 }
 
-/// A task at work.
+/// A running task.
 struct Task<'a, T: Stored> {
     product: &'a Product<T>,
     loops: &'a Loops,
     block: &'a Block,
     kit: Kit<'a, T::At>,
-    /// The first row and the rows of each tile.
+    /// The first row and the number of rows of each tile.
     slivers: &'a [(usize, usize)],
-    /// Tiles of rows that go past a panel before the next is packed.
+    /// Tiles of rows per group.
     group_tiles: usize,
-    /// All rows are one group, and a panel is done with when the next is packed.
+    /// Whether all rows are one group, so that one panel buffer is enough.
     once: bool,
     space: Space,
 }
 
-/// What a task's workspace holds.
+/// The buffers in a task's workspace.
 struct Space {
-    /// Sums that go on from part to part, whole tiles of them; null where none do.
+    /// Sums that are kept from block to block of K, as whole tiles; null if none are.
     sums: *mut f32,
-    /// A's rows of a group, where they are copied.
+    /// The copy of a group's rows of A.
     left: *mut f32,
-    /// Elements from one to the next where they are copied row by row.
+    /// Leading dimension of a row-major copy.
     left_row: usize,
-    /// Panels of the second segment.
+    /// Panels of the second segment's B.
     second: *mut f32,
     panels: *mut f32,
 }
 
-/// A part of K.
+/// A block of K.
 struct Part {
     from: usize,
     terms: usize,
-    /// Elements of packed factors.
+    /// Elements of the packed factors.
     k: usize,
     rows: RowsOfPart,
-    /// The second segment, which the last part's tiles take.
+    /// The second segment, added by the tiles of the last block.
     second: Option<Second>,
 }
 
-/// A's rows over a part of K, before a group's are copied.
+/// The rows of A within a block of K, before a group's rows are copied.
 #[derive(Clone, Copy)]
 struct RowsOfPart {
-    /// The first; its step is from rows that lie together to the next.
+    /// The first row; its row stride is from one group of interleaved rows to the next.
     first: Left,
-    /// Rows that lie together.
+    /// Rows that are interleaved.
     together: usize,
-    /// Elements of one.
+    /// Elements per row.
     k: usize,
 }
 
@@ -133,6 +120,8 @@ impl RowsOfPart {
 }
 
 impl<T: Stored> Product<T> {
+    /// Computes one block of C.
+    ///
     /// # Safety
     /// As `run`.
     pub unsafe fn task(&self, loops: &Loops, block: &Block, kit: Kit<'_, T::At>) {
@@ -173,7 +162,7 @@ impl<T: Stored> Product<T> {
             let task = Task { product: self, loops, block, kit, slivers: &slivers, group_tiles, once, space };
             let mut packed = 0;
             for from in (0..self.k).step_by(block.part) {
-                // SAFETY: the caller's; the workspace has room for what is packed, copied and kept.
+                // SAFETY: the caller's; the workspace has room for the packed, copied and kept elements.
                 packed = unsafe { task.take_part(from, packed) };
             }
         });
@@ -185,12 +174,12 @@ impl<T: Stored> Task<'_, T> {
         self.kit.tiles.panel()
     }
 
-    /// Terms of the part from one on.
+    /// Terms of the block of K that starts at `from`.
     fn terms(&self, from: usize) -> usize {
         self.block.part.min(self.product.k - from)
     }
 
-    /// Where the panel of column `j`, counted from the block's first, lies in B from a term on, and how many columns it has.
+    /// The part of B for the panel of column `j` (relative to the task's first column) from term `from` on, and its width.
     fn source(&self, from: usize, j: usize) -> (Source<T::At>, usize) {
         let (product, block) = (self.product, self.block);
         let column = (block.column + j) * product.b_column;
@@ -199,21 +188,22 @@ impl<T: Stored> Task<'_, T> {
         (source, self.panel().min(block.columns - j))
     }
 
-    /// Where the panel of column `j`, of `k` rows, lies in `panels`: all in one place where each is done with before the next.
+    /// The address of the panel of column `j`, of `k` rows, in `panels`. One buffer serves all panels when `once` is set.
     fn panel_at(&self, panels: *mut f32, j: usize, k: usize) -> *mut f32 {
         if self.once { panels } else { panels.wrapping_add(j * k) }
     }
 
-    /// All panels are packed together, row by row.
+    /// Whether all panels are packed together, row by row.
     fn row_by_row(&self) -> bool {
         self.kit.tiles.wide() && self.product.b_row != 1 && !self.once && !self.kit.in_place
     }
 
-    /// Takes the part of K from a term on, of which so many panels are `packed`. Returns how many of the next part's are.
+    /// Computes the block of K that starts at `from`, of which `packed` panels are already packed. Returns the number of panels
+    /// that were packed for the next block.
     ///
     /// # Safety
-    /// As `Product::task`; `from` is a multiple of the block's part below K, the parts before are done, and the first panels
-    /// lie packed, as many as are said to.
+    /// As `Product::task`; `from` is a multiple of the block size and below K, the earlier blocks are done, and the first `packed`
+    /// panels are in place.
     unsafe fn take_part(&self, from: usize, mut packed: usize) -> usize {
         let &Task { product, block, ref kit, .. } = self;
         let terms = self.terms(from);
@@ -245,6 +235,8 @@ impl<T: Stored> Task<'_, T> {
         packed
     }
 
+    /// Packs all panels of a block of K, `B_ROWS` rows at a time.
+    ///
     /// # Safety
     /// As `take_part`.
     unsafe fn pack_row_by_row(&self, part: &Part) {
@@ -270,13 +262,11 @@ impl<T: Stored> Task<'_, T> {
         unsafe { (self.kit.pack)(here, part.terms, width, self.panel(), to) };
     }
 
-    /// Takes a group of tiles of rows past all panels: `before` is the number of tiles in the groups before, `after` the next
-    /// group, empty if there is none. The first group packs the panels but for those that are `packed`. Returns how many of
-    /// the next part are packed.
+    /// Multiplies a group of tiles by all panels. `before` is the number of tiles in earlier groups, `after` the next group, empty
+    /// for the last. The first group packs the panels from `packed` on. Returns the number of panels packed for the next block.
     ///
     /// # Safety
-    /// As `take_part`; the groups before are done, and if there are none, as many panels lie packed as are said to. There is a
-    /// tile.
+    /// As `take_part`; the earlier groups are done; for the first group, `packed` panels are in place. `tiles` is not empty.
     unsafe fn take_group(
         &self,
         part: &Part,
@@ -311,7 +301,7 @@ impl<T: Stored> Task<'_, T> {
         ahead.finish_packing()
     }
 
-    /// A's rows of a group as its tiles read them.
+    /// The rows of a group in the layout that its tiles read; copies them if the layout asks for it.
     ///
     /// # Safety
     /// As `take_part`.
@@ -334,10 +324,10 @@ impl<T: Stored> Task<'_, T> {
         }
     }
 
-    /// Takes a group's tiles past the panel of column `j`.
+    /// Multiplies a group's tiles by the panel of column `j`.
     ///
     /// # Safety
-    /// As `take_group`; `left` is what `rows_of_group` gave.
+    /// As `take_group`; `left` is the result of `rows_of_group`.
     unsafe fn take_panel(
         &self,
         part: &Part,
@@ -392,7 +382,7 @@ impl<T: Stored> Task<'_, T> {
 }
 
 impl Second {
-    /// `width` columns from `column` on as a panel.
+    /// Packs `width` columns from `column` on into a panel.
     unsafe fn pack(&self, loops: &Loops, [column, width]: [usize; 2], panel: usize, to: *mut f32) {
         // SAFETY: the caller's.
         let at = unsafe { self.b.add(column * self.b_column) };
@@ -401,7 +391,7 @@ impl Second {
         unsafe { (f32::loops(loops).pack)(source, self.k, width, panel, to) };
     }
 
-    /// A from `row` on by a panel.
+    /// The second segment's product of a tile: its rows of A from `row` on, and a panel.
     unsafe fn rows_by(&self, row: usize, b: Right) -> More {
         // SAFETY: the caller's.
         let at = unsafe { self.a.add(row * self.a_row) };
@@ -409,13 +399,12 @@ impl Second {
     }
 }
 
-/// Whether so many rows, of so many words, are one group, and a panel is done with when the next is packed. Asked how
-/// many tiles they are instead, 64 and 86 rows ran 7% slower by AVX2, whose tiles are of 6, and 128 by AVX-512 4%.
+/// Whether `rows` rows of `words` elements are handled as one group, with one panel buffer.
 pub fn at_once(rows: usize, words: usize) -> bool {
     rows <= MOST && rows * words <= ONCE
 }
 
-/// How many rows some tiles have together.
+/// The total number of rows of `tiles`.
 fn extent(tiles: &[(usize, usize)]) -> usize {
     tiles.iter().map(|(_, rows)| rows).sum()
 }

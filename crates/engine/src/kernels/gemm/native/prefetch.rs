@@ -1,5 +1,5 @@
-//! What will be read next, asked for while something else is multiplied: memory is far slower than the
-//! tiles, and a product of a hundred rows would wait for each panel of B as it packs it.
+//! Software prefetching during the products: without it, a product of a hundred rows waits for memory as it packs each panel
+//! of B.
 
 use super::microkernel::Left;
 use super::pack::{At, Source};
@@ -8,14 +8,12 @@ use super::packing::Packing;
 /// Bytes of a cache line.
 pub const LINE_BYTES: usize = 64;
 
-/// What a tile asks for as it goes: the panels of B that are packed next, and the rows of A that are read next.
-/// Both a few lines at a time: rows asked for between two tiles, a hundred lines at once, are more misses than the
-/// processor keeps, and it waits: 414 to 434 GFLOP/s where it is 463 to 468 (512 × 1536 × 576 and 512 × 576 × 1536
-/// on two cores of a Zen 5 that reach 530). Tried: asking for the next task's first panel and rows, too, nothing.
+/// What a microkernel prefetches: the panels of B that are packed next, and the rows of A that are read next. Both are
+/// prefetched a few lines at a time, since a burst of a hundred lines exceeds the processor's outstanding misses and stalls.
 pub struct Prefetch {
     pub panels: Stretches,
     pub rows: Stretches,
-    /// What is packed meanwhile. Loops that do not go on with it leave it as it is.
+    /// Packing that is interleaved with the products. Microkernels without that feature leave it unchanged.
     pub packing: Option<Packing>,
 }
 
@@ -24,28 +22,28 @@ impl Prefetch {
         Prefetch { panels: Stretches::nothing(), rows: Stretches::nothing(), packing: None }
     }
 
-    /// Asks for what the next `steps` call for.
+    /// Prefetches the share of `steps` steps.
     #[inline(always)]
     pub fn fetch(&mut self, steps: usize) {
         self.panels.fetch(steps);
         self.rows.fetch(steps);
     }
 
-    /// Finishes what is being packed, and returns the number of its panels, those packed before included.
+    /// Finishes the interleaved packing. Returns the number of panels that it packed.
     pub fn finish_packing(&mut self) -> usize {
         self.packing.take().map_or(0, Packing::finish)
     }
 }
 
-/// `count` stretches of `bytes`, `step` bytes from one to the next, and how far they have been asked for.
+/// A strided region to prefetch: `count` ranges of `bytes` bytes, `step` bytes from one to the next; and the progress.
 pub struct Stretches {
     start: *const u8,
     step: usize,
     bytes: usize,
     count: usize,
-    /// The next line of the first stretch that is left.
+    /// The next line to prefetch in the current range.
     at: *const u8,
-    /// Lines to a step.
+    /// Lines per step.
     lines: usize,
 }
 
@@ -54,7 +52,7 @@ impl Stretches {
         Stretches::new(std::ptr::null(), 0, 0, 0)
     }
 
-    /// Rows of A, `terms` of each, whichever of the two lie side by side.
+    /// `rows` rows of A of `terms` terms, in whichever order is contiguous.
     pub fn rows(a: Left, rows: usize, terms: usize) -> Stretches {
         match a.k {
             1 => Stretches::new(a.at.cast(), 4 * a.row, 4 * terms, rows),
@@ -63,7 +61,7 @@ impl Stretches {
         }
     }
 
-    /// Panels of B side by side.
+    /// Adjacent panels of B.
     pub fn panels<P: At>(b: Source<P>, columns: usize, terms: usize) -> Stretches {
         let (at, bytes) = (b.at.address(), |elements| b.at.bytes(elements));
         match b.row {
@@ -78,15 +76,15 @@ impl Stretches {
         Stretches { start, step, bytes, count, at: start, lines: 0 }
     }
 
-    /// To be asked for in so many `steps`.
+    /// Distributes the region over `steps` steps.
     pub fn over(self, steps: usize) -> Stretches {
-        // A stretch may begin and end within a line.
+        // A range may begin and end within a line.
         let lines = self.count * (self.bytes / LINE_BYTES + 2);
         Stretches { lines: lines.div_ceil(steps.max(1)), ..self }
     }
 
-    /// Asks for what the next `steps` call for, for L2; any address will do. Its additions and compares
-    /// share ports with multiply-adds: few instructions a line.
+    /// Prefetches the share of `steps` steps into L2; any address is allowed. Address arithmetic shares ports with
+    /// multiply-adds, so the loop has few instructions per line.
     #[inline(always)]
     pub fn fetch(&mut self, steps: usize) {
         let mut lines = steps * self.lines;
@@ -108,27 +106,26 @@ impl Stretches {
     }
 }
 
-/// Asks for a line for L2; any address will do.
+/// Prefetches a line into L2; any address is allowed.
 #[inline(always)]
 pub fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: asking reads nothing, whatever the address.
+        // SAFETY: a prefetch does not access memory architecturally, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
 }
 
-/// Asks for a line that will be written, for L1; any address will do. C's, as a tile begins: 1% of a
-/// step of SmolLM2.
+/// Prefetches a line for writing into L1; any address is allowed. Used for C when a tile begins.
 #[inline(always)]
 pub fn to_write(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: asking reads nothing, whatever the address.
+        // SAFETY: a prefetch does not access memory architecturally, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

@@ -1,4 +1,4 @@
-//! A product over raw operands, and by which loops it runs.
+//! A product over raw operands, and the choice of its kernels.
 
 use super::blocking::{Blocking, WIDE_PANELS, blocking};
 use super::cut::{Block, Cut};
@@ -12,20 +12,20 @@ use super::terms::{SUMMED, deep_part, summed_of, summed_of_narrow};
 use super::tiles::Tiles;
 use super::workspace::{LINE, shared};
 
-/// Tiles of rows for which B is read where it lies, if it lies row-major.
+/// Most tiles of rows for which a row-major B is read in place.
 const IN_PLACE_TILES: usize = 4;
-/// Elements apart that rows fall on the same sets of L1, whose ways are 4 KiB.
+/// Row stride, in elements, at which rows alias in L1 (4 KiB per way).
 pub const ALIASED: usize = 1024;
-/// Columns from which such rows are copied for all tasks, and not by each.
+/// Fewest columns for which aliasing rows of A are copied once for all tasks instead of by each task.
 const COLUMNS: usize = 512;
-/// Elements of A that are copied at a time: 32 MiB, and what pads them. B is packed anew for each.
+/// Elements of A that are copied together: 32 MiB, plus padding. B is repacked for each such block.
 const COPIED: usize = 8 << 20;
-/// Fewest rows at a time that B is packed anew for, unless A has fewer.
+/// Minimum block of rows for which B is repacked.
 const FEWEST_ROWS: usize = 512;
-/// Panels of a thread from which it is little that the last is not full.
+/// Panels per thread from which a partly filled last panel costs little.
 const UNEVEN: usize = 16;
 
-/// A product over raw operands; the steps are in elements.
+/// A product over raw operands; strides are in elements.
 #[derive(Clone, Copy)]
 pub struct Product<T: Stored> {
     pub batch: usize,
@@ -49,7 +49,7 @@ pub struct Product<T: Stored> {
     pub second: Option<Second>,
 }
 
-/// A second part of the sum of one matrix: c += alpha · A·B, over `k` terms, after the first's epilogue.
+/// A second segment of the sum: C += alpha · A·B over `k` terms, after the first segment's epilogue. One matrix only.
 #[derive(Clone, Copy)]
 pub struct Second {
     pub k: usize,
@@ -62,14 +62,14 @@ pub struct Second {
     pub alpha: f32,
 }
 
-/// How a product runs by tiles.
+/// The plan of a tiled product.
 pub struct Plan {
     tiles: &'static Tiles,
     /// Terms that are summed in registers before they are added to C.
     summed: usize,
-    /// Terms that are packed at a time.
+    /// Terms per block of K.
     part: usize,
-    /// All rows are taken at once, if there are columns enough for the threads.
+    /// Whether all rows are one group, if there are enough columns for the threads.
     once: bool,
     blocking: &'static Blocking,
     threads: usize,
@@ -77,11 +77,11 @@ pub struct Plan {
 
 // SAFETY: tasks read A and B and write disjoint parts of C.
 unsafe impl<T: Stored> Sync for Product<T> {}
-// SAFETY: tasks read it alone.
+// SAFETY: tasks only read it.
 unsafe impl Sync for Second {}
 
 impl<T: Stored> Product<T> {
-    /// C = A·Bᵀ of matrices whose rows lie one after another.
+    /// C = A·Bᵀ of contiguous row-major matrices.
     pub fn by_rows([m, n, k]: [usize; 3], a: *const f32, b: T::At, c: *mut f32) -> Product<T> {
         Product {
             batch: 1,
@@ -106,10 +106,10 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// Runs on the threads of the current pool.
+    /// Computes the product on the threads of the current pool.
     ///
     /// # Safety
-    /// The operands reach as far as the sizes and steps say, and nothing else writes C.
+    /// The operands cover the given sizes and strides, and nothing else writes C.
     pub unsafe fn run(&self, loops: &'static Loops, threads: usize) {
         let dots = self.m <= FEW && self.b_row == 1 && self.a_column == 1;
         let strips = self.m <= FEW / 2 && self.b_column == 1;
@@ -136,10 +136,10 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// The product of some rows of a matrix.
+    /// The product restricted to `rows` rows of matrix `z`.
     ///
     /// # Safety
-    /// There are such rows.
+    /// The matrix has these rows.
     pub(super) unsafe fn of_rows(&self, z: usize, row: usize, rows: usize) -> Product<T> {
         // SAFETY: the caller's.
         unsafe {
@@ -155,7 +155,7 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// How it runs by tiles.
+    /// Plans the tiled product.
     pub(super) fn plan(&self, loops: &'static Loops, blocking: &'static Blocking, threads: usize) -> Plan {
         let wide = |tiles: &&'static Tiles| {
             let panels = self.n.div_ceil(tiles.panel());
@@ -167,7 +167,7 @@ impl<T: Stored> Product<T> {
         self.plan_by(loops, tiles, blocking, threads)
     }
 
-    /// How it runs by these tiles.
+    /// Plans the product with the given tiles.
     pub(super) fn plan_by(
         &self,
         loops: &Loops,
@@ -177,25 +177,25 @@ impl<T: Stored> Product<T> {
     ) -> Plan {
         let summed = self.summed(loops);
         let once = at_once(self.m, summed);
-        // A's columns would be copied as many terms at a time, beside fewer panels.
+        // A copy of A's columns would need as many terms, next to fewer panels.
         let deep = tiles.wide() && self.a_column == 1 && !once;
         let room = blocking.workspace / tiles.panel();
         let part = if deep { deep_part(self.k, summed, room, threads) } else { summed };
         Plan { tiles, summed, part, once, blocking, threads }
     }
 
-    /// Terms that are summed in registers before they are added to C: the sizes alone decide, and the level, whichever of
-    /// its tiles are taken.
+    /// Terms that are summed in registers before they are added to C. Only the sizes and the instruction set decide, so that
+    /// both kinds of tiles give the same bits.
     fn summed(&self, Loops { tiles, .. }: &Loops) -> usize {
-        // Aᵀ·B of factors that have a row to each term.
+        // Aᵀ·B of row-major factors.
         let by_terms = T::IS_F32 && self.a_row == 1 && self.b_column == 1;
         if by_terms && self.is_narrow(self.m, tiles) { summed_of_narrow(self.k) } else { summed_of(self.k) }
     }
 
-    /// The product by tiles, A's rows being those that were copied, if any were.
+    /// The tiled product; `copied` is the packed A, if A was packed for all tasks.
     ///
     /// # Safety
-    /// As `run`; `copied` are those of all its rows.
+    /// As `run`; `copied` holds all rows of this product.
     pub(super) unsafe fn run_tiles(&self, loops: &'static Loops, plan: &Plan, copied: Option<Packed>) {
         let &Plan { tiles, part, once, blocking, threads, .. } = plan;
         let sizes = [self.batch, self.m, self.n, self.k];
@@ -206,25 +206,23 @@ impl<T: Stored> Product<T> {
         };
         let at_once = once.then(|| Cut::once(tiles, sizes, part, threads)).flatten();
         let cut = at_once.unwrap_or_else(|| Cut::new(tiles, sizes, part, blocking, widest, threads));
-        // SAFETY: the caller's; blocks have no element of C in common.
+        // SAFETY: the caller's; no two blocks share an element of C.
         cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, plan, &block, copied)) });
     }
 
-    /// Whether so many of its rows, or all of its columns, are few.
+    /// Whether `rows` rows, or all columns, are few.
     fn is_narrow(&self, rows: usize, tiles: &Tiles) -> bool {
         rows <= IN_PLACE_TILES * tiles.rows() || self.n <= tiles.panel()
     }
 
-    /// Rows of A that are copied apart for all tasks at a time, where they would evict one another from L1
-    /// and there are tasks enough that read them.
+    /// Rows of A to copy together for all tasks. `None` unless rows alias in L1 and enough tasks read them.
     fn copied_at_a_time(&self, loops: &Loops) -> Option<usize> {
         let wanted = self.batch == 1 && self.aliased() && self.m > loops.tiles.rows() && self.n >= COLUMNS;
         let rows = COPIED / self.k;
         (wanted && rows >= self.m.min(FEWEST_ROWS)).then(|| self.m.div_ceil(self.m.div_ceil(rows)))
     }
 
-    /// The product of which A is copied once for all tasks, `rows` at a time. Copied by each task for its columns, parts of
-    /// as many terms, 512 × 4096 × 4096 and 512 × 8192 × 2048 took 4 and 5% longer, 4096 × 4096 × 4096 1%.
+    /// The product with A copied once for all tasks, `rows` rows at a time.
     ///
     /// # Safety
     /// As `run`.
@@ -252,13 +250,13 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// Rows fall on the same sets of L1.
+    /// Whether rows of A alias in L1.
     fn aliased(&self) -> bool {
         self.a_column == 1 && self.a_row.is_multiple_of(ALIASED)
     }
 
-    /// The first part and the second as products of their own, where tiles do not take both: `few` rows may be
-    /// no tiles, and a second part of many terms is summed in parts of its own.
+    /// Splits off the second segment as a separate product where tiles do not handle both: kernels for `few` rows have no second
+    /// segment, and one with many terms needs blocks of K itself.
     pub(super) fn apart(&self, few: bool) -> Option<(Product<T>, Product<f32>)> {
         let second = self.second.filter(|s| few || s.k > SUMMED)?;
         let Second { k, a, a_row, a_column, b, b_row, b_column, alpha } = second;
@@ -276,7 +274,7 @@ impl<T: Stored> Product<T> {
         Some((Product { second: None, ..*self }, apart))
     }
 
-    /// The loops of a task, and how they read their factors.
+    /// The configuration of a task: kernels and layouts.
     fn kit(
         &self,
         loops: &'static Loops,
@@ -284,11 +282,10 @@ impl<T: Stored> Product<T> {
         block: &Block,
         copied: Option<Packed>,
     ) -> Kit<'static, T::At> {
-        // B in place where it lies as a panel does and is read too few times to pay for a copy.
+        // B is read in place where it already has the layout of a panel and is read too few times to pay for packing.
         let in_place = T::IS_F32 && self.b_column == 1 && self.is_narrow(block.rows, tiles);
-        // Where they are read more than once, A's rows are copied apart if they would evict one another from L1
-        // (512 × 16 × 4096 took 1.0 ms with a copy and 0.8 without, by AVX2 0.8 and 0.6), and its columns if each
-        // term's few elements are in a line of their own.
+        // If they are read more than once, rows of A that alias in L1 are copied, and so are columns if each term's few elements
+        // are in a separate cache line.
         let often = block.columns > tiles.panel();
         let aliased = self.aliased() && block.rows > tiles.rows() && often;
         let turned = self.a_row == 1 && self.a_column > LINE && often;
@@ -317,8 +314,7 @@ impl<T: Stored> Product<T> {
         Left { at: unsafe { self.a.add(at) }, row: self.a_row, k: self.a_column }
     }
 
-    /// What becomes of a tile's sums at `row` and `column`: a later part of K is added to the first,
-    /// which the bias is added to.
+    /// The epilogue of the tile at `row` and `column`. The first block of K adds the bias; later blocks add to C.
     pub(super) unsafe fn epilogue_at(
         &self,
         block: &Block,

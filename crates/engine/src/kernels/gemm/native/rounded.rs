@@ -1,16 +1,8 @@
-//! Products by a bf16 weight whose other factor is rounded to bf16, summed in f32.
+//! Products by a bf16 weight whose other factor is rounded to bf16; sums are in f32.
 //!
-//! Where the processor multiplies pairs of bf16, both factors are packed as pairs, which AMX takes by whole tiles
-//! (amx.rs); where it doesn't, they are rounded all the same and multiplied as f32, so that the setting means one rounding
-//! everywhere; and so it is where that is found to be as fast (choice). As elsewhere K alone decides how an element of C is summed.
-//!
-//! Versions, by a LoRA step of SmolLM2-135M's shape at 1 × 512 tokens on two cores (1750 ms in f32): rounding
-//! a tile of rows at a time, 2 to 3 columns of tasks and as many of rows where that evens them out, 1125 ms, of
-//! which tiles took 53% (at 95% of what the dot products peak at), packing 5% and rounding 3%; groups of 4
-//! tiles, packing when the first comes, fetching ahead, and as many tasks for every thread where they stay 8
-//! panels wide, 1085 ms. A rounded once for all tasks instead of by each, for its columns: 3% by AVX-512's pairs on a Xeon,
-//! 2% in f32 by AVX2, and by AMX, whose products are short, 14% of a step of Llama 3.2 1B's shape went into it, and 3%
-//! do now.
+//! Where the processor multiplies pairs of bf16, both factors are packed as pairs, or as whole AMX tiles (amx.rs). Otherwise,
+//! and where pairs were not measured to be faster (choice), factors are rounded all the same and multiplied as f32, so that
+//! the precision setting means the same rounding everywhere. As elsewhere, K alone decides how an element of C is summed.
 
 use half::bf16;
 
@@ -24,23 +16,22 @@ use super::panels::{Kit, at_once};
 use super::product::Product;
 use super::workspace::{LINE, shared};
 
-/// Elements of a thread's panels: a good half of a usual L2.
+/// Elements of a thread's panels: a little more than half of a usual L2.
 const PANELS: usize = 144 * 1024;
-/// Most terms of A that are rounded at a time, and of which sums are kept from part to part, as K alone decides: the usual
-/// widths of models are one segment or two.
+/// Most terms of A that are rounded together, and for which sums are kept from block to block; K alone decides. The usual
+/// widths of models are one or two segments.
 const SEGMENT: usize = 4608;
-/// Elements of A, packed, that are rounded at a time: 16 MiB, and what pads them.
+/// Elements of packed A that are rounded together: 16 MiB, plus padding.
 const ROUNDED: usize = 4 << 20;
-/// Panels and rows of a task that keeps its sums from part to part, where rows are not taken at once: 640 KiB of an
-/// L2 of 2 MiB.
+/// Most panels, and tiles of rows, of a task that keeps its sums from block to block, unless all rows are one group: 640 KiB
+/// of an L2 of 2 MiB.
 const KEPT: usize = 10;
 const KEPT_ROWS: usize = 512;
-/// Panels from which a task packs and rounds little beside what it multiplies.
+/// Panels from which a task spends little on packing and rounding.
 const WIDE: usize = 8;
 
 impl Product<bf16> {
-    /// As `run`, with A rounded to bf16. Few rows are taken as they are: such products wait for B's
-    /// bytes, whatever A is.
+    /// As `run`, with A rounded to bf16. Few rows are not rounded: such products are bound by the bytes of B.
     ///
     /// # Safety
     /// As `run`.
@@ -58,7 +49,7 @@ impl Product<bf16> {
         }
         let rounded = &loops.rounded;
         let parts = self.k.div_ceil(rounded.summed);
-        // Whole squares of terms, as they are packed.
+        // Whole squares of terms, which the packing transposes.
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let segment = (SEGMENT / part).max(1) * part;
         let a_row = segment.min(self.k.next_multiple_of(part)) / rounded.terms;
@@ -79,7 +70,7 @@ impl Product<bf16> {
         }
     }
 
-    /// The product, of which A is rounded once for all tasks, a segment of K at a time.
+    /// The product with A rounded once for all tasks, one segment of K at a time.
     unsafe fn by_segments(&self, loops: &Loops, [part, segment]: [usize; 2], threads: usize) {
         let rounded = &loops.rounded;
         let together = rounded.tiles.step;
@@ -107,7 +98,7 @@ impl Product<bf16> {
         });
     }
 
-    /// The product by rows that are rounded.
+    /// The product by rounded and packed rows.
     unsafe fn run_packed(&self, loops: &Loops, packed: Packed, part: usize, threads: usize) {
         let rounded = &loops.rounded;
         let kit = Kit {
@@ -124,7 +115,7 @@ impl Product<bf16> {
         if at_once(self.m, part / kit.terms)
             && let Some(cut) = Cut::once(kit.tiles, sizes, part, threads)
         {
-            // SAFETY: the caller's; blocks have no element of C in common.
+            // SAFETY: the caller's; no two blocks share an element of C.
             return cut.run(|block| unsafe { self.task(loops, &block, kit) });
         }
         let panels = self.n.div_ceil(kit.tiles.panel());
@@ -132,7 +123,7 @@ impl Product<bf16> {
         if kit.tiles.kept > 0 && part < self.k {
             most = KEPT;
         }
-        // As many tasks for every thread, if that leaves them wide.
+        // The same number of tasks for each thread, if they stay wide.
         let tasks = panels.div_ceil(most).next_multiple_of(threads);
         if panels >= WIDE * tasks {
             most = panels.div_ceil(tasks);
@@ -141,15 +132,15 @@ impl Product<bf16> {
         if kit.tiles.kept > 0 && part < self.k {
             cut = cut.of_rows(kit.tiles, KEPT_ROWS);
         }
-        // SAFETY: the caller's; blocks have no element of C in common.
+        // SAFETY: the caller's; no two blocks share an element of C.
         cut.run(|block| unsafe { self.task(loops, &block, kit) });
     }
 }
 
-/// Rounds `rows` rows of `k` terms to the nearest bf16, ties to even, and leaves them f32.
+/// Rounds `rows` rows of `k` terms to the nearest bf16, ties to even, and stores them as f32.
 ///
 /// # Safety
-/// `a` reaches over the rows and terms, `to` over rows of `k`, `to_row` elements apart.
+/// `a` covers `rows` rows of `k` terms; `to` covers rows of `k` elements with leading dimension `to_row`.
 #[inline(always)]
 pub unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     // SAFETY: the caller's.
@@ -162,7 +153,7 @@ pub unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize)
     }
 }
 
-/// The nearest bf16, ties to even; NaN stays NaN.
+/// Rounds to the nearest bf16, ties to even; NaN stays NaN.
 #[inline(always)]
 pub fn nearest(v: f32) -> f32 {
     let bits = v.to_bits();

@@ -1,47 +1,26 @@
-//! How many terms of K a product sums in registers, and packs, at a time.
+//! Blocking along K: the number of terms that are summed in registers, and that are packed together.
 
-/// Most terms that are summed in registers before they are added to C. 512 of AVX2, whose panel then stays in
-/// L1: products of what is in a cache 5 to 8% faster, a step of SmolLM2 2% slower. Parts of 1024 of K of which
-/// all tiles of a group take 288 terms before the next, so that those stay there: 1 to 2% slower by AVX2, 3 to 4% by AVX-512.
+/// Most terms that are summed in registers before they are added to C.
 pub const SUMMED: usize = 1024;
-/// As many at most of a narrow product of gradients: Aᵀ·B of two factors that have a row to each term, where C has few rows
-/// or columns, as low-rank factors have. A part of what is read lies in few pages then, and is read once, in order. Products
-/// of 512 terms, ms on two cores of a Xeon (Emerald Rapids), lower quartiles of 100 steps of a layer, 20 of the largest:
-///
-/// | m × n     | AVX2, 512 at a time | 64   | AVX-512, 512 | 64   |
-/// |-----------|---------------------|------|--------------|------|
-/// | 16 × 576  | 0.23                | 0.18 | 0.14         | 0.11 |
-/// | 1536 × 16 | 0.53                | 0.41 | 0.42         | 0.31 |
-/// | 16 × 4096 | 2.7                 | 0.9  | 1.2          | 0.6  |
-/// | 4096 × 16 | 2.5                 | 0.8  | 1.7          | 0.7  |
-///
-/// 32 at a time took as long, 128 up to twice.
+/// Most terms for a narrow gradient product: Aᵀ·B of two row-major factors where C has few rows or columns, as for low-rank
+/// factors. The part of a factor that is read then spans few pages and is read once, sequentially.
 const SUMMED_NARROW: usize = 64;
-/// Threads whose tasks are deep: an estimate of how many get their rows from the caches that they share, measured with two.
+/// Most threads for deep blocks of K: an estimate, measured with two threads, of how many a shared cache can feed.
 const DEEP_THREADS: usize = 8;
 
-/// Terms of K that are summed in registers at a time: as few times as there can be, as many each time.
+/// Terms of K that are summed in registers: equal parts, as few as possible.
 pub fn summed_of(k: usize) -> usize {
     even(k, SUMMED)
 }
 
-/// As `summed_of`, of a narrow product of gradients.
+/// As `summed_of`, for a narrow gradient product.
 pub fn summed_of_narrow(k: usize) -> usize {
     even(k, SUMMED_NARROW)
 }
 
-/// Terms that are packed at a time by tiles of three vectors: several times those that are `summed` in registers, as many
-/// as one panel of the workspace has `room` for, in as few parts as there can be. A tile then adds its sums one after another
-/// to elements of C that L1 holds, and not a part later, when each of its rows comes from a page of its own.
-/// Times by turns in one process, those of parts of one sum being 1, two cores of a Xeon (Emerald Rapids):
-///
-/// | m × n × k          | x·Wᵀ         | x·W          | two panels of half as many terms, x·Wᵀ |
-/// |--------------------|--------------|--------------|----------------------------------------|
-/// | 512 × 4096 × 4096  | 0.94 to 0.96 | 0.97 to 1.01 | 0.96 to 0.99                           |
-/// | 2048 × 4096 × 4096 | 0.94 to 0.96 | 0.94         | 0.97 to 0.99                           |
-/// | 512 × 576 × 1536   | 0.95 to 0.97 | 0.99         | 0.96                                   |
-///
-/// A passes each panel by itself then, which is 7 GB/s for each thread: up to `DEEP_THREADS`. By AVX2 it is 0.98 to 1.03.
+/// Terms per block of K for tiles of three vectors: a multiple of `summed`, at most `room`, in as few equal blocks as possible.
+/// A tile then adds its partial sums to elements of C that are still in L1. A streams past each panel once per block, at
+/// 7 GB/s per thread, so deep blocks are used for up to `DEEP_THREADS` threads.
 pub fn deep_part(k: usize, summed: usize, room: usize, threads: usize) -> usize {
     if threads > DEEP_THREADS {
         return summed;

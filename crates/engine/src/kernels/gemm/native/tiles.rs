@@ -1,35 +1,33 @@
-//! The tiles of products: functions by rows and width, which sum some terms of K in registers, and store
-//! what the epilogue makes of the sums, or keep them for the next terms.
+//! Tables of microkernels by tile size. A microkernel sums some terms of K in registers, then applies the epilogue or keeps
+//! the sums for the next terms.
 
 use super::microkernel::TileProduct;
 use super::prefetch::Prefetch;
 
-/// Sums some terms of K, stores what the epilogue makes of the sums or keeps them, and asks for what comes next meanwhile,
-/// or packs of it.
+/// Sums some terms of K and applies the epilogue or keeps the sums; meanwhile it prefetches, or packs, the next data.
 pub type Microkernel = unsafe fn(&TileProduct, &mut Prefetch);
 
-/// The tiles of a kind of products.
+/// The microkernels of one kind of product.
 pub struct Tiles {
-    /// By rows − 1, as many for each: one vector, one masked, two vectors, two of which the second is masked, and so on.
+    /// By rows − 1, then by width: one vector, one masked vector, two vectors, two with a masked last one, and so on.
     forms: Vec<Microkernel>,
     vectors: usize,
-    /// Rows that tiles come in, and that lie together where A is packed for them: one of fewer takes as long as one of the
-    /// next multiple.
+    /// Row granularity: a tile takes as long as one with the next multiple of `step` rows. Packed A interleaves `step` rows.
     pub step: usize,
     lanes: usize,
-    /// Elements of the sums that go on from part to part of a largest tile; none are kept where that is 0.
+    /// Elements of the sums that the largest tile keeps from block to block of K; 0 if none are kept.
     pub kept: usize,
-    /// What a thread does before its first tile, and after its last.
+    /// Functions that a thread calls before its first tile and after its last.
     around: Option<[unsafe fn(); 2]>,
 }
 
-/// A thread that may call tiles, as long as this is kept.
+/// Allows a thread to call microkernels while it exists.
 pub struct Ready(Option<unsafe fn()>);
 
 impl Drop for Ready {
     fn drop(&mut self) {
         if let Some(after) = self.0 {
-            // SAFETY: who made it had the instructions.
+            // SAFETY: `Tiles::ready` required the instructions.
             unsafe { after() };
         }
     }
@@ -45,12 +43,14 @@ impl Tiles {
         Tiles { forms: forms.as_flattened().to_vec(), vectors: FORMS / 2, step, lanes, kept: 0, around }
     }
 
-    /// Tiles whose sums go on from part to part.
+    /// Microkernels whose sums are kept from block to block of K, `kept` elements of the largest tile.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub fn keeping(self, kept: usize) -> Tiles {
         Tiles { kept, ..self }
     }
 
+    /// Prepares the current thread for these microkernels.
+    ///
     /// # Safety
     /// The processor has the tiles' instructions.
     pub unsafe fn ready(&self) -> Ready {
@@ -61,30 +61,30 @@ impl Tiles {
         }))
     }
 
-    /// Rows of the largest.
+    /// Rows of the largest tile.
     pub fn rows(&self) -> usize {
         self.forms.len() / (2 * self.vectors)
     }
 
-    /// Of three vectors: see `loops::wide`.
+    /// Whether tiles have three vectors: see `loops::wide`.
     pub fn wide(&self) -> bool {
         self.vectors > 2
     }
 
-    /// Columns of a panel of B, and of the widest.
+    /// The panel width, in columns: that of the widest tile.
     pub fn panel(&self) -> usize {
         self.vectors * self.lanes
     }
 
-    /// That of the product's rows and columns.
+    /// The microkernel for a tile's rows and width.
     pub fn of(&self, &TileProduct { rows, width, .. }: &TileProduct) -> Microkernel {
         let form = 2 * (width.div_ceil(self.lanes) - 1) + !width.is_multiple_of(self.lanes) as usize;
         self.forms[2 * self.vectors * (rows - 1) + form]
     }
 }
 
-/// Forms of tiles by rows, up to those of the set that has most, of two vectors or of three; `$level` is what the forms
-/// are asked for.
+/// The microkernels by rows, for tiles of two or three vectors, up to the largest row count of any instruction set; `$level`
+/// is passed on to the function that makes each.
 macro_rules! forms {
     (2, $tile:ident $($level:tt)*) => {
         $crate::kernels::gemm::native::tiles::forms!(@ [1 2] $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)

@@ -1,12 +1,11 @@
-//! By which loops rounded products run: those of f32, of pairs of bf16, or of tiles, whichever is found to be the
-//! fastest here. Instructions that take twice the terms are not always twice as fast; there are processors whose
-//! pairs are no faster than f32.
+//! Autotuning of rounded products: f32, pairs of bf16, or AMX tiles, whichever is fastest here. Instructions that take twice
+//! the terms are not always twice as fast; some processors multiply pairs no faster than f32.
 //!
-//! They sum in other orders, so that the choice is one of bits, too. It is made once in a process, before its first
-//! such product, within some 20 ms: by one thread, since how many there are must change no bit; with a wide margin, so
-//! that a busy machine changes none either; and it is kept for the processes to come, by processor and version of this
-//! package (`tune/store`). Where `LOWRANK_ISA` names a level, or `LOWRANK_TUNE` is off, nothing is measured and the
-//! level's own are taken. Attention's rounded products take that level's form, too.
+//! The variants sum in different orders, so the choice affects bits. It is made once per process, before the first such
+//! product, in about 20 ms: on one thread, since the number of threads must not change a bit; with a wide margin, so that a
+//! busy machine does not change the choice; and it is stored for later processes, by processor and package version
+//! (`tune/store`). If `LOWRANK_ISA` names a level or `LOWRANK_TUNE` is off, nothing is measured and the level's own variant is
+//! used. Rounded products of attention use the chosen variant, too.
 
 #[cfg(test)]
 mod tests;
@@ -24,23 +23,23 @@ use crate::random::Stream;
 use crate::simd::{Level, level};
 use crate::tune::{Forms, Owner, Setting, Store};
 
-/// How many times as fast as a simpler form one has to be.
+/// A variant must be this many times as fast as a simpler one.
 const MARGIN: f64 = 1.25;
-/// Each form's time is its shortest of so many, which are taken in turns.
+/// Timed rounds; a variant's time is its shortest.
 const ROUNDS: usize = 5;
-/// Rounds that there are in any case, and the time from which on there are no more.
+/// Minimum number of rounds, and the time after which no further round starts.
 const LEAST: usize = 2;
 const BUDGET: Duration = Duration::from_millis(15);
-/// [m, n, k] of what is compared: ends that fill no tile, and several parts of K.
+/// [m, n, k] of the comparison: partial tiles and several blocks of K.
 const ODD: [usize; 3] = [41, 71, 1061];
-/// Of what is timed: its factors and C are a mebibyte.
+/// [m, n, k] of the timing: the factors and C take a mebibyte each.
 const TIMED: [usize; 3] = [96, 512, 512];
-/// Numbers that are drawn, which operands repeat: a prime, so that no two rows are alike.
+/// Random numbers that the operands repeat: a prime, so that no two rows are equal.
 const DRAWN: usize = 16_381;
-/// The class in the file.
+/// The key in the store.
 const CLASS: &str = "gemm rounded to bf16";
 
-/// The loops of this process's rounded products.
+/// The kernels of this process's rounded products.
 pub fn loops() -> &'static Loops {
     static CHOSEN: OnceLock<&'static Loops> = OnceLock::new();
     CHOSEN.get_or_init(|| {
@@ -60,24 +59,24 @@ pub fn loops() -> &'static Loops {
     })
 }
 
-/// The level of those loops: what multiplies the fastest here in a rounded product does in others.
+/// The instruction set of those kernels; attention uses it, too.
 pub fn rounded_level() -> Level {
     loops().level
 }
 
-/// The levels up to one that differ in products of bf16 alone, the simplest first.
+/// The levels up to `level` that differ in products of bf16 only, simplest first.
 fn candidates(level: Level) -> Vec<Level> {
     Level::ALL.iter().copied().filter(|one| *one <= level && one.exact() == level.exact()).collect()
 }
 
-/// The processor's name and its signature, since one name may be that of several generations.
+/// The processor's name and CPUID signature, since several generations may share a name.
 fn processor() -> String {
     let name = system::processor();
     #[cfg(target_arch = "x86_64")]
     {
-        // Its safety differs between the versions of Rust that this compiles with.
+        // Whether this call is unsafe differs between supported versions of Rust.
         #[allow(unused_unsafe)]
-        // SAFETY: every processor of 64 bits has the instruction and this leaf.
+        // SAFETY: every x86-64 processor has cpuid and this leaf.
         let signature = unsafe { std::arch::x86_64::__cpuid(1) }.eax;
         format!("{name} {signature:x}")
     }
@@ -85,7 +84,7 @@ fn processor() -> String {
     name
 }
 
-/// That of the file, if it is one of them; else what is found, which the file is told.
+/// The stored level, if it is one of `levels`; otherwise the fastest, which is then stored.
 fn kept<B: Bench>(store: Option<&Store>, levels: &[Level], bench: impl FnOnce() -> B) -> Level {
     let before = store.and_then(|store| store.read().forms.get(CLASS).cloned());
     if let Some(level) = levels.iter().find(|level| before.as_deref() == Some(level.name())) {
@@ -98,15 +97,15 @@ fn kept<B: Bench>(store: Option<&Store>, levels: &[Level], bench: impl FnOnce() 
     level
 }
 
-/// What runs forms, by their places, and has the clock.
+/// Runs and times variants by index.
 trait Bench {
-    /// Whether it gives what the first gives, but for the order of sums.
+    /// Whether a variant's result equals the first variant's, up to the order of sums.
     fn right(&mut self, form: usize) -> bool;
 
     fn time(&mut self, form: usize) -> Duration;
 }
 
-/// The place of the form that is taken, of which the first is the simplest and always right.
+/// The index of the chosen variant. The first variant is the simplest and needs no check.
 fn fastest(bench: &mut impl Bench, forms: usize) -> usize {
     let right: Vec<usize> = (0..forms).filter(|form| *form == 0 || bench.right(*form)).collect();
     let mut took = vec![Duration::MAX; forms];
@@ -125,7 +124,7 @@ fn fastest(bench: &mut impl Bench, forms: usize) -> usize {
     right.into_iter().reduce(|taken, form| if faster(form, taken) { form } else { taken }).unwrap_or(0)
 }
 
-/// This processor.
+/// The variants on this processor.
 struct Processor {
     forms: Vec<&'static Loops>,
     odd: Operands,
@@ -147,8 +146,8 @@ impl Processor {
 impl Bench for Processor {
     fn right(&mut self, form: usize) -> bool {
         self.odd.multiply(self.forms[form]);
-        // Each is within k roundings of f32 (2⁻²⁴) of the sum of the terms' magnitudes, which average 0.64. A sum of k such
-        // terms is some √k, which is more than a hundred times as much.
+        // Each result is within k roundings of f32 (2⁻²⁴) of the sum of the terms' magnitudes, 0.64 on average. The magnitude of a
+        // sum is about √k, more than a hundred times the bound.
         let bound = 2.0 * (ODD[2] as f32) * 2f32.powi(-24) * ODD[2] as f32;
         self.odd.c.iter().zip(&self.expected).all(|(got, expected)| (got - expected).abs() <= bound)
     }
@@ -160,7 +159,7 @@ impl Bench for Processor {
     }
 }
 
-/// A product's factors, normally distributed, and C.
+/// The operands of a product: normally distributed factors, and C.
 struct Operands {
     sizes: [usize; 3],
     a: Vec<f32>,
@@ -177,12 +176,12 @@ impl Operands {
         Operands { sizes, a, b, c: vec![0.0; m * n] }
     }
 
-    /// C = A·Bᵀ, by this thread.
+    /// C = A·Bᵀ, on this thread.
     fn multiply(&mut self, loops: &'static Loops) {
         let product =
             Product::<bf16>::by_rows(self.sizes, self.a.as_ptr(), self.b.as_ptr(), self.c.as_mut_ptr());
         let alone = Threads::new(1).expect("it starts none");
-        // SAFETY: the operands reach as far as the sizes say; the level of the loops is at most the process's.
+        // SAFETY: the operands have the given sizes; the kernels' level is at most the process's.
         alone.install(|| unsafe { product.run_rounded(loops, 1) });
     }
 }

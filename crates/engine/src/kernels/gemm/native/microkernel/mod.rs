@@ -1,4 +1,4 @@
-//! One tile of C in registers: rows × vectors of accumulators over the terms that are summed at once.
+//! The microkernel: one tile of C in registers, rows × vectors of accumulators.
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod x86_64;
@@ -7,16 +7,15 @@ use super::prefetch::{self, Prefetch};
 use crate::simd::level::Level;
 use crate::simd::{Isa, Lanes};
 
-/// Elements of k of a step. Compiled loops ask for what comes next once a step.
+/// Terms per step. Compiled microkernels prefetch once per step.
 pub const STRIDE: usize = 16;
-/// Elements of k between two askings of loops in assembly: every 16 terms, asking took 3% of a product by AVX2. Compiled
-/// loops came out 15% slower with it (8 × 2 by AVX-512).
+/// Terms between prefetches of assembly microkernels.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const LONG_STRIDE: usize = 4 * STRIDE;
-/// Terms to an addition to a pointer. What else is done for a term takes ports of multiply-adds.
+/// Terms per pointer increment. Any other instruction per term competes with multiply-adds for ports.
 const UNROLLED: usize = 4;
 
-/// Where a factor's elements lie: the pointer to the tile's first, and the steps in elements.
+/// A tile's rows of A: a pointer to the first element and the strides, in elements.
 #[derive(Clone, Copy)]
 pub struct Left {
     pub at: *const f32,
@@ -24,27 +23,25 @@ pub struct Left {
     pub k: usize,
 }
 
-/// B's columns are neighbours; `k` elements lie between its rows.
+/// A tile's columns of B, which are contiguous; `k` is the stride from row to row.
 #[derive(Clone, Copy)]
 pub struct Right {
     pub at: *const f32,
     pub k: usize,
 }
 
-/// What is done with the sums: c = (c) + alpha · sum + (bias).
+/// The epilogue: c = (c) + alpha · sum + (bias).
 #[derive(Clone, Copy)]
 pub struct Epilogue {
     pub c: *mut f32,
     pub row: usize,
     pub alpha: f32,
-    /// Null for none.
+    /// Null if there is no bias.
     pub bias: *const f32,
     pub accumulate: bool,
 }
 
-/// A second sum of products of f32: what the first's epilogue gives gets `alpha` times it more, before it is stored.
-/// A tile of its own, which reads and writes C again, took 8 to 12% more of a product of K = 576 and R = 16 whose C
-/// no cache holds.
+/// A second f32 product, added to the result of the epilogue before it is stored: alpha · A·B over `k` terms.
 #[derive(Clone, Copy)]
 pub struct More {
     pub k: usize,
@@ -53,42 +50,40 @@ pub struct More {
     pub alpha: f32,
 }
 
-/// A tile of C: what it is the sum of, over the terms of K that are summed at once, and what becomes of that.
+/// The arguments of a microkernel: a tile of C, its factors and its epilogue.
 #[derive(Clone, Copy)]
 pub struct TileProduct<'a> {
     pub rows: usize,
-    /// Elements of a row of A that are summed, which are pairs of terms where factors are packed so.
+    /// Elements per row of A that are summed; an element is a pair of terms where factors are packed as pairs.
     pub k: usize,
     pub a: Left,
     pub b: Right,
-    /// Columns.
+    /// Columns of the tile.
     pub width: usize,
     pub epilogue: Epilogue,
     pub more: Option<&'a More>,
-    // Of AMX alone.
+    // Read by AMX only.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub kept: Option<Kept>,
 }
 
-/// Sums that go on from part to part of K, whole tiles of them.
+/// Sums that are kept from block to block of K, as whole tiles.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct Kept {
     pub at: *mut f32,
-    /// What lies there belongs to the sum.
+    /// Whether the buffer holds sums of earlier blocks.
     pub begun: bool,
-    /// More parts come.
+    /// Whether more blocks follow.
     pub goes_on: bool,
 }
 
-/// Where a term of A's rows lies. Every third row has a pointer of its own, from which an address reaches the next two by
-/// the step and twice the step. By one pointer a compiler finds each row from the one before: an addition a row, one
-/// after another, which takes longer than two multiply-adds a cycle. With that and `UNROLLED`, products of SmolLM2's
-/// shapes went from 249 to 277 GFLOP/s by AVX-512, of which the pointers alone were about half, and from 166 to 185 by
-/// AVX2, two cores of a Xeon (Granite Rapids).
+/// Pointers to a term of A's rows. Every third row has a pointer; the next two rows are addressed by the stride and twice the
+/// stride. With one pointer, compilers derive each row's address from the row before, a chain of additions that takes longer
+/// than the multiply-adds.
 #[derive(Clone, Copy)]
 struct Rows {
-    // Not an array, which is left in memory.
+    // Separate fields, since an array would stay in memory.
     at: *const f32,
     at_3: *const f32,
     at_6: *const f32,
@@ -114,7 +109,7 @@ impl Rows {
         at.wrapping_add(row % 3 * self.step)
     }
 
-    /// On by so many elements.
+    /// Advances by `elements`.
     #[inline(always)]
     fn on(self, elements: usize) -> Rows {
         let on = |at: *const f32| opaque(at.wrapping_add(elements));
@@ -122,24 +117,24 @@ impl Rows {
     }
 }
 
-/// The pointer, of which the compiler knows nothing any more, by no instruction: it would find one from another again.
+/// Hides the pointer's origin from the compiler, without an instruction, so that it does not derive one pointer from another.
 #[inline(always)]
-// The address passes, and what it points at is neither read nor written.
+// The address is passed through; its target is neither read nor written.
 #[allow(clippy::pointers_in_nomem_asm_block)]
 fn opaque(at: *const f32) -> *const f32 {
     #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
     let at = {
         let mut at = at;
-        // SAFETY: nothing is done.
+        // SAFETY: the assembly is empty.
         unsafe { std::arch::asm!("/* {} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags)) };
         at
     };
     at
 }
 
-/// Whether the loops of a level's largest tiles go on with `Prefetch::packing`, where A's terms are neighbours: AVX2's do,
-/// in assembly.
-// Elsewhere than on x86-64 nothing is matched.
+/// Whether the level's largest microkernels interleave packing (`Prefetch::packing`) where A's terms are contiguous: those of
+/// AVX2 do, in assembly.
+// On other architectures there is nothing to match.
 #[cfg_attr(any(not(target_arch = "x86_64"), miri), allow(clippy::match_single_binding))]
 pub fn packs(level: Level) -> bool {
     match level {
@@ -149,11 +144,11 @@ pub fn packs(level: Level) -> bool {
     }
 }
 
-/// Sums a tile of `ROWS` rows, and asks for what comes `next` meanwhile.
+/// Computes a tile of `ROWS` rows, and prefetches `next` meanwhile.
 ///
 /// # Safety
-/// The processor has S's instructions; the operands reach over the tile's rows, terms and columns (`VECTORS` whole
-/// vectors unless `MASKED`).
+/// The processor has S's instructions; the operands cover the tile's rows, terms and columns (`VECTORS` whole vectors unless
+/// `MASKED`).
 #[inline(always)]
 pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
@@ -170,8 +165,8 @@ pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED
     }
 }
 
-/// The sums; `TERMS` terms, which are neighbours if there are several, to an addition to each of A's pointers. Most of them
-/// in assembly for tiles of 6 × 2 vectors by AVX2 and 8 × 3 by AVX-512, where B is packed.
+/// The sums of a tile. `TERMS` terms share an addition to each of A's pointers; they are contiguous if there are several. Tiles
+/// of 6 × 2 vectors on AVX2 and of 8 × 3 on AVX-512 are mostly summed in assembly, where B is packed.
 #[inline(always)]
 unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool, const TERMS: usize>(
     t: &TileProduct,
@@ -209,7 +204,7 @@ unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: boo
     }
 }
 
-/// Asks for where the sums will be written.
+/// Prefetches the part of C that the tile will write.
 #[inline(always)]
 pub fn prefetch_sums<S: Isa, const ROWS: usize, const VECTORS: usize>(s: &Epilogue) {
     for i in 0..ROWS {
@@ -219,13 +214,13 @@ pub fn prefetch_sums<S: Isa, const ROWS: usize, const VECTORS: usize>(s: &Epilog
     }
 }
 
-/// `width` neighbours, with zeros after the last where `MASKED`.
+/// Loads `width` contiguous elements; the rest of the last vector is 0 where `MASKED`.
 #[inline(always)]
 unsafe fn columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
     at: *const f32,
     width: usize,
 ) -> [S::V; VECTORS] {
-    // SAFETY: the caller's; a last vector that is masked ends with `width`.
+    // SAFETY: the caller's; a masked last vector ends at `width`.
     unsafe {
         let mut row = [S::zero(); VECTORS];
         for (j, v) in row.iter_mut().enumerate() {
@@ -239,7 +234,7 @@ unsafe fn columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
     }
 }
 
-/// What becomes of a tile's sums.
+/// Applies the epilogue to a tile's sums and stores the result.
 ///
 /// # Safety
 /// As `tile`.
@@ -293,7 +288,7 @@ pub unsafe fn epilogue<S: Isa, const ROWS: usize, const VECTORS: usize, const MA
     }
 }
 
-/// Adds an element of each row of A by a row of B to the sums; an f32, or what S's products take.
+/// Adds the outer product of a column of A and a row of B to the sums, in f32 (`EXACT`) or by S's products.
 #[inline(always)]
 unsafe fn add<S: Isa, const ROWS: usize, const VECTORS: usize, const EXACT: bool>(
     right: [S::V; VECTORS],

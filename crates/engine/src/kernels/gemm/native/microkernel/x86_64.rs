@@ -1,24 +1,9 @@
-//! The sums of tiles of f32 in assembly, 6 × 2 vectors by AVX2 and 8 × 3 by AVX-512: sum[i][j] = Σₖ A[i][k] · B[k][j], term
-//! by term in ascending k as the compiled loop has them, to the bit.
+//! Assembly for f32 tiles of 6 × 2 vectors on AVX2 and 8 × 3 on AVX-512: sum[i][j] = Σₖ A[i][k] · B[k][j], in ascending k, with
+//! the same bits as the compiled loop.
 //!
-//! A vector of B is loaded once for all rows, an element of A broadcast once for all vectors. Besides, a term takes nothing:
-//! its place is a constant, added to pointers that step every few terms. Integer additions for addresses and counters share
-//! ports with multiply-adds, of which two start each cycle, and what a compiler makes of the loop differs from form to form
-//! and from version to version: unrolled by 8 with nothing else in the function it ran at 237 GFLOP/s, and at 202, by
-//! spilling sums, with a second loop beside it.
-//!
-//! GFLOP/s on two cores of a Xeon (Granite Rapids), whose multiply-adds alone reach 260 by AVX2 and 480 by AVX-512; of what
-//! AVX2 gains nearly half is asking for what is next every 64 terms and not every 16:
-//!
-//! | m × n × k          | AVX2, compiled | assembly | AVX-512, compiled | assembly |
-//! |--------------------|----------------|----------|-------------------|----------|
-//! | 512 × 1536 × 576   | 222            | 239      | 384               | 388      |
-//! | 512 × 576 × 1536   | 221            | 238      | 379               | 384      |
-//! | 2048 × 4096 × 4096 | –              | –        | 377               | 386      |
-//!
-//! Tried: 4 terms a turn by AVX2 (2 to 3% slower), 8 by AVX-512 (1 to 2% slower); B's lines asked for 12 terms ahead by
-//! AVX-512, whose panel L1 does not hold (1 to 2% slower); 5 × 2 by AVX2 as well, 4 of the 86 tiles of 512 rows
-//! (no gain); 12 × 2 by AVX-512, in assembly too, instead of 8 × 3 (3% slower).
+//! A vector of B is loaded once for all rows, and an element of A is broadcast once for all vectors. Offsets of terms are
+//! constants, and pointers advance every few terms, since integer additions compete with multiply-adds for ports. A compiler's
+//! version of the loop differs between tile sizes and compiler versions: spilled accumulators cost 15%.
 
 use std::any::TypeId;
 use std::arch::asm;
@@ -29,15 +14,15 @@ use super::{LONG_STRIDE, Rows, STRIDE, TileProduct};
 use crate::kernels::gemm::native::prefetch::Prefetch;
 use crate::simd::{Avx2, Avx512, Isa};
 
-/// Terms that are summed here are a multiple: one turn of the loop by AVX2, two by AVX-512.
+/// Term granularity: one iteration of the loop on AVX2, two on AVX-512.
 const TURN: usize = 8;
 const _: () = assert!(LONG_STRIDE.is_multiple_of(TURN) && LONG_STRIDE.is_multiple_of(STRIDE));
 const _: () = assert!(Avx2::ROWS == 6 && 2 * Avx512::ROWS / 3 == 8, "the largest tiles are none of these");
 
-/// Sums as many terms as are whole turns, if there is a loop of such tiles: how many.
+/// Sums a multiple of `TURN` terms, if there is a loop for this tile size. Returns the number of terms summed.
 ///
 /// # Safety
-/// As `microkernel::tile`, of whole vectors; A's terms are neighbours, and B's rows lie as far apart as the tile is wide.
+/// As `microkernel::tile`, for whole vectors; A's terms are contiguous, and B's rows are as far apart as the tile is wide.
 #[inline(always)]
 pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     t: &TileProduct,
@@ -48,10 +33,10 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     if turns == 0 {
         return 0;
     }
-    // Sums whose address is taken lie in memory, where the compiled loop's would stay.
+    // Accumulators whose address is taken stay in memory, so the compiled loop's are not passed.
     let mut to = MaybeUninit::<[[S::V; VECTORS]; ROWS]>::uninit();
     let set = TypeId::of::<S>();
-    // SAFETY: the caller's; the set is the one whose vectors and instructions are asked for, and all sums are written.
+    // SAFETY: the caller's; S is the instruction set of the called function, which writes all sums.
     unsafe {
         match (ROWS, VECTORS) {
             (6, 2) if set == TypeId::of::<Avx2>() => sum_6_by_2(t, turns, next, to.as_mut_ptr().cast()),
@@ -63,8 +48,8 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     turns * TURN
 }
 
-/// Takes from `turns` as many as there are up to the next asking, asks for what comes next, and packs of it if the loop
-/// `PACKS`, as much as their terms call for, and returns how many were taken.
+/// Takes iterations from `turns`, up to the next prefetch; then prefetches and, if the loop `PACKS`, packs their share. Returns
+/// the number of iterations taken.
 #[inline(always)]
 fn take_turns<const PACKS: bool>(turns: &mut usize, next: &mut Prefetch) -> usize {
     let some = (*turns).min(LONG_STRIDE / TURN);
@@ -77,7 +62,7 @@ fn take_turns<const PACKS: bool>(turns: &mut usize, next: &mut Prefetch) -> usiz
     some
 }
 
-/// An element of A, spread over the lanes, by the vectors of a row of B.
+/// Broadcasts an element of A and multiplies it by the vectors of a row of B.
 macro_rules! row {
     ($at:literal $term:literal, $x:literal: $($sum:literal $b:literal),+) => {
         concat!(
@@ -111,7 +96,7 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (mut a0, mut a3) = (a.at, a.at_3);
     while turns > 0 {
         let now = take_turns::<true>(&mut turns, next);
-        // SAFETY: the caller's: there are so many turns, of 8 terms, 32 bytes of a row of A and 512 of B.
+        // SAFETY: the caller's: `now` iterations of 8 terms, each 32 bytes of a row of A and 512 bytes of B.
         unsafe {
             asm!(
                 "2:",
@@ -172,7 +157,7 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (mut a0, mut a3, mut a6) = (a.at, a.at_3, a.at_6);
     while turns > 0 {
         let now = take_turns::<false>(&mut turns, next);
-        // SAFETY: the caller's: there are so many turns, of 4 terms, 16 bytes of a row of A and 768 of B.
+        // SAFETY: the caller's: `now` pairs of iterations of 4 terms, each 16 bytes of a row of A and 768 bytes of B.
         unsafe {
             asm!(
                 "2:",
