@@ -1,27 +1,25 @@
-//! Products of a few rows by a B whose columns are neighbours: decoding by weights that are stored [in, out], GPT-2's,
-//! which waits for memory.
+//! Products of a few rows by a row-major B: decoding by weights stored as [in, out] (GPT-2), which is bound by memory.
 //!
-//! A workgroup makes 32 columns of C: 8 invocations read four neighbours each of a term, a line of 128 bytes in f32,
-//! and 32 groups of these share the terms, each every 32nd, four under way at once. B is read once, and what is read of
-//! A beside it, an element for each vector of B, comes from the cache. Then the groups' sums are added in pairs: the
-//! halves first, then the halves of what is left, in the same order whatever the device.
+//! A workgroup computes 32 columns of C. 8 invocations read four contiguous elements each of a term, a line of 128 bytes in
+//! f32; 32 groups of these share the terms, each every 32nd, with four loads in flight. B is read once; A, an element for each
+//! vector of B, comes from the cache. Then the groups' sums are added in pairs: the halves first, then the halves of the rest,
+//! in the same order on every device.
 //!
-//! By tiles a product of one row has 16 in each workgroup, of which it stores one, and reads 16 terms between two
-//! barriers.
+//! A tile would compute 16 rows per workgroup to store one, and read 16 terms between two barriers.
 
 use super::emit::{PARTS, both, each};
 
 pub const THREADS: u32 = 256;
-/// Columns that a workgroup makes.
+/// Columns per workgroup.
 pub const COLUMNS: u32 = 32;
 /// Vectors of four columns.
 const ACROSS: u32 = COLUMNS / 4;
 /// Terms that a workgroup reads at once.
 const TERMS: u32 = THREADS / ACROSS;
-/// Terms of an invocation that are under way at once.
+/// Terms that an invocation has in flight.
 const AHEAD: u32 = 4;
 
-/// Sums of `rows` rows take 4 KiB each: four at most.
+/// The WGSL body. Sums of `rows` rows take 4 KiB each, so at most four rows are possible.
 pub fn body(rows: u32, wide: bool, place: &str) -> String {
     let a_places =
         each(rows, |i| format!("  let a{i} = z * p.a_batch + min(row + {i}u, p.m - 1u) * p.a_row;\n"));

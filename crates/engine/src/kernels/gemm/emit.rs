@@ -1,6 +1,6 @@
-//! What bodies that are spelled out are made of.
+//! Parts of WGSL bodies.
 
-/// The parts of a vector.
+/// The components of a vector.
 pub const PARTS: [&str; 4] = ["x", "y", "z", "w"];
 
 pub fn each(n: u32, line: impl Fn(u32) -> String) -> String {
@@ -11,11 +11,11 @@ pub fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> Strin
     each(rows, |i| each(columns, |j| line(i, j)))
 }
 
-/// Tiles of a band that workgroups are ordered in.
+/// Tiles per band in the order of workgroups.
 const BAND: u32 = 8;
 
-/// Finds `row` and `column` of a workgroup's tile in matrix `z`, of `row_blocks` × `column_blocks` tiles. Those that run
-/// at once are neighbours in a band of eight: what one reads of either factor others read meanwhile, from the cache.
+/// WGSL that finds `row` and `column` of a workgroup's tile in matrix `z`, of `row_blocks` × `column_blocks` tiles. Concurrent
+/// workgroups are neighbours in a band of eight tiles, so that they share both factors in the cache.
 pub fn place([height, width]: [u32; 2], row_blocks: &str, column_blocks: &str) -> String {
     format!(
         "  let row_blocks = {row_blocks};

@@ -1,11 +1,11 @@
 //! General matrix products.
 //!
-//! Maths: C = α·A·B + bias, or C += …, over a batch. A is [M, K], B is [K, N], C is [M, N]; each is
-//! read through a row stride and a column stride, so that transposition costs no copy, and B may be
-//! stored as f16, bf16 or in blocks (frozen weights). Everything is summed in f32, in ascending k.
+//! Maths: C = α·A·B + bias, or C += …, over a batch. A is [M, K], B is [K, N], C is [M, N]. Each is read through a row stride
+//! and a column stride, so transposition costs no copy, and B may be stored as f16, bf16 or in blocks (frozen weights). All
+//! sums are in f32, in ascending k.
 //!
-//! GPU: tiles, the outer form, dot products, few rows by columns (shader.rs), chosen in plan.rs; K is cut where C is small (split.rs), which
-//! sums in another order. Processor: a loop nest of our own (native/).
+//! GPU: tiles, the outer form, dot products, and few rows by columns (shader.rs); plan.rs chooses. Where C is small, K is split
+//! (split.rs), which changes the order of sums. CPU: a blocked loop nest (native/).
 
 mod columns;
 mod dots;
@@ -42,8 +42,8 @@ use crate::profile::Kind;
 use crate::quant::BlockType;
 use crate::scalars;
 
-/// Elements from row to row at which a factor of `columns` columns is best made: rows a large power of two apart
-/// fall on the same sets of a processor's L1, and the product would copy them first.
+/// The leading dimension, in elements, for a factor of `columns` columns: rows a large power of two apart alias in L1, and
+/// the CPU product would copy them first.
 pub fn row_stride(columns: usize) -> usize {
     if columns.is_multiple_of(native::ALIASED) { columns + native::LINE } else { columns }
 }
@@ -66,9 +66,9 @@ scalars! {
         accumulate: bool,
         row_blocks: usize,
         column_blocks: usize,
-        /// Lanes of a subgroup, for the forms that use them.
+        /// Lanes per subgroup, for the variants that use subgroups.
         subgroup: u32,
-        /// For the native twin alone: whether A is rounded to bf16 where B is.
+        /// Whether A is rounded to bf16 where B is bf16; read by the CPU twin only.
         rounded: bool,
     }
 }
@@ -85,7 +85,7 @@ scalars! {
 }
 
 scalars! {
-    /// Those of two segments.
+    /// Scalars of a product of two segments.
     pub(super) struct ScalarsOfTwo { first: Scalars, second: Second }
 }
 
@@ -150,12 +150,12 @@ fn variants(bias: bool, two: bool) -> Vec<Variant> {
         .collect()
 }
 
-/// Appends C = α·A·B + bias, or C += that. C's columns are neighbours; `bias` has N elements.
+/// Appends C = α·A·B + bias, or C += α·A·B + bias. C is row-major; `bias` has N elements.
 pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value>, c: Matrix) -> Result<()> {
     gemm_with(cx, g, a, b, bias, None, c)
 }
 
-/// `gemm`, and C += the second segment: in one launch where there are rows enough and its factors can be
+/// Appends `gemm` and C += the second segment: as one launch if there are enough rows and the second segment's factors can be
 /// bound whole.
 pub fn gemm_with(
     cx: &Rc<Context>,
@@ -177,7 +177,7 @@ pub fn gemm_with(
     let limit = cx.profile.binding_limit.saturating_sub(256);
     let together = |s: &Segment| {
         let fits = [s.a, s.b].iter().all(|factor| factor.value.bytes() as u64 <= limit);
-        // Few rows are summed in another order.
+        // Products of few rows are summed in another order.
         let few = plan::is_few(&g, &a, &b) || plan::is_few(&more(s), &s.a, &s.b);
         fits && g.k > 0 && s.k > 0 && !few && part.is_none() && !plan::is_in_f16(&g, &b)
     };
@@ -199,18 +199,18 @@ pub fn gemm_with(
     }
 }
 
-/// The form of a product: of those that give it the same bits, what is known to be fastest on the device.
+/// The variant of a product: among those with the same bits, the one known to be fastest on the device.
 fn choose(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [bool; 2]) -> Form {
     let forms = candidates(g, a, b, c, more, cx.profile.subgroup > 0);
     let limit = cx.profile.binding_limit.saturating_sub(256);
-    // Blocks of other sizes may cut what is too large to be bound elsewhere, and with it the sum.
+    // If a matrix exceeds the binding limit, the block size decides where it is split, and with it the sum's order.
     match [a, b, c].iter().all(|matrix| matrix.value.bytes() as u64 <= limit) {
         true => cx.tuned(|| tuned::class(g, a, b, more), &forms, |form| form.params()),
         false => forms[0],
     }
 }
 
-/// Appends the product as one sum by `form`, and what the second segment adds to it.
+/// Appends the product as one sum, in `form`, with the second segment.
 fn parts(
     cx: &Rc<Context>,
     form: Form,
@@ -230,10 +230,10 @@ fn parts(
     binds.push(Bind::new(b.value, &[b.batch, 0, b.column, b.row], 1));
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, 0, 1, 0], 1)));
     binds.push(Bind::new(c.value, &[c.batch, c.row, 1, 0], 1));
-    // The second segment has no say in how the terms are cut: so a product is summed alike with it and without.
+    // The second segment does not influence how K is split, so the product is summed alike with and without it.
     windows(cx, "matmul", &space, &[1, height, width, 1], &binds, |mut w| {
         let [batch, m, n, k] = [0, 1, 2, 3].map(|d| w.count[d]);
-        // The bias is added once, with the first part of the sum; the second segment with the last.
+        // The bias is added with the first part of the sum, the second segment with the last.
         let (first, last) = (w.start[3] == 0, w.start[3] + k == g.k);
         let with_bias = bias.is_some() && first;
         if bias.is_some() && !first {
@@ -306,7 +306,7 @@ fn parts(
     })
 }
 
-/// A sum of no terms: the bias alone, or 0.
+/// Appends a sum of no terms: the bias, or 0.
 fn empty_sum(cx: &Rc<Context>, g: Gemm, bias: Option<&Value>, c: Matrix) -> Result<()> {
     debug_assert_eq!(c.value.size(), g.batch * g.m * g.n);
     match (bias, g.accumulate) {

@@ -1,30 +1,29 @@
-//! What a product is told: its sizes, how its operands lie, and how they are rounded.
+//! The arguments of a product: sizes, strides and rounding.
 
 use crate::context::Value;
 
-/// How the factors of a product are taken.
+/// The precision of a product's factors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// As they are stored.
+    /// As stored.
     #[default]
     Exact,
-    /// By a bf16 weight the other factor is rounded to bf16, too, on the processor and where there are
-    /// more than 8 rows; sums are f32 all the same. So are both factors of attention's products where the
-    /// processor multiplies pairs of bf16. Elsewhere as `Exact`.
+    /// Products by a bf16 weight round the other factor to bf16, on the CPU and for more than 8 rows; sums stay f32. Attention
+    /// rounds both factors where the CPU multiplies pairs of bf16. Otherwise as `Exact`.
     Bf16,
-    /// On a GPU that computes in f16, large products by a weight that is not in blocks round both factors to f16, their
-    /// lines scaled by powers of two; sums are f32 (in_f16). Elsewhere as `Exact`.
+    /// On a GPU with f16, large products by a weight that is not in blocks round both factors to f16, whose lines are scaled by
+    /// powers of two; sums stay f32 (in_f16). Otherwise as `Exact`.
     F16,
 }
 
-/// Sizes of a product, and what becomes of it.
+/// The sizes of a product and its epilogue.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm {
     pub batch: usize,
     pub m: usize,
     pub n: usize,
     pub k: usize,
-    /// Scales the product, not the bias.
+    /// Scale of the product; it does not apply to the bias.
     pub alpha: f32,
     /// C += instead of C =.
     pub accumulate: bool,
@@ -59,15 +58,15 @@ impl Gemm {
     }
 }
 
-/// How an operand lies in its value, in elements.
+/// The strides of an operand in its value, in elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     pub value: &'a Value,
-    /// From one row to the next.
+    /// The stride from row to row.
     pub row: usize,
-    /// From one column to the next.
+    /// The stride from column to column.
     pub column: usize,
-    /// From one matrix of the batch to the next; 0 where all share one.
+    /// The stride from matrix to matrix; 0 if the batch shares one.
     pub batch: usize,
 }
 
@@ -77,24 +76,24 @@ impl<'a> Matrix<'a> {
         Matrix { value, row: columns, column: 1, batch: 0 }
     }
 
-    /// The transpose of this.
+    /// The transpose.
     pub fn t(self) -> Matrix<'a> {
         Matrix { row: self.column, column: self.row, ..self }
     }
 
-    /// Transposed where `on`.
+    /// The transpose if `on`.
     pub fn transposed_if(self, on: bool) -> Matrix<'a> {
         if on { self.t() } else { self }
     }
 
-    /// With `stride` elements between the matrices of the batch.
+    /// A batch of matrices that are `stride` elements apart.
     pub fn batched(self, stride: usize) -> Matrix<'a> {
         Matrix { batch: stride, ..self }
     }
 }
 
-/// A second part of a product's sum, C += α·A·B over `k` terms of its own, for one matrix. It is added
-/// after the product, bias included, is stored: its bits are those of two products one after the other.
+/// A second segment of a product's sum: C += α·A·B over `k` terms, for one matrix. It is added after the product, bias
+/// included, is stored, so the bits equal those of two consecutive products.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
     pub a: Matrix<'a>,

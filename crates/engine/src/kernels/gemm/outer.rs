@@ -1,18 +1,18 @@
-//! Products of a few terms: 64 invocations hold 4 × 4 of C each and read their factors as they are, since there is
-//! no loop long enough to stage anything for. Its bits are those of the tiles.
+//! Products of a few terms: 64 invocations hold 4 × 4 elements of C each and read their factors directly, since the loop is
+//! too short to stage anything. The bits equal those of the tiles.
 
 use super::emit::{PARTS, both, each};
 use super::plan::Reads;
 use super::stage::Read;
 
-/// Rows and columns of C that a workgroup makes.
+/// Rows and columns of C per workgroup.
 pub const SIDE: u32 = 32;
 pub const THREADS: u32 = 64;
 
-/// C, too, is read and written by vectors where the factors are.
+/// The WGSL body. C is read and written by vectors where the factors are.
 pub fn body(reads: Reads, place: &str, bias: bool) -> String {
     let wide = reads != Reads::ELEMENTS;
-    // Terms that are read at once.
+    // Terms per read.
     let step = if reads.a == Read::Terms { 4 } else { 1 };
     let loads = match wide {
         false => {
@@ -74,7 +74,7 @@ pub fn body(reads: Reads, place: &str, bias: bool) -> String {
     )
 }
 
-/// Settles four columns at once.
+/// WGSL: the epilogue of four columns.
 fn epilogue4(bias: bool) -> String {
     let add_bias = match bias {
         true => {

@@ -1,7 +1,7 @@
-//! How a product is laid out on a GPU: by its shape, and by how its factors lie. Nothing here knows a device.
+//! The plan of a product on a GPU, from its shape and strides; nothing here depends on a device.
 //!
-//! What is decided by shape alone changes the order of sums: few rows, and parts of K. Among the rest,
-//! `candidates`, any may be taken.
+//! The choices that depend on the shape alone change the order of sums: few rows, and parts of K. All remaining `candidates`
+//! give the same bits.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -11,7 +11,7 @@ use super::{Gemm, Matrix, Precision, columns, dots, outer};
 use crate::dtype::DType;
 use crate::kernel::{Params, Range};
 
-/// How both factors are read.
+/// The access patterns of both factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reads {
     pub a: Read,
@@ -21,7 +21,7 @@ pub struct Reads {
 impl Reads {
     pub const ELEMENTS: Reads = Reads { a: Read::Elements, b: Read::Elements };
 
-    /// All that there are: x·Wᵀ, x·W and dᵀ·x by vectors. What else there may be goes by elements.
+    /// All combinations: x·Wᵀ, x·W and dᵀ·x by vectors; everything else by elements.
     pub const ALL: [Reads; 4] = [
         Reads::ELEMENTS,
         Reads { a: Read::Terms, b: Read::Terms },
@@ -29,29 +29,28 @@ impl Reads {
         Reads { a: Read::Lines, b: Read::Lines },
     ];
 
-    /// Its place among all.
+    /// The index among all.
     pub fn number(self) -> u32 {
         Reads::ALL.iter().position(|reads| *reads == self).expect("one of those that there are") as u32
     }
 
-    /// The one at a place.
+    /// The combination at an index.
     pub fn of_number(number: u32) -> Reads {
         Reads::ALL[number as usize & 3]
     }
 
-    /// Those of a product with B stored as `b`, with bias or a second segment where `more`: dᵀ·x has neither, and
-    /// no half storage.
+    /// The combinations for B stored as `b`, with a bias or a second segment if `more`: dᵀ·x has neither, and no half storage.
     pub fn listed(b: DType, more: bool) -> impl Iterator<Item = Reads> {
         let count = if b == DType::F32 && !more { 4 } else { 3 };
         Reads::ALL.into_iter().take(count)
     }
 
-    /// Those of products by a weight and no more, x·Wᵀ and x·W.
+    /// The combinations for products by a weight, x·Wᵀ and x·W.
     pub fn of_weights() -> impl Iterator<Item = Reads> {
         Reads::listed(DType::F32, true)
     }
 
-    /// The widest that sizes and strides admit.
+    /// The widest access patterns that sizes and strides allow.
     pub fn of(g: &Gemm, a: &Matrix, b: &Matrix, more: bool) -> Reads {
         let read = |factor: &Matrix, line_step: usize, term_step: usize, lines: usize| {
             let fours = |step: usize| step.is_multiple_of(4);
@@ -69,7 +68,7 @@ impl Reads {
         }
     }
 
-    /// Whether a part of the product, of these sizes and in these ranges, can be read so as well.
+    /// Whether they also apply to a part of the product, of these sizes and ranges.
     fn hold(self, [m, n, k]: [usize; 3], a: &Range, b: &Range) -> bool {
         let holds = |read: Read, lines: usize, range: &Range| match read {
             Read::Elements => true,
@@ -80,28 +79,27 @@ impl Reads {
     }
 }
 
-/// Whether a range starts with a whole vector of four elements.
+/// Whether a range starts at a multiple of four elements.
 fn starts_whole(range: &Range) -> bool {
-    // A block does.
+    // A block always does.
     range.dtype.is_block() || range.offset.is_multiple_of(4 * range.dtype.bytes() as u64)
 }
 
-/// How the work is laid out over invocations.
+/// The variant of a product: how the work is distributed over invocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// A tile a workgroup, over blocks of A and B in shared memory.
+    /// A tile per workgroup, over blocks of A and B in shared memory.
     Tile(Tile, Reads),
-    /// 4 × 4 an invocation, over a few terms.
+    /// 4 × 4 elements per invocation, over a few terms.
     Outer(Reads),
     /// 64 invocations share the terms of `rows` × 4 dot products.
     Dots { rows: u32, wide: bool, subgroups: bool },
-    /// Groups of invocations share the terms of `rows` × 32 sums, of a B whose columns are neighbours.
+    /// Groups of invocations share the terms of `rows` × 32 sums, for a row-major B.
     Columns { rows: u32, wide: bool },
 }
 
 impl Form {
-    /// Every form of a product with B stored as `b`. Two segments, and what few rows or terms have, go one after the
-    /// other.
+    /// Every variant of a product with B stored as `b`. The variants for few rows or few terms have no second segment.
     pub fn all(b: DType, bias: bool, two: bool) -> Vec<Form> {
         let reads = || Reads::listed(b, bias || two);
         if b.is_block() {
@@ -125,7 +123,7 @@ impl Form {
         all
     }
 
-    /// The tiles that are listed: with a bias few of those between others, of two segments those by shape.
+    /// The listed tiles: with a bias, few of those between the others; with two segments, the default tiles.
     fn tiles(bias: bool, two: bool) -> &'static [Tile] {
         match (bias, two) {
             (_, true) => &Tile::ALL[1..5],
@@ -148,7 +146,7 @@ impl Form {
         }
     }
 
-    /// The form of a pipeline's key.
+    /// The variant of a pipeline's key.
     pub fn of(params: Params) -> Form {
         let [kind, second, third, fourth] = params;
         let reads = Reads::of_number(kind);
@@ -170,7 +168,7 @@ impl Form {
         }
     }
 
-    /// Rows and columns of C that a workgroup makes.
+    /// Rows and columns of C per workgroup.
     pub fn block(self) -> [usize; 2] {
         let [rows, columns] = match self {
             Form::Tile(tile, _) => [tile.rows, tile.columns],
@@ -181,7 +179,7 @@ impl Form {
         [rows as usize, columns as usize]
     }
 
-    /// Whether it sums in another order than the tiles do.
+    /// Whether it sums in another order than the tiles.
     #[cfg(test)]
     pub fn is_few(self) -> bool {
         matches!(self, Form::Dots { .. } | Form::Columns { .. })
@@ -192,7 +190,7 @@ impl Form {
         matches!(self, Form::Tile(Tile { f16: true, .. }, _))
     }
 
-    /// The form for a part of the product: by elements where a part is not made of whole vectors.
+    /// The variant for a part of the product: access by elements if the part does not consist of whole vectors.
     pub fn within(self, sizes: [usize; 3], a: &Range, b: &Range, c: &Range) -> Form {
         let holds = |reads: Reads| if reads.hold(sizes, a, b) { reads } else { Reads::ELEMENTS };
         match self {
@@ -213,14 +211,14 @@ impl Form {
     }
 }
 
-/// The tile of products by a weight in blocks, which has one form a way of reading: types are many.
+/// The tile of products by a weight in blocks. There is one for each access pattern, since there are many block types.
 const OF_BLOCKS: Tile = Tile::MIDDLE;
-/// The most terms that are not staged.
+/// Most terms that are not staged.
 const FEW_TERMS: usize = 16;
-/// The most rows that are dot products, and the fewest terms.
+/// Most rows of dot products, and fewest terms.
 const FEW_ROWS: usize = 8;
 const LONG: usize = 64;
-/// The most rows by columns whose terms lie apart.
+/// Most rows of products by a row-major B without staging.
 const FEWER_ROWS: usize = 4;
 
 /// Whether a product is summed as dot products.
@@ -229,23 +227,23 @@ pub fn is_dots(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
     few && (!b.value.dtype.is_block() || Reads::of(g, a, b, false) == Reads::ALL[1])
 }
 
-/// Whether a few rows are multiplied by columns that are neighbours.
+/// Whether it is a product of a few rows by a row-major B.
 pub fn is_columns(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
     let few = g.m <= FEWER_ROWS && g.k >= LONG && b.column == 1 && a.column == 1;
     few && !b.value.dtype.is_block() && !is_dots(g, a, b)
 }
 
-/// Whether a product has few rows, and is summed in another order than by tiles.
+/// Whether a product has few rows, so that its order of sums differs from that of tiles.
 pub fn is_few(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
     is_dots(g, a, b) || is_columns(g, a, b)
 }
 
-/// The most rows, and columns, that are multiplied in f32 whatever is asked: a tile's, beside which a pass over the
-/// factors costs as much as the product reads.
+/// Products with at most this many rows, or columns, stay f32 at any precision: with one tile, the pass that finds the scales
+/// costs as much as the product reads.
 const ONE_TILE: usize = 64;
 
-/// Whether a product's factors are rounded to f16, on a device that has its precision. By shape: it changes what is
-/// summed. Blocks are not, whose tile is one for all types.
+/// Whether a product's factors are rounded to f16, on a device with that precision. The shape decides, since it changes the
+/// result. Blocks are never rounded; all their types share one tile.
 pub fn is_in_f16(g: &Gemm, b: &Matrix) -> bool {
     let large = g.m > ONE_TILE && g.n > ONE_TILE && g.k > FEW_TERMS;
     g.precision == Precision::F16 && large && !b.value.dtype.is_block()
@@ -253,8 +251,8 @@ pub fn is_in_f16(g: &Gemm, b: &Matrix) -> bool {
 
 pub type Candidates = SmallVec<[Form; 12]>;
 
-/// The forms that give a product the same bits, that by its shape first: with a bias or a second segment, where
-/// `bias` and `two` say so, on a device that has subgroups or not.
+/// The variants with the same bits, the default first: with a bias or a second segment as given, on a device with or without
+/// subgroups.
 pub fn candidates(
     g: &Gemm,
     a: &Matrix,
@@ -301,8 +299,8 @@ pub fn candidates(
     all
 }
 
-/// Terms of each part that K is cut into where C is small and K long, so that there is work for a whole GPU; K itself
-/// where it is not cut. By shape alone: it changes the order of sums.
+/// Terms per part of K. K is split where C is small and K is long, so that there is work for a whole GPU; otherwise this is K.
+/// The shape alone decides, since it changes the order of sums.
 pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> usize {
     let blocks = g.m.div_ceil(64) * g.n.div_ceil(64);
     if b.value.dtype.is_block() || g.batch > 1 || blocks == 0 || blocks > 32 || is_few(g, a, b) {
@@ -316,7 +314,7 @@ pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> usize {
     g.k.div_ceil(parts).next_multiple_of(16)
 }
 
-/// The product with the rows of its whole batch in one matrix, where they lie so and share B.
+/// The product with the rows of the whole batch as one matrix, if they are contiguous and share B.
 pub fn collapsed<'a>(g: Gemm, a: Matrix<'a>, b: &Matrix, c: Matrix<'a>) -> (Gemm, Matrix<'a>, Matrix<'a>) {
     let one = g.batch > 1 && b.batch == 0 && a.batch == g.m * a.row && c.batch == g.m * c.row;
     match one {

@@ -1,29 +1,26 @@
-//! The product in WGSL, in forms that sum alike where they share a shape's plan.
+//! The product in WGSL; variants of one plan sum in the same order.
 //!
-//! Counted from the text, for f32 (nothing was timed on a GPU of silicon): FLOPs a byte of memory are
-//! 2 · rows · columns / (4 · (rows + columns)), since a term of a tile is staged once; fma are of single
-//! elements, a shared read is of a vector of four; registers are the sums and the factors of a term, and
-//! some 24 more for places.
+//! Counts for f32, by reading (docs/kernels.md lists every variant): FLOPs per byte of memory are
+//! 2 · rows · columns / (4 · (rows + columns)), since a term of a tile is staged once; fma are of single elements; a shared
+//! read loads a vector of four; registers are the sums and the factors of a term, plus about 24 for indices.
 //!
-//! | C a workgroup, depth | an invocation | invocations | FLOPs a byte | fma a shared read | registers | workgroup memory |
-//! |----------------------|---------------|-------------|--------------|-------------------|-----------|------------------|
-//! | 64 × 16 × 16         | 4 × 4         | 64          | 6.4          | 8.0               | 48        | 5.5 KiB          |
-//! | 16 × 64 × 16         | 4 × 4         | 64          | 6.4          | 8.0               | 48        | 5.5 KiB          |
-//! | 32 × 32 × 16         | 4 × 4         | 64          | 8.0          | 8.0               | 48        | 4.5 KiB          |
-//! | 64 × 64 × 16         | 4 × 4         | 256         | 16.0         | 8.0               | 48        | 8.5 KiB          |
-//! | 128 × 128 × 8        | 8 × 8         | 256         | 32.0         | 16.0              | 104       | 8.2 KiB          |
-//! | 64 × 64 × 16         | 8 × 8         | 64          | 16.0         | 16.0              | 104       | 8.5 KiB          |
-//! | 64 × 32 × 16         | 4 × 4         | 128         | 10.7         | 8.0               | 48        | 6.5 KiB          |
-//! | 32 × 64 × 16         | 4 × 4         | 128         | 10.7         | 8.0               | 48        | 6.5 KiB          |
-//! | 128 × 64 × 16        | 8 × 4         | 256         | 21.3         | 10.7              | 68        | 12.5 KiB         |
+//! | C per workgroup, depth | per invocation | invocations | FLOPs per byte | fma per shared read | registers | workgroup memory |
+//! |------------------------|----------------|-------------|----------------|---------------------|-----------|------------------|
+//! | 64 × 16 × 16           | 4 × 4          | 64          | 6.4            | 8.0                 | 48        | 5.5 KiB          |
+//! | 16 × 64 × 16           | 4 × 4          | 64          | 6.4            | 8.0                 | 48        | 5.5 KiB          |
+//! | 32 × 32 × 16           | 4 × 4          | 64          | 8.0            | 8.0                 | 48        | 4.5 KiB          |
+//! | 64 × 64 × 16           | 4 × 4          | 256         | 16.0           | 8.0                 | 48        | 8.5 KiB          |
+//! | 128 × 128 × 8          | 8 × 8          | 256         | 32.0           | 16.0                | 104       | 8.2 KiB          |
+//! | 64 × 64 × 16           | 8 × 8          | 64          | 16.0           | 16.0                | 104       | 8.5 KiB          |
+//! | 64 × 32 × 16           | 4 × 4          | 128         | 10.7           | 8.0                 | 48        | 6.5 KiB          |
+//! | 32 × 64 × 16           | 4 × 4          | 128         | 10.7           | 8.0                 | 48        | 6.5 KiB          |
+//! | 128 × 64 × 16          | 8 × 4          | 256         | 21.3           | 10.7                | 68        | 12.5 KiB         |
 //!
-//! The outer form (outer.rs) has 4 × 4 an invocation and no shared memory; dot products (dots.rs) of r rows
-//! read B once, do r / 2 FLOPs a byte of it, and use r KiB to add the lanes' sums; so do few rows by columns
-//! (columns.rs), whose sums take 4 r KiB.
+//! The outer form (outer.rs) has 4 × 4 elements per invocation and no shared memory. Dot products (dots.rs) of r rows read B
+//! once, do r / 2 FLOPs per byte of it, and use r KiB to add the lanes' sums; few rows by columns (columns.rs) use 4 r KiB.
 //!
-//! With two segments the sums go through the epilogue, are begun anew in the same registers, and added to what was
-//! stored: a tile of C is written twice and read once by the invocation that wrote it, and its bits are
-//! those of two launches.
+//! With two segments, the sums pass through the epilogue, restart from 0 in the same registers, and are added to the stored
+//! result: an invocation writes its part of C twice and reads it once. The bits equal those of two launches.
 
 use super::emit::place;
 use super::plan::{Form, Reads};
@@ -32,8 +29,7 @@ use super::tile::Tile;
 use super::{columns, dots, outer};
 use crate::kernel::Params;
 
-/// The body of one form. Of two segments the first has the epilogue that it has by itself, and the second as a product that is
-/// added to it.
+/// The body of a variant. With two segments, the first has its usual epilogue, and the second is added to its result.
 pub fn body(params: Params, bias: bool, two: bool) -> String {
     let form = Form::of(params);
     let place = placed(form);
@@ -47,7 +43,7 @@ pub fn body(params: Params, bias: bool, two: bool) -> String {
     }
 }
 
-/// The body of a tile in f16, whose sums `unscaled` scales back.
+/// The body of a tile in f16; `unscaled` scales its sums back.
 pub fn in_f16(params: Params, bias: bool, unscaled: &str) -> String {
     let form = Form::of(params);
     match form {
@@ -62,7 +58,7 @@ fn placed(form: Form) -> String {
     place(form.block().map(|side| side as u32), "p.row_blocks", "p.column_blocks")
 }
 
-/// What becomes of an element's `sum`; of two segments the second is added to what the first has left.
+/// WGSL: the epilogue of an element's `sum`; with two segments, the second is added to the result of the first.
 fn epilogue(bias: bool, two: bool, sum: &str) -> String {
     let (segment, alpha) = match two {
         true => (", segment: u32", "select(p.alpha2, p.alpha, segment == 0u)"),
@@ -111,7 +107,7 @@ fn tiled(tile: Tile, reads: Reads, place: &str, two: bool) -> String {
     if !two {
         return tile.kernel(place, &(first + &tile.stores("epilogue(z")));
     }
-    // Few terms, of one matrix, whose rows may be of any length.
+    // A few terms of one matrix, with rows of any length.
     let (a, b) = (
         Factor { name: "a2", base: "0u", line_step: "p.a2_row", term_step: "p.a2_column", ..a },
         Factor { name: "b2", base: "0u", line_step: "p.b2_column", term_step: "p.b2_row", ..b },

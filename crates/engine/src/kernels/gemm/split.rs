@@ -1,7 +1,7 @@
-//! A product whose K is cut: each part is summed by itself into scratch, as a batch; then the parts are added in
-//! ascending order, C = α · Σ parts + bias, or C += that.
+//! A product with K split: each part is summed separately into scratch, as a batch; then the parts are added in ascending
+//! order, C = α · Σ parts + bias, or C += ….
 //!
-//! Cost: the parts are written and read once, a fraction of the factors where C is small beside them.
+//! Cost: the parts are written and read once, a fraction of the factors' bytes where C is small.
 
 use std::rc::Rc;
 
@@ -20,7 +20,7 @@ scalars! {
         rows: usize,
         columns: usize,
         parts: usize,
-        /// Elements from one part, and from one row of a part, to the next.
+        /// The strides from part to part and from row to row of a part, in elements.
         part: usize,
         part_row: usize,
         c_row: usize,
@@ -72,7 +72,7 @@ fn body(bias: bool) -> String {
     )
 }
 
-/// Appends the product by parts of `part` terms.
+/// Appends the product in parts of `part` terms.
 pub fn gemm(
     cx: &Rc<Context>,
     part: usize,
@@ -149,7 +149,7 @@ fn add(
     })
 }
 
-/// Terms of a part, where the product is cut.
+/// Terms per part, if the product is split.
 pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> Option<usize> {
     let part = plan::part(g, a, b);
     (part < g.k).then_some(part)

@@ -1,25 +1,25 @@
-//! Staging a factor that lies in memory by two strides.
+//! Staging of a factor with two strides in shared memory.
 //!
-//! What turns stored elements into f32 is the binding's loader (`load_<name>`, and four at a time
-//! `load_vec4_<name>`), by type of storage: a type that is stored in blocks is another loader, and nothing here.
-//! Lines past the end read the last one, and what is made of them is not stored; terms past the end are 0.
+//! The binding's loader (`load_<name>`, and `load_vec4_<name>` for four elements) converts stored elements to f32; block types
+//! are another loader, and change nothing here. Lines past the end read the last line, and their results are not stored; terms
+//! past the end are 0.
 
 use super::emit::{PARTS, each};
 use super::tile::{Block, Fill};
 
-/// How a factor is read from memory.
+/// The access pattern to a factor in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Read {
-    /// Element by element, whatever its strides.
+    /// Single elements, with any strides.
     Elements,
-    /// Four terms of a line at once: they are neighbours, and so are the next four.
+    /// Vectors of four terms of a line; terms are contiguous.
     Terms,
-    /// Four lines of a term at once.
+    /// Vectors of four lines of a term; lines are contiguous.
     Lines,
 }
 
-/// A factor in memory, in WGSL: where its matrix starts, the block's first line and the end of the lines, and from
-/// one line and term to the next.
+/// A factor in memory, in WGSL: the start of its matrix, the block's first line and the end of the lines, and the strides from
+/// line to line and from term to term.
 pub struct Factor<'a> {
     /// The binding.
     pub name: &'a str,
@@ -28,12 +28,12 @@ pub struct Factor<'a> {
     pub lines: &'a str,
     pub line_step: &'a str,
     pub term_step: &'a str,
-    /// Of a block in f16: the binding of its lines' scales, and where those of its matrix start.
+    /// For a block in f16: the binding of the lines' scales, and the start of this matrix's scales.
     pub scales: Option<(&'a str, &'a str)>,
 }
 
 impl Factor<'_> {
-    /// How its blocks are staged.
+    /// WGSL that stages the factor's blocks.
     pub fn fill(&self, block: Block, read: Read) -> Fill {
         let count = if read == Read::Lines { block.vectors() * block.depth } else { block.patches() };
         let fill = Fill { before: String::new(), within: String::new() };
@@ -50,7 +50,7 @@ impl Factor<'_> {
                 Read::Lines => one.lines(),
             };
             fill.before += &format!("    let {}_e = {own} + {}u;\n{before}", one.name, i * block.threads);
-            // Invocations that are left over; before the first, the number has wrapped.
+            // Excess invocations; for the lowest, the index has wrapped.
             fill.within += &match count % block.threads {
                 0 => format!("      {{\n{within}      }}\n"),
                 _ => format!("      if {}_e < {count}u {{\n{within}      }}\n", one.name),
@@ -64,13 +64,13 @@ impl Factor<'_> {
 struct One<'a> {
     factor: &'a Factor<'a>,
     block: Block,
-    /// What its variables start with.
+    /// The prefix of its variables.
     name: String,
 }
 
 impl One<'_> {
-    /// Which four lines and four terms a patch has. Two invocations read neighbouring terms; so those that store at
-    /// once fall in different banks.
+    /// The lines and terms of a patch of four by four. Two invocations read adjacent terms, so that concurrent stores are to
+    /// different banks.
     fn patch(&self) -> String {
         let (n, vectors) = (&self.name, self.block.vectors());
         format!(
@@ -83,13 +83,13 @@ impl One<'_> {
         )
     }
 
-    /// Where line `s` of the patch starts, in elements.
+    /// The start of line `s` of the patch, in elements.
     fn start(&self, s: u32) -> String {
         let Factor { base, line, lines, line_step, .. } = self.factor;
         format!("{base} + min({line} + {}_i * 4u + {s}u, {lines} - 1u) * {line_step}", self.name)
     }
 
-    /// The scales of its four lines, of which the last may lie past the end and then be the last one's.
+    /// The scales of its four lines; lines past the end have the last line's.
     fn scales(&self) -> String {
         let (n, Factor { line, lines, .. }) = (&self.name, self.factor);
         let Some((name, base)) = self.factor.scales else { return String::new() };
@@ -98,7 +98,7 @@ impl One<'_> {
         format!("    let {n}_scale = vec4<f32>({});\n", all.join(", "))
     }
 
-    /// What a block holds of a vector of four lines.
+    /// The staged form of a vector of four lines.
     fn staged(&self, vector: String) -> String {
         match self.factor.scales {
             Some(_) => format!("rounded({vector} * {}_scale)", self.name),

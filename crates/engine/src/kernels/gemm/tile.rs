@@ -1,17 +1,15 @@
-//! A tile of a product in a workgroup's registers, over blocks of both factors in shared memory: the loop
-//! that all products by tiles share, whatever their factors are made of (stage.rs; `conv` gathers one).
+//! A tile of a product in a workgroup's registers, over blocks of both factors in shared memory: the loop that all tiled
+//! products share, whatever the source of their factors (stage.rs; `conv` gathers one).
 //!
-//! An invocation holds lines of its tile by fours, each four as far from its next as the invocations of a
-//! side reach, so that neighbours read and write neighbours. A block lies by terms, each a row of vectors of
-//! four lines, and a vector longer than it is: so a term's vectors fall in other banks than the next one's.
-//! Sums run along columns, each in ascending order of its terms, by fma from 0: every tile gives the same bits.
-//! A tile in f16 stages what was rounded to it (in_f16), and widens it again as it is read, which is exact: so its
-//! products are exact, too, and only its sums are rounded, as those of f32 are.
+//! An invocation holds groups of four lines of its tile, at a distance that makes neighbouring invocations read and write
+//! contiguous elements. A block is stored by terms, each a row of vectors of four lines, padded by one vector, so that
+//! consecutive terms are in different banks. Sums run along columns, in ascending order of the terms, by fma from 0, so every
+//! tile gives the same bits. A tile in f16 stages factors rounded to f16 (in_f16) and widens them when it reads them, which is
+//! exact; so its products are exact, and only sums are rounded, as in f32.
 
 use super::emit::{PARTS, both, each};
 
-/// Rows × columns of C that a workgroup makes, terms that are staged at once, and the rows × columns of an
-/// invocation.
+/// Rows × columns of C per workgroup, terms per stage, and the rows × columns per invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
     pub rows: u32,
@@ -22,7 +20,7 @@ pub struct Tile {
     pub f16: bool,
 }
 
-/// `rows` × `columns` × `depth`, by `lane` an invocation.
+/// A tile of `rows` × `columns` × `depth`, with `lane` elements per invocation.
 const fn tile(rows: u32, columns: u32, depth: u32, lane: [u32; 2]) -> Tile {
     Tile { rows, columns, depth, lane, f16: false }
 }
@@ -46,14 +44,14 @@ impl Tile {
         tile(128, 64, 16, [8, 4]),
     ];
 
-    /// Those that stage f16. Most have 8 × 8 an invocation, since a factor is widened once for eight products then.
+    /// Tiles that stage f16. Most have 8 × 8 elements per invocation, since a factor is then widened once for eight products.
     pub const IN_F16: &[Tile] = &[
         Tile { f16: true, ..Tile::MIDDLE },
         Tile { f16: true, ..tile(64, 64, 16, [8, 8]) },
         Tile { f16: true, ..tile(128, 128, 16, [8, 8]) },
     ];
 
-    /// What stands for it in a pipeline's key.
+    /// The tile as part of a pipeline's key.
     pub fn words(self) -> [u32; 3] {
         [self.rows << 16 | self.columns, self.depth, self.lane[0] << 16 | self.lane[1]]
     }
@@ -65,7 +63,7 @@ impl Tile {
         Tile { rows, columns, depth, lane: halves(lane), f16: false }
     }
 
-    /// Large tiles read least, as long as they still fill the GPU: the tile by shape, for `matrices` products.
+    /// The default tile for `matrices` products of `m` × `n`: large tiles read least, as long as they still fill the GPU.
     pub fn by_shape(matrices: usize, m: usize, n: usize) -> Tile {
         let tiles = |side: usize| matrices * m.div_ceil(side) * n.div_ceil(side);
         match (m, n) {
@@ -77,13 +75,13 @@ impl Tile {
         }
     }
 
-    /// The tile in f16 by shape.
+    /// The default tile in f16.
     pub fn in_f16(matrices: usize, m: usize, n: usize) -> Tile {
         let large = matrices * m.div_ceil(128) * n.div_ceil(128) >= 64;
         Tile::IN_F16[if large { 2 } else { 0 }]
     }
 
-    /// Whether less than half of a tile would lie outside of a product of `m` × `n`.
+    /// Whether at least half of a tile is inside a product of `m` × `n`.
     pub fn suits(&self, m: usize, n: usize) -> bool {
         let fits = |size: usize, side: u32| match side {
             16 => size <= 16,
@@ -96,7 +94,7 @@ impl Tile {
         self.rows / self.lane[0] * (self.columns / self.lane[1])
     }
 
-    /// Of workgroup memory.
+    /// Bytes of workgroup memory.
     #[cfg(test)]
     pub fn shared_bytes(self) -> u32 {
         let vector = if self.f16 { 8 } else { 16 };
@@ -108,7 +106,7 @@ impl Tile {
         Block { name: "left", lines: self.rows, depth: self.depth, threads: self.threads(), from: 0 }
     }
 
-    /// The block of B. Where patches of both leave invocations over, others stage it than A's.
+    /// The block of B. If patches of both leave invocations idle, other invocations stage it than those of A.
     pub fn right(self) -> Block {
         let left = self.left();
         let block = Block { name: "right", lines: self.columns, ..left };
@@ -116,7 +114,7 @@ impl Tile {
         Block { from, ..block }
     }
 
-    /// The kernel: `place` finds row and column of the tile, `sums` fills it and gives it away.
+    /// The WGSL kernel: `place` finds row and column of the tile; `sums` computes and stores it.
     pub fn kernel(self, place: &str, sums: &str) -> String {
         let (left, right) = (self.left(), self.right());
         let element = if self.f16 { "f16" } else { "f32" };
@@ -135,12 +133,12 @@ fn kernel(group: u32, lane: u32) {{
         )
     }
 
-    /// Sets every sum to 0, the first time with `var `.
+    /// Sets every sum to 0; `var` is `var ` for the first time.
     pub fn zeros(self, var: &str) -> String {
         self.sums(|i, j| format!("  {var}c{i}_{j} = vec4<f32>();\n"))
     }
 
-    /// Every vector of sums, by its row and its four columns.
+    /// A line for each vector of sums, by its row and its group of four columns.
     fn sums(self, line: impl Fn(u32, u32) -> String) -> String {
         both(self.lane[0], self.lane[1] / 4, line)
     }
@@ -181,7 +179,7 @@ fn kernel(group: u32, lane: u32) {{
         )
     }
 
-    /// Gives every sum to `epilogue`, a call's name and first arguments, with its row and column.
+    /// Calls `epilogue` (a function name and its first arguments) for each sum, with its row and column.
     pub fn stores(self, epilogue: &str) -> String {
         let [rows, columns] = self.lane;
         let place = |own: &str, n: u32, apart: u32| format!("{own} * 4u + {}u", n / 4 * 4 * apart + n % 4);
@@ -197,7 +195,7 @@ fn kernel(group: u32, lane: u32) {{
     }
 }
 
-/// A factor's block in shared memory, and the invocations from the `from`-th on that stage it.
+/// A factor's block in shared memory; `threads` invocations from `from` on stage it.
 #[derive(Clone, Copy)]
 pub struct Block {
     pub name: &'static str,
@@ -208,24 +206,24 @@ pub struct Block {
 }
 
 impl Block {
-    /// Vectors of a term.
+    /// Vectors per term.
     pub fn vectors(self) -> u32 {
         self.lines / 4
     }
 
-    /// From one term's vectors to the next one's.
+    /// The stride from term to term, in vectors.
     pub fn stride(self) -> u32 {
         self.vectors() + 1
     }
 
-    /// Squares of four lines by four terms.
+    /// Patches of four lines by four terms.
     pub fn patches(self) -> u32 {
         self.vectors() * self.depth / 4
     }
 }
 
-/// How a block is staged: what stands before the loop over the terms, and what fills it from term `k` of
-/// `terms` on, with zeros past the end.
+/// WGSL that stages a block: statements before the loop over the terms, and statements that load the terms from `k` up to
+/// `terms`, with zeros past the end.
 pub struct Fill {
     pub before: String,
     pub within: String,

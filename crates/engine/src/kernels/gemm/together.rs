@@ -1,8 +1,8 @@
-//! Dense products of one input of few rows by two or three weights, on the processor in one launch: threads
-//! meet once where they would two or three times, which decoding waits for.
+//! Dense products of one input of few rows by two or three weights, as one launch on the CPU: one synchronisation of the
+//! threads instead of two or three, which dominates decoding.
 //!
-//! Maths: y_i = x·W_iᵀ, each summed as by itself. Layout: x [T, I], W_i [O_i, I], y_i [T, O_i], all
-//! contiguous. Where it does not fit, the caller launches them apart.
+//! Maths: y_i = x·W_iᵀ, each summed as a separate product would be. Layout: x [T, I], W_i [O_i, I], y_i [T, O_i], all
+//! contiguous. Where it does not apply, the caller launches separate products.
 
 use std::rc::Rc;
 
@@ -58,14 +58,14 @@ static OF_THREE: Kernel = Kernel {
 
 pub const KERNELS: &[&Kernel] = &[&OF_TWO, &OF_THREE];
 
-/// Whether products of x by these weights are one launch: more rows are multiplied in tiles.
+/// Whether products of x by these weights can be one launch; more rows are multiplied in tiles.
 pub fn goes_together(cx: &Context, x: &Value, weights: &[&Value]) -> bool {
     let alike = weights.iter().all(|weight| weight.dtype == weights[0].dtype && weight.size() > 0);
     let few = (1..=native::FEW).contains(&x.shape.rows());
     cx.profile.kind == Kind::Cpu && few && alike && [2, 3].contains(&weights.len())
 }
 
-/// Appends y_i = x·W_iᵀ for weights that go together.
+/// Appends y_i = x·W_iᵀ for weights for which `goes_together` holds.
 pub fn dense_together(cx: &Rc<Context>, x: &Value, weights: &[&Value], ys: &[Value]) {
     debug_assert!(goes_together(cx, x, weights));
     let (rows, features) = (x.shape.rows(), x.shape.last());

@@ -1,4 +1,4 @@
-//! Products as the tuner knows them: their classes, and products of a class to try forms on.
+//! Autotuning of products: their classes, and a sample product for each class.
 
 use std::rc::Rc;
 
@@ -21,26 +21,26 @@ pub static FAMILY: Family = Family {
     usual,
 };
 
-/// The most parts that a sum is cut into.
+/// Most parts of a split sum.
 const MOST_PARTS: usize = 16;
 /// Terms of the second segment in a trial.
 const RANK: usize = 16;
 
-/// What tells classes of products apart.
+/// The class of a product: the properties that may change which variant is fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
-    /// Each by its class of sizes.
+    /// Size classes of each dimension.
     batch: usize,
     m: usize,
     n: usize,
     k: usize,
-    /// Whether A's columns are neighbours, and B's.
+    /// Whether A, and B, is row-major.
     a_rows: bool,
     b_rows: bool,
     /// Whether the matrices of a batch share B.
     shares_b: bool,
     b: DType,
-    /// How the factors are read.
+    /// The access patterns of the factors.
     reads: Reads,
     bias: bool,
     /// Whether the sum has a second segment.
@@ -80,7 +80,7 @@ impl Shape {
         }
     }
 
-    /// Elements of A, B and C.
+    /// Elements of A, B and C together.
     fn elements(&self) -> u64 {
         let [batch, m, n, k] = [self.batch, self.m, self.n, self.k].map(|v| v as u64);
         batch * (m * k + m * n) + if self.shares_b { 1 } else { batch } * n * k
@@ -90,12 +90,12 @@ impl Shape {
         2 * (self.batch * self.m * self.n) as u64 * (self.k + if self.two { RANK } else { 0 }) as u64
     }
 
-    /// A size of about half of `n`.
+    /// About half of `n`.
     fn halved(n: usize) -> usize {
         if n > 8 { (n / 2).next_multiple_of(4) } else { n.div_ceil(2) }
     }
 
-    /// With sides that are multiples of 4, or surely not, as the class reads them.
+    /// Makes the sides multiples of 4, or not multiples, as the class's access patterns require.
     fn ended(self) -> Shape {
         let fours = self.reads != Reads::ELEMENTS;
         let odd = |n: usize| if fours || n < 4 { n } else { n - 1 };
@@ -105,7 +105,7 @@ impl Shape {
     fn made(self, extent: Extent) -> Shape {
         let mut shape = self;
         match extent {
-            // Past two blocks of the largest form, and past a few stages of the sum.
+            // More than two blocks of the largest tile, and more than a few stages of the sum.
             Extent::Odd => {
                 let Shape { batch, m, n, k, .. } = self;
                 shape = Shape { batch: batch.min(2), m: m.min(132), n: n.min(140), k: k.min(260), ..self };
@@ -113,7 +113,7 @@ impl Shape {
             Extent::Within { work } => {
                 while shape.work() > work.max(1) || 4 * shape.elements() > BYTES {
                     let Shape { batch, m, n, k, .. } = &mut shape;
-                    // The sum's length last: its stages are what is timed.
+                    // The number of terms is reduced last, since its stages are what is timed.
                     let largest = if *batch > 1 {
                         batch
                     } else if *m.max(n) > 128 || *k <= 64 {
@@ -228,9 +228,9 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
     Ok(Problem { run: Box::new(run), output, work })
 }
 
-/// The products of a step of SmolLM2-135M, 4 x 512 tokens, rank 16 on all linears, and of its decoding.
+/// The products of a training step of SmolLM2-135M (4 × 512 tokens, rank 16 on all linears) and of its decoding.
 fn usual() -> Vec<(Words, Vec<Params>)> {
-    // Values that hold nothing: forms are chosen by shape.
+    // Values without storage: variants are chosen by shape.
     let cx = Context::new(cpu::profile(1), Sink::Meta);
     let (rows, rank) = (2048, RANK);
     let layers = [(576, 576), (576, 192), (576, 1536), (1536, 576), (576, 49_152)];
@@ -242,7 +242,7 @@ fn usual() -> Vec<(Words, Vec<Params>)> {
         let mut right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
         let mut to = Matrix::new(&c, n);
         let mut g = Gemm::new(m, n, k);
-        // Of a sum that is cut it is the parts that have a form.
+        // For a split sum, the variant applies to the parts.
         let part = plan::part(&g, &left, &right);
         if part < k {
             g = Gemm::new(m, n, part).batch(k / part);
@@ -259,7 +259,7 @@ fn usual() -> Vec<(Words, Vec<Params>)> {
     };
     for dtype in [DType::F32, DType::F16] {
         for (inputs, outputs) in layers {
-            // y = x·Wᵀ + h·Bᵀ, and the head's, which has no adapter; dX = dY·W; a token's.
+            // y = x·Wᵀ + h·Bᵀ (without the low-rank part for lm_head); dX = dY·W; a decoded token.
             product([rows, outputs, inputs], [false, true], dtype, outputs < 49_152);
             product([rows, inputs, outputs], [false, false], dtype, false);
             product([1, outputs, inputs], [false, true], dtype, false);
@@ -292,7 +292,7 @@ mod tests {
         assert!(names.len() > 10, "{names:?}");
     }
 
-    /// A choice changes no bit.
+    /// The choice of a variant changes no bit.
     #[test]
     fn forms_that_stand_for_one_another_give_the_same_bits() {
         let large = |cx: &Rc<Context>| cx.profile.kind == Kind::Gpu && cx.profile.binding_limit > 1 << 20;

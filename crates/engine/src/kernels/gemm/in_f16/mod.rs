@@ -1,26 +1,24 @@
-//! Products whose factors are staged in f16: half of the workgroup memory that f32 takes, and half of what the inner
-//! loop reads from it, which is what a tile waits for.
+//! Products whose factors are staged in f16: half of the workgroup memory of f32, and half of the shared reads of the inner
+//! loop, which bound a tile.
 //!
-//! Maths: C = α·A·B + bias, or C += …, with each row of A and each column of B rounded to f16 after it was scaled by
-//! a power of two of its own, and C scaled back. A product of two f16 has 22 bits and is exact in f32; sums are f32
-//! in ascending order, by fma. So of each factor 2⁻¹¹ of an element is lost at most, once, and nothing else that f32
-//! would keep. Sums in f16, which packed arithmetic would make twice as fast, lose 2⁻¹¹ of every partial sum, and
-//! have no room for large ones: not for training.
+//! Maths: C = α·A·B + bias, or C += …, where each row of A and each column of B is scaled by a power of two, rounded to f16,
+//! and C is scaled back. A product of two f16 has 22 bits and is exact in f32; sums are f32 in ascending order, by fma. So each
+//! element of a factor loses at most 2⁻¹¹ of its value, once. Sums in f16, by packed arithmetic, would be twice as fast, but
+//! lose 2⁻¹¹ of every partial sum and overflow early, so they are not used for training.
 //!
-//! Scales: a line is scaled by 2^s, so that its largest magnitude lies in [2¹⁴, 2¹⁵), a power below what f16 ends
-//! at, as rounding may reach the next. Elements down to 2⁻²⁸ of the largest are normal numbers of f16 and keep their
-//! 11 bits, whatever the line's own size: gradients of 1e-9 as well as activations of 1e5. Less may lose bits or
-//! become 0, by a device's own habits, and is less than f32's own rounding of a product with the largest. s is held
-//! to 126, so that 2^s and 2^−s are normal numbers; a line below 2⁻¹¹² is then less well placed, and loses nothing
-//! above 2⁻¹⁴⁰. Infinities and NaN take no part in a scale, and pass through f16 as themselves.
+//! Scales: a line is scaled by 2^s so that its largest magnitude is in [2¹⁴, 2¹⁵), one power below the range of f16, since
+//! rounding may reach the next. Elements down to 2⁻²⁸ of the largest are normal numbers of f16 and keep 11 bits, whatever the
+//! size of the line: gradients of 1e-9 as well as activations of 1e5. Smaller elements may lose bits or become 0, depending on
+//! the device, which is less than f32's own rounding of a product with the largest element. s is at most 126, so that 2^s and
+//! 2^−s are normal numbers; a line below 2⁻¹¹² is then scaled less, and loses nothing above 2⁻¹⁴⁰. Infinities and NaN are
+//! ignored by the scale, and pass through f16 unchanged.
 //!
-//! Rounding: WGSL leaves open which way a conversion to f16 rounds, and one toward 0 would draw every product there.
-//! So elements are rounded to 11 bits before, to the nearest, ties to even, and the conversion has nothing to round.
+//! Rounding: WGSL does not define the rounding of a conversion to f16, and rounding toward 0 would bias every product. So
+//! elements are first rounded to 11 bits, to nearest even, and the conversion is exact.
 //!
-//! Cost: scales are found in a pass over each factor (scales.rs), which reads it once more; a tile of C reads rows of
-//! A once for each column of tiles, so the pass is the smaller part where there are more tiles than one each way, and
-//! only then is a product made so (`plan::is_in_f16`). What a product adds to C besides, a path of low rank, is a
-//! launch of its own, in f32.
+//! Cost: one pass over each factor finds the scales (scales.rs). A tile of C reads rows of A once for each column of tiles, so
+//! the pass is the smaller part if there is more than one tile in each direction; only such products are rounded
+//! (`plan::is_in_f16`). A low-rank path that is added to C is a separate launch, in f32.
 
 mod scales;
 #[cfg(test)]
@@ -55,10 +53,10 @@ const fn kernel(
 
 pub const KERNELS: [&Kernel; 3] = [&PRODUCT, &PRODUCT_BIAS, &scales::SCALES];
 
-/// What B may be stored as.
+/// The storage types of B.
 const STORED: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
-/// Every form.
+/// Every variant.
 pub fn forms() -> impl Iterator<Item = Form> {
     Tile::IN_F16.iter().flat_map(|tile| Reads::of_weights().map(|reads| Form::Tile(*tile, reads)))
 }
@@ -81,8 +79,8 @@ fn body(params: Params, bias: bool) -> String {
     ROUNDED.to_string() + &super::shader::in_f16(params, bias, UNSCALED)
 }
 
-/// The larger of two inverses comes last: a sum is large, and the two together may lie outside of f32 where what they
-/// make of it does not.
+/// WGSL. The larger of the two inverse scales is multiplied last: a sum is large, and the product of both scales may be outside
+/// the range of f32 where the result is not.
 const ROUNDED: &str = "fn rounded(v: vec4<f32>) -> vec4<f16> {
   let b = bitcast<vec4<u32>>(v);
   let r = (b + 0xfffu + ((b >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u);
@@ -98,7 +96,7 @@ fn unscaled(z: u32, row: u32, column: u32, sum: f32) -> f32 {
 fn of_b(z: u32) -> u32 { return select(z * p.n, 0u, p.b_batch == 0u); }
 ";
 
-/// The precision that a device has for products of one.
+/// The precision of products on this device for the requested precision.
 pub fn precision(cx: &Context, asked: Precision) -> Precision {
     match asked {
         Precision::F16 if !cx.profile.f16_arithmetic => Precision::Exact,

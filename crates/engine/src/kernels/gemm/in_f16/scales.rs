@@ -1,8 +1,8 @@
-//! Powers of two that bring the largest magnitude of a factor's lines, A's rows and B's columns, into [2¹⁴, 2¹⁵).
+//! Powers of two that scale the largest magnitude of each line, A's rows and B's columns, into [2¹⁴, 2¹⁵).
 //!
-//! A workgroup has 4 lines by 64 terms where a line's terms are neighbours, and 32 lines by 8 terms where lines are, so
-//! that invocations read neighbours. Magnitudes are compared as whole numbers, in which order finite ones lie, too; the
-//! largest does not depend on any order.
+//! A workgroup handles 4 lines by 64 terms if a line's terms are contiguous, and 32 lines by 8 terms if lines are, so that
+//! reads are coalesced. Magnitudes are compared as integers, which order finite numbers correctly; the maximum does not depend
+//! on the order.
 
 use std::rc::Rc;
 
@@ -15,12 +15,12 @@ use crate::kernel::{Access, Kernel, Launch, Range, Twin, Variant};
 use crate::scalars;
 
 const THREADS: u32 = 256;
-/// Lines of a workgroup, by whether lines are neighbours.
+/// Lines per workgroup, by whether lines are contiguous.
 const LINES: [u32; 2] = [4, 32];
 
 scalars! {
     struct Scalars {
-        /// Of all matrices together.
+        /// Lines of all matrices together.
         count: usize,
         lines: usize,
         terms: usize,
@@ -77,7 +77,7 @@ fn kernel(group: u32, lane: u32) {{
     workgroupBarrier();
   }}
   if first == 0u && i < p.count {{
-    // Both exponents have a bias of 127: 14 less the largest's own, 126 at most.
+    // Both exponents have a bias of 127: 14 minus the largest magnitude's exponent, at most 126.
     store_scale(i, bitcast<f32>(min(268u - (largest[place] >> 23u), 253u) << 23u));
   }}
 }}
@@ -86,21 +86,21 @@ fn kernel(group: u32, lane: u32) {{
     )
 }
 
-/// The scales of a product's factors, found anew for each part of it.
+/// The scales of a product's factors; computed for each part of the product.
 pub struct Scales {
     a: Value,
     b: Value,
 }
 
 impl Scales {
-    /// Room for those of a whole product.
+    /// Allocates the scales of a whole product.
     pub fn new(cx: &Rc<Context>, g: &Gemm, b: &Matrix) -> Result<Scales> {
         let matrices = if b.batch == 0 { 1 } else { g.batch };
         Ok(Scales { a: cx.empty([g.batch * g.m], DType::F32)?, b: cx.empty([matrices * g.n], DType::F32)? })
     }
 
-    /// Appends what finds those of a part of `sizes` (batch, M, N, K), whose factors lie in `ranges`; gives where they
-    /// are.
+    /// Appends the launches that compute the scales of a part of `sizes` (batch, M, N, K) from factors in `ranges`. Returns the
+    /// ranges of the scales.
     pub fn find(
         &self,
         cx: &Rc<Context>,
