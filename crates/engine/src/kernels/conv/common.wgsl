@@ -1,5 +1,5 @@
-// A place in x: where its image starts, counted in elements, and its coordinates in it. Positions and
-// taps are places; their sum is an element of x, or the padding.
+// Coordinates in x: the start of the image, in elements, and three coordinates in it. Positions and taps are such coordinates;
+// their sum is an element of x, or padding.
 struct Place {
   image: u32,
   at: vec3<i32>,
@@ -20,7 +20,7 @@ fn position(image: u32, q: u32) -> Place {
   let at = vec3<i32>(vec3<u32>(i / (p.out_w * p.out_h), i / p.out_w % p.out_h, i % p.out_w));
   return Place(image, at * strides() + firsts());
 }
-// The k-th of all channels' taps.
+// The k-th tap, counted over all channels.
 fn tap(k: u32) -> Place {
   let t = taps();
   let at = vec3<i32>(vec3<u32>(k / (t.y * t.z) % t.x, k / t.z % t.y, k % t.z));
@@ -29,13 +29,13 @@ fn tap(k: u32) -> Place {
 fn take(a: Place, b: Place) -> f32 {
   let at = vec3<u32>(a.at + b.at);
   var x = 0.0;
-  // What lies before 0 has wrapped to beyond the end.
+  // Coordinates below 0 have wrapped to values beyond the end.
   if all(at < vec3<u32>(p.size_d, p.size_h, p.size_w)) {
     x = load_x(a.image + b.image + (at.x * p.size_h + at.y) * p.size_w + at.z);
   }
   return x;
 }
-// A channel and three coordinates of its k-th tap, and the three of the q-th of all positions.
+// The digits of tap k, a channel and three coordinates; and those of position q.
 fn tap_digits(k: u32) -> vec4<u32> {
   let t = taps();
   return vec4<u32>(k / (t.x * t.y * t.z), k / (t.y * t.z) % t.x, k / t.z % t.y, k % t.z);
@@ -43,7 +43,7 @@ fn tap_digits(k: u32) -> vec4<u32> {
 fn position_digits(q: u32) -> vec4<u32> {
   return vec4<u32>(0u, q / (p.out_w * p.out_h), q / p.out_w % p.out_h, q % p.out_w);
 }
-// Digits of which each is below its size, and their sum in the same sizes.
+// Adds two numbers of digits, each digit below its size.
 fn advanced(at: vec4<u32>, by: vec4<u32>, sizes: vec3<u32>) -> vec4<u32> {
   var sum = at + by;
   let w = u32(sum.w >= sizes.z);

@@ -1,17 +1,16 @@
-//! Correlations over a batch: what convolutions and both their gradients come down to.
+//! Correlations over a batch: the basis of convolutions and of both their gradients.
 //!
-//! Maths: y[b, g, m, q] = Σ_{c, t} W[g, m, c, t] · x[b, g, c, q·stride + first + t·step] + bias[g, m],
-//! with 0 outside of x; and d_W[g, m, c, t] (+)= Σ_{b, q} d[b, g, m, q] · x[b, g, c, …]. q and t walk
-//! three dimensions; fewer are sizes of 1 in front. Both are products of matrices of which one is
-//! gathered from x as it is packed (implicit GEMM): no matrix of patches is ever stored.
+//! Maths: y[b, g, m, q] = Σ_{c, t} W[g, m, c, t] · x[b, g, c, q·stride + first + t·step] + bias[g, m], with 0 outside of x; and
+//! d_W[g, m, c, t] (+)= Σ_{b, q} d[b, g, m, q] · x[b, g, c, …]. q and t have three dimensions; missing ones have size 1. Both
+//! are products of matrices, one of which is gathered from x as it is packed (implicit GEMM), so no matrix of patches is
+//! stored.
 //!
-//! Everything is summed in f32: the first in ascending (c, t), the second in ascending (b, q), cut
-//! into parts by the shape alone.
+//! All sums are in f32: the first in ascending (c, t), the second in ascending (b, q), split into parts by the shape alone.
 //!
-//! GPU: an element a lane, or the tiles of `gemm` (gemm/shader.rs has their counts; some 20 registers more
-//! stand for places in x), chosen in plan.rs. A gathered element is read once for each tap, from the cache: of
-//! a 3 × 3 kernel one in nine comes from memory. Processor: `gemm`'s tiles over panels that
-//! are gathered (native/), and for 3 × 3 taps at stride 1 of enough channels Winograd's transforms (winograd/).
+//! GPU: one element per lane, or the tiles of `gemm` (gemm/shader.rs has their counts; indices into x take about 20 registers
+//! more); plan.rs chooses. A gathered element is read once per tap, from the cache: for a 3 × 3 kernel one read of nine is from
+//! memory. CPU: `gemm`'s tiles over gathered panels (native/), and Winograd's transforms for 3 × 3 taps at stride 1 and enough
+//! channels (winograd/).
 
 mod native;
 pub mod plan;
@@ -83,12 +82,12 @@ fn variants(side: Side, bias: bool) -> Vec<Variant> {
     storage.iter().flat_map(|w| of(*w)).collect()
 }
 
-/// The form of a product of `m` rows and `n` columns, `matrices` times.
+/// The variant of `matrices` products of `m` rows and `n` columns.
 fn choose(_: &Context, matrices: usize, m: usize, n: usize) -> Form {
     candidates(matrices, m, n)[0]
 }
 
-/// y = W ⋆ x + bias. W is [groups · rows, channels, taps], y [batch, groups · rows, out].
+/// A correlation y = W ⋆ x + bias. W is [groups · rows, channels, taps], y is [batch, groups · rows, out].
 #[derive(Clone, Copy)]
 pub struct Correlation<'a> {
     pub walk: &'a Walk,
@@ -101,8 +100,7 @@ pub struct Correlation<'a> {
 /// Appends a correlation.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` where what one slice of the outermost dimension needs of one channel does not
-/// fit a binding.
+/// `ERR_OUT_OF_MEMORY` if one channel's share of one slice of the outermost dimension exceeds the binding limit.
 pub fn correlate(cx: &Rc<Context>, c: Correlation) -> Result<()> {
     let walk = c.walk;
     if winograd::suits(cx, walk) {
@@ -158,7 +156,7 @@ fn correlate_as(cx: &Rc<Context>, form: Form, c: Correlation) -> Result<()> {
     })
 }
 
-/// Appends d_W = Σ d · x, or d_W += that.
+/// Appends d_W = Σ d · x, or d_W += Σ d · x.
 ///
 /// # Errors
 /// As `correlate`.
@@ -189,7 +187,7 @@ fn weight_as(
     let cut = walk.cut();
     let (m, taps, image) = (walk.rows, walk.taps(), walk.image());
     let [x_group, w_row, o_row] = [walk.channels * image, walk.channels * taps, walk.positions()];
-    // Groups, rows, channels, and what is summed over: batch, slices of the outermost dimension.
+    // Groups, rows, channels, and the dimensions of the sum: batch, slices of the outermost dimension.
     let space = [walk.groups, m, walk.channels, walk.batch, cut.slices];
     let binds = [
         Bind::new(x, &[x_group, 0, image, walk.groups * x_group, cut.x_slice], cut.x_cell)
@@ -224,9 +222,8 @@ fn weight_as(
     })
 }
 
-/// What is added to the place of an element of the window's first image, counted from that image's
-/// start, to find it in what is bound: negative, and so wrapped, where less is bound. `dims` are
-/// those of batch, group and channel.
+/// The offset from an element's index, relative to the start of the window's first image, to its index in the binding; it wraps
+/// if it is negative. `dims` are the dimensions of batch, group and channel.
 fn x_base(walk: &Walk, x: &Value, window: &Window, dims: [usize; 3]) -> u32 {
     let [batch, group, channel] = dims.map(|d| window.start[d]);
     let image = ((batch * walk.groups + group) * walk.channels + channel) * walk.image();

@@ -1,4 +1,4 @@
-//! How a correlation is laid out on a GPU: by its shape, and by how the factor lies that is not gathered.
+//! The plan of a correlation on a GPU, from its shape and the strides of the factor that is not gathered.
 
 use smallvec::SmallVec;
 
@@ -6,13 +6,14 @@ use crate::kernel::{Params, Range};
 use crate::kernels::gemm::stage::Read;
 use crate::kernels::gemm::tile::Tile;
 
-/// How the work is laid out over invocations. All forms sum alike: any may be taken.
+/// The variant of a correlation. All variants sum in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// An element an invocation; the row is the workgroup's, the columns the lanes'. No shared memory: one row has
+    /// One element per invocation; a workgroup has one row and its lanes are columns. It uses no shared memory, since one row has
     /// nothing to share.
     Lanes,
-    /// A tile a workgroup, over blocks of both factors in shared memory; how the one is read that is not gathered.
+    /// A tile per workgroup, over blocks of both factors in shared memory; and the access pattern of the factor that is not
+    /// gathered.
     Tile(Tile, Read),
 }
 
@@ -22,7 +23,7 @@ impl Form {
         [Form::Lanes].into_iter().chain(tiles).collect()
     }
 
-    /// Both have terms that are neighbours.
+    /// The access patterns for contiguous terms.
     fn reads() -> [Read; 2] {
         [Read::Elements, Read::Terms]
     }
@@ -38,7 +39,7 @@ impl Form {
         }
     }
 
-    /// The form of a pipeline's key.
+    /// The variant of a pipeline's key.
     pub fn of([kind, sides, depth, lane]: Params) -> Form {
         match kind >> 16 {
             0 => Form::Tile(Tile::of([sides, depth, lane]), Form::reads()[kind as usize & 1]),
@@ -53,7 +54,7 @@ impl Form {
         }
     }
 
-    /// Rows and columns that a workgroup makes.
+    /// Rows and columns per workgroup.
     pub fn block(self) -> [usize; 2] {
         match self {
             Form::Lanes => [1, self.threads() as usize],
@@ -61,7 +62,7 @@ impl Form {
         }
     }
 
-    /// The form for a part of it, whose factor has `terms` in rows `row` elements apart.
+    /// The variant for a part whose factor has `terms` terms in rows that are `row` elements apart.
     pub fn within(self, terms: usize, row: usize, factor: &Range) -> Form {
         let whole = factor.offset.is_multiple_of(4 * factor.dtype.bytes() as u64);
         match self {
@@ -75,8 +76,8 @@ impl Form {
 
 pub type Candidates = SmallVec<[Form; 12]>;
 
-/// The forms of a product of `m` rows and `n` columns, `matrices` times, that by its shape first. What cannot be read
-/// by vectors is read by elements when it is launched.
+/// The variants of `matrices` products of `m` rows and `n` columns, the default first. A launch falls back to access by
+/// elements where vectors are not possible.
 pub fn candidates(matrices: usize, m: usize, n: usize) -> Candidates {
     let tiled = |tile: Tile| Form::Tile(tile, Read::Terms);
     let first = Tile::by_shape(matrices, m, n);

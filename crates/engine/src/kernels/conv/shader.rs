@@ -1,7 +1,7 @@
-//! The correlation in WGSL, in forms that sum alike.
+//! The correlation in WGSL; all variants sum in the same order.
 //!
-//! A row is a channel of y. A column is a position of y and a term a tap of a channel of x, or the
-//! other way round for the weight's gradient: both are places in x, and their sum is the element.
+//! A row is a channel of y. A column is a position of y and a term is a tap of a channel of x; for the weight's gradient it is
+//! the other way round. Both are coordinates in x, and their sum is the element.
 
 use super::plan::Form;
 use crate::kernel::Params;
@@ -9,14 +9,14 @@ use crate::kernels::gemm::emit::{each, place};
 use crate::kernels::gemm::stage::{Factor, Read};
 use crate::kernels::gemm::tile::{Fill, Tile};
 
-/// What is made.
+/// The result of a correlation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Out,
     Weight,
 }
 
-/// The body of one form.
+/// The body of a variant.
 pub fn body(params: Params, side: Side, bias: bool) -> String {
     let form = Form::of(params);
     let block = form.block().map(|side| side as u32);
@@ -54,7 +54,7 @@ fn epilogue(b: u32, g: u32, row: u32, column: u32, sum: f32) {{
         }
 }
 
-/// Columns past the end read the last one and are not stored.
+/// WGSL of the `Lanes` variant. Columns past the end read the last one and are not stored.
 fn lanes(side: Side, place: &str) -> String {
     let (spot, start) = match side {
         Side::Out => {
@@ -64,7 +64,7 @@ fn lanes(side: Side, place: &str) -> String {
     };
     let product =
         |factor: &str| format!("    sum = fma(load_{factor}(a), take(spot, term), sum);\n    a += 1u;\n");
-    // The terms are walked in nested loops: a division for each would cost more than the products.
+    // Nested loops over the terms: a division for each term would cost more than the products.
     let walk = match side {
         Side::Out => format!(
             "  var a = start;
@@ -105,8 +105,8 @@ fn lanes(side: Side, place: &str) -> String {
     )
 }
 
-/// An invocation stages the same four columns each time, whose places it keeps, and walks the terms by digits, so
-/// that none costs a division.
+/// WGSL of the `Tile` variant. An invocation always stages the same four columns, whose coordinates it keeps, and advances the
+/// terms digit by digit, without divisions.
 fn tiled(tile: Tile, read: Read, side: Side, place: &str) -> String {
     let (factor, spot, terms, first, by, sizes, term) = match side {
         Side::Out => (

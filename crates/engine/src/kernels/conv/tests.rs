@@ -6,7 +6,7 @@ use crate::kernels::gemm::stage::Read;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
 use crate::profile::Kind;
 
-/// Interchangeable forms at sizes around the ends of blocks, over windows and whole; sums are added to what is there.
+/// Equivalent variants at sizes around the ends of blocks, whole and in windows; sums are added to previous values.
 #[test]
 fn interchangeable_forms_equal_the_plain_one() {
     for (rows, channels, size) in [(1, 3, 70), (9, 2, 33), (17, 5, 66), (130, 1, 129)] {
@@ -65,7 +65,7 @@ fn interchangeable_forms_equal_the_plain_one() {
     }
 }
 
-/// A correlation in three dimensions, with strides and steps, of which the terms and positions are whole vectors or not.
+/// A correlation in three dimensions, with strides and steps; its terms and positions are whole vectors if `whole`.
 fn walk(whole: bool) -> Walk {
     Walk {
         batch: 2,
@@ -83,7 +83,7 @@ fn walk(whole: bool) -> Walk {
 
 every_form! {
     KERNELS;
-    /// Every form that is listed, against the plain one and, to the bit, against one another.
+    /// Compares every listed variant with the plain form, and with one another to the bit.
     fn every_listed_form_equals_the_plain_one() {
         let Some(cx) = gpu_contexts().into_iter().next() else { return };
         let cx = &cx;

@@ -1,16 +1,16 @@
-//! Which element of x a position and a tap meet at, and how a kernel is told.
+//! The sizes of a correlation and the scalars of its kernels.
 
 use crate::scalars;
 
-/// Sizes of a correlation: a position q of `out` and a tap t of `taps` meet at
-/// x[q · stride + first + t · step], which is 0 outside of `size`.
+/// The sizes of a correlation: position q of `out` and tap t of `taps` read x[q · stride + first + t · step], which is 0
+/// outside of `size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walk {
     pub batch: usize,
     pub groups: usize,
-    /// Channels of y in a group.
+    /// Channels of y per group.
     pub rows: usize,
-    /// Channels of x in a group.
+    /// Channels of x per group.
     pub channels: usize,
     pub size: [usize; 3],
     pub out: [usize; 3],
@@ -20,23 +20,23 @@ pub struct Walk {
     pub step: [isize; 3],
 }
 
-/// The largest kernel size and stride that a launch can be told.
+/// The largest kernel size and stride that the scalars can hold.
 pub const LARGEST: usize = i16::MAX as usize;
 
-/// The outermost dimension that can be cut into slices, and what a slice reads and writes.
+/// The outermost dimension that can be split into slices, and the sizes of a slice.
 pub struct Cut {
     pub slices: usize,
-    /// Elements of y in a slice.
+    /// Elements of y per slice.
     pub o_slice: usize,
-    /// Elements of x from one slice's first to the next one's.
+    /// Elements of x from slice to slice.
     pub x_slice: usize,
     /// Elements of a channel that a slice reads, from the first to the last.
     pub x_cell: usize,
-    /// Where the first slice starts.
+    /// The offset of the first slice.
     pub x_shift: isize,
 }
 
-/// What one launch does of it.
+/// The part of a correlation that one launch computes.
 pub struct Counts {
     pub batch: usize,
     pub groups: usize,
@@ -50,8 +50,8 @@ pub struct Counts {
 }
 
 scalars! {
-    /// `o` is y or its gradient, `w` the weight or its gradient. `pace_*` hold a stride in their lower
-    /// half and a step in their upper; `tap_hw` the sizes of a kernel's two inner dimensions.
+    /// `o` is y or its gradient, `w` the weight or its gradient. `pace_*` hold a stride in their lower half and a step in their
+    /// upper; `tap_hw` holds the sizes of a kernel's two inner dimensions.
     pub(super) struct Scalars {
         batch: usize,
         group_count: usize,
@@ -84,7 +84,7 @@ scalars! {
 }
 
 impl Walk {
-    /// Elements of a channel of x.
+    /// Elements per channel of x.
     pub fn image(&self) -> usize {
         self.size.iter().product()
     }
@@ -93,7 +93,7 @@ impl Walk {
         self.taps.iter().product()
     }
 
-    /// Elements of a channel of y.
+    /// Elements per channel of y.
     pub fn positions(&self) -> usize {
         self.out.iter().product()
     }

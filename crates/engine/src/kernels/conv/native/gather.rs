@@ -1,10 +1,10 @@
-//! Copies what positions and taps meet at in x into rows: a row a tap, a column a position.
+//! Gathers the elements of x for positions and taps into rows: one row per tap, one column per position.
 
 use crate::kernel::native::NativeLaunch;
 use crate::kernels::conv::walk::Scalars;
 use crate::simd::{Lanes, vectorised};
 
-/// What a launch was told, see `walk.rs`.
+/// The scalars of a launch; see `walk.rs`.
 pub struct View {
     pub batch: usize,
     pub groups: usize,
@@ -20,7 +20,7 @@ pub struct View {
     pub o_row: usize,
     pub o_group: usize,
     pub o_batch: usize,
-    /// Rows of a group, of which a launch may make a part.
+    /// Rows of a group; a launch may compute a part of them.
     pub all_rows: usize,
     out: [usize; 2],
     size: [isize; 3],
@@ -30,11 +30,11 @@ pub struct View {
     first: [isize; 3],
 }
 
-/// Positions that follow one another along the innermost dimension.
+/// Positions that are consecutive along the innermost dimension.
 pub struct Run {
     column: usize,
     count: usize,
-    /// Where tap 0 meets the first of them.
+    /// The coordinates in x of the first position and tap 0.
     at: [isize; 3],
 }
 
@@ -72,12 +72,12 @@ impl View {
         self.taps.iter().product()
     }
 
-    /// Where the first image of a group starts in what is bound of x, or would.
+    /// The index in the binding of x at which the first image of a group starts, or would start.
     pub fn origin(&self, batch: usize, group: usize) -> isize {
         self.x_base + (batch * self.x_batch + group * self.x_group) as isize
     }
 
-    /// The runs of the `count` positions from the `start`-th of the launch on.
+    /// The runs of `count` positions from position `start` of the launch on.
     pub fn runs(&self, start: usize, count: usize) -> Vec<Run> {
         let [out_h, out_w] = self.out;
         let mut runs = Vec::with_capacity(count / out_w + 2);
@@ -94,7 +94,7 @@ impl View {
     }
 }
 
-/// Which of the `count` positions from `at` on, `stride` apart, lie within 0..size.
+/// The range of `count` positions from `at` on, with distance `stride`, that are within 0..size.
 #[inline(always)]
 fn inside(at: isize, stride: isize, size: isize, count: usize) -> (usize, usize) {
     // The first position at or after `place`.
@@ -106,16 +106,16 @@ fn inside(at: isize, stride: isize, size: isize, count: usize) -> (usize, usize)
     (reach(0), reach(size))
 }
 
-/// Copies elements that lie together.
+/// Copies contiguous elements.
 ///
 /// # Safety
-/// The processor has L's instructions, and the pointers reach over `count` elements.
+/// The processor has L's instructions, and the pointers cover `count` elements.
 #[inline(always)]
 unsafe fn copy<L: Lanes>(from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's.
     unsafe {
         let mut at = 0;
-        // Two vectors a turn: a loop over one is compiled to a call, which takes longer than a run of positions does.
+        // Two vectors per iteration: compilers turn a loop over one vector into a call, which costs more than a run's copy.
         while at + 2 * L::LANES <= count {
             let two = [L::load(from.add(at)), L::load(from.add(at + L::LANES))];
             two[0].store(to.add(at));
@@ -135,8 +135,8 @@ unsafe fn copy<L: Lanes>(from: *const f32, to: *mut f32, count: usize) {
 }
 
 vectorised! {
-    /// Row i of `to`, rows being `row` apart, holds what the positions of `runs` and tap `from` + i
-    /// meet at. Element 0 of the first channel would lie at x[origin].
+    /// Fills row i of `to` (rows are `row` apart) with the elements of x for the positions of `runs` and tap `from` + i. Element 0
+    /// of the first channel has the index `origin` in x.
     pub fn gather(
         x: &[f32],
         origin: isize,
@@ -166,9 +166,9 @@ vectorised! {
                 let (low, high) = inside(at_w, stride, size_w, run.count);
                 let at = image + (at_d * size_h + at_h) * size_w + at_w;
                 if stride == 1 && at >= 0 && at as usize + run.count <= x.len() {
-                    // What lies outside of the line is copied too, and cleared after.
+                    // Elements outside of the line are copied, too, and cleared afterwards.
                     let x = &x[at as usize..at as usize + run.count];
-                    // SAFETY: both are of the run's length, and S is what the processor has.
+                    // SAFETY: both have the run's length, and the processor has S's instructions.
                     unsafe { copy::<S::V>(x.as_ptr(), to.as_mut_ptr(), x.len()) };
                 } else {
                     for (i, to) in to.iter_mut().enumerate().take(high).skip(low) {

@@ -1,17 +1,8 @@
-//! The native twin: `gemm`'s tiles, over panels that are gathered from x.
+//! The CPU twin: `gemm`'s tiles over panels that are gathered from x.
 //!
-//! A task makes some positions of some channels of y (some taps of the weight's gradient), from
-//! panels that hold what these meet, a part of the terms at a time. A run of positions along the
-//! innermost dimension lies together in x where the stride is 1 and is copied as such.
-//!
-//! Times of PyTorch 2.15 (oneDNN) over ours, in turns on two busy cores with AVX-512; backward makes
-//! the gradients of input, weight and bias (winograd/ has those of 3 × 3 taps at stride 1 that are made otherwise):
-//!
-//! | x, kernel                       | forward | backward |
-//! |---------------------------------|---------|----------|
-//! | 8 × 256 × 32², 16 of 3 × 3      | 2.1     | 1.1      |
-//! | 8 × 256 × 14², 1024 of 1 × 1    | 2.5     | 3.2      |
-//! | 8 × 128 × 56², 256 of 3 × 3 by 2 | 1.2    | 1.1      |
+//! A task computes some positions of some channels of y (or some taps of the weight's gradient), from gathered panels, one block
+//! of terms at a time. At stride 1, a run of positions along the innermost dimension is contiguous in x and is copied as one.
+//! docs/design/measurements.md compares it with oneDNN.
 
 mod gather;
 
@@ -25,7 +16,7 @@ use crate::kernels::gemm::native::{
 };
 use gather::{View, gather};
 
-/// Positions that are gathered at once for the weight's gradient: with a panel's taps, 16 KiB.
+/// Positions that are gathered together for the weight's gradient: with a panel's taps, 16 KiB.
 const STRIP: usize = 128;
 
 pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
@@ -37,10 +28,10 @@ pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
     }
 }
 
-/// Multiplies rows of a factor, `step` apart, by panels of `part` terms; the sums go to `c`.
+/// Multiplies rows of a factor, with leading dimension `step`, by panels of `part` terms, and stores the sums to `c`.
 ///
 /// # Safety
-/// As `tile`: `a` reaches over the rows and terms, `c` over the rows and the block's columns.
+/// As `tile`: `a` covers the rows and terms, `c` the rows and the block's columns.
 unsafe fn multiply(
     loops: &Loops,
     block: &Block,
@@ -74,18 +65,18 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
     let (loops, k) = (best(), view.channels * view.taps());
     let panel = loops.panel();
     let images = view.batch * view.groups;
-    // Of one channel or a few there is little to do: a task would end before it is worth starting.
+    // With one channel or a few, a narrow task would end before it is worth starting.
     let widest = if view.rows <= loops.tiles.rows() && images > l.threads { 32 } else { blocking().panels };
     let sizes = [images, view.rows, view.positions, k];
     let cut = Cut::new(&loops.tiles, sizes, summed_of(k), blocking(), widest, l.threads);
     cut.run(|block| {
         let (b, g) = (block.z / view.groups, block.z % view.groups);
         let origin = view.origin(b, g);
-        // Between a task's columns of two rows lie other tasks' columns.
+        // Other tasks' columns are between the rows of a task's columns.
         let place = |row: usize| b * view.o_batch + g * view.o_group + row * view.o_row + block.column;
         if let Some(bias) = bias {
             for row in block.row..block.row + block.rows {
-                // SAFETY: no two tasks have columns of a row in common.
+                // SAFETY: no two tasks share columns of a row.
                 unsafe { y.slice(place(row), block.columns) }.fill(bias[g * view.all_rows + row]);
             }
         }
@@ -108,14 +99,13 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
                         Left { at: w.cast(), row: view.w_row, k: 1 }
                     } else {
                         let source = Source { at: w, row: view.w_row, column: 1 };
-                        // SAFETY: w reaches over the rows and terms, and `wide` over as many.
+                        // SAFETY: w covers the rows and terms, and so does `wide`.
                         unsafe { (T::loops(loops).pack)(source, rows, part, part, wide.as_mut_ptr()) };
                         Left { at: wide.as_ptr(), row: part, k: 1 }
                     };
                     let y = y.at(place(row), (rows - 1) * view.o_row + block.columns);
                     let c = epilogue(y, view.o_row, accumulate);
-                    // SAFETY: A and the panels hold the part's terms; y reaches over the rows, of which no other task
-                    // has these columns.
+                    // SAFETY: A and the panels hold the block's terms; y covers the rows, and these columns belong to this task.
                     unsafe { multiply(loops, &block, rows, part, a, panels, c) };
                 });
             }
@@ -150,9 +140,9 @@ pub fn weight(l: &NativeLaunch) {
                         let tap = block.column + j;
                         gather(x, view.origin(b, g), &view, tap, width, &runs, STRIP, strip);
                         let to = panels[at * panel..][..count * panel].as_mut_ptr();
-                        // The columns of a panel are taps here: the strip is turned.
+                        // The columns of a panel are taps here, so the strip is transposed.
                         let turned = Source { at: strip.as_ptr(), row: 1, column: STRIP };
-                        // SAFETY: a strip has a row of positions for each tap, and the panel `count` rows.
+                        // SAFETY: a strip has a row of positions for each tap, and the panel has `count` rows.
                         unsafe { (loops.f32.pack)(turned, count, width, panel, to) };
                     }
                 }
@@ -164,8 +154,7 @@ pub fn weight(l: &NativeLaunch) {
                     let at = (g * view.all_rows + row) * view.w_row + block.column;
                     let c = d_weight.at(at, (rows - 1) * view.w_row + block.columns);
                     let c = epilogue(c, view.w_row, accumulate);
-                    // SAFETY: A and the panels hold the part's terms; the gradient reaches over the rows, of which no
-                    // other task has these columns.
+                    // SAFETY: A and the panels hold the block's terms; the gradient covers the rows, and these columns belong to this task.
                     unsafe { multiply(loops, &block, rows, part, a, panels, c) };
                 });
             }

@@ -11,14 +11,13 @@ use crate::kernels::gemm::native::{
     Epilogue, LINE, Left, Loops, Right, Source, Stored, TileProduct, best, workspace,
 };
 
-/// Elements of V in a task's workspace, about: half of a usual L2 of a mebibyte. Of one panel there may be
-/// more.
+/// Elements of V in a task's workspace, approximately: half of a usual L2 of 1 MiB. A single panel may have more.
 const HELD: usize = 128 * 1024;
-/// Tasks for each thread that panels are spread over.
+/// Tasks per thread over which panels are distributed.
 const TASKS: usize = 4;
-/// Slivers of a task at least, where rows are cut: each cut makes V anew.
+/// Fewest slivers per task where rows are split: each split computes V again.
 const SLIVERS: usize = 4;
-/// Channels whose taps are widened at once.
+/// Channels whose taps are widened together.
 const WIDENED: usize = 64;
 
 pub fn weight(l: &NativeLaunch) {
@@ -35,7 +34,7 @@ pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
     correlate(best(), l.threads, &l.scalars(), l.read(0), l.read(1), bias, l.write(2 + BIAS as usize));
 }
 
-/// U of the weight [groups · rows, channels, 3, 3].
+/// Computes U of the weight [groups · rows, channels, 3, 3].
 pub fn weight_by<T: Stored<At = *const T> + Sync>(
     loops: &'static Loops,
     threads: usize,
@@ -59,10 +58,10 @@ pub fn weight_by<T: Stored<At = *const T> + Sync>(
                     let w = w[(group * factor.rows + row) * w_row + (from + at) * TAPS * TAPS..].as_ptr();
                     let terms = count * TAPS * TAPS;
                     let source = Source { at: w, row: w_row, column: 1 };
-                    // SAFETY: w reaches over the rows and terms, `wide` over as many.
+                    // SAFETY: w covers the rows and terms, and so does `wide`.
                     unsafe { (T::loops(loops).pack)(source, rows, terms, terms, wide.as_mut_ptr()) };
                     let to = u.at(start, PLACES * step).wrapping_add(at * rows);
-                    // SAFETY: as above; a sliver of U is its task's, and the processor has the loops' instructions.
+                    // SAFETY: as above; each sliver of U belongs to one task, and the processor has the kernels' instructions.
                     unsafe { transform(wide.as_ptr(), terms, rows, count, [turn_h, turn_w], to, step) };
                 }
             }
@@ -70,12 +69,12 @@ pub fn weight_by<T: Stored<At = *const T> + Sync>(
     });
 }
 
-/// How the work is cut into tasks; no element's sum depends on it.
+/// The partition into tasks; no element's sum depends on it.
 struct Cut {
-    /// Panels and slivers of a task.
+    /// Panels and slivers per task.
     panels: usize,
     slivers: usize,
-    /// Tasks of a group.
+    /// Tasks per group.
     column_tasks: usize,
     row_tasks: usize,
 }
@@ -85,7 +84,7 @@ impl Cut {
         let panel = loops.panel();
         let all = s.tiles().div_ceil(panel);
         let most = (HELD / (PLACES * factor.part * panel)).max(1);
-        // Narrower where threads would have few.
+        // Narrower tasks if threads would have few.
         let panels = most.min((s.groups * all).div_ceil(TASKS * threads)).min(all);
         let column_tasks = all.div_ceil(panels);
         let outer = s.groups * column_tasks;
@@ -98,7 +97,7 @@ impl Cut {
     }
 }
 
-/// y = W ⋆ x + bias, of `weight_by`'s U.
+/// Computes y = W ⋆ x + bias from the U of `weight_by`.
 pub fn correlate(
     loops: &'static Loops,
     threads: usize,
@@ -132,14 +131,14 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// `panels` panels from the `first` on, by some slivers.
+    /// Computes `panels` panels from the `first` on, for some slivers.
     fn run(&self, first: usize, panels: usize, slivers: std::ops::Range<usize>) {
         let Task { loops, s, factor, group, .. } = *self;
         let panel = loops.panel();
         let tiles = s.tiles();
         let starts = (first..first + panels).map(|p| p * panel).filter(|start| *start < tiles);
         let panels: Vec<Vec<Run>> = starts.map(|start| s.runs(start, panel.min(tiles - start))).collect();
-        // A line more, or places a power of two apart would fall on the same sets of L1.
+        // Padded by a cache line, since elements of the transform a power of two apart would alias in L1.
         let step = factor.part * panel + LINE;
         let sums_size = PLACES * loops.tiles.rows() * panel;
         let longest = panels.iter().map(|runs| lines_of(runs, loops.lanes)).max().unwrap_or(0);
@@ -151,7 +150,7 @@ impl Task<'_> {
             let lines = lines.as_mut_ptr();
             for (from, len) in factor.parts() {
                 for (runs, v) in panels.iter().zip(v.chunks_mut(PLACES * step)) {
-                    // SAFETY: the processor has the loops' instructions; the workspace is as large as it says.
+                    // SAFETY: the processor has the kernels' instructions; the workspace has the computed size.
                     unsafe { take(s, self.x, group, (from, len), runs, panel, lines, v.as_mut_ptr(), step) };
                 }
                 for (row, rows) in slivers.clone().map(|sliver| factor.sliver(sliver)) {
@@ -176,11 +175,11 @@ impl Task<'_> {
                             };
                             let tile =
                                 TileProduct { rows, k: len, a, b, width, epilogue, more: None, kept: None };
-                            // SAFETY: U and V hold the part's channels of the rows and tiles.
+                            // SAFETY: U and V hold the block's channels of the rows and tiles.
                             unsafe { loops.tile(&tile) };
                         }
                         let sums = sums.as_ptr();
-                        // SAFETY: as above; of y no other task has these tiles of the rows.
+                        // SAFETY: as above; these tiles of these rows of y belong to this task.
                         unsafe {
                             give(s, sums, group, (row, rows), runs, panel, bias, from > 0, lines, self.y);
                         }

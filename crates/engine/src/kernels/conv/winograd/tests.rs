@@ -9,7 +9,7 @@ use crate::kernels::gemm::native::{Loops, Stored, available};
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 use crate::profile::Kind;
 
-/// A correlation over [batch, groups · channels, *size] with zeros before and after.
+/// A correlation over [batch, groups · channels, *size] with zero padding before and after.
 fn walk([batch, groups, rows, channels]: [usize; 4], size: [usize; 2], padding: [[usize; 2]; 2]) -> Walk {
     let out = [0, 1].map(|d| size[d] + padding[d][0] + padding[d][1] + 1 - TAPS);
     Walk {
@@ -26,7 +26,7 @@ fn walk([batch, groups, rows, channels]: [usize; 4], size: [usize; 2], padding: 
     }
 }
 
-/// The same outputs with taps that go backwards along the dimensions that say so, as for the gradient of x.
+/// The same outputs with reversed taps along the given dimensions, as for the gradient of x.
 fn turned(walk: Walk, turn: [bool; 2]) -> Walk {
     let mut walk = walk;
     for (d, _) in [1, 2].into_iter().zip(turn).filter(|(_, turn)| *turn) {
@@ -36,7 +36,7 @@ fn turned(walk: Walk, turn: [bool; 2]) -> Walk {
     walk
 }
 
-/// What tap t of output q of a channel meets; `x` is its image.
+/// The index in x's image that output q and tap t read.
 fn met(walk: &Walk, q: [usize; 2], t: [usize; 2]) -> Option<usize> {
     let [h, w] = [1, 2].map(|d| {
         let at = q[d - 1] as isize + walk.first[d] + t[d - 1] as isize * walk.step[d];
@@ -84,7 +84,7 @@ fn narrow<T>(a: &Array, narrow: impl Fn(f64) -> T) -> Vec<T> {
     a.data.iter().map(|v| narrow(*v)).collect()
 }
 
-/// y by the loops of a level, on as many threads. What is not written stays NaN.
+/// Computes y with the kernels of a level on several threads. Elements that are not written stay NaN.
 fn run<T: Stored<At = *const T> + Sync>(
     loops: &'static Loops,
     threads: usize,
@@ -121,23 +121,23 @@ fn run<T: Stored<At = *const T> + Sync>(
 fn walks() -> Vec<Walk> {
     let pad = |n: usize| [[n; 2]; 2];
     vec![
-        // One output, and tiles that reach over the end in one direction or both.
+        // One output, and tiles that extend past the end in one direction or both.
         walk([1, 1, 1, 1], [3, 3], pad(0)),
         walk([1, 1, 13, 5], [1, 1], pad(1)),
         walk([2, 1, 7, 3], [4, 5], pad(0)),
         walk([3, 2, 25, 9], [5, 4], pad(1)),
         walk([2, 3, 12, 4], [6, 7], pad(2)),
         walk([1, 1, 6, 2], [2, 2], pad(2)),
-        // More on one side than on the other, and more than the taps reach.
+        // Unequal padding, and more padding than taps.
         walk([2, 2, 5, 3], [6, 3], [[0, 2], [3, 1]]),
         walk([1, 1, 4, 2], [2, 3], [[4, 5], [0, 6]]),
-        // Runs that panels cut, longer than any panel, and of one tile.
+        // Runs that are split over panels, longer than a panel, or of one tile.
         walk([2, 1, 37, 33], [9, 70], pad(1)),
         walk([1, 1, 3, 4], [3, 150], pad(1)),
         walk([5, 1, 33, 8], [21, 2], pad(1)),
-        // Channels in parts, the last of them shorter.
+        // Several blocks of channels, the last one shorter.
         walk([3, 1, 26, 515], [7, 6], pad(1)),
-        // Rows and panels enough to be cut into tasks.
+        // Enough rows and panels to be split into tasks.
         walk([1, 1, 130, 34], [17, 15], pad(1)),
         walk([4, 2, 33, 40], [16, 16], pad(1)),
     ]
@@ -168,7 +168,7 @@ fn every_instruction_set_equals_the_plain_form() {
     }
 }
 
-/// The header's word on rounding: against the sum over taps in f32.
+/// Checks the error bound of the module's header against the sum over taps in f32.
 #[test]
 fn it_rounds_about_as_the_sum_over_taps_does() {
     let walk = walk([1, 1, 12, 256], [16, 16], [[1; 2]; 2]);
@@ -187,7 +187,7 @@ fn it_rounds_about_as_the_sum_over_taps_does() {
     }
 }
 
-/// Through the launches: what suits is made so, and gives what the plain form gives, on every device.
+/// Through launches, on every device: suitable correlations use the transforms and equal the plain form.
 #[test]
 fn what_suits_equals_the_plain_form_on_every_device() {
     let around = [[1; 2]; 2];
@@ -214,11 +214,11 @@ fn its_shape_decides() {
     let cx = contexts().remove(0);
     let around = [[1; 2]; 2];
     let of = |walk: Walk| suits(&cx, &walk);
-    // What the operations' tests take.
+    // Shapes of the operations' tests.
     assert!(of(walk([4, 1, 34, 33], [8, 7], around)) && of(walk([4, 1, 33, 34], [8, 7], around)));
     let fits = walk([1, 1, 32, 32], [16, 16], around);
     assert!(of(fits) && of(turned(fits, [true, false])) && of(walk([4, 2, 64, 32], [7, 7], around)));
-    // Too few channels, rows or tiles; tiles of which too much reaches over the end.
+    // Too few channels, rows or tiles; tiles that extend too far past the end.
     assert!(!of(walk([1, 1, 32, 31], [16, 16], around)) && !of(walk([1, 1, 31, 32], [16, 16], around)));
     assert!(!of(walk([1, 1, 32, 32], [16, 14], around)) && !of(walk([64, 1, 32, 32], [1, 33], around)));
     // Another stride, dilation or kernel, and three dimensions.

@@ -1,17 +1,17 @@
-//! What tiles take of x, and give to y.
+//! Transforms of tiles: from x to V, and from the sums to y.
 
 use super::{IN, OUT, Scalars, tiles_of};
 use crate::kernel::native::Shared;
 use crate::simd::{Isa, Lanes, Zip, compiled};
 
-/// Tiles of a panel that are neighbours within an image.
+/// Tiles of a panel that are adjacent within an image.
 #[derive(Clone, Copy)]
 pub struct Run {
-    /// The panel's column of the first.
+    /// The panel's column of the first tile.
     pub column: usize,
     pub count: usize,
     image: usize,
-    /// Where the first lies among its image's tiles.
+    /// The position of the first tile in its image.
     tile: [usize; 2],
 }
 
@@ -36,7 +36,7 @@ impl Scalars {
         runs
     }
 
-    /// The elements of y where a run's tiles have their line `p`; none after the last line.
+    /// The range of y for line `p` of a run's tiles; `None` after the last line.
     fn line(&self, run: &Run, group: usize, row: usize, p: usize) -> Option<(usize, usize)> {
         let [height, width] = self.out;
         let [h, w] = [OUT * run.tile[0] + p, OUT * run.tile[1]];
@@ -45,12 +45,12 @@ impl Scalars {
     }
 }
 
-/// Elements of the lines that `take` lays apart for a panel's runs.
+/// Elements of the line buffer that `take` needs for a panel's runs.
 pub fn lines_of(runs: &[Run], lanes: usize) -> usize {
     runs.len() * IN * line_of(runs, lanes)
 }
 
-/// Elements of one: whole vectors of tiles, and those that the last meets besides.
+/// Elements of one line: whole vectors of tiles, plus the last tile's overlap.
 fn line_of(runs: &[Run], lanes: usize) -> usize {
     let longest = runs.iter().map(|run| run.count).max().unwrap_or(0);
     (OUT * longest.next_multiple_of(lanes) + IN - OUT).next_multiple_of(lanes)
@@ -58,12 +58,12 @@ fn line_of(runs: &[Run], lanes: usize) -> usize {
 
 compiled! {
     exact
-    /// Bᵀ·d·B of the runs of a panel, for `channels`, the first and how many, of a group. The places of `v`, `step`
-    /// apart, have a row of `panel` tiles for each channel. Elements of a row after the last tile hold anything, as do
-    /// those after the last row, as many as a vector has.
+    /// Computes V = Bᵀ·d·B for the runs of a panel and for `channels` (the first, and the number) of a group. The elements of `v`,
+    /// `step` apart, have a row of `panel` tiles for each channel. Elements after a row's last tile, and up to a vector after the
+    /// last row, are unspecified.
     ///
     /// # Safety
-    /// `lines` reaches over `lines_of` elements, `v` over the places, each with a vector more.
+    /// `lines` covers `lines_of` elements; `v` covers the elements, with a vector more each.
     pub fn take(
         s: &Scalars,
         x: &[f32],
@@ -79,19 +79,19 @@ compiled! {
         let line = line_of(runs, S::WIDTH);
         let (first, len) = channels;
         for channel in 0..len {
-            // The lines that the tiles meet, with zeros around x. A vector is read across two that were written, which
-            // waits for both: all are written first.
+            // The lines that the tiles read, with zeros around x. All are written first, since a load that spans two recent stores
+            // would stall.
             for (run, at) in runs.iter().zip((0..).step_by(IN * line)) {
                 let plane = (run.image * s.groups + group) * s.channels + first + channel;
                 let x = &x[plane * height * width..][..height * width];
                 let first_h = (OUT * run.tile[0]) as isize + s.first_h as isize;
                 let first_w = (OUT * run.tile[1]) as isize + s.first_w as isize;
                 let count = OUT * run.count + IN - OUT;
-                // Those of a line that lie within x.
+                // The elements of a line that are within x.
                 let low = first_w.min(0).unsigned_abs().min(count);
                 let high = (width as isize - first_w).clamp(low as isize, count as isize) as usize;
                 for i in 0..IN {
-                    // SAFETY: the caller's; a line of x is copied as far as it reaches.
+                    // SAFETY: the caller's; a line of x is copied up to its end.
                     unsafe {
                         let to = lines.add(at + i * line);
                         match usize::try_from(first_h + i as isize).ok().filter(|h| *h < height) {
@@ -109,7 +109,7 @@ compiled! {
             }
             for (run, from) in runs.iter().zip((0..).step_by(IN * line)) {
                 for j in (0..run.count).step_by(S::WIDTH) {
-                    // SAFETY: the caller's; a vector that ends after its run is written over by the next.
+                    // SAFETY: the caller's; a vector that extends past its run is overwritten by the next run.
                     unsafe {
                         let mut d = [[S::zero(); IN]; IN];
                         for (i, d) in d.iter_mut().enumerate() {
@@ -135,12 +135,11 @@ compiled! {
         }
     }
 
-    /// Aᵀ·m·A of `rows` rows of a panel goes to y, from `row` of a group on, with `bias` (null for none) or, where
-    /// `accumulate`, added to what is there. The places of `sums` are [rows, panel].
+    /// Stores Aᵀ·m·A of `rows` rows of a panel to y, from `row` of a group on, plus `bias` (null for none), or adds it to y if
+    /// `accumulate`. The elements of `sums` are [rows, panel].
     ///
     /// # Safety
-    /// `sums` reaches over the places, `lines` over twice `rows` lines of 2 × panel; of y the task has the rows and
-    /// tiles.
+    /// `sums` covers the elements; `lines` covers twice `rows` lines of 2 × panel; the rows and tiles of y belong to this task.
     pub fn give(
         s: &Scalars,
         sums: *const f32,
@@ -198,7 +197,7 @@ compiled! {
     }
 }
 
-/// Writes zeros, of which there are few.
+/// Writes a few zeros.
 #[inline(always)]
 unsafe fn zeros(to: *mut f32, count: usize) {
     for i in 0..count {
@@ -207,7 +206,7 @@ unsafe fn zeros(to: *mut f32, count: usize) {
     }
 }
 
-/// Copies elements that lie together.
+/// Copies contiguous elements.
 #[inline(always)]
 unsafe fn copy<S: Isa>(from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's.
@@ -222,7 +221,7 @@ unsafe fn copy<S: Isa>(from: *const f32, to: *mut f32, count: usize) {
     }
 }
 
-/// Adds elements that lie together to others.
+/// Adds contiguous elements to others.
 #[inline(always)]
 unsafe fn add<S: Isa>(from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: the caller's.

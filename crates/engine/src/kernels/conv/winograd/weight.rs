@@ -1,20 +1,19 @@
-//! The weight's transform, and where it lies.
+//! The weight's transform, and its layout.
 
 use super::{IN, PLACES, TAPS};
 use crate::kernels::gemm::native::Loops;
 use crate::simd::{Lanes, compiled};
 
-/// Channels whose products are summed in registers, at most: with a panel's V of all places, half of a usual L2
-/// of a mebibyte.
+/// Most channels whose products are summed in registers: with a panel's V for all elements, half of a usual L2 of 1 MiB.
 const PART: usize = 256;
 
-/// Where U lies: by group, part of the channels, sliver (the rows of a tile of registers) and place, the channels one
-/// after another, of each the sliver's rows. So products read it from its first element to its last.
+/// The layout of U: by group, block of channels, sliver (the rows of a register tile) and element; then the channels, each with
+/// the sliver's rows. So products read it sequentially.
 #[derive(Clone, Copy)]
 pub struct Factor {
     pub rows: usize,
     pub channels: usize,
-    /// Channels of a part: their number alone decides.
+    /// Channels per block: their number alone decides.
     pub part: usize,
     pub slivers: usize,
 }
@@ -25,37 +24,37 @@ impl Factor {
         Factor { rows, channels, part, slivers: rows.div_ceil(loops.tiles.rows()) }
     }
 
-    /// The first row of a sliver, and its rows: they are spread evenly.
+    /// The first row of a sliver and its number of rows; rows are distributed evenly.
     pub fn sliver(&self, s: usize) -> (usize, usize) {
         let row = |s: usize| s * self.rows / self.slivers;
         (row(s), row(s + 1) - row(s))
     }
 
-    /// The first channel of each part, and its channels.
+    /// The first channel of each block and its number of channels.
     pub fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
         let Factor { part, channels, .. } = *self;
         (0..channels).step_by(part).map(move |from| (from, part.min(channels - from)))
     }
 
-    /// Where a sliver's elements start for the `len` channels from `from` on.
+    /// The start of a sliver's elements for the `len` channels from `from` on.
     pub fn start(&self, group: usize, from: usize, len: usize, row: usize) -> usize {
         PLACES * (group * self.rows * self.channels + self.rows * from + row * len)
     }
 }
 
-/// Columns that taps are laid apart by: the widest vector's elements, and the most rows of a sliver.
+/// Leading dimension of widened taps: the elements of the widest vector, and the most rows of a sliver.
 pub const WIDE: usize = 16;
 
 compiled! {
     exact
-    /// G·w·Gᵀ of `rows` rows and `len` channels: `w` has a channel's taps one after another and rows `row` apart. The
-    /// places of `u` are `step` apart.
+    /// Computes G·w·Gᵀ of `rows` rows and `len` channels. A channel's taps in `w` are contiguous, and rows are `row` apart; the
+    /// elements of `u` are `step` apart.
     ///
     /// # Safety
-    /// The operands reach over the rows and channels.
+    /// The operands cover the rows and channels.
     pub fn transform(w: *const f32, row: usize, rows: usize, len: usize, turn: [bool; 2], u: *mut f32, step: usize) {
         debug_assert!(rows <= WIDE);
-        // SAFETY: the caller's; a vector of taps lies within WIDE.
+        // SAFETY: the caller's; a vector of taps is within WIDE.
         unsafe {
             let half = S::V::splat(0.5);
             let mut taps = [[0f32; WIDE]; TAPS * TAPS];
