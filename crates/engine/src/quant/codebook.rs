@@ -1,4 +1,4 @@
-//! Blocks whose codes are places in a table of values.
+//! Blocks whose codes are indices into a table of values.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -1,27 +1,27 @@
-//! Reading any elements of a matrix in blocks.
+//! Reads arbitrary ranges of a matrix in blocks.
 
 use super::vectors::Part;
 use super::{Block, PART};
 use crate::simd::{Isa, Lanes, compiled};
 
-/// Writes `count` elements of a matrix in blocks, from the `element`-th on: blocks, element, count, to.
+/// Unpacks `count` elements of a matrix in blocks, from `element` on; arguments: blocks, element, count, destination.
 pub type Unpack = unsafe fn(*const u8, usize, usize, *mut f32);
 
-/// How the blocks of a matrix lie.
+/// The layout of a matrix's blocks.
 pub trait Layout: 'static {
     const ELEMENTS: usize;
     const BYTES: usize;
 
-    /// Elements `PART` · `part` of the matrix on.
+    /// The elements from `PART` · `part` on.
     ///
     /// # Safety
-    /// The processor has S's instructions; `blocks` reaches over these.
+    /// The processor has S's instructions; `blocks` covers these elements.
     unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V>;
 
-    /// `part`, written to `out`.
+    /// Writes `part` to `out`.
     ///
     /// # Safety
-    /// As `part`; `out` has room for these.
+    /// As `part`; `out` has room for `PART` elements.
     #[inline(always)]
     unsafe fn write<S: Isa>(blocks: *const u8, part: usize, out: *mut f32) {
         // SAFETY: the caller's.
@@ -41,7 +41,7 @@ impl<B: Block> Layout for B {
     #[inline(always)]
     unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V> {
         let parts = B::ELEMENTS / PART;
-        // SAFETY: the caller's; a block is of bytes, on any address.
+        // SAFETY: the caller's; a block consists of bytes, so any address is aligned.
         unsafe { (*blocks.cast::<B>().add(part / parts)).vectors::<S>(part % parts) }
     }
 }

@@ -1,10 +1,9 @@
-//! Weights stored in blocks: some elements share a scale, and each is a code of a few bits.
+//! Weights stored in blocks: the elements of a block share a scale, and each is a code of a few bits.
 //!
-//! The layouts are ggml's (https://github.com/ggml-org/ggml, `ggml-common.h`, `ggml-quants.c`), and what is unpacked
-//! has
-//! the bits that its reference gives: products and sums are rounded one by one, never fused.
+//! The layouts are ggml's (https://github.com/ggml-org/ggml, `ggml-common.h`, `ggml-quants.c`). Unpacked elements have the bits
+//! of its reference: products and sums are rounded separately, never fused.
 
-/// Gives `$what::<B>` of the block's layout.
+/// `$what::<B>` for the layout B of a block type.
 macro_rules! of_layout {
     ($kind:expr, $what:ident $(($($arg:expr),*))?) => {
         match $kind {
@@ -44,7 +43,7 @@ pub(crate) use layout::Layout;
 pub use layout::Unpack;
 pub(crate) use vectors::Part;
 
-/// A format of blocks. Its blocks lie one after another, and none reaches over the end of a row.
+/// A block type. Blocks are contiguous, and none extends past the end of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BlockType {
     Q4_0,
@@ -58,21 +57,21 @@ pub enum BlockType {
     Q5K,
     Q6K,
     Iq4Nl,
-    /// QLoRA's NormalFloat with double quantisation. Blocks are grouped by 256 of a matrix, whatever its rows.
+    /// QLoRA's NormalFloat with double quantisation. Each 256 consecutive blocks of a matrix form a group, across rows.
     Nf4,
 }
 
-/// Elements that are unpacked at once; any block is some of these.
+/// Elements that are unpacked together; every block is a multiple.
 pub(crate) const PART: usize = 32;
 
 /// A block as it is stored.
 pub(crate) trait Block: Pod {
     const ELEMENTS: usize;
 
-    /// Writes elements `PART` · `part` on.
+    /// Writes the elements from `PART` · `part` on.
     fn part(&self, part: usize, out: &mut [f32; PART]);
 
-    /// `part` as vectors, written for them where that is faster than what comes of the plain form: the same bits.
+    /// `part` as vectors, with the same bits; overridden where that is faster than the plain form.
     ///
     /// # Safety
     /// The processor has S's instructions.
@@ -83,7 +82,7 @@ pub(crate) trait Block: Pod {
     }
 }
 
-/// `vectors` by way of `part`.
+/// `vectors`, computed by `part`.
 ///
 /// # Safety
 /// As `vectors`.
@@ -96,7 +95,7 @@ unsafe fn plain<S: Isa, B: Block>(block: &B, part: usize) -> Part<S::V> {
 }
 
 impl BlockType {
-    /// Those of ggml.
+    /// The types of ggml.
     pub const ALL: [BlockType; 11] = [
         BlockType::Q4_0,
         BlockType::Q4_1,
@@ -111,7 +110,7 @@ impl BlockType {
         BlockType::Iq4Nl,
     ];
 
-    /// All that there are.
+    /// All types.
     pub const EVERY: [BlockType; 12] = {
         let mut every = [BlockType::Nf4; 12];
         let mut i = 0;
@@ -122,7 +121,7 @@ impl BlockType {
         every
     };
 
-    /// Elements of a block.
+    /// Elements per block.
     pub const fn elements(self) -> usize {
         const fn elements<B: Layout>() -> usize {
             B::ELEMENTS
@@ -130,7 +129,7 @@ impl BlockType {
         of_layout!(self, elements())
     }
 
-    /// Bytes of a block.
+    /// Bytes per block.
     pub const fn bytes(self) -> usize {
         const fn bytes<B: Layout>() -> usize {
             B::BYTES
@@ -138,7 +137,7 @@ impl BlockType {
         of_layout!(self, bytes())
     }
 
-    /// Bytes of a matrix of `elements`, which are whole blocks.
+    /// Bytes of a matrix of `elements`, a whole number of blocks.
     pub fn bytes_of(self, elements: usize) -> usize {
         let blocks = elements / self.elements();
         match self {
@@ -156,12 +155,12 @@ impl BlockType {
         blocks * self.elements()
     }
 
-    /// Whether a part of a matrix of whole blocks is a matrix of its own.
+    /// Whether whole blocks of a matrix are a valid matrix by themselves.
     pub fn is_cut(self) -> bool {
         self != BlockType::Nf4
     }
 
-    /// What unpacks it by the instructions of `level`.
+    /// The function that unpacks this type by the instructions of `level`.
     pub fn unpacking(self, level: Level) -> Unpack {
         of_layout!(self, unpacking(level))
     }
@@ -198,7 +197,7 @@ fn unpacking<B: Layout>(level: Level) -> Unpack {
     layout::unpack::<B>(level)
 }
 
-/// Writes the elements of a matrix in blocks of `kind` to `out`, which has room for exactly these.
+/// Unpacks a matrix in blocks of `kind` to `out`, which has exactly its number of elements.
 pub fn unpack(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
     assert!(
         blocks.len() == kind.bytes_of(out.len()) && out.len().is_multiple_of(kind.elements()),
@@ -206,17 +205,17 @@ pub fn unpack(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
         blocks.len(),
         out.len()
     );
-    // SAFETY: the processor has its level's instructions, and the blocks are as many as are asked for.
+    // SAFETY: the processor has its level's instructions, and the blocks cover `out`.
     unsafe { kind.unpacking(level())(blocks.as_ptr(), 0, out.len(), out.as_mut_ptr()) };
 }
 
-/// The value of an f16, whose bytes are low first. Without a branch, and exact: of subnormal ones, too.
+/// The value of a little-endian f16; branch-free, and exact for subnormal numbers, too.
 #[inline(always)]
 fn f16(bytes: [u8; 2]) -> f32 {
     let bits = u16::from_le_bytes(bytes) as u32;
-    // Exponents of f16 are 112 less; a product by 2^112 is exact, and normalises what is subnormal.
+    // The exponent bias of f16 is 112 less; multiplying by 2^112 is exact and normalises subnormal numbers.
     let scaled = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((112 + 127) << 23);
-    // Infinity and what is no number keep the highest exponent.
+    // Infinity and NaN keep the highest exponent.
     let special = if scaled >= 65536.0 { 0xff << 23 } else { 0 };
     f32::from_bits(scaled.to_bits() | special | (bits & 0x8000) << 16)
 }

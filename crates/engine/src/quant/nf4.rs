@@ -1,14 +1,12 @@
 //! NormalFloat of 4 bits with double quantisation, as in QLoRA (Dettmers et al., arXiv 2305.14314).
 //!
-//! 64 elements share a scale a, the largest of their magnitudes, and each is a·table[q]. The scales are quantised once
-//! more, by groups of 256: a = s·c + m, with m the mean of all scales of the matrix, c a float of 8 bits (E4M3) and s
-//! an
-//! f32 by which the farthest scale of the group is c's largest. s has 16 significant bits, so that s·c is exact and a
-//! is rounded once, whether the two are fused or not.
+//! 64 elements share a scale a, the largest of their magnitudes, and each is a·table[q]. The scales are quantised, too, in
+//! groups of 256: a = s·c + m, with m the mean of all scales of the matrix, c a float of 8 bits (E4M3) and s an f32 that maps
+//! the group's scale farthest from m to c's largest value. s has 16 significant bits, so s·c is exact and a is rounded once,
+//! fused or not.
 //!
-//! Layout: a group is s and m, then its blocks, each c and twice 16 bytes of codes, of
-//! which byte i holds elements i (low) and 16 + i of 32. A matrix's elements lie in its row-major order, and zeros
-//! after the last block fill up a word.
+//! Layout: a group is s and m, then its blocks; a block is c and twice 16 bytes of codes, where byte i holds elements i (low)
+//! and 16 + i of 32. Elements are in row-major order, and zeros after the last block pad to a word.
 
 use super::PART;
 use super::layout::Layout;
@@ -17,14 +15,14 @@ use crate::simd::{Isa, Lanes};
 
 pub(crate) struct Nf4;
 
-/// Elements and bytes of a block.
+/// Elements and bytes per block.
 pub(crate) const ELEMENTS: usize = 64;
 pub(crate) const BYTES: usize = 1 + ELEMENTS / 2;
-/// Blocks of a group, and bytes before them.
+/// Blocks per group, and bytes before them.
 pub(crate) const GROUP: usize = 256;
 pub(crate) const HEAD: usize = 8;
 
-/// The 16 values: quantiles of a normal distribution, 8 on each side of a 0 (appendix E), as the paper prints them.
+/// The 16 values: quantiles of a normal distribution, 8 on each side of 0 (appendix E), with the paper's digits.
 pub(crate) const TABLE: [f32; 16] = [
     -1.0,
     -0.696_192_8,
@@ -53,7 +51,7 @@ pub(super) fn blocks_of(bytes: usize) -> usize {
     bytes / group * GROUP + (bytes % group).saturating_sub(HEAD) / BYTES
 }
 
-/// Where a block starts.
+/// The offset of a block.
 #[inline(always)]
 pub(super) fn place(block: usize) -> usize {
     (block / GROUP + 1) * HEAD + block * BYTES
@@ -62,7 +60,7 @@ pub(super) fn place(block: usize) -> usize {
 /// The value of a float of 8 bits, E4M3.
 #[inline(always)]
 pub(super) fn e4m3(code: u8) -> f32 {
-    // Exponents are 120 less; the product by 2^120 is exact, and normalises what is subnormal.
+    // The exponent bias is 120 less; multiplying by 2^120 is exact and normalises subnormal numbers.
     let scaled = f32::from_bits((code as u32 & 127) << 20) * f32::from_bits((120 + 127) << 23);
     f32::from_bits(scaled.to_bits() | (code as u32 & 128) << 24)
 }

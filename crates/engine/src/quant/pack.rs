@@ -1,7 +1,7 @@
-//! Quantising: blocks of what a weight holds in floats.
+//! Quantisation of weights to blocks.
 //!
-//! Types of ggml have the bits of its reference, except for q4_k in training, which searches further. nf4 is as its paper has it, each
-//! element the nearest in the table by the scale that is read back.
+//! Types of ggml have the bits of its reference, except q4_k for training, whose search is wider. nf4 follows its paper: each
+//! element becomes the nearest value of the table, for the scale as stored.
 
 mod round;
 mod superblock;
@@ -16,13 +16,13 @@ use super::nf4::{self, GROUP, HEAD, TABLE, e4m3};
 use crate::error::Result;
 use crate::fail;
 
-/// Writes elements of a weight, from the given one on, as f32.
+/// Writes a range of a weight's elements, from an index on, as f32.
 pub type Read<'a> = dyn Fn(usize, &mut [f32]) + Sync + 'a;
 
-/// Types that weights are quantised to for training.
+/// Types to which weights are quantised for training.
 pub const MADE: [BlockType; 4] = [BlockType::Q8_0, BlockType::Q4_0, BlockType::Q4K, BlockType::Nf4];
 
-/// Types that files are stored in, which `pack_for_file` writes.
+/// Types that `pack_for_file` writes.
 pub const WRITTEN: [BlockType; 8] = [
     BlockType::Q4_0,
     BlockType::Q4_1,
@@ -34,10 +34,10 @@ pub const WRITTEN: [BlockType; 8] = [
     BlockType::Q6K,
 ];
 
-/// A weight of `elements` in blocks of `kind`, one of `MADE`. No more of it is held in f32 than a block a thread.
+/// Quantises a weight of `elements` to `kind`, one of `MADE`. At most one block per thread exists in f32.
 ///
 /// # Errors
-/// `ERR_DTYPE` where a value is not finite, or larger than a scale can be.
+/// `ERR_DTYPE` if a value is not finite, or too large for a scale.
 pub fn pack(kind: BlockType, elements: usize, read: &Read) -> Result<Vec<u8>> {
     let mut blocks = vec![0; kind.bytes_of(elements)];
     let ok = match kind {
@@ -50,7 +50,7 @@ pub fn pack(kind: BlockType, elements: usize, read: &Read) -> Result<Vec<u8>> {
     finished(kind, blocks, ok)
 }
 
-/// The same for a file, with blocks of `kind`, one of `WRITTEN`, that have the bits of ggml's reference.
+/// Quantises a weight for a file to `kind`, one of `WRITTEN`, with the bits of ggml's reference.
 ///
 /// # Errors
 /// As `pack`.
@@ -78,8 +78,7 @@ fn finished(kind: BlockType, blocks: Vec<u8>, ok: bool) -> Result<Vec<u8>> {
     Ok(blocks)
 }
 
-/// Calls `make` with every block of `size` bytes and the elements that it is of, on all processors: whether all went
-/// well.
+/// Calls `make` with each block of `size` bytes and its elements, on all processors. Returns whether all calls succeeded.
 fn each(kind: BlockType, blocks: &mut [u8], read: &Read, make: fn(&[f32], &mut [u8]) -> bool) -> bool {
     let (size, elements) = (kind.bytes(), kind.elements());
     on_threads(blocks, size, |from, blocks| {
@@ -92,7 +91,7 @@ fn each(kind: BlockType, blocks: &mut [u8], read: &Read, make: fn(&[f32], &mut [
     })
 }
 
-/// Calls `task` with some units of `size` of `all` and the number of the first: whether all calls went well.
+/// Calls `task` with groups of units of `size` and the index of the first, on all processors. Returns whether all succeeded.
 fn on_threads<T: Send>(all: &mut [T], size: usize, task: impl Fn(usize, &mut [T]) -> bool + Sync) -> bool {
     /// Bytes that are worth a thread.
     const SOME: usize = 64 * 1024;
@@ -113,13 +112,13 @@ fn on_threads<T: Send>(all: &mut [T], size: usize, task: impl Fn(usize, &mut [T]
     })
 }
 
-/// A scale as f16 holds it; None where it doesn't.
+/// A scale as f16; `None` if it is out of range.
 fn stored(scale: f32) -> Option<[u8; 2]> {
     let half = f16::from_f32(scale);
     half.is_finite().then(|| half.to_le_bytes())
 }
 
-/// 1 / scale, 0 of none.
+/// 1 / scale, or 0 for 0.
 fn inverse(scale: f32) -> f32 {
     let inverse = 1.0 / scale;
     if inverse.is_finite() { inverse } else { 0.0 }
@@ -129,11 +128,11 @@ fn is_finite(x: &[f32]) -> bool {
     x.iter().all(|v| v.is_finite())
 }
 
-/// The nearest float of 8 bits, E4M3, ties to even, and the largest beyond it.
+/// The nearest float of 8 bits (E4M3), ties to even; values beyond the largest become the largest.
 pub(super) fn to_e4m3(v: f32) -> u8 {
     let magnitude = v.abs().min(448.0);
     let code = if magnitude < 1.0 / 64.0 {
-        // Multiples of 2^-9, the smallest that it has.
+        // Multiples of 2^-9, the smallest positive value.
         (magnitude * 512.0).round_ties_even() as u32
     } else {
         let bits = (magnitude * f32::from_bits((127 - 120) << 23)).to_bits();
@@ -142,7 +141,7 @@ pub(super) fn to_e4m3(v: f32) -> u8 {
     code as u8 | ((v.to_bits() >> 24) as u8 & 128)
 }
 
-/// The place in the table that is nearest to v, of two as near the lower.
+/// The index of the table's value nearest to v; the lower one for a tie.
 pub(super) fn nearest(v: f32) -> u8 {
     TABLE.windows(2).filter(|pair| v > (pair[0] + pair[1]) / 2.0).count() as u8
 }
@@ -166,7 +165,7 @@ fn normal_float(blocks: &mut [u8], elements: usize, read: &Read) -> bool {
             let of = group(from + i);
             let (head, rest) = bytes.split_at_mut(HEAD);
             let far = scales[of.clone()].iter().fold(0f32, |m, scale| m.max((scale - mean).abs()));
-            // Upwards to 16 significant bits.
+            // Rounds up to 16 significant bits.
             let step = f32::from_bits(((far / 448.0).to_bits() + 0xff) & !0xff);
             head[..4].copy_from_slice(&step.to_le_bytes());
             head[4..].copy_from_slice(&mean.to_le_bytes());

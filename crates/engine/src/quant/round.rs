@@ -1,5 +1,5 @@
-//! Blocks of 32 elements that are evenly spaced: a scale, in some a minimum, and codes of 4, 5 or 8 bits. Of the codes'
-//! low nibbles, byte i holds those of elements i and 16 + i.
+//! Blocks of 32 evenly spaced elements: a scale, in some types a minimum, and codes of 4, 5 or 8 bits. Byte i of the low
+//! nibbles holds those of elements i and 16 + i.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -53,7 +53,7 @@ pub(crate) struct Q8_0 {
     codes: [i8; 32],
 }
 
-/// Bit `i` of `high` as the fifth of a code.
+/// Bit `i` of `high`, as the fifth bit of a code.
 #[inline(always)]
 fn fifth(high: u32, i: usize) -> i32 {
     (((high >> i) & 1) << 4) as i32
@@ -217,7 +217,7 @@ impl Coded for Q4_1 {
 
 impl Coded for Q8_0 {
     const SUMS: usize = 0;
-    /// In f32 they wait for memory.
+    /// f32 products already run at memory speed.
     const BYTES: bool = false;
     const OF_FIELDS: [[f32; 4]; 2] = [[1.0; 4]; 2];
 
@@ -226,7 +226,7 @@ impl Coded for Q8_0 {
         4 * half * lanes + lane
     }
 
-    /// The row as it lies.
+    /// Elements in their original order.
     #[inline(always)]
     fn element(lanes: usize, step: usize, lane: usize, half: usize, byte: usize) -> usize {
         step * 8 * lanes + Self::first(lanes, step, lane, half) + byte * lanes

@@ -1,5 +1,5 @@
-//! Superblocks of 256 elements: 8 or 16 runs, each with a scale (and in some a minimum) of few bits, which one or two
-//! f16 scale for all.
+//! Superblocks of 256 elements: 8 or 16 runs, each with a scale (and in some types a minimum) of a few bits, which one or two
+//! f16 of the superblock scale.
 
 mod coded;
 
@@ -13,7 +13,7 @@ use crate::simd::{Isa, Lanes};
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Q2K {
-    /// Of each run the scale, low, and the minimum, high.
+    /// By run, the scale in the low nibble and the minimum in the high one.
     scales: [u8; 16],
     codes: [u8; 64],
     d: [u8; 2],
@@ -24,14 +24,14 @@ pub(crate) struct Q2K {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Q3K {
-    /// The codes' third bits: bit k of byte i is that of element 32·k + i.
+    /// The codes' third bits: bit k of byte i belongs to element 32·k + i.
     high: [u8; 32],
     codes: [u8; 64],
     scales: [u8; 12],
     d: [u8; 2],
 }
 
-/// Of 8 runs s and m of 6 bits each, and what scales them.
+/// s and m of 8 runs, 6 bits each, and their scales.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Lines {
@@ -53,7 +53,7 @@ pub(crate) struct Q4K {
 #[repr(C)]
 pub(crate) struct Q5K {
     lines: Lines,
-    /// The codes' fifth bits: bit k of byte i is that of element 32·k + i.
+    /// The codes' fifth bits: bit k of byte i belongs to element 32·k + i.
     high: [u8; 32],
     codes: [u8; 128],
 }
@@ -63,7 +63,7 @@ pub(crate) struct Q5K {
 #[repr(C)]
 pub(crate) struct Q6K {
     codes: [u8; 128],
-    /// The codes' fifth and sixth bits: of byte 32·h + i, those of elements 128·h + 32·k + i for k of 0 to 3.
+    /// The codes' fifth and sixth bits: byte 32·h + i holds those of elements 128·h + 32·k + i, for k from 0 to 3.
     high: [u8; 64],
     scales: [i8; 16],
     d: [u8; 2],
@@ -86,7 +86,7 @@ impl Block for Q2K {
     }
 }
 
-/// The bytes that hold the 16 codes of a run, and at which bit: a byte has elements 32 apart of one half.
+/// The bytes with the 16 codes of a run, and the bit at which a code starts: a byte has elements 32 apart of one half.
 #[inline(always)]
 fn codes_of_two_bits(codes: &[u8; 64], run: usize) -> (&[u8], usize) {
     (&codes[run / 8 * 32 + run % 2 * 16..][..16], run % 8 / 2 * 2)
@@ -99,14 +99,15 @@ impl Block for Q3K {
     fn part(&self, part: usize, out: &mut [f32; PART]) {
         let d = f16(self.d);
         for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
-            // Eight bytes hold the low nibbles, first those of runs 0 to 7; four the two bits above, of runs 4 apart.
+            // Eight bytes hold the low nibbles, those of runs 0 to 7 in their low halves; four bytes hold the two upper bits, of runs 4
+            // apart.
             let low = self.scales[run % 8] >> (run / 8 * 4) & 15;
             let high = self.scales[8 + run % 4] >> (run / 4 * 2) & 3;
             let scale = d * ((low | high << 4) as i32 - 32) as f32;
             let (codes, shift) = codes_of_two_bits(&self.codes, run);
             let (high, bit) = (&self.high[run % 2 * 16..][..16], run / 2);
             for i in 0..16 {
-                // 4 is taken off where the bit is clear.
+                // 4 is subtracted where the bit is clear.
                 let code = (codes[i] >> shift & 3) | (high[i] >> bit & 1) << 2;
                 out[i] = scale * (code as i32 - 4) as f32;
             }
@@ -115,8 +116,7 @@ impl Block for Q3K {
 }
 
 impl Lines {
-    /// s and m of a run: those of the first four runs in the low six bits of a byte, whose upper two belong to those of
-    /// the last four.
+    /// s and m of a run. The low six bits of a byte belong to one of the first four runs, the upper two to one of the last four.
     #[inline(always)]
     fn codes(&self, run: usize) -> (f32, f32) {
         let scales = &self.scales;
@@ -137,7 +137,7 @@ impl Lines {
     }
 }
 
-/// The bytes that hold the low 4 bits of the 32 codes of a run, and at which bit: a byte has those of two runs.
+/// The bytes with the low 4 bits of the 32 codes of a run, and the bit at which they start: a byte has two runs.
 #[inline(always)]
 fn nibbles_of(codes: &[u8; 128], run: usize) -> (&[u8], usize) {
     (&codes[run / 2 * 32..][..32], run % 2 * 4)
@@ -198,7 +198,7 @@ impl Block for Q6K {
         let d = f16(self.d);
         for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
             let scale = d * self.scales[run] as f32;
-            // Of 128 elements, 64 bytes hold the low nibbles of the first 64, above them those of the others.
+            // Of 128 elements, 64 bytes hold the low nibbles of the first 64 and, in their high halves, those of the others.
             let (half, within) = (run / 8, run % 8);
             let (codes, shift) = (&self.codes[64 * half + within % 4 * 16..][..16], within / 4 * 4);
             let (high, above) = (&self.high[32 * half + within % 2 * 16..][..16], within / 2 * 2);

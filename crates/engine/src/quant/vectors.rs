@@ -1,14 +1,13 @@
-//! Unpacking by vectors: what decoding waits for otherwise. Codes of 4 bits are places in a table of the 16 values that
-//! a
-//! scale gives, so that a vector of elements is a load and a permutation.
+//! Unpacking by vectors, which decoding would otherwise wait for. Codes of 4 bits are indices into a table of 16 values, derived
+//! from the scale, so a vector of elements takes a load and a permutation.
 
 use super::PART;
 use crate::simd::Lanes;
 
-/// The vectors of `PART` elements: the first `PART / LANES` of these.
+/// The vectors of `PART` elements: the first `PART / LANES` of the array.
 pub type Part<L> = [L; PART / 4];
 
-/// What `vector` gives of each vector's first element.
+/// Calls `vector` with each vector's first element.
 ///
 /// # Safety
 /// As `Lanes`.
@@ -42,10 +41,10 @@ pub(super) unsafe fn table<L: Lanes>(base: &[f32; 16], scale: L, more: Option<L>
     }
 }
 
-/// `PART` elements, of which byte i has the i-th low and the (16 + i)-th high.
+/// `PART` elements; byte i holds the i-th (low) and the (16 + i)-th (high).
 ///
 /// # Safety
-/// As `Lanes`: `codes` reaches over 16 bytes.
+/// As `Lanes`; `codes` covers 16 bytes.
 #[inline(always)]
 pub(super) unsafe fn halves<L: Lanes>(table: &[L; 4], codes: *const u8) -> Part<L> {
     // SAFETY: the caller's.
@@ -57,10 +56,10 @@ pub(super) unsafe fn halves<L: Lanes>(table: &[L; 4], codes: *const u8) -> Part<
     }
 }
 
-/// `PART` elements, each of a byte's four bits from `SHIFT` on.
+/// `PART` elements, each in four bits of a byte from `SHIFT` on.
 ///
 /// # Safety
-/// As `halves`, of 32 bytes.
+/// As `halves`; `codes` covers 32 bytes.
 #[inline(always)]
 pub(super) unsafe fn nibbles<L: Lanes, const SHIFT: u32>(table: &[L; 4], codes: *const u8) -> Part<L> {
     // SAFETY: the caller's.

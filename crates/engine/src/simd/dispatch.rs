@@ -1,12 +1,11 @@
-//! One body, compiled for each instruction set and chosen when it is called.
+//! Compiles a function body for each instruction set, and dispatches to one at run time.
 
-/// Defines functions that give the body compiled for a level, `S` being its instruction set. Type parameters are
-/// written `[F: Bound, …]`, and constants after a semicolon: `[F: Bound; ROWS: usize]`. After `exact`, `S` has
-/// products of f32 alone; after `paired`, products of pairs of bf16 and of bytes where the level has them; after `tiled`,
-/// of tiles, too (`Isa::TILED`).
+/// Defines functions that return the body compiled for a level; `S` is its instruction set. Type parameters are written
+/// `[F: Bound, …]`, and constants after a semicolon: `[F: Bound; ROWS: usize]`. With `exact`, `S` has products of f32 only; with
+/// `paired`, products of pairs of bf16 and of bytes where the level has them; with `tiled`, of AMX tiles, too (`Isa::TILED`).
 ///
-/// What is given is unsafe to call: the processor must have the level's instructions, which it has if `level()` is
-/// that level or a better one, and besides the body's own contract holds.
+/// The returned function is unsafe to call: the processor must have the level's instructions, which holds if `level()` is at
+/// least that level, and the body's own contract must hold.
 macro_rules! compiled {
     ($forms:ident $($(#[$meta:meta])* $vis:vis fn $name:ident
         $([$($g:ident : $bound:path),* $(; $($c:ident : $ct:ty),*)?])?
@@ -16,7 +15,7 @@ macro_rules! compiled {
             level: $crate::simd::Level,
         ) -> unsafe fn($($ty),*) $(-> $ret)? {
             #[inline(always)]
-            // A body of whole numbers has no use for the arithmetic of S.
+            // A body of integers does not use S's arithmetic.
             #[allow(clippy::extra_unused_type_parameters)]
             fn body<S: $crate::simd::Isa $($(, $g: $bound)* $($(, const $c: $ct)*)?)?>(
                 $($arg: $ty),*
@@ -24,7 +23,7 @@ macro_rules! compiled {
 
             #[cfg(target_arch = "x86_64")]
             {
-                // The instructions of tiles stand as assembly and need no feature.
+                // AMX instructions are inline assembly and need no feature.
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,avx512bf16,avx512vnni")]
                 #[allow(dead_code)]
                 fn amx $(<$($g: $bound,)* $($(const $c: $ct),*)?>)? ($($arg: $ty),*) $(-> $ret)? {
@@ -44,7 +43,7 @@ macro_rules! compiled {
                     body::<$crate::simd::Avx2 $($(, $g)* $($(, $c)*)?)?>($($arg),*)
                 }
                 match level {
-                    // Most products by tiles ask for them by themselves; the rest of the level is that of pairs.
+                    // Products by tiles select AMX explicitly; otherwise this level equals that of pairs.
                     $crate::simd::Level::Amx => {
                         return $crate::simd::form!(
                             $forms,
@@ -73,7 +72,7 @@ macro_rules! compiled {
 }
 pub(crate) use compiled;
 
-/// The form of tiles, of pairs or of f32, as the word says.
+/// The variant for tiles, for pairs or for f32, by keyword.
 #[cfg(target_arch = "x86_64")]
 macro_rules! form {
     (tiled, $tiles:expr, $pairs:expr, $exact:expr) => {
@@ -89,8 +88,8 @@ macro_rules! form {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use form;
 
-/// Defines functions whose bodies are compiled for each instruction set, `S` being the one at hand, and which call
-/// that of the process's level. Type parameters are written `[F: Bound, G: Bound]`.
+/// Defines functions whose bodies are compiled for each instruction set `S`, and which call the one of the process's level. Type
+/// parameters are written `[F: Bound, G: Bound]`.
 macro_rules! vectorised {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident $([$($g:ident : $bound:path),*])?
        ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
@@ -99,7 +98,7 @@ macro_rules! vectorised {
             $crate::simd::compiled! {
                 exact fn at $([$($g: $bound),*])? ($($arg: $ty),*) $(-> $ret)? $body
             }
-            // SAFETY: the processor has what `level` says, and a body that is written so needs nothing else.
+            // SAFETY: the processor has the instructions of `level()`, and such a body has no other requirement.
             unsafe { at $(::<$($g),*>)? ($crate::simd::level())($($arg),*) }
         }
     )*};

@@ -1,4 +1,4 @@
-//! exp, what is made of it, and log, without branches, so that loops over them vectorise.
+//! exp, log and functions derived from them, branch-free, so that loops over them vectorise.
 
 use super::Fma;
 
@@ -7,11 +7,11 @@ use super::Fma;
 /// Source: Cephes' `expf`: x = n ln 2 + r with |r| ≤ ln 2 / 2, and a polynomial of degree 6 in r.
 #[inline(always)]
 fn exp_parts<S: Fma>(x: f32) -> (f32, i32) {
-    // Adding 1.5 · 2²³ rounds to a whole number, which then stands in the low bits.
+    // Adding 1.5 · 2²³ rounds to an integer, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let rounded = S::fma(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
-    // ln 2 in two parts, of which n times the first is exact.
+    // ln 2 in two parts; n times the first part is exact.
     let r = S::fma(n, -0.693_359_4, x);
     let r = S::fma(n, 2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4;
@@ -36,14 +36,13 @@ pub fn exp<S: Fma>(x: f32) -> f32 {
     let x = if x < -105.0 { -105.0 } else { x };
     let x = if x > 89.0 { 89.0 } else { x };
     let (e, n) = exp_parts::<S>(x);
-    // In two factors, since 2ⁿ leaves the range of normal numbers before the result does.
+    // Two factors, since 2ⁿ leaves the range of normal numbers before the result does.
     let half = n >> 1;
     e * power(half) * power(n.wrapping_sub(half))
 }
 
-/// As `exp` for x ≤ 88, but 0 below −87.33: what a weight of a softmax is where a key is hidden. An Intel processor
-/// takes some 150 cycles for a vector of which a result is subnormal, or was before it was 0; causal attention over
-/// 64 tokens took twice as long by `exp`, its backward one and a half times.
+/// As `exp` for x ≤ 88, but 0 below −87.33, for softmax, where keys are hidden: subnormal results are slow on Intel (about 150
+/// cycles per vector). Causal attention over 64 tokens took twice as long with `exp`, its backward 1.5 times.
 #[inline(always)]
 pub fn exp_or_zero<S: Fma>(x: f32) -> f32 {
     const LEAST: f32 = -87.33;
@@ -56,7 +55,7 @@ pub fn exp_or_zero<S: Fma>(x: f32) -> f32 {
 #[inline(always)]
 fn split(x: f32) -> (f32, f32) {
     const ROOT: i32 = 0x3f35_04f3;
-    // 2²³ brings subnormal numbers among the normal ones.
+    // 2²³ makes subnormal numbers normal.
     let small = x < f32::MIN_POSITIVE;
     let (x, shift) = if small { (x * 8_388_608.0, -23.0) } else { (x, 0.0) };
     let bits = x.to_bits() as i32;
@@ -66,8 +65,8 @@ fn split(x: f32) -> (f32, f32) {
 
 /// ln x within 1 ulp; −∞ at ±0, NaN below, +∞ for +∞, NaN for NaN.
 ///
-/// Source: Cephes' `logf`: with x = 2ⁿ m and f = m − 1, a polynomial of degree 8 for (ln m − f + f²/2) / f³, and
-/// n ln 2 in two parts, of which n times the first is exact.
+/// Source: Cephes' `logf`: with x = 2ⁿ m and f = m − 1, a polynomial of degree 8 for (ln m − f + f²/2) / f³, and n ln 2 in two
+/// parts; n times the first part is exact.
 #[inline(always)]
 pub fn log<S: Fma>(x: f32) -> f32 {
     let (n, m) = split(x);
@@ -153,7 +152,7 @@ pub fn tanh<S: Fma>(x: f32) -> f32 {
     p = S::fma(p, q, 1.333_144_2e-1);
     p = S::fma(p, q, -3.333_328_2e-1);
     let near = S::fma(p * q, x, x);
-    // Beyond 9.02 tanh rounds to 1, which this reaches without the infinities of e²ˣ.
+    // Beyond 9.02 tanh rounds to 1; this avoids the infinities of e²ˣ.
     let far = (1.0 - 2.0 / (exp::<S>(2.0 * a) + 1.0)).copysign(x);
     if a < 0.625 { near } else { far }
 }

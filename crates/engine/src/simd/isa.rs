@@ -1,11 +1,11 @@
-//! Instruction sets as types: what a body that is compiled for each of them may ask.
+//! Instruction sets as types, for bodies that are compiled for each of them.
 
 use super::words::{PlainWords, Words};
 use super::{Lanes, Plain, Zip};
 
 /// Arithmetic of one element.
 pub trait Fma: Copy + Send + Sync + 'static {
-    /// Whether a multiply-add is one instruction; without it `mul_add` is a slow library call.
+    /// Whether a multiply-add is one instruction; otherwise `mul_add` is a slow library call.
     const FUSED: bool;
 
     #[inline(always)]
@@ -14,21 +14,21 @@ pub trait Fma: Copy + Send + Sync + 'static {
     }
 }
 
-/// An instruction set: its vectors, and the elements that its products take.
+/// An instruction set: its vectors, and the element type of its products.
 pub trait Isa: Fma {
-    /// Its vector of f32.
+    /// The vector of f32.
     type V: Zip;
-    /// As many words of 32 bits.
+    /// The vector of 32-bit words.
     type Words: Words<V = Self::V>;
-    /// f32 of a vector.
+    /// f32 per vector.
     const WIDTH: usize = <Self::V as Lanes>::LANES;
     /// Vector registers.
     const REGISTERS: usize;
     /// Rows of a product's largest tile, two vectors wide: three quarters of the registers hold sums.
     const ROWS: usize = 3 * Self::REGISTERS / 8;
-    /// Terms in an element of a product's factors: an f32, or a pair of bf16.
+    /// Terms per element of a product's factors: one f32, or a pair of bf16.
     const TERMS: usize = 1;
-    /// Whether products are of tiles (`amx`), which the body's own contract has configured.
+    /// Whether products use tiles (`amx`), which the caller has configured.
     const TILED: bool = false;
     /// Whether `add_bytes` is one instruction.
     const BYTES: bool = false;
@@ -53,7 +53,7 @@ pub trait Isa: Fma {
         unsafe { a.fma(b, sum) }
     }
 
-    /// Adds to each word of `sums` the products of four bytes by as many of `x`, which have a sign.
+    /// Adds, to each word of `sums`, the products of four unsigned bytes by four signed bytes of `x`.
     ///
     /// # Safety
     /// As `Lanes`.
@@ -62,7 +62,7 @@ pub trait Isa: Fma {
         let mut out = sums;
         let (bytes, x) = ((&raw const bytes).cast::<[u8; 4]>(), (&raw const x).cast::<[i8; 4]>());
         for i in 0..Self::WIDTH {
-            // SAFETY: words are numbers of 32 bits, as many as lanes.
+            // SAFETY: words have 32 bits, and there is one per lane.
             unsafe {
                 let (sum, bytes, x) = ((&raw mut out).cast::<i32>().add(i), *bytes.add(i), *x.add(i));
                 let products = bytes.iter().zip(x).map(|(byte, x)| *byte as i32 * x as i32);
@@ -72,25 +72,24 @@ pub trait Isa: Fma {
         out
     }
 
-    /// A vector of elements out of two of f32: neighbours pair up, or what stands at the same place.
+    /// Pairs the elements of two vectors of f32: neighbours (`NEIGHBOURS`), or elements of the same index.
     ///
     /// # Safety
-    /// As `Lanes`; the set has elements of two terms.
+    /// As `Lanes`; the instruction set has elements of two terms.
     #[inline(always)]
     unsafe fn pairs<const NEIGHBOURS: bool>(first: Self::V, _second: Self::V) -> Self::V {
         first
     }
 
-    /// What is packed as f32, `rows` rows of `length`, becomes elements, in place: neighbours of a row pair
-    /// up. After an odd length stands a 0.
+    /// Converts packed f32, `rows` rows of `length`, to elements in place: pairs neighbours of a row, with a 0 after an odd length.
     ///
     /// # Safety
-    /// As `Lanes`; `at` reaches over the rows, each to a multiple of 32.
+    /// As `Lanes`; `at` covers the rows, each up to a multiple of 32.
     #[inline(always)]
     unsafe fn pair_in_rows(_at: *mut f32, _stride: usize, _rows: usize, _length: usize) {}
 
-    /// As `pair_in_rows`, but two rows pair up to one, at `to`, which may be `from`; the last of an odd
-    /// number with zeros.
+    /// As `pair_in_rows`, but pairs two rows into one, at `to`, which may equal `from`; the last of an odd number is paired with
+    /// zeros.
     ///
     /// # Safety
     /// As `pair_in_rows`, to a multiple of 16.
@@ -98,7 +97,7 @@ pub trait Isa: Fma {
     unsafe fn pair_rows(_from: *const f32, _to: *mut f32, _stride: usize, _rows: usize, _length: usize) {}
 }
 
-/// What the target has in any case.
+/// The instructions that every processor of the target has.
 #[derive(Clone, Copy)]
 pub struct Baseline;
 
@@ -122,12 +121,11 @@ mod x86 {
     pub struct Avx2;
     #[derive(Clone, Copy)]
     pub struct Avx512;
-    /// AVX-512, and products by the instruction that multiplies and adds pairs of bf16. It rounds to nearest even, and
-    /// takes subnormal numbers for 0, so that factors below 1.2e-38 count for nothing.
+    /// AVX-512 with products of pairs of bf16, which round to nearest even and flush subnormals: factors below 1.2e-38 count as 0.
     #[derive(Clone, Copy)]
     pub struct Avx512Bf16;
 
-    /// The same, and products of tiles.
+    /// The same, with products of AMX tiles.
     #[derive(Clone, Copy)]
     pub struct Amx;
 
@@ -191,7 +189,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn pair_in_rows(at: *mut f32, stride: usize, rows: usize, length: usize) {
-            // SAFETY: rows reach to a multiple of 32, and what is written was read before.
+            // SAFETY: rows cover a multiple of 32, and elements are read before they are overwritten.
             unsafe {
                 for row in 0..rows {
                     let at = at.add(row * stride);
@@ -205,7 +203,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn pair_rows(from: *const f32, to: *mut f32, stride: usize, rows: usize, length: usize) {
-            // SAFETY: rows reach to a multiple of 16; an odd number's last has no partner and none is read.
+            // SAFETY: rows cover a multiple of 16; the last of an odd number has no partner, and none is read.
             unsafe {
                 let place: [u32; 16] = std::array::from_fn(|i| i as u32 | (i as u32 + 16) << 16);
                 let place = _mm512_loadu_si512(place.as_ptr().cast());

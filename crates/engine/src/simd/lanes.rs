@@ -1,4 +1,4 @@
-//! Vectors of f32, one form an instruction set: what products and attention are written with.
+//! Vectors of f32, one implementation per instruction set, for products and attention.
 //!
 //! Every method is `inline(always)` and is called only below a function that enables the set.
 
@@ -7,9 +7,9 @@ use half::{bf16, f16};
 /// A vector register of f32.
 ///
 /// # Safety
-/// Of every method: the processor has the instruction set, and the pointers are good for `LANES`
-/// elements (for `count` of them in the masked forms).
-// One section holds for every method.
+/// Of every method: the processor has the instruction set, and the pointers are valid for `LANES` elements (for `count` in the
+/// masked forms).
+// One section applies to all methods.
 #[allow(clippy::missing_safety_doc)]
 pub trait Lanes: Copy {
     const LANES: usize;
@@ -17,7 +17,7 @@ pub trait Lanes: Copy {
     unsafe fn splat(v: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
     unsafe fn store(self, p: *mut f32);
-    /// The first `count` elements, 0 after them; at most `LANES`.
+    /// The first `count` elements, at most `LANES`; 0 after them.
     unsafe fn load_first(p: *const f32, count: usize) -> Self;
     unsafe fn store_first(self, p: *mut f32, count: usize);
     unsafe fn add(self, other: Self) -> Self;
@@ -27,7 +27,7 @@ pub trait Lanes: Copy {
         unsafe { other.fma(Self::splat(-1.0), self) }
     }
     unsafe fn mul(self, other: Self) -> Self;
-    /// self · b + c, rounded once where the set has it.
+    /// self · b + c, rounded once where the set has a fused instruction.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     /// The sum of the elements, halves first.
     unsafe fn sum(self) -> f32;
@@ -36,14 +36,13 @@ pub trait Lanes: Copy {
     unsafe fn load_bf16(p: *const bf16) -> Self;
     /// Transposes the square of the first `LANES` vectors.
     unsafe fn transpose(rows: &mut [Self; 16]);
-    /// `LANES` whole numbers of a byte each.
+    /// `LANES` signed bytes as numbers.
     unsafe fn load_i8(p: *const i8) -> Self;
-    /// The elements of a table of 16, as many vectors as it takes, that `LANES` codes name: of each byte the four bits
-    /// from `SHIFT` on.
+    /// Elements of a table of 16, by `LANES` codes: the four bits of each byte from `SHIFT` on.
     unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self;
     /// The value of an f16.
     unsafe fn widen(bits: u16) -> f32;
-    /// Each of two f16, whose bytes are low first, in all lanes.
+    /// Broadcasts each of two little-endian f16.
     unsafe fn splat_halves(halves: [[u8; 2]; 2]) -> [Self; 2];
 }
 
@@ -110,7 +109,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self {
-            // SAFETY: the caller's; of an index four bits count.
+            // SAFETY: the caller's; four bits of an index are used.
             unsafe {
                 let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
                 _mm512_permutexvar_ps(_mm512_srli_epi32::<SHIFT>(codes), table[0])
@@ -164,7 +163,7 @@ mod x86 {
         unsafe fn transpose(rows: &mut [Self; 16]) {
             // SAFETY: the caller's.
             unsafe {
-                // Pairs, then fours within each 128-bit lane, then the lanes themselves.
+                // Pairs, then groups of four within each 128-bit lane, then the lanes themselves.
                 let mut t = *rows;
                 for i in 0..8 {
                     t[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
@@ -211,8 +210,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self {
-            // SAFETY: the caller's; of an index three bits count, and the fourth chooses the half: a blend goes by
-            // signs.
+            // SAFETY: the caller's; three bits of an index are used, and the fourth selects the half by the sign of a blend.
             unsafe {
                 let codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast()));
                 let fourth = match SHIFT {
@@ -306,7 +304,7 @@ mod x86 {
     }
 }
 
-/// Four lanes that the compiler maps to what the target has (NEON, SSE2).
+/// Four lanes that the compiler maps to the target's instructions (NEON, SSE2).
 #[derive(Clone, Copy)]
 pub struct Plain(pub(super) [f32; 4]);
 
@@ -369,7 +367,7 @@ impl Lanes for Plain {
     #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
         Plain(std::array::from_fn(|i| {
-            // Without an instruction for it, `mul_add` is a call.
+            // Without a fused instruction, `mul_add` is a library call.
             if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
                 self.0[i].mul_add(b.0[i], c.0[i])
             } else {

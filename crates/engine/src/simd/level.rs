@@ -1,14 +1,14 @@
-//! Which instructions native kernels use: detected once, or what `LOWRANK_ISA` says.
+//! The instruction set of native kernels: detected once, or given by `LOWRANK_ISA`.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::error::Result;
 use crate::fail;
 
-/// Sets of instructions that kernels are compiled for, each with all that those before it have.
+/// Instruction sets that kernels are compiled for; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What the target has in any case: SSE2, NEON.
+    /// The instructions that every processor of the target has: SSE2, NEON.
     Baseline,
     /// AVX2 with fused multiply-adds and conversions of halves.
     #[cfg(target_arch = "x86_64")]
@@ -28,7 +28,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Those of the target, the best last.
+    /// The levels of this target, the best last.
     pub const ALL: &[Level] = &[
         Level::Baseline,
         #[cfg(target_arch = "x86_64")]
@@ -43,7 +43,7 @@ impl Level {
         Level::NeonBf16,
     ];
 
-    /// Its name in `LOWRANK_ISA`.
+    /// The name in `LOWRANK_ISA`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Baseline if cfg!(target_arch = "aarch64") => "neon",
@@ -61,7 +61,7 @@ impl Level {
         }
     }
 
-    /// The same without products of bf16 and of bytes.
+    /// The same level without products of bf16 and of bytes.
     pub fn exact(self) -> Level {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -72,7 +72,7 @@ impl Level {
         }
     }
 
-    /// What a device is said to have.
+    /// The name that a device reports.
     pub fn label(self) -> &'static str {
         match self {
             Level::Baseline if cfg!(target_arch = "x86_64") => "SSE2",
@@ -90,7 +90,7 @@ impl Level {
     }
 }
 
-/// The best that this processor has.
+/// The best level of this processor.
 fn detected() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
@@ -115,7 +115,7 @@ fn detected() -> Level {
     Level::Baseline
 }
 
-/// The best that `LOWRANK_ISA` may name: in tests tiles are carried out by an emulator where the processor has none.
+/// The best level that `LOWRANK_ISA` may name; in tests it includes AMX, by the emulator.
 fn best() -> Level {
     let best = detected();
     #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
@@ -126,7 +126,7 @@ fn best() -> Level {
     best
 }
 
-/// Those that tests try: all that can run, up to one that `LOWRANK_ISA` names.
+/// The levels that tests run: all that can run here, up to the one that `LOWRANK_ISA` names.
 #[cfg(test)]
 pub fn tried() -> impl Iterator<Item = Level> {
     let best =
@@ -134,10 +134,10 @@ pub fn tried() -> impl Iterator<Item = Level> {
     Level::ALL.iter().copied().filter(move |one| *one <= best)
 }
 
-/// The level of this process: the best of its processor, or a lower one that `LOWRANK_ISA` names.
+/// The level of this process: the processor's best, or a lower one given by `LOWRANK_ISA`.
 ///
 /// # Errors
-/// `ERR_OPTION` where it names none that the processor has.
+/// `ERR_OPTION` if `LOWRANK_ISA` names a level that the processor lacks.
 pub fn chosen() -> Result<Level> {
     let asked = std::env::var("LOWRANK_ISA").unwrap_or_default();
     if asked.is_empty() {
@@ -152,11 +152,10 @@ pub fn chosen() -> Result<Level> {
     Ok(*level)
 }
 
-/// The level of this process, settled when it is first asked for; the best where `chosen` fails, which opening the
-/// device tells.
+/// The level of this process, computed on first use; the best level if `chosen` fails, which opening the device reports.
 #[inline]
 pub fn level() -> Level {
-    // One more than its place; 0 as long as it is not settled.
+    // One more than the level's index; 0 until it is computed.
     static LEVEL: AtomicU8 = AtomicU8::new(0);
     match LEVEL.load(Ordering::Relaxed) {
         0 => {

@@ -1,9 +1,8 @@
-//! The native kernels' arithmetic: functions that vectorise, compiled for each instruction set.
+//! The arithmetic of native kernels: functions that vectorise, compiled for each instruction set.
 //!
-//! `vectorised! { fn name(…) { … S::fma(a, b, c) … } }` compiles its body for each instruction set and calls that of
-//! the process's level; what it calls must be `#[inline(always)]`. `compiled!` gives a body for a level without
-//! calling it, for tables of loops and for products of pairs. `S` is an `Isa`; its `Lanes` are for loops whose speed
-//! hangs on which registers hold what.
+//! `vectorised! { fn name(…) { … S::fma(a, b, c) … } }` compiles its body for each instruction set and calls the one of the
+//! process's level; functions that it calls must be `#[inline(always)]`. `compiled!` returns the body for a level without calling
+//! it, for kernel tables and for products of pairs. `S` is an `Isa`; its `Lanes` are for loops that control register use.
 
 #[cfg(target_arch = "x86_64")]
 pub mod amx;

@@ -44,13 +44,13 @@ pub fn dot<S: Fma>(a: &[f32], b: &[f32]) -> f32 {
     fold(lanes, |a, b| a + b) + tail
 }
 
-/// The largest; NaN is passed over, −∞ where there is nothing else.
+/// The maximum, ignoring NaN; −∞ if there is no other element.
 #[inline(always)]
 pub fn max<S: Fma>(x: &[f32]) -> f32 {
     furthest(x, f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
 }
 
-/// The smallest; NaN is passed over, ∞ where there is nothing else.
+/// The minimum, ignoring NaN; ∞ if there is no other element.
 #[inline(always)]
 pub fn min<S: Fma>(x: &[f32]) -> f32 {
     furthest(x, f32::INFINITY, |a, b| if b < a { b } else { a })
@@ -69,7 +69,7 @@ fn furthest(x: &[f32], start: f32, further: impl Fn(f32, f32) -> f32) -> f32 {
     further(fold(lanes, &further), tail)
 }
 
-/// Terms of a log-sum-exp that are gone through twice, which L1 holds.
+/// Elements of a log-sum-exp that are read twice; they fit L1.
 const BLOCK: usize = 4096;
 
 /// Σ eˣ as (m, s): e^m · s, with m the maximum. s is NaN where an x is NaN or +∞, or all are −∞.
@@ -85,7 +85,7 @@ pub fn log_sum<S: Fma>(x: &[f32]) -> (f32, f32) {
         s += if m > f32::NEG_INFINITY {
             sum_by::<S>(block, |v| exp_or_zero::<S>(v - m))
         } else {
-            // Nothing but −∞ and NaN so far.
+            // Only −∞ and NaN so far.
             sum_by::<S>(block, |v| if v.is_nan() { v } else { 0.0 })
         };
     }

@@ -1,20 +1,20 @@
 use super::*;
 
-/// What every set but the baseline computes.
+/// Fused arithmetic, as in every set but the baseline.
 #[derive(Clone, Copy)]
 struct Fused;
 
 impl Fma for Fused {
     const FUSED: bool = true;
 
-    /// No instruction here but a call, which mingw's library rounds twice.
+    /// A library call here; mingw's rounds twice.
     #[cfg(all(windows, target_env = "gnu"))]
     fn fma(a: f32, b: f32, c: f32) -> f32 {
         libm::fmaf(a, b, c)
     }
 }
 
-/// Distance in units of the last place of the f64 result rounded to f32.
+/// The distance in units of the last place of the f64 result rounded to f32.
 fn ulps(got: f32, expected: f64) -> f64 {
     let rounded = expected as f32;
     if got == rounded || (got.is_nan() && rounded.is_nan()) {
@@ -31,7 +31,7 @@ fn worst(f: fn(f32) -> f32, exact: fn(f64) -> f64, xs: impl Iterator<Item = f32>
     })
 }
 
-/// Every 997th f32 of both signs, and all that lie at the ends of exp's range.
+/// Every 997th f32 of both signs, and all at the ends of exp's range.
 fn everywhere() -> impl Iterator<Item = f32> {
     let wide = (0..0x7f80_0000u32).step_by(997).flat_map(|b| [f32::from_bits(b), -f32::from_bits(b)]);
     let ends = [88.0f32, -87.0, -103.0].into_iter();
@@ -69,7 +69,7 @@ fn exp_or_zero_is_exp_but_for_subnormal_numbers() {
 #[test]
 fn log_is_within_one_ulp_everywhere() {
     for f in [log::<Fused> as fn(f32) -> f32, log::<Baseline>] {
-        // Where the logarithm nears 0 most digits cancel.
+        // Near 1 the logarithm loses most digits to cancellation.
         let around_one = (0x3f40_0000..0x3fc0_0000u32).map(f32::from_bits);
         let (off, at) = worst(f, f64::ln, everywhere().chain(around_one));
         assert!(off <= 1.0, "log({at}): {off} ulp");
@@ -83,8 +83,7 @@ fn log_is_within_one_ulp_everywhere() {
 
 #[test]
 fn what_is_made_of_exp_keeps_its_accuracy() {
-    // A division and an addition after exp's two: 4 ulp; sigmoid(−x) = e⁻ˣ / (1 + e⁻ˣ) keeps its
-    // relative accuracy in the tail.
+    // A division and an addition after exp's two: 4 ulp; sigmoid(−x) = e⁻ˣ / (1 + e⁻ˣ) keeps its relative accuracy in the tail.
     let (off, at) = worst(sigmoid::<Fused>, |x| 1.0 / (1.0 + (-x).exp()), everywhere());
     assert!(off <= 4.0, "sigmoid({at}): {off} ulp");
     let (off, at) = worst(tanh::<Fused>, f64::tanh, everywhere());
@@ -111,7 +110,7 @@ fn sin_and_cos_are_within_two_ulp_everywhere() {
         |x| whole(cos_near::<Fused>, cos_far::<Fused>, x),
         |x| whole(cos_near::<Baseline>, cos_far::<Baseline>, x),
     ];
-    // Where sine or cosine nears 0 most digits cancel: the numbers on both sides of multiples of π/2.
+    // Where sine or cosine is near 0, most digits cancel: the numbers on both sides of multiples of π/2.
     let turns = (1..2_000_000u32).step_by(7).flat_map(|n| {
         let x = (n as f64 * std::f64::consts::FRAC_PI_2) as f32;
         [x, f32::from_bits(x.to_bits() + 1), f32::from_bits(x.to_bits() - 1)]
@@ -134,7 +133,7 @@ fn rows_are_reduced_whole() {
     for n in [0usize, 1, 31, 32, 33, 64, 257] {
         let a: Vec<f32> = (0..n).map(|i| (i % 7) as f32 - 3.0).collect();
         let b: Vec<f32> = (0..n).map(|i| (i % 5) as f32).collect();
-        // Whole numbers, so that every order gives the same sum.
+        // Integers, so that every order gives the same sum.
         let dots: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
         let largest = a.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         assert_eq!(all(&a, &b), [a.iter().sum(), dots, largest]);

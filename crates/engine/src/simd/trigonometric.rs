@@ -1,10 +1,10 @@
 //! sin and cos of every f32, by the nearest multiple of π/2.
 //!
-//! Maths: x = n π/2 + r with |r| ≤ π/4, then Cephes' polynomials (`sinf`, `cosf`) in r, chosen by n mod 4. Up to `NEAR`
-//! the reduction is Cody and Waite's: π/2 in three parts of f64, of which n times the first two is exact. Beyond, it is
-//! Payne and Hanek's: x is m · 2ᵉ, and of 2/π only those 96 bits matter that give m · 2ᵉ · 2/π modulo 4.
-//! Error: no f32 lies nearer to a multiple of π/2 than 2⁻³⁰, and r is right within 2⁻⁵³ of its own size by the first way,
-//! 2⁻³² by the second; so rounding r to f32 (half an ulp), the polynomial (half) and its last rounding (half) are all.
+//! Maths: x = n π/2 + r with |r| ≤ π/4, then Cephes' polynomials (`sinf`, `cosf`) in r, chosen by n mod 4. Up to `NEAR` the
+//! reduction is Cody and Waite's: π/2 in three parts of f64; n times the first two parts is exact. Beyond it is Payne and Hanek's:
+//! x is m · 2ᵉ, and only 96 bits of 2/π influence m · 2ᵉ · 2/π modulo 4.
+//! Error: no f32 is nearer to a multiple of π/2 than 2⁻³⁰, and r has a relative error of 2⁻⁵³ by the first reduction and 2⁻³² by
+//! the second; so the error consists of rounding r to f32 (half an ulp), the polynomial (half) and the last rounding (half).
 
 use std::f64::consts::FRAC_2_PI;
 
@@ -13,14 +13,14 @@ use super::Fma;
 /// Up to where n has at most 20 bits.
 pub const NEAR: f32 = 1_000_000.0;
 
-/// The bits of 2/π after the point, behind a word of those before it. Written down again in trigonometric.wgsl.
+/// The bits of 2/π after the point, preceded by a word of integer bits. Repeated in trigonometric.wgsl.
 const TWO_OVER_PI: [u32; 8] =
     [0, 0xa2f9_836e, 0x4e44_1529, 0xfc27_57d1, 0xf534_ddc0, 0xdb62_9599, 0x3c43_9041, 0xfe51_63ab];
 
 /// n mod 4 in the low bits, and r, for |x| ≤ `NEAR`.
 #[inline(always)]
 fn near(x: f32) -> (u32, f32) {
-    // Adding 1.5 · 2⁵² rounds to a whole number, which then stands in the low bits.
+    // Adding 1.5 · 2⁵² rounds to an integer, which is then in the low bits.
     const ROUND: f64 = 6_755_399_441_055_744.0;
     let x = x as f64;
     let rounded = x * FRAC_2_PI + ROUND;
@@ -35,7 +35,7 @@ fn near(x: f32) -> (u32, f32) {
 fn far(x: f32) -> (u32, f32) {
     let bits = x.to_bits();
     let m = (bits & 0x007f_ffff | 0x0080_0000) as u64;
-    // The first bit of 2/π that counts: those before it give multiples of 4.
+    // The first bit of 2/π that matters: earlier ones contribute multiples of 4.
     let first = (bits >> 23 & 0xff) - 120;
     let (word, shift) = (first as usize / 32, first % 32);
     let window = |k: usize| {
@@ -43,7 +43,7 @@ fn far(x: f32) -> (u32, f32) {
             (TWO_OVER_PI[word + k] as u64) << 32 | TWO_OVER_PI.get(word + k + 1).copied().unwrap_or(0) as u64;
         (pair << shift) >> 32
     };
-    // Of the product of 24 and 96 bits the 64 that end 62 bits after the point.
+    // The 64 bits of the 24 × 96-bit product that end 62 bits after the point.
     let product = ((window(0) * m) << 32).wrapping_add(window(1) * m).wrapping_add((window(2) * m) >> 32);
     let n = (product.wrapping_add(1 << 61) >> 62) as u32;
     let rest = product.wrapping_sub((n as u64) << 62) as i64;

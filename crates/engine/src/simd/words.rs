@@ -1,38 +1,37 @@
-//! Vectors of words of 32 bits, as many as a vector has f32: what codes of a few bits are taken out of.
+//! Vectors of 32-bit words, one per f32 lane, from which codes of a few bits are extracted.
 
 use super::{Lanes, Plain};
 
 /// A vector register of words.
 ///
 /// # Safety
-/// Of every method: the processor has the instruction set, and the pointers are good for what is read.
-// One section holds for every method.
+/// Of every method: the processor has the instruction set, and the pointers are valid for the elements that are read.
+// One section applies to all methods.
 #[allow(clippy::missing_safety_doc)]
 pub trait Words: Copy {
-    /// The set's vector of f32.
+    /// The vector of f32 of the same set.
     type V: Lanes;
 
     unsafe fn zero() -> Self;
-    /// As many words as there are lanes, low bytes first.
+    /// Loads one little-endian word per lane.
     unsafe fn load(p: *const u8) -> Self;
-    /// Eight words over and over, from word `from` on.
+    /// Eight words, repeated, from word `from` on.
     unsafe fn load_eight(p: *const u8, from: usize) -> Self;
-    /// Pieces of 16 bytes, `apart` bytes from one to the next: the first `COUNT` of those that fill the vector, and
-    /// zeros after them.
+    /// Pieces of 16 bytes at a stride of `apart` bytes: the first `COUNT` pieces, then zeros.
     unsafe fn load_pieces<const COUNT: usize>(p: *const u8, apart: usize) -> Self;
     unsafe fn and(self, mask: u32) -> Self;
     unsafe fn or(self, other: Self) -> Self;
     unsafe fn shl<const BITS: u32>(self) -> Self;
     unsafe fn shr<const BITS: u32>(self) -> Self;
-    /// Each word shifted right by the word of `bits`, which is less than 32.
+    /// Shifts each word right by the word of `bits`, which is less than 32.
     unsafe fn shr_each(self, bits: Self) -> Self;
-    /// The words as numbers: those below 2²⁴ are exact, none is above 2³¹.
+    /// The words, at most 2³¹, as numbers; exact below 2²⁴.
     unsafe fn to_f32(self) -> Self::V;
 
-    /// Two f16 from each of `COUNT` places that are `apart` bytes from one to the next, each of the two in the four
-    /// lanes of its place, and 0 in the lanes after them.
+    /// Two f16 from each of `COUNT` addresses at a stride of `apart` bytes; each is broadcast to the four lanes of its address, and
+    /// the other lanes are 0.
     unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [Self::V; 2];
-    /// Values that each fill `LANES` lanes: 4, of neighbours, or 8, of values that are `APART` from one to the next.
+    /// Broadcasts values to `LANES` lanes each: contiguous values (4 lanes), or values at a stride of `APART` (8 lanes).
     unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> Self::V;
 }
 
@@ -78,7 +77,7 @@ mod x86 {
         };
     }
 
-    /// Words of four places.
+    /// Loads words from four addresses.
     ///
     /// # Safety
     /// As `Words`.
@@ -187,7 +186,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn shl<const BITS: u32>(self) -> Self {
-            // SAFETY: the caller's. Shifts by a register's count are as fast, and this one takes what the trait does.
+            // SAFETY: the caller's. A shift by a register is as fast, and accepts the trait's constant.
             unsafe { _mm256_sll_epi32(self, _mm_cvtsi32_si128(BITS as i32)) }
         }
         #[inline(always)]
@@ -211,7 +210,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [__m256; 2] {
-            // SAFETY: the caller's; two places fill the lanes.
+            // SAFETY: the caller's; two addresses fill the lanes.
             unsafe {
                 let two = if COUNT > 1 { gather::<2>(p, apart) } else { gather::<1>(p, apart) };
                 let halves = _mm256_castps128_ps256(_mm_cvtph_ps(two));
@@ -234,7 +233,7 @@ mod x86 {
     }
 }
 
-/// Four words that the compiler maps to what the target has (NEON, SSE2).
+/// Four words that the compiler maps to the target's instructions (NEON, SSE2).
 #[derive(Clone, Copy)]
 pub struct PlainWords([u32; 4]);
 
@@ -282,14 +281,14 @@ impl Words for PlainWords {
     }
     #[inline(always)]
     unsafe fn to_f32(self) -> Plain {
-        // As signed numbers, of which all sets have the conversion.
+        // Signed, since every set has that conversion.
         let values = self.0.map(|word| word as i32 as f32);
         // SAFETY: four lanes are read.
         unsafe { Plain::load(values.as_ptr()) }
     }
     #[inline(always)]
     unsafe fn spread_halves<const COUNT: usize>(p: *const u8, _apart: usize) -> [Plain; 2] {
-        // SAFETY: the caller's; one place fills the lanes.
+        // SAFETY: the caller's; one address fills the lanes.
         unsafe { Plain::splat_halves(p.cast::<[[u8; 2]; 2]>().read()) }
     }
     #[inline(always)]

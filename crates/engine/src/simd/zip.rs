@@ -1,14 +1,14 @@
-//! Vectors whose elements alternate: what lies at even and at odd places, taken apart and put together.
+//! Interleaving and deinterleaving of vectors.
 
 use super::{Lanes, Plain};
 
-/// Both directions, of two vectors.
+/// Both directions, for two vectors.
 ///
 /// # Safety
 /// As `Lanes`.
 #[allow(clippy::missing_safety_doc)]
 pub trait Zip: Lanes {
-    /// The elements at even places of both, one after the other, and those at odd places.
+    /// The elements at even indices of both vectors, concatenated, and those at odd indices.
     unsafe fn unzip(pair: [Self; 2]) -> [Self; 2];
     /// Undoes `unzip`.
     unsafe fn zip(even_and_odd: [Self; 2]) -> [Self; 2];
@@ -20,10 +20,10 @@ mod x86 {
 
     use super::Zip;
 
-    /// Elements of two vectors of 16, by their places: those of the second from 16 on.
+    /// Selects elements of two vectors of 16 by index; the second vector's start at 16.
     #[inline(always)]
     unsafe fn pick(a: __m512, b: __m512, places: &[i32; 16]) -> __m512 {
-        // SAFETY: the caller's; the array is as long as a vector.
+        // SAFETY: the caller's; the array has the length of a vector.
         unsafe { _mm512_permutex2var_ps(a, _mm512_loadu_si512(places.as_ptr().cast()), b) }
     }
 
@@ -51,7 +51,7 @@ mod x86 {
             unsafe {
                 let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(a, b));
                 let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0xdd>(a, b));
-                // Pairs of the two lie in turn.
+                // Reorders pairs, since unpacking works within 128-bit lanes.
                 let [even, odd] = [_mm256_permute4x64_pd::<0xd8>(even), _mm256_permute4x64_pd::<0xd8>(odd)];
                 [_mm256_castpd_ps(even), _mm256_castpd_ps(odd)]
             }

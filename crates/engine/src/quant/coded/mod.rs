@@ -1,8 +1,8 @@
-//! One row of a product by blocks as they lie: codes are whole numbers, and the scale (and the minimum) that some share
-//! meets their sum once. Σ x·(d·q + m) = d·Σ x·q + m·Σ x.
+//! Products of one row by blocks, without unpacking: codes are integers, and their sum is multiplied once by the scale (and the
+//! minimum) that they share: Σ x·(d·q + m) = d·Σ x·q + m·Σ x.
 //!
-//! For that the row is arranged once, as the codes in a vector of words meet it: in f32, or in bytes where the processor
-//! multiplies these (`row`).
+//! The row is first arranged in the order of the codes in a vector of words: in f32, or in bytes where the processor multiplies
+//! bytes (`row`).
 
 mod row;
 
@@ -10,42 +10,42 @@ use super::{Block, PART};
 use crate::simd::{Isa, compiled};
 pub use row::{InBytes, InF32, Row};
 
-/// Codes of a word: four bytes of two halves each, or four of one word and four of another.
+/// Codes per word: four bytes of two nibbles each, or four of one word and four of another.
 const FIELDS: usize = 8;
 
-/// Blocks whose codes are multiplied as they lie.
+/// A block type whose codes are multiplied without unpacking.
 pub trait Coded: Block {
-    /// f32 of a block that hold sums of a row's elements, for what is added to codes or to their products.
+    /// f32 per block that hold sums of the row's elements, for constants added to codes or to their products.
     const SUMS: usize;
-    /// What these sums are multiplied by.
+    /// The factor of these sums.
     const OF_SUMS: f32 = 1.0;
-    /// Whether codes can be multiplied as bytes: each half of a word's has four elements in a row, and four words in a
-    /// row have 16.
+    /// Whether codes can be multiplied as bytes: each half of a word has four consecutive elements, and four consecutive words
+    /// have 16.
     const BYTES: bool = true;
-    /// In f32, what a half's elements are multiplied by: one over their codes' places in the word.
+    /// The factors of a half's elements in f32, which undo the position of the codes in the word.
     const OF_FIELDS: [[f32; 4]; 2];
 
-    /// The first element of a row that a `half` of a word, that of `lane`, meets in step `step` of a turn, where vectors
-    /// have `lanes`; counted from the turn's first.
+    /// The first element of the row for a `half` of the word in `lane`, in step `step` of a turn, where vectors have `lanes` lanes;
+    /// relative to the turn's first element.
     fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize;
 
-    /// The element that a half's byte number `byte` meets.
+    /// The element for byte `byte` of a half.
     #[inline(always)]
     fn element(lanes: usize, step: usize, lane: usize, half: usize, byte: usize) -> usize {
         Self::first(lanes, step, lane, half) + byte
     }
 
-    /// Which of a turn's sums the element `at` belongs to, as all of the 16 that it is one of: its block's first.
+    /// The index of the turn's sum that element `at`, and the 15 elements after it, belong to: its block's first.
     #[inline(always)]
     fn sum_of(at: usize) -> usize {
         at / Self::ELEMENTS * Self::SUMS
     }
 
-    /// Adds a turn's products to `sums`: those of the `BLOCKS` first of the blocks that fill a vector, or of a
-    /// superblock. `x` is the row's part, arranged as R: its steps, then its sums; past it are zeros.
+    /// Adds a turn's products to `sums`, for the first `BLOCKS` blocks of a vector, or of a superblock. `x` is the row's part,
+    /// arranged as R: its steps, then its sums, then zeros.
     ///
     /// # Safety
-    /// The processor has S's instructions; `blocks` and `x` reach over the turn.
+    /// The processor has S's instructions; `blocks` and `x` cover the turn.
     unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
         blocks: *const u8,
         x: *const f32,
@@ -53,7 +53,7 @@ pub trait Coded: Block {
     );
 }
 
-/// Gives `Some($what::<B>)` of a block's layout that is `Coded`.
+/// `Some($what::<B>)` for a block type whose layout B is `Coded`.
 macro_rules! of_coded {
     ($kind:expr, $what:ident $(($($arg:expr),*))?) => {
         match $kind {
@@ -69,14 +69,14 @@ macro_rules! of_coded {
 }
 pub(crate) use of_coded;
 
-/// How a row meets a matrix of some blocks.
+/// The arrangement of a row for a matrix of some block type.
 #[derive(Clone, Copy)]
 pub struct Arrangement {
-    /// Elements of a block, of which rows of the matrix have a multiple.
+    /// Elements per block; rows of the matrix are a multiple.
     pub elements: usize,
     /// f32 before the first turn.
     head: usize,
-    /// f32 that a turn takes, and elements of the row that these hold.
+    /// f32 per turn, and elements of the row per turn.
     turn: [usize; 2],
     arrange: Arrange,
 }
@@ -84,7 +84,7 @@ pub struct Arrangement {
 type Arrange = unsafe fn(usize, *const f32, *mut f32);
 
 impl Arrangement {
-    /// f32 that a row of `k` elements takes.
+    /// f32 for an arranged row of `k` elements.
     pub fn room(&self, k: usize) -> usize {
         let [floats, elements] = self.turn;
         self.head + k.div_ceil(elements) * floats
@@ -93,40 +93,40 @@ impl Arrangement {
     /// Arranges `k` elements of a row.
     ///
     /// # Safety
-    /// The processor has the level's instructions; `to` has room for these.
+    /// The processor has the level's instructions; `to` has `room(k)` elements.
     pub unsafe fn arrange(&self, k: usize, row: *const f32, to: *mut f32) {
         // SAFETY: the caller's.
         unsafe { (self.arrange)(k, row, to) };
     }
 }
 
-/// Blocks of a turn: as many as fill a vector's step, or one.
+/// Blocks per turn: as many as fill a vector, or one.
 pub const fn blocks_of_a_turn<S: Isa, B: Coded>() -> usize {
     let blocks = FIELDS * S::WIDTH / B::ELEMENTS;
     if blocks == 0 { 1 } else { blocks }
 }
 
-/// Steps of a turn.
+/// Steps per turn.
 const fn steps<S: Isa, B: Coded>() -> usize {
     elements_of_a_turn::<S, B>() / (FIELDS * S::WIDTH)
 }
 
-/// Elements of a turn.
+/// Elements per turn.
 const fn elements_of_a_turn<S: Isa, B: Coded>() -> usize {
     blocks_of_a_turn::<S, B>() * B::ELEMENTS
 }
 
-/// f32 of a step.
+/// f32 per step.
 pub const fn floats_of_a_step<S: Isa, R: Row<S>>() -> usize {
     2 * R::HALF * S::WIDTH
 }
 
-/// f32 of a turn's steps, after which its sums begin.
+/// f32 of a turn's steps; its sums follow.
 pub const fn floats_of_steps<S: Isa, R: Row<S>, B: Coded>() -> usize {
     steps::<S, B>() * floats_of_a_step::<S, R>()
 }
 
-/// f32 of a turn.
+/// f32 per turn.
 pub const fn floats_of_a_turn<S: Isa, R: Row<S>, B: Coded>() -> usize {
     floats_of_steps::<S, R, B>() + blocks_of_a_turn::<S, B>() * B::SUMS
 }
@@ -136,14 +136,14 @@ pub const fn as_bytes<S: Isa, B: Coded>() -> bool {
     S::BYTES && B::BYTES
 }
 
-/// The arrangement for blocks B by the instructions of `level`, which is the process's or less.
+/// The arrangement for blocks B by the instructions of `level`, which is at most the process's level.
 pub fn arrangement<B: Coded>(level: crate::simd::Level) -> Arrangement {
     // SAFETY: the processor has the level's instructions.
     let [head, floats, elements] = unsafe { sizes::<B>(level)() };
     Arrangement { elements: B::ELEMENTS, head, turn: [floats, elements], arrange: arrange::<B>(level) }
 }
 
-/// Of a row that is R, f32 of its head and of a turn, and a turn's elements.
+/// For a row arranged as R: f32 of its head, f32 per turn and elements per turn.
 const fn sizes_of<S: Isa, R: Row<S>, B: Coded>() -> [usize; 3] {
     [R::HEAD, floats_of_a_turn::<S, R, B>(), elements_of_a_turn::<S, B>()]
 }
@@ -170,13 +170,12 @@ const fn over(bits: i32) -> f32 {
     f32::from_bits(((127 - bits) as u32) << 23)
 }
 
-/// Of words whose bytes are nibbles of a low half and of a high one: where they stand, those of the word's upper bytes
-/// once these are moved down.
+/// Factors for words of nibble pairs, low half and high half; the word's upper two bytes are shifted down first.
 pub const OF_NIBBLES: [[f32; 4]; 2] = [[1.0, over(8), 1.0, over(8)], [over(4), over(12), over(4), over(12)]];
-/// Of two words of four bytes each: three where they stand, and the last moved down.
+/// Factors for two words of four bytes each: three in place, the last shifted down.
 pub const OF_BYTES: [[f32; 4]; 2] = [[1.0, over(8), over(16), 1.0]; 2];
 
-/// `Coded::first` for blocks of 32 whose byte i holds elements i and 16 + i.
+/// `Coded::first` for blocks of 32 elements, where byte i holds elements i and 16 + i.
 #[inline(always)]
 pub fn of_halves(lane: usize, half: usize) -> usize {
     lane / 4 * PART + half * 16 + lane % 4 * 4

@@ -1,22 +1,22 @@
-//! What a row is to codes.
+//! Arrangements of a row for codes.
 //!
-//! In f32, a code becomes a number where it stands in its word, times a power of two that the row's elements are divided
-//! by beforehand, so that it takes a mask, a conversion and a multiply-add, and nothing that moves codes from lane to
-//! lane: 25 instructions for the 8 codes of each word.
+//! In f32, a code is converted where it is in its word; the resulting power of two is divided out of the row's elements
+//! beforehand. So a code takes a mask, a conversion and a multiply-add, and no movement between lanes: 25 instructions for the 8
+//! codes of a word.
 //!
-//! In bytes, the row is whole numbers, x = X·2ᵉ with one e for all and |X| < 2²³, and each of these is three bytes,
-//! X = 2¹⁶·a + 2⁸·b + c with a, b and c from −128 to 127: 11 instructions where four products of bytes and their sum are
-//! one. An element is off by 1.01 · 2⁻²³ of the row's largest at most, which is about an ulp of that one; the sum of the
-//! products in a lane is exact, and is rounded once. Tried: 16 bits, two fifths faster, but off by 2⁻¹⁵.
+//! In bytes, the row consists of integers, x = X·2ᵉ with one e for all and |X| < 2²³, each of three bytes,
+//! X = 2¹⁶·a + 2⁸·b + c with a, b and c from −128 to 127: 11 instructions where four byte products and their sum are one. The
+//! error of an element is at most 1.01 · 2⁻²³ of the row's largest, about one ulp of it; the sum of the products in a lane is
+//! exact and is rounded once.
 
 use super::{Coded, elements_of_a_turn, floats_of_a_step, floats_of_a_turn, floats_of_steps, over, steps};
 use crate::simd::{Isa, Lanes, Words};
 
-/// How a row meets the codes in words.
+/// An arrangement of a row.
 pub trait Row<S: Isa> {
     /// f32 before the first turn.
     const HEAD: usize;
-    /// Vectors of half a step.
+    /// Vectors per half of a step.
     const HALF: usize;
 
     /// Arranges `k` elements of a row for blocks B.
@@ -25,35 +25,35 @@ pub trait Row<S: Isa> {
     /// As `Arrangement::arrange`.
     unsafe fn arrange<B: Coded>(k: usize, row: *const f32, to: *mut f32);
 
-    /// The products of words of eight nibbles, added: low ones by the first half of a step, high ones by the second.
+    /// The sum of the products of words of eight nibbles: low nibbles by the first half of a step, high ones by the second.
     ///
     /// # Safety
     /// As `Coded::turn`, of a step.
     unsafe fn nibbles(words: S::Words, x: *const f32) -> S::V;
 
-    /// The same, of low nibbles and of high ones apart.
+    /// As `nibbles`, but separate sums for low and high nibbles.
     ///
     /// # Safety
     /// As `nibbles`.
     unsafe fn nibbles_apart(words: S::Words, x: *const f32) -> [S::V; 2];
 
-    /// The products of words of four bytes, none of which is above 63, by the step's half `half`.
+    /// The products of words of four bytes, each at most 63, by the step's half `half`.
     ///
     /// # Safety
     /// As `nibbles`.
     unsafe fn bytes(words: S::Words, x: *const f32, half: usize) -> S::V;
 
-    /// What a column's sum is multiplied by; `head` is where the row begins.
+    /// Scales a column's sum; `head` is the start of the arranged row.
     ///
     /// # Safety
-    /// `head` is good for reading.
+    /// `head` is readable.
     unsafe fn finish(sum: f32, head: *const f32) -> f32;
 }
 
-/// Elements that are arranged at once: as many bytes are four words.
+/// Elements that are arranged together: the bytes of four words.
 const ONCE: usize = 16;
 
-/// Writes a turn's sums, each of what `sum` gives of the `ONCE` elements that begin at one.
+/// Writes a turn's sums; `sum` computes the sum of `ONCE` elements from an index on.
 ///
 /// # Safety
 /// `to` has room for them.
@@ -101,7 +101,7 @@ impl<S: Isa> Row<S> for InF32 {
         let (lanes, steps) = (S::WIDTH, const { steps::<S, B>() });
         let elements = const { elements_of_a_turn::<S, B>() };
         for turn in 0..k.div_ceil(elements) {
-            // SAFETY: the caller's; past the row's end nothing is read.
+            // SAFETY: the caller's; nothing is read past the row's end.
             unsafe {
                 let (row, k) = (row.add(turn * elements), k - turn * elements);
                 let to = to.add(turn * const { floats_of_a_turn::<S, InF32, B>() });
@@ -156,29 +156,29 @@ impl<S: Isa> Row<S> for InF32 {
     }
 }
 
-/// Each element in three bytes. The head begins with what brings sums back to the row's size; of a row that holds what
-/// is no finite number all products are NaN.
+/// Each element in three bytes. The head begins with the factor that scales sums back; if an element is not finite, all
+/// products are NaN.
 pub struct InBytes;
 
-/// Bytes of an element, the highest first.
+/// Bytes per element, the most significant first.
 const BYTES: usize = 3;
-/// f32 of a head: a cache line, so that the vectors after it lie in as many.
+/// f32 of the head: a cache line, which keeps the vectors aligned.
 const HEAD: usize = 16;
 
-/// Two powers of two, one over the other: the first brings a row's largest to 2²² and more, as far as three bytes reach,
-/// from −128·65,793 to 127·65,793. None where an element is no finite number.
+/// A power of two and its inverse: the first scales the row's largest magnitude to at least 2²², within the range of three
+/// bytes, −128·65,793 to 127·65,793. `None` if an element is not finite.
 fn powers(row: &[f32]) -> Option<[f32; 2]> {
     let most = row.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
     if most >= f32::INFINITY.to_bits() {
         return None;
     }
-    // What is within a 2⁻⁷th of the next power of two is taken for it. Neither power leaves the f32 that are normal.
+    // Magnitudes within 2⁻⁷ of the next power of two count as that power. Both powers are normal f32.
     let exponent = (((most + (1 << 17)) >> 23) as i32 - 127).max(-104);
     Some([over(exponent - 22), over(22 - exponent)])
 }
 
 impl InBytes {
-    /// The products of words of bytes by the halves that they meet.
+    /// The products of words of bytes by their halves of the row.
     #[inline(always)]
     unsafe fn products<S: Isa, const COUNT: usize>(words: [(S::Words, usize); COUNT], x: *const f32) -> S::V {
         // SAFETY: the caller's.
@@ -195,7 +195,7 @@ impl InBytes {
         }
     }
 
-    /// The low nibbles of words of bytes, and the high ones.
+    /// The low and the high nibbles of words, with their halves.
     #[inline(always)]
     unsafe fn halves<S: Isa>(words: S::Words) -> [(S::Words, usize); 2] {
         // SAFETY: the caller's.
@@ -213,7 +213,7 @@ impl<S: Isa> Row<S> for InBytes {
         let elements = const { elements_of_a_turn::<S, B>() };
         let floats = const { floats_of_a_turn::<S, InBytes, B>() };
         let turns = k.div_ceil(elements);
-        // SAFETY: the caller's; past the row's end nothing is read, and 16 elements end with it or before it.
+        // SAFETY: the caller's; reads end at the row's end, a group of 16 elements at the latest.
         unsafe {
             let Some([scale, back]) = powers(std::slice::from_raw_parts(row, k)) else {
                 to.add(HEAD).write_bytes(0, turns * floats);
@@ -236,7 +236,7 @@ impl<S: Isa> Row<S> for InBytes {
                         for lane in (0..lanes).step_by(ONCE / 4) {
                             let x = x(B::first(lanes, step, lane, half));
                             for byte in 0..BYTES {
-                                // With 128 added to each of its bytes, X is a number of bytes without a sign.
+                                // With 128 added to each byte, X consists of unsigned bytes.
                                 let of = |x: i32| ((x + 0x80_8080) >> (16 - 8 * byte)) as u8 ^ 0x80;
                                 let to = to.add((half * BYTES + byte) * lanes + lane);
                                 to.cast::<[u8; ONCE]>().write(x.map(of));

@@ -9,14 +9,14 @@ pub(super) fn q8_0(x: &[f32], block: &mut [u8]) -> bool {
     let Some(scale) = stored(d).filter(|_| is_finite(x)) else { return false };
     block[..2].copy_from_slice(&scale);
     for (code, v) in block[2..].iter_mut().zip(x) {
-        // Halves go away from 0.
+        // Rounds half away from 0.
         *code = (v * by).round() as i8 as u8;
     }
     true
 }
 
 pub(super) fn q4_0(x: &[f32], block: &mut [u8]) -> bool {
-    // The first of the largest by magnitude becomes −8.
+    // The first element of largest magnitude becomes −8.
     let d = farthest(x) / -8.0;
     let by = inverse(d);
     let Some(scale) = stored(d).filter(|_| is_finite(x)) else { return false };
@@ -28,19 +28,19 @@ pub(super) fn q4_0(x: &[f32], block: &mut [u8]) -> bool {
     true
 }
 
-/// The element of largest magnitude, of several the first.
+/// The element of largest magnitude, the first of several.
 fn farthest(x: &[f32]) -> f32 {
     x.iter().fold(x[0], |m, v| if v.abs() > m.abs() { *v } else { m })
 }
 
-/// The least element, and the step that divides the range into `steps`.
+/// The smallest element, and the step that divides the range into `steps`.
 fn range(x: &[f32], steps: f32) -> (f32, f32) {
     let low = x.iter().fold(f32::INFINITY, |m, v| m.min(*v));
     let high = x.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
     (low, (high - low) / steps)
 }
 
-/// Writes the low nibbles of 32 codes, and of codes of 5 bits the fifth bits before them.
+/// Writes the low nibbles of 32 codes and, for codes of 5 bits, the fifth bits.
 fn write_codes(codes: &[u8; 32], high: Option<&mut [u8]>, low: &mut [u8]) {
     for (i, byte) in low.iter_mut().enumerate() {
         *byte = codes[i] & 15 | codes[16 + i] << 4;

@@ -1,18 +1,18 @@
 //! Superblocks of 256 elements, whose runs have quantised scales.
 //!
-//! q4_k of ggml, q5_k and q6_k have the bits of ggml's reference (make_qkx2_quants, make_qx_quants and
-//! quantize_row_q*_K_ref of ggml-quants.c). q4_k for training searches for the scale and the minimum of each run by least
-//! squares over several roundings, and once more among the values that 6 bits hold: its squared error is 4% less.
+//! ggml's q4_k, q5_k and q6_k have the bits of its reference (make_qkx2_quants, make_qx_quants and quantize_row_q*_K_ref of
+//! ggml-quants.c). q4_k for training searches the scale and the minimum of each run by least squares over several roundings, and
+//! again among the values that 6 bits can hold; its squared error is 4% smaller.
 
 use half::f16;
 
 use super::{inverse, is_finite, stored};
 
-/// Magnitudes below this are taken for 0.
+/// Magnitudes below this count as 0.
 const TINY: f32 = 1e-15;
 
-/// Writes the scale and the minimum of run `i`, of 6 bits each: of the first four runs in the low six bits of a byte,
-/// whose upper two bits belong to the last four.
+/// Writes the scale and the minimum of run `i`, 6 bits each. The low six bits of a byte belong to one of the first four runs,
+/// the upper two bits to one of the last four.
 fn write_line(scales: &mut [u8], i: usize, scale: u8, minimum: u8) {
     if i < 4 {
         scales[i] |= scale;
@@ -24,7 +24,7 @@ fn write_line(scales: &mut [u8], i: usize, scale: u8, minimum: u8) {
     }
 }
 
-/// Codes of a run of `Q4K`, and the sum of the squares of what is off.
+/// The codes of a run of `Q4K`, and the sum of the squared errors.
 fn codes(x: &[f32], scale: f32, minimum: f32) -> ([u8; 32], f32) {
     let by = inverse(scale);
     let mut error = 0.0;
@@ -37,14 +37,14 @@ fn codes(x: &[f32], scale: f32, minimum: f32) -> ([u8; 32], f32) {
     (codes, error)
 }
 
-/// Scale and minimum, neither below 0, of x ≈ scale · code − minimum.
+/// The scale and the minimum, both at least 0, for x ≈ scale · code − minimum.
 fn fitted(x: &[f32]) -> [f32; 2] {
     let low = x.iter().fold(0f32, |m, v| m.min(*v));
     let high = x.iter().fold(low, |m, v| m.max(*v));
     let mut best = [(high - low) / 15.0, -low];
     let mut least = codes(x, best[0], best[1]).1;
     for step in 0..=20 {
-        // Codes by a scale about the first, then the line through them.
+        // Codes for a scale near the first, then the least-squares line through them.
         let scale = (high - low) / (14.0 + step as f32 / 10.0);
         let (codes_of, _) = codes(x, scale, -low);
         let q = codes_of.map(|code| code as f32);
@@ -72,7 +72,7 @@ pub(super) fn q4_k(x: &[f32], block: &mut [u8]) -> bool {
     }
     let runs: Vec<&[f32]> = x.chunks(32).collect();
     let fits: Vec<[f32; 2]> = runs.iter().map(|run| fitted(run)).collect();
-    // What one of 6 bits stands for, of scales and of minima.
+    // The step of a 6-bit value, for scales and for minima.
     let [d, e] = [0, 1].map(|i| fits.iter().fold(0f32, |m, fit| m.max(fit[i])) / 63.0);
     let (Some(d_bytes), Some(e_bytes)) = (stored(d), stored(e)) else { return false };
     let [d, e] = [d_bytes, e_bytes].map(|bytes| f16::from_le_bytes(bytes).to_f32());
@@ -108,11 +108,11 @@ fn code(v: f32, most: f32) -> f32 {
     v.round_ties_even().clamp(0.0, most)
 }
 
-/// How the scale and the minimum of a run are searched for.
+/// The search for the scale and the minimum of a run.
 struct Search {
     /// The largest code.
     most: f32,
-    /// What the first rounding adds to the largest code, each step 0.1 more.
+    /// The offset of the first rounding to the largest code; each further rounding adds 0.1.
     first: f32,
     steps: usize,
 }
@@ -120,8 +120,8 @@ struct Search {
 const OF_4_BITS: Search = Search { most: 15.0, first: -1.0, steps: 20 };
 const OF_5_BITS: Search = Search { most: 31.0, first: -0.5, steps: 15 };
 
-/// Codes of a run, with its scale and minimum: x ≈ scale · code − minimum, by weighted least squares over roundings by
-/// several scales. Each rounding starts at the best minimum so far.
+/// The codes of a run with its scale and minimum, x ≈ scale · code − minimum, by weighted least squares over roundings with
+/// several scales. Each rounding starts from the best minimum so far.
 fn weighted(x: &[f32], search: &Search) -> ([f32; 32], f32, f32) {
     let most = search.most;
     let squares = x.iter().fold(0f32, |sum, v| sum + v * v);
@@ -169,7 +169,7 @@ fn weighted(x: &[f32], search: &Search) -> ([f32; 32], f32, f32) {
     (best, scale, -minimum)
 }
 
-/// Writes the scales and the minima of 8 runs of 32 to the first 16 bytes of a block, and gives the codes of each run.
+/// Writes the scales and minima of 8 runs of 32 to the first 16 bytes of a block. Returns the codes of each run.
 fn lines(x: &[f32], search: &Search, head: &mut [u8]) -> Option<Vec<[u8; 32]>> {
     if !is_finite(x) {
         return None;
@@ -195,7 +195,7 @@ fn lines(x: &[f32], search: &Search, head: &mut [u8]) -> Option<Vec<[u8; 32]>> {
     Some(runs.collect())
 }
 
-/// q4_k as ggml has it.
+/// q4_k with ggml's bits.
 pub(super) fn q4_k_of_ggml(x: &[f32], block: &mut [u8]) -> bool {
     let (head, low) = block.split_at_mut(16);
     let Some(runs) = lines(x, &OF_4_BITS, head) else { return false };
@@ -222,8 +222,8 @@ pub(super) fn q5_k(x: &[f32], block: &mut [u8]) -> bool {
     true
 }
 
-/// The scale of 16 elements, x ≈ scale · code with codes from −32 to 31: by least squares, weighted by squares, over
-/// roundings by several scales.
+/// The scale of 16 elements, x ≈ scale · code with codes from −32 to 31: by least squares, weighted by squares, over roundings
+/// with several scales.
 fn symmetric(x: &[f32]) -> f32 {
     let farthest = x.iter().fold(0f32, |m, v| if v.abs() > m.abs() { *v } else { m });
     if farthest.abs() < TINY {
@@ -254,7 +254,7 @@ pub(super) fn q6_k(x: &[f32], block: &mut [u8]) -> bool {
     }
     block.fill(0);
     let scales: Vec<f32> = x.chunks(16).map(symmetric).collect();
-    // The weights of values near f32's largest overflow.
+    // The weights of values near the largest f32 overflow.
     if !is_finite(&scales) {
         return false;
     }
@@ -270,10 +270,10 @@ pub(super) fn q6_k(x: &[f32], block: &mut [u8]) -> bool {
         let s = (by * scale).round_ties_even().min(127.0) as i8;
         block[192 + run] = s as u8;
         let scale = d * s as f32;
-        // Of 128 elements, 64 bytes hold the low nibbles of the first 64, above them those of the others.
+        // Of 128 elements, 64 bytes hold the low nibbles of the first 64 and, in their high halves, those of the others.
         let (half, within) = (run / 8, run % 8);
         for (i, v) in x.iter().enumerate() {
-            // Any code of a run without a scale is 0; ggml writes the lowest.
+            // Any code of a run with scale 0 is right; ggml writes the lowest.
             let code = if scale == 0.0 { -32.0 } else { (v / scale).round_ties_even().clamp(-32.0, 31.0) };
             let code = (code + 32.0) as u8;
             block[64 * half + within % 4 * 16 + i] |= (code & 15) << (within / 4 * 4);

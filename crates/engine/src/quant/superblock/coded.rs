@@ -1,13 +1,13 @@
-//! Superblocks of codes of 4, 5 and 6 bits, multiplied as they lie.
+//! Superblocks of codes of 4, 5 and 6 bits, multiplied without unpacking.
 
 use super::super::coded::{Coded, OF_BYTES, OF_NIBBLES, Row, floats_of_a_step, floats_of_steps};
 use super::{Lines, PART, Q4K, Q5K, Q6K};
 use crate::simd::{Isa, Lanes, Words};
 
-/// Sums of a superblock: one of each run of 16, or behind as many zeros one of each of 32.
+/// Sums per superblock: one for each run of 16; or, after as many zeros, one for each run of 32.
 const SUMS: usize = 16;
 
-/// Of `Q4K` and `Q5K` the runs' scales as numbers, and after them the minima, whose signs are turned.
+/// The scales of the runs of `Q4K` and `Q5K` as numbers, followed by the negated minima.
 #[inline(always)]
 unsafe fn scales_and_minima<S: Isa>(lines: &Lines) -> [f32; SUMS] {
     let Lines { d, e, scales: packed } = *lines;
@@ -17,7 +17,7 @@ unsafe fn scales_and_minima<S: Isa>(lines: &Lines) -> [f32; SUMS] {
     let all = [a & 0x3f3f_3f3f, last(c, a), b & 0x3f3f_3f3f, last(c >> 4, b)].map(u32::to_le);
     let mut values = [0.0; SUMS];
     for i in (0..SUMS).step_by(S::WIDTH) {
-        // SAFETY: the caller's; 16 bytes are read and as many values written.
+        // SAFETY: the caller's; 16 bytes are read and 16 values written.
         unsafe {
             let of = [S::V::widen(u16::from_le_bytes(d)), -S::V::widen(u16::from_le_bytes(e))];
             let of = S::Words::spread::<8, 1>(of.as_ptr().add(i / 8));
@@ -27,7 +27,7 @@ unsafe fn scales_and_minima<S: Isa>(lines: &Lines) -> [f32; SUMS] {
     values
 }
 
-/// Which of `Q4K`'s and `Q5K`'s sums an element belongs to.
+/// The index of the sum of `Q4K` and `Q5K` that an element belongs to.
 #[inline(always)]
 fn sum_of_run(at: usize) -> usize {
     SUMS / 2 + at / PART
@@ -42,7 +42,7 @@ unsafe fn add_sums<S: Isa>(first: usize, values: &[f32; SUMS], sums: *const f32,
     }
 }
 
-/// `Coded::first` for words whose bytes hold the codes of one run low and of the next high.
+/// `Coded::first` for words whose bytes hold the codes of one run (low) and of the next (high).
 #[inline(always)]
 fn of_two_runs(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
     let at = 4 * (step * lanes + lane);
@@ -114,7 +114,7 @@ impl Coded for Q5K {
         x: *const f32,
         sums: &mut [S::V; 2],
     ) {
-        /// Of each run of even number, the bit of its elements' fifth.
+        /// For each run of even index, the bit position of its elements' fifth bits.
         const BITS: [u32; 32] = {
             let mut bits = [0; 32];
             let mut i = 0;
@@ -148,7 +148,7 @@ impl Coded for Q6K {
     const OF_SUMS: f32 = -32.0;
     const OF_FIELDS: [[f32; 4]; 2] = OF_BYTES;
 
-    /// Of 128 elements, 64 bytes hold the low nibbles of the first 64, above them those of the others.
+    /// Of 128 elements, 64 bytes hold the low nibbles of the first 64 and, in their high halves, those of the others.
     #[inline(always)]
     fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
         let byte = 4 * (step * lanes + lane);
@@ -166,7 +166,7 @@ impl Coded for Q6K {
         x: *const f32,
         sums: &mut [S::V; 2],
     ) {
-        /// Of 32 bytes of bits, those of the first 32 elements stand two below those of the next.
+        // In 32 bytes of bits, those of the first 32 elements are two positions below those of the next.
         const BITS: [u32; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2];
         // SAFETY: the caller's.
         unsafe {
@@ -179,11 +179,11 @@ impl Coded for Q6K {
                 let bits = S::Words::load(BITS.as_ptr().add(from % 16).cast());
                 let high = S::Words::load_eight(block.high.as_ptr().add(from / 16 * 32), from);
                 let of = |codes: S::Words, high: S::Words| codes.and(0x0f0f_0f0f).or(high.and(0x3030_3030));
-                // Both bits of the upper half stand where they are wanted, those of the lower four below.
+                // The two bits of the upper half are in position; those of the lower half are four positions below.
                 let lower = high.shr_each(bits);
                 let low = R::bytes(of(words, lower.shl::<4>()), x, 0);
                 let high = R::bytes(of(words.shr::<4>(), lower), x, 1);
-                // Four runs of 16 have the low nibbles of 64 bytes, and the next four the high ones.
+                // Four runs of 16 are in the low nibbles of 64 bytes, and the next four in the high ones.
                 let run = from / 16 * 8 + from % 16 / 4;
                 let of = |run: usize| S::Words::spread::<4, 1>(scales.as_ptr().add(run));
                 sums[0] = of(run).fma(low, of(run + 4).fma(high, sums[0]));

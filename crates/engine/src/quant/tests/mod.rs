@@ -1,4 +1,4 @@
-//! Unpacking, and in `packed` what weights are quantised to.
+//! Tests of unpacking; `packed` tests quantisation.
 
 mod packed;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::format::safetensors::Reader;
 use crate::simd::{Level, level};
 
-/// Blocks of each format, and what ggml's reference in Python makes of them: `test/parity/gguf_blocks.py`.
+/// Blocks of each type, unpacked by ggml's reference in Python: `test/parity/gguf_blocks.py`.
 fn golden() -> HashMap<BlockType, (Vec<u8>, Vec<f32>)> {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/parity/goldens/gguf_blocks.safetensors");
@@ -25,7 +25,7 @@ fn golden() -> HashMap<BlockType, (Vec<u8>, Vec<f32>)> {
         .collect()
 }
 
-/// The same bits, and of what is no number that it is none.
+/// Requires the same bits; any NaN equals any other.
 fn assert_same(kind: BlockType, got: &[f32], expected: &[f32]) {
     assert_eq!(got.len(), expected.len());
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
@@ -41,7 +41,7 @@ fn blocks_have_the_bits_of_the_reference() {
         let mut out = vec![0.0; expected.len()];
         unpack(kind, &blocks, &mut out);
         assert_same(kind, &out, &expected);
-        // From any address, one by one.
+        // At an unaligned address, one by one.
         let shifted = [&[0], &blocks[..]].concat();
         for (i, expected) in expected.chunks(kind.elements()).enumerate() {
             let mut out = vec![0.0; kind.elements()];
@@ -51,7 +51,7 @@ fn blocks_have_the_bits_of_the_reference() {
     }
 }
 
-/// Instructions that fuse, or that flush what is subnormal, would give other bits.
+/// Instructions that fuse, or that flush subnormal numbers, would change bits.
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     for (kind, (blocks, expected)) in golden() {
@@ -101,7 +101,7 @@ fn blocks_are_whole() {
     unpack(BlockType::Q4_0, &[0; 19], &mut [0.0; 32]);
 }
 
-/// A matrix of `elements` in blocks of `kind`: any codes, and scales of a usual size, some of them below 0.
+/// A random matrix of `elements` in blocks of `kind`: any codes, and scales of usual size and either sign.
 pub(crate) fn drawn(kind: BlockType, elements: usize, seed: u32) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2654435761).wrapping_add(12345);
     let mut next = move || {
@@ -115,7 +115,7 @@ pub(crate) fn drawn(kind: BlockType, elements: usize, seed: u32) -> Vec<u8> {
             group[..4].copy_from_slice(&step.to_le_bytes());
             group[4..8].copy_from_slice(&0.0371f32.to_le_bytes());
             for block in group[8..].chunks_mut(nf4::BYTES) {
-                // Neither of E4M3's two that are no numbers.
+                // Avoids E4M3's two NaNs.
                 block[0] = if block[0] & 127 == 127 { 64 } else { block[0] };
             }
         }
@@ -139,7 +139,7 @@ pub(crate) fn drawn(kind: BlockType, elements: usize, seed: u32) -> Vec<u8> {
     blocks
 }
 
-/// The elements of such.
+/// The elements of such a matrix.
 pub(crate) fn unpacked(kind: BlockType, blocks: &[u8]) -> Vec<f32> {
     let mut out = vec![0.0; kind.elements_of(blocks.len())];
     unpack(kind, blocks, &mut out);
@@ -166,7 +166,7 @@ fn any_part_of_a_matrix_is_unpacked() {
     }
 }
 
-/// By its layout alone, a group after the other.
+/// Unpacks nf4 from its layout alone, group by group.
 fn nf4_by_groups(bytes: &[u8]) -> Vec<f32> {
     let float = |at: &[u8]| f32::from_le_bytes(at[..4].try_into().unwrap());
     let of_group = |group: &[u8]| -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! Quantising: the bits of references where there are such, and how far off it is.
+//! Quantisation: the bits of references where they exist, and its error.
 
 use std::path::Path;
 
@@ -44,7 +44,7 @@ fn for_file(kind: BlockType, x: &[f32]) -> Vec<u8> {
     pack::pack_for_file(kind, x.len(), &|at, out| out.copy_from_slice(&x[at..at + out.len()])).unwrap()
 }
 
-/// Those of ggml's library: `test/parity/quantised.py`.
+/// The bits of ggml's library: `test/parity/quantised.py`.
 #[test]
 fn blocks_for_files_have_the_bits_of_ggml() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/parity/goldens/quantised.safetensors");
@@ -57,7 +57,7 @@ fn blocks_for_files_have_the_bits_of_ggml() {
         let blocks =
             got.chunks(kind.bytes()).zip(expected.chunks(kind.bytes())).zip(x.chunks(kind.elements()));
         for (i, ((got, expected), x)) in blocks.enumerate() {
-            // Of a block of zeros, ggml's library and gguf-py differ in the sign of the scale.
+            // For a block of zeros, ggml's library and gguf-py differ in the sign of the scale.
             let zeros = |values: &[f32]| values.iter().all(|v| *v == 0.0);
             assert!(got == expected || zeros(x) && zeros(&unpacked(kind, got)), "{kind}: block {i}");
         }
@@ -84,7 +84,7 @@ fn squares(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (*a as f64 - *b as f64).powi(2)).sum()
 }
 
-/// The reference's formula: scales and minima from each run's ends, then of 6 bits.
+/// The reference's formula: scales and minima from each run's extremes, rounded to 6 bits.
 fn by_ends(x: &[f32]) -> Vec<f32> {
     let runs: Vec<_> = x.chunks(32).collect();
     let low = |run: &[f32]| run.iter().fold(0f32, |m, v| m.min(*v));
@@ -111,9 +111,9 @@ fn q4_k_is_off_by_less_than_the_ends_of_runs_give() {
         assert!(own <= ends, "{own} is more than {ends}");
         sums = [sums[0] + own, sums[1] + ends];
     }
-    // 0.827; without a second look among what 6 bits hold it is 0.833, and 0.887 by one rounding alone.
+    // 0.827; without the second search among 6-bit values it is 0.833, and 0.887 with a single rounding.
     assert!(sums[0] < 0.83 * sums[1], "{}", sums[0] / sums[1]);
-    // What 4 bits hold is held, but for what f16 rounds of the scale: 2^-12 of values up to 7.5.
+    // Values of 4 bits are exact, except for f16's rounding of the scale: 2^-12 of values up to 7.5.
     let steps: Vec<f32> = (0..256).map(|i| (i % 16) as f32 * 0.5 - 1.5).collect();
     let got = unpacked(BlockType::Q4K, &packed(BlockType::Q4K, &steps));
     let rounding = 256.0 * (7.5f64 * 2f64.powi(-12)).powi(2);
@@ -144,7 +144,7 @@ fn halves_between_codes_go_where_the_references_take_them() {
 fn floats_of_eight_bits_are_the_nearest() {
     for code in 0..126u8 {
         let [v, next] = [code, code + 1].map(nf4::e4m3);
-        // By the format's own words: 4 bits of an exponent that is 7 more, 3 of a mantissa.
+        // By the definition: 4 bits of exponent with bias 7, 3 bits of mantissa.
         let exponent = (code >> 3) as i32;
         let mantissa = (code & 7) as f32 / 8.0 + if exponent > 0 { 1.0 } else { 0.0 };
         assert_eq!(v, mantissa * 2f32.powi(exponent.max(1) - 7));
@@ -159,7 +159,7 @@ fn floats_of_eight_bits_are_the_nearest() {
     assert_eq!([449.0, 464.0, 1e9].map(pack::to_e4m3), [126; 3]);
 }
 
-/// Enough for several threads, of which each has to take its own part.
+/// Enough elements for several threads, each of which must take its own part.
 #[test]
 fn large_weights_are_packed_as_their_parts_are() {
     for kind in [BlockType::Q8_0, BlockType::Q4_0, BlockType::Q4K] {
@@ -171,7 +171,7 @@ fn large_weights_are_packed_as_their_parts_are() {
             assert_eq!(whole[i * 64 * kind.bytes()..][..expected.len()], expected, "{kind}: part {i}");
         }
     }
-    // nf4's mean is one of all scales, so of it the values are held.
+    // nf4 stores the mean of all scales, so its values are compared instead.
     let x = large(64 * 70_000);
     let got = unpacked(BlockType::Nf4, &packed(BlockType::Nf4, &x));
     let blocks: Vec<_> = x.chunks(64).zip(got.chunks(64)).collect();
@@ -179,13 +179,13 @@ fn large_weights_are_packed_as_their_parts_are() {
     let mean = blocks.iter().map(|(x, _)| scale(x)).sum::<f32>() / blocks.len() as f32;
     for (i, (x, got)) in blocks.into_iter().enumerate() {
         let off = x.iter().zip(got).fold(0f32, |m, (x, got)| m.max((x - got).abs()));
-        // By what 3 bits of a mantissa round of the scale, and half of the table's widest gap.
+        // The rounding of the scale to 3 bits of mantissa, and half of the table's widest gap.
         let rounded = (scale(x) - mean).abs() / 16.0;
         assert!(off <= rounded + 0.153 * (scale(x) + rounded), "block {i}: {off} of {}", scale(x));
     }
 }
 
-/// Values of any size, each block's and each run's another.
+/// Values whose size varies from block to block and from run to run.
 fn large(count: usize) -> Vec<f32> {
     let mut state = 1u32;
     let value = |i: usize| {

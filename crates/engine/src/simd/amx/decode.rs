@@ -1,4 +1,4 @@
-//! The encodings of the instructions that this package uses.
+//! Decodes the instructions that this package uses.
 
 /// An instruction, its registers by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -6,7 +6,7 @@ pub enum Instruction {
     Configure(Place),
     Release,
     Zero(usize),
-    /// Rows lie as many bytes apart as the index says.
+    /// The index is the stride between rows, in bytes.
     Load(usize, Rows),
     Store(usize, Rows),
     /// `to` += `left` · `right`.
@@ -17,31 +17,31 @@ pub enum Instruction {
     },
 }
 
-/// An address: a register, by its number in encodings, and a displacement.
+/// An address: a base register, by its number in encodings, and a displacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub base: usize,
     pub displacement: i64,
 }
 
-/// Where rows lie: the first at the place, and the next ones `index << scale` further on.
+/// The addresses of rows: the first at the place, and each next one `index << scale` further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rows {
     pub first: Place,
-    /// None for rows that all lie at the first.
+    /// `None` if all rows have the same address.
     pub index: Option<usize>,
     pub scale: u8,
 }
 
-/// The instruction at the start of `bytes`, and its length; none that is not one of these. Addresses relative to
-/// the instruction or without a base are not decoded, since nothing here is compiled to them.
+/// The instruction at the start of `bytes`, and its length; `None` for any other instruction. Addresses relative to the
+/// instruction, or without a base, are not decoded, since nothing here compiles to them.
 pub fn decode(bytes: &[u8]) -> Option<(Instruction, usize)> {
     let mut bytes = Bytes { bytes, at: 0 };
     if bytes.next()? != 0xc4 {
         return None;
     }
     let (first, second) = (bytes.next()?, bytes.next()?);
-    // Registers' high bits, the opcode map 0F38; no wide operand, 128 bits.
+    // The high bits of the registers, opcode map 0F38; no wide operand, 128 bits.
     let high = |bit: u8| if first >> bit & 1 == 0 { 8 } else { 0 };
     let (r, x, b) = (high(7), high(6), high(5));
     if first & 0x1f != 2 || second & 0x84 != 0 || r != 0 {
@@ -58,7 +58,7 @@ pub fn decode(bytes: &[u8]) -> Option<(Instruction, usize)> {
             rows.index.is_none().then_some(Instruction::Configure(rows.first))?
         }
         (0x49, 3, 3) if unused && rm == 0 && b == 0 => Instruction::Zero(reg),
-        // With and without the hint that the rows are not read again soon.
+        // With and without the hint that the rows will not be reused soon.
         (0x4b, 1 | 3, 0..3) if unused && rm == 4 => Instruction::Load(reg, bytes.address(mode, rm, x, b)?),
         (0x4b, 2, 0..3) if unused && rm == 4 => Instruction::Store(reg, bytes.address(mode, rm, x, b)?),
         (0x5c, 2, 3) if b == 0 && other < 8 => Instruction::Multiply { to: reg, left: rm, right: other },
@@ -85,7 +85,7 @@ impl Bytes<'_> {
             let sib = self.next()?;
             let register = (sib >> 3 & 7) as usize + x;
             base = (sib & 7) as usize;
-            // The stack pointer is no index.
+            // The stack pointer cannot be an index.
             (scale, index) = (sib >> 6, (register != 4).then_some(register));
         }
         if mode == 0 && base == 5 {

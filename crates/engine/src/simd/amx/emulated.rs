@@ -1,8 +1,8 @@
-//! The instructions on a processor without them, for tests: what it refuses is carried out by a handler of the signal
-//! (SIGILL) as Intel's manual says it, and the thread goes on behind it.
+//! An emulator of AMX for tests on processors without it: a handler of SIGILL executes the refused instruction as Intel's manual
+//! defines it, and the thread continues after it.
 //!
-//! What the processor would refuse, too, is left to whoever had the signal before, as what is none of these
-//! instructions; usually the process ends. A handler that runs in the middle of other code may only do what needs no
+//! Instructions that a processor with AMX would refuse, and all other instructions, are passed to the previous handler, which
+//! usually ends the process. A signal handler must not lock or allocate: it decodes, computes and returns.
 //! lock and no memory: it decodes, computes and returns.
 
 use std::arch::asm;
@@ -13,34 +13,34 @@ use std::sync::OnceLock;
 use super::decode::{Instruction, Place, Rows, decode};
 use super::{BYTES, Configuration, REGISTERS, ROWS};
 
-/// Elements of a row.
+/// Elements per row.
 const LANES: usize = BYTES / 4;
 
 /// A register's rows of elements: sums, or pairs of bf16.
 type Register = [[u32; LANES]; ROWS];
 
-/// What the processor would hold for a thread.
+/// The AMX state of a thread.
 struct Tiles {
-    /// Rows and bytes of a row of each register; of none that is not in use.
+    /// The rows, and bytes per row, of each register; `None` if it is not in use.
     sizes: [Option<(usize, usize)>; REGISTERS],
     registers: [Register; REGISTERS],
 }
 
 thread_local! {
-    // Without a destructor and made at compile time, so that reaching it is an address and nothing else.
+    // Const-initialised and without a destructor, so that an access is only an address.
     static TILES: UnsafeCell<Tiles> = const {
         UnsafeCell::new(Tiles { sizes: [None; REGISTERS], registers: [[[0; LANES]; ROWS]; REGISTERS] })
     };
 }
 
-/// What the signal did before.
+/// The previous action of the signal.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// Has this process carry the instructions out. It needs AVX-512.
+/// Installs the emulator in this process. It requires AVX-512.
 pub fn install() {
     BEFORE.get_or_init(|| {
         let mut before = MaybeUninit::<libc::sigaction>::uninit();
-        // SAFETY: both actions are whole; the handler does what a handler may.
+        // SAFETY: both actions are initialised; the handler is async-signal-safe.
         unsafe {
             let mut ours: libc::sigaction = std::mem::zeroed();
             ours.sa_sigaction = refused as *const () as usize;
@@ -51,13 +51,13 @@ pub fn install() {
     });
 }
 
-/// Whether this thread's registers are in use; never where the processor has the instructions itself.
+/// Whether this thread's emulated registers are in use; false if the processor has AMX.
 pub fn in_use() -> bool {
-    // SAFETY: the thread is in the middle of none of the instructions.
+    // SAFETY: the thread is not inside an emulated instruction.
     TILES.with(|tiles| unsafe { (*tiles.get()).sizes.iter().any(Option::is_some) })
 }
 
-/// The places of the general registers in a saved context, by their numbers in encodings.
+/// The indices of the general registers in a saved context, by their numbers in encodings.
 const GENERAL: [libc::c_int; 16] = [
     libc::REG_RAX,
     libc::REG_RCX,
@@ -78,12 +78,12 @@ const GENERAL: [libc::c_int; 16] = [
 ];
 
 extern "C" fn refused(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the system hands a context over; the thread was about to carry out the instruction, with its operands.
+    // SAFETY: the system passes a valid context; the thread was about to execute the instruction with these operands.
     unsafe {
         let general = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
         let at = general[libc::REG_RIP as usize];
         let register = |number: usize| general[GENERAL[number] as usize];
-        // The longest of these has 10 bytes. The next page is read only where the instruction reaches into it.
+        // The longest instruction has 10 bytes. The next page is read only if the instruction extends into it.
         let bytes = |count: usize| std::slice::from_raw_parts(at as *const u8, count);
         let decoded = decode(bytes((4096 - (at as usize & 4095)).min(10))).or_else(|| decode(bytes(10)));
         let length = decoded.and_then(|(instruction, length)| {
@@ -92,7 +92,7 @@ extern "C" fn refused(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mu
         });
         match (length, BEFORE.get()) {
             (Some(length), _) => general[libc::REG_RIP as usize] = at + length as libc::greg_t,
-            // The instruction is begun again, and whoever had the signal is told.
+            // Passes the signal to the previous handler; the instruction restarts.
             (None, Some(before)) => {
                 libc::sigaction(signal, before, std::ptr::null_mut());
             }
@@ -101,16 +101,16 @@ extern "C" fn refused(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mu
     }
 }
 
-/// Bytes from the address of an operand on.
+/// The address of a memory operand.
 fn address(place: Place, register: impl Fn(usize) -> i64) -> *mut u8 {
     register(place.base).wrapping_add(place.displacement) as *mut u8
 }
 
 impl Tiles {
-    /// None where the processor would refuse it.
+    /// Executes an instruction. Returns `None` if the processor would refuse it.
     ///
     /// # Safety
-    /// Its operands are what the instruction asks for.
+    /// Its memory operands are valid.
     unsafe fn run(&mut self, instruction: Instruction, register: impl Fn(usize) -> i64) -> Option<()> {
         let row = |rows: Rows, i: usize| {
             let step = rows.index.map_or(0, &register) << rows.scale;
@@ -157,7 +157,7 @@ impl Tiles {
                 let [a, b] = [left, right].map(|tile| self.registers[tile]);
                 let lanes = row / 4;
                 for (sums, a) in self.registers[to].iter_mut().zip(&a).take(m) {
-                    // SAFETY: whoever installed this has AVX-512.
+                    // SAFETY: `install` required AVX-512.
                     let added = unsafe { row_of(sums, &a[..k], &b[..k]) };
                     sums[..lanes].copy_from_slice(&added[..lanes]);
                     sums[lanes..].fill(0);
@@ -169,8 +169,8 @@ impl Tiles {
     }
 }
 
-/// Rows and bytes of the registers; none of a configuration that the processor takes for an error. Going on in the
-/// middle of a load, which only a system does, is not carried out.
+/// The rows, and bytes per row, of the registers; `None` for an invalid configuration. Restarting in the middle of a load, which
+/// only an operating system does, is not supported.
 fn sizes(c: &Configuration) -> Option<[Option<(usize, usize)>; REGISTERS]> {
     let mut sizes = [None; REGISTERS];
     if c.palette == 0 {
@@ -190,19 +190,18 @@ fn sizes(c: &Configuration) -> Option<[Option<(usize, usize)>; REGISTERS]> {
     Some(sizes)
 }
 
-/// A row of sums and what a product adds to it: of all pairs the first terms' products are summed one after another,
-/// and so are the second terms'; then one sum is added to the other, and both to what was there. Each step rounds to
-/// nearest even, takes subnormal numbers for 0 and gives 0 for them.
+/// A row of sums plus a product: the first terms of all pairs are multiplied and summed in order, and so are the second terms;
+/// then the two sums are added, and the result is added to the row. Each step rounds to nearest even and flushes subnormals.
 ///
 /// # Safety
 /// The processor has AVX-512.
 #[target_feature(enable = "avx512f")]
 unsafe fn row_of(sums: &[u32; LANES], a: &[u32], b: &[[u32; LANES]]) -> [u32; LANES] {
-    /// Nearest even, no exceptions; subnormal numbers are zeros, as operands and as results.
+    /// Rounds to nearest even, masks exceptions, and treats subnormal operands and results as zeros.
     const CONTROL: u32 = 0x1f80 | 1 << 15 | 1 << 6;
     let mut added = *sums;
     let (mut control, ours) = (0u32, CONTROL);
-    // SAFETY: it reads `a` and as many rows of `b`, writes a row, and leaves the control word as it was.
+    // SAFETY: it reads `a` and as many rows of `b`, writes a row, and restores the control word.
     unsafe {
         asm!(
             "stmxcsr [{control}]",

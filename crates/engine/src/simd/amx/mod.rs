@@ -1,12 +1,11 @@
-//! AMX: products of tiles of bf16, which lie in eight registers of 16 rows × 64 bytes.
+//! AMX: products of tiles of bf16, in eight registers of 16 rows × 64 bytes.
 //!
-//! Beside the processor, which lists them, the system has to keep the registers (bits of XCR0), and on Linux to let
-//! this process have them, since each thread's saved state grows by 8 KiB once it has used them. On Windows a process
-//! would have to ask, too, by a function that Windows 10 lacks; there and elsewhere they are taken to be missing.
+//! The processor must list the feature, the system must save the registers (bits of XCR0), and on Linux it must permit this
+//! process to use them, since they add 8 KiB to each thread's saved state. On Windows a process would have to ask by a function
+//! that Windows 10 lacks; on Windows and elsewhere AMX counts as missing.
 //!
-//! The instructions have no stable names in Rust's library yet, and stand here and in products by their mnemonics. No
-//! function is compiled with the feature, so that the compiler has no use for the registers: between two blocks of
-//! assembly they hold what the first has left.
+//! Rust has no stable intrinsics for these instructions yet, so they are inline assembly. No function is compiled with the
+//! feature, so the compiler never uses the registers, and they keep their content between two assembly blocks.
 
 #[cfg(all(test, target_os = "linux"))]
 mod decode;
@@ -18,13 +17,13 @@ mod tests;
 
 use std::arch::asm;
 
-/// Rows of a register.
+/// Rows per register.
 pub const ROWS: usize = 16;
-/// Bytes of a row.
+/// Bytes per row.
 pub const BYTES: usize = 64;
 const REGISTERS: usize = 8;
 
-/// What each register holds: the memory of `ldtilecfg`.
+/// The tile configuration: the memory operand of `ldtilecfg`.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub struct Configuration {
@@ -36,7 +35,7 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Each register holds all that it can.
+    /// Each register has its full size.
     pub const WHOLE: Configuration = {
         let mut whole =
             Configuration { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
@@ -49,10 +48,10 @@ impl Configuration {
         whole
     };
 
-    /// Takes effect for this thread; the registers hold zeros.
+    /// Loads the configuration for this thread and zeroes the registers.
     ///
     /// # Safety
-    /// The process may use the instructions, and the configuration is one that the processor takes.
+    /// The process may use AMX, and the configuration is valid.
     #[inline(always)]
     pub unsafe fn load(&self) {
         // SAFETY: the caller's; it reads the 64 bytes.
@@ -60,15 +59,17 @@ impl Configuration {
     }
 }
 
-/// A thread whose registers are whole, as long as this is kept.
+/// A thread with `Configuration::WHOLE`, until this is dropped.
 pub struct Configured(());
 
 impl Configured {
+    /// Configures the current thread.
+    ///
     /// # Safety
     /// The process may use the instructions.
     #[inline(always)]
     pub unsafe fn new() -> Configured {
-        // SAFETY: the caller's; the configuration is of the palette's own sizes.
+        // SAFETY: the caller's; the configuration has the sizes of the palette.
         unsafe { Configuration::WHOLE.load() };
         Configured(())
     }
@@ -77,12 +78,12 @@ impl Configured {
 impl Drop for Configured {
     #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: who made it could use the instructions.
+        // SAFETY: `new` required AMX.
         unsafe { release() };
     }
 }
 
-/// Gives the registers up: until a configuration is loaded again, a switch to another thread saves none of them.
+/// Releases the registers, so that context switches do not save them until a configuration is loaded again.
 ///
 /// # Safety
 /// The process may use the instructions.
@@ -92,11 +93,11 @@ pub unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
 }
 
-/// Whether this process may use them, on a processor with AVX-512.
+/// Whether this process may use AMX, on a processor with AVX-512.
 #[cfg(target_os = "linux")]
 pub fn available() -> bool {
     static AVAILABLE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    // SAFETY: a processor with AVX-512 has xgetbv, and the system uses it.
+    // SAFETY: a processor with AVX-512 has xgetbv, and the system enables it.
     *AVAILABLE.get_or_init(|| listed() && unsafe { kept() } && permitted())
 }
 
@@ -105,15 +106,15 @@ pub fn available() -> bool {
     false
 }
 
-/// Whether the processor has tiles and products of bf16, in registers of the size above.
+/// Whether the processor has tiles and products of bf16, with registers of the size above.
 #[cfg(target_os = "linux")]
 fn listed() -> bool {
     use std::arch::x86_64::__cpuid_count;
     /// The leaf that describes the registers.
     const TILES: u32 = 0x1d;
-    // Its safety differs between the versions of Rust that this compiles with.
+    // Whether this call is unsafe differs between supported versions of Rust.
     #[allow(unused_unsafe)]
-    // SAFETY: every processor of 64 bits has the instruction, and a leaf above the last is asked for by none.
+    // SAFETY: every x86-64 processor has cpuid, and only leaves up to the highest are read.
     let leaf = |leaf, sub| unsafe { __cpuid_count(leaf, sub) };
     if leaf(0, 0).eax < TILES {
         return false;
@@ -132,18 +133,18 @@ fn listed() -> bool {
 #[target_feature(enable = "xsave")]
 fn kept() -> bool {
     const STATES: u64 = 1 << 17 | 1 << 18;
-    // SAFETY: register 0 is always there.
+    // SAFETY: register 0 always exists.
     (unsafe { std::arch::x86_64::_xgetbv(0) }) & STATES == STATES
 }
 
-/// Whether Linux lets this process have the registers; threads that are there and those to come have its leave.
+/// Asks Linux for permission to use the registers, for all current and future threads. Returns whether it was granted.
 #[cfg(target_os = "linux")]
 fn permitted() -> bool {
     const ARCH_PRCTL: isize = 158;
     const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
     const XFEATURE_XTILEDATA: usize = 18;
     let result: isize;
-    // SAFETY: a call of the system that writes no memory of this process; what it leaves undefined is declared.
+    // SAFETY: the system call writes no memory of this process; the registers that it clobbers are declared.
     unsafe {
         asm!(
             "syscall",

@@ -1,16 +1,16 @@
-//! Products by up to 2 × 2 registers of sums: 0 to 3 hold them, row by row; 4 and 5 are A's, 6 and 7 B's.
+//! Products with up to 2 × 2 registers of sums: registers 0 to 3 hold the sums, row by row; 4 and 5 hold A, 6 and 7 hold B.
 //!
-//! `TALL` are sums of more than 16 rows, `WIDE` of more than 16 columns; what belongs to no register of them is left as
-//! it was. Steps between rows are in elements of 32 bits.
+//! `TALL` means more than 16 rows, `WIDE` more than 16 columns; registers that are not needed stay unchanged. Strides between
+//! rows are in elements of 32 bits.
 
 use std::arch::asm;
 
 use super::{BYTES, ROWS};
 
-/// Columns of a register of sums, and pairs of a row of a factor's.
+/// Columns of a register of sums, and pairs per row of a factor.
 pub const COLUMNS: usize = BYTES / 4;
 
-/// Sums begin at 0.
+/// Sets the sums to 0.
 ///
 /// # Safety
 /// The thread has `Configuration::WHOLE`.
@@ -28,14 +28,14 @@ pub unsafe fn zero() {
     }
 }
 
-/// Sums begin with what is at `at`.
+/// Loads the sums from `at`.
 ///
 /// # Safety
-/// As `zero`; there are whole registers.
+/// As `zero`; `at` covers whole registers.
 #[inline(always)]
 pub unsafe fn load<const TALL: bool, const WIDE: bool>(at: *const f32, row: usize) {
     let (lower, row) = (at.wrapping_add(ROWS * row), 4 * row);
-    // SAFETY: the caller's; of general registers each reads those that are given.
+    // SAFETY: the caller's; each instruction reads the general registers that are given.
     unsafe {
         asm!("tileloadd tmm0, [{} + {}]", in(reg) at, in(reg) row, options(nostack, preserves_flags, readonly));
         if WIDE {
@@ -65,10 +65,10 @@ pub unsafe fn load<const TALL: bool, const WIDE: bool>(at: *const f32, row: usiz
     }
 }
 
-/// Adds products of 32 terms.
+/// Adds the products of 32 terms.
 ///
 /// # Safety
-/// As `zero`; A and B reach over whole registers.
+/// As `zero`; A and B cover whole registers.
 #[inline(always)]
 pub unsafe fn add<const TALL: bool, const WIDE: bool>(
     a: *const f32,
@@ -79,7 +79,7 @@ pub unsafe fn add<const TALL: bool, const WIDE: bool>(
 ) {
     let lower = a.wrapping_add(a_lower);
     let (a_row, b_row) = (4 * a_row, 4 * b_row);
-    // SAFETY: the caller's; of general registers each reads those that are given.
+    // SAFETY: the caller's; each instruction reads the general registers that are given.
     unsafe {
         asm!(
             "tileloadd tmm4, [{a} + {a_row}]",

@@ -1,4 +1,4 @@
-//! The instructions, by the emulator where the processor has none of its own.
+//! Tests of AMX instructions, by the emulator if the processor has none.
 
 use std::arch::asm;
 use std::os::unix::process::ExitStatusExt;
@@ -19,9 +19,9 @@ struct Sizes {
     k: usize,
 }
 
-/// Elements between rows in memory, of a product's three operands.
+/// Leading dimension of the three operands, in elements.
 const ROW: usize = 19;
-/// What stands where nothing is written.
+/// The value of elements that must not be written.
 const BESIDE: f32 = 1234.5;
 
 impl Sizes {
@@ -61,12 +61,12 @@ fn product(sizes: Sizes, a: &[u32], b: &[u32], sums: &[f32]) -> Vec<f32> {
     sums
 }
 
-/// A subnormal number is 0, as an operand and as a result.
+/// Flushes a subnormal number to 0, as operands and results are.
 fn flushed(v: f32) -> f32 {
     if v.is_subnormal() { 0f32.copysign(v) } else { v }
 }
 
-/// The same as Intel's manual has it, an element at a time.
+/// The definition of Intel's manual, one element at a time.
 fn plain(Sizes { m, n, k }: Sizes, a: &[u32], b: &[u32], sums: &[f32]) -> Vec<f32> {
     let mut out = sums.to_vec();
     for i in 0..m {
@@ -95,7 +95,7 @@ impl Drawn {
         (self.0 >> 33) as u32
     }
 
-    /// Of magnitudes from 2^least on, over as many powers of two.
+    /// A number of magnitude 2^least or more, over `powers` powers of two.
     fn number(&mut self, least: i32, powers: u32) -> f32 {
         let v = 1.0 + self.next() as f32 / (1u32 << 31) as f32;
         let v = v as f64 * 2f64.powi(least + (self.next() % powers) as i32);
@@ -125,7 +125,7 @@ fn there() -> bool {
     tried().any(|level| level == Level::Amx)
 }
 
-/// Of usual magnitudes, and where factors, products and sums are subnormal numbers.
+/// Usual magnitudes; and subnormal factors, products and sums.
 #[test]
 fn a_product_has_the_bits_of_the_manual() {
     if !there() {
@@ -148,7 +148,7 @@ fn a_product_has_the_bits_of_the_manual() {
     }
 }
 
-/// Sums that cancel to a subnormal number, of either sign, and a product that is one.
+/// Sums that cancel to a subnormal number, of either sign, and a subnormal product.
 #[test]
 fn what_is_subnormal_is_zero() {
     if !there() {
@@ -158,7 +158,7 @@ fn what_is_subnormal_is_zero() {
     let (small, pair) = (f32::MIN_POSITIVE, |low: f32, high: f32| {
         vec![(low.to_bits() >> 16) | (high.to_bits() & 0xffff_0000); 16 * ROW]
     });
-    // 1.25 and 0.75 times the smallest normal number, and twice it; that times a subnormal number.
+    // 1.25 and 0.75 times the smallest normal number, and twice it; the last multiplied by a subnormal number.
     let (normal, subnormal, double) = (1.25 * 2f32.powi(-63), 0.75 * 2f32.powi(-63), 2f32.powi(-62));
     let right = pair(2f32.powi(-63), 2f32.powi(-63));
     let cases = [
@@ -194,7 +194,7 @@ fn what_is_not_finite_stays_in_its_row_and_column() {
     }
 }
 
-/// Registers are a thread's own, zeros once they are configured, and zeros where a load has left them.
+/// Registers belong to a thread, are zero after configuration, and rows past a load are zero.
 #[test]
 fn a_thread_has_registers_of_its_own() {
     if !there() {
@@ -208,7 +208,7 @@ fn a_thread_has_registers_of_its_own() {
     };
     let ones = [1f32; 256];
     let mut sums = [2f32; 256];
-    // SAFETY: registers are whole, and so is what is loaded.
+    // SAFETY: registers have their full size, and so do the operands.
     unsafe {
         Configuration::WHOLE.load();
         asm!("tileloadd tmm2, [{} + {}]", in(reg) ones.as_ptr(), in(reg) 64usize, options(nostack));
@@ -226,7 +226,7 @@ fn a_thread_has_registers_of_its_own() {
         asm!("tilezero tmm2", options(nostack));
         store(&mut sums);
         assert_eq!(sums, [0.0; 256]);
-        // Of fewer rows, none of which is read or written beyond.
+        // Fewer rows: nothing is read or written past them.
         asm!("tileloadd tmm2, [{} + {}]", in(reg) ones.as_ptr(), in(reg) 64usize, options(nostack));
         Configuration::WHOLE.load();
         store(&mut sums);
@@ -235,7 +235,7 @@ fn a_thread_has_registers_of_its_own() {
     }
 }
 
-/// Code may begin an instruction on one page and end it on the next.
+/// An instruction may begin on one page and end on the next.
 #[test]
 fn an_instruction_may_lie_on_two_pages() {
     if !there() {
@@ -245,7 +245,7 @@ fn an_instruction_may_lie_on_two_pages() {
     // tilerelease; ret
     let code = [0xc4, 0xe2, 0x78, 0x49, 0xc0, 0xc3];
     for before in 1..=code.len() {
-        // SAFETY: the pages are this test's own, and hold a function that returns.
+        // SAFETY: the pages belong to this test and hold a function that returns.
         unsafe {
             let (write, run) = (libc::PROT_READ | libc::PROT_WRITE, libc::PROT_READ | libc::PROT_EXEC);
             let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -262,7 +262,7 @@ fn an_instruction_may_lie_on_two_pages() {
     }
 }
 
-/// What the processor refuses ends the process.
+/// An instruction that the processor refuses ends the process.
 #[test]
 fn what_is_wrong_is_refused() {
     const CASE: &str = "LOWRANK_AMX_CASE";
@@ -308,7 +308,7 @@ fn change(change: impl Fn(&mut Configuration)) {
 }
 
 fn multiply(configuration: Option<Configuration>) {
-    // SAFETY: it reads and writes registers alone; where the processor refuses one, nothing is done.
+    // SAFETY: it accesses registers only; a refused instruction does nothing.
     unsafe {
         if let Some(configuration) = configuration {
             configuration.load();
