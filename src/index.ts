@@ -197,6 +197,7 @@ export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options
 export type { Queued } from "./train/queue.js";
 export type { Run } from "./train/run.js";
 export { Trainer, type TrainerOptions } from "./train/trainer.js";
+export type { EvaluationRecord, StepRecord, TrainerHistory } from "./train/trainer-history.js";
 export type { Stored } from "./train/trainer-checkpoint.js";
 export type { LossMetrics, LossResult } from "./train/trainer-metrics.js";
 export type { Batches, BatchSource } from "./train/trainer-data.js";

@@ -10,7 +10,7 @@ import { type Optimizer, schedule as schedules } from "../optim/index.js";
 import type { MatmulPrecision } from "../scope.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import { amendProgress, restoreState, writeState, type Provenance } from "./checkpoint.js";
-import { Divergence } from "./divergence.js";
+import { Divergence, type Reference } from "./divergence.js";
 import { EarlyStopping } from "./early-stopping.js";
 import { evaluate, lossOf, type Evaluation } from "./evaluate.js";
 import type { FinetuneResult, PlannedMemory } from "./events.js";
@@ -85,7 +85,7 @@ export class AdapterRun {
     this.#divergence = this.#watch({});
   }
 
-  #watch(resumed: { first?: number; reference?: number | undefined }): Divergence {
+  #watch(resumed: { first?: number; reference?: Reference | undefined }): Divergence {
     const { labels, tokenisation } = this.#subject.prepared.objective;
     const guessing = Math.log(labels?.length ?? tokenisation.vocabSize);
     const { first = 0, reference } = resumed;
@@ -138,7 +138,8 @@ export class AdapterRun {
     const first = this.#plan.resume(progress.cursor);
     const { steps } = this.#plan;
     if (first > steps) throw tooFewSteps(folder, first, steps);
-    this.#divergence = this.#watch({ first, reference: progress.reference });
+    const { reference: loss, referenceGradient: gradNorm } = progress;
+    this.#divergence = this.#watch({ first, reference: loss === undefined ? undefined : { loss, gradNorm } });
     const change = scheduleChange(this.#settings, { first, steps, total: progress.total });
     if (change !== undefined) this.#context.emit({ type: "warning", message: change });
     const { device } = this.#subject.model;
@@ -265,9 +266,10 @@ export class AdapterRun {
         await this.#saveAdapter(folder);
         const cursor = this.#plan.cursor(step);
         const { replaces } = output;
-        const { reference } = this.#divergence;
+        const { loss: reference, gradNorm: referenceGradient } = this.#divergence.reference ?? {};
         const { steps: total } = this.#plan;
-        const state = { ...this.#provenance(), cursor, evalLoss, judged, replaces, total, reference };
+        const known = { evalLoss, judged, replaces, total, reference, referenceGradient };
+        const state = { ...this.#provenance(), cursor, ...known };
         await writeState(folder, optimizer, state);
       },
     });

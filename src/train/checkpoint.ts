@@ -47,6 +47,8 @@ export interface Progress extends Provenance {
   total?: number | undefined;
   /** The loss before training: see `Divergence`. */
   reference?: number | undefined;
+  /** The gradient norm before training: see `Divergence`. */
+  referenceGradient?: number | undefined;
   /**
    * Whether these weights have the loss of a healthy run; absent until the next step, or an evaluation, has computed
    * that loss.
@@ -62,7 +64,11 @@ export interface Progress extends Provenance {
 export async function writeState(
   folder: string,
   optimizer: Optimizer,
-  rest: Provenance & Pick<Progress, "cursor" | "evalLoss" | "judged" | "replaces" | "total" | "reference">,
+  rest: Provenance &
+    Pick<
+      Progress,
+      "cursor" | "evalLoss" | "judged" | "replaces" | "total" | "reference" | "referenceGradient"
+    >,
 ): Promise<void> {
   const { tensors, updates } = flat(optimizer.stateDict());
   try {

@@ -4,6 +4,16 @@ import { optionName } from "../option-name.js";
 
 /** Steps over which the loss is judged, and steps without a gradient that are reported. */
 const WINDOW = 10;
+/** Steps with one and the same loss that are reported. */
+const CONSTANT_STEPS = 50;
+/** Consecutive steps after which a collapse is reported. */
+const COLLAPSED_STEPS = 3;
+/** The largest gradient norm of a collapsed model, relative to the norm before training. */
+const VANISHED = 1e-6;
+/** By how much of itself a loss has to be below another to be better. */
+const BETTER = 1e-3;
+/** Relative deviation of a mean loss from ln V that rounding in f32 explains. */
+const ROUNDING = 1e-6;
 
 /** The figures of one optimizer step. */
 export interface StepFigures {
@@ -13,6 +23,14 @@ export interface StepFigures {
   learningRate: number;
   /** Tokens or rows that the loss is the mean over. */
   trained: number;
+}
+
+/** What a run knows of its model before training; a checkpoint stores it. */
+export interface Reference {
+  /** The highest loss before the first update. */
+  loss: number;
+  /** The largest gradient norm before the first update; unknown in checkpoints of versions that did not store it. */
+  gradNorm?: number | undefined;
 }
 
 /** The judgement of the weights that a step ran on. */
@@ -33,19 +51,30 @@ export interface Verdict {
  * are harder than the first. A single step may still exceed the bound, so divergence is the median of 10 steps above it.
  * L is the highest loss seen before the first update with a learning rate above 0, so that an update cannot raise its own
  * bound.
+ *
+ * The bound cannot see a model that ignores its input, where L was above ln V: activations that overflow leave zeros behind
+ * the next norm, so that the loss is ln V and the gradient 0. Such a step is a collapse: the gradient norm is below 1e-6 of
+ * the largest one before training, and the loss is no better than L or than guessing. A model that has learnt its data has
+ * a small gradient, too, and a lower loss.
  */
 export class Divergence {
   readonly #guessing: number | undefined;
   readonly #zeroLimit: number;
+  readonly #collapseLimit: number;
   #reference: number | undefined;
+  /** The largest gradient norm before the first update. */
+  #gradient: number | undefined;
   /** Whether the weights have been updated since the reference was begun. */
   #touched: boolean;
   #window: StepFigures[] = [];
-  #diverged = false;
+  #exceeded = false;
+  #collapsed = 0;
   #zeros = 0;
+  #constant = 0;
+  #highestRate = 0;
 
   /**
-   * `guessing` is ln V; without it the loss has no bound. `reference` is L as an earlier part of the run found it, and
+   * `guessing` is ln V; without it the loss has no bound. `reference` is what an earlier part of the run found, and
    * `steps` the length of the run.
    */
   constructor({
@@ -54,23 +83,25 @@ export class Divergence {
     steps = Infinity,
   }: {
     guessing?: number | undefined;
-    reference?: number | undefined;
+    reference?: Reference | undefined;
     steps?: number | undefined;
   } = {}) {
     this.#guessing = guessing;
-    this.#reference = reference;
+    this.#reference = reference?.loss;
+    this.#gradient = reference?.gradNorm;
     this.#touched = reference !== undefined;
     this.#zeroLimit = Math.max(1, Math.min(WINDOW, steps));
+    this.#collapseLimit = Math.max(1, Math.min(COLLAPSED_STEPS, steps));
   }
 
-  /** The loss before training; undefined until a step or an evaluation has computed it. */
-  get reference(): number | undefined {
-    return this.#reference;
+  /** Loss and gradient norm before training; undefined until a step or an evaluation has computed a loss. */
+  get reference(): Reference | undefined {
+    return this.#reference === undefined ? undefined : { loss: this.#reference, gradNorm: this.#gradient };
   }
 
   /** Whether the run has diverged as of the last step. */
   get diverged(): boolean {
-    return this.#diverged;
+    return this.#exceeded || this.#collapsed >= this.#collapseLimit;
   }
 
   /** The highest loss of a healthy run; Infinity while nothing is known. */
@@ -90,41 +121,112 @@ export class Divergence {
   /** Takes in the finite figures of the next step. */
   add(figures: StepFigures): Verdict {
     const { step, loss, gradNorm, learningRate } = figures;
-    if (!this.#touched) {
+    const trained = this.#touched;
+    if (!trained) {
       this.#raise(loss);
+      this.#gradient = Math.max(this.#gradient ?? 0, gradNorm);
       this.#touched = learningRate > 0;
     }
+    this.#countConstant(figures);
     this.#window = [...this.#window, figures].slice(-WINDOW);
-    const warning = this.#lossWarning(step, learningRate) ?? this.#gradientWarning(step, gradNorm);
-    return { sound: loss <= this.bound, warning };
+    this.#collapsed = trained && this.#isCollapse(loss, gradNorm) ? this.#collapsed + 1 : 0;
+    const warnings = [
+      this.#lossWarning(step, learningRate),
+      this.#collapseWarning(figures),
+      this.#gradientWarning(step, gradNorm),
+      this.#constantWarning(step, loss),
+    ];
+    return {
+      sound: loss <= this.bound && this.#collapsed === 0,
+      warning: warnings.find((one) => one !== undefined),
+    };
+  }
+
+  /**
+   * Judges the weights after the last step by a loss alone: `good`, `bad`, or `unknown` for a single loss above the bound.
+   */
+  judge(loss: number): "good" | "bad" | "unknown" {
+    if (this.#touched && this.#noBetter(loss) && (this.#collapsed > 0 || this.#isUniform(loss))) return "bad";
+    return loss <= this.bound ? "good" : "unknown";
   }
 
   #raise(loss: number): void {
     this.#reference = Math.max(this.#reference ?? loss, loss);
   }
 
+  /** Whether a loss is no better than the loss before training or than guessing. */
+  #noBetter(loss: number): boolean {
+    const least = Math.min(this.#reference ?? Infinity, this.#guessing ?? Infinity);
+    return Number.isFinite(least) && loss >= least - BETTER * Math.abs(least);
+  }
+
+  /** Whether a loss is that of equal probabilities, and the loss before training was another. */
+  #isUniform(loss: number): boolean {
+    const guessing = this.#guessing ?? 0;
+    const near = (value: number): boolean => Math.abs(value - guessing) <= ROUNDING * guessing;
+    return guessing > 0 && near(loss) && !near(this.#reference ?? guessing);
+  }
+
+  #isCollapse(loss: number, gradNorm: number): boolean {
+    // A model without a gradient from the start is reported, and has not become worse.
+    if (this.#gradient === 0 || !this.#noBetter(loss)) return false;
+    return this.#gradient === undefined
+      ? gradNorm === 0 && this.#isUniform(loss)
+      : gradNorm <= VANISHED * this.#gradient;
+  }
+
   #lossWarning(step: number, learningRate: number): string | undefined {
     if (this.#window.length < WINDOW) return undefined;
     const middle = median(this.#window.map(({ loss }) => loss));
-    const before = this.#diverged;
-    this.#diverged = middle > this.bound;
-    if (!this.#diverged || before) return undefined;
-    const [now, start, guess] = [middle, this.#reference as number, this.#guessing as number].map((value) =>
-      value.toFixed(2),
-    );
+    const before = this.#exceeded;
+    this.#exceeded = middle > this.bound;
+    if (!this.#exceeded || before) return undefined;
     return (
-      `step ${step}: training has diverged: the median loss of the last ${WINDOW} steps is ${now}; it was ${start} ` +
-      `before training, and guessing gives ${guess}; lower the learning rate (${learningRate.toPrecision(2)} at this step; ${optionName("optimizer.lr")}) or lengthen the warm-up (${optionName("warmup")})`
+      `step ${step}: training has diverged: the median loss of the last ${WINDOW} steps is ${middle.toFixed(2)}; ` +
+      this.#remedy(learningRate)
     );
+  }
+
+  #collapseWarning({ step, loss, gradNorm, learningRate }: StepFigures): string | undefined {
+    if (this.#collapsed !== this.#collapseLimit) return undefined;
+    const gradient = gradNorm === 0 ? "0" : gradNorm.toExponential(1);
+    return (
+      `step ${step}: training has diverged: the gradient is ${gradient}, so that nothing is learned any more, and the loss ` +
+      `is ${loss.toFixed(2)}; ${this.#remedy(learningRate)}`
+    );
+  }
+
+  /** The losses to compare with, and what to do. */
+  #remedy(learningRate: number): string {
+    const before = `it was ${(this.#reference as number).toFixed(2)} before training`;
+    const guess = this.#guessing === undefined ? "" : `, and guessing gives ${this.#guessing.toFixed(2)}`;
+    return `${before}${guess}; lower the learning rate (${learningRate.toPrecision(2)} at this step; ${optionName("optimizer.lr")}) or lengthen the warm-up (${optionName("warmup")})`;
   }
 
   #gradientWarning(step: number, gradNorm: number): string | undefined {
     this.#zeros = gradNorm === 0 ? this.#zeros + 1 : 0;
-    if (this.#zeros !== this.#zeroLimit) return undefined;
+    if (this.#zeros !== this.#zeroLimit || this.diverged) return undefined;
     const what = this.#zeros === 1 ? "the gradient is 0" : `the gradient was 0 for ${this.#zeros} steps`;
     return (
       `step ${step}: ${what}: nothing is being learned; check that the trained layers affect the loss, that weights ` +
       `and products are not rounded to 0 (f16), and that the loss is not 0 already`
+    );
+  }
+
+  /** Counts steps whose loss equals the one before it to the bit, although the update between them was a large one. */
+  #countConstant({ loss, learningRate }: StepFigures): void {
+    const before = this.#window.at(-1);
+    this.#highestRate = Math.max(this.#highestRate, learningRate);
+    // Small updates, as in a warm-up, may change a loss by less than its last bit.
+    const updated = (before?.learningRate ?? 0) >= this.#highestRate / 2 && this.#highestRate > 0;
+    this.#constant = updated && before?.loss === loss && this.#noBetter(loss) ? this.#constant + 1 : 0;
+  }
+
+  #constantWarning(step: number, loss: number): string | undefined {
+    if (this.#constant !== CONSTANT_STEPS - 1 || this.#zeros > 0 || this.diverged) return undefined;
+    return (
+      `step ${step}: the loss has been ${loss} for ${CONSTANT_STEPS} steps: the updates do not change it; check that the learning ` +
+      `rate (${optionName("optimizer.lr")}) is not too small for the weights' precision and that the loss depends on the data`
     );
   }
 }

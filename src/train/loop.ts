@@ -216,7 +216,15 @@ class Loop {
     const loss = evaluated ?? (await check?.(step));
     if (loss === undefined) return;
     if (!Number.isFinite(loss)) await this.#fail(`step ${step}: the loss after the update is ${loss}`, step);
-    if (loss <= this.#divergence.bound) await this.#mark(true);
+    const before = this.#divergence.diverged;
+    const verdict = this.#divergence.judge(loss);
+    if (verdict !== "unknown") await this.#mark(verdict === "good");
+    if (verdict === "good" || before) return;
+    const was = this.#loss === null ? "" : ` (${this.#loss.toFixed(2)} before it)`;
+    const found =
+      verdict === "bad" ? "the model no longer depends on its input" : "training may have diverged";
+    const message = `step ${step}: the loss after the last update is ${loss.toFixed(2)}${was}: ${found}; try the adapter before you use it${this.#fallback()}`;
+    this.#options.context.emit({ type: "warning", message });
   }
 
   /** Evaluates where that is due before the first step; gives whether that is the end already. */

@@ -10,6 +10,7 @@ import { join, resolve } from "node:path";
 import { LowrankError } from "../errors.js";
 import { makeFolder, locationOf, replaceFolder } from "../folders.js";
 import type { Module } from "../nn/module.js";
+import type { Reference } from "./divergence.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import type { RandomState } from "../random.js";
 import { load, save, writeWhole } from "../safetensors.js";
@@ -39,6 +40,10 @@ export interface TrainerProgress {
   base?: BaseTensor[];
   /** When it was written, in ms since 1970. */
   saved?: number;
+  /** Loss and gradient norm before training: see `Divergence`. */
+  reference?: Reference | undefined;
+  /** Whether the weights are good; absent until the next step has computed their loss. */
+  good?: boolean | undefined;
 }
 
 /** The stored part of the model: its state dict, or the tensors in it that the run changes. */
@@ -60,7 +65,10 @@ export interface Saved extends Subject {
 export async function writeTrainerCheckpoint(
   folder: string,
   { model, optimizer, parts, stored }: Saved,
-  progress: Pick<TrainerProgress, "step" | "position" | "random" | "gradientAccumulation" | "run">,
+  progress: Pick<
+    TrainerProgress,
+    "step" | "position" | "random" | "gradientAccumulation" | "run" | "reference"
+  >,
 ): Promise<void> {
   const place = locationOf(folder);
   const beside = `${place}.tmp-${process.pid}`;
@@ -86,45 +94,92 @@ export async function writeTrainerCheckpoint(
   }
 }
 
-/** The newest checkpoint in a folder, or the folder itself if it is one. Throws `ERR_FILE_NOT_FOUND`. */
-export async function findTrainerCheckpoint(folder: string): Promise<string> {
-  if (existsSync(join(folder, STATE))) return folder;
+/** The checkpoint to continue from. */
+export interface FoundCheckpoint {
+  path: string;
+  /** The newest checkpoint of the same run, up to this one, that is known to be good. */
+  good?: string | undefined;
+  /** A message for the user. */
+  notice?: string | undefined;
+}
+
+/**
+ * The folder itself if it is a checkpoint. Otherwise the newest checkpoint in it, or the last good one of the same run if
+ * the newest is known to be bad.
+ *
+ * Errors: `ERR_FILE_NOT_FOUND`; `ERR_NOT_FINITE` where no checkpoint is good.
+ */
+export async function findTrainerCheckpoint(folder: string): Promise<FoundCheckpoint> {
+  if (existsSync(join(folder, STATE))) {
+    const { good } = await readProgress(join(folder, STATE));
+    if (good === false) return { path: folder, notice: `resume: training had diverged at ${folder}` };
+    return { path: folder, good: good === true ? folder : undefined };
+  }
+  // By time: an earlier run in the same folder may have come further.
+  const found = await listTrainerCheckpoints(folder);
+  const [newest] = found;
+  if (newest === undefined) {
+    const what = existsSync(folder)
+      ? "there is no checkpoint to go on from"
+      : "there is no such folder to go on from";
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
+  }
+  const good = found.find(
+    ({ run, good, step }) => good === true && run !== undefined && run === newest.run && step <= newest.step,
+  );
+  if (newest.good !== false) return { path: newest.path, good: good?.path };
+  if (good === undefined)
+    throw new LowrankError(
+      "ERR_NOT_FINITE",
+      `${folder}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate. A checkpoint whose folder is given as resume is taken nonetheless`,
+    );
+  const notice = `resume: training had diverged at ${newest.path}; the run continues from ${good.path}, the last good checkpoint`;
+  return { path: good.path, good: good.path, notice };
+}
+
+/** Records in a checkpoint whether it is good. Throws `ERR_WRITE`. */
+export async function markTrainerCheckpoint(folder: string, good: boolean): Promise<void> {
+  const file = join(folder, STATE);
+  const progress = await readProgress(file);
+  await writeWhole(file, `${JSON.stringify({ ...progress, good }, null, 2)}\n`);
+}
+
+/** A checkpoint in a folder; of one whose state cannot be read, only the file's time is known. */
+interface Listed {
+  path: string;
+  step: number;
+  saved: number;
+  run?: string | undefined;
+  good?: boolean | undefined;
+}
+
+/** The checkpoints in a folder, the newest first. */
+async function listTrainerCheckpoints(folder: string): Promise<Listed[]> {
   const names = await readdir(folder).catch(() => [] as string[]);
   const found = names
     .filter((name) => CHECKPOINT.test(name) && existsSync(join(folder, name, STATE)))
-    .map(async (name) => {
+    .map(async (name): Promise<Listed> => {
       const path = join(folder, name);
-      return {
-        path,
-        step: Number(name.slice("checkpoint-".length)),
-        saved: await savedAt(join(path, STATE)),
-      };
+      const file = join(path, STATE);
+      const { saved, run, good } = (await readProgress(file).catch(() => undefined)) ?? {};
+      const step = Number(name.slice("checkpoint-".length));
+      return { path, step, saved: saved ?? (await stat(file)).mtimeMs, run, good };
     });
-  // By time: an earlier run in the same folder may have come further.
-  const newest = (await Promise.all(found)).sort((a, b) => a.saved - b.saved || a.step - b.step).at(-1);
-  if (newest !== undefined) return newest.path;
-  const what = existsSync(folder)
-    ? "there is no checkpoint to go on from"
-    : "there is no such folder to go on from";
-  throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
-}
-
-/** When a checkpoint was written, by what it says or else by its file's time. */
-async function savedAt(file: string): Promise<number> {
-  const progress = await readProgress(file).catch(() => undefined);
-  return progress?.saved ?? (await stat(file)).mtimeMs;
+  return (await Promise.all(found)).sort((a, b) => b.saved - a.saved || b.step - a.step);
 }
 
 /**
  * Puts model and optimizer where they were; the optimizer keeps the options that it was made with. Throws
  * `ERR_FILE_FORMAT` for a damaged file, `ERR_UNMATCHED_KEY` and `ERR_SHAPE_MISMATCH` for another model or optimizer,
- * whose own values are then as they were.
+ * whose own values are then as they were; what `accept` throws, before anything is changed.
  */
 export async function readTrainerCheckpoint(
   folder: string,
   { model, optimizer }: Subject,
+  accept: (progress: TrainerProgress) => void,
 ): Promise<TrainerProgress & { names: string[] }> {
   const progress = await readProgress(join(folder, STATE));
+  accept(progress);
   const { base } = progress;
   const file = join(folder, base === undefined ? MODEL : TRAINED);
   const tensors = await load(file, { device: "cpu" });
@@ -166,14 +221,7 @@ export async function pruneTrainerCheckpoints(
   run: string,
   { keep, good }: { keep: number; good: string | undefined },
 ): Promise<void> {
-  const found: { path: string; step: number; saved: number }[] = [];
-  for (const name of await readdir(folder)) {
-    if (!CHECKPOINT.test(name)) continue;
-    const path = join(folder, name);
-    const progress = await readProgress(join(path, STATE)).catch(() => undefined);
-    if (progress?.run === run) found.push({ path, step: progress.step, saved: progress.saved ?? 0 });
-  }
-  found.sort((a, b) => b.saved - a.saved || b.step - a.step);
+  const found = (await listTrainerCheckpoints(folder)).filter((one) => one.run === run);
   for (const { path } of found.slice(keep)) {
     if (good !== undefined && resolve(path) === resolve(good)) continue;
     // The state file goes last: as long as it exists, the next call finishes an interrupted removal.
@@ -197,6 +245,8 @@ async function readProgress(file: string): Promise<TrainerProgress> {
     counts.every((n) => Number.isSafeInteger(n) && (n as number) >= 0) &&
     (value.saved === undefined || Number.isSafeInteger(value.saved)) &&
     (value.run === undefined || typeof value.run === "string") &&
+    (value.good === undefined || typeof value.good === "boolean") &&
+    (value.reference === undefined || isReference(value.reference)) &&
     (value.base === undefined || (Array.isArray(value.base) && value.base.every(isBaseTensor))) &&
     randoms.every(Number.isSafeInteger);
   if (!whole)
@@ -205,4 +255,9 @@ async function readProgress(file: string): Promise<TrainerProgress> {
       `${file}: not what a Trainer's checkpoint of this version holds`,
     );
   return value as TrainerProgress;
+}
+
+function isReference(value: unknown): value is Reference {
+  const { loss, gradNorm = 0 } = (value ?? {}) as Partial<Reference>;
+  return Number.isFinite(loss) && Number.isFinite(gradNorm);
 }

@@ -42,6 +42,10 @@ export interface TrainResult {
   steps: number;
   /** Whether `stop()` ended it before its last step. */
   stopped: boolean;
+  /** The last step's metrics, if its loss function returned any. */
+  metrics?: Readonly<Record<string, number>> | undefined;
+  /** The last evaluation's metrics. */
+  evalMetrics?: Readonly<Record<string, number>> | undefined;
 }
 
 /** Last of a `Trainer`: what `await trainer.result` gives, too. */

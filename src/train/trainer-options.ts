@@ -1,9 +1,12 @@
 /** The options of a `Trainer`, and their checks. */
-import { callable, options as checkedOptions, refuse, whole } from "../argument.js";
+import { existsSync } from "node:fs";
+
+import { callable, options as checkedOptions, refuse, shown, whole } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { isModule, type Module } from "../nn/module.js";
 import { Optimizer } from "../optim/optimizer.js";
 import type { Schedule } from "../optim/schedule.js";
+import { closest } from "../suggest.js";
 import type { Stored } from "./trainer-checkpoint.js";
 import type { Batches } from "./trainer-data.js";
 import type { LossResult } from "./trainer-metrics.js";
@@ -153,6 +156,7 @@ export function savingOf<M extends Module, B>(options: TrainerOptions<M, B>): Sa
   const { save, output, keep } = options;
   if (save !== undefined && typeof save !== "function" && (typeof save !== "string" || save === ""))
     refuse(where, "save", '"all", "adapter", a folder, or a function that saves', save);
+  if (typeof save === "string") checkNoTypo(save);
   if (output !== undefined && (typeof output !== "string" || output === ""))
     refuse(where, "output", "a folder", output);
   const stored = save === "adapter" ? "adapter" : "all";
@@ -172,6 +176,16 @@ export function savingOf<M extends Module, B>(options: TrainerOptions<M, B>): Sa
       );
   }
   return { folder, stored };
+}
+
+/** Refuses a folder that does not exist and whose name looks like a misspelled "all" or "adapter". */
+function checkNoTypo(save: string): void {
+  const meant = closest(save, ["all", "adapter"]);
+  if (meant === undefined || save === "all" || save === "adapter" || existsSync(save)) return;
+  throw new LowrankError(
+    "ERR_OPTION",
+    `Trainer: save ${shown(save)} is neither "all" nor "adapter" (did you mean "${meant}"?); for a folder of that name give output: ${shown(save)}`,
+  );
 }
 
 /** Refuses an optimizer over anything but parameters of `model`: the run would not train, or not save, them. */

@@ -1,6 +1,6 @@
 /** Training for a model of one's own: any module, any loss. */
 import { randomUUID } from "node:crypto";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 
 import { refuse } from "../argument.js";
 import type { Device } from "../device.js";
@@ -14,18 +14,22 @@ import { matmulPrecision } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { TrainerEvent, TrainerStartEvent, TrainResult } from "./trainer-events.js";
 import { runLoop } from "./loop.js";
+import { Divergence, type Reference } from "./divergence.js";
 import { Run, type RunContext } from "./run.js";
 import { DEFAULT_SAVE_EVERY, parseSaveInterval, type SaveInterval } from "./save-interval.js";
 import { count, optional } from "./settings.js";
 import { TrainedParts } from "./trainer-base.js";
 import {
   findTrainerCheckpoint,
+  markTrainerCheckpoint,
   pruneTrainerCheckpoints,
   readTrainerCheckpoint,
   writeTrainerCheckpoint,
   type Stored,
+  type TrainerProgress,
 } from "./trainer-checkpoint.js";
 import { Reader } from "./trainer-data.js";
+import { History, recordHistory, type Recording, type TrainerHistory } from "./trainer-history.js";
 import { checked, savingOf, type TrainerOptions } from "./trainer-options.js";
 import { evaluate, workOf } from "./trainer-work.js";
 
@@ -50,15 +54,27 @@ export type { TrainerOptions } from "./trainer-options.js";
  * for await (const event of trainer) if (event.type === "step") console.log(event.loss);
  */
 export class Trainer<M extends Module, B> extends Run<TrainResult, TrainerEvent> {
+  readonly #history: History;
+
   /** Begins the run; what is wrong with the options rejects `result`. */
   constructor(options: TrainerOptions<M, B>) {
-    super((context) => train(options, context));
+    const history = new History();
+    super((context) => train(options, recordHistory(context, history)));
+    this.#history = history;
+  }
+
+  /**
+   * The figures of the steps and evaluations since this run began, oldest first. Of more than 10,000 steps every second,
+   * fourth, … is listed, and of evaluations the same.
+   */
+  get history(): TrainerHistory {
+    return this.#history.entries;
   }
 }
 
 async function train<M extends Module, B>(
   given: TrainerOptions<M, B>,
-  context: RunContext<TrainerEvent>,
+  { context, lastMetrics }: Recording,
 ): Promise<TrainResult> {
   const began = performance.now();
   const options = checked(given);
@@ -73,6 +89,7 @@ async function train<M extends Module, B>(
   if (perEpoch === 0) throw new LowrankError("ERR_OPTION", "the data has no batches");
   const total = steps ?? (perEpoch === undefined ? undefined : perEpoch * epochs);
   const { stopping } = context;
+  const planned = { total, epochs, accumulation };
   const reader = new Reader({
     name: "data",
     data: options.data,
@@ -84,15 +101,24 @@ async function train<M extends Module, B>(
   const training = model.training;
   try {
     model.train();
-    const { first, run, parts, from } = await begin(options, accumulation, reader);
+    const { first, run, parts, from, notice, good, reference } = await begin(options, planned, reader);
     context.emit(startEvent(model, optimizer, { total, perEpoch, accumulation, first }));
+    if (notice !== undefined) context.emit({ type: "warning", message: notice });
+    const divergence = new Divergence({ reference, steps: total === undefined ? undefined : total - first });
     const write = (folder: string, step: number, stored: Stored): Promise<void> =>
       writeTrainerCheckpoint(
         folder,
         { model, optimizer, parts, stored },
-        { run, step, position: reader.position, random: reader.random, gradientAccumulation: accumulation },
+        {
+          run,
+          step,
+          position: reader.position,
+          random: reader.random,
+          gradientAccumulation: accumulation,
+          reference: divergence.reference,
+        },
       );
-    const saver = new Saver({ options, write, run, from, step: first, context });
+    const saver = new Saver({ options, write, run, from, good, step: first, context });
     const {
       loss,
       evalLoss,
@@ -114,12 +140,14 @@ async function train<M extends Module, B>(
       evalEvery: optional("evalEvery", options.evalEvery, 1),
       save: save === undefined && folder === undefined ? undefined : (step) => saver.save(step),
       saveEvery,
+      saved: from === undefined ? undefined : { path: from, unevaluated: false, good },
       checked: (path, good) => saver.note(path, good),
+      divergence,
       signal,
       skips: false,
       context,
     });
-    const result = { loss, evalLoss, steps: done, stopped };
+    const result = { loss, evalLoss, steps: done, stopped, ...lastMetrics() };
     if (folder !== undefined && done !== saver.step)
       context.emit({ type: "checkpoint", step: done, path: await saver.save(done) });
     context.emit({ type: "end", ...result, seconds: (performance.now() - began) / 1000 });
@@ -147,38 +175,66 @@ interface Beginning {
   run: string;
   /** The checkpoint that it continues from. */
   from?: string | undefined;
+  /** The newest good checkpoint of the run up to that one. */
+  good?: string | undefined;
+  /** Loss and gradient norm before training. */
+  reference?: Reference | undefined;
+  /** A message for the user. */
+  notice?: string | undefined;
   parts: TrainedParts;
+}
+
+/** The length of a run, and the batches to a step. */
+interface Planned {
+  total: number | undefined;
+  epochs: number;
+  accumulation: number;
 }
 
 /** Begins a run: model, optimizer, random numbers and data are then as a checkpoint says, if there is one. */
 async function begin<M extends Module, B>(
   options: TrainerOptions<M, B>,
-  accumulation: number,
+  planned: Planned,
   reader: Reader<B>,
 ): Promise<Beginning> {
   const { model, optimizer, resume } = options;
   if (resume === undefined || resume === false)
     return { first: 0, run: randomUUID(), parts: new TrainedParts(model, optimizer) };
-  const folder = await findTrainerCheckpoint(resume === true ? (savingOf(options).folder as string) : resume);
-  const { step, position, random, gradientAccumulation, names, run, base } = await readTrainerCheckpoint(
-    folder,
-    { model, optimizer },
+  const { path, good, notice } = await findTrainerCheckpoint(
+    resume === true ? (savingOf(options).folder as string) : resume,
   );
-  if (gradientAccumulation !== accumulation) {
-    throw new LowrankError(
-      "ERR_OPTION",
-      `Trainer: gradientAccumulation is ${accumulation}, and ${folder} was made with ${gradientAccumulation}: its place in the data is another`,
-    );
-  }
+  const { step, position, random, names, run, base, reference } = await readTrainerCheckpoint(
+    path,
+    { model, optimizer },
+    (progress) => checkPlan(path, progress, planned),
+  );
   await reader.skipTo(position);
   setRandomState(random);
   const continued = base === undefined ? [] : names;
   const parts = new TrainedParts(model, optimizer, continued);
-  return { first: step, run: run ?? randomUUID(), parts, from: folder };
+  return { first: step, run: run ?? randomUUID(), parts, from: path, good, notice, reference };
+}
+
+/** Refuses to continue from a checkpoint that is beyond the run's end, or whose steps had other batches. */
+function checkPlan(folder: string, done: TrainerProgress, { total, epochs, accumulation }: Planned): void {
+  const { step, position, gradientAccumulation } = done;
+  if (gradientAccumulation !== accumulation)
+    throw new LowrankError(
+      "ERR_OPTION",
+      `Trainer: gradientAccumulation is ${accumulation}, and ${folder} was made with ${gradientAccumulation}: its place in the data is another`,
+    );
+  const beyond = position.epoch > epochs || (position.epoch === epochs && position.taken > 0);
+  if (!beyond && (total === undefined || step <= total)) return;
+  const [option, value] = epochs === Infinity ? ["steps", total] : ["epochs", epochs];
+  const epoch = epochs === Infinity ? "" : `, in epoch ${position.epoch + 1}`;
+  throw new LowrankError(
+    "ERR_OPTION",
+    `Trainer: ${folder} is after step ${step}${epoch}, and ${option} is ${value}; give more ${option}, or resume from an earlier checkpoint`,
+  );
 }
 
 /** The options of a `Saver`. */
-interface SaverOptions<M extends Module, B> extends Pick<Beginning, "run" | "from"> {
+interface SaverOptions<M extends Module, B> extends Pick<Beginning, "run" | "from" | "good"> {
   options: TrainerOptions<M, B>;
   /** Writes a checkpoint into a folder. */
   write: (folder: string, step: number, stored: Stored) => Promise<void>;
@@ -197,7 +253,7 @@ class Saver<M extends Module, B> {
 
   constructor(given: SaverOptions<M, B>) {
     this.#given = given;
-    this.#good = given.from;
+    this.#good = given.good ?? given.from;
     this.step = given.step;
   }
 
@@ -214,9 +270,13 @@ class Saver<M extends Module, B> {
     return path;
   }
 
-  /** Notes whether the weights of a checkpoint are good. */
+  /** Notes whether the weights of a checkpoint are good, in it too. */
   async note(path: string, good: boolean): Promise<void> {
     if (good) this.#good = path;
+    const { options, from } = this.#given;
+    // A checkpoint in another folder belongs to another run.
+    const own = path !== from || dirname(resolve(path)) === resolve(savingOf(options).folder ?? "");
+    if (own) await markTrainerCheckpoint(path, good);
     await this.#prune();
   }
 

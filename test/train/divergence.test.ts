@@ -75,7 +75,7 @@ test("the first update cannot raise the bound", (t) => {
   watch.add({ step: 1, loss: 2.5, gradNorm: 1, learningRate: 1, trained: 500 });
   const told = reported(watch, repeated(9, 12));
   t.is(told.length, 1);
-  t.is(watch.reference, 2.5);
+  t.deepEqual(watch.reference, { loss: 2.5, gradNorm: 1 });
 });
 
 test("a gradient that is stuck at 0 is reported once, and again after it has moved", (t) => {
@@ -88,6 +88,134 @@ test("a gradient that is stuck at 0 is reported once, and again after it has mov
   t.is(reported(watch, repeated(1, 12), 0).length, 1);
   // A run of fewer steps than that is told at its end.
   t.regex(reported(new Divergence({ steps: 1 }), [1], 0)[0] ?? "", /step 1: the gradient is 0: nothing/);
+});
+
+/** Figures of healthy steps, then those of `more`; returns the verdict and the warnings of each. */
+function verdicts(
+  watch: Divergence,
+  more: readonly { loss: number; gradNorm: number; learningRate?: number }[],
+  before: readonly number[] = repeated(4.7, 3),
+): { sound: boolean; warning?: string | undefined }[] {
+  const healthy = before.map((loss) => ({ loss, gradNorm: 0.8, learningRate: 0.01 }));
+  const all = [...healthy, ...more].map((one, i) =>
+    watch.add({ step: i + 1, trained: 100, learningRate: 0.01, ...one }),
+  );
+  return all.slice(before.length);
+}
+
+test("a model that collapses to equal probabilities is reported, where it began above them", (t) => {
+  const guessing = Math.log(99);
+  for (const gradNorm of [0, 1e-12, 7e-7]) {
+    const watch = new Divergence({ guessing });
+    const found = verdicts(
+      watch,
+      Array.from({ length: 12 }, () => ({ loss: guessing, gradNorm })),
+    );
+    t.true(
+      found.every(({ sound }) => !sound),
+      `${gradNorm}`,
+    );
+    const told = found.flatMap(({ warning }) => warning ?? []);
+    t.is(told.length, 1, told.join("\n"));
+    t.regex(
+      told[0] ?? "",
+      /^step 6: training has diverged: the gradient is (0|1\.0e-12|7\.0e-7), so that nothing is learned any more, and the loss is 4\.60; it was 4\.70 before training, and guessing gives 4\.60; lower the learning rate \(0\.010 at this step; optimizer\.lr\) or lengthen the warm-up \(warmup\)$/,
+    );
+    t.true(watch.diverged);
+    t.is(watch.judge(guessing), "bad");
+  }
+});
+
+test("a collapse is found with one row a step, and with a loss that has no bound", (t) => {
+  // The bound of one row allows for 3 above the loss before training.
+  const classes = new Divergence({ guessing: Math.LN2 });
+  for (let step = 1; step <= 20; step++)
+    classes.add({ step, loss: 0.4 + 0.01 * step, gradNorm: 2, learningRate: 1, trained: 1 });
+  t.false(classes.add({ step: 21, loss: Math.LN2, gradNorm: 0, learningRate: 1, trained: 1 }).sound);
+  // Losses of a user's own may be negative.
+  const own = new Divergence();
+  const found = verdicts(own, [{ loss: -1, gradNorm: 0 }], [-1, -5, -9]);
+  t.false(found[0]?.sound);
+  t.is(new Divergence().judge(3), "good");
+});
+
+test("a small gradient is no collapse: data that is learnt, rates of 0, heads that begin at 0", (t) => {
+  const guessing = Math.log(99);
+  const healthy = (more: Parameters<typeof verdicts>[1], watch = new Divergence({ guessing })): void => {
+    const found = verdicts(watch, more);
+    t.true(found.every(({ sound }) => sound));
+    t.deepEqual(
+      found.flatMap(({ warning }) => warning ?? []).filter((one) => one.includes("diverged")),
+      [],
+    );
+  };
+  // Learnt: loss and gradient go to 0 together, to the last bit in the end.
+  healthy(
+    Array.from({ length: 60 }, (_, i) => ({ loss: 4 * Math.exp(-i / 2), gradNorm: 0.8 * Math.exp(-i / 2) })),
+  );
+  healthy(repeated(0, 30).map((loss) => ({ loss, gradNorm: 0 })));
+  // Label smoothing has a loss above 0 at its optimum.
+  healthy(repeated(0.9, 30).map((loss) => ({ loss, gradNorm: 1e-9 })));
+  // A warm-up whose rate stays 0 for many steps, and one loss: the gradient is what it was.
+  healthy(repeated(4.7, 30).map((loss) => ({ loss, gradNorm: 0.8, learningRate: 0 })));
+  // A new head of zeros guesses, to the bit, until its first updates count.
+  const fresh = new Divergence({ guessing: Math.log(3) });
+  const rates = [0, 0, 0.01, 0.01, 0.01];
+  for (const [i, learningRate] of rates.entries()) {
+    const figures = { step: i + 1, loss: Math.log(3), gradNorm: 0.5, learningRate, trained: 2 };
+    t.deepEqual(fresh.add(figures), { sound: true, warning: undefined });
+  }
+  t.is(fresh.judge(Math.log(3)), "good");
+  // One class: guessing is right, and the loss is 0 from the start.
+  const one = new Divergence({ guessing: 0 });
+  t.true(one.add({ step: 1, loss: 0, gradNorm: 0, learningRate: 1, trained: 4 }).sound);
+  t.true(one.add({ step: 2, loss: 0, gradNorm: 0, learningRate: 1, trained: 4 }).sound);
+});
+
+test("a run that continues knows the loss and the gradient before training", (t) => {
+  const guessing = Math.log(99);
+  const before = new Divergence({ guessing });
+  verdicts(before, [{ loss: 4.5, gradNorm: 0.3 }]);
+  t.deepEqual(before.reference, { loss: 4.7, gradNorm: 0.8 });
+  const dead = { step: 5, loss: guessing, gradNorm: 1e-9, learningRate: 0.01, trained: 100 };
+  t.false(new Divergence({ guessing, reference: before.reference }).add(dead).sound);
+  // Of a checkpoint that does not store the gradient, the loss is known.
+  t.false(new Divergence({ guessing, reference: { loss: 4.7 } }).add({ ...dead, gradNorm: 0 }).sound);
+});
+
+test("the weights after the last step are judged by a loss alone", (t) => {
+  const guessing = Math.log(99);
+  const watch = new Divergence({ guessing });
+  verdicts(watch, [{ loss: 4.6, gradNorm: 0.8 }]);
+  t.is(watch.judge(4.2), "good");
+  t.is(watch.judge(guessing * (1 + 1e-7)), "bad");
+  t.is(watch.judge(guessing * 1.01), "good");
+  t.is(watch.judge(9), "unknown");
+});
+
+test("a loss that no update changes is reported once, and small rates are not", (t) => {
+  const constant = (rates: readonly number[], loss = 4.7): string[] =>
+    verdicts(
+      new Divergence({ guessing: Math.log(99) }),
+      rates.map((learningRate) => ({ loss, gradNorm: 0.8, learningRate })),
+    ).flatMap(({ warning }) => warning ?? []);
+  const told = constant(repeated(0.01, 90));
+  t.is(told.length, 1, told.join("\n"));
+  t.regex(
+    told[0] ?? "",
+    /^step 50: the loss has been 4\.7 for 50 steps: the updates do not change it; check that the learning rate \(optimizer\.lr\)/,
+  );
+  // Rates that are small next to the highest one: a warm-up, and the end of a schedule.
+  t.deepEqual(constant(repeated(0.001, 90), 4.71), []);
+  t.deepEqual(
+    constant(
+      repeated(0, 90).map((_, i) => 0.02 + i),
+      4.71,
+    ).length,
+    1,
+  );
+  // A loss that is better than before is one that was learnt.
+  t.deepEqual(constant(repeated(0.01, 90), 0.3), []);
 });
 
 test("pruning keeps the last good checkpoint, and a bad one is not the best", (t) => {
@@ -197,6 +325,72 @@ test.serial(
     t.like(events.at(-1), { type: "end", steps: 12 });
   },
 );
+
+test.serial(
+  "a model that dies is not good, and a run that keeps one checkpoint keeps the good one",
+  async (t) => {
+    // The model's loss is above that of guessing, and a large rate leaves zeros behind the last norm.
+    for (const lr of [1e3, 1e6, 1e10]) {
+      const dying = options({
+        optimizer: { lr },
+        clipNorm: 0,
+        warmup: 1,
+        schedule: "constant",
+        saveEvery: 1,
+        keep: 1,
+      });
+      const events: TrainEvent[] = [];
+      const run = finetune(dying);
+      const reading = async (): Promise<void> => {
+        for await (const event of run) events.push(event);
+      };
+      const failure = await t.throwsAsync(reading(), { code: "ERR_NOT_FINITE" });
+      const steps = events.flatMap((event) => (event.type === "step" ? [event] : []));
+      const died = steps.findIndex(({ gradNorm }) => gradNorm === 0);
+      t.true(died > 1 && Math.abs((steps[died]?.loss ?? 0) - Math.log(99)) < 1e-5, `${lr}: ${died}`);
+      // The last checkpoint whose weights gave a gradient: that of the step before the dead one ran on it.
+      const good = died - 1;
+      t.is(
+        /the last good checkpoint is (\S+);/.exec(failure?.message ?? "")?.[1],
+        join(dying.output, `checkpoint-${good}`),
+        failure?.message,
+      );
+      t.is(goodOf(dying.output, good), true);
+      const kept = readdirSync(dying.output).filter((name) => name.startsWith("checkpoint-"));
+      for (const name of kept)
+        if (name !== `checkpoint-${good}`)
+          t.is(goodOf(dying.output, Number(name.split("-")[1])), false, name);
+      const again = await collect(
+        finetune({ resume: dying.output, optimizer: { lr: 1e-3 }, steps: good + 2 }),
+      );
+      t.like(
+        again.find(({ type }) => type === "start"),
+        { resumedFrom: good },
+      );
+    }
+  },
+);
+
+test.serial("a model that dies in its last update is reported, and no good checkpoint", async (t) => {
+  const dying = options({
+    optimizer: { lr: 1e6 },
+    clipNorm: 0,
+    warmup: 1,
+    schedule: "constant",
+    saveEvery: 1,
+    steps: 2,
+  });
+  const told = warnings(await collect(finetune(dying)));
+  t.true(
+    told.some((message) =>
+      /^step 2: the loss after the last update is 4\.60 \(5\.16 before it\): the model no longer depends on its input; try the adapter before you use it; the last good checkpoint is \S+checkpoint-1$/.test(
+        message,
+      ),
+    ),
+    told.join("\n"),
+  );
+  t.deepEqual([goodOf(dying.output, 1), goodOf(dying.output, 2)], [true, false]);
+});
 
 test.serial("weights that the last step has ruined are no adapter", async (t) => {
   const ruined = options({ optimizer: { lr: 1e30 }, clipNorm: 0, warmup: 1, steps: 2, schedule: "constant" });

@@ -1,0 +1,85 @@
+/** The figures of a `Trainer`'s steps and evaluations, kept for whoever asks after the run. */
+import type { RunContext } from "./run.js";
+import type { TrainerEvent, TrainResult } from "./trainer-events.js";
+
+/** Figures of one optimizer step. */
+export interface StepRecord {
+  step: number;
+  loss: number;
+  learningRate: number;
+  gradNorm: number;
+  metrics?: Readonly<Record<string, number>> | undefined;
+}
+
+/** Figures of one evaluation. */
+export interface EvaluationRecord {
+  /** Optimizer steps done. */
+  step: number;
+  loss: number;
+  metrics?: Readonly<Record<string, number>> | undefined;
+}
+
+/** The figures of a run, oldest first. */
+export interface TrainerHistory {
+  steps: readonly StepRecord[];
+  evaluations: readonly EvaluationRecord[];
+}
+
+/** Most entries of a list, which bounds the memory of a long run. */
+const MOST = 10_000;
+
+/** A list that drops every second entry when it is full, and from then on takes every second one. */
+class Thinned<T> {
+  entries: T[] = [];
+  #every = 1;
+  #seen = 0;
+
+  add(entry: T): void {
+    if (this.#seen++ % this.#every !== 0) return;
+    this.entries.push(entry);
+    if (this.entries.length <= MOST) return;
+    this.entries = this.entries.filter((_, i) => i % 2 === 0);
+    this.#every *= 2;
+  }
+}
+
+/** Collects figures from events. */
+export class History {
+  readonly #steps = new Thinned<StepRecord>();
+  readonly #evaluations = new Thinned<EvaluationRecord>();
+
+  /** A copy of the lists. */
+  get entries(): TrainerHistory {
+    return { steps: [...this.#steps.entries], evaluations: [...this.#evaluations.entries] };
+  }
+
+  /** Takes in an event; those without figures are ignored. */
+  add(event: TrainerEvent): void {
+    if (event.type === "step") {
+      const { step, loss, learningRate, gradNorm, metrics } = event;
+      this.#steps.add({ step, loss, learningRate, gradNorm, ...(metrics && { metrics }) });
+    } else if (event.type === "eval") {
+      const { step, loss, metrics } = event;
+      this.#evaluations.add({ step, loss, ...(metrics && { metrics }) });
+    }
+  }
+}
+
+/** The context of a run whose events are recorded. */
+export interface Recording {
+  context: RunContext<TrainerEvent>;
+  /** The metrics of the last step and of the last evaluation, of those that had any. */
+  lastMetrics(): Pick<TrainResult, "metrics" | "evalMetrics">;
+}
+
+/** Records in `history` each event that `context` emits. */
+export function recordHistory(context: RunContext<TrainerEvent>, history: History): Recording {
+  let last: Pick<TrainResult, "metrics" | "evalMetrics"> = {};
+  const emit = (event: TrainerEvent): void => {
+    history.add(event);
+    if (event.type === "step" && event.metrics !== undefined) last = { ...last, metrics: event.metrics };
+    if (event.type === "eval" && event.metrics !== undefined) last = { ...last, evalMetrics: event.metrics };
+    context.emit(event);
+  };
+  return { context: { emit, stopping: context.stopping }, lastMetrics: () => last };
+}
