@@ -27,13 +27,13 @@ use crate::recording::{CancelToken, Command, Recording, Reply};
 use crate::trace::{Pass, Trace, Tracer};
 use crate::tune::Class;
 
-/// Commands that may wait before they go to the device by themselves.
+/// Commands that may wait before they are submitted automatically.
 const FLUSH_COMMANDS: usize = 128;
-/// Commands, or arithmetic, that a processor without work is handed: it computes while the rest is recorded.
+/// Commands, or arithmetic, after which an idle CPU gets work: it computes while the rest is recorded.
 const FEW_COMMANDS: usize = 16;
 const SOME_WORK: u64 = 100_000;
-/// A GPU is left to gather more, since each submission costs, as long as they are no more work than this: so a decoded
-/// token is handed over whole.
+/// A GPU waits for more commands, since each submission has a cost, while the work is at most this; so a decoded token is one
+/// submission.
 const LITTLE_WORK: u64 = 4_000_000_000;
 const FLUSH_COMMANDS_OF_LITTLE_WORK: usize = 2048;
 const FLUSH_UPLOAD_BYTES: u64 = 64 << 20;
@@ -44,21 +44,21 @@ pub struct Context {
     sink: Sink,
     owner: CancelToken,
     under: RefCell<Option<CancelToken>>,
-    /// Whether waiting commands are kept together.
+    /// Whether waiting commands must stay together.
     holds: Cell<bool>,
     pool: RefCell<Pool>,
     recording: RefCell<Recording>,
     in_files: RefCell<InFiles>,
     launches: Cell<u64>,
-    /// Floating-point operations of the launches recorded so far.
+    /// Floating-point operations of all recorded launches.
     work: Cell<u64>,
     /// Names of the kernels launched since `count_launches(true)`, for tests that count them.
     counted: RefCell<Option<std::collections::HashMap<&'static str, u64>>>,
     tracer: Tracer,
-    /// Lets go of what nothing needs any more, when memory is short.
+    /// Called when memory is short: releases tensors that nothing needs.
     shortage: RefCell<Option<Rc<dyn Fn()>>>,
     constants: RefCell<Constants>,
-    /// Bytes that may be made before the system is asked again what it has.
+    /// Bytes that may be allocated before the system is asked again for its free memory.
     unasked: Cell<u64>,
 }
 
@@ -88,7 +88,7 @@ impl Context {
         })
     }
 
-    /// Where its recordings go.
+    /// The destination of its recordings.
     pub fn sink(&self) -> Sink {
         self.sink.clone()
     }
@@ -97,7 +97,7 @@ impl Context {
         matches!(self.sink, Sink::Meta)
     }
 
-    /// Writes `bytes` over the whole of `value`.
+    /// Overwrites `value` with `bytes`.
     pub fn write(&self, value: &Value, bytes: Vec<u8>) {
         if !bytes.is_empty() {
             self.push(Command::Upload { to: value.range(), bytes });
@@ -133,7 +133,7 @@ impl Context {
         self.push(Command::Launch(launch));
     }
 
-    /// Starts (or stops) counting launches by kernel; returns what was counted so far.
+    /// Starts or stops counting launches by kernel; returns the counts so far.
     pub fn count_launches(&self, on: bool) -> std::collections::HashMap<&'static str, u64> {
         self.counted.replace(on.then(Default::default)).unwrap_or_default()
     }
@@ -157,7 +157,7 @@ impl Context {
         }
     }
 
-    /// Hands the waiting commands to the device.
+    /// Submits the waiting commands to the device.
     pub fn flush(&self) {
         let (under, note) = (self.under.borrow().clone(), self.tracer.note());
         let commands = self.sink.list(FLUSH_COMMANDS);
@@ -181,7 +181,7 @@ impl Context {
         self.flush();
     }
 
-    /// Calls `reply` when all that was recorded has run.
+    /// Calls `reply` when everything recorded so far has run.
     pub fn fence(&self, reply: Reply) {
         if self.is_meta() {
             return reply(Ok(Vec::new()));
@@ -190,7 +190,7 @@ impl Context {
         self.flush();
     }
 
-    /// Appends a copy of `from`, which may live on another device, over `to`, which is here.
+    /// Appends a copy of `from`, possibly on another device, to `to`, which is on this device.
     pub fn receive(&self, from: &Value, to: &Value) -> Result<()> {
         if from.bytes() == 0 {
             return Ok(());
@@ -205,27 +205,26 @@ impl Context {
             }
             fail!(Option, "to: a tensor on a meta device has no values to move");
         }
-        // The sending device answers from its own queue, which waits for nothing here.
+        // The sending device answers from its own queue, which does not wait for this one.
         let (send, receive) = std::sync::mpsc::channel();
         from.context().read(from, Box::new(move |bytes| drop(send.send(bytes))));
         self.push(Command::Receive { to: to.range(), from: receive });
         Ok(())
     }
 
-    /// What is recorded from now on is skipped once `token` is cancelled.
+    /// Commands recorded from now on are skipped once `token` is cancelled.
     pub fn under(&self, token: Option<CancelToken>) {
         *self.under.borrow_mut() = token.clone();
         self.push(Command::Under { token, once: false });
     }
 
-    /// What `record` records is run whole or not at all, whenever it is cancelled: an optimizer's
-    /// update.
+    /// Makes the commands that `record` records atomic under cancellation: they run all or not at all. An optimizer step uses it.
     pub fn whole<T>(&self, record: impl FnOnce() -> Result<T>) -> Result<T> {
-        // The decision holds for one recording, so nothing is handed over before the end.
+        // Cancellation is decided per recording, so nothing is submitted before the end.
         if self.holds.replace(true) {
             return record();
         }
-        // Also where `record` panics.
+        // Restored even if `record` panics.
         let held = Held(&self.holds);
         let token = self.under.borrow().clone();
         self.push(Command::Under { token: token.clone(), once: true });
@@ -235,13 +234,13 @@ impl Context {
         result
     }
 
-    /// Traces what is recorded from now on into `trace`, or no longer.
+    /// Traces everything recorded from now on into `trace`; `None` stops tracing.
     pub fn trace(&self, trace: Option<Arc<Trace>>) {
         self.tracer.set(trace);
         self.push(Command::Note(self.tracer.note()));
     }
 
-    /// What `append` records is `operation`'s, unless it is part of one that has begun before.
+    /// Attributes the commands of `append` to `operation`, unless an enclosing operation is active.
     pub fn operation<T>(&self, operation: &'static str, pass: Pass, append: impl FnOnce() -> T) -> T {
         let Some(entered) = self.tracer.enter(operation, pass) else { return append() };
         self.push(Command::Note(Some(entered.note())));
@@ -251,8 +250,7 @@ impl Context {
         appended
     }
 
-    /// Of forms that give the same bits, the fastest on this device as far as that is known; the first else. `class`
-    /// is asked for where it matters.
+    /// The fastest known of several variants with the same bits; the first if none was measured. `class` is called only if needed.
     pub fn tuned<F: Copy>(
         &self,
         class: impl FnOnce() -> Class,
@@ -265,7 +263,7 @@ impl Context {
         }
     }
 
-    /// Submissions that its device has made so far, of all environments; 0 where it is no GPU.
+    /// Submissions of the device so far, by all environments; 0 on the CPU.
     pub fn submissions(&self) -> u64 {
         match &self.sink {
             Sink::Thread(device) => device.submissions.load(Ordering::Relaxed),
@@ -278,13 +276,13 @@ impl Context {
         self.launches.get()
     }
 
-    /// Floating-point operations of all that was recorded so far, by the definitions of its kernels.
+    /// Floating-point operations of everything recorded so far, as defined by the kernels.
     pub fn work(&self) -> u64 {
         self.work.get()
     }
 }
 
-/// While it lives, waiting commands are kept together.
+/// Keeps waiting commands together until it is dropped.
 struct Held<'a>(&'a Cell<bool>);
 
 impl Drop for Held<'_> {

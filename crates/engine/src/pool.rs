@@ -1,44 +1,39 @@
-//! Buffers by size class, decided when recorded: the same memory in every run.
+//! Buffers by size class. All decisions are made when commands are recorded, so memory use is the same in every run.
 //!
-//! A class wastes at most an eighth. Before the pool would hold more than an eighth above the highest that
-//! was ever live (or than 16 MiB, if that is more), idle buffers are given back, so varying lengths never make
-//! it grow. What classes leave of that is room for buffers that wait: without it, forward's sizes and
-//! backward's push one another out each step, and a new buffer's pages are cleared by the system (a block of
-//! SmolLM2 alone, 512 tokens forward and backward: 3,000 pages a pass, 30 ms, against 24; a transformer of 0.4
-//! million parameters, 1,024 tokens, whose eighth is 3 MB: 570 pages a step, a tenth of its time).
+//! A class wastes at most an eighth. Before the pool would hold more than an eighth above the peak of live bytes (or 16 MiB, if
+//! that is more), idle buffers are freed, so varying lengths never make it grow. The rest of that bound is room for idle buffers,
+//! which keeps the sizes of forward and backward from displacing each other in every step.
 //!
-//! Given back is what has waited longest. A step asks for the same sizes as the last, so what it does not
-//! take is what one odd step left (an epoch's short last batch). Choosing by size instead keeps that for ever
-//! and makes some of every step's buffers anew: over 250 steps of the small model, 3,776 MiB of new buffers
-//! against 117; in a checkpointed step of SmolLM2, 1,500 MiB against 143. With lengths that vary, the same.
+//! The buffer that has been idle longest is freed first: a step needs the same sizes as the last one, so the buffers that it does
+//! not use come from an unusual step, such as an epoch's short last batch. docs/design/measurements.md has the figures.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::kernel::BufferId;
 
 const SMALLEST: u64 = 256;
-/// Most bytes of room for idle buffers above the highest classes that were live.
+/// Most bytes for idle buffers above the peak of live size classes.
 const ROOM: u64 = 16 << 20;
 
-/// The size that a request of `bytes` is served with: eight steps to each power of two, and no more than the `limit` of a
-/// buffer unless the request is more.
+/// The size class for a request of `bytes`: eight steps per power of two, and at most the buffer `limit` unless the request is
+/// larger.
 pub fn class_of(bytes: u64, limit: u64) -> u64 {
     if bytes <= SMALLEST {
         return SMALLEST;
     }
     let power = 1u64 << (63 - bytes.leading_zeros());
     let step = (power / 8).max(SMALLEST);
-    // Whole words: what is copied and cleared is.
+    // Whole words, since copies and clears work on words.
     (bytes.div_ceil(step) * step).min(limit / 4 * 4).max(bytes)
 }
 
 #[derive(Default)]
 pub struct Pool {
-    /// Bytes of a buffer at most.
+    /// Most bytes of a buffer.
     limit: u64,
-    /// By class, in the order in which they were freed.
+    /// By class, ordered by the time at which they were freed.
     idle: BTreeMap<u64, VecDeque<Idle>>,
-    /// Classes by the time at which each idle buffer of them was freed.
+    /// The class of each idle buffer, by the time at which it was freed.
     waiting: BTreeMap<u64, u64>,
     /// Buffers freed so far.
     freed: u64,
@@ -52,11 +47,11 @@ pub struct Pool {
 
 struct Idle {
     buffer: BufferId,
-    /// How many were freed before it.
+    /// The number of buffers freed before it.
     since: u64,
 }
 
-/// What an allocation needs done on the device, in this order.
+/// The commands that an allocation needs on the device, in this order.
 pub struct Allocation {
     pub buffer: BufferId,
     pub class: u64,
@@ -69,7 +64,7 @@ impl Pool {
         Pool { limit, ..Pool::default() }
     }
 
-    /// The size that a request of `bytes` is served with.
+    /// The size class for a request of `bytes`.
     pub fn class_of(&self, bytes: u64) -> u64 {
         class_of(bytes, self.limit)
     }
@@ -92,12 +87,12 @@ impl Pool {
         Allocation { buffer: BufferId::next(), class, give_back, create: true }
     }
 
-    /// Whether a request of `class` bytes is served without a new buffer.
+    /// Whether a request of `class` bytes can reuse an idle buffer.
     pub fn has_idle(&self, class: u64) -> bool {
         self.idle.get(&class).is_some_and(|idle| !idle.is_empty())
     }
 
-    /// What may be held before idle buffers are given back.
+    /// The bound above which idle buffers are freed.
     fn most(&self) -> u64 {
         let above = self.highest_live + (self.highest_live / 8).max(ROOM);
         above.clamp(self.highest_live_classes, self.highest_live_classes + ROOM)
@@ -113,7 +108,7 @@ impl Pool {
         self.freed += 1;
     }
 
-    /// Counts bytes in use that the device took by itself.
+    /// Counts bytes that the device allocated itself.
     pub fn hold(&mut self, bytes: u64) {
         self.live += bytes;
         self.live_classes += bytes;
@@ -122,20 +117,20 @@ impl Pool {
         self.peak = self.peak.max(self.reserved());
     }
 
-    /// Such bytes are in use no more.
+    /// Uncounts such bytes.
     pub fn let_go(&mut self, bytes: u64) {
         self.live -= bytes;
         self.live_classes -= bytes;
     }
 
-    /// Every idle buffer, for giving back, and the bytes of them all.
+    /// Removes every idle buffer, to be freed, and returns their total bytes.
     pub fn drain(&mut self) -> (Vec<BufferId>, u64) {
         self.waiting.clear();
         let buffers = std::mem::take(&mut self.idle).into_values().flatten().map(|idle| idle.buffer);
         (buffers.collect(), std::mem::take(&mut self.idle_bytes))
     }
 
-    /// Bytes asked for and not yet freed.
+    /// Requested bytes that are in use.
     pub fn live(&self) -> u64 {
         self.live
     }
@@ -145,17 +140,17 @@ impl Pool {
         self.live_classes
     }
 
-    /// Bytes that the device holds: live classes and idle buffers.
+    /// Bytes that the device holds: buffers in use and idle buffers.
     pub fn reserved(&self) -> u64 {
         self.live_classes + self.idle_bytes
     }
 
-    /// The highest that `live` has been.
+    /// The peak of `live`.
     pub fn highest_live(&self) -> u64 {
         self.highest_live
     }
 
-    /// The highest that `reserved` has been.
+    /// The peak of `reserved`.
     pub fn peak(&self) -> u64 {
         self.peak
     }
@@ -166,7 +161,7 @@ impl Pool {
         self.highest_live = self.live;
     }
 
-    /// The buffer of this class that was freed last: its bytes are the likeliest to be in a cache.
+    /// The buffer of this class that was freed last: it is the most likely to be in a cache.
     fn take(&mut self, class: u64) -> Option<BufferId> {
         let Idle { buffer, since } = self.idle.get_mut(&class)?.pop_back()?;
         self.waiting.remove(&since);
@@ -199,7 +194,7 @@ mod tests {
     #[test]
     fn a_class_is_no_larger_than_a_buffer_may_be() {
         const LIMIT: u64 = (1 << 31) - 1;
-        // The embedding of Llama 3 8B in f32, whose step of 128 MiB would end at 2^31.
+        // The embedding of Llama 3 8B in f32: its class step of 128 MiB would end at 2^31.
         let embedding = 128_256 * 4096 * 4;
         assert_eq!(class_of(embedding, u64::MAX), 1 << 31);
         assert_eq!(class_of(embedding, LIMIT), (1 << 31) - 4);
@@ -238,11 +233,11 @@ mod tests {
             let mut pool = Pool::new(u64::MAX);
             let held = order.map(|n| (pool.allocate(n * K).buffer, n * K));
             held.into_iter().for_each(|(buffer, bytes)| pool.free(buffer, bytes));
-            // 18 wait where at most 19 may be held: 5 more need 4 back, and each of them is enough.
+            // 18 are idle where at most 19 may be held: 5 more require that 4 are freed, and each idle buffer is large enough.
             let next = pool.allocate(5 * K);
             assert!(next.create);
             assert_eq!(next.give_back, [held[0].0], "{order:?}");
-            // The others still serve.
+            // The others are still reused.
             let others = [1, 2].map(|i| pool.allocate(held[i].1));
             assert!(others.iter().all(|allocation| !allocation.create));
         }

@@ -1,10 +1,9 @@
 //! Random numbers by counting: Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random
 //! numbers: as easy as 1, 2, 3", SC 2011).
 //!
-//! A number is a function of (seed, counter), so that a stream's state is two integers, and a
-//! dropout mask is made again instead of being kept. The host's streams count in the two low words
-//! and hold the two high ones at their maximum; dropout counts elements in the lowest word and
-//! calls in the high ones. So one seed serves both, and they never meet.
+//! A number is a function of (seed, counter), so a stream's state is two integers, and a dropout mask is recomputed instead of
+//! stored. The host's streams count in the two low words and keep the two high ones at their maximum; dropout counts elements in
+//! the lowest word and calls in the high ones. So both can use one seed without overlap.
 
 #[cfg(test)]
 mod tests;
@@ -15,8 +14,8 @@ const ROUNDS: usize = 10;
 
 /// Philox 4x32-10 for `N` counters at once; word w of counter k is `counters[w][k]`.
 ///
-/// Words are kept in lanes of 64 bits, of which the low half counts, so that the wide products need
-/// no shuffling (1.7 times as fast as lanes of 32 bits with AVX-512).
+/// Words are in lanes of 64 bits, of which the low half counts, so that wide products need no shuffles (1.7 times as fast as
+/// lanes of 32 bits with AVX-512).
 #[inline(always)]
 pub fn philox_lanes<const N: usize>(counters: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
     let mut c = [[0u64; N]; 4];
@@ -62,7 +61,7 @@ fn scaled(word: u64, span: u64) -> u64 {
     ((word as u128 * span as u128) >> 64) as u64
 }
 
-/// A stream of random numbers; its two fields are all of its state.
+/// A stream of random numbers; the two fields are its whole state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
     pub seed: u64,
@@ -87,13 +86,13 @@ impl Stream {
         [a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32]
     }
 
-    /// The (seed, offset) of a dropout mask; no two are alike.
+    /// The (seed, offset) of a new dropout mask.
     pub fn mask(&mut self) -> (u64, u64) {
         self.counter += 1;
         (self.seed, self.counter - 1)
     }
 
-    /// Fills `out` from blocks of `N`; a fill starts with a fresh block.
+    /// Fills `out` from blocks of `N`; each fill starts with a new block.
     fn fill<T: Copy, const N: usize>(
         &mut self,
         count: usize,
@@ -109,7 +108,7 @@ impl Stream {
 
     /// `count` numbers uniform in [low, high), in steps of 2^-24 of the span.
     pub fn uniform(&mut self, count: usize, low: f64, high: f64) -> Vec<f32> {
-        // Rounding to f32 must not reach the end that is left out.
+        // Rounding to f32 must not reach the excluded end.
         let below = (high as f32).next_down();
         self.fill(count, |s| {
             s.block().map(|w| {
@@ -130,8 +129,8 @@ impl Stream {
         })
     }
 
-    /// `count` whole numbers uniform in [low, high), a range of at most 2³² numbers. Each takes a word of 64 bits, so that
-    /// a probability is off by at most 2⁻³² of itself.
+    /// `count` integers uniform in [low, high), a range of at most 2³² numbers. Each uses a word of 64 bits, so that the relative error
+    /// of a probability is at most 2⁻³².
     pub fn integers(&mut self, count: usize, low: i32, high: i64) -> Vec<i32> {
         let span = (high - low as i64) as u64;
         self.fill(count, |s| s.pair().map(|w| (low as i64 + scaled(w, span) as i64) as i32))
@@ -147,8 +146,8 @@ impl Stream {
         order
     }
 
-    /// `count` numbers 1/e with e from the exponential distribution, by 53 bits each: finite and above 0. Of weights w,
-    /// the largest w/e stands at i with probability w[i] / Σ w.
+    /// `count` numbers 1/e with e from the exponential distribution, by 53 bits each: finite and above 0. For weights w, the largest
+    /// w/e is at index i with probability w[i] / Σ w.
     pub fn inverse_exponential(&mut self, count: usize) -> Vec<f32> {
         self.fill(count, |s| {
             s.pair().map(|w| (-1.0 / (((w >> 11) as f64 + 0.5) / (1u64 << 53) as f64).ln()) as f32)

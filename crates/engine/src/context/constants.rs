@@ -1,34 +1,34 @@
-//! Scalars that are made once for each value: `x + 1` uploads nothing the second time.
+//! Cached scalars: `x + 1` uploads its constant only once.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::kernel::BufferId;
 
-/// Constants of a page.
+/// Constants per page.
 const PAGE: usize = 1024;
 pub const PAGE_BYTES: u64 = PAGE as u64 * 4;
 
-/// A buffer of constants. It is destroyed by whoever lets go of it last.
+/// A buffer of constants. Dropping the last reference destroys it.
 pub struct Page(pub BufferId);
 
-/// Those of a context that are on its newest page.
+/// The constants on a context's newest page.
 #[derive(Default)]
 pub struct Constants {
     page: Option<Rc<Page>>,
-    /// By their words, whatever they are read as.
+    /// Slots by the constant's 32 bits, whatever their type.
     slots: HashMap<u32, usize>,
 }
 
-/// Where a constant lies.
+/// The location of a constant.
 pub struct Place {
     pub page: Rc<Page>,
     pub slot: usize,
-    /// Whether it is to be written there.
+    /// Whether the constant must be written.
     pub new: bool,
-    /// Whether its page is to be made.
+    /// Whether its page must be allocated.
     pub first: bool,
-    /// A full page, whose last holder may be this.
+    /// A full page that this may be the last to reference.
     pub full: Option<Rc<Page>>,
 }
 

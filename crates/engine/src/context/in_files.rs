@@ -1,4 +1,4 @@
-//! Bytes of values that lie in mapped files, until a file is let go and they are copied.
+//! Counts the bytes of values in mapped files, until a file is unmapped and its values are copied.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::mapped_file::{MappedFile, releases};
 #[derive(Default)]
 pub struct InFiles {
     files: Vec<Part>,
-    /// As many releases were looked at.
+    /// The number of releases at the last check.
     releases: u64,
 }
 
-/// What a context has of one file.
+/// A context's values in one file.
 struct Part {
     file: Arc<MappedFile>,
     bytes: u64,
@@ -39,7 +39,7 @@ impl InFiles {
         copied
     }
 
-    /// Bytes that were copied since it was last asked.
+    /// Bytes that were copied since the last call.
     pub fn newly_copied(&mut self) -> u64 {
         let releases = releases();
         if releases == self.releases {
@@ -54,7 +54,7 @@ impl InFiles {
         bytes
     }
 
-    /// Bytes that lie in files still.
+    /// Bytes that are still in files.
     pub fn mapped(&self) -> u64 {
         self.files.iter().filter(|part| !part.copied).map(|part| part.bytes).sum()
     }

@@ -1,4 +1,4 @@
-//! What a context has in use of its device, and whether there is room for more.
+//! A context's memory use, and the check that more fits.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub struct Memory {
 }
 
 impl Context {
-    /// Refuses `bytes` that do not fit beside what is in use. What is idle is given back first.
+    /// Returns an error if `bytes` do not fit in addition to the memory in use. Idle buffers are freed first.
     pub fn check_fits(&self, bytes: u64) -> Result<()> {
         self.count_copied();
         let in_use = self.pool.borrow().live_classes();
@@ -38,7 +38,7 @@ impl Context {
         );
     }
 
-    /// Counts what the device has copied of mapped files, so that they could be let go.
+    /// Accounts for values that the device copied out of mapped files.
     fn count_copied(&self) {
         if self.is_meta() {
             return;
@@ -50,12 +50,12 @@ impl Context {
         }
     }
 
-    /// A buffer of `bytes` in use is idle now.
+    /// Returns a buffer of `bytes` to the pool.
     pub(crate) fn leave_pool(&self, buffer: BufferId, bytes: u64) {
         self.pool.borrow_mut().free(buffer, bytes);
     }
 
-    /// A value that lies in a file is dropped.
+    /// Accounts for a dropped value in a file.
     pub(crate) fn leave_file(&self, file: &Arc<MappedFile>, bytes: u64) {
         let copied = self.in_files.borrow_mut().remove(file, bytes);
         if copied {
@@ -63,17 +63,17 @@ impl Context {
         }
     }
 
-    /// Has `release` called when memory is short, before that is an error.
+    /// Sets the function that is called when memory is short, before that is an error.
     pub fn on_shortage(&self, release: impl Fn() + 'static) {
         *self.shortage.borrow_mut() = Some(Rc::new(release));
     }
 
-    /// Refuses a buffer of `class` bytes that the device has no memory for, or the system.
+    /// Returns an error for a buffer of `class` bytes if the device, or the system, lacks the memory.
     pub(super) fn make_room(&self, class: u64) -> Result<()> {
         if self.fits(class).is_ok() {
             return Ok(());
         }
-        // Called without a borrow: what it lets go comes back to the pool.
+        // Called without a borrow, since the tensors that it drops return to the pool.
         let release = self.shortage.borrow().clone();
         if let Some(release) = release {
             release();
@@ -93,11 +93,11 @@ impl Context {
         }
         let Some(free) = free_memory(&self.profile) else { return Ok(()) };
         if class <= free {
-            // What is recorded now is not taken yet.
+            // Recorded allocations have not been made yet.
             self.unasked.set((free - class) / 8);
             return Ok(());
         }
-        // Idle buffers may be what is missing.
+        // Idle buffers may be the memory that is missing.
         let idle = self.trim();
         if class <= free + idle {
             return Ok(());
@@ -119,13 +119,13 @@ impl Context {
         Memory { live: pool.live(), reserved: pool.reserved(), peak: pool.peak(), mapped }
     }
 
-    /// The highest that live bytes have been since the peak was started anew.
+    /// The peak of live bytes since `restart_peak`.
     pub fn highest_live(&self) -> u64 {
         self.count_copied();
         self.pool.borrow().highest_live()
     }
 
-    /// Gives idle buffers back at once; returns how many bytes they hold.
+    /// Frees idle buffers at once; returns their bytes.
     pub fn trim(&self) -> u64 {
         let (buffers, bytes) = self.pool.borrow_mut().drain();
         for buffer in buffers {
@@ -137,7 +137,7 @@ impl Context {
         bytes
     }
 
-    /// Starts the peak again from what is live, after `trim`.
+    /// Resets the peak to the live bytes, after `trim`.
     pub fn restart_peak(&self) {
         self.trim();
         self.pool.borrow_mut().reset_peak();

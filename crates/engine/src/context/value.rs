@@ -12,22 +12,22 @@ use crate::mapped_file::MappedFile;
 use crate::recording::Command;
 use crate::shape::Shape;
 
-/// A buffer in use; it goes back to the pool when the last handle is dropped.
+/// A buffer in use; it returns to the pool when the last handle is dropped.
 pub struct Storage {
     pub context: Rc<Context>,
     pub buffer: BufferId,
     bytes: u64,
     lies: Lies,
     version: Cell<u64>,
-    /// What JavaScript gave for an i32 tensor, or a copy of such; plans may read it.
+    /// The host's copy of an i32 tensor that JavaScript made; plans may read it.
     pub host: RefCell<Option<Rc<[i32]>>>,
 }
 
-/// Where a storage's bytes are: what becomes of them when it is dropped.
+/// The location of a storage's bytes, which decides how they are freed.
 pub(super) enum Lies {
     InPool,
     InFile(Arc<MappedFile>),
-    /// Beside other constants.
+    /// On a page of constants.
     OnPage(Rc<Page>),
 }
 
@@ -41,7 +41,7 @@ impl Storage {
         self.version.get()
     }
 
-    /// Notes a write in place: what backward saved of it is no longer what it was.
+    /// Records a write in place, which invalidates what backward saved.
     pub fn written(&self) {
         self.version.set(self.version.get() + 1);
         *self.host.borrow_mut() = None;
@@ -51,7 +51,7 @@ impl Storage {
         self.bytes
     }
 
-    /// Bytes of the device's memory that are free when it is dropped.
+    /// Bytes of device memory that are freed when it is dropped.
     pub fn held(&self) -> u64 {
         match &self.lies {
             Lies::InPool => self.bytes,
@@ -105,7 +105,7 @@ impl Value {
         self.part(0, self.size())
     }
 
-    /// `count` elements from the `start`-th; of blocks, the whole ones that hold these.
+    /// `count` elements from `start` on; for blocks, the whole blocks that contain them.
     pub fn part(&self, start: usize, count: usize) -> Range {
         let (dtype, unit) = (self.dtype, self.dtype.unit());
         let (first, end) = ((self.offset + start) / unit * unit, self.offset + start + count);
@@ -124,7 +124,7 @@ impl Value {
         Value { shape, ..self.clone() }
     }
 
-    /// A range of the same storage as a value of its own: for the named exceptions only.
+    /// A range of the same storage as a separate value; for the documented exceptions only.
     pub fn sub_range(&self, start: usize, shape: impl Into<Shape>) -> Value {
         Value { shape: shape.into(), offset: self.offset + start, ..self.clone() }
     }
@@ -147,7 +147,7 @@ impl std::fmt::Debug for Value {
     }
 }
 
-/// Shape and dtype: what an operation is checked and planned by.
+/// Shape and dtype: the part of a value that operations check and plan with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     pub shape: Shape,

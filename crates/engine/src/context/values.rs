@@ -1,4 +1,4 @@
-//! How values come to be: out of the pool, of bytes, of constants that share pages, over mapped files.
+//! Creation of values: from the pool, from bytes, as constants on shared pages, or over mapped files.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ fn countable(shape: &Shape) -> Result<()> {
 }
 
 impl Context {
-    /// The storage of a new value. Its bytes are whatever the pool's buffer held.
+    /// Allocates the storage of a new value. Its content is unspecified.
     pub fn allocate(self: &Rc<Self>, bytes: usize) -> Result<Rc<Storage>> {
         let class = self.pool.borrow().class_of(bytes as u64);
         if class > self.profile.buffer_limit {
@@ -53,10 +53,10 @@ impl Context {
         Ok(Storage::new(self, buffer, bytes as u64, Lies::InPool))
     }
 
-    /// A value of its own storage, not yet written.
+    /// Allocates a value with unspecified content.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`, and `ERR_DTYPE` of f16 on a GPU whose driver does not convert it.
+    /// `ERR_OUT_OF_MEMORY`; `ERR_DTYPE` for f16 on a GPU whose driver cannot convert it.
     pub fn empty(self: &Rc<Self>, shape: impl Into<Shape>, dtype: DType) -> Result<Value> {
         let shape = shape.into();
         if (dtype == DType::F16 || dtype.is_block()) && !self.profile.f16 {
@@ -82,10 +82,10 @@ impl Context {
         Ok(Value { shape, dtype, storage, offset: 0 })
     }
 
-    /// A value holding `bytes`, row-major.
+    /// Creates a value from `bytes`, row-major.
     ///
     /// # Errors
-    /// `ERR_SHAPE_MISMATCH` when the length is not the shape's.
+    /// `ERR_SHAPE_MISMATCH` if the length does not match the shape.
     pub fn upload(self: &Rc<Self>, shape: impl Into<Shape>, dtype: DType, bytes: Vec<u8>) -> Result<Value> {
         let value = self.empty(shape, dtype)?;
         if bytes.len() != value.bytes() {
@@ -105,8 +105,7 @@ impl Context {
         Ok(value)
     }
 
-    /// A scalar that is made once for each value, and outlives whoever asks for it. It counts as none of the memory in
-    /// use: a constant is four bytes of a buffer that holds many.
+    /// A cached scalar, which outlives its users. It does not count as memory in use: it is four bytes of a shared buffer.
     pub fn constant(self: &Rc<Self>, value: f32) -> Value {
         self.constant_word(DType::F32, value.to_bits())
     }
@@ -130,13 +129,13 @@ impl Context {
         made
     }
 
-    /// A frozen value over the bytes of a mapped file: in place on the cpu where `offset` is
-    /// aligned to the dtype, uploaded from the map elsewhere.
+    /// Creates a frozen value over the bytes of a mapped file: in place on the CPU if `offset` is aligned to the dtype, otherwise
+    /// uploaded from the map.
     ///
-    /// What reads the file is sent to the device at once, so that the file can be let go by all environments.
+    /// The read is submitted at once, so that all environments can unmap the file.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND` once the file was let go, `ERR_OUT_OF_MEMORY`.
+    /// `ERR_FILE_NOT_FOUND` once the file was unmapped, `ERR_OUT_OF_MEMORY`.
     pub fn map(
         self: &Rc<Self>,
         shape: impl Into<Shape>,

@@ -1,10 +1,9 @@
-//! The parameters of an optimizer, gathered: one storage for their values, another for their
-//! gradients, so that an update of all of them is one launch.
+//! The parameters of an optimizer, gathered: one storage for their values and another for their gradients, so that one launch
+//! updates all of them.
 //!
-//! Layout: parameters lie in order of their groups, each range padded to 64 elements of zero. Where
-//! one buffer may not be large enough, further blocks follow. A parameter that was given another
-//! value or gradient meanwhile (another optimizer gathered it, it was loaded) is fetched back before
-//! a step.
+//! Layout: parameters are ordered by group, and each range is padded with zeros to 64 elements. Further blocks follow where one
+//! buffer is not large enough. A parameter whose value or gradient was replaced (by another optimizer's arena, or by loading) is
+//! copied back before a step.
 
 use std::rc::Rc;
 
@@ -14,18 +13,18 @@ use crate::error::Result;
 use crate::fail;
 use crate::tape::Tensor;
 
-/// Elements that each range is padded to: 256 bytes, what any device aligns bindings to.
+/// Each range is padded to this many elements: 256 bytes, the binding alignment of all devices.
 const ALIGN: usize = 64;
 
 pub struct Arena {
     cx: Rc<Context>,
-    /// Names the owner in errors.
+    /// The owner's name, for errors.
     name: &'static str,
     places: Vec<Place>,
     blocks: Vec<Slab>,
 }
 
-/// Where a parameter lives.
+/// The location of a parameter.
 pub struct Place {
     pub tensor: Tensor,
     pub group: usize,
@@ -40,23 +39,22 @@ struct Slab {
     grad: Value,
 }
 
-/// Neighbouring places of one group and key.
+/// Adjacent parameters of one group and key.
 pub struct Neighbours<K> {
     pub block: usize,
     pub start: usize,
-    /// Elements, with the padding between places.
+    /// Elements, including the padding between parameters.
     pub count: usize,
     pub group: usize,
     pub key: K,
 }
 
 impl Arena {
-    /// Moves the tensors into the arena, in order of their groups. Gradients that are there already
-    /// are kept.
+    /// Moves the tensors into the arena, ordered by group. Existing gradients are kept.
     ///
     /// # Errors
-    /// `ERR_DTYPE` unless all are f32, `ERR_DEVICE_MISMATCH` unless all are on one device,
-    /// `ERR_NO_GRADIENT` for a tensor that an operation made, `ERR_OPTION` for one given twice.
+    /// `ERR_DTYPE` unless all are f32, `ERR_DEVICE_MISMATCH` unless all are on one device, `ERR_NO_GRADIENT` for the output of an
+    /// operation, `ERR_OPTION` for a tensor that is given twice.
     pub fn new(cx: &Rc<Context>, name: &'static str, parameters: &[(usize, Tensor)]) -> Result<Arena> {
         let mut parameters = parameters.to_vec();
         parameters.sort_by_key(|(group, _)| *group);
@@ -98,12 +96,12 @@ impl Arena {
         &self.places
     }
 
-    /// Elements of each block, with padding.
+    /// Elements of each block, including padding.
     pub fn sizes(&self) -> impl Iterator<Item = usize> {
         self.blocks.iter().map(|b| b.value.size())
     }
 
-    /// Fetches what does not live where it should: values, and gradients that are there.
+    /// Copies values and gradients that were replaced back into the arena.
     pub fn gather(&self) -> Result<()> {
         for (i, place) in self.places.iter().enumerate() {
             let block = &self.blocks[place.block];
@@ -142,12 +140,12 @@ impl Arena {
         Ok(())
     }
 
-    /// Which parameters have a gradient.
+    /// Whether each parameter has a gradient.
     pub fn present(&self) -> Vec<bool> {
         self.places.iter().map(|p| p.tensor.grad().is_some()).collect()
     }
 
-    /// Neighbouring places that share a group and a key; places without one are left out.
+    /// Adjacent parameters with the same group and key; parameters without a key are skipped.
     pub fn runs<K: PartialEq>(&self, key: impl Fn(usize) -> Option<K>) -> Vec<Neighbours<K>> {
         let mut runs: Vec<Neighbours<K>> = Vec::new();
         let mut joins = false;
@@ -182,12 +180,12 @@ impl Arena {
         (range(&block.value), range(&block.grad))
     }
 
-    /// The gradients that are there.
+    /// The existing gradients.
     pub fn gradients(&self, present: &[bool]) -> Vec<Value> {
         self.runs(|i| present[i].then_some(())).iter().map(|run| self.ranges(run).1).collect()
     }
 
-    /// Notes that the values of blocks with present parameters were written; says which blocks.
+    /// Records that the blocks with present parameters were written; returns these blocks.
     pub fn written(&self, present: &[bool]) -> Vec<usize> {
         let touched = |block| self.places.iter().zip(present).any(|(p, there)| p.block == block && *there);
         let blocks: Vec<usize> = (0..self.blocks.len()).filter(|block| touched(*block)).collect();
@@ -197,7 +195,7 @@ impl Arena {
 }
 
 impl Drop for Arena {
-    /// The parameters stay where they are; the gradients' arena ends with the optimizer.
+    /// The parameters keep their storage; the gradients' arena is freed with the optimizer.
     fn drop(&mut self) {
         for place in &self.places {
             let grad = &self.blocks[place.block].grad;
@@ -209,7 +207,7 @@ impl Drop for Arena {
     }
 }
 
-/// Whether `b` follows `a` in an arena, with nothing but padding between them.
+/// Whether `b` follows `a` in an arena, with only padding between them.
 pub(super) fn meet(a: &Value, b: &Value) -> bool {
     Rc::ptr_eq(&a.storage, &b.storage) && (a.offset + a.size()).next_multiple_of(ALIGN) == b.offset
 }

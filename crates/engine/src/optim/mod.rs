@@ -1,12 +1,10 @@
-//! Optimizers: parameters gathered into an arena, and update rules that run over its spans.
+//! Optimizers: parameters in an arena, and update rules that run over its spans.
 //!
-//! A step is: the global norm of the gradients, a verdict on it, and one launch of the rule for
-//! each span of parameters that have a gradient and share a group and a step count. Nothing is
-//! read back: the verdict (the factor of clipping, and what is left out) lies on the device. A norm
-//! that is not finite leaves parameters and state as they are. Of a training loop that has the next
-//! step on its way already, so does every later step until `clear_latch`; else that step is left out
-//! alone, and the rules reckon with one update fewer until the host has heard of it and counts so
-//! itself (`count_out`).
+//! A step consists of the global norm of the gradients, a verdict on it, and one launch of the rule for each span of parameters
+//! that have a gradient and share a group and a step count. The host reads nothing back: the verdict (the clipping factor and
+//! whether the step is skipped) is on the device. A norm that is not finite leaves parameters and state unchanged. In a training
+//! loop that has already submitted later steps, all of them are skipped, too, until `clear_latch`; otherwise only that step is
+//! skipped, and the rules count one update fewer until the host knows of it and adjusts its counts (`count_out`).
 
 pub mod adafactor;
 pub mod adamw;
@@ -46,21 +44,23 @@ pub fn kernels() -> Vec<&'static Kernel> {
 
 /// An update rule with the options of one parameter group.
 pub trait Rule: Clone + std::fmt::Debug {
-    /// As PyTorch names the optimizer.
+    /// The optimizer's name in PyTorch.
     const NAME: &'static str;
-    /// As a trace names it.
+    /// The name in traces.
     const TRACED: &'static str;
     /// The names of its states, as in PyTorch.
     const STATES: &'static [&'static str];
-    /// Whether parameters are updated one by one, since an element's update depends on others of its parameter.
+    /// Whether parameters are updated one by one, because an element's update depends on other elements of its parameter.
     const ONE_BY_ONE: bool = false;
 
-    /// The states of a parameter of `shape`, with their shapes: all of `STATES`, a value an element, unless the rule
-    /// says otherwise, which it may where it updates parameters one by one.
+    /// The states of a parameter of `shape`, with their shapes: by default all of `STATES`, with one value per element. A rule may
+    /// override this if it updates parameters one by one.
     fn states(shape: &Shape) -> Vec<(&'static str, Shape)> {
         Self::STATES.iter().map(|name| (*name, shape.clone())).collect()
     }
 
+    /// Checks the options.
+    ///
     /// # Errors
     /// `ERR_OPTION` that names the optimizer, the option and its value.
     fn check(&self) -> Result<()>;
@@ -68,8 +68,8 @@ pub trait Rule: Clone + std::fmt::Debug {
     /// Whether the state is used with these options.
     fn keeps_state(&self) -> bool;
 
-    /// Appends the update of a span. `step` counts from 1 the updates that kept state; the verdict
-    /// says how many of them were left out.
+    /// Appends the update of a span. `step` counts the updates that kept state, from 1; the verdict has the number of them that were
+    /// skipped.
     fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()>;
 }
 
@@ -77,7 +77,7 @@ pub trait Rule: Clone + std::fmt::Debug {
 pub struct Optimizer<R: Rule> {
     arena: Arena,
     groups: Vec<R>,
-    /// For each block of the arena, where the rule keeps state; for each parameter, where it updates them one by one.
+    /// For each block of the arena, if the rule keeps state; for each parameter, if it updates them one by one.
     states: Vec<Vec<Value>>,
     /// Updates of each parameter, in the arena's order.
     steps: Vec<u64>,
@@ -85,16 +85,16 @@ pub struct Optimizer<R: Rule> {
     recent: Recent,
 }
 
-/// Which parameters the last steps counted, so that steps left undone can be taken back: sets, each
-/// with how many steps in a row counted it.
+/// The sets of parameters that recent steps updated, each with the number of consecutive steps, so that skipped steps can be
+/// uncounted.
 #[derive(Default)]
 struct Recent(VecDeque<(Vec<usize>, u64)>);
 
-/// Sets that are remembered; a training run makes one.
+/// Most sets that are remembered; a training run has one.
 const RECENT: usize = 1024;
 
 impl<R: Rule> Optimizer<R> {
-    /// Gathers the parameters; from now on they live in the optimizer's arena.
+    /// Gathers the parameters, whose storage is in the optimizer's arena from now on.
     ///
     /// # Errors
     /// Those of `Arena::new` and `Rule::check`.
@@ -122,7 +122,7 @@ impl<R: Rule> Optimizer<R> {
         })
     }
 
-    /// The options of group `group`, to be changed between steps.
+    /// The options of group `group`; they may change between steps.
     pub fn group_mut(&mut self, group: usize) -> Option<&mut R> {
         self.groups.get_mut(group)
     }
@@ -131,19 +131,18 @@ impl<R: Rule> Optimizer<R> {
         &self.groups
     }
 
-    /// The parameters in the order they were given, with their groups.
+    /// The parameters in their given order, with their groups.
     pub fn parameters(&self) -> impl Iterator<Item = (usize, &Tensor)> {
         self.arena.places().iter().map(|p| (p.group, &p.tensor))
     }
 
-    /// Updates every parameter that has a gradient, and returns the gradients' global norm, f32[].
+    /// Updates every parameter that has a gradient. Returns the gradients' global norm, f32[].
     ///
-    /// With `clip`, what is applied is gradient · min(1, clip / (norm + 1e-6)); the gradients
-    /// themselves are left as they are. The launches run whole or not at all. A step whose norm is not
-    /// finite changes nothing; `not_finite` says what becomes of those after it.
+    /// With `clip`, the update uses gradient · min(1, clip / (norm + 1e-6)); the gradients themselves stay unchanged. The launches run
+    /// all or not at all. A step whose norm is not finite changes nothing; `not_finite` decides about the steps after it.
     ///
     /// # Errors
-    /// `ERR_OPTION` for options that are out of range.
+    /// `ERR_OPTION` for options out of range.
     pub fn step(&mut self, clip: Option<f32>, not_finite: NotFinite) -> Result<Value> {
         self.groups.iter().try_for_each(R::check)?;
         clip::check_max(R::NAME, clip)?;
@@ -196,42 +195,40 @@ impl<R: Rule> Optimizer<R> {
         })
     }
 
-    /// The global norm of the gradients, f32[]; they are left as they are.
+    /// The global norm of the gradients, f32[]; the gradients stay unchanged.
     pub fn norm(&self) -> Result<Value> {
         self.arena.gather()?;
         clip::norm_of(self.arena.context(), &self.arena.gradients(&self.arena.present()))
     }
 
-    /// Takes the gradients away.
+    /// Removes the gradients.
     pub fn zero_grad(&self) {
         self.arena.places().iter().for_each(|p| p.tensor.set_grad(None));
     }
 
-    /// How many steps the latch has left undone, f32[]: 0 while all gradients were finite.
+    /// The number of steps that the latch skipped, f32[]; 0 if all gradients were finite.
     pub fn undone(&self) -> Value {
         self.verdict.undone()
     }
 
-    /// How many steps were left out alone and are still counted, f32[].
+    /// The number of single skipped steps that are still counted, f32[].
     pub fn left_out(&self) -> Value {
         self.verdict.late()
     }
 
-    /// Takes steps that were left out alone from the counts: what was read of `left_out()`.
+    /// Uncounts single skipped steps: the value read from `left_out()`.
     pub fn count_out(&mut self, steps: u64) {
         self.verdict.counted(self.arena.context(), steps);
         self.take_back(steps);
     }
 
-    /// Lets steps update again. `undone` is what was read of `undone()`: those steps no longer
-    /// count.
+    /// Allows updates again. `undone` is the value read from `undone()`; those steps are uncounted.
     pub fn clear_latch(&mut self, undone: u64) {
         self.verdict.clear(self.arena.context());
         self.take_back(undone);
     }
 
-    /// Takes back the count of the last `steps` steps, which the device did not run: after a
-    /// cancelled step, for one.
+    /// Uncounts the last `steps` steps, which the device did not run, for example after a cancelled step.
     pub fn take_back(&mut self, steps: u64) {
         for (parameters, times) in self.recent.take(steps) {
             parameters.iter().for_each(|i| self.steps[*i] -= times);

@@ -1,7 +1,7 @@
-//! What a rule updates in one launch, and the launch.
+//! Spans of parameters that a rule updates in one launch.
 //!
-//! Layout: value, gradient and states are equal ranges of the arenas; one invocation an element. A
-//! rule's kernel has `BINDINGS`, then its states; its first scalar is the span's size.
+//! Layout: value, gradient and states are equal ranges of the arenas; one invocation per element. A rule's kernel has `BINDINGS`,
+//! then its states; its first scalar is the span's size.
 
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ const THREADS: u32 = 128;
 pub const BINDINGS: [(&str, Access); 3] =
     [("grad", Access::Read), ("verdict", Access::Read), ("value", Access::ReadWrite)];
 
-/// The one form of a rule's kernel that keeps `states` values an element.
+/// The variant of a rule's kernel, with `states` values per element.
 pub fn variants(states: usize) -> Vec<Variant> {
     vec![Variant { params: [0; 4], dtypes: vec![DType::F32; BINDINGS.len() + states], threads: THREADS }]
 }
@@ -30,14 +30,14 @@ pub fn variants(states: usize) -> Vec<Variant> {
 pub struct Span {
     pub value: Value,
     pub grad: Value,
-    /// One for each of `Rule::STATES`; none where the rule keeps no state.
+    /// One for each of `Rule::STATES`; empty if the rule keeps no state.
     pub states: Vec<Value>,
     /// See `clip::Verdict`.
     pub verdict: Value,
 }
 
 impl Span {
-    /// Appends `kernel` with the scalars for as many elements; `cost` is the work of an element.
+    /// Appends `kernel` with the scalars for the span's elements; `cost` is the work per element.
     pub(super) fn launch(
         &self,
         cx: &Rc<Context>,

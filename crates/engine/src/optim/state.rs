@@ -1,4 +1,4 @@
-//! An optimizer's state, out and in: for checkpoints.
+//! Export and import of an optimizer's state, for checkpoints.
 
 use super::arena::{Arena, Place, zeros};
 use super::{Optimizer, Rule};
@@ -11,12 +11,12 @@ use crate::fail;
 pub struct State {
     /// Updates so far.
     pub step: u64,
-    /// One for each of `Rule::states` of the parameter's shape; none before the first update.
-    /// They are the optimizer's own ranges: later steps write them.
+    /// One for each of `Rule::states` of the parameter's shape; empty before the first update. They are ranges of the optimizer's
+    /// arenas, which later steps overwrite.
     pub values: Vec<Value>,
 }
 
-/// The state arenas: one a block and a state; where parameters are updated one by one, each has its own.
+/// The state arenas: one per block and state; parameters that are updated one by one have separate ones.
 pub(super) fn zeroed<R: Rule>(arena: &Arena) -> Result<Vec<Vec<Value>>> {
     let cx = arena.context();
     if R::ONE_BY_ONE {
@@ -41,11 +41,10 @@ impl<R: Rule> Optimizer<R> {
             .collect()
     }
 
-    /// Takes over a state that `state()` gave, of this optimizer or of one with the same parameters.
+    /// Loads a state exported by `state()` of this optimizer, or of one with the same parameters.
     ///
     /// # Errors
-    /// `ERR_SHAPE_MISMATCH` when the number of parameters or a shape differs; nothing is changed
-    /// then.
+    /// `ERR_SHAPE_MISMATCH` if the number of parameters or a shape differs; then nothing changes.
     pub fn load_state(&mut self, state: &[State]) -> Result<()> {
         let count = self.places().len();
         if state.len() != count {
@@ -66,7 +65,7 @@ impl<R: Rule> Optimizer<R> {
             let places = self.places();
             for (k, own) in self.ranges(i, &places[i]).into_iter().enumerate() {
                 match s.values.get(k) {
-                    // Its own state needs no copy.
+                    // The optimizer's own state needs no copy.
                     Some(v) if v.storage.buffer == own.storage.buffer && v.offset == own.offset => {}
                     Some(v) => own.context().receive(v, &own)?,
                     None => own.context().zero(&own),

@@ -1,9 +1,8 @@
-//! Reverse-mode differentiation over operations, with regions that replay.
+//! Reverse-mode differentiation over operations, with regions for gradient checkpointing.
 //!
-//! A node keeps edges to the nodes of its inputs and the values that its backward reads, and
-//! nothing else; dropping the last output drops what only it needed. Inside a region nothing is
-//! saved but what enters it: when backward comes to the region it is run forward again, except
-//! for what nothing in backward reads.
+//! A node keeps edges to the nodes of its inputs and the values that its backward reads, and nothing else; dropping the last output
+//! frees everything that only it needed. A region saves only its external inputs: when backward reaches the region, it is run
+//! forward again, except for outputs that no backward reads.
 
 mod node;
 mod region;
@@ -29,7 +28,7 @@ use crate::fail;
 use crate::op::{Gradient, Op, Remaking, Source, run_in};
 use crate::trace::Pass;
 
-/// What an environment records into.
+/// The tape of an environment.
 #[derive(Default)]
 pub struct Tape {
     sequence: Cell<u64>,
@@ -37,11 +36,11 @@ pub struct Tape {
     mode: Cell<Mode>,
 }
 
-/// How operations are recorded just now; the façade sets it from its asynchronous context.
+/// The current recording mode; the TypeScript façade sets it from its asynchronous context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mode {
     pub no_grad: bool,
-    /// The open region, 0 for none.
+    /// The open region; 0 if there is none.
     pub region: u32,
 }
 
@@ -59,15 +58,15 @@ impl Tape {
         self.regions.borrow_mut().insert(id, OpenRegion::new());
     }
 
-    /// Closes it; from now on its tensors are like any others.
+    /// Closes the region; its tensors are ordinary tensors from now on.
     pub fn close_region(&self, id: u32) {
         self.regions.borrow_mut().remove(&id);
     }
 
-    /// Runs `op` and records it where an input asks for a gradient.
+    /// Runs `op`, and records it if an input requires a gradient.
     ///
     /// # Errors
-    /// The operation's own; `ERR_NO_GRADIENT` when it has none and an input asks for one.
+    /// The operation's errors; `ERR_NO_GRADIENT` if it has no gradient and an input requires one.
     pub fn apply(&self, op: impl Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         let values: SmallVec<[Value; 4]> = inputs.iter().map(|t| t.value()).collect();
         let refs: SmallVec<[&Value; 4]> = values.iter().collect();
@@ -148,13 +147,12 @@ impl Tape {
         Ok(self.apply(op, inputs)?.swap_remove(0))
     }
 
-    /// Adds the gradient of `root` (times `d_out`; 1 for a single element) to every leaf it
-    /// depends on that asks for one. What backward read is freed as it goes.
+    /// Adds the gradient of `root` (times `d_out`; 1 for a single element) to every leaf that it depends on and that requires one.
+    /// Values that backward has read are freed as it proceeds.
     ///
     /// # Errors
-    /// `ERR_NO_GRADIENT`: nothing asks for one, the tape was freed, or `root` has several elements
-    /// and no `d_out`. `ERR_MODIFIED`: a value that backward reads was written in place.
-    /// `ERR_SHAPE_MISMATCH`, `ERR_DEVICE_MISMATCH`: `d_out` is not like `root`.
+    /// `ERR_NO_GRADIENT`: no leaf requires one, the tape was freed, or `root` has several elements and no `d_out`. `ERR_MODIFIED`: a
+    /// value that backward reads was written in place. `ERR_SHAPE_MISMATCH`, `ERR_DEVICE_MISMATCH`: `d_out` does not match `root`.
     pub fn backward(&self, root: &Tensor, d_out: Option<Value>) -> Result<()> {
         if !root.requires_grad() {
             fail!(NoGradient, "backward: this tensor depends on nothing that asks for a gradient");
@@ -170,7 +168,7 @@ impl Tape {
             let mut pass = node.begin_backward(d_outs, |node, output| pending.lend(node, output))?;
             let d_inputs = cx.operation(node.op.name(), Pass::Backward, || node.op.backward(&cx, &pass))?;
             let mut into = std::mem::take(&mut pass.into);
-            // Before the sums are made, so that they may be made in place.
+            // Dropped before the sums are computed, so that they can be in place.
             drop(pass);
             for (i, (parent, d)) in node.parents.iter().zip(d_inputs).enumerate() {
                 if let Parent::Node(parent, output) = parent
@@ -193,7 +191,7 @@ impl Tape {
     }
 }
 
-/// What backward starts from.
+/// The initial gradient of backward.
 fn first_gradient(cx: &Rc<Context>, value: &Value, d_out: Option<Value>) -> Result<Value> {
     let Some(d) = d_out else {
         if value.size() != 1 {
@@ -235,7 +233,7 @@ impl Pending {
         Ok(())
     }
 
-    /// Takes out what was added up for an output, if nothing else reads it: it may be written in place.
+    /// Takes out the accumulated gradient of an output if nothing else reads it, so that it may be written in place.
     fn lend(&mut self, node: &Node, output: usize) -> Option<Value> {
         let (_, d_outs) = self.nodes.get_mut(&node.sequence)?;
         d_outs[output].take_if(|sum| sum.is_unshared())

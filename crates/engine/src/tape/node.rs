@@ -1,4 +1,4 @@
-//! One recorded operation: edges to what made its inputs, and what its backward reads.
+//! A recorded operation: edges to the nodes of its inputs, and the values that its backward reads.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ pub struct Node {
     pub output_specs: Vec<Spec>,
     pub saved: RefCell<Kept>,
     pub region: Option<Rc<Region>>,
-    /// How its first output is made again, where that is not kept.
+    /// How its first output is recomputed, if it is not kept.
     pub remade: RefCell<Option<Rc<Remade>>>,
 }
 
@@ -34,13 +34,13 @@ pub enum Kept {
         inputs: Vec<Option<Saved>>,
         outputs: Vec<Option<Saved>>,
     },
-    /// The region replays first.
+    /// The region must be replayed first.
     Deferred,
     Freed,
 }
 
 impl Parent {
-    /// Whether both stand for the same tensor.
+    /// Whether both are the same tensor.
     fn is(&self, other: &Parent) -> bool {
         match (self, other) {
             (Parent::Leaf(a), Parent::Leaf(b)) => a.id() == b.id(),
@@ -51,7 +51,7 @@ impl Parent {
 }
 
 impl Kept {
-    /// Keeps what `reads` names. A value that is not there is not named.
+    /// Keeps the values that `reads` names and that exist.
     pub fn values(reads: Reads, inputs: &[Option<Saved>], outputs: &[Option<Saved>]) -> Kept {
         let keep = |mask: u32, values: &[Option<Saved>]| {
             let named = |i: usize| mask >> i & 1 == 1;
@@ -62,7 +62,7 @@ impl Kept {
 }
 
 impl Node {
-    /// Which inputs need a gradient.
+    /// Whether each input needs a gradient.
     pub fn needs(&self) -> Vec<bool> {
         self.parents.iter().map(|p| !matches!(p, Parent::None)).collect()
     }
@@ -71,8 +71,8 @@ impl Node {
         self.op.reads(&self.needs())
     }
 
-    /// The gradients that inputs have already: a parameter's own, or what `lend` takes out for output
-    /// `usize` of a node. What is given twice is named once.
+    /// The existing gradients of inputs: a parameter's own, or the one that `lend` takes out for an output of a node. An input that
+    /// occurs twice is named once.
     fn destinations(&self, mut lend: impl FnMut(&Node, usize) -> Option<Value>) -> Destinations {
         let of = self.parents.iter().enumerate().map(|(i, parent)| {
             if self.parents[..i].iter().any(|other| other.is(parent)) {
@@ -91,8 +91,8 @@ impl Node {
         matches!(&*self.saved.borrow(), Kept::Deferred)
     }
 
-    /// Takes what was kept, replaying the region first where that was put off. `lend` gives what was
-    /// added up so far for an output of another node, where it may be added to in place.
+    /// Takes the kept values, after a replay of the region if it is deferred. `lend` returns the accumulated gradient of another node's
+    /// output, if it may be added to in place.
     pub fn begin_backward(
         &self,
         d_outs: Vec<Option<Value>>,
@@ -136,7 +136,7 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Long chains are taken apart in a loop: a recursion would overflow the stack.
+    /// Long chains are dropped in a loop, since recursion would overflow the stack.
     fn drop(&mut self) {
         let mut todo: Vec<Parent> = std::mem::take(&mut self.parents);
         while let Some(parent) = todo.pop() {

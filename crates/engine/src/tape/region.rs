@@ -1,7 +1,7 @@
-//! A region: operations that are rematerialised when backward comes to them (gradient checkpointing, Chen et al. 2016).
+//! A region: operations that are rematerialised when backward reaches them (gradient checkpointing, Chen et al. 2016).
 //!
-//! It keeps what entered it and the operations; a replay fills what its nodes' backward reads, and
-//! then the region lets go of the rest.
+//! It keeps its external inputs and the operations; a replay computes the values that its nodes' backward reads, and then the region
+//! releases the rest.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ struct RegionOp {
 }
 
 enum Entering {
-    /// From outside, with its storage's version.
+    /// An input from outside, with its storage's version.
     External(Value, u64),
     /// An output of an operation of the region.
     Internal(usize, usize),
@@ -38,7 +38,7 @@ enum Entering {
 /// A region that is being recorded.
 pub struct OpenRegion {
     pub region: Rc<Region>,
-    /// By tensor id: which operation of the region made it.
+    /// The operation and output that made each tensor of the region, by tensor id.
     made: HashMap<u64, (usize, usize)>,
 }
 
@@ -65,7 +65,7 @@ impl OpenRegion {
         ops.push(RegionOp { op: op.clone(), inputs, node: None });
     }
 
-    /// Says which node the operation added last became.
+    /// Sets the node of the operation that was added last.
     pub fn add_node(&mut self, node: &Rc<Node>) {
         let mut ops = self.region.ops.borrow_mut();
         ops.last_mut().expect("added just before").node = Some(Rc::downgrade(node));
@@ -79,8 +79,7 @@ impl Drop for OpenRegion {
 }
 
 impl RegionOp {
-    /// Inputs that the region made: which operation made it, as which output, and which input of this
-    /// one it is.
+    /// Inputs that the region computed: the operation and output that computed it, and its input index here.
     fn internal_inputs(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
         self.inputs.iter().enumerate().filter_map(|(k, input)| match input {
             Entering::Internal(from, out) => Some((*from, *out, k)),
@@ -88,7 +87,7 @@ impl RegionOp {
         })
     }
 
-    /// Runs it; without its first output where nothing reads that and the others come alone.
+    /// Runs the operation; without its first output if nothing reads it and the others can be computed alone.
     fn run(&self, inputs: &[&Value], first: bool) -> Result<Vec<Option<Value>>> {
         let cx = inputs[0].context();
         let rest = || self.op.forward_rest(cx, inputs);
@@ -100,20 +99,19 @@ impl RegionOp {
 }
 
 impl Region {
-    /// Runs the region forward again, but for what nothing reads, and fills what its nodes'
-    /// backward reads.
+    /// Runs the region forward again, except for outputs that nothing reads, and stores the values that its nodes' backward reads.
     ///
     /// # Errors
-    /// `ERR_MODIFIED` when a value that entered the region, and is read, was written in place.
+    /// `ERR_MODIFIED` if an external input that is read was written in place.
     pub fn replay(&self) -> Result<()> {
         let ops = self.ops.borrow();
         let nodes: Vec<Option<Rc<Node>>> =
             ops.iter().map(|o| o.node.as_ref().and_then(Weak::upgrade).filter(|n| n.is_deferred())).collect();
         let reads: Vec<_> = nodes.iter().map(|n| n.as_ref().map(|n| n.reads()).unwrap_or_default()).collect();
 
-        // Which operations run, because a backward reads their outputs or a later one that runs
-        // does, and who reads each last. Descending: inputs come before what reads them.
-        // The first output is what costs: of a low-rank layer that nothing reads, h alone is made.
+        // Determines the operations that run, because a backward or a later running operation reads their outputs, and the last reader of
+        // each output. In descending order, inputs come before their readers. The first output is the expensive one: if nothing reads that
+        // of a low-rank layer, only h is computed.
         let mut runs = vec![false; ops.len()];
         let mut first = vec![false; ops.len()];
         let mut last_use = vec![0; ops.len()];
@@ -165,7 +163,7 @@ impl Region {
             }
         }
         drop((nodes, ops));
-        // Every node that was waiting has what it needs; there will be no other.
+        // All waiting nodes have their values, and no node will be added.
         if !self.open.get() {
             self.ops.borrow_mut().clear();
         }

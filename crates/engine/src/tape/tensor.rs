@@ -1,4 +1,4 @@
-//! The handle: a value, whether it asks for a gradient, and the gradient.
+//! The tensor handle: a value, whether it requires a gradient, and the gradient.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,10 +12,10 @@ use crate::fail;
 use crate::kernels::elementwise::{Function, accumulate, map};
 use crate::trace::Pass;
 
-/// How a trace names what is added up between operations.
+/// The name of gradient sums in traces.
 const SUMS: &str = "sum of gradients";
 
-/// A value that may ask for a gradient.
+/// A value that may require a gradient.
 #[derive(Clone)]
 pub struct Tensor(Rc<Inner>);
 
@@ -25,7 +25,7 @@ struct Inner {
     requires_grad: Cell<bool>,
     edge: RefCell<Option<(Rc<Node>, usize)>>,
     grad: RefCell<Option<Value>>,
-    /// Where the gradient is to live: a range of an optimizer's arena.
+    /// The location for the gradient: a range of an optimizer's arena.
     grad_slot: RefCell<Option<Value>>,
 }
 
@@ -47,7 +47,7 @@ impl Tensor {
         self.0.value.borrow().clone()
     }
 
-    /// What `f` makes of the value, without a copy of its handle.
+    /// Calls `f` with the value, without copying its handle.
     pub fn with_value<T>(&self, f: impl FnOnce(&Value) -> T) -> T {
         f(&self.0.value.borrow())
     }
@@ -60,11 +60,13 @@ impl Tensor {
         self.0.requires_grad.get()
     }
 
-    /// Whether no operation on the tape made it.
+    /// Whether it is not the output of a recorded operation.
     pub fn is_leaf(&self) -> bool {
         self.0.edge.borrow().is_none()
     }
 
+    /// Sets whether it requires a gradient.
+    ///
     /// # Errors
     /// `ERR_NO_GRADIENT` for a tensor that an operation made, `ERR_DTYPE` unless it is f32.
     pub fn set_requires_grad(&self, on: bool) -> Result<()> {
@@ -85,11 +87,13 @@ impl Tensor {
         self.0.grad.borrow().clone()
     }
 
-    /// Sets or takes away the gradient. Later backward passes add to a given one in place.
+    /// Sets or removes the gradient. Later backward passes add to it in place.
     pub fn set_grad(&self, grad: Option<Value>) {
         *self.0.grad.borrow_mut() = grad;
     }
 
+    /// Checks that `grad` fits this tensor.
+    ///
     /// # Errors
     /// `ERR_SHAPE_MISMATCH` and `ERR_DEVICE_MISMATCH` when `grad` is no gradient of this tensor.
     pub fn check_grad(&self, grad: &Value) -> Result<()> {
@@ -108,19 +112,18 @@ impl Tensor {
         Ok(())
     }
 
-    /// Lets the tensor live in `value` from now on, and its gradient in `grad_slot`: how an
-    /// optimizer gathers parameters into its arena. `value` holds the same elements.
+    /// Moves the tensor to `value`, which has the same elements, and its gradient to `grad_slot`; used by an optimizer's arena.
     pub fn move_to(&self, value: Value, grad_slot: Option<Value>) {
         *self.0.value.borrow_mut() = value;
         *self.0.grad_slot.borrow_mut() = grad_slot;
     }
 
-    /// The range of an arena that its gradient will be written to.
+    /// The range of an arena for its gradient.
     pub fn grad_slot(&self) -> Option<Value> {
         self.0.grad_slot.borrow().clone()
     }
 
-    /// Forgets the arena's range; a gradient that lives there stays until it is taken away.
+    /// Removes the arena's range; a gradient that is stored there stays until it is removed.
     pub fn clear_grad_slot(&self) {
         *self.0.grad_slot.borrow_mut() = None;
     }
@@ -139,13 +142,13 @@ impl Tensor {
         self.0.edge.borrow().clone()
     }
 
-    /// Notes that output `index` of `node` is this tensor.
+    /// Records that this tensor is output `index` of `node`.
     pub(super) fn made_by(&self, node: Rc<Node>, index: usize) {
         self.0.requires_grad.set(true);
         *self.0.edge.borrow_mut() = Some((node, index));
     }
 
-    /// How what it holds is made again, where an operation says that this is worth its while.
+    /// How the value is recomputed, if its operation says that recomputing pays.
     pub(super) fn remade(&self) -> Option<Rc<Remade>> {
         let (node, output) = self.edge()?;
         if output > 0 {
@@ -164,8 +167,7 @@ impl Tensor {
         }
     }
 
-    /// Where a gradient may be written, and whether there is one already to add to; none where a
-    /// first gradient needs storage of its own.
+    /// The destination of a gradient, and whether it already holds one to add to; `None` if a first gradient needs new storage.
     pub(super) fn grad_destination(&self) -> Option<(Value, bool)> {
         match (self.grad(), self.grad_slot()) {
             (Some(sum), _) => Some((sum, true)),
@@ -173,14 +175,14 @@ impl Tensor {
         }
     }
 
-    /// Notes that a gradient was added to `grad`, which `grad_destination` gave.
+    /// Records that a gradient was added to `grad`, the destination from `grad_destination`.
     pub(super) fn accept_grad(&self, grad: Value) {
         grad.storage.written();
         self.set_grad(Some(grad));
     }
 
-    /// Adds `d` to the gradient, in place where there is one. A first gradient is given storage of
-    /// its own (or the arena's), since `d` may be another tensor's gradient too.
+    /// Adds `d` to the gradient, in place if there is one. A first gradient gets new storage (or the arena's), since `d` may also be
+    /// another tensor's gradient.
     pub(super) fn accumulate_grad(&self, d: Value) -> Result<()> {
         let cx = d.context().clone();
         let grad = cx.operation(SUMS, Pass::Backward, || self.grad_with(&cx, d))?;
@@ -209,7 +211,7 @@ impl Tensor {
     }
 }
 
-/// The sum of two gradients, in place where nothing else reads the first.
+/// The sum of two gradients, in place if nothing else reads the first.
 pub(super) fn add_up(cx: &Rc<Context>, sum: Value, d: Value) -> Result<Value> {
     cx.operation(SUMS, Pass::Backward, || {
         if sum.is_unshared() {

@@ -11,9 +11,9 @@
 //! p ← p · (1 − lr·λ) − α / max(1, ‖u‖ / (d√n)) · u
 //! ```
 //!
-//! The kernels of operations compute all of it, in some thirty launches a parameter; the kernel here copies the results
-//! into the parameter and its states, unless the verdict stops the step. t is made on the device, where it is known how many steps
-//! were left out. Cost: some ten passes over a parameter.
+//! The kernels of operations compute this, in about thirty launches per parameter; the kernel here copies the results into the
+//! parameter and its states, unless the verdict skips the step. t is computed on the device, which knows how many steps were
+//! skipped. Cost: about ten passes over a parameter.
 
 mod native;
 #[cfg(test)]
@@ -40,7 +40,7 @@ scalars! {
     pub(super) struct Scalars { size: u32 }
 }
 
-/// value ← grad, unless the verdict stops the step.
+/// value ← grad, unless the verdict skips the step.
 static COMMIT: Kernel = Kernel {
     name: "adafactor commit",
     bindings: &BINDINGS,
@@ -55,17 +55,17 @@ pub const KERNELS: &[&Kernel] = &[&COMMIT];
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adafactor {
     pub lr: f64,
-    /// The exponent of t that the share of a new gradient follows; at most 0.
+    /// The exponent of t in the share of a new gradient; at most 0.
     pub beta2_decay: f64,
-    /// Least second moment, as its root, and least scale of a parameter.
+    /// The lower bounds: of the root of a second moment, and of the scale of a parameter.
     pub eps: [f64; 2],
-    /// Largest root mean square of an update.
+    /// The upper bound of an update's root mean square.
     pub d: f64,
     pub weight_decay: f64,
 }
 
 impl Default for Adafactor {
-    /// PyTorch's, whose ε₁ is f32's epsilon.
+    /// PyTorch's defaults; ε₁ is f32's epsilon.
     fn default() -> Self {
         let eps = [f32::EPSILON as f64, 1e-3];
         Adafactor { lr: 1e-2, beta2_decay: -0.8, eps, d: 1.0, weight_decay: 0.0 }
@@ -143,7 +143,7 @@ impl Rule for Adafactor {
 }
 
 impl Adafactor {
-    /// The states after the update, and the second moments of every element that they stand for.
+    /// The states after the update, and the second moment of every element that they represent.
     fn moments(
         &self,
         f: &Compose,

@@ -9,10 +9,9 @@
 //! p ← p − lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
 //! ```
 //!
-//! What depends on t alone is made on the host in f64. Where steps were left out that the host still
-//! counts, the kernel makes it again of t less those: 1 − βᵗ = −expm1(t · ln β), in f32 by a series
-//! near 0, so that it keeps its leading digits. Layout: value, gradient, m and v are equal
-//! ranges of four arenas; one invocation an element. Cost: one pass that reads four values an
+//! The terms that depend on t alone are computed on the host in f64. If steps were skipped that the host still counts, the kernel
+//! recomputes them for the actual t: 1 − βᵗ = −expm1(t · ln β), in f32 by a series near 0, which keeps its leading digits. Layout:
+//! value, gradient, m and v are equal ranges of four arenas; one invocation per element. Cost: one pass that reads four values per
 //! element and writes three, bound by memory.
 
 mod native;
@@ -34,21 +33,21 @@ use crate::scalars;
 scalars! {
     pub(super) struct Scalars {
         size: u32,
-        /// What is left of a parameter by weight decay.
+        /// The factor of a parameter after weight decay.
         keep: f32,
         rate1: f32,
         beta2: f32,
         rate2: f32,
-        /// √(1 − β₂ᵗ), and lr / (1 − β₁ᵗ), if no step was left out.
+        /// √(1 − β₂ᵗ), and lr / (1 − β₁ᵗ), if no step was skipped.
         root: f32,
         eps: f32,
         step: f32,
-        /// From what follows both are made anew if one was.
+        /// The values from which both are recomputed otherwise.
         count: f32,
         log1: f32,
         log2: f32,
         lr: f32,
-        /// Adam's weight decay: this times the parameter is added to the gradient.
+        /// Adam's weight decay: the factor of the parameter that is added to the gradient.
         decay: f32,
     }
 }
@@ -92,7 +91,7 @@ pub struct AdamW {
 }
 
 impl Default for AdamW {
-    /// PyTorch's.
+    /// PyTorch's defaults.
     fn default() -> Self {
         AdamW { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
     }
@@ -116,7 +115,7 @@ impl Rule for AdamW {
     }
 }
 
-/// The options of a parameter group of Adam: AdamW's. The weight decay goes into the gradient.
+/// The options of a parameter group of Adam: those of AdamW. The weight decay is added to the gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam(pub AdamW);
 
@@ -171,6 +170,8 @@ impl AdamW {
     }
 }
 
+/// Checks the betas.
+///
 /// # Errors
 /// `ERR_OPTION` unless both are at least 0 and below 1.
 pub(super) fn check_betas(optimizer: &str, betas: [f64; 2]) -> Result<()> {

@@ -4,12 +4,12 @@ use super::Scalars;
 use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};
 use crate::simd::vectorised;
 
-/// How weight decay reaches an element's gradient g (clipped already).
+/// The effect of weight decay on an element's gradient g, after clipping.
 pub trait Decay {
     fn gradient(g: f32, p: f32, decay: f32) -> f32;
 }
 
-/// AdamW's, which leaves the gradient as it is.
+/// AdamW's: the gradient stays unchanged.
 pub struct Decoupled;
 
 impl Decay for Decoupled {
@@ -48,7 +48,7 @@ pub fn adam<D: Decay>(l: &NativeLaunch) {
     let (m, v) = (Shared::new(m), Shared::new(v));
     let rule = Rule { factor, keep, rate1, beta2, rate2, root, eps, step, decay };
     each_chunk(value, GRAIN, |at, p| {
-        // SAFETY: a chunk's range is no other's.
+        // SAFETY: no two chunks overlap.
         let moments = unsafe { [m.slice(at, p.len()), v.slice(at, p.len())] };
         update::<D>(rule, &grad[at..at + p.len()], p, moments);
     });

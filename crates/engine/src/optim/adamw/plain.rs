@@ -2,7 +2,7 @@
 
 use super::{Adam, AdamW};
 
-/// Adam: AdamW without decay, of the gradient and λp.
+/// Adam: AdamW without decay, with the gradient plus λp.
 pub fn plain_adam(o: &Adam, step: u64, p: &mut [f64], g: &[f64], m: &mut [f64], v: &mut [f64]) {
     let g: Vec<f64> = g.iter().zip(&*p).map(|(g, p)| g + o.0.weight_decay * p).collect();
     plain(&AdamW { weight_decay: 0.0, ..o.0 }, step, p, &g, m, v);

@@ -1,13 +1,11 @@
 //! The global norm of gradients, clipping by it, and the verdict that a step reads.
 //!
-//! Maths: norm = √Σ g², over every element of every gradient; factor = min(1, max / (norm + 1e-6)),
-//! as `torch.nn.utils.clip_grad_norm_`. NaN anywhere makes the norm NaN; an infinity, or a square
-//! that overflows f32, makes it infinite.
+//! Maths: norm = √Σ g², over every element of every gradient; factor = min(1, max / (norm + 1e-6)), as
+//! `torch.nn.utils.clip_grad_norm_`. A NaN makes the norm NaN; an infinity, or a square that overflows f32, makes it infinite.
 //!
-//! Layout: chunks of 512 elements from each range's start, one workgroup each, whose sums are
-//! summed in the same way until one is left. The chunks do not depend on the binding limit, so
-//! neither do the bits. Natively a chunk is summed in f64. WGSL promises nothing for values that are
-//! not finite: they are kept out of the sums and carried as marks. Cost: one read of the gradients.
+//! Layout: chunks of 512 elements from each range's start, one workgroup each; their sums are summed the same way until one is
+//! left. The chunks do not depend on the binding limit, so the bits do not either. The CPU sums a chunk in f64. WGSL does not
+//! define results for non-finite values, so they are excluded from the sums and carried as flags. Cost: one read of the gradients.
 
 mod native;
 #[cfg(test)]
@@ -48,7 +46,7 @@ scalars! {
     pub(super) struct Clip { size: u32, max: f32 }
 }
 
-/// `params` = [1 where the elements are squared, 1 where the root of the sum is taken].
+/// `params` = [1 if elements are squared, 1 if the root of the sum is taken].
 static SUM: Kernel = Kernel {
     name: "gradient norm",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
@@ -98,7 +96,7 @@ static CLIP: Kernel = Kernel {
 
 pub const KERNELS: &[&Kernel] = &[&SUM, &VERDICT, &COUNTED, &CLIP];
 
-/// The norm of all gradients of `tensors` together, f32[]; those without one are passed over.
+/// The norm of all gradients of `tensors` together, f32[]; tensors without a gradient are ignored.
 ///
 /// # Errors
 /// `ERR_DEVICE_MISMATCH` when a gradient is not on `cx`'s device.
@@ -106,11 +104,10 @@ pub fn norm(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Value> {
     norm_of(cx, &gradients(cx, tensors)?)
 }
 
-/// Scales all gradients of `tensors` in place so that their norm together is at most `max`, and
-/// returns what it was, f32[].
+/// Scales all gradients of `tensors` in place so that their joint norm is at most `max`; returns the norm before, f32[].
 ///
 /// # Errors
-/// `ERR_OPTION` when `max` is negative or NaN; `ERR_DEVICE_MISMATCH` as `norm`.
+/// `ERR_OPTION` if `max` is negative or NaN; `ERR_DEVICE_MISMATCH` as `norm`.
 pub fn clip_grad_norm(cx: &Rc<Context>, tensors: &[Tensor], max: f32) -> Result<Value> {
     check_max("clipGradNorm", Some(max))?;
     let gradients = gradients(cx, tensors)?;
@@ -134,6 +131,8 @@ pub fn clip_grad_norm(cx: &Rc<Context>, tensors: &[Tensor], max: f32) -> Result<
     Ok(norm)
 }
 
+/// Checks the norm to clip to.
+///
 /// # Errors
 /// `ERR_OPTION` when the norm to clip to is negative or NaN.
 pub(super) fn check_max(name: &str, max: Option<f32>) -> Result<()> {
@@ -158,8 +157,7 @@ fn gradients(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Vec<Value>> {
     Ok(gradients)
 }
 
-/// Appends the norm of the values together, f32[]. Values that follow each other in an arena are
-/// read with the zeros between them.
+/// Appends the joint norm of the values, f32[]. Adjacent values of an arena are read together with the zeros between them.
 pub(super) fn norm_of(cx: &Rc<Context>, values: &[Value]) -> Result<Value> {
     let mut ranges: Vec<Value> = Vec::new();
     for value in values.iter().filter(|v| v.size() > 0) {
@@ -208,24 +206,24 @@ fn launch(cx: &Rc<Context>, [squares, root]: [u32; 2], x: &Value, y: &Value) -> 
     })
 }
 
-/// What becomes of a step whose gradients are not all finite.
+/// The treatment of a step whose gradients are not all finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NotFinite {
-    /// It is left out, alone.
+    /// Only this step is skipped.
     Skip,
-    /// It is left out, and so is every later one until `clear_latch`.
+    /// This step and all later ones are skipped until `clear_latch`.
     Latch,
 }
 
-/// What a step reads: f32[4].
+/// The verdict on a step, f32[4]:
 ///
-/// - the factor that gradients are scaled by;
-/// - whether this step is left out: 0 or 1;
-/// - how many steps were left out alone and are still in the host's counts;
-/// - how many were left out since the latch fell.
+/// - the factor for gradients;
+/// - whether the step is skipped: 0 or 1;
+/// - the number of single steps that were skipped and that the host still counts;
+/// - the number of steps that were skipped since the latch was set.
 pub(super) struct Verdict(Value);
 
-/// Its size.
+/// Elements of a verdict.
 pub(super) const VERDICT_SIZE: usize = 4;
 
 impl Verdict {
@@ -271,12 +269,12 @@ impl Verdict {
         self.0.sub_range(2, [])
     }
 
-    /// Lifts the latch.
+    /// Clears the latch.
     pub fn clear(&self, cx: &Rc<Context>) {
         cx.zero(&self.undone());
     }
 
-    /// Appends that the host no longer counts `steps` that were left out.
+    /// Appends that the host no longer counts `steps` skipped steps.
     pub fn counted(&self, cx: &Rc<Context>, steps: u64) {
         cx.launch(Launch {
             kernel: &COUNTED,
@@ -289,7 +287,7 @@ impl Verdict {
         });
     }
 
-    /// Forgets what was left out: the counts are new.
+    /// Resets the counts of skipped steps.
     pub fn forget(&self, cx: &Rc<Context>) {
         cx.zero(&self.late());
     }

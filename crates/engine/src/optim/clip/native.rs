@@ -3,7 +3,7 @@
 use super::{CHUNK, Clip, Counted, VerdictScalars};
 use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
 
-/// Chunks that one task takes at least.
+/// Fewest chunks per task.
 const CHUNKS: usize = 32;
 
 pub fn norm(l: &NativeLaunch) {

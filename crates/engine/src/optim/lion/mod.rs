@@ -9,8 +9,8 @@
 //! m ← β₂ m + (1 − β₂) g
 //! ```
 //!
-//! Layout: value, gradient and m are equal ranges of three arenas; one invocation an element. Cost: one pass that reads
-//! three values an element and writes two, bound by memory.
+//! Layout: value, gradient and m are equal ranges of three arenas; one invocation per element. Cost: one pass that reads three
+//! values per element and writes two, bound by memory.
 
 mod native;
 #[cfg(test)]
@@ -32,7 +32,7 @@ use crate::scalars;
 scalars! {
     pub(super) struct Scalars {
         size: u32,
-        /// The share of a parameter that weight decay keeps.
+        /// The factor of a parameter after weight decay.
         keep: f32,
         lr: f32,
         beta1: f32,

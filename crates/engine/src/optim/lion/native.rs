@@ -13,7 +13,7 @@ pub fn lion(l: &NativeLaunch) {
     let grad = l.read::<f32>(0);
     let (value, m) = (l.write::<f32>(2), Shared::new(l.write::<f32>(3)));
     each_chunk(value, GRAIN, |at, p| {
-        // SAFETY: a chunk's range is no other's.
+        // SAFETY: no two chunks overlap.
         let m = unsafe { m.slice(at, p.len()) };
         update(&rule, factor, &grad[at..at + p.len()], p, m);
     });

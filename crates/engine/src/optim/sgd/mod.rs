@@ -8,7 +8,7 @@
 //! p ← p − lr · (d + μb with Nesterov, b with momentum, d without)
 //! ```
 //!
-//! Layout: equal ranges of the arenas, one invocation an element. Cost: one pass, bound by memory.
+//! Layout: equal ranges of the arenas, one invocation per element. Cost: one pass, bound by memory.
 
 mod native;
 #[cfg(test)]
@@ -71,7 +71,7 @@ pub struct Sgd {
 }
 
 impl Default for Sgd {
-    /// PyTorch's.
+    /// PyTorch's defaults.
     fn default() -> Self {
         Sgd { lr: 1e-3, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false }
     }
@@ -108,8 +108,7 @@ impl Rule for Sgd {
         if span.states.is_empty() {
             return span.launch(cx, Self::NAME, &SGD, |size| plain(size).words(), 8);
         }
-        // Before the first update the buffer is zero, so that μb + 1·d is d. Where steps before were left out the
-        // kernel sees that it is the first.
+        // Before the first update the buffer is zero, so μb + 1·d equals d. If earlier steps were skipped, the kernel detects the first.
         let rate = if step == 1 { 1.0 } else { 1.0 - dampening } as f32;
         let (momentum, count) = (momentum as f32, step as f32);
         let scalars = |size| Momentum { plain: plain(size), momentum, rate, nesterov, count };

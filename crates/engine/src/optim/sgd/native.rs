@@ -30,7 +30,7 @@ pub fn momentum(l: &NativeLaunch) {
     let (value, buffer) = (l.write::<f32>(2), l.write::<f32>(3));
     let buffer = Shared::new(buffer);
     each_chunk(value, GRAIN, |at, p| {
-        // SAFETY: a chunk's range is no other's.
+        // SAFETY: no two chunks overlap.
         let b = unsafe { buffer.slice(at, p.len()) };
         for ((p, g), b) in p.iter_mut().zip(&grad[at..]).zip(b) {
             let d = g * factor + decay * *p;

@@ -1,4 +1,4 @@
-//! What the tape keeps for backward: a value, or how to make it again.
+//! A value that the tape saves for backward, or the recipe to recompute it.
 
 #[cfg(test)]
 mod tests;
@@ -12,17 +12,16 @@ use crate::op::{Op, run_in};
 use crate::shape::Shape;
 use crate::trace::Pass;
 
-/// An input or output of an operation that its backward reads.
+/// A saved input or output of an operation.
 #[derive(Clone)]
 pub enum Saved {
-    /// With the version that its storage had.
+    /// A value, with its storage's version.
     Value(Value, u64),
     Remade(Rc<Remade>),
 }
 
-/// The first output of an operation that costs little beside the bytes it would hold, and whose
-/// inputs are kept for its own backward in any case: a norm, an activation. It is made again when the
-/// first backward asks for it, and held until the last has it.
+/// The first output of an operation that is cheap compared with its bytes, and whose inputs are saved for its own backward in any
+/// case: a norm, an activation. It is recomputed when the first backward needs it, and kept until the last one has it.
 pub struct Remade {
     op: Rc<dyn Op>,
     inputs: Vec<Saved>,
@@ -30,7 +29,7 @@ pub struct Remade {
     again: RefCell<Option<Value>>,
 }
 
-/// The value that forward made: it is there as long as somebody else holds it.
+/// The value from the forward pass, available while another handle keeps it.
 struct Passing {
     spec: Spec,
     storage: Weak<Storage>,
@@ -39,7 +38,7 @@ struct Passing {
 }
 
 impl Remade {
-    /// After `op` made `value` of `inputs`.
+    /// Creates it after `op` computed `value` from `inputs`.
     pub fn new(op: Rc<dyn Op>, inputs: Vec<Saved>, value: &Value) -> Remade {
         let first = Passing {
             spec: value.spec(),
@@ -65,7 +64,7 @@ impl Remade {
         Ok(made)
     }
 
-    /// The shape of a tensor that was written in place since.
+    /// The shape of the saved tensor if it was written in place since.
     fn modified(&self) -> Option<Shape> {
         if self.again.borrow().is_some() {
             return None;
@@ -82,7 +81,7 @@ impl Saved {
         Saved::Value(value.clone(), value.storage.version())
     }
 
-    /// The shape of a tensor that was written in place since, of it and what it is made of.
+    /// The shape of a tensor that was written in place since, among it and its sources.
     pub fn modified(&self) -> Option<Shape> {
         match self {
             Saved::Value(value, version) => {
@@ -92,7 +91,7 @@ impl Saved {
         }
     }
 
-    /// The value, made again where it is not there.
+    /// The value, recomputed if needed.
     pub fn value(&self) -> Result<Value> {
         match self {
             Saved::Value(value, _) => Ok(value.clone()),
