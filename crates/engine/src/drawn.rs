@@ -1,5 +1,4 @@
-//! Values that the host draws, handed to the device a piece at a time: however large, the host holds
-//! no more than pieces of them.
+//! Random values that the host generates and uploads in pieces, so that its memory use is bounded whatever the size.
 
 use std::rc::Rc;
 
@@ -8,11 +7,10 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::shape::Shape;
 
-/// Elements of a piece: whole blocks of the generator, so that pieces draw what one fill would.
+/// Elements of a piece: whole blocks of the generator, so that pieces draw the same numbers as one fill.
 const PIECE: usize = 1 << 18;
 
-/// An f32 value whose elements `draw` gives in order, so many at a call. On a meta device nothing is
-/// drawn.
+/// An f32 value whose elements `draw` generates in order, a given number per call. On a meta device nothing is drawn.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.

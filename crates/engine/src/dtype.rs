@@ -3,14 +3,14 @@
 use crate::quant::BlockType;
 use crate::shape::Shape;
 
-/// f32 is what is computed with; f16, bf16 and blocks store frozen weights; i32 holds indices.
+/// f32 for computation; f16, bf16 and blocks store frozen weights; i32 holds indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     F32,
     F16,
     BF16,
     I32,
-    /// Blocks of elements that share scales: what products by a weight and rows of a table take, and nothing else.
+    /// Blocks of elements that share scales; accepted by products by a weight and by row lookups only.
     Block(BlockType),
 }
 
@@ -18,7 +18,7 @@ impl DType {
     /// Bytes of one element.
     ///
     /// # Panics
-    /// Of blocks, whose elements have no bytes of their own.
+    /// For blocks, whose elements do not have a size of their own.
     pub fn bytes(self) -> usize {
         match self {
             DType::F32 | DType::I32 => 4,
@@ -27,7 +27,7 @@ impl DType {
         }
     }
 
-    /// Bytes of `elements` neighbours, which are whole blocks.
+    /// Bytes of `elements` contiguous elements; whole blocks for block types.
     pub fn bytes_of(self, elements: usize) -> usize {
         match self {
             DType::Block(kind) => kind.bytes_of(elements),
@@ -35,7 +35,7 @@ impl DType {
         }
     }
 
-    /// Whether rows of `shape` are whole blocks; of some types it is enough that all of it is.
+    /// Whether rows of `shape` are whole blocks; for some types the whole matrix must be.
     pub fn divides(self, shape: &Shape) -> bool {
         match self {
             DType::Block(kind) if !kind.is_cut() => shape.size().is_multiple_of(kind.elements()),
@@ -43,12 +43,12 @@ impl DType {
         }
     }
 
-    /// Whether whole blocks of a matrix are one, too.
+    /// Whether whole blocks of a matrix are a valid matrix by themselves.
     pub fn is_cut(self) -> bool {
         !matches!(self, DType::Block(kind) if !kind.is_cut())
     }
 
-    /// Elements that are stored together: a range of them starts and ends at a multiple.
+    /// Elements that are stored together: a range starts and ends at a multiple.
     pub fn unit(self) -> usize {
         match self {
             DType::Block(kind) => kind.elements(),
@@ -56,7 +56,7 @@ impl DType {
         }
     }
 
-    /// Whether an element is a float by itself.
+    /// Whether single elements are floats.
     pub fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F16 | DType::BF16)
     }
@@ -65,7 +65,7 @@ impl DType {
         matches!(self, DType::Block(_))
     }
 
-    /// Whether a frozen weight may be stored so.
+    /// Whether a frozen weight may have this type.
     pub fn is_weight(self) -> bool {
         self != DType::I32
     }

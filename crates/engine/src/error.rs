@@ -1,8 +1,8 @@
-//! One error type: a stable code for programs, a sentence for people.
+//! The error type: a stable code for programs, and a sentence for people.
 
 use std::fmt;
 
-/// What went wrong, as the stable names that the public face shows.
+/// The stable error codes of the public API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     ShapeMismatch,
@@ -49,7 +49,7 @@ impl Code {
     }
 }
 
-/// An error with its code. Messages name the operation and what it was given.
+/// An error with its code. Messages name the operation and its arguments.
 #[derive(Clone, Debug)]
 pub struct Error {
     pub code: Code,
@@ -72,7 +72,7 @@ impl std::error::Error for Error {}
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error by its code, where an expression is wanted.
+/// An error with a code, as an expression.
 pub fn fail_code(code: Code, message: impl Into<String>) -> Error {
     Error::new(code, message)
 }

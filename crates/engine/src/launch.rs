@@ -1,8 +1,7 @@
-//! Cuts launches into windows, so that no binding spans more than a device allows.
+//! Splits launches into windows, so that no binding exceeds a device's limit.
 //!
-//! A plan describes what it does as a box of indices, and each binding as an affine footprint
-//! over that box. The box is halved until every footprint fits; parts come in ascending order
-//! of every index, so that a reduction may accumulate over them.
+//! A plan describes its work as a box of indices, and each binding as an affine footprint over that box. The box is halved until
+//! every footprint fits; windows come in ascending order of every index, so that a reduction may accumulate over them.
 
 use std::rc::Rc;
 
@@ -15,15 +14,15 @@ use crate::kernel::Range;
 
 pub type Indices = SmallVec<[usize; 6]>;
 
-/// How a binding's elements depend on the indices of the box.
+/// The elements of a binding as an affine function of the box's indices.
 #[derive(Clone)]
 pub struct Bind<'a> {
     value: &'a Value,
-    /// Elements that one step of each index moves by; 0 where it does not depend on it.
+    /// Elements per step of each index; 0 if the binding does not depend on it.
     strides: Indices,
-    /// Elements that are touched at one point of the box.
+    /// Elements that are used at one point of the box.
     cell: usize,
-    /// Elements before the first point, which is where the value starts otherwise.
+    /// The first point's offset from the value's start, in elements.
     offset: isize,
 }
 
@@ -32,12 +31,12 @@ impl<'a> Bind<'a> {
         Bind { value, strides: SmallVec::from_slice(strides), cell, offset: 0 }
     }
 
-    /// Moved by `offset` elements. What lies outside of the value then is not bound, and not read.
+    /// Moved by `offset` elements. Elements outside of the value are neither bound nor read.
     pub fn shifted(self, offset: isize) -> Self {
         Bind { offset, ..self }
     }
 
-    /// All of `value`, wherever in the box.
+    /// All of `value`, at every point of the box.
     pub fn whole(value: &'a Value) -> Self {
         Bind { value, strides: Indices::new(), cell: value.size(), offset: 0 }
     }
@@ -53,27 +52,26 @@ impl<'a> Bind<'a> {
 
     fn range(&self, start: &[usize], count: &[usize]) -> Range {
         let first: usize = self.strides.iter().zip(start).map(|(s, i)| s * i).sum();
-        // A first window may start before the value does, a last one end after it.
+        // A first window may start before the value does, and a last one end after it.
         let within = |at: usize| at.saturating_add_signed(self.offset).min(self.value.size());
         let (first, end) = (within(first), within(first + self.extent(count)));
-        // One that lies outside altogether still binds an element.
+        // A window entirely outside still binds one element.
         let first = first.min(self.value.size().saturating_sub(1));
         self.value.part(first, end.max(first + 1).min(self.value.size()) - first)
     }
 }
 
-/// One part of the box, with the ranges to bind in the order of the bindings.
+/// One window of the box, with the ranges to bind.
 pub struct Window {
     pub start: Indices,
     pub count: Indices,
     pub ranges: SmallVec<[Range; 6]>,
 }
 
-/// Calls `launch` for every window of the box `space`. Dimension d is cut at multiples of
-/// `align[d]` (1 where it is shorter).
+/// Calls `launch` for every window of the box `space`. Dimension d is split at multiples of `align[d]` (1 if it is shorter).
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when a binding does not fit at a single point of the box.
+/// `ERR_OUT_OF_MEMORY` if a binding does not fit at a single point of the box.
 pub fn windows(
     cx: &Rc<Context>,
     name: &str,
@@ -105,7 +103,7 @@ pub fn windows(
         let halved = (0..count.len())
             .filter_map(|d| {
                 let align = align.get(d).copied().unwrap_or(1);
-                // Neighbours that are stored together are cut at their ends alone, and some not at all.
+                // A dimension of units is split at their ends only, and some dimensions are not split at all.
                 let of_d = binds.iter().filter(|b| b.strides.get(d) == Some(&1));
                 let unit = of_d.map(|b| b.value.dtype.unit()).max().unwrap_or(1);
                 let fixed = |b: &Bind| b.strides.get(d).is_some_and(|s| *s > 0) && !b.value.dtype.is_cut();
@@ -117,7 +115,7 @@ pub fn windows(
                 }
                 let mut first = count.clone();
                 first[d] = half;
-                // What lies over the limit decides, so that a cut that helps nothing is not taken.
+                // Counts the bytes above the limit, so that a split that does not help is not chosen.
                 let over: u64 = binds.iter().map(|b| b.bytes(&first).saturating_sub(limit)).sum();
                 Some((over, d, half))
             })
@@ -141,8 +139,8 @@ pub fn windows(
     Ok(())
 }
 
-/// `windows` for work that is cut along one outermost dimension of `rows`: each of `rowwise` is
-/// divided evenly among the rows, each of `whole` is bound whole, in that order.
+/// `windows` for work over one outermost dimension of `rows`: each of `rowwise` is divided evenly among the rows, each of `whole` is
+/// bound whole, in that order.
 pub fn row_windows(
     cx: &Rc<Context>,
     name: &str,

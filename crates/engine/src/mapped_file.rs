@@ -1,7 +1,7 @@
-//! Files that lie mapped in memory, known by what they are and not by a name, so that they can be let go.
+//! Memory-mapped files, identified by the file instead of its name, so that they can be unmapped when the file is replaced.
 //!
-//! Windows neither replaces nor removes a file that is mapped. Whoever has to do that has each device copy what its
-//! buffers have of the file, in its queue's order, and the map goes. Elsewhere what was mapped outlives the name.
+//! Windows neither replaces nor removes a mapped file. Before that, each device copies the parts that its buffers use, in its
+//! queue's order, and the file is unmapped. On other systems a map outlives the name.
 
 #[cfg(test)]
 mod tests;
@@ -19,25 +19,25 @@ use memmap2::{MmapOptions, MmapRaw};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 
-/// How long a device that ends may keep a map that is to be let go.
+/// How long a device that is shutting down may keep a map that must be unmapped.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Has what lies in mapped files: a device that was sent some of them.
+/// A user of mapped files: a device whose buffers are in some of them.
 pub trait Borrower: Send + Sync {
-    /// Copies what it has of the file, in the order of its queue, so that the map may go. One that has ended has nothing.
+    /// Copies its buffers out of the file, in the order of its queue, so that the file can be unmapped. A device that has ended has none.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY` where the copies do not fit; all is as it was then.
+    /// `ERR_OUT_OF_MEMORY` if the copies do not fit; then nothing changes.
     fn copy_out(&self, file: &Arc<MappedFile>) -> Result<()>;
 }
 
-/// Every file of the process that is mapped.
+/// All mapped files of the process.
 static MAPPED: Mutex<Vec<Weak<MappedFile>>> = Mutex::new(Vec::new());
 
-/// How often a map was let go.
+/// The number of maps that were released.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
 
-/// Which file it is, by whatever name, for as long as it is there.
+/// The identity of a file, independent of its name, as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     volume: u64,
@@ -59,20 +59,19 @@ impl Identity {
     }
 }
 
-/// A file that is mapped privately: what is written to its bytes, as into a weight that is loaded over, is this
-/// process's own and never reaches the file. It must not be cut short meanwhile: writers replace files and never write
-/// into them.
+/// A privately mapped file: writes to its bytes, as when other values are loaded over a weight, stay in this process and never reach
+/// the file. The file must not be truncated meanwhile: writers replace files and never write into them.
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
     identity: Identity,
-    /// Nothing once it was let go.
+    /// `None` once it was unmapped.
     map: RwLock<Option<Arc<MmapRaw>>>,
     released: AtomicBool,
     borrowers: Mutex<Vec<Weak<dyn Borrower>>>,
 }
 
-/// The bytes of a mapped file, which stay where they are for as long as it lives.
+/// The bytes of a mapped file, which stay mapped as long as this exists.
 #[derive(Clone)]
 pub struct Lease {
     file: Arc<MappedFile>,
@@ -84,20 +83,20 @@ impl Lease {
         Arc::ptr_eq(&self.file, file)
     }
 
-    /// Where its byte `offset` lies, which may be written as `MappedFile` says.
+    /// The address of byte `offset`; writes follow the rules of `MappedFile`.
     ///
     /// # Panics
-    /// Where that is past the end.
+    /// If it is past the end.
     pub fn at(&self, offset: usize) -> *mut u8 {
         assert!(offset <= self.map.len(), "a place past the file's end");
-        // SAFETY: it lies within the map, or at its end.
+        // SAFETY: it is within the map, or at its end.
         unsafe { self.map.as_mut_ptr().add(offset) }
     }
 }
 
 /// All bytes of a map.
 fn bytes(map: &MmapRaw) -> &[u8] {
-    // SAFETY: the map is as long, and who writes into a weight in it reads that weight nowhere else meanwhile.
+    // SAFETY: the map has this length, and whoever writes into a weight in it does not read that weight elsewhere meanwhile.
     unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) }
 }
 
@@ -109,11 +108,11 @@ impl Deref for Lease {
 }
 
 impl MappedFile {
-    /// Maps a file that is open for reading under the name of `path`.
+    /// Maps an open, readable file whose name is `path`.
     pub fn new(path: &Path, file: &File) -> std::io::Result<Arc<MappedFile>> {
-        // Memory is asked for page by page, when one is written: weights are mostly read.
-        // SAFETY: a private map, whose file is not written by this process; another that cuts it short while it is
-        // read ends this one.
+        // Pages are allocated when they are written: weights are mostly read.
+        // SAFETY: the map is private, and this process does not write the file; if another process truncates it, a read ends this
+        // process.
         let map = unsafe { MmapOptions::new().no_reserve_swap().map_copy(file) }?;
         let mapped = Arc::new(MappedFile {
             path: path.into(),
@@ -128,15 +127,15 @@ impl MappedFile {
         Ok(mapped)
     }
 
-    /// Whether its map was let go, and what lay in it was copied.
+    /// Whether it was unmapped, and its values were copied.
     pub fn is_released(&self) -> bool {
         self.released.load(Ordering::Acquire)
     }
 
-    /// What `look` makes of its bytes, which stay meanwhile.
+    /// Calls `look` with its bytes, which stay mapped meanwhile.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND` once it was let go: another file is there now, or none.
+    /// `ERR_FILE_NOT_FOUND` once it was unmapped, since another file, or none, has its name now.
     pub fn read<T>(&self, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
         match &*self.map.read().unwrap_or_else(|e| e.into_inner()) {
             Some(map) => Ok(look(bytes(map))),
@@ -144,8 +143,8 @@ impl MappedFile {
         }
     }
 
-    /// A copy of some of its bytes, by a read of the file: what is copied out of a map counts twice, as the copy and as
-    /// pages of the map that nobody takes back. Of a file that was replaced meanwhile it is out of the map after all.
+    /// Copies a range of its bytes by reading the file: a copy from the map would also leave the map's pages in memory. If the file was
+    /// replaced meanwhile, the bytes are copied from the map.
     ///
     /// # Errors
     /// As `read`.
@@ -166,8 +165,8 @@ impl MappedFile {
         Ok(copy)
     }
 
-    /// Has `send` send its bytes to `borrower`, after which they may be let go: it copies what it needs of them once it
-    /// comes to that. Without one nothing is kept of what is sent.
+    /// Lets `send` send its bytes to `borrower`, which copies the parts that it needs before the file is unmapped. Without a borrower,
+    /// nothing of the sent bytes is kept.
     ///
     /// # Errors
     /// As `read`.
@@ -197,12 +196,12 @@ impl MappedFile {
         Error::new(Code::FileNotFound, what)
     }
 
-    /// Has the devices copy what lies in it, and unmaps it. Returns whether it was mapped still.
+    /// Lets the devices copy their buffers out of it, and unmaps it. Returns whether it was still mapped.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY` where the copies do not fit, `ERR_WRITE` where it stays in use; all is as it was then.
+    /// `ERR_OUT_OF_MEMORY` if the copies do not fit, `ERR_WRITE` if it stays in use; then nothing changes.
     fn release(self: &Arc<Self>) -> Result<bool> {
-        // Held to the end: whoever wants to read meanwhile waits for what becomes of it.
+        // The lock is held to the end, so that readers wait for the outcome.
         let mut map = self.map.write().unwrap_or_else(|e| e.into_inner());
         if map.is_none() {
             return Ok(false);
@@ -230,24 +229,23 @@ impl MappedFile {
     }
 }
 
-/// How often the process has let go of a map: who keeps account of what is mapped looks again when that changes.
+/// The number of released maps; whoever accounts for mapped bytes checks again when it changes.
 pub fn releases() -> u64 {
     RELEASES.load(Ordering::Acquire)
 }
 
-/// Lets go of all that this process has mapped of the file at `path`, or of the files below the folder there: tensors
-/// that lie in them keep their values, in memory of their device. Returns how many maps there were.
+/// Unmaps the file at `path`, or all files below the folder at `path`: tensors in them keep their values, in their device's memory.
+/// Returns the number of maps.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` where the copies do not fit, `ERR_WRITE` where a map stays in use. What was not let go is as it
-/// was.
+/// `ERR_OUT_OF_MEMORY` if the copies do not fit, `ERR_WRITE` if a map stays in use. Files that were not unmapped are unchanged.
 pub fn release(path: &Path) -> Result<usize> {
     let mapped: Vec<Arc<MappedFile>> = locked(&MAPPED).iter().filter_map(Weak::upgrade).collect();
     if mapped.is_empty() {
         return Ok(0);
     }
     let mut found = Vec::new();
-    // Of a link it is what the link leads to that is mapped.
+    // A link's target is the mapped file.
     if path.is_dir() {
         below(path, &mut found)
     } else {
@@ -260,7 +258,7 @@ pub fn release(path: &Path) -> Result<usize> {
     Ok(count)
 }
 
-/// The files below a folder; links are not followed. What cannot be read is not mapped by this name.
+/// The files below a folder, without following links. Unreadable files are not mapped.
 fn below(folder: &Path, found: &mut Vec<Identity>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.file_type() {
@@ -272,7 +270,7 @@ fn below(folder: &Path, found: &mut Vec<Identity>) {
 }
 
 fn identity(path: &Path) -> Option<Identity> {
-    // Opening a pipe would wait for its other end.
+    // Opening a pipe would block until there is a writer.
     let regular = std::fs::metadata(path).is_ok_and(|kind| kind.is_file());
     regular.then(|| Identity::of(&File::open(path).ok()?).ok())?
 }

@@ -1,4 +1,4 @@
-//! What an operation is: a value with its attributes and five answers.
+//! The interface of an operation.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::fail;
 use crate::shape::Shape;
 use crate::trace::Pass;
 
-/// What backward will read, as bit masks over inputs and outputs.
+/// The inputs and outputs that backward reads, as bit masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     pub inputs: u32,
@@ -20,20 +20,20 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// Of a product of inputs 0 and 1: the gradient of each is made from the other.
+    /// For a product of inputs 0 and 1: the gradient of each depends on the other.
     pub fn of_product(needs: &[bool]) -> Reads {
         Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
     }
 }
 
-/// Whether and from what a gradient is made.
+/// Whether a gradient exists, and the values that it depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gradient {
     /// Backward exists and reads these.
     Reads(Reads),
-    /// Piecewise constant (comparisons, argmax): the output asks for no gradient, as in PyTorch.
+    /// Piecewise constant (comparisons, argmax): the output requires no gradient, as in PyTorch.
     Constant,
-    /// There is none: an input that asks for a gradient is an error.
+    /// No gradient exists: an input that requires one is an error.
     Missing,
 }
 
@@ -43,10 +43,10 @@ impl Gradient {
     }
 }
 
-/// Another operation that makes an operation's first output again, of what backward of that one keeps.
+/// Another operation that recomputes an operation's first output from values that its backward keeps.
 pub struct Remaking {
     pub op: Rc<dyn Op>,
-    /// Its inputs, those of them that there are.
+    /// Its inputs.
     pub of: Vec<Source>,
 }
 
@@ -57,22 +57,22 @@ pub enum Source {
     Output(usize),
 }
 
-/// An operation. Attributes are its fields; it holds no tensor.
+/// An operation. Its fields are attributes; it holds no tensor.
 pub trait Op: std::fmt::Debug + 'static {
     fn name(&self) -> &'static str;
 
-    /// Shapes and dtypes of the outputs: the one place that validates inputs.
+    /// Shapes and dtypes of the outputs. This is the only place that validates inputs.
     ///
     /// # Errors
     /// A message that starts with the operation's name and shows the shapes or dtypes.
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>>;
 
-    /// Which inputs may be weights in blocks, as a mask.
+    /// The inputs that may be weights in blocks, as a mask.
     fn in_blocks(&self) -> u32 {
         0
     }
 
-    /// The outputs, where they are an input's own elements under another shape: nothing runs then.
+    /// The outputs, if they are an input's elements in another shape; then nothing runs.
     fn alias(&self, _inputs: &[&Value]) -> Option<Vec<Value>> {
         None
     }
@@ -80,16 +80,15 @@ pub trait Op: std::fmt::Debug + 'static {
     /// Appends the launches that write `outputs`.
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()>;
 
-    /// Makes the outputs after the first alone, where that is less work than all of forward: a replay
-    /// asks for it when nothing reads the first.
+    /// Computes the outputs after the first, if that is cheaper than forward; a replay uses it when nothing reads the first output.
     fn forward_rest(&self, _cx: &Rc<Context>, _inputs: &[&Value]) -> Option<Result<Vec<Value>>> {
         None
     }
 
     fn gradient(&self) -> Gradient;
 
-    /// What backward reads where only the inputs that `needs` names need a gradient: part of what
-    /// `gradient()` declares. A product by something frozen, for one, need not keep the other factor.
+    /// The values that backward reads if only the inputs in `needs` need a gradient: a subset of `gradient()`. For example, a product by
+    /// a frozen factor need not keep the other factor.
     fn reads(&self, _needs: &[bool]) -> Reads {
         match self.gradient() {
             Gradient::Reads(reads) => reads,
@@ -97,31 +96,30 @@ pub trait Op: std::fmt::Debug + 'static {
         }
     }
 
-    /// Whether the first output is made again for a backward that reads it, rather than kept: it costs
-    /// little, and backward of this operation keeps the inputs in any case, or what `remaking` names.
+    /// Whether the first output is recomputed for a backward that reads it, instead of kept: if it is cheap, and this operation's
+    /// backward keeps the inputs anyway, or the values that `remaking` names.
     fn is_remade(&self) -> bool {
         false
     }
 
-    /// What makes the first output again where that is not this operation over its inputs.
+    /// The operation that recomputes the first output, if it is not this one.
     fn remaking(&self) -> Option<Remaking> {
         None
     }
 
-    /// Appends the launches of the gradients of those inputs that `pass.needs` names, and returns one
-    /// entry an input. A returned value may be a `d_out` itself. Called only where `gradient()` is
-    /// `Reads`, some input needs a gradient and some output has one.
+    /// Appends the launches of the gradients of the inputs in `pass.needs`, and returns one entry per input. A returned value may be a
+    /// `d_out` itself. Called only if `gradient()` is `Reads`, some input needs a gradient and some output has one.
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients>;
 }
 
-/// The gradients of an operation's inputs; `None` where none is needed.
+/// The gradients of an operation's inputs; `None` for inputs that need none.
 pub type Gradients = Vec<Option<Value>>;
 
-/// Where gradients of inputs may be added at once: parameters' own gradients, ranges of an arena; and
-/// what other operations gave already for a value that this one read, too.
+/// Existing gradients to which backward may add directly: parameters' gradients, ranges of an arena, and accumulated gradients of
+/// values that this operation read, too.
 #[derive(Default)]
 pub struct Destinations {
-    /// By input, with whether the range holds a sum already.
+    /// By input, with whether the range already holds a sum.
     of: Vec<Option<(Value, bool)>>,
     taken: Cell<u32>,
 }
@@ -131,9 +129,8 @@ impl Destinations {
         Destinations { of, taken: Cell::new(0) }
     }
 
-    /// Where the gradient of input `i` is to be written, one that is there or a new value of
-    /// `shape`; and whether what is there already is a sum to add to. It is returned from backward
-    /// like any other.
+    /// The destination for the gradient of input `i`: an existing one, or a new value of `shape`; and whether it holds a sum to add to.
+    /// Backward returns it like any other gradient.
     pub fn place(&self, cx: &Rc<Context>, i: usize, shape: impl Into<Shape>) -> Result<(Value, bool)> {
         let shape = shape.into();
         match self.of.get(i) {
@@ -146,33 +143,33 @@ impl Destinations {
         }
     }
 
-    /// Whether what is there was taken for input `i`: there is nothing left to add then.
+    /// Whether the existing gradient of input `i` was used, so that nothing is left to add.
     pub fn taken(&self, i: usize) -> bool {
         self.taken.get() >> i & 1 == 1
     }
 
-    /// What was there for input `i`, whether it was taken or not.
+    /// The existing gradient of input `i`, used or not.
     pub fn give_back(&mut self, i: usize) -> Option<Value> {
         self.of[i].take().map(|(value, _)| value)
     }
 }
 
-/// What backward is given: what the tape kept, what is wanted and what flows in.
+/// The arguments of backward: saved values, wanted gradients, and incoming gradients.
 #[derive(Default)]
 pub struct Backward {
     pub inputs: Vec<Option<Value>>,
     pub outputs: Vec<Option<Value>>,
     pub input_specs: Vec<Spec>,
     pub output_specs: Vec<Spec>,
-    /// Which inputs' gradients are wanted.
+    /// The inputs whose gradients are wanted.
     pub needs: Vec<bool>,
-    /// By output; `None` where nothing flows in.
+    /// The incoming gradient of each output; `None` if there is none.
     pub d_outs: Vec<Option<Value>>,
     pub into: Destinations,
 }
 
 impl Backward {
-    /// After `op` made `outputs` of `inputs`: what it declared that backward reads, and no more.
+    /// Keeps the values that `op` declared that its backward reads, after it computed `outputs` from `inputs`.
     pub fn after(
         op: &dyn Op,
         inputs: &[Value],
@@ -195,22 +192,22 @@ impl Backward {
         }
     }
 
-    /// Input `i`, which the operation declared that backward reads.
+    /// Input `i`, if the operation declared that backward reads it.
     pub fn input(&self, i: usize) -> &Value {
         self.inputs[i].as_ref().expect("backward reads an input that the operation did not declare")
     }
 
-    /// Output `i`, which the operation declared that backward reads.
+    /// Output `i`, if the operation declared that backward reads it.
     pub fn output(&self, i: usize) -> &Value {
         self.outputs[i].as_ref().expect("backward reads an output that the operation did not declare")
     }
 
-    /// What flows into the first output, of operations whose other outputs nobody else sees.
+    /// The incoming gradient of the first output, for operations whose other outputs are internal.
     pub fn d_out(&self) -> &Value {
         self.d_outs[0].as_ref().expect("backward runs where a gradient flows in")
     }
 
-    /// `d`, one of `d_outs`, to be written over: a copy where something else reads it.
+    /// `d`, one of `d_outs`, to be overwritten: a copy if something else reads it.
     pub fn owned(&self, cx: &Rc<Context>, d: &Value) -> Result<Value> {
         if d.is_unshared() {
             return Ok(d.clone());
@@ -220,7 +217,7 @@ impl Backward {
         Ok(copy)
     }
 
-    /// What flows into the first output; zeros where only another output has a gradient.
+    /// The incoming gradient of the first output; zeros if only another output has one.
     pub fn d_out_or_zeros(&self, cx: &Rc<Context>) -> Result<Value> {
         if let Some(d) = &self.d_outs[0] {
             return Ok(d.clone());
@@ -231,16 +228,15 @@ impl Backward {
     }
 }
 
-/// Runs an operation without a tape: validates, allocates, appends. Operations are composed of
-/// others this way, forward and backward.
+/// Runs an operation without a tape: validates, allocates, appends. Composed operations use it, forward and backward.
 ///
 /// # Errors
-/// The operation's own, and `ERR_DEVICE_MISMATCH` when inputs live on different devices.
+/// The operation's errors; `ERR_DEVICE_MISMATCH` if inputs are on different devices.
 pub fn run(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value]) -> Result<Vec<Value>> {
     run_in(cx, op, inputs, Pass::Forward)
 }
 
-/// `run`, in a pass that a trace tells apart.
+/// `run`, attributed to a pass in traces.
 ///
 /// # Errors
 /// Those of `run`.
@@ -270,7 +266,7 @@ pub fn run_in(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value], pass: Pass) -> R
     })
 }
 
-/// Refuses weights in blocks where an operation does not take them.
+/// Returns an error for weights in blocks if the operation does not accept them.
 fn check_blocks(op: &dyn Op, specs: &[Spec]) -> Result<()> {
     let refused = |(i, spec): &(usize, &Spec)| spec.dtype.is_block() && op.in_blocks() >> i & 1 == 0;
     if let Some((_, spec)) = specs.iter().enumerate().find(refused) {
@@ -284,10 +280,10 @@ fn check_blocks(op: &dyn Op, specs: &[Spec]) -> Result<()> {
     Ok(())
 }
 
-/// `run`, whose output `at` is written where there is room for it: into `place`, of the output's shape.
+/// `run` with output `at` written to `place`, which has the output's shape.
 ///
 /// # Errors
-/// Those of `run`; `ERR_INTERNAL` where `place` is not as the output.
+/// Those of `run`; `ERR_INTERNAL` if `place` does not match the output.
 pub fn run_into(
     cx: &Rc<Context>,
     op: &dyn Op,

@@ -1,13 +1,12 @@
-//! What a panic says, and where it was. A panic is a fault of this library; whoever catches one tells it as an error.
+//! Messages and locations of panics. A panic is a bug of this library; whoever catches one reports it as an error.
 
 use std::any::Any;
 use std::sync::{Mutex, Once};
 
-/// Where the last panic was that nobody has told yet. One place for all threads: a task's panic goes on in the
-/// thread that waits for the task.
+/// The location of the last unreported panic; one for all threads, since a task's panic resumes in the thread that waits for it.
 static PLACE: Mutex<Option<String>> = Mutex::new(None);
 
-/// From now on panics keep their place for whoever tells them, and print nothing unless LOWRANK_DEBUG=1.
+/// Installs a hook that records the location of panics, and prints nothing unless LOWRANK_DEBUG=1.
 pub fn listen() {
     static LISTENS: Once = Once::new();
     LISTENS.call_once(|| {
@@ -22,12 +21,12 @@ pub fn listen() {
     });
 }
 
-/// Takes the place of the last panic: `file:line:column`.
+/// Takes the location of the last panic: `file:line:column`.
 pub fn place() -> Option<String> {
     PLACE.lock().unwrap_or_else(|e| e.into_inner()).take()
 }
 
-/// A caught panic's message and place.
+/// The message and location of a caught panic.
 pub fn told(panic: &(dyn Any + Send)) -> String {
     let message = panic
         .downcast_ref::<String>()

@@ -1,6 +1,6 @@
-//! What a device reaches at most: matrix products, and sums of two vectors that fit no cache.
+//! Measures the peak rates of a device: matrix products, and sums of two vectors that exceed the caches.
 //!
-//! They are recorded like anything else, first in a trace, and timed like anything else.
+//! They are recorded and timed like any other operation, first in a trace.
 
 use std::rc::Rc;
 
@@ -15,11 +15,11 @@ use crate::trace::{MEMORY, PRODUCT, Pass};
 pub(crate) const EDGE: usize = 1024;
 /// Elements of each vector: 32 MiB.
 pub(crate) const LENGTH: usize = 8 << 20;
-/// The fastest of so many counts.
+/// Rounds; the fastest counts.
 const ROUNDS: usize = 5;
 
-/// Appends the probe: some 150 ms of work; on a GPU in software some seconds. What it uses is given
-/// back. Nothing is learnt where `cx` does not trace.
+/// Appends the probe: about 150 ms of work, some seconds on a software GPU. Its buffers are freed. It has no effect unless `cx`
+/// traces.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.
@@ -48,7 +48,7 @@ fn sums(cx: &Rc<Context>) -> Result<()> {
     Ok(())
 }
 
-/// Under the probe's name, so that a run's time has no part of it.
+/// Recorded under the probe's name, so that it does not count as the run's time.
 fn make(cx: &Rc<Context>, probe: &'static str, shape: [usize; 2]) -> Result<[Value; 3]> {
     let one = || {
         let value = cx.empty(shape, DType::F32)?;

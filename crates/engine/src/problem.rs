@@ -1,5 +1,4 @@
-//! Problems that forms are tried on: operands and launches on a context of their own, whose commands are kept for the
-//! device's thread.
+//! Sample problems for autotuning: operands and launches on a separate context, whose commands are kept for the device's thread.
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -17,15 +16,15 @@ use crate::tune::Trial;
 
 /// A problem of a class.
 pub struct Problem {
-    /// Appends the launches of a form.
+    /// Appends the launches of a variant.
     pub run: Box<dyn Fn(Params) -> Result<()>>,
-    /// What they write.
+    /// The value that they write.
     pub output: Value,
     /// Floating-point operations of one run.
     pub work: u64,
 }
 
-/// A problem, and the context that it is recorded on.
+/// A problem and its context.
 struct Kept {
     problem: Problem,
     cx: Rc<Context>,
@@ -33,7 +32,7 @@ struct Kept {
 }
 
 impl Problem {
-    /// What `make` makes on a context for a device of this profile, as the tuner runs it.
+    /// Makes a problem with `make` on a context for a device of this profile, for the tuner.
     ///
     /// # Errors
     /// Those of `make`.
@@ -49,7 +48,7 @@ impl Problem {
 }
 
 impl Kept {
-    /// What was recorded since the last call.
+    /// The commands recorded since the last call.
     fn recorded(&self) -> Vec<Command> {
         self.cx.flush();
         taken(&self.commands)
@@ -85,13 +84,13 @@ impl Trial for Kept {
     fn ended(self: Box<Self>) -> Vec<Command> {
         let Kept { problem, cx, commands } = *self;
         drop(problem);
-        // The last that holds it: what it has of the device's memory goes with it.
+        // The last reference; it frees its device memory.
         drop(cx);
         taken(&commands)
     }
 }
 
-/// Elements that are drawn; larger values repeat them.
+/// Random elements; larger values repeat them.
 const DRAWN: usize = 1 << 16;
 
 /// A value of normally distributed numbers.
@@ -111,7 +110,7 @@ pub fn operand(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, seed: u6
     Ok(value)
 }
 
-/// Bytes of `n` such numbers.
+/// The bytes of `n` such numbers.
 fn drawn(n: usize, dtype: DType, seed: u64) -> Vec<u8> {
     let numbers = Stream { seed, counter: 0 }.normal(n, 0.0, 1.0);
     match dtype {

@@ -1,6 +1,6 @@
 //! The list of commands that a device runs, first in, first out.
 //!
-//! It knows buffers, ranges, kernels and scalars; no operation and no device.
+//! It knows buffers, ranges, kernels and scalars, but no operation and no device.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use crate::kernel::{BufferId, Launch, Range};
 use crate::mapped_file::{Lease, MappedFile};
 use crate::trace::{Cost, Note};
 
-/// Asks the work recorded under it to be skipped.
+/// Cancels the work recorded under it.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
@@ -27,17 +27,17 @@ impl CancelToken {
     }
 }
 
-/// Called once on the device's thread with the bytes of a read, or with what went wrong.
+/// Called once on the device's thread, with the bytes of a read or with the error.
 pub type Reply = Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>;
 
-// Most of what is recorded are launches: boxing each would cost an allocation.
+// Most commands are launches: boxing each would cost an allocation.
 #[allow(clippy::large_enum_variant)]
 pub enum Command {
     Create {
         buffer: BufferId,
         bytes: u64,
     },
-    /// The memory of a buffer that is there serves a new value, of as many bytes at most.
+    /// Reuses the memory of an existing buffer for a new value of at most as many bytes.
     Reuse {
         buffer: BufferId,
         bytes: u64,
@@ -45,15 +45,15 @@ pub enum Command {
     Destroy {
         buffer: BufferId,
     },
-    /// Gives `buffer` the bytes of a mapped file, read only.
+    /// Places `buffer` on the bytes of a mapped file, read-only.
     Map {
         buffer: BufferId,
         file: Lease,
         offset: u64,
         bytes: u64,
     },
-    /// Copies what buffers have of a mapped file, so that it may go, and replies; where the copies do not fit, with
-    /// that error, and all is as it was.
+    /// Copies buffers out of a mapped file, so that it can be unmapped, and replies; if the copies do not fit, it replies with that
+    /// error, and nothing changes.
     Unmap {
         file: Arc<MappedFile>,
         reply: Reply,
@@ -62,7 +62,7 @@ pub enum Command {
         to: Range,
         bytes: Vec<u8>,
     },
-    /// Uploads from a mapped file without a copy on the host first.
+    /// Uploads from a mapped file without a copy on the host.
     UploadMapped {
         to: Range,
         file: Lease,
@@ -89,18 +89,18 @@ pub enum Command {
     Fence {
         reply: Reply,
     },
-    /// What follows is skipped once the token is cancelled, up to the next `Under`. Where it is
-    /// looked at once, here, what follows is run whole or not at all.
+    /// Skips the following commands once the token is cancelled, up to the next `Under`. With `once`, the token is checked only here, so
+    /// that the following commands run all or not at all.
     Under {
         token: Option<CancelToken>,
         once: bool,
     },
-    /// Whose the commands that follow are, while a context traces.
+    /// The owner of the following commands in a trace.
     Note(Option<Note>),
 }
 
 impl Command {
-    /// The name and the cost of one that takes time on a device.
+    /// The name and the cost of a command that takes time on a device.
     pub fn cost(&self) -> Option<(&'static str, Cost)> {
         let moved = |read, written| Cost { read, written, flops: 0 };
         match self {
@@ -115,18 +115,18 @@ impl Command {
     }
 }
 
-/// Commands waiting to be run.
+/// Commands to be run.
 #[derive(Default)]
 pub struct Recording {
     pub commands: Vec<Command>,
     pub upload_bytes: u64,
-    /// Arithmetic of its launches.
+    /// Floating-point operations of its launches.
     pub work: u64,
-    /// The environment that recorded it; once cancelled, nothing more of it is run.
+    /// The token of the environment that recorded it; once it is cancelled, nothing more is run.
     pub owner: CancelToken,
-    /// The token that its first command is under.
+    /// The token of its first command.
     pub under: Option<CancelToken>,
-    /// The note that its first command is under.
+    /// The note of its first command.
     pub note: Option<Note>,
 }
 

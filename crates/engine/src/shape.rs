@@ -64,7 +64,7 @@ impl Shape {
     }
 }
 
-/// The entries of one to three dimensions as those of three: `fill` in front of them.
+/// Extends a list of one to three entries to three, with `fill` in front.
 pub fn three<T: Copy>(list: &[T], fill: T) -> [T; 3] {
     std::array::from_fn(|d| (d + list.len()).checked_sub(3).map_or(fill, |i| list[i]))
 }

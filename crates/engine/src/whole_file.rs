@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Files that are written atomically.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -8,8 +8,8 @@ use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::mapped_file;
 
-/// A file being written beside its target, `NAME.tmp-<process>-<n>`, and renamed over it by
-/// `finish`. Dropped before that, it is removed and the target is as it was.
+/// A staging file next to its target, `NAME.tmp-<process>-<n>`, which `finish` renames to the target. If it is dropped before that, it
+/// is removed and the target is unchanged.
 pub struct WholeFile {
     target: PathBuf,
     beside: PathBuf,
@@ -17,8 +17,10 @@ pub struct WholeFile {
 }
 
 impl WholeFile {
+    /// Creates the staging file.
+    ///
     /// # Errors
-    /// `ERR_WRITE` when the folder is not there or not to be written, or the target is a device, a pipe or a socket.
+    /// `ERR_WRITE` if the folder does not exist or is not writable, or if the target is a device, a pipe or a socket.
     pub fn create(target: &Path) -> Result<Self> {
         let Some(name) = target.file_name() else {
             fail!(Write, "{}: cannot be written: this names no file", target.display());
@@ -37,7 +39,7 @@ impl WholeFile {
             let beside = target.with_file_name(beside);
             match OpenOptions::new().write(true).create_new(true).open(&beside) {
                 Ok(file) => {
-                    // Who may read the one that was there may read this one, and nobody else.
+                    // Keeps the permissions of the replaced file.
                     #[cfg(unix)]
                     if let Some(replaced) = replaced.filter(|it| it.is_file()) {
                         let _ = file.set_permissions(replaced.permissions());
@@ -52,6 +54,8 @@ impl WholeFile {
         unreachable!("names run out")
     }
 
+    /// Appends `bytes`.
+    ///
     /// # Errors
     /// `ERR_WRITE`, such as when the disk is full.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -59,18 +63,17 @@ impl WholeFile {
         file.write_all(bytes).map_err(|e| unwritable(&self.target, &e))
     }
 
-    /// Waits until the bytes are on the disk, then puts the file in its place. Tensors that lie in the one that was
-    /// there keep their values.
+    /// Syncs the file to disk and renames it to the target. Tensors in the replaced file keep their values.
     ///
     /// # Errors
-    /// `ERR_WRITE`, such as when another program uses the file; `ERR_OUT_OF_MEMORY` where the system replaces no file
-    /// that is mapped and the tensors that lie in it do not fit elsewhere. The target is as it was.
+    /// `ERR_WRITE`, for example if another program uses the file; `ERR_OUT_OF_MEMORY` if the system cannot replace a mapped file and its
+    /// tensors do not fit elsewhere. The target is then unchanged.
     pub fn finish(mut self) -> Result<()> {
         let file = self.file.take().expect("open until it is finished");
         let placed = file
             .into_inner()
             .map_err(|e| e.into_error())
-            // The file is closed before it is renamed: Windows asks for that.
+            // Windows requires that the file is closed before it is renamed.
             .and_then(|file| file.sync_all())
             .map_err(|e| unwritable(&self.target, &e))
             .and_then(|()| replace(&self.target, || std::fs::rename(&self.beside, &self.target)));
@@ -78,8 +81,7 @@ impl WholeFile {
             let _ = std::fs::remove_file(&self.beside);
             return Err(error);
         }
-        // The new name is on the disk once the folder is; where folders cannot be synced the
-        // file is whole all the same.
+        // The rename is durable once the folder is synced; where folders cannot be synced, the file is complete all the same.
         #[cfg(unix)]
         if let Some(folder) = self.target.parent() {
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -92,19 +94,19 @@ impl WholeFile {
 impl Drop for WholeFile {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
-            // Without the buffer's last write, which may be what failed.
+            // Without flushing the buffer, since that may be what failed.
             drop(file.into_parts());
             let _ = std::fs::remove_file(&self.beside);
         }
     }
 }
 
-/// Has `rename` put another file in the place of `target`. Where the system refuses, as Windows does for a file that is
-/// mapped, what this process has mapped of it is let go before it is tried again.
+/// Calls `rename` to replace `target`. If the system refuses, as Windows does for a mapped file, this process unmaps the file and tries
+/// again.
 fn replace(target: &Path, rename: impl Fn() -> io::Result<()>) -> Result<()> {
     loop {
         let Err(refused) = rename() else { return Ok(()) };
-        // A folder gives place to no file.
+        // A file cannot replace a folder.
         if !may_be_in_use(&refused) || target.is_dir() {
             return Err(unwritable(target, &refused));
         }
@@ -117,7 +119,7 @@ fn replace(target: &Path, rename: impl Fn() -> io::Result<()>) -> Result<()> {
 }
 
 fn may_be_in_use(error: &io::Error) -> bool {
-    // Of a file that another has open, and of one that another has mapped.
+    // Errors for a file that another process has open, or has mapped.
     const SHARING_VIOLATION: i32 = 32;
     const USER_MAPPED_FILE: i32 = 1224;
     let windows = cfg!(windows) && matches!(error.raw_os_error(), Some(SHARING_VIOLATION | USER_MAPPED_FILE));
@@ -168,7 +170,7 @@ mod tests {
         assert_eq!(folder.names(), ["x.safetensors"]);
     }
 
-    /// What a system does that replaces no file that is mapped.
+    /// Simulates a system that cannot replace a mapped file.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_refusal_has_what_is_mapped_let_go() {

@@ -1,14 +1,13 @@
-//! Float types as a file has them, converted on the host.
+//! Conversion between float types on the host.
 
 use half::slice::HalfFloatSliceExt;
 
 use crate::dtype::DType;
 
-/// Elements converted at a time, through arrays on the stack: the file's bytes are aligned to
-/// nothing.
+/// Elements converted together, in arrays on the stack: the file's bytes are not aligned.
 const BLOCK: usize = 1024;
 
-/// Between two float types, rounding to nearest even.
+/// Converts between two float types, rounding to nearest even.
 pub(super) fn convert(bytes: &[u8], from: DType, to: DType) -> Vec<u8> {
     let mut converted = vec![0; bytes.len() / from.bytes() * to.bytes()];
     let (mut wide, mut f16s, mut bf16s) =
@@ -34,7 +33,7 @@ pub(super) fn convert(bytes: &[u8], from: DType, to: DType) -> Vec<u8> {
     converted
 }
 
-/// At most `BLOCK` elements as f32.
+/// Widens at most `BLOCK` elements to f32.
 pub(super) fn widen(source: &[u8], from: DType, wide: &mut [f32]) {
     let n = wide.len();
     match from {

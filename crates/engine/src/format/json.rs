@@ -1,4 +1,4 @@
-//! JSON of files, where a key that stands twice is an error and errors say at which byte.
+//! JSON in files: duplicate keys are errors, and errors have the byte offset.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::quoted;
 use crate::error::{Code, Error};
 
-/// An object's members by key; a key that stands twice is an error.
+/// An object's members by key; a duplicate key is an error.
 #[derive(Debug)]
 pub(super) struct Unique<T>(pub BTreeMap<String, T>);
 
@@ -40,12 +40,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
     }
 }
 
-/// Refuses a key that was there before.
+/// Returns an error for a duplicate key.
 pub(super) fn once<E: serde::de::Error>(key: &str, seen: bool) -> Result<(), E> {
     if seen { Err(E::custom(format!("the key {} stands twice", quoted(key)))) } else { Ok(()) }
 }
 
-/// What is wrong with a file, and at which byte.
+/// An error in a file, with its byte offset.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub offset: usize,
@@ -53,14 +53,14 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// What a user is told: `ERR_FILE_FORMAT` with the file and the byte.
+    /// The error for the user: `ERR_FILE_FORMAT` with the file and the byte.
     pub fn of(self, path: &Path) -> Error {
         let Fault { offset, what } = self;
         Error::new(Code::FileFormat, format!("{}: at byte {offset}: {what}", path.display()))
     }
 }
 
-/// Parses the whole of `bytes`. Offsets count from its start.
+/// Parses all of `bytes`. Offsets count from its start.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Fault { offset: e.valid_up_to(), what: "not UTF-8, so not JSON".into() })?;
@@ -74,7 +74,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     })
 }
 
-/// Where the `key` of the outermost object stands in `text`, which parses.
+/// The offset of `key` of the outermost object in `text`, which is valid JSON.
 pub(super) fn key_offset(text: &str, key: &str) -> usize {
     let bytes = text.as_bytes();
     let (mut depth, mut i) = (0, 0);

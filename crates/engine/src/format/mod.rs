@@ -1,5 +1,4 @@
-//! Files of weights: readers that check everything before anything is used, writers that leave
-//! either the old file or the whole new one.
+//! Weight files: readers that check everything before anything is used, and writers that are atomic.
 
 mod convert;
 pub mod gguf;
@@ -20,13 +19,12 @@ use crate::mapped_file::MappedFile;
 /// Maps a file.
 ///
 /// # Errors
-/// `ERR_FILE_NOT_FOUND` when there is none or it cannot be opened, `ERR_FILE_FORMAT` when it is
-/// no regular file.
+/// `ERR_FILE_NOT_FOUND` if it does not exist or cannot be opened, `ERR_FILE_FORMAT` if it is not a regular file.
 fn map(path: &Path) -> Result<Arc<MappedFile>> {
     MappedFile::new(path, &open(path)?).map_err(|e| unreadable(path, &e))
 }
 
-/// Maps a file and gives what `parse` makes of its header.
+/// Maps a file and parses its header with `parse`.
 ///
 /// # Errors
 /// As `map`; `ERR_FILE_FORMAT` with the byte and what was expected there.
@@ -39,7 +37,7 @@ fn map_checked<H>(
     Ok((file, header))
 }
 
-/// The bytes of a small file.
+/// Reads a small file.
 ///
 /// # Errors
 /// As `map`.
@@ -51,7 +49,7 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>> {
 
 fn open(path: &Path) -> Result<File> {
     let shown = path.display();
-    // Asked before opening: opening a pipe would wait for its other end.
+    // Checked before opening: opening a pipe would block until there is a writer.
     let kind = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?;
     if kind.is_dir() {
         fail!(FileFormat, "{shown}: a file was expected, this is a folder");
@@ -71,7 +69,7 @@ pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::new(Code::FileNotFound, message)
 }
 
-/// A name out of a file, fit for one line of an error.
+/// A name from a file, escaped for one line of an error.
 pub(crate) fn quoted(name: &str) -> String {
     const SHOWN: usize = 120;
     match name.char_indices().nth(SHOWN) {
@@ -80,7 +78,7 @@ pub(crate) fn quoted(name: &str) -> String {
     }
 }
 
-/// A folder of its own for a test, gone afterwards.
+/// A temporary folder for a test, removed when it is dropped.
 #[cfg(test)]
 pub(crate) mod test_folder {
     use std::path::{Path, PathBuf};
@@ -97,7 +95,7 @@ pub(crate) mod test_folder {
                 let path = std::env::temp_dir().join(name);
                 match std::fs::create_dir(&path) {
                     Ok(()) => return TestFolder(path),
-                    // Of a process that had this one's number, and was ended.
+                    // Left by an ended process with the same number.
                     Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                     Err(e) => panic!("{}: {e}", path.display()),
                 }
@@ -110,7 +108,7 @@ pub(crate) mod test_folder {
             path
         }
 
-        /// What is in the folder, by name.
+        /// The names in the folder.
         pub fn names(&self) -> Vec<String> {
             let entries = std::fs::read_dir(&self.0).unwrap();
             let mut names: Vec<String> =

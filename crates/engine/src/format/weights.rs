@@ -1,4 +1,4 @@
-//! A model's weights: one file, or shards that an index lists, behind one view.
+//! A model's weights: one file, or shards listed by an index, as one view.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -35,8 +35,8 @@ impl Weights {
     /// `model.safetensors` or `model.safetensors.index.json`.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND` for the file, the folder's two names, or a shard that is not there;
-    /// `ERR_FILE_FORMAT` for a shard's own faults, and where index and shards disagree.
+    /// `ERR_FILE_NOT_FOUND` for a missing file, a folder without either, or a missing shard; `ERR_FILE_FORMAT` for a shard's errors, and if
+    /// index and shards disagree.
     pub fn open(path: impl AsRef<Path>) -> Result<Weights> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -124,7 +124,7 @@ impl Weights {
         self.find(name).map(|(_, entry)| entry)
     }
 
-    /// The free text of the shards; where they differ, the first's.
+    /// The metadata of the shards; the first shard's where they differ.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let all = self.shards.iter().rev().flat_map(|shard| shard.metadata());
         all.map(|(key, value)| (key.clone(), value.clone())).collect()
@@ -141,7 +141,7 @@ impl Weights {
         }
     }
 
-    /// The error for a name that is not there.
+    /// The error for a missing name.
     pub fn missing(&self, name: &str) -> Error {
         let what = format!("{}: there is no tensor {}", self.path.display(), quoted(name));
         Error::new(Code::FileFormat, what)
@@ -155,7 +155,7 @@ mod tests {
     use crate::format::test_folder::TestFolder;
     use crate::ops::checks::{contexts, read};
 
-    /// A shard of one f32 a name, each holding `value`.
+    /// Writes a shard with one f32 per name, each `value`.
     fn shard(folder: &TestFolder, file: &str, names: &[&str], value: f32) {
         let bytes = value.to_le_bytes();
         let part = |name| Part { name, dtype: Dtype::F32, shape: &[1], bytes: &bytes };
@@ -185,7 +185,7 @@ mod tests {
                 assert!(error.message.ends_with("there is no tensor \"d\""), "{error}");
             }
         }
-        // A whole file goes first, as in transformers.
+        // A single file has priority, as in transformers.
         shard(&folder, SINGLE, &["a"], 3.0);
         let weights = Weights::open(&*folder).unwrap();
         assert_eq!(weights.names().collect::<Vec<_>>(), ["a"]);

@@ -1,4 +1,4 @@
-//! What the tuner asks of a device.
+//! The interface between the autotuner and a device.
 
 use std::time::Duration;
 
@@ -6,34 +6,34 @@ use super::Class;
 use crate::error::Result;
 use crate::kernel::Params;
 
-/// How much a timed submission runs.
+/// The amount of work in a timed submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Operations of one run at most, where the class is not smaller.
+    /// Operations of one run at most, unless the class is smaller.
     pub work: u64,
-    /// Runs, one after another.
+    /// Consecutive runs.
     pub repeats: u32,
 }
 
-/// What a timed submission took.
+/// The result of a timed submission.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub took: Duration,
-    /// Operations of one run, as it was made.
+    /// Operations of one run, as executed.
     pub work: u64,
 }
 
-/// Runs forms, and has the clock.
+/// Runs and times variants.
 pub trait Bench {
-    /// Time that went by for trials, from any start.
+    /// The time spent on trials, relative to any start.
     fn now(&self) -> Duration;
 
-    /// Whether two forms give the same bits for a small problem of the class.
+    /// Whether two variants give the same bits for a small problem of the class.
     fn agree(&mut self, class: &Class, forms: [Params; 2]) -> Result<bool>;
 
-    /// Runs a form in one submission.
+    /// Runs a variant in one submission.
     fn time(&mut self, class: &Class, form: Params, load: Load) -> Result<Sample>;
 
-    /// What was made for a class may go.
+    /// Releases the buffers of a class.
     fn done(&mut self) -> Result<()>;
 }

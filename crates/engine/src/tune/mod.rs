@@ -1,19 +1,16 @@
-//! Forms of a problem, found on the user's own device.
+//! Autotuning: the fastest variant of a kernel, found on the user's device.
 //!
-//! A family of kernels may compute a problem in several forms that give the same bits: tiles of other
-//! shapes, another layout of invocations. Which is fastest depends on the device, so none is assumed: a plan
-//! hands `Context::tuned` the class of its problem and the forms that suit, the one that it would take unasked
-//! first, and is answered with the fastest that is known. What is not known is queued (`table`), and the
-//! device's thread tries it between two recordings, a submission at a time (`tuner`), on buffers of its own:
-//! each form's numbers are compared with the first's, to the bit, and then all are timed in turns. A form
-//! with other numbers is used for no problem, which is told once. What was found is used from the next
-//! recording on, and kept in a file for the processes to come (`store`).
+//! A kernel family may have several variants of a computation that give the same bits: other tiles, another layout of invocations.
+//! Which is fastest depends on the device. A plan passes to `Context::tuned` the class of its problem and the suitable variants,
+//! the default first, and gets the fastest known one. An unknown class is queued (`table`); the device's thread measures it between
+//! two recordings, one submission at a time (`tuner`), on buffers of its own: each variant's result is compared with the default's,
+//! bit for bit, and then all are timed in turns. A variant with other bits is never used, which is reported once. Results apply from
+//! the next recording on, and a file keeps them for later processes (`store`).
 //!
-//! Since forms give the same bits, it does not matter when a choice comes: a run's numbers do not depend on
-//! it, nor do those of a region that is recorded again. They use the same memory, too, so that estimates
-//! hold.
+//! Since variants give the same bits, the time of a choice does not matter: neither the results of a run nor those of a replayed
+//! region depend on it. Variants use the same memory, too, so estimates hold.
 //!
-//! The core knows neither families nor devices: a `Bench` runs forms and has the clock.
+//! The core knows neither families nor devices: a `Bench` runs and times variants.
 
 pub mod bench;
 mod setting;
@@ -36,24 +33,24 @@ use crate::kernel::Params;
 use crate::profile::Profile;
 use crate::recording::{Command, Reply};
 
-/// What makes up a class; their meaning is the family's.
+/// The words of a class; their meaning depends on the family.
 pub type Words = [u32; 8];
 
-/// A family of kernels whose forms are tried.
+/// A family of kernels with variants to measure.
 pub struct Family {
     pub name: &'static str,
-    /// Says a class, and nothing else alike: it is the class's name in the file.
+    /// The class's unique name in the file.
     pub class: fn(&Words) -> String,
-    /// The name of a form.
+    /// The name of a variant.
     pub form: fn(Params) -> String,
     /// Makes a problem of the class for a device.
     pub trial: fn(&Profile, &Words, Extent) -> Result<Box<dyn Trial>>,
-    /// The classes of a training step of a small language model, with the forms that suit each, the one that is
-    /// taken unasked first: what `lowrank devices --tune` tries.
+    /// The classes of a training step of a small language model, each with its suitable variants, the default first:
+    /// `lowrank devices --tune` measures them.
     pub usual: fn() -> Vec<(Words, Vec<Params>)>,
 }
 
-/// Problems that are taken to have the same fastest form.
+/// A class of problems that are assumed to have the same fastest variant.
 #[derive(Clone, Copy)]
 pub struct Class {
     pub family: &'static Family,
@@ -87,31 +84,30 @@ impl fmt::Debug for Class {
     }
 }
 
-/// How large a problem of a class is made.
+/// The size of a sample problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// Small, with ends that fill no tile: for comparing numbers.
+    /// Small, with partial tiles: for comparing results.
     Odd,
-    /// As the class says, made smaller until one run takes at most `work` operations and the operands at most
-    /// `BYTES`.
+    /// The class's size, reduced until one run takes at most `work` operations and the operands at most `BYTES`.
     Within { work: u64 },
 }
 
-/// What the operands of a trial hold at most, in bytes.
+/// Most bytes of the operands of a trial.
 pub const BYTES: u64 = 64 << 20;
 
-/// A problem that was made to be tried, as commands that the device's thread runs.
+/// A sample problem, as commands for the device's thread.
 pub trait Trial {
-    /// Those that make its operands: the first to be run.
+    /// Commands that create the operands; they run first.
     fn made(&self) -> Vec<Command>;
 
-    /// Those of a form's launches, `times` one after another.
+    /// Commands that run a variant `times` times.
     ///
     /// # Errors
-    /// The device's that has no such form.
+    /// `ERR_INTERNAL` if the device does not have the variant.
     fn run(&self, form: Params, times: u32) -> Result<Vec<Command>>;
 
-    /// Those that have `reply` called with what a form writes over numbers of no meaning.
+    /// Commands that overwrite the output by a variant and pass it to `reply`.
     ///
     /// # Errors
     /// As `run`.
@@ -120,11 +116,11 @@ pub trait Trial {
     /// Floating-point operations of one run.
     fn work(&self) -> u64;
 
-    /// Those that let its operands go.
+    /// Commands that free the operands.
     fn ended(self: Box<Self>) -> Vec<Command>;
 }
 
-/// The next size of a class from `n` on: 1, 2, 3, 4, 6, 8, 12, 16, …
+/// The smallest size class of at least `n`: 1, 2, 3, 4, 6, 8, 12, 16, …
 pub fn size_class(n: usize) -> u32 {
     let n = n.clamp(1, 1 << 30) as u32;
     let power = n.next_power_of_two();

@@ -1,4 +1,4 @@
-//! What `LOWRANK_TUNE` says, and where results are kept.
+//! The setting `LOWRANK_TUNE`, and the folder of results.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -6,22 +6,22 @@ use std::sync::Mutex;
 use crate::error::Result;
 use crate::fail;
 
-/// Whether forms are tried while a run goes on.
+/// Whether variants are measured during runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
-    /// On GPUs of silicon: the speed of one in software is nobody's goal.
+    /// On hardware GPUs only: the speed of a software GPU matters to no user.
     Hardware,
     /// On every GPU.
     On,
-    /// Nowhere, and what was found before is not read.
+    /// Never; earlier results are not read either.
     Off,
 }
 
 impl Setting {
-    /// What `LOWRANK_TUNE` says.
+    /// The setting of `LOWRANK_TUNE`.
     ///
     /// # Errors
-    /// `ERR_OPTION` where it is neither `on` nor `off`.
+    /// `ERR_OPTION` if it is neither `on` nor `off`.
     pub fn of_environment() -> Result<Setting> {
         match std::env::var("LOWRANK_TUNE").unwrap_or_default().as_str() {
             "" => Ok(Setting::Hardware),
@@ -34,7 +34,7 @@ impl Setting {
         }
     }
 
-    /// Whether a GPU of that kind is tuned while it is used.
+    /// Whether a GPU, in software or not, is tuned during runs.
     pub fn tunes(self, software: bool) -> bool {
         match self {
             Setting::Hardware => !software,
@@ -46,8 +46,7 @@ impl Setting {
 
 static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Has devices that are opened from now on keep what they find in `folder`, which need not be there; as long as none
-/// was named, nothing is kept.
+/// Sets the folder in which devices opened from now on keep their results; it need not exist. Without it, nothing is kept.
 pub fn keep_in(folder: PathBuf) {
     *FOLDER.lock().unwrap_or_else(|e| e.into_inner()) = Some(folder);
 }

@@ -1,9 +1,8 @@
-//! The file of what was found: one for each adapter, driver and version of this package.
+//! The file of results: one per adapter, driver and package version.
 //!
-//! It is a convenience and never a condition: what cannot be read is not there, what cannot be written is not kept. A
-//! file is written beside its place and renamed, over what another process put there meanwhile, whose classes it
-//! takes along; of two processes that do so in the same moment the later one's classes stay, and the other's are tried
-//! again some day.
+//! It is optional: an unreadable file counts as missing, and a failed write is ignored. A file is staged and renamed over the old
+//! one, whose entries it includes. If two processes write at the same moment, the later one's entries stay, and the others are
+//! measured again later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,20 +14,20 @@ use serde::{Deserialize, Serialize};
 
 use super::setting::folder;
 
-/// Raised whenever the file's form or the meaning of its names changes.
+/// Incremented whenever the file's format or the meaning of its names changes.
 const FORMAT: u32 = 2;
-/// Bytes of a file that are read at most.
+/// Most bytes of a file.
 const LIMIT: u64 = 1 << 20;
 
-/// Names of forms by names of classes.
+/// Names of variants by class.
 pub type Forms = BTreeMap<String, String>;
 
-/// What is kept of a device's forms.
+/// The stored results of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// The fastest.
+    /// The fastest variants.
     pub forms: Forms,
-    /// Names of forms, each after its family's, that gave wrong numbers for some class, and serve none.
+    /// Names of variants, with their family's, that gave wrong results for some class and are never used.
     pub wrong: BTreeSet<String>,
 }
 
@@ -44,10 +43,10 @@ impl Kept {
     }
 }
 
-/// Whose results a file holds. Another driver or package may compile other code.
+/// The owner of a file's results. Another driver or package may compile other code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The GPU and its interface.
+    /// The GPU and its backend.
     pub adapter: String,
     pub driver: String,
     /// The version of this package.
@@ -70,7 +69,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// In the folder that `keep_in` named; none where none was.
+    /// The store in the folder set by `keep_in`; `None` without a folder.
     pub fn of(owner: Owner) -> Option<Store> {
         Some(Store::within(&folder()?, owner))
     }
@@ -84,13 +83,13 @@ impl Store {
         &self.path
     }
 
-    /// What is kept; nothing of a file that is damaged, too large, of another format or of another owner.
+    /// The stored results; empty for a file that is damaged, too large, of another format or of another owner.
     pub fn read(&self) -> Kept {
         self.found().unwrap_or_default()
     }
 
     fn found(&self) -> Option<Kept> {
-        // Opening a pipe would wait for whoever writes it.
+        // Opening a pipe would block until there is a writer.
         let about = fs::metadata(&self.path).ok()?;
         if !about.is_file() || about.len() > LIMIT {
             return None;
@@ -102,7 +101,7 @@ impl Store {
         (file.format == FORMAT && file.owner == self.owner).then_some(kept)
     }
 
-    /// Adds `new`, if it is anything, to what is kept. Where that fails, nothing is kept.
+    /// Adds `new` to the stored results. A failure is ignored.
     pub fn add(&self, new: &Kept) {
         if new.is_empty() {
             return;
@@ -123,7 +122,7 @@ impl Store {
         }
     }
 
-    /// A file that would be read again.
+    /// The text of the file, if it could be read again.
     fn text(&self, kept: &Kept) -> Option<String> {
         let Kept { forms, wrong } = kept.clone();
         let file = File { format: FORMAT, owner: self.owner.clone(), forms, wrong };
@@ -131,7 +130,7 @@ impl Store {
     }
 }
 
-/// A part of a file's name; two that come out alike are told apart by the file's owner.
+/// A part of a file's name. Two owners may get the same name; the file's content distinguishes them.
 fn plain(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {

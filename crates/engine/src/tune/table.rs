@@ -1,4 +1,4 @@
-//! What is known of a device's forms, shared by its thread and by those who record for it.
+//! The known results of a device, shared by its thread and by the contexts that record for it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
@@ -11,42 +11,42 @@ use crate::error::Error;
 use crate::kernel::Params;
 use crate::recording::CancelToken;
 
-/// Called with what a user should know.
+/// Called with a message for the user.
 pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// What is known of the forms on a device.
+/// The known results of a device.
 pub struct Table {
-    /// The device, as notices call it.
+    /// The device's name in messages.
     device: String,
-    /// Whether classes are tried because a run meets them.
+    /// Whether classes are measured when a run uses them.
     background: bool,
     store: Option<Store>,
     state: Mutex<State>,
-    /// Something of the queue is done.
+    /// Signalled when a job of the queue is done.
     done: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     chosen: HashMap<Class, Params>,
-    /// What the file had when this began, and every form that was found wrong since.
+    /// The file's content at the start, and every variant that was found wrong since.
     kept: Kept,
-    /// What is new since the file was written.
+    /// Results since the file was written.
     new: Kept,
     seen: HashSet<Class>,
     queue: VecDeque<Job>,
-    /// Whether the last job that `next` gave is still being tried.
+    /// Whether the last job from `next` is still being measured.
     busy: bool,
-    /// Nothing more is tried because a run meets it.
+    /// Whether measuring during runs has ended.
     closed: bool,
     outcomes: Vec<Outcome>,
-    /// Classes that could not be tried, and why.
+    /// Classes that could not be measured, and the reason.
     failures: Vec<(Class, Error)>,
     listeners: Vec<(CancelToken, Notice)>,
 }
 
 impl Table {
-    /// `background` has classes tried that runs meet, and what is kept of them read.
+    /// `background` enables measuring during runs, and reading earlier results.
     pub fn new(device: impl Into<String>, background: bool, store: Option<Store>) -> Table {
         let kept = store.as_ref().filter(|_| background).map(Store::read).unwrap_or_default();
         let state = Mutex::new(State { kept, ..State::default() });
@@ -57,18 +57,17 @@ impl Table {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// The file that results are kept in.
+    /// The file of results.
     pub fn file(&self) -> Option<&Path> {
         self.store.as_ref().map(Store::path)
     }
 
-    /// Whether classes are tried that runs meet.
+    /// Whether classes are measured when a run uses them.
     pub fn is_background(&self) -> bool {
         self.background
     }
 
-    /// The place in `forms` of the one that is known to be the fastest; 0 where none is. A class that is not known yet
-    /// is queued.
+    /// The index in `forms` of the fastest known variant; 0 if none is known. Queues an unknown class.
     pub fn choose(&self, class: Class, forms: impl Iterator<Item = Params> + Clone) -> usize {
         let mut state = self.state();
         let place = |params: Params| forms.clone().position(|form| form == params);
@@ -92,7 +91,7 @@ impl Table {
         0
     }
 
-    /// Queues classes before all others, whether they are known or not.
+    /// Queues classes before all others, whether their results are known or not.
     pub fn ask(&self, classes: impl IntoIterator<Item = (Class, Vec<Params>)>) {
         let jobs = classes.into_iter().map(|(class, forms)| Job { class, forms, asked: true });
         let mut state = self.state();
@@ -100,8 +99,8 @@ impl Table {
         state.queue = jobs.chain(others).collect();
     }
 
-    /// Waits until nothing is queued; gives up after `patience` without anything done. Returns what was found, and the
-    /// classes that could not be tried, since the last call.
+    /// Waits until the queue is empty, or `patience` has passed without progress. Returns the results, and the classes that could not be
+    /// measured, since the last call.
     pub fn wait(&self, patience: Duration) -> (Vec<Outcome>, Vec<(Class, Error)>) {
         let mut state = self.state();
         let mut done = (state.outcomes.len(), state.failures.len());
@@ -117,13 +116,13 @@ impl Table {
         (std::mem::take(&mut state.outcomes), std::mem::take(&mut state.failures))
     }
 
-    /// Whether nothing is queued.
+    /// Whether the queue is empty.
     pub fn is_done(&self) -> bool {
         let state = self.state();
         !state.busy && state.queue.is_empty()
     }
 
-    /// The class to be tried next.
+    /// The next class to measure.
     pub(super) fn next(&self) -> Option<Job> {
         let mut state = self.state();
         let next = state.queue.pop_front();
@@ -140,14 +139,14 @@ impl Table {
         self.finish(state);
     }
 
-    /// A class stays without a choice.
+    /// Leaves a class without a result.
     pub(super) fn fail(&self, class: &Class, error: &Error) {
         let mut state = self.state();
         state.failures.push((*class, error.clone()));
         self.finish(state);
     }
 
-    /// Tries nothing more that runs meet.
+    /// Ends measuring during runs.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -155,7 +154,7 @@ impl Table {
         self.finish(state);
     }
 
-    /// A job is done. What is new goes to the file when nothing waits any more.
+    /// Ends a job. Writes new results to the file when the queue is empty.
     fn finish(&self, mut state: MutexGuard<State>) {
         state.busy = false;
         let idle = state.queue.is_empty();
@@ -166,7 +165,7 @@ impl Table {
         self.done.notify_all();
     }
 
-    /// Has what is new written to the file: also where a process ends before all is tried.
+    /// Writes new results to the file, also when a process ends before the queue is empty.
     pub fn keep(&self) {
         let new = std::mem::take(&mut self.state().new);
         if let Some(store) = &self.store {
@@ -178,8 +177,7 @@ impl Table {
         self.state().is_wrong(class, form)
     }
 
-    /// Uses the second form nowhere from now on, in later processes neither, since it gives other numbers than the first;
-    /// tells so the first time.
+    /// Blacklists the second variant, persistently, since its result differs from the first's; reports it the first time.
     pub(super) fn drop_wrong(&self, class: &Class, [first, form]: [Params; 2]) {
         let mut state = self.state();
         let family = class.family;
@@ -199,13 +197,13 @@ impl Table {
         self.tell(&told);
     }
 
-    /// Calls everyone who is there.
+    /// Calls every registered notice.
     pub fn tell(&self, text: &str) {
         let listeners = self.state().listeners.clone();
         listeners.iter().filter(|(owner, _)| !owner.is_cancelled()).for_each(|(_, notice)| notice(text));
     }
 
-    /// Has `notice` called with what a user should know, until `owner` is cancelled.
+    /// Registers `notice` for messages to the user, until `owner` is cancelled.
     pub fn on_notice(&self, owner: CancelToken, notice: Notice) {
         let mut state = self.state();
         state.listeners.retain(|(owner, _)| !owner.is_cancelled());
@@ -219,7 +217,7 @@ impl State {
     }
 }
 
-/// What a file calls a form that serves no class of its family.
+/// The file's name for a blacklisted variant of a family.
 fn wrong_name(class: &Class, form: Params) -> String {
     format!("{}: {}", class.family.name, (class.family.form)(form))
 }

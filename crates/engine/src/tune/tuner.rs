@@ -1,4 +1,4 @@
-//! Tries one class after another, a submission at a time, as long as there is time left for it.
+//! Measures one class after another, one submission at a time, within a time budget.
 
 use std::time::Duration;
 
@@ -7,77 +7,76 @@ use super::{Class, Table};
 use crate::error::{Code, Error, Result};
 use crate::kernel::Params;
 
-/// What trials beside a run take at most, in all.
+/// The time budget of all trials during runs.
 pub const BUDGET: Duration = Duration::from_secs(2);
-/// What a submission of a trial is let take.
+/// The longest allowed time of a trial's submission.
 pub const LONGEST: Duration = Duration::from_millis(50);
-/// What a timed submission takes at least, where the class has as much work: a clock of microseconds tells forms
-/// apart then.
+/// The shortest time of a timed submission, if the class has enough work; a clock with microseconds can then distinguish variants.
 const AIM: Duration = Duration::from_millis(2);
-/// The work of the first submission of a class: a millisecond of a weak GPU.
+/// The work of a class's first submission: a millisecond on a weak GPU.
 const FIRST_WORK: u64 = 1 << 24;
-/// By how much the work is raised at once, so that no submission is a surprise.
+/// The factor by which the work increases per submission, so that no submission takes unexpectedly long.
 const RAISE: u64 = 8;
-/// The share of the work at which a form shows that it is not out of all proportion.
+/// The divisor of the work for a probe, which detects disproportionately slow variants.
 const PROBE: u64 = 64;
 const REPEATS: u32 = 64;
-/// Each form's time is its shortest of so many.
+/// Timed rounds; a variant's time is its shortest.
 const ROUNDS: usize = 3;
-/// A form that takes so many times the fastest's is not timed again. One run may be late for other reasons.
+/// A variant that takes this many times the fastest's time is not timed again. A single run may be delayed by other causes.
 const HOPELESS: f64 = 3.0;
-/// Small runs that have to take too long before a form is taken to be slow: one may be late for other reasons.
+/// Probes that must take too long before a variant counts as slow; a single one may be delayed by other causes.
 const PROBES: u32 = 3;
-/// The first form stays where another is not faster by this share: less is noise.
+/// A variant replaces the default only if it is faster by this share; less is noise.
 const MARGIN: f64 = 0.02;
 
-/// What became of a form.
+/// The result of measuring a variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Sound,
-    /// It gives other numbers than the first form.
+    /// Its result differs from the default's.
     Wrong,
-    /// The device does not run it, and says why.
+    /// The device cannot run it, with the reason.
     Refused(String),
-    /// A submission of it would take too long.
+    /// A submission would take too long.
     Slow,
 }
 
-/// A form of a class, and what was found.
+/// A variant of a class, and its result.
 #[derive(Clone, Debug)]
 pub struct Tried {
     pub form: Params,
     pub verdict: Verdict,
-    /// The shortest that one run took.
+    /// The shortest time of one run.
     pub took: Option<Duration>,
 }
 
-/// What was found for a class.
+/// The results of a class.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub class: Class,
-    /// In the order that they were given in.
+    /// In the given order.
     pub forms: Vec<Tried>,
     pub chosen: Params,
-    /// Operations of the run that was timed.
+    /// Operations of the timed run.
     pub work: u64,
 }
 
-/// A class that waits for its trial.
+/// A class in the queue.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub class: Class,
-    /// The one that is taken unasked first.
+    /// The variants, the default first.
     pub forms: Vec<Params>,
-    /// Whether somebody waits for it, who has set no limit.
+    /// Whether it was requested explicitly, without a time limit.
     pub asked: bool,
 }
 
 enum Stage {
-    /// The numbers of the form at that place.
+    /// Compare the result of the variant at that index.
     Compare(usize),
-    /// How much work takes long enough.
+    /// Find the work that takes long enough.
     Raise,
-    /// A small run of the form at that place, and how often it took too long.
+    /// Probe the variant at that index, with the number of slow probes so far.
     Probe {
         at: usize,
         slow: u32,
@@ -109,22 +108,22 @@ impl Default for Tuner {
 }
 
 impl Tuner {
-    /// One that takes at most `budget` for what nobody asked for.
+    /// A tuner with a time budget for classes that were not requested explicitly.
     pub fn within(budget: Duration) -> Tuner {
         Tuner { trying: None, budget, spent: Duration::ZERO }
     }
 
-    /// Makes one submission, if a class waits. Returns whether there is more to do.
+    /// Makes one submission if a class is queued. Returns whether there is more to do.
     ///
     /// # Errors
-    /// Where the device was lost; what else fails leaves the class without a choice.
+    /// The device was lost; any other failure leaves the class without a result.
     pub fn step(&mut self, bench: &mut impl Bench, table: &Table) -> Result<bool> {
         if self.trying.is_none() {
             self.trying = table.next().map(|job| Trying::new(job, table));
         }
         let Some(trying) = &mut self.trying else { return Ok(false) };
         let asked = trying.job.asked;
-        // The submission to come counts as the longest.
+        // The next submission counts as the longest.
         if !asked && self.spent + LONGEST > self.budget {
             return self.leave(bench, table);
         }
@@ -137,7 +136,7 @@ impl Tuner {
             Ok(true) => return Ok(true),
             Ok(false) => table.settle(trying.outcome()),
             Err(error) if error.code == Code::DeviceLost => return Err(error),
-            // No room for trials: what is there is the run's.
+            // No memory for trials: the run needs it.
             Err(error) if error.code == Code::OutOfMemory && !asked => return self.leave(bench, table),
             Err(error) => table.fail(&trying.job.class, &error),
         }
@@ -146,7 +145,7 @@ impl Tuner {
         Ok(true)
     }
 
-    /// Tries nothing more beside a run.
+    /// Ends measuring during runs.
     fn leave(&mut self, bench: &mut impl Bench, table: &Table) -> Result<bool> {
         self.trying = None;
         table.close();
@@ -169,21 +168,21 @@ impl Trying {
         self.tried[at].verdict == Verdict::Sound
     }
 
-    /// The first place from `at` on whose form is still tried.
+    /// The first index from `at` on whose variant is still measured.
     fn next_sound(&self, at: usize) -> Option<usize> {
         (at..self.tried.len()).find(|i| self.is_sound(*i))
     }
 
-    /// One submission. Returns whether more are needed.
+    /// Makes one submission. Returns whether more are needed.
     fn step(&mut self, bench: &mut impl Bench, table: &Table) -> Result<bool> {
-        // Stages that have nothing left to do are passed over.
+        // Skips stages without work.
         loop {
             let next = match self.stage {
                 Stage::Compare(at) => match self.next_sound(at) {
                     Some(at) => return self.compare(bench, table, at),
                     None => Stage::Raise,
                 },
-                // With the first form alone there is nothing to choose.
+                // With the default alone there is no choice.
                 Stage::Raise if self.next_sound(1).is_none() => return Ok(false),
                 Stage::Raise => return self.raise(bench),
                 Stage::Probe { at, slow } => match self.next_sound(at) {
@@ -214,7 +213,7 @@ impl Trying {
         Ok(true)
     }
 
-    /// A form that a device does not compile is no fault of the device.
+    /// Records that a device cannot compile a variant, which is not a device error.
     fn refused(&mut self, at: usize, error: Error) -> Result<()> {
         if at == 0 || error.code != Code::Internal {
             return Err(error);
@@ -227,7 +226,7 @@ impl Trying {
         let sample = bench.time(&self.job.class, self.tried[0].form, self.load)?;
         let took = sample.took.as_secs_f64().max(1e-7);
         let more = AIM.as_secs_f64() / took;
-        // A class that is smaller than it was let be has no more work.
+        // A class smaller than the allowed work has no more work.
         let whole = self.work > 0 && sample.work <= self.work;
         self.work = sample.work;
         if more <= 1.0 || whole {
@@ -261,7 +260,7 @@ impl Trying {
         Ok(true)
     }
 
-    /// The first place from `at` on whose form may yet be the fastest.
+    /// The first index from `at` on whose variant may still be the fastest.
     fn next_hopeful(&self, at: usize) -> Option<usize> {
         let fastest = self.tried.iter().filter_map(|t| t.took).min();
         (at..self.tried.len()).find(|i| {

@@ -1,11 +1,11 @@
-//! A place in the bytes of a file, from where values are read that may not be there.
+//! A position in a file's bytes, from which values are read with bounds checks.
 
 use std::fmt::{self, Debug, Display};
 
 use crate::format::json::Fault;
 use crate::format::quoted;
 
-/// Reads forward; what would end past the file is a fault that says what was expected, and where.
+/// Reads forward; a value that would end past the file is an error with the expected value and the offset.
 #[derive(Clone)]
 pub(super) struct Cursor<'a> {
     file: &'a [u8],
@@ -53,7 +53,7 @@ impl<'a> Cursor<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// A count of what takes `each` bytes or more: no more than the rest of the file holds.
+    /// Reads a count of items of at least `each` bytes; it must fit the rest of the file.
     pub fn count(&mut self, each: usize, what: impl Display + Copy) -> Result<usize, Fault> {
         let before = self.clone();
         let count = self.u64(what)?;
@@ -64,7 +64,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The bytes of a text, which may be none.
+    /// The bytes of a text, not checked to be UTF-8.
     pub fn unread_text(&mut self, what: &str) -> Result<&'a [u8], Fault> {
         let length = self.count(1, format_args!("the length of {what}"))?;
         self.bytes(length, what)

@@ -1,7 +1,7 @@
-//! The header: what the file says of itself, its metadata, and where its tensors lie.
+//! The header: version, metadata, and the locations of tensors.
 //!
-//! Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and gguf.cpp for what is taken. Versions 2 and 3
-//! differ by the order of bytes alone, which 3 admits to be high first; such files are refused.
+//! Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and gguf.cpp for details. Versions 2 and 3 differ only in that 3
+//! allows big-endian files, which are refused.
 
 use super::cursor::Cursor;
 use super::metadata;
@@ -13,22 +13,22 @@ use crate::format::quoted;
 const MAGIC: &[u8; 4] = b"GGUF";
 const ALIGNMENT: &str = "general.alignment";
 const DEFAULT_ALIGNMENT: u64 = 32;
-/// Bytes of the shortest key with a value, and of the shortest tensor: lengths, types, places.
+/// Bytes of the shortest key with a value, and of the shortest tensor entry.
 const KEY_BYTES: usize = 8 + 4 + 1;
 const TENSOR_BYTES: usize = 8 + 4 + 4 + 8;
 
-/// What is kept of a checked header: where things stand in the file that it was read from.
+/// A checked header: offsets into its file.
 #[derive(Debug)]
 pub(super) struct Header {
     pub keys: Names,
     pub tensors: Names,
-    /// Where the first tensor stands, behind which are the others.
+    /// The offset of the first tensor entry; the others follow.
     pub first_tensor: usize,
     pub data: Data,
 }
 
 impl Header {
-    /// Reads and checks the header of a whole file. Every tensor lies within `file`, and no two overlap.
+    /// Parses and checks the header of a file. Every tensor is within `file`, and no two overlap.
     pub fn parse(file: &[u8]) -> Result<Header, Fault> {
         let mut cursor = Cursor::new(file, 0);
         version(&mut cursor)?;
@@ -36,7 +36,7 @@ impl Header {
         cursor.count(TENSOR_BYTES, "the number of tensors")?;
         let keys = keys(file, &mut cursor)?;
         let alignment = alignment(file, &keys)?;
-        // Once more, since only now it is known how much of the file is left for them.
+        // Checked again, since only now the remaining bytes are known.
         let count = tensors.clone().count(TENSOR_BYTES, "the number of tensors")?;
         if count > cursor.left() / TENSOR_BYTES {
             let what =
@@ -49,7 +49,7 @@ impl Header {
             let tensor = Stated::read(&mut cursor)?;
             names.push(file, tensor.at)
         });
-        // One that stands twice does so before what could not be read.
+        // A duplicate comes before the entry that could not be read.
         names.sort(file)?;
         read?;
         let start = (cursor.offset() as u64).next_multiple_of(alignment);
@@ -58,7 +58,7 @@ impl Header {
         Ok(Header { keys, tensors: names, first_tensor, data })
     }
 
-    /// Where the value of a key stands.
+    /// The position of a key's value.
     pub fn value<'a>(&self, file: &'a [u8], key: &str) -> Result<Option<Cursor<'a>>, Fault> {
         value(file, &self.keys, key)
     }
@@ -70,7 +70,7 @@ impl Header {
     }
 }
 
-/// Goes past the magic and the version.
+/// Skips the magic and the version.
 fn version(cursor: &mut Cursor) -> Result<(), Fault> {
     let start = cursor.clone();
     let magic = cursor.bytes(4, "the beginning \"GGUF\"")?;
@@ -100,7 +100,7 @@ fn version(cursor: &mut Cursor) -> Result<(), Fault> {
     }
 }
 
-/// Goes past the keys and their values.
+/// Skips the keys and their values.
 fn keys(file: &[u8], cursor: &mut Cursor) -> Result<Names, Fault> {
     let before = cursor.clone();
     let count = cursor.count(KEY_BYTES, "the number of metadata keys")?;
@@ -112,7 +112,7 @@ fn keys(file: &[u8], cursor: &mut Cursor) -> Result<Names, Fault> {
         metadata::check(cursor)
             .map_err(|fault| Fault { what: format!("{}: {}", quoted(key), fault.what), ..fault })
     });
-    // One that stands twice does so before what could not be read.
+    // A duplicate comes before the entry that could not be read.
     keys.sort(file)?;
     read.map(|()| keys)
 }

@@ -1,4 +1,4 @@
-//! The metadata: typed values, which stay in the file and are read where they lie.
+//! The metadata: typed values, which stay in the file and are read there.
 
 use std::path::Path;
 
@@ -17,15 +17,14 @@ pub enum MetaValue<'a> {
     List(List<'a>),
 }
 
-/// The values of a list, each read from the file when it is asked for. An error is one of a file that was written into
-/// since it was checked.
+/// The values of a list, each read from the file on demand. An error means that the file was modified since it was checked.
 #[derive(Clone, Debug)]
 pub struct List<'a> {
     path: &'a Path,
     cursor: Cursor<'a>,
     kind: Kind,
     left: usize,
-    /// How many lists this one lies in.
+    /// The nesting depth of the list.
     depth: usize,
 }
 
@@ -45,7 +44,7 @@ impl<'a> Iterator for List<'a> {
 
 impl ExactSizeIterator for List<'_> {}
 
-/// The values of a list that are all of one type, as `List` gives them.
+/// The values of a list of one type.
 pub struct Values<'a, T> {
     list: List<'a>,
     of: fn(MetaValue<'a>) -> Option<T>,
@@ -105,7 +104,7 @@ const KINDS: [Kind; 13] = [
     Kind::F64,
 ];
 
-/// How deep lists may lie in lists: real files have none that do.
+/// The largest nesting depth of lists; real files do not nest them.
 const DEEPEST: usize = 4;
 
 impl Kind {
@@ -118,7 +117,7 @@ impl Kind {
         }
     }
 
-    /// Bytes that a value takes, at least.
+    /// The minimum size of a value in bytes.
     fn bytes(self) -> usize {
         match self {
             Kind::U8 | Kind::I8 | Kind::Bool => 1,
@@ -130,7 +129,7 @@ impl Kind {
     }
 }
 
-/// Goes past a value, all of which is checked, and nothing kept.
+/// Checks a value and skips it.
 pub(super) fn check(cursor: &mut Cursor) -> Result<(), Fault> {
     let kind = Kind::read(cursor)?;
     check_value(cursor, kind, 0)
@@ -173,13 +172,13 @@ fn list(cursor: &mut Cursor, depth: usize) -> Result<(Kind, usize), Fault> {
     Ok((kind, cursor.count(kind.bytes(), "the length of a list")?))
 }
 
-/// The texts of a list; nothing of a value that is no list of texts.
+/// The texts of a list; `None` for any other value.
 pub(super) fn texts<'a>(value: MetaValue<'a>) -> Option<Texts<'a>> {
     let of = |value: MetaValue<'a>| if let MetaValue::Text(text) = value { Some(text) } else { None };
     listed(value, |kind| kind == Kind::Text, of)
 }
 
-/// The numbers of a list; nothing of a value that is no list of numbers.
+/// The numbers of a list; `None` for any other value.
 pub(super) fn numbers(value: MetaValue<'_>) -> Option<Numbers<'_>> {
     let of = |value: MetaValue| match value {
         MetaValue::Unsigned(n) => Some(n as f64),
@@ -190,7 +189,7 @@ pub(super) fn numbers(value: MetaValue<'_>) -> Option<Numbers<'_>> {
     listed(value, |kind| !matches!(kind, Kind::Bool | Kind::Text | Kind::List), of)
 }
 
-/// The values of a list whose type `are` takes; an empty list is one of anything.
+/// The values of a list whose type `are` accepts; an empty list is accepted by any.
 fn listed<'a, T>(
     value: MetaValue<'a>,
     are: impl Fn(Kind) -> bool,
@@ -202,7 +201,7 @@ fn listed<'a, T>(
     }
 }
 
-/// The value at the cursor, of a file whose errors name `path`. Of a list none of the values is looked at.
+/// The value at the cursor; errors name `path`. The values of a list are not read.
 pub(super) fn read<'a>(path: &'a Path, mut cursor: Cursor<'a>) -> Result<MetaValue<'a>, Fault> {
     let kind = Kind::read(&mut cursor)?;
     match kind {
@@ -211,7 +210,7 @@ pub(super) fn read<'a>(path: &'a Path, mut cursor: Cursor<'a>) -> Result<MetaVal
     }
 }
 
-/// A whole number without a sign; nothing of another value.
+/// An unsigned integer; `None` for any other value.
 pub(super) fn unsigned(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
     let kind = Kind::read(&mut cursor)?;
     let whole = matches!(kind, Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64);
@@ -221,7 +220,7 @@ pub(super) fn unsigned(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
     }
 }
 
-/// Reads a value, and goes past it.
+/// Reads a value and advances the cursor.
 fn read_value<'a>(
     path: &'a Path,
     cursor: &mut Cursor<'a>,
@@ -239,7 +238,7 @@ fn read_value<'a>(
     number(cursor, kind)
 }
 
-/// Reads a number or a truth value.
+/// Reads a number or a boolean.
 fn number<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Result<MetaValue<'a>, Fault> {
     let mut low = [0; 8];
     low[..kind.bytes()].copy_from_slice(cursor.bytes(kind.bytes(), "a number")?);

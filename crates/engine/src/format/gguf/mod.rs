@@ -1,7 +1,7 @@
-//! GGUF: named tensors, some of them in blocks, with typed metadata, in one file that is mapped.
+//! GGUF: named tensors, some of them in blocks, with typed metadata, in one mapped file.
 //!
-//! Of a header nothing is kept but where its keys and tensors stand, and what is asked for is read again where it lies:
-//! so that a reader never takes more memory than the file has bytes, whatever the file says of itself.
+//! Only the offsets of keys and tensors are kept in memory, and everything else is read from the file on demand. So a reader never
+//! takes more memory than the file has bytes, whatever its header claims.
 
 mod cursor;
 mod header;

@@ -1,4 +1,4 @@
-//! Reading: the file is mapped, its header checked, and values are made over the map.
+//! Reading: the file is mapped, its header is checked, and values are created over the map.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,18 +18,17 @@ use crate::format::{json::Fault, map_checked, quoted};
 use crate::mapped_file::MappedFile;
 use crate::quant::unpack;
 
-/// The order in which a tensor's rows are given.
+/// The order of a tensor's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowOrder {
-    /// As they are stored.
+    /// As stored.
     Stored,
-    /// Of each of `heads` heads the even rows, then the odd ones. Rotary positions turn neighbours in the files of some
-    /// models, and here the halves of a head.
+    /// For each of `heads` heads the even rows, then the odd ones: some models' files rotate adjacent rows of a head, and here rotary
+    /// embedding rotates its halves.
     Halves { heads: usize },
 }
 
-/// A checked file. It stays mapped as long as the reader or a value made from it lives, or until it is let go since
-/// another takes its place.
+/// A checked file. It stays mapped while the reader or a value in it exists, or until it is unmapped because the file is replaced.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
@@ -52,10 +51,10 @@ impl Reader {
         &self.path
     }
 
-    /// The tensors in the order of the file, each read from it when it is asked for.
+    /// The tensors in the order of the file, each read on demand.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND` once the file was replaced and had to be let go for that.
+    /// `ERR_FILE_NOT_FOUND` once the file was replaced and unmapped.
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
         let mut at = self.header.first_tensor;
         (0..self.header.tensors.len()).map(move |_| {
@@ -71,7 +70,7 @@ impl Reader {
     /// A tensor by its name.
     ///
     /// # Errors
-    /// `ERR_FILE_FORMAT` when the file has none of that name; `ERR_FILE_NOT_FOUND` as `entries`.
+    /// `ERR_FILE_FORMAT` if the file has no tensor of that name; `ERR_FILE_NOT_FOUND` as `entries`.
     pub fn entry(&self, name: &str) -> Result<Entry> {
         let Some(entry) = self.look(|file| self.header.entry(file, name))? else {
             fail!(FileFormat, "{}: there is no tensor {}", self.path.display(), quoted(name));
@@ -79,7 +78,7 @@ impl Reader {
         Ok(entry)
     }
 
-    /// The keys of the metadata in the order of their texts, each read from the file when it is asked for.
+    /// The keys of the metadata, sorted, each read from the file on demand.
     ///
     /// # Errors
     /// As `entries`.
@@ -88,8 +87,8 @@ impl Reader {
         (0..keys.len()).map(|i| self.look(|file| keys.text(file, i).map(String::from)))
     }
 
-    /// What `look` makes of a value of the metadata; nothing where the file does not have the key. It may ask nothing
-    /// else of the reader: the file is held meanwhile.
+    /// Calls `look` with a value of the metadata; `None` if the file does not have the key. The file is locked meanwhile, so `look` must not
+    /// use the reader.
     ///
     /// # Errors
     /// Those of `look`; `ERR_FILE_NOT_FOUND` as `entries`.
@@ -97,27 +96,26 @@ impl Reader {
         self.value_of(key, |cursor| metadata::read(&self.path, cursor).map(look))?.transpose()
     }
 
-    /// What `look` makes of the texts of a list of the metadata; nothing where the file does not have the key.
+    /// Calls `look` with the texts of a list of the metadata; `None` if the file does not have the key.
     ///
     /// # Errors
-    /// `ERR_FILE_FORMAT` for a value that is no list of texts; as `metadata`.
+    /// `ERR_FILE_FORMAT` if the value is not a list of texts; as `metadata`.
     pub fn texts<T>(&self, key: &str, look: impl FnOnce(Texts<'_>) -> Result<T>) -> Result<Option<T>> {
         self.metadata(key, |value| metadata::texts(value).map_or_else(|| self.no_list(key, "texts"), look))
     }
 
-    /// How many texts a list of the metadata has, none of which is read. Errors as of `texts`.
+    /// The number of texts in a list of the metadata, without reading them. Errors as of `texts`.
     pub fn text_count(&self, key: &str) -> Result<Option<usize>> {
         self.texts(key, |texts| Ok(texts.len()))
     }
 
-    /// Text number `at` of a list of the metadata; nothing where there are not as many. Errors as of `texts`.
+    /// Text `at` of a list of the metadata; `None` if the list is shorter. Errors as of `texts`.
     pub fn text_at(&self, key: &str, at: usize) -> Result<Option<String>> {
         let text = self.texts(key, |mut texts| Ok(texts.nth(at).transpose()?.map(String::from)))?;
         Ok(text.flatten())
     }
 
-    /// What `look` makes of the numbers of a list of the metadata; nothing where the file does not have the key. Errors
-    /// as of `texts`.
+    /// Calls `look` with the numbers of a list of the metadata; `None` if the file does not have the key. Errors as of `texts`.
     pub fn numbers<T>(&self, key: &str, look: impl FnOnce(Numbers<'_>) -> Result<T>) -> Result<Option<T>> {
         self.metadata(key, |value| {
             metadata::numbers(value).map_or_else(|| self.no_list(key, "numbers"), look)
@@ -128,7 +126,7 @@ impl Reader {
         fail!(FileFormat, "{}: {key} must be a list of {what}", self.path.display())
     }
 
-    /// The bytes of the file that a value of the metadata takes, its type among them.
+    /// The byte range of a value of the metadata in the file, including its type.
     ///
     /// # Errors
     /// As `entries`.
@@ -144,27 +142,26 @@ impl Reader {
         self.look(|file| self.header.value(file, key)?.map(read).transpose())
     }
 
-    /// What `read` makes of the file. A fault is one of a file that was written into since it was checked.
+    /// Calls `read` with the file's bytes. An error means that the file was modified since it was checked.
     fn look<T>(&self, read: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Result<T> {
         self.file.read(read)?.map_err(|fault| fault.of(&self.path))
     }
 
-    /// What `look` makes of the stored bytes of an entry of this file.
+    /// Calls `look` with the stored bytes of an entry of this file.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND` once the file was replaced and had to be let go for that.
+    /// `ERR_FILE_NOT_FOUND` once the file was replaced and unmapped.
     pub fn read<T>(&self, entry: &Entry, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
         self.file.read(|file| look(&file[entry.offset as usize..][..entry.bytes as usize]))
     }
 
-    /// A tensor as a value of `cx`: in place over the map where it is stored as it is asked for and the device can,
-    /// else made on the host. Blocks are unpacked, to f32 unless `dtype` says otherwise, and kept where it is theirs.
-    /// Columns of a row stay where they are, so rows of blocks are rows of blocks in any order.
+    /// A tensor as a value of `cx`: in place over the map if it is stored in the requested type and the device can do that; otherwise
+    /// created on the host. Blocks are unpacked to f32, or to `dtype`, and kept if `dtype` is their own. The columns of a row keep their
+    /// order, so rows of blocks stay rows of blocks in any order of rows.
     ///
     /// # Errors
-    /// `ERR_DTYPE` for a `dtype` that is neither a float nor the tensor's own, `ERR_SHAPE_MISMATCH` where rows are not
-    /// those of the heads,
-    /// `ERR_FILE_FORMAT` when the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`; `ERR_OUT_OF_MEMORY`.
+    /// `ERR_DTYPE` for a `dtype` that is neither a float nor the tensor's own; `ERR_SHAPE_MISMATCH` if the rows do not match the heads;
+    /// `ERR_FILE_FORMAT` if the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`; `ERR_OUT_OF_MEMORY`.
     pub fn value(
         &self,
         cx: &Rc<Context>,
@@ -185,18 +182,18 @@ impl Reader {
             return cx.map(entry.shape.clone(), to, &self.file, entry.offset);
         }
         let sources = self.rows(&entry, order)?;
-        // Asked for ahead of the host's copy: what does not fit is told before work is done.
+        // Allocated before the host's copy, so that a lack of memory is reported before work is done.
         let value = cx.empty(entry.shape.clone(), to)?;
-        // A meta device has no use for them, and a large file takes its time.
+        // A meta device needs no bytes, and reading a large file takes time.
         if !cx.is_meta() {
-            // Of what is copied the map's pages would stay beside the copy.
+            // A copy from the map would leave the map's pages in memory, too.
             let bytes = self.file.copy(entry.offset, entry.bytes as usize)?;
             cx.write(&value, converted(bytes, entry.kind, to, &sources));
         }
         Ok(value)
     }
 
-    /// Where each row that is given is stored; nothing where all are as they are stored.
+    /// The source of each row; `None` if all rows are in their stored order.
     fn rows(&self, entry: &Entry, order: RowOrder) -> Result<Option<Vec<usize>>> {
         let RowOrder::Halves { heads } = order else { return Ok(None) };
         let rows = entry.shape.first().copied().unwrap_or(1);
@@ -221,10 +218,10 @@ impl Reader {
     }
 }
 
-/// Elements that are unpacked at a time where they are then rounded.
+/// Elements that are unpacked together before they are rounded.
 const UNPACKED: usize = 4096;
 
-/// Rows as `to`, each from where `sources` has it.
+/// Converts rows to `to`, each from its row in `sources`.
 fn converted(mut bytes: Vec<u8>, kind: TensorType, to: DType, sources: &Option<Vec<usize>>) -> Vec<u8> {
     if let Some(sources) = sources {
         let row = bytes.len() / sources.len().max(1);

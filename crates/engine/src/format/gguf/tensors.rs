@@ -1,4 +1,4 @@
-//! What a header says of tensors, and whether they lie where they may.
+//! Tensor entries of a header, and the checks of their locations.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::shape::Shape;
 
 const MOST_DIMS: usize = 4;
 
-/// How a tensor's elements are stored.
+/// The storage type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorType {
     Plain(DType),
@@ -21,7 +21,7 @@ pub enum TensorType {
 }
 
 impl TensorType {
-    /// Elements that are stored together, and the bytes that they take.
+    /// Elements that are stored together, and their bytes.
     fn unit(self) -> (usize, usize) {
         match self {
             TensorType::Plain(dtype) => (1, dtype.bytes()),
@@ -44,27 +44,27 @@ impl fmt::Display for TensorType {
 pub struct Entry {
     pub name: String,
     pub kind: TensorType,
-    /// Outermost first; a file has them in the other order.
+    /// Outermost first; a file has the reverse order.
     pub shape: Shape,
     /// Bytes from the file's start.
     pub offset: u64,
     pub bytes: u64,
 }
 
-/// A tensor as a header states it.
+/// A tensor entry as stated by a header.
 pub(super) struct Stated<'a> {
-    /// Where it is stated.
+    /// The offset of the entry.
     pub at: usize,
     name: &'a str,
     kind: TensorType,
     shape: Shape,
-    /// Bytes from the beginning of all tensors'.
+    /// Bytes from the start of the tensor data.
     place: u64,
     bytes: u64,
 }
 
 impl<'a> Stated<'a> {
-    /// Reads one, and goes past it.
+    /// Reads an entry and advances the cursor.
     pub fn read(cursor: &mut Cursor<'a>) -> Result<Stated<'a>, Fault> {
         let at = cursor.offset();
         let name = cursor.text("a tensor's name")?;
@@ -90,7 +90,7 @@ impl<'a> Stated<'a> {
         };
         let place = cursor.u64("a tensor's offset")?;
         let (together, bytes) = kind.unit();
-        // Empty tensors too: their strides are products of the other sizes.
+        // Empty tensors, too: their strides are products of the other sizes.
         let size = dims.iter().try_fold(1u64, |n, d| n.checked_mul((*d).max(1)));
         let Some(size) = size.and_then(|n| n.checked_mul(bytes as u64)).filter(|n| *n <= i64::MAX as u64)
         else {
@@ -113,7 +113,7 @@ impl<'a> Stated<'a> {
     }
 }
 
-/// A type by its number; what is wrong with one that is not read.
+/// A type by its number; an error text if it is not supported.
 fn stored_as(number: u32) -> Result<TensorType, String> {
     use BlockType::*;
     let unread = match number {
@@ -159,7 +159,7 @@ fn stored_as(number: u32) -> Result<TensorType, String> {
     ))
 }
 
-/// Where a file's tensors lie: from `start` on at multiples of `alignment`, and none past `end`.
+/// The region of a file's tensors: from `start` to `end`, at multiples of `alignment`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Data {
     pub start: u64,
@@ -168,13 +168,13 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// Reads a tensor that lies where it may, and goes past what states it.
+    /// Reads an entry, checks its location, and advances the cursor.
     pub fn entry(&self, cursor: &mut Cursor) -> Result<Entry, Fault> {
         let Stated { name, kind, shape, place, bytes, .. } = self.placed(Stated::read(cursor)?)?;
         Ok(Entry { name: name.into(), kind, shape, offset: self.start + place, bytes })
     }
 
-    /// Checks that the tensors that are stated at `order` lie where they may, and none over another.
+    /// Checks that the tensors of the entries at `order` are within the region and do not overlap.
     pub fn check(&self, file: &[u8], mut order: Vec<usize>) -> Result<(), Fault> {
         let stated = |at: usize| Stated::read(&mut Cursor::new(file, at));
         order.sort_unstable_by_key(|at| stated(*at).map_or((0, 0, *at), |it| (it.place, it.bytes, *at)));
@@ -197,7 +197,7 @@ impl Data {
         Ok(())
     }
 
-    /// The tensor, if it lies where it may.
+    /// Checks that a tensor is within the region.
     fn placed<'a>(&self, tensor: Stated<'a>) -> Result<Stated<'a>, Fault> {
         let (Data { start, alignment, end }, Stated { place, bytes, .. }) = (self, &tensor);
         if place % alignment != 0 {

@@ -1,8 +1,7 @@
-//! The header: 8 bytes of length, JSON of that length, then the tensors' bytes without a gap.
+//! The header: 8 bytes of length, JSON of that length, then the tensors' bytes without gaps.
 //!
-//! Source: https://github.com/huggingface/safetensors, "Format". What the reference
-//! implementation takes is taken, but for keys that stand twice and for shapes whose strides
-//! overflow.
+//! Source: https://github.com/huggingface/safetensors, "Format". Files that the reference implementation accepts are accepted, except
+//! those with duplicate keys or with shapes whose strides overflow.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +17,7 @@ use crate::shape::Shape;
 
 /// Bytes of the length before the header.
 pub(super) const PREFIX: usize = 8;
-/// The format's own bound.
+/// The format's limit.
 pub(super) const MAX_HEADER: u64 = 100_000_000;
 pub(super) const METADATA: &str = "__metadata__";
 
@@ -33,7 +32,7 @@ pub struct Entry {
     pub bytes: u64,
 }
 
-/// What a checked header says: tensors in the order of their bytes, and the metadata.
+/// A checked header: tensors in the order of their bytes, and the metadata.
 #[derive(Debug)]
 pub(super) struct Header {
     pub entries: Vec<Entry>,
@@ -47,7 +46,7 @@ struct Info {
     data_offsets: (u64, u64),
 }
 
-/// The header's members as they stand, unchecked.
+/// The header's members, unchecked.
 struct Members {
     infos: BTreeMap<String, Info>,
     metadata: BTreeMap<String, String>,
@@ -85,7 +84,7 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// Reads and checks the header of a whole file. Every entry lies within `file`.
+/// Parses and checks the header of a file. Every entry is within `file`.
 pub(super) fn parse(file: &[u8]) -> Result<Header, Fault> {
     let at = |offset: usize, what: String| Err(Fault { offset, what });
     let Some((length, rest)) = file.split_first_chunk::<PREFIX>() else {
@@ -118,9 +117,8 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, Fault> {
     Ok(Header { entries, metadata })
 }
 
-/// Checks each tensor by itself, and that together they cover the `data` bytes that begin at
-/// `start` without a gap or an overlap, but for what may follow. Gives a tensor's name with what
-/// is wrong.
+/// Checks each tensor, and that together they cover the `data` bytes from `start` on without gaps or overlaps; bytes after the last
+/// tensor are allowed. An error has the tensor's name.
 fn place(infos: BTreeMap<String, Info>, start: u64, data: u64) -> Result<Vec<Entry>, (String, String)> {
     let mut infos: Vec<(String, Info)> = infos.into_iter().collect();
     infos.sort_by_key(|(_, info)| info.data_offsets);
@@ -151,12 +149,12 @@ fn place(infos: BTreeMap<String, Info>, start: u64, data: u64) -> Result<Vec<Ent
     Ok(entries)
 }
 
-/// What a tensor takes, by its dtype and shape alone.
+/// A tensor's dtype, shape and size in bytes.
 fn size(info: &Info) -> Result<(Dtype, Shape, u64), String> {
     let name: StrDeserializer<UnknownName> = info.dtype.as_str().into_deserializer();
     let dtype = Dtype::deserialize(name).map_err(|_| format!("unknown dtype {}", quoted(&info.dtype)))?;
     let dims = &info.shape;
-    // Empty tensors too: their strides are products of the other sizes.
+    // Empty tensors, too: their strides are products of the other sizes.
     let elements = dims.iter().try_fold(1u64, |n, d| n.checked_mul((*d).max(1)));
     let bits = elements.and_then(|n| n.checked_mul(dtype.bitsize() as u64));
     let Some(bits) = bits else {
@@ -170,7 +168,7 @@ fn size(info: &Info) -> Result<(Dtype, Shape, u64), String> {
     Ok((dtype, Shape::new(&dims), bits / 8))
 }
 
-/// What a file that is none of ours begins with.
+/// The format of a file that is not safetensors, by its first bytes.
 fn foreign(file: &[u8]) -> Option<&'static str> {
     const BEGINNINGS: [(&[u8], &str); 5] = [
         (b"version https://git-lfs", "a Git LFS pointer: the file itself was not downloaded"),

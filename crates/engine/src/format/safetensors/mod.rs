@@ -15,10 +15,10 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 
-/// The format's name of an element type of ours.
+/// The format's name for one of our element types.
 ///
 /// # Errors
-/// `ERR_DTYPE` of blocks, for which it has none.
+/// `ERR_DTYPE` for blocks, which the format lacks.
 pub fn stored(dtype: DType) -> Result<Dtype> {
     Ok(match dtype {
         DType::F32 => Dtype::F32,
@@ -31,7 +31,7 @@ pub fn stored(dtype: DType) -> Result<Dtype> {
     })
 }
 
-/// The element type that computes with what is stored as `dtype`, where there is one.
+/// The element type for computing with a stored type, if there is one.
 pub fn computed(dtype: Dtype) -> Option<DType> {
     Some(match dtype {
         Dtype::F32 => DType::F32,

@@ -1,4 +1,4 @@
-//! Reading: the file is mapped, its header checked, and values are made over the map.
+//! Reading: the file is mapped, its header is checked, and values are created over the map.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,7 @@ use crate::mapped_file::MappedFile;
 use crate::quant::BlockType;
 use crate::quant::pack::{MADE, pack};
 
-/// A checked file. It stays mapped as long as the reader or a value made from it lives, or until it is let go since
-/// another takes its place.
+/// A checked file. It stays mapped while the reader or a value in it exists, or until it is unmapped because the file is replaced.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
@@ -44,7 +43,7 @@ impl Reader {
         &self.path
     }
 
-    /// The file's free text, by key.
+    /// The file's metadata.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -63,20 +62,20 @@ impl Reader {
         self.places.get(name).map(|i| &self.entries[*i])
     }
 
-    /// What `look` makes of the stored bytes of an entry of this file.
+    /// Calls `look` with the stored bytes of an entry of this file.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND` once the file was replaced and had to be let go for that.
+    /// `ERR_FILE_NOT_FOUND` once the file was replaced and unmapped.
     pub fn read<T>(&self, entry: &Entry, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
         self.file.read(|file| look(&file[entry.offset as usize..][..entry.bytes as usize]))
     }
 
-    /// A tensor as a value of `cx`: in place over the map where the device can, converted on the
-    /// host where `dtype` asks for another float type than the stored one. I64 becomes i32.
+    /// A tensor as a value of `cx`: in place over the map if the device can do that; converted on the host if `dtype` is another float
+    /// type than the stored one. I64 becomes i32.
     ///
     /// # Errors
-    /// `ERR_DTYPE` naming the tensor when nothing computes with its dtype, or I64 holds more than
-    /// i32 does; `ERR_FILE_FORMAT` when the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`.
+    /// `ERR_DTYPE` with the tensor's name if its dtype is not supported, or an I64 exceeds i32; `ERR_FILE_FORMAT` if the file has no such
+    /// tensor; `ERR_FILE_NOT_FOUND` as `read`.
     pub fn value(&self, cx: &Rc<Context>, name: &str, dtype: Option<DType>) -> Result<Value> {
         let shown = self.path.display();
         let Some(entry) = self.entry(name) else {

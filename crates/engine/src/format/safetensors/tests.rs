@@ -11,7 +11,7 @@ use crate::format::test_folder::TestFolder;
 use crate::ops::checks::{Array, contexts, read};
 use crate::shape::Shape;
 
-/// A file of this header text and so many bytes of data.
+/// A file with this header text and `data` bytes of data.
 fn file(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
@@ -24,7 +24,7 @@ fn refusal(bytes: &[u8]) -> Error {
     Reader::open(folder.file("bad.safetensors", bytes)).expect_err("must be refused")
 }
 
-/// Refused as ERR_FILE_FORMAT, in one line that names the file, the byte, and `what`.
+/// Requires ERR_FILE_FORMAT, in one line with the file, the byte, and `what`.
 fn refused(bytes: &[u8], offset: usize, what: &str) {
     let error = refusal(bytes);
     assert_eq!(error.code, Code::FileFormat, "{error}");
@@ -139,7 +139,7 @@ fn a_header_that_is_none() {
     refused(&bytes, PREFIX + 3, "not UTF-8");
     refused(&file(&format!("{{\"a\":{}", "[".repeat(100_000)), 0), 13, "expected");
     refused(&file(r#"{"__metadata__":{"n":1}}"#, 0), 29, "expected a string");
-    // An empty file of tensors is one.
+    // A file without tensors is valid.
     let folder = TestFolder::new();
     assert_eq!(Reader::open(folder.file("a", file("{}", 0))).unwrap().names().count(), 0);
 }
@@ -187,7 +187,7 @@ fn tensors_that_do_not_fit_their_file() {
     refused(&file(&one("F32", "[-1]", 0, 8), 8), 38, "invalid value");
     refused(&file(&one("F32", "[1.5]", 0, 8), 8), 39, "invalid type");
     refused(&file(r#"{"a":{"dtype":"F32","shape":[2]}}"#, 8), 39, "missing field `data_offsets`");
-    // A name of the file never breaks the error's line.
+    // A name from the file never breaks the error's line.
     let broken = one("F31", "[2]", 0, 8).replace("\"a\"", r#""a\nb""#);
     refused(&file(&broken, 8), 9, r#"tensor "a\nb": unknown dtype"#);
 }
@@ -290,8 +290,8 @@ fn what_cannot_be_written_leaves_the_old_file() {
     assert_eq!(folder.names(), ["folder", "x.safetensors"]);
 }
 
-/// A limit on the size of files stands for a full disk: both fail a write half-way. It holds for
-/// a whole process, so this test runs itself again in one.
+/// A limit on file sizes simulates a full disk: both fail a write half-way. It applies to a whole process, so this test runs itself
+/// again in a separate one.
 #[cfg(unix)]
 #[test]
 fn a_full_disk() {
@@ -320,8 +320,8 @@ fn a_full_disk() {
     assert_eq!(folder.names(), ["x.safetensors"]);
 }
 
-/// What is accepted lies within the file, covers it, and is what the reference reads; what the
-/// reference accepts is refused only where we are stricter on purpose.
+/// An accepted file's entries are within the file, cover it, and equal the reference's; a file that only the reference accepts must be
+/// one that we refuse on purpose.
 fn agrees_with_the_reference(bytes: &[u8]) {
     let reference = SafeTensors::deserialize(bytes);
     match header::parse(bytes) {
@@ -375,7 +375,7 @@ proptest! {
         let from = from.index(bytes.len());
         let part: Vec<u8> = bytes[from..].iter().take(count).copied().collect();
         bytes.splice(from..from + part.len(), if twice { part.repeat(2) } else { Vec::new() });
-        // The length fits its header again, so that what follows is looked at.
+        // Makes the length fit the header again, so that the rest is checked.
         let header = bytes.len().saturating_sub(PREFIX + 35) as u64;
         agrees_with_the_reference(&bytes);
         if bytes.len() >= PREFIX {
@@ -408,7 +408,7 @@ proptest! {
     }
 }
 
-/// Mostly small, now and then absurd.
+/// Mostly small numbers, sometimes absurd ones.
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![6 => 0u64..5, 3 => 0u64..40, 1 => any::<u64>(), 1 => Just(1 << 32), 1 => Just(u64::MAX)]
 }

@@ -1,5 +1,4 @@
-//! Writing: byte for byte what Python's `safetensors` writes, tensor by tensor, in place of the
-//! old file only once it is whole.
+//! Writing: byte for byte as Python's `safetensors`, one tensor at a time; the old file is replaced only at the end.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -12,7 +11,7 @@ use crate::fail;
 use crate::format::quoted;
 use crate::whole_file::WholeFile;
 
-/// A tensor of the file to be.
+/// The name, dtype and shape of a tensor to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorSpec<'a> {
     pub name: &'a str,
@@ -29,12 +28,10 @@ pub struct Part<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Writes all of `tensors`. `metadata` is free text; files meant for PyTorch hold
-/// `format: "pt"`.
+/// Writes all of `tensors`. `metadata` is free text; files for PyTorch have `format: "pt"`.
 ///
 /// # Errors
-/// `ERR_WRITE`, the old file untouched; `ERR_SHAPE_MISMATCH` when bytes and shape disagree;
-/// `ERR_OPTION` for names that cannot stand together.
+/// `ERR_WRITE`, the old file unchanged; `ERR_SHAPE_MISMATCH` if bytes and shape disagree; `ERR_OPTION` for conflicting names.
 pub fn write(path: &Path, tensors: &[Part], metadata: Option<&BTreeMap<String, String>>) -> Result<()> {
     let specs: Vec<TensorSpec> =
         tensors.iter().map(|t| TensorSpec { name: t.name, dtype: t.dtype, shape: t.shape }).collect();
@@ -45,20 +42,18 @@ pub fn write(path: &Path, tensors: &[Part], metadata: Option<&BTreeMap<String, S
     writer.finish()
 }
 
-/// A file being written, whose tensors come one after the other, so that only one needs to be
-/// in memory at a time.
+/// A file being written one tensor at a time, so that only one needs to be in memory.
 pub struct Writer {
     path: PathBuf,
     file: WholeFile,
     order: Vec<usize>,
-    /// Names and bytes in the order of the file.
+    /// Names and sizes in the order of the file.
     expected: Vec<(String, u64)>,
     next: usize,
 }
 
 impl Writer {
-    /// Writes the header. The tensors' order in the file is by alignment of the dtype, widest
-    /// first, then by name.
+    /// Writes the header. Tensors are ordered by the alignment of their dtype, widest first, then by name.
     ///
     /// # Errors
     /// As `write`.
@@ -103,7 +98,7 @@ impl Writer {
         Ok(Writer { path: path.into(), file, order, expected, next: 0 })
     }
 
-    /// In which order `append` wants the tensors, as indices into the specs.
+    /// The order in which `append` expects the tensors, as indices into the specs.
     pub fn order(&self) -> &[usize] {
         &self.order
     }
@@ -111,7 +106,7 @@ impl Writer {
     /// Writes the next tensor.
     ///
     /// # Errors
-    /// `ERR_WRITE`, `ERR_SHAPE_MISMATCH`. The file is given up when the writer is dropped.
+    /// `ERR_WRITE`, `ERR_SHAPE_MISMATCH`. The file is discarded when the writer is dropped.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let shown = self.path.display();
         let Some((name, expected)) = self.expected.get(self.next) else {
@@ -129,7 +124,7 @@ impl Writer {
         self.file.write(bytes)
     }
 
-    /// Puts the file in its place.
+    /// Renames the file to its target.
     ///
     /// # Errors
     /// `ERR_WRITE`; `ERR_SHAPE_MISMATCH` when tensors are missing.
@@ -147,7 +142,7 @@ fn size(spec: &TensorSpec) -> Option<u64> {
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 
-/// The JSON, without a space, filled up with spaces to 8 bytes.
+/// The JSON without whitespace, padded with spaces to 8 bytes.
 fn header(
     specs: &[TensorSpec],
     order: &[usize],

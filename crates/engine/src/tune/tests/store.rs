@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::tune::{Forms, Kept, Owner, Store};
 
-/// An empty folder's path.
+/// The path of an empty folder.
 pub fn folder(name: &str) -> PathBuf {
     static MADE: AtomicU32 = AtomicU32::new(0);
     let number = MADE.fetch_add(1, Ordering::Relaxed);
@@ -44,7 +44,7 @@ fn what_is_added_is_read_again_and_added_to() {
     store.add(&forms(&[("b", "3"), ("c", "4")]));
     assert_eq!(store.read(), forms(&[("a", "1"), ("b", "3"), ("c", "4")]));
     assert_eq!(store.path().file_name().unwrap(), "model_7_vulkan-mesa_22-0.1.0.json");
-    // Nothing is left beside it.
+    // No other file is left in the folder.
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
     fs::remove_dir_all(folder).unwrap();
 }
@@ -86,7 +86,7 @@ fn a_damaged_file_is_ignored_and_replaced() {
         good.replace("\"forms\"", "\"more\": 0, \"forms\"").into_bytes(),
         good.as_bytes()[..good.len() / 2].to_vec(),
         "[".repeat(100_000).into_bytes(),
-        // Right, and too large.
+        // Valid, but too large.
         format!("{}{}", " ".repeat(1 << 20), good).into_bytes(),
     ];
     for bytes in damaged {
@@ -103,7 +103,7 @@ fn a_damaged_file_is_ignored_and_replaced() {
 #[test]
 fn where_nothing_can_be_written_nothing_is_kept() {
     let folder = folder("unwritable");
-    // A file where the folder would be, and a folder where the file would be.
+    // A file where the folder should be, and a folder where the file should be.
     fs::write(&folder, "a file").unwrap();
     let store = Store::within(&folder, owner("Mesa 22"));
     store.add(&forms(&[("a", "1")]));
@@ -130,7 +130,7 @@ fn a_pipe_in_its_place_holds_nobody_up() {
     fs::remove_dir_all(folder).unwrap();
 }
 
-/// The part of the test below that runs in processes of their own.
+/// The part of the next test that runs in separate processes.
 const PART: &str = "LOWRANK_TEST_TUNE_STORE";
 
 #[test]
@@ -140,7 +140,7 @@ fn two_processes_write_at_once() {
         let store = Store::within(folder.as_ref(), owner("Mesa 22"));
         for i in 0..200 {
             store.add(&forms(&[(&format!("{name}{i}"), "1")]));
-            // Whole at any moment, and with what was there before either began.
+            // Complete at any moment, and with the earlier entries.
             let read = store.read().forms;
             assert_eq!(
                 read.get("before").map(String::as_str),
@@ -160,7 +160,7 @@ fn two_processes_write_at_once() {
             Command::new(&this)
                 .args(["--exact", "tune::tests::store::two_processes_write_at_once"])
                 .env(PART, format!("{name} {}", folder.display()))
-                // Its result is not one of this process's.
+                // Its test result must not count as this process's.
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap()
@@ -172,7 +172,7 @@ fn two_processes_write_at_once() {
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
     }
     let read = store.read().forms;
-    // The later of two that met stays; whoever wrote last is whole.
+    // The later of two concurrent writers wins, and its entries are complete.
     assert!(read.contains_key("x199") || read.contains_key("y199"), "{} classes", read.len());
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
     fs::remove_dir_all(folder).unwrap();

@@ -38,23 +38,23 @@ pub fn forms(count: u32) -> Vec<Params> {
     (0..count).map(form).collect()
 }
 
-/// A device whose clock goes on by what its forms are said to take.
+/// A device whose clock advances by the simulated time of its variants.
 #[derive(Default)]
 struct Pretend {
     now: Duration,
-    /// Operations a nanosecond of each form.
+    /// Operations per nanosecond of each variant.
     speed: HashMap<u32, f64>,
     /// Operations of the whole problem.
     whole: u64,
     wrong: Vec<u32>,
-    /// What a form fails with.
+    /// The error of a variant.
     fails: HashMap<u32, Error>,
-    /// Submissions, by their number, that something else holds up.
+    /// Indices of submissions that are delayed.
     held_up: Vec<usize>,
-    /// Each submission: its form, its load, what it took.
+    /// Each submission: its variant, load and time.
     submissions: Vec<(u32, Load, Duration)>,
     compared: Vec<(u32, u32)>,
-    /// Classes that were let go.
+    /// Classes whose buffers were released.
     done: usize,
 }
 
@@ -81,7 +81,7 @@ impl Bench for Pretend {
 
     fn time(&mut self, _: &Class, form: Params, load: Load) -> Result<Sample> {
         let work = load.work.min(self.whole);
-        // A submission costs something in any case.
+        // A submission has a fixed cost.
         let nanoseconds = 5_000.0 + work as f64 / self.speed[&form[0]] * f64::from(load.repeats);
         let mut took = Duration::from_nanos(nanoseconds as u64);
         if self.held_up.contains(&self.submissions.len()) {
@@ -98,7 +98,7 @@ impl Bench for Pretend {
     }
 }
 
-/// A table that tries what runs meet, and what it tells.
+/// A table that measures during runs, and its messages.
 fn table() -> (Table, Arc<Mutex<Vec<String>>>) {
     let table = Table::new("a GPU", true, None);
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -107,12 +107,12 @@ fn table() -> (Table, Arc<Mutex<Vec<String>>>) {
     (table, told)
 }
 
-/// Makes every submission that is due.
+/// Makes all submissions that are due.
 fn run(tuner: &mut Tuner, bench: &mut Pretend, table: &Table) {
     while tuner.step(bench, table).unwrap() {}
 }
 
-/// The place that is chosen for a class of three forms.
+/// The index chosen for a class of three variants.
 fn chosen(table: &Table, number: u32, of: u32) -> usize {
     table.choose(class(number), forms(of).into_iter())
 }
@@ -122,7 +122,7 @@ fn the_fastest_is_found_and_used_from_then_on() {
     for (speeds, fastest) in
         [([5e3, 9e3, 7e3], 1), ([9e3, 5e3, 7e3], 0), ([1.0, 1.1, 5.0], 2), ([40.0, 30.0, 900.0], 2)]
     {
-        // Also of a problem so small that it is timed many times over.
+        // Also a problem so small that it is timed many times.
         for whole in [1 << 32, 100_000] {
             let (table, told) = table();
             let mut bench = Pretend { whole, ..Pretend::new(&speeds) };
@@ -159,7 +159,7 @@ fn a_form_that_does_not_suit_another_problem_of_the_class_is_not_given_to_it() {
 fn a_wrong_form_is_used_nowhere_and_told_once() {
     let (table, told) = table();
     let mut tuner = Tuner::default();
-    // The wrong one would be the fastest.
+    // The wrong variant would be the fastest.
     let mut bench = Pretend { wrong: vec![1], ..Pretend::new(&[5.0, 50.0, 6.0]) };
     for number in 1..4 {
         chosen(&table, number, 3);
@@ -200,7 +200,7 @@ fn a_form_found_wrong_is_used_in_no_later_process() {
     chosen(&first, 1, 3);
     run(&mut Tuner::default(), &mut bench, &first);
     assert_eq!(chosen(&first, 1, 3), 1);
-    // It is right for the first problem and wrong for the second, which is told when the first is in the file.
+    // Right for the first problem and wrong for the second; reported when the first result is already in the file.
     bench.wrong = vec![1];
     chosen(&first, 2, 3);
     run(&mut Tuner::default(), &mut bench, &first);
@@ -231,7 +231,7 @@ fn a_form_that_the_device_refuses_is_left_out() {
 fn trials_keep_within_their_time_and_each_submission_is_short() {
     let (table, _) = table();
     let mut tuner = Tuner::default();
-    // One form is out of all proportion; the GPU is a weak one.
+    // One variant is disproportionately slow, and the GPU is a weak one.
     let mut bench = Pretend::new(&[60.0, 0.05, 80.0, 70.0]);
     for number in 0..500 {
         chosen(&table, number, 4);
@@ -241,14 +241,14 @@ fn trials_keep_within_their_time_and_each_submission_is_short() {
     assert!(bench.now > BUDGET * 9 / 10, "time is left: {:?}", bench.now);
     let longest = bench.submissions.iter().max_by_key(|(.., took)| *took).unwrap();
     assert!(longest.2 <= LONGEST, "{longest:?}");
-    // What was tried by then is known; the rest is taken as it is, and nothing waits.
+    // Results so far are used; the rest keeps its default, and nothing waits.
     assert_eq!(chosen(&table, 0, 4), 2);
     assert_eq!(chosen(&table, 499, 4), 0);
     let before = bench.submissions.len();
     chosen(&table, 1000, 4);
     run(&mut tuner, &mut bench, &table);
     assert_eq!(bench.submissions.len(), before);
-    // Whoever asks sets the limit himself.
+    // An explicit request has its own limit.
     table.ask([(class(2000), forms(4))]);
     run(&mut tuner, &mut bench, &table);
     assert_eq!(chosen(&table, 2000, 4), 2);
@@ -268,7 +268,7 @@ fn a_form_that_is_out_of_all_proportion_is_not_timed_in_full() {
 
 #[test]
 fn a_submission_that_something_else_holds_up_decides_nothing() {
-    // One of raising, two of probing, of each form one of three.
+    // One submission while the work is raised, two probes, and one of three rounds of each variant.
     for held_up in [vec![0], vec![2], vec![2, 3], vec![5], vec![6], vec![5, 8], vec![6, 7]] {
         let (table, _) = table();
         let mut bench = Pretend { held_up: held_up.clone(), ..Pretend::new(&[60.0, 80.0]) };
@@ -288,7 +288,7 @@ fn what_cannot_be_tried_is_left_as_it_is() {
         run(&mut Tuner::default(), &mut bench, &table);
         assert_eq!(chosen(&table, 1, 2), 0);
         assert_eq!(bench.done, 1, "what was made for it goes");
-        // Where memory is short, it is the run's.
+        // Short memory belongs to the run.
         bench.fails.clear();
         chosen(&table, 2, 2);
         run(&mut Tuner::default(), &mut bench, &table);
@@ -341,7 +341,7 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
     let second = Table::new("a GPU", true, store());
     let mut bench = Pretend::new(&[1.0, 2.0, 9.0]);
     assert_eq!(chosen(&second, 1, 3), 2);
-    // A form that this problem has not is no answer, and one that no package knows neither.
+    // A stored variant that this problem does not have, or that no package knows, is ignored.
     store().unwrap().add(&Forms::from([("pretend of 3".into(), "form 77".into())]).into());
     let third = Table::new("a GPU", true, store());
     assert_eq!((chosen(&third, 2, 2), chosen(&third, 3, 3)), (0, 0));
@@ -350,7 +350,7 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
     run(&mut Tuner::default(), &mut bench, &third);
     assert_eq!((chosen(&third, 2, 2), chosen(&third, 3, 3)), (1, 2));
 
-    // Where nothing is tried, nothing is read.
+    // Without tuning, nothing is read.
     assert_eq!(chosen(&Table::new("a GPU in software", false, store()), 1, 3), 0);
     std::fs::remove_dir_all(&folder).unwrap();
 }
@@ -385,7 +385,7 @@ fn an_outcome_has_every_form_in_its_order() {
     assert_eq!(forms.iter().map(|t| t.form[0]).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(forms[2].verdict, Verdict::Wrong);
     assert!(forms[2].took.is_none());
-    // One run's time, at the work that is told.
+    // The time of one run, at the reported work.
     let took = forms[1].took.unwrap().as_nanos() as f64;
     assert!((took / (*work as f64 / 6.0) - 1.0).abs() < 0.1, "{took} of {work}");
     assert!(failures.is_empty());

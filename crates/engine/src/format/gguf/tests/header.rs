@@ -16,7 +16,7 @@ fn tensor<'a>(name: &'a str, dims: &'a [u64], kind: u32, offset: u64) -> Written
     Written { name, dims, kind, offset }
 }
 
-/// Refused at that byte, in one line that holds `what`.
+/// Requires an error at that byte, in one line that contains `what`.
 fn refused(bytes: &[u8], offset: usize, what: &str) {
     let fault = Header::parse(bytes).expect_err("must be refused");
     assert!(fault.what.contains(what), "{} does not say: {what}", fault.what);
@@ -30,7 +30,7 @@ fn entries(bytes: &[u8]) -> Vec<Entry> {
     (0..header.tensors.len()).map(|_| header.data.entry(&mut cursor).unwrap()).collect()
 }
 
-/// A value in the words of its type.
+/// A value with its type, as text.
 fn value(bytes: &[u8], key: &str) -> String {
     let at = Header::parse(bytes).unwrap().value(bytes, key).unwrap().unwrap();
     shown(metadata::read(Path::new("x"), at).unwrap())
@@ -147,7 +147,7 @@ fn counts_that_no_file_holds() {
     refused(&with(16, &huge), 16, "the number of metadata keys says 1152921504606846976");
     refused(&with(24, &huge), 24, "the length of a metadata key says 1152921504606846976");
     refused(&with(24, &u64::MAX.to_le_bytes()), 24, "18446744073709551615");
-    // As many tensors as the file would hold if nothing else were in it.
+    // As many tensors as the file could hold without anything else.
     let most = (bytes.len() as u64 - 16) / 24;
     refused(&with(8, &most.to_le_bytes()), 8, "has no room for these");
     bytes = file(&[("list", meta_list(8, 1 << 60, &[]))], &[], 32, &[]);
@@ -163,7 +163,7 @@ fn counts_that_no_file_holds() {
 fn keys_and_values_that_are_wrong() {
     let one = || ("k", meta_u32(1));
     refused(&file(&[one(), one()], &[], 32, &[]), 24 + 17, "the key \"k\" stands twice");
-    // The first that does is told, and before what is wrong behind it, its own value among that.
+    // The first duplicate is reported, before errors after it, including its own value's.
     let other = || ("a", meta_u32(1));
     let wrong = || ("k", vec![13, 0, 0, 0]);
     let twice = [one(), other(), one(), other(), one()];
@@ -185,7 +185,7 @@ fn keys_and_values_that_are_wrong() {
     assert!(Header::parse(&value(&deep(4))).is_ok());
     refused(&value(&deep(5)), 37 + 4 * 12, "lists were expected to lie at most 4 deep");
     refused(&value(&deep(1000)), 37 + 4 * 12, "lists were expected to lie at most 4 deep");
-    // Of a file that was written into since, too.
+    // Also for a file that was modified since.
     let deep = deep(5);
     let Ok(MetaValue::List(mut list)) = metadata::read(Path::new("x"), Cursor::new(&deep, 0)) else {
         panic!("a list was expected");
@@ -221,12 +221,12 @@ fn tensors_that_are_wrong() {
         "tensor \"x\": its 16 bytes from 64 + 256 on pass the file's end at 320: cut off?",
     );
     refused(&x(&[1 << 30], F32, 0), header, "pass the file's end");
-    // One without elements, too.
+    // Also without elements.
     refused(&x(&[0], F32, 1 << 40), header, "its 0 bytes from 64 + 1099511627776 on pass the file's end");
     let two = |b| of(&[tensor("a", &[16], F32, 0), b]);
     let second = header + 9 + 4 + 8 + 12;
     refused(&two(tensor("a", &[4], F32, 64)), second, "the tensor \"a\" stands twice");
-    // The first that does is told: before what is wrong behind it, but not before what is wrong with itself.
+    // The first duplicate is reported: before errors after it, but not before an error of its own.
     let same = |offset| tensor("x", &[4], F32, offset);
     let third = second + 9 + 4 + 8 + 12;
     let five = [tensor("b", &[4], F32, 0), same(32), same(64), tensor("b", &[4], F32, 96), same(128)];
@@ -244,7 +244,7 @@ fn tensors_that_are_wrong() {
         "its offset 32 lies in the tensor \"a\", which ends at 64",
     );
     refused(&two(tensor("b", &[4], F32, 0)), header, "tensor \"a\": its offset 0 lies in the tensor \"b\"");
-    // One without elements lies in none, and in it lies none.
+    // A tensor without elements overlaps nothing.
     let within = [tensor("a", &[16], F32, 0), tensor("b", &[0], F32, 32), tensor("c", &[4], F32, 64)];
     assert_eq!(entries(&of(&within)).len(), 3);
     refused(
@@ -255,6 +255,6 @@ fn tensors_that_are_wrong() {
     let mut unnamed = x(&[4], F32, 0);
     unnamed[header + 8] = 0xff;
     refused(&unnamed, header + 8, "a tensor's name is not UTF-8");
-    // Between tensors there may be room.
+    // Gaps between tensors are allowed.
     assert_eq!(entries(&two(tensor("b", &[4], F32, 128))).len(), 2);
 }

@@ -1,11 +1,11 @@
-//! Lists of the metadata, read without a value for each of what they hold.
+//! Lists of the metadata, read without creating a value for each element.
 
 use super::super::Reader;
 use super::written::{file, meta_list, meta_text, text};
 use crate::error::{Code, Result};
 use crate::format::test_folder::TestFolder;
 
-/// A file whose metadata has every type of number under its name, and lists of what is none.
+/// A file whose metadata has every type of number by name, and lists of other values.
 fn reader(folder: &TestFolder) -> Reader {
     let f32s = [1.5f32, -0.0].map(f32::to_le_bytes).concat();
     let f64s = [1e300f64, -2.5].map(f64::to_le_bytes).concat();
@@ -62,7 +62,7 @@ fn what_is_not_there_or_another_value() {
     assert_eq!(reader.text_at("nowhere", 0).unwrap(), None);
     assert_eq!(numbers(&reader, "nowhere").unwrap(), None);
     assert_eq!(reader.place("nowhere").unwrap(), None);
-    // An empty list is one of anything.
+    // An empty list has any type.
     assert_eq!(texts(&reader, "none").unwrap().unwrap(), [""; 0]);
     assert!(numbers(&reader, "none").unwrap().unwrap().is_empty());
     for key in ["u8", "truths", "lists", "text"] {

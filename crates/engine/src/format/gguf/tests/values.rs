@@ -10,7 +10,7 @@ use crate::mapped_file;
 use crate::ops::checks::{contexts, read};
 use crate::quant::BlockType;
 
-/// Blocks of a format whose values are finite, as gguf-py has them.
+/// Blocks of a type with finite values, unpacked by gguf-py.
 fn golden(kind: BlockType) -> (Vec<u8>, Vec<f32>) {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/parity/goldens/gguf_blocks.safetensors");
@@ -19,7 +19,7 @@ fn golden(kind: BlockType) -> (Vec<u8>, Vec<f32>) {
         |what: &str| golden.read(golden.entry(&format!("{kind}.{what}")).unwrap(), <[u8]>::to_vec).unwrap();
     let (blocks, values) = (stored("blocks"), stored("values"));
     let values: Vec<f32> = values.as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
-    // The last two are random, and their scales small.
+    // The last two are random, with small scales.
     let (blocks, values) =
         (&blocks[blocks.len() - 2 * kind.bytes()..], &values[values.len() - 2 * kind.elements()..]);
     (blocks.to_vec(), values.to_vec())
@@ -51,7 +51,7 @@ fn blocks_become_values_on_every_device() {
 
 #[test]
 fn rows_of_heads_are_put_in_halves() {
-    // Two heads of four rows: row 10·h + r holds its number, and the file has 0, 2, 1, 3 of each.
+    // Two heads of four rows: row 10·h + r holds its number, and the file has rows 0, 2, 1, 3 of each.
     let rows = [0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0f32];
     let data: Vec<u8> = rows.iter().flat_map(|row| [*row, row + 0.5]).flat_map(f32::to_le_bytes).collect();
     let bias: Vec<u8> = rows.iter().copied().flat_map(f32::to_le_bytes).collect();
@@ -116,7 +116,7 @@ fn halves_stay_in_the_file_or_are_widened() {
             assert_eq!((value.dtype, read(&value).data), (dtype, vec![1.5, -2.0]));
         }
     }
-    // On the processor nothing is copied.
+    // The CPU copies nothing.
     let cx = &contexts()[0];
     assert_eq!(read(&reader.value(cx, "w", None, RowOrder::Stored).unwrap()).data, [1.5, -2.0]);
 }
@@ -142,7 +142,7 @@ fn a_file_that_was_let_go() {
     }
 }
 
-/// What no writer of ours does: errors all the same, and no panic.
+/// Files modified while they are mapped, which our writers never do: errors, not panics.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_that_is_written_into() {

@@ -1,6 +1,6 @@
-//! GGUF files as these tests write them, right or wrong.
+//! GGUF files for these tests, valid or not.
 
-/// A value of the metadata with its type before it.
+/// A value of the metadata, preceded by its type.
 pub fn meta_u32(value: u32) -> Vec<u8> {
     [4u32.to_le_bytes(), value.to_le_bytes()].concat()
 }
@@ -9,7 +9,7 @@ pub fn meta_text(value: &str) -> Vec<u8> {
     [8u32.to_le_bytes().to_vec(), text(value)].concat()
 }
 
-/// A list of `count` values of the type `kind`, whose bytes are given.
+/// A list of `count` values of the type `kind`, given as bytes.
 pub fn meta_list(kind: u32, count: u64, values: &[u8]) -> Vec<u8> {
     [&9u32.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes(), values].concat()
 }
@@ -20,13 +20,13 @@ pub fn text(value: &str) -> Vec<u8> {
 
 pub struct Written<'a> {
     pub name: &'a str,
-    /// Innermost first, as a file has them.
+    /// Innermost first, as in a file.
     pub dims: &'a [u64],
     pub kind: u32,
     pub offset: u64,
 }
 
-/// A file of version 3: its header, bytes up to the alignment, and `data`.
+/// A file of version 3: its header, padding, and `data`.
 pub fn file(keys: &[(&str, Vec<u8>)], tensors: &[Written], alignment: usize, data: &[u8]) -> Vec<u8> {
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
     bytes.extend((tensors.len() as u64).to_le_bytes());
