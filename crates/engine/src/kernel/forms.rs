@@ -1,4 +1,4 @@
-//! Which forms a test launches on a GPU, held to those that its kernels list.
+//! Records the variants that a test launches on a GPU, and compares them with the variants that its kernels list.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -6,15 +6,15 @@ use std::collections::HashSet;
 use crate::kernel::{Kernel, Launch, Variant};
 use crate::profile::Kind;
 
-/// A kernel's name and one of its forms.
+/// A kernel's name and one of its variants.
 pub type Form = (&'static str, Variant);
 
 thread_local! {
-    /// What this thread's contexts launched on GPUs, while `launched_in` runs.
+    /// The variants that this thread's contexts launched on GPUs while `launched_in` runs.
     static LAUNCHED: RefCell<Option<HashSet<Form>>> = const { RefCell::new(None) };
 }
 
-/// Keeps what is launched on a device of `kind`, if anybody asks.
+/// Records a launch on a device of `kind`, while `launched_in` runs.
 pub fn note(kind: Kind, launch: &Launch) {
     if kind != Kind::Gpu || launch.groups == 0 {
         return;
@@ -28,7 +28,7 @@ pub fn note(kind: Kind, launch: &Launch) {
     });
 }
 
-/// The forms that `test` launches on GPUs, by contexts of this thread.
+/// The variants that `test` launches on GPUs, by contexts of this thread.
 pub fn launched_in(test: impl FnOnce()) -> HashSet<Form> {
     let outer = LAUNCHED.replace(Some(HashSet::new()));
     test();
@@ -41,13 +41,13 @@ pub fn launched_in(test: impl FnOnce()) -> HashSet<Form> {
     launched
 }
 
-/// The forms that kernels list. A kernel that only runs natively has none.
+/// The variants that kernels list. A kernel that only runs on the CPU has none.
 pub fn listed(kernels: &[&Kernel]) -> Vec<Form> {
     kernels.iter().flat_map(|k| (k.variants)().into_iter().map(|v| (k.name, v))).collect()
 }
 
-/// Holds that `launched` has all forms that the kernels list and this device is `given`, and no other form of theirs.
-/// Without a GPU (`LOWRANK_NO_GPU`) there is nothing to hold.
+/// Requires that `launched` has all variants of the kernels that this device is `given`, and no other variant of them. Without a GPU
+/// (`LOWRANK_NO_GPU`) it does nothing.
 pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(&Form) -> bool) {
     if std::env::var_os("LOWRANK_NO_GPU").is_some() {
         println!("not run: whether all forms are launched (LOWRANK_NO_GPU is set)");
@@ -59,7 +59,7 @@ pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(
     }
 }
 
-/// How many forms are listed, where these are what was launched.
+/// The number of listed variants, if they equal the launched ones.
 fn compared(
     kernels: &[&Kernel],
     launched: &HashSet<Form>,
@@ -87,13 +87,13 @@ fn compared(
     ))
 }
 
-/// A test in which every form is launched that the kernels list; what it does holds each to its plain form. `COVERED`,
-/// beside it, tells `kernels::tests` whose forms these are; all such tests stand in modules `every_form`.
+/// A test that launches every listed variant and compares each with its plain form. The constant `COVERED` tells `kernels::tests` which
+/// kernels it covers; all such tests are in modules `every_form`.
 macro_rules! every_form {
     ($kernels:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
         $crate::kernel::forms::every_form! { $kernels, if |_| true; $(#[$meta])* fn $name() $body }
     };
-    // Of forms that only some devices are given.
+    // For variants that only some devices are given.
     ($kernels:expr, if $given:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
         pub(crate) const COVERED: &[&$crate::kernel::Kernel] = $kernels;
 

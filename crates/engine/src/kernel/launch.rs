@@ -1,4 +1,4 @@
-//! One launch of a kernel, and the ranges of buffers that it binds.
+//! A launch of a kernel, and the buffer ranges that it binds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use super::scalars::Words;
 use super::{Kernel, Params};
 use crate::dtype::DType;
 
-/// A buffer of a device; unique in the process, so that environments share a device.
+/// The id of a device's buffer; unique in the process, since environments share a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BufferId(pub u64);
 
@@ -19,7 +19,7 @@ impl BufferId {
     }
 }
 
-/// Bytes of a buffer, and what they hold.
+/// A byte range of a buffer, and its element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     pub buffer: BufferId,
@@ -29,17 +29,17 @@ pub struct Range {
     pub dtype: DType,
 }
 
-/// One kernel over its bindings.
+/// A kernel with its bindings and scalars.
 #[derive(Clone, Debug)]
 pub struct Launch {
     pub kernel: &'static Kernel,
     pub params: Params,
     pub bindings: SmallVec<[Range; 6]>,
     pub scalars: Words,
-    /// Workgroups on a GPU; the native twin does the whole launch by itself.
+    /// Workgroups on a GPU; the CPU twin runs the whole launch.
     pub groups: u32,
-    /// Invocations of a workgroup.
+    /// Invocations per workgroup.
     pub threads: u32,
-    /// Estimated floating-point operations, for bounded submissions.
+    /// Estimated floating-point operations, which bound submissions.
     pub work: u64,
 }

@@ -1,4 +1,4 @@
-//! What a kernel is: one computation, written twice (WGSL and native), with one binding order.
+//! A kernel: one computation, written twice (WGSL and native), with one order of bindings.
 
 #[cfg(test)]
 pub(crate) mod forms;
@@ -12,7 +12,7 @@ pub use launch::{BufferId, Launch, Range};
 use crate::dtype::DType;
 use native::NativeLaunch;
 
-/// `head`, then `tail`: the bindings or scalars of kernels that share their first ones.
+/// Concatenates `head` and `tail`, for kernels that share their first bindings or scalars.
 pub const fn joined<T: Copy, const N: usize>(head: &[T], tail: &[T]) -> [T; N] {
     assert!(head.len() + tail.len() == N);
     let mut all = [head[0]; N];
@@ -24,7 +24,7 @@ pub const fn joined<T: Copy, const N: usize>(head: &[T], tail: &[T]) -> [T; N] {
     all
 }
 
-/// How a kernel touches a binding.
+/// A kernel's access to a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     Read,
@@ -33,40 +33,39 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Choices that are compiled into a kernel; their meaning is the kernel's own.
+/// Compile-time parameters of a kernel; their meaning depends on the kernel.
 pub type Params = [u32; 4];
 
-/// A kernel: its interface, and what computes it on each kind of device.
+/// A kernel: its interface, and its implementation for each kind of device.
 ///
-/// The WGSL body defines `fn kernel(group: u32, lane: u32)`; `shader::module` puts the
-/// declarations before it: the scalars as `p.<name>`, `load_<binding>(i)` and
-/// `store_<binding>(i, v)` for every binding whatever its storage type, `THREADS`,
-/// `is_finite`, `is_nan`. Scalars and bindings together are at most 31.
+/// The WGSL body defines `fn kernel(group: u32, lane: u32)`; `shader::module` prepends the declarations: the scalars as `p.<name>`,
+/// `load_<binding>(i)` and `store_<binding>(i, v)` for every binding whatever its storage type, `THREADS`, `is_finite`, `is_nan`.
+/// Scalars and bindings together are at most 31.
 pub struct Kernel {
     pub name: &'static str,
     pub bindings: &'static [(&'static str, Access)],
-    /// The shader's names and types of the words that a launch passes (`scalars!`).
+    /// The shader's names and types of the launch's words (`scalars!`).
     pub scalars: fn() -> Vec<scalars::Member>,
     pub twin: Twin,
-    /// Every parameter set and storage types that a plan can return, for validation.
+    /// Every combination of parameters and storage types that a plan can return, for validation.
     pub variants: fn() -> Vec<Variant>,
 }
 
-/// What computes a kernel: on a GPU a shader's body, natively a function.
+/// The implementations of a kernel: a shader's body for a GPU, a function for the CPU.
 #[derive(Clone, Copy)]
 pub enum Twin {
     Both {
         wgsl: fn(Params) -> String,
         native: fn(&NativeLaunch),
     },
-    /// Planned for GPUs alone.
+    /// For GPUs only.
     Gpu(fn(Params) -> String),
-    /// Planned for processors alone.
+    /// For the CPU only.
     Native(fn(&NativeLaunch)),
 }
 
 impl Twin {
-    /// What makes the shader's body; nothing of a kernel that no GPU is given.
+    /// The function that returns the shader's body; `None` if no GPU runs this kernel.
     pub fn wgsl(&self) -> Option<fn(Params) -> String> {
         match *self {
             Twin::Both { wgsl, .. } | Twin::Gpu(wgsl) => Some(wgsl),
@@ -74,7 +73,7 @@ impl Twin {
         }
     }
 
-    /// The native function; nothing of a kernel that no processor is given.
+    /// The native function; `None` if no CPU runs this kernel.
     pub fn native(&self) -> Option<fn(&NativeLaunch)> {
         match *self {
             Twin::Both { native, .. } | Twin::Native(native) => Some(native),
@@ -83,7 +82,7 @@ impl Twin {
     }
 }
 
-/// One compiled form of a kernel.
+/// A compiled variant of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
     pub params: Params,

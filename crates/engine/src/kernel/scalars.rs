@@ -1,9 +1,8 @@
-//! Scalars of a launch, declared once: as the shader sees them, as they are passed, as the native twin
-//! reads them.
+//! The scalars of a launch, declared once for the shader, the launch and the CPU twin.
 
 use smallvec::SmallVec;
 
-/// A launch's scalars, a word each.
+/// A launch's scalars, one word each.
 pub type Words = SmallVec<[u32; 24]>;
 
 /// A scalar in the shader's struct.
@@ -14,8 +13,8 @@ pub struct Member {
     pub wgsl: &'static str,
 }
 
-/// What stands in a struct of scalars: a number, an array of them (members `name0`, `name1`, …), or
-/// another struct, whose members stand in its place.
+/// A field of a struct of scalars: a number, an array of numbers (members `name0`, `name1`, …), or another struct, whose members are
+/// inlined.
 pub trait Field: Copy {
     fn declare(name: &str, members: &mut Vec<Member>);
     fn put(self, words: &mut Words);
@@ -43,7 +42,7 @@ macro_rules! number {
 number!(u32, "u32", |v| v, |w| w);
 number!(i32, "i32", |v| v as u32, |w| w as i32);
 number!(f32, "f32", f32::to_bits, f32::from_bits);
-// A choice, 1 or 0.
+// A boolean is 1 or 0.
 number!(bool, "u32", |v| v as u32, |w| w != 0);
 number!(
     usize,
@@ -85,8 +84,8 @@ impl<A: Field, B: Field> Field for (A, B) {
     }
 }
 
-/// A struct of scalars: its declaration is the shader's (`members`), its value a launch's (`words`), and a
-/// native kernel reads it by `NativeLaunch::scalars`.
+/// Defines a struct of scalars: its declaration is the shader's (`members`), its value is a launch's (`words`), and a native kernel
+/// reads it with `NativeLaunch::scalars`.
 #[macro_export]
 macro_rules! scalars {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? }) => {
@@ -113,7 +112,7 @@ macro_rules! scalars {
             }
         }
 
-        // A struct within another is declared and passed by that one.
+        // A nested struct is declared and passed by the outer one.
         #[allow(dead_code)]
         impl $name {
             $vis fn members() -> Vec<$crate::kernel::scalars::Member> {

@@ -1,4 +1,4 @@
-//! A trace as Chrome's JSON, which Perfetto opens: a track for the host and one for the device.
+//! Writes a trace as Chrome's JSON, which Perfetto opens: one track for the host and one for the device.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::whole_file::WholeFile;
 
 impl Trace {
-    /// Writes all of it, and puts the file in its place.
+    /// Writes all events, and renames the file to its target.
     ///
     /// # Errors
     /// `ERR_WRITE`.
@@ -51,7 +51,7 @@ fn thread(track: Track) -> u32 {
     }
 }
 
-/// Names are the engine's own, and need no escapes.
+/// Names come from the engine and need no escapes.
 fn line(lines: &mut String, event: &Event) {
     let Event { track, mark, kernel, start, took, cost } = event;
     let microseconds = |d: &std::time::Duration| d.as_nanos() as f64 / 1e3;

@@ -1,8 +1,7 @@
-//! What a run's time went into: every operation on the host, every launch on the device.
+//! Traces: the time of every operation on the host and of every launch on the device.
 //!
-//! While a context traces, what it records is marked with the operation that records it, and the
-//! device times what it runs under such a mark. While it does not, nothing is marked or timed.
-//! Events are kept up to a limit; totals by operation go on.
+//! While a context traces, its commands are marked with the operation that records them, and the device times marked commands. Otherwise
+//! nothing is marked or timed. Events are kept up to a limit; totals by operation continue.
 
 mod file;
 mod roof;
@@ -18,19 +17,19 @@ pub use roof::{MEMORY, PRODUCT, Roof};
 
 use crate::kernel::{Access, Launch};
 
-/// Events that are kept: some 50 MB of memory, and 100 of the file.
+/// Most events that are kept: about 50 MB of memory, and 100 MB in the file.
 const EVENTS: usize = 500_000;
 
-/// What an operation was run for.
+/// The pass that an operation ran in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pass {
     Forward,
-    /// Again, since a checkpoint had let go of what it made.
+    /// The replay of a checkpointed region.
     Replay,
     Backward,
-    /// An optimizer's.
+    /// An optimizer's update.
     Update,
-    /// What no operation recorded: uploads, for the most part.
+    /// Commands outside of operations, mostly uploads.
     Other,
 }
 
@@ -46,7 +45,7 @@ impl Pass {
     }
 }
 
-/// An operation in one of its passes: what time is added up by.
+/// An operation in one of its passes: the key of totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mark {
     pub operation: &'static str,
@@ -55,14 +54,14 @@ pub struct Mark {
 
 const OUTSIDE: Mark = Mark { operation: "outside of operations", pass: Pass::Other };
 
-/// Which operation recorded the commands that follow, and where to tell what they took.
+/// The operation of the following commands, and the trace that collects their times.
 #[derive(Clone)]
 pub struct Note {
     pub trace: Arc<Trace>,
     pub mark: Mark,
 }
 
-/// What a command moves and computes.
+/// The bytes and the arithmetic of a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     pub read: u64,
@@ -71,21 +70,21 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// The bytes of a launch's bindings, and the arithmetic that its plan counts.
+    /// The bytes of a launch's bindings, and the arithmetic that its plan states.
     pub fn of(launch: &Launch) -> Cost {
         let mut cost = Cost { flops: launch.work, ..Cost::default() };
         for (range, (_, access)) in launch.bindings.iter().zip(launch.kernel.bindings) {
             cost.read += if *access == Access::Write { 0 } else { range.bytes };
             cost.written += if *access == Access::Read { 0 } else { range.bytes };
         }
-        // Of a table that rows are looked up in, no more is touched than what they come to.
+        // A lookup touches only as many bytes of its table as it returns.
         if matches!(launch.kernel.name, "take" | "gather") {
             cost.read = cost.read.min(2 * cost.written);
         }
         cost
     }
 
-    /// What `part` of `whole` equal parts cost.
+    /// The cost of `part` of `whole` equal parts.
     pub fn part(self, part: u32, whole: u32) -> Cost {
         let of = |n: u64| (u128::from(n) * u128::from(part) / u128::from(whole)) as u64;
         Cost { read: of(self.read), written: of(self.written), flops: of(self.flops) }
@@ -98,7 +97,7 @@ impl Cost {
     }
 }
 
-/// Where an event took place.
+/// The track of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Track {
     /// Recording, on the thread that calls operations.
@@ -112,25 +111,25 @@ pub struct Event {
     pub mark: Mark,
     /// The kernel of a launch; empty on the host.
     pub kernel: &'static str,
-    /// Since the trace began.
+    /// Relative to the start of the trace.
     pub start: Duration,
     pub took: Duration,
     pub cost: Cost,
 }
 
-/// What an operation came to.
+/// The totals of an operation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Total {
-    /// Times that it was recorded.
+    /// The number of times that it was recorded.
     pub calls: u64,
     pub host: Duration,
     pub device: Duration,
     pub cost: Cost,
-    /// Seconds that its launches would have taken at the roofline.
+    /// The time of its launches at the roofline, in seconds.
     pub attainable: f64,
 }
 
-/// What is collected, by the host's thread and the device's.
+/// A trace, collected by the host's and the device's threads.
 pub struct Trace {
     began: Instant,
     limit: usize,
@@ -156,7 +155,7 @@ impl Trace {
         Trace { began: Instant::now(), limit, collected: Mutex::default() }
     }
 
-    /// What the probe found, where it ran under this trace.
+    /// The result of the probe, if it ran in this trace.
     pub fn roof(&self) -> Roof {
         self.collected().roof
     }
@@ -198,12 +197,12 @@ impl Trace {
         totals
     }
 
-    /// Events that came after the limit.
+    /// Events after the limit.
     pub fn left_out(&self) -> u64 {
         self.collected().left_out
     }
 
-    /// What was kept, in order of its start.
+    /// The kept events, ordered by start.
     pub fn events(&self) -> Vec<Event> {
         let mut events = self.collected().events.clone();
         events.sort_by_key(|e| (e.track, e.start));
@@ -212,14 +211,14 @@ impl Trace {
 }
 
 impl Note {
-    /// Tells that the device worked on this from `start` for `took`.
+    /// Records that the device worked on a kernel from `start` for `took`.
     pub fn worked(&self, kernel: &'static str, cost: Cost, start: Instant, took: Duration) {
         let (mark, track) = (self.mark, Track::Device);
         self.trace.add(Event { track, mark, kernel, start: Duration::ZERO, took, cost }, start);
     }
 }
 
-/// A command at which the device works, which is told when this goes.
+/// A running command of the device; recorded when this is dropped.
 pub struct Working {
     note: Note,
     kernel: &'static str,
@@ -240,7 +239,7 @@ impl Drop for Working {
     }
 }
 
-/// A context's side: whether it traces, and which operation is being recorded.
+/// A context's tracing state: the trace, and the current operation.
 #[derive(Default)]
 pub struct Tracer(RefCell<Option<Tracing>>);
 
@@ -266,13 +265,13 @@ impl Tracer {
         *self.0.borrow_mut() = trace.map(|trace| Tracing { trace, inside: None });
     }
 
-    /// The mark that commands are under just now.
+    /// The note for commands recorded now.
     pub fn note(&self) -> Option<Note> {
         let tracing = self.0.borrow();
         tracing.as_ref().map(|t| Note { trace: t.trace.clone(), mark: t.inside.unwrap_or(OUTSIDE) })
     }
 
-    /// Begins an operation; `None` where nothing traces or one has begun already, whose part this is.
+    /// Begins an operation; `None` if nothing traces, or if this is part of an operation that has begun.
     pub fn enter(&self, operation: &'static str, pass: Pass) -> Option<Entered> {
         let mut tracing = self.0.borrow_mut();
         let tracing = tracing.as_mut().filter(|t| t.inside.is_none())?;

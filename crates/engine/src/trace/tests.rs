@@ -10,7 +10,7 @@ use crate::probe::{EDGE, LENGTH, probe};
 use crate::tape::{Mode, Tape, Tensor};
 use crate::whole_file::WholeFile;
 
-/// Forward, backward and an update of y = x·Wᵀ, twice over, the second time in a region.
+/// Forward, backward and an update of y = x·Wᵀ, twice, the second time in a region.
 fn train(cx: &Rc<Context>) {
     let tape = Tape::default();
     let weight = Tensor::new(Array::random("weight", &[64, 65]).upload(cx), true);
@@ -60,7 +60,7 @@ fn every_operation_is_told_with_its_pass_bytes_and_arithmetic() {
         let label = &cx.profile.label;
         assert_eq!(total(&trace, "linear", Pass::Forward).calls, 2, "{label}");
         assert_eq!(total(&trace, "linear", Pass::Backward).calls, 2, "{label}");
-        // The product's output is read by no backward but tanh's, which reads its own.
+        // No backward reads the product's output except tanh's, which reads its own.
         assert_eq!(total(&trace, "tanh", Pass::Replay).calls, 1, "{label}");
         assert_eq!(total(&trace, "adamw", Pass::Update).calls, 2, "{label}");
         let linear = total(&trace, "linear", Pass::Forward);
@@ -124,7 +124,7 @@ fn a_file_is_json_with_two_tracks() {
 
 #[test]
 fn a_probe_gives_rates_and_takes_no_memory_with_it() {
-    // Cut into bindings of 4 KiB the products would take minutes.
+    // With bindings of 4 KiB the products would take minutes.
     for cx in contexts().into_iter().filter(|cx| cx.profile.binding_limit > 1 << 20) {
         let (before, label) = (cx.memory().live, &cx.profile.label);
         let trace = Arc::new(Trace::default());
@@ -145,7 +145,7 @@ fn a_probe_gives_rates_and_takes_no_memory_with_it() {
         let linear = total(&trace, "linear", Pass::Forward);
         assert!(linear.attainable >= linear.cost.flops as f64 / roof.flops, "{label}");
         assert!(!trace.totals().iter().any(|(mark, _)| mark.operation.starts_with("probe")), "{label}");
-        // Nor is what its operands are filled by anything else's.
+        // The initialisation of its operands belongs to the probe, too.
         let totals = trace.totals();
         let outside = totals.iter().filter(|(mark, _)| *mark == OUTSIDE).map(|(_, total)| total.cost.written);
         assert!(outside.sum::<u64>() < (EDGE * EDGE) as u64, "{label}");

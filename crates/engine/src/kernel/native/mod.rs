@@ -1,4 +1,4 @@
-//! What a native kernel is given: the launch, and the threads that share it.
+//! The arguments of a native kernel: the launch, and the threads that share it.
 
 mod tasks;
 #[cfg(test)]
@@ -18,22 +18,22 @@ use super::{Access, Params};
 use crate::dtype::DType;
 use crate::kernel::{Launch, Range};
 
-/// A launch as a native kernel sees it.
+/// A launch on the CPU.
 pub struct NativeLaunch<'a> {
     pub params: Params,
     words: &'a [u32],
     pub threads: usize,
     bindings: SmallVec<[(*mut u8, Range); 6]>,
     access: &'a [(&'static str, Access)],
-    /// A bit for each binding whose elements were given to be written.
+    /// A bit for each binding that was handed out for writing.
     taken: AtomicU32,
 }
 
-// SAFETY: the pointers are to ranges that a recording keeps apart: a written range is bound once.
+// SAFETY: the pointers are to disjoint ranges, as far as they are written: a written range is bound once.
 unsafe impl Sync for NativeLaunch<'_> {}
 
 impl NativeLaunch<'_> {
-    /// `bindings` are where the launch's ranges lie.
+    /// `bindings` are the addresses of the launch's ranges.
     pub fn new(
         launch: &Launch,
         threads: usize,
@@ -44,7 +44,7 @@ impl NativeLaunch<'_> {
         NativeLaunch { params, words, threads, bindings, access: kernel.bindings, taken }
     }
 
-    /// The launch's scalars as what its plan passed.
+    /// The launch's scalars.
     pub fn scalars<S: Field>(&self) -> S {
         S::take(&mut self.words.iter())
     }
@@ -58,15 +58,14 @@ impl NativeLaunch<'_> {
         let (pointer, range) = self.bindings[binding];
         debug_assert_eq!(range.bytes as usize % size_of::<T>(), 0);
         debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
-        // SAFETY: the range lies in a buffer, on a boundary of its elements, and nothing of the launch writes it but
-        // through a binding of its own.
+        // SAFETY: the range is in a buffer, aligned to its elements, and the launch writes it only through another binding.
         unsafe { std::slice::from_raw_parts(pointer.cast(), range.bytes as usize / size_of::<T>()) }
     }
 
-    /// The elements of a written binding, which a launch gives once.
+    /// The elements of a written binding; a launch hands it out once.
     ///
     /// # Panics
-    /// Where the binding is only read, or was given before.
+    /// If the binding is only read, or was handed out before.
     #[allow(clippy::mut_from_ref)]
     pub fn write<T: bytemuck::Pod>(&self, binding: usize) -> &mut [T] {
         let (pointer, range) = self.bindings[binding];
@@ -74,11 +73,11 @@ impl NativeLaunch<'_> {
         let bit = 1 << binding;
         assert_eq!(self.taken.fetch_or(bit, Relaxed) & bit, 0, "a kernel takes a written binding twice");
         debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
-        // SAFETY: as in `read`, and nobody else was given it.
+        // SAFETY: as in `read`, and it is handed out once.
         unsafe { std::slice::from_raw_parts_mut(pointer.cast(), range.bytes as usize / size_of::<T>()) }
     }
 
-    /// The elements of a float binding as f32, converted where storage is half.
+    /// The elements of a float binding as f32, converted from half storage.
     pub fn read_f32(&self, binding: usize) -> std::borrow::Cow<'_, [f32]> {
         match self.dtype(binding) {
             DType::F32 => self.read::<f32>(binding).into(),

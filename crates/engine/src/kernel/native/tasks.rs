@@ -1,4 +1,4 @@
-//! What the tasks of a launch are: numbers, ranges, rows or chunks, each taken once by one of the current threads.
+//! The tasks of a launch: numbers, ranges, rows or chunks, each run once on one of the current threads.
 
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
@@ -8,14 +8,11 @@ use smallvec::SmallVec;
 
 use super::threads::{count, with_current};
 
-/// Elements that a task takes of what is gone through once: enough that starting it costs nothing beside them.
+/// Elements per task for a single pass: enough that the cost of starting the task is negligible.
 pub const GRAIN: usize = 16 * 1024;
 
-/// Calls `task` for 0, 1, … below `tasks` on the current threads. Each thread has a share, the same in every launch of
-/// as many, so that what it wrote is in its own cache when the next launch reads it; a thread that is done takes
-/// what is left of the others'. Short launches spend nothing on splitting a range, pushing and stealing.
-/// One counter for all, by which any thread takes any task: 1 to 3% more for a step of SmolLM2 with 512 tokens,
-/// 1 to 6% for one of the small model.
+/// Calls `task` for 0, 1, … below `tasks` on the current threads. Each thread has a fixed share, so that data it wrote is in its own cache
+/// when the next launch reads it; a thread that is done steals from the others.
 pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
     let threads = threads.min(tasks).min(count());
     let share = |thread: usize| thread * tasks / threads;
@@ -40,39 +37,39 @@ pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
     });
 }
 
-/// The next task of a thread's share, in a cache line of its own.
+/// The next task of a thread's share, in a separate cache line.
 #[repr(align(64))]
 struct Share(AtomicUsize);
 
-/// Calls `task` with the parts of 0..`rows` of `grain` rows each, at least one.
+/// Calls `task` with consecutive ranges of 0..`rows`, `grain` rows each, at least one.
 pub fn each_range(rows: usize, grain: usize, task: impl Fn(Range<usize>) + Sync) {
     let grain = grain.max(1);
     each_task(count(), rows.div_ceil(grain), |i| task(i * grain..((i + 1) * grain).min(rows)));
 }
 
-/// Calls `task` for each of `rows`, `grain` of them in one task.
+/// Calls `task` for each of `rows`, `grain` rows per task.
 pub fn each_row(rows: usize, grain: usize, task: impl Fn(usize) + Sync) {
     each_range(rows, grain, |rows| rows.for_each(&task));
 }
 
-/// Calls `task` with where each part of `y` of `size` elements starts, and the part.
+/// Calls `task` with the start of each part of `y` of `size` elements, and the part.
 pub fn each_chunk<T: Send>(y: &mut [T], size: usize, task: impl Fn(usize, &mut [T]) + Sync) {
     let (length, y) = (y.len(), Shared::new(y));
-    // SAFETY: the ranges have no element in common.
+    // SAFETY: the ranges are disjoint.
     each_range(length, size, |range| task(range.start, unsafe { y.slice(range.start, range.len()) }));
 }
 
-/// What `task` gives for 0, 1, … below `tasks`.
+/// The results of `task` for 0, 1, … below `tasks`.
 pub fn map_tasks<R: Send + Default + Clone>(tasks: usize, task: impl Fn(usize) -> R + Sync) -> Vec<R> {
     let mut results = vec![R::default(); tasks];
     each_chunk(&mut results, 1, |i, result| result[0] = task(i));
     results
 }
 
-/// A slice that tasks write disjoint parts of.
+/// A slice of which tasks write disjoint parts.
 pub struct Shared<T>(*mut T, usize);
 
-// SAFETY: tasks take parts of it that do not overlap, as if each had been sent its own.
+// SAFETY: tasks take disjoint parts, as if each part had been sent to its task.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
@@ -80,16 +77,18 @@ impl<T> Shared<T> {
         Shared(slice.as_mut_ptr(), slice.len())
     }
 
+    /// A part of the slice.
+    ///
     /// # Safety
     /// No two tasks take overlapping parts.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn slice(&self, start: usize, count: usize) -> &mut [T] {
         assert!(start + count <= self.1);
-        // SAFETY: it lies within the slice, and is nobody else's.
+        // SAFETY: it is within the slice, and no other task has it.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), count) }
     }
 
-    /// Where a part starts of which a task takes some elements within `extent`, and others the rest.
+    /// The start of a part whose `extent` several tasks write disjoint elements of.
     pub fn at(&self, start: usize, extent: usize) -> *mut T {
         assert!(start + extent <= self.1);
         self.0.wrapping_add(start)

@@ -1,4 +1,4 @@
-//! Threads and the tasks that they take.
+//! Tests of threads and tasks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicUsize;
@@ -49,7 +49,7 @@ fn who_is_done_waits_for_what_others_have_begun() {
     let done = AtomicUsize::new(0);
     threads.install(|| {
         each_task(2, 2, |_| {
-            // One of them is the owner's, or both are; the other outlasts its patience.
+            // One of them, or both, run on the owner; the other exceeds its patience.
             if std::thread::current().name() == Some("lowrank-cpu-1") {
                 std::thread::sleep(Duration::from_millis(20));
             }

@@ -1,13 +1,11 @@
-//! The threads of the processor: a launch is cut into tasks, which the device's own thread and the workers take.
+//! The CPU's threads: a launch is divided into tasks, which the device's own thread and the workers run.
 //!
-//! A worker without work looks for some for `PATIENCE` before it sleeps. Launches follow one another within
-//! microseconds, and waking a thread takes tens of them; and it does not yield meanwhile, since on a machine that
-//! something else keeps busy whoever yields waits for a slice of it. A step of a small transformer, two cores of a
-//! Xeon, with rayon's workers as they are, which yield, and made to spin as long: 20.7 and 17.4 ms at best, and beside
-//! a process that takes half a core 56 and 28. These: 16.5 at best.
+//! An idle worker polls for `PATIENCE` before it sleeps, since launches follow one another within microseconds and waking a thread takes
+//! tens of them. It does not yield meanwhile: on a busy machine a thread that yields loses its time slice.
+//! docs/design/measurements.md compares it with rayon's workers.
 //!
-//! Work that a worker has not begun when the others are done is taken back from it: nobody waits for a thread that
-//! the system has not let run.
+//! Work that a worker has not begun when the others are done is taken back, so that no thread waits for one that the system has not
+//! scheduled.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -19,12 +17,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for what it waits for before it sleeps.
+/// How long a thread polls before it sleeps.
 pub const PATIENCE: Duration = Duration::from_micros(100);
-/// Looks between two at the clock.
+/// Polls between clock reads.
 const LOOKS: usize = 64;
 
-/// States of a worker: nothing to do, something to do, at it, and asleep.
+/// States of a worker: idle, posted, running, and asleep.
 const IDLE: u32 = 0;
 const POSTED: u32 = 1;
 const RUNNING: u32 = 2;
@@ -33,22 +31,22 @@ const ASLEEP: u32 = 3;
 type Work = dyn Fn(usize) + Sync;
 
 thread_local! {
-    /// The threads that the tasks of this one's launches go to; null for none.
+    /// The threads for the tasks of this thread's launches; null if there are none.
     static CURRENT: Cell<*const Threads> = const { Cell::new(std::ptr::null()) };
 }
 
-/// A fixed number of threads, of which the one that made it is the first.
+/// A fixed number of threads; the thread that created it is the first.
 pub struct Threads {
     team: Arc<Team>,
     workers: Vec<JoinHandle<()>>,
-    /// The thread that made it is the only one that waits for the others.
+    /// Only the thread that created it waits for the others.
     _owned: PhantomData<*const ()>,
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Team {
     states: Box<[State]>,
-    /// What is to be done, while any state says so.
+    /// The current work, while any worker's state is posted or running.
     work: UnsafeCell<*const Work>,
     /// Whether the owner sleeps until a worker is done.
     joining: AtomicBool,
@@ -59,18 +57,18 @@ struct Team {
 
 // SAFETY: as below.
 unsafe impl Send for Team {}
-// SAFETY: the pointer is written while every worker is idle, and read by those that were posted since.
+// SAFETY: the pointer is written while every worker is idle, and read by workers that were posted afterwards.
 unsafe impl Sync for Team {}
 
-/// A worker's, in a cache line of its own.
+/// A worker's state, in a separate cache line.
 #[repr(align(64))]
 struct State(AtomicU32);
 
 impl Threads {
-    /// `count` threads, of which the calling one is the first.
+    /// Starts `count` − 1 threads; the calling thread is the first.
     ///
     /// # Errors
-    /// The system's, where it starts no thread.
+    /// The system's error, if it cannot start a thread.
     pub fn new(count: usize) -> std::io::Result<Threads> {
         let team = Arc::new(Team {
             states: (1..count).map(|_| State(AtomicU32::new(IDLE))).collect(),
@@ -93,18 +91,18 @@ impl Threads {
         1 + self.workers.len()
     }
 
-    /// Calls `body`, whose tasks these threads take.
+    /// Calls `body` with these threads as the current ones.
     pub fn install<T>(&self, body: impl FnOnce() -> T) -> T {
         let _restored = Restored(CURRENT.replace(self));
         body()
     }
 
-    /// Calls `work` on as many threads, each with its number, as far as they are free before all is done.
+    /// Calls `work` with a thread's number on up to `threads` threads, as far as they become free before all is done.
     pub(super) fn run(&self, threads: usize, work: &(dyn Fn(usize) + Sync)) {
         let count = threads.min(self.count());
-        // What it calls has no threads besides.
+        // Nested launches run on the calling thread only.
         let _restored = Restored(CURRENT.replace(std::ptr::null()));
-        // SAFETY: every worker is idle, and none calls it once this returns: it takes back or waits for what it posted.
+        // SAFETY: every worker is idle, and none uses the pointer after this returns: posted work is taken back or awaited.
         unsafe { *self.team.work.get() = std::mem::transmute::<&(dyn Fn(usize) + Sync), *const Work>(work) };
         let (states, workers) = (&self.team.states[..count - 1], &self.workers[..count - 1]);
         for (state, worker) in states.iter().zip(workers) {
@@ -133,7 +131,7 @@ impl Drop for Threads {
     }
 }
 
-/// Puts back what was current.
+/// Restores the current threads.
 struct Restored(*const Threads);
 
 impl Drop for Restored {
@@ -143,17 +141,17 @@ impl Drop for Restored {
 }
 
 impl Team {
-    /// A worker's life.
+    /// A worker's main loop.
     fn serve(&self, i: usize) {
         let state = &self.states[i].0;
         while self.wait(state) {
-            // SAFETY: it was posted, so the pointer is of a call of `run` that has not returned.
+            // SAFETY: it was posted, so the pointer is from a call of `run` that has not returned.
             let work = unsafe { &**self.work.get() };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(i + 1))) {
                 self.panic.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(panic);
             }
-            // A swap, as in `join`: of a worker that ends and an owner that goes to sleep, one sees what the other
-            // wrote. Stores would do, but an emulator of ARM on x86 lets a store-release pass the load after it.
+            // A swap, as in `join`: if a worker ends while the owner goes to sleep, one of them sees the other's write. Stores would be enough,
+            // but an emulator of ARM on x86 reorders a store-release with the following load.
             state.swap(IDLE, SeqCst);
             if self.joining.load(SeqCst) {
                 self.owner.unpark();
@@ -161,7 +159,7 @@ impl Team {
         }
     }
 
-    /// Waits until a worker's state is `RUNNING`; false where there will be no more work.
+    /// Waits until a worker's state is `RUNNING`; false if the threads are shutting down.
     fn wait(&self, state: &AtomicU32) -> bool {
         let mut since = Instant::now();
         loop {
@@ -187,7 +185,7 @@ impl Team {
         }
     }
 
-    /// Takes a worker's work back, or waits until it is done with it, and may sleep already.
+    /// Takes a worker's work back, or waits until it is done; the worker may already be asleep.
     fn join(&self, state: &AtomicU32) {
         if state.compare_exchange(POSTED, IDLE, Relaxed, Relaxed).is_ok() {
             return;
@@ -209,13 +207,13 @@ impl Team {
     }
 }
 
-/// How many threads take the tasks of this one's launches.
+/// The number of threads for the tasks of this thread's launches.
 pub fn count() -> usize {
     with_current(|threads| threads.map_or(1, Threads::count))
 }
 
-/// Calls `body` with the threads that the tasks of this one's launches go to.
+/// Calls `body` with the current threads.
 pub(super) fn with_current<T>(body: impl FnOnce(Option<&Threads>) -> T) -> T {
-    // SAFETY: they outlive what is called while they are installed.
+    // SAFETY: they exist as long as they are installed.
     body(unsafe { CURRENT.get().as_ref() })
 }

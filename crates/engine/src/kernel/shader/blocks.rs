@@ -1,9 +1,8 @@
-//! WGSL that reads elements of a binding in blocks, four neighbours at a time, with the bits of `quant`.
+//! WGSL that reads elements of a binding in blocks, four contiguous elements at a time, with the bits of `quant`.
 //!
-//! A binding is an array of words, and blocks lie in it as in a file, on any even byte (nf4's on any): nothing is
-//! packed
-//! anew when a weight is uploaded, and what is read beside the codes, scales and the words around the codes, comes from
-//! a cache. Products of a scale and a code are exact in f32, so that fusing them with a sum changes no bit.
+//! A binding is an array of words with the blocks in file layout, at any even byte (nf4 at any byte). Nothing is repacked when a weight is
+//! uploaded; the scales, and the words around the codes, come from a cache. Products of a scale and a code are exact in f32, so that
+//! fusing them with a sum changes no bit.
 
 use crate::quant::{BlockType, nf4};
 
@@ -26,7 +25,7 @@ fn load_{name}(i: u32) -> f32 {{ let v = load_vec4_{name}(i >> 2u); return v[i &
         )
 }
 
-/// Bytes from any place: a byte, a word of which no more is read than is there, an f16 at an even place.
+/// Unaligned reads: a byte, a word of which only existing bytes are read, an f16 at an even byte.
 const READ: &str = "
 fn byte_@(at: u32) -> u32 { return (@[at >> 2u] >> ((at & 3u) * 8u)) & 255u; }
 fn word_@(at: u32) -> u32 {
@@ -36,11 +35,11 @@ fn word_@(at: u32) -> u32 {
   return low | (@[(at >> 2u) + 1u] << (32u - shift));
 }
 fn half_@(at: u32) -> f32 { return unpack2x16float(@[at >> 2u] >> ((at & 2u) * 8u)).x; }
-// The bytes of a word, moved down.
+// The bytes of a word.
 fn spread_@(word: u32, shift: u32) -> vec4<u32> { return vec4<u32>(word) >> (vec4<u32>(0u, 8u, 16u, 24u) + shift); }
 ";
 
-/// Of types whose codes are places in a table.
+/// The table of a type whose codes are indices into one.
 fn table(kind: BlockType) -> String {
     let values: Vec<String> = match kind {
         BlockType::Iq4Nl => crate::quant::IQ4_NL.iter().map(|v| format!("{v:?}")).collect(),
@@ -65,7 +64,7 @@ fn entries_@(c: vec4<u32>) -> vec4<f32> {{
     )
 }
 
-/// Scale and minimum of a run of 32, of q4_k and q5_k.
+/// Scale and minimum of a run of 32 of q4_k and q5_k.
 const SIX_BITS: &str = "  let run = i / 32u;
   var s = byte_@(at + 4u + run) & 63u;
   var m = byte_@(at + 8u + run) & 63u;
@@ -78,7 +77,7 @@ const SIX_BITS: &str = "  let run = i / 32u;
   let minimum = half_@(at + 2u) * f32(m);
 ";
 
-/// From the block's place and the first element's place in it to four values.
+/// Unpacks four values, given the block's offset and the first element's index in it.
 fn body(kind: BlockType) -> String {
     let nibbles = |from: u32| {
         format!("  let c = spread_@(word_@(at + {from}u + i % 16u), i / 16u * 4u) & vec4<u32>(15u);\n")

@@ -1,4 +1,4 @@
-//! Expands a kernel's WGSL body into a module: declarations, accessors, entry point.
+//! Expands a kernel's WGSL body to a module: declarations, accessors, entry point.
 
 mod blocks;
 pub mod rows;
@@ -8,11 +8,10 @@ use std::fmt::Write;
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Params};
 
-/// The whole module text of `kernel` for one parameter set.
+/// The module text of `kernel` for one parameter set.
 ///
-/// Immediates are laid out as: the number of groups, one element offset a binding (the part of
-/// a range's start that the device's alignment did not take), the kernel's scalars, and, where
-/// `is_divisible`, the first group of this dispatch.
+/// Layout of the immediates: the number of groups; one element offset per binding (the part of a range's start below the device's
+/// alignment); the kernel's scalars; and, if `is_divisible`, the first group of this dispatch.
 pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -> String {
     let mut out = String::with_capacity(4096);
     let w = &mut out;
@@ -47,7 +46,7 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
         if *access != Access::Read {
             store(w, name, *dtype);
         }
-        // A body reads and writes a binding either by elements or by vectors.
+        // A body accesses a binding either by elements or by vectors.
         if body.contains(&format!("load_vec4_{name}(")) {
             vectors(w, name, i, mode, *dtype);
         }
@@ -59,12 +58,12 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
     out
 }
 
-/// Words of a kernel's immediates, without the first group's.
+/// Words of a kernel's immediates, without the word for the first group.
 pub fn words(kernel: &Kernel) -> usize {
     1 + kernel.bindings.len() + (kernel.scalars)().len()
 }
 
-/// Whether a launch may be several dispatches, each of some of its groups: a word is left to say which.
+/// Whether a launch may be split into several dispatches of groups: a word is left for the first group.
 pub fn is_divisible(kernel: &Kernel) -> bool {
     words(kernel) < IMMEDIATE_WORDS
 }
@@ -93,8 +92,8 @@ fn load(w: &mut String, name: &str, dtype: DType) {
     .unwrap();
 }
 
-/// The binding as vectors of four elements: `load_vec4_` takes the index of one, counted from the range's start, which
-/// has to be that of a whole vector. They are stored in f32 alone.
+/// Accessors for vectors of four elements: `load_vec4_` takes the index of a vector, relative to the range's start, which must be at a
+/// whole vector. Only f32 can be stored as vectors.
 fn vectors(w: &mut String, name: &str, binding: usize, mode: &str, dtype: DType) {
     let (vector, value) = match dtype {
         DType::F32 => ("vec4<f32>", "v"),
@@ -121,8 +120,7 @@ fn load_vec4_{name}(i: u32) -> vec4<f32> {{ let v = {name}_vec4[(p.{name}_at >> 
     }
 }
 
-/// Half types are stored a pair at a time, since two invocations would race for one word:
-/// `store2_` takes the index of the pair.
+/// Half types are stored in pairs, since two invocations would race for one word: `store2_` takes the index of the pair.
 fn store(w: &mut String, name: &str, dtype: DType) {
     match dtype {
         DType::F32 | DType::I32 => writeln!(
@@ -151,14 +149,14 @@ pub fn has_subgroups(text: &str) -> bool {
     text.match_indices("subgroup").any(|(at, name)| calls(&text[at + name.len()..]))
 }
 
-/// Words of immediates that every GPU in use has: 128 bytes.
+/// Words of immediates that all supported GPUs have: 128 bytes.
 pub const IMMEDIATE_WORDS: usize = 32;
 
-/// WGSL: sums and marks over a workgroup.
+/// WGSL: sums and flags over a workgroup.
 pub const WORKGROUP: &str = include_str!("workgroup.wgsl");
 /// The same by subgroups.
 pub const WORKGROUP_OF_SUBGROUPS: &str = include_str!("workgroup_subgroups.wgsl");
-/// WGSL: log-sum-exp a term at a time, with NaN and infinities kept as PyTorch keeps them.
+/// WGSL: online log-sum-exp, with PyTorch's treatment of NaN and infinities.
 pub const LOG_SUM: &str = include_str!("log_sum.wgsl");
 /// WGSL: log-sum-exp over a workgroup; needs `WORKGROUP` and `LOG_SUM`.
 pub const LOG_SUM_ROWS: &str = include_str!("log_sum_rows.wgsl");
@@ -168,8 +166,8 @@ pub const LOG_SUM_ROWS_OF_SUBGROUPS: &str = include_str!("log_sum_rows_subgroups
 /// WGSL: sin and cos of every number.
 pub const TRIGONOMETRIC: &str = include_str!("trigonometric.wgsl");
 
-/// WGSL promises nothing about NaN, so finiteness is read from the bits; and it leaves open which
-/// way `pack2x16float` rounds, so halves are rounded here: to the nearest, ties to even.
+/// WGSL does not define NaN, so finiteness is tested on the bits; nor does it define the rounding of `pack2x16float`, so halves are
+/// rounded here: to nearest, ties to even.
 const NUMERIC: &str = "
 fn is_finite(v: f32) -> bool { return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u; }
 fn is_nan(v: f32) -> bool { return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u; }
@@ -186,7 +184,7 @@ fn f16_bits(v: f32) -> u32 {
   if a > 0x7f800000u { return sign | 0x7e00u; }
   if a >= 0x477ff000u { return sign | 0x7c00u; }
   if a >= 0x38800000u { return sign | ((a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u); }
-  // Below 2^-14 the unit is 2^-24.
+  // Below 2^-14 the unit in the last place is 2^-24.
   let e = a >> 23u;
   if e < 102u { return sign; }
   let m = (a & 0x7fffffu) | 0x800000u;
@@ -198,7 +196,7 @@ fn f16_bits(v: f32) -> u32 {
 }
 ";
 
-/// Groups past 65,535 are folded into a second dimension of the grid.
+/// Groups past 65,535 use a second dimension of the grid.
 const ENTRY: &str = "
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -209,9 +207,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 }
 ";
 
-/// The same for a body that calls functions of subgroups: lanes count up through one subgroup, then the next. A
-/// subgroup's
-/// size is counted, since a driver may report another than it runs.
+/// The entry point of a body with subgroup functions: lanes are numbered through one subgroup, then the next. The subgroup size is
+/// counted, since a driver may report another size than it runs.
 const ENTRY_OF_SUBGROUPS: &str = "
 var<private> subgroup_at: u32;
 var<private> subgroup_lane: u32;

@@ -1,20 +1,20 @@
-//! How a workgroup takes a row: by single elements or by vectors of four, its sums through workgroup memory or through
-//! subgroups. A body is written once, over cells.
+//! Access to a row by a workgroup: by single elements or by vectors of four, with sums through workgroup memory or through subgroups. A
+//! body is written once, over cells.
 
 use super::{LOG_SUM, LOG_SUM_ROWS, LOG_SUM_ROWS_OF_SUBGROUPS, WORKGROUP, WORKGROUP_OF_SUBGROUPS};
 use crate::dtype::DType;
 use crate::kernel::{Access, Range};
 use crate::profile::Profile;
 
-/// Elements of a vector.
+/// Elements per vector.
 pub const ELEMENTS: usize = 4;
 
-/// One of the forms of a kernel of rows.
+/// A variant of a kernel over rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowForm {
-    /// Rows are read by vectors.
+    /// Whether rows are read by vectors.
     pub vectors: bool,
-    /// Sums go through subgroups.
+    /// Whether sums go through subgroups.
     pub subgroups: bool,
 }
 
@@ -23,14 +23,14 @@ impl RowForm {
         (0..4).map(RowForm::of)
     }
 
-    /// The form for rows of `n` elements in `ranges`, which start at a multiple of n or of what `n` divides.
+    /// The variant for rows of `n` elements in `ranges`, which start at a multiple of n or of a multiple of `n`.
     pub fn new<'a>(profile: &Profile, n: usize, mut ranges: impl Iterator<Item = &'a Range>) -> RowForm {
         let whole = |range: &Range| range.dtype == DType::F32 && range.offset.is_multiple_of(16);
         let vectors = n.is_multiple_of(ELEMENTS) && ranges.all(whole);
         RowForm { vectors, subgroups: profile.subgroup > 0 }
     }
 
-    /// As a parameter of a kernel.
+    /// The kernel's parameter.
     pub fn param(self) -> u32 {
         self.vectors as u32 | (self.subgroups as u32) << 1
     }
@@ -39,7 +39,7 @@ impl RowForm {
         RowForm { vectors: param & 1 == 1, subgroups: param & 2 == 2 }
     }
 
-    /// WGSL: sums and marks over a workgroup.
+    /// WGSL: sums and flags over a workgroup.
     pub fn workgroup(self) -> &'static str {
         if self.subgroups { WORKGROUP_OF_SUBGROUPS } else { WORKGROUP }
     }
@@ -52,8 +52,7 @@ impl RowForm {
         [self.workgroup(), LOG_SUM, rows, &terms].concat()
     }
 
-    /// WGSL: what a cell is, and what gets and puts those of the bindings `names`: `get_x(i)`, `put_y(i, v)`, and one
-    /// element, `one_x(i)`.
+    /// WGSL: the type of a cell, and the accessors of the bindings `names`: `get_x(i)`, `put_y(i, v)`, and for one element `one_x(i)`.
     pub fn cells(self, bindings: &[(&'static str, Access)], names: &[&str]) -> String {
         let mut out = String::from(if self.vectors { VECTORS } else { SINGLE });
         for name in names {
