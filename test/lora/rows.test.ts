@@ -184,6 +184,44 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
+  test(`a forward that was assigned to a layer with trained biases runs by row, and stays, on ${device}`, async (t) => {
+    const model = (await loadModel(await llama, { device })) as CausalLM;
+    await lora.inject(model, { name: "one", r: 2, targetModules: ["q_proj"], bias: "all" });
+    await lora.inject(model, { name: "two", r: 2, targetModules: ["q_proj"], modulesToSave: ["o_proj"] });
+    manualSeed(17);
+    for (const name of ["one", "two"]) {
+      lora.setAdapter(model, name, { trainable: true });
+      noGrad(() =>
+        scope(() => {
+          for (const p of model.parameters())
+            if (p.requiresGrad) p.copy(p.add(randn(p.shape, { device }).mul(0.1)));
+        }),
+      );
+    }
+    lora.setAdapter(model, "one");
+    const biased = [...model.namedModules()].flatMap(([path, module]) =>
+      module instanceof nn.Linear && !(module instanceof lora.LoRALayer) && module.bias
+        ? [{ path, module }]
+        : [],
+    );
+    const [layer] = biased.filter(({ path }) => path.endsWith("down_proj") || path.endsWith("k_proj"));
+    t.truthy(layer, biased.map(({ path }) => path).join());
+    const own = layer?.module as nn.Linear;
+    const doubled = (x: Tensor): Tensor => nn.Linear.prototype.forward.call(own, x).mul(2);
+    own.forward = doubled;
+    const order = ["two", null, "one", "one"];
+    const together = model.forward(idsOf([0, 1, 2, 3], device), { adapterPerRow: order }).logits;
+    t.is(own.forward, doubled);
+    t.true(Object.getOwnPropertyDescriptor(own, "forward")?.enumerable);
+    const logits: number[] = [];
+    for (const [row, name] of order.entries()) {
+      only(model, name);
+      logits.push(...(await model.forward(idsOf([row], device)).logits.data()));
+    }
+    t.true(error(await together.data(), logits) < 1e-5);
+    model.dispose();
+  });
+
   test(`three adapters trained at once on ${device} are as each trained alone`, async (t) => {
     const order = ["one", "two", "two", "three", "one"];
     const train = async (

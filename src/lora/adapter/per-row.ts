@@ -33,7 +33,10 @@ export function perRow<T>(
   try {
     return withAdapterPerRow(names, forward);
   } finally {
-    for (const module of changed) delete (module as Partial<Forwarded>).forward;
+    for (const [module, own] of changed) {
+      if (own === undefined) delete (module as Partial<Forwarded>).forward;
+      else Object.defineProperty(module, "forward", own);
+    }
   }
 }
 
@@ -42,10 +45,13 @@ type Run = (name: string | null, x: Tensor, rest: unknown[]) => Tensor;
 
 /**
  * Lets every module that stands where adapters have one, or a bias, of their own run by runs of
- * rows, each with what its adapter has there. Returns the modules, which have a forward of their own
- * until that is deleted.
+ * rows, each with what its adapter has there. Returns the modules whose forward was replaced, with the property that each
+ * had before: a user may have assigned one.
  */
-function divided(all: ReadonlyMap<string, ModelAdapter>, names: AdapterPerRow): Iterable<Module> {
+function divided(
+  all: ReadonlyMap<string, ModelAdapter>,
+  names: AdapterPerRow,
+): [module: Module, own: PropertyDescriptor | undefined][] {
   const runs = new Map<Module, Run>();
   const own = [...all.values()];
   const copyIn = (
@@ -73,6 +79,7 @@ function divided(all: ReadonlyMap<string, ModelAdapter>, names: AdapterPerRow): 
       return copy === undefined ? runBase(name, x, rest) : plainly(copy as Module, x, rest);
     });
   }
+  const changed: [Module, PropertyDescriptor | undefined][] = [];
   for (const [module, run] of runs) {
     const value = (x: Tensor, ...rest: unknown[]): Tensor =>
       joined(
@@ -80,14 +87,27 @@ function divided(all: ReadonlyMap<string, ModelAdapter>, names: AdapterPerRow): 
           withAdapterPerRow([name], () => run(name, x.slice(0, start, start + count), rest)),
         ),
       );
+    const own = Object.getOwnPropertyDescriptor(module, "forward");
+    REPLACED.set(value, plainForward(module));
+    changed.push([module, own]);
     Object.defineProperty(module, "forward", { value, configurable: true });
   }
-  return runs.keys();
+  return changed;
 }
 
-/** What the class of `module` does, whatever stands in the way of it. */
+type Forward = (x: Tensor, ...rest: unknown[]) => Tensor;
+
+/** The forward in whose place each divided one was put. */
+const REPLACED = new WeakMap<Forward, Forward>();
+
+/** The forward of `module` without division by rows: an assigned one, or its class's. */
+function plainForward(module: Module): Forward {
+  const { forward } = module as Forwarded;
+  return REPLACED.get(forward) ?? forward;
+}
+
 function plainly(module: Module, x: Tensor, rest: unknown[]): Tensor {
-  return (Object.getPrototypeOf(module) as Forwarded).forward.call(module, x, ...rest);
+  return plainForward(module).call(module, x, ...rest);
 }
 
 function joined(parts: readonly Tensor[]): Tensor {
