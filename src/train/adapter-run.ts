@@ -137,7 +137,13 @@ export class AdapterRun {
   #resume({ checkpoint: { progress, folder } }: Resumed): number {
     const first = this.#plan.resume(progress.cursor);
     const { steps } = this.#plan;
-    if (first > steps) throw tooFewSteps(folder, first, steps);
+    if (first > steps)
+      throw tooFewSteps(
+        folder,
+        first,
+        steps,
+        this.#settings.steps === undefined ? (this.#settings.epochs ?? 1) : undefined,
+      );
     const { reference: loss, referenceGradient: gradNorm } = progress;
     this.#divergence = this.#watch({ first, reference: loss === undefined ? undefined : { loss, gradNorm } });
     const change = scheduleChange(this.#settings, { first, steps, total: progress.total });

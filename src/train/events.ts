@@ -4,7 +4,7 @@ import type { DataReport } from "../data/report.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { Evaluation } from "./evaluate.js";
 import type { HeldMemory } from "./memory/held.js";
-import type { OptimizerType } from "./optimizer-types.js";
+import type { OptimizerType } from "./optimizer-defaults.js";
 
 /** Once, before the first step: what will be done, where, and why there. */
 export interface StartEvent {

@@ -1,4 +1,4 @@
-import type { OptimizerType } from "./optimizer-types.js";
+import type { OptimizerType } from "./optimizer-defaults.js";
 import type { DataFormat, TrainOn } from "../data/format.js";
 import type { TrainingData } from "../data/given.js";
 import type { InjectOptions } from "../lora/index.js";
@@ -74,13 +74,15 @@ export interface FinetuneOptions {
     | {
         /** Which optimizer; `adamw`. */
         type?: OptimizerType | undefined;
-        /** The highest learning rate, from 0 on; 2e-4, 2e-5 of Lion, 1e-2 of Adafactor, where it is relative to the weights. */
+        /** The highest learning rate, from 0 on; 2e-4, 2e-5 of Lion, 1e-2 of SGD and of Adafactor, where it is relative to the weights. */
         lr?: number | undefined;
-        /** Decay of the running means of the gradient and of its square, each at least 0 and below 1; 0.9 and 0.999, of Lion 0.9 and 0.99. Adafactor takes none. */
+        /** Decay of the running means of the gradient and of its square, each at least 0 and below 1; 0.9 and 0.999, of Lion 0.9 and 0.99. SGD and Adafactor take none. */
         betas?: readonly [number, number] | undefined;
-        /** Added to the denominator of an update, from 0 on; 1e-8. Lion and Adafactor take none. */
+        /** Added to the denominator of an update, from 0 on; 1e-8. Adam and AdamW alone take it. */
         eps?: number | undefined;
-        /** Weight decay, from 0 on; 0.01. It is decoupled, but for Adam's, which goes into the gradient. */
+        /** Share of the last update that SGD keeps, at least 0 and below 1; 0.9. The others take none. */
+        momentum?: number | undefined;
+        /** Weight decay, from 0 on; 0.01. It is decoupled, except with Adam and SGD, which add it to the gradient. */
         weightDecay?: number | undefined;
         /** How many times faster B learns than A (LoRA+, Hayou et al. 2024); the same unless given. */
         loraPlusRatio?: number | undefined;

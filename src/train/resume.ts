@@ -135,10 +135,14 @@ function checkSteps({ folder, step }: Checkpoint, { steps }: FinetuneOptions): v
 }
 
 /** The error for a run that is to end before the checkpoint that it continues from. */
-export function tooFewSteps(folder: string, done: number, steps: number): LowrankError {
+export function tooFewSteps(folder: string, done: number, steps: number, epochs?: number): LowrankError {
+  const [end, more] =
+    epochs === undefined
+      ? [`${optionName("steps")} is ${steps}`, "steps"]
+      : [`${optionName("epochs")} ${epochs} ends at step ${steps}`, "epochs"];
   return new LowrankError(
     "ERR_OPTION",
-    `resume: ${folder} is after step ${done}, and ${optionName("steps")} is ${steps}; give more steps, or resume from an earlier checkpoint`,
+    `resume: ${folder} is after step ${done}, and ${end}; give more ${more}, or resume from an earlier checkpoint`,
   );
 }
 

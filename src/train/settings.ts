@@ -25,7 +25,7 @@ import { MATMUL_PRECISIONS, type MatmulPrecision } from "../scope.js";
 import { givenIn, isLeftOpen, type Keepable } from "./memory/changeable.js";
 import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
-import { OPTIMIZER_DEFAULTS, OPTIMIZER_TYPES, type OptimizerSettings } from "./optimizer-types.js";
+import { OPTIMIZER_DEFAULTS, OPTIMIZER_TYPES, type OptimizerSettings } from "./optimizer-defaults.js";
 import { DEFAULT_SAVE_EVERY, parseSaveInterval } from "./save-interval.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
@@ -136,7 +136,7 @@ const KNOWN = [
   "signal",
 ] satisfies (keyof FinetuneOptions)[];
 
-const OPTIMIZER_KEYS = ["type", "lr", "betas", "eps", "weightDecay", "loraPlusRatio"] as const;
+const OPTIMIZER_KEYS = ["type", "lr", "betas", "eps", "momentum", "weightDecay", "loraPlusRatio"] as const;
 
 /** Throws `ERR_OPTION`, naming the option and its value. */
 export function settingsOf(options: FinetuneOptions): Settings {
@@ -289,7 +289,7 @@ export function checkKinds(given: FinetuneOptions): void {
 function parseOptimizer(given: NonNullable<FinetuneOptions["optimizer"]>): OptimizerSettings {
   const type = oneOf("optimizer.type", given.type ?? "adamw", OPTIMIZER_TYPES);
   const defaults = OPTIMIZER_DEFAULTS[type];
-  for (const name of ["betas", "eps"] as const) {
+  for (const name of ["betas", "eps", "momentum"] as const) {
     if (given[name] !== undefined && defaults[name] === undefined)
       refuse(`${optionName(`optimizer.${name}`)} has no effect with the optimizer ${type}; leave it out`);
   }
@@ -300,11 +300,15 @@ function parseOptimizer(given: NonNullable<FinetuneOptions["optimizer"]>): Optim
     );
   }
   const eps = given.eps ?? defaults.eps;
+  const momentum = given.momentum ?? defaults.momentum;
+  if (momentum !== undefined && !(momentum >= 0 && momentum < 1))
+    refuse(`${optionName("optimizer.momentum")} is at least 0 and below 1, not ${momentum}`);
   return {
     type,
     lr: notNegative("optimizer.lr", given.lr ?? defaults.lr),
     betas,
     eps: eps === undefined ? undefined : notNegative("optimizer.eps", eps),
+    momentum: momentum === undefined ? undefined : number("optimizer.momentum", momentum),
     weightDecay: notNegative("optimizer.weightDecay", given.weightDecay ?? 0.01),
   };
 }

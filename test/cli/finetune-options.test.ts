@@ -109,6 +109,21 @@ test("flags arrive under the library's names", async (t) => {
   t.is(options.optimizer?.loraPlusRatio, 8);
 });
 
+test("an optimizer has its own default rate, from the command line and from a file", async (t) => {
+  const rates = { adamw: 2e-4, adam: 2e-4, sgd: 1e-2, adafactor: 1e-2, lion: 2e-5 };
+  for (const [type, lr] of Object.entries(rates)) {
+    t.deepEqual(libraryOptions(await flags(["--optimizer", type])).optimizer, {
+      type,
+      lr,
+      weightDecay: 0.01,
+    });
+    t.is(libraryOptions(await flags([], `optimizer: ${type}`)).optimizer?.lr, lr);
+  }
+  const given = await flags(["--optimizer", "sgd", "--momentum", "0.5"], "optimizer: lion\nlr: 3e-3");
+  t.deepEqual(libraryOptions(given).optimizer, { type: "sgd", lr: 3e-3, momentum: 0.5, weightDecay: 0.01 });
+  await t.throwsAsync(flags(["--optimizer", "adamx"]), { message: /adamw, adam, sgd, adafactor, lion/ });
+});
+
 test("the command line goes before the file, the file before the recipe", async (t) => {
   const file = "rank: 8\nlr: 1e-3\ntargets: [q_proj, k_proj]\nrslora: true\nseed: null\nresume: true";
   const result = await flags(["--rank", "4"], file, "rank: 2\nlr: 5\nbatch-size: 3");

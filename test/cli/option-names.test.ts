@@ -148,8 +148,14 @@ test.serial("a run that goes on names flags, in errors and warnings", async (t) 
   const fixed = await run("finetune", "--resume", output, "--rank", "3", "--batch-size", "2");
   t.is(fixed.status, 1);
   t.regex(fixed.stderr, /--rank was 16, and is 3 now; --batch-size was 1, and is 2 now/);
+  const optimizer = await run("finetune", "--resume", output, "--optimizer", "lion");
+  t.is(optimizer.status, 1);
+  t.regex(optimizer.stderr, /--optimizer was adamw, and is lion now/);
   const changed = await run("finetune", "--resume", output, "--lr", "0.1", "--steps", "2");
   t.regex(changed.stderr, /warning: resume: --lr was 0\.0002, and is 0\.1 now/);
+  const fewer = await run("finetune", "--resume", output, "--epochs", "0.001");
+  t.is(fewer.status, 1);
+  t.regex(fewer.stderr, /is after step 2, and --epochs 0\.001 ends at step 1; give more epochs/);
   const again = await run(...writing(output));
   t.is(again.status, 1);
   t.regex(

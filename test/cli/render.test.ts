@@ -84,12 +84,12 @@ function output(isTTY: boolean, columns = 100): Output & { text: string } {
 }
 
 test("the summary names the optimizer of the run", (t) => {
-  const lines = ["adamw", "adam", "lion", "adafactor"].map((optimizer) => {
+  const lines = ["adamw", "adam", "sgd", "adafactor", "lion"].map((optimizer) => {
     const out = output(false);
     humanRenderer(out)({ ...start, optimizer: optimizer as StartEvent["optimizer"] });
     return /optimizer +(\w+), learning rate/.exec(out.text)?.[1];
   });
-  t.deepEqual(lines, ["AdamW", "Adam", "Lion", "Adafactor"]);
+  t.deepEqual(lines, ["AdamW", "Adam", "SGD", "Adafactor", "Lion"]);
 });
 
 test("plain lines: the summary, some steps, and how it ended", (t) => {

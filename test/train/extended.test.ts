@@ -143,11 +143,19 @@ test.serial(
     const done = options({ steps: 8 });
     await finetune(done).result;
     const before = adapterBytes(done.output);
-    for (const more of [{ steps: 5 }, { epochs: 0.5 }])
+    for (const [more, says] of [
+      [
+        { steps: 5 },
+        /checkpoint-8 is after step 8, and steps is 5; give more steps, or resume from an earlier/,
+      ],
+      [
+        { epochs: 0.5 },
+        /checkpoint-8 is after step 8, and epochs 0\.5 ends at step \d; give more epochs, or resume from an earlier/,
+      ],
+    ] as const)
       await t.throwsAsync(finetune({ resume: done.output, ...more }).result, {
         code: "ERR_OPTION",
-        message:
-          /checkpoint-8 is after step 8, and steps is \d; give more steps, or resume from an earlier checkpoint/,
+        message: says,
       });
     t.true(adapterBytes(done.output).equals(before));
     const none = options({ steps: 3, saveEvery: "never" });

@@ -10,7 +10,7 @@ const given = { model: tinyModel(), data: tinyData() };
 const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { output: string } =>
   quick(given, "cpu", { lora: { r: 2 }, steps: 6, saveEvery: 2, keep: 9, ...more }) as never;
 
-for (const type of ["adamw", "adam", "lion", "adafactor"] as const) {
+for (const type of ["adamw", "adam", "sgd", "adafactor", "lion"] as const) {
   test(`${type} trains, and a resumed run equals an uninterrupted one to the bit`, async (t) => {
     const optimizer = { type, lr: 1e-2 };
     const whole = options({ optimizer });
@@ -38,12 +38,15 @@ test("the optimizer of a run cannot change when it is resumed", async (t) => {
 
 test("options that an optimizer lacks are refused by name", async (t) => {
   const cases: [optimizer: object, message: RegExp][] = [
-    [{ type: "adamx" }, /^optimizer.type is one of adamw, adam, lion, adafactor, not "adamx"/],
+    [{ type: "adamx" }, /^optimizer.type is one of adamw, adam, sgd, adafactor, lion, not "adamx"/],
     [
       { type: "adafactor", betas: [0.9, 0.99] },
       /^optimizer.betas has no effect with the optimizer adafactor/,
     ],
     [{ type: "lion", eps: 1e-8 }, /^optimizer.eps has no effect with the optimizer lion/],
+    [{ type: "sgd", betas: [0.9, 0.99] }, /^optimizer.betas has no effect with the optimizer sgd/],
+    [{ type: "adamw", momentum: 0.9 }, /^optimizer.momentum has no effect with the optimizer adamw/],
+    [{ type: "sgd", momentum: 1 }, /^optimizer.momentum is at least 0 and below 1, not 1$/],
     [{ type: "lion", betas: [0.9, 1] }, /^optimizer.betas are two numbers/],
   ];
   for (const [optimizer, message] of cases) {

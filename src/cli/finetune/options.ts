@@ -7,6 +7,7 @@ import { LOG_FORMATS, type LogFormat } from "../../runs/metrics.js";
 import { optionName } from "../../option-name.js";
 import type { MatmulPrecision } from "../../scope.js";
 import { OPEN } from "../../train/memory/changeable.js";
+import { OPTIMIZER_DEFAULTS, OPTIMIZER_TYPES, type OptimizerType } from "../../train/optimizer-defaults.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { chatTemplateOption } from "../chat-template.js";
 import { LANGUAGE } from "../language.js";
@@ -43,7 +44,9 @@ export interface Flags {
   init: InitLoraWeights;
   bias: BiasMode;
   modulesToSave?: string[] | undefined;
-  lr: number;
+  optimizer?: OptimizerType | undefined;
+  lr?: number | undefined;
+  momentum?: number | undefined;
   loraplusRatio?: number | undefined;
   weightDecay: number;
   schedule: ScheduleName;
@@ -129,9 +132,15 @@ function declareAdapter(command: Command): Command {
 
 function declareTraining(command: Command): Command {
   return command
-    .option("--lr <rate>", "learning rate", value.positive, 2e-4)
+    .addOption(choice("--optimizer <name>", "which optimizer trains; adamw by default", OPTIMIZER_TYPES))
+    .option(
+      "--lr <rate>",
+      "learning rate; 2e-4 by default, 2e-5 with lion, 1e-2 with sgd and adafactor",
+      value.positive,
+    )
+    .option("--momentum <share>", "share of the last update that sgd keeps; 0.9 by default", value.dropout)
     .option("--loraplus-ratio <n>", "how many times faster B learns than A", value.positive)
-    .option("--weight-decay <rate>", "AdamW's weight decay", value.notNegative, 0.01)
+    .option("--weight-decay <rate>", "weight decay", value.notNegative, 0.01)
     .addOption(
       choice("--schedule <name>", "of the learning rate", ["linear", "cosine", "constant"]).default("linear"),
     )
@@ -258,7 +267,8 @@ function placed(flags: Partial<Flags>): FinetuneOptions {
 
 /** The library's options; what is left out there is left out here. `open` are the names of those that nobody gave. */
 export function libraryOptions(flags: Flags, open: readonly string[] = []): FinetuneOptions {
-  const completed: Flags = { ...flags, data: flags.data ?? [defaultData()] };
+  const lr = flags.lr ?? OPTIMIZER_DEFAULTS[flags.optimizer ?? "adamw"].lr;
+  const completed: Flags = { ...flags, lr, data: flags.data ?? [defaultData()] };
   // An adapter that a run starts from names its base model, and has a rank and an alpha.
   if (flags.adapter === undefined) {
     completed.model ??= defaultModel();

@@ -6,8 +6,9 @@ import { bytes, grouped, percent, plural, rate, short } from "../format.js";
 const OPTIMIZER_NAMES = {
   adamw: "AdamW",
   adam: "Adam",
-  lion: "Lion",
+  sgd: "SGD",
   adafactor: "Adafactor",
+  lion: "Lion",
 } as const satisfies Record<StartEvent["optimizer"], string>;
 
 function names(targets: readonly string[], limit = 7): string {
