@@ -15,13 +15,13 @@ export type TensorData = number | NestedArray | TypedArray;
 
 /** The options of what makes tensors. */
 export interface TensorOptions {
-  /** Sizes of the dimensions, of as many elements as there are values; unless given, those of the nested arrays, or [n]. */
+  /** Sizes of the dimensions, of as many elements as there are values; by default, those of the nested arrays, or [n]. */
   shape?: readonly number[] | undefined;
   /** How elements are stored; what is chosen unless it is given stands with each function. */
   dtype?: Exclude<DType, BlockDType> | undefined;
-  /** Where the tensor is made; the default device unless given. */
+  /** The device of the tensor; the default device if omitted. */
   device?: Device | undefined;
-  /** Whether it asks for a gradient, which f32 alone may, and is a parameter of a module that holds it; not unless told. */
+  /** Whether it requires a gradient, which f32 alone may, and is a parameter of a module that holds it; false by default. */
   requiresGrad?: boolean | undefined;
 }
 
@@ -55,7 +55,7 @@ export function filled(
  * A tensor of `data`: a number, nested arrays, or a typed array (Float32Array, Float64Array, Int32Array; a Uint16Array
  * holds the bits of f16 or bf16 and needs `dtype`). Numbers become f32, an Int32Array i32. As `torch.tensor`.
  *
- * Throws `ERR_OPTION` for what is no number, naming its place, `ERR_SHAPE_MISMATCH` where nested arrays are of unequal
+ * Throws `ERR_OPTION` for a value that is not a number, with its index, `ERR_SHAPE_MISMATCH` where nested arrays are of unequal
  * lengths or `shape` takes another number of values, `ERR_DTYPE` where `dtype` cannot be made of the data.
  */
 export function tensor(data: TensorData, options?: TensorOptions): Tensor {

@@ -1,4 +1,4 @@
-/** Activations as layers, for where a model is a list of them. */
+/** Activations as layers, for models that are lists of layers. */
 import { numberThat, oneOf, options } from "../argument.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
@@ -9,7 +9,7 @@ const FINITE = "a finite number";
 
 /** max(x, 0) of each element. As `torch.nn.ReLU`. */
 export class ReLU extends Module {
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("ReLU", x).relu();
   }
@@ -17,23 +17,23 @@ export class ReLU extends Module {
 
 /** The options of `GELU`. */
 export interface GELUOptions {
-  /** By erf (`none`, unless given), or its tanh form, which GPT-2 has. */
+  /** The exact form by erf (`none`, the default), or the tanh approximation, as in GPT-2. */
   approximate?: "none" | "tanh" | undefined;
 }
 
 /** x·Φ(x) of each element (Hendrycks and Gimpel 2016). As `torch.nn.GELU`. */
 export class GELU extends Module {
-  /** Which form it is computed by. */
+  /** The form that is computed. */
   readonly approximate: "none" | "tanh";
 
-  /** By erf unless `approximate` is `tanh`. Throws `ERR_OPTION`. */
+  /** By erf, or by tanh if `approximate` is `tanh`. Throws `ERR_OPTION`. */
   constructor(given?: GELUOptions) {
     super();
     const { approximate = "none" } = options("GELU", given, ["approximate"]);
     this.approximate = oneOf("GELU", "approximate", approximate, ["none", "tanh"]);
   }
 
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("GELU", x).gelu({ approximate: this.approximate });
   }
@@ -41,7 +41,7 @@ export class GELU extends Module {
 
 /** x·sigmoid(x) of each element (Elfwing et al. 2017). As `torch.nn.SiLU`. */
 export class SiLU extends Module {
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("SiLU", x).silu();
   }
@@ -49,7 +49,7 @@ export class SiLU extends Module {
 
 /** The hyperbolic tangent of each element. As `torch.nn.Tanh`. */
 export class Tanh extends Module {
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("Tanh", x).tanh();
   }
@@ -57,7 +57,7 @@ export class Tanh extends Module {
 
 /** 1 / (1 + e⁻ˣ) of each element. As `torch.nn.Sigmoid`. */
 export class Sigmoid extends Module {
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("Sigmoid", x).sigmoid();
   }
@@ -74,7 +74,7 @@ export class LeakyReLU extends Module {
     this.negativeSlope = numberThat("LeakyReLU", "negativeSlope", negativeSlope, Number.isFinite, FINITE);
   }
 
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     inputOf("LeakyReLU", x);
     return scope(() => x.where(x.gt(0), x.mul(this.negativeSlope)));
@@ -92,7 +92,7 @@ export class ELU extends Module {
     this.alpha = numberThat("ELU", "alpha", alpha, Number.isFinite, FINITE);
   }
 
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     inputOf("ELU", x);
     // Clamped, since the slope of a large x is infinite, and 0·∞ is NaN.
@@ -115,7 +115,7 @@ export class Softplus extends Module {
     this.threshold = numberThat("Softplus", "threshold", threshold, Number.isFinite, FINITE);
   }
 
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("Softplus", x).softplus({ beta: this.beta, threshold: this.threshold });
   }
@@ -123,7 +123,7 @@ export class Softplus extends Module {
 
 /** log(1 / (1 + e⁻ˣ)) of each element. As `torch.nn.LogSigmoid`. */
 export class LogSigmoid extends Module {
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("LogSigmoid", x).logSigmoid();
   }

@@ -1,4 +1,4 @@
-/** Attention as a function: fused where nothing but keys is hidden, composed of products and a softmax elsewhere. */
+/** Attention as a function: the fused kernel for masks of keys, otherwise products and a softmax. */
 import * as argument from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";

@@ -10,36 +10,36 @@ import { Module } from "./module.js";
 
 /** The options of a batch norm. */
 export interface BatchNormOptions {
-  /** Added to the variance; 1e-5 unless given. */
+  /** Added to the variance; 1e-5 by default. */
   eps?: number | undefined;
-  /** The part of a batch's statistics in the running ones, 0.1 unless given; null makes these plain means. */
+  /** The weight of a batch's statistics in the running ones, 0.1 by default; null makes these plain means. */
   momentum?: number | null | undefined;
-  /** Whether channels have weights and biases; they do unless told. */
+  /** Whether channels have weights and biases; true by default. */
   affine?: boolean | undefined;
-  /** Whether statistics are kept for `eval()`; without them, batches are normalised by their own always. */
+  /** Whether running statistics are kept for `eval()`; without them, each batch is normalised by its own statistics. */
   trackRunningStats?: boolean | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
 }
 
 const OPTIONS = ["eps", "momentum", "affine", "trackRunningStats", "device"] as const;
 
 /**
- * y = (x − mean) / √(var + eps) · w + b, mean and variance being those of a channel over the batch in training, and
- * running ones in `eval()` (Ioffe and Szegedy 2015). The running variance is the unbiased one. A step in training
- * updates the buffers running_mean [C], running_var [C] and num_batches_tracked [] once, a `checkpoint` around it or
- * not. As `torch.nn.BatchNorm1d` and `BatchNorm2d`.
+ * y = (x − mean) / √(var + eps) · w + b, with a channel's mean and variance over the batch in training and running
+ * statistics in `eval()` (Ioffe and Szegedy 2015). The running variance is unbiased. A training step updates the buffers
+ * running_mean [C], running_var [C] and num_batches_tracked [] once, also inside a `checkpoint`. As
+ * `torch.nn.BatchNorm1d` and `BatchNorm2d`.
  */
 abstract class BatchNormNd extends Module {
   /** Channels of the input. */
   readonly numFeatures: number;
-  /** Added to what is divided by. */
+  /** Added to the variance. */
   readonly eps: number;
-  /** The part of a batch in the running statistics; null for plain means. */
+  /** The weight of a batch in the running statistics; null for plain means. */
   readonly momentum: number | null;
-  /** The scale of each feature or channel; null for none. */
+  /** The scale of each feature or channel; null if there is none. */
   weight: Tensor | null;
-  /** The bias; null for none. */
+  /** The bias; null if there is none. */
   bias: Tensor | null;
   /** Running means of the channels, a buffer [C]. */
   declare running_mean: Tensor | null;
@@ -68,7 +68,7 @@ abstract class BatchNormNd extends Module {
     this.registerBuffer("num_batches_tracked", tracks ? zeros([], { dtype: "i32", device }) : null);
   }
 
-  /** Its name, the numbers of dimensions that an input may have, and how that is written. */
+  /** The layer's name, the allowed numbers of dimensions of an input, and the shape as text. */
   protected abstract get takes(): readonly [layer: string, least: number, most: number, shape: string];
 
   /**
@@ -92,7 +92,7 @@ abstract class BatchNormNd extends Module {
         `${layer}: a batch of shape [${x.shape.join(", ")}] has ${B * S} values a channel; in training there are at least 2`,
       );
     }
-    // A channel's values as a row, of which the kernel of layer norms is the norm.
+    // Each channel's values are a row, which the layer-norm kernel normalises.
     const rows = x
       .reshape(B, C, S)
       .transpose(0, 1)
@@ -114,7 +114,7 @@ function byRunning(norm: BatchNormNd, x: Tensor, mean: Tensor, variance: Tensor)
   return norm.bias === null ? centred : centred.add(norm.bias.reshape(column));
 }
 
-/** Takes the statistics of `rows` [C, N] into the running ones. */
+/** Updates the running statistics from `rows` [C, N]. */
 function track(norm: BatchNormNd, rows: Tensor): void {
   const { running_mean: mean, running_var: variance, num_batches_tracked: count } = norm;
   if (mean === null || variance === null || count === null) return;
@@ -140,8 +140,8 @@ function track(norm: BatchNormNd, rows: Tensor): void {
 }
 
 /**
- * A batch norm over [B, C] or [B, C, L]: y = (x − mean) / √(var + eps) · w + b, by the batch's own statistics of each
- * channel in training and by running ones in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm1d`.
+ * A batch norm over [B, C] or [B, C, L]: y = (x − mean) / √(var + eps) · w + b, by the batch's statistics of each channel in
+ * training and by running statistics in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm1d`.
  */
 export class BatchNorm1d extends BatchNormNd {
   protected get takes() {
@@ -155,8 +155,8 @@ export class BatchNorm1d extends BatchNormNd {
 }
 
 /**
- * A batch norm over [B, C, H, W]: y = (x − mean) / √(var + eps) · w + b, by the batch's own statistics of each channel
- * in training and by running ones in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm2d`.
+ * A batch norm over [B, C, H, W]: y = (x − mean) / √(var + eps) · w + b, by the batch's statistics of each channel in training
+ * and by running statistics in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm2d`.
  */
 export class BatchNorm2d extends BatchNormNd {
   protected get takes() {

@@ -1,18 +1,18 @@
-/** Buffers: what a module saves and moves, and does not train. */
+/** Buffers: tensors that a module saves and moves, but does not train. */
 import { refuse } from "../argument.js";
 import { keep } from "../scope.js";
 import { isTensor, type Tensor } from "../tensor.js";
 
-/** A buffer's place in its module. */
+/** A buffer of a module. */
 interface Slot {
   tensor: Tensor | null;
   persistent: boolean;
 }
 
-/** By module and name; beside the modules, so that a property that is assigned anew stays a buffer. */
+/** By module and name; stored outside of the modules, so that a property stays a buffer when it is reassigned. */
 const registered = new WeakMap<object, Map<string, Slot>>();
 
-/** Names of the buffers of `module`, in the order of registration; those of a state dict alone where asked. */
+/** The names of `module`'s buffers in the order of registration; with `persistent`, those in a state dict only. */
 export function bufferNames(module: object, { persistent = false } = {}): string[] {
   const slots = [...(registered.get(module) ?? [])];
   return slots.filter(([, slot]) => slot.persistent || !persistent).map(([name]) => name);
@@ -23,7 +23,7 @@ export function isPersistent(module: object, name: string): boolean {
   return registered.get(module)?.get(name)?.persistent ?? false;
 }
 
-/** Makes `name` a buffer of `module`: from now on what is assigned to it is one, and outlives scopes. */
+/** Makes `name` a buffer of `module`: a tensor assigned to it later is a buffer, too, and outlives scopes. */
 export function defineBuffer(module: object, name: string, tensor: Tensor | null, persistent: boolean): void {
   const where = `${module.constructor.name}.registerBuffer`;
   const slot: Slot = { tensor: null, persistent };

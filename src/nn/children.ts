@@ -1,13 +1,13 @@
-/** Checks of what is put into containers of modules. */
+/** Checks of the children of module containers. */
 import { refuse, text } from "../argument.js";
 import { isModule, type Module } from "./module.js";
 
-/** `value` as a module. Throws `ERR_OPTION`. */
+/** Checks that `value` is a module. Throws `ERR_OPTION`. */
 export function moduleOf(where: string, name: string, value: unknown): Module {
   return isModule(value) ? value : refuse(where, name, "a module", value);
 }
 
-/** The place that the child called `name` has among `count`. Throws `ERR_OPTION`. */
+/** The index of the child called `name` among `count`. Throws `ERR_OPTION`. */
 export function placeOf(where: string, name: unknown, count: number): number {
   const place = Number(text(where, "name", name));
   if (Number.isInteger(place) && place >= 0 && place < count) return place;

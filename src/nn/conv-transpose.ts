@@ -10,19 +10,19 @@ import { Module } from "./module.js";
 
 /** The options of a transposed convolution. */
 export interface ConvTransposeOptions {
-  /** Elements of the output from one element of the input to the next; 1 unless given. */
+  /** The stride in the output between elements of the input; 1 by default. */
   stride?: PerDimension | undefined;
-  /** What is cut off on both sides, dilation · (kernel − 1) − padding being what is added; 0 unless given. */
+  /** The part of the full output that is cut off on both sides, from dilation · (kernel − 1); 0 by default. */
   padding?: PerDimension | undefined;
-  /** Elements more at the end, below the stride or the dilation; 0 unless given. */
+  /** Additional elements at the end, fewer than the stride or the dilation; 0 by default. */
   outputPadding?: PerDimension | undefined;
-  /** Elements from one tap to the next; 1 unless given. */
+  /** The dilation: the stride between taps; 1 by default. */
   dilation?: PerDimension | undefined;
-  /** Parts that channels are in, each convolved by itself; 1 unless given. */
+  /** Groups of channels, each convolved separately; 1 by default. */
   groups?: number | undefined;
-  /** Whether there is a bias; there is unless told. */
+  /** Whether there is a bias; true by default. */
   bias?: boolean | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
 }
 
@@ -30,28 +30,28 @@ const OPTIONS = ["stride", "padding", "outputPadding", "dilation", "groups", "bi
 
 /**
  * A transposed convolution: the gradient of a convolution's input, as a layer (Dumoulin and Visin 2016). Shapes: W
- * [in, out / groups, *kernel], b [out]; both start as U(±1/√(out / groups · ∏ kernel)), as PyTorch's.
+ * [in, out / groups, *kernel], b [out]; both start as U(±1/√(out / groups · ∏ kernel)), as in PyTorch.
  */
 abstract class ConvTransposeNd extends Module {
   /** Channels of the input. */
   readonly inChannels: number;
   /** Channels of the output. */
   readonly outChannels: number;
-  /** Elements of the kernel, one entry a dimension. */
+  /** Elements of the kernel, one entry per dimension. */
   readonly kernelSize: readonly number[];
-  /** Elements from one window to the next, one entry a dimension. */
+  /** The stride between windows, one entry per dimension. */
   readonly stride: readonly number[];
-  /** Elements on both sides, one entry a dimension. */
+  /** Elements on both sides, one entry per dimension. */
   readonly padding: readonly number[];
-  /** Elements more at the end, one entry a dimension. */
+  /** Additional elements at the end, one entry per dimension. */
   readonly outputPadding: readonly number[];
-  /** Elements from one tap to the next, one entry a dimension. */
+  /** The dilation: the stride between taps, one entry per dimension. */
   readonly dilation: readonly number[];
-  /** Parts that channels are in. */
+  /** Groups of channels. */
   readonly groups: number;
   /** The kernel, [in, out / groups, *kernel]. */
   weight: Tensor;
-  /** The bias; null for none. */
+  /** The bias; null if there is none. */
   bias: Tensor | null;
 
   protected constructor(
@@ -101,7 +101,7 @@ abstract class ConvTransposeNd extends Module {
   /**
    * Shapes: x [B, in, *size] or [in, *size], y likewise with `out` channels and (size − 1) · stride − 2 · padding +
    * dilation · (kernel − 1) + outputPadding + 1 elements a dimension. `outputSize` chooses among the sizes that a
-   * stride leaves open, in the place of `outputPadding`. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   * stride leaves open, instead of `outputPadding`. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
    */
   forward(x: Tensor, outputSize?: PerDimension): Tensor {
     const dims = this.stride.length;
@@ -121,7 +121,7 @@ abstract class ConvTransposeNd extends Module {
   }
 }
 
-/** The output padding that gives `outputSize`. */
+/** The output padding for `outputSize`. */
 function paddingFor(
   layer: string,
   { stride, padding, dilation, kernelSize }: ConvTransposeNd,

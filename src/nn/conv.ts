@@ -18,13 +18,13 @@ import { checkRoom } from "./room.js";
 
 /** The options of a convolution. */
 export interface ConvOptions extends GeometryOptions {
-  /** Whether there is a bias; there is unless told, or unless `weight` is given. */
+  /** Whether there is a bias; true by default, unless `weight` is given. */
   bias?: boolean | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
-  /** A kernel to use as it is, instead of drawing one; without `biasValues` there is no bias then. */
+  /** A kernel to use instead of a random one; without `biasValues` there is no bias then. */
   weight?: Tensor | undefined;
-  /** A bias [out] to use as it is, whatever `bias` says. */
+  /** A bias [out] to use, whatever `bias` says. */
   biasValues?: Tensor | undefined;
 }
 
@@ -41,24 +41,24 @@ const OPTIONS = [
 ] as const;
 
 /**
- * y = W ⋆ x + b. Shapes: x [B, in, *size] or [in, *size], W [out, in / groups, *kernel], b [out]. W and
- * b start as U(±1/√(in / groups · ∏ kernel)), as PyTorch's. Groups must divide both numbers of channels.
+ * y = W ⋆ x + b. Shapes: x [B, in, *size] or [in, *size], W [out, in / groups, *kernel], b [out]. W and b start as
+ * U(±1/√(in / groups · ∏ kernel)), as in PyTorch. Groups must divide both numbers of channels.
  */
 export abstract class ConvNd extends Module {
   /** Channels of the input. */
   readonly inChannels: number;
   /** Channels of the output. */
   readonly outChannels: number;
-  /** Elements of the kernel, one entry a dimension. */
+  /** Elements of the kernel, one entry per dimension. */
   readonly kernelSize: readonly number[];
-  /** How the kernel is taken over the input. */
+  /** Stride, padding, dilation and groups. */
   readonly geometry: ConvGeometry;
   /** The kernel, [out, in / groups, *kernel]. */
   weight: Tensor;
-  /** The bias; null for none. */
+  /** The bias; null if there is none. */
   bias: Tensor | null;
 
-  /** Over `dims` dimensions. Throws as the layers made of it. */
+  /** Over `dims` dimensions. Throws the errors of its subclasses. */
   protected constructor(
     dims: 1 | 2 | 3,
     inChannels: number,
@@ -108,7 +108,7 @@ export abstract class ConvNd extends Module {
   }
 }
 
-/** What a convolution is given, a batch or not. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
+/** Checks the input of a convolution, with or without a batch dimension. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
 export function checkConvInput(where: string, { kernelSize, inChannels }: ConvNd, x: Tensor): void {
   const dims = kernelSize.length;
   inputOf(where, x);
@@ -129,7 +129,7 @@ export class Conv1d extends ConvNd {
    * fit; `ERR_OUT_OF_MEMORY`.
    */
   constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
-    // Layers made of this one have options of their own.
+    // Subclasses check their own options.
     const chosen = new.target === Conv1d ? options("Conv1d", given, OPTIONS) : given;
     super(1, inChannels, outChannels, kernelSize, chosen);
   }
@@ -143,7 +143,7 @@ export class Conv2d extends ConvNd {
    * fit; `ERR_OUT_OF_MEMORY`.
    */
   constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
-    // Layers made of this one have options of their own.
+    // Subclasses check their own options.
     const chosen = new.target === Conv2d ? options("Conv2d", given, OPTIONS) : given;
     super(2, inChannels, outChannels, kernelSize, chosen);
   }
@@ -157,7 +157,7 @@ export class Conv3d extends ConvNd {
    * fit; `ERR_OUT_OF_MEMORY`.
    */
   constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
-    // Layers made of this one have options of their own.
+    // Subclasses check their own options.
     const chosen = new.target === Conv3d ? options("Conv3d", given, OPTIONS) : given;
     super(3, inChannels, outChannels, kernelSize, chosen);
   }

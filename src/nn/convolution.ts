@@ -1,4 +1,4 @@
-/** What a convolution is told beside its tensors, and the operation itself. */
+/** The geometry of a convolution, and the operation itself. */
 import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
@@ -6,43 +6,43 @@ import { made, type Tensor } from "../tensor.js";
 import { LAYER_REFUSALS } from "../refusals/layers.js";
 import { refused } from "../refusals/refusal.js";
 
-/** One number for every dimension, or one for each. */
+/** One number for all dimensions, or one per dimension. */
 export type PerDimension = number | readonly number[];
 
-/** What padding is made of: zeros, or the input mirrored, its edge, or its other end. */
+/** The values of padding: zeros, or the input mirrored (`reflect`), its edge (`replicate`), or its other end (`circular`). */
 export type PaddingMode = "zeros" | "reflect" | "replicate" | "circular";
 
-/** How a kernel is taken over an input; one entry a dimension. */
+/** The geometry of a convolution; one entry per dimension. */
 export interface ConvGeometry {
-  /** Elements from one window to the next, one entry a dimension. */
+  /** The stride between windows, one entry per dimension. */
   readonly stride: readonly number[];
-  /** Elements put before and after. */
+  /** Padding before and after, one entry per dimension. */
   readonly padding: readonly (readonly [before: number, after: number])[];
-  /** Elements from one tap to the next, one entry a dimension. */
+  /** The dilation: the stride between taps, one entry per dimension. */
   readonly dilation: readonly number[];
-  /** Parts that channels are in. */
+  /** Groups of channels. */
   readonly groups: number;
-  /** What padding is made of. */
+  /** The values of padding. */
   readonly paddingMode: PaddingMode;
 }
 
-/** How a convolution walks over its input; as `torch.nn.Conv2d`. */
+/** The geometry options of a convolution, as of `torch.nn.Conv2d`. */
 export interface GeometryOptions {
-  /** Elements from one window to the next; 1 unless given. */
+  /** The stride between windows; 1 by default. */
   stride?: PerDimension | undefined;
-  /** Elements put on both sides, 0 unless given; "same" keeps the size (at stride 1), "valid" is none. */
+  /** Padding on both sides, 0 by default; "same" keeps the size (at stride 1), "valid" is none. */
   padding?: PerDimension | "same" | "valid" | undefined;
-  /** Elements from one tap to the next; 1 unless given. */
+  /** The dilation: the stride between taps; 1 by default. */
   dilation?: PerDimension | undefined;
-  /** Parts that channels are in, each convolved by itself; 1 unless given. */
+  /** Groups of channels, each convolved separately; 1 by default. */
   groups?: number | undefined;
-  /** What padding is made of; zeros unless given. */
+  /** The values of padding; zeros by default. */
   paddingMode?: PaddingMode | undefined;
 }
 
 const MODES: readonly string[] = ["zeros", "reflect", "replicate", "circular"] satisfies PaddingMode[];
 
-/** What the engine takes of a geometry fits 31 bits. */
+/** The engine stores a geometry's numbers in 31 bits. */
 const MOST = 2 ** 31 - 1;
 
 /** `value` as one whole number of at least `least` for each of `dims` dimensions. */
@@ -64,8 +64,8 @@ export function perDimension(
 }
 
 /**
- * The geometry of a kernel of the given sizes. An odd total of "same" has the larger part after, as
- * PyTorch's.
+ * The geometry of a kernel of the given sizes. If the total padding of "same" is odd, the larger part comes after, as in
+ * PyTorch.
  */
 export function convGeometry(
   layer: string,

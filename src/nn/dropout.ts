@@ -9,13 +9,13 @@ export class Dropout extends Module {
   /** Probability of dropping an element. */
   readonly p: number;
 
-  /** Drops with probability `p`, from 0 to 1; 0.5 unless given. Throws `ERR_OPTION`. */
+  /** Drops with probability `p`, from 0 to 1; 0.5 by default. Throws `ERR_OPTION`. */
   constructor(p = 0.5) {
     super();
     this.p = probability("Dropout", "p", p);
   }
 
-  /** Shapes: x and y [...]; y is x in `eval()`. Throws `ERR_OPTION` for what is no tensor. */
+  /** Shapes: x and y [...]; y is x in `eval()`. Throws `ERR_OPTION` if it is not a tensor. */
   forward(x: Tensor): Tensor {
     inputOf("Dropout", x);
     return this.p > 0 && trains(this) ? x.dropout(this.p) : x;

@@ -15,9 +15,9 @@ import { refused } from "../refusals/refusal.js";
 export interface EmbeddingOptions {
   /** A row that starts at zero and gets no gradient; negative from the end. */
   paddingIdx?: number | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
-  /** A table [n, d] to use as it is, instead of drawing one. */
+  /** A table [n, d] to use instead of a random one. */
   weight?: Tensor | undefined;
 }
 
@@ -42,7 +42,7 @@ export class Embedding extends Module {
     whole("Embedding", "embeddingDim", embeddingDim, 1);
     if (typeof given === "object" && given !== null && "maxNorm" in given && given.maxNorm !== undefined)
       throw refused(LAYER_REFUSALS.maxNorm, "Embedding");
-    // Layers made of this one have options of their own.
+    // Subclasses check their own options.
     const chosen =
       new.target === Embedding ? options("Embedding", given, ["paddingIdx", "device", "weight"]) : given;
     const { device, weight } = chosen;

@@ -3,14 +3,14 @@ import type { Tensor } from "../tensor.js";
 import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 
-/** Dimensions `startDim` to `endDim` as one. As `torch.nn.Flatten`. */
+/** Merges dimensions `startDim` to `endDim`. As `torch.nn.Flatten`. */
 export class Flatten extends Module {
   /** The first dimension that is merged. */
   readonly startDim: number;
   /** The last one. */
   readonly endDim: number;
 
-  /** Both dimensions count, and negative ones count from the end: all but the first unless given. Throws `ERR_OPTION`. */
+  /** Both dimensions count, and negative ones count from the end: all but the first by default. Throws `ERR_OPTION`. */
   constructor(startDim = 1, endDim = -1) {
     super();
     const place = (name: string, value: unknown): number =>
@@ -19,7 +19,7 @@ export class Flatten extends Module {
     this.endDim = place("endDim", endDim);
   }
 
-  /** Shapes: x [B, ...], y [B, ∏ ...] by default. Throws `ERR_SHAPE_MISMATCH` for dimensions that x has not. */
+  /** Shapes: x [B, ...], y [B, ∏ ...] by default. Throws `ERR_SHAPE_MISMATCH` for dimensions that x does not have. */
   forward(x: Tensor): Tensor {
     return inputOf("Flatten", x).flatten(this.startDim, this.endDim);
   }

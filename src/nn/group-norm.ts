@@ -9,28 +9,28 @@ import { Module } from "./module.js";
 
 /** The options of `GroupNorm`. */
 export interface GroupNormOptions {
-  /** Added to the variance; 1e-5 unless given. */
+  /** Added to the variance; 1e-5 by default. */
   eps?: number | undefined;
-  /** Whether channels have weights and biases; they do unless told. */
+  /** Whether channels have weights and biases; true by default. */
   affine?: boolean | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
 }
 
 /**
- * y = (x − mean) / √(var + eps) · w + b, mean and variance being those of a group of channels (Wu and
- * He 2018). Shapes: x and y [B, C, ...], w and b [C]. As `torch.nn.GroupNorm`.
+ * y = (x − mean) / √(var + eps) · w + b, with the mean and variance of each group of channels (Wu and He 2018). Shapes: x and y
+ * [B, C, ...], w and b [C]. As `torch.nn.GroupNorm`.
  */
 export class GroupNorm extends Module {
-  /** Parts that channels are in, each normalised by itself. */
+  /** Groups of channels, each normalised separately. */
   readonly numGroups: number;
   /** Channels of the input. */
   readonly numChannels: number;
-  /** Added to what is divided by. */
+  /** Added to the variance. */
   readonly eps: number;
-  /** The scale of each feature or channel; null for none. */
+  /** The scale of each feature or channel; null if there is none. */
   weight: Tensor | null;
-  /** The bias; null for none. */
+  /** The bias; null if there is none. */
   bias: Tensor | null;
 
   /** Over `numChannels` channels in `numGroups` groups. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide them. */

@@ -15,7 +15,7 @@ const CELL: Cell = {
   step: (projected, state, { weightHh, biasHh }) => {
     const [h] = state as [Tensor];
     const H = h.shape[1] as number;
-    // The bias of n's part is inside the product with r, so that it is not one with the input's.
+    // n's hidden part needs a separate bias, since its product with r includes it.
     const hidden = affine(h, weightHh, biasHh);
     const [inGates, inFresh] = projected.split([2 * H, H], 1) as [Tensor, Tensor];
     const [hiddenGates, hiddenFresh] = hidden.split([2 * H, H], 1) as [Tensor, Tensor];
@@ -26,8 +26,8 @@ const CELL: Cell = {
 };
 
 /**
- * Gated recurrent units (Cho et al. 2014), in layers and directions. As `torch.nn.GRU`, whose names and order of
- * gates (r, z, n) its parameters have.
+ * Gated recurrent units (Cho et al. 2014), in layers and directions. As `torch.nn.GRU`, with its parameter names and its order of
+ * gates (r, z, n).
  */
 export class GRU extends Recurrent {
   /**
@@ -41,7 +41,7 @@ export class GRU extends Recurrent {
 
   /**
    * Shapes: x [T, B, in], [B, T, in] under `batchFirst`, or [T, in]; the output likewise, with H features a
-   * direction; h [layers · directions, B, H], without B where x has none. The state is zeros unless given. Throws
+   * direction; h [layers · directions, B, H], without B where x has none. The state is zeros by default. Throws
    * `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
    */
   forward(x: Tensor, state?: Tensor): [output: Tensor, h: Tensor] {

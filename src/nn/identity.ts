@@ -4,7 +4,7 @@ import { Module } from "./module.js";
 
 /** Returns its input. As `torch.nn.Identity`. */
 export class Identity extends Module {
-  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor. */
   forward(x: Tensor): Tensor {
     return inputOf("Identity", x);
   }

@@ -1,14 +1,14 @@
-/** Checks of what layers are given: their inputs, and values to use as they are. */
+/** Checks of layers' inputs, and of values that replace random ones. */
 import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { isTensor, type Tensor } from "../tensor.js";
 
-/** `x` as a tensor. Throws `ERR_OPTION`. */
+/** Checks that `x` is a tensor. Throws `ERR_OPTION`. */
 export function inputOf(where: string, x: unknown, name = "the input"): Tensor {
   return isTensor(x) ? x : refuse(where, name, "a tensor", x);
 }
 
-/** Throws `ERR_SHAPE_MISMATCH`: `where` takes `expected`. */
+/** Throws `ERR_SHAPE_MISMATCH`: `where` expects `expected`. */
 export function mismatch(where: string, expected: string, x: Tensor): never {
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",
@@ -16,7 +16,7 @@ export function mismatch(where: string, expected: string, x: Tensor): never {
   );
 }
 
-/** Values that a layer is given for one of its tensors, of `shape`. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
+/** Checks the given values of a layer's tensor of `shape`. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
 export function valuesOf(where: string, name: string, value: unknown, shape: readonly number[]): Tensor {
   if (!isTensor(value)) return refuse(where, name, "a tensor", value);
   if (value.shape.join() === shape.join()) return value;

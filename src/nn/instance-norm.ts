@@ -1,4 +1,4 @@
-/** Norms of each channel of each example by itself. */
+/** Norms of each channel of each example. */
 import { flag, numberThat, options, whole } from "../argument.js";
 import { ones, zeros } from "../create.js";
 import type { Device } from "../device.js";
@@ -19,7 +19,7 @@ export interface InstanceNormOptions {
   affine?: boolean | undefined;
   /** Whether running statistics are kept for `eval()`; false by default. */
   trackRunningStats?: boolean | undefined;
-  /** Where parameters are made; the default device by default. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
 }
 
@@ -37,9 +37,9 @@ abstract class InstanceNormNd extends Module {
   readonly eps: number;
   /** The share of a batch in the running statistics. */
   readonly momentum: number;
-  /** The scale of each channel; null for none. */
+  /** The scale of each channel; null if there is none. */
   weight: Tensor | null;
-  /** The bias; null for none. */
+  /** The bias; null if there is none. */
   bias: Tensor | null;
   /** Running means of the channels, a buffer [C]; null unless they are kept. */
   declare running_mean: Tensor | null;

@@ -9,32 +9,32 @@ import type { Device } from "../device.js";
 
 /** The options of `Linear`. */
 export interface LinearOptions {
-  /** Whether there is a bias; there is unless told, or unless `weight` is given. */
+  /** Whether there is a bias; true by default, unless `weight` is given. */
   bias?: boolean | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
-  /** A weight to use as it is, instead of drawing one; without `biasValues` there is no bias then. */
+  /** A weight to use instead of a random one; without `biasValues` there is no bias then. */
   weight?: Tensor | undefined;
-  /** A bias [out] to use as it is, whatever `bias` says. */
+  /** A bias [out] to use, whatever `bias` says. */
   biasValues?: Tensor | undefined;
 }
 
 const OPTIONS = ["bias", "device", "weight", "biasValues", "fanInFanOut"] as const;
 
 /**
- * y = x·Wᵀ + b. Shapes: x [..., in], W [out, in], b [out], y [..., out]. W and b start as
- * U(±1/√in), as `torch.nn.Linear`'s.
+ * y = x·Wᵀ + b. Shapes: x [..., in], W [out, in], b [out], y [..., out]. W and b start as U(±1/√in), as in
+ * `torch.nn.Linear`.
  */
 export class Linear extends Module {
   /** Features of the input. */
   readonly inFeatures: number;
   /** Features of the output. */
   readonly outFeatures: number;
-  /** Whether the weight is stored as [in, out], as GPT-2's is. */
+  /** Whether the weight is stored as [in, out], as in GPT-2. */
   readonly fanInFanOut: boolean = false;
   /** The weight, [out, in]; [in, out] under `fanInFanOut`. */
   weight: Tensor;
-  /** The bias; null for none. */
+  /** The bias; null if there is none. */
   bias: Tensor | null;
 
   /**
@@ -47,7 +47,7 @@ export class Linear extends Module {
     given: LinearOptions & { fanInFanOut?: boolean | undefined } = {},
   ) {
     super();
-    // Layers made of this one have options of their own.
+    // Subclasses check their own options.
     const chosen = new.target === Linear ? options("Linear", given, OPTIONS) : given;
     const { bias = true, device, weight, biasValues, fanInFanOut = false } = chosen;
     this.inFeatures = whole("Linear", "inFeatures", inFeatures, 1);
@@ -64,7 +64,7 @@ export class Linear extends Module {
   }
 
   /**
-   * Shapes: x [..., in], y [..., out]. Throws `ERR_OPTION` for what is no tensor, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`,
+   * Shapes: x [..., in], y [..., out]. Throws `ERR_OPTION` if it is not a tensor, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`,
    * `ERR_DEVICE_MISMATCH`.
    */
   forward(x: Tensor): Tensor {

@@ -1,14 +1,14 @@
-/** Losses, as `torch.nn.functional` has them. */
+/** Losses, as in `torch.nn.functional`. */
 import { numberThat, oneOf, options, refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { isTensor, type Tensor } from "../tensor.js";
 
-/** What becomes of the loss of each element: their mean, their sum, or themselves. */
+/** The reduction of the elements' losses: their mean, their sum, or none. */
 export type Reduction = "mean" | "sum" | "none";
 
 /** The options of every loss. */
 export interface LossOptions {
-  /** `mean` unless given. */
+  /** `mean` by default. */
   reduction?: Reduction | undefined;
 }
 
@@ -36,7 +36,7 @@ export function l1Loss(input: Tensor, target: Tensor, given?: LossOptions): Tens
 
 /** The options of `huberLoss`. */
 export interface HuberOptions extends LossOptions {
-  /** Where the square ends and the line begins; 1 unless given. */
+  /** The difference at which the square ends and the line begins; 1 by default. */
   delta?: number | undefined;
 }
 
@@ -48,23 +48,22 @@ export function huberLoss(input: Tensor, target: Tensor, given?: HuberOptions): 
   const { reduction, delta = 1 } = checked("huberLoss", input, target, given, ["delta"]);
   numberThat("huberLoss", "delta", delta, (d) => d > 0 && Number.isFinite(d), "a number above 0");
   const difference = input.sub(target);
-  // c·(d − ½c) with c = d within ±δ and ±δ beyond is both branches, and so is its gradient.
+  // With c = the difference clamped to ±δ, c·(d − ½c) is both branches, and so is its gradient.
   const bounded = difference.clamp(-delta, delta);
   return reduced(bounded.mul(difference.sub(bounded.mul(0.5))), reduction);
 }
 
 /** The options of `bceWithLogits`. */
 export interface BceOptions extends LossOptions {
-  /** Factor of each element's loss; of any shape that is broadcast to the input's. */
+  /** A factor of each element's loss; broadcast to the input's shape. */
   weight?: Tensor | undefined;
   /** Factor of the loss of positive targets, such as negatives / positives of each class. */
   posWeight?: Tensor | undefined;
 }
 
 /**
- * Binary cross-entropy of logits: −t·log σ(x) − (1 − t)·log(1 − σ(x)), which no logit makes overflow. Shapes: input
- * and target [...] alike, targets from 0 to 1; the loss [] or [...]. As
- * `torch.nn.functional.binary_cross_entropy_with_logits`. Throws as `mseLoss`.
+ * Binary cross-entropy of logits: −t·log σ(x) − (1 − t)·log(1 − σ(x)), without overflow. Shapes: input and target [...] alike,
+ * targets from 0 to 1; the loss [] or [...]. As `torch.nn.functional.binary_cross_entropy_with_logits`. Throws as `mseLoss`.
  */
 export function bceWithLogits(input: Tensor, target: Tensor, given?: BceOptions): Tensor {
   const where = "bceWithLogits";
@@ -79,16 +78,16 @@ export function bceWithLogits(input: Tensor, target: Tensor, given?: BceOptions)
 
 /** The options of `klDiv`. */
 export interface KlDivOptions {
-  /** `mean` unless given; `batchmean`, the sum over the first dimension's size, is the divergence itself. */
+  /** `mean` by default; `batchmean`, the sum divided by the first dimension, is the mathematical divergence. */
   reduction?: Reduction | "batchmean" | undefined;
-  /** Whether targets are logarithms of probabilities, too. */
+  /** Whether targets are logarithms of probabilities; false by default. */
   logTarget?: boolean | undefined;
 }
 
 /**
- * Kullback-Leibler divergence: t·(log t − x), where the input x holds logarithms of probabilities and t
- * probabilities; 0 where t is. Shapes: input and target [...] alike; the loss [] or [...]. As
- * `torch.nn.functional.kl_div`. Throws as `mseLoss`.
+ * The Kullback-Leibler divergence t·(log t − x), where the input x holds logarithms of probabilities and t holds probabilities;
+ * 0 where t is 0. Shapes: input and target [...] alike; the loss [] or [...]. As `torch.nn.functional.kl_div`. Throws as
+ * `mseLoss`.
  */
 export function klDiv(input: Tensor, target: Tensor, given?: KlDivOptions): Tensor {
   const where = "klDiv";
@@ -96,7 +95,7 @@ export function klDiv(input: Tensor, target: Tensor, given?: KlDivOptions): Tens
   oneOf(where, "reduction", reduction, [...REDUCTIONS, "batchmean"]);
   if (typeof logTarget !== "boolean") refuse(where, "logTarget", "true or false", logTarget);
   alike(where, input, target);
-  // log 1 where t is 0: there is no infinity then, which 0 times it would make NaN.
+  // log 1 where t is 0: the product of 0 and −∞ would be NaN.
   const logarithm = (): Tensor => target.where(target.eq(0).eq(0), 1).log();
   const losses = logTarget
     ? target.exp().mul(target.sub(input))
@@ -107,9 +106,9 @@ export function klDiv(input: Tensor, target: Tensor, given?: KlDivOptions): Tens
 
 /** The options of `cosineSimilarity`. */
 export interface CosineSimilarityOptions {
-  /** The dimension that vectors lie along; 1 unless given. */
+  /** The dimension of the vectors; 1 by default. */
   dim?: number | undefined;
-  /** Least of what is divided by, for vectors of zeros; 1e-8 unless given. */
+  /** The lower bound of the norms, for vectors of zeros; 1e-8 by default. */
   eps?: number | undefined;
 }
 
@@ -130,7 +129,7 @@ export function cosineSimilarity(a: Tensor, b: Tensor, given?: CosineSimilarityO
     x.reshape([...Array<number>(rank - x.shape.length).fill(1), ...x.shape]);
   const [first, second] = [wide(a), wide(b)];
   const length = Math.max(first.shape.at(dim) ?? 1, second.shape.at(dim) ?? 1);
-  // Each norm for itself is at least eps, as PyTorch's. An element that stands for all of its vector counts as often.
+  // Each norm is at least eps, as in PyTorch. A broadcast element counts once per position.
   const unit = (x: Tensor): Tensor => {
     const squares = x.mul(x).sum(dim, { keepDim: true });
     const all = x.shape.at(dim) === 1 ? squares.mul(length) : squares;
@@ -139,7 +138,7 @@ export function cosineSimilarity(a: Tensor, b: Tensor, given?: CosineSimilarityO
   return unit(first).mul(unit(second)).sum(dim);
 }
 
-/** The options of a loss over two tensors alike, checked. */
+/** Checks the options of a loss over two tensors of one shape. */
 function checked<O extends LossOptions>(
   where: string,
   input: Tensor,
@@ -164,7 +163,7 @@ function alike(where: string, input: unknown, target: unknown): void {
   );
 }
 
-/** Throws unless `value`, where there is one, is broadcast to `input` without making it larger. */
+/** Throws unless `value`, if given, broadcasts to the shape of `input`. */
 function broadcasts(where: string, name: string, value: unknown, input: Tensor): void {
   if (value === undefined) return;
   if (!isTensor(value)) refuse(where, name, "a tensor", value);

@@ -12,11 +12,11 @@ import {
 
 /** The options of `LSTM`. */
 export interface LSTMOptions extends RecurrentOptions {
-  /** Features that hidden states are projected to, fewer than H; none unless given. */
+  /** Features that hidden states are projected to, fewer than H; none by default. */
   projSize?: number | undefined;
 }
 
-/** What is remembered between two calls: what was given last, and the cell. */
+/** The state between two calls: the last output, and the cell. */
 export type LSTMState = readonly [h: Tensor, c: Tensor];
 
 /** i, f, g, o: c ← σ(f)·c + σ(i)·tanh(g), h ← σ(o)·tanh(c). */
@@ -35,15 +35,15 @@ const CELL: Cell = {
 };
 
 /**
- * Long short-term memory (Hochreiter and Schmidhuber 1997), in layers and directions. As `torch.nn.LSTM`, whose names
- * and order of gates (i, f, g, o) its parameters have.
+ * Long short-term memory (Hochreiter and Schmidhuber 1997), in layers and directions. As `torch.nn.LSTM`, with its parameter
+ * names and its order of gates (i, f, g, o).
  *
  * @example
  * const lstm = new nn.LSTM(16, 32, { numLayers: 2, batchFirst: true });
  * const [output, [h, c]] = lstm.forward(x); // x [B, T, 16], output [B, T, 32], h and c [2, B, 32]
  */
 export class LSTM extends Recurrent {
-  /** Features that hidden states are projected to; 0 for none. */
+  /** Features that hidden states are projected to; 0 without a projection. */
   readonly projSize: number;
 
   /**
@@ -61,8 +61,8 @@ export class LSTM extends Recurrent {
 
   /**
    * Shapes: x [T, B, in], [B, T, in] under `batchFirst`, or [T, in]; the output likewise, with `projSize` or H
-   * features a direction; h [layers · directions, B, out] and c [layers · directions, B, H], without B where x has
-   * none. States are zeros unless given. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   * features per direction; h [layers · directions, B, out] and c [layers · directions, B, H], without B where x has
+   * none. States are zeros by default. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
    */
   forward(x: Tensor, state?: LSTMState): [output: Tensor, state: [h: Tensor, c: Tensor]] {
     const sizes = [this.projSize || this.hiddenSize, this.hiddenSize];

@@ -3,16 +3,13 @@ import { LowrankError } from "../errors.js";
 import { moduleOf } from "./children.js";
 import { Module } from "./module.js";
 
-/**
- * Modules by name, which are children of the module that holds it, in the order in which they came. As
- * `torch.nn.ModuleDict`.
- */
+/** A dictionary of modules, which are its children in the order of insertion. As `torch.nn.ModuleDict`. */
 export class ModuleDict<M extends Module = Module> extends Module {
-  // A list, not a map: a copy of a module copies its lists.
+  // A list instead of a map, since a copy of a module copies its lists.
   /** @internal Names and modules in order. */
   readonly named: [name: string, module: M][] = [];
 
-  /** Of `modules` by name, none unless given. Throws `ERR_OPTION` for what is no module, and for names that are empty or hold a dot. */
+  /** Creates it from `modules` by name. Throws `ERR_OPTION` for values that are not modules, and for names that are empty or contain a dot. */
   constructor(modules: Readonly<Record<string, M>> = {}) {
     super();
     const given = modules as unknown;
@@ -20,17 +17,17 @@ export class ModuleDict<M extends Module = Module> extends Module {
     for (const [name, module] of Object.entries(modules)) put(this.named, "ModuleDict", name, module);
   }
 
-  /** How many there are. */
+  /** The number of modules. */
   get size(): number {
     return this.named.length;
   }
 
-  /** Names in order. */
+  /** The names in order. */
   keys(): string[] {
     return this.named.map(([name]) => name);
   }
 
-  /** Modules in order. */
+  /** The modules in order. */
   values(): M[] {
     return this.named.map(([, module]) => module);
   }
@@ -40,13 +37,13 @@ export class ModuleDict<M extends Module = Module> extends Module {
     return this.named.map(([name, module]) => [name, module]);
   }
 
-  /** Whether there is a module called `name`. Throws `ERR_OPTION` for what is no text. */
+  /** Whether there is a module called `name`. Throws `ERR_OPTION` if `name` is not a string. */
   has(name: string): boolean {
     text("ModuleDict.has", "name", name);
     return this.named.some(([one]) => one === name);
   }
 
-  /** The module called `name`. Throws `ERR_OPTION`, listing those there are. */
+  /** The module called `name`. Throws `ERR_OPTION` with the existing names. */
   get(name: string): M {
     text("ModuleDict.get", "name", name);
     const found = this.named.find(([one]) => one === name);
@@ -57,13 +54,13 @@ export class ModuleDict<M extends Module = Module> extends Module {
     );
   }
 
-  /** Puts `module` under `name`, in the place of one that is there. Throws `ERR_OPTION`. */
+  /** Sets the module called `name`; replaces an existing one. Throws `ERR_OPTION`. */
   set(name: string, module: M): this {
     put(this.named, "ModuleDict.set", name, module);
     return this;
   }
 
-  /** Takes the module called `name` out, without disposing of it; false where there is none. Throws `ERR_OPTION`. */
+  /** Removes the module called `name`, without disposing it; false if there is none. Throws `ERR_OPTION`. */
   delete(name: string): boolean {
     text("ModuleDict.delete", "name", name);
     const at = this.named.findIndex(([one]) => one === name);
@@ -71,17 +68,17 @@ export class ModuleDict<M extends Module = Module> extends Module {
     return at >= 0;
   }
 
-  /** Its modules, by their names. */
+  /** Its modules by name. */
   override *children(): IterableIterator<[string, Module]> {
     yield* this.entries();
   }
 
-  /** Puts `module` in the place of the one called `name`. */
+  /** Replaces the module called `name` by `module`. */
   override replaceChild(name: string, module: Module): void {
     put(this.named, "ModuleDict", name, module as M);
   }
 
-  /** A dictionary does not say what it computes: throws `ERR_OPTION`. */
+  /** A dictionary has no computation: throws `ERR_OPTION`. */
   forward(): never {
     throw new LowrankError("ERR_OPTION", "ModuleDict: has no forward of its own; call those of its modules");
   }

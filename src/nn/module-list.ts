@@ -4,39 +4,36 @@ import { integer } from "../tensor/arguments.js";
 import { moduleOf, placeOf } from "./children.js";
 import { Module } from "./module.js";
 
-/**
- * Modules in a list, which are children of the module that holds it; their names are their places. It says nothing
- * of the order in which they run. As `torch.nn.ModuleList`.
- */
+/** A list of modules, which are its children, named by their indices. It does not define the order of computation. As `torch.nn.ModuleList`. */
 export class ModuleList<M extends Module = Module> extends Module implements Iterable<M> {
   /** The modules, in order. */
   readonly items: M[];
 
-  /** Of `modules`, none unless given. Throws `ERR_OPTION` for what is no module. */
+  /** Creates it from `modules`. Throws `ERR_OPTION` for values that are not modules. */
   constructor(modules: Iterable<M> = []) {
     super();
     this.items = checked("ModuleList", modules);
   }
 
-  /** How many there are. */
+  /** The number of modules. */
   get length(): number {
     return this.items.length;
   }
 
-  /** The module at `index`, from the end where that is negative. Throws `ERR_INDEX`, `ERR_OPTION`. */
+  /** The module at `index`; a negative index counts from the end. Throws `ERR_INDEX`, `ERR_OPTION`. */
   at(index: number): M {
     const found = this.items.at(integer("ModuleList.at", "index", index));
     if (found !== undefined) return found;
     throw new LowrankError("ERR_INDEX", `ModuleList: there is no module ${index} among ${this.length}`);
   }
 
-  /** Adds modules at the end. Throws `ERR_OPTION`; nothing is added then. */
+  /** Appends modules. Throws `ERR_OPTION`; then nothing is added. */
   push(...modules: M[]): this {
     this.items.push(...checked("ModuleList.push", modules));
     return this;
   }
 
-  /** Puts `module` at `index`, before what is there. Throws `ERR_OPTION`. */
+  /** Inserts `module` before `index`. Throws `ERR_OPTION`. */
   insert(index: number, module: M): this {
     const at = whole("ModuleList.insert", "index", index);
     if (at > this.length) refuse("ModuleList.insert", "index", `at most ${this.length}`, index);
@@ -49,18 +46,18 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
     return this.items.values();
   }
 
-  /** Its modules, by their names. */
+  /** Its modules by name. */
   override *children(): IterableIterator<[string, Module]> {
     for (const [i, item] of this.items.entries()) yield [`${i}`, item];
   }
 
-  /** Puts `module` in the place of the one called `name`. */
+  /** Replaces the module called `name` by `module`. */
   override replaceChild(name: string, module: Module): void {
     const where = "ModuleList.replaceChild";
     this.items[placeOf(where, name, this.length)] = moduleOf(where, "module", module) as M;
   }
 
-  /** A list does not say what it computes: throws `ERR_OPTION`. */
+  /** A list has no computation: throws `ERR_OPTION`. */
   forward(): never {
     throw new LowrankError(
       "ERR_OPTION",

@@ -1,4 +1,4 @@
-/** The base of all layers: what it holds is found by looking, so assigning is registering. */
+/** The base class of layers. Its properties are inspected, so assigning a module or parameter registers it. */
 import { flag, isPlain, options, refuse, text } from "../argument.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
@@ -6,32 +6,31 @@ import { keep } from "../scope.js";
 import { isParameter, isTensor, parameter, type Tensor } from "../tensor.js";
 import { bufferNames, defineBuffer } from "./buffers.js";
 
-/** What stands in the place of a tensor that was moved: modules that share one go on sharing it. */
+/** The replacements of moved tensors, so that modules that share a tensor still share it. */
 const moves = new WeakMap<Tensor, Tensor>();
 
 /** The outcome of `loadStateDict`. */
 export interface LoadReport {
-  /** Names that the module has and the dictionary has not. */
+  /** Names that the module has, but the dictionary does not. */
   missing: string[];
-  /** Names that the dictionary has and the module has not. */
+  /** Names that the dictionary has, but the module does not. */
   unexpected: string[];
 }
 
-/** Whether `value` is a module, and not the prototype of one, which `instanceof` takes for one. */
+/** Whether `value` is a module, and not a module's prototype, which `instanceof` accepts. */
 export function isModule(value: unknown): value is Module {
   return value instanceof Module && Object.hasOwn(value, "training");
 }
 
-/** Which parameters are meant. */
+/** A selection of parameters. */
 export interface ParameterFilter {
-  /** Those that ask for a gradient, or those that do not; all unless given. */
+  /** Only parameters that require a gradient (true), or that do not (false); all by default. */
   trainable?: boolean | undefined;
 }
 
 /**
- * A layer or a model. Properties that hold modules, arrays of modules, or tensors that ask (or
- * once asked) for a gradient are its children and parameters, in the order of assignment; buffers
- * are registered by name. As `torch.nn.Module`.
+ * A layer or a model. Properties that hold modules, arrays of modules, or tensors that require (or once required) a gradient
+ * are its children and parameters, in the order of assignment; buffers are registered by name. As `torch.nn.Module`.
  *
  * @example
  * class Net extends nn.Module {
@@ -43,15 +42,15 @@ export interface ParameterFilter {
  * }
  */
 export abstract class Module {
-  /** Whether the module trains: what `train()` and `eval()` set. */
+  /** Whether the module is in training mode; set by `train()` and `eval()`. */
   training = true;
 
-  /** What the module computes. */
+  /** The module's computation. */
   abstract forward(...inputs: never[]): unknown;
 
-  /** Modules held directly, by property name; arrays count as `name.0`, `name.1`, … */
+  /** The modules that are held directly, by property name; arrays count as `name.0`, `name.1`, … */
   *children(): IterableIterator<[name: string, module: Module]> {
-    // Most of what a module holds is none: whole models are gone through many times.
+    // Most properties are not modules, and whole models are traversed often.
     for (const name of Object.keys(this)) {
       const value = (this as Record<string, unknown>)[name];
       if (typeof value !== "object" || value === null) continue;
@@ -62,7 +61,7 @@ export abstract class Module {
     }
   }
 
-  /** Puts `module` in the place of the child that `children` calls `name`. Throws `ERR_OPTION`. */
+  /** Replaces the child that `children` calls `name` by `module`. Throws `ERR_OPTION`. */
   replaceChild(name: string, module: Module): void {
     const where = `${this.constructor.name}.replaceChild`;
     text(where, "name", name);
@@ -73,7 +72,7 @@ export abstract class Module {
     else (this as Record<string, unknown>)[name] = module;
   }
 
-  /** Parameters held directly, under PyTorch's names. */
+  /** The parameters that are held directly, by PyTorch's names. */
   *ownParameters(): IterableIterator<[name: string, tensor: Tensor]> {
     for (const [name, value] of Object.entries(this)) {
       if (!isTensor(value) || !isParameter(value) || bufferNames(this).includes(name)) continue;
@@ -82,23 +81,23 @@ export abstract class Module {
     }
   }
 
-  /** Buffers held directly, those that are null left out. */
+  /** The buffers that are held directly, without null ones. */
   *ownBuffers(): IterableIterator<[name: string, tensor: Tensor]> {
     yield* buffersOf(this, bufferNames(this));
   }
 
-  /** What a state dict holds of this module itself: parameters, then persistent buffers. */
+  /** This module's own part of a state dict: parameters, then persistent buffers. */
   *ownState(): IterableIterator<[name: string, tensor: Tensor]> {
     yield* this.ownParameters();
     yield* buffersOf(this, bufferNames(this, { persistent: true }));
   }
 
   /**
-   * Makes `name` a property that holds a tensor which is saved, loaded and moved with the module, and not trained,
-   * such as running statistics; as `torch.nn.Module.register_buffer`. What is assigned to it later takes its place and outlives scopes; null is no buffer
-   * for now. One that is not `persistent` is moved and not saved.
+   * Makes `name` a property that holds a buffer: a tensor that is saved, loaded and moved with the module, but not trained, such
+   * as running statistics. As `torch.nn.Module.register_buffer`. A tensor assigned to it later replaces it and outlives scopes;
+   * null means no buffer for now. A buffer that is not `persistent` is moved, but not saved.
    *
-   * Throws `ERR_OPTION` for a name that is taken or holds a dot, for what is no tensor, and for a parameter.
+   * Throws `ERR_OPTION` for a name that exists or contains a dot, for a value that is not a tensor, and for a parameter.
    */
   registerBuffer(
     name: string,
@@ -118,7 +117,7 @@ export abstract class Module {
     defineBuffer(this, name, tensor, persistent);
   }
 
-  /** This module and all below it, by path; the root's is "". A module met twice is given once. */
+  /** This module and all below it, by path; the root's is "". A module that occurs twice is yielded once. */
   *namedModules(prefix = "", seen = new Set<Module>()): IterableIterator<[path: string, module: Module]> {
     if (seen.has(this)) return;
     seen.add(this);
@@ -127,8 +126,8 @@ export abstract class Module {
   }
 
   /**
-   * All parameters by path; one that is shared (tied) is given once. With `{ trainable: true }` those that ask for a
-   * gradient, with `{ trainable: false }` the frozen ones. Throws `ERR_OPTION`.
+   * All parameters by path; a shared (tied) parameter is yielded once. With `{ trainable: true }` those that require a gradient,
+   * with `{ trainable: false }` the frozen ones. Throws `ERR_OPTION`.
    */
   namedParameters(filter?: ParameterFilter): IterableIterator<[path: string, parameter: Tensor]> {
     const { trainable } = options("namedParameters", filter, ["trainable"]);
@@ -136,7 +135,7 @@ export abstract class Module {
     return parametersOf(this, trainable);
   }
 
-  /** All parameters, or those that `filter` names, in the order of `namedParameters`. Throws `ERR_OPTION`. */
+  /** All parameters, or those that `filter` selects, in the order of `namedParameters`. Throws `ERR_OPTION`. */
   parameters(filter?: ParameterFilter): IterableIterator<Tensor> {
     const named = this.namedParameters(filter);
     return (function* () {
@@ -144,7 +143,7 @@ export abstract class Module {
     })();
   }
 
-  /** All buffers by path, those that are not saved among them; one that is shared is given once. */
+  /** All buffers by path, including those that are not saved; a shared one is yielded once. */
   *namedBuffers(): IterableIterator<[path: string, buffer: Tensor]> {
     const seen = new Set<Tensor>();
     for (const [path, module] of this.namedModules()) {
@@ -161,8 +160,8 @@ export abstract class Module {
   }
 
   /**
-   * Sets the mode of this and all below: in training dropout is on, and batch norms go by the batch's own statistics.
-   * Throws `ERR_OPTION`.
+   * Sets the mode of this module and all below it: in training mode, dropout is active and batch norms use the batch's
+   * statistics. Throws `ERR_OPTION`.
    */
   train(mode = true): this {
     this.training = flag(`${this.constructor.name}.train`, "mode", mode);
@@ -170,14 +169,14 @@ export abstract class Module {
     return this;
   }
 
-  /** Sets eval mode, as `train(false)` does. */
+  /** Sets evaluation mode; the same as `train(false)`. */
   eval(): this {
     return this.train(false);
   }
 
   /**
-   * Moves what the module and all below it hold; handles of parameters and buffers are replaced by moved ones, so
-   * an optimizer is made afterwards. Throws `ERR_OPTION`, `ERR_NO_GPU`.
+   * Moves this module and all below it to `device`. Parameters and buffers are replaced by moved tensors, so create an optimizer
+   * afterwards. Throws `ERR_OPTION`, `ERR_NO_GPU`.
    */
   to(device: Device): this {
     for (const [name, value] of Object.entries(this)) {
@@ -191,7 +190,7 @@ export abstract class Module {
     return this;
   }
 
-  /** The parameters and persistent buffers themselves, by path, no copies. Tied tensors stand under every name. */
+  /** The parameters and persistent buffers by path, without copies. Tied tensors appear under every name. */
   stateDict(): Record<string, Tensor> {
     const state: Record<string, Tensor> = {};
     for (const [path, module] of this.namedModules()) {
@@ -201,9 +200,8 @@ export abstract class Module {
   }
 
   /**
-   * Copies values in, by path. With `strict`, as it is unless given, a missing or an unexpected name is
-   * `ERR_UNMATCHED_KEY`; a wrong shape is `ERR_SHAPE_MISMATCH` always, and what is no tensor
-   * `ERR_OPTION`. Nothing is written unless everything fits.
+   * Copies values in, by path. With `strict`, the default, a missing or an unexpected name is `ERR_UNMATCHED_KEY`; a wrong shape is
+   * always `ERR_SHAPE_MISMATCH`, and a value that is not a tensor `ERR_OPTION`. Nothing is written unless everything fits.
    */
   loadStateDict(state: Record<string, Tensor>, given: { strict?: boolean | undefined } = {}): LoadReport {
     const where = "loadStateDict";
@@ -246,7 +244,7 @@ export abstract class Module {
     for (const [, child] of this.children()) child.beforeLoad();
   }
 
-  /** Frees every tensor that it and all below it hold; the module is of no use afterwards. */
+  /** Frees every tensor of this module and all below it; the module must not be used afterwards. */
   dispose(): void {
     for (const value of Object.values(this)) if (isTensor(value)) value.dispose();
     for (const [, child] of this.children()) child.dispose();
@@ -258,7 +256,7 @@ export abstract class Module {
   }
 }
 
-// Functions, not private methods: a copy of a module (lora/inject/modules-to-save.ts) has none of these.
+// Functions instead of private methods: a copy of a module (lora/inject/modules-to-save.ts) would not have those.
 
 function* buffersOf(
   module: Module,
@@ -284,7 +282,7 @@ function* parametersOf(
   }
 }
 
-/** `moved` in the place of `old`: a parameter stays one. */
+/** `moved` as the replacement of `old`: a parameter stays a parameter. */
 export function adopted(old: Tensor, moved: Tensor): Tensor {
   keep(moved);
   if (isParameter(old)) parameter(moved, old.requiresGrad);

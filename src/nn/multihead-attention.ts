@@ -13,19 +13,19 @@ import { Module } from "./module.js";
 
 /** The options of `MultiheadAttention`. */
 export interface MultiheadAttentionOptions {
-  /** The probability with which a weight of attention is dropped in training; 0 by default. */
+  /** The probability with which an attention weight is dropped in training; 0 by default. */
   dropout?: number | undefined;
-  /** Whether projections have biases; they do unless told. */
+  /** Whether projections have biases; true by default. */
   bias?: boolean | undefined;
-  /** Whether tensors are [B, T, C] instead of [T, B, C]; not unless told. */
+  /** Whether tensors are [B, T, C] instead of [T, B, C]; false by default. */
   batchFirst?: boolean | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
 }
 
-/** What queries may see. */
+/** The visibility of keys. */
 export interface AttendOptions {
-  /** Whether a query sees no key after its own position; it sees all unless told. */
+  /** Whether a query sees no key after its own position; false by default. */
   isCausal?: boolean | undefined;
   /** i32 [B, S], 0 where a key is hidden. */
   keyMask?: Tensor | undefined;
@@ -43,15 +43,15 @@ export class MultiheadAttention extends Module {
   readonly embedDim: number;
   /** Heads that features are split into. */
   readonly numHeads: number;
-  /** The probability with which a weight of attention is dropped in training. */
+  /** The probability with which an attention weight is dropped in training. */
   readonly dropout: number;
   /** Whether the batch is the first dimension. */
   readonly batchFirst: boolean;
-  /** Projections of query, key and value, [3C, C]. */
+  /** The projections of query, key and value, [3C, C]. */
   in_proj_weight: Tensor;
-  /** Their biases, [3C]; null for none. */
+  /** Their biases, [3C]; null if there is none. */
   in_proj_bias: Tensor | null;
-  /** What mixes the heads, a layer of C by C. */
+  /** The output projection, a layer of C by C. */
   out_proj: Linear;
 
   /** Over C = `embedDim` features in `numHeads` heads. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for heads that do not divide them. */
@@ -83,8 +83,8 @@ export class MultiheadAttention extends Module {
   }
 
   /**
-   * Attention of `query` to `key` and `value`: the query itself, and the key, unless given. Shapes: query and y [T, B, C],
-   * key and value [S, B, C]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   * Attention of `query` to `key` and `value`; by default the key is the query, and the value is the key. Shapes: query and y
+   * [T, B, C], key and value [S, B, C]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
    */
   forward(query: Tensor, key = query, value = key, given: AttendOptions = {}): Tensor {
     const layer = "MultiheadAttention";
@@ -102,7 +102,7 @@ export class MultiheadAttention extends Module {
     }
     if (query.shape.length === 2) {
       const batch = this.batchFirst ? 0 : 1;
-      // Equal ones stay one, and are projected at once.
+      // Equal inputs stay one tensor, and are projected together.
       const q = query.unsqueeze(batch);
       const k = key === query ? q : key.unsqueeze(batch);
       const v = value === query ? q : value === key ? k : value.unsqueeze(batch);
@@ -114,9 +114,9 @@ export class MultiheadAttention extends Module {
   }
 }
 
-// Functions, not private methods: a copy of a module (lora/inject/modules-to-save.ts) has none of these.
+// Functions instead of private methods: a copy of a module (lora/inject/modules-to-save.ts) would not have those.
 
-/** Query, key and value, each with its part of the weight. */
+/** The projections of query, key and value, each by its part of the weight. */
 function projected(layer: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor): Tensor[] {
   const C = layer.embedDim;
   const [weight, bias] = [layer.in_proj_weight, layer.in_proj_bias];
@@ -131,14 +131,14 @@ function projected(layer: MultiheadAttention, query: Tensor, key: Tensor, value:
   });
 }
 
-/** [B, T, H, D] of a tensor in the layout of the inputs. */
+/** A tensor in the layout of the inputs, as [B, T, H, D]. */
 function inHeads({ batchFirst, numHeads }: MultiheadAttention, x: Tensor): Tensor {
   const batched = batchFirst ? x : x.transpose(0, 1);
   const [B, T, C] = batched.shape as [number, number, number];
   return batched.reshape(B, T, numHeads, C / numHeads);
 }
 
-/** [B, T, C] of q [B, T, H, D] and k, v [B, S, H, D]. */
+/** Attention of q [B, T, H, D] to k and v [B, S, H, D], as [B, T, C]. */
 function attended(
   layer: MultiheadAttention,
   [q, k, v]: readonly [Tensor, Tensor, Tensor],

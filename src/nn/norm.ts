@@ -8,13 +8,13 @@ import { Module } from "./module.js";
 
 /** The options of a norm over features. */
 export interface NormOptions {
-  /** Added under the root: 1e-5 of `LayerNorm`, 1e-6 of `RMSNorm`, unless given. */
+  /** Added under the root: 1e-5 of `LayerNorm`, 1e-6 of `RMSNorm`, by default. */
   eps?: number | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
-  /** A weight [size] to use as it is, instead of ones. */
+  /** A weight [size] to use instead of ones. */
   weight?: Tensor | undefined;
-  /** Whether there is a bias, or one to use as it is; there is one of zeros unless given. */
+  /** Whether there is a bias, or one to use; there is one of zeros by default. */
   bias?: Tensor | boolean | undefined;
 }
 
@@ -24,7 +24,7 @@ function epsOf(layer: string, eps: unknown): number {
 
 /** y = x / √(mean(x²) + eps) · w over the last dimension (Zhang and Sennrich 2019). As `torch.nn.RMSNorm` with that eps. */
 export class RMSNorm extends Module {
-  /** Added to what is divided by. */
+  /** Added to the variance. */
   readonly eps: number;
   /** The scale of each feature. */
   weight: Tensor;
@@ -47,7 +47,7 @@ export class RMSNorm extends Module {
     return made(() => session().rmsNorm(x.id, this.weight.id, this.eps));
   }
 
-  /** x + r and its norm, to the bit what `add` and `forward` give, in one pass over memory. */
+  /** x + r and its norm in one pass over memory, with the bits of `add` and `forward`. */
   forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
     inputOf("RMSNorm", x);
     inputOf("RMSNorm", r, "what is added");
@@ -59,11 +59,11 @@ export class RMSNorm extends Module {
 
 /** y = (x − mean) / √(var + eps) · w + b over the last dimension (Ba et al. 2016). As `torch.nn.LayerNorm`. */
 export class LayerNorm extends Module {
-  /** Added to what is divided by. */
+  /** Added to the variance. */
   readonly eps: number;
   /** The scale of each feature. */
   weight: Tensor;
-  /** The bias; null for none. */
+  /** The bias; null if there is none. */
   bias: Tensor | null;
 
   /** Over `size` features. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
@@ -88,7 +88,7 @@ export class LayerNorm extends Module {
     return made(() => session().layerNorm(x.id, this.weight.id, this.bias?.id, this.eps));
   }
 
-  /** x + r and its norm, to the bit what `add` and `forward` give, in one pass over memory. */
+  /** x + r and its norm in one pass over memory, with the bits of `add` and `forward`. */
   forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
     inputOf("LayerNorm", x);
     inputOf("LayerNorm", r, "what is added");
@@ -98,7 +98,7 @@ export class LayerNorm extends Module {
   }
 }
 
-/** Of a norm with a forward of its own. */
+/** The sum and its norm, for a subclass with its own `forward`. */
 function apart(norm: RMSNorm | LayerNorm, x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
   const sum = x.add(r);
   return [sum, norm.forward(sum)];

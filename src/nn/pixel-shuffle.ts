@@ -1,4 +1,4 @@
-/** Trades channels for places, and places for channels (Shi et al. 2016). */
+/** Moves channels into space and back (Shi et al. 2016). */
 import { whole } from "../argument.js";
 import type { Tensor } from "../tensor.js";
 import { inputOf, mismatch } from "./inputs.js";
@@ -6,7 +6,7 @@ import { Module } from "./module.js";
 
 /** Moves channels into space: [.., C·r², H, W] to [.., C, H·r, W·r]. As `torch.nn.PixelShuffle`. */
 export class PixelShuffle extends Module {
-  /** r, how many times as high and as wide the output is. */
+  /** r: the output is r times as high and as wide. */
   readonly upscaleFactor: number;
 
   /** By the factor r. Throws `ERR_OPTION`. */
@@ -28,7 +28,7 @@ export class PixelShuffle extends Module {
 
 /** Moves space into channels: [.., C, H·r, W·r] to [.., C·r², H, W]. As `torch.nn.PixelUnshuffle`. */
 export class PixelUnshuffle extends Module {
-  /** r, how many times as low and as narrow the output is. */
+  /** r: the input is r times as high and as wide as the output. */
   readonly downscaleFactor: number;
 
   /** By the factor r. Throws `ERR_OPTION`. */

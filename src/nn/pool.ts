@@ -7,11 +7,11 @@ import { Module } from "./module.js";
 
 /** The options of pooling. */
 export interface PoolOptions {
-  /** Elements from one window to the next; the kernel's size unless given. */
+  /** The stride between windows; the kernel's size by default. */
   stride?: PerDimension | undefined;
-  /** Elements put on both sides, 0 unless given; at most half the kernel. */
+  /** Padding on both sides, at most half of the kernel; 0 by default. */
   padding?: PerDimension | undefined;
-  /** Whether a last window may be short, so that nothing of the input is left out; not unless told. */
+  /** Whether a last, shorter window covers the rest of the input; false by default. */
   ceilMode?: boolean | undefined;
 }
 
@@ -22,13 +22,13 @@ const OPTIONS = ["stride", "padding", "ceilMode"] as const;
  * out = ⌊(size + 2 · padding − kernel) / stride⌋ + 1, or ⌈ ⌉ under `ceilMode`.
  */
 abstract class Pool extends Module {
-  /** Elements of the kernel, one entry a dimension. */
+  /** Elements of the kernel, one entry per dimension. */
   readonly kernelSize: readonly number[];
-  /** Elements from one window to the next, one entry a dimension. */
+  /** The stride between windows, one entry per dimension. */
   readonly stride: readonly number[];
-  /** Elements on both sides, one entry a dimension. */
+  /** Elements on both sides, one entry per dimension. */
   readonly padding: readonly number[];
-  /** Whether a last window may be short. */
+  /** Whether a last window may be shorter. */
   readonly ceilMode: boolean;
 
   protected constructor(layer: string, dims: number, kernelSize: PerDimension, given: PoolOptions = {}) {
@@ -43,7 +43,7 @@ abstract class Pool extends Module {
   abstract override forward(x: Tensor): Tensor;
 }
 
-/** The maximum over windows: NaN where a window holds one; the gradient goes to the first of equals. */
+/** The maximum over windows: NaN if a window contains NaN; the gradient goes to the first of equal values. */
 abstract class MaxPoolNd extends Pool {
   /**
    * Shapes: x [..., *size], y [..., *out] with out = ⌊(size + 2 · padding − kernel) / stride⌋ + 1, or ⌈ ⌉ under `ceilMode`.
@@ -59,7 +59,7 @@ abstract class MaxPoolNd extends Pool {
 
 /** The options of mean pooling. */
 export interface AvgPoolOptions extends PoolOptions {
-  /** Whether a mean divides by the padding in its window too; it does unless told. */
+  /** Whether the mean's divisor includes padding; true by default. */
   countIncludePad?: boolean | undefined;
 }
 
@@ -67,7 +67,7 @@ const AVG_OPTIONS = [...OPTIONS, "countIncludePad"] as const;
 
 /** The mean over windows. */
 abstract class AvgPoolNd extends Pool {
-  /** Whether a mean divides by the padding in its window too. */
+  /** Whether the mean's divisor includes padding. */
   readonly countIncludePad: boolean;
 
   protected constructor(layer: string, dims: number, kernelSize: PerDimension, given: AvgPoolOptions = {}) {
@@ -91,7 +91,7 @@ abstract class AvgPoolNd extends Pool {
 /** Sizes of the output; null keeps the input's. */
 export type OutputSize = number | null | readonly (number | null)[];
 
-/** The mean over as many windows as the output has elements, [⌊o·size/out⌋, ⌈(o+1)·size/out⌉) each. */
+/** The mean over windows [⌊o·size/out⌋, ⌈(o+1)·size/out⌉), one for each element of the output. */
 abstract class AdaptiveAvgPoolNd extends Module {
   /** Sizes of the output; null keeps the input's. */
   readonly outputSize: readonly (number | null)[];
@@ -122,7 +122,7 @@ abstract class AdaptiveAvgPoolNd extends Module {
 
 /** The maximum over windows of one dimension. As `torch.nn.MaxPool1d`. */
 export class MaxPool1d extends MaxPoolNd {
-  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: PoolOptions) {
     super("MaxPool1d", 1, kernelSize, options("MaxPool1d", given, OPTIONS));
   }
@@ -130,7 +130,7 @@ export class MaxPool1d extends MaxPoolNd {
 
 /** The maximum over windows of two dimensions. As `torch.nn.MaxPool2d`. */
 export class MaxPool2d extends MaxPoolNd {
-  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: PoolOptions) {
     super("MaxPool2d", 2, kernelSize, options("MaxPool2d", given, OPTIONS));
   }
@@ -138,7 +138,7 @@ export class MaxPool2d extends MaxPoolNd {
 
 /** The maximum over windows of three dimensions. As `torch.nn.MaxPool3d`. */
 export class MaxPool3d extends MaxPoolNd {
-  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: PoolOptions) {
     super("MaxPool3d", 3, kernelSize, options("MaxPool3d", given, OPTIONS));
   }
@@ -146,7 +146,7 @@ export class MaxPool3d extends MaxPoolNd {
 
 /** The mean over windows of one dimension. As `torch.nn.AvgPool1d`. */
 export class AvgPool1d extends AvgPoolNd {
-  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
     super("AvgPool1d", 1, kernelSize, options("AvgPool1d", given, AVG_OPTIONS));
   }
@@ -154,7 +154,7 @@ export class AvgPool1d extends AvgPoolNd {
 
 /** The mean over windows of two dimensions. As `torch.nn.AvgPool2d`. */
 export class AvgPool2d extends AvgPoolNd {
-  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
     super("AvgPool2d", 2, kernelSize, options("AvgPool2d", given, AVG_OPTIONS));
   }
@@ -162,7 +162,7 @@ export class AvgPool2d extends AvgPoolNd {
 
 /** The mean over windows of three dimensions. As `torch.nn.AvgPool3d`. */
 export class AvgPool3d extends AvgPoolNd {
-  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
     super("AvgPool3d", 3, kernelSize, options("AvgPool3d", given, AVG_OPTIONS));
   }
@@ -170,7 +170,7 @@ export class AvgPool3d extends AvgPoolNd {
 
 /** The mean over as many windows as the output has elements. As `torch.nn.AdaptiveAvgPool1d`. */
 export class AdaptiveAvgPool1d extends AdaptiveAvgPoolNd {
-  /** Of `outputSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
+  /** Of `outputSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(outputSize: OutputSize) {
     super("AdaptiveAvgPool1d", 1, outputSize);
   }
@@ -178,7 +178,7 @@ export class AdaptiveAvgPool1d extends AdaptiveAvgPoolNd {
 
 /** The mean over as many windows as the output has elements. As `torch.nn.AdaptiveAvgPool2d`. */
 export class AdaptiveAvgPool2d extends AdaptiveAvgPoolNd {
-  /** Of `outputSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
+  /** Of `outputSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(outputSize: OutputSize) {
     super("AdaptiveAvgPool2d", 2, outputSize);
   }
@@ -186,7 +186,7 @@ export class AdaptiveAvgPool2d extends AdaptiveAvgPoolNd {
 
 /** The mean over as many windows as the output has elements. As `torch.nn.AdaptiveAvgPool3d`. */
 export class AdaptiveAvgPool3d extends AdaptiveAvgPoolNd {
-  /** Of `outputSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
+  /** Of `outputSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(outputSize: OutputSize) {
     super("AdaptiveAvgPool3d", 3, outputSize);
   }

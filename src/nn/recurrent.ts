@@ -1,4 +1,4 @@
-/** What LSTM and GRU share: layers, directions, and the way through time. */
+/** The common part of LSTM and GRU: layers, directions, and the loop over time. */
 import { flag, probability, whole } from "../argument.js";
 import { uniform, zeros } from "../create.js";
 import type { Device } from "../device.js";
@@ -11,17 +11,17 @@ import { Module } from "./module.js";
 
 /** The options of a recurrent layer. */
 export interface RecurrentOptions {
-  /** Layers, each over the outputs of the one before; 1 unless given. */
+  /** Number of layers, each over the outputs of the one before; 1 by default. */
   numLayers?: number | undefined;
-  /** Whether there are biases, two a layer as PyTorch has them; there are unless told. */
+  /** Whether there are biases, two per layer as in PyTorch; true by default. */
   bias?: boolean | undefined;
-  /** Whether tensors are [B, T, C] instead of [T, B, C]; not unless told. */
+  /** Whether tensors are [B, T, C] instead of [T, B, C]; false by default. */
   batchFirst?: boolean | undefined;
-  /** Probability of dropping outputs between layers in training; 0 unless given. */
+  /** Probability of dropping outputs between layers in training; 0 by default. */
   dropout?: number | undefined;
-  /** Whether a second direction runs from the end, whose outputs stand after the first one's; not unless told. */
+  /** Whether a second direction runs backwards; its outputs are concatenated to the first one's. False by default. */
   bidirectional?: boolean | undefined;
-  /** Where parameters are made; the default device unless given. */
+  /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
 }
 
@@ -40,15 +40,15 @@ export interface DirectionWeights {
   weightHh: Tensor;
   biasIh: Tensor | undefined;
   biasHh: Tensor | undefined;
-  /** Of an LSTM that projects what it gives. */
+  /** The projection of an LSTM with `projSize`. */
   weightHr: Tensor | undefined;
 }
 
-/** How a kind of recurrent layer goes through time. */
+/** The cell of a kind of recurrent layer. */
 export interface Cell {
-  /** What enters the gates from x [T, B, I] at all times at once: [T, B, G·H]. */
+  /** The input part of the gates for all times at once: [T, B, G·H] from x [T, B, I]. */
   project(x: Tensor, weights: DirectionWeights): Tensor;
-  /** The state after one time; the first part of it is what the layer gives. `projected` is [B, G·H]. */
+  /** The state after one time step; its first part is the output. `projected` is [B, G·H]. */
   step(projected: Tensor, state: readonly Tensor[], weights: DirectionWeights): Tensor[];
 }
 
@@ -58,16 +58,16 @@ export function affine(x: Tensor, weight: Tensor, bias: Tensor | undefined): Ten
 }
 
 /**
- * Layers over time. Parameters start as U(±1/√H) and have PyTorch's names: weight_ih_l0 [G·H, in], weight_hh_l0
- * [G·H, out], bias_ih_l0, bias_hh_l0, those of the second direction with `_reverse`. The products with the input
- * are one for all times.
+ * Recurrent layers. Parameters start as U(±1/√H) and have PyTorch's names: weight_ih_l0 [G·H, in], weight_hh_l0 [G·H, out],
+ * bias_ih_l0, bias_hh_l0, and those of the second direction with `_reverse`. The products with the input are one product for all
+ * times.
  */
 export abstract class Recurrent extends Module {
   /** Features of the input. */
   readonly inputSize: number;
   /** Features of a hidden state. */
   readonly hiddenSize: number;
-  /** Layers, one over the other. */
+  /** Number of layers. */
   readonly numLayers: number;
   /** Whether there are biases. */
   readonly bias: boolean;
@@ -82,7 +82,7 @@ export abstract class Recurrent extends Module {
   /** Biases, by PyTorch's names. */
   [bias: `bias_${string}`]: Tensor;
 
-  /** `gates` is how many times H rows a weight has; `outputSize` what a direction gives, 0 for H. */
+  /** A weight has `gates` times H rows; `outputSize` is the output size per direction, 0 for H. */
   protected constructor(
     layer: string,
     gates: number,
@@ -122,7 +122,7 @@ export abstract class Recurrent extends Module {
   }
 }
 
-/** The level and the names' ends of every direction, in PyTorch's order. */
+/** The layer index and the name suffix of every direction, in PyTorch's order. */
 function suffixesOf({ numLayers, bidirectional }: Recurrent): [level: number, suffix: string][] {
   const ends = bidirectional ? ["", "_reverse"] : [""];
   return Array.from({ length: numLayers }, (_, level) => level).flatMap((level) =>
@@ -141,8 +141,8 @@ function weightsOf(layer: Recurrent, suffix: string): DirectionWeights {
 }
 
 /**
- * Runs `layer` over x, from `given` states (each of `sizes` features, [layers · directions, B, size]) or zeros.
- * Gives the outputs of the last layer and the states at the end.
+ * Runs `layer` over x, from the `given` states (each with a size of `sizes`, [layers · directions, B, size]) or from zeros.
+ * Returns the outputs of the last layer and the final states.
  */
 export function through(
   name: string,
@@ -190,7 +190,7 @@ export function through(
   return { output: layer.batchFirst ? y.transpose(0, 1) : y, states };
 }
 
-/** One direction of one layer over x [T, B, I]. */
+/** Runs one direction of one layer over x [T, B, I]. */
 function along(
   cell: Cell,
   x: Tensor,
@@ -211,7 +211,7 @@ function along(
   return { output: first.concat(rest), state };
 }
 
-/** A state of several parts that a caller gave, as a list. Throws `ERR_OPTION`. */
+/** A state of several parts as a list. Throws `ERR_OPTION`. */
 export function partsOf(
   name: string,
   state: readonly Tensor[] | undefined,

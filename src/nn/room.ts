@@ -1,11 +1,11 @@
-/** Whether what a layer is about to draw fits on its device, asked before a value is made. */
+/** Checks, before random values are generated, that a layer fits its device. */
 import { resolveDevice, type Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 
 /**
- * Throws `ERR_OUT_OF_MEMORY`, naming `what` and what to do, where `elements` of f32 do not fit beside what is in use.
- * Values are drawn on the host: on the cpu they are there twice for a moment.
+ * Throws `ERR_OUT_OF_MEMORY`, with `what` and a remedy, if `elements` of f32 do not fit in addition to the memory in use. Values are
+ * generated on the host, so on the CPU they exist twice for a moment.
  */
 export function checkRoom(
   what: string,

@@ -3,29 +3,29 @@ import type { Tensor } from "../tensor.js";
 import { moduleOf, placeOf } from "./children.js";
 import { Module } from "./module.js";
 
-/** Modules one after the other; their names are their places, as PyTorch's. */
+/** A chain of modules, named by their indices as in PyTorch. */
 export class Sequential extends Module {
   /** The modules, in order. */
   readonly layers: Module[];
 
-  /** Of `layers`, in the order in which they run. Throws `ERR_OPTION` for what is no module. */
+  /** Creates it from `layers`, in the order in which they run. Throws `ERR_OPTION` if it is not a module. */
   constructor(...layers: Module[]) {
     super();
     this.layers = layers.map((layer, i) => moduleOf("Sequential", `layer ${i}`, layer));
   }
 
-  /** Its modules, by their names. */
+  /** Its modules by name. */
   override *children(): IterableIterator<[string, Module]> {
     for (const [i, layer] of this.layers.entries()) yield [`${i}`, layer];
   }
 
-  /** Puts `module` in the place of the one called `name`. */
+  /** Replaces the module called `name` by `module`. */
   override replaceChild(name: string, module: Module): void {
     const where = "Sequential.replaceChild";
     this.layers[placeOf(where, name, this.layers.length)] = moduleOf(where, "module", module);
   }
 
-  /** What the last gives, each being given what the one before gave. Throws what they throw. */
+  /** The output of the last module; each gets the output of the one before. Throws their errors. */
   forward(x: Tensor): Tensor {
     return this.layers.reduce((y, layer, i) => {
       const forward = callable("Sequential", `forward of layer ${i}`, layer.forward as (x: Tensor) => Tensor);

@@ -15,7 +15,7 @@ export class Softmax extends Module {
     this.dim = numberThat("Softmax", "dim", dim, Number.isSafeInteger, "a whole number");
   }
 
-  /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` where there is no such dimension, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` if the dimension does not exist, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("Softmax", x).softmax(this.dim);
   }
@@ -32,7 +32,7 @@ export class LogSoftmax extends Module {
     this.dim = numberThat("LogSoftmax", "dim", dim, Number.isSafeInteger, "a whole number");
   }
 
-  /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` where there is no such dimension, `ERR_DTYPE`. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` if the dimension does not exist, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     return inputOf("LogSoftmax", x).logSoftmax(this.dim);
   }

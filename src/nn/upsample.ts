@@ -7,44 +7,43 @@ import type { PerDimension } from "./convolution.js";
 import { inputOf, mismatch } from "./inputs.js";
 import { Module } from "./module.js";
 
-/** How elements between those of the input are made: the one before, or by lines over one, two or three dimensions. */
+/** The interpolation between elements of the input: the nearest one before, or linear over one, two or three dimensions. */
 export type UpsampleMode = "nearest" | "linear" | "bilinear" | "trilinear";
 
-/** The options of `Upsample`: one of `size` and `scaleFactor` is given. */
+/** The options of `Upsample`: either `size` or `scaleFactor`. */
 export interface UpsampleOptions {
-  /** Elements of the output: one number for every dimension after the channels, or one for each. */
+  /** The size of the output: one number for all dimensions after the channels, or one per dimension. */
   size?: PerDimension | undefined;
-  /** How many times as many elements: one number for every dimension after the channels, or one for each. */
+  /** The factor of the size: one number for all dimensions after the channels, or one per dimension. */
   scaleFactor?: PerDimension | undefined;
-  /** `nearest` unless given. */
+  /** `nearest` by default. */
   mode?: UpsampleMode | undefined;
-  /** Whether the corners' elements of input and output lie on each other, in the modes of lines; not unless told. */
+  /** Whether the corner elements of input and output are aligned, in linear modes; false by default. */
   alignCorners?: boolean | undefined;
 }
 
 const MODES: readonly UpsampleMode[] = ["nearest", "linear", "bilinear", "trilinear"];
 
-/** An element of the output is the sum of elements of the input, each times its share. */
+/** An element of the output: a weighted sum of elements of the input. */
 interface Taps {
   places: Int32Array;
   shares: Float32Array;
 }
 
 /**
- * The input at another size. Dimensions are gone through one after the other; a gradient is summed in an order of
- * its own, always the same. As `torch.nn.Upsample`.
+ * Resizes the input. Dimensions are resized one after the other; a gradient is summed in a fixed order. As `torch.nn.Upsample`.
  */
 export class Upsample extends Module {
-  /** Elements of the output, for every dimension or for each; null where a factor is given. */
+  /** The size of the output, for all dimensions or per dimension; null if a factor is given. */
   readonly size: PerDimension | null;
-  /** How many times as many elements, for every dimension or for each; null where a size is given. */
+  /** The factor of the size, for all dimensions or per dimension; null if a size is given. */
   readonly scaleFactor: PerDimension | null;
-  /** How elements between are made. */
+  /** The interpolation. */
   readonly mode: UpsampleMode;
-  /** Whether the corners' elements of input and output lie on each other. */
+  /** Whether the corner elements of input and output are aligned. */
   readonly alignCorners: boolean;
 
-  /** To one `size`, or by one `scaleFactor`. Throws `ERR_OPTION` where both are given or neither, or one is out of range. */
+  /** To one `size`, or by one `scaleFactor`. Throws `ERR_OPTION` if both or neither are given, or one is out of range. */
   constructor(given: UpsampleOptions) {
     super();
     const layer = new.target.name;
@@ -65,8 +64,8 @@ export class Upsample extends Module {
   }
 
   /**
-   * Shapes: x [B, C, *size] of one to three dimensions more, or of as many as the mode says; y [B, C, *out] with
-   * out = ⌊size · scaleFactor⌋ or what `size` says. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   * Shapes: x [B, C, *size] with one to three dimensions after the channels, as the mode requires; y [B, C, *out] with
+   * out = ⌊size · scaleFactor⌋ or `size`. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
    */
   forward(x: Tensor): Tensor {
     const layer = this.constructor.name;
@@ -84,7 +83,7 @@ export class Upsample extends Module {
       const length = out ?? Math.floor(size * (scale as number));
       if (length < 1) refuse(layer, "scaleFactor", "such that something is left", this.scaleFactor);
       if (length === size && scale === undefined) return y;
-      // As PyTorch: a factor that is given counts as it is, though the output's size is rounded.
+      // As in PyTorch, a given factor is used unchanged, though the output's size is rounded.
       const apart = scale === undefined ? size / length : 1 / scale;
       const taps =
         this.mode === "nearest"
@@ -95,10 +94,10 @@ export class Upsample extends Module {
   }
 }
 
-/** The same as `Upsample`, under the name of the function it computes (`torch.nn.functional.interpolate`). */
+/** The same as `Upsample`, named after the function that it computes (`torch.nn.functional.interpolate`). */
 export class Interpolate extends Upsample {}
 
-/** `x` at another size: what `Upsample` with the same options gives. As `torch.nn.functional.interpolate`. */
+/** Resizes `x`, as `Upsample` with the same options. As `torch.nn.functional.interpolate`. */
 export function interpolate(x: Tensor, options: UpsampleOptions): Tensor {
   return new Interpolate(options).forward(x);
 }
@@ -117,8 +116,8 @@ function at(layer: string, name: string, value: PerDimension, d: number, dims: n
 }
 
 /**
- * The element at or before each place. PyTorch computes places in f32, which decides where they round to; of two
- * dimensions as many elements or twice as many are copies, whatever the factor.
+ * The element at or before each position. PyTorch computes positions in f32, which decides their rounding; in two dimensions, equal
+ * and double sizes are copies, whatever the factor.
  */
 function nearest(size: number, out: number, apart: number, dims: number): Taps[] {
   const step = Math.fround(apart);
@@ -130,7 +129,7 @@ function nearest(size: number, out: number, apart: number, dims: number): Taps[]
   return [{ places: Int32Array.from({ length: out }, (_, o) => place(o)), shares: new Float32Array() }];
 }
 
-/** The two elements that each place lies between. */
+/** The two elements next to each position, with their weights. */
 function lines(size: number, out: number, apart: number, alignCorners: boolean): Taps[] {
   const step = alignCorners ? (out > 1 ? (size - 1) / (out - 1) : 0) : apart;
   const places = Array.from({ length: out }, (_, o) =>
@@ -145,7 +144,7 @@ function lines(size: number, out: number, apart: number, alignCorners: boolean):
   ];
 }
 
-/** The sum of what taps name along dimension `dim`, whose slices are the rows of a table. */
+/** The weighted sums of `taps` along dimension `dim`; its slices are the rows of a table. */
 function along(x: Tensor, dim: number, taps: readonly Taps[]): Tensor {
   const { device } = x;
   const order = [dim, ...x.shape.map((_, d) => d).filter((d) => d !== dim)];

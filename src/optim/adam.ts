@@ -7,7 +7,7 @@ export interface AdamOptions extends RuleOptions {
   lr: number;
   /** Decay of the running means of gradients and of their squares; 0.9 and 0.999 by default. */
   betas: readonly [number, number];
-  /** Added to the root that is divided by; 1e-8 by default. */
+  /** Added to the denominator; 1e-8 by default. */
   eps: number;
   /** Added to the gradient: weightDecay · p (L2 regularisation); 0 by default. `AdamW` decays parameters directly. */
   weightDecay: number;

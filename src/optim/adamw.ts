@@ -3,21 +3,21 @@ import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `AdamW`. */
 export interface AdamWOptions extends RuleOptions {
-  /** The learning rate; 1e-3 unless given. */
+  /** The learning rate; 1e-3 by default. */
   lr: number;
-  /** What is kept of the means of gradients and of their squares; 0.9 and 0.999 unless given. */
+  /** Decay of the running means of gradients and of their squares; 0.9 and 0.999 by default. */
   betas: readonly [number, number];
-  /** Added to the root that is divided by; 1e-8 unless given. */
+  /** Added to the denominator; 1e-8 by default. */
   eps: number;
-  /** Decoupled: p ← p · (1 − lr · weightDecay); 0.01 unless given. */
+  /** Decoupled: p ← p · (1 − lr · weightDecay); 0.01 by default. */
   weightDecay: number;
 }
 
 /** Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`. */
 export class AdamW extends Optimizer<AdamWOptions> {
   /**
-   * `params` are tensors, or groups with options of their own: `{ params, lr, … }`. Throws `ERR_OPTION` for options
-   * out of range or unknown, and when there are no parameters.
+   * `params` are tensors, or groups with separate options: `{ params, lr, … }`. Throws `ERR_OPTION` for options that are out of
+   * range or unknown, and if there are no parameters.
    */
   constructor(params: Parameters<AdamWOptions>, given?: Partial<AdamWOptions>) {
     const chosen = options("AdamW", given, ["lr", "betas", "eps", "weightDecay"]);

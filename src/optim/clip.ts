@@ -5,9 +5,9 @@ import { type Tensor, wrapped } from "../tensor.js";
 import { parametersOf } from "./optimizer.js";
 
 /**
- * Scales the gradients of `params` in place so that their norm together is at most `max`, and returns what it was, a
- * tensor of one value. As `torch.nn.utils.clip_grad_norm_`. Throws `ERR_OPTION` for what are no parameters and for a
- * `max` below 0; `ERR_DEVICE_MISMATCH`.
+ * Scales the gradients of `params` in place so that their joint norm is at most `max`. Returns the norm before, a tensor of one
+ * value. As `torch.nn.utils.clip_grad_norm_`. Throws `ERR_OPTION` for values that are not parameters and for a `max` below 0;
+ * `ERR_DEVICE_MISMATCH`.
  */
 export function clipGradNorm(params: Iterable<Tensor>, max: number): Tensor {
   const all = parametersOf("clipGradNorm", params);

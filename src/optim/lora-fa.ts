@@ -10,28 +10,27 @@ import { clipGradNorm } from "./clip.js";
 import { ADAPTER_REFUSALS } from "../refusals/adapters.js";
 import { refused } from "../refusals/refusal.js";
 
-/** A's of low-rank layers, as modules hold them by the adapter's name. */
+/** The A of a low-rank layer: the module's property by adapter name. */
 interface Pair {
   loraA: Tensor;
   loraB: Tensor;
   scaling: number;
 }
 
-/** B's gradient and what turns it into the one that makes s·B·A follow the weight's own. */
+/** B's gradient, and the matrix that projects it. */
 interface Turned {
   loraB: Tensor;
   /** (A·Aᵀ)⁻¹ / s² [r, r]. */
   projection: Tensor;
 }
 
-/** Added to A·Aᵀ, whose inverse is taken; PEFT's. */
+/** Added to A·Aᵀ before it is inverted, as in PEFT. */
 const RIDGE = 1e-8;
 
 /**
- * LoRA-FA (Zhang et al. 2023): A stays as it is, so that nothing of its input need be kept, and B's
- * gradient is turned by (A·Aᵀ)⁻¹ / s², so that what s·B·A changes by is nearest to what the weight's
- * own gradient asks for. Everything else that is trained goes by AdamW. Embeddings train both
- * factors, since their A starts at zero. Source: PEFT's LoraFAOptimizer.
+ * LoRA-FA (Zhang et al. 2023): A stays fixed, so its input need not be kept, and B's gradient is multiplied by (A·Aᵀ)⁻¹ / s², so
+ * that the change of s·B·A approximates the weight's own gradient best. All other parameters are trained by AdamW. Embeddings train
+ * both factors, since their A starts at zero. Source: PEFT's LoraFAOptimizer.
  */
 export class LoraFA extends AdamW {
   readonly #pairs: readonly Pair[];
@@ -49,8 +48,8 @@ export class LoraFA extends AdamW {
   }
 
   /**
-   * Freezes A of every low-rank layer of `model` that is trained, and makes the optimizer of what
-   * is left. Throws `ERR_OPTION` when nothing is trained, and for layers whose outputs are in groups.
+   * Freezes A of every trained low-rank layer of `model`, and creates the optimizer for the rest. Throws `ERR_OPTION` if nothing
+   * is trained, and for layers whose outputs are in groups.
    */
   static async of(model: Module, options: Partial<AdamWOptions> = {}): Promise<LoraFA> {
     const pairs = [...pairsOf(moduleOf("LoraFA.of", "model", model))];
@@ -69,7 +68,7 @@ export class LoraFA extends AdamW {
     );
   }
 
-  /** As `Optimizer.load`; gradients are turned by A as it is then. */
+  /** As `Optimizer.load`; gradients are projected by the A after loading. */
   override async load(path: string): Promise<void> {
     await super.load(path);
     await this.renew();
@@ -82,7 +81,7 @@ export class LoraFA extends AdamW {
     for (const { projection } of before) projection.dispose();
   }
 
-  /** @internal Gradients are scaled down to `max` before they are turned, and turned in place. */
+  /** @internal Gradients are clipped to `max` before they are projected, in place. */
   protected override update(max: number | undefined, latches: boolean): Tensor {
     const params = this.groups.flatMap((group) => group.params);
     const norm = max === undefined ? undefined : clipGradNorm(params, max);
@@ -102,7 +101,7 @@ export class LoraFA extends AdamW {
     return norm;
   }
 
-  /** Frees the state, and the factors that gradients are turned by. The parameters stay as they are. */
+  /** Frees the state, and the projection matrices. The parameters stay unchanged. */
   override dispose(): void {
     super.dispose();
     for (const { projection } of this.#turned) projection.dispose();

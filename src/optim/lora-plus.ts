@@ -8,18 +8,17 @@ import type { ParameterGroup } from "./optimizer.js";
 
 /** The options of `loraPlusGroups`; rates are 0 or more. */
 export interface LoraPlusOptions {
-  /** The rate of A and of all that is not B. */
+  /** The learning rate of all parameters except B. */
   lr: number;
-  /** How many times faster B learns. */
+  /** The learning rate of B, as a multiple of `lr`. */
   ratio: number;
-  /** The rate of adapted embeddings; 1e-6 unless given, as in PEFT. */
+  /** The learning rate of adapted embeddings; 1e-6 by default, as in PEFT. */
   lrEmbedding?: number | undefined;
 }
 
 /**
- * Groups for LoRA+ (Hayou et al. 2024): B learns `ratio` times faster than A. As PEFT's
- * `create_loraplus_optimizer`: vectors go with B, and biases have no weight decay. Only what asks for a gradient is in
- * them. Throws `ERR_OPTION`.
+ * Parameter groups for LoRA+ (Hayou et al. 2024): B learns `ratio` times as fast as A. As PEFT's `create_loraplus_optimizer`: vectors
+ * are in B's group, and biases have no weight decay. Only parameters that require a gradient are included. Throws `ERR_OPTION`.
  */
 export function loraPlusGroups(model: Module, options: LoraPlusOptions): ParameterGroup<AdamWOptions>[] {
   const where = "loraPlusGroups";
@@ -51,7 +50,7 @@ function groupOf(
   path: string,
   tensor: Tensor,
 ): "a" | "embedding" | "b" | "biases" {
-  // Its low-rank factors, and not its weight where that is trained whole or by rows.
+  // Its low-rank factors, but not a weight that is trained whole or by rows.
   if (module instanceof Embedding && name.startsWith("lora_")) return "embedding";
   if (tensor.shape.length !== 1) return /(^|\.)lora_B(\.|$)/.test(path) ? "b" : "a";
   return path.endsWith("bias") ? "biases" : "b";

@@ -1,4 +1,4 @@
-/** What every optimizer is: parameters in groups, each with its options, and a state that lives on the device. */
+/** The base class of optimizers: parameters in groups, each with options, and a state on the device. */
 import { flag, listOf, numberThat, numeric, options, refuse, text } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
@@ -12,11 +12,11 @@ import { readState, writeState } from "./state-file.js";
 export interface RuleOptions {
   /** The learning rate. */
   lr: number;
-  /** How strongly parameters are drawn to 0; each optimizer says how. */
+  /** The strength of weight decay; its form depends on the optimizer. */
   weightDecay: number;
 }
 
-/** Parameters with options of their own; what is left out is the optimizer's. */
+/** Parameters with separate options; options that are missing default to the optimizer's. */
 export type ParameterGroup<Options> = {
   /** The tensors to train. */
   params: Iterable<Tensor>;
@@ -25,58 +25,58 @@ export type ParameterGroup<Options> = {
 /** Parameters, or groups of them. */
 export type Parameters<Options> = Iterable<Tensor> | Iterable<ParameterGroup<Options>>;
 
-/** A group as the optimizer holds it: `lr` and the others may be changed between steps. */
+/** A group of an optimizer; `lr` and the other options may change between steps. */
 export type HeldGroup<Options> = {
   /** The tensors that are trained. */
   readonly params: readonly Tensor[];
 } & Options;
 
-/** The state of one parameter, as PyTorch names its parts; the tensors are the optimizer's own. */
+/** The state of one parameter, by PyTorch's names; the tensors belong to the optimizer. */
 export type ParameterState = {
-  /** How often the parameter was updated. */
+  /** The number of updates of the parameter. */
   step: number;
 } & Record<string, Tensor | number>;
 
-/** What `stateDict()` gives. */
+/** The result of `stateDict()`. */
 export interface OptimizerState<Options> {
-  /** By the parameter's place; parameters that were never updated are left out. */
+  /** By the parameter's index; parameters that were never updated are missing. */
   state: Record<number, ParameterState>;
-  /** The groups' options, and the places of their parameters, counted through all groups. */
+  /** The groups' options, and the indices of their parameters, counted over all groups. */
   paramGroups: (Options & {
-    /** Places of the group's parameters. */
+    /** Indices of the group's parameters. */
     params: number[];
   })[];
 }
 
-/** The states of a parameter of a shape, each with its own shape, by PyTorch's names. */
+/** The states of a parameter of a shape, each with its shape, by PyTorch's names. */
 export type StateShapes = (shape: readonly number[]) => Readonly<Record<string, readonly number[]>>;
 
-/** States of one value for each element. */
+/** States with one value per element. */
 function elementwise(names: readonly string[]): StateShapes {
   return (shape) => Object.fromEntries(names.map((name) => [name, shape]));
 }
 
-/** Frees the state of optimizers that nobody disposed. */
+/** Frees the state of optimizers that were not disposed. */
 const net = new FinalizationRegistry<number>((id) => session().disposeOptimizer(id));
 
 /**
- * Parameters move into one arena when an optimizer is made, so that a step is one launch a group.
+ * Parameters move into one arena when an optimizer is created, so that a step is one launch per group.
  *
- * A step whose gradients are not all finite (NaN, or an infinity) is left out: parameters and state stay as they are,
- * and it does not count, as PyTorch's `GradScaler` has it. Later steps work. The next value that is awaited (`item()`,
- * `data()`, `synchronize()`) tells of it by a process warning with the code `ERR_NOT_FINITE`; `skipped` counts.
+ * A step whose gradients are not all finite (NaN, or an infinity) is skipped: parameters and state stay unchanged, and the step does
+ * not count, as with PyTorch's `GradScaler`. Later steps work. When the next value is awaited (`item()`, `data()`, `synchronize()`),
+ * a process warning with the code `ERR_NOT_FINITE` reports it; `skipped` counts such steps.
  */
 export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
-  /** The parameters in groups, with the options of each, which may be changed between steps. */
+  /** The parameters in groups, with the options of each, which may change between steps. */
   readonly groups: HeldGroup<Options>[];
   readonly #id: number;
   readonly #rule: string;
   readonly #states: StateShapes;
   #disposed = false;
   #skipped = 0;
-  /** Takes off what reads the count of steps that were left out. */
+  /** Unregisters the reading of the count of skipped steps. */
   #unheard: (() => void) | undefined;
-  /** A reading of that count under way. */
+  /** A pending reading of that count. */
   #hearing: Promise<void> | undefined;
 
   /**
@@ -120,8 +120,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * As `step`, with gradients scaled down together to a norm of at most `max` as they are applied; they are left as
-   * they are. Returns the norm that they had, a tensor of shape [].
+   * As `step`, with gradients clipped to a joint norm of at most `max` as they are applied; the gradients stay unchanged. Returns
+   * their norm, a tensor of shape [].
    *
    * Throws as `step`, and `ERR_OPTION` for a norm below 0.
    */
@@ -133,35 +133,32 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * @internal As `stepClipped`, of a loop that reads the norm itself and has the next step on its way by then: once a
-   * norm is not finite all later steps are left out, too, until `recover()`.
+   * @internal As `stepClipped`, for a loop that reads the norm itself after it has submitted the next step: once a norm is not
+   * finite, all later steps are skipped, too, until `recover()`.
    */
   stepLatched(max: number | undefined): Tensor {
     return this.update(max, true);
   }
 
-  /** @internal Appends a step; `latches` as `stepLatched` has it. */
+  /** @internal Appends a step; `latches` as in `stepLatched`. */
   protected update(max: number | undefined, latches: boolean): Tensor {
     if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number from 0 on");
     return wrapped(session().optimizerStep(this.#alive(), this.#options(), max, latches));
   }
 
-  /** @internal Bytes of its state once every parameter was updated; the engine keeps it in f32. */
+  /** @internal Bytes of the state once every parameter was updated; the engine keeps it in f32. */
   get stateBytes(): number {
     const sizes = this.#parameters.flatMap(({ shape }) => Object.values(this.#states(shape)));
     const values = sizes.reduce((sum, shape) => sum + shape.reduce((n, d) => n * d, 1), 0);
     return values * elementBytes("f32");
   }
 
-  /** How many steps were left out since their gradients were not finite, as far as that has been told. */
+  /** The number of steps skipped because gradients were not finite, as far as it was read. */
   get skipped(): number {
     return this.#skipped;
   }
 
-  /**
-   * Begins to read how many steps were left out, which are then taken from the counts and told; one reading after the
-   * other.
-   */
+  /** Starts to read the number of skipped steps, which are then uncounted and reported; one reading at a time. */
   #hear(): Begun | undefined {
     this.#unheard?.();
     this.#unheard = undefined;
@@ -200,8 +197,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * For a checkpoint: the tensors in it are the optimizer's own, which later steps change. Steps that were left out
-   * count until a value has been awaited.
+   * The state for a checkpoint; its tensors belong to the optimizer, and later steps change them. Skipped steps count until a value
+   * has been awaited.
    */
   stateDict(): OptimizerState<Options> {
     const state: Record<number, ParameterState> = {};
@@ -217,10 +214,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     return { state, paramGroups };
   }
 
-  /**
-   * Takes over a state that `stateDict()` gave. Throws `ERR_SHAPE_MISMATCH` when it is of other parameters; nothing
-   * is changed then.
-   */
+  /** Loads a state from `stateDict()`. Throws `ERR_SHAPE_MISMATCH` if the parameters differ; then nothing changes. */
   loadStateDict(given: OptimizerState<Options>): void {
     const { state, paramGroups } = checkedState(given);
     const sizes = (groups: readonly { params: readonly unknown[] }[]): string =>
@@ -245,22 +239,22 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * Writes the state into a safetensors file, whole or not at all: what `stateDict()` holds, as it is when this is
-   * called, without the steps that were left out. Throws `ERR_WRITE`.
+   * Writes the current state to a safetensors file, atomically: the content of `stateDict()`, without skipped steps. Throws
+   * `ERR_WRITE`.
    */
   async save(path: string): Promise<void> {
     text("optimizer.save", "path", path);
-    // Steps that were left out count until they have been heard of.
+    // Skipped steps count until their number has been read.
     if (this.#unheard !== undefined) await readAlong();
     await writeState(path, this.#rule, this.stateDict());
   }
 
   /**
-   * Takes over a state that `save` wrote: of an optimizer of this kind, over parameters of the same number, order and
-   * shapes; options of groups, such as `lr`, with it. Nothing is changed when it fails. Throws `ERR_FILE_NOT_FOUND`,
-   * `ERR_FILE_FORMAT`; `ERR_UNMATCHED_KEY` for another kind, `ERR_SHAPE_MISMATCH` for other parameters.
+   * Loads a state that `save` wrote, for an optimizer of this kind with parameters of the same number, order and shapes; options of
+   * groups, such as `lr`, are loaded, too. Nothing changes if it fails. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`;
+   * `ERR_UNMATCHED_KEY` for another kind, `ERR_SHAPE_MISMATCH` for other parameters.
    */
-  // A promise as `save` is: a device may be slow to take what a file holds.
+  // Asynchronous, as `save` is: a device may take time to receive the file's content.
   // eslint-disable-next-line @typescript-eslint/require-await
   async load(path: string): Promise<void> {
     text("optimizer.load", "path", path);
@@ -291,8 +285,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * @internal Lets steps update again after gradients that were not finite. Returns how many steps that left undone; they no
-   * longer count.
+   * @internal Allows updates again after gradients that were not finite. Returns the number of skipped steps, which no longer count.
    */
   async recover(): Promise<number> {
     const undone = wrapped(session().optimizerUndone(this.#alive()));
@@ -305,10 +298,10 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     }
   }
 
-  /** @internal Makes anew what it derives from the model's values, which have been replaced. */
+  /** @internal Recomputes data derived from the model's values, after these have been replaced. */
   async renew(): Promise<void> {}
 
-  /** Frees the state. The parameters stay as they are. */
+  /** Frees the state. The parameters stay unchanged. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
@@ -368,7 +361,7 @@ function listed(where: string, name: string, value: unknown): unknown[] {
   return iterable ? [...(value as Iterable<unknown>)] : refuse(where, name, "a list of tensors", value);
 }
 
-/** Options whose values are of the kinds that the rules take; the engine checks their ranges. */
+/** Checks the types of options; the engine checks their ranges. */
 function checkedOptions<Options>(where: string, given: Options): Options {
   for (const [name, value] of Object.entries(given as Record<string, unknown>)) {
     if (name === "nesterov") flag(where, name, value);
@@ -380,7 +373,7 @@ function checkedOptions<Options>(where: string, given: Options): Options {
   return given;
 }
 
-/** A state dict that looks as one. Throws `ERR_OPTION`. */
+/** Checks the structure of a state dict. Throws `ERR_OPTION`. */
 function checkedState<Options>(given: OptimizerState<Options>): OptimizerState<Options> {
   const { state, paramGroups } = ((given as unknown) ?? {}) as Partial<OptimizerState<Options>>;
   const groups: unknown = paramGroups;

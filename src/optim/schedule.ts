@@ -1,4 +1,4 @@
-/** Learning rates over a run: factors of the optimizer's own rate, as transformers' schedules give them. */
+/** Learning-rate schedules: factors of the optimizer's rate, as in transformers. */
 import { numberThat, options as known } from "../argument.js";
 
 /** The factor for step `step`, counted from 0. */
@@ -6,31 +6,31 @@ export type Schedule = (step: number) => number;
 
 /** The options of a schedule, in steps. */
 export interface ScheduleOptions {
-  /** Steps in which the factor rises from 0 to 1; none unless given. */
+  /** Steps in which the factor rises from 0 to 1; 0 by default. */
   warmup?: number | undefined;
-  /** Steps of the whole run, those of the warm-up among them. */
+  /** Steps of the whole run, including the warm-up. */
   total: number;
 }
 
-/** Rises over the warm-up, then falls in a straight line to 0 at the end. Throws `ERR_OPTION` for what are no steps. */
+/** Rises over the warm-up, then falls linearly to 0 at the end. Throws `ERR_OPTION` for invalid numbers of steps. */
 export function linear(options: ScheduleOptions): Schedule {
   return warmed("linear", options, (done, rest) => Math.max(0, 1 - done / rest));
 }
 
-/** Rises over the warm-up, then falls along half a cosine to 0 at the end. Throws `ERR_OPTION` for what are no steps. */
+/** Rises over the warm-up, then falls along half a cosine to 0 at the end. Throws `ERR_OPTION` for invalid numbers of steps. */
 export function cosine(options: ScheduleOptions): Schedule {
   return warmed("cosine", options, (done, rest) =>
     Math.max(0, 0.5 * (1 + Math.cos((Math.PI * done) / rest))),
   );
 }
 
-/** Rises over the warm-up, then stays at 1. Throws `ERR_OPTION` for what are no steps. */
+/** Rises over the warm-up, then stays at 1. Throws `ERR_OPTION` for invalid numbers of steps. */
 export function constant(options: Partial<ScheduleOptions> = {}): Schedule {
   const { warmup, total = warmup ?? 0 } = known("schedule.constant", options, ["warmup", "total"]);
   return warmed("constant", { warmup, total }, () => 1);
 }
 
-/** The rise, then `fall` of the steps since it ended, out of those that remained then. */
+/** The warm-up, followed by `fall`, a function of the elapsed share of the remaining steps. */
 function warmed(
   name: string,
   options: ScheduleOptions,

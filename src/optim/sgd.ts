@@ -3,15 +3,15 @@ import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `SGD`. */
 export interface SGDOptions extends RuleOptions {
-  /** The learning rate; 1e-3 unless given. */
+  /** The learning rate; 1e-3 by default. */
   lr: number;
-  /** What is kept of the last update; 0 unless given. */
+  /** The factor of the last update that is kept; 0 by default. */
   momentum: number;
-  /** What is left out of a gradient that momentum takes in; 0 unless given. */
+  /** The share of a gradient that momentum ignores; 0 by default. */
   dampening: number;
-  /** Added to the gradient: weightDecay · p; 0 unless given. */
+  /** Added to the gradient: weightDecay · p; 0 by default. */
   weightDecay: number;
-  /** Whether the step looks ahead (Nesterov 1983); not unless given. */
+  /** Whether the step uses Nesterov's form (Nesterov 1983); false by default. */
   nesterov: boolean;
 }
 

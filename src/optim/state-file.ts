@@ -1,6 +1,6 @@
 /**
- * An optimizer's state as a safetensors file: tensors `PLACE.NAME`, the parameters counted through all groups, and
- * in the metadata the kind of optimizer, how often each parameter was updated, and the groups' options.
+ * An optimizer's state as a safetensors file: tensors `INDEX.NAME`, with parameters counted over all groups; the metadata holds the
+ * kind of optimizer, the number of updates of each parameter, and the groups' options.
  */
 import { call, type WeightsFile } from "../native.js";
 import { LowrankError } from "../errors.js";
@@ -8,7 +8,7 @@ import { mapped, openWeights, save } from "../safetensors.js";
 import type { Tensor } from "../tensor.js";
 import type { OptimizerState, ParameterState } from "./optimizer.js";
 
-/** What the metadata say, under this key. */
+/** The key of the metadata. */
 const KEY = "lowrank.optimizer";
 const VERSION = 1;
 
@@ -22,7 +22,7 @@ interface Description {
   groups: { params: number; options: Record<string, unknown> }[];
 }
 
-/** Writes a state whole or not at all, and disposes of its tensors. Throws `ERR_WRITE`. */
+/** Writes a state atomically, and disposes its tensors. Throws `ERR_WRITE`. */
 export async function writeState(
   path: string,
   kind: string,
@@ -46,15 +46,15 @@ export async function writeState(
   }
 }
 
-/** The optimizer that a file must fit: its kind, each group's options, and the states of its parameters. */
+/** The expected optimizer of a file: its kind, each group's options, and the states of its parameters. */
 export interface Expected {
   kind: string;
   groups: readonly { options: Record<string, unknown>; states: States }[];
 }
 
 /**
- * Reads a state that fits. Its tensors are the file's own, to be disposed of. Throws `ERR_FILE_NOT_FOUND`,
- * `ERR_FILE_FORMAT`; `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` for another optimizer's or other parameters'.
+ * Reads a state that matches `expected`. The caller disposes its tensors. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`;
+ * `ERR_UNMATCHED_KEY` for another optimizer, `ERR_SHAPE_MISMATCH` for other parameters.
  */
 export function readState(path: string, expected: Expected): OptimizerState<Record<string, unknown>> {
   const file = openWeights(path);
@@ -95,7 +95,7 @@ export function readState(path: string, expected: Expected): OptimizerState<Reco
   return { state, paramGroups };
 }
 
-/** The description in a file's metadata, of an optimizer as `expected`. */
+/** Parses and checks the description in a file's metadata. */
 function checked(path: string, file: WeightsFile, { kind, groups }: Expected): Description {
   const wrong = (what: string): never => {
     throw new LowrankError("ERR_FILE_FORMAT", `${path}: ${what}`);
@@ -141,7 +141,7 @@ function checked(path: string, file: WeightsFile, { kind, groups }: Expected): D
   return found as Description;
 }
 
-/** Whether an option's value is of the kind that the optimizer's own is. */
+/** Whether an option's value has the type of the optimizer's option. */
 function alike(given: unknown, own: unknown): boolean {
   if (Array.isArray(own)) return Array.isArray(given) && own.every((one, i) => alike(given[i], one));
   return typeof given === typeof own && (typeof given !== "number" || Number.isFinite(given));

@@ -22,7 +22,7 @@ export function integer(op: string, name: string, value: unknown): number {
 }
 
 /**
- * A dimension counted from either end, as its place. Throws `ERR_OPTION` for what is no whole number, and
+ * A dimension counted from either end, as its place. Throws `ERR_OPTION` if it is not a whole number, and
  * `ERR_SHAPE_MISMATCH` where there is no such dimension.
  */
 export function dimension(op: string, dim: number, rank: number): number {

@@ -11,7 +11,7 @@ import { isHalf, isTensor, made } from "./operand.js";
 
 /** Options of `gelu`. */
 export interface GeluOptions {
-  /** By erf (`none`, unless given), or by tanh as GPT-2 has it. */
+  /** By erf (`none`, by default), or by tanh as GPT-2 has it. */
   approximate?: "none" | "tanh" | undefined;
 }
 
@@ -215,7 +215,7 @@ export abstract class Elementwise extends Layout {
     return this.inFloats((gate) => session().siluMul(gate, of.id));
   }
   /**
-   * Zeroes each element with probability `p` (0.5 unless given) and scales the others by 1 / (1 − p), always; `nn.Dropout`
+   * Zeroes each element with probability `p` (0.5 by default) and scales the others by 1 / (1 − p), always; `nn.Dropout`
    * does it in training alone. It gives f32, and the mask is of the generator that `manualSeed` starts. Throws
    * `ERR_OPTION`, `ERR_DTYPE` for i32.
    */

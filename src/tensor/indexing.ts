@@ -23,7 +23,7 @@ export abstract class Indexing extends Reductions {
   }
 
   /**
-   * The slices of dimension `dim` that `index` (i32, [N]) names, in its order: y has N in the place of that dimension.
+   * The slices of dimension `dim` that `index` (i32, [N]) names, in its order: y has N instead of that dimension.
    * Throws `ERR_INDEX` for an index outside the dimension (where the host does not know it, its slice is NaN),
    * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */

@@ -10,9 +10,9 @@ import { made, madeAll, Operand } from "./operand.js";
 
 /** Options of `pad`. */
 export interface PadOptions {
-  /** What stands outside: `value` (`constant`, unless given), the mirror image, the end, or the other end. */
+  /** What stands outside: `value` (`constant`, by default), the mirror image, the end, or the other end. */
   mode?: "constant" | "reflect" | "replicate" | "circular" | undefined;
-  /** What `constant` puts there; 0 unless given. */
+  /** What `constant` puts there; 0 by default. */
   value?: number | undefined;
 }
 
@@ -26,7 +26,7 @@ export abstract class Layout extends Operand {
     return made(() => session().reshape(this.id, completed));
   }
 
-  /** Dimensions `start` to `end`, all unless given, as one. Throws `ERR_SHAPE_MISMATCH` where there are no such dimensions. */
+  /** Dimensions `start` to `end`, all by default, as one. Throws `ERR_SHAPE_MISMATCH` where there are no such dimensions. */
   flatten(start = 0, end = -1): Tensor {
     const rank = this.shape.length;
     if (rank === 0) return this.reshape(1);
@@ -54,7 +54,7 @@ export abstract class Layout extends Operand {
     return made(() => session().permute(this.id, order));
   }
 
-  /** A copy in which dimensions `a` and `b`, the last two unless given, change places. Throws `ERR_SHAPE_MISMATCH`. */
+  /** A copy in which dimensions `a` and `b`, the last two by default, change places. Throws `ERR_SHAPE_MISMATCH`. */
   transpose(a = -2, b = -1): Tensor {
     const rank = this.shape.length;
     const order = this.shape.map((_, i) => i);
@@ -64,7 +64,7 @@ export abstract class Layout extends Operand {
   }
 
   /**
-   * Elements `start` up to `end` (the dimension's own unless given) of dimension `dim`. Negative places count from its
+   * Elements `start` up to `end` (the dimension's own by default) of dimension `dim`. Negative places count from its
    * end; what lies outside is left out, as in JavaScript's `slice`. A copy. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   slice(dim: number, start: number, end?: number): Tensor {
@@ -80,7 +80,7 @@ export abstract class Layout extends Operand {
 
   /**
    * This and `others`, one after the other along `dim`; all their other sizes are the same (`torch.cat`). Throws
-   * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` where they are stored differently, `ERR_OPTION` for what is no tensor.
+   * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` where they are stored differently, `ERR_OPTION` if it is not a tensor.
    */
   concat(others: Tensor | readonly Tensor[], dim = 0): Tensor {
     const all: Operand[] = [this, ...tensorsOf("concat", "others", others)];

@@ -11,9 +11,9 @@ import { weightedCrossEntropy } from "./weighted-cross-entropy.js";
 
 /** Options of `matmul`. */
 export interface MatmulOptions {
-  /** Whether this is [.., K, M], taken the other way round; not unless told. Of a vector there is one way. */
+  /** Whether this is [.., K, M], taken the other way round; false by default. Of a vector there is one way. */
   transA?: boolean | undefined;
-  /** Whether the other factor is [.., N, K], taken the other way round; not unless told. Of a vector there is one way. */
+  /** Whether the other factor is [.., N, K], taken the other way round; false by default. Of a vector there is one way. */
   transB?: boolean | undefined;
 }
 
@@ -21,11 +21,11 @@ export interface MatmulOptions {
 export interface CrossEntropyOptions {
   /** A factor of each class, [V], by which a row's loss is multiplied; the mean is divided by the rows' factors. */
   weight?: Tensor | undefined;
-  /** Rows with this target count for nothing; −100 unless given. */
+  /** Rows with this target count for nothing; −100 by default. */
   ignoreIndex?: number | undefined;
-  /** What share of each target is spread over all classes, from 0 to 1; 0 unless given. */
+  /** What share of each target is spread over all classes, from 0 to 1; 0 by default. */
   labelSmoothing?: number | undefined;
-  /** The mean over the rows that count (NaN where none does), their sum, or a loss for each row; `mean` unless given. */
+  /** The mean over the rows that count (NaN where none does), their sum, or a loss for each row; `mean` by default. */
   reduction?: "mean" | "sum" | "none" | undefined;
 }
 

@@ -9,14 +9,14 @@ import { isHalf, made } from "./operand.js";
 
 /** Options of reductions. */
 export interface ReduceOptions {
-  /** Whether what is reduced over stays as dimensions of size 1; not unless told. */
+  /** Whether what is reduced over stays as dimensions of size 1; false by default. */
   keepDim?: boolean | undefined;
 }
 
 /** Options of `var` and `std`. */
 export interface VarianceOptions extends ReduceOptions {
   /**
-   * What is taken from the number of values to divide by: 1, unless given, for the unbiased variance, 0 for that of the
+   * What is taken from the number of values to divide by: 1, by default, for the unbiased variance, 0 for that of the
    * values themselves.
    */
   correction?: number | undefined;
@@ -25,7 +25,7 @@ export interface VarianceOptions extends ReduceOptions {
 /** Options of `norm`. */
 export interface NormOptions extends ReduceOptions {
   /**
-   * Which norm: (Σ |x|ᵖ)^(1/p); ∞ and −∞ for the largest and the smallest |x|, 0 for how many are not 0; 2 unless given.
+   * Which norm: (Σ |x|ᵖ)^(1/p); ∞ and −∞ for the largest and the smallest |x|, 0 for how many are not 0; 2 by default.
    */
   p?: number | undefined;
 }
@@ -137,7 +137,7 @@ export abstract class Reductions extends Elementwise {
   }
 
   /**
-   * exp(x) / Σ exp(x) along `dim`, the last unless given, as f32. Throws `ERR_SHAPE_MISMATCH` where there is no such
+   * exp(x) / Σ exp(x) along `dim`, the last by default, as f32. Throws `ERR_SHAPE_MISMATCH` where there is no such
    * dimension, `ERR_DTYPE` for i32.
    */
   softmax(dim = -1): Tensor {
@@ -145,7 +145,7 @@ export abstract class Reductions extends Elementwise {
     return this.inFloats((x) => session().softmax(x, at));
   }
 
-  /** log softmax(x) along `dim`, the last unless given, without the underflow of both apart. Errors as `softmax`. */
+  /** log softmax(x) along `dim`, the last by default, without the underflow of both apart. Errors as `softmax`. */
   logSoftmax(dim = -1): Tensor {
     const at = dimension("logSoftmax", dim, this.shape.length);
     return this.inFloats((x) => session().logSoftmax(x, at));

@@ -17,7 +17,7 @@ export interface Sorted {
 
 /** Options of `sort`. */
 export interface SortOptions {
-  /** Whether the largest comes first; the smallest does unless told. */
+  /** Whether the largest comes first; the smallest does by default. */
   descending?: boolean | undefined;
 }
 
