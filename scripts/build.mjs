@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, isAbsolute, join, resolve } from "node:path";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { rolldown } from "rolldown";
 
@@ -23,9 +23,12 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const source = (name) => join(root, "src", `${name}.ts`);
 
 /** What is imported or run by its name, which keeps its place in dist/. */
-const ENTRIES = ["index", "electron/index", "cli/main"];
+const REQUIRED = ["index", "electron/index"];
+const ENTRIES = [...REQUIRED, "cli/main"];
 /** Taken in, since two of its functions are all that is used, and it would bring twelve megabytes of packages. */
 const TAKEN_IN = "@huggingface/hub";
+/** Taken into what is required, since it cannot be required itself where Node does not load modules by `require`. */
+const MODULES_ALONE = "leven";
 /** Taken into the dashboard's page, which loads nothing from elsewhere. */
 const CHARTS = "uplot";
 /** What a page takes in place of `electron/index`: a file of its own, with nothing of Node. */
@@ -52,7 +55,7 @@ function eager(graph, id, found = new Set()) {
 /** The licence of what a chunk has taken in, in front of it. */
 function licence({ moduleIds }) {
   const ids = moduleIds.map((id) => id.replaceAll("\\", "/"));
-  return [TAKEN_IN, CHARTS]
+  return [TAKEN_IN, MODULES_ALONE, CHARTS]
     .filter((name) => ids.some((id) => id.includes(`/node_modules/${name}/`)))
     .map(licenceOf)
     .join("");
@@ -62,10 +65,14 @@ function licence({ moduleIds }) {
 function licenceOf(name) {
   const folder = join(root, "node_modules", name);
   const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  return `/*! Parts of ${name} ${version}:\n${readFileSync(join(folder, "LICENSE"), "utf8")}*/\n`;
+  const file = readdirSync(folder).find((one) => /^licen[cs]e/i.test(one));
+  return `/*! Parts of ${name} ${version}:\n${readFileSync(join(folder, file), "utf8")}*/\n`;
 }
 
-/** Bundles entries by their names; `more` are the bundler's options besides, `output` those of what it writes. */
+/**
+ * Bundles entries by their names; `more` are the bundler's options besides, `output` those of what it writes. Returns the
+ * chunks that were written.
+ */
 async function bundle(folder, names, more, output) {
   const bundler = await rolldown({
     cwd: root,
@@ -77,7 +84,7 @@ async function bundle(folder, names, more, output) {
     },
     ...more,
   });
-  await bundler.write({
+  const written = await bundler.write({
     dir: folder,
     format: "esm",
     // Errors and reports call a layer by its class.
@@ -88,6 +95,7 @@ async function bundle(folder, names, more, output) {
     ...output,
   });
   await bundler.close();
+  return written.output;
 }
 
 /**
@@ -116,7 +124,9 @@ async function code(folder) {
     },
     { name: "library", test: (id) => sets.library.has(id) },
   ];
-  await bundle(folder, ENTRIES, { platform: "node", plugins: [reader] }, { codeSplitting: { groups } });
+  const output = { codeSplitting: { groups } };
+  await bundle(folder, ENTRIES, { platform: "node", plugins: [reader] }, output);
+  await commonJs(folder, { platform: "node", plugins: [reader] }, output);
   await bundle(folder, [PAGE], { platform: "browser", external: [] }, { codeSplitting: false });
 }
 
@@ -136,11 +146,22 @@ async function dashboard(folder) {
   cpSync(join(from, "index.html"), join(to, "index.html"));
 }
 
-/** What is required is the module that is imported, so that both are one; compilers ask for types of its own kind. */
-function required(folder) {
-  for (const name of ["index", "electron/index"]) {
-    writeFileSync(join(folder, `${name}.cjs`), 'module.exports = require("./index.js");\n');
-    writeFileSync(join(folder, `${name}.d.cts`), 'export * from "./index.js";\n');
+/**
+ * Writes the same as CommonJS, and a module for each entry that imports it. A runtime that loads modules by `require`
+ * takes the modules for both `import` and `require` (the condition `module-sync`), and an older one CommonJS for both:
+ * classes such as `Tensor` are the same in either case.
+ */
+async function commonJs(folder, options, output) {
+  const external = (id) => id !== TAKEN_IN && id !== MODULES_ALONE && !id.startsWith(".") && !isAbsolute(id);
+  const files = { format: "cjs", entryFileNames: "[name].cjs", chunkFileNames: "[name]-[hash].cjs" };
+  const chunks = await bundle(folder, REQUIRED, { ...options, external }, { ...output, ...files });
+  for (const name of REQUIRED) {
+    const { exports } = chunks.find(({ fileName }) => fileName === `${name}.cjs`);
+    const own = `./${basename(name)}.cjs`;
+    const lines = [`import lowrank from "${own}";`, `export const { ${exports.join(", ")} } = lowrank;`];
+    writeFileSync(join(folder, `${name}.mjs`), `${lines.join("\n")}\n`);
+    // One declaration of each class for both. A compiler that knows of no `require` of modules accepts it, too.
+    writeFileSync(join(folder, `${name}.d.cts`), '// @ts-ignore\nexport * from "./index.js";\n');
   }
 }
 
@@ -178,7 +199,6 @@ async function build(folder) {
   types(folder);
   await code(folder);
   await dashboard(folder);
-  required(folder);
   chmodSync(join(folder, "cli", "main.js"), 0o755);
 }
 

@@ -2,7 +2,7 @@
  * Lifetimes. A scope frees what it made and did not return; its extent, that of `noGrad` and that
  * of `checkpoint` follow the asynchronous call, so that several may interleave.
  */
-import { AsyncLocalStorage } from "node:async_hooks";
+import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 
 import { callable, shown } from "./argument.js";
 import { LowrankError } from "./errors.js";
@@ -132,7 +132,8 @@ function hand(tensor: Owned, owner: Made | undefined): void {
 export function resumption(): <T>(fn: () => T) => T {
   const frame = frames.getStore() ?? OUTSIDE;
   const precision = matmulPrecision();
-  const resume = AsyncLocalStorage.snapshot();
+  // AsyncLocalStorage.snapshot() does the same from Node 18.16 on.
+  const resume = AsyncResource.bind(<T>(work: () => T): T => work());
   return (fn) => {
     let { made, region } = frame;
     while (made?.ended) ({ made, region } = made.outer);
