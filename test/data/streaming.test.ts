@@ -36,6 +36,7 @@ const files: Record<string, () => string> = {
   "JSON lines": () => written("rows.jsonl", "", (i) => `${json(i)}\n`, ""),
   "a JSON array on one line": () => written("rows.json", "[", (i) => `${i === 0 ? "" : ","}${json(i)}`, "]"),
   CSV: () => written("rows.csv", "text\n", (i) => `"${text(i)}"\n`, ""),
+  "Parquet with one group of rows": () => fileURLToPath(new URL("goldens/large.parquet", import.meta.url)),
   "an async iterable": () => "-",
 };
 

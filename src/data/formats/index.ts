@@ -7,7 +7,7 @@ import { STANDARD_INPUT } from "../source.js";
 import { csv } from "./csv.js";
 import { json } from "./json.js";
 import { jsonLines } from "./json-lines.js";
-import { parquet } from "./parquet.js";
+import { parquet } from "./parquet/reader.js";
 import type { RecordReader } from "./records.js";
 
 export const READERS: Readonly<Record<Exclude<DataFormat, "txt">, RecordReader>> = {

@@ -43,3 +43,16 @@ write("messages", messages, compression="gzip")
 write("sharegpt", [sharegpt(row) for row in rows["messages"]], compression="none")
 write("alpaca", [alpaca(row) for row in rows["messages"]], use_dictionary=False, write_page_index=True)
 write("labels", rows["labels"], compression="brotli", data_page_version="2.0")
+
+# Pages of a few values, so that conversations continue from page to page.
+turns = [one for row in rows["messages"] for one in row["messages"]]
+pages = [{"messages": [turns[(i + k) % len(turns)] for k in range(i % 7 + 1)], "tools": None} for i in range(40)]
+small = {"data_page_size": 64, "write_batch_size": 2, "row_group_size": 30}
+write("pages", pages, compression="snappy", use_dictionary=["messages.list.element.role"], **small)
+write("pages-v2", pages, compression="zstd", data_page_version="2.0", write_page_checksum=True, **small)
+write("gzip", rows["completion"], compression="gzip")
+write("pages-lz4", rows["completion"], compression="lz4", use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
+
+# 36 MB of texts in one group of rows, in pages of 1 MiB.
+text = "the sea was wide, " * 50
+write("large", [{"text": text}] * 40_000, compression="brotli", use_dictionary=False, row_group_size=40_000)

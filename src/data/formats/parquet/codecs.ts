@@ -1,0 +1,126 @@
+/** Unpacks pages. Every size that a page states is checked, so that a damaged one ends in an error. */
+import zlib from "node:zlib";
+import type { CompressionCodec } from "hyparquet";
+
+import { type Decoder, optional } from "./decoder.js";
+
+/** Unpacks bytes that become `size` bytes. Throws for any other number of bytes, and for damaged ones. */
+export type Unpack = (bytes: Uint8Array, size: number) => Uint8Array;
+
+type External = Record<string, (bytes: Uint8Array, size: number) => Uint8Array>;
+
+/** Node has it from 22.15 on. */
+const { zstdDecompressSync } = zlib as unknown as { zstdDecompressSync?: typeof zlib.gunzipSync };
+
+/**
+ * Returns what unpacks a codec: Node's own zlib where it has the codec, and else hyparquet or hyparquet-compressors.
+ *
+ * Errors: `ERR_OPTION` if hyparquet-compressors is needed and not installed.
+ */
+export async function unpackerFor(
+  codec: CompressionCodec | undefined,
+  decoder: Decoder,
+  file: string,
+): Promise<Unpack> {
+  if (codec === undefined) throw new Error("a column without a codec");
+  const own = unpackers(decoder)[codec];
+  if (own !== undefined) return exactly(own);
+  const what = `${file}: Parquet compressed by ${codec.toLowerCase()}`;
+  const { compressors } = (await optional("hyparquet-compressors", what)) as { compressors: External };
+  const external = compressors[codec];
+  if (external === undefined) throw new Error(`unknown codec ${codec}`);
+  return exactly((bytes, size) => {
+    CHECKS[codec]?.(bytes, size);
+    return external(bytes, size);
+  });
+}
+
+function unpackers(decoder: Decoder): Partial<Record<CompressionCodec, Unpack>> {
+  const limited = (size: number): zlib.ZlibOptions => ({ maxOutputLength: Math.max(size, 1) });
+  return {
+    UNCOMPRESSED: (bytes) => bytes,
+    SNAPPY: (bytes, size) => {
+      const unpacked = new Uint8Array(size);
+      decoder.snappyUncompress(bytes, unpacked);
+      return unpacked;
+    },
+    GZIP: (bytes, size) => zlib.gunzipSync(bytes, limited(size)),
+    BROTLI: (bytes, size) => zlib.brotliDecompressSync(bytes, limited(size)),
+    ...(zstdDecompressSync !== undefined && {
+      ZSTD: (bytes, size) => zstdDecompressSync(bytes, limited(size)),
+    }),
+  };
+}
+
+function exactly(unpack: Unpack): Unpack {
+  return (bytes, size) => {
+    const unpacked = unpack(bytes, size);
+    if (unpacked.length !== size) throw new Error(`a page has ${unpacked.length} bytes, and states ${size}`);
+    return unpacked;
+  };
+}
+
+/** What hyparquet-compressors does not check before it allocates or returns. */
+const CHECKS: Partial<Record<CompressionCodec, (bytes: Uint8Array, size: number) => void>> = {
+  ZSTD: checkZstd,
+  LZ4_RAW: (bytes, size) => checkLz4(lz4Size(bytes), size),
+  LZ4: (bytes, size) => {
+    if (hadoopSize(bytes) !== size) checkLz4(lz4Size(bytes), size);
+  },
+};
+
+/** The largest window that zstd itself accepts by default. */
+const ZSTD_WINDOW = 1 << 27;
+
+/** Checks the size and the window of the first frame (RFC 8878, 3.1.1.1), which are allocated. */
+function checkZstd(bytes: Uint8Array, size: number): void {
+  const flags = bytes[4] ?? 0;
+  const isSingle = (flags & 0x20) !== 0;
+  const sizeBytes = [isSingle ? 1 : 0, 2, 4, 8][flags >> 6] as number;
+  const at = 5 + (isSingle ? 0 : 1) + ([0, 1, 2, 4][flags & 3] as number);
+  if (!isSingle) {
+    const descriptor = bytes[5] ?? 0;
+    const base = 2 ** (10 + (descriptor >> 3));
+    if (base + (base / 8) * (descriptor & 7) > ZSTD_WINDOW)
+      throw new Error("a zstd window that is too large");
+  }
+  if (sizeBytes === 0) return;
+  let stated = sizeBytes === 2 ? 256 : 0;
+  for (let i = 0; i < sizeBytes; i++) stated += (bytes[at + i] ?? 0) * 2 ** (8 * i);
+  if (stated > size) throw new Error(`a zstd frame of ${stated} bytes, and the page states ${size}`);
+}
+
+function checkLz4(found: number, size: number): void {
+  if (found !== size) throw new Error(`a page of lz4 has ${found} bytes, and states ${size}`);
+}
+
+/** The unpacked size of a block of LZ4. The decoder fills up a shorter one with zeros. */
+function lz4Size(bytes: Uint8Array): number {
+  let [size, at] = [0, 0];
+  const length = (nibble: number): number => {
+    let all = nibble;
+    for (let byte = nibble === 15 ? 255 : 0; byte === 255;) all += byte = bytes[at++] ?? 0;
+    return all;
+  };
+  while (at < bytes.length) {
+    const token = bytes[at++] as number;
+    const literals = length(token >> 4);
+    size += literals;
+    at += literals;
+    if (at >= bytes.length) return at === bytes.length ? size : -1;
+    at += 2;
+    size += length(token & 15) + 4;
+  }
+  return size;
+}
+
+/** The sum of the sizes in Hadoop's frames of LZ4; −1 if the bytes are not such frames. */
+function hadoopSize(bytes: Uint8Array): number {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let [size, at] = [0, 0];
+  while (at + 8 <= bytes.length) {
+    size += view.getUint32(at);
+    at += 8 + view.getUint32(at + 4);
+  }
+  return at === bytes.length ? size : -1;
+}

@@ -1,0 +1,87 @@
+/** The parts of `hyparquet` that decode pages, which users install. */
+import { LowrankError, systemCode } from "../../../errors.js";
+
+type Decoding = Pick<
+  typeof import("hyparquet"),
+  "parquetMetadataAsync" | "parquetSchema" | "snappyUncompress"
+> &
+  Pick<typeof import("hyparquet/src/column.js"), "parquetHeader"> &
+  Pick<typeof import("hyparquet/src/datapage.js"), "readDataPage" | "readDataPageV2"> &
+  Pick<typeof import("hyparquet/src/convert.js"), "convert" | "convertWithDictionary"> &
+  Pick<typeof import("hyparquet/src/assemble.js"), "assembleLists" | "assembleNested"> &
+  Pick<typeof import("hyparquet/src/plain.js"), "readPlain"> &
+  Pick<typeof import("hyparquet/src/encoding.js"), "readRleBitPackedHybrid"> &
+  Pick<typeof import("hyparquet/src/delta.js"), "deltaBinaryUnpack">;
+
+export interface Decoder extends Decoding {
+  DEFAULT_PARSERS: typeof import("hyparquet/src/convert.js").DEFAULT_PARSERS;
+}
+
+/** The functions in use, with their number of parameters: pages are decoded below the API of whole files. */
+const FUNCTIONS: Readonly<Record<keyof Decoding, number>> = {
+  parquetMetadataAsync: 1,
+  parquetSchema: 1,
+  snappyUncompress: 2,
+  parquetHeader: 1,
+  readDataPage: 3,
+  readDataPageV2: 3,
+  convert: 2,
+  convertWithDictionary: 4,
+  assembleLists: 5,
+  assembleNested: 3,
+  readPlain: 4,
+  readRleBitPackedHybrid: 4,
+  deltaBinaryUnpack: 3,
+};
+
+const MODULES = ["column", "datapage", "convert", "assemble", "plain", "encoding", "delta"];
+
+/** Loads `hyparquet`. Throws `ERR_OPTION` with the command that installs it, or a version that can be used. */
+export async function loadDecoder(file: string): Promise<Decoder> {
+  const what = `${file}: Parquet`;
+  const names = ["hyparquet", ...MODULES.map((name) => `hyparquet/src/${name}.js`)];
+  const decoder = Object.assign(
+    {},
+    ...(await Promise.all(names.map((name) => optional(name, what)))),
+  ) as Decoder;
+  const changed = Object.entries(FUNCTIONS).find(([name, parameters]) => {
+    const found: unknown = decoder[name as keyof Decoding];
+    return typeof found !== "function" || found.length !== parameters;
+  });
+  if (changed === undefined) return decoder;
+  const problem = `${what} needs version 1.33 of the package hyparquet, and ${changed[0]} of the installed one differs`;
+  throw new LowrankError("ERR_OPTION", `${problem}; run: npm install hyparquet@1.33`);
+}
+
+/** Imports a module of a package that users install. Throws `ERR_OPTION` with the command that does. */
+export async function optional(name: string, what: string): Promise<object> {
+  try {
+    // By a variable, so that bundlers leave it alone where it is not installed.
+    return (await import(/* webpackIgnore: true */ /* @vite-ignore */ name)) as object;
+  } catch (cause) {
+    const code = systemCode(cause) ?? "";
+    if (!["ERR_MODULE_NOT_FOUND", "MODULE_NOT_FOUND", "ERR_PACKAGE_PATH_NOT_EXPORTED"].includes(code))
+      throw cause;
+    const [needed] = name.split("/");
+    throw new LowrankError("ERR_OPTION", `${what} needs the package ${needed}; run: npm install ${needed}`, {
+      cause,
+    });
+  }
+}
+
+/** An error of a file that is damaged, or uses what cannot be read. */
+export function refused(file: string, problem: string, cause?: unknown): LowrankError {
+  const options = cause === undefined ? undefined : { cause };
+  return new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${file}: not a Parquet file that can be read: ${problem}`,
+    options,
+  );
+}
+
+/** The same for a failure of the decoder. */
+export function failureOf(file: string, cause: unknown): unknown {
+  if (cause instanceof LowrankError) return cause;
+  const message = cause instanceof Error ? cause.message : String(cause);
+  return refused(file, message.replaceAll(/\s+/g, " "), cause);
+}

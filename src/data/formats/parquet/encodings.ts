@@ -1,0 +1,129 @@
+/**
+ * Checks the numbers that control the decoding of a page's values. hyparquet believes them: a run of 2³¹ values, say, is
+ * written out before anything is compared.
+ *
+ * Source: https://parquet.apache.org/docs/file-format/data-pages/encodings/
+ */
+import type { Encoding, ParquetType } from "hyparquet";
+
+import type { Decoder } from "./decoder.js";
+
+/** Bits that hold a level of at most `most`. */
+export const bitWidth = (most: number): number => 32 - Math.clz32(most);
+
+/** Reads an unsigned number of up to 32 bits; returns it and where it ends. */
+function varint(bytes: Uint8Array, at: number): [value: number, end: number] {
+  let value = 0;
+  for (let i = 0; i < 5; i++) {
+    const byte = bytes[at + i];
+    if (byte === undefined) break;
+    value += (byte & 0x7f) * 2 ** (7 * i);
+    if (byte < 0x80) return [value, at + i + 1];
+  }
+  throw new Error("a number without an end");
+}
+
+/** Checks runs (RLE and bit-packed) of `count` values, `width` bits each, within `start` to `end`. */
+export function checkRuns(bytes: Uint8Array, start: number, end: number, width: number, count: number): void {
+  if (end > bytes.length || end < start) throw new Error("runs beyond the end of their page");
+  let [seen, at] = [0, start];
+  while (seen < count) {
+    const [header, next] = varint(bytes, at);
+    const size = Math.floor(header / 2);
+    const isPacked = header % 2 === 1;
+    seen += isPacked ? size * 8 : size;
+    at = next + (isPacked ? size * width : Math.ceil(width / 8));
+    // The last group of packed values is filled up, and its last bytes may be left out.
+    if (size === 0 || (!isPacked && (seen > count || at > end)))
+      throw new Error("a run of values is damaged");
+  }
+}
+
+/** Counts the values that equal `level` among levels in runs that were checked. */
+export function countLevel(
+  decoder: Decoder,
+  bytes: Uint8Array,
+  { start, end, level, count }: { start: number; end: number; level: number; count: number },
+): number {
+  const levels = new Uint8Array(count);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  decoder.readRleBitPackedHybrid({ view, offset: start }, bitWidth(level), levels, end - start);
+  let found = 0;
+  for (const one of levels) if (one === level) found++;
+  return found;
+}
+
+/** Most values that share a header in delta encodings; writers use 128. */
+const LARGEST_BLOCK = 1 << 16;
+
+function checkDeltaHeader(bytes: Uint8Array, at: number): void {
+  const [block, next] = varint(bytes, at);
+  const [parts] = varint(bytes, next);
+  const isSound =
+    parts > 0 && block > 0 && block % 128 === 0 && block <= LARGEST_BLOCK && (block / parts) % 32 === 0;
+  if (!isSound) throw new Error(`delta encoding in blocks of ${block} and ${parts} parts`);
+}
+
+/** Checks the sizes of texts that repeat the beginning of the one before: a page of 1 MiB can hold terabytes. */
+function checkPrefixes(decoder: Decoder, bytes: Uint8Array, at: number, count: number, most: number): void {
+  const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset: at };
+  const [prefixes, suffixes] = [new Int32Array(count), new Int32Array(count)];
+  decoder.deltaBinaryUnpack(reader, count, prefixes);
+  checkDeltaHeader(bytes, reader.offset);
+  decoder.deltaBinaryUnpack(reader, count, suffixes);
+  let [before, total] = [0, 0];
+  for (let i = 0; i < count; i++) {
+    const [prefix, suffix] = [prefixes[i] as number, suffixes[i] as number];
+    if (prefix < 0 || suffix < 0 || prefix > before) throw new Error("a text repeats more than there is");
+    before = prefix + suffix;
+    total += before;
+    if (total > most) throw new Error(`a page of more than ${most >> 20} MiB of texts`);
+  }
+}
+
+/** Bytes of a value of each type of fixed size. */
+const WIDTHS: Partial<Record<ParquetType, number>> = { INT32: 4, FLOAT: 4, INT64: 8, DOUBLE: 8 };
+
+/**
+ * Checks `count` encoded values that begin at `at`; unpacked, they may take `most` bytes.
+ *
+ * Throws for an encoding that is not read, and for numbers that the page cannot hold.
+ */
+export function checkValues(
+  decoder: Decoder,
+  bytes: Uint8Array,
+  {
+    at,
+    count,
+    encoding,
+    type,
+    width,
+    most,
+  }: {
+    at: number;
+    count: number;
+    encoding: Encoding;
+    type: ParquetType;
+    width: number | undefined;
+    most: number;
+  },
+): void {
+  const isText = type === "BYTE_ARRAY";
+  const isWhole = type === "INT32" || type === "INT64";
+  const needed = count * (WIDTHS[type] ?? width ?? 0);
+  if (encoding === "PLAIN") return;
+  if (encoding === "RLE" && type === "BOOLEAN") return checkRuns(bytes, at + 4, bytes.length, 1, count);
+  if ((encoding === "RLE_DICTIONARY" || encoding === "PLAIN_DICTIONARY") && type !== "BOOLEAN") {
+    const bits = bytes[at] ?? 32;
+    if (bits >= 32) throw new Error("a page without the width of its indices");
+    return bits === 0 ? undefined : checkRuns(bytes, at + 1, bytes.length, bits, count);
+  }
+  if (encoding === "DELTA_BINARY_PACKED" && isWhole) return checkDeltaHeader(bytes, at);
+  if (encoding === "DELTA_LENGTH_BYTE_ARRAY" && isText) return checkDeltaHeader(bytes, at);
+  if (encoding === "DELTA_BYTE_ARRAY" && isText) {
+    checkDeltaHeader(bytes, at);
+    return checkPrefixes(decoder, bytes, at, count, most);
+  }
+  if (encoding === "BYTE_STREAM_SPLIT" && needed > 0 && needed <= bytes.length - at) return;
+  throw new Error(`values of type ${type} in the encoding ${encoding}`);
+}

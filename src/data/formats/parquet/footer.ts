@@ -1,0 +1,162 @@
+/** The metadata at the end of a Parquet file, checked before anything else is read. */
+import type { FileMetaData, RowGroup } from "hyparquet";
+
+import type { RandomAccess } from "../../source.js";
+import { checkNeeded, FIELDS } from "../columns.js";
+import { unpackerFor } from "./codecs.js";
+import type { ColumnDecoder, Leaf } from "./page.js";
+import type { Extent } from "./column.js";
+import { type Decoder, failureOf, refused } from "./decoder.js";
+
+export type Schema = ReturnType<Decoder["parquetSchema"]>;
+
+/** A column that is a field of rows, as the schema's tree, with its leaves by their path. */
+export interface Field {
+  tree: Schema;
+  leaves: Leaf[];
+}
+
+export interface Footer {
+  /** The columns that are fields of rows, in the schema's order. */
+  fields: Field[];
+  groups: Group[];
+}
+
+/** A group of rows. */
+export interface Group {
+  rows: number;
+  /** Where its bytes begin. */
+  start: number;
+  /** Where its bytes end. */
+  end: number;
+  /** Where the columns are, by their path. */
+  extents: ReadonlyMap<string, Extent>;
+}
+
+/** A path as a key: names may have any character but NUL. */
+export const keyOf = (path: readonly string[]): string => path.join("\0");
+
+/**
+ * Reads the metadata of a file. Other columns than fields of rows, such as identifiers, are left out.
+ *
+ * Errors: `ERR_FILE_FORMAT` for metadata that contradict themselves or the file's size; `ERR_DATA_ROW` for columns that
+ * make no rows; `ERR_OPTION` for a codec whose package is not installed.
+ */
+export async function readFooter(decoder: Decoder, file: RandomAccess, name: string): Promise<Footer> {
+  try {
+    const metadata = await decoder.parquetMetadataAsync(file, { geoparquet: false });
+    const root = decoder.parquetSchema(metadata);
+    checkRows(metadata);
+    const columns = root.children.map(({ element }) => element.name);
+    checkNeeded(columns, name);
+    const leaves = root.children.flatMap((child) => leavesOf(child, [root, child]));
+    const groups = metadata.row_groups.map((group, i) => groupOf(group, i + 1, leaves, file.byteLength));
+    const fields: Field[] = [];
+    for (const [i, tree] of root.children.entries()) {
+      if (!FIELDS.includes(columns[i] as string)) continue;
+      const own = leaves.filter(({ path }) => path[1] === tree);
+      fields.push({
+        tree,
+        leaves: await Promise.all(own.map((leaf) => readable(leaf, metadata, decoder, name))),
+      });
+    }
+    return { fields, groups };
+  } catch (cause) {
+    throw failureOf(name, cause);
+  }
+
+  /** Checks the number of rows that the file states. */
+  function checkRows({ num_rows: stated, row_groups: groups }: FileMetaData): void {
+    const found = groups.reduce((sum, { num_rows: rows }) => sum + BigInt(rows), 0n);
+    if (found !== BigInt(stated)) throw refused(name, `it states ${stated} rows, and its groups ${found}`);
+  }
+}
+
+/** A leaf of the schema: its path from the root. */
+interface LeafPath {
+  path: Schema[];
+  names: string[];
+}
+
+function leavesOf(tree: Schema, path: Schema[]): LeafPath[] {
+  if (tree.children.length > 0) return tree.children.flatMap((child) => leavesOf(child, [...path, child]));
+  return [{ path, names: tree.path }];
+}
+
+/** Checks that a group has every column once, within the file. */
+function groupOf(group: RowGroup, number: number, leaves: readonly LeafPath[], size: number): Group {
+  const rows = Number(group.num_rows);
+  const { columns = [] } = group;
+  const extents = new Map<string, Extent>();
+  for (const { meta_data: of, file_path: path } of columns) {
+    const extent = of && extentOf(of);
+    const isSound =
+      extent !== undefined &&
+      path === undefined &&
+      Object.values(extent).every((one) => Number.isSafeInteger(one) && one >= 0) &&
+      extent.start <= extent.end &&
+      extent.end <= size;
+    if (isSound) extents.set(keyOf(of?.path_in_schema ?? []), extent);
+  }
+  const isWhole =
+    Number.isSafeInteger(rows) &&
+    rows >= 0 &&
+    columns.length === leaves.length &&
+    leaves.every(({ names }) => extents.has(keyOf(names)));
+  if (!isWhole)
+    throw new Error(`the columns of group ${number} are not those of its schema, or lie outside the file`);
+  for (const { path, names } of leaves) {
+    const { values } = extents.get(keyOf(names)) as Extent;
+    if (levelsOf(path).maxRepetition === 0 && values !== rows)
+      throw new Error(`group ${number} states ${rows} rows, and its column ${names.join(".")} ${values}`);
+  }
+  const all = [...extents.values()];
+  const [start, end] = [Math.min(...all.map((one) => one.start)), Math.max(...all.map((one) => one.end))];
+  return { rows, start, end, extents };
+}
+
+function extentOf(of: NonNullable<RowGroup["columns"][number]["meta_data"]>): Extent {
+  // Some writers put the dictionary first without naming it, and some name it by 0 where there is none.
+  const start = Number(of.dictionary_page_offset ?? 0) || Number(of.data_page_offset);
+  return { start, end: start + Number(of.total_compressed_size), values: Number(of.num_values) };
+}
+
+function levelsOf(path: readonly Schema[]): { maxRepetition: number; maxDefinition: number } {
+  const kinds = path.slice(1).map(({ element }) => element.repetition_type);
+  return {
+    maxRepetition: kinds.filter((kind) => kind === "REPEATED").length,
+    maxDefinition: kinds.filter((kind) => kind !== "REQUIRED").length,
+  };
+}
+
+/** What decodes a column. Texts stay bytes until their row is made, so that a page takes no more than its own. */
+async function readable(
+  { path, names }: LeafPath,
+  { row_groups: groups }: FileMetaData,
+  decoder: Decoder,
+  name: string,
+): Promise<Leaf> {
+  const { element } = path.at(-1) as Schema;
+  const key = keyOf(names);
+  const own = groups.map(({ columns }) =>
+    columns.find((one) => keyOf(one.meta_data?.path_in_schema ?? []) === key),
+  );
+  const [codec, ...others] = [...new Set(own.map((chunk) => chunk?.meta_data?.codec))];
+  const column = `the column ${names.join(".")}`;
+  if (others.length > 0) throw new Error(`${column} is packed by several codecs`);
+  if (element.type === undefined) throw new Error(`${column} has no type`);
+  if (element.type === "FIXED_LEN_BYTE_ARRAY")
+    throw new Error(`${column} holds bytes, which are no value of JSON`);
+  const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  const parsers = {
+    ...decoder.DEFAULT_PARSERS,
+    stringFromBytes: (bytes: Uint8Array | undefined) => bytes,
+    jsonFromBytes: (bytes: Uint8Array | undefined): unknown => bytes && JSON.parse(strict.decode(bytes)),
+  } as unknown as ColumnDecoder["parsers"];
+  const shared = { pathInSchema: names, type: element.type, element, schemaPath: path, parsers };
+  return {
+    column: { ...shared, codec: codec ?? "UNCOMPRESSED" },
+    ...levelsOf(path),
+    unpack: await unpackerFor(codec ?? "UNCOMPRESSED", decoder, name),
+  };
+}

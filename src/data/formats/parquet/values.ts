@@ -1,0 +1,61 @@
+/** Values of Parquet as JSON would have them. */
+import { LowrankError } from "../../../errors.js";
+import { type Origin, rowAt, rowError } from "../../origin.js";
+
+/**
+ * A row's fields, and the bytes of its texts. Every column may be null, so those that are null are left out.
+ *
+ * Errors: `ERR_DATA_ROW` for a value that JSON has none for; `ERR_FILE_FORMAT` for a text that is not UTF-8.
+ */
+export function plainFields(
+  row: Record<string, unknown>,
+  origin: Origin,
+  number: number,
+): { fields: Record<string, unknown>; bytes: number } {
+  const fields: Record<string, unknown> = {};
+  let bytes = 0;
+  for (const [name, value] of Object.entries(row)) {
+    if ((value ?? null) === null) continue;
+    fields[name] = plainValue(value, {
+      refuse: (is) => {
+        throw rowError(origin, number, `"${name}" holds ${is}, which is no value of JSON`);
+      },
+      text: (encoded) => {
+        bytes += encoded.length;
+        return decodeText(
+          encoded,
+          () => `${rowAt(origin, number)}: "${name}" holds a text that is not UTF-8`,
+        );
+      },
+    });
+  }
+  return { fields, bytes };
+}
+
+interface Converter {
+  refuse(is: string): never;
+  text(encoded: Uint8Array): string;
+}
+
+function plainValue(value: unknown, converter: Converter): unknown {
+  if (typeof value === "bigint") {
+    const number = Number(value);
+    return Number.isSafeInteger(number) ? number : converter.refuse(`the number ${value}`);
+  }
+  if (typeof value !== "object" || value === null) return value;
+  if (value instanceof Uint8Array) return converter.text(value);
+  if (value instanceof Date) return value.toJSON();
+  if (Array.isArray(value)) return value.map((one) => plainValue(one, converter));
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, plainValue(one, converter)]));
+}
+
+const DECODER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Texts are strictly UTF-8, as in every other file. */
+function decodeText(bytes: Uint8Array, problem: () => string): string {
+  try {
+    return DECODER.decode(bytes);
+  } catch (cause) {
+    throw new LowrankError("ERR_FILE_FORMAT", problem(), { cause });
+  }
+}
