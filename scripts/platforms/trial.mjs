@@ -4,7 +4,6 @@
 //
 // Fine-tunes with the options in RECIPE and writes REPORT (both JSON): the error of each action, null if it succeeded, and the losses of the run that was
 // stopped. One process does everything, since a Node in an emulator may be unable to start another.
-// stopped. One process does it all: a Node that runs in an emulator may not be able to start another.
 import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
