@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use constants::Constants;
 use in_files::InFiles;
@@ -23,7 +24,7 @@ use crate::fail;
 use crate::kernel::{Launch, Params};
 use crate::pool::Pool;
 use crate::profile::{Kind, Profile};
-use crate::recording::{CancelToken, Command, CpuUse, Recording, Reply};
+use crate::recording::{CancelToken, Command, Recording, Reply};
 use crate::trace::{Pass, Trace, Tracer};
 use crate::tune::Class;
 
@@ -44,7 +45,6 @@ pub struct Context {
     sink: Sink,
     owner: CancelToken,
     under: RefCell<Option<CancelToken>>,
-    cpu_use: Cell<CpuUse>,
     /// Whether waiting commands must stay together.
     holds: Cell<bool>,
     pool: RefCell<Pool>,
@@ -73,7 +73,6 @@ impl Context {
         Rc::new(Context {
             owner,
             under: RefCell::default(),
-            cpu_use: Cell::default(),
             holds: Cell::new(false),
             pool: RefCell::new(Pool::new(profile.buffer_limit)),
             profile,
@@ -166,7 +165,6 @@ impl Context {
         let next = Recording { commands, under, note, ..Recording::default() };
         let mut recording = self.recording.replace(next);
         recording.owner = self.owner.clone();
-        recording.cpu_use = self.cpu_use.get();
         if !recording.is_empty() {
             self.sink.send(recording);
         }
@@ -237,14 +235,6 @@ impl Context {
         result
     }
 
-    /// Sets how the device may use the processor for what is recorded from now on.
-    pub fn use_cpu(&self, cpu_use: CpuUse) {
-        if self.cpu_use.get() != cpu_use {
-            self.flush();
-            self.cpu_use.set(cpu_use);
-        }
-    }
-
     /// Traces everything recorded from now on into `trace`; `None` stops tracing.
     pub fn trace(&self, trace: Option<Arc<Trace>>) {
         self.tracer.set(trace);
@@ -279,6 +269,14 @@ impl Context {
         match &self.sink {
             Sink::Thread(device) => device.submissions.load(Ordering::Relaxed),
             Sink::Meta | Sink::Kept(_) => 0,
+        }
+    }
+
+    /// What the longest submission to its device took so far, of all environments; 0 where it is no GPU.
+    pub fn longest_submission(&self) -> Duration {
+        match &self.sink {
+            Sink::Thread(device) => Duration::from_micros(device.longest_submission.load(Ordering::Relaxed)),
+            Sink::Meta | Sink::Kept(_) => Duration::ZERO,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The devices of this machine.
 
-use lowrank_engine::device::{cpu, gpu, registry};
+use lowrank_engine::device::{cpu, gpu};
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
@@ -17,6 +17,66 @@ pub struct DeviceReport {
     pub backend: String,
     pub driver: Option<String>,
     pub memory: Option<f64>,
+}
+
+/// What the driver of a GPU tells of it.
+#[napi(object)]
+pub struct GpuDetails {
+    /// As options name it: `gpu:0`.
+    pub device: String,
+    /// PCI numbers of the vendor and the model; 0 where the backend has none.
+    pub vendor: u32,
+    pub model: u32,
+    pub driver: String,
+    pub driver_info: String,
+    /// Whether kernels may compute in f16.
+    pub f16: bool,
+    /// Whether kernels may read f16.
+    pub f16_storage: bool,
+    /// Lanes of the smallest and of the largest subgroup; 0 where kernels may not use them.
+    pub subgroup_min: u32,
+    pub subgroup_max: u32,
+    pub timestamps: bool,
+    /// Shapes of cooperative matrices, such as `16x16x16 f16 -> f32`.
+    pub cooperative_matrices: Vec<String>,
+    pub binding_limit: f64,
+    pub buffer_limit: f64,
+    pub storage_buffers: u32,
+    pub workgroup_bytes: u32,
+    pub invocations: u32,
+    /// Bytes of its memory, where it is known.
+    pub memory: Option<f64>,
+    /// What it lacks, where it cannot be used.
+    pub lacks: Option<String>,
+    /// Milliseconds after which the system ends a submission, as far as is known.
+    pub watchdog_ms: Option<u32>,
+}
+
+/// What drivers tell of the GPUs, best first.
+#[napi(catch_unwind)]
+pub fn gpu_details() -> Vec<GpuDetails> {
+    let described = gpu::details().into_iter().map(|(info, details)| GpuDetails {
+        device: format!("gpu:{}", info.index),
+        vendor: details.vendor,
+        model: details.device,
+        driver: details.driver,
+        driver_info: details.driver_info,
+        f16: details.f16,
+        f16_storage: details.f16_storage,
+        subgroup_min: details.subgroups[0],
+        subgroup_max: details.subgroups[1],
+        timestamps: details.timestamps,
+        cooperative_matrices: details.cooperative_matrices,
+        binding_limit: info.binding_limit as f64,
+        buffer_limit: info.buffer_limit as f64,
+        storage_buffers: details.storage_buffers,
+        workgroup_bytes: details.workgroup_bytes,
+        invocations: details.invocations,
+        memory: (info.memory < u64::MAX / 2).then_some(info.memory as f64),
+        lacks: info.lacks,
+        watchdog_ms: details.watchdog_ms,
+    });
+    described.collect()
 }
 
 /// The cpu, then the GPUs, best first.
@@ -40,12 +100,6 @@ pub fn devices() -> Vec<DeviceReport> {
         memory: None,
     });
     std::iter::once(processor).chain(gpus).collect()
-}
-
-/// The threads that the cpu device has.
-#[napi(catch_unwind)]
-pub fn cpu_threads() -> u32 {
-    registry::threads() as u32
 }
 
 /// Has the drivers looked for away from JavaScript's thread: the first time takes a while.

@@ -7,6 +7,8 @@
 
 mod adapter;
 mod buffers;
+mod canary;
+mod details;
 mod fault;
 mod launch;
 mod pipeline;
@@ -23,9 +25,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-pub use adapter::{AdapterInfo, AdapterKind, adapters, profile_of};
+pub use adapter::{AdapterInfo, AdapterKind, adapters, details, profile_of};
+use canary::Canary;
+pub use details::Details;
 use fault::Faults;
-use launch::Bound;
+use launch::{Bound, Span};
 use pipeline::Pipelines;
 use read::Pending;
 use submit::Submitter;
@@ -62,6 +66,9 @@ pub struct Gpu {
     binding_limit: u64,
     limits: wgpu::Limits,
     faults: Faults,
+    canary: Canary,
+    /// A range that the last launch wrote, since the last submission.
+    written: Option<Span>,
     trials: Option<Trials>,
     /// Whether launches are trials', which are timed whole and choose their own length.
     trying: bool,
@@ -127,11 +134,12 @@ impl Gpu {
         let (device, queue) = pollster::block_on(adapter.request_device(&request)).map_err(|e| {
             Error::new(Code::NoGpu, format!("{} ({}) does not open: {e}", profile.name, profile.backend))
         })?;
+        let watchdog = details::watchdog(&adapter.get_info());
         let faults = Faults::default();
         faults.listen(&device);
         let checks = std::env::var("LOWRANK_SHADER_CHECKS").is_ok_and(|v| v == "1");
         let gpu = Gpu {
-            submitter: Submitter::new(device.clone(), queue, faults.clone()),
+            submitter: Submitter::new(device.clone(), queue, faults.clone(), watchdog),
             pending: VecDeque::new(),
             reading: 0,
             read_buffers: Vec::new(),
@@ -144,6 +152,8 @@ impl Gpu {
             left_bytes: 0,
             binding_limit: profile.binding_limit,
             limits,
+            canary: Canary::new(&device),
+            written: None,
             faults,
             trials: None,
             trying: false,
@@ -205,6 +215,7 @@ impl Gpu {
             self.settle();
             return Ok(());
         }
+        self.seal();
         self.staging.before_submit();
         self.submitter.submit()?;
         self.staging.after_submit();
@@ -251,6 +262,10 @@ impl Runner for Gpu {
 
     fn submissions(&self) -> Arc<AtomicU64> {
         self.submitter.submissions()
+    }
+
+    fn longest_submission(&self) -> Arc<AtomicU64> {
+        self.submitter.longest()
     }
 
     fn idle(&mut self) -> Result<bool> {

@@ -5,7 +5,6 @@
 
 pub mod cpu;
 pub mod gpu;
-mod low_thread;
 mod poisoned;
 pub mod registry;
 #[cfg(test)]
@@ -26,7 +25,7 @@ use thread::{Message, lost, reject, serve};
 
 use crate::mapped_file::{Borrower, MappedFile};
 use crate::profile::{Kind, Profile};
-use crate::recording::{CancelToken, Command, CpuUse, Recording};
+use crate::recording::{CancelToken, Command, Recording};
 use crate::trace::Note;
 use crate::tune::{Class, Family, Outcome, Table};
 
@@ -58,6 +57,10 @@ pub trait Runner {
     fn submissions(&self) -> Arc<AtomicU64> {
         Arc::default()
     }
+    /// Microseconds of the longest submission of a GPU so far.
+    fn longest_submission(&self) -> Arc<AtomicU64> {
+        Arc::default()
+    }
     /// What its thread and those who record for it share of the forms that it tries.
     fn table(&self) -> Option<Arc<Table>> {
         None
@@ -71,11 +74,6 @@ pub trait Runner {
     }
     /// Whose the commands that follow are: what they take is told there. `None` where nobody asks.
     fn note(&mut self, _note: Option<Note>) {}
-    /// How the commands that follow may use the processor. Called on the thread that runs them, which is another one
-    /// where they are in the background.
-    fn use_cpu(&mut self, _cpu_use: CpuUse) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// How long a device waits for work before it rests.
@@ -175,6 +173,8 @@ pub struct Device {
     pub table: Option<Arc<Table>>,
     /// Submissions to the GPU so far; none where it is no GPU.
     pub submissions: Arc<AtomicU64>,
+    /// Microseconds that the longest submission to the GPU took so far; 0 where it is no GPU.
+    pub longest_submission: Arc<AtomicU64>,
 }
 
 /// What a device's thread gives when it has opened.
@@ -182,6 +182,7 @@ struct Ready {
     profile: Profile,
     table: Option<Arc<Table>>,
     submissions: Arc<AtomicU64>,
+    longest_submission: Arc<AtomicU64>,
 }
 
 impl Device {
@@ -206,7 +207,8 @@ impl Device {
                 let mut runner = match opened {
                     Ok(Ok((profile, runner))) => {
                         let (table, submissions) = (runner.table(), runner.submissions());
-                        ready.send(Ok(Ready { profile, table, submissions })).ok();
+                        let longest_submission = runner.longest_submission();
+                        ready.send(Ok(Ready { profile, table, submissions, longest_submission })).ok();
                         runner
                     }
                     Ok(Err(error)) => return drop(ready.send(Err(error))),
@@ -215,9 +217,10 @@ impl Device {
                 serve(&mut runner, &receiver, &stop, &sent, &used, &told);
             })
             .map_err(|e| Error::new(Code::Internal, format!("no thread for a device: {e}")))?;
-        let Ready { profile, table, submissions } = opened.recv().unwrap_or_else(|_| {
-            Err(Error::new(Code::DeviceLost, "the device's thread ended while opening"))
-        })?;
+        let Ready { profile, table, submissions, longest_submission } =
+            opened.recv().unwrap_or_else(|_| {
+                Err(Error::new(Code::DeviceLost, "the device's thread ended while opening"))
+            })?;
         Ok(Arc::new(Device {
             profile,
             sender: Mutex::new(sender),
@@ -228,6 +231,7 @@ impl Device {
             listeners,
             table,
             submissions,
+            longest_submission,
         }))
     }
 

@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lowrank_engine::recording::CpuUse;
 use napi::bindgen_prelude::{Env, Function, Object};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 
 use super::{Session, failure};
-use crate::background;
 use crate::error::{Result, internal};
 
 /// Bytes in use on a device.
@@ -60,21 +58,6 @@ impl Session {
                 mapped: memory.mapped as f64,
                 tensors: tensors as u32,
             })
-        })
-    }
-
-    /// How many threads what is recorded and started from now on may use (0 for the default), and whether at a lower
-    /// priority.
-    #[napi(catch_unwind)]
-    pub fn use_cpu(&self, threads: u32, background: bool) -> Result<()> {
-        let cpu_use = CpuUse { threads: threads as usize, background };
-        background::use_cpu(cpu_use);
-        self.with(|s| {
-            s.cpu_use = cpu_use;
-            for context in s.contexts.values() {
-                context.use_cpu(cpu_use);
-            }
-            Ok(())
         })
     }
 
@@ -199,6 +182,12 @@ impl Session {
     #[napi(catch_unwind)]
     pub fn submissions(&self, device: String) -> Result<f64> {
         self.with(|s| Ok(s.context(&device)?.submissions() as f64))
+    }
+
+    /// Milliseconds of the longest submission to a GPU so far; 0 of another device.
+    #[napi(catch_unwind)]
+    pub fn longest_submission(&self, device: String) -> Result<f64> {
+        self.with(|s| Ok(s.context(&device)?.longest_submission().as_secs_f64() * 1e3))
     }
 
     /// Starts (or ends) counting launches by kernel; returns those counted, for tests.

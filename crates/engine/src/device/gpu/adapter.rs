@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use super::details::Details;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::kernel::shader;
@@ -67,6 +68,15 @@ pub struct AdapterInfo {
 /// the one with most memory first.
 pub fn adapters() -> Vec<AdapterInfo> {
     enumerate().into_iter().map(|(info, _)| info).collect()
+}
+
+/// What the driver tells of each GPU, in the order of `adapters()`.
+pub fn details() -> Vec<(AdapterInfo, Details)> {
+    let described = |(info, adapter): (AdapterInfo, wgpu::Adapter)| {
+        let details = Details::of(&adapter);
+        (info, details)
+    };
+    enumerate().into_iter().map(described).collect()
 }
 
 /// The profile that a device on adapter `index` (the first usable one by default) would have,

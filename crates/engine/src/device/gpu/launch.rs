@@ -21,7 +21,7 @@ pub struct Bound {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Span {
     pub buffer: BufferId,
-    base: u64,
+    pub base: u64,
     bytes: u64,
 }
 
@@ -41,6 +41,9 @@ impl Gpu {
             immediates.push(at);
             bound.spans.push(span);
         }
+        let writes = |i: usize| launch.kernel.bindings[i].1 != Access::Read;
+        self.written =
+            (0..bound.spans.len()).rev().find(|i| writes(*i)).map(|i| bound.spans[i]).or(self.written);
         immediates.extend_from_slice(&launch.scalars);
         if !self.bind_groups.contains_key(&bound) {
             let group = self.bind_group(&pipeline.layout, &bound)?;
@@ -54,7 +57,7 @@ impl Gpu {
             immediates.push(0);
         }
         let divides = pipeline.divisible && !self.trying;
-        let work = launch.work.max(bytes.saturating_mul(WORK_PER_BYTE));
+        let work = self.submitter.weigh(launch.kernel, launch.work.max(bytes.saturating_mul(WORK_PER_BYTE)));
         let mut first = 0;
         while first < launch.groups {
             let left = launch.groups - first;
@@ -72,8 +75,9 @@ impl Gpu {
             pass.set_bind_group(0, &self.bind_groups[&bound], &[]);
             pass.set_immediates(0, bytemuck::cast_slice(&immediates));
             pass.dispatch_workgroups(x, y, 1);
-            self.submitter.launched(launch, groups);
-            self.count(share(work, groups, launch.groups))?;
+            let part = share(work, groups, launch.groups);
+            self.submitter.launched(launch, groups, part);
+            self.count(part)?;
             first += groups;
         }
         Ok(())

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Gpu;
+use super::canary::{self, PROOF};
 use super::submit::WORK_PER_BYTE;
 use crate::error::{Code, Error, Result};
 use crate::kernel::Range;
 use crate::recording::Reply;
 
 /// Bytes that a read brings back at once, and that are on their way to the host at most.
-const PIECE: u64 = 4 << 20;
+const PIECE: u64 = (4 << 20) - 64;
 const WAITING: u64 = 16 << 20;
 /// Buffers for reads that are kept for the next; larger ones than `IDLE_BYTES` only while
 /// there is work.
@@ -37,6 +38,8 @@ enum Answer {
         /// Whether it was asked to come to the host, and whether it did.
         asked: bool,
         here: Arc<AtomicBool>,
+        /// The number of its proof that the submission ran, once it is sealed.
+        proof: Option<u32>,
         whole: Rc<RefCell<Whole>>,
     },
 }
@@ -97,6 +100,7 @@ impl Gpu {
                     to: skip + n as usize,
                     asked: false,
                     here: Arc::default(),
+                    proof: None,
                     whole: whole.clone(),
                 },
             });
@@ -112,7 +116,7 @@ impl Gpu {
             self.submitter.wait_for_oldest(Duration::from_millis(200))?;
             self.settle();
         }
-        let size = bytes.next_power_of_two().max(4096);
+        let size = (bytes + PROOF).next_power_of_two().max(4096);
         if let Some(i) = self.read_buffers.iter().position(|b| b.size() == size) {
             return Ok(self.read_buffers.swap_remove(i));
         }
@@ -121,6 +125,25 @@ impl Gpu {
 
     pub(super) fn trim_reads(&mut self) {
         self.read_buffers.retain(|buffer| buffer.size() <= IDLE_BYTES);
+    }
+
+    /// Ends what is encoded with the proof that it ran, which goes into each buffer that it fills.
+    pub(super) fn seal(&mut self) {
+        let after = self.submitter.submitted() + 1;
+        let own = |pending: &&mut Pending| pending.after == after;
+        let written = self.written.take().and_then(|span| Some((self.buffers.get(&span.buffer)?, span.base)));
+        let mut proofs = Vec::new();
+        let mut reads = Vec::new();
+        for pending in self.pending.iter_mut().rev().take_while(own) {
+            if let Answer::Piece { buffer, proof, .. } = &mut pending.answer {
+                reads.push(&*buffer);
+                proofs.push(proof);
+            }
+        }
+        let number = self.canary.seal(self.submitter.encoder(), written, reads.into_iter());
+        for proof in proofs {
+            *proof = Some(number);
+        }
     }
 
     /// Asks for what has been submitted since the last time.
@@ -159,15 +182,18 @@ impl Gpu {
                     }
                 }
                 Answer::Piece { here, .. } if !here.load(Ordering::Acquire) => return,
-                Answer::Piece { buffer, from, to, whole, .. } => {
+                Answer::Piece { buffer, from, to, proof, whole, .. } => {
                     let mut whole = whole.borrow_mut();
                     let failed = match buffer.get_mapped_range(..) {
                         Ok(view) => {
                             whole.bytes.extend_from_slice(&view[*from..*to]);
-                            None
+                            proof.and_then(|number| canary::check(&view, number).err())
                         }
                         Err(e) => Some(Error::new(Code::DeviceLost, format!("a read failed: {e}"))),
                     };
+                    if let Some(error) = &failed {
+                        self.faults.latch(error.clone());
+                    }
                     buffer.unmap();
                     self.reading -= buffer.size();
                     if self.read_buffers.len() < KEPT {

@@ -2,6 +2,7 @@
 //! some 20 ms, and watched until done, so that neither watchdogs nor the display suffer.
 
 mod budget;
+mod weights;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,11 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use self::budget::Budget;
+use self::weights::Weights;
 use super::fault::Faults;
 use super::timing::Timing;
 use crate::error::{Code, Error, Result};
-use crate::kernel::Launch;
+use crate::kernel::{Kernel, Launch};
 use crate::trace::{Cost, Note};
 
 /// Commands of a submission at most: a token of a model of 64 blocks.
@@ -34,13 +38,25 @@ pub struct Submitter {
     commands: u32,
     work: u64,
     budget: Budget,
+    weights: Weights,
+    /// The kernels of what is encoded.
+    kernels: Kernels,
     in_flight: VecDeque<Flight>,
     submitted: Arc<AtomicU64>,
+    /// Microseconds of the longest submission so far.
+    longest: Arc<AtomicU64>,
     last_done: Instant,
     timing: Timing,
+    /// Whether the next submission is to fail without a word.
+    #[cfg(test)]
+    pub loses_next: bool,
 }
 
+/// Kernels by name, and the work that each counted for.
+type Kernels = SmallVec<[(&'static str, u64); 16]>;
+
 struct Flight {
+    kernels: Kernels,
     index: wgpu::SubmissionIndex,
     work: u64,
     commands: u32,
@@ -50,7 +66,8 @@ struct Flight {
 }
 
 impl Submitter {
-    pub fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Faults) -> Self {
+    /// `watchdog` is how many milliseconds a submission may take before the system ends it.
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Faults, watchdog: Option<u32>) -> Self {
         Submitter {
             timing: Timing::new(&device, &queue),
             device,
@@ -61,9 +78,14 @@ impl Submitter {
             commands: 0,
             work: 0,
             budget: Budget::new(),
+            weights: Weights::new(watchdog.map(|ms| Duration::from_millis(ms.into()))),
+            kernels: Kernels::new(),
             in_flight: VecDeque::new(),
             submitted: Arc::default(),
+            longest: Arc::default(),
             last_done: Instant::now(),
+            #[cfg(test)]
+            loses_next: false,
         }
     }
 
@@ -91,9 +113,19 @@ impl Submitter {
         }
     }
 
-    /// Notes that `groups` of `launch` were encoded.
-    pub fn launched(&mut self, launch: &Launch, groups: u32) {
+    /// Notes that `groups` of `launch` were encoded, which count for `work`.
+    pub fn launched(&mut self, launch: &Launch, groups: u32, work: u64) {
         self.timing.launched(launch, groups);
+        let name = launch.kernel.name;
+        match self.kernels.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum = sum.saturating_add(work),
+            None => self.kernels.push((name, work)),
+        }
+    }
+
+    /// `work` of a kernel, corrected by what its submissions were measured to take.
+    pub fn weigh(&self, kernel: &Kernel, work: u64) -> u64 {
+        self.weights.weigh(kernel.name, work)
     }
 
     /// How many of `groups`, which do `work` together, one dispatch should have.
@@ -118,6 +150,8 @@ impl Submitter {
         let Some(mut encoder) = self.encoder.take() else { return Ok(()) };
         let times = self.timing.resolve(&mut encoder);
         let buffer = encoder.finish();
+        #[cfg(test)]
+        let buffer = self.lost_on_purpose(buffer);
         while self.in_flight.len() >= IN_FLIGHT {
             self.wait_for_oldest(Duration::from_millis(200))?;
         }
@@ -135,12 +169,22 @@ impl Submitter {
             index,
             work: std::mem::take(&mut self.work),
             commands: std::mem::take(&mut self.commands),
+            kernels: std::mem::take(&mut self.kernels),
             start,
             done,
             note: self.timing.untimed(),
         });
         self.submitted.fetch_add(1, Ordering::Relaxed);
         self.poll()
+    }
+
+    /// An empty list in place of `buffer` where the test asks for it: what Metal makes of a submission that fails.
+    #[cfg(test)]
+    fn lost_on_purpose(&mut self, buffer: wgpu::CommandBuffer) -> wgpu::CommandBuffer {
+        if !std::mem::take(&mut self.loses_next) {
+            return buffer;
+        }
+        self.device.create_command_encoder(&Default::default()).finish()
     }
 
     /// Is busy until the test says when its work was done, however fast the GPU.
@@ -153,6 +197,7 @@ impl Submitter {
             index,
             work: 1,
             commands: 1,
+            kernels: Kernels::new(),
             start,
             done: done.clone(),
             note: None,
@@ -169,6 +214,11 @@ impl Submitter {
     /// The same, for other threads.
     pub fn submissions(&self) -> Arc<AtomicU64> {
         self.submitted.clone()
+    }
+
+    /// Microseconds of the longest submission so far, for other threads.
+    pub fn longest(&self) -> Arc<AtomicU64> {
+        self.longest.clone()
     }
 
     /// Whether the GPU has a submission that is not done.
@@ -222,6 +272,8 @@ impl Submitter {
                 note.worked("submission", Cost::default(), flight.start.max(self.last_done), took);
             }
             self.last_done = done;
+            self.longest.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
+            self.weights.adapt(&flight.kernels, took);
             self.budget.adapt(flight.work, flight.commands, took);
         }
     }

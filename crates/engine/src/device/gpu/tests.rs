@@ -2,6 +2,7 @@
 //! there is none to be expected.
 
 mod bounds;
+mod canary;
 mod tuning;
 
 use std::rc::Rc;

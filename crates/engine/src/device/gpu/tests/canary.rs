@@ -1,0 +1,79 @@
+//! A submission that the driver drops without a word is an error at the next read.
+
+use super::bounds::{bare, made, settle_all};
+use super::*;
+
+fn add(gpu: &mut Gpu, x: Range) {
+    let scalars = Busy { n: x.bytes as usize / 4, rounds: 1 }.words();
+    let bindings = [x].into_iter().collect();
+    let launch = Launch { kernel: &BUSY, params: [0; 4], bindings, scalars, groups: 4, threads: 64, work: 1 };
+    gpu.run(Command::Launch(launch)).unwrap();
+}
+
+fn read(gpu: &mut Gpu, x: Range) -> Result<Vec<u8>> {
+    let (send, receive) = channel();
+    gpu.run(Command::Read { from: x, reply: Box::new(move |bytes| drop(send.send(bytes))) })?;
+    loop {
+        if let Ok(answer) = receive.try_recv() {
+            return answer;
+        }
+        gpu.idle()?;
+    }
+}
+
+/// A GPU with a buffer that was read a few times, so that buffers for reads hold the proofs of earlier reads.
+fn used() -> Option<(Gpu, Range)> {
+    let mut gpu = bare()?;
+    let x = made(&mut gpu, 256);
+    gpu.run(Command::Zero { to: x }).unwrap();
+    for _ in 0..5 {
+        add(&mut gpu, x);
+        assert_eq!(read(&mut gpu, x).unwrap().len(), 1024);
+    }
+    Some((gpu, x))
+}
+
+#[test]
+fn a_submission_that_was_dropped_is_an_error_at_the_next_read() {
+    let Some((mut gpu, x)) = used() else { return };
+    gpu.submitter.loses_next = true;
+    add(&mut gpu, x);
+    gpu.submit().unwrap();
+    // What follows runs, and nothing is read in it.
+    for _ in 0..3 {
+        add(&mut gpu, x);
+        gpu.submit().unwrap();
+    }
+    settle_all(&mut gpu);
+    let error = read(&mut gpu, x).unwrap_err();
+    assert_eq!(error.code, Code::DeviceLost);
+    assert!(error.message.contains("did not run all the work"), "{error}");
+    // And it stays one: what the GPU holds is worth nothing.
+    assert_eq!(read(&mut gpu, x).unwrap_err().code, Code::DeviceLost);
+}
+
+#[test]
+fn a_read_whose_own_submission_was_dropped_is_an_error() {
+    let Some((mut gpu, x)) = used() else { return };
+    gpu.submitter.loses_next = true;
+    add(&mut gpu, x);
+    assert_eq!(read(&mut gpu, x).unwrap_err().code, Code::DeviceLost);
+}
+
+#[test]
+fn reads_in_pieces_are_proved_over_many_submissions() {
+    let Some(mut gpu) = bare() else { return };
+    let n = (9 << 20) / 4 + 3;
+    let x = made(&mut gpu, n);
+    let bytes: Vec<u8> = (0..4 * n).map(|i| (i / 4 % 251) as u8).collect();
+    // More submissions than there are numbers.
+    for _ in 0..1100 {
+        gpu.run(Command::Zero { to: Range { bytes: 4, ..x } }).unwrap();
+        gpu.submit().unwrap();
+    }
+    for _ in 0..3 {
+        gpu.run(Command::Upload { to: x, bytes: bytes.clone() }).unwrap();
+        assert!(read(&mut gpu, x).unwrap() == bytes);
+    }
+    settle_all(&mut gpu);
+}
