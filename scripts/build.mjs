@@ -24,7 +24,7 @@ const source = (name) => join(root, "src", `${name}.ts`);
 
 /** What is imported or run by its name, which keeps its place in dist/. */
 const REQUIRED = ["index", "electron/index"];
-const ENTRIES = [...REQUIRED, "cli/main"];
+const ENTRIES = [...REQUIRED, "cli/main", "diagnose/child"];
 /** Taken in, since two of its functions are all that is used, and it would bring twelve megabytes of packages. */
 const TAKEN_IN = "@huggingface/hub";
 /** Taken into what is required, since it cannot be required itself where Node does not load modules by `require`. */

@@ -2,8 +2,9 @@
 import { shown } from "./argument.js";
 import { LowrankError } from "./errors.js";
 import { didYouMean } from "./suggest.js";
-import { native, call, session, settled, type TuneReport } from "./native.js";
+import { native, call, session, settled, type GpuDetails, type TuneReport } from "./native.js";
 import { readAlong } from "./reads.js";
+import { test, testSync, type Gpu, type Verdict } from "./self-test/first-use.js";
 
 /**
  * A device as options name it: `gpu` is the best GPU, `gpu:N` the N-th of `devices()`, `auto` what `chooseDevice` finds.
@@ -45,7 +46,15 @@ export interface Memory {
 }
 
 let chosen: Device = "auto";
-let automatic: { device: Exclude<Device, "auto">; why: string } | undefined;
+let automatic: Choice | undefined;
+let testing: Promise<void> | undefined;
+
+/** What a device name stands for. */
+interface Choice {
+  device: Exclude<Device, "auto">;
+  /** Why, as a part of a sentence. */
+  why: string;
+}
 
 /** The devices of this machine: the cpu, then the GPUs, best first. */
 export function devices(): DeviceInfo[] {
@@ -53,12 +62,71 @@ export function devices(): DeviceInfo[] {
 }
 
 /**
- * @internal Has the drivers looked for on another thread where `device` needs them: the first time takes a fifth of
- * a second.
+ * @internal Looks for drivers on another thread where `device` needs them, which takes a fifth of a second the first time,
+ * and tests the GPU that `auto` would use in a process of its own, where that was not done before.
  */
 export async function findDevices(device: Device = chosen): Promise<void> {
   if (device === "cpu" || device === "meta:cpu" || (device === "auto" && automatic !== undefined)) return;
   settled(await native().findDevices());
+  if (device !== "auto") return;
+  testing ??= testedInBackground();
+  await testing;
+}
+
+async function testedInBackground(): Promise<void> {
+  const verdicts: [Gpu, Verdict][] = [];
+  for (const gpu of candidates()) {
+    const verdict = await test(gpu);
+    verdicts.push([gpu, verdict]);
+    if (verdict.usable) break;
+  }
+  automatic ??= chooseAmong(verdicts);
+}
+
+/** @internal What the driver tells of a GPU; undefined of another device. */
+export function gpuDetails(device: Device): GpuDetails | undefined {
+  const all = call(() => native().gpuDetails());
+  const named = device.replace(/^meta:/, "");
+  return named === "gpu" ? all.find(({ lacks }) => lacks == null) : all.find((one) => one.device === named);
+}
+
+/** The usable GPUs in hardware, best first. A GPU in software is slower than the native kernels. */
+function candidates(): Gpu[] {
+  const real = devices().filter(({ kind }) => kind !== "cpu" && kind !== "software");
+  if (real.length === 0) return [];
+  const details = new Map(call(() => native().gpuDetails()).map((one) => [one.device, one]));
+  return real.flatMap(({ device, name, backend, driver }) => {
+    const { vendor = 0, lacks } = details.get(device) ?? {};
+    return lacks == null ? [{ device, name, backend, driver, vendor }] : [];
+  });
+}
+
+/** The first that is usable, or the cpu. Says once which GPU is left out, and why. */
+function chooseAmong(verdicts: readonly (readonly [Gpu, Verdict])[]): Choice {
+  const refused = verdicts.filter(([, { usable }]) => !usable);
+  const found = verdicts.findIndex(([, { usable }]) => usable);
+  const named = ([{ name, backend }, { reason }]: readonly [Gpu, Verdict]): string =>
+    `${name} (${backend}) did not pass its self-test: ${reason ?? "no reason was given"}`;
+  const [gpu] = verdicts[found] ?? [];
+  const choice: Choice =
+    gpu !== undefined
+      ? {
+          device: found === 0 ? "gpu" : (gpu.device as Choice["device"]),
+          why: `${gpu.name} (${gpu.backend})`,
+        }
+      : { device: "cpu", why: refused.length > 0 ? refused.map(named).join("; ") : noGpu() };
+  if (refused.length > 0)
+    process.emitWarning(
+      `${refused.map(named).join("; ")}. device auto is ${choice.device}; run lowrank doctor for a report, or choose the GPU with device gpu`,
+      { type: "LowrankWarning" },
+    );
+  return choice;
+}
+
+function noGpu(): string {
+  return devices().some(({ kind }) => kind === "software")
+    ? "the only GPU is a software one"
+    : "no GPU was found";
 }
 
 /**
@@ -76,8 +144,9 @@ export function setDefaultDevice(device: Device): void {
 }
 
 /**
- * What `auto` stands for: a GPU where there is one in hardware, the cpu elsewhere (a GPU in
- * software is slower than the native kernels), and why. Another device stands for itself. Throws `ERR_OPTION`.
+ * What `auto` stands for, and why: a GPU in hardware whose kernels have given right numbers (`diagnose` tells of that), the
+ * cpu elsewhere. A GPU that was not used before is tested first, for some seconds, unless `LOWRANK_SELF_TEST` is `off`; the
+ * result is kept by adapter, driver and version of this package. Another device stands for itself. Throws `ERR_OPTION`.
  */
 export function chooseDevice(device: Device = chosen): {
   /** What it stands for. */
@@ -87,12 +156,13 @@ export function chooseDevice(device: Device = chosen): {
 } {
   if (device !== "auto") return { device: resolveName(device), why: "as asked" };
   if (automatic === undefined) {
-    const gpus = devices().filter((d) => d.kind !== "cpu");
-    const real = gpus.find((d) => d.kind !== "software");
-    automatic =
-      real !== undefined
-        ? { device: "gpu", why: `${real.name} (${real.backend})` }
-        : { device: "cpu", why: gpus.length > 0 ? "the only GPU is a software one" : "no GPU was found" };
+    const verdicts: [Gpu, Verdict][] = [];
+    for (const gpu of candidates()) {
+      const verdict = testSync(gpu);
+      verdicts.push([gpu, verdict]);
+      if (verdict.usable) break;
+    }
+    automatic = chooseAmong(verdicts);
   }
   return automatic;
 }

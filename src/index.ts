@@ -19,7 +19,6 @@ export {
 } from "./create.js";
 export { eye, fullLike, linspace, onesLike, zerosLike, type LikeOptions } from "./create-patterns.js";
 export { bernoulli, multinomial, randint, randperm, type RandomOptions } from "./create-random.js";
-export type { CpuUse, Priority } from "./cpu-use.js";
 export type { TextPart } from "./data/parts.js";
 export type { Numbering } from "./data/origin.js";
 export type { ChatReport, DataReport } from "./data/report.js";
@@ -36,7 +35,18 @@ export {
   type DeviceInfo,
   type Memory,
 } from "./device.js";
+export type {
+  DiagnosedDevice,
+  DiagnosedTraining,
+  Diagnosis,
+  DiagnoseOptions,
+  DiagnoseProgress,
+  KnownHazard,
+} from "./diagnose/diagnosis.js";
 export { LowrankError, type ErrorCode } from "./errors.js";
+export type { GpuDetails } from "./native.js";
+export type { StepResult, WrongNumbers } from "./self-test/steps.js";
+export type { Rates } from "./diagnose/rates.js";
 export * as gguf from "./gguf.js";
 export * as lora from "./lora/index.js";
 export {
@@ -149,12 +159,9 @@ export { manualSeed } from "./random.js";
 export * as safetensors from "./safetensors.js";
 export {
   checkpoint,
-  cpuUse,
   noGrad,
   scope,
-  setCpuUse,
   setMatmulPrecision,
-  withCpuUse,
   withMatmulPrecision,
   type MatmulPrecision,
 } from "./scope.js";
@@ -181,11 +188,9 @@ export type {
   FinetuneResult,
   LoopEvent,
   OperationProfile,
-  PausedEvent,
   PlannedMemory,
   ProfileEvent,
   ProgressEvent,
-  ResumedEvent,
   RowsEvent,
   SampleEvent,
   SampleText,
@@ -250,3 +255,12 @@ export const inspect = lazy(async () => (await import("./inspect/inspect.js")).i
  * can hold; the signal's reason.
  */
 export const estimate = lazy(async () => (await import("./train/memory/estimate.js")).estimate);
+/**
+ * Tests devices: every family of kernels forward and backward against the processor, steps of training, and what the device
+ * reaches. It takes about a minute. Each device is tested in a process of its own, whose crash or hang is a result; the
+ * result of a GPU is kept for `auto`, which uses a GPU that has passed.
+ *
+ * Throws `ERR_OPTION`; `ERR_NO_GPU` for a GPU that is not there; `ERR_INTERNAL` in a bundle, whose files cannot be started;
+ * the signal's reason.
+ */
+export const diagnose = lazy(async () => (await import("./diagnose/diagnose.js")).diagnose);

@@ -14,6 +14,8 @@ export type Session = Binding.Session;
 export type LowRankPath = Binding.LowRankPath;
 /** What was found on a GPU of the forms of kernels. */
 export type TuneReport = Binding.TuneReport;
+/** What the driver of a GPU tells of it. */
+export type GpuDetails = Binding.GpuDetails;
 /** A safetensors file, or a folder of shards, whose tensors are read where they lie. */
 export type WeightsFile = Binding.WeightsFile;
 /** A GGUF file: tensors by name, and metadata. */

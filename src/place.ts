@@ -1,6 +1,6 @@
 /** Where the package lies, as its own modules see it. */
 import module from "node:module";
-import { dirname, join } from "node:path";
+import { dirname, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** The path of one of the package's files. Sources and what is built of them lie in a folder of the package each. */
@@ -13,4 +13,11 @@ export function inPackage(path: string): string {
 /** Loads one of the package's files. */
 export function fromPackage(path: string): unknown {
   return module.createRequire(inPackage("package.json"))(`./${path}`);
+}
+
+/** The path of a file of this package that is run by itself, by its place in src/ and in dist/: `diagnose/child`. */
+export function programPath(name: string): string {
+  const own = fileURLToPath(import.meta.url);
+  // Programs are modules, also beside what is required.
+  return join(dirname(own), `${name}${extname(own) === ".ts" ? ".ts" : ".js"}`);
 }

@@ -1,7 +1,7 @@
 /**
- * The memory of a step as the row grows: the process's peak, and the prediction of meta:cpu.
+ * The memory of a step as the row grows: the process's peak, and what meta:cpu foretells of it.
  *
- *   npx tsx benches/races/long.ts [LENGTH…]      512, 2048 and 8192 by default
+ *   npx tsx benches/races/long.ts [LENGTH…]      512, 2048 and 8192 unless given
  */
 import { cold, MODEL } from "./side.js";
 

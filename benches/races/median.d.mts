@@ -1,2 +1,2 @@
-/** The median; of an even number of values, the upper middle one. */
+/** The middle one, or the upper of two. */
 export function median(list: readonly number[]): number;

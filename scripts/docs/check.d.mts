@@ -1,2 +1,2 @@
-/** The errors of a built site, one line each. */
+/** What is wrong with a built site, a line each. */
 export function problems(site: string): string[];

@@ -1,4 +1,4 @@
-// Debian roots, created by debootstrap and kept, and commands in them. A root's mounts exist as long as the command runs.
+// Roots of Debian, made by debootstrap and kept, and commands in them. A root's mounts live as long as the command.
 import {
   appendFileSync,
   existsSync,
@@ -12,10 +12,10 @@ import { join } from "node:path";
 import { must, run } from "./command.mjs";
 import { mirror, share, shared } from "./host.mjs";
 
-/** Debian's package of each tool; all of them are in its archive. */
+/** What Debian's package of each tool is; all of them are part of it or in its archive. */
 const TOOLS = { debootstrap: "debootstrap", unshare: "util-linux", chroot: "coreutils", mount: "mount" };
 
-/** The missing requirements for creating and entering a root, one sentence each. */
+/** What is missing to make a root and go into it, a sentence each. */
 export function missing(folders, getuid = process.getuid) {
   const absent = Object.keys(TOOLS).filter(
     (tool) => !folders.some((folder) => existsSync(join(folder, tool))),
@@ -27,12 +27,12 @@ export function missing(folders, getuid = process.getuid) {
   ];
 }
 
-/** Runs a command in a root; `binds` maps folders of this machine to their paths there. */
+/** Runs a command in a root; `binds` are folders of this machine by the names that they have there. */
 export function enter(root, argv, { binds = {}, cwd = "/root", env = {}, ...options } = {}) {
   return run("unshare", entering(root, argv, binds, cwd), { ...options, env: environment(env) });
 }
 
-/** Runs a command in a root; throws if it fails. */
+/** The same; throws where it fails. */
 export function mustEnter(root, argv, { binds = {}, cwd = "/root", env = {}, ...options } = {}) {
   return must("unshare", entering(root, argv, binds, cwd), { ...options, env: environment(env) });
 }
@@ -47,7 +47,7 @@ function entering(root, argv, binds, cwd) {
     mkdirSync(join(root, to), { recursive: true });
     return [from, to];
   });
-  // A separate process namespace: processes that the command leaves running, such as Wine's server, end with it.
+  // A process namespace of its own: what the command leaves running, such as Wine's server, ends with it.
   const script = `
     root=$1; cwd=$2; binds=$3; shift 3
     mkdir -p "$root/proc" "$root/dev" "$root/sys" "$root/tmp"
@@ -62,7 +62,7 @@ function entering(root, argv, binds, cwd) {
   return [...namespaces, "sh", "-c", script, "sh", root, cwd, String(bound.length / 2), ...bound, ...argv];
 }
 
-/** A root of a Debian release with the given packages; recreated when a package is missing. */
+/** A root of a Debian release that has the packages; made once, and again where a package was not asked for before. */
 export function debian(folder, name, suite, packages, { architectures = [], tell = () => {} } = {}) {
   const root = join(folder, name);
   if (!existsSync(root)) {
@@ -89,7 +89,7 @@ export function debian(folder, name, suite, packages, { architectures = [], tell
   return root;
 }
 
-/** Adds Debian's security archive. */
+/** Debian's security archive beside the main one. */
 function addSecurity(root, suite) {
   const sources = join(root, "etc/apt/sources.list");
   const main = /^deb (\S+)/m.exec(readFileSync(sources, "utf8"))?.[1];

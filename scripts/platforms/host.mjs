@@ -1,4 +1,5 @@
-// The network settings of this machine that a root needs, too: host names, certificates, and the settings of apt, npm, pip and cargo.
+// What this machine reaches the registries by, and a root of another system needs too: names, certificates, and the
+// settings of apt, npm, pip and cargo.
 import { cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
@@ -7,7 +8,7 @@ import { answer } from "./command.mjs";
 
 const BUNDLE = "/etc/ssl/certs/ca-certificates.crt";
 
-/** Files of this machine, and their paths in a root. */
+/** Files of this machine, and where a root has them. */
 const FILES = [
   ["/etc/resolv.conf", "/etc/resolv.conf"],
   ["/etc/hosts", "/etc/hosts"],
@@ -19,19 +20,19 @@ const FILES = [
   [env.SSL_CERT_FILE ?? env.NODE_EXTRA_CA_CERTS ?? BUNDLE, BUNDLE],
 ];
 
-/** The URL of Debian's archive in this machine's apt settings, by label; undefined if there is none. */
+/** Where this machine's apt has Debian's archive from, by its label; undefined where it has none. */
 export function mirror(label) {
   const sites = answer("apt-get", ["indextargets", "--format", "$(SITE)", `Label: ${label}`]);
   return sites?.split("\n")[0] || undefined;
 }
 
-/** Copies this machine's settings to a root; repeat it after ca-certificates is installed there. */
+/** Gives a root what this machine has; to be done again after ca-certificates is installed there. */
 export function share(root) {
   for (const [from, to] of FILES) {
     if (!existsSync(from)) continue;
     const target = join(root, to);
     mkdirSync(dirname(target), { recursive: true });
-    // A package may have created a link here.
+    // What a system's own package may have made a link of.
     rmSync(target, { force: true });
     cpSync(from, target, { dereference: true });
   }
@@ -40,7 +41,7 @@ export function share(root) {
   if (existsSync(apt)) writeFileSync(join(apt, "00host"), `${settings.join("\n")}\n`);
 }
 
-/** The environment of a root's commands: proxies and registries of this machine, and one certificate bundle. */
+/** The environment of a root's commands: proxies and registries of this machine, one bundle of certificates for all. */
 export function shared() {
   const kept = Object.entries(env).filter(([name]) =>
     /^((https?|no|all)_proxy|NPM_CONFIG_.*|PIP_(INDEX|EXTRA_INDEX|TRUSTED|DEFAULT_TIMEOUT).*|CARGO_(HTTP|NET|REGISTR|SOURCE).*)$/.test(

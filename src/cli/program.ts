@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { chatCommand } from "./chat.js";
-import { cpuUseOptions } from "./cpu.js";
 import { devicesCommand } from "./devices.js";
+import { doctorCommand } from "./doctor.js";
 import { estimateCommand } from "./estimate.js";
 import { evaluateCommand } from "./evaluate.js";
 import { exportCommand } from "./export.js";
@@ -92,17 +92,18 @@ function program(): Command {
     .allowExcessArguments(true);
   const commands = [
     finetuneCommand(),
-    cpuUseOptions(generateCommand()),
-    cpuUseOptions(chatCommand()),
-    cpuUseOptions(evaluateCommand()),
-    cpuUseOptions(predictCommand()),
-    cpuUseOptions(serveCommand()),
-    cpuUseOptions(mergeCommand()),
-    cpuUseOptions(exportCommand()),
+    generateCommand(),
+    chatCommand(),
+    evaluateCommand(),
+    predictCommand(),
+    serveCommand(),
+    mergeCommand(),
+    exportCommand(),
     inspectCommand(),
     estimateCommand(),
     runsCommand(),
     devicesCommand(),
+    doctorCommand(),
   ];
   for (const command of [...commands, helpCommand(root)]) root.addCommand(suggesting(throwing(command)));
   return root;

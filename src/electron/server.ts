@@ -1,6 +1,5 @@
 /** The end of a port where runs live. The engine is loaded by the first request that needs it. */
 import { oneOf, options as known } from "../argument.js";
-import type { Priority } from "../cpu-use.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { openPort, type Channel, type Port } from "./port.js";
 import { PROTOCOL, sent, type Reply, type Request, type Tag } from "./protocol.js";
@@ -13,11 +12,6 @@ export interface ServeOptions {
    * trains to the end, unwatched. `stop`.
    */
   onDisconnect?: "stop" | "continue" | undefined;
-  /**
-   * The priority of runs that give none and have recorded none: `background` leaves one core free and lets other programs
-   * run first, so that windows stay responsive; `normal` uses all cores as any program does. `background`.
-   */
-  priority?: Priority | undefined;
 }
 
 /** Serving at a port: see `serve`. */
@@ -36,13 +30,9 @@ export interface Server {
  * Throws `ERR_OPTION` for what is no port.
  */
 export function serve(port: Port, options?: ServeOptions): Server {
-  const { onDisconnect = "stop", priority = "background" } = known("serve", options, [
-    "onDisconnect",
-    "priority",
-  ]);
+  const { onDisconnect = "stop" } = known("serve", options, ["onDisconnect"]);
   oneOf("serve", "onDisconnect", onDisconnect, ["stop", "continue"]);
-  oneOf("serve", "priority", priority, ["normal", "background"]);
-  return new PortServer(port, onDisconnect === "stop", priority);
+  return new PortServer(port, onDisconnect === "stop");
 }
 
 /** Runs whose clients have gone and that are being stopped, in this whole process: their folders are not free yet. */
@@ -51,14 +41,12 @@ const leaving = new Set<Promise<void>>();
 class PortServer implements Server {
   readonly #channel: Channel;
   readonly #stops: boolean;
-  readonly #priority: Priority;
   /** Runs by client and number. */
   readonly #clients = new Map<string, Map<number, ServedRun>>();
   #closed: Promise<void> | undefined;
 
-  constructor(port: Port, stops: boolean, priority: Priority) {
+  constructor(port: Port, stops: boolean) {
     this.#stops = stops;
-    this.#priority = priority;
     this.#channel = openPort(
       "serve",
       port,
@@ -117,7 +105,6 @@ class PortServer implements Server {
     const run = new ServedRun(
       number,
       options as FinetuneOptions,
-      this.#priority,
       free,
       (reply) => this.#reply(client, reply),
       () => runs.delete(number),

@@ -52,7 +52,7 @@ export interface TrainResult {
 export interface TrainerEndEvent extends TrainResult {
   /** Tells it from the other events. */
   type: "end";
-  /** How long the run took, pauses included. */
+  /** How long the run took. */
   seconds: number;
 }
 

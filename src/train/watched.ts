@@ -1,16 +1,13 @@
 /** What a run is watched by, whoever asks first: its option, or `run.dashboard()`. */
 import type { Dashboard } from "../dashboard/server.js";
-import type { PauseControls } from "../dashboard/sources.js";
 import type { RunRecorder } from "./recorder.js";
 import type { RunContext } from "./run.js";
 
-export class Watched implements PauseControls {
+export class Watched {
   /** What the run is recorded by, once it begins. */
   recorder: RunRecorder | undefined;
-  /** Ends the run well, pauses it, continues it. */
+  /** Ends the run well. */
   stop: () => void = () => {};
-  pause: () => void = () => {};
-  resume: () => void = () => {};
   /** What the page is called. */
   title = "lowrank";
   #dashboard: Promise<Dashboard> | undefined;
@@ -43,7 +40,6 @@ export class Watched implements PauseControls {
       () => this.title,
       () => this.recorder?.path,
       () => this.stop(),
-      this,
     );
     return Dashboard.open(source, { port, holds: false });
   }

@@ -1,5 +1,6 @@
 /** Options of a run that were given and have no effect on it: each is reported by a warning. */
 import { loraLayers } from "../lora/adapter/registry.js";
+import { gpuDetails } from "../device.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { SpeechToText } from "../models/speech-to-text.js";
 import { optionName, optionSetting } from "../option-name.js";
@@ -33,8 +34,6 @@ export function withoutEffect(model: PretrainedModel, settings: Settings, steps:
     warnings.push(
       `${optionSetting("warmup", warmup)} reaches to the last of ${steps} steps or beyond: the learning rate never reaches ${settings.optimizer.lr}`,
     );
-  if (settings.threads !== undefined && model.device.startsWith("gpu"))
-    warnings.push(noEffect("threads", settings.threads, `the run trains on ${model.device}`));
   return [...warnings, ...unusedPrecision(model, settings), ...excessRanks(model, settings)];
 }
 
@@ -45,6 +44,9 @@ function unusedPrecision({ device }: PretrainedModel, { askedPrecision: precisio
     return [
       noEffect("matmulPrecision", precision, "only a GPU multiplies in f16, and the run is on the cpu"),
     ];
+  const gpu = cpu || precision !== "f16" ? undefined : gpuDetails(device);
+  if (gpu?.f16 === false)
+    return [noEffect("matmulPrecision", precision, `the GPU ${gpu.device} does not compute in f16`)];
   if (precision === "bf16" && !cpu)
     return [
       noEffect("matmulPrecision", precision, `only the cpu multiplies in bf16, and the run is on ${device}`),

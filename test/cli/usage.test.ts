@@ -15,7 +15,7 @@ function yaml(text: string): string {
 const wrong: [string[], RegExp][] = [
   [
     [],
-    /which command\? One of finetune, generate, chat, evaluate, predict, serve, merge, export, inspect, estimate, runs, devices/,
+    /which command\? One of finetune, generate, chat, evaluate, predict, serve, merge, export, inspect, estimate, runs, devices, doctor/,
   ],
   [["tune"], /unknown command "tune"; use one of finetune, /],
   [["fintune"], /unknown command "fintune" \(did you mean finetune\?\)/],
@@ -30,6 +30,8 @@ const wrong: [string[], RegExp][] = [
   ],
   [["finetune", "--init", "oloar"], /not "oloar" \(did you mean olora\?\)/],
   [["finetune", "--batchSize", "2"], /unknown option '--batchSize' \(Did you mean --batch-size\?\)/],
+  [["doctor", "--device", "gpux"], /Unknown device "gpux" \(did you mean gpu\?\)/],
+  [["doctor", "--fast"], /unknown option '--fast'/],
   [["devices", "--tuned"], /unknown option '--tuned' \(Did you mean --tune\?\)/],
   [
     ["generate", "--prompt", "a", "--logprobs"],

@@ -9,6 +9,10 @@ const COMMANDS = "test/recommendations/commands.test.ts: ";
 
 /** For each message that names a command, a flag or an option. A test is its file, and its title or a part of it. */
 export const FOLLOWED: readonly Followed[] = [
+  [
+    /run lowrank doctor for a report, or choose the GPU with device gpu$/,
+    "test/diagnose/auto.test.ts: doctor tests again, and auto follows what it found",
+  ],
   [/^--chat-template-file …$/, undefined],
   [
     /^<option> has no effect with the optimizer|^finetune: <option> is null; leave it out/,

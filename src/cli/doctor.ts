@@ -1,0 +1,48 @@
+import { Command } from "commander";
+import type { Device } from "../device.js";
+import { jsonLine } from "./escaped.js";
+import { AnsweredNo } from "./failure.js";
+import { interruptible } from "./interrupt.js";
+import * as value from "./values.js";
+
+interface Options {
+  device?: Device | undefined;
+  quick?: boolean | undefined;
+  json?: boolean | undefined;
+}
+
+export function doctorCommand(): Command {
+  const command = new Command("doctor").description(
+    "test the GPUs and the processor, and report what is wrong",
+  );
+  return command
+    .option("--device <name>", "the device to test: cpu, gpu or gpu:N; all unless given", value.device)
+    .option("--quick", "run the short test that device auto runs before it first uses a GPU")
+    .option("--json", "print the report as one line of JSON")
+    .addHelpText(
+      "after",
+      "\nEach device is tested in a process of its own, so a driver that crashes or hangs is reported. The exit status is" +
+        "\n1 if something is wrong. Paste the report into an issue.",
+    )
+    .action(async () => {
+      const options = command.opts<Options>();
+      const { diagnose } = await import("../diagnose/diagnose.js");
+      const { reportOf } = await import("../diagnose/report.js");
+      const diagnosis = await interruptible(async (signal) =>
+        diagnose({ device: options.device, quick: options.quick, signal, onProgress: progress() }),
+      );
+      process.stdout.write(options.json === true ? `${jsonLine(diagnosis)}\n` : reportOf(diagnosis));
+      if (!diagnosis.healthy) throw new AnsweredNo();
+    });
+}
+
+/** Shows the step that runs, on one line of a terminal. */
+function progress():
+  ((of: { device: string; name: string; step: number; steps: number }) => void) | undefined {
+  const { stderr } = process;
+  if (!stderr.isTTY) return undefined;
+  return ({ device, name, step, steps }) => {
+    const text = device === "none" ? name : `${device}: ${step} of ${steps}, ${name}`;
+    stderr.write(`\r\u001b[K${step === steps ? "" : text.slice(0, (stderr.columns ?? 80) - 1)}`);
+  };
+}

@@ -1,0 +1,54 @@
+/** Checks of the optimizers: three steps over a parameter, and a clipped one. */
+import { tensor } from "../../create.js";
+import { session } from "../../native.js";
+import { Adafactor, Adam, AdamW, clipGradNorm, Lion, SGD } from "../../optim/index.js";
+import { scope } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+import { launched, numbers, type Check, type Outcome, type Place } from "../check.js";
+
+interface Rule {
+  step: () => void;
+  zeroGrad: () => void;
+  dispose: () => void;
+}
+
+const RULES: readonly [name: string, quick: boolean, make: (of: Tensor[]) => Rule][] = [
+  ["AdamW", true, (of) => new AdamW(of, { lr: 0.01, weightDecay: 0.1 })],
+  ["Adam", false, (of) => new Adam(of, { lr: 0.01 })],
+  ["SGD", false, (of) => new SGD(of, { lr: 0.1, momentum: 0.9, nesterov: true })],
+  ["Lion", false, (of) => new Lion(of, { lr: 0.01 })],
+  ["Adafactor", false, (of) => new Adafactor(of, { lr: 0.01 })],
+];
+
+const SHAPES = [[67, 33], [129]];
+
+export function optimizerChecks(): Check[] {
+  return RULES.map(([name, quick, make]) => ({
+    name: `${name}, three steps`,
+    family: "optim",
+    quick,
+    run: async (device) => scope(async () => trained(device, make)),
+  }));
+}
+
+async function trained(device: Place, make: (of: Tensor[]) => Rule): Promise<Outcome> {
+  const parameters = SHAPES.map((shape) =>
+    tensor(numbers(shape).values, { shape, device, requiresGrad: true }),
+  );
+  const rule = make(parameters);
+  session().countLaunches(device, true);
+  const norms: Tensor[] = [];
+  for (let step = 1; step <= 3; step++) {
+    rule.zeroGrad();
+    // Gradients that are far from 0, where a difference in the last digit turns no sign.
+    for (const p of parameters) p.mul(step).add(3).pow(2).sum().backward();
+    norms.push(clipGradNorm(parameters, 10));
+    rule.step();
+  }
+  const kernels = launched(device);
+  const values = new Map<string, ArrayLike<number>>();
+  for (const [i, p] of parameters.entries()) values.set(`parameter ${i}`, await p.data());
+  for (const [i, norm] of norms.entries()) values.set(`norm of step ${i + 1}`, await norm.data());
+  rule.dispose();
+  return { values, kernels: { forward: kernels, backward: kernels } };
+}

@@ -1,0 +1,193 @@
+/** Checks of kernels that move and map values. */
+import { full } from "../../create.js";
+import { session } from "../../native.js";
+import { withRandom } from "../../random.js";
+import { made, type Tensor } from "../../tensor.js";
+import { constant, differentiable, exactly, indices, input, type Check } from "../check.js";
+
+const SHAPE = [5, 67, 33];
+
+/** Functions of one number, over numbers that suit each. */
+const UNARY: readonly [name: string, low: number, high: number, f: (x: Tensor) => Tensor][] = [
+  ["exp", -5, 5, (x) => x.exp()],
+  ["log", 0.1, 9, (x) => x.log()],
+  ["sqrt", 0.1, 9, (x) => x.sqrt()],
+  ["rsqrt", 0.1, 9, (x) => x.rsqrt()],
+  ["sin", -20, 20, (x) => x.sin()],
+  ["cos", -20, 20, (x) => x.cos()],
+  ["tanh", -4, 4, (x) => x.tanh()],
+  ["sigmoid", -6, 6, (x) => x.sigmoid()],
+  ["silu", -6, 6, (x) => x.silu()],
+  ["gelu", -4, 4, (x) => x.gelu()],
+  ["gelu (tanh)", -4, 4, (x) => x.gelu({ approximate: "tanh" })],
+  ["relu", -1, 1, (x) => x.relu()],
+  ["erf", -3, 3, (x) => x.erf()],
+  ["softplus", -6, 6, (x) => x.softplus()],
+  ["log sigmoid", -6, 6, (x) => x.logSigmoid()],
+  ["abs", -1, 1, (x) => x.abs()],
+  ["neg", -1, 1, (x) => x.neg()],
+];
+
+/** Functions of one number that have no gradient. */
+const STEPS: readonly [name: string, f: (x: Tensor) => Tensor][] = [
+  ["round", (x) => x.round()],
+  ["floor", (x) => x.floor()],
+  ["ceil", (x) => x.ceil()],
+  ["trunc", (x) => x.trunc()],
+  ["sign", (x) => x.sign()],
+];
+
+const BINARY: readonly [name: string, f: (a: Tensor, b: Tensor) => Tensor][] = [
+  ["add", (a, b) => a.add(b)],
+  ["sub", (a, b) => a.sub(b)],
+  ["mul", (a, b) => a.mul(b)],
+  ["div", (a, b) => a.div(b)],
+  ["pow", (a, b) => a.pow(b)],
+  ["maximum", (a, b) => a.maximum(b)],
+  ["minimum", (a, b) => a.minimum(b)],
+];
+
+const COMPARISONS: readonly [name: string, f: (a: Tensor, b: Tensor) => Tensor][] = [
+  ["eq", (a, b) => a.eq(b)],
+  ["lt", (a, b) => a.lt(b)],
+  ["le", (a, b) => a.le(b)],
+  ["ge", (a, b) => a.ge(b)],
+];
+
+/** Functions of the short form: those of the models that are trained most. */
+const QUICK = new Set(["exp", "silu", "gelu", "tanh", "sigmoid", "add", "mul", "sin"]);
+
+export function valueChecks(): Check[] {
+  const unary = UNARY.map(([name, low, high, f]) =>
+    differentiable("elementwise", name, { x: input(SHAPE, low, high) }, ({ x }) => f(x), {
+      quick: QUICK.has(name),
+    }),
+  );
+  const steps = STEPS.map(([name, f]) =>
+    differentiable("elementwise", name, { x: constant(SHAPE, -9, 9) }, ({ x }) => f(x)),
+  );
+  const binary = BINARY.map(([name, f]) =>
+    differentiable(
+      "elementwise",
+      `${name}, broadcast`,
+      { a: input([5, 67, 1], 0.5, 2), b: input([1, 33], 0.3, 1.7) },
+      ({ a, b }) => f(a, b),
+      { quick: QUICK.has(name) },
+    ),
+  );
+  const comparisons = COMPARISONS.map(([name, f]) =>
+    differentiable("elementwise", name, { a: indices([67, 33], 5), b: indices([33], 5) }, ({ a, b }) =>
+      f(a, b),
+    ),
+  );
+  return [...unary, ...steps, ...binary, ...comparisons, ...others(), ...moves()];
+}
+
+function others(): Check[] {
+  return [
+    differentiable(
+      "elementwise",
+      "gated silu",
+      { gate: input(SHAPE, -5, 5), up: input(SHAPE) },
+      ({ gate, up }) => gate.siluMul(up),
+      { quick: true },
+    ),
+    differentiable("elementwise", "clamp", { x: input(SHAPE, -2, 2) }, ({ x }) => x.clamp(-0.7, 0.9)),
+    differentiable(
+      "elementwise",
+      "where",
+      { a: input(SHAPE), b: input(SHAPE), c: indices(SHAPE, 2) },
+      ({ a, b, c }) => a.where(c, b),
+    ),
+    differentiable(
+      "elementwise",
+      "numbers that are none",
+      { x: exactly([NaN, Infinity, -Infinity, 0, 1, -1]) },
+      ({ x }) => ({ finite: x.isFinite(), relu: x.relu(), exp: x.exp() }),
+    ),
+    differentiable(
+      "fill",
+      "fill",
+      { x: constant([3]) },
+      ({ x }) => full([67, 33], 1.25, { device: x.device }),
+      {
+        quick: true,
+      },
+    ),
+    differentiable(
+      "dropout",
+      "dropout",
+      { x: input([67, 131]) },
+      ({ x }) => withRandom(7, () => x.dropout(0.3)),
+      { quick: true },
+    ),
+    differentiable("cast", "cast to bf16 and back", { x: input(SHAPE) }, ({ x }) => x.to("bf16").to("f32"), {
+      quick: true,
+    }),
+    differentiable("cast", "cast to f16 and back", { x: input(SHAPE) }, ({ x }) => x.to("f16").to("f32"), {
+      readsF16: true,
+    }),
+    differentiable("cast", "cast to i32", { x: constant(SHAPE, -99, 99) }, ({ x }) => x.to("i32")),
+  ];
+}
+
+function moves(): Check[] {
+  return [
+    differentiable("copy", "transpose", { x: input(SHAPE) }, ({ x }) => x.transpose(0, 2), { quick: true }),
+    differentiable("copy", "permute", { x: input([3, 5, 7, 9]) }, ({ x }) => x.permute(2, 0, 3, 1)),
+    differentiable("copy", "slice", { x: input(SHAPE) }, ({ x }) => x.slice(1, 3, 64).slice(2, 1, 30), {
+      quick: true,
+    }),
+    differentiable("copy", "concat", { a: input([5, 7, 33]), b: input([5, 61, 33]) }, ({ a, b }) =>
+      a.concat(b, 1),
+    ),
+    differentiable("copy", "split", { x: input(SHAPE) }, ({ x }) => {
+      const [a, b, c] = x.split([1, 40, 26], 1) as [Tensor, Tensor, Tensor];
+      return { a, b, c };
+    }),
+    differentiable("copy", "expand", { x: input([5, 1, 33]) }, ({ x }) => x.expand(5, 67, 33), {
+      // A gradient is a sum over what was repeated.
+      tolerance: 2e-5,
+    }),
+    differentiable("flip", "flip", { x: input(SHAPE) }, ({ x }) => x.flip(0, 2), { quick: true }),
+    differentiable("pad", "pad by a constant", { x: input(SHAPE) }, ({ x }) =>
+      x.pad([3, 2, 1, 4], { value: 2 }),
+    ),
+    ...(["reflect", "replicate", "circular"] as const).map((mode) =>
+      differentiable("pad", `pad, ${mode}`, { x: input(SHAPE) }, ({ x }) => x.pad([3, 2, 1, 4], { mode }), {
+        quick: mode === "reflect",
+      }),
+    ),
+    differentiable(
+      "gather",
+      "gather",
+      { x: input([67, 33]), at: indices([67, 9], 33) },
+      ({ x, at }) => x.gather(1, at),
+      { quick: true },
+    ),
+    differentiable("gather", "index select", { x: input([67, 33]), at: indices([91], 67) }, ({ x, at }) =>
+      x.indexSelect(0, at),
+    ),
+    differentiable(
+      "gather",
+      "scatter add",
+      { x: input([67, 33]), at: indices([67, 90], 33), src: input([67, 90]) },
+      ({ x, at, src }) => x.scatterAdd(1, at, src),
+      { quick: true },
+    ),
+    differentiable("gather", "one hot", { at: indices([67], 9) }, ({ at }) => at.oneHot(9)),
+    differentiable(
+      "embedding",
+      "embedding",
+      { table: input([67, 33]), ids: indices([3, 65], 67) },
+      ({ table, ids }) => made(() => session().embedding(table.id, ids.id, false, undefined)),
+      { quick: true },
+    ),
+    differentiable(
+      "embedding",
+      "embedding by columns",
+      { table: input([33, 67]), ids: indices([3, 65], 67) },
+      ({ table, ids }) => made(() => session().embedding(table.id, ids.id, true, undefined)),
+    ),
+  ];
+}

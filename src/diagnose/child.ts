@@ -1,0 +1,158 @@
+/**
+ * The process of a self-test: runs each step on the device and on the processor, and writes what it found, a line of JSON
+ * for each. Started by `self-test/child-process.ts`; nothing imports it.
+ */
+import { writeSync } from "node:fs";
+import { devices, gpuDetails } from "../device.js";
+import { call, native, session } from "../native.js";
+import type { GpuDetails } from "../native.js";
+import { type Line, type Order, type StepResult } from "../self-test/steps.js";
+import { compare, type Check, type Outcome, type Place } from "./check.js";
+import { allChecks } from "./checks/index.js";
+import { measure } from "./rates.js";
+import { LOSS_TOLERANCE, STORED_LOSSES, train } from "./training.js";
+
+/** A step of the plan. Its result has no name yet; `data` goes along to whoever asked. */
+interface Step {
+  name: string;
+  family: string;
+  run: () => Promise<Omit<StepResult, "name" | "family" | "milliseconds"> & { data?: unknown }>;
+}
+
+/** Steps of training. */
+const FULL_STEPS = 5;
+const QUICK_STEPS = 2;
+
+function write(line: Line): void {
+  // At once: what follows may end the process.
+  writeSync(1, `${JSON.stringify(line)}\n`);
+}
+
+/** What goes wrong on a device stays wrong: the process begins anew. */
+const LATCHED = new Set(["ERR_DEVICE_LOST", "ERR_INTERNAL"]);
+
+function parseOrder(text: string | undefined): Order {
+  const { device, quick, leaveOut } = JSON.parse(text ?? "{}") as Partial<Order>;
+  return { device: device ?? "gpu", quick: quick ?? true, leaveOut: leaveOut ?? [] };
+}
+
+/** In a process of its own, too: a driver may crash when it is asked what it has. */
+const LISTING: Step = {
+  name: "listing the GPUs",
+  family: "device",
+  run: async () => ({
+    status: "passed",
+    data: { devices: devices(), details: call(() => native().gpuDetails()) },
+  }),
+};
+
+function steps({ device, quick }: Order): Step[] {
+  const place = device as Place;
+  const isCpu = device === "cpu";
+  const details = (): GpuDetails | undefined => (isCpu ? undefined : gpuDetails(place));
+  if (device === "none") return [LISTING];
+  const first: Step[] = [
+    {
+      name: "opening the device",
+      family: "device",
+      run: async () => {
+        session().memory(place);
+        return { status: "passed" };
+      },
+    },
+  ];
+  const checks = allChecks(quick).map((check) => ({
+    name: check.name,
+    family: check.family,
+    run: async () => (isCpu ? repeated(check) : compared(check, place, details())),
+  }));
+  const training: Step = {
+    name: "training steps",
+    family: "training",
+    run: async () => trained(place, quick ? QUICK_STEPS : FULL_STEPS),
+  };
+  const rates: Step = {
+    name: "rates",
+    family: "device",
+    run: async () => {
+      const known = details();
+      const has = { f16: known?.f16 ?? true, f16Storage: known?.f16Storage ?? true };
+      const data = {
+        rates: await measure(place, has),
+        longestSubmission: session().longestSubmission(place),
+      };
+      return { status: "passed", data };
+    },
+  };
+  return [...first, ...checks, training, ...(quick ? [] : [rates])];
+}
+
+async function compared(
+  check: Check,
+  device: Place,
+  details: GpuDetails | undefined,
+): ReturnType<Step["run"]> {
+  if (check.readsF16 === true && details?.f16Storage === false)
+    return { status: "skipped", reason: "this GPU does not read f16" };
+  const expected = await check.run("cpu");
+  const got = await check.run(device);
+  return judged(compare(check, got, expected));
+}
+
+/** On the processor: twice the same bits, and numbers that are some. */
+async function repeated(check: Check): ReturnType<Step["run"]> {
+  const first = await check.run("cpu");
+  const again = await check.run("cpu");
+  return judged(compare({ ...check, tolerance: 0 }, again, first));
+}
+
+function judged(found: ReturnType<typeof compare>): Awaited<ReturnType<Step["run"]>> {
+  return { status: found.wrong === undefined ? "passed" : "wrong", ...found };
+}
+
+async function trained(device: Place, count: number): ReturnType<Step["run"]> {
+  const own = await train(device, count);
+  const expected = device === "cpu" ? [...STORED_LOSSES] : (await train("cpu", count)).losses;
+  const losses = (of: readonly number[]): Outcome => ({
+    values: new Map([["loss of each step", Float64Array.from(of.slice(0, count))]]),
+    kernels: { forward: [], backward: [] },
+  });
+  const { error, wrong } = compare(
+    { family: "gemm", tolerance: LOSS_TOLERANCE },
+    losses(own.losses),
+    losses(expected),
+  );
+  const data = { losses: own.losses, expected: expected.slice(0, count), stepMilliseconds: own.milliseconds };
+  return { ...judged({ error, wrong }), data };
+}
+
+/** Runs a step and says how it ended. Returns whether the device can go on. */
+async function run(step: Step): Promise<boolean> {
+  const { name, family } = step;
+  write({ event: "begin", name, family });
+  const began = performance.now();
+  const since = (): number => Math.round(performance.now() - began);
+  try {
+    const { data, ...found } = await step.run();
+    write({ event: "end", result: { name, family, ...found, milliseconds: since() }, data });
+    return true;
+  } catch (error) {
+    const { code, message } = error as { code?: string; message?: string };
+    const reason = message ?? String(error);
+    write({ event: "end", result: { name, family, status: "failed", reason, milliseconds: since() } });
+    return code === undefined || !LATCHED.has(code);
+  }
+}
+
+async function main(): Promise<void> {
+  const order = parseOrder(process.argv[2]);
+  const left = steps(order).filter(({ name }) => !order.leaveOut.includes(name));
+  write({ event: "plan", steps: left.map(({ name, family }) => ({ name, family })) });
+  for (const step of left) {
+    // A device that was lost fails whatever comes after it.
+    if (!(await run(step))) return;
+  }
+  write({ event: "done" });
+}
+
+await main();

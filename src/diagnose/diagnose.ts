@@ -1,0 +1,256 @@
+/** Tests devices in processes of their own, which may crash or hang. */
+import { release } from "node:os";
+import { callable, flag, options as known, refuse } from "../argument.js";
+import type { Device, DeviceInfo } from "../device.js";
+import { LowrankError, throwIfAborted } from "../errors.js";
+import { here } from "../native-load.js";
+import type { GpuDetails } from "../native.js";
+import { keep, readKept } from "../self-test/cache.js";
+import { canStart, runChild } from "../self-test/child-process.js";
+import { ownerOf } from "../self-test/first-use.js";
+import { hazardsOf } from "../self-test/hazards.js";
+import { describe, isBad, type Line, type Order, type StepResult } from "../self-test/steps.js";
+import type {
+  DiagnosedDevice,
+  DiagnosedTraining,
+  DiagnoseOptions,
+  Diagnosis,
+  DiagnoseProgress,
+  KnownHazard,
+} from "./diagnosis.js";
+import type { Rates } from "./rates.js";
+
+/** Milliseconds that a step may take: a slow compiler of shaders takes ten seconds for one, and a step has some. */
+const LIMIT = 120_000;
+
+/** `LOWRANK_SELF_TEST_LIMIT`, milliseconds, for tests of what hangs. */
+function limit(): number {
+  return Number(process.env["LOWRANK_SELF_TEST_LIMIT"]) || LIMIT;
+}
+/** Processes that a device is given: each crash costs one. */
+const PROCESSES = 8;
+
+/** What steps found besides their results. */
+interface Data {
+  devices?: DeviceInfo[];
+  details?: GpuDetails[];
+  losses?: number[];
+  expected?: number[];
+  stepMilliseconds?: number;
+  rates?: Rates;
+  longestSubmission?: number;
+}
+
+/** How a device's steps ended. */
+interface Run {
+  steps: StepResult[];
+  data: Data;
+}
+
+/**
+ * Tests devices: every family of kernels forward and backward against the processor, steps of training, rates. Each device
+ * is tested in a process of its own, whose crash or hang is a result. It takes about a minute; the result of a GPU is kept
+ * for `auto`.
+ *
+ * Throws `ERR_OPTION`, `ERR_NO_GPU` for a GPU that is not there, `ERR_INTERNAL` where the processes cannot be started (from
+ * a bundle); the signal's reason.
+ */
+export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
+  const where = "diagnose";
+  const {
+    device,
+    quick = false,
+    signal,
+    onProgress,
+  } = known(where, options, ["device", "quick", "signal", "onProgress"]);
+  flag(where, "quick", quick);
+  if (device !== undefined && !/^(auto|cpu|gpu|gpu:\d+)$/.test(String(device)))
+    refuse(where, "device", "auto, cpu, gpu or gpu:N", device);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    refuse(where, "signal", "an AbortSignal", signal);
+  if (onProgress !== undefined) callable(where, "onProgress", onProgress);
+  throwIfAborted(signal);
+  if (!canStart())
+    throw new LowrankError(
+      "ERR_INTERNAL",
+      "diagnose: the files of this package are not beside its code; leave lowrank out of the bundle",
+    );
+  const began = performance.now();
+  const listed = await runSteps({ device: "none", quick, leaveOut: [] }, signal);
+  const problems = listed.steps.filter(isBad);
+  const chosen = chosenDevices(device, listed.data.devices ?? [processor()], listed.data.details);
+  const devices: DiagnosedDevice[] = [];
+  for (const info of chosen) {
+    const details = listed.data.details?.find((one) => one.device === info.device);
+    devices.push(await diagnosed(info, details, { quick, signal, onProgress }));
+  }
+  const { electron } = process.versions as { electron?: string };
+  return {
+    version: here().version ?? "unknown",
+    system: { platform: process.platform, release: release(), arch: process.arch },
+    node: process.versions.node,
+    electron,
+    environment: environment(),
+    quick,
+    problems,
+    devices,
+    seconds: (performance.now() - began) / 1000,
+    healthy: problems.length === 0 && devices.every(({ healthy }) => healthy),
+  };
+}
+
+/** Where the devices could not be listed, the processor is still there. */
+function processor(): DeviceInfo {
+  return { device: "cpu", name: "processor", kind: "cpu", backend: process.arch };
+}
+
+function environment(): Record<string, string> {
+  const own = Object.entries(process.env).filter(([name]) => /^(LOWRANK_|VK_|WGPU_)/.test(name));
+  return Object.fromEntries(own.sort()) as Record<string, string>;
+}
+
+/** The devices to test. Throws `ERR_NO_GPU`. */
+function chosenDevices(
+  asked: Device | undefined,
+  all: readonly DeviceInfo[],
+  details: readonly GpuDetails[] = [],
+): DeviceInfo[] {
+  const lacks = ({ device }: DeviceInfo): boolean =>
+    details.some((one) => one.device === device && one.lacks != null);
+  const gpus = all.filter(({ kind }) => kind !== "cpu");
+  const cpu = all.filter(({ kind }) => kind === "cpu");
+  if (asked === undefined || asked === "auto") {
+    const real = gpus.filter(({ kind }) => kind !== "software");
+    return [...cpu, ...(real.length > 0 ? real : gpus)];
+  }
+  if (asked === "cpu") return cpu;
+  const found =
+    asked === "gpu"
+      ? (gpus.find((gpu) => !lacks(gpu)) ?? gpus[0])
+      : gpus.find(({ device }) => device === asked);
+  if (found !== undefined) return [found];
+  const names = all.map(({ device, name }) => `${device} (${name})`).join(", ");
+  throw new LowrankError("ERR_NO_GPU", `diagnose: there is no ${asked}; there are ${names}`);
+}
+
+async function diagnosed(
+  info: DeviceInfo,
+  details: GpuDetails | undefined,
+  { quick, signal, onProgress }: DiagnoseOptions & { quick: boolean },
+): Promise<DiagnosedDevice> {
+  const began = performance.now();
+  const { device, name, backend, driver = "" } = info;
+  const lacks = details?.lacks;
+  const unusable: StepResult = {
+    name: "opening the device",
+    family: "device",
+    status: "failed",
+    reason: lacks ?? undefined,
+    milliseconds: 0,
+  };
+  const run = async (): Promise<Run> => runSteps({ device, quick, leaveOut: [] }, signal, onProgress);
+  const { steps, data } = lacks == null ? await run() : { steps: [unusable], data: {} };
+  const { losses, expected, stepMilliseconds } = data;
+  const training: DiagnosedTraining | undefined =
+    losses !== undefined && expected !== undefined && stepMilliseconds !== undefined
+      ? { losses, expected, stepMilliseconds }
+      : undefined;
+  const healthy = !steps.some(isBad);
+  const adapter = { name, backend, driver, vendor: details?.vendor ?? 0, platform: process.platform };
+  if (info.kind !== "cpu") remember(info, steps, !quick);
+  return {
+    info,
+    details,
+    shaderCompiler: info.kind === "cpu" ? undefined : shaderCompiler(backend),
+    hazards: info.kind === "cpu" ? [] : hazardsOf(adapter).map(withoutTest),
+    steps,
+    training,
+    rates: data.rates,
+    longestSubmission: data.longestSubmission,
+    seconds: (performance.now() - began) / 1000,
+    healthy,
+  };
+}
+
+function withoutTest({ id, what, effect, source }: KnownHazard): KnownHazard {
+  return { id, what, effect, source };
+}
+
+function shaderCompiler(backend: string): string {
+  if (backend === "DX12 (FXC)") return "FXC (d3dcompiler_47.dll)";
+  if (backend.startsWith("DX12")) return "DXC";
+  return backend === "Metal" ? "the driver's, from MSL" : "the driver's, from SPIR-V";
+}
+
+/** Keeps what `auto` goes by. A short form that passed leaves the result of a full one. */
+function remember(info: DeviceInfo, steps: readonly StepResult[], full: boolean): void {
+  const owner = ownerOf(info);
+  const bad = steps.find(isBad);
+  if (bad === undefined && !full && readKept(owner)?.full === true) return;
+  keep(owner, { passed: bad === undefined, full, reason: bad && describe(bad) });
+}
+
+/** Runs all steps of a device, in a new process after each that ended in the midst of one. */
+async function runSteps(
+  order: Order,
+  signal?: AbortSignal,
+  onProgress?: (progress: DiagnoseProgress) => void,
+): Promise<Run> {
+  const run: Run = { steps: [], data: {} };
+  let plan: { name: string; family: string }[] | undefined;
+  const take = (line: Line): void => {
+    if (line.event === "plan") plan ??= line.steps;
+    if (line.event === "begin") {
+      const steps = Math.max(plan?.length ?? 0, run.steps.length + 1);
+      onProgress?.({ device: order.device, name: line.name, step: run.steps.length + 1, steps });
+    }
+    if (line.event === "end") {
+      run.steps.push(line.result);
+      Object.assign(run.data, line.data);
+    }
+  };
+  for (let processes = 1; ; processes++) {
+    const leaveOut = run.steps.map(({ name }) => name);
+    const ended = await runChild({ ...order, leaveOut }, limit(), take, signal);
+    const last = ended.lines.at(-1);
+    if (last?.event === "done") return run;
+    if (last?.event !== "end") run.steps.push(interrupted(last, ended));
+    const opened = run.steps.find(({ name }) => name === "opening the device");
+    const lost = opened !== undefined && isBad(opened);
+    if (lost || processes === PROCESSES || last === undefined) {
+      run.steps.push(
+        ...left(plan, run.steps, lost ? "the device does not open" : "too many steps ended their process"),
+      );
+      return run;
+    }
+  }
+}
+
+/** The step that a process ended in. */
+function interrupted(
+  last: Line | undefined,
+  { died, hung, stderr }: { died: string | undefined; hung: boolean; stderr: string },
+): StepResult {
+  const step = last?.event === "begin" ? last : { name: "starting the test", family: "device" };
+  const said = stderr === "" ? "" : `; it said: ${stderr.split("\n").at(-1) ?? ""}`;
+  const { name, family } = step;
+  return {
+    name,
+    family,
+    status: hung ? "hung" : "crashed",
+    reason: `${died ?? "it stopped"}${said}`,
+    milliseconds: 0,
+  };
+}
+
+/** Steps of the plan that have not been run. */
+function left(
+  plan: readonly { name: string; family: string }[] | undefined,
+  steps: readonly StepResult[],
+  reason: string,
+): StepResult[] {
+  const done = new Set(steps.map(({ name }) => name));
+  return (plan ?? [])
+    .filter(({ name }) => !done.has(name))
+    .map(({ name, family }) => ({ name, family, status: "skipped", reason, milliseconds: 0 }));
+}

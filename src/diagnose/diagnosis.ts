@@ -1,0 +1,89 @@
+/** What a diagnosis says: the types of `diagnose`. */
+import type { Device, DeviceInfo } from "../device.js";
+import type { GpuDetails } from "../native.js";
+import type { StepResult } from "../self-test/steps.js";
+import type { Rates } from "./rates.js";
+
+/** What `diagnose` takes. */
+export interface DiagnoseOptions {
+  /**
+   * The device to test: `cpu`, `gpu`, the best GPU, or `gpu:N`. Unless given: the cpu and every GPU in hardware, or those in
+   * software where there is no other.
+   */
+  device?: Device | undefined;
+  /** Whether to run the short form, which `auto` runs before it first uses a GPU: fewer shapes, one step, no rates. */
+  quick?: boolean | undefined;
+  /** Ends it with the signal's reason. */
+  signal?: AbortSignal | undefined;
+  /** Called before each step. */
+  onProgress?: ((progress: DiagnoseProgress) => void) | undefined;
+}
+
+/** How far a diagnosis has come. */
+export interface DiagnoseProgress {
+  device: string;
+  /** The step that begins. */
+  name: string;
+  /** Its number, from 1 on, and how many the device has. */
+  step: number;
+  steps: number;
+}
+
+/** A known defect of the GPU or its driver. */
+export interface KnownHazard {
+  id: string;
+  /** What goes wrong. */
+  what: string;
+  /** What follows: `auto` asks for the full test, cooperative matrices are not used, or nothing. */
+  effect: "full-test" | "no-matrices" | "note";
+  /** Where it is described. */
+  source: string;
+}
+
+/** Losses of steps of training the embedded model. */
+export interface DiagnosedTraining {
+  /** The loss before each step on the device. */
+  losses: number[];
+  /** The same on the processor. */
+  expected: number[];
+  /** Milliseconds of the last step. */
+  stepMilliseconds: number;
+}
+
+/** What was found of a device. */
+export interface DiagnosedDevice {
+  info: DeviceInfo;
+  /** What the driver of a GPU tells of it. */
+  details?: GpuDetails | undefined;
+  /** What turns WGSL into the GPU's code. */
+  shaderCompiler?: string | undefined;
+  hazards: KnownHazard[];
+  /** Each step of the test, in order. */
+  steps: StepResult[];
+  training?: DiagnosedTraining | undefined;
+  rates?: Rates | undefined;
+  /** Milliseconds of the longest submission to a GPU during the test. */
+  longestSubmission?: number | undefined;
+  seconds: number;
+  /** Whether every step passed or was skipped. */
+  healthy: boolean;
+}
+
+/** What `lowrank doctor` prints, as an object. */
+export interface Diagnosis {
+  /** The version of this package. */
+  version: string;
+  /** The operating system, its version, and the processor's architecture. */
+  system: { platform: string; release: string; arch: string };
+  node: string;
+  electron?: string | undefined;
+  /** What `LOWRANK_…` variables are set to. */
+  environment: Record<string, string>;
+  quick: boolean;
+  /** What went wrong before a device could be tested. */
+  problems: StepResult[];
+  devices: DiagnosedDevice[];
+  seconds: number;
+  /** Whether nothing is wrong. */
+  healthy: boolean;
+}

@@ -1,0 +1,66 @@
+/** What a device reaches: products by the precision of their factors, and memory. */
+import { ones, zeros } from "../create.js";
+import { synchronize } from "../device.js";
+import { session } from "../native.js";
+import { noGrad, scope, withMatmulPrecision, type MatmulPrecision } from "../scope.js";
+import { made, type Tensor } from "../tensor.js";
+import type { Place } from "./check.js";
+
+/** What was measured. */
+export interface Rates {
+  /** Operations a second of products, by the precision of their factors. */
+  products: Partial<Record<"f32" | "f16" | "bf16", number>>;
+  /** Bytes a second that the sum of two vectors reads and writes; they fit no cache. */
+  memory: number;
+}
+
+/** Edge of the square products, unless the device is slow. */
+const EDGE = 1024;
+/** Elements of each vector: 32 MiB. */
+const LENGTH = 8 << 20;
+/** Milliseconds that a measurement takes, about. */
+const TARGET = 250;
+
+/** Seconds that one call of `work` takes: the fastest of some rounds. */
+async function fastest(device: Place, work: () => Tensor): Promise<number> {
+  const timed = async (count: number): Promise<number> => {
+    await synchronize(device);
+    const began = performance.now();
+    for (let i = 0; i < count; i++) work().dispose();
+    await synchronize(device);
+    return (performance.now() - began) / count;
+  };
+  // The first compiles.
+  await timed(1);
+  const once = await timed(1);
+  const count = Math.max(1, Math.min(50, Math.round(TARGET / 3 / once)));
+  const rounds = once > TARGET ? 1 : 3;
+  let best = once;
+  for (let i = 0; i < rounds; i++) best = Math.min(best, await timed(count));
+  return best / 1000;
+}
+
+/** Measures the device. `f16` and `f16Storage` say whether a GPU computes in f16, and whether it reads it. */
+export async function measure(
+  device: Place,
+  { f16, f16Storage }: { f16: boolean; f16Storage: boolean },
+): Promise<Rates> {
+  const product = async (precision: MatmulPrecision, dtype: "f32" | "f16" | "bf16"): Promise<number> =>
+    scope(async () => {
+      const [x, weight] = [ones([EDGE, EDGE], { device }), ones([EDGE, EDGE], { device }).to(dtype)];
+      const seconds = await noGrad(async () =>
+        withMatmulPrecision(precision, async () =>
+          fastest(device, () => made(() => session().linear(x.id, weight.id, undefined, false))),
+        ),
+      );
+      return (2 * EDGE ** 3) / seconds;
+    });
+  const products: Rates["products"] = { f32: await product("exact", "f32") };
+  if (device === "cpu") products.bf16 = await product("bf16", "bf16");
+  else if (f16 && f16Storage) products.f16 = await product("f16", "f16");
+  const memory = await scope(async () => {
+    const [a, b] = [zeros([LENGTH], { device }), zeros([LENGTH], { device })];
+    return (3 * 4 * LENGTH) / (await noGrad(async () => fastest(device, () => a.add(b))));
+  });
+  return { products, memory };
+}

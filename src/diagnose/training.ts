@@ -1,0 +1,66 @@
+/** Steps of training on two devices: the embedded model, a low-rank adapter and AdamW. */
+import { readFileSync } from "node:fs";
+import { tensor } from "../create.js";
+import { inject } from "../lora/index.js";
+import type { CausalLM } from "../models/causal-lm.js";
+import { defaultData, defaultModel } from "../models/default.js";
+import { loadModel } from "../models/load.js";
+import { AdamW } from "../optim/index.js";
+import { manualSeed } from "../random.js";
+import { scope } from "../scope.js";
+import type { Place } from "./check.js";
+
+/** Rows and tokens of a step: no multiples of what kernels divide by. */
+const BATCH = 3;
+const LENGTH = 61;
+
+/**
+ * How far losses may be apart, relative to the processor's. Products, norms and attention are within 2e-5 of each other;
+ * an update of AdamW has the size of the learning rate, whatever the gradient's, so that a gradient near 0 whose sign differs
+ * moves its weight the other way: 1e-3 of the loss leaves room for all of these, and five steps change it by 14%.
+ */
+export const LOSS_TOLERANCE = 1e-3;
+
+/**
+ * Losses of the embedded model before each of five steps, as processors gave them: x64 with AVX-512 and with AVX2 to the
+ * bit, with SSE2 to the seventh digit.
+ */
+export const STORED_LOSSES: readonly number[] = [
+  5.00109338760376, 4.839019298553467, 4.66177225112915, 4.477007865905762, 4.288765907287598,
+];
+
+/** Trains `steps` steps on the same rows and returns the loss before each, and the milliseconds of the last. */
+export async function train(
+  device: Place,
+  steps: number,
+): Promise<{ losses: number[]; milliseconds: number }> {
+  manualSeed(0);
+  const model = (await loadModel(defaultModel(), { device, dtype: "f32", onNotice: () => {} })) as CausalLM;
+  try {
+    await inject(model, { r: 8, loraAlpha: 16, targetModules: "all-linear" });
+    model.train();
+    const text = readFileSync(defaultData(), "utf8").slice(0, 10_000);
+    const ids = model.tokenizer?.encode(text).slice(0, BATCH * LENGTH) ?? new Int32Array();
+    const batch = tensor(ids, { shape: [BATCH, LENGTH], device });
+    const optimizer = new AdamW(model.parameters({ trainable: true }), { lr: 2e-3 });
+    const losses: number[] = [];
+    let began = performance.now();
+    for (let step = 0; step < steps; step++) {
+      began = performance.now();
+      const loss = await scope(async () => {
+        const value = model.loss(batch, batch);
+        value.backward();
+        optimizer.stepClipped(1);
+        optimizer.zeroGrad();
+        return value.item();
+      });
+      losses.push(loss);
+    }
+    const milliseconds = performance.now() - began;
+    optimizer.dispose();
+    batch.dispose();
+    return { losses, milliseconds };
+  } finally {
+    model.dispose();
+  }
+}

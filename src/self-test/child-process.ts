@@ -1,0 +1,122 @@
+/** The process in which a GPU is tested: a driver that crashes or hangs ends that one alone. */
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+
+import { programPath } from "../place.js";
+import { parseLines, type Line, type Order } from "./steps.js";
+
+/** How a process ended, with what it wrote. */
+export interface Ended {
+  lines: Line[];
+  /** Why it ended before its time: a signal, an exit status, the time limit; undefined where it came to its end. */
+  died: string | undefined;
+  /** Whether the time limit ended it. */
+  hung: boolean;
+  /** The last lines of stderr: what a driver said. */
+  stderr: string;
+}
+
+/** Bytes of stderr that are kept. */
+const STDERR = 2000;
+
+function command(order: Order): { file: string; args: string[]; env: NodeJS.ProcessEnv } {
+  const script = programPath("diagnose/child");
+  const env: NodeJS.ProcessEnv = {
+    ...process.env,
+    LOWRANK_SELF_TEST: "off",
+    // What is tested is the kernels that run without trials.
+    LOWRANK_TUNE: "off",
+  };
+  // Electron's executable is Node for this process alone.
+  if (process.versions["electron"] !== undefined) env["ELECTRON_RUN_AS_NODE"] = "1";
+  // What the command line gave Node to evaluate or to inspect is no matter of this process.
+  return { file: process.execPath, args: [script, JSON.stringify(order)], env };
+}
+
+/** Whether the process can be started at all: not from a bundle, whose files lie elsewhere. */
+export function canStart(): boolean {
+  try {
+    return existsSync(programPath("diagnose/child"));
+  } catch {
+    return false;
+  }
+}
+
+function whyDied(status: number | null, signal: string | null): string | undefined {
+  if (signal !== null) return signal;
+  // Windows tells a crash by a status such as 0xC0000005.
+  if (status === null || status === 0) return undefined;
+  return status > 255 || status < 0
+    ? `status 0x${(status >>> 0).toString(16).toUpperCase()}`
+    : `status ${status}`;
+}
+
+/**
+ * Runs the process and tells each line as it comes. `limit` is how many milliseconds may pass between two lines.
+ * Rejects where the process cannot be started; with the signal's reason once it has been ended for that.
+ */
+export async function runChild(
+  order: Order,
+  limit: number,
+  onLine: (line: Line) => void,
+  signal?: AbortSignal,
+): Promise<Ended> {
+  const { file, args, env } = command(order);
+  const child = spawn(file, args, { env, stdio: ["ignore", "pipe", "pipe"], windowsHide: true });
+  const lines: Line[] = [];
+  let [buffered, stderr, hung] = ["", "", false];
+  let watch: NodeJS.Timeout | undefined;
+  const kill = (): void => void child.kill("SIGKILL");
+  const restart = (): void => {
+    clearTimeout(watch);
+    watch = setTimeout(() => {
+      hung = true;
+      kill();
+    }, limit);
+  };
+  restart();
+  signal?.addEventListener("abort", kill, { once: true });
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    const whole = `${buffered}${text}`;
+    const end = whole.lastIndexOf("\n") + 1;
+    buffered = whole.slice(end);
+    for (const line of parseLines(whole.slice(0, end))) {
+      restart();
+      lines.push(line);
+      onLine(line);
+    }
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr = `${stderr}${text}`.slice(-STDERR);
+  });
+  try {
+    const [status, by] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
+      child.once("error", reject);
+      child.once("close", (code, name) => resolve([code, name]));
+    });
+    signal?.throwIfAborted();
+    const died = hung ? `no answer for ${Math.round(limit / 1000)} s` : whyDied(status, by);
+    return { lines, died, hung, stderr: stderr.trim() };
+  } finally {
+    clearTimeout(watch);
+    signal?.removeEventListener("abort", kill);
+  }
+}
+
+/** Runs the process and waits for it, `limit` milliseconds at most. Throws where it cannot be started. */
+export function runChildSync(order: Order, limit: number): Ended {
+  const { file, args, env } = command(order);
+  const { stdout, stderr, status, signal, error } = spawnSync(file, args, {
+    env,
+    stdio: ["ignore", "pipe", "pipe"],
+    windowsHide: true,
+    timeout: limit,
+    killSignal: "SIGKILL",
+    encoding: "utf8",
+    maxBuffer: 1 << 24,
+  });
+  const hung = (error as NodeJS.ErrnoException | undefined)?.code === "ETIMEDOUT";
+  if (error !== undefined && !hung) throw error;
+  const died = hung ? `no end within ${Math.round(limit / 1000)} s` : whyDied(status, signal);
+  return { lines: parseLines(stdout), died, hung, stderr: stderr.slice(-STDERR).trim() };
+}

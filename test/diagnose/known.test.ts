@@ -1,0 +1,91 @@
+/** What is known of GPUs: results that are kept, and hazards. */
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import test from "ava";
+import { keep, readKept, type Owner } from "../../src/self-test/cache.js";
+import { HAZARDS, hazardsOf, type Adapter } from "../../src/self-test/hazards.js";
+import { describe, parseLines } from "../../src/self-test/steps.js";
+import { temporary } from "../hashed.js";
+
+const owner: Owner = { adapter: "Some GPU / 3", backend: "Vulkan", driver: "1.2", package: "0.1.0" };
+
+test.serial("a result is kept by adapter, interface, driver and version", (t) => {
+  process.env["XDG_CACHE_HOME"] = temporary();
+  t.is(readKept(owner), undefined);
+  keep(owner, { passed: false, full: true, reason: "wrong" });
+  t.deepEqual(readKept(owner), { passed: false, full: true, reason: "wrong" });
+  keep(owner, { passed: true, full: false });
+  t.deepEqual(readKept(owner), { passed: true, full: false, reason: undefined });
+  for (const part of ["adapter", "backend", "driver", "package"] as const)
+    t.is(readKept({ ...owner, [part]: "another" }), undefined, part);
+});
+
+test.serial("a damaged file is no result, and a folder that cannot be made is no error", (t) => {
+  const cache = temporary();
+  process.env["XDG_CACHE_HOME"] = cache;
+  keep(owner, { passed: true, full: false });
+  const folder = join(cache, "lowrank", "self-test");
+  const [name] = readdirSync(folder) as [string];
+  for (const text of [
+    "",
+    "{",
+    "null",
+    "[]",
+    '{"format":1}',
+    '{"format":2,"of":{},"passed":true}',
+    "x".repeat(1 << 17),
+  ]) {
+    writeFileSync(join(folder, name), text);
+    t.is(readKept(owner), undefined, text.slice(0, 20));
+  }
+  const file = join(temporary(), "file");
+  writeFileSync(file, "");
+  process.env["XDG_CACHE_HOME"] = file;
+  keep(owner, { passed: true, full: false });
+  t.is(readKept(owner), undefined);
+  mkdirSync(join(folder, "x"), { recursive: true });
+});
+
+test("each hazard has sources and applies to some GPU; a GPU in software has none", (t) => {
+  const adapter = (given: Partial<Adapter>): Adapter => ({
+    name: "GPU",
+    backend: "Vulkan",
+    driver: "driver 1",
+    vendor: 0,
+    platform: "linux",
+    ...given,
+  });
+  const known = [
+    adapter({ backend: "Metal", platform: "darwin" }),
+    adapter({ backend: "DX12 (FXC)", platform: "win32" }),
+    adapter({
+      vendor: 0x8086,
+      name: "Intel(R) Graphics (PTL)",
+      driver: "Intel open-source Mesa driver 25.2",
+    }),
+    adapter({ vendor: 0x1002, platform: "win32" }),
+    adapter({ vendor: 0x1002 }),
+    adapter({ vendor: 0x5143, name: "Adreno (TM) 740" }),
+  ];
+  const found = new Set(known.flatMap((one) => hazardsOf(one).map(({ id }) => id)));
+  t.deepEqual([...found].sort(), HAZARDS.map(({ id }) => id).sort());
+  for (const { id, source, what } of HAZARDS) {
+    for (const one of source.split(", ")) t.regex(one, /^https:\/\/[\w./-]+$/, id);
+    t.true(what.length > 20);
+  }
+  t.deepEqual(hazardsOf(adapter({ vendor: 0x10005, name: "llvmpipe", driver: "llvmpipe Mesa 25" })), []);
+  // A GPU of Intel that is older, or whose driver is another's.
+  const older = hazardsOf(adapter({ vendor: 0x8086, name: "Arc A770", driver: "Mesa 25" }));
+  t.deepEqual(
+    older.map(({ id }) => id),
+    ["intel-matrices"],
+  );
+});
+
+test("lines of a process are told from what a driver prints", (t) => {
+  const text = 'MESA: warning\n{"event":"done"}\n{"event":"begin","name":"x\n{"event":';
+  t.deepEqual(parseLines(text), [{ event: "done" }]);
+  const result = { name: "flip", family: "flip", milliseconds: 1 } as const;
+  t.is(describe({ ...result, status: "crashed", reason: "SIGSEGV" }), "flip ended the process: SIGSEGV");
+  t.is(describe({ ...result, status: "failed", reason: "no" }), "flip failed: no");
+});
