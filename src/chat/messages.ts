@@ -1,4 +1,6 @@
 /** Conversations, as chat templates take them. */
+import { didYouMean } from "../suggest.js";
+import { NearNames } from "../near-names.js";
 
 /** A turn of a conversation. */
 export interface Message {
@@ -82,13 +84,34 @@ export function messagesOf(value: unknown, name: string, refuse: (what: string) 
   return value.map((one: unknown, i) => messageOf(one, `${name}[${i}]`, refuse));
 }
 
+/** Fields of a message with an effect on training or on the template's text. Others, such as `id`, may have any name. */
+const MESSAGE_FIELDS = ["role", "content", "weight", "tool_calls", "tool_call_id"];
+const NEAR_FIELDS = new NearNames(MESSAGE_FIELDS);
+const NEAR_TURN_FIELDS = new NearNames(["from", "value", "weight"]);
+
+function checkFields(
+  fields: Record<string, unknown>,
+  name: string,
+  known: NearNames,
+  refuse: (what: string) => never,
+): void {
+  const near = known.in(Object.keys(fields));
+  if (near === undefined) return;
+  refuse(
+    `${name} has the unknown field ${JSON.stringify(near.name)} (did you mean ${near.meant}?); rename or remove it`,
+  );
+}
+
 function messageOf(value: unknown, name: string, refuse: (what: string) => never): Message {
   if (!isObject(value)) return refuse(`${name} must be an object and is ${kindOf(value)}`);
   const fields = Object.fromEntries(Object.entries(value).filter(([, one]) => (one ?? null) !== null));
+  checkFields(fields, name, NEAR_FIELDS, refuse);
   const { role } = fields;
   if (typeof role !== "string") return refuse(`${name}.role must be a string and is ${kindOf(role)}`);
   if (!(ROLES as readonly string[]).includes(role))
-    return refuse(`${name}.role is ${JSON.stringify(role)}; roles are ${ROLES.join(", ")}`);
+    return refuse(
+      `${name}.role is ${JSON.stringify(role)}${didYouMean(role, ROLES)}; roles are ${ROLES.join(", ")}`,
+    );
   const media = mediaField(fields);
   if (media !== undefined)
     return refuse(`${name}.${media} holds media, and only text can be used; remove the message or the field`);
@@ -257,6 +280,7 @@ function shareGpt(fields: Record<string, unknown>, refuse: (what: string) => nev
   if (!spoken) return { ...weighted(messagesOf(given, name, refuse)), tools, format: "messages" };
   const turns: Record<string, unknown>[] = given.map((one: unknown, i) => {
     if (!isObject(one)) return refuse(`${name}[${i}] must be an object and is ${kindOf(one)}`);
+    checkFields(one, `${name}[${i}]`, NEAR_TURN_FIELDS, refuse);
     const { from, value, weight } = one;
     const role = typeof from === "string" && Object.hasOwn(SPEAKERS, from) ? SPEAKERS[from] : undefined;
     if (role === undefined) {

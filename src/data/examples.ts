@@ -6,7 +6,7 @@ import type { TrainOn } from "./format.js";
 import { encodeRunning, encodeTexts, endOf, type Encoded, type Encoder, pipelined } from "./encode.js";
 import { rowAt } from "./origin.js";
 import type { Content, Read, TextData } from "./read.js";
-import { countRow, type DataReport, leftOutWarnings } from "./report.js";
+import { countCopy, countEmpty, countRow, type DataReport, leftOutWarnings } from "./report.js";
 import type { ChatRow, TextRow } from "./rows.js";
 import { ExampleStore, type StoredExamples } from "./store.js";
 
@@ -185,16 +185,21 @@ async function addRows(
   for await (const { rows, plain, chats, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
     for (const row of rows) {
       const where = rowAt(data, row.line);
+      if (row.kind !== "text" && row.copy !== undefined) countCopy(report, row.line, row.copy);
       if (isChat(row)) {
         const chat = chats.next().value as EncodedChat;
         checkIds(chat.ids, where, vocabSize);
         addChat(chat, row, options, store, report);
+        if (store.trainedAt(store.length - 1) > 0 && hasEmptyAnswer(row)) countEmpty(report, row.line);
         continue;
       }
       const { ids, ignored, total } = plain.next().value as RowIds;
       checkIds(ids, where, vocabSize);
       store.add(ids, ignored);
-      countRow(report, row.line, { total, maxLength, trained: store.trainedAt(store.length - 1) });
+      const trained = store.trainedAt(store.length - 1);
+      countRow(report, row.line, { total, maxLength, trained });
+      if (trained > 0 && (row.kind === "text" ? row.text : row.completion).trim() === "")
+        countEmpty(report, row.line);
     }
     onProgress?.({ file: data.file, read, size: data.size, tokens: store.tokens });
   }
@@ -202,6 +207,22 @@ async function addRows(
 
 function isChat(row: TextRow): row is ChatRow {
   return row.kind === "chat";
+}
+
+/** Fields of a turn in which models write before they answer. */
+const THOUGHTS = ["reasoning_content", "reasoning", "thinking"];
+
+/** Whether a turn of the assistant that is trained on says nothing and calls no tool. */
+function hasEmptyAnswer({ messages, unweighted = [] }: ChatRow): boolean {
+  const isEmpty = (text: unknown): boolean => typeof text !== "string" || text.trim() === "";
+  return messages.some(
+    (turn, i) =>
+      turn.role === "assistant" &&
+      !unweighted.includes(i) &&
+      turn["tool_calls"] === undefined &&
+      isEmpty(turn.content) &&
+      THOUGHTS.every((name) => isEmpty(turn[name])),
+  );
 }
 
 function isPlain(row: TextRow): row is Exclude<TextRow, ChatRow> {

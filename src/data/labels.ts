@@ -3,10 +3,10 @@ import { LowrankError, throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, endOf, pipelined, shortened } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
 import { rowAt, rowError } from "./origin.js";
-import type { LabelData, Read } from "./read.js";
+import type { LabelData, LabelUse, Read } from "./read.js";
 import { countRow } from "./report.js";
 import type { LabelRow } from "./rows.js";
-import { didYouMean } from "../suggest.js";
+import { closest, didYouMean } from "../suggest.js";
 import { ExampleStore } from "./store.js";
 
 /**
@@ -39,6 +39,49 @@ export function labelNames(
     );
   }
   return sorted.map(String);
+}
+
+/** How many times as many rows a class has than a misspelling of it. */
+const MANY = 20;
+/** Above this number of classes, each is not compared with every other. */
+const MOST_COMPARED = 2000;
+
+/**
+ * Sentences about classes that are likely to be one: those that differ in blanks, case or Unicode's form alone, and rare
+ * classes whose name is almost the name of a frequent class.
+ */
+export function labelNotices({ labels }: Pick<LabelData, "labels">): string[] {
+  const uses = new Map<string, LabelUse>();
+  for (const [label, use] of labels) {
+    const before = uses.get(String(label));
+    uses.set(String(label), before === undefined ? use : { ...before, rows: before.rows + use.rows });
+  }
+  const notices: string[] = [];
+  const told = (rare: string, other: string): void => {
+    const [few, many] = [uses.get(rare) as LabelUse, uses.get(other) as LabelUse];
+    const rows = (count: number): string => `${count} row${count === 1 ? "" : "s"}`;
+    notices.push(
+      `${few.first}: the label ${JSON.stringify(rare)} (${rows(few.rows)}) is a separate class from ` +
+        `${JSON.stringify(other)} (${rows(many.rows)}); if they are the same, give both one name`,
+    );
+  };
+  const folded = new Map<string, string>();
+  const byRows = [...uses.keys()].sort((a, b) => (uses.get(b)?.rows ?? 0) - (uses.get(a)?.rows ?? 0));
+  for (const label of byRows) {
+    const key = label.normalize("NFKC").trim().replaceAll(/\s+/g, " ").toLowerCase();
+    const other = folded.get(key);
+    if (other !== undefined) told(label, other);
+    else folded.set(key, label);
+  }
+  const names = [...folded.values()];
+  if (names.length > MOST_COMPARED) return notices;
+  for (const [i, label] of names.entries()) {
+    const { rows } = uses.get(label) as LabelUse;
+    const frequent = names.slice(0, i).filter((other) => (uses.get(other) as LabelUse).rows >= MANY * rows);
+    const near = closest(label, frequent);
+    if (near !== undefined) told(label, near);
+  }
+  return notices;
 }
 
 /**

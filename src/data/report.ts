@@ -25,10 +25,22 @@ export interface DataReport {
     /** The first row that was left out. */
     dropped?: number | undefined;
   };
+  /** Rows whose text, completion or answer is empty; undefined if there are none. */
+  empty?: CountedRows | undefined;
+  /** Rows with a field that was ignored, since it holds the others written out; undefined if there are none. */
+  copied?: (CountedRows & { field: string }) | undefined;
   /** What was found in conversations; undefined where the file has none. */
   chat?: ChatReport | undefined;
   /** Places where a running text was cut although its ids may differ there from those of the whole. */
   roughCuts: number;
+}
+
+/** Rows of some kind. */
+export interface CountedRows {
+  /** How many there are. */
+  rows: number;
+  /** The number of the first row. */
+  first: number;
 }
 
 /** Conversations of a data file, counted. */
@@ -106,6 +118,18 @@ export function countRow(
   report.first.dropped ??= line;
 }
 
+/** Counts a row whose field `field` was ignored, since it holds the others written out. */
+export function countCopy(report: DataReport, line: number, field: string): void {
+  report.copied ??= { rows: 0, first: line, field };
+  report.copied.rows++;
+}
+
+/** Counts a row that is trained on although its text, completion or answer is empty. */
+export function countEmpty(report: DataReport, line: number): void {
+  report.empty ??= { rows: 0, first: line };
+  report.empty.rows++;
+}
+
 /** What there is to tell of a maximal length that is over the model's. */
 export function loweredLength(asked: number, maxLength: number): string {
   return `${optionName("maxLength")} is ${asked}, and the model reads at most ${maxLength} tokens: rows are cut to ${maxLength}`;
@@ -133,6 +157,15 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
       `${file}: ${of(dropped)} ${dropped === 1 ? "is" : "are"} left out (${firstRow(first.dropped)}): nothing to train on within ${maxLength} tokens`,
     );
   }
+  const { empty, copied } = report;
+  if (empty !== undefined)
+    warnings.push(
+      `${file}: ${of(empty.rows)} (${firstRow(empty.first)}) have an empty text, completion or answer: only its end token is trained on`,
+    );
+  if (copied !== undefined)
+    warnings.push(
+      `${file}: ${of(copied.rows)} (${firstRow(copied.first)}) have a "${copied.field}" that holds the other fields written out; it is ignored`,
+    );
   if (chat !== undefined) warnings.push(...chatWarnings(report, chat, maxLength));
   if (roughCuts > 0) {
     warnings.push(

@@ -1,16 +1,24 @@
 /** Rows of data, their fields checked. */
 import { conversationOf, type RowConversation } from "../chat/messages.js";
+import { oneKind } from "./copies.js";
+import { checkNames } from "./field-names.js";
 import type { RawRow } from "./formats/records.js";
 import { type Origin, rowError, shortRowAt } from "./origin.js";
 
 /** A row that a language model is trained on; `line` is its number in its source, as messages count it. */
 export type TextRow =
   | { kind: "text"; line: number; text: string }
-  | { kind: "completion"; line: number; prompt: string; completion: string }
+  | ({ kind: "completion"; line: number; prompt: string; completion: string } & Copied)
   | ChatRow;
 
+/** A row that may hold its content twice. */
+interface Copied {
+  /** A field that was left out, since it holds the others written out. */
+  copy?: string | undefined;
+}
+
 /** A conversation, and how the row spells it. */
-export interface ChatRow extends RowConversation {
+export interface ChatRow extends RowConversation, Copied {
   kind: "chat";
   line: number;
 }
@@ -61,41 +69,39 @@ function wellFormed(value: string, name: string, refuse: Refuse): string {
   return refuse(`"${name}" has half of a surrogate pair, ${half}, at character ${at + 1}; write both halves`);
 }
 
-/** Fields that each make a row of a kind of its own; Alpaca's `instruction` does together with `output`. */
-const KIND_FIELDS = ["messages", "conversations", "text", "prompt", "completion", "instruction"];
-
-/** Refuses a row whose fields are those of several kinds: which of them is meant is not known. */
-function checkOneKind(fields: Record<string, unknown>, refuse: Refuse): void {
-  const [first, ...others] = KIND_FIELDS.filter(
-    (name) => name in fields && (name !== "instruction" || "output" in fields),
-  );
-  const other = others.find((name) => !(first === "prompt" && name === "completion"));
-  if (other !== undefined) refuse(`the row has "${first}" beside "${other}"; remove one; ${EXPECTED}`);
-}
-
 /** A parsed row's fields as a row; fields that mean nothing here are ignored. */
 function rowOf(value: unknown, line: number, refuse: Refuse): Row {
   if (typeof value !== "object" || value === null || Array.isArray(value))
     return refuse(`the row is ${kindOf(value)}; ${EXPECTED}`);
-  const fields = value as Record<string, unknown>;
+  if ("audio" in value) return audioRow(value as Record<string, unknown>, line, refuse);
+  const { fields, copy } = oneKind(value as Record<string, unknown>, (first, other) =>
+    refuse(
+      `the row has "${first}" beside "${other}"; remove one; ${EXPECTED}. ` +
+        "A text or prompt is ignored only if it holds the other fields written out",
+    ),
+  );
+  const copied = copy === undefined ? undefined : { copy };
   const text = (name: string): string => stringField(fields, name, refuse);
-  if ("audio" in fields) {
-    const other = ["label", "prompt", "completion", "messages"].find((name) => name in fields);
-    if (other !== undefined) refuse(`the row has "audio" beside "${other}"; ${EXPECTED}`);
-    const audio = text("audio");
-    if (audio === "") refuse('"audio" is empty; it is the path of a WAV file');
-    return { kind: "audio", line, audio, text: text("text") };
-  }
+
   const asked = "prompt" in fields || "completion" in fields;
-  checkOneKind(fields, refuse);
-  if (asked) return { kind: "completion", line, prompt: text("prompt"), completion: text("completion") };
+  checkNames(fields, refuse);
+  if (asked)
+    return { kind: "completion", line, prompt: text("prompt"), completion: text("completion"), ...copied };
   if (!("text" in fields)) {
     const chat = conversationOf(fields, refuse);
-    if (chat !== undefined) return { kind: "chat", line, ...chat };
+    if (chat !== undefined) return { kind: "chat", line, ...chat, ...copied };
   }
   const own = text("text");
   if ("label" in fields) return { kind: "label", line, text: own, label: labelOf(fields["label"], refuse) };
   return { kind: "text", line, text: own };
+}
+
+function audioRow(fields: Record<string, unknown>, line: number, refuse: Refuse): AudioRow {
+  const other = ["label", "prompt", "completion", "messages"].find((name) => name in fields);
+  if (other !== undefined) refuse(`the row has "audio" beside "${other}"; ${EXPECTED}`);
+  const audio = stringField(fields, "audio", refuse);
+  if (audio === "") refuse('"audio" is empty; it is the path of a WAV file');
+  return { kind: "audio", line, audio, text: stringField(fields, "text", refuse) };
 }
 
 function labelOf(value: unknown, refuse: Refuse): string | number {

@@ -1,12 +1,17 @@
 /** Where data comes from: a file, which is read as often as one likes, or a stream, which is put by on disk. */
-import { closeSync, createReadStream, openSync, read, rmSync, writeSync } from "node:fs";
-import { access, constants, type FileHandle, mkdtemp, open, rm, stat } from "node:fs/promises";
+import { closeSync, createReadStream, open as openFile, openSync, read, rmSync, writeSync } from "node:fs";
+import { access, constants, type FileHandle, mkdtemp, open, rm, stat, statfs } from "node:fs/promises";
+import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { abortReason, LowrankError, systemCode, throwIfAborted } from "../errors.js";
 
 /** Bytes that are read at once: few enough that what is being encoded of them soon ends when a run is stopped. */
 const READ = 1 << 17;
+
+/** A stream of bytes that can be ended. */
+type Readable = NodeJS.ReadableStream & { destroy?: (() => unknown) | undefined };
 
 /** The bytes of some data. */
 export interface Source {
@@ -47,10 +52,17 @@ export async function openSource(path: string): Promise<Source> {
     }
     await access(path, constants.R_OK);
     if (found.isFile()) return new Regular(path, found.size);
+    if (found.isFIFO()) return new Stream(path, () => openPipe(path));
     return new Stream(path, () => createReadStream(path, { highWaterMark: READ }));
   } catch (cause) {
     throw readFailure(path, cause);
   }
+}
+
+/** Opens a named pipe so that reading it can be ended while no byte comes, which a file's stream cannot. */
+async function openPipe(path: string): Promise<Socket> {
+  const fd = await promisify(openFile)(path, "r");
+  return new Socket({ fd, readable: true, writable: false });
 }
 
 function readFailure(name: string, cause: unknown): unknown {
@@ -124,16 +136,48 @@ function slicer(name: string, size: number, readAt: ReadAt): RandomAccess["slice
   };
 }
 
+/** Bytes of a stream between two looks at the space that is left. */
+const SPACE_EVERY = 32 << 20;
+/** Most bytes that are left free on the disk, and the least share of it. */
+const MOST_FREE = 2 ** 30;
+const LEAST_FREE = 0.05;
+
+/** The space of a disk, in bytes. */
+interface Space {
+  free: number;
+  total: number;
+}
+
+/** The space where streams are written to. */
+async function temporarySpace(): Promise<Space> {
+  const { bavail, blocks, bsize } = await statfs(tmpdir());
+  return { free: bavail * bsize, total: blocks * bsize };
+}
+
 /** A stream is read once: what it gives is written beside into a file, out of which it is read again. */
 export class Stream implements Source {
   #put: { file: number; size: number; folder: string } | undefined;
 
   constructor(
     readonly name: string,
-    private readonly begin: () => NodeJS.ReadableStream & { destroy?: (() => unknown) | undefined },
+    private readonly begin: () => Readable | Promise<Readable>,
     /** What to throw for a failure of the stream. */
     private readonly failure: (name: string, cause: unknown) => unknown = readFailure,
+    private readonly space: () => Promise<Space> = temporarySpace,
   ) {}
+
+  /** Throws `ERR_WRITE` before the disk is full, since other programs need space too. */
+  async #checkSpace(size: number): Promise<void> {
+    const { free, total } = await this.space();
+    if (free >= Math.min(MOST_FREE, total * LEAST_FREE)) return;
+    throw this.#noSpace(size);
+  }
+
+  #noSpace(size: number, cause?: unknown): LowrankError {
+    const what = `${this.name}: ${tmpdir()} has no room to keep it (${size} bytes so far)`;
+    const remedy = "rows must end, however few steps need; set TMPDIR to a larger disk, or give a file";
+    return new LowrankError("ERR_WRITE", `${what}; ${remedy}`, { cause });
+  }
 
   get size(): number | undefined {
     return this.#put?.size;
@@ -150,14 +194,21 @@ export class Stream implements Source {
     const file = openSync(path, "wx+", 0o600);
     // Where the system allows it, the file has no name from here on, and goes whatever ends the process.
     await rm(folder, { recursive: true }).catch(() => {});
-    const stream = this.begin();
-    const stop = (): void => void stream.destroy?.();
-    signal?.addEventListener("abort", stop, { once: true });
     let size = 0;
     let ended = false;
+    let checked = -SPACE_EVERY;
+    let stop = (): void => {};
     try {
+      const stream = await this.begin();
+      stop = () => void stream.destroy?.();
+      throwIfAborted(signal);
+      signal?.addEventListener("abort", stop, { once: true });
       for await (const chunk of stream as AsyncIterable<Uint8Array>) {
         throwIfAborted(signal);
+        if (size - checked >= SPACE_EVERY) {
+          checked = size;
+          await this.#checkSpace(size);
+        }
         for (let at = 0; at < chunk.length;) at += writeSync(file, chunk, at);
         size += chunk.length;
         yield chunk;
@@ -167,12 +218,14 @@ export class Stream implements Source {
       ended = true;
     } catch (cause) {
       if (signal?.aborted) throw abortReason(signal);
-      if (systemCode(cause) !== "ENOSPC") throw this.failure(this.name, cause);
-      const what = `${this.name}: ${tmpdir()} has no room to keep it (${size} bytes so far); set TMPDIR, or give a file`;
-      throw new LowrankError("ERR_WRITE", what, { cause });
+      if (cause instanceof LowrankError && cause.code === "ERR_WRITE") throw cause;
+      throw systemCode(cause) === "ENOSPC" ? this.#noSpace(size, cause) : this.failure(this.name, cause);
     } finally {
       signal?.removeEventListener("abort", stop);
-      if (!ended) remove(file, folder);
+      if (!ended) {
+        stop();
+        remove(file, folder);
+      }
     }
   }
 

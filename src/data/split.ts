@@ -81,12 +81,14 @@ function shares(sizes: readonly number[], wanted: number): number[] {
   const left = (i: number): number => (exact[i] as number) - (counts[i] as number);
   const order = sizes.map((_, i) => i);
   // What rare groups were given beyond their share is taken from those that are the furthest above theirs.
-  for (let over = sum() - wanted; over > 0; over--) {
-    const [most] = order
-      .filter((i) => (counts[i] as number) > least(sizes[i] as number))
-      .sort((a, b) => left(a) - left(b) || (sizes[b] as number) - (sizes[a] as number) || a - b);
-    counts[most as number] = (counts[most as number] as number) - 1;
-  }
+  const over = Math.max(sum() - wanted, 0);
+  const spared = order.flatMap((i) => {
+    const [count, share] = [counts[i] as number, exact[i] as number];
+    const most = Math.min(count - least(sizes[i] as number), over);
+    return Array.from({ length: Math.max(most, 0) }, (_, k) => ({ i, left: share - (count - k) }));
+  });
+  spared.sort((a, b) => a.left - b.left || (sizes[b.i] as number) - (sizes[a.i] as number) || a.i - b.i);
+  for (const { i } of spared.slice(0, over)) counts[i] = (counts[i] as number) - 1;
   order.sort((a, b) => left(b) - left(a) || (sizes[b] as number) - (sizes[a] as number) || a - b);
   let missing = wanted - sum();
   while (missing > 0) {

@@ -1,6 +1,7 @@
 /** What a run would train on: a data file's rows as a model's tokens. */
 import { unusedLanguage, unusedTemplate } from "../train/without-effect.js";
 import { Packing } from "../data/packing.js";
+import { labelNotices } from "../data/labels.js";
 import { partsOf, type TextPart } from "../data/parts.js";
 import type { Data } from "../data/read.js";
 import { warningsOf } from "../data/report.js";
@@ -130,6 +131,7 @@ export async function inspectData(
       lengths.length > 0 && { packing: packed(lengths, { maxLength, ...objective.packing }) }),
     ...(classes !== undefined && { classes }),
     notices: [
+      ...(data.kind === "labels" ? labelNotices(data) : []),
       ...reports.flatMap((report) => warningsOf(report, maxLength)),
       ...unusedLanguage(model, language),
       ...unusedTemplate(model, chatTemplate),

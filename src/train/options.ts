@@ -34,7 +34,8 @@ export interface FinetuneOptions {
   /**
    * The rows to train on. A `.txt`, `.jsonl`, `.ndjson`, `.json`, `.csv` or `.parquet` file of any size, a named pipe, or
    * `-` for standard input; several files as an array of names; or rows in memory, as an array or as an iterable that is
-   * read once. Streams and iterables are written to a temporary file as they come. Rows of speech in memory hold their
+   * read once. Streams and iterables are written to a temporary file up to their end before training begins, so they must
+   * end, however few rows `steps` need; an error ends them before the disk is full. Rows of speech in memory hold their
    * samples as a Float32Array at 16 kHz. Required, except when a run over files is resumed.
    */
   data?: TrainingData | undefined;

@@ -1,6 +1,6 @@
 /** A fine-tuning run's data: examples to train on and examples held out. */
 import { type OnProgress, trainedExamples } from "../data/examples.js";
-import { labelNames } from "../data/labels.js";
+import { labelNames, labelNotices } from "../data/labels.js";
 import type { TrainingData } from "../data/given.js";
 import { closeData, type Data, readData } from "../data/read.js";
 import { type DataReport, loweredLength, warningsOf } from "../data/report.js";
@@ -132,6 +132,8 @@ export async function prepare(
   const warn = (message: string): void => emit({ type: "warning", message });
   // What somebody asked for is not lowered without a word; of the default the start event tells.
   if (maxLength < asked && settings.given.includes("maxLength")) warn(loweredLength(asked, maxLength));
+  for (const data of [files.train, files.held])
+    if (data?.kind === "labels") for (const message of labelNotices(data)) warn(message);
   const reports: DataReport[] = [];
   const tokenised = async (data: Data): Promise<StoredExamples> => {
     const onProgress: OnProgress = progress("tokenise", emit);

@@ -1,6 +1,7 @@
 /** The columns that a table of rows may have: the fields of rows, by their names. */
 import type { Origin } from "../origin.js";
 import { LowrankError } from "../../errors.js";
+import { nearColumn } from "../field-names.js";
 import { didYouMean } from "../../suggest.js";
 
 /** Fields whose values are lists or objects; a CSV file holds them as JSON text. */
@@ -32,6 +33,12 @@ const EXPECTED = KINDS.map(({ needed }) => needed.join(" and ")).join("; ");
  */
 export function checkNeeded(columns: readonly string[], where: string): void {
   const has = (name: string): boolean => columns.includes(name);
+  const misspelled = nearColumn(columns);
+  if (misspelled !== undefined) {
+    const { name, meant } = misspelled;
+    const what = `unknown column ${JSON.stringify(name)} (did you mean ${meant}?)`;
+    throw new LowrankError("ERR_DATA_ROW", `${where}: ${what}; rename or remove it`);
+  }
   if (KINDS.some(({ needed }) => needed.every(has))) return;
   const near = KINDS.find(({ needed }) => needed.some((name) => name !== "text" && has(name)));
   const missing = near?.needed.find((name) => !has(name));

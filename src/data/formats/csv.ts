@@ -21,7 +21,13 @@ export const csv: RecordReader = {
   async *read(source, signal) {
     const { parse } = await import("csv-parse");
     const origin: Origin = { file: source.name, numbering: "line" };
-    const parts = textOf(source, true, signal);
+    // A pipe may stay open without a byte: what waits for it is ended by this signal.
+    const ended = new AbortController();
+    const parts = textOf(
+      source,
+      true,
+      signal === undefined ? ended.signal : AbortSignal.any([signal, ended.signal]),
+    );
     const first = await parts.next();
     if (first.done === true) return;
     let { read } = first.value;
@@ -51,7 +57,8 @@ export const csv: RecordReader = {
       throw failureOf(cause, origin);
     } finally {
       parser.destroy();
-      await parts.return(undefined);
+      ended.abort();
+      await parts.return(undefined).catch(() => {});
     }
   },
 };

@@ -49,6 +49,16 @@ function parseLine(text: string, origin: Origin, number: number): unknown {
     return JSON.parse(text);
   } catch (cause) {
     const start = text.length > 40 ? `${text.slice(0, 40)}…` : text;
-    throw new LowrankError("ERR_DATA_ROW", `${rowAt(origin, number)}: not JSON: ${start}`, { cause });
+    const hint = isUnfinished(text) ? `; ${ONE_LINE}` : "";
+    throw new LowrankError("ERR_DATA_ROW", `${rowAt(origin, number)}: not JSON: ${start}${hint}`, { cause });
   }
 }
+
+/** Whether a line is the beginning of an object that continues in the next line, as JSON with indentation has it. */
+function isUnfinished(text: string): boolean {
+  return /^\{$|^\{.*[,[{:]$/.test(text);
+}
+
+const ONE_LINE =
+  "the object continues on the next line, and a row is an object on one line; write one row a line (jq -c . FILE), " +
+  "or an array of rows, [{…}, {…}], as a .json file";

@@ -1,0 +1,89 @@
+/** Rows that hold the same content twice: as fields, and as one text made of them by a template. */
+
+/** Fields that decide the kind of a row. Alpaca's `instruction` does so together with `output`. */
+const KIND_FIELDS = ["messages", "conversations", "text", "prompt", "completion", "instruction"] as const;
+
+type Fields = Record<string, unknown>;
+
+/** The kinds of row that the fields could be. */
+function kindsIn(fields: Fields): string[] {
+  return KIND_FIELDS.filter(
+    (name) =>
+      name in fields &&
+      (name !== "instruction" || "output" in fields) &&
+      (name !== "completion" || !("prompt" in fields)),
+  );
+}
+
+/** A row's fields of one kind. */
+export interface OneKind {
+  fields: Fields;
+  /** The field that was left out, since it holds the others written out. */
+  copy?: string | undefined;
+}
+
+/**
+ * Returns the fields of a row without those that would make it a row of another kind: fields that are null, as tables
+ * have them, and a `text` or `prompt` that holds the other fields written out. Such are tatsu-lab/alpaca, whose `text`
+ * is instruction, input and output in a template, and HuggingFaceH4/ultrachat_200k, whose `prompt` is the first message.
+ *
+ * `refuse` is called where the row stays one of two kinds.
+ */
+export function oneKind(given: Fields, refuse: (first: string, other: string) => never): OneKind {
+  const isNull = (name: string): boolean => (given[name] ?? null) === null;
+  const nulls = KIND_FIELDS.filter((name) => name in given && isNull(name));
+  const fields =
+    nulls.length > 0 && kindsIn(given).some((name) => !isNull(name)) ? without(given, nulls) : given;
+  const kinds = kindsIn(fields);
+  if (kinds.length < 2) return { fields };
+  for (const copy of ["text", "prompt"]) {
+    const [kind] = kinds.filter((name) => name !== copy);
+    if (kinds.length !== 2 || !kinds.includes(copy) || (copy === "prompt" && "completion" in fields))
+      continue;
+    if (kind !== undefined && isCopy(fields, copy, kind)) return { fields: without(fields, [copy]), copy };
+  }
+  return refuse(kinds[0] as string, kinds[1] as string);
+}
+
+function without(fields: Fields, names: readonly string[]): Fields {
+  return Object.fromEntries(Object.entries(fields).filter(([name]) => !names.includes(name)));
+}
+
+function isCopy(fields: Fields, copy: string, kind: string): boolean {
+  const written = fields[copy];
+  const pieces = piecesOf(fields, kind);
+  if (typeof written !== "string" || pieces === undefined) return false;
+  // A prompt ends where the answer begins.
+  const isFirst = pieces.slice(0, 2).some((piece) => piece.trim() !== "" && piece.trim() === written.trim());
+  if (copy === "prompt") return isFirst || holds(written, pieces.slice(0, -1));
+  return holds(written, pieces);
+}
+
+/** The texts of a row in their order; undefined if one is no text. */
+function piecesOf(fields: Fields, kind: string): string[] | undefined {
+  const list = fields[kind];
+  const found = Array.isArray(list)
+    ? list.map((turn: Fields | null) => turn?.["content"] ?? turn?.["value"])
+    : kind === "instruction"
+      ? [fields["instruction"], fields["input"] ?? "", fields["output"]]
+      : [fields["prompt"], fields["completion"]];
+  return found.every((one) => typeof one === "string") ? found : undefined;
+}
+
+/** Whether a text holds all pieces in their order, and ends with the last one but for blanks and markers such as `</s>`. */
+function holds(text: string, pieces: readonly string[]): boolean {
+  const parts = pieces.map((piece) => piece.trim()).filter((piece) => piece !== "");
+  let at = 0;
+  for (const part of parts) {
+    const found = text.indexOf(part, at);
+    if (found < 0) return false;
+    at = found + part.length;
+  }
+  const last = parts.at(-1);
+  // An answer may be empty, and then the template's own words are the last.
+  if (pieces.at(-1)?.trim() === "") return last !== undefined;
+  return (
+    last !== undefined &&
+    /^(?:\s|<[^<>]*>|\[[^[\]]*\])*$/.test(text.slice(text.lastIndexOf(last) + last.length))
+  );
+}
