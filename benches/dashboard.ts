@@ -1,7 +1,7 @@
-// What the dashboard costs: a run's events recorded and streamed to two pages in Chromium, and what a page then takes.
+// The cost of the dashboard: a run's events, recorded and streamed to two pages in Chromium, and the memory of a page.
 //   npx tsx benches/dashboard.ts [--steps 10000] [--viewers 2] [--seconds 60]
-// needs `npm run build` and Chromium (LOWRANK_CHROMIUM names one). Steps come evenly over the given seconds. The processor's time of
-// this process is measured against the same steps told to nobody; a page's memory is asked of Chromium after a collection.
+// It needs `npm run build` and Chromium (LOWRANK_CHROMIUM sets its path). Steps are distributed evenly over the given seconds. The CPU time
+// of this process is compared with that of the same steps without viewers; Chromium reports a page's memory after a garbage collection.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ const [steps, viewers, seconds] = [values.steps, values.viewers, values.seconds]
   number,
 ];
 
-/** Tells all steps, evenly over the time; gives microseconds of the processor for a step. */
+/** Emits all steps, evenly over the time. Returns microseconds of CPU time per step. */
 async function cost(tell: (event: TrainEvent) => void): Promise<number> {
   const before = process.cpuUsage();
   const began = performance.now();
@@ -47,7 +47,7 @@ async function cost(tell: (event: TrainEvent) => void): Promise<number> {
 const idle = await cost(() => {});
 const folder = mkdtempSync(join(tmpdir(), "lowrank-dashboard-"));
 
-/** What records a run of this lineage, which has begun. */
+/** A recorder for a run of this lineage that has started. */
 async function begun(lineage: string): Promise<RunRecorder> {
   const recorder = new RunRecorder((message) => console.log(message));
   await recorder.begin(folder, { line: [{ lineage }], before: undefined, staged: false, log: undefined });
@@ -67,7 +67,7 @@ const live = liveSource(
 );
 const dashboard = await Dashboard.open(live, { port: 0, holds: true });
 const browser = await launchChromium();
-/** A viewer, and the most bytes that it took. */
+/** A viewer, and its peak memory in bytes. */
 interface Viewer {
   page: Page;
   session: CDPSession;
@@ -80,13 +80,13 @@ for (let n = 0; n < viewers; n++) {
   pages.push({ page, session: await page.context().newCDPSession(page), most: 0 });
 }
 
-/** Bytes of a page's scripts and of its document: the heap and what lies beside it, after a collection. */
+/** Bytes of a page's scripts and document, heap and other memory, after a garbage collection. */
 async function taken({ session }: Viewer): Promise<number> {
   await session.send("HeapProfiler.collectGarbage");
   const { usedSize, backingStorageSize = 0 } = await session.send("Runtime.getHeapUsage");
   return usedSize + backingStorageSize;
 }
-/** Keeps the most that a page has taken, collected or not. */
+/** Samples a page's memory and keeps the peak. */
 async function watch(one: Viewer): Promise<void> {
   const { usedSize, backingStorageSize = 0 } = await one.session.send("Runtime.getHeapUsage");
   one.most = Math.max(one.most, usedSize + backingStorageSize);

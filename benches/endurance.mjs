@@ -1,10 +1,9 @@
-// Long training: the embedded model on its own text as `finetune` trains it, beside a probe of products between
-// steps.
+// A long training run: the embedded model on its own text, as `finetune` trains it, with a probe of matrix products between steps.
 //
 //   node --import=tsx benches/endurance.mjs [--steps 2000]
 //
-// Prints live bytes (they must not change), the drift of the resident set, and the time of a step in the last hundred
-// against the first hundred, each divided by the probe's.
+// Prints live bytes (which must not change), the drift of the resident set, and the step time of the last hundred steps relative to the first
+// hundred, each divided by the probe's time.
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 
@@ -30,7 +29,7 @@ const HUNDRED = 100;
 /** Rounds of a probe, which take about as long as two steps. */
 const ROUNDS = 30;
 
-// As models/default/finetune.yaml has it, at a constant rate.
+// The settings of models/default/finetune.yaml, with a constant rate.
 const settings = settingsOf({
   model: defaultModel(),
   data: defaultData(),
@@ -59,9 +58,8 @@ const optimizer = new AdamW(
   [...model.parameters()].filter((p) => p.requiresGrad),
   settings.optimizer,
 );
-// The probe: a forward pass's products of the gated layers and the head, each by what the last one gave. A single product
-// that fits a cache does not slow down with what a step waits for where cores share none, the other one's results; the
-// head's two alone slow down twice as much.
+// The probe: the products of the gated layers and lm_head in a forward pass, each on the result of the one before. A single product that fits
+// a private cache does not slow down with a step's memory traffic; lm_head's two products alone slow down twice as much.
 const { hiddenSize, intermediateSize, vocabSize, numHiddenLayers } = model.config;
 const activations = rand([settings.batchSize * settings.maxLength, hiddenSize], { device });
 const up = rand([hiddenSize, intermediateSize], { device });
@@ -73,7 +71,7 @@ function residentMiB() {
   return Number(line?.[1] ?? Number.NaN) / 1024;
 }
 
-/** Milliseconds of the probe, the mean of many, as a step's time is one, while nothing else runs. */
+/** Milliseconds of the probe: the mean of many, as a step's time is a mean, while nothing else runs. */
 async function probe() {
   const start = performance.now();
   for (let round = 0; round < ROUNDS; round++) {
@@ -90,11 +88,11 @@ async function probe() {
   return (performance.now() - start) / ROUNDS;
 }
 
-/** Each with the steps done by then, milliseconds of a step and of the probe, live bytes and resident MiB. */
+/** Each sample has the steps so far, milliseconds of a step and of the probe, live bytes and resident MiB. */
 const samples = [];
 let began = performance.now();
 
-/** Called between steps, when `step` have been recorded. */
+/** Called between steps, when `step` steps have been recorded. */
 async function sample(step) {
   await synchronize(device);
   const stepMs = (performance.now() - began) / EVERY;
@@ -130,7 +128,7 @@ await runLoop({
 });
 await sample(steps);
 
-/** Of the hundred steps that end with step `end`. */
+/** The samples of the hundred steps that end with step `end`. */
 function hundred(end) {
   const of = samples.filter(({ step }) => step > end - HUNDRED && step <= end);
   const middle = (pick) => median(of.map(pick));
@@ -155,6 +153,6 @@ for (const [name, of] of Object.entries({ first, second, last })) {
 }
 const lives = samples.map(({ live }) => live);
 console.log(`live bytes over ${steps} steps: ${Math.min(...lives)} to ${Math.max(...lives)}`);
-// JavaScript's heap grows in the first.
+// JavaScript's heap grows in the first hundred steps.
 console.log(`resident, last hundred against the second: ${drift(last.resident, second.resident)}`);
 console.log(`step / probe, last hundred against the first: ${drift(ratio(last), ratio(first))}`);

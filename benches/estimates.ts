@@ -1,7 +1,6 @@
 /**
- * What `estimate` tells of the runs of test/train/memory-settings.ts, and what they then hold: a line each. Of models that
- * are named besides, folders or files, only the time, which is that of the vocabulary where it is large: of the first
- * estimate of a process and the least of those after it.
+ * Compares the estimates of the runs of test/train/memory-settings.ts with their memory, one line each. For models given as arguments (folders
+ * or files), prints only the time of an estimate, which grows with the vocabulary: of the first in a process, and the shortest of later ones.
  *
  *   node --import=tsx --expose-gc benches/estimates.ts [cpu | gpu] [MODEL…]
  */
@@ -19,7 +18,7 @@ import { runOf, SETTINGS, type Setting } from "../test/train/memory-settings.js"
 const device = (process.argv[2] ?? "cpu") as Device;
 const MIB = 2 ** 20;
 
-/** An estimate, and the milliseconds of the first and the least of those of the others. */
+/** An estimate, its time, and the shortest time of repetitions, in milliseconds. */
 async function timed(options: FinetuneOptions): Promise<{ told: Estimate; first: number; ms: number }> {
   const times: number[] = [];
   let told: Estimate | undefined;

@@ -19,6 +19,7 @@ export {
 } from "./create.js";
 export { eye, fullLike, linspace, onesLike, zerosLike, type LikeOptions } from "./create-patterns.js";
 export { bernoulli, multinomial, randint, randperm, type RandomOptions } from "./create-random.js";
+export type { CpuUse, Priority } from "./cpu-use.js";
 export type { TextPart } from "./data/parts.js";
 export type { Numbering } from "./data/origin.js";
 export type { ChatReport, DataReport } from "./data/report.js";
@@ -159,9 +160,12 @@ export { manualSeed } from "./random.js";
 export * as safetensors from "./safetensors.js";
 export {
   checkpoint,
+  cpuUse,
   noGrad,
   scope,
+  setCpuUse,
   setMatmulPrecision,
+  withCpuUse,
   withMatmulPrecision,
   type MatmulPrecision,
 } from "./scope.js";
@@ -188,9 +192,11 @@ export type {
   FinetuneResult,
   LoopEvent,
   OperationProfile,
+  PausedEvent,
   PlannedMemory,
   ProfileEvent,
   ProgressEvent,
+  ResumedEvent,
   RowsEvent,
   SampleEvent,
   SampleText,

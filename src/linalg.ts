@@ -1,8 +1,7 @@
 /** Factorisations of matrices, in f64 and away from the event loop. */
-import { availableParallelism } from "node:os";
-
 import { call, native, settled } from "./native.js";
 import { nextDropout } from "./random.js";
+import { cpuUse, enterCpuUse } from "./scope.js";
 
 /** A matrix on the host, by rows. */
 export interface Matrix {
@@ -74,16 +73,17 @@ export class PrincipalComponents {
   }
 }
 
-/** Runs `work` over all items, as many at once as there are processors; results in the items' order. */
+/** Runs `work` over all items, as many at once as threads may compute; results in the items' order. */
 export async function overCores<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
   let next = 0;
   const worker = async (): Promise<void> => {
     while (next < items.length) {
       const at = next++;
+      enterCpuUse();
       results[at] = await work(items[at] as T);
     }
   };
-  await Promise.all(Array.from({ length: Math.min(availableParallelism(), items.length) }, worker));
+  await Promise.all(Array.from({ length: Math.min(cpuUse().threads, items.length) }, worker));
   return results;
 }

@@ -5,6 +5,7 @@
 import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 
 import { callable, shown } from "./argument.js";
+import { checkCpuUse, cpuThreads, type CpuUse, type Priority } from "./cpu-use.js";
 import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
 
@@ -50,6 +51,8 @@ interface Frame {
   region: number;
   /** Undefined where `setMatmulPrecision` says. */
   products: MatmulPrecision | undefined;
+  /** What differs from `setCpuUse`. */
+  cpu?: CpuUse | undefined;
   /** Layers compute as in eval, whatever their `training` says. */
   evaluating: boolean;
   /** What is made is noted here, whoever owns it. */
@@ -84,6 +87,8 @@ let mode: Frame = OUTSIDE;
 let regions = 0;
 let products: MatmulPrecision = "exact";
 let told: MatmulPrecision = "exact";
+let cpu: CpuUse = {};
+let appliedCpu: CpuUse = cpu;
 
 /** Tells the tape what is in force, when it is not what it was told last. */
 export function enter(): void {
@@ -95,6 +100,19 @@ export function enter(): void {
   const precision = frame.products ?? products;
   if (precision !== told) session().setMatmulPrecision(precision);
   told = precision;
+  applyCpuUse(frame.cpu ?? cpu);
+}
+
+/** Tells the engine how it may use the processor, when that is not what it was told last. */
+function applyCpuUse(use: CpuUse): void {
+  if (use === appliedCpu) return;
+  session().useCpu(use.threads ?? 0, use.priority === "background");
+  appliedCpu = use;
+}
+
+/** Lets work besides tensors' that is started next, such as tokenisation, use the processor as the code that runs now may. */
+export function enterCpuUse(): void {
+  applyCpuUse(frames.getStore()?.cpu ?? cpu);
 }
 
 /** Lets the innermost scope own `tensor`. */
@@ -208,6 +226,36 @@ export function withMatmulPrecision<T>(precision: MatmulPrecision, fn: () => T):
   callable("withMatmulPrecision", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, products: checked("withMatmulPrecision", precision) }, fn);
+}
+
+/** How the engine uses the processor for the code that runs now. */
+export function cpuUse(): { threads: number; priority: Priority } {
+  const { threads, priority = "normal" } = frames.getStore()?.cpu ?? cpu;
+  const all = cpuThreads();
+  return { threads: threads ?? (priority === "background" ? Math.max(1, all - 1) : all), priority };
+}
+
+/**
+ * Sets how many threads compute from now on, and at which priority, in this process or worker; what is left out is as by
+ * default. No bit of a result depends on it. Devices are shared: work of others on the same device keeps its own.
+ * Throws `ERR_OPTION`.
+ */
+export function setCpuUse(use: CpuUse): void {
+  cpu = checkCpuUse("setCpuUse", use);
+}
+
+/** Runs `fn` with threads or a priority of its own; what is left out is as around it. Throws `ERR_OPTION`. */
+export function withCpuUse<T>(use: CpuUse, fn: () => T): T {
+  callable("withCpuUse", "fn", fn);
+  return withCheckedCpuUse(checkCpuUse("withCpuUse", use), fn);
+}
+
+/** `withCpuUse` of what has been checked. */
+export function withCheckedCpuUse<T>({ threads, priority }: CpuUse, fn: () => T): T {
+  const outer = frames.getStore() ?? OUTSIDE;
+  const around = outer.cpu ?? cpu;
+  const inner = { threads: threads ?? around.threads, priority: priority ?? around.priority };
+  return frames.run({ ...outer, cpu: inner }, fn);
 }
 
 function checked(where: string, precision: MatmulPrecision): MatmulPrecision {

@@ -1,4 +1,4 @@
-/** The arithmetic that a step cannot do without; a multiplication and an addition are two operations. */
+/** The minimum arithmetic of a step; a multiplication and an addition are two operations. */
 
 import { SHAPES } from "./shapes.js";
 
@@ -12,10 +12,10 @@ export interface StepShape {
 
 /**
  * A LoRA step with adapters on all seven linears of a block and frozen weights:
- * - each frozen weight once forward and once for the gradient of its input, but for what the first block's
- *   queries, keys and values read, which nothing asks a gradient of; the head only for rows that have a label;
- * - each adapter: two products forward, four backward;
- * - attention, where a token sees half of the row on average: two products forward, four backward.
+ * - each frozen weight once in forward and once for the gradient of its input, except the first block's query, key and value projections, whose
+ *   input needs no gradient; lm_head only for rows that have a label;
+ * - each adapter: two products in forward, four in backward;
+ * - attention, where a token sees half of the row on average: two products in forward, four in backward.
  */
 export function stepFlops({ rows, length, shape = "smollm2-135m", rank = 16, ...given }: StepShape): number {
   const { width, inner, heads, keyHeads, vocabulary } = SHAPES[shape];

@@ -1,7 +1,7 @@
 /**
- * The memory of a step as the row grows: the process's peak, and what meta:cpu foretells of it.
+ * The memory of a step as the row grows: the process's peak, and the prediction of meta:cpu.
  *
- *   npx tsx benches/races/long.ts [LENGTH…]      512, 2048 and 8192 unless given
+ *   npx tsx benches/races/long.ts [LENGTH…]      512, 2048 and 8192 by default
  */
 import { cold, MODEL } from "./side.js";
 

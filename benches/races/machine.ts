@@ -1,20 +1,20 @@
-/** What the machine of a race is and reaches, measured in the same run. */
+/** The machine of a race and its peak rates, measured in the same run. */
 import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
 
 import { median } from "./median.mjs";
 import { byRounds, warm } from "./side.js";
 
-/** The products of a step that take longest, and a large square. */
+/** The most expensive products of a step, and a large square one. */
 export const SHAPES = ["512x1536x576", "512x576x1536", "512x49152x576"] as const;
 const SQUARE = "4096x4096x4096";
 
 export interface Machine {
-  /** GFLOP/s of the fastest peer's f32 product at one of these shapes, which were measured. */
+  /** GFLOP/s of the fastest peer's f32 product at one of these measured shapes. */
   bestPeerGemm(shapes: readonly string[]): number;
 }
 
-/** Cores, clock and memory, as far as the system tells. */
+/** Cores, clock and memory, as far as the system reports them. */
 function described(): string {
   const [first] = cpus();
   const flags = ((): string => {
@@ -29,8 +29,8 @@ function described(): string {
 }
 
 /**
- * Measures by turns and prints: multiply-adds, memory, and products of ours, gemm, faer, numpy and PyTorch; those of a step,
- * a large square and `others`.
+ * Measures in turns and prints: multiply-adds, memory, and f32 products of lowrank, gemm, faer, numpy and PyTorch; those of a step, a large square
+ * one and `others`.
  */
 export async function measured(rounds: number, others: readonly string[]): Promise<Machine> {
   const shapes = [...new Set([...SHAPES, SQUARE, ...others])];

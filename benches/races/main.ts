@@ -1,9 +1,9 @@
 /**
- * Races against peers: each side in its own process, taking turns in one run on the same cores.
+ * Races against peers: each side in a separate process, taking turns in one run on the same cores.
  *
- *   npx tsx benches/races/main.ts [RACE…] [--rounds N] [--machine]      the races are in table.ts
+ *   npx tsx benches/races/main.ts [RACE…] [--rounds N] [--machine]      table.ts lists the races
  *
- * Where all are run, or asked for it, it first measures what the machine reaches. The peers are made by peers.mjs.
+ * Without names, or with --machine, it first measures the machine's peak rates. peers.mjs installs the peers.
  */
 import { parseArgs } from "node:util";
 
@@ -41,7 +41,7 @@ function figuresOf(label: string, turns: Turn[], { tokens = 0 }: Race): Figures 
   };
 }
 
-/** Races ours against each peer, all taking turns. */
+/** Races lowrank against each peer, all taking turns. */
 async function run(race: Race, machine: Machine | undefined): Promise<void> {
   const entries = Object.entries({ ours: race.ours, ...race.peers });
   const sides = entries.map(([label, entry]) => {

@@ -1,2 +1,2 @@
-/** The middle one, or the upper of two. */
+/** The median; of an even number of values, the upper middle one. */
 export function median(list: readonly number[]): number;

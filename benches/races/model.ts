@@ -1,4 +1,4 @@
-/** Models with random weights, of the shapes of published ones: the twins of peer.py's. */
+/** Models with random weights and the shapes of published ones: the counterparts of peer.py's. */
 import { LlamaForCausalLM } from "../../src/index.js";
 import { SHAPES } from "./shapes.js";
 

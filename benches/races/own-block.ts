@@ -1,10 +1,10 @@
-/** A product, a LoRA linear layer or a block of SmolLM2 of ours, timed: the twin of burn/. */
+/** Times a product, a LoRA linear layer or a block of SmolLM2; the counterpart of burn/. */
 import { lora, noGrad, rand, scope, type Tensor } from "../../src/index.js";
 import { model as made } from "./model.js";
 import { race } from "./turns.js";
 
 const device = "cpu";
-/** As in the twin. */
+/** As in the counterpart. */
 const PASSES = 10;
 const TOKENS = 512;
 
@@ -12,7 +12,7 @@ async function last(of: Tensor): Promise<void> {
   await scope(() => of.sum()).item();
 }
 
-/** Forward and backward; the parameters' gradients and the input's are made anew. */
+/** Forward and backward; the gradients of the parameters and of the input are computed from scratch. */
 function backward(forward: (x: Tensor) => Tensor, x: Tensor, parameters: Tensor[]): () => Promise<void> {
   const dOut = noGrad(() => rand(scope(() => forward(x)).shape, { device }));
   return async () => {

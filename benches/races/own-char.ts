@@ -1,10 +1,10 @@
-/** A training step of a small character transformer, as one writes it with the public types: the twin of peer_char.py. */
+/** A training step of a small character transformer, written with the public types; the counterpart of peer_char.py. */
 import { arange, nn, optim, scope, type Tensor, tensor } from "../../src/index.js";
 import { hashedIds } from "./step.js";
 import { race } from "./turns.js";
 
 const [V, C, H, T, B, LAYERS] = [65, 128, 4, 64, 16, 2];
-/** A step takes some milliseconds: so many make a turn. */
+/** Steps per turn, since a step takes a few milliseconds. */
 const PASSES = 50;
 const device = "cpu";
 

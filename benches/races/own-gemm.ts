@@ -1,9 +1,9 @@
-/** Our products of f32 by turns, C = A·Bᵀ: the twin of rates/ and of peer_gemm.py. */
+/** Products of f32 in turns, C = A·Bᵀ; the counterpart of rates/ and of peer_gemm.py. */
 import { rand } from "../../src/create.js";
 import { noGrad, scope } from "../../src/scope.js";
 import { race } from "./turns.js";
 
-/** As in the twins: arithmetic that a product is repeated for. */
+/** As in the counterparts: a product is repeated until this much arithmetic is done. */
 const LEAST = 4e10;
 const device = "cpu";
 

@@ -1,4 +1,4 @@
-/** Greedy generation of ours, prompt and decoding timed apart: the twin of peer_generate.py. */
+/** Greedy generation, with prompt and decoding timed separately; the counterpart of peer_generate.py. */
 import { parseArgs } from "node:util";
 
 import { setMatmulPrecision } from "../../src/scope.js";
@@ -13,7 +13,7 @@ const dtype = values.dtype === "bf16" ? "bf16" : "f32";
 if (dtype === "bf16") setMatmulPrecision("bf16");
 const model = made({ dtype });
 model.eval();
-// An end token would cut the race short.
+// An end token would end the race early.
 Object.assign(model.config, { eosTokenIds: [] });
 const prompt = hashedIds(PROMPT, VOCABULARY);
 

@@ -1,5 +1,4 @@
-// A first LoRA step over a model's file or folder by the built package, of rank 8 on queries and values, and the most
-// memory that it took.
+// A first LoRA step (rank 8 on queries and values) with the built package, over a model's file or folder, and its peak memory.
 import { readFileSync } from "node:fs";
 
 import { loadModel, lora, optim, scope, tensor } from "../../dist/index.js";

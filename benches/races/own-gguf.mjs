@@ -1,4 +1,4 @@
-// Greedy generation from a GGUF file by the built package, prompt and decoding timed apart: the twin of peer_llama.py.
+// Greedy generation from a GGUF file with the built package, prompt and decoding timed separately; the counterpart of peer_llama.py.
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
 
@@ -7,14 +7,14 @@ import { loadModel } from "../../dist/index.js";
 const [PROMPT, NEW] = [512, 96];
 const [path] = process.argv.slice(2);
 const model = await loadModel(path, { device: "cpu" });
-// An end token would cut the race short.
+// An end token would end the race early.
 Object.assign(model.config, { eosTokenIds: [] });
 const ids = Int32Array.from(
   { length: PROMPT },
   (_, i) => (Math.imul(i + 1, 2654435761) >>> 0) % model.config.vocabSize,
 );
 
-/** Generates `count` tokens after `prompt`: ms to the first, and the rate of those after it. */
+/** Generates `count` tokens after `prompt`. Returns the milliseconds to the first token, and the rate of the others. */
 async function generated(prompt, count) {
   const start = performance.now();
   let [first, tokens] = [0, 0];

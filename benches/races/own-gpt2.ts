@@ -1,7 +1,4 @@
-/**
- * One training step of GPT-2 small as the paper adapts it, queries and values of every `c_attn`,
- * timed: the twin of peer_gpt2.py.
- */
+/** Times a training step of GPT-2 small, adapted as in the paper (queries and values of every `c_attn`); the counterpart of peer_gpt2.py. */
 import { GPT2LMHeadModel, lora } from "../../src/index.js";
 import { raceSteps } from "./step.js";
 

@@ -1,4 +1,4 @@
-// Imports the built package in a process of its own, and says how long that took.
+// Imports the built package in a separate process, and prints the time.
 const start = performance.now();
 await import("../../dist/index.js");
 console.log(JSON.stringify({ ms: performance.now() - start }));

@@ -1,4 +1,4 @@
-/** One LoRA layer of ours, forward and backward, timed: the twin of peer_layer.py. */
+/** Times forward and backward of one LoRA layer; the counterpart of peer_layer.py. */
 import { lora, rand, scope, tensor, type nn, type Tensor } from "../../src/index.js";
 import { hashedIds } from "./step.js";
 import { race } from "./turns.js";
@@ -6,7 +6,7 @@ import { race } from "./turns.js";
 const OPTIONS = { r: 16, loraAlpha: 32, mergeWeights: false };
 const device = "cpu";
 
-/** Inputs are leaves that ask for a gradient, as they would within a network; ids cannot. */
+/** Inputs are leaves that require a gradient, as inside a network; ids cannot. */
 const LAYERS: Record<string, () => { layer: nn.Module; x: Tensor }> = {
   linear: () => ({
     layer: new lora.Linear(4096, 4096, { ...OPTIONS, bias: false }).to(device),
@@ -43,7 +43,7 @@ const forward = (): Tensor => (layer.forward as (x: Tensor) => Tensor)(x);
 const dOut = scope(() => rand(scope(forward).shape, { device }));
 const parameters = [...layer.parameters()].filter((p) => p.requiresGrad);
 
-/** A pass of a few milliseconds is made so often in a turn that a turn says something. */
+/** Passes per turn; a short pass is repeated until a turn is long enough to compare. */
 const PASSES = name === "embedding" ? 50 : 1;
 
 await race(async () => {
@@ -51,7 +51,7 @@ await race(async () => {
     for (const leaf of [...parameters, x]) leaf.grad = null;
     scope(() => forward().backward(dOut));
   }
-  // The last launch of the turn is read, so that all have run.
+  // Reads the result of the turn's last launch, so that all have run.
   const last = parameters.at(-1)?.grad;
   if (!last) throw new Error("nothing was trained");
   await scope(() => last.sum()).item();

@@ -1,5 +1,5 @@
-// The memory of two LoRA steps on one row of LENGTH tokens, by the built package: what meta:cpu foretells, and what the
-// process then takes above what it takes idle.
+// The memory of two LoRA steps on one row of LENGTH tokens with the built package: the prediction of meta:cpu, and the process's memory above its
+// idle state.
 //
 //   node own-long.mjs FOLDER LENGTH
 import { readFileSync } from "node:fs";
@@ -14,7 +14,7 @@ function resident(name) {
   return line === null ? null : Number(line[1]) / 1024;
 }
 
-/** Gives the pool's highest and what is mapped. */
+/** Returns the pool's peak and the mapped bytes. */
 async function steps(device) {
   const model = await loadModel(folder, { device });
   await lora.inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });

@@ -1,4 +1,4 @@
-// From nothing to the end of a first LoRA step, by the built package: the twin of peer_start.py.
+// From process start to the end of a first LoRA step, with the built package; the counterpart of peer_start.py.
 import { readFileSync } from "node:fs";
 
 import { loadModel, lora, optim, scope, tensor } from "../../dist/index.js";

@@ -1,4 +1,4 @@
-/** One LoRA training step of ours, timed: the twin of peer_step.py. With --profile FILE it is no side of a race. */
+/** Times a LoRA training step; the counterpart of peer_step.py. With --profile FILE it runs alone instead. */
 import { parseArgs } from "node:util";
 
 import { lora, setMatmulPrecision } from "../../src/index.js";
@@ -13,7 +13,7 @@ const { values } = parseArgs({
     shape: { type: "string", default: "smollm2-135m" },
     layers: { type: "string" },
     checkpointing: { type: "boolean", default: false },
-    /** bf16: storage of the frozen weights, and products by them. */
+    /** bf16: storage of the frozen weights, and precision of products by them. */
     dtype: { type: "string", default: "f32" },
     profile: { type: "string" },
   },

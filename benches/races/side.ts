@@ -6,8 +6,8 @@ import { fileURLToPath } from "node:url";
 import { built, llamaPython, peerPython, qvac, randomModel, smollm2, smollm2Unpacked } from "./peers.mjs";
 
 /**
- * What runs a side: a file beside this one (TypeScript, JavaScript or Python), or a program that peers.mjs makes,
- * with its arguments. Names of MODELS among them stand for the paths of models that it makes.
+ * The command of a side: a file in this folder (TypeScript, JavaScript or Python), or a program that peers.mjs builds, with its arguments. Names of
+ * MODELS among them are replaced by the paths of models that peers.mjs makes.
  */
 export type Entry = readonly [what: string, ...args: string[]];
 
@@ -18,12 +18,12 @@ const MODELS: Record<string, () => string> = { MODEL: randomModel, GGUF: smollm2
 
 export interface Turn {
   ms: number;
-  /** How often the work was done in this turn; once unless said. */
+  /** The number of passes in this turn; 1 by default. */
   passes?: number;
-  /** The highest resident set so far; null where the system does not tell. */
+  /** The peak of the resident set so far; null if the system does not report it. */
   peakMiB?: number | null;
   tokensPerSecond?: number;
-  /** Of generation: until the first new token, which the rate leaves out. */
+  /** For generation: the time to the first new token, which the rate excludes. */
   promptMs?: number;
   loss?: number;
   /** GFLOP/s and GB/s by name. */
@@ -44,7 +44,7 @@ function commandOf([what, ...given]: Entry): [string, string[]] {
   return [process.execPath, [...(what.endsWith(".ts") ? ["--import=tsx"] : []), here(what), ...args]];
 }
 
-/** Lines of a process as JSON, in order. */
+/** A process's lines, parsed as JSON, in order. */
 class Lines {
   readonly child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
@@ -69,13 +69,13 @@ class Lines {
 }
 
 export interface Side {
-  /** Ready for a first turn; what it says of itself. */
+  /** Waits until the side is ready for its first turn; returns its description. */
   ready(): Promise<Record<string, unknown>>;
   turn(): Promise<Turn>;
   end(): void;
 }
 
-/** A process that is kept, and answers a line with a turn. */
+/** A persistent process that answers each line with a turn. */
 export function warm(entry: Entry): Side {
   const lines = new Lines(entry.join(" "), commandOf(entry));
   return {
@@ -88,7 +88,7 @@ export function warm(entry: Entry): Side {
   };
 }
 
-/** A process started anew for each turn, timed from its start to its first line unless that says a time. */
+/** A new process for each turn, timed from its start to its first line, unless that line has a time. */
 export function cold(entry: Entry): Side {
   const command = commandOf(entry);
   return {
@@ -106,12 +106,12 @@ export function cold(entry: Entry): Side {
 }
 
 /**
- * Rounds that a process takes part in. Where its memory lies is drawn as it starts, and for as long as it lives: the medians
- * of one product of ours in six processes that took turns were 122 to 141 GFLOP/s.
+ * Rounds per process. The placement of a process's memory is random and stays for its lifetime: the medians of one product in six processes
+ * that took turns were 122 to 141 GFLOP/s.
  */
 const KEPT = 3;
 
-/** The turns of each side, of which each has one a round; their processes are begun anew every few rounds. */
+/** The turns of each side, one per round; processes are restarted every few rounds. */
 export async function byRounds(begin: readonly (() => Side)[], rounds: number): Promise<Turn[][]> {
   const turns: Turn[][] = begin.map(() => []);
   for (let from = 0; from < rounds; from += KEPT) {

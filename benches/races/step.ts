@@ -1,4 +1,4 @@
-/** One training step, timed turn by turn. */
+/** Times a training step, turn by turn. */
 import { tensor } from "../../src/create.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
 import { AdamW } from "../../src/optim/index.js";
@@ -7,7 +7,7 @@ import { profileLines } from "../../src/cli/finetune/profile.js";
 import { Profile } from "../../src/train/profile.js";
 import { race } from "./turns.js";
 
-/** `count` ids below `vocabulary`, always the same. */
+/** `count` ids below `vocabulary`, the same in every run. */
 export function hashedIds(count: number, vocabulary: number): Int32Array {
   return Int32Array.from({ length: count }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 0) % vocabulary);
 }
@@ -45,15 +45,15 @@ export function stepper(
 }
 
 /**
- * Each turn a step after another, as in a run: after two seconds of rest, which the others' turns are, a device has given
- * its idle buffers back, and has to have their pages cleared again. The peers' turns are the same.
+ * Each turn has an untimed step first, as in a run: after the other sides' turns, seconds later, a device has freed its idle buffers, and their
+ * pages must be cleared again. The peers' turns are the same.
  */
 export async function raceSteps(model: CausalLM, size: StepSize): Promise<void> {
   const step = stepper(model, size);
   await race(step, step);
 }
 
-/** Prints where the time of a few steps goes, and writes a trace for Perfetto to `path`. */
+/** Prints the time of a few steps by operation, and writes a trace for Perfetto to `path`. */
 export async function profileSteps(model: CausalLM, size: StepSize, path: string): Promise<void> {
   const step = stepper(model, size);
   await step();

@@ -1,4 +1,4 @@
-/** The races: a line each. */
+/** The races, one line each. */
 import { stepFlops } from "./flops.js";
 import { SHAPES } from "./shapes.js";
 import { GGUF, MODEL, UNPACKED, type Entry } from "./side.js";
@@ -7,19 +7,19 @@ export interface Race {
   title: string;
   ours: Entry;
   peers: Record<string, Entry>;
-  /** Sides whose every turn is a process anew, timed from its start or by itself. */
+  /** Sides that start a new process for every turn. */
   cold?: readonly string[];
-  /** Tokens of a turn, for a rate. */
+  /** Tokens per turn, for a rate. */
   tokens?: number;
-  /** Floating-point operations that a turn cannot do without. */
+  /** The minimum floating-point operations of a turn. */
   flops?: number;
-  /** Products that its rate is beside; those of a step of SmolLM2-135M's shape unless given. */
+  /** The products whose rate it is compared with; by default those of a step of SmolLM2-135M's shape. */
   products?: readonly string[];
-  /** Bytes of weights that a decoded token reads. */
+  /** Bytes of weights read per decoded token. */
   bytesOfToken?: number;
 }
 
-/** A training step of SmolLM2-135M's shape beside PEFT's; `args` are for both sides. */
+/** A training step of SmolLM2-135M's shape, compared with PEFT; `args` are for both sides. */
 function step(title: string, rows: number, length: number, ...args: string[]): Race {
   const all = ["--rows", String(rows), "--length", String(length), ...args];
   return {
@@ -31,7 +31,7 @@ function step(title: string, rows: number, length: number, ...args: string[]): R
   };
 }
 
-/** The step with frozen weights in bf16, beside PEFT's with either type of adapters. */
+/** The step with frozen weights in bf16, compared with PEFT with either type of adapters. */
 function bf16Step(rows: number, shape: keyof typeof SHAPES = "smollm2-135m"): Race {
   const title = shape === "smollm2-135m" ? "bf16" : `bf16, ${shape}`;
   const of = step(title, rows, 512, "--dtype", "bf16", "--shape", shape);
@@ -43,7 +43,7 @@ function bf16Step(rows: number, shape: keyof typeof SHAPES = "smollm2-135m"): Ra
   };
 }
 
-/** A layer beside loralib's and PEFT's; and beside PyTorch's frozen layer alone, where that has a backward. */
+/** A layer, compared with loralib's and PEFT's; and with PyTorch's frozen layer alone, if that has a backward. */
 function layer(title: string, name: string, of: Pick<Race, "flops" | "products"> = {}): Race {
   const beside = name === "embedding" ? ["loralib", "peft"] : ["loralib", "peft", "frozen"];
   return {
@@ -54,7 +54,7 @@ function layer(title: string, name: string, of: Pick<Race, "flops" | "products">
   };
 }
 
-/** Forward and backward of a LoRA linear layer of n x n, rank 16, whose weight is frozen. */
+/** Forward and backward of a LoRA linear layer of n × n, rank 16, with a frozen weight. */
 const linearFlops = (tokens: number, n: number): number => 4 * tokens * n * n + 6 * tokens * 16 * 2 * n;
 
 const ofLinear = (tokens: number, n: number): Pick<Race, "flops" | "products"> => ({
@@ -62,7 +62,7 @@ const ofLinear = (tokens: number, n: number): Pick<Race, "flops" | "products"> =
   products: [`${tokens}x${n}x${n}`],
 });
 
-/** Parameters of SmolLM2-135M's shape, the tied table of the vocabulary once. */
+/** Parameters of SmolLM2-135M's shape; the tied embedding counts once. */
 const PARAMETERS = 134_515_008;
 
 function generation(dtype: string, bytes: number): Race {
@@ -75,7 +75,7 @@ function generation(dtype: string, bytes: number): Race {
   };
 }
 
-/** A step over SmolLM2-135M-Instruct in Q4_1, beside our own over its weights in f32. */
+/** A step over SmolLM2-135M-Instruct in Q4_1, compared with a step over its weights in f32. */
 function quantisedStep(title: string, ...args: string[]): Race {
   return {
     title: `LoRA step over Q4_1, rank 8 on q and v, 1 x 512${title}`,
@@ -85,7 +85,7 @@ function quantisedStep(title: string, ...args: string[]): Race {
   };
 }
 
-/** Beside burn's native backend. */
+/** Compared with burn's native backend. */
 function burn(title: string, what: string, flops?: number): Race {
   return {
     title,

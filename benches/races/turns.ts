@@ -1,8 +1,8 @@
-/** Our side of a race: turns taken by lines on stdin. */
+/** A lowrank side of a race: takes a turn for each line on stdin. */
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
-/** The highest resident set so far, in MiB; null where the system has no /proc. */
+/** The peak of the resident set so far, in MiB; null if the system has no /proc. */
 function peakMiB(): number | null {
   try {
     const line = /^VmHWM:\s+(\d+)/m.exec(readFileSync("/proc/self/status", "utf8"));
@@ -12,9 +12,7 @@ function peakMiB(): number | null {
   }
 }
 
-/**
- * A warm-up turn, a line {"ready": true}, then a turn for each line read; `before` is what each turn does first, untimed.
- */
+/** A warm-up turn, a line {"ready": true}, then a turn for each line on stdin; `before` runs first in each turn, untimed. */
 export async function race(
   turn: () => Promise<Record<string, unknown>>,
   before?: () => Promise<unknown>,

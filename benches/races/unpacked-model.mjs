@@ -1,4 +1,4 @@
-// Writes what the blocks of a GGUF file hold as a folder in f32.
+// Writes the weights of a GGUF file as a folder in f32.
 import { loadModel, saveModel } from "../../dist/index.js";
 
 const [file, folder] = process.argv.slice(2);

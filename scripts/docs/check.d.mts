@@ -1,2 +1,2 @@
-/** What is wrong with a built site, a line each. */
+/** The errors of a built site, one line each. */
 export function problems(site: string): string[];

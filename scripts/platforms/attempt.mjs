@@ -1,12 +1,12 @@
-// One trial of the packages: installed in an empty folder, then all that a user does first, each told as well or wrong.
+// One trial of the packages: installs them in an empty folder and does what a user does first; reports each action.
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** What is tried, in the table's order. */
+/** The actions, in the table's order. */
 export const TRIED = ["install", "train", "save", "overwrite", "stop", "resume"];
 
-/** The run that needs no options, and the same as the library's. */
+/** The recipe of a run without options, by command and by library. */
 export const WHOLE = {
   steps: 20,
   command: [],
@@ -15,7 +15,7 @@ export const WHOLE = {
 
 const MODEL = "node_modules/lowrank/models/default";
 
-/** One for emulated processors: few and short rows, and none held out. */
+/** The recipe for emulated processors: few and short rows, and no held-out set. */
 export const SHORT = {
   steps: 4,
   command: [
@@ -26,11 +26,10 @@ export const SHORT = {
 };
 
 /**
- * Tries the packages in `folder`, which is made anew. `system` runs things there and gives their status:
- * `install(log)`, `lowrank(args, log)`, `node(args, log)`; what they write on standard output goes into the file `log`,
- * and on standard error into `log`.err. `expected` are the losses of another platform that this one's must equal.
- * Gives `{ node, seconds, losses, wrong }`: `wrong` has a sentence for each of `TRIED` that failed, null for each that
- * did not, and nothing for those that were not reached.
+ * Tries the packages in `folder`, which is recreated. `system` runs commands there and returns their status: `install(log)`,
+ * `lowrank(args, log)`, `node(args, log)`; standard output goes to the file `log` and standard error to `log`.err. `expected` are the losses of
+ * another platform, which this one's must equal. Returns `{ node, seconds, losses, wrong }`: `wrong` has an error text for each action of `TRIED` that
+ * failed, null for each that succeeded, and nothing for those that were not reached.
  */
 export function attempt(folder, system, expected, recipe = WHOLE) {
   rmSync(folder, { recursive: true, force: true });
@@ -49,7 +48,7 @@ export function attempt(folder, system, expected, recipe = WHOLE) {
     succeed(name, system.lowrank(args, log(name)));
     return lossesOf(readFileSync(log(name), "utf8"));
   };
-  /** Whether it went well; what is already known to have gone wrong stays so. */
+  /** Runs an action and returns whether it succeeded; an earlier error is kept. */
   const tried = (name, action) => {
     try {
       action();
@@ -73,7 +72,7 @@ export function attempt(folder, system, expected, recipe = WHOLE) {
     same(seen.losses, expected ?? seen.losses, "those of Linux x64");
   });
   let report = { wrong: {}, losses: [] };
-  // Its status is told by each trial that it did not come to.
+  // Each action that is not reached reports this status.
   copyFileSync(fileURLToPath(new URL("trial.mjs", import.meta.url)), join(folder, "trial.mjs"));
   const status = system.node(["trial.mjs", "recipe.json", "report.json"], log("trial"));
   if (existsSync(join(folder, "report.json")))
@@ -96,7 +95,7 @@ export function attempt(folder, system, expected, recipe = WHOLE) {
   return seen;
 }
 
-/** Steps and losses, from the events of a run as JSON. */
+/** Steps and losses, from the JSON events of a run. */
 function lossesOf(text) {
   const events = text
     .split("\n")
@@ -105,7 +104,7 @@ function lossesOf(text) {
   return events.filter(({ type }) => type === "step").map(({ step, loss }) => [step, loss]);
 }
 
-/** Throws where two runs' losses differ in a bit. */
+/** Throws if two runs' losses differ in a bit. */
 function same(losses, others, whose) {
   const at = others.findIndex((other, i) => JSON.stringify(other) !== JSON.stringify(losses[i]));
   if (losses.length > others.length)
@@ -117,7 +116,7 @@ function same(losses, others, whose) {
   );
 }
 
-/** The end of what a command wrote, on one line. */
+/** The end of a command's output, on one line. */
 function written(log) {
   const texts = [log, `${log}.err`]
     .filter((path) => existsSync(path))

@@ -1,5 +1,5 @@
-// The root that builds: Debian 12 with its newest Rust, zig and mingw, and a copy of the checkout as it is in git and
-// around it. Where Debian has no built library of Rust's for a platform, its source is there.
+// The root for builds: Debian 12 with current Rust, zig and mingw, and a copy of the checkout as git sees it. For platforms without a Rust standard
+// library in Debian, it has the library's source.
 import {
   cpSync,
   existsSync,
@@ -26,7 +26,7 @@ const PACKAGES = [
 ];
 const ZIG = ["cargo-zigbuild==0.24.1", "ziglang==0.17.1"];
 
-/** Makes the root, or brings it up to date; gives what `pack` needs of it. */
+/** Creates or updates the root; returns the arguments that `pack` needs. */
 export function builder(folder, tell) {
   const root = debian(folder, "builder", "bookworm", PACKAGES, { tell });
   if (!existsSync(join(root, "opt/zig/bin/cargo-zigbuild"))) {
@@ -62,7 +62,7 @@ export function builder(folder, tell) {
   return { root, options, packages: join(source, "packages") };
 }
 
-/** Packs `main` or a platform's package; gives its tarball. Throws with the end of what the build wrote. */
+/** Packs `main` or a platform's package; returns its tarball. Throws with the end of the build's output. */
 export function pack({ root, options, packages }, folder, name) {
   const log = join(folder, `${name}.log`);
   const file = openSync(log, "w");
@@ -75,14 +75,14 @@ export function pack({ root, options, packages }, folder, name) {
   return join(packages, tarball.split("/").at(-1));
 }
 
-/** Bytes of a package, packed and as npm unpacks it. */
+/** Bytes of a package, packed and unpacked. */
 export function sizes(tarball) {
   const listed = must("tar", ["-tvzf", tarball]).trim().split("\n");
   const unpacked = listed.reduce((sum, line) => sum + Number(line.split(/\s+/)[2]), 0);
   return { packed: statSync(tarball).size, unpacked };
 }
 
-/** Copies what git knows or would take in, and the loader that a build made; what is as it was keeps its time. */
+/** Copies the files that git tracks or would add, and the built loader; unchanged files keep their time. */
 function copySource(target) {
   const listed = must("git", ["ls-files", "--cached", "--others", "--exclude-standard", "-z"], {
     cwd: checkout,
@@ -98,7 +98,7 @@ function copySource(target) {
   removeOthers(target, new Set(files), "");
 }
 
-/** Removes files that the checkout has no more, but for what is built. */
+/** Removes files that the checkout no longer has, except build output. */
 function removeOthers(target, files, under) {
   for (const entry of readdirSync(join(target, under), { withFileTypes: true })) {
     const name = under === "" ? entry.name : `${under}/${entry.name}`;

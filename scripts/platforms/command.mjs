@@ -1,13 +1,13 @@
-// Commands of this machine.
+// Runs commands of this machine.
 import { spawnSync } from "node:child_process";
 
-/** What a command prints; undefined where it fails or is not here. */
+/** The output of a command; undefined if it fails or does not exist. */
 export function answer(command, args) {
   const { status, stdout } = spawnSync(command, args, { encoding: "utf8", maxBuffer: 2 ** 26 });
   return status === 0 ? stdout : undefined;
 }
 
-/** Runs a command; gives its status and what it wrote. Throws where it cannot be started or takes too long. */
+/** Runs a command; returns its status and output. Throws if it cannot be started or takes too long. */
 export function run(command, args, { seconds = 3600, ...options } = {}) {
   const { status, signal, error, stdout, stderr } = spawnSync(command, args, {
     encoding: "utf8",
@@ -20,7 +20,7 @@ export function run(command, args, { seconds = 3600, ...options } = {}) {
   return { status: status ?? `ended by ${signal}`, stdout: stdout ?? "", stderr: stderr ?? "" };
 }
 
-/** The same; throws with the end of what was written where the status is not 0. */
+/** Runs a command; throws with the end of its output if the status is not 0. */
 export function must(command, args, options) {
   const { status, stdout, stderr } = run(command, args, options);
   if (status === 0) return stdout;

@@ -1,4 +1,4 @@
-// Roots of Debian, made by debootstrap and kept, and commands in them. A root's mounts live as long as the command.
+// Debian roots, created by debootstrap and kept, and commands in them. A root's mounts exist as long as the command runs.
 import {
   appendFileSync,
   existsSync,
@@ -12,10 +12,10 @@ import { join } from "node:path";
 import { must, run } from "./command.mjs";
 import { mirror, share, shared } from "./host.mjs";
 
-/** What Debian's package of each tool is; all of them are part of it or in its archive. */
+/** Debian's package of each tool; all of them are in its archive. */
 const TOOLS = { debootstrap: "debootstrap", unshare: "util-linux", chroot: "coreutils", mount: "mount" };
 
-/** What is missing to make a root and go into it, a sentence each. */
+/** The missing requirements for creating and entering a root, one sentence each. */
 export function missing(folders, getuid = process.getuid) {
   const absent = Object.keys(TOOLS).filter(
     (tool) => !folders.some((folder) => existsSync(join(folder, tool))),
@@ -27,12 +27,12 @@ export function missing(folders, getuid = process.getuid) {
   ];
 }
 
-/** Runs a command in a root; `binds` are folders of this machine by the names that they have there. */
+/** Runs a command in a root; `binds` maps folders of this machine to their paths there. */
 export function enter(root, argv, { binds = {}, cwd = "/root", env = {}, ...options } = {}) {
   return run("unshare", entering(root, argv, binds, cwd), { ...options, env: environment(env) });
 }
 
-/** The same; throws where it fails. */
+/** Runs a command in a root; throws if it fails. */
 export function mustEnter(root, argv, { binds = {}, cwd = "/root", env = {}, ...options } = {}) {
   return must("unshare", entering(root, argv, binds, cwd), { ...options, env: environment(env) });
 }
@@ -47,7 +47,7 @@ function entering(root, argv, binds, cwd) {
     mkdirSync(join(root, to), { recursive: true });
     return [from, to];
   });
-  // A process namespace of its own: what the command leaves running, such as Wine's server, ends with it.
+  // A separate process namespace: processes that the command leaves running, such as Wine's server, end with it.
   const script = `
     root=$1; cwd=$2; binds=$3; shift 3
     mkdir -p "$root/proc" "$root/dev" "$root/sys" "$root/tmp"
@@ -62,7 +62,7 @@ function entering(root, argv, binds, cwd) {
   return [...namespaces, "sh", "-c", script, "sh", root, cwd, String(bound.length / 2), ...bound, ...argv];
 }
 
-/** A root of a Debian release that has the packages; made once, and again where a package was not asked for before. */
+/** A root of a Debian release with the given packages; recreated when a package is missing. */
 export function debian(folder, name, suite, packages, { architectures = [], tell = () => {} } = {}) {
   const root = join(folder, name);
   if (!existsSync(root)) {
@@ -89,7 +89,7 @@ export function debian(folder, name, suite, packages, { architectures = [], tell
   return root;
 }
 
-/** Debian's security archive beside the main one. */
+/** Adds Debian's security archive. */
 function addSecurity(root, suite) {
   const sources = join(root, "etc/apt/sources.list");
   const main = /^deb (\S+)/m.exec(readFileSync(sources, "utf8"))?.[1];

@@ -1,5 +1,4 @@
-// What this machine reaches the registries by, and a root of another system needs too: names, certificates, and the
-// settings of apt, npm, pip and cargo.
+// The network settings of this machine that a root needs, too: host names, certificates, and the settings of apt, npm, pip and cargo.
 import { cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
@@ -8,7 +7,7 @@ import { answer } from "./command.mjs";
 
 const BUNDLE = "/etc/ssl/certs/ca-certificates.crt";
 
-/** Files of this machine, and where a root has them. */
+/** Files of this machine, and their paths in a root. */
 const FILES = [
   ["/etc/resolv.conf", "/etc/resolv.conf"],
   ["/etc/hosts", "/etc/hosts"],
@@ -20,19 +19,19 @@ const FILES = [
   [env.SSL_CERT_FILE ?? env.NODE_EXTRA_CA_CERTS ?? BUNDLE, BUNDLE],
 ];
 
-/** Where this machine's apt has Debian's archive from, by its label; undefined where it has none. */
+/** The URL of Debian's archive in this machine's apt settings, by label; undefined if there is none. */
 export function mirror(label) {
   const sites = answer("apt-get", ["indextargets", "--format", "$(SITE)", `Label: ${label}`]);
   return sites?.split("\n")[0] || undefined;
 }
 
-/** Gives a root what this machine has; to be done again after ca-certificates is installed there. */
+/** Copies this machine's settings to a root; repeat it after ca-certificates is installed there. */
 export function share(root) {
   for (const [from, to] of FILES) {
     if (!existsSync(from)) continue;
     const target = join(root, to);
     mkdirSync(dirname(target), { recursive: true });
-    // What a system's own package may have made a link of.
+    // A package may have created a link here.
     rmSync(target, { force: true });
     cpSync(from, target, { dereference: true });
   }
@@ -41,7 +40,7 @@ export function share(root) {
   if (existsSync(apt)) writeFileSync(join(apt, "00host"), `${settings.join("\n")}\n`);
 }
 
-/** The environment of a root's commands: proxies and registries of this machine, one bundle of certificates for all. */
+/** The environment of a root's commands: proxies and registries of this machine, and one certificate bundle. */
 export function shared() {
   const kept = Object.entries(env).filter(([name]) =>
     /^((https?|no|all)_proxy|NPM_CONFIG_.*|PIP_(INDEX|EXTRA_INDEX|TRUSTED|DEFAULT_TIMEOUT).*|CARGO_(HTTP|NET|REGISTR|SOURCE).*)$/.test(

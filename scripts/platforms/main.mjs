@@ -1,8 +1,7 @@
-// `npm run test:platforms [-- NAMES…]`: builds the packages of the platforms that can be built on Linux x64, in a root
-// of Debian 12, and tries each where it is for: installed from its tarball, trained, saved, stopped and resumed; and the
-// engine's own tests and types where they can be run or checked. Ends with tables of what was seen, and with status 1
-// where something failed. Roots, Rust's cache and the builds stay in
-// LOWRANK_PLATFORMS, a folder.
+// `npm run test:platforms [-- NAMES…]`: builds the packages of all platforms that can be built on Linux x64, in a Debian 12 root, and tries each on
+// its platform: installs it from its tarball, trains, saves, stops and resumes. It also runs the engine's own tests, or checks its types, where
+// possible. Prints tables of the results; the exit status is 1 if something failed. Roots, Rust's cache and builds are kept in the folder
+// LOWRANK_PLATFORMS.
 import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, join, resolve } from "node:path";
@@ -15,7 +14,7 @@ import { SUITES } from "./suites.mjs";
 import { failed, table } from "./table.mjs";
 import { TRIALS } from "./targets.mjs";
 
-/** Whose losses all others' are held to; tried once, on its first system, where it is not asked for. */
+/** The platform whose losses all others must equal; it is tried once, on its first system, if it is not requested. */
 const FIRST = "linux-x64-gnu";
 
 const known = [...Object.keys(TRIALS), ...Object.keys(SUITES)];
@@ -43,7 +42,7 @@ if (names.length > 0) tell("main: packing");
 const main = names.length > 0 ? pack(build, folder, "main") : undefined;
 const rows = [];
 const packed = new Map();
-/** By each recipe the losses of the first platform, which all others' are held to. */
+/** By recipe, the losses of the first platform, which all others must equal. */
 const losses = new Map();
 for (const name of names) {
   tell(`${name}: building`);
@@ -76,7 +75,7 @@ console.log(tables.join("\n\n"));
 writeFileSync(join(folder, "table.md"), `${tables.join("\n\n")}\n`);
 process.exitCode = rows.some(failed) || seen.some(({ wrong }) => wrong.length > 0) ? 1 : 0;
 
-/** What a platform's losses have to be: none where it is the first to be tried, and never equal where that failed. */
+/** The required losses of a platform: any for the first one; if the first one failed, no losses are right. */
 function expected(name, recipe = WHOLE) {
   if (name === FIRST && recipe === WHOLE) return losses.get(recipe);
   if (!losses.has(recipe) && packed.has(FIRST))

@@ -1,18 +1,18 @@
-// Node for each platform, of versions that are pinned here, from what npm and PyPI have of it.
+// Node for each platform, in pinned versions from npm and PyPI.
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { must } from "./command.mjs";
 import { mustEnter } from "./debian.mjs";
 
-/** One of each line that package.json admits. */
+/** One version of each line that package.json allows. */
 export const NODES = ["20.20.2", "22.23.3", "24.21.0", "26.12.1"];
-/** For Windows: V8 of the newer lines does not find the address space in Wine 8 that it reserves. */
+/** For Windows: in Wine 8, V8 of newer lines cannot reserve its address space. */
 export const WINDOWS = "22.23.3";
-/** For musl: PyPI's package of Node's own build is the one that has it. */
+/** For musl: PyPI's package of Node's own build is the only source. */
 export const WHEEL = "24.19.0";
 const NPM = "11.21.2";
 
-/** A folder that holds a package of npm as it is published, and what `part` of it names. */
+/** Downloads an npm package; returns the path of `part` in it. */
 export function fromNpm(folder, name, version, part = "package") {
   const made = join(folder, "nodes", `${name}-${version}`);
   if (existsSync(made)) return made;
@@ -32,7 +32,7 @@ export const npm = (folder) => fromNpm(folder, "npm", NPM);
 /** The folder of a Node from npm; `system` is as in `linux-x64`. */
 export const nodeFor = (folder, system, version) => fromNpm(folder, `node-${system}`, version, "package/bin");
 
-/** The folder of a Node for musl, from PyPI by the root that builds: its binary and the libraries of C++ beside it. */
+/** The folder of a Node for musl, from PyPI by the build root: the binary and its C++ libraries. */
 export function nodeForMusl(folder, root, processor) {
   const made = join(folder, "nodes", `musl-${processor}-${WHEEL}`);
   if (existsSync(made)) return made;

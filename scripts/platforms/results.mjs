@@ -1,6 +1,6 @@
-// A table of what test binaries of Rust told.
+// A table of the results of Rust test binaries.
 
-/** What was seen, as Markdown. A row is `{ name, where }` and what `row` gave, or `{ name, where, wrong }`. */
+/** The results as Markdown. A row is `{ name, where }` with the result of `row`, or `{ name, where, wrong }`. */
 export function suitesTable(rows) {
   const minutes = (seconds) => (seconds === undefined ? "–" : `${(seconds / 60).toFixed(1)} min`);
   const lines = rows.map(({ name, where, passed, failed, built, seconds, without, wrong }) => {

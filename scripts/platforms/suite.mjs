@@ -1,7 +1,7 @@
-// In the root that builds, what of the engine is tried without a package:
+// Checks of the engine in the build root, without a package:
 //
 //   node suite.mjs tests PLATFORM CRATE…     builds their tests, and prints their paths by crate
-//   node suite.mjs types PLATFORM            checks the types of the binding and of all below it
+//   node suite.mjs types PLATFORM            checks the types of the binding and of all its dependencies
 import { argv } from "node:process";
 import { buildTests, checkTypes } from "../build-binary.mjs";
 

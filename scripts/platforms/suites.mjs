@@ -1,21 +1,21 @@
-// The engine's own tests on processors and systems that are emulated, and type checks for systems that are not here.
+// The engine's own tests on emulated processors and systems, and type checks for systems that cannot be run here.
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { STARTS_ITSELF, results } from "../engine-tests.mjs";
 import { enter, mustEnter } from "./debian.mjs";
 import { PROCESSORS, byProcessor, onProcessor, qemuRoot, wineRoot } from "./targets.mjs";
 
-/** Whether this processor lets another's answers to CPUID be given for its own. */
+/** Whether this processor can run programs with another processor's CPUID. */
 const CPU = "/proc/cpuinfo";
 const FAULTS = existsSync(CPU) && /^flags\s*:.* cpuid_fault( |$)/m.test(readFileSync(CPU, "utf8"));
 
-/** By crate, what its tests are called in a row. */
+/** The names of crates in rows. */
 const CRATES = { lowrank_engine: "lowrank-engine", lowrank_linalg: "lowrank-linalg" };
 
-/** A test that opens the cpu's device, which tells of the levels where it is asked for one that there is not. */
+/** A test that opens the CPU device, whose error for an unknown level lists the available ones. */
 const OPENS_CPU = "ops::reshape::tests::equals_the_plain_form";
 
-/** What is tried of a platform: `where`, and `row(folder, build, tell)`, which tells of it. */
+/** The suites of each platform: `where`, and `row(folder, build, tell)`, which runs one. */
 export const SUITES = {
   "tests-linux-arm64-gnu": {
     where: "Debian 12, qemu-user 7.2",
@@ -53,7 +53,7 @@ export const SUITES = {
   ),
 };
 
-/** On this processor, which says of itself what a lesser one would (processor.c). */
+/** On this processor, with the CPUID of a lesser one (processor.c). */
 function held(name, { levels }) {
   return {
     where: `Debian 12, CPUID's answers those of a processor of ${levels}`,
@@ -69,7 +69,7 @@ function held(name, { levels }) {
   };
 }
 
-/** Where it does not: some 200 times slower. */
+/** In an emulator, if the processor does not allow that: about 200 times slower. */
 function emulated(name, processor) {
   return {
     where: onProcessor(processor),
@@ -81,7 +81,7 @@ function emulated(name, processor) {
   };
 }
 
-/** Runs a command with its output in `log`; gives its status and seconds. */
+/** Runs a command with its output in `log`; returns its status and seconds. */
 function timed(log, start) {
   const file = openSync(log, "w");
   try {
@@ -93,7 +93,7 @@ function timed(log, start) {
   }
 }
 
-/** In the root that builds; throws with the end of what was written where it fails. */
+/** Runs a command in the build root; throws with the end of its output if it fails. */
 function building(folder, { root, options }, log, args) {
   const out = join(folder, `${log}.out`);
   const file = openSync(out, "w");
@@ -107,7 +107,7 @@ function building(folder, { root, options }, log, args) {
   return { printed: readFileSync(out, "utf8"), seconds };
 }
 
-/** The levels that a test binary finds, as it tells them where it is asked for one that there is not. */
+/** The levels that a test binary finds, from its error for an unknown level. */
 function found(log, start, test, options) {
   const env = { ...options.env, LOWRANK_ISA: "none" };
   timed(log, (stdio) => start(test, [OPENS_CPU], { ...options, env, cwd: "/src", stdio, seconds: 600 }));

@@ -1,4 +1,4 @@
-// What was seen, as Markdown.
+// The results as Markdown.
 import { TRIED } from "./attempt.mjs";
 
 const HEAD = [
@@ -14,12 +14,12 @@ const HEAD = [
   "Resumes",
 ];
 
-/** Whether a row has something that failed or was not reached. */
+/** Whether something in a row failed or was not reached. */
 export const failed = (row) => row.unbuilt !== undefined || TRIED.some((name) => row.wrong[name] !== null);
 
 /**
- * The table of rows, and below it what went wrong. A row is `{ platform, where, unbuilt, packed, unpacked }` and what
- * `attempt` gave; `unbuilt` is why there is no package, and sizes are in bytes.
+ * The table of rows, followed by the errors. A row is `{ platform, where, unbuilt, packed, unpacked }` with the result of `attempt`; `unbuilt` is the
+ * reason for a missing package, and sizes are in bytes.
  */
 export function table(rows) {
   const lines = [HEAD, HEAD.map(() => "---"), ...rows.map(cells)].map((line) => `| ${line.join(" | ")} |`);
@@ -45,7 +45,7 @@ function cells(row) {
 
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
-/** A sentence for each thing that went wrong, on one line each. */
+/** A sentence for each error, on one line each. */
 function reasons({ unbuilt, wrong }) {
   const told = unbuilt === undefined ? [] : [`is not built: ${unbuilt}`];
   for (const name of TRIED) if (wrong[name]) told.push(`${name}: ${wrong[name]}`);

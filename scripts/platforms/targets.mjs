@@ -1,4 +1,4 @@
-// The systems that packages are tried on: a root each, its Node, and how that is started there.
+// The systems on which packages are tried: a root each, with its Node and the way to start it.
 import {
   closeSync,
   copyFileSync,
@@ -19,21 +19,20 @@ import { NODES, WINDOWS, nodeFor, nodeForMusl, npm } from "./node.mjs";
 const ARM = ["libc6:arm64", "libgcc-s1:arm64", "libstdc++6:arm64"];
 
 /**
- * Processors of x64 that are emulated: without AVX-512, and without all past SSE3. `levels` are those of `LOWRANK_ISA`
- * that the engine finds there by itself, nothing of it being set.
+ * Emulated x64 processors: without AVX-512, and without everything after SSE3. `levels` are the values of `LOWRANK_ISA` that the engine detects there.
  */
 export const PROCESSORS = {
   avx2: { model: "max,-avx512f", levels: "baseline, avx2" },
   sse2: { model: "qemu64", levels: "baseline" },
 };
 
-/** Where they are emulated. */
+/** The system on which they are emulated. */
 export const onProcessor = ({ levels }) => `Debian 12, qemu-user 7.2, a processor of ${levels}`;
 
-/** What starts a program on one. */
+/** The command prefix that runs a program on one. */
 export const byProcessor = ({ model }) => ["qemu-x86_64", "-cpu", model];
 
-/** Trials of each platform: `where`, by what `recipe`, and `system(folder, build, tell)`, which gives `attempt`'s. */
+/** The trials of each platform: `where`, the `recipe`, and `system(folder, build, tell)`, which returns the system for `attempt`. */
 export const TRIALS = {
   "linux-x64-gnu": [
     ...NODES.map((version) => glibc("Debian 12", "bookworm", version)),
@@ -47,7 +46,7 @@ export const TRIALS = {
 };
 
 function glibc(where, suite, version) {
-  // Node 26 itself needs libatomic1.
+  // Node 26 needs libatomic1.
   const packages = ["ca-certificates", "libatomic1"];
   return {
     where,
@@ -69,7 +68,7 @@ function emulated(where, platform, processor) {
   };
 }
 
-/** npm runs on the processor that is here, since on an emulated x64 it ends with a fault of its own now and then. */
+/** npm runs on the real processor, since on an emulated x64 it crashes now and then. */
 function processor(of) {
   return {
     where: `${onProcessor(of)}, 4 short steps`,
@@ -84,20 +83,20 @@ function processor(of) {
   };
 }
 
-/** A root with what runs the instructions of other processors, and arm64's libraries beside its own. */
+/** A root with emulators of other processors, and arm64's libraries. */
 export function qemuRoot(folder, tell) {
   const packages = ["ca-certificates", "qemu-user", ...ARM];
   return debian(folder, "arm64", "bookworm", packages, { architectures: ["arm64"], tell });
 }
 
-/** A root that holds musl and a shell and nothing else, so that no library of glibc can be found. */
+/** A root with only musl and a shell, so that no library of glibc can be found. */
 function musl(where, processor, architecture) {
   const foreign = architecture !== "amd64";
   return {
     where,
     recipe: foreign ? SHORT : undefined,
     system(folder, build, tell) {
-      // musl 1.2.5 and what is linked to no library come from Debian 13.
+      // musl 1.2.5 and statically linked programs come from Debian 13.
       const packages = ["busybox-static", "qemu-user-static", `musl:${architecture}`];
       const from = debian(folder, `trixie-${architecture}`, "trixie", packages, {
         architectures: foreign ? [architecture] : [],
@@ -112,7 +111,7 @@ function musl(where, processor, architecture) {
         copyFileSync(join(root, "lib", loader), join(root, "lib", `libc.musl-${processor}.so.1`));
         if (foreign)
           copyFileSync(join(from, `usr/bin/qemu-${processor}-static`), join(root, `bin/qemu-${processor}`));
-        // What runs commands of npm's packages: a shell, and env.
+        // Commands of npm packages need a shell and env.
         for (const name of ["usr/bin/env", "bin/sh"])
           copyFileSync(join(from, "usr/bin/busybox"), join(root, name));
       }
@@ -124,7 +123,7 @@ function musl(where, processor, architecture) {
   };
 }
 
-/** Wine lacks one library that Rust and Node need of Windows 10: random numbers under a newer name. */
+/** A library of Windows 10 that Rust and Node need and Wine lacks: random numbers under a newer name. */
 const PRNG = `
   unsigned char SystemFunction036(void *, unsigned long);
   __declspec(dllexport) int ProcessPrng(unsigned char *data, unsigned long long size) {
@@ -132,11 +131,11 @@ const PRNG = `
   }
 `;
 
-/** A root with Wine, the folder of its Node with what Wine lacks, and its environment. */
+/** A root with Wine, the folder of its Node with the missing library, and its environment. */
 export function wineRoot(folder, build, tell) {
   const quiet = { WINEDEBUG: "-all" };
   const root = debian(folder, "wine", "bookworm", ["ca-certificates", "wine", "wine64"], { tell });
-  // Wine's registry is written by its server at its end, which a command does not wait for.
+  // Wine's server writes the registry when it ends, which a command does not wait for.
   if (!existsSync(join(root, "root/.wine/system.reg")))
     mustEnter(root, ["sh", "-c", "wine wineboot --init && wineserver --wait"], { env: quiet });
   const node = nodeFor(folder, "win-x64", WINDOWS);
@@ -158,7 +157,7 @@ function wine(where) {
       const started = starter(folder, root, node, ["wine", "/opt/node/bin/node.exe"], env);
       return {
         ...started,
-        // Wine makes no connections as libuv asks for them: npm on Linux takes from the registry what it needs.
+        // Wine does not support libuv's connections, so npm on Linux downloads the packages.
         prepare(tarballs) {
           const made = join(folder, "fetched");
           rmSync(made, { recursive: true, force: true });
@@ -167,14 +166,14 @@ function wine(where) {
           must("npm", ["install", ...how, ...tarballs], { cwd: made });
         },
         npm: (args, log) => started.npm([...args, "--offline", "--cache", "Z:\\npm-cache"], log),
-        // Nor does its cmd run the scripts that npm makes of a package's commands.
+        // Wine's cmd does not run npm's command scripts either.
         lowrank: (args, log) => started.node(["node_modules/lowrank/dist/cli/main.js", ...args], log),
       };
     },
   };
 }
 
-/** Starts a root's Node in the folder of a trial, which is /trial there; `command` is what `node` is to a shell. */
+/** Starts a root's Node in a trial's folder, mounted as /trial; `command` is the shell command for `node`. */
 function starter(folder, root, node, command, extra = {}) {
   const bin = join(folder, "bin", command.join(" ").replaceAll(/\W+/g, "-"));
   mkdirSync(bin, { recursive: true });
@@ -193,7 +192,7 @@ function starter(folder, root, node, command, extra = {}) {
   const start = (args, log) => {
     const [out, wrong] = [openSync(log, "w"), openSync(`${log}.err`, "w")];
     try {
-      // Files and no pipes: Wine loses what is written to those.
+      // Files instead of pipes, whose output Wine loses.
       const stdio = ["ignore", out, wrong];
       return enter(root, ["node", ...args], { binds, env, cwd: "/trial", stdio, seconds: 1800 }).status;
     } finally {

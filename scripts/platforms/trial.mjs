@@ -1,9 +1,9 @@
-// What is tried of an installed package by the Node that it is installed for, in a project's folder:
+// Tries an installed package with its platform's Node, in a project's folder:
 //
 //   node trial.mjs RECIPE REPORT
 //
-// fine-tunes by the options in RECIPE and writes REPORT, both JSON: what went wrong in each trial, null where nothing did, and the losses of the run that was
-// stopped. One process does it all: a Node that runs in an emulator may not be able to start another.
+// Fine-tunes with the options in RECIPE and writes REPORT (both JSON): the error of each action, null if it succeeded, and the losses of the run that was
+// stopped. One process does everything, since a Node in an emulator may be unable to start another.
 import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -13,7 +13,7 @@ const [recipe, report] = process.argv.slice(2);
 const models = join(dirname(createRequire(import.meta.url).resolve("lowrank/package.json")), "models");
 const embedded = join(models, "default");
 
-/** The embedded model and text, at the rate that `lowrank finetune` takes for them. */
+/** The embedded model and text, with the learning rate that `lowrank finetune` uses for them. */
 const RECIPE = {
   model: embedded,
   data: join(embedded, "moby-dick.txt"),
@@ -27,7 +27,7 @@ function hold(what, ...conditions) {
   if (!conditions.every(Boolean)) throw new Error(`${what}: not so`);
 }
 
-/** All values of a file of weights, by name. */
+/** All values of a weight file, by name. */
 async function values(path) {
   const tensors = await safetensors.load(path);
   const entries = [];
@@ -55,7 +55,7 @@ const TRIALS = {
     );
   },
 
-  /** Over the very files that are loaded, which are mapped into memory while they are. */
+  /** Overwrites the files that are loaded, and therefore mapped into memory. */
   async overwrite() {
     const before = await weights(embedded);
     await saveModel(await loadModel(embedded), "loaded");
@@ -92,6 +92,6 @@ for (const [name, trial] of Object.entries(TRIALS)) {
   } catch (error) {
     wrong[name] = error instanceof Error ? `${error.code ?? error.name}: ${error.message}` : String(error);
   }
-  // Written after each, so that what ends the process loses none of those before.
+  // Written after each action, so that a crash does not lose earlier results.
   writeFileSync(report, JSON.stringify({ node: process.version, wrong, losses }));
 }

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { chatCommand } from "./chat.js";
+import { cpuUseOptions } from "./cpu.js";
 import { devicesCommand } from "./devices.js";
 import { doctorCommand } from "./doctor.js";
 import { estimateCommand } from "./estimate.js";
@@ -92,13 +93,13 @@ function program(): Command {
     .allowExcessArguments(true);
   const commands = [
     finetuneCommand(),
-    generateCommand(),
-    chatCommand(),
-    evaluateCommand(),
-    predictCommand(),
-    serveCommand(),
-    mergeCommand(),
-    exportCommand(),
+    cpuUseOptions(generateCommand()),
+    cpuUseOptions(chatCommand()),
+    cpuUseOptions(evaluateCommand()),
+    cpuUseOptions(predictCommand()),
+    cpuUseOptions(serveCommand()),
+    cpuUseOptions(mergeCommand()),
+    cpuUseOptions(exportCommand()),
     inspectCommand(),
     estimateCommand(),
     runsCommand(),

@@ -75,7 +75,7 @@ export class Dashboard {
     return (this.#server.address() as AddressInfo | null)?.port ?? 0;
   }
 
-  /** Where the page is; whoever has it sees the runs, and may stop one. */
+  /** Where the page is; whoever has it sees the runs, and may pause or stop one. */
   get url(): string {
     return `http://${LOOPBACK}:${this.#port}/${this.#token}/`;
   }
@@ -100,7 +100,8 @@ export class Dashboard {
     const access = accessOf(request, this.#token, this.#port);
     if ("refused" in access) return told(response, 403, access.refused);
     const { path, query } = access;
-    if (path === "stop") return this.#stop(request, response);
+    if (path === "stop" || path === "pause" || path === "resume")
+      return this.#control(path, request, response);
     if (request.method !== "GET") {
       response.setHeader("Allow", "GET");
       return told(response, 405, "only GET");
@@ -116,22 +117,28 @@ export class Dashboard {
   }
 
   async #list(response: ServerResponse): Promise<void> {
-    const { title, stop } = this.#source;
+    const { title, stop, pause } = this.#source;
     const { runs, notices } = await this.#source
       .list()
       .catch((error: Error) => ({ runs: [], notices: [error.message] }));
-    const text = JSON.stringify({ title, stops: stop !== undefined, runs, notices });
+    const text = JSON.stringify({
+      title,
+      stops: stop !== undefined,
+      pauses: pause !== undefined,
+      runs,
+      notices,
+    });
     response.writeHead(200, { "Content-Type": "application/json; charset=utf-8" }).end(text);
   }
 
-  #stop(request: IncomingMessage, response: ServerResponse): void {
-    const { stop } = this.#source;
+  #control(what: "stop" | "pause" | "resume", request: IncomingMessage, response: ServerResponse): void {
+    const act = this.#source[what];
     if (request.method !== "POST") {
       response.setHeader("Allow", "POST");
       return told(response, 405, "only POST");
     }
-    if (stop === undefined) return told(response, 409, "these runs are not this process's to stop");
-    stop();
+    if (act === undefined) return told(response, 409, `these runs are not this process's to ${what}`);
+    act();
     response.writeHead(204).end();
   }
 

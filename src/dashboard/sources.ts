@@ -13,6 +13,15 @@ export interface RunSource {
   file(name: string): string | undefined;
   /** Has a run finish its step, save and end; undefined where that is not this process's to say. */
   stop?: (() => void) | undefined;
+  /** Has it pause after its step, and continue; undefined where it cannot be paused. */
+  pause?: (() => void) | undefined;
+  resume?: (() => void) | undefined;
+}
+
+/** How a run of this process is paused. */
+export interface PauseControls {
+  pause(): void;
+  resume(): void;
 }
 
 /** The runs of a folder, found again each time. */
@@ -35,7 +44,12 @@ export function folderSource(folder: string): RunSource {
 const ALONE = ".";
 
 /** A run of this process. `file` gives where its events lie, once they do. */
-export function liveSource(title: () => string, file: () => string | undefined, stop: () => void): RunSource {
+export function liveSource(
+  title: () => string,
+  file: () => string | undefined,
+  stop: () => void,
+  pauses?: PauseControls,
+): RunSource {
   let reader: RunReader | undefined;
   let last: RunSummary = {
     name: ALONE,
@@ -71,5 +85,6 @@ export function liveSource(title: () => string, file: () => string | undefined, 
     },
     file,
     stop,
+    ...(pauses !== undefined && { pause: () => pauses.pause(), resume: () => pauses.resume() }),
   };
 }

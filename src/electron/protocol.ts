@@ -4,7 +4,7 @@ import type { DeviceInfo } from "../device.js";
 import type { FinetuneResult, TrainEvent } from "../train/events.js";
 
 /** Raised whenever a message changes; both ends must have the same. */
-export const PROTOCOL = 1;
+export const PROTOCOL = 2;
 
 /** What a client asks. `run` and `call` are numbers of its own. */
 export type Request =
@@ -15,6 +15,9 @@ export type Request =
   /** So many more events may be sent. */
   | { kind: "pull"; run: number; credit: number }
   | { kind: "stop"; run: number }
+  /** Pauses a run; answered by `paused` of the same number once that has taken effect. */
+  | { kind: "pause"; run: number; pause: number }
+  | { kind: "resume"; run: number }
   | { kind: "abort"; run: number }
   /** The last `saved` was read; the next may come. */
   | { kind: "noted"; run: number }
@@ -29,6 +32,8 @@ export type Reply =
   | { kind: "event"; run: number; event: TrainEvent }
   /** A checkpoint is on the disk: ahead of its event, which waits for a reader. */
   | { kind: "saved"; run: number; step: number; path: string }
+  /** The run has paused, or will not: it was resumed, or has ended. */
+  | { kind: "paused"; run: number; pause: number }
   | { kind: "result"; run: number; result: FinetuneResult }
   | { kind: "failed"; run: number; error: SentError; aborted: boolean }
   /** All events were sent. */

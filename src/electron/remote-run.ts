@@ -28,6 +28,9 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
   #saved: { step: number; path: string } | undefined;
   #failure: { error: unknown } | undefined;
   #settled = false;
+  /** The pause that was asked for last and not ended since. */
+  #pausing: { number: number; promise: Promise<void>; resolve: () => void } | undefined;
+  #pauses = 0;
 
   /** @internal */
   constructor(
@@ -59,6 +62,34 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
   }
 
   /**
+   * Pauses the run after the step in progress, as `Run`. Resolves once it has paused, has been resumed, or has ended, and
+   * also when the other end has gone.
+   */
+  pause(): Promise<void> {
+    if (this.#settled) return Promise.resolve();
+    if (this.#pausing === undefined) {
+      let resolve = (): void => {};
+      const promise = new Promise<void>((settle) => (resolve = settle));
+      const number = ++this.#pauses;
+      this.#pausing = { number, promise, resolve };
+      this.#post({ kind: "pause", run: this.#run, pause: number });
+    }
+    return this.#pausing.promise;
+  }
+
+  /** Continues a paused run. */
+  resume(): Promise<void> {
+    if (!this.#settled) this.#post({ kind: "resume", run: this.#run });
+    this.#endPausing();
+    return Promise.resolve();
+  }
+
+  #endPausing(): void {
+    this.#pausing?.resolve();
+    this.#pausing = undefined;
+  }
+
+  /**
    * As `stop()`, for `await using`: resolves once the run has ended, however it did. What went wrong is told by
    * `result` and the iterator.
    */
@@ -87,6 +118,9 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
       case "saved":
         this.#saved = reply;
         this.#post({ kind: "noted", run: this.#run });
+        return false;
+      case "paused":
+        if (reply.pause === this.#pausing?.number) this.#pausing.resolve();
         return false;
       case "result":
         this.#settle();
@@ -132,6 +166,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
 
   #settle(): void {
     this.#settled = true;
+    this.#endPausing();
     this.#signal?.removeEventListener("abort", this.#abort);
   }
 

@@ -1,5 +1,7 @@
 /** A run that a client watches: its events wait here, merged where too many do, until the client asks for them. */
+import type { Priority } from "../cpu-use.js";
 import type { CheckpointEvent, FinetuneResult, TrainEvent } from "../train/events.js";
+import { DEFAULT_PRIORITY } from "../train/default-priority.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { EventQueue } from "../train/queue.js";
 import type { Run } from "../train/run.js";
@@ -15,6 +17,8 @@ export class ServedRun {
   readonly #finished: () => void;
   #run: Run<FinetuneResult> | undefined;
   #stopping = false;
+  /** The pauses that were asked for before the run began. */
+  #pauses: number[] = [];
   #watched = true;
   #credit = 0;
   /** Wakes who waits for credit. */
@@ -23,10 +27,11 @@ export class ServedRun {
   #untold: CheckpointEvent | undefined;
   #telling = false;
 
-  /** Starts once `free` has settled; `finished` is called when the client has got everything. */
+  /** Starts once `free` has settled, by default at `priority`; `finished` is called when the client has got everything. */
   constructor(
     number: number,
     options: FinetuneOptions,
+    priority: Priority,
     free: Promise<unknown>,
     reply: (reply: Reply) => void,
     finished: () => void,
@@ -36,7 +41,7 @@ export class ServedRun {
       if (this.#watched) reply(message);
     };
     this.#finished = finished;
-    this.ended = this.#train(options, free);
+    this.ended = this.#train(options, priority, free);
     void this.#send();
   }
 
@@ -52,7 +57,7 @@ export class ServedRun {
     this.#more();
   }
 
-  take(request: Extract<Request, { kind: "pull" | "stop" | "abort" | "noted" }>): void {
+  take(request: Extract<Request, { kind: "pull" | "stop" | "pause" | "resume" | "abort" | "noted" }>): void {
     switch (request.kind) {
       case "pull":
         this.#credit += request.credit;
@@ -60,6 +65,15 @@ export class ServedRun {
         break;
       case "stop":
         this.stop();
+        break;
+      case "pause":
+        if (this.#run === undefined) this.#pauses.push(request.pause);
+        else this.#pause(this.#run, request.pause);
+        break;
+      case "resume":
+        for (const pause of this.#pauses) this.#reply({ kind: "paused", run: this.#number, pause });
+        this.#pauses = [];
+        void this.#run?.resume();
         break;
       case "abort":
         this.#aborting.abort();
@@ -71,14 +85,17 @@ export class ServedRun {
     }
   }
 
-  async #train(options: FinetuneOptions, free: Promise<unknown>): Promise<void> {
+  async #train(options: FinetuneOptions, priority: Priority, free: Promise<unknown>): Promise<void> {
     const run = this.#number;
     const { signal } = this.#aborting;
     try {
       await free;
       const { finetune } = await import("../train/finetune.js");
-      this.#run = finetune({ ...options, signal });
+      const byDefault = { [DEFAULT_PRIORITY]: priority };
+      this.#run = finetune({ ...options, ...byDefault, signal });
       if (this.#stopping) this.stop();
+      for (const pause of this.#pauses) this.#pause(this.#run, pause);
+      this.#pauses = [];
       for await (const event of this.#run) {
         if (event.type === "checkpoint") this.#tell(event);
         this.#queue.push(event);
@@ -108,6 +125,10 @@ export class ServedRun {
     }
     this.#reply({ kind: "end", run: this.#number });
     this.#finished();
+  }
+
+  #pause(run: Run<FinetuneResult>, pause: number): void {
+    void run.pause().then(() => this.#reply({ kind: "paused", run: this.#number, pause }));
   }
 
   /** One message is on its way at most, so that a client that does not read is not flooded. */

@@ -1,5 +1,6 @@
 /** The end of a port where runs live. The engine is loaded by the first request that needs it. */
 import { oneOf, options as known } from "../argument.js";
+import type { Priority } from "../cpu-use.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { openPort, type Channel, type Port } from "./port.js";
 import { PROTOCOL, sent, type Reply, type Request, type Tag } from "./protocol.js";
@@ -12,6 +13,11 @@ export interface ServeOptions {
    * trains to the end, unwatched. `stop`.
    */
   onDisconnect?: "stop" | "continue" | undefined;
+  /**
+   * The priority of runs that give none and have recorded none: `background` leaves one core free and lets other programs
+   * run first, so that windows stay responsive; `normal` uses all cores as any program does. `background`.
+   */
+  priority?: Priority | undefined;
 }
 
 /** Serving at a port: see `serve`. */
@@ -30,9 +36,13 @@ export interface Server {
  * Throws `ERR_OPTION` for what is no port.
  */
 export function serve(port: Port, options?: ServeOptions): Server {
-  const { onDisconnect = "stop" } = known("serve", options, ["onDisconnect"]);
+  const { onDisconnect = "stop", priority = "background" } = known("serve", options, [
+    "onDisconnect",
+    "priority",
+  ]);
   oneOf("serve", "onDisconnect", onDisconnect, ["stop", "continue"]);
-  return new PortServer(port, onDisconnect === "stop");
+  oneOf("serve", "priority", priority, ["normal", "background"]);
+  return new PortServer(port, onDisconnect === "stop", priority);
 }
 
 /** Runs whose clients have gone and that are being stopped, in this whole process: their folders are not free yet. */
@@ -41,12 +51,14 @@ const leaving = new Set<Promise<void>>();
 class PortServer implements Server {
   readonly #channel: Channel;
   readonly #stops: boolean;
+  readonly #priority: Priority;
   /** Runs by client and number. */
   readonly #clients = new Map<string, Map<number, ServedRun>>();
   #closed: Promise<void> | undefined;
 
-  constructor(port: Port, stops: boolean) {
+  constructor(port: Port, stops: boolean, priority: Priority) {
     this.#stops = stops;
+    this.#priority = priority;
     this.#channel = openPort(
       "serve",
       port,
@@ -105,6 +117,7 @@ class PortServer implements Server {
     const run = new ServedRun(
       number,
       options as FinetuneOptions,
+      this.#priority,
       free,
       (reply) => this.#reply(client, reply),
       () => runs.delete(number),

@@ -4,6 +4,7 @@ import { flag, listOf, oneOf, options, refuse, text as textOf, whole } from "../
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
+import { enterCpuUse } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { EncodingDefaults } from "./encoding-defaults.js";
 
@@ -156,6 +157,7 @@ export function encodeBatch(
     refuse(where, "pairs", `one text for each of ${all.length} texts`, pairs);
   const limit = limits(where, known, defaults);
   paired(where, "pairs", limit.strategy, pairs);
+  enterCpuUse();
   const encoded = rows(where, own, all, pairs, {
     addSpecialTokens,
     maxLength: limit.cut,

@@ -11,6 +11,7 @@ import type { Offsets } from "../chat/tokens.js";
 import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
 import { call, guarded, native, settled } from "../native.js";
+import { enterCpuUse } from "../scope.js";
 import { Beside, inFolder } from "./beside.js";
 import { templateAdvice, type ChatTemplates, TemplatedTokenizer } from "../lora/adapter/chat-templates.js";
 import {
@@ -181,6 +182,7 @@ export class Tokenizer extends TemplatedTokenizer {
     }: { addSpecialTokens?: boolean | undefined; limit?: number | undefined } = {},
   ): Promise<Encoded[]> {
     const most = Number.isFinite(limit) ? limit : undefined;
+    enterCpuUse();
     const all = settled(await this.#native.encodeAll([...texts], addSpecialTokens, most));
     const end = (i: number): number => (i < 0 ? 0 : (all.ends[i] as number));
     return Array.from(all.totals, (total, i) => ({ ids: all.ids.subarray(end(i - 1), end(i)), total }));
@@ -348,6 +350,7 @@ export class Tokenizer extends TemplatedTokenizer {
    * from this thread.
    */
   async encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]> {
+    enterCpuUse();
     const all = settled(await this.#native.encodeWithOffsets([...texts]));
     return Array.from(all.rows, (end, i) => {
       const of = (values: Int32Array): Int32Array => values.slice(all.rows[i - 1] ?? 0, end);

@@ -12,10 +12,10 @@ import {
 import { isRunning, type ProcessIdentity } from "./process-identity.js";
 
 /**
- * How a run stands: `running`; `ended` at its last step or by `patience`; `stopped`, with a checkpoint; `failed`, by an
+ * How a run stands: `running`; `paused` between two steps; `ended` at its last step or by `patience`; `stopped`, with a checkpoint; `failed`, by an
  * error; `interrupted`, where its process ended without a word; `unknown`, where that process is another machine's.
  */
-export type RunState = "running" | "ended" | "stopped" | "failed" | "interrupted" | "unknown";
+export type RunState = "running" | "paused" | "ended" | "stopped" | "failed" | "interrupted" | "unknown";
 
 /** A run in one line. Figures that it has not told yet are null. */
 export interface RunSummary {
@@ -132,12 +132,13 @@ export class RunReader {
       failed: "failed",
     };
     const type = last?.type ?? "";
+    const going = held === "running" && type === "paused" ? "paused" : held;
     const best = last?.["best"];
     return {
       name: this.#name,
       folder: dirname(this.file),
       file: this.file,
-      state: ended[type] ?? held,
+      state: ended[type] ?? going,
       model: textIn(start, "model"),
       step: numberIn(step, "step") ?? numberIn(start, "resumedFrom") ?? 0,
       steps: numberIn(start, "steps"),

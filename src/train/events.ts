@@ -1,6 +1,7 @@
 /** The events of a fine-tuning run: what the command line, a dashboard and an app's own window all read. */
 import type { TextPart } from "../data/parts.js";
 import type { DataReport } from "../data/report.js";
+import type { Priority } from "../cpu-use.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { Evaluation } from "./evaluate.js";
 import type { HeldMemory } from "./memory/held.js";
@@ -34,6 +35,10 @@ export interface StartEvent {
   deviceName: string;
   /** Why it was chosen, in words. */
   deviceReason: string;
+  /** The most threads that compute at a time; left out of a run on a GPU. */
+  threads?: number | undefined;
+  /** The priority of the engine's threads. */
+  priority?: Priority | undefined;
   /** How the frozen weights are stored, told by the first of the model's tensors. */
   dtype: string;
   /** How the weights that are quantised are stored, most of them by what is named first; left out where none is. */
@@ -162,6 +167,24 @@ export interface CheckpointEvent {
   path: string;
 }
 
+/** A run has paused between two steps, by `pause()`, and keeps everything in memory. */
+export interface PausedEvent {
+  /** Tells it from the other events. */
+  type: "paused";
+  /** Optimizer steps done. */
+  step: number;
+}
+
+/** A paused run continues. One that is stopped or aborted while it is paused only ends. */
+export interface ResumedEvent {
+  /** Tells it from the other events. */
+  type: "resumed";
+  /** Optimizer steps done. */
+  step: number;
+  /** How long the pause was. */
+  seconds: number;
+}
+
 /** While data is read through and tokenised, a few times a second; short work tells nothing. */
 export interface ProgressEvent {
   /** Tells it from the other events. */
@@ -230,7 +253,7 @@ export interface ProfileEvent {
 export interface EndEvent extends FinetuneResult {
   /** Tells it from the other events. */
   type: "end";
-  /** How long the run took. */
+  /** How long the run took, pauses included. */
   seconds: number;
 }
 
@@ -280,9 +303,11 @@ export type TrainEvent =
   | EvalEvent
   | SampleEvent
   | CheckpointEvent
+  | PausedEvent
+  | ResumedEvent
   | WarningEvent
   | ProfileEvent
   | EndEvent;
 
 /** What the loop over steps tells of, whatever is trained. */
-export type LoopEvent = StepEvent | EvalEvent | CheckpointEvent | WarningEvent;
+export type LoopEvent = StepEvent | EvalEvent | CheckpointEvent | PausedEvent | ResumedEvent | WarningEvent;

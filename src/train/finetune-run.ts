@@ -13,7 +13,7 @@ export interface DashboardOptions {
 
 /** Where a run's page is. */
 export interface DashboardAddress {
-  /** Its address; whoever has it sees the run, and may stop it. */
+  /** Its address; whoever has it sees the run, and may pause or stop it. */
   url: string;
 }
 
@@ -27,11 +27,13 @@ export class FinetuneRun extends Run<FinetuneResult> {
     super(async (context) => (await import("./finetuning.js")).finetuneNow(options, context, watched));
     this.#watched = watched;
     watched.stop = () => void this.stop().catch(() => {});
+    watched.pause = () => void this.pause();
+    watched.resume = () => void this.resume();
   }
 
   /**
    * Serves a page about this run on this machine (docs/dashboard.md), until the process ends, which it holds open no
-   * longer. Gives its address; whoever has that sees the run, and may stop it. Asked again it gives the same one, whatever
+   * longer. Gives its address; whoever has that sees the run, and may pause or stop it. Asked again it gives the same one, whatever
    * `port` says then.
    *
    * Errors: `ERR_OPTION` for a port that cannot be had.

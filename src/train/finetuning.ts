@@ -1,14 +1,16 @@
 /** The work of a fine-tuning run, from options to an adapter on disk. */
 import { basename, resolve } from "node:path";
 
+import { cpuThreads, type Priority } from "../cpu-use.js";
 import { throwIfAborted } from "../errors.js";
 import { loadLocated, type LocatedOptions } from "../models/load.js";
 import { locate, type Located } from "../models/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { withRandom } from "../random.js";
-import { matmulPrecision, withMatmulPrecision } from "../scope.js";
+import { matmulPrecision, withCheckedCpuUse, withMatmulPrecision } from "../scope.js";
 import { AdapterRun } from "./adapter-run.js";
 import { checkModelDevice } from "./device-check.js";
+import { DEFAULT_PRIORITY } from "./default-priority.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import type { EndEvent, FinetuneResult, TrainEvent } from "./events.js";
 import { identitiesOf } from "./identity.js";
@@ -103,7 +105,8 @@ async function claimed(options: FinetuneOptions, context: RecordedContext, began
     try {
       await output.checkFree(settings.overwrite, adapterName(settings));
       await checkOwnEvents(output.path, settings.log);
-      return await recorded(() => profiled(settings, undefined, output, context), context, settings, began);
+      const work = withinCpuUse(settings, options, () => profiled(settings, undefined, output, context));
+      return await recorded(work, context, settings, began);
     } finally {
       await output.release();
     }
@@ -112,17 +115,38 @@ async function claimed(options: FinetuneOptions, context: RecordedContext, began
   const output = await OutputFolder.claim(path);
   try {
     const resumed = await resumedFrom(origin, options);
-    const completed = settingsOf({ ...resumed.options, output: path });
+    const { options: own, notices } = withoutExcessThreads(resumed.options, options);
+    const completed = settingsOf({ ...own, output: path });
     const settings = { ...completed, given: givenIn(options) };
     await checkModelDevice(settings);
     if (resumed.elsewhere) await output.checkFree(false, adapterName(settings));
     else await output.checkOwn(undefined, adapterName(settings));
     await checkOwnEvents(output.path, settings.log);
-    for (const message of resumed.notices) context.emit({ type: "warning", message });
-    return await recorded(() => profiled(settings, resumed, output, context), context, settings, began);
+    for (const message of [...resumed.notices, ...notices]) context.emit({ type: "warning", message });
+    const work = withinCpuUse(settings, options, () => profiled(settings, resumed, output, context));
+    return await recorded(work, context, settings, began);
   } finally {
     await output.release();
   }
+}
+
+/** `work` with the threads and the priority of the run. */
+function withinCpuUse<T>({ threads, priority }: Settings, options: FinetuneOptions, work: () => T): () => T {
+  const { [DEFAULT_PRIORITY]: byDefault } = options as { readonly [DEFAULT_PRIORITY]?: Priority };
+  return () => withCheckedCpuUse({ threads, priority: priority ?? byDefault }, work);
+}
+
+/** The recorded options of a run without more threads than this machine has; `settingsOf` checks those that are given now. */
+function withoutExcessThreads(
+  own: FinetuneOptions,
+  given: FinetuneOptions,
+): { options: FinetuneOptions; notices: string[] } {
+  const { threads, ...rest } = own;
+  const all = cpuThreads();
+  if (threads === undefined || given.threads !== undefined || threads <= all)
+    return { options: own, notices: [] };
+  const notice = `resume: the run had ${threads} threads, and the cpu of this machine has ${all}; it continues with the default`;
+  return { options: rest, notices: [notice] };
 }
 
 function adapterName({ lora }: Settings): string {

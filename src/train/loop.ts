@@ -167,6 +167,11 @@ class Loop {
     let early = await this.#begin();
     for (let step = first; step < steps && !context.stopping.aborted && !early; step++) {
       throwIfAborted(signal);
+      if (context.pausing.requested) {
+        await this.#pause();
+        if (context.stopping.aborted) break;
+        throwIfAborted(signal);
+      }
       const next = await work(step);
       if (next === undefined) break;
       const recorded = await this.#record(step, next);
@@ -192,6 +197,25 @@ class Loop {
     }
     if (!stopped && this.#done > first) await this.#complete();
     return { steps: this.#done, loss: this.#loss, evalLoss: this.#evalLoss, stopped, early };
+  }
+
+  /** Pauses between two steps, once the last one has been told of. */
+  async #pause(): Promise<void> {
+    const { context, signal, now = () => performance.now() } = this.#options;
+    const { pausing, stopping } = context;
+    await this.#settle();
+    let began: number | undefined;
+    const wait = (): Promise<void> =>
+      pausing.wait([stopping, signal], () => {
+        began = now();
+        context.emit({ type: "paused", step: this.#done });
+      });
+    await (this.#timer === undefined ? wait() : this.#timer.paused(wait));
+    this.#pace.pause();
+    if (began === undefined) return;
+    const seconds = (now() - began) / 1000;
+    if (!stopping.aborted && signal?.aborted !== true)
+      context.emit({ type: "resumed", step: this.#done, seconds });
   }
 
   #evaluatesAt(done: number): boolean {

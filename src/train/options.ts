@@ -1,4 +1,5 @@
 import type { OptimizerType } from "./optimizer-defaults.js";
+import type { Priority } from "../cpu-use.js";
 import type { DataFormat, TrainOn } from "../data/format.js";
 import type { TrainingData } from "../data/given.js";
 import type { InjectOptions } from "../lora/index.js";
@@ -166,6 +167,18 @@ export interface FinetuneOptions {
   matmulPrecision?: MatmulPrecision | undefined;
   /** Where it trains: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, unless given, is a GPU in hardware or else the cpu. */
   device?: string | undefined;
+  /**
+   * The most threads that compute on the cpu at a time, tokenisation among it: from 1 to the number of cores. Unless given,
+   * one for each core, and with `priority: "background"` one less. No bit of the result depends on it, and a resumed
+   * run may change it.
+   */
+  threads?: number | undefined;
+  /**
+   * `"background"` leaves one core free and gives the engine's threads a lower priority than other programs, so that these
+   * stay responsive. It slows a run down only where they need the processor. `"normal"`, and `"background"` in a run of
+   * `lowrank/electron`. A resumed run may change it.
+   */
+  priority?: Priority | undefined;
   /** A file for a trace of every operation, as Perfetto opens it; it costs a little time. */
   profile?: string | undefined;
   /**

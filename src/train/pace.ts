@@ -14,7 +14,7 @@ export class Pace {
     this.#since = now;
   }
 
-  /** Something else took the time until now. */
+  /** Something else took the time until now: an evaluation, a checkpoint, a pause. */
   pause(): void {
     this.#since = performance.now();
   }

@@ -1,5 +1,6 @@
 import { giveBack } from "../native.js";
 import type { TrainEvent } from "./events.js";
+import { Pausing } from "./pausing.js";
 import { EventQueue, type Queued } from "./queue.js";
 
 /** What the work of a run is given. */
@@ -8,6 +9,8 @@ export interface RunContext<Event = TrainEvent> {
   emit(event: Event): void;
   /** Aborted by `stop()`: finish the step, save, return. */
   readonly stopping: AbortSignal;
+  /** What `pause()` and `resume()` ask for. */
+  readonly pausing: Pausing;
 }
 
 /**
@@ -21,11 +24,13 @@ export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIter
   readonly result: Promise<Result>;
   readonly #queue = new EventQueue<Event>();
   readonly #stop = new AbortController();
+  readonly #pausing = new Pausing();
 
   constructor(work: (context: RunContext<Event>) => Promise<Result>) {
     const context: RunContext<Event> = {
       emit: (event) => this.#queue.push(event),
       stopping: this.#stop.signal,
+      pausing: this.#pausing,
     };
     this.result = this.#start(work, context);
     this.result.catch(() => {});
@@ -35,6 +40,23 @@ export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIter
   stop(): Promise<Result> {
     this.#stop.abort();
     return this.result;
+  }
+
+  /**
+   * Pauses the run after the step in progress, of which a `paused` event tells; one that has not begun to train pauses
+   * before its first step. Everything stays in memory, and the device has nothing to do. A paused run can be stopped, which
+   * saves it. Its time does not count in rates, nor in the times of `saveEvery`, and no bit of the result depends on it.
+   *
+   * Resolves once the run has paused, has been resumed, or has ended; calling it again is harmless.
+   */
+  pause(): Promise<void> {
+    return this.#pausing.pause();
+  }
+
+  /** Continues a paused run, of which a `resumed` event tells; harmless for any other. */
+  resume(): Promise<void> {
+    this.#pausing.resume();
+    return Promise.resolve();
   }
 
   /**
@@ -65,6 +87,7 @@ export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIter
       this.#queue.fail(error);
       throw error;
     } finally {
+      this.#pausing.end();
       giveBack();
     }
   }

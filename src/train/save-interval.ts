@@ -75,6 +75,15 @@ export class SaveTimer {
     }
   }
 
+  /** Waits for the end of a pause, in which nothing is trained that a kill could lose. */
+  async paused(work: () => Promise<void>): Promise<void> {
+    const began = this.#now();
+    await work();
+    const pause = this.#now() - began;
+    this.#safe += pause;
+    this.#last += pause;
+  }
+
   /** Saves a checkpoint by `work`. Once it has ended, the training up to its beginning is safe. */
   async saving<T>(work: () => Promise<T>): Promise<T> {
     const began = this.#now();

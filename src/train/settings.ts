@@ -10,6 +10,7 @@ import {
   text,
 } from "../argument.js";
 import { parsedSize } from "../byte-size.js";
+import { checkThreads, PRIORITIES, type Priority } from "../cpu-use.js";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { filesOf, type TrainingData, isFiles, isRows } from "../data/given.js";
 import { STANDARD_INPUT } from "../data/source.js";
@@ -87,6 +88,8 @@ export interface Settings {
   /** Undefined for what is in force, or what the run that goes on was started with. */
   matmulPrecision: MatmulPrecision | undefined;
   device: Device;
+  threads: number | undefined;
+  priority: Priority | undefined;
   profile: string | undefined;
   log: LogFormat | undefined;
   signal: AbortSignal | undefined;
@@ -130,6 +133,8 @@ const KNOWN = [
   "memory",
   "matmulPrecision",
   "device",
+  "threads",
+  "priority",
   "profile",
   "log",
   "dashboard",
@@ -214,6 +219,8 @@ export function settingsOf(options: FinetuneOptions): Settings {
         ? undefined
         : oneOf("matmulPrecision", options.matmulPrecision, MATMUL_PRECISIONS),
     device: (options.device ?? "auto") as Device,
+    threads: options.threads === undefined ? undefined : checkThreads("finetune", options.threads),
+    priority: options.priority === undefined ? undefined : oneOf("priority", options.priority, PRIORITIES),
     profile: path("profile", options.profile),
     log: options.log === undefined ? undefined : oneOf("log", options.log, LOG_FORMATS),
     signal: options.signal,

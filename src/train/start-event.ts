@@ -5,7 +5,7 @@ import { chooseDevice } from "../device.js";
 import type { InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { session } from "../native.js";
-import type { MatmulPrecision } from "../scope.js";
+import { cpuUse, type MatmulPrecision } from "../scope.js";
 import { isBlock, type Tensor } from "../tensor.js";
 import type { PlannedMemory, StartEvent } from "./events.js";
 import type { Fitting, MemoryPlan } from "./memory/plan.js";
@@ -43,6 +43,7 @@ export function startEvent(
     device,
     deviceName: session().deviceName(device),
     deviceReason: why,
+    ...(device === "cpu" ? cpuUse() : { priority: cpuUse().priority }),
     dtype: tensors.find(({ dtype }) => !isBlock(dtype))?.dtype ?? "f32",
     ...quantised(tensors),
     matmulPrecision: settings.matmulPrecision,

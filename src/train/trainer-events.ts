@@ -52,7 +52,7 @@ export interface TrainResult {
 export interface TrainerEndEvent extends TrainResult {
   /** Tells it from the other events. */
   type: "end";
-  /** How long the run took. */
+  /** How long the run took, pauses included. */
   seconds: number;
 }
 

@@ -81,5 +81,5 @@ export function recordHistory(context: RunContext<TrainerEvent>, history: Histor
     if (event.type === "eval" && event.metrics !== undefined) last = { ...last, evalMetrics: event.metrics };
     context.emit(event);
   };
-  return { context: { emit, stopping: context.stopping }, lastMetrics: () => last };
+  return { context: { ...context, emit }, lastMetrics: () => last };
 }

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 
 import { callable, options as checkedOptions, refuse, shown, whole } from "../argument.js";
+import { checkCpuUse, type Priority } from "../cpu-use.js";
 import { LowrankError } from "../errors.js";
 import { isModule, type Module } from "../nn/module.js";
 import { Optimizer } from "../optim/optimizer.js";
@@ -81,6 +82,10 @@ export interface TrainerOptions<M extends Module, B> {
    * they are, unless the data is an array, or this is false.
    */
   release?: boolean | undefined;
+  /** The most threads that compute on the cpu at a time; as `setCpuUse` says unless given. */
+  threads?: number | undefined;
+  /** `"background"` leaves one core free and lets other programs run first; as `setCpuUse` says unless given. */
+  priority?: Priority | undefined;
   /** Ends the run within a step, with its reason. */
   signal?: AbortSignal | undefined;
 }
@@ -104,6 +109,8 @@ const OPTIONS = [
   "saveEvery",
   "resume",
   "release",
+  "threads",
+  "priority",
   "signal",
 ] as const;
 
@@ -131,7 +138,8 @@ export function checked<M extends Module, B>(given: TrainerOptions<M, B>): Train
     );
   if (release !== undefined && typeof release !== "boolean")
     refuse(where, "release", "true or false", release);
-  const { clipNorm = 1, signal } = options;
+  const { clipNorm = 1, signal, threads, priority } = options;
+  checkCpuUse(where, { threads, priority });
   if (!(typeof clipNorm === "number" && clipNorm >= 0))
     refuse(where, "clipNorm", "a number from 0 on", clipNorm);
   if (signal !== undefined && !(signal instanceof AbortSignal))

@@ -10,7 +10,7 @@ import type { Module } from "../nn/module.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import { constant } from "../optim/schedule.js";
 import { setRandomState } from "../random.js";
-import { matmulPrecision } from "../scope.js";
+import { matmulPrecision, withCheckedCpuUse } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { TrainerEvent, TrainerStartEvent, TrainResult } from "./trainer-events.js";
 import { runLoop } from "./loop.js";
@@ -74,10 +74,18 @@ export class Trainer<M extends Module, B> extends Run<TrainResult, TrainerEvent>
 
 async function train<M extends Module, B>(
   given: TrainerOptions<M, B>,
+  recording: Recording,
+): Promise<TrainResult> {
+  const options = checked(given);
+  const { threads, priority } = options;
+  return withCheckedCpuUse({ threads, priority }, () => trainChecked(options, recording));
+}
+
+async function trainChecked<M extends Module, B>(
+  options: TrainerOptions<M, B>,
   { context, lastMetrics }: Recording,
 ): Promise<TrainResult> {
   const began = performance.now();
-  const options = checked(given);
   const { model, optimizer, evalData, signal, save, weight = () => 1 } = options;
   const { folder } = savingOf(options);
   throwIfAborted(signal);

@@ -1,13 +1,16 @@
 /** What a run is watched by, whoever asks first: its option, or `run.dashboard()`. */
 import type { Dashboard } from "../dashboard/server.js";
+import type { PauseControls } from "../dashboard/sources.js";
 import type { RunRecorder } from "./recorder.js";
 import type { RunContext } from "./run.js";
 
-export class Watched {
+export class Watched implements PauseControls {
   /** What the run is recorded by, once it begins. */
   recorder: RunRecorder | undefined;
-  /** Ends the run well. */
+  /** Ends the run well, pauses it, continues it. */
   stop: () => void = () => {};
+  pause: () => void = () => {};
+  resume: () => void = () => {};
   /** What the page is called. */
   title = "lowrank";
   #dashboard: Promise<Dashboard> | undefined;
@@ -40,6 +43,7 @@ export class Watched {
       () => this.title,
       () => this.recorder?.path,
       () => this.stop(),
+      this,
     );
     return Dashboard.open(source, { port, holds: false });
   }

@@ -34,6 +34,8 @@ export function withoutEffect(model: PretrainedModel, settings: Settings, steps:
     warnings.push(
       `${optionSetting("warmup", warmup)} reaches to the last of ${steps} steps or beyond: the learning rate never reaches ${settings.optimizer.lr}`,
     );
+  if (settings.threads !== undefined && model.device.startsWith("gpu"))
+    warnings.push(noEffect("threads", settings.threads, `the run trains on ${model.device}`));
   return [...warnings, ...unusedPrecision(model, settings), ...excessRanks(model, settings)];
 }
 

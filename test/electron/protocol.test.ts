@@ -15,6 +15,7 @@ import {
   type Port,
   type RemoteFinetuneOptions,
 } from "../../src/electron/index.js";
+import { PROTOCOL } from "../../src/electron/protocol.js";
 import { devices, finetune, LowrankError as LibraryError, type Run } from "../../src/index.js";
 import type { FinetuneResult } from "../../src/index.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
@@ -150,7 +151,7 @@ test("an end of another version is refused by both, and says so", async (t) => {
   const run = client.finetune(options());
   const expected = {
     code: "ERR_PROTOCOL",
-    message: /the other end speaks protocol 99, and this end 1;/,
+    message: /the other end speaks protocol 99, and this end 2;/,
   } as const;
   await t.throwsAsync(client.ready, expected);
   await t.throwsAsync(run.result, expected);
@@ -163,15 +164,15 @@ test("an end of another version is refused by both, and says so", async (t) => {
   for (const kind of ["hello", "devices"])
     other.postMessage({ lowrank: 99, to: "server", client: "later", kind, call: 1 });
   for (const kind of ["hello", "devices"])
-    other.postMessage({ lowrank: 1, to: "server", client: "now", kind, call: 2 });
+    other.postMessage({ lowrank: PROTOCOL, to: "server", client: "now", kind, call: 2 });
   while (!said.some(({ kind }) => kind === "answer")) await once(other, "message");
   await new Promise((resolve) => setTimeout(resolve, 50));
   t.deepEqual(
     said.map(({ lowrank, kind, call }) => [lowrank, kind, call]),
     [
-      [1, "hello", undefined],
-      [1, "hello", undefined],
-      [1, "answer", 2],
+      [PROTOCOL, "hello", undefined],
+      [PROTOCOL, "hello", undefined],
+      [PROTOCOL, "answer", 2],
     ],
   );
 });
@@ -225,7 +226,7 @@ test("a client that hears nothing gets no event, one checkpoint, and the result"
   const said: string[] = [];
   port.on("message", ({ kind }: { kind: string }) => said.push(kind));
   const say = (message: object): void =>
-    port.postMessage({ lowrank: 1, to: "server", client: "deaf", ...message });
+    port.postMessage({ lowrank: PROTOCOL, to: "server", client: "deaf", ...message });
   say({ kind: "hello" });
   say({ kind: "start", run: 1, credit: 0, options: options({ saveEvery: 2 }) });
   while (!said.includes("result")) await once(port, "message");

@@ -24,7 +24,7 @@ use crate::fail;
 use crate::kernel::{Launch, Params};
 use crate::pool::Pool;
 use crate::profile::{Kind, Profile};
-use crate::recording::{CancelToken, Command, Recording, Reply};
+use crate::recording::{CancelToken, Command, CpuUse, Recording, Reply};
 use crate::trace::{Pass, Trace, Tracer};
 use crate::tune::Class;
 
@@ -45,6 +45,7 @@ pub struct Context {
     sink: Sink,
     owner: CancelToken,
     under: RefCell<Option<CancelToken>>,
+    cpu_use: Cell<CpuUse>,
     /// Whether waiting commands must stay together.
     holds: Cell<bool>,
     pool: RefCell<Pool>,
@@ -73,6 +74,7 @@ impl Context {
         Rc::new(Context {
             owner,
             under: RefCell::default(),
+            cpu_use: Cell::default(),
             holds: Cell::new(false),
             pool: RefCell::new(Pool::new(profile.buffer_limit)),
             profile,
@@ -165,6 +167,7 @@ impl Context {
         let next = Recording { commands, under, note, ..Recording::default() };
         let mut recording = self.recording.replace(next);
         recording.owner = self.owner.clone();
+        recording.cpu_use = self.cpu_use.get();
         if !recording.is_empty() {
             self.sink.send(recording);
         }
@@ -233,6 +236,14 @@ impl Context {
         drop(held);
         self.push(Command::Under { token, once: false });
         result
+    }
+
+    /// Sets how the device may use the processor for what is recorded from now on.
+    pub fn use_cpu(&self, cpu_use: CpuUse) {
+        if self.cpu_use.get() != cpu_use {
+            self.flush();
+            self.cpu_use.set(cpu_use);
+        }
     }
 
     /// Traces everything recorded from now on into `trace`; `None` stops tracing.

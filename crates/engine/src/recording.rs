@@ -27,6 +27,26 @@ impl CancelToken {
     }
 }
 
+/// How a recording may use the processor. No bit of a result depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CpuUse {
+    /// The most threads that compute at a time; 0 for the default: all of the device's, or all but one in the background.
+    pub threads: usize,
+    /// Whether they run at a lower priority than the process's other threads.
+    pub background: bool,
+}
+
+impl CpuUse {
+    /// The number of threads, of `all` that the device has.
+    pub fn count(self, all: usize) -> usize {
+        match self.threads {
+            0 if self.background => (all - 1).max(1),
+            0 => all,
+            threads => threads.min(all),
+        }
+    }
+}
+
 /// Called once on the device's thread, with the bytes of a read or with the error.
 pub type Reply = Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>;
 
@@ -128,6 +148,7 @@ pub struct Recording {
     pub under: Option<CancelToken>,
     /// The note of its first command.
     pub note: Option<Note>,
+    pub cpu_use: CpuUse,
 }
 
 impl Recording {

@@ -1,6 +1,6 @@
 //! The devices of this machine.
 
-use lowrank_engine::device::{cpu, gpu};
+use lowrank_engine::device::{cpu, gpu, registry};
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
@@ -100,6 +100,12 @@ pub fn devices() -> Vec<DeviceReport> {
         memory: None,
     });
     std::iter::once(processor).chain(gpus).collect()
+}
+
+/// The threads that the cpu device has.
+#[napi(catch_unwind)]
+pub fn cpu_threads() -> u32 {
+    registry::threads() as u32
 }
 
 /// Has the drivers looked for away from JavaScript's thread: the first time takes a while.

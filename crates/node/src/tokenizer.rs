@@ -142,8 +142,9 @@ impl Tokenizer {
             let ids = seams.encode(&self.inner, piece, first && i == 0).map_err(not_encoded)?;
             Ok(signed(&ids).collect())
         };
-        let pieces: Vec<Vec<i32>> =
-            pieces.par_iter().enumerate().with_max_len(1).map(encode).collect::<engine::Result<_>>()?;
+        let pieces: Vec<Vec<i32>> = background::parallel(|| {
+            pieces.par_iter().enumerate().with_max_len(1).map(encode).collect::<engine::Result<_>>()
+        })??;
         Ok(pieces.concat())
     }
 
@@ -221,10 +222,10 @@ impl Tokenizer {
         let tokenizer = self.clone();
         let limit = limit.map_or(usize::MAX, |limit| limit as usize);
         let encode = move || {
-            let rows: Vec<Beginning> = texts
-                .par_iter()
-                .map(|text| tokenizer.beginning(text, add_special_tokens, limit))
-                .collect::<engine::Result<_>>()?;
+            let rows: Vec<Beginning> = background::parallel(|| {
+                let beginning = |text: &String| tokenizer.beginning(text, add_special_tokens, limit);
+                texts.par_iter().map(beginning).collect::<engine::Result<_>>()
+            })??;
             let mut ids = Vec::with_capacity(rows.iter().map(|row| row.ids.len()).sum());
             let (mut ends, mut totals) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
             for row in rows {
@@ -251,7 +252,8 @@ impl Tokenizer {
         let tokenizer = self.clone();
         let encode = move || {
             let encode = |text: &String| placed(&tokenizer.inner, text).map_err(not_encoded);
-            let rows: Vec<Placed> = texts.par_iter().map(encode).collect::<engine::Result<_>>()?;
+            let rows: Vec<Placed> =
+                background::parallel(|| texts.par_iter().map(encode).collect::<engine::Result<_>>())??;
             let (mut all, mut ends) = (Placed::default(), Vec::with_capacity(rows.len()));
             for row in rows {
                 all.ids.extend(row.ids);

@@ -10,6 +10,7 @@ import { OPEN } from "../../train/memory/changeable.js";
 import { OPTIMIZER_DEFAULTS, OPTIMIZER_TYPES, type OptimizerType } from "../../train/optimizer-defaults.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { chatTemplateOption } from "../chat-template.js";
+import { type CpuFlags, cpuOptions } from "../cpu.js";
 import { LANGUAGE } from "../language.js";
 import { UsageError } from "../failure.js";
 import { hubOptions, MODEL } from "../hub.js";
@@ -23,7 +24,7 @@ export const DATA_FILES =
   "a .txt, .jsonl, .ndjson, .json, .csv or .parquet file, or - for standard input; repeat it for several files";
 
 /** As commander hands them over. */
-export interface Flags {
+export interface Flags extends CpuFlags {
   model?: string | undefined;
   revision?: string | undefined;
   offline?: boolean | undefined;
@@ -165,7 +166,7 @@ function declareTraining(command: Command): Command {
 }
 
 function declareRun(command: Command): Command {
-  return command
+  const declared = command
     .option("--eval-every <n>", "steps between evaluations", value.count)
     .option(
       "--save-every <when>",
@@ -202,7 +203,8 @@ function declareRun(command: Command): Command {
         ["exact", "bf16", "f16"],
       ),
     )
-    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto");
+  return cpuOptions(declared)
     .option("--profile <file>", "write a trace for Perfetto, and a table by operation at the end")
     .addOption(choice("--log <format>", "write the run's figures in another format besides", LOG_FORMATS))
     .option("--dashboard [port]", "serve a page about the run, on this machine alone", value.port)

@@ -51,6 +51,8 @@ export const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> =
   memory: ["memory"],
   matmulPrecision: ["matmulPrecision"],
   device: ["device"],
+  threads: ["threads"],
+  priority: ["priority"],
   profile: ["profile"],
   log: ["log"],
   dashboard: ["dashboard"],

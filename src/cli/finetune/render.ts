@@ -4,6 +4,7 @@ import type { WriteStream } from "node:tty";
 import pc from "picocolors";
 import type { EvalEvent, StepEvent, TrainEvent } from "../../train/events.js";
 import { escapedAll, jsonLine } from "../escaped.js";
+import { duration } from "../format.js";
 import { warn } from "../failure.js";
 import { dataLine, downloading, endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
 import { summary } from "./summary.js";
@@ -84,6 +85,12 @@ export function humanRenderer(output: Output, now: () => number = () => performa
         break;
       case "checkpoint":
         print(colors.dim(`step ${event.step}: saved ${event.path}`));
+        break;
+      case "paused":
+        print(`paused after step ${event.step}`);
+        break;
+      case "resumed":
+        print(`resumed at step ${event.step} after ${duration(event.seconds)}`);
         break;
       case "warning":
         clear();

@@ -1,3 +1,5 @@
+import { availableParallelism } from "node:os";
+
 import type { Colors } from "picocolors/types.js";
 import type { PlannedMemory, StartEvent } from "../../train/events.js";
 import { bytes, grouped, percent, plural, rate, short } from "../format.js";
@@ -31,6 +33,15 @@ function storage({ dtype, quantize, matmulPrecision, device }: StartEvent): stri
     : dtype;
 }
 
+/** How much of the processor a run uses, where that is not all of it. */
+function cpuUse({ threads, priority }: StartEvent): string {
+  const fewer = threads !== undefined && threads < availableParallelism();
+  const parts =
+    fewer || (threads !== undefined && priority === "background") ? [plural(threads, "thread")] : [];
+  if (priority === "background") parts.push("low priority");
+  return parts.map((part) => `, ${part}`).join("");
+}
+
 /** How much a run will hold, and of what there is. */
 function memory({
   peakBytes,
@@ -62,7 +73,7 @@ export function summary(start: StartEvent, colors: Colors): string[] {
       "trainable",
       `${grouped(start.trainable)} of ${grouped(start.parameters)} (${percent(start.trainable / start.parameters)})`,
     ],
-    ["device", `${start.device}: ${start.deviceName} (${start.deviceReason})`],
+    ["device", `${start.device}: ${start.deviceName} (${start.deviceReason})${cpuUse(start)}`],
     [
       "data",
       `${plural(start.examples, "row")}, ${trainedOn(start)}` +

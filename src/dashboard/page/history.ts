@@ -74,6 +74,8 @@ export class RunHistory {
   checkpoint: number | undefined;
   /** How it ended. */
   end: RunEvent | undefined;
+  /** Whether it has paused. */
+  paused = false;
   evals: { step: number; loss: number; event: RunEvent }[] = [];
   samples: { step: number; texts: Sample[] }[] = [];
   /** Rows as trained: parts of text, marked where they are trained on. */
@@ -108,11 +110,20 @@ export class RunHistory {
       case "start":
         this.start = event;
         this.end = undefined;
+        this.paused = false;
         this.steps = numberIn(event, "steps");
         this.#say(event, resumed(event));
         break;
       case "step":
         this.#step(event);
+        break;
+      case "paused":
+        this.paused = true;
+        this.#say(event, `paused after step ${String(event["step"])}`);
+        break;
+      case "resumed":
+        this.paused = false;
+        this.#say(event, `resumed at step ${String(event["step"])}`);
         break;
       case "eval":
         this.#evaluated(event);

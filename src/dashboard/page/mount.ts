@@ -27,6 +27,7 @@ class Page {
   readonly #state = element("p", { class: "state", role: "status" });
   readonly #progress = element("progress", { "aria-label": "steps done", max: "1", value: "0" });
   readonly #stop = element("button", { type: "button", class: "stop" }, "Stop");
+  readonly #pause = element("button", { type: "button", class: "pause" }, "Pause");
   readonly #theme = element("button", { type: "button" }, "Light or dark");
   readonly #choice = element("select", { id: "details" });
   readonly #details = element(
@@ -41,6 +42,8 @@ class Page {
   #unwatch: () => void = () => {};
   #connection: Connection = "connected";
   #failure: string | undefined;
+  /** The state that the run was asked for and has not reported yet. */
+  #asked: "paused" | "running" | undefined;
   /** Consecutive requests without an answer. */
   #unanswered = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -54,7 +57,7 @@ class Page {
       this.#title,
       this.#state,
       this.#progress,
-      element("div", { class: "buttons" }, this.#stop, this.#theme),
+      element("div", { class: "buttons" }, this.#pause, this.#stop, this.#theme),
     );
     const charts = section("Over the steps", "over-steps");
     charts.body.append(this.#charts.grid);
@@ -70,6 +73,7 @@ class Page {
     root.replaceChildren(header, main);
     for (const each of [this.#notices, ...this.#panels.sections]) each.hidden = true;
     this.#stop.addEventListener("click", () => void this.#askedToStop());
+    this.#pause.addEventListener("click", () => void this.#askedToPause());
     this.#theme.addEventListener("click", () => this.#turnTheme());
     this.#choice.addEventListener("change", () => this.#draw());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
@@ -171,7 +175,9 @@ class Page {
     const run = this.#listing?.runs.find(({ name }) => name === this.#choice.value);
     // The run itself may have said more than the list knows yet.
     const listed = this.#isGone() ? "gone" : (run?.state ?? "");
-    const state = history?.end === undefined ? listed : endedAs(history.end);
+    const going = listed === "running" || listed === "paused";
+    const now = going && history !== undefined ? (history.paused ? "paused" : "running") : listed;
+    const state = history?.end === undefined ? now : endedAs(history.end);
     const step = Math.max(history?.step ?? 0, run?.step ?? 0);
     const steps = history?.steps ?? run?.steps ?? undefined;
     const left =
@@ -183,7 +189,14 @@ class Page {
     this.#state.textContent = `${many}${state}${done}${left}`;
     this.#state.dataset["state"] = state;
     this.#progress.value = steps === undefined ? 0 : step / steps;
-    this.#stop.hidden = this.#listing?.stops !== true || state !== "running";
+    const goes = state === "running" || state === "paused";
+    this.#stop.hidden = this.#listing?.stops !== true || !goes;
+    this.#pause.hidden = this.#listing?.pauses !== true || !goes;
+    if (this.#asked === undefined || this.#asked === state) {
+      this.#asked = undefined;
+      this.#pause.disabled = false;
+      this.#pause.textContent = state === "paused" ? "Resume" : "Pause";
+    }
   }
 
   #tellNotices({ notices, runs }: Listing): void {
@@ -228,6 +241,20 @@ class Page {
     return (
       this.#shown.length > 0 && this.#shown.every((name) => this.#histories.get(name)?.end !== undefined)
     );
+  }
+
+  async #askedToPause(): Promise<void> {
+    const paused = this.#state.dataset["state"] === "paused";
+    this.#pause.disabled = true;
+    this.#asked = paused ? "running" : "paused";
+    try {
+      await (paused ? this.#source.resume?.() : this.#source.pause?.());
+      if (this.#asked !== undefined) this.#pause.textContent = paused ? "Resuming …" : "Pausing …";
+    } catch (error) {
+      this.#asked = undefined;
+      this.#failure = `the run cannot be ${paused ? "resumed" : "paused"}: ${(error as Error).message}`;
+    }
+    this.#later();
   }
 
   async #askedToStop(): Promise<void> {

@@ -15,9 +15,16 @@ export class ServedRuns implements RunsSource {
     return (await answer.json()) as Listing;
   }
 
-  async stop(): Promise<void> {
-    const answer = await fetch("stop", { method: "POST" });
-    if (!answer.ok) throw new Error(await answer.text());
+  stop(): Promise<void> {
+    return post("stop");
+  }
+
+  pause(): Promise<void> {
+    return post("pause");
+  }
+
+  resume(): Promise<void> {
+    return post("resume");
   }
 
   watch(...[runs, sink, onConnection]: Parameters<RunsSource["watch"]>): () => void {
@@ -53,6 +60,11 @@ export class ServedRuns implements RunsSource {
       source?.close();
     };
   }
+}
+
+async function post(what: string): Promise<void> {
+  const answer = await fetch(what, { method: "POST" });
+  if (!answer.ok) throw new Error(await answer.text());
 }
 
 /** The event in a line; nothing of one that is damaged, which the list of runs counts. */

@@ -24,6 +24,8 @@ export interface Listing {
   title: string;
   /** Whether `stop` does something. */
   stops: boolean;
+  /** Whether `pause` and `resume` do something. */
+  pauses?: boolean | undefined;
   runs: ListedRun[];
   notices: string[];
 }
@@ -48,4 +50,7 @@ export interface RunsSource {
   watch(runs: readonly string[], sink: Sink, onConnection: (connection: Connection) => void): () => void;
   /** Has the run finish its step, save and end. */
   stop(): Promise<void>;
+  /** Has the run pause after its step, and continue. */
+  pause?(): Promise<void>;
+  resume?(): Promise<void>;
 }

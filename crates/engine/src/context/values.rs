@@ -153,7 +153,8 @@ impl Context {
             file.lend(self.sink.borrower(), |file| {
                 let commands = vec![Command::Map { buffer, file, offset, bytes }];
                 let owner = self.owner.clone();
-                self.sink.send(Recording { commands, owner, ..Recording::default() });
+                let cpu_use = self.cpu_use.get();
+                self.sink.send(Recording { commands, owner, cpu_use, ..Recording::default() });
             })?;
             self.in_files.borrow_mut().add(file, bytes);
             let storage = Storage::new(self, buffer, bytes, Lies::InFile(file.clone()));

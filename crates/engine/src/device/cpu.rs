@@ -18,7 +18,7 @@ use crate::kernel::native::{NativeLaunch, PATIENCE, Threads};
 use crate::kernel::{BufferId, Range};
 use crate::mapped_file::MappedFile;
 use crate::profile::{Kind, Profile};
-use crate::recording::Command;
+use crate::recording::{Command, CpuUse};
 use crate::simd::{self, level};
 use crate::trace::Note;
 use memory::{Loose, Memory};
@@ -43,6 +43,10 @@ pub struct Cpu {
     buffers: HashMap<BufferId, Memory, BuildHasherDefault<ByNumber>>,
     loose: Loose,
     threads: Threads,
+    /// The threads at low priority, made by the first recording that is run there. A thread of a process without
+    /// privileges cannot raise its priority again on Linux, so those of other recordings are apart.
+    low_threads: Option<Threads>,
+    is_low: bool,
     note: Option<Note>,
 }
 
@@ -56,12 +60,23 @@ impl Cpu {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
         };
-        let workers = Threads::new(threads)
-            .map_err(|e| Error::new(Code::Internal, format!("no threads for the cpu device: {e}")))?;
+        let workers = Threads::new(threads).map_err(no_threads)?;
         Ok((
             profile(threads),
-            Cpu { buffers: HashMap::default(), loose: Loose::default(), threads: workers, note: None },
+            Cpu {
+                buffers: HashMap::default(),
+                loose: Loose::default(),
+                threads: workers,
+                low_threads: None,
+                is_low: false,
+                note: None,
+            },
         ))
+    }
+
+    /// The threads that the recording in progress uses.
+    fn threads(&self) -> &Threads {
+        self.low_threads.as_ref().filter(|_| self.is_low).unwrap_or(&self.threads)
     }
 
     fn pointer(&self, range: &Range) -> *mut u8 {
@@ -72,6 +87,10 @@ impl Cpu {
         // SAFETY: `at` holds that the range lies in the buffer, and commands run one after another.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(range), range.bytes as usize) }
     }
+}
+
+fn no_threads(error: std::io::Error) -> Error {
+    Error::new(Code::Internal, format!("no threads for the cpu device: {error}"))
 }
 
 impl Runner for Cpu {
@@ -112,11 +131,11 @@ impl Runner for Cpu {
             },
             Command::Launch(launch) => {
                 let bindings = launch.bindings.iter().map(|range| (self.pointer(range), *range)).collect();
-                let given = NativeLaunch::new(&launch, self.threads.count(), bindings);
+                let given = NativeLaunch::new(&launch, self.threads().count(), bindings);
                 let name = launch.kernel.name;
                 let native = launch.kernel.twin.native();
                 let native = native.unwrap_or_else(|| panic!("{name} was launched on a processor"));
-                self.threads.install(|| native(&given));
+                self.threads().install(|| native(&given));
             }
             Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
             Command::Fence { reply } => reply(Ok(Vec::new())),
@@ -126,7 +145,7 @@ impl Runner for Cpu {
     }
 
     fn patience(&self) -> Duration {
-        if self.threads.count() > 1 { PATIENCE } else { Duration::ZERO }
+        if self.threads().count() > 1 { PATIENCE } else { Duration::ZERO }
     }
 
     fn idle(&mut self) -> Result<bool> {
@@ -136,6 +155,19 @@ impl Runner for Cpu {
 
     fn note(&mut self, note: Option<Note>) {
         self.note = note;
+    }
+
+    fn use_cpu(&mut self, cpu_use: CpuUse) -> Result<()> {
+        let count = cpu_use.count(self.threads.all());
+        self.is_low = cpu_use.background;
+        if self.is_low && self.low_threads.as_ref().is_none_or(|low| low.all() < count) {
+            // This is the thread at low priority: it owns them.
+            self.low_threads = None;
+            self.low_threads =
+                Some(Threads::named(count, "lowrank-low", system::lower_priority).map_err(no_threads)?);
+        }
+        self.threads().limit(count);
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod cpu;
 pub mod gpu;
+mod low_thread;
 mod poisoned;
 pub mod registry;
 #[cfg(test)]
@@ -25,7 +26,7 @@ use thread::{Message, lost, reject, serve};
 
 use crate::mapped_file::{Borrower, MappedFile};
 use crate::profile::{Kind, Profile};
-use crate::recording::{CancelToken, Command, Recording};
+use crate::recording::{CancelToken, Command, CpuUse, Recording};
 use crate::trace::Note;
 use crate::tune::{Class, Family, Outcome, Table};
 
@@ -74,6 +75,11 @@ pub trait Runner {
     }
     /// Whose the commands that follow are: what they take is told there. `None` where nobody asks.
     fn note(&mut self, _note: Option<Note>) {}
+    /// How the commands that follow may use the processor. Called on the thread that runs them, which is another one
+    /// where they are in the background.
+    fn use_cpu(&mut self, _cpu_use: CpuUse) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// How long a device waits for work before it rests.

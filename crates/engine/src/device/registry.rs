@@ -63,8 +63,8 @@ fn unknown(label: &str) -> Error {
     Error::new(Code::Option, what)
 }
 
-/// Worker threads of the cpu: LOWRANK_THREADS, or one a core (0).
-fn threads() -> usize {
+/// Threads of the cpu: LOWRANK_THREADS, or one a core.
+pub fn threads() -> usize {
     let asked = std::env::var("LOWRANK_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
     match asked {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::low_thread::LowThread;
 use super::poisoned::Poisoned;
 use super::{EMPTIED, Emptied, Listeners, REST, Runner};
 use crate::error::{Code, Error, Result};
@@ -22,6 +23,10 @@ pub(super) fn lost(panic: &(dyn std::any::Any + Send)) -> Error {
 
 /// Runs commands until told to stop. The first error is latched, and every later reply gets it;
 /// but where memory ran out, only what depends on it fails.
+///
+/// Recordings in the background run on a thread of their own, at low priority, while this one waits: so the priority of
+/// no thread has to be raised again, which Linux refuses to a process without privileges. Both serve the same queue, one
+/// at a time, and pass it on only where the priority changes, which costs some tens of microseconds.
 pub(super) fn serve(
     runner: &mut impl Runner,
     receiver: &Receiver<Message>,
@@ -30,40 +35,93 @@ pub(super) fn serve(
     emptied: &Emptied,
     listeners: &Listeners,
 ) {
-    let mut latched: Option<Error> = None;
-    let mut poisoned = Poisoned::default();
+    let (latched, poisoned) = (None, Poisoned::default());
+    let mut server = Server { runner, receiver, stop, waiting, emptied, listeners, latched, poisoned };
+    let mut low = LowThread::default();
+    let mut next = None;
     loop {
-        let message = match look_for(receiver, runner.patience()) {
-            Some(message) => message,
-            None => {
-                if guarded(&mut latched, || runner.idle()).unwrap_or(false) {
-                    continue;
-                }
-                if latched.is_none() && guarded(&mut latched, || runner.tune()).unwrap_or(false) {
-                    continue;
-                }
-                match receiver.recv_timeout(REST) {
-                    Ok(message) => message,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                    Err(RecvTimeoutError::Timeout) => {
-                        guarded(&mut latched, || runner.rest());
-                        // What they give back is work, after which the device rests once more.
-                        for (owner, rested) in &*listeners.lock().unwrap_or_else(|e| e.into_inner()) {
-                            if !owner.is_cancelled() {
-                                rested();
+        let Some(recording) = server.serve(Some(false), next.take()) else { return };
+        let mut first = Some(recording);
+        // SAFETY: this thread, which made what the runner holds, waits for the call's end; kernels keep nothing by thread
+        // but scratch, and the threads that the runner owns are told apart by priority.
+        let served = unsafe { low.call(|| server.serve(Some(true), first.take())) };
+        next = match served {
+            Ok(Some(recording)) => Some(recording),
+            Ok(None) => return,
+            // The system starts no thread: everything runs here, at the usual priority.
+            Err(_) => return drop(server.serve(None, first)),
+        };
+    }
+}
+
+struct Server<'a, R> {
+    runner: &'a mut R,
+    receiver: &'a Receiver<Message>,
+    stop: &'a AtomicBool,
+    waiting: &'a AtomicUsize,
+    emptied: &'a Emptied,
+    listeners: &'a Listeners,
+    latched: Option<Error>,
+    poisoned: Poisoned,
+}
+
+impl<R: Runner> Server<'_, R> {
+    /// Runs `first` and what is sent next, until a recording comes that is in the background or not, other than
+    /// `background` says, which it returns; of any kind where it says nothing. `None` where there will be no more.
+    fn serve(&mut self, background: Option<bool>, mut first: Option<Recording>) -> Option<Recording> {
+        loop {
+            let recording = match first.take() {
+                Some(recording) => recording,
+                None => self.receive()?,
+            };
+            if background.is_some_and(|background| recording.cpu_use.background != background) {
+                return Some(recording);
+            }
+            self.run(recording);
+        }
+    }
+
+    /// The next recording; until it comes, the device does what it does without work.
+    fn receive(&mut self) -> Option<Recording> {
+        let Server { runner, receiver, listeners, latched, .. } = self;
+        loop {
+            let message = match look_for(receiver, runner.patience()) {
+                Some(message) => message,
+                None => {
+                    if guarded(latched, || runner.idle()).unwrap_or(false) {
+                        continue;
+                    }
+                    if latched.is_none() && guarded(latched, || runner.tune()).unwrap_or(false) {
+                        continue;
+                    }
+                    match receiver.recv_timeout(REST) {
+                        Ok(message) => message,
+                        Err(RecvTimeoutError::Disconnected) => return None,
+                        Err(RecvTimeoutError::Timeout) => {
+                            guarded(latched, || runner.rest());
+                            // What they give back is work, after which the device rests once more.
+                            for (owner, rested) in &*listeners.lock().unwrap_or_else(|e| e.into_inner()) {
+                                if !owner.is_cancelled() {
+                                    rested();
+                                }
                             }
-                        }
-                        match receiver.recv() {
-                            Ok(message) => message,
-                            Err(_) => return,
+                            receiver.recv().ok()?
                         }
                     }
                 }
-            }
-        };
-        let Message::Run(mut recording) = message else { return };
+            };
+            return match message {
+                Message::Run(recording) => Some(recording),
+                Message::Stop => None,
+            };
+        }
+    }
+
+    fn run(&mut self, mut recording: Recording) {
+        let Server { runner, stop, waiting, emptied, latched, poisoned, .. } = self;
         let mut commands = std::mem::take(&mut recording.commands);
         runner.note(recording.note);
+        guarded(latched, || runner.use_cpu(recording.cpu_use));
         let mut under = recording.under;
         let mut decided: Option<bool> = None;
         for command in commands.drain(..) {
@@ -94,13 +152,13 @@ pub(super) fn serve(
                     if recording.owner.is_cancelled() || latched.is_some() => {}
                 Command::Receive { .. } if skip || latched.is_some() => {}
                 command => {
-                    guarded(&mut latched, || attempt(runner, &mut poisoned, &recording.owner, command));
+                    guarded(latched, || attempt(*runner, poisoned, &recording.owner, command));
                 }
             }
         }
         waiting.fetch_sub(1, Ordering::Relaxed);
         if latched.is_none() {
-            guarded(&mut latched, || runner.tune());
+            guarded(latched, || runner.tune());
         }
         let mut emptied = emptied.lock().unwrap_or_else(|e| e.into_inner());
         if emptied.len() < EMPTIED {

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use lowrank_engine::recording::CpuUse;
 use napi::bindgen_prelude::{Env, Function, Object};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 
 use super::{Session, failure};
+use crate::background;
 use crate::error::{Result, internal};
 
 /// Bytes in use on a device.
@@ -58,6 +60,21 @@ impl Session {
                 mapped: memory.mapped as f64,
                 tensors: tensors as u32,
             })
+        })
+    }
+
+    /// How many threads what is recorded and started from now on may use (0 for the default), and whether at a lower
+    /// priority.
+    #[napi(catch_unwind)]
+    pub fn use_cpu(&self, threads: u32, background: bool) -> Result<()> {
+        let cpu_use = CpuUse { threads: threads as usize, background };
+        background::use_cpu(cpu_use);
+        self.with(|s| {
+            s.cpu_use = cpu_use;
+            for context in s.contexts.values() {
+                context.use_cpu(cpu_use);
+            }
+            Ok(())
         })
     }
 

@@ -14,7 +14,7 @@ use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
 use lowrank_engine::optim::{Adafactor, Adam, AdamW, Lion, Optimizer, Sgd};
 use lowrank_engine::quant::BlockType;
-use lowrank_engine::recording::CancelToken;
+use lowrank_engine::recording::{CancelToken, CpuUse};
 use lowrank_engine::tape::{Tape, Tensor};
 use lowrank_engine::tune::Notice;
 use napi::bindgen_prelude::{Env, Float64Array};
@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub tape: Rc<Tape>,
     /// What products by a weight are recorded with.
     pub precision: Precision,
+    /// How what is recorded may use the processor.
+    pub(super) cpu_use: CpuUse,
     pub(super) contexts: HashMap<String, Rc<Context>>,
     /// Devices by the numbers that `describe` gives.
     pub(super) labels: Vec<String>,
@@ -59,6 +61,7 @@ impl State {
         State {
             tape: Rc::default(),
             precision: Precision::default(),
+            cpu_use: CpuUse::default(),
             contexts: HashMap::new(),
             labels: Vec::new(),
             devices: Vec::new(),
@@ -103,6 +106,7 @@ impl State {
                 drop(dead);
             }
         });
+        context.use_cpu(self.cpu_use);
         self.contexts.insert(label.into(), context.clone());
         Ok(context)
     }

@@ -8,6 +8,8 @@ use tokenizers::utils::truncation::{
 };
 use tokenizers::{Encoding, Model, OffsetType, PostProcessor, PreTokenizer, Result, Tokenizer as Inner};
 
+use crate::background;
+
 /// How texts are encoded.
 #[napi(object)]
 pub struct EncodingOptions {
@@ -47,7 +49,8 @@ pub fn encodings(
             .map(|encoding| (encoding, units(text), units(pair.unwrap_or_default())))
             .map_err(|error| failed(error, row, texts.len(), params.as_ref()))
     };
-    let rows: Vec<_> = texts.par_iter().enumerate().map(encode).collect::<engine::Result<_>>()?;
+    let encode = || texts.par_iter().enumerate().map(encode).collect::<engine::Result<Vec<_>>>();
+    let rows = background::parallel(encode)??;
     let mut all = Encodings::default();
     for (encoding, first, second) in &rows {
         all.append(encoding, [first, second]);

@@ -1,5 +1,5 @@
 //! What the system says of the machine: its memory, or that of the control group that the process is in, and the
-//! processor's name.
+//! processor's name; and the priority of threads.
 
 #[cfg_attr(target_os = "linux", path = "system/linux.rs")]
 #[cfg_attr(target_os = "macos", path = "system/macos.rs")]
@@ -20,6 +20,12 @@ pub fn free() -> Option<u64> {
 /// The processor's name; a word for any where the system tells none.
 pub fn processor() -> String {
     told::processor().unwrap_or_else(|| "processor".into())
+}
+
+/// Lowers the priority of the calling thread for good, below that of ordinary threads and above that of idle ones.
+/// Where the system refuses, the thread runs on as it is.
+pub fn lower_priority() {
+    told::lower_priority();
 }
 
 #[cfg(test)]

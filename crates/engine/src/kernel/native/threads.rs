@@ -39,6 +39,8 @@ thread_local! {
 pub struct Threads {
     team: Arc<Team>,
     workers: Vec<JoinHandle<()>>,
+    /// How many of them take tasks.
+    limit: Cell<usize>,
     /// Only the thread that created it waits for the others.
     _owned: PhantomData<*const ()>,
 }
@@ -70,6 +72,11 @@ impl Threads {
     /// # Errors
     /// The system's error, if it cannot start a thread.
     pub fn new(count: usize) -> std::io::Result<Threads> {
+        Threads::named(count, "lowrank-cpu", || {})
+    }
+
+    /// `new`, with workers that are called `name` and a number. Each calls `begin` first.
+    pub fn named(count: usize, name: &str, begin: fn()) -> std::io::Result<Threads> {
         let team = Arc::new(Team {
             states: (1..count).map(|_| State(AtomicU32::new(IDLE))).collect(),
             work: UnsafeCell::new(std::ptr::null::<fn(usize)>() as *const Work),
@@ -78,17 +85,31 @@ impl Threads {
             owner: std::thread::current(),
             panic: Mutex::new(None),
         });
-        let mut threads = Threads { team, workers: Vec::new(), _owned: PhantomData };
+        let mut threads = Threads { team, workers: Vec::new(), limit: Cell::new(count), _owned: PhantomData };
         for i in 0..count.saturating_sub(1) {
             let team = threads.team.clone();
-            let worker = std::thread::Builder::new().name(format!("lowrank-cpu-{}", i + 1));
-            threads.workers.push(worker.spawn(move || team.serve(i))?);
+            let worker = std::thread::Builder::new().name(format!("{name}-{}", i + 1));
+            threads.workers.push(worker.spawn(move || {
+                begin();
+                team.serve(i);
+            })?);
         }
         Ok(threads)
     }
 
+    /// How many threads take tasks.
     pub fn count(&self) -> usize {
+        self.limit.get().min(self.all())
+    }
+
+    /// How many threads there are.
+    pub fn all(&self) -> usize {
         1 + self.workers.len()
+    }
+
+    /// Lets at most `count` threads take tasks from now on, the owner first.
+    pub fn limit(&self, count: usize) {
+        self.limit.set(count.max(1));
     }
 
     /// Calls `body` with these threads as the current ones.

@@ -45,3 +45,12 @@ pub fn processor() -> Option<String> {
     let name = CStr::from_bytes_until_nul(&name).ok()?.to_string_lossy();
     (!name.trim().is_empty()).then(|| name.trim().to_string())
 }
+
+/// Gives the calling thread the class of work that takes long and that the user follows: it yields to what the user
+/// does, and is not confined to the efficiency cores.
+pub fn lower_priority() {
+    // SAFETY: it takes numbers alone.
+    unsafe {
+        libc::pthread_set_qos_class_self_np(libc::qos_class_t::QOS_CLASS_UTILITY, 0);
+    }
+}

@@ -11,3 +11,5 @@ pub fn free() -> Option<u64> {
 pub fn processor() -> Option<String> {
     None
 }
+
+pub fn lower_priority() {}

@@ -2,6 +2,9 @@
 
 use windows_sys::Win32::System::Registry::{HKEY_LOCAL_MACHINE, RRF_RT_REG_SZ, RegGetValueW};
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
+use windows_sys::Win32::System::Threading::{
+    GetCurrentThread, SetThreadPriority, THREAD_PRIORITY_BELOW_NORMAL,
+};
 use windows_sys::w;
 
 /// UTF-16 units of the longest name.
@@ -46,4 +49,13 @@ pub fn processor() -> Option<String> {
     let name = String::from_utf16_lossy(&name[..bytes as usize / 2]);
     let name = name.trim_matches(|c: char| c == '\0' || c.is_whitespace());
     (!name.is_empty()).then(|| name.to_string())
+}
+
+/// Lowers the calling thread by one class. The mode for background work (`THREAD_MODE_BACKGROUND_BEGIN`) would also
+/// lower the priority of its memory, whose pages the system then takes first.
+pub fn lower_priority() {
+    // SAFETY: the handle stands for the calling thread and is not closed.
+    unsafe {
+        SetThreadPriority(GetCurrentThread(), THREAD_PRIORITY_BELOW_NORMAL);
+    }
 }

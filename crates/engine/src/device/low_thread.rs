@@ -1,0 +1,73 @@
+//! A thread at low priority that runs a call of another thread, which waits meanwhile.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use super::cpu::system::lower_priority;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Starts with its first call and ends when it is dropped.
+#[derive(Default)]
+pub(super) struct LowThread(Option<(Sender<(Job, Sender<()>)>, JoinHandle<()>)>);
+
+impl LowThread {
+    /// Runs `work` there and waits for its end. A panic of `work` continues here.
+    ///
+    /// # Errors
+    /// The system's, where it starts no thread; `work` has not been called then.
+    ///
+    /// # Safety
+    /// `work` may be sent to another thread that alone runs while this one waits.
+    pub(super) unsafe fn call<T>(&mut self, work: impl FnOnce() -> T) -> std::io::Result<T> {
+        /// SAFETY: the caller of `call` says so.
+        struct Sent<F>(F);
+        unsafe impl<F> Send for Sent<F> {}
+        impl<F: FnOnce()> Sent<F> {
+            fn call(self) {
+                (self.0)();
+            }
+        }
+
+        let jobs = self.jobs()?;
+        let mut result = None;
+        let (done, ended) = channel();
+        {
+            let job = Sent(|| result = Some(catch_unwind(AssertUnwindSafe(work))));
+            let job: Box<dyn FnOnce() + Send + '_> = Box::new(move || job.call());
+            // SAFETY: this function returns after the job has ended and what it captured was dropped.
+            let job = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(job) };
+            jobs.send((job, done)).expect("the thread ends after its sender");
+            ended.recv().expect("the thread answers each job");
+        }
+        match result.expect("the job has ended") {
+            Ok(value) => Ok(value),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    fn jobs(&mut self) -> std::io::Result<&Sender<(Job, Sender<()>)>> {
+        if self.0.is_none() {
+            let (jobs, received) = channel::<(Job, Sender<()>)>();
+            let thread = std::thread::Builder::new().name("lowrank-low".into()).spawn(move || {
+                lower_priority();
+                for (job, done) in received {
+                    job();
+                    done.send(()).ok();
+                }
+            })?;
+            self.0 = Some((jobs, thread));
+        }
+        Ok(&self.0.as_ref().expect("it was just made").0)
+    }
+}
+
+impl Drop for LowThread {
+    fn drop(&mut self) {
+        if let Some((jobs, thread)) = self.0.take() {
+            drop(jobs);
+            thread.join().ok();
+        }
+    }
+}
