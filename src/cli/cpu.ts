@@ -31,7 +31,10 @@ export function cpuUseOptions(command: Command): Command {
   return cpuOptions(command).hook("preAction", async () => {
     const { threads, priority } = command.opts<CpuFlags>();
     if (threads === undefined && priority === undefined) return;
-    const { setCpuUse } = await import("../scope.js");
-    setCpuUse({ threads, priority });
+    const [{ checkCpuUse }, { setCpuUse }] = await Promise.all([
+      import("../cpu-use.js"),
+      import("../scope.js"),
+    ]);
+    setCpuUse(checkCpuUse(command.name(), { threads, priority }));
   });
 }

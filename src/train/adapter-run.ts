@@ -229,7 +229,7 @@ export class AdapterRun {
       evaluate:
         held.length === 0
           ? undefined
-          : (ending) => evaluate(model, objective, held, { batchSize, signal: ending }),
+          : (signal, between) => evaluate(model, objective, held, { batchSize, signal, between }),
       evalEvery,
       sample: sampling(this.#subject, this.#context),
       save: (step) => this.#save(optimizer, step, resumed),

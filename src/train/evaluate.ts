@@ -36,7 +36,7 @@ export interface ClassScores {
 }
 
 /**
- * The loss of a model over examples, without dropout and without gradients.
+ * The loss of a model over examples, without dropout and without gradients. `between` is awaited before each batch.
  *
  * Errors: `ERR_NOT_FINITE` where the loss is no number, as from weights that overflow their storage; the signal's reason.
  */
@@ -44,7 +44,15 @@ export async function evaluate(
   model: Module,
   objective: Objective,
   examples: Examples,
-  { batchSize, signal }: { batchSize: number; signal?: AbortSignal | undefined },
+  {
+    batchSize,
+    signal,
+    between,
+  }: {
+    batchSize: number;
+    signal?: AbortSignal | undefined;
+    between?: (() => Promise<void>) | undefined;
+  },
 ): Promise<Evaluation> {
   const { labels, tokenisation } = objective;
   const confusion = labels === undefined ? undefined : new Confusion(labels);
@@ -54,6 +62,7 @@ export async function evaluate(
   let tokens = 0;
   try {
     for (const batch of batchesInOrder(examples, batchSize, tokenisation.padTokenId)) {
+      await between?.();
       throwIfAborted(signal);
       const measured = noGrad(() => scope(() => objective.measure(batch)));
       try {

@@ -45,7 +45,7 @@ export interface LoopOptions {
   work: (step: number) => Promise<StepWork | undefined> | StepWork | undefined;
   clipNorm: number | undefined;
   /** Rejects with the signal's reason when that is aborted. */
-  evaluate: ((ending: AbortSignal) => Promise<Evaluation>) | undefined;
+  evaluate: ((ending: AbortSignal, between: () => Promise<void>) => Promise<Evaluation>) | undefined;
   evalEvery: number | undefined;
   /** Called after each evaluation; where there is none, before the first step and after the last. Never rejects. */
   sample?: ((step: number) => Promise<void>) | undefined;
@@ -167,11 +167,9 @@ class Loop {
     let early = await this.#begin();
     for (let step = first; step < steps && !context.stopping.aborted && !early; step++) {
       throwIfAborted(signal);
-      if (context.pausing.requested) {
-        await this.#pause();
-        if (context.stopping.aborted) break;
-        throwIfAborted(signal);
-      }
+      await this.#pause();
+      if (context.stopping.aborted) break;
+      throwIfAborted(signal);
       const next = await work(step);
       if (next === undefined) break;
       const recorded = await this.#record(step, next);
@@ -199,10 +197,11 @@ class Loop {
     return { steps: this.#done, loss: this.#loss, evalLoss: this.#evalLoss, stopped, early };
   }
 
-  /** Pauses between two steps, once the last one has been told of. */
+  /** Pauses where that was asked for: between two steps, or two batches of an evaluation. */
   async #pause(): Promise<void> {
     const { context, signal, now = () => performance.now() } = this.#options;
     const { pausing, stopping } = context;
+    if (!pausing.requested) return;
     await this.#settle();
     let began: number | undefined;
     const wait = (): Promise<void> =>
@@ -383,7 +382,7 @@ class Loop {
     let evaluation: Evaluation;
     try {
       const ending = signal === undefined ? stopping : AbortSignal.any([signal, stopping]);
-      const work = (): Promise<Evaluation> => evaluate(ending);
+      const work = (): Promise<Evaluation> => evaluate(ending, () => this.#pause());
       evaluation = await (this.#timer === undefined ? work() : this.#timer.evaluating(work));
     } catch (error) {
       throwIfAborted(signal);

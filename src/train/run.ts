@@ -43,8 +43,8 @@ export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIter
   }
 
   /**
-   * Pauses the run after the step in progress, of which a `paused` event tells; one that has not begun to train pauses
-   * before its first step. Everything stays in memory, and the device has nothing to do. A paused run can be stopped, which
+   * Pauses the run after the step in progress, or the batch of an evaluation, of which a `paused` event tells; one that has
+   * not begun to train pauses before its first step. Everything stays in memory, and the device has nothing to do. A paused run can be stopped, which
    * saves it. Its time does not count in rates, nor in the times of `saveEvery`, and no bit of the result depends on it.
    *
    * Resolves once the run has paused, has been resumed, or has ended; calling it again is harmless.

@@ -37,7 +37,9 @@ export function parseDuration(text: string): number | undefined {
  */
 export class SaveTimer {
   readonly #limit: number;
-  readonly #now: () => number;
+  readonly #clock: () => number;
+  /** Milliseconds of all pauses. */
+  #paused = 0;
   /** When the state was taken that is safe by now, and when the last opportunity was. */
   #safe: number;
   #last: number;
@@ -51,8 +53,13 @@ export class SaveTimer {
     this.#limit = seconds * 1000;
     // Until a save has been measured: ten seconds of ten minutes.
     this.#save = this.#limit / 60;
-    this.#now = now;
-    this.#safe = this.#last = now();
+    this.#clock = now;
+    this.#safe = this.#last = this.#now();
+  }
+
+  /** The clock without pauses, in which nothing is trained that a kill could lose. */
+  #now(): number {
+    return this.#clock() - this.#paused;
   }
 
   /** Whether to save after the present step; `evaluations` come before a save at the next opportunity is done. */
@@ -75,13 +82,11 @@ export class SaveTimer {
     }
   }
 
-  /** Waits for the end of a pause, in which nothing is trained that a kill could lose. */
-  async paused(work: () => Promise<void>): Promise<void> {
-    const began = this.#now();
-    await work();
-    const pause = this.#now() - began;
-    this.#safe += pause;
-    this.#last += pause;
+  /** Waits for the end of a pause; also within an evaluation. */
+  async paused(wait: () => Promise<void>): Promise<void> {
+    const began = this.#clock();
+    await wait();
+    this.#paused += this.#clock() - began;
   }
 
   /** Saves a checkpoint by `work`. Once it has ended, the training up to its beginning is safe. */

@@ -37,12 +37,13 @@ function weightOf<B>(weight: (batch: B) => number, batch: B): number {
   return refuse("Trainer", "weight", "a function that gives a number from 0 on", value);
 }
 
-/** The mean loss and metrics over `data`, in evaluation mode. */
+/** The mean loss and metrics over `data`, in evaluation mode. `between` is awaited before each batch. */
 export async function evaluate<M extends Module, B>(
   { model, loss, release = true }: TrainerOptions<M, B>,
   data: Batches<B>,
   weight: (batch: B) => number,
   signal: AbortSignal,
+  between: () => Promise<void>,
 ): Promise<Evaluation> {
   let [sum, weights, batches] = [0, 0, 0];
   const totals = new Map<string, { sum: number; weight: number }>();
@@ -50,6 +51,7 @@ export async function evaluate<M extends Module, B>(
   model.eval();
   try {
     for (let taken = await reader.next(1); taken.length > 0; taken = await reader.next(1)) {
+      await between();
       throwIfAborted(signal);
       const [batch] = taken as [B];
       const share = weightOf(weight, batch);

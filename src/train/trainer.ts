@@ -144,7 +144,10 @@ async function trainChecked<M extends Module, B>(
         return batches.length === 0 ? undefined : workOf(batches, model, options.loss, weight);
       },
       clipNorm: options.clipNorm === 0 ? undefined : (options.clipNorm ?? 1),
-      evaluate: evalData === undefined ? undefined : (ending) => evaluate(options, evalData, weight, ending),
+      evaluate:
+        evalData === undefined
+          ? undefined
+          : (ending, between) => evaluate(options, evalData, weight, ending, between),
       evalEvery: optional("evalEvery", options.evalEvery, 1),
       save: save === undefined && folder === undefined ? undefined : (step) => saver.save(step),
       saveEvery,

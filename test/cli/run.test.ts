@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
 import type { TrainEvent } from "../../src/train/events.js";
@@ -169,3 +169,93 @@ test.serial(
     t.regex(over.stderr, /is the folder of the adapter that the run starts from/);
   },
 );
+
+test.serial(
+  "--threads and --priority hold for a run, are taken from YAML and recorded; no bit depends on them",
+  async (t) => {
+    const [plain, limited] = [join(temporary(), "out"), join(temporary(), "out")];
+    t.is((await lowrank(finetune(plain, "--steps", "4"))).status, 0);
+    const file = join(temporary(), "run.yaml");
+    writeFileSync(file, "threads: 1\npriority: background\n");
+    const ended = await lowrank(finetune(limited, "--steps", "4", "--config", file));
+    t.is(ended.status, 0, ended.stderr);
+    t.like(
+      events(ended.stdout).find(({ type }) => type === "start"),
+      { threads: 1, priority: "background" },
+    );
+    const { options } = JSON.parse(readFileSync(join(limited, "run.json"), "utf8")) as { options: object };
+    t.like(options, { threads: 1, priority: "background" });
+    t.true(adapterBytes(plain).equals(adapterBytes(limited)));
+    const resumed = await lowrank([
+      "finetune",
+      "--resume",
+      limited,
+      "--steps",
+      "6",
+      "--priority",
+      "normal",
+      "--json",
+    ]);
+    t.is(resumed.status, 0, resumed.stderr);
+    t.like(
+      events(resumed.stdout).find(({ type }) => type === "start"),
+      { threads: 1, priority: "normal" },
+    );
+    const generate = [
+      "generate",
+      "--adapter",
+      limited,
+      "--prompt",
+      "the",
+      "--max-tokens",
+      "4",
+      "--device",
+      "cpu",
+      "--json",
+    ];
+    const texts = await Promise.all([
+      lowrank(generate),
+      lowrank([...generate, "--threads", "1", "--priority", "background"]),
+    ]);
+    t.is(texts[0]?.stdout, texts[1]?.stdout);
+    // Above the number of cores the library refuses it, by the name of the flag.
+    for (const argv of [
+      finetune(plain, "--yes", "--threads", "99999"),
+      [...generate, "--threads", "99999"],
+    ]) {
+      const refused = await lowrank(argv);
+      t.not(refused.status, 0);
+      t.regex(
+        refused.stderr,
+        /^lowrank: \w+: --threads is a whole number from 1 to \d+, the threads of the cpu, not 99999\n$/,
+      );
+    }
+  },
+);
+
+/** The state of a process as `ps` has it: T of one that is stopped. */
+const stateOf = (pid: number): string => readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.[0] ?? "";
+
+test.serial("Ctrl-Z stops the process, and fg continues it to the same bits", async (t) => {
+  if (process.platform !== "linux") return t.pass("only Linux tells the state of a process by a file");
+  const [plain, stopped] = [join(temporary(), "out"), join(temporary(), "out")];
+  const argv = ["--steps", "40", "--save-every", "never"];
+  t.is((await lowrank(finetune(plain, ...argv))).status, 0);
+  let state = "";
+  let asked = false;
+  const ended = await lowrank(finetune(stopped, ...argv), {
+    watch: (line, child) => {
+      if (asked || (JSON.parse(line) as TrainEvent).type !== "step") return;
+      asked = true;
+      const pid = child.pid as number;
+      child.kill("SIGTSTP");
+      setTimeout(() => {
+        state = stateOf(pid);
+        child.kill("SIGCONT");
+      }, 300);
+    },
+  });
+  t.is(state, "T");
+  t.is(ended.status, 0, ended.stderr);
+  t.true(adapterBytes(plain).equals(adapterBytes(stopped)));
+});

@@ -1,5 +1,5 @@
 /** The page in Chromium: what it shows, by keys alone, on a phone, in light and dark, through reloads and losses. */
-import { appendFileSync } from "node:fs";
+import { appendFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
@@ -8,6 +8,7 @@ import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { Dashboard } from "../../src/dashboard/server.js";
 import { folderSource, liveSource, type RunSource } from "../../src/dashboard/sources.js";
 import { eventLine } from "../../src/runs/events-file.js";
+import { thisProcess } from "../../src/runs/process-identity.js";
 import { launchChromium } from "../chromium.js";
 import { lowrank, runHere } from "../cli/lowrank.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
@@ -268,6 +269,37 @@ test.serial(
     }
   },
 );
+
+test.serial("the pause button pauses the run, and then resumes it", async (t) => {
+  const home = temporary();
+  const file = writeRun(home, told(40, 2e-4).slice(0, 14));
+  const asked: string[] = [];
+  const pauses = { pause: () => asked.push("pause"), resume: () => asked.push("resume") };
+  const source = liveSource(
+    () => "mine",
+    () => file,
+    () => {},
+    pauses,
+  );
+  writeFileSync(join(home, "run.lock"), JSON.stringify({ ...thisProcess(), token: "a" }));
+  const { page } = await opened(t, source);
+  await says(t, page, ".state", "running, step 10 of 40");
+  await says(t, page, "button.pause", "Pause");
+  const button = page.locator("button.pause");
+  await button.press("Enter");
+  await says(t, page, "button.pause", "Pausing …");
+  t.true(await button.isDisabled());
+  appendFileSync(file, eventLine({ type: "paused", step: 10 } as { type: string }, NOON));
+  await says(t, page, ".state", "paused, step 10 of 40");
+  await says(t, page, "button.pause", "Resume");
+  await page.reload();
+  await says(t, page, ".state", "paused, step 10 of 40");
+  await button.press("Enter");
+  appendFileSync(file, eventLine({ type: "resumed", step: 10, seconds: 3 } as { type: string }, NOON));
+  await says(t, page, ".state", "running, step 10 of 40");
+  await says(t, page, "button.pause", "Pause");
+  t.deepEqual(asked, ["pause", "resume"]);
+});
 
 test.serial("the stop button asks first, and stops the run alone", async (t) => {
   const home = temporary();

@@ -1,5 +1,5 @@
 /** Runs that live elsewhere: started, watched, stopped, resumed, and lost. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
@@ -74,6 +74,74 @@ for (const kind of KINDS) {
     client.close();
   });
 }
+
+for (const kind of KINDS) {
+  test.serial(`paused and resumed over a ${kind}, in the background by default`, async (t) => {
+    t.timeout(120_000);
+    const host = start(kind);
+    const client = clientOf(kind, host);
+    await client.ready;
+    // Before the run has begun, and while it trains.
+    const run = client.finetune(options());
+    await run.pause();
+    const events: TrainEvent[] = [];
+    const reading = (async () => {
+      for await (const event of run) {
+        events.push(event);
+        if (event.type === "step" && event.step === 3) await run.pause();
+      }
+    })();
+    const paused = async (times: number): Promise<void> => {
+      while (events.filter(({ type }) => type === "paused").length < times)
+        await new Promise((resolve) => setTimeout(resolve, 5));
+    };
+    await paused(1);
+    t.false(events.some(({ type }) => type === "step"));
+    t.like(
+      events.find(({ type }) => type === "start"),
+      { priority: "background" },
+    );
+    await run.resume();
+    await paused(2);
+    const told = events.length;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    t.is(events.length, told, "a paused run tells nothing");
+    // A pause that is ended before it was answered, and another.
+    const first = run.pause();
+    await run.resume();
+    await first;
+    await run.pause();
+    // Events follow at the reader's pace.
+    while (events.at(-1)?.type !== "paused") await new Promise((resolve) => setTimeout(resolve, 5));
+    await run.resume();
+    await reading;
+    const { adapter } = await uninterrupted();
+    t.true(adapterBytes((await run.result).adapter).equals(adapter));
+    await run.pause();
+    client.close();
+  });
+}
+
+test.serial("a paused run is stopped over a port, and one whose client goes away is, too", async (t) => {
+  const host = start("worker");
+  const client = clientOf("worker", host);
+  const [one, other] = [join(temporary(), "out"), join(temporary(), "out")];
+  const run = client.finetune(options({ output: one, priority: "normal" }));
+  await run.pause();
+  const { stopped } = await run.stop();
+  t.true(stopped);
+  const left = client.finetune(options({ output: other }));
+  for await (const event of left) {
+    if (event.type === "start") t.is(event.priority, "background");
+    if (event.type === "step" && event.step === 3) void left.pause();
+    if (event.type === "paused") break;
+  }
+  client.close();
+  await left.pause();
+  await t.throwsAsync(left.result, { code: "ERR_DISCONNECTED" });
+  while (existsSync(join(other, "run.lock"))) await new Promise((resolve) => setTimeout(resolve, 20));
+  t.true(readdirSync(other).some((name) => name.startsWith("checkpoint-")));
+});
 
 const CRASHES: [name: string, kind: Kind, crash: (host: Host) => void, says: RegExp][] = [
   ["a forked process that is killed", "fork", (host) => host.kill("SIGKILL"), /ended \(signal SIGKILL\)/],

@@ -16,6 +16,7 @@ const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { outpu
 
 interface Listed {
   stops: boolean;
+  pauses?: boolean;
   runs: { state: string; step: number }[];
 }
 
@@ -39,6 +40,21 @@ test.serial("asked for while it goes on and after, it is one page, whose button 
   const { stopped, steps } = await run.result;
   t.true(stopped && steps < 4000);
   t.like(await listed(url), { runs: [{ state: "stopped", step: steps }] });
+});
+
+test.serial("a page pauses the run and resumes it", async (t) => {
+  const run = finetune(options());
+  const { url } = await run.dashboard();
+  const post = async (what: string): Promise<number> =>
+    (await fetch(`${url}${what}`, { method: "POST" })).status;
+  t.is(await post("pause"), 204);
+  t.is((await fetch(`${url}pause`)).status, 405);
+  let state: unknown;
+  while (state !== "paused") state = (await listed(url)).runs[0]?.state;
+  t.like(await listed(url), { pauses: true, runs: [{ step: 0 }] });
+  t.is(await post("resume"), 204);
+  await run.result;
+  t.like(await listed(url), { runs: [{ state: "ended", step: 12 }] });
 });
 
 test.serial(

@@ -181,6 +181,28 @@ test.serial("the time of a pause counts neither in rates nor in the times to sav
   t.true(Math.min(...later) > (before as number) / 20, `${before} and ${later.join(", ")}`);
 });
 
+test.serial("an evaluation pauses between two of its batches, and can be stopped there", async (t) => {
+  const more = { evalSplit: 0.5, evalEvery: 4, batchSize: 1 };
+  const plain = options(more);
+  const evals = (events: readonly TrainEvent[]): number[] =>
+    events.flatMap((event) => (event.type === "eval" ? [event.loss] : []));
+  const expected = evals(await collect(finetune(plain)));
+  const one = options(more);
+  const run = finetune(one);
+  // Held-out rows are evaluated before the first step.
+  await run.pause();
+  await run.resume();
+  const events = await collect(run);
+  const order = types(events);
+  t.true(order.indexOf("paused") < order.indexOf("eval"), order.join(" "));
+  t.deepEqual(evals(events), expected);
+  t.true(adapterBytes(one.output).equals(adapterBytes(plain.output)));
+
+  const stopped = finetune(options(more));
+  await stopped.pause();
+  t.like(await stopped.stop(), { stopped: true, steps: 0 });
+});
+
 test.serial("a Trainer pauses as well", async (t) => {
   const train = async (pausing: boolean): Promise<Float32Array> => {
     manualSeed(3);
