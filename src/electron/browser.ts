@@ -5,6 +5,8 @@ export { Client, connect, type ConnectOptions } from "./client.js";
 export type { RemoteFinetuneOptions } from "./options.js";
 export type { Port } from "./port.js";
 export { RemoteRun } from "./remote-run.js";
+export type { FoundRuns } from "../runs/find.js";
+export type { RunState, RunSummary } from "../runs/summary.js";
 export { LowrankError, type ErrorCode } from "../errors.js";
 
 /** Throws `ERR_NATIVE_LOAD`: the engine runs in Node. */

@@ -1,7 +1,8 @@
 /** The end of a port that starts runs and watches them. It needs nothing of Node, and never the engine. */
-import { numberThat, options as known } from "../argument.js";
+import { numberThat, options as known, refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import type { DeviceInfo } from "../device.js";
+import type { FoundRuns } from "../runs/find.js";
 import { sendable, type RemoteFinetuneOptions } from "./options.js";
 import { disconnected, openPort, type Channel, type Loss, type Port } from "./port.js";
 import { PROTOCOL, received, type Reply, type Request, type Tag } from "./protocol.js";
@@ -32,7 +33,7 @@ export function connect(port: Port, options?: ConnectOptions): Client {
 }
 
 interface Call {
-  resolve: (devices: DeviceInfo[]) => void;
+  resolve: (value: never) => void;
   reject: (error: unknown) => void;
 }
 
@@ -97,12 +98,21 @@ export class Client {
 
   /** The devices of the machine, as the other end sees them. Rejects with `ERR_NATIVE_LOAD`, `ERR_DISCONNECTED`. */
   devices(): Promise<DeviceInfo[]> {
-    if (this.#failure !== undefined) return Promise.reject(this.#gone());
-    return new Promise((resolve, reject) => {
-      const call = ++this.#numbers;
-      this.#calls.set(call, { resolve, reject });
-      this.#ask({ kind: "devices", call });
-    });
+    return this.#call((call) => ({ kind: "devices", call }));
+  }
+
+  /**
+   * Finds the runs whose output is `folder` or lies below it, at most four folders deep. A run with the state
+   * `interrupted` or `stopped` and a `checkpoint` continues with `finetune({ output: run.folder, resume: true })`, also
+   * after a crash or at the next start of the app; one with the state `running` is in use by another process.
+   *
+   * Rejects with `ERR_FILE_NOT_FOUND` if there is no such folder, and with `ERR_DISCONNECTED`. Throws `ERR_OPTION` if
+   * `folder` is not a path.
+   */
+  findRuns(folder: string): Promise<FoundRuns> {
+    if (typeof folder !== "string" || folder === "")
+      refuse("findRuns", "folder", "the path of a folder", folder);
+    return this.#call((call) => ({ kind: "runs", call, folder }));
   }
 
   /**
@@ -113,6 +123,15 @@ export class Client {
     if (this.#failure !== undefined) return;
     this.#send({ kind: "bye" });
     this.#lose({ why: "the client was closed" });
+  }
+
+  #call<T extends DeviceInfo[] | FoundRuns>(request: (call: number) => Request): Promise<T> {
+    if (this.#failure !== undefined) return Promise.reject(this.#gone());
+    return new Promise<T>((resolve, reject) => {
+      const call = ++this.#numbers;
+      this.#calls.set(call, { resolve, reject });
+      this.#ask(request(call));
+    });
   }
 
   #ask(request: Request): void {
@@ -134,7 +153,7 @@ export class Client {
         this.#lose({ why: "the other end serves no more" });
         break;
       case "answer":
-        this.#calls.get(reply.call)?.resolve(reply.devices);
+        this.#calls.get(reply.call)?.resolve(reply.value as never);
         this.#calls.delete(reply.call);
         break;
       case "refused":

@@ -7,4 +7,6 @@ export type { RemoteFinetuneOptions } from "./options.js";
 export type { Port } from "./port.js";
 export { RemoteRun } from "./remote-run.js";
 export { serve, type Server, type ServeOptions } from "./server.js";
+export type { FoundRuns } from "../runs/find.js";
+export type { RunState, RunSummary } from "../runs/summary.js";
 export { LowrankError, type ErrorCode } from "../errors.js";

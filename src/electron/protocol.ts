@@ -1,6 +1,7 @@
 /** What both ends of a port say to each other: plain objects that structured clone takes as they are. */
 import { LowrankError, type ErrorCode } from "../errors.js";
 import type { DeviceInfo } from "../device.js";
+import type { FoundRuns } from "../runs/find.js";
 import type { FinetuneResult, TrainEvent } from "../train/events.js";
 
 /** Raised whenever a message changes; both ends must have the same. */
@@ -22,6 +23,8 @@ export type Request =
   /** The last `saved` was read; the next may come. */
   | { kind: "noted"; run: number }
   | { kind: "devices"; call: number }
+  /** Finds the runs below a folder. */
+  | { kind: "runs"; call: number; folder: string }
   /** The client goes. */
   | { kind: "bye" };
 
@@ -38,7 +41,8 @@ export type Reply =
   | { kind: "failed"; run: number; error: SentError; aborted: boolean }
   /** All events were sent. */
   | { kind: "end"; run: number }
-  | { kind: "answer"; call: number; devices: DeviceInfo[] }
+  /** What a call of `devices` or `runs` resolves to. */
+  | { kind: "answer"; call: number; value: DeviceInfo[] | FoundRuns }
   | { kind: "refused"; call: number; error: SentError }
   /** The server serves no more. */
   | { kind: "bye" };

@@ -98,7 +98,17 @@ class PortServer implements Server {
         if (this.#closed === undefined) this.#start(client, runs, request);
         break;
       case "devices":
-        void this.#devices(client, request.call);
+        void this.#answer(client, request.call, async () => {
+          const { devices, findDevices } = await import("../device.js");
+          await findDevices("gpu");
+          return devices();
+        });
+        break;
+      case "runs":
+        void this.#answer(client, request.call, async () => {
+          const { RunFinder } = await import("../runs/find.js");
+          return new RunFinder(request.folder).find();
+        });
         break;
       case "bye":
         this.#leave(client);
@@ -126,11 +136,13 @@ class PortServer implements Server {
     runs.set(number, run);
   }
 
-  async #devices(client: string, call: number): Promise<void> {
+  async #answer(
+    client: string,
+    call: number,
+    work: () => Promise<Extract<Reply, { kind: "answer" }>["value"]>,
+  ): Promise<void> {
     try {
-      const { devices, findDevices } = await import("../device.js");
-      await findDevices("gpu");
-      this.#reply(client, { kind: "answer", call, devices: devices() });
+      this.#reply(client, { kind: "answer", call, value: await work() });
     } catch (error) {
       this.#reply(client, { kind: "refused", call, error: sent(error) });
     }

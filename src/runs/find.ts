@@ -12,6 +12,14 @@ const MOST = 10_000;
 /** What holds no runs, and may hold much else. */
 const APART = /^(\.|node_modules$|checkpoint-\d+)/;
 
+/** The runs below a folder. */
+export interface FoundRuns {
+  /** The oldest first. */
+  runs: RunSummary[];
+  /** Errors of files that cannot be read. */
+  notices: string[];
+}
+
 /** Looks through a folder, and again as often as it is asked; files that it knows are read from where they ended. */
 export class RunFinder {
   readonly #folder: string;
@@ -26,7 +34,7 @@ export class RunFinder {
    *
    * Errors: `ERR_FILE_NOT_FOUND` where the folder is none.
    */
-  async find(): Promise<{ runs: RunSummary[]; notices: string[] }> {
+  async find(): Promise<FoundRuns> {
     const there = await stat(this.#folder).catch(() => undefined);
     if (there?.isDirectory() !== true) {
       const what =

@@ -1,7 +1,7 @@
 /** What both ends of a port say, over channels within this process, and over those that they refuse. */
 import { fork } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 
@@ -101,6 +101,37 @@ const UNSENDABLE: [given: unknown, message: RegExp][] = [
   [{ signal: {} }, /^finetune: signal is an AbortSignal, not an object$/],
   ["options", /^finetune: the argument is an object of options, not "options"$/],
 ];
+
+test("runs are found with their state, and continue from their checkpoint", async (t) => {
+  const { client } = pair(t);
+  const folder = temporary();
+  await t.throwsAsync(client.findRuns(join(folder, "none")), { code: "ERR_FILE_NOT_FOUND" });
+  t.throws(() => client.findRuns(3 as never), { code: "ERR_OPTION" });
+  t.deepEqual(await client.findRuns(folder), { runs: [], notices: [] });
+
+  const output = join(folder, "a run");
+  const run = client.finetune(options({ output, steps: 40, saveEvery: 2 }));
+  for await (const event of run) if (event.type === "checkpoint") break;
+  t.is((await client.findRuns(folder)).runs[0]?.state, "running");
+  const { steps } = await run.stop();
+  // What a process that was killed leaves behind: events that end with a checkpoint.
+  const file = join(output, "events.jsonl");
+  const lines = readFileSync(file, "utf8").split("\n");
+  const end = lines.findIndex((line) => line.includes('"type":"end"'));
+  t.true(end > 0);
+  t.like((await client.findRuns(folder)).runs[0], { folder: output, state: "stopped", checkpoint: steps });
+  writeFileSync(file, `${lines.slice(0, end).join("\n")}\n`);
+  const { runs } = await client.findRuns(folder);
+  t.is(runs.length, 1);
+  t.like(runs[0], { name: "a run", folder: output, state: "interrupted", checkpoint: steps });
+  const resumed = client.finetune({ output: runs[0]?.folder, resume: true });
+  for await (const event of resumed) {
+    if (event.type !== "step") continue;
+    t.is(event.step, steps + 1);
+    break;
+  }
+  await resumed.stop();
+});
 
 test("what cannot be sent is refused before anything is, by its name", async (t) => {
   const { client, said } = pair(t);
