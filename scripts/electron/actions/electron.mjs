@@ -1,13 +1,32 @@
-// What is tried of examples/electron. Each action goes on where the one before ended.
+// What is tried of examples/electron. Each action needs the state that the previous one left.
+import assert from "node:assert/strict";
+import { lifecycle, newestRun, reaches } from "./lifecycle.mjs";
 
 export const actions = {
   async "the window opens"({ start }) {
     const app = await start();
     await app.shows("state", /^ready$/);
+    assert.ok(!(await app.isEnabled("resume")) && !(await app.isEnabled("stop")));
   },
 
-  async "it trains five steps"({ app }) {
+  async "it trains five steps, stops, and resumes"({ app, userData, screenshot }) {
     await app().click("start");
-    await app().shows("state", /^step ([5-9]|\d\d+) of /);
+    await reaches(app(), "step", 5);
+    await screenshot("training");
+    assert.ok(!(await app().isEnabled("start")));
+    await app().click("stop");
+    const stopped = Number(/\d+/.exec(await app().shows("state", /^stopped at step \d+/))[0]);
+    assert.equal(newestRun(userData).saved, stopped);
+    await app().click("resume");
+    await reaches(app(), "step", stopped + 1);
+    await app().click("stop");
+    await app().shows("state", /^stopped at step \d+/);
   },
+
+  ...lifecycle({
+    begin: (app) => app.click("start"),
+    resume: (app) => app.click("resume"),
+    step: "step",
+    lost: ["state", /^the training process ended unexpectedly/],
+  }),
 };
