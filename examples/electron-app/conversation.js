@@ -1,4 +1,4 @@
-// The model that is talked to, as it is and with an adapter: both answers are one batch.
+// The model that is talked to, without and with an adapter: both answers are one batch.
 import { loadModel, lora } from "lowrank";
 
 const ADAPTER = "after";
@@ -8,26 +8,25 @@ export class Conversation {
   /** Which model is loaded, and which adapter's file. */
   #loaded = {};
   #aborting;
-  /** What is said now; the next question waits for it. */
+  /** The answer in progress; the next question waits for it. */
   #turn = Promise.resolve();
 
   /**
-   * Goes on with two conversations, `before` without the adapter and `after` with it; `tell` is told pieces of both. What
-   * a model without a chat template goes on with is the last message's text.
+   * Continues conversations, each a list of messages: the first without the adapter, a second one with it. `tell` gets
+   * the answers so far. A model without a chat template continues the text of the last message.
    */
-  say({ model: path, adapter, before, after }, tell) {
+  say({ model: path, adapter, messages }, tell) {
     return this.#inTurn(async () => {
       await this.#load(path, adapter);
       const model = this.#model;
-      const prompts = [before, after].map((messages) =>
-        model.tokenizer.chatTemplate === undefined ? messages.at(-1).content : messages,
-      );
+      const template = model.tokenizer.chatTemplate;
+      const prompts = messages.map((each) => (template === undefined ? each.at(-1).content : each));
       this.#aborting = new AbortController();
-      const texts = ["", ""];
+      const texts = prompts.map(() => "");
       try {
         for await (const pieces of model.generateBatch(prompts, {
-          adapterPerRow: [null, adapter === undefined ? null : ADAPTER],
-          maxNewTokens: 128,
+          adapterPerRow: [null, ADAPTER].slice(0, prompts.length),
+          maxNewTokens: template === undefined ? 96 : 512,
           signal: this.#aborting.signal,
         })) {
           for (const [row, piece] of pieces.entries()) texts[row] += piece?.text ?? "";
@@ -40,12 +39,12 @@ export class Conversation {
     });
   }
 
-  /** Ends what is said now; what was said so far is the answer. */
+  /** Ends the answer in progress where it is. */
   interrupt() {
     this.#aborting?.abort();
   }
 
-  /** Gives the model's memory back. */
+  /** Frees the model's memory. */
   release() {
     this.interrupt();
     return this.#inTurn(() => this.#dispose());

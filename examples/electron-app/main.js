@@ -1,94 +1,166 @@
-// The main process: the window, the process that trains and answers, a port from the one to the other, and what of the
-// system a page has no access to: dialogs, and where files lie.
+// The main process: the window, the process that trains, a port from one to the other, and what a page cannot do itself:
+// dialogs, folders, the task bar.
+import { mkdirSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { app, BrowserWindow, dialog, ipcMain, MessageChannelMain, utilityProcess } from "electron";
+import {
+  app,
+  BrowserWindow,
+  dialog,
+  ipcMain,
+  MessageChannelMain,
+  powerSaveBlocker,
+  protocol,
+  session,
+  shell,
+  utilityProcess,
+} from "electron";
 
 const here = dirname(fileURLToPath(import.meta.url));
-/** The model that comes with the package; lowrank finds it beside the archive of a packed app. */
-const embedded = join(
-  dirname(createRequire(import.meta.url).resolve("lowrank/package.json")),
-  "models",
-  "default",
-);
-/** Milliseconds that a step and its checkpoint may take when the app quits. */
-const PATIENCE = 10_000;
+const PAGE = "app://adapter/page.html";
+/** All that the page can load, with the types of their content. */
+const FILES = new Map([
+  ["/page.html", "text/html"],
+  ["/page.css", "text/css"],
+  ["/page.bundle.js", "text/javascript"],
+]);
+const places = {
+  /** The model that comes with the package; lowrank finds it beside the archive of a packed app. */
+  model: join(dirname(createRequire(import.meta.url).resolve("lowrank/package.json")), "models", "default"),
+  data: join(app.isPackaged ? process.resourcesPath : here, "village.jsonl"),
+  /** Each run has a folder of its own in it. */
+  adapters: join(app.getPath("userData"), "adapters"),
+};
 
+let window;
 let trainer;
-/** Pages that have a port to it. */
-const pages = new Set();
 let quitting = false;
 
-/** The process that trains; a new one where there is none, or no more. */
-function running() {
-  if (trainer === undefined) {
-    const started = utilityProcess.fork(join(here, "trainer.js"), [], { serviceName: "trainer" });
-    started.once("exit", () => {
-      if (trainer === started) trainer = undefined;
-      // A page's port does not say in every Chromium that its other end is gone.
-      for (const page of pages) if (!quitting && !page.isDestroyed()) page.send("lost");
-      pages.clear();
-    });
-    trainer = started;
-  }
+/** Returns the process that trains; starts one if there is none. */
+function startTrainer() {
+  if (trainer !== undefined) return trainer;
+  trainer = utilityProcess.fork(join(here, "trainer.js"), [], { serviceName: "trainer" });
+  trainer.once("exit", () => {
+    trainer = undefined;
+    // Not every version of Chromium fires "close" at the page's port.
+    if (!quitting) window.webContents.send("lost");
+  });
   return trainer;
 }
-
-app.on("window-all-closed", () => app.quit());
-
-// A run that goes on saves a checkpoint before the app is gone.
-app.on("before-quit", (event) => {
-  quitting = true;
-  if (trainer === undefined) return;
-  event.preventDefault();
-  const ending = trainer;
-  const timer = setTimeout(() => ending.kill(), PATIENCE);
-  ending.once("exit", () => {
-    clearTimeout(timer);
-    app.quit();
-  });
-  ending.postMessage("quit");
-});
-
-// A page asks when it is loaded, and again when the process that trained has ended.
-ipcMain.on("trainer", ({ sender }) => {
-  const { port1, port2 } = new MessageChannelMain();
-  running().postMessage("port", [port1]);
-  pages.add(sender);
-  sender.postMessage("trainer", undefined, [port2]);
-});
-
-ipcMain.handle("places", () => ({
-  model: embedded,
-  data: join(app.isPackaged ? process.resourcesPath : here, "village.jsonl"),
-  adapters: join(app.getPath("userData"), "adapters"),
-}));
 
 const CHOICES = {
   folder: { properties: ["openDirectory"] },
   gguf: { properties: ["openFile"], filters: [{ name: "GGUF", extensions: ["gguf"] }] },
-  data: { properties: ["openFile"], filters: [{ name: "Data", extensions: ["jsonl", "txt"] }] },
+  data: {
+    properties: ["openFile"],
+    filters: [{ name: "Data", extensions: ["jsonl", "json", "csv", "txt"] }],
+  },
 };
 
-/** The path that the user chose, or nothing. */
-ipcMain.handle("choose", async (_event, kind) => {
-  const choice = CHOICES[kind];
-  if (choice === undefined) throw new Error(`there is nothing to choose of "${kind}"`);
-  const { filePaths } = await dialog.showOpenDialog(window, choice);
-  return filePaths[0];
-});
-
-await app.whenReady();
-const window = new BrowserWindow({
-  width: 1100,
-  height: 900,
-  webPreferences: {
-    preload: join(here, "preload.cjs"),
-    contextIsolation: true,
-    sandbox: true,
-    nodeIntegration: false,
+/** What the page may ask for. */
+const HANDLERS = {
+  places: () => places,
+  /** The path that the user chose, if any. */
+  choose: async (kind) => (await dialog.showOpenDialog(window, CHOICES[kind])).filePaths[0],
+  showRun: (name) => shell.showItemInFolder(join(places.adapters, basename(name))),
+  /** The share of a run that is done; below 0 when none goes on. */
+  progress(share) {
+    window.setProgressBar(share);
+    keepAwake(share >= 0);
   },
-});
-await window.loadFile(join(here, "page.html"));
+};
+
+let blocker;
+
+/** A computer that falls asleep does not train. */
+function keepAwake(on) {
+  if (on) blocker ??= powerSaveBlocker.start("prevent-app-suspension");
+  else if (blocker !== undefined) {
+    powerSaveBlocker.stop(blocker);
+    blocker = undefined;
+  }
+}
+
+/** A page asks for a port when it is loaded, and again when the process that trained has ended. */
+function connectPage({ sender, senderFrame }) {
+  if (quitting || senderFrame?.url !== PAGE) return;
+  const { port1, port2 } = new MessageChannelMain();
+  startTrainer().postMessage("port", [port1]);
+  sender.postMessage("port", undefined, [port2]);
+}
+
+/** Quits once a run has saved a checkpoint, however long its step takes; asked again, the user decides. */
+async function quitAfterCheckpoint(event) {
+  if (trainer === undefined) return;
+  event.preventDefault();
+  if (!quitting) {
+    quitting = true;
+    window.webContents.send("quitting");
+    trainer.once("exit", () => app.quit());
+    trainer.postMessage("quit");
+    return;
+  }
+  const { response } = await dialog.showMessageBox(window, {
+    message: "The run is finishing its step, to save a checkpoint.",
+    detail: "Quitting without it loses the steps since the last checkpoint.",
+    buttons: ["Wait", "Quit without saving"],
+    defaultId: 0,
+    cancelId: 0,
+  });
+  if (response === 1) trainer?.kill();
+}
+
+async function openWindow() {
+  mkdirSync(places.adapters, { recursive: true });
+  protocol.handle("app", async ({ url }) => {
+    const { pathname } = new URL(url);
+    const type = FILES.get(pathname);
+    if (type === undefined) return new Response("not found", { status: 404 });
+    return new Response(await readFile(join(here, pathname)), { headers: { "content-type": type } });
+  });
+  session.defaultSession.setPermissionRequestHandler((_page, _permission, answer) => answer(false));
+  window = new BrowserWindow({
+    width: 960,
+    height: 900,
+    minWidth: 360,
+    minHeight: 400,
+    show: false,
+    webPreferences: {
+      preload: join(here, "preload.cjs"),
+      contextIsolation: true,
+      sandbox: true,
+      nodeIntegration: false,
+    },
+  });
+  window.once("ready-to-show", () => window.show());
+  window.webContents.setWindowOpenHandler(() => ({ action: "deny" }));
+  window.webContents.on("will-navigate", (event) => event.preventDefault());
+  // The window stays until the run is saved.
+  window.on("close", (event) => {
+    if (trainer === undefined) return;
+    event.preventDefault();
+    app.quit();
+  });
+  await window.loadURL(PAGE);
+}
+
+// Two instances would share the folder of the runs: the second one shows the window of the first.
+if (app.requestSingleInstanceLock()) {
+  protocol.registerSchemesAsPrivileged([{ scheme: "app", privileges: { standard: true, secure: true } }]);
+  app.on("second-instance", () => {
+    if (window?.isMinimized()) window.restore();
+    window?.focus();
+  });
+  app.on("before-quit", (event) => void quitAfterCheckpoint(event));
+  app.on("window-all-closed", () => app.quit());
+  ipcMain.on("trainer", connectPage);
+  for (const [name, work] of Object.entries(HANDLERS))
+    ipcMain.handle(name, ({ senderFrame }, argument) => {
+      if (senderFrame?.url === PAGE) return work(argument);
+    });
+  // Not awaited: Electron is ready only once this module has been evaluated.
+  app.whenReady().then(openWindow);
+} else app.quit();

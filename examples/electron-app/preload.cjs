@@ -1,14 +1,17 @@
-// All that the page has of the app: two questions to the main process, and a port to the process that trains. The port
-// goes through a message of the window, since the bridge between contexts carries none.
+// All that the page has of the app: four questions to the main process, and a port to the process that trains. The port
+// comes by a message of the window, since the bridge between contexts carries none.
 const { contextBridge, ipcRenderer } = require("electron");
 
 contextBridge.exposeInMainWorld("app", {
   places: () => ipcRenderer.invoke("places"),
   choose: (kind) => ipcRenderer.invoke("choose", kind),
+  showRun: (name) => ipcRenderer.invoke("showRun", name),
+  progress: (share) => ipcRenderer.invoke("progress", share),
 });
 
-ipcRenderer.on("lost", () => window.postMessage("lost", "*"));
-ipcRenderer.on("trainer", (event) => window.postMessage("port", "*", event.ports));
+ipcRenderer.on("port", (event) => window.postMessage("port", location.origin, event.ports));
+for (const name of ["lost", "quitting"])
+  ipcRenderer.on(name, () => window.postMessage(name, location.origin));
 window.addEventListener("message", (event) => {
   if (event.source === window && event.data === "port?") ipcRenderer.send("trainer");
 });

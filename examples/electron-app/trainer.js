@@ -5,16 +5,26 @@ import { serve } from "lowrank/electron";
 
 import { Conversation } from "./conversation.js";
 import { answer } from "./requests.js";
+import { findRuns } from "./runs.js";
 
 const servers = [];
 const conversation = new Conversation();
+let looking;
+
+/** Reports what a path holds (see lowrank's Inspected); ends the look before it, which may be a download. */
+function look({ path, model }, tell) {
+  looking?.abort();
+  looking = new AbortController();
+  const { signal } = looking;
+  return inspect(path, { ...(model !== undefined && { model }), rows: 3, signal, onProgress: tell });
+}
 
 process.parentPort.on("message", async ({ data, ports }) => {
   for (const port of ports) {
     servers.push(serve(port));
     answer(port, {
-      // What a path holds, and whether it can be used: see lowrank's Inspected.
-      inspect: ({ path, model }) => inspect(path, { ...(model !== undefined && { model }), rows: 4 }),
+      inspect: look,
+      runs: findRuns,
       chat: (asked, tell) => conversation.say(asked, tell),
       interrupt: () => conversation.interrupt(),
       // A run has the memory to itself.

@@ -1,73 +1,106 @@
-// The main process: a window, a utility process that trains, and a port from the one to the other.
+// The main process: a window, a utility process that trains, and a port from one to the other.
+import { mkdirSync, readdirSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { app, BrowserWindow, ipcMain, MessageChannelMain, utilityProcess } from "electron";
+import { app, BrowserWindow, dialog, ipcMain, MessageChannelMain, protocol, utilityProcess } from "electron";
 
 const here = dirname(fileURLToPath(import.meta.url));
-/** The model and the text that come with the package. An app's own lie outside of its archive. */
-const embedded = join(
+/** The model and the text that come with the package. An app's own models lie outside of its archive. */
+const included = join(
   dirname(createRequire(import.meta.url).resolve("lowrank/package.json")),
   "models",
   "default",
 );
-/** Milliseconds that a step and its checkpoint may take when the app quits. */
-const PATIENCE = 10_000;
+const PAGE = "app://lowrank/page.html";
+/** All that the page can load, with the types of their content. */
+const FILES = new Map([
+  ["/page.html", "text/html"],
+  ["/page.bundle.js", "text/javascript"],
+]);
 
+let window;
 let trainer;
-/** Pages that have a port to it. */
-const pages = new Set();
 let quitting = false;
 
-/** The process that trains; a new one where there is none, or no more. */
-function running() {
-  if (trainer === undefined) {
-    const started = utilityProcess.fork(join(here, "trainer.js"), [], { serviceName: "trainer" });
-    started.once("exit", () => {
-      if (trainer === started) trainer = undefined;
-      // A page's port does not say in every Chromium that its other end is gone.
-      for (const page of pages) if (!quitting && !page.isDestroyed()) page.send("lost");
-      pages.clear();
-    });
-    trainer = started;
-  }
+/** Returns the process that trains; starts one if there is none. */
+function startTrainer() {
+  if (trainer !== undefined) return trainer;
+  trainer = utilityProcess.fork(join(here, "trainer.js"), [], { serviceName: "trainer" });
+  trainer.once("exit", () => {
+    trainer = undefined;
+    // Not every version of Chromium fires "close" at the page's port.
+    if (!quitting) window.webContents.send("lost");
+  });
   return trainer;
 }
 
-app.on("window-all-closed", () => app.quit());
-
-// A run that goes on saves a checkpoint before the app is gone.
-app.on("before-quit", (event) => {
-  quitting = true;
-  if (trainer === undefined) return;
-  event.preventDefault();
-  const ending = trainer;
-  const timer = setTimeout(() => ending.kill(), PATIENCE);
-  ending.once("exit", () => {
-    clearTimeout(timer);
-    app.quit();
-  });
-  ending.postMessage("quit");
-});
-
-// A page asks when it is loaded, and again when the process that trained has ended.
-ipcMain.on("trainer", ({ sender }) => {
+/** A page asks for a port when it is loaded, and again when the process that trained has ended. */
+function connectPage({ sender, senderFrame }) {
+  if (quitting || senderFrame.url !== PAGE) return;
   const { port1, port2 } = new MessageChannelMain();
-  running().postMessage("port", [port1]);
-  pages.add(sender);
+  startTrainer().postMessage("port", [port1]);
+  const adapters = join(app.getPath("userData"), "adapters");
+  mkdirSync(adapters, { recursive: true });
   const paths = {
-    model: embedded,
-    data: join(embedded, "moby-dick.txt"),
-    output: join(app.getPath("userData"), "adapter"),
+    model: included,
+    data: join(included, "moby-dick.txt"),
+    adapters,
+    // Each run has a folder of its own, named by its date.
+    runs: readdirSync(adapters).sort(),
   };
   sender.postMessage("trainer", paths, [port2]);
-});
+}
 
-// Not awaited: Electron is ready only once this module has been evaluated.
-app.whenReady().then(() => {
-  const window = new BrowserWindow({
+/** Quits once a run has saved a checkpoint, however long its step takes; asked again, the user decides. */
+async function quitAfterCheckpoint(event) {
+  if (trainer === undefined) return;
+  event.preventDefault();
+  if (!quitting) {
+    quitting = true;
+    window.webContents.send("quitting");
+    trainer.once("exit", () => app.quit());
+    trainer.postMessage("quit");
+    return;
+  }
+  const { response } = await dialog.showMessageBox(window, {
+    message: "The run is finishing its step, to save a checkpoint.",
+    buttons: ["Wait", "Quit without saving"],
+  });
+  if (response === 1) trainer?.kill();
+}
+
+async function openWindow() {
+  protocol.handle("app", async ({ url }) => {
+    const { pathname } = new URL(url);
+    const type = FILES.get(pathname);
+    if (type === undefined) return new Response("not found", { status: 404 });
+    return new Response(await readFile(join(here, pathname)), { headers: { "content-type": type } });
+  });
+  window = new BrowserWindow({
     webPreferences: { preload: join(here, "preload.cjs"), contextIsolation: true, sandbox: true },
   });
-  return window.loadFile(join(here, "page.html"));
-});
+  // The window stays until the run is saved.
+  window.on("close", (event) => {
+    if (trainer === undefined) return;
+    event.preventDefault();
+    app.quit();
+  });
+  await window.loadURL(PAGE);
+}
+
+// Two instances would share the folder of the runs.
+if (app.requestSingleInstanceLock()) {
+  protocol.registerSchemesAsPrivileged([{ scheme: "app", privileges: { standard: true, secure: true } }]);
+  app.on("second-instance", () => {
+    if (window?.isMinimized()) window.restore();
+    window?.focus();
+  });
+  app.on("before-quit", (event) => void quitAfterCheckpoint(event));
+  app.on("window-all-closed", () => app.quit());
+  ipcMain.on("trainer", connectPage);
+  // Not awaited: Electron is ready only once this module has been evaluated.
+  app.whenReady().then(openWindow);
+} else app.quit();

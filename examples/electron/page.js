@@ -1,47 +1,99 @@
 // The page: starts, watches, stops and resumes a run.
 import { connect } from "lowrank/electron";
 
+/** What a user can do about an error. */
+const ADVICE = {
+  ERR_DISCONNECTED: "the training process ended unexpectedly; resume the run from its last checkpoint",
+  ERR_FILE_NOT_FOUND: "this run has saved no checkpoint; start a new one",
+  ERR_OUT_OF_MEMORY: "there is not enough memory; close other programs, then resume",
+};
+
 const element = (id) => document.getElementById(id);
 const show = (text) => (element("state").textContent = text);
 
 let client;
 let paths;
 let run;
+/** The folder of the last run. */
+let output;
 
-window.addEventListener("message", (event) => {
-  if (event.source !== window || event.data?.trainer === undefined) return;
-  paths = event.data.trainer;
-  client = connect(event.ports[0]);
-  client.ready.then(
-    () => show(run === undefined ? "ready" : "ready to resume"),
-    (error) => show(error.message),
-  );
-});
-// The process that trains is gone: a run of it ends with an error, and a new process gives a port.
-window.addEventListener("message", (event) => {
-  if (event.source !== window || event.data !== "lost") return;
-  client.close();
-  window.postMessage("trainer?", "*");
-});
-window.postMessage("trainer?", "*");
+/** Enables what can be done now. */
+function settle() {
+  element("start").disabled = client === undefined || run !== undefined;
+  element("stop").disabled = run === undefined;
+  element("resume").disabled = client === undefined || run !== undefined || output === undefined;
+}
 
 async function train(options) {
+  // Stop belongs to the run that goes on.
+  if (run !== undefined) return show("a run is in progress; stop it first");
+  ({ output } = options);
   show("loading");
   try {
     run = client.finetune(options);
+    settle();
     for await (const event of run) {
-      if (event.type === "start") show(`${event.steps} steps on ${event.deviceName}`);
-      if (event.type === "step") show(`step ${event.step} of ${event.steps}, loss ${event.loss.toFixed(4)}`);
+      if (event.type === "start") show(`training on ${event.deviceName}`);
+      if (event.type === "step") showStep(event);
     }
-    const { adapter, steps, stopped } = await run.result;
-    show(stopped ? `stopped at step ${steps}` : `done after ${steps} steps: ${adapter}`);
+    const { steps, stopped } = await run.result;
+    show(stopped ? `stopped at step ${steps}; a checkpoint is saved` : `done after ${steps} steps`);
   } catch (error) {
-    show(`${error.code}: ${error.message}`);
+    // Until another process gives a port.
+    if (error.code === "ERR_DISCONNECTED") client = undefined;
+    show(ADVICE[error.code] ?? error.message);
+  } finally {
+    run = undefined;
+    settle();
   }
 }
 
-element("start").addEventListener("click", () =>
-  train({ ...paths, overwrite: true, epochs: 1, maxLength: 128, saveEvery: 20, lora: { r: 8 } }),
-);
+function showStep({ step, steps, loss, etaSeconds }) {
+  element("progress").value = step / steps;
+  element("step").textContent =
+    `step ${step} of ${steps}, loss ${loss.toFixed(2)}, ${Math.ceil(etaSeconds)} s left`;
+}
+
+/** Takes the port that the main process made. */
+async function connected({ trainer }, [port]) {
+  const first = paths === undefined;
+  paths = trainer;
+  if (paths.runs.length > 0) output ??= `${paths.adapters}/${paths.runs.at(-1)}`;
+  const opened = connect(port);
+  try {
+    await opened.ready;
+    client = opened;
+    if (first) show(output === undefined ? "ready" : "ready; the last run can be resumed");
+  } catch (error) {
+    show(error.message);
+  }
+  settle();
+}
+
+/** The process that trained has ended: its run rejects, and a new process is asked for. */
+function lost() {
+  client?.close();
+  client = undefined;
+  settle();
+  window.postMessage("trainer?", location.origin);
+}
+
+window.addEventListener("message", (event) => {
+  if (event.source !== window) return;
+  if (event.data === "lost") lost();
+  if (event.data === "quitting" && run !== undefined) show("saving a checkpoint before the app closes");
+  if (event.data?.trainer !== undefined) void connected(event.data, event.ports);
+});
+element("start").addEventListener("click", () => {
+  const { model, data, adapters } = paths;
+  // Colons are not allowed in names on Windows.
+  const folder = `${adapters}/${new Date().toISOString().replaceAll(":", ".")}`;
+  return train({ model, data, output: folder, epochs: 1, maxLength: 128, saveEvery: 20, lora: { r: 8 } });
+});
 element("stop").addEventListener("click", () => run?.stop());
-element("resume").addEventListener("click", () => train({ output: paths.output, resume: true }));
+element("resume").addEventListener("click", () => {
+  const { model, data } = paths;
+  // The path of an app, and of its files, may change until its next start.
+  return train({ model, data, output, resume: true });
+});
+window.postMessage("trainer?", location.origin);

@@ -1,7 +1,8 @@
 /** The Electron example as it stands, beside the installed package, with Electron itself emulated. */
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { EventEmitter, once } from "node:events";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import vm from "node:vm";
 
@@ -91,8 +92,8 @@ class Window extends EventTarget {
   }
 
   /** Resolves with what the page shows as soon as that fits. */
-  async shows(expected: RegExp): Promise<string> {
-    const state = this.document.getElementById("state");
+  async shows(expected: RegExp, id = "state"): Promise<string> {
+    const state = this.document.getElementById(id);
     return new Promise((resolve) => {
       // At once: what is shown may have changed again before a promise is gone on with.
       const look = (): void => {
@@ -109,6 +110,8 @@ class Window extends EventTarget {
 
 class Element extends EventTarget {
   readonly changes = new EventEmitter();
+  disabled = false;
+  value: unknown;
   #text = "";
 
   get textContent(): string {
@@ -121,10 +124,19 @@ class Element extends EventTarget {
   }
 }
 
+type FileHandler = (request: { url: string }) => Promise<Response>;
+
 /** What the example's `import … from "electron"` gets. */
 interface Emulated {
-  app: EventEmitter & { whenReady(): Promise<void>; getPath(): string; quit(): void };
+  app: EventEmitter & {
+    whenReady(): Promise<void>;
+    getPath(): string;
+    requestSingleInstanceLock(): boolean;
+    quit(): void;
+  };
   ipcMain: EventEmitter;
+  dialog: object;
+  protocol: object;
   BrowserWindow: unknown;
   MessageChannelMain: unknown;
   utilityProcess: { fork(program: string): Utility };
@@ -139,19 +151,22 @@ test.serial(
     const hosts: Host[] = [];
     const userData = temporary();
     const ipcRenderer = Object.assign(new EventEmitter(), {
-      send: (channel: string) => emulated.ipcMain.emit(channel, { sender }),
+      send: (channel: string) => emulated.ipcMain.emit(channel, { sender, senderFrame: { url: loaded } }),
     });
+    let loaded = "";
+    let serveFile: FileHandler | undefined;
     const sender = {
-      isDestroyed: () => false,
       send: (channel: string) => ipcRenderer.emit(channel, {}),
       postMessage: (channel: string, data: unknown, ports: unknown[]) =>
         ipcRenderer.emit(channel, { ports }, data),
     };
     let quit = false;
+    const location = { origin: "app://lowrank" };
     const emulated: Emulated = {
       app: Object.assign(new EventEmitter(), {
         whenReady: () => Promise.resolve(),
         getPath: () => userData,
+        requestSingleInstanceLock: () => true,
         quit() {
           let prevented = false;
           emulated.app.emit("before-quit", { preventDefault: () => (prevented = true) });
@@ -161,23 +176,33 @@ test.serial(
         },
       }),
       ipcMain: new EventEmitter(),
-      BrowserWindow: class {
+      dialog: {},
+      protocol: {
+        registerSchemesAsPrivileged: () => {},
+        handle: (_scheme: string, handler: FileHandler) => (serveFile = handler),
+      },
+      BrowserWindow: class extends EventEmitter {
+        readonly webContents = sender;
         constructor({
           webPreferences,
         }: {
           webPreferences: { preload: string; contextIsolation: boolean; sandbox: boolean };
         }) {
+          super();
           t.true(webPreferences.contextIsolation && webPreferences.sandbox);
           const preload = readFileSync(webPreferences.preload, "utf8");
-          vm.runInNewContext(preload, { window: page, require: () => ({ ipcRenderer }) });
+          vm.runInNewContext(preload, { window: page, location, require: () => ({ ipcRenderer }) });
         }
-        loadFile(path: string): Promise<void> {
-          t.regex(readFileSync(path, "utf8"), /<script type="module" src="page\.bundle\.js">/);
+        async loadURL(url: string): Promise<void> {
+          loaded = url;
+          const file = async (path: string): Promise<Response> =>
+            (serveFile as FileHandler)({ url: new URL(path, url).href });
+          t.regex(await (await file(url)).text(), /<script type="module" src="page\.bundle\.js">/);
+          t.is((await file("main.js")).status, 404);
           const { document } = page;
           // A sandboxed page has this much of what Node has, too.
-          const web = { window: page, document, setTimeout, clearTimeout, queueMicrotask, AbortController };
-          vm.runInNewContext(readFileSync(join(folder, "page.bundle.js"), "utf8"), web);
-          return Promise.resolve();
+          const web = { document, location, setTimeout, clearTimeout, queueMicrotask, AbortController };
+          vm.runInNewContext(await (await file("page.bundle.js")).text(), { window: page, ...web });
         }
       },
       MessageChannelMain: Channel,
@@ -198,32 +223,40 @@ test.serial(
     );
     writeFileSync(
       join(modules, "index.js"),
-      "export const { app, BrowserWindow, ipcMain, MessageChannelMain, utilityProcess } = globalThis.emulatedElectron;",
+      `export const { ${Object.keys(emulated).join(", ")} } = globalThis.emulatedElectron;`,
     );
 
     await import(pathToFileURL(join(folder, "main.js")).href);
     await page.shows(/^ready$/);
+    t.true(page.document.getElementById("resume").disabled, "nothing to resume yet");
     page.click("start");
-    await page.shows(/^step \d+ of \d+, loss \d+\.\d{4}$/);
+    await page.shows(/^step \d+ of \d+, loss \d+\.\d\d, \d+ s left$/, "step");
+    t.true(page.document.getElementById("start").disabled, "Stop belongs to the run that goes on");
+    page.click("start");
+    t.is(page.document.getElementById("state").textContent, "a run is in progress; stop it first");
     page.click("stop");
-    const stopped = Number(/\d+/.exec(await page.shows(/^stopped at step \d+$/))?.[0]);
+    const stopped = Number(/\d+/.exec(await page.shows(/^stopped at step \d+; a checkpoint is saved$/))?.[0]);
     t.true(stopped >= 1);
 
     page.click("resume");
-    const step = Number(/\d+/.exec(await page.shows(/^step \d+ of/))?.[0]);
+    await page.shows(/^training on/);
+    const step = Number(/\d+/.exec(await page.shows(new RegExp(`^step (?!${stopped} )`), "step"))?.[0]);
     t.is(step, stopped + 1);
     hosts[0]?.kill("SIGKILL");
-    await page.shows(/^ERR_DISCONNECTED: .*resume: true/);
-    await page.shows(/^ready to resume$/);
+    await page.shows(/^the training process ended unexpectedly; resume/);
+    while (page.document.getElementById("resume").disabled) await nextTurn();
     t.is(hosts.length, 2);
 
     page.click("resume");
-    await page.shows(/^step \d+ of/);
+    await page.shows(/^training on/);
+    await page.shows(new RegExp(`^step (?!${step} )`), "step");
     const end = once(emulated.app, "has quit");
     emulated.app.quit();
     t.false(quit, "it waits for the checkpoint");
     t.like(await hosts[1]?.ended, { status: 0, errors: "" });
     await end;
-    t.true(existsSync(join(userData, "adapter", "adapter_model.safetensors")));
+    const [folderOfRun, ...others] = readdirSync(join(userData, "adapters"));
+    t.deepEqual(others, []);
+    t.true(existsSync(join(userData, "adapters", folderOfRun as string, "adapter_model.safetensors")));
   },
 );

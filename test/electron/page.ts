@@ -1,6 +1,5 @@
 /** A page of an Electron app in Chromium: its preload script with the two modules that it requires, and its port. */
 import { readFileSync } from "node:fs";
-import { pathToFileURL } from "node:url";
 
 import type { Browser, Page } from "playwright-core";
 
@@ -13,6 +12,9 @@ export interface MainEnd {
   /** `ipcRenderer.invoke`. */
   invoke(channel: string, args: unknown[]): unknown;
 }
+
+/** Chromium has no scheme of the app's own: its page is loaded from here, and its files from the app's handler. */
+const ORIGIN = "http://app.test";
 
 /** The other side, in the page, of what this module does: `require("electron")` of a sandboxed preload script. */
 const EMULATED = `
@@ -63,7 +65,7 @@ export class AppPage {
       if (message.type() === "error") this.wrong.push(message.text());
     });
     page.on("request", (request) => {
-      if (!request.url().startsWith("file:")) this.wrong.push(request.url());
+      if (!request.url().startsWith(`${ORIGIN}/`)) this.wrong.push(request.url());
     });
   }
 
@@ -82,8 +84,16 @@ export class AppPage {
     return made;
   }
 
-  async load(path: string): Promise<void> {
-    await this.page.goto(pathToFileURL(path).href);
+  /** Loads a page of the scheme that `handler` serves. */
+  async load(url: string, handler: (request: { url: string }) => Promise<Response>): Promise<void> {
+    const { protocol, host, pathname } = new URL(url);
+    await this.page.route(`${ORIGIN}/**`, async (route) => {
+      const asked = route.request().url().replace(ORIGIN, `${protocol}//${host}`);
+      const response = await handler({ url: asked });
+      const { status, headers } = response;
+      await route.fulfill({ status, headers: Object.fromEntries(headers), body: await response.text() });
+    });
+    await this.page.goto(`${ORIGIN}${pathname}`);
   }
 
   /** `webContents.postMessage` with a port. Messages go to the page one after the other. */
