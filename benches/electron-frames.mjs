@@ -32,7 +32,6 @@ const CONDITIONS = [
     name: `priority normal, ${Math.max(1, cores - 1)} of ${cores} threads`,
     options: { priority: "normal", threads: Math.max(1, cores - 1) },
   },
-  { name: `priority background, ${cores} threads`, options: { priority: "background", threads: cores } },
   { name: "priority background", options: { priority: "background" } },
 ];
 

@@ -64,7 +64,7 @@ async function besideRun(connect, options, work) {
       if (event.type === "start") started = event;
       if (event.type !== "step") continue;
       steps = event.step;
-      if (steps >= 20) warm();
+      if (steps >= 3) warm();
     }
   })();
   const failed = reading.then(() => Promise.reject(new Error("the run ended too early")));
