@@ -42,10 +42,10 @@ export type {
   Diagnosis,
   DiagnoseOptions,
   DiagnoseProgress,
+  GpuDetails,
   KnownHazard,
 } from "./diagnose/diagnosis.js";
 export { LowrankError, type ErrorCode } from "./errors.js";
-export type { GpuDetails } from "./native.js";
 export type { StepResult, WrongNumbers } from "./self-test/steps.js";
 export type { Rates } from "./diagnose/rates.js";
 export * as gguf from "./gguf.js";

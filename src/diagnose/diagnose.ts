@@ -4,10 +4,9 @@ import { callable, flag, options as known, refuse } from "../argument.js";
 import type { Device, DeviceInfo } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { here } from "../native-load.js";
-import type { GpuDetails } from "../native.js";
 import { keep, readKept } from "../self-test/cache.js";
 import { canStart, runChild } from "../self-test/child-process.js";
-import { ownerOf } from "../self-test/first-use.js";
+import { DAY, ownerOf } from "../self-test/first-use.js";
 import { hazardsOf } from "../self-test/hazards.js";
 import { describe, isBad, type Line, type Order, type StepResult } from "../self-test/steps.js";
 import type {
@@ -16,6 +15,7 @@ import type {
   DiagnoseOptions,
   Diagnosis,
   DiagnoseProgress,
+  GpuDetails,
   KnownHazard,
 } from "./diagnosis.js";
 import type { Rates } from "./rates.js";
@@ -73,7 +73,7 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
   if (!canStart())
     throw new LowrankError(
       "ERR_INTERNAL",
-      "diagnose: the files of this package are not beside its code; leave lowrank out of the bundle",
+      "diagnose: no process can be started for the test; leave lowrank out of the bundle, and the fuse RunAsNode of an Electron app on",
     );
   const began = performance.now();
   const listed = await runSteps({ device: "none", quick, leaveOut: [] }, signal);
@@ -187,7 +187,8 @@ function remember(info: DeviceInfo, steps: readonly StepResult[], full: boolean)
   const owner = ownerOf(info);
   const bad = steps.find(isBad);
   if (bad === undefined && !full && readKept(owner)?.full === true) return;
-  keep(owner, { passed: bad === undefined, full, reason: bad && describe(bad) });
+  const until = bad?.status === "hung" ? Date.now() + DAY : undefined;
+  keep(owner, { passed: bad === undefined, full, reason: bad && describe(bad), until });
 }
 
 /** Runs all steps of a device, in a new process after each that ended in the midst of one. */

@@ -1,6 +1,5 @@
 /** What a diagnosis says: the types of `diagnose`. */
 import type { Device, DeviceInfo } from "../device.js";
-import type { GpuDetails } from "../native.js";
 import type { StepResult } from "../self-test/steps.js";
 import type { Rates } from "./rates.js";
 
@@ -27,6 +26,44 @@ export interface DiagnoseProgress {
   /** Its number, from 1 on, and how many the device has. */
   step: number;
   steps: number;
+}
+
+/** What the driver of a GPU tells of it. */
+export interface GpuDetails {
+  /** As options name it: `gpu:0`. */
+  device: string;
+  /** PCI numbers of the vendor and the model; 0 where the interface has none. */
+  vendor: number;
+  model: number;
+  /** The driver's name, and its version in the driver's own words. */
+  driver: string;
+  driverInfo: string;
+  /** Whether kernels may compute in f16. */
+  f16: boolean;
+  /** Whether kernels may read f16. */
+  f16Storage: boolean;
+  /** Lanes of the smallest and of the largest subgroup; 0 where kernels may not use them. */
+  subgroupMin: number;
+  subgroupMax: number;
+  /** Whether kernels can be timed. */
+  timestamps: boolean;
+  /** Shapes of cooperative matrices, such as `16x16x16 f16 -> f32`. */
+  cooperativeMatrices: string[];
+  /** Bytes that one binding of a kernel may span, and bytes of the largest buffer. */
+  bindingLimit: number;
+  bufferLimit: number;
+  /** Storage buffers that a kernel may bind. */
+  storageBuffers: number;
+  /** Bytes of memory that a workgroup shares. */
+  workgroupBytes: number;
+  /** Invocations of a workgroup. */
+  invocations: number;
+  /** Bytes of its memory, where it is known. */
+  memory?: number | undefined;
+  /** What it lacks, where it cannot be used. */
+  lacks?: string | undefined;
+  /** Milliseconds after which the system ends a submission, as far as is known. */
+  watchdogMs?: number | undefined;
 }
 
 /** A known defect of the GPU or its driver. */

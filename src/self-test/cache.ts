@@ -25,6 +25,8 @@ export interface Kept {
   full: boolean;
   /** Why it failed. */
   reason?: string | undefined;
+  /** When it stops to count, in milliseconds since 1970; never unless given. */
+  until?: number | undefined;
 }
 
 function fileOf(owner: Owner): string | undefined {
@@ -46,7 +48,7 @@ export function readKept(owner: Owner): Kept | undefined {
   try {
     const about = statSync(file);
     if (!about.isFile() || about.size > LIMIT) return undefined;
-    const { format, of, passed, full, reason } = JSON.parse(readFileSync(file, "utf8")) as {
+    const { format, of, passed, full, reason, until } = JSON.parse(readFileSync(file, "utf8")) as {
       format: number;
       of: Owner;
     } & Kept;
@@ -54,6 +56,7 @@ export function readKept(owner: Owner): Kept | undefined {
       (part) => of[part] === owner[part],
     );
     if (format !== FORMAT || !same || typeof passed !== "boolean") return undefined;
+    if (until !== undefined && !(Date.now() < until)) return undefined;
     return { passed, full: full === true, reason: typeof reason === "string" ? reason : undefined };
   } catch {
     return undefined;

@@ -3,6 +3,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 
 import { programPath } from "../place.js";
+import { canRunScripts } from "./electron-fuse.js";
 import { parseLines, type Line, type Order } from "./steps.js";
 
 /** How a process ended, with what it wrote. */
@@ -33,10 +34,13 @@ function command(order: Order): { file: string; args: string[]; env: NodeJS.Proc
   return { file: process.execPath, args: [script, JSON.stringify(order)], env };
 }
 
-/** Whether the process can be started at all: not from a bundle, whose files lie elsewhere. */
+/**
+ * Whether the process can be started at all: not from a bundle, whose files lie elsewhere, nor from an Electron app that
+ * was packed with the fuse RunAsNode off, which would start itself.
+ */
 export function canStart(): boolean {
   try {
-    return existsSync(programPath("diagnose/child"));
+    return existsSync(programPath("diagnose/child")) && canRunScripts();
   } catch {
     return false;
   }

@@ -27,8 +27,10 @@ export interface Verdict {
 }
 
 /** Milliseconds that the process may be silent, and those that it may take in all where its caller waits. */
-const SILENCE = 60_000;
-const WHOLE = 180_000;
+const SILENCE = 120_000;
+const WHOLE = 300_000;
+/** Milliseconds that a test without an end counts for. */
+export const DAY = 24 * 60 * 60 * 1000;
 
 /** Whose result that of a GPU is. */
 export function ownerOf({ name, backend, driver = "" }: Pick<Gpu, "name" | "backend" | "driver">): Owner {
@@ -54,11 +56,11 @@ function known(gpu: Gpu, order: Order): Verdict | undefined {
     return { usable: kept.passed, reason: kept.reason };
   return canStart()
     ? undefined
-    : { usable: true, reason: "not tested, since the test's files are not there" };
+    : { usable: true, reason: "not tested, since no process can be started for it" };
 }
 
 /** The result of a process; undefined where it tells nothing of the GPU. */
-function judge({ lines, died, stderr }: Ended, full: boolean): Kept | undefined {
+function judge({ lines, died, hung, stderr }: Ended, full: boolean): Kept | undefined {
   const bad = lines.find((line) => line.event === "end" && isBad(line.result));
   if (bad?.event === "end") return { passed: false, full, reason: describe(bad.result) };
   if (lines.at(-1)?.event === "done") return { passed: true, full };
@@ -67,7 +69,8 @@ function judge({ lines, died, stderr }: Ended, full: boolean): Kept | undefined 
   if (begun === undefined) return undefined;
   const said = stderr === "" ? "" : ` (${stderr.split("\n").at(-1) ?? ""})`;
   const reason = `${begun.name} ended the process of the test: ${died ?? "it stopped"}${said}`;
-  return { passed: false, full, reason };
+  // A machine that is busy with other work looks like a GPU that hangs: that is tried again another day.
+  return { passed: false, full, reason, until: hung ? Date.now() + DAY : undefined };
 }
 
 function settle(gpu: Gpu, ended: Ended, order: Order): Verdict {

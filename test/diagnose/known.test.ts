@@ -2,6 +2,7 @@
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
+import { runsAsNode } from "../../src/self-test/electron-fuse.js";
 import { keep, readKept, type Owner } from "../../src/self-test/cache.js";
 import { HAZARDS, hazardsOf, type Adapter } from "../../src/self-test/hazards.js";
 import { describe, parseLines } from "../../src/self-test/steps.js";
@@ -16,6 +17,10 @@ test.serial("a result is kept by adapter, interface, driver and version", (t) =>
   t.deepEqual(readKept(owner), { passed: false, full: true, reason: "wrong" });
   keep(owner, { passed: true, full: false });
   t.deepEqual(readKept(owner), { passed: true, full: false, reason: undefined });
+  keep(owner, { passed: false, full: false, reason: "hung", until: Date.now() - 1 });
+  t.is(readKept(owner), undefined, "it counts no longer");
+  keep(owner, { passed: false, full: false, reason: "hung", until: Date.now() + 60_000 });
+  t.like(readKept(owner), { passed: false, reason: "hung" });
   for (const part of ["adapter", "backend", "driver", "package"] as const)
     t.is(readKept({ ...owner, [part]: "another" }), undefined, part);
 });
@@ -88,4 +93,22 @@ test("lines of a process are told from what a driver prints", (t) => {
   const result = { name: "flip", family: "flip", milliseconds: 1 } as const;
   t.is(describe({ ...result, status: "crashed", reason: "SIGSEGV" }), "flip ended the process: SIGSEGV");
   t.is(describe({ ...result, status: "failed", reason: "no" }), "flip failed: no");
+});
+
+test("the fuse RunAsNode is read from an executable, wherever it lies", (t) => {
+  const file = join(temporary(), "electron");
+  const sentinel = "dL7pKGdnNz796PbbjQWNKmHXBZaB9tsX";
+  for (const before of [0, 100, (8 << 20) - 10, (8 << 20) + 33])
+    for (const [fuse, runs] of [
+      ["1", true],
+      ["0", false],
+    ] as const) {
+      writeFileSync(
+        file,
+        Buffer.concat([Buffer.alloc(before, 1), Buffer.from(`${sentinel}\x01\x08${fuse}1010101`)]),
+      );
+      t.is(runsAsNode(file), runs, `${before} ${fuse}`);
+    }
+  writeFileSync(file, "no fuses");
+  t.true(runsAsNode(file));
 });
