@@ -62,17 +62,60 @@ function* textsIn(node: ts.Node): IterableIterator<string> {
   for (const child of node.getChildren()) yield* textsIn(child);
 }
 
+/** Verbs that begin a remedy. */
+const VERBS =
+  "add ask assign await build call cast check choose close continue convert copy create delete detach disable dispose " +
+  "download drop enable export fix free freeze give hold increase inject install join keep leave lengthen load look " +
+  "lower make merge mount move name open pad pass pick put quote raise reduce remove rename repeat replace reset reshape " +
+  "restart resume retry return run save see set shorten specify split start stop store switch take train truncate try " +
+  "turn unload unmerge unpack update upgrade use wait wrap write";
+/** An imperative at the beginning of a message or of a part of it, and no noun of that form. */
+const REMEDY = new RegExp(
+  `(?:^|[;:,.(] (?:or |and |then |first |only |so )?|\\(|^or )(?:${VERBS.replaceAll(" ", "|")})\\b(?!:| (?:is|was|are|of|must|has|in|writes|fits)\\b)`,
+);
+
+/** Text of strings that are added up, too; undefined where there is none. */
+function joinedText(node: ts.Node): string | undefined {
+  if (!ts.isBinaryExpression(node) || node.operatorToken.kind !== ts.SyntaxKind.PlusToken)
+    return textOf(node);
+  const [left, right] = [joinedText(node.left), joinedText(node.right)];
+  return left === undefined && right === undefined ? undefined : (left ?? "…") + (right ?? "…");
+}
+
+function* remediesIn(node: ts.Node): IterableIterator<string> {
+  const called = calledName(node);
+  if (called !== undefined && HELP.has(called)) {
+    yield* remediesIn((node as ts.CallExpression).expression);
+    return;
+  }
+  const text = joinedText(node);
+  // A single word is a value, and a regular expression no message.
+  if (text !== undefined && text.includes(" ") && REMEDY.test(text) && !text.includes("(?")) yield text;
+  const isText = text !== undefined && !ts.isTemplateExpression(node);
+  if (text === undefined || !isText) for (const child of node.getChildren()) yield* remediesIn(child);
+}
+
 /** Files whose texts are tables of refusals, which are gone through themselves. */
 const REFUSALS = /(^|[\\/])refusals([\\/]|\.ts$)/;
 
-/** Every such message of the sources. */
-export function messages(): Message[] {
+/** The texts that `find` yields of each source file. */
+function collect(find: (node: ts.Node) => IterableIterator<string>): Message[] {
   const files = readdirSync(src, { recursive: true, encoding: "utf8" }).filter(
     (name) => name.endsWith(".ts") && !REFUSALS.test(name),
   );
   return files.sort().flatMap((name) => {
     const path = join(src, name);
     const file = ts.createSourceFile(path, readFileSync(path, "utf8"), ts.ScriptTarget.Latest, true);
-    return [...textsIn(file)].map((text) => ({ file: relative(src, path).replaceAll("\\", "/"), text }));
+    return [...find(file)].map((text) => ({ file: relative(src, path).replaceAll("\\", "/"), text }));
   });
+}
+
+/** Every message of the sources that names a command, a flag or an option. */
+export function messages(): Message[] {
+  return collect(textsIn);
+}
+
+/** Every message of the sources with an imperative remedy, such as "unmerge first", whatever it names. */
+export function remedies(): Message[] {
+  return collect(remediesIn);
 }

@@ -75,7 +75,6 @@ export const FOLLOWED: readonly Followed[] = [
     /^continue it with <resume>, $|replace it with <overwrite>, or choose another folder with <output>$/,
     `${HERE}a folder that contains a run`,
   ],
-  [/give more steps, or resume from an earlier checkpoint$/, `${HERE}more steps`],
   [/moved or is gone; pass its new path with <option>/, `${HERE}data that has moved`],
   [/give the same again with …<option> -$/, `${HERE}standard input`],
   [
@@ -105,10 +104,13 @@ export const FOLLOWED: readonly Followed[] = [
     "test/bundlers.test.ts: esbuild: a bundle that leaves the package out runs, one that took it in says so",
   ],
   [/there is no binary of lowrank for/, undefined],
-  // Nothing is installed by tests: they see that the command names the package and its version.
   [
-    /with --omit=optional|npm install --no-save/,
-    "test/native-load.test.ts: a package of the binary that is not installed is named, with what installs it",
+    /with --omit=optional/,
+    "test/recommendations/install.test.ts: the binary's package is installed by the command that its absence recommends",
+  ],
+  [
+    /npm install --no-save/,
+    "test/recommendations/install.test.ts: a damaged binary is replaced as its message recommends",
   ],
   [/look at it with the lowrank that wrote it$/, undefined],
   [/^<pad>$/, undefined],

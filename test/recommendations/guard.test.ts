@@ -2,8 +2,9 @@
 import test from "ava";
 
 import { SECTIONS } from "../../scripts/refused/page.js";
-import { messages } from "./collect.js";
+import { messages, remedies } from "./collect.js";
 import { FOLLOWED, REFUSALS_FOLLOWED } from "./followed.js";
+import { FOLLOWED_REMEDIES, isCovered, LISTED_REMEDIES, REFUSALS_IN_WORDS } from "./remedies.js";
 import { missingTest } from "./titles.js";
 
 test("each message that recommends something is followed by a test", (t) => {
@@ -21,6 +22,29 @@ test("each message that recommends something is followed by a test", (t) => {
     );
 });
 
+test("each remedy in words is followed by a test, or listed with the reason why not", (t) => {
+  const found = remedies();
+  t.true(found.length > 150, `${found.length} remedies were found`);
+  for (const one of found)
+    t.true(
+      isCovered(one) || FOLLOWED.some(([says]) => says.test(one.text)),
+      `${one.file}: neither followed nor listed: ${one.text}`,
+    );
+  for (const [says] of [...FOLLOWED_REMEDIES, ...LISTED_REMEDIES])
+    t.true(
+      found.some(({ text }) => text.includes(says)),
+      `no message says ${says} any more`,
+    );
+});
+
+test("each refusal whose remedy is in words alone is followed by a test, or listed", (t) => {
+  const keys = SECTIONS.flatMap(({ title, refusals }) =>
+    Object.keys(refusals).map((key) => `${title}: ${key}`),
+  );
+  const others = keys.filter((key) => !Object.hasOwn(REFUSALS_FOLLOWED, key));
+  t.deepEqual(Object.keys(REFUSALS_IN_WORDS).sort(), others.sort());
+});
+
 test("each refusal that recommends an option or a command is followed by a test", (t) => {
   const named = SECTIONS.flatMap(({ title, refusals }) =>
     Object.entries(refusals).flatMap(([key, { instead }]) =>
@@ -32,6 +56,8 @@ test("each refusal that recommends an option or a command is followed by a test"
 
 test("each test that is said to follow one is there: its file, and its title in the file", (t) => {
   const named = [...FOLLOWED.map(([, followed]) => followed), ...Object.values(REFUSALS_FOLLOWED)];
+  named.push(...FOLLOWED_REMEDIES.map(([, followed]) => followed));
+  named.push(...Object.values(REFUSALS_IN_WORDS).filter((one) => one.startsWith("test/")));
   for (const one of new Set(named)) if (one !== undefined) t.is(missingTest(one), undefined);
 });
 

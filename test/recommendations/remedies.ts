@@ -1,0 +1,242 @@
+/**
+ * What becomes of each remedy that a message gives in words alone, such as "unmerge first": the test that follows it, or
+ * why none does. A message is known by a part of its text.
+ */
+import type { Message } from "./collect.js";
+
+const HERE = "test/recommendations/remedies.test.ts: ";
+const FIRST = `${HERE}adapters: unmerge first, another name`;
+const WEIGHT = `${HERE}adapters: a weight instead of a name twice`;
+const COMBINED = `${HERE}adapters: combinations by cat or svd`;
+const SAVED = `${HERE}saveModel: adapters merged`;
+const MODELS = `${HERE}models: ids without a tokenizer`;
+const TENSORS = `${HERE}tensors: conversions by to()`;
+const DATA = `${HERE}data: unpacked, encoded`;
+const DIVERGED = "test/train/divergence.test.ts: a run that diverges names the last good checkpoint";
+
+/** Remedies, and the test that does what they say. */
+export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])[] = [
+  ["take them off with deleteAdapter first", FIRST],
+  ["load it as another one", FIRST],
+  ["give it a weight instead", WEIGHT],
+  ["give it one more with inject", WEIGHT],
+  ["put it in an nn.Sequential, or use", WEIGHT],
+  ["is trained in full by modulesToSave; choose one", COMBINED],
+  ["has a low-rank adapter too; choose one", COMBINED],
+  ["keep the adapter beside the weights", COMBINED],
+  ["exists; choose another name", SAVED],
+  ["exists and is not empty; choose another folder", SAVED],
+  ["read logits in the scope", MODELS],
+  ["read logits before that", MODELS],
+  ["give token ids as an Int32Array", MODELS],
+  ["pass null as ids", MODELS],
+  ['convert with to("f32")', TENSORS],
+  ["convert it with to(", TENSORS],
+  ["detach() makes one", TENSORS],
+  ["give one of size and scaleFactor", TENSORS],
+  ["ModuleList: has no forward of its own", TENSORS],
+  ["unpack it first", DATA],
+  ["save it as UTF-8", DATA],
+  ["quote the field and double", DATA],
+  ["quote fields with commas", DATA],
+  ['columns are named "…"; remove one', DATA],
+  ['beside "…"; remove one', DATA],
+  ["unknown column ……; remove it", DATA],
+  ["give the data's format, json", DATA],
+  ["give every row one, or none", DATA],
+  ["write both halves", DATA],
+  ["try a lower learning rate or a longer warm-up", DIVERGED],
+  [
+    "Trainer: save … is neither",
+    "test/train/trainer-continued.test.ts: is no folder; a folder that exists is one",
+  ],
+  [
+    "Trainer: … is after step",
+    "test/train/trainer-continued.test.ts: a run that is to end before its checkpoint",
+  ],
+  ["resume: … is after step", "test/recommendations/recommendations.test.ts: more steps"],
+  [
+    "A checkpoint whose folder is given as resume",
+    "test/train/trainer-continued.test.ts: a bad checkpoint is taken",
+  ],
+  [
+    "or // for a message that begins with a slash",
+    "test/cli/chat.test.ts: /help, /reset and /exit are commands",
+  ],
+  [
+    "move it away, or choose another folder",
+    "test/recommendations/recommendations.test.ts: a folder that contains a run",
+  ],
+];
+
+/** Why no test follows a remedy. */
+const OUTSIDE = "a step outside of the program: other software, the network, the file system";
+const FORM = "asks for input of the form that the tests of the option or the function use throughout";
+const STATEMENT = "recommends nothing";
+
+/** Remedies that no test follows. */
+export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] = [
+  ["lies inside an archive, where the engine cannot read it", OUTSIDE],
+  ["and only text can be used; remove the message", FORM],
+  ["and only its text can be used; remove the row", FORM],
+  ["write the call as tool_calls", FORM],
+  ["forget the conversation, and keep", STATEMENT],
+  ["exists: name one that doesn't", FORM],
+  ["exists: name … that doesn't", FORM],
+  ["a .txt, .jsonl, .ndjson, .json, .csv or .parquet file", STATEMENT],
+  ["open it at ui.perfetto.dev", OUTSIDE],
+  ["which a prompt on the command line cannot have", FORM],
+  ["which predict writes; rename or remove it", FORM],
+  ["is given twice; give it once", FORM],
+  ["…; use one of", FORM],
+  ["continue from step … with …", STATEMENT],
+  ["put a TLS proxy in front", OUTSIDE],
+  ["; use auto, cpu, gpu", FORM],
+  ["take the one that was printed", FORM],
+  ["If it saved a checkpoint, continue it", STATEMENT],
+  ["give another, or none for one that is free", FORM],
+  ["name 1 to … runs", STATEMENT],
+  ["install the package anew, or build it", OUTSIDE],
+  ["column … has no name; remove it", FORM],
+  ["give the data's format, …", FORM],
+  ["write it with smaller groups", OUTSIDE],
+  ["leave it unchanged until training has begun", OUTSIDE],
+  ["name it .parquet, or give the data's format, parquet", FORM],
+  ["set TMPDIR", OUTSIDE],
+  ["call it in a utility process", OUTSIDE],
+  ["install one, and build the page's bundle again", OUTSIDE],
+  ["start it again with resume: true", OUTSIDE],
+  ["close that, or choose another folder", OUTSIDE],
+  ["store it as bf16 or f32", FORM],
+  ["what came was removed: try again", OUTSIDE],
+  ["check the connection", OUTSIDE],
+  ["try again later", OUTSIDE],
+  ["it has no revision …; see", OUTSIDE],
+  ["it has been disabled; see", OUTSIDE],
+  ["give another by HF_TOKEN", OUTSIDE],
+  ["a private one needs a token", OUTSIDE],
+  ["it lacks a file that it lists", OUTSIDE],
+  ["have the cache elsewhere by HF_HOME", OUTSIDE],
+  ["check HF_ENDPOINT", OUTSIDE],
+  ["name the model that it was made for", FORM],
+  ["look for a conversion to safetensors", OUTSIDE],
+  ["give the name of a branch or a tag", FORM],
+  ["and the name says another; give one of them", FORM],
+  ["whose headers could be read; save it", FORM],
+  ["set tokenizer.chatTemplate, or give finetune", FORM],
+  ["set it in the model's folder as chat_template.jinja", FORM],
+  ["pickled weights can run any code", OUTSIDE],
+  ["the adapters are in folders below it", FORM],
+  ["the adapter is cut into shards", OUTSIDE],
+  ["give loraAlpha", FORM],
+  ["take a lower rank", FORM],
+  ["write it without the one or the other", FORM],
+  ["leave tokenTypeIds out", FORM],
+  ["set truncation", FORM],
+  ["pass padTokenId", FORM],
+  ["by the size of its context, not by the text", OUTSIDE],
+  // llama.cpp's own tool, which no registry of this package has.
+  ["join them first (llama-gguf-split", OUTSIDE],
+  ["take one that has, or assign model.tokenizer", FORM],
+  ["forward: give labels, or decoderInputIds", FORM],
+  ["convert them to model.safetensors", OUTSIDE],
+  ["give the language that is spoken", FORM],
+  ["the model is of English alone", FORM],
+  ["install the package of this version anew", OUTSIDE],
+  ["ModuleDict: has no forward of its own", FORM],
+  ["free, while the module has such a property", STATEMENT],
+  ["make it smaller, or free what is not needed", FORM],
+  ["look at it with the lowrank that wrote it", OUTSIDE],
+  ["is not supported; leave it out", FORM],
+  ["max_tokens and max_completion_tokens", FORM],
+  ["chat template ignores …; leave them out", FORM],
+  ["cannot listen on", OUTSIDE],
+  ["move it with to()", FORM],
+  ["nothing is being learned; check", FORM],
+  ["the updates do not change it; check", FORM],
+  ["try dtype f32", FORM],
+  ["try the adapter before you use it", FORM],
+  ["its configuration makes none; give its folder", FORM],
+  ["free some space", OUTSIDE],
+  ["if it has ended, remove", OUTSIDE],
+  ["wait for it, stop it, or choose another folder", OUTSIDE],
+  ["load it with numLabels", FORM],
+  ["go on with what it had, or start a new run", FORM],
+  ["give the folder of an adapter", FORM],
+  ["load the model that the run began with", FORM],
+  ["make it anew for each batch, or give release", FORM],
+  ["has no batches for epoch", FORM],
+  ["make it synchronous", FORM],
+  ["return one value, the mean", FORM],
+  ["give output, or the checkpoint's folder as resume", FORM],
+  ["give one of steps and epochs", FORM],
+  ["so that output has no effect", FORM],
+  ["keep limits the checkpoints in output", FORM],
+  ["make it from model.parameters()", FORM],
+  ["make … of them with to(", FORM],
+  ["stop takes at most … texts", STATEMENT],
+  ["Trainer: save", STATEMENT],
+];
+
+/** Refusals whose `instead` names no option and no command, by section: a test that does what it says, or why none does. */
+export const REFUSALS_IN_WORDS: Readonly<Record<string, string>> = {
+  "Adapters: swapMerged": FIRST,
+  "Adapters: layerAlone": WEIGHT,
+  "Adapters: addedRanks": COMBINED,
+  "Models: savedAdapters": SAVED,
+  ...Object.fromEntries(
+    [
+      "biasWithDora doraWithMovedBase evaDataAlone startBeyondLinear orthogonalOdd layersPatternAlone layersWithPattern",
+      "mergedLinear embeddingDropout embeddingBias groupedMerge sameCopy adaptedCopy tiedRows ownForwardRows boundCopy",
+      "ownFromBase attentionFormat tokenLayer tokenList swapMoved swapForm addedCopies addedBiases addedMoved",
+      "addedSpecial fixedA",
+    ].flatMap((keys) => keys.split(" ").map((key) => [`Adapters: ${key}`, FORM])),
+  ),
+  ...Object.fromEntries(
+    [
+      "kohyaBeyond kohyaEmbedding kohyaConvolution kohyaNames loralibBeyond loralibGroups loralibDimensions",
+      "loralibKernel fileAlone",
+    ].flatMap((keys) => keys.split(" ").map((key) => [`Adapters in files: ${key}`, FORM])),
+  ),
+  // These are done in PEFT.
+  ...Object.fromEntries(
+    ["peftType", "peftKey", "peftMoved"].map((key) => [`Adapters in files: ${key}`, OUTSIDE]),
+  ),
+  ...Object.fromEntries(
+    [
+      "convolutions adapterFamily modelFamily rope scores activation modelBiases headSize tokenizer preTokenizer vocabulary",
+    ].flatMap((keys) => keys.split(" ").map((key) => [`GGUF: ${key}`, FORM])),
+  ),
+  // Another model is taken.
+  ...Object.fromEntries(
+    ["quantised", "decoding", "attentionCap", "partialRotary", "ropeScaling", "phiScaling"].map((key) => [
+      `Models: ${key}`,
+      OUTSIDE,
+    ]),
+  ),
+  ...Object.fromEntries(
+    ["packedAdapters", "smoothedLabels", "ggufShards", "revisionOfFolder", "savedOwn"].map((key) => [
+      `Models: ${key}`,
+      FORM,
+    ]),
+  ),
+  "Layers: samePadding": FORM,
+  "Layers: maxNorm": FORM,
+  ...Object.fromEntries(
+    [
+      "formatOfRows evaOfSpeech stepsWithEpochs evalDataWithSplit evalEveryAlone patienceAlone revisionOfLoaded",
+      "templateOfLoaded resumeWithOverwrite resumedOptions",
+    ].flatMap((keys) => keys.split(" ").map((key) => [`Runs: ${key}`, FORM])),
+  ),
+  ...Object.fromEntries(
+    ["promptWithMessages", "dashboardAsJson", "shardsOfGguf"].map((key) => [
+      `The command line: ${key}`,
+      FORM,
+    ]),
+  ),
+};
+
+/** Whether a remedy has an entry. */
+export function isCovered({ text }: Message): boolean {
+  return [...FOLLOWED_REMEDIES, ...LISTED_REMEDIES].some(([says]) => text.includes(says));
+}
