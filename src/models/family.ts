@@ -59,8 +59,13 @@ export function taskOf(family: Family<unknown>, config: ConfigFields, asked: Tas
   const task = asked ?? named;
   if (task !== undefined && tasks.includes(task)) return task;
   const what = asked === undefined ? `the architecture ${String(name)}` : `the task "${asked}"`;
+  // Most users meet this with rows that have labels, and not by asking for the task.
+  const hint =
+    asked === "sequence-classification"
+      ? "; rows with a label train a classifier of texts: BERT, RoBERTa or DistilBERT"
+      : "";
   throw new LowrankError(
     "ERR_UNSUPPORTED_MODEL",
-    `${config.file}: ${what} is not built for ${config.string("model_type")}; what is: ${tasks.join(", ")}`,
+    `${config.file}: ${what} is not built for ${config.string("model_type")}; what is: ${tasks.join(", ")}${hint}`,
   );
 }

@@ -37,7 +37,7 @@ async function project(): Promise<{
 }
 
 test.serial("the binary's package is installed by the command that its absence recommends", async (t) => {
-  t.timeout(300_000);
+  t.timeout(600_000);
   const { folder, binary, npm } = await project();
   await npm("npm install lowrank --omit=optional");
   t.false(existsSync(binary));
@@ -55,7 +55,7 @@ test.serial("the binary's package is installed by the command that its absence r
 });
 
 test.serial("a damaged binary is replaced as its message recommends", async (t) => {
-  t.timeout(300_000);
+  t.timeout(600_000);
   const { folder, binary, npm } = await project();
   await npm("npm install lowrank");
   t.is(nodeIn(folder, "app.mjs"), "loaded");
