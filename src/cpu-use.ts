@@ -22,6 +22,14 @@ export interface CpuUse {
   priority?: Priority | undefined;
 }
 
+/** What is in force of `CpuUse`. */
+export interface CurrentCpuUse {
+  /** The most threads that compute at a time. */
+  threads: number;
+  /** The priority of the engine's threads. */
+  priority: Priority;
+}
+
 /** The threads that the cpu device has: one for each core unless `LOWRANK_THREADS` says otherwise. */
 export function cpuThreads(): number {
   return call(() => native().cpuThreads());

@@ -19,7 +19,7 @@ export {
 } from "./create.js";
 export { eye, fullLike, linspace, onesLike, zerosLike, type LikeOptions } from "./create-patterns.js";
 export { bernoulli, multinomial, randint, randperm, type RandomOptions } from "./create-random.js";
-export type { CpuUse, Priority } from "./cpu-use.js";
+export type { CpuUse, CurrentCpuUse, Priority } from "./cpu-use.js";
 export type { TextPart } from "./data/parts.js";
 export type { Numbering } from "./data/origin.js";
 export type { ChatReport, DataReport } from "./data/report.js";

@@ -5,7 +5,7 @@
 import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 
 import { callable, shown } from "./argument.js";
-import { checkCpuUse, cpuThreads, type CpuUse, type Priority } from "./cpu-use.js";
+import { checkCpuUse, cpuThreads, type CpuUse, type CurrentCpuUse } from "./cpu-use.js";
 import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
 
@@ -229,7 +229,7 @@ export function withMatmulPrecision<T>(precision: MatmulPrecision, fn: () => T):
 }
 
 /** How the engine uses the processor for the code that runs now. */
-export function cpuUse(): { threads: number; priority: Priority } {
+export function cpuUse(): CurrentCpuUse {
   const { threads, priority = "normal" } = frames.getStore()?.cpu ?? cpu;
   const all = cpuThreads();
   return { threads: threads ?? (priority === "background" ? Math.max(1, all - 1) : all), priority };
