@@ -9,6 +9,17 @@ export const actions = {
     assert.ok(!(await app.isEnabled("resume")) && !(await app.isEnabled("stop")));
   },
 
+  async "the main process requires the package out of the archive"({ app }) {
+    const found = await app().inMain(async ({ app: main }) => {
+      const { createRequire } = process.getBuiltinModule("node:module");
+      const require = createRequire(`${main.getAppPath()}/main.js`);
+      const { LowrankError, ones } = require("lowrank");
+      const sum = await ones([3], { device: "cpu" }).sum().item();
+      return { sum, same: LowrankError === require("lowrank/electron").LowrankError };
+    });
+    assert.deepEqual(found, { sum: 3, same: true });
+  },
+
   async "it trains five steps, stops, and resumes"({ app, userData, screenshot }) {
     await app().click("start");
     await reaches(app(), "step", 5);
