@@ -19,27 +19,33 @@ export type RunState = "running" | "paused" | "ended" | "stopped" | "failed" | "
 
 /** A run in one line. Figures that it has not told yet are null. */
 export interface RunSummary {
-  /** Its folder, as seen from the one that was looked through. */
+  /** The path of its folder, relative to the folder that was searched. */
   name: string;
+  /** Its output folder. */
   folder: string;
   /** Its events.jsonl. */
   file: string;
+  /** How the run stands. */
   state: RunState;
   /** The folder or the name that its model was loaded by. */
   model: string | null;
-  /** Optimizer steps done, and those of the whole run. */
+  /** Optimizer steps done. */
   step: number;
+  /** Optimizer steps of the whole run. */
   steps: number | null;
   /** The last step's. */
   loss: number | null;
-  /** The last evaluation's, and the least of all after training began. */
+  /** The loss of the last evaluation. */
   evalLoss: number | null;
+  /** The least loss of an evaluation after training began. */
   bestEvalLoss: number | null;
   /** The highest rate, which the schedule multiplies. */
   learningRate: number | null;
+  /** The rank of its adapter. */
   rank: number | null;
-  /** When it was begun, and when it told something last, in milliseconds since 1970. */
+  /** When it began, in milliseconds since 1970. */
   started: number;
+  /** When its last event was recorded, in milliseconds since 1970. */
   updated: number;
   /** Of a run that failed why. */
   message: string | null;
