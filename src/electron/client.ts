@@ -104,7 +104,7 @@ export class Client {
   /**
    * Finds the runs whose output is `folder` or lies below it, at most four folders deep. A run with the state
    * `interrupted` or `stopped` and a `checkpoint` continues with `finetune({ output: run.folder, resume: true })`, also
-   * after a crash or at the next start of the app; one with the state `running` is in use by another process.
+   * after a crash or at the next start of the app; one with the state `running` or `paused` is in use.
    *
    * Rejects with `ERR_FILE_NOT_FOUND` if there is no such folder, and with `ERR_DISCONNECTED`. Throws `ERR_OPTION` if
    * `folder` is not a path.
