@@ -1,6 +1,9 @@
 /** The rows that `predict` classifies, and the lines that it writes about them. */
-import { type Readable, textOf } from "../data/lines.js";
+import type { DataFormat } from "../data/format.js";
+import { READERS } from "../data/formats/index.js";
+import { textOf } from "../data/lines.js";
 import { type Origin, rowError } from "../data/origin.js";
+import type { Source } from "../data/source.js";
 import type { Classified } from "../models/classify.js";
 
 /** A text, and the row that it is of. */
@@ -10,8 +13,6 @@ export interface TextRow {
   /** The row as its file has it: the text of a JSON object. Undefined of a line of plain text. */
   json?: string | undefined;
 }
-
-export type RowFormat = "txt" | "jsonl";
 
 /** Characters of a file after which a window ends, however few its rows are. */
 const MOST_CHARACTERS = 8 << 20;
@@ -25,22 +26,15 @@ const EXPECTED = "expected";
  * Errors: `ERR_DATA_ROW` with file and line; the errors of `textOf`.
  */
 export async function* rowWindows(
-  source: Readable,
-  format: RowFormat,
+  source: Source,
+  format: DataFormat,
   { least, signal }: { least: number; signal: AbortSignal },
 ): AsyncGenerator<TextRow[]> {
   let rows: TextRow[] = [];
   let characters = 0;
-  for await (const part of textOf(source, true, signal)) {
-    const lines = part.text.split("\n");
-    // What follows the last line's end is no line.
-    if (lines.at(-1) === "") lines.pop();
-    for (const [i, line] of lines.entries()) {
-      const row =
-        format === "txt" ? plainRow(line, part.line + i) : jsonRow(line, originOf(source), part.line + i);
-      if (row !== undefined) rows.push(row);
-    }
-    characters += part.text.length;
+  for await (const part of partsOf(source, format, signal)) {
+    rows.push(...part);
+    for (const { text, json } of part) characters += (json ?? text).length;
     if (rows.length === 0 || (rows.length < least && characters < MOST_CHARACTERS)) continue;
     yield rows;
     [rows, characters] = [[], 0];
@@ -48,9 +42,44 @@ export async function* rowWindows(
   if (rows.length > 0) yield rows;
 }
 
-/** Rows are counted by lines in messages. */
-export function originOf({ name }: Readable): Origin {
-  return { file: name, numbering: "line" };
+/** The rows of a file as they are read. */
+async function* partsOf(source: Source, format: DataFormat, signal: AbortSignal): AsyncGenerator<TextRow[]> {
+  const origin = originOf(source, format);
+  // The lines of a file of JSON lines are kept as they are written.
+  if (format === "txt" || format === "jsonl" || format === "ndjson") {
+    yield* lineParts(source, origin, format === "txt", signal);
+    return;
+  }
+  for await (const { rows } of READERS[format].read(source, signal, "all"))
+    yield rows.map(({ value, number }) => ({
+      text: textField(value, origin, number),
+      line: number,
+      json: JSON.stringify(value),
+    }));
+}
+
+async function* lineParts(
+  source: Source,
+  origin: Origin,
+  isText: boolean,
+  signal: AbortSignal,
+): AsyncGenerator<TextRow[]> {
+  for await (const part of textOf(source, true, signal)) {
+    const rows: TextRow[] = [];
+    const lines = part.text.split("\n");
+    // What follows the last line's end is no line.
+    if (lines.at(-1) === "") lines.pop();
+    for (const [i, line] of lines.entries()) {
+      const row = isText ? plainRow(line, part.line + i) : jsonRow(line, origin, part.line + i);
+      if (row !== undefined) rows.push(row);
+    }
+    yield rows;
+  }
+}
+
+/** The name of the source in messages, and how they count its rows. */
+export function originOf({ name }: Source, format: DataFormat): Origin {
+  return { file: name, numbering: format === "txt" ? "line" : READERS[format].numbering };
 }
 
 function plainRow(line: string, number: number): TextRow {
@@ -67,6 +96,11 @@ function jsonRow(line: string, origin: Origin, number: number): TextRow | undefi
   } catch {
     throw rowError(origin, number, `not JSON: ${json.length > 40 ? `${json.slice(0, 40)}…` : json}`);
   }
+  return { text: textField(value, origin, number), line: number, json };
+}
+
+/** The text of a row. Throws `ERR_DATA_ROW` for a row without one, and for fields that predict writes. */
+function textField(value: unknown, origin: Origin, number: number): string {
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw rowError(origin, number, 'the row must be an object with a "text"');
   const fields = value as Record<string, unknown>;
@@ -84,7 +118,7 @@ function jsonRow(line: string, origin: Origin, number: number): TextRow | undefi
       number,
       `the row has a field "${taken}", which predict writes; rename or remove it`,
     );
-  return { text, line: number, json };
+  return text;
 }
 
 /**

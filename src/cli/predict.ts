@@ -3,7 +3,8 @@ import { extname } from "node:path";
 import { Command, Option } from "commander";
 import { countRow, emptyReport, loweredLength, warningsOf } from "../data/report.js";
 import type { Origin } from "../data/origin.js";
-import type { Readable } from "../data/lines.js";
+import { DATA_FORMATS, type DataFormat } from "../data/format.js";
+import type { Source } from "../data/source.js";
 import { LowrankError } from "../errors.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { Quantization } from "../models/quantization.js";
@@ -12,14 +13,14 @@ import { UsageError, warn } from "./failure.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
-import { originOf, outputLine, type RowFormat, rowWindows, type TextRow } from "./predict-rows.js";
+import { originOf, outputLine, rowWindows, type TextRow } from "./predict-rows.js";
 import { checkOutput, type Output, stagedFile, standardOutput } from "./staged-output.js";
 import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
   data?: string | undefined;
-  dataFormat?: RowFormat | undefined;
+  dataFormat?: DataFormat | undefined;
   text?: string[] | undefined;
   output?: string | undefined;
   yes?: boolean | undefined;
@@ -46,13 +47,12 @@ export function predictCommand(): Command {
   return hubOptions(command)
     .option(
       "--data <file>",
-      'the texts: .jsonl with a "text" in each row, .txt with a text a line, - for standard input',
+      'the texts: .jsonl, .ndjson, .json, .csv or .parquet with a "text" in each row, .txt with a text a line, - for standard input',
     )
     .addOption(
-      new Option("--data-format <format>", "the format of --data, if its name does not say").choices([
-        "txt",
-        "jsonl",
-      ]),
+      new Option("--data-format <format>", "the format of --data, if its name does not say").choices(
+        DATA_FORMATS,
+      ),
     )
     .option("--text <text>", "a text; may be given several times", value.collect)
     .option("--output <file>", "the file to write; default: standard output")
@@ -117,12 +117,12 @@ async function rowsOf({ data, dataFormat, text, output }: Flags, signal: AbortSi
       close: () => {},
     };
   }
-  const format = dataFormat ?? formatOf(data);
+  const format = formatOf(data, dataFormat);
   if (output !== undefined && isSameFile(data, output))
     throw new UsageError("--output is the file of --data; name another file");
   const { openSource } = await import("../data/source.js");
   // From pipe to pipe, rows are answered as they arrive.
-  const streamed = data === STANDARD_INPUT && output === undefined;
+  const streamed = data === STANDARD_INPUT && output === undefined && format !== "parquet";
   const source = streamed ? inputStream() : await openSource(data);
   const windows = (): AsyncIterable<TextRow[]> =>
     rowWindows(source, format, { least: streamed ? 1 : WINDOW, signal });
@@ -130,13 +130,16 @@ async function rowsOf({ data, dataFormat, text, output }: Flags, signal: AbortSi
     if (streamed) return;
     for await (const _ of windows());
   };
-  return { origin: originOf(source), windows, check, close: () => source.close() };
+  return { origin: originOf(source, format), windows, check, close: () => source.close() };
 }
 
 /** Standard input, read once. */
-function inputStream(): Readable & { close(): void } {
+function inputStream(): Source {
   return {
     name: "standard input",
+    size: undefined,
+    random: () =>
+      Promise.reject(new LowrankError("ERR_INTERNAL", "standard input is read from its beginning")),
     read: (signal) => {
       signal?.addEventListener("abort", () => process.stdin.destroy(), { once: true });
       return process.stdin as AsyncIterable<Uint8Array>;
@@ -145,15 +148,13 @@ function inputStream(): Readable & { close(): void } {
   };
 }
 
-function formatOf(data: string): RowFormat {
-  const format = extname(data).toLowerCase().slice(1);
-  if (format === "txt" || format === "jsonl") return format;
-  if (format === "ndjson") return "jsonl";
+function formatOf(data: string, given: DataFormat | undefined): DataFormat {
+  const ending = extname(data).toLowerCase().slice(1);
+  const format = given ?? DATA_FORMATS.find((one) => one === ending);
+  if (format !== undefined) return format;
   const which =
-    data === STANDARD_INPUT
-      ? "standard input has no name"
-      : `${data} does not end in .txt, .jsonl or .ndjson`;
-  throw new UsageError(`--data: ${which}; give --data-format txt or jsonl`);
+    data === STANDARD_INPUT ? "standard input has no name" : `the name of ${data} says no format of data`;
+  throw new UsageError(`--data: ${which}; give --data-format ${DATA_FORMATS.join(", ")}`);
 }
 
 function isSameFile(a: string, b: string): boolean {

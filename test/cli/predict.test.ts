@@ -180,6 +180,44 @@ test.serial("rows and models that it cannot use are named in a line, and nothing
   t.true(existsSync(adapter));
 });
 
+test.serial("the same rows from JSON lines, JSON, CSV and Parquet give the same lines", async (t) => {
+  const rows = [
+    { text: "t0", label: "a" },
+    { text: "t1", label: "b" },
+    { text: "t2", label: "c" },
+  ];
+  const more = rows.map((row, i) => ({ id: `00${i}`, ...row, note: `a "note", with\nlines ${i}` }));
+  const cell = (value: string): string => `"${value.replaceAll('"', '""')}"`;
+  const csv = (delimiter: string): string =>
+    [Object.keys(more[0] as object), ...more.map((row) => Object.values(row))]
+      .map((cells) => `${cells.map(cell).join(delimiter)}\r\n`)
+      .join("");
+  const folder = temporary();
+  const file = (name: string, text: string): string => {
+    writeFileSync(join(folder, name), text);
+    return join(folder, name);
+  };
+  const jsonl = file("a.jsonl", more.map((row) => JSON.stringify(row)).join("\n"));
+  const expected = (await predict("--data", jsonl)).stdout;
+  t.is(linesOf(expected).length, 3);
+  t.like(linesOf(expected)[1], { id: "001", text: "t1", expected: "b", note: more[1]?.note });
+  const files = [
+    file("a.ndjson", more.map((row) => JSON.stringify(row)).join("\n")),
+    file("a.json", JSON.stringify(more, null, 2)),
+    file("a.csv", csv(",")),
+    file("b.csv", `\ufeff${csv(";")}`),
+  ];
+  for (const one of files) t.is((await predict("--data", one)).stdout, expected, one);
+  const golden = fileURLToPath(new URL("../data/goldens/predict.parquet", import.meta.url));
+  t.is((await predict("--data", golden)).stdout, expected);
+  const wrong = await predict("--data", file("c.csv", "id,Text\n1,a\n"));
+  t.regex(wrong.stderr, /c\.csv:1: the column "text" is missing \(id, Text\); rename "Text"/);
+  t.regex(
+    (await predict("--data", file("d.json", '[{"text":"a"},{"text":1}]'))).stderr,
+    /d\.json: row 2: "text" must be/,
+  );
+});
+
 test.serial("a large file is read in windows, and little of it is held at a time", async (t) => {
   const file = join(temporary(), "large.jsonl");
   const row = `${JSON.stringify({ id: 1, text: "some words of a text ".repeat(20) })}\n`;

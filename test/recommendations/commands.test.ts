@@ -36,7 +36,7 @@ test.serial("what predict needs: a classifier, rows or texts, and another file f
     const file = join(temporary(), "rows.dat");
     writeFileSync(file, text);
     const nameless = await predict("--adapter", adapter, "--data", file);
-    t.regex(nameless.stderr, /give --data-format txt or jsonl$/m);
+    t.regex(nameless.stderr, /give --data-format txt, jsonl, ndjson, json, csv, parquet$/m);
     const answered = await predict("--adapter", adapter, "--data", file, "--data-format", format);
     t.is(answered.status, 0, answered.stderr);
   }

@@ -31,7 +31,7 @@ export const FOLLOWED: readonly Followed[] = [
   [/^<evalEvery> needs <evalData> or <evalSplit>$/, `${HERE}options that need others`],
   [/^<patience> counts evaluations: it needs <evalEvery>$/, `${HERE}options that need others`],
   [/^predict needs --|^--output is the file of --data/, `${COMMANDS}what predict needs`],
-  [/^--data: …; give --data-format txt or jsonl$/, `${COMMANDS}what predict needs`],
+  [/^--data: …; give --data-format …$/, `${COMMANDS}what predict needs`],
   [/^generate needs --prompt TEXT or --messages FILE$/, `${HERE}what generate needs`],
   [/^--chat-template has no effect: --prompt/, `${HERE}what generate needs`],
   [

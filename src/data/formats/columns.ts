@@ -2,7 +2,8 @@
 import type { Origin } from "../origin.js";
 import { LowrankError } from "../../errors.js";
 import { nearColumn } from "../field-names.js";
-import { didYouMean } from "../../suggest.js";
+import { closest, didYouMean } from "../../suggest.js";
+import type { Columns } from "./records.js";
 
 /** Fields whose values are lists or objects; a CSV file holds them as JSON text. */
 export const LIST_FIELDS: ReadonlySet<string> = new Set(["messages", "conversations", "tools"]);
@@ -31,7 +32,8 @@ const EXPECTED = KINDS.map(({ needed }) => needed.join(" and ")).join("; ");
  *
  * Errors: `ERR_DATA_ROW` for a column that a row of that kind needs and the file lacks.
  */
-export function checkNeeded(columns: readonly string[], where: string): void {
+export function checkNeeded(columns: readonly string[], where: string, read: Columns = "training"): void {
+  if (read === "all") return checkText(columns, where);
   const has = (name: string): boolean => columns.includes(name);
   const misspelled = nearColumn(columns);
   if (misspelled !== undefined) {
@@ -49,12 +51,24 @@ export function checkNeeded(columns: readonly string[], where: string): void {
   throw new LowrankError("ERR_DATA_ROW", `${where}: ${problem}; expected ${EXPECTED}`);
 }
 
+function checkText(columns: readonly string[], where: string): void {
+  if (columns.includes("text")) return;
+  const near = columns.find((name) => closest(name, ["text"]) !== undefined);
+  const hint = near === undefined ? "" : `; rename ${JSON.stringify(near)}`;
+  const found = columns.join(", ") || "there are none";
+  throw new LowrankError("ERR_DATA_ROW", `${where}: the column "text" is missing (${found})${hint}`);
+}
+
 /**
  * Checks a header. Names may have blanks around them.
  *
  * Errors: `ERR_DATA_ROW` for an unknown, repeated or unnamed column, and the errors of `checkNeeded`.
  */
-export function checkHeader(header: readonly string[], { file }: Origin): string[] {
+export function checkHeader(
+  header: readonly string[],
+  { file }: Origin,
+  columns: Columns = "training",
+): string[] {
   const where = `${file}:1`;
   const names = header.map((name) => name.trim());
   const refuse = (problem: string): never => {
@@ -63,11 +77,11 @@ export function checkHeader(header: readonly string[], { file }: Origin): string
   for (const [i, name] of names.entries()) {
     if (name === "") refuse(`column ${i + 1} has no name; remove it (pandas: to_csv(…, index=False))`);
     if (names.indexOf(name) < i) refuse(`two columns are named "${name}"; remove one`);
-    if (!FIELDS.includes(name))
+    if (columns === "training" && !FIELDS.includes(name))
       refuse(
         `unknown column ${JSON.stringify(name)}${didYouMean(name, FIELDS)}; remove it, or use ${FIELDS.join(", ")}`,
       );
   }
-  checkNeeded(names, where);
+  checkNeeded(names, where, columns);
   return names;
 }

@@ -1,67 +1,72 @@
 /** CSV (RFC 4180): a header that names the fields of rows, and a record a row. */
-import { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
-import type { CsvError, Info, Options } from "csv-parse";
+import type { CsvError, Info, Options, Parser } from "csv-parse";
 
 import { LowrankError } from "../../errors.js";
 import { textOf } from "../lines.js";
 import { type Origin, rowError } from "../origin.js";
 import { checkHeader, FIELDS, LIST_FIELDS } from "./columns.js";
-import { LONGEST_ROW, type RawRow, type RecordReader } from "./records.js";
+import { type Columns, LONGEST_ROW, type RawRow, type RecordReader } from "./records.js";
 
 /** Separators of fields. Spreadsheets write semicolons where the comma is the decimal point. */
 const DELIMITERS = [",", ";", "\t"];
-/** Records that are handed on together. */
-const BATCH = 256;
 
 type Cells = Record<string, string>;
 
+interface Parsed {
+  record: Cells;
+  info: Info;
+}
+
 export const csv: RecordReader = {
   numbering: "line",
-  async *read(source, signal) {
+  async *read(source, signal, columns = "training") {
     const { parse } = await import("csv-parse");
     const origin: Origin = { file: source.name, numbering: "line" };
-    // A pipe may stay open without a byte: what waits for it is ended by this signal.
-    const ended = new AbortController();
-    const parts = textOf(
-      source,
-      true,
-      signal === undefined ? ended.signal : AbortSignal.any([signal, ended.signal]),
-    );
-    const first = await parts.next();
-    if (first.done === true) return;
-    let { read } = first.value;
-    const text = async function* (): AsyncGenerator<string> {
-      yield first.value.text;
-      for await (const part of parts) {
-        read = part.read;
-        yield part.text;
-      }
-    };
-    const parser = parse(optionsOf(first.value.text, origin));
-    const fed = pipeline(Readable.from(text()), parser);
-    // Its failure is the parser's too, which is awaited below.
-    fed.catch(() => {});
     const lines = new LineCounter();
-    let rows: RawRow[] = [];
+    const rowOf = ({ record, info }: Parsed): RawRow => {
+      const number = lines.startOf(record, info.lines);
+      return { value: columns === "all" ? numberedLabel(record) : fieldsOf(record, origin, number), number };
+    };
+    let parser: Parser | undefined;
+    let end = 0;
     try {
-      for await (const { record, info } of parser as AsyncIterable<{ record: Cells; info: Info }>) {
-        const number = lines.startOf(record, info.lines);
-        rows.push({ value: fieldsOf(record, origin, number), number });
-        if (rows.length < BATCH) continue;
-        yield { rows, read };
-        rows = [];
+      // Each part is parsed when it comes: a pipe may stay open without a byte.
+      for await (const { text, read } of textOf(source, true, signal)) {
+        // Its failure is that of the call during which it occurs.
+        parser ??= parse(optionsOf(text, origin, columns)).on("error", () => {});
+        end = read;
+        const { records, failure } = await parsedPart(parser, text);
+        if (records.length > 0) yield { rows: records.map(rowOf), read };
+        if (failure !== undefined) throw failure;
       }
-      if (rows.length > 0) yield { rows, read };
+      if (parser === undefined) return;
+      parser.end();
+      const rows: RawRow[] = [];
+      for await (const one of parser as AsyncIterable<Parsed>) rows.push(rowOf(one));
+      if (rows.length > 0) yield { rows, read: end };
     } catch (cause) {
       throw failureOf(cause, origin);
     } finally {
-      parser.destroy();
-      ended.abort();
-      await parts.return(undefined).catch(() => {});
+      parser?.destroy();
     }
   },
 };
+
+/** Parses a part of the text. Returns the records that end in it, and the error that comes after them. */
+async function parsedPart(parser: Parser, text: string): Promise<{ records: Parsed[]; failure?: unknown }> {
+  const records: Parsed[] = [];
+  const drain = (): void => {
+    for (let one = parser.read() as Parsed | null; one !== null; one = parser.read() as Parsed | null)
+      records.push(one);
+  };
+  const failure = await new Promise<unknown>((resolve) => {
+    parser.write(text, (error) => resolve(error ?? undefined));
+    // The parser takes no more until its records are read.
+    drain();
+  });
+  drain();
+  return { records, failure };
+}
 
 /** Counts the lines of a file, given where the parser's count is at each record's end. */
 class LineCounter {
@@ -80,37 +85,43 @@ class LineCounter {
   }
 }
 
-function optionsOf(begin: string, origin: Origin): Options {
+function optionsOf(begin: string, origin: Origin, columns: Columns): Options {
   return {
-    delimiter: delimiterOf(begin),
+    delimiter: delimiterOf(begin, columns),
     record_delimiter: ["\r\n", "\n"],
-    columns: (header: string[]) => checkHeader(header, origin),
+    columns: (header: string[]) => checkHeader(header, origin, columns),
     info: true,
     skip_empty_lines: true,
     max_record_size: LONGEST_ROW,
   };
 }
 
-/** Finds the separator with which every name in the header is a field; a comma if there is none. */
-function delimiterOf(text: string): string {
+/** Finds the separator with which every name in the header is a field, or one is the text; a comma if there is none. */
+function delimiterOf(text: string, columns: Columns): string {
   const [header = ""] = text.split(/\r?\n/, 1);
-  const isHeader = (delimiter: string): boolean =>
-    header.split(delimiter).every((name) =>
-      FIELDS.includes(
-        name
-          .trim()
-          .replace(/^"(.*)"$/, "$1")
-          .trim(),
-      ),
-    );
+  const nameOf = (cell: string): string =>
+    cell
+      .trim()
+      .replace(/^"(.*)"$/, "$1")
+      .trim();
+  const isHeader = (delimiter: string): boolean => {
+    const names = header.split(delimiter).map(nameOf);
+    return columns === "all" ? names.includes("text") : names.every((name) => FIELDS.includes(name));
+  };
   return DELIMITERS.find(isHeader) ?? ",";
+}
+
+/** A record's fields with a label that is a whole number as such. */
+function numberedLabel(record: Cells): Record<string, unknown> {
+  const { label } = record;
+  const isNumber = label !== undefined && /^(?:0|-?[1-9]\d{0,14})$/.test(label);
+  return isNumber ? { ...record, label: Number(label) } : { ...record };
 }
 
 /** A record's fields: JSON where they are lists, and whole numbers as labels, which CSV has no types for. */
 function fieldsOf(record: Cells, origin: Origin, number: number): Record<string, unknown> {
-  const fields: Record<string, unknown> = { ...record };
+  const fields = numberedLabel(record);
   for (const [name, text] of Object.entries(record)) {
-    if (name === "label" && /^(?:0|-?[1-9]\d{0,14})$/.test(text)) fields[name] = Number(text);
     if (!LIST_FIELDS.has(name)) continue;
     // A row without tools.
     if (text === "" && name === "tools") delete fields[name];

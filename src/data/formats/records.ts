@@ -14,16 +14,19 @@ export interface RawRows {
   read: number;
 }
 
+/** The columns of a table to read: those that training uses, or all, which are then to have a text each. */
+export type Columns = "training" | "all";
+
 /** Reads the rows of one kind of file. */
 export interface RecordReader {
   numbering: Numbering;
   /**
-   * The rows of a source from its beginning.
+   * The rows of a source from its beginning. `columns` of a table are those of training unless given.
    *
    * Errors: `ERR_FILE_FORMAT` for a file that is damaged or of another kind; `ERR_DATA_ROW` for a row that cannot be
    * parsed; the signal's reason.
    */
-  read(source: Source, signal: AbortSignal | undefined): AsyncIterable<RawRows>;
+  read(source: Source, signal: AbortSignal | undefined, columns?: Columns): AsyncIterable<RawRows>;
 }
 
 /** The longest row, in characters: V8 has no string of twice as many. */

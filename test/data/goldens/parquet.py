@@ -50,6 +50,8 @@ pages = [{"messages": [turns[(i + k) % len(turns)] for k in range(i % 7 + 1)], "
 small = {"data_page_size": 64, "write_batch_size": 2, "row_group_size": 30}
 write("pages", pages, compression="snappy", use_dictionary=["messages.list.element.role"], **small)
 write("pages-v2", pages, compression="zstd", data_page_version="2.0", write_page_checksum=True, **small)
+predicted = [{"id": f"00{i}", "text": f"t{i}", "label": "abc"[i], "note": f'a "note", with\nlines {i}'} for i in range(3)]
+write("predict", predicted)
 write("gzip", rows["completion"], compression="gzip")
 write("pages-lz4", rows["completion"], compression="lz4", use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
 

@@ -3,6 +3,7 @@ import type { FileMetaData, RowGroup } from "hyparquet";
 
 import type { RandomAccess } from "../../source.js";
 import { checkNeeded, FIELDS } from "../columns.js";
+import type { Columns } from "../records.js";
 import { unpackerFor } from "./codecs.js";
 import type { ColumnDecoder, Leaf } from "./page.js";
 import type { Extent } from "./column.js";
@@ -42,18 +43,23 @@ export const keyOf = (path: readonly string[]): string => path.join("\0");
  * Errors: `ERR_FILE_FORMAT` for metadata that contradict themselves or the file's size; `ERR_DATA_ROW` for columns that
  * make no rows; `ERR_OPTION` for a codec whose package is not installed.
  */
-export async function readFooter(decoder: Decoder, file: RandomAccess, name: string): Promise<Footer> {
+export async function readFooter(
+  decoder: Decoder,
+  file: RandomAccess,
+  name: string,
+  read: Columns = "training",
+): Promise<Footer> {
   try {
     const metadata = await decoder.parquetMetadataAsync(file, { geoparquet: false });
     const root = decoder.parquetSchema(metadata);
     checkRows(metadata);
     const columns = root.children.map(({ element }) => element.name);
-    checkNeeded(columns, name);
+    checkNeeded(columns, name, read);
     const leaves = root.children.flatMap((child) => leavesOf(child, [root, child]));
     const groups = metadata.row_groups.map((group, i) => groupOf(group, i + 1, leaves, file.byteLength));
     const fields: Field[] = [];
     for (const [i, tree] of root.children.entries()) {
-      if (!FIELDS.includes(columns[i] as string)) continue;
+      if (read === "training" && !FIELDS.includes(columns[i] as string)) continue;
       const own = leaves.filter(({ path }) => path[1] === tree);
       fields.push({
         tree,

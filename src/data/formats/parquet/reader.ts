@@ -20,12 +20,12 @@ const BATCH = 1 << 20;
 
 export const parquet: RecordReader = {
   numbering: "row",
-  async *read(source, signal) {
+  async *read(source, signal, columns) {
     const decoder = await loadDecoder(source.name);
     const file = await source.random(signal);
     const origin: Origin = { file: source.name, numbering: "row" };
     try {
-      const { fields, groups } = await readFooter(decoder, file, source.name);
+      const { fields, groups } = await readFooter(decoder, file, source.name, columns);
       let first = 1;
       let end = 0;
       for (const group of groups) {
