@@ -91,9 +91,19 @@ function rowOf(value: unknown, line: number, refuse: Refuse): Row {
     const chat = conversationOf(fields, refuse);
     if (chat !== undefined) return { kind: "chat", line, ...chat, ...copied };
   }
+  const inside = Object.keys(fields).find((name) => isRows(fields[name]));
+  if (!("text" in fields) && inside !== undefined)
+    return refuse(
+      `the row's ${JSON.stringify(inside)} is an array of objects; if those are the rows, give the array alone`,
+    );
   const own = text("text");
   if ("label" in fields) return { kind: "label", line, text: own, label: labelOf(fields["label"], refuse) };
   return { kind: "text", line, text: own };
+}
+
+/** Whether a value could be the rows of a file that is wrapped in an object. */
+function isRows(value: unknown): boolean {
+  return Array.isArray(value) && value.length > 0 && value.every((one) => kindOf(one) === "a object");
 }
 
 function audioRow(fields: Record<string, unknown>, line: number, refuse: Refuse): AudioRow {

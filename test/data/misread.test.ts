@@ -161,6 +161,15 @@ test("JSON with indentation is named as such", async (t) => {
   }
 });
 
+test("rows within an object, and an empty Parquet file, are named as such", async (t) => {
+  const wrapped = write("a.json", JSON.stringify({ version: 1, data: [{ text: "a" }] }));
+  await t.throwsAsync(readData(wrapped), {
+    message:
+      /a\.json: row 1: the row's "data" is an array of objects; if those are the rows, give the array alone$/,
+  });
+  await t.throwsAsync(readData(write("a.parquet", "")), { message: /a\.parquet: .*: the file is empty$/ });
+});
+
 test("labels that are likely to be one class are reported", async (t) => {
   const rows = Array.from({ length: 100 }, (_, i): [string, string] => [
     `t${i}`,

@@ -32,7 +32,7 @@ export const csv: RecordReader = {
     try {
       // Each part is parsed when it comes: a pipe may stay open without a byte.
       for await (const { text, read } of textOf(source, true, signal)) {
-        // Its failure is that of the call during which it occurs.
+        // A failure is returned by the call during which it occurs.
         parser ??= parse(optionsOf(text, origin, columns)).on("error", () => {});
         end = read;
         const { records, failure } = await parsedPart(parser, text);

@@ -50,6 +50,7 @@ export async function readFooter(
   read: Columns = "training",
 ): Promise<Footer> {
   try {
+    if (file.byteLength === 0) throw new Error("the file is empty");
     const metadata = await decoder.parquetMetadataAsync(file, { geoparquet: false });
     const root = decoder.parquetSchema(metadata);
     checkRows(metadata);
