@@ -1,5 +1,5 @@
 // The main process: a window, a utility process that trains, and a port from one to the other.
-import { mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -44,13 +44,7 @@ function connectPage({ sender, senderFrame }) {
   startTrainer().postMessage("port", [port1]);
   const adapters = join(app.getPath("userData"), "adapters");
   mkdirSync(adapters, { recursive: true });
-  const paths = {
-    model: included,
-    data: join(included, "moby-dick.txt"),
-    adapters,
-    // Each run has a folder of its own, named by its date.
-    runs: readdirSync(adapters).sort(),
-  };
+  const paths = { model: included, data: join(included, "moby-dick.txt"), adapters };
   sender.postMessage("trainer", paths, [port2]);
 }
 

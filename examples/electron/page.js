@@ -14,7 +14,7 @@ const show = (text) => (element("state").textContent = text);
 let client;
 let paths;
 let run;
-/** The folder of the last run. */
+/** The folder of the run that can be resumed. */
 let output;
 
 /** Enables what can be done now. */
@@ -37,6 +37,7 @@ async function train(options) {
       if (event.type === "step") showStep(event);
     }
     const { steps, stopped } = await run.result;
+    if (!stopped) output = undefined;
     show(stopped ? `stopped at step ${steps}; a checkpoint is saved` : `done after ${steps} steps`);
   } catch (error) {
     // Until another process gives a port.
@@ -58,10 +59,11 @@ function showStep({ step, steps, loss, etaSeconds }) {
 async function connected({ trainer }, [port]) {
   const first = paths === undefined;
   paths = trainer;
-  if (paths.runs.length > 0) output ??= `${paths.adapters}/${paths.runs.at(-1)}`;
   const opened = connect(port);
   try {
-    await opened.ready;
+    const { runs } = await opened.findRuns(paths.adapters);
+    const last = runs.at(-1);
+    if (last !== undefined && last.state !== "ended" && last.checkpoint !== null) output ??= last.folder;
     client = opened;
     if (first) show(output === undefined ? "ready" : "ready; the last run can be resumed");
   } catch (error) {
@@ -86,7 +88,7 @@ window.addEventListener("message", (event) => {
 });
 element("start").addEventListener("click", () => {
   const { model, data, adapters } = paths;
-  // Colons are not allowed in names on Windows.
+  // Each run has a separate folder. Colons are not allowed in names on Windows.
   const folder = `${adapters}/${new Date().toISOString().replaceAll(":", ".")}`;
   return train({ model, data, output: folder, epochs: 1, maxLength: 128, saveEvery: 20, lora: { r: 8 } });
 });
