@@ -1,6 +1,6 @@
 // What is tried of examples/electron-app. Each action needs the state that the previous one left.
 import assert from "node:assert/strict";
-import { cpSync, renameSync, writeFileSync } from "node:fs";
+import { cpSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { lifecycle, newestRun, reaches } from "./lifecycle.mjs";
 
@@ -59,6 +59,21 @@ export const actions = {
     await app().click("data-file");
     await app().shows("data", /^my rows\.jsonl · 6 rows/);
     await app().choose(undefined);
+    await app().click("data-file");
+    await app().shows("data", /^my rows\.jsonl · 6 rows/);
+  },
+
+  async "data that is gone when training starts is reported next to its choice"({ app, userData }) {
+    const folder = join(userData, "chosen");
+    const gone = join(folder, "gone.jsonl");
+    writeFileSync(gone, '{"prompt": "a", "completion": " b"}\n');
+    await app().choose(gone);
+    await app().click("data-file");
+    await app().shows("data", /^gone\.jsonl · 1 row/);
+    rmSync(gone);
+    await app().click("train");
+    await app().shows("data-error", /^gone\.jsonl is no longer there\. Choose it again\.$/);
+    await app().choose(join(folder, "my rows.jsonl"));
     await app().click("data-file");
     await app().shows("data", /^my rows\.jsonl · 6 rows/);
   },
