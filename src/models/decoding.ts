@@ -6,12 +6,11 @@ import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { CausalLM } from "./causal-lm.js";
 import type { ChosenLogprobs } from "./logprobs.js";
-import { selectedRows, type Choice, type Sampler } from "./sampler.js";
+import { type Choice, type ChosenTokens, concatenated, type SampledText, selectedRows } from "./sampler.js";
 import { paddedPrompts, type Place, TextBatch } from "./text-batch.js";
 
 /** A text that is decoded. */
-export interface DecodedText {
-  readonly prompt: Int32Array;
+export interface DecodedText extends SampledText {
   /** The most tokens of it. */
   readonly count: number;
   /** Its adapter, null for the base alone; undefined for those that are active. */
@@ -23,42 +22,41 @@ export type Chosen = { text: DecodedText } & (
   { token: number; logprobs?: ChosenLogprobs | undefined } | { failure: unknown }
 );
 
-/** Texts that were admitted together: one sampler draws their tokens. */
+/** Texts that were admitted together: an error of one ends all of them. */
 interface Group {
-  sampler: Sampler;
-  /** Those that are left. */
   texts: readonly DecodedText[];
   /** Tokens chosen so far of each of them. */
   made: number;
 }
 
-/** The neighbouring rows of a step that are a group's. */
-interface Part {
+/** A row of a step. */
+interface Row {
   group: Group;
-  texts: readonly DecodedText[];
-  choice: Choice;
-  /** The choice, which is read at once. */
-  tokens: Promise<Int32Array>;
-  logprobs: Promise<ChosenLogprobs[] | undefined>;
+  text: DecodedText;
 }
 
 /** A forward pass that was recorded, and the choice of a token for each row. */
 interface Step {
   batch: TextBatch;
-  parts: readonly Part[];
+  rows: readonly Row[];
+  /** The choice, which is read at once. */
+  choice: Choice;
+  tokens: Promise<ChosenTokens>;
+  logprobs: Promise<ReadonlyMap<number, ChosenLogprobs>>;
 }
 
 /** A step with its tokens where the host hands them on. */
 interface Past {
   step: Step;
-  tokens?: ReadonlyMap<Part, Int32Array> | undefined;
+  tokens?: Int32Array | undefined;
 }
 
 /**
  * Decodes several texts at once, the shorter ones padded on the left. Texts may be admitted while others are decoded:
- * their prompts are computed by themselves, and they join the batch with their second token. The device chooses, and
- * continues with its choice: the token after next is recorded while the next is computed, so that it never waits for the
- * host. Tokens that are no longer wanted are computed for nothing; texts that have ended leave the batch.
+ * their prompts are computed by themselves, and they join the batch with their second token. The device chooses, all rows
+ * by one launch, and continues with its choice: the token after next is recorded while the next is computed, so that it
+ * never waits for the host. Tokens that are no longer wanted are computed for nothing; texts that have ended leave the
+ * batch.
  */
 export class Decoding {
   /** Groups whose prompts are not computed yet. */
@@ -78,12 +76,10 @@ export class Decoding {
     this.#ahead = model.lm_head.outFeatures <= model.inputEmbedding().numEmbeddings;
   }
 
-  /** Decodes texts from the next step on; `sampler`, which has a row for each, is freed with the last of them. */
-  admit(texts: readonly DecodedText[], sampler: Sampler): void {
-    const rows = texts.flatMap(({ count }, row) => (count > 0 ? [row] : []));
-    if (rows.length === 0) return sampler.dispose();
-    if (rows.length < texts.length) scope(() => sampler.select(rows));
-    this.#entering.push({ sampler, texts: rows.map((row) => texts[row] as DecodedText), made: 0 });
+  /** Decodes texts from the next step on. */
+  admit(texts: readonly DecodedText[]): void {
+    const wanted = texts.filter(({ count }) => count > 0);
+    if (wanted.length > 0) this.#entering.push({ texts: wanted, made: 0 });
   }
 
   /**
@@ -94,10 +90,15 @@ export class Decoding {
   async next(): Promise<Chosen[]> {
     throwIfAborted(this.signal);
     const failed: Chosen[] = [];
-    const continued = this.#continue(this.#past);
-    this.#past = [];
-    if (continued !== undefined) this.#recorded.push(continued);
-    for (const groups of ofLikeLength(this.#entering.splice(0))) failed.push(...this.#enter(groups));
+    try {
+      const continued = this.#continue(this.#past);
+      this.#past = [];
+      if (continued !== undefined) this.#recorded.push(continued);
+      for (const groups of ofLikeLength(this.#entering.splice(0))) failed.push(...this.#enter(groups));
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
     const steps = this.#recorded;
     this.#recorded = [];
     try {
@@ -108,9 +109,10 @@ export class Decoding {
       return [...failed, ...(await this.#read(steps))];
     } catch (error) {
       for (const step of steps) release(step);
+      this.dispose();
       throw error;
     } finally {
-      for (const { parts } of steps) for (const { choice } of parts) choice.dispose();
+      for (const { choice } of steps) choice.dispose();
     }
   }
 
@@ -120,7 +122,6 @@ export class Decoding {
   }
 
   dispose(): void {
-    for (const { sampler } of this.#entering) sampler.dispose();
     for (const step of [...this.#recorded, ...this.#past.map(({ step }) => step)]) release(step);
     this.#entering = [];
     this.#recorded = [];
@@ -131,23 +132,36 @@ export class Decoding {
   async #read(steps: readonly Step[]): Promise<Chosen[]> {
     const chosen: Chosen[] = [];
     for (const step of steps) {
-      const tokens = new Map<Part, Int32Array>();
-      for (const part of step.parts) {
+      let tokens: Int32Array | undefined;
+      if (step.rows.some(({ text }) => !this.#ended.has(text))) {
         try {
-          if (part.texts.every((text) => this.#ended.has(text))) continue;
-          const own = await part.tokens;
-          tokens.set(part, own);
-          const logprobs = await part.logprobs;
-          for (const [row, text] of part.texts.entries())
+          const read = await step.tokens;
+          const logprobs = await step.logprobs;
+          chosen.push(...this.#failed(step, read.bad));
+          for (const [row, { text }] of step.rows.entries())
             if (!this.#ended.has(text))
-              chosen.push({ text, token: own[row] as number, logprobs: logprobs?.[row] });
+              chosen.push({ text, token: read.tokens[row] as number, logprobs: logprobs.get(row) });
+          tokens = read.tokens;
         } catch (failure) {
-          chosen.push(...this.#fail(part.group, failure));
+          for (const group of new Set(step.rows.map(({ group }) => group)))
+            chosen.push(...this.#fail(group, failure));
         }
       }
       if (!this.#ahead) this.#past.push({ step, tokens });
     }
     return chosen;
+  }
+
+  /** The errors of the groups of which a row has no token. */
+  #failed({ rows, batch }: Step, bad: Int32Array): Chosen[] {
+    return rows.flatMap(({ group, text }, row): Chosen[] => {
+      const place = bad[row] as number;
+      if (place < 0 || this.#ended.has(text)) return [];
+      const own = rows.filter((other) => other.group === group);
+      const which =
+        own.length > 1 ? ` of text ${own.findIndex((one) => one.text === text)} of those left` : "";
+      return this.#fail(group, batch.sampler.notFinite(row, place, which));
+    });
   }
 
   /** Ends a group's texts by an error; returns it for each of them. */
@@ -165,123 +179,78 @@ export class Decoding {
       return [];
     } catch (failure) {
       if (groups.length > 1) return groups.flatMap((group) => this.#enter([group]));
-      return groups.flatMap((group) => {
-        group.sampler.dispose();
-        return this.#fail(group, failure);
-      });
+      return groups.flatMap((group) => this.#fail(group, failure));
     }
   }
 
-  #begin(entering: readonly Group[]): Step | undefined {
-    const groups = entering.filter((group) => {
-      const left = this.#wanting(group.texts, 0);
-      if (left.length === 0) group.sampler.dispose();
-      else this.#keep(group, left);
-      return left.length > 0;
-    });
-    if (groups.length === 0) return undefined;
-    const prompts = groups.flatMap(({ texts }) => texts.map(({ prompt }) => prompt));
-    const limit = this.model.config.maxPositionEmbeddings;
-    const batch = TextBatch.ofPrompts(prompts, (count) => this.model.newCache(count, limit));
-    try {
-      return this.#step(batch, groups, () => paddedPrompts(prompts, this.model.device));
-    } catch (error) {
-      for (const group of groups) group.made = 0;
-      batch.dispose();
-      throw error;
-    }
+  #begin(groups: readonly Group[]): Step | undefined {
+    const rows = groups.flatMap((group) => group.texts.map((text) => ({ group, text })));
+    const wanted = rows.filter((row) => this.#wants(row));
+    if (wanted.length === 0) return undefined;
+    const texts = wanted.map(({ text }) => text);
+    const { config, device, lm_head } = this.model;
+    const batch = TextBatch.ofPrompts(texts, lm_head.outFeatures, device, (count) =>
+      this.model.newCache(count, config.maxPositionEmbeddings),
+    );
+    return this.#step(batch, wanted, () => paddedPrompts(texts, device));
   }
 
   /** What follows steps, for the texts of them that want more, as one batch. */
   #continue(past: readonly Past[]): Step | undefined {
-    const kept = past.flatMap(({ step, tokens }) => {
-      let start = 0;
-      return step.parts.flatMap((part) => {
-        const first = start;
-        start += part.texts.length;
-        const rows = this.#wanting(part.texts, part.group.made);
-        if (rows.length === 0) part.group.sampler.dispose();
-        return rows.length === 0 ? [] : [{ step, part, first, rows, tokens: tokens?.get(part) }];
-      });
-    });
+    const kept = past.flatMap(({ step, tokens }) =>
+      step.rows.flatMap((row, at) => (this.#wants(row) ? [{ step, tokens, row, at }] : [])),
+    );
     const batches = new Set(kept.map(({ step }) => step.batch));
     for (const { step } of past) if (!batches.has(step.batch)) step.batch.dispose();
-    const [only, ...others] = kept;
+    const [only] = kept;
     if (only === undefined) return undefined;
     // Rows of one adapter side by side are one product.
-    if (batches.size > 1) kept.sort((a, b) => order(a.part.texts[0], b.part.texts[0]));
-    const places = kept.flatMap(({ step, first, rows }): Place[] =>
-      rows.map((row) => ({ batch: step.batch, row: first + row })),
-    );
-    const whole = batches.size === 1 && places.length === only.step.batch.rows;
+    if (batches.size > 1) kept.sort((a, b) => order(a.row.text, b.row.text));
+    const whole = batches.size === 1 && kept.length === only.step.batch.rows;
+    const places = kept.map(({ step: { batch }, at }): Place => ({ batch, row: at }));
     const batch = whole ? only.step.batch : scope(() => TextBatch.ofRows(places));
-    const groups = kept.map(({ part, rows }) => {
-      this.#keep(part.group, rows);
-      return part.group;
-    });
     const idsOf = (): Tensor => {
-      if (only.tokens !== undefined) {
-        const ids = kept.flatMap(({ rows, tokens }) =>
-          rows.map((row) => (tokens as Int32Array)[row] as number),
-        );
-        return tensor(Int32Array.from(ids), { shape: [ids.length, 1], device: this.model.device });
-      }
-      const [first, ...rest] = kept.map(({ part: { choice, texts }, rows }) =>
-        rows.length < texts.length ? selectedRows(choice.token, rows) : choice.token,
-      ) as [Tensor, ...Tensor[]];
-      return others.length === 0 ? first : first.concat(rest, 0);
+      if (only.tokens === undefined) return chosenIds(kept);
+      const ids = Int32Array.from(kept, ({ tokens, at }) => tokens?.[at] as number);
+      return tensor(ids, { shape: [ids.length, 1], device: this.model.device });
     };
+    return this.#step(
+      batch,
+      kept.map(({ row }) => row),
+      idsOf,
+    );
+  }
+
+  #wants({ group, text }: Row): boolean {
+    return !this.#ended.has(text) && group.made < text.count;
+  }
+
+  /**
+   * Records the forward pass over the ids that `given` makes, and the choice of what follows them. Frees the batch if that
+   * fails.
+   */
+  #step(batch: TextBatch, rows: readonly Row[], given: () => Tensor): Step {
+    const draws = rows.map(({ group }) => group.made);
+    let choice: Choice;
     try {
-      return this.#step(batch, groups, idsOf);
+      choice = evaluating(() => noGrad(() => scope(() => this.#choose(batch, rows, given(), draws))));
     } catch (error) {
-      // No step holds it that could free it.
       batch.dispose();
       throw error;
     }
+    for (const group of new Set(rows.map(({ group }) => group))) group.made++;
+    const [tokens, logprobs] = [choice.read(), choice.logprobs()];
+    // A step that is recorded and then not wanted may fail unheard.
+    for (const read of [tokens, logprobs]) read.catch(() => undefined);
+    return { batch, rows, choice, tokens, logprobs };
   }
 
-  /** The indices of texts that want more than `made` tokens. */
-  #wanting(texts: readonly DecodedText[], made: number): number[] {
-    return texts.flatMap((text, row) => (this.#ended.has(text) || made >= text.count ? [] : [row]));
-  }
-
-  /** Keeps the texts `rows` of a group; returns them. */
-  #keep(group: Group, rows: readonly number[]): readonly DecodedText[] {
-    if (rows.length < group.texts.length) {
-      group.texts = rows.map((row) => group.texts[row] as DecodedText);
-      scope(() => group.sampler.select(rows));
-    }
-    return group.texts;
-  }
-
-  /** Records the forward pass over the ids that `given` makes, and the choice of what follows them. */
-  #step(batch: TextBatch, groups: readonly Group[], given: () => Tensor): Step {
-    const choices = evaluating(() =>
-      noGrad(() =>
-        scope(() => {
-          const ids = given();
-          const names = groups.flatMap(({ texts }) => texts.map(({ adapter }) => adapter));
-          const own = names.filter((name) => name !== undefined);
-          const adapters = own.length === names.length ? own : undefined;
-          const logits = perRow(this.model, names.length, adapters, () => this.#logits(batch, ids));
-          let row = 0;
-          return groups.map((group) => {
-            const { length } = group.texts;
-            const rows = length === names.length ? logits : logits.slice(0, row, row + length);
-            row += length;
-            return group.sampler.choose(rows, group.made++);
-          });
-        }),
-      ),
-    );
-    const parts = groups.map((group, i): Part => {
-      const choice = choices[i] as Choice;
-      const [tokens, logprobs] = [choice.read(), choice.logprobs()];
-      // A step that is recorded and then not wanted may fail unheard.
-      for (const read of [tokens, logprobs]) read.catch(() => undefined);
-      return { group, texts: group.texts, choice, tokens, logprobs };
-    });
-    return { batch, parts };
+  #choose(batch: TextBatch, rows: readonly Row[], ids: Tensor, draws: readonly number[]): Choice {
+    const names = rows.map(({ text: { adapter } }) => adapter);
+    const own = names.filter((name) => name !== undefined);
+    const adapters = own.length === names.length ? own : undefined;
+    const logits = perRow(this.model, names.length, adapters, () => this.#logits(batch, ids));
+    return batch.sampler.choose(logits, draws);
   }
 
   /** Logits [n, V] of the tokens after `ids` [n, T], which are appended to the cache. */
@@ -294,12 +263,24 @@ export class Decoding {
   }
 }
 
-/** Frees a step's batch, tokens and samplers. */
-function release({ batch, parts }: Step): void {
-  for (const { choice, group } of parts) {
-    choice.dispose();
-    group.sampler.dispose();
+/** The ids i32 [n, 1] that were chosen at rows of steps. */
+function chosenIds(kept: readonly { step: Step; at: number }[]): Tensor {
+  const runs: { step: Step; rows: number[] }[] = [];
+  for (const { step, at } of kept) {
+    const last = runs.at(-1);
+    if (last?.step === step) last.rows.push(at);
+    else runs.push({ step, rows: [at] });
   }
+  return concatenated(
+    runs.map(({ step, rows }) =>
+      rows.length < step.rows.length ? selectedRows(step.choice.token, rows) : step.choice.token,
+    ),
+  );
+}
+
+/** Frees a step's batch and tokens. */
+function release({ batch, choice }: Step): void {
+  choice.dispose();
   batch.dispose();
 }
 

@@ -7,7 +7,6 @@ import { readSpecialTokens } from "./chat-template-files.js";
 import { type Chosen, type DecodedText, Decoding } from "./decoding.js";
 import { type CheckedOptions, checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import type { ChosenLogprobs } from "./logprobs.js";
-import { Sampler } from "./sampler.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
 export type { Message } from "../chat/messages.js";
@@ -52,36 +51,29 @@ export function decodingOf(
   adapterPerRow?: readonly (string | null)[],
 ): { decoding: Decoding; texts: readonly DecodedText[] } {
   const decoding = new Decoding(model, options.signal);
-  const texts = decodedTexts(model, prompts, options, adapterPerRow);
-  decoding.admit(texts, samplerOf(where, model, prompts, seeds, options));
+  const texts = decodedTexts(where, model, prompts, seeds, options, adapterPerRow);
+  decoding.admit(texts);
   return { decoding, texts };
 }
 
-/** @internal Prompts to decode, each as far as the options and the model's longest text go. */
+/** @internal Prompts to decode, each as far as the options and the model's longest text go; errors name `where`. */
 export function decodedTexts(
+  where: string,
   model: CausalLM,
   prompts: readonly Int32Array[],
-  { maxNewTokens }: Pick<CheckedOptions, "maxNewTokens">,
+  seeds: readonly number[],
+  options: CheckedOptions,
   adapterPerRow?: readonly (string | null)[],
 ): DecodedText[] {
   const limit = model.config.maxPositionEmbeddings;
   return prompts.map((prompt, row) => ({
+    where,
     prompt,
-    count: Math.min(maxNewTokens, limit - prompt.length),
+    options,
+    seed: seeds[row] as number,
+    count: Math.min(options.maxNewTokens, limit - prompt.length),
     adapter: adapterPerRow?.[row],
   }));
-}
-
-/** @internal What draws the tokens after `prompts`; `where` is who errors name. */
-export function samplerOf(
-  where: string,
-  model: CausalLM,
-  ids: readonly Int32Array[],
-  seeds: readonly number[],
-  options: CheckedOptions,
-): Sampler {
-  const texts = { ids, vocabulary: model.lm_head.outFeatures, device: model.device };
-  return new Sampler(where, options, seeds, texts);
 }
 
 /** @internal The token of a text; throws the error that ended it. */

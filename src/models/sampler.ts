@@ -1,118 +1,167 @@
-/** Chooses the next token of each text from its logits, on the device that has them. */
-import { tensor } from "../create.js";
+/** Chooses the next token of each text of a batch from its logits, on the device that has them. */
+import { tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
-import { keep } from "../scope.js";
+import { keep, scope } from "../scope.js";
 import { madeAll, type Tensor } from "../tensor.js";
 import type { CheckedOptions } from "./generate-options.js";
 import { type ChosenLogprobs, Logprobs } from "./logprobs.js";
 
-/** What was chosen of each row, on the device. */
+/** A text whose tokens are chosen. */
+export interface SampledText {
+  /** The function that errors name. */
+  readonly where: string;
+  readonly prompt: Int32Array;
+  readonly seed: number;
+  readonly options: Pick<
+    CheckedOptions,
+    "temperature" | "topK" | "topP" | "minP" | "repetitionPenalty" | "logprobs"
+  >;
+}
+
+/** The tokens of a step, one a row. */
+export interface ChosenTokens {
+  tokens: Int32Array;
+  /** By row: −1, the first token whose logit is NaN, or the vocabulary's size where every logit is −∞. */
+  bad: Int32Array;
+}
+
+/** The tokens chosen in a step, on the device. */
 export class Choice {
-  /** `token` i32 [n, 1]; `evidence` [n] tells where a row's logits are no numbers. */
+  /** `token` i32 [n, 1]; `evidence` [n] is what `bad` is read from. */
   constructor(
     readonly token: Tensor,
     private readonly evidence: Tensor,
-    private readonly refused: (tokens: Int32Array, evidence: ArrayLike<number>) => LowrankError | undefined,
-    private readonly scores?: Logprobs | undefined,
+    private readonly badOf: (tokens: Int32Array, evidence: Int32Array | Float32Array) => Int32Array,
+    private readonly scores?: { rows: readonly number[]; counts: readonly number[]; logprobs: Logprobs },
   ) {}
 
-  /** The same choice with log-probabilities. */
-  with(scores: Logprobs): Choice {
-    return new Choice(this.token, this.evidence, this.refused, scores);
-  }
-
-  /** Throws `ERR_NOT_FINITE` where a row has a logit that is NaN. Call it once. */
-  async read(): Promise<Int32Array> {
+  /** Call it once. */
+  async read(): Promise<ChosenTokens> {
     const values = Promise.all([this.token.data(), this.evidence.data()]);
     this.evidence.dispose();
     const [tokens, evidence] = (await values) as [Int32Array, Int32Array | Float32Array];
-    const error = this.refused(tokens, evidence);
-    if (error !== undefined) throw error;
-    return tokens;
+    return { tokens, bad: this.badOf(tokens, evidence) };
   }
 
-  /** The log-probabilities, one entry a row; undefined where none were asked for. Call it once. */
-  async logprobs(): Promise<ChosenLogprobs[] | undefined> {
-    return this.scores?.read();
+  /** The log-probabilities by row, of the rows that asked for them. Call it once. */
+  async logprobs(): Promise<ReadonlyMap<number, ChosenLogprobs>> {
+    if (this.scores === undefined) return new Map();
+    const { rows, counts, logprobs } = this.scores;
+    const read = await logprobs.read();
+    return new Map(
+      read.map(({ logprob, top }, i) => [rows[i] as number, { logprob, top: top.slice(0, counts[i]) }]),
+    );
   }
 
   dispose(): void {
     this.token.dispose();
     this.evidence.dispose();
-    this.scores?.dispose();
+    this.scores?.logprobs.dispose();
   }
 }
 
+/** Numbers that the engine takes for each row. */
+const NUMBERS = 7;
+
 /**
- * Takes the likeliest tokens, or draws. Draw t of a seed is a function of both, so that what a text is given depends
- * neither on the texts beside it nor on the device; logits themselves may differ in their last bits between devices.
+ * Takes the likeliest token of each row, or draws one, by the row's own options. Draw t of a seed is a function of both,
+ * so that a text's tokens depend neither on the texts beside it nor on the device; logits themselves may differ in their
+ * last bits between devices.
  */
 export class Sampler {
-  readonly #options: CheckedOptions;
-  /** i32 [n, V], 1 where a token of the text was seen; none without a penalty. */
+  /** i32 [n, V], 1 where a token of the row's text was seen; undefined if no row has a penalty. */
   #seen: Tensor | undefined;
-  #seeds: Float64Array;
+  /** By row: seed, draw, temperature, top k, top p, min p, repetition penalty. */
+  readonly #numbers: Float64Array;
 
-  /** `where` is who errors name; `vocabulary` is how many logits there are. */
-  constructor(
-    readonly where: string,
-    options: CheckedOptions,
-    seeds: readonly number[],
-    texts: { ids: readonly Int32Array[]; vocabulary: number; device: Device },
+  private constructor(
+    private readonly texts: readonly SampledText[],
+    private readonly vocabulary: number,
+    private readonly device: Device,
   ) {
-    this.#options = options;
-    this.#seeds = Float64Array.from(seeds);
-    if (options.repetitionPenalty === 1) return;
-    const { ids, vocabulary, device } = texts;
-    const seen = new Int32Array(ids.length * vocabulary);
-    for (const [row, text] of ids.entries()) for (const id of text) seen[row * vocabulary + id] = 1;
-    this.#seen = tensor(seen, { shape: [ids.length, vocabulary], device });
-    keep(this.#seen);
+    this.#numbers = Float64Array.from(
+      texts.flatMap(({ seed, options: { temperature, topK, topP, minP, repetitionPenalty } }) => [
+        ...[seed, 0, temperature, topK, topP, minP, repetitionPenalty],
+      ]),
+    );
   }
 
-  /** Records the choice of token `t` of each row of logits [n, V]. */
-  choose(logits: Tensor, t: number): Choice {
-    const choice = this.#choice(logits, t);
-    const { logprobs } = this.#options;
-    return logprobs === undefined ? choice : choice.with(Logprobs.of(logits, choice.token, logprobs));
+  /** A row for each text; `vocabulary` is the number of logits. */
+  static of(texts: readonly SampledText[], vocabulary: number, device: Device): Sampler {
+    const made = new Sampler(texts, vocabulary, device);
+    if (!texts.some(isPenalised)) return made;
+    const seen = new Int32Array(texts.length * vocabulary);
+    for (const [row, text] of texts.entries())
+      if (isPenalised(text)) for (const id of text.prompt) seen[row * vocabulary + id] = 1;
+    made.#seen = tensor(seen, { shape: [texts.length, vocabulary], device });
+    keep(made.#seen);
+    return made;
   }
 
-  #choice(logits: Tensor, t: number): Choice {
-    const { temperature, topK, topP, minP, repetitionPenalty } = this.#options;
-    const vocabulary = logits.shape[1] as number;
-    if (temperature === 0 && this.#seen === undefined) {
+  /** Rows of other samplers, in the order given; `dispose` of those is the caller's. Call it in a scope. */
+  static ofRows(places: readonly { sampler: Sampler; row: number }[]): Sampler {
+    const texts = places.map(({ sampler, row }) => sampler.texts[row] as SampledText);
+    const { vocabulary, device } = (places[0] as { sampler: Sampler }).sampler;
+    const made = new Sampler(texts, vocabulary, device);
+    if (!texts.some(isPenalised)) return made;
+    const seen = runsOf(places).map(({ sampler, row, count }) =>
+      sampler.#seen === undefined
+        ? zeros([count, vocabulary], { dtype: "i32", device })
+        : sampler.#seen.slice(0, row, row + count),
+    );
+    made.#seen = concatenated(seen);
+    keep(made.#seen);
+    return made;
+  }
+
+  /** Records the choice of token `draws[row]` of each row of logits [n, V]. Call it in a scope. */
+  choose(logits: Tensor, draws: readonly number[]): Choice {
+    const { token, evidence, badOf } = this.#choose(logits, draws);
+    const rows = this.texts.flatMap(({ options }, row) => (options.logprobs === undefined ? [] : [row]));
+    if (rows.length === 0) return new Choice(token, evidence, badOf);
+    const counts = rows.map((row) => this.texts[row]?.options.logprobs as number);
+    const all = rows.length === this.texts.length;
+    const of = (x: Tensor): Tensor => (all ? x : selectedRows(x, rows));
+    const logprobs = Logprobs.of(of(logits), of(token), Math.max(...counts));
+    return new Choice(token, evidence, badOf, { rows, counts, logprobs });
+  }
+
+  #choose(
+    logits: Tensor,
+    draws: readonly number[],
+  ): { token: Tensor; evidence: Tensor; badOf: ConstructorParameters<typeof Choice>[2] } {
+    if (this.texts.every(isGreedy)) {
       const token = logits.argmax(1, { keepDim: true });
-      return new Choice(token, logits.gather(1, token), (tokens, largest) => {
-        const row = Array.prototype.findIndex.call(largest, Number.isNaN);
-        return row < 0 ? undefined : this.#notFinite(row, tokens[row] as number, vocabulary);
-      });
+      return {
+        token,
+        evidence: logits.gather(1, token),
+        badOf: (tokens, largest) =>
+          Int32Array.from(tokens, (id, row) => (Number.isNaN(largest[row]) ? id : -1)),
+      };
     }
-    const options = { temperature, topK, topP, minP, repetitionPenalty };
-    const [token, bad] = madeAll(() =>
-      session().sample(logits.id, this.#seen?.id, this.#seeds, t, options),
-    ) as [Tensor, Tensor];
-    return new Choice(token.reshape(-1, 1), bad, (_, places) => {
-      const row = Array.prototype.findIndex.call(places, (place: number) => place >= 0);
-      return row < 0 ? undefined : this.#notFinite(row, places[row] as number, vocabulary);
-    });
+    for (const [row, draw] of draws.entries()) this.#numbers[row * NUMBERS + 1] = draw;
+    const [token, bad] = madeAll(() => session().sample(logits.id, this.#seen?.id, this.#numbers)) as [
+      Tensor,
+      Tensor,
+    ];
+    return {
+      token: token.reshape(-1, 1),
+      evidence: bad,
+      // The first token is the likeliest of logits that are all −∞, as it is beside greedy rows alone.
+      badOf: (_, places) =>
+        Int32Array.from(places, (place, row) =>
+          place === this.vocabulary && isGreedy(this.texts[row] as SampledText) ? -1 : place,
+        ),
+    };
   }
 
-  /** Keeps the texts `rows` alone, in this order. Call it in a scope. */
-  select(rows: readonly number[]): void {
-    this.#seeds = Float64Array.from(rows, (row) => this.#seeds[row] as number);
-    const old = this.#seen;
-    if (old === undefined) return;
-    this.#seen = selectedRows(old, rows);
-    keep(this.#seen);
-    old.dispose();
-  }
-
-  #notFinite(row: number, token: number, vocabulary: number): LowrankError {
-    const of = this.#seeds.length > 1 ? ` of text ${row} of those left` : "";
-    const what = token < vocabulary ? `the logit of token ${token}${of} is NaN` : `every logit${of} is −∞`;
-    return new LowrankError("ERR_NOT_FINITE", `${this.where}: ${what}`);
+  /** The error of a row that has no token; `which` follows the name of what is no number. */
+  notFinite(row: number, bad: number, which = ""): LowrankError {
+    const what =
+      bad < this.vocabulary ? `the logit of token ${bad}${which} is NaN` : `every logit${which} is −∞`;
+    return new LowrankError("ERR_NOT_FINITE", `${this.texts[row]?.where}: ${what}`);
   }
 
   dispose(): void {
@@ -120,8 +169,44 @@ export class Sampler {
   }
 }
 
+function isPenalised({ options }: SampledText): boolean {
+  return options.repetitionPenalty !== 1;
+}
+
+function isGreedy(text: SampledText): boolean {
+  return text.options.temperature === 0 && !isPenalised(text);
+}
+
+/** Neighbouring rows of one sampler. */
+function runsOf(
+  places: readonly { sampler: Sampler; row: number }[],
+): { sampler: Sampler; row: number; count: number }[] {
+  const runs: { sampler: Sampler; row: number; count: number }[] = [];
+  for (const { sampler, row } of places) {
+    const last = runs.at(-1);
+    if (last?.sampler === sampler && last.row + last.count === row) last.count++;
+    else runs.push({ sampler, row, count: 1 });
+  }
+  return runs;
+}
+
 /** The rows of x, in this order. */
 export function selectedRows(x: Tensor, rows: readonly number[]): Tensor {
-  const [first, ...rest] = rows.map((row) => x.slice(0, row, row + 1)) as [Tensor, ...Tensor[]];
+  return scope(() => {
+    const parts: Tensor[] = [];
+    for (let i = 0; i < rows.length;) {
+      const first = rows[i] as number;
+      let count = 1;
+      while (rows[i + count] === first + count) count++;
+      parts.push(x.slice(0, first, first + count));
+      i += count;
+    }
+    return concatenated(parts);
+  });
+}
+
+/** Tensors one after the other along their first dimension. */
+export function concatenated(parts: readonly Tensor[]): Tensor {
+  const [first, ...rest] = parts as [Tensor, ...Tensor[]];
   return rest.length === 0 ? first : first.concat(rest, 0);
 }

@@ -1,9 +1,12 @@
-/** Texts that are decoded side by side: one cache of keys and values, the shorter texts padded on the left. */
+/**
+ * Texts that are decoded side by side: one cache of keys and values, the shorter texts padded on the left, and one sampler.
+ */
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import type { Tensor } from "../tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { Padding } from "./padding.js";
+import { type SampledText, Sampler } from "./sampler.js";
 
 /** A row of a batch. */
 export interface Place {
@@ -15,20 +18,28 @@ export class TextBatch {
   private constructor(
     readonly cache: KeyValueCache,
     readonly padding: Padding,
+    readonly sampler: Sampler,
   ) {}
 
-  /** A batch of prompts over an empty cache; `newCache` makes one for `texts` texts. */
-  static ofPrompts(prompts: readonly Int32Array[], newCache: (texts: number) => KeyValueCache): TextBatch {
-    const longest = longestOf(prompts);
+  /** A batch of prompts over an empty cache; `newCache` makes one for `texts` texts. `vocabulary` counts the logits. */
+  static ofPrompts(
+    texts: readonly SampledText[],
+    vocabulary: number,
+    device: Device,
+    newCache: (texts: number) => KeyValueCache,
+  ): TextBatch {
+    const longest = longestOf(texts);
+    const sampler = Sampler.of(texts, vocabulary, device);
     return new TextBatch(
-      newCache(prompts.length),
-      new Padding(prompts.map(({ length }) => longest - length)),
+      newCache(texts.length),
+      new Padding(texts.map(({ prompt }) => longest - prompt.length)),
+      sampler,
     );
   }
 
   /**
-   * A batch of rows of other batches, in the order given, without padding that all of them share. The caches of
-   * those batches are freed. Call it in a scope.
+   * A batch of rows of other batches, in the order given, without padding that all of them share. Those batches are
+   * freed. Call it in a scope.
    */
   static ofRows(places: readonly Place[]): TextBatch {
     const lengths = places.map(({ batch, row }) => batch.cache.length - (batch.padding.pads[row] as number));
@@ -37,8 +48,9 @@ export class TextBatch {
       places.map(({ batch, row }) => ({ cache: batch.cache, row })),
       longest,
     );
-    for (const { batch } of places) batch.padding.dispose();
-    return new TextBatch(cache, new Padding(lengths.map((length) => longest - length)));
+    const sampler = Sampler.ofRows(places.map(({ batch, row }) => ({ sampler: batch.sampler, row })));
+    for (const batch of new Set(places.map(({ batch }) => batch))) batch.dispose();
+    return new TextBatch(cache, new Padding(lengths.map((length) => longest - length)), sampler);
   }
 
   get rows(): number {
@@ -48,17 +60,18 @@ export class TextBatch {
   dispose(): void {
     this.cache.dispose();
     this.padding.dispose();
+    this.sampler.dispose();
   }
 }
 
 /** Prompts as rows of one length, i32 [n, T]. Padding is never seen. */
-export function paddedPrompts(prompts: readonly Int32Array[], device: Device): Tensor {
-  const length = longestOf(prompts);
-  const ids = new Int32Array(prompts.length * length);
-  for (const [row, prompt] of prompts.entries()) ids.set(prompt, (row + 1) * length - prompt.length);
-  return tensor(ids, { shape: [prompts.length, length], device });
+export function paddedPrompts(texts: readonly SampledText[], device: Device): Tensor {
+  const length = longestOf(texts);
+  const ids = new Int32Array(texts.length * length);
+  for (const [row, { prompt }] of texts.entries()) ids.set(prompt, (row + 1) * length - prompt.length);
+  return tensor(ids, { shape: [texts.length, length], device });
 }
 
-function longestOf(prompts: readonly Int32Array[]): number {
-  return Math.max(0, ...prompts.map(({ length }) => length));
+function longestOf(texts: readonly SampledText[]): number {
+  return Math.max(0, ...texts.map(({ prompt }) => prompt.length));
 }

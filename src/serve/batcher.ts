@@ -3,7 +3,7 @@ import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { type Chosen, type DecodedText, Decoding } from "../models/decoding.js";
 import type { CheckedOptions } from "../models/generate-options.js";
-import { decodedTexts, logprobsOf, samplerOf } from "../models/generate.js";
+import { decodedTexts, logprobsOf } from "../models/generate.js";
 import { type Piece, TextStream } from "../models/text-stream.js";
 import { ApiError } from "./api-error.js";
 
@@ -169,9 +169,7 @@ export class Batcher {
     for (;;) {
       this.#admit();
       if (this.#running.size === 0) {
-        // Frees a step that was recorded ahead for texts that have ended.
-        this.#decoding.dispose();
-        this.#decoding = new Decoding(this.#model);
+        this.#renew();
         if (this.#closed) return;
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
@@ -183,9 +181,25 @@ export class Batcher {
         for (const chosen of await this.#decoding.next()) this.#advance(chosen);
       } catch (error) {
         this.abort(error);
-        if (error instanceof LowrankError && error.code === "ERR_DEVICE_LOST") this.#options.onLost(error);
+        this.#reportLoss(error);
       }
     }
+  }
+
+  /** Frees a step that was recorded ahead for texts that have ended. */
+  #renew(): void {
+    const old = this.#decoding;
+    this.#decoding = new Decoding(this.#model);
+    try {
+      old.dispose();
+    } catch (error) {
+      // No request is left to end with it, and the next one is answered by a decoding of its own.
+      this.#reportLoss(error);
+    }
+  }
+
+  #reportLoss(error: unknown): void {
+    if (error instanceof LowrankError && error.code === "ERR_DEVICE_LOST") this.#options.onLost(error);
   }
 
   /** Admits requests in the order of their arrival, as long as there are places. */
@@ -199,14 +213,9 @@ export class Batcher {
       tokens += length;
       this.#waiting.shift();
       try {
-        const sampler = samplerOf("generate", this.#model, prompts, seeds, options);
-        const texts = decodedTexts(
-          this.#model,
-          prompts,
-          options,
-          prompts.map(() => adapter),
-        );
-        this.#decoding.admit(texts, sampler);
+        const adapters = prompts.map(() => adapter);
+        const texts = decodedTexts("generate", this.#model, prompts, seeds, options, adapters);
+        this.#decoding.admit(texts);
         for (const [index, text] of texts.entries()) {
           const stream = new TextStream(this.#model.tokenizer, text.prompt, options.stops);
           this.#running.set(text, { job, index, stream, made: 0, given: 0 });

@@ -5,7 +5,7 @@ import test from "ava";
 import { loadModel, lora, manualSeed, rand, type CausalLM, type GenerateOptions } from "../../src/index.js";
 import { type Chosen, type DecodedText, Decoding } from "../../src/models/decoding.js";
 import { checkedGenerateOptions } from "../../src/models/generate-options.js";
-import { decodedTexts, samplerOf } from "../../src/models/generate.js";
+import { decodedTexts } from "../../src/models/generate.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, words } from "../hashed.js";
@@ -51,9 +51,10 @@ async function joining(model: CausalLM, requests: readonly Request[]): Promise<(
       for (const [i, { at, prompt, options, adapter }] of requests.entries()) {
         if (at !== step) continue;
         const checked = checkedGenerateOptions("test", options);
-        const [text] = decodedTexts(model, [prompt], checked, [adapter]) as [DecodedText];
+        const made = decodedTexts("test", model, [prompt], [checked.seed], checked, [adapter]);
+        const [text] = made as [DecodedText];
         texts.set(text, i);
-        decoding.admit([text], samplerOf("test", model, [prompt], [checked.seed], checked));
+        decoding.admit([text]);
       }
       const chosen: Chosen[] = await decoding.next();
       for (const one of chosen) {

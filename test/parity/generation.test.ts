@@ -99,9 +99,21 @@ async function drawn(device: TestDevice, options: Kept["options"], count: number
     );
     const marks = Int32Array.from({ length: 97 * count }, (_, i) => (i % 97 < 20 ? 1 : 0));
     const seen = tensor(marks, { shape: [count, 97], device });
-    const seeds = Float64Array.from({ length: count }, (_, i) => i);
+    const { temperature, topK, topP, minP, repetitionPenalty } = all;
+    const rows = Array.from({ length: count }, (_, i) => [
+      i,
+      0,
+      temperature,
+      topK,
+      topP,
+      minP,
+      repetitionPenalty,
+    ]);
     const penalised = all.repetitionPenalty === 1 ? undefined : seen.id;
-    const [token] = madeAll(() => session().sample(logits.id, penalised, seeds, 0, all)) as [Tensor, Tensor];
+    const [token] = madeAll(() => session().sample(logits.id, penalised, Float64Array.from(rows.flat()))) as [
+      Tensor,
+      Tensor,
+    ];
     return token;
   });
   const counts = Array.from({ length: 97 }, () => 0);

@@ -148,7 +148,8 @@ class Writer {
       Array.from({ length: vocabulary }, (_, id) => id).filter((id) => !languages.has(id)),
     );
     const greedy = checkedGenerateOptions("transcribe", {});
-    this.#sampler = new Sampler("transcribe", greedy, [0], { ids: [], vocabulary, device });
+    const text = { where: "transcribe", prompt: new Int32Array(), seed: 0, options: greedy };
+    this.#sampler = Sampler.of([text], vocabulary, device);
   }
 
   dispose(): void {
@@ -224,12 +225,20 @@ class Writer {
       const hidden = this.model.model.decoder.forward(ids(), cache);
       const last = hidden.slice(1, (hidden.shape[1] as number) - 1);
       const logits = this.model.head.forward(last).reshape(1, -1);
-      return this.#sampler.choose(logits.add(bias), 0);
+      return this.#sampler.choose(logits.add(bias), [0]);
     });
-    const tokens = choice.read();
+    const tokens = this.#tokensOf(choice);
     // What is recorded and then not asked for fails where nobody hears it.
     tokens.catch(() => undefined);
     return { choice, tokens };
+  }
+
+  /** Throws `ERR_NOT_FINITE`. */
+  async #tokensOf(choice: Choice): Promise<Int32Array> {
+    const { tokens, bad } = await choice.read();
+    const [place = -1] = bad;
+    if (place >= 0) throw this.#sampler.notFinite(0, place);
+    return tokens;
   }
 
   #quietly<T>(run: () => T): T {

@@ -1,6 +1,7 @@
 //! The choice of the next token of each text of a batch.
 
-use lowrank_engine::ops::sample::Sample;
+use lowrank_engine::fail;
+use lowrank_engine::ops::sample::{Sample, record};
 use lowrank_engine::tape::Tensor;
 use napi_derive::napi;
 
@@ -8,36 +9,31 @@ use crate::error::Result;
 use crate::random::stream;
 use crate::session::Session;
 
-/// How tokens are chosen; `Sample` of the engine says what each is.
-#[napi(object)]
-pub struct SampleOptions {
-    pub temperature: f64,
-    pub top_k: f64,
-    pub top_p: f64,
-    pub min_p: f64,
-    pub repetition_penalty: f64,
-}
+/// Numbers that describe a row: seed, draw, temperature, top k, top p, min p, repetition penalty.
+const NUMBERS: usize = 7;
 
 #[napi]
 impl Session {
-    /// Draws number `draw` of each seed from a row of logits [n, V], marking it in `seen` [n, V]; gives the tokens
-    /// [n] and, [n], −1 or where a row's logits are no numbers.
+    /// Draws a token from each row of logits [n, V], marking it in `seen` [n, V]; gives the tokens [n] and, [n], −1 or
+    /// where a row's logits are no numbers. `rows` has 7 numbers for each row: its seed, the number of the draw, and
+    /// temperature, top k, top p, min p and repetition penalty, which are described in the engine's `Sample`.
     #[napi(catch_unwind)]
-    pub fn sample(
-        &self,
-        logits: u32,
-        seen: Option<u32>,
-        seeds: &[f64],
-        draw: f64,
-        options: SampleOptions,
-    ) -> Result<Vec<u32>> {
+    pub fn sample(&self, logits: u32, seen: Option<u32>, rows: &[f64]) -> Result<Vec<u32>> {
         self.with(|state| {
             let logits = state.tensor(logits)?.value();
             let seen = seen.map(|seen| Ok(state.tensor(seen)?.value())).transpose()?;
-            let SampleOptions { temperature, top_k, top_p, min_p, repetition_penalty } = options;
-            let sample = Sample { temperature, top_k: top_k as usize, top_p, min_p, repetition_penalty };
-            let words: Vec<u64> = seeds.iter().map(|seed| stream(*seed, draw).word()).collect();
-            let made = sample.record(&logits, seen.as_ref(), &words)?;
+            let (rows, rest) = rows.as_chunks::<NUMBERS>();
+            if !rest.is_empty() {
+                fail!(ShapeMismatch, "sample: options are not {NUMBERS} numbers a row");
+            }
+            let of = |row: &[f64; NUMBERS]| {
+                let [seed, draw, temperature, top_k, top_p, min_p, repetition_penalty] = *row;
+                let top_k = top_k as usize;
+                let sample = Sample { temperature, top_k, top_p, min_p, repetition_penalty };
+                (sample, stream(seed, draw).word())
+            };
+            let rows: Vec<(Sample, u64)> = rows.iter().map(of).collect();
+            let made = record(&logits, seen.as_ref(), &rows)?;
             Ok(made.into_iter().map(|value| state.insert(Tensor::new(value, false))).collect())
         })
     }

@@ -12,7 +12,8 @@
 //! logits and R give the same token everywhere. Weights below 2⁻³¹ of the largest are none: at most 2⁻³¹ · V of all
 //! are lost.
 //!
-//! Layout: rows [n, V]; one workgroup a row. Cost: thresholds are found by digits of 8 bits, four passes over the
+//! Layout: logits [n, V]; one workgroup a row, whose options and R are 8 words of `rows` [n, 8], so that rows of
+//! different requests share a launch. Cost: thresholds are found by digits of 8 bits, four passes over the
 //! row each, and the token by halving its range to a 256th three times; no sort. Natively digits of 12 bits come
 //! first, and what shares the one that decides is sorted.
 //! A row with NaN has no token: `bad` names its first NaN, as it does token V where all logits are −∞; it is −1
@@ -29,6 +30,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::row_windows;
+use crate::random::words;
 use crate::scalars;
 
 const THREADS: u32 = 256;
@@ -54,30 +56,43 @@ pub struct Sampling {
     pub farthest: u32,
 }
 
-scalars! {
-    pub(super) struct Scalars {
-        n: usize,
-        /// As in `Sampling`; below and above 0 it is the penalty.
-        steps: f32,
-        below: f32,
-        above: f32,
-        top_k: usize,
-        top_p: u32,
-        farthest: u32,
+/// Words of a row's options.
+pub const WORDS: usize = 8;
+
+impl Sampling {
+    /// A row of `rows`: the random word, low half first, and the options.
+    pub fn words(&self, random: u64) -> [u32; WORDS] {
+        let Sampling { steps, penalty: [below, above], top_k, top_p, farthest } = *self;
+        let [low, high] = words(random);
+        [low, high, steps.to_bits(), below.to_bits(), above.to_bits(), top_k, top_p, farthest]
     }
+
+    /// The reverse of `words`.
+    fn of(words: &[u32; WORDS]) -> (Sampling, u64) {
+        let [low, high, steps, below, above, top_k, top_p, farthest] = *words;
+        let penalty = [below, above].map(f32::from_bits);
+        let random = low as u64 | (high as u64) << 32;
+        (Sampling { steps: f32::from_bits(steps), penalty, top_k, top_p, farthest }, random)
+    }
+}
+
+scalars! {
+    pub(super) struct Scalars { n: usize }
 }
 
 static SAMPLE: Kernel = Kernel {
     name: "sample",
     bindings: &[
         ("logits", Access::Read),
-        ("random", Access::Read),
+        ("rows", Access::Read),
         ("token", Access::Write),
         ("bad", Access::Write),
     ],
     scalars: Scalars::members,
     twin: Twin::Both {
-        wgsl: |_| wgsl("fn score(at: u32) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n"),
+        wgsl: |_| {
+            wgsl("fn score(at: u32, row: Row) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n")
+        },
         native: |l| native::sample(l, false),
     },
     variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32]),
@@ -88,7 +103,7 @@ static SAMPLE_UNSEEN: Kernel = Kernel {
     name: "sample with a penalty",
     bindings: &[
         ("logits", Access::Read),
-        ("random", Access::Read),
+        ("rows", Access::Read),
         ("token", Access::Write),
         ("bad", Access::Write),
         ("seen", Access::ReadWrite),
@@ -97,10 +112,10 @@ static SAMPLE_UNSEEN: Kernel = Kernel {
     twin: Twin::Both {
         wgsl: |_| {
             wgsl(
-                "fn score(at: u32) -> f32 {
+                "fn score(at: u32, row: Row) -> f32 {
   let v = load_logits(at);
   if load_seen(at) == 0 { return v; }
-  return v * select(p.above, p.below, v < 0.0);
+  return v * select(row.above, row.below, v < 0.0);
 }
 fn see(at: u32) { store_seen(at, 1); }
 ",
@@ -122,26 +137,24 @@ fn wgsl(score: &str) -> String {
     for (i, c) in EXP2.iter().enumerate() {
         constants += &format!("const EXP2_{i} = {c}u;\n");
     }
-    constants + score + include_str!("sample.wgsl")
+    constants + include_str!("row.wgsl") + score + include_str!("sample.wgsl")
 }
 
-/// Appends token [n] drawn of each row of logits [n, V], and bad [n]. `random` [n, 2] holds the low and the high
-/// word of each row's R. Where `seen` [n, V] is given, the penalty is applied, and the token is marked in it.
+/// Appends token [n] drawn of each row of logits [n, V], and bad [n]. `options` i32 [n, 8] holds `Sampling::words` of
+/// each row. Where `seen` [n, V] is given, penalties are applied, and the token is marked in it.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` when V elements are more than a binding may span.
 pub fn sample(
     cx: &Rc<Context>,
-    sampling: &Sampling,
-    [logits, random]: [&Value; 2],
+    [logits, options]: [&Value; 2],
     seen: Option<&Value>,
     [token, bad]: [&Value; 2],
 ) -> Result<()> {
     let [rows, n] = [logits.shape[0], logits.shape[1]];
     let kernel = if seen.is_some() { &SAMPLE_UNSEEN } else { &SAMPLE };
-    let values: SmallVec<[&Value; 5]> = [logits, random, token, bad].into_iter().chain(seen).collect();
-    let Sampling { steps, penalty: [below, above], top_k, top_p, farthest } = *sampling;
-    let scalars = Scalars { n, steps, below, above, top_k: top_k as usize, top_p, farthest };
+    let values: SmallVec<[&Value; 5]> = [logits, options, token, bad].into_iter().chain(seen).collect();
+    let scalars = Scalars { n };
     row_windows(cx, kernel.name, rows, &values, &[], |w| {
         cx.launch(Launch {
             kernel,

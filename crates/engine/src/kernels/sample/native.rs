@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{EXP2, FARTHEST, LOG2_E, Scalars};
+use super::{EXP2, FARTHEST, LOG2_E, Sampling, Scalars, WORDS};
 use crate::kernel::native::{NativeLaunch, count, each_chunk, map_tasks};
 use crate::simd::{max, sum_by, vectorised};
 
@@ -25,14 +25,14 @@ thread_local! {
 }
 
 pub fn sample(l: &NativeLaunch, penalised: bool) {
-    let row: Scalars = l.scalars();
-    let Scalars { n, below, above, .. } = row;
-    let (logits, random) = (l.read::<f32>(0), l.read::<u32>(1));
+    let Scalars { n } = l.scalars();
+    let (logits, rows) = (l.read::<f32>(0), l.read::<u32>(1).as_chunks::<WORDS>().0);
     let (token, bad) = (l.write::<i32>(2), l.write::<i32>(3));
     let mut seen = penalised.then(|| l.write::<i32>(4));
     SCRATCH.with_borrow_mut(|scratch| {
-        for (r, logits) in logits.chunks_exact(n).enumerate() {
-            let word = random[2 * r] as u64 | (random[2 * r + 1] as u64) << 32;
+        for (r, (logits, row)) in logits.chunks_exact(n).zip(rows).enumerate() {
+            let (row, word) = Sampling::of(row);
+            let [below, above] = row.penalty;
             let mut seen = seen.as_mut().map(|seen| &mut seen[r * n..][..n]);
             let mut scores = std::mem::take(&mut scratch.scores);
             let drawn = match &seen {
@@ -68,7 +68,7 @@ fn map_chunks<T: Sync, R: Send + Default + Clone>(
 }
 
 /// The token that `word` draws; or where a row has none, the place of its first NaN or its length.
-fn draw(row: &Scalars, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<usize, usize> {
+fn draw(row: &Sampling, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<usize, usize> {
     let n = scores.len();
     let (top, has_nan) = map_chunks(scores, CHUNK, extremes)
         .into_iter()
@@ -84,7 +84,7 @@ fn draw(row: &Scalars, scores: &[f32], word: u64, scratch: &mut Scratch) -> Resu
     each_chunk(distances, CHUNK, |at, d| measure(d, &scores[at..at + d.len()], top, row.steps));
     let distances = &distances[..];
     let mut limit = FARTHEST;
-    if row.top_k > 0 && row.top_k < n {
+    if row.top_k > 0 && (row.top_k as usize) < n {
         limit = threshold(distances, limit, ones, |_| row.top_k as u64, &mut scratch.deciding);
     }
     if row.top_p > 0 {

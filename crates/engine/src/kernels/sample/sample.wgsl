@@ -34,10 +34,10 @@ fn scaled_twice(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
   return plus(wide(a.y, b.y), plus(vec2(middle.y, 0u), vec2(other.y, 0u)));
 }
 
-fn distance(at: u32, top: f32) -> u32 {
-  let s = score(at);
+fn distance(at: u32, top: f32, row: Row) -> u32 {
+  let s = score(at, row);
   if s == top { return 0u; }
-  let d = (top - s) * p.steps;
+  let d = (top - s) * row.steps;
   // What is not below is beyond, and so is what cannot be compared.
   return select(0xffffffffu, u32(min(d, 4294967040.0)), d < 4294967040.0);
 }
@@ -56,9 +56,9 @@ fn weight(d: u32) -> u32 {
 
 // The least distance within which `need` tokens are, or, where `by_weight`, a share `top_p` of the weight of those
 // up to `limit`; by its digits, highest first.
-fn threshold(base: u32, lane: u32, top: f32, limit: u32, by_weight: bool) -> u32 {
+fn threshold(base: u32, lane: u32, top: f32, limit: u32, by_weight: bool, row: Row) -> u32 {
   var prefix = 0u;
-  var need = vec2(p.top_k, 0u);
+  var need = vec2(row.top_k, 0u);
   for (var turn = 0u; turn < 4u; turn += 1u) {
     let shift = 24u - 8u * turn;
     for (var b = lane; b < 256u; b += THREADS) {
@@ -67,7 +67,7 @@ fn threshold(base: u32, lane: u32, top: f32, limit: u32, by_weight: bool) -> u32
     }
     workgroupBarrier();
     for (var i = lane; i < p.n; i += THREADS) {
-      let d = distance(base + i, top);
+      let d = distance(base + i, top, row);
       if d > limit || ((d ^ prefix) >> shift) > 255u { continue; }
       var w = 1u;
       if by_weight { w = weight(d); }
@@ -80,7 +80,7 @@ fn threshold(base: u32, lane: u32, top: f32, limit: u32, by_weight: bool) -> u32
       if by_weight && turn == 0u {
         var sum = vec2(0u, 0u);
         for (var b = 0u; b < 256u; b += 1u) { sum = plus(sum, vec2(atomicLoad(&low[b]), atomicLoad(&upper[b]))); }
-        need = scaled(sum, p.top_p);
+        need = scaled(sum, row.top_p);
         if need.x == 0u && need.y == 0u { need.x = 1u; }
       }
       var b = 0u;
@@ -102,11 +102,12 @@ fn threshold(base: u32, lane: u32, top: f32, limit: u32, by_weight: bool) -> u32
 
 fn kernel(group: u32, lane: u32) {
   let base = group * p.n;
+  let row = row_of(group);
   if lane == 0u { atomicStore(&first_nan, p.n); }
   workgroupBarrier();
-  var own = score(base + min(lane, p.n - 1u));
+  var own = score(base + min(lane, p.n - 1u), row);
   for (var i = lane; i < p.n; i += THREADS) {
-    let v = score(base + i);
+    let v = score(base + i, row);
     if is_nan(v) { atomicMin(&first_nan, i); }
     own = max(own, v);
   }
@@ -118,9 +119,9 @@ fn kernel(group: u32, lane: u32) {
   }
   let top = largest[0];
   var limit = 0xffffffffu;
-  if p.top_k > 0u { limit = threshold(base, lane, top, limit, false); }
-  if p.top_p > 0u { limit = min(limit, threshold(base, lane, top, limit, true)); }
-  limit = min(limit, p.farthest);
+  if row.top_k > 0u { limit = threshold(base, lane, top, limit, false, row); }
+  if row.top_p > 0u { limit = min(limit, threshold(base, lane, top, limit, true, row)); }
+  limit = min(limit, row.farthest);
 
   var start = 0u;
   var end = p.n;
@@ -131,7 +132,7 @@ fn kernel(group: u32, lane: u32) {
     for (var k = 0u; k < span; k += 1u) {
       let i = start + lane * span + k;
       if i >= end { break; }
-      let d = distance(base + i, top);
+      let d = distance(base + i, top, row);
       if d <= limit { sum = plus(sum, vec2(weight(d), 0u)); }
     }
     atomicStore(&low[lane], sum.x);
@@ -141,8 +142,7 @@ fn kernel(group: u32, lane: u32) {
       if round == 0u {
         var all = vec2(0u, 0u);
         for (var l = 0u; l < THREADS; l += 1u) { all = plus(all, vec2(atomicLoad(&low[l]), atomicLoad(&upper[l]))); }
-        let random = vec2(u32(load_random(2u * group)), u32(load_random(2u * group + 1u)));
-        wanted = scaled_twice(all, random);
+        wanted = scaled_twice(all, row.random);
       }
       var l = 0u;
       for (; l + 1u < THREADS; l += 1u) {

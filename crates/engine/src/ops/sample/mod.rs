@@ -1,6 +1,6 @@
 //! A token drawn from each row of logits, as transformers' processors keep tokens, in their order.
 //!
-//! Shapes: logits [n, V], n words of 64 random bits; gives token i32 [n] and bad i32 [n], −1 or the place of a
+//! Shapes: logits [n, V], options and a word of 64 random bits for each row; gives token i32 [n] and bad i32 [n], −1 or the place of a
 //! logit that is NaN; V where every logit is −∞. `seen` i32 [n, V], which the repetition penalty needs, is 1 where a
 //! token was seen; the token drawn is marked in place. It has no gradient.
 //!
@@ -19,8 +19,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::sample::{FARTHEST, Sampling, sample};
-use crate::random::words;
+use crate::kernels::sample::{FARTHEST, Sampling, WORDS, sample};
 
 /// How tokens are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,41 +36,43 @@ pub struct Sample {
     pub repetition_penalty: f64,
 }
 
-impl Sample {
-    /// Appends the draw. `words` has one a row.
-    ///
-    /// # Errors
-    /// `ERR_OPTION` for a value outside its range, or a penalty without `seen`; `ERR_DTYPE`;
-    /// `ERR_SHAPE_MISMATCH`; `ERR_OUT_OF_MEMORY` when V elements are more than a binding may span.
-    pub fn record(&self, logits: &Value, seen: Option<&Value>, random: &[u64]) -> Result<[Value; 2]> {
-        let cx: &Rc<Context> = logits.context();
-        let sampling = self.sampling()?;
-        let &[rows, n] = &logits.shape[..] else {
-            fail!(ShapeMismatch, "sample: logits {} are not [n, V]", logits.shape);
-        };
-        if n == 0 || random.len() != rows {
-            fail!(ShapeMismatch, "sample: {} random words for logits {}", random.len(), logits.shape);
-        }
-        if logits.dtype != DType::F32 {
-            fail!(Dtype, "sample: takes logits of f32, not {}", logits.dtype);
-        }
-        if let Some(seen) = seen
-            && (seen.dtype != DType::I32 || seen.shape != logits.shape || !Rc::ptr_eq(seen.context(), cx))
-        {
-            fail!(ShapeMismatch, "sample: seen {} does not fit logits {}", seen.spec(), logits.spec());
-        }
-        if self.repetition_penalty != 1.0 && seen.is_none() {
-            fail!(Option, "sample: a repetition penalty needs what was seen");
-        }
-        // At temperature 0 nothing is left but the first of the likeliest.
-        let drawn = |word: &u64| if self.temperature == 0.0 { [0, 0] } else { words(*word) };
-        let bytes: Vec<u8> = random.iter().flat_map(drawn).flat_map(u32::to_le_bytes).collect();
-        let random = cx.upload([rows, 2], DType::I32, bytes)?;
-        let [token, bad] = [cx.empty([rows], DType::I32)?, cx.empty([rows], DType::I32)?];
-        sample(cx, &sampling, [logits, &random], seen, [&token, &bad])?;
-        Ok([token, bad])
+/// Appends a draw from each row of logits, by the row's options and random word.
+///
+/// # Errors
+/// `ERR_OPTION` for a value outside its range, or a penalty without `seen`; `ERR_DTYPE`;
+/// `ERR_SHAPE_MISMATCH`; `ERR_OUT_OF_MEMORY` when V elements are more than a binding may span.
+pub fn record(logits: &Value, seen: Option<&Value>, rows: &[(Sample, u64)]) -> Result<[Value; 2]> {
+    let cx: &Rc<Context> = logits.context();
+    let &[count, n] = &logits.shape[..] else {
+        fail!(ShapeMismatch, "sample: logits {} are not [n, V]", logits.shape);
+    };
+    if n == 0 || rows.len() != count {
+        fail!(ShapeMismatch, "sample: options of {} rows for logits {}", rows.len(), logits.shape);
     }
+    if logits.dtype != DType::F32 {
+        fail!(Dtype, "sample: takes logits of f32, not {}", logits.dtype);
+    }
+    if let Some(seen) = seen
+        && (seen.dtype != DType::I32 || seen.shape != logits.shape || !Rc::ptr_eq(seen.context(), cx))
+    {
+        fail!(ShapeMismatch, "sample: seen {} does not fit logits {}", seen.spec(), logits.spec());
+    }
+    if seen.is_none() && rows.iter().any(|(sample, _)| sample.repetition_penalty != 1.0) {
+        fail!(Option, "sample: a repetition penalty needs the tokens that were seen");
+    }
+    let mut bytes = Vec::new();
+    for (sample, random) in rows {
+        // At temperature 0 nothing is left but the first of the likeliest.
+        let random = if sample.temperature == 0.0 { 0 } else { *random };
+        bytes.extend(sample.sampling()?.words(random).into_iter().flat_map(u32::to_le_bytes));
+    }
+    let options = cx.upload([count, WORDS], DType::I32, bytes)?;
+    let [token, bad] = [cx.empty([count], DType::I32)?, cx.empty([count], DType::I32)?];
+    sample(cx, [logits, &options], seen, [&token, &bad])?;
+    Ok([token, bad])
+}
 
+impl Sample {
     fn sampling(&self) -> Result<Sampling> {
         let Sample { temperature, top_k, top_p, min_p, repetition_penalty } = *self;
         let holds = temperature >= 0.0
@@ -91,7 +92,13 @@ impl Sample {
             penalty: [repetition_penalty as f32, (1.0 / repetition_penalty) as f32],
             top_k: top_k.min(u32::MAX as usize) as u32,
             top_p: if top_p == 1.0 { 0 } else { (top_p * (1u64 << 32) as f64).round().max(1.0) as u32 },
-            farthest: if min_p == 0.0 { FARTHEST } else { (-min_p.ln() * unit) as u32 },
+            farthest: if temperature == 0.0 {
+                0
+            } else if min_p == 0.0 {
+                FARTHEST
+            } else {
+                (-min_p.ln() * unit) as u32
+            },
         })
     }
 }

@@ -1,6 +1,6 @@
 use std::rc::Rc;
 
-use super::{Sample, plain::plain, plain::probabilities};
+use super::{Sample, plain::plain, plain::probabilities, record};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Code;
@@ -28,7 +28,8 @@ fn marks(name: &str, rows: usize, n: usize) -> Array {
 }
 
 fn drawn(sample: &Sample, logits: &Value, seen: Option<&Value>, random: &[u64]) -> (Vec<f64>, Vec<f64>) {
-    let [token, bad] = sample.record(logits, seen, random).unwrap();
+    let rows: Vec<(Sample, u64)> = random.iter().map(|word| (*sample, *word)).collect();
+    let [token, bad] = record(logits, seen, &rows).unwrap();
     (read(&token).data, read(&bad).data)
 }
 
@@ -100,6 +101,33 @@ every_form! {
     }
 }
 
+/// A row's token depends on its own logits, options and word alone, whatever rows share the launch.
+#[test]
+fn rows_of_one_launch_have_options_of_their_own() {
+    let mut rows: Vec<(Sample, u64)> = cuts().into_iter().zip(words(cuts().len(), 77)).collect();
+    let penalised =
+        |(sample, word): &(Sample, u64)| (Sample { repetition_penalty: 1.4, ..*sample }, word ^ 5);
+    rows.extend(rows.iter().map(penalised).collect::<Vec<_>>());
+    let n = 300;
+    let (logits, seen) = (logits("mixed", rows.len(), n), marks("mixed", rows.len(), n));
+    for cx in contexts() {
+        let of = |x: &Array, r: usize| Array {
+            dtype: x.dtype,
+            ..Array::new(&[1, n], x.data[r * n..][..n].to_vec())
+        };
+        let there = seen.upload(&cx);
+        let [token, bad] = record(&logits.upload(&cx), Some(&there), &rows).unwrap();
+        assert!(read(&bad).data.iter().all(|bad| *bad == -1.0));
+        let (tokens, there) = (read(&token).data, read(&there).data);
+        for (r, row) in rows.iter().enumerate() {
+            let own = (row.0.repetition_penalty != 1.0).then(|| of(&seen, r).upload(&cx));
+            let [alone, _] = record(&of(&logits, r).upload(&cx), own.as_ref(), &[*row]).unwrap();
+            assert_eq!(read(&alone).data[0], tokens[r], "{row:?} on {}", cx.profile.label);
+            assert_eq!(there[r * n + tokens[r] as usize], 1.0, "{row:?} on {}", cx.profile.label);
+        }
+    }
+}
+
 #[test]
 fn a_vocabulary_of_today() {
     const V: usize = 151_936;
@@ -155,7 +183,8 @@ fn what_cannot_be_is_refused() {
     let cx = &contexts()[0];
     let logits = Array::random("x", &[2, 5]).upload(cx);
     let code = |sample: Sample, logits: &Value, seen: Option<&Value>, rows: usize| {
-        sample.record(logits, seen, &words(rows, 1)).err().map(|e| e.code)
+        let rows: Vec<(Sample, u64)> = words(rows, 1).into_iter().map(|word| (sample, word)).collect();
+        record(logits, seen, &rows).err().map(|e| e.code)
     };
     assert_eq!(code(PLAIN, &logits, None, 2), None);
     assert_eq!(code(PLAIN, &logits, None, 1), Some(Code::ShapeMismatch));
