@@ -120,8 +120,8 @@ function keyMask(mask: Tensor, [B, , , S]: readonly [number, number, number, num
 }
 
 /**
- * The fused kernel, which takes [B, T, H, D]. Heads that do not share keys are examples of a batch to it, so that nothing
- * is copied; heads that share keys are further queries, unless a query's place counts.
+ * The fused kernel. Heads that do not share keys are examples of a batch to it. Heads that share keys are further queries,
+ * unless a query's position counts: then the kernel reads [B, H, T, D] by its strides. Nothing is copied in either case.
  */
 function fused(
   q: Tensor,
@@ -132,10 +132,9 @@ function fused(
   const [B, H, T, D] = q.shape as [number, number, number, number];
   const [, Hkv, S] = k.shape as [number, number, number];
   const group = H / Hkv;
-  const turns = causal && group > 1;
-  const queries = turns
-    ? q.reshape(B * Hkv, group, T, D).transpose(1, 2)
-    : q.reshape(B * Hkv, group * T, 1, D);
+  if (causal && group > 1)
+    return made(() => session().attention(q.id, k.id, v.id, keys?.id, true, 0, scale, 0, S, undefined, true));
+  const queries = q.reshape(B * Hkv, group * T, 1, D);
   const [kept, values] = [k.reshape(B * Hkv, S, 1, D), v.reshape(B * Hkv, S, 1, D)];
   const hidden = keys
     ?.reshape(B, 1, S)
@@ -144,7 +143,7 @@ function fused(
   const y = made(() =>
     session().attention(queries.id, kept.id, values.id, hidden?.id, causal, 0, scale, 0, S),
   );
-  return (turns ? y.transpose(1, 2) : y).reshape(B, H, T, D);
+  return y.reshape(B, H, T, D);
 }
 
 /** What scores are changed by before the softmax. */

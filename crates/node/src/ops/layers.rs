@@ -154,7 +154,7 @@ impl Session {
     }
 
     /// `window` 0 sees all; `length` keys of k and v are read, from position 0; of `segments` only equal ones see each
-    /// other.
+    /// other. With `headsFirst`, q, k, v and the output are [B, H, T, D]; without, [B, T, H, D].
     #[napi(catch_unwind)]
     pub fn attention(
         &self,
@@ -168,6 +168,7 @@ impl Session {
         offset: u32,
         length: u32,
         segments: Option<u32>,
+        heads_first: Option<bool>,
     ) -> Result<u32> {
         let op = ops::attention::Attention {
             causal,
@@ -177,6 +178,7 @@ impl Session {
             length: Some(length as usize),
             segments: segments.is_some(),
             mask: mask.is_some(),
+            heads_first: heads_first.unwrap_or(false),
             precision: self.state.borrow().precision,
         };
         let inputs: Vec<u32> = [q, k, v].into_iter().chain(segments).chain(mask).collect();

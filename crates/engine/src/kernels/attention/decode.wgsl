@@ -117,6 +117,6 @@ fn finish(block: Block, part: u32, r: u32, lane: u32) {
     var total = select(HIDDEN, LOWEST, marks == 1u);
     if sum != 0.0 { total = factors[r] + log(sum); }
     if bad { total = nan(); }
-    store_lse(part * p.batch * p.lse_batch + lse_at(block, r), total);
+    store_lse(part * p.batch * (p.q_batch / p.dim) + lse_at(block, r), total);
   }
 }

@@ -28,10 +28,10 @@ scalars! {
         dim: usize,
         q_batch: usize,
         q_row: usize,
+        q_head: usize,
         kv_batch: usize,
         kv_row: usize,
-        lse_batch: usize,
-        lse_row: usize,
+        kv_head: usize,
         segment_batch: usize,
         mask_batch: usize,
         /// Positions of the first query and of the first key of this window.
@@ -44,6 +44,24 @@ scalars! {
         first: bool,
         /// Whether a processor that multiplies pairs of bf16 faster than f32 rounds the products' factors to them.
         rounded: bool,
+    }
+}
+
+/// The sizes of q [B, T, H, D] and k [B, S, Hkv, D], or of [B, H, T, D] and [B, Hkv, S, D].
+pub struct Sizes {
+    pub batch: usize,
+    pub queries: usize,
+    pub heads: usize,
+    /// S
+    pub capacity: usize,
+    pub kv_heads: usize,
+    pub dim: usize,
+}
+
+impl Sizes {
+    pub fn of(q: &[usize], k: &[usize], heads_first: bool) -> Sizes {
+        let [row, head] = if heads_first { [2, 1] } else { [1, 2] };
+        Sizes { batch: q[0], queries: q[row], heads: q[head], capacity: k[row], kv_heads: k[head], dim: q[3] }
     }
 }
 

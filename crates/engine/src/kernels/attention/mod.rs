@@ -4,7 +4,7 @@
 //! Backward makes P = exp(S − L) again: dv = Pᵀ do, δ = Σ do ∘ o, dS = P ∘ (do vᵀ − δ),
 //! dq = scale · dS k, dk = scale · dSᵀ q.
 //! Layout: q, o [B, T, H, D]; k, v [B, S, Hkv, D], of which the first `length` are read; L and δ
-//! [B, T, H], so that windows of rows are ranges. Query head h reads key/value head h / (H / Hkv).
+//! [B, T, H], so that windows of rows are ranges; or heads before rows in all of them: rows and heads lie at strides. Query head h reads key/value head h / (H / Hkv).
 //! Keys that no query of a tile sees are passed over. Hidden scores are −3.4e38.
 //! Cost: 4·T·S·D·H flops forward and 10 backward (14 on a GPU, whose two kernels each make S), half
 //! that where causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
@@ -20,7 +20,7 @@ mod shader;
 pub(crate) mod tests;
 mod tile;
 
-pub use geometry::DIM;
+pub use geometry::{DIM, Sizes};
 pub use plan::{Attend, Flow, backward, forward};
 
 use crate::dtype::DType;

@@ -3,6 +3,7 @@
 mod binds;
 mod decode;
 mod rows;
+mod transposed;
 
 use std::rc::Rc;
 
@@ -12,7 +13,7 @@ use self::binds::{Binds, Inner, List};
 use self::decode::{decode, decodes};
 use self::rows::{delta, labels, rows};
 use super::form::{Form, LARGE, SMALL};
-use super::geometry::Geometry;
+use super::geometry::{Geometry, Sizes};
 use super::tile::{ACROSS, Tile};
 use super::{BACKWARD, BACKWARD_KV, BACKWARD_Q, FORWARD};
 use crate::context::{Context, Value};
@@ -25,12 +26,15 @@ use crate::launch::{Bind, Window, windows};
 use crate::profile::Kind;
 
 /// What attends to what.
+#[derive(Clone, Copy)]
 pub struct Attend<'a> {
-    /// [B, T, H, D]
+    /// [B, T, H, D], or [B, H, T, D] where heads come first.
     pub q: &'a Value,
-    /// [B, S, Hkv, D]
+    /// [B, S, Hkv, D], or [B, Hkv, S, D] where heads come first.
     pub k: &'a Value,
     pub v: &'a Value,
+    /// Whether heads are the second dimension of q, k, v, the output and the log-sum-exp. Without segments.
+    pub heads_first: bool,
     /// i32 [B, ≥ offset + T and ≥ length]
     pub segments: Option<&'a Value>,
     /// i32 [B, ≥ length]
@@ -59,6 +63,9 @@ const FEW: usize = if cfg!(test) { 16 } else { 256 };
 
 /// Appends o = attention and its log-sum-exp.
 pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()> {
+    if !a.fits(cx) {
+        return transposed::forward(cx, a, o, lse);
+    }
     if cx.profile.kind == Kind::Gpu && decodes(cx, a, o) {
         return decode(cx, a, o, lse);
     }
@@ -74,8 +81,12 @@ pub fn backward(
     d_q: Option<&Value>,
     d_kv: Option<[&Value; 2]>,
 ) -> Result<()> {
+    if !a.fits(cx) {
+        return transposed::backward(cx, a, flow, d_q, d_kv);
+    }
+    let Sizes { capacity, .. } = a.sizes();
     if let Some(d_kv) = d_kv
-        && (a.length < a.k.shape[1] || a.q.size() == 0)
+        && (a.length < capacity || a.q.size() == 0)
     {
         // Keys past `length` were not read.
         d_kv.iter().for_each(|d| cx.zero(d));

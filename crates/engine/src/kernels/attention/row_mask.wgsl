@@ -19,18 +19,18 @@ fn block_of(group: u32, count: u32, own: u32) -> Block {
 }
 
 // Where query row `row` = (t, g) starts in q and what has its layout, its log-sum-exp, and key `key` in k.
+fn query_start(block: Block, row: u32) -> u32 {
+  let head = block.head * p.group + row % p.group;
+  return block.b * p.q_batch + (row / p.group) * p.q_row + head * p.q_head;
+}
 fn query_place(block: Block, row: u32, end: u32) -> u32 {
   if row >= end { return NOWHERE; }
-  let head = block.head * p.group + row % p.group;
-  return block.b * p.q_batch + (row / p.group) * p.q_row + head * p.dim;
+  return query_start(block, row);
 }
-fn lse_at(block: Block, row: u32) -> u32 {
-  let head = block.head * p.group + row % p.group;
-  return block.b * p.lse_batch + (row / p.group) * p.lse_row + head;
-}
+fn lse_at(block: Block, row: u32) -> u32 { return query_start(block, row) / p.dim; }
 fn key_place(block: Block, key: u32, end: u32) -> u32 {
   if key >= end { return NOWHERE; }
-  return block.b * p.kv_batch + key * p.kv_row + block.head * p.dim;
+  return block.b * p.kv_batch + key * p.kv_row + block.head * p.kv_head;
 }
 
 // A query sees the keys at positions `first` to `last` that have its label.

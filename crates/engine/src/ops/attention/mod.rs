@@ -1,7 +1,8 @@
 //! o = softmax(scale · q kᵀ) v, with grouped heads, causal or not, and with labels that part rows.
 //!
 //! Shapes: q, o [B, T, H, D]; k, v [B, S, Hkv, D], H a multiple of Hkv, D at most 256; the second
-//! output is the log-sum-exp [B, T, H], which backward needs. Query t stands at position
+//! output is the log-sum-exp [B, T, H], which backward needs. Where heads come first: q, o [B, H, T, D];
+//! k, v [B, Hkv, S, D]; the log-sum-exp [B, H, T]. Query t stands at position
 //! offset + t, key s at s. Saved: the inputs, o and the log-sum-exp; never the scores.
 //! A query that sees no key gives zeros and passes no gradient. A value that is not finite reaches
 //! every query that sees it; forward, no other.
@@ -17,7 +18,7 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::attention::{Attend, DIM, Flow, backward, forward};
+use crate::kernels::attention::{Attend, DIM, Flow, Sizes, backward, forward};
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
 
@@ -38,6 +39,8 @@ pub struct Attention {
     pub segments: bool,
     /// The next input is i32 [B, N]: keys where it is 0 are hidden.
     pub mask: bool,
+    /// Heads are the second dimension of all inputs and outputs. Segments are not supported.
+    pub heads_first: bool,
     /// How the products take their factors, on a processor.
     pub precision: Precision,
 }
@@ -56,9 +59,14 @@ impl Attention {
             window: self.window,
             scale: self.scale.unwrap_or(1.0 / (q.shape[3] as f32).sqrt()),
             offset: self.offset,
-            length: self.length.unwrap_or(inputs[1].shape[1]),
+            length: self.length.unwrap_or(self.sizes(q, inputs[1]).capacity),
+            heads_first: self.heads_first,
             precision: self.precision,
         }
+    }
+
+    fn sizes(&self, q: &Value, k: &Value) -> Sizes {
+        Sizes::of(&q.shape, &k.shape, self.heads_first)
     }
 
     fn inputs(&self) -> usize {
@@ -77,35 +85,42 @@ impl Op for Attention {
         if [q, k, v].iter().any(|x| x.dtype != DType::F32) {
             fail!(Dtype, "attention: takes f32, not q {q}, k {k}, v {v}; convert with to(\"f32\")");
         }
+        let head = if self.heads_first { 1 } else { 2 };
         let fits = [q, k, v].iter().all(|x| x.shape.rank() == 4)
             && k.shape == v.shape
             && q.shape[0] == k.shape[0]
             && q.shape[3] == k.shape[3]
-            && k.shape[2] > 0
-            && q.shape[2] > 0
-            && q.shape[2].is_multiple_of(k.shape[2]);
+            && k.shape[head] > 0
+            && q.shape[head] > 0
+            && q.shape[head].is_multiple_of(k.shape[head]);
         if !fits {
+            let [queries, keys] = match self.heads_first {
+                true => ["[B, H, T, D]", "[B, Hkv, S, D]"],
+                false => ["[B, T, H, D]", "[B, S, Hkv, D]"],
+            };
             fail!(
                 ShapeMismatch,
-                "attention: q {}, k {} and v {} are not [B, T, H, D] and twice [B, S, Hkv, D] with H a \
-                 multiple of Hkv",
+                "attention: q {}, k {} and v {} are not {queries} and twice {keys} with H a multiple of Hkv",
                 q.shape,
                 k.shape,
                 v.shape
             );
         }
-        let (batch, dim) = (q.shape[0], q.shape[3]);
+        if self.heads_first && self.segments {
+            fail!(Option, "attention: segments need q, k and v as [B, T, H, D]");
+        }
+        let Sizes { batch, queries, capacity, dim, .. } = Sizes::of(&q.shape, &k.shape, self.heads_first);
         if dim == 0 || dim > DIM {
             fail!(ShapeMismatch, "attention: heads of {dim}, in q {}; 1 to {DIM} are served", q.shape);
         }
-        let length = self.length.unwrap_or(k.shape[1]);
-        if length == 0 || length > k.shape[1] {
+        let length = self.length.unwrap_or(capacity);
+        if length == 0 || length > capacity {
             fail!(ShapeMismatch, "attention: {length} keys are to be read of k {}", k.shape);
         }
         if self.window.is_some() && (!self.causal || self.window == Some(0)) {
             fail!(Option, "attention: a window is of at least one key and needs causal");
         }
-        let reach = length.max(self.offset + q.shape[1]);
+        let reach = length.max(self.offset + queries);
         let labels = [(self.segments, "segments", reach), (self.mask, "mask", length)];
         for ((_, what, least), labels) in labels.into_iter().filter(|l| l.0).zip(&inputs[3..]) {
             if labels.dtype != DType::I32 {

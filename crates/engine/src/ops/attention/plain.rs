@@ -3,7 +3,23 @@
 use super::Attention;
 use crate::ops::checks::Array;
 
+/// [B, M, N, …] as [B, N, M, …].
+fn exchanged(x: &Array) -> Array {
+    let [batch, m, n] = [0, 1, 2].map(|d| x.shape[d]);
+    let width = x.shape.get(3).copied().unwrap_or(1);
+    let mut shape = x.shape.clone();
+    shape.swap(1, 2);
+    let rows = (0..batch * n * m).map(|row| (row / (n * m), row / m % n, row % m));
+    let data = rows.flat_map(|(b, j, i)| x.data[((b * m + i) * n + j) * width..][..width].to_vec()).collect();
+    Array { dtype: x.dtype, ..Array::new(&shape, data) }
+}
+
 pub fn plain(op: &Attention, x: &[Array]) -> Vec<Array> {
+    if op.heads_first {
+        let mut last: Vec<Array> = x[..3].iter().map(exchanged).collect();
+        last.extend_from_slice(&x[3..]);
+        return plain(&Attention { heads_first: false, ..*op }, &last).iter().map(exchanged).collect();
+    }
     let [q, k, v] = [&x[0], &x[1], &x[2]];
     let [batch, queries, heads, dim] = [0, 1, 2, 3].map(|d| q.shape[d]);
     let [capacity, kv_heads] = [k.shape[1], k.shape[2]];

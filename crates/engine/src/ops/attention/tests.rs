@@ -18,6 +18,7 @@ pub(crate) const CAUSAL: Attention = Attention {
     length: None,
     segments: false,
     mask: false,
+    heads_first: false,
     precision: Precision::Exact,
 };
 
@@ -73,6 +74,72 @@ fn queries_that_stand_past_a_cache() {
     // A query that stands before the last key, and one past it.
     equal(Attention { offset: 5, ..CAUSAL }, &inputs([1, 3, 70, 1, 2, 8]));
     equal(Attention { offset: 90, ..CAUSAL }, &inputs([1, 3, 70, 1, 2, 8]));
+}
+
+/// q, k, v with heads first of these sizes: [B, T, S, Hkv, group, D].
+fn inputs_heads_first([b, t, s, kv_heads, group, dim]: [usize; 6]) -> Vec<Array> {
+    let kv = [b, kv_heads, s, dim];
+    vec![Array::random("q", &[b, kv_heads * group, t, dim]), Array::random("k", &kv), Array::random("v", &kv)]
+}
+
+#[test]
+fn heads_first_equals_the_plain_form() {
+    let first = Attention { heads_first: true, ..CAUSAL };
+    for sizes in [[2, 70, 70, 2, 3, 8], [1, 1, 9, 2, 4, 8], [1, 130, 130, 1, 2, 24], [1, 19, 19, 2, 2, 1]] {
+        equal(first, &inputs_heads_first(sizes));
+        equal(Attention { causal: false, ..first }, &inputs_heads_first(sizes));
+    }
+    let op = Attention { window: Some(50), offset: 120, length: Some(140), ..first };
+    equal(op, &inputs_heads_first([1, 20, 150, 2, 2, 8]));
+    let mut x = inputs_heads_first([2, 66, 66, 2, 2, 8]);
+    x.push(labels(&[2, 66], |i| (i[1] >= 7 * i[0]) as usize));
+    equal(Attention { mask: true, ..first }, &x);
+}
+
+/// The layout changes no bit: the same rows meet the same keys in the same order.
+#[test]
+fn heads_first_gives_the_bits_of_heads_last() {
+    let exchange = |x: &Array| {
+        let [m, n] = [1, 2].map(|d| x.shape[d]);
+        let width = x.shape.get(3).copied().unwrap_or(1);
+        let at = |i: &[usize]| ((i[0] * m + i[2]) * n + i[1]) * width + i.get(3).copied().unwrap_or(0);
+        let mut shape = x.shape.clone();
+        shape.swap(1, 2);
+        Array::from_fn(&shape, |i| x.data[at(i)])
+    };
+    for sizes in [[2, 70, 70, 2, 3, 8], [1, 200, 200, 2, 2, 64], [1, 2, 90, 2, 3, 16]] {
+        for op in [CAUSAL, ROUNDED, Attention { causal: false, ..CAUSAL }] {
+            let x = inputs_heads_first(sizes);
+            let last: Vec<Array> = x.iter().map(exchange).collect();
+            for cx in contexts() {
+                let outputs = |op: &Attention, x: &[Array], exchanged: bool| -> Vec<Array> {
+                    let values: Vec<Value> = x.iter().map(|x| x.upload(&cx)).collect();
+                    let outputs = run(&cx, op, &values.iter().collect::<Vec<_>>()).unwrap();
+                    // The same gradient flows in.
+                    let d_o = Array::random("d", &x[0].shape);
+                    let d_o = if exchanged {
+                        exchange(&Array::random("d", &inputs_heads_first(sizes)[0].shape))
+                    } else {
+                        d_o
+                    };
+                    let pass =
+                        Backward::after(op, &values, &outputs, &[true; 3], vec![Some(d_o.upload(&cx)), None]);
+                    let d_inputs = op.backward(&cx, &pass).unwrap();
+                    outputs.iter().chain(d_inputs.iter().flatten()).map(read).collect()
+                };
+                let expected = outputs(&op, &last, true);
+                let got = outputs(&Attention { heads_first: true, ..op }, &x, false);
+                for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                    assert_eq!(
+                        exchange(got).data,
+                        expected.data,
+                        "{op:?} {sizes:?}: {i} on {}",
+                        cx.profile.label
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -353,6 +420,13 @@ fn what_does_not_fit_is_refused() {
     assert!(error.message.starts_with("attention: mask [1, 3] is not [1, 4 or more]"), "{error}");
     x[3] = Array::random("mask", &[1, 4]);
     assert_eq!(refused(Attention { mask: true, ..CAUSAL }, &x).code, Code::Dtype);
+    let mut x = inputs_heads_first([1, 4, 4, 2, 2, 8]);
+    x.push(labels(&[1, 4], |_| 1));
+    assert_eq!(refused(Attention { heads_first: true, segments: true, ..CAUSAL }, &x).code, Code::Option);
+    x[1] = Array::random("k", &[1, 3, 4, 8]);
+    x[2] = x[1].clone();
+    let error = refused(Attention { heads_first: true, ..CAUSAL }, &x[..3]);
+    assert!(error.message.contains("are not [B, H, T, D] and twice [B, Hkv, S, D]"), "{error}");
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub fn backward(l: &NativeLaunch) {
         let places = outputs.map(|i| Shared::new(l.write::<f32>(i)));
         each_task(l.threads, g.batch * g.kv_heads, |task| {
             let (b, head) = (task / g.kv_heads, task % g.kv_heads);
-            let (at, extent) = (b * g.kv_batch + head * g.dim, (g.keys - 1) * g.kv_row + g.dim);
+            let (at, extent) = (b * g.kv_batch + head * g.kv_head, (g.keys - 1) * g.kv_row + g.dim);
             let [d_k, d_v] = [0, 1].map(|i| places[i].at(at, extent));
             let sums = Sums { d_k, d_v, row: g.kv_row };
             // SAFETY: a task has a head of keys, and the queries that are grouped under it, of its own.
@@ -105,7 +105,7 @@ pub fn backward(l: &NativeLaunch) {
         for head in 0..g.kv_heads {
             for (side, output) in outputs.iter().enumerate() {
                 // SAFETY: a task has its keys' rows.
-                let y = unsafe { output.slice(b * g.kv_batch + key * g.kv_row + head * g.dim, g.dim) };
+                let y = unsafe { output.slice(b * g.kv_batch + key * g.kv_row + head * g.kv_head, g.dim) };
                 if g.first {
                     y.fill(0.0);
                 }

@@ -105,11 +105,16 @@ impl<'a> Block<'a> {
         let mut ranges = [[0; 2]; LANES];
         let mut places = [[0; 3]; LANES];
         let (mut t, mut j) = (first_row / g.group, first_row % g.group);
+        // What has a number a row is laid out as q.
+        let [lse_batch, lse_row, lse_head] = [g.q_batch, g.q_row, g.q_head].map(|stride| stride / g.dim);
         for (range, place) in ranges.iter_mut().zip(&mut places).take(rows) {
             let query = head * g.group + j;
             *range = g.visible(t);
-            *place =
-                [t, b * g.q_batch + t * g.q_row + query * g.dim, b * g.lse_batch + t * g.lse_row + query];
+            *place = [
+                t,
+                b * g.q_batch + t * g.q_row + query * g.q_head,
+                b * lse_batch + t * lse_row + query * lse_head,
+            ];
             j += 1;
             if j == g.group {
                 (t, j) = (t + 1, 0);
@@ -139,7 +144,7 @@ impl<'a> Block<'a> {
     }
 
     pub fn kv_at(&self, key: usize) -> usize {
-        self.b * self.g.kv_batch + key * self.g.kv_row + self.head * self.g.dim
+        self.b * self.g.kv_batch + key * self.g.kv_row + self.head * self.g.kv_head
     }
 
     /// Whether every lane sees each of keys `from..from + count` by position.

@@ -3,9 +3,9 @@
 use smallvec::SmallVec;
 
 use super::{Attend, Flow};
-use crate::context::Value;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
-use crate::kernels::attention::geometry::{CAUSAL, Geometry, MASK, SEGMENTS};
+use crate::kernels::attention::geometry::{CAUSAL, Geometry, MASK, SEGMENTS, Sizes};
 use crate::kernels::gemm::Precision;
 use crate::launch::Bind;
 
@@ -83,19 +83,20 @@ impl<'a> Binds<'a> {
     /// What is laid out as q.
     pub fn queries<'v>(&self, value: &'v Value) -> Bind<'v> {
         let g = &self.geometry;
-        self.bind(value, [g.q_batch, g.group * g.dim, g.q_row, 0], g.group * g.dim)
+        self.bind(value, [g.q_batch, g.group * g.q_head, g.q_row, 0], (g.group - 1) * g.q_head + g.dim)
     }
 
     /// What is laid out as k.
     pub fn keys<'v>(&self, value: &'v Value) -> Bind<'v> {
         let g = &self.geometry;
-        self.bind(value, [g.kv_batch, g.dim, 0, g.kv_row], g.dim)
+        self.bind(value, [g.kv_batch, g.kv_head, 0, g.kv_row], g.dim)
     }
 
     /// `n` numbers a query row.
     pub fn rows<'v>(&self, value: &'v Value, n: usize) -> Bind<'v> {
         let g = &self.geometry;
-        self.bind(value, [g.lse_batch * n, g.group * n, g.lse_row * n, 0], g.group * n)
+        let [batch, row, head] = [g.q_batch, g.q_row, g.q_head].map(|stride| stride / g.dim * n);
+        self.bind(value, [batch, g.group * head, row, 0], (g.group - 1) * head + n)
     }
 
     /// The segments of queries and of keys, and the mask.
@@ -111,10 +112,22 @@ impl<'a> Binds<'a> {
 }
 
 impl Attend<'_> {
+    pub fn sizes(&self) -> Sizes {
+        Sizes::of(&self.q.shape, &self.k.shape, self.heads_first)
+    }
+
+    /// Whether a binding holds the query heads that share a key/value head, which lie apart where heads come first.
+    pub fn fits(&self, cx: &Context) -> bool {
+        let g = self.geometry();
+        let span = ((g.group - 1) * g.q_head + g.dim) * DType::F32.bytes();
+        !self.heads_first || span as u64 <= cx.profile.binding_limit.saturating_sub(256)
+    }
+
     /// The whole of it, as one window.
     pub fn geometry(&self) -> Geometry {
-        let [batch, queries, heads, dim] = [0, 1, 2, 3].map(|d| self.q.shape[d]);
-        let kv_heads = self.k.shape[2];
+        let Sizes { batch, queries, heads, capacity, kv_heads, dim } = self.sizes();
+        let strides = |rows: usize, heads: usize| if self.heads_first { [1, rows] } else { [heads, 1] };
+        let ([row, head], [kv_row, kv_head]) = (strides(queries, heads), strides(capacity, kv_heads));
         let row_of = |labels: Option<&Value>| labels.map_or(0, |l| l.shape[1]);
         let bit = |on: bool, bit: u32| if on { bit } else { 0 };
         Geometry {
@@ -128,11 +141,11 @@ impl Attend<'_> {
             group: heads / kv_heads,
             dim,
             q_batch: queries * heads * dim,
-            q_row: heads * dim,
-            kv_batch: self.k.shape[1] * kv_heads * dim,
-            kv_row: kv_heads * dim,
-            lse_batch: queries * heads,
-            lse_row: heads,
+            q_row: row * dim,
+            q_head: head * dim,
+            kv_batch: capacity * kv_heads * dim,
+            kv_row: kv_row * dim,
+            kv_head: kv_head * dim,
             segment_batch: row_of(self.segments),
             mask_batch: row_of(self.mask),
             query_at: self.offset,

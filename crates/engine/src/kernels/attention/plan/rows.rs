@@ -19,8 +19,12 @@ use crate::launch::{Bind, row_windows, windows};
 /// segment.
 pub fn rows(cx: &Rc<Context>, a: &Attend, flow: &Flow) -> Result<Value> {
     let g = a.geometry();
-    let heads = g.kv_heads * g.group;
-    let rows = cx.empty([g.batch, g.queries, heads, 3], DType::I32)?;
+    // Rows are visited in memory order. Heads that come first are further rows of a batch, which no segment parts.
+    let (batch, heads) = match (a.heads_first, g.kv_heads * g.group) {
+        (true, heads) => (g.batch * heads, 1),
+        (false, heads) => (g.batch, heads),
+    };
+    let rows = cx.empty([batch, g.queries, heads, 3], DType::I32)?;
     let per_row = |v, n: usize| Bind::new(v, &[g.queries * n, n], n);
     let binds = Binds::of(a, Inner::Keys);
     let segments = match &binds.query_segments {
@@ -28,14 +32,14 @@ pub fn rows(cx: &Rc<Context>, a: &Attend, flow: &Flow) -> Result<Value> {
         None => Bind::new(&binds.nothing, &[0, 0], 1),
     };
     let list = [
-        per_row(flow.d_o, g.q_row),
-        per_row(flow.o, g.q_row),
+        per_row(flow.d_o, heads * g.dim),
+        per_row(flow.o, heads * g.dim),
         per_row(flow.lse, heads),
         per_row(flow.d_lse.unwrap_or(flow.lse), heads),
         segments,
         per_row(&rows, heads * 3),
     ];
-    windows(cx, ROWS.name, &[g.batch, g.queries], &[], &list, |w| {
+    windows(cx, ROWS.name, &[batch, g.queries], &[], &list, |w| {
         let count = w.count[0] * w.count[1] * heads;
         let scalars = Rows {
             rows: count,
