@@ -1,6 +1,5 @@
 import { session } from "../native.js";
-import { composedAttention, every, places } from "../nn/attention.js";
-import { scope } from "../scope.js";
+import { dropoutOf } from "../nn/attention.js";
 import { made, type Tensor } from "../tensor.js";
 import type { LayerCache } from "./cache.js";
 
@@ -19,7 +18,7 @@ export interface AttentionOptions extends AttentionLabels {
   window?: number | undefined;
   /** 1/√D unless given. */
   scale?: number | undefined;
-  /** The probability with which a weight is dropped; 0 by default. Above 0 the scores are stored. */
+  /** The probability with which a weight is dropped; 0 by default. */
   dropout?: number | undefined;
   /** Keys and values so far, to which k and v are appended. */
   cache?: LayerCache | undefined;
@@ -32,7 +31,6 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const { dropout = 0 } = options;
   const offset = cache?.length ?? 0;
   const keys = cache === undefined ? { k, v, length: k.shape[1] as number } : cache.append(k, v);
-  if (dropout > 0) return dropping(q, keys, { ...options, scale, dropout, offset });
   const y = made(() =>
     session().attention(
       q.id,
@@ -45,42 +43,16 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
       offset,
       keys.length,
       segments?.id,
+      false,
+      dropoutOf(dropout),
     ),
   );
-  return y.reshape(B, T, H * D);
+  // Zeros, and no gradient.
+  return (dropout === 1 ? y.mul(0) : y).reshape(B, T, H * D);
 }
 
 /** [B, T, H · D] as [B, T, H, D]. */
 export function inHeads(x: Tensor, heads: number): Tensor {
   const [B, T, C] = x.shape as [number, number, number];
   return x.reshape(B, T, heads, C / heads);
-}
-
-/** `attention` whose weights are dropped, so that its scores are stored. */
-function dropping(
-  q: Tensor,
-  { k, v, length: S }: { k: Tensor; v: Tensor; length: number },
-  options: AttentionOptions & { scale: number; dropout: number; offset: number },
-): Tensor {
-  const { causal = false, window = 0, keyMask, segments, offset, scale, dropout } = options;
-  const [B, T, H, D] = q.shape as [number, number, number, number];
-  return scope(() => {
-    const own = places(q.device, offset, T).reshape(T, 1);
-    const others = places(q.device, 0, S);
-    const parts: Tensor[] = [];
-    if (causal) parts.push(others.le(own));
-    if (window > 0) parts.push(others.gt(places(q.device, offset - window, T).reshape(T, 1)));
-    if (keyMask !== undefined) parts.push(keyMask.slice(1, 0, S).ne(0).reshape(B, 1, 1, S));
-    if (segments !== undefined) {
-      const of = segments.slice(1, offset, offset + T).reshape(B, 1, T, 1);
-      parts.push(segments.slice(1, 0, S).reshape(B, 1, 1, S).eq(of));
-    }
-    const heads = (x: Tensor, count: number): Tensor => x.slice(1, 0, count).transpose(1, 2);
-    const y = composedAttention(heads(q, T), heads(k, S), heads(v, S), {
-      visible: every(parts),
-      scale,
-      dropout,
-    });
-    return y.transpose(1, 2).reshape(B, T, H * D);
-  });
 }

@@ -152,7 +152,7 @@ export class Decoding {
     return chosen;
   }
 
-  /** The errors of the groups of which a row has no token. */
+  /** The errors of groups in which a row has no token; ends those groups. */
   #failed({ rows, batch }: Step, bad: Int32Array): Chosen[] {
     return rows.flatMap(({ group, text }, row): Chosen[] => {
       const place = bad[row] as number;

@@ -2,6 +2,7 @@
 import * as argument from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
+import { nextDropout } from "../random.js";
 import { scope } from "../scope.js";
 import { made, type Tensor } from "../tensor.js";
 import { shapeOf } from "../tensor/arguments.js";
@@ -32,8 +33,8 @@ const HIDDEN = -3e38;
  * softmax(scale · q kᵀ + mask) v, for each head. A query that sees no key gives zeros.
  *
  * Without a mask, or with one of keys alone (i32, [B, 1, 1, S] or what is broadcast to it), the scores are never stored;
- * other masks, dropout, and heads of more than 256 features, or other ones of v, take memory for B·H·T·S scores. Floats
- * compute in f32.
+ * other masks, heads of more than 256 features, a Dv other than D, and dropout with both `causal` and grouped heads take
+ * memory for B·H·T·S scores. Floats compute in f32.
  *
  * Shapes: q [B, H, T, D], k [B, Hkv, S, D], v [B, Hkv, S, Dv], y [B, H, T, Dv]; H is a multiple of Hkv, whose heads are
  * shared by neighbouring ones of q; B, or B and H, may be left out of all. As
@@ -73,8 +74,10 @@ export function scaledDotProductAttention(
     const keys = mask === undefined ? undefined : keyMask(mask, shape);
     const features = q.shape[3] as number;
     const fits = features > 0 && features <= FUSED_FEATURES && v.shape[3] === features && shape[3] > 0;
-    if (dropout === 0 && fits && (mask === undefined || keys !== undefined))
-      return fused(...parts, { keys, causal, scale: factor });
+    const turns = causal && q.shape[1] !== k.shape[1];
+    const drops = dropout > 0 && (dropout === 1 || turns);
+    if (!drops && fits && (mask === undefined || keys !== undefined))
+      return fused(...parts, { keys, causal, scale: factor, dropout });
     const seen = visibility(shape, parts[0], { mask, causal });
     return composedAttention(...parts, { ...seen, scale: factor, dropout });
   });
@@ -127,7 +130,12 @@ function fused(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  { keys, causal, scale }: { keys: Tensor | undefined; causal: boolean; scale: number },
+  {
+    keys,
+    causal,
+    scale,
+    dropout,
+  }: { keys: Tensor | undefined; causal: boolean; scale: number; dropout: number },
 ): Tensor {
   const [B, H, T, D] = q.shape as [number, number, number, number];
   const [, Hkv, S] = k.shape as [number, number, number];
@@ -141,9 +149,21 @@ function fused(
     .expand(B, Hkv, S)
     .reshape(B * Hkv, S);
   const y = made(() =>
-    session().attention(queries.id, kept.id, values.id, hidden?.id, causal, 0, scale, 0, S),
+    session().attention(
+      ...([queries.id, kept.id, values.id, hidden?.id, causal, 0, scale, 0, S] as const),
+      undefined,
+      false,
+      dropoutOf(dropout),
+    ),
   );
   return y.reshape(B, H, T, D);
+}
+
+/** The mask of a call, drawn by the generator; undefined if no weight is dropped, or all of them are. */
+export function dropoutOf(p: number): { p: number; seed: number; stream: number } | undefined {
+  if (p === 0 || p === 1) return undefined;
+  const [seed, stream] = nextDropout();
+  return { p, seed, stream };
 }
 
 /** What scores are changed by before the softmax. */

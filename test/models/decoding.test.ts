@@ -9,6 +9,7 @@ import { decodedTexts } from "../../src/models/generate.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, words } from "../hashed.js";
+import { session } from "../../src/native.js";
 import { goldens } from "../parity/goldens.js";
 import { smallLlama } from "../small-llama.js";
 
@@ -117,6 +118,60 @@ for (const device of testDevices()) {
       },
     );
   }
+
+  test.serial(`on ${device}: whichever step fails, no tensor is left, penalties among them`, async (t) => {
+    const model = await smallLlama(device);
+    const options = { maxNewTokens: 5, temperature: 1, repetitionPenalty: 1.2 };
+    const requests: Request[] = [
+      { at: 0, prompt: promptOf("first", 5), options, adapter: null },
+      { at: 2, prompt: promptOf("second", 3), options: { ...options, seed: 4 }, adapter: null },
+    ];
+    const hidden = model.hidden.bind(model);
+    await joining(model, requests);
+    const { tensors } = await atRest(device);
+    let calls = 0;
+    for (let failing = 1; ; failing++) {
+      calls = 0;
+      model.hidden = (...given) => {
+        if (++calls === failing) throw new Error("this step fails");
+        return hidden(...given);
+      };
+      await joining(model, requests).catch((error: unknown) =>
+        t.is((error as Error).message, "this step fails"),
+      );
+      t.is((await atRest(device)).tensors, tensors, `call ${failing}`);
+      if (calls < failing) break;
+    }
+    t.true(calls > 5);
+    model.dispose();
+  });
+
+  test.serial(`on ${device}: texts of different options are sampled by one launch a step`, async (t) => {
+    const model = await smallLlama(device);
+    const count = async (requests: Request[]): Promise<number> => {
+      session().countLaunches(device, true);
+      await joining(model, requests);
+      const launches = session().countLaunches(device, false);
+      return Object.entries(launches).reduce(
+        (n, [name, times]) => n + (name.startsWith("sample") ? times : 0),
+        0,
+      );
+    };
+    const request = (i: number, options: GenerateOptions): Request => ({
+      ...{ at: 0, prompt: promptOf(`text ${i}`, 6), adapter: null },
+      options: { maxNewTokens: 6, seed: i, ...options },
+    });
+    const kinds = [
+      { temperature: 1 },
+      { temperature: 0.7, topK: 5 },
+      {},
+      { temperature: 1, topP: 0.9, minP: 0.01 },
+    ];
+    const one = await count([request(0, { temperature: 1 })]);
+    t.true(one >= 6);
+    t.is(await count(Array.from({ length: 12 }, (_, i) => request(i, kinds[i % 4] as GenerateOptions))), one);
+    model.dispose();
+  });
 
   test.serial(`on ${device}: an error of one text ends it alone, and no tensor is left`, async (t) => {
     const model = await smallLlama(device);

@@ -150,9 +150,11 @@ function orders(): Check[] {
       "choice of tokens",
       { logits: constant([9, 521], -6, 6) },
       ({ logits }) => {
-        const seeds = Float64Array.from({ length: 9 }, (_, i) => i + 1);
-        const options = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0, repetitionPenalty: 1 };
-        const [tokens, places] = madeAll(() => session().sample(logits.id, undefined, seeds, 3, options));
+        // Seed, draw, temperature, top k, top p, min p and penalty of each row.
+        const rows = Array.from({ length: 9 }, (_, i) => [i + 1, 3, 0.8, 40, 0.95, 0, 1]);
+        const [tokens, places] = madeAll(() =>
+          session().sample(logits.id, undefined, Float64Array.from(rows.flat())),
+        );
         return { tokens: tokens as Tensor, places: places as Tensor };
       },
       { quick: true },

@@ -40,6 +40,15 @@ impl LowRankPath {
     }
 }
 
+/// Which weights of attention are dropped.
+#[napi(object)]
+pub struct DropoutOptions {
+    pub p: f64,
+    pub seed: f64,
+    /// The stream of the mask.
+    pub stream: f64,
+}
+
 #[napi]
 impl Session {
     /// y = x·Wᵀ + b, and the product of every path added where it belongs.
@@ -155,6 +164,7 @@ impl Session {
 
     /// `window` 0 sees all; `length` keys of k and v are read, from position 0; of `segments` only equal ones see each
     /// other. With `headsFirst`, q, k, v and the output are [B, H, T, D]; without, [B, T, H, D].
+    /// `dropout` drops weights by a mask of its seed and stream.
     #[napi(catch_unwind)]
     pub fn attention(
         &self,
@@ -169,6 +179,7 @@ impl Session {
         length: u32,
         segments: Option<u32>,
         heads_first: Option<bool>,
+        dropout: Option<DropoutOptions>,
     ) -> Result<u32> {
         let op = ops::attention::Attention {
             causal,
@@ -179,6 +190,11 @@ impl Session {
             segments: segments.is_some(),
             mask: mask.is_some(),
             heads_first: heads_first.unwrap_or(false),
+            dropout: dropout.map_or_else(Default::default, |d| ops::dropout::Dropout {
+                p: d.p,
+                seed: d.seed as u64,
+                offset: d.stream as u64,
+            }),
             precision: self.state.borrow().precision,
         };
         let inputs: Vec<u32> = [q, k, v].into_iter().chain(segments).chain(mask).collect();

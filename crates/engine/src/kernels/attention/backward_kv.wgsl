@@ -4,6 +4,7 @@ var<workgroup> last_at: array<u32, BN>;
 var<workgroup> label_at: array<i32, BN>;
 var<workgroup> lse_row: array<f32, BN>;
 var<workgroup> delta_row: array<f32, BN>;
+DECLARE
 
 fn kernel(group: u32, lane: u32) {
   let tx = lane % TX;
@@ -37,7 +38,7 @@ fn kernel(group: u32, lane: u32) {
       last_at[n] = row_mask.last;
       label_at[n] = row_mask.label;
       lse_row[n] = lse_of(stat);
-      delta_row[n] = delta_of(stat);
+ROW_ID      delta_row[n] = delta_of(stat);
     }
     let s = scores_k_q(lane);
     let d = scores_v_d_o(lane);
@@ -49,9 +50,9 @@ fn kernel(group: u32, lane: u32) {
     let delta = vec4<f32>(delta_row[n], delta_row[n + 1u], delta_row[n + 2u], delta_row[n + 3u]);
     let seen$i = (vec4<u32>(at$i) >= first) & (vec4<u32>(at$i) <= last) & (vec4<i32>(label$i) == label);
     let weight$i = weights(s.s$i, lse, seen$i);
-    let d_score$i = select(vec4<f32>(), weight$i * (d.s$i - delta), seen$i);
+KEPT    let d_score$i = select(vec4<f32>(), weight$i * (D_WEIGHT - delta), seen$i);
     workgroupBarrier();
-    pool[(ty * RM + $iu) * SCORE_ROW + tx] = weight$i;
+    pool[(ty * RM + $iu) * SCORE_ROW + tx] = WEIGHT;
 SUMS_V
     workgroupBarrier();
     pool[(ty * RM + $iu) * SCORE_ROW + tx] = d_score$i;

@@ -37,7 +37,7 @@ fn kernel(group: u32, lane: u32) {
     let seen$i = (at >= vec4<u32>(row_mask$i.first)) & (at <= vec4<u32>(row_mask$i.last)) & (label == vec4<i32>(row_mask$i.label));
     let weight$i = weights(s.s$i, vec4<f32>(lse$i), seen$i);
     workgroupBarrier();
-    pool[(ty * RM + $iu) * SCORE_ROW + tx] = select(vec4<f32>(), weight$i * (d.s$i - delta$i), seen$i);
+    pool[(ty * RM + $iu) * SCORE_ROW + tx] = select(vec4<f32>(), weight$i * (D_WEIGHT - delta$i), seen$i);
 SUMS
   }
   if row$i < rows { add_d_q(query_place(block, row$i, rows), tx + $cu * TX, o$i_$c * p.scale); }

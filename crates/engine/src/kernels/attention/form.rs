@@ -20,6 +20,8 @@ pub struct Form {
     pub vectors: bool,
     /// Rows' maxima and sums go through subgroups.
     pub subgroups: bool,
+    /// Weights are dropped.
+    pub dropped: bool,
 }
 
 /// Invocations of the larger tile and of the smaller one, which takes half as many own rows.
@@ -31,9 +33,11 @@ impl Form {
     pub fn new(dim: usize, threads: usize, vectors: bool, subgroups: bool) -> Form {
         let class = class_of(dim);
         match (vectors, CLASSES[class]) {
-            (false, _) => Form { class: class_of(DIM), threads: SMALL, vectors, subgroups: false },
-            (true, 64 | 128) => Form { class, threads, vectors, subgroups },
-            (true, _) => Form { class, threads: SMALL, vectors, subgroups },
+            (false, _) => {
+                Form { class: class_of(DIM), threads: SMALL, vectors, subgroups: false, dropped: false }
+            }
+            (true, 64 | 128) => Form { class, threads, vectors, subgroups, dropped: false },
+            (true, _) => Form { class, threads: SMALL, vectors, subgroups, dropped: false },
         }
     }
 
@@ -56,12 +60,19 @@ impl Form {
     }
 
     pub fn params(self) -> Params {
-        [self.class, self.threads, self.vectors as usize, self.subgroups as usize].map(|v| v as u32)
+        let reductions = self.subgroups as usize + 2 * self.dropped as usize;
+        [self.class, self.threads, self.vectors as usize, reductions].map(|v| v as u32)
     }
 
     pub fn of(params: Params) -> Form {
-        let [class, threads, vectors, subgroups] = params.map(|v| v as usize);
-        Form { class, threads, vectors: vectors == 1, subgroups: subgroups == 1 }
+        let [class, threads, vectors, reductions] = params.map(|v| v as usize);
+        Form {
+            class,
+            threads,
+            vectors: vectors == 1,
+            subgroups: reductions % 2 == 1,
+            dropped: reductions >= 2,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ fn row_mask_of(block: Block, row: u32, rows: u32) -> RowMask {
 }
 // The log-sum-exp that earlier windows of keys left.
 fn earlier(block: Block, row: u32, rows: u32) -> f32 {
-  if p.first == 1u || row >= rows { return HIDDEN; }
+  if (p.flags & FIRST) != 0u || row >= rows { return HIDDEN; }
   return load_lse(lse_at(block, row));
 }
 fn sees4(row_mask: RowMask, at: vec4<u32>, label: vec4<i32>) -> vec4<bool> {
@@ -80,7 +80,7 @@ fn kernel(group: u32, lane: u32) {
     let weight$i = select(vec4<f32>(), exp(s$i - vec4<f32>(top$i)), live$i);
     sum$i = fma(sum$i, factor$i, across(weight$i));
     o$i_$c *= factor$i;
-    pool[(ty * RM + $iu) * SCORE_ROW + tx] = weight$i;
+    pool[(ty * RM + $iu) * SCORE_ROW + tx] = WEIGHT;
 SUMS
   }
   atomicOr(&row_marks[ty], marks);

@@ -13,11 +13,15 @@ const TASKS: usize = 16;
 pub const CAUSAL: u32 = 1;
 pub const SEGMENTS: u32 = 2;
 pub const MASK: u32 = 4;
+/// The outputs hold nothing yet.
+pub const FIRST: u32 = 8;
+/// A processor that multiplies pairs of bf16 faster than f32 rounds the products' factors to them.
+pub const ROUNDED: u32 = 16;
 
 scalars! {
     /// The scalars of a launch; strides are in elements.
     pub struct Geometry {
-        /// `CAUSAL`, `SEGMENTS` and `MASK`, where they hold.
+        /// `CAUSAL`, `SEGMENTS`, `MASK`, `FIRST` and `ROUNDED`, where they hold.
         flags: u32,
         batch: usize,
         kv_heads: usize,
@@ -40,10 +44,17 @@ scalars! {
         /// Keys that a query sees at most, its own included.
         window: usize,
         scale: f32,
-        /// Whether the outputs hold nothing yet.
-        first: bool,
-        /// Whether a processor that multiplies pairs of bf16 faster than f32 rounds the products' factors to them.
-        rounded: bool,
+    }
+}
+
+scalars! {
+    /// The scalars of a launch that drops weights; `Mask` has what they mean.
+    pub struct Dropped {
+        geometry: Geometry,
+        key: [u32; 2],
+        threshold: u32,
+        /// Where the log-sum-exp of the window's first row stands in all of it.
+        row_base: u32,
     }
 }
 
@@ -68,6 +79,10 @@ impl Sizes {
 impl Geometry {
     pub fn of(l: &NativeLaunch) -> Geometry {
         l.scalars()
+    }
+
+    pub fn first(&self) -> bool {
+        self.flags & FIRST != 0
     }
 
     /// Query rows (t, g) of one key/value head, and their blocks.

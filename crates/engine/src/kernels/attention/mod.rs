@@ -5,6 +5,7 @@
 //! dq = scale · dS k, dk = scale · dSᵀ q.
 //! Layout: q, o [B, T, H, D]; k, v [B, S, Hkv, D], of which the first `length` are read; L and δ
 //! [B, T, H], so that windows of rows are ranges; or heads before rows in all of them: rows and heads lie at strides. Query head h reads key/value head h / (H / Hkv).
+//! Dropout: weights are multiplied by a mask of their positions, made again in backward (native/dropped.rs).
 //! Keys that no query of a tile sees are passed over. Hidden scores are −3.4e38.
 //! Cost: 4·T·S·D·H flops forward and 10 backward (14 on a GPU, whose two kernels each make S), half
 //! that where causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
@@ -21,13 +22,13 @@ pub(crate) mod tests;
 mod tile;
 
 pub use geometry::{DIM, Sizes};
-pub use plan::{Attend, Flow, backward, forward};
+pub use plan::{Attend, Dropout, Flow, backward, forward};
 
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Twin, Variant, joined};
 use crate::scalars;
 use form::{CLASSES, Decode, Form};
-use geometry::Geometry;
+use geometry::{Dropped, Geometry};
 
 const F: DType = DType::F32;
 const I: DType = DType::I32;
@@ -166,8 +167,50 @@ static BACKWARD_KV: Kernel = Kernel {
     variants: || forms(&[F, F, F, F, I, I, F, F], false),
 };
 
-pub const KERNELS: &[&Kernel] =
-    &[&FORWARD, &DECODE, &MERGE, &DELTA, &BACKWARD, &ROWS, &BACKWARD_Q, &BACKWARD_KV];
+pub const KERNELS: &[&Kernel] = &[
+    &FORWARD,
+    &FORWARD_DROPPED,
+    &DECODE,
+    &MERGE,
+    &DELTA,
+    &BACKWARD,
+    &BACKWARD_DROPPED,
+    &ROWS,
+    &BACKWARD_Q,
+    &BACKWARD_Q_DROPPED,
+    &BACKWARD_KV,
+    &BACKWARD_KV_DROPPED,
+];
+
+/// The same kernels where weights are dropped.
+static FORWARD_DROPPED: Kernel = Kernel {
+    name: "attention_dropped",
+    bindings: &BINDINGS,
+    scalars: Dropped::members,
+    twin: Twin::Both { wgsl: |params| shader::forward(&BINDINGS, params), native: native::forward_dropped },
+    variants: || dropped_forms(&DTYPES),
+};
+static BACKWARD_DROPPED: Kernel = Kernel {
+    name: "attention_backward_dropped",
+    bindings: BACKWARD.bindings,
+    scalars: Dropped::members,
+    twin: Twin::Native(native::backward_dropped),
+    variants: Vec::new,
+};
+static BACKWARD_Q_DROPPED: Kernel = Kernel {
+    name: "attention_backward_q_dropped",
+    bindings: BACKWARD_Q.bindings,
+    scalars: Dropped::members,
+    twin: Twin::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
+    variants: || dropped_forms(&[F, F, F, F, I, I, F]),
+};
+static BACKWARD_KV_DROPPED: Kernel = Kernel {
+    name: "attention_backward_kv_dropped",
+    bindings: BACKWARD_KV.bindings,
+    scalars: Dropped::members,
+    twin: Twin::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
+    variants: || dropped_forms(&[F, F, F, F, I, I, F, F]),
+};
 
 const THREADS: usize = 64;
 const DECODE_THREADS: usize = 128;
@@ -176,4 +219,15 @@ fn forms(dtypes: &[DType], subgroups: bool) -> Vec<Variant> {
     let of =
         |form: Form| Variant { params: form.params(), dtypes: dtypes.to_vec(), threads: form.threads as u32 };
     Form::all(subgroups).into_iter().map(of).collect()
+}
+
+/// As `forms`, by no subgroups.
+fn dropped_forms(dtypes: &[DType]) -> Vec<Variant> {
+    let dropped = |form: Form| Form { dropped: true, ..form };
+    let of = |form: Form| Variant {
+        params: dropped(form).params(),
+        dtypes: dtypes.to_vec(),
+        threads: form.threads as u32,
+    };
+    Form::all(false).into_iter().map(of).collect()
 }

@@ -13,9 +13,12 @@ use self::binds::{Binds, Inner, List};
 use self::decode::{decode, decodes};
 use self::rows::{delta, labels, rows};
 use super::form::{Form, LARGE, SMALL};
-use super::geometry::{Geometry, Sizes};
+use super::geometry::{Dropped, FIRST, Geometry, Sizes};
 use super::tile::{ACROSS, Tile};
-use super::{BACKWARD, BACKWARD_KV, BACKWARD_Q, FORWARD};
+use super::{
+    BACKWARD, BACKWARD_DROPPED, BACKWARD_KV, BACKWARD_KV_DROPPED, BACKWARD_Q, BACKWARD_Q_DROPPED, FORWARD,
+    FORWARD_DROPPED,
+};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -47,6 +50,16 @@ pub struct Attend<'a> {
     /// Keys that are read.
     pub length: usize,
     pub precision: Precision,
+    pub dropout: Option<Dropout>,
+}
+
+/// Which weights are dropped.
+#[derive(Clone, Copy)]
+pub struct Dropout {
+    /// Of the random words of this call.
+    pub key: [u32; 2],
+    /// The probability, in units of 2⁻³².
+    pub threshold: u32,
 }
 
 /// What backward reads besides.
@@ -66,11 +79,12 @@ pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<(
     if !a.fits(cx) {
         return transposed::forward(cx, a, o, lse);
     }
-    if cx.profile.kind == Kind::Gpu && decodes(cx, a, o) {
+    if cx.profile.kind == Kind::Gpu && a.dropout.is_none() && decodes(cx, a, o) {
         return decode(cx, a, o, lse);
     }
     let binds = Binds::of(a, Inner::Keys);
-    launches(cx, a, (&FORWARD, 2), Inner::Keys, &binds.forward(o, lse), Tile::of_queries)
+    let kernel = if a.dropout.is_some() { &FORWARD_DROPPED } else { &FORWARD };
+    launches(cx, a, (kernel, 2), Inner::Keys, &binds.forward(o, lse), Tile::of_queries)
 }
 
 /// Appends the gradients: `d_q`, and `d_kv` = those of k and v.
@@ -103,13 +117,15 @@ pub fn backward(
         let binds = Binds::of(a, Inner::Keys);
         let mut list = binds.backward(flow, &rows, labels.as_ref());
         list.push(binds.queries(d_q));
-        launches(cx, a, (&BACKWARD_Q, 3), Inner::Keys, &list, Tile::of_queries)?;
+        let kernel = if a.dropout.is_some() { &BACKWARD_Q_DROPPED } else { &BACKWARD_Q };
+        launches(cx, a, (kernel, 3), Inner::Keys, &list, Tile::of_queries)?;
     }
     if let Some([d_k, d_v]) = d_kv {
         let binds = Binds::of(a, Inner::Queries);
         let mut list = binds.backward(flow, &rows, labels.as_ref());
         list.extend([binds.keys(d_k), binds.keys(d_v)]);
-        launches(cx, a, (&BACKWARD_KV, 4), Inner::Queries, &list, Tile::of_keys)?;
+        let kernel = if a.dropout.is_some() { &BACKWARD_KV_DROPPED } else { &BACKWARD_KV };
+        launches(cx, a, (kernel, 4), Inner::Queries, &list, Tile::of_keys)?;
     }
     Ok(())
 }
@@ -143,7 +159,8 @@ fn backward_at_once(
     ]);
     list.extend(binds.labels());
     list.extend([binds.queries(d_q), binds.keys(d_k), binds.keys(d_v), Bind::whole(&parts)]);
-    launches(cx, a, (&BACKWARD, 5), Inner::Keys, &list, Tile::of_queries)
+    let kernel = if a.dropout.is_some() { &BACKWARD_DROPPED } else { &BACKWARD };
+    launches(cx, a, (kernel, 5), Inner::Keys, &list, Tile::of_queries)
 }
 
 /// Appends launches of a kernel that makes so many products of a query and a key.
@@ -170,11 +187,11 @@ fn launches(
             keys: w.count[s],
             query_at: whole.query_at + w.start[t],
             key_at: w.start[s],
-            first: w.start[3] == 0,
+            flags: if w.start[3] == 0 { whole.flags } else { whole.flags & !FIRST },
             ..whole
         };
         let [from, to] = [g.visible(0)[0], g.visible(g.queries - 1)[1]];
-        if !g.first && from >= to {
+        if !g.first() && from >= to {
             return;
         }
         let rows = if inner == Inner::Keys { g.rows() } else { g.keys };
@@ -184,7 +201,8 @@ fn launches(
             });
         let subgroups = kernel.name == FORWARD.name && cx.profile.subgroup as usize >= ACROSS;
         let of = |threads| {
-            let form = Form::new(g.dim, threads, vectors, subgroups);
+            let dropped = a.dropout.is_some();
+            let form = Form { dropped, ..Form::new(g.dim, threads, vectors, subgroups) };
             (form, g.batch * g.kv_heads * rows.div_ceil(tile(form).own()))
         };
         let (form, groups) =
@@ -198,7 +216,14 @@ fn launches(
             kernel,
             params: form.params(),
             bindings: w.ranges,
-            scalars: g.words(),
+            scalars: match a.dropout {
+                None => g.words(),
+                Some(Dropout { key, threshold }) => {
+                    // The log-sum-exp of q's element i stands at i / D.
+                    let at = w.start[0] * g.q_batch + w.start[1] * g.group * g.q_head + w.start[t] * g.q_row;
+                    Dropped { geometry: g, key, threshold, row_base: (at / g.dim) as u32 }.words()
+                }
+            },
             groups: groups as u32,
             threads: form.threads as u32,
             work: (2 * products * g.batch * g.kv_heads * pairs * g.dim) as u64,

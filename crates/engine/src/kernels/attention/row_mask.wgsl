@@ -2,6 +2,7 @@
 const CAUSAL = 1u;
 const SEGMENTS = 2u;
 const MASK = 4u;
+const FIRST = 8u;
 // What stands for a score that is hidden.
 const HIDDEN = -3.4e38;
 const FLOOR = -1.0e38;

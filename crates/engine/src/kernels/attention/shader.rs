@@ -113,7 +113,7 @@ fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool)
   {store}
 }}
 fn add_{name}(place: u32, c: u32, v: vec4<f32>) {{
-  if p.first == 1u {{ put_{name}(place, c, v); }} else {{ put_{name}(place, c, {name}4(place, c) + v); }}
+  if (p.flags & FIRST) != 0u {{ put_{name}(place, c, v); }} else {{ put_{name}(place, c, {name}4(place, c) + v); }}
 }}"
             )
             .unwrap();
@@ -122,16 +122,26 @@ fn add_{name}(place: u32, c: u32, v: vec4<f32>) {{
     out
 }
 
+/// The lines of a shader that differ where weights are dropped: markers, and what replaces them without and with it.
+fn dropping(text: &str, dropped: bool, markers: &[(&str, &str, &str)]) -> String {
+    let of = |text: String, (marker, without, with): &(&str, &str, &str)| {
+        text.replace(marker, if dropped { with } else { without })
+    };
+    markers.iter().fold(text.to_string(), of)
+}
+
 fn tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -> String {
     let reductions = match form.subgroups {
         true => include_str!("subgroups.wgsl"),
         false => include_str!("shared.wgsl"),
     };
+    let dropped = if form.dropped { include_str!("dropped.wgsl") } else { "" };
     let scores = "struct Scores {\n  s$i: vec4<f32>,\n}\n";
     let text = [
         &tile.constants(),
         include_str!("row_mask.wgsl"),
         labels,
+        dropped,
         include_str!("tile.wgsl"),
         scores,
         reductions,
@@ -141,11 +151,37 @@ fn tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -
     tile.unrolled(&text.concat())
 }
 
+const FORWARD_MARKERS: [(&str, &str, &str); 1] = [(
+    "WEIGHT",
+    "weight$i",
+    "weight$i * kept4(p.key_at + begin + 4u * tx, lse_at(block, min(row$i, rows - 1u)))",
+)];
+const BACKWARD_Q_MARKERS: [(&str, &str, &str); 1] =
+    [("D_WEIGHT", "d.s$i", "d.s$i * kept4(p.key_at + begin + 4u * tx, stat$i)")];
+/// Columns of four rows' factors are what a key's weights are multiplied by.
+const BACKWARD_KV_MARKERS: [(&str, &str, &str); 5] = [
+    ("D_WEIGHT", "d.s$i", "d.s$i * kept$i"),
+    ("WEIGHT", "weight$i", "weight$i * kept$i"),
+    ("ROW_ID", "", "      row_id[n] = stat;\n"),
+    ("DECLARE\n", "", "var<workgroup> row_id: array<u32, BN>;\n"),
+    (
+        "KEPT",
+        "",
+        "    let own = p.key_at + block.first + ty * RM;
+    let factors0 = kept4(own, row_id[n]);
+    let factors1 = kept4(own, row_id[n + 1u]);
+    let factors2 = kept4(own, row_id[n + 2u]);
+    let factors3 = kept4(own, row_id[n + 3u]);
+    let kept$i = vec4<f32>(factors0[$i], factors1[$i], factors2[$i], factors3[$i]);
+",
+    ),
+];
+
 pub fn forward(bindings: &[(&'static str, Access)], params: Params) -> String {
     let form = Form::of(params);
     let tile = Tile::of_queries(form);
     let body = tile.scores("q", "k")
-        + &include_str!("forward.wgsl")
+        + &dropping(include_str!("forward.wgsl"), form.dropped, &FORWARD_MARKERS)
             .replace("SUMS\n", &sums("o", "v", true))
             .replace("LARGEST_LIST", &tile.list("largest(s$i)", Some("0.0")))
             .replace("SUM_LIST", &tile.list("sum$i", Some("0.0")));
@@ -158,7 +194,8 @@ pub fn backward_q(bindings: &[(&'static str, Access)], params: Params) -> String
     let tile = Tile::of_queries(form);
     let body = tile.scores("q", "k")
         + &tile.scores("d_o", "v")
-        + &include_str!("backward_q.wgsl").replace("SUMS\n", &sums("o", "k", false));
+        + &dropping(include_str!("backward_q.wgsl"), form.dropped, &BACKWARD_Q_MARKERS)
+            .replace("SUMS\n", &sums("o", "k", false));
     let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_q"], form.vectors);
     tiled(&tile, form, include_str!("folded.wgsl"), accessors, &body)
 }
@@ -168,7 +205,7 @@ pub fn backward_kv(bindings: &[(&'static str, Access)], params: Params) -> Strin
     let tile = Tile::of_keys(form);
     let body = tile.scores("k", "q")
         + &tile.scores("v", "d_o")
-        + &include_str!("backward_kv.wgsl")
+        + &dropping(include_str!("backward_kv.wgsl"), form.dropped, &BACKWARD_KV_MARKERS)
             .replace("SUMS_V\n", &sums("v", "d_o", false))
             .replace("SUMS_K\n", &sums("k", "q", false));
     let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_k", "d_v"], form.vectors);

@@ -5,7 +5,7 @@ use super::tile::ACROSS;
 use crate::dtype::DType;
 use crate::kernel::forms::{self, every_form};
 use crate::ops::attention::Attention;
-use crate::ops::attention::tests::CAUSAL;
+use crate::ops::attention::tests::{CAUSAL, DROPOUT};
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients};
 
 /// One key/value head, of which `group` query heads are.
@@ -29,7 +29,7 @@ fn equal(op: &Attention, [batch, queries, keys, group, dim]: [usize; 5]) {
 /// Forms by subgroups are given to devices that have them wide enough.
 fn is_given((_, variant): &forms::Form) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= ACROSS);
-    wide || variant.params[3] == 0
+    wide || variant.params[3] % 2 == 0
 }
 
 every_form! {
@@ -46,6 +46,15 @@ every_form! {
         // The larger tile, of which a GPU is given several.
         for dim in [36, 80] {
             equal(&CAUSAL, [16, 5, 9, 2, dim]);
+        }
+        // With dropout: of both tiles, and where windows of keys begin at any of four positions.
+        let dropped = Attention { dropout: DROPOUT, ..labelled };
+        for dim in [8, 36, 80, 132, 79] {
+            equal(&dropped, [2, 70, 70, 2, dim]);
+            equal(&Attention { window: Some(30), ..dropped }, [1, 40, 40, 1, dim]);
+        }
+        for dim in [36, 80] {
+            equal(&Attention { dropout: DROPOUT, ..CAUSAL }, [16, 5, 9, 2, dim]);
         }
         // By single elements.
         equal(&CAUSAL, [1, 19, 70, 2, 79]);

@@ -18,9 +18,12 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::attention::{Attend, DIM, Flow, Sizes, backward, forward};
+use crate::kernels::attention::{Attend, DIM, Dropout as Dropped, Flow, Sizes, backward, forward};
+use crate::kernels::dropout::check_probability;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
+use crate::ops::dropout::Dropout;
+use crate::random::{philox, words};
 
 /// Inputs: q, k, v, then the segments and the mask where the attributes say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -43,6 +46,8 @@ pub struct Attention {
     pub heads_first: bool,
     /// How the products take their factors, on a processor.
     pub precision: Precision,
+    /// Weights are dropped, and the rest of them multiplied by 1 / (1 − p); p below 1.
+    pub dropout: Dropout,
 }
 
 impl Attention {
@@ -62,7 +67,17 @@ impl Attention {
             length: self.length.unwrap_or(self.sizes(q, inputs[1]).capacity),
             heads_first: self.heads_first,
             precision: self.precision,
+            dropout: self.dropped(),
         }
+    }
+
+    fn dropped(&self) -> Option<Dropped> {
+        let Dropout { p, seed, offset } = self.dropout;
+        let threshold = (p * (1u64 << 32) as f64).round().min(u32::MAX as f64) as u32;
+        // A key of this call alone: launches have no room for the offset. It takes a counter that no other draw has.
+        let [low, high] = words(offset);
+        let [first, second, ..] = philox([u32::MAX, 0, low, high], words(seed));
+        (threshold > 0).then_some(Dropped { key: [first, second], threshold })
     }
 
     fn sizes(&self, q: &Value, k: &Value) -> Sizes {
@@ -106,12 +121,19 @@ impl Op for Attention {
                 v.shape
             );
         }
+        if self.heads_first && self.dropout.p > 0.0 {
+            fail!(Option, "attention: dropout needs q, k and v as [B, T, H, D]");
+        }
         if self.heads_first && self.segments {
             fail!(Option, "attention: segments need q, k and v as [B, T, H, D]");
         }
         let Sizes { batch, queries, capacity, dim, .. } = Sizes::of(&q.shape, &k.shape, self.heads_first);
         if dim == 0 || dim > DIM {
             fail!(ShapeMismatch, "attention: heads of {dim}, in q {}; 1 to {DIM} are served", q.shape);
+        }
+        check_probability("attention", self.dropout.p)?;
+        if self.dropout.p == 1.0 {
+            fail!(Option, "attention: p of dropout is 1, which leaves nothing; it must be below 1");
         }
         let length = self.length.unwrap_or(capacity);
         if length == 0 || length > capacity {

@@ -2,6 +2,7 @@
 
 use super::Attention;
 use crate::ops::checks::Array;
+use crate::random::philox;
 
 /// [B, M, N, …] as [B, N, M, …].
 fn exchanged(x: &Array) -> Array {
@@ -35,6 +36,14 @@ pub fn plain(op: &Attention, x: &[Array]) -> Vec<Array> {
             && segments.is_none_or(|l| label(l, b, t) == label(l, b, s))
             && mask.is_none_or(|m| label(m, b, s) != 0.0)
     };
+    let dropped = op.dropped();
+    // The mask of row `row`, key `s`, from the counter alone.
+    let kept = |row: usize, s: usize| {
+        let Some(dropped) = dropped else { return 1.0 };
+        let word = philox([s as u32 / 4, row as u32, 0, 0], dropped.key)[s % 4];
+        let p = dropped.threshold as f64 / (1u64 << 32) as f64;
+        if word >= dropped.threshold { 1.0 / (1.0 - p) } else { 0.0 }
+    };
     let mut o = Array::new(&q.shape, vec![0.0; q.data.len()]);
     let mut lse = Array::new(&q.shape[..3], vec![-3.4e38f32 as f64; batch * queries * heads]);
     for b in 0..batch {
@@ -55,7 +64,10 @@ pub fn plain(op: &Attention, x: &[Array]) -> Vec<Array> {
                 let sum: f64 = weights.iter().sum();
                 lse.data[q_at / dim] = top + sum.ln();
                 for d in 0..dim {
-                    let weighed = seen.iter().zip(&weights).map(|(s, w)| w * v.data[kv_at(*s) + d]);
+                    let weighed = seen
+                        .iter()
+                        .zip(&weights)
+                        .map(|(s, w)| w * kept(q_at / dim, *s) * v.data[kv_at(*s) + d]);
                     o.data[q_at + d] = weighed.sum::<f64>() / sum;
                 }
             }

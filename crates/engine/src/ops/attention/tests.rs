@@ -8,6 +8,7 @@ use crate::error::Code;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
+use crate::ops::dropout::Dropout;
 use crate::profile::{Kind, Profile};
 
 pub(crate) const CAUSAL: Attention = Attention {
@@ -20,7 +21,10 @@ pub(crate) const CAUSAL: Attention = Attention {
     mask: false,
     heads_first: false,
     precision: Precision::Exact,
+    dropout: Dropout { p: 0.0, seed: 0, offset: 0 },
 };
+
+pub(crate) const DROPOUT: Dropout = Dropout { p: 0.3, seed: 7, offset: 1 << 40 | 3 };
 
 /// q, k, v of these sizes: [B, T, S, Hkv, group, D].
 fn inputs([b, t, s, kv_heads, group, dim]: [usize; 6]) -> Vec<Array> {
@@ -96,7 +100,7 @@ fn heads_first_equals_the_plain_form() {
     equal(Attention { mask: true, ..first }, &x);
 }
 
-/// The layout changes no bit: the same rows meet the same keys in the same order.
+/// Both layouts give equal bits: the order of every sum is the same.
 #[test]
 fn heads_first_gives_the_bits_of_heads_last() {
     let exchange = |x: &Array| {
@@ -168,6 +172,30 @@ fn hidden_keys_of_padded_rows() {
     let mut x = inputs([2, 1, 70, 1, 2, 8]);
     x.push(mask);
     equal(Attention { mask: true, offset: 65, length: Some(66), ..CAUSAL }, &x);
+}
+
+/// On a processor a text that is decoded behind padding has the bits that it has alone.
+#[test]
+fn padding_on_the_left_changes_no_bit_of_a_decoded_row() {
+    let cx = &contexts()[0];
+    let (length, dim) = (70, 24);
+    for pad in [0, 1, 15, 16, 17, 63, 64, 200] {
+        let alone = inputs([1, 1, length, 2, 3, dim]);
+        let mut padded = alone.clone();
+        for x in &mut padded[1..] {
+            let mut data = vec![0.5; pad * 2 * dim];
+            data.extend(&x.data);
+            *x = Array::new(&[1, pad + length, 2, dim], data);
+        }
+        padded.push(labels(&[1, pad + length], |i| (i[1] >= pad) as usize));
+        let of = |op: Attention, x: &[Array]| {
+            let values: Vec<Value> = x.iter().map(|x| x.upload(cx)).collect();
+            read(&run(cx, &op, &values.iter().collect::<Vec<_>>()).unwrap()[0])
+        };
+        let expected = of(Attention { offset: length - 1, ..CAUSAL }, &alone);
+        let got = of(Attention { offset: pad + length - 1, mask: true, ..CAUSAL }, &padded);
+        assert_eq!(got.data, expected.data, "{pad} keys of padding");
+    }
 }
 
 /// Outputs and gradients on one device, with fixed gradients flowing in.
@@ -259,6 +287,44 @@ fn gradients_do_not_drop_nan() {
             // Query 40 sees keys 0 to 40.
             let row = if i == 2 { 16 * 40 } else { 0 };
             assert!(got[i].data[row].is_nan(), "{name} on {}", cx.profile.label);
+        }
+    }
+}
+
+/// Values and gradients are those of the plain form, which makes its mask element by element.
+#[test]
+fn dropout_equals_the_plain_form() {
+    let dropped = Attention { dropout: DROPOUT, ..CAUSAL };
+    let open = Attention { causal: false, ..dropped };
+    for sizes in [[2, 70, 70, 2, 3, 8], [1, 1, 9, 2, 4, 8], [1, 3, 7, 1, 1, 8], [1, 130, 130, 1, 2, 24]] {
+        equal(dropped, &inputs(sizes));
+        equal(open, &inputs(sizes));
+    }
+    // Windows of keys begin at any of four positions.
+    for window in [1, 7, 30] {
+        equal(Attention { window: Some(window), ..dropped }, &inputs([1, 70, 70, 1, 2, 8]));
+    }
+    equal(Attention { offset: 65, length: Some(70), ..dropped }, &inputs([2, 5, 80, 2, 2, 8]));
+    let mut x = inputs([2, 66, 66, 1, 2, 8]);
+    x.push(labels(&[2, 66], |i| i[1] / 33));
+    x.push(labels(&[2, 66], |i| (i[1] >= 9 * i[0]) as usize));
+    equal(Attention { segments: true, mask: true, ..dropped }, &x);
+    for p in [0.05, 0.9] {
+        equal(Attention { dropout: Dropout { p, ..DROPOUT }, ..dropped }, &inputs([1, 40, 40, 1, 1, 8]));
+    }
+}
+
+#[test]
+fn dropout_of_another_call_is_another_mask() {
+    let x = inputs([1, 33, 33, 1, 1, 8]);
+    for cx in contexts() {
+        let of = |dropout: Dropout| all(&cx, &Attention { dropout, ..CAUSAL }, &x)[0].data.clone();
+        let first = of(DROPOUT);
+        assert_eq!(first, of(DROPOUT));
+        for other in
+            [Dropout { offset: 4, ..DROPOUT }, Dropout { seed: 8, ..DROPOUT }, Dropout { p: 0.0, ..DROPOUT }]
+        {
+            assert_ne!(first, of(other), "{other:?} on {}", cx.profile.label);
         }
     }
 }
@@ -367,6 +433,7 @@ fn windows_of_a_launch_add_up_natively() {
         (Attention { segments: true, mask: true, ..CAUSAL }, labelled),
         (ROUNDED, inputs([1, 130, 130, 1, 1, 24])),
         (Attention { causal: false, ..ROUNDED }, inputs([2, 33, 65, 2, 1, 64])),
+        (Attention { dropout: DROPOUT, ..CAUSAL }, inputs([2, 70, 70, 2, 2, 24])),
     ] {
         // A weight is rounded beside the largest of its window: two roundings by 2⁻⁹.
         let tolerance = if op.precision == Precision::Bf16 { 1.0 / 256.0 } else { 1e-5 };
@@ -387,7 +454,8 @@ fn threads_change_no_bit() {
     let of = |threads: usize| {
         let device = Device::start(move || Cpu::open(threads)).unwrap();
         let cx = Context::new(device.profile.clone(), Sink::Thread(device));
-        [CAUSAL, ROUNDED].map(|op| all(&cx, &op, &x)).concat()
+        let dropped = Attention { dropout: DROPOUT, ..CAUSAL };
+        [CAUSAL, ROUNDED, dropped].map(|op| all(&cx, &op, &x)).concat()
     };
     let one = of(1);
     for threads in [2, 5] {
@@ -414,6 +482,10 @@ fn what_does_not_fit_is_refused() {
     let mut x = inputs([1, 4, 4, 1, 1, 8]);
     assert_eq!(refused(Attention { length: Some(5), ..CAUSAL }, &x).code, Code::ShapeMismatch);
     assert_eq!(refused(Attention { window: Some(2), ..Attention::default() }, &x).code, Code::Option);
+    for (p, heads_first) in [(1.0, false), (-0.1, false), (0.5, true)] {
+        let op = Attention { dropout: Dropout { p, ..DROPOUT }, heads_first, ..CAUSAL };
+        assert_eq!(refused(op, &x).code, Code::Option, "{op:?}");
+    }
     x.push(labels(&[1, 3], |_| 1));
     let error = refused(Attention { mask: true, ..CAUSAL }, &x);
     assert_eq!(error.code, Code::ShapeMismatch);

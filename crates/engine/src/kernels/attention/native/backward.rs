@@ -6,7 +6,8 @@
 //! gradient, made S and dO Vᵀ twice: seven products.
 
 use super::super::Delta;
-use super::super::geometry::{DIM, Geometry, LANES};
+use super::super::geometry::{DIM, Dropped, Geometry, LANES};
+use super::dropped::Mask;
 use super::pairs::{Source, TERMS, across, across_turned, along, along_turned};
 use super::product::product;
 use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, TURNED, pack, spread, turn_back, whole};
@@ -23,10 +24,11 @@ struct Inputs<'a> {
     lse: &'a [f32],
     delta: &'a [f32],
     labels: Labels<'a>,
+    mask: Option<Mask>,
 }
 
 impl<'a> Inputs<'a> {
-    fn of(l: &'a NativeLaunch) -> Self {
+    fn of(l: &'a NativeLaunch, mask: Option<Mask>) -> Self {
         Inputs {
             q: l.read(0),
             k: l.read(1),
@@ -35,6 +37,7 @@ impl<'a> Inputs<'a> {
             lse: l.read(4),
             delta: l.read(5),
             labels: Labels { query_segment: l.read(6), key_segment: l.read(7), mask: l.read(8) },
+            mask,
         }
     }
 }
@@ -59,15 +62,23 @@ vectorised! {
 
 /// All three gradients.
 pub fn backward(l: &NativeLaunch) {
+    compute(l, Geometry::of(l), None);
+}
+
+pub fn backward_dropped(l: &NativeLaunch) {
+    let dropped: Dropped = l.scalars();
+    compute(l, dropped.geometry, Some(Mask::of(&dropped)));
+}
+
+fn compute(l: &NativeLaunch, g: Geometry, mask: Option<Mask>) {
     let d_q = &Shared::new(l.write::<f32>(9));
     // Those of the keys.
     let outputs = [10, 11];
-    let g = Geometry::of(l);
-    let inputs = Inputs::of(l);
+    let inputs = Inputs::of(l, mask);
     let level = g.level();
     let chunks = g.chunks();
     let width = g.dim.next_multiple_of(16);
-    if let ([blocks], true) = (&chunks[..], g.first && width == g.dim) {
+    if let ([blocks], true) = (&chunks[..], g.first() && width == g.dim) {
         // One run sums all of a head's keys, in its place.
         let places = outputs.map(|i| Shared::new(l.write::<f32>(i)));
         each_task(l.threads, g.batch * g.kv_heads, |task| {
@@ -106,7 +117,7 @@ pub fn backward(l: &NativeLaunch) {
             for (side, output) in outputs.iter().enumerate() {
                 // SAFETY: a task has its keys' rows.
                 let y = unsafe { output.slice(b * g.kv_batch + key * g.kv_row + head * g.kv_head, g.dim) };
-                if g.first {
+                if g.first() {
                     y.fill(0.0);
                 }
                 for (c, _) in reach.iter().enumerate().filter(|(_, r)| (r[0]..r[1]).contains(&key)) {
@@ -249,10 +260,15 @@ compiled! {
                 }
             }
             block.hide(from, count, p, &mut seen);
+            if let Some(mask) = &x.mask {
+                mask.weigh::<S>(block, from, [&mut p[..count * LANES], ds], &lse, &delta);
+            }
             for (p, ds) in p[..count * LANES].chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)) {
-                for (((p, ds), l), delta) in p.iter_mut().zip(ds.iter_mut()).zip(&lse).zip(&delta) {
-                    *p = exp_or_zero::<S>(*p - l);
-                    *ds = *p * (*ds - delta);
+                if x.mask.is_none() {
+                    for (((p, ds), l), delta) in p.iter_mut().zip(ds.iter_mut()).zip(&lse).zip(&delta) {
+                        *p = exp_or_zero::<S>(*p - l);
+                        *ds = *p * (*ds - delta);
+                    }
                 }
                 if S::TERMS == 2 {
                     // The partners of the last lane, of which nothing is known.
@@ -296,7 +312,7 @@ compiled! {
             let y = unsafe { d_q.slice(block.q_at(lane), dim) };
             for (y, v) in y.iter_mut().zip(&qr[lane * ROW..]) {
                 let v = v * g.scale;
-                *y = if g.first { v } else { *y + v };
+                *y = if g.first() { v } else { *y + v };
             }
         }
     }

@@ -17,7 +17,7 @@ const WIDEST: usize = 16;
 const SUMS: usize = 4;
 
 pub fn serves(g: &Geometry) -> bool {
-    g.rows() <= ROWS && g.first
+    g.rows() <= ROWS && g.first()
 }
 
 pub fn forward(
@@ -45,6 +45,8 @@ vectorised! {
         o.fill(0.0);
         let (mut top, mut sum, mut seen) = (FLOOR, 0f32, false);
         let [start, end] = g.visible(lane / g.group);
+        // A text that is padded on the left begins at its first key, as it does alone.
+        let start = start + block.hidden_before(start, end);
         // Every key in reach is seen but where labels say otherwise.
         let open = g.flags & (SEGMENTS | MASK) == 0;
         for from in (start..end).step_by(KEYS) {

@@ -1,6 +1,7 @@
 //! O = softmax(scale · Q Kᵀ) V, a block of query rows at a time.
 
-use super::super::geometry::{DIM, Geometry, LANES};
+use super::super::geometry::{DIM, Dropped, Geometry, LANES};
+use super::dropped::Mask;
 use super::pairs::{Source, TERMS, across_turned, along, along_turned};
 use super::product::product;
 use super::{
@@ -15,12 +16,20 @@ use crate::simd::{Isa, compiled, exp_or_zero};
 const WIDE: usize = 16;
 
 pub fn forward(l: &NativeLaunch) {
-    let g = Geometry::of(l);
+    compute(l, Geometry::of(l), None);
+}
+
+pub fn forward_dropped(l: &NativeLaunch) {
+    let dropped: Dropped = l.scalars();
+    compute(l, dropped.geometry, Some(Mask::of(&dropped)));
+}
+
+fn compute(l: &NativeLaunch, g: Geometry, mask: Option<Mask>) {
     let (q, k, v) = (l.read::<f32>(0), l.read::<f32>(1), l.read::<f32>(2));
     let labels = Labels { query_segment: l.read(3), key_segment: l.read(4), mask: l.read(5) };
     let o = Shared::new(l.write::<f32>(6));
     let lse = Shared::new(l.write::<f32>(7));
-    if decode::serves(&g) {
+    if mask.is_none() && decode::serves(&g) {
         return decode::forward(&g, l.threads, [q, k, v], labels, &o, &lse);
     }
     let blocks = g.blocks();
@@ -30,12 +39,12 @@ pub fn forward(l: &NativeLaunch) {
         let block = blocks - 1 - task % blocks;
         let (b, head) = (task / blocks / g.kv_heads, task / blocks % g.kv_heads);
         // SAFETY: the processor has the level; no two tasks have a query row in common.
-        unsafe { compute(&Block::new(&g, labels, b, head, block), q, k, v, &o, &lse, g.span(block)) };
+        unsafe { compute(&Block::new(&g, labels, b, head, block), q, k, v, &o, &lse, g.span(block), mask) };
     });
 }
 
 compiled! {
-    tiled fn one_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
+    tiled fn one_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2], mask: Option<Mask>) {
         let (g, rows, lanes) = (block.g, block.rows, block.lanes);
         let dim = g.dim;
         let mut scratch = Scratch::take();
@@ -59,7 +68,7 @@ compiled! {
         let mut sum = [0f32; LANES];
         let mut seen = [0f32; LANES];
         ot[..dim * LANES].fill(0.0);
-        if !g.first {
+        if !g.first() {
             resume(block, o, lse, ot, &mut top, &mut sum);
         }
         for from in (span[0]..span[1]).step_by(KEYS) {
@@ -82,6 +91,9 @@ compiled! {
             }
             block.hide(from, count, s, &mut seen);
             soften::<S>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
+            if let Some(mask) = &mask {
+                mask.drop_weights(block, from, count, s);
+            }
             if !S::TILED {
                 apart::<S>(block, from, count, vp, s, ot);
             }

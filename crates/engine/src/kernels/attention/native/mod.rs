@@ -36,18 +36,19 @@
 
 mod backward;
 mod decode;
+mod dropped;
 mod forward;
 mod pairs;
 mod product;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-pub use backward::{backward, delta};
-pub use forward::forward;
+pub use backward::{backward, backward_dropped, delta};
+pub use forward::{forward, forward_dropped};
 
 use std::cell::RefCell;
 
-use super::geometry::{DIM, Geometry, LANES, MASK, SEGMENTS};
+use super::geometry::{DIM, Geometry, LANES, MASK, ROUNDED, SEGMENTS};
 use crate::kernels::gemm::native::rounded_level;
 use crate::simd::{Isa, Lanes, Level, level};
 
@@ -79,7 +80,7 @@ pub struct Labels<'a> {
 impl Geometry {
     /// Whose form computes a block: where products may be rounded, that which was found the fastest.
     fn level(&self) -> Level {
-        if self.rounded { rounded_level() } else { level().exact() }
+        if self.flags & ROUNDED != 0 { rounded_level() } else { level().exact() }
     }
 }
 
@@ -141,6 +142,18 @@ impl<'a> Block<'a> {
         let apart = self.g.flags & SEGMENTS != 0
             && self.labels.query_segment[batch + t] != self.labels.key_segment[batch + key];
         (from..to).contains(&key) && !hidden && !apart
+    }
+
+    /// Keys from `start` on that the mask hides in a row, before `end`.
+    pub fn hidden_before(&self, start: usize, end: usize) -> usize {
+        if self.g.flags & MASK == 0 || start >= end {
+            return 0;
+        }
+        let mask = &self.labels.mask[self.b * self.g.mask_batch..][start..end];
+        // Sixteen at a time: most of a long padding is passed over by vectors.
+        let whole =
+            mask.chunks_exact(16).take_while(|part| part.iter().fold(0, |any, m| any | *m) == 0).count() * 16;
+        whole + mask[whole..].iter().take_while(|m| **m == 0).count()
     }
 
     pub fn kv_at(&self, key: usize) -> usize {

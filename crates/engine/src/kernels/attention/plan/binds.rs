@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::{Attend, Flow};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
-use crate::kernels::attention::geometry::{CAUSAL, Geometry, MASK, SEGMENTS, Sizes};
+use crate::kernels::attention::geometry::{CAUSAL, FIRST, Geometry, MASK, ROUNDED, SEGMENTS, Sizes};
 use crate::kernels::gemm::Precision;
 use crate::launch::Bind;
 
@@ -133,7 +133,9 @@ impl Attend<'_> {
         Geometry {
             flags: bit(self.causal, CAUSAL)
                 | bit(self.segments.is_some(), SEGMENTS)
-                | bit(self.mask.is_some(), MASK),
+                | bit(self.mask.is_some(), MASK)
+                | bit(self.precision == Precision::Bf16, ROUNDED)
+                | FIRST,
             batch,
             kv_heads,
             queries,
@@ -152,8 +154,6 @@ impl Attend<'_> {
             key_at: 0,
             window: self.window.unwrap_or(NO_WINDOW),
             scale: self.scale,
-            first: true,
-            rounded: self.precision == Precision::Bf16,
         }
     }
 }
