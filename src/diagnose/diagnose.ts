@@ -73,7 +73,7 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
   if (!canStart())
     throw new LowrankError(
       "ERR_INTERNAL",
-      "diagnose: no process can be started for the test; leave lowrank out of the bundle, and the fuse RunAsNode of an Electron app on",
+      "diagnose: no process can be started for the test; leave the package out of the bundle, and the fuse RunAsNode of an Electron app on",
     );
   const began = performance.now();
   const listed = await runSteps({ device: "none", quick, leaveOut: [] }, signal);
