@@ -79,6 +79,12 @@ impl Cpu {
         self.low_threads.as_ref().filter(|_| self.is_low).unwrap_or(&self.threads)
     }
 
+    /// How many threads the recording in progress uses.
+    #[cfg(test)]
+    pub fn threads_in_use(&self) -> usize {
+        self.threads().count()
+    }
+
     fn pointer(&self, range: &Range) -> *mut u8 {
         self.buffers.get(&range.buffer).expect("a recording names a buffer that is not there").at(range)
     }

@@ -21,8 +21,8 @@ impl LowThread {
     /// # Safety
     /// `work` may be sent to another thread that alone runs while this one waits.
     pub(super) unsafe fn call<T>(&mut self, work: impl FnOnce() -> T) -> std::io::Result<T> {
-        /// SAFETY: the caller of `call` says so.
         struct Sent<F>(F);
+        // SAFETY: the caller of `call` says so.
         unsafe impl<F> Send for Sent<F> {}
         impl<F: FnOnce()> Sent<F> {
             fn call(self) {

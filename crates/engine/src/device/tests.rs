@@ -213,3 +213,97 @@ fn a_gpu_that_converts_no_halves_refuses_them() {
         println!("{}: f16 {}, subgroups of {}", adapter.name, adapter.f16, adapter.subgroup);
     }
 }
+
+/// What a device's thread and its workers are called, and their nice values, while a recording runs.
+#[cfg(target_os = "linux")]
+struct Noting(Cpu, Arc<Mutex<Vec<(String, i32)>>>);
+
+#[cfg(target_os = "linux")]
+impl Runner for Noting {
+    fn run(&mut self, command: Command) -> Result<()> {
+        if let Command::Zero { .. } = &command {
+            let name = std::thread::current().name().unwrap_or_default().to_string();
+            // SAFETY: it takes numbers alone.
+            let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+            self.1.lock().unwrap().push((name, nice));
+        }
+        self.0.run(command)
+    }
+    fn use_cpu(&mut self, cpu_use: CpuUse) -> Result<()> {
+        self.0.use_cpu(cpu_use)
+    }
+}
+
+/// The nice values of this process's threads of a name.
+#[cfg(target_os = "linux")]
+fn nice_of(name: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let stat = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    let named = stat.filter(|stat| stat.contains(&format!("({name}-")));
+    named.map(|stat| stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().to_string()).collect()
+}
+
+/// A process without privileges cannot raise a priority again: work at the usual one must not run on lowered threads.
+#[cfg(target_os = "linux")]
+#[test]
+fn only_recordings_in_the_background_run_at_low_priority() {
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let notes = noted.clone();
+    let device = Device::start(move || {
+        let (profile, cpu) = Cpu::open(3)?;
+        Ok((profile, Noting(cpu, notes)))
+    })
+    .unwrap();
+    let (run, call) = (context(&device), context(&device));
+    run.use_cpu(CpuUse { threads: 0, background: true });
+    let (of_run, of_call) = (filled(&run, 1), filled(&call, 2));
+    for _ in 0..3 {
+        for cx in [&run, &call] {
+            let value = if Rc::ptr_eq(cx, &run) { &of_run } else { &of_call };
+            cx.zero(value);
+            assert_eq!(read(value).unwrap(), [0; 256]);
+        }
+    }
+    // SAFETY: it takes numbers alone.
+    let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let low = ("lowrank-low".to_string(), own.max(10));
+    let usual = ("lowrank-device".to_string(), own);
+    assert_eq!(*noted.lock().unwrap(), [low.clone(), usual.clone(), low.clone(), usual.clone(), low, usual]);
+    // Two of three threads: lowrank-low itself and one worker.
+    assert_eq!(nice_of("lowrank-low"), [own.max(10).to_string()]);
+    assert!(nice_of("lowrank-cpu").iter().all(|nice| *nice == own.to_string()));
+}
+
+#[test]
+fn a_limit_of_threads_holds_for_the_recordings_that_have_it() {
+    let (profile, mut cpu) = Cpu::open(4).unwrap();
+    let mut counted = Vec::new();
+    for (threads, background) in [(0, false), (1, false), (3, false), (9, false), (0, false)] {
+        cpu.use_cpu(CpuUse { threads, background }).unwrap();
+        counted.push(cpu.threads_in_use());
+    }
+    assert_eq!(counted, [4, 1, 3, 4, 4]);
+    assert_eq!(profile.threads, 4);
+    let [one, two] = [1, 2].map(|all| CpuUse { threads: 0, background: true }.count(all));
+    assert_eq!((one, two), (1, 1), "one core is left free where there are several");
+}
+
+#[test]
+fn a_panic_in_the_background_is_told_and_ends_nothing_else() {
+    struct Panics(Cpu);
+    impl Runner for Panics {
+        fn run(&mut self, command: Command) -> Result<()> {
+            assert!(!matches!(command, Command::Zero { .. }), "on purpose");
+            self.0.run(command)
+        }
+    }
+    let device = Device::start(|| Cpu::open(1).map(|(profile, cpu)| (profile, Panics(cpu)))).unwrap();
+    let cx = context(&device);
+    cx.use_cpu(CpuUse { threads: 1, background: true });
+    let value = filled(&cx, 1);
+    cx.zero(&value);
+    assert_eq!(read(&value).unwrap_err().code, Code::DeviceLost);
+    drop(value);
+    drop(cx);
+    assert!(device.stop(Duration::from_secs(5)), "both threads end");
+}
