@@ -55,23 +55,51 @@ impl Checked {
         Ok(text)
     }
 
+    /// HLSL of one shader model as wgpu-hal 30's DX12 backend has it written for an unchecked module: the registers of
+    /// its root signature, and its options.
     #[cfg(feature = "translations")]
-    pub fn hlsl(&self) -> Result<String, String> {
+    pub fn hlsl(&self, shader_model: naga::back::hlsl::ShaderModel) -> Result<String, String> {
         use naga::back::hlsl;
+        let mut bound: Vec<(naga::ResourceBinding, bool)> = Vec::new();
+        for (_, global) in self.module.global_variables.iter() {
+            if let (Some(at), naga::AddressSpace::Storage { access }) = (global.binding, global.space) {
+                bound.push((at, access.contains(naga::StorageAccess::STORE)));
+            }
+        }
+        bound.sort_by_key(|(at, _)| (at.group, at.binding));
+        // A binding that is declared twice, by elements and by vectors, has one register.
+        bound.dedup_by_key(|(at, _)| (at.group, at.binding));
+        let mut binding_map = hlsl::BindingMap::default();
+        let (mut read, mut written) = (0, 0);
+        for (at, is_written) in bound {
+            let register = if is_written { &mut written } else { &mut read };
+            binding_map.insert(at, hlsl::BindTarget { register: *register, ..Default::default() });
+            *register += 1;
+        }
         let options = hlsl::Options {
-            shader_model: hlsl::ShaderModel::V6_2,
-            // What DX12 binds; a register of its own for immediates.
-            immediates_target: Some(hlsl::BindTarget { space: 1, register: 0, ..Default::default() }),
-            fake_missing_bindings: true,
+            shader_model,
+            binding_map,
+            fake_missing_bindings: false,
+            immediates_target: Some(hlsl::BindTarget::default()),
+            special_constants_binding: Some(hlsl::BindTarget { space: 1, register: 1, ..Default::default() }),
             zero_initialize_workgroup_memory: false,
+            restrict_indexing: false,
             force_loop_bounding: false,
+            ray_query_initialization_tracking: false,
+            mesh_shader_primitive_indices_clamp: false,
             ..Default::default()
         };
+        let entry = (naga::ShaderStage::Compute, "main".to_string());
+        let pipeline = hlsl::PipelineOptions { entry_point: Some(entry) };
         let mut text = String::new();
-        hlsl::Writer::new(&mut text, &options, &Default::default())
+        let reflection = hlsl::Writer::new(&mut text, &options, &pipeline)
             .write(&self.module, &self.info, None)
             .map_err(|e| e.to_string())?;
-        Ok(text)
+        let entry = reflection.entry_point_names[0].as_ref().map_err(|e| e.to_string())?;
+        let mut types = self.module.types.iter();
+        let has_f16 = types.any(|(_, ty)| ty.inner.scalar_width() == Some(2));
+        // What a compiler has to be told besides.
+        Ok(format!("// entry {entry}{}\n{text}", if has_f16 { " // 16-bit" } else { "" }))
     }
 
     /// Bytes of workgroup memory that the entry point uses.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+#[cfg(feature = "translations")]
+use lowrank_engine::kernel::shader;
 use lowrank_engine::{kernels, optim};
 use serde_json::json;
 
@@ -22,7 +24,7 @@ pub fn write(folder: &Path) -> Result<(), String> {
             put(&format!("{file}.wgsl"), text.as_bytes())?;
             let made = module::checked(&text).and_then(|checked| {
                 let spirv = ("spv", words(&checked.spirv()?));
-                Ok([vec![spirv], translations(&checked)?].concat())
+                Ok([vec![spirv], translations(&text, &checked)?].concat())
             });
             match made {
                 Ok(made) => {
@@ -46,14 +48,44 @@ pub fn write(folder: &Path) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
+/// Shader models that HLSL is written for: FXC's, the first of DXC, and those of f16 and later compilers. A form that a
+/// model cannot express (f16 and subgroups before 6.x) has no file for it.
+#[cfg(feature = "translations")]
+const SHADER_MODELS: [(&str, naga::back::hlsl::ShaderModel); 4] = {
+    use naga::back::hlsl::ShaderModel;
+    [
+        ("51.hlsl", ShaderModel::V5_1),
+        ("60.hlsl", ShaderModel::V6_0),
+        ("62.hlsl", ShaderModel::V6_2),
+        ("66.hlsl", ShaderModel::V6_6),
+    ]
+};
+
+/// The lowest shader model that has what a form uses.
+#[cfg(feature = "translations")]
+fn first_shader_model(text: &str) -> naga::back::hlsl::ShaderModel {
+    use naga::back::hlsl::ShaderModel;
+    match (text.starts_with("enable f16;"), shader::has_subgroups(text)) {
+        (true, _) => ShaderModel::V6_2,
+        (false, true) => ShaderModel::V6_0,
+        (false, false) => ShaderModel::V5_1,
+    }
+}
+
 /// The same in the languages of Metal and DX12.
 #[cfg(feature = "translations")]
-fn translations(checked: &module::Checked) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
-    Ok(vec![("metal", checked.msl()?.into_bytes()), ("hlsl", checked.hlsl()?.into_bytes())])
+fn translations(text: &str, checked: &module::Checked) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
+    let mut made = vec![("metal", checked.msl()?.into_bytes())];
+    for (extension, model) in SHADER_MODELS {
+        if model >= first_shader_model(text) {
+            made.push((extension, checked.hlsl(model)?.into_bytes()));
+        }
+    }
+    Ok(made)
 }
 
 #[cfg(not(feature = "translations"))]
-fn translations(_: &module::Checked) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
+fn translations(_: &str, _: &module::Checked) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
     Ok(Vec::new())
 }
 

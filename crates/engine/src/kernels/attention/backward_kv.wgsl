@@ -18,14 +18,11 @@ fn kernel(group: u32, lane: u32) {
   var k$i_$c = vec4<f32>();
   var v$i_$c = vec4<f32>();
   // Query rows that see any of these keys by position.
-  var start = 0u;
-  var end = rows;
-  if (p.flags & CAUSAL) != 0u {
-    let since = p.key_at + block.first;
-    let past = p.key_at + block.last + p.window;
-    start = min(since - min(since, p.query_at), p.queries) * p.group;
-    end = min(past - min(past, p.query_at), p.queries) * p.group;
-  }
+  let causal = (p.flags & CAUSAL) != 0u;
+  let since = p.key_at + block.first;
+  let past = p.key_at + block.last + p.window;
+  let start = select(0u, min(since - min(since, p.query_at), p.queries) * p.group, causal);
+  let end = select(rows, min(past - min(past, p.query_at), p.queries) * p.group, causal);
   for (var begin = start; begin < end; begin += BN) {
     workgroupBarrier();
     for (var n = lane; n < BN; n += THREADS) {

@@ -3,8 +3,9 @@ var<workgroup> key_at: array<u32, BN>;
 var<workgroup> label_at: array<i32, BN>;
 
 fn row_mask_of(block: Block, row: u32, rows: u32) -> RowMask {
-  if row >= rows { return all_masked(); }
-  return row_mask_at(row / p.group, label_of(lse_at(block, row)));
+  var row_mask = all_masked();
+  if row < rows { row_mask = row_mask_at(row / p.group, label_of(lse_at(block, row))); }
+  return row_mask;
 }
 
 fn kernel(group: u32, lane: u32) {

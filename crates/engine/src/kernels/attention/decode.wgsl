@@ -100,7 +100,9 @@ FINISH
 }
 // Row r's, from the phases' sums in `keys`: by the first D4 invocations.
 fn finish(block: Block, part: u32, r: u32, lane: u32) {
-  if lane >= D4 || r >= p.queries * p.group { return; }
+  if lane < D4 && r < p.queries * p.group { finish_row(block, part, r, lane); }
+}
+fn finish_row(block: Block, part: u32, r: u32, lane: u32) {
   var o = keys[lane];
   for (var k = 1u; k < PHASES; k += 1u) { o += keys[k * D4 + lane]; }
   var sum = 0.0;

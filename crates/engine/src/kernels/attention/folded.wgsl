@@ -1,12 +1,14 @@
 // Labels of backward: those of keys in one binding, those of queries with their log-sum-exp.
 fn label_step() -> u32 { return select(1u, 2u, (p.flags & (SEGMENTS | MASK)) == (SEGMENTS | MASK)); }
 fn key_label(b: u32, key: u32) -> i32 {
-  if (p.flags & SEGMENTS) == 0u { return 0; }
-  return load_labels(b * p.segment_batch + key * label_step());
+  var label = 0;
+  if (p.flags & SEGMENTS) != 0u { label = load_labels(b * p.segment_batch + key * label_step()); }
+  return label;
 }
 fn key_hidden(b: u32, key: u32) -> bool {
-  if (p.flags & MASK) == 0u { return false; }
-  return load_labels(b * p.mask_batch + (key + 1u) * label_step() - 1u) == 0;
+  var hidden = false;
+  if (p.flags & MASK) != 0u { hidden = load_labels(b * p.mask_batch + (key + 1u) * label_step() - 1u) == 0; }
+  return hidden;
 }
 fn lse_of(at: u32) -> f32 { return bitcast<f32>(load_rows(at * 3u)); }
 fn delta_of(at: u32) -> f32 { return bitcast<f32>(load_rows(at * 3u + 1u)); }

@@ -3,17 +3,20 @@ const BAD = 256u;
 var<workgroup> key_at: array<u32, BN>;
 var<workgroup> label_at: array<i32, BN>;
 var<workgroup> row_marks: array<atomic<u32>, TY>;
-// Whether a value was seen that is not finite: a hidden weight of 0 would make NaN of it.
-var<workgroup> unsound: atomic<u32>;
+// Whether a value was seen that is not finite: a hidden weight of 0 would make NaN of it. Not atomic, because FXC (DX12)
+// refuses barriers in a loop that branches on an atomic; all who write it between two barriers write 1.
+var<workgroup> unsound: u32;
 
 fn row_mask_of(block: Block, row: u32, rows: u32) -> RowMask {
-  if row >= rows { return all_masked(); }
-  return row_mask_at(row / p.group, query_label(block.b, row / p.group));
+  var row_mask = all_masked();
+  if row < rows { row_mask = row_mask_at(row / p.group, query_label(block.b, row / p.group)); }
+  return row_mask;
 }
 // The log-sum-exp that earlier windows of keys left.
 fn earlier(block: Block, row: u32, rows: u32) -> f32 {
-  if (p.flags & FIRST) != 0u || row >= rows { return HIDDEN; }
-  return load_lse(lse_at(block, row));
+  var lse = HIDDEN;
+  if (p.flags & FIRST) == 0u && row < rows { lse = load_lse(lse_at(block, row)); }
+  return lse;
 }
 fn sees4(row_mask: RowMask, at: vec4<u32>, label: vec4<i32>) -> vec4<bool> {
   return (at >= vec4<u32>(row_mask.first)) & (at <= vec4<u32>(row_mask.last)) & (label == vec4<i32>(row_mask.label));
@@ -30,9 +33,13 @@ fn infinite(v: vec4<f32>) -> bool {
 
 struct Total { scale: f32, lse: f32, bad: bool }
 fn total_of(sum: f32, top: f32, marks: u32) -> Total {
-  if (marks & BAD) != 0u || ((marks & 1u) != 0u && sum == 0.0) { return Total(0.0, nan(), true); }
-  if sum == 0.0 { return Total(0.0, HIDDEN, false); }
-  return Total(1.0 / sum, top + log(sum), false);
+  var total = Total(0.0, HIDDEN, false);
+  if (marks & BAD) != 0u || ((marks & 1u) != 0u && sum == 0.0) {
+    total = Total(0.0, nan(), true);
+  } else if sum != 0.0 {
+    total = Total(1.0 / sum, top + log(sum), false);
+  }
+  return total;
 }
 
 fn kernel(group: u32, lane: u32) {
@@ -41,7 +48,7 @@ fn kernel(group: u32, lane: u32) {
   let rows = p.queries * p.group;
   let block = block_of(group, rows, BM);
   for (var r = lane; r < BM; r += THREADS) { own_at[r] = query_place(block, block.first + r, rows); }
-  if lane == 0u { atomicStore(&unsound, 0u); }
+  if lane == 0u { unsound = 0u; }
   if tx == 0u { atomicStore(&row_marks[ty], 0u); }
   var marks = 0u;
   let row$i = block.first + ty * RM + $iu;

@@ -1,13 +1,16 @@
 // Labels of forward: a binding for each.
 fn query_label(b: u32, t: u32) -> i32 {
-  if (p.flags & SEGMENTS) == 0u { return 0; }
-  return load_query_segment(b * p.segment_batch + t);
+  var label = 0;
+  if (p.flags & SEGMENTS) != 0u { label = load_query_segment(b * p.segment_batch + t); }
+  return label;
 }
 fn key_label(b: u32, key: u32) -> i32 {
-  if (p.flags & SEGMENTS) == 0u { return 0; }
-  return load_key_segment(b * p.segment_batch + key);
+  var label = 0;
+  if (p.flags & SEGMENTS) != 0u { label = load_key_segment(b * p.segment_batch + key); }
+  return label;
 }
 fn key_hidden(b: u32, key: u32) -> bool {
-  if (p.flags & MASK) == 0u { return false; }
-  return load_mask(b * p.mask_batch + key) == 0;
+  var hidden = false;
+  if (p.flags & MASK) != 0u { hidden = load_mask(b * p.mask_batch + key) == 0; }
+  return hidden;
 }

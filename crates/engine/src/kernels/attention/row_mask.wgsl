@@ -1,4 +1,5 @@
-// Who sees whom, and where rows stand.
+// Who sees whom, and where rows stand. Functions return once: FXC (DX12) takes what follows an early return for varying
+// control flow, and refuses a barrier in a loop whose bounds come from it.
 const CAUSAL = 1u;
 const SEGMENTS = 2u;
 const MASK = 4u;
@@ -25,40 +26,39 @@ fn query_start(block: Block, row: u32) -> u32 {
   return block.b * p.q_batch + (row / p.group) * p.q_row + head * p.q_head;
 }
 fn query_place(block: Block, row: u32, end: u32) -> u32 {
-  if row >= end { return NOWHERE; }
-  return query_start(block, row);
+  return select(query_start(block, row), NOWHERE, row >= end);
 }
 fn lse_at(block: Block, row: u32) -> u32 { return query_start(block, row) / p.dim; }
 fn key_place(block: Block, key: u32, end: u32) -> u32 {
-  if key >= end { return NOWHERE; }
-  return block.b * p.kv_batch + key * p.kv_row + block.head * p.kv_head;
+  return select(block.b * p.kv_batch + key * p.kv_row + block.head * p.kv_head, NOWHERE, key >= end);
 }
 
 // A query sees the keys at positions `first` to `last` that have its label.
 struct RowMask { first: u32, last: u32, label: i32 }
 fn all_masked() -> RowMask { return RowMask(1u, 0u, 0); }
 fn row_mask_at(t: u32, label: i32) -> RowMask {
-  if (p.flags & CAUSAL) == 0u { return RowMask(0u, NOWHERE - 1u, label); }
   let end = p.query_at + t + 1u;
-  return RowMask(end - min(end, p.window), end - 1u, label);
+  let causal = (p.flags & CAUSAL) != 0u;
+  return RowMask(select(0u, end - min(end, p.window), causal), select(NOWHERE, end, causal) - 1u, label);
 }
 // The position of a key, or nowhere.
 fn position(block: Block, key: u32, end: u32) -> u32 {
-  if key >= end || key_hidden(block.b, key) { return NOWHERE; }
-  return p.key_at + key;
+  var at = NOWHERE;
+  if key < end {
+    if !key_hidden(block.b, key) { at = p.key_at + key; }
+  }
+  return at;
 }
 
 // Keys of this window that row t sees by position.
 fn first_key(t: u32) -> u32 {
-  if (p.flags & CAUSAL) == 0u { return 0u; }
   let end = p.query_at + t + 1u;
   let begin = end - min(end, p.window);
-  return min(begin - min(begin, p.key_at), p.keys);
+  return select(0u, min(begin - min(begin, p.key_at), p.keys), (p.flags & CAUSAL) != 0u);
 }
 fn end_key(t: u32) -> u32 {
-  if (p.flags & CAUSAL) == 0u { return p.keys; }
   let end = p.query_at + t + 1u;
-  return min(end - min(end, p.key_at), p.keys);
+  return select(p.keys, min(end - min(end, p.key_at), p.keys), (p.flags & CAUSAL) != 0u);
 }
 
 fn nans4(v: vec4<f32>) -> vec4<bool> { return (bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u); }

@@ -53,11 +53,7 @@ fn sums(sum: &str, b: &str, careful: bool) -> String {
         }
       }";
     let [check, finite, apart] = match careful {
-        true => [
-            "        if infinite(v) { atomicStore(&unsound, 1u); }",
-            "      if atomicLoad(&unsound) == 0u {",
-            apart,
-        ],
+        true => ["        if infinite(v) { unsound = 1u; }", "      if unsound == 0u {", apart],
         false => ["", "      {", "      }"],
     };
     include_str!("sums.wgsl")
@@ -85,12 +81,13 @@ fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool)
                 )
             }
             false => (
-                format!(
-                    "for (var k = 0u; k < 4u; k += 1u) {{ if 4u * c + k < p.dim {{ v[k] = load_{name}(place + 4u * c + k); }} }}"
-                ),
-                format!(
-                    "for (var k = 0u; k < 4u; k += 1u) {{ if 4u * c + k < p.dim {{ store_{name}(place + 4u * c + k, v[k]); }} }}"
-                ),
+                // By name: FXC assigns to no element whose index varies.
+                by_element(|k, element| {
+                    format!("if 4u * c + {k} < p.dim {{ {element} = load_{name}(place + 4u * c + {k}); }}")
+                }),
+                by_element(|k, element| {
+                    format!("if 4u * c + {k} < p.dim {{ store_{name}(place + 4u * c + {k}, {element}); }}")
+                }),
             ),
         };
         writeln!(
@@ -109,8 +106,7 @@ fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool)
             writeln!(
                 out,
                 "fn put_{name}(place: u32, c: u32, v: vec4<f32>) {{
-  if 4u * c >= p.dim {{ return; }}
-  {store}
+  if 4u * c < p.dim {{ {store} }}
 }}
 fn add_{name}(place: u32, c: u32, v: vec4<f32>) {{
   if (p.flags & FIRST) != 0u {{ put_{name}(place, c, v); }} else {{ put_{name}(place, c, {name}4(place, c) + v); }}
@@ -128,6 +124,16 @@ fn dropping(text: &str, dropped: bool, markers: &[(&str, &str, &str)]) -> String
         text.replace(marker, if dropped { with } else { without })
     };
     markers.iter().fold(text.to_string(), of)
+}
+
+/// A statement for each element of the vector `v`, given the element's index and name.
+fn by_element(statement: impl Fn(&str, &str) -> String) -> String {
+    ["x", "y", "z", "w"]
+        .iter()
+        .enumerate()
+        .map(|(k, name)| statement(&format!("{k}u"), &format!("v.{name}")))
+        .collect::<Vec<_>>()
+        .join("\n    ")
 }
 
 fn tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -> String {
