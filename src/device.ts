@@ -58,7 +58,9 @@ interface Choice {
 
 /** The devices of this machine: the cpu, then the GPUs, best first. */
 export function devices(): DeviceInfo[] {
-  return call(() => native().devices()) as DeviceInfo[];
+  const found = call(() => native().devices()) as DeviceInfo[];
+  for (const text of native().takeCompilerWarnings()) process.emitWarning(text, { type: "LowrankWarning" });
+  return found;
 }
 
 /**

@@ -54,11 +54,23 @@ impl Code {
 pub struct Error {
     pub code: Code,
     pub message: String,
+    confined: bool,
 }
 
 impl Error {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Error { code, message: message.into() }
+        Error { code, message: message.into(), confined: code == Code::OutOfMemory }
+    }
+
+    /// Marks the error as confined (see `is_confined`).
+    pub fn confine(self) -> Self {
+        Error { confined: true, ..self }
+    }
+
+    /// Whether only the buffers that the failed command writes are lost, so that the device goes on with other work.
+    /// Running out of memory always is.
+    pub fn is_confined(&self) -> bool {
+        self.confined
     }
 }
 

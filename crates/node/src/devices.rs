@@ -1,5 +1,6 @@
 //! The devices of this machine.
 
+use lowrank_engine::device::gpu::compiler;
 use lowrank_engine::device::{cpu, gpu, registry};
 use napi::Env;
 use napi::bindgen_prelude::Object;
@@ -97,7 +98,7 @@ pub fn devices() -> Vec<DeviceReport> {
         kind: a.kind.as_str().into(),
         backend: a.backend,
         driver: Some(a.driver).filter(|d| !d.is_empty()),
-        memory: None,
+        memory: (a.memory < u64::MAX / 2).then_some(a.memory as f64),
     });
     std::iter::once(processor).chain(gpus).collect()
 }
@@ -106,6 +107,28 @@ pub fn devices() -> Vec<DeviceReport> {
 #[napi(catch_unwind)]
 pub fn cpu_threads() -> u32 {
     registry::threads() as u32
+}
+
+/// A file that may be a DXC, the shader compiler of DX12, and where its path comes from.
+#[napi(object)]
+pub struct CompilerFile {
+    pub source: String,
+    pub path: String,
+}
+
+/// Sets the files that are tried as DX12's shader compiler after `LOWRANK_DXC`'s, in order. Call it before GPUs are
+/// looked for; files that do not exist are left out.
+#[napi(catch_unwind)]
+pub fn look_for_compilers_in(files: Vec<CompilerFile>) {
+    let candidates = files.into_iter().map(|f| compiler::Candidate { source: f.source, path: f.path.into() });
+    compiler::look_in(candidates.collect());
+}
+
+/// Takes the warnings about DX12's shader compiler that nobody has taken yet. There are none before GPUs are looked
+/// for, nor where DX12 drives none.
+#[napi(catch_unwind)]
+pub fn take_compiler_warnings() -> Vec<String> {
+    compiler::take_warnings()
 }
 
 /// Has the drivers looked for away from JavaScript's thread: the first time takes a while.

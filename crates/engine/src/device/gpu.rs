@@ -8,6 +8,7 @@
 mod adapter;
 mod buffers;
 mod canary;
+pub mod compiler;
 mod details;
 mod fault;
 mod launch;
@@ -144,7 +145,7 @@ impl Gpu {
             reading: 0,
             read_buffers: Vec::new(),
             staging: Staging::default(),
-            pipelines: Pipelines::new(device.clone(), checks),
+            pipelines: Pipelines::new(device.clone(), checks, adapter::compiler_of(&adapter)),
             bind_groups: HashMap::new(),
             buffers: HashMap::new(),
             scratch: Vec::new(),

@@ -1,4 +1,4 @@
-//! Buffers whose content is not what was recorded, because memory ran out.
+//! Buffers whose content is not what was recorded, because memory ran out or a kernel did not compile.
 //!
 //! A device goes on after that: what the missing content would have gone into is poisoned in turn
 //! and left as it is, and whoever reads such a buffer gets the error. A buffer is whole again when

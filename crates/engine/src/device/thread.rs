@@ -22,7 +22,7 @@ pub(super) fn lost(panic: &(dyn std::any::Any + Send)) -> Error {
 }
 
 /// Runs commands until told to stop. The first error is latched, and every later reply gets it;
-/// but where memory ran out, only what depends on it fails.
+/// but after a confined error (no memory, a kernel that does not compile) only what depends on it fails.
 ///
 /// Recordings in the background run on a thread of their own, at low priority, while this one waits: so the priority of
 /// no thread has to be raised again, which Linux refuses to a process without privileges. Both serve the same queue, one
@@ -181,7 +181,7 @@ fn look_for(receiver: &Receiver<Message>, patience: Duration) -> Option<Message>
     }
 }
 
-/// Runs a command, unless memory for what it reads or writes ran out. An error is one of the device.
+/// Runs a command, unless a confined error invalidated a buffer that it reads or writes. Any other error stops the device.
 fn attempt(
     runner: &mut impl Runner,
     poisoned: &mut Poisoned,
@@ -234,7 +234,7 @@ fn attempt(
         }
     };
     match ran {
-        Err(error) if error.code == Code::OutOfMemory => {
+        Err(error) if error.is_confined() => {
             if let Some(buffer) = made {
                 poisoned.miss(buffer, &error);
             }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lowrank_engine::context::{Context, Value};
+use lowrank_engine::device::gpu::compiler;
 use lowrank_engine::device::registry::{self, Opened};
 use lowrank_engine::device::{Device, Sink};
 use lowrank_engine::dtype::DType;
@@ -94,6 +95,9 @@ impl State {
                 }
                 if let (Some(noticed), Some(table)) = (self.noticed.clone(), &device.table) {
                     table.on_notice(self.alive.clone(), noticed);
+                }
+                if let Some(noticed) = &self.noticed {
+                    compiler::take_warnings().iter().for_each(|text| noticed(text));
                 }
                 self.devices.push(device);
                 context

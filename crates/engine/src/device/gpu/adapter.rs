@@ -1,7 +1,10 @@
 //! The GPUs of this machine, as drivers name them, and the profile of a device on each.
 
+mod memory;
+
 use std::sync::OnceLock;
 
+use super::compiler::{self, Compiler};
 use super::details::Details;
 use crate::error::{Code, Error, Result};
 use crate::fail;
@@ -140,7 +143,14 @@ fn describe(all: &[(AdapterInfo, wgpu::Adapter)]) -> String {
 
 fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
     let Some(instance) = instance() else { return Vec::new() };
-    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    if let Some(instance) = instance_of_fxc(&found) {
+        found.extend(pollster::block_on(instance.enumerate_adapters(wgpu::Backends::DX12)));
+    }
+    let on_dx12 = found.iter().any(|adapter| adapter.get_info().backend == wgpu::Backend::Dx12);
+    if on_dx12 || (cfg!(windows) && std::env::var_os(compiler::VARIABLE).is_some()) {
+        compiler::warn();
+    }
     let vulkan: Vec<_> = found
         .iter()
         .map(|a| a.get_info())
@@ -179,8 +189,8 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
     let backend = match info.backend {
         wgpu::Backend::Vulkan => "Vulkan",
         wgpu::Backend::Metal => "Metal",
-        wgpu::Backend::Dx12 if dxc().is_some() => "DX12",
-        wgpu::Backend::Dx12 => "DX12 (FXC)",
+        wgpu::Backend::Dx12 if is_of_fxc(adapter) => "DX12 (FXC)",
+        wgpu::Backend::Dx12 => "DX12",
         other => other.to_str(),
     };
     AdapterInfo {
@@ -195,7 +205,7 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
             wgpu::DeviceType::Other => AdapterKind::Other,
         },
         driver,
-        memory: memory_of(adapter).unwrap_or(u64::MAX / 2),
+        memory: memory::of(adapter).unwrap_or(u64::MAX / 2),
         // A range that starts between two aligned offsets is bound from the one before it. Kernels count elements by u32;
         // Metal alone tells of more.
         binding_limit: (limits.max_storage_buffer_binding_size.min(i32::MAX as u64) & !3)
@@ -213,27 +223,20 @@ pub(super) fn driver_of(info: &wgpu::AdapterInfo) -> String {
     format!("{} {}", info.driver, info.driver_info).trim().into()
 }
 
-/// Bytes of the largest heap on the GPU itself.
-#[cfg(any(target_os = "linux", target_os = "windows"))]
-fn memory_of(adapter: &wgpu::Adapter) -> Option<u64> {
-    const DEVICE_LOCAL: u32 = 1;
-    // SAFETY: only asked what it is: nothing of the driver's is changed or kept.
-    let raw = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
-    let instance = raw.shared_instance().raw_instance();
-    // SAFETY: the physical device is this instance's.
-    let heaps = unsafe { instance.get_physical_device_memory_properties(raw.raw_physical_device()) };
-    let heaps = heaps.memory_heaps.iter().take(heaps.memory_heap_count as usize);
-    heaps.filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).max()
+/// What compiles shaders for an adapter, as errors name it.
+pub(super) fn compiler_of(adapter: &wgpu::Adapter) -> String {
+    match adapter.get_info().backend {
+        wgpu::Backend::Dx12 if is_of_fxc(adapter) => Compiler::Fxc.describe(),
+        wgpu::Backend::Dx12 => compiler::chosen().compiler.describe(),
+        wgpu::Backend::Metal => "Metal".into(),
+        _ => "the driver".into(),
+    }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "windows")))]
-fn memory_of(_: &wgpu::Adapter) -> Option<u64> {
-    None
-}
-
-/// Where DX12's current shader compiler lies (an absolute path), when the package ships one.
-fn dxc() -> Option<String> {
-    std::env::var("LOWRANK_DXC").ok().filter(|path| std::path::Path::new(path).is_absolute())
+/// Whether an adapter of DX12 compiles by FXC: the choice of the process, or the adapter has no shader model 6.
+fn is_of_fxc(adapter: &wgpu::Adapter) -> bool {
+    // What only shader model 6 has.
+    compiler::chosen().compiler == Compiler::Fxc || !adapter.features().contains(wgpu::Features::SUBGROUP)
 }
 
 /// The share of the driver's memory budget past which creating a buffer is an error, so that
@@ -270,13 +273,48 @@ fn new_instance() -> Option<wgpu::Instance> {
 
 #[cfg(not(target_os = "linux"))]
 fn new_instance() -> Option<wgpu::Instance> {
+    use wgpu::Backends;
+    // The tests of DX12 also run where Vulkan would have the same GPU.
+    let only = std::env::var("LOWRANK_BACKEND").unwrap_or_default();
+    let backends = match only.as_str() {
+        "dx12" => Backends::DX12,
+        "vulkan" => Backends::VULKAN,
+        _ => Backends::VULKAN | Backends::METAL | Backends::DX12,
+    };
+    Some(instance_with(backends, compiler::chosen().compiler.clone()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn instance_with(backends: wgpu::Backends, compiler: Compiler) -> wgpu::Instance {
     let mut options = wgpu::InstanceDescriptor::new_without_display_handle();
-    options.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    options.backends = backends;
     options.flags = wgpu::InstanceFlags::empty();
     options.memory_budget_thresholds = BUDGET;
-    options.backend_options.dx12.shader_compiler = match dxc() {
-        Some(dxc_path) => wgpu::Dx12Compiler::DynamicDxc { dxc_path },
-        None => wgpu::Dx12Compiler::Fxc,
+    options.backend_options.dx12.shader_compiler = match compiler {
+        Compiler::Dxc { path, .. } => {
+            wgpu::Dx12Compiler::DynamicDxc { dxc_path: path.to_string_lossy().into_owned() }
+        }
+        Compiler::Fxc => wgpu::Dx12Compiler::Fxc,
     };
-    Some(wgpu::Instance::new(options))
+    wgpu::Instance::new(options)
+}
+
+/// A second instance, where the first has DXC and lists no adapter of DX12: those of old drivers have no shader model
+/// 6, and only FXC compiles for them.
+#[cfg(windows)]
+fn instance_of_fxc(found: &[wgpu::Adapter]) -> Option<&'static wgpu::Instance> {
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    let listed = found.iter().any(|adapter| adapter.get_info().backend == wgpu::Backend::Dx12);
+    if listed
+        || compiler::chosen().compiler == Compiler::Fxc
+        || std::env::var("LOWRANK_BACKEND").is_ok_and(|b| b == "vulkan")
+    {
+        return None;
+    }
+    Some(INSTANCE.get_or_init(|| instance_with(wgpu::Backends::DX12, Compiler::Fxc)))
+}
+
+#[cfg(not(windows))]
+fn instance_of_fxc(_: &[wgpu::Adapter]) -> Option<&'static wgpu::Instance> {
+    None
 }

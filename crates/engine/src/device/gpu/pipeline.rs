@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::fault::scoped;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::kernel::{Access, Launch, Params, shader};
 
@@ -29,17 +29,24 @@ pub struct Pipeline {
 
 pub struct Pipelines {
     device: wgpu::Device,
-    compiled: HashMap<Key, Rc<Pipeline>>,
+    compiled: HashMap<Key, Result<Rc<Pipeline>>>,
     checks: bool,
+    /// What compiles the shaders, for errors.
+    compiler: String,
 }
 
 impl Pipelines {
     /// `checks` has shaders check every index, which costs a third of their speed.
-    pub fn new(device: wgpu::Device, checks: bool) -> Self {
-        Pipelines { device, compiled: HashMap::new(), checks }
+    pub fn new(device: wgpu::Device, checks: bool, compiler: String) -> Self {
+        Pipelines { device, compiled: HashMap::new(), checks, compiler }
     }
 
-    /// The pipeline of a launch, compiled at its first use.
+    /// The pipeline of a launch, compiled at its first use. A failure is remembered, because a compiler may take
+    /// seconds to fail.
+    ///
+    /// # Errors
+    /// `ERR_INTERNAL` for a kernel that does not compile, with the kernel, its form and the compiler. The error is
+    /// confined: the device goes on with other work.
     pub fn get(&mut self, launch: &Launch) -> Result<Rc<Pipeline>> {
         let key = Key {
             name: launch.kernel.name,
@@ -48,11 +55,14 @@ impl Pipelines {
             threads: launch.threads,
         };
         if let Some(pipeline) = self.compiled.get(&key) {
-            return Ok(pipeline.clone());
+            return pipeline.clone();
         }
-        let pipeline = Rc::new(self.compile(launch, &key)?);
-        self.compiled.insert(key, pipeline.clone());
-        Ok(pipeline)
+        let pipeline = self.compile(launch, &key).map(Rc::new).map_err(Error::confine);
+        // A later attempt may find memory.
+        if !matches!(&pipeline, Err(error) if error.code == Code::OutOfMemory) {
+            self.compiled.insert(key, pipeline.clone());
+        }
+        pipeline
     }
 
     fn compile(&self, launch: &Launch, key: &Key) -> Result<Pipeline> {
@@ -70,7 +80,14 @@ impl Pipelines {
         #[cfg(test)]
         assert!(is_listed(kernel, key), "{} {:?} {:?} is no variant", key.name, key.params, key.dtypes);
         let text = shader::module(kernel, launch.params, &key.dtypes, launch.threads);
-        let what = format!("kernel {} {:?} {:?}", key.name, key.params, key.dtypes.as_slice());
+        let what = format!(
+            "{} did not compile kernel {} {:?} {:?} of {} threads",
+            self.compiler,
+            key.name,
+            key.params,
+            key.dtypes.as_slice(),
+            key.threads
+        );
         scoped(&self.device, &what, || {
             let checks = match self.checks {
                 true => wgpu::ShaderRuntimeChecks::checked(),

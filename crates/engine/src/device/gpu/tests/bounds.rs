@@ -27,6 +27,26 @@ fn a_kernel_that_does_not_compile_is_named() {
     let error = read(&x).unwrap_err();
     assert_eq!(error.code, Code::Internal);
     assert!(error.message.contains("test_broken"), "{error}");
+    assert!(error.message.contains("did not compile"), "{error}");
+}
+
+#[test]
+fn a_kernel_that_does_not_compile_leaves_the_device_at_work() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let (x, y) = (f32s(&context, &[1.0]), f32s(&context, &[2.0]));
+    let broken = || Launch { kernel: &BROKEN, scalars: Default::default(), ..busy(&x, 1) };
+    // A second launch finds the failure that is remembered.
+    context.push(Command::Launch(broken()));
+    context.push(Command::Launch(broken()));
+    let first = read(&x).unwrap_err();
+    assert!(first.message.contains("test_broken"), "{first}");
+    // What depends on it fails alike; all else is computed, before and after.
+    context.launch(busy(&x, 1));
+    assert_eq!(read(&x).unwrap_err().message, first.message);
+    context.launch(busy(&y, 1));
+    assert!((read_f32(&y)[0] - 2.998).abs() < 1e-5);
+    fence(&context).unwrap();
 }
 
 #[test]
