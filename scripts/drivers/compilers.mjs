@@ -84,7 +84,7 @@ export function hlsl(folder, { made, files }) {
     "--auto-map-locations",
   ];
   const wrong = (file) => {
-    const input = forGlslang(readFileSync(join(made, `${file}.hlsl`), "utf8"));
+    const input = forGlslang(readFileSync(join(made, `${file}.66.hlsl`), "utf8"));
     const { status, output } = run([...command, ...how, "-o", "/dev/null"], { input });
     return status === 0 ? null : output;
   };

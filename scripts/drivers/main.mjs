@@ -8,6 +8,9 @@ import { argv, env } from "node:process";
 import { STARTS_ITSELF } from "../engine-tests.mjs";
 import * as compilers from "./compilers.mjs";
 import { DRIVERS } from "./drivers.mjs";
+import * as dx12Compilers from "./dx12/compile.mjs";
+import * as dx12Tests from "./dx12/tests.mjs";
+import { lacking as lackingForWine } from "./dx12/wine.mjs";
 import { built, driverOf, engineTests, missing, training } from "./engine.mjs";
 import { failed, table } from "./table.mjs";
 import { findings, isActive, layer } from "./validation.mjs";
@@ -24,6 +27,10 @@ const program = once(() => {
   tell("building the engine's tests");
   return built();
 });
+const windowsProgram = once(() => {
+  tell("building the engine's tests for Windows");
+  return dx12Tests.builtForWindows();
+});
 const forms = once(() => {
   tell("writing all forms");
   return compilers.written(folder);
@@ -35,13 +42,32 @@ const PARTS = {
   ...Object.fromEntries(
     ["tint", "spirv", "msl", "hlsl"].map((name) => [name, () => compiled(compilers[name])]),
   ),
+  ...Object.fromEntries(
+    dx12Compilers.NAMES.map((name) => [
+      name,
+      () => compiled((...of) => dx12Compilers.compiled(name, ...of, tell)),
+    ]),
+  ),
+  ...Object.fromEntries(
+    dx12Tests.NAMES.map((name) => [
+      name,
+      () => dx12Tests.onDx12(name, folder, windowsProgram(), log(name), tell),
+    ]),
+  ),
 };
+/** Parts that need Wine in a root of its own, which only root can make. */
+const IN_WINE = [...dx12Compilers.NAMES, ...dx12Tests.NAMES];
 
-const asked = argv.length > 2 ? argv.slice(2) : Object.keys(PARTS);
+const withoutWine = lackingForWine();
+const every = Object.keys(PARTS).filter((name) => withoutWine.length === 0 || !IN_WINE.includes(name));
+const asked = argv.length > 2 ? argv.slice(2) : every;
+if (argv.length === 2 && withoutWine.length > 0)
+  tell(`without ${IN_WINE.join(", ")}: ${withoutWine.join("; ")}`);
 const unknown = asked.filter((name) => !(name in PARTS));
 const lacking = [
   ...unknown.map((name) => `${name} is not tested; there are ${Object.keys(PARTS).join(", ")}`),
   ...(process.platform === "linux" && process.arch === "x64" ? [] : ["it runs on Linux x64"]),
+  ...(asked.some((name) => IN_WINE.includes(name)) ? withoutWine : []),
   ...missing(),
 ];
 if (lacking.length > 0) {

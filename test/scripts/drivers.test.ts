@@ -4,6 +4,8 @@ import { createHash } from "node:crypto";
 import test from "ava";
 
 import { forGlslang } from "../../scripts/drivers/compilers.mjs";
+import { parse, times } from "../../scripts/drivers/dx12/compile.mjs";
+import { grouped } from "../../scripts/drivers/dx12/modules.mjs";
 import { check } from "../../scripts/drivers/swiftshader.mjs";
 import { type Row, failed, table } from "../../scripts/drivers/table.mjs";
 import { KNOWN, findings } from "../../scripts/drivers/validation.mjs";
@@ -64,4 +66,29 @@ test("arrays of HLSL are filled as glslang takes them, and nothing else changes"
     text[2],
     text[3],
   ]);
+});
+
+test("results of DX12's compilers are read by file, with Windows' paths and cut lines", (t) => {
+  const lines = [
+    "Z:\\w\\forms\\0000-attention.51.hlsl\t120.5\t4028\t",
+    "/w/forms/0001-gemm.51.hlsl\t3000.0\t0\terror X3663: thread sync operation / ",
+    "/w/forms/0002-gemm.51.hlsl\t1",
+  ];
+  const rows = parse(lines.join("\n"));
+  t.deepEqual(rows, [
+    ["0000-attention.51.hlsl", { ms: 120.5, wrong: "" }],
+    ["0001-gemm.51.hlsl", { ms: 3000, wrong: "error X3663: thread sync operation /" }],
+  ]);
+  t.is(times(rows.map(([, row]) => row)), "median 3000 ms, longest 3.0 s");
+  t.is(times([]), "nothing compiled");
+});
+
+test("tests that launch kernels are grouped by module, one process each", (t) => {
+  const names = [
+    "ops::attention::tests::every_form::all",
+    "ops::attention::tests::causal",
+    "device::gpu::tests::bounds::stops",
+    "format::gguf::tests::values",
+  ];
+  t.deepEqual(grouped(names), ["device::gpu::", "ops::attention::"]);
 });

@@ -1,0 +1,1 @@
+export function grouped(names: readonly string[]): string[];
