@@ -36,3 +36,20 @@ export function compilerFiles(
     return [beside];
   }
 }
+
+/** The calls of the binding about DX12's compiler. They matter on Windows alone. */
+interface CompilerCalls {
+  lookForCompilersIn?(files: CompilerFile[]): void;
+  takeCompilerWarnings?(): string[];
+}
+
+/** Tells the binding which files to try. Call it before GPUs are looked for. */
+export function lookForCompilers(binding: object): void {
+  if (process.platform === "win32") (binding as CompilerCalls).lookForCompilersIn?.(compilerFiles());
+}
+
+/** Takes the warnings about files that do not work; each is given once in a process. */
+export function compilerWarnings(binding: object): string[] {
+  if (process.platform !== "win32") return [];
+  return (binding as CompilerCalls).takeCompilerWarnings?.() ?? [];
+}

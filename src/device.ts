@@ -1,5 +1,6 @@
 /** Devices by name, and what they hold. */
 import { shown } from "./argument.js";
+import { compilerWarnings } from "./compiler-files.js";
 import { LowrankError } from "./errors.js";
 import { didYouMean } from "./suggest.js";
 import { native, call, session, settled, type GpuDetails, type TuneReport } from "./native.js";
@@ -59,7 +60,7 @@ interface Choice {
 /** The devices of this machine: the cpu, then the GPUs, best first. */
 export function devices(): DeviceInfo[] {
   const found = call(() => native().devices()) as DeviceInfo[];
-  for (const text of native().takeCompilerWarnings()) process.emitWarning(text, { type: "LowrankWarning" });
+  for (const text of compilerWarnings(native())) process.emitWarning(text, { type: "LowrankWarning" });
   return found;
 }
 

@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import type * as Binding from "../native/binding.js";
 import { cacheFolder } from "./cache-folder.js";
-import { compilerFiles } from "./compiler-files.js";
+import { lookForCompilers } from "./compiler-files.js";
 import { LowrankError, type ErrorCode } from "./errors.js";
 import { here, loadError } from "./native-load.js";
 import { fromPackage } from "./place.js";
@@ -49,7 +49,7 @@ function load(): Native {
   // What is found of a GPU serves the next process.
   const folder = cacheFolder();
   if (folder !== undefined) binding.keepTuningIn(join(folder, "tune"));
-  if (process.platform === "win32") binding.lookForCompilersIn(compilerFiles());
+  lookForCompilers(binding);
   return binding;
 }
 
