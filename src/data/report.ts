@@ -28,11 +28,17 @@ export interface DataReport {
   /** Rows whose text, completion or answer is empty; undefined if there are none. */
   empty?: CountedRows | undefined;
   /** Rows with a field that was ignored, since it holds the others written out; undefined if there are none. */
-  copied?: (CountedRows & { field: string }) | undefined;
+  copied?: CopiedRows | undefined;
   /** What was found in conversations; undefined where the file has none. */
   chat?: ChatReport | undefined;
   /** Places where a running text was cut although its ids may differ there from those of the whole. */
   roughCuts: number;
+}
+
+/** Rows with an ignored field. */
+export interface CopiedRows extends CountedRows {
+  /** The ignored field. */
+  field: string;
 }
 
 /** Rows of some kind. */

@@ -1,13 +1,13 @@
-/** What a diagnosis says: the types of `diagnose`. */
+/** The types of `diagnose`. */
 import type { Device, DeviceInfo } from "../device.js";
 import type { StepResult } from "../self-test/steps.js";
 import type { Rates } from "./rates.js";
 
-/** What `diagnose` takes. */
+/** The options of `diagnose`. */
 export interface DiagnoseOptions {
   /**
-   * The device to test: `cpu`, `gpu`, the best GPU, or `gpu:N`. Unless given: the cpu and every GPU in hardware, or those in
-   * software where there is no other.
+   * The device to test: `cpu`, `gpu`, the best GPU, or `gpu:N`. By default the CPU and every hardware GPU; software GPUs if
+   * there is no other.
    */
   device?: Device | undefined;
   /** Whether to run the short form, which `auto` runs before it first uses a GPU: fewer shapes, one step, no rates. */
@@ -18,39 +18,45 @@ export interface DiagnoseOptions {
   onProgress?: ((progress: DiagnoseProgress) => void) | undefined;
 }
 
-/** How far a diagnosis has come. */
+/** The progress of a diagnosis. */
 export interface DiagnoseProgress {
+  /** The device that is being tested. */
   device: string;
-  /** The step that begins. */
+  /** The name of the step that begins. */
   name: string;
-  /** Its number, from 1 on, and how many the device has. */
+  /** The step's number, from 1 on. */
   step: number;
+  /** The number of steps for the device. */
   steps: number;
 }
 
-/** What the driver of a GPU tells of it. */
+/** The properties of a GPU, as its driver reports them. */
 export interface GpuDetails {
-  /** As options name it: `gpu:0`. */
+  /** The name in options: `gpu:0`. */
   device: string;
-  /** PCI numbers of the vendor and the model; 0 where the interface has none. */
+  /** The PCI number of the vendor; 0 if the interface has none. */
   vendor: number;
+  /** The PCI number of the model; 0 if the interface has none. */
   model: number;
-  /** The driver's name, and its version in the driver's own words. */
+  /** The driver's name. */
   driver: string;
+  /** The driver's version, as the driver writes it. */
   driverInfo: string;
   /** Whether kernels may compute in f16. */
   f16: boolean;
   /** Whether kernels may read f16. */
   f16Storage: boolean;
-  /** Lanes of the smallest and of the largest subgroup; 0 where kernels may not use them. */
+  /** Lanes of the smallest subgroup; 0 if kernels may not use subgroups. */
   subgroupMin: number;
+  /** Lanes of the largest subgroup; 0 if kernels may not use subgroups. */
   subgroupMax: number;
   /** Whether kernels can be timed. */
   timestamps: boolean;
   /** Shapes of cooperative matrices, such as `16x16x16 f16 -> f32`. */
   cooperativeMatrices: string[];
-  /** Bytes that one binding of a kernel may span, and bytes of the largest buffer. */
+  /** Bytes that one binding of a kernel may span. */
   bindingLimit: number;
+  /** Bytes of the largest buffer. */
   bufferLimit: number;
   /** Storage buffers that a kernel may bind. */
   storageBuffers: number;
@@ -58,22 +64,23 @@ export interface GpuDetails {
   workgroupBytes: number;
   /** Invocations of a workgroup. */
   invocations: number;
-  /** Bytes of its memory, where it is known. */
+  /** Bytes of its memory, if known. */
   memory?: number | undefined;
-  /** What it lacks, where it cannot be used. */
+  /** The missing feature, if the GPU cannot be used. */
   lacks?: string | undefined;
-  /** Milliseconds after which the system ends a submission, as far as is known. */
+  /** Milliseconds after which the system ends a submission, if known. */
   watchdogMs?: number | undefined;
 }
 
 /** A known defect of the GPU or its driver. */
 export interface KnownHazard {
+  /** A stable name. */
   id: string;
-  /** What goes wrong. */
+  /** The defect. */
   what: string;
-  /** What follows: `auto` asks for the full test, cooperative matrices are not used, or nothing. */
+  /** The consequence: `auto` requires the full test, cooperative matrices are not used, or a note only. */
   effect: "full-test" | "no-matrices" | "note";
-  /** Where it is described. */
+  /** The source that describes it. */
   source: string;
 }
 
@@ -81,26 +88,31 @@ export interface KnownHazard {
 export interface DiagnosedTraining {
   /** The loss before each step on the device. */
   losses: number[];
-  /** The same on the processor. */
+  /** The losses on the CPU. */
   expected: number[];
   /** Milliseconds of the last step. */
   stepMilliseconds: number;
 }
 
-/** What was found of a device. */
+/** The result for one device. */
 export interface DiagnosedDevice {
+  /** The device. */
   info: DeviceInfo;
-  /** What the driver of a GPU tells of it. */
+  /** The properties of a GPU, as its driver reports them. */
   details?: GpuDetails | undefined;
-  /** What turns WGSL into the GPU's code. */
+  /** The compiler from WGSL to the GPU's code. */
   shaderCompiler?: string | undefined;
+  /** Known defects of the GPU or its driver. */
   hazards: KnownHazard[];
   /** Each step of the test, in order. */
   steps: StepResult[];
+  /** Steps of training; undefined if they were not reached. */
   training?: DiagnosedTraining | undefined;
+  /** Measured rates; undefined in the short form. */
   rates?: Rates | undefined;
   /** Milliseconds of the longest submission to a GPU during the test. */
   longestSubmission?: number | undefined;
+  /** Duration of the test. */
   seconds: number;
   /** Whether every step passed or was skipped. */
   healthy: boolean;
@@ -110,17 +122,29 @@ export interface DiagnosedDevice {
 export interface Diagnosis {
   /** The version of this package. */
   version: string;
-  /** The operating system, its version, and the processor's architecture. */
-  system: { platform: string; release: string; arch: string };
+  /** The operating system and the processor. */
+  system: {
+    /** The operating system, as `process.platform`. */
+    platform: string;
+    /** The version of the operating system. */
+    release: string;
+    /** The processor's architecture, as `process.arch`. */
+    arch: string;
+  };
+  /** The version of Node. */
   node: string;
+  /** The version of Electron; undefined outside of it. */
   electron?: string | undefined;
-  /** What `LOWRANK_…` variables are set to. */
+  /** The values of `LOWRANK_…` variables that are set. */
   environment: Record<string, string>;
+  /** Whether the short form was run. */
   quick: boolean;
-  /** What went wrong before a device could be tested. */
+  /** Failures before a device could be tested. */
   problems: StepResult[];
+  /** The results for each device. */
   devices: DiagnosedDevice[];
+  /** Duration of the diagnosis. */
   seconds: number;
-  /** Whether nothing is wrong. */
+  /** Whether no device has a problem. */
   healthy: boolean;
 }

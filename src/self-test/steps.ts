@@ -1,22 +1,24 @@
-/** What the process of a self-test writes: a line of JSON for each step that begins and that ends. */
+/** The output of a self-test's process: a line of JSON when a step begins, and one when it ends. */
 
-/** Numbers of a GPU that differ from the processor's. */
+/** A result of a GPU that differs from the CPU's. */
 export interface WrongNumbers {
-  /** What has them: `output`, `gradient of q`, … */
+  /** The name of the value: `output`, `gradient of q`, … */
   value: string;
-  /** The largest difference, relative to the largest value of the processor's. */
+  /** The largest difference, relative to the CPU's largest value. */
   error: number;
-  /** What the difference may be. */
+  /** The allowed difference. */
   tolerance: number;
-  /** Where the largest difference is, and both numbers there. */
+  /** The index of the largest difference. */
   at: number;
+  /** The GPU's number there. */
   got: number;
+  /** The CPU's number there. */
   expected: number;
 }
 
-/** How a step ended. */
+/** The result of a step. */
 export interface StepResult {
-  /** What was tested, such as `softmax over rows`. */
+  /** The name of the test, such as `softmax over rows`. */
   name: string;
   /** The family of kernels, a folder of the engine's `kernels`; or `device`, `optim`, `training`. */
   family: string;
@@ -33,6 +35,7 @@ export interface StepResult {
   wrong?: WrongNumbers | undefined;
   /** An error's message, a signal, or what is missing. */
   reason?: string | undefined;
+  /** Duration of the step. */
   milliseconds: number;
 }
 
@@ -43,7 +46,7 @@ export type Line =
   | { event: "plan"; steps: { name: string; family: string }[] }
   | { event: "done" };
 
-/** What the process is asked for, as its first argument. */
+/** The first argument of the process. */
 export interface Order {
   /** The GPU that is compared with the processor, or `cpu`, which is compared with stored numbers. */
   device: string;

@@ -4,24 +4,33 @@ import type { TrainerEvent, TrainResult } from "./trainer-events.js";
 
 /** Figures of one optimizer step. */
 export interface StepRecord {
+  /** The number of optimizer steps done. */
   step: number;
+  /** The mean loss of the step. */
   loss: number;
+  /** The learning rate of the step. */
   learningRate: number;
+  /** The global norm of the gradients before clipping. */
   gradNorm: number;
+  /** The metrics that the loss function returned. */
   metrics?: Readonly<Record<string, number>> | undefined;
 }
 
 /** Figures of one evaluation. */
 export interface EvaluationRecord {
-  /** Optimizer steps done. */
+  /** The number of optimizer steps done. */
   step: number;
+  /** The mean loss over the evaluation data. */
   loss: number;
+  /** The metrics that the loss function returned. */
   metrics?: Readonly<Record<string, number>> | undefined;
 }
 
 /** The figures of a run, oldest first. */
 export interface TrainerHistory {
+  /** The steps. */
   steps: readonly StepRecord[];
+  /** The evaluations. */
   evaluations: readonly EvaluationRecord[];
 }
 
