@@ -76,6 +76,13 @@ const STATEMENT = "recommends nothing";
 
 /** Remedies that no test follows. */
 export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] = [
+  ["(did you mean …?); rename or remove it", FORM],
+  ["…: …; rename or remove it", FORM],
+  ["; rename …", FORM],
+  ["write one row a line (jq -c . FILE)", OUTSIDE],
+  ["write the file with smaller pages", OUTSIDE],
+  ["if they are the same, give both one name", FORM],
+  ["if those are the rows, give the array alone", FORM],
   ["lies inside an archive, where the engine cannot read it", OUTSIDE],
   ["and only text can be used; remove the message", FORM],
   ["and only its text can be used; remove the row", FORM],
