@@ -113,7 +113,7 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["cast to ", STATEMENT],
   ["pad by a constant", STATEMENT],
   ["pad, …", STATEMENT],
-  ["leave lowrank out of the bundle, and the fuse RunAsNode", OUTSIDE],
+  ["out of the bundle, and the fuse RunAsNode", OUTSIDE],
   ["leave it unchanged until training has begun", OUTSIDE],
   ["name it .parquet, or give the data's format, parquet", FORM],
   ["set TMPDIR", OUTSIDE],

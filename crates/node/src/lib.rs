@@ -5,6 +5,7 @@
 
 mod background;
 mod blocks;
+mod cpu_use;
 mod decode_stream;
 mod devices;
 mod direct;

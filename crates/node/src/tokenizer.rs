@@ -25,6 +25,7 @@ use tokenizers::{
 };
 
 use crate::background;
+use crate::cpu_use;
 use crate::error::{Result, internal, thrown};
 use crate::gguf::GgufFile;
 use crate::session::{Failure, failure};
@@ -142,7 +143,7 @@ impl Tokenizer {
             let ids = seams.encode(&self.inner, piece, first && i == 0).map_err(not_encoded)?;
             Ok(signed(&ids).collect())
         };
-        let pieces: Vec<Vec<i32>> = background::parallel(|| {
+        let pieces: Vec<Vec<i32>> = cpu_use::parallel(|| {
             pieces.par_iter().enumerate().with_max_len(1).map(encode).collect::<engine::Result<_>>()
         })??;
         Ok(pieces.concat())
@@ -222,7 +223,7 @@ impl Tokenizer {
         let tokenizer = self.clone();
         let limit = limit.map_or(usize::MAX, |limit| limit as usize);
         let encode = move || {
-            let rows: Vec<Beginning> = background::parallel(|| {
+            let rows: Vec<Beginning> = cpu_use::parallel(|| {
                 let beginning = |text: &String| tokenizer.beginning(text, add_special_tokens, limit);
                 texts.par_iter().map(beginning).collect::<engine::Result<_>>()
             })??;
@@ -253,7 +254,7 @@ impl Tokenizer {
         let encode = move || {
             let encode = |text: &String| placed(&tokenizer.inner, text).map_err(not_encoded);
             let rows: Vec<Placed> =
-                background::parallel(|| texts.par_iter().map(encode).collect::<engine::Result<_>>())??;
+                cpu_use::parallel(|| texts.par_iter().map(encode).collect::<engine::Result<_>>())??;
             let (mut all, mut ends) = (Placed::default(), Vec::with_capacity(rows.len()));
             for row in rows {
                 all.ids.extend(row.ids);

@@ -10,7 +10,7 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 
 use super::{Session, failure};
-use crate::background;
+use crate::cpu_use;
 use crate::error::{Result, internal};
 
 /// Bytes in use on a device.
@@ -63,16 +63,15 @@ impl Session {
         })
     }
 
-    /// How many threads what is recorded and started from now on may use (0 for the default), and whether at a lower
-    /// priority.
+    /// Sets the number of threads (0 for the default) and the priority of work that is recorded or started from now on.
     #[napi(catch_unwind)]
     pub fn use_cpu(&self, threads: u32, background: bool) -> Result<()> {
-        let cpu_use = CpuUse { threads: threads as usize, background };
-        background::use_cpu(cpu_use);
+        let allowed = CpuUse { threads: threads as usize, background };
+        cpu_use::use_cpu(allowed);
         self.with(|s| {
-            s.cpu_use = cpu_use;
+            s.cpu_use = allowed;
             for context in s.contexts.values() {
-                context.use_cpu(cpu_use);
+                context.use_cpu(allowed);
             }
             Ok(())
         })

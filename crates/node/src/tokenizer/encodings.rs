@@ -8,7 +8,7 @@ use tokenizers::utils::truncation::{
 };
 use tokenizers::{Encoding, Model, OffsetType, PostProcessor, PreTokenizer, Result, Tokenizer as Inner};
 
-use crate::background;
+use crate::cpu_use;
 
 /// How texts are encoded.
 #[napi(object)]
@@ -50,7 +50,7 @@ pub fn encodings(
             .map_err(|error| failed(error, row, texts.len(), params.as_ref()))
     };
     let encode = || texts.par_iter().enumerate().map(encode).collect::<engine::Result<Vec<_>>>();
-    let rows = background::parallel(encode)??;
+    let rows = cpu_use::parallel(encode)??;
     let mut all = Encodings::default();
     for (encoding, first, second) in &rows {
         all.append(encoding, [first, second]);
