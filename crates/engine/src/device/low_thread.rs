@@ -1,4 +1,4 @@
-//! A thread at low priority that runs a call of another thread, which waits meanwhile.
+//! A thread at low priority that runs calls of another thread, which waits for them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Sender, channel};
@@ -8,21 +8,24 @@ use super::cpu::system::lower_priority;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// A job, and the channel on which its end is reported.
+type Order = (Job, Sender<()>);
+
 /// Starts with its first call and ends when it is dropped.
 #[derive(Default)]
-pub(super) struct LowThread(Option<(Sender<(Job, Sender<()>)>, JoinHandle<()>)>);
+pub(super) struct LowThread(Option<(Sender<Order>, JoinHandle<()>)>);
 
 impl LowThread {
     /// Runs `work` there and waits for its end. A panic of `work` continues here.
     ///
     /// # Errors
-    /// The system's, where it starts no thread; `work` has not been called then.
+    /// The system's error if it cannot start a thread; then `work` has not been called.
     ///
     /// # Safety
     /// `work` may be sent to another thread that alone runs while this one waits.
     pub(super) unsafe fn call<T>(&mut self, work: impl FnOnce() -> T) -> std::io::Result<T> {
         struct Sent<F>(F);
-        // SAFETY: the caller of `call` says so.
+        // SAFETY: `call` requires that `work` may be sent to this thread.
         unsafe impl<F> Send for Sent<F> {}
         impl<F: FnOnce()> Sent<F> {
             fn call(self) {
@@ -47,9 +50,9 @@ impl LowThread {
         }
     }
 
-    fn jobs(&mut self) -> std::io::Result<&Sender<(Job, Sender<()>)>> {
+    fn jobs(&mut self) -> std::io::Result<&Sender<Order>> {
         if self.0.is_none() {
-            let (jobs, received) = channel::<(Job, Sender<()>)>();
+            let (jobs, received) = channel::<Order>();
             let thread = std::thread::Builder::new().name("lowrank-low".into()).spawn(move || {
                 lower_priority();
                 for (job, done) in received {
