@@ -36,12 +36,17 @@ const PAGE = "electron/browser";
 /** The dashboard: its page, and what starts it where it is served. */
 const DASHBOARD = "dashboard/page";
 
+/** Modules that name types of hyparquet, which is an optional package. No other declaration imports theirs. */
+const OPTIONAL_TYPES = "data/formats/parquet";
+
 /** Writes the types; throws where the sources do not compile. */
 function types(folder) {
   const typescript = dirname(createRequire(import.meta.url).resolve("typescript/package.json"));
   const args = [join(typescript, "bin", "tsc"), "-p", join(root, "tsconfig.build.json"), "--outDir", folder];
   const { status } = spawnSync(process.execPath, args, { stdio: "inherit" });
   if (status !== 0) throw new Error("the sources do not compile");
+  const optional = join(folder, OPTIONAL_TYPES);
+  for (const name of readdirSync(optional)) if (/\.d\.ts(\.map)?$/.test(name)) rmSync(join(optional, name));
 }
 
 /** A module and those that are loaded with it. */
