@@ -84,7 +84,7 @@ if (testDevices().includes("gpu")) {
         t.is(warnings.length, 1, run.ended.stderr);
         t.regex(
           warnings[0] ?? "",
-          /did not pass its self-test: softmax over rows \(kernels softmax\) gives wrong numbers/,
+          /did not pass its self-test: softmax over rows \(kernels flip, softmax\) gives wrong numbers/,
         );
         t.regex(warnings[0] ?? "", /device auto is cpu; run lowrank doctor for a report/);
       }
