@@ -159,7 +159,14 @@ async function dashboard(folder) {
 async function commonJs(folder, options, output) {
   const external = (id) => id !== TAKEN_IN && id !== MODULES_ALONE && !id.startsWith(".") && !isAbsolute(id);
   const files = { format: "cjs", entryFileNames: "[name].cjs", chunkFileNames: "[name]-[hash].cjs" };
-  const chunks = await bundle(folder, REQUIRED, { ...options, external }, { ...output, ...files });
+  // Without white space, since the package holds all of the code twice; names stay, for errors and stack traces.
+  const compact = { minify: { mangle: false, compress: false, codegen: true } };
+  const chunks = await bundle(
+    folder,
+    REQUIRED,
+    { ...options, external },
+    { ...output, ...files, ...compact },
+  );
   for (const name of REQUIRED) {
     const { exports } = chunks.find(({ fileName }) => fileName === `${name}.cjs`);
     const own = `./${basename(name)}.cjs`;
