@@ -1,4 +1,5 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import test from "ava";
 import type { TrainEvent } from "../../src/train/events.js";
@@ -236,25 +237,39 @@ test.serial(
 /** The state of a process as `ps` has it: T of one that is stopped. */
 const stateOf = (pid: number): string => readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.[0] ?? "";
 
+/** Whether the process leaves the signal's default action in place: it neither catches nor ignores it. */
+function hasDefaultAction(pid: number, signal: number): boolean {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  const masks = [...status.matchAll(/^Sig(?:Cgt|Ign):\s*([0-9a-f]+)$/gm)].map(([, mask]) =>
+    BigInt(`0x${mask}`),
+  );
+  return masks.length === 2 && masks.every((mask) => ((mask >> BigInt(signal - 1)) & 1n) === 0n);
+}
+
 test.serial("Ctrl-Z stops the process, and fg continues it to the same bits", async (t) => {
   if (process.platform !== "linux") return t.pass("only Linux tells the state of a process by a file");
   const [plain, stopped] = [join(temporary(), "out"), join(temporary(), "out")];
   const argv = ["--steps", "40", "--save-every", "never"];
   t.is((await lowrank(finetune(plain, ...argv))).status, 0);
   let state = "";
+  let stops = false;
   let asked = false;
   const ended = await lowrank(finetune(stopped, ...argv), {
     watch: (line, child) => {
       if (asked || (JSON.parse(line) as TrainEvent).type !== "step") return;
       asked = true;
       const pid = child.pid as number;
-      child.kill("SIGTSTP");
+      // The system discards SIGTSTP in a process group without a shell, such as a build server's. So the action is checked, and
+      // the process is stopped by SIGSTOP, which has the same effect.
+      stops = hasDefaultAction(pid, constants.signals.SIGTSTP);
+      child.kill("SIGSTOP");
       setTimeout(() => {
         state = stateOf(pid);
         child.kill("SIGCONT");
       }, 300);
     },
   });
+  t.true(stops);
   t.is(state, "T");
   t.is(ended.status, 0, ended.stderr);
   t.true(adapterBytes(plain).equals(adapterBytes(stopped)));

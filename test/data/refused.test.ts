@@ -54,7 +54,10 @@ const json: [content: string, message: RegExp][] = [
   ["[]", /a\.json: the file has no rows/],
   ['["a"]', /a\.json: row 1: the row is a string; expected/],
   ["[[1]]", /a\.json: row 1: the row is an array/],
-  ['{"data":[{"text":"a"}]}', /a\.json: row 1: the field "text" is missing/],
+  [
+    '{"data":[{"text":"a"}]}',
+    /a\.json: row 1: the row's "data" is an array of objects; if those are the rows/,
+  ],
   ['{"text":"a"}\n\n{"text":', /a\.json: row 2: not JSON: \{"text":/],
   [
     '"a"',
