@@ -10,6 +10,8 @@ test("the closest name is suggested, and none where all are far", (t) => {
   t.is(closest("v_porj", known), "v_proj");
   t.is(closest("haed", known), "head");
   t.is(closest("roh", known), "rho");
+  // Two swapped letters are one mistake, nearer than two other letters.
+  t.is(closest("abcdfe", ["abcdxy", "abcdef"]), "abcdef");
   t.is(closest("q_proj", known), undefined);
   t.is(closest("completely else", known), undefined);
   t.is(closest("", known), undefined);
