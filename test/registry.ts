@@ -51,6 +51,8 @@ export async function registry(tarballs: readonly string[]): Promise<{ server: S
     );
   });
   await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+  // A test process that is done ends although the registry still listens.
+  server.unref();
   url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   return { server, url };
 }
