@@ -163,6 +163,11 @@ pub const LOG_SUM_ROWS: &str = include_str!("log_sum_rows.wgsl");
 /// The same by subgroups; needs `WORKGROUP_OF_SUBGROUPS`.
 pub const LOG_SUM_ROWS_OF_SUBGROUPS: &str = include_str!("log_sum_rows_subgroups.wgsl");
 
+/// WGSL: the high word of a product of two words.
+pub const HIGH_WORD: &str = include_str!("high_word.wgsl");
+/// WGSL: Philox 4x32-10; needs `HIGH_WORD`.
+pub const PHILOX: &str = include_str!("philox.wgsl");
+
 /// WGSL: sin and cos of every number.
 pub const TRIGONOMETRIC: &str = include_str!("trigonometric.wgsl");
 

@@ -38,6 +38,7 @@ use std::fmt::Write;
 
 use super::form::{Decode, Form};
 use super::tile::Tile;
+use crate::kernel::shader::{HIGH_WORD, PHILOX};
 use crate::kernel::{Access, Params};
 use crate::kernels::elementwise::wide;
 
@@ -141,13 +142,16 @@ fn tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -
         true => include_str!("subgroups.wgsl"),
         false => include_str!("shared.wgsl"),
     };
-    let dropped = if form.dropped { include_str!("dropped.wgsl") } else { "" };
+    let dropped = match form.dropped {
+        true => [HIGH_WORD, PHILOX, include_str!("dropped.wgsl")].concat(),
+        false => String::new(),
+    };
     let scores = "struct Scores {\n  s$i: vec4<f32>,\n}\n";
     let text = [
         &tile.constants(),
         include_str!("row_mask.wgsl"),
         labels,
-        dropped,
+        &dropped,
         include_str!("tile.wgsl"),
         scores,
         reductions,

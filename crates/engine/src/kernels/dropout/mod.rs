@@ -13,6 +13,7 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
+use crate::kernel::shader::{HIGH_WORD, PHILOX};
 use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise;
@@ -43,7 +44,7 @@ static DROPOUT: Kernel = Kernel {
         wgsl: |params: Params| {
             let store =
                 if params[0] == 1 { "store_y(i + w, load_y(i + w) + v);" } else { "store_y(i + w, v);" };
-            include_str!("dropout.wgsl").replace("STORE", store)
+            [HIGH_WORD, PHILOX, include_str!("dropout.wgsl")].concat().replace("STORE", store)
         },
         native: native::dropout,
     },

@@ -28,6 +28,7 @@ use smallvec::SmallVec;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernel::shader::HIGH_WORD;
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::row_windows;
 use crate::random::words;
@@ -137,7 +138,7 @@ fn wgsl(score: &str) -> String {
     for (i, c) in EXP2.iter().enumerate() {
         constants += &format!("const EXP2_{i} = {c}u;\n");
     }
-    constants + include_str!("row.wgsl") + score + include_str!("sample.wgsl")
+    constants + include_str!("row.wgsl") + score + HIGH_WORD + include_str!("sample.wgsl")
 }
 
 /// Appends token [n] drawn of each row of logits [n, V], and bad [n]. `options` i32 [n, 8] holds `Sampling::words` of

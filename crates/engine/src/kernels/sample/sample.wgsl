@@ -5,15 +5,6 @@ var<workgroup> largest: array<f32, THREADS>;
 var<workgroup> first_nan: atomic<u32>;
 var<workgroup> found: array<u32, 3>;
 
-// The high word of a product of two words, from products of their halves.
-fn high(a: u32, b: u32) -> u32 {
-  let a0 = a & 0xffffu;
-  let a1 = a >> 16u;
-  let b0 = b & 0xffffu;
-  let b1 = b >> 16u;
-  let middle = a1 * b0 + ((a0 * b0) >> 16u);
-  return a1 * b1 + (middle >> 16u) + ((a0 * b1 + (middle & 0xffffu)) >> 16u);
-}
 fn wide(a: u32, b: u32) -> vec2<u32> { return vec2(a * b, high(a, b)); }
 fn plus(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
   let sum = a.x + b.x;

@@ -11,6 +11,9 @@ use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read
 use crate::ops::dropout::Dropout;
 use crate::profile::{Kind, Profile};
 
+mod dropout;
+mod heads_first;
+
 pub(crate) const CAUSAL: Attention = Attention {
     causal: true,
     window: None,
@@ -78,74 +81,6 @@ fn queries_that_stand_past_a_cache() {
     // A query that stands before the last key, and one past it.
     equal(Attention { offset: 5, ..CAUSAL }, &inputs([1, 3, 70, 1, 2, 8]));
     equal(Attention { offset: 90, ..CAUSAL }, &inputs([1, 3, 70, 1, 2, 8]));
-}
-
-/// q, k, v with heads first of these sizes: [B, T, S, Hkv, group, D].
-fn inputs_heads_first([b, t, s, kv_heads, group, dim]: [usize; 6]) -> Vec<Array> {
-    let kv = [b, kv_heads, s, dim];
-    vec![Array::random("q", &[b, kv_heads * group, t, dim]), Array::random("k", &kv), Array::random("v", &kv)]
-}
-
-#[test]
-fn heads_first_equals_the_plain_form() {
-    let first = Attention { heads_first: true, ..CAUSAL };
-    for sizes in [[2, 70, 70, 2, 3, 8], [1, 1, 9, 2, 4, 8], [1, 130, 130, 1, 2, 24], [1, 19, 19, 2, 2, 1]] {
-        equal(first, &inputs_heads_first(sizes));
-        equal(Attention { causal: false, ..first }, &inputs_heads_first(sizes));
-    }
-    let op = Attention { window: Some(50), offset: 120, length: Some(140), ..first };
-    equal(op, &inputs_heads_first([1, 20, 150, 2, 2, 8]));
-    let mut x = inputs_heads_first([2, 66, 66, 2, 2, 8]);
-    // The first key is always there: the log-sum-exp of a query that sees none has no finite difference.
-    x.push(labels(&[2, 66], |i| (i[1] == 0 || i[1] >= 7 * i[0]) as usize));
-    equal(Attention { mask: true, ..first }, &x);
-}
-
-/// Both layouts give equal bits: the order of every sum is the same.
-#[test]
-fn heads_first_gives_the_bits_of_heads_last() {
-    let exchange = |x: &Array| {
-        let [m, n] = [1, 2].map(|d| x.shape[d]);
-        let width = x.shape.get(3).copied().unwrap_or(1);
-        let at = |i: &[usize]| ((i[0] * m + i[2]) * n + i[1]) * width + i.get(3).copied().unwrap_or(0);
-        let mut shape = x.shape.clone();
-        shape.swap(1, 2);
-        Array::from_fn(&shape, |i| x.data[at(i)])
-    };
-    for sizes in [[2, 70, 70, 2, 3, 8], [1, 200, 200, 2, 2, 64], [1, 2, 90, 2, 3, 16]] {
-        for op in [CAUSAL, ROUNDED, Attention { causal: false, ..CAUSAL }] {
-            let x = inputs_heads_first(sizes);
-            let last: Vec<Array> = x.iter().map(exchange).collect();
-            // A small binding limit splits the keys at other places, which changes the order of the sums.
-            for cx in contexts().into_iter().filter(|cx| cx.profile.binding_limit > 1 << 20) {
-                let outputs = |op: &Attention, x: &[Array], exchanged: bool| -> Vec<Array> {
-                    let values: Vec<Value> = x.iter().map(|x| x.upload(&cx)).collect();
-                    let outputs = run(&cx, op, &values.iter().collect::<Vec<_>>()).unwrap();
-                    // The same gradient flows in.
-                    let d_o = Array::random("d", &x[0].shape);
-                    let d_o = if exchanged {
-                        exchange(&Array::random("d", &inputs_heads_first(sizes)[0].shape))
-                    } else {
-                        d_o
-                    };
-                    let pass =
-                        Backward::after(op, &values, &outputs, &[true; 3], vec![Some(d_o.upload(&cx)), None]);
-                    let d_inputs = op.backward(&cx, &pass).unwrap();
-                    outputs.iter().chain(d_inputs.iter().flatten()).map(read).collect()
-                };
-                let expected = outputs(&op, &last, true);
-                let got = outputs(&Attention { heads_first: true, ..op }, &x, false);
-                for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
-                    assert_eq!(
-                        exchange(got).data,
-                        expected.data,
-                        "{op:?} {sizes:?}: {i} on {}",
-                        cx.profile.label
-                    );
-                }
-            }
-        }
-    }
 }
 
 #[test]
@@ -289,44 +224,6 @@ fn gradients_do_not_drop_nan() {
             // Query 40 sees keys 0 to 40.
             let row = if i == 2 { 16 * 40 } else { 0 };
             assert!(got[i].data[row].is_nan(), "{name} on {}", cx.profile.label);
-        }
-    }
-}
-
-/// Values and gradients are those of the plain form, which makes its mask element by element.
-#[test]
-fn dropout_equals_the_plain_form() {
-    let dropped = Attention { dropout: DROPOUT, ..CAUSAL };
-    let open = Attention { causal: false, ..dropped };
-    for sizes in [[2, 70, 70, 2, 3, 8], [1, 1, 9, 2, 4, 8], [1, 3, 7, 1, 1, 8], [1, 130, 130, 1, 2, 24]] {
-        equal(dropped, &inputs(sizes));
-        equal(open, &inputs(sizes));
-    }
-    // Windows of keys begin at any of four positions.
-    for window in [1, 7, 30] {
-        equal(Attention { window: Some(window), ..dropped }, &inputs([1, 70, 70, 1, 2, 8]));
-    }
-    equal(Attention { offset: 65, length: Some(70), ..dropped }, &inputs([2, 5, 80, 2, 2, 8]));
-    let mut x = inputs([2, 66, 66, 1, 2, 8]);
-    x.push(labels(&[2, 66], |i| i[1] / 33));
-    x.push(labels(&[2, 66], |i| (i[1] % 33 == 0 || i[1] >= 9 * i[0]) as usize));
-    equal(Attention { segments: true, mask: true, ..dropped }, &x);
-    for p in [0.05, 0.9] {
-        equal(Attention { dropout: Dropout { p, ..DROPOUT }, ..dropped }, &inputs([1, 40, 40, 1, 1, 8]));
-    }
-}
-
-#[test]
-fn dropout_of_another_call_is_another_mask() {
-    let x = inputs([1, 33, 33, 1, 1, 8]);
-    for cx in contexts() {
-        let of = |dropout: Dropout| all(&cx, &Attention { dropout, ..CAUSAL }, &x)[0].data.clone();
-        let first = of(DROPOUT);
-        assert_eq!(first, of(DROPOUT));
-        for other in
-            [Dropout { offset: 4, ..DROPOUT }, Dropout { seed: 8, ..DROPOUT }, Dropout { p: 0.0, ..DROPOUT }]
-        {
-            assert_ne!(first, of(other), "{other:?} on {}", cx.profile.label);
         }
     }
 }
@@ -494,7 +391,7 @@ fn what_does_not_fit_is_refused() {
     assert!(error.message.starts_with("attention: mask [1, 3] is not [1, 4 or more]"), "{error}");
     x[3] = Array::random("mask", &[1, 4]);
     assert_eq!(refused(Attention { mask: true, ..CAUSAL }, &x).code, Code::Dtype);
-    let mut x = inputs_heads_first([1, 4, 4, 2, 2, 8]);
+    let mut x = heads_first::inputs([1, 4, 4, 2, 2, 8]);
     x.push(labels(&[1, 4], |_| 1));
     assert_eq!(refused(Attention { heads_first: true, segments: true, ..CAUSAL }, &x).code, Code::Option);
     x[1] = Array::random("k", &[1, 3, 4, 8]);
