@@ -1,4 +1,4 @@
-/** Tests devices in processes of their own, which may crash or hang. */
+/** Tests devices in separate processes, which may crash or hang. */
 import { release } from "node:os";
 import { callable, flag, options as known, refuse } from "../argument.js";
 import type { Device, DeviceInfo } from "../device.js";
@@ -20,17 +20,17 @@ import type {
 } from "./diagnosis.js";
 import type { Rates } from "./rates.js";
 
-/** Milliseconds that a step may take: a slow compiler of shaders takes ten seconds for one, and a step has some. */
+/** The longest time of a step, in milliseconds: a slow shader compiler takes ten seconds for a shader. */
 const LIMIT = 120_000;
 
-/** `LOWRANK_SELF_TEST_LIMIT`, milliseconds, for tests of what hangs. */
+/** The limit, or `LOWRANK_SELF_TEST_LIMIT` in milliseconds, with which tests shorten it. */
 function limit(): number {
   return Number(process.env["LOWRANK_SELF_TEST_LIMIT"]) || LIMIT;
 }
-/** Processes that a device is given: each crash costs one. */
+/** Most processes per device; each crash costs one. */
 const PROCESSES = 8;
 
-/** What steps found besides their results. */
+/** The data of steps in addition to their results. */
 interface Data {
   devices?: DeviceInfo[];
   details?: GpuDetails[];
@@ -41,10 +41,12 @@ interface Data {
   longestSubmission?: number;
 }
 
-/** How a device's steps ended. */
+/** The results of a device's steps. */
 interface Run {
   steps: StepResult[];
   data: Data;
+  /** Whether a process was ended from outside. */
+  interrupted: boolean;
 }
 
 /**
@@ -99,7 +101,7 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
   };
 }
 
-/** Where the devices could not be listed, the processor is still there. */
+/** The CPU, if the devices could not be listed. */
 function processor(): DeviceInfo {
   return { device: "cpu", name: "processor", kind: "cpu", backend: process.arch };
 }
@@ -149,7 +151,8 @@ async function diagnosed(
     milliseconds: 0,
   };
   const run = async (): Promise<Run> => runSteps({ device, quick, leaveOut: [] }, signal, onProgress);
-  const { steps, data } = lacks == null ? await run() : { steps: [unusable], data: {} };
+  const none: Run = { steps: [unusable], data: {}, interrupted: false };
+  const { steps, data, interrupted } = lacks == null ? await run() : none;
   const { losses, expected, stepMilliseconds } = data;
   const training: DiagnosedTraining | undefined =
     losses !== undefined && expected !== undefined && stepMilliseconds !== undefined
@@ -157,7 +160,7 @@ async function diagnosed(
       : undefined;
   const healthy = !steps.some(isBad);
   const adapter = { name, backend, driver, vendor: details?.vendor ?? 0, platform: process.platform };
-  if (info.kind !== "cpu") remember(info, steps, !quick);
+  if (info.kind !== "cpu" && !interrupted) remember(info, steps, !quick);
   return {
     info,
     details,
@@ -182,7 +185,7 @@ function shaderCompiler(backend: string): string {
   return backend === "Metal" ? "the driver's, from MSL" : "the driver's, from SPIR-V";
 }
 
-/** Keeps what `auto` goes by. A short form that passed leaves the result of a full one. */
+/** Caches the result for `auto`. A short test that passed does not replace the result of a full one. */
 function remember(info: DeviceInfo, steps: readonly StepResult[], full: boolean): void {
   const owner = ownerOf(info);
   const bad = steps.find(isBad);
@@ -191,13 +194,13 @@ function remember(info: DeviceInfo, steps: readonly StepResult[], full: boolean)
   keep(owner, { passed: bad === undefined, full, reason: bad && describe(bad), until });
 }
 
-/** Runs all steps of a device, in a new process after each that ended in the midst of one. */
+/** Runs all steps of a device; after a process that ended inside a step, a new one runs the rest. */
 async function runSteps(
   order: Order,
   signal?: AbortSignal,
   onProgress?: (progress: DiagnoseProgress) => void,
 ): Promise<Run> {
-  const run: Run = { steps: [], data: {} };
+  const run: Run = { steps: [], data: {}, interrupted: false };
   let plan: { name: string; family: string }[] | undefined;
   const take = (line: Line): void => {
     if (line.event === "plan") plan ??= line.steps;
@@ -215,7 +218,8 @@ async function runSteps(
     const ended = await runChild({ ...order, leaveOut }, limit(), take, signal);
     const last = ended.lines.at(-1);
     if (last?.event === "done") return run;
-    if (last?.event !== "end") run.steps.push(interrupted(last, ended));
+    run.interrupted ||= ended.interrupted;
+    if (last?.event !== "end") run.steps.push(unfinished(last, ended));
     const opened = run.steps.find(({ name }) => name === "opening the device");
     const lost = opened !== undefined && isBad(opened);
     if (lost || processes === PROCESSES || last === undefined) {
@@ -227,8 +231,8 @@ async function runSteps(
   }
 }
 
-/** The step that a process ended in. */
-function interrupted(
+/** The result of the step in which a process ended. */
+function unfinished(
   last: Line | undefined,
   { died, hung, stderr }: { died: string | undefined; hung: boolean; stderr: string },
 ): StepResult {
@@ -244,7 +248,7 @@ function interrupted(
   };
 }
 
-/** Steps of the plan that have not been run. */
+/** The steps of the plan that were not run, as skipped. */
 function left(
   plan: readonly { name: string; family: string }[] | undefined,
   steps: readonly StepResult[],

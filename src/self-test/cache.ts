@@ -1,16 +1,16 @@
-/** What self-tests found, kept in the user's cache folder by adapter, driver and version of the package. */
+/** The results of self-tests, in the user's cache folder, by adapter, driver and package version. */
 import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 
 import { cacheFolder } from "../cache-folder.js";
 
-/** Raised when the form of the file or the meaning of a result changes. */
+/** Incremented when the file's format or the meaning of a result changes. */
 const FORMAT = 1;
-/** Bytes of a file that is read at most. */
+/** Most bytes of a file. */
 const LIMIT = 64 * 1024;
 
-/** Whose result it is. Another driver or another version of the package may compile other code. */
+/** The key of a result. Another driver or package version may compile other code. */
 export interface Owner {
   adapter: string;
   backend: string;
@@ -25,7 +25,7 @@ export interface Kept {
   full: boolean;
   /** Why it failed. */
   reason?: string | undefined;
-  /** When it stops to count, in milliseconds since 1970; never unless given. */
+  /** When it expires, in milliseconds since 1970; by default never. */
   until?: number | undefined;
 }
 
@@ -41,7 +41,7 @@ function fileOf(owner: Owner): string | undefined {
   return join(folder, "self-test", `${name}-${hash}.json`);
 }
 
-/** What is kept of an owner; undefined of a file that is not there, damaged, or of another owner. */
+/** The result for a key; undefined if the file is missing, damaged, expired or has another key. */
 export function readKept(owner: Owner): Kept | undefined {
   const file = fileOf(owner);
   if (file === undefined) return undefined;
@@ -63,7 +63,7 @@ export function readKept(owner: Owner): Kept | undefined {
   }
 }
 
-/** Keeps a result; where that fails, the test is run again some day. */
+/** Stores a result. A failure is ignored: the test then runs again. */
 export function keep(owner: Owner, result: Kept): void {
   const file = fileOf(owner);
   if (file === undefined) return;
@@ -81,6 +81,6 @@ function removeQuietly(file: string): void {
   try {
     rmSync(file, { force: true });
   } catch {
-    // It was not made: what should be a folder is a file.
+    // The staging file does not exist, since a file is in the folder's place.
   }
 }

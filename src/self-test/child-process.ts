@@ -1,4 +1,4 @@
-/** The process in which a GPU is tested: a driver that crashes or hangs ends that one alone. */
+/** The process that tests a GPU, so that a driver that crashes or hangs ends only that process. */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 
@@ -6,16 +6,21 @@ import { programPath } from "../place.js";
 import { canRunScripts } from "./electron-fuse.js";
 import { parseLines, type Line, type Order } from "./steps.js";
 
-/** How a process ended, with what it wrote. */
+/** The end of a process, and its output. */
 export interface Ended {
   lines: Line[];
-  /** Why it ended before its time: a signal, an exit status, the time limit; undefined where it came to its end. */
+  /** Why it ended early: a signal, an exit status or the time limit; undefined if it finished. */
   died: string | undefined;
   /** Whether the time limit ended it. */
   hung: boolean;
-  /** The last lines of stderr: what a driver said. */
+  /** Whether a user or the system ended it, for example by Ctrl-C: that says nothing about the GPU. */
+  interrupted: boolean;
+  /** The last lines of stderr, where drivers write. */
   stderr: string;
 }
+
+/** Signals that end any process from outside. SIGKILL is also sent when the system runs out of memory. */
+const OUTSIDE = new Set(["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGKILL"]);
 
 /** Bytes of stderr that are kept. */
 const STDERR = 2000;
@@ -25,18 +30,18 @@ function command(order: Order): { file: string; args: string[]; env: NodeJS.Proc
   const env: NodeJS.ProcessEnv = {
     ...process.env,
     LOWRANK_SELF_TEST: "off",
-    // What is tested is the kernels that run without trials.
+    // Tests the default variants of the kernels.
     LOWRANK_TUNE: "off",
   };
   // Electron's executable is Node for this process alone.
   if (process.versions["electron"] !== undefined) env["ELECTRON_RUN_AS_NODE"] = "1";
-  // What the command line gave Node to evaluate or to inspect is no matter of this process.
+  // Without this process's own arguments to Node, such as --inspect.
   return { file: process.execPath, args: [script, JSON.stringify(order)], env };
 }
 
 /**
- * Whether the process can be started at all: not from a bundle, whose files lie elsewhere, nor from an Electron app that
- * was packed with the fuse RunAsNode off, which would start itself.
+ * Whether the process can be started: not from a bundle, which lacks the script, nor from an Electron app whose fuse
+ * RunAsNode is off, which would start itself.
  */
 export function canStart(): boolean {
   try {
@@ -48,7 +53,7 @@ export function canStart(): boolean {
 
 function whyDied(status: number | null, signal: string | null): string | undefined {
   if (signal !== null) return signal;
-  // Windows tells a crash by a status such as 0xC0000005.
+  // Windows reports a crash as a status such as 0xC0000005.
   if (status === null || status === 0) return undefined;
   return status > 255 || status < 0
     ? `status 0x${(status >>> 0).toString(16).toUpperCase()}`
@@ -56,8 +61,8 @@ function whyDied(status: number | null, signal: string | null): string | undefin
 }
 
 /**
- * Runs the process and tells each line as it comes. `limit` is how many milliseconds may pass between two lines.
- * Rejects where the process cannot be started; with the signal's reason once it has been ended for that.
+ * Runs the process and calls `onLine` with each line. `limit` is the longest time between two lines, in milliseconds.
+ * Rejects if the process cannot be started; with the signal's reason if it was aborted.
  */
 export async function runChild(
   order: Order,
@@ -100,14 +105,14 @@ export async function runChild(
     });
     signal?.throwIfAborted();
     const died = hung ? `no answer for ${Math.round(limit / 1000)} s` : whyDied(status, by);
-    return { lines, died, hung, stderr: stderr.trim() };
+    return { lines, died, hung, interrupted: !hung && OUTSIDE.has(by ?? ""), stderr: stderr.trim() };
   } finally {
     clearTimeout(watch);
     signal?.removeEventListener("abort", kill);
   }
 }
 
-/** Runs the process and waits for it, `limit` milliseconds at most. Throws where it cannot be started. */
+/** Runs the process and waits for it, at most `limit` milliseconds. Throws if it cannot be started. */
 export function runChildSync(order: Order, limit: number): Ended {
   const { file, args, env } = command(order);
   const { stdout, stderr, status, signal, error } = spawnSync(file, args, {
@@ -122,5 +127,6 @@ export function runChildSync(order: Order, limit: number): Ended {
   const hung = (error as NodeJS.ErrnoException | undefined)?.code === "ETIMEDOUT";
   if (error !== undefined && !hung) throw error;
   const died = hung ? `no end within ${Math.round(limit / 1000)} s` : whyDied(status, signal);
-  return { lines: parseLines(stdout), died, hung, stderr: stderr.slice(-STDERR).trim() };
+  const interrupted = !hung && OUTSIDE.has(signal ?? "");
+  return { lines: parseLines(stdout), died, hung, interrupted, stderr: stderr.slice(-STDERR).trim() };
 }

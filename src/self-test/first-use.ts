@@ -1,6 +1,6 @@
 /**
- * Whether `auto` may use a GPU: once its kernels have given right numbers in a process of its own. The result is kept, so
- * that it takes a few seconds for each driver and version of the package.
+ * Decides whether `auto` may use a GPU: a separate process tests its kernels once. The result is cached, so the test takes
+ * a few seconds per driver and package version.
  */
 import { here } from "../native-load.js";
 import { keep, readKept, type Kept, type Owner } from "./cache.js";
@@ -8,31 +8,31 @@ import { canStart, runChild, runChildSync, type Ended } from "./child-process.js
 import { hazardsOf } from "./hazards.js";
 import { describe, isBad, type Line, type Order } from "./steps.js";
 
-/** A GPU that is to be tested. */
+/** A GPU to test. */
 export interface Gpu {
-  /** As options name it: `gpu:0`. */
+  /** Its name in options: `gpu:0`. */
   device: string;
   name: string;
   backend: string;
   driver?: string | undefined;
-  /** The PCI number of the vendor; 0 where it is not known. */
+  /** The PCI number of the vendor; 0 if unknown. */
   vendor: number;
 }
 
-/** What is known of a GPU. */
+/** Whether a GPU may be used. */
 export interface Verdict {
   usable: boolean;
-  /** Why not; or, of one that is used without a test, why there was none. */
+  /** Why it may not be used, or why it is used without a test. */
   reason?: string | undefined;
 }
 
-/** Milliseconds that the process may be silent, and those that it may take in all where its caller waits. */
+/** The longest time between two lines, and the longest duration if the caller waits synchronously, in milliseconds. */
 const SILENCE = 120_000;
 const WHOLE = 300_000;
-/** Milliseconds that a test without an end counts for. */
+/** How long the result of a test that hung is valid, in milliseconds. */
 export const DAY = 24 * 60 * 60 * 1000;
 
-/** Whose result that of a GPU is. */
+/** The cache key of a GPU. */
 export function ownerOf({ name, backend, driver = "" }: Pick<Gpu, "name" | "backend" | "driver">): Owner {
   return { adapter: name, backend, driver, package: here().version ?? "unknown" };
 }
@@ -47,11 +47,11 @@ function orderFor({ name, backend, driver = "", device, vendor }: Gpu): Order {
   return { device, quick: !hazards.some(({ effect }) => effect === "full-test"), leaveOut: [] };
 }
 
-/** What is known without a test; undefined where it has to be run. */
+/** The verdict without a test; undefined if the test must run. */
 function known(gpu: Gpu, order: Order): Verdict | undefined {
   if (isOff()) return { usable: true, reason: "not tested, since LOWRANK_SELF_TEST is off" };
   const kept = readKept(ownerOf(gpu));
-  // A short form that passed is not enough where the full test is wanted.
+  // A short test that passed is not enough if a hazard requires the full test.
   if (kept !== undefined && (!kept.passed || kept.full || order.quick))
     return { usable: kept.passed, reason: kept.reason };
   return canStart()
@@ -59,31 +59,33 @@ function known(gpu: Gpu, order: Order): Verdict | undefined {
     : { usable: true, reason: "not tested, since no process can be started for it" };
 }
 
-/** The result of a process; undefined where it tells nothing of the GPU. */
-function judge({ lines, died, hung, stderr }: Ended, full: boolean): Kept | undefined {
+/** The result of a process; undefined if it says nothing about the GPU. */
+function judge({ lines, died, hung, interrupted, stderr }: Ended, full: boolean): Kept | undefined {
   const bad = lines.find((line) => line.event === "end" && isBad(line.result));
   if (bad?.event === "end") return { passed: false, full, reason: describe(bad.result) };
   if (lines.at(-1)?.event === "done") return { passed: true, full };
   const begun = lines.findLast((line): line is Line & { event: "begin" } => line.event === "begin");
-  // A process that began no step had its own reasons.
-  if (begun === undefined) return undefined;
+  // A process that began no step, or was ended from outside, did not fail because of the GPU.
+  if (begun === undefined || interrupted) return undefined;
   const said = stderr === "" ? "" : ` (${stderr.split("\n").at(-1) ?? ""})`;
   const reason = `${begun.name} ended the process of the test: ${died ?? "it stopped"}${said}`;
-  // A machine that is busy with other work looks like a GPU that hangs: that is tried again another day.
+  // A busy machine looks like a GPU that hangs, so the test is repeated after a day.
   return { passed: false, full, reason, until: hung ? Date.now() + DAY : undefined };
-}
-
-function settle(gpu: Gpu, ended: Ended, order: Order): Verdict {
-  const kept = judge(ended, !order.quick);
-  if (kept === undefined)
-    return { usable: true, reason: "not tested, since the test's process did not start" };
-  keep(ownerOf(gpu), kept);
-  return { usable: kept.passed, reason: kept.reason };
 }
 
 const NOT_STARTED: Verdict = { usable: true, reason: "not tested, since the test's process did not start" };
 
-/** Tests a GPU unless its result is kept, and waits for that: a few seconds, once. */
+/** Caches the result of a process, if it has one. An interrupted test is repeated the next time. */
+function settle(gpu: Gpu, ended: Ended, order: Order): Verdict {
+  const kept = judge(ended, !order.quick);
+  if (kept !== undefined) {
+    keep(ownerOf(gpu), kept);
+    return { usable: kept.passed, reason: kept.reason };
+  }
+  return ended.interrupted ? { usable: false, reason: `its test was ended by ${ended.died}` } : NOT_STARTED;
+}
+
+/** Tests a GPU unless its result is cached, and waits: a few seconds, once. */
 export function testSync(gpu: Gpu): Verdict {
   const order = orderFor(gpu);
   const found = known(gpu, order);
@@ -95,7 +97,7 @@ export function testSync(gpu: Gpu): Verdict {
   }
 }
 
-/** The same without keeping the thread. */
+/** As `testSync`, without blocking the thread. */
 export async function test(gpu: Gpu): Promise<Verdict> {
   const order = orderFor(gpu);
   const found = known(gpu, order);

@@ -103,6 +103,17 @@ if (testDevices().includes("gpu")) {
     t.regex(run.ended.stderr, /RMS norm ended the process of the test: SIGSEGV/);
   });
 
+  test.serial("a test that Ctrl-C ends is repeated the next time", async (t) => {
+    const cache = temporary();
+    const run = await finetuned(cache, { rmsNorm: "interrupt" });
+    t.is(run.ended.status, 0, run.ended.stderr);
+    t.is(start(run)?.device, "cpu");
+    t.regex(run.ended.stderr, /its test was ended by SIGINT/);
+    const next = await finetuned(cache, {});
+    t.is(next.tests, 1);
+    t.is(start(next)?.device, "gpu");
+  });
+
   test.serial("doctor tests again, and auto follows what it found", async (t) => {
     const cache = temporary();
     await finetuned(cache, { flip: "wrong" });

@@ -22,6 +22,7 @@ const WAYS = {
     return flip.call(session, made, [rank - 1]);
   },
   crash: () => process.kill(process.pid, "SIGSEGV"),
+  interrupt: () => process.kill(process.pid, "SIGINT"),
   hang: () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0),
   throw: () => {
     throw Object.assign(new Error("the GPU was lost: on purpose"), { code: "ERR_DEVICE_LOST" });
