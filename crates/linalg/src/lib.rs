@@ -1,8 +1,8 @@
-//! Factorisations of matrices for adapters that start from a weight or from data: singular values,
-//! orthogonal bases, principal components of a stream. All in f64, over matrices stored by rows.
+//! Matrix factorisations for adapters that start from a weight or from data: singular values, orthogonal bases, and
+//! principal components of a stream. All are in f64, on matrices stored by rows.
 //!
-//! The factorisations themselves are faer's, on one thread, so that a result does not depend on
-//! how many there are; callers run layers beside each other.
+//! faer computes the factorisations on one thread, so that a result does not depend on the number of threads; callers
+//! process layers in parallel.
 
 mod pca;
 #[cfg(test)]
@@ -14,12 +14,12 @@ use faer::{Mat, MatRef};
 
 pub use pca::IncrementalPca;
 
-/// Why there is no factorisation.
+/// The reason why a factorisation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The matrix holds NaN or infinity.
     NotFinite,
-    /// The iteration for singular values did not settle.
+    /// The iteration for singular values did not converge.
     NoConvergence,
 }
 
@@ -36,15 +36,14 @@ impl std::error::Error for Error {}
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A = U · diag(s) · Vᵀ. The singular values fall; of each row of Vᵀ the entry of the largest size
-/// is positive.
+/// A = U · diag(s) · Vᵀ. The singular values decrease; in each row of Vᵀ the entry of largest magnitude is positive.
 pub struct Svd {
     pub u: Mat<f64>,
     pub s: Vec<f64>,
     pub vt: Mat<f64>,
 }
 
-/// A copy of a matrix of `columns` columns, stored by rows. Refuses what is not finite.
+/// Converts values stored by rows to a matrix with `columns` columns. Returns an error if one is not finite.
 pub fn matrix(rows: usize, columns: usize, values: &[f32]) -> Result<Mat<f64>> {
     assert_eq!(values.len(), rows * columns, "a matrix of {rows}×{columns}");
     if !values.iter().all(|v| v.is_finite()) {
@@ -53,13 +52,13 @@ pub fn matrix(rows: usize, columns: usize, values: &[f32]) -> Result<Mat<f64>> {
     Ok(Mat::from_fn(rows, columns, |i, j| f64::from(values[i * columns + j])))
 }
 
-/// The entries of a matrix by rows.
+/// Returns the entries of a matrix by rows.
 pub fn by_rows(a: MatRef<'_, f64>) -> Vec<f64> {
     (0..a.nrows()).flat_map(|i| (0..a.ncols()).map(move |j| a[(i, j)])).collect()
 }
 
-/// The singular value decomposition with the `rank` largest singular values, or as many as there
-/// are. Cost: O(m·n·min(m, n)).
+/// Returns the decomposition with the `rank` largest singular values, or as many as there are.
+/// Cost: O(m·n·min(m, n)).
 pub fn svd(a: MatRef<'_, f64>, rank: usize) -> Result<Svd> {
     let whole = a.thin_svd().map_err(|_| Error::NoConvergence)?;
     let rank = rank.min(a.nrows().min(a.ncols()));
@@ -68,7 +67,7 @@ pub fn svd(a: MatRef<'_, f64>, rank: usize) -> Result<Svd> {
     Ok(signed(u, s, whole.V().subcols(0, rank).transpose().to_owned()))
 }
 
-/// Makes the sign of each pair of vectors a rule.
+/// Fixes the sign of each pair of singular vectors.
 fn signed(mut u: Mat<f64>, s: Vec<f64>, mut vt: Mat<f64>) -> Svd {
     for k in 0..s.len() {
         let largest = vt.row(k).iter().fold(0.0f64, |best, v| if v.abs() > best.abs() { *v } else { best });
@@ -80,8 +79,8 @@ fn signed(mut u: Mat<f64>, s: Vec<f64>, mut vt: Mat<f64>) -> Svd {
     Svd { u, s, vt }
 }
 
-/// The decomposition on the subspace that `iterations` rounds of A·Aᵀ find from `width` random
-/// vectors, cut to `rank`. `draw` gives that many values of N(0, 1). Cost: O(m·n·width) a round.
+/// Returns the decomposition on a random subspace, truncated to `rank`: `iterations` rounds of A·Aᵀ, starting from
+/// `width` random vectors. `draw` returns the given number of values of N(0, 1). Cost: O(m·n·width) per round.
 /// Source: Halko, Martinsson, Tropp 2011, algorithms 4.4 and 5.1; torch.svd_lowrank.
 pub fn svd_low_rank(
     a: MatRef<'_, f64>,
@@ -104,13 +103,13 @@ pub fn svd_low_rank(
     Ok(if tall { Svd { u, s, vt } } else { signed(vt.transpose().to_owned(), s, u.transpose().to_owned()) })
 }
 
-/// An orthonormal basis of the columns of A [m, n], of which min(m, n) come out.
+/// Returns an orthonormal basis of the columns of A [m, n], with min(m, n) vectors.
 pub fn orthonormal(a: MatRef<'_, f64>) -> Mat<f64> {
     a.qr().compute_thin_Q()
 }
 
-/// The first `rank` columns of Q and rows of R in A = Q·R: they depend on no more than the first
-/// `rank` columns of A, and R's are Qᵀ·A. Cost: O(m·n·rank).
+/// Returns the first `rank` columns of Q and rows of R in A = Q·R. The columns of Q depend only on the first `rank`
+/// columns of A, and R = Qᵀ·A. Cost: O(m·n·rank).
 pub fn qr(a: MatRef<'_, f64>, rank: usize) -> (Mat<f64>, Mat<f64>) {
     let q = orthonormal(a.subcols(0, rank.min(a.ncols())));
     let r = q.transpose() * a;

@@ -1,20 +1,18 @@
-//! Principal components of rows that come in batches.
+//! Incremental principal component analysis of rows that arrive in batches.
 
 use faer::{Mat, MatRef};
 
 use crate::{Result, Svd, svd, svd_low_rank};
 
-/// Up to here a batch is decomposed exactly; beyond it on a random subspace, as large ones take
-/// minutes otherwise.
+/// The largest matrix side for an exact decomposition. Larger batches use a random subspace, since an exact
+/// decomposition would take minutes.
 const EXACT: usize = 768;
-/// Rounds on the random subspace, and how many times the components it holds; torch.svd_lowrank's
-/// and PEFT's.
+/// Rounds on the random subspace, and its width as a multiple of the components, as in torch.svd_lowrank and PEFT.
 const ITERATIONS: usize = 4;
 const OVERSAMPLING: usize = 2;
 
-/// Incremental principal components: mean, singular values and components of all rows so far, from
-/// those of the rows before and one batch at a time. Source: Ross, Lim, Lin, Yang 2008;
-/// scikit-learn's IncrementalPCA, which PEFT's follows.
+/// Incremental principal components: updates mean, singular values and components with one batch at a time.
+/// Source: Ross, Lim, Lin, Yang 2008; scikit-learn's IncrementalPCA, the model of PEFT's.
 pub struct IncrementalPca {
     components: usize,
     seen: f64,
@@ -22,12 +20,12 @@ pub struct IncrementalPca {
     /// Σ (x − mean)² of each feature.
     spread: Vec<f64>,
     found: Option<Svd>,
-    /// How alike the components before and after the last batch are, by cosine.
+    /// The cosine similarity of each component before and after the last batch.
     similarity: Vec<f64>,
 }
 
 impl IncrementalPca {
-    /// Keeps the `components` strongest of rows of `features` values.
+    /// Keeps the `components` strongest components of rows with `features` values.
     pub fn new(components: usize, features: usize) -> IncrementalPca {
         IncrementalPca {
             components,
@@ -39,8 +37,8 @@ impl IncrementalPca {
         }
     }
 
-    /// Takes a batch of rows in; fewer rows than components are left out, as PEFT does. `draw`
-    /// gives that many values of N(0, 1), for large batches. Whether the batch counted.
+    /// Adds a batch of rows and returns true. Ignores a batch with fewer rows than components, as PEFT does, and
+    /// returns false. `draw` returns the given number of values of N(0, 1); large batches need it.
     pub fn fit(&mut self, batch: MatRef<'_, f64>, draw: impl FnOnce(usize) -> Vec<f32>) -> Result<bool> {
         let (rows, features) = (batch.nrows(), batch.ncols());
         assert_eq!(features, self.mean.len(), "a batch of {features} features");
@@ -78,12 +76,12 @@ impl IncrementalPca {
         Ok(true)
     }
 
-    /// Rows, the strongest first, in the order of `ratios`; none before the first batch.
+    /// Returns the components as rows, the strongest first, in the order of `ratios`; none before the first batch.
     pub fn components(&self) -> Option<MatRef<'_, f64>> {
         self.found.as_ref().map(|svd| svd.vt.as_ref())
     }
 
-    /// The share of the whole variance that each component explains.
+    /// Returns each component's share of the total variance.
     pub fn ratios(&self) -> Vec<f64> {
         let whole: f64 = self.spread.iter().sum();
         self.found.iter().flat_map(|svd| svd.s.iter().map(|s| s * s / whole)).collect()
@@ -93,7 +91,7 @@ impl IncrementalPca {
         self.found.as_ref().map_or(&[], |svd| &svd.s)
     }
 
-    /// Empty until the second batch.
+    /// Returns the cosine similarities; empty until the second batch.
     pub fn similarity(&self) -> &[f64] {
         &self.similarity
     }

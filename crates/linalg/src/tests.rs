@@ -2,7 +2,7 @@ use faer::{Mat, MatRef};
 
 use crate::{Error, IncrementalPca, Svd, by_rows, matrix, orthonormal, qr, svd, svd_low_rank};
 
-/// Values that look random, between -1 and 1.
+/// Returns a pseudo-random matrix with values between -1 and 1.
 fn drawn(rows: usize, columns: usize, seed: u64) -> Mat<f64> {
     let mut state = seed;
     Mat::from_fn(rows, columns, |_, _| {
@@ -15,7 +15,7 @@ fn values(seed: u64) -> impl FnOnce(usize) -> Vec<f32> {
     move |count| by_rows(drawn(1, count, seed).as_ref()).iter().map(|v| *v as f32).collect()
 }
 
-/// The largest difference between two matrices of one shape.
+/// Returns the largest difference between two matrices of equal shape.
 fn apart(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> f64 {
     assert_eq!((a.nrows(), a.ncols()), (b.nrows(), b.ncols()));
     by_rows(a).iter().zip(by_rows(b)).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max)
@@ -85,7 +85,7 @@ fn cut_qr_is_the_beginning_of_the_whole() {
     assert_eq!((basis.nrows(), basis.ncols()), (8, 3));
 }
 
-/// Principal components of all rows at once.
+/// Computes the principal components of all rows at once.
 fn at_once(rows: MatRef<'_, f64>, components: usize) -> (Svd, f64) {
     let count = rows.nrows() as f64;
     let mean: Vec<f64> = (0..rows.ncols()).map(|j| rows.col(j).iter().sum::<f64>() / count).collect();
@@ -96,7 +96,7 @@ fn at_once(rows: MatRef<'_, f64>, components: usize) -> (Svd, f64) {
 
 #[test]
 fn components_of_batches_are_those_of_all_rows() {
-    // Of as many components as features nothing is lost between batches.
+    // With as many components as features, no information is lost between batches.
     let rows = drawn(60, 6, 8) * drawn(6, 6, 9);
     let rows = Mat::from_fn(60, 6, |i, j| rows[(i, j)] + j as f64);
     let mut pca = IncrementalPca::new(6, 6);

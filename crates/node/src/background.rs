@@ -1,4 +1,4 @@
-//! Work on a thread of its own, behind a promise: writing files, tokenizing whole data sets.
+//! Work on a background thread behind a promise, such as writing files or tokenizing whole data sets.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,8 +14,8 @@ use crate::session::{Failure, failure};
 
 type Settle<V> = Box<dyn FnOnce(Env) -> napi::Result<V>>;
 
-/// A promise of what `convert` makes, on JavaScript's thread, of what `work` gave on a new thread
-/// named `name`. A panic in `work` is `ERR_INTERNAL`.
+/// Runs `work` on a new thread named `lowrank-{name}` and returns a promise. `convert` makes the promise's value
+/// from the result, on the JavaScript thread. A panic in `work` becomes `ERR_INTERNAL`.
 pub fn promise<'env, T, V>(
     env: &'env Env,
     name: &'static str,
@@ -43,7 +43,7 @@ where
     Ok(promise)
 }
 
-/// A promise of an object that `fill` fills with what `work` gave, or of what went wrong.
+/// Returns a promise of an object that `fill` fills with the result of `work`, or of a `Failure`.
 pub fn object<'env, T: Send + 'static>(
     env: &'env Env,
     name: &'static str,
@@ -64,7 +64,7 @@ pub fn object<'env, T: Send + 'static>(
     })
 }
 
-/// A promise of null, or of what went wrong: the façade makes a rejection of that.
+/// Returns a promise of null, or of a `Failure`, which the façade turns into a rejection.
 pub fn done<'env>(
     env: &'env Env,
     name: &'static str,

@@ -1,4 +1,4 @@
-//! Values in blocks, for files that store them so.
+//! Packing of values into quantised blocks, for files that store them so.
 
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{Code, fail_code};
@@ -9,8 +9,8 @@ use napi_derive::napi;
 
 use crate::error::{Result, internal, thrown};
 
-/// `values` in blocks of `kind`, of which they are a multiple; null where one is not finite, or larger than a scale can
-/// be.
+/// Packs `values` into blocks of `kind`; their number must be a multiple of the block size. Returns null if a value
+/// is not finite or exceeds the range of a block's scale.
 #[napi(catch_unwind)]
 pub fn blocks_of<'env>(
     env: &'env Env,

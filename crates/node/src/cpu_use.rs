@@ -9,8 +9,8 @@ use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::recording::CpuUse;
 
 thread_local! {
-    /// The CPU use of this thread's work: on JavaScript's thread that of its session, on a background thread that of the thread
-    /// that started it.
+    /// The CPU use of this thread's work. The JavaScript thread has its session's; a background thread inherits the CPU
+    /// use of the thread that started it.
     static CPU_USE: Cell<CpuUse> = const { Cell::new(CpuUse { threads: 0, background: false }) };
 }
 
@@ -27,7 +27,7 @@ pub fn use_cpu(cpu_use: CpuUse) {
 /// The newest pool for a CPU use other than the default, which has rayon's own pool.
 static POOL: Mutex<Option<(CpuUse, Arc<rayon::ThreadPool>)>> = Mutex::new(None);
 
-/// Runs `work`, whose parallel iterators follow the CPU use of this thread's work.
+/// Runs `work` so that its parallel iterators follow this thread's CPU use.
 ///
 /// # Errors
 /// `ERR_INTERNAL` if the system starts no threads.

@@ -1,4 +1,4 @@
-//! Text of token ids that come one by one.
+//! Incremental decoding of token ids.
 
 use std::sync::Arc;
 
@@ -10,29 +10,29 @@ use crate::background;
 use crate::error::{Result, thrown};
 use crate::tokenizer::Tokenizer;
 
-/// What bytes that are no text decode to.
+/// The character that invalid UTF-8 decodes to.
 const REPLACEMENT: char = '\u{fffd}';
-/// Bytes of a letter that its last one may still complete.
+/// The most bytes of an incomplete UTF-8 character.
 const INCOMPLETE: usize = 3;
-/// Ids of a prompt that its end is decoded with, and that are kept where no letter was complete for long.
+/// Ids of the prompt's end that are decoded as context; also kept when a long run completed no character.
 const CONTEXT: usize = 8;
-/// Ids that are decoded again at most, where the last ones are whole letters, and where they are not.
+/// The most ids that are decoded again: after a complete character, and within an incomplete one.
 const WINDOW: usize = 16;
 const LONGEST_WINDOW: usize = 64;
 
-/// Decodes ids as they come, each at the same cost however many there were: the last few are decoded again, and what
-/// they give more than before is the new text. The pieces and `rest` together are what decoding all ids at once
-/// gives. One difference: tokens that stand for single bytes, in a run of them that as a whole is no text, decode to
-/// as many replacement characters; letters of such a run that were whole when they came stay.
+/// Decodes ids one by one at constant cost: decodes the last few ids again and returns the text that is new.
+/// All pieces and `rest`, concatenated, equal the text of all ids decoded at once, with one exception. A run of
+/// single-byte tokens that is invalid UTF-8 as a whole decodes to one replacement character for each byte; characters
+/// of such a run that were complete when they were returned remain as they were.
 #[napi]
 pub struct DecodeStream {
     tokenizer: Arc<Inner>,
     skip_special_tokens: bool,
     /// The last ids.
     ids: Vec<u32>,
-    /// What of their text has been given.
+    /// The part of their text that has been returned.
     given: String,
-    /// Ids of which the text ended in a whole letter when it was given.
+    /// The number of ids at the last complete character.
     whole: usize,
     held: bool,
 }
@@ -56,7 +56,7 @@ impl DecodeStream {
         loop {
             stream.ids = known[known.len().saturating_sub(count)..].to_vec();
             let text = stream.decoded(&stream.ids)?;
-            // A window that begins within a letter says nothing of those after it.
+            // If the window begins within a character, it does not show how the following ones decode.
             if !text.contains(REPLACEMENT) || count >= known.len() {
                 stream.given = certain(&text).into();
                 stream.whole = stream.ids.len();
@@ -66,7 +66,7 @@ impl DecodeStream {
         }
     }
 
-    /// The id where it is a token: a model may have more rows than its tokenizer has tokens.
+    /// Returns the id if it is a token: a model may have more rows than its tokenizer has tokens.
     fn known(&self, id: i32) -> Option<u32> {
         u32::try_from(id).ok().filter(|id| self.tokenizer.id_to_token(*id).is_some())
     }
@@ -82,7 +82,7 @@ impl DecodeStream {
         self.ids.push(id);
         let mut text = self.decoded(&self.ids)?;
         if !text.starts_with(&self.given) {
-            // A run of bytes has turned out to be no text: what follows the letters given stands by itself.
+            // A run of bytes proved to be invalid UTF-8: decode the ids after the returned characters separately.
             let told = if self.whole > 0 { self.whole } else { self.ids.len() - 1 };
             self.ids.drain(..told);
             self.whole = 0;
@@ -100,7 +100,7 @@ impl DecodeStream {
         Ok(new)
     }
 
-    /// Lets go of ids that the next ones do not need.
+    /// Drops ids that later ones do not need.
     fn slide(&mut self) -> engine::Result<()> {
         if self.held {
             if self.ids.len() > LONGEST_WINDOW {
@@ -113,7 +113,7 @@ impl DecodeStream {
         let before = std::mem::replace(&mut self.whole, self.ids.len());
         if self.ids.len() > WINDOW {
             let last = self.decoded(&self.ids[before..])?;
-            // A text that begins with these ids must not begin with the next: its first space may be dropped.
+            // A window must not begin with a lone space, since decoding may drop a text's first space.
             if !last.trim().is_empty() || self.ids.len() > LONGEST_WINDOW {
                 self.ids.drain(..before);
                 self.whole = self.ids.len();
@@ -133,7 +133,7 @@ impl DecodeStream {
     }
 }
 
-/// `text` without what may be the beginning of a letter.
+/// Returns `text` without a possibly incomplete last character.
 fn certain(text: &str) -> &str {
     let mut certain = text;
     for _ in 0..INCOMPLETE {
@@ -144,7 +144,7 @@ fn certain(text: &str) -> &str {
 
 #[napi]
 impl Tokenizer {
-    /// Decodes what comes after `context`.
+    /// Creates a stream that decodes the ids after `context`.
     #[napi(catch_unwind)]
     pub fn decode_stream(&self, context: &[i32], skip_special_tokens: bool) -> Result<DecodeStream> {
         background::guarded("decode", || DecodeStream::after(self, context, skip_special_tokens))
@@ -154,19 +154,19 @@ impl Tokenizer {
 
 #[napi]
 impl DecodeStream {
-    /// The text that `id` completes. An id that is no token has none.
+    /// Returns the text that `id` completes; empty if `id` is not a token.
     #[napi(catch_unwind)]
     pub fn push(&mut self, id: i32) -> Result<String> {
         background::guarded("decode", || self.pushed(id)).map_err(thrown)
     }
 
-    /// Whether the last ids may be a part of a letter.
+    /// Whether the last ids may form an incomplete character.
     #[napi(catch_unwind)]
     pub fn held(&self) -> bool {
         self.held
     }
 
-    /// What was held back, and is all that will come.
+    /// Returns the text that was held back; call it after the last id.
     #[napi(catch_unwind)]
     pub fn rest(&mut self) -> Result<String> {
         background::guarded("decode", || self.remaining()).map_err(thrown)

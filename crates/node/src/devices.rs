@@ -9,7 +9,7 @@ use napi_derive::napi;
 use crate::background;
 use crate::error::Result;
 
-/// One device; `memory` is in bytes, where it is known.
+/// One device. `memory` is in bytes, if known.
 #[napi(object)]
 pub struct DeviceReport {
     pub device: String,
@@ -20,12 +20,12 @@ pub struct DeviceReport {
     pub memory: Option<f64>,
 }
 
-/// What the driver of a GPU tells of it.
+/// A GPU's properties, as its driver reports them.
 #[napi(object)]
 pub struct GpuDetails {
-    /// As options name it: `gpu:0`.
+    /// The name of the device in options, such as `gpu:0`.
     pub device: String,
-    /// PCI numbers of the vendor and the model; 0 where the backend has none.
+    /// PCI ids of the vendor and the model; 0 if the backend has none.
     pub vendor: u32,
     pub model: u32,
     pub driver: String,
@@ -34,7 +34,7 @@ pub struct GpuDetails {
     pub f16: bool,
     /// Whether kernels may read f16.
     pub f16_storage: bool,
-    /// Lanes of the smallest and of the largest subgroup; 0 where kernels may not use them.
+    /// Lanes of the smallest and the largest subgroup; 0 if kernels cannot use subgroups.
     pub subgroup_min: u32,
     pub subgroup_max: u32,
     pub timestamps: bool,
@@ -45,15 +45,15 @@ pub struct GpuDetails {
     pub storage_buffers: u32,
     pub workgroup_bytes: u32,
     pub invocations: u32,
-    /// Bytes of its memory, where it is known.
+    /// Memory in bytes, if known.
     pub memory: Option<f64>,
-    /// What it lacks, where it cannot be used.
+    /// The reason why it cannot be used, if there is one.
     pub lacks: Option<String>,
-    /// Milliseconds after which the system ends a submission, as far as is known.
+    /// Milliseconds after which the system ends a submission, if known.
     pub watchdog_ms: Option<u32>,
 }
 
-/// What drivers tell of the GPUs, best first.
+/// Lists the GPUs with their drivers' properties, best first.
 #[napi(catch_unwind)]
 pub fn gpu_details() -> Vec<GpuDetails> {
     let described = gpu::details().into_iter().map(|(info, details)| GpuDetails {
@@ -80,7 +80,7 @@ pub fn gpu_details() -> Vec<GpuDetails> {
     described.collect()
 }
 
-/// The cpu, then the GPUs, best first.
+/// Lists the cpu, then the GPUs, best first.
 #[napi(catch_unwind)]
 pub fn devices() -> Vec<DeviceReport> {
     let cpu = cpu::profile(0);
@@ -103,35 +103,35 @@ pub fn devices() -> Vec<DeviceReport> {
     std::iter::once(processor).chain(gpus).collect()
 }
 
-/// The threads that the cpu device has.
+/// Returns the number of threads of the cpu device.
 #[napi(catch_unwind)]
 pub fn cpu_threads() -> u32 {
     registry::threads() as u32
 }
 
-/// A file that may be a DXC, the shader compiler of DX12, and where its path comes from.
+/// A candidate for DXC, the shader compiler of DX12, and the source of its path.
 #[napi(object)]
 pub struct CompilerFile {
     pub source: String,
     pub path: String,
 }
 
-/// Sets the files that are tried as DX12's shader compiler after `LOWRANK_DXC`'s, in order. Call it before GPUs are
-/// looked for; files that do not exist are left out.
+/// Sets the files that are tried as DX12's shader compiler, in this order, after the file in `LOWRANK_DXC`. Call it
+/// before GPUs are detected; files that do not exist are ignored.
 #[napi(catch_unwind)]
 pub fn look_for_compilers_in(files: Vec<CompilerFile>) {
     let candidates = files.into_iter().map(|f| compiler::Candidate { source: f.source, path: f.path.into() });
     compiler::look_in(candidates.collect());
 }
 
-/// Takes the warnings about DX12's shader compiler that nobody has taken yet. There are none before GPUs are looked
-/// for, nor where DX12 drives none.
+/// Returns the warnings about DX12's shader compiler that have not been taken yet. There are none before GPUs are
+/// detected, or if no GPU uses DX12.
 #[napi(catch_unwind)]
 pub fn take_compiler_warnings() -> Vec<String> {
     compiler::take_warnings()
 }
 
-/// Has the drivers looked for away from JavaScript's thread: the first time takes a while.
+/// Detects the GPUs on a background thread, since the first time is slow.
 #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn find_devices(env: &Env) -> Result<Object<'_>> {
     background::done(env, "devices", || {

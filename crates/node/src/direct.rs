@@ -1,5 +1,5 @@
-//! The calls that every operation of a small model makes, on Node-API itself: napi-rs keeps account of what each call
-//! borrows, in a map behind a lock, which takes as long as recording an operation does.
+//! The calls that every operation of a small model makes, implemented on Node-API directly. napi-rs records the borrows
+//! of each call in a map behind a lock, which takes as long as recording an operation.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -22,10 +22,10 @@ use napi_derive::napi;
 use crate::error::{Result, internal, thrown};
 use crate::session::{Session, State};
 
-/// Arguments of a call at most.
+/// The most arguments of a call.
 const MOST: usize = 3;
 
-/// What a call does; a number is its result, if it has one.
+/// The implementation of a call. A call may return a number.
 type Call = fn(&RefCell<State>, &Arguments) -> engine::Result<Option<u32>>;
 
 struct Direct {
@@ -63,7 +63,7 @@ const CALLS: [(&str, Call); 6] = [
         let made = tape.apply1(Binary(function), &[&a, &b])?;
         Ok(Some(state.insert(made)))
     }),
-    // A number as a tensor, beside another.
+    // A number as a tensor with the dtype and device of another.
     ("number", |state, arguments| {
         let mut state = state.borrow_mut();
         let made = constant(&state.tensor(arguments.number(0)? as u32)?, arguments.number(1)?);
@@ -103,7 +103,7 @@ fn is_i32(tensor: &Tensor) -> bool {
     tensor.with_value(|value| value.dtype == DType::I32)
 }
 
-/// The function of that number in `functions()`.
+/// Returns the function at that index of `functions()`.
 fn function(number: f64, operands: usize) -> engine::Result<Function> {
     let found = Function::ALL.get(number as usize).filter(|f| f.operands() == operands);
     found.copied().ok_or_else(|| fail_code(Code::Internal, format!("there is no function {number}")))
@@ -112,7 +112,7 @@ fn function(number: f64, operands: usize) -> engine::Result<Function> {
 impl Arguments {
     fn number(&self, i: usize) -> engine::Result<f64> {
         let mut number = 0.0;
-        // SAFETY: the values are those of the call that is being answered.
+        // SAFETY: the values are the arguments of the call in progress.
         match unsafe { sys::napi_get_value_double(self.env, self.values[i], &mut number) } {
             sys::Status::napi_ok => Ok(number),
             _ => Err(fail_code(Code::Option, format!("argument {} is not a number", i + 1))),
@@ -123,12 +123,12 @@ impl Arguments {
 unsafe extern "C" fn enter(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
     let mut arguments = Arguments { env, values: [null_mut(); MOST] };
     let (mut count, mut data) = (MOST, null_mut());
-    // SAFETY: Node-API calls this with its own arguments; there is room for `count` values.
+    // SAFETY: `env` and `info` are valid during this call; `values` has room for `count` values.
     unsafe {
         let values = arguments.values.as_mut_ptr();
         sys::napi_get_cb_info(env, info, &mut count, values, null_mut(), &mut data);
     }
-    // SAFETY: it was leaked for the function that is being called, and is never written.
+    // SAFETY: the data was leaked for this function, and nothing writes it.
     let direct = unsafe { &*data.cast::<Direct>() };
     let run = || match direct.state.upgrade() {
         Some(state) => (direct.call)(&state, &arguments),
@@ -139,11 +139,11 @@ unsafe extern "C" fn enter(env: sys::napi_env, info: sys::napi_callback_info) ->
     });
     let mut value = null_mut();
     match result {
-        // SAFETY: the environment is that of the call.
+        // SAFETY: the environment is the call's.
         Ok(Some(number)) => unsafe { sys::napi_create_uint32(env, number, &mut value) },
         Ok(None) => return null_mut(),
         Err(error) => {
-            // SAFETY: the environment is that of the call, and no exception is pending.
+            // SAFETY: the environment is the call's, and no exception is pending.
             unsafe { JsError::from(thrown(error)).throw_into(env) };
             return null_mut();
         }
@@ -153,7 +153,7 @@ unsafe extern "C" fn enter(env: sys::napi_env, info: sys::napi_callback_info) ->
 
 #[napi]
 impl Session {
-    /// Functions by the names in `CALLS`.
+    /// Returns the functions in `CALLS` by name.
     #[napi(
         catch_unwind,
         ts_return_type = "{ unary(f: number, x: number): number; binary(f: number, a: number, b: number): number; binaryNumber(f: number, a: number, b: number): number; number(beside: number, value: number): number; release(id: number): void; watch(id: number, object: object): void }"
@@ -161,11 +161,11 @@ impl Session {
     pub fn direct<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let mut calls = Object::new(env).map_err(internal)?;
         for (name, call) in CALLS {
-            // It lives as long as the environment, whose function it is.
+            // Leaked, since the function lives as long as its environment.
             let direct = Box::leak(Box::new(Direct { name, call, state: Rc::downgrade(&self.state) }));
             let mut function = null_mut();
             let data: *mut Direct = direct;
-            // SAFETY: the name outlives the call, and `direct` every call of the function.
+            // SAFETY: `name` is valid during this call, and `direct` as long as the function.
             let status = unsafe {
                 sys::napi_create_function(
                     env.raw(),
@@ -179,7 +179,7 @@ impl Session {
             if status != sys::Status::napi_ok {
                 return Err(thrown(fail_code(Code::Internal, format!("{name}: no function was made"))));
             }
-            // SAFETY: it was made in this environment just now.
+            // SAFETY: `function` was created in this environment just now.
             let function = unsafe { Unknown::from_napi_value(env.raw(), function) }.map_err(internal)?;
             calls.set_named_property(name, function).map_err(internal)?;
         }
@@ -187,7 +187,7 @@ impl Session {
     }
 }
 
-/// The elementwise functions, by the numbers that direct calls take.
+/// Lists the elementwise functions; direct calls refer to them by index.
 #[napi(catch_unwind)]
 pub fn functions() -> Vec<&'static str> {
     Function::ALL.iter().map(|f| f.name()).collect()

@@ -1,4 +1,4 @@
-//! Errors on their way to JavaScript: the code becomes `error.code`.
+//! Conversion of errors to JavaScript: the code becomes `error.code`.
 
 use lowrank_engine::error as engine;
 
@@ -11,7 +11,7 @@ impl AsRef<str> for Code {
     }
 }
 
-// napi-rs makes errors of its own (a wrong argument type): those are faults of the façade.
+// An error of napi-rs itself, such as a wrong argument type, is a bug in the façade.
 impl From<napi::Status> for Code {
     fn from(_: napi::Status) -> Self {
         Code("ERR_INTERNAL")
@@ -25,7 +25,7 @@ pub fn thrown(error: engine::Error) -> Error {
     napi::Error::new(Code(error.code.as_str()), error.message)
 }
 
-/// An error that napi-rs made itself.
+/// Converts an error that napi-rs raised.
 pub fn internal(error: napi::Error) -> Error {
     napi::Error::new(Code("ERR_INTERNAL"), error.reason.clone())
 }

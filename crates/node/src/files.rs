@@ -1,5 +1,4 @@
-//! Files of weights. Reading maps them and checks their headers; writing is on a thread of its
-//! own.
+//! Weight files. Reading maps them and checks their headers; writing happens on a background thread.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -19,17 +18,17 @@ use crate::background;
 use crate::error::{Result, thrown};
 use crate::session::{Failure, Session, dims, dtype, failure, weight_dtype};
 
-/// A safetensors file, or the shards of a model's folder behind one view.
+/// A safetensors file, or all shards of a model's folder as one file.
 #[napi]
 pub struct WeightsFile {
     weights: Weights,
 }
 
-/// What a file says of a tensor.
+/// A tensor's entry in a file's header.
 #[napi(object)]
 pub struct TensorInfo {
-    /// As the engine names it where it computes with it, and as such in small letters elsewhere:
-    /// f64, u8, bool, …
+    /// The engine's name for a dtype that it computes with; otherwise the file's name in lower case, such as f64, u8 or
+    /// bool.
     pub dtype: String,
     pub shape: Vec<f64>,
     pub bytes: f64,
@@ -37,7 +36,7 @@ pub struct TensorInfo {
 
 #[napi]
 impl WeightsFile {
-    /// Maps the files and checks their headers; no tensor is read.
+    /// Maps the files and checks their headers; reads no tensor.
     #[napi(catch_unwind, factory)]
     pub fn open(path: String) -> Result<WeightsFile> {
         let weights = background::guarded("open", || Weights::open(path)).map_err(thrown)?;
@@ -59,7 +58,7 @@ impl WeightsFile {
         })
     }
 
-    /// The free text of the files, by key.
+    /// Returns the text metadata of the files, by key.
     #[napi(catch_unwind)]
     pub fn metadata(&self) -> HashMap<String, String> {
         self.weights.metadata().into_iter().collect()
@@ -74,8 +73,8 @@ impl WeightsFile {
 
 #[napi]
 impl Session {
-    /// A frozen tensor of a file: in place on the cpu, uploaded elsewhere; converted or quantised where another
-    /// dtype than the stored one is asked for.
+    /// Loads a frozen tensor: in place on the cpu, uploaded on other devices; converted or quantised if `dtype` differs
+    /// from the stored dtype.
     #[napi(catch_unwind)]
     pub fn map_tensor(
         &self,
@@ -92,7 +91,7 @@ impl Session {
     }
 }
 
-/// A tensor to be written. Its bytes must not change until the promise settles.
+/// A tensor to write. Its bytes must not change until the promise settles.
 #[napi(object, object_to_js = false)]
 pub struct FileEntry {
     pub name: String,
@@ -101,7 +100,7 @@ pub struct FileEntry {
     pub bytes: Uint8Array,
 }
 
-/// Writes a safetensors file: beside, then renamed into place.
+/// Writes a safetensors file to a staging file, then renames it.
 #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn write_safetensors<'env>(
     env: &'env Env,
@@ -124,7 +123,7 @@ pub fn write_safetensors<'env>(
     })
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file atomically.
 #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn write_file<'env>(env: &'env Env, path: String, bytes: Uint8Array) -> Result<Object<'env>> {
     background::done(env, "write", move || {
@@ -134,8 +133,8 @@ pub fn write_file<'env>(env: &'env Env, path: String, bytes: Uint8Array) -> Resu
     })
 }
 
-/// Lets go of what any environment of the process has mapped of a file, or of the files below a folder: tensors that
-/// lie in them keep their values. Gives how many maps there were.
+/// Unmaps a file, or all files below a folder, in every environment of the process. Tensors in them keep their values.
+/// Returns the number of mappings.
 #[napi(catch_unwind, ts_return_type = "Promise<number | Failure>")]
 pub fn release_mapped(env: &Env, path: String) -> Result<Object<'_>> {
     background::promise(

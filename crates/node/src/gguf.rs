@@ -12,7 +12,7 @@ use crate::error::{Result, internal, thrown};
 use crate::files::TensorInfo;
 use crate::session::{Session, weight_dtype};
 
-/// Bytes of the largest value that is handed to JavaScript: of the longest lists V8 makes no array, but ends the process.
+/// The largest value, in bytes, that is passed to JavaScript: V8 ends the process on a list that is too long.
 const LARGEST: usize = 64 << 20;
 
 /// A GGUF file: tensors by name, and typed metadata.
@@ -23,20 +23,20 @@ pub struct GgufFile {
 
 #[napi]
 impl GgufFile {
-    /// Maps the file and checks its header; no tensor is read.
+    /// Maps the file and checks its header; reads no tensor.
     #[napi(catch_unwind, factory)]
     pub fn open(path: String) -> Result<GgufFile> {
         let reader = background::guarded("open", || Reader::open(path)).map_err(thrown)?;
         Ok(GgufFile { reader })
     }
 
-    /// The tensors' names, in the order of the file.
+    /// Returns the tensors' names in file order.
     #[napi(catch_unwind)]
     pub fn names(&self) -> Result<Vec<String>> {
         self.reader.entries().map(|entry| Ok(entry.map_err(thrown)?.name)).collect()
     }
 
-    /// What the file says of a tensor: its dtype may be a format of blocks, such as `q4_k`.
+    /// Returns a tensor's entry; its dtype may be a block format, such as `q4_k`.
     #[napi(catch_unwind)]
     pub fn info(&self, name: String) -> Result<TensorInfo> {
         let entry = self.reader.entry(&name).map_err(thrown)?;
@@ -47,7 +47,7 @@ impl GgufFile {
         })
     }
 
-    /// The bytes of a tensor, as the file stores them.
+    /// Returns a tensor's bytes as the file stores them.
     #[napi(catch_unwind)]
     pub fn tensor_bytes<'env>(&self, env: &'env Env, name: String) -> Result<Uint8ArraySlice<'env>> {
         let entry = self.reader.entry(&name).map_err(thrown)?;
@@ -55,13 +55,13 @@ impl GgufFile {
         Uint8ArraySlice::copy_from(env, &bytes[..]).map_err(internal)
     }
 
-    /// The metadata's keys.
+    /// Returns the metadata's keys.
     #[napi(catch_unwind)]
     pub fn keys(&self) -> Result<Vec<String>> {
         self.reader.keys().map(|key| key.map_err(thrown)).collect()
     }
 
-    /// A value of the metadata; whole numbers that no double holds exactly are bigints.
+    /// Returns a metadata value; integers that no double represents exactly are bigints.
     #[napi(catch_unwind, ts_return_type = "unknown")]
     pub fn metadata<'env>(&self, env: &'env Env, key: String) -> Result<Option<Unknown<'env>>> {
         let place = self.reader.place(&key).map_err(thrown)?.unwrap_or_default();
@@ -74,20 +74,20 @@ impl GgufFile {
         self.reader.metadata(&key, |value| Ok(unknown(env, value))).map_err(thrown)?.transpose()
     }
 
-    /// How many texts a list of the metadata has; null where the file does not have the key.
+    /// Returns the length of a metadata list of strings; null if the key is missing.
     #[napi(catch_unwind)]
     pub fn text_count(&self, key: String) -> Result<Option<u32>> {
         Ok(self.reader.text_count(&key).map_err(thrown)?.map(|count| count as u32))
     }
 
-    /// Text number `at` of a list of the metadata; null where there are not as many.
+    /// Returns string `at` of a metadata list; null if the list is shorter.
     #[napi(catch_unwind)]
     pub fn text_at(&self, key: String, at: u32) -> Result<Option<String>> {
         self.reader.text_at(&key, at as usize).map_err(thrown)
     }
 }
 
-/// The bytes of a file that a value of its metadata takes: the first, and that after the last.
+/// A metadata value's byte range in a file: its first byte and the one after its last.
 #[napi(object)]
 pub struct GgufPlace {
     pub key: String,
@@ -95,7 +95,8 @@ pub struct GgufPlace {
     pub end: f64,
 }
 
-/// Where a GGUF file has its metadata, by key in order. The file is not kept open, nor mapped.
+/// Returns the byte ranges of a GGUF file's metadata values, in file order by key. Neither keeps the file open nor maps
+/// it.
 #[napi(catch_unwind)]
 pub fn gguf_places(path: String) -> Result<Vec<GgufPlace>> {
     let places = || {
@@ -112,9 +113,8 @@ pub fn gguf_places(path: String) -> Result<Vec<GgufPlace>> {
 
 #[napi]
 impl Session {
-    /// A frozen tensor of a file; blocks are unpacked to f32, unless `dtype` is theirs. With `heads` its rows are those
-    /// of rotary heads whose pairs
-    /// are neighbours, and become halves.
+    /// Loads a frozen tensor. Blocks are unpacked to f32, unless `dtype` is their format. `heads` gives the number of
+    /// rotary heads in the rows: it reorders each head from interleaved pairs to halves.
     #[napi(catch_unwind)]
     pub fn gguf_tensor(
         &self,
@@ -133,10 +133,10 @@ impl Session {
     }
 }
 
-/// The largest whole number below which a double holds all.
+/// The largest integer up to which a double represents every integer.
 const SAFE: u64 = (1 << 53) - 1;
 
-/// A value of the metadata as JavaScript has it, made while it is read.
+/// Converts a metadata value to JavaScript while it is read.
 fn unknown<'env>(env: &'env Env, value: MetaValue) -> Result<Unknown<'env>> {
     let made = match value {
         MetaValue::Unsigned(n) if n <= SAFE => (n as f64).into_unknown(env),
@@ -154,7 +154,7 @@ fn unknown<'env>(env: &'env Env, value: MetaValue) -> Result<Unknown<'env>> {
 fn array<'env>(env: &'env Env, list: List) -> Result<Unknown<'env>> {
     let mut array = env.create_array(list.len() as u32).map_err(internal)?;
     for (i, value) in list.enumerate() {
-        // Else a handle of each would stay until all are made.
+        // Without a scope for each element, all handles would stay alive until the list is complete.
         let set = env.run_in_scope(|| {
             let value = value.map_err(thrown).and_then(|value| unknown(env, value));
             Ok(value.and_then(|value| array.set(i as u32, value).map_err(internal)))

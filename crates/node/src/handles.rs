@@ -1,50 +1,50 @@
 //! Tensors by number, and which of them JavaScript can no longer reach.
 //!
-//! What a scope frees, or `dispose`, is none of V8's business. Every other tensor is watched: its bytes are reported
-//! to V8, which collects by what it is told, and a weak reference to its object says when that was collected. Such a
-//! reference is empty as soon as V8 has let go, so it can be looked at in the midst of a call; a FinalizationRegistry
-//! and a WeakRef wait for the event loop, which a synchronous loop never comes to.
+//! A tensor that a scope or `dispose` frees needs no help from V8. Every other tensor is tracked: its bytes are
+//! reported to V8, whose garbage collector is driven by external memory, and a weak reference to its object becomes
+//! empty when V8 collects the object. The reference can be checked in the middle of a call. A FinalizationRegistry and
+//! a WeakRef wait for the event loop, which a synchronous loop never reaches.
 //!
-//! Cost of a watched tensor: a reference made, looked at once or twice, deleted (0.3 µs). References are looked at
-//! when as much as is watched has been added since, so that a look's cost is spread over what was added.
+//! Cost of a tracked tensor: one reference is created, checked once or twice, and deleted (0.3 µs). References are
+//! checked after additions in proportion to the tracked tensors, so that the cost of a check is amortised over them.
 
 use lowrank_engine::tape::Tensor;
 use napi::sys;
 
-/// V8 is told when what is watched has changed by this many bytes.
+/// A change of the tracked bytes by this much is reported to V8.
 const REPORT: u64 = 8 << 20;
-/// Bytes watched, and how many, from which references are looked at.
+/// The minimum of new bytes, and of new tensors, before references are checked.
 const LOOK: u64 = 32 << 20;
 const LOOK_COUNT: usize = 1 << 12;
-/// Bytes that are watched since V8 collected, at least and at most, before it is made to. It collects by itself
-/// long before in a program that comes to its event loop.
+/// Bounds, in bytes, of the memory tracked since the last collection at which V8 is made to collect. In a program
+/// that reaches its event loop, V8 collects by itself long before.
 const COLLECT: std::ops::RangeInclusive<u64> = 96 << 20..=1 << 30;
-/// What V8 is told that it collects at once: more than any heap of it may hold.
+/// External memory, in bytes, that makes V8 collect at once when it is reported: larger than any V8 heap.
 const PRESSURE: i64 = 1 << 42;
-/// References that one scope of V8's handles may hold.
+/// References that are checked in one V8 handle scope.
 const SCOPE: usize = 1 << 10;
 
 struct Handle {
     tensor: Tensor,
-    /// Null while its object is not watched.
+    /// Null if its object is not tracked.
     object: sys::napi_ref,
-    /// What was reported for it.
+    /// Bytes of the tensor that are counted while it is tracked.
     bytes: u64,
 }
 
-/// Call all of it from the thread that made it.
+/// The table of an environment's tensors. Use it only on the thread that created it.
 pub struct Handles {
     env: sys::napi_env,
     slots: Vec<Option<Handle>>,
     free: Vec<u32>,
-    /// How many are watched, and their bytes.
+    /// Number of tracked tensors, and their bytes.
     watched: usize,
     bytes: u64,
     reported: u64,
-    /// Added since references were looked at.
+    /// Tensors and bytes added since references were last checked.
     new: usize,
     new_bytes: u64,
-    /// Bytes that were left when V8 was last made to collect, and those added since.
+    /// Bytes left after the last forced collection, and bytes added since.
     survived: u64,
     uncollected: u64,
 }
@@ -87,7 +87,7 @@ impl Handles {
         }
     }
 
-    /// Takes a handle out; nothing where its number is gone already.
+    /// Removes a handle; returns none if its number is already free.
     pub fn remove(&mut self, id: u32) -> Option<Tensor> {
         let handle = self.slots.get_mut(id as usize)?.take()?;
         self.free.push(id);
@@ -100,18 +100,18 @@ impl Handles {
         Some(handle.tensor)
     }
 
-    /// Takes all of them out.
+    /// Removes all handles.
     pub fn clear(&mut self) -> Vec<Tensor> {
         (0..self.slots.len() as u32).filter_map(|id| self.remove(id)).collect()
     }
 
-    /// From now on the handle is dropped once V8 has collected `object`.
+    /// Tracks `object`: the handle is dropped once V8 has collected it.
     pub fn watch(&mut self, id: u32, object: sys::napi_value) {
         let Some(Some(handle)) = self.slots.get_mut(id as usize) else { return };
         if !handle.object.is_null() {
             return;
         }
-        // SAFETY: called by JavaScript of this environment, whose object it is.
+        // SAFETY: JavaScript of this environment calls this with an object of the environment.
         let status = unsafe { sys::napi_create_reference(self.env, object, 0, &mut handle.object) };
         if status != sys::Status::napi_ok {
             handle.object = std::ptr::null_mut();
@@ -125,13 +125,13 @@ impl Handles {
         self.uncollected += handle.bytes;
     }
 
-    /// Tells V8 of what has changed, and drops what it has collected. Returns what was dropped, for the caller to
-    /// let go of once nothing is borrowed.
+    /// Reports changes to V8 and removes the handles whose objects it has collected. Returns their tensors, which the
+    /// caller must drop when nothing is borrowed.
     pub fn look(&mut self) -> Vec<Tensor> {
         if self.bytes.abs_diff(self.reported) >= REPORT {
             self.report();
         }
-        // Whoever asks what is in use looks, too: that must not put the collection off.
+        // A query for memory in use checks references, too, and must not delay this collection.
         if self.uncollected >= (self.survived / 2).clamp(*COLLECT.start(), *COLLECT.end()) {
             return self.collect();
         }
@@ -141,7 +141,7 @@ impl Handles {
         self.dead()
     }
 
-    /// Has V8 collect now; returns what it let go.
+    /// Makes V8 collect now; returns the tensors of the collected objects.
     pub fn collect(&mut self) -> Vec<Tensor> {
         self.adjust(PRESSURE);
         self.adjust(-PRESSURE);
@@ -150,7 +150,7 @@ impl Handles {
         dead
     }
 
-    /// Bytes that a collection may free, as far as is known.
+    /// An upper bound of the bytes that a collection may free.
     pub fn uncollected(&self) -> u64 {
         self.uncollected.min(self.bytes)
     }
@@ -162,11 +162,11 @@ impl Handles {
 
     fn adjust(&self, bytes: i64) {
         let mut total = 0;
-        // SAFETY: the environment lives while the table does.
+        // SAFETY: the environment outlives the table.
         unsafe { sys::napi_adjust_external_memory(self.env, bytes, &mut total) };
     }
 
-    /// Takes out the handles whose objects V8 has collected.
+    /// Removes the handles whose objects V8 has collected.
     pub fn dead(&mut self) -> Vec<Tensor> {
         (self.new, self.new_bytes) = (0, 0);
         let mut ids = Vec::new();
@@ -187,7 +187,7 @@ impl Handles {
                     ids.push((start * SCOPE + i) as u32);
                 }
             }
-            // SAFETY: it is the scope opened above, and the innermost.
+            // SAFETY: it is the scope opened above, and no scope inside it is open.
             unsafe { sys::napi_close_handle_scope(self.env, scope) };
         }
         let dead = ids.into_iter().filter_map(|id| self.remove(id)).collect();

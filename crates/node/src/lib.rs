@@ -1,4 +1,4 @@
-//! The Node-API binding of lowrank: it converts, and decides nothing.
+//! The Node-API binding of lowrank. It only converts arguments and results.
 
 // In test builds nothing registers the exports.
 #![cfg_attr(test, allow(dead_code))]
@@ -22,7 +22,7 @@ mod tokenizer;
 mod trace;
 mod tune;
 
-/// What panics behind an exported call becomes an error of that call, which `last_panic` says the place of.
+/// A panic in an exported call becomes an error of that call; `last_panic` returns its location.
 #[cfg(not(test))]
 #[napi_derive::module_init]
 fn listen() {
@@ -46,7 +46,7 @@ mod tests {
                 let marks: Vec<usize> = text.match_indices("\n    #[napi").map(|(at, _)| at).collect();
                 let free = text.match_indices("\n#[napi").map(|(at, _)| at);
                 for at in marks.into_iter().chain(free) {
-                    // What is marked: up to the first line that is neither an attribute nor a comment.
+                    // The annotated item: up to the first line that is neither an attribute nor a comment.
                     let marked = &text[at + 1..];
                     let end = marked.find(" fn ").unwrap_or(marked.len());
                     let head = &marked[..end];

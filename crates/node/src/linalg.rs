@@ -1,4 +1,4 @@
-//! Factorisations of matrices on threads of their own, in f64.
+//! Matrix factorisations in f64 on background threads.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +20,7 @@ fn failed(what: &str) -> impl Fn(Error) -> engine::Error {
     }
 }
 
-/// Refuses values that are not `rows` times `columns`.
+/// Returns an error unless there are `rows` × `columns` values.
 fn checked(what: &str, values: &[f32], rows: u32, columns: u32) -> Result<(usize, usize)> {
     let (rows, columns) = (rows as usize, columns as usize);
     if values.len() != rows * columns || values.is_empty() {
@@ -30,7 +30,7 @@ fn checked(what: &str, values: &[f32], rows: u32, columns: u32) -> Result<(usize
     Ok((rows, columns))
 }
 
-/// A promise of an object of arrays, or of what went wrong.
+/// Returns a promise of an object of arrays, or of a `Failure`.
 fn arrays<'env, const N: usize>(
     env: &'env Env,
     name: &'static str,
@@ -49,7 +49,7 @@ fn parts(Svd { u, s, vt }: Svd) -> [Vec<f64>; 3] {
     [by_rows(u.as_ref()), s, by_rows(vt.as_ref())]
 }
 
-/// How a random subspace is found.
+/// The parameters of the random subspace.
 #[napi(object)]
 pub struct Subspace {
     pub iterations: u32,
@@ -57,9 +57,8 @@ pub struct Subspace {
     pub draw: f64,
 }
 
-/// A [rows, columns] ≈ U · diag(s) · Vᵀ with the `rank` largest singular values, or as many as
-/// there are: U [rows, k], s [k], Vᵀ [k, columns], by rows. Nearly so on a random subspace, if one
-/// is asked for.
+/// Returns the `rank` largest singular values, or as many as there are, in A [rows, columns] ≈ U · diag(s) · Vᵀ:
+/// U [rows, k], s [k], Vᵀ [k, columns], stored by rows. With `subspace` the result is approximate.
 #[napi(
     catch_unwind,
     ts_return_type = "Promise<{ u: Float64Array, s: Float64Array, vt: Float64Array } | Failure>"
@@ -89,7 +88,7 @@ pub fn linalg_svd<'env>(
     })
 }
 
-/// The first `rank` columns of Q [rows, k] and rows of R [k, columns] in A = Q·R.
+/// Returns the first `rank` columns of Q [rows, k] and rows of R [k, columns] in A = Q·R.
 #[napi(catch_unwind, ts_return_type = "Promise<{ q: Float64Array, r: Float64Array } | Failure>")]
 pub fn linalg_qr<'env>(
     env: &'env Env,
@@ -107,7 +106,7 @@ pub fn linalg_qr<'env>(
     })
 }
 
-/// Principal components of rows that come in batches.
+/// Incremental principal component analysis.
 #[napi]
 pub struct PrincipalComponents {
     features: usize,
@@ -116,16 +115,16 @@ pub struct PrincipalComponents {
 
 #[napi]
 impl PrincipalComponents {
-    /// Keeps the `components` strongest of rows of `features` values.
+    /// Keeps the `components` strongest components of rows with `features` values.
     #[napi(catch_unwind, constructor)]
     pub fn new(components: u32, features: u32) -> PrincipalComponents {
         let pca = IncrementalPca::new(components as usize, features as usize);
         PrincipalComponents { features: features as usize, pca: Arc::new(Mutex::new(pca)) }
     }
 
-    /// Takes a batch of rows in. Gives the components [k, features], the share of the variance that
-    /// each explains, and by cosine how alike each is to what it was before; all empty where there
-    /// have been no more rows than components yet, the last also after the first batch.
+    /// Adds a batch of rows. Returns the components [k, features], each component's share of the variance, and the
+    /// cosine similarity of each component to its predecessor. All three are empty until there are at least as many
+    /// rows as components; the similarity is also empty after the first batch.
     #[napi(
         catch_unwind,
         ts_return_type = "Promise<{ components: Float64Array, ratios: Float64Array, singularValues: Float64Array, similarity: Float64Array } | Failure>"

@@ -1,4 +1,4 @@
-//! Optimizers by number: their parameters are handles, their options come with every step.
+//! Optimizers by number. Their parameters are handles; each step passes their options.
 
 use lowrank_engine::context::Value;
 use lowrank_engine::error::{self as engine, Code, fail_code};
@@ -18,7 +18,7 @@ pub struct GroupOptions {
     pub lr: f64,
     pub weight_decay: f64,
     pub betas: Option<Vec<f64>>,
-    /// Adafactor's are two.
+    /// Two values for Adafactor.
     pub eps: Option<Either<f64, Vec<f64>>>,
     pub momentum: Option<f64>,
     pub dampening: Option<f64>,
@@ -27,7 +27,7 @@ pub struct GroupOptions {
     pub d: Option<f64>,
 }
 
-/// What an optimizer keeps for one parameter: handles of its own ranges, none before the first step.
+/// An optimizer's state for one parameter: new handles of its tensors, none before the first step.
 #[napi(object)]
 pub struct OptimizerState {
     pub step: f64,
@@ -66,7 +66,7 @@ impl GroupOptions {
         }
     }
 
-    /// The betas. A list of another length gives NaN, which the rule's check refuses.
+    /// The betas. A list that has not two entries gives NaN, which the rule's check rejects.
     fn pair_or(&self, unset: [f64; 2]) -> [f64; 2] {
         match self.betas.as_deref() {
             None => unset,
@@ -86,7 +86,7 @@ impl GroupOptions {
     }
 }
 
-/// Runs `$body` with `$o` as whichever optimizer it is.
+/// Runs `$body` with `$o` bound to the optimizer, whichever rule it has.
 macro_rules! each {
     ($any:expr, $o:ident => $body:expr) => {
         match $any {
@@ -119,7 +119,7 @@ fn set<R: Rule>(optimizer: &mut Optimizer<R>, group: usize, rule: R) {
     }
 }
 
-/// An optimizer over groups of tensors, each with its options.
+/// Creates an optimizer over groups of tensors, each with its options.
 fn made<R: Rule>(
     options: &[GroupOptions],
     tensors: Vec<Vec<Tensor>>,
@@ -145,7 +145,8 @@ impl State {
 
 #[napi]
 impl Session {
-    /// An optimizer (`adafactor`, `adam`, `adamw`, `lion` or `sgd`) over groups of parameters; `options` has one entry a group.
+    /// Creates an optimizer (`adafactor`, `adam`, `adamw`, `lion` or `sgd`) over groups of parameters; `options`
+    /// has one entry for each group.
     #[napi(catch_unwind)]
     pub fn optimizer(&self, rule: String, groups: Vec<Vec<u32>>, options: Vec<GroupOptions>) -> Result<u32> {
         self.with(|s| {
@@ -168,8 +169,8 @@ impl Session {
         })
     }
 
-    /// Updates the parameters that have gradients; returns a handle of the gradients' norm, f32[]. A
-    /// step whose gradients are not finite is left out; with `latches` all later ones are, too.
+    /// Updates the parameters that have gradients; returns a handle of the gradients' norm, f32[]. A step with a
+    /// gradient that is not finite is skipped; with `latches`, so are all later steps.
     #[napi(catch_unwind)]
     pub fn optimizer_step(
         &self,
@@ -195,7 +196,7 @@ impl Session {
         })
     }
 
-    /// The state of every parameter, in the order they were given.
+    /// Returns the state of every parameter, in the order of their registration.
     #[napi(catch_unwind)]
     pub fn optimizer_state(&self, id: u32) -> Result<Vec<OptimizerState>> {
         self.with(|s| {
@@ -208,7 +209,7 @@ impl Session {
         })
     }
 
-    /// Copies a state in; nothing is changed when it doesn't fit.
+    /// Loads a state; on an error nothing changes.
     #[napi(catch_unwind)]
     pub fn optimizer_load_state(&self, id: u32, state: Vec<OptimizerState>) -> Result<()> {
         self.with(|s| {
@@ -224,7 +225,7 @@ impl Session {
         })
     }
 
-    /// A handle of how many steps were left undone since gradients were not finite, f32[].
+    /// Returns a handle of the number of steps that the latch skipped, f32[].
     #[napi(catch_unwind)]
     pub fn optimizer_undone(&self, id: u32) -> Result<u32> {
         self.with(|s| {
@@ -233,7 +234,7 @@ impl Session {
         })
     }
 
-    /// A handle of how many steps were left out alone and are still counted, f32[].
+    /// Returns a handle of the number of skipped steps that set no latch and are still counted, f32[].
     #[napi(catch_unwind)]
     pub fn optimizer_left_out(&self, id: u32) -> Result<u32> {
         self.with(|s| {
@@ -242,7 +243,7 @@ impl Session {
         })
     }
 
-    /// Takes `steps` that were left out from the counts.
+    /// Subtracts `steps` skipped steps from the step counts.
     #[napi(catch_unwind)]
     pub fn optimizer_count_out(&self, id: u32, steps: u32) -> Result<()> {
         self.with(|s| {
@@ -251,7 +252,7 @@ impl Session {
         })
     }
 
-    /// Lets steps update again; `undone` of them no longer count.
+    /// Clears the latch, so that steps update again, and subtracts `undone` from the step counts.
     #[napi(catch_unwind)]
     pub fn optimizer_clear_latch(&self, id: u32, undone: u32) -> Result<()> {
         self.with(|s| {
@@ -260,14 +261,14 @@ impl Session {
         })
     }
 
-    /// Frees the optimizer's state; its number may be gone already.
+    /// Frees the optimizer's state; does nothing if its number is already free.
     #[napi(catch_unwind)]
     pub fn dispose_optimizer(&self, id: u32) {
         let removed = self.state.borrow_mut().optimizers.remove(&id);
         drop(removed);
     }
 
-    /// Scales all gradients together to a norm of at most `max`; a handle of what it was, f32[].
+    /// Scales all gradients together to a norm of at most `max`; returns a handle of the previous norm, f32[].
     #[napi(catch_unwind)]
     pub fn clip_grad_norm(&self, device: String, parameters: Vec<u32>, max: f64) -> Result<u32> {
         self.with(|s| {

@@ -11,15 +11,15 @@ use napi_derive::napi;
 use crate::error::{Result, thrown};
 use crate::session::{Session, dims};
 
-/// Each draw has 2³² blocks of the generator to itself.
+/// The random stream of a draw. Each draw has 2³² blocks of the generator.
 pub fn stream(seed: f64, draw: f64) -> Stream {
     Stream { seed: seed as u64, counter: (draw as u64) << 32 }
 }
 
-/// Elements of an array of JavaScript's, in every version of it.
+/// The most elements of a JavaScript array that every supported version can create.
 const LONGEST: f64 = (1u64 << 30) as f64;
 
-/// Refuses a number of values that the host has no memory for.
+/// Returns an error for a number of values that exceeds the host's memory.
 fn held_by_host(size: f64) -> Result<usize> {
     let free = system::free().unwrap_or(u64::MAX);
     if (0.0..=LONGEST).contains(&size) && size * 4.0 <= free as f64 {
@@ -30,25 +30,25 @@ fn held_by_host(size: f64) -> Result<usize> {
     Err(thrown(fail_code(Code::OutOfMemory, what)))
 }
 
-/// `size` values of U(low, high).
+/// Draws `size` values from U(low, high).
 #[napi(catch_unwind)]
 pub fn uniform(seed: f64, draw: f64, size: f64, low: f64, high: f64) -> Result<Float32Array> {
     Ok(stream(seed, draw).uniform(held_by_host(size)?, low, high).into())
 }
 
-/// `size` values of N(0, 1).
+/// Draws `size` values from N(0, 1).
 #[napi(catch_unwind)]
 pub fn normal(seed: f64, draw: f64, size: f64) -> Result<Float32Array> {
     Ok(stream(seed, draw).normal(held_by_host(size)?, 0.0, 1.0).into())
 }
 
-/// `size` whole numbers uniform in [low, high), a range of at most 2³² numbers.
+/// Draws `size` integers uniformly from [low, high), a range of at most 2³² numbers.
 #[napi(catch_unwind)]
 pub fn integers(seed: f64, draw: f64, size: f64, low: f64, high: f64) -> Result<Int32Array> {
     Ok(stream(seed, draw).integers(held_by_host(size)?, low as i32, high as i64).into())
 }
 
-/// 0 to `size` − 1 in random order.
+/// Returns 0 to `size` − 1 in random order.
 #[napi(catch_unwind)]
 pub fn permutation(seed: f64, draw: f64, size: f64) -> Result<Int32Array> {
     Ok(stream(seed, draw).permutation(held_by_host(size)?).into())
@@ -56,7 +56,7 @@ pub fn permutation(seed: f64, draw: f64, size: f64) -> Result<Int32Array> {
 
 #[napi]
 impl Session {
-    /// A tensor of 1/e with e from the exponential distribution.
+    /// Creates a tensor of 1/e, with e drawn from the exponential distribution.
     #[napi(catch_unwind)]
     pub fn random_inverse_exponential(
         &self,
@@ -69,7 +69,7 @@ impl Session {
         self.draws(device, shape, |count| stream.inverse_exponential(count))
     }
 
-    /// A tensor of U(low, high), of the values that `uniform` gives.
+    /// Creates a tensor of U(low, high) with the same values as `uniform`.
     #[napi(catch_unwind)]
     pub fn random_uniform(
         &self,
@@ -84,7 +84,7 @@ impl Session {
         self.draws(device, shape, |count| stream.uniform(count, low, high))
     }
 
-    /// A tensor of the values that `normal` gives, times `deviation`.
+    /// Creates a tensor with the values of `normal`, multiplied by `deviation`.
     #[napi(catch_unwind)]
     pub fn random_normal(
         &self,

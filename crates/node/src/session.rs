@@ -1,4 +1,4 @@
-//! One JavaScript environment's use of the engine: its tape, its tensors by number, its devices.
+//! The use of the engine by one JavaScript environment: its tape, its tensors by number, its devices.
 
 mod device;
 mod hold;
@@ -20,15 +20,15 @@ use napi_derive::napi;
 
 use crate::error::{Result, internal, thrown};
 
-/// Handles are numbers: a tensor never crosses the border.
+/// Tensors are passed to JavaScript as numbers (handles), never as objects.
 #[napi]
 pub struct Session {
     pub(crate) state: Rc<RefCell<State>>,
-    /// By which what it holds beyond itself is told.
+    /// The environment's number, under which it acquires named locks.
     environment: u64,
 }
 
-/// What went wrong on a device, for a promise that the façade rejects.
+/// An error on a device, which the façade turns into a rejected promise.
 #[napi(object)]
 pub struct Failure {
     pub code: String,
@@ -36,13 +36,12 @@ pub struct Failure {
 }
 
 impl Session {
-    /// Runs `op` on the tape and returns the handle of its first output; what else an operation
-    /// makes is for its backward.
+    /// Runs `op` on the tape and returns the handle of its first output; further outputs serve its backward.
     pub(crate) fn apply(&self, op: impl Op, inputs: &[u32]) -> Result<u32> {
         Ok(self.state.borrow_mut().apply(op, inputs, 1).map_err(thrown)?[0])
     }
 
-    /// `apply`, with the handles of the first `count` outputs.
+    /// Like `apply`, but returns the handles of the first `count` outputs.
     pub(crate) fn apply_all(&self, op: impl Op, inputs: &[u32], count: usize) -> Result<Vec<u32>> {
         let made = self.state.borrow_mut().apply(op, inputs, count).map_err(thrown)?;
         Ok(made.to_vec())
@@ -53,7 +52,7 @@ impl Session {
     }
 }
 
-/// Sizes that are no one tensor's.
+/// Converts numbers to sizes that need not belong to one tensor.
 pub(crate) fn sizes_of(given: &[f64]) -> engine::Result<Vec<usize>> {
     let size = |d: &f64| match *d {
         d if d >= 0.0 && d.fract() == 0.0 && d < 9e15 => Ok(d as usize),
@@ -62,10 +61,10 @@ pub(crate) fn sizes_of(given: &[f64]) -> engine::Result<Vec<usize>> {
     given.iter().map(size).collect()
 }
 
-/// A shape, whose elements memory may hold.
+/// Converts numbers to a shape with an element count that can be addressed.
 pub(crate) fn dims(shape: &[f64]) -> engine::Result<Vec<usize>> {
     let sizes = sizes_of(shape)?;
-    // Of a shape that holds nothing, too: its parts are multiplied by whoever computes strides.
+    // Ignores sizes of 0, since strides multiply the other sizes even in an empty shape.
     let elements = sizes.iter().filter(|d| **d > 0).try_fold(1usize, |n, d| n.checked_mul(*d));
     match elements.filter(|n| *n <= isize::MAX as usize / 8) {
         Some(_) => Ok(sizes),
@@ -76,13 +75,13 @@ pub(crate) fn dims(shape: &[f64]) -> engine::Result<Vec<usize>> {
     }
 }
 
-/// A dtype of weights: as `dtype`, or of blocks.
+/// Parses a weight's dtype: one of `dtype`, or a block format.
 pub(crate) fn weight_dtype(name: &str) -> engine::Result<DType> {
     let blocks = DType::parse(name).filter(|dtype| dtype.is_block());
     blocks.map_or_else(|| dtype(name), Ok)
 }
 
-/// A dtype that values are given and computed in.
+/// Parses a dtype for values and computations.
 pub(crate) fn dtype(name: &str) -> engine::Result<DType> {
     DType::parse(name).filter(|dtype| !dtype.is_block()).ok_or_else(|| {
         fail_code(engine::Code::Dtype, format!("dtype: \"{name}\" is none of f32, f16, bf16, i32"))
@@ -95,7 +94,7 @@ impl Session {
     pub fn new(env: Env) -> Result<Self> {
         let environment = hold::next_environment();
         let session = Session { state: Rc::new(RefCell::new(State::new(&env))), environment };
-        // On an environment's ordinary end; process.exit() and uncaught errors are the façade's.
+        // For an environment's ordinary end; the façade handles process.exit() and uncaught errors.
         let alive = session.state.borrow().alive.clone();
         env.add_env_cleanup_hook((), move |()| {
             alive.cancel();
@@ -105,13 +104,13 @@ impl Session {
         Ok(session)
     }
 
-    /// Cancels what runs, drops every tensor and leaves the devices.
+    /// Cancels running work, drops every tensor and closes the devices.
     #[napi(catch_unwind)]
     pub fn close(&self) {
         self.state.borrow_mut().close();
     }
 
-    /// A tensor from little-endian bytes.
+    /// Creates a tensor from little-endian bytes.
     #[napi(catch_unwind)]
     pub fn tensor(
         &self,
@@ -132,9 +131,8 @@ impl Session {
         })
     }
 
-    /// Of the handle: the number of its dtype in `f32 f16 bf16 i32` and the types of blocks, that of its device in
-    /// `device_labels`, its rank,
-    /// its shape.
+    /// Describes a handle: the index of its dtype in `f32 f16 bf16 i32` and the block formats, the index of its device
+    /// in `device_labels`, its rank, its shape.
     #[napi(catch_unwind)]
     pub fn describe(&self, id: u32) -> Result<Vec<f64>> {
         self.with(|s| {
@@ -143,26 +141,26 @@ impl Session {
         })
     }
 
-    /// From now on the last handle that was made is described in `into`: its number, then as `describe` does. A call of
-    /// its own for that costs as much as an operation.
+    /// Sets a buffer for descriptions: each new handle writes its number there, then the numbers of `describe`. A
+    /// separate call for each description would cost as much as an operation.
     #[napi(catch_unwind)]
     pub fn describe_into(&self, into: Float64Array) {
         self.state.borrow_mut().described = Some(into);
     }
 
-    /// The devices that tensors were found on, by number.
+    /// Returns the labels of the devices that hold or held tensors; `describe` refers to them by index.
     #[napi(catch_unwind)]
     pub fn device_labels(&self) -> Result<Vec<String>> {
         self.with(|s| Ok(s.labels.clone()))
     }
 
-    /// Raised by each write in place.
+    /// Returns the tensor's version, which each write in place increments.
     #[napi(catch_unwind)]
     pub fn version(&self, id: u32) -> Result<f64> {
         self.with(|state| Ok(state.tensor(id)?.value().storage.version() as f64))
     }
 
-    /// The values of an i32 tensor that were uploaded and not written over since.
+    /// Returns the host copy of an i32 tensor that was uploaded and has not been overwritten since.
     #[napi(catch_unwind)]
     pub fn host_values(&self, id: u32) -> Result<Option<Int32Array>> {
         self.with(|state| Ok(state.tensor(id)?.value().host().map(|host| Int32Array::new(host.to_vec()))))
@@ -178,7 +176,7 @@ impl Session {
         self.with(|s| s.tensor(id)?.set_requires_grad(on))
     }
 
-    /// A new handle of the gradient, or null.
+    /// Returns a new handle of the gradient, or null.
     #[napi(catch_unwind)]
     pub fn grad(&self, id: u32) -> Result<Option<u32>> {
         self.with(|s| {
@@ -208,7 +206,7 @@ impl Session {
         })
     }
 
-    /// Drops handles; numbers that are gone already are passed over.
+    /// Drops handles; ignores numbers that are already free.
     #[napi(catch_unwind)]
     pub fn dispose(&self, ids: &[u32]) {
         let handles = self.state.borrow().handles.clone();
@@ -218,7 +216,7 @@ impl Session {
         }
     }
 
-    /// Has V8 collect where at least `bytes` of watched tensors may be garbage; frees what it let go.
+    /// Makes V8 collect if at least `bytes` of tracked tensors may be garbage, and frees the collected tensors.
     #[napi(catch_unwind)]
     pub fn collect(&self, bytes: f64) {
         let handles = self.state.borrow().handles.clone();
@@ -229,7 +227,7 @@ impl Session {
         drop(dead);
     }
 
-    /// Copies the elements of `from` over those of `to`, in place.
+    /// Copies the elements of `from` into `to`, in place.
     #[napi(catch_unwind)]
     pub fn assign(&self, to: u32, from: u32) -> Result<()> {
         self.with(|s| {
@@ -246,7 +244,7 @@ impl Session {
         })
     }
 
-    /// The values moved to another device; the same handle's tensor where it is there already.
+    /// Moves the values to another device. If they are there already, the new handle shares the tensor.
     #[napi(catch_unwind)]
     pub fn to_device(&self, id: u32, device: String) -> Result<u32> {
         self.with(|s| {
@@ -266,7 +264,7 @@ impl Session {
         self.state.borrow().tape.set_mode(Mode { no_grad, region });
     }
 
-    /// How products by a weight round their factors, from now on: `exact`, `bf16` or `f16`.
+    /// Sets the rounding of factors in later products by a weight: `exact`, `bf16` or `f16`.
     #[napi(catch_unwind, ts_args_type = "precision: 'exact' | 'bf16' | 'f16'")]
     pub fn set_matmul_precision(&self, precision: String) -> Result<()> {
         self.with(|s| {
@@ -303,7 +301,7 @@ impl Session {
     }
 }
 
-/// Where the last panic was, once.
+/// Returns the location of the last panic, and clears it.
 #[napi(catch_unwind)]
 pub fn last_panic() -> Option<String> {
     lowrank_engine::panic::place()

@@ -1,4 +1,4 @@
-//! Tokenizers of `tokenizer.json`.
+//! Tokenizers from `tokenizer.json`.
 
 mod encodings;
 mod offsets;
@@ -34,7 +34,7 @@ use offsets::{Placed, placed};
 use seams::Seams;
 use vocabulary::GgufTokenizer;
 
-/// Text to token ids and back.
+/// Converts text to token ids and back.
 #[napi]
 #[derive(Clone)]
 pub struct Tokenizer {
@@ -42,28 +42,27 @@ pub struct Tokenizer {
     seams: Arc<OnceLock<Seams>>,
 }
 
-/// Bytes of a running text that are encoded at once: enough for a thread not to wait, and few for
-/// what an encoding holds beside its ids (some 150 bytes a byte).
+/// Bytes of a text that one thread encodes as a unit: enough to keep threads busy, and few enough to limit the memory
+/// of an encoding in addition to its ids (about 150 bytes per byte of text).
 const PIECE: usize = 32 << 10;
 
-/// Bytes of a row that are encoded at once, where it has more than twice as many: no fewer than
-/// these, and some for each token that is wanted.
+/// Minimum piece, in bytes, when only the first tokens of a longer text are wanted; the piece grows with their number.
 const ROW_PIECE: usize = 1 << 10;
 const BYTES_A_TOKEN: usize = 4;
 
-/// A tokenizer whose model is BPE, with any other parts.
+/// A tokenizer with a BPE model and any other parts.
 type OfBpe = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// The tokenizer of a `tokenizer.json`. A model of any kind is made a tree of values first, which of fifty thousand
-/// tokens takes longer than all else; so the file is taken for one of BPE, and read as any other where it is none.
+/// Parses a `tokenizer.json`. The generic parser builds a tree of JSON values first, which dominates the time at fifty
+/// thousand tokens. So it parses the file as BPE first and falls back to the generic parser.
 fn read(bytes: &[u8]) -> tokenizers::Result<Inner> {
     serde_json::from_slice::<OfBpe>(bytes).map(Inner::from).or_else(|_| Inner::from_bytes(bytes))
 }
 
-/// The ids of a text's beginning.
+/// The ids of the start of a text.
 struct Beginning {
     ids: Vec<i32>,
-    /// Ids of the whole text; estimated where it was not read to its end.
+    /// The number of ids of the whole text; an estimate if it was not encoded to its end.
     total: usize,
 }
 
@@ -76,8 +75,7 @@ fn not_encoded(error: tokenizers::Error) -> engine::Error {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`. What it says of cutting and padding is left aside, as
-    /// transformers does: that is for whoever makes batches.
+    /// Reads a `tokenizer.json`. Ignores its truncation and padding, as transformers does: batching decides them.
     fn open(path: &Path) -> engine::Result<Tokenizer> {
         let bytes = read_file(path)?;
         let shown = path.display();
@@ -85,7 +83,7 @@ impl Tokenizer {
             let what = format!("{shown}: not a tokenizer.json: {e}");
             fail_code(Code::FileFormat, what.replace('\n', " "))
         };
-        // Of parts that do not fit one another the reader says nothing, and ends.
+        // The parser reports nothing on inconsistent parts; it panics.
         let unfit = |e: engine::Error| match e.code {
             Code::Internal => invalid("its vocabulary and its other parts do not fit one another".into()),
             _ => e,
@@ -104,11 +102,11 @@ impl Tokenizer {
         self.seams.get_or_init(|| Seams::of(&self.inner))
     }
 
-    /// The first `limit` ids of a text, of which no more is encoded than they need.
+    /// Returns the first `limit` ids of a text and encodes little more than they need.
     fn beginning(&self, text: &str, add_special_tokens: bool, limit: usize) -> engine::Result<Beginning> {
         let size = ROW_PIECE.max(limit.saturating_mul(BYTES_A_TOKEN));
         let mut whole = Beginning { ids: Vec::new(), total: 0 };
-        // Finding the seams of a large vocabulary takes longer than a short text.
+        // Computing the seams of a large vocabulary takes longer than encoding a short text.
         let seams = (text.len() / 2 > size).then(|| self.seams()).filter(|seams| seams.known());
         if let Some(seams) = seams {
             let (before, after) = if add_special_tokens { seams.frame() } else { Default::default() };
@@ -135,7 +133,7 @@ impl Tokenizer {
         Ok(whole)
     }
 
-    /// Ids of a part of a running text that begins and ends at seams; its pieces run in parallel.
+    /// Encodes a part of a text between two seams; its pieces run in parallel.
     fn part(&self, text: &str, first: bool) -> engine::Result<Vec<i32>> {
         let seams = self.seams();
         let pieces = seams.pieces(text, PIECE);
@@ -181,14 +179,14 @@ impl Tokenizer {
         Tokenizer::open(Path::new(&path)).map_err(thrown)
     }
 
-    /// Of the vocabulary of a GGUF file. Throws `ERR_FILE_FORMAT`.
+    /// Creates a tokenizer from the vocabulary of a GGUF file. Throws `ERR_FILE_FORMAT`.
     #[napi(catch_unwind, factory)]
     pub fn from_gguf(file: &GgufFile, given: GgufTokenizer) -> Result<Tokenizer> {
         let made = background::guarded("tokenizer", || vocabulary::of_file(&file.reader, &given));
         made.map(Tokenizer::new).map_err(thrown)
     }
 
-    /// What a `tokenizer.json` of it holds.
+    /// Returns the tokenizer as the text of a `tokenizer.json`.
     #[napi(catch_unwind)]
     pub fn to_json(&self) -> Result<String> {
         let failed = |e| thrown(fail_code(Code::Internal, format!("toJson: {e}")));
@@ -206,9 +204,8 @@ impl Tokenizer {
         Int32ArraySlice::copy_from(env, &ids[..]).map_err(internal)
     }
 
-    /// Encodes many texts, in parallel and away from this thread: the first `limit` ids of each, one
-    /// text after the other; where each text's end; and how many ids each has in all, an estimate
-    /// where it was not read to its end.
+    /// Encodes texts in parallel on background threads. Returns the first `limit` ids of each text, concatenated; the
+    /// end of each text's ids; and each text's total number of ids, an estimate if it was not encoded to its end.
     #[napi(
         catch_unwind,
         ts_return_type = "Promise<{ ids: Int32Array, ends: Int32Array, totals: Float64Array } | Failure>"
@@ -243,8 +240,8 @@ impl Tokenizer {
         })
     }
 
-    /// Ids of whole texts without special tokens, one text after the other; where each token begins and ends in its
-    /// text, in UTF-16 units; and where each text's ids end. In parallel and away from this thread.
+    /// Encodes whole texts without special tokens, in parallel on background threads. Returns the ids, concatenated;
+    /// each token's start and end in its text, in UTF-16 units; and the end of each text's ids.
     #[napi(
         catch_unwind,
         ts_return_type = "Promise<{ ids: Int32Array, starts: Int32Array, ends: Int32Array, rows: Int32Array } | Failure>"
@@ -273,8 +270,8 @@ impl Tokenizer {
         })
     }
 
-    /// Texts, or texts with their pairs, with token types, offsets in UTF-16 units, words and sequences, row after row.
-    /// Throws `ERR_OPTION` for a row that cannot be truncated to the length.
+    /// Encodes texts, or pairs of texts. Returns token types, offsets in UTF-16 units, words and sequences,
+    /// concatenated by rows. Throws `ERR_OPTION` for a row that cannot be truncated to the length.
     #[napi(
         catch_unwind,
         ts_return_type = "{ ids: Int32Array, typeIds: Int32Array, starts: Int32Array, ends: Int32Array, words: Int32Array, sequences: Int32Array, rows: Int32Array }"
@@ -305,8 +302,8 @@ impl Tokenizer {
         Ok(object)
     }
 
-    /// Ids, without special tokens, of a part of a running text that begins and ends at seams;
-    /// `first` where the text begins with it. In parallel and away from this thread.
+    /// Encodes a part of a text between two seams, without special tokens, in parallel on background threads. `first`:
+    /// whether the text starts with this part.
     #[napi(catch_unwind, ts_return_type = "Promise<Int32Array | Failure>")]
     pub fn encode_part<'env>(&self, env: &'env Env, text: String, first: bool) -> Result<Object<'env>> {
         let tokenizer = self.clone();
@@ -323,28 +320,28 @@ impl Tokenizer {
         )
     }
 
-    /// The last place (in UTF-16 units) where `text`, a part of a running text, may be cut so that
-    /// the ids of both sides are those of the whole; null where none is known.
+    /// Returns the last position (in UTF-16 units) at which `text`, a part of a longer text, can be split without
+    /// changing its ids; null if no such position is known.
     #[napi(catch_unwind)]
     pub fn last_seam(&self, text: String) -> Result<Option<u32>> {
         let seam = background::guarded("encode", || Ok(self.seams().last(&text)));
         Ok(seam.map_err(thrown)?.map(|at| text[..at].encode_utf16().count() as u32))
     }
 
-    /// Whether the seams of this tokenizer are known: if not, only a whole text has its ids.
+    /// Whether the seams of this tokenizer are known. If not, a text must be encoded as a whole.
     #[napi(catch_unwind)]
     pub fn knows_seams(&self) -> Result<bool> {
         background::guarded("encode", || Ok(self.seams().known())).map_err(thrown)
     }
 
-    /// Special tokens before and after a text.
+    /// Returns the special tokens before and after a text.
     #[napi(catch_unwind)]
     pub fn frame(&self) -> Result<Vec<Vec<i32>>> {
         let frame = background::guarded("encode", || Ok(self.seams().frame())).map_err(thrown)?;
         Ok(vec![signed(frame.0).collect(), signed(frame.1).collect()])
     }
 
-    /// Throws `ERR_INDEX` for an id that is no token.
+    /// Throws `ERR_INDEX` for an id that is not a token.
     #[napi(catch_unwind)]
     pub fn decode(&self, ids: &[i32], skip_special_tokens: bool) -> Result<String> {
         background::guarded("decode", || self.text(ids, skip_special_tokens)).map_err(thrown)
@@ -360,7 +357,7 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// Tokens, those added to the model's own among them.
+    /// Returns the number of tokens, including added tokens.
     #[napi(catch_unwind)]
     pub fn vocab_size(&self) -> u32 {
         self.size() as u32

@@ -1,4 +1,4 @@
-//! What a run's time goes into: see the engine's `trace`.
+//! Time profiles of a run: see the engine's `trace`.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,18 +15,18 @@ use crate::background;
 use crate::error::{Result, thrown};
 use crate::session::{Session, failure};
 
-/// A file that a trace goes to, opened beside its place.
+/// The staging file of a trace.
 #[napi]
 pub struct TraceFile {
     file: Mutex<Option<WholeFile>>,
     trace: Mutex<Option<Arc<Collected>>>,
 }
 
-/// An operation in one of its passes.
+/// Totals of an operation in one of its passes.
 #[napi(object)]
 pub struct TraceTotal {
     pub operation: String,
-    /// forward, replay, backward, update, other
+    /// forward, replay, backward, update or other
     pub pass: String,
     pub calls: f64,
     pub host_ms: f64,
@@ -34,14 +34,14 @@ pub struct TraceTotal {
     pub bytes_read: f64,
     pub bytes_written: f64,
     pub flops: f64,
-    /// Milliseconds that it would have taken at the roofline.
+    /// Time at the roofline, in milliseconds.
     pub attainable_ms: f64,
 }
 
-/// What a trace came to.
+/// The summary of a trace.
 #[napi(object)]
 pub struct TraceSummary {
-    /// What the device reaches in a matrix product, and in moving memory.
+    /// The device's measured peak in a matrix product and in memory traffic.
     pub flops_per_second: f64,
     pub bytes_per_second: f64,
     pub left_out: f64,
@@ -61,7 +61,7 @@ impl TraceFile {
         Ok(TraceFile { file: Mutex::new(Some(file)), trace: Mutex::default() })
     }
 
-    /// Leaves no file.
+    /// Removes the staging file.
     #[napi(catch_unwind)]
     pub fn discard(&self) {
         self.file.lock().unwrap_or_else(|e| e.into_inner()).take();
@@ -70,7 +70,7 @@ impl TraceFile {
 
 #[napi]
 impl Session {
-    /// Measures what the device reaches, then traces what is recorded on it.
+    /// Measures the device's peak performance, then starts the trace.
     #[napi(catch_unwind)]
     pub fn start_trace(&self, file: &TraceFile, device: String) -> Result<()> {
         self.with(|s| {
@@ -83,7 +83,7 @@ impl Session {
         })
     }
 
-    /// Traces no longer.
+    /// Stops the trace.
     #[napi(catch_unwind)]
     pub fn stop_trace(&self, device: String) -> Result<()> {
         self.with(|s| {
@@ -92,7 +92,7 @@ impl Session {
         })
     }
 
-    /// Traces no longer, and writes the file. What was recorded has run before.
+    /// Stops the trace and writes the file. The recorded work must have run.
     #[napi(catch_unwind, ts_return_type = "Promise<TraceSummary | Failure>")]
     pub fn finish_trace<'env>(
         &self,

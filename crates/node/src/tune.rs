@@ -1,4 +1,4 @@
-//! Forms of kernels, found on the device: see the engine's `tune`.
+//! Autotuning of kernel variants: see the engine's `tune`.
 
 use lowrank_engine::device::registry::{self, Opened};
 use lowrank_engine::error::{self as engine, Code, fail_code};
@@ -12,51 +12,51 @@ use crate::background;
 use crate::error::Result;
 use crate::session::failure;
 
-/// A form, and what was found.
+/// A variant and its result.
 #[napi(object)]
 pub struct TriedForm {
     pub form: String,
-    /// right, wrong (other numbers than the first form's), refused (by the device) or slow (past what may be tried)
+    /// right, wrong (its values differ from the first variant's), refused (by the device) or slow (over the time limit)
     pub verdict: String,
-    /// Why it was refused.
+    /// The reason of a refusal.
     pub reason: Option<String>,
-    /// The shortest that one run took.
+    /// The shortest measured time of one run.
     pub milliseconds: Option<f64>,
 }
 
-/// A class of shapes, and the form that is used for it.
+/// A class of shapes and the variant in use for it.
 #[napi(object)]
 pub struct TunedClass {
     pub family: String,
     pub class: String,
     pub chosen: String,
-    /// Floating-point operations of the run that was timed.
+    /// Floating-point operations of the timed run.
     pub flops: f64,
-    /// The form that is used as long as nothing is known first.
+    /// All variants; the first is the default before autotuning.
     pub forms: Vec<TriedForm>,
 }
 
-/// What was found on a device.
+/// The results for a device.
 #[napi(object)]
 pub struct TuneReport {
     pub device: String,
     pub name: String,
-    /// Whether runs on it use what was found.
+    /// Whether the device uses the results.
     pub used: bool,
-    /// The file that it is kept in.
+    /// The file that stores them.
     pub file: Option<String>,
     pub classes: Vec<TunedClass>,
-    /// Classes that could not be tried, and why.
+    /// Classes that could not be tried, with the reasons.
     pub failures: Vec<String>,
 }
 
-/// Has devices that are opened from now on keep in that folder which forms are the fastest.
+/// Sets the folder in which devices opened after this call store their fastest variants.
 #[napi(catch_unwind)]
 pub fn keep_tuning_in(folder: String) {
     tune::keep_in(folder.into());
 }
 
-/// Tries the forms of usual shapes on a GPU now, whatever was found before.
+/// Tries all variants of the usual shapes on a GPU now, regardless of stored results.
 #[napi(catch_unwind, ts_return_type = "Promise<TuneReport | Failure>")]
 pub fn tune_device(env: &Env, device: String) -> Result<Object<'_>> {
     background::promise(

@@ -1,4 +1,4 @@
-//! Convolutions and what goes with them.
+//! Convolutions, padding and pooling.
 
 use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::ops;
@@ -11,7 +11,7 @@ use super::places;
 use crate::error::{Result, thrown};
 use crate::session::Session;
 
-/// [before, after] of each dimension, from one list.
+/// Groups a flat list into one [before, after] pair per dimension.
 fn pairs(list: &[u32]) -> Vec<[usize; 2]> {
     list.chunks_exact(2).map(|pair| [pair[0] as usize, pair[1] as usize]).collect()
 }
@@ -31,7 +31,7 @@ fn convolution(stride: &[u32], padding: &[u32], dilation: &[u32], groups: u32) -
 
 #[napi]
 impl Session {
-    /// `padding` holds two numbers a dimension: before and after.
+    /// `padding` holds two numbers for each dimension: before and after.
     #[napi(catch_unwind)]
     pub fn conv(
         &self,
@@ -48,7 +48,7 @@ impl Session {
         self.apply(op, &inputs)
     }
 
-    /// As `conv`, of which it is the gradient of the input; without a bias.
+    /// Transposed convolution without bias: the gradient of `conv` with respect to its input.
     #[napi(catch_unwind)]
     pub fn conv_transpose(
         &self,
@@ -65,7 +65,7 @@ impl Session {
         self.apply(op, &[x, weight])
     }
 
-    /// Pads the last dimensions, two numbers each: before and after.
+    /// Pads the last dimensions; two numbers for each: before and after.
     #[napi(catch_unwind)]
     pub fn pad(&self, x: u32, padding: Vec<u32>, mode: String) -> Result<u32> {
         let Some(mode) = Mode::parse(&mode) else {
@@ -75,7 +75,7 @@ impl Session {
         self.apply(ops::pad::Pad { mode, padding: pairs(&padding) }, &[x])
     }
 
-    /// The maximum over windows of the last dimensions, one entry each.
+    /// Maximum over windows of the last dimensions; the parameters have one entry for each.
     #[napi(catch_unwind)]
     pub fn max_pool(
         &self,
@@ -88,7 +88,7 @@ impl Session {
         self.apply(ops::max_pool::MaxPool(window(&kernel, &stride, &padding, ceil)), &[x])
     }
 
-    /// The mean over windows of the last dimensions, one entry each.
+    /// Mean over windows of the last dimensions; the parameters have one entry for each.
     #[napi(catch_unwind)]
     pub fn avg_pool(
         &self,
@@ -103,7 +103,7 @@ impl Session {
         self.apply(ops::avg_pool::AvgPool { window, count_padding }, &[x])
     }
 
-    /// The mean over as many windows as `out` says, one entry a dimension.
+    /// Adaptive mean pooling to the output size `out`, one entry for each dimension.
     #[napi(catch_unwind)]
     pub fn adaptive_avg_pool(&self, x: u32, out: Vec<u32>) -> Result<u32> {
         self.apply(ops::adaptive_avg_pool::AdaptiveAvgPool { out: places(&out) }, &[x])

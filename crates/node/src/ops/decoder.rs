@@ -1,4 +1,4 @@
-//! A block of a decoder over its cache, in one call.
+//! One decoder block over its KV cache, in one call.
 
 use lowrank_engine::context::Value;
 use lowrank_engine::error::{self as engine, Code, fail_code};
@@ -9,9 +9,9 @@ use napi_derive::napi;
 use crate::error::Result;
 use crate::session::{Session, State};
 
-/// What stands for a tensor that there is none of.
+/// The handle that stands for an absent tensor.
 const NONE: u32 = u32::MAX;
-/// Norms, tables and caches, each a pair.
+/// Norms, rotary tables and caches, two of each.
 const PAIRS: usize = 6;
 /// q, k, v, output, gate, up and down; each a weight, a bias, A and B.
 const LAYERS: usize = 7;
@@ -21,10 +21,10 @@ const NUMBERS: usize = 3;
 
 #[napi]
 impl Session {
-    /// Records a block over x + r (or x) at `position`, without a gradient; gives its stream as [a, m],
-    /// whose sum is still to be made. `tensors` are both norms' weights, cos and sin, the caches of keys
-    /// and values, and weight, bias, A and B of each layer; `numbers` both norms' eps, attention's scale,
-    /// and each layer's scale. `window` 0 sees all.
+    /// Records a block over x + r (or x) at `position`, without a gradient. Returns its output as [a, m]; the caller
+    /// computes a + m. `tensors`: both norms' weights, cos and sin, the caches of keys and values, then weight, bias, A
+    /// and B of each layer. `numbers`: both norms' eps, attention's scale, then each layer's scale. `window` 0 disables
+    /// the sliding window.
     #[napi(catch_unwind)]
     pub fn decoder_block(
         &self,

@@ -1,4 +1,4 @@
-//! Operations of a model's layers.
+//! Operations of model layers.
 
 use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::ops;
@@ -8,7 +8,7 @@ use napi_derive::napi;
 use crate::error::{Error, Result, thrown};
 use crate::session::Session;
 
-/// scale · drop(x)[rows]·Aᵀ·Bᵀ, a part of `loraLinear`.
+/// One low-rank path of `loraLinear`: scale · drop(x)[rows]·Aᵀ·Bᵀ.
 #[napi(object)]
 pub struct LowRankPath {
     pub lora_a: u32,
@@ -16,11 +16,11 @@ pub struct LowRankPath {
     pub scale: f64,
     pub p: f64,
     pub seed: f64,
-    /// The stream of the mask over all rows.
+    /// The dropout mask's random stream, over all rows.
     pub stream: f64,
-    /// Triples of a first row, a count of rows and a stream; none for all rows.
+    /// Triples of first row, number of rows and random stream; empty for all rows.
     pub runs: Vec<f64>,
-    /// Where each window of outputs starts; none for one of all.
+    /// The first output of each window; empty for one window over all outputs.
     pub windows: Vec<f64>,
 }
 
@@ -40,18 +40,18 @@ impl LowRankPath {
     }
 }
 
-/// Which weights of attention are dropped.
+/// Dropout of attention weights.
 #[napi(object)]
 pub struct DropoutOptions {
     pub p: f64,
     pub seed: f64,
-    /// The stream of the mask.
+    /// The mask's random stream.
     pub stream: f64,
 }
 
 #[napi]
 impl Session {
-    /// y = x·Wᵀ + b, and the product of every path added where it belongs.
+    /// y = x·Wᵀ + b plus each path's product, added to its rows and outputs.
     #[napi(catch_unwind)]
     pub fn lora_linear(
         &self,
@@ -85,7 +85,7 @@ impl Session {
         self.apply(ops::embedding::Embedding { padding_idx, transposed }, &[weight, ids])
     }
 
-    /// An embedding and the low-rank difference of its table.
+    /// An embedding whose table has a low-rank update.
     #[napi(catch_unwind)]
     pub fn lora_embedding(
         &self,
@@ -118,14 +118,14 @@ impl Session {
         self.apply(ops::silu_mul::SiluMul, &[gate, up])
     }
 
-    /// x + r and its norm, as [sum, norm].
+    /// Computes x + r and its norm; returns [sum, norm].
     #[napi(catch_unwind)]
     pub fn added_rms_norm(&self, x: u32, r: u32, weight: u32, eps: f64) -> Result<Vec<u32>> {
         let op = ops::added_norm::Added(ops::rms_norm::RmsNorm { eps: eps as f32 });
         Ok(self.apply_all(op, &[x, r, weight], 2)?.into_iter().rev().collect())
     }
 
-    /// x + r and its norm, as [sum, norm].
+    /// Computes x + r and its norm; returns [sum, norm].
     #[napi(catch_unwind)]
     pub fn added_layer_norm(
         &self,
@@ -141,7 +141,7 @@ impl Session {
         Ok(self.apply_all(ops::added_norm::Added(norm), &inputs, 2)?.into_iter().rev().collect())
     }
 
-    /// Rows from position `offset` on, or at `positions`; of one tensor, or of two in one launch.
+    /// Applies rotary embeddings from position `offset`, or at `positions`, to one tensor, or to two in one launch.
     #[napi(catch_unwind)]
     pub fn rotary(
         &self,
@@ -162,9 +162,9 @@ impl Session {
         self.apply_all(op, &inputs, x.len())
     }
 
-    /// `window` 0 sees all; `length` keys of k and v are read, from position 0; of `segments` only equal ones see each
-    /// other. With `headsFirst`, q, k, v and the output are [B, H, T, D]; without, [B, T, H, D].
-    /// `dropout` drops weights by a mask of its seed and stream.
+    /// Attention. `window` 0 disables the sliding window. `length` keys of k and v are read, from position 0. Positions
+    /// attend only within equal `segments`. With `headsFirst`, q, k, v and the output are [B, H, T, D]; otherwise
+    /// [B, T, H, D]. `dropout` drops weights with a mask from its seed and stream.
     #[napi(catch_unwind)]
     pub fn attention(
         &self,
@@ -201,7 +201,7 @@ impl Session {
         self.apply(op, &inputs)
     }
 
-    /// Writes `rows` into `cache` from `position` on, in place.
+    /// Writes `rows` into `cache` from `position`, in place.
     #[napi(catch_unwind)]
     pub fn cache_write(&self, cache: u32, rows: u32, position: u32) -> Result<()> {
         self.with(|s| {
@@ -228,7 +228,7 @@ impl Session {
         self.apply(op, &[logits, targets])
     }
 
-    /// The cross-entropy of hidden·Wᵀ + b, whose logits never exist whole.
+    /// Cross-entropy of hidden·Wᵀ + b without ever storing all logits.
     #[napi(catch_unwind)]
     pub fn linear_cross_entropy(
         &self,

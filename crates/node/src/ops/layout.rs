@@ -1,4 +1,4 @@
-//! What lays elements out anew, puts them in order, or adds them up as it goes.
+//! Operations that copy, sort or accumulate elements along a dimension.
 
 use lowrank_engine::ops;
 use napi_derive::napi;
@@ -20,7 +20,7 @@ impl Session {
         self.apply(ops::flip::Flip { dims: places(&dims) }, &[x])
     }
 
-    /// Pieces of one dimension, whose sizes add up to its own.
+    /// Splits one dimension into pieces of the given sizes, which must add up to its size.
     #[napi(catch_unwind)]
     pub fn split(&self, x: u32, dim: u32, sizes: Vec<f64>) -> Result<Vec<u32>> {
         let sizes = sizes_of(&sizes).map_err(thrown)?;
@@ -28,7 +28,7 @@ impl Session {
         self.apply_all(ops::split::Split { dim: dim as usize, sizes }, &[x], count)
     }
 
-    /// Pads the last dimensions by `value`, two numbers each: before and after.
+    /// Pads the last dimensions with `value`; two numbers for each: before and after.
     #[napi(catch_unwind)]
     pub fn constant_pad(&self, x: u32, padding: Vec<f64>, value: f64) -> Result<u32> {
         let padding = sizes_of(&padding).map_err(thrown)?;
@@ -46,7 +46,7 @@ impl Session {
         self.apply(ops::cumprod::Cumprod { dim: dim as usize }, &[x])
     }
 
-    /// Values and indices of the first `count` in order.
+    /// Returns the values and indices of the first `count` elements after sorting.
     #[napi(catch_unwind)]
     pub fn sort(&self, x: u32, dim: u32, descending: bool, count: f64, topk: bool) -> Result<Vec<u32>> {
         let (dim, count, name) = (dim as usize, count as usize, if topk { "topk" } else { "sort" });

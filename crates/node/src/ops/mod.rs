@@ -1,6 +1,5 @@
-//! One method an operation: arithmetic, layout and reductions here, a model's layers in
-//! `layers`, a decoder's block in `decoder`, the choice of a token in `sample`, convolutions in
-//! `convolution`, what orders and lays out in `layout`.
+//! One method for each operation: arithmetic, indexing and reductions here, model layers in `layers`, a decoder block
+//! in `decoder`, token sampling in `sample`, convolutions in `convolution`, sorting and layout in `layout`.
 
 mod convolution;
 mod decoder;
@@ -129,7 +128,7 @@ impl Session {
         self.apply(ops::cast::Cast { dtype: dtype(&to).map_err(thrown)? }, &[x])
     }
 
-    /// A constant, made on the device.
+    /// Creates a constant tensor on the device.
     #[napi(catch_unwind)]
     pub fn full(&self, device: String, shape: Vec<f64>, dtype_name: String, value: f64) -> Result<u32> {
         self.with(|state| {

@@ -1,4 +1,4 @@
-//! The choice of the next token of each text of a batch.
+//! Sampling of the next token of each sequence of a batch.
 
 use lowrank_engine::fail;
 use lowrank_engine::ops::sample::{Sample, record};
@@ -9,14 +9,15 @@ use crate::error::Result;
 use crate::random::stream;
 use crate::session::Session;
 
-/// Numbers that describe a row: seed, draw, temperature, top k, top p, min p, repetition penalty.
+/// Parameters of a row: seed, draw, temperature, top k, top p, min p, repetition penalty.
 const NUMBERS: usize = 7;
 
 #[napi]
 impl Session {
-    /// Draws a token from each row of logits [n, V], marking it in `seen` [n, V]; gives the tokens [n] and, [n], −1 or
-    /// where a row's logits are no numbers. `rows` has 7 numbers for each row: its seed, the number of the draw, and
-    /// temperature, top k, top p, min p and repetition penalty, which are described in the engine's `Sample`.
+    /// Samples a token from each row of logits [n, V] and marks it in `seen` [n, V]. Returns the tokens [n], and an [n]
+    /// tensor with the index of a row's first NaN, V if all its logits are −∞, or else −1. `rows` has 7 numbers for
+    /// each row: seed, number of the draw, temperature, top k, top p, min p and repetition penalty; see the engine's
+    /// `Sample`.
     #[napi(catch_unwind)]
     pub fn sample(&self, logits: u32, seen: Option<u32>, rows: &[f64]) -> Result<Vec<u32>> {
         self.with(|state| {

@@ -1,4 +1,4 @@
-//! What is asked of a session's devices as wholes: waiting, memory, cancelling, counts.
+//! Calls on a session's devices: waiting, memory, cancellation, counters.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ pub struct MemoryReport {
 
 #[napi]
 impl Session {
-    /// Settles when all that was recorded on the device has run.
+    /// Settles when all work recorded on the device has run.
     #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
     pub fn synchronize<'env>(&self, env: &'env Env, device: String) -> Result<Object<'env>> {
         let context = self.with(|s| s.context(&device))?;
@@ -34,7 +34,7 @@ impl Session {
         Ok(promise)
     }
 
-    /// Hands waiting commands to the device without waiting for anything.
+    /// Submits pending commands to the device without waiting.
     #[napi(catch_unwind)]
     pub fn flush(&self, device: String) -> Result<()> {
         self.with(|s| {
@@ -47,7 +47,7 @@ impl Session {
     pub fn memory(&self, device: String) -> Result<MemoryReport> {
         self.with(|s| {
             let context = s.context(&device)?;
-            // What V8 has collected is in use no more.
+            // Tensors that V8 has collected no longer count as in use.
             let dead = s.handles.borrow_mut().dead();
             drop(dead);
             let memory = context.memory();
@@ -63,7 +63,7 @@ impl Session {
         })
     }
 
-    /// Sets the number of threads (0 for the default) and the priority of work that is recorded or started from now on.
+    /// Sets the number of threads (0 for the default) and the priority of work recorded or started after this call.
     #[napi(catch_unwind)]
     pub fn use_cpu(&self, threads: u32, background: bool) -> Result<()> {
         let allowed = CpuUse { threads: threads as usize, background };
@@ -77,31 +77,31 @@ impl Session {
         })
     }
 
-    /// A device's name, as its vendor gives it.
+    /// Returns a device's name, as its vendor gives it.
     #[napi(catch_unwind)]
     pub fn device_name(&self, device: String) -> Result<String> {
         self.with(|s| Ok(s.context(&device)?.profile.name.clone()))
     }
 
-    /// Throws where `bytes` do not fit on the device beside what is in use.
+    /// Throws if `bytes` do not fit on the device in addition to the memory in use.
     #[napi(catch_unwind)]
     pub fn check_fits(&self, device: String, bytes: f64) -> Result<()> {
         self.with(|s| s.context(&device)?.check_fits(bytes as u64))
     }
 
-    /// The highest that live bytes have been since `trim`.
+    /// Returns the peak of live bytes since `trim`.
     #[napi(catch_unwind)]
     pub fn highest_live(&self, device: String) -> Result<f64> {
         self.with(|s| Ok(s.context(&device)?.highest_live() as f64))
     }
 
-    /// Floating-point operations recorded so far; on a meta device, too.
+    /// Returns the floating-point operations recorded so far, also on a meta device.
     #[napi(catch_unwind)]
     pub fn work(&self, device: String) -> Result<f64> {
         self.with(|s| Ok(s.context(&device)?.work() as f64))
     }
 
-    /// Gives a device's idle buffers back, or those of all that are open; returns their bytes.
+    /// Frees the idle buffers of a device, or of all open devices; returns their bytes.
     #[napi(catch_unwind)]
     pub fn trim(&self, device: Option<String>) -> Result<f64> {
         self.with(|s| {
@@ -113,7 +113,7 @@ impl Session {
         })
     }
 
-    /// Gives idle buffers back and starts the peak anew.
+    /// Frees idle buffers and resets the peak.
     #[napi(catch_unwind)]
     pub fn restart_peak(&self, device: String) -> Result<()> {
         self.with(|s| {
@@ -122,8 +122,8 @@ impl Session {
         })
     }
 
-    /// Has `callback` called with the name of each device that is opened from now on, whenever it has had no work
-    /// for some seconds. It holds no event loop open.
+    /// Sets a callback for devices opened after this call. It is called with a device's name when the device has been
+    /// idle for some seconds. It does not keep the event loop alive.
     #[napi(catch_unwind)]
     pub fn on_rest(&self, callback: Function<String, ()>) -> Result<()> {
         let weak = callback.build_threadsafe_function::<String>().weak::<true>().build().map_err(internal)?;
@@ -135,8 +135,8 @@ impl Session {
         })
     }
 
-    /// Has `callback` called with what the user of a device that is opened from now on should know. It holds no event
-    /// loop open.
+    /// Sets a callback for notices to the user of a device opened after this call. It does not keep the event loop
+    /// alive.
     #[napi(catch_unwind)]
     pub fn on_notice(&self, callback: Function<String, ()>) -> Result<()> {
         let weak = callback.build_threadsafe_function::<String>().weak::<true>().build().map_err(internal)?;
@@ -148,7 +148,7 @@ impl Session {
         })
     }
 
-    /// Tells `text` as a device would, for the tests of what becomes of notices.
+    /// Emits `text` as a device's notice, for tests.
     #[napi(catch_unwind)]
     pub fn notice_on_purpose(&self, device: String, text: String) -> Result<()> {
         self.with(|s| {
@@ -159,7 +159,7 @@ impl Session {
         })
     }
 
-    /// Panics, for the tests of what becomes of panics: in this call, or on the device's thread.
+    /// Panics in this call or on the device's thread, for tests.
     #[napi(catch_unwind)]
     pub fn panic_on_purpose(&self, device: Option<String>) -> Result<()> {
         self.with(|s| match device {
@@ -171,7 +171,7 @@ impl Session {
         })
     }
 
-    /// Work recorded from now on belongs to `token` (0: to none), until the next call.
+    /// Assigns work recorded after this call to `token` (0: none), until the next call.
     #[napi(catch_unwind)]
     pub fn under(&self, device: String, token: u32) -> Result<()> {
         self.with(|s| {
@@ -194,19 +194,19 @@ impl Session {
         self.state.borrow_mut().cancels.remove(&token);
     }
 
-    /// Submissions to a GPU so far, for tests; 0 of another device.
+    /// Returns the number of submissions to a GPU so far, for tests; 0 for other devices.
     #[napi(catch_unwind)]
     pub fn submissions(&self, device: String) -> Result<f64> {
         self.with(|s| Ok(s.context(&device)?.submissions() as f64))
     }
 
-    /// Milliseconds of the longest submission to a GPU so far; 0 of another device.
+    /// Returns the duration of the longest submission to a GPU so far, in milliseconds; 0 for other devices.
     #[napi(catch_unwind)]
     pub fn longest_submission(&self, device: String) -> Result<f64> {
         self.with(|s| Ok(s.context(&device)?.longest_submission().as_secs_f64() * 1e3))
     }
 
-    /// Starts (or ends) counting launches by kernel; returns those counted, for tests.
+    /// Starts or stops counting launches by kernel; returns the counts so far, for tests.
     #[napi(catch_unwind)]
     pub fn count_launches(&self, device: String, on: bool) -> Result<HashMap<String, u32>> {
         self.with(|s| {

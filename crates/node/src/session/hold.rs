@@ -1,7 +1,7 @@
-//! What the threads of this process hold by name, such as the lock of a run's folder, until they let go or end.
+//! Named locks of this process's environments, such as the lock of a run's folder, until they are released.
 //!
-//! A thread that is busy answers no question, and one that is terminated says no word; so what they hold is kept here,
-//! beside them all, and an environment's end takes it back.
+//! A busy thread answers no question, and a terminated one sends no message. So the locks are kept here, shared by all
+//! threads, and the end of an environment releases its locks.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,27 +11,27 @@ use napi_derive::napi;
 
 use super::Session;
 
-/// Environments by what they hold.
+/// The holder (an environment's number) of each lock.
 static HELD: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
 fn held() -> MutexGuard<'static, BTreeMap<String, u64>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A number that no other environment of this process has.
+/// Returns a number that no other environment of this process has.
 pub(super) fn next_environment() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The environment has ended, whichever way.
+/// Releases all locks of an environment that has ended.
 pub(super) fn let_all_go(environment: u64) {
     held().retain(|_, holder| *holder != environment);
 }
 
 #[napi]
 impl Session {
-    /// This environment holds what goes by `name`, until it lets go or ends.
+    /// Acquires the lock `name` for this environment until it is released or the environment ends.
     #[napi(catch_unwind)]
     pub fn hold(&self, name: String) {
         held().insert(name, self.environment);
@@ -42,13 +42,13 @@ impl Session {
         held().remove(&name);
     }
 
-    /// Whether an environment of this process that lives holds it.
+    /// Whether an environment of this process holds the lock.
     #[napi(catch_unwind)]
     pub fn is_held(&self, name: String) -> bool {
         held().contains_key(&name)
     }
 
-    /// Tells copies of this library within one process apart: each knows what was held through it alone.
+    /// Identifies this copy of the library. Copies within one process do not see each other's locks.
     #[napi(catch_unwind)]
     pub fn copy_of_library(&self) -> String {
         format!("{:p}", &HELD)

@@ -1,4 +1,4 @@
-//! Reading values back.
+//! Reads of values from a device.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,14 +10,14 @@ use napi_derive::napi;
 use super::{Failure, Session, failure};
 use crate::error::{Result, internal, thrown};
 
-/// Values that are being read, and what answers once all are there.
+/// Pending reads, and the promise to resolve once all are complete.
 struct Reading<D> {
     read: Vec<Option<engine::Result<Vec<u8>>>>,
     left: usize,
     deferred: Option<D>,
 }
 
-/// Copied into memory of JavaScript's own: Electron refuses foreign buffers.
+/// Copies into memory that JavaScript owns: Electron rejects foreign buffers.
 fn given(
     env: &Env,
     bytes: engine::Result<Vec<u8>>,
@@ -30,7 +30,7 @@ fn given(
 
 #[napi]
 impl Session {
-    /// The values as bytes, or what went wrong: the façade makes a rejection of that.
+    /// Reads the values as bytes. The façade turns a `Failure` into a rejection.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array | Failure>")]
     pub fn read<'env>(&self, env: &'env Env, id: u32) -> Result<Object<'env>> {
         let value = self.with(|s| Ok(s.tensor(id)?.value()))?;
@@ -41,7 +41,7 @@ impl Session {
         Ok(promise)
     }
 
-    /// As `read`, of several in one answer, in their order.
+    /// Reads several tensors with one answer, in the given order.
     #[napi(catch_unwind, ts_return_type = "Promise<(Uint8Array | Failure)[]>")]
     pub fn read_all<'env>(&self, env: &'env Env, ids: &[u32]) -> Result<Object<'env>> {
         let values: Vec<Value> = self.with(|s| ids.iter().map(|id| Ok(s.tensor(*id)?.value())).collect())?;

@@ -1,4 +1,4 @@
-//! What a session holds: the tape, tensors by their numbers, devices that were opened.
+//! The state of a session: the tape, tensors by number, open devices.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -34,26 +34,26 @@ pub(crate) enum AnyOptimizer {
 
 pub(crate) struct State {
     pub tape: Rc<Tape>,
-    /// What products by a weight are recorded with.
+    /// The rounding of factors in products by a weight.
     pub precision: Precision,
-    /// How what is recorded may use the processor.
+    /// The CPU use of recorded work.
     pub(super) cpu_use: CpuUse,
     pub(super) contexts: HashMap<String, Rc<Context>>,
-    /// Devices by the numbers that `describe` gives.
+    /// Device labels; `description` refers to them by index.
     pub(super) labels: Vec<String>,
     pub(super) devices: Vec<Arc<Device>>,
-    /// Apart from the rest: memory that runs out in the midst of a call is looked for among them.
+    /// Borrowed separately: a shortage of memory in the middle of a call collects handles.
     pub handles: Rc<RefCell<Handles>>,
-    /// Where the façade reads what the last handle stands for.
+    /// The buffer for the description of the newest handle.
     pub(super) described: Option<Float64Array>,
-    /// Called with the name of a device that rests.
+    /// Called with the name of a device that has become idle.
     pub(super) rested: Option<Arc<dyn Fn(String) + Send + Sync>>,
-    /// Called with what a device's user should know.
+    /// Called with notices to a device's user.
     pub(super) noticed: Option<Notice>,
     pub(super) alive: CancelToken,
     pub(super) cancels: HashMap<u32, CancelToken>,
     pub optimizers: HashMap<u32, AnyOptimizer>,
-    /// How many there have been: the last one's number.
+    /// The number of optimizers created so far: the newest one's number.
     pub made_optimizers: u32,
 }
 
@@ -136,22 +136,22 @@ impl State {
         let described = tensor.with_value(|value| self.description(value));
         let id = self.handles.borrow_mut().insert(tensor);
         if let Some(into) = &mut self.described {
-            // SAFETY: nobody else writes it, and JavaScript reads it between calls.
+            // SAFETY: Rust alone writes it, and JavaScript reads it only between calls.
             let into = unsafe { into.as_mut() };
             match into.get_mut(..=described.len()) {
                 Some(into) => {
                     into[0] = id as f64;
                     into[1..].copy_from_slice(&described);
                 }
-                // A shape that is too long is asked for.
+                // The shape is too long for the buffer: the façade calls `describe`.
                 None => into[0] = -1.0,
             }
         }
         id
     }
 
-    /// The number of its dtype in `f32 f16 bf16 i32` and the types of blocks, that of its device in `device_labels`,
-    /// its rank, its shape.
+    /// Describes a value: the index of its dtype in `f32 f16 bf16 i32` and the block formats, the index of its device
+    /// in `device_labels`, its rank, its shape.
     pub(super) fn description(&mut self, value: &Value) -> SmallVec<[f64; 12]> {
         let dtype = match value.dtype {
             DType::F32 => 0,
@@ -167,8 +167,7 @@ impl State {
         head.into_iter().chain(value.shape.iter().map(|d| *d as f64)).collect()
     }
 
-    /// Runs `op` on the tape and returns the handles of its first `count` outputs; what else an operation makes is
-    /// for its backward.
+    /// Runs `op` on the tape and returns the handles of its first `count` outputs; further outputs serve its backward.
     pub fn apply(&mut self, op: impl Op, inputs: &[u32], count: usize) -> engine::Result<SmallVec<[u32; 4]>> {
         let inputs: SmallVec<[Tensor; 4]> =
             inputs.iter().map(|id| self.tensor(*id)).collect::<engine::Result<_>>()?;
@@ -185,7 +184,7 @@ impl State {
         drop(tensors);
         self.tape = Rc::default();
         self.contexts.clear();
-        // The last environment's drop joins the devices' threads.
+        // Dropping the devices in the process's last environment joins their threads.
         self.devices.clear();
     }
 }

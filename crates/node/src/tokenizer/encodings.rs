@@ -1,4 +1,4 @@
-//! Texts, and pairs of texts, with everything that a model or a tagger reads of their tokens.
+//! Encodings of texts and pairs of texts, with all data that models and taggers read.
 
 use lowrank_engine::error::{self as engine, Code, fail_code};
 use napi_derive::napi;
@@ -10,7 +10,7 @@ use tokenizers::{Encoding, Model, OffsetType, PostProcessor, PreTokenizer, Resul
 
 use crate::cpu_use;
 
-/// How texts are encoded.
+/// The options of an encoding.
 #[napi(object)]
 pub struct EncodingOptions {
     pub add_special_tokens: bool,
@@ -22,7 +22,7 @@ pub struct EncodingOptions {
     pub left: bool,
 }
 
-/// Rows of tokens, one after the other; `rows` holds where each row ends. Absent values are -1.
+/// The tokens of all rows, concatenated; `rows` holds each row's end. Absent values are -1.
 #[derive(Default)]
 pub struct Encodings {
     pub ids: Vec<i32>,
@@ -58,7 +58,7 @@ pub fn encodings(
     Ok(all)
 }
 
-/// The limit on a row's tokens without those that the tokenizer adds.
+/// The limit on a row's tokens, less the special tokens that the tokenizer adds.
 fn truncation(
     inner: &Inner,
     paired: bool,
@@ -109,7 +109,7 @@ fn failed(
     }
 }
 
-/// What `tokenizers::Tokenizer::encode_char_offsets` computes, with a truncation of this call's own.
+/// Like `tokenizers::Tokenizer::encode_char_offsets`, but with this call's truncation.
 fn encode(
     inner: &Inner,
     text: &str,
@@ -121,7 +121,7 @@ fn encode(
     let mut second = pair.map(|pair| tokens(inner, pair, 1)).transpose()?;
     if let Some(params) = params {
         (first, second) = truncate_encodings(first, second, params)?;
-        // A post-processor would combine each removed part of the one with each of the other.
+        // Otherwise the post-processor would combine each overflowing part of one text with each of the other.
         first.take_overflowing();
         if let Some(second) = &mut second {
             second.take_overflowing();
@@ -130,7 +130,7 @@ fn encode(
     inner.post_process(first, second, add_special_tokens)
 }
 
-/// The tokens of one text before post-processing, with offsets in characters.
+/// Returns the tokens of one text before post-processing, with offsets in characters.
 fn tokens(inner: &Inner, text: &str, type_id: u32) -> Result<Encoding> {
     let mut words = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
     if let Some(splitter) = inner.get_pre_tokenizer() {
@@ -140,7 +140,7 @@ fn tokens(inner: &Inner, text: &str, type_id: u32) -> Result<Encoding> {
     words.into_encoding(None, type_id, OffsetType::Char)
 }
 
-/// The UTF-16 offset of each character, and of the end.
+/// Returns the UTF-16 offset of each character, and of the text's end.
 fn units(text: &str) -> Vec<i32> {
     let starts = text.chars().scan(0, |unit, c| {
         let start = *unit;

@@ -1,8 +1,8 @@
-//! Where in a text its tokens lie.
+//! The positions of tokens in their text.
 
 use tokenizers::{Model, OffsetType, PreTokenizer, Result, Tokenizer as Inner};
 
-/// Ids of a text without special tokens, and where each begins and ends, in UTF-16 units.
+/// Token ids of a text without special tokens, with each token's start and end in UTF-16 units.
 #[derive(Default)]
 pub struct Placed {
     pub ids: Vec<i32>,
@@ -10,8 +10,8 @@ pub struct Placed {
     pub ends: Vec<i32>,
 }
 
-/// Encodes a whole text. A token has all characters that it was made of, whitespace among them: what a post-processor
-/// trims of offsets is left, and one of several tokens of a letter has the whole letter.
+/// Encodes a whole text. A token's range covers all its characters, including white space that a post-processor would
+/// trim. If several tokens form one character, each has the range of the whole character.
 pub fn placed(inner: &Inner, text: &str) -> Result<Placed> {
     let mut words = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
     if let Some(splitter) = inner.get_pre_tokenizer() {
@@ -37,7 +37,7 @@ pub fn placed(inner: &Inner, text: &str) -> Result<Placed> {
     Ok(placed)
 }
 
-/// How many UTF-16 units stand before each byte at which a character begins, and before the end.
+/// Returns the number of UTF-16 units before each character's first byte, and before the text's end.
 fn units(text: &str) -> Vec<i32> {
     let mut units = vec![0; text.len() + 1];
     let mut count = 0;

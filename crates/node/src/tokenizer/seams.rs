@@ -1,18 +1,17 @@
-//! Seams: places where a text may be cut, so that the ids of its pieces, one after the other, are
-//! those of the whole.
+//! Seams: positions at which a text can be split so that the ids of its pieces, concatenated, are the ids of the whole
+//! text.
 //!
-//! A tokenizer finds added tokens, normalises what is between them, splits that into words and
-//! encodes each word by itself. A place is a seam when none of these looks across it:
+//! A tokenizer finds added tokens, normalises the text between them, splits it into words and encodes each word
+//! separately. A position is a seam if none of these steps looks across it:
 //!
-//! - *Words*: between a letter, a digit or an ASCII mark and a space; between a line feed that
-//!   stands alone and a letter or digit. Every splitter that is known to this module ends a word
-//!   there, and none of their expressions matches across or looks ahead from there.
-//! - *Vocabulary*: where nothing splits into words (SentencePiece's BPE), between two characters
-//!   that are tokens by themselves and stand beside each other in no token: a merge across the
-//!   place would make a token that holds both.
+//! - *Words*: between a letter, digit or ASCII mark and a space; between a single line feed and a letter or digit.
+//!   Every splitter that this module knows ends a word there, and none of their expressions matches or looks ahead
+//!   across it.
+//! - *Vocabulary*: where nothing splits into words (SentencePiece's BPE), between two characters that are tokens and
+//!   are not adjacent in any token. A merge across the position would create a token that contains both.
 //!
-//! No added token may touch the place either. What goes before a text (`Prepend`) goes before its
-//! first piece alone. A tokenizer with any other part has no seams that are known.
+//! In addition no added token may touch the position. A prefix of the normaliser (`Prepend`) applies to the text's
+//! first piece only. A tokenizer with any other component has no known seams.
 
 use std::collections::HashSet;
 
@@ -30,25 +29,25 @@ pub struct Seams {
     rule: Rule,
     /// Texts of the added tokens.
     added: Vec<String>,
-    /// The most bytes that one of them has.
+    /// The length of the longest added token, in bytes.
     longest: usize,
-    /// The normaliser of pieces after the first, where that is another.
+    /// The normaliser of all pieces but the first, if it differs.
     middle: Option<Option<NormalizerWrapper>>,
-    /// Ids before and after a text that is encoded with special tokens.
+    /// Special tokens before and after a text.
     frame: (Vec<u32>, Vec<u32>),
 }
 
 enum Rule {
     Words {
-        /// Whether a line feed alone ends a word, and nothing is put before a word.
+        /// Whether a single line feed ends a word, and words get no prefix.
         lines: bool,
     },
     Vocabulary {
-        /// What a space is normalised to; other characters stay.
+        /// The character that a space is normalised to; other characters do not change.
         space: char,
         /// Characters that are tokens.
         known: HashSet<char>,
-        /// Characters that stand beside each other in a token.
+        /// Pairs of adjacent characters in tokens.
         pairs: HashSet<(char, char)>,
         /// Whether pieces begin with a space.
         spaces: bool,
@@ -56,12 +55,12 @@ enum Rule {
     Unknown,
 }
 
-/// What is known of a normaliser.
+/// The relevant properties of a normaliser.
 struct Normal {
-    /// It puts something before a text.
+    /// Whether it adds a prefix to a text.
     prepends: bool,
     space: char,
-    /// It changes spaces alone, if anything.
+    /// Whether it changes nothing but spaces.
     spaces_alone: bool,
 }
 
@@ -79,28 +78,28 @@ impl Seams {
         Seams { rule, added, longest, middle, frame: frame.unwrap_or_default() }
     }
 
-    /// Whether any place can be told to be a seam.
+    /// Whether seams can be found.
     pub fn known(&self) -> bool {
         !matches!(self.rule, Rule::Unknown)
     }
 
-    /// The last seam at `to` or before and after `from`.
+    /// Returns the last seam in `from + 1..=to`.
     pub fn before(&self, text: &str, from: usize, to: usize) -> Option<usize> {
         (from + 1..=to.min(text.len().saturating_sub(1))).rev().find(|at| self.is_seam(text, *at))
     }
 
-    /// The last seam of a text that goes on: far enough from its end that no added token which begins
-    /// in it reaches the seam.
+    /// Returns the last seam of a text that continues, far enough from its end that no added token that begins in the
+    /// text reaches the seam.
     pub fn last(&self, text: &str) -> Option<usize> {
         self.before(text, 0, text.len().saturating_sub(self.longest + 1))
     }
 
-    /// The first seam after `from`.
+    /// Returns the first seam after `from`.
     fn after(&self, text: &str, from: usize) -> Option<usize> {
         (from + 1..text.len()).find(|at| self.is_seam(text, *at))
     }
 
-    /// Where a piece of about `size` bytes that begins at `from` ends.
+    /// Returns the end of a piece of about `size` bytes that begins at `from`.
     pub fn next(&self, text: &str, from: usize, size: usize) -> usize {
         if !self.known() || text.len() - from <= size + size / 2 {
             return text.len();
@@ -109,7 +108,7 @@ impl Seams {
         self.before(text, from + size / 2, near).or_else(|| self.after(text, near)).unwrap_or(text.len())
     }
 
-    /// Pieces of about `size` bytes; one where no seam is found.
+    /// Splits a text into pieces of about `size` bytes; one piece if it has no seam.
     pub fn pieces<'a>(&self, text: &'a str, size: usize) -> Vec<&'a str> {
         let (mut pieces, mut start) = (Vec::new(), 0);
         while start < text.len() {
@@ -149,8 +148,7 @@ impl Seams {
         fits && !self.touched(text, at)
     }
 
-    /// Whether an added token ends, goes on or begins at `at`. Case is passed over, since a
-    /// normaliser may.
+    /// Whether an added token contains, ends at or begins at `at`. Ignores case, since a normaliser may.
     fn touched(&self, text: &str, at: usize) -> bool {
         let mut from = at.saturating_sub(self.longest);
         while !text.is_char_boundary(from) {
@@ -164,7 +162,7 @@ impl Seams {
         self.added.iter().any(|token| window.contains(&token.to_lowercase()))
     }
 
-    /// Ids of a piece, without special tokens. `first`: whether the text begins with it.
+    /// Encodes a piece without special tokens. `first`: whether the text begins with it.
     pub fn encode(&self, inner: &Inner, piece: &str, first: bool) -> Result<Vec<u32>> {
         let Some(middle) = self.middle.as_ref().filter(|_| !first) else {
             return Ok(inner.encode_fast(piece, false)?.get_ids().to_vec());
@@ -178,13 +176,13 @@ impl Seams {
         Ok(words.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
     }
 
-    /// Special tokens before and after a text.
+    /// Returns the special tokens before and after a text.
     pub fn frame(&self) -> (&[u32], &[u32]) {
         (&self.frame.0, &self.frame.1)
     }
 }
 
-/// Normalises what a piece begins with as the middle of a text.
+/// A normaliser that treats a piece's start as the middle of a text.
 struct Middle<'a> {
     all: Option<&'a NormalizerWrapper>,
     start: Option<&'a NormalizerWrapper>,
@@ -197,7 +195,7 @@ impl Normalizer for Middle<'_> {
     }
 }
 
-/// Letters and digits that no normaliser joins to what is before them, and ASCII marks.
+/// Whether `c` is an ASCII mark, or a letter or digit that no normaliser joins to the preceding character.
 fn plain(c: char) -> bool {
     c.is_ascii_graphic()
         || (c.is_alphanumeric()
@@ -250,7 +248,7 @@ fn rule(inner: &Inner, normal: &Normal, added: &[String]) -> Rule {
     Rule::Vocabulary { space, known, pairs, spaces: splitter.prepends }
 }
 
-/// What a normaliser does; none where it may look across a seam.
+/// Returns the properties of a normaliser; none if it may look across a seam.
 fn normal(normalizer: Option<&Value>) -> Option<Normal> {
     let nothing = Normal { prepends: false, space: ' ', spaces_alone: true };
     let Some(normalizer) = normalizer else { return Some(nothing) };
@@ -278,7 +276,7 @@ fn normal(normalizer: Option<&Value>) -> Option<Normal> {
     }
 }
 
-/// The normaliser without what it puts before a text; none where it puts nothing.
+/// Returns the normaliser without its prefix; none if it adds no prefix.
 fn without_prepend(normalizer: &Value) -> Option<Option<NormalizerWrapper>> {
     if !normal(Some(normalizer))?.prepends {
         return None;
@@ -293,7 +291,7 @@ fn without_prepend(normalizer: &Value) -> Option<Option<NormalizerWrapper>> {
     }
 }
 
-/// Special tokens before and after a text, which is seen by its own ids.
+/// Returns the special tokens before and after a text, which the encoding of a sample text shows.
 fn frame(inner: &Inner) -> Option<(Vec<u32>, Vec<u32>)> {
     let plain = inner.encode_fast("a", false).ok()?;
     let mark: Encoding = plain.clone();

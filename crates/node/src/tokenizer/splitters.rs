@@ -1,27 +1,27 @@
-//! What splits a text into words, as far as it is known not to look across a seam.
+//! Splitters of text into words that are known not to look across a seam.
 //!
-//! A seam stands between a plain character a and a space, or between a line feed alone and a plain
-//! character. An expression is known by its alternatives: none of them matches a before a space
-//! together with it, and those that look ahead match white space alone, which a ends.
+//! A seam is between a plain character a and a space, or between a single line feed and a plain character. An
+//! expression is known if all its alternatives are: none of them matches both a and the following space, and those that
+//! look ahead match white space only, which a ends.
 
 use serde_json::Value;
 
-/// What is known of a splitter.
+/// The relevant properties of a splitter.
 #[derive(Clone, Copy, Default)]
 pub struct Splitter {
     /// Words end at every seam before a space.
     pub splits: bool,
-    /// Words end behind a line feed, too.
+    /// Words also end after a single line feed.
     pub lines: bool,
-    /// A space is put before a word that does not begin with one.
+    /// A space is added before a word that does not begin with one.
     pub prepends: bool,
-    /// Bytes are spelled as other characters.
+    /// Bytes are mapped to other characters.
     pub bytes: bool,
-    /// What spaces become.
+    /// The replacement of spaces.
     pub space: Option<char>,
 }
 
-/// A splitter of this JSON; none where it may look across a seam.
+/// Parses a splitter's JSON; none if the splitter may look across a seam.
 pub fn splitter(json: &Value) -> Option<Splitter> {
     let words = Splitter { splits: true, lines: true, ..Splitter::default() };
     match json["type"].as_str()? {
@@ -60,7 +60,7 @@ pub fn splitter(json: &Value) -> Option<Splitter> {
 }
 
 fn split(json: &Value) -> Option<Splitter> {
-    // Gemma's, behind a normaliser that leaves no space.
+    // Gemma's, after a normaliser that leaves no space.
     if json["pattern"]["String"] == " " && json["behavior"] == "MergedWithPrevious" {
         return None;
     }
@@ -74,14 +74,14 @@ fn split(json: &Value) -> Option<Splitter> {
         return None;
     }
     let splits = kept && alternatives.iter().any(|one| one == r"\s+");
-    // Words are lost where the expression matches nothing and what it matches is kept.
+    // If the expression matches nothing and only matches are kept, words are lost.
     if json["behavior"] == "Removed" && !splits {
         return None;
     }
     Some(Splitter { splits, lines: splits, ..Splitter::default() })
 }
 
-/// Alternatives of the expressions of GPT-2, GPT-4 and its successor, Llama 3, Qwen 2 and DeepSeek 3.
+/// Alternatives in the expressions of GPT-2, GPT-4 and its successor, Llama 3, Qwen 2 and DeepSeek 3.
 const KNOWN: [&str; 34] = [
     "'s",
     "'t",
@@ -119,7 +119,7 @@ const KNOWN: [&str; 34] = [
     r"[0-9][0-9][0-9]",
 ];
 
-/// The alternatives of an expression, at its top; none where brackets don't close.
+/// Splits an expression into its top-level alternatives; none if its brackets are unbalanced.
 fn alternatives(expression: &str) -> Option<Vec<String>> {
     let (mut all, mut one) = (Vec::new(), String::new());
     let (mut depth, mut class, mut escaped) = (0usize, false, false);

@@ -1,9 +1,9 @@
-//! Files that are tokenizers and that are none, and what texts become.
+//! Tests of valid and invalid tokenizer files, and of encoding.
 
 use super::training::trained;
 use super::*;
 
-/// An opened tokenizer of this JSON, or why it is none.
+/// Opens a tokenizer from this JSON.
 fn open(json: &str) -> engine::Result<Tokenizer> {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -33,7 +33,7 @@ fn a_trained_tokenizer_gives_any_text_back() {
         let with = tokenizer.ids(text, true).unwrap();
         assert_eq!(with.split_first(), Some((&0, &ids[..])));
     }
-    // "<s>" is skipped; what was merged is shorter than its bytes.
+    // "<s>" is skipped; the merged token is shorter than its bytes.
     assert_eq!(tokenizer.text(&[0, 1], true).unwrap(), "");
     assert!(tokenizer.ids("the cat", false).unwrap().len() <= 4);
 }
@@ -85,7 +85,7 @@ fn a_bpe_is_as_any_model_is_read() {
             assert!(json.contains(r#""dropout":0.1"#) || ids(&own) == ids(&all), "{json}: {text}");
         }
     }
-    // What is wrong with a file is told as ever.
+    // The message contains the parser's reason.
     for json in
         [files[1].replace("a b", "a x"), files[1].replace("a b", "ab"), files[1].replace("1.0", "2.0")]
     {
@@ -106,7 +106,7 @@ fn ids_that_are_no_tokens() {
 
 #[test]
 fn files_that_are_no_tokenizers() {
-    // Of a merge that is longer than any token.
+    // A merge that is longer than any token.
     let unfit = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
         "pre_tokenizer":null,"post_processor":null,"decoder":null,
         "model":{"type":"BPE","vocab":{"a":0,"ab":1,"b":2},"merges":["ab ab"]}}"#;
@@ -136,7 +136,7 @@ fn cutting_and_padding_of_the_file_are_left_aside() {
     }
 }
 
-/// A pretrained tokenizer of the SentencePiece kind, where its folder is at hand.
+/// A pretrained SentencePiece tokenizer, if its folder is present.
 #[test]
 fn stories260k() {
     let Some(folder) = std::env::var_os("LOWRANK_STORIES260K") else {

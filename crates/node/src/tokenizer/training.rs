@@ -1,4 +1,4 @@
-//! The training of a tokenizer.
+//! Training of tokenizers.
 
 use std::path::Path;
 
@@ -16,9 +16,8 @@ use tokenizers::{AddedToken, Tokenizer as Inner};
 use crate::background;
 use crate::error::Result;
 
-/// Trains byte-level BPE on `texts` and writes a `tokenizer.json`. Special tokens get the first
-/// ids, in their order; where `bos`, one of them, is given, it stands before every encoded text.
-/// The same texts give the same file.
+/// Trains byte-level BPE on `texts` and writes a `tokenizer.json`. Special tokens get the first ids, in the given
+/// order. `bos`, if given, is one of them and precedes every encoded text. Equal texts give equal files.
 #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn train_bpe<'env>(
     env: &'env Env,

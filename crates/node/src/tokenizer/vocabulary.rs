@@ -1,5 +1,5 @@
-//! A tokenizer of the vocabulary that a GGUF file has. The texts stay on this side: as strings of JavaScript's they grow
-//! V8's heap, which keeps the pages (17 MB of SmolLM2's 49,152 tokens and 48,900 merges, beside a run of 600).
+//! Tokenizers from the vocabulary of a GGUF file. The texts stay in Rust: as JavaScript strings they grow V8's heap,
+//! which keeps the pages (17 MB for SmolLM2's 49,152 tokens and 48,900 merges, in a process of 600 MB).
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -23,30 +23,30 @@ const UNKNOWN: f64 = 2.0;
 const CONTROL: f64 = 3.0;
 const USER_DEFINED: f64 = 4.0;
 
-/// What stands for a space in SentencePiece's vocabularies.
+/// The replacement of a space in SentencePiece's vocabularies.
 const SPACE: &str = "\u{2581}";
 
-/// What a tokenizer has besides its vocabulary, and what is made of that.
+/// The parts of a tokenizer in addition to its vocabulary, and its construction.
 #[napi(object)]
 pub struct GgufTokenizer {
-    /// `normalizer`, `pre_tokenizer` and `decoder` as `tokenizer.json` has them: a JSON object.
+    /// `normalizer`, `pre_tokenizer` and `decoder` in the format of `tokenizer.json`: a JSON object.
     pub parts: String,
-    /// `sentencepiece`, whose unknown letters are bytes, and whose merges may be made of scores; or `byte-level`.
+    /// `sentencepiece` (with byte fallback, and merges from scores if none are listed) or `byte-level`.
     pub kind: String,
-    /// Whether a piece that is a token as a whole is not merged from its letters.
+    /// Whether a word that is a token is used without merging its characters.
     pub ignore_merges: bool,
-    /// Whether runs of spaces are stored as they are, and tokens that are made first stand first, whatever their scores.
+    /// Whether runs of spaces are stored unchanged and merges are ordered by token ids instead of scores.
     pub gemma: bool,
-    /// The token for what has none; of SentencePiece the first of its type unless given.
+    /// The unknown token. The default for SentencePiece is the first token of that type.
     pub unknown: Option<u32>,
-    /// Tokens that have a meaning of their own.
+    /// Tokens with a special meaning.
     pub named: Vec<u32>,
     /// Tokens before and after each text.
     pub before: Vec<u32>,
     pub after: Vec<u32>,
 }
 
-/// The tokenizer. Errors: `ERR_FILE_FORMAT` for a vocabulary that none is made of.
+/// Builds the tokenizer. Errors: `ERR_FILE_FORMAT` for an invalid vocabulary.
 pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokenizer> {
     let file = File(reader);
     let sentence_piece = given.kind == "sentencepiece";
@@ -76,7 +76,7 @@ pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokeniz
     let first_unknown = || types.as_ref()?.iter().position(|kind| *kind == UNKNOWN).map(|id| id as u32);
     let unknown = given.unknown.or_else(first_unknown).filter(|_| sentence_piece).and_then(|id| text(&id));
     let added = added(&tokens, types.as_deref(), &named.into_iter().collect());
-    // A later token of the same text has its id.
+    // Of equal texts, the later token's id is used.
     let vocab: Vocab = tokens.into_iter().enumerate().map(|(id, token)| (token, id as u32)).collect();
     let added = added.into_iter().filter(|(id, token)| vocab[&token.content] == *id).map(|(_, token)| token);
     let added: Vec<AddedToken> = added.collect();
@@ -93,7 +93,7 @@ pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokeniz
     assembled(model, &given.parts, frame, added).map_err(|e| file.not_made(e))
 }
 
-/// The tokenizer of its parts, in the order in which they need one another.
+/// Assembles the tokenizer's parts in the order of their dependencies.
 fn assembled(model: BPE, parts: &str, frame: Value, added: Vec<AddedToken>) -> tokenizers::Result<Tokenizer> {
     let mut parts: HashMap<String, Value> = serde_json::from_str(parts)?;
     let mut part = |name: &str| parts.remove(name).unwrap_or_default();
@@ -106,7 +106,7 @@ fn assembled(model: BPE, parts: &str, frame: Value, added: Vec<AddedToken>) -> t
     Ok(tokenizer)
 }
 
-/// What errors say of the file.
+/// Creates errors that name the file.
 struct File<'a>(&'a Reader);
 
 impl File<'_> {
@@ -127,8 +127,8 @@ impl File<'_> {
     }
 }
 
-/// The parts of merges that are listed, the first to be made first. No token has more than `longest` bytes, which the
-/// builder of a model takes for granted.
+/// Splits listed merges into their two parts, by priority. A token longer than `longest` bytes is an error,
+/// since the model's builder would panic.
 fn pairs(file: &File, listed: Texts, longest: usize) -> engine::Result<Vec<(String, String)>> {
     let pair = |(i, merge): (usize, engine::Result<&str>)| {
         let merge = merge?;
@@ -150,16 +150,16 @@ fn pairs(file: &File, listed: Texts, longest: usize) -> engine::Result<Vec<(Stri
     listed.enumerate().map(pair).collect()
 }
 
-/// A pair of tokens that makes a token.
+/// A pair of tokens that merges into a token.
 struct Merge {
     score: f64,
     left: u32,
     right: u32,
-    /// The letters of both.
+    /// The lengths of both, in characters.
     sizes: (usize, usize),
 }
 
-/// All pairs of tokens that make a token, by its score; `by_place` the earlier token first.
+/// Finds all merges of two tokens into a token, ordered by score; with `by_place`, by token id.
 fn by_score(file: &File, tokens: &[String], by_place: bool) -> engine::Result<Vec<(String, String)>> {
     let scores: Option<Vec<f64>> = file.0.numbers(SCORES, |scores| {
         if scores.len() != tokens.len() {
@@ -188,7 +188,7 @@ fn by_score(file: &File, tokens: &[String], by_place: bool) -> engine::Result<Ve
     Ok(found.iter().map(|merge| (text(merge.left), text(merge.right))).collect())
 }
 
-/// Tokens that are found in a text before anything else, with the ids that they stand at.
+/// Returns the tokens that are matched in a text before anything else, with their ids.
 fn added(tokens: &[String], types: Option<&[f64]>, named: &HashSet<String>) -> Vec<(u32, AddedToken)> {
     let added = |(id, token): (usize, &String)| {
         let kind = types.map(|types| types[id]);
@@ -199,7 +199,7 @@ fn added(tokens: &[String], types: Option<&[f64]>, named: &HashSet<String>) -> V
     tokens.iter().enumerate().filter_map(added).collect()
 }
 
-/// The tokens that are put around a text, as `tokenizer.json` has it; null for none.
+/// Returns the post-processor's JSON for the tokens around a text; null for none.
 fn frame(vocab: &Vocab, before: &[String], after: &[String]) -> Value {
     if before.is_empty() && after.is_empty() {
         return Value::Null;
