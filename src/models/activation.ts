@@ -4,7 +4,7 @@ import type { ConfigFields } from "./config-fields.js";
 
 const tanhForm = (x: Tensor): Tensor => x.gelu({ approximate: "tanh" });
 
-/** By transformers' names. */
+/** Activations by transformers' names. */
 const ACTIVATIONS: Record<ActivationName, (x: Tensor) => Tensor> = {
   gelu: (x) => x.gelu(),
   gelu_new: tanhForm,
@@ -17,7 +17,7 @@ const ACTIVATIONS: Record<ActivationName, (x: Tensor) => Tensor> = {
   tanh: (x) => x.tanh(),
 };
 
-/** An activation, by the name that transformers gives it. */
+/** The name of an activation in transformers. */
 export type ActivationName =
   "gelu" | "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "quick_gelu" | "relu" | "silu" | "swish" | "tanh";
 
@@ -25,7 +25,7 @@ export function activate(name: ActivationName, x: Tensor): Tensor {
   return ACTIVATIONS[name](x);
 }
 
-/** The activation that a configuration names under `key`. Throws `ERR_UNSUPPORTED_MODEL`. */
+/** Returns the activation named by `key`, or `otherwise`. Throws `ERR_UNSUPPORTED_MODEL`. */
 export function activationField(
   config: ConfigFields,
   key: string,

@@ -1,4 +1,4 @@
-/** The base model that an adapter's folder names. */
+/** Finds the base model that an adapter folder names. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
@@ -9,19 +9,19 @@ import { readConfigFields } from "./config-fields.js";
 
 /** The base model of an adapter. */
 export interface AdapterBase {
-  /** As `adapter_config.json` has it; undefined where that is silent. */
+  /** `base_model_name_or_path` of `adapter_config.json`; undefined where it is missing or empty. */
   name: string | undefined;
-  /** What `loadModel` takes: a path on this machine, or a name at a hub; undefined where it is neither. */
+  /** The argument for `loadModel`, a local path or a hub name; undefined where the name is neither. */
   model: string | undefined;
-  /** The commit of a hub's model. */
+  /** The commit of a hub model. */
   revision: string | undefined;
-  /** The paths that were looked at. */
+  /** The local paths that were tried. */
   places: string[];
 }
 
 /**
- * Finds the base model of the adapter in `folder`: an absolute path; a path relative to the folder; one relative to the
- * working directory; else a model of a hub.
+ * Finds the base model of the adapter in `folder`. Tries an absolute path, a path relative to the folder, a path
+ * relative to the working directory, then a hub name.
  *
  * Throws `ERR_FILE_NOT_FOUND` for a folder without `adapter_config.json`, `ERR_FILE_FORMAT`.
  */

@@ -3,28 +3,28 @@ import { dropoutOf } from "../nn/attention.js";
 import { made, type Tensor } from "../tensor.js";
 import type { LayerCache } from "./cache.js";
 
-/** What parts the positions of a batch. */
+/** Masks and segments that restrict attention within a batch. */
 export interface AttentionLabels {
   /** i32 [B, S], 0 where a key is hidden. */
   keyMask?: Tensor | undefined;
-  /** i32 [B, S]: only positions of equal segments see each other. */
+  /** i32 [B, S]: only positions of equal segments attend to each other. */
   segments?: Tensor | undefined;
 }
 
 export interface AttentionOptions extends AttentionLabels {
-  /** A query sees no key after its own position. */
+  /** Whether a query attends only to keys up to its own position. */
   causal?: boolean | undefined;
-  /** How many positions back a query sees, its own counted; 0 sees all. */
+  /** The sliding window: the number of keys that a query attends to, up to and including its own; 0 for no limit. */
   window?: number | undefined;
-  /** 1/√D unless given. */
+  /** The factor of q·k; 1/√D by default. */
   scale?: number | undefined;
-  /** The probability with which a weight is dropped; 0 by default. */
+  /** The probability of dropping an attention weight; 0 by default. */
   dropout?: number | undefined;
-  /** Keys and values so far, to which k and v are appended. */
+  /** The layer's KV cache, to which k and v are appended. */
   cache?: LayerCache | undefined;
 }
 
-/** softmax(scale · q kᵀ) v. Shapes: q [B, T, H, D]; k, v [B, S, Hkv, D]; gives [B, T, H · D]. */
+/** Computes softmax(scale · q kᵀ) v. Shapes: q [B, T, H, D]; k, v [B, S, Hkv, D]; returns [B, T, H · D]. */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   const [B, T, H, D] = q.shape as [number, number, number, number];
   const { causal = false, keyMask, segments, window = 0, scale = 1 / Math.sqrt(D), cache } = options;
@@ -47,11 +47,11 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
       dropoutOf(dropout),
     ),
   );
-  // Zeros, and no gradient.
+  // With a dropout of 1 the output is zero and no gradient flows.
   return (dropout === 1 ? y.mul(0) : y).reshape(B, T, H * D);
 }
 
-/** [B, T, H · D] as [B, T, H, D]. */
+/** Reshapes [B, T, H · D] to [B, T, H, D]. */
 export function inHeads(x: Tensor, heads: number): Tensor {
   const [B, T, C] = x.shape as [number, number, number];
   return x.reshape(B, T, heads, C / heads);

@@ -1,31 +1,31 @@
-/** The small files of a model: those of its folder, or what one file that holds everything says in their place. */
+/** The small text files of a model (configuration, tokenizer), read from its folder or generated from a GGUF file. */
 import { join } from "node:path";
 
 import { ConfigFields, parsedFields, readText } from "./config-fields.js";
 
-/** The files that belong to a model's weights, by their names in a folder. */
+/** The companion files of a model's weights, by file name. */
 export class Beside {
   constructor(
-    /** What errors call the file. */
+    /** Returns the name of a file for error messages. */
     readonly place: (name: string) => string,
-    /** The file's text; undefined where there is none. Throws `ERR_FILE_FORMAT`. */
+    /** Returns a file's text, or undefined where it does not exist. Throws `ERR_FILE_FORMAT`. */
     readonly text: (name: string) => string | undefined,
   ) {}
 }
 
-/** Those of a folder. */
+/** Returns the companion files in `folder`. */
 export function inFolder(folder: string): Beside {
   const place = (name: string): string => join(folder, name);
   return new Beside(place, (name) => readText(place(name)));
 }
 
-/** What stands for a file: its text, made when it is asked for, and what errors call it. */
+/** A generated file: its name for error messages, and a function that generates its text. */
 export interface Made {
   place: string;
   text: () => string | undefined;
 }
 
-/** Files that are made of another one, which `where` names. */
+/** Returns companion files generated from another file, which errors call `where`. */
 export function madeOf(where: string, files: Readonly<Record<string, Made>>): Beside {
   return new Beside(
     (name) => files[name]?.place ?? `${where}: ${name}`,
@@ -33,7 +33,7 @@ export function madeOf(where: string, files: Readonly<Record<string, Made>>): Be
   );
 }
 
-/** A file that holds a JSON object; undefined where there is none. Throws `ERR_FILE_FORMAT`. */
+/** Parses a companion file as a JSON object; undefined where the file does not exist. Throws `ERR_FILE_FORMAT`. */
 export function fieldsBeside(beside: Beside, name: string): ConfigFields | undefined {
   const text = beside.text(name);
   return text === undefined ? undefined : parsedFields(beside.place(name), text);

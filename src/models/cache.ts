@@ -1,14 +1,14 @@
-/** Keys and values of the tokens so far: buffers that are written in place, and grow by blocks. */
+/** The KV cache: keys and values in buffers that are written in place and grow by blocks. */
 import { zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { session } from "../native.js";
 import { keep, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
-/** Tokens that a buffer is made longer by, at least. */
+/** Capacities are multiples of this number of tokens. */
 const BLOCK = 256;
 
-/** What the buffers of one layer are: [batch, tokens, heads, headDim] on `device`. */
+/** The shape of one layer's buffers, [batch, tokens, heads, headDim], and their device. */
 export interface CacheShape {
   batch: number;
   heads: number;
@@ -16,15 +16,15 @@ export interface CacheShape {
   device: Device;
 }
 
-/** Keys and values of one layer, which `generate` keeps; made and grown by the model. */
+/** Keys and values of one layer. The model creates and extends it; `generate` owns it. */
 export class LayerCache {
-  /** @internal Tokens that are in it. */
+  /** @internal Tokens stored so far. */
   length = 0;
   #capacity = 0;
   #k: Tensor | undefined;
   #v: Tensor | undefined;
 
-  /** @internal `limit` is the most tokens that will ever be in it. */
+  /** @internal `limit` is the maximum number of tokens. */
   constructor(
     /** @internal */
     readonly shape: CacheShape,
@@ -32,7 +32,7 @@ export class LayerCache {
     readonly limit: number,
   ) {}
 
-  /** @internal Writes k and v [B, T, Hkv, D] after what is there. */
+  /** @internal Appends k and v [B, T, Hkv, D]. */
   append(k: Tensor, v: Tensor): { k: Tensor; v: Tensor; length: number } {
     const T = k.shape[1] as number;
     const buffers = this.buffersFor(T);
@@ -42,16 +42,16 @@ export class LayerCache {
     return { ...buffers, length: this.length };
   }
 
-  /** @internal The buffers, with room for `more` tokens: for what writes k and v by itself, the engine's own record of a block. */
+  /**
+   * @internal Returns the buffers with room for `more` tokens, for a fused block of the engine that writes k and v
+   * itself.
+   */
   buffersFor(more: number): { k: Tensor; v: Tensor } {
     this.#reserve(this.length + more);
     return { k: this.#k as Tensor, v: this.#v as Tensor };
   }
 
-  /**
-   * Longer buffers in the place of those that are too short. By a quarter at least, so that copying is a constant
-   * share of the work however long the text grows.
-   */
+  /** Grows the buffers to `needed` tokens, by at least a quarter, so that copying is amortised constant per token. */
   #reserve(needed: number): void {
     if (needed <= this.#capacity) return;
     const least = Math.max(needed, Math.ceil(this.#capacity * 1.25));
@@ -73,8 +73,8 @@ export class LayerCache {
   }
 
   /**
-   * @internal A layer of rows of others, each with its last `length` tokens; zeros stand before a row that has fewer.
-   * Call it in a scope.
+   * @internal Builds a layer from rows of other layers, with the last `length` tokens of each; shorter rows are padded
+   * with zeros on the left. Call it in a scope.
    */
   static ofRuns(runs: readonly LayerRun[], length: number): LayerCache {
     const [first] = runs as [LayerRun, ...LayerRun[]];
@@ -88,7 +88,7 @@ export class LayerCache {
     return made;
   }
 
-  /** The last `length` tokens of neighbouring rows, [count, length, heads, headDim]. */
+  /** The last `length` tokens of consecutive rows, [count, length, heads, headDim]. */
   #rows(name: "k" | "v", { row, count }: LayerRun, length: number): Tensor {
     const buffer = (name === "k" ? this.#k : this.#v) as Tensor;
     const { heads, headDim, device } = this.shape;
@@ -104,24 +104,24 @@ export class LayerCache {
   }
 }
 
-/** A row of a cache. */
+/** A row of a KV cache. */
 export interface CachedRow {
   cache: KeyValueCache;
   row: number;
 }
 
-/** Neighbouring rows of a layer. */
+/** Consecutive rows of a layer. */
 interface LayerRun {
   layer: LayerCache;
   row: number;
   count: number;
 }
 
-/** The buffers of all layers; `length` tokens are in them. */
+/** The KV cache of all layers, with `length` tokens in each. */
 export class KeyValueCache {
   layers: LayerCache[];
 
-  /** At most `limit` tokens of each text will be in it. */
+  /** `limit` is the maximum number of tokens of each text. */
   constructor(layers: number, limit: number, shape: CacheShape) {
     this.layers = Array.from({ length: layers }, () => new LayerCache(shape, limit));
   }
@@ -131,8 +131,8 @@ export class KeyValueCache {
   }
 
   /**
-   * A cache of rows of others, in the order given, each with its last `length` tokens; zeros stand before a row that
-   * has fewer. The caches that the rows come from are freed, layer by layer. Call it in a scope.
+   * Builds a cache from rows of other caches, in the given order, with the last `length` tokens of each; shorter rows
+   * are padded with zeros on the left. Frees the source caches, layer by layer. Call it in a scope.
    */
   static ofRows(rows: readonly CachedRow[], length: number): KeyValueCache {
     const runs: { cache: KeyValueCache; row: number; count: number }[] = [];

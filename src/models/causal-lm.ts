@@ -1,4 +1,4 @@
-/** What every causal language model offers, whatever its family. */
+/** The base class of causal language models. */
 import { refuse } from "../argument.js";
 import type { Device } from "../device.js";
 import { perRow } from "../lora/adapter/per-row.js";
@@ -23,34 +23,34 @@ import { placesOf } from "./text-input.js";
 import { tokenLoss } from "./token-loss.js";
 import type { Weights } from "./weights.js";
 
-/** What generation and training ask of a family's configuration. */
+/** Configuration fields that generation and training read. */
 export interface CausalConfig {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: string;
-  /** Rows of the input embedding, and logits of a token. */
+  /** Rows of the input embedding and size of the logits. */
   vocabSize: number;
-  /** Tokens of the longest text. */
+  /** The longest text, in tokens. */
   maxPositionEmbeddings: number;
-  /** Each of them ends a generation. */
+  /** Ids that end a generation. */
   eosTokenIds: readonly number[];
-  /** The id that texts begin with; undefined for none. */
+  /** The id at the start of a text; undefined for none. */
   bosTokenId: number | undefined;
 }
 
-/** What every causal language model offers, whatever its family. */
+/** The base class of causal language models. */
 export abstract class CausalLM extends PretrainedModel {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   abstract override readonly config: CausalConfig & Record<string, unknown>;
-  /** The output head [C] → [V]; its weight is the input embedding's where the two are tied. */
+  /** The output head [C] → [V]; it shares the input embedding's weight where the two are tied. */
   abstract lm_head: Linear;
-  /** PEFT's name of the task. */
+  /** The task in PEFT's terms. */
   readonly taskType = "CAUSAL_LM";
-  /** @internal The path of the head, which `all-linear` leaves alone. */
+  /** @internal The path of the head, which the target `all-linear` excludes. */
   readonly outputHead = "lm_head";
 
   /**
-   * @internal ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C], after the last norm; `states` collects the hidden
-   * states.
+   * @internal Maps ids i32 [B, T], or null with `inputsEmbeds`, to hidden states [B, T, C] after the last norm. Hidden
+   * states of the blocks are pushed to `states`.
    */
   abstract hidden(
     ids: Tensor | null,
@@ -58,46 +58,47 @@ export abstract class CausalLM extends PretrainedModel {
     cache?: KeyValueCache,
     states?: Tensor[],
   ): Tensor;
-  /** @internal The embedding that takes the ids. */
+  /** @internal The token embedding. */
   abstract inputEmbedding(): Embedding;
-  /** The token embeddings of ids i32 [B, T], as `inputsEmbeds` of `forward` takes them: [B, T, C]. */
+  /** Returns the token embeddings [B, T, C] of ids i32 [B, T], as `inputsEmbeds` of `forward` expects them. */
   embedTokens(ids: Tensor): Tensor {
     return this.inputEmbedding().forward(ids);
   }
 
-  /** @internal An empty cache for `batch` texts of at most `limit` tokens; it grows as they do. */
+  /** @internal Returns an empty KV cache for `batch` texts of at most `limit` tokens; it grows on demand. */
   abstract newCache(batch: number, limit: number): KeyValueCache;
 
-  /** Where its weights are: `cpu`, `gpu:0`. */
+  /** The device of the weights: `cpu`, `gpu:0`. */
   get device(): Exclude<Device, "auto"> {
     return this.inputEmbedding().weight.device;
   }
 
-  /** @internal Logits are within ± this, as c · tanh(x / c); undefined where they are not capped. */
+  /** @internal The cap c of logits, c · tanh(x / c); undefined for none. */
   get logitSoftcap(): number | undefined {
     return undefined;
   }
 
-  /** @internal The length of a text above which its positions are told apart by other frequencies. */
+  /** @internal The text length above which LongRoPE switches to its long frequencies; Infinity without LongRoPE. */
   get turningPoint(): number {
     return Infinity;
   }
 
-  /** @internal What of the configuration has changed since it was read. */
+  /** @internal Configuration fields that have changed since loading. */
   override configChanges(): Record<string, unknown> {
-    // A head or an embedding that was trained alone is tied no more.
+    // Training only the head or only the embedding unties them.
     return { tie_word_embeddings: this.lm_head.weight === this.inputEmbedding().weight };
   }
 
   /**
-   * ids i32 [B, T], or null with `inputsEmbeds`, → hidden [B, T, C], and the loss where labels are given: a scalar, or without a reduction [B, T],
-   * whose (b, t) is the loss of position t, which says label t + 1; the last of each row, and those without a label,
-   * are 0. Neither is `logits` [B, T, V] made before it is first read, nor does the loss ever hold them. Rows without a
-   * label are not computed where labels are an Int32Array, or a tensor that `tensor` made of one.
+   * Maps ids i32 [B, T], or null with `inputsEmbeds`, to hidden states [B, T, C], and computes the loss where labels
+   * are given. The loss is a scalar, or [B, T] without a reduction, where (b, t) is the loss of predicting label t + 1
+   * at position t; the last position of a row and those without a label are 0. `logits` [B, T, V] are computed on first
+   * access, and the loss never materialises them. Rows without a label are skipped where labels are an Int32Array or a
+   * tensor created from one.
    *
-   * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX` for a label that is no token or a text that is too long,
-   * `ERR_OPTION`, `ERR_UNKNOWN_ADAPTER`. Reading `logits` throws `ERR_DISPOSED` where the scope that forward was called
-   * in is over and the output was not returned from it, and `ERR_MODIFIED` where the head has changed since.
+   * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX` for a label outside the vocabulary or a text that is too
+   * long, `ERR_OPTION`, `ERR_UNKNOWN_ADAPTER`. Reading `logits` throws `ERR_DISPOSED` where the scope around forward
+   * has ended and the output was not returned from it, and `ERR_MODIFIED` where the head has changed since.
    */
   override forward(ids: Tensor | null, options: ForwardOptions = {}): ForwardOutput {
     const { embeddingDim } = this.inputEmbedding();
@@ -115,16 +116,16 @@ export abstract class CausalLM extends PretrainedModel {
     return causalOutput(head, { hidden, loss, hiddenStates: states }, logits);
   }
 
-  /** @internal hidden [.., C] → the head's logits [.., V], capped where the family caps them. */
+  /** @internal Maps hidden [.., C] to logits [.., V], with the family's cap applied. */
   logitsOf(hidden: Tensor, head = this.lm_head): Tensor {
     return softcapped(head.forward(hidden), this.logitSoftcap);
   }
 
   /**
-   * The loss alone: `forward(ids, { labels, ...options }).loss`, with nothing else kept.
+   * Returns only the loss: `forward(ids, { labels, ...options }).loss`. Frees the other outputs.
    *
-   * Shapes: ids i32 [B, T]; labels as many, −100 where ignored, shifted by one inside; a scalar, or [B, T] where the
-   * reduction is `none`. Throws what `forward` does.
+   * Shapes: ids i32 [B, T]; labels the same, −100 where ignored, shifted internally; returns a scalar, or [B, T] with
+   * the reduction `none`. Throws as `forward` does.
    */
   loss(ids: Tensor | null, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
     if (labels === undefined) refuse("loss", "labels", "an i32 tensor or an Int32Array", labels);
@@ -132,31 +133,32 @@ export abstract class CausalLM extends PretrainedModel {
   }
 
   /**
-   * Yields what comes after `prompt`, token by token, each once, without the end token and without a stop. Its
-   * dropout is off, whatever `training` says, which it leaves alone; layers are not merged for it. A piece whose text
-   * may yet change (a part of a letter, the beginning of a stop) waits for the next. Ending the loop ends the work.
-   * Where a text passes the length from which LongRoPE has other frequencies, the keys before keep those that they were
-   * made with; transformers computes Phi-3's anew there.
+   * Generates a continuation of `prompt`. Yields each token once, without the end token and without stop strings. A
+   * piece whose text may still change (an incomplete character, the beginning of a stop string) is held back until
+   * later tokens settle it. Leaving the loop stops the generation. Dropout is off, whatever the model's `training`
+   * flag, which stays unchanged; adapters are not merged.
    *
-   * Throws `ERR_OPTION` for an option that is unknown or out of range, and for a prompt without tokens or as long as
-   * the model's longest text; `ERR_INDEX` for an id that is no token; `ERR_NOT_FINITE` where a logit is NaN;
-   * `ERR_CHAT_TEMPLATE` for messages that the model has no chat template for, or one that refuses them; the signal's
-   * reason.
+   * Where a text grows beyond the length at which LongRoPE switches frequencies, earlier keys keep the short
+   * frequencies; for Phi-3, transformers recomputes them.
+   *
+   * Throws `ERR_OPTION` for an option that is unknown or out of range, and for a prompt that is empty or as long as the
+   * model's longest text; `ERR_INDEX` for an id outside the vocabulary; `ERR_NOT_FINITE` for a NaN logit;
+   * `ERR_CHAT_TEMPLATE` for messages without a chat template, or rejected by it; the signal's reason.
    */
   generate(prompt: Prompt, options?: GenerateOptions): AsyncGenerator<Piece, void, void> {
     return generate(this, prompt, options);
   }
 
   /**
-   * `generate` for several prompts at once: yields arrays with an entry a prompt, its next piece, or null where it
-   * has none: one that has ended, or whose piece waits. The shorter prompts are padded on the left, which nothing
-   * sees; each is given the tokens that `generate` gives it alone with the same options and seed, as far as rounding
-   * does not turn a near tie, and as long as all are within the length up to which LongRoPE's frequencies are those of
-   * short texts: the longest has a say in them for all, as in training. One that ends leaves the batch. An empty array of
-   * prompts yields nothing.
+   * Generates continuations of several prompts at once. Yields arrays with one entry per prompt: its next piece, or
+   * null where it has ended or its piece is held back. Shorter prompts are padded on the left, and the padding is
+   * masked. Finished prompts leave the batch. An empty array of prompts yields nothing.
    *
-   * Throws as `generate` does, naming the prompt, `ERR_UNKNOWN_ADAPTER`, and `ERR_OPTION` unless `seed` and
-   * `adapterPerRow`, where they are arrays, have one value a prompt.
+   * Each prompt gets the same tokens as from `generate` with the same options and seed, except where rounding decides
+   * between nearly equal logits, or where the longest prompt makes LongRoPE switch frequencies for the whole batch.
+   *
+   * Throws as `generate` does, naming the prompt, `ERR_UNKNOWN_ADAPTER`, and `ERR_OPTION` where the array `seed` or
+   * `adapterPerRow` does not have one value per prompt.
    */
   generateBatch(
     prompts: readonly Prompt[],
@@ -166,7 +168,7 @@ export abstract class CausalLM extends PretrainedModel {
   }
 }
 
-/** The output head at `path`, without a bias: the embedding's own weight where the two are tied. */
+/** Returns the output head at `path`, without a bias; it shares the embedding's weight where the two are tied. */
 export function languageHead(
   embedding: Embedding,
   tied: boolean,

@@ -1,23 +1,23 @@
-/** The chat template and the special tokens that lie beside a tokenizer. */
+/** Reads a tokenizer's chat template and special tokens from its companion files. */
 import { LowrankError } from "../errors.js";
 import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
 import { TEMPLATE, TOOLS_TEMPLATE } from "../lora/formats/folder.js";
 import { type Beside, fieldsBeside } from "./beside.js";
 import { type ConfigFields, readText } from "./config-fields.js";
 
-/** A template's text, and what errors call it. */
+/** A template's text, and its name for error messages. */
 export interface TemplateSource {
   text: string;
   where: string;
 }
 
-/** Longer than any template is. */
+/** The maximum length of a template, in UTF-16 units. */
 const LONGEST = 4 << 20;
 
 /**
- * A template in a file of its own.
+ * Reads a template from a file.
  *
- * Errors: `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for what cannot be read or is no template by its size.
+ * Throws `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for a file that cannot be read or is too long for a template.
  */
 export function readTemplateFile(file: string): TemplateSource {
   const source = templateOf(file, readText(file));
@@ -25,7 +25,7 @@ export function readTemplateFile(file: string): TemplateSource {
   throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such chat template`);
 }
 
-/** A template's text, checked; undefined where there is none. */
+/** Checks the length of a template's text; undefined where there is none. */
 function templateOf(file: string, text: string | undefined): TemplateSource | undefined {
   if (text === undefined) return undefined;
   if (text.length > LONGEST) {
@@ -38,11 +38,12 @@ function templateOf(file: string, text: string | undefined): TemplateSource | un
 }
 
 /**
- * The template beside a tokenizer: of `chat_template.jinja`, or else of `chat_template` in
- * `tokenizer_config.json`, which is a text or a list of named ones. Of those `tool_use` is for conversations with tools,
- * and `default` for others; so is `additional_chat_templates/tool_use.jinja`. Undefined where there is none.
+ * Reads a tokenizer's template from `chat_template.jinja`, else from `chat_template` in `tokenizer_config.json`, which
+ * is a text or a list of named templates. With `tools`, the template for conversations with tools takes precedence:
+ * `additional_chat_templates/tool_use.jinja`, or `tool_use` in the list, whose fallback is `default`. Returns undefined
+ * where there is none.
  *
- * Errors: `ERR_FILE_FORMAT`.
+ * Throws `ERR_FILE_FORMAT`.
  */
 export function readChatTemplate(beside: Beside, tools: boolean): TemplateSource | undefined {
   const inFile = (name: string): TemplateSource | undefined =>
@@ -62,7 +63,7 @@ export function readChatTemplate(beside: Beside, tools: boolean): TemplateSource
   return (tools ? find("tool_use") : undefined) ?? find("default");
 }
 
-/** Both templates of a tokenizer; undefined where there is none. Errors: `ERR_FILE_FORMAT`. */
+/** Reads a tokenizer's templates, with and without tools; undefined where there is none. Throws `ERR_FILE_FORMAT`. */
 export function templatesBeside(beside: Beside): ChatTemplates | undefined {
   const own = readChatTemplate(beside, false);
   if (own === undefined) return undefined;
@@ -76,14 +77,14 @@ function isNamed(value: unknown): value is { name: string; template: string } {
   return typeof name === "string" && typeof template === "string";
 }
 
-/** A token of a configuration: its text, or an object with `content`. */
+/** Returns the text of a token in a configuration, where it is a string or an object with `content`. */
 export function tokenText(config: ConfigFields | undefined, key: string): string | undefined {
   const value = config?.value(key);
   if (typeof value === "string" || value === undefined) return value;
   return config?.object(key)?.string("content");
 }
 
-/** Special tokens that any tokenizer may have. */
+/** The special tokens that chat templates can refer to. */
 const NAMES = [
   "bos_token",
   "eos_token",
@@ -94,7 +95,7 @@ const NAMES = [
   "mask_token",
 ] as const;
 
-/** The special tokens of a tokenizer by their names, which templates write. Errors: `ERR_FILE_FORMAT`. */
+/** Reads the special tokens of a tokenizer, by name, as variables for chat templates. Throws `ERR_FILE_FORMAT`. */
 export function readSpecialTokens(beside: Beside): Record<string, string> {
   const files = ["tokenizer_config.json", "special_tokens_map.json"].map((name) =>
     fieldsBeside(beside, name),

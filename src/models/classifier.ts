@@ -1,4 +1,4 @@
-/** What every classifier offers, of texts and of images. */
+/** The base classes of classifiers of texts and of images. */
 import { refuse } from "../argument.js";
 import { perRow } from "../lora/adapter/per-row.js";
 import { scope } from "../scope.js";
@@ -15,26 +15,26 @@ import {
 } from "./pretrained.js";
 import { placesOf } from "./text-input.js";
 
-/** What every classifier offers, of texts and of images. */
+/** The base class of classifiers of texts and of images. */
 export abstract class Classifier extends PretrainedModel {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   abstract override readonly config: LabelConfig & Record<string, unknown>;
-  /** The class as transformers names it. */
+  /** The class name in transformers. */
   abstract readonly architecture: string;
 
-  /** @internal Input → hidden states [B, T, C], after the last norm. */
+  /** @internal Maps the input to hidden states [B, T, C], after the last norm. */
   abstract hidden(input: Tensor | null, options?: ForwardOptions, states?: Tensor[]): Tensor;
-  /** @internal C of the embeddings that it takes in place of ids; undefined where it reads no texts. */
+  /** @internal The width C of `inputsEmbeds`; undefined for a model that takes no text. */
   get embeddingWidth(): number | undefined {
     return undefined;
   }
-  /** @internal hidden [B, T, C] → logits [B, N]. */
+  /** @internal Maps hidden [B, T, C] to logits [B, N]. */
   abstract logits(hidden: Tensor): Tensor;
 
   /**
-   * Input → logits [B, N], hidden [B, T, C], and the loss where labels are given: a scalar, or without a reduction one
-   * a row [B], or a value [B, N] where values or several classes are predicted. Labels that are smoothed are single
-   * classes.
+   * Maps the input to logits [B, N] and hidden [B, T, C], and computes the loss where labels are given: a scalar, or
+   * without a reduction [B], or [B, N] for regression and multi-label classification. Label smoothing applies to
+   * single-label classification only.
    *
    * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`, `ERR_UNKNOWN_ADAPTER`.
    */
@@ -55,15 +55,15 @@ export abstract class Classifier extends PretrainedModel {
   }
 
   /**
-   * The loss alone: `forward(input, { labels, ...options }).loss`, with nothing else kept. Labels are i32 [B], or
-   * f32 [B, N] where several may hold or values are predicted. Throws what `forward` does.
+   * Returns only the loss: `forward(input, { labels, ...options }).loss`. Frees the other outputs. Labels are i32 [B],
+   * or f32 [B, N] for regression and multi-label classification. Throws as `forward` does.
    */
   loss(input: Tensor | null, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
     if (labels === undefined) refuse("loss", "labels", "a tensor or an Int32Array", labels);
     return scope(() => this.forward(input, { ...options, labels }).loss as Tensor);
   }
 
-  /** @internal What of the configuration has changed since it was read. */
+  /** @internal Configuration fields that have changed since loading. */
   override configChanges(): Record<string, unknown> {
     return { architectures: [this.architecture], ...hubLabels(this.config) };
   }
@@ -71,29 +71,29 @@ export abstract class Classifier extends PretrainedModel {
 
 /** A classifier of texts over an encoder. */
 export abstract class SequenceClassifier extends Classifier {
-  /** PEFT's name of the task. */
+  /** The task in PEFT's terms. */
   readonly taskType = "SEQ_CLS";
-  /** The encoder whose hidden states are classified. */
+  /** The encoder that computes the hidden states. */
   abstract readonly encoder: TextEncoder;
 
-  /** Where its weights are: `cpu`, `gpu:0`. */
+  /** The device of the weights: `cpu`, `gpu:0`. */
   get device() {
     return this.encoder.device;
   }
 
-  /** @internal C of the embeddings that it takes in place of ids. */
+  /** @internal The width C of `inputsEmbeds`. */
   override get embeddingWidth(): number {
     return this.encoder.embeddings.word_embeddings.embeddingDim;
   }
 
-  /** The token embeddings of ids i32 [B, T], as `inputsEmbeds` of `forward` takes them: [B, T, C]. */
+  /** Returns the token embeddings [B, T, C] of ids i32 [B, T], as `inputsEmbeds` of `forward` expects them. */
   embedTokens(ids: Tensor): Tensor {
     return this.encoder.embedTokens(ids);
   }
 
   /**
-   * The class of each text and its scores, in the order of the texts: as `evaluate` takes the class, by the highest
-   * logit. A longer text loses its end, and says so.
+   * Returns the class of each text and its scores, in the order of the texts. The class is the one with the highest
+   * logit, as in `evaluate`. Longer texts are truncated at the end and marked as `truncated`.
    *
    * Throws `ERR_FILE_NOT_FOUND` for a model without a tokenizer, `ERR_OPTION`, `ERR_NOT_FINITE`; the signal's reason.
    */
@@ -101,14 +101,14 @@ export abstract class SequenceClassifier extends Classifier {
     return classify(this, texts, options);
   }
 
-  /** @internal ids i32 [B, T] → [B, T, C]. */
+  /** @internal Maps ids i32 [B, T] to [B, T, C]. */
   override hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
     this.encoder.gradientCheckpointing = this.gradientCheckpointing;
     return this.encoder.hidden(ids, options, states);
   }
 }
 
-/** x [B, T, C] → [B, C]. */
+/** Returns the first token's hidden state: x [B, T, C] → [B, C]. */
 export function firstToken(x: Tensor): Tensor {
   const [B, , C] = x.shape as [number, number, number];
   return x.slice(1, 0, 1).reshape(B, C);

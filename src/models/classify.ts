@@ -1,4 +1,4 @@
-/** The classes of texts. */
+/** Classification of texts. */
 import { listOf, options as known, refuse, text, whole } from "../argument.js";
 import { endOf, shortened } from "../data/encode.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
@@ -11,13 +11,13 @@ import { batchesByLength, paddedRows } from "./texts-by-length.js";
 
 /** Options of `classify`. */
 export interface ClassifyOptions {
-  /** Texts that run at once; 32. */
+  /** Texts per forward pass; 32. */
   batchSize?: number | undefined;
-  /** Limit of a text's tokens; default: the model's own. */
+  /** The maximum number of tokens of a text; by default the model's longest text. */
   maxLength?: number | undefined;
-  /** Scores of a text that are given, the highest ones; all by default. */
+  /** How many of the highest scores to return per text; all by default. */
   topK?: number | undefined;
-  /** Ends it between batches, with its reason. */
+  /** Aborts between batches, with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
@@ -25,16 +25,16 @@ export interface ClassifyOptions {
 export interface Classified {
   /** The class with the highest score. */
   label: string;
-  /** Only if `problemType` is `multi_label_classification`: the classes with a probability of at least 0.5. */
+  /** With `problemType` `multi_label_classification` only: the classes with a probability of at least 0.5. */
   labels?: string[] | undefined;
   /**
-   * By class: the softmax of the logits. For `multi_label_classification` the sigmoid, for `regression` the logits
-   * themselves.
+   * Scores by class: the softmax of the logits; their sigmoid for `multi_label_classification`; the logits for
+   * `regression`.
    */
   scores: Record<string, number>;
-  /** Tokens of the text, an estimate beyond `maxLength`. */
+  /** Tokens of the whole text; an estimate where it exceeds `maxLength`. */
   tokens: number;
-  /** Whether its end was cut off. */
+  /** Whether the text was truncated. */
   truncated: boolean;
 }
 
@@ -85,7 +85,7 @@ export async function classify(
   return found;
 }
 
-/** What the configuration of a model that reads texts says of their length. */
+/** Configuration fields of a text model. */
 interface TextLimits {
   maxPositionEmbeddings: number;
   vocabSize: number;
@@ -110,7 +110,7 @@ async function logitsOf(model: SequenceClassifier, rows: readonly Int32Array[]):
   return rows.map((_, row) => values.slice(row * N, (row + 1) * N));
 }
 
-/** The class of a text by its logits [N]. */
+/** Returns the class and scores of a text from its logits [N]. */
 function scored(
   logits: Float32Array,
   { labels, problemType }: { labels: readonly string[]; problemType: ProblemType | undefined },
@@ -123,7 +123,7 @@ function scored(
       : type === "multi_label_classification"
         ? sigmoid(logits)
         : softmax(logits);
-  // The first of equal ones, as evaluation takes it.
+  // Equal logits keep their order, so the first class wins, as in evaluation.
   const order = scores.map((_, i) => i).sort((a, b) => (logits[b] as number) - (logits[a] as number));
   const kept = new Set(order.slice(0, topK));
   const several = type === "multi_label_classification" && {

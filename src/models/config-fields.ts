@@ -1,11 +1,11 @@
-/** Reading a JSON object of a model's folder field by field, with errors that say which and where. */
+/** Reads a JSON object of a model's folder field by field; errors name the file and the key. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { shown as shownPlainly } from "../argument.js";
 import { withoutBom } from "../data/utf8.js";
 import { LowrankError, systemCode } from "../errors.js";
 
-/** A value as JSON has it, or as errors show what JSON has not. */
+/** Formats a value for an error message: as JSON where possible, at most 40 characters. */
 function shown(value: unknown): string {
   let text: string;
   try {
@@ -17,8 +17,8 @@ function shown(value: unknown): string {
 }
 
 /**
- * The fields of an object, `null` read as absent. Errors have the file, or what else the object was given to, and the
- * key: `ERR_FILE_FORMAT` unless told otherwise.
+ * The fields of a JSON object, with `null` read as absent. Errors name the file (or the function that took the object)
+ * and the key; their code is `ERR_FILE_FORMAT` by default.
  */
 export class ConfigFields {
   readonly #read = new Set<string>();
@@ -35,19 +35,19 @@ export class ConfigFields {
     return key in this.fields;
   }
 
-  /** Keys that have a value and were never asked for. */
+  /** Keys that have a value and were never read. */
   unread(): string[] {
     return Object.keys(this.fields).filter(
       (key) => (this.fields[key] ?? null) !== null && !this.#read.has(key),
     );
   }
 
-  /** Keys that were asked for. */
+  /** Keys that were read. */
   known(): string[] {
     return [...this.#read];
   }
 
-  /** As it was given. */
+  /** The object itself. */
   plain(): Record<string, unknown> {
     return this.fields;
   }
@@ -58,7 +58,7 @@ export class ConfigFields {
     return this.failure(`${this.path}${key} ${problem}${is}`);
   }
 
-  /** What is wrong with several fields together. */
+  /** Returns an error about several fields together. */
   failure(problem: string): LowrankError {
     return new LowrankError(this.code, `${this.file}: ${problem}`);
   }
@@ -90,7 +90,7 @@ export class ConfigFields {
     return value;
   }
 
-  /** An integer from 1 to `limit`, above which no real model is. */
+  /** An integer from 1 to `limit`, a bound that no real model exceeds. */
   size(key: string, limit: number): number | undefined {
     const value = this.positive(key);
     if (value === undefined) return undefined;
@@ -156,8 +156,8 @@ export class ConfigFields {
 }
 
 /**
- * A text file of a model's folder, without a byte order mark; undefined where there is none. Throws `ERR_FILE_FORMAT` for one
- * that cannot be read.
+ * Reads a text file of a model's folder, without a byte order mark; undefined where it does not exist. Throws
+ * `ERR_FILE_FORMAT` for a file that cannot be read.
  */
 export function readText(file: string): string | undefined {
   try {
@@ -172,16 +172,16 @@ export function readText(file: string): string | undefined {
 }
 
 /**
- * Reads a JSON file that holds an object; undefined where there is none.
+ * Reads a JSON file that contains an object; undefined where the file does not exist.
  *
- * Errors: `ERR_FILE_FORMAT` for what is no JSON or no object.
+ * Throws `ERR_FILE_FORMAT` for a file that is not JSON or not an object.
  */
 export function readConfigFields(file: string): ConfigFields | undefined {
   const text = readText(file);
   return text === undefined ? undefined : parsedFields(file, text);
 }
 
-/** The same of a text that is there; `file` is what errors call it. */
+/** Parses a JSON text that contains an object; errors call it `file`. Throws `ERR_FILE_FORMAT`. */
 export function parsedFields(file: string, text: string): ConfigFields {
   let value: unknown;
   try {
@@ -197,9 +197,9 @@ export function parsedFields(file: string, text: string): ConfigFields {
 }
 
 /**
- * The configuration of a model's folder, and that of its generations where there is one.
+ * Reads `config.json` of a model's folder, and `generation_config.json` where there is one.
  *
- * Errors: `ERR_FILE_NOT_FOUND`, and those of `readConfigFields`.
+ * Throws `ERR_FILE_NOT_FOUND`, and as `readConfigFields` does.
  */
 export function readModelConfig(folder: string): {
   config: ConfigFields;

@@ -1,9 +1,9 @@
-/** What the configurations of all families have in common. */
+/** Configuration fields and checks that all families share. */
 import type { ConfigFields } from "./config-fields.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { refused } from "../refusals/refusal.js";
 
-/** Above these no model is real; they are checked before anything is allocated. */
+/** Upper bounds that no real model exceeds, checked before anything is allocated. */
 export const LIMIT = {
   vocabulary: 2 ** 22,
   width: 2 ** 18,
@@ -15,7 +15,7 @@ export const LIMIT = {
   values: 2 ** 41,
 };
 
-/** Refuses sizes that multiply to more weights than any model has. */
+/** Throws where the sizes multiply to more weights than any real model has. */
 export function checkCount(config: ConfigFields, values: number): void {
   if (values <= LIMIT.values) return;
   throw config.failure(`these sizes make ${values.toExponential(1)} weights, more than any model has`);
@@ -26,7 +26,7 @@ export function refuseQuantised(config: ConfigFields): void {
   throw refused(MODEL_REFUSALS.quantised, config.file, undefined, "ERR_UNSUPPORTED_MODEL");
 }
 
-/** Refuses a key that is set to true and changes what a model computes. */
+/** Throws where one of `keys` is true; such a key changes the model's computation in an unsupported way. */
 export function refuseTrue(config: ConfigFields, ...keys: string[]): void {
   for (const key of keys) {
     if (config.boolean(key) !== true) continue;
@@ -34,25 +34,25 @@ export function refuseTrue(config: ConfigFields, ...keys: string[]): void {
   }
 }
 
-/** What the configurations of all families of blocks of one kind have. */
+/** Configuration fields of a transformer's blocks. */
 export interface BlocksConfig {
   /** Channels of the hidden states. */
   hiddenSize: number;
-  /** Channels inside each MLP. */
+  /** Hidden channels of each MLP. */
   intermediateSize: number;
-  /** Blocks. */
+  /** Number of blocks. */
   numHiddenLayers: number;
-  /** Heads of the queries. */
+  /** Number of query heads. */
   numAttentionHeads: number;
-  /** Dropout of the attention's weights in training. */
+  /** Dropout of the attention weights in training. */
   attentionDropout: number;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
+  /** The weights' dtype as named in the file, such as `bfloat16`. */
   dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
+  /** The standard deviation of randomly initialised weights. */
   initializerRange: number;
 }
 
-/** The sizes of blocks as `config.json` has them. */
+/** Returns the block sizes as fields of `config.json`. */
 export function hubBlocks(config: BlocksConfig): Record<string, unknown> {
   return {
     hidden_size: config.hiddenSize,
@@ -62,21 +62,21 @@ export function hubBlocks(config: BlocksConfig): Record<string, unknown> {
   };
 }
 
-/** Weights of the matrices in blocks of attention and an MLP of two products, as the sizes have them. */
+/** Counts the matrix weights of blocks with attention and an MLP of two matrices. */
 export function blockValues({ hiddenSize: C, intermediateSize, numHiddenLayers }: BlocksConfig): number {
   return numHiddenLayers * (4 * C ** 2 + 2 * C * intermediateSize);
 }
 
 export interface SpecialIds {
-  /** The id that texts begin with; undefined for none. */
+  /** The id at the start of a text; undefined for none. */
   bosTokenId: number | undefined;
-  /** Each of them ends a generation. */
+  /** Ids that end a generation. */
   eosTokenIds: readonly number[];
-  /** The id of padding; undefined for none. */
+  /** The padding id; undefined for none. */
   padTokenId: number | undefined;
 }
 
-/** Special tokens; those of `generation_config.json`, where there is one, go before. */
+/** Reads the special token ids; `generation_config.json` takes precedence over `config.json`. */
 export function specialIds(config: ConfigFields, generation: ConfigFields | undefined): SpecialIds {
   const endings = generation?.tokens("eos_token_id") ?? [];
   return {
@@ -86,7 +86,7 @@ export function specialIds(config: ConfigFields, generation: ConfigFields | unde
   };
 }
 
-/** Special tokens as `config.json` has them. */
+/** Returns the special token ids as fields of `config.json`. */
 export function hubSpecialIds({ bosTokenId, eosTokenIds, padTokenId }: SpecialIds): Record<string, unknown> {
   return {
     bos_token_id: bosTokenId ?? null,
@@ -96,7 +96,10 @@ export function hubSpecialIds({ bosTokenId, eosTokenIds, padTokenId }: SpecialId
   };
 }
 
-/** Storage of the weights, and the deviation of those that are drawn: 0.02 unless given under `range`, as in transformers. */
+/**
+ * Reads the weights' dtype and their initial standard deviation, from the key `range`; 0.02 by default, as in
+ * transformers.
+ */
 export function weightsConfig(
   config: ConfigFields,
   range = "initializer_range",
@@ -107,7 +110,7 @@ export function weightsConfig(
   };
 }
 
-/** The same as `config.json` has it. */
+/** Returns the dtype and the standard deviation as fields of `config.json`. */
 export function hubWeights(
   { dtype, initializerRange }: Pick<BlocksConfig, "dtype" | "initializerRange">,
   range = "initializer_range",
@@ -115,7 +118,7 @@ export function hubWeights(
   return { [range]: initializerRange, ...(dtype !== undefined && { torch_dtype: dtype }) };
 }
 
-/** A probability: of dropout, of which 1 is none. */
+/** Reads a probability, from 0 to 1; `otherwise` where it is absent. */
 export function probability(config: ConfigFields, key: string, otherwise: number): number {
   const value = config.value(key) ?? otherwise;
   if (typeof value !== "number" || !(value >= 0 && value <= 1))

@@ -1,44 +1,44 @@
-/** What the configurations of language models with rotary positions and a gated MLP have in common. */
+/** Configuration shared by language models with rotary positions and a gated MLP. */
 import type { ConfigFields } from "./config-fields.js";
 import { hubBlocks, hubWeights, LIMIT, type BlocksConfig, type SpecialIds } from "./config-parts.js";
 import type { TextConfigFields } from "./from-config.js";
 import type { RopeConfig } from "./llama/rope.js";
 
-/** What `config.json` says of any of them, in one spelling. */
+/** The fields of `config.json` that these models share, in camel case. */
 export interface DecoderConfig extends BlocksConfig, SpecialIds {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: string;
   /** Rows of the input embedding. */
   vocabSize: number;
-  /** Heads of the keys and values; each serves several of the queries where they are fewer. */
+  /** Number of key/value heads; below the number of query heads, each serves a group of them. */
   numKeyValueHeads: number;
   /** Channels of a head. */
   headDim: number;
-  /** The longest text. */
+  /** The longest text, in tokens. */
   maxPositionEmbeddings: number;
-  /** Added to the mean square in norms. */
+  /** The epsilon of RMSNorm. */
   rmsNormEps: number;
-  /** Whether the head's weight is the input embedding's. */
+  /** Whether the head shares the input embedding's weight. */
   tieWordEmbeddings: boolean;
   /** Rotary position embedding. */
   rope: RopeConfig;
 }
 
-/** Fields of `config.json` that all of them have. */
+/** Fields of `config.json` that these models share. */
 export interface DecoderConfigFields extends TextConfigFields {
   /** Channels of the hidden states. */
   hidden_size: number;
-  /** Channels inside each MLP. */
+  /** Hidden channels of each MLP. */
   intermediate_size: number;
-  /** Blocks. */
+  /** Number of blocks. */
   num_hidden_layers: number;
-  /** Heads of the queries. */
+  /** Number of query heads. */
   num_attention_heads: number;
-  /** Dropout of the attention's weights in training; 0. */
+  /** Dropout of the attention weights in training; 0. */
   attention_dropout?: number | undefined;
 }
 
-/** `num_key_value_heads`: null is as many as heads, and what is not there is `otherwise`. */
+/** Reads `num_key_value_heads`: null means the number of query heads, and a missing field means `otherwise`. */
 export function keyValueHeads(config: ConfigFields, heads: number, otherwise = heads): number {
   const given =
     config.size("num_key_value_heads", LIMIT.heads) ??
@@ -47,7 +47,7 @@ export function keyValueHeads(config: ConfigFields, heads: number, otherwise = h
   return given;
 }
 
-/** Weights of the matrices, as the sizes have them. */
+/** Counts the matrix weights that the sizes imply. */
 export function decoderValues(c: DecoderConfig): number {
   const attention = 2 * c.hiddenSize * c.headDim * (c.numAttentionHeads + c.numKeyValueHeads);
   const mlp = 3 * c.hiddenSize * c.intermediateSize;
@@ -55,7 +55,7 @@ export function decoderValues(c: DecoderConfig): number {
   return embeddings + c.numHiddenLayers * (attention + mlp);
 }
 
-/** The fields of any of them as `config.json` has them, but for rotation, special tokens and what is a family's own. */
+/** Returns the shared fields as `config.json` names them, without rotation and special tokens. */
 export function hubSizes(config: DecoderConfig): Record<string, unknown> {
   return {
     model_type: config.modelType,

@@ -1,4 +1,6 @@
-/** Language models in transformers' layout `model.{embed_tokens, layers, norm}` and `lm_head`, with rotary positions. */
+/**
+ * Language models in transformers' layout `model.{embed_tokens, layers, norm}` and `lm_head`, with rotary positions.
+ */
 import { LowrankError } from "../errors.js";
 import type { Embedding } from "../nn/embedding.js";
 import type { Linear } from "../nn/linear.js";
@@ -17,22 +19,22 @@ import { ended, through, type ResidualBlock, type Stream } from "./stream.js";
 import { placesOf } from "./text-input.js";
 import type { Weights } from "./weights.js";
 
-/** A block of such a model. */
+/** A block of a rotary language model. */
 export interface DecoderBlock extends ResidualBlock<[inputs: BlockInputs, cache?: LayerCache]> {
-  /** Whether it is turned by the second of the model's rotations. */
+  /** Whether it uses the second rotation table, for sliding-window layers. */
   readonly slides?: boolean;
 }
 
-/** Such a model without its head. */
+/** A rotary language model without its head. */
 export abstract class DecoderModel<Block extends DecoderBlock> extends Module {
-  /** Embedding of the tokens. */
+  /** The token embedding. */
   embed_tokens: Embedding;
-  /** The blocks, in order. */
+  /** The blocks, from first to last. */
   layers: Block[];
   /** The norm after the last block. */
   norm: RMSNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(
     config: DecoderConfig,
     weights: Weights,
@@ -41,7 +43,7 @@ export abstract class DecoderModel<Block extends DecoderBlock> extends Module {
   ) {
     super();
     const { vocabSize, hiddenSize, numHiddenLayers: length, padTokenId: pad } = config;
-    // Of some files the padding's id is no row.
+    // In some files the padding id is outside the embedding.
     const padding = pad !== undefined && pad < vocabSize ? pad : undefined;
     this.embed_tokens = weights.embedding("model.embed_tokens", vocabSize, hiddenSize, {
       paddingIdx: padding,
@@ -50,25 +52,25 @@ export abstract class DecoderModel<Block extends DecoderBlock> extends Module {
     this.norm = norm();
   }
 
-  /** Throws `ERR_INTERNAL`: it runs as a part of its model, which has the head. */
+  /** Throws `ERR_INTERNAL`: it runs only as part of its model. */
   forward(): never {
     throw new LowrankError("ERR_INTERNAL", `${this.constructor.name} runs as part of a model with a head`);
   }
 }
 
-/** Such a model. */
+/** A rotary language model with its head. */
 export abstract class Decoder<
   Config extends DecoderConfig,
   Block extends DecoderBlock,
   Model extends DecoderModel<Block>,
 > extends CausalLM {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   readonly config: Config & Record<string, unknown>;
   /** Everything but the head. */
   model: Model;
-  /** The output head; its weight is `model.embed_tokens`' where the two are tied. */
+  /** The output head; it shares the weight of `model.embed_tokens` where the two are tied. */
   lm_head: Linear;
-  /** @internal cos and sin of the positions: of all layers, or of those that see all and of those that slide. */
+  /** @internal The rotation tables: one for all layers, or one for full and one for sliding-window layers. */
   readonly tables: readonly Rotations[];
 
   /** @internal */
@@ -78,7 +80,7 @@ export abstract class Decoder<
     model: () => Model,
     tables: () => readonly Rotations[] = () => [new Rotations(config)],
   ) {
-    // Refuses a call from outside before anything is made.
+    // The base class rejects a direct call of the constructor before anything is built.
     super(weights);
     this.config = config as Config & Record<string, unknown>;
     this.model = model();
@@ -86,23 +88,23 @@ export abstract class Decoder<
     this.tables = tables();
   }
 
-  /** @internal The embedding that takes the ids. */
+  /** @internal The token embedding. */
   inputEmbedding(): Embedding {
     return this.model.embed_tokens;
   }
 
-  /** @internal The length of a text above which its positions are told apart by other frequencies. */
+  /** @internal The text length above which LongRoPE switches to its long frequencies; Infinity without LongRoPE. */
   override get turningPoint(): number {
     return Math.min(...this.tables.map((tables) => tables.turningPoint));
   }
 
-  /** @internal An empty cache. */
+  /** @internal Returns an empty KV cache. */
   newCache(batch: number, limit: number): KeyValueCache {
     const { numHiddenLayers, numKeyValueHeads: heads, headDim } = this.config;
     return new KeyValueCache(numHiddenLayers, limit, { batch, heads, headDim, device: this.device });
   }
 
-  /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
+  /** @internal Maps ids i32 [B, T] to hidden states [B, T, C] after the last norm. */
   hidden(ids: Tensor | null, options: ForwardOptions = {}, cache?: KeyValueCache, states?: Tensor[]): Tensor {
     const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const offset = cache?.length ?? 0;
@@ -110,7 +112,7 @@ export abstract class Decoder<
     const places = placesOf(ids, options);
     const T = checkedLength(places, offset, limit);
     const texts = packedTexts(places, options, { limit, cached: cache !== undefined });
-    // Over a cache, positions are those of padded texts.
+    // With a cache, explicit positions come from padding on the left, so the cached length bounds them.
     const end = texts.end ?? (cache === undefined ? undefined : offset + T);
     const inputs = this.tables.map((tables) => ({
       rotation: tables.rotation(this.device, offset, T, positionIds, end),

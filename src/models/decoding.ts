@@ -1,4 +1,4 @@
-/** The tokens that a model chooses after prompts, over a cache of keys and values. */
+/** Batched decoding: chooses the tokens that follow prompts, with a KV cache. */
 import { tensor } from "../create.js";
 import { throwIfAborted } from "../errors.js";
 import { perRow } from "../lora/adapter/per-row.js";
@@ -9,64 +9,65 @@ import type { ChosenLogprobs } from "./logprobs.js";
 import { type Choice, type ChosenTokens, concatenated, type SampledText, selectedRows } from "./sampler.js";
 import { paddedPrompts, type Place, TextBatch } from "./text-batch.js";
 
-/** A text that is decoded. */
+/** A text being decoded. */
 export interface DecodedText extends SampledText {
-  /** The most tokens of it. */
+  /** The maximum number of new tokens. */
   readonly count: number;
-  /** Its adapter, null for the base alone; undefined for those that are active. */
+  /** The adapter's name, null for the base model, undefined for the active adapters. */
   readonly adapter?: string | null | undefined;
 }
 
-/** The next token of a text, or the error that ends it. */
+/** The next token of a text, or the error that ended it. */
 export type Chosen = { text: DecodedText } & (
   { token: number; logprobs?: ChosenLogprobs | undefined } | { failure: unknown }
 );
 
-/** Texts that were admitted together: an error of one ends all of them. */
+/** Texts admitted together; an error in one of them ends all. */
 interface Group {
   texts: readonly DecodedText[];
-  /** Tokens chosen so far of each of them. */
+  /** Tokens chosen so far for each text. */
   made: number;
 }
 
-/** A row of a step. */
+/** A row of a step's batch. */
 interface Row {
   group: Group;
   text: DecodedText;
 }
 
-/** A forward pass that was recorded, and the choice of a token for each row. */
+/** A recorded forward pass with the choice of one token per row. */
 interface Step {
   batch: TextBatch;
   rows: readonly Row[];
-  /** The choice, which is read at once. */
+  /** The choice; `tokens` and `logprobs` are its pending reads. */
   choice: Choice;
   tokens: Promise<ChosenTokens>;
   logprobs: Promise<ReadonlyMap<number, ChosenLogprobs>>;
 }
 
-/** A step with its tokens where the host hands them on. */
+/** A step, with its tokens where the host feeds them to the next one. */
 interface Past {
   step: Step;
   tokens?: Int32Array | undefined;
 }
 
 /**
- * Decodes several texts at once, the shorter ones padded on the left. Texts may be admitted while others are decoded:
- * their prompts are computed by themselves, and they join the batch with their second token. The device chooses, all rows
- * by one launch, and continues with its choice: the token after next is recorded while the next is computed, so that it
- * never waits for the host. Tokens that are no longer wanted are computed for nothing; texts that have ended leave the
- * batch.
+ * Decodes several texts as one batch, the shorter ones padded on the left. Texts can be admitted while others are
+ * decoded: their prompts are computed separately, and they join the batch with their second token.
+ *
+ * The device chooses the tokens of all rows in one launch and feeds them to the next step, so step t + 1 is recorded
+ * while step t is computed, and the device never waits for the host. Tokens of texts that end meanwhile are discarded;
+ * ended texts leave the batch.
  */
 export class Decoding {
-  /** Groups whose prompts are not computed yet. */
+  /** Groups whose prompts have not been computed yet. */
   #entering: Group[] = [];
-  /** Recorded and not read yet. */
+  /** Steps recorded and not read yet. */
   #recorded: Step[] = [];
-  /** Read, and not continued yet: where the host hands tokens on. */
+  /** Steps read and not continued yet, where the host feeds the tokens. */
   #past: Past[] = [];
   readonly #ended = new WeakSet<DecodedText>();
-  /** Ids that the device chose are not checked against the embedding's rows. */
+  /** Whether the device feeds tokens to the next step; such ids are not checked against the embedding's rows. */
   readonly #ahead: boolean;
 
   constructor(
@@ -76,16 +77,16 @@ export class Decoding {
     this.#ahead = model.lm_head.outFeatures <= model.inputEmbedding().numEmbeddings;
   }
 
-  /** Decodes texts from the next step on. */
+  /** Adds texts, starting with the next step. */
   admit(texts: readonly DecodedText[]): void {
     const wanted = texts.filter(({ count }) => count > 0);
     if (wanted.length > 0) this.#entering.push({ texts: wanted, made: 0 });
   }
 
   /**
-   * Gives the next token of each text that has not ended, and none once all have. If one text fails, it and those
-   * admitted with it are given the error instead (`ERR_NOT_FINITE`, or an error of the prompt). Throws an error that ends
-   * all texts, and the signal's reason.
+   * Returns the next token of each text that has not ended; empty once all have. If one text fails, its whole group
+   * gets the error (`ERR_NOT_FINITE`, or an error of the prompt). Throws an error that ends all texts, and the signal's
+   * reason.
    */
   async next(): Promise<Chosen[]> {
     throwIfAborted(this.signal);
@@ -116,7 +117,7 @@ export class Decoding {
     }
   }
 
-  /** Asks for no more tokens of `text`. */
+  /** Ends `text`: no more tokens are returned for it. */
   end(text: DecodedText): void {
     this.#ended.add(text);
   }
@@ -128,7 +129,7 @@ export class Decoding {
     this.#past = [];
   }
 
-  /** The tokens of steps, for the texts that want them. */
+  /** Reads the tokens of steps, for the texts that have not ended. */
   async #read(steps: readonly Step[]): Promise<Chosen[]> {
     const chosen: Chosen[] = [];
     for (const step of steps) {
@@ -152,7 +153,7 @@ export class Decoding {
     return chosen;
   }
 
-  /** The errors of groups in which a row has no token; ends those groups. */
+  /** Ends groups with a row whose logits are not finite; returns their errors. */
   #failed({ rows, batch }: Step, bad: Int32Array): Chosen[] {
     return rows.flatMap(({ group, text }, row): Chosen[] => {
       const place = bad[row] as number;
@@ -164,14 +165,16 @@ export class Decoding {
     });
   }
 
-  /** Ends a group's texts by an error; returns it for each of them. */
+  /** Ends a group's texts with an error; returns it for each of them. */
   #fail({ texts }: Group, failure: unknown): Chosen[] {
     const left = texts.filter((text) => !this.#ended.has(text));
     for (const text of left) this.end(text);
     return left.map((text) => ({ text, failure }));
   }
 
-  /** Computes the prompts of groups side by side, or one by one if that fails; returns the errors of single groups. */
+  /**
+   * Computes the prompts of groups in one batch; if that fails, group by group. Returns the errors of failed groups.
+   */
   #enter(groups: readonly Group[]): Chosen[] {
     try {
       const step = this.#begin(groups);
@@ -195,7 +198,7 @@ export class Decoding {
     return this.#step(batch, wanted, () => paddedPrompts(texts, device));
   }
 
-  /** What follows steps, for the texts of them that want more, as one batch. */
+  /** Records the next step, as one batch, for those texts of `past` that have not ended; undefined where all have. */
   #continue(past: readonly Past[]): Step | undefined {
     const kept = past.flatMap(({ step, tokens }) =>
       step.rows.flatMap((row, at) => (this.#wants(row) ? [{ step, tokens, row, at }] : [])),
@@ -204,7 +207,7 @@ export class Decoding {
     for (const { step } of past) if (!batches.has(step.batch)) step.batch.dispose();
     const [only] = kept;
     if (only === undefined) return undefined;
-    // Rows of one adapter side by side are one product.
+    // Adjacent rows of the same adapter share one matrix product.
     if (batches.size > 1) kept.sort((a, b) => order(a.row.text, b.row.text));
     const whole = batches.size === 1 && kept.length === only.step.batch.rows;
     const places = kept.map(({ step: { batch }, at }): Place => ({ batch, row: at }));
@@ -226,8 +229,8 @@ export class Decoding {
   }
 
   /**
-   * Records the forward pass over the ids that `given` makes, and the choice of what follows them. Frees the batch if that
-   * fails.
+   * Records the forward pass over the ids that `given` returns, and the choice of the next tokens. Frees the batch if
+   * that fails.
    */
   #step(batch: TextBatch, rows: readonly Row[], given: () => Tensor): Step {
     const draws = rows.map(({ group }) => group.made);
@@ -240,7 +243,7 @@ export class Decoding {
     }
     for (const group of new Set(rows.map(({ group }) => group))) group.made++;
     const [tokens, logprobs] = [choice.read(), choice.logprobs()];
-    // A step that is recorded and then not wanted may fail unheard.
+    // Reads of a step that is discarded must not become unhandled rejections.
     for (const read of [tokens, logprobs]) read.catch(() => undefined);
     return { batch, rows, choice, tokens, logprobs };
   }
@@ -253,7 +256,7 @@ export class Decoding {
     return batch.sampler.choose(logits, draws);
   }
 
-  /** Logits [n, V] of the tokens after `ids` [n, T], which are appended to the cache. */
+  /** Returns the logits [n, V] after `ids` [n, T], and appends the ids to the cache. */
   #logits({ cache, padding }: TextBatch, ids: Tensor): Tensor {
     const [n, T] = ids.shape as [number, number];
     const options = padding.inputs(cache.length, T, this.model.device);
@@ -263,7 +266,7 @@ export class Decoding {
   }
 }
 
-/** The ids i32 [n, 1] that were chosen at rows of steps. */
+/** Gathers the ids i32 [n, 1] chosen at rows of steps. */
 function chosenIds(kept: readonly { step: Step; at: number }[]): Tensor {
   const runs: { step: Step; rows: number[] }[] = [];
   for (const { step, at } of kept) {
@@ -285,8 +288,8 @@ function release({ batch, choice }: Step): void {
 }
 
 /**
- * Groups whose prompts are computed side by side, so that at most half of a batch is padding; in each batch the groups
- * of one adapter are neighbours, so that their rows are one product.
+ * Splits groups into batches of similar prompt length, so that padding is at most half of a batch. Within a batch,
+ * groups of the same adapter are adjacent, so that their rows share one matrix product.
  */
 function ofLikeLength(groups: readonly Group[]): Group[][] {
   const lengths = new Map(groups.map((group) => [group, group.texts.map(({ prompt }) => prompt.length)]));
@@ -307,7 +310,7 @@ function ofLikeLength(groups: readonly Group[]): Group[][] {
   return batches.map((batch) => batch.sort((a, b) => order(a.texts[0], b.texts[0])));
 }
 
-/** Compares texts by adapter, the base first. */
+/** Orders texts by adapter, the base model first. */
 function order(a: DecodedText | undefined, b: DecodedText | undefined): number {
   const [left, right] = [a?.adapter ?? "", b?.adapter ?? ""];
   return left < right ? -1 : left > right ? 1 : 0;

@@ -1,14 +1,14 @@
-/** The model and the text that come with the package. */
+/** The model and the texts bundled with the package. */
 import { join } from "node:path";
 
 import { inPackage } from "../place.js";
 
 import { unpacked } from "../archive.js";
 
-/** The embedded model's folder. */
+/** Returns the folder of the bundled model. */
 export const defaultModel = (): string => unpacked(inPackage("models/default"));
-/** The text that it adapts to where none is named, and another part of the same book. */
+/** Returns the default training text; `defaultHeldOut` is another part of the same book. */
 export const defaultData = (): string => join(defaultModel(), "moby-dick.txt");
 export const defaultHeldOut = (): string => join(defaultModel(), "moby-dick-held-out.txt");
-/** Options of `lowrank finetune` for the two, as a `--config` file. */
+/** Returns the file of `lowrank finetune` options for both, in the format of `--config`. */
 export const defaultRecipe = (): string => join(defaultModel(), "finetune.yaml");

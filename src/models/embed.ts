@@ -1,4 +1,4 @@
-/** Texts as vectors. */
+/** Text embeddings. */
 import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { tensor } from "../create.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
@@ -10,21 +10,25 @@ import { type Pooling, POOLINGS, type SentenceSettings, sentenceSettings } from 
 import type { Tokenizer } from "./tokenizer.js";
 import { batchesByLength, paddedRows } from "./texts-by-length.js";
 
-/** What `embed` takes besides the texts. */
+/** Options of `embed`. */
 export interface EmbedOptions {
   /**
-   * How the hidden states of a text's tokens become one vector: their mean, their maximum, their sum over the root of
-   * their count (`mean_sqrt_len`), their mean weighted by position (`weightedmean`), or the first (`cls`) or last token's.
-   * Of a list the vectors are concatenated. The folder's own (`1_Pooling`) by default, else `mean`.
+   * How the hidden states of a text's tokens are pooled into one vector: their mean, their maximum, their sum divided
+   * by the square root of their count (`mean_sqrt_len`), their mean weighted by position (`weightedmean`), or the first
+   * (`cls`) or last (`lasttoken`) token's. The vectors of a list are concatenated. By default the folder's setting
+   * (`1_Pooling`), else `mean`.
    */
   pooling?: Pooling | readonly Pooling[] | undefined;
-  /** Whether each vector is divided by its length; by default as the folder's modules do (`2_Normalize`), else true. */
+  /** Whether to scale vectors to unit length; by default as the folder's modules do (`2_Normalize`), else true. */
   normalize?: boolean | undefined;
-  /** Texts that are run at once; 32. */
+  /** Texts per forward pass; 32. */
   batchSize?: number | undefined;
-  /** Tokens of a text that count; by default `max_seq_length` of `sentence_bert_config.json`, else the model's longest. */
+  /**
+   * The maximum number of tokens of a text; by default `max_seq_length` of `sentence_bert_config.json`, else the
+   * model's longest text.
+   */
   maxLength?: number | undefined;
-  /** Ends it between batches, with its reason. */
+  /** Aborts between batches, with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
@@ -76,7 +80,7 @@ export async function embed(
   return vectors;
 }
 
-/** The first tokens and the last, which ends a text. */
+/** Truncates to `longest` tokens, keeping the last one, which ends a text. */
 function cut(ids: Int32Array, longest: number): Int32Array {
   if (ids.length <= longest) return ids;
   const kept = ids.slice(0, longest);
@@ -84,7 +88,9 @@ function cut(ids: Int32Array, longest: number): Int32Array {
   return kept;
 }
 
-/** Rows of ids → [B, C], or [B, n·C] of n poolings. The first `skipped` tokens of a row are not pooled. */
+/**
+ * Pools the hidden states of rows of ids into [B, C], or [B, n·C] with n poolings, without the first `skipped` tokens.
+ */
 function pool(
   model: TextEncoder,
   rows: readonly Int32Array[],
@@ -110,7 +116,7 @@ function pool(
   return rest.reduce((all, one) => all.concat(one, 1), first);
 }
 
-/** The weight of each token of a text from `from` on in the text's vector; for `max` the value added to its hidden state. */
+/** Fills in the pooling weight of each token from `from`; for `max`, the value added to its hidden state. */
 function fillWeights(pooling: Pooling, weights: Float32Array, from: number): void {
   const count = weights.length - from;
   if (pooling === "cls") weights[from] = 1;
@@ -131,7 +137,7 @@ function checkPooling(where: string, pooling: Pooling | readonly Pooling[]): voi
   else for (const one of pooling) oneOf(where, "pooling", one as Pooling, POOLINGS);
 }
 
-/** The settings of the model's folder. Those that are not supported are no error where the options replace them. */
+/** Returns the folder's settings. Unsupported ones are no error where options override both of them. */
 function settingsOf(model: TextEncoder, given: EmbedOptions): SentenceSettings | undefined {
   if (model.folder === undefined) return undefined;
   try {
@@ -143,13 +149,13 @@ function settingsOf(model: TextEncoder, given: EmbedOptions): SentenceSettings |
   }
 }
 
-/** A text as the model's folder has it tokenised: letter by letter in lower case, as its tokenizer would have it. */
+/** Prepends the prompt and lowercases the text, code point by code point, as the folder's settings say. */
 function prepared(text: string, { prompt, lowercase }: SentenceSettings): string {
   const whole = prompt + text;
   return lowercase ? Array.from(whole, (letter) => letter.toLowerCase()).join("") : whole;
 }
 
-/** Tokens of the prompt, with those that begin a text and without those that end it. */
+/** Counts the prompt's tokens, with the special tokens before it and without those after it. */
 function promptLength(tokenizer: Tokenizer, settings: SentenceSettings): number {
   const text = prepared("", settings);
   if (text === "") return 0;
@@ -160,7 +166,7 @@ function promptLength(tokenizer: Tokenizer, settings: SentenceSettings): number 
   return (around as Int32Array).length - Number(ends);
 }
 
-/** The vector of length 1 in the same direction; a vector of zeros stays one. */
+/** Scales a vector to length 1; a zero vector stays zero. */
 function unit(vector: Float32Array): Float32Array {
   const length = Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
   return vector.map((value) => value / Math.max(length, 1e-12));

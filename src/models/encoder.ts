@@ -1,4 +1,4 @@
-/** What every encoder of texts offers. */
+/** The base classes of text encoders. */
 import { LowrankError } from "../errors.js";
 import { perRow } from "../lora/adapter/per-row.js";
 import type { Embedding } from "../nn/embedding.js";
@@ -18,62 +18,62 @@ import {
 import { joined, type Stream } from "./stream.js";
 import { placesOf } from "./text-input.js";
 
-/** A block that attends to all tokens. */
+/** A block with bidirectional attention. */
 type EncoderBlock = Module & { forward(x: Tensor, mask: Tensor | undefined): Tensor };
 
 /** The blocks of an encoder. */
 export abstract class EncoderBlocks<Block extends EncoderBlock> extends Module {
-  /** The blocks, in order. */
+  /** The blocks, from first to last. */
   layer: Block[];
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor({ numHiddenLayers: length }: BlocksConfig, block: (index: number) => Block) {
     super();
     this.layer = Array.from({ length }, (_, i) => block(i));
   }
 
-  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean, states?: Tensor[]): Tensor {
     const run = (block: Block, y: Stream): Stream => ({ x: block.forward(y.x, mask) });
     return joined(chain(this.layer, x, checkpointed, run, states));
   }
 }
 
-/** What every encoder of texts offers. */
+/** The base class of text encoders. */
 export abstract class TextEncoder extends PretrainedModel {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   abstract override readonly config: {
-    /** Tokens of the longest text. */
+    /** The longest text, in tokens. */
     maxPositionEmbeddings: number;
-    /** The id of padding; undefined for none. */
+    /** The padding id; undefined for none. */
     padTokenId: number | undefined;
   } & Record<string, unknown>;
-  /** PEFT's name of the task. */
+  /** The task in PEFT's terms. */
   readonly taskType = "FEATURE_EXTRACTION";
 
-  /** Embedding of the tokens, and what is added to it. */
+  /** The token embedding with its additions, such as positions. */
   abstract readonly embeddings: Module & {
-    /** Embedding of the tokens. */
+    /** The token embedding. */
     word_embeddings: Embedding;
-    /** ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C]. */
+    /** Maps ids i32 [B, T], or null with `inputsEmbeds`, to [B, T, C]. */
     forward(ids: Tensor | null, options: ForwardOptions): Tensor;
   };
-  /** @internal The blocks, whatever transformers calls them. */
+  /** @internal The blocks; their property name differs by family. */
   protected abstract get blocks(): EncoderBlocks<EncoderBlock>;
 
-  /** Where its weights are: `cpu`, `gpu:0`. */
+  /** The device of the weights: `cpu`, `gpu:0`. */
   get device() {
     return this.embeddings.word_embeddings.weight.device;
   }
 
-  /** The token embeddings of ids i32 [B, T], as `inputsEmbeds` of `forward` takes them: [B, T, C]. */
+  /** Returns the token embeddings [B, T, C] of ids i32 [B, T], as `inputsEmbeds` of `forward` expects them. */
   embedTokens(ids: Tensor): Tensor {
     return this.embeddings.word_embeddings.forward(ids);
   }
 
   /**
-   * @internal ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C], after the last norm; `states` collects the hidden
-   * states.
+   * @internal Maps ids i32 [B, T], or null with `inputsEmbeds`, to hidden states [B, T, C] after the last norm. Hidden
+   * states of the blocks are pushed to `states`.
    */
   hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
     checkedLength(placesOf(ids, options), 0, this.config.maxPositionEmbeddings);
@@ -83,8 +83,8 @@ export abstract class TextEncoder extends PretrainedModel {
   }
 
   /**
-   * ids i32 [B, T], or null with `inputsEmbeds`, → hidden [B, T, C]. Throws `ERR_SHAPE_MISMATCH`, `ERR_INDEX` for a text that is too long,
-   * `ERR_OPTION`, among others for labels, which need a head, `ERR_UNKNOWN_ADAPTER`.
+   * Maps ids i32 [B, T], or null with `inputsEmbeds`, to hidden [B, T, C]. Throws `ERR_SHAPE_MISMATCH`, `ERR_INDEX` for
+   * a text that is too long, `ERR_OPTION`, for example for labels, which need a head, `ERR_UNKNOWN_ADAPTER`.
    */
   override forward(ids: Tensor | null, options: ForwardOptions = {}): ModelOutput {
     const { labels, outputHiddenStates } = forwardOptions(
@@ -101,12 +101,12 @@ export abstract class TextEncoder extends PretrainedModel {
   }
 
   /**
-   * One vector [C] a text. Pooling, normalisation, the longest text and the prompt are those of the folder's modules
-   * (sentence-transformers), else the mean over the text's tokens, of length 1; options override them. A text that is too
-   * long loses its end.
+   * Returns one vector [C] per text. Pooling, normalisation, maximum length and prompt come from the folder's
+   * sentence-transformers modules; without them, vectors are the normalised mean over the tokens. Options take
+   * precedence. Longer texts are truncated.
    *
-   * Throws `ERR_FILE_NOT_FOUND` for a model without a tokenizer, `ERR_UNSUPPORTED_MODEL` for modules that are not
-   * supported, `ERR_FILE_FORMAT`, `ERR_OPTION`.
+   * Throws `ERR_FILE_NOT_FOUND` for a model without a tokenizer, `ERR_UNSUPPORTED_MODEL` for unsupported modules,
+   * `ERR_FILE_FORMAT`, `ERR_OPTION`.
    */
   embed(texts: readonly string[], options: EmbedOptions = {}): Promise<Float32Array[]> {
     return embed(this, texts, options);

@@ -6,7 +6,7 @@ import { readSpecialTokens } from "./chat-template-files.js";
 export interface EncodingDefaults {
   paddingSide: "left" | "right";
   truncationSide: "left" | "right";
-  /** Undefined where the tokenizer has no padding token. Read when first asked for: `tokenizer.json` may be large. */
+  /** Undefined where the tokenizer has no padding token. Read on first use: `tokenizer.json` may be large. */
   padTokenId: () => number | undefined;
   /** `model_max_length`; undefined where the file has none. */
   maxLength: number | undefined;
@@ -39,7 +39,10 @@ export function encodingDefaults(
   };
 }
 
-/** The named padding token; else the padding token of `tokenizer.json`, or the default of the families' tokenizers. */
+/**
+ * Returns the id of the padding token: as named in the configuration, else in `tokenizer.json`, else `[PAD]` or
+ * `<pad>`.
+ */
 function padTokenId(beside: Beside, tokenToId: (token: string) => number | undefined): number | undefined {
   const named = readSpecialTokens(beside)["pad_token"];
   if (named !== undefined) return tokenToId(named);

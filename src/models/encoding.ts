@@ -8,25 +8,25 @@ import { enterCpuUse } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { EncodingDefaults } from "./encoding-defaults.js";
 
-/** Which text of a pair loses tokens: the longer one, the first or the second. */
+/** Which text of a pair is truncated: the longer, the first or the second. */
 export type Truncation = "longest_first" | "only_first" | "only_second";
 
-/** Where a token is in its text: `text.slice(start, end)`, in UTF-16 units. */
+/** A token's range in its text, in UTF-16 units: `text.slice(start, end)`. */
 export type Offset = [start: number, end: number];
 
 /** Options of `encode`. */
 export interface EncodeOptions {
   /** Whether the tokenizer adds its special tokens; true. */
   addSpecialTokens?: boolean | undefined;
-  /** A second text, encoded behind the first. */
+  /** A second text, appended to the first. */
   pair?: string | undefined;
   /** Whether to return an `Encoding`, which has offsets; false. */
   offsets?: boolean | undefined;
   /** Whether to return an `Encoding`, which has word ids; false. */
   wordIds?: boolean | undefined;
-  /** The most tokens, special tokens included; unlimited by default. */
+  /** The maximum number of tokens, special tokens included; unlimited by default. */
   maxLength?: number | undefined;
-  /** Which text of a pair loses tokens to fit `maxLength`; `longest_first`. */
+  /** Which text of a pair is truncated to fit `maxLength`; `longest_first`. */
   truncation?: Truncation | undefined;
 }
 
@@ -36,9 +36,9 @@ export interface Encoding {
   ids: Int32Array;
   /** Token types: 0 for the first text and 1 for the second, as the tokenizer assigns them. */
   tokenTypeIds: Int32Array;
-  /** Where each token is in its own text, in UTF-16 units; [0, 0] for special tokens. */
+  /** Each token's range in its text, in UTF-16 units; [0, 0] for special tokens. */
   offsets: Offset[];
-  /** The index of the word, as the pre-tokenizer splits the text, that each token is a part of; null for special tokens. */
+  /** The index of each token's word, as the pre-tokenizer splits the text; null for special tokens. */
   wordIds: (number | null)[];
   /** 0 for tokens of the first text, 1 for tokens of the second; null for special tokens. */
   sequenceIds: (number | null)[];
@@ -46,21 +46,27 @@ export interface Encoding {
 
 /** Options of `encodeBatch`. */
 export interface EncodeBatchOptions {
-  /** A second text for each text, encoded behind it. */
+  /** A second text for each text, appended to it. */
   pairs?: readonly string[] | undefined;
   /** Whether the tokenizer adds its special tokens; true. */
   addSpecialTokens?: boolean | undefined;
-  /** Pad rows to the longest of the batch (`true` is the same), or to `maxLength`; `longest`. Without padding, rows must have equal lengths. */
+  /**
+   * Pad rows to the longest of the batch (`true` is the same) or to `maxLength`; `longest`. Without padding, rows must
+   * have equal lengths.
+   */
   padding?: boolean | "longest" | "max_length" | undefined;
-  /** Cut rows to `maxLength`; `true` means `longest_first`, which is the default where `maxLength` is given. */
+  /** Truncate rows to `maxLength`; `true` means `longest_first`, which is the default where `maxLength` is given. */
   truncation?: boolean | Truncation | undefined;
-  /** The most tokens of a row, special tokens included; by default `model_max_length` of the tokenizer's configuration. */
+  /**
+   * The maximum number of tokens of a row, special tokens included; by default `model_max_length` of the tokenizer's
+   * configuration.
+   */
   maxLength?: number | undefined;
   /** Round the padded length up to a multiple of this number. */
   padToMultipleOf?: number | undefined;
-  /** The side on which padding is added; by default `padding_side` of the tokenizer's configuration. */
+  /** The side of the padding; by default `padding_side` of the tokenizer's configuration. */
   paddingSide?: "left" | "right" | undefined;
-  /** The id of padding; by default that of the tokenizer's padding token. */
+  /** The padding id; by default the id of the tokenizer's padding token. */
   padTokenId?: number | undefined;
   /** Whether to return offsets, word ids and sequence ids; false. */
   offsets?: boolean | undefined;
@@ -70,7 +76,7 @@ export interface EncodeBatchOptions {
   device?: Device | undefined;
 }
 
-/** A batch as `model.forward` takes it. */
+/** A batch for `model.forward`. */
 export interface BatchEncoding {
   /** Token ids, i32 [B, T]. */
   ids: Tensor;
@@ -80,7 +86,7 @@ export interface BatchEncoding {
   tokenTypeIds: Tensor;
 }
 
-/** Where the tokens of a batch are, by row and token. Padding has [0, 0], null and null. */
+/** The positions of a batch's tokens in their texts, by row and token. Padding has [0, 0], null and null. */
 export interface BatchPlaces {
   /** As in `Encoding`. */
   offsets: Offset[][];
@@ -180,13 +186,13 @@ function length(where: string, name: string, value: unknown): number {
   return whole(where, name, value, 1);
 }
 
-/** Throws `ERR_OPTION` for a truncation of the second text where there is none. */
+/** Throws `ERR_OPTION` for `only_second` without a second text. */
 function paired(where: string, name: string, truncation: Truncation, pair: unknown): void {
   if (truncation === "only_second" && pair === undefined)
     throw new LowrankError("ERR_OPTION", `${where}: truncation "only_second" needs ${name}`);
 }
 
-/** Lengths of the rows: the length that they are cut to, and the length that they are padded to. */
+/** The length to truncate rows to, and the length to pad them to. */
 interface Limits {
   cut: number | undefined;
   strategy: Truncation;
@@ -216,7 +222,7 @@ function limits(where: string, given: EncodeBatchOptions, defaults: () => Encodi
 
 const PADDINGS = ["longest", "max_length"] as const;
 
-/** The rows of texts, before padding. Throws `ERR_OPTION` for one that cannot be cut to the length. */
+/** Encodes texts into rows, before padding. Throws `ERR_OPTION` for a row that cannot be truncated to the length. */
 function rows(
   where: string,
   own: Binding.Tokenizer,
@@ -246,7 +252,7 @@ function rows(
   });
 }
 
-/** The length T of a batch of rows. Throws `ERR_OPTION` where rows differ in length and are not padded to one. */
+/** Returns the length T of a batch. Throws `ERR_OPTION` where rows differ in length and padding is off. */
 function paddedLength(
   where: string,
   encoded: readonly Encoding[],
@@ -271,7 +277,7 @@ function paddedLength(
   return Math.ceil(most / multiple) * multiple;
 }
 
-/** Ids, mask and types of rows that are padded to T tokens. */
+/** Returns the ids, mask and token types of rows padded to T tokens. */
 function padded(
   where: string,
   encoded: readonly Encoding[],
@@ -304,7 +310,7 @@ function padded(
   return { ids, mask, types, side };
 }
 
-/** Where the tokens of padded rows are. */
+/** Returns the positions of the tokens of padded rows. */
 function places(encoded: readonly Encoding[], T: number, side: "left" | "right"): BatchPlaces {
   const fill = <V>(values: readonly V[], padding: () => V): V[] => {
     const added = Array.from({ length: T - values.length }, padding);

@@ -1,42 +1,42 @@
-/** What a family tells the loader: which models it is, and how each task is built. */
+/** The interface of a model family: the models that it covers, and how to build each task. */
 import { LowrankError } from "../errors.js";
 import type { ConfigFields } from "./config-fields.js";
 import type { PretrainedModel } from "./pretrained.js";
 import type { Naming, Weights } from "./weights.js";
 
-/** What a model is for: which of `TaskModels` it is loaded as. */
+/** The task that a model is loaded for, a key of `TaskModels`. */
 export type Task =
   "causal-lm" | "sequence-classification" | "image-classification" | "feature-extraction" | "speech-to-text";
 
-/** What a family's configuration is read from. */
+/** The sources of a family's configuration. */
 export interface ConfigSource {
   config: ConfigFields;
   /** `generation_config.json`, where there is one. */
   generation: ConfigFields | undefined;
   /** The model's folder. */
   folder: string;
-  /** Classes, in place of those that the file names. */
+  /** The number of classes; overrides the file's. */
   numLabels: number | undefined;
 }
 
-/** As a method, so that families of different configurations stand in one list. */
+/** A method, so that families with different configurations fit in one list (parameter bivariance). */
 interface Builder<Config> {
   build(config: Config, weights: Weights): PretrainedModel;
 }
 
 export interface Family<Config> {
-  /** Names that `model_type` has for it. */
+  /** The values of `model_type` that it covers. */
   modelTypes: readonly string[];
   /** Throws `ERR_UNSUPPORTED_MODEL`, `ERR_FILE_FORMAT`. */
   read(source: ConfigSource): Config;
   naming(config: Config): Naming;
-  /** How each task is built; the first is what a bare model is taken for. */
+  /** Builders by task; the first is the default for a bare model. */
   tasks: Partial<Record<Task, Builder<Config>["build"]>>;
-  /** Tensors that may stand in a file a second time. */
+  /** Tensors that a file may contain as duplicates of another. */
   doubled?(config: Config): readonly string[];
 }
 
-/** Tasks by the ends of their classes' names. */
+/** Tasks by the suffixes of class names. */
 const CLASSES: readonly (readonly [RegExp, Task])[] = [
   [/(ForCausalLM|LMHeadModel|DoubleHeadsModel)$/, "causal-lm"],
   [/ForSequenceClassification$/, "sequence-classification"],
@@ -44,10 +44,13 @@ const CLASSES: readonly (readonly [RegExp, Task])[] = [
   [/ForConditionalGeneration$/, "speech-to-text"],
 ];
 
-/** Classes that hold a whole model and a head that is left aside. */
+/** Classes with a whole model, without a head or with one that is ignored. */
 const BARE = /(Model|ForMaskedLM|ForPreTraining|ForMaskedImageModeling)$/;
 
-/** The task that `asked`, or else `architectures`, names. Throws `ERR_UNSUPPORTED_MODEL`, listing the family's tasks. */
+/**
+ * Returns the task `asked`, or else the one named by `architectures`. Throws `ERR_UNSUPPORTED_MODEL`, listing the
+ * family's tasks.
+ */
 export function taskOf(family: Family<unknown>, config: ConfigFields, asked: Task | undefined): Task {
   const tasks = Object.keys(family.tasks) as [Task, ...Task[]];
   const architectures = config.value("architectures");
@@ -59,7 +62,7 @@ export function taskOf(family: Family<unknown>, config: ConfigFields, asked: Tas
   const task = asked ?? named;
   if (task !== undefined && tasks.includes(task)) return task;
   const what = asked === undefined ? `the architecture ${String(name)}` : `the task "${asked}"`;
-  // Most users meet this with rows that have labels, and not by asking for the task.
+  // Most users get here through rows with labels, not through an explicit task.
   const hint =
     asked === "sequence-classification"
       ? "; rows with a label train a classifier of texts: BERT, RoBERTa or DistilBERT"

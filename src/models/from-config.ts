@@ -1,4 +1,4 @@
-/** Models of a configuration alone, with weights drawn anew. */
+/** Creates models from a configuration alone, with randomly initialised weights. */
 import { isPlain, oneOf, options, shown } from "../argument.js";
 import { resolveDevice, type Device } from "../device.js";
 import { LowrankError } from "../errors.js";
@@ -6,57 +6,59 @@ import type { FloatDType } from "../tensor.js";
 import { ConfigFields } from "./config-fields.js";
 import { FreshWeights, type Weights } from "./weights.js";
 
-/** Where a fresh model's weights are, and what they are stored as. */
+/** Options of `fromConfig`. */
 export interface FromConfigOptions {
-  /** As `tensor` takes it; the default device unless given. */
+  /** The device of the weights; by default the default device. */
   device?: Device | undefined;
   /**
-   * Storage of the weights, f32 unless given; biases are f32. Weights in f16 and bf16 are frozen, as is then the whole
-   * model: they are for adapters.
+   * The weights' dtype, f32 by default; biases are f32. With f16 or bf16 the whole model is frozen, and only adapters
+   * can be trained.
    */
   dtype?: FloatDType | undefined;
 }
 
-/** What transformers' configurations of all families hold. */
+/** Fields of transformers' configurations that all families share. */
 export interface CommonConfigFields {
-  /** As the class's own unless given. */
+  /** By default the class's family. */
   model_type?: string | undefined;
-  /** Taken, and not read: the class is the one that is called. */
+  /** Accepted and ignored: the called class decides. */
   architectures?: readonly string[] | null | undefined;
-  /** The deviation of drawn weights; 0.02 unless given. */
+  /** The standard deviation of the initial weights; 0.02 by default. */
   initializer_range?: number | undefined;
   /** The older name of `dtype`. */
   torch_dtype?: string | null | undefined;
   /**
-   * Storage of the weights as a file names it, such as `bfloat16`; kept for saving, and not what a fresh model is
-   * stored as.
+   * The dtype that a file names, such as `bfloat16`; kept for saving. The option `dtype` decides how weights are
+   * stored.
    */
   dtype?: string | null | undefined;
 }
 
-/** Of a family that reads texts. */
+/** Fields of text models. */
 export interface TextConfigFields extends CommonConfigFields {
-  /** The id that texts begin with. */
+  /** The id at the start of a text. */
   bos_token_id?: number | null | undefined;
   /** The ids that end a generation. */
   eos_token_id?: number | readonly number[] | null | undefined;
-  /** The id of padding. */
+  /** The padding id. */
   pad_token_id?: number | null | undefined;
 }
 
-/** Of a classifier. */
+/** Fields of classifiers. */
 export interface LabelConfigFields {
-  /** Classes, in place of `id2label`; two unless either is given. */
+  /** The number of classes, where `id2label` is absent; 2 by default. */
   num_labels?: number | null | undefined;
   /** Names of the classes, by index. */
   id2label?: Readonly<Record<string, string>> | null | undefined;
-  /** Taken, and not read: `id2label` says the same. */
+  /** Accepted and ignored: it mirrors `id2label`. */
   label2id?: Readonly<Record<string, number>> | null | undefined;
-  /** single_label_classification, regression or multi_label_classification; by the labels unless given. */
+  /** single_label_classification, regression or multi_label_classification; by default inferred from the labels. */
   problem_type?: string | null | undefined;
 }
 
-/** Keys of transformers' configurations that change nothing here: of how it runs, of other tasks, of what is not applied. */
+/**
+ * Keys of transformers' configurations that are accepted and ignored: runtime settings, other tasks, unused features.
+ */
 const INERT = new Set(
   [
     "architectures auto_map bad_words_ids",
@@ -71,7 +73,7 @@ const INERT = new Set(
     "scale_embedding num_hidden_layers encoder_layerdrop decoder_layerdrop apply_spec_augment mask_time_prob",
     "mask_time_length mask_time_min_masks mask_feature_prob mask_feature_length mask_feature_min_masks",
     "median_filter_width classifier_proj_size use_weighted_layer_sum",
-    // Read where nothing that goes before them is there.
+    // Read only where the keys that take precedence over them are absent.
     "original_max_position_embeddings partial_rotary_factor rope_parameters rope_theta",
   ]
     .join(" ")
@@ -79,18 +81,18 @@ const INERT = new Set(
 );
 
 interface Recipe<Config, Model> {
-  /** The names that `model_type` may have, the class's own first. */
+  /** Accepted values of `model_type`, the class's own first. */
   modelTypes: readonly string[];
   read: (fields: ConfigFields) => Config & { initializerRange: number };
   make(config: Config, weights: Weights): Model;
 }
 
 /**
- * A model of `config`, which is transformers' fields by their names in `config.json`, with weights drawn anew after
- * `manualSeed`.
+ * Creates a model from `config`, fields as named in transformers' `config.json`, with weights drawn from the generator
+ * that `manualSeed` seeds.
  *
- * Throws `ERR_OPTION` for a field that is missing, senseless or unknown; `ERR_UNSUPPORTED_MODEL` for what is not built;
- * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+ * Throws `ERR_OPTION` for a field that is missing, invalid or unknown; `ERR_UNSUPPORTED_MODEL`; `ERR_NO_GPU`,
+ * `ERR_OUT_OF_MEMORY`.
  */
 export function fromConfig<Config, Model>(
   where: string,

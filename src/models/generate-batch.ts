@@ -1,4 +1,4 @@
-/** Several texts at once, token by token. */
+/** Generates several texts at once, token by token. */
 import { listOf, refuse, text, whole } from "../argument.js";
 import type { CausalLM } from "./causal-lm.js";
 import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
@@ -6,15 +6,15 @@ import type { DecodedText } from "./decoding.js";
 import { decodingOf, endTokens, logprobsOf, promptIds, type Prompt, tokenOf } from "./generate.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
-/** What `generateBatch` takes besides the prompts; where it says nothing else, each holds for every prompt. */
+/** Options of `generateBatch`. Single values apply to every prompt. */
 export interface GenerateBatchOptions extends Omit<GenerateOptions, "seed"> {
-  /** Of the choice: one for every prompt, or one each. 0 unless given. */
+  /** The sampling seed: one for all prompts, or an array with one per prompt; 0 by default. */
   seed?: number | readonly number[] | undefined;
-  /** The adapter of each prompt, null for the base alone; those that are active unless given. */
+  /** The adapter of each prompt, null for the base model; by default the active adapters. */
   adapterPerRow?: readonly (string | null)[] | undefined;
 }
 
-/** One entry a prompt. */
+/** One entry per prompt. */
 export type Pieces = (Piece | null)[];
 
 /** See `CausalLM.generateBatch`. */
@@ -58,7 +58,7 @@ export async function* generateBatch(
         }
         return pieces;
       });
-      // What waited in one text and came at once is given one by one.
+      // Pieces of one text released together are yielded separately.
       for (let i = 0; released.some((pieces) => pieces.length > i); i++)
         yield released.map((pieces) => pieces[i] ?? null);
     }

@@ -1,4 +1,4 @@
-/** What generation is told, checked before any work. */
+/** Checks the options of generation before any work. */
 import {
   listOf,
   numberThat,
@@ -9,51 +9,50 @@ import {
   whole,
 } from "../argument.js";
 
-/** How tokens are chosen. What is left out of `temperature`, `topK`, `topP` and `minP` keeps every token. */
+/** Sampling options. By default `temperature`, `topK`, `topP` and `minP` filter nothing. */
 export interface SamplingOptions {
-  /** Logits are divided by it; 0, unless given, takes the likeliest token each time. */
+  /** The divisor of the logits; 0, the default, always takes the most likely token. */
   temperature?: number | undefined;
-  /** Keeps the likeliest k, and those as likely as the last of them; 0 keeps all. */
+  /** Keeps the k most likely tokens, and those tied with the last of them; 0 keeps all. */
   topK?: number | undefined;
   /**
-   * Keeps the fewest of the likeliest tokens whose probabilities reach this sum, and those as likely as the last of
-   * them (Holtzman et al. 2020).
+   * Keeps the smallest set of most likely tokens whose probabilities sum to at least this value, and those tied with
+   * the last of them (Holtzman et al. 2020).
    */
   topP?: number | undefined;
-  /** Keeps the tokens of at least this share of the likeliest one's probability (Nguyen et al. 2024). */
+  /** Keeps tokens whose probability is at least this fraction of the highest one (Nguyen et al. 2024). */
   minP?: number | undefined;
   /**
-   * Positive logits of tokens of the prompt, and of those generated, are divided by it, negative ones multiplied
-   * (Keskar et al. 2019); 1, unless given, changes nothing.
+   * Divides positive logits of tokens that occur in the prompt or the output, and multiplies negative ones (Keskar et
+   * al. 2019); 1, the default, disables it.
    */
   repetitionPenalty?: number | undefined;
-  /** Of the choice: a whole number; 0 unless given. The same logits and the same seed give the same token. */
+  /** The sampling seed, a whole number; 0 by default. Equal logits and seeds give equal tokens. */
   seed?: number | undefined;
 }
 
 /**
- * What `generate` takes besides the prompt. Tokens are kept as transformers keeps them, in its order: repetition
- * penalty, temperature, top-k, top-p, min-p.
+ * Options of `generate`. Filters apply in transformers' order: repetition penalty, temperature, top-k, top-p, min-p.
  */
 export interface GenerateOptions extends SamplingOptions {
-  /** Tokens after the prompt; 256 unless given, and never past the model's longest text. */
+  /** The maximum number of new tokens, 256 by default; generation also ends at the model's longest text. */
   maxNewTokens?: number | undefined;
-  /** Ends where one of these texts comes; neither it nor what makes it is yielded. */
+  /** Stop strings: generation ends before the first of them, which is not yielded. */
   stop?: string | readonly string[] | undefined;
   /**
-   * Whether pieces carry the log-probability of their token; a number n adds the n likeliest tokens at its position with
-   * their log-probabilities. The distribution is the model's own, before temperature, penalty and filters, as for OpenAI's
-   * `logprobs` and transformers' `compute_transition_scores` of raw logits. False by default.
+   * Whether pieces carry the log-probability of their token; a number n adds the n most likely tokens at its position
+   * with their log-probabilities. The distribution is the model's, before temperature, penalty and filters, as in
+   * OpenAI's `logprobs` and transformers' `compute_transition_scores` of raw logits. False by default.
    */
   logprobs?: boolean | number | undefined;
-  /** Ends it: the generator throws the signal's reason. */
+  /** Aborts generation; the generator throws the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
-/** The options, all there. */
+/** The checked options, with defaults filled in. */
 export interface CheckedOptions extends Required<Omit<GenerateOptions, "signal" | "stop" | "logprobs">> {
   stops: readonly string[];
-  /** How many alternatives are wanted with log-probabilities; undefined for no log-probabilities. */
+  /** The number of alternatives per token; undefined for no log-probabilities. */
   logprobs: number | undefined;
   signal: AbortSignal | undefined;
 }
@@ -71,7 +70,9 @@ const KNOWN = [
   "signal",
 ] as const;
 
-/** Throws `ERR_OPTION` for one that is unknown, of another type or out of its range. */
+/**
+ * Returns the options with defaults. Throws `ERR_OPTION` for one that is unknown, of the wrong type or out of range.
+ */
 export function checkedGenerateOptions(
   where: string,
   given: GenerateOptions | undefined,
