@@ -76,6 +76,7 @@ export function onDx12(name, folder, program, log, tell) {
     total.passed += found.passed;
     total.peak = Math.max(total.peak, ran.peak);
     if (found.names.length > 0) total.wrong.push(`${group} ${found.names.join(", ")}`);
+    if (ran.peak === 0) total.wrong.push(`${group} the memory of its process was not measured`);
     if (ran.peak > MEMORY) total.wrong.push(`${group} took ${(ran.peak / 1e9).toFixed(1)} GB`);
     writeFileSync(log, wrote);
   }
@@ -88,12 +89,15 @@ export function onDx12(name, folder, program, log, tell) {
   };
 }
 
-/** Runs the tests' program in Wine and prints the most memory that it had. */
+/**
+ * Runs the tests' program in Wine and prints its peak resident memory. The program is found by its arguments: its name
+ * is that of its main thread, which Rust calls `main`.
+ */
 const MEASURED = `wine tests.exe "$@" & pid=$!
 peak=0
 while kill -0 $pid 2>/dev/null; do
   for process in /proc/[0-9]*; do
-    if [ "$(cat $process/comm 2>/dev/null)" = tests.exe ]; then
+    if [ "$(head -zn 1 $process/cmdline 2>/dev/null | tr -d '\\0')" = tests.exe ]; then
       now=$(awk '/VmHWM/ { print $2 }' $process/status 2>/dev/null)
       if [ "\${now:-0}" -gt "$peak" ]; then peak=$now; fi
     fi
