@@ -96,7 +96,10 @@ export const FOLLOWED: readonly Followed[] = [
   [/^<option> has no effect: |^<warmup> reaches to the last/, undefined],
   [/^<[a-zA-Z.]+>(:? …| is |:? must | was |: there is no layer|: …|: ……)/, undefined],
   [/^--(name|adapter|allow-origin) ?…?:? (must|its name|two adapters)/, undefined],
-  [/^finetune: <adapter>$|^give <model>$/, "test/train/start-adapter.test.ts: what is no adapter says so"],
+  [
+    /^finetune: <adapter>$|^give <model>$/,
+    "test/train/start-adapter.test.ts: a folder without an adapter, or with an unsuitable one, is refused",
+  ],
   // Not lowrank's own commands: npm's and llama.cpp's, and what bundlers are told.
   [/^join them first \(llama-gguf-split/, undefined],
   [

@@ -57,7 +57,7 @@ export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])
   ["resume: … is after step", "test/recommendations/recommendations.test.ts: more steps"],
   [
     "A checkpoint whose folder is given as resume",
-    "test/train/trainer-continued.test.ts: a bad checkpoint is taken",
+    "test/train/trainer-continued.test.ts: a bad checkpoint is accepted when named, with a warning",
   ],
   [
     "or // for a message that begins with a slash",

@@ -1,4 +1,4 @@
-/** A run over a model that carries adapters trains its own, and leaves the others as they are. */
+/** A run over a model that already has adapters trains a new one and leaves the others unchanged. */
 import test from "ava";
 
 import { finetune, loadModel, lora, type CausalLM, type FinetuneOptions } from "../../src/index.js";
@@ -18,14 +18,14 @@ function options(model: CausalLM | string, more: Partial<FinetuneOptions> = {}):
   });
 }
 
-/** A model with an adapter that counts and is trained on. */
+/** Returns a model with an active, trainable adapter. */
 async function carrying(): Promise<CausalLM> {
   const model = await loadModel<"causal-lm">(given.model, { device: "cpu" });
   await lora.inject(model, { r: 4, targetModules: "all-linear", name: "first", initLoraWeights: false });
   return model;
 }
 
-/** The values of an adapter, which of them are trained, and where it counts. */
+/** Returns the values of an adapter, which of them are trainable, and the layers in which it is active. */
 async function stateOf(model: CausalLM, name: string): Promise<unknown[]> {
   const all: unknown[] = [];
   for (const [path, layer] of model.namedModules()) {
@@ -37,7 +37,7 @@ async function stateOf(model: CausalLM, name: string): Promise<unknown[]> {
   return all;
 }
 
-test.serial("its adapter is the one that it would make of the model alone, and counts alone", async (t) => {
+test.serial("the new adapter equals one trained on the bare model, and only it is active", async (t) => {
   const alone = await finetune(options(given.model)).result;
   const model = await carrying();
   const before = (await stateOf(model, "first")) as [string, Float32Array, Float32Array][];
@@ -59,7 +59,7 @@ test.serial("its adapter is the one that it would make of the model alone, and c
   model.dispose();
 });
 
-test.serial("a run that fails leaves them counting as they did", async (t) => {
+test.serial("a failed run restores the active adapters", async (t) => {
   const model = await carrying();
   const before = await stateOf(model, "first");
   await t.throwsAsync(finetune(options(model, { optimizer: { lr: 1e30 }, steps: 50 })).result, {

@@ -36,7 +36,7 @@ const quiet = { onNotice: () => {} };
 
 for (const device of testDevices()) {
   test.serial(
-    `on ${device} a classifier learns, its head and its labels are saved, and it is freed`,
+    `on ${device} a classifier learns, its head and its labels are saved, and its memory is freed`,
     async (t) => {
       const live = (): number => memory(device as "cpu").live;
       const before = (await atRest(device)).live;
@@ -83,7 +83,7 @@ for (const device of testDevices()) {
         const { loss, classes, tokens } = await evaluate(again, objective, rows, { batchSize });
         t.is(tokens, 12);
         t.is(classes?.accuracy, 1);
-        // Padding is masked: rows alone and rows side by side differ by rounding, which 1e-5 is a hundred of.
+        // Padding is masked, so single and batched rows differ only by rounding; 1e-5 is a hundred times that.
         const told = evals.at(-1)?.loss as number;
         t.true(Math.abs(loss - told) < 1e-5, `${loss}, ${told} when it was trained`);
       }
@@ -111,7 +111,7 @@ for (const [family, layers] of [
   ["roberta", ["classifier.dense", "classifier.out_proj"]],
   ["distilbert", ["classifier", "pre_classifier"]],
 ] as const)
-  test.serial(`${family}'s head of two layers is trained whole, saved, and read again`, async (t) => {
+  test.serial(`${family}: a two-layer head is trained in full, saved and loaded`, async (t) => {
     const encoder = await tinyEncoder(family);
     const events = await collect(finetune(options("cpu", { model: encoder, evalData, steps: 4 })));
     const end = events.at(-1);
@@ -140,7 +140,7 @@ for (const [family, layers] of [
 
 test.serial("micro-batches give the losses of one batch", async (t) => {
   const losses = async (batchSize: number, gradientAccumulation: number): Promise<number[]> => {
-    // The head starts anew.
+    // The head is initialised randomly.
     manualSeed(1);
     const given = await loadModel(model, {
       device: "cpu",
@@ -159,29 +159,35 @@ test.serial("micro-batches give the losses of one batch", async (t) => {
   for (const [i, loss] of one.entries()) t.true(Math.abs(loss - (many[i] as number)) < 1e-5 * loss);
 });
 
-test.serial("a model that is given: its classes must be as many, and are named by the data", async (t) => {
-  const given = await loadModel(model, {
-    device: "cpu",
-    task: "sequence-classification",
-    numLabels: 3,
-    ...quiet,
-  });
-  const refused = finetune(options("cpu", { model: given })).result;
-  await t.throwsAsync(refused, { code: "ERR_OPTION", message: /tells 3 classes apart, and the data has 2/ });
-  t.deepEqual(lora.adapters(given), []);
-  given.dispose();
-  const fitting = await loadModel(model, {
-    device: "cpu",
-    task: "sequence-classification",
-    numLabels: 2,
-    ...quiet,
-  });
-  await finetune(options("cpu", { model: fitting, steps: 1 })).result;
-  t.deepEqual(fitting.config.labels, ["land", "sea"]);
-  fitting.dispose();
-});
+test.serial(
+  "a loaded model needs as many classes as the data has, and takes their names from the data",
+  async (t) => {
+    const given = await loadModel(model, {
+      device: "cpu",
+      task: "sequence-classification",
+      numLabels: 3,
+      ...quiet,
+    });
+    const refused = finetune(options("cpu", { model: given })).result;
+    await t.throwsAsync(refused, {
+      code: "ERR_OPTION",
+      message: /tells 3 classes apart, and the data has 2/,
+    });
+    t.deepEqual(lora.adapters(given), []);
+    given.dispose();
+    const fitting = await loadModel(model, {
+      device: "cpu",
+      task: "sequence-classification",
+      numLabels: 2,
+      ...quiet,
+    });
+    await finetune(options("cpu", { model: fitting, steps: 1 })).result;
+    t.deepEqual(fitting.config.labels, ["land", "sea"]);
+    fitting.dispose();
+  },
+);
 
-test.serial("data that doesn't fit is refused by file and line, and nothing is left", async (t) => {
+test.serial("unsuitable data is refused with file and line, and no output is left", async (t) => {
   const cases: [Partial<FinetuneOptions>, string, RegExp][] = [
     [
       {
@@ -223,18 +229,21 @@ test.serial("data that doesn't fit is refused by file and line, and nothing is l
   }
 });
 
-test.serial("a held-out share of classes with one row each: more rows, or held-out rows", async (t) => {
-  const rows = [
-    { text: "sss waves", label: "sea" },
-    { text: "mmm hills", label: "land" },
-  ];
-  const run = (more: Partial<FinetuneOptions>) => finetune(options("cpu", { steps: 1, ...more })).result;
-  await t.throwsAsync(run({ data: rowsFile(rows), evalSplit: 0.5 }), {
-    code: "ERR_OPTION",
-    message: /each of the 2 classes has one row.*give more rows, or held-out rows with evalData$/,
-  });
-  const doubled = await run({ data: rowsFile([...rows, ...rows]), evalSplit: 0.5, evalEvery: 1 });
-  t.not(doubled.evalLoss, null);
-  const given = await run({ data: rowsFile(rows), evalData: rowsFile(rows), evalEvery: 1 });
-  t.not(given.evalLoss, null);
-});
+test.serial(
+  "a held-out share of classes with one row each is refused; the error asks for more rows or an evaluation file",
+  async (t) => {
+    const rows = [
+      { text: "sss waves", label: "sea" },
+      { text: "mmm hills", label: "land" },
+    ];
+    const run = (more: Partial<FinetuneOptions>) => finetune(options("cpu", { steps: 1, ...more })).result;
+    await t.throwsAsync(run({ data: rowsFile(rows), evalSplit: 0.5 }), {
+      code: "ERR_OPTION",
+      message: /each of the 2 classes has one row.*give more rows, or held-out rows with evalData$/,
+    });
+    const doubled = await run({ data: rowsFile([...rows, ...rows]), evalSplit: 0.5, evalEvery: 1 });
+    t.not(doubled.evalLoss, null);
+    const given = await run({ data: rowsFile(rows), evalData: rowsFile(rows), evalEvery: 1 });
+    t.not(given.evalLoss, null);
+  },
+);

@@ -10,7 +10,7 @@ function confusion(table: number[][]): Confusion {
   return made;
 }
 
-test("rows stand by their class, columns by what they were taken for", (t) => {
+test("rows are the true classes and columns the predicted ones", (t) => {
   const { scores } = confusion([
     [5, 1],
     [2, 4],
@@ -24,7 +24,7 @@ test("rows stand by their class, columns by what they were taken for", (t) => {
   t.deepEqual(scores.withoutRows, []);
 });
 
-test("classes that no row is of are named", (t) => {
+test("classes without rows are named", (t) => {
   const { scores } = confusion([
     [2, 0, 1],
     [0, 0, 0],
@@ -33,7 +33,7 @@ test("classes that no row is of are named", (t) => {
   t.deepEqual(scores.withoutRows, ["class 1"]);
 });
 
-// sklearn.metrics.f1_score(truth, predicted, average="macro"), worked out by hand.
+// Equal to sklearn.metrics.f1_score(truth, predicted, average="macro"), computed by hand.
 const cases: [name: string, table: number[][], macroF1: number][] = [
   [
     "two classes",

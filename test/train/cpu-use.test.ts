@@ -1,4 +1,4 @@
-/** Threads and priority of the engine: checked, recorded, changed by resume, and without any effect on bits. */
+/** Threads and priority of the engine: validated, recorded, changed by resume, and without effect on any bit. */
 import { readdirSync, readFileSync } from "node:fs";
 import { constants, getPriority } from "node:os";
 import { join } from "node:path";
@@ -23,7 +23,7 @@ import {
 import { tinyData, tinyModel } from "../hashed.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 
-// More than most machines have: what is asked for is what there is, whatever the machine.
+// More than most machines have: the engine starts the requested number of threads on any machine.
 const ALL = 7;
 process.env["LOWRANK_THREADS"] = String(ALL);
 
@@ -34,14 +34,14 @@ const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { outpu
 const startOf = (events: readonly TrainEvent[]): StartEvent =>
   events.find((event) => event.type === "start") as StartEvent;
 
-/** Numbers of this process's threads of a name, and what `/proc` tells of each from its third field on. */
+/** Returns the id of each thread of this process with a given name, and its fields in `/proc` from the third on. */
 function statsOf(name: string): [number: string, fields: string[]][] {
   return readdirSync("/proc/self/task").flatMap((task) => {
     let stat: string;
     try {
       stat = readFileSync(`/proc/self/task/${task}/stat`, "utf8");
     } catch {
-      // A thread that has ended meanwhile.
+      // The thread has ended since the folder was listed.
       return [];
     }
     const [, its = "", rest = ""] = /^\d+ \((.*)\) (.*)$/s.exec(stat) ?? [];
@@ -52,7 +52,7 @@ function statsOf(name: string): [number: string, fields: string[]][] {
 const niceOf = (name: string): number[] => statsOf(name).map(([, fields]) => Number(fields[16]));
 
 test.serial(
-  "in the background one core is left free, and only the run's threads have a lower priority",
+  "a background run leaves one core free and lowers the priority of no other threads",
   async (t) => {
     const run = finetune(options({ priority: "background", steps: 400, saveEvery: "never" }));
     const seen: { low: number[]; usual: number[] }[] = [];
@@ -62,7 +62,7 @@ test.serial(
       if (event.type !== "step" || event.step % 20 !== 0) continue;
       if (process.platform === "linux")
         seen.push({ low: niceOf("lowrank-low"), usual: niceOf("lowrank-cpu") });
-      // A call of the caller's own on the same device, at the usual priority, between the run's steps.
+      // A caller's operation on the same device, at normal priority, between the steps of the run.
       const product = tensor([[1, 2]]).matmul(tensor([[3], [4]]));
       loads.push(await product.item());
       if (event.step === 100) void run.stop();
@@ -87,7 +87,7 @@ test.serial("1, 2, 3 and 7 threads, at either priority, train the same bits", as
   ]);
   const runs: { losses: number[]; adapter: Buffer }[] = [];
   for (const use of uses) {
-    // Long enough for products that are cut for several threads.
+    // Long enough for products that are split over several threads.
     const one = options({ ...use, maxLength: 256, packing: true, evalSplit: 0.1, evalEvery: 6 });
     const events = await collect(finetune(one));
     t.like(startOf(events), { threads: use.threads as number, priority: use.priority ?? "normal" });
@@ -100,7 +100,7 @@ test.serial("1, 2, 3 and 7 threads, at either priority, train the same bits", as
   }
 });
 
-/** Clock ticks that the threads of a name have had of a processor, by their numbers. */
+/** Returns the processor time, in clock ticks, of each thread with a given name, by thread id. */
 function ticksOf(name: string): Map<string, number> {
   const ticks = statsOf(name).map(
     ([number, fields]) => [number, Number(fields[11]) + Number(fields[12])] as const,
@@ -108,7 +108,7 @@ function ticksOf(name: string): Map<string, number> {
   return new Map(ticks);
 }
 
-test.serial("no more threads compute than are asked for", async (t) => {
+test.serial("no more threads compute than requested", async (t) => {
   if (process.platform !== "linux") return t.pass("only Linux tells the times of threads");
   await finetune(options({ steps: 2 })).result;
   for (const threads of [1, 3]) {
@@ -123,30 +123,26 @@ test.serial("no more threads compute than are asked for", async (t) => {
   }
 });
 
-test.serial(
-  "a number of threads or a priority that cannot be is one error, before anything is read",
-  async (t) => {
-    for (const threads of [0, -1, 1.5, NaN, ALL + 1, "2", true, null]) {
-      const refused = finetune(options({ threads: threads as number, model: "/nowhere", data: "/nowhere" }));
-      const error = await t.throwsAsync(refused.result, { code: "ERR_OPTION" });
-      if (threads !== null)
-        t.regex(error?.message ?? "", /^finetune: threads is a whole number from 1 to 7, /);
-      if (threads === null) continue;
-      const message = /: threads is a whole number from 1 to 7, the threads of the cpu, not /;
-      t.throws(() => setCpuUse({ threads: threads as number }), { code: "ERR_OPTION", message });
-      t.throws(() => withCpuUse({ threads: threads as number }, () => 0), { code: "ERR_OPTION", message });
-    }
-    const priority = "low" as never;
-    await t.throwsAsync(finetune(options({ priority })).result, {
-      code: "ERR_OPTION",
-      message: 'priority is one of normal, background, not "low"',
-    });
-    t.throws(() => setCpuUse({ priority }), { code: "ERR_OPTION" });
-    t.throws(() => setCpuUse({ thread: 2 } as never), { message: /did you mean threads/ });
-  },
-);
+test.serial("an invalid number of threads or priority is one error, before anything is read", async (t) => {
+  for (const threads of [0, -1, 1.5, NaN, ALL + 1, "2", true, null]) {
+    const refused = finetune(options({ threads: threads as number, model: "/nowhere", data: "/nowhere" }));
+    const error = await t.throwsAsync(refused.result, { code: "ERR_OPTION" });
+    if (threads !== null) t.regex(error?.message ?? "", /^finetune: threads is a whole number from 1 to 7, /);
+    if (threads === null) continue;
+    const message = /: threads is a whole number from 1 to 7, the threads of the cpu, not /;
+    t.throws(() => setCpuUse({ threads: threads as number }), { code: "ERR_OPTION", message });
+    t.throws(() => withCpuUse({ threads: threads as number }, () => 0), { code: "ERR_OPTION", message });
+  }
+  const priority = "low" as never;
+  await t.throwsAsync(finetune(options({ priority })).result, {
+    code: "ERR_OPTION",
+    message: 'priority is one of normal, background, not "low"',
+  });
+  t.throws(() => setCpuUse({ priority }), { code: "ERR_OPTION" });
+  t.throws(() => setCpuUse({ thread: 2 } as never), { message: /did you mean threads/ });
+});
 
-test.serial("both are recorded, and changed by resume without a change of bits", async (t) => {
+test.serial("both are recorded, and changing them on resume changes no bit", async (t) => {
   const whole = options();
   await finetune(whole).result;
   const cut = options({ threads: 2, priority: "background" });
@@ -156,7 +152,7 @@ test.serial("both are recorded, and changed by resume without a change of bits",
   const recorded = (): { options: CpuUse } =>
     JSON.parse(readFileSync(join(cut.output, "run.json"), "utf8")) as { options: CpuUse };
   t.like(recorded().options, { threads: 2, priority: "background" });
-  // What was recorded holds where nothing is given.
+  // The recorded value is the default.
   const again = finetune({ resume: cut.output });
   let start: StartEvent | undefined;
   for await (const event of again) {
@@ -171,12 +167,12 @@ test.serial("both are recorded, and changed by resume without a change of bits",
   t.true(adapterBytes(cut.output).equals(adapterBytes(whole.output)));
 });
 
-test.serial("a run of a machine with more cores continues with the default", async (t) => {
+test.serial("a run from a machine with more cores resumes with the default", async (t) => {
   const more = options({ threads: ALL });
   const run = finetune(more);
   for await (const event of run) if (event.type === "step" && event.step === 3) void run.stop();
   await run.result;
-  // As a machine with two cores sees it.
+  // Simulates a machine with two cores.
   process.env["LOWRANK_THREADS"] = "2";
   try {
     const events = await collect(finetune({ resume: more.output }));
@@ -191,7 +187,7 @@ test.serial("a run of a machine with more cores continues with the default", asy
   }
 });
 
-test.serial("withCpuUse follows the call, and setCpuUse holds elsewhere", async (t) => {
+test.serial("withCpuUse applies within its call, and setCpuUse applies elsewhere", async (t) => {
   setCpuUse({ threads: 3 });
   try {
     t.deepEqual(cpuUse(), { threads: 3, priority: "normal" });
@@ -207,7 +203,7 @@ test.serial("withCpuUse follows the call, and setCpuUse holds elsewhere", async 
   t.deepEqual(cpuUse(), { threads: ALL, priority: "normal" });
 });
 
-test.serial("a Trainer takes both, and gives the same bits", async (t) => {
+test.serial("a Trainer takes both options and gives the same bits", async (t) => {
   const train = async (use: CpuUse): Promise<Float32Array> => {
     manualSeed(3);
     const model = new nn.Linear(96, 96, { device: "cpu" });

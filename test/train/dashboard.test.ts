@@ -1,4 +1,7 @@
-/** `run.dashboard()` and the option: served while a run goes on and after, by this process alone, for nothing. */
+/**
+ * `run.dashboard()` and the option: served during and after the run, by this process alone, without cost to the
+ * run.
+ */
 import type { ChildProcess } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -24,7 +27,7 @@ const listed = async (url: string): Promise<Listed> => (await (await fetch(`${ur
 const urls = (events: readonly TrainEvent[]): string[] =>
   events.flatMap((event) => (event.type === "dashboard" ? [event.url] : []));
 
-test.serial("asked for while it goes on and after, it is one page, whose button stops the run", async (t) => {
+test.serial("the dashboard is one page during and after the run, and its button stops the run", async (t) => {
   const run = finetune(options({ steps: 4000 }));
   const { url } = await run.dashboard();
   t.deepEqual(await run.dashboard({ port: 1 }), { url });
@@ -32,7 +35,7 @@ test.serial("asked for while it goes on and after, it is one page, whose button 
   t.like(await listed(url), { stops: true, runs: [{ state: "running" }] });
   let asked = false;
   for await (const event of run) {
-    // Steps that nobody has read yet may be merged: the third by itself need not come.
+    // Unread steps may be merged, so the third step may not arrive as a separate event.
     if (asked || event.type !== "step" || event.step < 3) continue;
     asked = true;
     t.is((await fetch(`${url}stop`, { method: "POST" })).status, 204);
@@ -58,7 +61,7 @@ test.serial("a page pauses the run and resumes it", async (t) => {
 });
 
 test.serial(
-  "the option says where in an event that is not recorded; the adapter is to the bit what it is without",
+  "the option reports the address in an event that is not recorded, and changes no bit of the adapter",
   async (t) => {
     const more = { evalSplit: 0.2, evalEvery: 4, lora: { r: 2, loraDropout: 0.3 } };
     const plain = options(more);
@@ -75,7 +78,7 @@ test.serial(
 );
 
 test.serial(
-  "texts before and after are told at each evaluation, for nothing; rows are told of every run",
+  "sample texts are reported at each evaluation at no cost, and rows are reported by every run",
   async (t) => {
     for (const more of [
       { evalSplit: 0.2, evalEvery: 4, lora: { r: 2, loraDropout: 0.3, initLoraWeights: "pissa" as const } },
@@ -99,7 +102,7 @@ test.serial(
         t.is(texts.length, 3);
         t.true(texts.every(({ prompt, base }, i) => prompt !== "" && base === samples[0]?.texts[i]?.base));
       }
-      // A fresh adapter changes nothing; a trained one does.
+      // A fresh adapter changes nothing, and a trained one does.
       t.true(samples[0]?.texts.every(({ base, tuned }) => base === tuned && base !== ""));
       t.true(samples.at(-1)?.texts.some(({ base, tuned }) => base !== tuned));
       for (const one of [unseen, events]) {
@@ -111,7 +114,7 @@ test.serial(
   },
 );
 
-test.serial("of prompts and completions the prompt is given, and the completion is marked", async (t) => {
+test.serial("with prompts and completions the page shows the prompt and marks the completion", async (t) => {
   const data = join(temporary(), "rows.jsonl");
   const rows = Array.from({ length: 24 }, (_, i) => ({
     prompt: "once upon",
@@ -130,7 +133,7 @@ test.serial("of prompts and completions the prompt is given, and the completion 
   t.true(told?.at(-1)?.trained);
 });
 
-test.serial("a run that is stopped while a text is written ends well", async (t) => {
+test.serial("a run that is stopped while it generates a sample ends normally", async (t) => {
   const run = finetune(options({ dashboard: true, evalSplit: 0.2, evalEvery: 1, steps: 500 }));
   for await (const event of run)
     if (event.type === "eval" && event.step === 3) setTimeout(() => void run.stop(), 1);
@@ -138,7 +141,7 @@ test.serial("a run that is stopped while a text is written ends well", async (t)
   t.true(stopped && steps >= 3 && steps < 500);
 });
 
-test.serial("a port that is none or taken is refused before anything is read", async (t) => {
+test.serial("an invalid or occupied port is refused before anything is read", async (t) => {
   for (const dashboard of [-1, 65_536, 1.5, "8080", null] as number[])
     await t.throwsAsync(finetune(options({ dashboard })).result, {
       code: "ERR_OPTION",
@@ -162,7 +165,7 @@ test.serial("a port that is none or taken is refused before anything is read", a
 });
 
 test.serial(
-  "the command line says where, ends with the run though a page watches, and lays a folder's runs over each other",
+  "the command line prints the address, ends with its run although a page is open, and overlays a folder's runs",
   async (t) => {
     const { output } = options();
     const argv = ["--model", given.model, "--data", given.data, "--device", "cpu", "--output", output];
@@ -179,7 +182,7 @@ test.serial(
     });
     t.is(status, 0, stderr);
     t.regex(stdout, /^dashboard: http:\/\/127\.0\.0\.1:\d+\/[\w-]{43}\/$/m);
-    // Whoever watched was told the end before it was over.
+    // The open page received the end event before the server closed.
     t.regex(told, /"type":"step","at":\d+,"step":6,[^]*"type":"end"/);
     const looked = async (url: string, child: ChildProcess): Promise<void> => {
       const { stops, runs } = await listed(url);

@@ -1,4 +1,4 @@
-/** Divergence: what the loss and the gradient say, which checkpoints are good, and what a run does about it. */
+/** Divergence: how it is found from loss and gradient, which checkpoints are good, and how a run reacts. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -19,7 +19,7 @@ const goodOf = (output: string, step: number): unknown =>
   (JSON.parse(readFileSync(join(output, `checkpoint-${step}`, "run.json"), "utf8")) as { good?: unknown })
     .good;
 
-/** Gives a watch losses, with a gradient and a rate from the second step on; collects what it reports. */
+/** Feeds a watch with losses, and from the second step on a gradient and a rate; returns its reports. */
 function reported(watch: Divergence, losses: readonly number[], gradNorm = 1, trained = 500): string[] {
   return losses.flatMap((loss, i) => {
     const { warning } = watch.add({ step: i + 1, loss, gradNorm, learningRate: i === 0 ? 0 : 0.01, trained });
@@ -30,7 +30,7 @@ function reported(watch: Divergence, losses: readonly number[], gradNorm = 1, tr
 const repeated = (loss: number, count: number): number[] => Array.from({ length: count }, () => loss);
 
 test("a loss that stays above the bound is reported once, with the figures and a remedy", (t) => {
-  // Loss 2.5 of ln 50,000 = 10.8: half of the advantage over guessing is lost at 6.7.
+  // Loss 2.5 of ln 50,000 = 10.8: at 6.7 half of the advantage over guessing is lost.
   const watch = new Divergence({ guessing: Math.log(50_000) });
   const told = reported(watch, [...repeated(2.5, 12), ...repeated(7.5, 30)]);
   t.is(told.length, 1, told.join("\n"));
@@ -40,7 +40,7 @@ test("a loss that stays above the bound is reported once, with the figures and a
   );
 });
 
-test("healthy losses are not reported: noise, single outliers, heads that start by guessing", (t) => {
+test("healthy losses are not reported: noise, single outliers, heads that start at guessing", (t) => {
   const noisy = Array.from(
     { length: 300 },
     (_, i) => 3 * Math.exp(-i / 100) * (1 + 0.9 * Math.sin(i * 12.9898)),
@@ -51,19 +51,19 @@ test("healthy losses are not reported: noise, single outliers, heads that start 
     reported(new Divergence({ guessing }), [...repeated(2, 20), 30, 40, 50, ...repeated(2, 20)]),
     [],
   );
-  // Of two classes, rows one at a time: each loss is somewhere between 0.2 and 1.2.
+  // Two classes, one row a step: each loss is somewhere between 0.2 and 1.2.
   const single = Array.from({ length: 300 }, (_, i) => 0.7 + 0.5 * Math.sin(i * 78.233));
   t.deepEqual(reported(new Divergence({ guessing: Math.LN2 }), single, 1, 1), []);
-  // From scratch: no better than guessing at first, and a little worse after the first updates.
+  // From scratch: no better than guessing at first, and slightly worse after the first updates.
   t.deepEqual(
     reported(new Divergence({ guessing }), [...repeated(10.4, 3), ...repeated(11.2, 20), ...noisy]),
     [],
   );
-  // Without a bound nothing is said of any loss.
+  // Without a bound no loss is reported.
   t.deepEqual(reported(new Divergence(), [...repeated(1, 20), ...repeated(1e9, 20)]), []);
 });
 
-test("a model that falls back to guessing is reported, however near that was", (t) => {
+test("a model that falls back to guessing is reported even if it started close to guessing", (t) => {
   // Loss 3.4 of ln 99 = 4.6, over 100 tokens a step.
   const watch = new Divergence({ guessing: Math.log(99) });
   t.is(reported(watch, [...repeated(3.4, 10), ...repeated(Math.log(99), 20)], 1, 100).length, 1);
@@ -71,14 +71,14 @@ test("a model that falls back to guessing is reported, however near that was", (
 
 test("the first update cannot raise the bound", (t) => {
   const watch = new Divergence({ guessing: Math.log(50_000) });
-  // No warm-up: the second loss is that of weights that have been ruined.
+  // No warm-up: the second loss is computed with ruined weights.
   watch.add({ step: 1, loss: 2.5, gradNorm: 1, learningRate: 1, trained: 500 });
   const told = reported(watch, repeated(9, 12));
   t.is(told.length, 1);
   t.deepEqual(watch.reference, { loss: 2.5, gradNorm: 1 });
 });
 
-test("a gradient that is stuck at 0 is reported once, and again after it has moved", (t) => {
+test("a gradient that stays at 0 is reported once, and again after it has changed", (t) => {
   const watch = new Divergence();
   t.deepEqual(reported(watch, repeated(1, 9), 0), []);
   const told = reported(watch, repeated(1, 20), 0);
@@ -86,11 +86,11 @@ test("a gradient that is stuck at 0 is reported once, and again after it has mov
   t.regex(told[0] ?? "", /the gradient was 0 for 10 steps: nothing is being learned; check that/);
   t.deepEqual(reported(watch, repeated(1, 3), 0.5), []);
   t.is(reported(watch, repeated(1, 12), 0).length, 1);
-  // A run of fewer steps than that is told at its end.
+  // A shorter run reports it at its end.
   t.regex(reported(new Divergence({ steps: 1 }), [1], 0)[0] ?? "", /step 1: the gradient is 0: nothing/);
 });
 
-/** Figures of healthy steps, then those of `more`; returns the verdict and the warnings of each. */
+/** Feeds the figures of healthy steps, then those in `more`; returns the verdict and the warnings of each. */
 function verdicts(
   watch: Divergence,
   more: readonly { loss: number; gradNorm: number; learningRate?: number }[],
@@ -103,7 +103,7 @@ function verdicts(
   return all.slice(before.length);
 }
 
-test("a model that collapses to equal probabilities is reported, where it began above them", (t) => {
+test("a model that collapses to equal probabilities is reported if it started better", (t) => {
   const guessing = Math.log(99);
   for (const gradNorm of [0, 1e-12, 7e-7]) {
     const watch = new Divergence({ guessing });
@@ -126,20 +126,20 @@ test("a model that collapses to equal probabilities is reported, where it began 
   }
 });
 
-test("a collapse is found with one row a step, and with a loss that has no bound", (t) => {
-  // The bound of one row allows for 3 above the loss before training.
+test("a collapse is found with one row a step, and with an unbounded loss", (t) => {
+  // For a single row the bound is 3 above the loss before training.
   const classes = new Divergence({ guessing: Math.LN2 });
   for (let step = 1; step <= 20; step++)
     classes.add({ step, loss: 0.4 + 0.01 * step, gradNorm: 2, learningRate: 1, trained: 1 });
   t.false(classes.add({ step: 21, loss: Math.LN2, gradNorm: 0, learningRate: 1, trained: 1 }).sound);
-  // Losses of a user's own may be negative.
+  // A user's loss function may be negative.
   const own = new Divergence();
   const found = verdicts(own, [{ loss: -1, gradNorm: 0 }], [-1, -5, -9]);
   t.false(found[0]?.sound);
   t.is(new Divergence().judge(3), "good");
 });
 
-test("a small gradient is no collapse: data that is learnt, rates of 0, heads that begin at 0", (t) => {
+test("a small gradient alone is no collapse: learnt data, rates of 0, heads that start at 0", (t) => {
   const guessing = Math.log(99);
   const healthy = (more: Parameters<typeof verdicts>[1], watch = new Divergence({ guessing })): void => {
     const found = verdicts(watch, more);
@@ -149,16 +149,16 @@ test("a small gradient is no collapse: data that is learnt, rates of 0, heads th
       [],
     );
   };
-  // Learnt: loss and gradient go to 0 together, to the last bit in the end.
+  // Learnt: loss and gradient fall to 0 together, in the end exactly.
   healthy(
     Array.from({ length: 60 }, (_, i) => ({ loss: 4 * Math.exp(-i / 2), gradNorm: 0.8 * Math.exp(-i / 2) })),
   );
   healthy(repeated(0, 30).map((loss) => ({ loss, gradNorm: 0 })));
   // Label smoothing has a loss above 0 at its optimum.
   healthy(repeated(0.9, 30).map((loss) => ({ loss, gradNorm: 1e-9 })));
-  // A warm-up whose rate stays 0 for many steps, and one loss: the gradient is what it was.
+  // A warm-up whose rate stays 0 for many steps, at a constant loss: the gradient does not change.
   healthy(repeated(4.7, 30).map((loss) => ({ loss, gradNorm: 0.8, learningRate: 0 })));
-  // A new head of zeros guesses, to the bit, until its first updates count.
+  // A new head of zeros guesses exactly until its first updates have an effect.
   const fresh = new Divergence({ guessing: Math.log(3) });
   const rates = [0, 0, 0.01, 0.01, 0.01];
   for (const [i, learningRate] of rates.entries()) {
@@ -166,20 +166,20 @@ test("a small gradient is no collapse: data that is learnt, rates of 0, heads th
     t.deepEqual(fresh.add(figures), { sound: true, warning: undefined });
   }
   t.is(fresh.judge(Math.log(3)), "good");
-  // One class: guessing is right, and the loss is 0 from the start.
+  // With one class guessing is right, and the loss is 0 from the start.
   const one = new Divergence({ guessing: 0 });
   t.true(one.add({ step: 1, loss: 0, gradNorm: 0, learningRate: 1, trained: 4 }).sound);
   t.true(one.add({ step: 2, loss: 0, gradNorm: 0, learningRate: 1, trained: 4 }).sound);
 });
 
-test("a run that continues knows the loss and the gradient before training", (t) => {
+test("a resumed run knows the loss and the gradient before training", (t) => {
   const guessing = Math.log(99);
   const before = new Divergence({ guessing });
   verdicts(before, [{ loss: 4.5, gradNorm: 0.3 }]);
   t.deepEqual(before.reference, { loss: 4.7, gradNorm: 0.8 });
   const dead = { step: 5, loss: guessing, gradNorm: 1e-9, learningRate: 0.01, trained: 100 };
   t.false(new Divergence({ guessing, reference: before.reference }).add(dead).sound);
-  // Of a checkpoint that does not store the gradient, the loss is known.
+  // A checkpoint without a stored gradient still has the loss.
   t.false(new Divergence({ guessing, reference: { loss: 4.7 } }).add({ ...dead, gradNorm: 0 }).sound);
 });
 
@@ -193,7 +193,7 @@ test("the weights after the last step are judged by a loss alone", (t) => {
   t.is(watch.judge(9), "unknown");
 });
 
-test("a loss that no update changes is reported once, and small rates are not", (t) => {
+test("a loss that no update changes is reported once, except at small rates", (t) => {
   const constant = (rates: readonly number[], loss = 4.7): string[] =>
     verdicts(
       new Divergence({ guessing: Math.log(99) }),
@@ -205,7 +205,7 @@ test("a loss that no update changes is reported once, and small rates are not", 
     told[0] ?? "",
     /^step 50: the loss has been 4\.7 for 50 steps: the updates do not change it; check that the learning rate \(optimizer\.lr\)/,
   );
-  // Rates that are small next to the highest one: a warm-up, and the end of a schedule.
+  // Rates that are small relative to the highest one: a warm-up, and the end of a schedule.
   t.deepEqual(constant(repeated(0.001, 90), 4.71), []);
   t.deepEqual(
     constant(
@@ -214,7 +214,7 @@ test("a loss that no update changes is reported once, and small rates are not", 
     ).length,
     1,
   );
-  // A loss that is better than before is one that was learnt.
+  // A loss below the initial one means that the model has learnt.
   t.deepEqual(constant(repeated(0.01, 90), 0.3), []);
 });
 
@@ -233,12 +233,12 @@ test("pruning keeps the last good checkpoint, and a bad one is not the best", (t
 });
 
 test.serial(
-  "a checkpoint is good once the step after it has been seen, and the last one by a check",
+  "a checkpoint is good once the next step has been checked, and the last one after a separate check",
   async (t) => {
     const whole = options({ saveEvery: 4 });
     await finetune(whole).result;
     for (const step of [4, 8, 12]) t.is(goodOf(whole.output, step), true, `${step}`);
-    // One that nothing came after is not known to be good.
+    // No step followed this one, so it is not known to be good.
     const cut = options({ saveEvery: 100 });
     const run = finetune(cut);
     for await (const event of run) if (event.type === "step" && event.step === 3) void run.stop();
@@ -250,9 +250,10 @@ test.serial(
 );
 
 test.serial(
-  "a run that diverges names the last good checkpoint, keeps it, and goes on from there",
+  "a run that diverges names the last good checkpoint, keeps it, and resumes from it",
   async (t) => {
-    // Step 1 has a rate of 0, step 2 ruins the weights, which step 3 finds: checkpoint-2 is bad, and the newest.
+    // Step 1 has a rate of 0 and step 2 ruins the weights, which step 3 detects: checkpoint-2 is bad and the
+    // newest.
     const ruined = options({
       optimizer: { lr: 1e30 },
       clipNorm: 0,
@@ -269,7 +270,7 @@ test.serial(
       ["checkpoint-1", "checkpoint-2"],
     );
     t.deepEqual([goodOf(ruined.output, 1), goodOf(ruined.output, 2)], [true, false]);
-    // Asked for by name the bad one is taken, and said to be bad.
+    // The bad checkpoint is accepted when named explicitly, with a warning.
     const bad = finetune({ resume: join(ruined.output, "checkpoint-2"), output: `${ruined.output}-2` });
     const told: string[] = [];
     const reading = async (): Promise<void> => {
@@ -296,7 +297,7 @@ test.serial(
 );
 
 test.serial(
-  "a run killed right after a bad checkpoint learns it on resuming, and resumes from the good one",
+  "a run killed right after a bad checkpoint detects it on resuming, and resumes from the good one",
   async (t) => {
     const ruined = options({
       optimizer: { lr: 1e30 },
@@ -313,7 +314,7 @@ test.serial(
     };
     await reading().catch(() => {});
     const newest = goodOf(ruined.output, 2);
-    // The third step may have been seen before the abort was.
+    // The third step may have been checked before the abort was noticed.
     if (newest === undefined) {
       const failure = await t.throwsAsync(finetune({ resume: ruined.output }).result, {
         code: "ERR_NOT_FINITE",
@@ -327,9 +328,9 @@ test.serial(
 );
 
 test.serial(
-  "a model that dies is not good, and a run that keeps one checkpoint keeps the good one",
+  "a dead model's checkpoint is not good, and a run that keeps one checkpoint keeps the good one",
   async (t) => {
-    // The model's loss is above that of guessing, and a large rate leaves zeros behind the last norm.
+    // The model's loss is above guessing, and a large rate turns the output of the last norm to zeros.
     for (const lr of [1e3, 1e6, 1e10]) {
       const dying = options({
         optimizer: { lr },
@@ -348,7 +349,7 @@ test.serial(
       const steps = events.flatMap((event) => (event.type === "step" ? [event] : []));
       const died = steps.findIndex(({ gradNorm }) => gradNorm === 0);
       t.true(died > 1 && Math.abs((steps[died]?.loss ?? 0) - Math.log(99)) < 1e-5, `${lr}: ${died}`);
-      // The last checkpoint whose weights gave a gradient: that of the step before the dead one ran on it.
+      // The last checkpoint whose weights gave a gradient: the one before the step that ran on the dead weights.
       const good = died - 1;
       t.is(
         /the last good checkpoint is (\S+);/.exec(failure?.message ?? "")?.[1],
@@ -371,7 +372,7 @@ test.serial(
   },
 );
 
-test.serial("a model that dies in its last update is reported, and no good checkpoint", async (t) => {
+test.serial("a model that dies in its last update is reported, without a good checkpoint", async (t) => {
   const dying = options({
     optimizer: { lr: 1e6 },
     clipNorm: 0,
@@ -392,12 +393,12 @@ test.serial("a model that dies in its last update is reported, and no good check
   t.deepEqual([goodOf(dying.output, 1), goodOf(dying.output, 2)], [true, false]);
 });
 
-test.serial("weights that the last step has ruined are no adapter", async (t) => {
+test.serial("weights ruined by the last step are not saved as an adapter", async (t) => {
   const ruined = options({ optimizer: { lr: 1e30 }, clipNorm: 0, warmup: 1, steps: 2, schedule: "constant" });
   const failure = await t.throwsAsync(finetune(ruined).result, { code: "ERR_NOT_FINITE" });
   t.regex(failure?.message ?? "", /^step 2: the loss after the update is NaN.*try a lower learning rate/);
   t.false(readdirSync(ruined.output).includes("adapter_model.safetensors"));
-  // Nothing good was saved: there is nothing to resume from, and that is said.
+  // No good checkpoint was saved, so there is nothing to resume from, and the error says so.
   await t.throwsAsync(finetune({ resume: ruined.output }).result, {
     code: "ERR_NOT_FINITE",
     message:
@@ -406,7 +407,7 @@ test.serial("weights that the last step has ruined are no adapter", async (t) =>
 });
 
 test.serial(
-  "a run whose loss climbs and stays finite is warned of, and its checkpoints are not all good",
+  "a run whose loss rises but stays finite is warned about, and not all of its checkpoints are good",
   async (t) => {
     const learned = options({ optimizer: { lr: 0.05 }, steps: 40 });
     await finetune(learned).result;
@@ -432,7 +433,8 @@ test.serial(
     const [, named] = /the last good checkpoint is (\S+)$/.exec(told[0] ?? "") ?? [];
     const good = Number(named?.split("-").at(-1));
     const steps = events.flatMap((event) => (event.type === "step" ? [event] : []));
-    // What the step after it lost is within what the run began with; later steps are not, and it is kept nonetheless.
+    // The loss of the next step is within the initial bound; later losses are not, and the checkpoint is still
+    // kept.
     t.true(
       (steps[good]?.loss ?? Infinity) < 4 && good < steps.length - 3,
       `${named}: ${steps.map(({ loss }) => loss).join()}`,
@@ -443,9 +445,9 @@ test.serial(
   },
 );
 
-test.serial("a run without gradients is warned of", async (t) => {
+test.serial("a run without gradients is warned about", async (t) => {
   const model = await loadModel(given.model, { device: "cpu" });
-  // After a norm that gives zeros no layer before it affects the loss.
+  // If a norm outputs zeros, no layer before it affects the loss.
   const { "model.norm.weight": norm } = model.stateDict();
   model.loadStateDict({ "model.norm.weight": zeros([...(norm?.shape ?? [])]) }, { strict: false });
   const events = await collect(finetune({ ...options(), model }));

@@ -1,4 +1,4 @@
-/** What a run holds of its device is known beforehand, and kept within bounds. */
+/** A run's device memory is estimated beforehand, and a limit on it is respected. */
 import test from "ava";
 
 import { estimate, finetune, memory, type FinetuneOptions } from "../../src/index.js";
@@ -6,7 +6,7 @@ import { session } from "../../src/native.js";
 import { temporary } from "../hashed.js";
 import { runOf, SETTINGS } from "./memory-settings.js";
 
-/** What is promised of an estimate. */
+/** The documented accuracy of an estimate. */
 const WITHIN = 0.02;
 
 interface Measured {
@@ -16,7 +16,7 @@ interface Measured {
   chosen: readonly string[];
 }
 
-/** Runs it; gives what the device held at most, and the losses. */
+/** Runs training; returns the peak memory of the device, and the losses. */
 async function measured(options: FinetuneOptions): Promise<Measured> {
   session().restartPeak("cpu");
   const before = memory("cpu");
@@ -37,7 +37,7 @@ async function measured(options: FinetuneOptions): Promise<Measured> {
 let fitted = 0;
 
 for (const setting of SETTINGS) {
-  test.serial(`${setting.name}: the peak is told within 2%, and a bound is kept`, async (t) => {
+  test.serial(`${setting.name}: the peak is estimated within 2%, and a limit is respected`, async (t) => {
     const options = await runOf(setting, "cpu");
     const told = await estimate(options);
     const run = await measured(options);
@@ -68,7 +68,7 @@ for (const setting of SETTINGS) {
         code: "ERR_OUT_OF_MEMORY",
         message: new RegExp(`${given[0]} .* given, .* in the way: `),
       });
-    // What was given is changed by whoever takes the suggestion; the rest a run chooses itself.
+    // A user who takes the suggestion changes the given options; the run chooses the others itself.
     const suggested = await measured({ ...options, ...within.suggestion });
     const kept = given.length > 0 ? suggested : await measured({ ...options, memory: bound });
     t.log(`within ${bound}: held ${kept.peak + kept.mapped} by ${(within.costs ?? []).join("; ")}`);
@@ -76,7 +76,7 @@ for (const setting of SETTINGS) {
     t.is(suggested.peak, kept.peak);
     if (given.length === 0) t.deepEqual(kept.chosen, within.costs);
     const changed = Object.keys(within.suggestion);
-    // Checkpointing changes no bit; sums over other batches may differ in the last places, and dropout by its draws.
+    // Checkpointing changes no bit. Other batch sizes change the rounding of sums and the draws of dropout.
     const exact = changed.join() === "gradientCheckpointing";
     const same = changed.every((name) =>
       /^(gradientCheckpointing|batchSize|gradientAccumulation)$/.test(name),
@@ -91,7 +91,7 @@ for (const setting of SETTINGS) {
   });
 }
 
-test.serial("most of them fit into less", (t) => {
+test.serial("most settings can be made to fit into less", (t) => {
   t.log(`${fitted} of ${SETTINGS.length}`);
   t.true(fitted >= SETTINGS.length / 2);
 });

@@ -1,4 +1,4 @@
-/** A run in a process's main thread leaves the event loop to others: each turn of the loop is short. */
+/** A run in the main thread leaves the event loop responsive: each turn of the loop is short. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -8,10 +8,11 @@ import { finetune } from "../../src/index.js";
 import { defaultData, defaultModel } from "../../src/models/default.js";
 import { temporary } from "../hashed.js";
 
-/** Milliseconds that the main thread has had of a processor: what others take of it counts for nothing. */
+/** Returns the main thread's processor time in milliseconds, which other processes do not affect. */
 const worked = (): number => Number(readFileSync("/proc/self/schedstat", "utf8").split(" ")[0]) / 1e6;
 
-// On two cores of an EPYC (Zen 4) the longest turn takes 10 ms, a micro-batch being recorded; a step has eight of them.
+// The longest turn takes 10 ms on two cores of an EPYC (Zen 4): recording one micro-batch. A step has eight of
+// them.
 const MOST_MS = 30;
 
 test("no turn of the event loop takes long while a run trains", async (t) => {

@@ -1,4 +1,4 @@
-/** Runs that are killed, and finished runs that are extended: how much is lost, and what they equal. */
+/** Killed runs and extended runs: how much work is lost, and which run they equal. */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -27,7 +27,7 @@ const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) =
 const child = fileURLToPath(new URL("killed-child.ts", import.meta.url));
 
 test.serial(
-  "killed at a random moment, a run with default options goes on from less than ten minutes ago",
+  "a run with default options that is killed at a random moment resumes from less than ten minutes before",
   async (t) => {
     let whole: string | undefined;
     for (let round = 0; round < 4; round++) {
@@ -36,7 +36,7 @@ test.serial(
       const argv = ["--import=tsx", child, given.model, given.data, output, String(step)];
       const { signal, stderr } = spawnSync(process.execPath, argv, { encoding: "utf8" });
       t.is(signal, "SIGKILL", stderr);
-      // A step takes a minute of that clock, or more where a checkpoint is saved after it.
+      // By that clock a step takes a minute, and more if a checkpoint is saved after it.
       const last = stepsOf(output).at(-1) ?? step;
       t.true(existsSync(join(output, "run.lock")));
       const events = await collect(finetune({ resume: output, steps: 400 }));
@@ -57,40 +57,37 @@ test.serial(
   },
 );
 
-test.serial(
-  "with a constant schedule an extended run equals one that was planned longer, to the bit",
-  async (t) => {
-    // Over the ends of epochs, by steps and by epochs. The warm-up of 30 steps is 1, and that of 40 would be 2.
-    const lengths: [Partial<FinetuneOptions>, Partial<FinetuneOptions>, number][] = [
-      [{ steps: 30 }, { steps: 40 }, 40],
-      [{ epochs: 1, steps: undefined }, { epochs: 2.5 }, NaN],
-      [{ steps: 6 }, { epochs: 2 }, NaN],
-    ];
-    for (const [first, more, count] of lengths) {
-      const held = { evalSplit: 0.2, evalEvery: 5 };
-      const short = options({ schedule: "constant", ...held, ...first });
-      const begun = await collect(finetune(short));
-      const warmup = of(begun, "start")[0]?.warmup as number;
-      const events = await collect(finetune({ resume: short.output, ...more }));
-      const [start] = of(events, "start");
-      // The warm-up is 3% of the first plan, rounded up, and stays that.
-      t.is(start?.warmup, warmup);
-      t.is(start?.resumedFrom, of(begun, "start")[0]?.steps as number);
-      if (count > 0) t.is(start?.steps, count);
-      t.false(of(events, "warning").some(({ message }) => message.includes("schedule")));
-      const long = options({ schedule: "constant", ...held, steps: undefined, ...more, warmup });
-      const planned = await collect(finetune(long));
-      t.true(adapterBytes(short.output).equals(adapterBytes(long.output)), JSON.stringify(more));
-      t.deepEqual(stepsOf(short.output), stepsOf(long.output));
-      const evaluated = (all: readonly TrainEvent[]) =>
-        of(all, "eval").map(({ step, loss }) => ({ step, loss }));
-      const later = evaluated(planned).filter(({ step }) => step > (start?.resumedFrom as number));
-      t.deepEqual(evaluated(events), later);
-    }
-  },
-);
+test.serial("with a constant schedule an extended run is bit-identical to one planned longer", async (t) => {
+  // Across epochs, by steps and by epochs. For 30 steps the warm-up is 1, and for 40 it would be 2.
+  const lengths: [Partial<FinetuneOptions>, Partial<FinetuneOptions>, number][] = [
+    [{ steps: 30 }, { steps: 40 }, 40],
+    [{ epochs: 1, steps: undefined }, { epochs: 2.5 }, NaN],
+    [{ steps: 6 }, { epochs: 2 }, NaN],
+  ];
+  for (const [first, more, count] of lengths) {
+    const held = { evalSplit: 0.2, evalEvery: 5 };
+    const short = options({ schedule: "constant", ...held, ...first });
+    const begun = await collect(finetune(short));
+    const warmup = of(begun, "start")[0]?.warmup as number;
+    const events = await collect(finetune({ resume: short.output, ...more }));
+    const [start] = of(events, "start");
+    // The warm-up is 3% of the first plan, rounded up, and does not change.
+    t.is(start?.warmup, warmup);
+    t.is(start?.resumedFrom, of(begun, "start")[0]?.steps as number);
+    if (count > 0) t.is(start?.steps, count);
+    t.false(of(events, "warning").some(({ message }) => message.includes("schedule")));
+    const long = options({ schedule: "constant", ...held, steps: undefined, ...more, warmup });
+    const planned = await collect(finetune(long));
+    t.true(adapterBytes(short.output).equals(adapterBytes(long.output)), JSON.stringify(more));
+    t.deepEqual(stepsOf(short.output), stepsOf(long.output));
+    const evaluated = (all: readonly TrainEvent[]) =>
+      of(all, "eval").map(({ step, loss }) => ({ step, loss }));
+    const later = evaluated(planned).filter(({ step }) => step > (start?.resumedFrom as number));
+    t.deepEqual(evaluated(events), later);
+  }
+});
 
-test.serial("an extension that is stopped and resumed, twice, equals one that was not", async (t) => {
+test.serial("an extension that is stopped and resumed twice equals an uninterrupted one", async (t) => {
   const whole = options({ schedule: "constant", steps: 20, warmup: 1 });
   await finetune(whole).result;
   const cut = options({ schedule: "constant", steps: 6, warmup: 1 });
@@ -99,7 +96,7 @@ test.serial("an extension that is stopped and resumed, twice, equals one that wa
   const run = finetune({ resume: cut.output, steps: 13 });
   for await (const event of run) if (event.type === "step" && event.step === 9) void run.stop();
   t.true((await run.result).stopped);
-  // The adapter of the finished run stays until the extension is done.
+  // The adapter of the finished run stays until the extension is complete.
   t.true(adapterBytes(cut.output).equals(before));
   t.is((await finetune({ resume: cut.output }).result).steps, 13);
   t.is((await finetune({ resume: cut.output, steps: 20 }).result).steps, 20);
@@ -107,7 +104,7 @@ test.serial("an extension that is stopped and resumed, twice, equals one that wa
 });
 
 test.serial(
-  "with a falling schedule the rest follows the new length, the warm-up stays, and a warning says so",
+  "with a falling schedule the remainder follows the new length, the warm-up stays, and a warning says so",
   async (t) => {
     for (const schedule of ["linear", "cosine"] as const) {
       const short = options({
@@ -138,7 +135,7 @@ test.serial(
 );
 
 test.serial(
-  "fewer steps than are done, or no checkpoint at all, is an error that says what to do",
+  "fewer steps than completed, or a missing checkpoint, is an error that says what to do",
   async (t) => {
     const done = options({ steps: 8 });
     await finetune(done).result;

@@ -25,14 +25,14 @@ const options = (device: string, more?: Partial<FinetuneOptions>): FinetuneOptio
 const steps = (events: TrainEvent[]): StepEvent[] => events.filter((event) => event.type === "step");
 
 for (const device of testDevices()) {
-  test.serial(`on ${device} the loss falls, the adapter is saved, and everything is freed`, async (t) => {
+  test.serial(`on ${device} the loss falls, the adapter is saved, and all memory is freed`, async (t) => {
     const live = (): number => memory(device as "cpu").live;
     const before = (await atRest(device)).live;
     const given = options(device, { evalSplit: 0.2, evalEvery: 5, saveEvery: 6, warmup: 1 });
     const run = finetune(given);
     const events = await collect(run);
     const result = await run.result;
-    // How far the data has come is told where a busy machine takes its time.
+    // A busy machine also reports the progress of reading the data.
     const kinds = events.map(({ type }) => type).filter((type) => type !== "progress");
     t.deepEqual(kinds.slice(0, 4), ["start", "rows", "eval", "step"]);
     t.is(kinds.at(-1), "end");
@@ -81,7 +81,7 @@ for (const device of testDevices()) {
     await t.throwsAsync(reading(), { message: "enough" });
     await t.throwsAsync(run.result, { message: "enough" });
     t.deepEqual(readdirSync(cut.output as string), ["checkpoint-4", "events.jsonl", "run.json"]);
-    // What a kill in mid-save would leave.
+    // The leftover of a process killed during a save.
     mkdirSync(join(cut.output as string, "checkpoint-6.tmp-1"));
     const resumed = finetune({ ...cut, resume: true });
     const events = await collect(resumed);
@@ -97,7 +97,7 @@ for (const device of testDevices()) {
   });
 
   test.serial(
-    `on ${device} stop() finishes the step and saves; resuming ends like the whole run`,
+    `on ${device} stop() finishes the step and saves, and resuming equals the uninterrupted run`,
     async (t) => {
       const whole = options(device);
       await finetune(whole).result;
@@ -134,23 +134,20 @@ for (const device of testDevices()) {
     t.true(readdirSync(given.output as string).length > 0);
   });
 
-  test.serial(
-    `on ${device} one large batch and small ones that are accumulated give the same losses`,
-    async (t) => {
-      const common = { steps: 4, optimizer: { lr: 1e-3 }, warmup: 0 };
-      const losses = async (batchSize: number, gradientAccumulation: number): Promise<number[]> => {
-        const run = finetune(options(device, { ...common, batchSize, gradientAccumulation }));
-        return steps(await collect(run)).map(({ loss }) => loss);
-      };
-      const [large, small] = [await losses(8, 1), await losses(1, 8)];
-      // Sums in another order: f32's rounding over a few steps.
-      for (const [i, loss] of large.entries())
-        t.true(Math.abs(loss / (small[i] as number) - 1) < 1e-5, `${large} ${small}`);
-    },
-  );
+  test.serial(`on ${device} one large batch and accumulated small ones give the same losses`, async (t) => {
+    const common = { steps: 4, optimizer: { lr: 1e-3 }, warmup: 0 };
+    const losses = async (batchSize: number, gradientAccumulation: number): Promise<number[]> => {
+      const run = finetune(options(device, { ...common, batchSize, gradientAccumulation }));
+      return steps(await collect(run)).map(({ loss }) => loss);
+    };
+    const [large, small] = [await losses(8, 1), await losses(1, 8)];
+    // Different order of summation: f32 rounding over a few steps.
+    for (const [i, loss] of large.entries())
+      t.true(Math.abs(loss / (small[i] as number) - 1) < 1e-5, `${large} ${small}`);
+  });
 }
 
-test("a step's loss is the mean over its trained tokens, whatever the rows are laid in", async (t) => {
+test("a step's loss is the mean over its trained tokens, for any batch size and packing", async (t) => {
   const rows = Array.from({ length: 5 }, (_, i) => ({
     prompt: "tell: ".repeat(1 + i),
     completion: "a whale ".repeat(5 - i),
@@ -166,18 +163,18 @@ test("a step's loss is the mean over its trained tokens, whatever the rows are l
     const events = await collect(finetune({ ...options("cpu"), ...more }));
     const before = events.find((event) => event.type === "eval");
     const first = steps(events)[0];
-    // Completions and their end tokens, less what the first position of a row predicts: nothing.
+    // Completions and their end tokens are trained on.
     t.is(
       before?.tokens,
       rows.reduce((n, { completion }) => n + completion.length + 1, 0),
     );
     t.is(first?.tokens, before?.tokens as number);
-    // A fresh adapter adds nothing, so both are the same mean; sums in another order round otherwise.
+    // A fresh adapter adds nothing, so both are the same mean up to the rounding of another order of summation.
     t.true(Math.abs((first?.loss as number) / (before?.loss as number) - 1) < 1e-6);
   }
 });
 
-test("a single step is no warm-up: it trains", async (t) => {
+test("a run of a single step has no warm-up: it trains", async (t) => {
   const rates = async (count: number): Promise<number[]> =>
     steps(await collect(finetune(options("cpu", { steps: count })))).map(({ learningRate }) => learningRate);
   t.deepEqual(await rates(1), [1e-2]);
@@ -192,7 +189,7 @@ test("gradient checkpointing changes no bit, dropout included", async (t) => {
   t.true(plain.equals(replayed));
 });
 
-test("a model that is given keeps its adapter, and is as it was after a failure", async (t) => {
+test("a loaded model keeps its adapter, and is restored after a failure", async (t) => {
   const own = await loadModel(model, { device: "cpu" });
   const controller = new AbortController();
   controller.abort(new Error("at once"));
@@ -206,7 +203,7 @@ test("a model that is given keeps its adapter, and is as it was after a failure"
   own.dispose();
 });
 
-test("options are checked before any work", async (t) => {
+test("options are validated before any work", async (t) => {
   const refused = (more: Partial<FinetuneOptions>, message: RegExp) =>
     t.throwsAsync(finetune({ model: "nowhere", data: "nowhere", ...more }).result, {
       code: "ERR_OPTION",
@@ -226,7 +223,7 @@ test("options are checked before any work", async (t) => {
   await refused({ device: "meta:cpu" }, /^finetune: device is one that computes .*, not "meta:cpu"$/);
 });
 
-test("rows are held out of those that are trained on, whatever the seed", async (t) => {
+test("held-out rows are taken from the training rows, for every seed", async (t) => {
   const file = join(temporary(), "rows.jsonl");
   const rows = Array.from({ length: 8 }, (_, i) => ({ text: i % 2 === 0 ? `Row ${i} says so.` : "" }));
   writeFileSync(file, rows.map((row) => JSON.stringify(row)).join("\n"));
@@ -241,7 +238,7 @@ test("rows are held out of those that are trained on, whatever the seed", async 
   }
 });
 
-test("an output folder that holds another run, or is a file, is refused", async (t) => {
+test("an output folder that contains another run, or is a file, is refused", async (t) => {
   const given = options("cpu", { steps: 1 });
   await finetune(given).result;
   const before = adapterBytes(given.output as string);

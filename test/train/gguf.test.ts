@@ -1,4 +1,4 @@
-/** A model in a GGUF file is trained, gone on with, merged and asked as one in a folder. */
+/** A model in a GGUF file is trained, resumed, merged and queried like one in a folder. */
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -11,7 +11,7 @@ import { tokenizerMetadata } from "../gguf-tokenizers.js";
 import { temporary } from "../hashed.js";
 import { adapterBytes, quick } from "./quick.js";
 
-/** A small model that has a tokenizer. */
+/** Returns the folder of a small model that has a tokenizer. */
 function model(more: Record<string, string> = {}): string {
   const { vocabulary, metadata } = tokenizerMetadata("smollm");
   return ggufModelFile("llama", "q4_0", { size: 32, vocabulary, metadata: { ...metadata, ...more } });
@@ -27,7 +27,7 @@ function rows(): string {
 }
 
 test.serial(
-  "a run that was stopped goes on as if it had not been, and knows its model by content",
+  "a run that was stopped resumes to the same bits, and identifies its model by content",
   async (t) => {
     const [path, data] = [model(), rows()];
     const options = (more: object): Parameters<typeof finetune>[0] =>
@@ -85,7 +85,7 @@ test.serial("every command takes a GGUF file", async (t) => {
     "2",
     ...device,
   );
-  // The adapter knows its model.
+  // The adapter records its base model.
   const sampling = ["--max-tokens", "4", "--seed", "1"];
   const adapted = await run("generate", "--adapter", output, "--prompt", "Row 1", ...sampling, ...device);
   t.true(adapted.length > 0);

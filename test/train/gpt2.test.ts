@@ -1,4 +1,4 @@
-/** GPT-2 with a tokenizer of its own, from text to an adapter to text. */
+/** GPT-2 with its tokenizer, from text to an adapter to text. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -12,7 +12,7 @@ import { collect, quick } from "./quick.js";
 const TEXT = "the whale swam on and on, and the sea was wide — naïve, 鯨. ";
 const END = "<|endoftext|>";
 
-/** A folder of a small GPT-2 of drawn weights, whose end token is its tokenizer's first. */
+/** Returns the folder of a small GPT-2 with random weights, whose end token is its tokenizer's first. */
 async function smallGPT2(): Promise<string> {
   const folder = join(temporary(), "gpt2");
   const config = {
@@ -34,7 +34,7 @@ async function smallGPT2(): Promise<string> {
 }
 
 for (const device of testDevices()) {
-  test.serial(`on ${device} every layer of it is adapted, and it writes with its adapter`, async (t) => {
+  test.serial(`on ${device} every layer is adapted, and the model generates with its adapter`, async (t) => {
     const model = await smallGPT2();
     const run = finetune(quick({ model, data: tinyData() }, device, { lora: { r: 4 } }));
     const steps = (await collect(run)).filter((event) => event.type === "step");

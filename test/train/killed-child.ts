@@ -1,6 +1,6 @@
 /**
- * A run with default options, whose clock is a minute later at each reading, in a process that kills itself once a step
- * has been reported: `killed-child.ts MODEL DATA OUTPUT STEP`.
+ * A run with default options, in a process that kills itself after a step has been reported: `killed-child.ts MODEL
+ * DATA OUTPUT STEP`. Each reading of the clock is a minute later.
  */
 import { finetune, type FinetuneOptions } from "../../src/index.js";
 import { CLOCK } from "../../src/train/finetuning.js";

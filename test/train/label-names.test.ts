@@ -4,7 +4,7 @@ import test from "ava";
 import { readLabels, saveLabels } from "../../src/train/label-names.js";
 import { temporary } from "../hashed.js";
 
-test("the names of the classes are kept in their order, and read as transformers writes them", async (t) => {
+test("class names are saved in their order, and read as transformers writes them", async (t) => {
   const folder = temporary();
   t.is(readLabels(folder), undefined);
   const many = Array.from({ length: 12 }, (_, i) => `class ${11 - i}`);

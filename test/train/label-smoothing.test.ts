@@ -18,7 +18,7 @@ const tasks: [name: string, given: Pick<FinetuneOptions, "model" | "data">, clas
 ];
 
 async function losses(given: Pick<FinetuneOptions, "model" | "data">, labelSmoothing: number) {
-  // A rate of nothing: the model stays what it is, and a step holds every row.
+  // At a rate of 0 the model never changes, and each step contains every row.
   const more = {
     labelSmoothing,
     evalData: given.data,
@@ -33,20 +33,20 @@ async function losses(given: Pick<FinetuneOptions, "model" | "data">, labelSmoot
 }
 
 for (const [name, given, classes] of tasks) {
-  test.serial(`${name}: smoothed in training, as it is in evaluations`, async (t) => {
+  test.serial(`${name}: smoothed in training, but not in evaluations`, async (t) => {
     const [plain, smooth, smoother] = [
       await losses(given, 0),
       await losses(given, 0.1),
       await losses(given, 0.2),
     ];
     t.deepEqual(smooth.held, plain.held);
-    // Linear in the share, as (1 − ε) · loss + ε · mean over the classes: rounding is all that is left.
+    // The loss is linear in ε, (1 − ε) · loss + ε · mean over the classes, so only rounding remains.
     t.true(Math.abs(smoother.trained + plain.trained - 2 * smooth.trained) < 1e-5);
     t.true(Math.abs(smooth.trained - plain.trained) > 1e-4, `${classes} classes`);
   });
 }
 
-test("a share of everything or less than nothing is refused", async (t) => {
+test("a smoothing of 1 or more, or below 0, is refused", async (t) => {
   for (const labelSmoothing of [1, -0.1, Number.NaN]) {
     const run = finetune(quick({ model: encoder, data: "absent.jsonl" }, "cpu", { labelSmoothing }));
     await t.throwsAsync(run.result, { code: "ERR_OPTION", message: /labelSmoothing/ });

@@ -27,15 +27,15 @@ import { adapterBytes, collect, quick } from "./quick.js";
 
 const made = { model: tinyModel(), data: tinyData() };
 
-/** A frozen layer that is stored as bf16, and rows for it. */
+/** Returns a frozen layer stored as bf16, and rows for it. */
 function layer(): { linear: nn.Linear; x: Tensor } {
   const linear = new nn.Linear(33, 17, { weight: randn([17, 33]).to("bf16"), bias: false });
   linear.weight.requiresGrad = false;
   return { linear, x: randn([12, 33], { requiresGrad: true }) };
 }
 
-// By itself: what it sets is set for all.
-test.serial("the precision of products follows the call, and what it is set to", async (t) => {
+// Serial: the setting is global.
+test.serial("the precision of products is taken from the call, then from the global setting", async (t) => {
   const { linear, x } = layer();
   const y = async (): Promise<string> => String(await linear.forward(x).data());
   const exact = await y();
@@ -61,11 +61,11 @@ test.serial("the precision of products follows the call, and what it is set to",
   t.throws(() => withMatmulPrecision("" as "bf16", () => 0), { code: "ERR_OPTION" });
 });
 
-test("backward and a checkpoint multiply as forward was recorded", async (t) => {
+test("backward and checkpointing use the precision that forward was recorded with", async (t) => {
   const { linear, x } = layer();
   const gradient = async (forward: (x: Tensor) => Tensor): Promise<string> => {
     x.grad = null;
-    // What flows in depends on what forward gave.
+    // The incoming gradient depends on the output of forward.
     const y = withMatmulPrecision("bf16", () => forward(x));
     y.mul(y).sum().backward();
     return String(await (x.grad as unknown as Tensor).data());
@@ -96,7 +96,7 @@ test("losses in bf16 stay within 2e-3 of f32's", async (t) => {
   }
 });
 
-test("a run in bf16 that is resumed keeps its products and ends with the same bits", async (t) => {
+test("a resumed run in bf16 keeps its precision and ends with the same bits", async (t) => {
   const given: Partial<FinetuneOptions> = { dtype: "bf16", steps: 6, saveEvery: 3 };
   const whole = quick(made, "cpu", { ...given, matmulPrecision: "bf16" });
   await finetune(whole).result;
@@ -113,7 +113,7 @@ test("a run in bf16 that is resumed keeps its products and ends with the same bi
   t.true(adapterBytes(whole.output as string).equals(adapterBytes(cut.output as string)));
 });
 
-/** A model whose layers are large enough for products in f16. */
+/** Returns a model whose layers are large enough for products in f16. */
 async function largerModel(): Promise<string> {
   manualSeed(5);
   const model = LlamaForCausalLM.fromConfig(
@@ -134,7 +134,7 @@ async function largerModel(): Promise<string> {
   return folder;
 }
 
-/** Losses and norms of ten steps of 3 × 32 tokens. */
+/** Returns losses and norms of ten steps of 3 × 32 tokens. */
 async function tenSteps(
   folder: string,
   device: Device,
@@ -163,7 +163,7 @@ async function tenSteps(
 
 for (const device of testDevices())
   for (const dtype of ["f32", "f16", "bf16"] as const)
-    // By itself: weights are drawn from the one stream that all share.
+    // Serial: the weights are drawn from the shared random stream.
     test.serial(
       `losses by ${dtype} weights with products in f16 on ${device} stay within 2e-3 of f32's`,
       async (t) => {
@@ -183,7 +183,7 @@ for (const device of testDevices())
           );
         }
         t.true(off <= 2e-3, `losses are off by ${off}`);
-        // A device without such products computes as ever; one that has them is seen to use them.
+        // A device without f16 products computes in f32; one with them must be seen to use them.
         const x = randn([96, 72], { device });
         const y = async (precision: MatmulPrecision): Promise<string> =>
           String(await withMatmulPrecision(precision, () => linear.forward(x)).data());
@@ -195,7 +195,7 @@ for (const device of testDevices())
       },
     );
 
-test("a run says that it was asked for products in f16", async (t) => {
+test("a run reports that products in f16 were requested", async (t) => {
   for (const device of testDevices()) {
     const events = await collect(finetune(quick(made, device, { steps: 2, matmulPrecision: "f16" })));
     const start = events.find(({ type }) => type !== "progress");

@@ -1,4 +1,4 @@
-/** What is told of runs over a model that carries adapters, and of ranks that only the values say. */
+/** Estimates for models that already have adapters, and for ranks that depend on the values. */
 import test from "ava";
 
 import {
@@ -23,7 +23,7 @@ function named(name: string): Promise<FinetuneOptions> {
 
 type Adapting = (model: CausalLM) => Promise<void>;
 
-/** Models as users have them when they train another adapter. */
+/** Models with adapters, as users have them when they train another one. */
 const CARRIED: Record<string, Adapting> = {
   "one that counts": async (model) => {
     await lora.inject(model, { r: 48, targetModules: "all-linear", name: "first" });
@@ -56,7 +56,7 @@ const CARRIED: Record<string, Adapting> = {
 };
 
 for (const [what, adapt] of Object.entries(CARRIED)) {
-  test.serial(`a model that carries ${what}: its adapters are in the peak that is told`, async (t) => {
+  test.serial(`a model that carries ${what}: the estimated peak includes its adapters`, async (t) => {
     const { dtype: _, ...options } = await named("long blocks");
     const peaks: { told: number; held: number }[] = [];
     for (const carries of [false, true]) {
@@ -84,7 +84,7 @@ for (const [what, adapt] of Object.entries(CARRIED)) {
   });
 }
 
-test.serial("the ranks that EVA gives out hold no more than is told", async (t) => {
+test.serial("the ranks that EVA distributes need no more memory than estimated", async (t) => {
   const options = await named("long blocks");
   for (const evaConfig of [{ rho: 2 }, { rho: 1 }, { rho: 3 }]) {
     const lora = { r: 8, initLoraWeights: "eva", evaConfig } as const;

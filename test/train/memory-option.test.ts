@@ -1,4 +1,4 @@
-/** `memory` chooses what makes a run fit, keeps to it, and refuses what cannot be. */
+/** `memory` chooses the options that make a run fit, respects the limit, and refuses impossible ones. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -23,13 +23,13 @@ import { temporary } from "../hashed.js";
 import { runOf, SETTINGS, SIZES, type Setting } from "./memory-settings.js";
 import { adapterBytes, collect } from "./quick.js";
 
-/** The options of the setting that is called so. */
+/** Returns the options of the setting with this name. */
 function named(name: string, more: Partial<FinetuneOptions> = {}): Promise<FinetuneOptions> {
   const setting = SETTINGS.find((one) => one.name === name) as Setting;
   return runOf({ ...setting, options: { ...setting.options, ...more } }, "cpu");
 }
 
-/** The system as if it had so many bytes free. */
+/** Calls `fn` as if the system had `bytes` bytes free. */
 async function withFree<T>(bytes: number, fn: () => Promise<T>): Promise<T> {
   const real = process.availableMemory;
   process.availableMemory = () => bytes;
@@ -40,7 +40,7 @@ async function withFree<T>(bytes: number, fn: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Settings that give nothing that may be chosen. */
+/** Returns settings in which every option may be chosen. */
 async function open(more: Partial<FinetuneOptions> = {}): Promise<FinetuneOptions> {
   const { batchSize: _, gradientAccumulation: __, maxLength: ___, ...options } = await named("long blocks");
   return { ...options, ...more };
@@ -48,7 +48,7 @@ async function open(more: Partial<FinetuneOptions> = {}): Promise<FinetuneOption
 
 const ORDER = ["gradientCheckpointing", "batchSize", "dtype", "quantize", "maxLength"];
 
-/** Bounds that go down; gives what was suggested, each of which fits. */
+/** Tries decreasing limits; returns the suggestions, which all fit. */
 async function suggestions(
   t: ExecutionContext,
   options: FinetuneOptions,
@@ -68,7 +68,7 @@ async function suggestions(
   return all;
 }
 
-/** The furthest of the choices that were needed. */
+/** Returns the index of the last choice in `ORDER` that was needed. */
 const reached = (names: readonly string[]): number => Math.max(...names.map((name) => ORDER.indexOf(name)));
 
 test.serial(
@@ -86,26 +86,23 @@ test.serial(
   },
 );
 
-test.serial(
-  "what was given is chosen otherwise only where nothing else helps, and is named then",
-  async (t) => {
-    const given = { maxLength: 256, quantize: "q8_0" } as const;
-    const all = await suggestions(t, await open({ ...given, batchSize: 6, gradientAccumulation: 2 }));
-    const kept = all.findIndex((one) => one.given.length > 0);
-    t.true(kept > 0);
-    for (const [i, one] of all.entries()) {
-      t.is(one.given.length > 0, i >= kept, one.names.join());
-      const overridden = Object.keys(given).filter((name) => one.names.includes(name));
-      t.deepEqual([...one.given].toSorted(), overridden.toSorted());
-    }
-    const names = (which: typeof all): string[] => [...new Set(which.flatMap((one) => one.names))].toSorted();
-    const left = ["batchSize", "dtype", "gradientAccumulation", "gradientCheckpointing"];
-    t.true(names(all.slice(0, kept)).every((name) => left.includes(name)));
-    t.deepEqual(names(all.slice(kept)), [...ORDER, "gradientAccumulation"].toSorted());
-  },
-);
+test.serial("a given option is overridden only where nothing else helps, and is then named", async (t) => {
+  const given = { maxLength: 256, quantize: "q8_0" } as const;
+  const all = await suggestions(t, await open({ ...given, batchSize: 6, gradientAccumulation: 2 }));
+  const kept = all.findIndex((one) => one.given.length > 0);
+  t.true(kept > 0);
+  for (const [i, one] of all.entries()) {
+    t.is(one.given.length > 0, i >= kept, one.names.join());
+    const overridden = Object.keys(given).filter((name) => one.names.includes(name));
+    t.deepEqual([...one.given].toSorted(), overridden.toSorted());
+  }
+  const names = (which: typeof all): string[] => [...new Set(which.flatMap((one) => one.names))].toSorted();
+  const left = ["batchSize", "dtype", "gradientAccumulation", "gradientCheckpointing"];
+  t.true(names(all.slice(0, kept)).every((name) => left.includes(name)));
+  t.deepEqual(names(all.slice(kept)), [...ORDER, "gradientAccumulation"].toSorted());
+});
 
-test.serial("a run keeps what it was given, and says what of it stands in the way", async (t) => {
+test.serial("a run keeps its given options, and names the one that prevents it from fitting", async (t) => {
   const options = await open({ batchSize: 4, gradientAccumulation: 1, maxLength: 256, dtype: "f32" });
   const least = {
     batchSize: 1,
@@ -124,33 +121,36 @@ test.serial("a run keeps what it was given, and says what of it stands in the wa
   });
 });
 
-test.serial("a run that cannot fit is refused before anything is loaded, and says what would", async (t) => {
-  const options = await named("long blocks");
-  const before = await atRest("cpu");
-  const refused = await t.throwsAsync(finetune({ ...options, memory: 10_000 }).result, {
-    code: "ERR_OUT_OF_MEMORY",
-    message:
-      /the run would hold .* of cpu \(weights .* activations .*\), and memory is 9\.8 KiB; no settings were/,
-  });
-  t.regex(refused.message, /smaller model or a lower rank/);
-  const { peakBytes } = await estimate(options);
-  await withFree(peakBytes - 1, async () => {
-    t.false((await estimate(options)).fits);
-    await t.throwsAsync(finetune(options).result, {
+test.serial(
+  "a run that cannot fit is refused before anything is loaded, and the error says what would fit",
+  async (t) => {
+    const options = await named("long blocks");
+    const before = await atRest("cpu");
+    const refused = await t.throwsAsync(finetune({ ...options, memory: 10_000 }).result, {
       code: "ERR_OUT_OF_MEMORY",
-      message: /are free; gradientCheckpointing true take .*; memory auto chooses by itself/,
+      message:
+        /the run would hold .* of cpu \(weights .* activations .*\), and memory is 9\.8 KiB; no settings were/,
     });
-  });
-  const { live, mapped, tensors } = memory("cpu");
-  t.deepEqual(
-    { live, mapped, tensors },
-    { live: before.live, mapped: before.mapped, tensors: before.tensors },
-  );
-  t.false(existsSync(join(options.output as string, "adapter_config.json")));
-  await withFree(peakBytes, async () => t.true((await estimate(options)).fits));
-});
+    t.regex(refused.message, /smaller model or a lower rank/);
+    const { peakBytes } = await estimate(options);
+    await withFree(peakBytes - 1, async () => {
+      t.false((await estimate(options)).fits);
+      await t.throwsAsync(finetune(options).result, {
+        code: "ERR_OUT_OF_MEMORY",
+        message: /are free; gradientCheckpointing true take .*; memory auto chooses by itself/,
+      });
+    });
+    const { live, mapped, tensors } = memory("cpu");
+    t.deepEqual(
+      { live, mapped, tensors },
+      { live: before.live, mapped: before.mapped, tensors: before.tensors },
+    );
+    t.false(existsSync(join(options.output as string, "adapter_config.json")));
+    await withFree(peakBytes, async () => t.true((await estimate(options)).fits));
+  },
+);
 
-test.serial("auto keeps to seven eighths of what is free", async (t) => {
+test.serial("auto limits itself to seven eighths of the free memory", async (t) => {
   const options = await named("long blocks", { steps: 3 });
   const { peakBytes, mapped } = await estimate(options);
   await withFree(Math.floor((peakBytes + mapped) * 1.1), async () => {
@@ -167,7 +167,7 @@ test.serial("auto keeps to seven eighths of what is free", async (t) => {
   });
 });
 
-test.serial("a run that goes on keeps what was chosen, and ends with the same bits", async (t) => {
+test.serial("a resumed run keeps the chosen options, and ends with the same bits", async (t) => {
   const bound = {
     memory: "5MB",
     batchSize: 4,
@@ -196,33 +196,37 @@ test.serial("a run that goes on keeps what was chosen, and ends with the same bi
   });
 });
 
-test.serial("a loaded model is told as its folder is, however it is stored", async (t) => {
-  for (const name of [
-    "long blocks",
-    "weights in bf16",
-    "weights in q8_0",
-    "a classifier",
-    "a GGUF file in q4_0",
-  ]) {
-    const options = await named(name, name === "a classifier" ? { quantize: undefined } : {});
-    const { dtype, quantize, ...rest } = options;
-    const told = await estimate(options);
-    const task = name === "a classifier" ? ({ task: "sequence-classification", numLabels: 2 } as const) : {};
-    const model = await loadModel(options.model as string, {
-      device: "cpu",
-      onNotice: () => {},
-      ...task,
-      ...(dtype !== undefined && { dtype }),
-      ...(quantize !== undefined && { quantize }),
-    });
-    const { limit: _, secondsPerStep: _s, ...loaded } = await estimate({ ...rest, model });
-    const { limit: __, secondsPerStep: __s, ...folder } = told;
-    t.deepEqual(loaded, folder, name);
-    model.dispose();
-  }
-});
+test.serial(
+  "the estimate for a loaded model equals the one for its folder, for every storage type",
+  async (t) => {
+    for (const name of [
+      "long blocks",
+      "weights in bf16",
+      "weights in q8_0",
+      "a classifier",
+      "a GGUF file in q4_0",
+    ]) {
+      const options = await named(name, name === "a classifier" ? { quantize: undefined } : {});
+      const { dtype, quantize, ...rest } = options;
+      const told = await estimate(options);
+      const task =
+        name === "a classifier" ? ({ task: "sequence-classification", numLabels: 2 } as const) : {};
+      const model = await loadModel(options.model as string, {
+        device: "cpu",
+        onNotice: () => {},
+        ...task,
+        ...(dtype !== undefined && { dtype }),
+        ...(quantize !== undefined && { quantize }),
+      });
+      const { limit: _, secondsPerStep: _s, ...loaded } = await estimate({ ...rest, model });
+      const { limit: __, secondsPerStep: __s, ...folder } = told;
+      t.deepEqual(loaded, folder, name);
+      model.dispose();
+    }
+  },
+);
 
-test.serial("a model of a configuration alone is told, too", async (t) => {
+test.serial("a model built from a configuration alone is estimated, too", async (t) => {
   const options = await named("long blocks");
   const from = await loadModel(options.model as string, { device: "cpu" });
   const model = LlamaForCausalLM.fromConfig({ ...SIZES, tie_word_embeddings: true }, { device: "cpu" });
@@ -234,7 +238,7 @@ test.serial("a model of a configuration alone is told, too", async (t) => {
   model.dispose();
 });
 
-test.serial("of several texts the largest decides, in any order", async (t) => {
+test.serial("with several texts the largest determines the estimate, in any order", async (t) => {
   const options = await named("long blocks");
   const folder = temporary();
   const [small, large] = ["small.txt", "large.txt"].map((name) => join(folder, name)) as [string, string];
@@ -246,24 +250,27 @@ test.serial("of several texts the largest decides, in any order", async (t) => {
   t.deepEqual(told, [told[0], told[0], told[0]]);
 });
 
-test.serial("estimates leave nothing, draw nothing, and do not mix", async (t) => {
-  const [one, other] = [await named("long blocks"), await named("DoRA")];
-  const alone = [await estimate(one), await estimate(other)].map(({ peakBytes }) => peakBytes);
-  const before = await atRest("meta:cpu");
-  manualSeed(5);
-  const drawn = await randn([4], { device: "cpu" }).data();
-  manualSeed(5);
-  const both = await Promise.all([one, other, one].map(estimate));
-  t.deepEqual(
-    both.map(({ peakBytes }) => peakBytes),
-    [alone[0], alone[1], alone[0]],
-  );
-  t.deepEqual(await randn([4], { device: "cpu" }).data(), drawn);
-  const { live, tensors } = memory("meta:cpu");
-  t.deepEqual({ live, tensors }, { live: before.live, tensors: before.tensors });
-});
+test.serial(
+  "estimates leave nothing behind, draw no random numbers, and do not affect each other",
+  async (t) => {
+    const [one, other] = [await named("long blocks"), await named("DoRA")];
+    const alone = [await estimate(one), await estimate(other)].map(({ peakBytes }) => peakBytes);
+    const before = await atRest("meta:cpu");
+    manualSeed(5);
+    const drawn = await randn([4], { device: "cpu" }).data();
+    manualSeed(5);
+    const both = await Promise.all([one, other, one].map(estimate));
+    t.deepEqual(
+      both.map(({ peakBytes }) => peakBytes),
+      [alone[0], alone[1], alone[0]],
+    );
+    t.deepEqual(await randn([4], { device: "cpu" }).data(), drawn);
+    const { live, tensors } = memory("meta:cpu");
+    t.deepEqual({ live, tensors }, { live: before.live, tensors: before.tensors });
+  },
+);
 
-test.serial("arithmetic is counted where nothing runs, and makes the time of a step", async (t) => {
+test.serial("arithmetic is counted on the meta device, and determines the time of a step", async (t) => {
   for (const device of ["cpu", "meta:cpu"] as const) {
     const before = session().work(device);
     scope(() => randn([5, 7], { device }).matmul(randn([7, 3], { device })));
@@ -276,7 +283,7 @@ test.serial("arithmetic is counted where nothing runs, and makes the time of a s
     t.true(secondsPerStep > 0 && secondsPerStep < 3600, `${secondsPerStep} s`);
     return session().work("meta:cpu") - before;
   };
-  // 64 times the tokens, and more of attention. Seconds themselves are the machine's.
+  // 64 times the tokens, and more attention. The seconds themselves depend on the machine.
   t.true((await recorded({})) > 64 * (await recorded({ batchSize: 1, maxLength: 16 })));
   const cost = {
     work: 3e9,
@@ -287,7 +294,7 @@ test.serial("arithmetic is counted where nothing runs, and makes the time of a s
   t.is(secondsOfStep(cost, 1e9, 8), 36);
 });
 
-test.serial("what is no size is refused", async (t) => {
+test.serial("an invalid size is refused", async (t) => {
   const options = await named("short blocks");
   for (const size of [0, -1, 1.5, NaN, "2 gigs", "", "0GB", true, {}]) {
     await t.throwsAsync(estimate({ ...options, memory: size as never }), {
@@ -299,7 +306,7 @@ test.serial("what is no size is refused", async (t) => {
     t.true((await estimate({ ...options, memory: size })).fits);
 });
 
-test.serial("the commands tell it", async (t) => {
+test.serial("the commands report the estimate", async (t) => {
   const options = await named("long blocks");
   const argv = [
     "--model",
@@ -346,7 +353,7 @@ test.serial("the commands tell it", async (t) => {
   t.regex(run.stdout, /chosen +gradient checkpointing: about a third more time/);
 });
 
-test.serial("rows that are too short for what they train are no settings that fit", async (t) => {
+test.serial("a length that cuts off every trained token does not count as a setting that fits", async (t) => {
   const data = join(temporary(), "rows.jsonl");
   const row = { prompt: "once upon a time there was a ".repeat(4), completion: "hen" };
   writeFileSync(data, `${JSON.stringify(row)}\n`.repeat(4));

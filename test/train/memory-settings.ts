@@ -1,4 +1,4 @@
-/** Runs of every kind, whose memory is told beforehand. */
+/** Runs of every kind, whose memory is estimated beforehand. */
 import { copyFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -30,7 +30,7 @@ export const SIZES = {
   eos_token_id: 2,
 };
 
-/** A model's folder, which reads letters. */
+/** Returns the folder of a model whose tokenizer reads letters. */
 async function folderOf(model: PretrainedModel): Promise<string> {
   const folder = join(temporary(), "model");
   await saveModel(model, folder);
@@ -76,14 +76,14 @@ const FAMILIES: Record<string, () => Promise<string>> = {
 
 const WHALE = "the whale swam on and on, and the sea was wide. ";
 
-/** A text, of which every block has as many tokens. */
+/** Returns a text whose blocks all have the same number of tokens. */
 function text(): string {
   const file = join(temporary(), "text.txt");
   writeFileSync(file, WHALE.repeat(3000));
   return file;
 }
 
-/** Rows of 20 to 220 letters. */
+/** Returns rows of 20 to 220 letters. */
 function rows(count: number): string {
   return rowsFile(
     Array.from({ length: count }, (_, i) => ({ text: WHALE.repeat(5).slice(0, 20 + ((i * 83) % 201)) })),
@@ -93,19 +93,19 @@ function rows(count: number): string {
 const DATA: Record<string, () => string> = {
   text,
   rows: () => rows(48),
-  // More than is tokenised for an estimate.
+  // More rows than an estimate tokenises.
   many: () => rows(1500),
   labels: () => rowsFile(seaAndLand(48)),
   tones: () => speechFile(tones(16)),
 };
 
-/** What a setting is called, its family, its data, and what `finetune` is given besides. */
+/** The name of a setting, its model family, its data, and the other options of `finetune`. */
 export interface Setting {
   name: string;
   family: string;
   data: string;
   options: Partial<FinetuneOptions>;
-  /** Whether its model drops: batches that are laid otherwise drop otherwise. */
+  /** Whether its model has dropout: other batch sizes draw other masks. */
   drops: boolean;
 }
 
@@ -179,7 +179,7 @@ export const SETTINGS: readonly Setting[] = [
 const folders = new Map<string, Promise<string>>();
 const files = new Map<string, string>();
 
-/** The options of a run of a setting: ten steps, unless it says how many. */
+/** Returns the options of a run of a setting: ten steps, unless it sets their number. */
 export async function runOf({ family, data, options }: Setting, device: string): Promise<FinetuneOptions> {
   manualSeed(11);
   const model = folders.get(family) ?? (FAMILIES[family] as () => Promise<string>)();

@@ -1,4 +1,4 @@
-/** What training holds: constant from step to step, bounded by what is live, and known beforehand. */
+/** Memory of training: constant from step to step, bounded by the live tensors, and known beforehand. */
 import test from "ava";
 
 import { lora, memory, nn, randn, scope, synchronize, type Device } from "../../src/index.js";
@@ -7,22 +7,22 @@ import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { adamOf, recordStep, smallLlama } from "../small-llama.js";
 
-/** Lengths that every form of a kernel serves one of: a gpu in software keeps some 17 MiB for each that it compiles. */
+/** A length for each kernel variant: a software GPU keeps some 17 MiB for each variant that it compiles. */
 const FORMS = [512, 1, 2, 5, 12, 15, 24, 33, 65, 100, 150, 300];
 
-/** Those of every form, then lengths 1 to 512 in no order. */
+/** Returns the lengths of every variant first, then lengths of 1 to 512 in a scrambled order. */
 function lengthAt(step: number): number {
   return FORMS[step] ?? 1 + ((Math.imul(step + 1, 2654435761) >>> 0) % 512);
 }
 
-/** Resident bytes but for JavaScript's heap, which V8 lets shrink and grow by some 20 MiB as it likes. */
+/** Returns resident bytes without JavaScript's heap, which V8 grows and shrinks by some 20 MiB at will. */
 function resident(): number {
   globalThis.gc?.();
   const { rss, heapTotal } = process.memoryUsage();
   return rss - heapTotal;
 }
 
-/** LOWRANK_MEMORY_STEPS=40 is enough for a look: a gpu in software takes a minute for 200. */
+/** LOWRANK_MEMORY_STEPS=40 suffices for a quick check: a software GPU takes a minute for 200. */
 const STEPS = Number(process.env["LOWRANK_MEMORY_STEPS"] ?? 200);
 
 for (const device of testDevices()) {
@@ -31,7 +31,7 @@ for (const device of testDevices()) {
     ["lengths of 1 to 512", lengthAt],
   ] as const) {
     test.serial(
-      `on ${device}, ${STEPS} steps of ${name} hold little more than the highest live`,
+      `on ${device}, ${STEPS} steps of ${name} hold little more than the peak of live bytes`,
       async (t) => {
         t.timeout(600_000);
         const model = await smallLlama(device);
@@ -42,13 +42,13 @@ for (const device of testDevices()) {
         });
         session().restartPeak(device);
         let after: number | undefined;
-        /** Trains a quarter of the steps; gives the most that was resident. */
+        /** Trains a quarter of the steps; returns the highest resident size. */
         const quarter = async (n: number): Promise<number> => {
           let most = 0;
           for (let step = (STEPS * n) / 4; step < (STEPS * (n + 1)) / 4; step++) {
             recordStep(model, optimizer, length(step));
             const { live } = memory(device);
-            // The first step makes the optimizer's moments, and the rotary tables of the longest text.
+            // The first step allocates the optimizer's moments, and the rotary tables of the longest text.
             after ??= live;
             t.is(live, after, `step ${step}`);
             if (step % 8 === 7) await synchronize(device);
@@ -61,14 +61,14 @@ for (const device of testDevices()) {
         const above = (n: number): number =>
           ((most[n] as number) - Math.max(...most.slice(n - 3, n - 1))) / 2 ** 20;
         for (let n = 0; n < 4; n++) most.push(await quarter(n));
-        // V8 and a driver's compiler take and give back some 16 MiB at a time, whenever they like. What is lost with every
-        // step is lost in each quarter.
+        // V8 and a driver's compiler take and return some 16 MiB at a time at will, but a leak in each step shows
+        // in each quarter.
         for (let n = 4; n < 8 && above(n - 1) >= 8; n++) most.push(await quarter(n));
         const drift = above(most.length - 1);
         const { reserved, peak } = memory(device);
-        // `peak` is the most that the pool held; trim() set it to what was live.
+        // `peak` is the pool's highest size; trim() reset it to the live bytes.
         const highest = session().highestLive(device);
-        // An eighth, or what a pool of a few megabytes keeps idle (pool.rs).
+        // An eighth, or the idle bytes that a pool of a few megabytes keeps (pool.rs).
         const room = Math.max(highest / 8, 16 * 2 ** 20);
         t.true(peak <= highest + room + 4096, `held ${peak}, highest live ${highest}`);
         t.true(reserved <= peak);
@@ -80,7 +80,7 @@ for (const device of testDevices()) {
     );
   }
 
-  test.serial(`the peak of meta:${device} is that of ${device}, to the byte`, async (t) => {
+  test.serial(`the peak of meta:${device} equals that of ${device}, to the byte`, async (t) => {
     const peaks: number[] = [];
     for (const name of [device, `meta:${device}`] as Device[]) {
       const model = await smallLlama(name);
@@ -118,7 +118,7 @@ test.serial("no backward is built for a frozen weight", async (t) => {
   t.is(products(layer, true), 2, "y and d_x");
   t.is(products(layer, false), 1, "y alone");
   const adapted = lora.Linear.fromBase(layer, { r: 2 });
-  // x·Aᵀ, y with both its parts; then Z, dA, dB, and no gradient of x.
+  // x·Aᵀ and the two products of y; then Z, dA and dB, without a gradient of x.
   t.is(products(adapted, false), 5);
   t.is(products(adapted, true), 6, "and d_x with both its parts");
 });

@@ -1,4 +1,6 @@
-/** The optimizers that `finetune` takes by name: each trains, resumes to the bit, and refuses the options that it lacks. */
+/**
+ * The optimizers that `finetune` takes by name: each trains, resumes bit-identically, and refuses options it lacks.
+ */
 import { join } from "node:path";
 
 import test from "ava";
@@ -11,7 +13,7 @@ const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { outpu
   quick(given, "cpu", { lora: { r: 2 }, steps: 6, saveEvery: 2, keep: 9, ...more }) as never;
 
 for (const type of ["adamw", "adam", "sgd", "adafactor", "lion"] as const) {
-  test(`${type} trains, and a resumed run equals an uninterrupted one to the bit`, async (t) => {
+  test(`${type} trains, and a resumed run is bit-identical to an uninterrupted one`, async (t) => {
     const optimizer = { type, lr: 1e-2 };
     const whole = options({ optimizer });
     const { loss } = await finetune(whole).result;
@@ -19,7 +21,7 @@ for (const type of ["adamw", "adam", "sgd", "adafactor", "lion"] as const) {
     const still = options({ optimizer: { type, lr: 0 } });
     await finetune(still).result;
     t.false(adapterBytes(whole.output).equals(adapterBytes(still.output)));
-    // The checkpoint knows its optimizer.
+    // The checkpoint records its optimizer.
     const output = join(temporary(), "out");
     await finetune({ resume: join(whole.output, "checkpoint-2"), output }).result;
     t.true(adapterBytes(output).equals(adapterBytes(whole.output)));

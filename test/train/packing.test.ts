@@ -1,4 +1,4 @@
-/** Runs whose rows share sequences. */
+/** Runs that pack several rows into a sequence. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -19,7 +19,7 @@ import { adapterBytes, collect, quick } from "./quick.js";
 
 const model = tinyModel();
 
-/** Rows of prompts and completions of many lengths. */
+/** Returns rows of prompts and completions of many lengths. */
 function rows(): string {
   const file = join(temporary(), "rows.jsonl");
   const lines = Array.from({ length: 60 }, (_, i) =>
@@ -39,7 +39,7 @@ const evalsOf = (events: TrainEvent[]): number[] =>
   events.flatMap((event) => (event.type === "eval" ? [event.loss] : []));
 
 test.serial(
-  "batches are of sequences, every row is trained on, and evaluation is that of rows",
+  "training runs over packed sequences, trains every row, and evaluates rows separately",
   async (t) => {
     const given = { evalSplit: 0.2, epochs: 2, steps: undefined, evalEvery: 100 };
     const packed = await collect(finetune(options(given)));
@@ -52,13 +52,13 @@ test.serial(
     t.is(start.stepsPerEpoch, Math.ceil((start.sequences as number) / 4));
     const tokens = packed.flatMap((event) => (event.type === "step" ? [event.tokens] : []));
     t.is(tokens.at(-1), 2 * start.tokens);
-    // Before training it is the same model over the same rows.
+    // Before training both runs evaluate the same model on the same rows.
     t.is(evalsOf(packed)[0], evalsOf(apart)[0]);
     t.true((evalsOf(packed).at(-1) as number) < (evalsOf(packed)[0] as number));
   },
 );
 
-test.serial("one step over all rows is that of rows by themselves", async (t) => {
+test.serial("one packed step over all rows equals the step over separate rows", async (t) => {
   const whole = { steps: 1, batchSize: 4, gradientAccumulation: 100, optimizer: { lr: 1e-3 } };
   const stepOf = async (packing: boolean) => {
     const events = await collect(finetune(options({ ...whole, packing })));
@@ -70,7 +70,7 @@ test.serial("one step over all rows is that of rows by themselves", async (t) =>
   t.true(Math.abs((packed?.gradNorm as number) / (apart?.gradNorm as number) - 1) < 1e-5);
 });
 
-test.serial("a run that was stopped goes on to the bit, and packing cannot change", async (t) => {
+test.serial("a stopped run resumes to the same bits, and packing cannot change on resume", async (t) => {
   const whole = options({ seed: 4, steps: 10 });
   await finetune(whole).result;
   const cut = { ...whole, output: join(temporary(), "out") };
@@ -89,14 +89,14 @@ test.serial("a run that was stopped goes on to the bit, and packing cannot chang
   t.true(recorded.packing);
 });
 
-/** A plan of which only rows by themselves may be asked. */
+/** A batch plan that fails when asked for packed sequences. */
 class Apart extends BatchPlan {
   override at(): never {
     throw new Error("sequences of several rows");
   }
 }
 
-test.serial("a start from data takes the rows by themselves", async (t) => {
+test.serial("a data-driven initialisation reads rows separately", async (t) => {
   const eva = { r: 2, initLoraWeights: "eva" as const };
   const events = await collect(finetune(options({ lora: eva, steps: 3 })));
   t.is(events.at(-1)?.type, "end");
@@ -124,7 +124,7 @@ test("rows with labels cannot be packed", async (t) => {
   });
 });
 
-test("packing is true or false", async (t) => {
+test("packing must be true or false", async (t) => {
   const wrong = { ...options(), packing: 1 as unknown as boolean };
   await t.throwsAsync(finetune(wrong).result, {
     code: "ERR_OPTION",
@@ -132,7 +132,7 @@ test("packing is true or false", async (t) => {
   });
 });
 
-test("LongRoPE's longer texts have other frequencies, and share no sequence with shorter ones", async (t) => {
+test("with LongRoPE, texts above the turning point are not packed with shorter ones", async (t) => {
   const long = (await loadModel(goldenModel(join(goldens, "llama-phi3-long")))) as CausalLM;
   const llama = (await loadModel(goldenModel(join(goldens, "llama-tied")))) as CausalLM;
   t.is(long.turningPoint, 16);

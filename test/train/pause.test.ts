@@ -1,4 +1,6 @@
-/** Pauses: between two steps, with everything in memory, and without any effect on bits, rates and times to save. */
+/**
+ * Pauses: between two steps, with everything in memory, without effect on bits, on rates and on the times to save.
+ */
 import { dirname, join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
 
@@ -29,7 +31,7 @@ const types = (events: readonly { type: string }[]): string[] =>
 
 let straight: Promise<Buffer> | undefined;
 
-/** The adapter of a run that was never paused. */
+/** Returns the adapter of a run that was never paused. */
 function unpaused(): Promise<Buffer> {
   return (straight ??= (async () => {
     const run = options();
@@ -48,7 +50,7 @@ test.serial("a run pauses after its step, does nothing meanwhile, and ends with 
       if (event.type === "step" && event.step === 4) void run.pause();
     }
   })();
-  // A pause that was asked for is one, however often.
+  // Repeated calls of pause() are one pause.
   while (!events.some((event) => event.type === "paused")) await after(5);
   await Promise.all([run.pause(), run.pause()]);
   const at = events.findIndex((event) => event.type === "paused");
@@ -78,7 +80,7 @@ test.serial("a run pauses after its step, does nothing meanwhile, and ends with 
 });
 
 test.serial(
-  "a run that is asked at once pauses before its first step, and may be resumed first",
+  "a run that is asked immediately pauses before its first step, and may be resumed before that",
   async (t) => {
     const one = options();
     const run = finetune(one);
@@ -96,7 +98,7 @@ test.serial(
     await other.resume();
     await pause;
     t.false(types(await collect(other)).includes("paused"));
-    // Of a run that has ended, both are nothing.
+    // After the end of a run both calls do nothing.
     await other.pause();
     await other.resume();
   },
@@ -143,7 +145,7 @@ test.serial("a run can be paused again and again", async (t) => {
   t.true(adapterBytes(one.output).equals(await unpaused()));
 });
 
-test.serial("the time of a pause counts neither in rates nor in the times to save", async (t) => {
+test.serial("paused time counts neither in rates nor in the times to save", async (t) => {
   let at = 0;
   const timer = new SaveTimer(600, () => at);
   at += 60_000;
@@ -154,7 +156,7 @@ test.serial("the time of a pause counts neither in rates nor in the times to sav
   at += 420_000;
   t.true(timer.due(0));
 
-  // A clock that stands still but while the run is paused.
+  // A clock that advances only while the run is paused.
   let clock = 0;
   const paced = { ...options({ saveEvery: "10m" }), [CLOCK]: () => clock };
   const run = finetune(paced);
@@ -177,7 +179,7 @@ test.serial("the time of a pause counts neither in rates nor in the times to sav
   const [before, ...later] = events.flatMap((event) =>
     event.type === "step" && event.step >= 4 ? [event.tokensPerSecond] : [],
   );
-  // Ten steps of some milliseconds each; a second more would make it a hundred times slower.
+  // Ten steps of some milliseconds each; an additional second would make the rate a hundred times lower.
   t.true(Math.min(...later) > (before as number) / 20, `${before} and ${later.join(", ")}`);
 });
 
@@ -203,7 +205,7 @@ test.serial("an evaluation pauses between two of its batches, and can be stopped
   t.like(await stopped.stop(), { stopped: true, steps: 0 });
 });
 
-test.serial("a Trainer pauses as well", async (t) => {
+test.serial("a Trainer can be paused, too", async (t) => {
   const train = async (pausing: boolean): Promise<Float32Array> => {
     manualSeed(3);
     const model = new nn.Linear(4, 4, { device: "cpu" });
@@ -230,7 +232,7 @@ test.serial("a Trainer pauses as well", async (t) => {
   t.deepEqual(await train(true), await train(false));
 });
 
-test.serial("a process stays for a paused run", async (t) => {
+test.serial("a paused run keeps its process alive", async (t) => {
   const { spawnSync } = await import("node:child_process");
   const main = new URL("../../src/index.ts", import.meta.url).href;
   const { output, ...rest } = options();

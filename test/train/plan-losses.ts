@@ -1,9 +1,9 @@
-/** A plan's losses, without training. */
+/** The losses of a batch plan, without training. */
 import type { BatchPlan } from "../../src/data/batches.js";
 import { scope } from "../../src/index.js";
 import type { Objective } from "../../src/train/objective.js";
 
-/** The loss of each step: that of its micro-batches, added up. */
+/** Returns the loss of each step: the sum over its micro-batches. */
 export async function planLosses(objective: Objective, plan: BatchPlan): Promise<number[]> {
   const losses: number[] = [];
   for (let step = 0; step < plan.steps; step++) {

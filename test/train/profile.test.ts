@@ -1,4 +1,4 @@
-/** `profile`: a trace of every operation, and what each came to. */
+/** `profile`: a trace of every operation, and a table of totals. */
 import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -27,62 +27,65 @@ const HOST = 1;
 const DEVICE = 2;
 
 for (const device of testDevices()) {
-  test.serial(`on ${device} every operation is in the trace, in order, and the table adds up`, async (t) => {
-    const path = join(temporary(), "trace.json");
-    const { live } = await atRest(device);
-    const options = quick({ model, data }, device, { profile: path, steps: 3 });
-    const run = finetune({ ...options, gradientCheckpointing: true });
-    const events = await collect(run);
-    t.is(memory(device as "cpu").live, live);
-    t.deepEqual(
-      events.slice(-2).map(({ type }) => type),
-      ["profile", "end"],
-    );
-    const profile = events.at(-2) as ProfileEvent;
-    const { traceEvents } = JSON.parse(readFileSync(path, "utf8")) as { traceEvents: TraceEvent[] };
-    const spans = traceEvents.filter(({ ph }) => ph === "X");
-    const onDevice = spans.filter(({ tid }) => tid === DEVICE);
-    const onHost = spans.filter(({ tid }) => tid === HOST);
-    for (const track of [onDevice, onHost]) {
-      // Times are given to a nanosecond.
-      const late = track.findIndex(({ ts }, i) => {
-        const before = track[i - 1];
-        return before !== undefined && ts < before.ts + before.dur - 0.002;
-      });
-      t.is(late, -1, JSON.stringify(track.slice(late - 1, late + 1)));
-    }
-    for (const [name, pass] of [
-      ["lora_linear", "forward"],
-      ["lora_linear", "replay"],
-      ["lora_linear", "backward"],
-      ["attention", "forward"],
-      ["attention", "backward"],
-      ["linearCrossEntropy", "forward"],
-      ["linearCrossEntropy", "backward"],
-      ["adamw", "update"],
-    ] as const) {
-      for (const track of [onDevice, onHost])
-        t.true(
-          track.some((span) => span.name === name && span.cat === pass),
-          `${name} ${pass}`,
-        );
-      const total = profile.operations.find((o) => o.operation === name && o.pass === pass);
-      t.true(total !== undefined && total.deviceMs > 0 && total.bytesRead > 0 && total.calls > 0, name);
-    }
-    const product = onDevice.find(({ name, cat }) => name === "lora_linear" && cat === "forward")?.args;
-    t.true((product?.flops ?? 0) > 0 && (product?.bytesRead ?? 0) > 0 && (product?.bytesWritten ?? 0) > 0);
-    const told = profile.operations.reduce((sum, o) => sum + o.deviceMs, 0);
-    const probed = onDevice.filter(({ name }) => name.startsWith("probe"));
-    const spent =
-      onDevice.reduce((sum, { dur }) => sum + dur, 0) - probed.reduce((sum, { dur }) => sum + dur, 0);
-    t.true(Math.abs(told - spent / 1000) < 0.01 * told, `${told} ms told, ${spent / 1000} ms in the trace`);
-    t.true(told < profile.seconds * 1000, `${told} ms of ${profile.seconds} s`);
-    t.true(profile.flopsPerSecond > 1e8 && profile.bytesPerSecond > 1e8);
-    t.is(profile.leftOut, 0);
-  });
+  test.serial(
+    `on ${device} every operation is in the trace, sorted by time, and the table adds up`,
+    async (t) => {
+      const path = join(temporary(), "trace.json");
+      const { live } = await atRest(device);
+      const options = quick({ model, data }, device, { profile: path, steps: 3 });
+      const run = finetune({ ...options, gradientCheckpointing: true });
+      const events = await collect(run);
+      t.is(memory(device as "cpu").live, live);
+      t.deepEqual(
+        events.slice(-2).map(({ type }) => type),
+        ["profile", "end"],
+      );
+      const profile = events.at(-2) as ProfileEvent;
+      const { traceEvents } = JSON.parse(readFileSync(path, "utf8")) as { traceEvents: TraceEvent[] };
+      const spans = traceEvents.filter(({ ph }) => ph === "X");
+      const onDevice = spans.filter(({ tid }) => tid === DEVICE);
+      const onHost = spans.filter(({ tid }) => tid === HOST);
+      for (const track of [onDevice, onHost]) {
+        // Times have nanosecond resolution.
+        const late = track.findIndex(({ ts }, i) => {
+          const before = track[i - 1];
+          return before !== undefined && ts < before.ts + before.dur - 0.002;
+        });
+        t.is(late, -1, JSON.stringify(track.slice(late - 1, late + 1)));
+      }
+      for (const [name, pass] of [
+        ["lora_linear", "forward"],
+        ["lora_linear", "replay"],
+        ["lora_linear", "backward"],
+        ["attention", "forward"],
+        ["attention", "backward"],
+        ["linearCrossEntropy", "forward"],
+        ["linearCrossEntropy", "backward"],
+        ["adamw", "update"],
+      ] as const) {
+        for (const track of [onDevice, onHost])
+          t.true(
+            track.some((span) => span.name === name && span.cat === pass),
+            `${name} ${pass}`,
+          );
+        const total = profile.operations.find((o) => o.operation === name && o.pass === pass);
+        t.true(total !== undefined && total.deviceMs > 0 && total.bytesRead > 0 && total.calls > 0, name);
+      }
+      const product = onDevice.find(({ name, cat }) => name === "lora_linear" && cat === "forward")?.args;
+      t.true((product?.flops ?? 0) > 0 && (product?.bytesRead ?? 0) > 0 && (product?.bytesWritten ?? 0) > 0);
+      const told = profile.operations.reduce((sum, o) => sum + o.deviceMs, 0);
+      const probed = onDevice.filter(({ name }) => name.startsWith("probe"));
+      const spent =
+        onDevice.reduce((sum, { dur }) => sum + dur, 0) - probed.reduce((sum, { dur }) => sum + dur, 0);
+      t.true(Math.abs(told - spent / 1000) < 0.01 * told, `${told} ms told, ${spent / 1000} ms in the trace`);
+      t.true(told < profile.seconds * 1000, `${told} ms of ${profile.seconds} s`);
+      t.true(profile.flopsPerSecond > 1e8 && profile.bytesPerSecond > 1e8);
+      t.is(profile.leftOut, 0);
+    },
+  );
 }
 
-test.serial("the command prints the table on stderr, and nothing of it among the events", async (t) => {
+test.serial("the command prints the table on stderr, and none of it among the events", async (t) => {
   const folder = temporary();
   const trace = join(folder, "trace.json");
   const run = ["finetune", "--model", model, "--data", data, "--output", join(folder, "out")];
@@ -124,7 +127,7 @@ for (const [what, path] of [
   });
 }
 
-test.serial("a run that fails leaves no trace", async (t) => {
+test.serial("a failed run leaves no trace", async (t) => {
   const folder = temporary();
   const path = join(folder, "trace.json");
   mkdirSync(folder, { recursive: true });

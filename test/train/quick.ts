@@ -1,10 +1,10 @@
-/** A run that is over in seconds. */
+/** A run that takes seconds. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { FinetuneOptions, TrainEvent } from "../../src/index.js";
 import { temporary } from "../hashed.js";
 
-/** Options of a run over a model and its data, on a device: 12 steps of 2 × 2 rows. */
+/** Returns options of a run with a model and its data on a device: 12 steps of 2 × 2 rows. */
 export function quick(
   given: Pick<FinetuneOptions, "model" | "data">,
   device: string,

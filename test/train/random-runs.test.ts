@@ -1,4 +1,4 @@
-/** Some random runs of the command; `random-runs/main.ts` makes any number of them. */
+/** Some random runs of the command; `random-runs/main.ts` runs any number of them. */
 import test from "ava";
 
 import { temporary, tinyData, tinyModel } from "../hashed.js";

@@ -1,4 +1,7 @@
-/** events.jsonl beside the adapter: what the run told, each step once, through stops, kills, branches and other folders. */
+/**
+ * events.jsonl next to the adapter: the events of the run, each step once, across stops, kills, branches and other
+ * folders.
+ */
 import { spawnSync } from "node:child_process";
 import {
   appendFileSync,
@@ -39,7 +42,7 @@ async function stopped(given: FinetuneOptions, step: number): Promise<void> {
   await run.result;
 }
 
-test.serial("it is what the iterator told, each step by itself", async (t) => {
+test.serial("the recorder writes the same events as the iterator yields, each step separately", async (t) => {
   const held = options({ evalSplit: 0.2, evalEvery: 4, saveEvery: 4 });
   const told = (await collect(finetune(held))).filter(({ type }) => type !== "progress");
   const events = await recordedIn(held.output);
@@ -52,29 +55,32 @@ test.serial("it is what the iterator told, each step by itself", async (t) => {
     })),
   );
   t.true(events.every(({ at }, i) => i === 0 || at >= (events[i - 1] as RecordedEvent).at));
-  // Nobody read it, and the queue merged nothing of what is recorded.
+  // Nothing read this run's events, and the queue merged none of the recorded ones.
   const unread = options({ steps: 12 });
   await finetune(unread).result;
   t.deepEqual(stepsOf(await recordedIn(unread.output)), upTo(12));
 });
 
-test.serial("a run that was stopped and goes on has each step once, and both of its starts", async (t) => {
-  const given = options();
-  await stopped(given, 5);
-  const before = stepsOf(await recordedIn(given.output));
-  t.true(before.length < 12);
-  await finetune({ resume: given.output }).result;
-  const events = await recordedIn(given.output);
-  t.deepEqual(stepsOf(events), upTo(12));
-  t.deepEqual(
-    events.flatMap((event) => (event.type === "start" ? [event["resumedFrom"]] : [])),
-    [0, before.length],
-  );
-  t.is(events.filter(({ type }) => type === "end").length, 1);
-  t.is(events.at(-1)?.type, "end");
-});
+test.serial(
+  "a run that was stopped and resumed records each step once, and both of its starts",
+  async (t) => {
+    const given = options();
+    await stopped(given, 5);
+    const before = stepsOf(await recordedIn(given.output));
+    t.true(before.length < 12);
+    await finetune({ resume: given.output }).result;
+    const events = await recordedIn(given.output);
+    t.deepEqual(stepsOf(events), upTo(12));
+    t.deepEqual(
+      events.flatMap((event) => (event.type === "start" ? [event["resumedFrom"]] : [])),
+      [0, before.length],
+    );
+    t.is(events.filter(({ type }) => type === "end").length, 1);
+    t.is(events.at(-1)?.type, "end");
+  },
+);
 
-test.serial("steps that are redone after a kill stand there once, a torn line not at all", async (t) => {
+test.serial("steps repeated after a kill are recorded once, and an incomplete line is dropped", async (t) => {
   const given = options({ saveEvery: 4, keep: 9 });
   const child = join(temporary(), "child.mts");
   const index = pathToFileURL(fileURLToPath(new URL("../../src/index.ts", import.meta.url))).href;
@@ -99,7 +105,7 @@ for await (const event of finetune(${JSON.stringify(given)}))
 });
 
 test.serial(
-  "a branch has the steps before it, and what it left behind is kept and can be gone back to",
+  "a branch starts with the steps before it, and the abandoned record is kept and can be resumed",
   async (t) => {
     const given = options({ steps: 8, saveEvery: 2, keep: 9 });
     await finetune(given).result;
@@ -111,25 +117,25 @@ test.serial(
     const branch = await recordedIn(given.output);
     t.deepEqual(stepsOf(branch), upTo(stepsOf(branch).length));
     t.is(branch.filter(({ type }) => type === "start").length, 2);
-    // Back to the one that was left.
+    // Resumes the abandoned lineage.
     await finetune({ resume: join(given.output, "checkpoint-6"), output: given.output }).result;
     t.deepEqual(stepsOf(await recordedIn(given.output)), upTo(8));
   },
 );
 
-test.serial("a run that goes on in another folder takes along what was told before", async (t) => {
+test.serial("a run that resumes in another folder copies the earlier events", async (t) => {
   const given = options({ saveEvery: 4 });
   await stopped(given, 6);
   const output = join(temporary(), "elsewhere");
   await finetune({ resume: given.output, output }).result;
   t.deepEqual(stepsOf(await recordedIn(output)), upTo(12));
-  // What is copied alone tells as much.
+  // The copied folder alone has the same events.
   const copy = join(temporary(), "copy");
   cpSync(output, copy, { recursive: true });
   t.deepEqual(await recordedIn(copy), await recordedIn(output));
 });
 
-test.serial("what another run told stays until this one has saved something", async (t) => {
+test.serial("the events of another run stay until this one has saved something", async (t) => {
   const given = options({ steps: 4 });
   await finetune(given).result;
   const before = readFileSync(join(given.output, "events.jsonl"), "utf8");
@@ -148,36 +154,42 @@ test.serial("what another run told stays until this one has saved something", as
   t.deepEqual(stepsOf(await recordedIn(given.output)), upTo(6));
 });
 
-test.serial("a run that fails tells why; one that is aborted before it saved leaves nothing", async (t) => {
-  const given = options({ optimizer: { lr: 1e30 }, clipNorm: 0, steps: 40, schedule: "constant", warmup: 0 });
-  await t.throwsAsync(finetune(given).result, { code: "ERR_NOT_FINITE" });
-  const last = (await recordedIn(given.output)).at(-1);
-  t.like(last, { type: "failed", code: "ERR_NOT_FINITE" });
-  const aborted = options({ signal: AbortSignal.abort(new Error("gone")) });
-  await t.throwsAsync(finetune(aborted).result, { message: "gone" });
-  t.false(existsSync(aborted.output));
-});
-
 test.serial(
-  "a file of that name that no run wrote stays, and the run is refused before it begins",
+  "a failed run records the reason, and a run aborted before its first save leaves nothing",
   async (t) => {
-    const given = options();
-    await finetune({ ...given, steps: 2 }).result;
-    const file = join(given.output, "events.jsonl");
-    renameSync(file, join(dirname(given.output), "aside"));
-    writeFileSync(file, "mine\n");
-    const refused = await t.throwsAsync(finetune({ ...given, overwrite: true }).result, {
-      code: "ERR_OUTPUT_EXISTS",
+    const given = options({
+      optimizer: { lr: 1e30 },
+      clipNorm: 0,
+      steps: 40,
+      schedule: "constant",
+      warmup: 0,
     });
-    t.regex(
-      refused?.message ?? "",
-      /events\.jsonl: no run wrote it: .*; move it away, or choose another folder/,
-    );
-    t.is(readFileSync(file, "utf8"), "mine\n");
+    await t.throwsAsync(finetune(given).result, { code: "ERR_NOT_FINITE" });
+    const last = (await recordedIn(given.output)).at(-1);
+    t.like(last, { type: "failed", code: "ERR_NOT_FINITE" });
+    const aborted = options({ signal: AbortSignal.abort(new Error("gone")) });
+    await t.throwsAsync(finetune(aborted).result, { message: "gone" });
+    t.false(existsSync(aborted.output));
   },
 );
 
-test("a record that cannot be written is one warning", async (t) => {
+test.serial("a run is refused before it begins if events.jsonl was written by something else", async (t) => {
+  const given = options();
+  await finetune({ ...given, steps: 2 }).result;
+  const file = join(given.output, "events.jsonl");
+  renameSync(file, join(dirname(given.output), "aside"));
+  writeFileSync(file, "mine\n");
+  const refused = await t.throwsAsync(finetune({ ...given, overwrite: true }).result, {
+    code: "ERR_OUTPUT_EXISTS",
+  });
+  t.regex(
+    refused?.message ?? "",
+    /events\.jsonl: no run wrote it: .*; move it away, or choose another folder/,
+  );
+  t.is(readFileSync(file, "utf8"), "mine\n");
+});
+
+test("a record that cannot be written causes one warning", async (t) => {
   const warnings: string[] = [];
   const recorder = new RunRecorder((message) => warnings.push(message));
   const line = [{ lineage: "0123456789ab" }];

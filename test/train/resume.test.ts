@@ -1,4 +1,4 @@
-/** Going on with a run: from the right checkpoint, by its own options, over what it was started with. */
+/** Resuming a run: from the right checkpoint, with its recorded options, on the same model and data. */
 import { copyFileSync, cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -18,34 +18,38 @@ const warnings = (events: TrainEvent[]): string[] =>
 const checkpoints = (output: string): string[] =>
   readdirSync(output).filter((name) => name.startsWith("checkpoint-"));
 
-/** Runs until a step is told, and stops. */
+/** Runs until a step is reported, and stops. */
 async function stopped(given: FinetuneOptions, step: number): Promise<void> {
   const run = finetune(given);
   for await (const event of run) if (event.type === "step" && event.step === step) void run.stop();
   await run.result;
 }
 
-test.serial("the newest is that of the run, not of the highest number", async (t) => {
-  const { output, ...rest } = options({ steps: 18, saveEvery: 2, keep: 9 });
-  await finetune({ ...rest, output }).result;
-  const other = adapterBytes(join(output, "checkpoint-4"));
-  // Back to step 2 with another rate, stopped on the way.
-  await stopped({ resume: join(output, "checkpoint-2"), optimizer: { lr: 1e-3 } }, 4);
-  const resumed = await collect(finetune({ resume: output }));
-  t.true([4, 5, 6].includes(started(resumed)), String(started(resumed)));
+test.serial(
+  "resume continues from the newest checkpoint of its lineage, not from the highest number",
+  async (t) => {
+    const { output, ...rest } = options({ steps: 18, saveEvery: 2, keep: 9 });
+    await finetune({ ...rest, output }).result;
+    const other = adapterBytes(join(output, "checkpoint-4"));
+    // Back to step 2 with another rate, and stopped on the way.
+    await stopped({ resume: join(output, "checkpoint-2"), optimizer: { lr: 1e-3 } }, 4);
+    const resumed = await collect(finetune({ resume: output }));
+    t.true([4, 5, 6].includes(started(resumed)), String(started(resumed)));
 
-  // As it would have been had nothing come between.
-  const elsewhere = join(temporary(), "out");
-  await finetune({ resume: join(output, "checkpoint-2"), output: elsewhere, optimizer: { lr: 1e-3 } }).result;
-  t.true(adapterBytes(output).equals(adapterBytes(elsewhere)));
-  // What the other branch saved is kept, under a name that tells it where the two meet.
-  const kept = checkpoints(output).filter((name) => name.startsWith("checkpoint-4-"));
-  t.is(kept.length, 1);
-  t.true(adapterBytes(join(output, kept[0] as string)).equals(other));
-  t.false(adapterBytes(join(output, "checkpoint-4")).equals(other));
-});
+    // The result equals a run without the detour.
+    const elsewhere = join(temporary(), "out");
+    await finetune({ resume: join(output, "checkpoint-2"), output: elsewhere, optimizer: { lr: 1e-3 } })
+      .result;
+    t.true(adapterBytes(output).equals(adapterBytes(elsewhere)));
+    // The checkpoint of the other branch is kept, under another name where both have the same step.
+    const kept = checkpoints(output).filter((name) => name.startsWith("checkpoint-4-"));
+    t.is(kept.length, 1);
+    t.true(adapterBytes(join(output, kept[0] as string)).equals(other));
+    t.false(adapterBytes(join(output, "checkpoint-4")).equals(other));
+  },
+);
 
-test.serial("a branch that was killed before it saved is gone on with where it began", async (t) => {
+test.serial("a branch that was killed before its first save resumes from its origin", async (t) => {
   const given = options({ steps: 8, saveEvery: 2, keep: 9 });
   await finetune(given).result;
   const controller = new AbortController();
@@ -58,33 +62,39 @@ test.serial("a branch that was killed before it saved is gone on with where it b
   t.is(started(events), 4);
 });
 
-test.serial("a run's options are its own; what is given anew and differs is named", async (t) => {
-  const whole = options({ lora: { r: 3, loraDropout: 0.1 }, seed: 5 });
-  await finetune(whole).result;
-  const cut = { ...whole, output: join(temporary(), "out") };
-  await stopped({ ...cut, saveEvery: 4 }, 5);
-  const alone = await collect(finetune({ resume: cut.output }));
-  t.deepEqual(warnings(alone), []);
-  t.true(adapterBytes(whole.output).equals(adapterBytes(cut.output)));
+test.serial(
+  "a run keeps its recorded options, and options given on resume that differ are named",
+  async (t) => {
+    const whole = options({ lora: { r: 3, loraDropout: 0.1 }, seed: 5 });
+    await finetune(whole).result;
+    const cut = { ...whole, output: join(temporary(), "out") };
+    await stopped({ ...cut, saveEvery: 4 }, 5);
+    const alone = await collect(finetune({ resume: cut.output }));
+    t.deepEqual(warnings(alone), []);
+    t.true(adapterBytes(whole.output).equals(adapterBytes(cut.output)));
 
-  const longer = await collect(finetune({ resume: cut.output, steps: 14, optimizer: { lr: 0.02 } }));
-  t.deepEqual(warnings(longer), [
-    "resume: steps was 12, and is 14 now",
-    "resume: optimizer.lr was 0.01, and is 0.02 now",
-    "resume: the linear schedule now ends at step 14 instead of 12: from step 13 on the learning rate follows the new length (0.00308 at that step instead of 0.00), and steps that are done keep what they had",
-  ]);
-  t.like(longer.at(-1), { type: "end", steps: 14 });
-  const refused: [Partial<FinetuneOptions>, RegExp][] = [
-    [{ lora: { r: 2 }, seed: 6 }, /lora\.r was 3, and is 2 now; seed was 5, and is 6 now: .*; leave it out/],
-    [{ batchSize: 1 }, /batchSize was 2, and is 1 now/],
-    [{ dtype: "bf16" }, /dtype was not given, and is bf16 now/],
-    [{ matmulPrecision: "bf16" }, /matmulPrecision was exact, and is bf16 now/],
-    [{ steps: 3 }, /after step \d+, and steps is 3/],
-    [{ patience: 1 }, /evalEvery/],
-  ];
-  for (const [more, message] of refused)
-    await t.throwsAsync(finetune({ resume: cut.output, ...more }).result, { code: "ERR_OPTION", message });
-});
+    const longer = await collect(finetune({ resume: cut.output, steps: 14, optimizer: { lr: 0.02 } }));
+    t.deepEqual(warnings(longer), [
+      "resume: steps was 12, and is 14 now",
+      "resume: optimizer.lr was 0.01, and is 0.02 now",
+      "resume: the linear schedule now ends at step 14 instead of 12: from step 13 on the learning rate follows the new length (0.00308 at that step instead of 0.00), and steps that are done keep what they had",
+    ]);
+    t.like(longer.at(-1), { type: "end", steps: 14 });
+    const refused: [Partial<FinetuneOptions>, RegExp][] = [
+      [
+        { lora: { r: 2 }, seed: 6 },
+        /lora\.r was 3, and is 2 now; seed was 5, and is 6 now: .*; leave it out/,
+      ],
+      [{ batchSize: 1 }, /batchSize was 2, and is 1 now/],
+      [{ dtype: "bf16" }, /dtype was not given, and is bf16 now/],
+      [{ matmulPrecision: "bf16" }, /matmulPrecision was exact, and is bf16 now/],
+      [{ steps: 3 }, /after step \d+, and steps is 3/],
+      [{ patience: 1 }, /evalEvery/],
+    ];
+    for (const [more, message] of refused)
+      await t.throwsAsync(finetune({ resume: cut.output, ...more }).result, { code: "ERR_OPTION", message });
+  },
+);
 
 test.serial("another model, tokenizer or data is refused; the same ones elsewhere are not", async (t) => {
   const given = options({ steps: 4, saveEvery: 2 });
@@ -118,7 +128,7 @@ test.serial("another model, tokenizer or data is refused; the same ones elsewher
     await t.throwsAsync(finetune({ resume: given.output, ...more }).result, { code: "ERR_OPTION", message });
 });
 
-test.serial("a damaged checkpoint names the sound one before it, from which the run goes on", async (t) => {
+test.serial("a damaged checkpoint names the sound one before it, from which the run resumes", async (t) => {
   const whole = options();
   await finetune(whole).result;
   const files: [string, (bytes: Buffer) => Buffer][] = [
@@ -145,7 +155,7 @@ test.serial("a damaged checkpoint names the sound one before it, from which the 
   }
 });
 
-test.serial("as many checkpoints are kept as asked for, and the best besides", async (t) => {
+test.serial("the requested number of checkpoints is kept, and the best one in addition", async (t) => {
   const given = options({
     saveEvery: 1,
     evalEvery: 1,
@@ -165,7 +175,7 @@ test.serial("as many checkpoints are kept as asked for, and the best besides", a
 });
 
 test.serial(
-  "patience ends a run that gets no better, and gives the best adapter, resumed or not",
+  "patience ends a run that does not improve, and keeps the best adapter, resumed or not",
   async (t) => {
     const more = { evalSplit: 0.2, evalEvery: 1, steps: 60, patience: 3, optimizer: { lr: 0.3 }, warmup: 0 };
     const whole = options({ ...more, saveEvery: 2 });
@@ -187,7 +197,7 @@ test.serial(
     const resumed = await finetune({ resume: cut.output }).result;
     t.deepEqual(resumed.best, result.best);
     t.true(adapterBytes(whole.output).equals(adapterBytes(cut.output)));
-    // A run that has ended so is not gone on with by asking again, but with more patience.
+    // Resuming it again does nothing unless patience is raised.
     t.is((await finetune({ resume: cut.output }).result).steps, resumed.steps);
     t.true((await finetune({ resume: cut.output, patience: 5 }).result).steps > resumed.steps);
   },
@@ -208,7 +218,7 @@ test.serial("stop() while loading ends the run, and nothing is saved", async (t)
   t.true(cut > 0, "all had begun to train");
 });
 
-test.serial("options of another kind are refused by name, before anything is read", async (t) => {
+test.serial("options of the wrong type are refused by name, before anything is read", async (t) => {
   const bad: unknown[] = [null, 5, -1, Number.NaN, "", true, [1], { a: 1 }, () => 1, Symbol("s"), 10n];
   const names = ["model", "data", "output", "lora", "optimizer", "keep", "patience", "resume", "signal"];
   for (const name of names)

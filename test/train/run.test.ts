@@ -25,7 +25,7 @@ async function drain(queue: EventQueue<TrainEvent>): Promise<TrainEvent[]> {
   return events;
 }
 
-test("events come in order, each once", async (t) => {
+test("events arrive in their order, each once", async (t) => {
   const run = new Run(async ({ emit }) => {
     for (let n = 1; n <= 3; n++) emit(step(n));
     return "done";
@@ -37,7 +37,7 @@ test("events come in order, each once", async (t) => {
   for await (const event of run) t.fail(`given out twice: ${event.type}`);
 });
 
-test("when nobody reads, steps are merged and the rest is kept", async (t) => {
+test("without a reader, steps are merged and other events are kept", async (t) => {
   const queue = new EventQueue<TrainEvent>(8);
   queue.push({ type: "checkpoint", step: 0, path: "a" });
   for (let n = 1; n <= 100; n++) queue.push(step(n));
@@ -57,7 +57,7 @@ test("when nobody reads, steps are merged and the rest is kept", async (t) => {
   );
 });
 
-test("the queue is bounded whatever is in it, and start stays", async (t) => {
+test("the queue is bounded for all event types, and keeps the start event", async (t) => {
   const queue = new EventQueue<TrainEvent>(4);
   queue.push({ type: "start" } as TrainEvent);
   for (let n = 0; n < 50; n++) queue.push({ type: "warning", message: String(n) });
@@ -68,7 +68,7 @@ test("the queue is bounded whatever is in it, and start stays", async (t) => {
   t.deepEqual(events.at(-1), { type: "warning", message: "49" });
 });
 
-test("an error rejects the result and is thrown by the iterator, after what came before it", async (t) => {
+test("an error rejects the result and is thrown by the iterator, after the earlier events", async (t) => {
   const failure = new Error("broken");
   const run = new Run(async ({ emit }) => {
     emit(step(1));
@@ -83,7 +83,7 @@ test("an error rejects the result and is thrown by the iterator, after what came
   t.deepEqual(seen, ["step"]);
 });
 
-test("an error that nobody waits for is no unhandled rejection", async (t) => {
+test("an error that nothing awaits is no unhandled rejection", async (t) => {
   const unhandled: unknown[] = [];
   const listener = (reason: unknown) => unhandled.push(reason);
   process.on("unhandledRejection", listener);
@@ -95,7 +95,7 @@ test("an error that nobody waits for is no unhandled rejection", async (t) => {
   t.deepEqual(unhandled, []);
 });
 
-test("a reader that waits gets the event, and the error", async (t) => {
+test("a waiting reader gets the event, and the error", async (t) => {
   const queue = new EventQueue<TrainEvent>();
   const first = queue.next();
   queue.push(step(1));
@@ -105,7 +105,7 @@ test("a reader that waits gets the event, and the error", async (t) => {
   await t.throwsAsync(second, { message: "broken" });
 });
 
-test("stop is told to the work, and resolves with its result", async (t) => {
+test("stop is passed to the work, and resolves with its result", async (t) => {
   const run = new Run(
     ({ stopping }) =>
       new Promise<string>((resolve) => stopping.addEventListener("abort", () => resolve("stopped"))),

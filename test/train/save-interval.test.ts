@@ -1,4 +1,4 @@
-/** Checkpoints by time: when they are due, what they cost a short run, and what a kill loses. */
+/** Checkpoints by time: when they are due, their cost in a short run, and the work that a kill loses. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 
@@ -14,7 +14,7 @@ const given = { model: tinyModel(), data: tinyData() };
 const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { output: string } =>
   quick(given, "cpu", { lora: { r: 2, loraDropout: 0.1 }, ...more }) as FinetuneOptions & { output: string };
 
-/** A clock that is set by hand. */
+/** Returns a clock that is advanced by hand. */
 function clock(): { now: () => number; add: (ms: number) => void } {
   let at = 5000;
   return { now: () => at, add: (ms) => void (at += ms) };
@@ -44,7 +44,7 @@ test("a kill at any moment loses less than the interval, whatever steps, evaluat
   const random = (most: number): number => (drawn = (drawn * 48_271) % 2_147_483_647) % most;
   for (let run = 0; run < 200; run++) {
     const { now, add } = clock();
-    // A step of at most 4 minutes, so that two fit into the limit together with the rest.
+    // A step takes at most 4 minutes, so that the limit allows for two of them and the rest.
     const [step, evaluation, save, every] = [
       1 + random(4 * MINUTE),
       random(MINUTE),
@@ -76,7 +76,7 @@ test("a kill at any moment loses less than the interval, whatever steps, evaluat
   }
 });
 
-test("a run shorter than the interval saves its end and nothing else; longer steps save each", async (t) => {
+test("a run shorter than the interval saves only its end, and a run with longer steps saves each", async (t) => {
   const { now, add } = clock();
   const short = new SaveTimer(600, now);
   for (let step = 0; step < 570; step++) {
@@ -96,19 +96,19 @@ test.serial(
   async (t) => {
     const whole = options({ saveEvery: "never", steps: 20 });
     t.deepEqual(savedAt(await collect(finetune(whole))), []);
-    // Each reading of the clock is a minute later: a step takes one, a save one, and what follows it another.
+    // Each reading of the clock is a minute later: a step takes one, a save one, and the work after it another.
     let at = 0;
     const timed = { ...options({ steps: 20 }), [CLOCK]: () => (at += MINUTE) };
     t.deepEqual(savedAt(await collect(finetune(timed))), [9, 15, 20]);
     t.true(adapterBytes(whole.output).equals(adapterBytes(timed.output)));
-    // The run that nobody interrupted saved its end alone, in real time.
+    // The uninterrupted run saved only its end, in real time.
     const plain = options({ steps: 20 });
     t.deepEqual(savedAt(await collect(finetune(plain))), [20]);
     t.true(adapterBytes(whole.output).equals(adapterBytes(plain.output)));
   },
 );
 
-test.serial("a run that goes on from a checkpoint by time ends with the same bits", async (t) => {
+test.serial("a run that resumes from a timed checkpoint ends with the same bits", async (t) => {
   const whole = options();
   await finetune(whole).result;
   let at = 0;
@@ -130,7 +130,7 @@ test.serial("a run that goes on from a checkpoint by time ends with the same bit
   t.true(adapterBytes(whole.output).equals(adapterBytes(cut.output)));
 });
 
-test("saveEvery of another kind is refused before anything is read", async (t) => {
+test("a saveEvery of the wrong type is refused before anything is read", async (t) => {
   for (const saveEvery of [-1, 2.5, "soon", "10", true, [1], null])
     await t.throwsAsync(
       finetune({ ...given, output: join(temporary(), "out"), saveEvery } as FinetuneOptions).result,

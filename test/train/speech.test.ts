@@ -41,7 +41,7 @@ async function* oneByOne(all: readonly SpokenText[]): AsyncGenerator<SpokenText>
 
 for (const device of testDevices()) {
   test.serial(
-    `on ${device} it learns what tones are called, its adapter is saved, and it is freed`,
+    `on ${device} the model learns the names of tones, its adapter is saved, and its memory is freed`,
     async (t) => {
       const live = (): number => memory(device as "cpu").live;
       const before = (await atRest(device)).live;
@@ -53,7 +53,7 @@ for (const device of testDevices()) {
       const evals = events.filter((event): event is EvalEvent => event.type === "eval");
       const [first, last] = [evals[0] as EvalEvent, evals.at(-1) as EvalEvent];
       t.true(last.loss < first.loss / 8, `${first.loss}, and ${last.loss} at the end`);
-      // Language, task, no times, letters and the end: of 4 rows "high", of 8 "low".
+      // Language, task, no timestamps, letters and the end: 4 rows are "high" and 8 are "low".
       t.is(
         last.tokens,
         evalData.reduce((sum, { text }) => sum + 3 + text.length + 1, 0),
@@ -83,22 +83,19 @@ for (const device of testDevices()) {
   );
 }
 
-test.serial(
-  "an array, rows that come one by one, and WAV files give the same adapter to the bit",
-  async (t) => {
-    const adapters: Buffer[] = [];
-    const losses: number[][] = [];
-    for (const given of [data, oneByOne(data), new Set(data), speechFile(data)]) {
-      const run = finetune(options("cpu", { data: given, steps: 4 }));
-      const steps = (await collect(run)).filter((event): event is StepEvent => event.type === "step");
-      losses.push(steps.map(({ loss }) => loss));
-      adapters.push(adapterBytes((await run.result).adapter));
-    }
-    const [first, ...rest] = adapters as [Buffer, ...Buffer[]];
-    for (const one of rest) t.true(one.equals(first));
-    for (const one of losses) t.deepEqual(one, losses[0]);
-  },
-);
+test.serial("an array, rows from an iterator, and WAV files give bit-identical adapters", async (t) => {
+  const adapters: Buffer[] = [];
+  const losses: number[][] = [];
+  for (const given of [data, oneByOne(data), new Set(data), speechFile(data)]) {
+    const run = finetune(options("cpu", { data: given, steps: 4 }));
+    const steps = (await collect(run)).filter((event): event is StepEvent => event.type === "step");
+    losses.push(steps.map(({ loss }) => loss));
+    adapters.push(adapterBytes((await run.result).adapter));
+  }
+  const [first, ...rest] = adapters as [Buffer, ...Buffer[]];
+  for (const one of rest) t.true(one.equals(first));
+  for (const one of losses) t.deepEqual(one, losses[0]);
+});
 
 test.serial("a run that is stopped and resumed ends with the same bits, given the same rows", async (t) => {
   const common = { steps: 6, lora: { r: 4, loraDropout: 0.1 } };
@@ -136,21 +133,21 @@ test.serial("micro-batches give the losses of one batch", async (t) => {
   };
   const [one, many] = [await losses(8, 1), await losses(1, 8)];
   for (const [i, loss] of one.entries()) t.true(Math.abs(loss - (many[i] as number)) < 1e-5 * loss);
-  // What a batch trains on is what transformers is given as labels: all but the first token.
+  // A batch trains on the labels that transformers would get: all tokens but the first.
   const row = read.at(0);
   const letters = Array.from("high", (letter) => 3 + 1 + letter.charCodeAt(0) - 32);
   t.deepEqual([...(row?.ids ?? [])], [99, 101, 103, 104, ...letters, 2]);
   given.dispose();
 });
 
-test.serial("a model of English alone takes no language", async (t) => {
+test.serial("an English-only model takes no language", async (t) => {
   const english = await tinyWhisper({ multilingual: false });
   await finetune(options("cpu", { model: english, language: undefined, steps: 1 })).result;
   const refused = finetune(options("cpu", { model: english, steps: 1 })).result;
   await t.throwsAsync(refused, { code: "ERR_OPTION", message: /of English alone; leave language out/ });
 });
 
-test.serial("data that doesn't fit is refused by row, and nothing is left", async (t) => {
+test.serial("unsuitable data is refused by row, and no output is left", async (t) => {
   const audio = Float32Array.of(0.1, 0.2);
   const long = new Float32Array(16_001).fill(0.1);
   async function* broken(): AsyncGenerator<SpokenText> {
@@ -229,7 +226,7 @@ test.serial("data that doesn't fit is refused by row, and nothing is left", asyn
   classifier.dispose();
 });
 
-test.serial("a data file's WAV files are checked before a model is loaded", async (t) => {
+test.serial("the WAV files that a data file names are checked before a model is loaded", async (t) => {
   const folder = temporary();
   const file = join(folder, "rows.jsonl");
   const read = (...lines: object[]) => {
@@ -251,11 +248,11 @@ test.serial("a data file's WAV files are checked before a model is loaded", asyn
   await refused(/rows\.jsonl:2: the row has no "audio", and line 1 has one/, good, { text: "a" });
   await refused(/rows\.jsonl:2: the row has a "audio", and line 1 has none/, { text: "a" }, good);
   await refused(/rows\.jsonl:1: \. is no file/, { audio: ".", text: "a" });
-  // Another sound under the same name is other data.
+  // Another sound under the same name is different data.
   const before = await read(good);
   writeFileSync(join(folder, "a.wav"), readFileSync(join(dirname(speechFile(data.slice(1, 2))), "0.wav")));
   t.notDeepEqual(hashesOf(await read(good)), hashesOf(before));
-  // One that is gone when it is wanted.
+  // A file that disappears before it is read.
   const parts = before.kind === "speech" ? before.sources[0]?.parts() : undefined;
   rmSync(join(folder, "a.wav"));
   for await (const { part } of parts ?? [])

@@ -1,4 +1,4 @@
-/** Runs that start from an adapter: what they take from it, what they refuse, and how they go on. */
+/** Runs that start from an adapter: the options they take from it, the ones they refuse, and how they resume. */
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 
@@ -24,7 +24,7 @@ const options = (more: Partial<FinetuneOptions> = {}): Options =>
     lora: { r: 3, loraAlpha: 5, targetModules: ["q_proj", "v_proj"] },
     ...more,
   }) as Options;
-/** Options that take model and adapter's options from the adapter. */
+/** Returns options that leave the model and the adapter's options to the adapter. */
 const from = (adapter: string, more: Partial<FinetuneOptions> = {}): Options => {
   const { model: _, lora: _lora, ...rest } = options();
   return { ...rest, adapter, ...more } as Options;
@@ -44,7 +44,7 @@ test.before(async () => {
 });
 
 test.serial(
-  "it starts with the adapter's values, options and base model, and leaves its folder alone",
+  "a run starts with the adapter's values, options and base model, and does not change its folder",
   async (t) => {
     const before = await manifestOf(trained);
     const still = from(trained, { steps: 2, optimizer: { lr: 0 } });
@@ -77,7 +77,7 @@ test.serial(
 );
 
 test.serial(
-  "the optimizer starts anew: the first step is that of a fresh optimizer over the adapter",
+  "the optimizer starts without state: the first step equals a fresh optimizer's over the adapter",
   async (t) => {
     const one = from(trained, {
       steps: 1,
@@ -90,7 +90,7 @@ test.serial(
     const model = await loadModel(given.model, { device: "cpu" });
     await lora.loadAdapter(model, trained, { trainable: true });
     const parameters = [...model.parameters()].filter(({ requiresGrad }) => requiresGrad);
-    // AdamW's first step moves each value by the rate, whatever its gradient: |Δ| = lr · |g| / (|g| + eps).
+    // AdamW's first step moves each value by the rate, for any gradient: |Δ| = lr · |g| / (|g| + eps).
     const optimizer = new optim.AdamW(parameters, { lr: 0.01 });
     t.is(optimizer.groups[0]?.params.length, parameters.length);
     optimizer.dispose();
@@ -101,7 +101,7 @@ test.serial(
       const [now, then] = [await tensor.data(), await (start[name] as typeof tensor).data()];
       for (const [i, value] of now.entries()) most = Math.max(most, Math.abs(value - (then[i] as number)));
     }
-    // Moments that had been kept would move the values otherwise; f32 rounds values below 1 by 6e-8.
+    // With the old moments the change would differ; f32 rounds values below 1 by 6e-8.
     t.true(most <= 0.01 + 1e-6 && most > 0.009, `${most}`);
     model.dispose();
   },
@@ -129,7 +129,7 @@ test.serial("such a run is stopped and resumed to the same bits, without the ada
   });
 });
 
-test.serial("such a run is resumed with the same folder of a named adapter", async (t) => {
+test.serial("such a run is resumed in the same folder with a named adapter", async (t) => {
   const first = options({ steps: 1, lora: { r: 2, name: "ada" } });
   await finetune(first).result;
   const second = from(first.output, { steps: 1, lora: { name: "ada" } });
@@ -144,26 +144,29 @@ test.serial("such a run is resumed with the same folder of a named adapter", asy
   });
 });
 
-test.serial("options that contradict the adapter are refused by name, equal ones are not", async (t) => {
-  const refused: [Partial<FinetuneOptions>, RegExp][] = [
-    [{ lora: { r: 8 } }, /lora\.r is 8, and the adapter has 3/],
-    [
-      { lora: { loraAlpha: 16, useDora: true } },
-      /lora\.loraAlpha is 16, and the adapter has 5; lora\.useDora is true, and the adapter has false/,
-    ],
-    [
-      { lora: { targetModules: "all-linear" } },
-      /lora\.targetModules is all-linear, and the adapter has \["q_proj", "v_proj"\]/,
-    ],
-    [{ lora: { loraDropout: 0.1 } }, /lora\.loraDropout/],
-    [{ lora: { initLoraWeights: "pissa" } }, /lora\.initLoraWeights is pissa/],
-    [{ lora: { modulesToSave: ["lm_head"] } }, /lora\.modulesToSave is \["lm_head"\], and the adapter has/],
-  ];
-  for (const [more, message] of refused)
-    await t.throwsAsync(finetune(from(trained, more)).result, { code: "ERR_OPTION", message });
-  const same = { r: 3, loraAlpha: 5, targetModules: ["v_proj", "q_proj"], loraDropout: 0 };
-  t.is((await finetune(from(trained, { lora: same, steps: 1 })).result).steps, 1);
-});
+test.serial(
+  "options that contradict the adapter are refused by name, and equal ones are accepted",
+  async (t) => {
+    const refused: [Partial<FinetuneOptions>, RegExp][] = [
+      [{ lora: { r: 8 } }, /lora\.r is 8, and the adapter has 3/],
+      [
+        { lora: { loraAlpha: 16, useDora: true } },
+        /lora\.loraAlpha is 16, and the adapter has 5; lora\.useDora is true, and the adapter has false/,
+      ],
+      [
+        { lora: { targetModules: "all-linear" } },
+        /lora\.targetModules is all-linear, and the adapter has \["q_proj", "v_proj"\]/,
+      ],
+      [{ lora: { loraDropout: 0.1 } }, /lora\.loraDropout/],
+      [{ lora: { initLoraWeights: "pissa" } }, /lora\.initLoraWeights is pissa/],
+      [{ lora: { modulesToSave: ["lm_head"] } }, /lora\.modulesToSave is \["lm_head"\], and the adapter has/],
+    ];
+    for (const [more, message] of refused)
+      await t.throwsAsync(finetune(from(trained, more)).result, { code: "ERR_OPTION", message });
+    const same = { r: 3, loraAlpha: 5, targetModules: ["v_proj", "q_proj"], loraDropout: 0 };
+    t.is((await finetune(from(trained, { lora: same, steps: 1 })).result).steps, 1);
+  },
+);
 
 test.serial("the output is not the adapter's own folder, unless it is to be replaced", async (t) => {
   const folder = join(temporary(), "own");
@@ -183,7 +186,7 @@ test.serial("the output is not the adapter's own folder, unless it is to be repl
   t.true(adapterBytes(elsewhere.output).equals(adapterBytes(folder)));
 });
 
-test.serial("what is no adapter says so", async (t) => {
+test.serial("a folder without an adapter, or with an unsuitable one, is refused", async (t) => {
   const [none, empty, file] = [join(temporary(), "none"), temporary(), join(temporary(), "a.safetensors")];
   writeFileSync(file, "");
   const bare = temporary();
@@ -207,7 +210,7 @@ test.serial("what is no adapter says so", async (t) => {
     await t.throwsAsync(estimate(from(adapter)), { code, message }, adapter);
   }
   t.is((await finetune({ ...from(nameless, { steps: 1 }), model: given.model }).result).steps, 1);
-  // For another model.
+  // An adapter for another model.
   const encoder = await tinyEncoder();
   const data = rowsFile([
     { text: "a", label: "x" },
@@ -227,7 +230,7 @@ test.serial("the estimate counts the adapter's own rank and layers", async (t) =
 });
 
 test.serial(
-  "a classifier keeps the order of the adapter's classes, and refuses labels that it does not know",
+  "a classifier keeps the order of the adapter's classes, and refuses unknown labels",
   async (t) => {
     const rows = (labels: readonly string[]): string =>
       rowsFile(
@@ -239,7 +242,7 @@ test.serial(
     const model = await tinyEncoder();
     const first = options({ model, data: rows(["sea", "land"]), lora: { r: 2 }, steps: 2 });
     await finetune(first).result;
-    // Of one class alone, and in another order: sorted they would be other numbers.
+    // Data with one class, and with a different order: sorted, the labels would get other indices.
     const names = join(first.output, "labels.json");
     writeFileSync(
       names,
@@ -284,6 +287,6 @@ for (const [form, more] of Object.entries(FORMS))
       await estimate(from(first.output, name)),
       await estimate({ ...first, steps: 2 }),
     ];
-    // EVA divides the ranks by what the data shows, which an estimate of a fresh run does not know.
+    // EVA distributes the ranks by the data, which the estimate of a fresh run does not read.
     if (form !== "eva") t.is(further.adapters, fresh.adapters);
   });

@@ -1,4 +1,4 @@
-/** Runs whose adapters start from the weight or from the data, with DoRA and LoRA+: they learn, and go on from a checkpoint to the bit. */
+/** Runs with DoRA, LoRA+ or an initialisation from weights or data: they learn, and resume to the same bits. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -24,7 +24,7 @@ const RUNS: Record<string, Partial<FinetuneOptions>> = {
 };
 
 for (const [name, more] of Object.entries(RUNS)) {
-  test.serial(`${name}: learns, and a run cut in two is the run`, async (t) => {
+  test.serial(`${name}: learns, and a resumed run equals an uninterrupted one`, async (t) => {
     const options = (): FinetuneOptions => quick(given, "cpu", { steps: 8, evalSplit: 0.2, ...more });
     const whole = options();
     const events = await collect(finetune(whole));

@@ -1,4 +1,4 @@
-/** What a Trainer knows of its checkpoints when it continues, and what it keeps of its figures. */
+/** A Trainer's knowledge of its checkpoints when it resumes, and the figures that it keeps. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -44,7 +44,7 @@ const marks = (folder: string): Record<string, unknown> =>
       ]),
   );
 
-/** A schedule whose rate at one step makes weights whose loss is not finite. */
+/** Returns a schedule whose rate at one step makes the loss not finite. */
 const ruinedAt =
   (step: number) =>
   (done: number): number =>
@@ -73,7 +73,7 @@ test.serial(
   },
 );
 
-test.serial("a bad checkpoint is taken when it is named, and reported", async (t) => {
+test.serial("a bad checkpoint is accepted when named, with a warning", async (t) => {
   const output = temporary();
   await t.throwsAsync(begin({ output, steps: 8, schedule: ruinedAt(4) }).result);
   const folder = join(output, "checkpoint-4");
@@ -86,7 +86,7 @@ test.serial("a bad checkpoint is taken when it is named, and reported", async (t
   t.deepEqual(told, [`resume: training had diverged at ${folder}`]);
 });
 
-test.serial("a folder without a good checkpoint says so before the model is changed", async (t) => {
+test.serial("a folder without a good checkpoint is refused before the model is changed", async (t) => {
   const output = temporary();
   await t.throwsAsync(begin({ output, steps: 8, schedule: ruinedAt(1) }).result);
   t.deepEqual(marks(output), { "checkpoint-1": false });
@@ -96,11 +96,11 @@ test.serial("a folder without a good checkpoint says so before the model is chan
   });
 });
 
-test.serial("the last good checkpoint stays through a resume that keeps one", async (t) => {
+test.serial("with keep: 1 a resumed run keeps the last good checkpoint", async (t) => {
   const output = temporary();
   await begin({ output, keep: 1, steps: 3 }).result;
   t.deepEqual(marks(output), { "checkpoint-2": true, "checkpoint-3": undefined });
-  // The first update ruins the weights, which the step after it finds.
+  // The update of step 5 ruins the weights, which the next step detects.
   const on = begin({ output, keep: 1, steps: 8, resume: true, schedule: ruinedAt(5) });
   const failure = await t.throwsAsync(on.result, { code: "ERR_NOT_FINITE" });
   t.regex(failure?.message ?? "", /checkpoint-4;/);
@@ -108,7 +108,7 @@ test.serial("the last good checkpoint stays through a resume that keeps one", as
 });
 
 test.serial(
-  "a checkpoint of another run's folder is not marked by the run that continues from it",
+  "a run that resumes from another folder's checkpoint does not mark that checkpoint",
   async (t) => {
     const [first, second] = [temporary(), temporary()];
     await begin({ output: first, steps: 2, saveEvery: "never" }).result;
@@ -118,7 +118,7 @@ test.serial(
 );
 
 test.serial("a model whose units die is reported, with its checkpoints", async (t) => {
-  /** Its unit gives 0 for every row once the bias is very negative. */
+  /** A layer whose unit outputs 0 for every row once the bias is very negative. */
   class Unit extends nn.Module {
     inner = new nn.Linear(1, 1);
     forward(x: Tensor): Tensor {
@@ -140,7 +140,7 @@ test.serial("a model whose units die is reported, with its checkpoints", async (
     data: () => data,
     loss: (net: Unit, { x, y }: Batch): Tensor => nn.mseLoss(net.forward(x), y),
   };
-  // The third step takes the weights so far that the unit is off from then on, and its loss is 1.
+  // The third step moves the weights so far that the unit is off afterwards, and its loss is 1.
   const schedule = (done: number): number => (done === 2 ? 1e6 : 1);
   const events = await collect<TrainerEvent>(
     new Trainer({ ...options, output, steps: 9, saveEvery: 1, keep: 1, schedule }),
@@ -172,14 +172,14 @@ test.serial("a run that is to end before its checkpoint is refused, and changes 
   await refused({ epochs: 1, data: rows }, beyond);
   await refused({ epochs: 1 }, beyond);
   await refused({ gradientAccumulation: 2, steps: 20 }, /was made with 1: its place in the data is another/);
-  // As many as are done is nothing to do; more are done, as the message says.
+  // With as many steps as completed nothing is left to do; with more the run continues, as the message says.
   t.is((await begin({ resume: join(output, "checkpoint-12"), steps: 12 }).result).steps, 12);
   t.is((await begin({ resume: join(output, "checkpoint-12"), epochs: 2 }).result).steps, 12);
   t.is((await begin({ resume: join(output, "checkpoint-12"), epochs: 3 }).result).steps, 18);
   t.is((await begin({ resume: join(output, "checkpoint-5"), steps: 7 }).result).steps, 7);
 });
 
-test.serial("history and result have the figures that the events had", async (t) => {
+test.serial("history and result have the same figures as the events", async (t) => {
   const output = temporary();
   const trainer = begin({
     output,
@@ -213,21 +213,18 @@ test.serial("history and result have the figures that the events had", async (t)
   t.deepEqual(result.metrics, steps.at(-1)?.metrics);
   t.deepEqual(result.evalMetrics, evaluations.at(-1)?.metrics);
   t.true(Math.abs((result.metrics?.["double"] ?? 0) - 2 * (result.loss ?? 1)) < 1e-6);
-  // Without metrics there is none.
+  // Without metrics the result has none.
   const plain = await begin({ output: temporary(), steps: 1 }).result;
   t.deepEqual(Object.keys(plain).sort(), ["evalLoss", "loss", "steps", "stopped"]);
 });
 
-test.serial(
-  "history has the steps of a run that nobody reads, thinned out where they are many",
-  async (t) => {
-    const trainer = begin({ steps: 10_003 });
-    await trainer.result;
-    const { steps } = trainer.history;
-    t.is(steps.length, 5_002);
-    t.deepEqual([steps[0]?.step, steps[1]?.step, steps.at(-1)?.step], [1, 3, 10_003]);
-  },
-);
+test.serial("history has the steps of a run without a reader, thinned out when there are many", async (t) => {
+  const trainer = begin({ steps: 10_003 });
+  await trainer.result;
+  const { steps } = trainer.history;
+  t.is(steps.length, 5_002);
+  t.deepEqual([steps[0]?.step, steps[1]?.step, steps.at(-1)?.step], [1, 3, 10_003]);
+});
 
 test.serial('a misspelled "all" or "adapter" is no folder; a folder that exists is one', async (t) => {
   const here = process.cwd();
@@ -246,7 +243,7 @@ test.serial('a misspelled "all" or "adapter" is no folder; a folder that exists 
     });
     t.deepEqual(readdirSync(folder), []);
   }
-  // What the message recommends.
+  // The remedy that the message recommends.
   await begin({ output: "adpater", steps: 1 }).result;
   t.deepEqual(readdirSync("adpater"), ["checkpoint-1"]);
   await begin({ save: "adpater", steps: 2 }).result;

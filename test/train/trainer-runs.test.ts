@@ -1,4 +1,4 @@
-/** A Trainer's checkpoints, what it releases, and what it refuses. */
+/** A Trainer's checkpoints, the tensors that it releases, and the options that it refuses. */
 import { readdirSync, writeFileSync } from "node:fs";
 import { join, sep } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
@@ -29,7 +29,7 @@ interface Batch {
   y: Tensor;
 }
 
-/** With dropout, which takes random numbers, and buffers. */
+/** Returns a model with dropout, which draws random numbers, and with buffers. */
 function build(device: TestDevice): nn.Sequential {
   manualSeed(7);
   return new nn.Sequential(
@@ -42,7 +42,7 @@ function build(device: TestDevice): nn.Sequential {
 
 const loss = (model: nn.Sequential, { x, y }: Batch): Tensor => nn.mseLoss(model.forward(x), y);
 
-/** Five batches an epoch, in an order and with values that random numbers say. */
+/** Returns five batches an epoch, with random order and values. */
 const dataOn = (device: TestDevice) =>
   async function* (): AsyncGenerator<Batch> {
     const offset = await rand([1, 3])
@@ -54,7 +54,7 @@ const dataOn = (device: TestDevice) =>
     }
   };
 
-/** What waits for `opened` goes on once `open` is called. */
+/** Returns a promise `opened` that resolves when `open` is called. */
 function gate(): { open: () => void; opened: Promise<void> } {
   let open = (): void => {};
   const opened = new Promise<void>((resolve) => (open = resolve));
@@ -68,7 +68,7 @@ async function bits(model: nn.Module): Promise<number[]> {
 
 for (const device of testDevices()) {
   test.serial(
-    `on ${device} a run that was stopped goes on to the bit, from any of its checkpoints`,
+    `on ${device} a stopped run resumes to the same bits, from any of its checkpoints`,
     async (t) => {
       const run = (save: string, more: Partial<TrainerOptions<nn.Sequential, Batch>>) => {
         const model = build(device);
@@ -119,44 +119,48 @@ for (const device of testDevices()) {
     },
   );
 
-  test.serial(`on ${device} what data made is released once used, and nothing else`, async (t) => {
-    const model = new nn.Linear(64, 1, { device });
-    const optimizer = new optim.SGD(model.parameters(), { lr: 1e-3 });
-    const shared = zeros([32, 1], { device });
-    let [most, made] = [0, [] as Tensor[]];
-    const before = (await atRest(device)).tensors;
-    function* data(): Generator<Batch> {
-      for (let i = 0; i < 30; i++) {
-        most = Math.max(most, memory(device).tensors - before);
-        const x = rand([32, 64], { device });
-        made.push(x);
-        yield { x, y: shared };
+  test.serial(
+    `on ${device} tensors from the data function are released once used, and nothing else`,
+    async (t) => {
+      const model = new nn.Linear(64, 1, { device });
+      const optimizer = new optim.SGD(model.parameters(), { lr: 1e-3 });
+      const shared = zeros([32, 1], { device });
+      let [most, made] = [0, [] as Tensor[]];
+      const before = (await atRest(device)).tensors;
+      function* data(): Generator<Batch> {
+        for (let i = 0; i < 30; i++) {
+          most = Math.max(most, memory(device).tensors - before);
+          const x = rand([32, 64], { device });
+          made.push(x);
+          yield { x, y: shared };
+        }
       }
-    }
-    const step = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
-    await new Trainer({ model, optimizer, loss: step, data, evalData: data, gradientAccumulation: 2 }).result;
-    t.true(made.every(({ disposed }) => disposed));
-    t.false(shared.disposed);
-    t.true(most < 20, `${most} tensors`);
+      const step = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
+      await new Trainer({ model, optimizer, loss: step, data, evalData: data, gradientAccumulation: 2 })
+        .result;
+      t.true(made.every(({ disposed }) => disposed));
+      t.false(shared.disposed);
+      t.true(most < 20, `${most} tensors`);
 
-    made = [];
-    await new Trainer({ model, optimizer, loss: step, data, release: false }).result;
-    t.false(made.some(({ disposed }) => disposed));
-    const array = [...data()];
-    await new Trainer({ model, optimizer, loss: step, data: array, epochs: 2 }).result;
-    t.false(array.some(({ x }) => x.disposed));
+      made = [];
+      await new Trainer({ model, optimizer, loss: step, data, release: false }).result;
+      t.false(made.some(({ disposed }) => disposed));
+      const array = [...data()];
+      await new Trainer({ model, optimizer, loss: step, data: array, epochs: 2 }).result;
+      t.false(array.some(({ x }) => x.disposed));
 
-    // One that is given twice is no batch of the second step.
-    const again = function* (): Generator<Batch> {
-      const x = rand([32, 64], { device });
-      for (let i = 0; i < 3; i++) yield { x, y: shared };
-    };
-    const error = await t.throwsAsync(new Trainer({ model, optimizer, loss: step, data: again }).result, {
-      instanceOf: LowrankError,
-      message: /gave a tensor of shape \[32, 64\] that was released .* release: false/,
-    });
-    t.is((error as LowrankError).code, "ERR_DISPOSED");
-  });
+      // A batch that is yielded twice has been released before the second step.
+      const again = function* (): Generator<Batch> {
+        const x = rand([32, 64], { device });
+        for (let i = 0; i < 3; i++) yield { x, y: shared };
+      };
+      const error = await t.throwsAsync(new Trainer({ model, optimizer, loss: step, data: again }).result, {
+        instanceOf: LowrankError,
+        message: /gave a tensor of shape \[32, 64\] that was released .* release: false/,
+      });
+      t.is((error as LowrankError).code, "ERR_DISPOSED");
+    },
+  );
 }
 
 test.serial(
@@ -170,7 +174,7 @@ test.serial(
       stepping.open();
       return nn.mseLoss(linear.forward(x), y);
     };
-    /** Its first step has begun, and it waits for the second's data by all appearances. */
+    /** Resolves when the first step has begun and the run presumably waits for the second batch. */
     const waits = async (): Promise<void> => {
       await stepping.opened;
       stepping = gate();
@@ -199,7 +203,7 @@ test.serial(
   },
 );
 
-test.serial("a batch that comes after a stop or an abort is released", async (t) => {
+test.serial("a batch that arrives after a stop or an abort is released", async (t) => {
   for (const how of ["stop", "abort"]) {
     const model = new nn.Linear(1, 1, { device: "cpu" });
     const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
@@ -237,63 +241,66 @@ test.serial("a batch that comes after a stop or an abort is released", async (t)
 
 // The second batch of a step, and the first of an epoch.
 for (const late of [5, 6]) {
-  test.serial(`a run that was stopped while it waited for batch ${late} goes on to the bit`, async (t) => {
-    const run = (
-      more: Partial<TrainerOptions<nn.Sequential, Batch>>,
-      waits: (n: number) => Promise<void> = async () => {},
-      drawn: (n: number) => void = () => {},
-    ) => {
-      const model = build("cpu");
-      const optimizer = new optim.AdamW(model.parameters(), { lr: 0.05 });
-      let n = 0;
-      const data = async function* (): AsyncGenerator<Batch> {
-        const offset = rand([1, 3], { device: "cpu" });
-        for (let i = 0; i < 6; i++, n++) {
-          const x = rand([4, 3], { device: "cpu" }).add(offset);
-          await waits(n);
-          // What is drawn when nobody waits any more.
-          const shifted = x.add(rand([4, 3], { device: "cpu" }));
-          drawn(n);
-          yield { x: shifted, y: shifted.sum(1, { keepDim: true }) };
-        }
+  test.serial(
+    `a run that was stopped while it waited for batch ${late} resumes to the same bits`,
+    async (t) => {
+      const run = (
+        more: Partial<TrainerOptions<nn.Sequential, Batch>>,
+        waits: (n: number) => Promise<void> = async () => {},
+        drawn: (n: number) => void = () => {},
+      ) => {
+        const model = build("cpu");
+        const optimizer = new optim.AdamW(model.parameters(), { lr: 0.05 });
+        let n = 0;
+        const data = async function* (): AsyncGenerator<Batch> {
+          const offset = rand([1, 3], { device: "cpu" });
+          for (let i = 0; i < 6; i++, n++) {
+            const x = rand([4, 3], { device: "cpu" }).add(offset);
+            await waits(n);
+            // These random numbers are drawn after the run has stopped waiting.
+            const shifted = x.add(rand([4, 3], { device: "cpu" }));
+            drawn(n);
+            yield { x: shifted, y: shifted.sum(1, { keepDim: true }) };
+          }
+        };
+        return {
+          model,
+          trainer: new Trainer({ model, optimizer, loss, data, gradientAccumulation: 2, steps: 8, ...more }),
+        };
       };
-      return {
-        model,
-        trainer: new Trainer({ model, optimizer, loss, data, gradientAccumulation: 2, steps: 8, ...more }),
+      const losses = async (trainer: Trainer<nn.Sequential, Batch>) =>
+        (await collect(trainer)).filter((event) => event.type === "step").map((event) => event.loss);
+      const straight = run({});
+      const expected = await losses(straight.trainer);
+      const folder = join(temporary(), "checkpoint");
+      const batch = gate();
+      const drawing = gate();
+      // The batch arrives before the checkpoint is written; later it would draw from the next run's random stream.
+      const save = async (_: number, write: (to: string) => Promise<void>): Promise<string> => {
+        batch.open();
+        await drawing.opened;
+        await write(folder);
+        return folder;
       };
-    };
-    const losses = async (trainer: Trainer<nn.Sequential, Batch>) =>
-      (await collect(trainer)).filter((event) => event.type === "step").map((event) => event.loss);
-    const straight = run({});
-    const expected = await losses(straight.trainer);
-    const folder = join(temporary(), "checkpoint");
-    const batch = gate();
-    const drawing = gate();
-    // The batch comes before the checkpoint is written: later, it would draw among the next run's numbers.
-    const save = async (_: number, write: (to: string) => Promise<void>): Promise<string> => {
-      batch.open();
-      await drawing.opened;
-      await write(folder);
-      return folder;
-    };
-    const cut = run(
-      { save },
-      async (n) => {
-        if (n !== late) return;
-        void cut.trainer.stop();
-        await batch.opened;
-      },
-      (n) => n === late && drawing.open(),
-    );
-    const { steps } = await cut.trainer.result;
-    t.is(steps, late >> 1);
-    const on = run({ resume: folder });
-    t.deepEqual(await losses(on.trainer), expected.slice(steps));
-    t.deepEqual(await bits(on.model), await bits(straight.model));
-  });
+      const cut = run(
+        { save },
+        async (n) => {
+          if (n !== late) return;
+          void cut.trainer.stop();
+          await batch.opened;
+        },
+        (n) => n === late && drawing.open(),
+      );
+      const { steps } = await cut.trainer.result;
+      t.is(steps, late >> 1);
+      const on = run({ resume: folder });
+      t.deepEqual(await losses(on.trainer), expected.slice(steps));
+      t.deepEqual(await bits(on.model), await bits(straight.model));
+    },
+  );
 }
 
-test.serial("resume: true takes the checkpoint that was written last, not the furthest", async (t) => {
+test.serial("resume: true uses the most recently written checkpoint, not the furthest", async (t) => {
   const save = temporary();
   const run = (more: Partial<TrainerOptions<nn.Linear, Batch>>) => {
     const model = new nn.Linear(1, 1, { device: "cpu" });
@@ -303,14 +310,14 @@ test.serial("resume: true takes the checkpoint that was written last, not the fu
     return new Trainer({ model, optimizer, data, loss: one, save, saveEvery: 2, ...more });
   };
   await run({ steps: 6 }).result;
-  // The times of files are as coarse as the kernel's tick, 10 ms at most.
+  // File times are only as precise as the kernel's tick, 10 ms at most.
   await after(20);
   await run({ steps: 2 }).result;
   const [start] = await collect(run({ steps: 8, resume: true }));
   t.like(start, { type: "start", resumedFrom: 2 });
 });
 
-test.serial("a function that saves may name its folder with a separator at the end", async (t) => {
+test.serial("a custom save function may return a folder with a trailing separator", async (t) => {
   const folder = temporary();
   const model = new nn.Linear(1, 1, { device: "cpu" });
   const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
@@ -326,7 +333,7 @@ test.serial("a function that saves may name its folder with a separator at the e
   t.deepEqual(readdirSync(path).sort(), ["model.safetensors", "optimizer.safetensors", "trainer.json"]);
 });
 
-test.serial("LoRA-FA goes on by the checkpoint's A, whatever A was before", async (t) => {
+test.serial("LoRA-FA resumes with the checkpoint's A, whatever A was before", async (t) => {
   const run = async (seed: number, more: Partial<TrainerOptions<nn.Sequential, Batch>>) => {
     manualSeed(seed);
     const model = new nn.Sequential(
@@ -421,7 +428,7 @@ for (const [what, code, message, given] of WRONG) {
   });
 }
 
-test.serial("a checkpoint that does not fit is refused, and a foreign folder is not touched", async (t) => {
+test.serial("an unsuitable checkpoint is refused, and an unrelated folder is not changed", async (t) => {
   const folder = temporary();
   const run = (model: nn.Linear, more: Partial<TrainerOptions<nn.Linear, Batch>>) => {
     const optimizer = new optim.SGD(model.parameters(), { lr: 0.1, momentum: 0.9 });

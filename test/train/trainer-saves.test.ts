@@ -71,7 +71,7 @@ async function bits(model: nn.Module): Promise<Record<string, number[]>> {
   return found;
 }
 
-/** A run over an adapter; the base is drawn by `seed`, the adapter and all that follows by `later`. */
+/** Starts a run over an adapter; `seed` draws the base, and `later` the adapter and all later random numbers. */
 async function begin(
   device: TestDevice,
   more: Partial<TrainerOptions<Net, Batch>>,
@@ -88,7 +88,7 @@ async function begin(
 const isOption = { instanceOf: LowrankError, code: "ERR_OPTION" };
 
 for (const device of testDevices()) {
-  test.serial(`on ${device} checkpoints of the trained part resume to the bit`, async (t) => {
+  test.serial(`on ${device} checkpoints of the trained part resume to the same bits`, async (t) => {
     const output = temporary();
     const straight = await begin(device, { save: "adapter", output });
     await straight.trainer.result;
@@ -112,12 +112,12 @@ for (const device of testDevices()) {
       ].filter((name) => name in expected),
     );
 
-    // Another draw of the adapter: all of it is in the checkpoint.
+    // The adapter was drawn with another seed, but all of it is in the checkpoint.
     const on = await begin(device, { save: "adapter", output: temporary(), resume: folder }, { later: 9 });
     await on.trainer.result;
     t.deepEqual(await bits(on.model), expected);
 
-    // Once more, from a checkpoint of the resumed run.
+    // Resumes once more, from a checkpoint of the resumed run.
     const again = temporary();
     const cut = await begin(device, { save: "adapter", output: again, resume: folder, steps: 6 });
     await cut.trainer.result;
@@ -171,7 +171,7 @@ test.serial("a checkpoint of the trained part refuses another base, and changes 
   );
 });
 
-test.serial("a checkpoint of the trained part is as small as that", async (t) => {
+test.serial("a checkpoint of the trained part is not larger than that part", async (t) => {
   const sizes: Record<string, number> = {};
   for (const save of ["all", "adapter"] as const) {
     const model = new nn.Sequential(new nn.Linear(512, 1024), new nn.ReLU(), new nn.Linear(1024, 512));
@@ -218,7 +218,7 @@ test.serial("an adapter over quantised weights is saved and resumed", async (t) 
   t.deepEqual(await run({ resume: join(output, "checkpoint-2") }), expected);
 });
 
-test.serial("keep leaves the newest checkpoints of the run, and all else in the folder", async (t) => {
+test.serial("keep leaves the newest checkpoints of the run, and all other files in the folder", async (t) => {
   const output = temporary();
   await (
     await begin("cpu", { output, steps: 4, saveEvery: 2 })
@@ -234,11 +234,11 @@ test.serial("keep leaves the newest checkpoints of the run, and all else in the 
   t.deepEqual(readdirSync(second).sort(), ["checkpoint-2", "checkpoint-4", "checkpoint-5"]);
   t.deepEqual(readdirSync(join(second, "checkpoint-2")), ["notes.txt"]);
 
-  // Another run in the folder of the first, and one that continues it.
+  // Another run in the same folder, and one that resumes it.
   const more = await begin("cpu", { output, keep: 1, saveEvery: 3, steps: 9 });
   await more.trainer.result;
   const names = ["checkpoint-2", "checkpoint-4", "checkpoint-7", "checkpoint-99"];
-  // Step 7 has checked the loss of the second; nothing comes after the third.
+  // Step 7 has checked checkpoint-6; nothing follows checkpoint-9.
   t.deepEqual(readdirSync(output).sort(), [...names, "checkpoint-6", "checkpoint-9"].sort());
   const on = await begin("cpu", { output, keep: 1, resume: true, steps: 11, saveEvery: 1 });
   await on.trainer.result;
@@ -250,31 +250,31 @@ test.serial("a run that diverges keeps and names its last good checkpoint", asyn
   const output = temporary();
   const { trainer } = await begin("cpu", { output, keep: 1, saveEvery: 1, steps: 6, schedule: ruinedAt(3) });
   const failure = await t.throwsAsync(trainer.result, { code: "ERR_NOT_FINITE" });
-  // The update of step 3 ruins the weights of checkpoint-3, which step 4 finds.
+  // The update of step 3 ruins the weights of checkpoint-3, which step 4 detects.
   t.regex(failure?.message ?? "", /^step 4: .*the last good checkpoint is \S+checkpoint-2;/);
   t.deepEqual(readdirSync(output).sort(), ["checkpoint-2", "checkpoint-3"]);
 });
 
 test.serial(
-  "the checkpoint that a run continues from stays until a newer one is known to be good",
+  "the checkpoint that a run resumes from stays until a newer one is known to be good",
   async (t) => {
     const output = temporary();
     const { trainer } = await begin("cpu", { output, keep: 1, steps: 2, saveEvery: "never" });
     await trainer.result;
     const resumed = { output, keep: 1, resume: true, steps: 8, saveEvery: 2 };
     const on = await begin("cpu", { ...resumed, schedule: ruinedAt(4) });
-    // Step 4 ruins the weights of checkpoint-4, which step 5 finds.
+    // Step 4 ruins the weights of checkpoint-4, which step 5 detects.
     await t.throwsAsync(on.trainer.result, { code: "ERR_NOT_FINITE", message: /^step 5/ });
     t.deepEqual(readdirSync(output).sort(), ["checkpoint-2", "checkpoint-4"]);
   },
 );
 
-/** A schedule with a rate at one step that no weights survive. */
+/** Returns a schedule whose rate at one step ruins any weights. */
 function ruinedAt(step: number): (done: number) => number {
   return (done) => (done + 1 === step ? 1e30 : 1e-3);
 }
 
-test.serial("saveEvery takes a time, and refuses what is none", async (t) => {
+test.serial("saveEvery takes a time, and refuses any other text", async (t) => {
   const output = temporary();
   await (
     await begin("cpu", { output, steps: 4, saveEvery: "10m" })
@@ -286,7 +286,7 @@ test.serial("saveEvery takes a time, and refuses what is none", async (t) => {
   });
 });
 
-test.serial("save, output and keep are checked against each other", async (t) => {
+test.serial("save, output and keep are validated against each other", async (t) => {
   const refused = async (more: Partial<TrainerOptions<Net, Batch>>, message: RegExp): Promise<void> => {
     const { trainer } = await begin("cpu", { steps: 1, ...more });
     await t.throwsAsync(trainer.result, { ...isOption, message });
@@ -300,7 +300,7 @@ test.serial("save, output and keep are checked against each other", async (t) =>
   await refused({ resume: true }, /resume: true continues from the newest checkpoint in output/);
   t.deepEqual(readdirSync(output), []);
 
-  // A function chooses what each checkpoint stores.
+  // A function chooses what to store in each checkpoint.
   const save: TrainerOptions<Net, Batch>["save"] = async (step, write) => {
     const folder = join(output, `mine-${step}`);
     await write(folder, "adapter");
@@ -327,7 +327,7 @@ test.serial("an optimizer over anything but the model's parameters is refused", 
   );
   const temperature = ones([1], { requiresGrad: true });
   await refused([...model.parameters(), temperature], /parameters that model does not have \(1 of 3/);
-  // A part of the model is as good as all of it.
+  // An optimizer over some of the parameters is accepted.
   const optimizer = new optim.SGD([model.weight], { lr: 0.1 });
   await new Trainer({ model, optimizer, data, loss: one }).result;
 });
@@ -393,7 +393,7 @@ test.serial("a metric that is not finite is reported once, and training continue
   );
 });
 
-test.serial("results of the loss that are neither loss nor metrics are refused", async (t) => {
+test.serial("a return value of the loss function that is neither loss nor metrics is refused", async (t) => {
   const model = new nn.Linear(1, 1);
   const x = ones([1, 1]);
   for (const [result, message] of [

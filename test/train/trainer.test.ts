@@ -29,7 +29,7 @@ function lossOf(model: nn.Linear, { x, y }: Batch): Tensor {
 }
 
 for (const device of testDevices()) {
-  test.serial(`on ${device} a model of one's own learns, with the events of finetune`, async (t) => {
+  test.serial(`on ${device} a user-defined model learns, with the events of finetune`, async (t) => {
     const before = (await atRest(device)).live;
     const model = new nn.Linear(1, 1, { device });
     const optimizer = new optim.AdamW(model.parameters(), { lr: 0.1, weightDecay: 0 });
@@ -60,7 +60,7 @@ for (const device of testDevices()) {
   });
 
   test.serial(
-    `on ${device} a loss that is not finite ends the run before its update, and the optimizer goes on`,
+    `on ${device} a loss that is not finite ends the run before its update, and the optimizer stays usable`,
     async (t) => {
       const model = new nn.Linear(1, 1, { device });
       const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
@@ -114,7 +114,7 @@ for (const device of testDevices()) {
   });
 }
 
-test("batches count by their weight, in a step and in an evaluation", async (t) => {
+test("batches are weighted, in a step and in an evaluation", async (t) => {
   const whole: Batch[] = [{ x: [0, 1, 2], y: [1, 1, 1] }];
   const parts: Batch[] = [
     { x: [0], y: [1] },
@@ -158,7 +158,7 @@ test("data that can be read only once is an error in the second epoch", async (t
   });
 });
 
-test.serial("stop() ends an evaluation early, and the run after its last whole step", async (t) => {
+test.serial("stop() ends an evaluation early, and the run after its last complete step", async (t) => {
   const model = new nn.Linear(1, 1, { device: "cpu" });
   const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
   let evaluated = 0;
@@ -171,7 +171,7 @@ test.serial("stop() ends an evaluation early, and the run after its last whole s
     evalEvery: 2,
     *evalData() {
       for (let i = 0; i < 200; i++) {
-        // In the second evaluation, which is the one after two steps.
+        // During the second evaluation, after two steps.
         if (++evaluated === 203) void trainer.stop();
         yield data[0] as Batch;
       }

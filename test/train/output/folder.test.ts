@@ -1,4 +1,4 @@
-/** What a run replaces, when, and what it leaves alone. */
+/** The files that a run replaces, when it does, and the files that it leaves alone. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -12,7 +12,7 @@ const given = { model: tinyModel(), data: tinyData() };
 const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { output: string } =>
   quick(given, "cpu", { lora: { r: 2 }, steps: 6, ...more }) as FinetuneOptions & { output: string };
 
-/** Runs until a step is told; `end` stops or aborts. */
+/** Runs until a step is reported; `end` stops or aborts. */
 async function until(options: FinetuneOptions, step: number, end: "stop" | "abort"): Promise<void> {
   const controller = new AbortController();
   const run = finetune({ ...options, signal: controller.signal });
@@ -27,12 +27,12 @@ async function until(options: FinetuneOptions, step: number, end: "stop" | "abor
   await run.result.catch(() => {});
 }
 
-test.serial("a run that replaces another leaves it whole until it is done", async (t) => {
+test.serial("a run that replaces another leaves it intact until the new one is complete", async (t) => {
   const first = options({ saveEvery: 2 });
   await finetune(first).result;
   const before = adapterBytes(first.output);
   const second = { ...first, seed: 1, steps: 8, saveEvery: 3, overwrite: true };
-  // Before anything is saved nothing has happened.
+  // Nothing changes before the first save.
   await until(second, 1, "abort");
   t.true(adapterBytes(first.output).equals(before));
   t.deepEqual(
@@ -41,7 +41,7 @@ test.serial("a run that replaces another leaves it whole until it is done", asyn
   );
   t.is((await finetune({ resume: first.output }).result).steps, 6);
   t.true(adapterBytes(first.output).equals(before));
-  // Once something is, --resume goes on with the new run, and the adapter is still the old one.
+  // After a save --resume continues the new run, and the adapter is still the old one.
   await until(second, 4, "stop");
   t.true(adapterBytes(first.output).equals(before));
   const { steps } = await finetune({ resume: first.output }).result;
@@ -50,7 +50,7 @@ test.serial("a run that replaces another leaves it whole until it is done", asyn
   const lone = { ...second, overwrite: false, output: join(temporary(), "out") };
   await finetune(lone).result;
   t.true(adapterBytes(first.output).equals(adapterBytes(lone.output)));
-  // What the first run left is gone.
+  // The checkpoints of the first run are gone.
   for (const step of [2, 4]) t.false(existsSync(join(first.output, `checkpoint-${step}`)));
 });
 
@@ -63,21 +63,21 @@ test.serial("an adapter whose weights cannot be replaced keeps its configuration
   const reading = async (): Promise<void> => {
     for await (const event of run) {
       if (event.type !== "step" || event.step !== 6) continue;
-      // A folder gives place to no file.
+      // A file cannot replace a folder.
       rmSync(file("adapter_model.safetensors"));
       mkdirSync(join(file("adapter_model.safetensors"), "in-the-way"), { recursive: true });
     }
   };
   await t.throwsAsync(Promise.all([reading(), run.result]));
   t.is(readFileSync(file("adapter_config.json"), "utf8"), before);
-  // What was to take its place is there still, and does once it can.
+  // The staged adapter is still there, and replaces the old one as soon as it can.
   rmSync(file("adapter_model.safetensors"), { recursive: true });
   await finetune({ resume: first.output }).result;
   t.is((JSON.parse(readFileSync(file("adapter_config.json"), "utf8")) as { r: number }).r, 3);
   t.true(adapterBytes(first.output).length > 0);
 });
 
-test.serial("what no run wrote is neither replaced nor removed", async (t) => {
+test.serial("files that no run wrote are neither replaced nor removed", async (t) => {
   const first = options({ saveEvery: 2 });
   mkdirSync(join(first.output, "checkpoint-4"), { recursive: true });
   const foreign = ["labels.json", "notes.md", "checkpoint-4/keep.txt"];
@@ -89,7 +89,7 @@ test.serial("what no run wrote is neither replaced nor removed", async (t) => {
   for (const name of [...foreign, "checkpoint-2/mine.txt"])
     t.is(readFileSync(join(first.output, name), "utf8"), "mine", name);
 
-  // An adapter that somebody changed, or brought.
+  // An adapter that a user has edited or added.
   const config = join(first.output, "adapter_config.json");
   writeFileSync(config, `${readFileSync(config, "utf8")} `);
   const changed = {
@@ -112,26 +112,23 @@ test.serial("what no run wrote is neither replaced nor removed", async (t) => {
   t.deepEqual(readdirSync(other.output), ["run.json"]);
 });
 
-test.serial(
-  "who goes back from a run that replaces to the one that it replaces loses nothing of either",
-  async (t) => {
-    const first = options({ saveEvery: 2 });
-    await finetune(first).result;
-    const before = adapterBytes(first.output);
-    await until({ ...first, seed: 1, steps: 8, saveEvery: 3, overwrite: true }, 4, "stop");
-    // A branch of the first run, which is stopped, and done.
-    const back = { resume: join(first.output, "checkpoint-2"), optimizer: { lr: 1e-3 } };
-    await until(back, 4, "stop");
-    t.true(adapterBytes(first.output).equals(before));
-    t.is((await finetune({ resume: first.output }).result).steps, 6);
-    t.false(adapterBytes(first.output).equals(before));
-    const left = readdirSync(first.output).filter((name) => name.startsWith("checkpoint-"));
-    t.true(left.includes("checkpoint-2") && left.includes("checkpoint-3"), left.join());
-  },
-);
+test.serial("going back from a replacing run to the replaced one loses nothing of either", async (t) => {
+  const first = options({ saveEvery: 2 });
+  await finetune(first).result;
+  const before = adapterBytes(first.output);
+  await until({ ...first, seed: 1, steps: 8, saveEvery: 3, overwrite: true }, 4, "stop");
+  // A branch of the first run, stopped and then completed.
+  const back = { resume: join(first.output, "checkpoint-2"), optimizer: { lr: 1e-3 } };
+  await until(back, 4, "stop");
+  t.true(adapterBytes(first.output).equals(before));
+  t.is((await finetune({ resume: first.output }).result).steps, 6);
+  t.false(adapterBytes(first.output).equals(before));
+  const left = readdirSync(first.output).filter((name) => name.startsWith("checkpoint-"));
+  t.true(left.includes("checkpoint-2") && left.includes("checkpoint-3"), left.join());
+});
 
-test.serial("two runs at once: the second is refused, and the first goes on", async (t) => {
-  // More steps than can be over before the second has looked.
+test.serial("the second of two simultaneous runs is refused, and the first continues", async (t) => {
+  // More steps than can finish before the second run has checked.
   const first = options({ steps: 300 });
   const run = finetune(first);
   let refused: unknown;

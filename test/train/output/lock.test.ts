@@ -1,4 +1,4 @@
-/** One run at a time, and no lock that outlives its process. */
+/** One run at a time in a folder, and no lock that outlives its process. */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
@@ -19,12 +19,12 @@ function leave(folder: string, holder: Partial<ProcessIdentity>): void {
   writeFileSync(join(folder, LOCK), `${JSON.stringify(whole)}\n`);
 }
 
-/** A process that has ended, whose number nothing has by now. */
+/** Returns the id of a process that has ended, which no process has by now. */
 function ended(): number {
   return spawnSync(process.execPath, ["-e", ""]).pid;
 }
 
-test("a second run is refused by the first's process, until that has let go", async (t) => {
+test("a second run is refused until the first one's process releases the lock", async (t) => {
   const folder = temporary();
   const lock = await OutputLock.take(folder);
   const failure = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
@@ -35,7 +35,7 @@ test("a second run is refused by the first's process, until that has let go", as
   await (await OutputLock.take(folder)).release();
 });
 
-test("a lock of a process that has ended is taken over, and of one whose number is another's by now", async (t) => {
+test("a lock is taken over if its process has ended or its process id was reused", async (t) => {
   const folder = temporary();
   const others: Partial<ProcessIdentity>[] = [
     { pid: ended() },
@@ -50,7 +50,7 @@ test("a lock of a process that has ended is taken over, and of one whose number 
   }
 });
 
-test("what cannot be known to have ended stays: another host, and what is no lock", async (t) => {
+test("a lock stays if its process may still run: another host, or an unreadable lock", async (t) => {
   const folder = temporary();
   leave(folder, { host: `not-${hostname()}` });
   const far = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
@@ -61,7 +61,7 @@ test("what cannot be known to have ended stays: another host, and what is no loc
   t.is(readFileSync(join(folder, LOCK), "utf8"), "mine");
 });
 
-test("what is there and cannot be read is refused, and waited for by nobody", async (t) => {
+test("an unreadable path is refused without waiting", async (t) => {
   for (const [make, code] of [
     [(file: string) => mkdirSync(file), "EISDIR"],
     [(file: string) => symlinkSync(`${file}-nowhere`, file), "ENOENT"],
@@ -74,7 +74,7 @@ test("what is there and cannot be read is refused, and waited for by nobody", as
   }
 });
 
-test("of many that find a stale lock at once, one has it", async (t) => {
+test("of many processes that find a stale lock at once, one acquires it", async (t) => {
   for (let round = 0; round < 8; round++) {
     const folder = temporary();
     leave(folder, { pid: ended() });
@@ -87,7 +87,7 @@ test("of many that find a stale lock at once, one has it", async (t) => {
   }
 });
 
-test("a process that exits lets go, and one that is killed is known to be dead", async (t) => {
+test("a process releases its lock on exit, and a killed one is known to be dead", async (t) => {
   const folder = temporary();
   const script = (end: string): string =>
     `const { OutputLock } = await import(${JSON.stringify(SOURCE)}); await OutputLock.take(${JSON.stringify(folder)}); ${end}`;
@@ -106,7 +106,7 @@ test("a process that exits lets go, and one that is killed is known to be dead",
   t.deepEqual(readdirSync(folder), []);
 });
 
-/** A worker that holds the lock of a folder. */
+/** Starts a worker that holds the lock of a folder. */
 async function holding(t: ExecutionContext, folder: string, busy: boolean): Promise<Worker> {
   const worker = new Worker(new URL("lock-worker.mjs", import.meta.url), { workerData: { folder, busy } });
   t.teardown(() => worker.terminate());
@@ -114,7 +114,7 @@ async function holding(t: ExecutionContext, folder: string, busy: boolean): Prom
   return worker;
 }
 
-test("a worker that answers nobody keeps its lock, and one that is terminated does not", async (t) => {
+test("a busy worker keeps its lock, and a terminated one does not", async (t) => {
   const folder = temporary();
   const worker = await holding(t, folder, true);
   const failure = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
@@ -125,7 +125,7 @@ test("a worker that answers nobody keeps its lock, and one that is terminated do
   t.deepEqual(readdirSync(folder), []);
 });
 
-test("a worker with another copy of the package is asked", async (t) => {
+test("a worker with another copy of the package is asked whether it holds the lock", async (t) => {
   const folder = temporary();
   const worker = await holding(t, folder, false);
   const file = join(folder, LOCK);

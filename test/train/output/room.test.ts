@@ -1,4 +1,4 @@
-/** A disk that is too small for what a run saves says so before the first step. */
+/** A disk that is too small for a run's files is reported before the first step. */
 import fs, { readdirSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import { dirname } from "node:path";
@@ -11,7 +11,7 @@ import { adapterBytes, quick } from "../quick.js";
 const given = { model: tinyModel(), data: tinyData() };
 const { statfs } = fs.promises;
 
-/** Has the disk say this of itself. */
+/** Makes `statfs` return these figures. */
 function says(statfs: () => Promise<object>): void {
   Object.assign(fs.promises, { statfs });
   syncBuiltinESMExports();
@@ -20,7 +20,7 @@ const free = (bytes: number): void => says(async () => ({ blocks: 1024, bavail: 
 
 test.afterEach.always(() => says(statfs as () => Promise<object>));
 
-/** Bytes of an adapter's file and, where checkpoints are saved, of four times its values: the moments are two. */
+/** Bytes of an adapter's file; with checkpoints, four times its values, since there are two moments. */
 const RUNS: [Partial<FinetuneOptions>, number][] = [
   [{ saveEvery: "never" }, 1],
   [{}, 4],
@@ -28,7 +28,7 @@ const RUNS: [Partial<FinetuneOptions>, number][] = [
 ];
 
 for (const [more, times] of RUNS)
-  test.serial(`what a run with ${JSON.stringify(more)} saves has to have room`, async (t) => {
+  test.serial(`a run with ${JSON.stringify(more)} needs room for everything it saves`, async (t) => {
     const options = { ...quick(given, "cpu", { steps: 1, ...more }) } as FinetuneOptions & { output: string };
     const first = quick(given, "cpu", { steps: 1 });
     await finetune(first).result;
@@ -52,7 +52,7 @@ for (const [more, times] of RUNS)
     t.is((await finetune(options).result).steps, 1);
   });
 
-test.serial("a file system that says nothing of its room is tried", async (t) => {
+test.serial("a file system that does not report its free space is tried", async (t) => {
   for (const disk of [
     () => Promise.reject(new Error("not here")),
     async () => ({ blocks: 0, bavail: 0, bsize: 0 }),

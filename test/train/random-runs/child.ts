@@ -1,4 +1,4 @@
-/** The command as a process of its own, and what can happen to it. */
+/** The command in a child process, and the mishaps that can happen to it. */
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -6,18 +6,18 @@ import { fileURLToPath } from "node:url";
 import type { TrainEvent } from "../../../src/index.js";
 
 const SOURCE = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
-/** What is run: the sources unless a build is named, which starts sooner. */
+/** The script to run: the sources, or a build if one is named, which starts faster. */
 const MAIN = process.env["LOWRANK_MAIN"] ?? SOURCE;
 
 export type Mishap =
   | { kind: "none" }
-  /** Signals, each after its milliseconds since the start or, where `line` is given, since that line of stdout. */
+  /** Signals, each a number of milliseconds after the start or, with `line`, after that line of stdout. */
   | { kind: "signal"; signals: { signal: NodeJS.Signals; after: number }[]; line?: number }
-  /** Whoever reads standard output stops doing so after some lines. */
+  /** The reader of standard output stops after a number of lines. */
   | { kind: "closed"; line: number }
   /** Standard output is a full disk. */
   | { kind: "full stdout" }
-  /** Files end after so many blocks of 512 or 1,024 bytes. */
+  /** The size of files is limited to this many blocks of 512 or 1,024 bytes. */
   | { kind: "limit"; blocks: number };
 
 export interface Ended {

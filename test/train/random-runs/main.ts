@@ -1,6 +1,7 @@
 /**
- * Random runs by hand: `node --import=tsx test/train/random-runs/main.ts SEED COUNT`. Prints what happened how often, and
- * the first that went wrong, with all that led to it. LOWRANK_MAIN names a build's `main.js`, which starts sooner.
+ * Random runs by hand: `node --import=tsx test/train/random-runs/main.ts SEED COUNT`. Prints how often each thing
+ * happened, and the first failure with the steps that led to it. LOWRANK_MAIN names a build's `main.js`, which
+ * starts faster.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

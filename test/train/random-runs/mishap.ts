@@ -1,8 +1,8 @@
-/** What happens to a run, by chance. */
+/** Random mishaps of a run. */
 import type { Mishap } from "./child.js";
 import type { Random } from "./random.js";
 
-/** Signals that ask for an end, and the exit status after each. */
+/** Signals that request an end, and the exit status after each. */
 export const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 const NAMES = [
@@ -21,7 +21,7 @@ const NAMES = [
 
 export function drawMishap(random: Random): { name: string; mishap: Mishap } {
   const name = random.of(NAMES);
-  // At any time from the start on, or close to a line that it writes.
+  // At any time from the start, or close to a line of output.
   const line = random.chance(0.6) ? { line: 1 + random.below(30) } : {};
   const after = "line" in line ? random.below(40) : 100 + random.below(1500);
   const signal = random.of(Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]);

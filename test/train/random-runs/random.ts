@@ -1,4 +1,4 @@
-/** Choices that a seed decides. */
+/** Random choices, determined by a seed. */
 export class Random {
   #state: number;
 
@@ -6,7 +6,7 @@ export class Random {
     this.#state = seed >>> 0;
   }
 
-  /** U(0, 1), by mulberry32. */
+  /** Returns a draw from U(0, 1), by mulberry32. */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
     let z = this.#state;

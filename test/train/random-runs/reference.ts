@@ -1,4 +1,4 @@
-/** What a run would have given that nothing ever happened to: the adapter after each of its steps. */
+/** The adapter after each step of an undisturbed run. */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
@@ -21,22 +21,22 @@ export interface Subject {
   steps: number;
 }
 
-/** The course up to a step, as a checkpoint there has it. */
+/** Returns the course up to a step, as a checkpoint there records it. */
 export function upTo(course: Course, step: number): Course {
   return course.filter(({ from }) => from < step || from === 0);
 }
 
-/** The course that goes on from a step with another rate. */
+/** Returns the course that continues from a step with another rate. */
 export function onward(course: Course, step: number, lr: number | undefined): Course {
   const before = upTo(course, step);
   return lr === undefined || lr === before.at(-1)?.lr ? before : [...before, { from: step, lr }];
 }
 
-/** Runs each course once, a checkpoint at every step. */
+/** Runs each course once, with a checkpoint at every step. */
 export class References {
   readonly #folders = new Map<string, Promise<string>>();
 
-  /** The adapter's file after `step` steps of a course. */
+  /** Returns the adapter's file after `step` steps of a course. */
   async at(subject: Subject, course: Course, step: number): Promise<Buffer> {
     const folder = await this.#folder(subject, upTo(course, step));
     return readFileSync(join(folder, `checkpoint-${step}`, "adapter_model.safetensors"));
@@ -64,7 +64,7 @@ export class References {
     return output;
   }
 
-  /** Forgets what no later run will ask for. */
+  /** Removes the references of finished scenarios. */
   async clear(): Promise<void> {
     for (const folder of await Promise.all(this.#folders.values())) rmSync(folder, { recursive: true });
     this.#folders.clear();
@@ -86,7 +86,7 @@ function optionsOf({ model, data, seed, steps }: Subject) {
   };
 }
 
-/** The same for the command line. */
+/** Returns the same options as flags of the command line. */
 export function flagsOf({ model, data, seed, steps }: Subject): string[] {
   const flags = { model, data, seed, steps, device: "cpu", rank: 4, "batch-size": 2, "grad-accum": 2 };
   const more = { "eval-split": 0.2, "eval-every": 5 };

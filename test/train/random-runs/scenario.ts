@@ -1,6 +1,6 @@
 /**
- * One random run of the command, from a folder that may hold another run to an adapter that is done, through whatever a
- * seed has happen to it, against a plain record of what should be there.
+ * A random run of the command with mishaps, from a folder that may contain another run to a complete adapter,
+ * compared with a plain record of the files that should be there. A seed determines all choices.
  */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -12,7 +12,7 @@ import { drawMishap, SIGNALS } from "./mishap.js";
 import { SmallDisk } from "./small-disk.js";
 import { flagsOf, onward, type Course, type References, type Subject } from "./reference.js";
 
-/** A checkpoint or a run, as its run.json tells. */
+/** A checkpoint or a run, as described by its run.json. */
 interface Told {
   kind: "run" | "checkpoint";
   line: { lineage: string }[];
@@ -21,7 +21,7 @@ interface Told {
 
 const RATES = [0.02, 0.01, 0.005];
 
-/** How often each thing happened. */
+/** The number of times that each thing happened. */
 export type Tally = Record<string, number>;
 
 export interface World {
@@ -32,7 +32,7 @@ export interface World {
   references: References;
   random: Random;
   tally: Tally;
-  /** Whether the output may lie on a small file system of its own, which takes root. */
+  /** Whether the output may be on a separate small file system, which requires root. */
   mounts: boolean;
 }
 
@@ -49,12 +49,12 @@ export class Scenario {
   readonly #output: string;
   readonly #subject: Subject;
   readonly #saveEvery: number;
-  /** The course that each lineage has taken, and that of the run which `--resume` alone goes on with. */
+  /** The course of each lineage, including the lineage that `--resume` alone continues. */
   readonly #courses = new Map<string, { course: Course; subject: Subject }>();
   #course: Course = [{ from: 0, lr: 0.01 }];
-  /** Files that are somebody else's. */
+  /** Contents of the files that no run wrote, by path. */
   readonly #foreign = new Map<string, string>();
-  /** What an adapter in the folder was, while it was whole. */
+  /** The last complete adapter in the folder. */
   #adapter: Buffer | undefined;
   #disk: SmallDisk | undefined;
   readonly log: string[] = [];
@@ -81,7 +81,7 @@ export class Scenario {
       }
       if (random.chance(0.6)) this.#leaveForeign();
       let argv: string[] | undefined = this.#fresh(replaces);
-      // The last invocations are left alone, so that it comes to an end.
+      // After a few invocations there are no more mishaps, so that the scenario ends.
       for (let turn = 0; argv !== undefined; turn++) argv = await this.#invoke(argv, turn < 4);
       await this.#checkEnd();
     } finally {
@@ -108,7 +108,7 @@ export class Scenario {
     return ["finetune", "--output", this.#output, ...flags];
   }
 
-  /** A run with another seed that is over, or was stopped. */
+  /** Starts a run with another seed, which completes or is stopped. */
   async #earlierRun(): Promise<void> {
     const { random } = this.#world;
     const subject = { ...this.#subject, seed: 7 };
@@ -122,14 +122,14 @@ export class Scenario {
     this.#courses.set(lineageOf(tellOf(this.#output)), { course: [{ from: 0, lr: 0.01 }], subject });
     this.#adapter = this.#adapterNow();
     this.#count("replaces another run");
-    // Without --yes it is refused, by a line that says what to do.
+    // Without --yes the folder is refused, with a line that says what to do.
     const refused = await start(this.#command(flagsOf(this.#subject))).ended;
     assert.equal(refused.status, 1);
     assert.match(refused.stderr, /^lowrank: .*already contains a run; .*replace it with --yes/);
     this.#checkKept();
   }
 
-  /** Files of others where a run writes. */
+  /** Creates files that no run wrote where a run writes. */
   #leaveForeign(): void {
     const { random } = this.#world;
     const names = ["labels.json", "notes.md", "checkpoint-12/keep.txt", "checkpoint-4", "data/labels.json"];
@@ -147,7 +147,7 @@ export class Scenario {
     this.#foreign.set(path, text);
   }
 
-  /** Runs a command through a mishap; gives the next, or undefined when the run is done. */
+  /** Runs a command through a mishap; returns the next command, or undefined when the run is complete. */
   async #invoke(argv: string[], troubled: boolean): Promise<string[] | undefined> {
     const { random } = this.#world;
     const before = this.#tellings();
@@ -166,10 +166,10 @@ export class Scenario {
     this.log.push(`  -> ${ended.status ?? ended.signal} ${ended.stderr.trim()}`);
     await rival;
     if (full) this.#disk?.empty();
-    // A rival that came too late may have left the lineage that this command went on with.
+    // A late rival may have continued the lineage that this command continued.
     if (goesOn !== undefined && rival !== undefined)
       this.#courses.set(goesOn, { course, subject: this.#subject });
-    // A rival does the same, but where this one began anew.
+    // A rival uses the same course, unless this command started a new run.
     this.#learn(before, course, rival !== undefined && !argv.includes("--resume"));
     await this.#check(ended, rival !== undefined);
     return this.#next(ended, mishap, full);
@@ -181,7 +181,7 @@ export class Scenario {
       : "";
   }
 
-  /** What a command means to do, whatever becomes of it. */
+  /** Returns the course that a command is to follow, whether or not it completes. */
   #intended(argv: readonly string[]): Course {
     const from = argv[argv.indexOf("--resume") + 1] as string;
     const lr = argv.includes("--lr") ? Number(argv[argv.indexOf("--lr") + 1]) : undefined;
@@ -192,7 +192,7 @@ export class Scenario {
     return onward(of.course, told.cursor.step, lr);
   }
 
-  /** The lineage whose newest checkpoint a command names: what it saves there belongs to that lineage. */
+  /** Returns the lineage that a command continues by naming its newest checkpoint, or undefined. */
   #goesOn(argv: readonly string[]): string | undefined {
     const told = argv.includes("--resume") ? tellOf(argv[argv.indexOf("--resume") + 1] as string) : undefined;
     if (told?.kind !== "checkpoint") return undefined;
@@ -202,7 +202,7 @@ export class Scenario {
     return this.#checkpoints().some(later) ? undefined : lineage;
   }
 
-  /** Takes in what the folder has become: lineages that are new are those of the last command. */
+  /** Updates the record from the folder: new lineages belong to the last command. */
   #learn(before: string, course: Course, other: boolean): void {
     const told = tellOf(this.#output);
     const subject = this.#subject;
@@ -221,7 +221,7 @@ export class Scenario {
     return mishap;
   }
 
-  /** A second run over the same folder, while the first may be running. */
+  /** Starts a second run in the same folder, while the first may be running. */
   async #rival(pid: number, argv: readonly string[]): Promise<void> {
     const { random } = this.#world;
     await new Promise((resolve) => setTimeout(resolve, 200 + random.below(1500)));
@@ -271,7 +271,7 @@ export class Scenario {
       const should = await references.at(of.subject, of.course, step);
       assert.ok(bytes.equals(should), `${name} is not step ${step} of ${JSON.stringify(of.course)}`);
     }
-    // An adapter that was whole is there until another is, which is that of a step of this course.
+    // A complete adapter stays until the next one replaces it, which must equal a step of this course.
     const now = this.#adapterNow();
     if (this.#adapter === undefined && now === undefined) return;
     assert.ok(now, "the adapter is lost");
@@ -280,7 +280,7 @@ export class Scenario {
     const told = ended.events.at(-1);
     const end = told?.type === "end" && !rival ? told : undefined;
     const step = end?.best?.step ?? end?.steps;
-    // A rival may have gone on with what this run left, or with the run that it was to replace.
+    // A rival may have continued this run, or the run that this one was to replace.
     const of = this.#courses.get(lineageOf(tellOf(this.#output)));
     const { course, subject } =
       rival && of !== undefined ? of : { course: this.#course, subject: this.#subject };
@@ -293,7 +293,7 @@ export class Scenario {
     this.#adapter = now;
   }
 
-  /** What somebody would do next, by what they were told. */
+  /** Returns the command that a user would run next, given the messages. */
   #next({ status, signal, stderr }: Ended, mishap: Mishap, full: boolean): string[] | undefined {
     const { random } = this.#world;
     const [, advised] = /to go on: lowrank (.*)\n/.exec(stderr) ?? [];
@@ -330,7 +330,7 @@ export class Scenario {
     return this.#back();
   }
 
-  /** On from the newest checkpoint, or from an older one with another rate; anew where there is none. */
+  /** Resumes from the newest checkpoint, or from an older one with another rate; without one, starts again. */
   #back(): string[] {
     const { random } = this.#world;
     const own = this.#checkpoints().filter(({ lineage }) => this.#courses.get(lineage)?.subject.seed !== 7);
@@ -354,7 +354,7 @@ export class Scenario {
     return ["finetune", "--resume", this.#output, "--json"];
   }
 
-  /** The newest checkpoint of the run that the folder is about. */
+  /** Returns the newest checkpoint of the folder's current run. */
   #current(own: { name: string; step: number; lineage: string }[]): { name: string } | undefined {
     const line = (tellOf(this.#output)?.line ?? []) as { lineage: string; until?: number }[];
     return own
@@ -377,7 +377,7 @@ export class Scenario {
     this.#count("damaged a checkpoint");
   }
 
-  /** Another start; where the folder holds a run, that is replaced. */
+  /** Starts a new run, which replaces the one in the folder. */
   #anew(): string[] {
     this.#count("anew");
     const holds = this.#checkpoints().length > 0 || this.#adapterNow() !== undefined;

@@ -1,4 +1,4 @@
-/** A small file system of its own, that can be filled: on Linux, as root. */
+/** A separate small file system that can be filled: on Linux, as root. */
 import { execFileSync } from "node:child_process";
 import { appendFileSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -14,7 +14,7 @@ export class SmallDisk {
     execFileSync("mount", ["-t", "tmpfs", "-o", "size=2m", "none", folder]);
   }
 
-  /** Leaves so many pages free. */
+  /** Fills the disk except for a number of pages. */
   fill(pages: number): void {
     writeFileSync(this.#ballast, "");
     const page = Buffer.alloc(4096);
