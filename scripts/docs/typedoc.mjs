@@ -1,13 +1,16 @@
 // `npm run docs`: the pages of docs/, the examples' own and the reference of all types, as one site. TypeDoc makes both
 // and checks links among them. Pages stand in the order of docs/index.md, under the groups that its tables are.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Converter } from "typedoc";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const INDEX = join(root, "docs", "index.md");
-const HOUSE = ["ARCHITECTURE.md", "CHANGELOG.md"];
+const DESIGN = readdirSync(join(root, "docs", "design"))
+  .filter((name) => name.endsWith(".md"))
+  .map((name) => join("docs", "design", name));
+const HOUSE = ["ARCHITECTURE.md", ...DESIGN, "CHANGELOG.md"];
 
 /** Pages by their group, in the order of the index. */
 function pages() {
@@ -52,6 +55,7 @@ export default {
   groupOrder: ["Guides", "More", "Examples", "Modules", "The house", "*"],
   searchInDocuments: true,
   searchInComments: true,
+  ignoredHighlightLanguages: ["mermaid"],
   highlightLanguages: ["javascript", "typescript", "json", "jsonl", "jinja", "python", "shellscript", "html"],
   navigation: { includeGroups: true },
   githubPages: false,
