@@ -12,7 +12,7 @@ export function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
   return rest.reduce((sum, one) => sum.add(one), first);
 }
 
-/** W + Σ scaling · B·A in f32; adapters with magnitudes (DoRA) rescale the sum before them. */
+/** Returns W + Σ scaling · B·A in f32. An adapter with a magnitude (DoRA) also rescales the sum accumulated before it. */
 export function adaptedWeight(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
   const base = layer.baseWeight.to("f32");
   if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(deltaOf(layer, shares));

@@ -1,19 +1,19 @@
-/** One adapter of one layer: its tensors by part, its scaling, and the options it is made with. */
+/** One adapter of one layer: its tensors, its scaling, and its options. */
 import { checkRoom } from "../../nn/room.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 
 /** h = W·x + scaling · B·A·x (Hu et al. 2021, section 4.1). */
 export interface Adapter {
-  /** Its rank. */
+  /** The rank. */
   readonly r: number;
-  /** Its alpha, of which `scaling` is made. */
+  /** Alpha, from which `scaling` is computed. */
   readonly loraAlpha: number;
   /** loraAlpha / r, or loraAlpha / √r with rank-stabilised scaling (Kalajdzievski 2023). */
   readonly scaling: number;
   /** Whether `scaling` is rank-stabilised. */
   readonly useRslora?: boolean | undefined;
-  /** Probability with which training drops what goes into A. */
+  /** Dropout probability of the input of A, in training. */
   readonly loraDropout: number;
   /** The first factor, in a linear layer [r, in]. */
   loraA: Tensor;
@@ -21,11 +21,11 @@ export interface Adapter {
   loraB: Tensor;
   /** Added to the low-rank product before it is scaled: [out]. */
   loraBias?: Tensor | undefined;
-  /** DoRA's magnitudes, one an output, in PEFT's shape (Liu et al. 2024). */
+  /** DoRA's magnitudes, one per output, in PEFT's shape (Liu et al. 2024). */
   magnitude?: Tensor | undefined;
   /**
-   * Where A and B started, when the start was taken out of the weight (PiSSA, OLoRA): what counts is
-   * B·A − B₀·A₀. So the base keeps its bits, whatever adapters come and go.
+   * The initial A and B, if they were subtracted from the weight (PiSSA, OLoRA). The layer then adds B·A − B₀·A₀, so the
+   * base weight itself never changes.
    */
   start?:
     | {
@@ -38,8 +38,8 @@ export interface Adapter {
 }
 
 /**
- * The equal plain adapter of one whose start was taken out of the weight: [A; A₀] and [B, −B₀], so of
- * twice the rank, and alpha with it (√2 times with rank-stabilised scaling). Another adapter is itself.
+ * Returns the equivalent plain adapter of an adapter with `start`: [A; A₀] and [B, −B₀], with twice the rank and twice
+ * alpha (√2 times with rank-stabilised scaling). Returns an adapter without `start` unchanged.
  */
 export function withoutStart(adapter: Adapter): Adapter {
   const { start, ...plain } = adapter;
@@ -51,7 +51,7 @@ export function withoutStart(adapter: Adapter): Adapter {
   return { ...plain, ...factors, r: 2 * r, loraAlpha: loraAlpha * (adapter.useRslora ? Math.SQRT2 : 2) };
 }
 
-/** All tensors of an adapter, those that are never trained among them. */
+/** Returns all tensors of an adapter, including those that are never trained. */
 export function tensorsOf(adapter: Adapter): Tensor[] {
   const { start } = adapter;
   return [
@@ -60,12 +60,12 @@ export function tensorsOf(adapter: Adapter): Tensor[] {
   ];
 }
 
-/** What an adapter is made of. */
+/** The trained tensors of an adapter. */
 export type AdapterPart = "A" | "B" | "bias" | "magnitude";
 
 const FIELDS = { A: "loraA", B: "loraB", bias: "loraBias", magnitude: "magnitude" } as const;
 
-/** The tensors of an adapter, those that it has. */
+/** Returns the trained tensors that an adapter has, by part. */
 export function partsOf(adapter: Adapter): [part: AdapterPart, tensor: Tensor][] {
   const all = Object.entries(FIELDS) as [AdapterPart, keyof Adapter][];
   return all.flatMap(([part, field]) => {
@@ -74,53 +74,53 @@ export function partsOf(adapter: Adapter): [part: AdapterPart, tensor: Tensor][]
   });
 }
 
-/** Puts `tensor` in the place of a part. */
+/** Replaces one tensor of an adapter. */
 export function setPart(adapter: Adapter, part: AdapterPart, tensor: Tensor): void {
   adapter[FIELDS[part]] = tensor;
 }
 
-/** What a fresh adapter is made with. */
+/** Options of a new adapter. */
 export interface FreshOptions {
   r: number;
   loraAlpha: number;
   loraDropout?: number | undefined;
   useRslora?: boolean | undefined;
-  /** Whether magnitude and direction are trained apart. */
+  /** Whether magnitude and direction are trained separately (DoRA). */
   useDora?: boolean | undefined;
   /** Whether the low-rank product has a bias, which starts at zero. */
   loraBias?: boolean | undefined;
 }
 
-/** Loralib's options, common to all layers. */
+/** The options that loralib gives all its layers. */
 export interface LoRAOptions {
-  /** Rank; 0 makes a plain layer whose weight is trained. */
+  /** The rank; 0 makes a plain layer with a trainable weight. */
   r?: number | undefined;
-  /** The low-rank product is multiplied by loraAlpha / r; 1. */
+  /** Alpha: the low-rank product is multiplied by loraAlpha / r. Default: 1. */
   loraAlpha?: number | undefined;
-  /** Probability with which training drops what goes into A, from 0 to 1; 0. */
+  /** Dropout probability of the input of A in training, from 0 to 1. Default: 0. */
   loraDropout?: number | undefined;
-  /** Whether `eval()` merges and `train()` unmerges; true. */
+  /** Whether `eval()` merges and `train()` unmerges. Default: true. */
   mergeWeights?: boolean | undefined;
-  /** Whether the product is multiplied by loraAlpha / √r instead (Kalajdzievski 2023); false. */
+  /** Whether the product is multiplied by loraAlpha / √r instead (Kalajdzievski 2023). Default: false. */
   useRslora?: boolean | undefined;
-  /** Whether magnitude and direction are trained apart (DoRA, Liu et al. 2024); false. */
+  /** Whether magnitude and direction are trained separately (DoRA, Liu et al. 2024). Default: false. */
   useDora?: boolean | undefined;
-  /** Whether the low-rank product has a bias, which starts at zero; false. */
+  /** Whether the low-rank product has a bias, initially zero. Default: false. */
   loraBias?: boolean | undefined;
 }
 
-/** alpha / r, or alpha / √r. */
+/** Returns alpha / r, or alpha / √r with rank-stabilised scaling. */
 export function scalingOf(r: number, loraAlpha: number, useRslora = false): number {
   return loraAlpha / (useRslora ? Math.sqrt(r) : r);
 }
 
-/** What describes a fresh adapter, its tensors apart. */
+/** Returns all fields of a new adapter except its tensors. */
 export function described(options: FreshOptions): Omit<Adapter, "loraA" | "loraB"> {
   const { r, loraAlpha, loraDropout = 0, useRslora = false } = options;
   return { r, loraAlpha, scaling: scalingOf(r, loraAlpha, useRslora), useRslora, loraDropout };
 }
 
-/** Refuses, before any value is drawn, adapters of more f32 elements than fit on the device: `ERR_OUT_OF_MEMORY`. */
+/** Throws `ERR_OUT_OF_MEMORY` if `elements` f32 values do not fit on the device. Called before any value is drawn. */
 export function checkAdapterRoom(what: string, device: Tensor["device"], elements: number): void {
   checkRoom(what, device, elements, "take a lower rank");
 }

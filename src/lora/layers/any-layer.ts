@@ -1,118 +1,118 @@
-/** What the rest of this folder works on: any low-rank layer, whatever its base. */
+/** The interface of a low-rank layer, whatever its base. */
 import type { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor.js";
 import type { Adapter, AdapterPart, FreshOptions } from "./adapter.js";
 import type { SquaredNorms } from "./dora.js";
 
-/** Any layer that the mixin made: what every low-rank layer has, whatever its base. */
+/** Any layer made by the mixin `LoRALayer`, whatever its base. */
 export interface LowRank extends Module {
-  /** Its adapters by name, those that are not active too. */
+  /** All adapters by name, active or not. */
   readonly adapters: ReadonlyMap<string, Adapter>;
   /** Rank of the first active adapter; 0 without one. */
   readonly r: number;
   /** Alpha of the first active adapter; 1 without one. */
   readonly loraAlpha: number;
-  /** What the product of the first active adapter is multiplied by, usually `loraAlpha / r`; 1 without one. */
+  /** The factor of the low-rank product of the first active adapter, usually `loraAlpha / r`; 1 without one. */
   readonly scaling: number;
-  /** Probability with which training drops inputs of the first active adapter; 0 without one. */
+  /** Dropout probability of the inputs of the first active adapter in training; 0 without one. */
   readonly loraDropout: number;
   /** A of the first active adapter; undefined without one. */
   readonly loraA: Tensor | undefined;
   /** B of the first active adapter; undefined without one. */
   readonly loraB: Tensor | undefined;
-  /** Whether W + ΔW stands in the place of the weight. */
+  /** Whether `weight` is currently W + ΔW. */
   readonly merged: boolean;
   /** Whether `eval()` merges and `train()` unmerges: loralib's `merge_weights`. */
   mergeWeights: boolean;
   /**
-   * In the weight's shape: scaling · B·A of the adapter `name`; or what merging adds for all active
-   * ones, DoRA's rescaling with it. Throws `ERR_UNKNOWN_ADAPTER`.
+   * Returns a difference in the weight's shape: scaling · B·A of the adapter `name`, or without `name` the difference that
+   * merging adds for all active adapters, DoRA's rescaling included. Throws `ERR_UNKNOWN_ADAPTER`.
    */
   deltaWeight(name?: string): Tensor;
-  /** Puts W + ΔW in the place of the weight; the base stays as it is. Merging twice is merging once. */
+  /** Replaces the weight by W + ΔW and keeps the base weight unchanged. Does nothing if already merged. */
   merge(): this;
-  /** Restores the base's weight, to the bit. */
+  /** Restores the base weight, bit for bit. */
   unmerge(): this;
 
-  /** @internal Those that count, first the one that the plain fields show. */
+  /** @internal The active adapters. The first one is shown by `r`, `loraAlpha`, `scaling`, `loraA` and `loraB`. */
   active: Active[];
-  /** @internal Whether its constructor gave it the adapter "default". */
+  /** @internal Whether the layer's constructor made the adapter "default". */
   byHand: boolean;
-  /** @internal Whether parameters are named as PEFT names them in memory: not so of a layer with its own "default" alone. */
+  /** @internal Whether parameters have PEFT's in-memory names; false if the constructor's adapter "default" is the only one. */
   readonly namedByAdapter: boolean;
-  /** @internal The base's weight, and its bias where that was merged too, while merged ones stand in their places. */
+  /** @internal The base weight, and the base bias if that was merged too, while the layer is merged. */
   unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null | undefined } | null;
   /** @internal The layer that this one replaced in a model. */
   replaced: { readonly module: Module } | null;
-  /** @internal The base's own weight, merged or not. */
+  /** @internal The base weight, merged or not. */
   readonly baseWeight: Tensor;
-  /** @internal The base's own bias, merged or not. */
+  /** @internal The base bias, merged or not. */
   readonly baseBias: Tensor | null;
-  /** @internal Whether forward has a low-rank path just now. */
+  /** @internal Whether forward currently has a low-rank path. */
   readonly adapts: boolean;
-  /** @internal Whether adapters are off just now: `withoutAdapters` is running, say. */
+  /** @internal Whether adapters are currently disabled, for example by `withoutAdapters`. */
   readonly isDisabled: boolean;
-  /** @internal Which dimension of the weight counts outputs: 0, or 1 where it is stored as [in, out]. */
+  /** @internal The output dimension of the weight: 0, or 1 if it is stored as [in, out]. */
   readonly outputDim: number;
-  /** @internal A new adapter in this layer's own form, on its device, not yet added. */
+  /** @internal Makes an adapter in this layer's form, on its device, without adding it. */
   freshAdapter(options: FreshOptions): Adapter;
-  /** @internal A fresh adapter with the further parts that its options ask for. */
+  /** @internal Adds the bias and the magnitude that `options` ask for to a new adapter. */
   completed(adapter: Adapter, options: FreshOptions): Adapter;
-  /** @internal The adapter called `name`. Throws `ERR_UNKNOWN_ADAPTER`, listing those of the layer. */
+  /** @internal Returns the adapter called `name`. Throws `ERR_UNKNOWN_ADAPTER`, listing the layer's adapters. */
   adapterOf(name: string): Adapter;
-  /** @internal A [r, inputs of an output] and B [outputs, r], of which B·A is the difference, for any form. */
+  /** @internal Returns matrices A [r, inputs per output] and B [outputs, r] with B·A = ΔW / scaling, for any form of adapter. */
   factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor };
   /** @internal B·A in the weight's shape. */
   product(adapter: Adapter): Tensor;
-  /** @internal The shape that spreads one value an output over a forward's result of `shape`. */
+  /** @internal Returns the shape that broadcasts one value per output over a forward result of `shape`. */
   alongOutputs(shape: readonly number[]): number[];
-  /** @internal What the norms of the weight were last found to be. */
+  /** @internal The cached squared norms of the weight. */
   squaredNorms: SquaredNorms | null;
-  /** @internal ‖W + scaling · B·A‖ of each output, in the shape of a magnitude; no gradient flows into it. */
+  /** @internal Returns ‖W + scaling · B·A‖ per output, in the shape of a magnitude, without gradient. */
   magnitudeOf(adapter: Adapter): Tensor;
-  /** @internal Adds an adapter; the layer's own weight is frozen from then on. */
+  /** @internal Adds an adapter and freezes the layer's weight. */
   addAdapter(name: string, adapter: Adapter, active?: boolean): void;
-  /** @internal Puts `tensor` in the place of a part of an adapter, whose old tensor is disposed. */
+  /** @internal Replaces one tensor of an adapter and disposes the old one. */
   replacePart(name: string, part: AdapterPart, tensor: Tensor): void;
-  /** @internal Adds the adapter "default" of a layer that is made by hand. */
+  /** @internal Adds the adapter "default" of a layer constructed directly. */
   startWith(adapter: Adapter): void;
-  /** @internal Drops an adapter and its tensors. */
+  /** @internal Removes an adapter and releases its tensors. */
   removeAdapter(name: string): void;
-  /** @internal A plain layer of the same kind, settings and mode, whose weights are this one's. */
+  /** @internal Makes a plain layer of the same kind, settings and mode that shares this layer's weights. */
   plain(): Module;
   /**
-   * @internal What stands in its place once all adapters are off: what it replaced, a new plain layer, or itself where it was made
-   * without an adapter.
+   * @internal Returns the replacement of this layer once all adapters are removed: the layer that it replaced, a new plain
+   * layer, or the layer itself if it was constructed without an adapter.
    */
   unloaded(): Module;
-  /** @internal Lets merged weights be the layer's own; gives those that they replace. */
+  /** @internal Makes merged weights permanent and returns the base tensors that they replace. */
   settle(): Tensor[];
-  /** @internal Chooses which adapters count. */
+  /** @internal Sets the active adapters. */
   setActive(active: readonly Active[]): void;
-  /** @internal Runs `forward` of the base layer with the base's weight where adapters are off. */
+  /** @internal Runs `forward` of the base layer, with the base weight if adapters are disabled or chosen per row. */
   withBase<R>(forward: () => R): R;
-  /** @internal The name of a parameter of an adapter: loralib's, or PEFT's in memory. */
+  /** @internal Returns the name of an adapter's parameter: loralib's, or PEFT's in-memory name. */
   parameterName(adapter: string, part: AdapterPart): string;
-  /** @internal PEFT's name of a part in memory, after the layer's path. */
+  /** @internal Returns PEFT's in-memory name of a part, relative to the layer's path. */
   nameInMemory(adapter: string, part: AdapterPart): string;
-  /** @internal What PEFT's file calls a part, after the layer's path. */
+  /** @internal Returns the name of a part in PEFT's files, relative to the layer's path. */
   nameOnDisk(part: AdapterPart): string;
-  /** @internal The shape of a part of rank `r` in PEFT's file. */
+  /** @internal Returns the shape of a part of rank `r` in PEFT's files. */
   shapeOnDisk(part: AdapterPart, r: number): readonly number[];
   /**
-   * @internal The adapter as PEFT's file holds it: itself, or for a form that PEFT does not have an equal one
-   * of another rank, whose new tensors are the caller's.
+   * @internal Returns the adapter in the form of PEFT's files: itself, or for a form unknown to PEFT the equivalent adapter
+   * of another rank. The caller owns the new tensors.
    */
   plainAdapter(name: string): Adapter;
 }
 
-/** The same with what its base has, as the rest of this folder works on it. */
+/** A low-rank layer with the weight and bias of its base. */
 export interface AnyLoRALayer extends LowRank {
   weight: Tensor;
   bias?: Tensor | null | undefined;
 }
 
-/** Which adapters count in forward, and how much. */
+/** An active adapter and its weight in the sum. */
 export interface Active {
   name: string;
   weight: number;

@@ -1,4 +1,4 @@
-/** A forward composed of the base's product and the low-rank ones, for what no single operation does. */
+/** Computes forward from separate base and low-rank products, where no single operation can. */
 import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import type { Adapter } from "./adapter.js";
@@ -6,21 +6,21 @@ import { rescaling } from "./dora.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { biasOf, type Share } from "./shares.js";
 
-/** What a layer is composed of; `x` is what it is given. */
+/** The products of a layer, for an input `x`. */
 export interface Products {
-  /** The base's product with its own weight, plus `bias`. */
+  /** The product with the base weight, plus `bias`. */
   base(x: Tensor, bias: Tensor | null): Tensor;
   /** scaling · B·A·x. */
   lowRank(x: Tensor, adapter: Adapter, scaling: number): Tensor;
-  /** The sum of both, without a bias, where one operation gives it. */
+  /** base(x, null) + lowRank(x) as one operation, if the layer has one. */
   sum?(x: Tensor, adapter: Adapter, scaling: number): Tensor;
 }
 
 /**
- * base(x) + Σ scaling · B·A·drop(x), one adapter after another. An adapter with a magnitude
- * rescales what comes before it, too (the bias apart): y ← c·(y + s·B·A·x) with c = m / ‖W + s·B·A‖;
- * under dropout it rescales the base's product of what is left of x: y ← y + (c − 1)·W·drop(x) +
- * c·s·B·A·drop(x). Source: PEFT's DoRA variants.
+ * Returns base(x) + Σ scaling · B·A·drop(x), adding one adapter after another. An adapter with a magnitude also rescales
+ * the terms accumulated before it, except the bias: y ← c·(y + s·B·A·x) with c = m / ‖W + s·B·A‖. With dropout it
+ * rescales the base product of the dropped input instead: y ← y + (c − 1)·W·drop(x) + c·s·B·A·drop(x).
+ * Source: PEFT's DoRA variants.
  */
 export function composed(
   layer: AnyLoRALayer,

@@ -24,22 +24,22 @@ import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** What `lora.Conv1d`, `lora.Conv2d` and `lora.Conv3d` take besides their sizes. */
+/** Options of `lora.Conv1d`, `lora.Conv2d` and `lora.Conv3d`. */
 export type LoRAConvOptions = LoRAOptions & ConvOptions;
 
 /** Any low-rank convolution. */
 export type LoRAConv = ConvNd & LowRank;
 
-/** Marks what the mixin made. */
+/** Marks the classes made by the mixin. */
 const BRAND = Symbol("ConvLoRA");
 
-/** A class of low-rank convolutions, as `lora.ConvLoRA` makes it. */
+/** A class of low-rank convolutions made by `lora.ConvLoRA`. */
 export interface LoRAConvClass<L> {
-  /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
+  /** Throws `ERR_OPTION` for invalid sizes and invalid or unknown options, `ERR_OUT_OF_MEMORY`. */
   new (inChannels: number, outChannels: number, kernelSize: PerDimension, options?: LoRAConvOptions): L;
   /**
-   * A low-rank layer in the place of `layer`: its weights are kept, and shared. Throws `ERR_OPTION` for what is no
-   * convolution, and for options that are senseless or unknown.
+   * Makes a low-rank layer from `layer` and shares its weights. Throws `ERR_OPTION` if `layer` is not a convolution, and
+   * for invalid or unknown options.
    */
   fromBase<C extends LoRAConv>(
     this: new (
@@ -53,7 +53,7 @@ export interface LoRAConvClass<L> {
   ): C;
 }
 
-/** What `fromBase` is called on. */
+/** The constructor type of `this` in `fromBase`. */
 type Made<L> = new (
   inChannels: number,
   outChannels: number,
@@ -80,7 +80,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       const { inChannels, outChannels, kernelSize, weight, bias, geometry, training } = layer;
       const shared = { groups: geometry.groups, weight, ...(bias ? { biasValues: bias } : {}) };
       const lora = new this(inChannels, outChannels, kernelSize, { ...options, ...shared });
-      // An uneven padding is no option: the geometry is taken as it is.
+      // No option can express uneven padding, so the geometry is copied.
       return Object.assign(lora, { geometry, training });
     }
 
@@ -153,7 +153,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
     }
 
     override forward(x: Tensor): Tensor {
-      // A class with its own forward keeps it.
+      // A user-defined class keeps its own forward.
       if (Base.prototype.forward !== ConvNd.prototype.forward)
         return forwardOverWeight(this, () => super.forward(x));
       if (!this.adapts) return this.withBase(() => super.forward(x));
@@ -178,9 +178,9 @@ function registerConv(Base: Function, Low: Function): void {
   registerStandard(Low, [...CONV_FIELDS, ...LORA_FIELDS]);
 }
 
-// Functions, not private methods: layers of other classes use these methods, too (own-class.ts).
+// These are functions rather than private methods because own-class.ts uses the methods above on other classes.
 
-/** The name of the low-rank class over `Base`, for messages; a user's class may have any name. */
+/** Returns the name of the low-rank class over `Base` for messages. A user-defined class may have any name. */
 function nameOfClass({ name }: { name: string }): string {
   return /^Conv[123]d$/.test(name) ? `lora.${name}` : `lora.ConvLoRA(${name})`;
 }
@@ -193,7 +193,7 @@ function onesOf({ kernelSize }: ConvNd): number[] {
   return kernelSize.map(() => 1);
 }
 
-/** Whether A sees the channels of all groups, as PEFT's does. */
+/** Whether A covers the channels of all groups, as in PEFT. */
 function seesAll({ geometry, inChannels }: ConvNd, { loraA }: Adapter): boolean {
   return geometry.groups > 1 && loraA.shape[1] === inChannels;
 }
@@ -207,7 +207,7 @@ function lowRank(layer: ConvNd, x: Tensor, adapter: Adapter, scaling: number): T
     const h = convolve(x, loraA, null, { ...geometry, groups: 1 }).mul(scaling);
     return convolve(h, loraB, null, pointwise(dims, groups));
   }
-  // Each group's channels meet the same A.
+  // A is shared by all groups.
   const copies = loraA.concat(
     Array.from({ length: groups - 1 }, () => loraA),
     0,
@@ -216,37 +216,36 @@ function lowRank(layer: ConvNd, x: Tensor, adapter: Adapter, scaling: number): T
 }
 
 /**
- * The mixin of low-rank convolutions, and the class of what it makes. y = W ⋆ x + b + s·B ⋆ A ⋆ drop(x):
- * A is a convolution of the layer's own stride, padding and dilation to r channels, B one of a
- * single tap to the outputs. Shapes: A [r, in / groups, *kernel], B [out, r, 1, …], so that s·B·A has
- * the weight's and merges into it; with groups each group's channels meet the same A and its own
- * rows of B. A starts as U(±1/√(in / groups · ∏ kernel)), B at zero.
+ * The mixin for low-rank convolutions, also usable with `instanceof`. y = W ⋆ x + b + s·B ⋆ A ⋆ drop(x).
+ * A is a convolution to r channels with the layer's stride, padding and dilation; B is a pointwise convolution to the
+ * outputs. Shapes: A [r, in / groups, *kernel], B [out, r, 1, …], so that s·B·A has the weight's shape and can be merged.
+ * With groups, all groups share A, and each has its rows of B. A starts as U(±1/√(in / groups · ∏ kernel)), B at zero.
  *
- * An adapter of PEFT's for a grouped layer is taken as it is: A [r, in, *kernel] sees all channels and
- * B [out, r / groups, 1, …] is by group; that can't be merged.
+ * An adapter from PEFT for a grouped layer keeps PEFT's shapes: A [r, in, *kernel] covers all channels, and
+ * B [out, r / groups, 1, …] is grouped. Such an adapter cannot be merged.
  */
 export const ConvLoRA = Object.defineProperty(mixin, Symbol.hasInstance, {
   value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
 }) as typeof mixin & {
-  /** `layer instanceof ConvLoRA`: whether the mixin made it. */
+  /** `layer instanceof ConvLoRA`: whether the mixin made the layer. */
   [Symbol.hasInstance](value: unknown): value is LoRAConv;
 };
 
-/** Over one dimension: see ConvLoRA. */
+/** One-dimensional low-rank convolution; see `ConvLoRA`. */
 export class Conv1d extends ConvLoRA(BaseConv1d) {
   static {
     registerConv(BaseConv1d, this);
   }
 }
 
-/** Over two dimensions: see ConvLoRA. */
+/** Two-dimensional low-rank convolution; see `ConvLoRA`. */
 export class Conv2d extends ConvLoRA(BaseConv2d) {
   static {
     registerConv(BaseConv2d, this);
   }
 }
 
-/** Over three dimensions: see ConvLoRA. */
+/** Three-dimensional low-rank convolution; see `ConvLoRA`. */
 export class Conv3d extends ConvLoRA(BaseConv3d) {
   static {
     registerConv(BaseConv3d, this);

@@ -1,16 +1,16 @@
-/** Layers whose adapters count for nothing, for the code that runs now. */
+/** Disables the adapters of layers within one asynchronous context. */
 import { AsyncLocalStorage } from "node:async_hooks";
 
 import type { Module } from "../../nn/module.js";
 
 const disabled = new AsyncLocalStorage<ReadonlySet<Module>>();
 
-/** Runs `fn`, in which the adapters of `layers` count for nothing. */
+/** Runs `fn` with the adapters of `layers` disabled. */
 export function without<T>(layers: Iterable<Module>, fn: () => T): T {
   return disabled.run(new Set([...(disabled.getStore() ?? []), ...layers]), fn);
 }
 
-/** Whether the adapters of `layer` are off just now. */
+/** Whether the adapters of `layer` are currently disabled. */
 export function isOff(layer: Module): boolean {
   return disabled.getStore()?.has(layer) ?? false;
 }

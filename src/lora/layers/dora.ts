@@ -1,10 +1,10 @@
 /**
- * DoRA: magnitude and direction of a weight trained apart (Liu et al. 2024, sections 4.1 and 4.3).
+ * DoRA: trains magnitude and direction of a weight separately (Liu et al. 2024, sections 4.1 and 4.3).
  *
- * W' = m / ‖W + s·B·A‖ · (W + s·B·A), by output; the norm is taken as a constant in backward.
- * It is never of a sum that exists whole: ‖w + s·b·A‖² = ‖w‖² + 2s·b·(A·w) + s²·b·(A·Aᵀ)·bᵀ, which
- * costs as much as the low-rank path does over `rank` rows. It loses bits only where s·b·A all but
- * cancels w: then the norm itself is next to nothing. ‖w‖² is kept until the weight changes.
+ * W' = m / ‖W + s·B·A‖ · (W + s·B·A) per output. Backward treats the norm as a constant. The sum W + s·B·A is never
+ * materialised: ‖w + s·b·A‖² = ‖w‖² + 2s·b·(A·w) + s²·b·(A·Aᵀ)·bᵀ, which costs as much as the low-rank path over `rank`
+ * rows. The sum cancels only if s·b·A is close to −w, where the norm is close to zero. ‖w‖² is cached until the weight
+ * changes.
  */
 import { session } from "../../native.js";
 import { keep, noGrad, scope } from "../../scope.js";
@@ -12,14 +12,14 @@ import { made, type Tensor } from "../../tensor.js";
 import type { Adapter } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 
-/** ‖w‖² of each output of a weight, and which values of the weight it is of. */
+/** ‖w‖² of each output of a weight, valid for one version of the weight. */
 export interface SquaredNorms {
   readonly weight: Tensor;
   readonly version: number;
   readonly squares: Tensor;
 }
 
-/** The norms of W + scaling · B·A by output, in the shape of a magnitude. No gradient flows into them. */
+/** Returns ‖W + scaling · B·A‖ per output, in the shape of a magnitude, without gradient. */
 export function normsOf(layer: AnyLoRALayer, adapter: Adapter, scaling: number): Tensor {
   return noGrad(() =>
     scope(() => {
@@ -54,7 +54,7 @@ function squaredNorms(layer: AnyLoRALayer, flat: Tensor): Tensor {
   return squares;
 }
 
-/** m / ‖W + scaling · B·A‖, in the magnitude's shape; a gradient flows into m alone. */
+/** Returns m / ‖W + scaling · B·A‖ in the magnitude's shape. Only m receives a gradient. */
 export function rescaling(layer: AnyLoRALayer, adapter: Adapter, scaling: number): Tensor {
   return (adapter.magnitude as Tensor).div(normsOf(layer, adapter, scaling));
 }

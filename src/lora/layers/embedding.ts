@@ -12,13 +12,12 @@ import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** What `lora.Embedding` takes besides its sizes. */
+/** Options of `lora.Embedding`. */
 export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;
 
 /**
- * y = W[ids] + s·Aᵀ[ids]·Bᵀ. Shapes: A [r, n], B [d, r]. A starts at zero and B as N(0, 1): the
- * other way round than in a linear layer, so that the gradient of A stays as sparse as the ids.
- * Source: loralib's Embedding.
+ * y = W[ids] + s·Aᵀ[ids]·Bᵀ. Shapes: A [r, n], B [d, r]. A starts at zero and B as N(0, 1), the reverse of a linear
+ * layer, so that the gradient of A has entries only for the ids in the batch. Source: loralib's Embedding.
  */
 export class Embedding extends LoRALayer(BaseEmbedding) {
   static {
@@ -28,8 +27,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
   }
 
   /**
-   * Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `loraDropout` among them;
-   * `ERR_OUT_OF_MEMORY`.
+   * Throws `ERR_OPTION` for invalid sizes and for invalid or unknown options, including `loraDropout`; `ERR_OUT_OF_MEMORY`.
    */
   constructor(numEmbeddings: number, embeddingDim: number, options: LoRAEmbeddingOptions = {}) {
     super(
@@ -44,7 +42,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
   }
 
-  /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
+  /** Makes a low-rank layer from `layer` and shares its weights. */
   static fromBase(layer: BaseEmbedding, options: LoRAEmbeddingOptions = {}): Embedding {
     checkBase("lora.Embedding", layer, BaseEmbedding, "an embedding", options);
     const { weight, numEmbeddings, embeddingDim, paddingIdx } = layer;
@@ -67,14 +65,14 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     return Object.assign(plain, { training });
   }
 
-  /** @internal PEFT's name of a part in memory. */
+  /** @internal Returns PEFT's in-memory name of a part. */
   override nameInMemory(adapter: string, part: AdapterPart): string {
     return part === "A" || part === "B"
       ? `lora_embedding_${part}.${adapter}`
       : super.nameInMemory(adapter, part);
   }
 
-  /** @internal PEFT's name of a part in a file. */
+  /** @internal Returns the name of a part in PEFT's files. */
   override nameOnDisk(part: AdapterPart): string {
     return part === "A" || part === "B" ? `lora_embedding_${part}` : super.nameOnDisk(part);
   }
@@ -84,7 +82,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     return 1;
   }
 
-  /** @internal A zero, B as N(0, 1). */
+  /** @internal Makes A as zeros and B as N(0, 1). */
   override freshAdapter(options: FreshOptions): Adapter {
     if (options.loraBias) throw refused(ADAPTER_REFUSALS.embeddingBias, "lora.Embedding");
     const { numEmbeddings, embeddingDim, weight } = this;
@@ -105,7 +103,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     return part === "B" ? [this.embeddingDim, r] : [this.embeddingDim];
   }
 
-  /** ids i32 [...] → [..., d]. Throws `ERR_DTYPE`, `ERR_INDEX` for an id that is no row, `ERR_DEVICE_MISMATCH`. */
+  /** ids i32 [...] → [..., d]. Throws `ERR_DTYPE`, `ERR_INDEX` for an id out of range, `ERR_DEVICE_MISMATCH`. */
   override forward(ids: Tensor): Tensor {
     if (!this.adapts) return this.withBase(() => super.forward(ids));
     inputOf("lora.Embedding", ids, "ids");

@@ -1,8 +1,8 @@
-/** A of a grouped convolution, whose groups all meet it, as one over all channels. */
+/** Expands the shared A of a grouped convolution to all channels. */
 import { zeros } from "../../create.js";
 import type { Tensor } from "../../tensor.js";
 
-/** A [r, in / groups, *k] as [r·groups, in, *k], of which block j sees the channels of group j. The result is the caller's. */
+/** Expands A [r, in / groups, *k] to [r·groups, in, *k]: block j covers the channels of group j, zero elsewhere. The caller owns the result. */
 export function acrossGroups(loraA: Tensor, groups: number): Tensor {
   const [r = 1, own = 1, ...kernel] = loraA.shape;
   const { device } = loraA;

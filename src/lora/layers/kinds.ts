@@ -1,4 +1,4 @@
-/** What takes the place of a layer that is adapted. */
+/** Chooses the low-rank layer for a layer to be adapted. */
 import { Conv1d as BaseConv1d, Conv2d as BaseConv2d, Conv3d as BaseConv3d } from "../../nn/conv.js";
 import { Embedding as BaseEmbedding } from "../../nn/embedding.js";
 import { Linear as BaseLinear } from "../../nn/linear.js";
@@ -11,8 +11,8 @@ import { adaptInPlace } from "./own-class.js";
 import { isStandard } from "./standard.js";
 
 /**
- * The low-rank layer for `layer`, whose weights it keeps: itself where it is one, or is of a user's own class. It merges
- * only when told to.
+ * Returns a low-rank layer that shares the weights of `layer`. Returns `layer` itself if it is already low-rank or has a
+ * user-defined class. The result does not merge in `eval()`.
  */
 export function adaptable(layer: Module): AnyLoRALayer {
   if (layer instanceof LoRALayer) return layer;

@@ -1,4 +1,4 @@
-/** What every low-rank layer is: the mixin, its adapters by name, and merging, written once. */
+/** The mixin for all low-rank layers: adapters by name, and merging. */
 import { shown } from "../../argument.js";
 import { zeros } from "../../create.js";
 import { LowrankError } from "../../errors.js";
@@ -30,17 +30,17 @@ import { activeShares, biasOf, withStart } from "./shares.js";
 export * from "./adapter.js";
 export type { Active, AnyLoRALayer } from "./any-layer.js";
 
-/** Any layer that the mixin made. */
+/** Any layer made by the mixin. */
 export type LoRALayer = LowRank;
 
 type WithWeight = Module & { weight: Tensor; bias?: Tensor | null | undefined };
 
-/** Marks what the mixin made: on the prototype, since a declaration cannot name it. */
+/** Marks classes made by the mixin; set on the prototype because a type declaration cannot name it. */
 const BRAND = Symbol("LoRALayer");
-/** What loralib calls the parts; it has the first two alone. */
+/** Names in the style of loralib, which itself has only A and B. */
 const PLAIN_NAMES = { A: "lora_A", B: "lora_B", bias: "lora_B_bias", magnitude: "lora_magnitude_vector" };
 
-/** The adapter that a layer's plain fields show. */
+/** Returns the first active adapter. */
 function firstOf(layer: {
   active: readonly Active[];
   adapters: ReadonlyMap<string, Adapter>;
@@ -49,16 +49,16 @@ function firstOf(layer: {
   return name === undefined ? undefined : layer.adapters.get(name);
 }
 
-/** A class of layers, whatever its constructor takes. */
+/** A class of layers with any constructor. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type LayerClass<L> = abstract new (...args: any[]) => L;
 
 function mixin<
   T extends LayerClass<
     Module & {
-      /** What forward multiplies by; its first dimension counts outputs unless the layer says otherwise. */
+      /** The weight that forward uses; dimension 0 is the output dimension unless the layer overrides `outputDim`. */
       weight: Tensor;
-      /** What forward adds; null or undefined for none. */
+      /** The bias that forward adds; null or undefined for none. */
       bias?: Tensor | null | undefined;
     }
   >,
@@ -128,7 +128,7 @@ function mixin<
     /** @internal */
     abstract plain(): Module;
 
-    /** @internal A fresh adapter with the further parts that `options` ask for. */
+    /** @internal Adds the bias and the magnitude that `options` ask for. */
     completed(adapter: Adapter, { loraBias, useDora }: FreshOptions): Adapter {
       if (loraBias)
         adapter.loraBias = parameter(
@@ -228,7 +228,7 @@ function mixin<
       const { replaced } = this;
       // A new object would lack the fields of a user-defined class.
       if (replaced === null) return this.byHand && isStandard(this) ? this.plain() : this;
-      // What moved or was loaded meanwhile is here.
+      // The weights may have been moved or loaded since the replacement.
       const base = replaced.module as WithWeight;
       base.weight = this.weight;
       if (this.bias !== undefined) base.bias = this.bias;
@@ -272,15 +272,15 @@ function mixin<
     /** @internal */
     setActive(active: readonly Active[]): void {
       const own = active.filter((a) => this.adapters.has(a.name));
-      // What is merged already stays so.
+      // A merged layer stays merged if nothing changes.
       if (JSON.stringify(own) === JSON.stringify(this.active)) return;
       this.unmerge();
       this.active = own;
     }
 
     /**
-     * Puts W + ΔW in the place of the weight, as a new tensor: the base stays as it is, so that
-     * `unmerge` restores it to the bit. Merging twice is merging once.
+     * Replaces the weight by W + ΔW in a new tensor. The base tensor is not modified, so `unmerge` restores it bit for bit.
+     * Does nothing if already merged.
      */
     merge(): this {
       if (this.merged || this.active.length === 0) return this;
@@ -369,7 +369,7 @@ function mixin<
     }
 
     override *ownState(): IterableIterator<[string, Tensor]> {
-      // A frozen weight of a file asks for no gradient, and is state all the same.
+      // A frozen weight from a file is not a parameter but still belongs to the state.
       const named = new Map<string, Tensor>([["weight", this.baseWeight]]);
       const bias = this.baseBias;
       if (bias !== null) named.set("bias", bias);
@@ -414,22 +414,22 @@ function mixin<
 }
 
 /**
- * The mixin, and the class of what it makes: `class Linear extends LoRALayer(nn.Linear)`, of which
- * `instanceof nn.Linear` and `instanceof LoRALayer` both hold.
+ * The mixin, also usable with `instanceof`: an instance of `class Linear extends LoRALayer(nn.Linear)` is an instance of
+ * both `nn.Linear` and `LoRALayer`.
  */
 export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
   value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
 }) as typeof mixin & {
-  /** `layer instanceof LoRALayer`: whether the mixin made it. */
+  /** `layer instanceof LoRALayer`: whether the mixin made the layer. */
   [Symbol.hasInstance](value: unknown): value is LowRank & {
-    /** What forward multiplies by now: the base's own, or the merged one where `merged`. `stateDict()` has the base's. */
+    /** The weight that forward uses now: the base weight, or the merged one if `merged`. `stateDict()` holds the base weight. */
     weight: Tensor;
-    /** What forward adds now; null or undefined for none. */
+    /** The bias that forward adds now; null or undefined for none. */
     bias?: Tensor | null | undefined;
   };
 };
 
-/** Drops the norms that are kept for DoRA. */
+/** Releases the norms cached for DoRA. */
 function forgetNorms(layer: AnyLoRALayer): void {
   release(layer.squaredNorms?.squares);
   layer.squaredNorms = null;

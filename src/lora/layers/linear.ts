@@ -12,7 +12,7 @@ import { loraLinear } from "./lora-linear.js";
 import { byRows, sharesOf, type Share } from "./shares.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 
-/** What `lora.Linear` takes besides its sizes. */
+/** Options of `lora.Linear`. */
 export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
   /** Whether the weight is stored as [in, out]. */
   fanInFanOut?: boolean | undefined;
@@ -21,7 +21,7 @@ export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
 /** Fields of linear layers. */
 export const LINEAR_FIELDS = ["inFeatures", "outFeatures", "fanInFanOut", "weight", "bias"] as const;
 
-/** A dense product, and what one low-rank path adds to it. */
+/** A dense product and at most one low-rank path added to it. */
 export interface LinearParts {
   weight: Tensor;
   bias: Tensor | null;
@@ -29,9 +29,8 @@ export interface LinearParts {
 }
 
 /**
- * y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. Shapes: A [r, in], B [out, r]. A starts as U(±1/√in) (Kaiming
- * with a = √5), B at zero, so that training starts from exactly the base. Source: Hu et al. 2021;
- * loralib's Linear.
+ * y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. Shapes: A [r, in], B [out, r]. A starts as U(±1/√in) (Kaiming with a = √5), B at zero,
+ * so that training starts exactly at the base. Source: Hu et al. 2021; loralib's Linear.
  */
 export class Linear extends LoRALayer(BaseLinear) {
   static {
@@ -39,7 +38,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     registerStandard(this, [...LINEAR_FIELDS, ...LORA_FIELDS]);
   }
 
-  /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
+  /** Throws `ERR_OPTION` for invalid sizes and invalid or unknown options, `ERR_OUT_OF_MEMORY`. */
   constructor(inFeatures: number, outFeatures: number, options: LoRALinearOptions = {}) {
     super(inFeatures, outFeatures, checkLayer("lora.Linear", options, { inFeatures, outFeatures }));
     this.mergeWeights = options.mergeWeights ?? true;
@@ -47,7 +46,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
   }
 
-  /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
+  /** Makes a low-rank layer from `layer` and shares its weights. */
   static fromBase(layer: BaseLinear, options: LoRALinearOptions = {}): Linear {
     checkBase("lora.Linear", layer, BaseLinear, "a linear layer", options);
     const lora = new Linear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
@@ -66,12 +65,12 @@ export class Linear extends LoRALayer(BaseLinear) {
     return Object.assign(plain, { training: this.training });
   }
 
-  /** @internal Which dimension of the weight counts outputs. */
+  /** @internal The output dimension of the weight. */
   override get outputDim(): number {
     return this.fanInFanOut ? 1 : 0;
   }
 
-  /** @internal A as U(±1/√in), B zero. */
+  /** @internal Makes A as U(±1/√in) and B as zeros. */
   override freshAdapter(options: FreshOptions): Adapter {
     const { inFeatures, outFeatures, weight } = this;
     const { device } = weight;
@@ -85,13 +84,13 @@ export class Linear extends LoRALayer(BaseLinear) {
     return this.completed(adapter, options);
   }
 
-  /** @internal A [r, in], B [out, r], the rest [out]. */
+  /** @internal A [r, in], B [out, r], bias and magnitude [out]. */
   override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
     if (part === "A") return [r, this.inFeatures];
     return part === "B" ? [this.outFeatures, r] : [this.outFeatures];
   }
 
-  /** @internal Where the windows of outputs start that an adapter of this layer's own form gives. */
+  /** @internal Returns the first output of each window that an adapter in this layer's form writes; empty for all outputs. */
   windowsOf(_adapter: Adapter): readonly number[] {
     return [];
   }
@@ -106,7 +105,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     return loraLinear(this, x, this.baseWeight, this.baseBias, shares);
   }
 
-  /** @internal What forward adds to the dense product of `rows` rows, where that is one path over all rows and outputs, and drops nothing. */
+  /** @internal Returns the low-rank path that forward adds for `rows` rows, if there is exactly one, over all rows and outputs and without dropout. */
   plainShare(rows: number): Share | undefined {
     if (this.forward !== Linear.prototype.forward || !this.adapts) return undefined;
     const [share, ...rest] = sharesOf(this, rows);
@@ -117,7 +116,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     return share;
   }
 
-  /** @internal The dense product and the one low-rank path that forward is over `rows` rows, where it is no more than that. */
+  /** @internal Returns the dense product and the low-rank path of forward over `rows` rows; undefined if forward does more. */
   plainParts(rows: number): LinearParts | undefined {
     if (this.forward !== Linear.prototype.forward) return undefined;
     if (!this.adapts) return this.withBase(() => ({ weight: this.weight, bias: this.bias }));
@@ -140,7 +139,7 @@ function apart(layer: Linear, x: Tensor, shares: readonly Share[]): Tensor {
   });
 }
 
-/** The options that keep and share what `layer` holds. */
+/** Returns the options that make a new layer share the tensors of `layer`. */
 export function ofBase(layer: BaseLinear): LoRALinearOptions {
   const { weight, bias, fanInFanOut } = layer;
   return { fanInFanOut, weight, ...(bias ? { biasValues: bias } : {}) };

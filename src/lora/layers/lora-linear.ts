@@ -1,4 +1,4 @@
-/** A dense layer with its low-rank paths, as one operation. */
+/** A dense layer and its low-rank paths as one operation. */
 import { session, type LowRankPath } from "../../native.js";
 import { nextDropout } from "../../random.js";
 import { trains } from "../../scope.js";
@@ -6,10 +6,10 @@ import { made, type Tensor } from "../../tensor.js";
 import type { Adapter } from "./adapter.js";
 import { biasOf, type Share } from "./shares.js";
 
-/** How many paths the operation takes. */
+/** The largest number of paths that the operation takes. */
 const MOST_PATHS = 14;
 
-/** What the operation asks of a layer. */
+/** The fields of a layer that the operation needs. */
 interface Dense {
   readonly training: boolean;
   readonly fanInFanOut: boolean;
@@ -17,8 +17,8 @@ interface Dense {
 }
 
 /**
- * x·Wᵀ + b + Σ s·drop(x)·Aᵀ·Bᵀ, each share over its rows and windows of outputs. Adapters over all
- * rows and outputs that drop nothing are one: concatenated along the rank, with the scaling in B.
+ * Returns x·Wᵀ + b + Σ s·drop(x)·Aᵀ·Bᵀ, each share over its rows and output windows. Adapters over all rows and outputs
+ * without dropout are concatenated along the rank into one path, with the scaling multiplied into B.
  */
 export function loraLinear(
   layer: Dense,
@@ -37,7 +37,7 @@ export function loraLinear(
   const rest = one.length > 0 ? shares.filter((share) => !plain.includes(share)) : shares;
   const paths = [...one, ...rest].map(({ adapter, scaling, runs = [] }): LowRankPath => {
     const p = drops(adapter) ? adapter.loraDropout : 0;
-    // A draw is taken only where something is dropped.
+    // Advances the random stream only with dropout.
     const draw = (): [number, number] => (p > 0 ? nextDropout() : [0, 0]);
     const [seed, stream] = draw();
     return {
@@ -55,7 +55,7 @@ export function loraLinear(
   return made(() => session().loraLinear(x.id, weight.id, whole?.id, layer.fanInFanOut, paths));
 }
 
-/** A and B of adapters as those of one. */
+/** Concatenates adapters along the rank into one. */
 function combined(shares: readonly Share[]): Share {
   const [firstA, ...restA] = shares.map((s) => s.adapter.loraA) as [Tensor, ...Tensor[]];
   const [firstB, ...restB] = shares.map((s) => s.adapter.loraB.mul(s.scaling)) as [Tensor, ...Tensor[]];
@@ -65,7 +65,7 @@ function combined(shares: readonly Share[]): Share {
   return { adapter, scaling: 1 };
 }
 
-/** More adapters than fit into one pass, by halves of the rows. */
+/** Splits the rows in half, recursively, until each half needs few enough paths. */
 function inParts(
   layer: Dense,
   x: Tensor,

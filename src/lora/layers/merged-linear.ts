@@ -10,20 +10,20 @@ import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** What `lora.MergedLinear` takes besides its sizes. */
+/** Options of `lora.MergedLinear`. */
 export interface MergedLinearOptions extends LoRALinearOptions {
-  /** Which of the equal slices of the outputs are adapted; `[false]`, which adapts none. */
+  /** Which of the equal slices of the outputs are adapted. Default: `[false]`, which adapts none. */
   enableLora?: readonly boolean[] | undefined;
 }
 
 /**
- * Several linear layers in one weight, such as q, k and v, of which some are adapted: the outputs
- * are cut into `enableLora.length` equal slices, and y[slice i] += s·drop(x)·A_iᵀ·B_iᵀ for each
- * enabled one. Shapes, with E slices enabled: A [r·E, in], B [out / length · E, r], block by block.
- * All A_i are one product, and no difference of the weight is ever made. With no slice enabled it is
- * a plain layer whose weight is frozen. Source: loralib's MergedLinear.
+ * Several linear layers stored as one weight, such as q, k and v, with adapters for some of them. The outputs are split
+ * into `enableLora.length` equal slices, and y[slice i] += s·drop(x)·A_iᵀ·B_iᵀ for each enabled slice. Shapes, with E
+ * slices enabled: A [r·E, in], B [out / length · E, r], one block per slice. All A_i are computed as one product, and ΔW
+ * is never materialised. With no slice enabled the layer is a plain layer with a frozen weight.
+ * Source: loralib's MergedLinear.
  *
- * Throws `ERR_OPTION` when the length of `enableLora` does not divide the outputs.
+ * Throws `ERR_OPTION` if the length of `enableLora` does not divide the number of outputs.
  */
 export class MergedLinear extends Linear {
   static {
@@ -33,7 +33,7 @@ export class MergedLinear extends Linear {
   /** Which of the equal slices of the outputs are adapted. */
   readonly enableLora: readonly boolean[];
 
-  /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
+  /** Throws `ERR_OPTION` for invalid sizes and invalid or unknown options, `ERR_OUT_OF_MEMORY`. */
   constructor(inFeatures: number, outFeatures: number, options: MergedLinearOptions = {}) {
     checkLayer("lora.MergedLinear", options, { inFeatures, outFeatures });
     const { enableLora = [false], r = 0, loraAlpha = 1, ...rest } = options;
@@ -45,7 +45,7 @@ export class MergedLinear extends Linear {
     else this.weight.requiresGrad = false;
   }
 
-  /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
+  /** Makes a low-rank layer from `layer` and shares its weights. */
   static override fromBase(layer: BaseLinear, options: MergedLinearOptions = {}): MergedLinear {
     checkBase("lora.MergedLinear", layer, BaseLinear, "a linear layer", options);
     const lora = new MergedLinear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
@@ -53,17 +53,17 @@ export class MergedLinear extends Linear {
     return lora;
   }
 
-  /** The enabled slices, by number from 0. */
+  /** Indices of the enabled slices, from 0. */
   get slices(): number[] {
     return this.enableLora.flatMap((on, i) => (on ? [i] : []));
   }
 
-  /** Outputs of a slice. */
+  /** The number of outputs per slice. */
   get width(): number {
     return this.outFeatures / this.enableLora.length;
   }
 
-  /** @internal A [r·E, in] as U(±1/√in), B [width·E, r] zero. */
+  /** @internal Makes A [r·E, in] as U(±1/√in) and B [width·E, r] as zeros. */
   override freshAdapter(options: FreshOptions): Adapter {
     const { r, useDora, loraBias } = options;
     const groups = this.slices.length;
@@ -86,12 +86,12 @@ export class MergedLinear extends Linear {
     };
   }
 
-  /** @internal The first output of each enabled slice; none of a plain adapter. */
+  /** @internal Returns the first output of each enabled slice; empty for a plain adapter. */
   override windowsOf(adapter: Adapter): readonly number[] {
     return isPlain(this, adapter) ? [] : this.slices.map((slice) => slice * this.width);
   }
 
-  /** @internal A [r·E, in] and B [out, r·E], block-diagonal over the enabled slices, zero in the others. */
+  /** @internal Returns A [r·E, in] and B [out, r·E], block-diagonal over the enabled slices and zero in the others. */
   override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
     if (isPlain(this, adapter)) return super.factors(adapter);
     const { loraA, loraB } = adapter;
@@ -109,7 +109,7 @@ export class MergedLinear extends Linear {
     return { loraA, loraB: (first as Tensor).concat(rest, 0) };
   }
 
-  /** @internal The equal plain adapter: rank r·E, loraAlpha times E (√E with rank-stabilised scaling). */
+  /** @internal Returns the equivalent plain adapter: rank r·E, alpha times E (√E with rank-stabilised scaling). */
   override plainAdapter(name: string): Adapter {
     const adapter = this.adapterOf(name);
     if (isPlain(this, adapter)) return adapter;
@@ -121,7 +121,7 @@ export class MergedLinear extends Linear {
   }
 }
 
-/** Whether an adapter is a plain one over all outputs, as a file of PEFT gives it. */
+/** Whether an adapter is a plain one over all outputs, as loaded from a file of PEFT's. */
 function isPlain({ outFeatures }: MergedLinear, { loraA, loraB }: Adapter): boolean {
   return loraB.shape[0] === outFeatures && loraA.shape[0] === loraB.shape[1];
 }

@@ -1,4 +1,4 @@
-/** What the constructors of low-rank layers are given, checked before anything is made. */
+/** Validates the arguments of low-rank layers' constructors. */
 import { flag, isPlain, listOf, numberThat, options, probability, refuse, whole } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import type { LoRAOptions } from "./adapter.js";
@@ -6,10 +6,10 @@ import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 import { describeOwn, isStandard } from "./standard.js";
 
-/** Options that all low-rank layers take. */
+/** Options of all low-rank layers. */
 const COMMON = ["r", "loraAlpha", "mergeWeights", "useRslora", "useDora", "device", "weight"] as const;
 
-/** What each kind takes besides. */
+/** Further options of each kind of layer. */
 const OWN = {
   "lora.Linear": ["loraDropout", "loraBias", "fanInFanOut", "bias", "biasValues"],
   "lora.MergedLinear": ["loraDropout", "loraBias", "fanInFanOut", "bias", "biasValues", "enableLora"],
@@ -27,7 +27,7 @@ const OWN = {
   ],
 } as const;
 
-/** Spellings of loralib and PEFT, and what they are here. */
+/** Option names of loralib and PEFT, mapped to the names here. */
 const SPELLED: Record<string, string> = {
   rank: "r",
   alpha: "loraAlpha",
@@ -45,8 +45,8 @@ const SPELLED: Record<string, string> = {
 };
 
 /**
- * The options of a layer, and its sizes. Throws `ERR_OPTION`, naming the argument: for one that is unknown, of another
- * kind, or means nothing.
+ * Validates the options and sizes of a layer and returns the options. Throws `ERR_OPTION` with the name of the argument
+ * if it is unknown, of the wrong type, or out of range.
  */
 export function checkLayer<T extends LoRAOptions>(
   layer: string,
@@ -71,7 +71,7 @@ export function checkLayer<T extends LoRAOptions>(
   return checked;
 }
 
-/** What is asked of an adapter. Throws `ERR_OPTION`. */
+/** Validates the adapter's options. Throws `ERR_OPTION`. */
 function checkAdapterOptions(layer: string, given: LoRAOptions, least = 0): void {
   const { r, loraAlpha, loraDropout, useDora, loraBias } = given;
   if (r !== undefined) whole(layer, "r", r, least);
@@ -82,13 +82,13 @@ function checkAdapterOptions(layer: string, given: LoRAOptions, least = 0): void
   if (useDora && loraBias) throw refused(ADAPTER_REFUSALS.biasWithDora, layer);
 }
 
-/** What a mixin is given as the class that it extends. Throws `ERR_OPTION`. */
+/** Validates the base class given to a mixin. Throws `ERR_OPTION`. */
 export function checkBaseClass(mixin: string, given: unknown, Base: Function, what: string): void {
   const fits = typeof given === "function" && (given === Base || given.prototype instanceof Base);
   if (!fits) refuse(mixin, "Base", what, given);
 }
 
-/** What `fromBase` is given as the layer whose weights are kept, and its options. Throws `ERR_OPTION`. */
+/** Validates the layer and the options given to `fromBase`, and returns the layer. Throws `ERR_OPTION`. */
 export function checkBase<T extends object>(
   layer: string,
   given: unknown,
@@ -105,7 +105,7 @@ export function checkBase<T extends object>(
     );
   if (!isStandard(given))
     throw refused(ADAPTER_REFUSALS.ownFromBase, `${layer}.fromBase`, describeOwn(given));
-  // They are spread before they are checked one by one, and a spread takes anything.
+  // The options are later spread into an object, and a spread accepts any value.
   if (!isPlain(chosen)) refuse(`${layer}.fromBase`, "options", "an object of options", chosen);
   return given;
 }

@@ -1,7 +1,6 @@
 /**
- * Forward of a layer whose class does not compute W·x + b: it runs with W + ΔW as the weight, so that the result equals
- * the merged layer's. Source: loralib's ConvLoRA, which adds the product
- * to the weight, too.
+ * Forward for classes that do not compute W·x + b: their forward runs with W + ΔW as the weight, so the result equals the
+ * merged layer's. Source: loralib's ConvLoRA, which also adds the product to the weight.
  */
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
@@ -13,9 +12,9 @@ import { activeShares, biasOf, withStart, type Share } from "./shares.js";
 
 const running = new WeakSet<AnyLoRALayer>();
 
-/** Runs `forward` of `layer` with the adapters that are in force added to the weight. */
+/** Runs `forward` of `layer` with the active adapters added to the weight. */
 export function forwardOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
-  // A forward that calls itself runs with the weight that is in place.
+  // A recursive call uses the weight that is already set.
   if (running.has(layer)) return forward();
   if (!layer.adapts) return layer.withBase(forward);
   const shares = sharesFor(layer);
@@ -44,7 +43,7 @@ export function forwardOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
   }
 }
 
-/** The adapters that count over all rows. One adapter per row is refused, unless all rows have the same. */
+/** Returns the adapters that apply to all rows. Throws for one adapter per row unless all rows have the same one. */
 function sharesFor(layer: AnyLoRALayer): Share[] {
   const names = adapterPerRow();
   if (names === undefined) return activeShares(layer);

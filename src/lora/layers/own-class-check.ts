@@ -1,4 +1,4 @@
-/** What keeps a layer of a user's own class from being adapted in place: found, and named, before anything is changed. */
+/** Finds layers of user-defined classes that cannot be adapted in place, before anything changes. */
 import type { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import type { AdapterOptions } from "../options/options.js";
@@ -9,7 +9,7 @@ import { LoRALayer } from "./layer.js";
 import { adaptingClass, hasOwnForward, isInPlace, kindOf, wasReassigned } from "./own-class.js";
 import { isStandard, LORA_FIELDS } from "./standard.js";
 
-/** Methods of modules that a class may have its own version of: the adapted layer calls it. */
+/** Methods of modules that a class may override; the adapted layer calls the override. */
 const MODULE_METHODS: readonly (string | symbol)[] = [
   "constructor",
   "forward",
@@ -21,11 +21,12 @@ const MODULE_METHODS: readonly (string | symbol)[] = [
   "dispose",
 ];
 
-/** The options of an adapter that some layers refuse. */
+/** Adapter options that some layers do not support. */
 type Asked = Pick<AdapterOptions, "useDora" | "loraBias" | "bias" | "loraDropout">;
 
 /**
- * Refuses layers of a user's own class that cannot be adapted, by path and class. Throws `ERR_OPTION`; `ERR_DTYPE` for a weight that is not f32.
+ * Throws `ERR_OPTION`, with path and class, for a layer of a user-defined class that cannot be adapted; `ERR_DTYPE` if
+ * its weight is not f32.
  */
 export function checkOwnClasses(
   where: string,
@@ -61,7 +62,7 @@ function dropoutFault(layer: Module, dropout: number): Fault | undefined {
   return dropout > 0 && hasOwnForward(layer) ? { refusal: ADAPTER_REFUSALS.ownForwardDropout } : undefined;
 }
 
-/** An object that takes no more fields, or whose weight is not simply held. */
+/** Finds an object that is not extensible, or a weight or bias that is not a plain writable field of the usual shape. */
 function fieldsFault(layer: Module): Fault | undefined {
   if (!Object.isExtensible(layer)) return { refusal: ADAPTER_REFUSALS.ownFrozen };
   const refusal = ADAPTER_REFUSALS.ownWeight;
@@ -81,7 +82,7 @@ function fieldsFault(layer: Module): Fault | undefined {
     : undefined;
 }
 
-/** Properties that low-rank layers have, too. */
+/** Finds properties whose names clash with fields or methods of low-rank layers. */
 function namesFault(layer: Module): Fault | undefined {
   const kind = kindOf(layer).Base.prototype as object;
   const names = new Set(Reflect.ownKeys(layer));

@@ -1,7 +1,7 @@
 /**
- * Low-rank layers of user-defined classes, or with added fields. A new object would lack what such an object has
- * (private fields, closures, references from elsewhere), so it is adapted in place: the object stays, and a prototype
- * that adds adapters is put between it and its class. Removing the adapters removes that prototype.
+ * Low-rank layers of user-defined classes, or of standard classes with added fields. A new object would lack private
+ * fields, closures and references from elsewhere, so the object is adapted in place: a prototype that adds adapters is
+ * inserted between the object and its class. Removing the adapters removes that prototype.
  */
 import {
   Conv1d as BaseConv1d,
@@ -28,17 +28,17 @@ import { describeOwn, LORA_FIELDS } from "./standard.js";
 type Forward = (...inputs: unknown[]) => unknown;
 type Layer = Module & { weight: Tensor; bias?: Tensor | null | undefined; forward: Forward };
 
-/** A kind of layers that can be adapted. */
+/** A kind of layer that can be adapted in place. */
 interface Kind {
   Base: abstract new (...args: never[]) => Module;
-  /** The prototype that has the low-rank layer's methods, and their names. */
+  /** The prototype with the low-rank layer's methods, and the names of the methods to copy from it. */
   from: object;
   methods: readonly string[];
-  /** The shape that the weight has. */
+  /** Returns the expected shape of the weight. */
   shape(layer: Module): readonly number[];
-  /** The fields with the weight and the bias, if they have other names. */
+  /** The field names of the weight and the bias, if not `weight` and `bias`. */
   names?: { weight: string; bias: string };
-  /** Further getters of the low-rank layer. */
+  /** Additional getters of the low-rank layer. */
   getters?: Record<string, (layer: Module) => unknown>;
 }
 
@@ -75,7 +75,7 @@ const CONVOLUTIONS: Kind[] = (
   },
 }));
 
-/** The projections of query, key and value in one weight; PEFT, too, adds their adapter to it before forward. */
+/** The projections of query, key and value in one weight. PEFT also adds their adapter to the weight before forward. */
 const ATTENTION: Kind = {
   Base: MultiheadAttention,
   from: Linear.prototype,
@@ -94,16 +94,16 @@ const KINDS: readonly Kind[] = [LINEAR, EMBEDDING, ...CONVOLUTIONS, ATTENTION];
 
 type AdaptingClass = new (layer: Module) => Module;
 
-/** Classes that stand between objects and their class, by the prototype of the latter, for both forms of forward. */
+/** The inserted classes, keyed by the prototype of the original class, for both kinds of forward. */
 const classes = {
   overWeight: new WeakMap<object, AdaptingClass>(),
   low: new WeakMap<object, AdaptingClass>(),
 };
-/** The class's prototype, by the adapting prototype. */
+/** The original class's prototype, keyed by the inserted prototype. */
 const classOf = new WeakMap<object, Layer>();
-/** Properties `forward` that objects have themselves, or had when they were last adapted. */
+/** `forward` properties set on the objects themselves when they were last adapted. */
 const ownForwards = new WeakMap<Module, PropertyDescriptor>();
-/** Objects whose `forward` was assigned while they were adapted: it may call the adapted forward. */
+/** Objects whose `forward` was assigned while they were adapted; it may call the adapted forward. */
 const reassigned = new WeakSet<Module>();
 
 /** Whether `layer` is adapted in place. */
@@ -111,7 +111,7 @@ export function isInPlace(layer: Module): boolean {
   return classOf.has(Object.getPrototypeOf(layer) as object);
 }
 
-/** Whether a layer computes something else than its kind does. */
+/** Whether the layer's forward differs from the forward of its kind. */
 export function hasOwnForward(layer: Module): boolean {
   const own = classOf.get(Object.getPrototypeOf(layer) as object);
   if (own !== undefined) return classes.overWeight.get(own)?.prototype === Object.getPrototypeOf(layer);
@@ -119,12 +119,12 @@ export function hasOwnForward(layer: Module): boolean {
   return names !== undefined || (layer as Layer).forward !== (Base.prototype as Layer).forward;
 }
 
-/** Whether `forward` of a layer was assigned while it was adapted, and still stands. */
+/** Whether `forward` was assigned while the layer was adapted and is still set. */
 export function wasReassigned(layer: Module): boolean {
   return reassigned.has(layer) && Object.hasOwn(layer, "forward");
 }
 
-/** Adapts a layer in place. `checkOwnClasses` has passed. */
+/** Adapts a layer in place. Requires a previous `checkOwnClasses`. */
 export function adaptInPlace(layer: Module): AnyLoRALayer {
   const Adapting = adaptingClass(layer);
   const forward = Object.getOwnPropertyDescriptor(layer, "forward");
@@ -141,7 +141,7 @@ export function adaptInPlace(layer: Module): AnyLoRALayer {
   return target;
 }
 
-/** Takes out what `adaptInPlace` put in. */
+/** Reverts `adaptInPlace`. */
 export function restoreClass(layer: Module): void {
   const own = classOf.get(Object.getPrototypeOf(layer) as object);
   if (own === undefined) return;
@@ -152,7 +152,7 @@ export function restoreClass(layer: Module): void {
   else if (forward !== undefined) Object.defineProperty(layer, "forward", forward);
 }
 
-/** Notes whether a module is adapted in place; returns what puts that back. */
+/** Records whether a module is adapted in place, and returns a function that restores that state. */
 export function noteClass(module: Module): () => void {
   const prototype = Object.getPrototypeOf(module) as object;
   if (!classOf.has(prototype)) return () => restoreClass(module);
@@ -167,7 +167,7 @@ export function noteClass(module: Module): () => void {
   };
 }
 
-/** The class that stands between `layer` and its class. */
+/** Returns the class to insert between `layer` and its class; makes it on first use. */
 export function adaptingClass(layer: Module): AdaptingClass {
   const own = Object.getPrototypeOf(layer) as Layer;
   const overWeight = hasOwnForward(layer);
@@ -188,7 +188,7 @@ export function adaptingClass(layer: Module): AdaptingClass {
   return Adapting;
 }
 
-/** The names that low-rank layers use for the fields of a kind. */
+/** Defines the names that low-rank layers expect as accessors of the kind's fields. */
 function defineGetters(prototype: object, { names, getters = {} }: Kind): void {
   for (const [name, field] of Object.entries(names ?? {})) {
     Object.defineProperty(prototype, name, {
@@ -236,7 +236,7 @@ function makeClass(own: Layer): AdaptingClass {
       yield* withBaseTensors(this, () => [...own.ownState.call(this)]);
     }
   }
-  // Code that asks an object for its constructor finds the class.
+  // `layer.constructor` must return the original class.
   Object.defineProperty(Adapting.prototype, "constructor", { value: own.constructor });
   return Adapting as unknown as AdaptingClass;
 }
@@ -249,7 +249,7 @@ function overWeightOf(own: Layer): Forward {
   };
 }
 
-/** Runs `read` with the base's own weight and bias in their places, whatever is merged. */
+/** Runs `read` with the base weight and bias set, even if the layer is merged. */
 function withBaseTensors<R>(layer: AnyLoRALayer, read: () => R): R {
   const { unmergedWeight: base, weight, bias } = layer;
   if (base === null) return read();

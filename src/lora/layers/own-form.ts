@@ -1,6 +1,6 @@
 /**
- * Adapters of layers that have a form of their own: a merged linear layer holds a block of B for each enabled slice, a
- * grouped convolution an A that each group's channels meet. PEFT's files hold the plain adapters that these equal.
+ * Converts plain adapters, as PEFT's files hold them, to the compact form of two layers: a merged linear layer stores one
+ * block of B per enabled slice, and a grouped convolution one A shared by all groups.
  */
 import { tensor } from "../../create.js";
 import { noGrad } from "../../scope.js";
@@ -9,7 +9,7 @@ import { partsOf, type Adapter } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { MergedLinear } from "./merged-linear.js";
 
-/** Whether an adapter is held in its layer's own form, and not in PEFT's. */
+/** Whether an adapter has the compact form of its layer rather than PEFT's. */
 export function isOwnForm(layer: AnyLoRALayer, adapter: Adapter): boolean {
   return partsOf(adapter).some(
     ([part, { shape }]) => shape.join() !== layer.shapeOnDisk(part, adapter.r).join(),
@@ -23,9 +23,9 @@ export interface Factors {
 }
 
 /**
- * Factors of the plain form as ones of the form and rank in which `layer` holds `adapter`; a smaller rank is filled up
- * with zeros. Undefined where they have no such form: they mix what the form keeps apart, or have a larger rank. The
- * result is on the cpu, and the caller's.
+ * Converts plain factors to the form and rank of `adapter` in `layer`, padding a smaller rank with zeros. Returns
+ * undefined if that is impossible: the factors mix slices or groups that the form separates, or have a larger rank. The
+ * result is on the CPU; the caller owns it.
  */
 export async function asOwnForm(
   layer: AnyLoRALayer,
@@ -44,7 +44,7 @@ async function values(given: Tensor): Promise<Float32Array> {
   return data;
 }
 
-/** A [r·E, in] and block-diagonal B [out, r·E] as B [width·E, r]. */
+/** Converts A [r·E, in] and block-diagonal B [out, r·E] to B [width·E, r]. */
 function asSlices(
   layer: MergedLinear,
   adapter: Adapter,
@@ -76,7 +76,7 @@ function asSlices(
   };
 }
 
-/** The blocks [width·E, r] of B [out, r·E]; undefined where it holds anything beside them. */
+/** Returns the diagonal blocks [width·E, r] of B [out, r·E]; undefined if anything else in B is not zero. */
 export function blocksOfB(
   { slices, width }: MergedLinear,
   b: Float32Array,
@@ -94,7 +94,7 @@ export function blocksOfB(
   return out;
 }
 
-/** A [r·g, in, …], of which block j sees group j's channels alone and all are equal, as A [r, in / g, …]. */
+/** Converts A [r·g, in, …] to the shared A [r, in / g, …]; undefined unless its g blocks are equal and block j covers only group j. */
 function asGroups(
   adapter: Adapter,
   { loraA, loraB }: Factors,

@@ -1,20 +1,20 @@
-/** Freeing what a layer gives up, which waits while a change may yet be taken back. */
+/** Defers freeing replaced tensors and modules while a change may still be undone. */
 
-/** A tensor, or a module with all of its own. */
+/** A tensor, or a module and its tensors. */
 interface Held {
   dispose(): void;
 }
 
 let waiting: Set<Held> | undefined;
 
-/** Frees what a layer or a model held: at once, or when the change that took it out has succeeded. */
+/** Frees an object that a layer or a model no longer uses: at once, or after the current change has succeeded. */
 export function release(held: Held | null | undefined): void {
   if (!held) return;
   if (waiting === undefined) held.dispose();
   else waiting.add(held);
 }
 
-/** Runs `step`; what it releases is freed when it has returned. Where it throws, `undo` is given what `note` gave. */
+/** Runs `step` and frees the objects that it released once it returns. If it throws, calls `undo` with the result of `note`. */
 export function postpone<S, T>(note: () => S, step: () => T, undo: (noted: S) => void): T {
   if (waiting !== undefined) return step();
   const noted = note();

@@ -1,14 +1,14 @@
-/** One adapter per row of the batch: what is in force follows the asynchronous call. */
+/** One adapter per row of the batch, set within one asynchronous context. */
 import { AsyncLocalStorage } from "node:async_hooks";
 
 import { LowrankError } from "../../errors.js";
 
-/** Names of adapters, one a row of the batch; null for the base alone. */
+/** Adapter names, one per row of the batch; null for the base alone. */
 export type AdapterPerRow = readonly (string | null)[];
 
 const inForce = new AsyncLocalStorage<AdapterPerRow>();
 
-/** Runs `fn`, in which every low-rank layer applies to row b of its batch the adapter `names[b]` alone. */
+/** Runs `fn`, in which every low-rank layer applies only the adapter `names[b]` to row b of its batch. */
 export function withAdapterPerRow<T>(names: AdapterPerRow, fn: () => T): T {
   return inForce.run(names, fn);
 }
@@ -17,7 +17,7 @@ export function adapterPerRow(): AdapterPerRow | undefined {
   return inForce.getStore();
 }
 
-/** Neighbouring rows of one adapter, or of none. */
+/** Consecutive rows with the same adapter, or with none. */
 export interface Run {
   name: string | null;
   start: number;
@@ -25,8 +25,7 @@ export interface Run {
 }
 
 /**
- * The runs of an input of `rows` rows, in order: each row of the batch is as many of these as there
- * are rows to a batch.
+ * Returns the runs of an input of `rows` rows, by position. Each row of the batch covers `rows / names.length` input rows.
  */
 export function runsOf(names: AdapterPerRow, rows: number): Run[] {
   const each = rows / names.length;

@@ -1,33 +1,33 @@
-/** What counts in one forward of a layer: which adapters, how much, over which rows. */
+/** The adapters that apply in one forward of a layer, with their scaling and rows. */
 import type { Tensor } from "../../tensor.js";
 import type { Adapter } from "./adapter.js";
 import { adapterPerRow, runsOf } from "./rows.js";
 
-/** What one adapter adds, over all rows or some runs of them. */
+/** The contribution of one adapter, over all rows or some runs of them. */
 export interface Share {
   adapter: Adapter;
-  /** The adapter's scaling times the weight that it counts with. */
+  /** The adapter's scaling times its weight in the sum. */
   scaling: number;
-  /** Neighbouring rows of the input, its last dimension apart; all without. */
+  /** Runs of consecutive input rows, where a row spans the last dimension; undefined for all rows. */
   runs?: readonly { start: number; count: number }[] | undefined;
 }
 
-/** What a share is taken from. */
+/** The fields of a layer that shares are computed from. */
 interface Adapted {
   readonly adapters: ReadonlyMap<string, Adapter>;
   readonly active: readonly { name: string; weight: number }[];
 }
 
-/** A share, and with it, where the adapter's start was taken out of the weight, the start with its sign turned. */
+/** Returns the share, followed by the negated start if the adapter's start was subtracted from the weight. */
 export function withStart(share: Share): Share[] {
   const { r, loraAlpha, scaling, start } = share.adapter;
   if (start === undefined) return [share];
-  // Nothing is dropped of what stands for the weight.
+  // The start stands for a part of the weight, so dropout does not apply to it.
   const adapter = { r, loraAlpha, scaling, loraDropout: 0, ...start };
   return [share, { ...share, adapter, scaling: -share.scaling }];
 }
 
-/** The active adapters, over all rows. */
+/** Returns the active adapters, over all rows. */
 export function activeShares({ active, adapters }: Adapted): Share[] {
   return active.flatMap(({ name, weight }) => {
     const adapter = adapters.get(name) as Adapter;
@@ -35,7 +35,7 @@ export function activeShares({ active, adapters }: Adapted): Share[] {
   });
 }
 
-/** What counts over an input of `rows` rows: the active adapters, or those in force row by row. */
+/** Returns the shares over an input of `rows` rows: the active adapters, or the adapters set per row. */
 export function sharesOf(layer: Adapted, rows: number): Share[] {
   const names = adapterPerRow();
   if (names === undefined) return activeShares(layer);
@@ -50,8 +50,8 @@ export function sharesOf(layer: Adapted, rows: number): Share[] {
 }
 
 /**
- * Runs `forward` with the adapters that count over all of its input: once for the active ones, or
- * for each run of rows of one adapter on those rows, whose outputs are joined again.
+ * Runs `forward` once with the active adapters; or with one adapter per row, once for each run of rows, and concatenates
+ * the outputs.
  */
 export function byRows(
   layer: Adapted,
@@ -70,7 +70,7 @@ export function byRows(
   return rest.length === 0 ? first : first.concat(rest, 0);
 }
 
-/** bias + Σ scaling · (the bias of the low-rank product), for shares over all rows. */
+/** Returns bias + Σ scaling · loraBias, for shares over all rows. */
 export function biasOf(bias: Tensor | null, shares: readonly Share[]): Tensor | null {
   return shares.reduce((sum: Tensor | null, { adapter: { loraBias }, scaling }) => {
     if (loraBias === undefined) return sum;

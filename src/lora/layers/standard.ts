@@ -13,12 +13,12 @@ export const LORA_FIELDS = [
   "squaredNorms",
 ] as const;
 
-/** Registers a class of this package, and the fields of its instances. */
+/** Registers a class of this package and the fields of its instances. */
 export function registerStandard(Class: Function, fields: readonly string[]): void {
   fieldsOf.set(Class.prototype as object, new Set<PropertyKey>(["training", ...fields]));
 }
 
-/** Names of what `layer` holds beyond the fields of its class, where the class is one of this package's. */
+/** Returns the names of the fields that `layer` has in addition to its registered class's. */
 function extraFields(layer: object): string[] {
   const known = fieldsOf.get(Object.getPrototypeOf(layer) as object) ?? new Set();
   return Reflect.ownKeys(layer)
@@ -29,12 +29,12 @@ function extraFields(layer: object): string[] {
     .map(String);
 }
 
-/** Whether the class of `layer` is one of this package's and no field was added, so that another object can replace it. */
+/** Whether `layer` has a class of this package and no added fields, so that another object can replace it. */
 export function isStandard(layer: object): boolean {
   return fieldsOf.has(Object.getPrototypeOf(layer) as object) && extraFields(layer).length === 0;
 }
 
-/** Describes a user-defined layer in messages: its class, or the fields that were added to a class of this package. */
+/** Describes a user-defined layer in messages: its class, or the fields added to a class of this package. */
 export function describeOwn(layer: object): string {
   const { name } = layer.constructor;
   const known = fieldsOf.has(Object.getPrototypeOf(layer) as object);

@@ -1,4 +1,4 @@
-/** Layers of whose weight some rows are trained as they are (PEFT's TrainableTokensLayer). */
+/** Layers that train individual rows of a weight (PEFT's TrainableTokensLayer). */
 import { tensor } from "../../create.js";
 import type { Device } from "../../device.js";
 import { session } from "../../native.js";
@@ -8,11 +8,11 @@ import type { Module } from "../../nn/module.js";
 import { keep, noGrad, scope } from "../../scope.js";
 import { made, parameter, type Tensor } from "../../tensor.js";
 
-/** Rows that stand in the place of a weight's own: their new values, not differences. */
+/** Trained replacements for rows of a weight. They are new values, not differences. */
 export class TokenRows {
   /** [n, d]. */
   values: Tensor;
-  /** [rows of the weight, 1]: which value replaces a row, −1 for none. */
+  /** [rows of the weight, 1]: the index in `values` that replaces the row, or −1. */
   #slots: Tensor;
 
   constructor(
@@ -31,13 +31,13 @@ export class TokenRows {
     ids.dispose();
   }
 
-  /** The rows of `ids` [...] where they are replaced, and those of `base` [..., d] elsewhere. */
+  /** Returns the replaced rows of `ids` [...], and the rows of `base` [..., d] for all other ids. */
   over(base: Tensor, ids: Tensor): Tensor {
     const slots = made(() => session().embedding(this.#slots.id, ids.id, false));
     return this.#chosen(base, slots, ids.shape);
   }
 
-  /** The whole weight [rows, d] with its rows replaced. */
+  /** Returns the whole weight [rows, d] with its rows replaced. */
   within(weight: Tensor): Tensor {
     return this.#chosen(weight, this.#slots, [weight.shape[0] as number]);
   }
@@ -68,17 +68,17 @@ export class TokenRows {
   }
 }
 
-/** What stands in the place of a layer whose rows are trained. */
+/** A layer with trained rows, which replaces `base`. */
 export interface TokenLayer extends Module {
   readonly rows: TokenRows;
   readonly base: Embedding | Linear;
-  /** Whether the rows are another layer's, which this one's weight is tied to. */
+  /** Whether the rows belong to another layer that shares its weight with this one. */
   readonly tied: boolean;
 }
 
 const NAME = "token_adapter.trainable_tokens_delta";
 
-/** Names and values of a token layer, beside its base's own. */
+/** Yields the parameters of a token layer that its base does not have. */
 function* ownRows({ rows, tied }: TokenLayer): IterableIterator<[string, Tensor]> {
   if (!tied) yield [`${NAME}.${rows.name}`, rows.values];
 }
@@ -123,7 +123,7 @@ export class TokenEmbedding extends Embedding implements TokenLayer {
     return this;
   }
 
-  /** The base keeps its weight. */
+  /** Disposes the rows only; the base owns the weight. */
   override dispose(): void {
     this.rows.dispose();
   }
@@ -178,12 +178,12 @@ export function isTokenLayer(module: object): module is TokenLayer {
   return module instanceof TokenEmbedding || module instanceof TokenLinear;
 }
 
-/** What an adapter's file holds of a token layer. */
+/** Returns the tensors of a token layer in an adapter's file. */
 export function tokenState({ rows, tied }: TokenLayer): Record<string, Tensor> {
   return tied ? {} : { [NAME]: rows.values };
 }
 
-/** Puts the rows into the base's weight for good, as a new tensor; gives the old one. */
+/** Replaces the base's weight by a new tensor with the rows replaced, and returns the old weight. */
 export function mergeTokens({ base, rows }: TokenLayer): Tensor {
   const { weight } = base;
   const merged = noGrad(() => scope(() => rows.within(weight).to(weight.dtype)));
