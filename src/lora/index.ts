@@ -1,4 +1,4 @@
-/** `lowrank.lora`. What is asynchronous is loaded when it is first called. */
+/** The namespace `lowrank.lora`. Asynchronous functions are imported on their first call. */
 import { lazy } from "../lazy.js";
 
 export type { LowRank } from "./layers/any-layer.js";
@@ -34,52 +34,52 @@ export type { LayerReport } from "./operations/report.js";
 export { status, type Status } from "./operations/status.js";
 
 /**
- * Writes the adapter at `dir` into `output` in another format: `peft` a folder, `kohya` and `loralib` a safetensors
- * file, `gguf` the file that llama.cpp puts on a model (`--lora`). Throws `ERR_OPTION` for what the format has no place
- * for, which is named; `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`,
- * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`, `ERR_WRITE`.
+ * Converts the adapter at `dir` to another format at `output`: `peft` writes a folder, `kohya` and `loralib` a safetensors
+ * file, `gguf` a file for llama.cpp's `--lora`. Throws `ERR_OPTION` for anything that the format cannot express,
+ * `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_UNSUPPORTED_MODEL`,
+ * `ERR_NOT_FINITE`, `ERR_WRITE`.
  */
 export const convertAdapter = lazy(async () => (await import("./formats/convert.js")).convertAdapter);
 /**
- * Reads an adapter into `model`, frozen unless `trainable`: a folder that PEFT or `saveAdapter` wrote, or a file of
- * kohya's or loralib's. Throws `ERR_ADAPTER_EXISTS`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_NO_TARGETS`,
- * `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_NOT_FINITE`, `ERR_OPTION`; the model is then as it was.
+ * Loads an adapter into `model`, frozen unless `trainable`: a folder written by PEFT or `saveAdapter`, or a file in kohya's
+ * or loralib's format. Throws `ERR_ADAPTER_EXISTS`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_NO_TARGETS`,
+ * `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_NOT_FINITE`, `ERR_OPTION`; the model is then unchanged.
  */
 export const loadAdapter = lazy(async () => (await import("./formats/files.js")).loadAdapter);
 /**
- * Writes an adapter as PEFT does, each file whole or not at all: `adapter_config.json` and
- * `adapter_model.safetensors` in `dir`, of one not called "default" in a folder of its name there. Throws
- * `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION` for what PEFT cannot express, `ERR_WRITE`.
+ * Writes an adapter in PEFT's format, each file atomically: `adapter_config.json` and `adapter_model.safetensors` in `dir`,
+ * or for an adapter not named "default" in a subfolder of its name. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION` for
+ * anything that PEFT cannot express, `ERR_WRITE`.
  */
 export const saveAdapter = lazy(async () => (await import("./formats/files.js")).saveAdapter);
 /**
- * Gives `model` an adapter, in place: each targeted layer is replaced by its low-rank form, which keeps its weights,
- * and the base is frozen. A layer of a user-defined class stays and is adapted in place. The first counts at once, a
- * further one where `active` is true. Throws `ERR_NO_TARGETS`, `ERR_ADAPTER_EXISTS`, `ERR_OPTION`, `ERR_OUT_OF_MEMORY`; the
- * model is then as it was. Source: PEFT's inject_adapter_in_model.
+ * Adds an adapter to `model` in place: each targeted layer is replaced by a low-rank layer that shares its weights, and
+ * the base is frozen. A layer of a user-defined class stays the same object and is adapted in place. The first adapter is
+ * active at once, an additional one if `active` is true. Throws `ERR_NO_TARGETS`, `ERR_ADAPTER_EXISTS`, `ERR_OPTION`,
+ * `ERR_OUT_OF_MEMORY`; the model is then unchanged. Source: PEFT's inject_adapter_in_model.
  */
 export const inject = lazy(async () => (await import("./inject/inject.js")).inject);
 /**
- * Adds adapter `name`, made of others by weight; it counts for nothing until `setAdapter`.
+ * Adds the adapter `name` as a weighted combination of others. It is not active until `setAdapter`.
  *
- * - `linear` and `cat`: ΔW = Σ weight·ΔWᵢ exactly, by stacking the factors: the ranks add up. `linear` asks for equal
- *   ranks. With `rank` the sum is cut to it, as by `svd`.
- * - `svd`: the nearest of that sum of rank `rank`, which is the largest of theirs unless given.
- * - `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`: as PEFT does, A and B each for themselves, √weight in either;
- *   the rank stays. Their `_svd` forms combine ΔWᵢ, cut to `rank`.
+ * - `linear` and `cat`: ΔW = Σ weight·ΔWᵢ exactly, by concatenating the factors, so the ranks add up. `linear` requires
+ *   equal ranks. With `rank` the sum is truncated as by `svd`.
+ * - `svd`: the best approximation of that sum with rank `rank`, by default the largest rank of the inputs.
+ * - `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`: as in PEFT, A and B are combined separately, each scaled by
+ *   √weight; the rank stays the same. Their `_svd` forms combine ΔWᵢ and truncate the result to `rank`.
  *
  * Throws `ERR_ADAPTER_EXISTS`, `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; nothing is changed then. Source: PEFT's
- * add_weighted_adapter, without its cross-terms in `linear`.
+ * add_weighted_adapter, without the cross terms of its `linear`.
  */
 export const addWeightedAdapter = lazy(
   async () => (await import("./operations/weighted.js")).addWeightedAdapter,
 );
 /**
- * Reads an adapter over the one called `name`, whose tensors keep their storage. The layers must be the same; a smaller
- * rank is filled up with zeros. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` for a larger
- * rank, `ERR_NOT_FINITE`, `ERR_OPTION` where it is merged or the layer has not its form; nothing is changed then.
+ * Reads an adapter into the existing tensors of the adapter `name`. The layers must be the same; a smaller rank is padded
+ * with zeros. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` for a larger rank,
+ * `ERR_NOT_FINITE`, `ERR_OPTION` if it is merged or cannot be expressed in the layer's form; nothing is changed then.
  * Source: PEFT's hotswap_adapter.
  */
 export const hotSwap = lazy(async () => (await import("./operations/hot-swap.js")).hotSwap);
-/** Ranks, scalings and the norms of A, B and ΔW, a row for each adapter of each layer; ΔW itself is never built. */
+/** Returns rank, scaling and the norms of A, B and ΔW for each adapter of each layer, without computing ΔW. */
 export const report = lazy(async () => (await import("./operations/report.js")).report);

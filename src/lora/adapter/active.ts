@@ -1,4 +1,4 @@
-/** Which of a model's adapters count, and taking them off again. */
+/** Selects a model's active adapters, disables them, and removes them. */
 import { callable, flag, isPlain, options, refuse, shown, text } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
@@ -25,15 +25,15 @@ import { isWithin, ownTensors } from "./replacement.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** Models that run without adapters just now, by how many calls. */
+/** Models inside `withoutAdapters`, with the number of nested calls. */
 const running = new WeakMap<Module, number>();
 
-/** Whether `model` runs inside of `withoutAdapters` just now. */
+/** Whether `model` is inside `withoutAdapters`. */
 export function runsWithoutAdapters(model: Module): boolean {
   return running.has(model);
 }
 
-/** Which adapters count now: those of any layer, in the order in which they do. */
+/** Returns the active adapters of all layers, by order of activation. */
 export function activeOf(model: Module): Active[] {
   const order = orderOf(model);
   const found = new Map<string, Active>();
@@ -41,7 +41,7 @@ export function activeOf(model: Module): Active[] {
     for (const one of layer.active) if (!found.has(one.name)) found.set(one.name, one);
   for (const one of order) {
     const note = notesOf(model).get(one.name);
-    // An adapter of trained copies alone is in no layer.
+    // An adapter that consists only of trained copies is in no layer.
     if (note !== undefined && !found.has(one.name) && !isHeld(model, one.name)) found.set(one.name, one);
   }
   const at = (name: string): number => {
@@ -56,14 +56,14 @@ function isHeld(model: Module, name: string): boolean {
   return false;
 }
 
-/** Lets exactly `active` count: their layers, their copies of modules and biases. */
+/** Activates exactly `active`: their layers, and their copies of modules and biases. */
 export function activate(model: Module, active: readonly Active[]): void {
   for (const [, layer] of loraLayers(model)) layer.setActive(active);
   setOrder(model, active);
   standCopies(model, active);
 }
 
-/** Lets one more adapter count beside those that do. */
+/** Activates one more adapter. */
 export function activateAlso(model: Module, one: Active): void {
   const active = [...activeOf(model), one];
   for (const [, layer] of loraLayers(model))
@@ -72,7 +72,7 @@ export function activateAlso(model: Module, one: Active): void {
   standCopies(model, active);
 }
 
-/** @internal Refuses adapters that cannot count together: each would have a module or a bias in one place. */
+/** @internal Throws for adapters that cannot be active together because both replace the same module or bias. */
 export function checkTogether(model: Module, active: readonly Active[], all = adaptersOf(model)): void {
   const owners = new Map<string, string>();
   for (const { name } of active) {
@@ -96,12 +96,12 @@ export function checkTogether(model: Module, active: readonly Active[], all = ad
   }
 }
 
-/** @internal Puts the base's own modules and biases back in their places, and leaves the layers alone. */
+/** @internal Puts the base's modules and biases back, without changing the layers. */
 export function withOriginals(model: Module): void {
   for (const note of notesOf(model).values()) swap(model, note, "original");
 }
 
-/** @internal Puts the copies of the adapters that count in their places, unless the model runs without adapters. */
+/** @internal Puts the copies of the active adapters into the model, unless it is inside `withoutAdapters`. */
 export function standCopies(model: Module, active: readonly Active[] = activeOf(model)): void {
   withOriginals(model);
   if (running.has(model)) return;
@@ -111,7 +111,7 @@ export function standCopies(model: Module, active: readonly Active[] = activeOf(
   }
 }
 
-/** What was put in the place of a copy or an original by hand stays there. */
+/** Replaces originals by copies or the reverse. A module or bias assigned by the user is not replaced. */
 function swap(model: Module, note: AdapterNote, which: "original" | "copy"): void {
   const notes = [...notesOf(model).values()];
   for (const [path, { owner, property, [which]: module }] of note.modules) {
@@ -134,10 +134,10 @@ function swap(model: Module, note: AdapterNote, which: "original" | "copy"): voi
 }
 
 /**
- * Chooses which adapters of `model` count: one, several (their sum), or several with weights. With
- * `trainable` these are trained and the others are not.
+ * Selects the active adapters of `model`: one, several (their sum), or several with weights. With `trainable` true the
+ * selected adapters become trainable and all others do not; with false none is.
  *
- * Throws `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; nothing is changed then.
+ * Throws `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; the model is then unchanged.
  */
 export function setAdapter(
   model: Module,
@@ -176,7 +176,7 @@ export function setAdapter(
   });
 }
 
-/** @internal Notes which adapters count and which tensors of theirs are trained; gives what puts that back. */
+/** @internal Records the active adapters and their trainable tensors, and returns a function that restores them. */
 export function noteActive(model: Module): () => void {
   const active = activeOf(model);
   const flags = [...adaptersOf(model).values()]
@@ -190,7 +190,7 @@ export function noteActive(model: Module): () => void {
     });
 }
 
-/** @internal Whether the tensors of an adapter ask for gradients. */
+/** @internal Sets whether the tensors of an adapter require gradients. */
 export function setTrainable(model: Module, name: string, on: boolean): void {
   askForGradients(adapterOf(model, name), on);
 }
@@ -199,7 +199,7 @@ function askForGradients(adapter: ModelAdapter, on: boolean): void {
   for (const tensor of tensorsOf(adapter)) if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
 }
 
-/** What may be trained of an adapter. */
+/** Returns the tensors of an adapter that can be trained. */
 function tensorsOf({ name, layers, modules, biases }: ModelAdapter): Tensor[] {
   const parts = [...layers.values()].flatMap((layer) =>
     partsOf(layer.adapterOf(name)).map(([, tensor]) => tensor),
@@ -208,8 +208,8 @@ function tensorsOf({ name, layers, modules, biases }: ModelAdapter): Tensor[] {
 }
 
 /**
- * Runs `fn` with the model as it was before any adapter, and gives what `fn` does; a promise ends it when it settles.
- * What `fn` changes of the adapters shows when it has ended.
+ * Runs `fn` with all adapters of the model disabled and returns its result. If that is a promise, the adapters are
+ * enabled again once it settles. Changes that `fn` makes to the adapters take effect afterwards.
  */
 export function withoutAdapters<T>(model: Module, fn: () => T): T {
   moduleOf("withoutAdapters", "model", model);
@@ -236,9 +236,9 @@ export function withoutAdapters<T>(model: Module, fn: () => T): T {
 }
 
 /**
- * Drops the adapter `name` of `model`, with its tensors. A layer that has no other left is the plain one again: what
- * `inject` replaced, or for a layer made by hand a new one with its weight and bias, which ask for gradients as they
- * did in the layer. Throws `ERR_UNKNOWN_ADAPTER`.
+ * Removes the adapter `name` from `model` and frees its tensors. A layer without other adapters becomes plain again:
+ * the layer that `inject` replaced, or for a layer constructed directly a new one with the same weight and bias, and the
+ * same `requiresGrad`. Throws `ERR_UNKNOWN_ADAPTER`.
  */
 export function deleteAdapter(model: Module, name: string): void {
   moduleOf("deleteAdapter", "model", model);
@@ -248,8 +248,8 @@ export function deleteAdapter(model: Module, name: string): void {
 }
 
 /**
- * Takes every adapter off: `model`, which is returned, is the base again, to the bit. Layers made by hand become plain
- * ones, as in `deleteAdapter`.
+ * Removes every adapter. `model`, which is returned, is the base again, bit for bit. Layers constructed directly become
+ * plain ones, as in `deleteAdapter`.
  */
 export function unload<T extends Module>(model: T): T {
   moduleOf("unload", "model", model);
@@ -272,9 +272,9 @@ function removeAdapters(model: Module, names: readonly string[]): void {
   standCopies(model);
 }
 
-/** Puts the plain layer in the places of one that has no adapter left. */
+/** Replaces a layer without adapters by the plain layer. */
 export function takeOff(model: Module, layer: AnyLoRALayer, places: Places): void {
-  // A model that is itself a low-rank layer stays one, of rank 0.
+  // A model that is itself a low-rank layer cannot be replaced; it stays one of rank 0.
   if (layer === (model as Module)) layer.unmerge();
   else replaceEverywhere(model, layer, layer.unloaded(), places);
 }

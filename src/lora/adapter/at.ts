@@ -1,7 +1,7 @@
-/** Where in a model something failed. */
+/** Adds the location in the model to errors. */
 import { LowrankError } from "../../errors.js";
 
-/** Runs `fn`; an error of this package is told with what was done and the path of the layer. */
+/** Runs `fn` and prefixes errors of this package with `where` and the path of the layer. */
 export function at<T>(where: string, path: string, fn: () => T): T {
   try {
     return fn();

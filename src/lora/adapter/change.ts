@@ -1,8 +1,8 @@
 /**
- * Changes of a model's adapters that happen wholly or not at all. Before the first step everything that a step may
- * change is noted: which modules and tensors stand where, the adapters of each layer, what counts and what is merged,
- * which tensors ask for a gradient. A step that fails puts it back. Tensors that a step takes out are freed when the
- * last one has succeeded, so that none is missed when it is put back.
+ * Atomic changes of a model's adapters. Before the first step, all state that a step may change is recorded: the
+ * positions of modules and tensors, the adapters of each layer, which are active and merged, and `requiresGrad` of each
+ * tensor. If a step fails, this state is restored. Tensors that a step removes are freed only after the last step, since
+ * restoring needs them.
  */
 import { Module } from "../../nn/module.js";
 import { isTensor, type Tensor } from "../../tensor.js";
@@ -15,7 +15,7 @@ import { postpone } from "../layers/release.js";
 import { orderOf, setOrder } from "./order.js";
 import { isTokenLayer, tokenState } from "../layers/token-rows.js";
 
-/** Runs `step`, which is synchronous; where it throws, `model` is as it was. One within another is a part of it. */
+/** Runs the synchronous `step`. If it throws, `model` is restored. A nested change is part of the outer one. */
 export function change<T>(model: Module, step: () => T): T {
   return postpone(
     () => before(model),
@@ -24,7 +24,7 @@ export function change<T>(model: Module, step: () => T): T {
   );
 }
 
-/** Notes how the model is; gives what puts it back. */
+/** Records the model's state and returns a function that restores it. */
 function before(model: Module): () => void {
   const modules = everyModule(model);
   const restoring = [...modules].map(noteModule);
@@ -45,7 +45,7 @@ function before(model: Module): () => void {
   };
 }
 
-/** Those that stand, those that copies stand for, and the copies that do not stand. */
+/** Returns all modules in the model, the originals that copies replace, and the copies that are not in the model. */
 function everyModule(model: Module): Set<Module> {
   const all = new Set([...model.namedModules(), ...baseModules(model)].map(([, module]) => module));
   for (const { modules } of notesOf(model).values()) {
@@ -55,7 +55,7 @@ function everyModule(model: Module): Set<Module> {
   return all;
 }
 
-/** What one module holds; gives what puts it back. */
+/** Records one module's children, tensors and mode, and returns a function that restores them. */
 function noteModule(module: Module): () => void {
   const own = module as unknown as Record<string, unknown>;
   const children = [...module.children()];
@@ -98,7 +98,7 @@ function copied(note: AdapterNote): AdapterNote {
   };
 }
 
-/** Every tensor that the model or an adapter of it holds, and those of merged weights. */
+/** Returns every tensor of the model and its adapters, including the base tensors of merged layers. */
 export function tensorsIn(model: Module): Set<Tensor> {
   const all = new Set<Tensor>();
   for (const module of everyModule(model)) {

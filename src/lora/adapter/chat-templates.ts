@@ -13,31 +13,31 @@ import { notesOf } from "./registry.js";
 export interface ChatTemplates {
   /** The template. */
   text: string;
-  /** The template for conversations with tools, where there is another. */
+  /** The template for conversations with tools, if it is a separate one. */
   tools: string | undefined;
-  /** What errors call the source. */
+  /** The name of the source in errors. */
   where: string;
 }
 
-/** The part of a tokenizer that adapters deal with. */
+/** The part of a tokenizer that adapters use. */
 export abstract class TemplatedTokenizer {
-  /** @internal Gives the templates of the adapters that count; undefined where no adapter brought any. */
+  /** @internal Returns the templates of the active adapters; undefined if no adapter has any. */
   adapterTemplates: (() => ChatTemplates | undefined) | undefined;
 
-  /** @internal The templates stored in an adapter's folder. Throws `ERR_FILE_FORMAT`. */
+  /** @internal Reads the templates stored in an adapter's folder. Throws `ERR_FILE_FORMAT`. */
   abstract templatesIn(folder: string): ChatTemplates | undefined;
 
-  /** @internal Assigned templates, which override those of adapters. */
+  /** @internal Returns assigned templates, which override the templates of adapters. */
   abstract assignedTemplates(): ChatTemplates | undefined;
 
-  /** @internal The templates that messages are rendered with now. Throws `ERR_FILE_FORMAT`. */
+  /** @internal Returns the templates that currently render messages. Throws `ERR_FILE_FORMAT`. */
   abstract currentTemplates(): ChatTemplates | undefined;
 
-  /** @internal Assigns templates; undefined takes assigned ones back. */
+  /** @internal Assigns templates; undefined removes the assignment. */
   abstract assignTemplates(templates: ChatTemplates | undefined): void;
 }
 
-/** The tokenizer of a model, where it has one that renders messages. */
+/** Returns the model's tokenizer if it can render messages. */
 function tokenizerOf(model: Module): TemplatedTokenizer | undefined {
   const { tokenizer } = model as { tokenizer?: unknown };
   return tokenizer instanceof TemplatedTokenizer ? tokenizer : undefined;
@@ -48,7 +48,7 @@ export function readTemplates(model: Module, folder: string | undefined): ChatTe
   return folder === undefined ? undefined : tokenizerOf(model)?.templatesIn(folder);
 }
 
-/** Records the templates of the adapter `name`; undefined where it brought none. */
+/** Records the templates of the adapter `name`; undefined if it has none. */
 export function setTemplates(model: Module, name: string, templates: ChatTemplates | undefined): void {
   const note = notesOf(model).get(name);
   if (note === undefined) return;
@@ -58,7 +58,7 @@ export function setTemplates(model: Module, name: string, templates: ChatTemplat
     tokenizer.adapterTemplates = () => activeTemplates(model);
 }
 
-/** The templates of some adapters, each with the adapter's name, in their order. */
+/** Returns the templates of the adapters `names` that have any, with the adapter's name. */
 function templatesByAdapter(model: Module, names: readonly string[]): [string, ChatTemplates][] {
   const notes = notesOf(model);
   return names.flatMap((name): [string, ChatTemplates][] => {
@@ -67,7 +67,7 @@ function templatesByAdapter(model: Module, names: readonly string[]): [string, C
   });
 }
 
-/** How a chat template is given: by the flag of a command that takes one, or by the tokenizer's property. */
+/** Advises how to set a chat template: with the command's flag, or the tokenizer's property. */
 export function templateAdvice(): string {
   if (optionName("chatTemplate") !== "chatTemplate")
     return `give one with ${optionName("chatTemplate")} FILE`;
@@ -76,12 +76,12 @@ export function templateAdvice(): string {
     : "set it in the model's folder as chat_template.jinja";
 }
 
-/** Models whose adapters have been reported to differ, with the names that were reported. */
+/** Models whose adapters were reported to have different templates, with the adapters' names. */
 const reported = new WeakMap<Module, string>();
 
 /**
- * The templates that the adapters `names` of `model` were trained with together. Of several that differ it is the first
- * adapter's, and a warning of the process says so, once.
+ * Returns the templates for the adapters `names` of `model` together. If they differ, the first adapter's are used and a
+ * process warning is emitted once.
  */
 export function templatesOfAll(model: Module, names: readonly string[]): ChatTemplates | undefined {
   const [first, ...rest] = templatesByAdapter(model, names);
@@ -100,10 +100,10 @@ export function templatesOfAll(model: Module, names: readonly string[]): ChatTem
   return templates;
 }
 
-/** The templates that the adapters of `model` which count were trained with. */
+/** Returns the templates of the model's active adapters. */
 export function activeTemplates(model: Module): ChatTemplates | undefined {
   if (runsWithoutAdapters(model)) return undefined;
-  // Asked for once for each conversation: the layers, which would have to be walked, are not.
+  // Called for every conversation, so it avoids walking the layers.
   const names = orderOf(model).map(({ name }) => name);
   return templatesOfAll(model, names);
 }
@@ -113,8 +113,8 @@ function areSame(a: ChatTemplates, b: ChatTemplates): boolean {
 }
 
 /**
- * The templates that messages are rendered with now; undefined where there are none. A template that cannot be read is
- * reported by whatever renders messages, and is no reason to fail what renders none.
+ * Returns the templates that currently render messages; undefined if there are none. An unreadable template also gives
+ * undefined: rendering messages reports it, and callers that render none must not fail.
  */
 export function templatesInUse(model: Module): ChatTemplates | undefined {
   try {
@@ -126,8 +126,8 @@ export function templatesInUse(model: Module): ChatTemplates | undefined {
 }
 
 /**
- * The templates to store with the adapter `name`: the assigned ones, else those that the adapter was loaded with, else
- * those in use. Null where the model has a tokenizer without a template, undefined where it has none.
+ * Returns the templates to store with the adapter `name`: assigned ones, else those that the adapter was loaded with,
+ * else those in use. Null if the model's tokenizer has no template, undefined if the model has no tokenizer.
  */
 export function templatesToStore(model: Module, name: string): ChatTemplates | null | undefined {
   const tokenizer = tokenizerOf(model);
@@ -136,7 +136,7 @@ export function templatesToStore(model: Module, name: string): ChatTemplates | n
   return own ?? templatesInUse(model) ?? null;
 }
 
-/** Gives the tokenizer for good what the adapters that count were trained with, as their sum becomes the model's weights. */
+/** Assigns the active adapters' templates to the tokenizer permanently, when the adapters are merged into the weights. */
 export function keepTemplates(model: Module): void {
   const tokenizer = tokenizerOf(model);
   const templates = activeTemplates(model);

@@ -1,4 +1,4 @@
-/** Loralib's two functions over a whole model. */
+/** Loralib's functions `mark_only_lora_as_trainable` and `lora_state_dict`. */
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { join } from "../../nn/module.js";
@@ -6,10 +6,10 @@ import { isTensor, type Tensor } from "../../tensor.js";
 import { checkBias, type BiasMode } from "../options/bias.js";
 import { LoRALayer, partsOf } from "../layers/layer.js";
 
-/** Modules whose biases were marked to be trained with the low-rank matrices. */
+/** Modules whose biases are trained together with the low-rank matrices. */
 const marked = new WeakSet<Module>();
 
-/** Which biases of a model were marked to be trained with its low-rank matrices. */
+/** Returns which biases of a model are trained together with its low-rank matrices. */
 export function trainedBiases(model: Module): BiasMode {
   const modules = [...model.namedModules()]
     .map(([, module]) => module)
@@ -18,7 +18,7 @@ export function trainedBiases(model: Module): BiasMode {
   return modules.every(isAdapted) ? "lora_only" : "all";
 }
 
-/** Whose tensors are an adapter's: told by the class that owns them, not by their names. */
+/** Yields the adapters' tensors, found by the class of their layer rather than by name. */
 function* adapterTensors(model: Module): IterableIterator<[path: string, tensor: Tensor]> {
   for (const [path, module] of model.namedModules()) {
     if (!(module instanceof LoRALayer)) continue;
@@ -29,7 +29,7 @@ function* adapterTensors(model: Module): IterableIterator<[path: string, tensor:
   }
 }
 
-/** Biases, and the modules that own them. */
+/** Yields biases and the modules that own them. */
 function* biases(model: Module): IterableIterator<[path: string, tensor: Tensor, owner: Module]> {
   for (const [path, module] of model.namedModules()) {
     const bias = module instanceof LoRALayer ? module.baseBias : (module as { bias?: unknown }).bias;
@@ -37,14 +37,14 @@ function* biases(model: Module): IterableIterator<[path: string, tensor: Tensor,
   }
 }
 
-/** Whether a low-rank layer has an adapter: one of rank 0 is a plain layer. */
+/** Whether a low-rank layer has an adapter; one of rank 0 does not. */
 function isAdapted(module: Module): boolean {
   return module instanceof LoRALayer && module.adapters.size > 0;
 }
 
 /**
- * Freezes everything but the low-rank matrices; `all` also trains every bias, `lora_only` those of
- * low-rank layers. Source: loralib's mark_only_lora_as_trainable.
+ * Freezes everything except the low-rank matrices. With `all` every bias is also trained, with `lora_only` every bias of
+ * a low-rank layer. Source: loralib's mark_only_lora_as_trainable.
  */
 export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
   moduleOf("markOnlyLoraAsTrainable", "model", model);
@@ -60,11 +60,11 @@ export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"):
     const on = trained.has(tensor);
     if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
   }
-  // What a file gave is frozen and no parameter yet: a bias of it becomes one here.
+  // A bias loaded from a file is frozen and therefore not among the parameters above.
   for (const tensor of trained) if (!tensor.requiresGrad) tensor.requiresGrad = true;
 }
 
-/** The low-rank matrices by path, with the biases that `bias` names. Source: loralib's lora_state_dict. */
+/** Returns the low-rank matrices by path, and the biases that `bias` selects. Source: loralib's lora_state_dict. */
 export function loraStateDict(model: Module, bias: BiasMode = "none"): Record<string, Tensor> {
   moduleOf("loraStateDict", "model", model);
   checkBias(bias);

@@ -1,4 +1,4 @@
-/** Merging a whole model's adapters into its weights. */
+/** Merges a model's adapters into its weights. */
 import { flag, options } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
@@ -17,10 +17,9 @@ import { release } from "../layers/release.js";
 import { isTokenLayer, mergeTokens, type TokenLayer } from "../layers/token-rows.js";
 
 /**
- * Merges the active adapters of every layer of `model`, which is returned. With `safe` what would stand in the layers is
- * looked at first. Throws `ERR_NOT_FINITE` where it is not finite, as an f16 weight may overflow, and `ERR_OPTION` where
- * an adapter has no place in the weight (one of PEFT's over a grouped convolution), `ERR_DTYPE` where a weight is
- * quantised; nothing is merged then.
+ * Merges the active adapters of every layer of `model`, which is returned. With `safe` the merged weights are first
+ * checked. Throws `ERR_NOT_FINITE` if one is not finite, as when f16 overflows; `ERR_OPTION` if an adapter cannot be
+ * merged (one of PEFT's over a grouped convolution); `ERR_DTYPE` if a weight is quantised. Nothing is merged then.
  */
 export async function merge<T extends Module>(
   model: T,
@@ -57,17 +56,17 @@ async function checkMerged(model: Module): Promise<void> {
   }
 }
 
-/** The largest magnitude of the merged weight, as it would be stored, and of the biases that go into the bias. */
+/** Returns the largest magnitude of the merged weight as stored, plus the largest magnitude of each low-rank bias. */
 function largestMerged(layer: AnyLoRALayer): Tensor {
   const { baseWeight, active, adapters: own } = layer;
   checkMergeable(baseWeight);
   const weight = baseWeight.to("f32").add(layer.deltaWeight()).to(baseWeight.dtype).to("f32");
   const biases = active.flatMap(({ name }) => own.get(name)?.loraBias ?? []);
-  // A sum keeps NaN, where a maximum of two need not.
+  // A sum propagates NaN; the maximum of two values may not.
   return biases.reduce((sum, bias) => sum.add(bias.abs().max()), weight.abs().max());
 }
 
-/** Restores the base weights of `model`, which is returned, to the bit. */
+/** Restores the base weights of `model`, which is returned, bit for bit. */
 export function unmerge<T extends Module>(model: T): T {
   moduleOf("unmerge", "model", model);
   change(model, () => {
@@ -77,10 +76,10 @@ export function unmerge<T extends Module>(model: T): T {
 }
 
 /**
- * Merges the active adapters and takes all adapters off: `model`, which is returned, is a plain one with the sum in its
- * weights. These, and trained copies that count, ask for no gradient; whatever no adapter touched does as before.
- * Throws as `merge` does, and `ERR_OPTION` where a bias of B (`loraBias`) has none to go into: the plain layer would have
- * one more than its model. Nothing is changed then. As PEFT's `merge_and_unload`.
+ * Merges the active adapters and removes all adapters. `model`, which is returned, becomes a plain model with the sum in
+ * its weights. Merged weights and active trained copies no longer require gradients; other tensors are unchanged. Throws
+ * as `merge` does, and `ERR_OPTION` if an adapter has a bias (`loraBias`) but its layer has none: the plain model has no
+ * parameter for it. Nothing is changed then. Equivalent to PEFT's `merge_and_unload`.
  */
 export async function mergeAndUnload<T extends Module>(
   model: T,
@@ -111,19 +110,19 @@ function checkBiases(model: Module): void {
   }
 }
 
-/** Lets what counts be the model's own, and takes adapters off. */
+/** Makes merged weights and active copies permanent and removes the adapters. */
 function settle(model: Module): void {
   const replaced: Tensor[] = [];
   const places = placesIn(model);
   for (const [, layer] of [...loraLayers(model)]) {
     if (layer.active.length === 0) continue;
     const old = layer.settle();
-    // A layer made by hand may share its weight with another layer, and a user-defined class may hold it elsewhere.
+    // A layer constructed directly may share its weight with another layer, and a user-defined class may store it elsewhere.
     if (layer.replaced !== null && !isInPlace(layer)) replaced.push(...old);
     for (const name of [...layer.adapters.keys()]) layer.removeAdapter(name);
     takeOff(model, layer, places);
   }
-  // Trained copies of modules and biases stay where they are: they are the model now.
+  // Trained copies of modules and biases stay in place as part of the model.
   const frozen: Tensor[] = [];
   for (const { modules, biases } of notesOf(model).values()) {
     replaced.push(...mergedTokens(modules));
@@ -143,7 +142,7 @@ function settle(model: Module): void {
   for (const tensor of replaced) if (!held.has(tensor)) release(tensor);
 }
 
-/** Puts trained rows that count into their weights, and the plain layers back; gives the weights that go. */
+/** Merges active trained rows into their weights and restores the plain layers. Returns the replaced weights. */
 function mergedTokens(modules: AdapterNote["modules"]): Tensor[] {
   const old: Tensor[] = [];
   const layers = [...modules].flatMap(([path, { owner, property, copy }]) =>

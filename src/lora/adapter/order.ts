@@ -1,10 +1,10 @@
-/** In which order a model's active adapters count: layers that hold some of them alone cannot tell. */
+/** The order of a model's active adapters. A layer knows only the order of the adapters that it has. */
 import type { Module } from "../../nn/module.js";
 import type { Active } from "../layers/any-layer.js";
 
 const orders = new WeakMap<Module, readonly Active[]>();
 
-/** What was made active last, in its order; the layers say what is. */
+/** Returns the adapters that were last activated, by order. The layers determine whether they are still active. */
 export function orderOf(model: Module): readonly Active[] {
   return orders.get(model) ?? [];
 }

@@ -1,4 +1,4 @@
-/** A model's forward with one adapter per row of its batch. */
+/** Runs a model's forward with one adapter per row of its batch. */
 import { tensor } from "../../create.js";
 import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
@@ -7,12 +7,11 @@ import { adapterOf, adaptersOf, type ModelAdapter } from "./registry.js";
 import { runsOf, withAdapterPerRow, type AdapterPerRow } from "../layers/rows.js";
 
 /**
- * Runs `forward` of `model` over a batch, row b of which counts the adapter `names[b]` alone, active
- * or not, merged or not, with the modules and biases that it has of its own; null is the base.
- * Without names it runs as the model stands. `forward` is synchronous.
+ * Runs `forward` of `model` over a batch in which row b uses only the adapter `names[b]`, active or not, merged or not,
+ * with that adapter's copies of modules and biases; null is the base. Without names the model runs unchanged. `forward`
+ * must be synchronous.
  *
- * Throws `ERR_UNKNOWN_ADAPTER`, listing those loaded; `ERR_SHAPE_MISMATCH` where there is not one
- * name a row.
+ * Throws `ERR_UNKNOWN_ADAPTER`, listing the loaded adapters; `ERR_SHAPE_MISMATCH` unless there is one name per row.
  */
 export function perRow<T>(
   model: Module,
@@ -44,9 +43,9 @@ type Forwarded = Module & { forward(x: Tensor, ...rest: unknown[]): Tensor; bias
 type Run = (name: string | null, x: Tensor, rest: unknown[]) => Tensor;
 
 /**
- * Lets every module that stands where adapters have one, or a bias, of their own run by runs of
- * rows, each with what its adapter has there. Returns the modules whose forward was replaced, with the property that each
- * had before: a user may have assigned one.
+ * Replaces the forward of every module that an adapter has a copy of, or a copy of its bias: it splits the batch into
+ * runs of rows and uses each run's copy. Returns the modules and their previous `forward` property, which a user may have
+ * assigned.
  */
 function divided(
   all: ReadonlyMap<string, ModelAdapter>,
@@ -97,10 +96,10 @@ function divided(
 
 type Forward = (x: Tensor, ...rest: unknown[]) => Tensor;
 
-/** The forward in whose place each divided one was put. */
+/** The original forward of each replaced one. */
 const REPLACED = new WeakMap<Forward, Forward>();
 
-/** The forward of `module` without division by rows: an assigned one, or its class's. */
+/** Returns the forward of `module` without splitting: an assigned one, or its class's. */
 function plainForward(module: Module): Forward {
   const { forward } = module as Forwarded;
   return REPLACED.get(forward) ?? forward;
@@ -116,8 +115,8 @@ function joined(parts: readonly Tensor[]): Tensor {
 }
 
 /**
- * The loss of rows of several adapters: the mean over each one's own tokens that count, added up.
- * `losses` and `counted` are [B, T]; a token that does not count has a loss of 0.
+ * Returns the loss of a batch with several adapters: the sum over adapters of the mean over their counted tokens.
+ * `losses` and `counted` are [B, T]; a token that is not counted has a loss of 0.
  */
 export function lossPerAdapter(losses: Tensor, counted: Tensor, names: AdapterPerRow): Tensor {
   const [byRow, countByRow] = [losses.sum(1), counted.sum(1)];

@@ -1,7 +1,7 @@
 /**
- * Which adapters a model has. The layers themselves say: each holds its adapters by name, whoever made it, and they are
- * looked for at every call, so that layers may be put in, replaced or taken out at any time. What no layer can hold
- * (the options of `inject`, trained copies of modules and biases) is noted beside the model.
+ * The adapters of a model. Each low-rank layer holds its adapters by name, and every call searches the layers, so layers
+ * may be added, replaced or removed at any time. State that belongs to no layer (the options of `inject`, trained copies
+ * of modules and biases) is kept in a note per adapter.
  */
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
@@ -14,24 +14,24 @@ import type { ChatTemplates } from "./chat-templates.js";
 import type { Replacement } from "./replacement.js";
 import type { Targets } from "../options/targets.js";
 
-/** What `inject` or a file said of an adapter. */
+/** Information about an adapter from `inject` or a file. */
 export interface AdapterNote {
   options: AdapterOptions;
-  /** Targets as PEFT writes them. */
+  /** Targets in PEFT's form. */
   targets: Targets;
-  /** Trained copies by path of the module, or of the bias. */
+  /** Trained copies, by path of the module or of the bias's module. */
   readonly modules: Map<string, Replacement>;
   readonly biases: Map<string, Replacement>;
-  /** The chat templates that it was loaded with. */
+  /** The chat templates that the adapter was loaded with. */
   templates?: ChatTemplates | undefined;
 }
 
-/** One adapter of a model, as it is now. */
+/** The current state of one adapter of a model. */
 export interface ModelAdapter {
   readonly name: string;
-  /** The layers that hold it, by path. */
+  /** The layers that have it, by path. */
   readonly layers: ReadonlyMap<string, AnyLoRALayer>;
-  /** Undefined where all of it was made by hand. */
+  /** Undefined if all its layers were constructed directly. */
   readonly note: AdapterNote | undefined;
   readonly modules: ReadonlyMap<string, Replacement>;
   readonly biases: ReadonlyMap<string, Replacement>;
@@ -40,7 +40,7 @@ export interface ModelAdapter {
 const noted = new WeakMap<Module, Map<string, AdapterNote>>();
 const NONE: ReadonlyMap<string, Replacement> = new Map();
 
-/** What is noted of a model's adapters, by name. */
+/** Returns the notes of a model's adapters, by name. */
 export function notesOf(model: Module): Map<string, AdapterNote> {
   let own = noted.get(model);
   if (own === undefined) noted.set(model, (own = new Map()));
@@ -48,8 +48,8 @@ export function notesOf(model: Module): Map<string, AdapterNote> {
 }
 
 /**
- * The modules of a model by path, with the base's own in the places where copies of an adapter stand: what a copy stands
- * for is part of the model all the while. A module that is met twice is given once.
+ * Yields the base's modules by path, with originals instead of an adapter's copies: an original stays part of the model
+ * while a copy replaces it. A module with several paths is yielded once.
  */
 export function* baseModules(model: Module): IterableIterator<[path: string, module: Module]> {
   const originals = new Map<Module, Module>();
@@ -67,12 +67,12 @@ export function* baseModules(model: Module): IterableIterator<[path: string, mod
   yield* below("", model);
 }
 
-/** Low-rank layers of a model by path. */
+/** Yields the low-rank layers of a model, by path. */
 export function* loraLayers(model: Module): IterableIterator<[path: string, layer: AnyLoRALayer]> {
   for (const [path, module] of baseModules(model)) if (module instanceof LoRALayer) yield [path, module];
 }
 
-/** The adapters of a model by name: those that were made by hand first, then in the order of `inject`. */
+/** Returns the adapters of a model by name: first the adapters of directly constructed layers, then by order of `inject`. */
 export function adaptersOf(model: Module): Map<string, ModelAdapter> {
   const byName = new Map<string, Map<string, AnyLoRALayer>>();
   for (const [path, layer] of loraLayers(model)) {
@@ -85,7 +85,7 @@ export function adaptersOf(model: Module): Map<string, ModelAdapter> {
   const notes = notesOf(model);
   for (const [name, { modules, biases }] of notes) {
     if (byName.has(name)) continue;
-    // Its layers were replaced by hand, and nothing else is left of it.
+    // The user has replaced all of its layers.
     if (modules.size + biases.size === 0) notes.delete(name);
     else byName.set(name, new Map());
   }
@@ -100,15 +100,15 @@ export function adaptersOf(model: Module): Map<string, ModelAdapter> {
 }
 
 /**
- * Names of the adapters that a model has: of those that `inject` or `loadAdapter` gave it, and "default" where a
- * low-rank layer was made by hand.
+ * Returns the names of a model's adapters: those added by `inject` or `loadAdapter`, and "default" if a low-rank layer
+ * was constructed directly.
  */
 export function adapters(model: Module): string[] {
   moduleOf("adapters", "model", model);
   return [...adaptersOf(model).keys()];
 }
 
-/** The adapter called `name`. Throws `ERR_UNKNOWN_ADAPTER`, listing those loaded. */
+/** Returns the adapter called `name`. Throws `ERR_UNKNOWN_ADAPTER`, listing the loaded adapters. */
 export function adapterOf(model: Module, name: string, all = adaptersOf(model)): ModelAdapter {
   const adapter = all.get(name);
   if (adapter === undefined) {
@@ -121,7 +121,7 @@ export function adapterOf(model: Module, name: string, all = adaptersOf(model)):
   return adapter;
 }
 
-/** Refuses a name that is taken. */
+/** Throws `ERR_ADAPTER_EXISTS` if the name is taken. */
 export function checkFree(model: Module, name: string, where: string): void {
   const taken = adaptersOf(model).get(name);
   if (taken === undefined) return;
@@ -134,10 +134,10 @@ export function checkFree(model: Module, name: string, where: string): void {
   );
 }
 
-/** Where modules stand: of each those that hold it, and under which names. */
+/** The parents of each module, with the property names. */
 export type Places = ReadonlyMap<Module, readonly [owner: Module, property: string][]>;
 
-/** The places in a model as it is; looked for once where many modules are replaced, since each look goes through all. */
+/** Returns the parents of all modules. This walks the whole model, so do it once to replace many modules. */
 export function placesIn(model: Module): Places {
   const places = new Map<Module, [Module, string][]>();
   const owners = new Set([...model.namedModules(), ...baseModules(model)].map(([, owner]) => owner));
@@ -151,7 +151,7 @@ export function placesIn(model: Module): Places {
   return places;
 }
 
-/** The module that holds `path`, under which name, and the module there. */
+/** Returns the parent of the module at `path`, the property name, and the module. */
 export function parentOf(model: Module, path: string): [owner: Module, property: string, module: Module] {
   for (const [prefix, module] of model.namedModules()) {
     if (prefix !== "" && !path.startsWith(`${prefix}.`)) continue;
@@ -162,9 +162,7 @@ export function parentOf(model: Module, path: string): [owner: Module, property:
   throw new LowrankError("ERR_INTERNAL", `no module holds ${path}`);
 }
 
-/**
- * Lets what is noted of `from` be of `to`, which took its place: copies that stand for it, and copies of its bias.
- */
+/** Updates the notes after `to` replaced `from`: copies that stand for it, and copies of its bias. */
 function retarget(model: Module, from: Module, to: Module): void {
   for (const { modules, biases } of notesOf(model).values()) {
     for (const replacement of modules.values()) if (replacement.original === from) replacement.original = to;
@@ -172,7 +170,7 @@ function retarget(model: Module, from: Module, to: Module): void {
   }
 }
 
-/** Puts `to` everywhere where `from` stands. */
+/** Replaces `from` by `to` everywhere in the model. */
 export function replaceEverywhere(model: Module, from: Module, to: Module, places: Places): void {
   if (from === to) return;
   for (const [owner, property] of places.get(from) ?? []) owner.replaceChild(property, to);

@@ -1,34 +1,34 @@
-/** An adapter as a file holds it, whatever its format, before any model. */
+/** An adapter read from a file of any format, before it is matched with a model. */
 import { LowrankError } from "../../errors.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import type { InjectOptions } from "../options/options.js";
 
 export interface AdapterFile {
-  /** Where it was read. */
+  /** The file it was read from. */
   file: string;
-  /** Its folder, which may hold a chat template and labels; undefined for an adapter in a single file. */
+  /** Its folder, which may also hold a chat template and labels; undefined for an adapter in a single file. */
   folder?: string | undefined;
   options: InjectOptions;
-  /** On the cpu, under PEFT's keys. */
+  /** Tensors on the CPU, under PEFT's keys. */
   tensors: Record<string, Tensor>;
-  /** The model that it says it is for. */
+  /** The base model that the adapter names. */
   baseModel?: string | undefined;
-  /** Of the model, where it is a hub's. */
+  /** The revision of the base model, if it is from the hub. */
   revision?: string | undefined;
-  /** How it started, where A and B are [A; A₀] and [B, −B₀]: the second halves are the start, taken out of the weight. */
+  /** The initialisation, if A and B are [A; A₀] and [B, −B₀]: their second halves are the start that was subtracted from the weight. */
   start?: string | undefined;
 }
 
-/** What PEFT puts before each path. */
+/** PEFT's prefix of every path. */
 export const PREFIX = "base_model.model.";
 
-/** Frees what a file held. */
+/** Frees the tensors of a file. */
 export function disposeFile({ tensors }: AdapterFile): void {
   for (const tensor of Object.values(tensors)) tensor.dispose();
 }
 
-/** Refuses tensors that hold NaN or infinity, by name. */
+/** Throws `ERR_NOT_FINITE` with the names of tensors that contain NaN or infinity. */
 export async function checkFinite(tensors: Readonly<Record<string, Tensor>>, file: string): Promise<void> {
   const floats = Object.entries(tensors).filter(([, one]) => one.dtype !== "i32" && one.size > 0);
   const [first, ...rest] = noGrad(() =>
@@ -47,7 +47,7 @@ export async function checkFinite(tensors: Readonly<Record<string, Tensor>>, fil
   }
 }
 
-/** The first few of many names. */
+/** Lists at most five names and the number of the rest. */
 export function some(names: readonly string[]): string {
   return names.slice(0, 5).join(", ") + (names.length > 5 ? ` and ${names.length - 5} more` : "");
 }

@@ -5,11 +5,11 @@ import { isAbsolute, join, resolve } from "node:path";
 import { unpacked } from "../../archive.js";
 import { inPackage } from "../../place.js";
 
-/** Where the base model of an adapter was looked for. */
+/** The result of looking for an adapter's base model. */
 export interface FoundBase {
-  /** The model's folder or file; undefined where none of the places has it. */
+  /** The model's folder or file; undefined if it was not found. */
   path: string | undefined;
-  /** Every path that was tried, in this order. */
+  /** Every path that was tried, by order of trial. */
   places: string[];
 }
 
@@ -17,14 +17,14 @@ export interface FoundBase {
 const EMBEDDED = /(^|[\\/])lowrank[\\/]models[\\/]default$/;
 
 /**
- * Looks for the model that `base_model_name_or_path` of the adapter in `folder` names: an absolute path as it is; a
- * relative one below the adapter's folder, then below the working directory, where PEFT looks. A folder below the
- * adapter's counts only if it holds a model, since a name at a hub looks like a relative path, too.
+ * Finds the model that `base_model_name_or_path` of the adapter in `folder` names. An absolute path is used unchanged. A
+ * relative path is resolved against the adapter's folder, then against the working directory as in PEFT. A folder below
+ * the adapter's counts only if it contains a model, since the name of a hub model also looks like a relative path.
  */
 export function findBaseModel(folder: string, name: string): FoundBase {
   if (isAbsolute(name)) {
     if (existsSync(name)) return { path: name, places: [name] };
-    // The package may be installed elsewhere than where the adapter was trained.
+    // The package may now be installed at another path than where the adapter was trained.
     return { path: EMBEDDED.test(name) ? unpacked(inPackage("models/default")) : undefined, places: [name] };
   }
   const [beside, here] = [resolve(folder, name), resolve(name)];
@@ -34,8 +34,8 @@ export function findBaseModel(folder: string, name: string): FoundBase {
 }
 
 /**
- * The name of a base model as an adapter stores it. A path is made absolute, since PEFT resolves a relative one against
- * the working directory; a model of a hub, which has a revision, keeps its name.
+ * Returns the name under which an adapter stores its base model. A path becomes absolute, since PEFT resolves a relative
+ * one against the working directory. A hub model, which has a revision, keeps its name.
  */
 export function storedBaseName(name: string | undefined, revision: string | undefined): string | undefined {
   return name !== undefined && name !== "" && revision === undefined && existsSync(name)

@@ -1,4 +1,4 @@
-/** `adapter_config.json`: PEFT's spelling, read strictly and written in full. */
+/** Reads and writes `adapter_config.json` with PEFT's keys. Reading is strict; writing includes every key. */
 import { LowrankError } from "../../errors.js";
 import { EVA_DEFAULTS, type EvaConfig } from "../options/eva.js";
 import { movesBase } from "../options/init-weights.js";
@@ -8,7 +8,7 @@ import type { Targets } from "../options/targets.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** PEFT's keys and what they are when nothing is asked for. */
+/** PEFT's keys and their defaults. */
 const DEFAULTS: Record<string, unknown> = {
   alora_invocation_tokens: null,
   alpha_pattern: {},
@@ -53,7 +53,7 @@ const DEFAULTS: Record<string, unknown> = {
   velora_config: null,
 };
 
-/** Keys that say where an adapter comes from or how it started: any value will do. */
+/** Keys that only describe the origin or initialisation of an adapter; any value is accepted. */
 const FREE = new Set([
   "auto_mapping",
   "base_model_name_or_path",
@@ -69,7 +69,7 @@ const FREE = new Set([
   "lora_ga_config",
 ]);
 
-/** PEFT's names for the parts of evaConfig. */
+/** PEFT's names for the fields of evaConfig. */
 const EVA: Record<string, keyof EvaConfig> = {
   rho: "rho",
   tau: "tau",
@@ -78,7 +78,7 @@ const EVA: Record<string, keyof EvaConfig> = {
   adjust_scaling_factors: "adjustScalingFactors",
 };
 
-/** Keys that `inject` takes, and its names for them. */
+/** Keys that correspond to an option of `inject`. */
 const TAKEN: Record<string, keyof AdapterOptions> = {
   r: "r",
   lora_alpha: "loraAlpha",
@@ -101,7 +101,7 @@ const TAKEN: Record<string, keyof AdapterOptions> = {
   task_type: "taskType",
 };
 
-/** The file's text for an adapter of `options`, whose targets PEFT writes as `targets`. */
+/** Returns the file's text for an adapter with `options`. `targets` is the value of target_modules. */
 export function writeConfig(
   options: AdapterOptions,
   targets: Targets,
@@ -114,12 +114,12 @@ export function writeConfig(
   };
   for (const [key, option] of Object.entries(TAKEN)) {
     const value = options[option];
-    // Lists of targets are sets to PEFT. Patterns stay in their order, since the first that matches counts.
+    // PEFT treats lists of targets as sets. Patterns keep their order, since the first match applies.
     config[key] = option === "excludeModules" ? listed(value as Targets | undefined) : (value ?? null);
   }
   config["target_modules"] = listed(targets);
   if (options.modulesToSave.length === 0) config["modules_to_save"] = null;
-  // What was taken out of the weight is in the file's factors: it is a plain adapter of the whole weight.
+  // The file's factors include the start that was subtracted from the weight, so they form a plain adapter.
   if (movesBase(options.initLoraWeights)) config["init_lora_weights"] = true;
   if (options.initLoraWeights === "eva") {
     const eva = { ...EVA_DEFAULTS, ...options.evaConfig };
@@ -127,7 +127,7 @@ export function writeConfig(
     config["eva_config"] = Object.fromEntries([...named, ["label_mask_value", -100] as const].sort());
   }
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
-  // Python writes a float as one.
+  // Python writes a float with a decimal point.
   return JSON.stringify(sorted, null, 2).replace(/("lora_dropout": \d+)(,?)$/m, "$1.0$2");
 }
 
@@ -136,8 +136,8 @@ function listed(value: Targets | undefined): Targets | null {
 }
 
 /**
- * Options of an adapter file. A key that changes the forward pass and is not built, and a key that
- * is unknown, are errors that name it, unless its value asks for nothing.
+ * Parses the options of an adapter file. Throws `ERR_FILE_FORMAT` with the key for one that is unknown, or that changes
+ * the forward pass and is not supported, unless its value has no effect.
  */
 export function readConfig(text: string, file: string): InjectOptions {
   let config: Record<string, unknown>;
@@ -181,7 +181,7 @@ export function readConfig(text: string, file: string): InjectOptions {
   return options;
 }
 
-/** Refuses a pattern that is no regular expression, or has what JavaScript lacks, by the file and its key. */
+/** Throws, naming file and key, for an invalid regular expression or one with syntax that JavaScript lacks. */
 function checkPatterns(config: Record<string, unknown>, file: string): void {
   const patternsOf = (value: unknown): unknown[] => (typeof value === "string" ? [value] : []);
   const keysOf = (value: unknown): unknown[] =>
@@ -204,7 +204,7 @@ function checkPatterns(config: Record<string, unknown>, file: string): void {
   }
 }
 
-/** Ways to start after which a file's factors are for another base than the model's own. */
+/** Rejects initialisations for which the file's factors belong to a modified base weight. */
 function refuseMoved(init: unknown, file: string): void {
   if (typeof init !== "string" || ["gaussian", "orthogonal", "eva"].includes(init)) return;
   throw refused(
@@ -215,7 +215,7 @@ function refuseMoved(init: unknown, file: string): void {
   );
 }
 
-/** A key that `inject` does not take may stand there as long as it changes nothing. */
+/** Accepts an unknown key only if its value has no effect. */
 function refuseBeyond(key: string, value: unknown, file: string): void {
   if (
     FREE.has(key) ||

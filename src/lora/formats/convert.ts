@@ -1,4 +1,4 @@
-/** An adapter from one format of file to another. */
+/** Reads adapter files of any format and converts them. */
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
@@ -24,36 +24,36 @@ import type { Targetable, Targets } from "../options/targets.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** Formats of adapter files; `gguf` is llama.cpp's, which is written and not read. */
+/** Formats of adapter files. `gguf` is llama.cpp's; it can be written but not read. */
 export type AdapterFormat = "peft" | "kohya" | "loralib" | "gguf";
 
 const FORMATS: readonly AdapterFormat[] = ["gguf", "peft", "kohya", "loralib"];
 
-/** How an adapter is read that is no folder of PEFT's. */
+/** Options for reading an adapter that is not a PEFT folder. */
 export interface ReadOptions extends LoralibOptions {
-  /** Of several networks in a file of kohya's the one that is meant; in writing, what names begin with. */
+  /** The kohya network to read, if the file holds several; for writing, the prefix of all names. */
   prefix?: KohyaPrefix | undefined;
 }
 
-/** What `convertAdapter` takes besides the two paths. */
+/** Options of `convertAdapter`. */
 export interface ConvertOptions extends ReadOptions {
-  /** The format that is written. */
+  /** The format to write. */
   format: AdapterFormat;
   /**
-   * The model that the adapter is for: names of kohya's and layers of loralib's are looked up in it, and gguf's names
-   * and rows depend on its configuration. Of a folder of PEFT's that names a folder as its base, gguf takes that.
+   * The model of the adapter. Reading kohya's and loralib's names needs its layers, and writing gguf its configuration.
+   * For gguf, a PEFT adapter whose base model is a local folder does not need it.
    */
   model?: Targetable | undefined;
-  /** Which adapter of a folder that holds several; `default`. */
+  /** The adapter to read, if a folder holds several. Default: `default`. */
   name?: string | undefined;
 }
 
-/** A path. Throws `ERR_OPTION`. */
+/** Validates a path. Throws `ERR_OPTION`. */
 export function fileName(where: string, name: string, value: unknown): string {
   return text(where, name, value) === "" ? refuse(where, name, "a path", value) : (value as string);
 }
 
-/** Refuses options of reading that are unknown or of another kind: `ERR_OPTION`. */
+/** Validates reading options. Throws `ERR_OPTION` for unknown ones and wrong types. */
 export function checkReading(where: string, given: ReadOptions): void {
   const { loraAlpha, enableLora, prefix } = options(where, given, ["loraAlpha", "enableLora", "prefix"]);
   if (loraAlpha !== undefined) numberThat(where, "loraAlpha", loraAlpha, Number.isFinite, "a finite number");
@@ -62,8 +62,8 @@ export function checkReading(where: string, given: ReadOptions): void {
 }
 
 /**
- * Reads an adapter, a folder of PEFT's or a file of kohya's or loralib's, whatever its names show it to be.
- * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_NOT_FINITE`, and what the formats do.
+ * Reads an adapter: a PEFT folder, or a file whose tensor names are kohya's or loralib's.
+ * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_NOT_FINITE`, and the errors of the format's reader.
  */
 export async function readAdapter(
   path: string,
@@ -81,7 +81,7 @@ export async function readAdapter(
   }
 }
 
-/** The same of its header alone: tensors have their shapes, and of their values no more than alphas are read. */
+/** Reads only an adapter's header: tensors have shapes but no values, except for alphas. */
 export async function readAdapterHeader(
   path: string,
   name: string,
@@ -100,7 +100,7 @@ async function isFolder(path: string): Promise<boolean> {
   }
 }
 
-/** Whose names a file's tensors have; undefined for neither's. */
+/** Detects the format from a file's tensor names; undefined if unknown. */
 export function fileKind(names: readonly string[]): "kohya" | "loralib" | undefined {
   return isKohya(names) ? "kohya" : isLoralib(names) ? "loralib" : undefined;
 }
@@ -144,9 +144,8 @@ async function readFile(
 }
 
 /**
- * Writes the adapter at `dir` in another format: `peft` a folder, `kohya` and `loralib` a
- * safetensors file, `gguf` the file that llama.cpp puts on a model. What a format has no place for is `ERR_OPTION`,
- * which names it.
+ * Converts the adapter at `dir` to another format: `peft` writes a folder, `kohya` and `loralib` a safetensors file,
+ * `gguf` a file for llama.cpp's `--lora`. Throws `ERR_OPTION` for anything that the format cannot express.
  */
 export async function convertAdapter(dir: string, output: string, given: ConvertOptions): Promise<void> {
   fileName("convertAdapter", "dir", dir);
@@ -168,7 +167,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
   const read = await readAdapter(dir, name, model, reading);
   try {
     if (format === "peft") {
-      // Only what is left out is completed, which a file has.
+      // Without a model, only options that every file contains need no completion.
       const complete = completed(model ?? new Sequential(), { targetModules: [], ...read.options });
       const { source, revision } = model ?? {};
       const base =
@@ -203,13 +202,13 @@ export async function convertAdapter(dir: string, output: string, given: Convert
   }
 }
 
-/** The base model of an adapter that is written into another folder, to which a relative path would not apply. */
+/** Returns the base model's path for an adapter written to another folder, where a relative path would not resolve. */
 function relocatedBase({ file, baseModel, revision }: AdapterFile): string | undefined {
   if (baseModel === undefined || revision !== undefined) return baseModel;
   return findBaseModel(dirname(file), baseModel).path ?? baseModel;
 }
 
-/** What kohya calls a model that reads text; all others are the image's. */
+/** Returns kohya's prefix: the text encoder's for language tasks, the image model's otherwise. */
 function prefixFor({ options: { taskType } }: AdapterFile): KohyaPrefix {
   const text = ["CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"];
   return taskType !== undefined && text.includes(taskType) ? "lora_te" : "lora_unet";

@@ -1,4 +1,4 @@
-/** How `adapter_config.json` says what an adapter of a model is. */
+/** Describes a model's adapter in the terms of `adapter_config.json`. */
 import { LowrankError } from "../../errors.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Adapter } from "../layers/adapter.js";
@@ -11,18 +11,19 @@ import { patternReader } from "../options/patterns.js";
 import type { ModelAdapter } from "../adapter/registry.js";
 import { targeted, type Targetable, type Targets } from "../options/targets.js";
 
-/** Options and targets of an adapter. */
+/** The options and targets of an adapter. */
 export interface Description {
   options: AdapterOptions;
-  /** As PEFT writes them. */
+  /** Targets in PEFT's form. */
   targets: Targets;
 }
 
 /**
- * What hits exactly the layers of an adapter, with their ranks and alphas: as `inject` was told, where that still says
- * just this, else by the paths of the layers. `held` are the adapters of the layers, by path, as they are to be written.
+ * Returns options and targets that select exactly the layers of an adapter, with their ranks and alphas. They are the
+ * ones given to `inject` if these still select the same layers, otherwise the layers' paths. `held` maps paths to the
+ * adapters to be written.
  *
- * Throws `ERR_OPTION`, naming the layer, where layers differ in what PEFT has one word for.
+ * Throws `ERR_OPTION` with the layer's path if layers differ in an option that PEFT has only once per adapter.
  */
 export function described(
   model: Targetable,
@@ -55,13 +56,13 @@ export function described(
   };
 }
 
-/** Alpha of the scaling alpha / r, where layers do not agree on another. */
+/** Returns the alpha that gives the same scaling as alpha / r, for layers that do not all use rank-stabilised scaling. */
 function byRank(adapter: Adapter): { r: number; loraAlpha: number } {
   const { r, loraAlpha, scaling, useRslora } = adapter;
   return { r, loraAlpha: useRslora ? scaling * r : loraAlpha };
 }
 
-/** Whether the targets hit the layers at `paths` and no other. */
+/** Whether the targets select exactly the layers at `paths`. */
 function hits(model: Targetable, { options, targets }: Description, paths: readonly string[]): boolean {
   try {
     const saved = savedModules(model, options);
@@ -69,13 +70,13 @@ function hits(model: Targetable, { options, targets }: Description, paths: reado
     const adapted = hit.filter((path) => !isWithin(path, saved));
     return adapted.length === paths.length && paths.every((path) => adapted.includes(path));
   } catch (error) {
-    // Of a layer or a module that is no longer there.
+    // A layer or module may have been removed since.
     if (error instanceof LowrankError) return false;
     throw error;
   }
 }
 
-/** Whether the options give each layer its rank and alpha. */
+/** Whether the options give every layer its rank and alpha. */
 function says(
   { r, loraAlpha, rankPattern, alphaPattern }: AdapterOptions,
   held: ReadonlyMap<string, { r: number; loraAlpha: number }>,
@@ -87,14 +88,14 @@ function says(
   );
 }
 
-/** What PEFT says once for all layers. */
+/** Returns the options that PEFT has once for all layers. */
 function commonOf(
   held: ReadonlyMap<string, Adapter>,
   embeddings: ReadonlySet<string>,
 ): Pick<AdapterOptions, "loraDropout" | "useRslora" | "useDora" | "loraBias"> {
   const [useDora = false] = same(held, "useDora", ({ magnitude }) => magnitude !== undefined);
   const [loraBias = false] = same(held, "loraBias", ({ loraBias: bias }) => bias !== undefined);
-  // Ids cannot be dropped.
+  // Embeddings have no dropout.
   const dropping = new Map([...held].filter(([path]) => !embeddings.has(path)));
   const [loraDropout = 0] = same(dropping, "loraDropout", (adapter) => adapter.loraDropout);
   const useRslora = held.size > 0 && [...held.values()].every((adapter) => adapter.useRslora === true);

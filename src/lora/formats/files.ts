@@ -1,4 +1,4 @@
-/** Adapters to files and back. */
+/** Saves and loads adapters. */
 import { flag, options, text } from "../../argument.js";
 import { zeros } from "../../create.js";
 import { LowrankError } from "../../errors.js";
@@ -27,8 +27,8 @@ import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
 /**
- * Writes an adapter as PEFT does, each file whole or not at all; one not called "default" goes into a folder of its
- * name. The same adapter gives the same bytes. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_WRITE`.
+ * Writes an adapter in PEFT's format, each file atomically. An adapter not named "default" goes into a subfolder of its
+ * name. Equal adapters give equal bytes. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_WRITE`.
  */
 export async function saveAdapter(
   model: Targetable,
@@ -45,7 +45,7 @@ export async function saveAdapter(
   const own = new Map(layers.map(([path, layer]) => [path, layer.adapterOf(name)]));
   const plain = new Map<string, Adapter>();
   try {
-    // What PEFT has no form for is written as the plain adapter that it equals.
+    // Forms unknown to PEFT are written as the equivalent plain adapter.
     noGrad(() => {
       for (const [path, layer] of layers)
         plain.set(
@@ -71,18 +71,18 @@ export async function saveAdapter(
   }
 }
 
-/** What `loadAdapter` takes besides the model and the path. */
+/** Options of `loadAdapter`. */
 export interface LoadAdapterOptions extends ReadOptions {
-  /** What the adapter is called in the model; `default`. */
+  /** The adapter's name in the model. Default: `default`. */
   name?: string | undefined;
-  /** Whether it is trained further; false. */
+  /** Whether the adapter can be trained further. Default: false. */
   trainable?: boolean | undefined;
 }
 
 /**
- * Reads an adapter: a folder that PEFT or `saveAdapter` wrote, or a file of kohya's or loralib's. A key that matches nothing or is missing is
- * `ERR_UNMATCHED_KEY`, a wrong shape or rank `ERR_SHAPE_MISMATCH`, a value that is not finite
- * `ERR_NOT_FINITE`; the model is then as it was.
+ * Loads an adapter: a folder written by PEFT or `saveAdapter`, or a file in kohya's or loralib's format. Throws
+ * `ERR_UNMATCHED_KEY` for an unexpected or missing key, `ERR_SHAPE_MISMATCH` for a wrong shape or rank, and
+ * `ERR_NOT_FINITE` for a value that is not finite; the model is then unchanged.
  */
 export async function loadAdapter(
   model: Targetable,
@@ -114,30 +114,30 @@ export async function loadAdapter(
   }
 }
 
-/** How an adapter's file goes together with a model. */
+/** The comparison of an adapter's file with a model. */
 export interface AdapterFit {
-  /** Whether `loadAdapter` would take it, as far as names and shapes say. */
+  /** Whether `loadAdapter` would accept the file, judging by names and shapes. */
   fits: boolean;
-  /** Tensors of the file that the model has a place for. */
+  /** The number of tensors in the file that match the model. */
   matched: number;
-  /** Keys of the file that the model has no place for. */
+  /** Keys of the file that the model does not have. */
   unexpected: string[];
-  /** Keys that the file lacks. */
+  /** Keys missing from the file. */
   missing: string[];
-  /** Tensors of another shape than the model takes. */
+  /** Tensors whose shape differs from the model's. */
   misshapen: {
-    /** Its name in the file. */
+    /** The tensor's name in the file. */
     key: string;
-    /** Its shape there. */
+    /** The shape in the file. */
     shape: readonly number[];
-    /** The shape that the model takes. */
+    /** The model's shape. */
     expected: readonly number[];
   }[];
-  /** What was wrong before a key could be compared. */
+  /** Errors that prevented the comparison of keys. */
   problems: string[];
 }
 
-/** How a file goes together with a model that is for that alone: it is adapted, and not filled. Throws nothing of the adapter's. */
+/** Compares a file with a model, which is adapted but not filled, so it must not be used afterwards. Reports the adapter's errors instead of throwing them. */
 export function adapterFit(model: Targetable, read: AdapterFile): AdapterFit {
   try {
     injectFor(model, read, "default");
@@ -154,7 +154,7 @@ export function adapterFit(model: Targetable, read: AdapterFile): AdapterFit {
   }
 }
 
-/** How the adapter in a file started, which is one of the ways that take the start out of the weight. */
+/** Returns the initialisation recorded in a file. Throws unless it is one that subtracts the start from the weight. */
 function startOf({ start, file }: AdapterFile): InitLoraWeights {
   const init: unknown = start;
   checkInit(init);
@@ -165,7 +165,7 @@ function startOf({ start, file }: AdapterFile): InitLoraWeights {
   );
 }
 
-/** Makes the adapter that a file describes; where nothing fits, says which model it was made for. */
+/** Adds the adapter that a file describes. If nothing matches, the error names the adapter's base model. */
 function injectFor(model: Targetable, { options, baseModel, file }: AdapterFile, name: string): InjectReport {
   try {
     const report = injectNow(model, { ...options, name });
@@ -178,7 +178,7 @@ function injectFor(model: Targetable, { options, baseModel, file }: AdapterFile,
   }
 }
 
-/** Gives a layer whose adapters have a form of their own one of PEFT's form, to be filled. */
+/** Replaces the compact form of a layer's adapter by zeros in PEFT's form, to be filled from the file. */
 function asPlain(layer: AnyLoRALayer, name: string): void {
   const adapter = layer.adapters.get(name);
   if (adapter === undefined) return;

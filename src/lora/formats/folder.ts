@@ -11,24 +11,24 @@ import type { ChatTemplates } from "../adapter/chat-templates.js";
 import { readConfig } from "./config.js";
 import { some, type AdapterFile } from "./adapter-file.js";
 
-/** The names of its two files. */
+/** The two files of an adapter folder. */
 export const WEIGHTS = "adapter_model.safetensors";
 export const CONFIG = "adapter_config.json";
-/** The names of a classifier's classes, beside its adapter. PEFT passes it over. */
+/** The class names of a classifier. PEFT ignores this file. */
 export const LABELS = "labels.json";
-/** The chat template that an adapter was trained with, and the one for conversations with tools, as transformers names them. */
+/** The chat template that an adapter was trained with, and the template for conversations with tools. Both names are transformers'. */
 export const TEMPLATE = "chat_template.jinja";
 export const TOOLS_TEMPLATE = "additional_chat_templates/tool_use.jinja";
-/** In the metadata: how an adapter started that holds its start beside what was trained. PEFT passes it over. */
+/** The metadata key of the initialisation, for a file that includes the start. PEFT ignores it. */
 const START = "lowrank_start";
 
-/** The folder of an adapter: `dir` for "default", a folder of its name below it for others. */
+/** Returns the folder of an adapter: `dir` for "default", a subfolder of its name for others. */
 export function folderOf(dir: string, name: string): string {
   return name === "default" ? dir : join(dir, name);
 }
 
 /**
- * Reads the adapter in `dir`, whose tensors go to `device`, or, where there is none, the one called `name` in a folder below it.
+ * Reads the adapter in `dir`, or if there is none, the one in its subfolder `name`, with its tensors on `device`.
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`.
  */
 export async function readFolder(
@@ -58,12 +58,12 @@ export async function readFolder(
   };
 }
 
-/** How the adapter in a folder started, where its file holds the start; undefined for any other. Throws `ERR_FILE_FORMAT`. */
+/** Returns the recorded initialisation of the adapter in a folder, if its file includes the start. Throws `ERR_FILE_FORMAT`. */
 export function startIn(folder: string): string | undefined {
   return openWeights(join(folder, WEIGHTS)).metadata()[START];
 }
 
-/** Writes tensors and a configuration, each file whole or not at all. Throws `ERR_WRITE`. */
+/** Writes tensors and configuration, each file atomically. Throws `ERR_WRITE`. */
 export async function writeFolder(
   folder: string,
   tensors: Readonly<Record<string, Tensor>>,
@@ -82,8 +82,8 @@ export async function writeFolder(
 }
 
 /**
- * Writes the chat templates into an adapter's folder, as transformers does. Null removes the templates of an earlier
- * adapter in the folder; undefined leaves the folder alone. Throws `ERR_WRITE`.
+ * Writes the chat templates into an adapter's folder under transformers' file names. Null deletes the templates of an
+ * earlier adapter in the folder; undefined changes nothing. Throws `ERR_WRITE`.
  */
 export async function writeTemplates(
   folder: string,
@@ -109,7 +109,7 @@ export async function copyTemplates({ folder: from }: AdapterFile, folder: strin
   }
 }
 
-/** Copies the names of a classifier's classes, where there are any beside the weights `file`, into another folder. */
+/** Copies the class names stored next to the weights `file`, if any, into another folder. */
 export async function copyLabels(file: string, folder: string): Promise<void> {
   const from = dirname(file);
   if (basename(file) !== WEIGHTS || !(await entriesOf(from)).includes(LABELS)) return;
@@ -120,7 +120,7 @@ async function entriesOf(folder: string): Promise<string[]> {
   return readdir(folder).catch(() => []);
 }
 
-/** Says why a folder is no adapter's, and which below it are. */
+/** Throws an error for a folder without an adapter, listing subfolders that contain one. */
 async function explainMissing(folder: string, entries: readonly string[]): Promise<never> {
   const inside = await Promise.all(
     entries.map(async (entry) => ((await entriesOf(join(folder, entry))).includes(CONFIG) ? [entry] : [])),
@@ -134,7 +134,7 @@ async function explainMissing(folder: string, entries: readonly string[]): Promi
   );
 }
 
-/** Says what weights there are instead of one safetensors file, and what to do about it. */
+/** Throws an error for weights in another format than one safetensors file, with the way to convert them. */
 function refuseOther(folder: string, entries: readonly string[]): never {
   const pickled = entries.find((entry) => /^adapter_model.*\.(bin|pt|pth)$/.test(entry));
   const shard = entries.find((entry) => /^adapter_model.*(-of-\d+\.safetensors|\.index\.json)$/.test(entry));

@@ -1,6 +1,6 @@
 /**
- * Adapters as llama.cpp reads them: A and B of a tensor under its name with `.lora_a` and `.lora_b`, their scale alpha
- * over the rank of B. Source: llama.cpp's src/llama-adapter.cpp, and its convert_lora_to_gguf.py.
+ * Writes adapters for llama.cpp. A and B are stored under the tensor's name with `.lora_a` and `.lora_b`; their scale is
+ * alpha / rank of B. Source: llama.cpp's src/llama-adapter.cpp, and its convert_lora_to_gguf.py.
  */
 import { optionName } from "../../option-name.js";
 import { existsSync, readFileSync, statSync } from "node:fs";
@@ -17,7 +17,7 @@ import { findBaseModel } from "./base-model.js";
 import { layersOf, type FileLayer } from "./layers.js";
 import type { Targetable } from "../options/targets.js";
 
-/** What of the base's configuration an adapter's names and rows depend on. */
+/** The values of the base model's configuration that determine tensor names and row order. */
 interface Base {
   modelType: string;
   architecture: Architecture;
@@ -27,7 +27,7 @@ interface Base {
   tied: boolean;
 }
 
-/** Writes an adapter as one GGUF file of f32 tensors. Throws `ERR_OPTION` for what is refused, `ERR_WRITE`. */
+/** Writes an adapter as one GGUF file of f32 tensors. Throws `ERR_OPTION` for unsupported adapters, `ERR_WRITE`. */
 export async function writeGgufAdapter(
   output: string,
   read: AdapterFile,
@@ -52,7 +52,7 @@ export async function writeGgufAdapter(
   await writeGguf(output, metadata, tensors);
 }
 
-/** Refuses the first kind of tensor that is no A and no B, by name. */
+/** Throws for tensors that are neither A nor B, with the refusal that fits the first kind found. */
 function refuseOthers(file: string, others: readonly string[]): void {
   const kinds = [
     ["dora", /\.lora_magnitude_vector(\.weight)?$/],
@@ -66,7 +66,7 @@ function refuseOthers(file: string, others: readonly string[]): void {
   }
 }
 
-/** A and B of one layer. */
+/** Returns A and B of one layer. */
 function pair(file: string, base: Base, path: string, layer: FileLayer, alpha: number): GgufTensor[] {
   const { a, b, r, scaling, embedding } = layer;
   const { architecture, tied } = base;
@@ -95,7 +95,7 @@ function pair(file: string, base: Base, path: string, layer: FileLayer, alpha: n
       "ERR_SHAPE_MISMATCH",
       `${file}: B of ${path} has ${rows} rows, which are not ${heads} heads of an even size; the adapter is of another model`,
     );
-  // llama.cpp scales by alpha / rank, or by 1 where alpha is 0.
+  // llama.cpp scales by alpha / rank, or by 1 if alpha is 0.
   const factor = alpha === 0 ? scaling : (scaling * r) / alpha;
   const scaled = (one: Tensor): Tensor => (Math.abs(factor - 1) < 1e-12 ? one : one.mul(factor));
   const write = (
@@ -110,7 +110,7 @@ function pair(file: string, base: Base, path: string, layer: FileLayer, alpha: n
     bytes: () => storedBytes(file, path, of, "f32", change),
   });
   return [
-    // The rows of an embedding's A are looked up by token.
+    // llama.cpp looks up rows of an embedding's A by token, so A is transposed.
     embedding
       ? write("lora_a", a.shape.toReversed(), a, (one) => one.transpose())
       : write("lora_a", a.shape, a, (one) => one),
@@ -118,13 +118,13 @@ function pair(file: string, base: Base, path: string, layer: FileLayer, alpha: n
   ];
 }
 
-/** A model that can say its configuration, as those that `loadModel` gives. */
+/** A model that can return its configuration, such as those from `loadModel`. */
 interface Configured {
   hubConfig(): Record<string, unknown>;
   configChanges(): Record<string, unknown>;
 }
 
-/** The base of an adapter: `model`, or the folder that the adapter says it is for. */
+/** Returns the base of an adapter: `model`, or the folder that the adapter names. */
 function baseOf({ file, baseModel }: AdapterFile, model: Targetable | undefined): Base {
   if (model !== undefined) {
     if (!("hubConfig" in model && "configChanges" in model))
@@ -165,7 +165,7 @@ function baseOf({ file, baseModel }: AdapterFile, model: Targetable | undefined)
   return described(path, file, config as Record<string, unknown>);
 }
 
-/** What a `config.json` says. */
+/** Parses a `config.json`. */
 function described(where: string, file: string, config: Record<string, unknown>): Base {
   const modelType = String(config["model_type"]);
   const architecture = Object.hasOwn(ARCHITECTURES, modelType) ? ARCHITECTURES[modelType] : undefined;
@@ -181,7 +181,7 @@ function described(where: string, file: string, config: Record<string, unknown>)
     );
   };
   const heads = count("num_attention_heads", "n_head");
-  // What transformers takes where the file is silent; null is as many as heads.
+  // Transformers' defaults for a missing key; null means as many as heads.
   const silent = modelType === "mistral" && !("num_key_value_heads" in config) ? 8 : heads;
   return {
     modelType,

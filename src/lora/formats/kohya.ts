@@ -1,6 +1,6 @@
 /**
- * Kohya's names: `lora_unet_` or `lora_te_`, the path with its dots as underscores, and
- * `.lora_down.weight` (A), `.lora_up.weight` (B), `.alpha`. Source: kohya-ss/sd-scripts, networks/lora.py.
+ * Kohya's format. A layer's names consist of `lora_unet_` or `lora_te_`, the path with dots replaced by underscores, and
+ * `.lora_down.weight` (A), `.lora_up.weight` (B) or `.alpha`. Source: kohya-ss/sd-scripts, networks/lora.py.
  */
 import { tensor } from "../../create.js";
 import { LowrankError } from "../../errors.js";
@@ -13,7 +13,7 @@ import type { FileLayers } from "./layers.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** What names of a network begin with: the image model's, and those of one or several text encoders. */
+/** Name prefixes of the networks: the image model and up to three text encoders. */
 const PREFIXES: readonly string[] = ["lora_unet", "lora_te", "lora_te1", "lora_te2", "lora_te3"];
 
 export type KohyaPrefix = string;
@@ -26,13 +26,13 @@ function flat(path: string): string {
   return path.replaceAll(".", "_");
 }
 
-/** Refuses a prefix that the format doesn't have. */
+/** Throws for a prefix unknown to the format. */
 export function checkPrefix(prefix: string): void {
   if (!PREFIXES.includes(prefix))
     throw new LowrankError("ERR_OPTION", `kohya: prefix is one of ${PREFIXES.join(", ")}, not "${prefix}"`);
 }
 
-/** A file's layers under kohya's names, and what its header says. `made` is given the alphas, which are the caller's to dispose. */
+/** Renames a file's layers to kohya's names and makes its metadata. Appends the alpha tensors to `made`; the caller disposes them. */
 export function toKohya(
   { layers, biases, others }: FileLayers,
   file: string,
@@ -77,8 +77,8 @@ interface Group {
 }
 
 /**
- * A file of kohya's, its names matched against the modules of `model`. Of several networks in one
- * file, `prefix` says which is meant. Takes the tensors over.
+ * Converts a kohya file, matching its names with the modules of `model`. `prefix` selects one of several networks. Takes
+ * ownership of the tensors.
  * Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_FILE_FORMAT`, `ERR_OPTION`.
  */
 export async function fromKohya(
@@ -118,10 +118,10 @@ export async function fromKohya(
         "ERR_SHAPE_MISMATCH",
         `${file}: ${name} goes down to rank ${r} and up from ${up.shape[1]}`,
       );
-    // Without alpha, or with 0, the scaling is 1.
+    // A missing or zero alpha means a scaling of 1.
     const value = alpha === undefined ? 0 : await alpha.item();
     ranks.set(path, { r, loraAlpha: value === 0 ? r : value });
-    // Some write a linear layer as a convolution of one point.
+    // Some tools write a linear layer as a 1×1 convolution.
     const linear = modules.get(path) instanceof Linear;
     const plain = (one: Tensor): Tensor =>
       linear && one.shape.length === 4 ? one.reshape(one.shape[0] as number, -1) : one;
@@ -135,7 +135,7 @@ export async function fromKohya(
   };
 }
 
-/** The tensors by name, without the prefix. */
+/** Groups the tensors by layer name without the prefix. */
 function grouped(
   file: string,
   tensors: Readonly<Record<string, Tensor>>,

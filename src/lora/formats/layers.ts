@@ -1,4 +1,4 @@
-/** The layers of an adapter's file, whatever it says in PEFT's keys. */
+/** Sorts an adapter file's tensors by layer. */
 import { LowrankError } from "../../errors.js";
 import type { Tensor } from "../../tensor.js";
 import { scalingOf } from "../layers/adapter.js";
@@ -7,7 +7,7 @@ import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 import { PREFIX, type AdapterFile } from "./adapter-file.js";
 
-/** A and B of one layer. */
+/** The factors of one layer. */
 export interface FileLayer {
   embedding: boolean;
   a: Tensor;
@@ -18,13 +18,13 @@ export interface FileLayer {
 
 export interface FileLayers {
   layers: Map<string, FileLayer>;
-  /** Biases of the base that were trained, by the path of their module. */
+  /** Trained biases of the base, by the path of their module. */
   biases: Map<string, Tensor>;
-  /** Keys that are neither: magnitudes, modules trained in full, and the like. */
+  /** Keys of all other tensors, such as magnitudes and fully trained modules. */
   others: string[];
 }
 
-/** Ends of keys: those of A and B, and what stands in a file for the base's own sake. */
+/** Key patterns of A and B, of biases, and of copies of base tensors that PEFT also writes. */
 const FACTOR = /^(.*)\.lora_(embedding_)?([AB])(\.weight)?$/;
 const BIAS = /^(.*?)(\.base_layer)?\.bias$/;
 const REPEATED = /\.(base_layer\.weight|original_module\.bias|modules_to_save\.bias)$/;
@@ -32,13 +32,13 @@ const REPEATED = /\.(base_layer\.weight|original_module\.bias|modules_to_save\.b
 /** The output projection of an adapted attention layer, in PEFT's keys. */
 const WRAPPED = /\.base_layer\.out_proj$/;
 
-/** Refuses an adapter of attention layers, for formats that have no place for their projections. Throws `ERR_OPTION`. */
+/** Rejects adapters of attention layers for formats that cannot express them. Throws `ERR_OPTION`. */
 export function refuseAttention({ layers }: FileLayers, file: string, format: string): void {
   const path = [...layers.keys()].find((one) => WRAPPED.test(one))?.replace(WRAPPED, "");
   if (path !== undefined) throw refused(ADAPTER_REFUSALS.attentionFormat, file, `${format}, ${path}`);
 }
 
-/** Sorts a file's tensors. A layer without its A or B is `ERR_UNMATCHED_KEY`. */
+/** Sorts a file's tensors. Throws `ERR_UNMATCHED_KEY` for a layer that lacks A or B. */
 export function layersOf({ file, options, tensors }: AdapterFile): FileLayers {
   const halves = new Map<string, { embedding: boolean; A?: Tensor | undefined; B?: Tensor | undefined }>();
   const biases = new Map<string, Tensor>();
@@ -66,7 +66,7 @@ export function layersOf({ file, options, tensors }: AdapterFile): FileLayers {
         "ERR_UNMATCHED_KEY",
         `${file}: ${path} has ${A === undefined ? "B and no A" : "A and no B"}`,
       );
-    // Below an attention layer: PEFT gives its output projection the rank and alpha of the layer.
+    // In PEFT, the output projection of an attention layer has the rank and alpha of that layer.
     const owner = path.replace(WRAPPED, "");
     const rank = rankOf(owner) ?? r;
     if (A.shape[0] !== rank)

@@ -1,7 +1,6 @@
 /**
- * Loralib's state dict: `X.lora_A`, `X.lora_B`, and `X.bias` where biases were trained. It says no
- * alpha: what is written here carries it in the header, and elsewhere it is asked for. Source:
- * microsoft/LoRA, loralib/layers.py.
+ * Loralib's state dict: `X.lora_A`, `X.lora_B`, and `X.bias` for trained biases. The format has no alpha: files written
+ * here store it in the metadata; for other files the caller must give it. Source: microsoft/LoRA, loralib/layers.py.
  */
 import { shown } from "../../argument.js";
 import { tensor, zeros } from "../../create.js";
@@ -25,7 +24,7 @@ import type { FileLayers } from "./layers.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** Alpha of all layers in the header, or by path as JSON. */
+/** The metadata key of alpha: one number for all layers, or JSON by path. */
 const ALPHA = "lora_alpha";
 
 export function isLoralib(names: readonly string[]): boolean {
@@ -33,8 +32,8 @@ export function isLoralib(names: readonly string[]): boolean {
 }
 
 /**
- * A file's layers as loralib names them; a layer that is a merged one in `model` in that form, where it
- * has it. `made` is given what is new, which is the caller's to dispose.
+ * Renames a file's layers to loralib's names. A layer that is a `MergedLinear` in `model` gets loralib's compact form, if
+ * its B is block-diagonal. Appends new tensors to `made`; the caller disposes them.
  */
 export async function toLoralib(
   { layers, biases, others }: FileLayers,
@@ -64,8 +63,8 @@ export async function toLoralib(
 }
 
 /**
- * A convolution in loralib's form, of the same rank: A [r·k, in·k], B [out·k, r·k]. It reads B·A as
- * the weight [out, in, k, k], so that each of k rows of a kernel has its own r rows of A.
+ * Converts a convolution's factors to loralib's form of the same rank: A [r·k, in·k], B [out·k, r·k]. Loralib reshapes
+ * B·A to the weight [out, in, k, k], so each of the k rows of a kernel uses separate r rows of A.
  */
 function convolution(path: string, a: Tensor, b: Tensor, file: string): { loraA: Tensor; loraB: Tensor } {
   const [r, inputs, k, width, ...rest] = a.shape as [number, number, number, number?];
@@ -82,7 +81,7 @@ function convolution(path: string, a: Tensor, b: Tensor, file: string): { loraA:
   }));
 }
 
-/** B [out, r·E], if block-diagonal over the slices that are adapted, as loralib's [width·E, r]. */
+/** Returns B [out, r·E] as loralib's [width·E, r] if it is block-diagonal over the enabled slices; otherwise undefined. */
 async function slicesOf(module: MergedLinear, b: Tensor): Promise<Tensor | undefined> {
   const { slices, width, outFeatures } = module;
   const [rows, rank] = b.shape as [number, number];
@@ -95,7 +94,7 @@ async function slicesOf(module: MergedLinear, b: Tensor): Promise<Tensor | undef
   return tensor(out, { shape: [width * slices.length, rank / slices.length], device: b.device });
 }
 
-/** `inner` with so many zeros before and after it along `dim`. */
+/** Pads `inner` with zeros along `dim`, `before` and `after` it. */
 function within(inner: Tensor, dim: number, before: number, after: number): Tensor {
   const blank = (size: number): Tensor[] => {
     const shape = inner.shape.map((own, d) => (d === dim ? size : own));
@@ -109,7 +108,7 @@ function joined(tensors: readonly Tensor[], dim: number): Tensor {
   return rest.length === 0 ? first : first.concat(rest, dim);
 }
 
-/** B [out, r] as [out·k, r·k]: B[o, ρ] at (o·k + i, ρ·k + i) for each i, zero elsewhere. */
+/** Expands B [out, r] to [out·k, r·k]: B[o, ρ] at (o·k + i, ρ·k + i) for each i, zero elsewhere. */
 function spread(b: Tensor, k: number): Tensor {
   const [rows, r] = b.shape as [number, number];
   const lines = Array.from({ length: k }, (_, i) => {
@@ -118,21 +117,21 @@ function spread(b: Tensor, k: number): Tensor {
   return joined(lines, 1).reshape(rows * k, r * k);
 }
 
-/** What a file of loralib's does not say. */
+/** Information that a loralib file lacks. */
 export interface LoralibOptions {
-  /** Alpha, where neither the file nor the model's own low-rank layers say it. */
+  /** Alpha, if neither the file nor the model's low-rank layers have it. */
   loraAlpha?: number | undefined;
-  /** Which slices of merged linear layers are adapted, where the model's own layers do not know. */
+  /** Which slices of merged linear layers are adapted, if the model's layers are not `MergedLinear`. */
   enableLora?: readonly boolean[] | undefined;
 }
 
-/** What ends the keys of one layer, beside A and B. */
+/** Suffixes of further keys of a layer, mapped to PEFT's. */
 const PARTS = { lora_B_bias: "lora_B.bias", lora_magnitude_vector: "lora_magnitude_vector" } as const;
 
 /**
- * A state dict of loralib's, or what `loraStateDict` gives, its paths those of `model`. A merged linear layer becomes the
- * equal plain one, of rank r·E, its slices those of the model's own layer; a convolution in loralib's form one of rank
- * r·k², since that is the rank its difference of the weight may have. Takes the tensors over.
+ * Converts a state dict from loralib or `loraStateDict` with the paths of `model`. A merged linear layer becomes
+ * the equivalent plain one of rank r·E, with the slices of the model's layer; a convolution in loralib's form becomes one
+ * of rank r·k², the largest rank that its ΔW can have. Takes ownership of the tensors.
  * Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
  */
 export function fromLoralib(
@@ -201,7 +200,7 @@ export function fromLoralib(
   };
 }
 
-/** Keys of layers by path, biases by path, and what is neither. */
+/** Splits keys into layers by path, biases by path, and all others. */
 function splitKeys(tensors: Readonly<Record<string, Tensor>>): {
   layers: Map<string, string[]>;
   biases: Map<string, Tensor>;
@@ -212,7 +211,7 @@ function splitKeys(tensors: Readonly<Record<string, Tensor>>): {
   const others: string[] = [];
   for (const [key, tensor] of Object.entries(tensors)) {
     const [, layer] = /^(.*)\.(?:lora_A|lora_B|lora_B_bias|lora_magnitude_vector)$/.exec(key) ?? [];
-    // Loralib holds the base of a convolution below `conv`.
+    // In loralib, the base of a convolution is its child `conv`.
     const [, biased] = /^(.*?)(?:\.conv)?\.bias$/.exec(key) ?? [];
     if (layer !== undefined) layers.set(layer, [...(layers.get(layer) ?? []), key]);
     else if (biased !== undefined) biases.set(biased, tensor);
@@ -230,7 +229,7 @@ function alphaReader(
   return (path, module) => {
     const own =
       typeof written === "object" && written !== null ? (written as Record<string, unknown>)[path] : written;
-    // A layer of loralib's has the alpha that it was made with.
+    // A layer constructed directly keeps its alpha.
     const made = module instanceof LoRALayer && module.byHand ? module.adapters.get("default") : undefined;
     const alpha = given ?? own ?? (made?.useRslora ? made.scaling * made.r : made?.loraAlpha);
     if (typeof alpha !== "number" || !Number.isFinite(alpha))
@@ -239,7 +238,7 @@ function alphaReader(
   };
 }
 
-/** The alpha that a file's metadata hold, or alphas by layer. Throws `ERR_FILE_FORMAT`. */
+/** Returns alpha, or alphas by layer, from a file's metadata. Throws `ERR_FILE_FORMAT`. */
 function writtenAlpha(file: string, text: string | undefined): unknown {
   try {
     return text === undefined ? undefined : JSON.parse(text);
@@ -252,11 +251,11 @@ function writtenAlpha(file: string, text: string | undefined): unknown {
 interface Plain {
   a: Tensor;
   b: Tensor;
-  /** How many times larger the rank is than loralib's. */
+  /** The rank here divided by loralib's rank. */
   factor: number;
 }
 
-/** One layer's factors in PEFT's form. */
+/** Returns one layer's factors in PEFT's form. */
 function plainOf(
   file: string,
   path: string,
@@ -269,18 +268,18 @@ function plainOf(
   const { shape } = module.weight;
   if (shape.length > 2) {
     if (a.shape.length === 2) return rebuilt(file, path, a, b, shape);
-    // As `loraStateDict` gives it, whose groups all meet one A.
+    // From `loraStateDict`: all groups share one A.
     const { geometry, inChannels } = module as ConvNd;
     if (geometry.groups === 1 || a.shape[1] === inChannels) return { a, b, factor: 1 };
     return { a: acrossGroups(a, geometry.groups), b, factor: geometry.groups };
   }
   if (!(module instanceof Linear)) return { a, b, factor: 1 };
-  // A of one product for all outputs is plain, whatever the layer is.
+  // Factors over all inputs and outputs are plain, whatever the layer.
   if (b.shape[0] === module.outFeatures && a.shape[0] === b.shape[1]) return { a, b, factor: 1 };
   return merged(file, path, a, b, module instanceof MergedLinear ? module.enableLora : enableLora);
 }
 
-/** A linear layer of several slices, of which some are adapted: B block-diagonal over these. */
+/** Converts a linear layer with some slices enabled: the result's B is block-diagonal over them. */
 function merged(
   file: string,
   path: string,
@@ -311,9 +310,8 @@ function merged(
 }
 
 /**
- * A convolution's A [r·k, in·k] and B [out·k, r·k] as A [r·k², in, k, k] and B [out, r·k², 1, 1]:
- * row i of a kernel is Σ_j B[o·k + i, j]·A[j], so that (i, j) is a rank of its own, with A[j] in the
- * i-th of k parts and zero in the others.
+ * Converts a convolution's A [r·k, in·k] and B [out·k, r·k] to A [r·k², in, k, k] and B [out, r·k², 1, 1]. Row i of a
+ * kernel is Σ_j B[o·k + i, j]·A[j], so each (i, j) becomes one rank, with A[j] in the i-th of k parts and zeros elsewhere.
  */
 function rebuilt(file: string, path: string, a: Tensor, b: Tensor, weight: readonly number[]): Plain {
   const [out, inputs, k, width] = weight as [number, number, number, number?];

@@ -1,4 +1,4 @@
-/** The tensors of an adapter under PEFT's keys, and writing a file's values over them. */
+/** Lists the tensors of an adapter under PEFT's keys, and copies a file's values into them. */
 import { LowrankError } from "../../errors.js";
 import { zeros } from "../../create.js";
 import { Embedding } from "../../nn/embedding.js";
@@ -14,11 +14,11 @@ import { adapterOf, baseModules, type ModelAdapter } from "../adapter/registry.j
 import { isWithin, savedTensors } from "../adapter/replacement.js";
 import { attentionOf, isAdaptable, type Targets } from "../options/targets.js";
 
-/** Modules whose base weight PEFT writes beside an adapter of theirs, when a target is their name or a pattern. */
+/** Modules whose base weight PEFT writes together with their adapter, if a target is their name or a pattern. */
 const SAVED_WITH_BASE = ["embed_tokens", "lm_head"];
 const BASE = ".base_layer.weight";
 
-/** An adapter's own tensors under PEFT's keys; with `inPlace` biases of the model among them, trained as they are. */
+/** Returns an adapter's tensors under PEFT's keys. `inPlace` adds biases of the model that were trained without a copy. */
 export function adapterState(model: Module, name: string, inPlace: BiasMode = "none"): Map<string, Tensor> {
   const adapter = adapterOf(model, name);
   const { note, layers } = adapter;
@@ -28,7 +28,7 @@ export function adapterState(model: Module, name: string, inPlace: BiasMode = "n
   );
 }
 
-/** The same of other adapters in their layers. */
+/** Like `adapterState`, but with the adapters that `held` returns for the layers. */
 export function stateOf(
   model: Module,
   { layers, modules, biases }: ModelAdapter,
@@ -50,7 +50,7 @@ export function stateOf(
       state.set(`${PREFIX}${path}.${key}`, tensor);
   }
   const trained = new Map([...biases].map(([path, { copy }]) => [path, copy as Tensor]));
-  // Biases that were trained in place are the model's own.
+  // Biases trained in place belong to the model.
   if (mode !== "none" && biases.size === 0) {
     for (const [path, module] of baseModules(model)) {
       const bias = module instanceof LoRALayer ? module.baseBias : (module as { bias?: unknown }).bias;
@@ -63,33 +63,33 @@ export function stateOf(
   return state;
 }
 
-/** The path of a layer in PEFT's keys: it wraps an adapted attention layer, whose output projection is below that. */
+/** Returns a layer's path in PEFT's keys. PEFT wraps an attention layer, so its output projection is below `base_layer`. */
 function onDisk(path: string, layers: ModelAdapter["layers"]): string {
   const attention = attentionOf(path, layers);
   return attention === undefined ? path : `${attention}.base_layer${path.slice(attention.length)}`;
 }
 
-// PEFT writes these two beside each other for bias "all" with modules_to_save; the second is the
-// module's own, under its plain key as well.
+// For bias "all" with modules_to_save, PEFT writes both of these keys. The second repeats a tensor that also has its
+// plain key.
 const DOUBLED = /\.(original_module|modules_to_save)\.bias$/;
 
-/** A tensor of an adapter, and what is written over it. */
+/** A tensor of an adapter and the value to copy into it. */
 export interface Fitted {
   key: string;
   own: Tensor;
   given: Tensor;
 }
 
-/** How the tensors of a file and those of an adapter go together. */
+/** The comparison of a file's tensors with an adapter's. */
 export interface Comparison {
-  /** Those that both have. */
+  /** Tensors that both have. */
   pairs: Fitted[];
-  /** Keys of the file that the model has no place for, and keys of the model's that the file lacks. */
+  /** Keys that only the file has, and keys that only the model has. */
   unexpected: string[];
   missing: string[];
 }
 
-/** Which keys of a file adapter `name` of a model has. */
+/** Compares the keys of a file with the keys of adapter `name`. */
 export function compared(
   model: Module,
   name: string,
@@ -114,8 +114,8 @@ export function compared(
 }
 
 /**
- * The tensors of a file beside those of adapter `name` that they are for, once every key and shape is seen to fit. With
- * `padded` a smaller rank fits, too. Nothing is written. Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
+ * Pairs a file's tensors with the tensors of adapter `name`, after checking every key and shape. With `padded` a smaller
+ * rank is also accepted. Writes nothing. Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
  */
 export function fitted(
   model: Module,
@@ -133,7 +133,7 @@ export function fitted(
     throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${parts.filter(Boolean).join("; ")}${made}`);
   }
   for (const { key, own, given } of pairs) {
-    // A copied module may count in a buffer.
+    // A copied module may have an integer buffer.
     if ((given.dtype === "i32") !== (own.dtype === "i32"))
       throw new LowrankError(
         "ERR_DTYPE",
@@ -152,11 +152,11 @@ export function fitted(
   return pairs.filter(({ key }) => !key.endsWith(BASE));
 }
 
-/** Writes a file's tensors over those that they fit, all or none; a smaller rank is filled up with zeros, which changes no product. */
+/** Copies all of a file's tensors into the adapter's, or none. Pads a smaller rank with zeros, which changes no product. */
 export function fill(pairs: readonly Fitted[]): void {
   noGrad(() =>
     scope(() => {
-      // What may fail comes first: then every value is copied in its place.
+      // Conversions may fail, so they come before the first copy.
       const ready = pairs.map(({ own, given }) =>
         filledUp(own.dtype === "i32" ? given : given.to("f32"), own.shape).to(own.device),
       );
@@ -166,8 +166,8 @@ export function fill(pairs: readonly Fitted[]): void {
 }
 
 /**
- * Refuses a file that holds base weights other than the model's own, but for storage: its adapter is another model's.
- * Throws `ERR_UNMATCHED_KEY`.
+ * Compares base weights in an adapter's file with the model's, up to storage precision. A difference means that the
+ * adapter belongs to another model. Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`.
  */
 export async function checkBases(model: Module, { file, tensors, options }: AdapterFile): Promise<void> {
   const modules = new Map(baseModules(model));
@@ -184,9 +184,9 @@ export async function checkBases(model: Module, { file, tensors, options }: Adap
 }
 
 /**
- * The weight of the model that a key of PEFT's names which is no adapter's: that of an adapted layer, or an embedding's or
- * the head's own, which PEFT writes where a vocabulary may have grown. Beside modules that are trained in full such a key
- * may be one of theirs.
+ * Returns the weight of the model that a PEFT key names, if the key is not an adapter's: the weight of an adapted layer,
+ * or of an embedding or head, which PEFT writes if the vocabulary may have grown. With fully trained modules the latter
+ * kind of key may belong to one of them, so it is not matched.
  */
 function weightBeside(
   modules: ReadonlyMap<string, Module>,
@@ -204,7 +204,7 @@ function weightBeside(
   return held && isTensor(own) ? own : undefined;
 }
 
-/** The dimension that counts ranks, of A and of B. */
+/** Returns the rank dimension of A or B. */
 function rankDim(key: string): number | undefined {
   if (/\.(lora_A\.weight|lora_embedding_A)$/.test(key)) return 0;
   return /\.(lora_B\.weight|lora_embedding_B)$/.test(key) ? 1 : undefined;
@@ -224,7 +224,7 @@ function rankBelow(key: string, own: Tensor, given: Tensor): boolean {
   return sameButRank(key, own, given) && (rankOf(key, given) ?? Infinity) < (rankOf(key, own) ?? 0);
 }
 
-/** `given` with zeros up to `shape`. */
+/** Pads `given` with zeros to `shape`. */
 function filledUp(given: Tensor, shape: readonly number[]): Tensor {
   const dim = given.shape.findIndex((size, d) => size < (shape[d] as number));
   if (dim < 0) return given;
@@ -232,7 +232,7 @@ function filledUp(given: Tensor, shape: readonly number[]): Tensor {
   return given.concat(zeros(rest, { device: given.device }), dim);
 }
 
-/** A base weight in an adapter's file is the model's own, but for storage, or the adapter is another model's. */
+/** Throws `ERR_UNMATCHED_KEY` if a base weight in an adapter's file differs from the model's by more than storage precision. */
 async function checkBase(key: string, own: Tensor, given: Tensor, file: string): Promise<void> {
   const difference = await storedDifference(own, given);
   if (difference !== 0) {

@@ -6,7 +6,7 @@ import { drawAll, drawGaussian, write } from "./drawn.js";
 import type { InitLoraWeights } from "../options/init-weights.js";
 import type { Start } from "./start.js";
 
-/** Gives a fresh adapter of `layer` the values that it starts with. */
+/** Initialises a new adapter of `layer`. */
 export function begin(
   layer: AnyLoRALayer,
   adapter: Adapter,
@@ -22,7 +22,7 @@ export function begin(
   if (magnitude !== undefined) noGrad(() => scope(() => magnitude.copy(layer.magnitudeOf(adapter))));
 }
 
-/** What an adapter started from, of its values as they are. */
+/** Copies the current A and B of an adapter as its start. */
 export function copiedStart({ loraA, loraB }: Adapter): NonNullable<Adapter["start"]> {
   return { loraA: copied(loraA), loraB: copied(loraB) };
 }

@@ -1,4 +1,4 @@
-/** Starts that are drawn for each tensor by itself. Source: PEFT's reset_lora_parameters. */
+/** Random initialisations. Source: PEFT's reset_lora_parameters. */
 import { tensor } from "../../create.js";
 import { Embedding } from "../../nn/embedding.js";
 import { normal, uniform } from "../../random.js";
@@ -6,7 +6,7 @@ import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
 
-/** A as N(0, 1/r²). An embedding starts as always: its B is drawn and its A is zero. */
+/** Draws A from N(0, 1/r²). An embedding keeps its usual start: A zero, B random. */
 export function drawGaussian(layer: AnyLoRALayer, { loraA, r }: Adapter): void {
   if (layer instanceof Embedding) return;
   write(
@@ -15,7 +15,7 @@ export function drawGaussian(layer: AnyLoRALayer, { loraA, r }: Adapter): void {
   );
 }
 
-/** What was zero is drawn as PyTorch's layers draw it. */
+/** Also draws the tensors that are usually zero, from the distributions of PyTorch's layers. */
 export function drawAll(layer: AnyLoRALayer, { loraA, loraB, loraBias, r }: Adapter): void {
   if (layer instanceof Embedding) {
     write(loraA, normal(loraA.size));
@@ -26,7 +26,7 @@ export function drawAll(layer: AnyLoRALayer, { loraA, loraB, loraBias, r }: Adap
   if (loraBias !== undefined) write(loraBias, uniform(loraBias.size, -1 / Math.sqrt(r), 1 / Math.sqrt(r)));
 }
 
-/** Writes host values over a tensor. */
+/** Copies host values into a tensor. */
 export function write(to: Tensor, values: Float32Array): void {
   noGrad(() => scope(() => to.copy(tensor(values, { shape: to.shape, device: to.device }))));
 }

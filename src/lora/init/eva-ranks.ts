@@ -1,18 +1,17 @@
-/** Where ranks go: to the directions that explain most of what goes into their layers. */
+/** EVA's distribution of ranks over layers, by explained variance. */
 
-/** A layer that is started from its inputs. */
+/** A layer to be initialised from its inputs. */
 export interface Asked {
   path: string;
-  /** The layer whose inputs it shares, the first that has them; its own path where it is that. */
+  /** The first layer with the same inputs; may be this layer. */
   inputsOf: string;
   r: number;
 }
 
 /**
- * Ranks by layer: the whole rank goes to the directions with the largest shares of variance, over
- * all layers. Ties go to who comes first, and layers whose inputs are another's come last: so among
- * layers of equal inputs that other has the most.
- * Source: PEFT's _get_rank_distribution.
+ * Returns ranks by layer: the total rank goes to the directions with the largest explained variance over all layers. On
+ * ties earlier layers win, and layers that share another layer's inputs come last, so the layer that they share with gets
+ * the largest rank. Source: PEFT's _get_rank_distribution.
  */
 export function ranksOf(
   layers: readonly Asked[],
@@ -30,7 +29,7 @@ export function ranksOf(
   return ranks;
 }
 
-/** As Python rounds: halves go to the even number. */
+/** Rounds like Python: halves to even. */
 export function halfToEven(value: number): number {
   const floor = Math.floor(value);
   if (value - floor !== 0.5) return Math.round(value);

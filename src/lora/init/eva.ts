@@ -11,7 +11,7 @@ import { halfToEven, ranksOf, type Asked } from "./eva-ranks.js";
 
 const IGNORED = -100;
 
-/** What a layer's inputs have told. */
+/** The state of the components of one layer's inputs. */
 interface Stream {
   pca: PrincipalComponents;
   components: number;
@@ -20,9 +20,8 @@ interface Stream {
 }
 
 /**
- * A [rank, in] of each layer, by path; the rank may be 0. The model runs in evaluation mode, as its
- * base, and is left as it was. Throws `ERR_OPTION` for data that is empty or too little, and what
- * the model's forward throws.
+ * Returns A [rank, in] of each layer, by path; the rank may be 0. Runs the model in evaluation mode without adapters and
+ * restores its state. Throws `ERR_OPTION` for empty or insufficient data, and the errors of the model's forward.
  */
 export async function eva(
   model: Module,
@@ -31,7 +30,7 @@ export async function eva(
   config: EvaConfig = {},
 ): Promise<Map<string, { rank: number; loraA: Float32Array }>> {
   const { rho, tau, whiten, useLabelMask } = { ...EVA_DEFAULTS, ...config };
-  // Not by eval(), which merges layers that were made by hand.
+  // Not with eval(), which would merge directly constructed layers.
   const modes = [...model.namedModules()].map(([, module]) => [module, module.training] as const);
   const inputs = new Inputs(layers, useLabelMask);
   try {
@@ -90,7 +89,7 @@ function refuse(message: string): never {
   throw new LowrankError("ERR_OPTION", `evaData: ${message}`);
 }
 
-/** Data over and over, with the count of whole rounds. */
+/** Repeats data endlessly and counts complete rounds. */
 interface Again extends AsyncGenerator<EvaBatch, never, void> {
   rounds: number;
 }
@@ -143,16 +142,16 @@ function streamsOf(
   return streams;
 }
 
-/** The inputs of layers in a forward of the base. */
+/** Captures the inputs of layers in a forward of the base. */
 class Inputs {
   constructor(
     private readonly layers: ReadonlyMap<string, { layer: Linear; r: number }>,
     private readonly useLabelMask: boolean,
   ) {}
 
-  /** Which layers are given the same tensor. */
+  /** Finds layers whose input is the same tensor. */
   async equals(model: Module, batch: EvaBatch): Promise<Asked[]> {
-    // By tensor: the number of one that is gone is given again.
+    // Keyed by the tensor object, since the id of a freed tensor is reused.
     const firstOf = new Map<Tensor, string>();
     const asked = new Map<string, Asked>();
     await this.run(model, batch, (path, x) => {
@@ -165,7 +164,7 @@ class Inputs {
     return [...this.layers.keys()].map((path) => asked.get(path) as Asked);
   }
 
-  /** The rows [n, in] that count of what goes into some layers. */
+  /** Returns the counted rows [n, in] of the inputs of some layers. */
   async of(model: Module, batch: EvaBatch, paths: readonly string[]): Promise<Map<string, Float32Array>> {
     const wanted = new Set(paths);
     const reads = new Map<string, Promise<Float32Array>>();
@@ -193,7 +192,7 @@ class Inputs {
     }
   }
 
-  /** Which positions count; undefined for all. */
+  /** Returns which positions count; undefined for all. */
   private async counted(batch: EvaBatch): Promise<boolean[] | undefined> {
     if (isTensor(batch)) return undefined;
     const mask = (await batch.attentionMask?.data()) as Int32Array | undefined;
@@ -206,7 +205,7 @@ class Inputs {
   }
 }
 
-/** Calls `see` with what `layer` is given; returns what undoes that. */
+/** Calls `see` with each input of `layer`; returns a function that stops this. */
 function spyOn(layer: Linear, see: (x: Tensor) => void): () => void {
   const own = Object.getOwnPropertyDescriptor(layer, "forward");
   const forward = layer.forward as (...inputs: Tensor[]) => Tensor;
@@ -222,7 +221,7 @@ function spyOn(layer: Linear, see: (x: Tensor) => void): () => void {
 }
 
 function picked(values: Float32Array, features: number, keep: readonly boolean[] | undefined): Float32Array {
-  // Where inputs are not by position (a pooled state, say) all of them count.
+  // Inputs that are not per position (such as a pooled state) all count.
   if (keep === undefined || keep.length * features !== values.length) return values;
   const out = new Float32Array(keep.filter(Boolean).length * features);
   let at = 0;

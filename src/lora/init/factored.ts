@@ -1,4 +1,4 @@
-/** Starts that are factors of the weight, or at right angles to each other. */
+/** Initialisations with factors of the weight, or with orthogonal factors. */
 import { LowrankError } from "../../errors.js";
 import { lowRankSvd, qr, svd, type Matrix } from "../../linalg.js";
 import type { Linear } from "../../nn/linear.js";
@@ -15,11 +15,11 @@ export interface Factors {
 }
 
 /*
- * Starts are made beside each other, and one that draws does so before it waits for anything: so draws are in the order
- * of layers, and the same seed gives the same adapter however fast which is done.
+ * Layers are initialised concurrently. Each function draws its random numbers before its first await, so the draws follow
+ * the order of layers and a seed always gives the same adapter.
  */
 
-/** What a start is made for. */
+/** A layer to be initialised, with rank and scaling. */
 export interface StartOf {
   path: string;
   layer: Linear;
@@ -29,7 +29,7 @@ export interface StartOf {
 }
 
 /**
- * s·B·A is the part of W with the `r` largest singular values, in equal shares: A = √(S/s)·Vᵀ,
+ * Computes factors with s·B·A equal to the part of W with the `r` largest singular values: A = √(S/s)·Vᵀ,
  * B = U·√(S/s). Source: Meng et al. 2024; PEFT's pissa_init.
  */
 export async function pissa(of: StartOf, rounds?: number): Promise<Factors> {
@@ -45,13 +45,13 @@ export async function pissa(of: StartOf, rounds?: number): Promise<Factors> {
   const roots = s.map((value) => Math.sqrt(value / scaling));
   const left = scaled(u, stored.rows, r, (_, k) => roots[k] as number);
   const right = scaled(vt, r, stored.columns, (k) => roots[k] as number);
-  // Of a weight that is stored as [in, out] the left factor belongs to the inputs.
+  // For a weight stored as [in, out], the left factor belongs to the inputs.
   return layer.fanInFanOut
     ? { loraA: transposed(left, stored.rows, r), loraB: transposed(right, r, stored.columns) }
     : { loraA: right, loraB: left };
 }
 
-/** B·A = Q·R of W, cut to `r`. Source: Büyükakyüz 2024; PEFT's olora_init. */
+/** Computes B·A = Q·R of W, truncated to rank `r`. Source: Büyükakyüz 2024; PEFT's olora_init. */
 export async function olora(of: StartOf): Promise<Factors> {
   const { path, layer, r } = of;
   checkRank("olora", of);
@@ -61,8 +61,8 @@ export async function olora(of: StartOf): Promise<Factors> {
 }
 
 /**
- * A and B drawn over the odd and the even rows of one orthogonal matrix, so that B·A is zero but
- * for rounding. Source: PEFT's orthogonal_init.
+ * Draws A and B from the even and the odd rows of one orthogonal matrix, so that B·A is zero up to rounding. Source:
+ * PEFT's orthogonal_init.
  */
 export async function orthogonal({ path, layer, r }: StartOf): Promise<Factors> {
   if (r % 2 !== 0) throw refused(ADAPTER_REFUSALS.orthogonalOdd, "inject", `${path}, ${r}`);
@@ -93,7 +93,7 @@ function checkRank(init: string, { path, layer, r }: StartOf): void {
     throw refused(ADAPTER_REFUSALS.startRank, "inject", `${init} at ${path}: ${r}, of at most ${most}`);
 }
 
-/** A weight of two dimensions, in f32. */
+/** Returns a two-dimensional weight in f32 on the host, optionally transposed. */
 async function onHost(weight: Tensor, turned = false): Promise<Matrix> {
   const wide = noGrad(() =>
     scope(() => {
@@ -107,7 +107,7 @@ async function onHost(weight: Tensor, turned = false): Promise<Matrix> {
   return { values, rows, columns };
 }
 
-/** Names the layer whose weight has no factors. */
+/** Adds the path of the layer to an error of a factorisation. */
 async function named<T>(path: string, factors: Promise<T>): Promise<T> {
   try {
     return await factors;

@@ -1,4 +1,4 @@
-/** A start that a file holds beside what was trained, taken out of the weight again. */
+/** Restores the start of an adapter from a file that includes it. */
 import { session } from "../../native.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
@@ -10,13 +10,13 @@ import { adapterOf } from "../adapter/registry.js";
 import type { InitLoraWeights } from "../options/init-weights.js";
 
 /**
- * Makes of the plain adapter `name`, of [A; A₀] and [B, −B₀], the one that was saved: A and B, with
- * A₀ and B₀ as the start that is taken out of the weight.
+ * Splits the plain adapter `name`, with A = [A; A₀] and B = [B, −B₀], into the saved adapter A and B with the start A₀
+ * and B₀.
  */
 export function restoreStart(model: Module, name: string, init: InitLoraWeights): void {
   const { note, layers } = adapterOf(model, name);
   for (const layer of layers.values()) {
-    // An embedding starts as always.
+    // An embedding has no such start.
     if (layer instanceof Embedding) continue;
     const adapter = layer.adapterOf(name);
     const r = adapter.r / 2;
@@ -45,12 +45,12 @@ function halves({ loraA, loraB }: Adapter, r: number): Record<"a" | "a0" | "b" |
   return parts;
 }
 
-/** A copy: a slice may be a view of what is disposed. */
+/** Copies a slice, which may be a view of a tensor that is disposed later. */
 function own(tensor: Tensor): Tensor {
   return made(() => session().unary("copy", tensor.id));
 }
 
-/** @internal The number that √2 times gave `alpha`, to the bit where it has few digits. */
+/** @internal Returns the number whose product with √2 is `alpha`, exact if it has at most 12 digits. */
 export function withoutRoot(alpha: number): number {
   const divided = alpha / Math.SQRT2;
   const short = Number(divided.toPrecision(12));

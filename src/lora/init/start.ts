@@ -1,4 +1,4 @@
-/** What adapters start from, where it takes time: made before a model is changed. */
+/** Computes slow initialisations before a model is changed. */
 import { overCores } from "../../linalg.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
@@ -19,19 +19,19 @@ import { movesBase, roundsOf } from "../options/init-weights.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** How a layer's adapter starts. */
+/** The initial values of a layer's adapter. */
 export interface Start extends Partial<Factors> {
-  /** Whether its product is taken out of the weight. */
+  /** Whether the initial product is subtracted from the weight. */
   movesBase: boolean;
 }
 
-/** Starts by path, and the options that go with them: EVA chooses ranks, and layers. */
+/** Initial values by path, and the resulting options: EVA chooses ranks and layers. */
 export interface Starts {
   options: AdapterOptions;
   byPath: ReadonlyMap<string, Start>;
 }
 
-/** Computes the starts. `layers` are those that will be adapted. Nothing is changed. */
+/** Computes the initial values for the layers to be adapted. Changes nothing. */
 export async function startsOf(
   model: Targetable,
   layers: ReadonlyMap<string, Module>,
@@ -57,7 +57,7 @@ function isOnMeta(layers: ReadonlyMap<string, Module>): boolean {
   return weight?.device.startsWith("meta") === true;
 }
 
-/** A meta device holds no values: what is made of them is left as it is, and takes the same memory. */
+/** Initial values on a meta device, which holds none: only shapes and memory matter. */
 function metaStarts(model: Targetable, layers: ReadonlyMap<string, Module>, options: AdapterOptions): Starts {
   const { initLoraWeights: init } = options;
   if (init === "eva") return withRanks(model, layers, options, largestRanks(layers, options));
@@ -65,7 +65,7 @@ function metaStarts(model: Targetable, layers: ReadonlyMap<string, Module>, opti
   return { options, byPath: new Map(linears(layers, options).map(({ path }) => [path, start])) };
 }
 
-/** Ranks and scalings of dense layers. An embedding starts as always, as PEFT's does. */
+/** Returns the dense layers with rank and scaling. Embeddings are skipped: as in PEFT, they keep their usual start. */
 function linears(layers: ReadonlyMap<string, Module>, options: AdapterOptions): StartOf[] {
   const rankOf = patternReader(options.rankPattern, "rankPattern");
   const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
@@ -87,12 +87,12 @@ function linears(layers: ReadonlyMap<string, Module>, options: AdapterOptions): 
   });
 }
 
-/** Whether A is [r, in] and B [out, r]: not so where outputs are in groups. */
+/** Whether A is [r, in] and B [out, r]; not so if the outputs are split into slices. */
 function isDense(layer: Module): layer is Linear {
   return layer instanceof Linear && !("enableLora" in layer);
 }
 
-/** The layers that EVA starts, by path. Throws `ERR_OPTION` where there are none. */
+/** Returns the layers that EVA initialises, by path. Throws `ERR_OPTION` if there are none. */
 function evaLayers(layers: ReadonlyMap<string, Module>, options: AdapterOptions): Map<string, StartOf> {
   const dense = new Map([...layers].filter((entry): entry is [string, Linear] => isDense(entry[1])));
   if (dense.size === 0) throw refused(ADAPTER_REFUSALS.evaWithoutLinears, "inject");
@@ -111,9 +111,9 @@ async function evaStarts(
 }
 
 /**
- * Which ranks EVA takes, only the values say: here no fewer than hold the most. Layers with the most inputs and outputs
- * have as much as any may have, until nothing is left of the whole; and none is left alone, since what backward reads of a
- * layer grows with its adapter.
+ * Returns an upper bound of EVA's ranks in memory, since the actual ranks depend on values that a meta device lacks. The
+ * widest layers get the largest possible rank until the total is used up. Every other layer gets rank 1 rather than 0,
+ * since the memory that backward needs for a layer grows with its adapter.
  */
 function largestRanks(
   layers: ReadonlyMap<string, Module>,
@@ -121,7 +121,7 @@ function largestRanks(
 ): Map<string, { rank: number }> {
   const { rho } = { ...EVA_DEFAULTS, ...options.evaConfig };
   const asked = [...evaLayers(layers, options).values()];
-  // A layer whose inputs are another's has that layer's components.
+  // A layer that shares another layer's inputs has that layer's number of components.
   const most = Math.max(...asked.map(({ r }) => halfToEven(r * rho)));
   let left = asked.reduce((sum, { r }) => sum + r, 0);
   const width = ({ layer }: StartOf): number => layer.inFeatures + layer.outFeatures;
@@ -134,7 +134,7 @@ function largestRanks(
   return ranks;
 }
 
-/** Options by which layers have the ranks that were found, and are left alone where that is 0. */
+/** Returns options with the chosen ranks, in which layers of rank 0 are not targets. */
 function withRanks(
   model: Targetable,
   layers: ReadonlyMap<string, Module>,
@@ -152,7 +152,7 @@ function withRanks(
     const start = found.get(path);
     const own = rankOf(path) ?? r;
     const rank = start?.rank ?? own;
-    // A layer that explains nothing is left alone.
+    // A layer of rank 0 gets no adapter.
     if (rank === 0) continue;
     kept.push(path);
     if (start?.loraA !== undefined) byPath.set(path, { loraA: start.loraA, movesBase: false });

@@ -1,4 +1,4 @@
-/** The adapters of a model on its like: as many tensors of the same shapes, without the values. */
+/** Copies the adapters of a model to a similar one: the same tensor shapes, without the values. */
 import { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, activeOf } from "../adapter/active.js";
@@ -18,8 +18,8 @@ import type { Targetable } from "../options/targets.js";
 import { injectNow } from "./inject.js";
 
 /**
- * Gives `like`, the model itself but for adapters, those of `model`: the same count, are trained and are merged. Layers
- * that were put in by hand are as if `inject` had made them.
+ * Gives `like`, the same model without adapters, the adapters of `model`, with the same active, trained and merged state.
+ * Adapters of directly constructed layers are added as if by `inject`.
  */
 export function adaptLike(model: Targetable, like: Targetable): void {
   for (const adapter of adaptersOf(model).values()) {
@@ -48,12 +48,12 @@ export function adaptLike(model: Targetable, like: Targetable): void {
   for (const [path, layer] of loraLayers(like)) if (merged.has(path)) layer.merge();
 }
 
-/** Lets one tensor ask for a gradient as another does. */
+/** Copies `requiresGrad` from one tensor to another. */
 function asked(to: Tensor | undefined, { requiresGrad }: Tensor): void {
   if (to !== undefined && to.requiresGrad !== requiresGrad) to.requiresGrad = requiresGrad;
 }
 
-/** An adapter that nothing is noted of, layer by layer. */
+/** Adds an adapter without a note, layer by layer. */
 function adaptLayers(like: Module, { name, layers }: ModelAdapter): void {
   const places = placesIn(like);
   const standing = new Map(like.namedModules());
@@ -69,7 +69,7 @@ function adaptLayers(like: Module, { name, layers }: ModelAdapter): void {
   }
 }
 
-/** The options that an adapter of a layer was made with. */
+/** Returns the options that make an equal adapter of a layer. */
 function optionsOf(adapter: Adapter): FreshOptions {
   const { r, loraAlpha, loraDropout, useRslora, magnitude, loraBias } = adapter;
   return {

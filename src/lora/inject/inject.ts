@@ -1,4 +1,4 @@
-/** Adapting a whole model: layers are replaced in place, and which adapters a model has is kept beside it. */
+/** Adds an adapter to a whole model by replacing layers in place. */
 import { Linear } from "../../nn/linear.js";
 import { moduleOf } from "../../nn/children.js";
 import { Module } from "../../nn/module.js";
@@ -32,22 +32,22 @@ import { attentionOf, targeted, written, type Targetable } from "../options/targ
 import { shareTied, withTied } from "./tied.js";
 import { tokenLayers } from "./trainable-tokens.js";
 
-/** What `inject` did. */
+/** The result of `inject`. */
 export interface InjectReport {
-  /** Paths of the layers that were adapted. */
+  /** Paths of the adapted layers. */
   adapted: string[];
-  /** Elements that are trained. */
+  /** The number of trained elements. */
   trainable: number;
-  /** All elements of the model, the adapter's included. */
+  /** The number of elements of the model, adapters included. */
   total: number;
 }
 
 /**
- * Gives `model` an adapter, in place: each targeted layer is replaced by its low-rank form, which
- * keeps its weights; the base is frozen. Source: PEFT's inject_adapter_in_model.
+ * Adds an adapter to `model` in place: each targeted layer is replaced by a low-rank layer that shares its weights, and
+ * the base is frozen. Source: PEFT's inject_adapter_in_model.
  *
  * Throws `ERR_NO_TARGETS`, also for a name in a list that matches nothing; `ERR_ADAPTER_EXISTS`, `ERR_OPTION`. The model
- * is then as it was.
+ * is then unchanged.
  */
 export async function inject(model: Targetable, given: InjectOptions = {}): Promise<InjectReport> {
   moduleOf("inject", "model", model);
@@ -56,12 +56,12 @@ export async function inject(model: Targetable, given: InjectOptions = {}): Prom
   checkNames(model, given, { options, adapted: [...layers.keys()] });
   checkOwnClasses("inject", layers, options);
   const starts = await startsOf(model, layers, options);
-  // Another may have come while values were read.
+  // Another call may have added an adapter of this name while this one read values.
   checkFree(model, options.name, "inject");
   return put(model, starts, { drawn: true, frozen: true });
 }
 
-/** @internal An adapter to be filled, whatever it starts from; the base is frozen unless told otherwise. */
+/** @internal Adds an adapter whose values the caller fills in, ignoring its initialisation. Freezes the base unless `frozen` is false. */
 export function injectNow(
   model: Targetable,
   given: InjectOptions,
@@ -76,17 +76,17 @@ function optionsFor(model: Targetable, given: InjectOptions): AdapterOptions {
   return withTied(model, options);
 }
 
-/** The layers to adapt: none in a module that is trained in full. */
+/** Returns the layers to adapt, without layers in fully trained modules. */
 function layersFor(model: Targetable, options: AdapterOptions): Map<string, Module> {
   const saved = savedModules(model, options);
   return new Map([...targeted(model, options)].filter(([path]) => !isWithin(path, saved)));
 }
 
-/** How an adapter is put in. */
+/** How an adapter is added. */
 interface Putting {
-  /** Whether it starts as its options say. */
+  /** Whether its values are initialised. */
   drawn: boolean;
-  /** Whether all but adapters is frozen. */
+  /** Whether everything except adapters is frozen. */
   frozen: boolean;
 }
 
@@ -95,7 +95,7 @@ function put(model: Targetable, { options, byPath }: Starts, putting: Putting): 
   const one = { name: options.name, weight: 1 };
   const active = activeOf(model);
   return change(model, () => {
-    // Copies are made of the base's own modules and biases, not of another adapter's.
+    // Copies must come from the base's modules and biases, not from another adapter's copies.
     withOriginals(model);
     attach(model, { options: { ...options, active: first || options.active }, byPath }, putting);
     if (first || options.active) {
@@ -106,7 +106,7 @@ function put(model: Targetable, { options, byPath }: Starts, putting: Putting): 
   });
 }
 
-/** Makes an adapter, which counts for nothing yet. */
+/** Adds an adapter without activating it. */
 function attach(
   model: Targetable,
   { options: asked, byPath: starts }: Starts,
@@ -115,10 +115,10 @@ function attach(
   const { evaData: _data, ...options } = asked;
   const saved = savedModules(model, options);
   const found = [...layersFor(model, options)];
-  // An adapter that is read may never be trained; forward refuses to drop then.
+  // A loaded adapter may never be trained, so its dropout is accepted here and rejected by forward.
   checkOwnClasses("inject", found, drawn ? options : { ...options, loraDropout: 0 });
   const byPath = new Map(found);
-  // As in PEFT, the output projection of an attention layer has the rank and alpha of the layer.
+  // As in PEFT, the output projection of an attention layer has the rank and alpha of the attention layer.
   const patternOf = (...pattern: Parameters<typeof patternReader>) => {
     const valueOf = patternReader(...pattern);
     return (path: string): number | undefined => valueOf(attentionOf(path, byPath) ?? path);
@@ -137,7 +137,7 @@ function attach(
     modules: tokenLayers(model, options, { adapted: paths, copied: saved }),
     biases: new Map(),
   };
-  // A pattern says itself which layers it means.
+  // A pattern already selects the layers.
   if (typeof targets === "string") {
     delete adapter.options.layersToTransform;
     delete adapter.options.layersPattern;
@@ -158,7 +158,7 @@ function attach(
   copyBiases(model, adapter, { adapted: paths, copied: saved });
 }
 
-/** Elements of a model that are trained, and all of them. */
+/** Counts the trained elements and all elements of a model. */
 export function counts(model: Module): { trainable: number; total: number } {
   let [trainable, total] = [0, 0];
   const seen = new Set<Tensor>();
@@ -175,7 +175,7 @@ function weightOf(layer: Module): Tensor {
   return layer instanceof MultiheadAttention ? layer.in_proj_weight : (layer as Linear).weight;
 }
 
-/** Lets nothing but adapters ask for gradients. */
+/** Clears `requiresGrad` of everything except adapters. */
 function freeze(model: Module): void {
   const kept = new Set<Tensor>();
   for (const { modules, biases } of notesOf(model).values()) {
@@ -190,7 +190,7 @@ function freeze(model: Module): void {
     if (!kept.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
 }
 
-/** The low-rank layer for the one at a path, wherever that stands. */
+/** Replaces `layer` everywhere in the model by its low-rank layer and returns that. */
 function place(model: Module, layer: Module, places: Places): AnyLoRALayer {
   const target = adaptable(layer);
   if (target !== layer) {

@@ -1,4 +1,4 @@
-/** Parts of a model that an adapter has as trained copies of its own. */
+/** Trained copies of modules and biases that belong to an adapter. */
 import { zeros } from "../../create.js";
 import { bufferNames, isPersistent } from "../../nn/buffers.js";
 import { Module } from "../../nn/module.js";
@@ -15,8 +15,8 @@ import { refused } from "../../refusals/refusal.js";
 import { isWithin, type Replacement } from "../adapter/replacement.js";
 
 /**
- * The outermost modules whose paths end with one of `modulesToSave`: PEFT's rule, so "norm" is every
- * norm. What heads are usually called may be missing among others. Throws `ERR_NO_TARGETS`.
+ * Returns the outermost modules whose paths end with one of `modulesToSave`. This is PEFT's rule, so "norm" matches every
+ * norm. The usual names of heads may match nothing if other names do. Throws `ERR_NO_TARGETS`.
  */
 export function savedModules(model: Module, { modulesToSave: names, taskType }: AdapterOptions): string[] {
   const paths = [...model.namedModules()].map(([path]) => path);
@@ -28,14 +28,14 @@ export function savedModules(model: Module, { modulesToSave: names, taskType }: 
   return hit.filter((path) => !hit.some((outer) => path.startsWith(`${outer}.`)));
 }
 
-/** A copy of the module at `path`, to stand in its place. */
+/** Copies the module at `path`, without putting the copy into the model. */
 export function copyOf(model: Module, path: string): Replacement {
   const [owner, property, original] = parentOf(model, path);
   for (const [at, module] of original.namedModules(path)) checkCopyable(at, module);
   return { owner, property, original, copy: cloned(original) };
 }
 
-/** Copies of the biases that `bias` asks for, but for those in copied modules. */
+/** Copies the biases that the option `bias` selects, except those in copied modules. */
 export function copyBiases(
   model: Module,
   adapter: AdapterNote,
@@ -51,7 +51,7 @@ export function copyBiases(
   }
 }
 
-/** Refuses a module with private members or with functions bound to the object: no copy can have them. */
+/** Throws for a module with private members or functions bound to the object, since a copy cannot have them. */
 function checkCopyable(path: string, module: Module): void {
   const refuse = (found: string): never => {
     throw refused(ADAPTER_REFUSALS.boundCopy, "inject", `${path}, a ${module.constructor.name}: ${found}`);
@@ -70,7 +70,7 @@ function checkCopyable(path: string, module: Module): void {
   }
 }
 
-/** A module of the same kind whose tensors are copies that are trained; a low-rank layer as the plain one that it is of. */
+/** Makes a module of the same kind with trainable copies of its tensors. A low-rank layer becomes a plain one. */
 function cloned(given: Module): Module {
   const module = given instanceof LoRALayer && given.adapters.size > 0 ? given.plain() : given;
   const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
@@ -79,7 +79,7 @@ function cloned(given: Module): Module {
   for (const [key, value] of Object.entries(copy)) {
     if (buffers.includes(key)) delete own[key];
     else if (isTensor(value)) own[key] = trainableCopy(value);
-    // A list of modules is filled anew below, and the original keeps its own.
+    // The list is copied so that replacing children below does not change the original.
     else if (Array.isArray(value)) own[key] = [...(value as unknown[])];
   }
   for (const name of buffers) {
@@ -91,14 +91,14 @@ function cloned(given: Module): Module {
   return copy;
 }
 
-/** A copy that is not trained. */
+/** Copies a tensor without making it trainable. */
 function plainCopy(tensor: Tensor): Tensor {
   const { shape, dtype, device } = tensor;
-  // A buffer is of floats or indices.
+  // A buffer holds floats or indices, never blocks.
   return zeros(shape, { dtype: dtype as Exclude<DType, BlockDType>, device }).copy(tensor);
 }
 
-/** An f32 copy that outlives scopes and is trained. */
+/** Makes a trainable f32 copy that outlives the current scope. */
 function trainableCopy(tensor: Tensor): Tensor {
   const copy = noGrad(() =>
     tensor.dtype === "f32" ? made(() => session().unary("copy", tensor.id)) : tensor.to("f32"),

@@ -1,4 +1,4 @@
-/** Checks that each name in the options of `inject` names something in the model. */
+/** Checks that every name in the options of `inject` matches something in the model. */
 import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
 import { optionName } from "../../option-name.js";
@@ -14,13 +14,13 @@ import {
   type Targetable,
 } from "../options/targets.js";
 
-/** Endings of paths with as many parts as `name`, as suggestions for it. */
+/** Returns endings of paths with as many parts as `name`, as suggestions. */
 export function alike(name: string, paths: readonly string[]): Set<string> {
   const parts = name.split(".").length;
   return new Set(paths.flatMap((path) => endings(path)[parts - 1] ?? []));
 }
 
-/** A few names that there are, for an error. */
+/** Lists up to 20 last parts of paths, for an error. */
 export function lastNames(paths: readonly string[]): string {
   const names = [...new Set(paths.map((path) => path.split(".").at(-1) as string))].sort();
   const more = names.length > 20 ? `, and ${names.length - 20} more` : "";
@@ -36,11 +36,11 @@ function refuse(option: string, name: string, what: string, paths: readonly stri
 }
 
 /**
- * Throws `ERR_NO_TARGETS` for a name or a pattern in `given` that matches nothing, and suggests one that does. A list
- * of targets that PEFT's table gives, and the names of heads that PEFT adds, are not checked, since a family may lack
- * some of them; so are the names in an adapter's file, whose keys are checked instead.
+ * Throws `ERR_NO_TARGETS`, with a suggestion, for a name or a pattern in `given` that matches nothing. Default targets from
+ * PEFT's table and the heads that PEFT adds are not checked, since a model family may lack some. Names in an adapter's
+ * file are not checked either; its keys are.
  *
- * `adapted` are the paths of the layers that the options choose.
+ * `adapted` are the paths of the layers that the options select.
  */
 export function checkNames(
   model: Targetable,
@@ -55,7 +55,7 @@ export function checkNames(
   if (excludeModules !== undefined && excludeModules !== null)
     checkTargets("excludeModules", excludeModules, layers);
   for (const name of modulesToSave ?? []) {
-    // A classifier has one of the heads that PEFT lists.
+    // PEFT lists several names of heads; a classifier has only one of them.
     if (isHead(name) || paths.some((path) => path.endsWith(name))) continue;
     refuse("modulesToSave", name, "ends the path of no module", paths);
   }
@@ -70,7 +70,7 @@ export function checkNames(
 }
 
 function checkTargets(option: string, targets: Targets, layers: readonly string[]): void {
-  // A regular expression, or all-linear, is one pattern.
+  // A string is one pattern: a regular expression or all-linear.
   for (const one of typeof targets === "string" ? [targets] : targets) {
     const matches = matcher(typeof targets === "string" ? targets : [one], option);
     if (!layers.some(matches)) refuse(option, one, "matches no layer that can be adapted", layers);
@@ -101,7 +101,7 @@ function checkLayerNumbers(
   }
 }
 
-/** Names of the lists of numbered modules. */
+/** Returns the names of the lists of numbered modules. */
 function listsIn(layers: readonly string[]): string[] {
   return [
     ...new Set(
@@ -110,7 +110,7 @@ function listsIn(layers: readonly string[]): string[] {
   ];
 }
 
-/** @internal For modules and tokens by name. */
+/** @internal Throws for a name of a module or of a layer with tokens that matches nothing. */
 export function unmatched(option: string, name: string, model: Module): never {
   const paths = [...model.namedModules()].map(([path]) => path).filter(Boolean);
   return refuse(option, name, "ends the path of no module", paths);

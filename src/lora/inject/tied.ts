@@ -10,7 +10,7 @@ import { targeted, type Targetable } from "../options/targets.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** The path of the input embedding, where the model says or its name does. */
+/** Returns the path of the input embedding, as the model reports it or by its usual name. */
 export function inputEmbeddingPath(model: Targetable): string | undefined {
   const embedding = model.inputEmbedding?.();
   for (const [path, module] of model.namedModules())
@@ -18,17 +18,17 @@ export function inputEmbeddingPath(model: Targetable): string | undefined {
   return undefined;
 }
 
-/** Paths of the linear layers whose weight is the embedding's. */
+/** Returns the paths of the linear layers that share the embedding's weight. */
 export function tiedTo(model: Module, embedding: Embedding): string[] {
   return [...model.namedModules()]
     .filter(([, module]) => module instanceof Linear && module.weight === embedding.weight)
     .map(([path]) => path);
 }
 
-/** What an embedding or its head is called, for which tying is looked at. */
+/** Names of input embeddings and heads for which weight tying is checked. */
 const EMBEDDINGS = ["embed_tokens", "lm_head"];
 
-/** The input embedding and what is tied to it; undefined where nothing is. */
+/** Returns the input embedding and the layers tied to it; undefined if there are none. */
 function tiedOf(model: Targetable): { path: string; embedding: Embedding; tied: string[] } | undefined {
   const path = inputEmbeddingPath(model);
   const embedding = [...model.namedModules()].find(([at]) => at === path)?.[1];
@@ -38,7 +38,7 @@ function tiedOf(model: Targetable): { path: string; embedding: Embedding; tied: 
 }
 
 /**
- * With `ensureWeightTying` the embedding stands in `modulesToSave` for all that is tied to it.
+ * With `ensureWeightTying`, replaces tied layers in `modulesToSave` by the embedding that they share.
  * Source: PEFT's _add_modules_to_save_to_tie.
  */
 export function withTied(model: Targetable, options: AdapterOptions): AdapterOptions {
@@ -62,7 +62,7 @@ export function withTied(model: Targetable, options: AdapterOptions): AdapterOpt
   return { ...options, modulesToSave: names };
 }
 
-/** Gives what is tied to a copied embedding a copy too, of the same weight. */
+/** Copies the layers tied to a copied embedding, too, and lets them share the copy's weight. */
 export function shareTied(model: Targetable, adapter: AdapterNote, copied: readonly string[]): void {
   const found = adapter.options.ensureWeightTying ? tiedOf(model) : undefined;
   const embedding = found === undefined ? undefined : adapter.modules.get(found.path)?.copy;

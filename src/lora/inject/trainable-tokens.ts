@@ -1,4 +1,4 @@
-/** Which rows an adapter trains as they are (PEFT's trainable_token_indices). */
+/** Layers with individually trained rows (PEFT's trainable_token_indices). */
 import { LowrankError } from "../../errors.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
@@ -16,8 +16,8 @@ import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
 /**
- * The layers whose rows `trainableTokenIndices` asks for, and those that are tied to them, which
- * share the rows. Nothing is put in place. Throws `ERR_OPTION`, `ERR_INDEX`, `ERR_NO_TARGETS`.
+ * Makes replacements for the layers that `trainableTokenIndices` names, and for the layers tied to them, which share the
+ * rows. Changes nothing in the model. Throws `ERR_OPTION`, `ERR_INDEX`, `ERR_NO_TARGETS`.
  * Source: PEFT's set_additional_trainable_modules.
  */
 export function tokenLayers(

@@ -34,7 +34,7 @@ export interface LowRank extends Module {
   /** Restores the base weight, bit for bit. */
   unmerge(): this;
 
-  /** @internal The active adapters. The first one is shown by `r`, `loraAlpha`, `scaling`, `loraA` and `loraB`. */
+  /** @internal The active adapters. `r`, `loraAlpha`, `scaling`, `loraA` and `loraB` belong to the first. */
   active: Active[];
   /** @internal Whether the layer's constructor made the adapter "default". */
   byHand: boolean;

@@ -4,9 +4,9 @@ import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 
 /**
- * Two factors of one layer's ΔW, on the host. A layer of several blocks (a grouped convolution, a
- * merged linear layer) has as many products side by side: block j is rows j·R … of A, which holds
- * R·blocks rows, and rows j·rows/blocks … of B [rows, R].
+ * The block structure of one layer's factors on the host. A grouped convolution or a merged linear layer has several
+ * blocks, each a separate product: block j consists of rows j·R … of A, which has R·blocks rows, and rows j·rows/blocks …
+ * of B [rows, R].
  */
 export interface Blocks {
   blocks: number;
@@ -20,19 +20,19 @@ export interface Factors extends Blocks {
   b: Float32Array;
 }
 
-/** How A [blocks·R, …] and B [rows, R, …] are cut. */
+/** Derives the block structure of A [blocks·R, …] and B [rows, R, …]. */
 export function blocksOf(a: Tensor, b: Tensor): Blocks {
   const [rows, blockRank] = b.shape as [number, number];
   return { blocks: (a.shape[0] as number) / blockRank, blockRank, rows };
 }
 
-/** Factors of an adapter that goes into a sum: it adds weight · scaling · B·A. */
+/** Factors of an adapter in a sum, to which it adds weight · scaling · B·A. */
 export interface Source extends Factors {
   scaling: number;
   weight: number;
 }
 
-/** Σ weight·scaling·B·A as one pair: the ranks stand side by side, with what they count in A. Exact. */
+/** Returns Σ weight·scaling·B·A exactly, as one pair concatenated along the rank, with the factors multiplied into A. */
 export function concatenated(sources: readonly Source[]): Factors {
   const { blocks, rows } = sources[0] as Source;
   const R = sources.reduce((n, { blockRank }) => n + blockRank, 0);
@@ -53,7 +53,7 @@ export function concatenated(sources: readonly Source[]): Factors {
   return { a, b, blocks, blockRank: R, rows };
 }
 
-/** The block j of factors: A [R, columns] and B [rows / blocks, R]. */
+/** Returns block j: A [R, columns] and B [rows / blocks, R]. */
 function block({ a, b, blocks, blockRank, rows }: Factors, j: number) {
   const columns = a.length / (blocks * blockRank);
   const height = rows / blocks;
@@ -65,7 +65,7 @@ function block({ a, b, blocks, blockRank, rows }: Factors, j: number) {
   };
 }
 
-/** scaling·B·A [rows, columns], block by block. */
+/** Returns scaling·B·A [rows, columns], block by block. */
 export async function product(source: Source): Promise<Float32Array> {
   const { blocks, blockRank, scaling } = source;
   const whole = noGrad(() =>
@@ -86,7 +86,7 @@ export async function product(source: Source): Promise<Float32Array> {
   return values;
 }
 
-/** Factors of rank `rank` whose product is nearest to `values` [rows, columns], block by block. */
+/** Returns the best factors of rank `rank` for `values` [rows, columns], block by block. */
 export async function nearest(
   values: Float32Array,
   { blocks, rows }: Blocks,
@@ -103,8 +103,8 @@ export async function nearest(
 }
 
 /**
- * Factors of rank `rank` whose product is nearest to that of `factors`. Only they and a matrix of
- * their rank are factored: with B = U₁S₁V₁ᵀ and A = U₂S₂V₂ᵀ, B·A = U₁(S₁V₁ᵀU₂S₂)V₂ᵀ.
+ * Returns the best factors of rank `rank` for the product of `factors`, without computing it. With B = U₁S₁V₁ᵀ and
+ * A = U₂S₂V₂ᵀ, B·A = U₁(S₁V₁ᵀU₂S₂)V₂ᵀ, so only B, A and a matrix of their rank are decomposed.
  */
 export async function reduced(factors: Factors, rank: number): Promise<Factors> {
   const { a, blocks, blockRank: R, rows } = factors;
@@ -140,7 +140,7 @@ function blank(blocks: number, rows: number, columns: number, rank: number): Fac
   };
 }
 
-/** B = U·diag(s) and A = Vᵀ as block j; a rank beyond theirs stays zero. */
+/** Stores B = U·diag(s) and A = Vᵀ as block j; ranks beyond the decomposition's stay zero. */
 function place(out: Factors, j: number, { u, s, vt }: Svd): void {
   const { a, b, columns, height } = block(out, j);
   const [k, rank] = [s.length, out.blockRank];
@@ -150,7 +150,7 @@ function place(out: Factors, j: number, { u, s, vt }: Svd): void {
   }
 }
 
-/** left [rows, inner] · right [inner, columns]. */
+/** Returns left [rows, inner] · right [inner, columns]. */
 function multiplied(left: Float64Array, right: Float64Array, inner: number): Float64Array {
   const [rows, columns] = [left.length / inner, right.length / inner];
   const out = new Float64Array(rows * columns);

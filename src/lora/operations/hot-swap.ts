@@ -1,4 +1,4 @@
-/** Another adapter's values in the place of one that is loaded. */
+/** Replaces the values of a loaded adapter by another adapter's. */
 import { options } from "../../argument.js";
 import { moduleOf } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
@@ -19,12 +19,12 @@ import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
 /**
- * Reads an adapter over the one called `name`: its tensors keep their storage, so nothing is
- * allocated, and what holds them goes on with the new values. Layers must be the same; a smaller
- * rank is filled up with zeros. Layers made by hand are the adapter "default". Source: PEFT's hotswap_adapter.
+ * Reads an adapter into the existing tensors of the adapter `name`. Nothing is allocated, and references to the tensors
+ * stay valid. The layers must be the same; a smaller rank is padded with zeros. The adapter of directly constructed layers
+ * is "default". Source: PEFT's hotswap_adapter.
  *
- * Throws `ERR_UNKNOWN_ADAPTER`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` (a larger rank),
- * `ERR_NOT_FINITE`, `ERR_OPTION` (merged, or of a form that the layer does not have); nothing is changed then.
+ * Throws `ERR_UNKNOWN_ADAPTER`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` (a larger rank), `ERR_NOT_FINITE`, `ERR_OPTION`
+ * (merged, or not expressible in the layer's form); nothing is changed then.
  */
 export async function hotSwap(
   model: Targetable,
@@ -67,13 +67,13 @@ export async function hotSwap(
       patternReader(rankPattern, "rankPattern"),
       patternReader(alphaPattern, "alphaPattern"),
     ];
-    // Biases that were trained in place are a part of what was made by hand.
+    // Biases trained in place belong to directly constructed layers.
     const inPlace = (read.options.bias ?? "none") === "none" ? "none" : trainedBiases(model);
     fill(fitted(model, name, fitting, { padded: true, inPlace }));
     for (const [at, layer] of layers) {
       const adapter = layer.adapterOf(name);
       const scaling = scalingOf(rankOf(at) ?? r, alphaOf(at) ?? loraAlpha, useRslora);
-      // The rank stays that of the tensors, and alpha is what gives the new scaling with it.
+      // The tensors keep their rank, so alpha is adjusted to give the file's scaling.
       Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, useRslora: false });
       if (!(layer instanceof Embedding)) Object.assign(adapter, { loraDropout });
     }
@@ -87,7 +87,7 @@ export async function hotSwap(
   }
 }
 
-/** A file with factors in the form in which the layers hold theirs; `made` is given what is new. */
+/** Converts a file's factors to the compact form of layers that use one. Appends new tensors to `made`. */
 async function inOwnForm(
   model: Targetable,
   name: string,

@@ -1,4 +1,4 @@
-/** What the adapters of a model are, layer by layer. */
+/** Reports the adapters of a model, layer by layer. */
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../scope.js";
@@ -13,13 +13,13 @@ export interface LayerReport {
   path: string;
   /** The class of the layer. */
   kind: string;
-  /** What the adapter is called. */
+  /** The name of the adapter. */
   adapter: string;
   /** Its rank in this layer. */
   rank: number;
   /** Its alpha in this layer. */
   loraAlpha: number;
-  /** What B·A is multiplied by. */
+  /** The factor of B·A. */
   scaling: number;
   /** Frobenius norm of A. */
   normA: number;
@@ -27,17 +27,17 @@ export interface LayerReport {
   normB: number;
   /** Frobenius norm of ΔW = scaling·B·A. */
   normDelta: number;
-  /** How much it counts: 1 unless weighted, 0 where it is not active. */
+  /** The adapter's weight in the sum: 1 by default, 0 if it is not active. */
   weight: number;
-  /** Whether the layer is merged just now. */
+  /** Whether the adapter is currently merged into the layer. */
   merged: boolean;
-  /** Whether some tensor of the adapter in this layer asks for a gradient. */
+  /** Whether A or B of the adapter in this layer requires a gradient. */
   trainable: boolean;
 }
 
 /**
- * Ranks, scalings and norms, a row for each adapter of each layer. ΔW is not built:
- * ‖B·A‖² = Σ (BᵀB ∘ AAᵀ), matrices of the rank's size.
+ * Returns rank, scaling and norms for each adapter of each layer. ΔW is not computed: ‖B·A‖² = Σ (BᵀB ∘ AAᵀ), which uses
+ * matrices of the rank's size.
  */
 export async function report(model: Module): Promise<LayerReport[]> {
   moduleOf("report", "model", model);
@@ -68,7 +68,7 @@ export async function report(model: Module): Promise<LayerReport[]> {
   });
 }
 
-/** ‖A‖², ‖B‖², ‖BA‖², on the device. */
+/** Returns ‖A‖², ‖B‖² and ‖BA‖², on the device. */
 function squares({ loraA, loraB }: Adapter): Tensor {
   const { blocks, blockRank, rows } = blocksOf(loraA, loraB);
   const a = loraA.reshape(blocks * blockRank, -1);

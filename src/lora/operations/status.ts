@@ -1,34 +1,34 @@
-/** Which adapters a model has, and what becomes of them. */
+/** Summarises the adapters of a model. */
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor.js";
 import { activeOf } from "../adapter/active.js";
 import { adapters, loraLayers } from "../adapter/registry.js";
 
-/** Which adapters a model has, and which count. */
+/** The adapters of a model and their state. */
 export interface Status {
   /** Names of all adapters. */
   adapters: string[];
-  /** Those that count, in the order in which they do. */
+  /** Active adapters, by order of activation. */
   active: {
-    /** What it is called. */
+    /** The name of the adapter. */
     name: string;
-    /** What its difference is multiplied by, besides its scaling; 1 unless `setAdapter` was given another. */
+    /** Its weight in the sum, which multiplies its scaling: 1, or the weight given to `setAdapter`. */
     weight: number;
   }[];
-  /** Adapters of which some tensor asks for a gradient. */
+  /** Adapters with a tensor that requires a gradient. */
   trainable: string[];
   /** Whether all, none or `some` of the adapted layers are merged. */
   merged: boolean | "some";
-  /** How many layers have an adapter. */
+  /** The number of layers with an adapter. */
   layers: number;
-  /** Elements that are trained. */
+  /** The number of trained elements. */
   trainableElements: number;
-  /** All elements of the model, adapters included. */
+  /** The number of elements of the model, adapters included. */
   totalElements: number;
 }
 
-/** Which adapters a model has, which of them count, and which are trained. */
+/** Returns the adapters of a model, and which are active, trained and merged. */
 export function status(model: Module): Status {
   moduleOf("status", "model", model);
   const layers = [...loraLayers(model)].map(([, layer]) => layer).filter((layer) => layer.adapters.size > 0);

@@ -1,26 +1,25 @@
 /**
- * Combining tensors of several adapters value by value: TIES (Yadav et al. 2023), DARE (Yu et al.
- * 2024) and pruning by magnitude. All on the host, over arrays of one length. Source: PEFT's
- * merge_utils.
+ * Combines tensors of several adapters element by element: TIES (Yadav et al. 2023), DARE (Yu et al. 2024) and magnitude
+ * pruning. All functions run on the host, over arrays of equal length. Source: PEFT's merge_utils.
  */
 
-/** How values are dropped and added. */
+/** How values are dropped and summed. */
 export type Arithmetic = "linear" | "ties" | "dare_linear" | "dare_ties" | "magnitude_prune";
 
-/** How ties elects a sign: by the sum of the values, or by how many have it. */
+/** How ties elects a sign: by the sum of the values, or by the number of values with each sign. */
 export type MajoritySign = "total" | "frequency";
 
-/** Values of U(0, 1) for the mask of tensor number `index`. */
+/** Returns values of U(0, 1) for the mask of tensor number `index`. */
 export type Draw = (index: number, size: number) => Float32Array;
 
 export interface ArithmeticOptions {
-  /** The share of the values that is kept. */
+  /** The fraction of values to keep. */
   density: number;
   majoritySign: MajoritySign;
   draw: Draw;
 }
 
-/** The weighted combination of `tensors`, which are left as they are. */
+/** Returns the weighted combination of `tensors` without changing them. */
 export function combinedValues(
   kind: Arithmetic,
   tensors: readonly Float32Array[],
@@ -49,7 +48,7 @@ function weightedSum(tensors: readonly Float32Array[], weights: readonly number[
   return out;
 }
 
-/** The mean, for each place, of the weighted values whose sign is the majority's. */
+/** Returns, for each element, the mean of the weighted values with the majority's sign. */
 function elected(
   tensors: readonly Float32Array[],
   weights: readonly number[],
@@ -75,12 +74,12 @@ function elected(
   return out;
 }
 
-/** Values kept with probability `density`, and scaled so that the mean stays. */
+/** Keeps each value with probability `density` and divides it by `density`, which preserves the mean. */
 function dropped(values: Float32Array, density: number, uniform: Float32Array): Float32Array {
   return values.map((value, j) => ((uniform[j] as number) < density ? value / density : 0));
 }
 
-/** The `density` share of the values that are largest in magnitude; of equal ones the first. */
+/** Keeps the fraction `density` of values with the largest magnitude; on ties the first ones. */
 function largest(values: Float32Array, density: number): Float32Array {
   const count = Math.floor(density * values.length);
   if (count === 0) return new Float32Array(values.length);
@@ -94,7 +93,7 @@ function largest(values: Float32Array, density: number): Float32Array {
   });
 }
 
-/** The n-th largest magnitude, by counting: the bits of positive floats are in the order of their values. */
+/** Returns the n-th largest magnitude by counting digits: the bits of positive floats sort like their values. */
 function nthMagnitude(values: Float32Array, n: number): number {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   let [prefix, rest] = [0, n];

@@ -1,4 +1,4 @@
-/** A new adapter out of others. */
+/** Adds a weighted combination of adapters as a new adapter. */
 import { isPlain, options as checkedOptions, probability, refuse as wrong, whole } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
@@ -28,7 +28,7 @@ import {
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** Sums, and what is told apart value by value: in A and B, or (`_svd`) in their product. See `addWeightedAdapter`. */
+/** How adapters are combined: as sums, or element by element in A and B, or (`_svd`) in their product. See `addWeightedAdapter`. */
 export type Combination =
   | "linear"
   | "cat"
@@ -56,37 +56,37 @@ const COMBINATIONS: readonly Combination[] = [
   "magnitude_prune_svd",
 ];
 
-/** How `addWeightedAdapter` combines. */
+/** Options of `addWeightedAdapter`. */
 export interface WeightedAdapterOptions {
-  /** What is done to the adapters; `linear`. */
+  /** How the adapters are combined. Default: `linear`. */
   combination?: Combination | undefined;
-  /** The rank of the result: of the forms by `svd`, and what `linear` and `cat` are then cut to. */
+  /** The rank of the result for the `svd` forms; `linear` and `cat` are truncated to it if given. */
   rank?: number | undefined;
-  /** The share of values that ties, dare and magnitude_prune keep, from 0 to 1, which those need. */
+  /** The fraction of values that ties, dare and magnitude_prune keep, from 0 to 1. Required for these. */
   density?: number | undefined;
-  /** How ties elects a sign; `total`. */
+  /** How ties elects a sign. Default: `total`. */
   majoritySign?: MajoritySign | undefined;
-  /** What dare's masks are drawn from; 0. */
+  /** The seed of dare's masks. Default: 0. */
   seed?: number | undefined;
 }
 
-/** An adapter that goes into the sum. */
+/** An input of the combination. */
 interface Input extends ModelAdapter {
   name: string;
   weight: number;
 }
 
 /**
- * Adds adapter `name`, made of others by weight; it counts for nothing until `setAdapter`.
+ * Adds the adapter `name` as a weighted combination of others. It is not active until `setAdapter`.
  *
- * - `linear` and `cat`: ΔW = Σ weight·ΔWᵢ exactly, by stacking the factors: the ranks add up.
- *   `linear` asks for equal ranks. With `rank` the sum is cut to it, as by `svd`.
- * - `svd`: the nearest of that sum of rank `rank`, which is the largest of theirs unless given.
- * - `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`: as PEFT does, A and B each for
- *   themselves, √weight in either; the rank stays. Their `_svd` forms combine ΔWᵢ, cut to `rank`.
+ * - `linear` and `cat`: ΔW = Σ weight·ΔWᵢ exactly, by concatenating the factors, so the ranks add up. `linear` requires
+ *   equal ranks. With `rank` the sum is truncated as by `svd`.
+ * - `svd`: the best approximation of that sum with rank `rank`, by default the largest rank of the inputs.
+ * - `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`: as in PEFT, A and B are combined separately, each scaled by
+ *   √weight; the rank stays the same. Their `_svd` forms combine ΔWᵢ and truncate the result to `rank`.
  *
  * Throws `ERR_ADAPTER_EXISTS`, `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; nothing is changed then. Source: PEFT's
- * add_weighted_adapter, without its cross-terms in `linear`.
+ * add_weighted_adapter, without the cross terms of its `linear`.
  */
 export async function addWeightedAdapter(
   model: Targetable,
@@ -105,7 +105,7 @@ export async function addWeightedAdapter(
   const sums = await withRandom(options.seed ?? 0, () =>
     noGrad(() => scope(() => sumsOf(model, inputs, { ...options, combination }))),
   );
-  // Another may have come while values were read.
+  // Another call may have added an adapter of this name while this one read values.
   checkFree(model, name, "addWeightedAdapter");
   change(model, () => {
     const options = { ...describe(model, inputs, sums), name, active: false };
@@ -171,7 +171,7 @@ function checked(
   return inputs;
 }
 
-/** What the new adapter holds in one layer. */
+/** The new adapter's factors in one layer. */
 interface Sum extends Factors {
   r: number;
 }
@@ -200,7 +200,7 @@ function held(layer: AnyLoRALayer, inputs: readonly Input[]): Part[] {
   const parts = (of: (name: string) => Adapter): Part[] =>
     own.map(({ name, weight }) => ({ ...of(name), name, weight }));
   const asHeld = parts((name) => layer.adapters.get(name) as Adapter);
-  // A merged layer may hold some adapters slice by slice and some over all of it.
+  // A merged layer may have some adapters in its compact form and some plain.
   const kinds = new Set(asHeld.map(({ loraA, loraB }) => blocksOf(loraA, loraB).blocks));
   return kinds.size > 1 ? parts((name) => layer.plainAdapter(name)) : asHeld;
 }
@@ -242,7 +242,7 @@ async function sumOf(
   const { combination, rank } = options;
   const sources = (await Promise.all(parts.map(sourcesOf))).flat();
   const first = sources[0] as Source;
-  // The rank of a grouped convolution is that of all its groups.
+  // A grouped convolution's rank r counts all groups together.
   const perBlock = (parts[0] as Part).r / first.blockRank;
   const done = (factors: Factors): Sum => ({ ...factors, r: factors.blockRank * perBlock });
   const wanted = rank ?? Math.max(...parts.map(({ r }) => r));
@@ -286,7 +286,7 @@ async function sumOf(
   });
 }
 
-/** The factors of an adapter in a layer, on the host; its start, where that is taken out of the weight, apart. */
+/** Reads an adapter's factors in a layer to the host; a start subtracted from the weight is a separate source. */
 async function sourcesOf({ weight, ...adapter }: Part): Promise<Source[]> {
   const shares = withStart({ adapter, scaling: adapter.scaling });
   return Promise.all(
@@ -297,7 +297,7 @@ async function sourcesOf({ weight, ...adapter }: Part): Promise<Source[]> {
   );
 }
 
-/** Options under which `inject` makes an adapter of these ranks whose scaling is 1. */
+/** Returns options for `inject` that make an adapter with the ranks of `sums` and a scaling of 1. */
 function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap<string, Sum>) {
   const stated = inputs.flatMap(({ note }) => note?.options ?? []);
   const bias = stated.find((options) => options.bias !== "none")?.bias;
@@ -317,7 +317,7 @@ function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap
   };
 }
 
-/** Writes the sums into the new adapter, and what one of its inputs trained in full. */
+/** Copies the sums, and the inputs' trained copies of modules and biases, into the new adapter. */
 function fill(model: Module, name: string, inputs: readonly Input[], sums: ReadonlyMap<string, Sum>): void {
   const write = (
     layer: AnyLoRALayer,

@@ -1,13 +1,13 @@
-/** Which biases are trained. */
+/** Selects the trained biases. */
 import { shown } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import { optionName } from "../../option-name.js";
 import { didYouMean } from "../../suggest.js";
 
-/** Which biases are trained, or saved, with the low-rank matrices: none, all, or those of low-rank layers. */
+/** Which biases are trained or saved with the low-rank matrices: none, all, or only biases of low-rank layers. */
 export type BiasMode = "none" | "all" | "lora_only";
 
-/** Refuses what is no mode. */
+/** Throws `ERR_OPTION` for an unknown mode. */
 export function checkBias(bias: string): asserts bias is BiasMode {
   if (bias !== "none" && bias !== "all" && bias !== "lora_only") {
     const near = didYouMean(bias, ["none", "all", "lora_only"]);

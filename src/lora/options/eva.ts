@@ -1,32 +1,32 @@
-/** What `initLoraWeights: "eva"` is given. */
+/** Data and configuration for `initLoraWeights: "eva"`. */
 import type { Tensor } from "../../tensor.js";
 
-/** A batch that is run through the frozen model: ids i32 [B, T], or what else its forward takes first. */
+/** A batch for the frozen model: ids i32 [B, T], or another first argument of its forward. */
 export type EvaBatch =
   | Tensor
   | {
-      /** i32 [B, T], or what else the model's forward takes first. */
+      /** i32 [B, T], or another first argument of the model's forward. */
       ids: Tensor;
-      /** i32 [B, T]; a position where it is 0 does not count. */
+      /** i32 [B, T]; positions with 0 are ignored. */
       attentionMask?: Tensor | undefined;
-      /** i32 [B, T]; a position where it is −100 does not count. */
+      /** i32 [B, T]; positions with −100 are ignored. */
       labels?: Tensor | undefined;
     };
 
-/** Batches, which are gone through again until the components have settled. */
+/** Batches; they are repeated until the components have converged. */
 export type EvaData = Iterable<EvaBatch> | AsyncIterable<EvaBatch>;
 
 /** PEFT's EvaConfig. */
 export interface EvaConfig {
-  /** How many times its rank a layer may get; 2. */
+  /** The largest rank of a layer, as a multiple of the option `r`. Default: 2. */
   rho?: number | undefined;
-  /** Components have settled when they turn by less than this cosine; 0.99. */
+  /** The cosine similarity between successive estimates at which a component counts as converged. Default: 0.99. */
   tau?: number | undefined;
-  /** Whether positions without a label count for nothing; true. */
+  /** Whether positions without a label are ignored. Default: true. */
   useLabelMask?: boolean | undefined;
-  /** Whether components are divided by the roots of their singular values; false. */
+  /** Whether components are divided by the square roots of their singular values. Default: false. */
   whiten?: boolean | undefined;
-  /** Whether alpha follows the rank, so that the scaling stays; true. */
+  /** Whether alpha is scaled with the rank, so that the scaling stays the same. Default: true. */
   adjustScalingFactors?: boolean | undefined;
 }
 
@@ -38,5 +38,5 @@ export const EVA_DEFAULTS: Required<EvaConfig> = {
   adjustScalingFactors: true,
 };
 
-/** @internal The most batches that are looked at; components of real data settle within tens. */
+/** @internal The largest number of batches to read; components of real data converge within tens. */
 export const MOST_BATCHES = 1000;

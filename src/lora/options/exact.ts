@@ -1,11 +1,11 @@
-/** Paths as a configuration names them. */
+/** Selects paths exactly in the terms of a configuration. */
 import type { Pattern } from "./patterns.js";
 import { escaped } from "./python-regex.js";
 import { targeted, type Targetable, type Targets } from "./targets.js";
 
 /**
- * The paths whose value is not the common one, and those that would be taken for them: a key matches
- * the end of a path, too. The longest stand first, since the first that matches counts.
+ * Returns the paths whose value is not the common one, and common ones that another's key would also match, since a key
+ * matches the end of a path. The longest paths come first, since the first matching key applies.
  */
 export function exceptions(
   values: readonly (readonly [path: string, value: number])[],
@@ -17,7 +17,7 @@ export function exceptions(
   return values.filter((one) => one[1] !== common || taken(one)).sort(([a], [b]) => b.length - a.length);
 }
 
-/** Ranks and alphas by path, as the options say them: the commonest, and patterns for the others. */
+/** Returns ranks and alphas as options: the most frequent value, and patterns for the other paths. */
 export function ranksAndAlphas(layers: ReadonlyMap<string, { r: number; loraAlpha: number }>): {
   r: number;
   loraAlpha: number;
@@ -36,7 +36,7 @@ export function ranksAndAlphas(layers: ReadonlyMap<string, { r: number; loraAlph
   return { r, loraAlpha, rankPattern, alphaPattern };
 }
 
-/** Targets that hit exactly `paths`: the names in `known` where they do, else the paths, else a pattern. */
+/** Returns targets that match exactly `paths`: the names in `known` if they do, else the paths, else a pattern. */
 export function exactTargets(
   model: Targetable,
   paths: readonly string[],

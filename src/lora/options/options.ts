@@ -1,4 +1,4 @@
-/** What `inject` takes: PEFT's LoraConfig, checked and completed. */
+/** The options of `inject`: PEFT's LoraConfig, validated and completed. */
 import { options as knownOptions, refuse, shown } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import { ADAPTER_NAME, isAdapterName } from "./adapter-name.js";
@@ -12,59 +12,56 @@ import { refused } from "../../refusals/refusal.js";
 import { optionName } from "../../option-name.js";
 import { didYouMean } from "../../suggest.js";
 
-/** PEFT's LoraConfig, as far as it is built; names in camelCase. */
+/** The supported part of PEFT's LoraConfig, with names in camelCase. */
 export interface InjectOptions {
-  /** Rank, at least 1; 8. */
+  /** The rank, at least 1. Default: 8. */
   r?: number | undefined;
-  /** The low-rank product is multiplied by loraAlpha / r; 8. */
+  /** Alpha: the low-rank product is multiplied by loraAlpha / r. Default: 8. */
   loraAlpha?: number | undefined;
-  /** Probability with which training drops what goes into A, from 0 to 1; 0. */
+  /** Dropout probability of the input of A in training, from 0 to 1. Default: 0. */
   loraDropout?: number | undefined;
-  /**
-   * Layers to adapt. Unless given those of PEFT's table for the model's family, or where it has none all linear
-   * layers but the head.
-   */
+  /** The layers to adapt. Default: PEFT's targets for the model's family, or for other families all linear layers but the head. */
   targetModules?: Targets | undefined;
-  /** Layers that are left alone although `targetModules` names them. */
+  /** Layers to exclude from `targetModules`. */
   excludeModules?: Targets | undefined;
-  /** Only these layers of the model, by number, of those that the names of `targetModules` end. */
+  /** Restricts `targetModules` to these layer numbers. A target given as a full path is not restricted. */
   layersToTransform?: number | readonly number[] | undefined;
-  /** Names of the lists of layers that `layersToTransform` counts in; any list unless given. */
+  /** Names of the lists in which `layersToTransform` counts layers. Default: any list. */
   layersPattern?: string | readonly string[] | undefined;
-  /** Other ranks than `r`, by the path of the layer or a Python pattern that ends it. */
+  /** Ranks other than `r`, by the layer's path, or by a Python pattern that matches its end. */
   rankPattern?: Pattern | undefined;
-  /** Other values than `loraAlpha`, likewise. */
+  /** Alphas other than `loraAlpha`, by path or pattern as in `rankPattern`. */
   alphaPattern?: Pattern | undefined;
-  /** Which biases are trained, as copies of their own; `none`. */
+  /** Which biases are trained, as copies that belong to the adapter. Default: `none`. */
   bias?: BiasMode | undefined;
-  /** Modules trained in full, as copies: each name matches the end of a path. */
+  /** Modules to train fully, as copies; each name matches the end of a path. */
   modulesToSave?: readonly string[] | undefined;
-  /** Whether the product is multiplied by loraAlpha / √r instead (Kalajdzievski 2023); false. */
+  /** Whether the product is multiplied by loraAlpha / √r instead (Kalajdzievski 2023). Default: false. */
   useRslora?: boolean | undefined;
-  /** Whether magnitude and direction are trained apart (DoRA, Liu et al. 2024); false. */
+  /** Whether magnitude and direction are trained separately (DoRA, Liu et al. 2024). Default: false. */
   useDora?: boolean | undefined;
-  /** Whether the low-rank product has a bias, which starts at zero; false. */
+  /** Whether the low-rank product has a bias, initially zero. Default: false. */
   loraBias?: boolean | undefined;
-  /** How adapters start: `true` unless given. */
+  /** The initialisation. Default: `true`. */
   initLoraWeights?: InitLoraWeights | undefined;
   /** Batches for `initLoraWeights: "eva"`. */
   evaData?: EvaData | undefined;
-  /** How `initLoraWeights: "eva"` looks for components. */
+  /** Configuration of `initLoraWeights: "eva"`. */
   evaConfig?: EvaConfig | undefined;
-  /** Rows of the input embedding, or of layers by name, that are trained as they are. */
+  /** Rows to train of the input embedding, or of layers by name. */
   trainableTokenIndices?: readonly number[] | Readonly<Record<string, readonly number[]>> | undefined;
-  /** Whether what is tied to a trained embedding is trained with it; false. */
+  /** Whether layers tied to a trained embedding are trained with it. Default: false. */
   ensureWeightTying?: boolean | undefined;
-  /** How the weights of linear layers are stored. Each layer knows, so this is only checked. */
+  /** How the weights of linear layers are stored. Only validated, since each layer has this information. */
   fanInFanOut?: boolean | "auto" | undefined;
   /**
-   * PEFT's name of the task, such as `CAUSAL_LM`, for the saved configuration; the model's own unless given. That of
-   * a classifier adds its head to `modulesToSave`.
+   * PEFT's name of the task, such as `CAUSAL_LM`, for the saved configuration. A classification task adds its head to
+   * `modulesToSave`. Default: the model's task.
    */
   taskType?: string | undefined;
-  /** What the adapter is called; `default`. */
+  /** The name of the adapter. Default: `default`. */
   name?: string | undefined;
-  /** Whether a further adapter counts at once; the first always does. */
+  /** Whether an additional adapter is active at once. The first adapter always is. */
   active?: boolean | undefined;
 }
 
@@ -77,10 +74,10 @@ type Optional =
   | "trainableTokenIndices"
   | "taskType";
 
-/** The options of an adapter, with what was left out. */
+/** The options of an adapter, with defaults filled in. */
 export type AdapterOptions = Required<Omit<InjectOptions, Optional | "fanInFanOut">> &
   Pick<InjectOptions, Optional> & {
-    /** Whether weights that it adapts are stored as [in, out]. */
+    /** Whether the adapted weights are stored as [in, out]. */
     fanInFanOut: boolean;
   };
 
@@ -98,7 +95,7 @@ const isIterable = (value: unknown): boolean =>
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** Every option, when it is valid, and what it should be. */
+/** The validity check and the description of every option. */
 const OPTIONS: Record<keyof InjectOptions, readonly [valid: (value: unknown) => boolean, what: string]> = {
   r: [isRank, "a whole number of at least 1"],
   loraAlpha: [Number.isFinite, "a number"],
@@ -134,7 +131,7 @@ const OPTIONS: Record<keyof InjectOptions, readonly [valid: (value: unknown) => 
   active: [isFlag, "true or false"],
 };
 
-/** What an option should be, where `value` isn't that. */
+/** Returns the description of valid values, if `value` is not valid. */
 export function expectedOf(option: keyof InjectOptions, value: unknown): string | undefined {
   const [valid, what] = OPTIONS[option];
   return valid(value) ? undefined : what;
@@ -147,17 +144,17 @@ const HEADS: Record<string, readonly string[]> = {
   QUESTION_ANS: ["qa_outputs"],
 };
 
-/** The heads of a task, which need not all be there. */
+/** Returns the possible heads of a task; a model need not have all of them. */
 export function headsOf(taskType: string | undefined): readonly string[] {
   return (taskType === undefined ? undefined : HEADS[taskType]) ?? [];
 }
 
-/** Whether it is what the head of some task is called. */
+/** Whether `name` is the usual name of a task's head. */
 export function isHead(name: string): boolean {
   return Object.values(HEADS).some((heads) => heads.includes(name));
 }
 
-/** Refuses an option that is unknown or means nothing, and fills in what is left out. */
+/** Validates options and fills in defaults. Throws `ERR_OPTION` for unknown options and invalid values. */
 export function completed(model: Targetable, given: InjectOptions): AdapterOptions {
   if (typeof (given as unknown) !== "object" || given === null || Array.isArray(given))
     refuse("inject", "options", "an object", given);
@@ -201,7 +198,7 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
   };
   checkLayers(complete);
   checkStart(complete);
-  // A pattern that does not compile is found before anything is changed.
+  // Compiled here to find an invalid pattern before anything is changed.
   patternReader(complete.rankPattern, "rankPattern");
   patternReader(complete.alphaPattern, "alphaPattern");
   return complete;
@@ -209,7 +206,7 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
 
 const EVA_KEYS = Object.keys(EVA_DEFAULTS) as (keyof EvaConfig)[];
 
-/** What goes together in PEFT, and here. */
+/** Rejects combinations of options that PEFT also rejects. */
 function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConfig }: AdapterOptions): void {
   checkInit(init);
   const refuse = (what: string): never => {

@@ -1,23 +1,22 @@
-/** Python's regular expressions, in which PEFT's configurations are written, as JavaScript's. */
+/** Translates Python's regular expressions, which PEFT's configurations use, to JavaScript's. */
 import { createContext, Script } from "node:vm";
 
 import { LowrankError } from "../../errors.js";
 
-/** What a pattern is fitted into before it is compiled. */
+/** Wraps a pattern before it is compiled. */
 export type Fit = (body: string) => string;
 
-/** As Python's `re.fullmatch`. */
+/** Matches like Python's `re.fullmatch`. */
 const inFull: Fit = (body) => `^(?:${body})$`;
 
-/** A path as a pattern that matches it alone. */
+/** Escapes a path so that the pattern matches only it. */
 export function escaped(path: string): string {
   return path.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
 }
 
 /**
- * Compiles a pattern. Where the two languages write one thing differently it is translated; what
- * JavaScript has no way to say is refused by its name, and so is what does not compile, both as
- * `ERR_OPTION` of `option`.
+ * Compiles a pattern, translating syntax that differs between the languages. Throws `ERR_OPTION`, naming `option`, for
+ * syntax that JavaScript lacks and for patterns that do not compile.
  */
 export function pythonRegex(source: string, option: string, fit: Fit = inFull): RegExp {
   const refuse = (what: string, cause?: unknown): never => {
@@ -38,15 +37,15 @@ export function pythonRegex(source: string, option: string, fit: Fit = inFull): 
   }
 }
 
-/** Milliseconds that all matches of a pattern may take together. */
+/** Time limit for all matches of a pattern together, in milliseconds. */
 const TIME = 2000;
-/** Repetitions of which a path of usual length takes no time, if none is within another. */
+/** The number of unnested repetitions up to which matching a path of usual length is fast. */
 const REPETITIONS = 4;
 
 const context: { match?: () => void } = createContext({});
 const script = new Script("match()");
 
-/** A pattern of a file that may be anybody's: one whose matches could take for ever is given `TIME` for them. */
+/** Limits a pattern's matching time to `TIME` if it could backtrack excessively, since adapter files may be untrusted. */
 function boundedOr(pattern: RegExp, tooLong: () => never): RegExp {
   const { source, flags } = pattern;
   const repetitions = source.match(/[*+{]/g)?.length ?? 0;
@@ -69,12 +68,12 @@ function boundedOr(pattern: RegExp, tooLong: () => never): RegExp {
   })(source, flags);
 }
 
-/** A class that stands for many characters, after which Python takes a hyphen as itself. */
+/** Letters of escapes for character sets, after which Python reads a hyphen literally. */
 const SETS = "wWdDsS";
-/** Escapes that mean the same in both. */
+/** Escapes with the same meaning in both languages. */
 const SHARED = new Set("wWdDsSbBnrtfvx0123456789u");
 
-/** One pass over a pattern, which copies what both languages read alike. */
+/** Translates a pattern in one pass, copying syntax that both languages share. */
 class Translation {
   private at = 0;
   private out = "";
@@ -100,13 +99,13 @@ class Translation {
     this.out += as;
   }
 
-  /** `(?ims)` in front of everything. */
+  /** Reads `(?ims)` at the start. */
   private globalFlags(): void {
     const [text, letters = ""] = /^\(\?([a-zA-Z]+)\)/.exec(this.source) ?? [];
     if (text === undefined) return;
     for (const letter of letters) {
       if (letter === "x" || letter === "L") this.lacks(`the flag (?${letter})`);
-      // `u` is how Python reads text anyway; `a` is how JavaScript reads \w and \d.
+      // `u` is Python's default, and `a` is how JavaScript reads \w and \d, so both are dropped.
       if ("ims".includes(letter) && !this.flags.includes(letter)) this.flags += letter;
     }
     this.take(text.length, "");
@@ -130,7 +129,7 @@ class Translation {
     if (letter === "a") return this.take(2, "\\x07");
     if (letter === "N") return this.lacks("a character by its name (\\N{…})");
     if (letter === "U") return this.take(10, `\\u{${this.peek(8, this.at + 2)}}`);
-    // Python takes the escape of punctuation as the character; JavaScript knows only its own.
+    // Python accepts an escape before any punctuation; JavaScript only before syntax characters.
     if (letter !== "" && !SHARED.has(letter) && !/[a-zA-Z]/.test(letter))
       return this.take(
         2,
@@ -142,7 +141,7 @@ class Translation {
   private class(): void {
     this.take(1);
     if (this.peek(1) === "^") this.take(1);
-    // A bracket that comes first is itself.
+    // A leading bracket is literal.
     if (this.peek(1) === "]") this.take(1, "\\]");
     while (this.at < this.source.length && this.peek(1) !== "]") {
       if (this.peek(1) !== "\\") {
@@ -172,7 +171,7 @@ class Translation {
     return this.take(2);
   }
 
-  /** `{n}`, `{n,}`, `{,n}`, `{n,m}`; any other brace is itself. */
+  /** Reads `{n}`, `{n,}`, `{,n}` or `{n,m}`; any other brace is literal. */
   private brace(): void {
     const [text, least, most] = /^\{(\d*)(,?\d*)\}/.exec(this.peek(40)) ?? [];
     if (text === undefined || text === "{}") return this.take(1, "\\{");

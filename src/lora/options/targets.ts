@@ -1,4 +1,4 @@
-/** Which modules of a model an adapter targets: PEFT's rules. */
+/** Selects the modules that an adapter targets, by PEFT's rules. */
 import { LowrankError } from "../../errors.js";
 import { optionName } from "../../option-name.js";
 import { didYouMean } from "../../suggest.js";
@@ -9,10 +9,10 @@ import type { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import { escaped, pythonRegex } from "./python-regex.js";
 
-/** A full-match regex, `all-linear`, or `peft` for PEFT's own by the model's family; or names, each exact or the end of a path. */
+/** A regular expression for full paths, `all-linear`, or `peft` for PEFT's targets by model family; or a list of names, each matching a path or the end of one. */
 export type Targets = string | readonly string[];
 
-/** PEFT's targets for a family when none are given. */
+/** PEFT's default targets by model family. */
 const FAMILY_TARGETS: Record<string, readonly string[]> = {
   llama: ["q_proj", "v_proj"],
   mistral: ["q_proj", "v_proj"],
@@ -24,23 +24,23 @@ const FAMILY_TARGETS: Record<string, readonly string[]> = {
   roberta: ["query", "value"],
 };
 
-/** What may be adapted: any module. What it says of itself besides is taken where it is there. */
+/** A module that can be adapted: any module. The optional fields are used if present. */
 export interface Targetable extends Module {
-  /** `model_type` or `modelType` is the family that PEFT's table of targets is asked for. */
+  /** `model_type` or `modelType` is the family to look up in PEFT's table of targets. */
   config?: object | undefined;
-  /** Where the model came from: `base_model_name_or_path` of a saved adapter. */
+  /** The model's origin: `base_model_name_or_path` of a saved adapter. */
   source?: string | undefined;
-  /** The commit at a hub that it is of: `revision` of a saved adapter, by which PEFT loads the base. */
+  /** The model's commit on the hub: `revision` of a saved adapter, with which PEFT loads the base. */
   revision?: string | undefined;
-  /** Which embedding takes the ids. */
+  /** Returns the input embedding. */
   inputEmbedding?(): Embedding;
-  /** The path of the output head, which `all-linear` leaves alone. */
+  /** The path of the output head, which `all-linear` excludes. */
   outputHead?: string | undefined;
-  /** What it is for, in PEFT's words: CAUSAL_LM, SEQ_CLS, … */
+  /** The task by PEFT's name: CAUSAL_LM, SEQ_CLS, … */
   taskType?: string | undefined;
 }
 
-/** What PEFT's table names for the family of a model; undefined where it has it not. */
+/** Returns PEFT's targets for a model's family; undefined for an unknown family. */
 function familyTargets(model: Targetable): Targets | undefined {
   const config = (model.config ?? {}) as { model_type?: unknown; modelType?: unknown };
   const family = config.model_type ?? config.modelType;
@@ -49,12 +49,12 @@ function familyTargets(model: Targetable): Targets | undefined {
     : undefined;
 }
 
-/** The default targets of a model: PEFT's table where it has the family, all linears elsewhere. */
+/** Returns the default targets of a model: PEFT's for its family, or all linear layers. */
 export function defaultTargets(model: Targetable): Targets {
   return familyTargets(model) ?? "all-linear";
 }
 
-/** `targets`, or what PEFT's table names for the model where they are "peft". Throws `ERR_NO_TARGETS`. */
+/** Resolves "peft" to PEFT's targets for the model and returns other targets unchanged. Throws `ERR_NO_TARGETS`. */
 export function namedTargets(model: Targetable, targets: Targets): Targets {
   if (targets !== "peft") return targets;
   const found = familyTargets(model);
@@ -65,7 +65,7 @@ export function namedTargets(model: Targetable, targets: Targets): Targets {
   );
 }
 
-/** Names of the layers that can be adapted. */
+/** Returns the names of the layers that can be adapted. */
 function candidatesOf(model: Module): string[] {
   const paths = [...model.namedModules()].flatMap(([path, module]) =>
     path !== "" && isAdaptable(module) ? [path] : [],
@@ -73,7 +73,7 @@ function candidatesOf(model: Module): string[] {
   return [...new Set(paths.map((path) => path.split(".").pop() as string))].sort();
 }
 
-/** What chooses among a model's layers. */
+/** Options that select layers of a model. */
 export interface Targeting {
   targetModules: Targets;
   excludeModules?: Targets | undefined;
@@ -82,10 +82,10 @@ export interface Targeting {
   taskType?: string | undefined;
 }
 
-/** Layers that can be adapted. */
+/** A layer that can be adapted. */
 export type Adaptable = Linear | Embedding | ConvNd | MultiheadAttention;
 
-/** Whether a module is one that can be adapted. */
+/** Whether a module can be adapted. */
 export function isAdaptable(module: Module | undefined): module is Adaptable {
   return (
     module instanceof Linear ||
@@ -96,8 +96,8 @@ export function isAdaptable(module: Module | undefined): module is Adaptable {
 }
 
 /**
- * The layers that are targeted, by path, in the model's order.
- * Throws `ERR_NO_TARGETS` with the candidates when there are none.
+ * Returns the targeted layers by path, sorted as in the model.
+ * Throws `ERR_NO_TARGETS` with the candidates if there are none.
  */
 export function targeted(model: Targetable, targeting: Targeting): Map<string, Adaptable> {
   const { targetModules, excludeModules } = targeting;
@@ -105,7 +105,7 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
   const unwanted = excludeModules === undefined ? () => false : matcher(excludeModules, "excludeModules");
   const found = new Map<string, Adaptable>();
   for (const [path, module] of model.namedModules()) {
-    // A model has no place for itself that another layer could take.
+    // The model itself has no parent in which it could be replaced.
     if (path === "" || !isAdaptable(module)) continue;
     // As in PEFT, an attention layer is adapted with its output projection.
     const chosen = wanted(path, module) || attentionOf(path, found) !== undefined;
@@ -125,7 +125,7 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
   );
 }
 
-/** The path of the attention layer among `layers` whose output projection `path` is. */
+/** Returns the path of the attention layer among `layers` that has `path` as its output projection. */
 export function attentionOf(path: string, layers: ReadonlyMap<string, Module>): string | undefined {
   const attention = path.endsWith(OUT_PROJ) ? path.slice(0, -OUT_PROJ.length) : undefined;
   return attention !== undefined && layers.get(attention) instanceof MultiheadAttention
@@ -135,7 +135,7 @@ export function attentionOf(path: string, layers: ReadonlyMap<string, Module>): 
 
 const OUT_PROJ = ".out_proj";
 
-/** Which layers `targetModules` and `layersToTransform` choose, before any is excluded. */
+/** Returns a predicate for the layers that `targetModules` and `layersToTransform` select, before exclusions. */
 function chooser(
   model: Targetable,
   { targetModules, layersToTransform, layersPattern, taskType }: Targeting,
@@ -151,7 +151,7 @@ function chooser(
   )
     return wanted;
   const inLayer = layerFilter(layersToTransform, layersPattern);
-  // A path that is given in full says itself which layer it means.
+  // A full path already determines the layer.
   return (path) => wanted(path) && (targetModules.includes(path) || inLayer(path));
 }
 
@@ -159,10 +159,10 @@ function isAllLinear(targets: Targets): targets is string {
   return typeof targets === "string" && targets.toLowerCase() === "all-linear";
 }
 
-/** What a classifier's head is called, in the order in which it is looked for. */
+/** Names of classifier heads, by priority. */
 const CLASSIFIERS = ["score", "classifier"];
 
-/** The path that `all-linear` leaves alone: the output head, or a classifier's. */
+/** Returns the path that `all-linear` excludes: the output head, or a classifier's. */
 function headOf(model: Targetable, taskType: string | undefined): string | undefined {
   if (model.outputHead !== undefined) return model.outputHead;
   if (taskType !== "SEQ_CLS") return undefined;
@@ -170,12 +170,12 @@ function headOf(model: Targetable, taskType: string | undefined): string | undef
   return CLASSIFIERS.find((name) => own.has(name));
 }
 
-/** Names from which on PEFT writes the shortest endings that still tell targets apart. */
+/** The number of names from which PEFT shortens targets to their shortest distinguishing endings. */
 const SHORTEN_FROM = 20;
 
 /**
- * Targets as they are written: PEFT's, or where these would hit more when they are read again (a
- * path that ends another's), a pattern of just what is targeted.
+ * Returns targets for the configuration file: PEFT's form, or a pattern of the exact paths if that form would match more
+ * layers when read again, as when one path ends with another.
  */
 export function written(model: Targetable, targeting: Targeting): Targets {
   const targetModules = condensed(model, targeting);
@@ -186,9 +186,9 @@ export function written(model: Targetable, targeting: Targeting): Targets {
 }
 
 /**
- * Targets as PEFT writes them: `all-linear` as the paths it stands for, before any is excluded, and
- * from 20 names on the shortest endings that hit the same modules. Source: PEFT's
- * _maybe_include_all_linear_layers and _find_minimal_target_modules.
+ * Returns targets as PEFT writes them: `all-linear` becomes its paths, before exclusions, and 20 or more names become the
+ * shortest endings that match the same modules. Source: PEFT's _maybe_include_all_linear_layers and
+ * _find_minimal_target_modules.
  */
 function condensed(model: Targetable, targeting: Targeting): Targets {
   const { targetModules } = targeting;
@@ -215,13 +215,13 @@ function* everyLinear(model: Targetable, targeting: Targeting): IterableIterator
   for (const [path, module] of model.namedModules()) if (chosen(path, module)) yield path;
 }
 
-/** A path's endings, the shortest first. */
+/** Returns a path's endings, shortest first. */
 export function endings(path: string): string[] {
   const parts = path.split(".");
   return parts.map((_, i) => parts.slice(-1 - i).join("."));
 }
 
-/** Names in the order of their endings, as PEFT goes through them. */
+/** Sorts names by their endings, as PEFT does. */
 function inOrder(names: readonly string[]): string[] {
   const parts = new Map(names.map((name) => [name, endings(name)]));
   const compare = (a: readonly string[], b: readonly string[]): number => {
@@ -235,7 +235,7 @@ function inOrder(names: readonly string[]): string[] {
   return [...parts.keys()].sort((a, b) => compare(parts.get(a) as string[], parts.get(b) as string[]));
 }
 
-/** Whether a path matches `targets`: as a whole by a pattern, by its end by a list of names. */
+/** Returns a predicate for paths that match `targets`: a pattern must match the full path, a name the end of it. */
 export function matcher(targets: Targets, option: string): (path: string) => boolean {
   if (typeof targets !== "string") {
     const names = new Set(targets);
@@ -245,7 +245,7 @@ export function matcher(targets: Targets, option: string): (path: string) => boo
   return (path) => pattern.test(path);
 }
 
-/** Whether the number of a path's layer is one of those asked for. */
+/** Returns a predicate for paths whose layer number is in `layers`. */
 function layerFilter(
   layers: NonNullable<Targeting["layersToTransform"]>,
   lists: string | readonly string[] = [],
@@ -259,8 +259,8 @@ function layerFilter(
 }
 
 /**
- * Reads the number of a path's layer: the first number that follows any list, or one of `lists`; undefined where there
- * is none. Source: PEFT's check_target_module_exists.
+ * Returns a function from a path to its layer number: the first number after any list, or after one of `lists`; undefined
+ * if there is none. Source: PEFT's check_target_module_exists.
  */
 export function numberReader(lists: string | readonly string[] = []): (path: string) => number | undefined {
   const names = typeof lists === "string" ? [lists] : lists;
