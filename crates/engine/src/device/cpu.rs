@@ -1,4 +1,4 @@
-//! The processor: native twins of the kernels over a pool of threads.
+//! The processor: native implementations of the kernels on a pool of threads.
 
 mod memory;
 pub mod system;
@@ -23,7 +23,7 @@ use crate::simd::{self, level};
 use crate::trace::Note;
 use memory::{Loose, Memory};
 
-/// Numbers that are given out one after another need no more to spread them: a launch looks up some five.
+/// A trivial hash for consecutive numbers; a launch looks up about five.
 #[derive(Default)]
 struct ByNumber(u64);
 
@@ -43,17 +43,16 @@ pub struct Cpu {
     buffers: HashMap<BufferId, Memory, BuildHasherDefault<ByNumber>>,
     loose: Loose,
     threads: Threads,
-    /// The threads at low priority, made by the first recording that is run there. A thread of a process without
-    /// privileges cannot raise its priority again on Linux, so those of other recordings are apart.
+    /// Threads at low priority, created by the first background recording. They are separate, since on Linux an
+    /// unprivileged process cannot raise a thread's priority again.
     low_threads: Option<Threads>,
     is_low: bool,
     note: Option<Note>,
 }
 
 impl Cpu {
-    /// Opens the processor with `threads` workers (0: one a core), of which the calling thread, the
-    /// device's own, is one: handing each launch over to another thread and waiting for it took a
-    /// third of the time of a decoded token.
+    /// Opens the processor with `threads` workers (0: one per core). The calling thread, which is the device's, is one
+    /// of them: passing each launch to another thread and waiting for it took a third of the time of a decoded token.
     pub fn open(threads: usize) -> Result<(Profile, Cpu)> {
         simd::level::chosen()?;
         let threads = match threads {
@@ -74,12 +73,12 @@ impl Cpu {
         ))
     }
 
-    /// The threads that the recording in progress uses.
+    /// The threads for the current recording.
     fn threads(&self) -> &Threads {
         self.low_threads.as_ref().filter(|_| self.is_low).unwrap_or(&self.threads)
     }
 
-    /// How many threads the recording in progress uses.
+    /// The number of threads for the current recording.
     #[cfg(test)]
     pub fn threads_in_use(&self) -> usize {
         self.threads().count()
@@ -90,7 +89,7 @@ impl Cpu {
     }
 
     fn slice(&mut self, range: &Range) -> &mut [u8] {
-        // SAFETY: `at` holds that the range lies in the buffer, and commands run one after another.
+        // SAFETY: `at` checks that the range is inside the buffer, and commands run one after another.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(range), range.bytes as usize) }
     }
 }
@@ -131,7 +130,7 @@ impl Runner for Cpu {
                 self.slice(&to).copy_from_slice(&file[from..from + to.bytes as usize]);
             }
             Command::Zero { to } => self.slice(&to).fill(0),
-            // SAFETY: `at` holds that both lie in their buffers.
+            // SAFETY: `at` checks that both ranges are inside their buffers.
             Command::Copy { from, to } => unsafe {
                 std::ptr::copy(self.pointer(&from), self.pointer(&to), from.bytes as usize);
             },
@@ -167,7 +166,7 @@ impl Runner for Cpu {
         let count = cpu_use.count(self.threads.all());
         self.is_low = cpu_use.background;
         if self.is_low && self.low_threads.as_ref().is_none_or(|low| low.all() < count) {
-            // This is the thread at low priority: it owns them.
+            // This runs on the low-priority thread, which owns them.
             self.low_threads = None;
             self.low_threads =
                 Some(Threads::named(count, "lowrank-low", system::lower_priority).map_err(no_threads)?);
@@ -178,14 +177,14 @@ impl Runner for Cpu {
 }
 
 impl Cpu {
-    /// In tests, what a new value holds is NaN: an operation that leaves out a part of it is seen.
+    /// Fills new values with NaN in tests, so that an operation that leaves elements unwritten is noticed.
     fn poison(&mut self, buffer: BufferId, bytes: u64) {
         if cfg!(test) {
             self.slice(&Range { buffer, offset: 0, bytes, dtype: DType::F32 }).fill(0xff);
         }
     }
 
-    /// Copies what buffers have of `file`: all of it or, where that does not fit, none.
+    /// Copies the parts of `file` that buffers map into memory: all of them, or none if they do not fit.
     fn unmap(&mut self, file: &Arc<MappedFile>) -> Result<()> {
         let of_file = |memory: &Memory| match memory {
             Memory::Mapped { file: lease, bytes, .. } if lease.is_of(file) => Some(*bytes as u64),
@@ -207,7 +206,7 @@ impl Cpu {
                 fail!(OutOfMemory, "the system gave no {bytes} bytes more");
             };
             let whole = Range { buffer, offset: 0, bytes, dtype: DType::I32 };
-            // SAFETY: both hold as many bytes, and the copy is new.
+            // SAFETY: both have at least `bytes` bytes, and the copy is new, so they do not overlap.
             unsafe { std::ptr::copy_nonoverlapping(self.pointer(&whole), memory.at(&whole), bytes as usize) };
             copies.push((buffer, memory));
         }

@@ -1,9 +1,9 @@
 //! A GPU through wgpu: Vulkan, Metal or DX12.
 //!
-//! Everything happens in the order of the commands: copies, uploads and dispatches are encoded
-//! into one list, submitted in bounded portions, and answered when their portion is done. What
-//! this device holds besides the pool's buffers is bounded: 16 MiB of pages for uploads, 32 MiB
-//! for reads (next to nothing when idle), and scratch for the few copies that need some.
+//! Commands run in order: copies, uploads and dispatches are encoded into one command list and submitted in bounded
+//! portions; replies are sent when their portion is complete. The memory of this device in addition to the pool's
+//! buffers is bounded: 16 MiB of staging pages for uploads, 32 MiB for reads (almost none when idle), and scratch for
+//! the few copies that need it.
 
 mod adapter;
 mod buffers;
@@ -46,14 +46,14 @@ use crate::recording::Command;
 use crate::trace::Note;
 use crate::tune::{Owner, Setting, Store, Table};
 
-/// How long `idle` waits before it lets the thread look for new work.
+/// How long `idle` waits before the thread checks for new work.
 const NAP: Duration = Duration::from_micros(500);
 
-/// Runs commands on a GPU; made and used on its device's thread.
+/// Runs commands on a GPU; created and used on its device's thread.
 pub struct Gpu {
     submitter: Submitter,
     pending: VecDeque<Pending>,
-    /// Bytes of the buffers that pending reads hold.
+    /// Bytes of the buffers of pending reads.
     reading: u64,
     read_buffers: Vec<wgpu::Buffer>,
     staging: Staging,
@@ -61,40 +61,40 @@ pub struct Gpu {
     bind_groups: HashMap<Bound, wgpu::BindGroup>,
     buffers: HashMap<BufferId, wgpu::Buffer>,
     scratch: Vec<Option<BufferId>>,
-    /// Destroyed, but perhaps named by bind groups that are kept.
+    /// Destroyed buffers that cached bind groups may still refer to.
     left: HashSet<BufferId>,
     left_bytes: u64,
     binding_limit: u64,
     limits: wgpu::Limits,
     faults: Faults,
     canary: Canary,
-    /// A range that the last launch wrote, since the last submission.
+    /// A range that the last launch since the last submission wrote.
     written: Option<Span>,
     trials: Option<Trials>,
-    /// Whether launches are trials', which are timed whole and choose their own length.
+    /// Whether launches belong to an autotuning trial, which is timed as a whole and chooses its length.
     trying: bool,
-    /// Whether what is encoded has waited a nap for more.
+    /// Whether encoded work has already waited one nap for more.
     waiting: bool,
     device: wgpu::Device,
 }
 
 impl Gpu {
-    /// Opens the GPU of that number in `adapters()`, or the first that can be used (a software
-    /// one last). Call it on the device's thread, from `Device::start`.
+    /// Opens GPU number `index` of `adapters()`, or by default the first usable one (software GPUs last). Call it on
+    /// the device's thread, from `Device::start`.
     ///
-    /// `LOWRANK_SHADER_CHECKS=1` has shaders check their indices, `LOWRANK_TUNE` decides whether forms are tried.
+    /// `LOWRANK_SHADER_CHECKS=1` enables bounds checks in shaders; `LOWRANK_TUNE` controls autotuning.
     ///
     /// # Errors
-    /// `ERR_NO_GPU` with the list of adapters, when there is none such; `ERR_OPTION` for another `LOWRANK_TUNE`.
+    /// `ERR_NO_GPU` with the list of adapters if there is no such adapter; `ERR_OPTION` for an invalid `LOWRANK_TUNE`.
     pub fn open(index: Option<usize>) -> Result<(Profile, Gpu)> {
         Self::open_with(index, None)
     }
 
-    /// As `open`, with a lower limit on the bytes that one binding may span (256 at least), to
-    /// test windows on small tensors. Without one `LOWRANK_BINDING_LIMIT` is looked at.
+    /// Like `open`, with a lower limit on the bytes of one binding (at least 256), to test windows on small tensors.
+    /// The default is `LOWRANK_BINDING_LIMIT`.
     ///
     /// # Errors
-    /// As `open`'s.
+    /// As for `open`.
     pub fn open_with(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu)> {
         let setting = Setting::of_environment()?;
         let (profile, mut gpu, owner) = Self::untuned(index, binding_limit)?;
@@ -104,14 +104,14 @@ impl Gpu {
         Ok((profile, gpu))
     }
 
-    /// Has forms tried: those that runs meet, where `background`, and those that are asked for.
+    /// Enables autotuning: of the classes in recorded work if `background`, and of requested classes.
     fn tune_by(&mut self, profile: &Profile, background: bool, store: Option<Store>) {
         let device = format!("{} ({})", profile.name, profile.backend);
         let table = Arc::new(Table::new(device, background, store));
         self.trials = Some(Trials::new(profile.clone(), table));
     }
 
-    /// A GPU that tries no forms, and whose what is kept of them would be.
+    /// Opens a GPU without autotuning; also returns the cache key that its results would have.
     fn untuned(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu, Owner)> {
         let (profile, adapter) = adapter::choose(index, binding_limit)?;
         let owner = Owner {
@@ -172,7 +172,7 @@ impl Gpu {
                 Ok(())
             }
             Command::Map { .. } => fail!(Internal, "a GPU maps no files"),
-            // What it was sent of the file it took when it came to it.
+            // Uploads from a mapped file are copied when they run, so nothing refers to the file.
             Command::Unmap { reply, .. } => {
                 reply(Ok(Vec::new()));
                 Ok(())
@@ -193,20 +193,20 @@ impl Gpu {
                 self.fence(reply);
                 Ok(())
             }
-            // The thread's loop acts on these itself.
+            // The thread's loop handles these.
             Command::Reuse { .. } | Command::Under { .. } | Command::Receive { .. } | Command::Note(_) => {
                 Ok(())
             }
         }
     }
 
-    /// Counts an encoded command; submits when there is enough.
+    /// Counts an encoded command; submits once the budget is used.
     fn count(&mut self, work: u64) -> Result<()> {
         if self.submitter.count(work) { self.submit() } else { Ok(()) }
     }
 
     fn submit(&mut self) -> Result<()> {
-        // First: what goes after the last submission would otherwise be held till the next.
+        // Before the submission: bind groups dropped after it would live until the next one.
         if !self.left.is_empty() {
             let left = std::mem::take(&mut self.left);
             self.bind_groups.retain(|bound, _| !bound.spans.iter().any(|s| left.contains(&s.buffer)));
@@ -225,7 +225,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Waits until all is done, so that what was destroyed is free.
+    /// Waits for all work, so that destroyed buffers are freed.
     fn drain(&mut self) -> Result<()> {
         self.submit()?;
         self.submitter.drain()?;
@@ -270,8 +270,8 @@ impl Runner for Gpu {
     }
 
     fn idle(&mut self) -> Result<bool> {
-        // While the GPU is busy, what comes within a nap goes along: whoever records a token or a step hands it over in
-        // parts. What somebody waits for goes at once.
+        // While the GPU is busy, batch the work that arrives within a nap, since a token or a step is recorded in
+        // parts. Work with a pending read or fence is submitted at once.
         let holds =
             self.submitter.is_busy() && self.submitter.has_commands() && !self.waiting && !self.is_asked();
         self.waiting = holds;
@@ -301,7 +301,7 @@ impl Gpu {
         self.bind_groups.clear();
         self.staging.clear();
         self.read_buffers.clear();
-        // What was dropped is freed when the driver is asked next.
+        // wgpu frees dropped objects at the next poll.
         self.submitter.poll()
     }
 }

@@ -1,4 +1,4 @@
-//! A thread at low priority that runs calls of another thread, which waits for them.
+//! A low-priority thread that runs calls for another thread, which waits for them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Sender, channel};
@@ -8,21 +8,21 @@ use super::cpu::system::lower_priority;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A job, and the channel on which its end is reported.
+/// A job, and the channel that reports its end.
 type Order = (Job, Sender<()>);
 
-/// Starts with its first call and ends when it is dropped.
+/// Starts with its first call; ends when dropped.
 #[derive(Default)]
 pub(super) struct LowThread(Option<(Sender<Order>, JoinHandle<()>)>);
 
 impl LowThread {
-    /// Runs `work` there and waits for its end. A panic of `work` continues here.
+    /// Runs `work` on the thread and waits for its end. A panic of `work` continues on the caller's thread.
     ///
     /// # Errors
     /// The system's error if it cannot start a thread; then `work` has not been called.
     ///
     /// # Safety
-    /// `work` may be sent to another thread that alone runs while this one waits.
+    /// It must be sound to run `work` on another thread while this one waits.
     pub(super) unsafe fn call<T>(&mut self, work: impl FnOnce() -> T) -> std::io::Result<T> {
         struct Sent<F>(F);
         // SAFETY: `call` requires that `work` may be sent to this thread.
@@ -39,7 +39,7 @@ impl LowThread {
         {
             let job = Sent(|| result = Some(catch_unwind(AssertUnwindSafe(work))));
             let job: Box<dyn FnOnce() + Send + '_> = Box::new(move || job.call());
-            // SAFETY: this function returns after the job has ended and what it captured was dropped.
+            // SAFETY: this function returns only after the job has ended and its captures have been dropped.
             let job = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(job) };
             jobs.send((job, done)).expect("the thread ends after its sender");
             ended.recv().expect("the thread answers each job");

@@ -1,7 +1,7 @@
-//! What a device is: a profile, and a thread that runs recordings in order.
+//! A device: a profile, and a thread that runs recordings in order.
 //!
-//! Devices belong to the process and know no operations. A device's thread owns its buffers;
-//! environments send it recordings and are answered through the replies in them.
+//! Devices belong to the process and know no operations. A device's thread owns its buffers. Environments send it
+//! recordings, whose commands carry callbacks for replies.
 
 pub mod cpu;
 pub mod gpu;
@@ -30,31 +30,31 @@ use crate::recording::{CancelToken, Command, CpuUse, Recording};
 use crate::trace::Note;
 use crate::tune::{Class, Family, Outcome, Table};
 
-/// Bytes that the system has free for a device's buffers now, where it tells: of a processor, and of a GPU in software.
+/// Bytes that the system has free for a device's buffers, if known: for a processor and for a software GPU.
 pub fn free_memory(of: &Profile) -> Option<u64> {
     (of.kind == Kind::Cpu || of.software).then(cpu::system::free)?
 }
 
 /// Runs commands; lives on the device's thread.
 pub trait Runner {
-    /// Runs a recording. An error is latched by the caller: what follows is not run.
+    /// Runs one command. The caller latches an error and skips all later commands.
     fn run(&mut self, command: Command) -> Result<()>;
-    /// How long it looks for the next recording before `idle` is called and its thread sleeps. Whoever records many
-    /// small operations would else wake it for each few: tens of microseconds on both sides.
+    /// The time to poll for the next recording before the thread calls `idle` and sleeps. Without it, recording many
+    /// small operations would wake the thread every few operations, which costs tens of microseconds on both sides.
     fn patience(&self) -> Duration {
         Duration::ZERO
     }
-    /// Called when no command waits: submits what is held back, waits for it a little.
+    /// Called when no command is queued: submits pending work and waits a short time for it.
     ///
-    /// Returns whether something is still on its way, and `idle` wants to be called again.
+    /// Returns whether work is still in progress, so that `idle` must be called again.
     fn idle(&mut self) -> Result<bool> {
         Ok(false)
     }
-    /// Called when nothing was asked for `REST`: gives back what the device holds besides the buffers.
+    /// Called after `REST` without work: frees all memory except the buffers.
     fn rest(&mut self) -> Result<()> {
         Ok(())
     }
-    /// Counts what a GPU was handed.
+    /// The number of submissions to a GPU.
     fn submissions(&self) -> Arc<AtomicU64> {
         Arc::default()
     }
@@ -62,48 +62,47 @@ pub trait Runner {
     fn longest_submission(&self) -> Arc<AtomicU64> {
         Arc::default()
     }
-    /// What its thread and those who record for it share of the forms that it tries.
+    /// The autotuning table, which the device's thread shares with its contexts.
     fn table(&self) -> Option<Arc<Table>> {
         None
     }
-    /// Called between recordings, and when there is nothing to do: a submission at most of the device's own, to find
-    /// out what is fast.
+    /// Called between recordings and when idle: makes at most one submission for autotuning.
     ///
-    /// Returns whether it wants to be called again.
+    /// Returns whether it must be called again.
     fn tune(&mut self) -> Result<bool> {
         Ok(false)
     }
-    /// Whose the commands that follow are: what they take is told there. `None` where nobody asks.
+    /// Sets the trace entry that the following commands are charged to; `None` without a trace.
     fn note(&mut self, _note: Option<Note>) {}
-    /// How the commands that follow may use the processor. Called on the thread that runs them, which is another one
-    /// where they are in the background.
+    /// Sets the CPU use of the following commands. Called on the thread that runs them, which differs for background
+    /// work.
     fn use_cpu(&mut self, _cpu_use: CpuUse) -> Result<()> {
         Ok(())
     }
 }
 
-/// How long a device waits for work before it rests.
+/// The time without work after which a device rests.
 pub const REST: Duration = Duration::from_secs(2);
 
 /// Called on the device's thread whenever it rests.
 pub type Rested = Arc<dyn Fn() + Send + Sync>;
 
-/// Who is told that a device rests, by the environment that each belongs to.
+/// The rest callbacks, each with the environment that it belongs to.
 type Listeners = Arc<Mutex<Vec<(CancelToken, Rested)>>>;
 
-/// Lists of commands that were run, for recordings to come. Else each was the allocator's anew: some 50 KB, made on
-/// one thread and freed on another.
+/// Emptied command lists for later recordings. Otherwise each recording would allocate about 50 KB on one thread and
+/// free it on another.
 type Emptied = Arc<Mutex<Vec<Vec<Command>>>>;
-/// Lists that are kept.
+/// The most lists that are kept.
 const EMPTIED: usize = 4;
 
-/// Where recordings go.
+/// The destination of recordings.
 #[derive(Clone)]
 pub enum Sink {
     Thread(Arc<Device>),
     /// Nothing runs.
     Meta,
-    /// Commands are kept, for whoever runs them himself.
+    /// Commands are collected for the caller to run.
     Kept(Arc<Mutex<Vec<Command>>>),
 }
 
@@ -118,7 +117,7 @@ impl Sink {
         }
     }
 
-    /// What is known of the device's forms, where it tries any.
+    /// The device's autotuning table, if it has one.
     pub fn table(&self) -> Option<&Table> {
         match self {
             Sink::Thread(device) => device.table.as_deref(),
@@ -126,7 +125,7 @@ impl Sink {
         }
     }
 
-    /// Who keeps what is sent of a mapped file.
+    /// The device as a borrower of mapped files.
     pub fn borrower(&self) -> Option<Arc<dyn Borrower>> {
         match self {
             Sink::Thread(device) => Some(device.clone()),
@@ -134,7 +133,7 @@ impl Sink {
         }
     }
 
-    /// A list for at least `commands`.
+    /// Returns an empty list with room for at least `commands`.
     pub fn list(&self, commands: usize) -> Vec<Command> {
         let emptied = match self {
             Sink::Thread(device) => device.emptied.lock().unwrap_or_else(|e| e.into_inner()).pop(),
@@ -145,7 +144,7 @@ impl Sink {
         list
     }
 
-    /// Whether the device has run all that it was sent.
+    /// Whether the device has run everything that was sent to it.
     pub fn is_idle(&self) -> bool {
         match self {
             Sink::Thread(device) => device.waiting.load(Ordering::Relaxed) == 0,
@@ -154,14 +153,14 @@ impl Sink {
     }
 }
 
-/// What was found of a device's forms.
+/// The autotuning results of a device.
 pub struct Found {
-    /// Whether runs use it.
+    /// Whether runs use them.
     pub used: bool,
-    /// Where it is kept.
+    /// The file that stores them.
     pub file: Option<PathBuf>,
     pub outcomes: Vec<Outcome>,
-    /// Classes that could not be tried, and why.
+    /// Classes that could not be tried, with the errors.
     pub failures: Vec<(Class, Error)>,
 }
 
@@ -171,19 +170,19 @@ pub struct Device {
     sender: Mutex<Sender<Message>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     stopping: Arc<AtomicBool>,
-    /// Recordings that were sent and have not been run to their end.
+    /// The number of recordings that were sent and are not complete.
     waiting: Arc<AtomicUsize>,
     emptied: Emptied,
     listeners: Listeners,
-    /// What is known of its forms, where it tries any.
+    /// The autotuning table, if the device has one.
     pub table: Option<Arc<Table>>,
-    /// Submissions to the GPU so far; none where it is no GPU.
+    /// Submissions to the GPU so far; 0 for other devices.
     pub submissions: Arc<AtomicU64>,
-    /// Microseconds that the longest submission to the GPU took so far; 0 where it is no GPU.
+    /// Microseconds of the longest submission to the GPU so far; 0 for other devices.
     pub longest_submission: Arc<AtomicU64>,
 }
 
-/// What a device's thread gives when it has opened.
+/// The data that a device's thread reports once the device is open.
 struct Ready {
     profile: Profile,
     table: Option<Arc<Table>>,
@@ -192,7 +191,7 @@ struct Ready {
 }
 
 impl Device {
-    /// Starts the thread; `open` runs on it, so that what it makes never leaves it.
+    /// Starts the thread and runs `open` on it, so that its result never leaves the thread.
     pub fn start<R: Runner>(
         open: impl FnOnce() -> Result<(Profile, R)> + Send + 'static,
     ) -> Result<Arc<Device>> {
@@ -251,17 +250,18 @@ impl Device {
         }
     }
 
-    /// Has `rested` called after each `REST` without work, until `owner` is cancelled.
+    /// Registers `rested`, to be called after each `REST` without work until `owner` is cancelled.
     pub fn on_rest(&self, owner: CancelToken, rested: Rested) {
         let mut listeners = self.listeners.lock().unwrap_or_else(|e| e.into_inner());
         listeners.retain(|(owner, _)| !owner.is_cancelled());
         listeners.push((owner, rested));
     }
 
-    /// Tries the usual classes of `families` now and waits for what is found; nothing of a device that tries no forms.
+    /// Tries the usual classes of `families` now and waits for the results; returns `None` for a device without
+    /// autotuning.
     ///
     /// # Errors
-    /// `ERR_DEVICE_LOST` where the device stops answering.
+    /// `ERR_DEVICE_LOST` if the device stops responding.
     pub fn tune(&self, families: &[&'static Family]) -> Result<Option<Found>> {
         let Some(table) = &self.table else { return Ok(None) };
         let classes = |family: &&'static Family| {
@@ -279,9 +279,9 @@ impl Device {
         Ok(Some(Found { used: table.is_background(), file, outcomes, failures }))
     }
 
-    /// Cancels what waits and joins the thread; gives up after `patience`.
+    /// Cancels queued work and joins the thread, waiting at most `patience`.
     ///
-    /// Returns whether the thread ended.
+    /// Returns whether the thread has ended.
     pub fn stop(&self, patience: Duration) -> bool {
         self.stopping.store(true, Ordering::Release);
         self.sender.lock().unwrap_or_else(|e| e.into_inner()).send(Message::Stop).ok();
@@ -303,7 +303,7 @@ impl Borrower for Device {
         let reply = Box::new(move |done| drop(send.send(done)));
         let commands = vec![Command::Unmap { file: file.clone(), reply }];
         self.send(Recording { commands, ..Recording::default() });
-        // One that does not answer has ended, and its buffers with it.
+        // If the channel is closed, the device has ended and its buffers are gone.
         receive.recv().unwrap_or(Ok(Vec::new())).map(drop)
     }
 }

@@ -1,8 +1,8 @@
-//! Buffers whose content is not what was recorded, because memory ran out or a kernel did not compile.
+//! Poisoned buffers: their content is invalid because memory ran out or a kernel did not compile.
 //!
-//! A device goes on after that: what the missing content would have gone into is poisoned in turn
-//! and left as it is, and whoever reads such a buffer gets the error. A buffer is whole again when
-//! its memory serves the next value.
+//! The device keeps running after such an error. A command that depends on a poisoned buffer is skipped and poisons the
+//! buffers that it would write; a read of one returns the error. A buffer is valid again when its memory is reused for
+//! another value.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,14 +17,14 @@ pub type Buffers = SmallVec<[BufferId; 6]>;
 #[derive(Default)]
 pub struct Poisoned {
     by: HashMap<BufferId, Error>,
-    /// Those that the device never made.
+    /// Buffers that the device failed to create.
     absent: HashSet<BufferId>,
-    /// Errors that no read or fence of their environment has told yet.
+    /// Errors that no read or fence of their environment has reported yet.
     untold: Vec<(CancelToken, Error)>,
 }
 
 impl Poisoned {
-    /// Buffers that a command writes.
+    /// Returns the buffers that a command writes.
     pub fn written(command: &Command) -> Buffers {
         match command {
             Command::Create { buffer, .. } | Command::Map { buffer, .. } => SmallVec::from_slice(&[*buffer]),
@@ -41,7 +41,7 @@ impl Poisoned {
         }
     }
 
-    /// What keeps a command from being run: the error behind a buffer that it reads or writes.
+    /// Returns the error of a poisoned buffer that the command reads or writes; the command must be skipped.
     pub fn hinders(&self, command: &Command) -> Option<Error> {
         if self.by.is_empty() {
             return None;
@@ -59,32 +59,32 @@ impl Poisoned {
         }
     }
 
-    /// Notes that `buffers` are not what was recorded.
+    /// Marks `buffers` as invalid.
     pub fn poison(&mut self, buffers: Buffers, error: &Error) {
         for buffer in buffers {
             self.by.entry(buffer).or_insert_with(|| error.clone());
         }
     }
 
-    /// Notes that the device has no such buffer.
+    /// Records that the device failed to create the buffer.
     pub fn miss(&mut self, buffer: BufferId, error: &Error) {
         self.by.insert(buffer, error.clone());
         self.absent.insert(buffer);
     }
 
-    /// The buffer's memory serves another value, or none. Returns whether it is yet to be made.
+    /// Clears a buffer's mark when its memory is reused or freed. Returns whether the buffer has yet to be created.
     pub fn forget(&mut self, buffer: BufferId) -> bool {
         !self.by.is_empty() && self.by.remove(&buffer).is_some() && self.absent.remove(&buffer)
     }
 
-    /// An environment's next fence tells of an error that no read of its own may meet.
+    /// Queues an error for the environment's next fence, in case none of its reads reports it.
     pub fn owe(&mut self, owner: &CancelToken, error: &Error) {
         if !self.untold.iter().any(|(of, _)| of.is(owner)) {
             self.untold.push((owner.clone(), error.clone()));
         }
     }
 
-    /// What a fence of that environment tells.
+    /// Takes the error that the environment's fence must report.
     pub fn told(&mut self, owner: &CancelToken) -> Option<Error> {
         let at = self.untold.iter().position(|(of, _)| of.is(owner))?;
         Some(self.untold.swap_remove(at).1)

@@ -11,20 +11,20 @@ use crate::profile::Profile;
 
 static OPEN: Mutex<Option<HashMap<String, Weak<Device>>>> = Mutex::new(None);
 
-/// What a user's device name stands for.
+/// The device that a label refers to.
 pub enum Opened {
     Device(Arc<Device>),
-    /// A stand-in that runs nothing, with the profile of what it stands for.
+    /// A meta device, which runs nothing, with the profile of the device that it imitates.
     Meta(Profile),
 }
 
-/// The device called `label`: `cpu`, `gpu`, `gpu:N`, `meta:cpu`, `meta:gpu`.
+/// Opens the device called `label`: `cpu`, `gpu`, `gpu:N`, `meta:cpu` or `meta:gpu`.
 ///
 /// # Errors
-/// `ERR_NO_GPU` where there is none (lists what there is), `ERR_OPTION` for another name.
+/// `ERR_NO_GPU` if there is none (it lists the GPUs that exist); `ERR_OPTION` for another label.
 pub fn open(label: &str) -> Result<Opened> {
     if let Some(of) = label.strip_prefix("meta:") {
-        // No device is opened: this asks for what it would be.
+        // Only the profile is needed; no device is opened.
         let profile = match gpu_index(of) {
             _ if of == "cpu" => cpu::profile(threads()),
             Some(index) => gpu::profile_of(index, None)?,
@@ -50,7 +50,7 @@ fn start(label: &str) -> Result<Arc<Device>> {
     Ok(device)
 }
 
-/// Of `gpu` no number, of `gpu:N` its number; nothing of another name.
+/// Parses a GPU's label: `Some(None)` for `gpu`, `Some(Some(N))` for `gpu:N`, `None` for other labels.
 fn gpu_index(label: &str) -> Option<Option<usize>> {
     match label {
         "gpu" => Some(None),
@@ -63,7 +63,7 @@ fn unknown(label: &str) -> Error {
     Error::new(Code::Option, what)
 }
 
-/// Threads of the cpu: LOWRANK_THREADS, or one a core.
+/// The number of the cpu's threads: LOWRANK_THREADS, or one per core.
 pub fn threads() -> usize {
     let asked = std::env::var("LOWRANK_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
     match asked {

@@ -1,4 +1,4 @@
-//! A device that runs out of memory, and goes on.
+//! A device that runs out of memory and continues.
 
 use std::rc::Rc;
 use std::sync::mpsc::channel;
@@ -8,7 +8,7 @@ use super::*;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 
-/// A cpu that gives no more than so many buffers.
+/// A cpu with a limited number of buffers.
 struct Short {
     cpu: Cpu,
     left: usize,
@@ -70,7 +70,7 @@ fn running_out_of_memory_poisons_what_depends_on_it_and_nothing_else() {
     out_of_memory(read(&target));
     assert_eq!(read(&kept).unwrap(), [7; 256]);
     assert!(fence(&neighbour).is_ok(), "another environment goes on");
-    // What was poisoned serves again once it is another value's; what was missing is made then.
+    // A poisoned buffer is valid again for another value; a missing one is created then.
     drop(target);
     let again = filled(&cx, 3);
     assert_eq!(read(&again).unwrap(), [3; 256]);
@@ -108,7 +108,7 @@ fn what_a_device_failed_to_send_does_not_end_the_one_that_waits() {
 #[test]
 fn a_stand_in_of_the_gpu_opens_no_device() {
     let Ok(registry::Opened::Meta(profile)) = registry::open("meta:gpu") else {
-        // Without an adapter it is refused, as gpu is.
+        // Without an adapter it is an error, as for gpu.
         return assert_eq!(registry::open("gpu").err().unwrap().code, Code::NoGpu);
     };
     assert_eq!(profile.label, "meta:gpu");
@@ -117,7 +117,7 @@ fn a_stand_in_of_the_gpu_opens_no_device() {
 
 #[test]
 fn constants_lie_together_and_a_full_page_goes_with_its_last() {
-    // One page that is kept, one that is filled.
+    // One page is kept, one is filled.
     let device = short(2);
     let cx = context(&device);
     let kept = cx.constant(0.5);
@@ -141,7 +141,7 @@ fn what_waits_in_the_pool_is_given_back_and_counted() {
     let cx = context(&device);
     drop(filled(&cx, 1));
     assert_eq!((cx.trim(), cx.trim()), (256, 0));
-    // A buffer of another class finds room.
+    // A buffer of another size class fits.
     let larger = cx.upload([1024], DType::F32, vec![2; 4096]).unwrap();
     assert_eq!(read(&larger).unwrap(), [2; 4096]);
     assert_eq!(cx.trim(), 0, "what is in use stays");
@@ -171,7 +171,7 @@ fn memory_that_is_short_is_looked_for_once() {
 fn a_device_without_work_says_so_to_those_who_are_there() {
     let device = short(4);
     let cx = context(&device);
-    // Until all is set up it is at work.
+    // Keeps the device busy until both callbacks are registered.
     let (go_on, waits) = channel::<()>();
     cx.fence(Box::new(move |_| {
         waits.recv().ok();
@@ -192,7 +192,7 @@ fn a_device_without_work_says_so_to_those_who_are_there() {
     let value = filled(&cx, 1);
     assert!(read(&value).is_ok());
     assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "here");
-    // It is told once, until there was work again.
+    // It is called once, until there was work again.
     assert!(rests.recv_timeout(REST + REST / 2).is_err());
     assert!(read(&value).is_ok());
     assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "here");
@@ -208,13 +208,13 @@ fn a_gpu_that_converts_no_halves_refuses_them() {
         assert!(error.message.contains(said), "{error}");
     }
     assert!(cx.upload([2], DType::BF16, vec![0; 4]).is_ok());
-    // A driver that says it converts them is taken at its word.
+    // A driver that claims to convert f16 is trusted.
     for adapter in crate::device::gpu::adapters() {
         println!("{}: f16 {}, subgroups of {}", adapter.name, adapter.f16, adapter.subgroup);
     }
 }
 
-/// What a device's thread and its workers are called, and their nice values, while a recording runs.
+/// Returns the names of a device's thread and its workers, and their nice values, during a recording.
 #[cfg(target_os = "linux")]
 struct Noting(Cpu, Arc<Mutex<Vec<(String, i32)>>>);
 
@@ -223,7 +223,7 @@ impl Runner for Noting {
     fn run(&mut self, command: Command) -> Result<()> {
         if let Command::Zero { .. } = &command {
             let name = std::thread::current().name().unwrap_or_default().to_string();
-            // SAFETY: it takes numbers alone.
+            // SAFETY: its arguments are numbers.
             let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
             self.1.lock().unwrap().push((name, nice));
         }
@@ -234,7 +234,7 @@ impl Runner for Noting {
     }
 }
 
-/// The nice values of this process's threads of a name.
+/// Returns the nice values of this process's threads with a given name.
 #[cfg(target_os = "linux")]
 fn nice_of(name: &str) -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
@@ -243,7 +243,7 @@ fn nice_of(name: &str) -> Vec<String> {
     named.map(|stat| stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().to_string()).collect()
 }
 
-/// A process without privileges cannot raise a priority again: work at the usual one must not run on lowered threads.
+/// An unprivileged process cannot raise a priority again: normal work must not run on lowered threads.
 #[cfg(target_os = "linux")]
 #[test]
 fn only_recordings_in_the_background_run_at_low_priority() {
@@ -264,7 +264,7 @@ fn only_recordings_in_the_background_run_at_low_priority() {
             assert_eq!(read(value).unwrap(), [0; 256]);
         }
     }
-    // SAFETY: it takes numbers alone.
+    // SAFETY: its arguments are numbers.
     let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     let low = ("lowrank-low".to_string(), own.max(10));
     let usual = ("lowrank-device".to_string(), own);

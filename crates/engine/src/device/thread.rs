@@ -1,4 +1,4 @@
-//! A device's thread: runs recordings in order, and latches what fails.
+//! A device's thread: runs recordings in order and latches errors.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use super::{EMPTIED, Emptied, Listeners, REST, Runner};
 use crate::error::{Code, Error, Result};
 use crate::recording::{CancelToken, Command, Recording};
 
-/// What the thread is sent.
+/// A message to the thread.
 pub(super) enum Message {
     Run(Recording),
     Stop,
@@ -21,11 +21,12 @@ pub(super) fn lost(panic: &(dyn std::any::Any + Send)) -> Error {
     Error::new(Code::DeviceLost, format!("the device's thread panicked: {}", crate::panic::told(panic)))
 }
 
-/// Runs commands until told to stop. The first error is latched, and every later reply gets it;
-/// but after a confined error (no memory, a kernel that does not compile) only what depends on it fails.
+/// Runs commands until a stop message. The first error is latched, and every later reply gets it. A confined error (out
+/// of memory, a kernel that does not compile) is an exception: it fails only the commands that depend on the result.
 ///
-/// Recordings in the background run on a thread of their own, at low priority, while this one waits: so the priority of
-/// no thread has to be raised again, which Linux refuses to a process without privileges. Both serve the same queue, one
+/// Background recordings run on a second thread at low priority while this one waits, because on Linux an unprivileged
+/// process cannot raise a thread's priority again. The two threads take turns on one queue and switch only when the
+/// priority changes, which costs some tens of microseconds.
 /// at a time, and pass it on only where the priority changes, which costs some tens of microseconds.
 pub(super) fn serve(
     runner: &mut impl Runner,
@@ -42,13 +43,13 @@ pub(super) fn serve(
     loop {
         let Some(recording) = server.serve(Some(false), next.take()) else { return };
         let mut first = Some(recording);
-        // SAFETY: this thread, which made what the runner holds, waits for the call's end; kernels keep nothing by thread
-        // but scratch, and the threads that the runner owns are told apart by priority.
+        // SAFETY: this thread, which created the runner, waits until the call ends. Kernels keep no thread-local state
+        // but scratch memory, and the runner has separate workers for each priority.
         let served = unsafe { low.call(|| server.serve(Some(true), first.take())) };
         next = match served {
             Ok(Some(recording)) => Some(recording),
             Ok(None) => return,
-            // The system starts no thread: everything runs here, at the usual priority.
+            // The system cannot start a thread: run everything here, at the usual priority.
             Err(_) => return drop(server.serve(None, first)),
         };
     }
@@ -66,8 +67,8 @@ struct Server<'a, R> {
 }
 
 impl<R: Runner> Server<'_, R> {
-    /// Runs `first` and what is sent next, until a recording comes that is in the background or not, other than
-    /// `background` says, which it returns; of any kind where it says nothing. `None` where there will be no more.
+    /// Runs `first` and the recordings after it, until one has another priority than `background`, and returns that
+    /// one. With `None`, runs recordings of both priorities. Returns `None` when the queue is closed.
     fn serve(&mut self, background: Option<bool>, mut first: Option<Recording>) -> Option<Recording> {
         loop {
             let recording = match first.take() {
@@ -81,7 +82,7 @@ impl<R: Runner> Server<'_, R> {
         }
     }
 
-    /// The next recording; until it comes, the device does what it does without work.
+    /// Returns the next recording. While it waits, the device does its idle work.
     fn receive(&mut self) -> Option<Recording> {
         let Server { runner, receiver, listeners, latched, .. } = self;
         loop {
@@ -99,7 +100,7 @@ impl<R: Runner> Server<'_, R> {
                         Err(RecvTimeoutError::Disconnected) => return None,
                         Err(RecvTimeoutError::Timeout) => {
                             guarded(latched, || runner.rest());
-                            // What they give back is work, after which the device rests once more.
+                            // A callback may free tensors: that is work, after which the device rests once more.
                             for (owner, rested) in &*listeners.lock().unwrap_or_else(|e| e.into_inner()) {
                                 if !owner.is_cancelled() {
                                     rested();
@@ -146,8 +147,7 @@ impl<R: Runner> Server<'_, R> {
                 }
                 Command::Launch(_) | Command::Copy { .. } | Command::Zero { .. }
                     if skip || latched.is_some() => {}
-                // What the host gives is kept through a cancelled step: a table that it made there
-                // is used by later ones.
+                // Uploads run even in a cancelled step, since later steps may use the uploaded table.
                 Command::Upload { .. } | Command::UploadMapped { .. }
                     if recording.owner.is_cancelled() || latched.is_some() => {}
                 Command::Receive { .. } if skip || latched.is_some() => {}
@@ -167,7 +167,7 @@ impl<R: Runner> Server<'_, R> {
     }
 }
 
-/// A message that is there or comes within `patience`.
+/// Returns a message that is queued or arrives within `patience`.
 fn look_for(receiver: &Receiver<Message>, patience: Duration) -> Option<Message> {
     let mut since = None;
     loop {
@@ -181,7 +181,8 @@ fn look_for(receiver: &Receiver<Message>, patience: Duration) -> Option<Message>
     }
 }
 
-/// Runs a command, unless a confined error invalidated a buffer that it reads or writes. Any other error stops the device.
+/// Runs a command, unless a confined error invalidated a buffer that it reads or writes. Any other error stops the
+/// device.
 fn attempt(
     runner: &mut impl Runner,
     poisoned: &mut Poisoned,
@@ -211,14 +212,14 @@ fn attempt(
             }
             None => runner.run(Command::Fence { reply }),
         },
-        // What another device sends is an upload like any other.
+        // Data from another device is uploaded like host data.
         Command::Receive { to, from } => {
-            // It may wait in turn for what this device has yet to answer.
+            // The other device may wait for replies of this one.
             while runner.idle()? {}
             let gone = || Error::new(Code::DeviceLost, "the device that a tensor came from has gone");
             match from.recv().unwrap_or_else(|_| Err(gone())) {
                 Ok(bytes) => runner.run(Command::Upload { to, bytes }),
-                // It is the other device that failed.
+                // The other device failed, not this one.
                 Err(error) => {
                     poisoned.poison(written, &error);
                     poisoned.owe(owner, &error);

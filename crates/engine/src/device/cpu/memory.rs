@@ -1,4 +1,4 @@
-//! What the processor's buffers lie in.
+//! The memory of the processor's buffers.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
@@ -7,17 +7,17 @@ use memmap2::{MmapMut, MmapRaw};
 use crate::kernel::Range;
 use crate::mapped_file::Lease;
 
-/// Bytes from which a buffer has pages of its own. The allocator's heap, where buffers of all sizes
-/// come and go, grows by half over a hundred steps (52 MB for a pool of 31, against 36). Never under Miri, which takes
-/// back whole pages alone.
+/// The minimum size, in bytes, of a buffer with separate pages. With all sizes in it, the allocator's heap grows by
+/// half over a hundred steps (52 MB for a pool of 31, instead of 36). Never under Miri, which can only unmap whole
+/// mappings.
 const PAGES: usize = if cfg!(miri) { usize::MAX } else { 256 << 10 };
-/// Bytes from which large pages are asked for. Of 2 MiB, and not 4: a product whose C has 3 takes 1 to 2% less.
+/// The minimum size, in bytes, for huge pages: 2 MiB, not 4, since a product with a C of 3 MiB takes 1 to 2% less time.
 #[cfg(target_os = "linux")]
 const LARGE_PAGES: usize = 2 << 20;
-/// Bytes of `Loose` that are kept past what is not the making of a buffer.
+/// Bytes of `Loose` that `bound` keeps.
 const LOOSE: usize = 16 << 20;
 
-/// A buffer's bytes, on a cache line's start where they are the process's own.
+/// A buffer's bytes, aligned to a cache line unless they are mapped from a file.
 pub enum Memory {
     Heap(Heap),
     Pages(MmapRaw),
@@ -25,28 +25,28 @@ pub enum Memory {
 }
 
 impl Memory {
-    /// A buffer, which holds anything. `None` where the system has no more.
+    /// Allocates a buffer with unspecified content. Returns `None` if the system has no memory left.
     pub fn new(bytes: usize, loose: &mut Loose) -> Option<Memory> {
         if bytes < PAGES {
             return Heap::new(bytes).map(Memory::Heap);
         }
         let pages = loose.take(bytes).or_else(|| {
-            // What lies there may be what the system lacks.
+            // The loose pages may be the memory that is missing.
             loose.clear();
             MmapMut::map_anon(bytes).ok().map(MmapRaw::from)
         })?;
         #[cfg(target_os = "linux")]
         if bytes >= LARGE_PAGES {
-            // Where the system has none, ordinary ones do.
+            // Without huge pages, ordinary ones serve.
             pages.advise(memmap2::Advice::HugePage).ok();
         }
         Some(Memory::Pages(pages))
     }
 
-    /// Where a range of it starts.
+    /// Returns a pointer to the start of a range.
     ///
     /// # Panics
-    /// Where it ends past the buffer.
+    /// If the range ends past the buffer.
     pub fn at(&self, range: &Range) -> *mut u8 {
         let (start, bytes) = match self {
             Memory::Heap(heap) => (heap.start, heap.bytes),
@@ -54,12 +54,12 @@ impl Memory {
             Memory::Mapped { file, offset, bytes } => (file.at(*offset), *bytes),
         };
         assert!((range.offset + range.bytes) as usize <= bytes, "range past its buffer");
-        // SAFETY: it lies within the buffer.
+        // SAFETY: it is inside the buffer.
         unsafe { start.add(range.offset as usize) }
     }
 }
 
-/// The allocator's.
+/// Memory of the allocator.
 pub struct Heap {
     start: *mut u8,
     bytes: usize,
@@ -67,7 +67,7 @@ pub struct Heap {
 
 impl Heap {
     fn new(bytes: usize) -> Option<Heap> {
-        // SAFETY: the layout has a size.
+        // SAFETY: the size is not zero.
         let start = unsafe { alloc_zeroed(Heap::layout(bytes)?) };
         (!start.is_null()).then_some(Heap { start, bytes })
     }
@@ -85,22 +85,22 @@ impl Drop for Heap {
     }
 }
 
-/// Pages of buffers that were given back, until the device waits: a buffer that is made meanwhile takes some over.
-/// The system clears each page that it hands out, and a step whose tensors have other sizes than those before gives
-/// buffers back while it makes its own. A model of 12 layers, steps of 32 to 512 tokens: 25,000 new pages a step
-/// without, 16,000 where nothing is kept past a launch, 13,000 here, and without a bound; 264, 257, 250, 251 ms.
+/// Pages of freed buffers, kept for new buffers until the device waits. The system zeroes each new page, and a step
+/// with tensors of other sizes than the previous one frees buffers while it creates its own. For a model of 12 layers
+/// and steps of 32 to 512 tokens, new pages and time per step: 25,000 and 264 ms without this; 16,000 and 257 ms if
+/// nothing is kept past a launch; 13,000 and 250 ms here; 13,000 and 251 ms without a bound.
 #[derive(Default)]
 pub struct Loose(Vec<MmapRaw>);
 
 impl Loose {
-    /// Takes a buffer's pages.
+    /// Adds a buffer's pages.
     pub fn put(&mut self, memory: Memory) {
         if let Memory::Pages(pages) = memory {
             self.0.push(pages);
         }
     }
 
-    /// Gives the system all but a little, those first that have been here longest.
+    /// Returns all but `LOOSE` bytes to the system, the oldest first.
     pub fn bound(&mut self) {
         let mut bytes = self.bytes();
         self.0.retain(|pages| {
@@ -118,7 +118,7 @@ impl Loose {
         self.0.clear();
     }
 
-    /// `bytes` of pages, of which some are another's: those of the smallest that has enough, or of the largest.
+    /// Returns `bytes` of pages by resizing the smallest mapping that is large enough, or else the largest.
     #[cfg(target_os = "linux")]
     fn take(&mut self, bytes: usize) -> Option<MmapRaw> {
         let enough = |pages: &MmapRaw| match pages.len() {
@@ -127,12 +127,12 @@ impl Loose {
         };
         let best = (0..self.0.len()).min_by_key(|i| enough(&self.0[*i]))?;
         let mut pages = self.0.swap_remove(best);
-        // SAFETY: they are no file's, and nothing points into pages that were given back.
+        // SAFETY: they map no file, and nothing points into freed pages.
         unsafe { pages.remap(bytes, memmap2::RemapOptions::new().may_move(true)) }.ok()?;
         Some(pages)
     }
 
-    /// Only there can pages move.
+    /// Other systems cannot resize a mapping.
     #[cfg(not(target_os = "linux"))]
     fn take(&mut self, _bytes: usize) -> Option<MmapRaw> {
         None

@@ -1,5 +1,5 @@
-//! What the system says of the machine: its memory, or that of the control group that the process is in, and the
-//! processor's name; and the priority of threads.
+//! System information: the memory of the machine or of the process's control group, and the processor's name. Also
+//! the priority of threads.
 
 #[cfg_attr(target_os = "linux", path = "system/linux.rs")]
 #[cfg_attr(target_os = "macos", path = "system/macos.rs")]
@@ -7,23 +7,23 @@
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos", windows)), path = "system/other.rs")]
 mod told;
 
-/// Bytes in all, where the system tells; no bound otherwise.
+/// Total memory in bytes; unlimited if unknown.
 pub fn memory() -> u64 {
     told::memory().unwrap_or(u64::MAX / 2)
 }
 
-/// Bytes that can be taken now without anything being swapped out or killed, where the system tells.
+/// Bytes that can be allocated now without swapping or killing processes, if known.
 pub fn free() -> Option<u64> {
     told::free()
 }
 
-/// The processor's name; a word for any where the system tells none.
+/// The processor's name; a generic word if unknown.
 pub fn processor() -> String {
     told::processor().unwrap_or_else(|| "processor".into())
 }
 
-/// Lowers the priority of the calling thread for good, below that of ordinary threads and above that of idle ones.
-/// Where the system refuses, the thread runs on as it is.
+/// Lowers the calling thread's priority permanently, below ordinary threads and above idle ones. If the system refuses,
+/// the priority does not change.
 pub fn lower_priority() {
     told::lower_priority();
 }
@@ -40,7 +40,7 @@ mod tests {
         let (memory, free) = (memory(), free().expect("it tells what is free"));
         assert!((64 << 20..1 << 50).contains(&memory), "{memory} bytes in all");
         assert!((1 << 20..=memory).contains(&free), "{free} bytes of {memory} are free");
-        // Linux on other processors tells numbers of makers and parts.
+        // Linux reports only vendor and part numbers for other processors.
         if cfg!(any(target_arch = "x86_64", not(target_os = "linux"))) {
             assert_ne!(processor(), "processor");
             assert_eq!(processor(), processor().trim());

@@ -1,18 +1,18 @@
-//! Pages that pass from one buffer to the next.
+//! Reuse of pages by later buffers.
 
 use super::memory::{Loose, Memory};
 use super::*;
 
 const MIB: usize = 1 << 20;
 
-/// A pattern by page, that no page fresh from the system has.
+/// Fills memory with a pattern by page, which no new page has.
 fn filled(memory: &mut Memory, bytes: usize) {
     bytes_of(memory, bytes).iter_mut().enumerate().for_each(|(i, b)| *b = (i / 4096 % 251) as u8 + 1);
 }
 
 fn bytes_of(memory: &mut Memory, bytes: usize) -> &mut [u8] {
     let whole = Range { buffer: BufferId::next(), offset: 0, bytes: bytes as u64, dtype: DType::F32 };
-    // SAFETY: `at` holds that the range lies in the buffer, which is borrowed.
+    // SAFETY: `at` checks that the range is inside the buffer, which is borrowed.
     unsafe { std::slice::from_raw_parts_mut(memory.at(&whole), bytes) }
 }
 

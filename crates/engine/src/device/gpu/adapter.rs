@@ -1,4 +1,4 @@
-//! The GPUs of this machine, as drivers name them, and the profile of a device on each.
+//! The GPUs of this machine, as reported by drivers, and the profile of a device on each.
 
 mod memory;
 
@@ -14,15 +14,15 @@ use crate::profile::{Kind, Profile};
 /// Bytes of immediates that every kernel may use.
 pub const IMMEDIATE_BYTES: u32 = 4 * shader::IMMEDIATE_WORDS as u32;
 
-/// What sort of machine an adapter is; the order is the one that adapters are listed in.
+/// The kind of an adapter, in the order of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AdapterKind {
     Discrete,
     Integrated,
-    /// Part of a GPU, as a hypervisor lends it.
+    /// Part of a GPU, provided by a hypervisor.
     Virtual,
     Other,
-    /// A processor that plays a GPU: right, and slow.
+    /// An emulation on the processor: correct, but slow.
     Software,
 }
 
@@ -39,41 +39,41 @@ impl AdapterKind {
     }
 }
 
-/// One GPU under one graphics interface.
+/// One GPU with one graphics API.
 #[derive(Clone, Debug)]
 pub struct AdapterInfo {
     /// The number in `gpu:1`.
     pub index: usize,
-    /// As the vendor names it.
+    /// The vendor's name for it.
     pub name: String,
     /// Vulkan, Metal or DX12.
     pub backend: String,
     pub kind: AdapterKind,
-    /// Driver and its version, where the backend tells them.
+    /// The driver and its version, if the backend reports them.
     pub driver: String,
-    /// Bytes of its memory; `u64::MAX / 2` where that is not known.
+    /// Memory in bytes; `u64::MAX / 2` if unknown.
     pub memory: u64,
-    /// Bytes that one binding of a kernel may span.
+    /// The most bytes of one binding.
     pub binding_limit: u64,
-    /// Bytes of the largest buffer.
+    /// The most bytes of one buffer.
     pub buffer_limit: u64,
-    /// Lanes of the smallest subgroup, where kernels may use them; else 0.
+    /// Lanes of the smallest subgroup; 0 if kernels cannot use subgroups.
     pub subgroup: u32,
     /// Whether kernels may read f16.
     pub f16: bool,
-    /// Whether kernels may hold f16 (SHADER_F16).
+    /// Whether kernels may compute in f16 (SHADER_F16).
     pub f16_arithmetic: bool,
-    /// What it lacks, where it cannot be used.
+    /// The reason why it cannot be used, if there is one.
     pub lacks: Option<String>,
 }
 
-/// The GPUs of this machine: discrete ones first, then integrated, software last; among equals
-/// the one with most memory first.
+/// Lists the GPUs of this machine: discrete ones first, then integrated, software last; within a kind by decreasing
+/// memory.
 pub fn adapters() -> Vec<AdapterInfo> {
     enumerate().into_iter().map(|(info, _)| info).collect()
 }
 
-/// What the driver tells of each GPU, in the order of `adapters()`.
+/// The driver's description of each GPU, in the order of `adapters()`.
 pub fn details() -> Vec<(AdapterInfo, Details)> {
     let described = |(info, adapter): (AdapterInfo, wgpu::Adapter)| {
         let details = Details::of(&adapter);
@@ -82,17 +82,16 @@ pub fn details() -> Vec<(AdapterInfo, Details)> {
     enumerate().into_iter().map(described).collect()
 }
 
-/// The profile that a device on adapter `index` (the first usable one by default) would have,
-/// for `meta:gpu`. No device is made. `binding_limit` (bytes) lowers the adapter's own, as it
-/// does in `Gpu::open_with`.
+/// Returns the profile that a device on adapter `index` (by default the first usable one) would have, for `meta:gpu`.
+/// Creates no device. `binding_limit` (bytes) lowers the adapter's limit, as in `Gpu::open_with`.
 ///
 /// # Errors
-/// `ERR_NO_GPU` when there is no such adapter, or it cannot be used.
+/// `ERR_NO_GPU` if there is no such adapter or it cannot be used.
 pub fn profile_of(index: Option<usize>, binding_limit: Option<u64>) -> Result<Profile> {
     Ok(choose(index, binding_limit)?.0)
 }
 
-/// The adapter to open, and its profile.
+/// Chooses the adapter to open; returns its profile, too.
 pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profile, wgpu::Adapter)> {
     let mut all = enumerate();
     let found = match index {
@@ -127,7 +126,7 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
     Ok((profile, adapter))
 }
 
-/// What there is instead, as `--device` names it.
+/// Lists the available adapters, with their names for `--device`.
 fn describe(all: &[(AdapterInfo, wgpu::Adapter)]) -> String {
     if all.is_empty() {
         return "no driver for Vulkan, Metal or DX12 reports one (install the GPU's driver, or use cpu, \
@@ -159,7 +158,7 @@ fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
         .collect();
     let mut all: Vec<_> = found
         .into_iter()
-        // The same GPU under a second interface is listed once.
+        // List a GPU once, even if several APIs support it.
         .filter(|adapter| {
             let info = adapter.get_info();
             info.backend != wgpu::Backend::Dx12 || !vulkan.contains(&(info.vendor, info.device))
@@ -183,7 +182,7 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
         None
     };
     let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
-    // No feature that a device is asked for: a driver has it or has not.
+    // These capabilities are not requested as features: a driver either has them or not.
     let downlevel = adapter.get_downlevel_capabilities().flags;
     let driver = driver_of(&info);
     let backend = match info.backend {
@@ -206,8 +205,8 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
         },
         driver,
         memory: memory::of(adapter).unwrap_or(u64::MAX / 2),
-        // A range that starts between two aligned offsets is bound from the one before it. Kernels count elements by u32;
-        // Metal alone tells of more.
+        // A range that starts at an unaligned offset is bound from the aligned offset before it. Kernels count elements
+        // with u32; only Metal reports a larger limit.
         binding_limit: (limits.max_storage_buffer_binding_size.min(i32::MAX as u64) & !3)
             .saturating_sub(u64::from(limits.min_storage_buffer_offset_alignment)),
         buffer_limit: limits.max_buffer_size,
@@ -218,12 +217,12 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
     }
 }
 
-/// A driver and its version, as far as the backend tells them.
+/// The driver and its version, if the backend reports them.
 pub(super) fn driver_of(info: &wgpu::AdapterInfo) -> String {
     format!("{} {}", info.driver, info.driver_info).trim().into()
 }
 
-/// What compiles shaders for an adapter, as errors name it.
+/// The name of an adapter's shader compiler in errors.
 pub(super) fn compiler_of(adapter: &wgpu::Adapter) -> String {
     match adapter.get_info().backend {
         wgpu::Backend::Dx12 if is_of_fxc(adapter) => Compiler::Fxc.describe(),
@@ -233,25 +232,25 @@ pub(super) fn compiler_of(adapter: &wgpu::Adapter) -> String {
     }
 }
 
-/// Whether an adapter of DX12 compiles by FXC: the choice of the process, or the adapter has no shader model 6.
+/// Whether a DX12 adapter uses FXC: the process chose it, or the adapter lacks shader model 6.
 fn is_of_fxc(adapter: &wgpu::Adapter) -> bool {
-    // What only shader model 6 has.
+    // Subgroups exist only in shader model 6.
     compiler::chosen().compiler == Compiler::Fxc || !adapter.features().contains(wgpu::Features::SUBGROUP)
 }
 
-/// The share of the driver's memory budget past which creating a buffer is an error, so that
-/// running out is told before the device is lost.
+/// The share of the driver's memory budget above which creating a buffer is an error, so that a shortage is reported
+/// before the device is lost.
 const BUDGET: wgpu::MemoryBudgetThresholds =
     wgpu::MemoryBudgetThresholds { for_resource_creation: Some(97), for_device_loss: None };
 
-/// The process's one entry to the drivers; `None` where there are none.
+/// The process's wgpu instance; `None` if there are no drivers.
 fn instance() -> Option<&'static wgpu::Instance> {
     static INSTANCE: OnceLock<Option<wgpu::Instance>> = OnceLock::new();
     INSTANCE.get_or_init(new_instance).as_ref()
 }
 
-/// Without the extension for Wayland's windows, because Mesa's device-selection layer writes a
-/// line to stderr when it finds it on a machine without a display.
+/// Creates a Vulkan instance without the Wayland surface extension: with it, Mesa's device-selection layer prints to
+/// stderr on a machine without a display.
 #[cfg(target_os = "linux")]
 fn new_instance() -> Option<wgpu::Instance> {
     use wgpu::hal::vulkan;
@@ -265,16 +264,16 @@ fn new_instance() -> Option<wgpu::Instance> {
     };
     let headless: Box<vulkan::CreateInstanceCallback> =
         Box::new(|with| with.extensions.retain(|name| *name != c"VK_KHR_wayland_surface"));
-    // SAFETY: wgpu wants its extensions kept, for surfaces; this program makes none.
+    // SAFETY: wgpu requires the extensions it chose for surfaces only; this program creates no surface.
     let raw = unsafe { vulkan::Instance::init_with_callback(&options, Some(headless)) }.ok()?;
-    // SAFETY: it was made just now, and goes nowhere else.
+    // SAFETY: `raw` was created just now and is not used elsewhere.
     Some(unsafe { wgpu::Instance::from_hal::<wgpu::hal::api::Vulkan>(raw) })
 }
 
 #[cfg(not(target_os = "linux"))]
 fn new_instance() -> Option<wgpu::Instance> {
     use wgpu::Backends;
-    // The tests of DX12 also run where Vulkan would have the same GPU.
+    // Lets the DX12 tests run on a GPU that Vulkan also supports.
     let only = std::env::var("LOWRANK_BACKEND").unwrap_or_default();
     let backends = match only.as_str() {
         "dx12" => Backends::DX12,
@@ -299,8 +298,8 @@ fn instance_with(backends: wgpu::Backends, compiler: Compiler) -> wgpu::Instance
     wgpu::Instance::new(options)
 }
 
-/// A second instance, where the first has DXC and lists no adapter of DX12: those of old drivers have no shader model
-/// 6, and only FXC compiles for them.
+/// A second instance with FXC, used if the first instance has DXC and lists no DX12 adapter: old drivers lack shader
+/// model 6, and only FXC compiles for them.
 #[cfg(windows)]
 fn instance_of_fxc(found: &[wgpu::Adapter]) -> Option<&'static wgpu::Instance> {
     static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();

@@ -1,4 +1,4 @@
-//! Buffers: those of the pool, and scratch of this device's own.
+//! Buffers of the pool, and this device's scratch buffers.
 
 use super::Gpu;
 use super::fault::scoped;
@@ -6,9 +6,9 @@ use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::kernel::{BufferId, Range};
 
-/// The scratch buffer that copies go through; the next ones serve the bindings of a launch.
+/// The scratch slot for copies; the later slots serve the bindings of a launch.
 pub const SCRATCH_OF_COPIES: usize = 0;
-/// Bytes of destroyed buffers that may wait for the GPU to be done with them.
+/// The most bytes of destroyed buffers that may wait for the GPU.
 const LEAVING: u64 = 64 << 20;
 
 const USAGE: wgpu::BufferUsages =
@@ -23,7 +23,7 @@ impl Gpu {
                 self.limits.max_buffer_size
             );
         }
-        // Destroyed buffers are there until the GPU is done: they must not pile up unseen.
+        // Destroyed buffers use memory until the GPU is done, so bound them.
         if self.left_bytes > LEAVING {
             self.drain()?;
         }
@@ -63,7 +63,7 @@ impl Gpu {
         })
     }
 
-    /// The buffer of a range that lies inside it.
+    /// Returns the buffer of a range after checking that the range is inside it.
     pub(super) fn buffer(&self, range: &Range) -> Result<wgpu::Buffer> {
         match self.buffers.get(&range.buffer) {
             Some(buffer) if range.offset + range.bytes <= buffer.size() => Ok(buffer.clone()),
@@ -74,7 +74,7 @@ impl Gpu {
         }
     }
 
-    /// A buffer of this device's own, of at least `bytes`; its content lasts to its next use.
+    /// Returns a scratch buffer of at least `bytes`; its content is valid until its next use.
     pub(super) fn scratch(&mut self, slot: usize, bytes: u64) -> Result<BufferId> {
         self.scratch.resize((slot + 1).max(self.scratch.len()), None);
         if let Some(id) = self.scratch[slot] {

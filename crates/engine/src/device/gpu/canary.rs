@@ -1,27 +1,27 @@
-//! Proof that every submission ran.
+//! Checks that every submission ran.
 //!
-//! Metal reports a command buffer that failed as done (gfx-rs/wgpu#9545), and what it should have written keeps its
-//! old values. So each submission ends by moving a token between two buffers: from A to B, the next one from B to A,
-//! and clears the place that it took the token from. A submission that does not run loses the token for good. Whoever
-//! reads a value finds the token beside it, so that a check costs no synchronisation.
+//! Metal reports a failed command buffer as complete (gfx-rs/wgpu#9545), and its outputs keep their old values. So each
+//! submission ends by moving a token between two buffers, alternately from A to B and from B to A, and clears the
+//! source. If a submission does not run, the token is lost for good. Each read buffer also receives the token, so that
+//! the check needs no synchronisation.
 //!
-//! The copies of the token must not run ahead of the kernels: the last range that the submission wrote is copied
-//! first, into the same buffer, which makes the driver wait for the last pass (on Vulkan and DX12 for all before).
+//! The token must not be copied before the kernels have run. So the range that the submission wrote last is copied into
+//! the same buffer first, which makes the driver wait for the last pass (on Vulkan and DX12 for all earlier work).
 
 use crate::error::{Code, Error, Result};
 
-/// Bytes at the end of each buffer for reads: the token, and the number of the submission that brought it. A buffer is
-/// used again, and the number tells the token of this read from the one of an earlier read.
+/// Bytes of the proof at the end of each read buffer: the token and the number of the submission. Read buffers are
+/// reused, and the number distinguishes this proof from that of an earlier read.
 pub const PROOF: u64 = 8;
 
 const TOKEN: u32 = 0x5afe_c0de;
-/// Numbers that submissions take in turn.
+/// Submissions are numbered modulo this count.
 const NUMBERS: u32 = 1024;
-/// What the first number is, so that none is 0.
+/// The first number; no number is 0.
 const FIRST: u32 = 0x0100_0000;
 
 pub struct Canary {
-    /// Each: the token or 0, then what was copied to wait for the kernels.
+    /// Each buffer: the token or 0, then the copied word that waits for the kernels.
     places: [wgpu::Buffer; 2],
     numbers: wgpu::Buffer,
     sealed: u64,
@@ -36,7 +36,7 @@ impl Canary {
                 usage: wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: true,
             });
-            // A device that is lost maps nothing; that is told when it is first used.
+            // A lost device cannot map buffers; its first use reports that.
             if let Ok(mut view) = buffer.get_mapped_range_mut(..) {
                 view.copy_from_slice(bytemuck::cast_slice(words));
             }
@@ -47,8 +47,8 @@ impl Canary {
         Canary { places: [buffer(&[TOKEN, 0]), buffer(&[0, 0])], numbers: buffer(&numbers), sealed: 0 }
     }
 
-    /// Appends the end of a submission. `written` is a place that its last kernel wrote, `reads` are the buffers that
-    /// bring values back. Returns the number that a proof in them has.
+    /// Encodes the end of a submission. `written` is a location that its last kernel wrote; `reads` are its read
+    /// buffers. Returns the number in their proofs.
     pub fn seal<'a>(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -73,10 +73,10 @@ impl Canary {
     }
 }
 
-/// Holds the last bytes of a buffer that was read to the proof that its submission and all before it ran.
+/// Checks the proof at the end of a read buffer: its submission and all earlier ones ran.
 ///
 /// # Errors
-/// `ERR_DEVICE_LOST`.
+/// `ERR_DEVICE_LOST` otherwise.
 pub fn check(bytes: &[u8], number: u32) -> Result<()> {
     let proof = bytes.last_chunk::<{ PROOF as usize }>().copied().unwrap_or_default();
     if proof[..4] == TOKEN.to_le_bytes() && proof[4..] == number.to_le_bytes() {
@@ -97,7 +97,7 @@ mod tests {
     fn a_proof_is_the_token_and_the_number_of_its_own_submission() {
         let proof = |token: u32, number: u32| [[7; 4], token.to_le_bytes(), number.to_le_bytes()].concat();
         assert!(check(&proof(TOKEN, FIRST + 3), FIRST + 3).is_ok());
-        // The token was lost; the buffer has what an earlier read left there; nothing was written at all.
+        // The token is lost; the proof is from an earlier read; nothing was written.
         for lost in [proof(0, FIRST + 3), proof(TOKEN, FIRST + 2), vec![0; 16], vec![1; 3]] {
             let error = check(&lost, FIRST + 3).expect_err("it is no proof");
             assert_eq!(error.code, Code::DeviceLost);

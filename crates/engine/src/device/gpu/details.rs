@@ -1,33 +1,33 @@
-//! What a driver tells of a GPU, for reports about it.
+//! The driver's description of a GPU, for reports.
 
 /// A GPU as its driver describes it.
 #[derive(Clone, Debug)]
 pub struct Details {
-    /// PCI numbers of the vendor and the model; 0 where the backend has none.
+    /// PCI ids of the vendor and the model; 0 if the backend has none.
     pub vendor: u32,
     pub device: u32,
-    /// The driver's name, and its version in the driver's own words.
+    /// The driver's name, and its version as the driver formats it.
     pub driver: String,
     pub driver_info: String,
-    /// Lanes of the smallest and the largest subgroup; 0 where kernels may not use them.
+    /// Lanes of the smallest and the largest subgroup; 0 if kernels cannot use subgroups.
     pub subgroups: [u32; 2],
-    /// Whether kernels may hold f16, and whether they may read it.
+    /// Whether kernels may compute in f16, and whether they may read it.
     pub f16: bool,
     pub f16_storage: bool,
     pub timestamps: bool,
     /// Shapes of cooperative matrices, such as `16x16x16 f16 -> f32`.
     pub cooperative_matrices: Vec<String>,
     pub storage_buffers: u32,
-    /// Bytes of memory that a workgroup shares.
+    /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
-    /// Invocations of a workgroup.
+    /// The most invocations of a workgroup.
     pub invocations: u32,
-    /// Milliseconds after which the system ends a submission and resets the GPU, as far as is known.
+    /// Milliseconds after which the system ends a submission and resets the GPU, if known.
     pub watchdog_ms: Option<u32>,
 }
 
 impl Details {
-    /// Asks the driver; no device is made.
+    /// Queries the driver; creates no device.
     pub fn of(adapter: &wgpu::Adapter) -> Details {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
         let subgroups = features.contains(wgpu::Features::SUBGROUP);
@@ -57,10 +57,10 @@ fn matrix(shape: &wgpu::CooperativeMatrixProperties) -> String {
     format!("{m}x{n}x{k} {} -> {}", name(shape.ab_type), name(shape.cr_type))
 }
 
-/// How long a submission may take before the system resets the GPU, in milliseconds; none where nothing watches.
+/// The limit on a submission's duration before the system resets the GPU, in milliseconds; `None` without a watchdog.
 ///
-/// Windows: `TdrDelay`, 2 s by default (Microsoft, "TDR registry keys"). Metal: not documented; command buffers were seen
-/// to be ended after 5 to 10 s, so 5 s. Linux: drivers differ (amdgpu's `lockup_timeout` is 10 s by default, i915's
+/// Windows: `TdrDelay`, 2 s by default (Microsoft, "TDR registry keys"). Metal: not documented; it was seen to end
+/// command buffers after 5 to 10 s, so 5 s. Linux: drivers differ (amdgpu's `lockup_timeout` is 10 s by default, i915's
 /// `PREEMPT_TIMEOUT_COMPUTE` 7.5 s), and administrators lower them, so 2 s.
 pub fn watchdog(info: &wgpu::AdapterInfo) -> Option<u32> {
     match info.backend {

@@ -1,11 +1,11 @@
-//! What wgpu reports out of band, kept until the device's thread looks.
+//! Errors that wgpu reports asynchronously, kept until the device's thread checks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Code, Error, Result};
 
-/// The first thing that went wrong on a device. wgpu would end the process instead.
+/// The first error of a device. By default wgpu would end the process.
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Inner>);
 
@@ -16,7 +16,7 @@ struct Inner {
 }
 
 impl Faults {
-    /// Listens to `device` from now on.
+    /// Registers for the errors of `device`.
     pub fn listen(&self, device: &wgpu::Device) {
         let faults = self.clone();
         device.on_uncaptured_error(Arc::new(move |error| faults.latch(explain(error, "the GPU"))));
@@ -34,7 +34,7 @@ impl Faults {
     }
 
     /// # Errors
-    /// The first fault, if there was one.
+    /// The first fault, if there is one.
     pub fn check(&self) -> Result<()> {
         if !self.0.any.load(Ordering::Acquire) {
             return Ok(());
@@ -44,7 +44,7 @@ impl Faults {
     }
 }
 
-/// Runs `f` and returns what wgpu reports of it, by kind.
+/// Runs `f` and returns the error that wgpu reports for it, by kind.
 pub fn scoped<T>(device: &wgpu::Device, what: &str, f: impl FnOnce() -> T) -> Result<T> {
     let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
     let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);

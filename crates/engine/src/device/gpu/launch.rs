@@ -1,4 +1,4 @@
-//! Binding a launch's ranges and encoding its dispatches.
+//! Binding of a launch's ranges and encoding of its dispatches.
 
 use smallvec::SmallVec;
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernel::{Access, BufferId, Launch, Range};
 
-/// What a bind group is made of; equal keys are served by one bind group.
+/// The key of a cached bind group.
 #[derive(PartialEq, Eq, Hash)]
 pub struct Bound {
     pipeline: u32,
@@ -47,7 +47,7 @@ impl Gpu {
         immediates.extend_from_slice(&launch.scalars);
         if !self.bind_groups.contains_key(&bound) {
             let group = self.bind_group(&pipeline.layout, &bound)?;
-            // Steps of training repeat theirs; what varies without end is dropped now and then.
+            // Training steps repeat their bind groups; the limit bounds the cache when ranges keep changing.
             if self.bind_groups.len() >= 8192 {
                 self.bind_groups.clear();
             }
@@ -63,7 +63,7 @@ impl Gpu {
             let left = launch.groups - first;
             let most =
                 if divides { self.submitter.portion(share(work, left, launch.groups), left) } else { left };
-            // Whole rows of the grid, unless it is the last: the next dispatch starts where this one ends.
+            // Whole rows of the grid, except in the last part: the next dispatch starts where this one ends.
             let x = most.min(self.limits.max_compute_workgroups_per_dimension);
             let y = if most == left { most.div_ceil(x) } else { most / x };
             let groups = left.min(x.saturating_mul(y));
@@ -83,7 +83,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// The aligned span that holds `range`, and how many elements into it the range starts.
+    /// Returns the aligned span that contains `range`, and the range's offset in it, in elements.
     fn bind(&mut self, launch: &Launch, i: usize, range: &Range) -> Result<(Span, u32)> {
         let (name, access) = launch.kernel.bindings[i];
         if range.bytes > self.binding_limit {
@@ -95,7 +95,7 @@ impl Gpu {
                 self.binding_limit
             );
         }
-        // One buffer read and written by one dispatch is refused, even on ranges apart.
+        // wgpu rejects a dispatch that both reads and writes a buffer, even in separate ranges.
         let conflict = access == Access::Read
             && (launch.bindings.iter().zip(launch.kernel.bindings))
                 .any(|(other, (_, access))| *access != Access::Read && other.buffer == range.buffer);
@@ -113,7 +113,7 @@ impl Gpu {
         let alignment = u64::from(self.limits.min_storage_buffer_offset_alignment);
         let base = (range.offset / alignment * alignment).min((size - 4) / alignment * alignment);
         let end = (range.offset + range.bytes).next_multiple_of(4).clamp(base + 4, size);
-        // Of blocks in bytes.
+        // Offsets in blocks are in bytes.
         let unit = if range.dtype.is_block() { 1 } else { range.dtype.bytes() as u64 };
         let at = (range.offset - base) / unit;
         let pairs = matches!(range.dtype, DType::F16 | DType::BF16);
@@ -141,7 +141,7 @@ impl Gpu {
     }
 }
 
-/// What `part` of `groups` do of `work`.
+/// The work of `part` of `groups`.
 fn share(work: u64, part: u32, groups: u32) -> u64 {
     (u128::from(work) * u128::from(part) / u128::from(groups)) as u64
 }

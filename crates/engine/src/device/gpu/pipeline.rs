@@ -1,4 +1,4 @@
-//! Compiled kernels, by name, parameters, storage types and width.
+//! Compiled kernels by name, parameters, storage types and width.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ struct Key {
 
 pub struct Pipeline {
     pub number: u32,
-    /// Whether a dispatch may be of some of a launch's groups.
+    /// Whether a launch's groups may be divided among several dispatches.
     pub divisible: bool,
     pub compute: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
@@ -31,22 +31,22 @@ pub struct Pipelines {
     device: wgpu::Device,
     compiled: HashMap<Key, Result<Rc<Pipeline>>>,
     checks: bool,
-    /// What compiles the shaders, for errors.
+    /// The shader compiler's name, for errors.
     compiler: String,
 }
 
 impl Pipelines {
-    /// `checks` has shaders check every index, which costs a third of their speed.
+    /// `checks` makes shaders check every index, which costs a third of their speed.
     pub fn new(device: wgpu::Device, checks: bool, compiler: String) -> Self {
         Pipelines { device, compiled: HashMap::new(), checks, compiler }
     }
 
-    /// The pipeline of a launch, compiled at its first use. A failure is remembered, because a compiler may take
-    /// seconds to fail.
+    /// Returns a launch's pipeline, which is compiled at its first use. A failure is cached, because a compiler may
+    /// take seconds to fail.
     ///
     /// # Errors
-    /// `ERR_INTERNAL` for a kernel that does not compile, with the kernel, its form and the compiler. The error is
-    /// confined: the device goes on with other work.
+    /// `ERR_INTERNAL` for a kernel that does not compile, with the kernel, its variant and the compiler. The error is
+    /// confined: the device continues with other work.
     pub fn get(&mut self, launch: &Launch) -> Result<Rc<Pipeline>> {
         let key = Key {
             name: launch.kernel.name,
@@ -58,7 +58,7 @@ impl Pipelines {
             return pipeline.clone();
         }
         let pipeline = self.compile(launch, &key).map(Rc::new).map_err(Error::confine);
-        // A later attempt may find memory.
+        // A later attempt may find memory, so this failure is not cached.
         if !matches!(&pipeline, Err(error) if error.code == Code::OutOfMemory) {
             self.compiled.insert(key, pipeline.clone());
         }
@@ -93,7 +93,7 @@ impl Pipelines {
                 true => wgpu::ShaderRuntimeChecks::checked(),
                 false => wgpu::ShaderRuntimeChecks::unchecked(),
             };
-            // SAFETY: kernels are this crate's own, and keep their own bounds.
+            // SAFETY: all kernels are part of this crate and check their own bounds.
             let module = unsafe {
                 self.device.create_shader_module_trusted(
                     wgpu::ShaderModuleDescriptor {
@@ -143,8 +143,7 @@ impl Pipelines {
     }
 }
 
-/// Whether a form that is launched is one that its kernel lists, and so one that is validated. Kernels of tests list
-/// none.
+/// Whether a launched variant is listed by its kernel, and so validated by tests. Kernels of tests list none.
 #[cfg(test)]
 fn is_listed(kernel: &crate::kernel::Kernel, key: &Key) -> bool {
     let listed = (kernel.variants)();

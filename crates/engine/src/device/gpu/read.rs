@@ -1,4 +1,4 @@
-//! Answers: reads and fences wait in a queue until the submission that they follow is done.
+//! Replies: reads and fences wait in a queue until their submission is complete.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,17 +13,16 @@ use crate::error::{Code, Error, Result};
 use crate::kernel::Range;
 use crate::recording::Reply;
 
-/// Bytes that a read brings back at once, and that are on their way to the host at most.
+/// The most bytes of one piece of a read, and of all pending reads.
 const PIECE: u64 = (4 << 20) - 64;
 const WAITING: u64 = 16 << 20;
-/// Buffers for reads that are kept for the next; larger ones than `IDLE_BYTES` only while
-/// there is work.
+/// The most read buffers that are kept for later reads; buffers above `IDLE_BYTES` are kept only while there is work.
 const KEPT: usize = 8;
 const IDLE_BYTES: u64 = 64 << 10;
 
-/// Something that the host waits for, in order.
+/// A reply that the host waits for.
 pub struct Pending {
-    /// The submission that it follows.
+    /// The submission after which it is sent.
     after: u64,
     answer: Answer,
 }
@@ -32,19 +31,19 @@ enum Answer {
     Fence(Option<Reply>),
     Piece {
         buffer: wgpu::Buffer,
-        /// The bytes wanted of it.
+        /// The requested bytes of the buffer.
         from: usize,
         to: usize,
-        /// Whether it was asked to come to the host, and whether it did.
+        /// Whether mapping was requested, and whether it is complete.
         asked: bool,
         here: Arc<AtomicBool>,
-        /// The number of its proof that the submission ran, once it is sealed.
+        /// The number in the proof of its submission, once that is sealed.
         proof: Option<u32>,
         whole: Rc<RefCell<Whole>>,
     },
 }
 
-/// A read that comes in pieces.
+/// A read that is split into pieces.
 struct Whole {
     bytes: Vec<u8>,
     left: usize,
@@ -127,7 +126,7 @@ impl Gpu {
         self.read_buffers.retain(|buffer| buffer.size() <= IDLE_BYTES);
     }
 
-    /// Ends what is encoded with the proof that it ran, which goes into each buffer that it fills.
+    /// Ends the encoded work with the proof that it ran, which is copied into each read buffer.
     pub(super) fn seal(&mut self) {
         let after = self.submitter.submitted() + 1;
         let own = |pending: &&mut Pending| pending.after == after;
@@ -146,7 +145,7 @@ impl Gpu {
         }
     }
 
-    /// Asks for what has been submitted since the last time.
+    /// Requests mapping of the read buffers that were submitted since the last call.
     pub(super) fn ask_for_reads(&mut self) {
         let submitted = self.submitter.submitted();
         for pending in self.pending.iter_mut().rev() {
@@ -166,12 +165,12 @@ impl Gpu {
         }
     }
 
-    /// Whether somebody waits for what is not submitted yet.
+    /// Whether a reply waits for work that is not submitted yet.
     pub(super) fn is_asked(&self) -> bool {
         self.pending.back().is_some_and(|pending| pending.after > self.submitter.submitted())
     }
 
-    /// Answers those whose turn has come.
+    /// Sends the replies of complete submissions, oldest first.
     pub(super) fn settle(&mut self) {
         let done = self.submitter.done();
         while let Some(pending) = self.pending.front_mut().filter(|p| p.after <= done) {
@@ -211,7 +210,7 @@ impl Gpu {
         }
     }
 
-    /// Answers all who wait with an error.
+    /// Sends an error to all pending replies.
     pub(super) fn reject(&mut self, error: &Error) {
         for pending in self.pending.drain(..) {
             let reply = match pending.answer {

@@ -1,5 +1,5 @@
-//! Bounded submissions: commands are encoded into one list, handed to the GPU in portions of
-//! some 20 ms, and watched until done, so that neither watchdogs nor the display suffer.
+//! Bounded submissions: commands are encoded into one list, submitted in portions of about 20 ms, and polled until
+//! complete, so that they trigger no watchdog and the display stays responsive.
 
 mod budget;
 mod weights;
@@ -20,26 +20,26 @@ use crate::error::{Code, Error, Result};
 use crate::kernel::{Kernel, Launch};
 use crate::trace::{Cost, Note};
 
-/// Commands of a submission at most: a token of a model of 64 blocks.
+/// The most commands of a submission: one token of a model with 64 blocks.
 const COMMANDS: u32 = 1024;
-/// Submissions that the GPU may have before it at once.
+/// The most submissions that the GPU has queued.
 const IN_FLIGHT: usize = 3;
 
-/// Work that a byte moved stands for: kernels without arithmetic are bound by memory.
+/// The work equivalent of one byte moved: kernels without arithmetic are bound by memory.
 pub const WORK_PER_BYTE: u64 = 4;
 
 pub struct Submitter {
     device: wgpu::Device,
     queue: wgpu::Queue,
     faults: Faults,
-    // Before the encoder, so that it is dropped first.
+    // Declared before the encoder, so that it is dropped first.
     pass: Option<wgpu::ComputePass<'static>>,
     encoder: Option<wgpu::CommandEncoder>,
     commands: u32,
     work: u64,
     budget: Budget,
     weights: Weights,
-    /// The kernels of what is encoded.
+    /// The kernels of the encoded work.
     kernels: Kernels,
     in_flight: VecDeque<Flight>,
     submitted: Arc<AtomicU64>,
@@ -47,12 +47,12 @@ pub struct Submitter {
     longest: Arc<AtomicU64>,
     last_done: Instant,
     timing: Timing,
-    /// Whether the next submission is to fail without a word.
+    /// Whether the next submission must fail silently.
     #[cfg(test)]
     pub loses_next: bool,
 }
 
-/// Kernels by name, and the work that each counted for.
+/// Kernels by name, with their counted work.
 type Kernels = SmallVec<[(&'static str, u64); 16]>;
 
 struct Flight {
@@ -66,7 +66,7 @@ struct Flight {
 }
 
 impl Submitter {
-    /// `watchdog` is how many milliseconds a submission may take before the system ends it.
+    /// `watchdog` is the limit on a submission's duration, in milliseconds, before the system ends it.
     pub fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Faults, watchdog: Option<u32>) -> Self {
         Submitter {
             timing: Timing::new(&device, &queue),
@@ -89,13 +89,13 @@ impl Submitter {
         }
     }
 
-    /// Where copies are encoded.
+    /// The encoder for copies.
     pub fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
         self.pass = None;
         self.encoder.get_or_insert_with(|| self.device.create_command_encoder(&Default::default()))
     }
 
-    /// Where dispatches are encoded: one pass for as many as follow each other.
+    /// The pass for dispatches; consecutive dispatches share one.
     pub fn pass(&mut self) -> &mut wgpu::ComputePass<'static> {
         let encoder =
             self.encoder.get_or_insert_with(|| self.device.create_command_encoder(&Default::default()));
@@ -106,14 +106,14 @@ impl Submitter {
         })
     }
 
-    /// Whose what follows is, while a trace is on.
+    /// Sets the trace entry that the following work is charged to.
     pub fn note(&mut self, note: Option<Note>) {
         if self.timing.note(note) {
             self.pass = None;
         }
     }
 
-    /// Notes that `groups` of `launch` were encoded, which count for `work`.
+    /// Records that `groups` of `launch`, with the given work, were encoded.
     pub fn launched(&mut self, launch: &Launch, groups: u32, work: u64) {
         self.timing.launched(launch, groups);
         let name = launch.kernel.name;
@@ -123,17 +123,17 @@ impl Submitter {
         }
     }
 
-    /// `work` of a kernel, corrected by what its submissions were measured to take.
+    /// Returns a kernel's work, corrected by the measured duration of its submissions.
     pub fn weigh(&self, kernel: &Kernel, work: u64) -> u64 {
         self.weights.weigh(kernel.name, work)
     }
 
-    /// How many of `groups`, which do `work` together, one dispatch should have.
+    /// Returns how many of `groups`, with `work` in total, one dispatch should have.
     pub fn portion(&self, work: u64, groups: u32) -> u32 {
         self.budget.portion(work, groups)
     }
 
-    /// Counts a command that was encoded; returns whether it is time to submit.
+    /// Counts an encoded command; returns whether to submit.
     pub fn count(&mut self, work: u64) -> bool {
         self.commands += 1;
         self.work = self.work.saturating_add(work);
@@ -144,7 +144,7 @@ impl Submitter {
         self.encoder.is_some()
     }
 
-    /// Hands over what is encoded. Waits while the GPU has enough before it.
+    /// Submits the encoded work. Waits while the GPU has enough work queued.
     pub fn submit(&mut self) -> Result<()> {
         self.pass = None;
         let Some(mut encoder) = self.encoder.take() else { return Ok(()) };
@@ -178,7 +178,7 @@ impl Submitter {
         self.poll()
     }
 
-    /// An empty list in place of `buffer` where the test asks for it: what Metal makes of a submission that fails.
+    /// Replaces `buffer` with an empty list if the test requests it: the effect of a failed submission on Metal.
     #[cfg(test)]
     fn lost_on_purpose(&mut self, buffer: wgpu::CommandBuffer) -> wgpu::CommandBuffer {
         if !std::mem::take(&mut self.loses_next) {
@@ -187,7 +187,7 @@ impl Submitter {
         self.device.create_command_encoder(&Default::default()).finish()
     }
 
-    /// Is busy until the test says when its work was done, however fast the GPU.
+    /// Keeps the submitter busy until the test ends its work, regardless of the GPU's speed.
     #[cfg(test)]
     pub fn keep_busy(&mut self) -> Arc<OnceLock<Instant>> {
         let done = Arc::new(OnceLock::new());
@@ -211,7 +211,7 @@ impl Submitter {
         self.submitted.load(Ordering::Relaxed)
     }
 
-    /// The same, for other threads.
+    /// The same number, for other threads.
     pub fn submissions(&self) -> Arc<AtomicU64> {
         self.submitted.clone()
     }
@@ -221,24 +221,24 @@ impl Submitter {
         self.longest.clone()
     }
 
-    /// Whether the GPU has a submission that is not done.
+    /// Whether the GPU has an incomplete submission.
     pub fn is_busy(&self) -> bool {
         !self.in_flight.is_empty()
     }
 
-    /// The number of the newest submission that is done, as all before it are.
+    /// The number of the newest complete submission; all earlier ones are complete, too.
     pub fn done(&self) -> u64 {
         self.submitted() - self.in_flight.len() as u64
     }
 
-    /// Looks what is done, without waiting. Memory is given back here.
+    /// Polls for completion without waiting. Frees memory.
     pub fn poll(&mut self) -> Result<()> {
         self.look(wgpu::PollType::Poll);
         self.retire();
         self.faults.check()
     }
 
-    /// Waits for the oldest submission, no longer than `patience`.
+    /// Waits at most `patience` for the oldest submission.
     pub fn wait_for_oldest(&mut self, patience: Duration) -> Result<()> {
         if let Some(oldest) = self.in_flight.front() {
             let submission_index = Some(oldest.index.clone());
@@ -254,7 +254,7 @@ impl Submitter {
         }
     }
 
-    /// Submits, and waits until all is done.
+    /// Submits, and waits until all work is complete.
     pub fn drain(&mut self) -> Result<()> {
         self.submit()?;
         while !self.in_flight.is_empty() {
@@ -279,11 +279,11 @@ impl Submitter {
     }
 }
 
-/// How the device was lost, as polling tells. wgpu panics where the driver says so, and whoever waits for what is read would
-/// never hear of it.
+/// Returns the error if a poll shows that the device is lost. wgpu panics if the driver reports the loss; without this,
+/// pending reads would never get a reply.
 fn lost_by(poll: impl FnOnce() -> std::result::Result<(), wgpu::PollError>) -> Option<Error> {
     let why = match catch_unwind(AssertUnwindSafe(poll)) {
-        // The caller looks again.
+        // The caller polls again.
         Ok(Ok(()) | Err(wgpu::PollError::Timeout)) => return None,
         Ok(Err(error)) => error.to_string(),
         Err(panic) => crate::panic::told(&*panic),

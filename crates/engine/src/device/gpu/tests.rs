@@ -1,5 +1,4 @@
-//! On the machine's own adapter. Without one they fail, unless LOWRANK_NO_GPU=1 says that
-//! there is none to be expected.
+//! Tests on this machine's adapter. Without one they fail, unless LOWRANK_NO_GPU=1 states that none is expected.
 
 mod bounds;
 mod canary;
@@ -43,7 +42,7 @@ static SCALE_ADD: Kernel = Kernel {
     variants: Vec::new,
 };
 
-/// x[i] += 1, `rounds` times over.
+/// x[i] += 1, `rounds` times.
 static BUSY: Kernel = Kernel {
     name: "test_busy",
     bindings: &[("x", Access::ReadWrite)],
@@ -70,7 +69,7 @@ static BROKEN: Kernel = Kernel {
 };
 
 fn device(binding_limit: Option<u64>) -> Option<Arc<Device>> {
-    // A limit that is named comes before the environment's.
+    // An explicit limit overrides the environment's.
     let limit = binding_limit.unwrap_or(u64::MAX);
     match Device::start(move || Gpu::open_with(None, Some(limit))) {
         Ok(device) => Some(device),
@@ -159,7 +158,7 @@ fn half_storage_is_read_from_odd_elements() {
     let values = ramp(300);
     let halves: Vec<u16> = values.iter().map(|v| f16::from_f32(*v).to_bits()).collect();
     let shorts: Vec<u16> = (0..300).map(|i| bf16::from_f32(i as f32 * 0.5).to_bits()).collect();
-    // f16 where the driver converts it; bf16 is read on every device.
+    // f16 if the driver converts it; every device reads bf16.
     for dtype in [DType::F16, DType::BF16].into_iter().filter(|d| *d != DType::F16 || device.profile.f16) {
         let of = |i: usize| if dtype == DType::F16 { values[i] } else { bf16::from_bits(shorts[i]).to_f32() };
         let of_a = if dtype == DType::F16 { &halves } else { &shorts };
@@ -191,7 +190,7 @@ fn more_groups_than_one_dimension_holds() {
     assert!(read_f32(&result) == want);
 }
 
-/// Of more work than a submission may have, launches are several dispatches.
+/// A launch with more work than a submission may have is divided into several dispatches.
 #[test]
 fn a_launch_of_much_work_is_divided_and_each_group_runs_once() {
     let Some(device) = device(None) else { return };
@@ -200,7 +199,7 @@ fn a_launch_of_much_work_is_divided_and_each_group_runs_once() {
         let (x, values) = (f32s(&context, &ramp(n)), ramp(n));
         read(&x).unwrap();
         let before = device.submissions.load(Ordering::Relaxed);
-        // Said to be a hundred times what any budget is.
+        // Declares a hundred times the work of any budget.
         let add = Launch {
             groups: (n as u32).div_ceil(threads),
             threads,
@@ -211,16 +210,16 @@ fn a_launch_of_much_work_is_divided_and_each_group_runs_once() {
         let got = read_f32(&x);
         let submissions = device.submissions.load(Ordering::Relaxed) - before;
         for i in 0..n {
-            // Twice would be off by one at least.
+            // Running an element twice would be off by at least one.
             assert!((got[i] - (values[i] * 0.999 + 1.0)).abs() < 1e-3, "element {i} of {n}: {}", got[i]);
         }
-        // A submission does less than two budgets' work, and a budget is 1e13 at most.
+        // A submission does less than twice the budget, and a budget is at most 1e13.
         let groups = (n as u64).div_ceil(u64::from(threads));
         assert!(submissions >= groups.div_ceil(128).min(50), "{submissions} submissions of {groups} groups");
     }
 }
 
-/// Copies, uploads and zeroes of two-byte elements at any offset, beside a model on the host.
+/// Compares copies, uploads and zeroing of two-byte elements at any offset with a model on the host.
 #[test]
 fn copies_keep_what_is_beside_them() {
     for limit in [None, Some(256)] {

@@ -1,4 +1,4 @@
-//! Timestamps around passes, while a trace is on: a pass holds the launches of one operation then.
+//! Timestamps around passes during a trace; then a pass has the launches of one operation.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use crate::kernel::Launch;
 use crate::trace::{Cost, Note};
 
-/// Passes of a submission that are timed at most: as many as it has commands.
+/// The most timed passes of a submission: as many as it has commands.
 const PASSES: u32 = 1024;
 const BYTES: u64 = PASSES as u64 * 2 * 8;
 
 pub struct Timing {
     device: wgpu::Device,
-    /// Nanoseconds of a tick; none where the GPU tells no time.
+    /// Nanoseconds per tick; `None` if the GPU has no timestamps.
     period: Option<f64>,
     set: Option<(wgpu::QuerySet, wgpu::Buffer)>,
     note: Option<Note>,
@@ -20,7 +20,7 @@ pub struct Timing {
     anchor: Arc<Mutex<Option<Anchor>>>,
 }
 
-/// A tick of the GPU's clock, and when it was.
+/// A tick of the GPU's clock, and its host time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Anchor {
     tick: u64,
@@ -28,8 +28,9 @@ struct Anchor {
 }
 
 impl Anchor {
-    /// Where a submission that was handed over at `submitted` begins with `tick`. What is known is kept until it would
-    /// have a submission begin before that: the first had to wait, or the counter, which may have few bits, began anew.
+    /// Returns the anchor for a submission that was submitted at `submitted` and begins with `tick`. Keeps the known
+    /// anchor unless it would place the begin before the submission: then its own submission was queued, or the counter
+    /// (which may have few bits) wrapped.
     fn of(known: Option<Anchor>, tick: u64, submitted: Instant, period: f64) -> Anchor {
         let holds = |known: &Anchor| tick >= known.tick && known.time(tick, period) >= submitted;
         known.filter(holds).unwrap_or(Anchor { tick, when: submitted })
@@ -44,14 +45,14 @@ fn nanoseconds(ticks: u64, period: f64) -> Duration {
     Duration::from_nanos((ticks as f64 * period) as u64)
 }
 
-/// A pass that is timed.
+/// A timed pass.
 struct Timed {
     note: Note,
     kernel: &'static str,
     cost: Cost,
 }
 
-/// What a submission brings back.
+/// The timestamps of a submission.
 pub struct Times {
     buffer: wgpu::Buffer,
     passes: Vec<Timed>,
@@ -70,19 +71,19 @@ impl Timing {
         }
     }
 
-    /// Returns whether launches are another's from now on.
+    /// Returns whether later launches belong to another trace entry.
     pub fn note(&mut self, note: Option<Note>) -> bool {
         let changed = self.note.as_ref().map(|n| n.mark) != note.as_ref().map(|n| n.mark);
         self.note = note;
         changed
     }
 
-    /// Whose a submission as a whole is, where passes cannot be timed.
+    /// Returns the trace entry of a whole submission, if passes cannot be timed.
     pub fn untimed(&self) -> Option<Note> {
         self.note.clone().filter(|_| self.period.is_none())
     }
 
-    /// For a pass that begins.
+    /// Returns the timestamp writes for a new pass.
     pub fn begin(&mut self) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
         let note = self.note.clone()?;
         self.period?;
@@ -99,7 +100,7 @@ impl Timing {
         })
     }
 
-    /// Adds `groups` of a launch to the pass that is open.
+    /// Adds `groups` of a launch to the open pass.
     pub fn launched(&mut self, launch: &Launch, groups: u32) {
         if self.note.is_some()
             && let Some(pass) = self.passes.last_mut()
@@ -109,7 +110,7 @@ impl Timing {
         }
     }
 
-    /// Before a submission: has its times brought to the host.
+    /// Called before a submission: copies its timestamps to a read buffer.
     pub fn resolve(&mut self, encoder: &mut wgpu::CommandEncoder) -> Option<Times> {
         let passes = std::mem::take(&mut self.passes);
         let (set, resolved) = self.set.as_ref().filter(|_| !passes.is_empty())?;
@@ -125,13 +126,13 @@ impl Timing {
         Some(Times { buffer, passes })
     }
 
-    /// After the submission, which was handed over at `submitted`.
+    /// Called after the submission at `submitted`: requests the timestamps.
     pub fn ask(&self, times: Times, submitted: Instant) {
         let (anchor, period) = (self.anchor.clone(), self.period.unwrap_or(1.0));
         let Times { buffer, passes } = times;
         let mapped = buffer.clone();
         buffer.map_async(wgpu::MapMode::Read, .., move |done| {
-            // A trace goes without what cannot be read.
+            // Unreadable timestamps are missing from the trace.
             let Some(view) = done.ok().and_then(|()| mapped.get_mapped_range(..).ok()) else { return };
             let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..passes.len() * 16]);
             let mut anchor = anchor.lock().unwrap_or_else(|e| e.into_inner());
@@ -168,16 +169,16 @@ mod tests {
     fn no_submission_begins_before_it_was_handed_over_and_none_before_the_one_before() {
         let (period, began) = (2.0, Instant::now());
         let at = |nanoseconds| began + Duration::from_nanos(nanoseconds);
-        // Handed over at 100, and begun long after.
+        // Submitted at 100; began long after.
         let first = Anchor::of(None, 5_000, at(100), period);
         assert_eq!(first.time(5_050, period), at(200));
-        // Handed over before it can have begun by what is known: that holds.
+        // Submitted before its begin by the known anchor, which remains valid.
         assert_eq!(Anchor::of(Some(first), 5_100, at(250), period), first);
-        // Handed over after: the first had waited.
+        // Submitted after that: the first submission had been queued.
         let moved = Anchor::of(Some(first), 5_200, at(900), period);
         assert_eq!(moved.time(5_200, period), at(900));
         assert!(moved.time(5_200, period) > first.time(5_200, period));
-        // A counter that begins anew.
+        // A counter that wrapped.
         assert_eq!(Anchor::of(Some(moved), 3, at(1_000), period).time(4, period), at(1_002));
     }
 }

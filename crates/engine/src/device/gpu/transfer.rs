@@ -1,7 +1,7 @@
-//! Uploads, copies and zeroing, all in the order of the command list.
+//! Uploads, copies and zeroing, all in command order.
 //!
-//! wgpu copies multiples of 4 bytes. Half-precision ranges may start or end in the middle of
-//! such a word: the words inside are copied, and a kernel of two-byte steps does the edges.
+//! wgpu copies multiples of 4 bytes. A half-precision range may start or end in the middle of such a word: the whole
+//! words inside are copied, and a kernel with two-byte steps writes the edges.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,31 +17,31 @@ use crate::fail;
 use crate::kernel::{Access, Kernel, Launch, Range, Twin, Variant};
 use crate::scalars;
 
-/// Bytes of a page that uploads go through; with `PAGES` all that uploads hold at once.
+/// Bytes of a staging page; times `PAGES`, the limit for all uploads.
 const PAGE: u64 = 4 << 20;
 const PAGES: usize = 4;
-/// Bytes of a copy within one buffer that go through scratch at once.
+/// Bytes of one piece of a copy within one buffer, which goes through scratch.
 const PIECE: u64 = 16 << 20;
 
-/// Pages that the host writes and the GPU copies from.
+/// Staging pages, which the host writes and the GPU copies from.
 #[derive(Default)]
 pub struct Staging {
     free: Vec<wgpu::Buffer>,
     current: Option<(wgpu::Buffer, u64)>,
-    /// Written, and named by commands that are not yet submitted.
+    /// Written pages, used by commands that are not submitted yet.
     spent: Vec<wgpu::Buffer>,
-    /// On their way back to the host.
+    /// Pages being mapped again.
     out: VecDeque<(wgpu::Buffer, Arc<AtomicBool>)>,
 }
 
 impl Staging {
-    /// Takes the pages that encoded commands read from the host.
+    /// Unmaps the pages that encoded commands copy from.
     pub fn before_submit(&mut self) {
         self.spent.extend(self.current.take().map(|(page, _)| page));
         self.spent.iter().for_each(wgpu::Buffer::unmap);
     }
 
-    /// Asks for them back.
+    /// Requests mapping of those pages.
     pub fn after_submit(&mut self) {
         for page in self.spent.drain(..) {
             let back = Arc::new(AtomicBool::new(false));
@@ -53,13 +53,13 @@ impl Staging {
         }
     }
 
-    /// Drops all but one page, when nothing happens.
+    /// Drops all pages but one, when idle.
     pub fn trim(&mut self) {
         self.collect();
         self.free.truncate(1);
     }
 
-    /// Drops all that are free.
+    /// Drops all free pages.
     pub fn clear(&mut self) {
         self.collect();
         self.free.clear();
@@ -91,14 +91,14 @@ impl Gpu {
         self.upload_edge(&part(to, at, to.bytes - at), &bytes[at as usize..])
     }
 
-    /// At most 2 bytes, of a word whose other bytes stay.
+    /// Writes at most 2 bytes of a word and keeps the others.
     fn upload_edge(&mut self, to: &Range, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         let mut word = [0; 4];
         word[..bytes.len()].copy_from_slice(bytes);
-        // A buffer that is made may submit first, which would map the staged word's page again.
+        // Created before staging: creating a buffer may submit, which would unmap the page of the staged word.
         let scratch = self.scratch(SCRATCH_OF_COPIES, 4)?;
         let (page, offset) = self.stage(&word)?;
         let from = Range { buffer: scratch, offset: 0, ..*to };
@@ -119,7 +119,7 @@ impl Gpu {
         self.upload_edge(&part(to, head + body, tail), &[0; 2][..tail as usize])
     }
 
-    /// Copies, within one buffer too, where the ranges may overlap.
+    /// Copies between ranges, which may overlap within one buffer.
     pub(super) fn copy(&mut self, from: &Range, to: &Range) -> Result<()> {
         if from.bytes != to.bytes {
             fail!(Internal, "a copy of {} bytes to {}", from.bytes, to.bytes);
@@ -129,7 +129,7 @@ impl Gpu {
         }
         let pieces = from.bytes.div_ceil(PIECE);
         for k in 0..pieces {
-            // Away from the target, so that no piece is overwritten before it is read.
+            // In the direction in which no piece is overwritten before it is read.
             let k = if to.offset > from.offset { pieces - 1 - k } else { k };
             let n = PIECE.min(from.bytes - k * PIECE);
             let (from, to) = (part(from, k * PIECE, n), part(to, k * PIECE, n));
@@ -158,7 +158,7 @@ impl Gpu {
         self.copy_halves(&part(from, rest, to.bytes - rest), &part(to, rest, to.bytes - rest))
     }
 
-    /// Copies in steps of two bytes, keeping the other half of the words at both ends.
+    /// Copies in steps of two bytes and keeps the other half of the words at both ends.
     fn copy_halves(&mut self, from: &Range, to: &Range) -> Result<()> {
         if (from.offset | to.offset | to.bytes) % 2 == 1 {
             fail!(Internal, "a copy of {} bytes starts or ends in the middle of two", to.bytes);
@@ -184,7 +184,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Puts at most a page of bytes where the next submission can copy them from.
+    /// Writes at most a page of bytes to staging memory for the next submission.
     fn stage(&mut self, bytes: &[u8]) -> Result<(wgpu::Buffer, u64)> {
         let n = (bytes.len() as u64).next_multiple_of(8);
         if let Some((page, used)) = &self.staging.current
@@ -226,7 +226,7 @@ impl Gpu {
     }
 }
 
-/// Bytes before the first whole word of a range, and bytes of whole words.
+/// Returns the bytes before the first whole word of a range, and the bytes of whole words.
 fn edges(range: &Range) -> (u64, u64) {
     let head = (range.offset.next_multiple_of(4) - range.offset).min(range.bytes);
     (head, (range.bytes - head) & !3)
@@ -236,7 +236,7 @@ fn part(range: &Range, start: u64, bytes: u64) -> Range {
     Range { offset: range.offset + start, bytes, ..*range }
 }
 
-/// The whole words around a range, and the half of the first that the range starts with.
+/// Returns the whole words around a range, and the half of the first word at which the range starts.
 fn words(range: &Range) -> (Range, u32) {
     let offset = range.offset & !3;
     let bytes = (range.offset + range.bytes).next_multiple_of(4) - offset;
@@ -247,7 +247,7 @@ scalars! {
     struct Halves { source_half: u32, to_half: u32, count: u32 }
 }
 
-/// Copies `count` halves of words; one invocation a word of the target.
+/// Copies `count` halves of words; one invocation for each word of the target.
 static COPY_HALVES: Kernel = Kernel {
     name: "copy_halves",
     bindings: &[("source", Access::Read), ("to", Access::ReadWrite)],

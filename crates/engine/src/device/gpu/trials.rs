@@ -1,4 +1,4 @@
-//! Trials of forms on this GPU, between what is recorded for it: on buffers of their own, which go with the class.
+//! Autotuning trials on this GPU, between recorded work. They use separate buffers, which are freed with the class.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -15,23 +15,23 @@ use crate::trace::{Mark, Note, Pass, Trace};
 use crate::tune::bench::{Bench, Load, Sample};
 use crate::tune::{Class, Extent, Table, Trial, Tuner};
 
-/// How long a trial's answer is waited for: a GPU in software compiles a shader when it first runs it, and a busy
-/// machine takes seconds for that. A GPU of silicon that hangs is lost before.
+/// The longest wait for a trial's result: a software GPU compiles a shader at its first run, which takes seconds on a
+/// busy machine. A real GPU that hangs is reported as lost before.
 const PATIENCE: Duration = Duration::from_secs(60);
 const MARK: Mark = Mark { operation: "trial of forms", pass: Pass::Other };
 
-/// What trials need.
+/// The state of the trials.
 pub struct Trials {
     profile: Profile,
     pub table: Arc<Table>,
     pub(super) tuner: Tuner,
     began: Instant,
-    /// Time that trials waited for what was recorded before them, which is none of theirs.
+    /// Time that trials waited for earlier recorded work, which does not count for them.
     waited: Duration,
     held: Option<Held>,
 }
 
-/// A problem that is there.
+/// The current class and its buffers.
 struct Held {
     class: Class,
     extent: Extent,
@@ -46,7 +46,7 @@ impl Trials {
 }
 
 impl Gpu {
-    /// Makes a submission of a trial, if one is due. Returns whether there is more to do.
+    /// Makes one submission of a trial if one is due. Returns whether there is more to do.
     pub(super) fn try_forms(&mut self) -> Result<bool> {
         let Some(mut trials) = self.trials.take() else { return Ok(false) };
         let (table, mut tuner) = (trials.table.clone(), std::mem::take(&mut trials.tuner));
@@ -54,7 +54,7 @@ impl Gpu {
         let more = tuner.step(&mut bench, &table);
         trials.tuner = tuner;
         self.trials = Some(trials);
-        // Whatever went wrong out of band is the device's.
+        // An asynchronous fault concerns the device, not only the trial.
         self.faults.check()?;
         more
     }
@@ -73,14 +73,14 @@ impl OnGpu<'_> {
         ran
     }
 
-    /// The problem of a class, made where it is not there.
+    /// Returns the trial of a class; creates it if needed.
     fn hold(&mut self, class: &Class, extent: Extent) -> Result<&Held> {
         let there = self.trials.held.as_ref().is_some_and(|h| h.class == *class && h.extent == extent);
         if !there {
             self.done()?;
             let trial = (class.family.trial)(&self.trials.profile, &class.words, extent)?;
             let commands = trial.made();
-            // Also where it is made in part, so that it is let go.
+            // Set before the commands run, so that a failed creation is freed, too.
             self.trials.held = Some(Held { class: *class, extent, trial });
             self.run(commands)?;
         }
@@ -94,7 +94,7 @@ impl OnGpu<'_> {
         }
     }
 
-    /// What a form writes over numbers of no meaning.
+    /// Returns a variant's output for arbitrary inputs.
     fn output(&mut self, form: Params) -> Result<Vec<u8>> {
         let (send, receive) = channel();
         let commands = self.held()?.trial.output(form, Box::new(move |bytes| drop(send.send(bytes))))?;
@@ -111,7 +111,7 @@ impl OnGpu<'_> {
         }
     }
 
-    /// The time on the device that `trace` was told, once it was told of `count` passes.
+    /// Returns the device time in `trace` once it has `count` passes.
     fn told(&mut self, trace: &Trace, count: u64) -> Result<Duration> {
         let since = Instant::now();
         while (trace.events().len() as u64) < count {
@@ -152,7 +152,7 @@ impl Bench for OnGpu<'_> {
         self.gpu.submitter.note(None);
         ran?;
         let told = self.told(&trace, self.gpu.submitter.submitted() - before)?;
-        // Some drivers tell no time, or one that cannot be.
+        // Some drivers report no time or an impossible one.
         let took = if told.is_zero() || told > elapsed { elapsed } else { told };
         Ok(Sample { took, work })
     }

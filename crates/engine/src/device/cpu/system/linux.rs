@@ -1,19 +1,19 @@
-//! Linux's: `/proc`, and the control group that the process is in.
+//! Linux: `/proc`, and the control group of the process.
 
 use std::fs::read_to_string;
 
-/// Bytes in all.
+/// Total memory in bytes.
 pub fn memory() -> Option<u64> {
     meminfo("MemTotal:").into_iter().chain(group().map(|(most, _)| most)).min()
 }
 
-/// Bytes that can be taken now.
+/// Bytes that can be allocated now.
 pub fn free() -> Option<u64> {
     let machine = meminfo("MemAvailable:");
     machine.into_iter().chain(group().map(|(most, used)| most.saturating_sub(used))).min()
 }
 
-/// The processor's name, which an x86 has.
+/// The processor's name; x86 only.
 pub fn processor() -> Option<String> {
     let info = read_to_string("/proc/cpuinfo").ok()?;
     let named = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -26,7 +26,7 @@ fn meminfo(key: &str) -> Option<u64> {
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// The limit of a container and what is used of it but for file pages that can be dropped: cgroup v2, or v1.
+/// A container's limit and its use without file pages that can be dropped: cgroup v2, or v1.
 fn group() -> Option<(u64, u64)> {
     let number = |path: &str| read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let read = |folder: &str, most: &str, used: &str, cached: &str| {
@@ -41,12 +41,12 @@ fn group() -> Option<(u64, u64)> {
     })
 }
 
-/// The nice value of threads at low priority: `os.constants.priority.PRIORITY_BELOW_NORMAL` of Node.
+/// The nice value of low-priority threads: Node's `os.constants.priority.PRIORITY_BELOW_NORMAL`.
 const NICE: i32 = 10;
 
 /// Raises the nice value of the calling thread: on Linux `PRIO_PROCESS` with 0 is one thread.
 pub fn lower_priority() {
-    // SAFETY: both take numbers alone. A failure of the first is -1, which is below the other value.
+    // SAFETY: their arguments are numbers. If the first fails it returns -1, which is below the other value.
     unsafe {
         let nice = libc::getpriority(libc::PRIO_PROCESS, 0).max(NICE);
         libc::setpriority(libc::PRIO_PROCESS, 0, nice);

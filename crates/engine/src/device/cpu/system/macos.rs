@@ -1,38 +1,38 @@
-//! macOS's: `sysctl`, and the kernel's counts of pages.
+//! macOS: `sysctl`, and the kernel's page counts.
 
 use std::ffi::CStr;
 
-/// Bytes of the longest name.
+/// The longest name, in bytes.
 const LONGEST: usize = 256;
 
-/// Writes what the kernel calls `name` into `value`, of which it takes no more than there is; the bytes written.
+/// Reads the `sysctl` entry `name` into `value`, at most its size; returns the bytes written.
 fn told<T>(name: &CStr, value: &mut T) -> Option<usize> {
     let mut bytes = size_of::<T>();
-    // SAFETY: it writes no more than `bytes`, which are the value's, and every T that is asked for holds any bytes.
+    // SAFETY: it writes at most `bytes`, the size of the value, and any bytes are valid for the types T in use.
     let failed = unsafe {
         libc::sysctlbyname(name.as_ptr(), (&raw mut *value).cast(), &mut bytes, std::ptr::null_mut(), 0)
     };
     (failed == 0).then_some(bytes)
 }
 
-/// Bytes in all.
+/// Total memory in bytes.
 pub fn memory() -> Option<u64> {
     let mut bytes = 0u64;
     told(c"hw.memsize", &mut bytes).map(|_| bytes)
 }
 
-/// Bytes that can be taken now: pages that are free, or were not used lately.
+/// Bytes that can be allocated now: free and inactive pages.
 pub fn free() -> Option<u64> {
     let mut count = libc::HOST_VM_INFO64_COUNT;
-    // SAFETY: it is made of numbers, for which zeros are values.
+    // SAFETY: all fields are numbers, for which zero is valid.
     let mut pages: libc::vm_statistics64 = unsafe { std::mem::zeroed() };
-    // SAFETY: it writes no more numbers than `count`, which are the struct's.
+    // SAFETY: it writes at most `count` numbers, the size of the struct.
     #[allow(deprecated)]
     let failed = unsafe {
         let host = libc::mach_host_self();
         libc::host_statistics64(host, libc::HOST_VM_INFO64, (&raw mut pages).cast(), &mut count)
     };
-    // SAFETY: it only asks.
+    // SAFETY: it changes nothing.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     let free = u64::from(pages.free_count) + u64::from(pages.inactive_count);
     (failed == 0 && size > 0).then(|| free * size as u64)
@@ -46,10 +46,10 @@ pub fn processor() -> Option<String> {
     (!name.trim().is_empty()).then(|| name.trim().to_string())
 }
 
-/// Gives the calling thread the class of work that takes long and that the user follows: it yields to what the user
-/// does, and is not confined to the efficiency cores.
+/// Gives the calling thread the quality of service for long tasks that the user follows (utility): it yields to
+/// interactive work but is not limited to the efficiency cores.
 pub fn lower_priority() {
-    // SAFETY: it takes numbers alone.
+    // SAFETY: its arguments are numbers.
     unsafe {
         libc::pthread_set_qos_class_self_np(libc::qos_class_t::QOS_CLASS_UTILITY, 0);
     }

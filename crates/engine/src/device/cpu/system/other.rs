@@ -1,4 +1,4 @@
-//! Of other systems nothing is known.
+//! Other systems: no information.
 
 pub fn memory() -> Option<u64> {
     None

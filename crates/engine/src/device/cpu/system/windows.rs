@@ -1,4 +1,4 @@
-//! Windows's: `GlobalMemoryStatusEx`, and the registry.
+//! Windows: `GlobalMemoryStatusEx`, and the registry.
 
 use windows_sys::Win32::System::Registry::{HKEY_LOCAL_MACHINE, RRF_RT_REG_SZ, RegGetValueW};
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
@@ -7,21 +7,21 @@ use windows_sys::Win32::System::Threading::{
 };
 use windows_sys::w;
 
-/// UTF-16 units of the longest name.
+/// The longest name, in UTF-16 units.
 const LONGEST: usize = 256;
 
 fn status() -> Option<MEMORYSTATUSEX> {
     let mut status = MEMORYSTATUSEX { dwLength: size_of::<MEMORYSTATUSEX>() as u32, ..Default::default() };
-    // SAFETY: it writes a struct of the length that stands in it.
+    // SAFETY: it writes a struct of the length in `dwLength`.
     (unsafe { GlobalMemoryStatusEx(&mut status) } != 0).then_some(status)
 }
 
-/// Bytes in all.
+/// Total memory in bytes.
 pub fn memory() -> Option<u64> {
     status().map(|status| status.ullTotalPhys)
 }
 
-/// Bytes that can be taken now: of memory, and of what the system lends in all.
+/// Bytes that can be allocated now: the smaller of free memory and the remaining commit limit.
 pub fn free() -> Option<u64> {
     status().map(|status| status.ullAvailPhys.min(status.ullAvailPageFile))
 }
@@ -31,7 +31,7 @@ pub fn processor() -> Option<String> {
     let mut name = [0u16; LONGEST];
     let mut bytes = size_of_val(&name) as u32;
     let (key, value) = (w!("HARDWARE\\DESCRIPTION\\System\\CentralProcessor\\0"), w!("ProcessorNameString"));
-    // SAFETY: it writes no more than `bytes`, which are the buffer's.
+    // SAFETY: it writes at most `bytes`, the size of the buffer.
     let failed = unsafe {
         RegGetValueW(
             HKEY_LOCAL_MACHINE,
@@ -51,8 +51,8 @@ pub fn processor() -> Option<String> {
     (!name.is_empty()).then(|| name.to_string())
 }
 
-/// Lowers the calling thread by one class. The mode for background work (`THREAD_MODE_BACKGROUND_BEGIN`) would also
-/// lower the priority of its memory, whose pages the system then takes first.
+/// Lowers the calling thread by one class. Background mode (`THREAD_MODE_BACKGROUND_BEGIN`) would also lower the
+/// priority of its memory, so that the system would reclaim its pages first.
 pub fn lower_priority() {
     // SAFETY: the handle stands for the calling thread and is not closed.
     unsafe {

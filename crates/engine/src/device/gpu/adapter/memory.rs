@@ -1,18 +1,18 @@
 //! The memory of an adapter, as its driver reports it.
 
-/// Bytes of memory on the GPU itself, or that it may use of the system's; `None` where the driver reports none.
+/// The GPU's memory in bytes, or the system memory that it may use; `None` if the driver does not report it.
 pub fn of(adapter: &wgpu::Adapter) -> Option<u64> {
     of_vulkan(adapter).or_else(|| of_dx12(adapter)).filter(|bytes| *bytes > 0)
 }
 
-/// The largest heap on the GPU itself.
+/// Returns the largest device-local heap.
 #[cfg(any(target_os = "linux", target_os = "windows"))]
 fn of_vulkan(adapter: &wgpu::Adapter) -> Option<u64> {
     const DEVICE_LOCAL: u32 = 1;
-    // SAFETY: only asked what it is: nothing of the driver's is changed or kept.
+    // SAFETY: used for queries only; the driver's objects are neither changed nor kept.
     let raw = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
     let instance = raw.shared_instance().raw_instance();
-    // SAFETY: the physical device is this instance's.
+    // SAFETY: the physical device belongs to this instance.
     let heaps = unsafe { instance.get_physical_device_memory_properties(raw.raw_physical_device()) };
     let heaps = heaps.memory_heaps.iter().take(heaps.memory_heap_count as usize);
     heaps.filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).max()
@@ -23,16 +23,16 @@ fn of_vulkan(_: &wgpu::Adapter) -> Option<u64> {
     None
 }
 
-/// The budget that Windows gives this process on the GPU. A GPU without memory of its own has its budget in the
-/// system's.
+/// Returns this process's budget on the GPU under Windows. The budget of a GPU without dedicated memory is in system
+/// memory.
 #[cfg(windows)]
 fn of_dx12(adapter: &wgpu::Adapter) -> Option<u64> {
     use windows::Win32::Graphics::Dxgi::{DXGI_MEMORY_SEGMENT_GROUP_LOCAL, DXGI_QUERY_VIDEO_MEMORY_INFO};
-    // SAFETY: only asked what it is: nothing of the driver's is changed or kept.
+    // SAFETY: used for queries only; the driver's objects are neither changed nor kept.
     let raw = unsafe { adapter.as_hal::<wgpu::hal::api::Dx12>() }?;
     let adapter = raw.raw_adapter();
     let mut info = DXGI_QUERY_VIDEO_MEMORY_INFO::default();
-    // SAFETY: node 0 is the only one of an adapter that is not linked, and the first of one that is.
+    // SAFETY: node 0 is the only node of an unlinked adapter, and the first of a linked one.
     let told = unsafe { adapter.QueryVideoMemoryInfo(0, DXGI_MEMORY_SEGMENT_GROUP_LOCAL, &raw mut info) };
     if told.is_ok() && info.Budget > 0 {
         return Some(info.Budget);

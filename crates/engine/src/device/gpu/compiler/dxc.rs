@@ -1,4 +1,4 @@
-//! Tries a DXC by compiling a small shader, as wgpu would: without a device.
+//! Probes a DXC by compiling a small shader as wgpu would, without a device.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use windows::Win32::Graphics::Direct3D::Dxc::{
 };
 use windows::core::{GUID, HRESULT, Interface, PCWSTR, w};
 
-/// A kernel with what the engine's have: a buffer, workgroup memory and a barrier.
+/// A kernel with the features of the engine's kernels: a buffer, workgroup memory and a barrier.
 const SHADER: &str = "RWByteAddressBuffer y : register(u0);
 groupshared uint shared_x[64];
 [numthreads(64, 1, 1)]
@@ -21,18 +21,18 @@ void main(uint lane : SV_GroupIndex) {
 type CreateInstance =
     unsafe extern "system" fn(*const GUID, *const GUID, *mut *mut core::ffi::c_void) -> HRESULT;
 
-/// Loads the file, compiles a shader, and gives the compiler's version.
+/// Loads the file, compiles a shader, and returns the compiler's version.
 ///
 /// # Errors
-/// What is wrong with the file, as the end of a sentence about it.
+/// The fault of the file, as the end of a sentence.
 pub fn probe(path: &Path) -> Result<String, String> {
     if !path.is_file() {
         return Err("does not exist".into());
     }
-    // SAFETY: loading runs the file's own start-up code, as wgpu would have it run next.
+    // SAFETY: loading runs the file's start-up code, which wgpu would run next anyway.
     let library = unsafe { libloading::Library::new(path) }.map_err(|e| format!("does not load ({e})"))?;
     let tried = compile(&library);
-    // It stays loaded: a compiler that is unloaded may leave threads behind.
+    // Never unloaded: the compiler may leave threads behind.
     std::mem::forget(library);
     tried
 }
@@ -42,7 +42,7 @@ fn compile(library: &libloading::Library) -> Result<String, String> {
     let create = unsafe { library.get::<CreateInstance>(b"DxcCreateInstance\0") }
         .map_err(|_| "is no DXC (it has no DxcCreateInstance)".to_string())?;
     let mut made: Option<IDxcCompiler3> = None;
-    // SAFETY: `made` takes an interface of the type that is asked for.
+    // SAFETY: `made` has the type of the requested interface.
     unsafe { create(&CLSID_DxcCompiler, &IDxcCompiler3::IID, (&raw mut made).cast()) }
         .ok()
         .map_err(|e| format!("is too old, version 1.8.2502 or later is needed ({e})"))?;
@@ -52,20 +52,20 @@ fn compile(library: &libloading::Library) -> Result<String, String> {
     let arguments: [PCWSTR; 8] =
         [w!("-E"), w!("main"), w!("-T"), w!("cs_6_0"), w!("-HV"), w!("2018"), w!("-no-warnings"), w!("-Ges")];
     let failed = |e: windows::core::Error| format!("does not compile a test shader ({e})");
-    // SAFETY: source and arguments outlive the call.
+    // SAFETY: the source and the arguments are valid during the call.
     let result: IDxcResult = unsafe { compiler.Compile(&source, Some(&arguments), None) }.map_err(failed)?;
     let (mut messages, mut object): (Option<IDxcBlobUtf8>, Option<IDxcBlob>) = (None, None);
-    // SAFETY: each output is asked for by its type.
+    // SAFETY: each output is requested with its type.
     unsafe {
         result.GetOutput(DXC_OUT_ERRORS, &mut None, &raw mut messages).map_err(failed)?;
-        // None after an error, which the messages tell.
+        // There is no object after an error, which the messages report.
         let _ = result.GetOutput(DXC_OUT_OBJECT, &mut None, &raw mut object);
     }
     judge(&version, &text_of(messages.as_ref()), object.as_ref().map(bytes_of))
 }
 
-/// Accepts a compiler without messages whose output is signed: D3D12 refuses unsigned shaders, and wgpu takes the
-/// warning about the signature for an error.
+/// Accepts a compiler without messages that signs its output: D3D12 rejects unsigned shaders, and wgpu treats the
+/// warning about the signature as an error.
 fn judge(version: &str, messages: &str, object: Option<&[u8]>) -> Result<String, String> {
     if messages.contains("DXIL signing library") {
         return Err(format!(
@@ -76,7 +76,7 @@ fn judge(version: &str, messages: &str, object: Option<&[u8]>) -> Result<String,
         let first = messages.lines().next().unwrap_or_default();
         return Err(format!("(version {version}) does not compile a test shader ({first})"));
     }
-    // A container begins with four letters and the 16 bytes of its signature.
+    // A container begins with four characters and its signature of 16 bytes.
     match object.and_then(|bytes| bytes.get(4..20)) {
         None => Err(format!("(version {version}) gives no shader")),
         Some(signature) if signature.iter().all(|byte| *byte == 0) => {
@@ -88,9 +88,9 @@ fn judge(version: &str, messages: &str, object: Option<&[u8]>) -> Result<String,
 
 fn version(compiler: &IDxcCompiler3) -> String {
     let (mut major, mut minor) = (1, 0);
-    // Version 1.0 has no such interface.
+    // Version 1.0 lacks this interface.
     if let Ok(info) = compiler.cast::<IDxcVersionInfo>() {
-        // SAFETY: both numbers are there to be written.
+        // SAFETY: both numbers are writable.
         let _ = unsafe { info.GetVersion(&mut major, &mut minor) };
     }
     format!("{major}.{minor}")
@@ -98,7 +98,7 @@ fn version(compiler: &IDxcCompiler3) -> String {
 
 fn text_of(blob: Option<&IDxcBlobUtf8>) -> String {
     blob.map_or(String::new(), |blob| {
-        // SAFETY: the blob owns that many bytes.
+        // SAFETY: the blob owns this many bytes.
         let bytes = unsafe {
             let start: *const u8 = blob.GetStringPointer().0.cast();
             match blob.GetStringLength() {
@@ -111,7 +111,7 @@ fn text_of(blob: Option<&IDxcBlobUtf8>) -> String {
 }
 
 fn bytes_of(blob: &IDxcBlob) -> &[u8] {
-    // SAFETY: the blob owns that many bytes.
+    // SAFETY: the blob owns this many bytes.
     unsafe { std::slice::from_raw_parts(blob.GetBufferPointer().cast(), blob.GetBufferSize()) }
 }
 

@@ -1,8 +1,8 @@
-//! The shader compiler of DX12: DXC where one works, else FXC, which Windows has.
+//! The shader compiler of DX12: DXC if one works, otherwise FXC, which is part of Windows.
 //!
-//! wgpu takes one compiler for all DX12 adapters of an instance, and fails late where that does not work: without the
-//! file no DX12 adapter is listed, and with an unsigned compiler each pipeline fails. So each candidate compiles a
-//! small shader first, before an instance or a device exists.
+//! wgpu uses one compiler for all DX12 adapters of an instance and reports a broken one late: without the file no DX12
+//! adapter is listed, and with an unsigned compiler each pipeline fails. So each candidate first compiles a small
+//! shader, before an instance or a device exists.
 
 #[cfg(windows)]
 mod dxc;
@@ -12,13 +12,13 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
-/// The variable that names a DXC, as an absolute path.
+/// The environment variable with the absolute path of a DXC.
 pub const VARIABLE: &str = "LOWRANK_DXC";
 
-/// A file that may be a DXC.
+/// A candidate for DXC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Where the path comes from, for warnings: `LOWRANK_DXC`, `the package webgpu`.
+    /// The source of the path, for warnings: `LOWRANK_DXC`, `the package webgpu`.
     pub source: String,
     pub path: PathBuf,
 }
@@ -40,19 +40,19 @@ impl Compiler {
     }
 }
 
-/// The compiler to use, and a warning for each candidate before it that does not work.
+/// The chosen compiler, and a warning for each earlier candidate that does not work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub compiler: Compiler,
     pub warnings: Vec<String>,
 }
 
-/// How to get a DXC that works, for warnings and errors.
+/// How to get a working DXC, for warnings and errors.
 pub const REMEDY: &str = "set LOWRANK_DXC to the absolute path of a dxcompiler.dll of version 1.8.2502 or later, or \
                           install the package webgpu, which contains one: npm install webgpu";
 
-/// Chooses the first candidate that `probe` accepts (it gives the version), else FXC. Candidates are tried in order;
-/// the paths of `LOWRANK_DXC` are tried first.
+/// Chooses the first candidate that `probe` accepts (it returns the version), else FXC. Candidates are tried in the
+/// given order, after the path in `LOWRANK_DXC`.
 pub fn choose(
     variable: Option<PathBuf>,
     others: &[Candidate],
@@ -63,7 +63,7 @@ pub fn choose(
     let candidates: Vec<Candidate> = named.chain(others.iter().cloned()).collect();
     for (i, Candidate { source, path }) in candidates.iter().enumerate() {
         let checked = match path.is_absolute() {
-            // The system would search for a relative path in folders that anyone may write to.
+            // The system would search for a relative path in folders that any user can write to.
             false => Err("is not an absolute path".into()),
             true => probe(path),
         };
@@ -86,17 +86,17 @@ pub fn choose(
     Choice { compiler: Compiler::Fxc, warnings }
 }
 
-/// Files besides `LOWRANK_DXC`'s, set by `look_in`.
+/// Candidates in addition to `LOWRANK_DXC`, set by `look_in`.
 static OTHERS: Mutex<Vec<Candidate>> = Mutex::new(Vec::new());
 
-/// Sets the files that are tried after `LOWRANK_DXC`'s, in order. They are read when GPUs are first looked for; files
-/// that do not exist are left out.
+/// Sets the files that are tried after the one in `LOWRANK_DXC`, in the given order. They are read when GPUs are first
+/// detected; files that do not exist are ignored.
 pub fn look_in(candidates: Vec<Candidate>) {
     let there = candidates.into_iter().filter(|c| c.path.is_file()).collect();
     *OTHERS.lock().unwrap_or_else(|e| e.into_inner()) = there;
 }
 
-/// The choice of this process, made once.
+/// The choice of this process, made at the first call.
 pub fn chosen() -> &'static Choice {
     static CHOICE: OnceLock<Choice> = OnceLock::new();
     CHOICE.get_or_init(|| {
@@ -106,15 +106,15 @@ pub fn chosen() -> &'static Choice {
     })
 }
 
-/// Warnings that `take_warnings` has yet to give.
+/// Warnings that `take_warnings` has not returned yet.
 static WARNINGS: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
-/// Has the choice's warnings told, once in a process: DX12 drives a GPU here, or the user named a compiler.
+/// Makes the choice's warnings available, once in a process: a GPU uses DX12, or the user named a compiler.
 pub fn warn() {
     WARNINGS.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| chosen().warnings.clone());
 }
 
-/// Takes the warnings that were not taken yet.
+/// Returns the warnings that have not been taken yet.
 pub fn take_warnings() -> Vec<String> {
     let mut warnings = WARNINGS.lock().unwrap_or_else(|e| e.into_inner());
     warnings.as_mut().map(std::mem::take).unwrap_or_default()

@@ -4,12 +4,12 @@ fn candidate(source: &str, path: &str) -> Candidate {
     Candidate { source: source.into(), path: absolute(path) }
 }
 
-/// An absolute path on the system that runs the tests.
+/// Returns an absolute path on the system that runs the tests.
 fn absolute(name: &str) -> PathBuf {
     std::env::temp_dir().join(name)
 }
 
-/// A probe that knows what is wrong with each file by its name.
+/// A probe that determines each file's fault from its name.
 fn by_name(path: &Path) -> Result<String, String> {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("valid.dll") => Ok("1.8".into()),
@@ -59,7 +59,7 @@ fn fxc_is_last_and_the_last_warning_says_what_to_do() {
     assert_eq!(choice.warnings.len(), 2);
     assert!(!choice.warnings[0].contains(REMEDY), "{}", choice.warnings[0]);
     assert!(choice.warnings[1].contains("FXC") && choice.warnings[1].contains(REMEDY));
-    // Without candidates there is nothing to warn of.
+    // Without candidates there is nothing to warn about.
     assert_eq!(choose(None, &[], by_name), Choice { compiler: Compiler::Fxc, warnings: Vec::new() });
 }
 

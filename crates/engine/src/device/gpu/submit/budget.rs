@@ -1,17 +1,17 @@
-//! How much work goes into a submission, so that it takes some 20 ms.
+//! The amount of work in a submission, so that it takes about 20 ms.
 
 use std::time::Duration;
 
-/// What a submission should take.
+/// The target duration of a submission.
 const TARGET: Duration = Duration::from_millis(20);
-/// Of the first submission, before any was measured: 20 ms of a GPU played by a processor. A fast GPU's is reached a
-/// dozen submissions later.
+/// The first budget, before any measurement: 20 ms on a software GPU. A fast GPU reaches its budget a dozen submissions
+/// later.
 const FIRST: f64 = 1e8;
 
-/// Groups that a part of a launch has at least: about as many as large GPUs have compute units, which stand idle with fewer.
+/// The fewest groups in a part of a launch: about the compute units of a large GPU, which would idle with fewer.
 const GROUPS: u32 = 128;
 
-/// Work (operations on numbers, as launches estimate them) that a submission may have.
+/// The work of a submission, in operations as estimated for launches.
 pub struct Budget(f64);
 
 impl Budget {
@@ -23,18 +23,18 @@ impl Budget {
         work as f64 >= self.0
     }
 
-    /// How many of `groups`, which do `work` together, go into one dispatch: all, unless a submission may not have as much.
-    /// Then they are divided evenly.
+    /// Returns how many of `groups`, with `work` in total, one dispatch should have: all within the budget; above it,
+    /// the groups are divided evenly.
     pub fn portion(&self, work: u64, groups: u32) -> u32 {
         let portions = (work as f64 / self.0).ceil().clamp(1.0, f64::from(groups.max(1)));
         groups.div_ceil(portions as u32).max(GROUPS).min(groups)
     }
 
-    /// Takes in that `commands` of `work` took so long. A submission seen late looks longer than it was, which errs on
-    /// the careful side.
+    /// Adjusts the budget to the measured duration of `commands` with `work`. A late poll makes a submission seem
+    /// longer, which errs on the safe side.
     pub fn adapt(&mut self, work: u64, commands: u32, took: Duration) {
         let ratio = TARGET.as_secs_f64() / took.as_secs_f64().max(1e-6);
-        // One that ended at the count, or for a reader, says only when it is too long.
+        // A submission that ended at the command limit or for a read is only evidence that the budget is too large.
         let full = work as f64 >= self.0 * 0.5;
         if full || (ratio < 1.0 && commands > 1) {
             let towards = (work as f64 * ratio).max(1.0);
@@ -47,7 +47,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// What a submission of commands of `work` takes on a GPU that does `rate` a second.
+    /// Returns the duration of a submission of commands with `work` each on a GPU with `rate` operations per second.
     fn submitted(budget: &mut Budget, work: u64, rate: f64) -> f64 {
         let commands = (1..).find(|count| budget.is_spent(work * count)).expect("it ends");
         let seconds = (work * commands) as f64 / rate;
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn submissions_take_some_20_ms_whatever_the_gpu() {
-        // A processor that plays a GPU, a small GPU, a large one.
+        // A software GPU, a small GPU, a large one.
         for rate in [1e9, 3e10, 2e12, 4e13] {
             let mut budget = Budget::new();
             let work = (rate * 3e-4) as u64;
@@ -68,7 +68,7 @@ mod tests {
                 let took = submitted(&mut budget, work, rate);
                 assert!((0.018..0.023).contains(&took), "{took} s at {rate}");
             }
-            // It has become ten times as slow: that is told once or twice.
+            // The GPU becomes ten times slower: one or two submissions are too long.
             let long = (0..6).filter(|_| submitted(&mut budget, work, rate / 10.0) > 0.05).count();
             assert!(long <= 2, "{long} submissions of more than 50 ms at {rate}");
         }
@@ -94,7 +94,7 @@ mod tests {
         assert!(budget.is_spent(FIRST as u64) && !budget.is_spent(FIRST as u64 - 1));
         budget.adapt(1000, 3, Duration::from_millis(40));
         assert!(budget.is_spent(FIRST as u64 / 4));
-        // One command cannot be shorter than it is.
+        // One command cannot be shortened.
         let mut budget = Budget::new();
         budget.adapt(1000, 1, Duration::from_millis(40));
         assert!(!budget.is_spent(FIRST as u64 - 1));

@@ -1,33 +1,33 @@
-//! Corrections of what kernels are estimated to take, learnt from submissions that came near to the watchdog's limit.
+//! Corrections of the kernels' work estimates, learnt from submissions that came close to the watchdog's limit.
 //!
-//! A submission has the work of some 20 ms by the rate of those before it (`budget`). That holds as long as estimates of
-//! all kernels are about equally wrong. A kernel that takes a hundred times what its estimate says would still fill
-//! seconds, and the system resets a GPU whose submission takes too long. So where a submission took more than a sixth of
-//! the limit, each of its kernels counts for more from then on: half of the third that submissions may take is left. A
-//! kernel that was only beside the slow one makes up most of other submissions, which take little time and take the
-//! correction back.
+//! `budget` sizes a submission for about 20 ms by the rate of earlier ones, which works as long as the estimates of all
+//! kernels are wrong by about the same factor. A kernel that takes a hundred times its estimate could still fill
+//! seconds, and the system resets a GPU whose submission takes too long. So when a submission takes more than a sixth
+//! of the limit, each of its kernels counts for more from then on. (A submission may take a third of the limit; a sixth
+//! leaves half of that in reserve.) A kernel that only shared a submission with the slow one dominates other
+//! submissions, which are short and reduce its correction again.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What a correction grows and shrinks by, and what it may come to.
+/// The factors by which a correction grows and shrinks, and its maximum.
 const STEP: f64 = 4.0;
 const RELAX: f64 = 0.5;
 const MOST: f64 = 65_536.0;
 
 pub struct Weights {
-    /// What a submission takes at most without a correction; none where nothing watches.
+    /// The longest submission without a correction; `None` without a watchdog.
     long: Option<Duration>,
     by_kernel: HashMap<&'static str, f64>,
 }
 
 impl Weights {
-    /// `watchdog` is the limit of the system.
+    /// `watchdog` is the system's limit.
     pub fn new(watchdog: Option<Duration>) -> Weights {
         Weights { long: watchdog.map(|limit| limit / 6), by_kernel: HashMap::new() }
     }
 
-    /// The work that a launch of `kernel` counts for.
+    /// Returns the corrected work of a launch of `kernel`.
     pub fn weigh(&self, kernel: &'static str, work: u64) -> u64 {
         if self.by_kernel.is_empty() {
             return work;
@@ -35,7 +35,7 @@ impl Weights {
         self.by_kernel.get(kernel).map_or(work, |weight| (work as f64 * weight) as u64)
     }
 
-    /// Learns that a submission of these kernels, with the work that each counted for, took so long.
+    /// Updates the corrections with the duration of a submission and the counted work of its kernels.
     pub fn adapt(&mut self, kernels: &[(&'static str, u64)], took: Duration) {
         let Some(long) = self.long else { return };
         if took > long {
@@ -45,7 +45,7 @@ impl Weights {
             }
         } else if took < long / STEP as u32 && !self.by_kernel.is_empty() {
             let total: u64 = kernels.iter().map(|(_, work)| work).sum();
-            // A short launch of a slow kernel says nothing of a long one.
+            // A short launch of a slow kernel is no evidence about a long one.
             let most = kernels.iter().find(|(_, work)| *work > total / 2);
             if let Some(weight) = most.and_then(|(kernel, _)| self.by_kernel.get_mut(kernel)) {
                 *weight *= RELAX;
@@ -62,7 +62,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(2);
 
-    /// What submissions take on a GPU that does `rates` a second of each kernel, for launches in turn, each divided.
+    /// Returns the durations of submissions on a GPU with a rate for each kernel, for divided launches in turn.
     fn submitted(
         weights: &mut Weights,
         budget: &mut Budget,
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn submissions_stay_below_a_third_of_the_limit_whatever_the_estimates() {
         let (mut weights, mut budget) = (Weights::new(Some(LIMIT)), Budget::new());
-        // A step of products, with a kernel that takes sixty times what it is estimated to.
+        // A step of products, with a kernel that takes sixty times its estimate.
         let step = [
             ("product", 40_000_000_000, 1e12),
             ("slow", 4_000_000_000, 1e12 / 60.0),
@@ -113,7 +113,7 @@ mod tests {
         let longest = took.iter().copied().fold(0.0, f64::max);
         assert!(took.len() > 40, "{} submissions", took.len());
         assert!(longest < LIMIT.as_secs_f64() / 3.0, "a submission took {longest} s");
-        // The one beside it counts for what it is again.
+        // The other kernel's correction is reduced again.
         assert!(weights.weigh("product", 100) <= 400);
     }
 

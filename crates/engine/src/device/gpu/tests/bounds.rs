@@ -1,4 +1,4 @@
-//! What goes wrong is told, and nothing grows or takes long.
+//! Errors are reported, and memory and waiting times are bounded.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ fn an_absurd_buffer_is_an_error_and_no_panic() {
     let x = f32s(&context, &[1.0]);
     assert_eq!(read_f32(&x), [1.0]);
     context.push(Command::Create { buffer: BufferId::next(), bytes: 1 << 50 });
-    // What needs none of it is as it was; the next fence tells, once.
+    // Independent values are unchanged; the next fence reports the error once.
     assert_eq!(read_f32(&x), [1.0]);
     assert_eq!(fence(&context).unwrap_err().code, Code::OutOfMemory);
     fence(&context).unwrap();
@@ -36,12 +36,12 @@ fn a_kernel_that_does_not_compile_leaves_the_device_at_work() {
     let context = context(&device);
     let (x, y) = (f32s(&context, &[1.0]), f32s(&context, &[2.0]));
     let broken = || Launch { kernel: &BROKEN, scalars: Default::default(), ..busy(&x, 1) };
-    // A second launch finds the failure that is remembered.
+    // A second launch uses the cached failure.
     context.push(Command::Launch(broken()));
     context.push(Command::Launch(broken()));
     let first = read(&x).unwrap_err();
     assert!(first.message.contains("test_broken"), "{first}");
-    // What depends on it fails alike; all else is computed, before and after.
+    // Dependent work fails alike; other work before and after it runs.
     context.launch(busy(&x, 1));
     assert_eq!(read(&x).unwrap_err().message, first.message);
     context.launch(busy(&y, 1));
@@ -70,7 +70,7 @@ fn stopping_in_the_middle_of_work_takes_less_than_two_seconds() {
         context.launch(busy(&x, 1000));
     }
     fence(&context).unwrap();
-    // Ten seconds of work at least, however fast the device is.
+    // At least ten seconds of work, regardless of the device's speed.
     let times = Duration::from_millis(50).as_nanos() / start.elapsed().as_nanos();
     let rounds = 1000 * times.max(1) as u32;
     let (sender, receiver) = channel();
@@ -102,7 +102,7 @@ pub fn made(gpu: &mut Gpu, n: usize) -> Range {
     range
 }
 
-/// How long that is, is told by `submit/budget.rs` on a pretended clock.
+/// `submit/budget.rs` tests the duration itself with a simulated clock.
 #[test]
 fn a_submission_ends_when_its_budget_is_spent() {
     let Some(mut gpu) = bare() else { return };
@@ -127,11 +127,11 @@ fn a_submission_ends_when_its_budget_is_spent() {
     settle_all(&mut gpu);
 }
 
-/// What comes while the GPU is busy goes in one submission, when an answer is asked for or nothing more comes.
+/// Work that arrives while the GPU is busy is batched into one submission, made on a read or when no more work arrives.
 #[test]
 fn what_is_handed_over_in_parts_is_one_submission() {
     let Some(mut gpu) = bare() else { return };
-    // So little work that no submission ends for it.
+    // So little work that it never fills a submission.
     let n = 64;
     let x = made(&mut gpu, n);
     let run = |gpu: &mut Gpu, count: usize| {
@@ -151,7 +151,7 @@ fn what_is_handed_over_in_parts_is_one_submission() {
     gpu.run(Command::Zero { to: x }).unwrap();
     settle_all(&mut gpu);
     let before = gpu.submitter.submitted();
-    // Nothing is before it: it goes at once.
+    // The GPU is idle: it is submitted at once.
     run(&mut gpu, 1);
     gpu.idle().unwrap();
     assert_eq!(gpu.submitter.submitted() - before, 1);
@@ -168,7 +168,7 @@ fn what_is_handed_over_in_parts_is_one_submission() {
     gpu.run(Command::Read { from: x, reply: Box::new(move |bytes| drop(send.send(bytes))) }).unwrap();
     gpu.idle().unwrap();
     assert_eq!(gpu.submitter.submitted() - before, 1);
-    // What nobody waits for goes after a nap.
+    // Work without a pending reply is submitted after a nap.
     run(&mut gpu, 1);
     gpu.idle().unwrap();
     assert_eq!(gpu.submitter.submitted() - before, 1);

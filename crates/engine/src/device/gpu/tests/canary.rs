@@ -1,4 +1,4 @@
-//! A submission that the driver drops without a word is an error at the next read.
+//! If the driver silently drops a submission, the next read returns an error.
 
 use super::bounds::{bare, made, settle_all};
 use super::*;
@@ -21,7 +21,7 @@ fn read(gpu: &mut Gpu, x: Range) -> Result<Vec<u8>> {
     }
 }
 
-/// A GPU with a buffer that was read a few times, so that buffers for reads hold the proofs of earlier reads.
+/// Returns a GPU after a few reads, so that its read buffers contain the proofs of earlier reads.
 fn used() -> Option<(Gpu, Range)> {
     let mut gpu = bare()?;
     let x = made(&mut gpu, 256);
@@ -39,7 +39,7 @@ fn a_submission_that_was_dropped_is_an_error_at_the_next_read() {
     gpu.submitter.loses_next = true;
     add(&mut gpu, x);
     gpu.submit().unwrap();
-    // What follows runs, and nothing is read in it.
+    // Later submissions run, without a read.
     for _ in 0..3 {
         add(&mut gpu, x);
         gpu.submit().unwrap();
@@ -48,7 +48,7 @@ fn a_submission_that_was_dropped_is_an_error_at_the_next_read() {
     let error = read(&mut gpu, x).unwrap_err();
     assert_eq!(error.code, Code::DeviceLost);
     assert!(error.message.contains("did not run all the work"), "{error}");
-    // And it stays one: what the GPU holds is worth nothing.
+    // The error persists: the GPU's values are unreliable.
     assert_eq!(read(&mut gpu, x).unwrap_err().code, Code::DeviceLost);
 }
 

@@ -1,5 +1,5 @@
-//! Forms are tried on this adapter beside what is recorded for it. No time is asserted: a form that is to be the
-//! fastest does a thousandth of the work.
+//! Autotuning on this adapter alongside recorded work. No time is asserted: the variant that must be the fastest does a
+//! thousandth of the work.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ scalars! {
     struct Double { n: usize }
 }
 
-/// x[i] · 2, after `params[0]` rounds that come to nothing; where `params[1]` is 1, each 77th element is off by a bit.
+/// x[i] · 2, after `params[0]` rounds without effect. If `params[1]` is 1, every 77th element is off by one bit.
 static DOUBLE: Kernel = Kernel {
     name: "test_double",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
@@ -45,7 +45,7 @@ static DOUBLE: Kernel = Kernel {
 const SLOW: Params = [4000, 0, 0, 0];
 const WRONG: Params = [1, 1, 0, 0];
 const FAST: Params = [2, 0, 0, 0];
-/// A shader that no compiler takes.
+/// A shader that no compiler accepts.
 const REFUSED: Params = [0, 0, 1, 0];
 
 fn double(x: &Value, y: &Value, params: Params) {
@@ -87,21 +87,21 @@ fn class(n: usize) -> Class {
     Class { family: &DOUBLES, words: [n as u32, 0, 0, 0, 0, 0, 0, 0] }
 }
 
-/// A device that tries what runs meet, though this GPU be one in software.
+/// Returns a device that autotunes recorded work, even on a software GPU.
 fn tuned_device(folder: Option<&Path>) -> Option<Arc<Device>> {
     device(None)?;
     let folder = folder.map(Path::to_path_buf);
     let open = move || {
         let (profile, mut gpu, owner) = Gpu::untuned(None, Some(u64::MAX))?;
         gpu.tune_by(&profile, true, folder.map(|folder| Store::within(&folder, owner)));
-        // A GPU in software beside other tests compiles for longer than trials are let take.
+        // Next to other tests, a software GPU may compile for longer than a trial's usual limit.
         gpu.trials.as_mut().unwrap().tuner = Tuner::within(Duration::from_secs(60));
         Ok((profile, gpu))
     };
     Some(Device::start(open).unwrap())
 }
 
-/// What a device's table tells from now on.
+/// Collects the notices of a device's table from now on.
 fn notices(device: &Device) -> Arc<Mutex<Vec<String>>> {
     let told = Arc::new(Mutex::new(Vec::new()));
     let into = told.clone();
@@ -113,7 +113,7 @@ fn notices(device: &Device) -> Arc<Mutex<Vec<String>>> {
 #[test]
 fn the_fastest_right_form_is_found_beside_a_run() {
     let folder = std::env::temp_dir().join(format!("lowrank-tuned-{}", std::process::id()));
-    // A process of this number that failed may have left its own.
+    // A failed process with this id may have left a folder.
     std::fs::remove_dir_all(&folder).ok();
     let Some(device) = tuned_device(Some(&folder)) else { return };
     let told = notices(&device);
@@ -125,7 +125,7 @@ fn the_fastest_right_form_is_found_beside_a_run() {
     let mut n_class = n;
     let since = Instant::now();
     while used.last() != Some(&FAST) {
-        // Tests beside this one can hold up each run of a form: then another class is tried.
+        // Other tests may delay every run of a variant: then another class is tried.
         if used.len() > 1 && device.table.as_ref().unwrap().is_done() {
             n_class += usize::from(cx.tuned(|| class(n_class), &forms, |form| *form) == SLOW);
         }
@@ -134,7 +134,7 @@ fn the_fastest_right_form_is_found_beside_a_run() {
         used.push(form);
         let y = cx.empty([n], DType::F32).unwrap();
         double(&x, &y, form);
-        // Whatever is tried meanwhile, what was recorded is run, and in its order.
+        // Recorded work runs correctly and in order during the trials.
         assert!(read_f32(&y) == want);
         assert!(since.elapsed() < Duration::from_secs(60), "{} steps and no choice", used.len());
     }
@@ -142,7 +142,7 @@ fn the_fastest_right_form_is_found_beside_a_run() {
     let told = told.lock().unwrap();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("1 rounds of double"), "{told:?}");
-    // The next process knows it, and tries nothing.
+    // The next process reads the result and tries nothing.
     let next = context(&tuned_device(Some(&folder)).unwrap());
     assert_eq!(next.tuned(|| class(n_class), &forms, |form| *form), FAST);
     std::fs::remove_dir_all(folder).unwrap();
@@ -168,7 +168,7 @@ fn what_a_trial_makes_goes_with_its_class() {
     let verdicts: Vec<_> = outcomes[0].forms.iter().map(|tried| &tried.verdict).collect();
     assert!(matches!(verdicts[..], [Verdict::Sound, Verdict::Wrong, _, Verdict::Refused(_)]), "{verdicts:?}");
     assert!(outcomes.iter().all(|outcome| [SLOW, FAST].contains(&outcome.chosen)), "{outcomes:?}");
-    // A shader that was refused leaves the GPU as it was.
+    // A rejected shader leaves the GPU usable.
     let x = bounds::made(&mut gpu, 64);
     gpu.run(Command::Zero { to: x }).unwrap();
     bounds::settle_all(&mut gpu);
@@ -188,7 +188,7 @@ fn what_is_recorded_does_not_wait_for_all_that_is_tried() {
     assert!(after > 20, "three answers came after {meanwhile} classes of 39");
 }
 
-/// Products as they are recorded, by a device that knows nothing and by one that tried their forms.
+/// Compares recorded products of a device without results to those of a device after autotuning.
 #[test]
 fn products_keep_their_bits_whatever_was_chosen() {
     let (Some(plain), Some(device)) = (device(None), tuned_device(None)) else { return };
