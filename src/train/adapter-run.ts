@@ -1,4 +1,4 @@
-/** The training of an adapter over a loaded model and its data: what is made, saved, judged and given back. */
+/** Trains an adapter for a loaded model on prepared data: injection, checkpoints, evaluation and the final save. */
 import { dirname, join, resolve } from "node:path";
 
 import type { Batch, BatchPlan } from "../data/batches.js";
@@ -35,12 +35,12 @@ import { startEvent } from "./start-event.js";
 import type { RecordedContext } from "./watched.js";
 import { withoutEffect } from "./without-effect.js";
 
-/** Settings of which nothing is left open. */
+/** Complete settings, with the precision of products resolved. */
 export interface Chosen extends Settings {
   matmulPrecision: MatmulPrecision;
 }
 
-/** What a run is about. */
+/** The inputs of a run. */
 export interface Subject {
   model: PretrainedModel;
   settings: Chosen;
@@ -48,11 +48,11 @@ export interface Subject {
   output: OutputFolder;
   line: Line;
   identities: Identities;
-  /** What it is expected to hold; undefined where that is not known. */
+  /** The expected memory use; undefined without a plan. */
   memory: PlannedMemory | undefined;
 }
 
-/** Where `saveAdapter` puts an adapter of this name. */
+/** The folder into which `saveAdapter` writes an adapter of this name. */
 function adapterFolder(folder: string, name: string): string {
   return name === "default" ? folder : join(folder, name);
 }
@@ -62,14 +62,14 @@ export class AdapterRun {
   readonly #context: RecordedContext;
   readonly #plan: BatchPlan;
   readonly #name: string;
-  /** With the warm-up in steps. */
+  /** With the warm-up resolved to steps. */
   readonly #settings: Chosen & { warmup: number };
   #stopping: EarlyStopping;
   #divergence: Divergence;
-  /** Lets the adapters that the model had before count as they did. */
+  /** Restores the adapters that were active before the run. */
   #restore: () => void = () => {};
   #evaluated: { step: number; loss: number } | undefined;
-  /** The chat templates that rendered the data: the model's, or an adapter's that was active before. */
+  /** The chat templates that rendered the data: the model's, or those of an adapter that was active before. */
   readonly #templates: ChatTemplates | undefined;
 
   constructor(subject: Subject, context: RecordedContext) {
@@ -80,7 +80,7 @@ export class AdapterRun {
     this.#stopping = new EarlyStopping(settings.patience);
     this.#plan = planOf(settings, prepared.objective, prepared.train);
     this.#templates = templatesInUse(subject.model);
-    // The warm-up is settled once: a run that is extended later keeps it.
+    // Resolved once, so that a later extension of the run does not change the warm-up.
     this.#settings = { ...settings, warmup: warmupOf(settings.warmup, this.#plan.steps) };
     this.#divergence = this.#watch({});
   }
@@ -127,13 +127,13 @@ export class AdapterRun {
     }
   }
 
-  /** Takes the adapter off; others are as they were. */
+  /** Deletes the run's adapter and restores the others. */
   #abandon(): void {
     deleteAdapter(this.#subject.model, this.#name);
     this.#restore();
   }
 
-  /** The step to go on from. Throws `ERR_OPTION` where the run cannot. */
+  /** Returns the step to continue from. Throws `ERR_OPTION` if the run cannot continue from the checkpoint. */
   #resume({ checkpoint: { progress, folder } }: Resumed): number {
     const first = this.#plan.resume(progress.cursor);
     const { steps } = this.#plan;
@@ -162,7 +162,7 @@ export class AdapterRun {
     return first;
   }
 
-  /** The folder is this run's from here on. */
+  /** Starts the run's record and event log. From here on the output folder belongs to this run. */
   async #begin(resumed: Resumed | undefined): Promise<void> {
     const { output } = this.#subject;
     const parent = resumed === undefined ? null : resumed.checkpoint.folder;
@@ -189,7 +189,7 @@ export class AdapterRun {
     return { line, options: optionsOf(settings), cwd: process.cwd(), identities, device: model.device };
   }
 
-  /** Gives the model its adapter: a checkpoint's, the one to start from, or a fresh one. */
+  /** Gives the model its adapter: the checkpoint's, the start adapter, or a new one. */
   async #begun(resumed: Resumed | undefined): Promise<InjectReport> {
     const { model, settings, prepared } = this.#subject;
     if (resumed !== undefined) return this.#load(resumed.checkpoint.folder);
@@ -203,7 +203,7 @@ export class AdapterRun {
     return loadAdapter(model, adapterFolder(folder, this.#name), { name: this.#name, trainable: true });
   }
 
-  /** The adapter, and beside it the names of the classes. */
+  /** Saves the adapter and, for a classifier, the names of its classes. */
   async #saveAdapter(folder: string): Promise<void> {
     const { model, prepared } = this.#subject;
     await saveAdapter(model, folder, { name: this.#name });
@@ -250,7 +250,7 @@ export class AdapterRun {
   #judge(step: number, { loss }: Evaluation, late: boolean): { save: boolean; end: boolean } {
     this.#evaluated = { step, loss };
     const { save, end } = this.#stopping.judge(step, loss);
-    // What a checkpoint that is there already does not know is added to it.
+    // A checkpoint that was saved without this evaluation is amended with it.
     return { save: save || (late && step > 0), end };
   }
 
@@ -263,7 +263,7 @@ export class AdapterRun {
       await amendProgress(own.folder, { evalLoss, judged });
       return own.folder;
     }
-    // What was told of its steps is on the disk before it.
+    // The events of its steps reach the disk before the checkpoint.
     await this.#context.recorder.flush();
     const { path, moved } = await output.saveCheckpoint(step, {
       evalLoss,
@@ -287,20 +287,20 @@ export class AdapterRun {
     return path;
   }
 
-  /** Records whether a checkpoint is good, unless it is in a folder that another run may write into. */
+  /** Records whether a checkpoint is good, but only in the output folder: another run may write into any other folder. */
   async #mark(path: string, good: boolean): Promise<void> {
     const { output, settings } = this.#subject;
     if (dirname(resolve(path)) === resolve(output.path))
       await output.markCheckpoint(path, { good, keep: settings.keep });
   }
 
-  /** The loss of the batch that would come next. */
+  /** Returns the loss of the next batch. */
   #check(step: number): Promise<number> {
     const [batch] = this.#plan.at(step).batches;
     return lossOf(this.#subject.prepared.objective, batch as Batch);
   }
 
-  /** The losses of a step: each the sum over a micro-batch, divided by what the whole step trains on. */
+  /** Returns the losses of a step: one sum per micro-batch, divided by the step's number of trained tokens or rows. */
   #work(step: number): StepWork {
     const { objective } = this.#subject.prepared;
     const { batches, tokens, trained } = this.#plan.at(step);
@@ -308,7 +308,7 @@ export class AdapterRun {
     return { losses, tokens, trained };
   }
 
-  /** Saves the adapter where it belongs. */
+  /** Saves the adapter and returns the run's result. */
   async #finish({ early: ending, ...ended }: LoopResult, optimizer: Optimizer): Promise<FinetuneResult> {
     const { model, output, prepared, settings } = this.#subject;
     nameClasses(model, prepared.objective.labels);
@@ -318,7 +318,7 @@ export class AdapterRun {
       this.#abandon();
       return { adapter: "", ...ended };
     }
-    // What a run has given in the end stays until this one is done.
+    // A stopped run keeps the final adapter of the run that it would replace.
     if (stopped && output.replacing)
       return { adapter: adapterFolder(output.newest ?? "", this.#name), ...ended };
     const best =
@@ -334,7 +334,7 @@ export class AdapterRun {
     return { adapter, ...ended, ...(best && { best }) };
   }
 
-  /** Puts the adapter of the best evaluation in the place of the last. */
+  /** Loads the adapter of the best evaluation instead of the last step's. */
   async #restoreBest(optimizer: Optimizer, early: boolean): Promise<FinetuneResult["best"]> {
     const { model, output, line, settings } = this.#subject;
     const { best } = this.#stopping.judged;
@@ -358,7 +358,7 @@ export class AdapterRun {
   }
 }
 
-/** Says what the schedule does in a run whose length has changed; undefined where that makes no difference. */
+/** Describes how a changed run length affects the schedule; undefined where it does not. */
 function scheduleChange(
   {
     schedule,
@@ -376,7 +376,7 @@ function scheduleChange(
   );
 }
 
-/** What of the run before it holds for one that goes on. */
+/** Returns the location and lineage of the steps before the resume. */
 function pastOf({ checkpoint: { folder, lineage, step } }: Resumed): Before {
   return { home: join(folder, ".."), lineage, step };
 }

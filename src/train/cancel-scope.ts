@@ -3,7 +3,7 @@ import { session } from "../native.js";
 
 let tokens = 0;
 
-/** Work on a device that an abort skips, even where it is recorded already. */
+/** Device work that is skipped after an abort, even if it is recorded already. */
 export class CancelScope {
   readonly #token = ++tokens;
   readonly #device: Exclude<Device, "auto">;
@@ -16,7 +16,7 @@ export class CancelScope {
     signal?.addEventListener("abort", this.#cancel, { once: true });
   }
 
-  /** Runs `fn`, which is synchronous; what it records is skipped once the signal is aborted. */
+  /** Runs the synchronous `fn`. The work that it records is skipped once the signal aborts. */
   run<T>(fn: () => T): T {
     if (this.#signal === undefined) return fn();
     session().under(this.#device, this.#token);

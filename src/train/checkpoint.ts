@@ -1,4 +1,4 @@
-/** What a checkpoint holds: all that going on with a run to the bit takes, as a folder. */
+/** The contents of a checkpoint folder: everything needed to resume a run with identical bits. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -15,35 +15,37 @@ import { isLine, type Line } from "./output/lineage.js";
 import { manifestOf, sealed, unsealed, type Manifest } from "./output/manifest.js";
 import { RUN, VERSION } from "./output/run-file.js";
 
-/** The optimizer's state, beside the adapter. */
+/** The file of the optimizer's state, next to the adapter. */
 const STATE = "optimizer.safetensors";
 
-/** What a checkpoint's `run.json` says of the run. */
+/** The origin of a run, as a checkpoint's `run.json` stores it. */
 export interface Provenance {
   line: Line;
-  /** The options that the run was started with, completed, and where their relative paths start. */
+  /** The run's complete options. */
   options: Record<string, unknown>;
+  /** The folder that relative paths in the options start from. */
   cwd: string;
   identities: Identities;
-  /** Where it was trained. */
+  /** The device that trained the checkpoint. */
   device: string;
 }
 
-/** What a checkpoint's `run.json` holds. */
+/** The contents of a checkpoint's `run.json`. */
 export interface Progress extends Provenance {
   version: number;
-  /** Tells it from a run's. */
+  /** Distinguishes the file from the `run.json` of a run. */
   kind: "checkpoint";
   cursor: Cursor;
   random: RandomState;
-  /** Updates of each parameter, in the optimizer's order. */
+  /** The number of updates of each parameter, in the optimizer's order. */
   updates: number[];
-  /** The held-out loss at this step, where it was evaluated; and what evaluations came to so far. */
+  /** The held-out loss at this step; null if it was not evaluated. */
   evalLoss: number | null;
+  /** The state of early stopping. */
   judged: Judged;
   /** Lineages whose checkpoints the run was to replace. */
   replaces?: string[] | undefined;
-  /** Optimizer steps that the run was planned with. */
+  /** The planned number of optimizer steps. */
   total?: number | undefined;
   /** The loss before training: see `Divergence`. */
   reference?: number | undefined;
@@ -54,13 +56,13 @@ export interface Progress extends Provenance {
    * that loss.
    */
   good?: boolean | undefined;
-  /** When, as ISO 8601. */
+  /** The time of the save, as ISO 8601. */
   saved: string;
-  /** The other files of the folder. */
+  /** The manifest of the other files in the folder. */
   files: Manifest;
 }
 
-/** Writes optimizer, random state and `run.json` into a folder that holds the adapter already. Throws `ERR_WRITE`. */
+/** Writes the optimizer state, the random state and `run.json` into a folder with an adapter. Throws `ERR_WRITE`. */
 export async function writeState(
   folder: string,
   optimizer: Optimizer,
@@ -88,7 +90,7 @@ export async function writeState(
   await writeWhole(join(folder, RUN), sealed(progress));
 }
 
-/** The state's tensors by `PLACE.NAME`, and how often each parameter was updated. */
+/** Returns the state's tensors by `INDEX.NAME`, and the number of updates of each parameter. */
 function flat({ state, paramGroups }: OptimizerState<object>): {
   tensors: Record<string, Tensor>;
   updates: number[];
@@ -127,7 +129,7 @@ export async function readProgress(folder: string): Promise<Progress> {
   return value as Progress;
 }
 
-/** Adds to a checkpoint what became known of it later: an evaluation, or whether it is good. Throws `ERR_WRITE`. */
+/** Adds later findings to a checkpoint: an evaluation, or whether it is good. Throws `ERR_WRITE`. */
 export async function amendProgress(
   folder: string,
   known: Partial<Pick<Progress, "evalLoss" | "judged" | "good">>,
@@ -136,7 +138,7 @@ export async function amendProgress(
   await writeWhole(join(folder, RUN), sealed({ ...progress, ...known }));
 }
 
-/** Puts optimizer and random numbers where they were. The adapter's values are read by `loadAdapter`. */
+/** Restores the optimizer state and the random state. `loadAdapter` restores the adapter's values. */
 export async function restoreState(folder: string, progress: Progress, optimizer: Optimizer): Promise<void> {
   const file = join(folder, STATE);
   const device = optimizer.groups[0]?.params[0]?.device;

@@ -1,6 +1,6 @@
 import type { ClassScores } from "./evaluate.js";
 
-/** How often each class was taken for each: what a classifier is judged by. */
+/** A classifier's confusion matrix and the scores computed from it. */
 export class Confusion {
   readonly labels: readonly string[];
   readonly #counts: number[];
@@ -10,7 +10,7 @@ export class Confusion {
     this.#counts = Array.from({ length: labels.length ** 2 }, () => 0);
   }
 
-  /** A row of class `truth` was taken for `predicted`. */
+  /** Counts a row of class `truth` that was classified as `predicted`. */
   add(truth: number, predicted: number): void {
     const at = truth * this.labels.length + predicted;
     this.#counts[at] = (this.#counts[at] ?? 0) + 1;
@@ -22,21 +22,21 @@ export class Confusion {
     return { accuracy, macroF1, labels, confusion: table, withoutRows };
   }
 
-  /** [truth][predicted]: rows. */
+  /** Row counts, indexed by [truth][predicted]. */
   get table(): number[][] {
     const n = this.labels.length;
     return this.labels.map((_, truth) => this.#counts.slice(truth * n, (truth + 1) * n));
   }
 
-  /** The share of rows whose class was told right. */
+  /** The share of correctly classified rows. */
   get accuracy(): number {
     const right = this.table.reduce((sum, row, i) => sum + (row[i] ?? 0), 0);
     return right / this.#counts.reduce((sum, count) => sum + count, 0);
   }
 
   /**
-   * The mean of the classes' F1: twice the rows told right over those that are of the class and those taken for it. A
-   * class that no row is of and none was taken for has none, as in scikit-learn.
+   * The mean F1 of the classes. F1 is twice the number of correct rows, divided by the sum of the class's true rows and
+   * its predicted rows. As in scikit-learn, a class without true or predicted rows is ignored.
    */
   get macroF1(): number {
     const { table } = this;

@@ -1,2 +1,2 @@
-/** The key of an option of `lowrank/electron`: the priority of a run that gives none and has recorded none. */
+/** The key of an option that `lowrank/electron` sets: the priority of runs that neither set nor recorded one. */
 export const DEFAULT_PRIORITY = Symbol("default priority");

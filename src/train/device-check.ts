@@ -1,11 +1,11 @@
-/** Whether a run's device is there, and its model on it. */
+/** Checks that a run's device exists and that a loaded model is on it. */
 import { refuse } from "../argument.js";
 import { findDevices, resolveDevice, type Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { Settings } from "./settings.js";
 
-/** Throws `ERR_NO_GPU`, `ERR_DEVICE_MISMATCH`; `ERR_OPTION` for a device that holds and computes nothing. */
+/** Throws `ERR_NO_GPU` or `ERR_DEVICE_MISMATCH`, and `ERR_OPTION` for a meta device, which cannot compute. */
 export async function checkModelDevice({ model, device }: Settings): Promise<void> {
   const asked = typeof model === "string" ? device : model.device;
   await findDevices(asked);
@@ -14,7 +14,7 @@ export async function checkModelDevice({ model, device }: Settings): Promise<voi
   if (typeof model !== "string") checkDevice(model, device);
 }
 
-/** A loaded model trains where it is. */
+/** Checks that `device` names the device that a loaded model is on. */
 function checkDevice(model: PretrainedModel, device: Device): void {
   if (device === "auto" || resolveDevice(device) === model.device) return;
   throw new LowrankError(

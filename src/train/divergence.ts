@@ -2,15 +2,15 @@
 
 import { optionName } from "../option-name.js";
 
-/** Steps over which the loss is judged, and steps without a gradient that are reported. */
+/** The number of steps over which the loss is judged. Also the number of steps without a gradient that is reported. */
 const WINDOW = 10;
-/** Steps with one and the same loss that are reported. */
+/** The number of consecutive steps with an identical loss that is reported. */
 const CONSTANT_STEPS = 50;
 /** Consecutive steps after which a collapse is reported. */
 const COLLAPSED_STEPS = 3;
 /** The largest gradient norm of a collapsed model, relative to the norm before training. */
 const VANISHED = 1e-6;
-/** By how much of itself a loss has to be below another to be better. */
+/** The relative amount by which a loss must be below another to count as better. */
 const BETTER = 1e-3;
 /** Relative deviation of a mean loss from ln V that rounding in f32 explains. */
 const ROUNDING = 1e-6;
@@ -25,7 +25,7 @@ export interface StepFigures {
   trained: number;
 }
 
-/** What a run knows of its model before training; a checkpoint stores it. */
+/** The figures of the model before training; a checkpoint stores them. */
 export interface Reference {
   /** The highest loss before the first update. */
   loss: number;
@@ -35,7 +35,7 @@ export interface Reference {
 
 /** The judgement of the weights that a step ran on. */
 export interface Verdict {
-  /** Whether the loss is one that a healthy run has. */
+  /** Whether the loss is in the range of a healthy run. */
   sound: boolean;
   /** A message for the user, once for each occurrence. */
   warning?: string | undefined;
@@ -74,8 +74,8 @@ export class Divergence {
   #highestRate = 0;
 
   /**
-   * `guessing` is ln V; without it the loss has no bound. `reference` is what an earlier part of the run found, and
-   * `steps` the length of the run.
+   * `guessing` is ln V; without it the loss has no bound. `reference` comes from an earlier part of the run, and `steps`
+   * is the length of the run.
    */
   constructor({
     guessing,
@@ -104,7 +104,7 @@ export class Divergence {
     return this.#exceeded || this.#collapsed >= this.#collapseLimit;
   }
 
-  /** The highest loss of a healthy run; Infinity while nothing is known. */
+  /** The highest loss of a healthy run; Infinity without `guessing` or a reference. */
   get bound(): number {
     if (this.#guessing === undefined || this.#reference === undefined) return Infinity;
     const reference = this.#reference;
@@ -160,7 +160,7 @@ export class Divergence {
     return Number.isFinite(least) && loss >= least - BETTER * Math.abs(least);
   }
 
-  /** Whether a loss is that of equal probabilities, and the loss before training was another. */
+  /** Whether a loss equals ln V although the loss before training did not. */
   #isUniform(loss: number): boolean {
     const guessing = this.#guessing ?? 0;
     const near = (value: number): boolean => Math.abs(value - guessing) <= ROUNDING * guessing;
@@ -168,7 +168,7 @@ export class Divergence {
   }
 
   #isCollapse(loss: number, gradNorm: number): boolean {
-    // A model without a gradient from the start is reported, and has not become worse.
+    // A gradient that was 0 from the start has its own warning and is no deterioration.
     if (this.#gradient === 0 || !this.#noBetter(loss)) return false;
     return this.#gradient === undefined
       ? gradNorm === 0 && this.#isUniform(loss)
@@ -196,7 +196,7 @@ export class Divergence {
     );
   }
 
-  /** The losses to compare with, and what to do. */
+  /** Returns the losses to compare with, and the remedy. */
   #remedy(learningRate: number): string {
     const before = `it was ${(this.#reference as number).toFixed(2)} before training`;
     const guess = this.#guessing === undefined ? "" : `, and guessing gives ${this.#guessing.toFixed(2)}`;
@@ -213,7 +213,7 @@ export class Divergence {
     );
   }
 
-  /** Counts steps whose loss equals the one before it to the bit, although the update between them was a large one. */
+  /** Counts steps with a loss identical to the previous step's, although the update between them was large. */
   #countConstant({ loss, learningRate }: StepFigures): void {
     const before = this.#window.at(-1);
     this.#highestRate = Math.max(this.#highestRate, learningRate);

@@ -1,14 +1,14 @@
-/** What evaluations have come to: which was the best, and when it is time to end. */
+/** Early stopping: tracks the best evaluation and decides when to end the run. */
 
-/** As a checkpoint records it. */
+/** The state of early stopping, as a checkpoint stores it. */
 export interface Judged {
-  /** The least held-out loss since training began, and the step it was found at. */
+  /** The lowest held-out loss since training began, and its step. */
   best: {
     step: number;
     loss: number;
-    /** Where its checkpoint lies, if not beside the others. */ folder?: string | undefined;
+    /** The folder of its checkpoint, if it is not the output folder. */ folder?: string | undefined;
   } | null;
-  /** Evaluations since then. */
+  /** Evaluations since the best one. */
   since: number;
 }
 
@@ -16,7 +16,7 @@ export class EarlyStopping {
   readonly #patience: number | undefined;
   #judged: Judged;
 
-  /** Evaluations without improvement that end the run; undefined for none that do. */
+  /** `patience` is the number of evaluations without improvement that ends the run; undefined never ends it. */
   constructor(patience: number | undefined, judged: Judged = { best: null, since: 0 }) {
     this.#patience = patience;
     this.#judged = judged;
@@ -31,8 +31,8 @@ export class EarlyStopping {
   }
 
   /**
-   * Takes in the held-out loss after `step` steps. `save` asks for a checkpoint, to which the run will return; `end`
-   * for the end. The model before its first step is no candidate.
+   * Records the held-out loss after `step` steps. `save` requests a checkpoint that the run may restore, and `end`
+   * requests the end of the run. The untrained model at step 0 is not a candidate.
    */
   judge(step: number, loss: number): { save: boolean; end: boolean } {
     if (step === 0) return { save: false, end: false };

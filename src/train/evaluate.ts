@@ -7,38 +7,39 @@ import { noGrad, scope } from "../scope.js";
 import { Confusion } from "./confusion.js";
 import type { Measured, Objective } from "./objective.js";
 
-/** The loss over held-out data, and what follows from it. */
+/** The loss over held-out data, and figures computed from it. */
 export interface Evaluation {
-  /** The mean over all tokens that count, whatever row they are in; of a classifier over the rows. */
+  /** The mean over all trained tokens, whichever row they are in; for a classifier, over the rows. */
   loss: number;
   /** e to the power of the loss. */
   perplexity: number;
-  /** Tokens, or rows. */
+  /** The number of trained tokens; for a classifier, of rows. */
   tokens: number;
   /** Values that the loss function of a `Trainer` returned, by name: means over the batches. */
   metrics?: Readonly<Record<string, number>> | undefined;
-  /** What a classifier told right; not of a language model. */
+  /** The scores of a classifier; absent for a language model. */
   classes?: ClassScores | undefined;
 }
 
-/** What a classifier told right. */
+/** The scores of a classifier. */
 export interface ClassScores {
-  /** The share of rows told right, from 0 to 1. */
+  /** The share of correctly classified rows, from 0 to 1. */
   accuracy: number;
-  /** The mean of the classes' F1. */
+  /** The mean F1 of the classes. */
   macroF1: number;
-  /** Names of the classes, in the order of `confusion`. */
+  /** The names of the classes, in the order of `confusion`. */
   labels: readonly string[];
-  /** Rows by their class, and by the one they were taken for. */
+  /** Row counts, indexed by true class and then by predicted class. */
   confusion: number[][];
-  /** Names of the classes that no row is of: the figures say nothing about them. */
+  /** The names of classes without rows in the data; the scores say nothing about them. */
   withoutRows: readonly string[];
 }
 
 /**
- * The loss of a model over examples, without dropout and without gradients. `between` is awaited before each batch.
+ * Returns the loss of a model over examples, without dropout or gradients. Awaits `between` before each batch.
  *
- * Errors: `ERR_NOT_FINITE` where the loss is no number, as from weights that overflow their storage; the signal's reason.
+ * Errors: `ERR_NOT_FINITE` if the loss is NaN or infinite, for example because weights overflow their storage type; the
+ * signal's reason.
  */
 export async function evaluate(
   model: Module,
@@ -88,8 +89,8 @@ export async function evaluate(
 }
 
 /**
- * The mean loss of a training batch, as a training step has it but without gradients; NaN or infinite for weights that
- * have diverged. In training mode, since only there blocks are checkpointed, so that this holds no more than a step.
+ * Returns the mean loss of a training batch, computed without gradients; NaN or infinite for diverged weights. It runs
+ * in training mode because blocks are checkpointed only there, so that it needs no more memory than a training step.
  */
 export async function lossOf(objective: Objective, batch: Batch): Promise<number> {
   // Dropout draws from a separate stream of random numbers.
@@ -103,7 +104,7 @@ export async function lossOf(objective: Objective, batch: Batch): Promise<number
   });
 }
 
-/** Takes each row for the class with the highest score. */
+/** Counts each row under the class with its highest score. */
 async function count(confusion: Confusion, { labels }: Batch, { scores }: Measured): Promise<void> {
   const values = await scores?.data();
   if (values === undefined) return;

@@ -1,4 +1,4 @@
-/** The events of a fine-tuning run: what the command line, a dashboard and an app's own window all read. */
+/** The events of a fine-tuning run, which the command line, the dashboard and an app's window read. */
 import type { TextPart } from "../data/parts.js";
 import type { DataReport } from "../data/report.js";
 import type { Priority } from "../cpu-use.js";
@@ -7,293 +7,293 @@ import type { Evaluation } from "./evaluate.js";
 import type { HeldMemory } from "./memory/held.js";
 import type { OptimizerType } from "./optimizer-defaults.js";
 
-/** Once, before the first step: what will be done, where, and why there. */
+/** Emitted once, before the first step: the plan, the device, and the reason for that device. */
 export interface StartEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "start";
   /** The folder that the model was loaded from. */
   model: string;
   /** `model_type` of its config.json. */
   family: string;
-  /** Values in the model, the adapter's among them. */
+  /** The number of values in the model, including the adapter. */
   parameters: number;
-  /** Those of them that train. */
+  /** The number of trainable values. */
   trainable: number;
-  /** How many layers carry an adapter. */
+  /** The number of layers with an adapter. */
   adapted: number;
-  /** The last parts of their names, such as `q_proj`, each once. */
+  /** The last parts of the adapted layers' names, such as `q_proj`, without duplicates. */
   targets: string[];
-  /** The folder of the adapter that the run started from; left out of a run that began with a fresh one. */
+  /** The folder of the adapter that the run started from; absent if it started from a new one. */
   adapter?: string | undefined;
-  /** The adapter's rank, where `rankPattern` gives no other. */
+  /** The adapter's rank, where `rankPattern` does not override it. */
   rank: number;
-  /** The adapter's `loraAlpha`, where `alphaPattern` gives no other. */
+  /** The adapter's `loraAlpha`, where `alphaPattern` does not override it. */
   alpha: number;
-  /** Which device trains: `cpu`, `gpu:0`. */
+  /** The device that trains, for example `cpu` or `gpu:0`. */
   device: string;
-  /** What the device is called. */
+  /** The device's name. */
   deviceName: string;
-  /** Why it was chosen, in words. */
+  /** The reason for choosing the device, as a text. */
   deviceReason: string;
-  /** The most threads that compute at a time; left out of a run on a GPU. */
+  /** The maximum number of threads that compute at once; absent on a GPU. */
   threads?: number | undefined;
   /** The priority of the engine's threads. */
   priority?: Priority | undefined;
-  /** How the frozen weights are stored, told by the first of the model's tensors. */
+  /** The storage type of the frozen weights, taken from the model's first tensor. */
   dtype: string;
-  /** How the weights that are quantised are stored, most of them by what is named first; left out where none is. */
+  /** The storage formats of the quantised weights, the most common first; absent if no weight is quantised. */
   quantize?: string | undefined;
-  /** How products by bf16 weights are computed. */
+  /** The precision of products with bf16 weights. */
   matmulPrecision: MatmulPrecision;
-  /** Rows that train. */
+  /** The number of training rows. */
   examples: number;
-  /** Rows that are held out; 0 without any. */
+  /** The number of held-out rows; 0 if there are none. */
   evalExamples: number;
-  /** Tokens that are trained on in one epoch; of a classifier rows. */
+  /** The number of trained tokens in one epoch; for a classifier, of rows. */
   tokens: number;
-  /** What became of each data file's rows: how many were cut or left out. */
+  /** For each data file, the number of rows that were truncated or skipped. */
   data?: readonly DataReport[] | undefined;
   /** The names of a classifier's classes. */
   labels?: readonly string[] | undefined;
-  /** Optimizer steps of the whole run, those before a resume among them. */
+  /** Optimizer steps of the whole run, including those before a resume. */
   steps: number;
-  /** Optimizer steps of an epoch. */
+  /** Optimizer steps per epoch. */
   stepsPerEpoch: number;
-  /** Rows of a batch. */
+  /** Rows per batch. */
   batchSize: number;
-  /** Batches to an optimizer step. */
+  /** Batches per optimizer step. */
   gradientAccumulation: number;
-  /** Tokens that a row may have; a longer one is cut. */
+  /** The maximum number of tokens in a row; longer rows are truncated. */
   maxLength: number;
-  /** Sequences that the rows share; only of a run that packs them, whose batches are of sequences. */
+  /** The number of packed sequences; present only with packing, where a batch consists of sequences. */
   sequences?: number | undefined;
-  /** Which optimizer trains. */
+  /** The optimizer's type. */
   optimizer: OptimizerType;
-  /** The highest rate, which the schedule multiplies. */
+  /** The peak learning rate, which the schedule multiplies. */
   learningRate: number;
-  /** How the rate goes on after the warm-up: `linear`, `cosine` or `constant`. */
+  /** The schedule of the learning rate after the warm-up: `linear`, `cosine` or `constant`. */
   schedule: string;
-  /** Steps in which the rate rises from 0. */
+  /** The number of steps over which the learning rate rises from 0. */
   warmup: number;
-  /** What shuffling, dropout and fresh adapters are drawn from. */
+  /** The seed of shuffling, dropout and new adapters. */
   seed: number;
   /** The folder that the adapter is written into. */
   output: string;
-  /** What it will hold of the device; left out of a model of which nothing says that. */
+  /** The planned memory use on the device; absent for a model without an estimate. */
   memory?: PlannedMemory | undefined;
-  /** The step that the run goes on from; 0 for a new one. */
+  /** The step that the run resumes from; 0 for a new run. */
   resumedFrom: number;
 }
 
-/** What a run will hold of its device, as `estimate` says it. Bytes. */
+/** The predicted memory use of a run on its device, in bytes, as `estimate` computes it. */
 export interface PlannedMemory extends HeldMemory {
-  /** What it may hold; left out where nothing says. */
+  /** The memory limit; absent if it is unknown. */
   limit?: number | undefined;
-  /** What `memory` chose otherwise than it was asked for, and what that costs: a sentence each. */
+  /** The options that `memory` changed, with the cost of each change: one sentence each. */
   chosen: readonly string[];
 }
 
-/** After an optimizer step, or several of them where nobody read in time. */
+/** Emitted after an optimizer step. Steps that are not read in time are merged into one event. */
 export interface StepEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "step";
-  /** Optimizer steps done. */
+  /** Completed optimizer steps. */
   step: number;
   /** Optimizer steps of the whole run. */
   steps: number;
-  /** Mean over the trained tokens of the whole step; of a classifier over its rows. */
+  /** The mean over the trained tokens of the whole step; for a classifier, over its rows. */
   loss: number;
-  /** The rate of this step: of several groups the first one's. */
+  /** The learning rate of this step; with several parameter groups, the first group's. */
   learningRate: number;
-  /** The norm over all trained parameters, before clipping. */
+  /** The norm of the gradients of all trained parameters, before clipping. */
   gradNorm: number;
-  /** Trained tokens since the run began, those before a resume left out. */
+  /** Trained tokens since the run began, excluding those before a resume. */
   tokens: number;
-  /** Tokens read, padding left out, per second, over the last steps. */
+  /** Tokens read per second over the last steps, excluding padding. */
   tokensPerSecond: number;
-  /** Seconds that the remaining steps will take at the present pace. */
+  /** Estimated seconds until the last step, at the present pace. */
   etaSeconds: number;
-  /** Bytes that the device holds: the pool's, and those of mapped weights. */
+  /** Bytes held on the device: the buffer pool and mapped weights. */
   memoryBytes: number;
   /** Values that the loss function of a `Trainer` returned, by name: means over the batches of the step. */
   metrics?: Readonly<Record<string, number>> | undefined;
-  /** How many steps this event stands for; more than 1 when nobody read in time. */
+  /** The number of steps in this event; more than 1 if steps were not read in time. */
   merged: number;
 }
 
-/** Figures over the held-out data. */
+/** Emitted after an evaluation of the held-out data. */
 export interface EvalEvent extends Evaluation {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "eval";
-  /** Optimizer steps done; 0 is the model before training. */
+  /** Completed optimizer steps; 0 is the model before training. */
   step: number;
 }
 
-/** What the model makes of one prompt. */
+/** Generated continuations of one prompt. */
 export interface SampleText {
-  /** The beginning of a row, as the model is given it. */
+  /** The beginning of a row, as the model receives it. */
   prompt: string;
-  /** What follows of the model alone. */
+  /** The continuation by the base model. */
   base: string;
-  /** What follows with the adapter as it is. */
+  /** The continuation with the current adapter. */
   tuned: string;
 }
 
-/** After an evaluation, where a dashboard is on: texts before and after. Only of a language model. */
+/** Emitted after an evaluation while a dashboard is open: generated texts. Only for language models. */
 export interface SampleEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "sample";
-  /** Optimizer steps done. */
+  /** Completed optimizer steps. */
   step: number;
-  /** One for each prompt: the first held-out rows, or of those that train where none is held out. */
+  /** One for each prompt. Prompts are the first held-out rows, or the first training rows if none is held out. */
   texts: SampleText[];
 }
 
-/** After the start: the first rows as they are trained on. */
+/** Emitted after the start: the first rows, as the model trains on them. */
 export interface RowsEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "rows";
-  /** Each as far as 512 tokens. */
+  /** Each row, truncated to 512 tokens. */
   rows: TextPart[][];
 }
 
-/** A checkpoint is on the disk, whole. */
+/** Emitted once a complete checkpoint is on the disk. */
 export interface CheckpointEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "checkpoint";
-  /** Optimizer steps that it was saved after. */
+  /** Completed optimizer steps. */
   step: number;
-  /** Its folder; of a `Trainer` whose `save` is a function the path that this gave. */
+  /** The checkpoint's folder; for a `Trainer` with a `save` function, the path that the function returned. */
   path: string;
 }
 
-/** A run has paused between two steps, by `pause()`, and keeps everything in memory. */
+/** Emitted when `pause()` has paused the run between two steps. Everything stays in memory. */
 export interface PausedEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "paused";
-  /** Optimizer steps done. */
+  /** Completed optimizer steps. */
   step: number;
 }
 
-/** A paused run continues. One that is stopped or aborted while it is paused only ends. */
+/** Emitted when a paused run continues, but not when it is stopped or aborted while paused. */
 export interface ResumedEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "resumed";
-  /** Optimizer steps done. */
+  /** Completed optimizer steps. */
   step: number;
-  /** How long the pause was. */
+  /** The duration of the pause. */
   seconds: number;
 }
 
-/** While data is read through and tokenised, a few times a second; short work tells nothing. */
+/** Emitted a few times a second while data is read and tokenised or a model is downloaded; not for short work. */
 export interface ProgressEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "progress";
-  /** Whether rows are read through, or made into token ids, or the model is fetched from a hub. */
+  /** `read` reads rows, `tokenise` converts them to token ids, and `download` fetches the model from a hub. */
   stage: "read" | "tokenise" | "download";
-  /** The data file that is worked on; of a model the file that is fetched, behind the model's name. */
+  /** The current data file; for a download, the model's name followed by the file's. */
   file: string;
-  /** Bytes of the file so far; of a model, of all files that are fetched. */
+  /** Bytes of the file so far; for a download, of all its files. */
   bytesRead: number;
-  /** Bytes of the whole file, or of all that are fetched; null of a stream that has not ended. */
+  /** Total bytes of the file or the download; null for a stream that has not ended. */
   bytes: number | null;
   /** Token ids so far. */
   tokens: number;
 }
 
-/** Something that the user should know, and that does not end the run. */
+/** Emitted for a problem that does not end the run. */
 export interface WarningEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "warning";
-  /** One sentence, for people. */
+  /** One sentence for the user. */
   message: string;
 }
 
-/** What an operation of a profiled run came to, in one of its passes. */
+/** The totals of one operation in one pass of a profiled run. */
 export interface OperationProfile {
   /** The engine's name of the operation. */
   operation: string;
-  /** Of what it was a part: `replay` is forward run again by gradient checkpointing, `update` the optimizer. */
+  /** The pass: `replay` is the forward pass repeated by gradient checkpointing, `update` is the optimizer. */
   pass: "forward" | "replay" | "backward" | "update" | "other";
-  /** How often it ran. */
+  /** The number of calls. */
   calls: number;
-  /** Milliseconds that recording it took on the host, over all calls. */
+  /** Milliseconds spent recording it on the host, over all calls. */
   hostMs: number;
-  /** Milliseconds that it took on the device, over all calls; 0 of a device that tells no time. */
+  /** Milliseconds spent on the device, over all calls; 0 for a device without timestamps. */
   deviceMs: number;
-  /** Bytes that its definition reads, over all calls. */
+  /** Bytes read by the operation's definition, over all calls. */
   bytesRead: number;
-  /** Bytes that its definition writes, over all calls. */
+  /** Bytes written by the operation's definition, over all calls. */
   bytesWritten: number;
-  /** Floating-point operations by its definition, over all calls. */
+  /** Floating-point operations by the operation's definition, over all calls. */
   flops: number;
-  /** What it would have taken at the device's peaks. */
+  /** Milliseconds that it would take at the device's peak rates. */
   attainableMs: number;
 }
 
-/** Before the end of a run with `profile`: the file is written. */
+/** Emitted before the end of a run with `profile`, after the trace is written. */
 export interface ProfileEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "profile";
-  /** The trace, as Perfetto opens it. */
+  /** The file of the trace, which Perfetto opens. */
   path: string;
-  /** Seconds that the trace spans. */
+  /** The duration of the trace, in seconds. */
   seconds: number;
-  /** The device's peak in f32 products, measured; 0 where it tells no time. */
+  /** The measured peak of f32 products, in operations per second; 0 for a device without timestamps. */
   flopsPerSecond: number;
-  /** The device's peak in bytes read and written, measured; 0 where it tells no time. */
+  /** The measured peak of memory traffic, in bytes read and written; 0 for a device without timestamps. */
   bytesPerSecond: number;
-  /** Events that are not in the file, since it had enough. */
+  /** The number of events omitted from the file because it is full. */
   leftOut: number;
-  /** Every operation in each of its passes, the longest first. */
+  /** Every operation by pass, the longest first. */
   operations: OperationProfile[];
 }
 
-/** Last: what `await run.result` gives, too. */
+/** Emitted last, with the result that `await run.result` returns. */
 export interface EndEvent extends FinetuneResult {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "end";
-  /** How long the run took, pauses included. */
+  /** The duration of the run, including pauses. */
   seconds: number;
 }
 
-/** What a fine-tuning run came to. */
+/** The result of a fine-tuning run. */
 export interface FinetuneResult {
   /**
-   * The adapter's folder; of a run that was stopped, in a folder that holds the adapter of one that was not, its
-   * checkpoint, which is an adapter, too. Empty where a run was stopped before its first step, and nothing was saved.
+   * The adapter's folder. A stopped run does not replace the final adapter of another run in the same folder; this is
+   * then the stopped run's checkpoint, which is also an adapter. Empty if nothing was saved before the first step.
    */
   adapter: string;
-  /** The last step's loss; null when there was none. */
+  /** The loss of the last step; null without one. */
   loss: number | null;
-  /** The last evaluation's; null when there was none. */
+  /** The loss of the last evaluation; null without one. */
   evalLoss: number | null;
-  /** Steps done, those before a resume among them. */
+  /** Completed steps, including those before a resume. */
   steps: number;
   /** Whether `stop()` ended it before its last step. */
   stopped: boolean;
-  /** With `patience`: which evaluation was the best, whose adapter this is. */
+  /** With `patience`: the best evaluation, which the adapter is from. */
   best?:
     | {
-        /** Optimizer steps done then. */
+        /** Completed optimizer steps at that evaluation. */
         step: number;
-        /** The held-out loss then. */
+        /** The held-out loss of that evaluation. */
         loss: number;
-        /** Whether the run ended before its last step, since no later evaluation was better. */
+        /** Whether the run ended before its last step because no later evaluation was better. */
         early: boolean;
       }
     | undefined;
 }
 
-/** First, of a run with `dashboard`: where its page is. It is told to whoever started the run, and not recorded. */
+/** Emitted first by a run with `dashboard`: the address of its page. It is never recorded. */
 export interface DashboardEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "dashboard";
-  /** The page's address; whoever has it sees the run, and may stop it. */
+  /** The page's address. Anyone who has it can watch, pause and stop the run. */
   url: string;
 }
 
-/** What a run of `finetune` tells of, told apart by `type`. */
+/** The events of `finetune`, distinguished by `type`. */
 export type TrainEvent =
   | DashboardEvent
   | ProgressEvent
@@ -309,5 +309,5 @@ export type TrainEvent =
   | ProfileEvent
   | EndEvent;
 
-/** What the loop over steps tells of, whatever is trained. */
+/** The events of the training loop, which `finetune` and `Trainer` share. */
 export type LoopEvent = StepEvent | EvalEvent | CheckpointEvent | PausedEvent | ResumedEvent | WarningEvent;

@@ -5,19 +5,19 @@ import { portOf } from "./port.js";
 import { Run } from "./run.js";
 import { Watched } from "./watched.js";
 
-/** What `dashboard` takes. */
+/** The options of `FinetuneRun.dashboard`. */
 export interface DashboardOptions {
-  /** The port of 127.0.0.1 to listen at; one that is free unless given. */
+  /** The port to listen at on 127.0.0.1; a free port by default. */
   port?: number | undefined;
 }
 
-/** Where a run's page is. */
+/** The address of a run's dashboard. */
 export interface DashboardAddress {
-  /** Its address; whoever has it sees the run, and may pause or stop it. */
+  /** The page's address. Anyone who has it can watch, pause and stop the run. */
   url: string;
 }
 
-/** A fine-tuning that has begun, and a page to watch it by. */
+/** A running fine-tuning, with an optional dashboard. */
 export class FinetuneRun extends Run<FinetuneResult> {
   readonly #watched: Watched;
 
@@ -32,11 +32,11 @@ export class FinetuneRun extends Run<FinetuneResult> {
   }
 
   /**
-   * Serves a page about this run on this machine (docs/dashboard.md), until the process ends, which it holds open no
-   * longer. Gives its address; whoever has that sees the run, and may pause or stop it. Asked again it gives the same one, whatever
-   * `port` says then.
+   * Serves a page about this run on this machine until the process ends, and returns its address; see docs/dashboard.md.
+   * The page does not keep the process alive. Anyone who has the address can watch, pause and stop the run. Later calls
+   * return the same address and ignore `port`.
    *
-   * Errors: `ERR_OPTION` for a port that cannot be had.
+   * Errors: `ERR_OPTION` for a port that is not available.
    */
   async dashboard(options?: DashboardOptions): Promise<DashboardAddress> {
     const { port = 0 } = known("dashboard", options, ["port"]);

@@ -1,19 +1,19 @@
-/** Fine-tuning a language model on a file of text, or a classifier on rows with labels. */
+/** Fine-tunes a language model on text, or a classifier on labelled rows. */
 import { FinetuneRun } from "./finetune-run.js";
 import type { FinetuneOptions } from "./options.js";
 
 /**
- * Trains an adapter for a model on a text or on rows of text, and saves it as PEFT does. Starts at once.
+ * Trains an adapter for a model on a text or on rows of text, and saves it in PEFT's format. Starts at once.
  *
- * A model given by its path is loaded, and freed at the end; one that is given loaded is adapted in place, keeps the
- * adapter when the run ends well or is stopped, and is as it was when it fails or is aborted. With `resume` the run
- * goes on from a checkpoint and ends with the same bits as one that was never interrupted. `stop()` ends it after the
- * step, with a checkpoint; before training has begun it ends it at once, and nothing is saved.
+ * A model given by its path is loaded, and freed at the end. A loaded model is adapted in place: it keeps the adapter
+ * if the run completes or is stopped, and is restored if the run fails or is aborted. With `resume` the run continues
+ * from a checkpoint and ends with the same bits as an uninterrupted run. `stop()` ends the run after the current step
+ * and saves a checkpoint; before training has begun it ends the run at once and saves nothing.
  *
- * Errors (they reject `result`): `ERR_OPTION`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_DATA_ROW` and those of
- * `loadModel` and `lora.inject` for what it is given; `ERR_OUTPUT_EXISTS` where another run writes into the output folder,
- * or has, or where a file is in the way that no run wrote; `ERR_WRITE` where something cannot be saved, which leaves what
- * was saved before; `ERR_NOT_FINITE`; the signal's reason.
+ * Errors (they reject `result`): `ERR_OPTION`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_DATA_ROW` and the errors of
+ * `loadModel` and `lora.inject` for invalid input; `ERR_OUTPUT_EXISTS` if another run writes or has written into the
+ * output folder, or if the run would overwrite a file that no run wrote; `ERR_WRITE` if something cannot be saved, which
+ * leaves earlier saves intact; `ERR_NOT_FINITE`; the signal's reason.
  */
 export function finetune(options: FinetuneOptions): FinetuneRun {
   return new FinetuneRun(options);

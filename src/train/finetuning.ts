@@ -1,4 +1,4 @@
-/** The work of a fine-tuning run, from options to an adapter on disk. */
+/** Runs a fine-tuning, from its options to an adapter on the disk. */
 import { basename, resolve } from "node:path";
 
 import { cpuThreads, type Priority } from "../cpu-use.js";
@@ -32,10 +32,10 @@ import type { RecordedContext, Watched } from "./watched.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
 
-/** The key of an option of tests: a clock that replaces `performance.now`, in milliseconds. */
+/** The key of an option for tests: a clock in milliseconds that replaces `performance.now`. */
 export const CLOCK = Symbol("clock");
 
-/** The work of `finetune`, which describes it. */
+/** Implements `finetune`; see there. */
 export async function finetuneNow(
   options: FinetuneOptions,
   context: RunContext,
@@ -63,7 +63,7 @@ export async function finetuneNow(
   return result;
 }
 
-/** Has the end recorded, whichever it is. */
+/** Runs `work` and records its end, whether result or failure. */
 async function recorded(
   work: () => Promise<FinetuneResult>,
   { recorder, watched }: RecordedContext,
@@ -94,7 +94,7 @@ async function recorded(
   }
 }
 
-/** Takes the output folder for the run's length. */
+/** Runs a fine-tuning while holding the lock of its output folder. */
 async function claimed(options: FinetuneOptions, context: RecordedContext, began: number): Promise<EndEvent> {
   const origin = await originOf(options);
   if (origin === undefined) {
@@ -130,13 +130,13 @@ async function claimed(options: FinetuneOptions, context: RecordedContext, began
   }
 }
 
-/** `work` with the threads and the priority of the run. */
+/** Returns `work` with the run's threads and priority applied. */
 function withinCpuUse<T>({ threads, priority }: Settings, options: FinetuneOptions, work: () => T): () => T {
   const { [DEFAULT_PRIORITY]: byDefault } = options as { readonly [DEFAULT_PRIORITY]?: Priority };
   return () => withCheckedCpuUse({ threads, priority: priority ?? byDefault }, work);
 }
 
-/** The recorded options of a run without more threads than this machine has; `settingsOf` checks those that are given now. */
+/** Drops a recorded thread count above this machine's. `settingsOf` checks a count that is given now. */
 function withoutExcessThreads(
   own: FinetuneOptions,
   given: FinetuneOptions,
@@ -153,7 +153,7 @@ function adapterName({ lora }: Settings): string {
   return lora.name ?? "default";
 }
 
-/** The identity of the adapter that the run started from, which is not read again when the run is resumed. */
+/** Returns the identity of the start adapter. A resumed run takes it from the record and does not read the adapter. */
 async function identityOfStart(
   { adapter }: Settings,
   resumed: Resumed | undefined,
@@ -189,7 +189,7 @@ async function train(
   const { stopping } = context;
   const { signal } = settings;
   const precision = settings.matmulPrecision ?? matmulPrecision();
-  // Until training begins, to stop is to abort.
+  // Before training begins, stopping the run aborts it.
   const early = signal === undefined ? stopping : AbortSignal.any([signal, stopping]);
   const given = typeof settings.model === "string" ? undefined : settings.model;
   const restore = given === undefined ? undefined : noteModes(given);
@@ -199,7 +199,7 @@ async function train(
     let run: AdapterRun;
     try {
       const loading = { ...settings, signal: early };
-      // What is wrong with it is told before anything is read.
+      // An invalid template is reported before any data is read.
       const template = templateOf(settings, resumed, context);
       files = await readFiles(loading, context);
       const data = files;
@@ -231,10 +231,10 @@ async function train(
       if (template !== undefined) model.tokenizer?.assignTemplates(template);
       profile?.start(model.device);
       const prepared = await prepare(model, data, labels, fitted, context);
-      // Each of these takes some milliseconds, and together they would hold up the event loop.
+      // Each of these takes some milliseconds; without yielding they would block the event loop together.
       await yieldToEventLoop();
       const line = resumed?.line ?? newLine();
-      // Whoever goes on with it takes the same commit, whatever the hub has by then.
+      // A resumed run uses the same commit, even if the hub has a newer one.
       const { revision } = model;
       const subject = {
         model,
@@ -259,10 +259,10 @@ async function train(
   }
 }
 
-/** Notes the modes and the chat templates of a loaded model, which a run changes; returns what restores them. */
+/** Returns a function that restores the modes and the chat templates of a loaded model, which a run changes. */
 function noteModes(model: PretrainedModel): () => void {
   const { training, gradientCheckpointing } = model;
-  // The run's adapter brings the template that the run renders rows with.
+  // The run may assign the template of its adapter or of its options.
   const templates = model.tokenizer?.assignedTemplates();
   return () => {
     Object.assign(model.train(training), { gradientCheckpointing });
@@ -270,22 +270,22 @@ function noteModes(model: PretrainedModel): () => void {
   };
 }
 
-/** Throws `ERR_OPTION` for rows that cannot share sequences. */
+/** Throws `ERR_OPTION` for data that packing does not support. */
 function checkPacking({ train }: Files, labels: readonly string[] | undefined): void {
   if (train.kind === "speech") throw refused(TRAINING_REFUSALS.packedSpeech, train.file);
   if (labels !== undefined) throw refused(TRAINING_REFUSALS.packedLabels, train.file);
 }
 
-/** Plans a run's memory; undefined where it cannot be computed, or without a limit on a device with too little. */
+/** Plans a run's memory. Undefined if it cannot be computed, or if the device is too small and `memory` is not given. */
 function planFor(planned: Planned): Promise<MemoryPlan | undefined> {
   return planMemory(planned).catch((error: unknown) => {
-    // The device itself reports that better, before the first step.
+    // The device itself reports the shortage better, before the first step.
     if (isShort(error) && planned.settings.memory === undefined) return undefined;
     throw error;
   });
 }
 
-/** What is changed so that the run fits; throws `ERR_OUT_OF_MEMORY` where nothing may be, or nothing helps. */
+/** Returns the changes that make the run fit. Throws `ERR_OUT_OF_MEMORY` if none is allowed or none suffices. */
 function chosenOf(plan: MemoryPlan | undefined, planned: Planned): Fitting | undefined {
   if (plan?.fits !== false) return undefined;
   const { fitting } = plan;
@@ -294,7 +294,7 @@ function chosenOf(plan: MemoryPlan | undefined, planned: Planned): Fitting | und
   return fitting;
 }
 
-/** The model on this machine, where a hub's has been fetched to. */
+/** Locates the model on this machine, after downloading it from a hub if necessary. */
 function found({ model, revision, offline, signal }: Settings, { emit }: RunContext): Promise<Located> {
   return locate(model as string, {
     revision,
@@ -306,7 +306,7 @@ function found({ model, revision, offline, signal }: Settings, { emit }: RunCont
   });
 }
 
-/** A classifier where the rows have labels, or else what the model's folder says. */
+/** Loads a classifier if the rows have labels, otherwise the kind of model that its folder declares. */
 async function load(
   located: Located,
   { device, dtype, quantize, signal }: Settings,

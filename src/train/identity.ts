@@ -1,8 +1,8 @@
 /**
- * What a run was started with, told by content: the same files in another place are the same.
+ * Identifies the inputs of a run by content, so that identical files at another path count as the same.
  *
- * A model's weights are hashed whole up to 16 MiB a file; of a larger one its size, its ends and 64 pieces between are,
- * 8 MiB in all, so that it costs milliseconds. Any training changes all of a model's weights, and so all of the pieces.
+ * A weight file of up to 16 MiB is hashed completely. For a larger file the hash covers its size and 64 evenly spaced
+ * pieces, 8 MiB in total, which takes milliseconds. Training changes all weights of a model, and so every piece.
  */
 import { createHash, type Hash } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
@@ -22,24 +22,24 @@ const PIECES = 64;
 const PIECE = (8 << 20) / PIECES;
 
 export interface Identities {
-  /** Configuration and weights. */
+  /** The hash of the configuration and the weights. */
   base: string;
-  /** Undefined where there is none. */
+  /** Undefined for a model without a tokenizer file. */
   tokenizer?: string | undefined;
   data: string;
   evalData?: string | undefined;
   /** The weights of the adapter that the run started from. */
   adapter?: string | undefined;
-  /** The hash of each file of data and of held-out data, or of rows in memory. */
+  /** The hash of each training file and held-out file, or of rows in memory. */
   sources?: { data: readonly string[]; evalData?: readonly string[] | undefined } | undefined;
 }
 
-/** Of the model, which is loaded or by its path, and of the data as it was read. */
+/** Identifies a model, loaded or given by its path, and the data as it was read. */
 export async function identitiesOf(
   model: string | PretrainedModel,
   { train, held }: Files,
 ): Promise<Identities> {
-  // What a hub calls a model by is no path.
+  // The `source` of a model from a hub is a name, not a path.
   const path = typeof model === "string" ? model : model.revision === undefined ? model.source : model.folder;
   const onDisk = path !== undefined && existsSync(path);
   if (onDisk && statSync(path).isFile() && isGguf(path)) {
@@ -72,13 +72,13 @@ function ofData(train: Data, held: Data | undefined): Pick<Identities, "data" | 
   };
 }
 
-/** The hash of all bytes; undefined where there is no such file. */
+/** Returns the hash of the whole file; undefined if it does not exist. */
 async function fileIdentity(file: string): Promise<string | undefined> {
   if (!existsSync(file)) return undefined;
   return (await reading(file, () => digestOf(file))).sha256;
 }
 
-/** What `read` gives. Throws `ERR_FILE_NOT_FOUND` and `ERR_FILE_FORMAT`, which name the file. */
+/** Runs `read`. Throws `ERR_FILE_NOT_FOUND` or `ERR_FILE_FORMAT` with the file's name. */
 async function reading<T>(file: string, read: () => Promise<T>): Promise<T> {
   try {
     return await read();
@@ -103,7 +103,7 @@ async function baseIdentity(path: string, folder: string): Promise<string> {
   return hash.digest("hex");
 }
 
-/** A configuration without what says nothing of the model. */
+/** Removes the fields of a configuration that do not affect the model. */
 function settled(text: string): string {
   try {
     const {
@@ -137,7 +137,7 @@ async function addSampled(hash: Hash, file: string): Promise<void> {
   }
 }
 
-/** Of a model that came from no file: its configuration, and what tensors it has. */
+/** Identifies a model without files by its configuration and the names, shapes and types of its tensors. */
 function structureOf(model: string | PretrainedModel): string {
   const hash = createHash("sha256");
   if (typeof model === "string") return hash.update(model).digest("hex");

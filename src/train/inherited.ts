@@ -1,4 +1,4 @@
-/** Chat templates and classes that a run takes from its checkpoint, or from the adapter that it starts from. */
+/** Chat templates and classes that a run inherits from its checkpoint or its start adapter. */
 import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
 import { folderOf } from "../lora/formats/folder.js";
 import { inFolder } from "../models/beside.js";
@@ -11,8 +11,8 @@ import type { Settings } from "./settings.js";
 import { classesOfAdapter } from "./start-adapter.js";
 
 /**
- * The chat template that overrides the model's own. A resumed run takes the template in its checkpoint, since all of its
- * rows have to be rendered alike; any other run takes the option's, or else that of the adapter that it starts from.
+ * Returns the chat template that overrides the model's. A resumed run uses the template in its checkpoint, because all
+ * of its rows must be rendered alike. Any other run uses the option's template, or else the start adapter's.
  */
 export function templateOf(
   { adapter, chatTemplate, lora }: Settings,
@@ -30,7 +30,7 @@ export function templateOf(
   return stored ?? (given && { ...given, tools: undefined });
 }
 
-/** The classes of the rows, in the order of the adapter that the run starts from, where there is one. */
+/** Returns the classes of the rows, in the order of the start adapter if there is one. */
 export function classesOfRun(
   files: Files,
   model: string | PretrainedModel,

@@ -9,9 +9,9 @@ import { TRAINING_REFUSALS } from "../refusals/training.js";
 import type { Tensor } from "../tensor.js";
 
 /**
- * Whether an adapter starts from the rows of its run: by EVA, unless it has data of its own.
+ * Whether EVA initialises the adapter from the rows of the run, since no `evaData` is given.
  *
- * Throws `ERR_OPTION` where the rows are of speech.
+ * Throws `ERR_OPTION` for a speech model.
  */
 export function startsFromRows(
   model: PretrainedModel,
@@ -22,14 +22,14 @@ export function startsFromRows(
   return true;
 }
 
-/** A batch of a run's rows as EVA takes it. */
+/** A batch of a run's rows in the format of EVA. */
 export interface RowsOfEva {
   ids: Tensor;
   attentionMask: Tensor;
   labels?: Tensor;
 }
 
-/** A batch as EVA takes it; the tensors are whoever's `made` is. */
+/** Converts a batch to the format of EVA. Appends its tensors to `made`, for the caller to dispose. */
 export function evaBatch(batch: Batch, device: Device, made: Tensor[]): RowsOfEva {
   const { ids, labels, shape } = batch;
   const of = (values: Int32Array): Tensor => {
@@ -37,12 +37,12 @@ export function evaBatch(batch: Batch, device: Device, made: Tensor[]): RowsOfEv
     made.push(one);
     return one;
   };
-  // One label a row says nothing of its positions.
+  // A label per row says nothing about positions.
   const byPosition = labels.length === ids.length ? { labels: of(labels) } : {};
   return { ids: of(ids), attentionMask: of(attentionMask(batch)), ...byPosition };
 }
 
-/** Injects an adapter; one that starts from data takes that of the run, unless it has its own. */
+/** Injects an adapter. EVA without `evaData` uses the rows of the run. */
 export async function injectWith(
   model: PretrainedModel,
   adapter: InjectOptions,

@@ -1,4 +1,4 @@
-/** The names of a classifier's classes, kept beside its adapter, where PEFT doesn't look. */
+/** The names of a classifier's classes, in a file next to the adapter that PEFT ignores. */
 import { join } from "node:path";
 import { SequenceClassifier } from "../models/classifier.js";
 import { LABELS } from "../lora/formats/folder.js";
@@ -6,7 +6,7 @@ import { readConfigFields } from "../models/config-fields.js";
 import type { Module } from "../nn/module.js";
 import { writeWhole } from "../safetensors.js";
 
-/** Writes `labels.json`, spelled as transformers spells them in a model's `config.json`. */
+/** Writes `labels.json` with the fields `id2label` and `label2id` of transformers' `config.json`. */
 export async function saveLabels(folder: string, labels: readonly string[]): Promise<void> {
   const id2label = Object.fromEntries(labels.map((label, id) => [id, label]));
   const label2id = Object.fromEntries(labels.map((label, id) => [label, id]));
@@ -14,7 +14,7 @@ export async function saveLabels(folder: string, labels: readonly string[]): Pro
 }
 
 /**
- * The classes of an adapter, or of a model that is a classifier; undefined where the folder names none.
+ * Returns the classes of an adapter or of a classifier model; undefined if the folder names none.
  *
  * Errors: `ERR_FILE_FORMAT`.
  */
@@ -30,7 +30,7 @@ export function readLabels(folder: string): string[] | undefined {
   });
 }
 
-/** Lets a classifier call its classes by these names, which are saved with it. */
+/** Sets a classifier's class names, which are saved with the model. */
 export function nameClasses(model: Module, labels: readonly string[] | undefined): void {
   if (model instanceof SequenceClassifier && labels?.length === model.config.labels.length) {
     model.config.labels = labels;
