@@ -69,7 +69,7 @@ export class AdapterRun {
   /** Restores the adapters that were active before the run. */
   #restore: () => void = () => {};
   #evaluated: { step: number; loss: number } | undefined;
-  /** The chat templates that rendered the data: the model's, or those of an adapter that was active before. */
+  /** The chat templates that rendered the data: the model's, or an adapter's that was active before. */
   readonly #templates: ChatTemplates | undefined;
 
   constructor(subject: Subject, context: RecordedContext) {
@@ -287,7 +287,7 @@ export class AdapterRun {
     return path;
   }
 
-  /** Records whether a checkpoint is good, but only in the output folder: another run may write into any other folder. */
+  /** Records whether a checkpoint is good, but only in the output folder: other runs may own other folders. */
   async #mark(path: string, good: boolean): Promise<void> {
     const { output, settings } = this.#subject;
     if (dirname(resolve(path)) === resolve(output.path))

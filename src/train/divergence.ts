@@ -44,18 +44,18 @@ export interface Verdict {
 /**
  * Watches the loss and the gradient norm.
  *
- * The loss bound needs the loss of guessing, which is ln V for V tokens or classes. Let L be the loss before training and
- * n the number of tokens or rows that a step averages over. The bound is L + max((ln V - L) / 2, 3 / sqrt(n), L / 10):
- * above the first term the model has lost half of its advantage over guessing, which no order of the data explains; the
- * second is the noise of a step, as the loss of one token or row deviates by less than 3; the third allows for texts that
- * are harder than the first. A single step may still exceed the bound, so divergence is the median of 10 steps above it.
- * L is the highest loss seen before the first update with a learning rate above 0, so that an update cannot raise its own
- * bound.
+ * The loss bound uses the loss of guessing, which is ln V for V tokens or classes. Let L be the loss before training, and
+ * n the number of tokens or rows in a step's mean. The bound is L + max((ln V - L) / 2, 3 / sqrt(n), L / 10). Above the
+ * first term the model has lost half of its advantage over guessing, which the order of the data cannot explain. The
+ * second term is the noise of a step: the loss of one token or row deviates by less than 3. The third allows for texts
+ * that are harder than the first. A single step may exceed the bound, so divergence means that the median of 10 steps
+ * exceeds it. L is the highest loss before the first update with a learning rate above 0, so that an update cannot raise
+ * its own bound.
  *
- * The bound cannot see a model that ignores its input, where L was above ln V: activations that overflow leave zeros behind
- * the next norm, so that the loss is ln V and the gradient 0. Such a step is a collapse: the gradient norm is below 1e-6 of
- * the largest one before training, and the loss is no better than L or than guessing. A model that has learnt its data has
- * a small gradient, too, and a lower loss.
+ * The bound misses a model that ignores its input if L was above ln V: activations that overflow become zeros after the
+ * next norm, so that the loss is ln V and the gradient 0. Such a step is a collapse: the gradient norm is below 1e-6 of
+ * the largest one before training, and the loss is no better than L or than guessing. A model that has learnt its data
+ * also has a small gradient, but a lower loss.
  */
 export class Divergence {
   readonly #guessing: number | undefined;
@@ -142,9 +142,7 @@ export class Divergence {
     };
   }
 
-  /**
-   * Judges the weights after the last step by a loss alone: `good`, `bad`, or `unknown` for a single loss above the bound.
-   */
+  /** Judges the weights after the last step by one loss: `good`, `bad`, or `unknown` for a loss above the bound. */
   judge(loss: number): "good" | "bad" | "unknown" {
     if (this.#touched && this.#noBetter(loss) && (this.#collapsed > 0 || this.#isUniform(loss))) return "bad";
     return loss <= this.bound ? "good" : "unknown";

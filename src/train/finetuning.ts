@@ -79,7 +79,7 @@ async function recorded(
     return end;
   } catch (error) {
     const { message, code } = error as { message?: unknown; code?: unknown };
-    // A disk that takes no adapter is left as it was.
+    // A run that was aborted or cannot write removes its events, unless it has saved something.
     abandoned = signal?.aborted === true || code === "ERR_WRITE";
     recorder.record({
       type: "failed",

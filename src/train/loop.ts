@@ -16,43 +16,45 @@ import { type SaveInterval, SaveTimer } from "./save-interval.js";
 
 /** The work of one optimizer step. */
 export interface StepWork {
-  /** Each records a forward pass and gives a loss; the step's gradient and loss are those of their sum. */
+  /** Each records a forward pass and returns a loss; the step trains on their sum. */
   losses: (() => Tensor)[];
-  /** Tokens read, and those of them that are trained on; 0 where a model has no tokens. */
+  /** Tokens read; 0 for a model without tokens. */
   tokens: number;
+  /** Tokens, or rows, that the step trains on. */
   trained: number;
-  /** Further figures of the step, which the losses leave when they are recorded. */
+  /** Further figures of the step, collected while the losses are recorded. */
   metrics?: StepMetrics | undefined;
 }
 
-/** Figures of a step by name. */
+/** Figures of a step, by name. */
 export interface StepMetrics {
-  /** Begins to read them. */
+  /** Starts reading the figures. */
   read(): Promise<Readonly<Record<string, number>> | undefined>;
-  /** Frees what `read` would have freed, for a step that fails. */
+  /** Frees the figures of a step that fails before `read`. */
   discard(): void;
 }
 
 export interface LoopOptions {
   device: Exclude<Device, "auto">;
   optimizer: Optimizer;
-  /** Of the rates that the optimizer's groups have when the loop begins. */
+  /** The factor applied to the learning rates that the optimizer's groups have when the loop begins. */
   schedule: Schedule;
-  /** Steps done already, and those of the whole run; without the latter it ends with its data. */
+  /** The number of steps completed before. */
   first: number;
+  /** The number of steps of the whole run; undefined ends the run with its data. */
   steps: number | undefined;
-  /** The work of step `step`, counted from 0; undefined where the data has ended. */
+  /** Returns the work of step `step`, counted from 0; undefined at the end of the data. */
   work: (step: number) => Promise<StepWork | undefined> | StepWork | undefined;
   clipNorm: number | undefined;
-  /** Rejects with the signal's reason when that is aborted. */
+  /** Rejects with the reason of `ending` when that is aborted. Awaits `between` before each batch. */
   evaluate: ((ending: AbortSignal, between: () => Promise<void>) => Promise<Evaluation>) | undefined;
   evalEvery: number | undefined;
-  /** Called after each evaluation; where there is none, before the first step and after the last. Never rejects. */
+  /** Called after each evaluation; without `evaluate`, before the first step and after the last. Never rejects. */
   sample?: ((step: number) => Promise<void>) | undefined;
-  /** Saves what a run after `step` steps needs to be gone on with; gives its folder. */
+  /** Saves a checkpoint after `step` steps and returns its folder. */
   save: ((step: number) => Promise<string>) | undefined;
   saveEvery: SaveInterval;
-  /** Whether the last step is saved too, unless the run is stopped, which always saves. */
+  /** Whether the last step is saved. A run that is stopped always saves. */
   savesEnd?: boolean | undefined;
   /** The checkpoint that the run continues from. */
   saved?: ContinuedCheckpoint | undefined;
@@ -63,27 +65,27 @@ export interface LoopOptions {
   checked?: ((path: string, good: boolean) => Promise<void>) | undefined;
   /** Computes a loss of the weights after `step` steps, for a run whose last weights no evaluation has checked. */
   check?: ((step: number) => Promise<number>) | undefined;
-  /** Watches the losses; by default without a bound for them. */
+  /** Watches the losses; the default has no bound for them. */
   divergence?: Divergence | undefined;
   /** Milliseconds on a monotonic clock; `performance.now` by default. */
   now?: (() => number) | undefined;
-  /** Takes in each evaluation; may ask for a checkpoint, and for the end. */
+  /** Receives each evaluation; may request a checkpoint or the end of the run. */
   judge?: ((step: number, evaluation: Evaluation) => { save: boolean; end: boolean }) | undefined;
   signal: AbortSignal | undefined;
   /**
-   * Whether an abort also skips what is recorded already. It ends sooner; how many updates the optimizer made is then
-   * not known.
+   * Whether an abort also skips work that is recorded already. The run then ends sooner, but the number of completed
+   * optimizer updates is unknown.
    */
   skips: boolean;
   context: RunContext<LoopEvent>;
 }
 
-/** A checkpoint as a run that continues from it knows it. */
+/** The checkpoint that a run continues from. */
 export interface ContinuedCheckpoint {
   path: string;
-  /** Whether its evaluation is still to come. */
+  /** Whether its evaluation is missing. */
   unevaluated: boolean;
-  /** The newest checkpoint up to this one whose loss was checked. */
+  /** The newest good checkpoint up to this one. */
   good?: string | undefined;
 }
 
@@ -92,11 +94,11 @@ export interface LoopResult {
   loss: number | null;
   evalLoss: number | null;
   stopped: boolean;
-  /** Whether `judge` asked for the end before the last step. */
+  /** Whether `judge` requested the end before the last step. */
   early: boolean;
 }
 
-/** A step that has been recorded and whose figures are on their way. */
+/** A recorded step whose figures are not read yet. */
 interface Pending {
   step: number;
   learningRate: number;
@@ -106,12 +108,12 @@ interface Pending {
 }
 
 /**
- * Runs steps until they or the data end, or the run is stopped. While step n runs on the device, step n + 1 is
- * recorded; then the figures of n are awaited, so that at most two are in flight. Between micro-batches the event
- * loop has its turn.
+ * Runs steps until the planned number, the end of the data, or a stop. Step n + 1 is recorded while step n runs on the
+ * device, and then the figures of n are awaited, so that at most two steps are in flight. The loop yields to the event
+ * loop between micro-batches.
  *
- * Errors: `ERR_NOT_FINITE` when a step's loss or gradient is not finite, which leaves parameters and state as they
- * were; the signal's reason when it is aborted, within a step.
+ * Errors: `ERR_NOT_FINITE` if a step's loss or gradient is not finite, with parameters and optimizer state unchanged; the
+ * signal's reason within a step of an abort.
  */
 export async function runLoop(options: LoopOptions): Promise<LoopResult> {
   const cancelScope = new CancelScope(options.device, options.skips ? options.signal : undefined);
@@ -139,11 +141,11 @@ class Loop {
   #evalLoss: number | null = null;
   #evaluatedAt = -1;
   #evaluated: { step: number; loss: number } | undefined;
-  /** The newest checkpoint, and whether its weights are known to be good or bad. */
+  /** The newest checkpoint, and whether its weights have been judged. */
   #saved: { step: number; path: string; checked: boolean } | undefined;
   /** The newest checkpoint that is known to be good. */
   #good: string | undefined;
-  /** Metrics that a warning was given of. */
+  /** Metrics that a warning has named. */
   readonly #reported = new Set<string>();
   readonly #timer: SaveTimer | undefined;
   readonly #divergence: Divergence;
@@ -186,8 +188,8 @@ class Loop {
     await this.#settle();
     throwIfAborted(signal);
     const stopped = context.stopping.aborted && this.#done < steps && !early;
-    // A run that was stopped is saved first: whoever stopped it may not have the time to evaluate. Before its first step
-    // there is nothing to save.
+    // A stopped run saves first, because the caller may not wait for an evaluation. Before the first step there is
+    // nothing to save.
     if (stopped && this.#done > 0) await this.#save(this.#done);
     if (!stopped && this.#evaluatedAt !== this.#done) {
       const judged = await this.#evaluate(this.#done);
@@ -197,7 +199,7 @@ class Loop {
     return { steps: this.#done, loss: this.#loss, evalLoss: this.#evalLoss, stopped, early };
   }
 
-  /** Pauses where that was asked for: between two steps, or two batches of an evaluation. */
+  /** Pauses if a pause was requested: between two steps, or between two batches of an evaluation. */
   async #pause(): Promise<void> {
     const { context, signal, now = () => performance.now() } = this.#options;
     const { pausing, stopping } = context;
@@ -230,7 +232,7 @@ class Loop {
     return this.#timer?.due(evaluations) === true;
   }
 
-  /** Saves the last step and checks its weights, whose loss no further step computes. */
+  /** Saves the last step and judges its weights, because no further step computes their loss. */
   async #complete(): Promise<void> {
     const { savesEnd = false, check } = this.#options;
     const step = this.#done;
@@ -250,10 +252,10 @@ class Loop {
     this.#options.context.emit({ type: "warning", message });
   }
 
-  /** Evaluates where that is due before the first step; gives whether that is the end already. */
+  /** Runs the evaluation that is due before the first step; returns whether the run ends there. */
   async #begin(): Promise<boolean> {
     const { first, steps = Infinity, evalEvery, saved } = this.#options;
-    // Whoever stopped the run didn't wait for the evaluation that its last step asked for.
+    // A stopped run does not wait for the evaluation that is due after its last step.
     const missed = saved?.unevaluated === true && evalEvery !== undefined && first % evalEvery === 0;
     if (first > 0 && !missed) return false;
     const judged = await this.#evaluate(first);
@@ -264,7 +266,7 @@ class Loop {
     return judged?.end === true && first < steps;
   }
 
-  /** Records forward, backward and update of one step and asks for its figures. */
+  /** Records forward, backward and update of one step, and starts reading its figures. */
   async #record(step: number, { losses, tokens, trained, metrics }: StepWork): Promise<Pending> {
     const { optimizer, schedule, clipNorm } = this.#options;
     for (const [i, group] of optimizer.groups.entries())
@@ -283,7 +285,7 @@ class Loop {
         norm.dispose();
         return reads;
       });
-      // It is awaited a step later; until then a failure is nobody's.
+      // The figures are awaited a step later; until then a rejection must not count as unhandled.
       figures.catch(() => {});
       return { step, learningRate: optimizer.groups[0]?.lr ?? 0, tokens, trained, figures };
     } catch (error) {
@@ -295,7 +297,7 @@ class Loop {
     }
   }
 
-  /** Waits for the step in flight, checks its figures and tells of it. */
+  /** Waits for the step in flight, checks its figures and emits its event. */
   async #settle(): Promise<void> {
     const pending = this.#pending;
     if (pending === undefined) return;
@@ -331,7 +333,7 @@ class Loop {
     if (warning !== undefined) context.emit({ type: "warning", message: warning + this.#fallback() });
   }
 
-  /** Warns once of each metric that is not finite: it does not change the training. */
+  /** Warns once about each metric that is not finite. Metrics do not affect training. */
   #warnOfMetrics(metrics: Readonly<Record<string, number>> = {}): void {
     for (const [name, value] of Object.entries(metrics)) {
       if (Number.isFinite(value) || this.#reported.has(name)) continue;
@@ -341,13 +343,13 @@ class Loop {
     }
   }
 
-  /** Records whether the newest checkpoint is good; its first mark stands. */
+  /** Records whether the newest checkpoint is good. Only the first judgement counts. */
   async #mark(good: boolean): Promise<void> {
     const saved = this.#saved;
     if (saved === undefined || saved.checked) return;
     saved.checked = true;
     if (good) this.#good = saved.path;
-    // A mark that cannot be written, on a full disk, is no reason to end the run.
+    // A failure to write the mark, for example on a full disk, does not end the run.
     await this.#options.checked?.(saved.path, good).catch(() => {});
   }
 
@@ -361,7 +363,7 @@ class Loop {
     return this.#fail(`step ${step + 1}: ${what}; the update was left out`, step);
   }
 
-  /** Ends the run, whose weights after `step` steps give a loss or a gradient that is not finite. */
+  /** Ends the run because the weights after `step` steps give a loss or a gradient that is not finite. */
   async #fail(what: string, step: number): Promise<never> {
     await this.#mark(false);
     const instead =
@@ -386,9 +388,9 @@ class Loop {
       evaluation = await (this.#timer === undefined ? work() : this.#timer.evaluating(work));
     } catch (error) {
       throwIfAborted(signal);
-      // Whoever stops a run waits for a step, not for an evaluation.
+      // A stop waits for the current step, but not for an evaluation.
       if (stopping.aborted && error === abortReason(stopping)) return undefined;
-      // What has been trained is not lost for it.
+      // A failed evaluation does not discard the training so far.
       if (step > this.#options.first && error instanceof LowrankError && error.code === "ERR_NOT_FINITE") {
         context.emit({ type: "warning", message: `step ${step}: ${error.message}` });
         this.#evaluatedAt = step;
@@ -420,7 +422,7 @@ class Loop {
   }
 }
 
-/** Bytes that a device holds for this process, weights that lie in their files among them. */
+/** Returns the bytes that this process holds on a device, including memory-mapped weights. */
 function held(device: Device): number {
   const { reserved, mapped } = memory(device);
   return reserved + mapped;

@@ -1,4 +1,4 @@
-/** What a model is trained for: how data becomes examples, and a batch of them a loss. */
+/** Training objectives: each defines how data becomes examples, and how a batch of examples becomes a loss. */
 import { tensor } from "../create.js";
 import { attentionMask, type Batch } from "../data/batches.js";
 import type { Encoder } from "../data/encode.js";
@@ -14,52 +14,52 @@ import type { SequenceClassifier } from "../models/classifier.js";
 import type { SpeechToText } from "../models/speech-to-text.js";
 import type { Tensor } from "../tensor.js";
 
-/** How a model's texts become tokens. */
+/** The conversion of a model's texts to tokens. */
 export interface Tokenisation {
   tokenizer: Encoder;
-  /** The first is what ends a row of a language model; each of them ends a generation. */
+  /** A language model's rows end with the first of these ids; each of them ends a generation. */
   eosTokenIds: readonly number[];
   padTokenId: number;
-  /** Longer rows are cut. */
+  /** The maximum length of a row; longer rows are truncated. */
   maxLength: number;
-  /** How many ids the model has. */
+  /** The number of token ids in the vocabulary. */
   vocabSize: number;
 }
 
-/** How a model is trained. */
+/** The options of an objective. */
 export interface TrainingOptions {
-  /** Whether prompts, and turns of others than the assistant, are trained on too. */
+  /** Whether prompts and the turns of other roles than the assistant are trained too. */
   trainOn?: TrainOn | undefined;
-  /** Share of each label that is spread over all; 0 unless given. Evaluations know nothing of it. */
+  /** The share of each label that is spread over all labels; 0 by default. Evaluations ignore it. */
   labelSmoothing?: number | undefined;
-  /** The language of speech, where the model knows several. */
+  /** The language of speech, for a model of several languages. */
   language?: string | undefined;
 }
 
-/** A batch's forward pass: the sum of its losses, and of a classifier the scores of each row's classes. */
+/** The result of a batch's forward pass: the sum of its losses and, for a classifier, the scores of each row. */
 export interface Measured {
   loss: Tensor;
-  /** [B, N]. */
+  /** Class scores, [B, N]. */
   scores?: Tensor | undefined;
 }
 
 export interface Objective {
   readonly tokenisation: Tokenisation;
-  /** Whether rows can share a sequence, and above which length they are kept apart; undefined where they cannot. */
+  /** Set if rows can share a sequence; rows longer than `apart` share none with shorter rows. */
   readonly packing: { apart: number } | undefined;
-  /** The names of the classes; undefined where there are none. */
+  /** The names of the classes; undefined for other tasks. */
   readonly labels: readonly string[] | undefined;
-  /** Modules that an adapter trains whole, by the ends of their paths. */
+  /** The modules that are trained in full and saved with the adapter, by the ends of their paths. */
   readonly modulesToSave: readonly string[];
-  /** The data tokenised, in the file's order. Errors: `ERR_DATA_ROW` for rows of another task; the signal's reason. */
+  /** Tokenises the data, in its order. Errors: `ERR_DATA_ROW` for rows of another task; the signal's reason. */
   examples(data: Data, signal: AbortSignal | undefined, onProgress?: OnProgress): Promise<ExampleStore>;
-  /** What is trained by: the sum of the losses of what a batch trains on, times `scale`. */
+  /** Returns the training loss: the sum over the trained tokens or rows of a batch, times `scale`. */
   lossSum(batch: Batch, scale: number): Tensor;
-  /** What is judged by. */
+  /** Returns the evaluation loss, without label smoothing. */
   measure(batch: Batch): Measured;
 }
 
-/** The next token, of texts or of completions. */
+/** Predicts the next token, of texts or of completions. */
 export class LanguageModelling implements Objective {
   readonly labels = undefined;
   readonly modulesToSave = [];
@@ -94,9 +94,9 @@ export class LanguageModelling implements Objective {
   }
 }
 
-/** The class of a text. */
+/** Predicts the class of a text. */
 export class Classification implements Objective {
-  /** The names that PEFT gives a classifier's head, whichever of them the model has. */
+  /** PEFT's names for a classifier's head; a model has one of them. */
   readonly modulesToSave = ["classifier", "score"];
   readonly packing = undefined;
 
@@ -142,14 +142,14 @@ export class Classification implements Objective {
   }
 }
 
-/** What is said in speech. */
+/** Transcribes speech. */
 export class Transcribing implements Objective {
   readonly packing = undefined;
   readonly labels = undefined;
   readonly modulesToSave = [];
   readonly #beginning: readonly number[];
 
-  /** Throws `ERR_OPTION` for a language that the model has not, and where it has several and none is given. */
+  /** Throws `ERR_OPTION` for an unknown language, and for a missing one if the model has several. */
   constructor(
     private readonly model: SpeechToText,
     readonly tokenisation: Tokenisation,
@@ -189,7 +189,7 @@ export class Transcribing implements Objective {
   }
 
   #loss({ labels, shape: [rows, length], audio = [] }: Batch, labelSmoothing = 0): Tensor {
-    // The decoder reads what is before each label: of the first token there is nothing to predict.
+    // The decoder predicts each token from those before it, so the first token has no prediction.
     const written = new Int32Array(rows * (length - 1));
     for (let row = 0; row < rows; row++)
       written.set(labels.subarray(row * length + 1, (row + 1) * length), row * (length - 1));

@@ -1,12 +1,12 @@
-/** The names and defaults of the optimizers that `finetune` trains with. Imports nothing, so that --help stays quick. */
+/** The names and defaults of the optimizers of `finetune`. Without imports, so that --help stays fast. */
 
-/** Names of the optimizers, as the option `optimizer.type` takes them. */
+/** The values of the option `optimizer.type`. */
 export const OPTIMIZER_TYPES = ["adamw", "adam", "sgd", "adafactor", "lion"] as const;
 
 /** An optimizer of `finetune`. */
 export type OptimizerType = (typeof OPTIMIZER_TYPES)[number];
 
-/** The optimizer of a run with its options; those that the type lacks are undefined. */
+/** The optimizer of a run; options that its type does not have are undefined. */
 export interface OptimizerSettings {
   type: OptimizerType;
   lr: number;
@@ -16,7 +16,7 @@ export interface OptimizerSettings {
   weightDecay: number;
 }
 
-/** The defaults of each type. Adafactor's rate is relative to the size of a parameter. */
+/** The defaults of each type. Adafactor's learning rate is relative to the size of a parameter. */
 export const OPTIMIZER_DEFAULTS = {
   adamw: { lr: 2e-4, betas: [0.9, 0.999], eps: 1e-8, momentum: undefined },
   adam: { lr: 2e-4, betas: [0.9, 0.999], eps: 1e-8, momentum: undefined },

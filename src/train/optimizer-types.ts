@@ -1,10 +1,10 @@
-/** Creates the optimizers that `finetune` trains with. */
+/** Creates the optimizers of `finetune`. */
 import type { Tensor } from "../tensor.js";
 import { Adafactor, Adam, AdamW, Lion, SGD, type Optimizer, type ParameterGroup } from "../optim/index.js";
 import type { RuleOptions } from "../optim/index.js";
 import type { OptimizerSettings } from "./optimizer-defaults.js";
 
-/** The optimizer over tensors, or over groups of them with separate rates. */
+/** Creates the optimizer over tensors, or over parameter groups with separate learning rates. */
 export function createOptimizer(
   params: Iterable<Tensor> | Iterable<ParameterGroup<RuleOptions>>,
   { type, ...options }: OptimizerSettings,

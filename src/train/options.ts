@@ -9,188 +9,188 @@ import type { LogFormat } from "../runs/metrics.js";
 import type { Quantization } from "../models/quantization.js";
 import type { FloatDType } from "../tensor.js";
 
-/** How the learning rate goes on after the warm-up: falling to 0 in a line or as half a cosine, or staying. */
+/** The schedule of the learning rate after the warm-up: a linear or cosine decay to 0, or a constant rate. */
 export type ScheduleName = "linear" | "cosine" | "constant";
-/** How weights may be stored. */
+/** The storage types of weights. */
 export type StorageType = FloatDType;
 
 /**
- * What `finetune` takes. Left out, an option has the default that is given here, and in a run that goes on the value
- * that the run was started with.
+ * The options of `finetune`. Each description ends with the default or names it. A resumed run uses its recorded values
+ * instead of the defaults.
  */
 export interface FinetuneOptions {
   /**
-   * A model's folder, its name at a hub (`owner/name`, or `owner/name@revision`), or a model that is loaded, which is
-   * then adapted in place: of its adapters the run's own alone counts and is trained, and is the one that counts
-   * afterwards. Required, unless a run is resumed or starts from an adapter (`adapter`) that names its base model.
+   * A model's folder, its name at a hub (`owner/name` or `owner/name@revision`), or a loaded model. A loaded model is
+   * adapted in place: only the run's adapter is active and trained, and it stays the active one afterwards. Required,
+   * unless the run is resumed or starts from an adapter (`adapter`) that names its base model.
    */
   model?: string | PretrainedModel | undefined;
   /**
-   * A branch, a tag or a commit of a hub's model, in place of `@revision`. A run that goes on takes the commit that it was
+   * A branch, a tag or a commit of a hub's model, instead of `@revision`. A resumed run uses the commit that it was
    * started with.
    */
   revision?: string | undefined;
-  /** Take a hub's model out of the cache and ask no server; as `HF_HUB_OFFLINE` says unless given. */
+  /** Use only the cache for a hub's model, without network access; by default as `HF_HUB_OFFLINE` says. */
   offline?: boolean | undefined;
   /**
-   * The rows to train on. A `.txt`, `.jsonl`, `.ndjson`, `.json`, `.csv` or `.parquet` file of any size, a named pipe, or
-   * `-` for standard input; several files as an array of names; or rows in memory, as an array or as an iterable that is
-   * read once. Streams and iterables are written to a temporary file up to their end before training begins, so they must
-   * end, however few rows `steps` need; an error ends them before the disk is full. Rows of speech in memory hold their
-   * samples as a Float32Array at 16 kHz. Required, except when a run over files is resumed.
+   * The rows to train on: a `.txt`, `.jsonl`, `.ndjson`, `.json`, `.csv` or `.parquet` file of any size, a named pipe, or
+   * `-` for standard input; an array of such names; or rows in memory, as an array or as an iterable, which is read once.
+   * Streams and iterables are written to a temporary file before training begins. They must therefore end, even if
+   * `steps` needs few rows; they end with an error before the disk is full. Rows of speech in memory contain their
+   * samples as a Float32Array at 16 kHz. Required, except when resuming a run over files.
    */
   data?: TrainingData | undefined;
-  /** Held-out rows, in any form that `data` may have. None unless given; or `evalSplit`. */
+  /** The held-out rows, in any form of `data`; none by default. An alternative is `evalSplit`. */
   evalData?: TrainingData | undefined;
   /**
-   * Held-out rows as a share of the data, above 0 and below 1, which `seed` draws, of each class alike. Each class of two
-   * rows or more has at least one held out if the share has as many rows.
+   * The share of the data to hold out, above 0 and below 1. Rows are drawn by `seed`, in the same share from each class.
+   * A class of two rows or more has at least one held-out row if the share has enough rows.
    */
   evalSplit?: number | undefined;
-  /** What `data` and `evalData` hold, where their names don't say it. */
+  /** The format of `data` and `evalData`, if their names do not show it. */
   dataFormat?: DataFormat | undefined;
-  /** What is spoken, by its code or its English name: needed for a model of speech that knows several languages. */
+  /** The spoken language, by its code or its English name; required for a speech model with several languages. */
   language?: string | undefined;
-  /** A file with the chat template that messages are rendered by; the model's own unless given. */
+  /** A file with the chat template for rendering messages; by default the model's own. */
   chatTemplate?: string | undefined;
   /**
-   * A folder with an adapter, as PEFT or a run writes it, to start from instead of a fresh one. Its rank, alpha,
-   * targets and the rest of `lora` come from its configuration; giving other values is `ERR_OPTION`. Without `model` its base
-   * model is loaded. The optimizer starts without state, and the folder is not changed.
+   * A folder with an adapter from PEFT or from a run, to start from instead of a new adapter. Its configuration sets the
+   * rank, alpha, targets and the rest of `lora`; other values there throw `ERR_OPTION`. Without `model`, its base model
+   * is loaded. The optimizer starts without state, and the folder is not changed.
    */
   adapter?: string | undefined;
-  /** The folder that the adapter and its checkpoints are written into; `./lowrank-out`. */
+  /** The folder of the adapter and its checkpoints; `./lowrank-out`. */
   output?: string | undefined;
   /**
-   * Replace what an earlier run left in the output folder: its adapter when this one is done, and its checkpoints then.
-   * Until this run has saved something the folder is as it was, and what no run wrote stays.
+   * Replace the adapter and the checkpoints of an earlier run in the output folder, when this run is done. The folder is
+   * unchanged until this run saves something, and files that no run wrote are kept.
    */
   overwrite?: boolean | undefined;
   /**
-   * Rank 16, alpha twice the rank, no dropout, all linear layers but the head. A start from data
-   * (`eva`) takes the run's own unless `evaData` is given.
+   * The adapter's options. By default rank 16, alpha twice the rank, no dropout, and all linear layers except the head.
+   * The initialisation `eva` uses the run's data by default; `evaData` replaces it.
    */
   lora?: InjectOptions | undefined;
-  /** AdamW with a learning rate of 2e-4 and weight decay of 0.01 by default. */
+  /** The optimizer's options; by default AdamW with a learning rate of 2e-4 and a weight decay of 0.01. */
   optimizer?:
     | {
-        /** Which optimizer; `adamw`. */
+        /** The type of optimizer; `adamw`. */
         type?: OptimizerType | undefined;
-        /** The highest learning rate, from 0 on; 2e-4, 2e-5 of Lion, 1e-2 of SGD and of Adafactor, where it is relative to the weights. */
+        /** The peak learning rate, at least 0; 2e-4, for Lion 2e-5, for SGD and Adafactor 1e-2. Adafactor's is relative to the weights. */
         lr?: number | undefined;
-        /** Decay of the running means of the gradient and of its square, each at least 0 and below 1; 0.9 and 0.999, of Lion 0.9 and 0.99. SGD and Adafactor take none. */
+        /** Decay of the running means of the gradient and of its square, each at least 0 and below 1; 0.9 and 0.999, for Lion 0.9 and 0.99. Not for SGD and Adafactor. */
         betas?: readonly [number, number] | undefined;
-        /** Added to the denominator of an update, from 0 on; 1e-8. Adam and AdamW alone take it. */
+        /** Added to the denominator of an update, at least 0; 1e-8. Only for Adam and AdamW. */
         eps?: number | undefined;
-        /** Share of the last update that SGD keeps, at least 0 and below 1; 0.9. The others take none. */
+        /** Share of the last update that SGD keeps, at least 0 and below 1; 0.9. Only for SGD. */
         momentum?: number | undefined;
-        /** Weight decay, from 0 on; 0.01. It is decoupled, except with Adam and SGD, which add it to the gradient. */
+        /** Weight decay, at least 0; 0.01. Decoupled, except for Adam and SGD, which add it to the gradient. */
         weightDecay?: number | undefined;
-        /** How many times faster B learns than A (LoRA+, Hayou et al. 2024); the same unless given. */
+        /** The ratio of the learning rates of B and A (LoRA+, Hayou et al. 2024); 1. */
         loraPlusRatio?: number | undefined;
       }
     | undefined;
-  /** What multiplies the learning rate after the warm-up; `linear`. */
+  /** The schedule of the learning rate after the warm-up; `linear`. */
   schedule?: ScheduleName | undefined;
-  /** Steps in which the learning rate rises from 0; 3% of all, rounded up, unless given, and none of a single step. */
+  /** The number of steps over which the learning rate rises from 0; 3% of all steps, rounded up, and 0 for a single step. */
   warmup?: number | undefined;
-  /** Optimizer steps, over as many epochs as they take; or `epochs`. */
+  /** The number of optimizer steps, over as many epochs as needed. An alternative is `epochs`. */
   steps?: number | undefined;
-  /** How often the data is gone through, which may be a fraction above 0; 1 unless `steps` is given. */
+  /** The number of passes over the data, which may be a fraction; 1, unless `steps` is given. */
   epochs?: number | undefined;
-  /** Rows of a batch; 1. */
+  /** Rows per batch; 1. */
   batchSize?: number | undefined;
-  /** Batches to an optimizer step; 8. */
+  /** Batches per optimizer step; 8. */
   gradientAccumulation?: number | undefined;
-  /** Tokens that a row may have, at least 2; 512, and never over the model's longest text. */
+  /** The maximum number of tokens in a row, at least 2; 512, limited to the model's maximum. */
   maxLength?: number | undefined;
-  /** Keep only what enters each block and compute the rest again in backward: less memory, more time. False. */
+  /** Keep only the input of each block and recompute its activations in backward: less memory, more time. False. */
   gradientCheckpointing?: boolean | undefined;
   /**
-   * Whether rows share sequences of `maxLength` tokens, so that little is padding: none sees another, and the loss is that
-   * of the rows. `batchSize` then counts sequences. Not for rows with labels. False.
+   * Pack rows into sequences of `maxLength` tokens to reduce padding. Rows do not attend to each other, and the loss is
+   * the same as without packing. `batchSize` then counts sequences. Not for rows with labels. False.
    */
   packing?: boolean | undefined;
   /**
-   * Which tokens are trained on of a row with a prompt or with messages; `completion`, which is the assistant's turns of
-   * messages, and the same as `assistant`.
+   * The trained tokens of a row with a prompt or with messages; `completion`. For messages, `completion` is the
+   * assistant's turns, the same as `assistant`.
    */
   trainOn?: TrainOn | undefined;
-  /** How much of each label is spread over all, at least 0 and below 1; 0. Held-out losses leave it out. */
+  /** The share of each label that is spread over all labels, at least 0 and below 1; 0. Held-out losses ignore it. */
   labelSmoothing?: number | undefined;
-  /** The norm that gradients are cut to; 1. 0 doesn't clip. */
+  /** Clip gradients to this norm; 1. 0 disables clipping. */
   clipNorm?: number | undefined;
-  /** What shuffling, dropout and the fresh adapter are drawn from; 0. */
+  /** The seed of shuffling, dropout and the new adapter; 0. */
   seed?: number | undefined;
-  /** Steps between evaluations, which come at the start and the end too. It needs held-out rows. */
+  /** Steps between evaluations. Further evaluations run at the start and at the end. Needs held-out rows. */
   evalEvery?: number | undefined;
   /**
-   * When checkpoints are saved: every n steps, or so often that a kill at any moment loses less than a time such
-   * as `"10m"` (`s`, `m` or `h`), or `"never"` (the same as 0). `"10m"` by default. Unless it is `"never"`, the last step is saved
-   * too, so that a finished run can be extended. A run that is stopped always saves, and so does each evaluation that
-   * `patience` finds the best. No bit of the run depends on it.
+   * The interval between checkpoints: a number of steps; a time such as `"10m"` (`s`, `m` or `h`), the training time that
+   * a kill may lose at most; or `"never"`, the same as 0. `"10m"` by default. Unless it is `"never"`, the last step is
+   * saved too, so that a finished run can be extended. A stopped run always saves, and so does an evaluation that
+   * `patience` finds the best so far. The interval does not affect the results.
    */
   saveEvery?: number | "never" | (string & {}) | undefined;
   /**
-   * How many checkpoints are kept, 3 unless given: the newest, and besides them the best by held-out loss among those
-   * that were evaluated, and the newest whose loss was checked. Older ones go once a newer is safely on the disk.
+   * The number of newest checkpoints to keep; 3. In addition the run keeps the one with the lowest held-out loss, and the
+   * newest one whose loss was checked. Older checkpoints are removed once a newer one is safely on the disk.
    */
   keep?: number | undefined;
   /**
-   * Evaluations without a lower held-out loss after which the run ends. A checkpoint is saved at each that is the best so
-   * far, and the best is what the run gives, however it ends, unless it is stopped.
+   * The number of evaluations without a lower held-out loss that ends the run. Each evaluation that is the best so far
+   * saves a checkpoint. However the run ends, its result is the best checkpoint, unless it is stopped.
    */
   patience?: number | undefined;
   /**
-   * Goes on from the newest checkpoint of the run in the output folder, or from a folder: an output folder, or one of its
-   * checkpoints. The run's own options are taken from its `run.json`. What is given besides and differs is told in a
-   * `warning` event; what cannot change (the adapter's options, the seed, the batch, the rows' length, packing, storage
-   * and precision) is `ERR_OPTION`, as are another model, tokenizer or data. From a checkpoint that is not the newest the
-   * run is a branch, and the later ones of the other are kept, but gone on from only when named.
+   * Resumes from the run's newest checkpoint in the output folder, or from the given folder: an output folder or one of
+   * its checkpoints. The run's options come from its `run.json`. Options that are given now and differ are reported by a
+   * `warning` event. Options that cannot change (the adapter, the seed, the batch, the row length, packing, storage and
+   * precision) throw `ERR_OPTION`, as do another model, tokenizer or data. Resuming from an older checkpoint starts a
+   * branch: the later checkpoints of the original line are kept, but resumed from only by name.
    */
   resume?: boolean | string | undefined;
-  /** Storage of the frozen weights; as in the file unless given. */
+  /** The storage type of the frozen weights; by default the file's. */
   dtype?: StorageType | undefined;
-  /** Quantise the blocks' linear layers as the model is loaded (QLoRA), as `loadModel` does. */
+  /** Quantise the linear layers of the blocks while loading the model (QLoRA), as `loadModel` does. */
   quantize?: Quantization | undefined;
   /**
-   * How many bytes the run may hold on its device, weights in mapped files among them: a number, a size by thousands such
-   * as `2GB`, or `auto`, which is seven eighths of what is free when it begins. What does not fit is made to, by gradient
-   * checkpointing, smaller batches with as much more accumulation, storage of the weights (bf16, q8_0, nf4) and shorter
-   * rows, in that order and no further than needed. Checkpointing, storage and length that were given are kept, and so are
-   * the rows of a step. The start event tells what was chosen, and a run that goes on keeps it. A run that cannot fit is
-   * `ERR_OUT_OF_MEMORY` before anything is loaded, and the message says which options stand in the way. Left out, nothing
-   * is changed, and a run is refused whose tensors alone are more than is free.
+   * The memory limit of the run on its device, in bytes, including memory-mapped weights: a number, a decimal size such
+   * as `2GB`, or `auto`, which is seven eighths of the free memory at the start. A run above the limit is made to fit by
+   * gradient checkpointing, smaller batches with more accumulation, smaller weight storage (bf16, q8_0, nf4) and shorter
+   * rows, in this order and no further than needed. Given values of checkpointing, storage and length are kept, and so is
+   * the number of rows per step. The start event reports the choices, and a resumed run keeps them. A run that cannot fit
+   * throws `ERR_OUT_OF_MEMORY` before the model is loaded, with the options that prevent a fit. Without a limit nothing is
+   * changed, and a run is refused if its tensors alone exceed the free memory.
    */
   memory?: "auto" | number | (string & {}) | undefined;
-  /** Precision of products by weights, `exact`, `bf16` (on the cpu) or `f16` (on a gpu); what `setMatmulPrecision` says unless given. */
+  /** The precision of products with weights: `exact`, `bf16` (on the cpu) or `f16` (on a GPU); by default as set by `setMatmulPrecision`. */
   matmulPrecision?: MatmulPrecision | undefined;
-  /** Where it trains: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, unless given, is a GPU in hardware or else the cpu. */
+  /** The device: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, which is a hardware GPU if there is one, otherwise the cpu. */
   device?: string | undefined;
   /**
-   * The most threads that compute on the cpu at a time, tokenisation among it: from 1 to the number of cores. Unless given,
-   * one for each core, and with `priority: "background"` one less. No bit of the result depends on it, and a resumed
-   * run may change it.
+   * The maximum number of threads that compute on the cpu at once, including tokenisation: from 1 to the number of cores.
+   * By default one for each core, or one less with `priority: "background"`. It does not affect the results, and a
+   * resumed run may change it.
    */
   threads?: number | undefined;
   /**
-   * `"background"` leaves one core free and gives the engine's threads a lower priority than other programs, so that these
-   * stay responsive. It slows a run down only where they need the processor. `"normal"`, and `"background"` in a run of
-   * `lowrank/electron`. A resumed run may change it.
+   * `"background"` leaves one core free and gives the engine's threads a lower priority than other programs, which stay
+   * responsive. It slows a run down only while they need the processor. `"normal"` by default, and `"background"` in a
+   * run of `lowrank/electron`. A resumed run may change it.
    */
   priority?: Priority | undefined;
-  /** A file for a trace of every operation, as Perfetto opens it; it costs a little time. */
+  /** A file for a trace of every operation, in a format that Perfetto opens. It slows the run down a little. */
   profile?: string | undefined;
   /**
-   * Write the run's figures in another format besides, into the output folder: `csv`, a row a step, as `metrics.csv`, or
-   * TensorBoard's, below `tensorboard/`. None unless given.
+   * Write the run's figures into the output folder in another format too: `csv`, one row per step, as `metrics.csv`, or
+   * TensorBoard's, in `tensorboard/`. None by default.
    */
   log?: LogFormat | undefined;
   /**
-   * Serve a page about the run on this machine, as `run.dashboard()` does: at this port of 127.0.0.1, or with `true` at one
-   * that is free. A `dashboard` event says where. False.
+   * Serve a page about the run on this machine, as `run.dashboard()` does: at the given port of 127.0.0.1, or with `true`
+   * at a free one. A `dashboard` event reports its address. False.
    */
   dashboard?: boolean | number | undefined;
-  /** Ends the run within a step, with its reason; `stop()` ends it with a checkpoint. */
+  /** Aborts the run within a step, with the signal's reason. To end it with a checkpoint, use `stop()`. */
   signal?: AbortSignal | undefined;
 }

@@ -1,12 +1,12 @@
-/** How many steps the speed is taken over. */
+/** The number of steps over which the speed is averaged. */
 const WINDOW = 10;
 
-/** How fast steps have come lately; pauses between them don't count. */
+/** The speed of the last steps, excluding pauses between them. */
 export class Pace {
   readonly #steps: { seconds: number; tokens: number }[] = [];
   #since = performance.now();
 
-  /** A step has ended. */
+  /** Records the end of a step. */
   add(tokens: number): void {
     const now = performance.now();
     this.#steps.push({ seconds: (now - this.#since) / 1000, tokens });
@@ -14,7 +14,7 @@ export class Pace {
     this.#since = now;
   }
 
-  /** Something else took the time until now: an evaluation, a checkpoint, a pause. */
+  /** Excludes the time since the last step, which an evaluation, a checkpoint or a pause took. */
   pause(): void {
     this.#since = performance.now();
   }

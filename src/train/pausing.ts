@@ -1,11 +1,11 @@
-/** Pauses of a run: asked for by its caller, taken by its work between two steps. */
+/** Pauses of a run: requested by the caller, taken by the work between two steps. */
 
 /** The pauses of one run. */
 export class Pausing {
-  /** Resolved once the work has paused, or will not: it was resumed, or the run has ended. */
+  /** The request; resolves once the work has paused, was resumed before it paused, or has ended. */
   #asked: { resolve: () => void; promise: Promise<void> } | undefined;
   #ended = false;
-  /** Continues the work that waits. */
+  /** Continues the waiting work. */
   #continue: (() => void) | undefined;
   readonly #wake = (): void => this.#continue?.();
 
@@ -14,7 +14,7 @@ export class Pausing {
     return this.#asked !== undefined;
   }
 
-  /** Asks for a pause; resolves once it has begun, or the run has been resumed or has ended. */
+  /** Requests a pause. Resolves once it has begun, or once the run has been resumed or has ended. */
   pause(): Promise<void> {
     if (this.#ended) return Promise.resolve();
     if (this.#asked === undefined) {
@@ -25,29 +25,29 @@ export class Pausing {
     return this.#asked.promise;
   }
 
-  /** Ends the pause, or the request for one. */
+  /** Ends the pause, or withdraws the request. */
   resume(): void {
     this.#asked?.resolve();
     this.#asked = undefined;
     this.#wake();
   }
 
-  /** The run has ended: no pause will come. */
+  /** Ends all pauses, because the run has ended. */
   end(): void {
     this.#ended = true;
     this.resume();
   }
 
   /**
-   * Waits until `resume`, or until one of `signals` is aborted, which it does not throw. The process stays meanwhile. `paused`
-   * is called before whoever asked is told.
+   * Waits until `resume`, or until one of `signals` aborts, which does not throw. Keeps the process alive meanwhile. Calls
+   * `paused` before the promise of `pause` resolves.
    */
   async wait(signals: readonly (AbortSignal | undefined)[], paused: () => void): Promise<void> {
     if (this.#asked === undefined) return;
     const given = signals.filter((signal) => signal !== undefined);
     if (given.some((signal) => signal.aborted)) return;
     paused();
-    // Nothing else may hold the event loop open while no work is on its way.
+    // While no work is pending, nothing else may keep the event loop alive.
     const hold = setInterval(() => {}, 2 ** 30);
     await new Promise<void>((resolve) => {
       this.#continue = resolve;

@@ -1,4 +1,4 @@
-/** A fine-tuning run's data: examples to train on and examples held out. */
+/** The data of a fine-tuning run: training examples and held-out examples. */
 import { type OnProgress, trainedExamples } from "../data/examples.js";
 import { labelNames, labelNotices } from "../data/labels.js";
 import type { TrainingData } from "../data/given.js";
@@ -32,17 +32,17 @@ export interface Prepared {
   objective: Objective;
   train: Examples;
   held: Examples;
-  /** What became of the rows of each file. */
+  /** Per file, the number of rows that were truncated or skipped. */
   reports: DataReport[];
 }
 
-/** The data files of a run. */
+/** The data of a run, as read. */
 export interface Files {
   train: Data;
   held: Data | undefined;
 }
 
-/** What the configuration of a model that reads text says. */
+/** The configuration of a model that reads text. */
 interface TextConfig {
   vocabSize: number;
   maxPositionEmbeddings: number;
@@ -51,7 +51,7 @@ interface TextConfig {
 }
 
 /**
- * How a model's data becomes tokens: rows of at most `longest`, and never longer than the model takes.
+ * Returns the tokenisation of a model's data: rows of at most `longest` tokens, limited to the model's maximum.
  *
  * Errors: `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
  */
@@ -65,11 +65,11 @@ export function tokenisation(model: PretrainedModel, longest: number): Tokenisat
 }
 
 /**
- * What a model is trained for: to tell classes apart, the next token, or what is said. `labels` are the names of the classes; the
- * model's own unless given.
+ * Returns the objective of a model: classification, language modelling or transcription. `labels` are the names of the
+ * classes, by default the model's.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for a model that does none of these; `ERR_OPTION` for one of another number of classes,
- * or of languages of which none is given.
+ * Errors: `ERR_UNSUPPORTED_MODEL` for any other model; `ERR_OPTION` for a different number of classes, or if the model has
+ * several languages and none is given.
  */
 export function objectiveOf(
   model: PretrainedModel,
@@ -92,10 +92,10 @@ export function objectiveOf(
   return new Classification(model, tokens(), labels, options);
 }
 
-/** Milliseconds between two events of progress. */
+/** Milliseconds between two progress events. */
 const PROGRESS_MS = 200;
 
-/** Tells how far one kind of work has come, now and then. */
+/** Returns a function that emits progress events, at most one per interval. */
 function progress(
   stage: ProgressEvent["stage"],
   emit: RunContext["emit"],
@@ -110,11 +110,10 @@ function progress(
 }
 
 /**
- * Tokenises the data, and tells how far it has come and what becomes of its rows. Files are of no use afterwards, but for
- * those of speech.
- * `labels` are the classes that its rows name.
+ * Tokenises the data. Emits progress events, and warnings about its rows. Closes the files afterwards, except for speech,
+ * which is read later. `labels` are the classes that the rows name.
  *
- * Errors: those of `readData` and `trainedExamples`; the signal's reason, at once.
+ * Errors: the errors of `readData` and `trainedExamples`; the signal's reason, at once.
  */
 export async function prepare(
   model: PretrainedModel,
@@ -130,7 +129,7 @@ export async function prepare(
     throw refused(TRAINING_REFUSALS.packedLabels, files.train.file);
   const { maxLength } = objective.tokenisation;
   const warn = (message: string): void => emit({ type: "warning", message });
-  // What somebody asked for is not lowered without a word; of the default the start event tells.
+  // A given length that exceeds the model's is reported by a warning; the default by the start event alone.
   if (maxLength < asked && settings.given.includes("maxLength")) warn(loweredLength(asked, maxLength));
   for (const data of [files.train, files.held])
     if (data?.kind === "labels") for (const message of labelNotices(data)) warn(message);
@@ -152,18 +151,18 @@ export async function prepare(
     }
     const { evalSplit: share } = settings;
     if (share === undefined) return { objective, train: trained(rows, files.train), held: [], reports };
-    // Of rows that are left out none can be held out.
+    // Skipped rows are removed before the split, so that none is held out.
     return { objective, ...evalSplit(trained(rows, files.train), share, seed), reports };
   } finally {
-    // The samples of speech are read when a batch wants them.
+    // The samples of speech are read when a batch needs them.
     for (const data of [files.train, files.held])
       if (data !== undefined && data.kind !== "speech") closeData(data);
   }
 }
 
 /**
- * Reads the data files through, so that what is wrong with them is told before a model is loaded. Of a running text or
- * of rows nothing is kept.
+ * Reads the data files completely, so that invalid rows are reported before a model is loaded. Texts and rows are not
+ * kept in memory.
  */
 export async function readFiles(
   { data, evalData, dataFormat: format, signal }: Settings,
@@ -181,8 +180,8 @@ export async function readFiles(
 }
 
 /**
- * The classes of the rows to train on, those of the model in its order; undefined where rows have none. `model` is
- * loaded, or its folder; `adapter` are the classes of the adapter that is trained further.
+ * Returns the classes of the training rows, the model's in its order; undefined for rows without labels. `model` is a
+ * loaded model or a folder, and `adapter` the classes of the start adapter.
  */
 export function classesIn(
   { train }: Files,
@@ -195,13 +194,13 @@ export function classesIn(
   return labelNames(train, typeof model === "string" ? readLabels(model) : classesOf(model));
 }
 
-/** Frees what data from streams was put by in. */
+/** Removes the temporary files that hold data from streams. */
 export function closeFiles({ train, held }: Files): void {
   closeData(train);
   if (held !== undefined) closeData(held);
 }
 
-/** The classes that a loaded model tells apart. */
+/** Returns the classes of a loaded classifier. */
 function classesOf(model: PretrainedModel): readonly string[] | undefined {
   return model instanceof SequenceClassifier ? model.config.labels : undefined;
 }

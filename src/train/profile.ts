@@ -1,31 +1,31 @@
-/** Where a run's time goes: a trace that Perfetto opens, and what each operation came to. */
+/** Profiles a run: a trace for Perfetto, and the totals of each operation. */
 import { synchronize, type Device } from "../device.js";
 import { call, native, session, settled } from "../native.js";
 import type { OperationProfile, ProfileEvent } from "./events.js";
 
 type Settled = Exclude<Device, "auto">;
 
-/** A profile of what is recorded on a device between `start` and `finish`. */
+/** A profile of the work that is recorded on a device between `start` and `finish`. */
 export class Profile {
   readonly #path: string;
   readonly #file: InstanceType<ReturnType<typeof native>["TraceFile"]>;
   #device: Settled | undefined;
   #began = 0;
 
-  /** Opens the file beside its place. Throws `ERR_WRITE` where that cannot be. */
+  /** Opens a staging file next to `path`. Throws `ERR_WRITE`. */
   constructor(path: string) {
     this.#path = path;
     this.#file = call(() => native().TraceFile.create(path));
   }
 
-  /** Measures in passing what the device reaches at most. */
+  /** Starts the trace, and measures the device's peak rates. */
   start(device: Settled): void {
     session().startTrace(this.#file, device);
     this.#device = device;
     this.#began = performance.now();
   }
 
-  /** Waits for what was recorded, and puts the file in its place. */
+  /** Waits for the recorded work and moves the trace to its path. */
   async finish(): Promise<ProfileEvent | undefined> {
     const device = this.#device;
     if (device === undefined) return undefined;
@@ -49,7 +49,7 @@ export class Profile {
     };
   }
 
-  /** Ends it without a file, where it has not been finished. */
+  /** Ends an unfinished profile without a file. */
   discard(): void {
     if (this.#device !== undefined) session().stopTrace(this.#device);
     this.#file.discard();

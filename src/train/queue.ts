@@ -1,12 +1,12 @@
-/** An event; those of type `step` are merged where nobody reads. */
+/** An event of a queue, in which unread `step` events are merged. */
 export interface Queued {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: string;
-  /** Of a `step` event: how many it stands for. */
+  /** For a `step` event, the number of steps in it. */
   merged?: number | undefined;
 }
 
-/** How many events wait for a reader. */
+/** The maximum number of unread events. */
 const QUEUE_LIMIT = 1024;
 
 interface Waiting<E> {
@@ -15,9 +15,9 @@ interface Waiting<E> {
 }
 
 /**
- * Events on their way to whoever reads them, each given out once. It never holds more than its limit and never
- * makes the writer wait: when full, the oldest `step` event is merged into the next one, and where there are no
- * two of them, the oldest event but `start` goes.
+ * A queue of events that delivers each of them once. It is bounded and never blocks the writer. When it is full, the
+ * oldest `step` event is merged into the next one; with fewer than two of those, the oldest event other than `start` is
+ * dropped.
  */
 export class EventQueue<E extends Queued> {
   readonly #limit: number;
@@ -41,19 +41,19 @@ export class EventQueue<E extends Queued> {
       reader.resolve({ value: event, done: false });
       return;
     }
-    // Of how far the data has come only the newest is worth reading.
+    // Only the newest progress event is useful.
     if (event.type === "progress" && this.#events.at(-1)?.type === "progress") this.#events.pop();
     this.#events.push(event);
     if (this.#events.length > this.#limit) this.#shrink();
   }
 
-  /** No more events: readers end once they have taken what waits. */
+  /** Ends the queue; readers receive the remaining events first. */
   close(): void {
     this.#closed = true;
     for (const reader of this.#waiting.splice(0)) reader.resolve({ value: undefined, done: true });
   }
 
-  /** As `close`, but readers end with the error. */
+  /** Ends the queue like `close`, but readers then receive the error. */
   fail(error: unknown): void {
     this.#closed = true;
     this.#failure = { error };

@@ -1,9 +1,9 @@
-/** What a step records, whether a device runs it or only counts its memory. */
+/** The recording of a step, for a device that runs it and for one that only counts memory. */
 import type { Optimizer } from "../optim/optimizer.js";
 import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
-/** Records forward and backward of a part of a step's loss; gives the sum of the parts so far, in the place of `sum`. */
+/** Records forward and backward of one part of a step's loss. Returns the sum of the parts so far; disposes `sum`. */
 export function recordPart(loss: () => Tensor, sum: Tensor | undefined): Tensor {
   const part = scope(() => {
     const part = loss();
@@ -16,7 +16,7 @@ export function recordPart(loss: () => Tensor, sum: Tensor | undefined): Tensor 
   return total;
 }
 
-/** Records the update by what was gathered, and lets go of it; gives the norm of the gradients. */
+/** Records the update and clears the gradients. Returns the norm of the gradients. */
 export function recordUpdate(optimizer: Optimizer, clipNorm: number | undefined): Tensor {
   const norm = optimizer.stepLatched(clipNorm);
   optimizer.zeroGrad();

@@ -1,4 +1,4 @@
-/** What a run tells, written into its folder while it goes on. */
+/** Writes the events of a run into its folder while it runs. */
 import { existsSync } from "node:fs";
 import { readdir, rename, rm, rmdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -21,21 +21,21 @@ import { TensorboardFormat } from "../runs/tfevents.js";
 import type { TrainEvent } from "./events.js";
 import { lineageOf, within, type Line } from "./output/lineage.js";
 
-/** Events that are kept until the folder is the run's. */
+/** The number of events that are kept before the folder belongs to the run. */
 const EARLY = 256;
 
-/** What is not worth keeping, and an address that opens a page. */
+/** Events of no lasting value, and the event with an address that grants access to the dashboard. */
 const NOT_RECORDED = new Set(["progress", "profile", "dashboard"]);
 
-/** What of a run before it holds for one that goes on. */
+/** The part of a run before the checkpoint that is resumed. */
 export interface Before {
-  /** The folder that holds the checkpoint. */
+  /** The folder that contains the checkpoint. */
   home: string;
   lineage: string;
   step: number;
 }
 
-/** Throws `ERR_OUTPUT_EXISTS` where a file is in a folder under a name that will be written, and no run wrote it. */
+/** Throws `ERR_OUTPUT_EXISTS` if a file that no run wrote has the name of a file that the run will write. */
 export async function checkOwnEvents(folder: string, log: LogFormat | undefined): Promise<void> {
   await checkOwnLog(folder, log);
   await readHeader(join(folder, EVENTS)).catch((cause: unknown) => {
@@ -44,7 +44,7 @@ export async function checkOwnEvents(folder: string, log: LogFormat | undefined)
   });
 }
 
-/** Writes a run's events, from when its folder is its own. */
+/** Writes a run's events from when the folder belongs to the run. */
 export class RunRecorder {
   readonly #warn: (message: string) => void;
   #early: Buffer[] | undefined = [];
@@ -52,17 +52,17 @@ export class RunRecorder {
   #log: MetricsLog | undefined;
   #folder = "";
   #fresh = true;
-  /** Whether the folder had nothing of this run before. */
+  /** Whether the folder contained nothing of this run before. */
   #new = true;
   #steps = 0;
   #saved = false;
 
-  /** `warn` is told once where the file cannot be written; the run goes on without. */
+  /** Calls `warn` once if the file cannot be written; the run then continues unrecorded. */
   constructor(warn: (message: string) => void) {
     this.#warn = warn;
   }
 
-  /** The file as far as it goes; undefined until the folder is the run's. */
+  /** The path of the events file; undefined until the folder belongs to the run. */
   get path(): string | undefined {
     return this.#file?.path;
   }
@@ -78,8 +78,8 @@ export class RunRecorder {
   }
 
   /**
-   * Begins the file in `folder`. Where another run's is there that holds until this one has saved something, `staged`
-   * leaves it beside its place until then.
+   * Creates the events file in `folder`. With `staged` it stays a staging file until this run has saved something, so
+   * that an earlier run's file is kept until then.
    */
   async begin(
     folder: string,
@@ -123,7 +123,7 @@ export class RunRecorder {
     };
   }
 
-  /** What a run that goes on leaves behind is kept, as its checkpoints are. */
+  /** Renames the events file of a branch that this run leaves behind, because its checkpoints are kept too. */
   async #keepLeft(line: Line): Promise<void> {
     if (this.#fresh) return;
     const there = join(this.#folder, EVENTS);
@@ -132,12 +132,12 @@ export class RunRecorder {
     await rename(there, join(this.#folder, `events-${lineageOf(header.line)}.jsonl`)).catch(() => {});
   }
 
-  /** Waits until what was told is in the file. */
+  /** Waits until all recorded events are in the file. */
   async flush(): Promise<void> {
     await this.#file?.flush();
   }
 
-  /** The run has saved something: what an earlier one told makes room. */
+  /** Called when the run has saved something: removes the events files of earlier runs. */
   async saved(): Promise<void> {
     const first = !this.#saved;
     this.#saved = true;
@@ -150,8 +150,8 @@ export class RunRecorder {
   }
 
   /**
-   * Closes the file. Of a run that saved nothing and did nothing that is worth telling (`abandoned`, or without a step)
-   * nothing stays; neither does it in the place of another's.
+   * Closes the file. Removes it if it is still a staging file, or if the run saved nothing in a new folder and was
+   * abandoned or made no step.
    */
   async close({ abandoned }: { abandoned: boolean }): Promise<void> {
     const file = this.#file;
@@ -163,7 +163,7 @@ export class RunRecorder {
   }
 }
 
-/** The file that tells of a run up to a checkpoint: the folder's own, or a branch's that was left behind. */
+/** Finds the events file that covers a run up to a checkpoint: the folder's own, or that left behind by a branch. */
 async function pastOf({ home, lineage, step }: Before): Promise<{ file: string } | undefined> {
   const left = (await readdir(home).catch(() => [])).filter((name) => LEFT_EVENTS.test(name));
   for (const name of [EVENTS, ...left]) {
@@ -179,10 +179,10 @@ async function* eventsIn(file: string): AsyncGenerator<RecordedEvent, void, void
   for await (const { event } of linesOf(file)) if (event !== undefined) yield event;
 }
 
-/** What a session ended with, and what the next tells anew. */
+/** Events that end a process's part of the run, and events that the next part emits again. */
 const ENDS = new Set(["events", "end", "failed", "rows"]);
 
-/** The lines of a file that hold for a run that goes on after `step` steps. */
+/** Yields the lines of a file that remain valid when the run is resumed after `step` steps. */
 async function* kept(file: string, step: number): AsyncGenerator<Buffer, void, void> {
   let beyond = false;
   for await (const line of linesOf(file)) {

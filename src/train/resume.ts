@@ -1,4 +1,4 @@
-/** Going on with a run: which checkpoint, with what options, over the same model and data. */
+/** Resuming a run: finds the checkpoint, merges the options, and checks the model and the data. */
 import { existsSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 
@@ -27,15 +27,15 @@ import { DEFAULT_OUTPUT, type Settings } from "./settings.js";
 import { FIXED_OPTIONS, TRAINING_REFUSALS } from "../refusals/training.js";
 import { because } from "../refusals/refusal.js";
 
-/** Where a run is gone on from, before anything is read. */
+/** The source of a resumed run, before anything is read. */
 export interface Origin {
-  /** The output folder that holds the checkpoint. */
+  /** The output folder that contains the checkpoint. */
   home: string;
-  /** The checkpoint's name in it; undefined for the newest. */
+  /** The checkpoint's name in the folder; undefined for the newest. */
   name: string | undefined;
 }
 
-/** Where `resume` points to; undefined for a run that starts anew. Throws `ERR_FILE_NOT_FOUND`. */
+/** Resolves the option `resume`; undefined for a new run. Throws `ERR_FILE_NOT_FOUND`. */
 export async function originOf({ resume = false, output }: FinetuneOptions): Promise<Origin | undefined> {
   if (resume === false) return undefined;
   const folder = resume === true ? (output ?? DEFAULT_OUTPUT) : resume;
@@ -48,33 +48,33 @@ export async function originOf({ resume = false, output }: FinetuneOptions): Pro
   return { home, name: basename(full) };
 }
 
-/** By its name, where what it says of itself cannot be read. */
+/** Whether a folder is a checkpoint. If its `run.json` cannot be read, its name decides. */
 async function isCheckpoint(folder: string): Promise<boolean> {
   if (!existsSync(join(folder, RUN))) return false;
   const progress = await readProgress(folder).catch(() => undefined);
   return progress !== undefined || /^checkpoint-\d+/.test(basename(resolve(folder)));
 }
 
-/** A run that is gone on with. */
+/** A run that is being resumed. */
 export interface Resumed {
   checkpoint: Checkpoint;
-  /** The line from here on: the run's own, or a branch of it. */
+  /** The lineage from here on: the run's own, or a branch of it. */
   line: Line;
-  /** The options of the run, those given anew in their place. */
+  /** The run's recorded options, overridden by those that are given now. */
   options: FinetuneOptions;
   identities: Identities;
-  /** Whether it goes on in another folder. */
+  /** Whether the run continues in another folder. */
   elsewhere: boolean;
   /** The newest checkpoint of the run up to this one that is known to be good. */
   lastGood: string | undefined;
-  /** What is told of it: options that differ, checkpoints that are left behind. */
+  /** Messages for the user: options that differ, and checkpoints that a branch leaves behind. */
   notices: string[];
 }
 
 /**
- * Finds the checkpoint and completes the options by the run's own.
+ * Finds the checkpoint, and completes the options from the run's record.
  *
- * Errors: those of `newestCheckpoint`; `ERR_OPTION` for an option that was given anew and cannot change.
+ * Errors: the errors of `newestCheckpoint`; `ERR_OPTION` for a given option that cannot change.
  */
 export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions): Promise<Resumed> {
   const record = await readRunRecord(home).catch(() => undefined);
@@ -84,7 +84,7 @@ export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions
       : named(await soundCheckpoint(home, name, record?.line));
   const { progress } = checkpoint;
   checkSteps(checkpoint, given);
-  // A checkpoint that is named is gone on from with what it was saved with; the newest with what was said last.
+  // A named checkpoint is resumed with the options that it was saved with, the newest with the run's latest options.
   const { options: then, cwd } = name === undefined && record !== undefined ? record : progress;
   const own = withoutLostTemplate(relocated(then, cwd), checkpoint.folder);
   checkThere(own, given);
@@ -103,9 +103,9 @@ export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions
 }
 
 /**
- * The newest checkpoint, or the last good one where the newest is known not to be good.
+ * Returns the newest checkpoint, or the last good one if the newest is known to be bad.
  *
- * Errors: those of `newestCheckpoint`; `ERR_NOT_FINITE` where no checkpoint is good.
+ * Errors: the errors of `newestCheckpoint`; `ERR_NOT_FINITE` if no checkpoint is good.
  */
 async function newestGood(
   home: string,
@@ -123,18 +123,18 @@ async function newestGood(
   return { checkpoint: good, notice };
 }
 
-/** A checkpoint that was asked for by name is taken, good or not. */
+/** Accepts a checkpoint that was requested by name, good or not. */
 function named(checkpoint: Checkpoint): { checkpoint: Checkpoint; notice?: string | undefined } {
   if (checkpoint.progress.good !== false) return { checkpoint };
   return { checkpoint, notice: `resume: training had diverged at ${checkpoint.folder}` };
 }
 
-/** Throws `ERR_OPTION` for fewer steps than are done, before anything is loaded. */
+/** Throws `ERR_OPTION` if `steps` is below the number of completed steps, before anything is loaded. */
 function checkSteps({ folder, step }: Checkpoint, { steps }: FinetuneOptions): void {
   if (steps !== undefined && steps < step) throw tooFewSteps(folder, step, steps);
 }
 
-/** The error for a run that is to end before the checkpoint that it continues from. */
+/** Returns the error for a run that would end before the checkpoint that it continues from. */
 export function tooFewSteps(folder: string, done: number, steps: number, epochs?: number): LowrankError {
   const [end, more] =
     epochs === undefined
@@ -168,7 +168,7 @@ async function lineFrom(
   return { line, notices };
 }
 
-/** Throws `ERR_FILE_NOT_FOUND` or `ERR_OPTION` for data of the run's own that is not where it was. */
+/** Throws `ERR_FILE_NOT_FOUND` or `ERR_OPTION` if the run's recorded data is no longer available. */
 function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
   for (const name of ["data", "evalData"] as const) {
     const data: unknown = own[name];
@@ -192,7 +192,7 @@ function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
   }
 }
 
-/** Paths that were relative to another folder than the present. */
+/** Resolves relative paths against the run's original folder. */
 function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptions {
   const here = process.cwd();
   const moved = (path: unknown): unknown => {
@@ -208,7 +208,7 @@ function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptio
   } as FinetuneOptions;
 }
 
-/** The run's options without a chat template's file that is gone: the checkpoint stores the template, which is used. */
+/** Drops the path of a missing chat template if the checkpoint stores the template. */
 function withoutLostTemplate(own: FinetuneOptions, checkpoint: string): FinetuneOptions {
   const { chatTemplate, ...rest } = own;
   if (chatTemplate === undefined || existsSync(chatTemplate)) return own;
@@ -217,7 +217,7 @@ function withoutLostTemplate(own: FinetuneOptions, checkpoint: string): Finetune
 }
 
 const FIXED = new Set<string>(FIXED_OPTIONS);
-/** What says nothing of the run itself; model and data are told by their content. */
+/** Options that do not describe the run itself. Model and data are compared by content instead. */
 const APART = new Set([
   "output",
   "overwrite",
@@ -232,7 +232,7 @@ const APART = new Set([
   "log",
   "dashboard",
 ]);
-/** Of two that say the same, the one given anew counts. */
+/** Mutually exclusive options: a given option removes its recorded counterpart. */
 const RIVALS: Readonly<Record<string, keyof FinetuneOptions>> = {
   steps: "epochs",
   epochs: "steps",
@@ -240,13 +240,13 @@ const RIVALS: Readonly<Record<string, keyof FinetuneOptions>> = {
   evalSplit: "evalData",
 };
 
-/** The run's options with those given anew. Throws `ERR_OPTION`, naming each that cannot change. */
+/** Merges the run's options with those given now. Throws `ERR_OPTION` with the name of each that cannot change. */
 function merged(
   then: FinetuneOptions,
   given: FinetuneOptions,
 ): { options: FinetuneOptions; notices: string[] } {
   const options: Record<string, unknown> = { ...then };
-  // A revision is that of the model that it was recorded with.
+  // A recorded revision belongs to the recorded model.
   if (given.model !== undefined) delete options["revision"];
   const [changed, refused]: [string[], string[]] = [[], []];
   const compare = (name: string, was: unknown, is: unknown): void => {
@@ -265,7 +265,7 @@ function merged(
       continue;
     }
     if (name === "adapter") {
-      // Recorded is the absolute path of the adapter's own folder, which stays.
+      // The record has the absolute path of the adapter's own folder, which is kept.
       const own = folderOf(value as string, then.lora?.name ?? "default");
       if (resolve(own) !== then.adapter) compare(name, then.adapter, resolve(value as string));
       continue;
@@ -289,7 +289,7 @@ function shown(value: unknown): string {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-/** The file of some data whose hash is another than before; all of them if there are more or fewer, or in another order. */
+/** Returns the one file whose hash changed; all files if several did, or if their number or order is different. */
 function differing(
   data: TrainingData | undefined,
   name: "data" | "evalData",
@@ -302,7 +302,7 @@ function differing(
   return (before.length === after.length && others.length === 1 ? others : files).join(", ");
 }
 
-/** Refuses another model, tokenizer or data than the run was started with. Throws `ERR_OPTION`. */
+/** Throws `ERR_OPTION` if the model, the tokenizer or the data differs from the start of the run. */
 export function checkSame(then: Identities, now: Identities, settings: Settings): void {
   const { model, data, evalData } = settings;
   const named = typeof model === "string" ? model : (model.source ?? "the model");

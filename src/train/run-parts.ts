@@ -1,4 +1,4 @@
-/** What a run trains with, and what its estimate is made with: one plan of batches, one adapter, one optimizer. */
+/** The parts that a run and its memory estimate share: the plan of batches, the adapter and the optimizer. */
 import { BatchPlan } from "../data/batches.js";
 import type { Examples } from "../data/store.js";
 import { adapters, setAdapter, type InjectOptions } from "../lora/index.js";
@@ -9,7 +9,7 @@ import type { Objective } from "./objective.js";
 import { createOptimizer } from "./optimizer-types.js";
 import type { Settings } from "./settings.js";
 
-/** Which rows each step trains on. */
+/** Returns the plan of batches: the rows that each step trains on. */
 export function planOf(settings: Settings, objective: Objective, train: Examples): BatchPlan {
   const { batchSize, gradientAccumulation, seed, steps, epochs } = settings;
   const { padTokenId, maxLength } = objective.tokenisation;
@@ -25,7 +25,7 @@ export function planOf(settings: Settings, objective: Objective, train: Examples
   });
 }
 
-/** The adapter that a new run begins with. */
+/** Returns the options of a new run's adapter. */
 export function adapterOptions(
   model: PretrainedModel,
   { lora }: Settings,
@@ -38,12 +38,12 @@ export function adapterOptions(
   };
 }
 
-/** Lets the run's own adapter alone count and be trained, whatever others the model carries. */
+/** Makes the run's adapter the only active and trained one of a model with several. */
 export function trainOwn(model: PretrainedModel, { lora }: Settings): void {
   if (adapters(model).length > 1) setAdapter(model, lora.name ?? "default", { trainable: true });
 }
 
-/** Over what asks for gradients, in the model's order, which is that of the optimizer's state in a checkpoint. */
+/** Creates the optimizer over all trainable parameters, in the model's order, on which checkpoints rely. */
 export function optimizerOf(
   model: PretrainedModel,
   { optimizer, loraPlusRatio: ratio }: Settings,
@@ -56,7 +56,7 @@ export function optimizerOf(
   );
 }
 
-/** Bytes of the files of an adapter, and of a checkpoint where some are saved: the adapter again, and the optimizer. */
+/** Returns the bytes of the final adapter's files and, with checkpoints, of one checkpoint: adapter and optimizer. */
 export function savedBytes(optimizer: Optimizer, checkpoints: boolean): number {
   const { groups, stateBytes } = optimizer;
   const trained = groups.flatMap(({ params }) => params);

@@ -3,24 +3,24 @@ import type { TrainEvent } from "./events.js";
 import { Pausing } from "./pausing.js";
 import { EventQueue, type Queued } from "./queue.js";
 
-/** What the work of a run is given. */
+/** The connection of a run's work to its caller. */
 export interface RunContext<Event = TrainEvent> {
-  /** Tells the readers; never waits and never throws. */
+  /** Sends an event to the readers; never waits and never throws. */
   emit(event: Event): void;
-  /** Aborted by `stop()`: finish the step, save, return. */
+  /** Aborted by `stop()`: the work finishes the step, saves and returns. */
   readonly stopping: AbortSignal;
-  /** What `pause()` and `resume()` ask for. */
+  /** The requests of `pause()` and `resume()`. */
   readonly pausing: Pausing;
 }
 
 /**
- * Long work that has begun: an iterator over its events and a promise of its result.
+ * Long work in progress: an iterator over its events, and a promise of its result.
  *
- * An error rejects `result` and is thrown by the iterator; a run that nobody looks at ends quietly, since an error
- * is never an unhandled rejection. Leaving a `for await` loop early doesn't stop the work: `stop()` does.
+ * An error rejects `result` and is thrown by the iterator. It is never an unhandled rejection, so that a run without
+ * readers ends quietly. Leaving a `for await` loop does not stop the work; `stop()` does.
  */
 export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIterable<Event> {
-  /** What the run came to; rejects with what went wrong. */
+  /** The result of the run; rejects with its error. */
   readonly result: Promise<Result>;
   readonly #queue = new EventQueue<Event>();
   readonly #stop = new AbortController();
@@ -36,38 +36,39 @@ export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIter
     this.result.catch(() => {});
   }
 
-  /** Finishes the step, saves, and resolves with the result; calling it again is harmless. */
+  /** Finishes the step, saves, and resolves with the result. Further calls are harmless. */
   stop(): Promise<Result> {
     this.#stop.abort();
     return this.result;
   }
 
   /**
-   * Pauses the run after the step in progress, or the batch of an evaluation, of which a `paused` event tells; one that has
-   * not begun to train pauses before its first step. Everything stays in memory, and the device has nothing to do. A paused run can be stopped, which
-   * saves it. Its time does not count in rates, nor in the times of `saveEvery`, and no bit of the result depends on it.
+   * Pauses the run after the current step, or after the current batch of an evaluation, and emits a `paused` event. A run
+   * that has not begun to train pauses before its first step. Everything stays in memory, and the device is idle. A paused
+   * run can be stopped, which saves it. The pause is excluded from speeds and from the times of `saveEvery`, and does not
+   * affect the results.
    *
-   * Resolves once the run has paused, has been resumed, or has ended; calling it again is harmless.
+   * Resolves once the run has paused, was resumed, or has ended. Further calls are harmless.
    */
   pause(): Promise<void> {
     return this.#pausing.pause();
   }
 
-  /** Continues a paused run, of which a `resumed` event tells; harmless for any other. */
+  /** Continues a paused run, which emits a `resumed` event. Harmless for any other run. */
   resume(): Promise<void> {
     this.#pausing.resume();
     return Promise.resolve();
   }
 
   /**
-   * As `stop()`, for `await using`: resolves once the run has ended, however it did. What went wrong is told by
-   * `result` and the iterator.
+   * Stops the run like `stop()`, for `await using`. Resolves once the run has ended, even with an error, which `result`
+   * and the iterator report.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop().catch(() => {});
   }
 
-  /** Its events from here on, each given to one reader. */
+  /** Iterates over the events from here on; each event goes to one reader. */
   [Symbol.asyncIterator](): AsyncIterator<Event, undefined> {
     return {
       next: () => this.#queue.next(),

@@ -1,4 +1,4 @@
-/** What a dashboard shows of texts: rows as they are trained on, and what the model writes before and after. */
+/** Texts for the dashboard: training rows, and the model's continuations before and after training. */
 import { isTrained, partsOf } from "../data/parts.js";
 import type { Example, Examples } from "../data/store.js";
 import { withoutAdapters } from "../lora/index.js";
@@ -11,16 +11,16 @@ import type { Prepared } from "./prepare.js";
 import type { Settings } from "./settings.js";
 import type { RecordedContext } from "./watched.js";
 
-/** Rows that are shown, and tokens of each. */
+/** The number of rows shown, and the maximum tokens of each. */
 const ROWS = 3;
 const ROW_TOKENS = 512;
-/** Prompts, their tokens at most, those of a row that is trained on as a whole, and tokens that follow. */
+/** The number of prompts, the tokens of a prompt, its tokens if the whole row is trained, and the generated tokens. */
 const PROMPTS = 3;
 const PROMPT_TOKENS = 256;
 const BEGINNING = 16;
 const NEW_TOKENS = 48;
 
-/** The first rows of the data as they are trained on. */
+/** Returns the event with the first rows of the training data. */
 export function rowsEvent(tokenizer: Tokenizer | undefined, train: Examples): RowsEvent {
   const decode = (ids: Int32Array): string => tokenizer?.decode(ids, { skipSpecialTokens: false }) ?? "";
   return { type: "rows", rows: firstOf(train, ROWS).map((row) => partsOf(row, decode, ROW_TOKENS)) };
@@ -31,8 +31,8 @@ function firstOf(examples: Examples, count: number): Example[] {
 }
 
 /**
- * What tells of texts after `step` steps, where somebody may be looking; it does nothing for a model that writes none.
- * What goes wrong with it is a warning, and no end of the run.
+ * Returns a function that emits generated texts after `step` steps, if a dashboard is open and the model is a language
+ * model. A failure is a warning and does not end the run.
  */
 export function sampling(
   {
@@ -60,11 +60,11 @@ export function sampling(
   };
 }
 
-/** Texts that a language model goes on with, greedily, so that nothing is drawn. */
+/** Continuations by a language model, decoded greedily so that no random numbers are drawn. */
 class Samples {
   readonly #model: CausalLM;
   readonly #prompts: Int32Array[];
-  /** What the model alone makes of them, which stays the same. */
+  /** The continuations by the base model, which do not change. */
   #base: string[] | undefined;
 
   constructor(model: CausalLM, { train, held }: Prepared) {
@@ -75,7 +75,7 @@ class Samples {
       .filter(({ length }) => length > 0);
   }
 
-  /** Rejects with the signal's reason, and with what `generate` throws. */
+  /** Rejects with the signal's reason, or with the errors of `generate`. */
   async at(step: number, signal: AbortSignal): Promise<SampleEvent> {
     const model = this.#model;
     const written = async (): Promise<string[]> => {
@@ -83,7 +83,7 @@ class Samples {
       for (const prompt of this.#prompts) texts.push(await textAfter(model, prompt, signal));
       return texts;
     };
-    // The run's own random numbers are none of its business.
+    // Generation must not advance the run's random numbers.
     return withRandom(0, async () => {
       this.#base ??= await withoutAdapters(model, written);
       const [base, tuned] = [this.#base, await written()];
@@ -102,7 +102,7 @@ async function textAfter(model: CausalLM, prompt: Int32Array, signal: AbortSigna
   return text;
 }
 
-/** A row up to what is trained on; of one that is trained on from its beginning that. */
+/** Returns a row's tokens before the first trained one; for a row that is trained from its start, a short beginning. */
 function promptOf(row: Example): Int32Array {
   const { ids } = row;
   let first = 0;

@@ -1,4 +1,4 @@
-/** How often a run saves checkpoints: by steps, by time, or never. */
+/** The interval between checkpoints: steps, time, or never. */
 import { shown } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { optionName } from "../option-name.js";
@@ -6,7 +6,7 @@ import { optionName } from "../option-name.js";
 /** The parsed form of `saveEvery`; undefined stands for never. */
 export type SaveInterval = { steps: number } | { seconds: number } | undefined;
 
-/** The `saveEvery` of a run that gives none. */
+/** The default of `saveEvery`. */
 export const DEFAULT_SAVE_EVERY = "10m";
 
 const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
@@ -23,7 +23,7 @@ export function parseSaveInterval(value: number | string): SaveInterval {
   );
 }
 
-/** Seconds in `90s`, `10m` or `1.5h`; undefined for any other text and for a time of 0. */
+/** Returns the seconds in `90s`, `10m` or `1.5h`; undefined for any other text and for a time of 0. */
 export function parseDuration(text: string): number | undefined {
   const [, digits, unit] = /^(\d+(?:\.\d+)?) ?([smh])$/.exec(text.trim()) ?? [];
   const seconds = Number(digits) * (UNITS[unit ?? ""] as number);
@@ -33,36 +33,39 @@ export function parseDuration(text: string): number | undefined {
 /**
  * Decides when a checkpoint is due, so that a kill at any moment loses less than `seconds` of training. A checkpoint can
  * only be saved between two steps and takes time itself, so it is due as soon as waiting for the next opportunity would
- * exceed the limit. A run that is over before then saves nothing by time.
+ * exceed the limit. A run that ends before the limit saves nothing by time.
  */
 export class SaveTimer {
   readonly #limit: number;
   readonly #clock: () => number;
-  /** Milliseconds of all pauses. */
+  /** Total milliseconds of pauses. */
   #paused = 0;
-  /** When the state was taken that is safe by now, and when the last opportunity was. */
+  /** The time up to which training is saved. */
   #safe: number;
+  /** The time of the last opportunity to save. */
   #last: number;
-  /** Milliseconds of the last step, evaluation and save. */
+  /** Milliseconds of the last step. */
   #step = 0;
+  /** Milliseconds of the last evaluation. */
   #evaluation = 0;
+  /** Milliseconds of the last save. */
   #save: number;
 
-  /** `now` gives milliseconds on any monotonic clock. */
+  /** `now` returns milliseconds on any monotonic clock. */
   constructor(seconds: number, now: () => number) {
     this.#limit = seconds * 1000;
-    // Until a save has been measured: ten seconds of ten minutes.
+    // The estimate until a save has been measured: one sixtieth of the limit, ten seconds of ten minutes.
     this.#save = this.#limit / 60;
     this.#clock = now;
     this.#safe = this.#last = this.#now();
   }
 
-  /** The clock without pauses, in which nothing is trained that a kill could lose. */
+  /** The clock without pauses, which train nothing that a kill could lose. */
   #now(): number {
     return this.#clock() - this.#paused;
   }
 
-  /** Whether to save after the present step; `evaluations` come before a save at the next opportunity is done. */
+  /** Whether to save after this step. `evaluations` is the number of evaluations before the next opportunity to save. */
   due(evaluations: number): boolean {
     const now = this.#now();
     this.#step = now - this.#last;
@@ -71,7 +74,7 @@ export class SaveTimer {
     return next - this.#safe >= this.#limit;
   }
 
-  /** Runs an evaluation, whose time is measured separately from the steps'. */
+  /** Runs an evaluation and measures its time separately from the steps. */
   async evaluating<T>(work: () => Promise<T>): Promise<T> {
     const began = this.#now();
     try {
@@ -89,7 +92,7 @@ export class SaveTimer {
     this.#paused += this.#clock() - began;
   }
 
-  /** Saves a checkpoint by `work`. Once it has ended, the training up to its beginning is safe. */
+  /** Saves a checkpoint by `work`, which covers the training up to its start. */
   async saving<T>(work: () => Promise<T>): Promise<T> {
     const began = this.#now();
     const result = await work();

@@ -1,4 +1,4 @@
-/** `finetune`'s options, checked and completed, before anything is read or loaded. */
+/** Validates and completes `finetune`'s options before anything is read or loaded. */
 import {
   flag,
   isPlain,
@@ -32,10 +32,10 @@ import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
 import { didYouMean } from "../suggest.js";
 
-/** Where a run's adapter and checkpoints go. */
+/** The default output folder. */
 export const DEFAULT_OUTPUT = "./lowrank-out";
 
-/** The learning rate's schedules. */
+/** The schedules of the learning rate. */
 const SCHEDULES = ["linear", "cosine", "constant"] as const satisfies readonly ScheduleName[];
 
 export interface Settings {
@@ -45,20 +45,20 @@ export interface Settings {
   data: TrainingData;
   evalData: TrainingData | undefined;
   evalSplit: number | undefined;
-  /** Undefined where the files' names say it. */
+  /** Undefined if the files' names determine it. */
   dataFormat: DataFormat | undefined;
   language: string | undefined;
   chatTemplate: string | undefined;
-  /** The absolute folder of the adapter that the run starts from. */
+  /** The absolute path of the start adapter's folder. */
   adapter: string | undefined;
   output: string;
   overwrite: boolean;
   lora: InjectOptions & { r: number; loraAlpha: number };
   optimizer: OptimizerSettings;
-  /** Undefined where A and B learn alike. */
+  /** Undefined if A and B have the same learning rate. */
   loraPlusRatio: number | undefined;
   schedule: ScheduleName;
-  /** Of the whole run: see `warmupOf`. */
+  /** Warm-up steps of the whole run: see `warmupOf`. */
   warmup: number | undefined;
   steps: number | undefined;
   epochs: number | undefined;
@@ -69,7 +69,7 @@ export interface Settings {
   packing: boolean;
   trainOn: TrainOn;
   labelSmoothing: number;
-  /** Undefined where gradients are not clipped. */
+  /** Undefined disables clipping. */
   clipNorm: number | undefined;
   seed: number;
   evalEvery: number | undefined;
@@ -79,13 +79,13 @@ export interface Settings {
   patience: number | undefined;
   dtype: StorageType | undefined;
   quantize: Quantization | undefined;
-  /** Of what `memory` may choose, what whoever started the run said. */
+  /** The options that the caller set and that `memory` must therefore not change. */
   given: readonly Keepable[];
-  /** Undefined where nothing is chosen by it. */
+  /** The memory limit; undefined changes no options. */
   memory: number | "auto" | undefined;
-  /** The precision that the caller asked for; undefined where it follows from other options. */
+  /** The precision that the caller requested; undefined if it follows from other options. */
   askedPrecision: MatmulPrecision | undefined;
-  /** Undefined for what is in force, or what the run that goes on was started with. */
+  /** Undefined uses the current precision, or for a resumed run the recorded one. */
   matmulPrecision: MatmulPrecision | undefined;
   device: Device;
   threads: number | undefined;
@@ -227,7 +227,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
   };
 }
 
-/** Throws `ERR_OPTION` for options that cannot be given together, or that need others. */
+/** Throws `ERR_OPTION` for options that exclude or require each other. */
 function checkTogether({ steps, epochs, data, evalData, evalSplit, evalEvery }: FinetuneOptions): void {
   if (steps !== undefined && epochs !== undefined)
     throw refused(TRAINING_REFUSALS.stepsWithEpochs, "finetune");
@@ -239,11 +239,11 @@ function checkTogether({ steps, epochs, data, evalData, evalSplit, evalEvery }: 
     throw refused(TRAINING_REFUSALS.evalEveryAlone, "finetune");
 }
 
-/** Throws `ERR_OPTION` for what is no option or of another kind, and for what goes against resuming. */
+/** Throws `ERR_OPTION` for unknown options, for values of a wrong type, and for options that exclude `resume`. */
 export function checkKinds(given: FinetuneOptions): void {
   if (given === undefined) refuse("finetune takes an object of options, with a model and data");
   if (!isPlain(given)) refuseKind("finetune", "the argument", "an object of options", given);
-  // Left out and undefined are the same.
+  // An undefined option counts as omitted.
   const names = Object.entries(given).filter(([, value]) => value !== undefined);
   const options = knownOptions("finetune", Object.fromEntries(names) as FinetuneOptions, KNOWN);
   for (const [name, value] of Object.entries(options as Record<string, unknown>))
@@ -292,7 +292,7 @@ export function checkKinds(given: FinetuneOptions): void {
   if (resume !== false && overwrite) throw refused(TRAINING_REFUSALS.resumeWithOverwrite, "finetune");
 }
 
-/** The optimizer's options, completed by its type's defaults. Throws `ERR_OPTION`. */
+/** Completes the optimizer's options with the defaults of its type. Throws `ERR_OPTION`. */
 function parseOptimizer(given: NonNullable<FinetuneOptions["optimizer"]>): OptimizerSettings {
   const type = oneOf("optimizer.type", given.type ?? "adamw", OPTIMIZER_TYPES);
   const defaults = OPTIMIZER_DEFAULTS[type];
@@ -320,7 +320,7 @@ function parseOptimizer(given: NonNullable<FinetuneOptions["optimizer"]>): Optim
   };
 }
 
-/** Settings as the options that give them: what a run records. */
+/** Converts settings back to options, for the run's record. */
 export function optionsOf(settings: Settings): Record<string, unknown> {
   const {
     model,
@@ -339,12 +339,12 @@ export function optionsOf(settings: Settings): Record<string, unknown> {
     ...(rest.evalData !== undefined && { evalData: recorded(rest.evalData) }),
     clipNorm: clipNorm ?? 0,
     optimizer: { ...optimizer, loraPlusRatio },
-    // Data is no option that a file could hold.
+    // Data cannot be stored in the record.
     lora: { ...lora, evaData: undefined },
   };
 }
 
-/** What a record has in the place of rows, which no file could hold. */
+/** The record of rows in memory, which cannot be stored. */
 const ROWS = { rows: "given" };
 
 function recorded(data: TrainingData): string | readonly string[] | typeof ROWS {
@@ -355,7 +355,7 @@ function readsStandardInput(data: TrainingData | undefined): boolean {
   return isFiles(data) && filesOf(data).includes(STANDARD_INPUT);
 }
 
-/** Steps in which the rate rises: as given, or 3% of all, rounded up; none of a single step, whose rate would be 0. */
+/** Returns the warm-up steps: the given number, or 3% of all steps, rounded up. A single step has none: its rate would be 0. */
 export function warmupOf(warmup: number | undefined, steps: number): number {
   return warmup ?? Math.min(Math.ceil(0.03 * steps), steps - 1);
 }
@@ -386,7 +386,7 @@ export function optional(name: string, value: number | undefined, least: number)
   return value === undefined ? undefined : count(name, value, least);
 }
 
-/** The value itself, once it is known to be valid; 0 becomes `never`. */
+/** Returns a validated `saveEvery`; 0 becomes `never`. */
 function saveEvery(value: number | string): number | string {
   return parseSaveInterval(value) === undefined ? "never" : value;
 }

@@ -1,4 +1,4 @@
-/** Starting a run from an adapter that was trained before. */
+/** Starts a run from an existing adapter. */
 import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 
@@ -19,7 +19,7 @@ import type { FinetuneOptions } from "./options.js";
 import { digestOf } from "./output/manifest.js";
 import type { Settings } from "./settings.js";
 
-/** The values of options that an adapter's configuration leaves out: PEFT's. */
+/** PEFT's defaults for options that an adapter's configuration omits. */
 const DEFAULTS: InjectOptions = {
   r: 8,
   loraAlpha: 8,
@@ -35,11 +35,11 @@ const DEFAULTS: InjectOptions = {
 const FREE = new Set<string>(["name", "active", "taskType"] satisfies (keyof InjectOptions)[]);
 
 /**
- * Completes the options of a run that starts from an adapter: `lora` is what the adapter's configuration says, and the
- * model is its base model unless one is given. Other options are returned as they are.
+ * Completes the options of a run that starts from an adapter: `lora` comes from the adapter's configuration, and the model
+ * is the adapter's base model by default. Options without an adapter are returned unchanged.
  *
  * Errors: `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`; `ERR_OPTION` for an option of `lora` that contradicts the adapter, and
- * where no model is known.
+ * for an adapter without a known base model.
  */
 export function withAdapter<Options extends FinetuneOptions>(options: Options): Options {
   const { adapter, lora = {} } = options;
@@ -51,14 +51,14 @@ export function withAdapter<Options extends FinetuneOptions>(options: Options): 
   return { ...options, ...base, adapter: folder, lora: { ...own, name: lora.name } };
 }
 
-/** The options of the adapter in a folder, which begins with the values there. */
+/** Reads the options of the adapter in a folder. */
 function readOptions(folder: string): InjectOptions {
   const file = join(folder, CONFIG);
   const { evaConfig: _, ...written } = readConfig(readFileSync(file, "utf8"), file);
   const own = { ...DEFAULTS, ...written, initLoraWeights: true };
   const start = startIn(folder) as InitLoraWeights | undefined;
   if (start === undefined) return own;
-  // The file holds the start next to the trained factors, so that its ranks are twice the adapter's.
+  // The file stores the initial factors next to the trained ones, so that its ranks are twice the adapter's.
   const alpha = (value: number): number => (own.useRslora === true ? withoutRoot(value) : value / 2);
   return {
     ...own,
@@ -74,7 +74,7 @@ function mapped(pattern: Pattern, change: (value: number) => number): Pattern {
   return Object.fromEntries(Object.entries(pattern).map(([key, value]) => [key, change(value)]));
 }
 
-/** The absolute path of the adapter's own folder. */
+/** Returns the absolute path of the adapter's folder. */
 function findAdapter(adapter: string, name: string | undefined): string {
   const given = `finetune: ${optionName("adapter")}`;
   if (!existsSync(adapter))
@@ -107,7 +107,7 @@ function said(value: unknown): string {
   return value === undefined ? "none" : typeof value === "string" ? value : shown(value);
 }
 
-/** Whether two values are equal; lists are sets, as in PEFT. */
+/** Whether two values are equal; lists are compared as sets, as in PEFT. */
 function same(a: unknown, b: unknown): boolean {
   const plain = (value: unknown): string =>
     JSON.stringify(Array.isArray(value) ? [...(value as unknown[])].map(String).sort() : (value ?? null));
@@ -134,8 +134,8 @@ function baseModel(
 }
 
 /**
- * Throws `ERR_OUTPUT_EXISTS` for a run that would replace the adapter that it starts from, unless `overwrite` allows it
- * to replace the adapter in its output folder.
+ * Throws `ERR_OUTPUT_EXISTS` if the run would replace its start adapter. With `overwrite` it may replace the adapter in
+ * its output folder.
  */
 export function checkOutput({ adapter, output, overwrite, lora }: Settings): void {
   if (adapter === undefined || overwrite) return;
@@ -147,17 +147,17 @@ export function checkOutput({ adapter, output, overwrite, lora }: Settings): voi
   );
 }
 
-/** The hash of an adapter's weights. */
+/** Returns the hash of an adapter's weights. */
 export async function adapterIdentity(folder: string): Promise<string> {
   return (await digestOf(join(folder, WEIGHTS))).sha256;
 }
 
-/** The classes of the adapter in `folder`, in its order; undefined where the folder names none. */
+/** Returns the classes of the adapter in `folder`, in its order; undefined if the folder names none. */
 export function classesOfAdapter(folder: string): string[] | undefined {
   return existsSync(join(folder, LABELS)) ? readLabels(folder) : undefined;
 }
 
-/** Throws `ERR_DATA_ROW` for labels that are none of `known`, the classes of the adapter. */
+/** Throws `ERR_DATA_ROW` for labels that are not in `known`, the classes of the adapter. */
 export function checkClasses(
   { file, labels }: Pick<LabelData, "file" | "labels">,
   known: readonly string[],
@@ -168,7 +168,7 @@ export function checkClasses(
   throw new LowrankError("ERR_DATA_ROW", `${file}: ${what}; it has ${known.join(", ")}`);
 }
 
-/** Throws `ERR_OPTION` where the adapter lacks the head that an objective trains. */
+/** Throws `ERR_OPTION` if the adapter lacks the head that an objective trains. */
 export function checkHead({ adapter, lora }: Settings, { modulesToSave: heads }: Objective): void {
   if (adapter === undefined || heads.length === 0) return;
   if ((lora.modulesToSave ?? []).some((name) => heads.includes(name))) return;

@@ -1,4 +1,4 @@
-/** What a fine-tuning run says of itself before its first step. */
+/** Builds the start event of a fine-tuning run. */
 import type { BatchPlan } from "../data/batches.js";
 import { trainedIn } from "../data/store.js";
 import { chooseDevice } from "../device.js";
@@ -12,7 +12,7 @@ import type { Fitting, MemoryPlan } from "./memory/plan.js";
 import type { Prepared } from "./prepare.js";
 import { warmupOf, type Settings } from "./settings.js";
 
-/** What of a run is told. */
+/** The parts of a run that the event describes. */
 interface Told {
   model: PretrainedModel;
   settings: Settings & { matmulPrecision: MatmulPrecision };
@@ -69,7 +69,7 @@ export function startEvent(
   };
 }
 
-/** What a run tells of its memory; with what was chosen so that it fits. */
+/** Returns the memory plan for the start event, including the options that were changed to make the run fit. */
 export function plannedMemory(
   { held: asked, limit }: MemoryPlan,
   chosen: Fitting | undefined,
@@ -82,7 +82,7 @@ export function plannedMemory(
   };
 }
 
-/** The types of blocks that weights are in, that of most of them first. */
+/** Returns the block formats of the weights, the one with the most values first. */
 function quantised(tensors: readonly Tensor[]): { quantize?: string } {
   const counts = new Map<string, number>();
   for (const { dtype, size } of tensors)

@@ -1,6 +1,6 @@
 /**
- * The part of a `Trainer`'s model that its run does not change: left out of `save: "adapter"`, and recognised when the
- * run is resumed. A tensor is hashed whole up to 16 MiB; of a larger one, 64 pieces of 128 KiB including both ends are.
+ * The part of a `Trainer`'s model that its run does not change. `save: "adapter"` omits it, and a resumed run verifies it
+ * by hashes. A tensor of up to 16 MiB is hashed completely, a larger one by 64 pieces of 128 KiB including both ends.
  */
 import { createHash } from "node:crypto";
 
@@ -15,7 +15,7 @@ import { elementBytes } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import { isBlock, made, type Tensor } from "../tensor.js";
 
-/** A tensor that a checkpoint does not hold. */
+/** A tensor that a checkpoint omits. */
 export interface BaseTensor {
   name: string;
   shape: readonly number[];
@@ -23,7 +23,7 @@ export interface BaseTensor {
   hash: string;
 }
 
-/** Whether a value of a file describes a tensor. */
+/** Whether a value from a file describes a tensor. */
 export function isBaseTensor(value: unknown): value is BaseTensor {
   const { name, shape, dtype, hash } = (value ?? {}) as Partial<Record<keyof BaseTensor, unknown>>;
   const sizes = Array.isArray(shape) && shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
@@ -34,13 +34,13 @@ const WHOLE = 16 << 20;
 const PIECES = 64;
 const PIECE = 128 << 10;
 
-/** Separates the tensors that a run changes from the tensors that it leaves unchanged. */
+/** Separates the tensors that a run changes from those that it leaves unchanged. */
 export class TrainedParts {
   readonly #model: Module;
   readonly #optimizer: Optimizer;
-  /** Each tensor of the state when the run began, with the version of its values. */
+  /** The tensors of the state when the run began, with the versions of their values. */
   readonly #began = new Map<Tensor, number>();
-  /** Names that the checkpoint held from which the run continues. */
+  /** The names of the tensors in the checkpoint that the run continues from. */
   readonly #continued: ReadonlySet<string>;
   readonly #hashes = new Map<Tensor, string>();
 
@@ -51,7 +51,7 @@ export class TrainedParts {
     for (const tensor of Object.values(model.stateDict())) this.#began.set(tensor, versionOf(tensor));
   }
 
-  /** The state that the run has changed or trains, each tensor once; and the rest. */
+  /** Splits the state into the tensors that the run changed or trains, and the others. Each tensor is listed once. */
   split(): { trained: Record<string, Tensor>; base: [name: string, tensor: Tensor][] } {
     const own = new Set(this.#optimizer.groups.flatMap(({ params }) => params));
     for (const [, layer] of loraLayers(this.#model))
@@ -69,7 +69,7 @@ export class TrainedParts {
     return { trained: Object.fromEntries(trained), base };
   }
 
-  /** What identifies the tensors that a checkpoint leaves out. Each is hashed once, since it does not change. */
+  /** Describes the tensors that a checkpoint omits. Each is hashed once, because it does not change. */
   async describe(base: readonly (readonly [name: string, tensor: Tensor])[]): Promise<BaseTensor[]> {
     const found: BaseTensor[] = [];
     for (const [name, tensor] of base) {
@@ -81,7 +81,7 @@ export class TrainedParts {
   }
 }
 
-/** Refuses a model whose untrained part is another than the checkpoint's. Throws `ERR_UNMATCHED_KEY`, `ERR_OPTION`, … */
+/** Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` or `ERR_OPTION` if the untrained part differs from the checkpoint's. */
 export async function checkBase(
   file: string,
   model: Module,
@@ -92,7 +92,7 @@ export async function checkBase(
   const named = new Set(base.map(({ name }) => name));
   const held = new Set([...stored, ...named].map((name) => own[name]));
   for (const [name, tensor] of Object.entries(own)) {
-    // A tensor with two names was written under its first name.
+    // A tensor with two names was written under the first.
     if (!held.has(tensor))
       throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: the run's model had no ${name}`);
   }
@@ -119,7 +119,7 @@ function versionOf(tensor: Tensor): number {
   return session().version(tensor.id);
 }
 
-/** A hash of a tensor's values: of all of them, or of pieces of a large one. */
+/** Hashes a tensor's values: all of them, or pieces of a large tensor. */
 async function hashOf(tensor: Tensor): Promise<string> {
   const hash = createHash("sha256");
   const sample = noGrad(() => scope(() => sampleOf(tensor)));
@@ -145,7 +145,7 @@ function sampleOf(tensor: Tensor): Tensor {
   return (first as Tensor).concat(rest, 0);
 }
 
-/** Rows of a quantised matrix, unpacked: an embedding reads them where they are stored. */
+/** Returns rows of a quantised matrix, unpacked, by an embedding, which reads blocks directly. */
 function rowsOf(tensor: Tensor): Tensor {
   const [rows = 1, width = 1] = tensor.shape;
   const count = Math.max(1, Math.min(rows, Math.floor(WHOLE / (4 * width))));

@@ -1,7 +1,7 @@
 /**
- * Checkpoints of a `Trainer`: `model.safetensors` (its state dict) or `trained.safetensors` (the part of it that the run
- * changes), `optimizer.safetensors`, and `trainer.json`: the step, random numbers, the position in the data, and hashes of
- * the tensors that are not stored.
+ * Checkpoints of a `Trainer`. `model.safetensors` contains the model's state dict, or `trained.safetensors` the part of
+ * it that the run changes; `optimizer.safetensors` the optimizer's state. `trainer.json` contains the step, the random
+ * state, the position in the data, and hashes of the tensors that are not stored.
  */
 import { existsSync } from "node:fs";
 import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
@@ -24,21 +24,21 @@ const OPTIMIZER = "optimizer.safetensors";
 const VERSION = 1;
 const CHECKPOINT = /^checkpoint-\d+$/;
 
-/** What `trainer.json` holds. */
+/** The contents of `trainer.json`. */
 export interface TrainerProgress {
   version: number;
-  /** Tells it from a fine-tuning run's. */
+  /** Distinguishes the file from a fine-tuning run's. */
   kind: "trainer";
-  /** Optimizer steps done. */
+  /** Completed optimizer steps. */
   step: number;
   position: Position;
   random: RandomState;
   gradientAccumulation: number;
-  /** The run that wrote it; a resumed run keeps its name. */
+  /** The ID of the run that wrote it; a resumed run keeps its ID. */
   run?: string;
-  /** The tensors that it does not hold; only of one that holds the trained part alone. */
+  /** The tensors that the checkpoint omits, if it stores only the trained part. */
   base?: BaseTensor[];
-  /** When it was written, in ms since 1970. */
+  /** The time of the save, in milliseconds since 1970. */
   saved?: number;
   /** Loss and gradient norm before training: see `Divergence`. */
   reference?: Reference | undefined;
@@ -46,10 +46,10 @@ export interface TrainerProgress {
   good?: boolean | undefined;
 }
 
-/** The stored part of the model: its state dict, or the tensors in it that the run changes. */
+/** The stored part of the model: its state dict, or only the tensors that the run changes. */
 export type Stored = "all" | "adapter";
 
-/** What a checkpoint is of. */
+/** The objects that a checkpoint restores. */
 export interface Subject {
   model: Module;
   optimizer: Optimizer;
@@ -61,7 +61,7 @@ export interface Saved extends Subject {
   stored: Stored;
 }
 
-/** Writes a checkpoint beside its place and renames it; one that is there already is replaced. Throws `ERR_WRITE`. */
+/** Writes a checkpoint to a staging folder and renames it over an earlier one. Throws `ERR_WRITE`. */
 export async function writeTrainerCheckpoint(
   folder: string,
   { model, optimizer, parts, stored }: Saved,
@@ -97,17 +97,17 @@ export async function writeTrainerCheckpoint(
 /** The checkpoint to continue from. */
 export interface FoundCheckpoint {
   path: string;
-  /** The newest checkpoint of the same run, up to this one, that is known to be good. */
+  /** The newest good checkpoint of the same run, up to this one. */
   good?: string | undefined;
   /** A message for the user. */
   notice?: string | undefined;
 }
 
 /**
- * The folder itself if it is a checkpoint. Otherwise the newest checkpoint in it, or the last good one of the same run if
- * the newest is known to be bad.
+ * Returns the folder itself if it is a checkpoint. Otherwise returns the newest checkpoint in it, or the last good one of
+ * the same run if the newest is known to be bad.
  *
- * Errors: `ERR_FILE_NOT_FOUND`; `ERR_NOT_FINITE` where no checkpoint is good.
+ * Errors: `ERR_FILE_NOT_FOUND`; `ERR_NOT_FINITE` if no checkpoint is good.
  */
 export async function findTrainerCheckpoint(folder: string): Promise<FoundCheckpoint> {
   if (existsSync(join(folder, STATE))) {
@@ -115,7 +115,7 @@ export async function findTrainerCheckpoint(folder: string): Promise<FoundCheckp
     if (good === false) return { path: folder, notice: `resume: training had diverged at ${folder}` };
     return { path: folder, good: good === true ? folder : undefined };
   }
-  // By time: an earlier run in the same folder may have come further.
+  // Sorted by time, because an earlier run in the same folder may have more steps.
   const found = await listTrainerCheckpoints(folder);
   const [newest] = found;
   if (newest === undefined) {
@@ -144,7 +144,7 @@ export async function markTrainerCheckpoint(folder: string, good: boolean): Prom
   await writeWhole(file, `${JSON.stringify({ ...progress, good }, null, 2)}\n`);
 }
 
-/** A checkpoint in a folder; of one whose state cannot be read, only the file's time is known. */
+/** A checkpoint in a folder; if its state cannot be read, only the file's time is known. */
 interface Listed {
   path: string;
   step: number;
@@ -153,7 +153,7 @@ interface Listed {
   good?: boolean | undefined;
 }
 
-/** The checkpoints in a folder, the newest first. */
+/** Lists the checkpoints in a folder, the newest first. */
 async function listTrainerCheckpoints(folder: string): Promise<Listed[]> {
   const names = await readdir(folder).catch(() => [] as string[]);
   const found = names
@@ -169,9 +169,9 @@ async function listTrainerCheckpoints(folder: string): Promise<Listed[]> {
 }
 
 /**
- * Puts model and optimizer where they were; the optimizer keeps the options that it was made with. Throws
- * `ERR_FILE_FORMAT` for a damaged file, `ERR_UNMATCHED_KEY` and `ERR_SHAPE_MISMATCH` for another model or optimizer,
- * whose own values are then as they were; what `accept` throws, before anything is changed.
+ * Restores model and optimizer; the optimizer keeps its options. Throws `ERR_FILE_FORMAT` for a damaged file, and
+ * `ERR_UNMATCHED_KEY` or `ERR_SHAPE_MISMATCH` for another model or optimizer, whose values are then unchanged. Errors of
+ * `accept` are thrown before anything is changed.
  */
 export async function readTrainerCheckpoint(
   folder: string,
@@ -202,7 +202,7 @@ export async function readTrainerCheckpoint(
     if (base !== undefined) await checkBase(file, model, base, new Set(names));
     const options = optimizer.groups.map((group) => ({ ...group }));
     await optimizer.load(join(folder, OPTIMIZER));
-    // What the file has are the rates of its step.
+    // The caller's options override the learning rates that the file stores.
     for (const [i, group] of optimizer.groups.entries()) Object.assign(group, options[i]);
     model.loadStateDict(tensors, { strict: base === undefined });
     await optimizer.renew();
@@ -213,8 +213,8 @@ export async function readTrainerCheckpoint(
 }
 
 /**
- * Removes checkpoints of the run `run` in `folder` so that the newest `keep` and the one at `good` stay. Other runs'
- * checkpoints and files that no checkpoint has are left alone.
+ * Removes old checkpoints of the run `run` in `folder`, except for the newest `keep` and the one at `good`. Other runs'
+ * checkpoints and files of other names are not touched.
  */
 export async function pruneTrainerCheckpoints(
   folder: string,
@@ -224,7 +224,7 @@ export async function pruneTrainerCheckpoints(
   const found = (await listTrainerCheckpoints(folder)).filter((one) => one.run === run);
   for (const { path } of found.slice(keep)) {
     if (good !== undefined && resolve(path) === resolve(good)) continue;
-    // The state file goes last: as long as it exists, the next call finishes an interrupted removal.
+    // The state file is removed last: while it exists, the next call can finish an interrupted removal.
     for (const file of [MODEL, TRAINED, OPTIMIZER, STATE]) await rm(join(path, file), { force: true });
     await rmdir(path).catch(() => {});
   }

@@ -1,45 +1,46 @@
-/** The batches of a `Trainer`: read epoch by epoch, found again by a run that goes on, released once used. */
+/** Reads the batches of a `Trainer` by epoch, skips to a position when resuming, and releases used batches. */
 import { refuse } from "../argument.js";
 import { abortReason, LowrankError } from "../errors.js";
 import { randomState, setRandomState, type RandomState } from "../random.js";
 import { noting } from "../scope.js";
 import { isTensor, type Tensor } from "../tensor.js";
 
-/** Batches, or what gives those of an epoch (from 0). */
+/** Batches, or a function that returns the batches of an epoch (from 0). */
 export type Batches<B> = BatchSource<B> | ((epoch: number) => BatchSource<B> | Promise<BatchSource<B>>);
-/** What batches are read from. */
+/** A source of batches. */
 export type BatchSource<B> = Iterable<B> | AsyncIterable<B>;
 
-/** Where a run is in its data. */
+/** A position in the data. */
 export interface Position {
   epoch: number;
-  /** Batches that were taken of that epoch. */
+  /** The number of batches already read in that epoch. */
   taken: number;
-  /** Random numbers as the epoch began: what data draws as it begins is drawn again. */
+  /** The random state at the start of the epoch, from which the data draws again when it is reopened. */
   random: RandomState;
 }
 
 interface ReaderOptions<B> {
-  /** What the option is called, for errors. */
+  /** The name of the option, for errors. */
   name: string;
   data: Batches<B>;
   epochs: number;
-  /** Whether what the data made is released. */
+  /** Whether tensors that the data created are disposed after use. */
   release: boolean;
-  /** Ends waiting for a batch: by its reason where `signal` is aborted, as the end of the data where `stopping` is. */
+  /** Rejects a pending read when aborted. */
   signal?: AbortSignal | undefined;
+  /** Ends the data early when aborted, even during a read. */
   stopping?: AbortSignal | undefined;
 }
 
-/** Reads batches one after the other. */
+/** Reads batches sequentially. */
 export class Reader<B> {
   readonly #options: ReaderOptions<B>;
   readonly #made = new WeakSet<Tensor>();
   #iterator: Iterator<B> | AsyncIterator<B> | undefined;
   #position: Position = { epoch: 0, taken: 0, random: randomState() };
-  /** Random numbers as the step began whose batches a stop has kept from coming. */
+  /** The random state before the step that a stop interrupted. */
   #randomAtStop: RandomState | undefined;
-  /** Whether what comes is released: an array is whole before, and may come again. */
+  /** Whether batches may be disposed: an array exists beforehand and may be read again. */
   #fresh = false;
   #waits = false;
   readonly #used: B[] = [];
@@ -52,12 +53,12 @@ export class Reader<B> {
     return { ...this.#position };
   }
 
-  /** Random numbers at `position`: without those that data drew, or still draws, for a batch that was not waited for. */
+  /** The random state at `position`, without draws by the data for a batch that a stop discarded. */
   get random(): RandomState {
     return this.#randomAtStop ?? randomState();
   }
 
-  /** Takes the batches before `position` and leaves them out; random numbers are afterwards as they were then. */
+  /** Reads and discards the batches before `position`. The random state is restored as well. */
   async skipTo(position: Position): Promise<void> {
     const { name } = this.#options;
     setRandomState(position.random);
@@ -77,8 +78,8 @@ export class Reader<B> {
   }
 
   /**
-   * Up to `count` batches of one epoch; none when all epochs are over, or where the run is stopped before all of them have
-   * come: `position` and `random` are then as before, so that whoever goes on takes them again.
+   * Returns up to `count` batches of one epoch; none when all epochs are over, or when the run is stopped before all
+   * batches have arrived. After a stop `position` and `random` are unchanged, so that a resumed run reads them again.
    */
   async next(count: number): Promise<B[]> {
     const batches: B[] = [];
@@ -104,17 +105,17 @@ export class Reader<B> {
     return batches;
   }
 
-  /** Disposes of what data made and gave in batches that were used. */
+  /** Disposes tensors that the data created for used batches. */
   releaseUsed(): void {
     for (const batch of this.#used.splice(0)) this.#release(batch);
   }
 
-  /** Lets go of the data, which may hold files. */
+  /** Closes the data's iterator, which may hold files open. */
   close(): void {
     this.releaseUsed();
     const iterator = this.#iterator;
     this.#iterator = undefined;
-    // A generator that waits for what never comes would never answer.
+    // A generator that is waiting would answer only after its pending read, which may never end.
     const ended = Promise.resolve(this.#waits ? undefined : iterator?.return?.());
     ended.catch(() => {});
   }
@@ -146,7 +147,7 @@ export class Reader<B> {
     const iterator = this.#iterator as Iterator<B> | AsyncIterator<B>;
     const pulled = noting(this.#made, async () => {
       const next = await iterator.next();
-      // An iterable may be one of promises.
+      // An iterable may yield promises.
       return next.done === true ? undefined : { value: await next.value };
     });
     this.#waits = true;
@@ -165,7 +166,7 @@ export class Reader<B> {
     return next;
   }
 
-  /** What `pulled` settles with, unless there is no more waiting for data: a batch that comes all the same is released. */
+  /** Settles like `pulled`, or ends early on a stop or an abort. A batch that arrives afterwards is released. */
   #unlessEnding(pulled: Promise<Pulled<B>>): Promise<Pulled<B> | typeof ENDING> {
     const { signal, stopping } = this.#options;
     return new Promise((resolve, reject) => {
@@ -211,14 +212,14 @@ export class Reader<B> {
 
 const ENDING = Symbol("ending");
 
-/** A batch, or none where the epoch is over. */
+/** A batch; undefined at the end of the epoch. */
 type Pulled<B> = { value: B } | undefined;
 
 function isIterable(source: object): boolean {
   return Symbol.iterator in source || Symbol.asyncIterator in source;
 }
 
-/** Tensors in arrays, maps, sets and plain objects, however deep. */
+/** Collects the tensors in arrays, maps, sets and plain objects, at any depth. */
 function tensorsIn(batch: unknown): Set<Tensor> {
   const found = new Set<Tensor>();
   const seen = new Set<unknown>();

@@ -2,43 +2,43 @@
 import type { MatmulPrecision } from "../scope.js";
 import type { LoopEvent } from "./events.js";
 
-/** Once, before the first step of a `Trainer`: what will be done, and where. */
+/** Emitted once by a `Trainer`, before the first step: the plan and the device. */
 export interface TrainerStartEvent {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "start";
   /** The name of the model's class. */
   model: string;
-  /** Values in the model's state. */
+  /** The number of values in the model's state. */
   parameters: number;
-  /** Those of them that the optimizer trains. */
+  /** The number of values that the optimizer trains. */
   trainable: number;
-  /** Which device trains (`cpu`, `gpu:0`): the one that the parameters are on. */
+  /** The device that trains (`cpu`, `gpu:0`), which is the device of the parameters. */
   device: string;
-  /** What it is called. */
+  /** The device's name. */
   deviceName: string;
-  /** How the trained parameters are stored. */
+  /** The storage type of the trained parameters. */
   dtype: string;
-  /** How products by bf16 weights are computed. */
+  /** The precision of products with bf16 weights. */
   matmulPrecision: MatmulPrecision;
-  /** Optimizer steps of the whole run; null where only the data knows. */
+  /** Optimizer steps of the whole run; null if they depend on the data. */
   steps: number | null;
-  /** Those of an epoch; null where only the data knows. */
+  /** Optimizer steps per epoch; null if they depend on the data. */
   stepsPerEpoch: number | null;
-  /** Batches to an optimizer step. */
+  /** Batches per optimizer step. */
   gradientAccumulation: number;
-  /** The first group's rate, before the schedule. */
+  /** The first group's learning rate, before the schedule. */
   learningRate: number;
-  /** The step that the run goes on from; 0 for a new one. */
+  /** The step that the run resumes from; 0 for a new run. */
   resumedFrom: number;
 }
 
-/** What a `Trainer` came to. */
+/** The result of a `Trainer`. */
 export interface TrainResult {
-  /** The last step's loss; null when there was none. */
+  /** The loss of the last step; null without one. */
   loss: number | null;
-  /** The last evaluation's; null when there was none. */
+  /** The loss of the last evaluation; null without one. */
   evalLoss: number | null;
-  /** Steps done, those before a resume among them. */
+  /** Completed steps, including those before a resume. */
   steps: number;
   /** Whether `stop()` ended it before its last step. */
   stopped: boolean;
@@ -48,13 +48,13 @@ export interface TrainResult {
   evalMetrics?: Readonly<Record<string, number>> | undefined;
 }
 
-/** Last of a `Trainer`: what `await trainer.result` gives, too. */
+/** Emitted last by a `Trainer`, with the result that `await trainer.result` returns. */
 export interface TrainerEndEvent extends TrainResult {
-  /** Tells it from the other events. */
+  /** Identifies the event. */
   type: "end";
-  /** How long the run took, pauses included. */
+  /** The duration of the run, including pauses. */
   seconds: number;
 }
 
-/** What a `Trainer` tells of. */
+/** The events of a `Trainer`. */
 export type TrainerEvent = TrainerStartEvent | LoopEvent | TrainerEndEvent;

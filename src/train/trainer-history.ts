@@ -1,10 +1,10 @@
-/** The figures of a `Trainer`'s steps and evaluations, kept for whoever asks after the run. */
+/** Keeps the figures of a `Trainer`'s steps and evaluations for use after the run. */
 import type { RunContext } from "./run.js";
 import type { TrainerEvent, TrainResult } from "./trainer-events.js";
 
-/** Figures of one optimizer step. */
+/** The figures of one optimizer step. */
 export interface StepRecord {
-  /** The number of optimizer steps done. */
+  /** Completed optimizer steps. */
   step: number;
   /** The mean loss of the step. */
   loss: number;
@@ -16,9 +16,9 @@ export interface StepRecord {
   metrics?: Readonly<Record<string, number>> | undefined;
 }
 
-/** Figures of one evaluation. */
+/** The figures of one evaluation. */
 export interface EvaluationRecord {
-  /** The number of optimizer steps done. */
+  /** Completed optimizer steps. */
   step: number;
   /** The mean loss over the evaluation data. */
   loss: number;
@@ -34,10 +34,10 @@ export interface TrainerHistory {
   evaluations: readonly EvaluationRecord[];
 }
 
-/** Most entries of a list, which bounds the memory of a long run. */
+/** The maximum length of a list, which bounds the memory of a long run. */
 const MOST = 10_000;
 
-/** A list that drops every second entry when it is full, and from then on takes every second one. */
+/** A list that drops every second entry when it is full, and then records only every second entry (fourth, eighth, …). */
 class Thinned<T> {
   entries: T[] = [];
   #every = 1;
@@ -62,7 +62,7 @@ export class History {
     return { steps: [...this.#steps.entries], evaluations: [...this.#evaluations.entries] };
   }
 
-  /** Takes in an event; those without figures are ignored. */
+  /** Adds an event; events without figures are ignored. */
   add(event: TrainerEvent): void {
     if (event.type === "step") {
       const { step, loss, learningRate, gradNorm, metrics } = event;
@@ -77,7 +77,7 @@ export class History {
 /** The context of a run whose events are recorded. */
 export interface Recording {
   context: RunContext<TrainerEvent>;
-  /** The metrics of the last step and of the last evaluation, of those that had any. */
+  /** Returns the last metrics of steps and of evaluations. */
   lastMetrics(): Pick<TrainResult, "metrics" | "evalMetrics">;
 }
 

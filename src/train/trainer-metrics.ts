@@ -4,7 +4,7 @@ import { LowrankError } from "../errors.js";
 import { keep, noGrad } from "../scope.js";
 import { isTensor, type Tensor } from "../tensor.js";
 
-/** Values by name: numbers, or tensors of one value, which are read when the loss is. */
+/** Values by name: numbers, or tensors of one value, which are read together with the loss. */
 export type LossMetrics = Readonly<Record<string, number | Tensor>>;
 
 /** A loss function's result: the loss, alone or with metrics. */
@@ -13,21 +13,21 @@ export type LossResult =
   | {
       /** The loss, one value. */
       loss: Tensor;
-      /** Metrics by name, which the step's event carries. */
+      /** Metrics by name, which the step's event reports. */
       metrics?: LossMetrics | undefined;
     };
 
-/** A loss function's result, checked. */
+/** A validated result of a loss function. */
 export interface CheckedLoss {
   loss: Tensor;
   metrics: LossMetrics;
 }
 
 const NONE: LossMetrics = {};
-/** Longest name of a metric. */
+/** The maximum length of a metric's name. */
 const LONGEST = 100;
 
-/** Checks the result of a loss function. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for a loss of several values. */
+/** Validates the result of a loss function. Throws `ERR_OPTION`, and `ERR_SHAPE_MISMATCH` for a loss of several values. */
 export function checkLoss(value: unknown): CheckedLoss {
   if (isTensor(value)) return { loss: scalarLoss(value), metrics: NONE };
   if (value instanceof Promise) {
@@ -72,11 +72,11 @@ function checkMetrics(metrics: unknown): LossMetrics {
   return metrics as LossMetrics;
 }
 
-/** Sums metrics over batches. Tensors in it outlive scopes until `read` or `discard`. */
+/** Sums metrics over batches. Its tensors outlive scopes until `read` or `discard`. */
 export class MetricSums {
   readonly #parts = new Map<string, { value: number | Tensor; weight: number }[]>();
 
-  /** Adds the metrics of a batch that counts as `weight`. */
+  /** Adds the metrics of a batch, weighted by `weight`. */
   add(metrics: LossMetrics, weight: number): void {
     for (const [name, value] of Object.entries(metrics)) {
       const parts = this.#parts.get(name) ?? [];
@@ -90,7 +90,7 @@ export class MetricSums {
     }
   }
 
-  /** Reads the means by name, each over the batches that had it; undefined where no batch had any. */
+  /** Returns the mean of each metric over the batches that had it; undefined if no batch had any. */
   async read(): Promise<Record<string, number> | undefined> {
     if (this.#parts.size === 0) return undefined;
     // All reads begin before the first is awaited.

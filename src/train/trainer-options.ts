@@ -1,4 +1,4 @@
-/** The options of a `Trainer`, and their checks. */
+/** The options of a `Trainer`, and their validation. */
 import { existsSync } from "node:fs";
 
 import { callable, options as checkedOptions, refuse, shown, whole } from "../argument.js";
@@ -12,44 +12,44 @@ import type { Stored } from "./trainer-checkpoint.js";
 import type { Batches } from "./trainer-data.js";
 import type { LossResult } from "./trainer-metrics.js";
 
-/** What `Trainer` takes. */
+/** The options of `Trainer`. */
 export interface TrainerOptions<M extends Module, B> {
-  /** What is trained; it is in training mode meanwhile, and as it was afterwards. */
+  /** The model to train. It is in training mode during the run, and its mode is restored afterwards. */
   model: M;
   /**
-   * Records forward and returns a tensor of one value: the mean loss over the batch. It may return `{ loss, metrics }`
-   * instead, where metrics are numbers and tensors of one value by name: `step` and `eval` events carry their means over
-   * the batches. It is synchronous.
+   * Records forward synchronously and returns the mean loss over the batch, a tensor of one value. It may also return
+   * `{ loss, metrics }`, where metrics are numbers or tensors of one value, by name. `step` and `eval` events report the
+   * means of metrics over the batches.
    */
   loss: (model: M, batch: B) => LossResult;
   /**
-   * Batches: an array, an iterable, or a function that gives either for an epoch (from 0), or a promise of it. What
-   * can be read only once is enough for one epoch.
+   * The batches: an array, an iterable, a function that returns either for an epoch (from 0), or a promise of one. An
+   * iterable that can be read only once lasts one epoch.
    */
   data: Batches<B>;
-  /** Over parameters of `model`, and of nothing else: checkpoints hold no other parameters. */
+  /** The optimizer, over parameters of `model` only: checkpoints store no other parameters. */
   optimizer: Optimizer;
-  /** Optimizer steps, over as many epochs as they take; or epochs, 1 unless given. */
+  /** The number of optimizer steps, over as many epochs as needed. An alternative is `epochs`. */
   steps?: number | undefined;
-  /** How often the data is gone through; 1 unless given. */
+  /** The number of passes over the data; 1, unless `steps` is given. */
   epochs?: number | undefined;
-  /** Batches to an optimizer step; 1 unless given. */
+  /** Batches per optimizer step; 1. */
   gradientAccumulation?: number | undefined;
-  /** What a batch counts as in the mean over a step or an evaluation, such as its trained tokens; 1 unless given. */
+  /** The weight of a batch in the mean of a step or an evaluation, such as its trained tokens; 1. */
   weight?: ((batch: B) => number) | undefined;
-  /** Factor of the optimizer's rates; 1 throughout unless given. */
+  /** The factor on the optimizer's learning rates; 1 throughout by default. */
   schedule?: Schedule | undefined;
-  /** 1; 0 doesn't clip. */
+  /** Clip gradients to this norm; 1. 0 disables clipping. */
   clipNorm?: number | undefined;
-  /** Held-out batches, read anew for each evaluation: at the start, every `evalEvery` steps, and at the end. */
+  /** The held-out batches, read for each evaluation: at the start, every `evalEvery` steps, and at the end. */
   evalData?: Batches<B> | undefined;
-  /** Steps from one evaluation to the next. */
+  /** Steps between evaluations. */
   evalEvery?: number | undefined;
   /**
-   * What checkpoints in `output` store: "all" the model's state dict, "adapter" the tensors in it that the run trains or
-   * changes, so that resuming needs the model that the run began with. Any other text is a folder for checkpoints that
-   * store all. A function saves as it likes and returns the path, which a `checkpoint` event reports; `write` writes a
-   * checkpoint into a folder, "all" by default.
+   * The contents of checkpoints in `output`. "all" stores the model's state dict. "adapter" stores only the tensors that
+   * the run trains or changes, so that resuming needs the original model. Any other text is a folder for checkpoints that
+   * store all. A function saves by itself and returns the path, which a `checkpoint` event reports; its argument `write`
+   * writes a checkpoint into a folder, "all" by default.
    */
   save?:
     | Stored
@@ -57,36 +57,36 @@ export interface TrainerOptions<M extends Module, B> {
     | ((step: number, write: (folder: string, stored?: Stored) => Promise<void>) => Promise<string>)
     | undefined;
   /**
-   * The folder of checkpoints; `lowrank-out` by default where `save` is "all" or "adapter". `checkpoint-N` after N steps
-   * holds the model's tensors, the optimizer's state, random numbers and the position in the data. It is written every
-   * ten minutes or `saveEvery` steps, when the run is stopped, and at its end.
+   * The folder of checkpoints; `lowrank-out` by default if `save` is "all" or "adapter". `checkpoint-N` is saved after N
+   * steps with the model's tensors, the optimizer's state, the random state and the position in the data. A checkpoint is
+   * saved every ten minutes or `saveEvery` steps, when the run is stopped, and at its end.
    */
   output?: string | undefined;
   /**
-   * How many of the run's checkpoints stay in the folder: the newest, and in addition the last one whose loss the next
-   * step has checked. All by default.
+   * The number of the run's newest checkpoints to keep, in addition to the last one whose loss the next step has checked.
+   * All by default.
    */
   keep?: number | undefined;
   /**
-   * Steps from one checkpoint to the next, a time such as `"10m"` (`s`, `m` or `h`) that a kill may lose at most, or
-   * `"never"`; ten minutes by default.
+   * The interval between checkpoints: a number of steps; a time such as `"10m"` (`s`, `m` or `h`), the training time that
+   * a kill may lose at most; or `"never"`. Ten minutes by default.
    */
   saveEvery?: number | "never" | (string & {}) | undefined;
   /**
-   * Continues from the newest checkpoint in the folder of checkpoints, or from the given one, as if the run had not ended:
-   * `data` gives the same batches again, and those that were used are skipped. The optimizer keeps its options.
+   * Continues from the newest checkpoint in the folder of checkpoints, or from the given one, as if the run had not
+   * ended. `data` must return the same batches again; those already used are skipped. The optimizer keeps its options.
    */
   resume?: boolean | string | undefined;
   /**
-   * Whether tensors that `data` and `evalData` make and give in batches are disposed once their step has used them:
-   * they are, unless the data is an array, or this is false.
+   * Whether to dispose tensors that `data` and `evalData` create for a batch, once the step has used them. True by
+   * default; tensors in an array are never disposed.
    */
   release?: boolean | undefined;
-  /** The most threads that compute on the cpu at a time; as `setCpuUse` says unless given. */
+  /** The maximum number of threads that compute on the cpu at once; by default as set by `setCpuUse`. */
   threads?: number | undefined;
-  /** `"background"` leaves one core free and lets other programs run first; as `setCpuUse` says unless given. */
+  /** `"background"` leaves one core free and lets other programs run first; by default as set by `setCpuUse`. */
   priority?: Priority | undefined;
-  /** Ends the run within a step, with its reason. */
+  /** Aborts the run within a step, with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
@@ -114,7 +114,7 @@ const OPTIONS = [
   "signal",
 ] as const;
 
-/** The options, each as it should be. Throws `ERR_OPTION`. */
+/** Validates the options. Throws `ERR_OPTION`. */
 export function checked<M extends Module, B>(given: TrainerOptions<M, B>): TrainerOptions<M, B> {
   const where = "Trainer";
   const options = checkedOptions(where, (given as unknown) ?? {}, OPTIONS as never) as TrainerOptions<M, B>;
@@ -151,7 +151,7 @@ export function checked<M extends Module, B>(given: TrainerOptions<M, B>): Train
 
 /** The folder of a run's checkpoints, and their contents. */
 export interface Saving {
-  /** The folder of checkpoints; undefined where a function saves, or nothing does. */
+  /** The folder of checkpoints; undefined if a function saves, or if nothing is saved. */
   folder: string | undefined;
   stored: Stored;
 }
@@ -186,7 +186,7 @@ export function savingOf<M extends Module, B>(options: TrainerOptions<M, B>): Sa
   return { folder, stored };
 }
 
-/** Refuses a folder that does not exist and whose name looks like a misspelled "all" or "adapter". */
+/** Throws `ERR_OPTION` for a folder that does not exist and whose name looks like a misspelled "all" or "adapter". */
 function checkNoTypo(save: string): void {
   const meant = closest(save, ["all", "adapter"]);
   if (meant === undefined || save === "all" || save === "adapter" || existsSync(save)) return;
@@ -196,7 +196,7 @@ function checkNoTypo(save: string): void {
   );
 }
 
-/** Refuses an optimizer over anything but parameters of `model`: the run would not train, or not save, them. */
+/** Throws `ERR_OPTION` for an optimizer over tensors that are not parameters of `model`: checkpoints would omit them. */
 function checkParameters(model: Module, optimizer: Optimizer): void {
   const own = new Set(model.parameters());
   const trained = optimizer.groups.flatMap(({ params }) => params);

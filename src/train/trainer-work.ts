@@ -1,4 +1,4 @@
-/** Losses and metrics of a `Trainer`: of a step's batches, and of an evaluation. */
+/** Losses and metrics of a `Trainer`, for the batches of a step and for an evaluation. */
 import { refuse } from "../argument.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import type { Module } from "../nn/module.js";
@@ -10,7 +10,7 @@ import { Reader, type Batches } from "./trainer-data.js";
 import { checkLoss, MetricSums, type LossResult } from "./trainer-metrics.js";
 import type { TrainerOptions } from "./trainer-options.js";
 
-/** The mean over the step's batches, each by its weight. */
+/** Returns the work of a step: the mean over its batches by their weights. */
 export function workOf<M extends Module, B>(
   batches: B[],
   model: M,
@@ -37,7 +37,7 @@ function weightOf<B>(weight: (batch: B) => number, batch: B): number {
   return refuse("Trainer", "weight", "a function that gives a number from 0 on", value);
 }
 
-/** The mean loss and metrics over `data`, in evaluation mode. `between` is awaited before each batch. */
+/** Returns the mean loss and metrics over `data`, in evaluation mode. Awaits `between` before each batch. */
 export async function evaluate<M extends Module, B>(
   { model, loss, release = true }: TrainerOptions<M, B>,
   data: Batches<B>,

@@ -1,4 +1,4 @@
-/** Training for a model of one's own: any module, any loss. */
+/** Trains any module with any loss function. */
 import { randomUUID } from "node:crypto";
 import { dirname, join, resolve } from "node:path";
 
@@ -36,12 +36,12 @@ import { evaluate, workOf } from "./trainer-work.js";
 export type { TrainerOptions } from "./trainer-options.js";
 
 /**
- * A run that trains `model` by `optimizer`: an iterator over its events, `result`, `stop()`, and `await using`. Starts
- * at once. Model and optimizer stay the caller's. An abort leaves no step half done.
+ * A run that trains `model` with `optimizer`: an iterator over its events, with `result`, `stop()` and `await using`.
+ * Starts at once. Model and optimizer remain the caller's. An abort never leaves a step half done.
  *
- * Errors (they reject `result`): `ERR_OPTION`, naming the option; `ERR_NOT_FINITE` when a loss or a gradient is not
- * finite, whose update is left out; `ERR_WRITE`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY`,
- * `ERR_SHAPE_MISMATCH` of checkpoints; the signal's reason.
+ * Errors (they reject `result`): `ERR_OPTION`, naming the option; `ERR_NOT_FINITE` for a loss or a gradient that is not
+ * finite, without its update; `ERR_WRITE`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY` and
+ * `ERR_SHAPE_MISMATCH` for checkpoints; the signal's reason.
  *
  * @example
  * const trainer = new Trainer({
@@ -56,7 +56,7 @@ export type { TrainerOptions } from "./trainer-options.js";
 export class Trainer<M extends Module, B> extends Run<TrainResult, TrainerEvent> {
   readonly #history: History;
 
-  /** Begins the run; what is wrong with the options rejects `result`. */
+  /** Starts the run; invalid options reject `result`. */
   constructor(options: TrainerOptions<M, B>) {
     const history = new History();
     super((context) => train(options, recordHistory(context, history)));
@@ -64,8 +64,8 @@ export class Trainer<M extends Module, B> extends Run<TrainResult, TrainerEvent>
   }
 
   /**
-   * The figures of the steps and evaluations since this run began, oldest first. Of more than 10,000 steps every second,
-   * fourth, … is listed, and of evaluations the same.
+   * The figures of the steps and evaluations since this run began, oldest first. Each list has at most 10,000 entries: a
+   * longer run lists every second step or evaluation, then every fourth, and so on.
    */
   get history(): TrainerHistory {
     return this.#history.entries;
@@ -169,7 +169,7 @@ async function trainChecked<M extends Module, B>(
   }
 }
 
-/** How often a run saves; one with a folder every ten minutes by default. Throws `ERR_OPTION`. */
+/** Returns the interval between saves; ten minutes by default with a folder. Throws `ERR_OPTION`. */
 function savesEvery<M extends Module, B>(
   { saveEvery }: TrainerOptions<M, B>,
   folder: string | undefined,
@@ -178,15 +178,15 @@ function savesEvery<M extends Module, B>(
   return folder === undefined ? undefined : parseSaveInterval(DEFAULT_SAVE_EVERY);
 }
 
-/** How a run begins. */
+/** The initial state of a run. */
 interface Beginning {
-  /** Steps done. */
+  /** Completed steps. */
   first: number;
-  /** The name of the run in its checkpoints. */
+  /** The ID of the run in its checkpoints. */
   run: string;
   /** The checkpoint that it continues from. */
   from?: string | undefined;
-  /** The newest good checkpoint of the run up to that one. */
+  /** The newest good checkpoint of the run, up to that one. */
   good?: string | undefined;
   /** Loss and gradient norm before training. */
   reference?: Reference | undefined;
@@ -195,14 +195,14 @@ interface Beginning {
   parts: TrainedParts;
 }
 
-/** The length of a run, and the batches to a step. */
+/** The length of a run, and the batches per step. */
 interface Planned {
   total: number | undefined;
   epochs: number;
   accumulation: number;
 }
 
-/** Begins a run: model, optimizer, random numbers and data are then as a checkpoint says, if there is one. */
+/** Begins a run. If it resumes, restores model, optimizer, random state and data position from the checkpoint. */
 async function begin<M extends Module, B>(
   options: TrainerOptions<M, B>,
   planned: Planned,
@@ -226,7 +226,7 @@ async function begin<M extends Module, B>(
   return { first: step, run: run ?? randomUUID(), parts, from: path, good, notice, reference };
 }
 
-/** Refuses to continue from a checkpoint that is beyond the run's end, or whose steps had other batches. */
+/** Throws `ERR_OPTION` for a checkpoint beyond the end of the run, or with another number of batches per step. */
 function checkPlan(folder: string, done: TrainerProgress, { total, epochs, accumulation }: Planned): void {
   const { step, position, gradientAccumulation } = done;
   if (gradientAccumulation !== accumulation)
@@ -249,12 +249,12 @@ interface SaverOptions<M extends Module, B> extends Pick<Beginning, "run" | "fro
   options: TrainerOptions<M, B>;
   /** Writes a checkpoint into a folder. */
   write: (folder: string, step: number, stored: Stored) => Promise<void>;
-  /** Steps done when the run begins. */
+  /** Completed steps when the run begins. */
   step: number;
   context: RunContext<TrainerEvent>;
 }
 
-/** Saves a run's checkpoints, and removes those that `keep` has too many of. */
+/** Saves a run's checkpoints, and removes old ones according to `keep`. */
 class Saver<M extends Module, B> {
   /** The step of the newest checkpoint, or the first step of the run. */
   step: number;
@@ -268,7 +268,7 @@ class Saver<M extends Module, B> {
     this.step = given.step;
   }
 
-  /** Saves after `step` steps; returns the path. */
+  /** Saves a checkpoint after `step` steps and returns its path. */
   async save(step: number): Promise<string> {
     const { options, write } = this.#given;
     this.step = step;
@@ -281,7 +281,7 @@ class Saver<M extends Module, B> {
     return path;
   }
 
-  /** Notes whether the weights of a checkpoint are good, in it too. */
+  /** Records, also in the checkpoint itself, whether its weights are good. */
   async note(path: string, good: boolean): Promise<void> {
     if (good) this.#good = path;
     const { options, from } = this.#given;
@@ -291,7 +291,7 @@ class Saver<M extends Module, B> {
     await this.#prune();
   }
 
-  /** Removes old checkpoints. One that cannot be removed does not end the run. */
+  /** Removes old checkpoints. A failed removal does not end the run. */
   async #prune(): Promise<void> {
     const { options, run, context } = this.#given;
     const { keep } = options;
@@ -314,7 +314,7 @@ function checkStored(kind: unknown): Stored {
     : refuse("Trainer: save", "stored", '"all" or "adapter"', kind);
 }
 
-/** Where the optimizer's parameters are. */
+/** Returns the device of the optimizer's parameters. */
 function deviceOf(optimizer: Optimizer): Exclude<Device, "auto"> {
   return optimizer.groups[0]?.params[0]?.device ?? "cpu";
 }

@@ -1,26 +1,26 @@
-/** What a run is watched by, whoever asks first: its option, or `run.dashboard()`. */
+/** The dashboard of a run, opened by the option `dashboard` or by `run.dashboard()`. */
 import type { Dashboard } from "../dashboard/server.js";
 import type { PauseControls } from "../dashboard/sources.js";
 import type { RunRecorder } from "./recorder.js";
 import type { RunContext } from "./run.js";
 
 export class Watched implements PauseControls {
-  /** What the run is recorded by, once it begins. */
+  /** Records the run; set when it begins. */
   recorder: RunRecorder | undefined;
-  /** Ends the run well, pauses it, continues it. */
+  /** Controls of the run, which the page uses. */
   stop: () => void = () => {};
   pause: () => void = () => {};
   resume: () => void = () => {};
-  /** What the page is called. */
+  /** The title of the page. */
   title = "lowrank";
   #dashboard: Promise<Dashboard> | undefined;
 
-  /** Whether somebody may be looking, for whom texts are worth generating. */
+  /** Whether a dashboard is open, so that generating texts is worthwhile. */
   get on(): boolean {
     return this.#dashboard !== undefined;
   }
 
-  /** The one dashboard of the run. Throws `ERR_OPTION` where the port cannot be had, and can then be asked again. */
+  /** Opens the run's only dashboard, or returns it. Throws `ERR_OPTION` if the port is not available; a later call retries. */
   async open(port: number): Promise<Dashboard> {
     const opening = (this.#dashboard ??= this.#opened(port));
     try {
@@ -31,7 +31,7 @@ export class Watched implements PauseControls {
     }
   }
 
-  /** Resolves when those who watch know all that was told. */
+  /** Resolves when the open pages have received all events. */
   async told(): Promise<void> {
     await (await this.#dashboard?.catch(() => undefined))?.caughtUp();
   }
@@ -49,10 +49,10 @@ export class Watched implements PauseControls {
   }
 }
 
-/** What the work of a run is given: what it is recorded and watched by. */
+/** The context of a run with its recorder and its dashboard. */
 export interface RecordedContext extends RunContext {
   recorder: RunRecorder;
   watched: Watched;
-  /** Milliseconds on a monotonic clock, for a test that has its own; `performance.now` by default. */
+  /** Returns milliseconds on a monotonic clock; `performance.now` by default. For tests. */
   now?: (() => number) | undefined;
 }

@@ -1,4 +1,4 @@
-/** Options of a run that were given and have no effect on it: each is reported by a warning. */
+/** Warns about options that were given and have no effect on the run. */
 import { loraLayers } from "../lora/adapter/registry.js";
 import { gpuDetails } from "../device.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -6,27 +6,27 @@ import { SpeechToText } from "../models/speech-to-text.js";
 import { optionName, optionSetting } from "../option-name.js";
 import type { Settings } from "./settings.js";
 
-/** Names that a warning lists. */
+/** The maximum number of names in a warning. */
 const MOST_NAMES = 5;
 
-/** A warning that `option`, set to `value`, has no effect. */
+/** Returns a warning that `option`, set to `value`, has no effect. */
 export function noEffect(option: string, value: unknown, why: string): string {
   return `${optionSetting(option, value)} has no effect: ${why}`;
 }
 
-/** Reports a language for a model that takes no speech. */
+/** Reports a language given for a model that takes no speech. */
 export function unusedLanguage(model: PretrainedModel, language: string | undefined): string[] {
   if (language === undefined || model instanceof SpeechToText) return [];
   return [noEffect("language", language, "the model does not transcribe speech")];
 }
 
-/** Reports a chat template where no conversation was rendered. */
+/** Reports a chat template if no conversation was rendered. */
 export function unusedTemplate(model: PretrainedModel, chatTemplate: string | undefined): string[] {
   if (chatTemplate === undefined || model.tokenizer?.hasRendered === true) return [];
   return [noEffect("chatTemplate", chatTemplate, "the data holds no messages")];
 }
 
-/** What there is to report of a run's options, once its adapter is there and its steps are counted. */
+/** Returns all warnings about a run's options, once its adapter is injected and its steps are counted. */
 export function withoutEffect(model: PretrainedModel, settings: Settings, steps: number): string[] {
   const { warmup, language, chatTemplate } = settings;
   const warnings = [...unusedLanguage(model, language), ...unusedTemplate(model, chatTemplate)];
@@ -39,7 +39,7 @@ export function withoutEffect(model: PretrainedModel, settings: Settings, steps:
   return [...warnings, ...unusedPrecision(model, settings), ...excessRanks(model, settings)];
 }
 
-/** Reports a precision of products that the device does not have. */
+/** Reports a precision of products that the device does not support. */
 function unusedPrecision({ device }: PretrainedModel, { askedPrecision: precision }: Settings): string[] {
   const cpu = device === "cpu" || device === "meta:cpu";
   if (precision === "f16" && cpu)
@@ -56,7 +56,7 @@ function unusedPrecision({ device }: PretrainedModel, { askedPrecision: precisio
   return [];
 }
 
-/** Reports layers whose rank is above their width: the product of A and B has no higher rank than that. */
+/** Reports layers with a rank above their width, which limits the rank of the product of A and B. */
 function excessRanks(model: PretrainedModel, { lora }: Settings): string[] {
   const name = lora.name ?? "default";
   const excess = [...loraLayers(model)].flatMap(([path, layer]) => {

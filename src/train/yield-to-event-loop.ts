@@ -1,4 +1,4 @@
-/** Lets timers and whatever else waits have their turn. */
+/** Yields to the event loop, so that timers and other pending work can run. */
 export function yieldToEventLoop(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }

@@ -1,22 +1,22 @@
-/** What of a run's options `memory` may choose. */
+/** The options that `memory` may override. */
 import type { FinetuneOptions } from "../options.js";
 
-/** Options that are chosen where they were left open. Of batches it is the rows of a step that are kept. */
+/** Options that `memory` sets unless they are given. For batches, the number of rows per step is kept instead. */
 const KEPT = ["gradientCheckpointing", "dtype", "quantize", "maxLength"] as const;
 
-/** One of them. */
+/** One of those options. */
 export type Keepable = (typeof KEPT)[number];
 
-/** Names of options that whoever gave them has filled in with defaults of its own, as a command line has. */
+/** The key of a list of options that have a caller's default as their value, for example the command line's. */
 export const OPEN = Symbol("left open");
 
-/** Options that `memory` leaves as they are. */
+/** Returns the options that `memory` must not change, because they were given. */
 export function givenIn(options: FinetuneOptions & { readonly [OPEN]?: readonly string[] }): Keepable[] {
   const open = options[OPEN] ?? [];
   return KEPT.filter((name) => options[name] !== undefined && !open.includes(name));
 }
 
-/** Whether the value of an option is a default, and not the caller's. */
+/** Whether the value of an option is a default rather than the user's. */
 export function isLeftOpen(
   options: FinetuneOptions & { readonly [OPEN]?: readonly string[] },
   name: string,

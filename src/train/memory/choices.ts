@@ -1,53 +1,53 @@
-/** What a run that does not fit may do without, what harms it least first. */
+/** Ways to reduce the memory of a run that does not fit, the least harmful first. */
 import { isGguf } from "../../gguf.js";
 import type { Quantization } from "../../models/quantization.js";
 import type { StorageType } from "../options.js";
 import type { Settings } from "../settings.js";
 import type { Keepable } from "./changeable.js";
 
-/** Options of `finetune` that take less memory; those that are left out stay as they are. */
+/** Options of `finetune` that take less memory. Absent options keep their values. */
 export interface Suggestion {
-  /** Whether activations are recorded anew in backward. */
+  /** Whether backward recomputes activations. */
   gradientCheckpointing?: boolean;
-  /** Rows of a batch. */
+  /** Rows per batch. */
   batchSize?: number;
-  /** Batches of a step. */
+  /** Batches per optimizer step. */
   gradientAccumulation?: number;
-  /** How weights are stored. */
+  /** The storage type of the weights. */
   dtype?: StorageType | undefined;
-  /** How the blocks' linear layers are quantised. */
+  /** The quantisation of the blocks' linear layers. */
   quantize?: Quantization | undefined;
-  /** Tokens of a row at most. */
+  /** The maximum number of tokens in a row. */
   maxLength?: number;
 }
 
 export type Changes = Suggestion;
 
-/** Settings that take less memory, and what each change costs. */
+/** Settings that take less memory, and the cost of each change. */
 export interface Choice {
   changes: Changes;
   /** A phrase for each kind of change. */
   costs: string[];
 }
 
-/** What else is known of a run. */
+/** Properties of a run that limit its choices. */
 export interface Known {
-  /** Where the model lies; undefined of one that is loaded, whose storage is settled. */
+  /** The model's path; undefined for a loaded model, whose storage cannot change. */
   path: string | undefined;
-  /** Tokens of the longest row. */
+  /** The number of tokens in the longest row. */
   length: number;
-  /** Whether the run goes on: all that changes its results is settled. */
+  /** Whether the run is resumed, so that its results must not change. */
   resumed: boolean;
-  /** Options that stay as they are. */
+  /** Options that must not change. */
   kept: readonly Keepable[];
 }
 
-/** The shortest rows that are tried. */
+/** The shortest row length that is tried. */
 const SHORTEST = 16;
 
 /**
- * Choices in the order in which they are tried, each with those before it: gradient checkpointing, smaller batches with
- * as much more accumulation, storage of fewer bits, shorter rows.
+ * Yields choices in the order in which they are tried, each in addition to the earlier kinds: gradient checkpointing,
+ * smaller batches with more accumulation, storage with fewer bits, shorter rows.
  */
 export function* choices(settings: Settings, { path, length, resumed, kept }: Known): Generator<Choice> {
   const open = (name: Keepable): boolean => !kept.includes(name);
@@ -83,7 +83,7 @@ export function* choices(settings: Settings, { path, length, resumed, kept }: Kn
   }
 }
 
-/** Batches that divide a step evenly, the largest first. */
+/** Yields batch sizes that divide a step evenly, the largest first. */
 function* smallerBatches({ batchSize, gradientAccumulation }: Settings): Generator<{
   batchSize: number;
   gradientAccumulation: number;
@@ -93,7 +93,7 @@ function* smallerBatches({ batchSize, gradientAccumulation }: Settings): Generat
     if (rows % size === 0) yield { batchSize: size, gradientAccumulation: rows / size };
 }
 
-/** How many bits a weight takes, about. */
+/** The approximate number of bits per weight. */
 const BITS: Record<StorageType | Quantization, number> = {
   f32: 32,
   f16: 16,
@@ -110,13 +110,13 @@ const ROUNDING = {
   nf4: "layers quantised to nf4: each weight is rounded to 4 bits, which costs some quality",
 } as const;
 
-/** Storage of fewer bits than what was asked for. */
+/** Yields storage formats with fewer bits than requested. */
 function* storages(
   { dtype, quantize }: Settings,
   path: string,
   open: (name: Keepable) => boolean,
 ): Generator<{ changes: Changes; costs: string }> {
-  // A file in blocks is as it was quantised.
+  // A GGUF file's quantisation is fixed.
   if (isGguf(path)) return;
   const rest = BITS[dtype ?? "f32"];
   const bits = quantize === undefined ? rest : BITS[quantize];
@@ -133,7 +133,7 @@ function* storages(
   }
 }
 
-/** Lengths by quarters and thirds of a half: 3/4, 1/2, 3/8, 1/4, … */
+/** Yields lengths that shrink to 3/4, 1/2, 3/8, 1/4, … of `length`. */
 function* shorter(length: number): Generator<number> {
   for (let whole = length; whole > SHORTEST; whole /= 2) {
     for (const share of [3 / 4, 1 / 2]) {

@@ -1,4 +1,4 @@
-/** The batches by which a run's memory is counted: its own where its data is small, the largest that it can make else. */
+/** The batches for counting a run's memory: its own for small data, otherwise the largest that it can form. */
 import { type Batch, batchesInOrder, batchOf, type BatchPlan, packedBatch } from "../../data/batches.js";
 import type { Content, Data, Read } from "../../data/read.js";
 import type { Example, Examples } from "../../data/store.js";
@@ -9,25 +9,25 @@ import { objectiveOf, prepare, type Files } from "../prepare.js";
 import { planOf } from "../run-parts.js";
 import type { Settings } from "../settings.js";
 
-/** What is recorded of a run to count its memory. */
+/** The parts of a run that are recorded to count its memory. */
 export interface DryBatches {
   objective: Objective;
-  /** Of each step that is recorded its batches. */
+  /** The batches of each recorded step. */
   steps: Batch[][];
   /** Held-out batches. */
   held: Batch[];
-  /** Whether the run has batches of other shapes besides. */
+  /** Whether the run also has batches of other shapes. */
   others: boolean;
 }
 
-/** Bytes of a data file that is tokenised whole, and rows of one that has no size. */
+/** Data up to this size, in bytes or, without a known size, in rows, is tokenised completely. */
 const SMALL = { bytes: 128 << 10, rows: 512 };
-/** Of a larger one, the rows that are tokenised: those with the most characters; and characters of a running text. */
+/** The sample of larger data: the rows with the most characters, or the beginning of a running text. */
 const SAMPLE = { rows: 64, characters: 1 << 16, charactersPerToken: 8 };
-/** Steps that are looked through for the largest batch. */
+/** The number of steps that are searched for the largest batch. */
 const SCANNED = 256;
 
-/** Tokenises the data, or what decides of it. `batches` is how many may be recorded. Errors: those of `prepare`. */
+/** Tokenises the data, or a sample with the longest rows. `batches` limits the recorded batches. Errors: as in `prepare`. */
 export async function dryBatches(
   model: PretrainedModel,
   files: Files,
@@ -52,7 +52,7 @@ export async function dryBatches(
     return largest(objective, settings, train, splits ? train : held, files.train.kind !== "text");
   } catch (error) {
     if (!(error instanceof LowrankError && error.code === "ERR_NO_TRAINED_TOKENS")) throw error;
-    // Of the longest rows nothing is left to train on; others may be as long as rows can be.
+    // Truncation leaves nothing to train in the longest rows; other rows may still reach the maximum length.
     const { maxLength: asked, trainOn, labelSmoothing, language } = settings;
     const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
     const longest = [plainExample(objective.tokenisation.maxLength)];
@@ -67,13 +67,13 @@ function isSmall(data: Data): boolean {
   return data.kind !== "text" && data.count <= SMALL.rows;
 }
 
-/** Data that stays open for whoever reads it next. */
+/** Returns data that ignores `close`, so that it can be read again. */
 function unclosed(data: Data): Data {
   const sources = (data.sources as readonly Content<unknown>[]).map((one) => ({ ...one, close: () => {} }));
   return { ...data, sources } as Data;
 }
 
-/** The part of the data that has its longest rows, or the beginning of a running text. */
+/** Returns the longest rows of the data, or the beginning of a running text. */
 function sampled(data: Data, { maxLength }: Settings): Data {
   if (data.kind === "text") {
     const most = Math.max(SAMPLE.characters, SAMPLE.charactersPerToken * maxLength);
@@ -105,7 +105,7 @@ async function* beginning(parts: AsyncIterable<Read<string>>, most: number): Asy
   }
 }
 
-/** The rows with the most characters of all sources, by their source. */
+/** Finds the rows with the most characters across all sources; returns them by source. */
 async function longest(
   sources: readonly Content<object[]>[],
   signal: AbortSignal | undefined,
@@ -121,7 +121,7 @@ async function longest(
   return groups;
 }
 
-/** Characters of all texts in a row. */
+/** Returns the number of characters in all texts of a row. */
 function charactersOf(value: unknown): number {
   if (typeof value === "string") return value.length;
   if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return 0;
@@ -132,7 +132,7 @@ function plainExample(length: number): Example {
   return { ids: new Int32Array(length), labels: new Int32Array(length), trained: length - 1 };
 }
 
-/** Steps of the largest batches that rows as long as these make. */
+/** Returns steps of the largest batches that rows of these lengths form. */
 function largest(
   objective: Objective,
   settings: Settings,
@@ -150,7 +150,7 @@ function largest(
   return { objective, steps: [step, step], held: evaluated, others: others && !settings.packing };
 }
 
-/** Sequences of two rows that leave no room. */
+/** Returns full sequences of two rows each. */
 function fullSequences(rows: number, length: number, padTokenId: number): Batch {
   const half = Math.ceil(length / 2);
   const sequence = [plainExample(half), plainExample(length - half)].filter(({ ids }) => ids.length > 0);
@@ -160,14 +160,14 @@ function fullSequences(rows: number, length: number, padTokenId: number): Batch 
   );
 }
 
-/** The longest rows, so many; again from the first where there are fewer. */
+/** Returns the `count` longest rows; repeats them if there are fewer. */
 function longestOf(rows: Examples, count: number): Example[] {
   const all = Array.from({ length: rows.length }, (_, row) => rows.at(row) as Example);
   all.sort((a, b) => b.ids.length - a.ids.length);
   return Array.from({ length: count }, (_, row) => all[row % all.length] as Example);
 }
 
-/** What decides how much memory a batch takes. */
+/** Returns a key of the properties that determine a batch's memory. */
 function kindOf({ shape, trained, positions }: Batch): string {
   return `${shape.join()} ${trained} ${positions !== undefined}`;
 }
@@ -176,7 +176,7 @@ function sizeOf({ shape: [rows, length] }: Batch): number {
   return rows * length;
 }
 
-/** The first steps of a plan, and the step of its largest batch. */
+/** Returns the first steps of a plan, and the step with its largest batch. */
 function stepsOf(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | "others"> {
   const steps: Batch[][] = [];
   const [taken, all] = [new Set<string>(), new Set<string>()];
@@ -185,7 +185,7 @@ function stepsOf(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | "oth
   const scanned = Math.min(plan.steps, SCANNED);
   for (let step = 0; step < scanned; step++) {
     const { batches } = plan.at(step);
-    // There are two steps at least: moments come with the first.
+    // At least two steps are recorded, because the first step allocates the optimizer's moments.
     const share = batches.slice(0, steps.length === 0 ? Math.max(1, Math.floor(most / 2)) : left);
     if (left > 0) {
       steps.push(share);
@@ -206,7 +206,7 @@ function stepsOf(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | "oth
   return { steps, others: unseen || [...all].some((kind) => !taken.has(kind)) };
 }
 
-/** The first held-out batch, and the largest. */
+/** Returns the first held-out batch, and the largest. */
 function heldOf(held: Examples, batchSize: number, padTokenId: number): Batch[] {
   let first: Batch | undefined;
   let large: Batch | undefined;

@@ -1,4 +1,4 @@
-/** A run's memory, counted beforehand: the run itself on a meta device, which decides as ever and holds nothing. */
+/** Counts a run's memory in advance, by recording the run on a meta device, which allocates and computes nothing. */
 import type { Batch } from "../../data/batches.js";
 import { memory, resolveDevice, type Device } from "../../device.js";
 import { throwIfAborted } from "../../errors.js";
@@ -20,37 +20,42 @@ import type { DryBatches } from "./dry-batches.js";
 import type { HeldMemory } from "./held.js";
 import { type BatchCost, largestProduct } from "./rate.js";
 
-/** What a run holds of its device at most, and in which batches. */
+/** The peak memory of a run on its device, and its largest batch. */
 export interface Held extends HeldMemory {
   /** Rows and tokens of the largest batch. */
   batch: [rows: number, length: number];
 }
 
-/** What a run holds, and what one of its largest batches costs. */
+/** The memory of a run, and the cost of one of its largest batches. */
 export interface DryRun {
   held: Held;
   cost: BatchCost;
 }
 
-/** What is counted. */
+/** The run to count. */
 export interface DrySubject {
   settings: Settings;
   precision: MatmulPrecision;
   /** Loads the model on a meta device. */
   load(device: Exclude<Device, "auto">): Promise<PretrainedModel>;
-  /** Gives what to record, of which `batches` may be. */
+  /** Returns the batches to record, at most `batches` of them. */
   batches(model: PretrainedModel, batches: number): Promise<DryBatches>;
 }
 
-/** Passes through a block, forward and backward, that are recorded at most: some 100 ms. */
+/** The maximum number of recorded passes through a block, forward and backward; about 100 ms. */
 const PASSES = 128;
-/** Above what was ever live, the pool keeps so much idle when lengths vary (pool.rs). */
+/** The idle memory that the pool keeps above the peak of live memory when lengths vary (pool.rs). */
 const ROOM = { share: 1 / 8, bytes: 16 << 20 };
 
-/** One counts at a time: all have one pool. */
+/** The last dry run. Dry runs are sequential, because they share a pool. */
 let last: Promise<unknown> = Promise.resolve();
 
-/** Errors: those of loading, of the data, of `inject`; `ERR_OUT_OF_MEMORY` for a tensor that no buffer holds; the signal's reason. */
+/**
+ * Counts the memory of a run.
+ *
+ * Errors: errors of loading, of the data and of `inject`; `ERR_OUT_OF_MEMORY` for a tensor that exceeds the largest buffer;
+ * the signal's reason.
+ */
 export function dryRun(subject: DrySubject): Promise<DryRun> {
   const counting = (): Promise<DryRun> =>
     withRandom(subject.settings.seed, () => withMatmulPrecision(subject.precision, () => counted(subject)));
@@ -110,8 +115,8 @@ async function counted({ settings, load, batches }: DrySubject): Promise<DryRun>
 }
 
 /**
- * What EVA does before there is an adapter: the base runs over batches, which are kept until their components have
- * settled; here until all have been seen.
+ * Records the passes of EVA before injection: the base model runs over batches, which are kept until their components have
+ * converged. The worst case is assumed, in which all batches are needed.
  */
 function lookedThrough(
   model: PretrainedModel,
@@ -133,7 +138,7 @@ function lookedThrough(
 
 type Forward = (ids: Tensor, options: Pick<RowsOfEva, "attentionMask">) => unknown;
 
-/** Where batches of many shapes follow each other, buffers of some wait while others are used, up to the pool's bound. */
+/** Adds the buffers that stay idle while other shapes are in use, up to the pool's limit. */
 function roomy(device: Device, peak: number): number {
   const live = session().highestLive(device);
   return Math.max(peak, Math.min(live + Math.max(live * ROOM.share, ROOM.bytes), peak + ROOM.bytes));
@@ -149,7 +154,7 @@ function evaluate(model: PretrainedModel, { objective, held }: DryBatches): void
   model.train();
 }
 
-/** Records the steps; gives what the optimizer holds since the first, and what the largest batch cost. */
+/** Records the steps. Returns the bytes that the first update allocated, and the cost of the largest batch. */
 async function train(
   device: Exclude<Device, "auto">,
   optimizer: Optimizer,
@@ -165,7 +170,7 @@ async function train(
       sum = recordPart(() => objective.lossSum(silent(batch), 1 / Math.max(batch.trained, 1)), sum);
       const hostSeconds = (performance.now() - began) / 1000;
       const size = batch.shape[0] * batch.shape[1];
-      // Of those of one size the last: the code of the first is not yet compiled.
+      // Among batches of the same size the last counts, because earlier ones include JIT compilation.
       if (size >= most) [most, cost] = [size, { work: session().work(device) - before, hostSeconds }];
       await yieldToEventLoop();
       throwIfAborted(signal);
@@ -178,7 +183,7 @@ async function train(
   return { moments: moments ?? 0, cost };
 }
 
-/** Speech has as many features however long it is: silence costs the host nothing. */
+/** Replaces speech by silence: its features have the same size, and computing them costs little. */
 function silent(batch: Batch): Batch {
   if (batch.audio === undefined) return batch;
   return { ...batch, audio: batch.audio.map(() => () => new Float32Array(1)) };

@@ -1,4 +1,4 @@
-/** What a run of `finetune` will hold of its device, told without running it. */
+/** Estimates the memory of a `finetune` run without running it. */
 import { LowrankError, throwIfAborted } from "../../errors.js";
 import { locate } from "../../models/locate.js";
 import { matmulPrecision } from "../../scope.js";
@@ -15,41 +15,41 @@ import type { HeldMemory } from "./held.js";
 import { type MemoryPlan, planMemory } from "./plan.js";
 import { measuredRate, secondsOfStep } from "./rate.js";
 
-/** What `estimate` gives; sizes are in bytes. */
+/** The result of `estimate`; sizes are in bytes. */
 export interface Estimate extends HeldMemory {
-  /** Which device it is for: `cpu`, `gpu`, `gpu:1`. */
+  /** The device: `cpu`, `gpu`, `gpu:1`. */
   device: string;
   /** Rows and tokens of the largest batch. */
   batch: [rows: number, length: number];
   /**
-   * Seconds of a step of such batches, about: its arithmetic at three quarters of the rate of a product that was timed
-   * now on the device, and what the host takes to record it. What else has the device makes both longer.
+   * Approximate seconds per step of such batches: its arithmetic at three quarters of the rate of a product that is timed
+   * now on the device, plus the host's recording time. Other work on the device makes both longer.
    */
   secondsPerStep: number;
-  /** What the run may hold: `memory`, or what is free now; undefined of a GPU with memory of its own, which doesn't tell. */
+  /** The memory limit: `memory`, or the free memory. Undefined for a discrete GPU, whose free memory is unknown. */
   limit?: number | undefined;
-  /** Whether it fits; undefined where nothing says what there is. */
+  /** Whether the run fits; undefined without a limit. */
   fits: boolean | undefined;
-  /** Where it does not fit: options that do, for `finetune` in the place of the same. Left out where none were found. */
+  /** If the run does not fit: options of `finetune` that do, to replace the same ones. Absent if none were found. */
   suggestion?: Suggestion | undefined;
-  /** What each part of the suggestion costs, a sentence each. */
+  /** The cost of each part of the suggestion, one sentence each. */
   costs?: string[] | undefined;
   /**
-   * Options of the suggestion that were given otherwise. `finetune` keeps what was given, whatever `memory` says, and
-   * refuses the run. Left out where there are none.
+   * Options in the suggestion that were given with other values. `finetune` keeps given values in spite of `memory`, and
+   * refuses the run. Absent if there are none.
    */
   given?: (keyof Suggestion)[] | undefined;
 }
 
 /**
- * Says what a run of `finetune` with these options would hold of its device, by weights, adapters, optimizer and
- * activations, and whether that fits into `memory`, or unless that is given into what is free. No weight is read and
- * nothing but a product is computed: the run's first steps are recorded on a meta device, and data of more than 128 KiB is judged by its
- * longest rows. A hub's model is fetched unless the cache has it.
+ * Estimates the device memory of a `finetune` run by weights, adapters, optimizer and activations, and checks whether it
+ * fits into `memory`, by default into the free memory. It reads no weights and computes only one product: the run's first
+ * steps are recorded on a meta device. Data above 128 KiB is represented by its longest rows. A hub's model is downloaded
+ * if the cache lacks it.
  *
- * Errors: those that `finetune` would end with before its first step: `ERR_OPTION`, `ERR_FILE_NOT_FOUND`,
- * `ERR_FILE_FORMAT`, `ERR_DATA_ROW` and those of `loadModel` and `lora.inject`; `ERR_OUT_OF_MEMORY` for a tensor that no
- * buffer of the device can hold; the signal's reason.
+ * Errors: the errors of `finetune` before its first step: `ERR_OPTION`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`,
+ * `ERR_DATA_ROW` and the errors of `loadModel` and `lora.inject`; `ERR_OUT_OF_MEMORY` for a tensor that exceeds the
+ * device's largest buffer; the signal's reason.
  */
 export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   checkKinds(options);

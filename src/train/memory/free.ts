@@ -1,14 +1,14 @@
-/** How much memory a run may take. */
+/** The memory that a run may take. */
 import { freemem } from "node:os";
 
 import { devices, type Device } from "../../device.js";
 
-/** What `auto` leaves free: tokens, V8's heap and whatever else runs grow, too. */
+/** The share that `auto` leaves free, because tokens, V8's heap and other programs grow too. */
 const MARGIN = 1 / 8;
 
 /**
- * Bytes that a device has free now, as far as the system tells: of the cpu, and of a GPU that shares its memory. What
- * is free in a control group counts where the process is in one.
+ * Returns the free bytes of the cpu or of a GPU that shares its memory; undefined for other devices. In a control group
+ * the free memory of the group counts.
  */
 function freeMemory(device: Exclude<Device, "auto">): number | undefined {
   if (device !== "cpu") {
@@ -16,12 +16,12 @@ function freeMemory(device: Exclude<Device, "auto">): number | undefined {
     const gpu = gpus[device === "gpu" ? 0 : Number(device.slice("gpu:".length))];
     if (gpu?.kind !== "software" && gpu?.kind !== "integrated") return undefined;
   }
-  // Electron's older processes have none of it.
+  // Electron's older versions lack `availableMemory`.
   const available = process.availableMemory?.() ?? freemem();
   return available > 0 ? available : undefined;
 }
 
-/** Bytes that a run may hold; undefined where nothing says. */
+/** Returns the bytes that a run may take; undefined if unknown. */
 export function allowed(
   memory: number | "auto" | undefined,
   device: Exclude<Device, "auto">,

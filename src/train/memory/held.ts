@@ -1,18 +1,18 @@
-/** What a run holds of its device at most, and for what. Bytes. */
+/** The peak memory of a run on its device, by purpose, in bytes. */
 export interface HeldMemory {
   /**
-   * The most that the device's pool holds, which is `memory(device).peak` after such a run: all of `weights`, `adapters`,
-   * `optimizer` and `activations` but what lies in mapped files.
+   * The peak of the device's pool, `memory(device).peak` after such a run: the sum of `weights`, `adapters`, `optimizer`
+   * and `activations`, without mapped files.
    */
   peakBytes: number;
-  /** Weights that are read in their mapped files, beside the pool; on a GPU 0. */
+  /** Memory-mapped weights, outside the pool; 0 on a GPU. */
   mapped: number;
-  /** The frozen weights, `mapped` among them. */
+  /** The frozen weights, including `mapped`. */
   weights: number;
-  /** What is trained, and its gradients. */
+  /** The trained values and their gradients. */
   adapters: number;
-  /** The optimizer's state: two moments of each trained value. */
+  /** The optimizer's state, for example two moments of each trained value. */
   optimizer: number;
-  /** What is left of the peak: what backward reads, scratch, and the pool's own room. */
+  /** The rest of the peak: saved activations, scratch buffers, and idle memory of the pool. */
   activations: number;
 }

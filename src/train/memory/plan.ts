@@ -1,4 +1,4 @@
-/** Whether a run fits, and what makes it fit. */
+/** Decides whether a run fits into memory, and finds settings that fit. */
 import { optionName, optionSetting } from "../../option-name.js";
 import { shownSize } from "../../byte-size.js";
 import { type Device, resolveDevice } from "../../device.js";
@@ -18,18 +18,18 @@ import { type DryRun, dryRun, type Held } from "./dry-run.js";
 import { allowed } from "./free.js";
 import type { BatchCost } from "./rate.js";
 
-/** A run before it has begun. */
+/** A run before it begins. */
 export interface Planned {
   settings: Settings;
   files: Files;
-  /** Where the model lies; undefined of one that is loaded. */
+  /** The model's location; undefined for a loaded model. */
   located: Located | undefined;
-  /** The classes that its rows name. */
+  /** The classes of the rows. */
   labels: readonly string[] | undefined;
-  /** The chat template that goes before the model's own. */
+  /** The chat template that overrides the model's own. */
   template: { text: string; where: string } | undefined;
   precision: MatmulPrecision;
-  /** Whether the run goes on. */
+  /** Whether the run is resumed. */
   resumed: boolean;
   /** The model's tokenizer, once it has been read. */
   tokenizer?: Tokenizer | undefined;
@@ -38,40 +38,40 @@ export interface Planned {
 /** Settings that fit. */
 export interface Fitting {
   changes: Changes;
-  /** What each change costs. */
+  /** The cost of each change. */
   costs: string[];
   held: Held;
-  /** Options among them that were given otherwise: a run keeps those, so it does not fit. */
+  /** Changed options that were given with other values. A run keeps given values, so that it does not fit. */
   given: Keepable[];
 }
 
-/** A run's memory, as it was asked for. */
+/** The memory of a run with its requested settings. */
 export interface MemoryPlan {
   device: Exclude<Device, "auto">;
   held: Held;
-  /** What one of its largest batches costs. */
+  /** The cost of one of its largest batches. */
   cost: BatchCost;
-  /** Bytes that it may hold; undefined where nothing says. */
+  /** The limit in bytes; undefined if unknown. */
   limit: number | undefined;
-  /** Whether it does; undefined where nothing says. */
+  /** Whether the run fits; undefined without a limit. */
   fits: boolean | undefined;
-  /** Where it does not: settings that do, if there are any. */
+  /** If it does not fit: settings that do, if any were found. */
   fitting: Fitting | undefined;
 }
 
 /**
- * Counts a run's memory, and looks for settings that fit where it does not. Undefined of a loaded model that nothing can
- * be made like. `planned` is given the tokenizer, for whoever loads the model next.
+ * Counts a run's memory, and searches for settings that fit if it does not. Returns undefined for a loaded model that
+ * cannot be reproduced on a meta device. Sets `planned.tokenizer`, so that loading the model later does not read it again.
  *
- * Errors: those of loading, of the data and of `inject`; `ERR_OUT_OF_MEMORY` for what cannot be at all, such as a tensor
- * that no buffer of the device holds; the signal's reason.
+ * Errors: errors of loading, of the data and of `inject`; `ERR_OUT_OF_MEMORY` if no settings are possible, for example
+ * because a tensor exceeds the device's largest buffer; the signal's reason.
  */
 export async function planMemory(planned: Planned): Promise<MemoryPlan | undefined> {
   const { settings, located } = planned;
   const device = typeof settings.model === "string" ? resolveDevice(settings.device) : settings.model.device;
   let uncounted: unknown;
   const asked = await recorded(planned, {}).catch((error: unknown) => {
-    // Other settings may need no such tensor.
+    // Other settings may avoid the tensor that is too large.
     if (!isShort(error) || settings.memory === undefined) throw error;
     uncounted = error;
     return null;
@@ -89,7 +89,7 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
     if (!counted.has(key)) counted.set(key, await recorded(planned, changes).catch(unbuilt));
     return counted.get(key);
   };
-  // What was given is left as it is; where that is in the way, what would fit is told.
+  // First with given options kept; if nothing fits, without them, to report which of them prevent a fit.
   for (const kept of settings.given.length === 0 ? [[]] : [settings.given, []]) {
     const known = { path: located?.path, length, resumed: planned.resumed, kept };
     for (const { changes, costs } of choices(settings, known)) {
@@ -104,14 +104,14 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
   return { ...plan, ...asked, fits: false };
 }
 
-/** Whether an error is of memory that there is none of. */
+/** Whether an error is a lack of memory. */
 export function isShort(error: unknown): boolean {
   return error instanceof LowrankError && error.code === "ERR_OUT_OF_MEMORY";
 }
 
 /**
- * What of a run has to fit into its memory. Without a word on that, what a file lends counts for nothing: the system
- * takes it back as it likes. A model that is loaded has its weights already.
+ * Returns the bytes that must fit into the limit. Without `memory`, mapped files do not count, because the system can
+ * reclaim them. The weights of a loaded model are already allocated.
  */
 function neededBy({ peakBytes, mapped, weights }: Held, { memory, model }: Settings): number {
   if (typeof memory === "number") return peakBytes + mapped;
@@ -119,16 +119,16 @@ function neededBy({ peakBytes, mapped, weights }: Held, { memory, model }: Setti
   return memory === "auto" ? peakBytes + mapped : peakBytes;
 }
 
-/** Errors of settings that cannot be. */
+/** Errors of impossible settings. */
 const UNBUILT = ["ERR_DTYPE", "ERR_OPTION", "ERR_OUT_OF_MEMORY", "ERR_NO_TRAINED_TOKENS"];
 
-/** Settings that cannot be are passed over: blocks that divide no row, rows cut before what they train. */
+/** Skips impossible settings, such as blocks that do not divide a row, or rows truncated before their trained tokens. */
 function unbuilt(error: unknown): undefined {
   if (error instanceof LowrankError && UNBUILT.includes(error.code)) return undefined;
   throw error;
 }
 
-/** Undefined of a loaded model that nothing can be made like. */
+/** Runs a dry run with `changes`. Undefined for a loaded model that cannot be reproduced on a meta device. */
 async function recorded(planned: Planned, changes: Changes): Promise<DryRun | undefined> {
   const { files, labels, located, template, precision } = planned;
   const settings = { ...planned.settings, ...changes };
@@ -163,7 +163,7 @@ async function recorded(planned: Planned, changes: Changes): Promise<DryRun | un
   }
 }
 
-/** The error for a run that does not fit, with settings that do. */
+/** Returns the error for a run that does not fit, including settings that do. */
 export function tooLarge(
   { held, device, limit = 0, fitting }: MemoryPlan,
   { settings, resumed }: Planned,
@@ -183,7 +183,7 @@ export function tooLarge(
   );
 }
 
-/** What makes a run fit that does not. */
+/** Describes how to make a run fit. */
 function insteadOf(settings: Settings, fitting: Fitting | undefined, resumed: boolean): string {
   if (fitting === undefined) {
     return resumed
@@ -198,7 +198,7 @@ function insteadOf(settings: Settings, fitting: Fitting | undefined, resumed: bo
   return `${optionsText(kept)} ${stand} in the way: ${fits}`;
 }
 
-/** What the memory is for, as a list. */
+/** Lists the memory by purpose. */
 function partsOf({ weights, mapped, adapters, optimizer, activations }: Held): string {
   const lie =
     mapped === 0
@@ -212,7 +212,7 @@ function partsOf({ weights, mapped, adapters, optimizer, activations }: Held): s
   );
 }
 
-/** Options and their values, as one writes them. */
+/** Formats options and their values as the user writes them. */
 function optionsText(changes: Changes): string {
   return Object.entries(changes)
     .map(([name, value]) => optionSetting(name, value))

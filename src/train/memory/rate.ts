@@ -1,4 +1,4 @@
-/** How long a step takes, by its arithmetic and by how fast the device multiplies now. */
+/** Estimates the time of a step from its arithmetic and the device's current speed. */
 import { full } from "../../create.js";
 import { type Device, synchronize } from "../../device.js";
 import { Linear } from "../../nn/linear.js";
@@ -6,13 +6,13 @@ import type { PretrainedModel } from "../../models/pretrained.js";
 import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../scope.js";
 import { isBlock, parameter, type DType } from "../../tensor.js";
 
-/** What one batch costs, forward and backward. */
+/** The cost of one batch, forward and backward. */
 export interface BatchCost {
-  /** Floating-point operations, by the definitions of the kernels. */
+  /** Floating-point operations, as the kernels define them. */
   work: number;
-  /** Seconds that the host took to record it. */
+  /** Seconds for recording on the host. */
   hostSeconds: number;
-  /** The product that takes most of it. */
+  /** The largest product. */
   product: Product;
 }
 
@@ -21,24 +21,24 @@ export interface Product {
   rows: number;
   inner: number;
   outer: number;
-  /** How W is stored. */
+  /** The storage type of W. */
   dtype: DType;
 }
 
-/** Most rows, and most operations, of the product that is timed. */
+/** The maximum rows and operations of the timed product. */
 const MOST = { rows: 512, operations: 1e9 };
-/** How often it is repeated at least, and for how long: one alone may have had to wait. */
+/** The minimum number and duration of repetitions; a single one may be delayed by other work. */
 const REPEATED = { times: 3, seconds: 0.03 };
 
-/** What of the rate of its largest product a step reaches: the rest goes into smaller ones, norms and sums. */
+/** The rate of a step relative to its largest product; smaller products, norms and sums are slower. */
 const REACHED = 0.75;
 
-/** Seconds of a step of so many batches at `rate`: what the device takes, and the host, which on a cpu has the same cores. */
+/** Returns the seconds of a step of `batches` at `rate`: device time plus host time, which on a cpu uses the same cores. */
 export function secondsOfStep({ work, hostSeconds }: BatchCost, rate: number, batches: number): number {
   return batches * (work / (REACHED * rate) + hostSeconds);
 }
 
-/** The largest weight of a model's layers, as batches of so many tokens are multiplied by it. */
+/** Returns the product with the largest weight of a model's layers, for batches of `tokens`. */
 export function largestProduct(model: PretrainedModel, tokens: number): Product {
   const weights = Object.entries(model.stateDict())
     .filter(([name, { shape }]) => /\.\d+\./.test(name) && !name.includes("lora_") && shape.length === 2)
@@ -51,14 +51,14 @@ export function largestProduct(model: PretrainedModel, tokens: number): Product 
   return { rows: Math.min(tokens, MOST.rows), inner, outer, dtype: weights[0]?.dtype ?? "f32" };
 }
 
-/** Floating-point operations a second of a product, measured now on the device. A quantised weight is timed as f32. */
+/** Measures a product's floating-point operations per second on the device. A quantised weight is timed as f32. */
 export async function measuredRate(
   device: Exclude<Device, "auto">,
   { rows, inner, outer: whole, dtype }: Product,
   precision: MatmulPrecision,
 ): Promise<number> {
   const outer = Math.max(1, Math.min(whole, Math.floor(MOST.operations / (2 * rows * inner))));
-  // No draws: of a million values they take longer than the products.
+  // Constants, because drawing a million random values takes longer than the products.
   const x = full([rows, inner], 1 / 3, { device });
   const weight = scope(() => full([outer, inner], 1 / 7, { device }).to(isBlock(dtype) ? "f32" : dtype));
   const layer = new Linear(inner, outer, { weight: parameter(weight, false), bias: false });
@@ -69,7 +69,7 @@ export async function measuredRate(
       await synchronize(device);
       return (performance.now() - began) / 1000;
     };
-    // The first finds its form, and a device that sleeps.
+    // The first call tunes the kernel, and wakes an idle device.
     await multiply();
     let quickest = Infinity;
     for (let [spent, times] = [0, 0]; spent < REPEATED.seconds || times < REPEATED.times; times++) {

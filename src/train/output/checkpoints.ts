@@ -1,4 +1,4 @@
-/** The checkpoints in an output folder: which are there, which is gone on from, which are kept. */
+/** Finds, verifies, places and removes the checkpoints in an output folder. */
 import { optionName, optionSetting } from "../../option-name.js";
 import { existsSync } from "node:fs";
 import { readdir, rmdir } from "node:fs/promises";
@@ -12,7 +12,7 @@ import { damageOf, filesOf, syncFolder } from "./manifest.js";
 import { RUN } from "./run-file.js";
 import type { RunRecord } from "./run-record.js";
 
-/** A checkpoint whose `run.json` can be read. */
+/** A checkpoint with a readable `run.json`. */
 export interface Checkpoint {
   folder: string;
   name: string;
@@ -23,19 +23,19 @@ export interface Checkpoint {
 
 const NAME = /^checkpoint-(\d+)(-[\w-]+)?$/;
 
-/** The usual name of the checkpoint after `step` steps. */
+/** Returns the usual name of the checkpoint after `step` steps. */
 function checkpointName(step: number): string {
   return `checkpoint-${step}`;
 }
 
-/** Reads what a folder says of itself. Throws `ERR_FILE_FORMAT`. */
+/** Reads a checkpoint's `run.json`. Throws `ERR_FILE_FORMAT`. */
 async function readCheckpoint(output: string, name: string): Promise<Checkpoint> {
   const folder = join(output, name);
   const progress = await readProgress(folder);
   return { folder, name, step: progress.cursor.step, lineage: lineageOf(progress.line), progress };
 }
 
-/** Those that can be read, oldest step first. */
+/** Lists the readable checkpoints, sorted by step. */
 export async function listCheckpoints(output: string): Promise<Checkpoint[]> {
   const names = (await readdir(output).catch(() => [] as string[])).filter((name) => NAME.test(name));
   const found = await Promise.all(names.map((name) => readCheckpoint(output, name).catch(() => undefined)));
@@ -43,10 +43,9 @@ export async function listCheckpoints(output: string): Promise<Checkpoint[]> {
 }
 
 /**
- * The newest checkpoint of the run that the folder is about; without its record, of the run that was saved to last.
+ * Returns the newest checkpoint of the run that `record` describes; without a record, of the run that saved last.
  *
- * Errors: `ERR_FILE_NOT_FOUND` where there is none; `ERR_FILE_FORMAT` where it is damaged, which names the sound one
- * before it.
+ * Errors: `ERR_FILE_NOT_FOUND` if there is none; `ERR_FILE_FORMAT` if it is damaged, with the name of the last intact one.
  */
 export async function newestCheckpoint(output: string, record: RunRecord | undefined): Promise<Checkpoint> {
   const all = await listCheckpoints(output);
@@ -56,7 +55,7 @@ export async function newestCheckpoint(output: string, record: RunRecord | undef
   );
   const line = record?.line ?? last?.progress.line;
   const own = line === undefined ? [] : all.filter((one) => within(line, one));
-  // One whose run.json cannot be read is known by the run's.
+  // A checkpoint with an unreadable run.json is found by the run's record.
   const saved = (record?.checkpoints ?? []).filter(
     (one) => existsSync(join(output, one.name)) && within(record?.line ?? [], one),
   );
@@ -66,7 +65,7 @@ export async function newestCheckpoint(output: string, record: RunRecord | undef
   return soundCheckpoint(output, newest.name, line as Line);
 }
 
-/** The checkpoint of that name, its files as they were written. Errors: `ERR_FILE_FORMAT`, as above. */
+/** Returns the named checkpoint after verifying its files. Errors: `ERR_FILE_FORMAT`, as above. */
 export async function soundCheckpoint(output: string, name: string, line?: Line): Promise<Checkpoint> {
   const folder = join(output, name);
   let damage: string | undefined;
@@ -87,10 +86,7 @@ export async function soundCheckpoint(output: string, name: string, line?: Line)
   throw new LowrankError("ERR_FILE_FORMAT", `${folder}: the checkpoint is damaged: ${damage}; ${rest}`);
 }
 
-/**
- * The newest undamaged checkpoint of a line, up to `step`, whose loss was checked and good; undefined where there is
- * none.
- */
+/** Returns the newest intact and good checkpoint of a line, up to `step`; undefined if there is none. */
 export async function lastGoodCheckpoint(
   output: string,
   line: Line,
@@ -134,8 +130,8 @@ function noCheckpoint(output: string, others: Checkpoint[], record: RunRecord | 
 }
 
 /**
- * Gives a checkpoint that lies beside its place its name. Another run's of that name is taken aside, as
- * `checkpoint-N-LINEAGE`; what is no run's stays where it is, and the checkpoint has a number behind its name.
+ * Renames a staged checkpoint to its final name. Another run's checkpoint of that name is moved to `checkpoint-N-LINEAGE`.
+ * A folder that belongs to no run stays, and the new checkpoint gets a number after its name.
  */
 export async function placeCheckpoint(
   output: string,
@@ -158,7 +154,7 @@ export async function placeCheckpoint(
   return moved === undefined ? { name } : { name, moved };
 }
 
-/** The name, or the next that nothing has. */
+/** Returns the name, or the next numbered name that does not exist. */
 function free(output: string, name: string): string {
   const [, stem = name, number = "1"] = /^(checkpoint-\d+)-(\d{1,5})$/.exec(name) ?? [];
   let n = Number(number);
@@ -168,8 +164,8 @@ function free(output: string, name: string): string {
 }
 
 /**
- * Chooses the checkpoints of a run to remove when `keep` are kept. The newest, the best by held-out loss and the newest
- * that is known to be good stay in any case.
+ * Returns the checkpoints to remove so that the newest `keep` remain. The best by held-out loss and the newest good one
+ * are always kept too.
  */
 export function superfluous<T extends { step: number; evalLoss: number | null; good?: boolean | undefined }>(
   checkpoints: readonly T[],
@@ -184,11 +180,11 @@ export function superfluous<T extends { step: number; evalLoss: number | null; g
   return checkpoints.filter((one) => one !== best && one !== lastGood && !newest.includes(one));
 }
 
-/** Removes the files that a checkpoint was written with, and the folder, where nothing else is in it. */
+/** Removes the files of a checkpoint, and its folder if it is empty then. */
 export async function removeCheckpoint(checkpoint: Checkpoint): Promise<void> {
   let { folder } = checkpoint;
   if (await isWhollyOwn(checkpoint)) {
-    // A kill in the middle of it then leaves nothing that looks like a checkpoint.
+    // Renamed first, so that an interrupted removal leaves nothing that looks like a checkpoint.
     const aside = `${folder}.tmp-${process.pid}`;
     await move(folder, aside);
     folder = aside;
@@ -196,13 +192,13 @@ export async function removeCheckpoint(checkpoint: Checkpoint): Promise<void> {
   const files = Object.keys(checkpoint.progress.files);
   for (const name of [RUN, ...files]) await remove(join(folder, name));
   const below = new Set(files.filter((name) => name.includes("/")).map((name) => dirname(name)));
-  // A folder after those in it.
+  // Subfolders before their parents.
   for (const name of [...below].sort((a, b) => b.length - a.length))
     await rmdir(join(folder, name)).catch(() => {});
   await rmdir(folder).catch(() => {});
 }
 
-/** Whether a checkpoint's folder holds nothing but what was written with it. */
+/** Whether a checkpoint's folder contains only the checkpoint's files. */
 async function isWhollyOwn({ folder, progress }: Checkpoint): Promise<boolean> {
   const own = new Set([RUN, ...Object.keys(progress.files)]);
   return (await filesOf(folder)).every((name) => own.has(name));

@@ -1,4 +1,4 @@
-/** The folder that a run writes into: locked while it runs, and changed only where it is a run's own. */
+/** The output folder of a run: locked while it runs. A run changes only files that a run wrote. */
 import { optionName, optionSetting } from "../../option-name.js";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
@@ -16,11 +16,11 @@ import { manifestOf, matches, syncFolder, type Manifest } from "./manifest.js";
 import { RUN } from "./run-file.js";
 import { readRunRecord, writeRunRecord, type RunRecord } from "./run-record.js";
 
-/** What a run writes of an adapter. */
+/** The files of an adapter. */
 const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
-/** Files of an adapter that a run may write. */
+/** The files of an adapter, with the chat templates that a run may add. */
 const WRITTEN = [...ADAPTER, TEMPLATE, TOOLS_TEMPLATE];
-/** What a run that was killed while it saved leaves beside its place. */
+/** Staging folders that a killed run leaves. */
 const BESIDE = /^(checkpoint-\d+|adapter)\.tmp-\d+$/;
 const LEFT_LOCK = /^run\.lock\.(stale-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const LEFT_RECORD = /^run\.json\.tmp-\d+-\d+$/;
@@ -29,11 +29,11 @@ const LEFT_EVENTS = /^(events\.jsonl|metrics\.csv)\.tmp-\d+$/;
 export class OutputFolder {
   readonly path: string;
   readonly #lock: OutputLock;
-  /** The uppermost folder that was made for it. */
+  /** The topmost folder that was created for it. */
   readonly #made: string | undefined;
-  /** What the folder's `run.json` says. */
+  /** The record in the folder's `run.json` before this run. */
   readonly #record: RunRecord | undefined;
-  /** This run's, once it has begun. */
+  /** This run's record, once it has begun. */
   #own: RunRecord | undefined;
   #written = false;
   #saved = false;
@@ -51,9 +51,9 @@ export class OutputFolder {
   }
 
   /**
-   * Takes the folder for a run, and puts right what one that was killed has left.
+   * Acquires the folder for a run, and completes or removes the unfinished work of a killed run.
    *
-   * Errors: `ERR_OUTPUT_EXISTS` where another run writes there, or `run.json` is no run's; `ERR_WRITE`.
+   * Errors: `ERR_OUTPUT_EXISTS` if another run writes there, or if `run.json` is not a run's; `ERR_WRITE`.
    */
   static async claim(path: string): Promise<OutputFolder> {
     let made: string | undefined;
@@ -79,32 +79,32 @@ export class OutputFolder {
     }
   }
 
-  /** What `run.json` said when the folder was taken. */
+  /** The record in `run.json` before this run. */
   get record(): RunRecord | undefined {
     return this.#record;
   }
 
-  /** Whether an adapter is there that stays until this run is done. */
+  /** Whether the folder contains an adapter that is kept until this run is done. */
   get replacing(): boolean {
     const { replacing, files } = this.#begun();
     return replacing && !isEmpty(files);
   }
 
-  /** Lineages whose checkpoints go when this run is done. */
+  /** Lineages with checkpoints that are removed when this run is done. */
   get replaces(): string[] {
     return this.#begun().replaces;
   }
 
-  /** The checkpoint that was saved last. */
+  /** The folder of the last saved checkpoint. */
   get newest(): string | undefined {
     const last = this.#begun().checkpoints.at(-1);
     return last && join(this.path, last.name);
   }
 
   /**
-   * Makes sure that a run can have the folder.
+   * Checks that a new run may use the folder.
    *
-   * Errors: `ERR_OUTPUT_EXISTS` where it holds an adapter or a run that may not be replaced, or files of those names
+   * Errors: `ERR_OUTPUT_EXISTS` if it contains an adapter or a run and `overwrite` is not given, or files of those names
    * that no run wrote.
    */
   async checkFree(overwrite: boolean, adapter: string): Promise<void> {
@@ -119,7 +119,7 @@ export class OutputFolder {
     );
   }
 
-  /** Makes sure that what will be replaced is as a run has written it. Throws `ERR_OUTPUT_EXISTS`. */
+  /** Checks that files to be replaced are unchanged since a run wrote them. Throws `ERR_OUTPUT_EXISTS`. */
   async checkOwn(names: readonly string[] = WRITTEN, adapter = "default"): Promise<void> {
     for (const name of names) {
       const path = this.#at(name, adapter);
@@ -131,12 +131,12 @@ export class OutputFolder {
     }
   }
 
-  /** The same for the names of a classifier's classes. */
+  /** Performs the same check for the file of a classifier's class names. */
   checkLabels(adapter: string): Promise<void> {
     return this.checkOwn([LABELS], adapter);
   }
 
-  /** Throws `ERR_WRITE` where the disk has no room for `bytes`, so that nothing is trained that could not be saved. */
+  /** Throws `ERR_WRITE` if the disk has less than `bytes` free, before training is wasted. */
   async checkRoom(bytes: number): Promise<void> {
     const free = await freeBytes(this.path);
     if (free === undefined || free >= bytes) return;
@@ -149,15 +149,15 @@ export class OutputFolder {
   }
 
   /**
-   * From here on the folder is this run's. A record that replaces another run's is written with the first checkpoint,
-   * so that until then nothing has happened.
+   * Starts a run in the folder. A record that replaces another run's is written only with the first checkpoint or
+   * adapter, so that the folder is unchanged until then.
    */
   async begin(record: RunRecord, { replacing }: { replacing: boolean }): Promise<void> {
     this.#own = record;
     if (!replacing) await this.#write(record);
   }
 
-  /** Writes a checkpoint by `fill` and names it, then removes what `keep` has too many of. Throws `ERR_WRITE`. */
+  /** Writes a checkpoint by `fill`, renames it into place, then removes old ones according to `keep`. Throws `ERR_WRITE`. */
   async saveCheckpoint(
     step: number,
     {
@@ -181,12 +181,12 @@ export class OutputFolder {
     await this.#write(own);
     await this.#prune(keep);
     const path = join(this.path, name);
-    // One of a run that is being replaced goes soon, and is no news.
+    // A moved checkpoint of a run that is being replaced is removed soon, and not reported.
     const stays = moved !== undefined && !own.replaces.includes(moved.lineage);
     return stays ? { path, moved: join(this.path, moved.name) } : { path };
   }
 
-  /** Records whether the weights of a checkpoint are good, then removes what `keep` has too many of. Throws `ERR_WRITE`. */
+  /** Records whether a checkpoint is good, then removes old ones according to `keep`. Throws `ERR_WRITE`. */
   async markCheckpoint(path: string, { good, keep }: { good: boolean; keep: number }): Promise<void> {
     await this.#checkLock();
     await amendProgress(path, { good });
@@ -207,8 +207,8 @@ export class OutputFolder {
   }
 
   /**
-   * Puts an adapter that `fill` writes in its place, and removes what this run replaces. Until all of it is on the disk
-   * the one that was there stays; a kill in the middle is made good by whoever takes the folder next.
+   * Puts the adapter that `fill` writes into the folder, and removes the files that this run replaces. The previous
+   * adapter stays until all of the new one is on the disk; `claim` completes an interrupted replacement.
    *
    * Errors: `ERR_WRITE`.
    */
@@ -229,7 +229,7 @@ export class OutputFolder {
       if (name in files) continue;
       if (await matches(join(this.path, name), digest)) await remove(join(this.path, name));
     }
-    // One that was stopped leaves them to the run that goes on with it.
+    // A stopped run leaves their removal to the run that resumes it.
     const done = ended?.why !== "stopped";
     const replaced = new Set(done ? own.replaces : []);
     for (const one of await listCheckpoints(this.path))
@@ -241,7 +241,7 @@ export class OutputFolder {
   /** Moves the files of a staged adapter into the folder. */
   async #place(beside: string, files: Manifest): Promise<void> {
     const from = join(this.path, beside);
-    // Weights first: they may be in use, and nothing has been replaced then.
+    // Weights first: if they are in use, the move fails before anything is replaced.
     const weights = (name: string): number => Number(name.endsWith(".safetensors"));
     for (const name of Object.keys(files).sort((a, b) => weights(b) - weights(a))) {
       if (!existsSync(join(from, name))) continue;
@@ -253,14 +253,14 @@ export class OutputFolder {
   }
 
   async release(): Promise<void> {
-    // A record of nothing is of no use to anybody.
+    // A record of a run that saved nothing is useless.
     if (this.#written && !this.#saved && this.#own?.checkpoints.length === 0 && isEmpty(this.#own.files))
       await rm(join(this.path, RUN), { force: true });
     await this.#lock.release();
     if (this.#made !== undefined) await removeEmpty(this.path, this.#made);
   }
 
-  /** What a killed run has begun is finished where all of it is there, and removed where it isn't. */
+  /** Completes the unfinished work of a killed run if all of its files are there, otherwise removes it. */
   async #recover(): Promise<void> {
     const record = this.#record;
     if (record?.placing !== undefined) {
@@ -278,7 +278,7 @@ export class OutputFolder {
         if (LEFT_RECORD.test(name)) await rm(join(folder, name), { force: true });
   }
 
-  /** Throws `ERR_WRITE`; what was staged is then gone. */
+  /** Runs `work` on a staging folder. Throws `ERR_WRITE`, after removing the folder. */
   async #staged<T>(beside: string, work: (folder: string) => Promise<T>): Promise<T> {
     const folder = join(this.path, beside);
     try {
@@ -287,7 +287,7 @@ export class OutputFolder {
     } catch (error) {
       await removeKnown(folder).catch(() => {});
       const { code, message } = error instanceof LowrankError ? error : unusable(folder, error);
-      // It is told by the name that it would have had.
+      // The message names the final path instead of the staging path.
       const named = message.replaceAll(
         new RegExp(String.raw`([\\\\/]adapter)?\.tmp-${process.pid}`, "g"),
         "",
@@ -323,7 +323,7 @@ function isEmpty(files: Manifest): boolean {
   return Object.keys(files).length === 0;
 }
 
-/** Where an adapter's file lies in the folder, as a manifest writes it. */
+/** Returns the path of an adapter's file relative to the folder, as a manifest writes it. */
 function relativeName(name: string, adapter: string): string {
   return adapter === "default" ? name : `${adapter}/${name}`;
 }
@@ -340,7 +340,7 @@ function unusable(path: string, cause: unknown): LowrankError {
   return new LowrankError("ERR_WRITE", what, { cause });
 }
 
-/** Removes folders from `path` up to `made`, as far as nothing is in them. */
+/** Removes empty folders from `path` up to `made`. */
 async function removeEmpty(path: string, made: string): Promise<void> {
   for (let at = resolve(path); ; at = dirname(at)) {
     const gone = await rmdir(at).then(
@@ -354,7 +354,7 @@ async function removeEmpty(path: string, made: string): Promise<void> {
 const KNOWN =
   /^(adapter_config\.json|adapter_model\.safetensors|labels\.json|chat_template\.jinja|tool_use\.jinja|optimizer\.safetensors|run\.json)(\.tmp-\d+-\d+)?$/;
 
-/** Removes from a folder what a run writes into it, and the folder, where nothing else is in it. */
+/** Removes the files of a run from a folder, and the folder if it is empty then. */
 async function removeKnown(folder: string): Promise<void> {
   const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
   for (const entry of entries) {

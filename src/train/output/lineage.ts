@@ -1,16 +1,16 @@
 /**
- * Which checkpoints come before which. A run that goes on from an older checkpoint leaves the later ones behind: from
- * there on it is a branch of its own, and numbers alone don't tell the two apart.
+ * The ancestry of checkpoints. A run that resumes from an older checkpoint abandons the later ones and becomes a branch
+ * with a new name, because step numbers alone do not distinguish the two.
  */
 import { randomBytes } from "node:crypto";
 
-/** A stretch of a run under one name, up to a step where another went on; the last is open. */
+/** A part of a run under one name, up to the step of a branch; the last segment is open. */
 export interface Segment {
   lineage: string;
   until?: number | undefined;
 }
 
-/** All that a run consists of, oldest first. */
+/** All segments of a run, oldest first. */
 export type Line = readonly Segment[];
 
 function newLineage(): string {
@@ -21,23 +21,23 @@ export function newLine(): Line {
   return [{ lineage: newLineage() }];
 }
 
-/** The name under which a run goes on. */
+/** Returns the name of a run's last segment. */
 export function lineageOf(line: Line): string {
   return (line.at(-1) as Segment).lineage;
 }
 
-/** Whether a checkpoint is a part of a run. */
+/** Whether a checkpoint belongs to a run. */
 export function within(line: Line, { lineage, step }: { lineage: string; step: number }): boolean {
   return line.some((segment) => segment.lineage === lineage && step <= (segment.until ?? Infinity));
 }
 
-/** The line of a run that goes on, under a new name, from a checkpoint of `line` after `step` steps. */
+/** Returns the line of a run that branches off from `line` after `step` steps, under a new name. */
 export function branched(line: Line, step: number): Line {
   const kept = line.slice(0, -1);
   return [...kept, { lineage: lineageOf(line), until: step }, { lineage: newLineage() }];
 }
 
-/** Whether a value that was read is a line. */
+/** Whether a value from a file is a line. */
 export function isLine(value: unknown): value is Line {
   if (!Array.isArray(value) || value.length === 0) return false;
   return value.every((one: Partial<Segment> | null, i) => {

@@ -1,4 +1,4 @@
-/** One run at a time writes into an output folder. */
+/** The lock of an output folder, into which only one run at a time may write. */
 import { randomUUID } from "node:crypto";
 import { readFileSync, rmSync } from "node:fs";
 import { link, lstat, readFile, rename, rm, writeFile } from "node:fs/promises";
@@ -9,20 +9,20 @@ import { LowrankError, systemCode } from "../../errors.js";
 import { isRunning, thisProcess, type ProcessIdentity } from "../../runs/process-identity.js";
 import { hold, isHeld, letGo } from "./thread-locks.js";
 
-/** How often a lock that Windows lets nobody read is looked at, and milliseconds between. */
+/** Retries for a lock file that Windows cannot read at the moment, and milliseconds between them. */
 const TRIES = 50;
 const PAUSE = 20;
 
-/** The lock's name in the folder. */
+/** The name of the lock file in the folder. */
 export const LOCK = "run.lock";
 
 interface Holder extends ProcessIdentity {
   token: string;
-  /** Which copy of the engine in that process keeps account of the token. */
+  /** The copy of the engine in that process that tracks the token. */
   copy?: string | undefined;
 }
 
-/** Locks that this process holds, for its end. */
+/** The locks that this process holds, to remove them when it exits. */
 const held = new Set<OutputLock>();
 
 function leave(): void {
@@ -30,9 +30,9 @@ function leave(): void {
 }
 
 /**
- * A file that names the process which writes into a folder. One that a dead process has left is taken over, also where
- * its number belongs to another process by now: the start of the process is recorded, too. So is one of a thread of this
- * process that was terminated.
+ * A file that names the process that writes into a folder. The lock of a dead process is taken over, even if another
+ * process has its number by now, because the process's start time is recorded too. So is the lock of a terminated thread
+ * of this process.
  */
 export class OutputLock {
   readonly #file: string;
@@ -45,7 +45,7 @@ export class OutputLock {
     this.#token = token;
   }
 
-  /** Throws `ERR_OUTPUT_EXISTS` where another run holds it, and what the system says where it cannot be written. */
+  /** Acquires the lock. Throws `ERR_OUTPUT_EXISTS` if another run holds it, and system errors if it cannot be written. */
   static async take(folder: string): Promise<OutputLock> {
     const file = join(folder, LOCK);
     const token = randomUUID();
@@ -68,7 +68,7 @@ export class OutputLock {
     return lock;
   }
 
-  /** Whether it is still this run's; somebody may have removed the file. */
+  /** Whether this run still holds the lock; the file may have been removed from outside. */
   async held(): Promise<boolean> {
     return (await readFile(this.#file, "utf8").catch(() => "")) === this.#text;
   }
@@ -80,17 +80,17 @@ export class OutputLock {
     letGo(this.#token);
   }
 
-  /** The same at the end of the process, when nothing can be awaited. */
+  /** Releases the lock synchronously, when the process exits. */
   leave(): void {
     try {
       if (readFileSync(this.#file, "utf8") === this.#text) rmSync(this.#file, { force: true });
     } catch {
-      // A lock that stays is known to be a dead process's.
+      // A lock that remains is recognised as a dead process's.
     }
   }
 }
 
-/** Gives the lock its name with its content at once, unless there is one; by a link, where the file system has them. */
+/** Creates the lock file with its content atomically, by a hard link if the file system supports it. False if it exists. */
 async function placed(own: string, file: string, text: string): Promise<boolean> {
   try {
     await link(own, file);
@@ -128,7 +128,7 @@ async function removeStale(folder: string, file: string, token: string, tries: n
       `${folder}: another run, process ${holder.pid}${where}, writes here; wait for it, stop it, or choose another folder${rest}`,
     );
   }
-  // Taken aside first: what is removed is then what was looked at, even if another run has taken it over meanwhile.
+  // Renamed first, so that the removed file is the inspected one, even if another run has replaced it meanwhile.
   const aside = `${file}.stale-${token}`;
   await rename(file, aside).catch(() => {});
   const taken = await readFile(aside, "utf8").catch(() => undefined);
@@ -137,8 +137,8 @@ async function removeStale(folder: string, file: string, token: string, tries: n
 }
 
 /**
- * What a lock says; undefined where there is none any more. Throws `ERR_OUTPUT_EXISTS` for what is there and cannot be
- * read: the file of another user, a folder, a link to nothing.
+ * Returns the content of a lock; undefined if it no longer exists, or if Windows should retry. Throws
+ * `ERR_OUTPUT_EXISTS` for an unreadable file: another user's, a folder, or a dangling link.
  */
 async function contentOf(file: string, tries: number): Promise<string | undefined> {
   try {
@@ -148,7 +148,7 @@ async function contentOf(file: string, tries: number): Promise<string | undefine
     const isLink = async (): Promise<boolean> =>
       (await lstat(file).catch(() => undefined))?.isSymbolicLink() === true;
     if (code === "ENOENT" && !(await isLink())) return undefined;
-    // Windows lets nobody read a file that is being removed.
+    // Windows cannot read a file that is being removed.
     if (process.platform === "win32" && (code === "EPERM" || code === "EBUSY") && tries < TRIES) {
       await pause(PAUSE);
       return undefined;

@@ -1,4 +1,4 @@
-/** What files hold, by size and SHA-256, so that a damaged one is found before it is read. */
+/** Records the size and SHA-256 of files, to detect damaged files before reading them. */
 import { createHash } from "node:crypto";
 import { open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,10 +8,10 @@ export interface FileDigest {
   sha256: string;
 }
 
-/** Files by their path inside a folder, whose parts are divided by "/". */
+/** Digests by file path within a folder, with "/" as the separator. */
 export type Manifest = Record<string, FileDigest>;
 
-/** Reads a file once, in pieces. */
+/** Hashes a file in one pass, in pieces. */
 export async function digestOf(file: string): Promise<FileDigest> {
   const hash = createHash("sha256");
   let bytes = 0;
@@ -22,20 +22,20 @@ export async function digestOf(file: string): Promise<FileDigest> {
       bytes += (piece as Buffer).length;
     }
   } finally {
-    // A stream closes its file some time later, and Windows moves no folder of which one is open.
+    // A stream closes its file later, and Windows cannot rename a folder that contains an open file.
     await handle.close();
   }
   return { bytes, sha256: hash.digest("hex") };
 }
 
-/** Every file in a folder and below it. */
+/** Returns the digests of all files in a folder and its subfolders. */
 export async function manifestOf(folder: string): Promise<Manifest> {
   const manifest: Manifest = {};
   for (const name of await filesOf(folder)) manifest[name] = await digestOf(join(folder, name));
   return manifest;
 }
 
-/** The paths of all files in a folder and below it. */
+/** Returns the paths of all files in a folder and its subfolders. */
 export async function filesOf(folder: string, below = ""): Promise<string[]> {
   const entries = await readdir(join(folder, below), { withFileTypes: true });
   const found = await Promise.all(
@@ -47,7 +47,7 @@ export async function filesOf(folder: string, below = ""): Promise<string[]> {
   return found.flat().sort();
 }
 
-/** Whether a file is there with just this content. */
+/** Whether a file exists with exactly this content. */
 export async function matches(file: string, { bytes, sha256 }: FileDigest): Promise<boolean> {
   const size = await stat(file).then(
     (found) => (found.isFile() ? found.size : undefined),
@@ -56,7 +56,7 @@ export async function matches(file: string, { bytes, sha256 }: FileDigest): Prom
   return size === bytes && (await digestOf(file)).sha256 === sha256;
 }
 
-/** What is wrong with the files of a folder; undefined where each is as it was written. */
+/** Describes the damage to the files of a folder; undefined if all are intact. */
 export async function damageOf(folder: string, manifest: Manifest): Promise<string | undefined> {
   for (const [name, { bytes, sha256 }] of Object.entries(manifest)) {
     const size = await stat(join(folder, name)).then(
@@ -70,14 +70,14 @@ export async function damageOf(folder: string, manifest: Manifest): Promise<stri
   return undefined;
 }
 
-/** A value as JSON that holds its own checksum. */
+/** Returns a value as JSON with a checksum in it. */
 export function sealed(value: object): string {
   const text = JSON.stringify(value);
   const sha256 = createHash("sha256").update(text).digest("hex");
   return `${JSON.stringify({ ...value, sha256 }, null, 2)}\n`;
 }
 
-/** The value of such a text. Throws a `SyntaxError` that says why it is none. */
+/** Parses such a text. Throws a `SyntaxError` if it is invalid or its checksum differs. */
 export function unsealed(text: string): object {
   const value = JSON.parse(text) as unknown;
   if (typeof value !== "object" || value === null) throw new SyntaxError("a JSON object was expected");
@@ -88,7 +88,7 @@ export function unsealed(text: string): object {
   return rest;
 }
 
-/** Waits until the names in a folder are on the disk, where the system can tell. */
+/** Flushes the names in a folder to the disk, if the system supports it. */
 export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, "r").catch(() => undefined);
   await handle?.sync().catch(() => {});

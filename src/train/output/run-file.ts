@@ -1,6 +1,6 @@
-/** `run.json`, which an output folder has, and each checkpoint in it. */
+/** The file `run.json` in an output folder and in each of its checkpoints. */
 
-/** Its name, in an output folder and in a checkpoint. */
+/** The name of the file, in an output folder and in a checkpoint. */
 export const RUN = "run.json";
-/** Of what is written. */
+/** The version of the file's format. */
 export const VERSION = 2;

@@ -1,4 +1,4 @@
-/** `run.json` of an output folder: what a run was started with, and what of the folder is its own. */
+/** `run.json` of an output folder: the run's inputs, and the files in the folder that belong to it. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -12,45 +12,46 @@ import type { Manifest } from "./manifest.js";
 import { sealed, unsealed } from "./manifest.js";
 import { RUN, VERSION } from "./run-file.js";
 
-/** A checkpoint as the run has saved it. */
+/** A saved checkpoint of the run. */
 export interface SavedCheckpoint {
-  /** Its folder in the output folder. */
+  /** The name of its folder in the output folder. */
   name: string;
   step: number;
   lineage: string;
-  /** The held-out loss at that step, where it was evaluated. */
+  /** The held-out loss at that step; null if it was not evaluated. */
   evalLoss: number | null;
 }
 
 export interface RunRecord {
   version: number;
-  /** Tells it from a checkpoint's. */
+  /** Distinguishes the file from a checkpoint's. */
   kind: "run";
-  /** When it was started first. */
+  /** The time of the first start. */
   started: string;
-  /** Where relative paths of `options` start. */
+  /** The folder that relative paths in `options` start from. */
   cwd: string;
-  /** `finetune`'s options, completed. */
+  /** The complete options of `finetune`. */
   options: Record<string, unknown>;
-  /** What model, tokenizer and data held. */
+  /** The identities of the model, the tokenizer and the data. */
   identities: Identities;
   line: Line;
-  /** The checkpoint that the run last went on from. */
+  /** The checkpoint that the run was last resumed from. */
   parent: string | null;
-  /** Those that are kept, in the order of saving. */
+  /** The checkpoints that are kept, in the order of saving. */
   checkpoints: SavedCheckpoint[];
-  /** The adapter's files in the folder, by what was written; those of a run that this one replaces among them. */
+  /** The digests of the adapter files in the folder, including files of a run that this run replaces. */
   files: Manifest;
-  /** Whether an adapter is there that stays until this run is done, and the lineages whose checkpoints go then. */
+  /** Whether the folder contains results of another run that are kept until this run is done. */
   replacing: boolean;
+  /** The lineages with checkpoints that are removed when this run is done. */
   replaces: string[];
-  /** The folder from which the adapter's files are being put in their places. */
+  /** The staging folder that the adapter's files are being moved from. */
   placing?: string | undefined;
-  /** How it ended last. */
+  /** How the run last ended. */
   ended?: { step: number; why: "done" | "stopped" | "patience"; best?: number | undefined } | undefined;
 }
 
-/** The record of an output folder; undefined where there is none. Throws `ERR_FILE_FORMAT` for a file that is none. */
+/** Reads the record of an output folder; undefined if there is none. Throws `ERR_FILE_FORMAT` for an invalid file. */
 export async function readRunRecord(output: string): Promise<RunRecord | undefined> {
   const file = join(output, RUN);
   let text: string;
@@ -81,8 +82,8 @@ export async function writeRunRecord(output: string, record: RunRecord): Promise
 }
 
 /**
- * The record of a run that begins, or goes on from a checkpoint that says what it `replaces`, in a folder that `before` is
- * about.
+ * Returns the record of a run that begins, or that resumes from a checkpoint with its recorded `replaces`. `before` is the
+ * folder's existing record.
  */
 export async function newRecord(
   output: string,
@@ -101,12 +102,12 @@ export async function newRecord(
 ): Promise<RunRecord> {
   const there = await listCheckpoints(output);
   const own = there.filter((one) => within(line, one));
-  // A new run: what is there of others goes when it ends.
+  // A new run removes the checkpoints of other runs when it ends.
   const anew = parent === null;
   const listed = anew ? there.map(({ lineage }) => lineage) : (rest.replaces ?? []);
   const replaces = listed.filter((lineage) => !line.some((segment) => segment.lineage === lineage));
   const files = before?.files ?? {};
-  // What a run has given in the end is not given up for what another has not ended with.
+  // The result of a completed run is kept until another run has completed.
   const finished = before?.ended !== undefined && before.ended.why !== "stopped";
   return {
     version: VERSION,

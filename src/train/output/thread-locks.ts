@@ -1,23 +1,23 @@
 /**
- * Locks by the thread that holds them. A worker that is terminated leaves its lock in a process that goes on, without a
- * word, and one that is busy answers nobody; so the engine keeps account of them, beside all threads. Another copy of the
- * package in the same process has an account of its own: its threads are asked, and one that is alive answers.
+ * Locks by the thread that holds them. A terminated worker leaves its lock in a process that continues, and a busy thread
+ * cannot answer questions; the engine therefore tracks the locks, independently of threads. Another copy of the package in
+ * the same process tracks its own: its threads are asked by message, and a live one answers.
  */
 import { BroadcastChannel } from "node:worker_threads";
 
 import { session } from "../../native.js";
 
-/** What a thread asks, or answers. */
+/** A message between threads: a question or an answer. */
 interface Said {
   kind: "ask" | "held";
   token: string;
 }
 
-/** Milliseconds without an answer after which no thread of another copy is taken to hold a lock. */
+/** Milliseconds without an answer after which a lock of another copy counts as abandoned. */
 const PATIENCE = 5000;
 
 const held = new Set<string>();
-/** Who waits for an answer, by token. */
+/** Callbacks that wait for an answer, by token. */
 const waiting = new Map<string, () => void>();
 let open: BroadcastChannel | undefined;
 
@@ -33,7 +33,7 @@ function channel(): BroadcastChannel {
   return (open = made);
 }
 
-/** This thread holds the lock of this token, and answers for it. Gives which copy of the engine keeps account of it. */
+/** Records that this thread holds the lock of a token. Returns the copy of the engine that tracks it. */
 export function hold(token: string): string {
   session().hold(token);
   held.add(token);
@@ -46,7 +46,7 @@ export function letGo(token: string): void {
   session().letGo(token);
 }
 
-/** Whether a thread of this process that lives holds the lock, of which `copy` keeps account. */
+/** Whether a live thread of this process holds the lock, which `copy` tracks. */
 export async function isHeld(token: string, copy: string | undefined): Promise<boolean> {
   if (copy === session().copyOfLibrary()) return session().isHeld(token);
   return new Promise((resolve) => {
