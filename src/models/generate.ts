@@ -1,4 +1,4 @@
-/** Text, token by token. */
+/** Generates text token by token. */
 import { refuse } from "../argument.js";
 import type { Message } from "../chat/messages.js";
 import { LowrankError } from "../errors.js";
@@ -12,7 +12,7 @@ import { TextStream, type Piece } from "./text-stream.js";
 export type { Message } from "../chat/messages.js";
 export type { Piece } from "./text-stream.js";
 
-/** Text, token ids as they are, or the turns of a conversation. */
+/** A prompt: a text, token ids, or the messages of a conversation. */
 export type Prompt = string | Int32Array | readonly Message[];
 
 /** See `CausalLM.generate`. */
@@ -41,7 +41,7 @@ export async function* generate(
   }
 }
 
-/** @internal Decodes `prompts`, each as far as the options and the model's longest text go. */
+/** @internal Starts decoding `prompts`, each limited by the options and the model's longest text. */
 export function decodingOf(
   where: string,
   model: CausalLM,
@@ -56,7 +56,7 @@ export function decodingOf(
   return { decoding, texts };
 }
 
-/** @internal Prompts to decode, each as far as the options and the model's longest text go; errors name `where`. */
+/** @internal Returns prompts as texts to decode, each limited by the options and the model's longest text. */
 export function decodedTexts(
   where: string,
   model: CausalLM,
@@ -76,18 +76,18 @@ export function decodedTexts(
   }));
 }
 
-/** @internal The token of a text; throws the error that ended it. */
+/** @internal Returns the token of a text; throws the error that ended it. */
 export function tokenOf(chosen: Chosen): number {
   if ("failure" in chosen) throw chosen.failure;
   return chosen.token;
 }
 
-/** @internal The log-probabilities of a text's token, where they were asked for. */
+/** @internal Returns the log-probabilities of a text's token, where they were requested. */
 export function logprobsOf(chosen: Chosen | undefined): ChosenLogprobs | undefined {
   return chosen !== undefined && "token" in chosen ? chosen.logprobs : undefined;
 }
 
-/** @internal The ids of a prompt that the model takes; `name` is what errors call it. */
+/** @internal Encodes and checks a prompt; `name` is its name in errors. */
 export function promptIds(where: string, name: string, model: CausalLM, prompt: Prompt): Int32Array {
   const ids = encoded(where, name, model, prompt);
   const { bosTokenId, maxPositionEmbeddings: limit } = model.config;
@@ -104,7 +104,7 @@ export function promptIds(where: string, name: string, model: CausalLM, prompt: 
   return ids;
 }
 
-/** @internal The ids that end what follows a prompt: the model's, and of messages the tokenizer's end token too. */
+/** @internal Returns the ids that end a generation: the model's, and for messages also the tokenizer's end token. */
 export function endTokens(model: CausalLM, prompt: Prompt): readonly number[] {
   const { eosTokenIds } = model.config;
   const { tokenizer } = model;

@@ -1,4 +1,4 @@
-/** Half storage holds nothing beyond 65,504: weights that are larger would become infinite. */
+/** Checks that weights fit f16, whose largest value is 65,504: larger ones would become infinite. */
 import { LowrankError } from "../errors.js";
 import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
@@ -6,7 +6,7 @@ import type { Tensor } from "../tensor.js";
 /** The largest value of f16. */
 const LARGEST = 65_504;
 
-/** The largest magnitude in each tensor; Infinity or NaN where it holds one. */
+/** Returns the largest magnitude in each tensor; Infinity or NaN where it contains one. */
 async function largest(tensors: readonly Tensor[]): Promise<ArrayLike<number>> {
   const [first, ...rest] = tensors;
   if (first === undefined) return [];
@@ -23,20 +23,20 @@ async function largest(tensors: readonly Tensor[]): Promise<ArrayLike<number>> {
   }
 }
 
-/** A tensor that was stored as f16. */
+/** A tensor converted to f16. */
 export interface Halved {
   name: string;
   stored: Tensor;
-  /** What it was made of, to be read again; it is disposed of. */
+  /** Reads the tensor again before its conversion. */
   original: () => Tensor;
 }
 
 /**
- * Throws `ERR_DTYPE` where a weight did not fit, naming the tensor and its largest value. `where` is what the message
- * begins with.
+ * Throws `ERR_DTYPE` where a weight overflowed in f16, naming the tensor and its largest value. `where` is the prefix
+ * of the message.
  */
 export async function checkHalfRange(where: string, halved: readonly Halved[]): Promise<void> {
-  // A meta device holds no values.
+  // A meta device has no values.
   if (halved[0]?.stored.device.startsWith("meta") !== false) return;
   const values = await largest(halved.map(({ stored }) => stored));
   const wrong = halved.filter((_, i) => !(Math.abs(values[i] as number) <= LARGEST));
@@ -44,7 +44,7 @@ export async function checkHalfRange(where: string, halved: readonly Halved[]): 
     const tensor = original();
     const [value = 0] = Array.from(await largest([tensor]));
     tensor.dispose();
-    // What was infinite or no number in the file is none of this storage's making.
+    // An infinity or NaN that is already in the file is not a result of the conversion.
     if (!Number.isFinite(value)) continue;
     const more = wrong.length > 1 ? ` (and ${wrong.length - 1} more)` : "";
     throw new LowrankError(

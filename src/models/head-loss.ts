@@ -1,4 +1,4 @@
-/** The cross-entropy of a language model's head, whose logits never exist whole. */
+/** The cross-entropy of a language model's head, computed in chunks so that the logits are never materialised. */
 import { tensor, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { Linear as LoRALinear } from "../lora/layers/linear.js";
@@ -9,37 +9,37 @@ import { isTensor, made, type Tensor } from "../tensor.js";
 import { refuse } from "../argument.js";
 import type { Places } from "./text-input.js";
 
-/** How the losses of the labels become one; `none` leaves them apart. */
+/** How the losses of the labels are reduced; `none` returns them separately. */
 export type LossReduction = "mean" | "sum" | "none";
 
 export interface HeadLossOptions {
   labelSmoothing: number;
   reduction: LossReduction;
-  /** Logits are within ± this; see `softcapped`. */
+  /** The cap of the logits; see `softcapped`. */
   softcap?: number | undefined;
 }
 
-/** c · tanh(logits / c) (Gemma Team 2024); logits as they are without a cap. */
+/** Returns c · tanh(logits / c) (Gemma Team 2024), or the logits unchanged without a cap. */
 export function softcapped(logits: Tensor, cap: number | undefined): Tensor {
   return cap === undefined ? logits : logits.div(cap).tanh().mul(cap);
 }
 
-/** A label that counts for nothing. */
+/** The label of positions that are excluded from the loss. */
 export const IGNORED = -100;
-/** Bytes of logits, and of their gradients, that exist at a time, and the bounds of a chunk's rows. */
+/** The maximum bytes of a chunk's logits and of their gradients, and the bounds of its rows. */
 const LOGIT_BYTES = 2 ** 24;
 const CHUNK = { least: 64, most: 1024 };
 
-/** What each position is trained to say: i32 [B·T]. */
+/** The target token of each position: i32 [B·T]. */
 export interface Targets {
   readonly tensor: Tensor;
-  /** The same, where the host knows them: rows without a label are left out then. */
+  /** The same values where the host has them; rows without a label are then skipped. */
   readonly known: Int32Array | undefined;
 }
 
 /**
- * Labels [B, T] moved one to the left, the last of each row ignored: position t is trained on label t + 1. Those that
- * are uploaded from the host are checked to be below `classes`.
+ * Shifts labels [B, T] one to the left, so that position t predicts label t + 1; the last position of each row is
+ * ignored. Labels that the host knows are checked to be below `classes`.
  *
  * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`.
  */
@@ -60,7 +60,7 @@ export function shiftedTargets(ids: Places, labels: Tensor | Int32Array, classes
   return { tensor: tensor(known, { shape: [B * T], device }), known };
 }
 
-/** Labels as they were given, and their values where the host has them. Throws `ERR_OPTION`, `ERR_DTYPE`. */
+/** Checks labels; returns their shape, and their values where the host has them. Throws `ERR_OPTION`, `ERR_DTYPE`. */
 export function givenLabels(labels: Tensor | Int32Array): {
   shape: readonly number[];
   host: Int32Array | undefined;
@@ -72,7 +72,7 @@ export function givenLabels(labels: Tensor | Int32Array): {
   return { shape: labels.shape, host: (session().hostValues(labels.id) as Int32Array | null) ?? undefined };
 }
 
-/** Throws `ERR_INDEX` for a label that is none of `classes`; `before` columns of a row are not among `known`. */
+/** Throws `ERR_INDEX` for a label outside the `classes`; each row of `known` lacks its first `before` columns. */
 export function checkLabels(known: Int32Array, T: number, classes: number, before = 0): void {
   const wrong = known.findIndex((label) => label !== IGNORED && (label < 0 || label >= classes));
   if (wrong < 0) return;
@@ -84,7 +84,7 @@ export function checkLabels(known: Int32Array, T: number, classes: number, befor
   );
 }
 
-/** Labels moved one to the left, the last of each row ignored. */
+/** Shifts labels one to the left and fills the last column with `IGNORED`. */
 function shifted(labels: Int32Array, B: number, T: number): Int32Array {
   const out = new Int32Array(B * T).fill(IGNORED);
   for (let b = 0; b < B; b++) out.set(labels.subarray(b * T + 1, (b + 1) * T), b * T);
@@ -99,7 +99,7 @@ function shiftedOnDevice(labels: Tensor, B: number, T: number): Tensor {
     .reshape(B * T);
 }
 
-/** 1 for each target that counts, 0 elsewhere: f32 [B·T]. */
+/** Returns 1 for each target that counts and 0 for ignored ones: f32 [B·T]. */
 export function countedTargets({ tensor: targets, known }: Targets): Tensor {
   if (known === undefined) return targets.eq(IGNORED).to("f32").neg().add(1);
   return tensor(
@@ -108,12 +108,12 @@ export function countedTargets({ tensor: targets, known }: Targets): Tensor {
   );
 }
 
-/** The part of `targets` from `start` up to `end`. */
+/** Returns targets `start` to `end`, exclusive. */
 export function targetsWithin({ tensor: targets, known }: Targets, start: number, end: number): Targets {
   return { tensor: targets.slice(0, start, end), known: known?.subarray(start, end) };
 }
 
-/** The dense product that `head` is over `rows` rows, where it is no more than that. */
+/** Returns the weight and bias of `head` where it is a plain dense layer for `rows` rows; else undefined. */
 export function denseHead(head: Linear, rows: number): { weight: Tensor; bias: Tensor | null } | undefined {
   if (head.fanInFanOut) return undefined;
   if (head instanceof LoRALinear) {
@@ -124,9 +124,9 @@ export function denseHead(head: Linear, rows: number): { weight: Tensor; bias: T
 }
 
 /**
- * The cross-entropy of `head` over hidden [.., C] against targets [N], a scalar, or [N] without a reduction. A dense
- * head and its loss are one operation that goes through the rows by chunks, in forward alone; any other (low-rank
- * paths, capped logits, one that is trained without a reduction) runs chunk after chunk, each again in backward.
+ * Returns the cross-entropy of `head` over hidden [.., C] against targets [N]: a scalar, or [N] without a reduction.
+ * For a dense head this is one fused operation that processes rows in chunks in forward alone. Any other case (low-rank
+ * paths, capped logits, a trained head without a reduction) runs chunk by chunk, and recomputes each chunk in backward.
  */
 export function headLoss(head: Linear, hidden: Tensor, targets: Targets, wanted: HeadLossOptions): Tensor {
   const { labelSmoothing, reduction, softcap } = wanted;
@@ -160,7 +160,7 @@ function byChunks(
   const labels = labelled?.labels ?? targets.tensor;
   const N = labels.size;
   const most = Math.min(Math.max(LOGIT_BYTES / 4 / head.outFeatures, CHUNK.least), CHUNK.most);
-  // Chunks of a size, so that none is left with a few rows.
+  // Chunks of equal size, so that the last one is not much smaller.
   const chunk = Math.max(1, Math.ceil(N / Math.ceil(N / most)));
   const options = {
     ignoreIndex: IGNORED,
@@ -177,7 +177,7 @@ function byChunks(
   if (reduction === "none") {
     const losses = rest.length === 0 ? first : first.concat(rest, 0);
     if (labelled === undefined) return losses;
-    // The row after the last is what rows without a label get.
+    // Rows without a label pick the extra zero row at the end.
     const table = losses.reshape(N, 1).concat(zeros([1, 1], { device: losses.device }), 0);
     return pickRows(table, labelled.places).reshape(-1);
   }
@@ -185,7 +185,10 @@ function byChunks(
   return reduction === "sum" ? sum : sum.div(countedTargets(targets).sum());
 }
 
-/** Rows that have a label, their labels, and where each row is among them; undefined where all are gone through. */
+/**
+ * Returns the rows that have a label, their labels, and each row's index among them; undefined where no rows can be
+ * skipped.
+ */
 function labelledRows({
   tensor: targets,
   known,
@@ -206,7 +209,7 @@ function labelledRows({
   };
 }
 
-/** Rows of x [N, C] by their indices. */
+/** Gathers rows of x [N, C] by index. */
 function pickRows(x: Tensor, indices: Tensor): Tensor {
   return made(() => session().embedding(x.id, indices.id, false, undefined));
 }

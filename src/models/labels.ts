@@ -1,4 +1,4 @@
-/** What a classifier is told apart by: its classes, and the loss that fits them. */
+/** The classes of a classifier, and the loss that matches them. */
 import { refuse } from "../argument.js";
 import { ones, tensor, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
@@ -11,7 +11,7 @@ import type { HeadLossOptions } from "./head-loss.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { refused } from "../refusals/refusal.js";
 
-/** One class of several; values; or several classes at once. As transformers names them. */
+/** transformers' problem types: one class of several, values, or several classes at once. */
 export type ProblemType = "single_label_classification" | "regression" | "multi_label_classification";
 
 const PROBLEM_TYPES: readonly string[] = [
@@ -20,15 +20,15 @@ const PROBLEM_TYPES: readonly string[] = [
   "multi_label_classification",
 ];
 
-/** What the configuration of a classifier says of its classes. */
+/** Configuration fields of a classifier's classes. */
 export interface LabelConfig {
   /** Names of the classes, by index. */
   labels: readonly string[];
-  /** By the number and kind of labels unless set. */
+  /** By default inferred from the number and dtype of the labels. */
   problemType: ProblemType | undefined;
 }
 
-/** The classes that a configuration names, or `asked` of them; two where it is silent, as in transformers. */
+/** Reads the classes of a configuration, or makes `asked` of them; two by default, as in transformers. */
 export function labelConfig(config: ConfigFields, asked: number | undefined): LabelConfig {
   const named = config.object("id2label");
   const keys = Object.keys((config.value("id2label") as object | undefined) ?? {});
@@ -41,13 +41,13 @@ export function labelConfig(config: ConfigFields, asked: number | undefined): La
   if (type !== undefined && !PROBLEM_TYPES.includes(type)) {
     throw config.error("problem_type", `must be one of ${PROBLEM_TYPES.join(", ")}`);
   }
-  // Another number of classes is another problem.
+  // With another number of classes, the file's problem type no longer applies.
   const problemType =
     keys.length === 0 || keys.length === count ? (type as ProblemType | undefined) : undefined;
   return { labels, problemType };
 }
 
-/** The classes as `config.json` has them. */
+/** Returns the classes as fields of `config.json`. */
 export function hubLabels({ labels, problemType }: LabelConfig): Record<string, unknown> {
   return {
     num_labels: undefined,
@@ -59,15 +59,15 @@ export function hubLabels({ labels, problemType }: LabelConfig): Record<string, 
 
 export interface ClassificationLossOptions extends HeadLossOptions {
   problemType: ProblemType | undefined;
-  /** The adapter of each row. */
+  /** The adapter of each row, by name. */
   names: AdapterPerRow | undefined;
 }
 
 /**
- * The loss of logits [B, N]: cross-entropy of i32 labels [B]; the squared error of f32 [B, N]
- * (or [B] where N is 1); the binary cross-entropy of f32 [B, N]. Which of them is as in
- * transformers: `problemType`, or else by N and the labels' dtype. With an adapter's name a row, the
- * mean is that over each one's own rows, added up. Without a reduction [B] of the first, [B, N] of the others.
+ * Returns the loss of logits [B, N]: cross-entropy for i32 labels [B]; squared error for f32 [B, N] (or [B] where N is
+ * 1); binary cross-entropy for f32 [B, N]. As in transformers, `problemType` decides, else N and the labels' dtype.
+ * With adapter names, the mean is the sum of each adapter's mean over its rows. Without a reduction, cross-entropy
+ * returns [B] and the others [B, N].
  *
  * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`.
  */
@@ -105,7 +105,7 @@ export function classificationLoss(
   return reduction === "none" ? losses : losses[reduction]();
 }
 
-/** The problem type of N classes, if the configuration names none; `single` if a label is one class. */
+/** Returns the problem type: `named`, else by N, and by whether each label is a single class (`single`). */
 export function problemOf(named: ProblemType | undefined, N: number, single: boolean): ProblemType {
   if (named !== undefined) return named;
   if (N === 1) return "regression";
@@ -117,10 +117,10 @@ function squares(predicted: Tensor, targets: Tensor): Tensor {
   return difference.mul(difference);
 }
 
-/** −y·log p − (1 − y)·log(1 − p) of each logit [B, N], where p is its sigmoid. */
+/** Returns −y·log p − (1 − y)·log(1 − p) for logits [B, N], where p is their sigmoid. */
 function binaryCrossEntropy(logits: Tensor, targets: Tensor): Tensor {
   const [B, N] = logits.shape as [number, number];
-  // [log(1 − p), log p], without p.
+  // log(1 − p) and log p as a log-softmax over [0, logit], which is stable.
   const pairs = zeros([B, N, 1], { device: logits.device }).concat(logits.unsqueeze(2), 2).logSoftmax(2);
   const [no, yes] = [pairs.slice(2, 0, 1).reshape(B, N), pairs.slice(2, 1, 2).reshape(B, N)];
   return yes

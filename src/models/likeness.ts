@@ -1,4 +1,4 @@
-/** A loaded model's like on a meta device. */
+/** Copies a loaded model's structure to a meta device. */
 import { existsSync } from "node:fs";
 
 import type { Device } from "../device.js";
@@ -19,8 +19,8 @@ type Made = {
 };
 
 /**
- * The same model without values, with adapters of the same shapes: of the files that it was loaded from, stored as it is, or else of
- * its configuration. Undefined where it has neither.
+ * Builds the same model without values, with adapters of the same shapes: from the files that it was loaded from, with
+ * the same storage, or else from its configuration. Returns undefined where neither works.
  */
 export async function likenessOf(
   model: PretrainedModel,
@@ -28,7 +28,7 @@ export async function likenessOf(
 ): Promise<PretrainedModel | undefined> {
   const path = model.folder ?? model.source;
   const stored = Object.values(model.stateDict()).filter(({ shape }) => shape.length > 1);
-  // Whatever adapters it carries, most of it is its weights.
+  // The largest tensors are the model's weights; adapters are smaller.
   stored.sort((a, b) => b.size - a.size);
   const dtype = stored.find((tensor) => !isBlock(tensor.dtype))?.dtype as FloatDType | undefined;
   let like: PretrainedModel | undefined;
@@ -40,7 +40,7 @@ export async function likenessOf(
       tokenizer: model.tokenizer,
       onNotice: () => {},
       ...taskOf(model),
-      // What of a file is in blocks stays in them.
+      // Tensors stored in blocks in a GGUF file stay in blocks, so no dtype is passed.
       ...(dtype !== undefined && !(file && block !== undefined) && { dtype }),
       ...(block !== undefined && !file && { quantize: block }),
     };

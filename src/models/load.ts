@@ -1,4 +1,4 @@
-/** Models from Hugging Face folders and GGUF files. */
+/** Loads models from Hugging Face folders, GGUF files and hubs. */
 import { resolve } from "node:path";
 
 import { callable, flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
@@ -30,35 +30,35 @@ import type { Tokenizer } from "./tokenizer.js";
 import { type Double, FileWeights } from "./weights.js";
 import { whisper } from "./whisper/family.js";
 
-/** What `loadModel` takes besides the path. */
+/** Options of `loadModel`. */
 export interface LoadOptions<T extends Task = Task> {
-  /** Where the weights go; the default device unless given. */
+  /** The device of the weights; by default the default device. */
   device?: Device | undefined;
-  /** Storage of the weights; as in the file unless given. */
+  /** The weights' dtype; by default as in the file. */
   dtype?: FloatDType | undefined;
   /**
-   * Quantise the weights of the blocks' linear layers as they are read, tensor by tensor: q8_0, q4_0 and q4_k as ggml
-   * stores them, nf4 as QLoRA does. Embeddings, norms, biases and the head stay in `dtype`. They are frozen, and adapters
-   * are trained over them; what takes the weight itself is refused: merging, DoRA, PiSSA and OLoRA.
+   * Quantise the weights of the blocks' linear layers while reading them, tensor by tensor: to ggml's q8_0, q4_0 or
+   * q4_k, or QLoRA's nf4. Embeddings, norms, biases and the head stay in `dtype`. Quantised weights are frozen and take
+   * adapters; operations that need the dense weight are refused: merging, DoRA, PiSSA and OLoRA.
    */
   quantize?: Quantization | undefined;
-  /** What the model is for; as `architectures` in `config.json` says unless given. */
+  /** The task of the model; by default from `architectures` in `config.json`. */
   task?: T | undefined;
-  /** Classes of a classifier; as in the file unless given. A head of another size starts anew. */
+  /** The number of a classifier's classes; by default as in the file. A head of another size is reinitialised. */
   numLabels?: number | undefined;
-  /** A branch, a tag or a commit of a model at a hub; or `@revision` in its name. */
+  /** A branch, tag or commit of a hub model; alternatively `@revision` in its name. */
   revision?: string | undefined;
-  /** What a hub knows the user by; `HF_TOKEN`, or what `hf auth login` has stored, unless given. */
+  /** The access token for the hub; by default `HF_TOKEN`, or the token stored by `hf auth login`. */
   token?: string | undefined;
-  /** Take a hub's model out of the cache, and ask no server; as `HF_HUB_OFFLINE` says unless given. */
+  /** Load a hub model from the cache only, without network access; by default as `HF_HUB_OFFLINE` says. */
   offline?: boolean | undefined;
-  /** The cache of a hub's models; `HF_HUB_CACHE`, or `hub` in `HF_HOME`, unless given. */
+  /** The cache folder of hub models; by default `HF_HUB_CACHE`, or `hub` in `HF_HOME`. */
   cacheDir?: string | undefined;
-  /** Ends loading with its reason. What a download has fetched stays, and the next one goes on from there. */
+  /** Aborts loading with its reason. Downloaded parts stay, and the next download resumes from them. */
   signal?: AbortSignal | undefined;
-  /** Told of how far a download has come, about ten times a second. */
+  /** Called with the progress of a download, about ten times a second. */
   onProgress?: ((progress: DownloadProgress) => void) | undefined;
-  /** Told once of what a file carries besides the model, and of what it lacks and starts anew. */
+  /** Called with notices about tensors that are ignored or reinitialised; by default they are process warnings. */
   onNotice?: ((text: string) => void) | undefined;
 }
 
@@ -77,9 +77,9 @@ const OPTIONS = [
   "onNotice",
 ] as const satisfies (keyof LoadOptions)[];
 
-/** What a task's models offer. */
+/** The model class of each task. */
 export interface TaskModels {
-  /** Language models that generate. */
+  /** Language models. */
   "causal-lm": CausalLM;
   /** Classifiers of texts. */
   "sequence-classification": SequenceClassifier;
@@ -87,22 +87,22 @@ export interface TaskModels {
   "image-classification": Classifier;
   /** Encoders of texts, without a head. */
   "feature-extraction": TextEncoder;
-  /** Models that write down speech. */
+  /** Models that transcribe speech. */
   "speech-to-text": SpeechToText;
 }
 
-/** Every family that is built. */
+/** The supported families. */
 const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, distilbert, vit, whisper];
 
 /**
- * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and
- * `tokenizer.json`, from a GGUF file, or from a hub by its name, `owner/name` or `owner/name@revision`. Its class follows `task`, or else `architectures`. The declared type is the
- * class of `task`; without a task it is the union of the classes, which `instanceof` narrows. On the cpu the weights are read
- * where they lie.
+ * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and `tokenizer.json`, from a GGUF
+ * file, or from a hub by its name, `owner/name` or `owner/name@revision`. Its class follows `task`, or else
+ * `architectures`. The declared type is the class of `task`; without a task it is the union of the classes, which
+ * `instanceof` narrows. On the CPU the weights are memory-mapped.
  *
- * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`,
- * `ERR_SHAPE_MISMATCH`, `ERR_OPTION`, and `ERR_DTYPE` for a weight whose rows are no whole blocks of what `quantize`
- * names; of a hub's model `ERR_HUB`, `ERR_WRITE`.
+ * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`,
+ * `ERR_OPTION`, and `ERR_DTYPE` for a weight whose row size is not a multiple of the block size of `quantize`; for a
+ * hub model also `ERR_HUB` and `ERR_WRITE`.
  */
 export async function loadModel<T extends Task = Task>(
   path: string,
@@ -113,12 +113,12 @@ export async function loadModel<T extends Task = Task>(
   return loadLocated(await locate(path, options), options);
 }
 
-/** @internal With the model's tokenizer, where it has been read before: a large vocabulary takes its time. */
+/** @internal With a tokenizer that was loaded before: parsing a large vocabulary is slow. */
 export interface LocatedOptions<T extends Task = Task> extends LoadOptions<T> {
   tokenizer?: Tokenizer | undefined;
 }
 
-/** @internal The same of a model that has been found. */
+/** @internal Loads a model that `locate` has found. */
 export async function loadLocated<T extends Task = Task>(
   located: Located,
   options: LocatedOptions<T>,
@@ -151,7 +151,7 @@ function noticing({ onNotice }: LoadOptions): (text: string) => void {
   return onNotice ?? ((text: string): void => process.emitWarning(text));
 }
 
-/** Whether a head that the file has beside the embedding is another. */
+/** Whether a file's head tensor differs from the embedding that the configuration ties it to. */
 async function differs(model: PretrainedModel, { tensor }: Double): Promise<boolean> {
   const embedding = (model as { inputEmbedding?: CausalLM["inputEmbedding"] }).inputEmbedding?.().weight;
   if (embedding === undefined || embedding.device.startsWith("meta:")) return false;
@@ -178,7 +178,7 @@ function checkArguments(path: string, options: LoadOptions): void {
   if (numLabels !== undefined && !(whole(where, "numLabels", numLabels, 1) <= LIMIT.labels))
     refuse(where, "numLabels", `at most ${LIMIT.labels}`, numLabels);
   for (const name of ["revision", "token", "cacheDir"] as const)
-    // What a token is goes into no message.
+    // The message must not contain the token.
     if (options[name] !== undefined && text(where, name, options[name]) === "")
       refuse(where, name, "no empty text", "");
   if (offline !== undefined) flag(where, "offline", offline);
@@ -188,7 +188,7 @@ function checkArguments(path: string, options: LoadOptions): void {
   if (onProgress !== undefined) callable(where, "onProgress", onProgress);
 }
 
-/** The model of one family and task, with its tokenizer. */
+/** Builds the model of a family and task, with its tokenizer. */
 function build<T extends Task>(
   family: Family<unknown>,
   task: Task,
@@ -223,7 +223,7 @@ function build<T extends Task>(
   }
   model.folder = stored.folder;
   model.beside = stored.beside;
-  // Only a GGUF file is a model without a folder.
+  // Only a model from a GGUF file has no folder.
   model.ggufPath = stored.folder === undefined ? resolve(path) : undefined;
   model.eval();
   return { model: model as TaskModels[T], weights, doubles };

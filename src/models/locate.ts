@@ -1,4 +1,4 @@
-/** Where a model lies: in a folder or a file of the user's, or in the cache of what came from a hub. */
+/** Locates a model: a local folder or file, or a hub model in the cache. */
 import { existsSync } from "node:fs";
 
 import { LowrankError } from "../errors.js";
@@ -7,21 +7,21 @@ import type { HubOptions } from "../hub/settings.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { refused } from "../refusals/refusal.js";
 
-/** A model on this machine. */
+/** A model on the local disk. */
 export interface Located {
-  /** Its folder, or its file. */
+  /** Its folder or file. */
   path: string;
-  /** What it is called: the path, or its name at the hub. */
+  /** Its name: the path, or the name at the hub. */
   source: string;
-  /** The commit at the hub; undefined for what is the user's own. */
+  /** The commit at the hub; undefined for a local model. */
   revision: string | undefined;
 }
 
 /**
- * Finds a model; what is there by that path goes first, and what looks like `owner/name` is a hub's, from where it is
- * fetched unless the cache has it.
+ * Locates a model. An existing local path takes precedence; otherwise a name such as `owner/name` is a hub model, which
+ * is downloaded unless the cache has it.
  *
- * Throws `ERR_FILE_NOT_FOUND`, `ERR_OPTION` for a revision of a folder; for a hub's what `hubSnapshot` throws.
+ * Throws `ERR_FILE_NOT_FOUND`, `ERR_OPTION` for a revision of a local path; for a hub model as `hubSnapshot` does.
  */
 export async function locate(path: string, options: HubOptions): Promise<Located> {
   const there = existsSync(path);

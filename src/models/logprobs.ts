@@ -5,19 +5,19 @@ import type { Tensor } from "../tensor.js";
 export interface TokenLogprob {
   /** The id. */
   token: number;
-  /** The token's own text; empty without a tokenizer. */
+  /** The token's text; empty without a tokenizer. */
   text: string;
-  /** Natural logarithm of its probability. */
+  /** The natural logarithm of its probability. */
   logprob: number;
 }
 
-/** Of one chosen token: its log-probability, and the likeliest tokens at its position, the likeliest first. */
+/** The log-probability of a chosen token, and the most likely tokens at its position, most likely first. */
 export interface ChosenLogprobs {
   logprob: number;
   top: readonly Omit<TokenLogprob, "text">[];
 }
 
-/** Log-probabilities of a step's tokens, on the device. */
+/** Log-probabilities of one step's tokens, on the device. */
 export class Logprobs {
   private constructor(
     private readonly chosen: Tensor,
@@ -25,8 +25,8 @@ export class Logprobs {
   ) {}
 
   /**
-   * Of the tokens i32 [n, 1] by logits [n, V] as the model computes them: without temperature, penalty and filters. The
-   * likeliest `count` tokens of each row come with them. Call it in a scope.
+   * Computes the log-probabilities of tokens i32 [n, 1] from the model's raw logits [n, V], before temperature, penalty
+   * and filters, with the `count` most likely tokens of each row. Call it in a scope.
    */
   static of(logits: Tensor, token: Tensor, count: number): Logprobs {
     const scores = (logits.dtype === "f32" ? logits : logits.to("f32")).logSoftmax(1);
@@ -34,7 +34,7 @@ export class Logprobs {
     return new Logprobs(scores.gather(1, token), most === 0 ? undefined : scores.topk(most, 1));
   }
 
-  /** One entry a row. Call it once. */
+  /** Reads one entry per row and frees the tensors. Call it once. */
   async read(): Promise<ChosenLogprobs[]> {
     const reads = [this.chosen, this.top?.values, this.top?.indices].map((one) => one?.data());
     this.dispose();

@@ -1,4 +1,4 @@
-/** What a language model's forward gives: its logits are made when they are first read. */
+/** The output of a language model's forward, with logits computed on first access. */
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import type { Module } from "../nn/module.js";
@@ -12,9 +12,9 @@ type Made<Output> = Omit<Output, "logits">;
 type Head = Module & { weight: Tensor; active?: readonly unknown[] | undefined };
 
 /**
- * `hidden` and `loss` are made; `logits` by reading it, from `hidden`, in the mode that forward was called in, and of
- * the innermost scope around forward that is still open. From then on it is a property like the others: walking,
- * spreading or printing an output makes none.
+ * An output with `hidden` and `loss`. Reading `logits` computes them from `hidden`, in the mode of the forward call and
+ * in the innermost scope around it that is still open, and makes them an enumerable property. Until then, enumerating,
+ * spreading or printing the output computes nothing.
  */
 class CausalOutput implements ForwardOutput {
   declare readonly hidden: Tensor;
@@ -36,8 +36,8 @@ class CausalOutput implements ForwardOutput {
 }
 
 /**
- * An output whose logits `head` makes of `hidden` by `make`. Reading them throws `ERR_DISPOSED` where `hidden` is
- * disposed of, and `ERR_MODIFIED` where the head is another than it was.
+ * Creates an output whose logits `make` computes from `hidden` through `head`. Reading them throws `ERR_DISPOSED` where
+ * `hidden` is disposed of, and `ERR_MODIFIED` where the head has changed.
  */
 export function causalOutput<Output extends ForwardOutput>(
   head: Head,
@@ -68,7 +68,7 @@ export function causalOutput<Output extends ForwardOutput>(
   return new CausalOutput(made, logits) as ForwardOutput as Output;
 }
 
-/** What changes when the head gives other logits. */
+/** A key that changes whenever the head would compute other logits. */
 function stateOf(head: Head): string {
   const tensors = [head.weight, ...head.parameters()];
   const versions = tensors.map(({ id }) => `${id}:${session().version(id)}`);

@@ -1,4 +1,4 @@
-/** Texts that lie one behind the other in a row of a batch, told by positions that begin anew. */
+/** Packed texts: several texts in one row of a batch, delimited by positions that restart. */
 import { tensor, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
@@ -8,20 +8,21 @@ import type { Places } from "./text-input.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { refused } from "../refusals/refusal.js";
 
-/** What positions say of the texts of a batch. */
+/** The texts of a batch, as derived from its positions. */
 export interface PackedTexts {
-  /** i32 [B, T], equal where two positions are of one text; undefined where each row is one. */
+  /** i32 [B, T], equal for positions of the same text; undefined where each row is one text. */
   segments: Tensor | undefined;
-  /** Positions are below this, where the host knows them. */
+  /** One more than the highest position, where the host knows it. */
   end: number | undefined;
 }
 
 /**
- * The texts of ids [B, T]. Where positions are given, and neither a mask nor a cache, one that does not follow the position
- * before it begins another text, as in transformers. Those that the host does not know are compared on the device.
+ * Derives the texts of ids [B, T] from explicit positions, where there is neither a mask nor a cache: as in
+ * transformers, a position that does not follow its predecessor starts a new text. Positions known only to the device
+ * are compared there.
  *
- * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`; `ERR_INDEX` for a known position that the model does not have; `ERR_OPTION`
- * for known texts that share a row, where each row has an adapter of its own.
+ * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`; `ERR_INDEX` for a known position outside the model's range; `ERR_OPTION`
+ * for known packed texts together with one adapter per row.
  */
 export function packedTexts(
   ids: Places,
@@ -46,7 +47,7 @@ export function packedTexts(
   return { segments: tensor(segments, { shape, device }), end };
 }
 
-/** One more than the highest position. */
+/** Returns one more than the highest position. Throws `ERR_INDEX` for one outside 0 to `limit` − 1. */
 function endOf(positions: Int32Array, T: number, limit: number): number {
   let end = 0;
   for (const [i, position] of positions.entries()) {
@@ -60,7 +61,7 @@ function endOf(positions: Int32Array, T: number, limit: number): number {
   return end;
 }
 
-/** The number of each position's text within its row; undefined where every row is one text. */
+/** Numbers the texts within each row; undefined where every row is one text. */
 function onHost(positions: Int32Array, T: number): Int32Array | undefined {
   const segments = new Int32Array(positions.length);
   let several = false;
@@ -73,7 +74,7 @@ function onHost(positions: Int32Array, T: number): Int32Array | undefined {
   return several ? segments : undefined;
 }
 
-/** The same of positions [B, T], which in f32 are exact up to 2²⁴. */
+/** Numbers the texts of positions [B, T] on the device; f32 is exact for them up to 2²⁴. */
 function onDevice(positionIds: Tensor): Tensor {
   const [B, T] = positionIds.shape as [number, number];
   const positions = positionIds.to("f32");

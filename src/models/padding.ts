@@ -1,21 +1,21 @@
-/** Padding on the left of the shorter texts of a batch: what hides it, and the positions of the tokens behind it. */
+/** Left padding of the shorter texts of a batch: its mask, and the positions of the tokens after it. */
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import { keep } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { ForwardOptions } from "./pretrained.js";
 
-/** Tokens that a mask is made longer by. */
+/** Mask widths are multiples of this number of tokens. */
 const BLOCK = 256;
 
-/** The padding of each row of a batch. Without any, nothing is hidden, and forward needs no inputs. */
+/** The left padding of each row of a batch. Where there is none, forward needs neither a mask nor positions. */
 export class Padding {
   #mask: Tensor | undefined;
 
-  /** `pads` are the tokens of padding before each row. */
+  /** `pads` are the padding tokens before each row. */
   constructor(readonly pads: readonly number[]) {}
 
-  /** What forward is told of `T` tokens that follow `before` others. */
+  /** Returns the mask and positions for `T` new tokens after `before` cached ones. */
   inputs(before: number, T: number, device: Device): ForwardOptions {
     if (this.pads.every((pad) => pad === 0)) return {};
     const positions = this.pads.flatMap((pad) =>
@@ -25,7 +25,7 @@ export class Padding {
     return { attentionMask: this.#maskOf(before + T, device), positionIds };
   }
 
-  /** i32 [n, at least `length`]: 0 in the padding. Those after `length` are hidden by causality. */
+  /** i32 [n, at least `length`], 0 for padding. Causal masking hides the columns after `length`. */
   #maskOf(length: number, device: Device): Tensor {
     if (this.#mask !== undefined && (this.#mask.shape[1] as number) >= length) return this.#mask;
     const width = Math.ceil(length / BLOCK) * BLOCK;

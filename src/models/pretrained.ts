@@ -1,4 +1,4 @@
-/** What every pretrained model is, whatever its family and task. */
+/** The base class of pretrained models. */
 import { flag, listOf, oneOf, options, probability, refuse } from "../argument.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
@@ -14,43 +14,43 @@ import { checkInput, type Places } from "./text-input.js";
 import type { Tokenizer } from "./tokenizer.js";
 import { Weights } from "./weights.js";
 
-/** What `forward` takes besides its input. */
+/** Options of `forward`. */
 export interface ForwardOptions {
-  /** i32 [B, T], 0 where a token is padding. */
+  /** i32 [B, T], 0 for padding. */
   attentionMask?: Tensor | undefined;
-  /** i32 [B, T]: which of two texts a token is of, for encoders. */
+  /** i32 [B, T]: 0 for tokens of the first text, 1 for the second; for encoders. */
   tokenTypeIds?: Tensor | undefined;
   /**
-   * i32 [B, T]: the position of each token, from 0; counted through each row unless given. A language model that is given
-   * positions and no `attentionMask` takes one that does not follow the position before it for the first of another text,
-   * as transformers does: texts that share a row don't see each other. What ends a text is not trained to say how the next
-   * begins where the first label of each is −100.
+   * i32 [B, T]: the position of each token, by default counted from 0 in each row. For a language model without an
+   * `attentionMask`, a position that does not follow its predecessor starts a new text, as in transformers, and texts
+   * packed into a row do not attend to each other. Set the first label of each text to −100, so that the end of one
+   * text is not trained to predict the start of the next.
    */
   positionIds?: Tensor | undefined;
   /**
-   * For a language model i32 [B, T], −100 where ignored, shifted by one inside; for a classifier
-   * i32 [B], or f32 [B, N] where several labels may hold or values are predicted.
+   * For a language model i32 [B, T], −100 where ignored, shifted internally; for a classifier i32 [B], or f32 [B, N]
+   * for regression and multi-label classification.
    */
   labels?: Tensor | Int32Array | undefined;
-  /** Share of each label that is spread over all classes, from 0 to 1; 0 unless given. */
+  /** The share of each label that is spread over all classes, from 0 to 1; 0 by default. */
   labelSmoothing?: number | undefined;
-  /** How the losses of the labels become one, `mean` unless given; `none` leaves them apart. */
+  /** How the losses of the labels are reduced, `mean` by default; `none` returns them separately. */
   reduction?: LossReduction | undefined;
   /**
-   * The adapter of each row of the batch, null for the base alone. The mean loss is then the sum of
-   * each adapter's mean over its own rows.
+   * The adapter of each row of the batch, null for the base model. The mean loss is then the sum of each adapter's mean
+   * over its rows.
    */
   adapterPerRow?: readonly (string | null)[] | undefined;
   /**
-   * Floats [B, T, C] that replace the token embeddings; ids are null then. Positions and token types are added to them as
-   * to the embeddings of the model, which `embedTokens` returns. A gradient flows into them.
+   * Floats [B, T, C] that replace the token embeddings; pass null as ids. Positions and token types are added to them
+   * as to the model's embeddings, which `embedTokens` returns. Gradients flow into them.
    */
   inputsEmbeds?: Tensor | undefined;
-  /** Whether the output has `hiddenStates`; false. */
+  /** Whether to return `hiddenStates`; false. */
   outputHiddenStates?: boolean | undefined;
 }
 
-/** What `loss` takes besides its input and labels. */
+/** Options of `loss`. */
 export type LossOptions = Omit<ForwardOptions, "labels">;
 
 const TENSORS = ["attentionMask", "tokenTypeIds", "positionIds"] as const;
@@ -65,8 +65,8 @@ const FORWARD_OPTIONS = [
 ] as const;
 
 /**
- * The options of `forward`, checked but for its labels, and whether its input fits them. `width` is C of the embeddings
- * that a model of texts takes. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
+ * Checks the options of `forward`, except labels, and its input. `width` is the width C of embeddings in a text model.
+ * Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
  */
 export function forwardOptions(
   input: unknown,
@@ -80,7 +80,7 @@ export function forwardOptions(
   return { ...known, ...lossOptions(known) };
 }
 
-/** What becomes of the losses, and whose adapters make them, checked. Throws `ERR_OPTION`. */
+/** Checks the options of a loss. Throws `ERR_OPTION`. */
 export function lossOptions(
   known: Pick<ForwardOptions, "labelSmoothing" | "reduction" | "adapterPerRow">,
 ): HeadLossOptions & Pick<ForwardOptions, "adapterPerRow"> {
@@ -97,51 +97,49 @@ function adapterName(where: string, name: string, value: unknown): string | null
   return value === null || typeof value === "string" ? value : refuse(where, name, "a name or null", value);
 }
 
-/** What any model gives; one without a head gives no logits. */
+/** The output of a model; without a head there are no logits. */
 export interface ModelOutput {
-  /** [B, T, V] of a language model, made when first read, and the same tensor from then on; [B, N] of a classifier. */
+  /** [B, T, V] for a language model, computed on first access and then cached; [B, N] for a classifier. */
   readonly logits?: Tensor | undefined;
-  /** Where labels were given: the mean over labels that count, or what `reduction` makes of their losses. */
+  /** With labels: the mean of their losses, or their reduction by `reduction`. */
   readonly loss?: Tensor | undefined;
   /** [B, T, C], after the last norm. */
   readonly hidden: Tensor;
   /**
    * With `outputHiddenStates`, as in transformers: the first block's input and each block's output, [B, T, C] each. The
-   * last is `hidden`, after the last norm; for ViT it is the output before that norm.
+   * last one is `hidden`, after the last norm, except for ViT, where it is the output before that norm.
    */
   readonly hiddenStates?: readonly Tensor[] | undefined;
 }
 
-/** What a model with a head gives. */
+/** The output of a model with a head. */
 export interface ForwardOutput extends ModelOutput {
-  /**
-   * [B, T, V] of a language model, made when first read, and the same tensor from then on; [B, N] of a classifier.
-   */
+  /** [B, T, V] for a language model, computed on first access and then cached; [B, N] for a classifier. */
   readonly logits: Tensor;
 }
 
-/** What every pretrained model is, whatever its family and task. */
+/** The base class of pretrained models. */
 export abstract class PretrainedModel extends Module {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   abstract readonly config: object;
-  /** Its tokenizer; undefined where it came without one. */
+  /** The tokenizer; undefined where the model came without one. */
   tokenizer: Tokenizer | undefined;
-  /** Keep only what enters each block and run it again in backward. */
+  /** Store only each block's input and recompute the block in backward. */
   gradientCheckpointing = false;
-  /** Where the model came from, for the adapter's configuration: a path, or its name at a hub. */
+  /** The model's origin, for the adapter's configuration: a path, or a name at a hub. */
   source: string | undefined;
-  /** The commit at the hub that it is of; undefined for any other. */
+  /** The commit at the hub; undefined for a local model. */
   revision: string | undefined;
-  /** The folder whose companions (tokenizer and the like) go along when it is saved. */
+  /** The folder with companion files (such as the tokenizer's), which are copied on saving. */
   folder: string | undefined;
-  /** @internal What stands for these companions where the model came from one file that holds everything. */
+  /** @internal The companion files of a model from a GGUF file. */
   beside: Beside | undefined;
-  /** @internal The absolute path of the GGUF file that it was loaded from; undefined for any other model. */
+  /** @internal The absolute path of the GGUF file; undefined for any other model. */
   ggufPath: string | undefined;
-  /** The task as PEFT names it, where it does. */
+  /** The task in PEFT's terms, where PEFT has one. */
   abstract readonly taskType: string | undefined;
 
-  /** @internal A family's class builds itself of `weights`. */
+  /** @internal Throws `ERR_OPTION` where it is called without `Weights`, directly by a user. */
   constructor(weights: Weights) {
     super();
     if (!(weights instanceof Weights)) {
@@ -152,34 +150,34 @@ export abstract class PretrainedModel extends Module {
     }
   }
 
-  /** Takes ids i32 [B, T], or null with `inputsEmbeds`; or pixels f32 [B, channels, height, width]. */
+  /** Runs the model on ids i32 [B, T], or null with `inputsEmbeds`; or on pixels f32 [B, channels, height, width]. */
   abstract override forward(input: Tensor | null, options?: ForwardOptions): ModelOutput;
-  /** @internal The configuration as `config.json` has it, for a model that came from none. */
+  /** @internal Returns the configuration as fields of `config.json`, for a model that was not loaded from one. */
   abstract hubConfig(): Record<string, unknown>;
-  /** Where its weights are: `cpu`, `gpu:0`. */
+  /** The device of the weights: `cpu`, `gpu:0`. */
   abstract get device(): Exclude<Device, "auto">;
 
-  /** @internal What of the configuration has changed since it was read. */
+  /** @internal Configuration fields that have changed since loading. */
   configChanges(): Record<string, unknown> {
     return {};
   }
 
-  /** Its adapters go first: what they stand for is freed with the rest. */
+  /** Unloads the adapters first, so that the layers that they replace are freed with the rest. */
   override dispose(): void {
     unload(this);
     super.dispose();
   }
 
-  /** @internal A tensor's name in a file, by its name in the state dict. */
+  /** @internal Returns the name of a tensor in a file, from its name in the state dict. */
   fileName(name: string): string {
     return name;
   }
 }
 
 /**
- * Runs blocks one after the other. What a block makes goes with it, but for what it returns and what backward reads; a
- * block of a checkpoint keeps only what enters it, which is one tensor. `states` collects the first block's input and
- * each block's output.
+ * Runs blocks in sequence. A block's intermediate tensors are freed, except its outputs and tensors saved for backward;
+ * a checkpointed block stores only its input, as one tensor. The first block's input and each block's output are pushed
+ * to `states`.
  */
 export function chain<B>(
   blocks: readonly B[],
@@ -198,7 +196,7 @@ export function chain<B>(
         return { x: next };
       }
       const next = scope(() => run(block, stream, i));
-      // The sum that it is part of is made.
+      // The block has computed the sum, so the summand is no longer needed.
       stream.added?.dispose();
       return next;
     },

@@ -1,13 +1,13 @@
-/** Storage of weights in blocks. */
+/** Block quantisation of weights. */
 import type { BlockDType } from "../tensor.js";
 
-/** What weights are quantised to as a model is loaded. */
+/** The formats that weights can be quantised to on loading. */
 export const QUANTIZATIONS = ["q8_0", "q4_0", "q4_k", "nf4"] as const satisfies readonly BlockDType[];
 
-/** Storage that `quantize` names: ggml's q8_0, q4_0 and q4_k, or QLoRA's nf4. */
+/** A format of `quantize`: ggml's q8_0, q4_0 and q4_k, or QLoRA's nf4. */
 export type Quantization = (typeof QUANTIZATIONS)[number];
 
-/** Whether a layer stands in one of a model's blocks, which are numbered: heads and embeddings do not. */
+/** Whether a layer is part of a numbered block, unlike heads and embeddings. */
 export function isInBlock(path: string): boolean {
   return /\.\d+\./.test(path);
 }

@@ -1,4 +1,4 @@
-/** Chooses the next token of each text of a batch from its logits, on the device that has them. */
+/** Chooses the next token of each text of a batch from its logits, on the logits' device. */
 import { tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
@@ -8,9 +8,9 @@ import { madeAll, type Tensor } from "../tensor.js";
 import type { CheckedOptions } from "./generate-options.js";
 import { type ChosenLogprobs, Logprobs } from "./logprobs.js";
 
-/** A text whose tokens are chosen. */
+/** A text with its sampling options. */
 export interface SampledText {
-  /** The function that errors name. */
+  /** The function name in errors. */
   readonly where: string;
   readonly prompt: Int32Array;
   readonly seed: number;
@@ -20,16 +20,16 @@ export interface SampledText {
   >;
 }
 
-/** The tokens of a step, one a row. */
+/** The tokens of a step, one per row. */
 export interface ChosenTokens {
   tokens: Int32Array;
-  /** By row: −1, the first token whose logit is NaN, or the vocabulary's size where every logit is −∞. */
+  /** Per row: −1, the first token with a NaN logit, or the vocabulary size where every logit is −∞. */
   bad: Int32Array;
 }
 
 /** The tokens chosen in a step, on the device. */
 export class Choice {
-  /** `token` i32 [n, 1]; `evidence` [n] is what `bad` is read from. */
+  /** `token` is i32 [n, 1]; `badOf` computes `bad` from `evidence` [n]. */
   constructor(
     readonly token: Tensor,
     private readonly evidence: Tensor,
@@ -37,7 +37,7 @@ export class Choice {
     private readonly scores?: { rows: readonly number[]; counts: readonly number[]; logprobs: Logprobs },
   ) {}
 
-  /** Call it once. */
+  /** Reads the tokens. Call it once. */
   async read(): Promise<ChosenTokens> {
     const values = Promise.all([this.token.data(), this.evidence.data()]);
     this.evidence.dispose();
@@ -45,7 +45,7 @@ export class Choice {
     return { tokens, bad: this.badOf(tokens, evidence) };
   }
 
-  /** The log-probabilities by row, of the rows that asked for them. Call it once. */
+  /** Reads the log-probabilities of the rows that requested them, by row. Call it once. */
   async logprobs(): Promise<ReadonlyMap<number, ChosenLogprobs>> {
     if (this.scores === undefined) return new Map();
     const { rows, counts, logprobs } = this.scores;
@@ -62,18 +62,18 @@ export class Choice {
   }
 }
 
-/** Numbers that the engine takes for each row. */
+/** Numbers per row that the engine expects; see `#numbers`. */
 const NUMBERS = 7;
 
 /**
- * Takes the likeliest token of each row, or draws one, by the row's own options. Draw t of a seed is a function of both,
- * so that a text's tokens depend neither on the texts beside it nor on the device; logits themselves may differ in their
- * last bits between devices.
+ * Takes the most likely token of each row or samples one, by the row's options. Random number t of a seed is a function
+ * of the two, so a text's tokens depend neither on the other rows nor on the device, except for rounding differences of
+ * the logits between devices.
  */
 export class Sampler {
-  /** i32 [n, V], 1 where a token of the row's text was seen; undefined if no row has a penalty. */
+  /** i32 [n, V], 1 for tokens that occur in the row's text; undefined if no row has a repetition penalty. */
   #seen: Tensor | undefined;
-  /** By row: seed, draw, temperature, top k, top p, min p, repetition penalty. */
+  /** Per row: seed, draw, temperature, top k, top p, min p, repetition penalty. */
   readonly #numbers: Float64Array;
 
   private constructor(
@@ -88,7 +88,7 @@ export class Sampler {
     );
   }
 
-  /** A row for each text; `vocabulary` is the number of logits. */
+  /** Creates a sampler with one row per text; `vocabulary` is the number of logits. */
   static of(texts: readonly SampledText[], vocabulary: number, device: Device): Sampler {
     const made = new Sampler(texts, vocabulary, device);
     if (!texts.some(isPenalised)) return made;
@@ -100,7 +100,7 @@ export class Sampler {
     return made;
   }
 
-  /** Rows of other samplers, in the order given; `dispose` of those is the caller's. Call it in a scope. */
+  /** Combines rows of other samplers, in the given order; the caller disposes of those. Call it in a scope. */
   static ofRows(places: readonly { sampler: Sampler; row: number }[]): Sampler {
     const texts = places.map(({ sampler, row }) => sampler.texts[row] as SampledText);
     const { vocabulary, device } = (places[0] as { sampler: Sampler }).sampler;
@@ -116,7 +116,7 @@ export class Sampler {
     return made;
   }
 
-  /** Records the choice of token `draws[row]` of each row of logits [n, V]. Call it in a scope. */
+  /** Records the choice of each row's token number `draws[row]` from logits [n, V]. Call it in a scope. */
   choose(logits: Tensor, draws: readonly number[]): Choice {
     const { token, evidence, badOf } = this.#choose(logits, draws);
     const rows = this.texts.flatMap(({ options }, row) => (options.logprobs === undefined ? [] : [row]));
@@ -149,7 +149,7 @@ export class Sampler {
     return {
       token: token.reshape(-1, 1),
       evidence: bad,
-      // The first token is the likeliest of logits that are all −∞, as it is beside greedy rows alone.
+      // Where all logits are −∞, a greedy row takes token 0, as in a batch of greedy rows only.
       badOf: (_, places) =>
         Int32Array.from(places, (place, row) =>
           place === this.vocabulary && isGreedy(this.texts[row] as SampledText) ? -1 : place,
@@ -157,7 +157,7 @@ export class Sampler {
     };
   }
 
-  /** The error of a row that has no token; `which` follows the name of what is no number. */
+  /** Returns the error of a row without a token; `which` is inserted after the logit's name. */
   notFinite(row: number, bad: number, which = ""): LowrankError {
     const what =
       bad < this.vocabulary ? `the logit of token ${bad}${which} is NaN` : `every logit${which} is −∞`;
@@ -177,7 +177,7 @@ function isGreedy(text: SampledText): boolean {
   return text.options.temperature === 0 && !isPenalised(text);
 }
 
-/** Neighbouring rows of one sampler. */
+/** Groups adjacent rows of the same sampler. */
 function runsOf(
   places: readonly { sampler: Sampler; row: number }[],
 ): { sampler: Sampler; row: number; count: number }[] {
@@ -190,7 +190,7 @@ function runsOf(
   return runs;
 }
 
-/** The rows of x, in this order. */
+/** Returns the given rows of x, in this order. */
 export function selectedRows(x: Tensor, rows: readonly number[]): Tensor {
   return scope(() => {
     const parts: Tensor[] = [];
@@ -205,7 +205,7 @@ export function selectedRows(x: Tensor, rows: readonly number[]): Tensor {
   });
 }
 
-/** Tensors one after the other along their first dimension. */
+/** Concatenates tensors along their first dimension. */
 export function concatenated(parts: readonly Tensor[]): Tensor {
   const [first, ...rest] = parts as [Tensor, ...Tensor[]];
   return rest.length === 0 ? first : first.concat(rest, 0);

@@ -1,4 +1,7 @@
-/** Compares a model with its configuration, since a saved folder loads as the model that this describes. */
+/**
+ * Checks a model against its configuration, because a saved folder is loaded as the model that its configuration
+ * describes.
+ */
 import { LowrankError } from "../errors.js";
 import { LoRALayer } from "../lora/layers/layer.js";
 import { isStandard } from "../lora/layers/standard.js";
@@ -13,8 +16,8 @@ type Made = {
 };
 
 /**
- * Refuses a model with modules, tensors or forwards that its configuration does not describe, such as wrappers around
- * layers. Throws `ERR_OPTION`, which names the first one.
+ * Rejects a model with modules, tensors or forward functions that its configuration does not describe, such as wrappers
+ * around layers. Throws `ERR_OPTION`, naming the first difference.
  */
 export function checkAsConfigured(model: PretrainedModel): void {
   const like = asConfigured(model);
@@ -27,7 +30,7 @@ export function checkAsConfigured(model: PretrainedModel): void {
   }
 }
 
-/** The model that the configuration describes, without values. Undefined for a class that is made otherwise. */
+/** Builds the model that the configuration describes, without values; undefined where its class cannot. */
 function asConfigured(model: PretrainedModel): PretrainedModel | undefined {
   const random = randomState();
   try {
@@ -56,7 +59,7 @@ function moduleDifference(model: Module, like: Module): string | undefined {
   return undefined;
 }
 
-/** Whether a module has the forward of the usual one; a low-rank layer of rank 0 is a plain layer. */
+/** Whether a module has the forward of the expected one; a low-rank layer of rank 0 counts as a plain layer. */
 function computesAs(module: Module, usual: Module): boolean {
   if (module instanceof LoRALayer && isStandard(module)) return isStandard(usual);
   return (module.forward as unknown) === usual.forward;

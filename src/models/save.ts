@@ -1,4 +1,4 @@
-/** Models as Hugging Face folders, or as GGUF files. */
+/** Saves models as Hugging Face folders or GGUF files. */
 import { existsSync, statSync } from "node:fs";
 import { copyFile, readdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -23,22 +23,24 @@ import { MODEL_REFUSALS } from "../refusals/models.js";
 import { QUANTISED_REFUSALS } from "../refusals/quantised.js";
 import { refused } from "../refusals/refusal.js";
 
-/** What `saveModel` takes besides the model and the folder. */
+/** Options of `saveModel`. */
 export interface SaveModelOptions {
-  /** A folder of safetensors, or one GGUF file; by the name unless given, which ends in `.gguf` or does not. */
+  /** A folder with safetensors files, or one GGUF file; by default GGUF where the name ends in `.gguf`. */
   format?: "safetensors" | "gguf" | undefined;
   /**
-   * Storage of the weights. By default as in memory, and in a GGUF file as in the GGUF file that the model was loaded
-   * from, tensor by tensor. Block types, such as `q8_0` and `q4_k`, are GGUF's.
+   * The weights' dtype; by default as in memory, and for GGUF as in the GGUF file that the model was loaded from,
+   * tensor by tensor. Block formats, such as `q8_0` and `q4_k`, need GGUF.
    */
   dtype?: GgufType | undefined;
-  /** A larger model is cut into several files of at most so many bytes; 5e9. */
+  /** The maximum bytes of weights per file; a larger model is sharded; 5e9. */
   maxShardBytes?: number | undefined;
-  /** Whether a folder that holds a model (a `config.json`) is replaced, with all that is in it, or a GGUF file; false. */
+  /**
+   * Whether to replace an existing GGUF file, or a model's folder (with a `config.json`) and all its contents; false.
+   */
   overwrite?: boolean | undefined;
-  /** Is told what else there is to know of a GGUF file; a warning of the process unless given. */
+  /** Called with notices about a GGUF file; by default they are process warnings. */
   onNotice?: ((text: string) => void) | undefined;
-  /** Ends it between two tensors, or two files of a folder; nothing is left then. */
+  /** Aborts between tensors, or between the files of a folder; partial output is removed. */
   signal?: AbortSignal | undefined;
 }
 
@@ -51,13 +53,13 @@ const OPTIONS = [
   "signal",
 ] as const satisfies (keyof SaveModelOptions)[];
 
-/** Storage of a folder's weights. */
+/** The dtypes of a folder's weights. */
 type StoredType = FloatDType;
 
 const DTYPES: readonly StoredType[] = ["f32", "f16", "bf16"];
 const GGUF_DTYPES: readonly GgufType[] = [...DTYPES, ...GGUF_BLOCKS];
 
-/** Files that go along with the weights as they are: of the tokenizer, older forms of it too, and of what is around it. */
+/** Files copied with the weights: tokenizer (current and older formats), generation and preprocessing. */
 const COMPANIONS = [
   "tokenizer.json",
   "tokenizer_config.json",
@@ -75,15 +77,15 @@ const COMPANIONS = [
 ];
 
 /**
- * Writes a model as a folder that transformers loads, or a language model as a GGUF file that llama.cpp runs: `dir` ends
- * in `.gguf`, or `format` says so. Everything is written beside and renamed into place at the end, a GGUF file with one
- * tensor at a time in memory. With `overwrite` that may be the folder that it was loaded from: where the system moves no
- * file that is mapped, as Windows, tensors that are in it are copied into memory first.
+ * Saves a model as a folder for transformers, or a language model as a GGUF file for llama.cpp, where `dir` ends in
+ * `.gguf` or `format` says so. Output is written to a staging path and renamed at the end; GGUF keeps one tensor at a
+ * time in memory. With `overwrite`, `dir` may be the folder that the model was loaded from: where the system cannot
+ * move mapped files, as on Windows, its tensors are first copied into memory.
  *
  * Throws `ERR_OPTION` for a model with adapters, which are saved separately or merged first; for modules, tensors or a
- * forward that the configuration does not describe, such as wrappers around layers; and for a GGUF file of what
- * llama.cpp would not compute alike. Throws `ERR_OUTPUT_EXISTS`, `ERR_WRITE`, `ERR_OUT_OF_MEMORY`, `ERR_DTYPE` for a value
- * beyond f16, and of GGUF `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`; the signal's reason.
+ * forward function that the configuration does not describe, such as wrappers around layers; and for GGUF, for a model
+ * that llama.cpp would compute differently. Throws `ERR_OUTPUT_EXISTS`, `ERR_WRITE`, `ERR_OUT_OF_MEMORY`, `ERR_DTYPE`
+ * for a value beyond f16, for GGUF `ERR_UNSUPPORTED_MODEL` and `ERR_NOT_FINITE`; the signal's reason.
  */
 export async function saveModel(
   model: PretrainedModel,
@@ -120,7 +122,7 @@ export async function saveModel(
   }
   checkAsConfigured(model);
   const quantised = Object.entries(model.stateDict()).find(([, tensor]) => isBlock(tensor.dtype));
-  // GGUF stores ggml's blocks; neither format stores QLoRA's nf4.
+  // GGUF can store ggml's block formats; neither file format can store QLoRA's nf4.
   const storable = gguf && quantised !== undefined && isFileType(quantised[1].dtype);
   if (quantised !== undefined && options.dtype === undefined && !storable) {
     const [name, { dtype }] = quantised;
@@ -154,7 +156,7 @@ export async function saveModel(
   }
 }
 
-/** Entries of a folder; −1 where it is none. */
+/** Counts the entries of a folder; −1 where it is not a folder. */
 async function entries(dir: string): Promise<number> {
   return readdir(dir).then(
     (names) => names.length,
@@ -162,7 +164,7 @@ async function entries(dir: string): Promise<number> {
   );
 }
 
-/** How a folder is written. */
+/** Options of a folder's files. */
 interface Folder extends Pick<SaveModelOptions, "maxShardBytes" | "signal"> {
   dtype: StoredType | undefined;
 }
@@ -177,7 +179,7 @@ async function writeFiles(
     tensor,
   ]);
   const seen = new Set<Tensor>();
-  // A tied head is the embedding: it is written once, under the embedding's name.
+  // A tied head is written once, under the embedding's name.
   const own = state.filter(([, tensor]) => !seen.has(tensor) && seen.add(tensor));
   const bytes = ([, tensor]: [string, Tensor]): number => tensor.size * elementBytes(dtype ?? tensor.dtype);
   const shards: [string, Tensor][][] = [[]];
@@ -222,7 +224,7 @@ async function writeFiles(
     const index = { metadata: { total_size: own.reduce((n, e) => n + bytes(e), 0) }, weight_map };
     await writeWhole(join(dir, "model.safetensors.index.json"), JSON.stringify(index, null, 2));
   }
-  // Blocks have been refused where no dtype is given.
+  // Block formats were rejected above where no dtype is given.
   const stored = dtype ?? (own[0]?.[1].dtype as FileDType | undefined) ?? "f32";
   await writeWhole(join(dir, "config.json"), await configText(model, stored));
   for (const name of COMPANIONS) {
@@ -233,10 +235,10 @@ async function writeFiles(
       await copyFile(from, join(dir, name));
     } else if (made !== undefined) await writeWhole(join(dir, name), made);
   }
-  // A classifier has no vectors of texts for these modules.
+  // sentence-transformers' modules do not apply to a classifier.
   if (model.folder !== undefined && !(model instanceof Classifier))
     await copySentenceFiles(model.folder, dir);
-  // A template that was given to the tokenizer overrides the folder's.
+  // A template assigned to the tokenizer overrides the folder's.
   const { tokenizer } = model;
   const templates = tokenizer?.currentTemplates();
   const before = tokenizer && templatesBeside(tokenizer.beside);
@@ -244,7 +246,7 @@ async function writeFiles(
     await writeTemplates(dir, templates);
 }
 
-/** Storage that a file has. */
+/** The dtypes of safetensors files. */
 type FileDType = Exclude<DType, BlockDType>;
 
 const TORCH_NAMES: Record<FileDType, string> = {
@@ -254,7 +256,7 @@ const TORCH_NAMES: Record<FileDType, string> = {
   i32: "int32",
 };
 
-/** The configuration as it was read, with the storage that is written. */
+/** Returns the original configuration with the new dtype. */
 async function configText(model: PretrainedModel, dtype: FileDType): Promise<string> {
   const text =
     model.folder === undefined ? undefined : await readFile(join(model.folder, "config.json"), "utf8");
@@ -264,7 +266,7 @@ async function configText(model: PretrainedModel, dtype: FileDType): Promise<str
   return `${withFloats(JSON.stringify(config, null, 2), text ?? "")}\n`;
 }
 
-/** Fields that transformers takes for floats, and refuses as whole numbers. */
+/** Fields that transformers requires to be floats. */
 const FLOATS = [
   "rms_norm_eps",
   "layer_norm_eps",
@@ -275,7 +277,10 @@ const FLOATS = [
   "attn_logit_softcapping",
 ];
 
-/** Writes whole numbers as Python writes floats where they are, or were in the text that was read. */
+/**
+ * Writes whole numbers of float fields with `.0`, as Python does: those in `FLOATS`, and those that were floats in
+ * `read`.
+ */
 function withFloats(config: string, read: string): string {
   const were = read.matchAll(/"(\w+)"\s*:\s*-?\d+(?:\.\d+|[eE])/g);
   const floats = new Set([...FLOATS, ...Array.from(were, ([, name]) => name as string)]);

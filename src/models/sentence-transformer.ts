@@ -1,6 +1,6 @@
 /**
- * Folders of sentence-transformers: the modules behind the transformer, which say how its hidden states become one
- * vector. Source: sentence-transformers' base/model.py and sentence_transformer/modules/pooling.py.
+ * Folders of sentence-transformers: the modules after the transformer, which pool its hidden states into one vector.
+ * Source: sentence-transformers' base/model.py and sentence_transformer/modules/pooling.py.
  */
 import { existsSync } from "node:fs";
 import { cp, mkdir } from "node:fs/promises";
@@ -11,30 +11,30 @@ import { MODEL_REFUSALS } from "../refusals/models.js";
 import { refused } from "../refusals/refusal.js";
 import { type ConfigFields, readConfigFields, readText } from "./config-fields.js";
 
-/** How the hidden states of a text become one vector. */
+/** How the hidden states of a text are pooled into one vector. */
 export const POOLINGS = ["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "lasttoken"] as const;
 export type Pooling = (typeof POOLINGS)[number];
 
-/** The settings of a folder's embeddings. */
+/** The embedding settings of a folder. */
 export interface SentenceSettings {
-  /** Several are concatenated. */
+  /** The poolings, whose vectors are concatenated. */
   pooling: readonly Pooling[];
   normalize: boolean;
-  /** Tokens of the longest text; undefined where the folder sets no limit. */
+  /** The maximum number of tokens of a text; undefined for no limit. */
   maxLength: number | undefined;
-  /** Whether texts are lowercased before they are tokenised. */
+  /** Whether texts are lowercased before tokenisation. */
   lowercase: boolean;
-  /** Written before each text. */
+  /** Prepended to each text. */
   prompt: string;
-  /** Whether tokens of the prompt are pooled, too. */
+  /** Whether the prompt's tokens are pooled too. */
   includePrompt: boolean;
 }
 
 const MODULES = "modules.json";
-/** Files in the model's folder itself. */
+/** Files at the top of the model's folder. */
 const FILES = [MODULES, "sentence_bert_config.json", "config_sentence_transformers.json"];
 
-/** Keys of older configurations, in the order in which their vectors are concatenated. */
+/** Keys of older configurations, in the order of concatenation. */
 const OLDER: readonly [key: string, pooling: Pooling][] = [
   ["pooling_mode_cls_token", "cls"],
   ["pooling_mode_max_tokens", "max"],
@@ -45,13 +45,13 @@ const OLDER: readonly [key: string, pooling: Pooling][] = [
 ];
 
 interface ModuleEntry {
-  /** The last part of its class: `Pooling`. */
+  /** The last component of its class name: `Pooling`. */
   kind: string;
-  /** Its folder, relative to the model's; empty for that itself. */
+  /** Its folder, relative to the model's; empty for the model's folder itself. */
   path: string;
 }
 
-/** The modules of a folder; undefined where it is none of sentence-transformers. Throws `ERR_FILE_FORMAT`. */
+/** Reads the modules of a folder; undefined where it has no `modules.json`. Throws `ERR_FILE_FORMAT`. */
 function readModules(folder: string): ModuleEntry[] | undefined {
   const file = join(folder, MODULES);
   const text = readText(file);
@@ -76,9 +76,9 @@ function readModules(folder: string): ModuleEntry[] | undefined {
 }
 
 /**
- * How sentence-transformers embeds texts by the model in `folder`; undefined where the folder does not say it.
+ * Reads the settings by which sentence-transformers embeds texts; undefined where `folder` has none.
  *
- * Throws `ERR_FILE_FORMAT`, and `ERR_UNSUPPORTED_MODEL` for a module or a pooling that is not supported.
+ * Throws `ERR_FILE_FORMAT`, `ERR_FILE_NOT_FOUND`, and `ERR_UNSUPPORTED_MODEL` for an unsupported module or pooling.
  */
 export function sentenceSettings(folder: string): SentenceSettings | undefined {
   const modules = readModules(folder);
@@ -135,7 +135,7 @@ function lengthOf(config: ConfigFields | undefined): number | undefined {
   throw config.error("max_seq_length", "must be a whole number of at least 1");
 }
 
-/** The prompt that is used where none is named. */
+/** Returns the text of the default prompt; empty where none is named. */
 function promptOf(config: ConfigFields | undefined): string {
   const name = config?.value("default_prompt_name");
   if (config === undefined || typeof name !== "string") return "";
@@ -144,7 +144,7 @@ function promptOf(config: ConfigFields | undefined): string {
   throw config.error("default_prompt_name", `is ${JSON.stringify(name)}, which prompts does not have`);
 }
 
-/** Copies the files and the modules' folders of sentence-transformers, where there are any, into another folder. */
+/** Copies the files and module folders of sentence-transformers, where there are any, into another folder. */
 export async function copySentenceFiles(from: string, to: string): Promise<void> {
   const modules = readModules(from);
   if (modules === undefined) return;
@@ -152,7 +152,7 @@ export async function copySentenceFiles(from: string, to: string): Promise<void>
   for (const { path } of modules) {
     if (path === "" || path === ".") continue;
     if (existsSync(join(from, path))) await cp(join(from, path), join(to, path), { recursive: true });
-    // Hubs keep no empty folders; sentence-transformers writes one for Normalize.
+    // Hubs drop empty folders, but sentence-transformers writes one for Normalize.
     else await mkdir(join(to, path), { recursive: true });
   }
 }

@@ -3,15 +3,15 @@ import { type Beside, fieldsBeside } from "./beside.js";
 import { tokenText } from "./chat-template-files.js";
 
 export interface SpecialTokens {
-  /** The first is what ends a row; each of them ends a generation. */
+  /** The first ends a training row; any of them ends a generation. */
   eosTokenIds: readonly number[];
   padTokenId: number;
 }
 
 /**
- * The end token of the tokenizer goes before those of the model: an instruction model's list begins with the base
- * model's, and rows end as the tokenizer ends them. Padding is never seen, so 0 serves where none is
- * named, or where the one named has no row in the embedding.
+ * Returns the end and padding tokens. The tokenizer's end token comes before the model's: rows must end as the
+ * tokenizer ends them, while the list of an instruction model begins with the base model's token. Padding is always
+ * masked, so 0 serves where there is no padding token, or its id is outside the embedding.
  */
 export function specialTokens(
   tokenizer: { beside: Beside; tokenToId(token: string): number | undefined },

@@ -1,4 +1,4 @@
-/** What every model offers that writes down speech. */
+/** The base class of models that transcribe speech. */
 import { flag, options as known, refuse } from "../argument.js";
 import { full, tensor } from "../create.js";
 import { LowrankError } from "../errors.js";
@@ -13,56 +13,58 @@ import { causalOutput } from "./output.js";
 import { lossOptions, PretrainedModel, type ForwardOptions, type ForwardOutput } from "./pretrained.js";
 import { tokenLoss } from "./token-loss.js";
 
-/** What `forward` takes besides features: labels, or what the decoder reads. */
+/** Options of `forward` for speech: labels, or the decoder's input. */
 export interface SpeechForwardOptions extends Pick<
   ForwardOptions,
   "labelSmoothing" | "reduction" | "adapterPerRow"
 > {
   /**
-   * i32 [B, T]: what the decoder is to write, −100 where ignored. It reads them moved one to the right, behind the token
-   * that texts begin with, with padding in the place of what is ignored.
+   * i32 [B, T]: the tokens to predict, −100 where ignored. The decoder's input is the labels shifted one to the right,
+   * after the start token, with ignored ones replaced by padding.
    */
   labels?: Tensor | Int32Array | undefined;
-  /** i32 [B, T]: what the decoder reads; made of the labels unless given. */
+  /** i32 [B, T]: the decoder's input; by default derived from the labels. */
   decoderInputIds?: Tensor | undefined;
-  /** Whether the output has `hiddenStates`, of the decoder, and `encoderHiddenStates`; false. */
+  /** Whether to return `hiddenStates` (the decoder's) and `encoderHiddenStates`; false. */
   outputHiddenStates?: boolean | undefined;
 }
 
-/** What `forward` of such a model returns. */
+/** The output of `forward` for speech. */
 export interface SpeechOutput extends ForwardOutput {
-  /** With `outputHiddenStates`: the input of the encoder's first block and each block's output, the last after the norm. */
+  /**
+   * With `outputHiddenStates`: the input of the encoder's first block and each block's output, the last after the norm.
+   */
   readonly encoderHiddenStates?: readonly Tensor[] | undefined;
 }
 
-/** Hidden states as they are collected. */
+/** Collected hidden states. */
 export interface SpeechStates {
   encoder: Tensor[];
   decoder: Tensor[];
 }
 
-/** What the decoder is asked to write: the words as they were said, or in English. */
+/** The task of a transcription: the spoken words, or their English translation. */
 export type SpeechTask = "transcribe" | "translate";
 
-/** What `transcribe` takes besides the samples. */
+/** Options of `transcribe`. */
 export interface TranscribeOptions {
-  /** The language that is spoken, by its code or its English name; found out by the model unless given. */
+  /** The spoken language, as a code or an English name; detected by default. */
   language?: string | undefined;
-  /** The words as they were said, or in English; `transcribe`. */
+  /** Transcribe in the spoken language, or translate into English; `transcribe`. */
   task?: SpeechTask | undefined;
-  /** Tokens of each window at most; as many as the model's longest text has room for unless given. */
+  /** The maximum number of tokens per window; by default the room in the model's longest text. */
   maxNewTokens?: number | undefined;
-  /** Ends it between tokens, with its reason. */
+  /** Aborts between tokens, with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
-/** What was said. */
+/** The result of `transcribe`. */
 export interface Transcription {
-  /** The text, without blanks around it. */
+  /** The text, trimmed. */
   text: string;
-  /** Its tokens, without those that it begins and ends with. */
+  /** Its tokens, without the start and end tokens. */
   tokens: number[];
-  /** The code of the language; undefined for a model of English alone. */
+  /** The code of the language; undefined for an English-only model. */
   language: string | undefined;
 }
 
@@ -75,56 +77,56 @@ const FORWARD_OPTIONS = [
   "outputHiddenStates",
 ] as const satisfies (keyof SpeechForwardOptions)[];
 
-/** What every model offers that writes down speech. */
+/** The base class of models that transcribe speech. */
 export abstract class SpeechToText extends PretrainedModel {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   abstract override readonly config: {
-    /** Rows of the decoder's embedding, and logits of a token. */
+    /** Rows of the decoder's embedding and size of the logits. */
     vocabSize: number;
-    /** Tokens of the longest text. */
+    /** The longest text, in tokens. */
     maxPositionEmbeddings: number;
-    /** Each of them ends a text. */
+    /** Ids that end a text. */
     eosTokenIds: readonly number[];
-    /** The token that every text begins with. */
+    /** The first token of every text. */
     decoderStartTokenId: number;
-    /** The id of padding. */
+    /** The padding id. */
     padTokenId: number;
   } & Record<string, unknown>;
   /** The output head [C] → [V]. */
   abstract readonly head: Linear;
-  /** PEFT has a name for the task, and by it a class that takes ids where these models take features. */
+  /** Undefined: PEFT's class for this task takes ids, and these models take features. */
   readonly taskType = undefined;
 
   /**
-   * @internal Features, and ids i32 [B, T] of the decoder → [B, T, C], after the last norm; `states` collects the hidden
-   * states.
+   * @internal Maps features and decoder ids i32 [B, T] to the decoder's hidden states [B, T, C] after the last norm.
+   * Hidden states of the blocks are pushed to `states`.
    */
   abstract hidden(features: Tensor, ids: Tensor, states?: SpeechStates): Tensor;
-  /** @internal How many samples features are made of: what the model hears at once. */
+  /** @internal The window length of the encoder, in samples. */
   abstract readonly windowSamples: number;
   /**
-   * Features of samples at 16 kHz, from −1 to 1, as `forward` takes them, of one Float32Array or of several: shorter
-   * speech is followed by silence, and what comes after the model's window is left out. Throws `ERR_OPTION` for samples
-   * of another kind or that are not finite.
+   * Computes the features for `forward` from samples at 16 kHz, from −1 to 1: one Float32Array or several. Speech
+   * shorter than the model's window is padded with silence, and longer speech is truncated. Throws `ERR_OPTION` for
+   * samples of another type or that are not finite.
    */
   abstract features(samples: Float32Array | readonly Float32Array[]): Tensor;
   /**
-   * Writes down what is said in samples at 16 kHz, from −1 to 1. Throws `ERR_OPTION`, `ERR_UNSUPPORTED_MODEL`,
+   * Transcribes speech from samples at 16 kHz, from −1 to 1. Throws `ERR_OPTION`, `ERR_UNSUPPORTED_MODEL`,
    * `ERR_FILE_NOT_FOUND` for a model without a tokenizer, `ERR_NOT_FINITE`; the signal's reason.
    */
   abstract transcribe(samples: Float32Array, options?: TranscribeOptions): Promise<Transcription>;
-  /** @internal Ids that a text in `language` begins with, for training. Throws as `transcribe` does. */
+  /** @internal Returns the start tokens of a text in `language`, for training. Throws as `transcribe` does. */
   abstract beginning(where: string, language: string | undefined): number[];
-  /** @internal The embedding that takes the decoder's ids. */
+  /** @internal The decoder's token embedding. */
   abstract inputEmbedding(): Embedding;
 
   /**
-   * Features f32 [B, mels, frames] → hidden [B, T, C] of the decoder, and the loss where labels are given: a scalar, or
-   * without a reduction [B, T]. `logits` [B, T, V] are made when they are first read.
+   * Maps features f32 [B, mels, frames] to the decoder's hidden [B, T, C], and computes the loss where labels are
+   * given: a scalar, or [B, T] without a reduction. `logits` [B, T, V] are computed on first access.
    *
-   * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX` for a label that is no token or a text that is too long,
-   * `ERR_OPTION` for neither labels nor decoderInputIds, `ERR_UNKNOWN_ADAPTER`; reading `logits` throws as a language
-   * model's does.
+   * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX` for a label outside the vocabulary or a text that is too
+   * long, `ERR_OPTION` for neither labels nor decoderInputIds, `ERR_UNKNOWN_ADAPTER`; reading `logits` throws as in a
+   * language model.
    */
   override forward(features: Tensor, options: SpeechForwardOptions = {}): SpeechOutput {
     tensorOf("forward", "its input", features);
@@ -150,8 +152,8 @@ export abstract class SpeechToText extends PretrainedModel {
   }
 
   /**
-   * The loss alone: `forward(features, { labels, ...options }).loss`, with nothing else kept. Throws what `forward`
-   * does.
+   * Returns only the loss: `forward(features, { labels, ...options }).loss`. Frees the other outputs. Throws as
+   * `forward` does.
    */
   loss(
     features: Tensor,
@@ -162,7 +164,7 @@ export abstract class SpeechToText extends PretrainedModel {
     return scope(() => this.forward(features, { ...options, labels }).loss as Tensor);
   }
 
-  /** Labels [B, T] as targets, and what the decoder reads for them. */
+  /** Returns labels [B, T] as targets, with the decoder input derived from them. */
   #labels(labels: Tensor | Int32Array, batch: number): { targets: Targets; ids: () => Tensor; T: number } {
     const { shape, host } = givenLabels(labels);
     const size = shape.reduce((n, d) => n * d, 1);

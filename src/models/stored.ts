@@ -1,4 +1,4 @@
-/** A model as it is stored: in a Hugging Face folder, or in one file that holds everything. */
+/** A stored model: a Hugging Face folder, or a GGUF file. */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -11,24 +11,24 @@ import { ggufModel } from "./gguf/model.js";
 import { Tokenizer } from "./tokenizer.js";
 import { storedIn, type TensorSource } from "./weights.js";
 
-/** What a model is loaded of. */
+/** The parts of a stored model. */
 export interface StoredModel {
   config: ConfigFields;
   /** `generation_config.json`, where there is one. */
   generation: ConfigFields | undefined;
-  /** What there is to tell of it. */
+  /** Notices for the user. */
   notices: readonly string[];
-  /** The folder; undefined where the model is one file that holds everything. */
+  /** The folder; undefined for a GGUF file. */
   folder: string | undefined;
-  /** What stands for the folder's files there. */
+  /** The companion files generated from a GGUF file; undefined for a folder. */
   beside: Beside | undefined;
   /** Opens the weights. */
   weights(): TensorSource;
-  /** Undefined where it has none. */
+  /** Returns the tokenizer; undefined where there is none. */
   tokenizer(): Tokenizer | undefined;
 }
 
-/** Finds out what lies at a path. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
+/** Opens the model at `path`. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
 export async function storedModel(path: string): Promise<StoredModel> {
   const isFolder = statSync(path).isDirectory();
   if (!isFolder && isGguf(path)) return ggufModel(path);
@@ -58,7 +58,7 @@ export async function storedModel(path: string): Promise<StoredModel> {
   };
 }
 
-/** Throws `ERR_FILE_NOT_FOUND` for a folder that holds models as GGUF files alone, of which one is to be named. */
+/** Throws `ERR_FILE_NOT_FOUND` for a folder with GGUF files but without `config.json`: the user must name a file. */
 function checkNotGguf(folder: string): void {
   if (existsSync(join(folder, "config.json"))) return;
   const file = readdirSync(folder).find((name) => /\.gguf$/i.test(name));
@@ -69,7 +69,7 @@ function checkNotGguf(folder: string): void {
   );
 }
 
-/** Throws `ERR_FILE_FORMAT` for a folder whose weights are in another format alone. */
+/** Throws `ERR_FILE_FORMAT` for a folder with weights in other formats only. */
 function checkFormat(path: string, folder: string): void {
   if (path !== folder) return;
   const files = readdirSync(folder);

@@ -1,9 +1,9 @@
-/** What runs through the blocks of a model: a tensor, and a branch that is still to be added to it. */
+/** The residual stream of a model: a tensor, and a branch not yet added to it. */
 import { Module } from "../nn/module.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
 import type { Tensor } from "../tensor.js";
 
-/** x + added. Whoever reads it next makes the sum: a norm in the same pass over memory. */
+/** The value x + added. The next reader computes the sum; a norm does so in the same pass over memory. */
 export interface Stream {
   readonly x: Tensor;
   readonly added?: Tensor | undefined;
@@ -11,7 +11,7 @@ export interface Stream {
 
 type Norm = Module & { forward(x: Tensor): Tensor };
 
-/** The sum, and `norm` of it. */
+/** Returns the sum and its norm. */
 export function normed(norm: Norm, { x, added }: Stream): [sum: Tensor, y: Tensor] {
   if (added === undefined) return [x, norm.forward(x)];
   if (norm instanceof RMSNorm || norm instanceof LayerNorm) return norm.forwardAdded(x, added);
@@ -19,7 +19,7 @@ export function normed(norm: Norm, { x, added }: Stream): [sum: Tensor, y: Tenso
   return [sum, norm.forward(sum)];
 }
 
-/** `norm` of the sum at the end of the stream, which is let go of. */
+/** Returns the norm of the final sum, and frees the sum. */
 export function ended(norm: Norm, stream: Stream): Tensor {
   const [sum, y] = normed(norm, stream);
   if (stream.added !== undefined) sum.dispose();
@@ -31,18 +31,18 @@ export function joined({ x, added }: Stream): Tensor {
   return added === undefined ? x : x.add(added);
 }
 
-/** A block of a model: what it adds to what runs through it. */
+/** A block that adds to the residual stream. */
 export abstract class ResidualBlock<Inputs extends unknown[] = []> extends Module {
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor, ...inputs: Inputs): Tensor {
     return joined(this.run({ x }, ...inputs));
   }
 
-  /** @internal `forward`, which leaves the last sum to what reads it. */
+  /** @internal Like `forward`, but leaves the last sum to the next reader. */
   abstract run(stream: Stream, ...inputs: Inputs): Stream;
 }
 
-/** What `block` makes of the stream: by `run`, unless it has a `forward` of its own. */
+/** Runs `block` on the stream: by `run`, or by `forward` where a user has overridden it. */
 export function through<Inputs extends unknown[]>(
   block: ResidualBlock<Inputs>,
   stream: Stream,

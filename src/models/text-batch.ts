@@ -1,6 +1,4 @@
-/**
- * Texts that are decoded side by side: one cache of keys and values, the shorter texts padded on the left, and one sampler.
- */
+/** A batch of texts being decoded: a KV cache, left padding for the shorter texts, and a sampler. */
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import type { Tensor } from "../tensor.js";
@@ -21,7 +19,7 @@ export class TextBatch {
     readonly sampler: Sampler,
   ) {}
 
-  /** A batch of prompts over an empty cache; `newCache` makes one for `texts` texts. `vocabulary` counts the logits. */
+  /** Creates a batch of prompts with an empty cache from `newCache`. `vocabulary` is the number of logits. */
   static ofPrompts(
     texts: readonly SampledText[],
     vocabulary: number,
@@ -38,8 +36,8 @@ export class TextBatch {
   }
 
   /**
-   * A batch of rows of other batches, in the order given, without padding that all of them share. Those batches are
-   * freed. Call it in a scope.
+   * Combines rows of other batches, in the given order, with as little padding as possible. Frees those batches. Call
+   * it in a scope.
    */
   static ofRows(places: readonly Place[]): TextBatch {
     const lengths = places.map(({ batch, row }) => batch.cache.length - (batch.padding.pads[row] as number));
@@ -64,7 +62,7 @@ export class TextBatch {
   }
 }
 
-/** Prompts as rows of one length, i32 [n, T]. Padding is never seen. */
+/** Pads prompts on the left into ids i32 [n, T]. Padding is masked. */
 export function paddedPrompts(texts: readonly SampledText[], device: Device): Tensor {
   const length = longestOf(texts);
   const ids = new Int32Array(texts.length * length);

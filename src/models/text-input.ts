@@ -1,13 +1,13 @@
-/** The input of a model of texts: token ids, or embeddings instead. */
+/** The input of a text model: token ids, or embeddings instead. */
 import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { tensorOf } from "../tensor/arguments.js";
 import { isTensor, type Tensor } from "../tensor.js";
 
-/** The places [B, T] of the tokens of a batch. */
+/** The shape [B, T], size and device of a batch of tokens. */
 export type Places = Pick<Tensor, "shape" | "size" | "device">;
 
-/** The places of ids [B, T], or of the embeddings [B, T, C] that are given instead. */
+/** Returns the shape [B, T] and device of ids, or of embeddings [B, T, C] given instead. */
 export function placesOf(
   ids: Tensor | null,
   { inputsEmbeds }: { inputsEmbeds?: Tensor | undefined },
@@ -18,8 +18,8 @@ export function placesOf(
 }
 
 /**
- * Checks that a model of texts is given either ids or embeddings [B, T, `width`]; one that reads no texts has no width
- * and takes no embeddings. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
+ * Checks that a text model gets either ids or embeddings [B, T, `width`]; a model of other inputs has no width and
+ * takes no embeddings. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
  */
 export function checkInput(input: unknown, inputsEmbeds: unknown, width: number | undefined): void {
   if (inputsEmbeds === undefined) {

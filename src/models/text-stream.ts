@@ -1,21 +1,21 @@
-/** Tokens with the text that each completes, held back while that is uncertain, up to a stop. */
+/** Streams tokens with their text, holding back text that may still change, up to a stop string. */
 import { LowrankError } from "../errors.js";
 import type { ChosenLogprobs, TokenLogprob } from "./logprobs.js";
 import type { DecodeStream, Tokenizer } from "./tokenizer.js";
 
-/** One token, and the text that it completed. */
+/** One token, and the text that it completes. */
 export interface Piece {
-  /** May be empty: a token can be a part of a letter. */
+  /** May be empty: a token can be part of a character. */
   text: string;
   /** Its id. */
   token: number;
-  /** With `logprobs`: natural logarithm of the token's probability. */
+  /** With `logprobs`: the natural logarithm of the token's probability. */
   logprob?: number;
-  /** With a number of `logprobs`: that many of the likeliest tokens at its position, the likeliest first. */
+  /** With a number as `logprobs`: that many of the most likely tokens at its position, most likely first. */
   topLogprobs?: TokenLogprob[];
 }
 
-/** A token whose text may yet change; `end` is where it ends in the text that waits. */
+/** A token that is held back; `end` is where its text ends in the held-back text. */
 interface Waiting {
   token: number;
   end: number;
@@ -23,18 +23,18 @@ interface Waiting {
 }
 
 /**
- * Gives each token once, in order: as soon as no later token can change its text or make it part of a stop. So one
- * whose text may be the beginning of a stop waits, and so does the last one while it may be a part of a letter. Without
- * a tokenizer no token has text.
+ * Releases each token once, as soon as no later token can change its text or make it part of a stop string. A token is
+ * held back while its text may be the beginning of a stop string, or an incomplete character. Without a tokenizer,
+ * tokens have no text.
  */
 export class TextStream {
-  /** Whether a stop has come. What follows is not to be given. */
+  /** Whether a stop string has occurred; text after it must not be released. */
   ended = false;
   readonly #tokenizer: Tokenizer | undefined;
   readonly #stream: DecodeStream | undefined;
   readonly #stops: readonly string[];
   readonly #longestStop: number;
-  /** Text of the tokens that wait, and where each one's ends in it. */
+  /** The text of the tokens in `#waiting`. */
   #text = "";
   #waiting: Waiting[] = [];
 
@@ -45,7 +45,7 @@ export class TextStream {
     this.#longestStop = Math.max(0, ...stops.map((stop) => stop.length));
   }
 
-  /** The tokens that are certain with this one. */
+  /** Adds a token and returns the tokens that can be released. */
   add(token: number, logprobs?: ChosenLogprobs): Piece[] {
     const before = this.#text.length;
     this.#text += this.#stream?.push(token) ?? "";
@@ -58,7 +58,7 @@ export class TextStream {
     return this.#release(open < 0 ? last : Math.min(open, last));
   }
 
-  /** What waited, once nothing follows: bytes that are no letter are replacement characters of the last token. */
+  /** Releases the held-back tokens at the end; incomplete bytes become replacement characters of the last token. */
   finish(): Piece[] {
     this.#text += this.#stream?.rest() ?? "";
     const last = this.#waiting.at(-1);
@@ -66,13 +66,15 @@ export class TextStream {
     return this.#release(this.#waiting.length);
   }
 
-  /** Where the first stop begins, at `from` or later; −1 for none. */
+  /** Returns the start of the first stop string at `from` or later; −1 for none. */
   #stopFrom(from: number): number {
     const found = this.#stops.map((stop) => this.#text.indexOf(stop, from)).filter((at) => at >= 0);
     return found.length === 0 ? -1 : Math.min(...found);
   }
 
-  /** The tokens that begin before the stop at `at`, the last with its text up to there. */
+  /**
+   * Ends the stream and releases the tokens that begin before the stop string at `at`, the last one truncated there.
+   */
   #endAt(at: number): Piece[] {
     this.ended = true;
     this.#text = this.#text.slice(0, at);
@@ -86,7 +88,7 @@ export class TextStream {
     return this.#release(count);
   }
 
-  /** How much of the end of the text may be the beginning of a stop. */
+  /** Returns the length of the text's longest suffix that is the beginning of a stop string. */
   #begun(): number {
     let most = 0;
     for (const stop of this.#stops) {
@@ -97,7 +99,7 @@ export class TextStream {
     return most;
   }
 
-  /** The first `count` of those that wait. */
+  /** Releases the first `count` held-back tokens. */
   #release(count: number): Piece[] {
     let start = 0;
     const pieces = this.#waiting.slice(0, count).map(({ token, end, logprobs }): Piece => {
@@ -110,13 +112,15 @@ export class TextStream {
     return pieces;
   }
 
-  /** Log-probabilities as pieces have them. */
+  /** Converts log-probabilities to the fields of a piece. */
   #scored({ logprob, top }: ChosenLogprobs): Pick<Piece, "logprob" | "topLogprobs"> {
     if (top.length === 0) return { logprob };
     return { logprob, topLogprobs: top.map((one) => ({ ...one, text: this.#textOf(one.token) })) };
   }
 
-  /** The text of a token alone; none where the tokenizer does not know it, as rows that pad a vocabulary. */
+  /**
+   * Returns the text of a single token; empty for ids unknown to the tokenizer, such as padding rows of a vocabulary.
+   */
   #textOf(token: number): string {
     try {
       return this.#tokenizer?.decode([token], { skipSpecialTokens: false }) ?? "";

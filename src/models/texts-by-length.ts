@@ -1,9 +1,9 @@
-/** Texts that run together: batches of like length, padded on the right. */
+/** Batches texts of similar length, with padding on the right. */
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import type { Tensor } from "../tensor.js";
 
-/** Yields the indices of `rows` in batches, the shortest first, so that at most half of a batch is padding. */
+/** Yields batches of indices of `rows`, shortest first, so that padding is at most half of a batch. */
 export function* batchesByLength(
   rows: readonly { readonly length: number }[],
   batchSize: number,
@@ -23,7 +23,7 @@ export function* batchesByLength(
   if (batch.length > 0) yield batch;
 }
 
-/** Rows of ids as i32 [B, T], and their mask i32 [B, T], 0 in the padding. */
+/** Pads rows of ids into i32 [B, T], with a mask i32 [B, T] that is 0 for padding. */
 export function paddedRows(
   rows: readonly Int32Array[],
   padTokenId: number,

@@ -1,4 +1,4 @@
-/** The loss of a model's head over tokens, with an adapter a row where it is asked for. */
+/** The loss of a model's head over tokens, optionally with one adapter per row. */
 import { lossPerAdapter, perRow } from "../lora/adapter/per-row.js";
 import { runsOf, type AdapterPerRow } from "../lora/layers/rows.js";
 import type { Linear } from "../nn/linear.js";
@@ -14,8 +14,8 @@ import {
 } from "./head-loss.js";
 
 /**
- * The cross-entropy of `head` of `model` over hidden [B, T, C] against targets [B · T]: a scalar, or [B, T] without a
- * reduction. With an adapter's name a row, the mean is that over each one's own rows, added up.
+ * Returns the cross-entropy of `head` of `model` over hidden [B, T, C] against targets [B · T]: a scalar, or [B, T]
+ * without a reduction. With one adapter per row, the mean is the sum of each adapter's mean over its rows.
  */
 export function tokenLoss(
   model: Module,
@@ -31,7 +31,7 @@ export function tokenLoss(
     return options.reduction === "none" ? loss.reshape(B, T) : loss;
   }
   const apart = { ...options, reduction: "none" } as const;
-  // A head that every adapter leaves alone takes all rows at once.
+  // Where no adapter changes the head, one call handles all rows.
   const whole = perRow(model, B, names, () =>
     denseHead(head, B * T) ? headLoss(head, hidden, targets, apart) : undefined,
   );

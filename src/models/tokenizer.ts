@@ -1,4 +1,4 @@
-/** A model's tokenizer, as its `tokenizer.json` has it. */
+/** A model's tokenizer, defined by `tokenizer.json`. */
 import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 
@@ -31,36 +31,36 @@ import {
   type Encoding,
 } from "./encoding.js";
 
-/** Text of token ids that come one by one. */
+/** Decodes token ids one at a time. */
 export interface DecodeStream {
-  /** The text that `id` completes, which may be none. */
+  /** Adds an id and returns the text that it completes, which may be empty. */
   push(id: number): string;
-  /** Whether the last ids may be a part of a letter. */
+  /** Whether the last ids may be part of a character. */
   held(): boolean;
-  /** What was held back, once nothing follows: bytes that are no letter are replacement characters. */
+  /** Returns the held-back text at the end; incomplete bytes become replacement characters. */
   rest(): string;
 }
 
 /** Options of `encodeAll`. */
 export type EncodeAllOptions = Pick<EncodeOptions, "addSpecialTokens">;
 
-/** What `decode` and `decodeStream` take besides ids. */
+/** Options of `decode` and `decodeStream`. */
 export interface DecodeOptions {
-  /** Whether special tokens are left out of the text; true. */
+  /** Whether to omit special tokens from the text; true. */
   skipSpecialTokens?: boolean | undefined;
 }
 
-/** What `applyChatTemplate` takes besides messages. */
+/** Options of `applyChatTemplate`. */
 export interface ChatTemplateOptions {
-  /** Whether the text ends with what begins a turn of the assistant; false. */
+  /** Whether to append the beginning of an assistant turn; false. */
   addGenerationPrompt?: boolean | undefined;
   /** JSON schemas of the tools that the assistant may call. */
   tools?: readonly object[] | undefined;
-  /** Whether ids are given, or the text; true. */
+  /** Whether to return ids instead of text; true. */
   tokenize?: boolean | undefined;
-  /** The text of another template; the model's own unless given. */
+  /** The text of another template; by default the model's. */
   chatTemplate?: string | undefined;
-  /** Variables that the template reads besides, such as `{ enable_thinking: false }`. */
+  /** Additional variables for the template, such as `{ enable_thinking: false }`. */
   chatTemplateKwargs?: Readonly<Record<string, unknown>> | undefined;
 }
 
@@ -72,24 +72,24 @@ const CHAT_OPTIONS = [
   "chatTemplateKwargs",
 ] as const;
 
-/** A model's tokenizer, as its `tokenizer.json` has it. */
+/** A model's tokenizer, defined by `tokenizer.json`. */
 export class Tokenizer extends TemplatedTokenizer {
   readonly #native: Binding.Tokenizer;
-  /** Templates by whether there are tools, with what each was made of; made when first asked for. */
+  /** Compiled templates and their sources, by whether there are tools; compiled on first use. */
   readonly #templates = new Map<boolean, { source: TemplateSource; template: ChatTemplate }>();
   #assigned: ChatTemplates | undefined;
-  /** The model's own templates by whether there are tools, once read. */
+  /** The model's templates, by whether there are tools; read on first use. */
   readonly #own = new Map<boolean, TemplateSource | undefined>();
-  /** Whether its `tokenizer.json` is made of another file. */
+  /** Whether its `tokenizer.json` is generated from a GGUF file. */
   readonly #made: boolean;
   /** The file that it was read from. */
   readonly path: string;
-  /** @internal The files that belong to it. */
+  /** @internal Its companion files. */
   readonly beside: Beside;
 
   /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OPTION`. */
   constructor(path: string);
-  /** @internal One that was made of the file at `path`, and what `beside` has in place of files. */
+  /** @internal Wraps a tokenizer built from the GGUF file at `path`, with generated companion files. */
   constructor(path: string, made: { own: Binding.Tokenizer; beside: Beside });
   constructor(path: string, made?: { own: Binding.Tokenizer; beside: Beside }) {
     super();
@@ -101,7 +101,7 @@ export class Tokenizer extends TemplatedTokenizer {
     this.#made = made !== undefined;
   }
 
-  /** @internal The text of its `tokenizer.json`, as it was read or made, and what errors call it. */
+  /** @internal Returns the text of its `tokenizer.json`, read or generated, and the file's name in errors. */
   source(): { place: string; text: string } {
     const name = "tokenizer.json";
     const made = this.#made ? this.beside.text(name) : undefined;
@@ -110,11 +110,11 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /**
-   * Encodes `text`. Returns its token ids; with `pair`, `offsets: true` or `wordIds: true` an `Encoding`, which also has
-   * token types, offsets in UTF-16 units (`text.slice(start, end)`), word ids and sequence ids. `maxLength` cuts to that
-   * many tokens, special tokens included.
+   * Encodes `text`. Returns its token ids; with `pair`, `offsets: true` or `wordIds: true` an `Encoding`, which also
+   * has token types, offsets in UTF-16 units (`text.slice(start, end)`), word ids and sequence ids. `maxLength`
+   * truncates to that many tokens, special tokens included.
    *
-   * Throws `ERR_OPTION`, among others where `only_first` or `only_second` cannot cut the row to `maxLength`.
+   * Throws `ERR_OPTION`, for example where `only_first` or `only_second` cannot shorten the row to `maxLength`.
    */
   encode(text: string, given: EncodeOptions & { pair: string }): Encoding;
   encode(text: string, given: EncodeOptions & { offsets: true }): Encoding;
@@ -129,13 +129,13 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /**
-   * Encodes texts, or pairs of texts, as one batch for `model.forward`: ids, attention mask and token types, i32 [B, T].
-   * Rows are padded to the longest unless `padding` says otherwise, on the side and with the token that
-   * `tokenizer_config.json` names, and cut where `maxLength` or `truncation` is given. With `offsets: true` or
-   * `wordIds: true` the batch also has offsets, word ids and sequence ids by row and token.
+   * Encodes texts, or pairs of texts, as one batch for `model.forward`: ids, attention mask and token types, i32 [B,
+   * T]. By default rows are padded to the longest, on the side and with the token that `tokenizer_config.json` names,
+   * and truncated where `maxLength` or `truncation` is given. With `offsets: true` or `wordIds: true` the batch also
+   * has offsets, word ids and sequence ids by row and token.
    *
-   * Throws `ERR_OPTION`, among others for rows of different lengths without padding, a tokenizer without a padding token
-   * and a row that cannot be cut to `maxLength`; `ERR_FILE_FORMAT` for a malformed `tokenizer_config.json`.
+   * Throws `ERR_OPTION`, for example for rows of different lengths without padding, a tokenizer without a padding
+   * token, or a row that cannot be shortened to `maxLength`; `ERR_FILE_FORMAT` for a malformed `tokenizer_config.json`.
    */
   encodeBatch(
     texts: readonly string[],
@@ -153,12 +153,12 @@ export class Tokenizer extends TemplatedTokenizer {
     return encodeBatch(this.#native, this.#defaults, texts, given);
   }
 
-  /** Padding and truncation as the tokenizer's files define them; read once. */
+  /** Padding and truncation settings of the tokenizer's files; read on first use. */
   readonly #defaults = (): EncodingDefaults =>
     (this.#encodingDefaults ??= encodingDefaults(this.beside, (token) => this.tokenToId(token)));
   #encodingDefaults: EncodingDefaults | undefined;
 
-  /** Token ids of each text, in parallel and away from this thread. Throws `ERR_OPTION`. */
+  /** Encodes texts in parallel on background threads. Returns the ids of each. Throws `ERR_OPTION`. */
   async encodeAll(texts: readonly string[], given: EncodeAllOptions = {}): Promise<Int32Array[]> {
     listOf("encodeAll", "texts", texts, textOf);
     const addSpecialTokens = switched(
@@ -171,8 +171,8 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /**
-   * @internal The first `limit` token ids of each text, of which no more is encoded than they need, and how many it
-   * has in all: an estimate where it was not read to its end. In parallel and away from this thread.
+   * @internal Encodes texts in parallel on background threads. Returns the first `limit` ids of each text and the total
+   * count, which is an estimate where the rest of a text was not encoded.
    */
   async encodeRows(
     texts: readonly string[],
@@ -188,12 +188,12 @@ export class Tokenizer extends TemplatedTokenizer {
     return Array.from(all.totals, (total, i) => ({ ids: all.ids.subarray(end(i - 1), end(i)), total }));
   }
 
-  /** @internal How conversations become texts and ids. */
+  /** @internal The encoder of conversations. */
   get chat(): ChatEncoder {
     return this;
   }
 
-  /** @internal How to encode a running text in parts; undefined where only a whole text has its ids. */
+  /** @internal Encodes a growing text in parts; undefined where the tokenizer needs the whole text. */
   get parts(): Parts | undefined {
     const own = this.#native;
     if (!own.knowsSeams()) return undefined;
@@ -205,7 +205,7 @@ export class Tokenizer extends TemplatedTokenizer {
     };
   }
 
-  /** Text of token ids, without special tokens unless told otherwise. Throws `ERR_OPTION`. */
+  /** Decodes token ids, by default without special tokens. Throws `ERR_OPTION`. */
   decode(ids: ArrayLike<number>, given: DecodeOptions = {}): string {
     const checked = idsOf("decode", "ids", ids);
     return this.#native.decode(
@@ -215,11 +215,13 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /**
-   * Decodes ids as they come after `context`, each at the same cost however many there were. `push` gives the text
-   * that an id completes, which may be none: a token may be a part of a letter, and one that the tokenizer does not
-   * know has no text. `held` says whether the last ids may be such a part, and `rest` gives what they are if nothing
-   * follows. All pieces together are what `decode` makes of all ids after what it makes of the context; but of a run
-   * of tokens for single bytes which as a whole is no UTF-8, letters that were whole when they came stay. Throws `ERR_OPTION`.
+   * Decodes ids that follow `context`, one at a time, at constant cost per id. `push` returns the text that an id
+   * completes; it is empty for part of a character and for an unknown id. `held` says whether the last ids may be part
+   * of a character, and `rest` returns their text if nothing follows.
+   *
+   * The concatenated pieces equal `decode` of all ids, minus the text of the context. One exception: in a run of
+   * single-byte tokens that is not valid UTF-8 as a whole, characters that were complete when they were pushed stay.
+   * Throws `ERR_OPTION`.
    */
   decodeStream(context: ArrayLike<number> = [], given: DecodeOptions = {}): DecodeStream {
     const before = idsOf("decodeStream", "context", context);
@@ -236,19 +238,19 @@ export class Tokenizer extends TemplatedTokenizer {
     };
   }
 
-  /** The id of a token, as the vocabulary spells it; undefined where it has none. Throws `ERR_OPTION`. */
+  /** Returns the id of a token, written as in the vocabulary; undefined for an unknown token. Throws `ERR_OPTION`. */
   tokenToId(token: string): number | undefined {
     textOf("tokenToId", "token", token);
     return this.#native.tokenToId(token) ?? undefined;
   }
 
   /**
-   * The text that the model's chat template makes of messages, as ids, or with `tokenize: false` as it is. Special tokens
-   * are those that the template writes; none are added. The template is that of `chat_template.jinja` or
-   * `tokenizer_config.json` beside the tokenizer's file.
+   * Renders messages with the model's chat template. Returns ids, or text with `tokenize: false`. The template writes
+   * all special tokens; none are added. It comes from `chat_template.jinja` or `tokenizer_config.json` next to the
+   * tokenizer's file.
    *
-   * Throws `ERR_CHAT_TEMPLATE` where there is no template, and for one that refuses the messages, fails, or does not come
-   * to an end; `ERR_OPTION`.
+   * Throws `ERR_CHAT_TEMPLATE` where there is no template, or where it rejects the messages, fails, or does not
+   * terminate; `ERR_OPTION`.
    */
   applyChatTemplate(messages: readonly Message[], given: ChatTemplateOptions & { tokenize: false }): string;
   applyChatTemplate(
@@ -275,20 +277,19 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /**
-   * The text of the chat template; undefined where the model has none. An assigned template overrides the active
-   * adapter's, which overrides the model's own.
-   * Throws `ERR_FILE_FORMAT`.
+   * The text of the chat template; undefined where there is none. An assigned template overrides the active adapter's,
+   * which overrides the model's. Throws `ERR_FILE_FORMAT`.
    */
   get chatTemplate(): string | undefined {
     return this.#sourceFor(false)?.text;
   }
 
-  /** Assigns a template; undefined is the model's own. */
+  /** Assigns a template; undefined restores the model's. */
   set chatTemplate(source: string | undefined) {
     this.setChatTemplate(source === undefined ? source : textOf("chatTemplate", "its value", source));
   }
 
-  /** @internal Assigns a template; `where` is what errors call it. */
+  /** @internal Assigns a template; `where` is its name in errors. */
   setChatTemplate(text: string | undefined, where = "the tokenizer's chatTemplate"): void {
     this.#assigned = text === undefined ? undefined : { text, tools: undefined, where };
   }
@@ -313,12 +314,12 @@ export class Tokenizer extends TemplatedTokenizer {
     return this.#assigned ?? this.adapterTemplates?.() ?? templatesBeside(this.beside);
   }
 
-  /** @internal Whether a conversation was rendered by the chat template. */
+  /** @internal Whether the chat template has rendered a conversation. */
   get hasRendered(): boolean {
     return this.#templates.size > 0;
   }
 
-  /** @internal The chat template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
+  /** @internal Returns the chat template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
   chatTemplateFor(tools: boolean): ChatTemplate {
     const source = this.#sourceFor(tools);
     if (source === undefined) {
@@ -346,8 +347,8 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /**
-   * @internal The ids of texts without special tokens added, and where in the text each token is. In parallel and away
-   * from this thread.
+   * @internal Encodes texts without adding special tokens, in parallel on background threads. Returns the ids and the
+   * range of each token in its text.
    */
   async encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]> {
     enterCpuUse();
@@ -358,13 +359,13 @@ export class Tokenizer extends TemplatedTokenizer {
     });
   }
 
-  /** How many tokens there are, added ones among them. */
+  /** The number of tokens, added ones included. */
   get vocabSize(): number {
     return this.#native.vocabSize();
   }
 }
 
-/** The option `name`, `otherwise` unless given. */
+/** Returns the boolean option `name`, or `otherwise`. */
 function switched<N extends string>(
   where: string,
   name: N,
@@ -375,7 +376,7 @@ function switched<N extends string>(
   return value === undefined ? otherwise : flag(where, name, value);
 }
 
-/** Throws `ERR_OPTION` for messages or tools that are none. */
+/** Throws `ERR_OPTION` for invalid messages or tools. */
 function conversationOf(where: string, messages: unknown, tools: unknown): Conversation {
   const refused = (what: string): never => {
     throw new LowrankError("ERR_OPTION", `${where}: ${what}`);
@@ -383,7 +384,7 @@ function conversationOf(where: string, messages: unknown, tools: unknown): Conve
   return { messages: messagesOf(messages, "messages", refused), tools: toolsOf(tools, refused) };
 }
 
-/** A token id: what an Int32Array can hold. One that no tokenizer knows has no text. */
+/** Checks a token id: any 32-bit integer. Ids unknown to the tokenizer have no text. */
 function idOf(where: string, name: string, value: unknown): number {
   return numberThat(where, name, value, (id) => Number.isInteger(id) && id === (id | 0), "a token id");
 }

@@ -1,4 +1,4 @@
-/** Where a model's weights come from: found in a file and checked against the configuration, or drawn anew. */
+/** The sources of a model's weights: files, checked against the configuration, or random initialisation. */
 import { normal, ones, tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
@@ -13,11 +13,11 @@ import { parameter, type FloatDType, type Tensor } from "../tensor.js";
 import type { Halved } from "./half-range.js";
 import { isInBlock, type Quantization } from "./quantization.js";
 
-/** How a tensor starts where none is given: drawn, or by the values of its shape. */
+/** The initial values of a tensor: random, constant, or computed from its shape. */
 export type Start = "normal" | "ones" | "zeros" | ((shape: readonly number[]) => Float32Array);
 
 interface Drawing {
-  /** Whether it is a weight that may be quantised. */
+  /** Whether the weight may be quantised. */
   blocks?: boolean | undefined;
   scale?: number | undefined;
   zeroRow?: number | undefined;
@@ -26,16 +26,16 @@ interface Drawing {
 export interface LinearLayout {
   /** Whether the weight is stored as [in, out]. */
   fanInFanOut?: boolean | undefined;
-  /** What a drawn weight is multiplied by. */
+  /** The factor of random initial values. */
   scale?: number | undefined;
 }
 
-/** Gives each layer of a model its tensors, by transformers' paths. */
+/** Provides the tensors of a model's layers, by transformers' paths. */
 export abstract class Weights {
-  /** One tensor, as a parameter; what is drawn anew is multiplied by `scale`, and is 0 in row `zeroRow`. */
+  /** Returns a tensor as a parameter. Random values are multiplied by `scale`, and are 0 in row `zeroRow`. */
   abstract take(name: string, shape: number[], start?: Start, more?: Drawing): Tensor;
 
-  /** Whether a tensor that a model may do without is there. */
+  /** Whether an optional tensor is present. */
   abstract has(name: string): boolean;
 
   linear(
@@ -53,7 +53,7 @@ export abstract class Weights {
     return new Linear(inFeatures, outFeatures, { weight, fanInFanOut, ...options });
   }
 
-  /** The scale of an RMSNorm. */
+  /** Returns an RMSNorm. */
   norm(path: string, size: number, eps: number): RMSNorm {
     return new RMSNorm(size, { eps, weight: this.take(`${path}.weight`, [size], "ones") });
   }
@@ -63,7 +63,7 @@ export abstract class Weights {
     return new LayerNorm(size, { eps, weight, bias: this.take(`${path}.bias`, [size], "zeros") });
   }
 
-  /** A convolution with a bias over one dimension. */
+  /** Returns a 1-d convolution with a bias. */
   conv1d(
     path: string,
     inChannels: number,
@@ -76,14 +76,14 @@ export abstract class Weights {
     return new Conv1d(inChannels, outChannels, kernel, { ...geometry, weight, biasValues });
   }
 
-  /** A convolution with a bias, whose stride is its kernel. */
+  /** Returns a 2-d convolution with a bias, with the kernel's size as stride. */
   patches(path: string, inChannels: number, outChannels: number, kernel: readonly [number, number]): Conv2d {
     const weight = this.take(`${path}.weight`, [outChannels, inChannels, ...kernel]);
     const biasValues = this.take(`${path}.bias`, [outChannels], "zeros");
     return new Conv2d(inChannels, outChannels, kernel, { stride: kernel, weight, biasValues });
   }
 
-  /** Row `paddingIdx` starts as 0, where one is given. */
+  /** Returns an embedding; row `paddingIdx` is initialised to 0. */
   embedding(
     path: string,
     rows: number,
@@ -95,16 +95,16 @@ export abstract class Weights {
   }
 }
 
-/** Tensors by name, as they are stored. */
+/** Stored tensors by name. */
 export interface TensorSource {
   names(): string[];
-  /** Of a tensor that is there. */
+  /** Returns the shape of an existing tensor. */
   shape(name: string): number[];
-  /** The tensor, frozen; quantised where that is asked for. */
+  /** Returns the tensor, frozen, and quantised where requested. */
   tensor(name: string, device: Device, quantize?: Quantization): Tensor;
 }
 
-/** Those of safetensors files. */
+/** Returns the tensors of safetensors files. */
 export function storedIn(file: WeightsFile): TensorSource {
   return {
     names: () => file.names(),
@@ -113,26 +113,26 @@ export function storedIn(file: WeightsFile): TensorSource {
   };
 }
 
-/** How a family's files spell their names. */
+/** Tensor names in a family's files. */
 export interface Naming {
-  /** Passed over, and named once in a notice: buffers of older transformers, heads of other tasks. */
+  /** Ignored, and reported in one notice: buffers of older transformers, heads of other tasks. */
   extras: RegExp;
-  /** What goes before every name but a head's. A file may lack it, or have it where the model has none. */
+  /** The prefix of every name except a head's. A file may lack it, or have it where the model does not. */
   prefix: string;
-  /** Drawn anew where a file lacks them, and named once in a notice: heads that a task adds. */
+  /** Initialised randomly where a file lacks them, and reported in one notice: heads that a task adds. */
   fresh?: RegExp | undefined;
-  /** Other names of a tensor, such as those of older files. */
+  /** Returns alternative names of a tensor, such as older ones. */
   older?: ((name: string) => string[]) | undefined;
 }
 
-/** A tensor of a file that stands for another. */
+/** A tensor of a file that duplicates another. */
 export interface Double {
   name: string;
-  /** On the cpu, where it stays in the file. */
+  /** Reads it on the CPU, memory-mapped. */
   tensor: () => Tensor;
 }
 
-/** Takes weights from a file by name, and knows at the end what was left or missing. */
+/** Takes weights from a file by name, and reports unused and missing ones at the end. */
 export class FileWeights extends Weights {
   readonly #used = new Set<string>();
   readonly #names: Set<string>;
@@ -140,7 +140,7 @@ export class FileWeights extends Weights {
   readonly #wrongShapes: string[] = [];
   readonly #drawn: string[] = [];
   readonly #draws: FreshWeights;
-  /** What was converted to f16. */
+  /** Tensors that were converted to f16. */
   readonly halved: Halved[] = [];
 
   constructor(
@@ -149,11 +149,11 @@ export class FileWeights extends Weights {
     private readonly options: {
       device: Device;
       dtype?: FloatDType | undefined;
-      /** What weights of linear layers in blocks are quantised to. */
+      /** The quantisation of linear layers in blocks. */
       quantize?: Quantization | undefined;
-      /** What errors and notices call the file. */
+      /** The file's name in errors and notices. */
       where: string;
-      /** Whether a fresh name that is there in another shape is drawn anew too. */
+      /** Whether a head of another shape is also reinitialised, not only a missing one. */
       otherLabels?: boolean | undefined;
     },
   ) {
@@ -162,7 +162,9 @@ export class FileWeights extends Weights {
     this.#draws = new FreshWeights(options.device);
   }
 
-  /** Leaves out a tensor that stands for another, if the file has it: gives its name there, and the tensor when asked. */
+  /**
+   * Marks a duplicate tensor as used, if the file has it; returns its name in the file, and a function that reads it.
+   */
   double(name: string): Double | undefined {
     const found = this.#find(name);
     if (found === undefined) return undefined;
@@ -171,8 +173,8 @@ export class FileWeights extends Weights {
   }
 
   /**
-   * Throws when a tensor was missing, had a wrong shape, or was not asked for; returns what there
-   * is to tell of known extras and of what was drawn anew.
+   * Throws if a tensor was missing, had a wrong shape, or was not used. Returns notices about ignored extras and
+   * reinitialised tensors.
    */
   finish(): string[] {
     const { where } = this.options;
@@ -222,10 +224,10 @@ export class FileWeights extends Weights {
     const { device, quantize } = this.options;
     if (quantize !== undefined && more.blocks === true)
       return parameter(this.file.tensor(found, device, quantize), false);
-    // Biases are added in f32, and are few.
+    // Biases are small, and are added in f32.
     const dtype = name.endsWith(".bias") ? "f32" : this.options.dtype;
     const stored = this.file.tensor(found, device);
-    // Frozen, and a parameter all the same: it is counted, and saved.
+    // Frozen, but still a parameter, so that it is counted and saved.
     if (dtype === undefined || dtype === stored.dtype) return parameter(stored, false);
     const converted = stored.to(dtype);
     stored.dispose();
@@ -236,7 +238,7 @@ export class FileWeights extends Weights {
     return parameter(converted, false);
   }
 
-  /** A name as the file has it: with the family's prefix or without, as it is or as it once was. */
+  /** Finds a tensor's name in the file: with or without the family's prefix, under its current or an older name. */
   #find(name: string): string | undefined {
     const { prefix, older } = this.naming;
     const other = name.startsWith(prefix) ? name.slice(prefix.length) : prefix + name;
@@ -252,14 +254,14 @@ export class FileWeights extends Weights {
   }
 }
 
-/** Stands for a tensor that is not there until `finish` says so; it has a shape, and no memory. */
+/** Stands in for a missing tensor until `finish` reports it; it has a shape and no memory. */
 function placeholder(shape: readonly number[]): Tensor {
   return zeros(shape, { device: "meta:cpu" });
 }
 
-/** Weights drawn anew, as transformers initialises its models: N(0, deviation²), norms 1, biases 0. */
+/** Random weights as in transformers: N(0, deviation²), norms 1, biases 0. */
 export class FreshWeights extends Weights {
-  /** Biases are f32 in any case. Parameters ask for gradients where all are. */
+  /** Biases are always f32. Parameters require gradients only where all of them are f32. */
   constructor(
     private readonly device: Device,
     private readonly deviation = 0.02,
