@@ -13,9 +13,9 @@ import type { BertConfig } from "./config.js";
 
 /** Self-attention without its output layer. */
 export class BertSelfAttention extends Module {
-  /** How many heads. */
+  /** Number of heads. */
   readonly heads: number;
-  /** Dropout of the weights in training. */
+  /** Dropout of the attention weights in training. */
   readonly dropout: number;
   /** Queries. */
   query: Linear;
@@ -24,7 +24,7 @@ export class BertSelfAttention extends Module {
   /** Values. */
   value: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(
     { hiddenSize: C, numAttentionHeads, attentionDropout }: BertConfig,
     path: string,
@@ -38,7 +38,7 @@ export class BertSelfAttention extends Module {
     this.value = weights.linear(`${path}.value`, C, C, true);
   }
 
-  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
     const dropout = trains(this) ? this.dropout : 0;
@@ -48,14 +48,14 @@ export class BertSelfAttention extends Module {
 
 /** norm(residual + dropout(dense(x))). */
 export class BertOutput extends Module {
-  /** To C channels. */
+  /** The linear layer to C channels. */
   dense: Linear;
   /** The norm of the sum. */
   LayerNorm: LayerNorm;
-  /** Dropout of what is added. */
+  /** Dropout before the residual sum. */
   dropout: Dropout;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: BertConfig, inFeatures: number, path: string, weights: Weights) {
     super();
     this.dense = weights.linear(`${path}.dense`, inFeatures, config.hiddenSize, true);
@@ -63,28 +63,28 @@ export class BertOutput extends Module {
     this.dropout = new Dropout(config.hiddenDropout);
   }
 
-  /** x [B, T, in] and residual [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, in] and residual [B, T, C] to [B, T, C]. */
   forward(x: Tensor, residual: Tensor): Tensor {
     const made = this.dropout.forward(this.dense.forward(x));
     return normed(this.LayerNorm, { x: made, added: residual })[1];
   }
 }
 
-/** Attention, and the norm after it. */
+/** Self-attention, residual sum and norm. */
 export class BertAttention extends Module {
-  /** Attention itself. */
+  /** Self-attention. */
   self: BertSelfAttention;
-  /** What joins the heads and adds the input. */
+  /** The output projection, residual sum and norm. */
   output: BertOutput;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super();
     this.self = new BertSelfAttention(config, `${path}.self`, weights);
     this.output = new BertOutput(config, config.hiddenSize, `${path}.output`, weights);
   }
 
-  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     return this.output.forward(this.self.forward(x, mask), x);
   }
@@ -92,19 +92,19 @@ export class BertAttention extends Module {
 
 /** activation(dense(x)). */
 export class BertIntermediate extends Module {
-  /** What follows the product. */
+  /** The activation after the linear layer. */
   readonly activation: ActivationName;
-  /** C to the inner channels. */
+  /** From C to the inner channels. */
   dense: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super();
     this.activation = config.activation;
     this.dense = weights.linear(`${path}.dense`, config.hiddenSize, config.intermediateSize, true);
   }
 
-  /** x [B, T, C] → [B, T, inner]. */
+  /** Maps x [B, T, C] to [B, T, inner]. */
   forward(x: Tensor): Tensor {
     return activate(this.activation, this.dense.forward(x));
   }
@@ -112,14 +112,14 @@ export class BertIntermediate extends Module {
 
 /** A block: attention and MLP, each followed by a norm. */
 export class BertLayer extends Module {
-  /** Attention, and the norm after it. */
+  /** Self-attention, residual sum and norm. */
   attention: BertAttention;
   /** The first half of the MLP. */
   intermediate: BertIntermediate;
-  /** The second half of the MLP, and the norm after it. */
+  /** The second half of the MLP, residual sum and norm. */
   output: BertOutput;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super();
     this.attention = new BertAttention(config, `${path}.attention`, weights);
@@ -127,7 +127,7 @@ export class BertLayer extends Module {
     this.output = new BertOutput(config, config.intermediateSize, `${path}.output`, weights);
   }
 
-  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const attended = this.attention.forward(x, mask);
     return this.output.forward(this.intermediate.forward(attended), attended);

@@ -22,34 +22,33 @@ import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
 
 export type BertModelType = "bert" | "roberta";
 
-/** What `config.json` says, in one spelling. */
+/** The fields of `config.json`, in camel case. */
 export interface BertConfig extends BlocksConfig, SpecialIds, LabelConfig {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: "bert" | "roberta";
   /** Rows of the input embedding. */
   vocabSize: number;
-  /** The longest text. */
+  /** The longest text, in tokens. */
   maxPositionEmbeddings: number;
-  /** Rows of the position embedding: RoBERTa's longest text, and the padding's row and those before. */
+  /**
+   * Rows of the position embedding; for RoBERTa larger than the longest text by the padding row and those before it.
+   */
   positionRows: number;
-  /** Kinds of texts that `tokenTypeIds` tells apart. */
+  /** Number of token types. */
   typeVocabSize: number;
-  /** Added to the variance in norms. */
+  /** The epsilon of LayerNorm. */
   layerNormEps: number;
-  /** What each MLP applies. */
+  /** The activation of each MLP. */
   activation: ActivationName;
-  /** Dropout of the embeddings, and of what a block adds. */
+  /** Dropout of the embeddings and before residual sums. */
   hiddenDropout: number;
   /** Dropout before the classifier. */
   classifierDropout: number;
 }
 
-/**
- * `BertConfig` and `RobertaConfig` of transformers: the fields of `config.json` that are read, and what they are unless
- * given.
- */
+/** `BertConfig` and `RobertaConfig` of transformers: the supported fields of `config.json`, with their defaults. */
 export interface BertConfigFields extends TextConfigFields, LabelConfigFields {
-  /** 30,522; 50,265 of RoBERTa. */
+  /** 30,522; 50,265 for RoBERTa. */
   vocab_size?: number | undefined;
   /** 768. */
   hidden_size?: number | undefined;
@@ -59,7 +58,7 @@ export interface BertConfigFields extends TextConfigFields, LabelConfigFields {
   num_hidden_layers?: number | undefined;
   /** 12. */
   num_attention_heads?: number | undefined;
-  /** Rows of the position embedding, 512: of RoBERTa two more than its longest text. */
+  /** Rows of the position embedding, 512; for RoBERTa two more than its longest text. */
   max_position_embeddings?: number | undefined;
   /** 2. */
   type_vocab_size?: number | undefined;
@@ -71,23 +70,23 @@ export interface BertConfigFields extends TextConfigFields, LabelConfigFields {
   hidden_dropout_prob?: number | undefined;
   /** As `hidden_dropout_prob`. */
   classifier_dropout?: number | null | undefined;
-  /** Dropout of the attention's weights; 0.1. */
+  /** Dropout of the attention weights; 0.1. */
   attention_probs_dropout_prob?: number | undefined;
   /** absolute. */
   position_embedding_type?: string | undefined;
 }
 
-/** What transformers takes where the file is silent. */
+/** transformers' defaults. */
 const DEFAULTS = {
   bert: { vocabulary: 30_522, pad: 0 },
   roberta: { vocabulary: 50_265, pad: 1 },
 };
 
 /**
- * Reads a parsed `config.json`; `numLabels` goes before the classes that it names.
+ * Reads a parsed `config.json`; `numLabels` overrides the number of classes in it.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing
- * or senseless value.
+ * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
+ * or invalid value.
  */
 export function bertConfig(json: Record<string, unknown> | ConfigFields, numLabels?: number): BertConfig {
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
@@ -134,7 +133,7 @@ export function bertConfig(json: Record<string, unknown> | ConfigFields, numLabe
   return result;
 }
 
-/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `bertConfig` too. */
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `bertConfig`. */
 export function hubConfig(config: BertConfig): Record<string, unknown> {
   return {
     model_type: config.modelType,

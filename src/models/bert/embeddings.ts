@@ -11,20 +11,20 @@ import type { BertConfig } from "./config.js";
 
 /** norm(word + type + position). ids i32 [B, T] → [B, T, C]. */
 export class BertEmbeddings extends Module {
-  /** Embedding of the tokens. */
+  /** The token embedding. */
   word_embeddings: Embedding;
-  /** Embedding of the positions. */
+  /** The position embedding. */
   position_embeddings: Embedding;
-  /** Embedding of which text a token is of. */
+  /** The token type embedding. */
   token_type_embeddings: Embedding;
   /** The norm of the sum. */
   LayerNorm: LayerNorm;
-  /** Dropout of what the norm gives. */
+  /** Dropout after the norm. */
   dropout: Dropout;
-  /** Positions start after the padding's, and padding stands at its own: RoBERTa's way. */
+  /** For RoBERTa, the padding id: padding has this position, and texts start at the next one. */
   readonly offset: number | undefined;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, padTokenId: pad } = config;
@@ -40,7 +40,7 @@ export class BertEmbeddings extends Module {
     this.dropout = new Dropout(config.hiddenDropout);
   }
 
-  /** ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C]. */
+  /** Maps ids i32 [B, T], or null with `inputsEmbeds`, to [B, T, C]. */
   forward(ids: Tensor | null, options: ForwardOptions = {}): Tensor {
     const { tokenTypeIds, positionIds, inputsEmbeds } = options;
     const { device, shape } = placesOf(ids, options);
@@ -56,14 +56,17 @@ export class BertEmbeddings extends Module {
     return this.dropout.forward(this.LayerNorm.forward(sum));
   }
 
-  /** RoBERTa's positions after `pad`; without ids there is no padding to leave out, as in transformers. */
+  /** RoBERTa's positions; without ids no padding is recognised, as in transformers. */
   #positions(ids: Tensor | null, pad: number, T: number): Tensor {
     const { device } = this.word_embeddings.weight;
     return ids === null ? arange(pad + 1 + T, { start: pad + 1, device }) : positionsAfter(ids, pad);
   }
 }
 
-/** Positions from `pad` + 1 on, counting what is not padding; padding's is `pad`. ids i32 [B, T] → i32 [B, T]. */
+/**
+ * Counts positions from `pad` + 1 over the tokens that are not padding; padding gets `pad`. ids i32 [B, T] → i32 [B,
+ * T].
+ */
 function positionsAfter(ids: Tensor, pad: number): Tensor {
   const { device } = ids;
   const T = ids.shape[1] as number;
@@ -72,7 +75,7 @@ function positionsAfter(ids: Tensor, pad: number): Tensor {
     .to("f32")
     .neg()
     .add(1);
-  // A running sum, as a product with a triangle of ones: whole numbers, exact in f32.
+  // A prefix sum as a product with a triangular matrix of ones; whole numbers are exact in f32.
   const triangle = new Float32Array(T * T);
   for (let s = 0; s < T; s++) triangle.fill(1, s * T + s, (s + 1) * T);
   const counted = kept.matmul(tensor(triangle, { shape: [T, T], device }));

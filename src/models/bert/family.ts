@@ -11,7 +11,7 @@ export const bert: Family<BertConfig> = {
   modelTypes: ["bert", "roberta"],
   read: ({ config, numLabels }) => bertConfig(config, numLabels),
   naming: ({ modelType }) => ({
-    // Buffers of older transformers, and heads of other tasks.
+    // Buffers of older transformers, and the heads of other tasks.
     extras:
       /(^|\.)embeddings\.(position|token_type)_ids$|^cls\.|^lm_head\.|^classifier\.|^qa_outputs\.|(^|\.)pooler\./,
     prefix: `${modelType}.`,

@@ -1,4 +1,4 @@
-/** BERT and RoBERTa as encoders, and for sequence classification. Paths are transformers'. */
+/** BERT and RoBERTa as encoders, and for sequence classification. Parameter paths match transformers. */
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
@@ -13,7 +13,7 @@ import { BertEmbeddings } from "./embeddings.js";
 
 /** The blocks of BERT. */
 export class BertEncoder extends EncoderBlocks<BertLayer> {
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super(config, (i) => new BertLayer(config, `${path}.layer.${i}`, weights));
   }
@@ -21,38 +21,38 @@ export class BertEncoder extends EncoderBlocks<BertLayer> {
 
 /** tanh(dense(the first token)). */
 export class BertPooler extends Module {
-  /** The product before tanh. */
+  /** The linear layer before tanh. */
   dense: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor({ hiddenSize: C }: BertConfig, path: string, weights: Weights) {
     super();
     this.dense = weights.linear(`${path}.dense`, C, C, true);
   }
 
-  /** hidden [B, T, C] → [B, C]. */
+  /** Maps hidden [B, T, C] to [B, C]. */
   forward(hidden: Tensor): Tensor {
     return this.dense.forward(firstToken(hidden)).tanh();
   }
 }
 
-/** Which of its parts a model has. */
+/** Optional parts of a model. */
 interface Parts {
-  /** Where its paths begin; "" where it stands alone. */
+  /** The prefix of its parameter paths; "" for a standalone model. */
   path?: string | undefined;
-  /** Whether it has a pooler; as in the file unless given. */
+  /** Whether it has a pooler; by default as in the file. */
   pooler?: boolean | undefined;
 }
 
-/** BERT's encoder alone, or as a part of a classifier. Submodules and keys of `stateDict` are transformers'. */
+/** BERT's encoder, standalone or as part of a classifier. Submodules and `stateDict` keys have transformers' names. */
 export class BertModel extends TextEncoder {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   readonly config: BertConfig & Record<string, unknown>;
-  /** Words, positions and types. */
+  /** The embeddings of words, positions and types. */
   embeddings: BertEmbeddings;
   /** The blocks. */
   encoder: BertEncoder;
-  /** What makes one vector of the first token; null where the model has none. */
+  /** The pooler of the first token; null where the model has none. */
   pooler: BertPooler | null;
 
   /** @internal */
@@ -70,11 +70,11 @@ export class BertModel extends TextEncoder {
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
-   * padding's rows and biases 0, norms 1. The same after `manualSeed`. It is in training mode and every weight asks for
-   * a gradient, unless stored as f16 or bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), padding rows and biases 0, norms 1. Reproducible with `manualSeed`. The model is in training
+   * mode, and all weights require gradients unless they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * Throws `ERR_OPTION` for an invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: BertConfigFields, options?: FromConfigOptions): BertModel {
@@ -90,25 +90,25 @@ export class BertModel extends TextEncoder {
     return this.encoder;
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }
 
-  /** @internal What of the configuration has changed since it was read. */
+  /** @internal Configuration fields that have changed since loading. */
   override configChanges(): Record<string, unknown> {
     return { architectures: [this.config.modelType === "roberta" ? "RobertaModel" : "BertModel"] };
   }
 }
 
-/** RoBERTa, which differs in its positions alone. */
+/** RoBERTa, which differs from BERT only in its positions. */
 export class RobertaModel extends BertModel {
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
-   * padding's rows and biases 0, norms 1. The same after `manualSeed`. It is in training mode and every weight asks for
-   * a gradient, unless stored as f16 or bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), padding rows and biases 0, norms 1. Reproducible with `manualSeed`. The model is in training
+   * mode, and all weights require gradients unless they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * Throws `ERR_OPTION` for an invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static override fromConfig(config: BertConfigFields, options?: FromConfigOptions): RobertaModel {
@@ -120,17 +120,17 @@ export class RobertaModel extends BertModel {
   }
 }
 
-/** BERT with a classifier over its pooler. Submodules and keys of `stateDict` are transformers'. */
+/** BERT with a classifier over its pooler. Submodules and `stateDict` keys have transformers' names. */
 export class BertForSequenceClassification extends SequenceClassifier {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   readonly config: BertConfig & Record<string, unknown>;
-  /** The class as transformers names it. */
+  /** The class name in transformers. */
   readonly architecture = "BertForSequenceClassification";
   /** The encoder, with its pooler. */
   bert: BertModel;
   /** Dropout before the classifier. */
   dropout: Dropout;
-  /** [C] → [N]. */
+  /** The classifier, [C] → [N]. */
   classifier: Linear;
 
   /** @internal */
@@ -143,11 +143,11 @@ export class BertForSequenceClassification extends SequenceClassifier {
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
-   * padding's rows and biases 0, norms 1. The same after `manualSeed`. It is in training mode and every weight asks for
-   * a gradient, unless stored as f16 or bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), padding rows and biases 0, norms 1. Reproducible with `manualSeed`. The model is in training
+   * mode, and all weights require gradients unless they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * Throws `ERR_OPTION` for an invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: BertConfigFields, options?: FromConfigOptions): BertForSequenceClassification {
@@ -158,33 +158,33 @@ export class BertForSequenceClassification extends SequenceClassifier {
     });
   }
 
-  /** `bert`. */
+  /** The encoder: `bert`. */
   get encoder(): BertModel {
     return this.bert;
   }
 
-  /** @internal hidden [B, T, C] → logits [B, N]. */
+  /** @internal Maps hidden [B, T, C] to logits [B, N]. */
   logits(hidden: Tensor): Tensor {
     const pooled = (this.bert.pooler as BertPooler).forward(hidden);
     return this.classifier.forward(this.dropout.forward(pooled));
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }
 }
 
-/** out_proj(tanh(dense(the first token))). */
+/** RoBERTa's classification head: out_proj(tanh(dense(the first token))). */
 export class RobertaClassificationHead extends Module {
-  /** The product before tanh. */
+  /** The linear layer before tanh. */
   dense: Linear;
-  /** Dropout before either product. */
+  /** Dropout before each linear layer. */
   dropout: Dropout;
-  /** [C] → [N]. */
+  /** The output layer, [C] → [N]. */
   out_proj: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor({ hiddenSize: C, labels, classifierDropout }: BertConfig, path: string, weights: Weights) {
     super();
     this.dense = weights.linear(`${path}.dense`, C, C, true);
@@ -192,18 +192,18 @@ export class RobertaClassificationHead extends Module {
     this.out_proj = weights.linear(`${path}.out_proj`, C, labels.length, true);
   }
 
-  /** hidden [B, T, C] → [B, N]. */
+  /** Maps hidden [B, T, C] to [B, N]. */
   forward(hidden: Tensor): Tensor {
     const x = this.dense.forward(this.dropout.forward(firstToken(hidden))).tanh();
     return this.out_proj.forward(this.dropout.forward(x));
   }
 }
 
-/** RoBERTa with a classifier over its first token. Submodules and keys of `stateDict` are transformers'. */
+/** RoBERTa with a classifier over its first token. Submodules and `stateDict` keys have transformers' names. */
 export class RobertaForSequenceClassification extends SequenceClassifier {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   readonly config: BertConfig & Record<string, unknown>;
-  /** The class as transformers names it. */
+  /** The class name in transformers. */
   readonly architecture = "RobertaForSequenceClassification";
   /** The encoder, without a pooler. */
   roberta: BertModel;
@@ -219,11 +219,11 @@ export class RobertaForSequenceClassification extends SequenceClassifier {
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
-   * padding's rows and biases 0, norms 1. The same after `manualSeed`. It is in training mode and every weight asks for
-   * a gradient, unless stored as f16 or bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), padding rows and biases 0, norms 1. Reproducible with `manualSeed`. The model is in training
+   * mode, and all weights require gradients unless they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * Throws `ERR_OPTION` for an invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: BertConfigFields, options?: FromConfigOptions): RobertaForSequenceClassification {
@@ -234,17 +234,17 @@ export class RobertaForSequenceClassification extends SequenceClassifier {
     });
   }
 
-  /** `roberta`. */
+  /** The encoder: `roberta`. */
   get encoder(): BertModel {
     return this.roberta;
   }
 
-  /** @internal hidden [B, T, C] → logits [B, N]. */
+  /** @internal Maps hidden [B, T, C] to logits [B, N]. */
   logits(hidden: Tensor): Tensor {
     return this.classifier.forward(hidden);
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }

@@ -11,14 +11,14 @@ import { normed } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { DistilBertConfig } from "./config.js";
 
-/** Added to the variance in every norm: no field of the configuration. */
+/** The epsilon of every LayerNorm; the configuration has no field for it. */
 export const NORM_EPS = 1e-12;
 
 /** Self-attention. */
 export class DistilBertSelfAttention extends Module {
-  /** How many heads. */
+  /** Number of heads. */
   readonly heads: number;
-  /** Dropout of the weights in training. */
+  /** Dropout of the attention weights in training. */
   readonly dropout: number;
   /** Queries. */
   q_lin: Linear;
@@ -26,10 +26,10 @@ export class DistilBertSelfAttention extends Module {
   k_lin: Linear;
   /** Values. */
   v_lin: Linear;
-  /** Joins the heads. */
+  /** The output projection. */
   out_lin: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(
     { hiddenSize: C, numAttentionHeads, attentionDropout }: DistilBertConfig,
     path: string,
@@ -44,7 +44,7 @@ export class DistilBertSelfAttention extends Module {
     this.out_lin = weights.linear(`${path}.out_lin`, C, C, true);
   }
 
-  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
     const dropout = trains(this) ? this.dropout : 0;
@@ -58,16 +58,16 @@ export class DistilBertSelfAttention extends Module {
 
 /** lin2(activation(lin1(x))). */
 export class DistilBertFFN extends Module {
-  /** What lies between the two products. */
+  /** The activation between the two layers. */
   readonly activation: ActivationName;
-  /** C to the inner channels. */
+  /** From C to the inner channels. */
   lin1: Linear;
-  /** The inner channels to C. */
+  /** From the inner channels to C. */
   lin2: Linear;
-  /** Dropout of what is added. */
+  /** Dropout before the residual sum. */
   dropout: Dropout;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: DistilBertConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, intermediateSize } = config;
@@ -77,7 +77,7 @@ export class DistilBertFFN extends Module {
     this.dropout = new Dropout(config.dropout);
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor): Tensor {
     return this.dropout.forward(this.lin2.forward(activate(this.activation, this.lin1.forward(x))));
   }
@@ -94,7 +94,7 @@ export class DistilBertBlock extends Module {
   /** The norm after the MLP. */
   output_layer_norm: LayerNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: DistilBertConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C } = config;
@@ -104,7 +104,7 @@ export class DistilBertBlock extends Module {
     this.output_layer_norm = weights.layerNorm(`${path}.output_layer_norm`, C, NORM_EPS);
   }
 
-  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const [, attended] = normed(this.sa_layer_norm, { x: this.attention.forward(x, mask), added: x });
     return normed(this.output_layer_norm, { x: this.ffn.forward(attended), added: attended })[1];

@@ -1,4 +1,4 @@
-/** The configuration of DistilBERT, in its own spelling (`dim`) or the common one (`hidden_size`). */
+/** The configuration of DistilBERT, with its own field names (`dim`) or the common ones (`hidden_size`). */
 import { activationField, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import {
@@ -17,25 +17,25 @@ import {
 import type { LabelConfigFields, TextConfigFields } from "../from-config.js";
 import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
 
-/** What `config.json` says, in one spelling. */
+/** The fields of `config.json`, in camel case. */
 export interface DistilBertConfig extends BlocksConfig, SpecialIds, LabelConfig {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: "distilbert";
   /** Rows of the input embedding. */
   vocabSize: number;
-  /** The longest text. */
+  /** The longest text, in tokens. */
   maxPositionEmbeddings: number;
-  /** Whether positions that are drawn anew are sines and cosines. */
+  /** Whether positions are initialised with sines and cosines. */
   sinusoidalPositions: boolean;
-  /** What each MLP applies. */
+  /** The activation of each MLP. */
   activation: ActivationName;
-  /** Dropout of the embeddings, and of what an MLP adds. */
+  /** Dropout of the embeddings and after each MLP. */
   dropout: number;
   /** Dropout before the classifier. */
   classifierDropout: number;
 }
 
-/** `DistilBertConfig` of transformers: the fields of `config.json` that are read, and what they are unless given. */
+/** `DistilBertConfig` of transformers: the supported fields of `config.json`, with their defaults. */
 export interface DistilBertConfigFields extends TextConfigFields, LabelConfigFields {
   /** 30,522. */
   vocab_size?: number | undefined;
@@ -49,7 +49,7 @@ export interface DistilBertConfigFields extends TextConfigFields, LabelConfigFie
   n_heads?: number | undefined;
   /** 512. */
   max_position_embeddings?: number | undefined;
-  /** Whether positions start as sines and cosines; false. */
+  /** Whether positions are initialised with sines and cosines; false. */
   sinusoidal_pos_embds?: boolean | undefined;
   /** gelu. */
   activation?: string | undefined;
@@ -57,15 +57,15 @@ export interface DistilBertConfigFields extends TextConfigFields, LabelConfigFie
   dropout?: number | undefined;
   /** Dropout before the classifier; 0.2. */
   seq_classif_dropout?: number | undefined;
-  /** Dropout of the attention's weights; 0.1. */
+  /** Dropout of the attention weights; 0.1. */
   attention_dropout?: number | undefined;
 }
 
 /**
- * Reads a parsed `config.json`; `numLabels` goes before the classes that it names.
+ * Reads a parsed `config.json`; `numLabels` overrides the number of classes in it.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing
- * or senseless value.
+ * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
+ * or invalid value.
  */
 export function distilBertConfig(
   json: Record<string, unknown> | ConfigFields,
@@ -102,7 +102,7 @@ export function distilBertConfig(
   return result;
 }
 
-/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `distilBertConfig` too. */
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `distilBertConfig`. */
 export function hubConfig(config: DistilBertConfig): Record<string, unknown> {
   return {
     model_type: "distilbert",

@@ -13,16 +13,16 @@ import type { DistilBertConfig } from "./config.js";
 
 /** norm(word + position). ids i32 [B, T] → [B, T, C]. */
 export class DistilBertEmbeddings extends Module {
-  /** Embedding of the tokens. */
+  /** The token embedding. */
   word_embeddings: Embedding;
-  /** Embedding of the positions. */
+  /** The position embedding. */
   position_embeddings: Embedding;
   /** The norm of the sum. */
   LayerNorm: LayerNorm;
-  /** Dropout of what the norm gives. */
+  /** Dropout after the norm. */
   dropout: Dropout;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: DistilBertConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, maxPositionEmbeddings, padTokenId: paddingIdx } = config;
@@ -34,7 +34,10 @@ export class DistilBertEmbeddings extends Module {
     this.dropout = new Dropout(config.dropout);
   }
 
-  /** ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C]. Throws `ERR_OPTION` for kinds of texts, which it does not tell apart. */
+  /**
+   * Maps ids i32 [B, T], or null with `inputsEmbeds`, to [B, T, C]. Throws `ERR_OPTION` for `tokenTypeIds`, which
+   * DistilBERT lacks.
+   */
   forward(ids: Tensor | null, options: ForwardOptions = {}): Tensor {
     const { tokenTypeIds, positionIds, inputsEmbeds } = options;
     if (tokenTypeIds !== undefined) {
@@ -49,7 +52,7 @@ export class DistilBertEmbeddings extends Module {
   }
 }
 
-/** sin and cos of position / 10000^(2 ⌊c/2⌋ / C), side by side. Source: transformers' create_sinusoidal_embeddings. */
+/** Alternates sin and cos of position / 10000^(2 ⌊c/2⌋ / C). Source: transformers' create_sinusoidal_embeddings. */
 function alternating([rows, C]: readonly number[]): Float32Array {
   const width = C as number;
   return Float32Array.from({ length: (rows as number) * width }, (_, i) => {

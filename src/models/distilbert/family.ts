@@ -6,7 +6,7 @@ export const distilbert: Family<DistilBertConfig> = {
   modelTypes: ["distilbert"],
   read: ({ config, numLabels }) => distilBertConfig(config, numLabels),
   naming: () => ({
-    // A buffer of older transformers, and heads of other tasks.
+    // A buffer of older transformers, and the heads of other tasks.
     extras: /(^|\.)embeddings\.position_ids$|^vocab_|^(pre_)?classifier\.|^qa_outputs\./,
     prefix: "distilbert.",
     fresh: /^(pre_)?classifier\./,

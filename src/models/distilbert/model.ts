@@ -1,4 +1,4 @@
-/** DistilBERT as an encoder, and for sequence classification. Paths are transformers'. */
+/** DistilBERT as an encoder, and for sequence classification. Parameter paths match transformers. */
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import type { Tensor } from "../../tensor.js";
@@ -12,22 +12,25 @@ import { DistilBertEmbeddings } from "./embeddings.js";
 
 /** The blocks of DistilBERT. */
 export class DistilBertTransformer extends EncoderBlocks<DistilBertBlock> {
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: DistilBertConfig, path: string, weights: Weights) {
     super(config, (i) => new DistilBertBlock(config, `${path}.layer.${i}`, weights));
   }
 }
 
-/** DistilBERT's encoder alone, or as a part of a classifier. Submodules and keys of `stateDict` are transformers'. */
+/**
+ * DistilBERT's encoder, standalone or as part of a classifier. Submodules and `stateDict` keys have transformers'
+ * names.
+ */
 export class DistilBertModel extends TextEncoder {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   readonly config: DistilBertConfig & Record<string, unknown>;
-  /** Words and positions. */
+  /** The embeddings of words and positions. */
   embeddings: DistilBertEmbeddings;
   /** The blocks. */
   transformer: DistilBertTransformer;
 
-  /** @internal Its paths begin with `prefix`. */
+  /** @internal `prefix` is prepended to its parameter paths. */
   constructor(config: DistilBertConfig, weights: Weights, prefix = "") {
     super(weights);
     this.config = config as DistilBertConfig & Record<string, unknown>;
@@ -36,11 +39,12 @@ export class DistilBertModel extends TextEncoder {
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
-   * padding's row and biases 0, norms 1, positions sines and cosines where the configuration says so. The same after
-   * `manualSeed`. It is in training mode and every weight asks for a gradient, unless stored as f16 or bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), padding row and biases 0, norms 1, positions as sines and cosines where the configuration
+   * says so. Reproducible with `manualSeed`. The model is in training mode, and all weights require gradients unless
+   * they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * Throws `ERR_OPTION` for an invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: DistilBertConfigFields, options?: FromConfigOptions): DistilBertModel {
@@ -56,28 +60,28 @@ export class DistilBertModel extends TextEncoder {
     return this.transformer;
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }
 
-  /** @internal What of the configuration has changed since it was read. */
+  /** @internal Configuration fields that have changed since loading. */
   override configChanges(): Record<string, unknown> {
     return { architectures: ["DistilBertModel"] };
   }
 }
 
-/** DistilBERT with a classifier over its first token. Submodules and keys of `stateDict` are transformers'. */
+/** DistilBERT with a classifier over its first token. Submodules and `stateDict` keys have transformers' names. */
 export class DistilBertForSequenceClassification extends SequenceClassifier {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   readonly config: DistilBertConfig & Record<string, unknown>;
-  /** The class as transformers names it. */
+  /** The class name in transformers. */
   readonly architecture = "DistilBertForSequenceClassification";
   /** The encoder. */
   distilbert: DistilBertModel;
-  /** The product before the classifier. */
+  /** The linear layer before the classifier. */
   pre_classifier: Linear;
-  /** [C] → [N]. */
+  /** The classifier, [C] → [N]. */
   classifier: Linear;
   /** Dropout before the classifier. */
   dropout: Dropout;
@@ -94,11 +98,12 @@ export class DistilBertForSequenceClassification extends SequenceClassifier {
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
-   * padding's row and biases 0, norms 1, positions sines and cosines where the configuration says so. The same after
-   * `manualSeed`. It is in training mode and every weight asks for a gradient, unless stored as f16 or bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), padding row and biases 0, norms 1, positions as sines and cosines where the configuration
+   * says so. Reproducible with `manualSeed`. The model is in training mode, and all weights require gradients unless
+   * they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * Throws `ERR_OPTION` for an invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(
@@ -112,18 +117,18 @@ export class DistilBertForSequenceClassification extends SequenceClassifier {
     });
   }
 
-  /** `distilbert`. */
+  /** The encoder: `distilbert`. */
   get encoder(): DistilBertModel {
     return this.distilbert;
   }
 
-  /** @internal hidden [B, T, C] → logits [B, N]. */
+  /** @internal Maps hidden [B, T, C] to logits [B, N]. */
   logits(hidden: Tensor): Tensor {
     const pooled = this.pre_classifier.forward(firstToken(hidden)).relu();
     return this.classifier.forward(this.dropout.forward(pooled));
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }

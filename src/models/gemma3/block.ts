@@ -1,4 +1,7 @@
-/** The blocks of Gemma 3 (Gemma Team 2025): Llama's attention with normed heads, a gated MLP, norms before and after both. */
+/**
+ * The blocks of Gemma 3 (Gemma Team 2025): Llama's attention with head norms, a gated MLP, and norms before and after
+ * both.
+ */
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
@@ -11,16 +14,16 @@ import { gemmaNorm, type Gemma3RMSNorm } from "./norm.js";
 
 /** down(gelu(gate(x)) · up(x)) (Shazeer 2020). */
 export class Gemma3MLP extends LlamaMLP {
-  /** What gate goes through. */
+  /** The activation of gate. */
   readonly activation: ActivationName;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: Gemma3Config, path: string, weights: Weights) {
     super({ ...config, mlpBias: false }, path, weights);
     this.activation = config.activation;
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   override forward(x: Tensor): Tensor {
     const [gate, up] = [this.gate_proj.forward(x), this.up_proj.forward(x)];
     return this.down_proj.forward(activate(this.activation, gate).mul(up));
@@ -29,7 +32,7 @@ export class Gemma3MLP extends LlamaMLP {
 
 /** x + norm(attention(norm(x))), then + norm(mlp(norm(·))). */
 export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: LayerCache]> {
-  /** Whether attention sees only a window. */
+  /** Whether attention has a sliding window. */
   readonly slides: boolean;
   /** Attention. */
   self_attn: LlamaAttention;
@@ -44,7 +47,7 @@ export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Lay
   /** The norm after the MLP. */
   post_feedforward_layernorm: Gemma3RMSNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: Gemma3Config, index: number, weights: Weights) {
     super();
     const { hiddenSize, headDim, rmsNormEps: eps, attentionBias: attentionOutputBias } = config;
@@ -66,7 +69,7 @@ export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Lay
     this.post_feedforward_layernorm = norm("post_feedforward_layernorm");
   }
 
-  /** @internal `forward`, which leaves the last sum to what reads it. */
+  /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
     const [x, y] = normed(this.input_layernorm, stream);
     const added = this.post_attention_layernorm.forward(this.self_attn.forward(y, inputs, cache));

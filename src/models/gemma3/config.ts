@@ -22,69 +22,69 @@ import { hubRope, ropeConfig, type RopeConfig } from "../llama/rope.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** What `config.json` says, in one spelling. */
+/** The fields of `config.json`, in camel case. */
 export interface Gemma3Config extends DecoderConfig {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: "gemma3_text";
-  /** What is between gate and up. */
+  /** The activation of the MLP's gate. */
   activation: ActivationName;
   /** Whether q, k, v and o have biases. */
   attentionBias: boolean;
-  /** Scores are divided by its root. */
+  /** Scores are divided by its square root. */
   queryPreAttnScalar: number;
-  /** How many positions back a sliding layer sees, its own counted. */
+  /** The window of sliding-window layers: keys per query, its own included. */
   slidingWindow: number;
-  /** Logits are within ± this, as c · tanh(x / c); undefined where they are not capped. */
+  /** The cap c of logits, c · tanh(x / c); undefined for none. */
   finalLogitSoftcapping: number | undefined;
-  /** Which layers slide; the others see all. */
+  /** For each layer, whether it has a sliding window. */
   slidingLayers: readonly boolean[];
-  /** Rotary position embedding of the layers that see all. */
+  /** Rotary position embedding of layers with full attention. */
   rope: RopeConfig;
-  /** That of the layers that slide. */
+  /** Rotary position embedding of sliding-window layers. */
   slidingRope: RopeConfig;
 }
 
-/** `Gemma3TextConfig` of transformers: the fields of `config.json` that are read. */
+/** `Gemma3TextConfig` of transformers: the supported fields of `config.json`. */
 export interface Gemma3ConfigFields extends DecoderConfigFields {
-  /** Rows of the input embedding; 262,208 unless given. */
+  /** Rows of the input embedding; 262,208 by default. */
   vocab_size?: number | undefined;
-  /** 4 unless given. */
+  /** 4 by default. */
   num_key_value_heads?: number | null | undefined;
-  /** 256 unless given. */
+  /** 256 by default. */
   head_dim?: number | undefined;
-  /** gelu_pytorch_tanh unless given. */
+  /** gelu_pytorch_tanh by default. */
   hidden_activation?: string | undefined;
-  /** 131,072 unless given. */
+  /** 131,072 by default. */
   max_position_embeddings?: number | undefined;
-  /** 1e-6 unless given. */
+  /** 1e-6 by default. */
   rms_norm_eps?: number | undefined;
-  /** True unless given. */
+  /** True by default. */
   tie_word_embeddings?: boolean | undefined;
-  /** Whether q, k, v and o have biases; false unless given. */
+  /** Whether q, k, v and o have biases; false by default. */
   attention_bias?: boolean | undefined;
-  /** 256 unless given. */
+  /** 256 by default. */
   query_pre_attn_scalar?: number | undefined;
-  /** 4096 unless given. */
+  /** 4096 by default. */
   sliding_window?: number | undefined;
   /** `sliding_attention` or `full_attention` of each layer. */
   layer_types?: readonly string[] | null | undefined;
-  /** Every such layer sees all, where `layer_types` is not given; 6 unless given. */
+  /** Every n-th layer has full attention, where `layer_types` is absent; 6 by default. */
   sliding_window_pattern?: number | undefined;
-  /** Of the layers that see all: 1,000,000 unless given. */
+  /** The rotary base of layers with full attention; 1,000,000 by default. */
   rope_theta?: number | undefined;
-  /** Of the layers that slide: 10,000 unless given. */
+  /** The rotary base of sliding-window layers; 10,000 by default. */
   rope_local_base_freq?: number | undefined;
-  /** Of the layers that see all: as `LlamaConfigFields` has it. */
+  /** The scaling of layers with full attention; see `LlamaConfigFields`. */
   rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
-  /** The spelling of transformers 5: `full_attention` and `sliding_attention`, each with what `rope_parameters` takes. */
+  /** The format of transformers 5: `rope_parameters` for each of `full_attention` and `sliding_attention`. */
   rope_parameters?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | null | undefined;
-  /** Logits are within ± this, as c · tanh(x / c); not capped unless given. */
+  /** The cap c of logits, c · tanh(x / c); none by default. */
   final_logit_softcapping?: number | null | undefined;
 }
 
 const KINDS = ["full_attention", "sliding_attention"];
 
-/** The rotations of both kinds of layers, in either spelling. */
+/** Reads the rotations of both kinds of layers, in the format of transformers 4 or 5. */
 function rotations(config: ConfigFields, positions: number): { full: RopeConfig; sliding: RopeConfig } {
   const both = config.object("rope_parameters");
   const of = (kind: string, theta: number, spelling: Record<string, unknown>): RopeConfig => {
@@ -107,9 +107,9 @@ function slidingLayers(config: ConfigFields, layers: number): boolean[] {
 }
 
 /**
- * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens go before.
+ * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens take precedence.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing or senseless value.
+ * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing or invalid value.
  */
 export function gemma3Config(config: ConfigFields, generation?: ConfigFields): Gemma3Config {
   refuseQuantised(config);
@@ -150,7 +150,7 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
   return result;
 }
 
-/** The configuration as a `config.json` that every transformers that has the family reads, and `gemma3Config` too. */
+/** Returns the configuration as a `config.json` for any transformers with this family, and for `gemma3Config`. */
 export function hubConfig(config: Gemma3Config): Record<string, unknown> {
   const { rope_theta: rope_local_base_freq } = hubRope(config.slidingRope);
   return {

@@ -1,4 +1,4 @@
-/** Gemma 3 for causal language modelling. Paths are transformers'. */
+/** Gemma 3 for causal language modelling. Parameter paths match transformers. */
 import type { Tensor } from "../../tensor.js";
 import { Decoder, DecoderModel } from "../decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
@@ -13,7 +13,7 @@ export class Gemma3TextModel extends DecoderModel<Gemma3Block> {
   /** The norm after the last block. */
   declare norm: Gemma3RMSNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: Gemma3Config, weights: Weights) {
     super(
       config,
@@ -24,7 +24,7 @@ export class Gemma3TextModel extends DecoderModel<Gemma3Block> {
   }
 }
 
-/** The language models of Gemma 3, `gemma3_text`. Submodules and keys of `stateDict` are transformers'. */
+/** Gemma 3's language models, `gemma3_text`. Submodules and `stateDict` keys have transformers' names. */
 export class Gemma3ForCausalLM extends Decoder<Gemma3Config, Gemma3Block, Gemma3TextModel> {
   /** @internal */
   constructor(config: Gemma3Config, weights: Weights) {
@@ -37,12 +37,12 @@ export class Gemma3ForCausalLM extends Decoder<Gemma3Config, Gemma3Block, Gemma3
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), norms and biases 0.
-   * The same after `manualSeed`. It is in training mode and every weight asks for a gradient, unless stored as f16 or
-   * bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), norms and biases 0. Reproducible with `manualSeed`. The model is in training mode, and all
+   * weights require gradients unless they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is missing, senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not
-   * built, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   * Throws `ERR_OPTION` for a missing, invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
+   * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: Gemma3ConfigFields, options?: FromConfigOptions): Gemma3ForCausalLM {
     return fromConfig("Gemma3ForCausalLM.fromConfig", config, options, {
@@ -52,17 +52,17 @@ export class Gemma3ForCausalLM extends Decoder<Gemma3Config, Gemma3Block, Gemma3
     });
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return hubConfig(this.config);
   }
 
-  /** @internal Logits are within ± this; undefined where they are not capped. */
+  /** @internal The cap c of logits, c · tanh(x / c); undefined for none. */
   override get logitSoftcap(): number | undefined {
     return this.config.finalLogitSoftcapping;
   }
 
-  /** The embedding times √C. */
+  /** Returns the token embeddings times √C. */
   override embedTokens(ids: Tensor): Tensor {
     return super.embedTokens(ids).mul(Math.sqrt(this.config.hiddenSize));
   }

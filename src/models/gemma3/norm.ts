@@ -1,11 +1,11 @@
-/** The norm of Gemma. */
+/** Gemma's RMSNorm. */
 import { session } from "../../native.js";
 import { inputOf } from "../../nn/inputs.js";
 import { RMSNorm } from "../../nn/norm.js";
 import { made, madeAll, type Tensor } from "../../tensor.js";
 import type { Weights } from "../weights.js";
 
-/** y = x / √(mean(x²) + eps) · (1 + w): a weight of zeros scales by nothing. */
+/** y = x / √(mean(x²) + eps) · (1 + w), so that a zero weight means a scale of 1. */
 export class Gemma3RMSNorm extends RMSNorm {
   /** Shapes: x and y [..., size]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   override forward(x: Tensor): Tensor {
@@ -14,7 +14,7 @@ export class Gemma3RMSNorm extends RMSNorm {
     return made(() => session().rmsNorm(x.id, scale.id, this.eps));
   }
 
-  /** x + r and its norm, to the bit what `add` and `forward` give, in one pass over memory. */
+  /** Returns x + r and its norm in one pass over memory, bit for bit as `add` and `forward` do. */
   override forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
     inputOf("Gemma3RMSNorm", x);
     inputOf("Gemma3RMSNorm", r, "what is added");

@@ -1,4 +1,4 @@
-/** Models as GGUF files that llama.cpp runs. */
+/** Exports models as GGUF files for llama.cpp. */
 import { basename } from "node:path";
 
 import { ARCHITECTURES, ggufModule, pairedRows, type Architecture } from "../../gguf/architectures.js";
@@ -16,7 +16,7 @@ import { GgufSource } from "./source.js";
 import { writtenSpecialTokens } from "./special-tokens.js";
 import { writtenVocabulary } from "./vocabulary.js";
 
-/** `general.file_type`: the type of most values. */
+/** Values of `general.file_type`, the type of most tensors. */
 const FILE_TYPES: Record<GgufFileType, number> = {
   f32: 0,
   f16: 1,
@@ -35,11 +35,11 @@ const FILE_TYPES: Record<GgufFileType, number> = {
 };
 
 /**
- * Writes a language model as one GGUF file, tensor by tensor. Its matrices are stored as `type`; by default as in the GGUF
- * file that the model was loaded from, else as in memory. A tensor that has the values and the type of that file is
- * copied byte for byte. Vectors, norms and position embeddings are f32; a matrix whose rows are no whole blocks has
- * smaller blocks, or is f16. `notice` reports matrices of another type than asked for, and differences in what llama.cpp
- * computes. Throws `ERR_OPTION` for a model that is refused, `ERR_DTYPE`,
+ * Writes a language model as one GGUF file, tensor by tensor. Matrices are stored as `type`; by default as in the GGUF
+ * file that the model was loaded from, else as in memory. A tensor whose values and type equal those in that file is
+ * copied byte for byte. Vectors, norms and position embeddings are f32. A matrix whose row size is not a multiple of
+ * the block size gets smaller blocks, or f16. `notice` reports matrices stored as another type than requested, and
+ * cases in which llama.cpp computes differently. Throws `ERR_OPTION` for an unsupported model, `ERR_DTYPE`,
  * `ERR_NOT_FINITE`, `ERR_WRITE`, the signal's reason.
  */
 export async function exportGguf(
@@ -64,7 +64,7 @@ export async function exportGguf(
   const tensors: GgufTensor[] = [];
   const other = new Map<string, string[]>();
   for (const [name, tensor] of Object.entries(model.stateDict())) {
-    // A tied head is the embedding.
+    // A tied head shares the embedding's tensor.
     if (seen.has(tensor)) continue;
     seen.add(tensor);
     const { why, ...one } = await ggufTensor(file, architecture, config, name, tensor, type, source);
@@ -90,7 +90,7 @@ export async function exportGguf(
   await writeGguf(file, metadata, tensors, signal);
 }
 
-/** A tensor of the state dict under llama.cpp's name, in its order; `why` says why it is stored as another type. */
+/** Returns a tensor of the state dict with llama.cpp's name and layout; `why` explains a type other than requested. */
 async function ggufTensor(
   file: string,
   architecture: Architecture,
@@ -122,7 +122,7 @@ async function ggufTensor(
     return one;
   };
   const writable = writableType(wanted);
-  // A type that is not written can be copied all the same.
+  // A type that cannot be written can still be copied from the source file.
   const copied = wanted !== writable && source !== undefined && (await source.holds(stored, tensor));
   const one = copied ? wanted : storableAs(writable, shape);
   const isSame = (): Promise<boolean> =>
@@ -139,7 +139,7 @@ async function ggufTensor(
   };
 }
 
-/** Why a matrix is stored as another type than the wanted one; undefined where it is not. */
+/** Explains why a matrix is stored as another type than requested; undefined where it is not. */
 function whyOther(wanted: GgufFileType, writable: GgufType, stored: GgufType): string | undefined {
   if (stored !== writable)
     return `stored as ${stored}, since their rows are no whole blocks of ${GGUF_TYPES[writable].values}`;
@@ -148,7 +148,7 @@ function whyOther(wanted: GgufFileType, writable: GgufType, stored: GgufType): s
     : `stored as ${stored}, the next larger type, since ${wanted} is not written`;
 }
 
-/** How a tensor is stored now, where GGUF has the type. */
+/** Returns the type of a tensor in memory, where GGUF has it; else f32. */
 function inMemory({ dtype }: Tensor): GgufFileType {
   return isFileType(dtype) ? dtype : "f32";
 }
@@ -162,7 +162,7 @@ function vector(name: string, values: Float32Array): GgufTensor {
   };
 }
 
-/** The tokenizer's keys; of a model without one, that it has none. */
+/** Returns the tokenizer's keys; without a tokenizer, the key that says so. */
 function vocabulary(file: string, model: CausalLM, said: string[]): [string, GgufValue][] {
   const { tokenizer } = model;
   if (tokenizer === undefined) {

@@ -1,4 +1,4 @@
-/** What llama.cpp is told of a model's sizes. Source: llama.cpp's conversion/, and src/models for what it reads. */
+/** The metadata of a model's sizes for llama.cpp. Sources: conversion/ and src/models of llama.cpp. */
 import type { Architecture } from "../../gguf/architectures.js";
 import { refuseGguf } from "../../gguf/refusals.js";
 import type { GgufValue } from "../../gguf/writer.js";
@@ -8,17 +8,17 @@ import type { LlamaConfig } from "../llama/config.js";
 import type { Phi3Config } from "../phi3/config.js";
 import { writtenRope, type WrittenRope } from "./rope.js";
 
-/** The configurations of the families that are written. */
+/** The configurations of the families that can be exported. */
 export type WrittenConfig = LlamaConfig | Gemma3Config | Phi3Config | GPT2Config;
 
 export interface WrittenModel extends WrittenRope {
-  /** How llama.cpp's results may differ where this library's do not. */
+  /** Cases in which llama.cpp's results can differ from this library's. */
   notices: string[];
 }
 
 /**
- * The keys of a model's sizes, without the architecture's name, and what of its rotation are tensors. Throws `ERR_OPTION`
- * for what llama.cpp would not read, or compute otherwise.
+ * Returns the keys of a model's sizes, without the architecture's prefix, and the factors of its rotation, which are
+ * tensors. Throws `ERR_OPTION` for features that llama.cpp does not read or computes differently.
  */
 export function writtenModel(file: string, { name }: Architecture, config: WrittenConfig): WrittenModel {
   if (config.modelType === "gpt2") return gpt2(file, config);
@@ -46,7 +46,7 @@ export function writtenModel(file: string, { name }: Architecture, config: Writt
   return { keys, factors: rope.factors, notices };
 }
 
-/** What all of them have. */
+/** Returns the keys that all families share. */
 function sizes(config: WrittenConfig): [string, GgufValue][] {
   return [
     ["vocab_size", { u32: config.vocabSize }],
@@ -70,7 +70,7 @@ function gpt2(file: string, config: GPT2Config): WrittenModel {
   return { keys, factors: [], notices: [] };
 }
 
-/** llama.cpp's Gemma 3 27B, known by its 62 blocks, divides scores by another root. */
+/** The block count by which llama.cpp recognises Gemma 3 27B, whose scores it scales differently. */
 const GEMMA_27B = 62;
 
 function gemma3(file: string, config: Gemma3Config): [string, GgufValue][] {
@@ -94,7 +94,7 @@ function gemma3(file: string, config: Gemma3Config): [string, GgufValue][] {
   ];
 }
 
-/** Refuses what llama.cpp's Llama, Qwen and Phi lack; gives what they do otherwise beyond some length. */
+/** Rejects features that llama.cpp's Llama, Qwen and Phi lack; returns notices about differences in long texts. */
 function differences(file: string, config: LlamaConfig | Phi3Config): string[] {
   const { modelType, slidingWindow: window, maxPositionEmbeddings: positions, rope } = config;
   if (modelType === "qwen3" && (config.attentionBias || config.attentionOutputBias))

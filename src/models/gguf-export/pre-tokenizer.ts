@@ -1,11 +1,13 @@
-/** How a byte-level tokenizer cuts texts before its merges, by llama.cpp's names. Source: llama.cpp's src/llama-vocab.cpp. */
+/** llama.cpp's names of byte-level pre-tokenizers. Source: llama.cpp's src/llama-vocab.cpp. */
 
 import { PATTERNS } from "../../gguf/patterns.js";
 
 /** An object of `tokenizer.json`. */
 export type Json = Readonly<Record<string, unknown>>;
 
-/** Patterns, and what llama.cpp calls them: where whole words of the vocabulary go before merges, and where not. */
+/**
+ * llama.cpp's names of patterns, for tokenizers that ignore merges for whole words (`ignore_merges`) and for others.
+ */
 const NAMES: Readonly<Record<string, { plain?: string; ignoringMerges?: string }>> = {
   [PATTERNS.llama3]: { plain: "dbrx", ignoringMerges: "llama-bpe" },
   [PATTERNS.qwen2]: { plain: "qwen2" },
@@ -14,7 +16,7 @@ const NAMES: Readonly<Record<string, { plain?: string; ignoringMerges?: string }
   [PATTERNS.tekken]: { ignoringMerges: "tekken" },
 };
 
-/** The steps of a pre-tokenizer, one after the other. */
+/** Flattens nested sequences into a list of steps. */
 export function stepsOf(one: unknown, list: "pretokenizers" | "normalizers" | "processors"): Json[] {
   if (one === null || typeof one !== "object") return [];
   const step = one as Json;
@@ -23,7 +25,7 @@ export function stepsOf(one: unknown, list: "pretokenizers" | "normalizers" | "p
   return Array.isArray(inner) ? inner.flatMap((each) => stepsOf(each, list)) : [step];
 }
 
-/** llama.cpp's name of a byte-level pre-tokenizer; undefined for one that it has no name for. */
+/** Returns llama.cpp's name of a byte-level pre-tokenizer; undefined where it has none. */
 export function preTokenizerName(preTokenizer: unknown, ignoresMerges: boolean): string | undefined {
   const steps = stepsOf(preTokenizer, "pretokenizers");
   const last = steps.pop();
@@ -36,7 +38,7 @@ export function preTokenizerName(preTokenizer: unknown, ignoresMerges: boolean):
     return byPattern && first["individual_digits"] === true && !ignoresMerges ? "smollm" : undefined;
   const { type, behavior, invert = false, pattern } = first;
   const regex = (pattern as Json | undefined)?.["Regex"];
-  // The patterns leave nothing between two matches, so keeping matches alone comes to the same.
+  // The patterns match the whole text, so keeping only matches is equivalent to splitting around them.
   const whole = (behavior === "Isolated" && invert === false) || (behavior === "Removed" && invert === true);
   if (type !== "Split" || !whole || byPattern) return undefined;
   if (typeof regex !== "string" || !Object.hasOwn(NAMES, regex)) return undefined;

@@ -1,17 +1,20 @@
-/** Rotary positions as llama.cpp reads them: keys, and factors by dimension as tensors. */
+/** Rotary positions in GGUF: keys, and per-dimension factors as tensors. */
 import { refuseGguf } from "../../gguf/refusals.js";
 import type { GgufValue } from "../../gguf/writer.js";
 import { ropeFrequencies, type RopeConfig } from "../llama/rope.js";
 
-/** What a rotation is written as. */
+/** The GGUF form of a rotation. */
 export interface WrittenRope {
-  /** Keys without the architecture's name. */
+  /** Keys without the architecture's prefix. */
   keys: [string, GgufValue][];
-  /** Vectors by a tensor's name. */
+  /** Vectors by tensor name. */
   factors: [string, Float32Array][];
 }
 
-/** The rotation of the architecture `name`, over `headDim` dimensions. Throws `ERR_OPTION` for what llama.cpp does not read. */
+/**
+ * Converts the rotation of the architecture `name`, over `headDim` dimensions. Throws `ERR_OPTION` for one that
+ * llama.cpp does not read.
+ */
 export function writtenRope(
   file: string,
   name: string,
@@ -41,7 +44,7 @@ export function writtenRope(
       ],
     };
   }
-  // Dynamic scaling begins beyond the longest text.
+  // Dynamic scaling only affects texts beyond the model's longest.
   if (scaling.type === "default" || scaling.type === "dynamic") return { keys, factors: [] };
   if (scaling.type === "linear") {
     keys.push(["rope.scaling.type", { text: "linear" }], ["rope.scaling.factor", { f32: scaling.factor }]);
@@ -64,7 +67,7 @@ export function writtenRope(
     );
   keys.push(["rope.scaling.type", { text: "yarn" }], ["rope.scaling.factor", { f32: factor }]);
   keys.push(original(scaling.originalMaxPositionEmbeddings));
-  // llama.cpp multiplies cos and sin by the paper's factor of its own accord.
+  // llama.cpp already multiplies cos and sin by the paper's factor.
   const own = factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
   if (Math.abs(attentionFactor / own - 1) > 1e-9)
     keys.push(["rope.scaling.attn_factor", { f32: attentionFactor / own }]);

@@ -1,4 +1,4 @@
-/** The GGUF file that a model was loaded from. Its unchanged tensors are copied when the model is saved. */
+/** The GGUF file that a model was loaded from, whose unchanged tensors are copied on saving. */
 import { existsSync } from "node:fs";
 
 import { type GgufFileType, isFileType } from "../../gguf/types.js";
@@ -16,7 +16,7 @@ export class GgufSource {
   readonly #file: GgufFile;
   readonly #weights: GgufWeights;
   readonly #names: ReadonlySet<string>;
-  /** `general.file_type`; undefined where the file does not say it. */
+  /** `general.file_type`; undefined where the file lacks it. */
   readonly fileType: number | undefined;
 
   private constructor(path: string, heads: Heads) {
@@ -27,19 +27,19 @@ export class GgufSource {
     this.fileType = meta.number("general.file_type");
   }
 
-  /** Opens the file; undefined where it is gone. Throws `ERR_FILE_FORMAT`. */
+  /** Opens the file; undefined where it no longer exists. Throws `ERR_FILE_FORMAT`. */
   static open(path: string | undefined, heads: Heads): GgufSource | undefined {
     return path !== undefined && existsSync(path) ? new GgufSource(path, heads) : undefined;
   }
 
-  /** How a tensor is stored; undefined for one that the file does not have in this shape. */
+  /** Returns the type of a tensor; undefined where the file has none of this name and shape. */
   typeOf(name: string, shape: readonly number[]): GgufFileType | undefined {
     if (!this.#names.has(name)) return undefined;
     const info = call(() => this.#file.info(name));
     return info.shape.join() === shape.join() && isFileType(info.dtype) ? info.dtype : undefined;
   }
 
-  /** Whether a model's tensor still has the values that the file has for it. */
+  /** Whether a model's tensor still has the file's values. */
   async holds(name: string, own: Tensor): Promise<boolean> {
     const path = this.#weights.nameOf(name);
     if (path === undefined) return false;
@@ -56,7 +56,7 @@ export class GgufSource {
     }
   }
 
-  /** The bytes of a tensor. */
+  /** Returns the bytes of a tensor. */
   bytes(name: string): Uint8Array {
     return call(() => this.#file.tensorBytes(name));
   }

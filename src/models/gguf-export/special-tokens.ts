@@ -1,4 +1,4 @@
-/** The tokens around a text as llama.cpp reads them. */
+/** Special tokens in the metadata of llama.cpp. */
 import type { GgufValue } from "../../gguf/writer.js";
 import { refuseGguf } from "../../gguf/refusals.js";
 import type { CausalLM } from "../causal-lm.js";
@@ -6,7 +6,7 @@ import { readSpecialTokens } from "../chat-template-files.js";
 import { specialTokens } from "../special-tokens.js";
 import type { Tokenizer } from "../tokenizer.js";
 
-/** llama.cpp's keys of special tokens, by what `tokenizer_config.json` calls them. */
+/** llama.cpp's keys of special tokens, by their keys in `tokenizer_config.json`. */
 const KEYS = {
   unk_token: "unknown_token_id",
   sep_token: "seperator_token_id",
@@ -14,7 +14,10 @@ const KEYS = {
   mask_token: "mask_token_id",
 } as const;
 
-/** The ids of special tokens, and which of them a text is given. Throws `ERR_OPTION` for a text that is given others. */
+/**
+ * Returns the ids of special tokens, and whether they are added to a text. Throws `ERR_OPTION` for more than one at
+ * either end.
+ */
 export function writtenSpecialTokens(
   file: string,
   model: CausalLM,
@@ -36,7 +39,7 @@ export function writtenSpecialTokens(
       file,
       `the tokenizer of ${tokenizer.path}, which puts several tokens around a text,`,
     );
-  // What else ends a generation, such as the end of a turn.
+  // Another token that ends a generation, such as the end of a turn.
   const turn = ends.find((id) => id !== eos);
   const ids: [string, number | undefined][] = [
     ["bos_token_id", bos],
@@ -53,7 +56,7 @@ export function writtenSpecialTokens(
   ];
 }
 
-/** What the tokenizer puts before a text and after it. */
+/** Returns the tokens that the tokenizer adds before and after a text. */
 function frame(tokenizer: Tokenizer): { before: number[]; after: number[] } {
   const plain = [...tokenizer.encode("a", { addSpecialTokens: false })];
   const whole = [...tokenizer.encode("a")];

@@ -1,13 +1,13 @@
-/** A tokenizer's vocabulary as llama.cpp reads it: the texts of all ids, what each is, and how they merge. */
+/** A tokenizer's vocabulary in the metadata of llama.cpp: the texts and kinds of all ids, and the merges. */
 import { LowrankError } from "../../errors.js";
 import { refuseGguf } from "../../gguf/refusals.js";
 import type { GgufValue } from "../../gguf/writer.js";
 import { preTokenizerName, stepsOf, type Json } from "./pre-tokenizer.js";
 
-/** What a token is, by llama.cpp's numbers. */
+/** llama.cpp's token kinds. */
 const KIND = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
 
-/** Patterns of which llama.cpp's own form knows no combining marks. */
+/** Pre-tokenizers whose pattern in llama.cpp does not handle combining marks. */
 const APART = new Set(["gpt-4o", "tekken"]);
 
 interface Added {
@@ -16,7 +16,7 @@ interface Added {
   special: boolean;
 }
 
-/** What of `tokenizer.json` is written. */
+/** The exported parts of `tokenizer.json`. */
 interface Parsed {
   model: Json;
   json: Json;
@@ -26,9 +26,9 @@ interface Parsed {
 }
 
 /**
- * The keys of a vocabulary of `rows` tokens, which a `tokenizer.json` holds; ids without a token are unused ones. `file`
- * is what errors call the file that is written; `notice` is told of texts that llama.cpp cuts otherwise. Throws `ERR_OPTION` for a tokenizer that llama.cpp has none for,
- * `ERR_FILE_FORMAT`.
+ * Returns the keys of the vocabulary in a `tokenizer.json`, for `rows` tokens; ids without a token are unused. `file`
+ * is the output's name in errors; `notice` reports texts that llama.cpp splits differently. Throws `ERR_OPTION` for a
+ * tokenizer without a counterpart in llama.cpp, `ERR_FILE_FORMAT`.
  */
 export function writtenVocabulary(
   file: string,
@@ -45,7 +45,7 @@ export function writtenVocabulary(
   const byteLevel = stepsOf(json["pre_tokenizer"], "pretokenizers").some(({ type }) => type === "ByteLevel");
   if (!byteLevel) return sentencePiece(file, path, parsed, rows);
   const normalizers = stepsOf(json["normalizer"], "normalizers");
-  // llama.cpp normalises nothing; nearly all texts are NFC as they come.
+  // llama.cpp does not normalise; NFC is accepted, because nearly all texts are already NFC.
   const other = normalizers.find(({ type }) => type !== "NFC");
   if (other !== undefined)
     refuseGguf("tokenizer", file, `the normalizer ${String(other["type"])} of ${path}`);
@@ -64,7 +64,7 @@ export function writtenVocabulary(
   ];
 }
 
-/** Text with its spaces as ▁, in tokens by scores, and bytes for what has none. */
+/** Exports a SentencePiece vocabulary: spaces as ▁, tokens with scores, and byte tokens as the fallback. */
 function sentencePiece(file: string, path: string, parsed: Parsed, rows: number): [string, GgufValue][] {
   const { model, json } = parsed;
   const unknown = model["unk_token"];
@@ -76,7 +76,7 @@ function sentencePiece(file: string, path: string, parsed: Parsed, rows: number)
   const { tokens, kinds } = listed(file, path, parsed, rows, (token) =>
     bytes.test(token) ? KIND.byte : KIND.normal,
   );
-  // llama.cpp looks for added tokens before spaces become ▁.
+  // llama.cpp looks up added tokens before it replaces spaces by ▁.
   for (const [id, kind] of kinds.entries())
     if (kind === KIND.userDefined) tokens[id] = (tokens[id] as string).replaceAll("▁", " ");
   const id = typeof unknown === "string" ? parsed.vocabulary.get(unknown) : undefined;
@@ -102,7 +102,7 @@ function sentencePiece(file: string, path: string, parsed: Parsed, rows: number)
   ];
 }
 
-/** Whether texts are begun with a space; undefined where spaces do not become ▁, or more is done to a text. */
+/** Whether a space is prepended to texts; undefined where spaces do not become ▁, or other steps are applied. */
 function spacePrefix(json: Json): boolean | undefined {
   const steps = [
     ...stepsOf(json["normalizer"], "normalizers"),
@@ -121,21 +121,21 @@ function spacePrefix(json: Json): boolean | undefined {
       prefix ||=
         (step["prepend_scheme"] ?? (step["add_prefix_space"] === false ? "never" : "always")) !== "never";
       replaced = true;
-      // Where spaces have become ▁ before, none is left to cut at.
+      // After spaces have become ▁, a split at spaces does nothing.
     } else if (!(step["type"] === "Split" && pattern === " " && replaced)) return undefined;
   }
   return replaced ? prefix : undefined;
 }
 
 /**
- * Of each token that merging makes, how early. llama.cpp merges whatever two neighbours make a token, by that token's
- * score alone; so all ways to cut a token in two have to be merges, of one rank beside each other, as they are in a
- * vocabulary that SentencePiece made.
+ * Ranks the merged tokens by their first merge. llama.cpp merges any two neighbours that form a token, by that token's
+ * score alone. So every split of a token into two tokens has to be a merge, and the merges of a token must have
+ * consecutive ranks, as in a vocabulary trained by SentencePiece. Throws `ERR_OPTION` for another vocabulary.
  */
 function mergeRanks(file: string, path: string, { vocabulary, merges, added }: Parsed): Map<string, number> {
   const ranks = new Map<string, number>();
   const ways = new Map<string, number>();
-  // An added token is found before anything merges.
+  // Added tokens are matched before any merge.
   const apart = new Set(added.map(({ content }) => content));
   let last = "";
   for (const [left, right] of merges) {
@@ -167,7 +167,7 @@ function mergeRanks(file: string, path: string, { vocabulary, merges, added }: P
   return ranks;
 }
 
-/** The texts of ids 0 to `rows`, and what each is; those of the vocabulary by `kindOf`. */
+/** Lists the texts and kinds of ids 0 to `rows` − 1; `kindOf` returns the kind of a vocabulary token. */
 function listed(
   file: string,
   path: string,

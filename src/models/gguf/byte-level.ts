@@ -1,9 +1,9 @@
-/** Byte-level BPE (`tokenizer.ggml.model` gpt2), as `tokenizer.json` has it. */
+/** Converts byte-level BPE (`tokenizer.ggml.model` gpt2) to the parts of a `tokenizer.json`. */
 import { type Metadata } from "./metadata.js";
 import { PRE_TOKENIZERS, type PreTokenizer } from "./pre-tokenizers.js";
 import type { Parts } from "./tokenizer.js";
 
-/** How a text is cut. Throws `ERR_UNSUPPORTED_MODEL` for a name that is not known. */
+/** Returns the file's pre-tokenizer. Throws `ERR_UNSUPPORTED_MODEL` for an unknown name. */
 function preTokenizer(meta: Metadata): PreTokenizer {
   const key = "tokenizer.ggml.pre";
   const name = meta.text(key) ?? "default";

@@ -1,11 +1,11 @@
-/** The configuration that a GGUF file's metadata and tensors amount to, in the spelling of `config.json`. */
+/** Converts a GGUF file's metadata and tensor names to fields of `config.json`. */
 import type { GgufFile } from "../../native.js";
 import { ConfigFields } from "../config-fields.js";
 import { isList, type Metadata } from "./metadata.js";
 import type { ArchitectureName } from "./names.js";
 import { rotation, type Factors } from "./rotation.js";
 
-/** Keys of an architecture that say nothing of what is computed, or what the tensors say as well. */
+/** Keys that do not affect the computation, or that repeat what the tensors show. */
 const ASIDE = new Set([
   "vocab_size",
   "rope.scaling.finetuned",
@@ -15,7 +15,7 @@ const ASIDE = new Set([
   "attention.layer_norm_rms_epsilon",
 ]);
 
-/** Keys that are refused where they are set: what they ask for is not built. */
+/** Keys of unsupported features, rejected where they are set. */
 const REFUSED = [
   "expert_count",
   "expert_used_count",
@@ -27,7 +27,7 @@ const REFUSED = [
   "nextn_predict_layers",
 ];
 
-/** A file's own sizes, under the keys of its architecture. */
+/** A file's sizes, under its architecture's keys. */
 class Sizes {
   constructor(
     readonly meta: Metadata,
@@ -41,7 +41,7 @@ class Sizes {
   number(name: string): number | undefined {
     const key = this.key(name);
     const value = this.meta.value(key);
-    // Of some architectures each layer has its own.
+    // In some architectures this is a list with one value per layer.
     if (!isList(value)) return this.meta.number(key);
     if (value.length === 0 || !value.every((one) => one === value[0]))
       throw this.meta.unsupported(`${key} differs by layer, which is not supported`);
@@ -54,9 +54,10 @@ class Sizes {
 }
 
 /**
- * Reads the configuration. What the metadata leaves out is what ggml takes it for.
+ * Reads the configuration, with ggml's defaults for missing keys.
  *
- * Throws `ERR_FILE_FORMAT` for a key that is missing or of another type; `ERR_UNSUPPORTED_MODEL` for what is not built.
+ * Throws `ERR_FILE_FORMAT` for a key that is missing or of another type; `ERR_UNSUPPORTED_MODEL` for an unsupported
+ * feature.
  */
 export function ggufConfig(
   meta: Metadata,
@@ -146,10 +147,10 @@ function decoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Re
   };
 }
 
-/** Layers of Gemma 3's largest model, whose scores are scaled by another size than the head's. */
+/** The block count of Gemma 3 27B, whose scores are scaled by hidden size / heads instead of the head size. */
 const LARGEST = 62;
 
-/** What files leave out is as ggml has it (llama.cpp's gemma3.cpp). */
+/** Reads Gemma 3's fields, with ggml's defaults for missing keys (llama.cpp's gemma3.cpp). */
 function gemma3(
   sizes: Sizes,
   of: { hidden: number; heads: number; headDim: number; layers: number; window: number },
@@ -167,7 +168,7 @@ function gemma3(
     : { sliding_window_pattern: pattern === undefined ? 6 : sizes.meta.number(key) };
   return {
     query_pre_attn_scalar: scale === undefined ? perHead : 1 / scale ** 2,
-    // Without a window all layers see all.
+    // Without a window, all layers have full attention.
     ...(of.window > 0 ? { sliding_window: of.window, ...kinds } : { sliding_window_pattern: 1 }),
     rope_local_base_freq: sizes.number("rope.freq_base_swa") ?? 10_000,
     attn_logit_softcapping: sizes.number("attn_logit_softcapping"),

@@ -1,16 +1,16 @@
-/** A GGUF file's metadata, read key by key, with errors that say which and where. */
+/** Reads a GGUF file's metadata key by key; errors name the file and the key. */
 import { LowrankError } from "../../errors.js";
 import type { GgufValue } from "../../gguf.js";
 import { call, type GgufFile } from "../../native.js";
 
-/** Values are read from the file when they are asked for. */
+/** The metadata of a file. Values are read on demand. */
 export class Metadata {
   readonly #read = new Set<string>();
   readonly #keys: Set<string>;
 
   constructor(
     readonly file: GgufFile,
-    /** What errors call the file. */
+    /** The file's name in errors. */
     readonly where: string,
   ) {
     this.#keys = new Set(call(() => file.keys()));
@@ -20,7 +20,7 @@ export class Metadata {
     return this.#keys.has(key);
   }
 
-  /** Keys that begin so and were never asked for. */
+  /** Keys with this prefix that were never read. */
   unread(prefix: string): string[] {
     return [...this.#keys].filter((key) => key.startsWith(prefix) && !this.#read.has(key));
   }
@@ -50,7 +50,7 @@ export class Metadata {
     return value;
   }
 
-  /** A number; of one that is stored as f32 the shortest decimal, 1e-5 rather than 0.000009999999747. */
+  /** Reads a number; an f32 becomes the shortest equal decimal, 1e-5 rather than 0.000009999999747. */
   number(key: string): number | undefined {
     const value = this.value(key);
     if (value === undefined) return undefined;
@@ -64,13 +64,13 @@ export class Metadata {
     return value;
   }
 
-  /** How many texts a list has, none of which is read. */
+  /** Returns the length of a list of texts without reading them. */
   textCount(key: string): number | undefined {
     this.#read.add(key);
     return call(() => this.file.textCount(key)) ?? undefined;
   }
 
-  /** Text number `at` of a list; undefined where there are not as many. */
+  /** Reads entry `at` of a list of texts; undefined beyond its end. */
   textAt(key: string, at: number): string | undefined {
     this.#read.add(key);
     const isPlace = Number.isInteger(at) && at >= 0 && at < 2 ** 32;
@@ -82,7 +82,7 @@ export function isList(value: GgufValue | undefined): value is readonly GgufValu
   return Array.isArray(value);
 }
 
-/** The decimal of fewest digits that rounds to the same f32. */
+/** Returns the decimal with the fewest digits that rounds to the same f32. */
 function shortest(value: number): number {
   for (let digits = 6; digits < 9; digits++) {
     const decimal = Number(value.toPrecision(digits));

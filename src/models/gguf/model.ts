@@ -1,4 +1,4 @@
-/** A model that lies in a GGUF file, as the loader takes it. */
+/** Opens a GGUF file as a model for the loader. */
 import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 
@@ -14,10 +14,10 @@ import type { Factors } from "./rotation.js";
 import { ggufTokenizer } from "./tokenizer.js";
 import { GgufWeights } from "./weights.js";
 
-/** Bytes of the metadata that are read at a time. */
+/** Bytes of metadata per read. */
 const PIECE = 64 << 10;
 
-/** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
+/** Opens the model at `path`. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
 export async function ggufModel(path: string): Promise<StoredModel> {
   const file = openGguf(path);
   const meta = new Metadata(file, path);
@@ -67,7 +67,7 @@ async function rotationFactors(file: GgufFile): Promise<Factors> {
   return { all: await read(FACTORS.all), short: await read(FACTORS.short), long: await read(FACTORS.long) };
 }
 
-/** What the metadata says, told by content: of the tokenizer, and of all else. */
+/** Returns SHA-256 digests of the metadata: of the tokenizer's keys, and of all others. */
 export async function metadataDigests(
   path: string,
 ): Promise<{ tokenizer: string | undefined; model: string }> {

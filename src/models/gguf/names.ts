@@ -1,22 +1,22 @@
-/** Tensors of a GGUF file under the names that transformers has, and what its converter has done to them. */
+/** Maps tensor names of a GGUF file to transformers' names, with the conversions to undo. */
 import { ARCHITECTURES, type Architecture } from "../../gguf/architectures.js";
 import type { Metadata } from "./metadata.js";
 
-/** What is undone as a tensor is read. */
+/** A converter's change to a tensor, undone when the tensor is read. */
 export type Undone =
-  /** Rows of rotary heads whose pairs are neighbours become halves. */
+  /** Interleaved rows of rotary heads become halves. */
   | { rows: "query" | "key" }
   /** [out, in] becomes [in, out]. */
   | "transposed"
-  /** 1 is taken off. */
+  /** 1 is subtracted. */
   | "one";
 
-/** `general.architecture` of every model that is read. */
+/** Supported values of `general.architecture`. */
 const READ = ["llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2"] as const;
 
 export type ArchitectureName = (typeof READ)[number];
 
-/** The architecture of a file. Throws `ERR_UNSUPPORTED_MODEL`, `ERR_FILE_FORMAT`. */
+/** Returns the architecture of a file. Throws `ERR_UNSUPPORTED_MODEL`, `ERR_FILE_FORMAT`. */
 export function architectureOf(meta: Metadata): ArchitectureName {
   const key = "general.architecture";
   const name = meta.text(key);
@@ -28,14 +28,14 @@ export function architectureOf(meta: Metadata): ArchitectureName {
   throw meta.unsupported(what);
 }
 
-/** Tensors that say how positions are turned; the configuration has them. */
+/** Tensors with rotation factors, which become part of the configuration. */
 export const FACTORS = {
   all: "rope_freqs.weight",
   short: "rope_factors_short.weight",
   long: "rope_factors_long.weight",
 };
 
-/** An architecture's tensors, by their names in a file. */
+/** An architecture's tensors, by their names in GGUF files. */
 export class Names {
   readonly #architecture: Architecture;
   readonly #prefix: string;
@@ -52,7 +52,7 @@ export class Names {
     this.#block = turned(block);
   }
 
-  /** A tensor's name in transformers, and what is undone; a name that is none of the architecture's stays. */
+  /** Returns a tensor's name in transformers and the change to undo; an unknown name is returned unchanged. */
   of(stored: string): { name: string; undone?: Undone | undefined } {
     const [, layer, kind = "", leaf = ""] = /^(?:blk\.(\d+)\.)?([^.]+)\.(weight|bias)$/.exec(stored) ?? [];
     const known = (layer === undefined ? this.#outer : this.#block).get(kind);
@@ -68,7 +68,7 @@ export class Names {
     if (paired === true && kind === "attn_k") return { rows: "key" };
     if (leaf === "bias") return undefined;
     if (kind.endsWith("norm")) return shiftedNorms === true ? "one" : undefined;
-    // GPT-2's own weights are [in, out].
+    // GPT-2's weights are [in, out] in transformers.
     return blocks === "h" && inBlock ? "transposed" : undefined;
   }
 }

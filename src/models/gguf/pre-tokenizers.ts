@@ -1,7 +1,4 @@
-/**
- * How byte-level vocabularies cut a text before its pieces are merged, by `tokenizer.ggml.pre`. The names are llama.cpp's
- * (llama-vocab.cpp).
- */
+/** Byte-level pre-tokenizers by `tokenizer.ggml.pre`. The names are llama.cpp's (llama-vocab.cpp). */
 import { PATTERNS } from "../../gguf/patterns.js";
 
 /** A member of `pre_tokenizer` in `tokenizer.json`. */
@@ -9,9 +6,9 @@ type Step = Readonly<Record<string, unknown>>;
 
 export interface PreTokenizer {
   steps: readonly Step[];
-  /** Whether a piece that is a token as a whole is not merged from its letters. */
+  /** Whether a piece that is itself a token skips the merges. */
   ignoreMerges?: boolean;
-  /** Whether texts begin with the start token where the file does not say. */
+  /** Whether texts begin with the start token by default. */
   addBos?: boolean;
   normalizer?: Step;
 }
@@ -34,7 +31,7 @@ const pieces = (pattern: string): readonly Step[] => [split(pattern), bytes(fals
 
 const GPT2: PreTokenizer = { steps: [bytes(true)] };
 
-/** Each digit by itself. */
+/** Splits numbers into single digits. */
 const DIGITS: PreTokenizer = { steps: [{ type: "Digits", individual_digits: true }, bytes(true)] };
 
 const LLAMA3: PreTokenizer = {
@@ -57,7 +54,7 @@ const GPT4O: PreTokenizer = {
   steps: pieces(PATTERNS.gpt4o),
 };
 
-/** Those that are read. */
+/** The supported pre-tokenizers. */
 export const PRE_TOKENIZERS: Readonly<Record<string, PreTokenizer>> = {
   default: GPT2,
   "gpt-2": GPT2,

@@ -1,16 +1,16 @@
-/** How positions are turned: what a GGUF file says of it, in the spelling of `config.json`. */
+/** Converts the rotary positions of a GGUF file to fields of `config.json`. */
 import { ropeFrequencies } from "../llama/rope.js";
 import type { Metadata } from "./metadata.js";
 import type { ArchitectureName } from "./names.js";
 
-/** What each frequency is divided by, as tensors of the file have it: in all texts, or in short and in long ones. */
+/** Divisors of the frequencies, stored as tensors: for all texts, or separately for short and long ones. */
 export interface Factors {
   all?: readonly number[] | undefined;
   short?: readonly number[] | undefined;
   long?: readonly number[] | undefined;
 }
 
-/** An architecture's own values. */
+/** Metadata values under the architecture's prefix. */
 interface Own {
   number(name: string): number | undefined;
   text(name: string): string | undefined;
@@ -19,14 +19,14 @@ interface Own {
 interface Turning {
   architecture: ArchitectureName;
   headDim: number;
-  /** Dimensions of a head that are turned. */
+  /** Dimensions of a head that are rotated. */
   turned: number;
-  /** The longest text. */
+  /** The longest text, in tokens. */
   positions: number;
   factors: Factors;
 }
 
-/** Throws `ERR_UNSUPPORTED_MODEL`. */
+/** Returns the rotation's fields. Throws `ERR_UNSUPPORTED_MODEL`. */
 export function rotation(own: Own, meta: Metadata, of: Turning): Record<string, unknown> {
   const theta = own.number("rope.freq_base") ?? (of.architecture === "gemma3" ? 1e6 : 1e4);
   const base = {
@@ -61,7 +61,7 @@ export function rotation(own: Own, meta: Metadata, of: Turning): Record<string, 
     factor: grown,
     original_max_position_embeddings: original ?? of.positions,
     ...spread(own),
-    // ggml multiplies what YaRN has by the file's factor.
+    // ggml multiplies YaRN's own factor by the file's.
     ...(attention !== undefined && {
       attention_factor: attention * (grown <= 1 ? 1 : 0.1 * Math.log(grown) + 1),
     }),
@@ -74,10 +74,10 @@ function spread(own: Own): Record<string, number> {
   return { ...(fast !== undefined && { beta_fast: fast }), ...(slow !== undefined && { beta_slow: slow }) };
 }
 
-/** Llama 3.1's and 3.2's, whose factors files carry. */
+/** The parameters of Llama 3.1 and 3.2; files contain only the resulting factors. */
 const LLAMA3 = { lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositionEmbeddings: 8192 };
 
-/** Llama 3's scaling where it gives these factors, else the factors themselves, the same in texts of any length. */
+/** Recognises Llama 3's scaling by its factors; otherwise returns LongRoPE with these factors for all lengths. */
 function scalingOf(
   factors: readonly number[],
   theta: number,

@@ -1,4 +1,4 @@
-/** BPE of SentencePiece (`tokenizer.ggml.model` llama), as `tokenizer.json` has it. */
+/** Converts SentencePiece BPE (`tokenizer.ggml.model` llama) to the parts of a `tokenizer.json`. */
 import type { Metadata } from "./metadata.js";
 import type { ArchitectureName } from "./names.js";
 import type { Parts } from "./tokenizer.js";
@@ -27,7 +27,7 @@ export function sentencePiece(meta: Metadata, architecture: ArchitectureName): P
   };
 }
 
-/** Where spaces become `▁`, and where one is put before a text: as each model's own tokenizer has it. */
+/** Returns the steps that replace spaces by `▁` and prepend one to a text, as in each model's original tokenizer. */
 function spaces(architecture: ArchitectureName, prefix: boolean): Pick<Parts, "normalizer" | "preTokenizer"> {
   if (architecture === "gemma3") {
     return {

@@ -1,4 +1,4 @@
-/** The tokenizer of a GGUF file's metadata, and what stands for the files of a model's folder. */
+/** The tokenizer in a GGUF file's metadata, and the companion files generated from it. */
 import type * as Binding from "../../../native/binding.js";
 import { call, guarded, native } from "../../native.js";
 import { type Beside, madeOf } from "../beside.js";
@@ -8,27 +8,27 @@ import type { Metadata } from "./metadata.js";
 import type { ArchitectureName } from "./names.js";
 import { sentencePiece } from "./sentencepiece.js";
 
-/** What a kind of tokenizer has besides its vocabulary, which the engine reads by itself. */
+/** The parts of a tokenizer except the vocabulary, which the engine reads itself. */
 export interface Parts {
   kind: "byte-level" | "sentencepiece";
-  /** As `tokenizer.json` has them. */
+  /** In the format of `tokenizer.json`. */
   normalizer: unknown;
   preTokenizer: unknown;
   decoder: unknown;
-  /** Whether a piece that is a token as a whole is not merged from its letters. */
+  /** Whether a piece that is itself a token skips the merges. */
   ignoreMerges: boolean;
-  /** Whether runs of spaces are stored as they are, and tokens stand in the order in which they are made. */
+  /** Whether runs of spaces are stored as spaces, and tokens are stored in merge order. */
   gemma: boolean;
-  /** The token for what has none, where the file says. */
+  /** The unknown token, where the file has one. */
   unknown?: number | undefined;
-  /** Whether texts begin with the start token where the file does not say. */
+  /** Whether texts begin with the start token by default. */
   addBos: boolean;
 }
 
-/** A tokenizer, made when it is first asked for. */
+/** A tokenizer, built on first use. */
 export interface GgufTokenizer {
   tokenizer(): Tokenizer;
-  /** What stands for `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`. */
+  /** The generated `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`. */
   beside: Beside;
 }
 
@@ -41,7 +41,7 @@ const SPECIAL = {
   mask_token: "mask_token_id",
 };
 
-/** A special token by its name, such as `eos_token`. */
+/** A special token, with its key, such as `eos_token`. */
 interface Special {
   name: string;
   id: number;
@@ -57,9 +57,9 @@ function specialTokens(meta: Metadata): Special[] {
 }
 
 /**
- * The tokenizer that the metadata describes; undefined where the file has none.
+ * Returns the tokenizer in the metadata; undefined where the file has none.
  *
- * Throws `ERR_UNSUPPORTED_MODEL` for a kind of tokenizer that is not read, `ERR_FILE_FORMAT`.
+ * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported kind of tokenizer, `ERR_FILE_FORMAT`.
  */
 export function ggufTokenizer(meta: Metadata, architecture: ArchitectureName): GgufTokenizer | undefined {
   const key = "tokenizer.ggml.model";

@@ -1,4 +1,4 @@
-/** The tensors of a GGUF file as a model's folder would have them. */
+/** The tensors of a GGUF file, with the names and layouts of a Hugging Face folder. */
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { refused } from "../../refusals/refusal.js";
 import type { Device } from "../../device.js";
@@ -10,13 +10,13 @@ import type { Quantization } from "../quantization.js";
 import type { TensorSource } from "../weights.js";
 import { FACTORS, type Names, type Undone } from "./names.js";
 
-/** Heads of the queries, and of the keys and values. */
+/** Number of query heads, and of key/value heads. */
 export interface Heads {
   query: number;
   key: number;
 }
 
-/** Gives tensors by transformers' names, with what a converter has done to them undone. */
+/** Provides tensors by transformers' names, and undoes the converter's changes. */
 export class GgufWeights implements TensorSource {
   readonly #places = new Map<string, { name: string; undone?: Undone | undefined }>();
 
@@ -27,7 +27,7 @@ export class GgufWeights implements TensorSource {
   ) {
     const factors = Object.values(FACTORS);
     for (const name of call(() => file.names())) {
-      // What the configuration has of them is no weight.
+      // Rotation factors are part of the configuration, not weights.
       const bare = name.replace(/^blk\.\d+\./, "");
       if (factors.includes(bare)) continue;
       const own = names.of(name);
@@ -35,7 +35,7 @@ export class GgufWeights implements TensorSource {
     }
   }
 
-  /** Transformers' name of a tensor of the file; undefined for one that is no weight. */
+  /** Returns transformers' name of a tensor in the file; undefined for one that is not a weight. */
   nameOf(stored: string): string | undefined {
     for (const [name, place] of this.#places) if (place.name === stored) return name;
     return undefined;
@@ -51,14 +51,14 @@ export class GgufWeights implements TensorSource {
     return undone === "transposed" ? shape.reverse() : shape;
   }
 
-  /** The one place where a stored tensor becomes one of a model's. */
+  /** Converts a stored tensor to the model's; no other method does. */
   tensor(name: string, device: Device, quantize?: Quantization): Tensor {
     const { name: stored, undone } = this.#place(name);
     if (quantize !== undefined) throw refused(QUANTISED_REFUSALS.quantizedFile, "loadModel", quantize);
     if (undone === undefined || typeof undone === "object") {
       const heads = undone === undefined ? undefined : this.heads[undone.rows];
       const { dtype, shape } = call(() => this.file.info(stored));
-      // Weights of layers and embeddings stay in their blocks, and are read where they lie.
+      // Quantised matrices stay in their blocks and are memory-mapped.
       const kept = isBlock(dtype) && shape.length === 2 ? dtype : undefined;
       return ggufTensor(this.file, stored, device, { heads, dtype: kept });
     }

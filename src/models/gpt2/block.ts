@@ -15,27 +15,27 @@ import type { GPT2Config } from "./config.js";
 /** GPT-2 stores its weights as [in, out]: transformers' Conv1D. */
 const CONV1D = { fanInFanOut: true };
 
-/** What adds to the residual stream starts smaller, by how many do (Radford et al. 2019, 2.3). */
+/** Layers that write to the residual stream start smaller, by 1/√(2 · layers) (Radford et al. 2019, 2.3). */
 function residual({ numHiddenLayers }: GPT2Config): LinearLayout {
   return { ...CONV1D, scale: 1 / Math.sqrt(2 * numHiddenLayers) };
 }
 
-/** Causal self-attention over one product of queries, keys and values. x [B, T, C] → [B, T, C]. */
+/** Causal self-attention with one projection for queries, keys and values. Maps x [B, T, C] to [B, T, C]. */
 export class GPT2Attention extends Module {
-  /** How many heads. */
+  /** Number of heads. */
   readonly heads: number;
-  /** What scores are multiplied by. */
+  /** The factor of the scores. */
   readonly scale: number;
-  /** Dropout of the weights in training. */
+  /** Dropout of the attention weights in training. */
   readonly dropout: number;
-  /** Queries, keys and values, in this order. */
+  /** The projection to queries, keys and values, in this order. */
   c_attn: Linear;
-  /** Joins the heads. */
+  /** The output projection. */
   c_proj: Linear;
-  /** Dropout of what is added. */
+  /** Dropout before the residual sum. */
   resid_dropout: Dropout;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: GPT2Config, layer: number, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, numAttentionHeads: H } = config;
@@ -49,7 +49,7 @@ export class GPT2Attention extends Module {
     this.resid_dropout = new Dropout(config.residPdrop);
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor, labels: AttentionLabels, cache?: LayerCache): Tensor {
     const C = x.shape[2] as number;
     const qkv = this.c_attn.forward(x);
@@ -62,16 +62,16 @@ export class GPT2Attention extends Module {
 
 /** c_proj(activation(c_fc(x))). */
 export class GPT2MLP extends Module {
-  /** What lies between the two products. */
+  /** The activation between the two layers. */
   readonly activation: ActivationName;
-  /** C to the inner channels. */
+  /** From C to the inner channels. */
   c_fc: Linear;
-  /** The inner channels to C. */
+  /** From the inner channels to C. */
   c_proj: Linear;
-  /** Dropout of what is added. */
+  /** Dropout before the residual sum. */
   dropout: Dropout;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: GPT2Config, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, intermediateSize } = config;
@@ -81,7 +81,7 @@ export class GPT2MLP extends Module {
     this.dropout = new Dropout(config.residPdrop);
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor): Tensor {
     return this.dropout.forward(this.c_proj.forward(activate(this.activation, this.c_fc.forward(x))));
   }
@@ -98,7 +98,7 @@ export class GPT2Block extends ResidualBlock<[labels: AttentionLabels, cache?: L
   /** The MLP. */
   mlp: GPT2MLP;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: GPT2Config, layer: number, path: string, weights: Weights) {
     super();
     const { hiddenSize, layerNormEps } = config;
@@ -108,7 +108,7 @@ export class GPT2Block extends ResidualBlock<[labels: AttentionLabels, cache?: L
     this.mlp = new GPT2MLP(config, `${path}.mlp`, weights);
   }
 
-  /** @internal `forward`, which leaves the last sum to what reads it. */
+  /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, labels: AttentionLabels, cache?: LayerCache): Stream {
     const [x, y] = normed(this.ln_1, stream);
     const [attended, z] = normed(this.ln_2, { x, added: this.attn.forward(y, labels, cache) });

@@ -1,4 +1,4 @@
-/** The configuration of GPT-2, in its own spelling (`n_embd`) or the common one (`hidden_size`). */
+/** The configuration of GPT-2, with its own field names (`n_embd`) or the common ones (`hidden_size`). */
 import { activationField, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import type { TextConfigFields } from "../from-config.js";
@@ -17,31 +17,31 @@ import {
   type SpecialIds,
 } from "../config-parts.js";
 
-/** What `config.json` says, in one spelling. */
+/** The fields of `config.json`, in camel case. */
 export interface GPT2Config extends BlocksConfig, SpecialIds {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: "gpt2";
   /** Rows of the input embedding. */
   vocabSize: number;
-  /** The longest text. */
+  /** The longest text, in tokens. */
   maxPositionEmbeddings: number;
-  /** Added to the variance in norms. */
+  /** The epsilon of LayerNorm. */
   layerNormEps: number;
-  /** What each MLP applies. */
+  /** The activation of each MLP. */
   activation: ActivationName;
   /** Whether scores are divided by √D. */
   scaleAttnWeights: boolean;
-  /** Whether scores are divided by the layer's number, from 1. */
+  /** Whether scores are also divided by the layer's number, counted from 1. */
   scaleAttnByInverseLayerIdx: boolean;
   /** Dropout of the embeddings. */
   embdPdrop: number;
-  /** Dropout of what a block adds. */
+  /** Dropout before residual sums. */
   residPdrop: number;
-  /** Whether the head's weight is the input embedding's. */
+  /** Whether the head shares the input embedding's weight. */
   tieWordEmbeddings: boolean;
 }
 
-/** `GPT2Config` of transformers: the fields of `config.json` that are read, and what they are unless given. */
+/** `GPT2Config` of transformers: the supported fields of `config.json`, with their defaults. */
 export interface GPT2ConfigFields extends TextConfigFields {
   /** 50,257. */
   vocab_size?: number | undefined;
@@ -59,28 +59,28 @@ export interface GPT2ConfigFields extends TextConfigFields {
   activation_function?: string | undefined;
   /** 1e-5. */
   layer_norm_epsilon?: number | undefined;
-  /** Dropout of the embeddings: 0.1. */
+  /** Dropout of the embeddings; 0.1. */
   embd_pdrop?: number | undefined;
-  /** Dropout of what a block adds: 0.1. */
+  /** Dropout before residual sums; 0.1. */
   resid_pdrop?: number | undefined;
-  /** Dropout of the attention's weights: 0.1. */
+  /** Dropout of the attention weights; 0.1. */
   attn_pdrop?: number | undefined;
-  /** Whether scores are divided by √D: true. */
+  /** Whether scores are divided by √D; true. */
   scale_attn_weights?: boolean | undefined;
-  /** Whether scores are divided by the layer's number, from 1: false. */
+  /** Whether scores are also divided by the layer's number, counted from 1; false. */
   scale_attn_by_inverse_layer_idx?: boolean | undefined;
   /** True. */
   tie_word_embeddings?: boolean | undefined;
 }
 
-/** transformers' end-of-text. */
+/** The end-of-text id, transformers' default. */
 const END_OF_TEXT = 50_256;
 
 /**
  * Reads a parsed `config.json` and, where there is one, `generation_config.json`.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing
- * or senseless value.
+ * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
+ * or invalid value.
  */
 export function gpt2Config(
   json: Record<string, unknown> | ConfigFields,
@@ -89,7 +89,7 @@ export function gpt2Config(
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
   refuseQuantised(config);
   refuseTrue(config, "add_cross_attention");
-  /** A size under any of its names; the first is the one that an error names. */
+  /** Reads a size from the first of several keys that is present. */
   const size = (limit: number, otherwise: number, ...keys: string[]): number => {
     for (const key of keys) {
       const value = config.size(key, limit);
@@ -129,7 +129,7 @@ export function gpt2Config(
   return result;
 }
 
-/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `gpt2Config` too. */
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `gpt2Config`. */
 export function hubConfig(config: GPT2Config): Record<string, unknown> {
   return {
     architectures: ["GPT2LMHeadModel"],

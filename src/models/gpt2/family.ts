@@ -6,7 +6,7 @@ export const gpt2: Family<GPT2Config> = {
   modelTypes: ["gpt2"],
   read: ({ config, generation }) => gpt2Config(config, generation),
   naming: () => ({
-    // The causal mask as older files have it, and heads of other tasks.
+    // The causal mask buffer of older files, and the heads of other tasks.
     extras: /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$|^score\.weight$|^classifier\.|^multiple_choice_head\./,
     prefix: "transformer.",
   }),

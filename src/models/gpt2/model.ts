@@ -1,4 +1,4 @@
-/** GPT-2 for causal language modelling. Paths are transformers'. */
+/** GPT-2 for causal language modelling. Parameter paths match transformers. */
 import { arange } from "../../create.js";
 import { LowrankError } from "../../errors.js";
 import { Dropout } from "../../nn/dropout.js";
@@ -21,18 +21,18 @@ import { gpt2Config, hubConfig, type GPT2Config, type GPT2ConfigFields } from ".
 
 /** GPT-2 without its head. */
 export class GPT2Model extends Module {
-  /** Embedding of the tokens. */
+  /** The token embedding. */
   wte: Embedding;
-  /** Embedding of the positions. */
+  /** The position embedding. */
   wpe: Embedding;
   /** Dropout of their sum. */
   drop: Dropout;
-  /** The blocks, in order. */
+  /** The blocks, from first to last. */
   h: GPT2Block[];
   /** The norm after the last block. */
   ln_f: LayerNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: GPT2Config, weights: Weights) {
     super();
     const { hiddenSize: C, numHiddenLayers, layerNormEps } = config;
@@ -46,19 +46,19 @@ export class GPT2Model extends Module {
     this.ln_f = weights.layerNorm("transformer.ln_f", C, layerNormEps);
   }
 
-  /** Throws `ERR_INTERNAL`: it runs as a part of `GPT2LMHeadModel`. */
+  /** Throws `ERR_INTERNAL`: it runs only as part of `GPT2LMHeadModel`. */
   forward(): never {
     throw new LowrankError("ERR_INTERNAL", "GPT2Model runs as part of GPT2LMHeadModel");
   }
 }
 
-/** GPT-2 with its head. Submodules and keys of `stateDict` are transformers'. */
+/** GPT-2 with its head. Submodules and `stateDict` keys have transformers' names. */
 export class GPT2LMHeadModel extends CausalLM {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   readonly config: GPT2Config & Record<string, unknown>;
   /** Everything but the head. */
   transformer: GPT2Model;
-  /** The output head; its weight is `transformer.wte`'s where the two are tied. */
+  /** The output head; it shares the weight of `transformer.wte` where the two are tied. */
   lm_head: Linear;
 
   /** @internal */
@@ -70,11 +70,12 @@ export class GPT2LMHeadModel extends CausalLM {
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), of what
-   * adds to the residual stream over √(2 · layers), norms 1, biases 0. The same after `manualSeed`. It is in training
-   * mode and every weight asks for a gradient, unless stored as f16 or bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), divided by √(2 · layers) for layers that write to the residual stream, norms 1, biases 0.
+   * Reproducible with `manualSeed`. The model is in training mode, and all weights require gradients unless they are
+   * f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * Throws `ERR_OPTION` for an invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: GPT2ConfigFields, options?: FromConfigOptions): GPT2LMHeadModel {
@@ -85,24 +86,24 @@ export class GPT2LMHeadModel extends CausalLM {
     });
   }
 
-  /** @internal The embedding that takes the ids. */
+  /** @internal The token embedding. */
   inputEmbedding(): Embedding {
     return this.transformer.wte;
   }
 
-  /** @internal An empty cache. */
+  /** @internal Returns an empty KV cache. */
   newCache(batch: number, limit: number): KeyValueCache {
     const { numHiddenLayers, numAttentionHeads: heads, hiddenSize } = this.config;
     const shape = { batch, heads, headDim: hiddenSize / heads, device: this.device };
     return new KeyValueCache(numHiddenLayers, limit, shape);
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return hubConfig(this.config);
   }
 
-  /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
+  /** @internal Maps ids i32 [B, T] to hidden states [B, T, C] after the last norm. */
   hidden(ids: Tensor | null, options: ForwardOptions = {}, cache?: KeyValueCache, states?: Tensor[]): Tensor {
     const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const start = cache?.length ?? 0;

@@ -1,4 +1,6 @@
-/** Attention of the Llama family with grouped heads (Touvron et al. 2023; Qwen3's norms of heads: Yang et al. 2025). */
+/**
+ * Grouped-query attention of the Llama family (Touvron et al. 2023), with the head norms of Qwen3 (Yang et al. 2025).
+ */
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
@@ -9,13 +11,13 @@ import type { LayerCache } from "../cache.js";
 import type { Weights } from "../weights.js";
 import type { Rotation } from "./rotary.js";
 
-/** What every block of one forward shares. */
+/** Inputs that all blocks of a forward pass share. */
 export interface BlockInputs extends AttentionLabels {
   /** The rotation of queries and keys. */
   rotation: Rotation;
 }
 
-/** What attention is built of. */
+/** The parameters of an attention layer. */
 export interface AttentionParts {
   hiddenSize: number;
   headDim: number;
@@ -23,27 +25,27 @@ export interface AttentionParts {
   numKeyValueHeads: number;
   attentionBias: boolean;
   attentionOutputBias: boolean;
-  /** How many positions back it sees; 0 sees all. */
+  /** The sliding window: keys per query, its own included; 0 for no limit. */
   window: number;
-  /** What scores are multiplied by; 1/√D unless given. */
+  /** The factor of the scores; 1/√D by default. */
   scale?: number | undefined;
-  /** Dropout of the weights in training. */
+  /** Dropout of the attention weights in training. */
   attentionDropout: number;
-  /** The norm of each head's queries or keys, where there is one. */
+  /** Creates the norm of each head's queries or keys, where there is one. */
   headNorm?: ((path: string) => RMSNorm) | undefined;
 }
 
-/** Causal self-attention. x [B, T, C] → [B, T, C]; keys and values have their own, fewer heads. */
+/** Causal self-attention. Maps x [B, T, C] to [B, T, C]; there may be fewer key/value heads than query heads. */
 export class LlamaAttention extends Module {
-  /** Heads of the queries. */
+  /** Number of query heads. */
   readonly heads: number;
-  /** Heads of the keys and values. */
+  /** Number of key/value heads. */
   readonly keyValueHeads: number;
-  /** How many positions back attention sees, its own counted; 0 sees all. */
+  /** The sliding window: keys per query, its own included; 0 for no limit. */
   readonly window: number;
-  /** What scores are multiplied by. */
+  /** The factor of the scores. */
   readonly scale: number;
-  /** Dropout of the weights in training. */
+  /** Dropout of the attention weights in training. */
   readonly dropout: number;
   /** Queries. */
   q_proj: Linear;
@@ -51,14 +53,14 @@ export class LlamaAttention extends Module {
   k_proj: Linear;
   /** Values. */
   v_proj: Linear;
-  /** Joins the heads. */
+  /** The output projection. */
   o_proj: Linear;
-  /** The norm of each head's queries, of Qwen3. */
+  /** The norm of each head's queries, in Qwen3 and Gemma 3. */
   q_norm?: RMSNorm;
-  /** The norm of each head's keys, of Qwen3. */
+  /** The norm of each head's keys, in Qwen3 and Gemma 3. */
   k_norm?: RMSNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(parts: AttentionParts, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv, attentionBias } = parts;
@@ -77,7 +79,7 @@ export class LlamaAttention extends Module {
     }
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor, { rotation, keyMask, segments }: BlockInputs, cache?: LayerCache): Tensor {
     const { heads, keyValueHeads, window, scale, q_proj, k_proj, v_proj } = this;
     const [q, k] = rotation.apply(

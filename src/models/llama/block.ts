@@ -1,4 +1,4 @@
-/** The blocks of the Llama family (Touvron et al. 2023): attention and a gated MLP, each after a norm and beside the stream. */
+/** The blocks of the Llama family (Touvron et al. 2023): attention and a gated MLP, with a norm before each. */
 import type { RMSNorm } from "../../nn/norm.js";
 import { leavesNothing } from "../../scope.js";
 import type { LayerCache } from "../cache.js";
@@ -20,7 +20,7 @@ export class LlamaBlock extends ResidualBlock<[inputs: BlockInputs, cache?: Laye
   /** The norm before the MLP. */
   post_attention_layernorm: RMSNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: LlamaConfig, index: number, weights: Weights) {
     super();
     const { hiddenSize, rmsNormEps, slidingLayers } = config;
@@ -35,7 +35,7 @@ export class LlamaBlock extends ResidualBlock<[inputs: BlockInputs, cache?: Laye
     this.post_attention_layernorm = weights.norm(`${path}.post_attention_layernorm`, hiddenSize, rmsNormEps);
   }
 
-  /** @internal `forward`, which leaves the last sum to what reads it. */
+  /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
     const recorded = cache && leavesNothing() ? recordedWhole(this, stream, inputs, cache) : undefined;
     if (recorded !== undefined) return recorded;

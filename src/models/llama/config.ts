@@ -24,57 +24,62 @@ export { ropeFrequencies } from "./rope.js";
 
 export type { LlamaModelType } from "./variants.js";
 
-/** What `config.json` says, in one spelling. */
+/** The fields of `config.json`, in camel case. */
 export interface LlamaConfig extends DecoderConfig {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: LlamaModelType;
   /** Whether q, k and v have biases. */
   attentionBias: boolean;
-  /** Whether o has one. */
+  /** Whether o has a bias. */
   attentionOutputBias: boolean;
-  /** Whether queries and keys are normed, a head at a time. */
+  /** Whether the queries and keys of each head are normalised. */
   headNorms: boolean;
   /** Whether gate, up and down have biases. */
   mlpBias: boolean;
-  /** How many positions back attention sees, its own counted; undefined sees all. */
+  /** The sliding window: keys per query, its own included; undefined for no limit. */
   slidingWindow: number | undefined;
-  /** Which layers see only so far; all of them unless given. */
+  /** For each layer, whether it has the window; by default all layers do. */
   slidingLayers: readonly boolean[] | undefined;
 }
 
-/** `LlamaConfig`, `MistralConfig`, `Qwen2Config` and `Qwen3Config` of transformers: the fields of `config.json` that are read. */
+/**
+ * `LlamaConfig`, `MistralConfig`, `Qwen2Config` and `Qwen3Config` of transformers: the supported fields of
+ * `config.json`.
+ */
 export interface LlamaConfigFields extends DecoderConfigFields {
   /** Rows of the input embedding. */
   vocab_size: number;
-  /** As many as heads unless given; 8 of Mistral, 32 of Qwen. */
+  /** By default the number of heads; 8 for Mistral, 32 for Qwen. */
   num_key_value_heads?: number | null | undefined;
-  /** hidden_size over the heads unless given; 128 of Qwen3. */
+  /** By default hidden_size / heads; 128 for Qwen3. */
   head_dim?: number | null | undefined;
-  /** silu, or swish, which is the same. */
+  /** silu or its alias swish. */
   hidden_act?: string | undefined;
-  /** 2048 unless given; 131,072 of Mistral, 32,768 of Qwen. */
+  /** 2048 by default; 131,072 for Mistral, 32,768 for Qwen. */
   max_position_embeddings?: number | undefined;
-  /** 1e-6 unless given. */
+  /** 1e-6 by default. */
   rms_norm_eps?: number | undefined;
-  /** False unless given. */
+  /** False by default. */
   tie_word_embeddings?: boolean | undefined;
-  /** 10,000 unless given. */
+  /** 10,000 by default. */
   rope_theta?: number | undefined;
-  /** `rope_type` default, linear, dynamic, llama3, yarn or longrope, and what it takes. */
+  /** `rope_type` default, linear, dynamic, llama3, yarn or longrope, with its parameters. */
   rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
-  /** The spelling of transformers 5: `rope_theta` and what `rope_scaling` takes, in one. */
+  /** The format of transformers 5: `rope_theta` and the contents of `rope_scaling` in one object. */
   rope_parameters?: Readonly<Record<string, unknown>> | null | undefined;
-  /** Of Llama and Qwen3: whether q, k, v and o have biases; false unless given. Qwen2 has them of q, k and v. */
+  /**
+   * For Llama and Qwen3: whether q, k, v and o have biases; false by default. In Qwen2, q, k and v always have them.
+   */
   attention_bias?: boolean | undefined;
-  /** Whether gate, up and down have biases; false unless given. */
+  /** Whether gate, up and down have biases; false by default. */
   mlp_bias?: boolean | undefined;
-  /** Of Mistral and Qwen: 4096 unless given, null for none. */
+  /** For Mistral and Qwen: 4096 by default, null for no window. */
   sliding_window?: number | null | undefined;
-  /** Of Qwen: whether there is a window at all; false unless given. */
+  /** For Qwen: whether to use the window at all; false by default. */
   use_sliding_window?: boolean | undefined;
-  /** Of Qwen: the first layer that has the window; 28 unless given. */
+  /** For Qwen: the first layer with the window; 28 by default. */
   max_window_layers?: number | undefined;
-  /** Of Qwen: `full_attention` or `sliding_attention` of each layer, in place of `max_window_layers`. */
+  /** For Qwen: `full_attention` or `sliding_attention` for each layer; overrides `max_window_layers`. */
   layer_types?: readonly string[] | null | undefined;
 }
 
@@ -100,7 +105,7 @@ function refuseUnsupported(config: ConfigFields): void {
   refuseQuantised(config);
 }
 
-/** As given, or hidden_size over the heads. */
+/** Reads `head_dim`, or computes it as hidden_size / heads. */
 function headSize(config: ConfigFields, hiddenSize: number, heads: number, fallback?: number): number {
   const given = config.size("head_dim", LIMIT.headDim) ?? (config.has("head_dim") ? undefined : fallback);
   if (given === undefined && hiddenSize % heads !== 0) {
@@ -113,10 +118,10 @@ function headSize(config: ConfigFields, hiddenSize: number, heads: number, fallb
 }
 
 /**
- * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens go before.
+ * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens take precedence.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for another family or a feature that is not built; `ERR_FILE_FORMAT` for a missing
- * or senseless value.
+ * Throws `ERR_UNSUPPORTED_MODEL` for another family or an unsupported feature; `ERR_FILE_FORMAT` for a missing or
+ * invalid value.
  */
 export function llamaConfig(
   json: Record<string, unknown> | ConfigFields,
@@ -160,7 +165,7 @@ export function llamaConfig(
   return result;
 }
 
-/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `llamaConfig` too. */
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `llamaConfig`. */
 export function hubConfig(config: LlamaConfig): Record<string, unknown> {
   return {
     architectures: [VARIANTS[config.modelType].architecture],
@@ -173,7 +178,7 @@ export function hubConfig(config: LlamaConfig): Record<string, unknown> {
   };
 }
 
-/** What the configuration of each variant has of its own. */
+/** Returns the fields specific to each variant. */
 function own(config: LlamaConfig): Record<string, unknown> {
   const { modelType: type, attentionBias: attention_bias, slidingWindow, slidingLayers } = config;
   if (type === "mistral") return { sliding_window: slidingWindow ?? null };
@@ -184,7 +189,7 @@ function own(config: LlamaConfig): Record<string, unknown> {
     ...(type === "qwen3" && { attention_bias }),
     use_sliding_window: first >= 0,
     sliding_window: slidingWindow ?? null,
-    // Read by transformers before it had layer_types.
+    // For versions of transformers without layer_types.
     max_window_layers: first < 0 ? config.numHiddenLayers : first,
     layer_types: slides.map((on) => (on ? "sliding_attention" : "full_attention")),
   };

@@ -7,7 +7,7 @@ export const llama: Family<LlamaConfig> = {
   modelTypes: MODEL_TYPES,
   read: ({ config, generation }) => llamaConfig(config, generation),
   naming: () => ({
-    // Buffers of older transformers, and heads of other tasks.
+    // Buffers of older transformers, and the heads of other tasks.
     extras: /(^|\.)rotary_emb\.inv_freq$|^score\.(weight|bias)$|^classifier\./,
     prefix: "model.",
   }),

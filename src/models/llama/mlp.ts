@@ -7,14 +7,14 @@ import type { LlamaConfig } from "./config.js";
 
 /** down(silu(gate(x)) · up(x)) (Shazeer 2020). */
 export class LlamaMLP extends Module {
-  /** C to the inner channels, through SiLU. */
+  /** From C to the inner channels, through SiLU. */
   gate_proj: Linear;
-  /** C to the inner channels. */
+  /** From C to the inner channels. */
   up_proj: Linear;
-  /** The inner channels to C. */
+  /** From the inner channels to C. */
   down_proj: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(
     {
       hiddenSize: C,
@@ -30,7 +30,7 @@ export class LlamaMLP extends Module {
     this.down_proj = weights.linear(`${path}.down_proj`, intermediateSize, C, mlpBias);
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor): Tensor {
     const [gate, up] = [this.gate_proj.forward(x), this.up_proj.forward(x)];
     return this.down_proj.forward(gate.siluMul(up));

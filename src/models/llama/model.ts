@@ -1,4 +1,7 @@
-/** Llama for causal language modelling: Llama 2 and 3, SmolLM2, Mistral, Qwen2 and Qwen3. Paths are transformers'. */
+/**
+ * Llama for causal language modelling: Llama 2 and 3, SmolLM2, Mistral, Qwen2 and Qwen3. Parameter paths match
+ * transformers.
+ */
 import { Decoder, DecoderModel } from "../decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import type { Weights } from "../weights.js";
@@ -8,13 +11,16 @@ import { MODEL_TYPES } from "./variants.js";
 
 /** Llama without its head. */
 export class LlamaModel extends DecoderModel<LlamaBlock> {
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: LlamaConfig, weights: Weights) {
     super(config, weights, (index) => new LlamaBlock(config, index, weights));
   }
 }
 
-/** Llama 2 and 3, SmolLM2, and by their `model_type` Mistral, Qwen2 (2.5 too) and Qwen3. Submodules and keys of `stateDict` are transformers'. */
+/**
+ * Llama 2 and 3, SmolLM2, and by `model_type` Mistral, Qwen2 and 2.5, and Qwen3. Submodules and `stateDict` keys have
+ * transformers' names.
+ */
 export class LlamaForCausalLM extends Decoder<LlamaConfig, LlamaBlock, LlamaModel> {
   /** @internal */
   constructor(config: LlamaConfig, weights: Weights) {
@@ -22,12 +28,12 @@ export class LlamaForCausalLM extends Decoder<LlamaConfig, LlamaBlock, LlamaMode
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), norms 1, biases 0.
-   * The same after `manualSeed`. It is in training mode and every weight asks for a gradient, unless stored as f16 or
-   * bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), norms 1, biases 0. Reproducible with `manualSeed`. The model is in training mode, and all
+   * weights require gradients unless they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is missing, senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not
-   * built, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   * Throws `ERR_OPTION` for a missing, invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
+   * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: LlamaConfigFields, options?: FromConfigOptions): LlamaForCausalLM {
     return fromConfig("LlamaForCausalLM.fromConfig", config, options, {
@@ -37,7 +43,7 @@ export class LlamaForCausalLM extends Decoder<LlamaConfig, LlamaBlock, LlamaMode
     });
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return hubConfig(this.config);
   }

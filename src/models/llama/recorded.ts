@@ -1,6 +1,6 @@
 /**
- * A block without gradients over a cache, recorded in one call: what generation spends most of the host's time on
- * is crossing into the engine, some twenty times a block. Values are those of the block's own forward, to the bit.
+ * Records a whole block with a KV cache and without gradients in one call to the engine. In generation most host time
+ * is spent crossing into the engine, some twenty times per block. Results equal the block's forward, bit for bit.
  */
 import { Linear as LoRALinear, type LinearParts } from "../../lora/layers/linear.js";
 import { session } from "../../native.js";
@@ -15,13 +15,13 @@ import { type BlockInputs, LlamaAttention } from "./attention.js";
 import type { LlamaBlock } from "./block.js";
 import { LlamaMLP } from "./mlp.js";
 
-/** Both norms, cos and sin, the caches; then weight, bias, A and B of each of seven layers. */
+/** Ids: both norms, cos and sin, the caches; then weight, bias, A and B of each of the seven linear layers. */
 const tensors = new Uint32Array(6 + 7 * 4);
-/** Both norms' eps, attention's scale; then each layer's scale. */
+/** Both norms' eps and attention's scale; then the adapter scaling of each linear layer. */
 const numbers = new Float64Array(3 + 7);
 const NONE = 0xffffffff;
 
-/** What `block` makes of the stream, or nothing where it is not the plain block that the engine knows. */
+/** Runs `block` in one call; undefined where it is not the plain block that the engine supports. */
 export function recordedWhole(
   block: LlamaBlock,
   { x, added }: Stream,

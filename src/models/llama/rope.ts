@@ -3,62 +3,64 @@ import type { ConfigFields } from "../config-fields.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** How frequencies are stretched for texts longer than those of pretraining: `rope_type` and its parameters. */
+/** The scaling of frequencies for texts longer than in pretraining: `rope_type` and its parameters. */
 export type RopeScaling =
   | {
-      /** They are not. */
+      /** No scaling. */
       type: "default";
     }
   | {
-      /** All by the same factor. */
+      /** Divides all frequencies by the same factor. */
       type: "linear";
-      /** What positions are divided by. */
+      /** The divisor. */
       factor: number;
     }
   | {
-      /** Llama 3's: low frequencies by the factor, high ones not, those between in part. */
+      /** Llama 3: divides low frequencies by the factor, keeps high ones, and blends in between. */
       type: "llama3";
-      /** What low frequencies are divided by. */
+      /** The divisor of low frequencies. */
       factor: number;
-      /** Wavelengths above the longest text of pretraining over this are stretched whole. */
+      /** Wavelengths above the longest text of pretraining divided by this are fully scaled. */
       lowFreqFactor: number;
-      /** Wavelengths below the longest text of pretraining over this are left alone. */
+      /** Wavelengths below the longest text of pretraining divided by this are kept. */
       highFreqFactor: number;
       /** The longest text of pretraining. */
       originalMaxPositionEmbeddings: number;
     }
   | {
-      /** By the length of a text beyond the model's longest, which is not taken here: up to there not at all. */
+      /**
+       * Dynamic NTK. It affects only texts beyond the model's longest, which are rejected, so it has no effect here.
+       */
       type: "dynamic";
-      /** What the base grows by there. */
+      /** The growth factor of the base. */
       factor: number;
     }
   | {
-      /** YaRN's (Peng et al. 2023): dimensions that turn often are left alone, those that turn seldom stretched whole. */
+      /** YaRN (Peng et al. 2023): keeps dimensions that rotate often, fully scales those that rotate rarely. */
       type: "yarn";
-      /** What the seldom turning dimensions are divided by. */
+      /** The divisor of the fully scaled dimensions. */
       factor: number;
-      /** Dimensions that turn more often than this over the longest text of pretraining are left alone. */
+      /** Dimensions that rotate more often than this over the longest text of pretraining are kept. */
       betaFast: number;
-      /** Dimensions that turn less often than this are stretched whole. */
+      /** Dimensions that rotate less often than this are fully scaled. */
       betaSlow: number;
-      /** Whether the bounds between them are whole dimensions. */
+      /** Whether the bounds between them are rounded to whole dimensions. */
       truncate: boolean;
       /** The longest text of pretraining. */
       originalMaxPositionEmbeddings: number;
-      /** What cos and sin are multiplied by. */
+      /** The factor of cos and sin. */
       attentionFactor: number;
     }
   | {
-      /** LongRoPE's (Ding et al. 2024): each dimension by a factor of its own, by another in longer texts. */
+      /** LongRoPE (Ding et al. 2024): divides each dimension by a separate factor, with another set for long texts. */
       type: "longrope";
-      /** In texts up to the longest of pretraining. */
+      /** The divisors in texts up to the longest of pretraining. */
       shortFactor: readonly number[];
-      /** In longer ones. */
+      /** The divisors in longer texts. */
       longFactor: readonly number[];
       /** The longest text of pretraining. */
       originalMaxPositionEmbeddings: number;
-      /** What cos and sin are multiplied by. */
+      /** The factor of cos and sin. */
       attentionFactor: number;
     };
 
@@ -66,20 +68,21 @@ export type RopeScaling =
 export interface RopeConfig {
   /** The base of the frequencies. */
   theta: number;
-  /** How they are stretched. */
+  /** Their scaling. */
   scaling: RopeScaling;
-  /** The share of a head's dimensions that is turned, the first ones; all unless given. */
+  /** The share of a head's dimensions that is rotated, starting with the first; 1 by default. */
   partial?: number | undefined;
 }
 
 const DEFAULT_THETA = 10_000;
 
 /**
- * Reads either spelling: `rope_parameters` of transformers 5, or `rope_theta` beside `rope_scaling`, whose kind is
- * `rope_type` or, older, `type`. A value in the dictionary goes before one beside it, as in transformers.
+ * Reads the rotation in either format: `rope_parameters` of transformers 5, or `rope_theta` and `rope_scaling`, whose
+ * type is `rope_type` or, in older files, `type`. A value inside the object takes precedence over the top-level one, as
+ * in transformers.
  */
 export function ropeConfig(config: ConfigFields, maxPositionEmbeddings: number): RopeConfig {
-  // transformers takes rope_scaling before rope_parameters where a file has both.
+  // transformers prefers rope_scaling where a file has both.
   const fields = config.object("rope_scaling") ?? config.object("rope_parameters");
   const theta = fields?.positive("rope_theta") ?? config.positive("rope_theta") ?? DEFAULT_THETA;
   const partial = fields?.positive("partial_rotary_factor") ?? config.positive("partial_rotary_factor") ?? 1;
@@ -129,7 +132,7 @@ function longRope(fields: ConfigFields, original: number, longest: number): Rope
   };
 }
 
-/** LongRoPE has a factor for each pair of dimensions. Throws `ERR_FILE_FORMAT` for another number of them. */
+/** Checks that LongRoPE has one factor per pair of dimensions. Throws `ERR_FILE_FORMAT`. */
 export function checkFactors(config: ConfigFields, { scaling }: RopeConfig, headDim: number): void {
   if (scaling.type !== "longrope") return;
   for (const { length } of [scaling.shortFactor, scaling.longFactor]) {
@@ -156,14 +159,17 @@ function yarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, longe
   return scaling;
 }
 
-/** 0.1 ln(factor) + 1, or the quotient of two such. */
+/**
+ * Returns YaRN's attention factor, 0.1 ln(factor) + 1, or the quotient of two such terms with `mscale` and
+ * `mscale_all_dim`.
+ */
 function yarnFactor(fields: ConfigFields, factor: number): number {
   const [numerator, denominator] = [fields.positive("mscale"), fields.positive("mscale_all_dim")];
   const of = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
   return numerator !== undefined && denominator !== undefined ? of(numerator) / of(denominator) : of(1);
 }
 
-/** In the older spelling, which every transformers reads. */
+/** Returns the rotation in the older format, which every transformers reads. */
 export function hubRope({ theta, scaling }: RopeConfig): Record<string, unknown> {
   if (scaling.type === "default") return { rope_theta: theta, rope_scaling: null };
   if (scaling.type === "longrope") {
@@ -190,23 +196,23 @@ export function hubRope({ theta, scaling }: RopeConfig): Record<string, unknown>
   return { rope_theta: theta, rope_scaling };
 }
 
-/** What LongRoPE's cos and sin are multiplied by, where the file does not say. */
+/** Returns LongRoPE's factor of cos and sin, where the file has none. */
 export function longRopeFactor(factor: number, original: number): number {
   return factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
 }
 
-/** The length of a text above which frequencies are others; Infinity where they never are. */
+/** Returns the text length above which other frequencies apply; Infinity without LongRoPE. */
 export function ropeTurningPoint({ scaling }: RopeConfig): number {
   return scaling.type === "longrope" ? scaling.originalMaxPositionEmbeddings : Infinity;
 }
 
 /**
- * Radians a position for each pair of the dimensions that are turned, in f64: θ^(−2i/D), then scaled; of a text of
- * `length` tokens.
+ * Returns the frequencies of a text of `length` tokens, in radians per position, one per pair of rotated dimensions, in
+ * f64: θ^(−2i/D), then scaled.
  *
- * `llama3` (Llama 3.1): a wavelength below original / high is kept, above original / low is divided by the factor,
- * and between the two is blended. `yarn`: the same by dimensions, whose bounds are where a dimension turns `betaFast`
- * and `betaSlow` times over the original length. Source: transformers' modeling_rope_utils.
+ * `llama3` (Llama 3.1): a wavelength below original / high is kept, above original / low is divided by the factor, and
+ * blended in between. `yarn`: the same by dimension; the bounds are the dimensions that rotate `betaFast` and
+ * `betaSlow` times over the original length. Source: transformers' modeling_rope_utils.
  */
 export function ropeFrequencies(
   { headDim, rope }: { headDim: number; rope: RopeConfig },
@@ -240,7 +246,7 @@ function yarnFrequencies(
 ): Float64Array {
   const { factor, betaFast, betaSlow, truncate, originalMaxPositionEmbeddings: original } = scaling;
   const D = 2 * frequencies.length;
-  /** The dimension that turns so often over the original length. */
+  /** The dimension that rotates this many times over the original length. */
   const turning = (times: number): number =>
     (D * Math.log(original / (times * 2 * Math.PI))) / (2 * Math.log(theta));
   const [first, last] = [turning(betaFast), turning(betaSlow)];
@@ -253,7 +259,7 @@ function yarnFrequencies(
   });
 }
 
-/** What cos and sin are multiplied by. */
+/** Returns the factor of cos and sin. */
 export function ropeAmplitude({ scaling }: RopeConfig): number {
   return "attentionFactor" in scaling ? scaling.attentionFactor : 1;
 }

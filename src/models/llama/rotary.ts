@@ -1,4 +1,4 @@
-/** Rotary position embedding (Su et al. 2021), half-split layout: tables made on the host in f64. */
+/** Rotary position embedding (Su et al. 2021), half-split layout, with tables computed on the host in f64. */
 import { tensor } from "../../create.js";
 import type { Device } from "../../device.js";
 import { session } from "../../native.js";
@@ -6,29 +6,29 @@ import { keep } from "../../scope.js";
 import { madeAll, type Tensor } from "../../tensor.js";
 import { ropeAmplitude, ropeFrequencies, ropeTurningPoint, type RopeConfig } from "./rope.js";
 
-/** The rotation of one forward. */
+/** The rotation of one forward pass. */
 export interface Rotation {
   /** [positions, D / 2]. */
   readonly cos: Tensor;
   /** [positions, D / 2]. */
   readonly sin: Tensor;
-  /** Where the first row stands, unless positions are given. */
+  /** The position of the first row, where `positions` is undefined. */
   readonly offset: number;
-  /** i32 [B, T]; undefined where rows follow one another. */
+  /** i32 [B, T]; undefined where positions are consecutive. */
   readonly positions: Tensor | undefined;
-  /** Queries and keys [B, T, H, D], which differ in heads alone, turned in one pass. */
+  /** Rotates queries and keys [B, T, H, D], with different numbers of heads, in one pass. */
   apply(q: Tensor, k: Tensor): [q: Tensor, k: Tensor];
 }
 
-/** cos and sin of position · frequency, grown as longer texts come. */
+/** Tables of cos and sin of position · frequency, which grow with the texts. */
 export class RotaryTables {
   #cos: Tensor | undefined;
   #sin: Tensor | undefined;
   #positions = 0;
 
   /**
-   * `frequencies` are radians a position, one a pair of dimensions; `limit` is the model's longest
-   * text; cos and sin are multiplied by `amplitude`.
+   * `frequencies` are in radians per position, one per pair of dimensions; `limit` is the model's longest text;
+   * `amplitude` is the factor of cos and sin.
    */
   constructor(
     readonly frequencies: Float64Array,
@@ -36,7 +36,7 @@ export class RotaryTables {
     readonly amplitude = 1,
   ) {}
 
-  /** The rotation of rows at `offset` and on, or at given `positions` (i32 [B, T]), all below `end`. */
+  /** Returns the rotation of `rows` rows from `offset`, or at `positions` (i32 [B, T]), all below `end`. */
   rotation(
     device: Device,
     offset: number,
@@ -62,7 +62,7 @@ export class RotaryTables {
 
   #grow(device: Device, needed: number): void {
     if (needed <= this.#positions && this.#cos?.device === device) return;
-    // Powers of two, so that growing token by token makes few tables.
+    // Powers of two, so that token-by-token growth rebuilds few tables.
     let positions = 64;
     while (positions < needed) positions *= 2;
     const pairs = this.frequencies.length;
@@ -91,11 +91,11 @@ export class RotaryTables {
   }
 }
 
-/** The tables of a model, by the length of a text where that has a say. */
+/** The tables of a model, for short and for long texts where LongRoPE distinguishes them. */
 export class Rotations {
   readonly #tables: RotaryTables;
   readonly #long: RotaryTables | undefined;
-  /** The length of a text above which its frequencies are others. */
+  /** The text length above which other frequencies apply. */
   readonly turningPoint: number;
 
   constructor(config: { headDim: number; rope: RopeConfig; maxPositionEmbeddings: number }) {
@@ -108,9 +108,9 @@ export class Rotations {
   }
 
   /**
-   * The rotation of rows at `offset` and on, or at given `positions` (i32 [B, T]), all below `end`, which is how long the
-   * longest text is. A cache keeps the keys that it has as they were turned: a text that grows past the turning point is
-   * not turned anew.
+   * Returns the rotation of `rows` rows from `offset`, or at `positions` (i32 [B, T]), all below `end`, the length of
+   * the longest text. Keys in a cache keep their rotation: a text that grows past the turning point is not rotated
+   * again.
    */
   rotation(device: Device, offset: number, rows: number, positions?: Tensor, end?: number): Rotation {
     const tables = (end ?? offset + rows) > this.turningPoint ? (this.#long ?? this.#tables) : this.#tables;

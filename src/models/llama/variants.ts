@@ -1,8 +1,8 @@
-/** The models that are Llama with a difference, by `model_type`: transformers' defaults, and what differs. */
+/** Variants of Llama by `model_type`: transformers' defaults, and their differences. */
 import type { ConfigFields } from "../config-fields.js";
 import { LIMIT } from "../config-parts.js";
 
-/** Which projections of attention have biases. */
+/** Which attention projections have biases. */
 export interface AttentionBiases {
   /** q, k and v. */
   inputs: boolean;
@@ -10,37 +10,37 @@ export interface AttentionBiases {
   output: boolean;
 }
 
-/** How far back layers see. */
+/** The sliding windows of a model. */
 export interface Windows {
-  /** Positions back, the own one counted; undefined sees all. */
+  /** Keys per query, its own included; undefined for no limit. */
   size: number | undefined;
-  /** Layers that see so far; the others see all. All of them unless given. */
+  /** For each layer, whether it has the window; by default all layers do. */
   layers?: readonly boolean[] | undefined;
 }
 
 export interface Variant {
   /** The class in `architectures`. */
   architecture: string;
-  /** Where the file is silent. */
+  /** Defaults for missing fields. */
   keyValueHeads?: number | undefined;
   headDim?: number | undefined;
   positions: number;
   biases(config: ConfigFields): AttentionBiases;
   mlpBias(config: ConfigFields): boolean;
   windows(config: ConfigFields, layers: number): Windows;
-  /** Whether queries and keys are normed, a head at a time. */
+  /** Whether the queries and keys of each head are normalised. */
   headNorms: boolean;
 }
 
 const NO_BIASES = { inputs: false, output: false };
 
-/** `attention_bias` is of all four projections. */
+/** `attention_bias` applies to all four projections. */
 function ofAll(config: ConfigFields): AttentionBiases {
   const all = config.boolean("attention_bias") ?? false;
   return { inputs: all, output: all };
 }
 
-/** A size is a window; null is none. */
+/** Reads the window's size; null means none. */
 function windowOf(config: ConfigFields, fallback: number): number | undefined {
   const given = config.size("sliding_window", LIMIT.positions);
   return given ?? (config.has("sliding_window") ? undefined : fallback);
@@ -48,7 +48,9 @@ function windowOf(config: ConfigFields, fallback: number): number | undefined {
 
 const KINDS = ["full_attention", "sliding_attention"];
 
-/** `layer_types`, or those from `max_window_layers` on, and only where `use_sliding_window` says so. */
+/**
+ * Reads Qwen's windows: `layer_types`, or layers from `max_window_layers`; none unless `use_sliding_window` is true.
+ */
 function windowsOfQwen(config: ConfigFields, layers: number): Windows {
   const size = windowOf(config, 4096);
   const first = config.count("max_window_layers", LIMIT.layers) ?? 28;

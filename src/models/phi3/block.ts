@@ -1,4 +1,4 @@
-/** The blocks of Phi-3 (Abdin et al. 2024): Llama's, with queries, keys and values of one product, and gate and up. */
+/** The blocks of Phi-3 (Abdin et al. 2024): Llama's, with fused projections for q, k and v, and for gate and up. */
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
@@ -12,24 +12,24 @@ import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Phi3Config } from "./config.js";
 
-/** Causal self-attention. x [B, T, C] → [B, T, C]. */
+/** Causal self-attention. Maps x [B, T, C] to [B, T, C]. */
 export class Phi3Attention extends Module {
-  /** Heads of the queries. */
+  /** Number of query heads. */
   readonly heads: number;
-  /** Heads of the keys and values. */
+  /** Number of key/value heads. */
   readonly keyValueHeads: number;
   /** Channels of a head. */
   readonly headDim: number;
-  /** How many positions back attention sees, its own counted; 0 sees all. */
+  /** The sliding window: keys per query, its own included; 0 for no limit. */
   readonly window: number;
-  /** Dropout of the weights in training. */
+  /** Dropout of the attention weights in training. */
   readonly dropout: number;
-  /** Queries, keys and values, in this order. */
+  /** The projection to queries, keys and values, in this order. */
   qkv_proj: Linear;
-  /** Joins the heads. */
+  /** The output projection. */
   o_proj: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: Phi3Config, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv } = config;
@@ -42,7 +42,7 @@ export class Phi3Attention extends Module {
     this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, false);
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor, { rotation, keyMask, segments }: BlockInputs, cache?: LayerCache): Tensor {
     const { heads, keyValueHeads, headDim: D, window } = this;
     const qkv = inHeads(this.qkv_proj.forward(x), heads + 2 * keyValueHeads);
@@ -57,19 +57,19 @@ export class Phi3Attention extends Module {
 
 /** down(silu(gate(x)) · up(x)) (Shazeer 2020). */
 export class Phi3MLP extends Module {
-  /** C to twice the inner channels: gate, then up. */
+  /** From C to twice the inner channels: gate, then up. */
   gate_up_proj: Linear;
-  /** The inner channels to C. */
+  /** From the inner channels to C. */
   down_proj: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor({ hiddenSize: C, intermediateSize }: Phi3Config, path: string, weights: Weights) {
     super();
     this.gate_up_proj = weights.linear(`${path}.gate_up_proj`, C, 2 * intermediateSize, false);
     this.down_proj = weights.linear(`${path}.down_proj`, intermediateSize, C, false);
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor): Tensor {
     const both = this.gate_up_proj.forward(x);
     const [gate, up] = both.split((both.shape.at(-1) as number) / 2, 2) as [Tensor, Tensor];
@@ -87,12 +87,12 @@ export class Phi3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Layer
   input_layernorm: RMSNorm;
   /** The norm before the MLP. */
   post_attention_layernorm: RMSNorm;
-  /** Dropout of what attention adds. */
+  /** Dropout after attention. */
   resid_attn_dropout: Dropout;
-  /** Dropout of what the MLP adds. */
+  /** Dropout after the MLP. */
   resid_mlp_dropout: Dropout;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: Phi3Config, index: number, weights: Weights) {
     super();
     const { hiddenSize, rmsNormEps, residPdrop } = config;
@@ -105,7 +105,7 @@ export class Phi3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Layer
     this.resid_mlp_dropout = new Dropout(residPdrop);
   }
 
-  /** @internal `forward`, which leaves the last sum to what reads it. */
+  /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
     const [x, y] = normed(this.input_layernorm, stream);
     const added = this.resid_attn_dropout.forward(this.self_attn.forward(y, inputs, cache));

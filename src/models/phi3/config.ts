@@ -21,45 +21,48 @@ import { hubRope, longRopeFactor, type RopeConfig } from "../llama/rope.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { refused } from "../../refusals/refusal.js";
 
-/** What `config.json` says, in one spelling. */
+/** The fields of `config.json`, in camel case. */
 export interface Phi3Config extends DecoderConfig {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: "phi3";
-  /** How many positions back attention sees, its own counted; undefined sees all. */
+  /** The sliding window: keys per query, its own included; undefined for no limit. */
   slidingWindow: number | undefined;
-  /** Dropout of what attention and MLP add. */
+  /** Dropout before residual sums. */
   residPdrop: number;
 }
 
-/** `Phi3Config` of transformers: the fields of `config.json` that are read. */
+/** `Phi3Config` of transformers: the supported fields of `config.json`. */
 export interface Phi3ConfigFields extends DecoderConfigFields {
-  /** Rows of the input embedding; 32,064 unless given. */
+  /** Rows of the input embedding; 32,064 by default. */
   vocab_size?: number | undefined;
-  /** As many as heads unless given. */
+  /** By default the number of heads. */
   num_key_value_heads?: number | null | undefined;
-  /** silu, or swish, which is the same. */
+  /** silu or its alias swish. */
   hidden_act?: string | undefined;
-  /** 4096 unless given. */
+  /** 4096 by default. */
   max_position_embeddings?: number | undefined;
-  /** The longest text of pretraining; 4096 unless given. */
+  /** The longest text of pretraining; 4096 by default. */
   original_max_position_embeddings?: number | undefined;
-  /** 1e-5 unless given. */
+  /** 1e-5 by default. */
   rms_norm_eps?: number | undefined;
-  /** False unless given. */
+  /** False by default. */
   tie_word_embeddings?: boolean | undefined;
-  /** 10,000 unless given. */
+  /** 10,000 by default. */
   rope_theta?: number | undefined;
-  /** The share of a head's dimensions that is turned; 1 unless given. */
+  /** The share of a head's dimensions that is rotated; 1 by default. */
   partial_rotary_factor?: number | undefined;
   /** `type` longrope (or su), with `short_factor` and `long_factor`. */
   rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
-  /** The spelling of transformers 5: `rope_theta`, `partial_rotary_factor` and what `rope_scaling` takes, in one. */
+  /**
+   * The format of transformers 5: `rope_theta`, `partial_rotary_factor` and the contents of `rope_scaling` in one
+   * object.
+   */
   rope_parameters?: Readonly<Record<string, unknown>> | null | undefined;
-  /** Dropout of what attention and MLP add; 0 unless given. */
+  /** Dropout before residual sums; 0 by default. */
   resid_pdrop?: number | undefined;
-  /** Taken, and not applied, as in transformers. */
+  /** Accepted and not applied, as in transformers. */
   embd_pdrop?: number | undefined;
-  /** How many positions back attention sees; all unless given. */
+  /** The sliding window: keys per query, its own included; no limit by default. */
   sliding_window?: number | null | undefined;
 }
 
@@ -79,7 +82,7 @@ function rotation(config: ConfigFields, headDim: number, positions: number): Rop
   const original = config.size("original_max_position_embeddings", LIMIT.positions) ?? 4096;
   const type = fields?.string("rope_type") ?? fields?.string("type") ?? "default";
   if (fields === undefined || type === "default") return { theta, partial, scaling: { type: "default" } };
-  // Names of older files.
+  // su and yarn are names of LongRoPE in older files.
   if (!["longrope", "su", "yarn"].includes(type))
     throw refused(MODEL_REFUSALS.phiScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
   const scaling = {
@@ -95,9 +98,9 @@ function rotation(config: ConfigFields, headDim: number, positions: number): Rop
 }
 
 /**
- * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens go before.
+ * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens take precedence.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing or senseless value.
+ * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing or invalid value.
  */
 export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi3Config {
   refuseQuantised(config);
@@ -134,7 +137,7 @@ export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi
   return result;
 }
 
-/** The configuration as a `config.json` that every transformers that has the family reads, and `phi3Config` too. */
+/** Returns the configuration as a `config.json` for any transformers with this family, and for `phi3Config`. */
 export function hubConfig(config: Phi3Config): Record<string, unknown> {
   return {
     architectures: ["Phi3ForCausalLM"],

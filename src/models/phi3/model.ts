@@ -1,4 +1,4 @@
-/** Phi-3 and Phi-4 for causal language modelling. Paths are transformers'. */
+/** Phi-3 and Phi-4 for causal language modelling. Parameter paths match transformers. */
 import { Decoder, DecoderModel } from "../decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import type { Weights } from "../weights.js";
@@ -7,13 +7,13 @@ import { hubConfig, phi3Config, type Phi3Config, type Phi3ConfigFields } from ".
 
 /** Phi-3 without its head. */
 export class Phi3Model extends DecoderModel<Phi3Block> {
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: Phi3Config, weights: Weights) {
     super(config, weights, (index) => new Phi3Block(config, index, weights));
   }
 }
 
-/** Phi-3 and Phi-4, by the `model_type` `phi3`. Submodules and keys of `stateDict` are transformers'. */
+/** Phi-3 and Phi-4, `model_type` `phi3`. Submodules and `stateDict` keys have transformers' names. */
 export class Phi3ForCausalLM extends Decoder<Phi3Config, Phi3Block, Phi3Model> {
   /** @internal */
   constructor(config: Phi3Config, weights: Weights) {
@@ -21,12 +21,12 @@ export class Phi3ForCausalLM extends Decoder<Phi3Config, Phi3Block, Phi3Model> {
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), norms 1.
-   * The same after `manualSeed`. It is in training mode and every weight asks for a gradient, unless stored as f16 or
-   * bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), norms 1. Reproducible with `manualSeed`. The model is in training mode, and all weights
+   * require gradients unless they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is missing, senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not
-   * built, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   * Throws `ERR_OPTION` for a missing, invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
+   * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: Phi3ConfigFields, options?: FromConfigOptions): Phi3ForCausalLM {
     return fromConfig("Phi3ForCausalLM.fromConfig", config, options, {
@@ -36,7 +36,7 @@ export class Phi3ForCausalLM extends Decoder<Phi3Config, Phi3Block, Phi3Model> {
     });
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return hubConfig(this.config);
   }

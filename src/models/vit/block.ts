@@ -11,11 +11,11 @@ import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { ViTConfig } from "./config.js";
 
-/** x [B, T, C] → [B, T, C]. */
+/** Self-attention over all patches. Maps x [B, T, C] to [B, T, C]. */
 export class ViTAttention extends Module {
-  /** How many heads. */
+  /** Number of heads. */
   readonly heads: number;
-  /** Dropout of the weights in training. */
+  /** Dropout of the attention weights in training. */
   readonly dropout: number;
   /** Queries. */
   q_proj: Linear;
@@ -23,10 +23,10 @@ export class ViTAttention extends Module {
   k_proj: Linear;
   /** Values. */
   v_proj: Linear;
-  /** Joins the heads. */
+  /** The output projection. */
   o_proj: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(
     { hiddenSize: C, numAttentionHeads, qkvBias, attentionDropout }: ViTConfig,
     path: string,
@@ -41,7 +41,7 @@ export class ViTAttention extends Module {
     this.o_proj = weights.linear(`${path}.o_proj`, C, C, true);
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor): Tensor {
     const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
     const [q, k, v] = [inputs(this.q_proj), inputs(this.k_proj), inputs(this.v_proj)];
@@ -51,14 +51,14 @@ export class ViTAttention extends Module {
 
 /** fc2(activation(fc1(x))). */
 export class ViTMLP extends Module {
-  /** What lies between the two products. */
+  /** The activation between the two layers. */
   readonly activation: ActivationName;
-  /** C to the inner channels. */
+  /** From C to the inner channels. */
   fc1: Linear;
-  /** The inner channels to C. */
+  /** From the inner channels to C. */
   fc2: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor({ hiddenSize: C, intermediateSize, activation }: ViTConfig, path: string, weights: Weights) {
     super();
     this.activation = activation;
@@ -66,7 +66,7 @@ export class ViTMLP extends Module {
     this.fc2 = weights.linear(`${path}.fc2`, intermediateSize, C, true);
   }
 
-  /** x [B, T, C] → [B, T, C]. */
+  /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor): Tensor {
     return this.fc2.forward(activate(this.activation, this.fc1.forward(x)));
   }
@@ -82,10 +82,10 @@ export class ViTLayer extends ResidualBlock {
   layernorm_after: LayerNorm;
   /** The MLP. */
   mlp: ViTMLP;
-  /** Dropout of what is added. */
+  /** Dropout before the residual sum. */
   dropout: Dropout;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: ViTConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize, layerNormEps, hiddenDropout } = config;
@@ -96,7 +96,7 @@ export class ViTLayer extends ResidualBlock {
     this.dropout = new Dropout(hiddenDropout);
   }
 
-  /** @internal `forward`, which leaves the last sum to what reads it. */
+  /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream): Stream {
     const [x, y] = normed(this.layernorm_before, stream);
     const added = this.dropout.forward(this.attention.forward(y));

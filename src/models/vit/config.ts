@@ -18,15 +18,15 @@ import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
 /** Height and width. */
 type Size = readonly [number, number];
 
-/** What `config.json` says, in one spelling. */
+/** The fields of `config.json`, in camel case. */
 export interface ViTConfig extends BlocksConfig, LabelConfig {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: "vit";
-  /** Added to the variance in norms. */
+  /** The epsilon of LayerNorm. */
   layerNormEps: number;
-  /** What each MLP applies. */
+  /** The activation of each MLP. */
   activation: ActivationName;
-  /** Dropout of the embeddings, and of what a block adds. */
+  /** Dropout of the embeddings and before residual sums. */
   hiddenDropout: number;
   /** Height and width of an image, in pixels. */
   imageSize: readonly [number, number];
@@ -38,7 +38,7 @@ export interface ViTConfig extends BlocksConfig, LabelConfig {
   qkvBias: boolean;
 }
 
-/** `ViTConfig` of transformers: the fields of `config.json` that are read, and what they are unless given. */
+/** `ViTConfig` of transformers: the supported fields of `config.json`, with their defaults. */
 export interface ViTConfigFields extends CommonConfigFields, LabelConfigFields {
   /** 768. */
   hidden_size?: number | undefined;
@@ -54,11 +54,11 @@ export interface ViTConfigFields extends CommonConfigFields, LabelConfigFields {
   hidden_act?: string | undefined;
   /** 0. */
   hidden_dropout_prob?: number | undefined;
-  /** Dropout of the attention's weights; 0. */
+  /** Dropout of the attention weights; 0. */
   attention_probs_dropout_prob?: number | undefined;
-  /** A side, or height and width, in pixels: 224. */
+  /** A side, or height and width, in pixels; 224. */
   image_size?: number | readonly [number, number] | undefined;
-  /** A side, or height and width, in pixels: 16. */
+  /** A side, or height and width, in pixels; 16. */
   patch_size?: number | readonly [number, number] | undefined;
   /** 3. */
   num_channels?: number | undefined;
@@ -66,7 +66,7 @@ export interface ViTConfigFields extends CommonConfigFields, LabelConfigFields {
   qkv_bias?: boolean | undefined;
 }
 
-/** A number of pixels, or a height and a width. */
+/** Reads a side, or height and width, in pixels. */
 function sizeField(config: ConfigFields, key: string, otherwise: number): Size {
   const value = config.value(key) ?? otherwise;
   const sides: unknown[] = Array.isArray(value) ? value : [value, value];
@@ -77,10 +77,10 @@ function sizeField(config: ConfigFields, key: string, otherwise: number): Size {
 }
 
 /**
- * Reads a parsed `config.json`; `numLabels` goes before the classes that it names.
+ * Reads a parsed `config.json`; `numLabels` overrides the number of classes in it.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing
- * or senseless value.
+ * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
+ * or invalid value.
  */
 export function vitConfig(json: Record<string, unknown> | ConfigFields, numLabels?: number): ViTConfig {
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
@@ -114,12 +114,12 @@ export function vitConfig(json: Record<string, unknown> | ConfigFields, numLabel
   return result;
 }
 
-/** Patches of an image; what is left at its edges counts for nothing. */
+/** Counts the patches of an image; incomplete patches at its edges are dropped. */
 export function patchCount({ imageSize, patchSize }: Pick<ViTConfig, "imageSize" | "patchSize">): number {
   return Math.floor(imageSize[0] / patchSize[0]) * Math.floor(imageSize[1] / patchSize[1]);
 }
 
-/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `vitConfig` too. */
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `vitConfig`. */
 export function hubConfig(config: ViTConfig): Record<string, unknown> {
   const side = ([height, width]: Size): number | number[] => (height === width ? height : [height, width]);
   return {

@@ -7,18 +7,18 @@ import type { Tensor } from "../../tensor.js";
 import type { Weights } from "../weights.js";
 import { patchCount, type ViTConfig } from "./config.js";
 
-/** Patches as vectors: a convolution whose stride is its kernel. */
+/** Patch embedding: a convolution with the patch size as kernel and stride. */
 export class ViTPatchEmbeddings extends Module {
-  /** A convolution whose stride is its kernel. */
+  /** The convolution. */
   projection: Conv2d;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor({ numChannels, hiddenSize, patchSize }: ViTConfig, path: string, weights: Weights) {
     super();
     this.projection = weights.patches(`${path}.projection`, numChannels, hiddenSize, patchSize);
   }
 
-  /** pixels [B, channels, height, width] → [B, patches, C]. */
+  /** Maps pixels [B, channels, height, width] to [B, patches, C]. */
   forward(pixels: Tensor): Tensor {
     const y = this.projection.forward(pixels);
     const [B, C, height, width] = y.shape as [number, number, number, number];
@@ -26,20 +26,20 @@ export class ViTPatchEmbeddings extends Module {
   }
 }
 
-/** The class token and the patches, each with its position. */
+/** The class token and the patches, plus positions. */
 export class ViTEmbeddings extends Module {
   /** [channels, height, width] of an image. */
   readonly imageShape: readonly [number, number, number];
-  /** The vector before the patches, from which the image is classified: [1, 1, C]. */
+  /** The class token, placed before the patches and used for classification: [1, 1, C]. */
   cls_token: Tensor;
-  /** Patches as vectors. */
+  /** The patch embedding. */
   patch_embeddings: ViTPatchEmbeddings;
-  /** What is added by position: [1, 1 + patches, C]. */
+  /** The position embedding: [1, 1 + patches, C]. */
   position_embeddings: Tensor;
   /** Dropout of the sum. */
   dropout: Dropout;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: ViTConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, numChannels, imageSize, hiddenDropout } = config;
@@ -50,7 +50,7 @@ export class ViTEmbeddings extends Module {
     this.dropout = new Dropout(hiddenDropout);
   }
 
-  /** pixels f32 [B, channels, height, width] → [B, 1 + patches, C]. */
+  /** Maps pixels f32 [B, channels, height, width] to [B, 1 + patches, C]. */
   forward(pixels: Tensor): Tensor {
     const [B, ...shape] = pixels.shape as [number, ...number[]];
     if (pixels.shape.length !== 4 || shape.join() !== this.imageShape.join()) {

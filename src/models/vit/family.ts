@@ -6,7 +6,7 @@ export const vit: Family<ViTConfig> = {
   modelTypes: ["vit"],
   read: ({ config, numLabels }) => vitConfig(config, numLabels),
   naming: () => ({
-    // What a bare model has for other tasks, and that of masked images.
+    // Parts of a bare model for other tasks, and the decoder of masked image modelling.
     extras: /(^|\.)pooler\.|(^|\.)mask_token$|^decoder\./,
     prefix: "vit.",
     fresh: /^classifier\./,

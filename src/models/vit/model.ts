@@ -1,4 +1,4 @@
-/** ViT for image classification. Paths are those of transformers 5; files keep the older ones. */
+/** ViT for image classification. Parameter paths match transformers 5; files keep the older names. */
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
@@ -17,12 +17,12 @@ import { ViTEmbeddings } from "./embeddings.js";
 export class ViTModel extends Module {
   /** The class token and the patches. */
   embeddings: ViTEmbeddings;
-  /** The blocks, in order. */
+  /** The blocks, from first to last. */
   layers: ViTLayer[];
   /** The norm after the last block. */
   layernorm: LayerNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: ViTConfig, path: string, weights: Weights) {
     super();
     this.embeddings = new ViTEmbeddings(config, `${path}.embeddings`, weights);
@@ -33,7 +33,7 @@ export class ViTModel extends Module {
     this.layernorm = weights.layerNorm(`${path}.layernorm`, config.hiddenSize, config.layerNormEps);
   }
 
-  /** pixels f32 [B, channels, height, width] → [B, 1 + patches, C]. */
+  /** Maps pixels f32 [B, channels, height, width] to [B, 1 + patches, C]. */
   forward(pixels: Tensor, checkpointed: boolean, states?: Tensor[]): Tensor {
     const x = this.embeddings.forward(pixels);
     const run = (layer: ViTLayer, y: Stream): Stream => through(layer, y);
@@ -42,19 +42,19 @@ export class ViTModel extends Module {
 }
 
 /**
- * ViT with a classifier over its first token. Submodules and keys of `stateDict` are those of transformers 5; files have
- * the older names.
+ * ViT with a classifier over its first token. Submodules and `stateDict` keys have the names of transformers 5; files
+ * have the older names.
  */
 export class ViTForImageClassification extends Classifier {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   readonly config: ViTConfig & Record<string, unknown>;
-  /** The class as transformers names it. */
+  /** The class name in transformers. */
   readonly architecture = "ViTForImageClassification";
   /** PEFT has no name for the task. */
   readonly taskType = undefined;
   /** Everything but the head. */
   vit: ViTModel;
-  /** [C] → [N], over the first token. */
+  /** The classifier over the first token, [C] → [N]. */
   classifier: Linear;
 
   /** @internal */
@@ -66,11 +66,11 @@ export class ViTForImageClassification extends Classifier {
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), norms
-   * 1, biases 0. The same after `manualSeed`. It is in training mode and every weight asks for
-   * a gradient, unless stored as f16 or bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0,
+   * `initializer_range`²), norms 1, biases 0. Reproducible with `manualSeed`. The model is in training mode, and all
+   * weights require gradients unless they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * Throws `ERR_OPTION` for an invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: ViTConfigFields, options?: FromConfigOptions): ViTForImageClassification {
@@ -81,27 +81,27 @@ export class ViTForImageClassification extends Classifier {
     });
   }
 
-  /** Where its weights are: `cpu`, `gpu:0`. */
+  /** The device of the weights: `cpu`, `gpu:0`. */
   get device() {
     return this.classifier.weight.device;
   }
 
-  /** @internal pixels f32 [B, channels, height, width] → [B, 1 + patches, C]. */
+  /** @internal Maps pixels f32 [B, channels, height, width] to [B, 1 + patches, C]. */
   hidden(pixels: Tensor, _: ForwardOptions = {}, states?: Tensor[]): Tensor {
     return this.vit.forward(pixels, this.gradientCheckpointing && trains(this), states);
   }
 
-  /** @internal hidden [B, T, C] → logits [B, N]. */
+  /** @internal Maps hidden [B, T, C] to logits [B, N]. */
   logits(hidden: Tensor): Tensor {
     return this.classifier.forward(firstToken(hidden));
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }
 
-  /** @internal A tensor's name in a file. */
+  /** @internal Returns the name of a tensor in a file, from its name in the state dict. */
   override fileName(name: string): string {
     return fileName(name);
   }
@@ -117,7 +117,7 @@ const FILE_NAMES: readonly (readonly [RegExp, string])[] = [
   [/\.mlp\.fc2\./, ".output.dense."],
 ];
 
-/** The name that transformers writes, which 4 had in memory too. */
+/** Returns the name in files, which transformers 4 also used in memory. */
 export function fileName(name: string): string {
   return FILE_NAMES.reduce((one, [pattern, to]) => one.replace(pattern, to), name);
 }

@@ -16,13 +16,13 @@ export interface KeysAndValues {
 }
 
 /**
- * Attention of the encoder over all positions, of the decoder over those so far or over what the encoder gave. Keys have
- * no bias.
+ * Attention of the encoder over all positions, and of the decoder over previous tokens or over the encoder's output.
+ * The key projection has no bias.
  */
 export class WhisperAttention extends Module {
-  /** How many heads. */
+  /** Number of heads. */
   readonly heads: number;
-  /** Dropout of the weights in training. */
+  /** Dropout of the attention weights in training. */
   readonly dropout: number;
   /** Keys. */
   k_proj: Linear;
@@ -30,10 +30,10 @@ export class WhisperAttention extends Module {
   v_proj: Linear;
   /** Queries. */
   q_proj: Linear;
-  /** Joins the heads. */
+  /** The output projection. */
   out_proj: Linear;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(
     { hiddenSize: C, attentionDropout }: WhisperConfig,
     heads: number,
@@ -49,7 +49,7 @@ export class WhisperAttention extends Module {
     this.out_proj = weights.linear(`${path}.out_proj`, C, C, true);
   }
 
-  /** x [B, T, C] → [B, T, C], over itself; `causal` hides what comes after. */
+  /** Self-attention. Maps x [B, T, C] to [B, T, C]; `causal` hides later positions. */
   forward(x: Tensor, { causal, cache }: { causal: boolean; cache?: LayerCache | undefined }): Tensor {
     const { k, v } = this.keysAndValues(x);
     const y = attention(inHeads(this.q_proj.forward(x), this.heads), k, v, {
@@ -60,13 +60,13 @@ export class WhisperAttention extends Module {
     return this.out_proj.forward(y);
   }
 
-  /** x [B, T, C] → [B, T, C], over keys and values of other positions. */
+  /** Cross-attention. Maps x [B, T, C] to [B, T, C], over given keys and values. */
   across(x: Tensor, { k, v }: KeysAndValues): Tensor {
     const q = inHeads(this.q_proj.forward(x), this.heads);
     return this.out_proj.forward(attention(q, k, v, { dropout: trains(this) ? this.dropout : 0 }));
   }
 
-  /** states [B, S, C] → keys and values of them. */
+  /** Projects states [B, S, C] to keys and values. */
   keysAndValues(states: Tensor): KeysAndValues {
     return {
       k: inHeads(this.k_proj.forward(states), this.heads),

@@ -1,4 +1,6 @@
-/** The blocks of Whisper (Radford et al. 2022): norm, attention, norm, MLP; the decoder's attend to the encoder besides. */
+/**
+ * The blocks of Whisper (Radford et al. 2022): norm, attention, norm, MLP; the decoder's also attend to the encoder.
+ */
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import type { LayerNorm } from "../../nn/norm.js";
@@ -10,24 +12,24 @@ import type { Weights } from "../weights.js";
 import { WhisperAttention, type KeysAndValues } from "./attention.js";
 import type { WhisperConfig } from "./config.js";
 
-/** Added to the variance in every norm: no field of the configuration. */
+/** The epsilon of every LayerNorm; the configuration has no field for it. */
 export const NORM_EPS = 1e-5;
 
-/** What the blocks of both halves have: self-attention, an MLP, and the norms before them. */
+/** The common parts of encoder and decoder blocks: self-attention, MLP, and the norms before them. */
 abstract class WhisperLayer<Inputs extends unknown[] = []> extends ResidualBlock<Inputs> {
-  /** What lies between the MLP's two products. */
+  /** The activation of the MLP. */
   readonly activation: ActivationName;
   /** Self-attention. */
   self_attn: WhisperAttention;
   /** The norm before self-attention. */
   self_attn_layer_norm: LayerNorm;
-  /** C to the inner channels. */
+  /** From C to the inner channels. */
   fc1: Linear;
-  /** The inner channels to C. */
+  /** From the inner channels to C. */
   fc2: Linear;
   /** The norm before the MLP. */
   final_layer_norm: LayerNorm;
-  /** Dropout of what is added. */
+  /** Dropout before the residual sum. */
   dropout: Dropout;
   /** Dropout inside the MLP. */
   activation_dropout: Dropout;
@@ -46,7 +48,7 @@ abstract class WhisperLayer<Inputs extends unknown[] = []> extends ResidualBlock
     this.activation_dropout = new Dropout(config.activationDropout);
   }
 
-  /** The MLP over what its norm gave. */
+  /** The MLP, without its norm. */
   protected mlp(x: Tensor): Tensor {
     const inner = this.activation_dropout.forward(activate(this.activation, this.fc1.forward(x)));
     return this.dropout.forward(this.fc2.forward(inner));
@@ -55,12 +57,12 @@ abstract class WhisperLayer<Inputs extends unknown[] = []> extends ResidualBlock
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
 export class WhisperEncoderLayer extends WhisperLayer {
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: WhisperConfig, path: string, weights: Weights) {
     super(config, "encoder", path, weights);
   }
 
-  /** @internal `forward`, which leaves the last sum to what reads it. */
+  /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream): Stream {
     const [x, y] = normed(this.self_attn_layer_norm, stream);
     const added = this.dropout.forward(this.self_attn.forward(y, { causal: false }));
@@ -69,22 +71,22 @@ export class WhisperEncoderLayer extends WhisperLayer {
   }
 }
 
-/** What a decoder's block reads besides its input. */
+/** Additional inputs of a decoder block. */
 export interface DecoderInputs {
-  /** What the encoder gave: its states [B, S, C], or keys and values that were made of them before. */
+  /** The encoder's states [B, S, C], or keys and values computed from them before. */
   encoded: Tensor | KeysAndValues;
-  /** Keys and values of the tokens so far. */
+  /** The KV cache of the previous tokens. */
   cache?: LayerCache | undefined;
 }
 
 /** x + attention(norm(x)), + attention over the encoder's states, then + mlp(norm(·)). */
 export class WhisperDecoderLayer extends WhisperLayer<[inputs: DecoderInputs]> {
-  /** Attention to what the encoder gave. */
+  /** Cross-attention to the encoder's output. */
   encoder_attn: WhisperAttention;
-  /** The norm before it. */
+  /** The norm before cross-attention. */
   encoder_attn_layer_norm: LayerNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: WhisperConfig, path: string, weights: Weights) {
     super(config, "decoder", path, weights);
     const { hiddenSize: C, decoder } = config;
@@ -92,7 +94,7 @@ export class WhisperDecoderLayer extends WhisperLayer<[inputs: DecoderInputs]> {
     this.encoder_attn_layer_norm = weights.layerNorm(`${path}.encoder_attn_layer_norm`, C, NORM_EPS);
   }
 
-  /** @internal `forward`, which leaves the last sum to what reads it. */
+  /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, { encoded, cache }: DecoderInputs): Stream {
     const [x, y] = normed(this.self_attn_layer_norm, stream);
     const own = this.dropout.forward(this.self_attn.forward(y, { causal: true, cache }));

@@ -1,4 +1,4 @@
-/** The configuration of Whisper, and what transcriptions begin with. */
+/** The configuration of Whisper. */
 import { activationField, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import {
@@ -15,61 +15,61 @@ import {
 import type { CommonConfigFields, TextConfigFields } from "../from-config.js";
 import { whisperGeneration, type WhisperGeneration } from "./generation.js";
 
-/** What `config.json` says, in one spelling. */
+/** The fields of `config.json`, in camel case. */
 export interface WhisperConfig extends SpecialIds {
-  /** The family, as `model_type` names it. */
+  /** The family: `model_type`. */
   modelType: "whisper";
   /** Rows of the decoder's embedding. */
   vocabSize: number;
-  /** Bands of the features: 80, or 128. */
+  /** Mel bands of the features: 80 or 128. */
   numMelBins: number;
   /** Channels of the hidden states. */
   hiddenSize: number;
-  /** Blocks, heads and inner channels of the encoder. */
+  /** Sizes of the encoder. */
   encoder: {
-    /** Blocks. */
+    /** Number of blocks. */
     layers: number;
-    /** Heads of attention, H. */
+    /** Number of attention heads, H. */
     heads: number;
-    /** Channels within an MLP. */
+    /** Hidden channels of each MLP. */
     intermediateSize: number;
   };
-  /** Those of the decoder. */
+  /** Sizes of the decoder. */
   decoder: {
-    /** Blocks. */
+    /** Number of blocks. */
     layers: number;
-    /** Heads of attention, H. */
+    /** Number of attention heads, H. */
     heads: number;
-    /** Channels within an MLP. */
+    /** Hidden channels of each MLP. */
     intermediateSize: number;
   };
-  /** Positions that the encoder gives: half of the features' frames. */
+  /** Positions of the encoder's output: half of the features' frames. */
   maxSourcePositions: number;
-  /** Tokens of the longest text, those that it begins with among them. */
+  /** The longest text, in tokens, start tokens included. */
   maxPositionEmbeddings: number;
-  /** What each MLP applies. */
+  /** The activation of each MLP. */
   activation: ActivationName;
-  /** Dropout of embeddings, and of what a block adds. */
+  /** Dropout of the embeddings and before residual sums. */
   dropout: number;
-  /** Dropout of the attention's weights in training. */
+  /** Dropout of the attention weights in training. */
   attentionDropout: number;
   /** Dropout inside each MLP. */
   activationDropout: number;
-  /** The token that every text of the decoder begins with. */
+  /** The first token of every decoder input. */
   decoderStartTokenId: number;
-  /** The id of padding. */
+  /** The padding id. */
   padTokenId: number;
-  /** Whether the head's weight is the decoder's embedding. */
+  /** Whether the head shares the decoder embedding's weight. */
   tieWordEmbeddings: boolean;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
+  /** The weights' dtype as named in the file, such as `bfloat16`. */
   dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
+  /** The standard deviation of randomly initialised weights. */
   initializerRange: number;
-  /** What transcriptions begin with, and which tokens they never have. */
+  /** The start tokens and suppressed tokens of transcriptions. */
   generation: WhisperGeneration;
 }
 
-/** `WhisperConfig` of transformers: the fields of `config.json` that are read, and what they are unless given. */
+/** `WhisperConfig` of transformers: the supported fields of `config.json`, with their defaults. */
 export interface WhisperConfigFields
   extends Omit<CommonConfigFields, "initializer_range">, Omit<TextConfigFields, "initializer_range"> {
   /** 51,865. */
@@ -100,27 +100,27 @@ export interface WhisperConfigFields
   dropout?: number | undefined;
   /** 0. */
   activation_dropout?: number | undefined;
-  /** Dropout of the attention's weights; 0. */
+  /** Dropout of the attention weights; 0. */
   attention_dropout?: number | undefined;
   /** 50,257. */
   decoder_start_token_id?: number | undefined;
-  /** The deviation of drawn weights; 0.02. */
+  /** The standard deviation of the initial weights; 0.02. */
   init_std?: number | undefined;
   /** True. */
   tie_word_embeddings?: boolean | undefined;
-  /** Tokens that a transcription never has. */
+  /** Tokens that are never generated. */
   suppress_tokens?: readonly number[] | null | undefined;
-  /** Tokens that it does not begin with. */
+  /** Tokens that are never generated first. */
   begin_suppress_tokens?: readonly number[] | null | undefined;
-  /** What a text begins with, by position, as older files have it. */
+  /** The start tokens by position, in older files. */
   forced_decoder_ids?: readonly (readonly [position: number, id: number | null])[] | null | undefined;
 }
 
 /**
  * Reads a parsed `config.json` and, where there is one, `generation_config.json`.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing
- * or senseless value.
+ * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
+ * or invalid value.
  */
 export function whisperConfig(
   json: Record<string, unknown> | ConfigFields,
@@ -181,7 +181,7 @@ export function whisperConfig(
   return result;
 }
 
-/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `whisperConfig` too. */
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `whisperConfig`. */
 export function hubConfig(config: WhisperConfig): Record<string, unknown> {
   const { encoder, decoder, generation } = config;
   return {

@@ -14,13 +14,13 @@ import type { KeysAndValues } from "./attention.js";
 import { NORM_EPS, WhisperDecoderLayer } from "./block.js";
 import type { WhisperConfig } from "./config.js";
 
-/** Keys and values of a text so far, and of what the encoder gave, which are made once. */
+/** The keys and values of a text so far, and of the encoder's output, which are computed once. */
 export class SpeechCache {
-  /** @internal Made by `WhisperDecoder.newCache`. */
+  /** @internal Created by `WhisperDecoder.newCache`. */
   constructor(
     /** @internal */
     readonly text: KeyValueCache,
-    /** @internal Of each block. */
+    /** @internal One entry per block. */
     readonly encoded: readonly KeysAndValues[],
   ) {}
 
@@ -31,20 +31,20 @@ export class SpeechCache {
   }
 }
 
-/** Tokens to hidden states, over what the encoder gave. */
+/** The decoder: maps tokens to hidden states, given the encoder's output. */
 export class WhisperDecoder extends Module {
-  /** Embedding of the tokens. */
+  /** The token embedding. */
   embed_tokens: Embedding;
-  /** Embedding of the positions. */
+  /** The position embedding. */
   embed_positions: Embedding;
   /** Dropout of their sum. */
   dropout: Dropout;
-  /** The blocks, in order. */
+  /** The blocks, from first to last. */
   layers: WhisperDecoderLayer[];
   /** The norm after the last block. */
   layer_norm: LayerNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: WhisperConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, vocabSize, maxPositionEmbeddings, padTokenId: paddingIdx } = config;
@@ -59,7 +59,7 @@ export class WhisperDecoder extends Module {
   }
 
   /**
-   * ids i32 [B, T] over the encoder's states [B, S, C], or after the tokens of a cache → [B, T, C]. Throws
+   * Maps ids i32 [B, T] to [B, T, C], given the encoder's states [B, S, C] or a cache of previous tokens. Throws
    * `ERR_SHAPE_MISMATCH`, `ERR_INDEX` for a text that is too long.
    */
   forward(ids: Tensor, encoded: Tensor | SpeechCache, checkpointed = false, states?: Tensor[]): Tensor {
@@ -77,7 +77,7 @@ export class WhisperDecoder extends Module {
     return endStates(states, ended(this.layer_norm, chain(this.layers, x, checkpointed, run, states)));
   }
 
-  /** @internal An empty cache of texts over `states` [B, S, C]. */
+  /** @internal Returns an empty cache for texts about `states` [B, S, C]. */
   newCache(states: Tensor): SpeechCache {
     const encoded = this.layers.map(({ encoder_attn }) => encoder_attn.keysAndValues(states));
     for (const { k, v } of encoded) for (const one of [k, v]) keep(one);

@@ -12,24 +12,26 @@ import type { Weights } from "../weights.js";
 import { NORM_EPS, WhisperEncoderLayer } from "./block.js";
 import type { WhisperConfig } from "./config.js";
 
-/** Log-mel features to hidden states: two convolutions, of which the second halves the frames, and blocks. */
+/**
+ * The encoder: maps log-mel features to hidden states through two convolutions, the second with stride 2, and blocks.
+ */
 export class WhisperEncoder extends Module {
-  /** Mels and frames of what it takes. */
+  /** The shape of its input. */
   readonly featureShape: readonly [mels: number, frames: number];
-  /** Over mels. */
+  /** The first convolution, from mel bands to C channels. */
   conv1: Conv1d;
-  /** Of stride 2. */
+  /** The second convolution, with stride 2. */
   conv2: Conv1d;
-  /** Sines and cosines, which are not trained. */
+  /** Positions as sines and cosines, which are not trained. */
   embed_positions: Embedding;
   /** Dropout of the sum with the positions. */
   dropout: Dropout;
-  /** The blocks, in order. */
+  /** The blocks, from first to last. */
   layers: WhisperEncoderLayer[];
   /** The norm after the last block. */
   layer_norm: LayerNorm;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: WhisperConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, numMelBins, maxSourcePositions } = config;
@@ -48,7 +50,7 @@ export class WhisperEncoder extends Module {
     this.layer_norm = weights.layerNorm(`${path}.layer_norm`, C, NORM_EPS);
   }
 
-  /** features f32 [B, mels, 2 · S] → [B, S, C]. Throws `ERR_SHAPE_MISMATCH`. */
+  /** Maps features f32 [B, mels, 2 · S] to [B, S, C]. Throws `ERR_SHAPE_MISMATCH`. */
   forward(features: Tensor, checkpointed = false, states?: Tensor[]): Tensor {
     const [, ...shape] = features.shape;
     if (features.shape.length !== 3 || shape.join() !== this.featureShape.join()) {
@@ -65,7 +67,7 @@ export class WhisperEncoder extends Module {
   }
 }
 
-/** Sines in the first half of the channels, cosines in the second, of periods from 2π to 20,000π. */
+/** Returns sines in the first half of the channels and cosines in the second, with periods from 2π to 20,000π. */
 function sinusoids([rows, C]: readonly number[]): Float32Array {
   const [positions, half] = [rows as number, (C as number) / 2];
   const table = new Float32Array(positions * 2 * half);

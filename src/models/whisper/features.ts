@@ -1,7 +1,8 @@
 /**
- * Log-mel features of speech, as transformers' WhisperFeatureExtractor makes them. In f64 on the host: they are the same
- * to the bit on every device, and bins a hundred million times weaker than the strongest, which the logarithm shows, are
- * still right, where sums in f32 are off in the fourth place. 30 s take about a tenth of a second.
+ * Log-mel features of speech, as in transformers' WhisperFeatureExtractor. They are computed on the host in f64, so
+ * they are the same bit for bit on every device. The logarithm shows bins a hundred million times weaker than the
+ * strongest; f64 keeps them right, while sums in f32 are off in the fourth place. 30 s of speech take about a tenth of
+ * a second.
  */
 import { join } from "node:path";
 
@@ -13,17 +14,17 @@ import type { WhisperConfig } from "./config.js";
 import { Fourier } from "./fourier.js";
 import { melFilters, type MelFilter } from "./mel.js";
 
-/** Samples that a frame sees. */
+/** Samples per frame. */
 const WINDOW = 400;
-/** Samples from one frame to the next. */
+/** Samples between the starts of adjacent frames. */
 const HOP = 160;
 const BINS = WINDOW / 2 + 1;
-/** Weaker power counts as this much. */
+/** The lower bound of the power. */
 const FLOOR = 1e-10;
 
-/** Samples in, features out. */
+/** Computes log-mel features. */
 export class LogMel {
-  /** The samples that features are made of: shorter speech is followed by silence, longer loses its end. */
+  /** The window length in samples; shorter speech is padded with silence, longer speech is truncated. */
   readonly samples: number;
   readonly #fourier = new Fourier(5, 5, 4, 4);
   readonly #window = Float64Array.from(
@@ -40,13 +41,13 @@ export class LogMel {
     this.#filters = melFilters(mels, BINS, SAMPLE_RATE / 2);
   }
 
-  /** Samples at 16 kHz → [mels, frames]. */
+  /** Maps samples at 16 kHz to features [mels, frames]. */
   of(speech: Float32Array): Float32Array {
     const { frames, mels } = this;
     const features = new Float64Array(mels * frames).fill(Math.log10(FLOOR));
     const [re, im] = [new Float64Array(WINDOW), new Float64Array(WINDOW)];
     const power = new Float64Array(BINS);
-    // Two frames are one transform: what is real, and what is imaginary.
+    // One complex transform handles two frames, as its real and its imaginary part.
     for (let t = 0; t < frames; t += 2) {
       const heard = [this.#frame(speech, t, re), this.#frame(speech, t + 1, im)];
       if (!heard.includes(true)) continue;
@@ -61,7 +62,7 @@ export class LogMel {
     return Float32Array.from(features, (one) => (Math.max(one, least) + 4) / 4);
   }
 
-  /** Frame `t`, windowed, mirrored at both ends of the speech. Gives whether it is anything but silence. */
+  /** Writes frame `t`, windowed, with the speech mirrored at both ends. Returns whether it is not silent. */
   #frame(speech: Float32Array, t: number, out: Float64Array): boolean {
     const last = this.samples - 1;
     let heard = false;
@@ -83,7 +84,7 @@ export class LogMel {
   }
 }
 
-/** |X|² of the real part's transform (`which` 0) or the imaginary part's, out of that of both together. */
+/** Extracts |X|² of the real (`which` 0) or imaginary part (1) from the transform of both. */
 function powers(re: Float64Array, im: Float64Array, which: number, out: Float64Array): void {
   for (let k = 0; k < BINS; k++) {
     const other = (WINDOW - k) % WINDOW;
@@ -92,7 +93,7 @@ function powers(re: Float64Array, im: Float64Array, which: number, out: Float64A
   }
 }
 
-/** Samples that can be heard. Throws `ERR_OPTION`. */
+/** Checks samples. Throws `ERR_OPTION`. */
 export function checkSamples(where: string, name: string, samples: unknown): Float32Array {
   const problem = samplesProblem(samples);
   if (problem === undefined) return samples as Float32Array;
@@ -100,8 +101,8 @@ export function checkSamples(where: string, name: string, samples: unknown): Flo
 }
 
 /**
- * Holds what a folder says of its features, in `preprocessor_config.json` or `processor_config.json`, to what the model
- * takes; a folder that says nothing means the same. Throws `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`.
+ * Checks the feature settings in a folder's `preprocessor_config.json` or `processor_config.json` against the model;
+ * missing settings pass. Throws `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`.
  */
 export function checkFeatureConfig(folder: string, { numMelBins, maxSourcePositions }: WhisperConfig): void {
   const own = readConfigFields(join(folder, "preprocessor_config.json"));

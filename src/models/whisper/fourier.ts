@@ -1,20 +1,20 @@
-/** The discrete Fourier transform, of lengths that are products of small numbers, in f64. */
+/** The discrete Fourier transform in f64, for lengths with small factors. */
 
-/** Joins `radix` transforms of `span` numbers to one. */
+/** Combines `radix` transforms of `span` numbers into one. */
 interface Stage {
   radix: number;
   span: number;
-  /** What each term is turned by: [span, radix out, radix in]. */
+  /** Twiddle factors: [span, radix out, radix in]. */
   cos: Float64Array;
   sin: Float64Array;
 }
 
 /**
- * Transforms of complex numbers, in place, by mixed radix (Cooley and Tukey 1965) from buffer to buffer, which leaves the
- * order right (Stockham). A stage of radix p costs size · p products of complex numbers.
+ * An in-place mixed-radix transform of complex numbers (Cooley and Tukey 1965). Stages alternate between two buffers,
+ * which avoids reordering (Stockham). A stage of radix p costs size · p complex products.
  */
 export class Fourier {
-  /** How many numbers are transformed: the product of the radices. */
+  /** The length of a transform: the product of the radices. */
   readonly size: number;
   readonly #stages: Stage[] = [];
   readonly #spare: [re: Float64Array, im: Float64Array];
@@ -29,7 +29,7 @@ export class Fourier {
     this.#spare = [new Float64Array(span), new Float64Array(span)];
   }
 
-  /** re + i · im → its transform, in their place. */
+  /** Replaces re + i · im by its transform. */
   transform(re: Float64Array, im: Float64Array): void {
     let from: [Float64Array, Float64Array] = [re, im];
     let to = this.#spare;
@@ -43,7 +43,10 @@ export class Fourier {
   }
 }
 
-/** Term j of output k + out · span is turned by j · (k + out · span) of a circle of radix · span. */
+/**
+ * Computes a stage's twiddle factors: the angle of term j in output k + out · span is j · (k + out · span) / (radix ·
+ * span) turns.
+ */
 function stage(radix: number, span: number): Stage {
   const circle = radix * span;
   const angles = Array.from({ length: span * radix * radix }, (_, i) => {

@@ -1,32 +1,32 @@
-/** What `generation_config.json` says of transcriptions: the tokens that they begin with, and those that they never have. */
+/** Reads the start tokens and suppressed tokens of transcriptions from `generation_config.json`. */
 import type { ConfigFields } from "../config-fields.js";
 import type { SpeechTask } from "../speech-to-text.js";
 
-/** What a transcription begins with, and which tokens it never has. */
+/** The start tokens and suppressed tokens of transcriptions. */
 export interface WhisperGeneration {
-  /** Whether it knows languages; undefined where the file does not say. */
+  /** Whether the model is multilingual; undefined where the file does not say. */
   multilingual: boolean | undefined;
-  /** The token of each language, by its code: `de`. */
+  /** The token of each language, by language code, such as `de`. */
   languages: ReadonlyMap<string, number>;
   /** The token of each task. */
   tasks: Readonly<Partial<Record<SpeechTask, number>>>;
-  /** The token that says that there will be no times. */
+  /** The token that turns timestamps off. */
   noTimestampsTokenId: number | undefined;
-  /** Tokens that are never chosen. */
+  /** Tokens that are never generated. */
   suppressTokens: readonly number[];
-  /** Tokens that are not chosen first. */
+  /** Tokens that are never generated first. */
   beginSuppressTokens: readonly number[];
-  /** Tokens after the first that older files have a text begin with; undefined where one is to be found. */
+  /** Start tokens after the first, in older files; undefined where the token is to be detected. */
   forcedIds: readonly (number | undefined)[];
-  /** The language, by its code, unless another is asked for. */
+  /** The default language, as a code. */
   language: string | undefined;
-  /** The task, unless another is asked for. */
+  /** The default task. */
   task: SpeechTask | undefined;
 }
 
 const TASKS = ["transcribe", "translate"] as const;
 
-/** Reads `generation_config.json`, and `config.json` for what that lacks. Throws `ERR_FILE_FORMAT`. */
+/** Reads `generation_config.json`, with `config.json` as the fallback. Throws `ERR_FILE_FORMAT`. */
 export function whisperGeneration(
   config: ConfigFields,
   generation: ConfigFields | undefined,
@@ -76,7 +76,7 @@ export function whisperGeneration(
   };
 }
 
-/** Ids by position, from 1 on without a gap. */
+/** Reads ids by position, from 1 without a gap. */
 function forcedIds(fields: ConfigFields, vocabSize: number): (number | undefined)[] {
   const key = "forced_decoder_ids";
   const value = fields.value(key);

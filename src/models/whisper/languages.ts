@@ -1,7 +1,7 @@
-/** What languages are called: by their codes, as Whisper's tokens have them, and by their English names. */
+/** Names of languages: the codes of Whisper's tokens, and English names. */
 import { didYouMean } from "../../suggest.js";
 
-/** code:name, of the languages that Whisper knows. */
+/** Whisper's languages, as code:name. */
 const NAMES = [
   "en:english zh:chinese de:german es:spanish ru:russian ko:korean fr:french ja:japanese pt:portuguese",
   "tr:turkish pl:polish ca:catalan nl:dutch ar:arabic sv:swedish it:italian id:indonesian hi:hindi",
@@ -20,7 +20,7 @@ const NAMES = [
   .split(" ")
   .map((pair) => pair.replace("_", " ").split(":") as [code: string, name: string]);
 
-/** Other names that are in use. */
+/** Alternative names. */
 const OTHER_NAMES: Readonly<Record<string, string>> = {
   burmese: "my",
   castilian: "es",
@@ -36,14 +36,17 @@ const OTHER_NAMES: Readonly<Record<string, string>> = {
   valencian: "ca",
 };
 
-/** The code of a language by its code, `de`, its token, `<|de|>`, or its English name, `german`; as it is where that is none. */
+/**
+ * Returns the code of a language given as a code, `de`, a token, `<|de|>`, or an English name, `german`; any other text
+ * in lower case.
+ */
 export function languageCode(given: string): string {
   const name = given.trim().toLowerCase();
   const named = NAMES.find((pair) => pair[1] === name)?.[0] ?? OTHER_NAMES[name];
   return named ?? name.replace(/^<\|(.*)\|>$/, "$1");
 }
 
-/** ` (did you mean german?)` for a name that is none, by the names of the languages with these codes. */
+/** Returns ` (did you mean german?)` for a misspelled name, if it resembles a language with one of these codes. */
 export function suggestLanguage(name: string, codes: readonly string[]): string {
   return didYouMean(
     name,

@@ -1,6 +1,6 @@
-/** Mel filters as Slaney's auditory toolbox has them: triangles of equal area, linear below 1 kHz and logarithmic above. */
+/** Mel filters of Slaney's auditory toolbox: triangles of equal area, linear below 1 kHz and logarithmic above. */
 
-/** Where the scale becomes logarithmic: in hertz, and in mels. */
+/** Where the scale becomes logarithmic, in hertz and in mels. */
 const CORNER = { hertz: 1000, mel: 15 };
 const STEP = Math.log(6.4) / 27;
 
@@ -12,13 +12,13 @@ function hertzOf(mel: number): number {
   return mel < CORNER.mel ? (200 * mel) / 3 : CORNER.hertz * Math.exp(STEP * (mel - CORNER.mel));
 }
 
-/** The weights of a filter, from its first bin on. */
+/** The weights of a filter, starting at its first bin. */
 export interface MelFilter {
   first: number;
   weights: Float64Array;
 }
 
-/** `count` filters over `bins` frequencies from 0 to `highest` hertz. */
+/** Returns `count` filters over `bins` frequencies from 0 to `highest` hertz. */
 export function melFilters(count: number, bins: number, highest: number): MelFilter[] {
   const top = melOf(highest);
   const corners = Array.from({ length: count + 2 }, (_, i) => hertzOf((top * i) / (count + 1)));

@@ -1,4 +1,4 @@
-/** Whisper for speech to text. Paths are transformers'. */
+/** Whisper for speech to text. Parameter paths match transformers. */
 import { tensor } from "../../create.js";
 import { LowrankError } from "../../errors.js";
 import type { Embedding } from "../../nn/embedding.js";
@@ -23,33 +23,33 @@ import { beginningOf, transcribe } from "./transcribe.js";
 
 /** Whisper without its head. */
 export class WhisperModel extends Module {
-  /** What reads features. */
+  /** The encoder of features. */
   encoder: WhisperEncoder;
-  /** What writes tokens. */
+  /** The decoder of tokens. */
   decoder: WhisperDecoder;
 
-  /** @internal Built of weights by its model. */
+  /** @internal */
   constructor(config: WhisperConfig, weights: Weights) {
     super();
     this.encoder = new WhisperEncoder(config, "model.encoder", weights);
     this.decoder = new WhisperDecoder(config, "model.decoder", weights);
   }
 
-  /** Throws `ERR_INTERNAL`: it runs as a part of `WhisperForConditionalGeneration`. */
+  /** Throws `ERR_INTERNAL`: it runs only as part of `WhisperForConditionalGeneration`. */
   forward(): never {
     throw new LowrankError("ERR_INTERNAL", "WhisperModel runs as part of WhisperForConditionalGeneration");
   }
 }
 
-/** Whisper with its head. Submodules and keys of `stateDict` are transformers'. */
+/** Whisper with its head. Submodules and `stateDict` keys have transformers' names. */
 export class WhisperForConditionalGeneration extends SpeechToText {
-  /** What `config.json` says, in one spelling. */
+  /** The fields of `config.json`, in camel case. */
   readonly config: WhisperConfig & Record<string, unknown>;
   /** Everything but the head. */
   model: WhisperModel;
-  /** The output head; its weight is `model.decoder.embed_tokens`' where the two are tied. */
+  /** The output head; it shares the weight of `model.decoder.embed_tokens` where the two are tied. */
   proj_out: Linear;
-  /** @internal The path of the head, which `all-linear` leaves alone. */
+  /** @internal The path of the head, which the target `all-linear` excludes. */
   readonly outputHead = "proj_out";
   #logMel: LogMel | undefined;
 
@@ -63,11 +63,11 @@ export class WhisperForConditionalGeneration extends SpeechToText {
   }
 
   /**
-   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `init_std`²), the padding's
-   * row and biases 0, norms 1, the encoder's positions sines and cosines. The same after `manualSeed`. It is in training
-   * mode and every weight but the encoder's positions asks for a gradient, unless stored as f16 or bf16.
+   * Creates a model from transformers' configuration fields, initialised as in transformers: N(0, `init_std`²), padding
+   * row and biases 0, norms 1, the encoder's positions as sines and cosines. Reproducible with `manualSeed`. The model
+   * is in training mode, and all weights except the encoder's positions require gradients unless they are f16 or bf16.
    *
-   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * Throws `ERR_OPTION` for an invalid or unknown field, `ERR_UNSUPPORTED_MODEL` for an unsupported feature,
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(
@@ -81,31 +81,31 @@ export class WhisperForConditionalGeneration extends SpeechToText {
     });
   }
 
-  /** `proj_out`. */
+  /** The output head: `proj_out`. */
   get head(): Linear {
     return this.proj_out;
   }
 
-  /** Where its weights are: `cpu`, `gpu:0`. */
+  /** The device of the weights: `cpu`, `gpu:0`. */
   get device() {
     return this.inputEmbedding().weight.device;
   }
 
-  /** @internal How many samples features are made of: what the model hears at once. */
+  /** @internal The window length of the encoder, in samples. */
   get windowSamples(): number {
     return this.#features.samples;
   }
 
-  /** What makes features of samples. */
+  /** The feature extractor. */
   get #features(): LogMel {
     const { numMelBins, maxSourcePositions } = this.config;
     return (this.#logMel ??= new LogMel(numMelBins, 2 * maxSourcePositions));
   }
 
   /**
-   * Log-mel features of samples at 16 kHz, from −1 to 1, as `forward` takes them: f32 [B, mels, frames], of one
-   * Float32Array or of several. As transformers' WhisperFeatureExtractor: shorter speech is followed by silence, and
-   * what comes after the model's window (30 s) is left out. Throws `ERR_OPTION` for samples of another kind or that are
+   * Computes the log-mel features for `forward`, f32 [B, mels, frames], from samples at 16 kHz, from −1 to 1: one
+   * Float32Array or several. As in transformers' WhisperFeatureExtractor, speech shorter than the model's window (30 s)
+   * is padded with silence, and longer speech is truncated. Throws `ERR_OPTION` for samples of another type or that are
    * not finite.
    */
   features(samples: Float32Array | readonly Float32Array[]): Tensor {
@@ -121,20 +121,20 @@ export class WhisperForConditionalGeneration extends SpeechToText {
   }
 
   /**
-   * Writes down what is said: the likeliest token each time. Samples are at 16 kHz, from −1 to 1. What is longer than
-   * the model's window (30 s) is cut into windows without overlap, each written by itself and in the language of the
-   * first; a word that lies across a cut may be lost, so long speech is best cut where it pauses. There are no times.
+   * Transcribes speech greedily from samples at 16 kHz, from −1 to 1. Longer speech is split into windows of 30 s (the
+   * model's window) without overlap, which are transcribed separately, all in the language of the first. A word at a
+   * boundary may be lost, so split long speech at pauses. There are no timestamps.
    *
-   * Throws `ERR_OPTION` for samples of another kind, empty or not finite, for a language or a task that the model has
-   * not, and for either where it is of English alone; `ERR_UNSUPPORTED_MODEL` where its `generation_config.json` does
-   * not say how texts begin; `ERR_FILE_NOT_FOUND` for a model without a tokenizer; `ERR_NOT_FINITE` where a logit is NaN;
-   * the signal's reason.
+   * Throws `ERR_OPTION` for samples of another type, empty or not finite, for a language or task that the model lacks,
+   * and for either with an English-only model; `ERR_UNSUPPORTED_MODEL` where `generation_config.json` does not name the
+   * start tokens; `ERR_FILE_NOT_FOUND` for a model without a tokenizer; `ERR_NOT_FINITE` for a NaN logit; the signal's
+   * reason.
    */
   transcribe(samples: Float32Array, options: TranscribeOptions = {}): Promise<Transcription> {
     return transcribe(this, samples, options);
   }
 
-  /** @internal Ids that a text in `language` begins with, for training. Throws as `transcribe` does. */
+  /** @internal Returns the start tokens of a text in `language`, for training. Throws as `transcribe` does. */
   beginning(where: string, language: string | undefined): number[] {
     const { language: spoken, rest } = beginningOf(where, this.config.generation, { language });
     if (spoken === "find") {
@@ -145,12 +145,12 @@ export class WhisperForConditionalGeneration extends SpeechToText {
     return spoken === undefined ? [start, ...rest] : [start, spoken, ...rest];
   }
 
-  /** @internal The embedding that takes the decoder's ids. */
+  /** @internal The decoder's token embedding. */
   inputEmbedding(): Embedding {
     return this.model.decoder.embed_tokens;
   }
 
-  /** @internal features f32 [B, mels, frames] and ids i32 [B, T] → [B, T, C], after the decoder's last norm. */
+  /** @internal Maps features f32 [B, mels, frames] and ids i32 [B, T] to [B, T, C], after the decoder's last norm. */
   hidden(features: Tensor, ids: Tensor, states?: SpeechStates): Tensor {
     const checkpointed = this.gradientCheckpointing && trains(this);
     const { encoder, decoder } = this.model;
@@ -158,14 +158,14 @@ export class WhisperForConditionalGeneration extends SpeechToText {
     return decoder.forward(ids, encoded, checkpointed, states?.decoder);
   }
 
-  /** @internal The configuration as `config.json` has it. */
+  /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
     return hubConfig(this.config);
   }
 
-  /** @internal What of the configuration has changed since it was read. */
+  /** @internal Configuration fields that have changed since loading. */
   override configChanges(): Record<string, unknown> {
-    // A head or an embedding that was trained alone is tied no more.
+    // Training only the head or only the embedding unties them.
     return { tie_word_embeddings: this.proj_out.weight === this.inputEmbedding().weight };
   }
 }

@@ -1,4 +1,4 @@
-/** Speech to text: greedy, window by window, over a cache of keys and values. */
+/** Speech to text: greedy decoding, window by window, with a KV cache. */
 import { oneOf, options as known, refuse, text, whole } from "../../argument.js";
 import { tensor } from "../../create.js";
 import { LowrankError, throwIfAborted } from "../../errors.js";
@@ -16,16 +16,16 @@ import type { WhisperForConditionalGeneration } from "./model.js";
 
 const OPTIONS = ["language", "task", "maxNewTokens", "signal"] as const satisfies (keyof TranscribeOptions)[];
 
-/** The tokens between the first and what is said. */
+/** The start tokens after the first. */
 export interface Beginning {
-  /** Undefined for none, `find` for the one that the model thinks likeliest. */
+  /** The language token; undefined for none, `find` for detection by the model. */
   language: number | "find" | undefined;
   rest: number[];
 }
 
 /**
- * What texts of `language` and `task` begin with. Throws `ERR_UNSUPPORTED_MODEL` where the model does not say;
- * `ERR_OPTION` for a language or a task that it has not.
+ * Returns the start tokens of texts in `language` for `task`. Throws `ERR_UNSUPPORTED_MODEL` where the model does not
+ * name them; `ERR_OPTION` for a language or task that it lacks.
  */
 export function beginningOf(
   where: string,
@@ -96,7 +96,7 @@ export async function transcribe(
     for (let start = 0; start < samples.length; start += window) {
       throwIfAborted(signal);
       const heard = await writer.write(samples.subarray(start, start + window), beginning);
-      // What was found in the first window holds for the others.
+      // The language detected in the first window applies to the others.
       beginning.language = heard.language;
       tokens.push(...heard.tokens);
       texts.push(tokenizer.decode(heard.tokens));
@@ -111,19 +111,19 @@ function codeOf(model: WhisperForConditionalGeneration, id: Beginning["language"
   return [...model.config.generation.languages].find(([, token]) => token === id)?.[0];
 }
 
-/** What was recorded, and its outcome. */
+/** A recorded step, with its pending tokens. */
 interface Step {
   choice: Choice;
   tokens: Promise<Int32Array>;
 }
 
-/** Writes the text of one window after the other. */
+/** Transcribes windows one by one. */
 class Writer {
   readonly #sampler: Sampler;
-  /** Added to logits: −∞ where a token is not chosen; first, and later. */
+  /** Biases of the logits, −∞ for suppressed tokens: for the first token, and for later ones. */
   readonly #first: Tensor;
   readonly #later: Tensor;
-  /** The same where only languages are. */
+  /** The same, with all tokens except languages suppressed. */
   readonly #languages: Tensor;
 
   constructor(
@@ -157,7 +157,7 @@ class Writer {
     this.#sampler.dispose();
   }
 
-  /** The tokens of `speech`, without those that it begins and ends with, and the token of its language. */
+  /** Transcribes `speech`; returns the tokens, without start and end tokens, and the language token. */
   async write(
     speech: Float32Array,
     { language, rest }: Beginning,
@@ -178,7 +178,7 @@ class Writer {
       let step = most > 0 ? this.#step(cache, () => this.#ids(prefix), this.#first) : undefined;
       while (step !== undefined) {
         const { choice } = step;
-        // The token after next is recorded while the next is computed.
+        // Step t + 1 is recorded while step t is computed.
         const more = tokens.length + 1 < most;
         const following: Step | undefined = more
           ? this.#step(cache, () => choice.token, this.#later)
@@ -205,7 +205,7 @@ class Writer {
     }
   }
 
-  /** The likeliest language, by what follows the first token, which is then in the cache. */
+  /** Detects the language from the logits after the first token, which is then in the cache. */
   async #find(cache: SpeechCache, start: number): Promise<number> {
     const { choice, tokens } = this.#step(cache, () => this.#ids([start]), this.#languages);
     try {
@@ -219,7 +219,7 @@ class Writer {
     return tensor(Int32Array.from(ids), { shape: [1, ids.length], device: this.model.device });
   }
 
-  /** Records the decoder over `ids`, and the choice of what follows them. */
+  /** Records the decoder over `ids`, and the choice of the next token. */
   #step(cache: SpeechCache, ids: () => Tensor, bias: Tensor): Step {
     const choice = this.#quietly(() => {
       const hidden = this.model.model.decoder.forward(ids(), cache);
@@ -228,7 +228,7 @@ class Writer {
       return this.#sampler.choose(logits.add(bias), [0]);
     });
     const tokens = this.#tokensOf(choice);
-    // What is recorded and then not asked for fails where nobody hears it.
+    // Reads of a step that is discarded must not become unhandled rejections.
     tokens.catch(() => undefined);
     return { choice, tokens };
   }
