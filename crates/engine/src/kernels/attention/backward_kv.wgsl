@@ -1,4 +1,4 @@
-// dk = scale · Σ dSᵀ q, dv = Σ Pᵀ do: own rows are keys and values, queries and their do pass by.
+// dk = scale · Σ dSᵀ q, dv = Σ Pᵀ do: own rows are keys and values; passing rows are queries and their do.
 var<workgroup> first_at: array<u32, BN>;
 var<workgroup> last_at: array<u32, BN>;
 var<workgroup> label_at: array<i32, BN>;

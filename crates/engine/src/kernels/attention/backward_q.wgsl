@@ -1,4 +1,4 @@
-// dq = scale · Σ dS k: own rows are queries and their do, keys and values pass by.
+// dq = scale · Σ dS k: own rows are queries and their do; passing rows are keys and values.
 var<workgroup> key_at: array<u32, BN>;
 var<workgroup> label_at: array<i32, BN>;
 

@@ -1,10 +1,10 @@
-// Few query rows against a part of the keys, as in decoding: K and V are read once, by vectors.
-// Keys pass by CHUNK at a time: scores from K in workgroup memory, a key and a row an invocation; then
-// each invocation sums one vector of every PHASES-th value, straight from memory, and the phases are added.
+// Few query rows against a part of the keys, as in decoding: K and V are read once, in vectors.
+// In steps of CHUNK keys: first the scores, one key and row per invocation, with K in workgroup memory. Then each
+// invocation sums one vector of every PHASES-th value, directly from memory, and the phases are added at the end.
 const D4 = DIM / 4u;
 const CHUNK = 64u;
 const PHASES = THREADS / D4;
-// Invocations that keep a row's maximum and sum, and scores of each.
+// Invocations that share a row's maximum and sum, and the number of scores for each of them.
 const EACH = THREADS / ROWS;
 const HELD = CHUNK / EACH;
 
@@ -26,13 +26,13 @@ fn kernel(group: u32, lane: u32) {
 
   for (var i = lane; i < ROWS * D4; i += THREADS) { queries[i] = q4(query_place(block, i / D4, rows), i % D4); }
   if lane < ROWS { atomicStore(&row_marks[lane], 0u); }
-  // The row whose maximum and sum this invocation keeps, with EACH − 1 others.
+  // The row whose maximum and sum this invocation computes, together with EACH − 1 others.
   let own = lane / EACH;
   let j = lane % EACH;
   var top = FLOOR;
   var sum = 0.0;
   var marks = 0u;
-  // The vector that it sums, and the first key.
+  // The vector that this invocation sums, and its first key.
   let c = lane % D4;
   let phase = lane / D4;
 DECLARE
@@ -79,7 +79,7 @@ DECLARE
     for (var k = 0u; k < HELD; k += 1u) {
       let at = own * CHUNK + j + k * EACH;
       let s = score[at];
-      // Hidden weights are told tile those that are 0: what they weigh is not looked at.
+      // A negative weight marks a hidden key, to distinguish it from a weight of 0: its value is not read.
       var weight = -1.0;
       if is_nan(s) || s != HIDDEN { weight = exp(s - most); sum += weight; }
       score[at] = weight;
@@ -98,7 +98,7 @@ ADD
   atomicOr(&row_marks[own], marks);
 FINISH
 }
-// Row r's, from the phases' sums in `keys`: by the first D4 invocations.
+// Writes row r from the phases' sums in `keys`; uses the first D4 invocations.
 fn finish(block: Block, part: u32, r: u32, lane: u32) {
   if lane < D4 && r < p.queries * p.group { finish_row(block, part, r, lane); }
 }
@@ -111,7 +111,7 @@ fn finish_row(block: Block, part: u32, r: u32, lane: u32) {
   var scale = 0.0;
   if sum != 0.0 { scale = 1.0 / sum; }
   o *= scale;
-  // Weights that are all 0 mean nothing, unless another part has some.
+  // If all weights are 0 the result is undefined, unless another part has larger ones.
   let bad = (marks & 2u) != 0u || is_nan(sum) || (marks == 1u && sum == 0.0 && p.groups == p.batch * p.kv_heads);
   if bad { o = vec4<f32>(nan()); }
   if lane < p.dim / 4u { store4_o((part * p.batch * p.q_batch + query_place(block, r, NOWHERE)) / 4u + lane, o); }

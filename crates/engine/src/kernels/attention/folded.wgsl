@@ -1,4 +1,4 @@
-// Labels of backward: those of keys in one binding, those of queries with their log-sum-exp.
+// Labels in backward: all labels of a key in one binding; a query's label is stored with its log-sum-exp.
 fn label_step() -> u32 { return select(1u, 2u, (p.flags & (SEGMENTS | MASK)) == (SEGMENTS | MASK)); }
 fn key_label(b: u32, key: u32) -> i32 {
   var label = 0;
@@ -14,7 +14,7 @@ fn lse_of(at: u32) -> f32 { return bitcast<f32>(load_rows(at * 3u)); }
 fn delta_of(at: u32) -> f32 { return bitcast<f32>(load_rows(at * 3u + 1u)); }
 fn label_of(at: u32) -> i32 { return load_rows(at * 3u + 2u); }
 
-// e^(s − lse) where it is seen; NaN for NaN, which exp does not promise.
+// e^(s − lse) where visible, else 0; NaN for NaN, which exp does not guarantee.
 fn weights(s: vec4<f32>, lse: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
   let off = s - lse;
   let w = select(exp(off), vec4<f32>(nan()), nans4(off) | nans4(s) | nans4(lse));

@@ -1,4 +1,4 @@
-//! The forms of the kernels: for which head sizes, by how many invocations, read and reduced in which way.
+//! The variants of the kernels: head size, invocations, vector reads, and reductions with or without subgroups.
 
 use super::geometry::DIM;
 use crate::kernel::Params;
@@ -11,25 +11,26 @@ fn class_of(dim: usize) -> usize {
     CLASSES.iter().position(|c| dim <= *c).expect("validated by the operation")
 }
 
-/// A form of a kernel that works by tiles.
+/// A variant of a tiled kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     pub class: usize,
     pub threads: usize,
-    /// Rows are read by vectors of four.
+    /// Rows are read in vectors of four.
     pub vectors: bool,
-    /// Rows' maxima and sums go through subgroups.
+    /// Row maxima and sums are reduced with subgroups.
     pub subgroups: bool,
     /// Weights are dropped.
     pub dropped: bool,
 }
 
-/// Invocations of the larger tile and of the smaller one, which takes half as many own rows.
+/// Invocations of the larger tile and of the smaller one, which has half as many own rows.
 pub const LARGE: usize = 128;
 pub const SMALL: usize = 64;
 
 impl Form {
-    /// Heads of 33 to 128 have the larger tile. Head sizes that are not read by vectors have one form.
+    /// Heads of 33 to 128 have both tiles; other head sizes have only the smaller one. Head sizes that cannot be read
+    /// in vectors have one variant.
     pub fn new(dim: usize, threads: usize, vectors: bool, subgroups: bool) -> Form {
         let class = class_of(dim);
         match (vectors, CLASSES[class]) {
@@ -41,7 +42,7 @@ impl Form {
         }
     }
 
-    /// Every form; those for subgroups where a kernel has them.
+    /// Returns every variant; those with subgroups only if the kernel has them.
     pub fn all(subgroups: bool) -> Vec<Form> {
         let mut all = vec![Form::new(DIM, SMALL, false, false)];
         for (dim, threads) in CLASSES.iter().flat_map(|dim| [(*dim, SMALL), (*dim, LARGE)]) {
@@ -76,7 +77,7 @@ impl Form {
     }
 }
 
-/// Few query rows, read by vectors. `params` = [class].
+/// A variant for few query rows, read in vectors. `params` = [class].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decode {
     class: usize,
@@ -95,12 +96,12 @@ impl Decode {
         Decode { class: params[0] as usize }
     }
 
-    /// The head size that it is compiled for.
+    /// The head size it is compiled for.
     pub fn dim(self) -> usize {
         CLASSES[self.class]
     }
 
-    /// Query rows of a key/value head that it takes at most.
+    /// The most query rows of one key/value head.
     pub fn rows(self) -> usize {
         [8, 8, 8, 4][self.class]
     }

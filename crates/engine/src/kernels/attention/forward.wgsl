@@ -1,10 +1,10 @@
-// o and log Σ exp S: own rows are queries, keys and their values pass by.
+// o and log Σ exp S: own rows are queries; passing rows are keys and values.
 const BAD = 256u;
 var<workgroup> key_at: array<u32, BN>;
 var<workgroup> label_at: array<i32, BN>;
 var<workgroup> row_marks: array<atomic<u32>, TY>;
-// Whether a value was seen that is not finite: a hidden weight of 0 would make NaN of it. Not atomic, because FXC (DX12)
-// refuses barriers in a loop that branches on an atomic; all who write it between two barriers write 1.
+// Whether any value is not finite: a hidden weight of 0 would turn it into NaN. Not atomic, because FXC (DX12) rejects
+// barriers in a loop that branches on an atomic; all invocations that write it between two barriers write 1.
 var<workgroup> unsound: u32;
 
 fn row_mask_of(block: Block, row: u32, rows: u32) -> RowMask {
@@ -12,7 +12,7 @@ fn row_mask_of(block: Block, row: u32, rows: u32) -> RowMask {
   if row < rows { row_mask = row_mask_at(row / p.group, query_label(block.b, row / p.group)); }
   return row_mask;
 }
-// The log-sum-exp that earlier windows of keys left.
+// The log-sum-exp of earlier windows of keys.
 fn earlier(block: Block, row: u32, rows: u32) -> f32 {
   var lse = HIDDEN;
   if (p.flags & FIRST) == 0u && row < rows { lse = load_lse(lse_at(block, row)); }

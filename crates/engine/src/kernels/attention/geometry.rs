@@ -1,33 +1,33 @@
-//! Sizes, strides and positions of one launch: what its scalars say, and who sees whom.
+//! The sizes, strides and positions in a launch's scalars, and which keys a query sees.
 
 use crate::kernel::native::NativeLaunch;
 use crate::scalars;
 
-/// Query rows of a block of the native kernels.
+/// Query rows in a block of the native kernels.
 pub const LANES: usize = 64;
-/// Largest head size.
+/// The largest head size.
 pub const DIM: usize = 256;
-/// Tasks that the native backward is cut into at least, where there are as many blocks.
+/// The fewest tasks of the native backward, if there are as many blocks.
 const TASKS: usize = 16;
 
 pub const CAUSAL: u32 = 1;
 pub const SEGMENTS: u32 = 2;
 pub const MASK: u32 = 4;
-/// The outputs hold nothing yet.
+/// This is the first window of keys: the outputs have no values yet.
 pub const FIRST: u32 = 8;
-/// A processor that multiplies pairs of bf16 faster than f32 rounds the products' factors to them.
+/// Factors are rounded to bf16 if the processor multiplies pairs of bf16 faster than f32.
 pub const ROUNDED: u32 = 16;
 
 scalars! {
     /// The scalars of a launch; strides are in elements.
     pub struct Geometry {
-        /// `CAUSAL`, `SEGMENTS`, `MASK`, `FIRST` and `ROUNDED`, where they hold.
+        /// The flags that apply: `CAUSAL`, `SEGMENTS`, `MASK`, `FIRST` and `ROUNDED`.
         flags: u32,
         batch: usize,
         kv_heads: usize,
         queries: usize,
         keys: usize,
-        /// Query heads of a key/value head.
+        /// Query heads per key/value head.
         group: usize,
         dim: usize,
         q_batch: usize,
@@ -41,19 +41,19 @@ scalars! {
         /// Positions of the first query and of the first key of this window.
         query_at: usize,
         key_at: usize,
-        /// Keys that a query sees at most, its own included.
+        /// The most keys that a query sees, including its own.
         window: usize,
         scale: f32,
     }
 }
 
 scalars! {
-    /// The scalars of a launch that drops weights; `Mask` has what they mean.
+    /// The scalars of a launch with dropout; `Mask` describes them.
     pub struct Dropped {
         geometry: Geometry,
         key: [u32; 2],
         threshold: u32,
-        /// Where the log-sum-exp of the window's first row stands in all of it.
+        /// The index of the window's first row in the whole log-sum-exp.
         row_base: u32,
     }
 }
@@ -85,7 +85,7 @@ impl Geometry {
         self.flags & FIRST != 0
     }
 
-    /// Query rows (t, g) of one key/value head, and their blocks.
+    /// The number of query rows (t, g) of one key/value head.
     pub fn rows(&self) -> usize {
         self.queries * self.group
     }
@@ -94,7 +94,7 @@ impl Geometry {
         self.rows().div_ceil(LANES)
     }
 
-    /// Keys of this window that row t of it sees by position.
+    /// The range of this window's keys that row t sees by position.
     pub fn visible(&self, t: usize) -> [usize; 2] {
         if self.flags & CAUSAL == 0 {
             return [0, self.keys];
@@ -105,20 +105,20 @@ impl Geometry {
         [here(from), here(end)]
     }
 
-    /// Keys that any row of a block sees by position.
+    /// The range of keys that any row of a block sees by position.
     pub fn span(&self, block: usize) -> [usize; 2] {
         let last = ((block + 1) * LANES).min(self.rows()) - 1;
         [self.visible(block * LANES / self.group)[0], self.visible(last / self.group)[1]]
     }
 
-    /// Runs of blocks of about equal work: each sums key gradients of its own, so that their order
-    /// depends on the shapes alone.
+    /// Splits the blocks into runs of about equal work. Each run sums its own part of the key gradients, so that the
+    /// order of the sum depends only on the shapes.
     pub fn chunks(&self) -> Vec<[usize; 2]> {
         let blocks = self.blocks();
         let wanted = TASKS.div_ceil(self.batch * self.kv_heads).min(blocks);
         let work = |b: usize| {
             let [from, to] = self.span(b);
-            // A block costs something even where it sees little.
+            // A block has a fixed cost even if it sees few keys.
             to.saturating_sub(from) + LANES / 2
         };
         let total: usize = (0..blocks).map(work).sum();
@@ -134,13 +134,13 @@ impl Geometry {
         chunks
     }
 
-    /// Keys that a run of blocks sees by position.
+    /// The range of keys that a run of blocks sees by position.
     pub fn reach(&self, [first, end]: [usize; 2]) -> [usize; 2] {
         let [from, to] = self.span(first);
         [from, to.max(self.span(end - 1)[1])]
     }
 
-    /// Elements of the parts that the native backward sums key gradients in.
+    /// The number of elements in the native backward's parts of the key gradients.
     pub fn parts(&self) -> usize {
         let width = self.dim.next_multiple_of(16);
         self.batch * self.kv_heads * self.chunks().len() * 2 * self.keys * width

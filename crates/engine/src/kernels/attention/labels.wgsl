@@ -1,4 +1,4 @@
-// Labels of forward: a binding for each.
+// Labels in forward: one binding for each kind.
 fn query_label(b: u32, t: u32) -> i32 {
   var label = 0;
   if (p.flags & SEGMENTS) != 0u { label = load_query_segment(b * p.segment_batch + t); }

@@ -1,4 +1,4 @@
-// o and log Σ exp S from those of parts of the keys. One invocation an element; one read of each part.
+// o and log Σ exp S from the results of all parts of the keys. One invocation per element; each part is read once.
 const HIDDEN = -3.4e38;
 const FLOOR = -1.0e38;
 fn kernel(group: u32, lane: u32) {
@@ -7,7 +7,7 @@ fn kernel(group: u32, lane: u32) {
   let row = i / p.dim;
   var top = FLOOR;
   var bad = false;
-  // Of a part whose weights are all 0, or not seen, only that is known.
+  // A part whose weights are all 0, or all hidden, contributes only this flag.
   var seen = false;
   for (var part = 0u; part < p.parts; part += 1u) {
     let lse = load_lses(part * p.rows + row);

@@ -1,15 +1,16 @@
-//! Attention without its square: softmax(scale · Q Kᵀ) V and its gradients, tile by tile.
+//! Attention without storing the score matrix: softmax(scale · Q Kᵀ) V and its gradients, tile by tile.
 //!
-//! Maths: S = scale · q kᵀ where the query sees the key, L = log Σ exp S, o = Σ exp(S − L) v.
-//! Backward makes P = exp(S − L) again: dv = Pᵀ do, δ = Σ do ∘ o, dS = P ∘ (do vᵀ − δ),
-//! dq = scale · dS k, dk = scale · dSᵀ q.
-//! Layout: q, o [B, T, H, D]; k, v [B, S, Hkv, D], of which the first `length` are read; L and δ
-//! [B, T, H], so that windows of rows are ranges; or heads before rows in all of them: rows and heads lie at strides. Query head h reads key/value head h / (H / Hkv).
-//! Dropout: weights are multiplied by a mask of their positions, made again in backward (native/dropped.rs).
-//! Keys that no query of a tile sees are passed over. Hidden scores are −3.4e38.
-//! Cost: 4·T·S·D·H flops forward and 10 backward (14 on a GPU, whose two kernels each make S), half
-//! that where causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
-//! Shaders: shader.rs. Native twins: native/mod.rs.
+//! Maths: S = scale · q kᵀ where the query sees the key, L = log Σ exp S, o = Σ exp(S − L) v. Backward computes
+//! P = exp(S − L) again: dv = Pᵀ do, δ = Σ do ∘ o, dS = P ∘ (do vᵀ − δ), dq = scale · dS k, dk = scale · dSᵀ q.
+//! Layout: q, o [B, T, H, D]; k, v [B, S, Hkv, D], with the first `length` keys in use; L and δ [B, T, H], so that
+//! windows of rows are contiguous. With heads first, all have heads before rows; rows and heads have strides. Query
+//! head h reads key/value head h / (H / Hkv).
+//! Dropout: a mask multiplies the weights; it depends on their positions and is computed again in backward
+//! (native/dropped.rs).
+//! Keys that no query of a tile sees are skipped. Hidden scores are −3.4e38.
+//! Cost: 4·T·S·D·H flops forward and 10·T·S·D·H backward (14 on a GPU, since both kernels compute S); half of that if
+//! causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
+//! Shaders: shader.rs. Native implementations: native/mod.rs.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
 mod form;
@@ -54,10 +55,10 @@ static FORWARD: Kernel = Kernel {
 };
 
 scalars! {
-    /// Of a launch whose workgroups take `split` keys each of those that are seen.
+    /// The scalars of a launch in which each workgroup takes `split` of the visible keys.
     struct Split { geometry: Geometry, split: usize }
 }
-/// Few query rows, the keys in parts: what each gives lies behind what the one before it gave.
+/// For few query rows: the keys are split into parts, and the outputs of all parts are stored consecutively.
 static DECODE: Kernel = Kernel {
     name: "attention_decode",
     bindings: &BINDINGS,
@@ -93,8 +94,8 @@ static DELTA: Kernel = Kernel {
     twin: Twin::Native(native::delta),
     variants: Vec::new,
 };
-/// All three gradients in one pass. Only a processor runs it: a shader would have to sum one output in several
-/// workgroups.
+/// All three gradients in one pass. Only a processor runs it: in a shader several workgroups would have to add to one
+/// output.
 static BACKWARD: Kernel = Kernel {
     name: "attention_backward",
     bindings: &[
@@ -128,7 +129,8 @@ scalars! {
         has_d_lse: bool,
     }
 }
-/// What a GPU's backward reads of each query row: three words in one binding, since it may bind eight.
+/// The values of each query row that a GPU's backward reads: three words in one binding, since a kernel may have only
+/// eight.
 static ROWS: Kernel = Kernel {
     name: "attention_rows",
     bindings: &[
@@ -143,7 +145,7 @@ static ROWS: Kernel = Kernel {
     twin: Twin::Gpu(|_| include_str!("rows.wgsl").into()),
     variants: || vec![Variant { params: [0; 4], dtypes: vec![F, F, F, F, I, I], threads: THREADS as u32 }],
 };
-/// `labels`: of a key its segment or whether it is masked; where there are both, one after the other.
+/// `labels`: a key's segment or mask value; with both, one follows the other.
 const BACKWARD_READS: [(&str, Access); 6] = [
     ("q", Access::Read),
     ("k", Access::Read),
@@ -182,7 +184,7 @@ pub const KERNELS: &[&Kernel] = &[
     &BACKWARD_KV_DROPPED,
 ];
 
-/// The same kernels where weights are dropped.
+/// The same kernels with dropout.
 static FORWARD_DROPPED: Kernel = Kernel {
     name: "attention_dropped",
     bindings: &BINDINGS,
@@ -221,7 +223,7 @@ fn forms(dtypes: &[DType], subgroups: bool) -> Vec<Variant> {
     Form::all(subgroups).into_iter().map(of).collect()
 }
 
-/// As `forms`, by no subgroups.
+/// Like `forms`, without subgroups.
 fn dropped_forms(dtypes: &[DType]) -> Vec<Variant> {
     let dropped = |form: Form| Form { dropped: true, ..form };
     let of = |form: Form| Variant {

@@ -1,4 +1,4 @@
-//! Which kernels are launched over which windows.
+//! Chooses the kernels and splits them into windows.
 
 mod binds;
 mod decode;
@@ -28,15 +28,15 @@ use crate::kernels::gemm::Precision;
 use crate::launch::{Bind, Window, windows};
 use crate::profile::Kind;
 
-/// What attends to what.
+/// The operands and options of attention.
 #[derive(Clone, Copy)]
 pub struct Attend<'a> {
-    /// [B, T, H, D], or [B, H, T, D] where heads come first.
+    /// [B, T, H, D], or [B, H, T, D] with heads first.
     pub q: &'a Value,
-    /// [B, S, Hkv, D], or [B, Hkv, S, D] where heads come first.
+    /// [B, S, Hkv, D], or [B, Hkv, S, D] with heads first.
     pub k: &'a Value,
     pub v: &'a Value,
-    /// Whether heads are the second dimension of q, k, v, the output and the log-sum-exp. Without segments.
+    /// Whether heads are the second dimension of q, k, v, the output and the log-sum-exp. Not with segments.
     pub heads_first: bool,
     /// i32 [B, ≥ offset + T and ≥ length]
     pub segments: Option<&'a Value>,
@@ -45,24 +45,24 @@ pub struct Attend<'a> {
     pub causal: bool,
     pub window: Option<usize>,
     pub scale: f32,
-    /// Position of the first query.
+    /// The first query's position.
     pub offset: usize,
-    /// Keys that are read.
+    /// The number of keys to read.
     pub length: usize,
     pub precision: Precision,
     pub dropout: Option<Dropout>,
 }
 
-/// Which weights are dropped.
+/// The parameters of dropout.
 #[derive(Clone, Copy)]
 pub struct Dropout {
-    /// Of the random words of this call.
+    /// The key of this call's random words.
     pub key: [u32; 2],
     /// The probability, in units of 2⁻³².
     pub threshold: u32,
 }
 
-/// What backward reads besides.
+/// The additional inputs of backward.
 pub struct Flow<'a> {
     pub d_o: &'a Value,
     pub o: &'a Value,
@@ -70,11 +70,11 @@ pub struct Flow<'a> {
     pub d_lse: Option<&'a Value>,
 }
 
-/// Workgroups below which the smaller tile is taken: a GPU has units that would have none. Tests, on GPUs in software,
-/// have few.
+/// With fewer workgroups than this, the smaller tile is used, since some of a GPU's units would be idle. Tests, which
+/// run on software GPUs, have few workgroups.
 const FEW: usize = if cfg!(test) { 16 } else { 256 };
 
-/// Appends o = attention and its log-sum-exp.
+/// Records o = attention and its log-sum-exp.
 pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()> {
     if !a.fits(cx) {
         return transposed::forward(cx, a, o, lse);
@@ -87,7 +87,7 @@ pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<(
     launches(cx, a, (kernel, 2), Inner::Keys, &binds.forward(o, lse), Tile::of_queries)
 }
 
-/// Appends the gradients: `d_q`, and `d_kv` = those of k and v.
+/// Records the gradients: `d_q`, and `d_kv` for k and v.
 pub fn backward(
     cx: &Rc<Context>,
     a: &Attend,
@@ -102,7 +102,7 @@ pub fn backward(
     if let Some(d_kv) = d_kv
         && (a.length < capacity || a.q.size() == 0)
     {
-        // Keys past `length` were not read.
+        // Forward did not read keys past `length`.
         d_kv.iter().for_each(|d| cx.zero(d));
     }
     if a.q.size() == 0 {
@@ -130,7 +130,7 @@ pub fn backward(
     Ok(())
 }
 
-/// All three by one kernel.
+/// Records one kernel for all three gradients.
 fn backward_at_once(
     cx: &Rc<Context>,
     a: &Attend,
@@ -163,7 +163,7 @@ fn backward_at_once(
     launches(cx, a, (kernel, 5), Inner::Keys, &list, Tile::of_queries)
 }
 
-/// Appends launches of a kernel that makes so many products of a query and a key.
+/// Records the launches of a kernel that has `products` matrix products over queries and keys.
 fn launches(
     cx: &Rc<Context>,
     a: &Attend,
@@ -219,7 +219,7 @@ fn launches(
             scalars: match a.dropout {
                 None => g.words(),
                 Some(Dropout { key, threshold }) => {
-                    // The log-sum-exp of q's element i stands at i / D.
+                    // Element i of q has its log-sum-exp at i / D.
                     let at = w.start[0] * g.q_batch + w.start[1] * g.group * g.q_head + w.start[t] * g.q_row;
                     Dropped { geometry: g, key, threshold, row_base: (at / g.dim) as u32 }.words()
                 }

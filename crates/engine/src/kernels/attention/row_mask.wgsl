@@ -1,18 +1,18 @@
-// Who sees whom, and where rows stand. Functions return once: FXC (DX12) takes what follows an early return for varying
-// control flow, and refuses a barrier in a loop whose bounds come from it.
+// Visibility of keys, and offsets of rows. Functions return once: FXC (DX12) treats the code after an early return as
+// non-uniform control flow, and rejects a barrier in a loop with bounds from it.
 const CAUSAL = 1u;
 const SEGMENTS = 2u;
 const MASK = 4u;
 const FIRST = 8u;
-// What stands for a score that is hidden.
+// The score of a hidden key.
 const HIDDEN = -3.4e38;
 const FLOOR = -1.0e38;
-// A visible score never looks hidden.
+// The lower bound of visible scores, so that none equals HIDDEN.
 const LOWEST = -3.3e38;
-// Where a row past the end starts, and where a key stands that none sees.
+// The offset of a row past the end, and the position of a key that no query sees.
 const NOWHERE = 0xffffffffu;
 
-// What a workgroup is at: `OWN` of `count` rows from `first` to `last`, of one batch row and key/value head.
+// A workgroup's own rows: `first` to `last` of one batch row and key/value head.
 struct Block { b: u32, head: u32, first: u32, last: u32 }
 fn block_of(group: u32, count: u32, own: u32) -> Block {
   let blocks = (count + own - 1u) / own;
@@ -20,7 +20,8 @@ fn block_of(group: u32, count: u32, own: u32) -> Block {
   return Block(group / blocks / p.kv_heads, (group / blocks) % p.kv_heads, first, min(first + own, count) - 1u);
 }
 
-// Where query row `row` = (t, g) starts in q and what has its layout, its log-sum-exp, and key `key` in k.
+// The offset of query row `row` = (t, g) in q and in values of the same layout; below, of its log-sum-exp and of key
+// `key` in k.
 fn query_start(block: Block, row: u32) -> u32 {
   let head = block.head * p.group + row % p.group;
   return block.b * p.q_batch + (row / p.group) * p.q_row + head * p.q_head;
@@ -33,7 +34,7 @@ fn key_place(block: Block, key: u32, end: u32) -> u32 {
   return select(block.b * p.kv_batch + key * p.kv_row + block.head * p.kv_head, NOWHERE, key >= end);
 }
 
-// A query sees the keys at positions `first` to `last` that have its label.
+// The keys that a query sees: positions `first` to `last` with an equal label.
 struct RowMask { first: u32, last: u32, label: i32 }
 fn all_masked() -> RowMask { return RowMask(1u, 0u, 0); }
 fn row_mask_at(t: u32, label: i32) -> RowMask {
@@ -41,7 +42,7 @@ fn row_mask_at(t: u32, label: i32) -> RowMask {
   let causal = (p.flags & CAUSAL) != 0u;
   return RowMask(select(0u, end - min(end, p.window), causal), select(NOWHERE, end, causal) - 1u, label);
 }
-// The position of a key, or nowhere.
+// The position of a key, or NOWHERE if it is hidden.
 fn position(block: Block, key: u32, end: u32) -> u32 {
   var at = NOWHERE;
   if key < end {
@@ -50,7 +51,7 @@ fn position(block: Block, key: u32, end: u32) -> u32 {
   return at;
 }
 
-// Keys of this window that row t sees by position.
+// The range of this window's keys that row t sees by position.
 fn first_key(t: u32) -> u32 {
   let end = p.query_at + t + 1u;
   let begin = end - min(end, p.window);

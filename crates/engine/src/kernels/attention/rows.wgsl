@@ -1,5 +1,5 @@
-// What backward reads of a query row: its log-sum-exp (never hidden's), δ = Σ do ∘ o − dL, its segment.
-// EACH invocations a row; one read of do and o.
+// The values of a query row for backward: its log-sum-exp (at least FLOOR), δ = Σ do ∘ o − dL, its segment.
+// EACH invocations per row; do and o are read once.
 const EACH = 8u;
 const FLOOR = -1.0e38;
 var<workgroup> parts: array<f32, THREADS>;

@@ -1,4 +1,4 @@
-// A Bᵀ: A of own rows, B of passing ones. RM + 4 loads for 16 · RM multiply-adds.
+// A Bᵀ, with own rows of A and passing rows of B. RM + 4 loads for 16 · RM multiply-adds.
 fn scores_A_B(lane: u32) -> Scores {
   let tx = lane % TX;
   let ty = lane / TX;
@@ -9,7 +9,7 @@ fn scores_A_B(lane: u32) -> Scores {
     for (var i = lane; i < BM * K4; i += THREADS) {
       pool[i / K4 * ROW + i % K4] = A4(own_at[i / K4], d + i % K4);
     }
-    // Row 4 · tx + j lies at j · TX + tx: neighbours read neighbours.
+    // Row 4 · tx + j is stored at j · TX + tx, so that neighbouring invocations read neighbouring rows.
     for (var i = lane; i < BN * K4; i += THREADS) {
       let n = i / K4;
       pool[(BM + n) * ROW + i % K4] = B4(passing_at[n % TX * 4u + n / TX], d + i % K4);

@@ -1,38 +1,49 @@
-//! The shaders' text. A line of WGSL that names `$i` is written once a row of an invocation's tile, one that
-//! names `$c` once a vector of its sums: what an invocation holds is in variables, not in arrays, which not
-//! every driver keeps in registers. Such lines branch without an else, and inside a loop they select: what a compiler
-//! that follows every path through a loop's body (SwiftShader's) took minutes for takes it less than a second.
+//! The shaders' text. A line of WGSL that contains `$i` is repeated for each row of an invocation's tile, and one that
+//! contains `$c` for each vector of its sums. So an invocation's values are in variables instead of arrays, which some
+//! drivers do not keep in registers. Such lines branch without an else, and inside a loop they use `select`: a compiler
+//! that follows every path through a loop's body (SwiftShader's) then takes less than a second instead of minutes.
 //!
-//! A workgroup has rows of its own (queries; of keys' gradients, keys), and others pass by. Scores are a product of
-//! own and passing rows, 32 elements of a row at a time, both staged in workgroup memory; an invocation holds those of
-//! 4 own rows (2 of large heads) and 4 passing ones. Weights then lie in workgroup memory, and the sums of an
-//! invocation's rows (o, dq, dk, dv) take passing rows by the vectors that it holds. Everything is read by vec4, in rows
-//! of an odd number of them, so that the 8 invocations that a bank conflict is about read 8 banks; nothing is divided in an
-//! inner loop. Passing rows come in ascending order and a score is summed along D in one chain: a sum's order is of the
-//! shape alone, the same whatever tile or form is taken.
+//! A workgroup owns some rows (queries; for the gradients of keys, keys) and iterates over the passing rows. Scores are
+//! a product of own and passing rows, in steps of 32 elements of a row, with both staged in workgroup memory. An
+//! invocation computes the scores of 4 own rows (2 for large heads) and 4 passing rows. The weights are then stored in
+//! workgroup memory, and each invocation adds the passing rows to its vectors of the sums (o, dq, dk, dv). All reads
+//! are vec4, from rows with an odd number of vectors, so that 8 neighbouring invocations read 8 different banks. Inner
+//! loops have no divisions. Passing rows are processed in ascending order, and a score is summed along D in one chain:
+//! the order of a sum depends only on the shape, not on the tile or variant.
 //!
-//! Only a row's maximum is needed while keys pass by, so one reduction a tile; sums and marks are a lane's own until the
-//! end. By subgroups where the smallest has the 8 invocations of a row, else through workgroup memory. Backward needs
-//! none. A value that is not finite would make NaN of a weight that is hidden: from the first on, forward's sums ask of
-//! each pair whether it is seen.
+//! The loop over keys needs only a row's maximum, so it has one reduction per tile; sums and flags stay in each
+//! invocation until the end. The reduction uses subgroups if the smallest subgroup contains the 8 invocations of a row,
+//! otherwise workgroup memory. Backward needs no reduction. A value that is not finite would turn a hidden weight of 0
+//! into NaN: once there is one, forward's sums check for each pair whether it is visible.
 //!
-//! Counted from the text, a passing tile where nothing is hidden; nothing was timed on silicon. FLOPs a byte are of what
+//! Counted from the text, for one passing tile without hidden scores; nothing was timed on real GPUs. FLOPs per byte
+//! count all reads from memory or its caches, with own rows read again for each tile.
 //! is read from memory or its caches, own rows' again for each tile.
 //!
-//! | shader       | D   | own × passing | invocations | multiply-adds a vec4 load | registers of scores and sums | workgroup memory | FLOPs a byte |
+//! | shader       | D   | own × passing | invocations | multiply-adds a vec4 load | registers of scores and sums |
+//! workgroup memory | FLOPs a byte |
 //! |--------------|-----|---------------|-------------|---------------------------|------------------------------|------------------|--------------|
-//! | forward      | 64  | 64 × 32       | 128         | 9.1                       | 48                           | 14.2 KiB         | 16           |
-//! |              | 64  | 32 × 32       | 64          | 9.1                       | 48                           | 13.0 KiB         | 11           |
-//! |              | 128 | 64 × 32       | 128         | 9.8                       | 80                           | 14.2 KiB         | 16           |
-//! |              | 256 | 16 × 32       | 64          | 6.2                       | 72                           | 10.7 KiB         | 6            |
-//! | backward, q  | 64  | 64 × 32       | 128         | 8.7                       | 64                           | 14.1 KiB         | 14           |
-//! | backward, kv | 64  | 64 × 32       | 128         | 9.1                       | 96                           | 14.5 KiB         | 16           |
-//! |              | 128 | 32 × 64       | 128         | 9.1                       | 96                           | 15.1 KiB         | 13           |
-//! |              | 256 | 8 × 64        | 64          | 6.1                       | 80                           | 11.7 KiB         | 4            |
+//! | forward      | 64  | 64 × 32       | 128         | 9.1                       | 48                           | 14.2
+//! KiB         | 16           |
+//! |              | 64  | 32 × 32       | 64          | 9.1                       | 48                           | 13.0
+//! KiB         | 11           |
+//! |              | 128 | 64 × 32       | 128         | 9.8                       | 80                           | 14.2
+//! KiB         | 16           |
+//! |              | 256 | 16 × 32       | 64          | 6.2                       | 72                           | 10.7
+//! KiB         | 6            |
+//! | backward, q  | 64  | 64 × 32       | 128         | 8.7                       | 64                           | 14.1
+//! KiB         | 14           |
+//! | backward, kv | 64  | 64 × 32       | 128         | 9.1                       | 96                           | 14.5
+//! KiB         | 16           |
+//! |              | 128 | 32 × 64       | 128         | 9.1                       | 96                           | 15.1
+//! KiB         | 13           |
+//! |              | 256 | 8 × 64        | 64          | 6.1                       | 80                           | 11.7
+//! KiB         | 4            |
 //!
-//! Decoding (at most 8 query rows of a key/value head, 4 of large heads) reads K and V once, by vectors; the keys are
-//! cut into parts of 128 and more, up to 256 workgroups, and the parts are merged by their log-sum-exps. 2 FLOPs a byte for
-//! each query row of a group: memory binds. 13 to 15 KiB of workgroup memory for 128 invocations.
+//! Decoding (at most 8 query rows per key/value head, 4 for large heads) reads K and V once, in vectors. The keys are
+//! split into parts of at least 128, for up to 256 workgroups, and the parts are merged by their log-sum-exps. At 2
+//! FLOPs per byte for each query row of a group it is bound by memory. It uses 13 to 15 KiB of workgroup memory for 128
+//! invocations.
 
 use std::fmt::Write;
 
@@ -42,8 +53,8 @@ use crate::kernel::shader::{HIGH_WORD, PHILOX};
 use crate::kernel::{Access, Params};
 use crate::kernels::elementwise::wide;
 
-/// Adds weights times passing rows of `b` to `sum`; where it is `careful`, what a row does not see is not looked at if
-/// any of it is not finite.
+/// Adds weights times passing rows of `b` to `sum`. With `careful`, rows that contain a value that is not finite are
+/// only added where they are visible.
 fn sums(sum: &str, b: &str, careful: bool) -> String {
     let apart = "      } else {
         for (var n = taken; n < taken + KEYS; n += 1u) {
@@ -65,8 +76,8 @@ fn sums(sum: &str, b: &str, careful: bool) -> String {
         .replace("B4(", &format!("{b}4("))
 }
 
-/// What loads vector `c` of a row that starts at `place` (and puts one, where it is written; and adds one, where an
-/// earlier window has), filled up with zeros.
+/// Generates the functions that load vector `c` of the row at `place`, padded with zeros. For written bindings, also
+/// those that store one, and that add one if an earlier window has stored a value.
 fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool) -> String {
     let mut out = String::new();
     for name in names {
@@ -82,7 +93,7 @@ fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool)
                 )
             }
             false => (
-                // By name: FXC assigns to no element whose index varies.
+                // By name, since FXC cannot assign to an element with a variable index.
                 by_element(|k, element| {
                     format!("if 4u * c + {k} < p.dim {{ {element} = load_{name}(place + 4u * c + {k}); }}")
                 }),
@@ -119,7 +130,7 @@ fn add_{name}(place: u32, c: u32, v: vec4<f32>) {{
     out
 }
 
-/// The lines of a shader that differ where weights are dropped: markers, and what replaces them without and with it.
+/// Replaces a shader's markers, which differ with dropout: (marker, text without dropout, text with dropout).
 fn dropping(text: &str, dropped: bool, markers: &[(&str, &str, &str)]) -> String {
     let of = |text: String, (marker, without, with): &(&str, &str, &str)| {
         text.replace(marker, if dropped { with } else { without })
@@ -127,7 +138,7 @@ fn dropping(text: &str, dropped: bool, markers: &[(&str, &str, &str)]) -> String
     markers.iter().fold(text.to_string(), of)
 }
 
-/// A statement for each element of the vector `v`, given the element's index and name.
+/// Generates a statement for each element of the vector `v` from the element's index and name.
 fn by_element(statement: impl Fn(&str, &str) -> String) -> String {
     ["x", "y", "z", "w"]
         .iter()
@@ -168,7 +179,7 @@ const FORWARD_MARKERS: [(&str, &str, &str); 1] = [(
 )];
 const BACKWARD_Q_MARKERS: [(&str, &str, &str); 1] =
     [("D_WEIGHT", "d.s$i", "d.s$i * kept4(p.key_at + begin + 4u * tx, stat$i)")];
-/// Columns of four rows' factors are what a key's weights are multiplied by.
+/// A key's weights are multiplied by columns of four rows' factors.
 const BACKWARD_KV_MARKERS: [(&str, &str, &str); 5] = [
     ("D_WEIGHT", "d.s$i", "d.s$i * kept$i"),
     ("WEIGHT", "weight$i", "weight$i * kept$i"),
@@ -228,7 +239,7 @@ pub fn decode(bindings: &[(&'static str, Access)], params: Params) -> String {
     let rows = |text: &str| -> String {
         (0..form.rows()).map(|r| text.replace("$r", &r.to_string())).collect::<Vec<_>>().join("\n")
     };
-    // Rows of K that lie in workgroup memory at a time: 512 vectors.
+    // Rows of K in workgroup memory: 512 vectors.
     let tile = (2048 / dim).min(64);
     let body = include_str!("decode.wgsl")
         .replace("DECLARE", &rows("  var o$r = vec4<f32>();"))

@@ -1,4 +1,4 @@
-// Over the TX invocations of a row, through workgroup memory.
+// Reductions over the TX invocations of a row, through workgroup memory.
 fn highest(lane: u32, v: vec4<f32>) -> vec4<f32> {
   pool[STREAM + lane] = v;
   workgroupBarrier();
@@ -6,7 +6,7 @@ fn highest(lane: u32, v: vec4<f32>) -> vec4<f32> {
   for (var j = 0u; j < TX; j += 1u) { m = max(m, pool[STREAM + lane / TX * TX + j]); }
   return m;
 }
-// Added in pairs of neighbours, of pairs, of fours.
+// Adds neighbours, then pairs, then fours.
 fn summed(lane: u32, v: vec4<f32>) -> vec4<f32> {
   var s = v;
   for (var mask = 1u; mask < TX; mask *= 2u) {

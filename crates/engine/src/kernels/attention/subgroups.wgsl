@@ -1,4 +1,4 @@
-// Over the 8 invocations of a row, which stand side by side in a subgroup.
+// Reductions over the 8 invocations of a row, which are contiguous in a subgroup.
 fn highest(lane: u32, v: vec4<f32>) -> vec4<f32> {
   var m = v;
   m = max(m, subgroupShuffleXor(m, 1u));
@@ -6,7 +6,7 @@ fn highest(lane: u32, v: vec4<f32>) -> vec4<f32> {
   m = max(m, subgroupShuffleXor(m, 4u));
   return m;
 }
-// Added in pairs of neighbours, of pairs, of fours: the order of the form without subgroups.
+// Adds neighbours, then pairs, then fours: the same order as without subgroups.
 fn summed(lane: u32, v: vec4<f32>) -> vec4<f32> {
   workgroupBarrier();
   var s = v;

@@ -1,4 +1,4 @@
-//! Every form on the GPU beside the processor, which is held to the plain form in the operation's tests.
+//! Compares every variant on the GPU with the processor, which the operation's tests compare with the plain form.
 
 use super::KERNELS;
 use super::tile::ACROSS;
@@ -8,7 +8,7 @@ use crate::ops::attention::Attention;
 use crate::ops::attention::tests::{CAUSAL, DROPOUT};
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients};
 
-/// One key/value head, of which `group` query heads are.
+/// Compares attention with `group` query heads per key/value head.
 fn equal(op: &Attention, [batch, queries, keys, group, dim]: [usize; 5]) {
     let of = |name, rows, heads| Array::random(name, &[batch, rows, heads, dim]);
     let mut inputs = vec![of("q", queries, group), of("k", keys, 1), of("v", keys, 1)];
@@ -26,7 +26,7 @@ fn equal(op: &Attention, [batch, queries, keys, group, dim]: [usize; 5]) {
     equal_on_gpus(&what, |cx| outputs_and_gradients(cx, op, &inputs));
 }
 
-/// Forms by subgroups are given to devices that have them wide enough.
+/// Whether the device can run a variant: one with subgroups needs them to be wide enough.
 fn is_given((_, variant): &forms::Form) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= ACROSS);
     wide || variant.params[3] % 2 == 0
@@ -37,17 +37,17 @@ every_form! {
     fn every_form_equals_the_processor() {
         let labelled = Attention { segments: true, mask: true, ..CAUSAL };
         for dim in [8, 36, 80, 132] {
-            // The smaller tile: several, of queries and of keys, and passing ones.
+            // The smaller tile: several tiles of queries and of keys, and several passing tiles.
             equal(&labelled, [2, 70, 70, 1, dim]);
             // Few queries: one part of the keys, and several.
             equal(&CAUSAL, [2, 1, 9, 3, dim]);
             equal(&Attention { offset: 300, ..labelled }, [2, 2, 302, 2, dim]);
         }
-        // The larger tile, of which a GPU is given several.
+        // The larger tile, with enough work for a GPU to use it.
         for dim in [36, 80] {
             equal(&CAUSAL, [16, 5, 9, 2, dim]);
         }
-        // With dropout: of both tiles, and where windows of keys begin at any of four positions.
+        // With dropout: both tiles, and windows of keys that begin at each of four positions.
         let dropped = Attention { dropout: DROPOUT, ..labelled };
         for dim in [8, 36, 80, 132, 79] {
             equal(&dropped, [2, 70, 70, 2, dim]);
@@ -56,7 +56,7 @@ every_form! {
         for dim in [36, 80] {
             equal(&Attention { dropout: DROPOUT, ..CAUSAL }, [16, 5, 9, 2, dim]);
         }
-        // By single elements.
+        // Reads of single elements.
         equal(&CAUSAL, [1, 19, 70, 2, 79]);
     }
 }

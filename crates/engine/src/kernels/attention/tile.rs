@@ -1,10 +1,10 @@
-//! How a form cuts its rows into tiles, and what that makes of the shaders' lines.
+//! How a variant divides its rows into tiles, and the shader lines that result.
 
 use std::fmt::Write;
 
 use super::form::{CLASSES, Form};
 
-/// How a form cuts its rows: an invocation has `rows` own rows and 4 passing ones; `across` invocations share a row.
+/// The division of rows: an invocation has `rows` own rows and 4 passing ones; `across` invocations share a row.
 #[derive(Clone, Copy, Debug)]
 pub struct Tile {
     dim: usize,
@@ -13,28 +13,28 @@ pub struct Tile {
     rows: usize,
 }
 
-/// Invocations of a row of scores where own rows are queries: a subgroup has as many at least, or its form is not
-/// taken.
+/// Invocations per row of scores if own rows are queries. A variant with subgroups needs subgroups of at least this
+/// size.
 pub const ACROSS: usize = 8;
-/// Vectors of a row that scores take at a time.
+/// Vectors of a row in one step of the scores.
 const SLICE: usize = 8;
-/// Vectors that weights and the rows that they are summed with may take of workgroup memory.
+/// The most vectors of workgroup memory for weights and the rows that they multiply.
 const STREAMED: usize = 864;
 
 impl Tile {
-    /// Own rows are queries.
+    /// The tile if own rows are queries.
     pub fn of_queries(form: Form) -> Tile {
         let rows = [4, 4, 4, 2][form.class];
         Tile { dim: CLASSES[form.class], threads: form.threads, across: ACROSS, rows }
     }
 
-    /// Own rows are keys, with two sums each.
+    /// The tile if own rows are keys, with two sums each.
     pub fn of_keys(form: Form) -> Tile {
         let [across, rows] = [[8, 4], [8, 4], [16, 4], [16, 2]][form.class];
         Tile { dim: CLASSES[form.class], threads: form.threads, across, rows }
     }
 
-    /// Own rows of a workgroup.
+    /// The number of own rows of a workgroup.
     pub fn own(&self) -> usize {
         self.threads / self.across * self.rows
     }
@@ -43,7 +43,7 @@ impl Tile {
         4 * self.across
     }
 
-    /// Vectors of sums that an invocation has of each row.
+    /// The number of an invocation's sum vectors per row.
     fn columns(&self) -> usize {
         self.dim / 4 / self.across
     }
@@ -52,13 +52,13 @@ impl Tile {
         self.own() * (self.across + 1)
     }
 
-    /// Passing rows that are summed at a time.
+    /// The number of passing rows that are added in one step.
     fn keys(&self) -> usize {
         let fits = |keys: &usize| self.weights() + keys * self.dim / 4 <= STREAMED;
         [32, 16, 8, 4].into_iter().filter(|keys| *keys <= self.passing()).find(fits).expect("the least fits")
     }
 
-    /// Vectors of workgroup memory.
+    /// The number of vectors in workgroup memory.
     fn pool(&self) -> usize {
         let slices = (self.own() + self.passing()) * (SLICE + 1);
         let summed = self.weights() + (self.keys() * self.dim / 4).max(self.threads);
@@ -77,7 +77,7 @@ impl Tile {
         )
     }
 
-    /// A line for each row and vector that it names.
+    /// Repeats each line for every row and vector that it refers to.
     pub fn unrolled(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len() * 4);
         for line in text.lines() {
@@ -91,7 +91,7 @@ impl Tile {
         out
     }
 
-    /// `text` for each row, `rest` for rows that there are not.
+    /// Repeats `text` for each row, and `rest` for the rows missing to four.
     pub fn list(&self, text: &str, rest: Option<&str>) -> String {
         let of = |i: usize| match (i < self.rows, rest) {
             (true, _) => Some(text.replace("$i", &i.to_string())),
@@ -100,7 +100,7 @@ impl Tile {
         (0..4).filter_map(of).collect::<Vec<_>>().join(", ")
     }
 
-    /// The product of own rows of `a` and passing ones of `b`.
+    /// The function for the product of own rows of `a` and passing rows of `b`.
     pub fn scores(&self, a: &str, b: &str) -> String {
         include_str!("scores.wgsl")
             .replace("scores_A_B", &format!("scores_{a}_{b}"))

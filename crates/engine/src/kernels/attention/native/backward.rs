@@ -1,9 +1,9 @@
-//! The gradients: P is made again from the log-sum-exp, a block of query rows at a time.
+//! The gradients: P is computed again from the log-sum-exp, one block of query rows at a time.
 //!
-//! dV = Pᵀ dO; dS = P ∘ (dO Vᵀ − δ), δ = Σ dO ∘ O; dQ = scale · dS K; dK = scale · dSᵀ Q: five
-//! products a tile. A block's dQ is whole when its keys are done; dK and dV are summed by runs of
-//! blocks, each into a part of its own, and the parts added in order. The first form, one pass a
-//! gradient, made S and dO Vᵀ twice: seven products.
+//! dV = Pᵀ dO; dS = P ∘ (dO Vᵀ − δ), δ = Σ dO ∘ O; dQ = scale · dS K; dK = scale · dSᵀ Q: five products per tile. A
+//! block's dQ is complete after its keys. dK and dV are summed by runs of blocks, each into its own part, and the parts
+//! are added in a fixed order. The first version had one pass per gradient and computed S and dO Vᵀ twice: seven
+//! products.
 
 use super::super::Delta;
 use super::super::geometry::{DIM, Dropped, Geometry, LANES};
@@ -60,7 +60,7 @@ vectorised! {
     }
 }
 
-/// All three gradients.
+/// Computes all three gradients.
 pub fn backward(l: &NativeLaunch) {
     compute(l, Geometry::of(l), None);
 }
@@ -72,21 +72,21 @@ pub fn backward_dropped(l: &NativeLaunch) {
 
 fn compute(l: &NativeLaunch, g: Geometry, mask: Option<Mask>) {
     let d_q = &Shared::new(l.write::<f32>(9));
-    // Those of the keys.
+    // Bindings of dK and dV.
     let outputs = [10, 11];
     let inputs = Inputs::of(l, mask);
     let level = g.level();
     let chunks = g.chunks();
     let width = g.dim.next_multiple_of(16);
     if let ([blocks], true) = (&chunks[..], g.first() && width == g.dim) {
-        // One run sums all of a head's keys, in its place.
+        // One run sums all of a head's keys, directly in the output.
         let places = outputs.map(|i| Shared::new(l.write::<f32>(i)));
         each_task(l.threads, g.batch * g.kv_heads, |task| {
             let (b, head) = (task / g.kv_heads, task % g.kv_heads);
             let (at, extent) = (b * g.kv_batch + head * g.kv_head, (g.keys - 1) * g.kv_row + g.dim);
             let [d_k, d_v] = [0, 1].map(|i| places[i].at(at, extent));
             let sums = Sums { d_k, d_v, row: g.kv_row };
-            // SAFETY: a task has a head of keys, and the queries that are grouped under it, of its own.
+            // SAFETY: each task has exclusive access to one key/value head and its group of query heads.
             unsafe {
                 sums.clear([0, g.keys], width);
                 run(&g, &inputs, level, [b, head], *blocks, d_q, sums);
@@ -100,7 +100,7 @@ fn compute(l: &NativeLaunch, g: Geometry, mask: Option<Mask>) {
     each_task(l.threads, g.batch * g.kv_heads * chunks.len(), |task| {
         let (b, head) = (task / chunks.len() / g.kv_heads, task / chunks.len() % g.kv_heads);
         let (blocks, d_k) = (chunks[task % chunks.len()], each.at(task * size, size));
-        // SAFETY: a task has a part of its own, and query rows.
+        // SAFETY: each task has exclusive access to its part and its query rows.
         unsafe {
             let sums = Sums { d_k, d_v: d_k.add(g.keys * width), row: width };
             sums.clear(g.reach(blocks), width);
@@ -115,7 +115,7 @@ fn compute(l: &NativeLaunch, g: Geometry, mask: Option<Mask>) {
         let (b, key) = (row / g.keys, row % g.keys);
         for head in 0..g.kv_heads {
             for (side, output) in outputs.iter().enumerate() {
-                // SAFETY: a task has its keys' rows.
+                // SAFETY: each task has exclusive access to the rows of its keys.
                 let y = unsafe { output.slice(b * g.kv_batch + key * g.kv_row + head * g.kv_head, g.dim) };
                 if g.first() {
                     y.fill(0.0);
@@ -130,7 +130,7 @@ fn compute(l: &NativeLaunch, g: Geometry, mask: Option<Mask>) {
     });
 }
 
-/// Where dK and dV of one head are summed: rows of D to a multiple of 16, `row` elements apart.
+/// The sums of dK and dV for one head: rows of D, rounded up to a multiple of 16, with a stride of `row` elements.
 #[derive(Clone, Copy)]
 struct Sums {
     d_k: *mut f32,
@@ -140,11 +140,10 @@ struct Sums {
 
 impl Sums {
     /// # Safety
-    /// Rows `from..to`, of `width`, are there and nobody else's.
+    /// Rows `from..to`, of `width`, must be valid and not in use elsewhere.
     unsafe fn clear(&self, [from, to]: [usize; 2], width: usize) {
         for at in (from..to).map(|key| key * self.row) {
-            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where
-            // they pair up.
+            // SAFETY: the caller guarantees valid, exclusive rows.
             unsafe {
                 self.d_k.add(at).write_bytes(0, width);
                 self.d_v.add(at).write_bytes(0, width);
@@ -153,11 +152,11 @@ impl Sums {
     }
 }
 
-/// A run of blocks: their dQ, and what they add to dK and dV.
+/// Computes dQ for a run of blocks and adds their share to dK and dV.
 ///
 /// # Safety
-/// The processor has the level. No other task has these query rows, or writes the sums, which reach over the keys that
-/// the blocks see.
+/// The processor must support the level. No other task may use these query rows or write the sums, which must cover the
+/// keys that the blocks see.
 unsafe fn run(
     g: &Geometry,
     inputs: &Inputs,
@@ -169,7 +168,7 @@ unsafe fn run(
 ) {
     for block in blocks[0]..blocks[1] {
         let of = Block::new(g, inputs.labels, b, head, block);
-        // SAFETY: the caller's: query rows are this task's, and so are the sums.
+        // SAFETY: guaranteed by the caller.
         unsafe { one_block(level)(&of, inputs, g.span(block), d_q, sums) };
     }
 }
@@ -187,7 +186,7 @@ compiled! {
         const SPREAD: usize = DIM * LANES;
         const TILE: usize = KEYS * ROW;
         const SCORES: usize = KEYS * LANES;
-        // Pairs along the other side need copies of their own.
+        // The products along the other side need separate pairs.
         let [keys, scores] = if S::TERMS == 2 { [TILE, SCORES] } else { [0, 0] };
         const { assert!(DIM * TURNED <= TILE) };
         let lengths = [SPREAD, SPREAD, SPREAD, SCORES, SCORES, TILE, TILE, TILE, TILE, keys, scores];
@@ -197,8 +196,8 @@ compiled! {
         #[cfg(target_arch = "x86_64")]
         let _configured = S::TILED.then(|| unsafe { Configured::new() });
         let at = |lane| block.q_at(lane);
-        // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they
-        // pair up.
+        // SAFETY: the processor has S's instructions; rows are packed at their strides, padded to a multiple of 32
+        // where they are paired.
         unsafe {
             if S::TILED {
                 let q = Source { from: x.q, at, rows, dim, scale: g.scale };
@@ -223,7 +222,7 @@ compiled! {
         let mut delta = [0f32; LANES];
         for lane in 0..rows {
             let l = x.lse[block.lse_at(lane)];
-            // Above hidden scores by more than exp can see, where nothing is seen too.
+            // So far above hidden scores that exp gives 0, even for a row that sees nothing.
             lse[lane] = if l < FLOOR { FLOOR } else { l };
             delta[lane] = x.delta[block.lse_at(lane)];
         }
@@ -231,8 +230,8 @@ compiled! {
         for from in (span[0]..span[1]).step_by(KEYS) {
             let count = KEYS.min(span[1] - from);
             let at = |r| block.kv_at(from + r);
-            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where
-            // they pair up.
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, padded to a multiple of 32
+            // where they are paired.
             unsafe {
                 if S::TILED {
                     let k = Source { from: x.k, at, rows: count, dim, scale: 1.0 };
@@ -253,7 +252,7 @@ compiled! {
                     let (qt, dt) = (qt[lane..].as_ptr(), dt[lane..].as_ptr());
                     product::<S, ROW, 1, LANES>(size, kp, qt, p[at..].as_mut_ptr(), LANES, false);
                     product::<S, ROW, 1, LANES>(size, vp, dt, ds[at..].as_mut_ptr(), LANES, false);
-                    // What is hidden is so in p; here it must be finite.
+                    // Hidden weights are 0 in p; here the values only need to be finite.
                     for hidden in (0..first).chain(seen..count) {
                         ds[hidden * LANES + lane..hidden * LANES + end].fill(0.0);
                     }
@@ -271,14 +270,14 @@ compiled! {
                     }
                 }
                 if S::TERMS == 2 {
-                    // The partners of the last lane, of which nothing is known.
+                    // The padding after the last lane has undefined values.
                     let end = rows.next_multiple_of(if S::TILED { TERMS } else { 2 });
                     p[rows..end].fill(0.0);
                     ds[rows..end].fill(0.0);
                 }
             }
-            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where
-            // they pair up.
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, padded to a multiple of 32
+            // where they are paired.
             unsafe {
                 S::pair_rows(ds.as_ptr(), ds2.as_mut_ptr(), LANES, count, lanes);
                 if S::TILED {
@@ -308,7 +307,7 @@ compiled! {
         }
         turn_back::<S>(d_qt, rows, dim, qr);
         for lane in 0..rows {
-            // SAFETY: a task has its query rows.
+            // SAFETY: each task has exclusive access to its query rows.
             let y = unsafe { d_q.slice(block.q_at(lane), dim) };
             for (y, v) in y.iter_mut().zip(&qr[lane * ROW..]) {
                 let v = v * g.scale;

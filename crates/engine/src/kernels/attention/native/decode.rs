@@ -1,19 +1,19 @@
 //! Few queries against many keys, as in decoding: bound by reading K and V once.
 //!
-//! A task takes one query row; lanes run along D. The block form would spread one row over 64 lanes.
-//! A token of SmolLM2's shape after 64 to 192 others, on two cores: sums over iterators, with the running
-//! maximum, the weights' sum and o through memory, took 0.8 ms; in registers, a vector at a time, 0.2.
+//! A task computes one query row; lanes run along D. The block version would spread one row over 64 lanes. For one
+//! token of SmolLM2's shape after 64 to 192 others, on two cores: with iterator sums, and the running maximum, the
+//! weights' sum and o in memory, 0.8 ms; with them in registers, one vector at a time, 0.2 ms.
 
 use super::super::geometry::{Geometry, MASK, SEGMENTS};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels};
 use crate::kernel::native::{Shared, each_task};
 use crate::simd::{Isa, Lanes, exp_or_zero, vectorised};
 
-/// Query rows of a key/value head up to which this form is the faster one.
+/// The most query rows per key/value head for which this version is faster.
 const ROWS: usize = 8;
-/// Elements of the widest vector.
+/// Elements in the widest vector.
 const WIDEST: usize = 16;
-/// Vectors of an output row that are summed at once.
+/// Independent sums, in vectors of an output row.
 const SUMS: usize = 4;
 
 pub fn serves(g: &Geometry) -> bool {
@@ -40,17 +40,17 @@ vectorised! {
         let [q, k, v] = qkv;
         let (g, dim) = (block.g, block.g.dim);
         let q = &q[block.q_at(lane)..][..dim];
-        // SAFETY: a task has one query row.
+        // SAFETY: each task has exclusive access to its query row.
         let o = unsafe { o.slice(block.q_at(lane), dim) };
         o.fill(0.0);
         let (mut top, mut sum, mut seen) = (FLOOR, 0f32, false);
         let [start, end] = g.visible(lane / g.group);
-        // A text that is padded on the left begins at its first key, as it does alone.
+        // A left-padded text starts at its first key, as it would without padding.
         let start = start + block.hidden_before(start, end);
-        // Every key in reach is seen but where labels say otherwise.
+        // Without labels every key in range is visible.
         let open = g.flags & (SEGMENTS | MASK) == 0;
         for from in (start..end).step_by(KEYS) {
-            // Where the keys lie that are seen, and their scores.
+            // The offsets of the visible keys; their scores follow.
             let (mut at, mut count) = ([0; KEYS], 0);
             for key in from..end.min(from + KEYS) {
                 if open || block.sees(lane, key) {
@@ -61,7 +61,7 @@ vectorised! {
             let at = &at[..count];
             let mut s = [HIDDEN; KEYS];
             for (s, at) in s.iter_mut().zip(at) {
-                // SAFETY: the processor has S's instructions; both are of `dim`.
+                // SAFETY: the processor has S's instructions; both slices have `dim` elements.
                 *s = unsafe { product::<S>(q, &k[*at..][..dim]) } * g.scale;
             }
             let highest = largest(&s, top);
@@ -81,19 +81,19 @@ vectorised! {
             _ => (1.0 / sum, top + sum.ln()),
         };
         o.iter_mut().for_each(|o| *o *= factor);
-        // SAFETY: a task has one query row.
+        // SAFETY: each task has exclusive access to its query row.
         unsafe { lse.slice(block.lse_at(lane), 1)[0] = total };
     }
 }
 
-/// q · k.
+/// Returns q · k.
 ///
 /// # Safety
-/// As `Lanes`; both are of one length.
+/// As for `Lanes`; both slices have the same length.
 #[inline(always)]
 unsafe fn product<S: Isa>(q: &[f32], k: &[f32]) -> f32 {
     let (n, q, k) = (q.len(), q.as_ptr(), k.as_ptr());
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut sums = [S::V::splat(0.0); SUMS];
         let mut d = 0;
@@ -115,16 +115,16 @@ unsafe fn product<S: Isa>(q: &[f32], k: &[f32]) -> f32 {
     }
 }
 
-/// o = o · factor + Σ p · v, with the rows of V at `at`.
+/// Computes o = o · factor + Σ p · v, with the rows of V at the offsets `at`.
 ///
 /// # Safety
-/// As `Lanes`.
+/// As for `Lanes`.
 #[inline(always)]
 unsafe fn weigh<S: Isa>(p: &[f32], at: &[usize], v: &[f32], factor: f32, o: &mut [f32]) {
     let (n, to) = (o.len(), o.as_mut_ptr());
-    // Rows reach as far as o does.
+    // Rows have at least the length of o.
     assert!(at.iter().all(|at| at + n <= v.len()));
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller; the offsets were checked above.
     unsafe {
         let factor = S::V::splat(factor);
         let mut d = 0;
@@ -156,7 +156,7 @@ unsafe fn weigh<S: Isa>(p: &[f32], at: &[usize], v: &[f32], factor: f32, o: &mut
     }
 }
 
-/// The largest of `top` and the scores; NaN is passed over here and stays NaN through exp.
+/// Returns the largest of `top` and the scores. Ignores NaN, which stays NaN through exp.
 #[inline(always)]
 fn largest(s: &[f32; KEYS], top: f32) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };

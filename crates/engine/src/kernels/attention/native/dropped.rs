@@ -1,16 +1,16 @@
 //! Dropout of weights. Backward computes the mask again.
 //!
-//! Row r of the log-sum-exp keeps its weight of key s where word s mod 4 of Philox 4x32-10 at counter (s / 4, r, 0, 0) is
-//! at least p · 2³²: a function of the position, whatever the tile, the thread or the device. Backward: with M = mask /
-//! (1 − p), dV = (P ∘ M)ᵀ dO and dS = P ∘ (M ∘ dO Vᵀ − δ); δ = Σ dO ∘ O holds as it is, since O has M in it.
-//! Source: Dao et al., FlashAttention, arXiv 2205.14135, algorithm 4.
+//! Row r of the log-sum-exp keeps its weight of key s if word s mod 4 of Philox 4x32-10 at counter (s / 4, r, 0, 0) is
+//! at least p · 2³². So the mask depends only on the position, not on the tile, the thread or the device. Backward:
+//! with M = mask / (1 − p), dV = (P ∘ M)ᵀ dO and dS = P ∘ (M ∘ dO Vᵀ − δ); δ = Σ dO ∘ O is unchanged, since O contains
+//! M. Source: Dao et al., FlashAttention, arXiv 2205.14135, algorithm 4.
 
 use super::super::geometry::{Dropped, LANES};
 use super::Block;
 use crate::random::philox_lanes;
 use crate::simd::{Isa, exp_or_zero};
 
-/// Lanes whose random words are made at once.
+/// Lanes of one random draw.
 const WIDE: usize = 16;
 
 #[derive(Clone, Copy)]
@@ -31,7 +31,7 @@ impl Mask {
         Mask { key, threshold, row_base, scale: (1.0 / kept) as f32, key_at: geometry.key_at }
     }
 
-    /// The rows of `WIDE` lanes.
+    /// The row numbers of `WIDE` lanes.
     #[inline(always)]
     fn rows(&self, block: &Block, lane: usize) -> [u32; WIDE] {
         let mut rows = [0; WIDE];
@@ -41,7 +41,7 @@ impl Mask {
         rows
     }
 
-    /// What the weights of four keys from position 4 · group on are multiplied by.
+    /// The factors of the weights of four keys, from position 4 · group.
     #[inline(always)]
     fn factors(&self, group: usize, rows: [u32; WIDE]) -> [[f32; WIDE]; 4] {
         let random = philox_lanes::<WIDE>([[group as u32; WIDE], rows, [0; WIDE], [0; WIDE]], self.key);
@@ -54,13 +54,13 @@ impl Mask {
         factors
     }
 
-    /// The groups of four keys that keys `from..from + count` of the window lie in.
+    /// The groups of four keys that contain keys `from..from + count` of the window.
     fn groups(&self, from: usize, count: usize) -> std::ops::Range<usize> {
         let first = self.key_at + from;
         first / 4..(first + count).div_ceil(4)
     }
 
-    /// The keys of a group that are of the tile, as numbers in the group and rows of the tile.
+    /// The keys of a group that are in the tile, as indices in the group and as rows of the tile.
     #[inline(always)]
     fn keys(&self, group: usize, from: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
         let first = self.key_at + from;
@@ -87,7 +87,7 @@ impl Mask {
         }
     }
 
-    /// Scores to P ∘ M, and dO Vᵀ to dS.
+    /// Converts scores to P ∘ M, and dO Vᵀ to dS.
     #[inline(always)]
     pub fn weigh<S: Isa>(
         &self,

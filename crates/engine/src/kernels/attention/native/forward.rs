@@ -1,4 +1,4 @@
-//! O = softmax(scale · Q Kᵀ) V, a block of query rows at a time.
+//! O = softmax(scale · Q Kᵀ) V, one block of query rows at a time.
 
 use super::super::geometry::{DIM, Dropped, Geometry, LANES};
 use super::dropped::Mask;
@@ -12,7 +12,7 @@ use crate::kernel::native::{NativeLaunch, Shared, each_task};
 use crate::simd::amx::Configured;
 use crate::simd::{Isa, compiled, exp_or_zero};
 
-/// Lanes of running maxima that stay in registers.
+/// Lanes of running maxima that are kept in registers.
 const WIDE: usize = 16;
 
 pub fn forward(l: &NativeLaunch) {
@@ -35,10 +35,10 @@ fn compute(l: &NativeLaunch, g: Geometry, mask: Option<Mask>) {
     let blocks = g.blocks();
     let compute = one_block(g.level());
     each_task(l.threads, g.batch * g.kv_heads * blocks, |task| {
-        // The last blocks see the most keys; they are begun first.
+        // The last blocks see the most keys, so they start first.
         let block = blocks - 1 - task % blocks;
         let (b, head) = (task / blocks / g.kv_heads, task / blocks % g.kv_heads);
-        // SAFETY: the processor has the level; no two tasks have a query row in common.
+        // SAFETY: the processor supports the level; no two tasks share a query row.
         unsafe { compute(&Block::new(&g, labels, b, head, block), q, k, v, &o, &lse, g.span(block), mask) };
     });
 }
@@ -54,7 +54,7 @@ compiled! {
         // SAFETY: the processor has the instructions.
         #[cfg(target_arch = "x86_64")]
         let _configured = S::TILED.then(|| unsafe { Configured::new() });
-        // SAFETY: the processor has S's instructions; rows are `LANES` long.
+        // SAFETY: the processor has S's instructions; rows have `LANES` elements.
         unsafe {
             if S::TILED {
                 let at = |lane| block.q_at(lane);
@@ -74,7 +74,8 @@ compiled! {
         for from in (span[0]..span[1]).step_by(KEYS) {
             let count = KEYS.min(span[1] - from);
             let at = |r| block.kv_at(from + r);
-            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, padded to a multiple of 32
+            // where they are paired.
             unsafe {
                 if S::TILED {
                     along::<S>(Source { from: k, at, rows: count, dim, scale: 1.0 }, ROW, kp);
@@ -97,7 +98,8 @@ compiled! {
             if !S::TILED {
                 apart::<S>(block, from, count, vp, s, ot);
             }
-            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, padded to a multiple of 32
+            // where they are paired.
             unsafe {
                 if S::TILED {
                     let source = Source { from: v, at, rows: count, dim, scale: 1.0 };
@@ -111,7 +113,7 @@ compiled! {
                     S::pair_rows(vp.as_ptr(), vp.as_mut_ptr(), ROW, count, dim.next_multiple_of(16));
                 }
                 S::pair_rows(s.as_ptr(), s.as_mut_ptr(), LANES, count, lanes);
-                // Tiles sum over whole registers, and up to whole rows of them.
+                // Tiles process whole registers along k and whole register rows of the output.
                 let (vt, depth) = if S::TILED {
                     s[count.div_ceil(2) * LANES..count.next_multiple_of(TERMS) / 2 * LANES].fill(0.0);
                     (&*vt, dim.next_multiple_of(16))
@@ -131,14 +133,14 @@ compiled! {
         for lane in 0..rows {
             let (l, at) = (sum[lane], block.lse_at(lane));
             let (factor, total) = match () {
-                // All that it sees weighs nothing: what is left has no meaning.
+                // All visible weights are 0, so the result is undefined.
                 _ if l == 0.0 && seen[lane] > 0.0 => (f32::NAN, f32::NAN),
                 _ if l == 0.0 => (0.0, HIDDEN),
                 _ => (1.0 / l, top[lane] + l.ln()),
             };
-            // SAFETY: a task has its query rows.
+            // SAFETY: each task has exclusive access to its query rows.
             unsafe { lse.slice(at, 1)[0] = total };
-            // SAFETY: a task has its query rows.
+            // SAFETY: each task has exclusive access to its query rows.
             let o = unsafe { o.slice(block.q_at(lane), dim) };
             for (o, v) in o.iter_mut().zip(&kp[lane * ROW..]) {
                 *o = if l == 0.0 { factor } else { v * factor };
@@ -147,7 +149,7 @@ compiled! {
     }
 }
 
-/// Takes up what earlier windows of keys left: their weights sum to 1 above a maximum of lse.
+/// Continues from earlier windows of keys: their weights sum to 1 relative to a maximum of lse.
 fn resume(
     block: &Block,
     o: &Shared<f32>,
@@ -157,13 +159,13 @@ fn resume(
     sum: &mut [f32; LANES],
 ) {
     for lane in 0..block.rows {
-        // SAFETY: a task has its query rows.
+        // SAFETY: each task has exclusive access to its query rows.
         let before = unsafe { lse.slice(block.lse_at(lane), 1)[0] };
         if before < FLOOR {
             continue;
         }
         (top[lane], sum[lane]) = (before, 1.0);
-        // SAFETY: a task has its query rows.
+        // SAFETY: each task has exclusive access to its query rows.
         let o = unsafe { o.slice(block.q_at(lane), block.g.dim) };
         for (d, o) in o.iter().enumerate() {
             ot[d * LANES + lane] = *o;
@@ -171,16 +173,16 @@ fn resume(
     }
 }
 
-/// S → exp(S − top), with the running maximum and sum, and what was summed before rescaled.
+/// Replaces S by exp(S − top), updates the running maximum and sum, and rescales the earlier sums.
 #[inline(always)]
 fn soften<S: Isa>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES], ot: &mut [f32]) {
     let mut highest = *top;
     for (i, highest) in highest.as_chunks_mut::<WIDE>().0.iter_mut().enumerate() {
-        // Of their own, or they would pass through memory from row to row.
+        // A local copy; otherwise the maxima would go through memory for every row.
         let mut most = *highest;
         for row in s.chunks_exact(LANES) {
             for (m, v) in most.iter_mut().zip(&row[i * WIDE..]) {
-                // NaN is passed over here; it stays NaN through exp.
+                // NaN is ignored here; it stays NaN through exp.
                 *m = if *v > *m { *v } else { *m };
             }
         }
@@ -210,12 +212,12 @@ fn soften<S: Isa>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES],
     *top = highest;
 }
 
-/// A value that is not finite reaches the rows that see it and no other, though a hidden weight of
-/// 0 would make NaN of it: such rows of V are taken out of the product and added apart.
+/// Takes rows of V with a value that is not finite out of the product and adds them separately to the rows that see
+/// them. A hidden weight of 0 would turn such a value into NaN.
 #[inline(always)]
 fn apart<S: Isa>(block: &Block, from: usize, count: usize, vp: &mut [f32], s: &[f32], ot: &mut [f32]) {
     let dim = block.g.dim;
-    // From where rounding to bf16 gives infinity.
+    // The smallest magnitude that rounds to infinity in bf16.
     let end = if S::TERMS == 2 { 0x7f7f_8000 } else { 0x7f80_0000 };
     let bits = |row: &[f32]| row.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff));
     for key in 0..count {

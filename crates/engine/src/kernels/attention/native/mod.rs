@@ -1,38 +1,39 @@
-//! The native twins.
+//! The native implementation.
 //!
-//! Query rows stand in the lanes: a block is 64 rows (t, g) of one key/value head, t the position
-//! and g the head of its group, so grouped heads share every key that is loaded. Scores are kept
-//! as Sᵀ [keys, lanes], so the softmax runs down columns and needs no sum across lanes. Scratch
-//! beyond the pool's is one block a thread, some 0.5 MiB.
+//! Query rows are in the lanes: a block has 64 rows (t, g) of one key/value head, with position t and head g of its
+//! group, so grouped heads share every loaded key. Scores are stored as Sᵀ [keys, lanes], so that the softmax runs down
+//! columns and needs no sum across lanes. Scratch memory in addition to the pool's is one block per thread, about
+//! 0.5 MiB.
 //!
-//! Where products are asked for in bf16 and the processor was found to multiply pairs of it faster than f32
-//! (`gemm/native/choice`), what is packed is turned into pairs in place, along whichever side a product sums over: of K
-//! and dS in backward both. A query rounds alike in both passes, so that P is made again to the bit. Where it has tiles (AMX), rows of f32 become pairs
-//! on their way (pairs.rs), and products take whole registers of them (tiles.rs): what A is read by columns elsewhere
-//! lies turned, and along the terms both factors are zeros up to a multiple of 32. Two cores of a Zen 4 EPYC, SmolLM2's
-//! heads, causal, ms (`cargo bench --bench attention`):
+//! With bf16 products, on a processor that was measured to multiply pairs of bf16 faster than f32
+//! (`gemm/native/choice`), packed rows are converted to pairs in place, along the side that a product sums over; K and
+//! dS in backward along both. A query is rounded identically in both passes, so that P is bit-identical. With tiles
+//! (AMX) rows of f32 become pairs while they are packed (pairs.rs), and products use whole registers of them
+//! (tiles.rs). An A that is otherwise read by columns is packed transposed, and both factors are padded with zeros to a
+//! multiple of 32 along k. Two cores of a Zen 4 EPYC, SmolLM2's heads, causal, in ms (`cargo bench --bench attention`):
 //!
 //! | tokens | forward f32 | pairs | backward f32 | pairs |
 //! |--------|-------------|-------|--------------|-------|
 //! | 512    | 2.44        | 1.65  | 5.37         | 3.45  |
 //!
-//! On two cores of an Intel Xeon with AMX (Granite Rapids), where pairs are slower than f32:
+//! Two cores of an Intel Xeon with AMX (Granite Rapids), where pairs are slower than f32:
 //!
 //! | tokens | forward f32 | pairs | tiles | backward f32 | pairs | tiles |
 //! |--------|-------------|-------|-------|--------------|-------|-------|
 //! | 512    | 1.35        | 1.99  | 0.66  | 2.82         | 4.45  | 1.29  |
 //! | 2048   | 19.5        | 28.1  | 8.8   | 42.8         | 65.9  | 18.2  |
 //!
-//! A step of SmolLM2's shape in bf16 on a Xeon whose machine hides AMX (Emerald Rapids, two cores, ms of its attention):
-//! forward 104 by pairs and 70 in f32, backward 255 and 146.
+//! A step of SmolLM2's shape in bf16 on a Xeon in a virtual machine without AMX (Emerald Rapids, two cores, ms of
+//! attention): forward 104 with pairs and 70 in f32, backward 255 and 146.
 //!
-//! By tiles a third of the time goes into packing, a quarter into products and a fifth into exp.
+//! With tiles a third of the time is packing, a quarter products and a fifth exp.
 //!
-//! A step of 4 × 512 tokens in bf16: 4640 ms with attention in f32, 4290 in pairs. Rows that are spread over lanes
-//! turn in registers, a square at a time: 5% of forward and 3% of backward less than element by element, in
-//! either form. Turned back as they were spread, and running maxima kept in registers: another 10% of forward (15% in
-//! pairs) and 2% of backward. A tile that not all lanes see all of by groups of 32, and gradients of keys that one run
-//! sums in their own place: 16 texts of 64 tokens, 4 heads of 32, forward 318 to 302 µs, backward 780 to 685.
+//! A step of 4 × 512 tokens in bf16: 4640 ms with attention in f32, 4290 with pairs. Transposing rows into lanes in
+//! registers, one square at a time, saves 5% of forward and 3% of backward compared with single elements, in both
+//! precisions. Transposing back the same way and keeping running maxima in registers saves another 10% of forward (15%
+//! with pairs) and 2% of backward. Processing a partially visible tile in groups of 32, and summing key gradients in
+//! the output if there is only one run: for 16 texts of 64 tokens and 4 heads of 32, forward from 318 to 302 µs,
+//! backward from 780 to 685 µs.
 
 mod backward;
 mod decode;
@@ -52,24 +53,25 @@ use super::geometry::{DIM, Geometry, LANES, MASK, ROUNDED, SEGMENTS};
 use crate::kernels::gemm::native::rounded_level;
 use crate::simd::{Isa, Lanes, Level, level};
 
-/// Keys of a tile.
+/// Keys per tile.
 const KEYS: usize = 64;
-/// Lanes, or keys, of a tile that not all lanes see all of, which are multiplied by what of the other they see: of a
-/// tile on the diagonal, three quarters. What is left out are zeros, so no bit changes.
+/// The group size, in lanes or keys, for a tile that is only partially visible: each group is multiplied only by its
+/// visible part of the other side, which is three quarters of a tile on the diagonal. The skipped products are zeros,
+/// so no bit of the result changes.
 const GROUP: usize = 32;
-/// Elements from one packed row to the next: an odd number of cache lines, so that the rows of a
-/// tile do not fall on the same sets.
+/// The stride of packed rows, in elements: an odd number of cache lines, so that the rows of a tile do not alias in the
+/// cache.
 const ROW: usize = DIM + 16;
 
-/// Elements from row to row of what tiles read turned: pairs of keys.
+/// The stride, in elements, of transposed factors for tiles: pairs of keys.
 const TURNED: usize = KEYS / 2;
 
-/// What a score is where a query does not see a key.
+/// The score of a key that a query does not see.
 pub const HIDDEN: f32 = -3.4e38;
-/// Where maxima start: above `HIDDEN` by more than exp can see.
+/// The initial value of maxima: so far above `HIDDEN` that exp of the difference is 0.
 pub const FLOOR: f32 = -1.0e38;
 
-/// What a launch reads of keys' and queries' labels.
+/// The labels of keys and queries.
 #[derive(Clone, Copy)]
 pub struct Labels<'a> {
     pub query_segment: &'a [i32],
@@ -78,24 +80,24 @@ pub struct Labels<'a> {
 }
 
 impl Geometry {
-    /// Whose form computes a block: where products may be rounded, that which was found the fastest.
+    /// The instruction set for a block: with rounded products, the fastest one as measured.
     fn level(&self) -> Level {
         if self.flags & ROUNDED != 0 { rounded_level() } else { level().exact() }
     }
 }
 
-/// One block of query rows of one batch row and key/value head.
+/// One block of query rows of a batch row and key/value head.
 pub struct Block<'a> {
     pub g: &'a Geometry,
     pub labels: Labels<'a>,
     pub b: usize,
     pub head: usize,
     pub rows: usize,
-    /// Lanes that are computed: rows rounded up to 16.
+    /// The number of computed lanes: rows rounded up to 16.
     pub lanes: usize,
     ranges: [[usize; 2]; LANES],
-    /// By lane: its position, where its row starts in q, and its log-sum-exp. Looked up, since each is asked for several
-    /// times, and a division by the heads of a group takes as long as a vector of products.
+    /// For each lane its position, its row's offset in q, and the index of its log-sum-exp. Stored, since each is used
+    /// several times, and a division by the group's heads takes as long as a vector of products.
     places: [[usize; 3]; LANES],
 }
 
@@ -106,7 +108,7 @@ impl<'a> Block<'a> {
         let mut ranges = [[0; 2]; LANES];
         let mut places = [[0; 3]; LANES];
         let (mut t, mut j) = (first_row / g.group, first_row % g.group);
-        // What has a number a row is laid out as q.
+        // Values with one number per row have q's layout without D.
         let [lse_batch, lse_row, lse_head] = [g.q_batch, g.q_row, g.q_head].map(|stride| stride / g.dim);
         for (range, place) in ranges.iter_mut().zip(&mut places).take(rows) {
             let query = head * g.group + j;
@@ -124,12 +126,12 @@ impl<'a> Block<'a> {
         Block { g, labels, b, head, rows, lanes: rows.next_multiple_of(16), ranges, places }
     }
 
-    /// Where a lane's row starts in q and what has its layout.
+    /// A lane's offset in q and in values with q's layout.
     pub fn q_at(&self, lane: usize) -> usize {
         self.places[lane][1]
     }
 
-    /// Where a lane's log-sum-exp stands.
+    /// The index of a lane's log-sum-exp.
     pub fn lse_at(&self, lane: usize) -> usize {
         self.places[lane][2]
     }
@@ -144,13 +146,13 @@ impl<'a> Block<'a> {
         (from..to).contains(&key) && !hidden && !apart
     }
 
-    /// Keys from `start` on that the mask hides in a row, before `end`.
+    /// The number of keys from `start` on, before `end`, that the mask hides without a gap.
     pub fn hidden_before(&self, start: usize, end: usize) -> usize {
         if self.g.flags & MASK == 0 || start >= end {
             return 0;
         }
         let mask = &self.labels.mask[self.b * self.g.mask_batch..][start..end];
-        // Sixteen at a time: most of a long padding is passed over by vectors.
+        // In chunks of sixteen, so that vectors skip most of a long padding.
         let whole =
             mask.chunks_exact(16).take_while(|part| part.iter().fold(0, |any, m| any | *m) == 0).count() * 16;
         whole + mask[whole..].iter().take_while(|m| **m == 0).count()
@@ -160,13 +162,13 @@ impl<'a> Block<'a> {
         self.b * self.g.kv_batch + key * self.g.kv_row + self.head * self.g.kv_head
     }
 
-    /// Whether every lane sees each of keys `from..from + count` by position.
+    /// Whether every lane sees all keys `from..from + count` by position.
     fn sees_all(&self, from: usize, count: usize) -> bool {
         self.ranges[..self.rows].iter().all(|r| r[0] <= from && r[1] >= from + count)
     }
 
-    /// Lanes in groups, with the keys of the tile `from..from + count`, counted from its first, that any lane of the
-    /// group sees by position. Keys begin at an even one, since they may be in pairs.
+    /// Groups of lanes, each with the range of keys of the tile `from..from + count` that any lane of the group sees by
+    /// position. Key indices are relative to the tile and start at an even one, since keys may be in pairs.
     fn keys_of_lanes(&self, from: usize, count: usize) -> impl Iterator<Item = ([usize; 2], [usize; 2])> {
         let size = if self.sees_all(from, count) { LANES } else { GROUP };
         (0..self.lanes).step_by(size).map(move |lane| {
@@ -179,8 +181,8 @@ impl<'a> Block<'a> {
         })
     }
 
-    /// Keys of the tile in groups, counted from its first, with the lanes that see any of the group by position. Lanes
-    /// begin at an even one.
+    /// Groups of the tile's keys, as indices in the tile, each with the range of lanes that see any of them by
+    /// position. Lanes start at an even one.
     fn lanes_of_keys(&self, from: usize, count: usize) -> impl Iterator<Item = ([usize; 2], [usize; 2])> {
         let size = if self.sees_all(from, count) { KEYS } else { GROUP };
         (0..count).step_by(size).map(move |key| {
@@ -192,8 +194,8 @@ impl<'a> Block<'a> {
         })
     }
 
-    /// Sets hidden scores of keys `from..from + count` in S [count, LANES], and counts what each
-    /// lane sees.
+    /// Sets the hidden scores of keys `from..from + count` in S [count, LANES], and counts the keys that each lane
+    /// sees.
     #[inline(always)]
     pub fn hide(&self, from: usize, count: usize, s: &mut [f32], seen: &mut [f32; LANES]) {
         let whole = self.sees_all(from, count);
@@ -234,7 +236,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// A range of keys or lanes as products of S sum over it: tiles take whole registers, of which what nobody sees is zeros.
+/// The range of keys or lanes over which products of S sum: tiles use whole registers, padded with zeros.
 fn whole<S: Isa>([first, end]: [usize; 2]) -> [usize; 2] {
     if S::TILED {
         [first / pairs::TERMS * pairs::TERMS, end.next_multiple_of(pairs::TERMS)]
@@ -243,7 +245,7 @@ fn whole<S: Isa>([first, end]: [usize; 2]) -> [usize; 2] {
     }
 }
 
-/// Rows of [·, d] spread over lanes: to[d][lane] = from[row(lane)][d] · scale, 0 past `rows`.
+/// Transposes rows of [·, d] into lanes: to[d][lane] = from[row(lane)][d] · scale, 0 past `rows`.
 #[inline(always)]
 pub fn spread<S: Isa>(
     from: &[f32],
@@ -255,7 +257,7 @@ pub fn spread<S: Isa>(
 ) {
     let to = &mut to[..dim * LANES];
     for first in (0..rows.next_multiple_of(16)).step_by(S::WIDTH) {
-        // Whole squares turn in registers.
+        // Whole squares are transposed in registers.
         let squares = if first + S::WIDTH <= rows { dim / S::WIDTH * S::WIDTH } else { 0 };
         for d in (0..squares).step_by(S::WIDTH) {
             // SAFETY: the processor has S's instructions; each slice has a vector's length.
@@ -284,7 +286,7 @@ pub fn spread<S: Isa>(
     }
 }
 
-/// What `spread` undone gives: to[lane][d] = from[d][lane], at the tile's stride.
+/// The inverse of `spread`: to[lane][d] = from[d][lane], at the tile's stride.
 #[inline(always)]
 pub fn turn_back<S: Isa>(from: &[f32], rows: usize, dim: usize, to: &mut [f32]) {
     let to = &mut to[..LANES * ROW];
@@ -311,7 +313,7 @@ pub fn turn_back<S: Isa>(from: &[f32], rows: usize, dim: usize, to: &mut [f32]) 
     }
 }
 
-/// Rows copied to the tile's stride, zero from `dim` to a multiple of 16.
+/// Copies rows to the tile's stride, with zeros from `dim` to a multiple of 16.
 #[inline(always)]
 pub fn pack(from: &[f32], at: impl Fn(usize) -> usize, rows: usize, dim: usize, scale: f32, to: &mut [f32]) {
     for r in 0..rows {
@@ -330,8 +332,8 @@ struct Line([f32; 16]);
 
 thread_local!(static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) });
 
-/// This thread's scratch, taken for a block. It is no closure's argument: a closure would be
-/// compiled without the instruction set of the function around it.
+/// This thread's scratch memory for a block. It is not passed to a closure, since a closure would be compiled without
+/// the instruction set of the surrounding function.
 pub struct Scratch(Vec<Line>);
 
 impl Scratch {
@@ -339,7 +341,7 @@ impl Scratch {
         Scratch(SCRATCH.take())
     }
 
-    /// Aligned parts of these lengths (multiples of 16). What they hold is left from the last use.
+    /// Returns aligned parts of these lengths (multiples of 16). Their content is left over from the last use.
     pub fn cut<const N: usize>(&mut self, lengths: [usize; N]) -> [&mut [f32]; N] {
         let total: usize = lengths.iter().sum();
         if self.0.len() * 16 < total {
@@ -350,7 +352,7 @@ impl Scratch {
         lengths.map(|n| {
             debug_assert_eq!(n % 16, 0);
             at += n;
-            // SAFETY: the lengths add up to no more than was made, and no two parts overlap.
+            // SAFETY: the sum of the lengths is at most the allocation, and no two parts overlap.
             unsafe { std::slice::from_raw_parts_mut(pointer.add(at - n), n) }
         })
     }

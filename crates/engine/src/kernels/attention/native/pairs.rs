@@ -1,14 +1,14 @@
-//! Factors of products by tiles: rows of f32 rounded to pairs of bf16 on their way, with zeros up to whole registers.
+//! Packing for products with tiles: rows of f32 are rounded to pairs of bf16 and padded with zeros to whole registers.
 //!
-//! Neighbours of a row pair up where a product sums along it, and two rows where it sums across them. What a product
-//! reads by columns is turned besides, a square of pairs at a time, of which there are half as many as of f32.
+//! If a product sums along a row, neighbours in the row form pairs; if it sums across rows, two rows do. A factor that
+//! is read by columns is also transposed, one square of pairs at a time, which has half as many elements as in f32.
 
 use crate::simd::{Isa, Lanes};
 
-/// Terms in a row of a tile's factor.
+/// Elements along k in one register row of a tile's factor.
 pub const TERMS: usize = 32;
 
-/// Rows of [·, dim]: where each begins, and what they are multiplied by.
+/// Source rows of [·, dim]: the offset of each and a factor for all.
 #[derive(Clone, Copy)]
 pub struct Source<'a, F: Fn(usize) -> usize> {
     pub from: &'a [f32],
@@ -19,20 +19,20 @@ pub struct Source<'a, F: Fn(usize) -> usize> {
 }
 
 impl<F: Fn(usize) -> usize> Source<'_, F> {
-    /// Where a row begins; null past the last.
+    /// A pointer to a row; null past the last.
     #[inline(always)]
     fn row(&self, row: usize) -> *const f32 {
-        // Looked at once a row, not for each vector.
+        // Evaluated once per row, not for each vector.
         if row < self.rows { self.from[(self.at)(row)..][..self.dim].as_ptr() } else { std::ptr::null() }
     }
 
-    /// A vector of a row from `d` on; zeros where there is nothing, unless it is known to be there (`WHOLE`).
+    /// Loads a vector of a row at `d`; zeros outside of the row. With `WHOLE` the vector is known to be inside.
     ///
     /// # Safety
-    /// As `Lanes`, and the row is one of these.
+    /// As for `Lanes`; the row is one of `row`'s results.
     #[inline(always)]
     unsafe fn vector<S: Isa, const WHOLE: bool>(&self, row: *const f32, d: usize) -> S::V {
-        // SAFETY: the caller's; what is loaded is within the row.
+        // SAFETY: guaranteed by the caller; the load stays inside the row.
         unsafe {
             if !WHOLE && (row.is_null() || d >= self.dim) {
                 return S::zero();
@@ -45,20 +45,20 @@ impl<F: Fn(usize) -> usize> Source<'_, F> {
         }
     }
 
-    /// The pairs of a row that begin at d.
+    /// Returns the pairs of a row that begin at d.
     ///
     /// # Safety
-    /// As `vector`.
+    /// As for `vector`.
     #[inline(always)]
     unsafe fn along<S: Isa, const WHOLE: bool>(&self, row: *const f32, d: usize) -> S::V {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             S::pairs::<true>(self.vector::<S, WHOLE>(row, d), self.vector::<S, WHOLE>(row, d + S::WIDTH))
         }
     }
 }
 
-/// to[row][pair of d], `stride` elements apart: rows as they are, d up to a multiple of `TERMS`.
+/// Packs to[row][pair of d] with a row stride of `stride` elements; pads d to a multiple of `TERMS`.
 ///
 /// # Safety
 /// The processor has S's instructions.
@@ -69,7 +69,7 @@ pub unsafe fn along<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usiz
         let to = to[row * stride..][..pairs].as_mut_ptr();
         let row = x.row(row);
         for d in (0..x.dim).step_by(TERMS) {
-            // SAFETY: the caller's; rows are as long as that.
+            // SAFETY: guaranteed by the caller; rows have that length.
             unsafe {
                 let v = match d + TERMS <= x.dim {
                     true => x.along::<S, true>(row, d),
@@ -81,17 +81,18 @@ pub unsafe fn along<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usiz
     }
 }
 
-/// to[pair of rows][d], `stride` elements apart: rows up to a multiple of `TERMS`, d to one of 16.
+/// Packs to[pair of rows][d] with a row stride of `stride` elements; pads rows to a multiple of `TERMS`, d to one of
+/// 16.
 ///
 /// # Safety
-/// As `along`.
+/// As for `along`.
 #[inline(always)]
 pub unsafe fn across<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usize, to: &mut [f32]) {
     for pair in 0..x.rows.next_multiple_of(TERMS) / 2 {
         let to = to[pair * stride..][..x.dim.next_multiple_of(S::WIDTH)].as_mut_ptr();
         let rows = [x.row(2 * pair), x.row(2 * pair + 1)];
         for d in (0..x.dim).step_by(S::WIDTH) {
-            // SAFETY: the caller's; the row is as long as that.
+            // SAFETY: guaranteed by the caller; the row has that length.
             unsafe {
                 let v = S::pairs::<false>(x.vector::<S, false>(rows[0], d), x.vector::<S, false>(rows[1], d));
                 v.store(to.add(d));
@@ -100,10 +101,10 @@ pub unsafe fn across<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usi
     }
 }
 
-/// As `along`, turned: to[pair of d][row], rows up to a multiple of 16.
+/// Like `along`, but transposed: to[pair of d][row]; pads rows to a multiple of 16.
 ///
 /// # Safety
-/// As `along`.
+/// As for `along`.
 #[inline(always)]
 pub unsafe fn along_turned<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usize, to: &mut [f32]) {
     let pairs = x.dim.next_multiple_of(TERMS) / 2;
@@ -114,7 +115,7 @@ pub unsafe fn along_turned<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, strid
         }
         for pair in (0..pairs).step_by(S::WIDTH) {
             let d = 2 * pair;
-            // SAFETY: the caller's; parts have a vector's length.
+            // SAFETY: guaranteed by the caller; slices have a vector's length.
             unsafe {
                 let mut square = [S::zero(); 16];
                 if first + S::WIDTH <= x.rows && d + TERMS <= x.dim {
@@ -133,21 +134,21 @@ pub unsafe fn along_turned<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, strid
     }
 }
 
-/// As `across`, turned: to[d][pair of rows], d up to a multiple of 16. Whether all of it is finite as pairs, which
-/// may be denied where something is 2¹²⁷ or more.
+/// Like `across`, but transposed: to[d][pair of rows]; pads d to a multiple of 16. Returns whether all pairs are
+/// finite; it may return false if a value is at least 2¹²⁷.
 ///
 /// # Safety
-/// As `along`.
+/// As for `along`.
 #[inline(always)]
 pub unsafe fn across_turned<S: Isa>(
     x: Source<'_, impl Fn(usize) -> usize>,
     stride: usize,
     to: &mut [f32],
 ) -> bool {
-    // SAFETY: the caller's; parts have a vector's length.
+    // SAFETY: guaranteed by the caller; slices have a vector's length.
     unsafe {
         let (zero, two) = (S::zero(), S::V::splat(2.0));
-        // Zeros, or NaN: of infinity, too, which what rounds to it is when doubled.
+        // 0, or NaN if a value is infinite when doubled, which includes values that round to infinity.
         let mut finite = [zero; 2];
         for first in (0..x.rows.next_multiple_of(TERMS) / 2).step_by(S::WIDTH) {
             let mut rows = [[std::ptr::null(); 2]; 16];
@@ -179,15 +180,15 @@ pub unsafe fn across_turned<S: Isa>(
     }
 }
 
-/// A square's rows, `stride` elements apart.
+/// Stores the rows of a square with a stride of `stride` elements.
 ///
 /// # Safety
-/// As `along`.
+/// As for `along`.
 #[inline(always)]
 unsafe fn store<S: Isa>(square: &[S::V; 16], stride: usize, to: &mut [f32]) {
     let to = to[..15 * stride + S::WIDTH].as_mut_ptr();
     for (i, v) in square.iter().enumerate() {
-        // SAFETY: the caller's; the rows are there.
+        // SAFETY: guaranteed by the caller; the slice includes the rows.
         unsafe { v.store(to.add(i * stride)) };
     }
 }

@@ -1,19 +1,18 @@
-//! The product of small tiles that all of attention is made of.
+//! The product of small tiles, the building block of attention.
 //!
-//! C[m][n] (+)= Σₖ A[m·AM + k·AK] · B[k·BK + n]: A is read an element at a time and spread over the
-//! lanes, B and C are contiguous in n, so nothing is packed for the sake of the product. Tried:
-//! arrays of f32 left to the compiler, which reach the peak for some tile sizes and a hundredth of
-//! it for others; tiles of 12 × 2 vectors (111 GFLOP/s a core where 6 × 4 gives 116 of 117).
+//! C[m][n] (+)= Σₖ A[m·AM + k·AK] · B[k·BK + n]: elements of A are broadcast to the lanes, and B and C are contiguous
+//! along n, so the product needs no packing. Also tried: arrays of f32 left to the compiler, which reach the peak for
+//! some tile sizes and a hundredth of it for others; tiles of 12 × 2 vectors (111 GFLOP/s per core, compared with 116
+//! of 117 for 6 × 4).
 
 use crate::simd::{Isa, Lanes};
 
-/// Vectors of a full tile's row, a power of two: with six rows of them three quarters of the registers hold sums.
+/// Vectors per row of a full tile, a power of two: six such rows use three quarters of the registers for sums.
 const fn widest<S: Isa>() -> usize {
     S::REGISTERS / 8
 }
 
-/// The operands of a product: where A, B and C begin, the step from row to row of C, and whether C
-/// is added to.
+/// The operands of a product: pointers to A, B and C, the row stride of C, and whether to add to C.
 #[derive(Clone, Copy)]
 struct Operands {
     a: *const f32,
@@ -26,16 +25,17 @@ struct Operands {
 impl Operands {
     #[inline(always)]
     unsafe fn at_row(self, row: usize, a_row: usize) -> Operands {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { Operands { a: self.a.add(row * a_row), c: self.c.add(row * self.c_row), ..self } }
     }
 }
 
-/// The product above over m rows, n lanes, n a multiple of 16, and k terms. By tiles it takes terms up to a multiple of 32,
-/// and A's whole registers of 16 rows; an A that is read by columns elsewhere (AM = 1) lies in rows `TURNED` elements apart.
+/// Computes the product above for m rows, n lanes (a multiple of 16) and k terms. With tiles, k is rounded up to a
+/// multiple of 32 and A's rows to whole registers of 16; an A that is otherwise read by columns (AM = 1) is stored
+/// transposed, with a row stride of `TURNED` elements.
 ///
 /// # Safety
-/// A, B and C hold what the sizes and strides reach.
+/// A, B and C must be valid for the sizes and strides.
 #[inline(always)]
 pub unsafe fn product<S: Isa, const AM: usize, const AK: usize, const BK: usize>(
     [m, n, k]: [usize; 3],
@@ -50,15 +50,15 @@ pub unsafe fn product<S: Isa, const AM: usize, const AK: usize, const BK: usize>
         use super::TURNED;
         use super::tiles::{Rows, product};
         let a_row = if AK == 1 { AM } else { TURNED };
-        // SAFETY: the caller's, who has configured the registers.
+        // SAFETY: guaranteed by the caller, who has configured the registers.
         return unsafe { product([m, n, k], Rows(a, a_row), Rows(b, BK), Rows(c, c_row), add) };
     }
     let k = k.div_ceil(S::TERMS);
     let mut at = 0;
     while at < n {
-        // 16 lanes are whole vectors of every set, but a full tile of only some.
+        // 16 lanes are whole vectors in every instruction set, but a full tile only in some.
         let vectors = widest::<S>().min((n - at) / S::WIDTH);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let o = Operands { a, b: b.add(at), c: c.add(at), c_row, add };
             if vectors == 4 && widest::<S>() == 4 {
@@ -82,7 +82,7 @@ unsafe fn column<S: Isa, const N: usize, const AM: usize, const AK: usize, const
     o: Operands,
 ) {
     let mut row = 0;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         while m - row >= 6 {
             tile::<S, 6, N, AM, AK, BK>(k, o.at_row(row, AM));
@@ -107,7 +107,7 @@ unsafe fn tile<S: Isa, const M: usize, const N: usize, const AM: usize, const AK
     k: usize,
     o: Operands,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut sums = [[S::V::splat(0.0); N]; M];
         for i in 0..k {

@@ -1,24 +1,24 @@
-//! The same product by tiles of 32 × 32 sums (AMX), of factors in pairs of bf16.
+//! The same product with tiles of 32 × 32 sums (AMX), from factors in pairs of bf16.
 //!
-//! A register takes 16 pairs along k of either factor, so both hold zeros up to a whole number of them: what scratch
-//! holds from its last use may be NaN, which no zero of the other factor takes away.
+//! A register has 16 pairs along k of either factor, so both are padded with zeros to whole registers. Padding only one
+//! is not enough: leftover scratch values may be NaN, and 0 · NaN is NaN.
 
 use super::pairs::TERMS;
 use crate::simd::amx::ROWS;
 use crate::simd::amx::sums::{self, COLUMNS};
 
-// What factors are filled up to is what a register holds along k.
+// The padding of factors equals a register's length along k.
 const _: () = assert!(TERMS == 2 * COLUMNS);
 
-/// A factor or the sums: where they begin, and elements from row to row.
+/// A factor or the sums: a pointer and the row stride in elements.
 #[derive(Clone, Copy)]
 pub struct Rows<P>(pub P, pub usize);
 
-/// C[m, n] (+)= A[m, k] · B[k, n], n a multiple of 16; pairs lie side by side in A's rows, and each of B's rows has one of
-/// every column. No row of C beyond m is read or written, of A up to a multiple of 16 are.
+/// Computes C[m, n] (+)= A[m, k] · B[k, n] for n a multiple of 16. Pairs are adjacent in A's rows, and each of B's rows
+/// has one pair of every column. C's rows past m are neither read nor written; A's are read up to a multiple of 16.
 ///
 /// # Safety
-/// A thread has `Configuration::WHOLE`; A, B and C hold what the sizes and strides reach, A and B up to a multiple of
+/// The thread has `Configuration::WHOLE`. A, B and C are valid for the sizes and strides, A and B up to a multiple of
 /// `TERMS` along k.
 #[inline(always)]
 pub unsafe fn product(
@@ -32,7 +32,7 @@ pub unsafe fn product(
     for column in (0..n).step_by(2 * COLUMNS) {
         for row in (0..m).step_by(2 * ROWS) {
             let rows = (m - row).min(2 * ROWS);
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let a = Rows(a.0.add(row * a.1), a.1);
                 let b = Rows(b.0.add(column), b.1);
@@ -49,7 +49,7 @@ pub unsafe fn product(
 }
 
 /// # Safety
-/// As `product`, of the rows and columns of a tile.
+/// As for `product`, with the rows and columns of one tile.
 #[inline(always)]
 unsafe fn tile<const TALL: bool, const WIDE: bool>(
     rows: usize,
@@ -59,7 +59,7 @@ unsafe fn tile<const TALL: bool, const WIDE: bool>(
     c: Rows<*mut f32>,
     add: bool,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if rows == if TALL { 2 * ROWS } else { ROWS } {
             summed::<TALL, WIDE>(pairs, a, b, c, add);
@@ -69,10 +69,10 @@ unsafe fn tile<const TALL: bool, const WIDE: bool>(
     }
 }
 
-/// Of fewer rows than registers have, through memory beside C.
+/// A tile with fewer rows than the registers, through temporary memory.
 ///
 /// # Safety
-/// As `tile`.
+/// As for `tile`.
 #[inline(never)]
 unsafe fn part<const TALL: bool, const WIDE: bool>(
     rows: usize,
@@ -87,7 +87,7 @@ unsafe fn part<const TALL: bool, const WIDE: bool>(
     let mut beside = Beside([0.0; _]);
     let width = if WIDE { 2 * COLUMNS } else { COLUMNS };
     let at = beside.0.as_mut_ptr();
-    // SAFETY: the caller's; C has the rows and columns, and `at` room for all registers.
+    // SAFETY: guaranteed by the caller; C has the rows and columns, and `at` has room for all registers.
     unsafe {
         if add {
             (0..rows).for_each(|r| at.add(r * width).copy_from_nonoverlapping(c.0.add(r * c.1), width));
@@ -98,7 +98,7 @@ unsafe fn part<const TALL: bool, const WIDE: bool>(
 }
 
 /// # Safety
-/// As `tile`, of whole registers.
+/// As for `tile`, with whole registers.
 #[inline(always)]
 unsafe fn summed<const TALL: bool, const WIDE: bool>(
     pairs: usize,
@@ -107,7 +107,7 @@ unsafe fn summed<const TALL: bool, const WIDE: bool>(
     c: Rows<*mut f32>,
     add: bool,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         match add {
             true => sums::load::<TALL, WIDE>(c.0, c.1),

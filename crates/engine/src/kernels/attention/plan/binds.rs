@@ -1,4 +1,4 @@
-//! What a launch binds, as footprints over the box of its indices.
+//! The bindings of a launch, as footprints over its index space.
 
 use smallvec::SmallVec;
 
@@ -9,10 +9,10 @@ use crate::kernels::attention::geometry::{CAUSAL, FIRST, Geometry, MASK, ROUNDED
 use crate::kernels::gemm::Precision;
 use crate::launch::Bind;
 
-/// Stands for no window; its sum with any position is still a u32.
+/// The window size that stands for no window; added to any position it still fits a u32.
 const NO_WINDOW: usize = 0x7fff_ffff;
 
-/// Which side the windows of a launch are cut along last, so that sums over it come in order.
+/// The side along which windows advance first, so that sums over it have a fixed order.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Inner {
     Keys,
@@ -21,12 +21,12 @@ pub enum Inner {
 
 pub type List<'a> = SmallVec<[Bind<'a>; 12]>;
 
-/// Footprints over the box [B, Hkv, T, S], or [B, Hkv, S, T] where queries are the inner side.
+/// Footprints over the index space [B, Hkv, T, S], or [B, Hkv, S, T] if queries are the inner side.
 pub struct Binds<'a> {
     a: &'a Attend<'a>,
     inner: Inner,
     geometry: Geometry,
-    /// Bound where there are no labels, and not read.
+    /// Bound but not read if there are no labels.
     pub nothing: Value,
     pub query_segments: Option<Value>,
 }
@@ -45,7 +45,7 @@ impl<'a> Binds<'a> {
         }
     }
 
-    /// The bindings of forward, in order.
+    /// The bindings of forward, in the kernel's order.
     pub fn forward<'v>(&'v self, o: &'v Value, lse: &'v Value) -> List<'v> {
         let a = self.a;
         let mut list: List = SmallVec::from_iter([self.queries(a.q), self.keys(a.k), self.keys(a.v)]);
@@ -54,7 +54,7 @@ impl<'a> Binds<'a> {
         list
     }
 
-    /// What a GPU's backward reads, in order.
+    /// The read bindings of a GPU's backward, in the kernel's order.
     pub fn backward<'v>(&'v self, flow: &Flow<'v>, rows: &'v Value, labels: Option<&'v Value>) -> List<'v> {
         let a = self.a;
         let step = self.label_step();
@@ -75,31 +75,31 @@ impl<'a> Binds<'a> {
         ])
     }
 
-    /// Labels of a key, where they are folded.
+    /// The number of labels per key in the folded binding.
     fn label_step(&self) -> usize {
         1 + (self.a.segments.is_some() && self.a.mask.is_some()) as usize
     }
 
-    /// What is laid out as q.
+    /// Binds a value with the layout of q.
     pub fn queries<'v>(&self, value: &'v Value) -> Bind<'v> {
         let g = &self.geometry;
         self.bind(value, [g.q_batch, g.group * g.q_head, g.q_row, 0], (g.group - 1) * g.q_head + g.dim)
     }
 
-    /// What is laid out as k.
+    /// Binds a value with the layout of k.
     pub fn keys<'v>(&self, value: &'v Value) -> Bind<'v> {
         let g = &self.geometry;
         self.bind(value, [g.kv_batch, g.kv_head, 0, g.kv_row], g.dim)
     }
 
-    /// `n` numbers a query row.
+    /// Binds a value with `n` numbers per query row.
     pub fn rows<'v>(&self, value: &'v Value, n: usize) -> Bind<'v> {
         let g = &self.geometry;
         let [batch, row, head] = [g.q_batch, g.q_row, g.q_head].map(|stride| stride / g.dim * n);
         self.bind(value, [batch, g.group * head, row, 0], (g.group - 1) * head + n)
     }
 
-    /// The segments of queries and of keys, and the mask.
+    /// Binds the segments of queries and of keys, and the mask.
     pub fn labels(&self) -> [Bind<'_>; 3] {
         let nothing = || self.bind(&self.nothing, [0; 4], 1);
         let batch = self.geometry.segment_batch;
@@ -116,14 +116,15 @@ impl Attend<'_> {
         Sizes::of(&self.q.shape, &self.k.shape, self.heads_first)
     }
 
-    /// Whether a binding holds the query heads that share a key/value head, which lie apart where heads come first.
+    /// Whether a binding can span the query heads of one key/value head, which are far from each other with heads
+    /// first.
     pub fn fits(&self, cx: &Context) -> bool {
         let g = self.geometry();
         let span = ((g.group - 1) * g.q_head + g.dim) * DType::F32.bytes();
         !self.heads_first || span as u64 <= cx.profile.binding_limit.saturating_sub(256)
     }
 
-    /// The whole of it, as one window.
+    /// The geometry of one window over everything.
     pub fn geometry(&self) -> Geometry {
         let Sizes { batch, queries, heads, capacity, kv_heads, dim } = self.sizes();
         let strides = |rows: usize, heads: usize| if self.heads_first { [1, rows] } else { [heads, 1] };

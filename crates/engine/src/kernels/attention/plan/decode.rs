@@ -1,4 +1,4 @@
-//! Few query rows: keys in parts, and the parts merged.
+//! Few query rows: the keys are split into parts, and the parts are merged.
 
 use std::rc::Rc;
 
@@ -16,11 +16,11 @@ use crate::kernels::attention::{DECODE, DECODE_THREADS, MERGE, Parts, Split, THR
 use crate::kernels::elementwise::wide;
 use crate::launch::{Bind, Window, windows};
 
-/// Keys of a part in decoding at least, and workgroups from which on the keys are not cut further.
+/// The fewest keys per part in decoding, and the number of workgroups above which the keys are not split further.
 const LEAST_SPLIT: usize = 128;
 const ENOUGH: usize = 256;
 
-/// Whether there are few query rows, in what one launch can bind and read by vectors.
+/// Whether there are few query rows, and one launch can bind everything and read it in vectors.
 pub fn decodes(cx: &Rc<Context>, a: &Attend, o: &Value) -> bool {
     let g = a.geometry();
     let limit = cx.profile.binding_limit.saturating_sub(256);
@@ -34,7 +34,7 @@ pub fn decodes(cx: &Rc<Context>, a: &Attend, o: &Value) -> bool {
         && [a.q, a.k, a.v, o].iter().all(|v| wide::is_whole(&v.range()))
 }
 
-/// Keys of a part, and parts, by shape alone.
+/// The number of keys per part, and of parts; depends only on the shape.
 fn splits(g: &Geometry) -> (usize, usize) {
     let [from, to] = [g.visible(0)[0], g.visible(g.queries - 1)[1]];
     let keys = to.saturating_sub(from).max(1);

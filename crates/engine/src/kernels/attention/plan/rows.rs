@@ -1,4 +1,4 @@
-//! What backward reads beside q, k, v and their gradients.
+//! The inputs of backward in addition to q, k, v and their gradients.
 
 use std::rc::Rc;
 
@@ -15,11 +15,11 @@ use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, row_windows, windows};
 
-/// What backward reads of each query row: its log-sum-exp, δ = Σ dO ∘ O less the gradient of the log-sum-exp, and its
-/// segment.
+/// Records the values of each query row that backward reads: its log-sum-exp, δ = Σ dO ∘ O less the gradient of the
+/// log-sum-exp, and its segment.
 pub fn rows(cx: &Rc<Context>, a: &Attend, flow: &Flow) -> Result<Value> {
     let g = a.geometry();
-    // Rows are visited in memory order. Heads that come first are further rows of a batch, which no segment parts.
+    // Rows are visited in memory order. With heads first they count as further batch rows; then there are no segments.
     let (batch, heads) = match (a.heads_first, g.kv_heads * g.group) {
         (true, heads) => (g.batch * heads, 1),
         (false, heads) => (g.batch, heads),
@@ -50,7 +50,7 @@ pub fn rows(cx: &Rc<Context>, a: &Attend, flow: &Flow) -> Result<Value> {
             has_segments: a.segments.is_some(),
             has_d_lse: flow.d_lse.is_some(),
         };
-        // A window of several batch rows holds all of their queries.
+        // A window of several batch rows contains all of their queries.
         debug_assert!(w.count[0] == 1 || w.count[1] == g.queries);
         cx.launch(Launch {
             kernel: &ROWS,
@@ -65,10 +65,10 @@ pub fn rows(cx: &Rc<Context>, a: &Attend, flow: &Flow) -> Result<Value> {
     Ok(rows)
 }
 
-/// Invocations of a row in rows.wgsl.
+/// Invocations per row in rows.wgsl.
 const EACH: usize = 8;
 
-/// The labels of keys in one binding: those there are, or both, one after the other.
+/// Returns the labels of keys in one binding: segments, mask, or both interleaved.
 pub fn labels(cx: &Rc<Context>, a: &Attend) -> Result<Option<Value>> {
     let (Some(segments), Some(mask)) = (a.segments, a.mask) else {
         return Ok(a.segments.or(a.mask).cloned());
@@ -82,7 +82,7 @@ pub fn labels(cx: &Rc<Context>, a: &Attend) -> Result<Option<Value>> {
     Ok(Some(both))
 }
 
-/// δ = Σ dO ∘ O, less the gradient of the log-sum-exp: dS = P ∘ (dO Vᵀ − δ).
+/// Records δ = Σ dO ∘ O, less the gradient of the log-sum-exp: dS = P ∘ (dO Vᵀ − δ).
 pub fn delta(cx: &Rc<Context>, flow: &Flow) -> Result<Value> {
     let [b, t, h] = [0, 1, 2].map(|d| flow.o.shape[d]);
     let delta = cx.empty([b, t, h], DType::F32)?;

@@ -1,4 +1,4 @@
-//! Heads that come first, and lie too far apart for a binding of the device: attention of copies with heads last.
+//! Attention with heads first whose heads are too far from each other for one binding: runs on copies with heads last.
 
 use std::rc::Rc;
 
