@@ -1,16 +1,16 @@
-/** Electron's archives: JavaScript reads what lies in them, and native code does not. */
+/** Paths in Electron's asar archives, which JavaScript can read but native code cannot. */
 import { existsSync, statSync } from "node:fs";
 
 import { LowrankError } from "./errors.js";
 
-/** Where what lies in an archive lies once it is unpacked beside it; any other path as it is. */
+/** Returns the unpacked path of a file in an asar archive; other paths unchanged. */
 export function unpacked(path: string): string {
   return path.replace(/\.asar(?=[\\/])/, ".asar.unpacked");
 }
 
 /**
- * The path by which native code opens what JavaScript knows as `path`. Throws `ERR_FILE_NOT_FOUND` for what lies in an
- * archive alone.
+ * Returns the path with which native code can open `path`. Throws `ERR_FILE_NOT_FOUND` for a file that exists only inside
+ * an archive.
  */
 export function nativePath(path: string): string {
   const beside = unpacked(path);
@@ -24,7 +24,7 @@ export function nativePath(path: string): string {
   );
 }
 
-/** Whether a name that ends in .asar is a folder's: Electron shows an archive as one, unless it is told not to. */
+/** Whether a path that ends in .asar is a real folder. Electron presents archives as folders unless `noAsar` is set. */
 function isFolder(path: string): boolean {
   const electron = process as { noAsar?: boolean };
   const { noAsar } = electron;

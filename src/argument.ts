@@ -1,18 +1,18 @@
 /**
- * Checks of what callers pass. Each gives the value, and throws `ERR_OPTION` where it is of another kind, naming the
- * function, the argument and what was passed: `clamp: low is a number, not "x"`.
+ * Validates arguments. Each function returns the value, or throws `ERR_OPTION` with the function, the argument and the
+ * value: `clamp: low is a number, not "x"`.
  */
 import { LowrankError } from "./errors.js";
 import { optionName } from "./option-name.js";
 import { didYouMean } from "./suggest.js";
 
-/** What a class is called; "" where it has a `name` of its own that is no text. */
+/** Returns the name of a class; "" if its static `name` is not a string. */
 function nameOf(made: Function): string {
   const name: unknown = Object.getOwnPropertyDescriptor(made, "name")?.value;
   return typeof name === "string" ? name : "";
 }
 
-/** `value` as an error shows it: short, and never running code of its own. */
+/** Formats `value` for an error: short, and without calling its code. */
 export function shown(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}…` : value);
   if (typeof value === "bigint") return `${value}n`;
@@ -35,12 +35,12 @@ export function refuse(where: string, name: string, expected: string, value: unk
   throw new LowrankError("ERR_OPTION", `${where}: ${optionName(name)} is ${expected}, not ${shown(value)}`);
 }
 
-/** Any number, infinities among them, but NaN. */
+/** Accepts any number except NaN, including infinities. */
 export function numeric(where: string, name: string, value: unknown): number {
   return typeof value === "number" && !Number.isNaN(value) ? value : refuse(where, name, "a number", value);
 }
 
-/** A number of which `holds` is true, where `expected` says what that is. */
+/** Accepts a number that satisfies `holds`; `expected` describes that condition. */
 export function numberThat(
   where: string,
   name: string,
@@ -51,7 +51,7 @@ export function numberThat(
   return typeof value === "number" && holds(value) ? value : refuse(where, name, expected, value);
 }
 
-/** A whole number from `least` on. */
+/** Accepts a whole number of at least `least`. */
 export function whole(where: string, name: string, value: unknown, least = 0): number {
   return numberThat(
     where,
@@ -62,7 +62,7 @@ export function whole(where: string, name: string, value: unknown, least = 0): n
   );
 }
 
-/** A probability, from 0 to 1. */
+/** Accepts a number from 0 to 1. */
 export function probability(where: string, name: string, value: unknown): number {
   return numberThat(where, name, value, (n) => n >= 0 && n <= 1, "a number from 0 to 1");
 }
@@ -75,7 +75,7 @@ export function text(where: string, name: string, value: unknown): string {
   return typeof value === "string" ? value : refuse(where, name, "a text", value);
 }
 
-/** One of `choices`. */
+/** Accepts one of `choices`. */
 export function oneOf<T extends string>(
   where: string,
   name: string,
@@ -90,17 +90,17 @@ export function oneOf<T extends string>(
   );
 }
 
-/** Whether a function is a class, which cannot be called: its prototype alone is fixed. */
+/** Whether a function is a class, which cannot be called: only a class has a read-only prototype. */
 const isClass = (value: Function): boolean =>
   Object.getOwnPropertyDescriptor(value, "prototype")?.writable === false;
 
-/** A function that can be called. */
+/** Accepts a function that can be called. */
 export function callable<T extends Function>(where: string, name: string, value: T): T {
   if (typeof value === "function" && !isClass(value)) return value;
   return refuse(where, name, "a function", value);
 }
 
-/** An array, each element of it checked by `element`. */
+/** Accepts an array whose elements pass `element`. */
 export function listOf<T>(
   where: string,
   name: string,
@@ -111,18 +111,15 @@ export function listOf<T>(
   return value.map((one, i) => element(where, `${name}[${i}]`, one));
 }
 
-/** Whether `value` is an object that no class made, so that all it says are properties of its own. */
+/** Whether `value` is a plain object, which has only its own properties. */
 export function isPlain(value: unknown): value is object {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
   const prototype: unknown = Object.getPrototypeOf(value);
-  // Of another realm it is another Object.prototype, over which there is nothing either.
+  // An object of another realm has that realm's Object.prototype, which also has no prototype.
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
-/**
- * The options of a call, of which none but `known` may be there; `{}` where there are none. So a misspelled option is
- * an error, and not silence.
- */
+/** Returns the options of a call; `{}` if there are none. Throws for names that are not in `known`, to catch misspellings. */
 export function options<T extends object>(
   where: string,
   value: T | undefined,

@@ -1,15 +1,15 @@
-/** Sizes in bytes, as people write and read them. */
+/** Parses and formats sizes in bytes. */
 
 const UNITS: Readonly<Record<string, number>> = { "": 1, B: 1, KB: 1e3, MB: 1e6, GB: 1e9 };
 
-/** What `2GB` or `500MB` says, by thousands; undefined for what says no size. */
+/** Parses sizes such as `2GB` or `500MB` with decimal units; undefined if `text` is not a size. */
 export function parsedSize(text: string): number | undefined {
   const [, digits, unit] = /^(\d+(?:\.\d+)?) ?([KMG]?B|)$/i.exec(text.trim()) ?? [];
   const size = Math.floor(Number(digits) * (UNITS[unit?.toUpperCase() ?? ""] as number));
   return Number.isSafeInteger(size) && size > 0 ? size : undefined;
 }
 
-/** 512 B, 1.2 MiB, 3.4 GiB */
+/** Formats bytes with binary units: 512 B, 1.2 MiB, 3.4 GiB. */
 export function shownSize(value: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let power = 0;

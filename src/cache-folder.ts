@@ -1,8 +1,8 @@
-/** Where what may be lost is kept: the folder for it that each system has. */
+/** The system's folder for caches. */
 import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
 
-/** This package's folder, which need not be there; none where the user has no home. */
+/** Returns this package's cache folder, which may not exist; undefined if the user has no home. */
 export function cacheFolder(
   platform: NodeJS.Platform = process.platform,
   env: NodeJS.ProcessEnv = process.env,
@@ -17,7 +17,7 @@ function baseFolder(
   env: NodeJS.ProcessEnv,
   home: () => string,
 ): string | undefined {
-  // A relative path is to be ignored (XDG Base Directory Specification): it would name a folder by where one stands.
+  // The XDG Base Directory Specification says to ignore relative paths, which depend on the working directory.
   const named = platform === "win32" ? env["LOCALAPPDATA"] : env["XDG_CACHE_HOME"];
   if (platform !== "darwin" && named !== undefined && isAbsolute(named)) return named;
   const inHome = { win32: ["AppData", "Local"], darwin: ["Library", "Caches"] } as Record<string, string[]>;
@@ -25,7 +25,7 @@ function baseFolder(
     const own = home();
     return isAbsolute(own) ? join(own, ...(inHome[platform] ?? [".cache"])) : undefined;
   } catch {
-    // A user whom the system does not know.
+    // The user is unknown to the system.
     return undefined;
   }
 }

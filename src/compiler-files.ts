@@ -1,12 +1,12 @@
 /**
- * Files that may be DXC, the shader compiler that DX12 needs for all kernels. Windows has only its predecessor, FXC,
- * which is slower and lacks f16 and subgroups.
+ * Finds DXC, the shader compiler that DX12 needs for all kernels. Windows includes only its predecessor FXC, which is
+ * slower and lacks f16 and subgroups.
  */
 import module from "node:module";
 import { dirname, join } from "node:path";
 import { inPackage } from "./place.js";
 
-/** A file, which may be missing, and where its path comes from, as warnings name it. */
+/** A file to try, which may be missing, and the name of its source for warnings. */
 export interface CompilerFile {
   source: string;
   path: string;
@@ -14,12 +14,12 @@ export interface CompilerFile {
 
 const NAME = "dxcompiler.dll";
 
-/** A package of npm that contains a DXC which signs shaders; lowrank does not depend on it. */
+/** An npm package that contains a DXC which signs shaders. lowrank does not depend on it. */
 const PACKAGE = "webgpu";
 
 /**
- * Files to try, in order: that of the package `webgpu`, where the app has installed it, and the one beside the program,
- * which Electron has from 37.10 on.
+ * Returns the files to try, by priority: from the package `webgpu` if the app has installed it, then next to the
+ * executable, where Electron has it since 37.10.
  */
 export function compilerFiles(
   arch: string = process.arch,
@@ -32,23 +32,23 @@ export function compilerFiles(
     const path = join(folder, "dist", `win32-${arch}`, NAME);
     return [{ source: `the package ${PACKAGE}`, path }, beside];
   } catch {
-    // Not installed, or in a bundle.
+    // The package is not installed, or this is a bundle.
     return [beside];
   }
 }
 
-/** The calls of the binding about DX12's compiler. They matter on Windows alone. */
+/** The binding's functions for DX12's compiler, which exist only on Windows. */
 interface CompilerCalls {
   lookForCompilersIn?(files: CompilerFile[]): void;
   takeCompilerWarnings?(): string[];
 }
 
-/** Tells the binding which files to try. Call it before GPUs are looked for. */
+/** Passes the files to the binding. Must be called before GPUs are enumerated. */
 export function lookForCompilers(binding: object): void {
   if (process.platform === "win32") (binding as CompilerCalls).lookForCompilersIn?.(compilerFiles());
 }
 
-/** Takes the warnings about files that do not work; each is given once in a process. */
+/** Takes the warnings about files that do not work. Each is returned once per process. */
 export function compilerWarnings(binding: object): string[] {
   if (process.platform !== "win32") return [];
   return (binding as CompilerCalls).takeCompilerWarnings?.() ?? [];

@@ -1,41 +1,41 @@
-/** How the engine uses the processor: how many threads, and at which priority. */
+/** The number and priority of the engine's threads. */
 import { numberThat, oneOf, options as known } from "./argument.js";
 import { call, native } from "./native.js";
 
-/** The priority of the engine's threads among all that run on the machine. */
+/** The priority of the engine's threads on this machine. */
 export type Priority = "normal" | "background";
 
 export const PRIORITIES = ["normal", "background"] as const satisfies readonly Priority[];
 
-/** How the engine may use the processor. No bit of a result depends on it. */
+/** How the engine may use the processor. Results are bit-identical for all values. */
 export interface CpuUse {
   /**
-   * The most threads that compute at a time, from 1 to the number of cores (or `LOWRANK_THREADS`). Unless given, one for
-   * each core, and in the background one less, so that one core stays free.
+   * The maximum number of computing threads, from 1 to the number of cores (or `LOWRANK_THREADS`). Default: one per core;
+   * with priority `background` one less, to leave a core free.
    */
   threads?: number | undefined;
   /**
-   * `background` gives the engine's threads a lower priority than the programs that the user works with: a nice value of 10
-   * on Linux, QOS_CLASS_UTILITY on macOS, THREAD_PRIORITY_BELOW_NORMAL on Windows. `normal` unless given. Work on a GPU has
-   * no priority there; the threads that feed it have.
+   * `background` gives the engine's threads a lower priority than interactive programs: a nice value of 10 on Linux,
+   * QOS_CLASS_UTILITY on macOS, THREAD_PRIORITY_BELOW_NORMAL on Windows. It also applies to threads that feed a GPU, but not
+   * to the GPU's work. Default: `normal`.
    */
   priority?: Priority | undefined;
 }
 
-/** What is in force of `CpuUse`. */
+/** The current settings of `CpuUse`. */
 export interface CurrentCpuUse {
-  /** The most threads that compute at a time. */
+  /** The maximum number of computing threads. */
   threads: number;
   /** The priority of the engine's threads. */
   priority: Priority;
 }
 
-/** The threads that the cpu device has: one for each core unless `LOWRANK_THREADS` says otherwise. */
+/** Returns the number of threads of the cpu device: one per core, or `LOWRANK_THREADS`. */
 export function cpuThreads(): number {
   return call(() => native().cpuThreads());
 }
 
-/** Checks a number of threads. Throws `ERR_OPTION`. */
+/** Validates a number of threads. Throws `ERR_OPTION`. */
 export function checkThreads(where: string, threads: unknown): number {
   const all = cpuThreads();
   const expected = `a whole number from 1 to ${all}, the threads of the cpu`;
@@ -43,7 +43,7 @@ export function checkThreads(where: string, threads: unknown): number {
   return numberThat(where, "threads", threads, holds, expected);
 }
 
-/** Checks what is given of `threads` and `priority`. Throws `ERR_OPTION`. */
+/** Validates `threads` and `priority`. Throws `ERR_OPTION`. */
 export function checkCpuUse(where: string, given: CpuUse | undefined): CpuUse {
   const { threads, priority } = known(where, given, ["threads", "priority"]);
   return {

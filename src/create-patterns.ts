@@ -1,16 +1,16 @@
-/** Creates tensors of regular values, and constants like another tensor. */
+/** Creates tensors with regular values, and constants shaped like another tensor. */
 import * as argument from "./argument.js";
 import { filled, finished, full, tensor, type TensorOptions } from "./create.js";
 import { scope } from "./scope.js";
 import { type Tensor, isBlock } from "./tensor.js";
 import { tensorOf } from "./tensor/arguments.js";
 
-/** The options of tensors that are created like another one; dtype and device default to those of that tensor. */
+/** Options of tensors created like another one; dtype and device default to the other tensor's. */
 export type LikeOptions = Omit<TensorOptions, "shape">;
 
 /**
- * The identity: 1 on the diagonal of [rows, columns], 0 elsewhere, f32 by default. As `torch.eye`; `columns`
- * defaults to `rows`. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
+ * Creates an identity matrix: 1 on the diagonal of [rows, columns], 0 elsewhere; f32 by default. `columns` defaults to
+ * `rows`. Equivalent to `torch.eye`. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export function eye(rows: number, columns?: number, options?: Omit<TensorOptions, "shape">): Tensor {
   argument.whole("eye", "rows", rows);
@@ -28,7 +28,7 @@ export function eye(rows: number, columns?: number, options?: Omit<TensorOptions
 }
 
 /**
- * `steps` numbers from `start` to `end`, both included, at equal distances, f32 by default. As
+ * Creates `steps` equally spaced values from `start` to `end`, both included; f32 by default. Equivalent to
  * `torch.linspace`. Throws `ERR_OPTION` for a bound that is not finite.
  */
 export function linspace(
@@ -42,7 +42,7 @@ export function linspace(
   argument.whole("linspace", "steps", steps);
   const { dtype, device, requiresGrad } = filled("linspace", [steps], options);
   const step = steps > 1 ? (end - start) / (steps - 1) : 0;
-  // From the nearer end, so that both ends are exact.
+  // Computed from the nearer end, so that both ends are exact.
   const at = (i: number): number => (i < steps / 2 ? start + i * step : end - (steps - 1 - i) * step);
   return finished(
     tensor(
@@ -53,17 +53,17 @@ export function linspace(
   );
 }
 
-/** A tensor of ones with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
+/** Creates ones with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
 export function onesLike(other: Tensor, options?: LikeOptions): Tensor {
   return like("onesLike", other, 1, options);
 }
 
-/** A tensor of zeros with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
+/** Creates zeros with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
 export function zerosLike(other: Tensor, options?: LikeOptions): Tensor {
   return like("zerosLike", other, 0, options);
 }
 
-/** A tensor of `value` with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
+/** Creates a tensor filled with `value`, with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
 export function fullLike(other: Tensor, value: number, options?: LikeOptions): Tensor {
   return like("fullLike", other, value, options);
 }
@@ -73,7 +73,7 @@ function like(where: string, other: Tensor, value: number, options: LikeOptions 
   const { device = of.device, dtype, requiresGrad } = filled(where, of.shape, options);
   return full(of.shape, value, {
     device,
-    // A quantised weight stands for f32.
+    // The counterpart of a quantised weight is f32.
     dtype: dtype ?? (isBlock(of.dtype) ? "f32" : of.dtype),
     requiresGrad,
   });

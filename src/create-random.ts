@@ -1,4 +1,4 @@
-/** Creates tensors of random whole numbers, and draws by probabilities, by the generator that `manualSeed` starts. */
+/** Creates random whole numbers and samples from distributions, using the generator seeded by `manualSeed`. */
 import * as argument from "./argument.js";
 import { filled, finished, tensor, type TensorOptions } from "./create.js";
 import { call, native } from "./native.js";
@@ -7,12 +7,12 @@ import type { Tensor } from "./tensor.js";
 import { integer, tensorOf } from "./tensor/arguments.js";
 import type { MultinomialOptions } from "./tensor/drawing.js";
 
-/** The options of random whole numbers; `dtype` is i32 by default. */
+/** Options of random whole numbers; `dtype` defaults to i32. */
 export type RandomOptions = Omit<TensorOptions, "shape">;
 
 /**
- * Whole numbers of `shape`, uniform on [low, high), i32 by default. As `torch.randint(low, high, size)`; the
- * values of a seed are the same on every device. Throws `ERR_OPTION` for bounds beyond i32, and unless low < high.
+ * Creates whole numbers of `shape`, uniform on [low, high); i32 by default. Equivalent to `torch.randint(low, high, size)`.
+ * A seed gives the same values on every device. Throws `ERR_OPTION` for bounds outside of i32, and unless low < high.
  */
 export function randint(
   low: number,
@@ -31,8 +31,8 @@ export function randint(
 }
 
 /**
- * 0 to n − 1 in random order, [n], i32 by default. As `torch.randperm`; the order of a seed is the same on
- * every device. Throws `ERR_OPTION`.
+ * Creates a random permutation of 0 to n − 1, [n]; i32 by default. Equivalent to `torch.randperm`. A seed gives the same
+ * permutation on every device. Throws `ERR_OPTION`.
  */
 export function randperm(n: number, options?: RandomOptions): Tensor {
   argument.whole("randperm", "n", n);
@@ -42,17 +42,17 @@ export function randperm(n: number, options?: RandomOptions): Tensor {
   return finished(tensor(values, { device }), { dtype: "i32", ...defined(given) });
 }
 
-/** 1 with each element of `probabilities` as the probability, 0 otherwise: its `bernoulli()`. */
+/** Draws 1 with the probability of each element, else 0. Equivalent to `probabilities.bernoulli()`. */
 export function bernoulli(probabilities: Tensor): Tensor {
   return tensorOf("bernoulli", "probabilities", probabilities).bernoulli();
 }
 
-/** Indices drawn in proportion to `weights` along the last dimension: their `multinomial(count, options)`. */
+/** Draws indices in proportion to `weights` along the last dimension. Equivalent to `weights.multinomial(count, options)`. */
 export function multinomial(weights: Tensor, count: number, options?: MultinomialOptions): Tensor {
   return tensorOf("multinomial", "weights", weights).multinomial(count, options);
 }
 
-/** The options that are given. */
+/** Returns the options without undefined `dtype`. */
 function defined({ dtype, requiresGrad }: TensorOptions): TensorOptions {
   return { ...(dtype !== undefined && { dtype }), requiresGrad };
 }

@@ -1,4 +1,4 @@
-/** What makes tensors: of values on the host, of one value throughout, of random ones. */
+/** Creates tensors: from host values, filled with one value, or random. */
 import * as argument from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
@@ -6,29 +6,29 @@ import { session } from "./native.js";
 import { nextDropout } from "./random.js";
 import { type BlockDType, type DType, type Tensor, wrapped } from "./tensor.js";
 
-/** Arrays in arrays, as deep as the tensor has dimensions; those of one level have one length. */
+/** Nested arrays, one level per dimension; all arrays of a level must have equal lengths. */
 export type NestedArray = readonly (number | NestedArray)[];
-/** Values in row-major order: a Float64Array is rounded to f32, a Uint16Array holds the bits of f16 or bf16. */
+/** Values in row-major order. A Float64Array is rounded to f32; a Uint16Array contains the bits of f16 or bf16. */
 export type TypedArray = Float32Array | Float64Array | Int32Array | Uint16Array;
-/** What `tensor` takes: one number (of shape []), nested arrays, or a typed array. */
+/** Data for `tensor`: a number (shape []), nested arrays, or a typed array. */
 export type TensorData = number | NestedArray | TypedArray;
 
-/** The options of what makes tensors. */
+/** Options for creating tensors. */
 export interface TensorOptions {
-  /** Sizes of the dimensions, of as many elements as there are values; by default, those of the nested arrays, or [n]. */
+  /** Sizes of the dimensions, whose product is the number of values. Default: the shape of the nested arrays, or [n]. */
   shape?: readonly number[] | undefined;
-  /** How elements are stored; what is chosen unless it is given stands with each function. */
+  /** The element type. The default depends on the function. */
   dtype?: Exclude<DType, BlockDType> | undefined;
-  /** The device of the tensor; the default device if omitted. */
+  /** The device of the tensor. Default: the default device. */
   device?: Device | undefined;
-  /** Whether it requires a gradient, which f32 alone may, and is a parameter of a module that holds it; false by default. */
+  /** Whether the tensor requires a gradient (f32 only), which makes it a parameter of a module that holds it. Default: false. */
   requiresGrad?: boolean | undefined;
 }
 
 const OPTIONS = ["shape", "dtype", "device", "requiresGrad"] as const;
 const DTYPES = ["f32", "f16", "bf16", "i32"] as const;
 
-/** The options of `where`, checked; `device` is when it is looked for. */
+/** Validates the options of `where`. `device` is validated when it is resolved. */
 function checked(
   where: string,
   options: TensorOptions | undefined,
@@ -41,7 +41,7 @@ function checked(
   return { ...rest, shape, dtype, requiresGrad };
 }
 
-/** @internal The options of what is made of a shape: `checked`, and the shape. */
+/** @internal Validates a shape and the other options. */
 export function filled(
   where: string,
   shape: readonly number[],
@@ -52,11 +52,12 @@ export function filled(
 }
 
 /**
- * A tensor of `data`: a number, nested arrays, or a typed array (Float32Array, Float64Array, Int32Array; a Uint16Array
- * holds the bits of f16 or bf16 and needs `dtype`). Numbers become f32, an Int32Array i32. As `torch.tensor`.
+ * Creates a tensor of `data`: a number, nested arrays, or a typed array (Float32Array, Float64Array, Int32Array; a
+ * Uint16Array contains the bits of f16 or bf16 and needs `dtype`). Numbers become f32, an Int32Array i32. Equivalent to
+ * `torch.tensor`.
  *
- * Throws `ERR_OPTION` for a value that is not a number, with its index, `ERR_SHAPE_MISMATCH` where nested arrays are of unequal
- * lengths or `shape` takes another number of values, `ERR_DTYPE` where `dtype` cannot be made of the data.
+ * Throws `ERR_OPTION` for a value that is not a number, with its index; `ERR_SHAPE_MISMATCH` if nested arrays have unequal
+ * lengths or `shape` needs another number of values; `ERR_DTYPE` if the data cannot be converted to `dtype`.
  */
 export function tensor(data: TensorData, options?: TensorOptions): Tensor {
   const given = checked("tensor", options, OPTIONS);
@@ -67,7 +68,7 @@ export function tensor(data: TensorData, options?: TensorOptions): Tensor {
   const bytes = encoded(values, dtype);
   const id = session().tensor(device, [...sizes], dtype, bytes, given.requiresGrad ?? false);
   const made = wrapped(id, { shape: [...sizes], dtype, device });
-  // The setter also lists it among the parameters.
+  // The setter also registers the tensor as a parameter.
   if (given.requiresGrad === true) made.requiresGrad = true;
   return made;
 }
@@ -83,7 +84,7 @@ function natural(values: ArrayLike<number>): "f32" | "i32" {
   return "f32";
 }
 
-/** Nested arrays that go deeper hold themselves. */
+/** The maximum nesting; deeper arrays must contain themselves. */
 const DEEPEST = 64;
 
 function flattened(data: TensorData): { values: ArrayLike<number>; shape: number[] } {
@@ -138,7 +139,7 @@ function encoded(values: ArrayLike<number>, dtype: DType): Uint8Array {
   return new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
 }
 
-/** The values without their fractions, as i32. */
+/** Converts values to i32, truncating fractions. */
 function wholes(values: ArrayLike<number>): Int32Array {
   return Int32Array.from(values, (v, i) => {
     if (Math.abs(v) < 2 ** 31) return v;
@@ -146,7 +147,7 @@ function wholes(values: ArrayLike<number>): Int32Array {
   });
 }
 
-/** A tensor of `shape` with `value` throughout, f32 unless `dtype` is given. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`. */
+/** Creates a tensor of `shape` filled with `value`; f32 by default. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`. */
 export function full(
   shape: readonly number[],
   value: number,
@@ -163,12 +164,12 @@ export function full(
   return constant(shape, value, given);
 }
 
-/** A tensor of `shape` with 0 throughout, f32 unless `dtype` is given. Throws as `full`. */
+/** Creates a tensor of `shape` filled with 0; f32 by default. Throws like `full`. */
 export function zeros(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
   return constant(shape, 0, filled("zeros", shape, options));
 }
 
-/** A tensor of `shape` with 1 throughout, f32 unless `dtype` is given. Throws as `full`. */
+/** Creates a tensor of `shape` filled with 1; f32 by default. Throws like `full`. */
 export function ones(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
   return constant(shape, 1, filled("ones", shape, options));
 }
@@ -184,9 +185,9 @@ function constant(
 }
 
 /**
- * 0, 1, … below `end`, or from `start`, by `step`, of shape [⌈(end − start) / step⌉]: i32 where all of them are whole, f32
- * otherwise, unless `dtype` is given. As `torch.arange`, with `end` first. Throws `ERR_OPTION` for what is not finite, and
- * for a step of 0.
+ * Creates the values from `start` (default 0) up to but excluding `end`, in increments of `step` (default 1), of shape
+ * [⌈(end − start) / step⌉]. The default dtype is i32 if all values are whole, else f32. Equivalent to `torch.arange`, but
+ * `end` comes first. Throws `ERR_OPTION` for arguments that are not finite and for a step of 0.
  */
 export function arange(
   end: number,
@@ -215,7 +216,7 @@ export function arange(
   return converted(dtype === "i32" ? wholes(values) : Float32Array.from(values), [size], { ...given, dtype });
 }
 
-/** A tensor of host values in the dtype that is asked for. */
+/** Creates a tensor of host values in the requested dtype. */
 function converted(
   values: Float32Array | Int32Array,
   shape: readonly number[],
@@ -225,7 +226,7 @@ function converted(
   return finished(tensor(values, { shape, ...place }), options);
 }
 
-/** @internal `wide` in the dtype that is asked for. */
+/** @internal Converts `wide` to the requested dtype and sets `requiresGrad`. */
 export function finished(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptions, "shape">): Tensor {
   const made = dtype === undefined || dtype === wide.dtype ? wide : wide.to(dtype);
   if (made !== wide) wide.dispose();
@@ -234,7 +235,7 @@ export function finished(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptio
 }
 
 /**
- * A tensor of `shape`, uniform on [0, 1), drawn by the generator that `manualSeed` starts; f32 unless `dtype` is given.
+ * Creates a tensor of `shape` with values uniform on [0, 1), using the generator seeded by `manualSeed`; f32 by default.
  * Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export function rand(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
@@ -242,14 +243,14 @@ export function rand(shape: readonly number[], options?: Omit<TensorOptions, "sh
 }
 
 /**
- * A tensor of `shape`, normal with mean 0 and variance 1, drawn by the generator that `manualSeed` starts; f32 unless
- * `dtype` is given. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
+ * Creates a tensor of `shape` with normally distributed values (mean 0, variance 1), using the generator seeded by
+ * `manualSeed`; f32 by default. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export function randn(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
   return normal(shape, 1, filled("randn", shape, options));
 }
 
-/** @internal Uniform on [low, high); drawn without the host holding them all. */
+/** @internal Draws values uniform on [low, high) on the device, without a host copy. */
 export function uniform(
   shape: readonly number[],
   low: number,
@@ -261,7 +262,7 @@ export function uniform(
   return finished(wrapped(drawn), options);
 }
 
-/** @internal Normal, of mean 0; drawn without the host holding them all. */
+/** @internal Draws normally distributed values with mean 0 on the device, without a host copy. */
 export function normal(
   shape: readonly number[],
   deviation: number,

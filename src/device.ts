@@ -1,4 +1,4 @@
-/** Devices by name, and what they hold. */
+/** Resolves device names, and manages devices' memory. */
 import { shown } from "./argument.js";
 import { compilerWarnings } from "./compiler-files.js";
 import { LowrankError } from "./errors.js";
@@ -8,41 +8,41 @@ import { readAlong } from "./reads.js";
 import { test, testSync, type Gpu, type Verdict } from "./self-test/first-use.js";
 
 /**
- * A device as options name it: `gpu` is the best GPU, `gpu:N` the N-th of `devices()`, `auto` what `chooseDevice` finds.
- * On `meta:cpu` and `meta:gpu` tensors have shapes and no values: memory is counted, and nothing runs.
+ * The name of a device. `gpu` is the best GPU, `gpu:N` the N-th GPU of `devices()`, `auto` the device that `chooseDevice`
+ * selects. Tensors on `meta:cpu` and `meta:gpu` have shapes but no values: memory is counted, and nothing is computed.
  */
 export type Device = "auto" | "cpu" | "gpu" | `gpu:${number}` | "meta:cpu" | "meta:gpu";
 
 /** One device of this machine. */
 export interface DeviceInfo {
-  /** As options name it: `cpu`, `gpu:0`, … */
+  /** The name in options: `cpu`, `gpu:0`, … */
   device: Exclude<Device, "auto">;
-  /** The processor's or the graphics card's own name. */
+  /** The name of the processor or graphics card. */
   name: string;
   /**
-   * What it is; `software` is a GPU that the cpu imitates, `integrated` one that
-   * shares the system's memory, `virtual` one of a virtual machine.
+   * The kind of device. `software` is a GPU emulated on the CPU, `integrated` a GPU that shares the system's memory,
+   * `virtual` a GPU of a virtual machine.
    */
   kind: "cpu" | "discrete" | "integrated" | "virtual" | "software";
-  /** What it is driven through: the instructions of a cpu, or a GPU's interface, such as Vulkan or Metal. */
+  /** The CPU's instruction set, or the GPU's interface, such as Vulkan or Metal. */
   backend: string;
-  /** The driver and its version, where a GPU tells. */
+  /** The driver and its version, if the GPU reports them. */
   driver?: string | undefined;
-  /** Bytes, where the system tells. */
+  /** Memory in bytes, if the system reports it. */
   memory?: number | undefined;
 }
 
-/** Bytes in use: see `memory()`. */
+/** Memory use of a device; see `memory()`. */
 export interface Memory {
-  /** Bytes of tensors and scratch in use. */
+  /** Bytes of tensors and scratch buffers in use. */
   live: number;
-  /** Bytes that the pool holds, in use or idle. */
+  /** Bytes in the pool, in use or idle. */
   reserved: number;
-  /** The highest that `reserved` was. */
+  /** The maximum of `reserved` so far. */
   peak: number;
   /** Bytes of mapped files in use. */
   mapped: number;
-  /** How many tensors of it have neither been disposed nor collected. */
+  /** The number of tensors that have been neither disposed nor garbage-collected. */
   tensors: number;
 }
 
@@ -50,14 +50,14 @@ let chosen: Device = "auto";
 let automatic: Choice | undefined;
 let testing: Promise<void> | undefined;
 
-/** What a device name stands for. */
+/** The result of resolving a device name. */
 interface Choice {
   device: Exclude<Device, "auto">;
-  /** Why, as a part of a sentence. */
+  /** The reason, as part of a sentence. */
   why: string;
 }
 
-/** The devices of this machine: the cpu, then the GPUs, best first. */
+/** Lists the devices of this machine: the CPU, then the GPUs, best first. */
 export function devices(): DeviceInfo[] {
   const found = call(() => native().devices()) as DeviceInfo[];
   for (const text of compilerWarnings(native())) process.emitWarning(text, { type: "LowrankWarning" });
@@ -65,8 +65,8 @@ export function devices(): DeviceInfo[] {
 }
 
 /**
- * @internal Looks for drivers on another thread where `device` needs them, which takes a fifth of a second the first time,
- * and tests the GPU that `auto` would use in a process of its own, where that was not done before.
+ * @internal Enumerates drivers on another thread if `device` needs them, which takes about 0.2 s the first time. For
+ * `auto`, also tests the GPU that it would select in a separate process, unless that was done before.
  */
 export async function findDevices(device: Device = chosen): Promise<void> {
   if (device === "cpu" || device === "meta:cpu" || (device === "auto" && automatic !== undefined)) return;
@@ -86,14 +86,14 @@ async function testedInBackground(): Promise<void> {
   automatic ??= chooseAmong(verdicts);
 }
 
-/** @internal What the driver tells of a GPU; undefined of another device. */
+/** @internal Returns the driver's information about a GPU; undefined for other devices. */
 export function gpuDetails(device: Device): GpuDetails | undefined {
   const all = call(() => native().gpuDetails());
   const named = device.replace(/^meta:/, "");
   return named === "gpu" ? all.find(({ lacks }) => lacks == null) : all.find((one) => one.device === named);
 }
 
-/** The usable GPUs in hardware, best first. A GPU in software is slower than the native kernels. */
+/** Returns the usable hardware GPUs, best first. A software GPU is slower than the CPU kernels. */
 function candidates(): Gpu[] {
   const real = devices().filter(({ kind }) => kind !== "cpu" && kind !== "software");
   if (real.length === 0) return [];
@@ -104,7 +104,7 @@ function candidates(): Gpu[] {
   });
 }
 
-/** The first that is usable, or the cpu. Says once which GPU is left out, and why. */
+/** Selects the first usable GPU, or the CPU. Warns about each rejected GPU with the reason. */
 function chooseAmong(verdicts: readonly (readonly [Gpu, Verdict])[]): Choice {
   const refused = verdicts.filter(([, { usable }]) => !usable);
   const found = verdicts.findIndex(([, { usable }]) => usable);
@@ -133,28 +133,28 @@ function noGpu(): string {
 }
 
 /**
- * @internal Tries the forms of a GPU's kernels for usual shapes, whatever was found before, and keeps the fastest. Rejects
- * with `ERR_NO_GPU`, with `ERR_OPTION` for what is no GPU and where `LOWRANK_TUNE` is off.
+ * @internal Autotunes a GPU's kernels for common shapes, ignoring earlier results, and stores the fastest variants.
+ * Rejects with `ERR_NO_GPU`, and with `ERR_OPTION` for a device that is not a GPU or if `LOWRANK_TUNE` is off.
  */
 export async function tuneDevice(device: Exclude<Device, "auto">): Promise<TuneReport> {
   return settled(await call(() => native().tuneDevice(device)));
 }
 
-/** Sets the device of tensors that name none, `auto` at first. Throws `ERR_OPTION`. */
+/** Sets the default device of new tensors, initially `auto`. Throws `ERR_OPTION`. */
 export function setDefaultDevice(device: Device): void {
   resolveDevice(device);
   chosen = device;
 }
 
 /**
- * What `auto` stands for, and why: a GPU in hardware whose kernels have given right numbers (`diagnose` tells of that), the
- * cpu elsewhere. A GPU that was not used before is tested first, for some seconds, unless `LOWRANK_SELF_TEST` is `off`; the
- * result is kept by adapter, driver and version of this package. Another device stands for itself. Throws `ERR_OPTION`.
+ * Resolves `auto` and returns the reason: a hardware GPU that has passed its self-test (see `diagnose`), otherwise the CPU.
+ * A GPU is tested at its first use, which takes some seconds, unless `LOWRANK_SELF_TEST` is `off`; the result is cached by
+ * adapter, driver and version of this package. Other devices resolve to themselves. Throws `ERR_OPTION`.
  */
 export function chooseDevice(device: Device = chosen): {
-  /** What it stands for. */
+  /** The selected device. */
   device: Exclude<Device, "auto">;
-  /** Why, as a part of a sentence. */
+  /** The reason, as part of a sentence. */
   why: string;
 } {
   if (device !== "auto") return { device: resolveName(device), why: "as asked" };
@@ -170,12 +170,12 @@ export function chooseDevice(device: Device = chosen): {
   return automatic;
 }
 
-/** The device that `device` (or the default) names. */
+/** Resolves `device`, or the default device. */
 export function resolveDevice(device: Device = chosen): Exclude<Device, "auto"> {
   return chooseDevice(device).device;
 }
 
-/** Devices by name, as suggestions for a misspelled one. */
+/** Device names to suggest for a misspelled one. */
 const DEVICE_NAMES = ["auto", "cpu", "gpu", "gpu:0", "gpu:1", "meta:cpu", "meta:gpu"];
 
 function resolveName(device: unknown): Exclude<Device, "auto"> {
@@ -187,26 +187,26 @@ function resolveName(device: unknown): Exclude<Device, "auto"> {
   return device as Exclude<Device, "auto">;
 }
 
-/** Bytes in use on a device (the default one unless given) by this environment. Throws `ERR_OPTION`, `ERR_NO_GPU`. */
+/** Returns this environment's memory use on a device. Throws `ERR_OPTION`, `ERR_NO_GPU`. */
 export function memory(device?: Device): Memory {
   return session().memory(resolveDevice(device));
 }
 
 /**
- * Gives idle memory back to the system: buffers that were freed and wait for tensors to come. Tensors keep theirs; those
- * that nothing refers to any more are freed first. It happens by itself when a run ends, and after some seconds without
- * work.
+ * Releases idle memory to the system: freed buffers that the pool keeps for later tensors. Buffers of unreachable tensors
+ * are freed first; other tensors are not affected. This also happens automatically when a run ends and after some idle
+ * seconds.
  *
- * Returns bytes given back. Throws `ERR_OPTION` for a device that there is not, `ERR_NO_GPU`.
+ * Returns the released bytes. Throws `ERR_OPTION` for an unknown device, `ERR_NO_GPU`.
  */
 export function trim(device?: Device): number {
   const name = resolveDevice(device);
-  // What V8 has not yet found to be unreachable is given back, too.
+  // Also collects tensors that V8 has not yet found to be unreachable.
   session().collect(0);
   return session().trim(name);
 }
 
-/** Settles when all that was asked of the device has run. Rejects with `ERR_DEVICE_LOST` where it was lost by then. */
+/** Resolves when all work submitted to the device has finished. Rejects with `ERR_DEVICE_LOST` if the device was lost. */
 export async function synchronize(device?: Device): Promise<void> {
   const along = readAlong();
   settled(await session().synchronize(resolveDevice(device)));

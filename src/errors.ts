@@ -1,81 +1,81 @@
-/** What went wrong, stable across versions; the message says where and what to do. */
+/** The kind of an error, stable across versions; the message has the location and the remedy. */
 export type ErrorCode =
-  /** Shapes, or numbers of elements, that do not go together. */
+  /** Incompatible shapes or numbers of elements. */
   | "ERR_SHAPE_MISMATCH"
-  /** An operation on elements of another type than it takes. */
+  /** An element type that the operation does not support. */
   | "ERR_DTYPE"
   /** Tensors on different devices. */
   | "ERR_DEVICE_MISMATCH"
-  /** A token id, a label or another index outside of what it names. */
+  /** A token id, a label or another index out of range. */
   | "ERR_INDEX"
-  /** A tensor was changed in place while `backward` needs what it held. */
+  /** A tensor was modified in place although `backward` needs its previous values. */
   | "ERR_MODIFIED"
-  /** A signal was aborted without a reason; with one, the reason itself is thrown. */
+  /** A signal was aborted without a reason. With a reason, that reason is thrown. */
   | "ERR_ABORTED"
-  /** A fault of this package, not of the caller. */
+  /** A bug in this package. */
   | "ERR_INTERNAL"
-  /** `backward` where nothing asks for a gradient, or a second time. */
+  /** `backward` was called where nothing requires a gradient, or a second time. */
   | "ERR_NO_GRADIENT"
-  /** A tensor, an optimizer or a model is used after it was disposed. */
+  /** A tensor, an optimizer or a model was used after it was disposed. */
   | "ERR_DISPOSED"
-  /** No such GPU; the message lists what there is. */
+  /** No such GPU; the message lists the available ones. */
   | "ERR_NO_GPU"
-  /** No adapter of that name; the message lists those there are. */
+  /** No adapter of that name; the message lists the loaded ones. */
   | "ERR_UNKNOWN_ADAPTER"
-  /** An adapter of that name is there already. */
+  /** An adapter of that name already exists. */
   | "ERR_ADAPTER_EXISTS"
-  /** A file or a folder that is not there. */
+  /** A file or a folder does not exist. */
   | "ERR_FILE_NOT_FOUND"
-  /** What is at the output already would be lost, or another run writes there. */
+  /** The output already exists and would be overwritten, or another run writes to it. */
   | "ERR_OUTPUT_EXISTS"
   /** A file cannot be written. */
   | "ERR_WRITE"
-  /** A row of data that cannot be used; the message names file and line. */
+  /** An invalid row of data; the message names file and line. */
   | "ERR_DATA_ROW"
-  /** A chat template that is absent, cannot be read, refuses the messages, or does not come to an end. */
+  /** A chat template is missing, invalid, rejects the messages, or does not terminate. */
   | "ERR_CHAT_TEMPLATE"
-  /** A model cannot be had from a hub; the message says why, and the status where there is one. */
+  /** A model cannot be downloaded from the hub; the message has the reason, and the HTTP status if there is one. */
   | "ERR_HUB"
-  /** The device stopped answering; its tensors are lost. */
+  /** The device stopped responding; its tensors are lost. */
   | "ERR_DEVICE_LOST"
-  /** What is asked for does not fit on the device beside what is in use. */
+  /** The device does not have enough free memory. */
   | "ERR_OUT_OF_MEMORY"
-  /** A file that is damaged or not of its format; the message says where. */
+  /** A file is damaged or has another format; the message has the location. */
   | "ERR_FILE_FORMAT"
-  /** Names in a file or a dictionary that the model has not, or the other way round. */
+  /** A file or dictionary has keys that the model lacks, or lacks keys that the model has. */
   | "ERR_UNMATCHED_KEY"
-  /** Patterns of targets that match no layer; the message lists candidates. */
+  /** Targets that match no layer; the message lists candidates. */
   | "ERR_NO_TARGETS"
-  /** NaN or infinity where a number is needed. */
+  /** NaN or infinity instead of a finite number. */
   | "ERR_NOT_FINITE"
-  /** Data of which nothing would be trained on. */
+  /** Data without any tokens to train on. */
   | "ERR_NO_TRAINED_TOKENS"
-  /** A model, or a setting of its configuration, that is not supported. */
+  /** A model or a configuration setting that is not supported. */
   | "ERR_UNSUPPORTED_MODEL"
-  /** An argument or an option that is wrong; the message names it and says what it may be. */
+  /** An invalid argument or option; the message names it and the valid values. */
   | "ERR_OPTION"
-  /** The native binary cannot be loaded; the message says how to mend it. */
+  /** The native binary cannot be loaded; the message has the remedy. */
   | "ERR_NATIVE_LOAD"
-  /** The process or worker that a run lives in has gone, or the port to it; the message names the last checkpoint. */
+  /** The process or worker of a run has ended, or its port was closed; the message names the last checkpoint. */
   | "ERR_DISCONNECTED"
-  /** The two ends of a port do not understand each other: other versions, or a channel of JSON. */
+  /** The two ends of a port are incompatible: different versions, or a channel that serialises to JSON. */
   | "ERR_PROTOCOL";
 
-/** The one class of errors that this package throws. */
+/** The class of all errors that this package throws. */
 export class LowrankError extends Error {
   /** `LowrankError`. */
   override readonly name = "LowrankError";
-  /** What went wrong, stable across versions. */
+  /** The kind of error, stable across versions. */
   readonly code: ErrorCode;
 
-  /** An error of `code`; `options.cause` is the error that led to it. */
+  /** Makes an error with `code`; `options.cause` is the underlying error. */
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.code = code;
   }
 }
 
-/** What an aborted operation rejects with: the signal's own reason. */
+/** Returns the error that an aborted operation rejects with: the signal's reason. */
 export function abortReason(signal: AbortSignal): unknown {
   return signal.reason ?? new LowrankError("ERR_ABORTED", "aborted");
 }
@@ -85,7 +85,7 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw abortReason(signal);
 }
 
-/** A system error's code, such as `ENOENT`; undefined for anything else. */
+/** Returns a system error's code, such as `ENOENT`; undefined for other errors. */
 export function systemCode(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("code" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;

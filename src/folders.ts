@@ -1,4 +1,4 @@
-/** Folders: made level by level, and put in one another's place, also where their files are mapped into memory. */
+/** Creates, moves and replaces folders, even if their files are mapped into memory. */
 import { existsSync, lstatSync, realpathSync } from "node:fs";
 import { mkdir, readdir, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
@@ -7,8 +7,8 @@ import { LowrankError, systemCode } from "./errors.js";
 import { native, settled } from "./native.js";
 
 /**
- * Makes `path` and what is missing above it; returns the uppermost that was made. `mkdir`'s own `recursive` never
- * ends where a file system refuses a folder by saying that its parent is not there, as /proc does.
+ * Creates `path` and its missing parents; returns the topmost created folder. `mkdir` with `recursive` loops forever on
+ * file systems that report a missing parent instead of a refusal, such as /proc.
  */
 export async function makeFolder(path: string): Promise<string | undefined> {
   const full = resolve(path);
@@ -25,23 +25,22 @@ export async function makeFolder(path: string): Promise<string | undefined> {
 }
 
 /**
- * Where a folder lies, or would: names beside it can be made of this. It ends in no separator, and what a link leads to is
- * meant, so that the link stays.
+ * Returns the absolute path of a folder, which need not exist, without a trailing separator, so that sibling names can be
+ * derived from it. Links are resolved, so that replacing the folder keeps the link.
  */
 export function locationOf(folder: string): string {
   return existsSync(folder) ? realpathSync(folder) : resolve(folder);
 }
 
-/** Bytes that are free for files in a folder; undefined where its file system does not say. */
+/** Returns the free bytes on a folder's file system; undefined if it does not report them. */
 export async function freeBytes(folder: string): Promise<number | undefined> {
   const disk = await statfs(folder).catch(() => undefined);
   return disk === undefined || disk.blocks === 0 ? undefined : disk.bavail * disk.bsize;
 }
 
 /**
- * Puts the folder `from` in the place of `to`. What is there is moved aside, and back where `from` cannot take its
- * place or what was there cannot go, so that one of the two is there whole at any time. Throws as `move` does. `away`
- * removes a file.
+ * Replaces the folder `to` by `from`. The old folder is first moved aside, and moved back if the replacement fails or the
+ * old files cannot be removed, so that one complete folder exists at any time. Throws like `move`. `away` removes a file.
  */
 export async function replaceFolder(from: string, to: string, away = remove): Promise<void> {
   const there = existsSync(to);
@@ -59,7 +58,7 @@ export async function replaceFolder(from: string, to: string, away = remove): Pr
   const weights = files.filter((name) => name.endsWith(".safetensors")).map((name) => join(aside, name));
   const first = weights.find((path) => lstatSync(path).isFile());
   try {
-    // What another program has mapped may be moved, but not removed. As long as nothing is gone, all can go back.
+    // A file mapped by another program can be moved but not removed. Until the first removal, everything can be undone.
     if (first !== undefined) await away(first);
   } catch (error) {
     await move(to, from);
@@ -73,20 +72,20 @@ export async function replaceFolder(from: string, to: string, away = remove): Pr
 }
 
 /**
- * Renames a file, over one that is there, or a folder. Windows does neither where a file is mapped into memory: what
- * this process has mapped is let go then, and tensors that lie in it keep their values. Throws `ERR_WRITE` where the
- * system refuses it all the same, `ERR_OUT_OF_MEMORY` where such tensors do not fit elsewhere.
+ * Renames a file or a folder, overwriting an existing file. Windows refuses that for mapped files; then this process
+ * releases its mappings, and tensors in them keep their values. Throws `ERR_WRITE` if the system still refuses,
+ * `ERR_OUT_OF_MEMORY` if such tensors do not fit into memory.
  */
 export async function move(from: string, to: string): Promise<void> {
   await lettingGo([from, to], () => rename(from, to));
 }
 
-/** Removes a file; nothing where there is none. Throws as `move` does. */
+/** Removes a file if it exists. Throws like `move`. */
 export async function remove(file: string): Promise<void> {
   await lettingGo([file], () => rm(file, { force: true }));
 }
 
-/** Does `change` to files; where the system refuses, again once what this process has mapped of them is let go. */
+/** Runs `change` on files. If the system refuses, releases this process's mappings of them and tries again. */
 export async function lettingGo(
   paths: readonly [string, ...string[]],
   change: () => Promise<void>,
@@ -104,7 +103,7 @@ export async function lettingGo(
   }
 }
 
-/** What Windows says of a file that is in use, or of a folder that holds one. */
+/** Error codes of Windows for a file in use, or a folder that contains one. */
 const REFUSALS = new Set(["EPERM", "EBUSY", "EACCES"]);
 
 function refused(path: string, cause: Error): LowrankError {

@@ -1,6 +1,6 @@
 /**
- * The public face of lowrank. Importing it does nothing: the engine is loaded at first use, and so is what is
- * asynchronous.
+ * The public API of lowrank. Importing it has no side effects: the engine and the asynchronous functions are loaded at
+ * first use.
  */
 import { lazy } from "./lazy.js";
 
@@ -226,47 +226,48 @@ export type {
 } from "./train/trainer-events.js";
 
 /**
- * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and `tokenizer.json`, from a GGUF file,
- * or from a hub by its name, `owner/name` or `owner/name@revision`, in evaluation mode. Its class is that of `task`, or else of `architectures`; the type that is given back is that of `task`, or else a
- * causal language model's. On the cpu the weights are read where they lie.
+ * Loads a model in evaluation mode: from a folder with `config.json`, `model.safetensors` (or shards) and
+ * `tokenizer.json`, from a GGUF file, or from a hub as `owner/name` or `owner/name@revision`. The class depends on `task`,
+ * or without it on `architectures`; the static type without `task` is a causal language model. On the CPU, weights are
+ * memory-mapped.
  *
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`,
- * `ERR_OPTION`, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`; of a hub's model `ERR_HUB`, `ERR_WRITE`; the signal's reason.
+ * `ERR_OPTION`, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`; for a hub model also `ERR_HUB`, `ERR_WRITE`; the signal's reason.
  */
 export const loadModel = lazy(async () => (await import("./models/load.js")).loadModel);
 /**
- * Writes a model as a folder that transformers loads: weights, `config.json`, and the tokenizer's files of the folder that
- * it came from; or, under a name that ends in `.gguf`, a language model as one file that llama.cpp runs, whose `dtype` may
- * also be `q8_0` or `q4_0`. Everything is written beside and renamed into place at the end. Throws `ERR_OPTION` for a
- * model with adapters, which are saved apart or merged first, and for what llama.cpp would not compute alike;
- * `ERR_OUTPUT_EXISTS` for a folder that is not empty or a file that is there, `ERR_DTYPE` for a value beyond f16,
+ * Writes a model as a folder that transformers can load: weights, `config.json`, and the tokenizer files of its original
+ * folder. A path that ends in `.gguf` writes a language model as one file for llama.cpp, where `dtype` may also be `q8_0`
+ * or `q4_0`. The output is written to a staging path and renamed at the end. Throws `ERR_OPTION` for a model with adapters
+ * (save them separately or merge them first) and for models that llama.cpp would compute differently;
+ * `ERR_OUTPUT_EXISTS` for a folder that is not empty or an existing file, `ERR_DTYPE` for a value beyond f16,
  * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`, `ERR_WRITE`; the signal's reason.
  */
 export const saveModel = lazy(async () => (await import("./models/save.js")).saveModel);
 /**
- * What a path holds, as `lowrank inspect` prints it: a model, an adapter and whether it fits one, or what a run would
- * train on of a data file. Of a model and of an adapter the headers are read, and no weight.
+ * Describes the contents of a path, as `lowrank inspect` prints them: a model, an adapter and whether it fits a model, or
+ * the rows of a data file that a run would train on. For models and adapters only headers are read, no weights.
  *
- * Throws `ERR_FILE_NOT_FOUND` and `ERR_FILE_FORMAT` where there is nothing that is known, `ERR_OPTION`; of data what
- * `finetune` would refuse; of a hub's model `ERR_HUB`, `ERR_WRITE`; the signal's reason.
+ * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT` for unknown contents, `ERR_OPTION`; for data the errors of `finetune`;
+ * for a hub model `ERR_HUB`, `ERR_WRITE`; the signal's reason.
  */
 export const inspect = lazy(async () => (await import("./inspect/inspect.js")).inspect);
 /**
- * Says what a run of `finetune` with these options would hold of its device, by weights, adapters, optimizer and
- * activations, whether that fits, and if not which options do. No weight is read, and nothing is computed: the run's first
- * steps are recorded on a meta device.
+ * Estimates the device memory of a `finetune` run with these options, by weights, adapters, optimizer and activations.
+ * Reports whether it fits, and if not, options that would. No weights are read and nothing is computed: the first steps
+ * are recorded on a meta device.
  *
- * Throws what `finetune` would before its first step: `ERR_OPTION`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`,
- * `ERR_DATA_ROW` and those of `loadModel` and `lora.inject`; `ERR_OUT_OF_MEMORY` for a tensor that no buffer of the device
- * can hold; the signal's reason.
+ * Throws the errors of `finetune` before its first step: `ERR_OPTION`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`,
+ * `ERR_DATA_ROW` and the errors of `loadModel` and `lora.inject`; `ERR_OUT_OF_MEMORY` for a tensor larger than the
+ * device's largest buffer; the signal's reason.
  */
 export const estimate = lazy(async () => (await import("./train/memory/estimate.js")).estimate);
 /**
- * Tests devices: every family of kernels forward and backward against the processor, steps of training, and what the device
- * reaches. It takes about a minute. Each device is tested in a process of its own, whose crash or hang is a result; the
- * result of a GPU is kept for `auto`, which uses a GPU that has passed.
+ * Tests devices: every kernel family forward and backward against the CPU, training steps, and performance. This takes
+ * about a minute. Each device is tested in a separate process, so that a crash or hang becomes a result. The results of
+ * GPUs are stored for `auto`, which only uses GPUs that have passed.
  *
- * Throws `ERR_OPTION`; `ERR_NO_GPU` for a GPU that is not there; `ERR_INTERNAL` in a bundle, whose files cannot be started;
- * the signal's reason.
+ * Throws `ERR_OPTION`; `ERR_NO_GPU` for a missing GPU; `ERR_INTERNAL` in a bundle, where the test process cannot be
+ * started; the signal's reason.
  */
 export const diagnose = lazy(async () => (await import("./diagnose/diagnose.js")).diagnose);

@@ -1,6 +1,6 @@
-/** What is loaded when it is first called, so that importing the package stays quick. */
+/** Loads modules at the first call, so that importing the package is fast. */
 
-/** The asynchronous function that `load` gives; it may be called before its module is there. */
+/** Returns an asynchronous function that first loads its implementation with `load`. */
 export function lazy<F extends (...args: never[]) => Promise<unknown>>(load: () => Promise<F>): F {
   const called = async (...args: Parameters<F>): Promise<unknown> => (await load())(...args);
   return called as F;

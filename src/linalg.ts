@@ -1,34 +1,34 @@
-/** Factorisations of matrices, in f64 and away from the event loop. */
+/** Matrix decompositions in f64, outside the event loop. */
 import { call, native, settled } from "./native.js";
 import { nextDropout } from "./random.js";
 import { cpuUse, enterCpuUse } from "./scope.js";
 
-/** A matrix on the host, by rows. */
+/** A row-major matrix on the host. */
 export interface Matrix {
   values: Float32Array;
   rows: number;
   columns: number;
 }
 
-/** A ≈ U·diag(s)·Vᵀ: U [rows, k], s [k] falling, Vᵀ [k, columns]. */
+/** A ≈ U·diag(s)·Vᵀ: U [rows, k], s [k] in descending order, Vᵀ [k, columns]. */
 export interface Svd {
   u: Float64Array;
   s: Float64Array;
   vt: Float64Array;
 }
 
-/** The `rank` largest singular values with their vectors. Throws `ERR_NOT_FINITE`. */
+/** Computes the `rank` largest singular values with their vectors. Throws `ERR_NOT_FINITE`. */
 export async function svd({ values, rows, columns }: Matrix, rank: number): Promise<Svd> {
   return settled(await call(() => native().linalgSvd(values, rows, columns, rank)));
 }
 
-/** A random subspace, by its draw, and how many rounds turn it. */
+/** A random subspace: the random draw and the number of power iterations. */
 export interface Subspace {
   iterations: number;
   draw: [seed: number, stream: number];
 }
 
-/** The same on a random subspace that rounds turn towards them: faster, and nearly as good. */
+/** Approximates `svd` on a random subspace refined by power iterations, which is faster. */
 export async function lowRankSvd(
   { values, rows, columns }: Matrix,
   rank: number,
@@ -39,7 +39,7 @@ export async function lowRankSvd(
   );
 }
 
-/** The first `rank` columns of Q [rows, k] and rows of R [k, columns] in A = Q·R. Throws `ERR_NOT_FINITE`. */
+/** Computes the first `rank` columns of Q [rows, k] and rows of R [k, columns] of A = Q·R. Throws `ERR_NOT_FINITE`. */
 export async function qr(
   { values, rows, columns }: Matrix,
   rank: number,
@@ -47,18 +47,18 @@ export async function qr(
   return settled(await call(() => native().linalgQr(values, rows, columns, rank)));
 }
 
-/** What `PrincipalComponents.fit` tells. */
+/** The result of `PrincipalComponents.fit`. */
 export interface Components {
-  /** [k, features], the strongest first. */
+  /** [k, features], by descending variance. */
   components: Float64Array;
-  /** The share of the whole variance that each explains. */
+  /** The fraction of the total variance that each component explains. */
   ratios: Float64Array;
   singularValues: Float64Array;
-  /** The cosine between each and what it was before the last batch; empty after the first. */
+  /** The cosine between each component and its value before the last batch; empty after the first batch. */
   similarity: Float64Array;
 }
 
-/** Principal components of rows that come in batches. */
+/** Incremental principal component analysis over batches of rows. */
 export class PrincipalComponents {
   readonly #inner;
 
@@ -66,14 +66,14 @@ export class PrincipalComponents {
     this.#inner = call(() => new (native().PrincipalComponents)(components, features));
   }
 
-  /** Takes rows in; fewer than components are left out, and what it tells is then empty or as before. */
+  /** Adds a batch of rows. A batch with fewer rows than components is ignored; the result is then unchanged, or empty at first. */
   async fit(rows: Float32Array): Promise<Components> {
     const [seed, draw] = nextDropout();
     return settled(await call(() => this.#inner.fit(rows, seed, draw)));
   }
 }
 
-/** Runs `work` over all items, as many at once as threads may compute; results in the items' order. */
+/** Runs `work` over all items, at most `cpuUse().threads` at once; returns results in the items' order. */
 export async function overCores<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
   let next = 0;

@@ -1,30 +1,30 @@
-/** Access to a server on this machine: its token, and the requests that browsers must not send it. */
+/** Access control for local servers: the token, and checks against requests from other websites. */
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 
 /** The loopback address that servers listen on by default. */
 export const LOOPBACK = "127.0.0.1";
 
-/** Draws 256 random bits, in base64url. */
+/** Draws 256 random bits, as base64url. */
 export function newToken(): string {
   return randomBytes(32).toString("base64url");
 }
 
-/** Compares two secrets in a time that depends on neither. */
+/** Compares two secrets in constant time. */
 export function sameSecret(a: string, b: string): boolean {
   const [left, right] = [a, b].map((text) => createHash("sha256").update(text).digest());
   return timingSafeEqual(left as Buffer, right as Buffer);
 }
 
-/** The senders that a server accepts. */
+/** The accepted senders of requests. */
 export interface Senders {
-  /** Values of `Host`; undefined accepts any. Another name for this machine would be DNS rebinding. */
+  /** Accepted values of `Host`; undefined accepts any. Other host names could be a DNS rebinding attack. */
   hosts: readonly string[] | undefined;
-  /** Values of `Origin`. */
+  /** Accepted values of `Origin`. */
   origins: readonly string[];
 }
 
-/** Why a request is refused by its headers, as browsers send them; undefined if it is accepted. */
+/** Returns why a request is refused by its headers; undefined if it is accepted. */
 export function senderRefusal(headers: IncomingHttpHeaders, { hosts, origins }: Senders): string | undefined {
   const { host, origin } = headers;
   if (hosts !== undefined && !hosts.includes(host ?? ""))

@@ -1,18 +1,18 @@
-/** Why the engine's binary did not load, and what to do about it. */
+/** Explains why the native binary could not be loaded, and how to fix it. */
 import { LowrankError } from "./errors.js";
 import { fromPackage } from "./place.js";
 
-/** Where the binary was to be loaded. */
+/** The platform on which the binary was to be loaded. */
 export interface Place {
   platform: string;
   arch: string;
-  /** The version of the C library that runs, where it is glibc; of Linux alone. */
+  /** The version of glibc on Linux; undefined for another C library. */
   glibc: string | undefined;
-  /** This package's version, which is its binaries', too; undefined in a bundle, where its files are not found. */
+  /** The version of this package and its binaries; undefined in a bundle, where package.json is not found. */
   version: string | undefined;
 }
 
-/** What packages of binaries are named by. */
+/** Target suffixes of the binary packages. */
 export const BINARIES = [
   "linux-x64-gnu",
   "linux-arm64-gnu",
@@ -24,13 +24,13 @@ export const BINARIES = [
   "win32-arm64-msvc",
 ];
 
-/** Where this process runs, and which version this is. */
+/** Returns the platform of this process and the version of this package. */
 export function here(): Place {
   let own: { name?: string; version?: string } = {};
   try {
     own = fromPackage("package.json") as typeof own;
   } catch {
-    // What is told then is that this is a bundle.
+    // Without a version, the error says that this is a bundle.
   }
   const version = own.name === "lowrank" ? own.version : undefined;
   const report = process.platform === "linux" ? process.report.getReport() : {};
@@ -39,7 +39,7 @@ export function here(): Place {
   return { platform, arch, glibc: header?.glibcVersionRuntime, version };
 }
 
-/** The error to throw instead of what the loader threw: `ERR_NATIVE_LOAD`. */
+/** Makes the `ERR_NATIVE_LOAD` error that replaces the loader's. */
 export function loadError(cause: unknown, place: Place): LowrankError {
   return new LowrankError("ERR_NATIVE_LOAD", told(cause, place), { cause });
 }
@@ -56,7 +56,7 @@ function told(cause: unknown, { platform, arch, glibc, version }: Place): string
     );
   if (!BINARIES.includes(target))
     return `there is no binary of lowrank for ${target}; there are ${BINARIES.join(", ")}`;
-  // The loader tries a file, a package and others, and speaks of what is missing; what is wrong stands deeper.
+  // The loader tries a file, a package and others, and reports missing ones first; the real reason is a nested cause.
   const lines = errors.map(({ message = "" }) => message.split("\n")[0] as string);
   const reason = lines.find((line) => line !== "" && !MISSING.test(line));
   if (reason === undefined)
@@ -82,7 +82,7 @@ function told(cause: unknown, { platform, arch, glibc, version }: Place): string
   );
 }
 
-/** What the loader says of a place where nothing is. */
+/** Messages of the loader about missing candidates. */
 const MISSING = /^Cannot find |^Failed to load native binding|wasi/i;
 
 const BLOCKED =
@@ -94,7 +94,7 @@ interface Cause {
   cause?: unknown;
 }
 
-/** An error and what caused it, the outermost first. */
+/** Returns an error and its causes, outermost first. */
 function chain(error: unknown): Cause[] {
   const all: Cause[] = [];
   for (let at = error; typeof at === "object" && at !== null && all.length < 32; at = (at as Cause).cause)

@@ -1,6 +1,6 @@
 /**
- * The only importer of the binary. Loads it on first use, holds this environment's session, and
- * turns native errors into `LowrankError`.
+ * The only importer of the native binary: loads it on first use, holds this environment's session, and converts native
+ * errors to `LowrankError`.
  */
 import { join } from "node:path";
 import type * as Binding from "../native/binding.js";
@@ -13,19 +13,19 @@ import { fromPackage } from "./place.js";
 export type Native = typeof Binding;
 export type Session = Binding.Session;
 export type LowRankPath = Binding.LowRankPath;
-/** What was found on a GPU of the forms of kernels. */
+/** The results of autotuning a GPU's kernels. */
 export type TuneReport = Binding.TuneReport;
-/** What the driver of a GPU tells of it. */
+/** The driver's information about a GPU. */
 export type GpuDetails = Binding.GpuDetails;
-/** A safetensors file, or a folder of shards, whose tensors are read where they lie. */
+/** A memory-mapped safetensors file, or a folder of shards. */
 export type WeightsFile = Binding.WeightsFile;
 /** A GGUF file: tensors by name, and metadata. */
 export type GgufFile = Binding.GgufFile;
 
-/** Bytes of tensors perhaps unreachable that are worth a collection of V8's when nothing is done. */
+/** Bytes of possibly unreachable tensors from which it is worth forcing a garbage collection when idle. */
 const GARBAGE = 8 * 2 ** 20;
 
-/** What every operation calls: without what a method of the session costs besides. */
+/** Functions for single operations, without the overhead of a session's method. */
 export type Direct = ReturnType<Session["direct"]>;
 
 let loaded: Native | undefined;
@@ -33,12 +33,12 @@ let open: Session | undefined;
 let calls: Direct | undefined;
 
 /**
- * The last handle that was made and what it stands for: its number, those of its dtype and its device, its rank, its
- * shape. Native code writes it.
+ * The most recently created handle: its id, the codes of its dtype and device, its rank and its shape. Written by native
+ * code.
  */
 export const lastMade = new Float64Array(32).fill(-1);
 
-/** The binding. Throws `ERR_NATIVE_LOAD`, which says why and what to do. */
+/** Returns the binding. Throws `ERR_NATIVE_LOAD` with reason and remedy. */
 export function native(): Native {
   loaded ??= load();
   return loaded;
@@ -46,7 +46,7 @@ export function native(): Native {
 
 function load(): Native {
   const binding = required();
-  // What is found of a GPU serves the next process.
+  // Autotuning results are stored for later processes.
   const folder = cacheFolder();
   if (folder !== undefined) binding.keepTuningIn(join(folder, "tune"));
   lookForCompilers(binding);
@@ -61,7 +61,7 @@ function required(): Native {
   }
 }
 
-/** This environment's session. It is closed when the process exits. */
+/** Returns this environment's session, which is closed when the process exits. */
 export function session(): Session {
   if (open === undefined) {
     open = guarded(new (native().Session)());
@@ -73,13 +73,13 @@ export function session(): Session {
   return open;
 }
 
-/** This environment's calls for single operations and handles. */
+/** Returns this environment's functions for single operations and handles. */
 export function direct(): Direct {
   calls ??= translating(session().direct());
   return calls;
 }
 
-/** The same calls, which throw `LowrankError`. */
+/** Wraps the functions so that they throw `LowrankError`. */
 function translating(raw: Direct): Direct {
   const wrapped =
     (name: string, call: Function) =>
@@ -95,21 +95,18 @@ function translating(raw: Direct): Direct {
   ) as unknown as Direct;
 }
 
-/**
- * Gives back what devices hold without need, one or all of them: when a run ends, and when there has been no work for
- * some seconds.
- */
+/** Releases idle memory of one device or all: when a run ends, and after some seconds without work. */
 export function giveBack(device?: string): void {
   open?.collect(GARBAGE);
   open?.trim(device);
 }
 
-/** Cancels what runs and leaves the devices; only at the end of an environment. */
+/** Cancels running work and closes the devices at the end of an environment. */
 function close(): void {
   open?.close();
 }
 
-/** The same object, whose methods throw `LowrankError`. */
+/** Wraps an object so that its methods throw `LowrankError`. */
 export function guarded<T extends object>(target: T): T {
   const out: Record<string, unknown> = {};
   const prototype = Object.getPrototypeOf(target) as object;
@@ -127,7 +124,7 @@ export function guarded<T extends object>(target: T): T {
   return out as T;
 }
 
-/** Runs `f`, giving a native error its class. */
+/** Runs `f` and converts native errors to `LowrankError`. */
 export function call<T>(f: () => T): T {
   try {
     return f();
@@ -136,13 +133,13 @@ export function call<T>(f: () => T): T {
   }
 }
 
-/** A native error as a `LowrankError`; anything else as it is. `where` is what was called. */
+/** Converts a native error to `LowrankError` and returns other errors unchanged. `where` is the called function. */
 export function translated(error: unknown, where?: string): unknown {
   const { code, message = "" } = error as { code?: string | undefined; message?: string | undefined };
   if (error instanceof LowrankError || typeof code !== "string") return error;
   if (code.startsWith("ERR_")) return new LowrankError(code as ErrorCode, message, { cause: error });
   const named = where === undefined ? message : `${where}: ${message}`;
-  // The binding's own words for a panic, and for an argument of a type that it does not convert.
+  // The code that the binding uses for panics and for argument types that it cannot convert.
   if (code === "GenericFailure") {
     const place = native().lastPanic();
     const fault = typeof place === "string" ? `${named} (${place})` : named;
@@ -153,7 +150,7 @@ export function translated(error: unknown, where?: string): unknown {
     : error;
 }
 
-/** What a promise of the binding settled with: throws when it is a failure. */
+/** Returns a promise result of the binding, or throws it if it is a failure. */
 export function settled<T>(value: T | Binding.Failure): T {
   if (value !== null && typeof value === "object" && "code" in value && "message" in value) {
     throw new LowrankError(value.code as ErrorCode, value.message);

@@ -1,18 +1,18 @@
 import { closest } from "./suggest.js";
 
-/** Names that were looked up before: rows have the same few fields again and again. */
+/** Size limit of the cache of lookups; rows usually repeat the same few fields. */
 const MOST_KNOWN = 10_000;
 
 /**
- * Finds unknown names that are misspelled `wanted` ones. A name is one of those only while the wanted one itself is
- * absent, so that other fields of the same objects, such as `id` or `timestamp`, may have any name.
+ * Finds misspellings of `wanted` names. A name counts as misspelled only if the wanted name itself is absent, so that
+ * other fields of the same objects, such as `id` or `timestamp`, may have any name.
  */
 export class NearNames {
   readonly #found = new Map<string, string | undefined>();
 
   constructor(private readonly wanted: readonly string[]) {}
 
-  /** The first of these names that is misspelled, and the name that is meant; undefined if there is none. */
+  /** Returns the first misspelled name and the intended one; undefined if there is none. */
   in(names: Iterable<string>): { name: string; meant: string } | undefined {
     const all = new Set(names);
     for (const name of all) {

@@ -1,30 +1,30 @@
-/** How messages call an option: as the library does, or by the flag of the command that runs. */
+/** Names options in messages: as in the library, or by the flag of the running command. */
 
-/** Calls an option of the library by another name; undefined where the command has no such option. */
+/** Maps an option of the library to its name in messages; undefined if the command has no such option. */
 export type OptionNames = (option: string) => string | undefined;
 
 const AS_IN_THE_LIBRARY: OptionNames = (option) => option;
 let naming = AS_IN_THE_LIBRARY;
 
-/** An option as messages call it. `option` is its name in the library, such as `batchSize` or `optimizer.lr`. */
+/** Returns the name of an option in messages. `option` is its library name, such as `batchSize` or `optimizer.lr`. */
 export function optionName(option: string): string {
   return naming(option) ?? option;
 }
 
-/** Whether the caller has such an option: any of the library's, or a flag of the command that runs. */
+/** Whether the caller has this option: any option of the library, or a flag of the running command. */
 export function hasOption(option: string): boolean {
   return naming(option) !== undefined;
 }
 
-/** An option and its value as they are written: `batchSize 4`; a flag that is set stands alone. */
+/** Formats an option with its value: `batchSize 4`; a boolean flag has only its name. */
 export function optionSetting(option: string, value: unknown): string {
   const name = optionName(option);
   return value === true && name !== option ? name : `${name} ${String(value)}`;
 }
 
 /**
- * `text` with each name between backticks as messages call it, such as `` `packing` of rows ``. What stands between
- * square brackets is left out where the caller has no such option: `` lower the rank[, or set `rankPattern`] ``.
+ * Replaces each name in backticks by its name in messages, as in `` `packing` of rows ``. Text in square brackets is
+ * dropped if the caller lacks the option in it: `` lower the rank[, or set `rankPattern`] ``.
  */
 export function nameOptions(text: string): string {
   const known = text.replaceAll(/\[([^[\]]*`([^`]+)`[^[\]]*)\]/g, (_, part: string, option: string) =>
@@ -33,7 +33,7 @@ export function nameOptions(text: string): string {
   return known.replaceAll(/`([^`]+)`/g, (_, option: string) => optionName(option));
 }
 
-/** Calls options by `names` while `work` runs. One caller at a time: the command line's process has one. */
+/** Sets the names of options while `work` runs. Supports one caller per process, the command line. */
 export async function withOptionNames<T>(names: OptionNames, work: () => Promise<T>): Promise<T> {
   const before = naming;
   naming = names;

@@ -1,23 +1,23 @@
-/** Where the package lies, as its own modules see it. */
+/** Locates files of this package. */
 import module from "node:module";
 import { dirname, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** The path of one of the package's files. Sources and what is built of them lie in a folder of the package each. */
+/** Returns the path of a file of the package. Both src/ and dist/ are direct subfolders of the package. */
 export function inPackage(path: string): string {
-  // Nothing that a bundler recognises: webpack takes along what an address beside import.meta.url or an imported
-  // createRequire names, which is no code that it could read.
+  // Written so that bundlers do not recognise it: webpack would include the files that import.meta.url or an imported
+  // createRequire names, which it cannot parse.
   return join(dirname(fileURLToPath(import.meta.url)), "..", path);
 }
 
-/** Loads one of the package's files. */
+/** Requires a file of the package. */
 export function fromPackage(path: string): unknown {
   return module.createRequire(inPackage("package.json"))(`./${path}`);
 }
 
-/** The path of a file of this package that is run by itself, by its place in src/ and in dist/: `diagnose/child`. */
+/** Returns the path of a script of this package by its name in src/ and dist/, such as `diagnose/child`. */
 export function programPath(name: string): string {
   const own = fileURLToPath(import.meta.url);
-  // Programs are modules, also beside what is required.
+  // Scripts are ES modules even if this file was built as CommonJS.
   return join(dirname(own), `${name}${extname(own) === ".ts" ? ".ts" : ".js"}`);
 }

@@ -1,16 +1,16 @@
-/** Random values. All come from one counter-based generator (Philox 4×32-10): a seed and a count of draws. */
+/** Random values from one counter-based generator (Philox 4×32-10), addressed by a seed and a count of draws. */
 import { AsyncLocalStorage } from "node:async_hooks";
 
 import { whole as wholeNumber } from "./argument.js";
 import { native, call } from "./native.js";
 
-/** Where the generator is: a seed and how many draws it has given. */
+/** The generator's state: the seed and the number of draws so far. */
 export interface RandomState {
   seed: number;
   draws: number;
 }
 
-/** The environment's. */
+/** The environment's state. */
 const whole: RandomState = { seed: 0, draws: 0 };
 const own = new AsyncLocalStorage<RandomState>();
 
@@ -18,17 +18,17 @@ function current(): RandomState {
   return own.getStore() ?? whole;
 }
 
-/** Starts the generator of this environment anew. The same seed gives the same values. Throws `ERR_OPTION`. */
+/** Seeds this environment's generator. Equal seeds give equal values. Throws `ERR_OPTION`. */
 export function manualSeed(seed: number): void {
   setRandomState({ seed: wholeNumber("manualSeed", "seed", seed), draws: 0 });
 }
 
-/** @internal Runs `fn` with a generator of its own, so that a run neither disturbs the others nor is disturbed. */
+/** @internal Runs `fn` with a separate generator, so that concurrent runs do not affect each other. */
 export function withRandom<T>(seed: number, fn: () => T): T {
   return own.run({ seed, draws: 0 }, fn);
 }
 
-/** @internal For checkpoints. */
+/** @internal Returns the state for a checkpoint. */
 export function randomState(): RandomState {
   return { ...current() };
 }
@@ -38,19 +38,19 @@ export function setRandomState(saved: RandomState): void {
   Object.assign(current(), saved);
 }
 
-/** @internal Seed and stream of the next draw: of a dropout mask, or of values. */
+/** @internal Returns seed and stream of the next draw, for a dropout mask or for values. */
 export function nextDropout(): [seed: number, stream: number] {
   const state = current();
   return [state.seed, state.draws++];
 }
 
-/** @internal Values of U(low, high). */
+/** @internal Draws values of U(low, high). */
 export function uniform(size: number, low: number, high: number): Float32Array {
   const [seed, stream] = nextDropout();
   return call(() => native().uniform(seed, stream, size, low, high));
 }
 
-/** @internal Values of N(0, 1). */
+/** @internal Draws values of N(0, 1). */
 export function normal(size: number): Float32Array {
   const [seed, stream] = nextDropout();
   return call(() => native().normal(seed, stream, size));

@@ -1,24 +1,24 @@
-/** What is read along with the next value that is awaited. */
+/** Batches deferred reads with the next awaited read. */
 import { session, settled } from "./native.js";
 
-/** A reading that has begun: of a tensor of the session, by its number, which is freed; or one that sees to itself. */
+/** A started read: of the tensor with id `of`, which is then freed; or a promise that needs no help. */
 export type Begun = { of: number; heard: (bytes: Uint8Array | undefined) => void } | Promise<unknown>;
 
 const waiting = new Set<() => Begun | undefined>();
 
-/** Has `begin` called with the next read, which then awaits that reading, too; gives what calls it off. */
+/** Registers `begin` to be called at the next read, which then also awaits it. Returns a function that cancels this. */
 export function beforeReads(begin: () => Begun | undefined): () => void {
   waiting.add(begin);
   return () => void waiting.delete(begin);
 }
 
-/** What a tensor holds, by its number, once it and what waits to be read have been read: in one answer. */
+/** Reads a tensor's bytes by its id, together with all deferred reads, in one round trip. */
 export async function read(id: number): Promise<Uint8Array> {
   if (waiting.size === 0) return settled((await session().read(id)) as Uint8Array);
   return settled((await readAll(id))[0] as Uint8Array);
 }
 
-/** Reads what waits to be read; undefined where nothing does. */
+/** Performs the deferred reads; undefined if there are none. */
 export function readAlong(): Promise<unknown> | undefined {
   return waiting.size === 0 ? undefined : readAll();
 }
@@ -35,8 +35,8 @@ async function readAll(...ids: number[]): Promise<unknown[]> {
     session().dispose(Uint32Array.from(of));
     all = await read;
   } finally {
-    // Also where nothing could be read: who waits for this reading goes on. What a device failed by is told by the
-    // value that it goes with.
+    // Also runs after an error, so that everyone who awaits a deferred read continues. The error itself is reported by the
+    // read that was awaited.
     for (const [i, { heard }] of ours.entries()) {
       const bytes = all[ids.length + i];
       heard(bytes instanceof Uint8Array ? bytes : undefined);

@@ -7,20 +7,20 @@ import { LowrankError, type ErrorCode } from "./errors.js";
 import { call, native, session, translated, type WeightsFile } from "./native.js";
 import { type DType, isBlock, isTensor, type Tensor, wrapped } from "./tensor.js";
 
-/** @internal Opens a safetensors file or a folder; everything in its header is checked. */
+/** @internal Opens a safetensors file or a folder of shards and validates its header. */
 export function openWeights(path: string): WeightsFile {
   return call(() => native().WeightsFile.open(nativePath(path)));
 }
 
 /**
- * @internal One tensor of a file: in place on the cpu, uploaded elsewhere. It is frozen. In another dtype it is converted,
- * or quantised.
+ * @internal Returns one tensor of a file, frozen: mapped on the CPU, uploaded to other devices. With another dtype it is
+ * converted or quantised.
  */
 export function mapped(file: WeightsFile, name: string, device?: Device, dtype?: DType): Tensor {
   return wrapped(session().mapTensor(file, name, resolveDevice(device), dtype));
 }
 
-/** @internal What `read` gives of each name: all of them, or an error and none. */
+/** @internal Reads all names; on an error, disposes those already read. */
 export function byName(names: readonly string[], read: (name: string) => Tensor): Record<string, Tensor> {
   const out = new Map<string, Tensor>();
   try {
@@ -29,29 +29,29 @@ export function byName(names: readonly string[], read: (name: string) => Tensor)
     for (const tensor of out.values()) tensor.dispose();
     throw translated(error);
   }
-  // Whose keys are its own, `__proto__` as well.
+  // fromEntries defines own properties even for the key `__proto__`.
   return Object.fromEntries(out);
 }
 
-/** Where `load` puts what it reads. */
+/** Options of `load`. */
 export interface LoadFileOptions {
-  /** The default device unless given. */
+  /** The device of the tensors. Default: the default device. */
   device?: Device | undefined;
 }
 
-/** What `save` writes besides tensors. */
+/** Options of `save`. */
 export interface SaveFileOptions {
-  /** Texts by name, as `__metadata__` of the file. */
+  /** Strings by name, written as `__metadata__` of the file. */
   metadata?: Readonly<Record<string, string>> | undefined;
 }
 
 /**
- * All tensors of a safetensors file, or of a folder with shards and their index, by name. On the cpu they stay in the
- * mapped file, and are read when they are used. They ask for no gradient.
+ * Loads all tensors of a safetensors file, or of a folder with shards and their index, by name. On the CPU they stay in
+ * the mapped file and are read when used. They require no gradient.
  *
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OUT_OF_MEMORY`, `ERR_OPTION`.
  */
-// A promise by contract: a device may be slow to take what a file holds.
+// Asynchronous by contract, since uploading to a device may be slow.
 // eslint-disable-next-line @typescript-eslint/require-await
 export async function load(path: string, given?: LoadFileOptions): Promise<Record<string, Tensor>> {
   text("safetensors.load", "path", path);
@@ -61,9 +61,9 @@ export async function load(path: string, given?: LoadFileOptions): Promise<Recor
 }
 
 /**
- * Writes tensors as one safetensors file, whole or not at all: it is written beside and renamed into place. That may be
- * the file that they were loaded from. Where the system replaces no file that is mapped, as Windows, tensors that lie in
- * it are copied into memory first.
+ * Writes tensors as one safetensors file atomically, by renaming a staging file. The target may be the file that the
+ * tensors were loaded from. Where the system cannot replace a mapped file (Windows), tensors mapped from it are first
+ * copied into memory.
  *
  * Throws `ERR_WRITE`, `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
@@ -96,7 +96,7 @@ export async function save(
   await settledFile(native().writeSafetensors(path, entries, metadata));
 }
 
-/** @internal Writes a text file whole or not at all. Throws `ERR_WRITE`. */
+/** @internal Writes a text file atomically. Throws `ERR_WRITE`. */
 export async function writeWhole(path: string, text: string): Promise<void> {
   await settledFile(native().writeFile(path, new TextEncoder().encode(text)));
 }
@@ -106,7 +106,7 @@ async function settledFile(writing: Promise<Binding.Failure | null>): Promise<vo
   if (failure !== null) throw new LowrankError(failure.code as ErrorCode, failure.message);
 }
 
-/** @internal Bytes of one element. */
+/** @internal Returns the bytes of one element. */
 export function elementBytes(dtype: DType): number {
   return dtype === "f32" || dtype === "i32" ? 4 : 2;
 }

@@ -1,10 +1,10 @@
-/** Samples of speech, as callers pass them. */
+/** Validates audio samples of speech. */
 import { shown } from "./argument.js";
 
-/** Samples a second. */
+/** Samples per second. */
 export const SAMPLE_RATE = 16_000;
 
-/** What is wrong with samples that should be heard; undefined where nothing is. */
+/** Returns the problem with `samples`; undefined if they are valid. */
 export function samplesProblem(samples: unknown): string | undefined {
   if (!(samples instanceof Float32Array)) {
     const scaled = samples instanceof Int16Array ? "; divide 16-bit samples by 32768" : "";

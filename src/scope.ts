@@ -1,6 +1,6 @@
 /**
- * Lifetimes. A scope frees what it made and did not return; its extent, that of `noGrad` and that
- * of `checkpoint` follow the asynchronous call, so that several may interleave.
+ * Lifetimes and modes. A scope frees the tensors that it made and did not return. Scopes, `noGrad` and `checkpoint` follow
+ * the asynchronous context, so that several may interleave.
  */
 import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 
@@ -9,67 +9,67 @@ import { checkCpuUse, cpuThreads, type CpuUse, type CurrentCpuUse } from "./cpu-
 import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
 
-/** What scopes own: tensors, which are made above. */
+/** An object owned by scopes: a tensor, which a higher layer implements. */
 export interface Owned {
-  /** Lets it be freed when nothing refers to it any more. */
+  /** Frees it by garbage collection once it is unreachable. */
   watch(): void;
-  /** Gives up the handle, which is the caller's to free; undefined where it has none. */
+  /** Gives the handle to the caller to free; undefined if it has none. */
   leave(): number | undefined;
 }
 
-/** What a scope has made so far. */
+/** The tensors that a scope has made so far. */
 class Made extends Set<Owned> {
-  /** While a synchronous call runs. An asynchronous one may never settle, and what it left running may outlive it. */
+  /** Whether the call is synchronous so far. An asynchronous call may never settle, and its work may outlive it. */
   #sure = true;
-  /** Whether its scope is over. */
+  /** Whether the scope has ended. */
   ended = false;
 
-  /** `outer` was in force where its scope began. */
+  /** `outer` is the frame in which the scope began. */
   constructor(readonly outer: Frame) {
     super();
   }
 
-  /** Owns `tensor`, too. One that may not be freed at the end is freed when nothing refers to it. */
+  /** Adds `tensor`. If the scope may never end, the tensor is also tracked by garbage collection. */
   own(tensor: Owned): void {
     this.add(tensor);
     if (!this.#sure) tensor.watch();
   }
 
-  /** From now on nothing says that the call's end is to come. */
+  /** The scope became asynchronous and may never end; falls back to garbage collection. */
   doubt(): void {
     this.#sure = false;
     for (const tensor of this) tensor.watch();
   }
 }
 
-/** What is in force for the code that runs now. */
+/** The modes that apply to the running code. */
 interface Frame {
-  /** Of the innermost scope; undefined outside any. */
+  /** The tensors of the innermost scope; undefined outside any scope. */
   made: Made | undefined;
   noGrad: boolean;
-  /** The open checkpoint, 0 for none. */
+  /** The open checkpoint; 0 for none. */
   region: number;
-  /** Undefined where `setMatmulPrecision` says. */
+  /** Overrides `setMatmulPrecision` if set. */
   products: MatmulPrecision | undefined;
-  /** What differs from `setCpuUse`. */
+  /** Overrides `setCpuUse` if set. */
   cpu?: CpuUse | undefined;
-  /** Layers compute as in eval, whatever their `training` says. */
+  /** Whether layers compute as in eval mode regardless of their `training`. */
   evaluating: boolean;
-  /** What is made is noted here, whoever owns it. */
+  /** Also records every new tensor here, without owning it. */
   noted?: WeakSet<Owned> | undefined;
 }
 
 /**
- * How layers may round the factors of products by a weight; sums are f32 in any case.
- * - `exact`: not at all; what is stored as f16 or bf16 is widened.
- * - `bf16`: on the cpu, by a weight that is stored as bf16, the other factor is rounded to bf16, too: twice the speed
- *   where the processor multiplies pairs of bf16. There attention rounds the factors of its products as well, whatever
- *   weights are stored as. Products of at most 8 rows (decoding) are exact.
- * - `f16`: on a gpu that computes in f16 (SHADER_F16), both factors of products of more than 64 rows and 64 columns are
- *   rounded to f16, each of their lines scaled by a power of two, so that neither small gradients nor large
- *   activations leave its range. Products by weights in blocks are exact.
+ * How layers may round the factors of products with a weight. Sums are always f32.
+ * - `exact`: no rounding; f16 and bf16 storage is widened.
+ * - `bf16`: on the CPU, for a weight stored as bf16, the other factor is also rounded to bf16, which doubles the speed on
+ *   processors with bf16 products. There attention also rounds the factors of its products, for any storage of weights.
+ *   Products with at most 8 rows (decoding) are exact.
+ * - `f16`: on a GPU with f16 arithmetic (SHADER_F16), both factors of products with more than 64 rows and 64 columns are
+ *   rounded to f16. Each row or column is scaled by a power of two, so that neither small gradients nor large activations
+ *   leave the range of f16. Products with block-quantised weights are exact.
  *
- * It permits rounding and asks for none: where a device has no such products, they are exact.
+ * This permits rounding but does not require it: devices without such products compute exactly.
  */
 export type MatmulPrecision = "exact" | "bf16" | "f16";
 
@@ -90,7 +90,7 @@ let told: MatmulPrecision = "exact";
 let cpu: CpuUse = {};
 let appliedCpu: CpuUse = cpu;
 
-/** Tells the tape what is in force, when it is not what it was told last. */
+/** Passes the current modes to the tape if they differ from the last ones passed. */
 export function enter(): void {
   const frame = frames.getStore() ?? OUTSIDE;
   if (frame.noGrad !== mode.noGrad || frame.region !== mode.region) {
@@ -103,37 +103,37 @@ export function enter(): void {
   applyCpuUse(frame.cpu ?? cpu);
 }
 
-/** Tells the engine how it may use the processor, when that is not what it was told last. */
+/** Passes the CPU settings to the engine if they differ from the last ones passed. */
 function applyCpuUse(use: CpuUse): void {
   if (use === appliedCpu) return;
   session().useCpu(use.threads ?? 0, use.priority === "background");
   appliedCpu = use;
 }
 
-/** Lets work besides tensors' that is started next, such as tokenisation, use the processor as the code that runs now may. */
+/** Applies the current CPU settings to work other than tensor operations that starts next, such as tokenisation. */
 export function enterCpuUse(): void {
   applyCpuUse(frames.getStore()?.cpu ?? cpu);
 }
 
-/** Lets the innermost scope own `tensor`. */
+/** Adds `tensor` to the innermost scope. */
 export function own(tensor: Owned): void {
   const frame = frames.getStore();
   frame?.noted?.add(tensor);
   hand(tensor, frame?.made);
 }
 
-/** Runs `fn` and notes in `made` every tensor that it makes; who owns them stays as it is. */
+/** Runs `fn` and records in `made` every tensor that it makes, without changing their ownership. */
 export function noting<T>(made: WeakSet<Owned>, fn: () => T): T {
   return frames.run({ ...(frames.getStore() ?? OUTSIDE), noted: made }, fn);
 }
 
-/** Takes `tensor` out of the innermost scope: what a module or an optimizer holds outlives it. */
+/** Removes `tensor` from the innermost scope, since modules and optimizers outlive scopes. */
 export function keep(tensor: Owned): void {
   disown(tensor);
   tensor.watch();
 }
 
-/** Takes `tensor`, which is being disposed, out of the innermost scope. */
+/** Removes `tensor`, which is being disposed, from the innermost scope. */
 export function disown(tensor: Owned): void {
   frames.getStore()?.made?.delete(tensor);
 }
@@ -144,13 +144,13 @@ function hand(tensor: Owned, owner: Made | undefined): void {
 }
 
 /**
- * What runs a function later as it would run here: with or without gradients, by the same adapters, in the same
- * precision. What it makes is of the innermost scope around here that is still open by then, and of its checkpoint.
+ * Returns a function that later runs code with the current modes: gradients, adapters and precision. Tensors that the code
+ * makes belong to the innermost surrounding scope that is still open then, and to its checkpoint.
  */
 export function resumption(): <T>(fn: () => T) => T {
   const frame = frames.getStore() ?? OUTSIDE;
   const precision = matmulPrecision();
-  // AsyncLocalStorage.snapshot() does the same from Node 18.16 on.
+  // AsyncLocalStorage.snapshot() is equivalent but needs Node 18.16.
   const resume = AsyncResource.bind(<T>(work: () => T): T => work());
   return (fn) => {
     let { made, region } = frame;
@@ -159,20 +159,20 @@ export function resumption(): <T>(fn: () => T) => T {
   };
 }
 
-/** Whether gradients are off. */
+/** Whether gradients are disabled. */
 export function isNoGrad(): boolean {
   return (frames.getStore() ?? OUTSIDE).noGrad;
 }
 
-/** Whether operations leave nothing for backward to find: gradients are off, and no checkpoint is open. */
+/** Whether operations record nothing for backward: gradients are disabled and no checkpoint is open. */
 export function leavesNothing(): boolean {
   const { noGrad, region } = frames.getStore() ?? OUTSIDE;
   return noGrad && region === 0;
 }
 
 /**
- * Runs `fn` and disposes every tensor that it made, but for those reachable in what it returns;
- * these belong to the scope around it. When `fn` throws, everything that it made is disposed.
+ * Runs `fn` and disposes every tensor that it made, except tensors reachable from its result, which belong to the outer
+ * scope. If `fn` throws, all of them are disposed.
  */
 export function scope<T>(fn: () => T): T {
   callable("scope", "fn", fn);
@@ -186,7 +186,7 @@ export function scope<T>(fn: () => T): T {
   );
 }
 
-/** Runs `fn` with nothing recorded for backward. */
+/** Runs `fn` without recording operations for backward. */
 export function noGrad<T>(fn: () => T): T {
   callable("noGrad", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
@@ -194,41 +194,41 @@ export function noGrad<T>(fn: () => T): T {
 }
 
 /**
- * Runs `fn` with every layer in eval mode, without touching `training`: what goes on elsewhere on the same model, a
- * run between two of its steps among it, keeps its dropout. Layers are not merged for it, but compute as they stand.
+ * Runs `fn` with every layer in eval mode without changing `training`, so that concurrent work on the same model, such as a
+ * training run between two steps, keeps its dropout. Does not merge adapters.
  */
 export function evaluating<T>(fn: () => T): T {
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, evaluating: true }, fn);
 }
 
-/** Whether `layer` computes as in training just now: what drops or takes batch statistics asks this, not `training`. */
+/** Whether `layer` currently computes as in training. Dropout and batch statistics depend on this rather than on `training`. */
 export function trains(layer: { readonly training: boolean }): boolean {
   return layer.training && !(frames.getStore()?.evaluating ?? false);
 }
 
-/** The precision of products for the code that runs now. */
+/** Returns the matmul precision of the running code. */
 export function matmulPrecision(): MatmulPrecision {
   return frames.getStore()?.products ?? products;
 }
 
 /**
- * Sets the precision of products by weights, in forward and backward, for layers that run from now on, as
- * `torch.set_float32_matmul_precision` does. Backward and checkpoints run again with what forward was recorded with.
+ * Sets the precision of products with weights, forward and backward, for layers that run from now on. Equivalent to
+ * `torch.set_float32_matmul_precision`. Backward, and recomputed checkpoints, use the precision of the recorded forward.
  * Throws `ERR_OPTION`.
  */
 export function setMatmulPrecision(precision: MatmulPrecision): void {
   products = checked("setMatmulPrecision", precision);
 }
 
-/** Runs `fn` with a precision of products of its own. Throws `ERR_OPTION`. */
+/** Runs `fn` with another matmul precision. Throws `ERR_OPTION`. */
 export function withMatmulPrecision<T>(precision: MatmulPrecision, fn: () => T): T {
   callable("withMatmulPrecision", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, products: checked("withMatmulPrecision", precision) }, fn);
 }
 
-/** How the engine uses the processor for the code that runs now. */
+/** Returns the CPU settings of the running code. */
 export function cpuUse(): CurrentCpuUse {
   const { threads, priority = "normal" } = frames.getStore()?.cpu ?? cpu;
   const all = cpuThreads();
@@ -236,21 +236,21 @@ export function cpuUse(): CurrentCpuUse {
 }
 
 /**
- * Sets how many threads compute from now on, and at which priority, in this process or worker; what is left out is as by
- * default. No bit of a result depends on it. Devices are shared: work of others on the same device keeps its own.
+ * Sets the number of computing threads and their priority in this process or worker. Omitted options return to their
+ * defaults. Results are bit-identical for all values. Other users of a shared device keep their settings.
  * Throws `ERR_OPTION`.
  */
 export function setCpuUse(use: CpuUse): void {
   cpu = checkCpuUse("setCpuUse", use);
 }
 
-/** Runs `fn` with threads or a priority of its own; what is left out is as around it. Throws `ERR_OPTION`. */
+/** Runs `fn` with other threads or priority; omitted options keep their values. Throws `ERR_OPTION`. */
 export function withCpuUse<T>(use: CpuUse, fn: () => T): T {
   callable("withCpuUse", "fn", fn);
   return withCheckedCpuUse(checkCpuUse("withCpuUse", use), fn);
 }
 
-/** `withCpuUse` of what has been checked. */
+/** Like `withCpuUse`, for validated options. */
 export function withCheckedCpuUse<T>({ threads, priority }: CpuUse, fn: () => T): T {
   const outer = frames.getStore() ?? OUTSIDE;
   const around = outer.cpu ?? cpu;
@@ -264,14 +264,13 @@ function checked(where: string, precision: MatmulPrecision): MatmulPrecision {
 }
 
 /**
- * Runs `fn` and keeps for backward only what enters it; backward runs it forward again (Chen et
- * al. 2016). Random masks are the same the second time. What `fn` makes and does not return is
- * disposed.
+ * Runs `fn` and stores only its inputs for backward, which recomputes it (gradient checkpointing, Chen et al. 2016).
+ * Recomputation uses the same random masks. Tensors that `fn` makes and does not return are disposed.
  */
 export function checkpoint<T>(fn: () => T): T {
   callable("checkpoint", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
-  // A checkpoint in a checkpoint belongs to the outer one.
+  // A nested checkpoint is part of the outer one.
   if (outer.region !== 0 || outer.noGrad) return scope(fn);
   const region = ++regions;
   session().openRegion(region);
@@ -288,7 +287,7 @@ export function checkpoint<T>(fn: () => T): T {
   );
 }
 
-/** Runs `fn`, then `done` with its result or `failed`, whether it is asynchronous or not. */
+/** Runs `fn`, then `done` with its result, or `failed`; for synchronous and asynchronous functions. */
 function settle<T>(made: Made, fn: () => T, done: (result: unknown) => void, failed: () => void): T {
   let result: T;
   try {
@@ -328,11 +327,11 @@ function release(made: Made, kept: Set<unknown>, outer: Made | undefined): void 
   made.clear();
   made.doubt();
   made.ended = true;
-  // One call: it costs more than letting one tensor go.
+  // One call for all: a call costs more than freeing a tensor.
   if (count > 0) session().dispose(ids.subarray(0, count));
 }
 
-/** Everything reachable from `root` through arrays, maps, sets and plain or class instances, and not past `made`. */
+/** Returns everything reachable from `root` through arrays, maps, sets and object properties, stopping at members of `made`. */
 function reachable(root: unknown, made: ReadonlySet<unknown>): Set<unknown> {
   const seen = new Set<unknown>();
   const todo = [root];
@@ -341,7 +340,7 @@ function reachable(root: unknown, made: ReadonlySet<unknown>): Set<unknown> {
     if (typeof value !== "object" || value === null || seen.has(value) || ArrayBuffer.isView(value)) continue;
     seen.add(value);
     if (made.has(value)) continue;
-    // One by one: a call takes no more arguments than its stack holds.
+    // Pushed one by one, since the number of call arguments is limited.
     if (value instanceof Map) for (const one of value) todo.push(...one);
     else for (const one of value instanceof Set ? value : Object.values(value)) todo.push(one);
   }

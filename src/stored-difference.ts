@@ -1,13 +1,13 @@
-/** How far a weight of a file is from a model's own. */
+/** Compares a weight in a file with a model's weight. */
 import { noGrad, scope } from "./scope.js";
 import { isBlock, type Tensor } from "./tensor.js";
 
-/** Rows that are compared at a time, so that no second vocabulary is held. */
+/** The number of rows compared at once, to avoid a second copy of the vocabulary. */
 const ROWS = 4096;
 
 /**
- * @internal The largest magnitude of own − given, each rounded to the storage of both; they have one shape, and may be on two
- * devices. 0 of weights in blocks, of which nothing is known.
+ * @internal Returns the largest magnitude of own − given, both rounded to the storage types of both. The tensors have equal
+ * shapes and may be on different devices. Returns 0 for block-quantised weights, which cannot be compared.
  */
 export async function storedDifference(own: Tensor, given: Tensor): Promise<number> {
   if (isBlock(own.dtype) || isBlock(given.dtype)) return 0;

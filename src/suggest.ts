@@ -1,10 +1,10 @@
-/** Suggests the name that a misspelled one was meant to be. */
+/** Suggests the intended name for a misspelled one. */
 import leven from "leven";
 
-/** The most edits between a name and its suggestion, and how many characters a name has for each of them. */
+/** The maximum number of edits to a suggestion, and the number of characters that a name needs per edit. */
 const MOST_EDITS = 3;
 const CHARACTERS_PER_EDIT = 3;
-/** Shorter names differ by one letter too often: f32 and i32, max and min. */
+/** Minimum length for suggestions: shorter names often differ by one letter, such as f32 and i32, or max and min. */
 const LEAST_EDITED = 4;
 
 function mostEdits(name: string, candidate: string): number {
@@ -12,7 +12,7 @@ function mostEdits(name: string, candidate: string): number {
   return length < LEAST_EDITED ? 0 : Math.min(MOST_EDITS, Math.floor(length / CHARACTERS_PER_EDIT));
 }
 
-/** Whether two neighbours in one name are swapped in the other. */
+/** Whether the names differ only by two swapped neighbouring characters. */
 function isSwapped(from: string, to: string): boolean {
   if (from.length !== to.length) return false;
   for (let i = 1; i < from.length; i++)
@@ -24,14 +24,14 @@ function withoutDigits(name: string): string {
   return name.replaceAll(/\d/g, "");
 }
 
-/** Drops what users mix up without a typing mistake: case, hyphens and underscores. */
+/** Removes differences in case, hyphens and underscores. */
 function folded(name: string): string {
   return name.toLowerCase().replaceAll(/[-_]/g, "");
 }
 
 /**
- * The name in `known` that is closest to `name`; undefined where none is close, or where `name` itself is known. Names
- * that are equal but for case, hyphens and underscores come first.
+ * Returns the name in `known` closest to `name`; undefined if none is close or `name` is known. Names that differ only in
+ * case, hyphens and underscores are preferred.
  */
 export function closest(name: string, known: Iterable<string>): string | undefined {
   const candidates = new Set(known);
@@ -40,7 +40,7 @@ export function closest(name: string, known: Iterable<string>): string | undefin
   let least = MOST_EDITS + 1;
   for (const candidate of candidates) {
     if (candidate === "") continue;
-    // Another number, such as gpu:1 or layers.2, is another thing and no misspelling.
+    // Names that differ only in a number, such as gpu:1 or layers.2, are not misspellings.
     if (withoutDigits(candidate) === withoutDigits(name)) continue;
     const [from, to] = [name.toLowerCase(), candidate.toLowerCase()];
     const swapped = isSwapped(from, to);
@@ -51,7 +51,7 @@ export function closest(name: string, known: Iterable<string>): string | undefin
   return best;
 }
 
-/** ` (did you mean v_proj?)` for an error about `name`; empty where no name in `known` is close. */
+/** Returns ` (did you mean v_proj?)` for an error about `name`; empty if no name in `known` is close. */
 export function didYouMean(name: unknown, known: Iterable<string>): string {
   const found = typeof name === "string" ? closest(name, known) : undefined;
   return found === undefined ? "" : ` (did you mean ${found}?)`;
