@@ -1,7 +1,7 @@
 /**
- * Dropout of attention's weights, which is composed where the fused kernel cannot drop them. With a probability so small
- * that nothing is dropped, outputs and gradients are the fused kernel's, whatever hides keys; with a large one, training
- * differs from call to call, and evaluation does not.
+ * Dropout of attention weights, which uses composed attention because the fused kernel has no dropout. With a
+ * probability so small that nothing is dropped, outputs and gradients match the fused kernel, for every
+ * kind of mask. With a large one, training varies from call to call, and evaluation does not.
  */
 import test from "ava";
 import {
@@ -92,7 +92,7 @@ const ids = (device: TestDevice): Tensor =>
       device,
     },
   );
-/** Padding on the left of the first row. */
+/** Returns a mask with padding on the left of the first row. */
 const padding = (device: TestDevice): Tensor =>
   tensor(
     Int32Array.from({ length: ROWS * COLUMNS }, (_, i) => (i < 3 ? 0 : 1)),
@@ -101,7 +101,7 @@ const padding = (device: TestDevice): Tensor =>
       device,
     },
   );
-/** Two texts in each row. */
+/** Returns positions of two texts in each row. */
 const packed = (device: TestDevice): Tensor =>
   tensor(
     Int32Array.from({ length: ROWS * COLUMNS }, (_, i) =>
@@ -175,7 +175,7 @@ const models: Record<string, (p: number, device: TestDevice) => [AnyModel, Tenso
   },
 };
 
-/** Logits, and the gradient of the first parameter that has one. */
+/** Returns the logits, and the gradient of the first parameter that has one. */
 async function outcome(build: () => [AnyModel, Tensor, object?]): Promise<[number[], number[]]> {
   manualSeed(1);
   const [model, x, options] = build();
@@ -192,7 +192,7 @@ async function outcome(build: () => [AnyModel, Tensor, object?]): Promise<[numbe
 
 for (const device of testDevices()) {
   for (const [name, build] of Object.entries(models)) {
-    test(`${name} on ${device}: composed attention is the fused one where nothing is dropped`, async (t) => {
+    test(`${name} on ${device}: composed attention equals the fused one if nothing is dropped`, async (t) => {
       const [[logits, grads], [composed, composedGrads]] = [
         await outcome(() => build(0, device)),
         await outcome(() => build(1e-9, device)),
@@ -206,7 +206,7 @@ for (const device of testDevices()) {
 }
 
 for (const [name, build] of Object.entries(models)) {
-  test(`${name} drops weights of attention in training alone`, async (t) => {
+  test(`${name} drops attention weights in training only`, async (t) => {
     manualSeed(1);
     const [model, x, options] = build(0.5, "cpu");
     const logits = (): Promise<unknown> =>
@@ -229,7 +229,7 @@ for (const [name, build] of Object.entries(models)) {
   });
 }
 
-test("MultiheadAttention drops weights in training alone", async (t) => {
+test("MultiheadAttention drops weights in training only", async (t) => {
   for (const device of testDevices()) {
     manualSeed(4);
     const [x, mask] = [

@@ -1,4 +1,4 @@
-/** Decoding over the cache of keys and values gives what a forward pass over the whole text gives. */
+/** Decoding with a key-value cache equals a forward pass over the whole text. */
 import { join } from "node:path";
 import test from "ava";
 
@@ -11,7 +11,7 @@ import { goldens } from "../parity/goldens.js";
 import { smallLlama } from "../small-llama.js";
 
 const TEXT = "the whale swam on and on, and the sea was wide.";
-/** A tokenizer's ids of a text, or some of a model that has none. */
+/** Ids from the model's tokenizer, or arbitrary ids for a model without one. */
 const MODELS = {
   llama: { folder: tinyModel(), prompt: (model: CausalLM) => model.tokenizer?.encode(TEXT) as Int32Array },
   gpt2: {
@@ -20,7 +20,7 @@ const MODELS = {
   },
 };
 
-/** Logits after the last of `ids`. */
+/** Returns the logits after the last of `ids`. */
 async function last(model: CausalLM, ids: Int32Array, cache?: KeyValueCache): Promise<Float32Array> {
   const row = noGrad(() =>
     scope(() => {
@@ -42,7 +42,7 @@ for (const { name, device, folder, prompt: idsOf } of cases) {
     const model = await loadModel<"causal-lm">(folder, { device });
     const ids = idsOf(model);
     const cache = model.newCache(1, ids.length);
-    // A prompt, a few tokens at once, then one by one.
+    // A prompt, a few tokens at once, then single tokens.
     const cuts = [12, 15, ...Array.from({ length: ids.length - 15 }, (_, i) => 16 + i)];
     let at = 0;
     for (const end of cuts) {
@@ -59,7 +59,7 @@ for (const { name, device, folder, prompt: idsOf } of cases) {
     model.dispose();
   });
 
-  test(`${name} on ${device}: generation is greedy decoding by whole forward passes`, async (t) => {
+  test(`${name} on ${device}: generation equals greedy decoding by whole forward passes`, async (t) => {
     const model = await loadModel<"causal-lm">(folder, { device });
     const prompt = idsOf(model).slice(0, 12);
     const tokens: number[] = [];
@@ -77,37 +77,34 @@ for (const { name, device, folder, prompt: idsOf } of cases) {
 }
 
 for (const device of testDevices()) {
-  test.serial(
-    `on ${device}: a cache that grows gives the bits of one that had room from the start`,
-    async (t) => {
-      const model = await smallLlama(device, 900);
-      model.eval();
-      const decoded = async (cache: KeyValueCache): Promise<number[]> => {
-        const bits: number[] = [];
-        // Over three sizes of the buffers, by one token and by many.
-        for (const [i, count] of [250, 5, 1, 1, 200, 1, 300, 1].entries()) {
-          const ids = Int32Array.from({ length: count }, (_, k) => (k * 31 + i) % 97);
-          const logits = await last(model, ids, cache);
-          bits.push(...new Int32Array(logits.buffer, logits.byteOffset, logits.length));
-        }
-        return bits;
-      };
-      const growing = model.newCache(1, 900);
-      const grown = await decoded(growing);
-      growing.dispose();
-      // The model's tables of rotation are made with the first.
-      const { live } = await atRest(device);
-      const roomy = model.newCache(1, 900);
-      for (const layer of roomy.layers) layer.buffersFor(900);
-      t.deepEqual(grown, await decoded(roomy));
-      roomy.dispose();
-      t.true(memory(device).live <= live);
-      model.dispose();
-    },
-  );
+  test.serial(`on ${device}: a cache that grows is bit-identical to one of full capacity`, async (t) => {
+    const model = await smallLlama(device, 900);
+    model.eval();
+    const decoded = async (cache: KeyValueCache): Promise<number[]> => {
+      const bits: number[] = [];
+      // Crosses three sizes of the buffers, by one token and by many.
+      for (const [i, count] of [250, 5, 1, 1, 200, 1, 300, 1].entries()) {
+        const ids = Int32Array.from({ length: count }, (_, k) => (k * 31 + i) % 97);
+        const logits = await last(model, ids, cache);
+        bits.push(...new Int32Array(logits.buffer, logits.byteOffset, logits.length));
+      }
+      return bits;
+    };
+    const growing = model.newCache(1, 900);
+    const grown = await decoded(growing);
+    growing.dispose();
+    // The first cache creates the model's rotary tables.
+    const { live } = await atRest(device);
+    const roomy = model.newCache(1, 900);
+    for (const layer of roomy.layers) layer.buffersFor(900);
+    t.deepEqual(grown, await decoded(roomy));
+    roomy.dispose();
+    t.true(memory(device).live <= live);
+    model.dispose();
+  });
 }
 
-test.serial("a cache holds blocks, not all that a text may become", async (t) => {
+test.serial("a cache allocates blocks, not the longest possible text", async (t) => {
   const model = await smallLlama("cpu", 512);
   const { live } = await atRest("cpu");
   const cache = model.newCache(1, 500_000);

@@ -25,7 +25,7 @@ const TEXTS = [
 async function classifier(device: "cpu" | "gpu" = "cpu", numLabels = 3): Promise<SequenceClassifier> {
   const options = { device, task: "sequence-classification", numLabels, onNotice: () => {} } as const;
   const model = await loadModel(await tinyEncoder(), options);
-  // A head with distinct classes for the texts.
+  // A head that gives the texts distinct classes.
   for (const [path, parameter] of model.namedParameters()) {
     if (!path.startsWith("classifier")) continue;
     const scale = path.endsWith("weight") ? 40 : 0;
@@ -38,7 +38,7 @@ async function classifier(device: "cpu" | "gpu" = "cpu", numLabels = 3): Promise
   return model;
 }
 
-/** The logits of one text, by itself. */
+/** Returns the logits of a single text. */
 async function logitsOf(model: SequenceClassifier, text: string): Promise<number[]> {
   const ids = model.tokenizer?.encode(text) as Int32Array;
   const kept = ids.length > 32 ? Int32Array.from([...ids.subarray(0, 31), 2]) : ids;
@@ -46,12 +46,12 @@ async function logitsOf(model: SequenceClassifier, text: string): Promise<number
   return [...((await logits.data()) as Float32Array)];
 }
 
-/** Equal to a few roundings of f32: the padding of a batch changes the order of sums. */
+/** Whether two values agree up to a few roundings of f32: padding changes the order of summation. */
 const near = (a: number, b: number): boolean => Math.abs(a - b) < 1e-5 * Math.max(1, Math.abs(b));
 
 for (const device of testDevices()) {
   test.serial(
-    `on ${device}: a class and scores for each text, in order, in batches of any size`,
+    `on ${device}: a class and scores for each text, in input order, in batches of any size`,
     async (t) => {
       const model = await classifier(device);
       t.deepEqual(await model.classify([]), []);
@@ -83,7 +83,7 @@ for (const device of testDevices()) {
   );
 }
 
-test("multi-label scores are sigmoids, and the scores of a regression are its values", async (t) => {
+test("multi-label scores are sigmoids, and regression scores are the values", async (t) => {
   const model = await classifier();
   model.config.problemType = "multi_label_classification";
   for (const [i, { label, labels, scores }] of (await model.classify(TEXTS)).entries()) {
@@ -103,7 +103,7 @@ test("multi-label scores are sigmoids, and the scores of a regression are its va
   single.dispose();
 });
 
-test("the highest scores alone, in any number; a shorter limit cuts, and says so", async (t) => {
+test("topK limits the scores, and maxLength truncates texts with a notice", async (t) => {
   const model = await classifier();
   const [all, two] = [await model.classify(TEXTS), await model.classify(TEXTS, { topK: 2 })];
   for (const [i, { scores, label }] of two.entries()) {
@@ -120,7 +120,7 @@ test("the highest scores alone, in any number; a shorter limit cuts, and says so
   model.dispose();
 });
 
-test("arguments are checked", async (t) => {
+test("arguments are validated", async (t) => {
   const model = await classifier();
   const cases: [unknown, unknown, RegExp][] = [
     ["text", {}, /^ERR_OPTION classify: texts is an array, not "text"$/],

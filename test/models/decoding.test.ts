@@ -1,4 +1,4 @@
-/** Texts that are admitted while others are decoded are given what each is given alone. */
+/** Texts admitted while others are decoded get the same tokens as alone. */
 import { join } from "node:path";
 
 import test from "ava";
@@ -19,7 +19,7 @@ const FOLDERS = {
   gpt2: join(goldens, "families", "gpt2"),
 };
 
-/** A request, and the step before which it comes. */
+/** A request, and the step before which it is admitted. */
 interface Request {
   at: number;
   prompt: Int32Array;
@@ -41,7 +41,7 @@ async function alone(model: CausalLM, { prompt, options, adapter }: Request): Pr
   return tokens;
 }
 
-/** Decodes requests, each admitted at its step; end tokens aside. */
+/** Decodes requests, each admitted at its step, without end tokens. */
 async function joining(model: CausalLM, requests: readonly Request[]): Promise<(number[] | unknown)[]> {
   const decoding = new Decoding(model);
   const given = requests.map((): number[] => []);
@@ -88,7 +88,7 @@ async function adapted(model: CausalLM): Promise<void> {
 for (const device of testDevices()) {
   for (const [name, folder] of Object.entries(FOLDERS)) {
     test.serial(
-      `${name} on ${device}: texts join midway, longer and shorter than those that run`,
+      `${name} on ${device}: texts join midway, longer and shorter than the running ones`,
       async (t) => {
         const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
         Object.assign(model.config, { eosTokenIds: [] });
@@ -104,7 +104,7 @@ for (const device of testDevices()) {
           { at: 5, prompt: promptOf("leaves", 5), options: { maxNewTokens: 20 }, adapter: "b", leaves: 3 },
           { at: 7, prompt: promptOf("one", 2), options: { maxNewTokens: 1 }, adapter: null },
           { at: 15, prompt: promptOf("late", 9), options: { maxNewTokens: 4 }, adapter: "a" },
-          // After nothing was left.
+          // Admitted while nothing is running.
           { at: 40, prompt: promptOf("idle", 4), options: { maxNewTokens: 3 }, adapter: "a" },
         ];
         const expected = [];
@@ -119,7 +119,7 @@ for (const device of testDevices()) {
     );
   }
 
-  test.serial(`on ${device}: whichever step fails, no tensor is left, penalties among them`, async (t) => {
+  test.serial(`on ${device}: a failure in any step leaves no tensor, not even for penalties`, async (t) => {
     const model = await smallLlama(device);
     const options = { maxNewTokens: 5, temperature: 1, repetitionPenalty: 1.2 };
     const requests: Request[] = [
@@ -173,7 +173,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test.serial(`on ${device}: an error of one text ends it alone, and no tensor is left`, async (t) => {
+  test.serial(`on ${device}: an error of one text ends only that text, and no tensor is left`, async (t) => {
     const model = await smallLlama(device);
     await lora.inject(model, { r: 2, targetModules: ["q_proj"], name: "broken" });
     for (const [path, parameter] of model.namedParameters())

@@ -7,7 +7,7 @@ import { testDevices } from "../devices.js";
 import { goldenModel } from "../hashed.js";
 import { error, goldens } from "../parity/goldens.js";
 
-/** Numbers between blanks as ids, with a start and an end. */
+/** Numbers separated by spaces as ids, with a start and an end token. */
 const numbers = {
   encodeAll: (texts: string[]) =>
     Promise.resolve(texts.map((text) => Int32Array.of(0, ...text.split(" ").filter(Boolean).map(Number), 2))),
@@ -27,7 +27,7 @@ async function encoder(device: string): Promise<TextEncoder> {
 const TEXTS = ["5 6 7", "", "9", "11 12 13 14 15 16 17 18 19 20 21 22", "30 31"];
 
 for (const device of testDevices()) {
-  test(`on ${device} texts together give what each gives alone`, async (t) => {
+  test(`on ${device} a batch of texts gives the same vectors as single texts`, async (t) => {
     const model = await encoder(device);
     model.train();
     for (const pooling of ["mean", "cls"] as const) {
@@ -44,7 +44,7 @@ for (const device of testDevices()) {
   });
 }
 
-test("a mean is one of hidden states, and a long text keeps its end token", async (t) => {
+test("mean pooling averages the hidden states, and a truncated text keeps its end token", async (t) => {
   const model = await encoder("cpu");
   const [mean] = await model.embed(["5 6"], { normalize: false });
   const { hidden } = model.forward(tensor(Int32Array.of(0, 5, 6, 2), { shape: [1, 4], device: "cpu" }));
@@ -62,7 +62,7 @@ test("a mean is one of hidden states, and a long text keeps its end token", asyn
   model.dispose();
 });
 
-test("what cannot be embedded is refused", async (t) => {
+test("invalid input for an embedding is refused", async (t) => {
   const model = await encoder("cpu");
   const refused = async (run: () => Promise<unknown>, code: ErrorCode, message: RegExp) => {
     const error = await t.throwsAsync(run, { instanceOf: LowrankError, message });

@@ -1,4 +1,4 @@
-/** What the loader makes of a folder: the class, names as old and new files spell them, heads, labels; and saving it. */
+/** Loading a folder: the class, tensor names of old and new files, heads and labels; and saving it. */
 import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -39,7 +39,7 @@ async function refused(t: ExecutionContext, run: () => unknown, code: ErrorCode,
   t.is(error?.code, code);
 }
 
-/** Loads on the cpu, with what it was told. */
+/** Loads on the cpu; returns the model and its notices. */
 async function load(folder: string, options: LoadOptions = {}) {
   const notices: string[] = [];
   const onNotice = (text: string): void => void notices.push(text);
@@ -47,7 +47,7 @@ async function load(folder: string, options: LoadOptions = {}) {
   return { model, notices };
 }
 
-/** Logits, or hidden states without a head, of the golden's batch. */
+/** Returns logits, or hidden states for a model without a head, of the golden's batch. */
 async function outputs(model: PretrainedModel, variant: string) {
   const host = await onHost(join(golden(variant), "golden.safetensors"));
   const given = (name: string) => {
@@ -86,7 +86,7 @@ const OLD: Record<string, (name: string) => string> = {
       .replace("output.dense", "mlp.fc2"),
 };
 for (const [variant, spelled] of Object.entries(OLD)) {
-  test(`${variant}: other spellings of the names`, async (t) => {
+  test(`${variant}: other forms of the tensor names`, async (t) => {
     const folder = folderOf(variant, {}, spelled);
     const names = safetensors.openWeights(folder).names();
     t.true(names.some((name) => !(name in weightsOf(variant))));
@@ -102,7 +102,7 @@ function weightsOf(variant: string): Record<string, number[]> {
   return (JSON.parse(text) as { weights: Record<string, number[]> }).weights;
 }
 
-test("buffers of older files and heads of other tasks are passed over, and told once", async (t) => {
+test("buffers of older files and heads of other tasks are ignored with one notice", async (t) => {
   const folder = folderOf("bert", { architectures: ["BertForMaskedLM"] });
   const file = join(folder, "model.safetensors");
   const tensors = await safetensors.load(file, { device: "cpu" });
@@ -121,7 +121,7 @@ test("buffers of older files and heads of other tasks are passed over, and told 
   await refused(t, () => load(folder), "ERR_UNMATCHED_KEY", /not of this model: bert\.stranger/);
 });
 
-test("GPT-2's masks are passed over, and its head may stand a second time", async (t) => {
+test("GPT-2's masks are ignored, and a file may contain its tied head as well", async (t) => {
   const folder = folderOf("gpt2", {}, OLD["gpt2"]);
   const file = join(folder, "model.safetensors");
   const tensors = await safetensors.load(file, { device: "cpu" });
@@ -134,7 +134,7 @@ test("GPT-2's masks are passed over, and its head may stand a second time", asyn
   await equals(t, model, "gpt2");
   model.dispose();
 
-  // Another head than the embedding is told of, in whatever storage.
+  // A head that differs from the embedding causes a notice, in any storage type.
   const wte = tensors["wte.weight"]!;
   for (const [head, dtype, told] of [
     [wte.add(0.5), undefined, true],
@@ -153,7 +153,7 @@ test("GPT-2's masks are passed over, and its head may stand a second time", asyn
 });
 
 for (const variant of ["bert", "roberta", "distilbert", "vit"]) {
-  test(`${variant}: a head that is not in the file, or of other labels, starts anew`, async (t) => {
+  test(`${variant}: a missing head, or one with other labels, is initialised`, async (t) => {
     const headless = folderOf(variant, {}, (name) => (/^(pre_)?classifier\./.test(name) ? "" : name));
     const task = variant === "vit" ? "image-classification" : "sequence-classification";
     const { model, notices } = await load(headless, { task, numLabels: 5 });
@@ -172,7 +172,7 @@ for (const variant of ["bert", "roberta", "distilbert", "vit"]) {
   });
 }
 
-test("a family or a task that is not built is an error that lists what is", async (t) => {
+test("an unsupported family or task is an error that lists the supported ones", async (t) => {
   const other = folderOf("bert", { model_type: "deberta" });
   await refused(
     t,
@@ -209,7 +209,7 @@ test("a family or a task that is not built is an error that lists what is", asyn
   await refused(t, () => load(folderOf("distilbert", { n_heads: 5 })), "ERR_FILE_FORMAT", /5 heads/);
 });
 
-test("BERT's loss by the kind of labels: values, and several classes at once", async (t) => {
+test("BERT's loss by the kind of labels: values, and multi-label", async (t) => {
   const { losses } = JSON.parse(readFileSync(join(golden("bert"), "golden.json"), "utf8")) as {
     losses: Record<"regression" | "multi", { labels: number[][]; loss: number }>;
   };
@@ -229,7 +229,7 @@ test("BERT's loss by the kind of labels: values, and several classes at once", a
   const multi = await lossOf(several.model, losses.multi.labels);
   t.true(Math.abs(multi / losses.multi.loss - 1) < 1e-5, `${multi}, not ${losses.multi.loss}`);
   several.model.dispose();
-  // The golden's head of one label is a tensor of another shape, filled by its name.
+  // The golden's one-label head has another shape and is filled by its name.
   const one = goldenModel(golden("bert"), { id2label: { 0: "value" }, label2id: { value: 0 } }, undefined, {
     "classifier.weight": [1, 32],
     "classifier.bias": [1],
@@ -243,7 +243,7 @@ test("BERT's loss by the kind of labels: values, and several classes at once", a
   values.model.dispose();
 });
 
-test("labels and images that do not fit are refused", async (t) => {
+test("labels and images of the wrong shape or values are refused", async (t) => {
   const { model } = await load(folderOf("bert"));
   const ids = tensor(Int32Array.of(5, 6, 7, 8), { shape: [2, 2], device: "cpu" });
   const labels = (values: number[]) => tensor(Int32Array.from(values), { device: "cpu" });
@@ -267,7 +267,7 @@ test("labels and images that do not fit are refused", async (t) => {
 });
 
 for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "distilbert", "vit"]) {
-  test(`${variant}: saved, it has transformers' names, and loads as it was`, async (t) => {
+  test(`${variant}: a saved model has transformers' tensor names, and loads unchanged`, async (t) => {
     const { model } = await load(folderOf(variant));
     const saved = join(temporary(), "saved");
     await saveModel(model, saved);
@@ -281,7 +281,7 @@ for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "distilbert", "
   });
 }
 
-test("a configuration has floats where transformers takes no whole number", async (t) => {
+test("a configuration is written with floats for the numbers that transformers reads as floats", async (t) => {
   const folder = join(temporary(), "whole");
   cpSync(folderOf("gpt2"), folder, { recursive: true });
   const file = join(folder, "config.json");
@@ -298,7 +298,7 @@ test("a configuration has floats where transformers takes no whole number", asyn
   JSON.parse(written);
 });
 
-test("saved over the folder that it was loaded from, a model stays what it was, in memory and on disk", async (t) => {
+test("a model saved over its own folder stays unchanged, in memory and on disk", async (t) => {
   const { model } = await load(folderOf("gpt2"));
   const saved = join(temporary(), "saved");
   await saveModel(model, saved);
@@ -313,7 +313,7 @@ test("saved over the folder that it was loaded from, a model stays what it was, 
   again.model.dispose();
 });
 
-test("a classifier of other labels says so in what is saved", async (t) => {
+test("a classifier with new labels writes them to its configuration", async (t) => {
   const { model } = await load(folderOf("bert", { num_labels: 3 }), {
     task: "sequence-classification",
     numLabels: 2,
@@ -327,7 +327,7 @@ test("a classifier of other labels says so in what is saved", async (t) => {
   t.false("num_labels" in config);
 });
 
-test("what is written of a configuration reads back as it was", (t) => {
+test("a configuration that is written reads back unchanged", (t) => {
   const of = (variant: string) =>
     JSON.parse(readFileSync(join(golden(variant), "config.json"), "utf8")) as Record<string, unknown>;
   for (const variant of ["gpt2", "gpt2-scaled"]) {
@@ -344,7 +344,7 @@ test("what is written of a configuration reads back as it was", (t) => {
   t.deepEqual(vitConfig(vitHub(config)), config);
 });
 
-test("padding changes nothing for the rows that have none", async (t) => {
+test("padding does not change unpadded rows", async (t) => {
   const { model } = await load(folderOf("roberta"));
   const row = Int32Array.of(0, 9, 30, 41, 2);
   const logits = async (ids: Int32Array, mask?: Int32Array) => {
@@ -359,12 +359,12 @@ test("padding changes nothing for the rows that have none", async (t) => {
 });
 
 for (const variant of ["gpt2", "bert", "roberta", "distilbert", "vit"]) {
-  // Alone: the generator that it seeds is the environment's.
+  // Serial: it seeds the environment's random generator.
   test.serial(`${variant}: checkpointing changes no bit of a gradient`, async (t) => {
     const host = await onHost(join(golden(variant), "golden.safetensors"));
     const gradients = async (checkpointing: boolean) => {
       manualSeed(5);
-      // Dropout, so that what runs again must drop the same.
+      // With dropout, so that recomputation must drop the same values.
       const some = { resid_pdrop: 0.2, embd_pdrop: 0.2, hidden_dropout_prob: 0.2 };
       const { model } = await load(folderOf(variant, some));
       await lora.inject(model, { r: 2, targetModules: "all-linear", bias: "all" });
@@ -396,7 +396,7 @@ for (const dtype of ["f16", "bf16"] as const) {
       const { model } = await load(folderOf(variant), { dtype });
       const { ours, theirs } = await outputs(model, variant);
       const off = error(ours, theirs);
-      // A weight is off by 2^-11 or 2^-8 of itself, and a logit by a few times that.
+      // A weight is off by a relative 2^-11 or 2^-8, and a logit by a few times that.
       t.true(off > 0 && off < (dtype === "f16" ? 0.01 : 0.06), `${variant} is off by ${off}`);
       const saved = join(temporary(), "saved");
       await saveModel(model, saved);
@@ -409,7 +409,7 @@ for (const dtype of ["f16", "bf16"] as const) {
 }
 
 for (const variant of ["bert", "roberta", "distilbert", "vit"]) {
-  test(`${variant}: an adapter per row gives what each gives alone, and the sum of their losses`, async (t) => {
+  test(`${variant}: an adapter per row gives the logits of each adapter alone, and the sum of their losses`, async (t) => {
     const { model } = await load(folderOf(variant));
     const names = ["one", null, "two"];
     for (const name of ["one", "two"]) {

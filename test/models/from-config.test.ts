@@ -1,4 +1,4 @@
-/** Models of a configuration alone: drawn as transformers draws them, trained from scratch, saved and loaded. */
+/** Models from a configuration alone: initialised as in transformers, trained from scratch, saved and loaded. */
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 
@@ -92,7 +92,7 @@ const classes: Record<string, Make> = {
   ViTForImageClassification: (...to) => ViTForImageClassification.fromConfig(IMAGES, where(...to)),
 };
 
-/** A batch that a model takes, and its loss. */
+/** Returns the loss of a batch that suits the model. */
 function lossOf(model: PretrainedModel): Tensor {
   const { device } = model;
   const ids = Int32Array.from({ length: 2 * 6 }, (_, i) => 3 + ((i * 7) % 50));
@@ -106,7 +106,7 @@ function lossOf(model: PretrainedModel): Tensor {
       .add((model.pooler as NonNullable<typeof model.pooler>).forward(hidden).sum());
   }
   if (model instanceof DistilBertModel) {
-    // The last norm makes every sum of squares alike.
+    // The last norm makes all sums of squares equal.
     const { hidden } = model.forward(text);
     return hidden.slice(2, 0, 1).sum();
   }
@@ -139,7 +139,7 @@ async function hostState(model: PretrainedModel): Promise<Map<string, ArrayLike<
 
 for (const device of testDevices()) {
   for (const [name, make] of Object.entries(classes)) {
-    test(`${name} on ${device} is trained from scratch, and saved and loaded to the bit`, async (t) => {
+    test(`${name} on ${device} is trained from scratch, and is bit-identical after saving and loading`, async (t) => {
       manualSeed(4);
       const model = make(device);
       t.true(model.training);
@@ -155,7 +155,7 @@ for (const device of testDevices()) {
       t.is(loaded.constructor, model.constructor);
       t.true(isDeepStrictEqual(await hostState(loaded), await hostState(model)));
       t.deepEqual(await values(loaded), await values(model));
-      // Another model takes its state.
+      // Another model loads its state.
       const other = make(device);
       t.deepEqual(other.loadStateDict(model.stateDict()), { missing: [], unexpected: [] });
       t.deepEqual(await values(other), await values(model));
@@ -165,7 +165,7 @@ for (const device of testDevices()) {
 }
 
 for (const [name, make] of Object.entries(classes)) {
-  test(`${name}: a seed gives the same weights, drawn as transformers draws them`, async (t) => {
+  test(`${name}: a seed determines the weights, which are distributed as in transformers`, async (t) => {
     manualSeed(9);
     const first = make("cpu");
     manualSeed(9);
@@ -189,7 +189,7 @@ for (const [name, make] of Object.entries(classes)) {
         const drawn = all.filter((one) => one !== 0);
         const deviation = Math.sqrt(drawn.reduce((sum, one) => sum + one * one, 0) / drawn.length);
         const expected = path.endsWith("c_proj.weight") ? 0.02 / Math.sqrt(4) : 0.02;
-        // Six deviations of the estimate, which is off by 1/√(2n) of itself.
+        // Six standard deviations of the estimate, whose relative error is 1/√(2n).
         t.true(Math.abs(deviation / expected - 1) < 6 / Math.sqrt(2 * drawn.length), `${path}: ${deviation}`);
       }
     }
@@ -209,7 +209,7 @@ for (const [name, make] of Object.entries(classes)) {
     }
   });
 
-  test(`${name} in bf16 is frozen, and takes half`, (t) => {
+  test(`${name} in bf16 is frozen, and takes half the memory`, (t) => {
     const model = make("cpu", "bf16");
     for (const [path, one] of model.namedParameters()) {
       t.is(one.dtype, path.endsWith(".bias") ? "f32" : "bf16", path);
@@ -219,14 +219,14 @@ for (const [name, make] of Object.entries(classes)) {
   });
 }
 
-test("the deviation is the configuration's, and is saved with it", async (t) => {
+test("initializer_range is the standard deviation, and is saved", async (t) => {
   const model = GPT2LMHeadModel.fromConfig({ ...GPT2, initializer_range: 0 });
   t.true((await model.transformer.wte.weight.data()).every((one) => one === 0));
   t.is(model.hubConfig()["initializer_range"], 0);
   model.dispose();
 });
 
-test("DistilBERT's positions are sines and cosines where the configuration says so", async (t) => {
+test("DistilBERT's positions are sines and cosines if the configuration says so", async (t) => {
   const model = DistilBertModel.fromConfig({ ...DISTILBERT, sinusoidal_pos_embds: true }, { device: "cpu" });
   const table = await model.embeddings.position_embeddings.weight.data();
   for (const [position, c] of [
@@ -277,7 +277,7 @@ test("a configuration is read strictly", (t) => {
     code: "ERR_OPTION",
     message: /is made by LlamaForCausalLM.fromConfig, or by loadModel/,
   });
-  // A whole config.json of transformers is taken.
+  // A complete config.json of transformers is accepted.
   const whole = {
     ...LLAMA,
     _name_or_path: "x",
@@ -292,7 +292,7 @@ test("a configuration is read strictly", (t) => {
   t.notThrows(() => LlamaForCausalLM.fromConfig(whole).dispose());
 });
 
-test("a model that is moved goes on sharing what it shares", async (t) => {
+test("a model that moves to another device keeps its shared weights shared", async (t) => {
   const target = testDevices().at(-1) as TestDevice;
   for (const make of [
     () => GPT2LMHeadModel.fromConfig(GPT2, { device: "cpu" }),
@@ -310,7 +310,7 @@ test("a model that is moved goes on sharing what it shares", async (t) => {
   }
 });
 
-test("a fresh model writes", async (t) => {
+test("a model with random weights generates", async (t) => {
   manualSeed(1);
   const model = LlamaForCausalLM.fromConfig(LLAMA, { device: "cpu" }).eval();
   const tokens: number[] = [];

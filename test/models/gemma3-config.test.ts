@@ -16,7 +16,7 @@ const GEMMA = {
 const read = (changes: Record<string, unknown> = {}) =>
   gemma3Config(new ConfigFields("config.json", { ...GEMMA, ...changes }));
 
-test("what the file is silent about is as transformers has it", (t) => {
+test("missing keys have transformers' defaults", (t) => {
   const gemma = gemma3Config(new ConfigFields("config.json", { ...GEMMA, head_dim: undefined }));
   t.is(gemma.headDim, 256);
   t.is(gemma.numKeyValueHeads, 4);
@@ -29,7 +29,7 @@ test("what the file is silent about is as transformers has it", (t) => {
   t.deepEqual(gemma.slidingRope, { theta: 1e4, scaling: { type: "default" } });
 });
 
-test("both spellings of the rotations say the same", (t) => {
+test("both formats of the rotary parameters are equivalent", (t) => {
   const older = read({
     rope_theta: 5e5,
     rope_local_base_freq: 300,
@@ -46,7 +46,7 @@ test("both spellings of the rotations say the same", (t) => {
   t.is(older.slidingRope.theta, 300);
 });
 
-test("a configuration that is written says the same", (t) => {
+test("a configuration that is written reads back unchanged", (t) => {
   const changes = [
     {},
     {
@@ -69,7 +69,7 @@ function refused(t: ExecutionContext, change: Record<string, unknown>, code: Err
   t.is(error?.code, code);
 }
 
-test("features that are not built are refused", (t) => {
+test("unsupported features are refused", (t) => {
   refused(t, { use_bidirectional_attention: true }, "ERR_UNSUPPORTED_MODEL", /use_bidirectional_attention/);
   refused(
     t,

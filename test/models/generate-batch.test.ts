@@ -1,4 +1,4 @@
-/** Several prompts at once are given what each is given alone. */
+/** Several prompts in a batch get the same tokens as alone. */
 import { join } from "node:path";
 
 import test from "ava";
@@ -59,30 +59,33 @@ async function together(
 
 for (const device of testDevices()) {
   for (const [name, folder] of Object.entries(FOLDERS)) {
-    test.serial(`${name} on ${device}: equal to one by one, as texts end at different times`, async (t) => {
-      const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
-      const longest = name === "gpt2" ? 20 : 30;
-      const prompts = promptsOf(name, [7, 1, longest, 12, 7]);
-      for (const options of [
-        {},
-        { temperature: 1.2, seed: 5 },
-        { temperature: 0.9, topK: 20, topP: 0.9, minP: 0.02, repetitionPenalty: 1.2, seed: 8 },
-      ]) {
-        // Some end where a token comes, some at the model's longest text, some at the count.
-        const first = await alone(model, prompts[0] as Int32Array, { ...options, maxNewTokens: 5 });
-        Object.assign(model.config, { eosTokenIds: [first.at(-1)?.token ?? 2] });
-        const all = { ...options, maxNewTokens: name === "gpt2" ? 40 : 22 };
-        const expected = [];
-        for (const prompt of prompts) expected.push(await alone(model, prompt, all));
-        t.deepEqual(await together(model, prompts, all), expected, JSON.stringify(options));
-        t.true(new Set(expected.map(({ length }) => length)).size > 1);
-        if (name === "gpt2") t.is(Math.max(...expected.map(({ length }) => length)) <= 23, true);
-      }
-      model.dispose();
-    });
+    test.serial(
+      `${name} on ${device}: a batch equals single prompts, as texts end at different times`,
+      async (t) => {
+        const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
+        const longest = name === "gpt2" ? 20 : 30;
+        const prompts = promptsOf(name, [7, 1, longest, 12, 7]);
+        for (const options of [
+          {},
+          { temperature: 1.2, seed: 5 },
+          { temperature: 0.9, topK: 20, topP: 0.9, minP: 0.02, repetitionPenalty: 1.2, seed: 8 },
+        ]) {
+          // Some texts end at a token, some at the model's longest text, some at the limit.
+          const first = await alone(model, prompts[0] as Int32Array, { ...options, maxNewTokens: 5 });
+          Object.assign(model.config, { eosTokenIds: [first.at(-1)?.token ?? 2] });
+          const all = { ...options, maxNewTokens: name === "gpt2" ? 40 : 22 };
+          const expected = [];
+          for (const prompt of prompts) expected.push(await alone(model, prompt, all));
+          t.deepEqual(await together(model, prompts, all), expected, JSON.stringify(options));
+          t.true(new Set(expected.map(({ length }) => length)).size > 1);
+          if (name === "gpt2") t.is(Math.max(...expected.map(({ length }) => length)) <= 23, true);
+        }
+        model.dispose();
+      },
+    );
   }
 
-  test.serial(`on ${device}: a seed and an adapter each, and prompts of one length`, async (t) => {
+  test.serial(`on ${device}: a seed and an adapter for each prompt, and prompts of one length`, async (t) => {
     const model = await loadModel<"causal-lm">(goldenModel(FOLDERS.llama), { device });
     manualSeed(4);
     for (const adapter of ["a", "b"])
@@ -107,29 +110,32 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test.serial(`on ${device}: it ends at a break, an abort and an error, and leaves no tensor`, async (t) => {
-    const model = await smallLlama(device);
-    const prompts = promptsOf("ends", [4, 9]);
-    await together(model, prompts, { maxNewTokens: 3 });
-    const { tensors } = await atRest(device);
-    for await (const _ of model.generateBatch(prompts, { repetitionPenalty: 2 })) break;
-    t.deepEqual(await together(model, prompts, { maxNewTokens: 0 }), [[], []]);
-    t.deepEqual(await together(model, [], {}), []);
-    const controller = new AbortController();
-    const aborted = async (): Promise<void> => {
-      for await (const _ of model.generateBatch(prompts, { signal: controller.signal }))
-        controller.abort(new Error("enough"));
-    };
-    await t.throwsAsync(aborted, { message: "enough" });
-    await t.throwsAsync(together(model, [Int32Array.of(1, 400)], {}), { code: "ERR_INDEX" });
-    const noAdapter = together(model, prompts, { adapterPerRow: ["none", null] });
-    await t.throwsAsync(noAdapter, { code: "ERR_UNKNOWN_ADAPTER" });
-    t.true(memory(device).tensors <= tensors);
-    model.dispose();
-  });
+  test.serial(
+    `on ${device}: a break, an abort and an error end generation, and no tensor is left`,
+    async (t) => {
+      const model = await smallLlama(device);
+      const prompts = promptsOf("ends", [4, 9]);
+      await together(model, prompts, { maxNewTokens: 3 });
+      const { tensors } = await atRest(device);
+      for await (const _ of model.generateBatch(prompts, { repetitionPenalty: 2 })) break;
+      t.deepEqual(await together(model, prompts, { maxNewTokens: 0 }), [[], []]);
+      t.deepEqual(await together(model, [], {}), []);
+      const controller = new AbortController();
+      const aborted = async (): Promise<void> => {
+        for await (const _ of model.generateBatch(prompts, { signal: controller.signal }))
+          controller.abort(new Error("enough"));
+      };
+      await t.throwsAsync(aborted, { message: "enough" });
+      await t.throwsAsync(together(model, [Int32Array.of(1, 400)], {}), { code: "ERR_INDEX" });
+      const noAdapter = together(model, prompts, { adapterPerRow: ["none", null] });
+      await t.throwsAsync(noAdapter, { code: "ERR_UNKNOWN_ADAPTER" });
+      t.true(memory(device).tensors <= tensors);
+      model.dispose();
+    },
+  );
 }
 
-test("texts of a batch stop and decode apart", async (t) => {
+test("texts of a batch stop and decode independently", async (t) => {
   const model = await loadModel<"causal-lm">(tinyModel(), { device: "cpu" });
   const prompts = ["the whale", "a", "the sea was wide."];
   const plain = await Promise.all(prompts.map((prompt) => alone(model, prompt, { maxNewTokens: 20 })));
@@ -146,7 +152,7 @@ test("texts of a batch stop and decode apart", async (t) => {
   model.dispose();
 });
 
-test("what it is told is checked, prompt by prompt", async (t) => {
+test("options are validated for each prompt", async (t) => {
   const model = await smallLlama("cpu");
   const refused = async (prompts: unknown, options: unknown): Promise<string> => {
     const pieces = model.generateBatch(prompts as Prompt[], options as GenerateBatchOptions);
@@ -188,7 +194,7 @@ test("what it is told is checked, prompt by prompt", async (t) => {
   model.dispose();
 });
 
-test("first tokens are distributed as the model's own logits say, whatever is kept of them", async (t) => {
+test("first tokens follow the distribution of the model's logits, under each filter", async (t) => {
   const model = await loadModel<"causal-lm">(goldenModel(FOLDERS.llama), { device: "cpu" });
   const [prompt] = promptsOf("chi", [5]) as [Int32Array];
   const row = noGrad(() =>
@@ -217,7 +223,7 @@ test("first tokens are distributed as the model's own logits say, whatever is ke
     const seed = prompts.map((_, i) => i);
     for (const [piece] of await together(model, prompts, { ...options, seed, maxNewTokens: 1 }))
       if (piece !== undefined) counts[piece.token] = (counts[piece.token] as number) + 1;
-    // The end token is not given.
+    // The end token is not yielded.
     const end = prompts.length - counts.reduce((total, count) => total + count, 0);
     counts[2] = end;
     const score = chiSquareScore(

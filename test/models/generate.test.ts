@@ -1,4 +1,4 @@
-/** Generation ends as it is told, and leaves nothing behind. */
+/** Generation ends as its options say, and leaves nothing behind. */
 import test from "ava";
 
 import {
@@ -39,7 +39,7 @@ for (const device of testDevices()) {
   };
 
   test.serial(
-    `on ${device}: it ends at its count, at an end token, at a break, at an abort, and leaves no tensor`,
+    `on ${device}: generation ends at its limit, at an end token, at a break, at an abort, and leaves no tensor`,
     async (t) => {
       const model = await adapted();
       const whole = await tokens(model, { maxNewTokens: 9 });
@@ -55,7 +55,7 @@ for (const device of testDevices()) {
         }
       };
       await t.throwsAsync(aborted, { message: "enough" });
-      // An end token is not yielded, wherever it first comes.
+      // An end token is not yielded, at any position.
       const end = whole.at(-1) as number;
       Object.assign(model.config, { eosTokenIds: [end] });
       t.deepEqual(await tokens(model, { maxNewTokens: 9 }), whole.slice(0, whole.indexOf(end)));
@@ -65,7 +65,7 @@ for (const device of testDevices()) {
   );
 
   test.serial(
-    `on ${device}: sampling at no temperature to speak of, or of one token, is greedy`,
+    `on ${device}: sampling at a temperature close to 0, or from one token, is greedy`,
     async (t) => {
       const model = await adapted();
       const greedy = await tokens(model, { maxNewTokens: 6 });
@@ -78,7 +78,7 @@ for (const device of testDevices()) {
     },
   );
 
-  test.serial(`on ${device}: a logit that is NaN is refused, however tokens are chosen`, async (t) => {
+  test.serial(`on ${device}: a logit that is NaN is refused by every way of sampling`, async (t) => {
     const model = await adapted();
     const { weight } = model.model.norm;
     const sick = tensor(new Float32Array(weight.size).fill(NaN), { device });
@@ -90,60 +90,57 @@ for (const device of testDevices()) {
         code: "ERR_NOT_FINITE",
         message: "generate: the logit of token 0 is NaN",
       });
-      // The first makes the model's tables of rotation.
+      // The first generation creates the model's rotary tables.
       tensors ||= (await atRest(device)).tensors;
       t.true(memory(device).tensors <= tensors);
     }
     model.dispose();
   });
 
-  test.serial(
-    `on ${device}: log-probabilities are those of the model, whatever draws the tokens`,
-    async (t) => {
-      const model = await adapted();
-      const options = { maxNewTokens: 6, temperature: 1.7, topK: 20, repetitionPenalty: 1.3, seed: 4 };
-      const plain = await tokens(model, options);
-      const pieces: Piece[] = [];
-      for await (const piece of model.generate(PROMPT, { ...options, logprobs: true })) pieces.push(piece);
-      t.deepEqual(
-        pieces.map(({ token }) => token),
-        plain,
-      );
-      t.true(pieces.every((piece) => !("topLogprobs" in piece)));
-      const text = Int32Array.from([...PROMPT, ...plain]);
-      const logits = noGrad(() =>
-        scope(() => model.eval().forward(tensor(text, { shape: [1, text.length], device })).logits),
-      );
-      const values = (await logits.data()) as Float32Array;
-      logits.dispose();
-      const V = values.length / text.length;
-      for (const [i, { token, logprob }] of pieces.entries()) {
-        const row = values.subarray((PROMPT.length - 1 + i) * V, (PROMPT.length + i) * V);
-        const largest = Math.max(...row);
-        const sum = row.reduce((total, one) => total + Math.exp(one - largest), 0);
-        const expected = row[token]! - largest - Math.log(sum);
-        t.true(Math.abs(logprob! - expected) < 1e-4, `${logprob} is not ${expected}`);
-      }
-      const { tensors } = await atRest(device);
-      for await (const piece of model.generate(PROMPT, { maxNewTokens: 1, logprobs: 1000 })) {
-        t.is(piece.topLogprobs?.length, V);
-        t.is(piece.topLogprobs?.[0]?.logprob, piece.logprob);
-      }
-      for await (const _ of model.generate(PROMPT, { maxNewTokens: 9, logprobs: 2 })) break;
-      t.is((await atRest(device)).tensors, tensors);
-      const refused = async (logprobs: number): Promise<void> => {
-        for await (const _ of model.generate(PROMPT, { logprobs })) return;
-      };
-      await t.throwsAsync(() => refused(-1), {
-        code: "ERR_OPTION",
-        message: /true, false or a whole number/,
-      });
-      model.dispose();
-    },
-  );
+  test.serial(`on ${device}: log-probabilities are the model's, however tokens are sampled`, async (t) => {
+    const model = await adapted();
+    const options = { maxNewTokens: 6, temperature: 1.7, topK: 20, repetitionPenalty: 1.3, seed: 4 };
+    const plain = await tokens(model, options);
+    const pieces: Piece[] = [];
+    for await (const piece of model.generate(PROMPT, { ...options, logprobs: true })) pieces.push(piece);
+    t.deepEqual(
+      pieces.map(({ token }) => token),
+      plain,
+    );
+    t.true(pieces.every((piece) => !("topLogprobs" in piece)));
+    const text = Int32Array.from([...PROMPT, ...plain]);
+    const logits = noGrad(() =>
+      scope(() => model.eval().forward(tensor(text, { shape: [1, text.length], device })).logits),
+    );
+    const values = (await logits.data()) as Float32Array;
+    logits.dispose();
+    const V = values.length / text.length;
+    for (const [i, { token, logprob }] of pieces.entries()) {
+      const row = values.subarray((PROMPT.length - 1 + i) * V, (PROMPT.length + i) * V);
+      const largest = Math.max(...row);
+      const sum = row.reduce((total, one) => total + Math.exp(one - largest), 0);
+      const expected = row[token]! - largest - Math.log(sum);
+      t.true(Math.abs(logprob! - expected) < 1e-4, `${logprob} is not ${expected}`);
+    }
+    const { tensors } = await atRest(device);
+    for await (const piece of model.generate(PROMPT, { maxNewTokens: 1, logprobs: 1000 })) {
+      t.is(piece.topLogprobs?.length, V);
+      t.is(piece.topLogprobs?.[0]?.logprob, piece.logprob);
+    }
+    for await (const _ of model.generate(PROMPT, { maxNewTokens: 9, logprobs: 2 })) break;
+    t.is((await atRest(device)).tensors, tensors);
+    const refused = async (logprobs: number): Promise<void> => {
+      for await (const _ of model.generate(PROMPT, { logprobs })) return;
+    };
+    await t.throwsAsync(() => refused(-1), {
+      code: "ERR_OPTION",
+      message: /true, false or a whole number/,
+    });
+    model.dispose();
+  });
 }
 
-test("what it is told is checked before anything runs", async (t) => {
+test("options are validated before anything runs", async (t) => {
   const model = await smallLlama("cpu");
   const refused = async (prompt: unknown, options: unknown): Promise<string> => {
     const pieces = model.generate(prompt as Int32Array, options as GenerateOptions);
@@ -192,7 +189,7 @@ test("what it is told is checked before anything runs", async (t) => {
 
 for (const device of testDevices()) {
   test.serial(
-    `on ${device}: dropout of a run that goes on meanwhile stays, and generation has none`,
+    `on ${device}: generation during training has no dropout, and training keeps its own`,
     async (t) => {
       manualSeed(5);
       const model = await smallLlama(device, 512, 0.5);
@@ -214,7 +211,7 @@ for (const device of testDevices()) {
       const still = model.eval() && (await tokens());
       const plain = await loss();
       model.train();
-      // One layer is held in eval by whoever trains: it stays so.
+      // This layer is set to eval by the user and stays in it.
       const apart = model.model.layers[0]?.mlp;
       apart?.eval();
       const pieces = model.generate(PROMPT, { maxNewTokens: 8 });

@@ -1,4 +1,4 @@
-/** Models as GGUF: what is refused, what is said, how values are stored, and that a file is whole or not there. */
+/** Models as GGUF: refusals, notices, storage types, and a file that is complete or absent. */
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -23,7 +23,7 @@ import { goldens } from "../parity/goldens.js";
 
 const device = "cpu";
 
-/** Saves a model under a new name and gives the path, with what was said. */
+/** Saves a model under a new name; returns the path and the notices. */
 async function saved(
   model: CausalLM,
   options: SaveModelOptions = {},
@@ -84,7 +84,7 @@ for (const [which, golden, changes, message] of refused) {
   });
 }
 
-test("refused: biases and head sizes that llama.cpp has no place for, and other families", async (t) => {
+test("refused: biases and head sizes that llama.cpp does not support, and other families", async (t) => {
   const path = join(temporary(), "model.gguf");
   const sizes = {
     vocab_size: 32,
@@ -114,7 +114,7 @@ test("refused: biases and head sizes that llama.cpp has no place for, and other 
   t.false(existsSync(path));
 });
 
-test("options: names, formats, storage, what is there already, adapters", async (t) => {
+test("options: names, formats, storage types, existing files, adapters", async (t) => {
   const model = await loadModel<"causal-lm">(tinyModel(), { device });
   model.tokenizer = undefined;
   const folder = temporary();
@@ -161,7 +161,7 @@ test("options: names, formats, storage, what is there already, adapters", async 
   model.dispose();
 });
 
-test("what cannot be written leaves nothing", async (t) => {
+test("a failed write leaves nothing", async (t) => {
   const model = await loadModel<"causal-lm">(tinyModel(), { device });
   model.tokenizer = undefined;
   const folder = temporary();
@@ -180,7 +180,7 @@ test("what cannot be written leaves nothing", async (t) => {
   model.dispose();
 });
 
-test("values that a type cannot hold are refused by name, before the file takes its place", async (t) => {
+test("values outside a type's range are refused by name, before the file is replaced", async (t) => {
   const cases: [number, "f16" | "q8_0" | "q4_0", string, RegExp][] = [
     [
       70_000,
@@ -209,7 +209,7 @@ test("values that a type cannot hold are refused by name, before the file takes 
   }
 });
 
-test("a row that is no whole number of blocks is f16, and told; vectors and positions are f32", async (t) => {
+test("a row that is no whole number of blocks is stored as f16 with a notice; vectors and positions are f32", async (t) => {
   const gpt2 = await loadModel<"causal-lm">(goldenModel(join(goldens, "families/gpt2")), { device });
   const { tensors } = readGguf((await saved(gpt2, { dtype: "q4_0" })).path);
   t.is(tensors["position_embd.weight"]?.type, "F32");
@@ -230,7 +230,7 @@ test("a row that is no whole number of blocks is f16, and told; vectors and posi
   llama.dispose();
 });
 
-test("unless told otherwise weights are stored as they are in memory", async (t) => {
+test("by default weights are stored with the type that they have in memory", async (t) => {
   const folder = goldenModel(join(goldens, "llama-tied"));
   for (const [dtype, type, number] of [
     ["f32", "F32", 0],
@@ -246,7 +246,7 @@ test("unless told otherwise weights are stored as they are in memory", async (t)
   }
 });
 
-test("windows and long factors that llama.cpp sees otherwise are told", async (t) => {
+test("windows and long factors that llama.cpp reads differently cause a notice", async (t) => {
   const mistral = await loadModel<"causal-lm">(goldenModel(join(goldens, "llama-mistral")), { device });
   t.regex(
     (await saved(mistral)).notices.join("\n"),
@@ -268,7 +268,7 @@ test("windows and long factors that llama.cpp sees otherwise are told", async (t
   phi3.dispose();
 });
 
-test("yarn's factor is written where it is another than the paper's", async (t) => {
+test("yarn's factor is written if it differs from the paper's", async (t) => {
   const keyOf = async (attention_factor?: number): Promise<unknown> => {
     const scaling = { type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor };
     const model = await loadModel<"causal-lm">(
@@ -286,7 +286,7 @@ test("yarn's factor is written where it is another than the paper's", async (t) 
   t.is(await keyOf(1.3), Math.fround(1.3 / (0.1 * Math.log(4) + 1)));
 });
 
-test("a cap of logits is written, and that older versions leave it out is told", async (t) => {
+test("a logit cap is written, with a notice that older versions of llama.cpp ignore it", async (t) => {
   const folder = goldenModel(join(goldens, "llama-gemma3-capped"), { query_pre_attn_scalar: 16 });
   const model = await loadModel<"causal-lm">(folder, { device });
   const { path, notices } = await saved(model);
@@ -295,7 +295,7 @@ test("a cap of logits is written, and that older versions leave it out is told",
   model.dispose();
 });
 
-test("Gemma's windows are written by layer where they are not every sixth's", async (t) => {
+test("Gemma's windows are written by layer if they do not skip every sixth layer", async (t) => {
   const scalar = { query_pre_attn_scalar: 16 };
   const keysOf = async (
     changes: Changes & { num_hidden_layers?: number },
@@ -317,7 +317,7 @@ test("Gemma's windows are written by layer where they are not every sixth's", as
   t.is((await keysOf({ sliding_window_pattern: 1 }))["gemma3.attention.sliding_window"], undefined);
 });
 
-test("an abort ends it with the signal's reason, and leaves nothing", async (t) => {
+test("an abort ends the save with the signal's reason, and leaves nothing", async (t) => {
   const model = await loadModel<"causal-lm">(tinyModel(), { device });
   model.tokenizer = undefined;
   const folder = temporary();
@@ -325,7 +325,7 @@ test("an abort ends it with the signal's reason, and leaves nothing", async (t) 
   for (const name of ["model.gguf", "model"]) {
     const path = join(folder, name);
     const aborting = new AbortController();
-    // The package's own is still loading when it returns.
+    // The library's own writer is still loading when this call returns.
     const saving = begun(model, path, { signal: aborting.signal, onNotice: () => {} });
     aborting.abort(reason);
     t.is(await t.throwsAsync(saving), reason);

@@ -15,7 +15,7 @@ import { goldens } from "../parity/goldens.js";
 const TOUCHED = "blk.0.attn_q.weight";
 const Q = "model.layers.0.self_attn.q_proj.weight";
 
-/** An adapter of q_proj for the model in a file, and the weight that it makes of it. */
+/** Saves an adapter of q_proj for the model in a file; returns its folder and the merged weight. */
 async function adapterOf(file: string): Promise<{ adapter: string; merged: Float32Array }> {
   const model = (await loadModel(file, { device: "cpu", dtype: "f32", onNotice: () => {} })) as CausalLM;
   await lora.inject(model, { r: 2, targetModules: ["q_proj"] });
@@ -35,7 +35,7 @@ function changed(before: Record<string, ReadTensor>, after: Record<string, ReadT
 const rms = (values: ArrayLike<number>): number =>
   Math.sqrt(Array.from(values).reduce((sum, v) => sum + v * v, 0) / values.length);
 
-/** How far stored weights are from values, over these; the file's rows of q are in pairs that turn together. */
+/** Returns the relative distance of the stored weights from `expected`. */
 async function distance(file: string, expected: Float32Array): Promise<number> {
   const model = await loadModel(file, { device: "cpu", dtype: "f32", onNotice: () => {} });
   const got = (await model.stateDict()[Q]?.data()) as Float32Array;
@@ -43,7 +43,10 @@ async function distance(file: string, expected: Float32Array): Promise<number> {
   return rms(got.map((v, i) => v - (expected[i] as number))) / rms(expected);
 }
 
-/** By type the largest distance: half a step over the values' spread, for values up to three times as large as usual. */
+/**
+ * The largest distance by type: half a step relative to the values' spread, for values up to three times the usual
+ * size.
+ */
 const KEPT: Partial<Record<TypeName, number>> = {
   q4_0: 0.12,
   q4_1: 0.12,
@@ -72,30 +75,33 @@ test.serial("merge keeps each type, and changes no byte of a tensor without an a
   }
 });
 
-test.serial("types that are not written are copied, and what changed gets the next larger one", async (t) => {
-  for (const [type, larger] of [
-    ["q2_k", "Q4_K"],
-    ["q3_k", "Q4_K"],
-    ["iq4_nl", "Q5_0"],
-  ] as const) {
-    const file = ggufModelFile("llama", type);
-    const { adapter, merged } = await adapterOf(file);
-    const output = join(temporary(), "merged.gguf");
-    const { status, stderr } = await runHere("merge", "--adapter", adapter, "--output", output);
-    t.is(status, 0, stderr);
-    const [before, after] = [readGguf(file).tensors, readGguf(output).tensors];
-    t.deepEqual(changed(before, after), [TOUCHED], type);
-    t.is(after[TOUCHED]?.type, larger);
-    t.is(after["token_embd.weight"]?.type, type.toUpperCase());
-    t.regex(
-      stderr,
-      new RegExp(
-        `stored as ${larger.toLowerCase()}, the next larger type, since ${type} is not written: ${TOUCHED}`,
-      ),
-    );
-    t.true((await distance(output, merged)) < 0.12);
-  }
-});
+test.serial(
+  "types that cannot be written are copied, and changed tensors get the next larger one",
+  async (t) => {
+    for (const [type, larger] of [
+      ["q2_k", "Q4_K"],
+      ["q3_k", "Q4_K"],
+      ["iq4_nl", "Q5_0"],
+    ] as const) {
+      const file = ggufModelFile("llama", type);
+      const { adapter, merged } = await adapterOf(file);
+      const output = join(temporary(), "merged.gguf");
+      const { status, stderr } = await runHere("merge", "--adapter", adapter, "--output", output);
+      t.is(status, 0, stderr);
+      const [before, after] = [readGguf(file).tensors, readGguf(output).tensors];
+      t.deepEqual(changed(before, after), [TOUCHED], type);
+      t.is(after[TOUCHED]?.type, larger);
+      t.is(after["token_embd.weight"]?.type, type.toUpperCase());
+      t.regex(
+        stderr,
+        new RegExp(
+          `stored as ${larger.toLowerCase()}, the next larger type, since ${type} is not written: ${TOUCHED}`,
+        ),
+      );
+      t.true((await distance(output, merged)) < 0.12);
+    }
+  },
+);
 
 test.serial("a file of several types keeps each, and --dtype overrides them", async (t) => {
   const types = { "token_embd.weight": "q6_k", "blk.0.attn_v.weight": "f16", [TOUCHED]: "q5_k" } as const;
@@ -118,7 +124,7 @@ test.serial("a file of several types keeps each, and --dtype overrides them", as
   t.deepEqual(tensors["blk.0.ffn_up.weight"]?.bytes, before.tensors["blk.0.ffn_up.weight"]?.bytes);
 });
 
-test("a model that is saved as it was loaded has the file's bytes, whatever it is in memory", async (t) => {
+test("a model saved unchanged has the file's bytes, for any storage type in memory", async (t) => {
   for (const architecture of ["llama", "qwen3", "gemma3", "phi3"] as const) {
     const file = ggufModelFile(architecture, "q4_k", { types: { "token_embd.weight": "q3_k" } });
     for (const dtype of [undefined, "f32", "f16"] as const) {
@@ -131,7 +137,7 @@ test("a model that is saved as it was loaded has the file's bytes, whatever it i
   }
 });
 
-test("without the file the types are those in memory", async (t) => {
+test("without the file a model is saved with the types that it has in memory", async (t) => {
   const file = ggufModelFile("llama", "q5_1");
   const model = await loadModel(file, { device: "cpu", onNotice: () => {} });
   const before = await gguf.load(file);
@@ -141,7 +147,7 @@ test("without the file the types are those in memory", async (t) => {
   const { tensors } = readGguf(output);
   t.is(tensors[TOUCHED]?.type, "Q5_1");
   const after = await gguf.load(output);
-  // Quantised once more, by steps of another range: scales of the file have either sign.
+  // Quantised again, with steps of another range: the file's scales have either sign.
   const [first, second] = (await Promise.all([before, after].map((one) => one[TOUCHED]?.data()))) as [
     Float32Array,
     Float32Array,
@@ -150,7 +156,7 @@ test("without the file the types are those in memory", async (t) => {
   model.dispose();
 });
 
-test("rows that are no whole blocks of 256 have smaller blocks, as in llama.cpp, or are f16", async (t) => {
+test("rows that are no whole blocks of 256 get smaller blocks, as in llama.cpp, or f16", async (t) => {
   const folder = goldenModel(join(goldens, "llama-tied"));
   const model = await loadModel(folder, { device: "cpu", onNotice: () => {} });
   for (const [dtype, smaller] of [

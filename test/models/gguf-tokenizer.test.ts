@@ -1,4 +1,4 @@
-/** Tokenizers of GGUF files against those that they were written from (test/parity/gguf_tokenizers.py). */
+/** Tokenizers of GGUF files compared with their originals (test/parity/gguf_tokenizers.py). */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -24,7 +24,7 @@ function tokenizerIn(path: string): Tokenizer {
   return ggufTokenizer(meta, architectureOf(meta))!.tokenizer();
 }
 
-/** The tokenizer of a file whose `tokenizer.ggml` is `fields`. */
+/** Returns the tokenizer of a file whose `tokenizer.ggml` keys are `fields`. */
 function tokenizerOf(fields: Readonly<Record<string, Value>>): Tokenizer {
   const metadata = Object.fromEntries(
     Object.entries(fields).map(([key, value]) => [`tokenizer.ggml.${key}`, value]),
@@ -35,7 +35,7 @@ function tokenizerOf(fields: Readonly<Record<string, Value>>): Tokenizer {
 const stored = (name: string): string => join(folder, `${name}.gguf`);
 
 for (const [name, rows] of Object.entries(ids)) {
-  test(`${name} gives the ids of its tokenizer`, async (t) => {
+  test(`${name} gives the ids of its original tokenizer`, async (t) => {
     const tokenizer = tokenizerIn(stored(name));
     for (const [i, expected] of rows.entries())
       t.deepEqual(Array.from(tokenizer.encode(texts[i]!)), expected, JSON.stringify(texts[i]));
@@ -45,7 +45,7 @@ for (const [name, rows] of Object.entries(ids)) {
     );
     for (const text of texts) {
       const back = tokenizer.decode(tokenizer.encode(text), { skipSpecialTokens: false });
-      // SentencePiece puts a space before a text, or takes one off.
+      // SentencePiece adds a space before a text, or removes one.
       if (!name.endsWith("spm")) t.true(back.endsWith(text), JSON.stringify(back));
       else t.is(back.replaceAll(/<s>|\s/g, ""), text.replaceAll(/\s/g, ""));
     }
@@ -68,7 +68,7 @@ test("a batch is padded with the file's padding token, or as the call says", asy
   await t.throwsAsync(() => rows(bare), { code: "ERR_OPTION", message: /no padding token; pass padTokenId/ });
 });
 
-test("a file may say that no space goes before a text, and where special tokens go", (t) => {
+test("a file may disable the leading space, and set the positions of special tokens", (t) => {
   const of = (more: Record<string, boolean>): Tokenizer =>
     tokenizerOf({
       model: "llama",
@@ -90,7 +90,7 @@ test("a file may say that no space goes before a text, and where special tokens 
   t.deepEqual([...ended.encode("a")], [1, 5, 2]);
 });
 
-test("the chat template and the special tokens are the file's, and go along when the model is saved", async (t) => {
+test("the chat template and the special tokens come from the file, and are saved with the model", async (t) => {
   const { vocabulary, metadata } = tokenizerMetadata("smollm");
   const path = ggufModelFile("llama", "q8_0", { size: 32, vocabulary, metadata });
   const model = await loadModel(path, { device: "cpu" });
@@ -113,7 +113,7 @@ test("the chat template and the special tokens are the file's, and go along when
   for (const one of [model, again]) one.dispose();
 });
 
-test("SmolLM's digits stand alone, whatever merges there are", (t) => {
+test("SmolLM's digits are separate tokens, for any merges", (t) => {
   const of = (pre: string): number[] => [
     ...tokenizerOf({ model: "gpt2", pre, tokens: ["1", "2", "12"], merges: ["1 2"] }).encode("12"),
   ];
@@ -121,7 +121,7 @@ test("SmolLM's digits stand alone, whatever merges there are", (t) => {
   t.deepEqual(of("gpt-2"), [2]);
 });
 
-/** A file with a tokenizer of SentencePiece's kind, whose tokens have these texts, scores and types. */
+/** Writes a file with a SentencePiece tokenizer whose tokens have these texts, scores and types. */
 function sentencePieceFile(
   vocabulary: readonly (readonly [token: string, score: number, type: number])[],
   more: Parameters<typeof ggufModelFile>[2] = {},
@@ -139,7 +139,7 @@ function sentencePieceFile(
   return ggufModelFile(architecture, "f32", { size: architecture === "llama" ? 32 : 256, ...more, metadata });
 }
 
-test("what has no token is the unknown one: that of the file, or the first of its type", (t) => {
+test("the unknown token is the file's, or the first token of that type", (t) => {
   const tokens = [
     ["a", 0, 1],
     ["<unk>", 0, 2],
@@ -149,12 +149,12 @@ test("what has no token is the unknown one: that of the file, or the first of it
   t.deepEqual([...first.encode("aéa")], [0, 1, 0]);
   const named = sentencePieceFile(tokens, { metadata: { "tokenizer.ggml.unknown_token_id": 2 } });
   t.deepEqual([...tokenizerIn(named).encode("aéa")], [0, 2, 0]);
-  // One that is none of the tokens is none.
+  // An id beyond the vocabulary means that there is none.
   const beyond = sentencePieceFile(tokens, { metadata: { "tokenizer.ggml.unknown_token_id": 3 } });
   t.deepEqual([...tokenizerIn(beyond).encode("aéa")], [0, 0]);
 });
 
-test("bytes stand for what has no token", (t) => {
+test("text without tokens is encoded as bytes", (t) => {
   const tokens = [
     ["<unk>", 0, 2],
     ["<0xC3>", 0, 6],
@@ -166,7 +166,7 @@ test("bytes stand for what has no token", (t) => {
   t.is(tokenizer.decode([1, 2, 3]), "éa");
 });
 
-test("the better score is merged first, of equal ones the longer left part", (t) => {
+test("the better score is merged first, and on a tie the longer left part", (t) => {
   const letters = [
     ["a", 0, 1],
     ["b", 0, 1],
@@ -186,18 +186,18 @@ test("the better score is merged first, of equal ones the longer left part", (t)
     ],
     [0, 6],
   );
-  // Both signs of zero are one score.
+  // 0 and -0 are the same score.
   for (const [left, right] of [
     [0, -0],
     [-0, 0],
   ] as const)
     t.deepEqual(ids(["ab", left, 1], ["bc", right, 1]), [4, 2]);
-  // What is no number has a place in the order, too.
+  // NaN has a rank, too.
   t.deepEqual(ids(["ab", NaN, 1], ["bc", -1, 1], ["abc", NaN, 1]), [6]);
   t.deepEqual(ids(["abc", -3, 1], ["ab", -1, 1], ["bc", -2, 1]), [4]);
 });
 
-test("a later token of the same text has its id", (t) => {
+test("of several tokens with the same text the last one's id is used", (t) => {
   const tokens = [
     ["a", 0, 1],
     ["b", 0, 1],
@@ -212,7 +212,7 @@ test("a later token of the same text has its id", (t) => {
     }),
   );
   t.deepEqual([...tokenizer.encode("bab</s>")], [3, 2, 5, 5]);
-  // The text is what the later one makes of it.
+  // Whether the text is special depends on the last token.
   const plain = tokenizerIn(
     sentencePieceFile([
       ["<x>", 0, 3],
@@ -225,7 +225,7 @@ test("a later token of the same text has its id", (t) => {
   t.deepEqual([...plain.encode("<x>")], [1, 2, 3]);
 });
 
-test("user-defined tokens are found in texts, and are no special ones", (t) => {
+test("user-defined tokens are found in texts, and are not special", (t) => {
   const tokens = [
     ["a", 0, 1],
     ["<x>", 0, 4],
@@ -243,7 +243,7 @@ test("user-defined tokens are found in texts, and are no special ones", (t) => {
   t.is(tokenizer.decode([0, 1, 2, 0, 6], { skipSpecialTokens: false }), "a<x><y>a<z>");
 });
 
-test("Gemma's runs of spaces, which it stores as they are, and its order, which is that of the tokens", (t) => {
+test("Gemma's runs of spaces are tokens, and merges follow the order of the tokens", (t) => {
   const tokens = [
     ["▁", 0, 1],
     ["a", 0, 1],
@@ -257,7 +257,7 @@ test("Gemma's runs of spaces, which it stores as they are, and its order, which 
   t.deepEqual([...tokenizer.encode("a  b")], [1, 4, 2]);
 });
 
-test("a piece that is a token as a whole is one, whatever merges there are, where the pre-tokenizer says so", (t) => {
+test("a piece that is itself a token is not split, for any merges, if the pre-tokenizer says so", (t) => {
   const of = (pre: string): number[] => {
     const tokenizer = tokenizerOf({
       model: "gpt2",
@@ -271,7 +271,7 @@ test("a piece that is a token as a whole is one, whatever merges there are, wher
   t.deepEqual(of("gpt-2"), [3, 2]);
 });
 
-test("merges that hold spaces, and one that begins as a comment does", (t) => {
+test("merges that contain spaces, and one that begins like a comment", (t) => {
   const tokenizer = tokenizerOf({
     model: "gpt2",
     tokens: ["#version", "x", "#versionx", " ", "y", " y"],
@@ -284,7 +284,7 @@ test("merges that hold spaces, and one that begins as a comment does", (t) => {
   ]);
 });
 
-test("a vocabulary of which no tokenizer is made is one error", (t) => {
+test("an unusable vocabulary is one error", (t) => {
   const refused = (metadata: Record<string, unknown>, message: RegExp): void => {
     const path = sentencePieceFile([["a", 0, 1]], { metadata: metadata as Record<string, number> });
     const error = t.throws(() => tokenizerIn(path), { code: "ERR_FILE_FORMAT" });
@@ -308,11 +308,11 @@ test("a vocabulary of which no tokenizer is made is one error", (t) => {
   const second = sentencePieceFile(letters, { metadata: { "tokenizer.ggml.merges": ["a a", "a "] } });
   t.throws(() => tokenizerIn(second), { message: /merges must be pairs .* number 1 is "a "$/ });
   refused({ "tokenizer.ggml.merges": [""] }, /merges must be pairs .* number 0 is ""$/);
-  // Also of texts longer than any token.
+  // Also for texts longer than any token.
   refused({ "tokenizer.ggml.merges": ["a a"] }, /no tokenizer is made of it: Token `aa` out of vocabulary$/);
 });
 
-test("a vocabulary makes no strings of JavaScript's", (t) => {
+test("loading a vocabulary creates no JavaScript strings", (t) => {
   const tokens = Array.from({ length: 60_000 }, (_, i) => `token${i}`);
   const path = sentencePieceFile(tokens.map((token, i) => [token, -i, 1] as const));
   globalThis.gc?.();
@@ -320,11 +320,11 @@ test("a vocabulary makes no strings of JavaScript's", (t) => {
   const tokenizer = tokenizerIn(path);
   t.is(tokenizer.vocabSize, tokens.length);
   const grown = process.memoryUsage().heapTotal - before;
-  // The texts alone would be 3 MB, and in arrays of pairs ten times as much.
+  // The texts alone would be 3 MB, and arrays of pairs ten times as much.
   t.true(grown < 2 ** 20, `${grown} bytes`);
 });
 
-test("a file is told by its metadata, and the tokenizer's apart", async (t) => {
+test("a file has one digest of its metadata, and another of its tokenizer", async (t) => {
   const plain = [
     ["a", 0, 1],
     ["b", 0, 1],

@@ -1,4 +1,4 @@
-/** A tokenizer's vocabulary as GGUF: tokens, scores, merges, how texts are cut, and what llama.cpp has no tokenizer for. */
+/** A tokenizer's vocabulary as GGUF: tokens, scores, merges, pre-tokenizers, and tokenizers that llama.cpp lacks. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -14,7 +14,7 @@ import { temporary } from "../hashed.js";
 
 const device = "cpu";
 
-/** A folder of a tiny Llama whose tokenizer.json is changed. */
+/** Creates a folder with a tiny Llama and another tokenizer.json. */
 function withTokenizer(json: object, config: object | undefined, vocabulary: number): string {
   manualSeed(1);
   const folder = temporary();
@@ -25,7 +25,7 @@ function withTokenizer(json: object, config: object | undefined, vocabulary: num
 
 const BYTES = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>`);
 
-/** A tokenizer of SentencePiece's kind: bytes, a few letters, and merges. */
+/** Returns a SentencePiece tokenizer: bytes, a few letters, and merges. */
 function spm(
   changes: Record<string, unknown> = {},
   model: Record<string, unknown> = {},
@@ -96,7 +96,7 @@ async function keysWith(json: object, config?: object, vocabulary = 300): Promis
   }
 }
 
-test("a tokenizer of SentencePiece's kind: tokens, scores by rank, bytes, unused rows", async (t) => {
+test("a SentencePiece tokenizer: tokens, scores by rank, bytes, unused rows", async (t) => {
   const template = {
     type: "TemplateProcessing",
     single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
@@ -141,7 +141,7 @@ test("a tokenizer of SentencePiece's kind: tokens, scores by rank, bytes, unused
     "tokenizer.ggml.unknown_token_id": 0,
     "tokenizer.chat_template": "{{ messages }}",
   });
-  // What a text is given goes before what a configuration calls it.
+  // The start token that the tokenizer adds overrides `bos_token` in a configuration.
   t.is((await keysWith(tokens, { ...special, bos_token: "</s>" }))["tokenizer.ggml.bos_token_id"], 1);
   const metaspace = { type: "Metaspace", replacement: "▁", prepend_scheme: "never", split: false };
   t.is(
@@ -207,7 +207,7 @@ for (const [what, json, message, rows] of odd) {
   });
 }
 
-test("byte-level BPE: the embedded model's tokens and merges as they are", async (t) => {
+test("byte-level BPE: the embedded model's tokens and merges are unchanged", async (t) => {
   const model = await loadModel(defaultModel(), { device });
   const path = join(temporary(), "model.gguf");
   await saveModel(model, path, { dtype: "q4_0" });
@@ -233,7 +233,7 @@ test("byte-level BPE: the embedded model's tokens and merges as they are", async
   model.dispose();
 });
 
-test("pre-tokenizers are known by their structure", (t) => {
+test("pre-tokenizers are recognised by their structure", (t) => {
   const bytes = (use_regex: boolean): object => ({
     type: "ByteLevel",
     add_prefix_space: false,
@@ -302,7 +302,7 @@ for (const [what, change, message] of unusual) {
   });
 }
 
-test("NFC is taken for what texts are", async (t) => {
+test("an NFC normalizer is ignored, since texts are assumed to be in NFC", async (t) => {
   const own = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Record<
     string,
     unknown
@@ -313,7 +313,7 @@ test("NFC is taken for what texts are", async (t) => {
   );
 });
 
-test("a pattern that llama.cpp knows in another form is told", async (t) => {
+test("a pattern that llama.cpp implements differently causes a notice", async (t) => {
   const own = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Record<
     string,
     unknown
@@ -330,11 +330,11 @@ test("a pattern that llama.cpp knows in another form is told", async (t) => {
   t.regex(said.join("\n"), /m\.gguf: llama\.cpp's pattern gpt-4o cuts before combining marks/);
 });
 
-test("runs of spaces that are added tokens, as Gemma's, are looked for as spaces, whatever their merges are", async (t) => {
+test("runs of spaces that are added tokens, as in Gemma, are written as spaces, for any merges", async (t) => {
   const runs = ["▁▁", "▁▁▁", "▁▁▁▁"];
   const { model } = spm() as { model: { vocab: Record<string, number>; merges: string[][] } };
   const vocab = { ...model.vocab, ...Object.fromEntries(runs.map((run, i) => [run, 265 + i])) };
-  // Of one score in SentencePiece, so that they stand mixed.
+  // SentencePiece gives them one score, so their order is mixed.
   const merges = [
     ...model.merges,
     ["▁▁▁", "▁"],
@@ -357,7 +357,7 @@ test("runs of spaces that are added tokens, as Gemma's, are looked for as spaces
   t.is(keys["tokenizer.ggml.add_space_prefix"], false);
 });
 
-test("a merge to what is no token is named", (t) => {
+test("a merge whose result is no token is named", (t) => {
   const tokens = ["<unk>", "<s>", "</s>", ...BYTES, "▁", "a", "b"];
   const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
   const json = JSON.stringify(spm({}, { merges: [["b", "a"]], vocab }));

@@ -1,4 +1,4 @@
-/** Models of GGUF files: of every type, and as transformers reads them (test/parity/gguf_models.py). */
+/** Models of GGUF files: every type, compared with transformers (test/parity/gguf_models.py). */
 import { mkdirSync, copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -42,7 +42,7 @@ for (const device of testDevices()) {
       const model = await loadModel<"causal-lm">(join(folder, `${name}.gguf`), { device });
       const got = await logitsOf(model, IDS);
       t.is(got.length, values.length);
-      // Sums of some 64 products in f32 on either side, over two blocks: about 20 roundings of the largest.
+      // Sums of some 64 products in f32 on both sides, over two blocks: about 20 roundings of the largest.
       const bound = 20 * 2 ** -24 * Math.max(...values.map(Math.abs)) + 1e-5;
       const worst = Math.max(...got.map((value, i) => Math.abs(value - values[i]!)));
       t.true(worst < bound, `${worst}`);
@@ -51,7 +51,7 @@ for (const device of testDevices()) {
   }
 }
 
-/** A tensor of the model as the file's own values have it. */
+/** Returns a tensor of the file, with the file's reordering and offsets undone. */
 async function undone(
   architecture: Decoder,
   stored: Record<string, Tensor>,
@@ -95,7 +95,7 @@ async function everyType(t: ExecutionContext, device: TestDevice, type: TypeName
     const got = await state[to]!.to("f32").data();
     t.true(got.length === expected.length && expected.every((v, i) => v === got[i]), `${where}: ${to}`);
   }
-  // The copy in a folder has no blocks.
+  // The copy in a folder is not quantised.
   const copy = join(temporary(), "copy");
   const inBlocks = !["f32", "f16", "bf16"].includes(type);
   t.is(state[`${layer}mlp.down_proj.weight`]!.dtype === type.toLowerCase(), true, where);
@@ -105,7 +105,7 @@ async function everyType(t: ExecutionContext, device: TestDevice, type: TypeName
   const logits = await logitsOf(model, ids);
   t.true(logits.every(Number.isFinite) && new Set(logits).size > 100, where);
   const copied = await logitsOf(again, ids);
-  // A GPU sums by blocks in an order of its own.
+  // A GPU sums over blocks in another order.
   const most = device === "cpu" ? 0 : 1e-5 * Math.max(...logits.map(Math.abs));
   t.true(
     logits.every((v, i) => Math.abs(v - copied[i]!) <= most),
@@ -117,19 +117,19 @@ async function everyType(t: ExecutionContext, device: TestDevice, type: TypeName
 }
 
 for (const architecture of ["llama", "qwen2", "qwen3", "gemma3", "phi3"] as const) {
-  test(`cpu: ${architecture} of every type is its own copy in a folder, to the bit`, async (t) => {
+  test(`cpu: ${architecture} of every type is bit-identical to its copy in a folder`, async (t) => {
     for (const type of Object.keys(TYPES) as TypeName[]) await everyType(t, "cpu", type, architecture);
   });
 }
 
 if (testDevices().includes("gpu")) {
-  test("gpu: blocks are a model's weights", async (t) => {
+  test("gpu: quantised blocks serve as a model's weights", async (t) => {
     await everyType(t, "gpu", "q4_k", "llama");
     await everyType(t, "gpu", "q5_1", "gemma3");
   });
 }
 
-test("weights are held as the options say, and a head that is not there is the embedding", async (t) => {
+test("weights are stored as the options say, and a missing head is tied to the embedding", async (t) => {
   const file = ggufModelFile("llama", "q8_0", { size: 32 });
   const model = await loadModel<"causal-lm">(file, { device: "cpu", dtype: "bf16" });
   t.is(model.stateDict()["model.layers.0.mlp.up_proj.weight"]!.dtype, "bf16");
@@ -139,7 +139,7 @@ test("weights are held as the options say, and a head that is not there is the e
   model.dispose();
 });
 
-test("Llama 3's factors are its scaling, and other factors are kept as they are", async (t) => {
+test("Llama 3's factors are read as its scaling, and other factors are kept unchanged", async (t) => {
   const theta = 500_000;
   const write = (factors: number[]): string => {
     const bytes = Buffer.from(Float32Array.from(factors).buffer);
@@ -174,7 +174,7 @@ test("Llama 3's factors are its scaling, and other factors are kept as they are"
   for (const one of [model, other]) one.dispose();
 });
 
-/** A llama of one block, but for its factors. */
+/** Returns the parts of a one-block llama, without factors. */
 function parts() {
   const key = (name: string): string => `llama.${name}`;
   const C = 256;
@@ -206,7 +206,7 @@ function parts() {
   };
 }
 
-test("what is no model that is read is one error", async (t) => {
+test("an unsupported or damaged file is one error", async (t) => {
   const refused = async (path: string, code: ErrorCode, message: RegExp): Promise<void> => {
     const error = await t.throwsAsync(loadModel(path, { device: "cpu" }), {
       instanceOf: LowrankError,
@@ -301,7 +301,7 @@ test("what is no model that is read is one error", async (t) => {
   await refused(alone, "ERR_FILE_NOT_FOUND", /name the file, such as .*m\.gguf/);
 });
 
-test("keys of the architecture that are not known are told, and a name is not needed to know a file", async (t) => {
+test("unknown keys of the architecture cause a notice, and a file needs no .gguf extension", async (t) => {
   const path = ggufModelFile("llama", "f32", { size: 32, metadata: { "llama.attention.sorcery": 1 } });
   const notices: string[] = [];
   const other = join(temporary(), "blob");
@@ -316,7 +316,7 @@ test("keys of the architecture that are not known are told, and a name is not ne
   model.dispose();
 });
 
-test("a file without a tokenizer is a model that says so where it is to read texts", async (t) => {
+test("a model without a tokenizer reports that when it is to encode text", async (t) => {
   const model = await loadModel<"causal-lm">(join(folder, "llama.gguf"), { device: "cpu" });
   t.is(model.tokenizer, undefined);
   const pieces: number[] = [];
@@ -329,7 +329,7 @@ test("a file without a tokenizer is a model that says so where it is to read tex
   model.dispose();
 });
 
-test("gguf.load gives tensors as the file has them", async (t) => {
+test("gguf.load returns the tensors of the file unchanged", async (t) => {
   const loaded = await gguf.load(join(folder, "llama.gguf"), { device: "cpu" });
   t.deepEqual(loaded["blk.0.attn_k.weight"]!.shape, [16, 32]);
   t.is(loaded["token_embd.weight"]!.dtype, "f32");
@@ -345,7 +345,7 @@ test("gguf.load gives tensors as the file has them", async (t) => {
   });
 });
 
-test("inspect tells what a GGUF file holds", async (t) => {
+test("inspect describes a GGUF file", async (t) => {
   const found = await inspect(join(folder, "llama.gguf"));
   t.like(found, { kind: "model", family: "llama", fits: true, layers: 2, vocabulary: 64 });
 });

@@ -1,4 +1,6 @@
-/** The loss of a language model, which never holds the logits, against the cross-entropy of the logits. */
+/**
+ * The loss of a language model, which never materialises all logits, compared with the cross-entropy of the logits.
+ */
 import test, { type ExecutionContext } from "ava";
 import {
   Gemma3ForCausalLM,
@@ -32,7 +34,7 @@ const sizes = {
   initializer_range: 0.3,
 };
 
-/** Logits of up to some 40, capped. */
+/** Returns a model with logits of up to about 40, capped. */
 function capped(device: TestDevice, cap: number): Gemma3ForCausalLM {
   manualSeed(5);
   const changes = {
@@ -49,7 +51,7 @@ function drawn(device: TestDevice | "meta:cpu", changes: object = {}): LlamaForC
   return LlamaForCausalLM.fromConfig({ ...sizes, ...changes }, { device });
 }
 
-/** Every trained tensor away from where it starts. */
+/** Moves every trained tensor away from its initial value. */
 function shaken<M extends nn.Module>(model: M, device: TestDevice): M {
   noGrad(() =>
     scope(() => {
@@ -116,7 +118,7 @@ function batchOf(B: number, T: number, ignored: (at: number) => boolean): [Int32
   return [ids, ids.map((id, i) => (ignored(i) ? IGNORED : id))];
 }
 
-/** The cross-entropy of the logits, which exist whole. */
+/** Returns the cross-entropy of the logits, computed in one piece. */
 function composed(model: CausalLM, ids: Tensor, labels: Int32Array, options: LossOptions): Tensor {
   const [B, T] = ids.shape as [number, number];
   const targets = new Int32Array(B * T).fill(IGNORED);
@@ -127,7 +129,7 @@ function composed(model: CausalLM, ids: Tensor, labels: Int32Array, options: Los
   return reduction === "none" ? loss.reshape(B, T) : loss;
 }
 
-/** A loss and the gradients that it gives, on the host. */
+/** Returns a loss and its gradients, on the host. */
 async function found(model: CausalLM, loss: () => Tensor) {
   for (const one of model.parameters()) one.grad = null;
   const value = scope(() => {
@@ -149,7 +151,7 @@ function ramp(shape: readonly number[], device: TestDevice): Tensor {
   );
 }
 
-/** The bound is the parity tests': what roundings of f32 explain, in sums of a hundred terms or so. */
+/** Compares within the bound of the parity tests: f32 rounding in sums of about a hundred terms. */
 async function same(t: ExecutionContext, model: CausalLM, a: () => Tensor, b: () => Tensor, what: string) {
   const [ours, theirs] = [await found(model, a), await found(model, b)];
   t.true(error(ours.value, theirs.value) < 1e-5, `${what}: the loss`);
@@ -169,7 +171,7 @@ const OPTIONS: LossOptions[] = [
 
 for (const device of testDevices()) {
   for (const [name, make] of Object.entries(heads)) {
-    test(`${name} on ${device}: loss and gradients are those of the logits`, async (t) => {
+    test(`${name} on ${device}: loss and gradients match the logits`, async (t) => {
       const model = await make(device);
       for (const [mask, ignored] of Object.entries(masks)) {
         for (const options of OPTIONS) {
@@ -183,7 +185,7 @@ for (const device of testDevices()) {
             () => composed(model, ids, labels, options),
             what,
           );
-          // Labels that the host does not know give the same.
+          // Labels on the device alone give the same.
           const unknown = tensor(labels, { shape: [2, 50], device })
             .add(0)
             .to("i32");
@@ -199,7 +201,7 @@ for (const device of testDevices()) {
   }
 
   for (const name of ["a head with low-rank paths", "a head that is trained"]) {
-    test(`${name} on ${device}: more rows than a chunk takes`, async (t) => {
+    test(`${name} on ${device}: more rows than one chunk`, async (t) => {
       const model = await (heads[name] as (typeof heads)[string])(device);
       const [host, labels] = batchOf(2, 650, (at) => at % 13 === 1);
       const ids = tensor(host, { shape: [2, 650], device });
@@ -214,7 +216,7 @@ for (const device of testDevices()) {
     });
   }
 
-  test(`adapters by row on ${device}, some with heads of their own, are as each alone`, async (t) => {
+  test(`adapters by row on ${device}, some with separate heads, equal each adapter alone`, async (t) => {
     const model = drawn(device);
     await lora.inject(model, { ...q, name: "one" });
     await lora.inject(model, { ...q, name: "two", modulesToSave: ["lm_head"] });
@@ -271,7 +273,7 @@ for (const device of testDevices()) {
   });
 }
 
-test("no loss ever takes what the logits would", async (t) => {
+test("no loss ever allocates as much as the logits", async (t) => {
   const [B, T, classes] = [4, 128, 40_000];
   const device = "meta:cpu";
   const logitBytes = B * T * classes * 4;
@@ -291,7 +293,7 @@ test("no loss ever takes what the logits would", async (t) => {
   }
 });
 
-test("what forward is given is checked by name", (t) => {
+test("arguments of forward are validated by name", (t) => {
   const model = drawn("cpu");
   const ids = tensor(new Int32Array(6), { shape: [2, 3], device: "cpu" });
   const wrong: [input: unknown, options: unknown, message: RegExp][] = [
@@ -309,7 +311,7 @@ test("what forward is given is checked by name", (t) => {
   model.dispose();
 });
 
-test("what is no label is refused by name, before anything is computed", (t) => {
+test("invalid labels are refused by name, before anything is computed", (t) => {
   const model = drawn("cpu");
   const ids = tensor(new Int32Array(6), { shape: [2, 3], device: "cpu" });
   const wrong: [labels: unknown, options: unknown, code: string, message: RegExp][] = [
@@ -328,19 +330,19 @@ test("what is no label is refused by name, before anything is computed", (t) => 
   const before = memory("cpu").tensors;
   for (const [labels, options, code, message] of wrong)
     t.throws(() => model.loss(ids, labels as Int32Array, options as LossOptions), { code, message });
-  // The tensors of the table are still referred to.
+  // The tensors in the table of cases are still referenced.
   t.is(memory("cpu").tensors, before);
-  // The first label of a row is no one's target, as in transformers.
+  // The first label of a row is not a target, as in transformers.
   t.notThrows(() => model.loss(ids, Int32Array.of(V, 0, 0, 0, 0, 0)).dispose());
   model.dispose();
 });
 
-test("logits are within the cap, and what is generated is drawn by them", async (t) => {
+test("logits stay within the cap, and sampling uses the capped logits", async (t) => {
   const [near, far] = [capped("cpu", 0.01), capped("cpu", 1e6)];
   const ids = Int32Array.of(3, 40, 17);
   const logits = await near.forward(tensor(ids, { shape: [1, 3] })).logits.data();
   t.true(logits.every((one) => Math.abs(one) <= 0.01) && logits.some((one) => Math.abs(one) > 0.0099));
-  // Near 0 all tokens are about as likely; as they are, one outweighs the others.
+  // With a low cap all tokens are about equally likely; without it one dominates.
   const firsts = async (model: CausalLM): Promise<Set<number>> => {
     const tokens = new Set<number>();
     for (let seed = 0; seed < 12; seed++)

@@ -1,4 +1,4 @@
-/** How many launches a block takes on a GPU, forward and backward: each costs its host some microseconds. */
+/** The number of kernel launches of a block on a GPU, forward and backward: each costs the host some microseconds. */
 import test from "ava";
 
 import { LlamaForCausalLM, lora, manualSeed, scope, synchronize, tensor } from "../../src/index.js";
@@ -8,7 +8,7 @@ import { testDevices } from "../devices.js";
 /** Tokens of a step: the usual 4 × 512. */
 const LENGTH = 2048;
 
-/** Launches by kernel of a step over `layers` blocks of SmolLM2's shape, and then of its backward. */
+/** Returns launches by kernel of a step over `layers` blocks of SmolLM2's shape, forward and then backward. */
 async function launches(layers: number): Promise<[Record<string, number>, Record<string, number>]> {
   const device = "meta:gpu";
   const config = {
@@ -34,19 +34,19 @@ async function launches(layers: number): Promise<[Record<string, number>, Record
       loss.backward();
       return [forward, session().countLaunches(device, false)];
     });
-  // Gradients are made first, and added to later.
+  // The first step allocates the gradients, later ones accumulate.
   step();
   const counted = step();
   model.dispose();
   return counted;
 }
 
-/** Submissions that decoding `tokens` tokens takes of a model whose token is some hundred launches. */
+/** Returns the GPU submissions for `tokens` decoded tokens of a model with some hundred launches a token. */
 async function submissions(tokens: number): Promise<number> {
   const device = "gpu";
   const config = {
     vocab_size: 97,
-    // So small that no submission ends for its work.
+    // So small that no submission ends because of its amount of work.
     hidden_size: 16,
     intermediate_size: 16,
     num_hidden_layers: 8,
@@ -78,7 +78,7 @@ test.serial("a decoded token is one submission to a GPU at most", async (t) => {
     return t.pass();
   }
   const found: number[] = [];
-  // On a busy machine a GPU in software looks slow, and is then handed less at once: the best of some counts.
+  // On a busy machine a software GPU looks slow and gets smaller submissions, so take the best of several counts.
   while (found.length < 5 && !found.some((count) => count <= 32)) {
     const [few, more] = [await submissions(8), await submissions(40)];
     t.log(`${few} for 8 tokens, ${more} for 40`);
@@ -103,6 +103,6 @@ test("a Llama block with low-rank paths on all of its linears", async (t) => {
     t.log(own.map(([kernel, count]) => `${kernel} ${count}`).join(", "));
     return own.reduce((sum, [, count]) => sum + count, 0);
   });
-  // Of these 7 and 19 add up the parts of long sums whose results are small: the low-rank paths.
+  // 7 and 19 of these sum up the parts of long sums with small results: the low-rank paths.
   t.deepEqual(perBlock, [26, 57]);
 });

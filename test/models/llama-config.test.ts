@@ -30,7 +30,7 @@ function read(changes: Record<string, unknown>, generation?: Record<string, unkn
   return llamaConfig(fields({ ...LLAMA, ...changes }), end);
 }
 
-test("what the file is silent about is as transformers has it", (t) => {
+test("missing keys have transformers' defaults", (t) => {
   const {
     max_position_embeddings: _positions,
     num_key_value_heads: _heads,
@@ -51,7 +51,7 @@ test("what the file is silent about is as transformers has it", (t) => {
   t.is(mistral.slidingWindow, 4096);
 });
 
-test("null is a value of its own where transformers takes it so", (t) => {
+test("null is a distinct value where transformers accepts it", (t) => {
   t.is(read({ model_type: "mistral", sliding_window: null }).slidingWindow, undefined);
   t.is(read({ model_type: "mistral", num_key_value_heads: null }).numKeyValueHeads, 8);
   t.is(read({ head_dim: null }).headDim, 8);
@@ -59,7 +59,7 @@ test("null is a value of its own where transformers takes it so", (t) => {
   t.is(read({ model_type: "mistral", sliding_window: 7 }).slidingWindow, 7);
 });
 
-test("Qwen's windows are of the layers that the file says, and only where it turns them on", (t) => {
+test("Qwen's windows apply to the layers that the file names, and only if it enables them", (t) => {
   const { head_dim: _size, ...rest } = { ...LLAMA, head_dim: 8 };
   const qwen = (changes: object) => llamaConfig(fields({ ...rest, model_type: "qwen2", ...changes }));
   t.deepEqual([qwen({}).slidingWindow, qwen({}).slidingLayers], [undefined, undefined]);
@@ -89,7 +89,7 @@ test("Qwen's windows are of the layers that the file says, and only where it tur
   t.deepEqual([qwen3.headDim, qwen3.headNorms, qwen3.attentionBias], [128, true, false]);
 });
 
-test("both spellings say the same", (t) => {
+test("both formats are equivalent", (t) => {
   const scaling = {
     factor: 8,
     low_freq_factor: 1,
@@ -110,14 +110,14 @@ test("both spellings say the same", (t) => {
   t.is(older.rope.theta, 20_000);
 });
 
-test("biases and a head size of its own", (t) => {
+test("biases and an explicit head size", (t) => {
   const config = read({ attention_bias: true, mlp_bias: true, head_dim: 16 });
   t.true(config.attentionBias);
   t.true(config.mlpBias);
   t.is(config.headDim, 16);
 });
 
-test("end tokens: one, a list, and those of generation_config.json go before", (t) => {
+test("end tokens: one, a list, and the ones in generation_config.json, which take precedence", (t) => {
   t.deepEqual(read({}).eosTokenIds, [2]);
   t.deepEqual(read({ eos_token_id: [2, 5] }).eosTokenIds, [2, 5]);
   t.deepEqual(read({}, { eos_token_id: [7, 8] }).eosTokenIds, [7, 8]);
@@ -125,7 +125,7 @@ test("end tokens: one, a list, and those of generation_config.json go before", (
   t.deepEqual(read({ eos_token_id: null }).eosTokenIds, []);
 });
 
-// transformers' own formula in float64 (its f32 ROPE_INIT_FUNCTIONS give the same to seven digits).
+// transformers' formula in float64 (its f32 ROPE_INIT_FUNCTIONS give the same to seven digits).
 const LLAMA3_64 = [
   1.0, 0.07658027637298798, 0.010511205190671433, 0.003048061775285855, 0.0008838834764831844,
   0.0002563104220309749, 7.432544468767007e-5, 2.155305150780135e-5,
@@ -166,7 +166,7 @@ function refused(t: ExecutionContext, run: () => unknown, code: ErrorCode, messa
   t.is(error?.code, code);
 }
 
-test("another family is an error that lists those that are supported", (t) => {
+test("another family is an error that lists the supported ones", (t) => {
   refused(t, () => read({ model_type: "gemma3" }), "ERR_UNSUPPORTED_MODEL", /"gemma3".*llama, mistral/);
   refused(
     t,
@@ -193,7 +193,7 @@ test("longrope has a factor for each pair of dimensions", (t) => {
   refused(t, () => read(none), "ERR_FILE_FORMAT", /long_factor must be a list/);
 });
 
-test("features that are not built are refused", (t) => {
+test("unsupported features are refused", (t) => {
   for (const type of ["su", "ntk"]) {
     const change = { rope_scaling: { rope_type: type, factor: 2 } };
     refused(
@@ -235,7 +235,7 @@ test("senseless and absurd values name the file and the key", (t) => {
   for (const [change, message] of cases) refused(t, () => read(change), "ERR_FILE_FORMAT", message);
 });
 
-test("a folder without config.json, and one that is no JSON", (t) => {
+test("a folder without config.json, and one that is not JSON", (t) => {
   const folder = temporary();
   refused(t, () => readModelConfig(join(folder, "absent")), "ERR_FILE_NOT_FOUND", /absent: no such model/);
   refused(t, () => readModelConfig(folder), "ERR_FILE_NOT_FOUND", /config\.json: no such file/);
@@ -247,7 +247,7 @@ test("a folder without config.json, and one that is no JSON", (t) => {
   t.is(llamaConfig(readModelConfig(folder).config).hiddenSize, 64);
 });
 
-test("what is written reads back as it was", (t) => {
+test("a configuration that is written reads back unchanged", (t) => {
   const changes: Record<string, unknown>[] = [
     {},
     { eos_token_id: [2, 5], attention_bias: true, mlp_bias: true, head_dim: 16, dtype: "float16" },

@@ -1,4 +1,7 @@
-/** Weights of a file on disk may be written over: the model changes, the file does not; and so may the file. */
+/**
+ * Weights mapped from a file may be overwritten: the model changes but not the file. The file may be overwritten,
+ * too.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -29,7 +32,7 @@ for (const device of testDevices()) {
     for (const held of [model, again, given]) held.dispose();
   });
 
-  test(`${device}: a model takes the place of the files that it was loaded from`, async (t) => {
+  test(`${device}: a model can replace the files that it was loaded from`, async (t) => {
     const folder = tinyModel();
     const model = await loadModel(folder, { device });
     const before = await valuesOf(model.stateDict());
@@ -44,7 +47,7 @@ for (const device of testDevices()) {
     for (const held of [model, again]) held.dispose();
   });
 
-  test(`${device}: a file is written over while its tensors are in use`, async (t) => {
+  test(`${device}: a file is overwritten while its tensors are in use`, async (t) => {
     const file = join(tinyModel(), "model.safetensors");
     const old = await safetensors.load(file, { device });
     const before = await valuesOf(old);
@@ -64,7 +67,7 @@ async function valuesOf(tensors: Readonly<Record<string, Tensor>>): Promise<Reco
   return Object.fromEntries(await Promise.all(read));
 }
 
-test("any name that a file may hold is a key of its own", async (t) => {
+test("any tensor name in a file becomes an own property", async (t) => {
   const file = join(temporary(), "x.safetensors");
   const names = ["__proto__", "constructor", "a"];
   const one = full([1], 3, { device: "cpu" });

@@ -1,6 +1,6 @@
 /**
- * A real pretrained encoder: all-MiniLM-L6-v2, in the folder that LOWRANK_MINILM names, on twenty sentences. Ids and
- * vectors are transformers' (test/parity/minilm.py).
+ * A real pretrained encoder: all-MiniLM-L6-v2, in the folder that LOWRANK_MINILM names, on twenty sentences. The
+ * expected ids and vectors come from transformers (test/parity/minilm.py).
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -23,7 +23,7 @@ if (folder === undefined) {
     ids: number[][];
   };
   for (const device of testDevices()) {
-    test.serial(`twenty sentences on ${device} as transformers embeds them`, async (t) => {
+    test.serial(`twenty sentences on ${device} have transformers' embeddings`, async (t) => {
       const host = await onHost(join(goldens, "minilm.safetensors"));
       const model = await loadModel(folder, { device, task: "feature-extraction" });
       for (const [i, sentence] of sentences.entries()) {
@@ -45,7 +45,7 @@ if (folder === undefined) {
         `${seconds.toFixed(2)} s; cosine 1 − ${(1 - worst).toExponential(1)}, cls ${off.toExponential(1)}`,
       );
       t.true(worst > 1 - 1e-4, `a vector's cosine with transformers' is ${worst}`);
-      // Six layers in another order of sums: some tens of roundings of 6e-8.
+      // Six layers in another order of summation: some tens of roundings of 6e-8.
       t.true(off < 1e-5, `a first token is off by ${off}`);
       model.dispose();
     });

@@ -1,4 +1,4 @@
-/** The logits of a language model's output: made when first read, as forward would have made them. */
+/** The logits of a language model's output: computed when first read, with the state of the forward call. */
 import test from "ava";
 import {
   checkpoint,
@@ -35,7 +35,10 @@ function drawn(device: TestDevice, dtype: "f32" | "bf16" = "f32"): LlamaForCausa
   return LlamaForCausalLM.fromConfig(config, { device, dtype });
 }
 
-/** An adapter on the head, one that has a head of its own, and one that leaves it alone; the first is active. */
+/**
+ * Returns a model with a low-rank adapter on the head, an adapter with a separate head, and one that does not
+ * change the head; the first is active.
+ */
 async function adapted(device: TestDevice): Promise<CausalLM> {
   const model = drawn(device);
   await lora.inject(model, { name: "low-rank", r: 2, targetModules: ["q_proj", "lm_head"] });
@@ -58,7 +61,7 @@ const ids = (device: TestDevice): Tensor => tensor(IDS, { shape: [B, T], device 
 const isMade = (out: ForwardOutput): boolean => Object.hasOwn(out, "logits");
 
 for (const device of testDevices()) {
-  test(`on ${device} nothing but reading makes them, and once`, async (t) => {
+  test(`on ${device} logits are computed once, when they are read`, async (t) => {
     const model = drawn(device);
     const out = scope(() => model.forward(ids(device), { labels: IDS }));
     const { loss, hidden, ...rest } = { ...out };
@@ -81,7 +84,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`on ${device} they are made as forward was called: adapters, gradients, precision`, async (t) => {
+  test(`on ${device} logits use the adapters, gradient mode and precision of the forward call`, async (t) => {
     const model = await adapted(device);
     const modes: Record<string, (fn: () => ForwardOutput) => ForwardOutput> = {
       "as the model stands": (fn) => fn(),
@@ -120,11 +123,11 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`on ${device} they live as long as what forward gave`, async (t) => {
+  test(`on ${device} logits live as long as the output of forward`, async (t) => {
     const model = drawn(device);
     const returned = scope(() => scope(() => ({ out: model.forward(ids(device)) }))).out;
     const expected = await returned.logits.data();
-    // Read in a scope within the one that forward was called in.
+    // Read in a scope nested in the scope of the forward call.
     const outer = await scope(async () => {
       const out = model.forward(ids(device));
       scope(() => void out.logits);
@@ -133,7 +136,7 @@ for (const device of testDevices()) {
       return out;
     });
     t.deepEqual(await outer.logits.data(), expected);
-    // Read in the scope, and returned with the output.
+    // Not read before the scope ends, and returned with the output.
     const read = scope(() => {
       const out = model.forward(ids(device));
       t.true(out.logits.requiresGrad);
@@ -142,7 +145,7 @@ for (const device of testDevices()) {
     t.deepEqual(await read.logits.data(), expected);
     const recomputed = checkpoint(() => model.forward(ids(device), { labels: IDS }));
     t.deepEqual(await recomputed.logits.data(), expected);
-    // What is read later goes with the scope that is open then, as if it had been made in the call.
+    // Logits read later belong to the scope that is open then.
     let late: Tensor | undefined;
     scope(() => {
       late = scope(() => model.forward(ids(device))).logits;
@@ -156,7 +159,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`on ${device} they carry gradients, and a head that has changed is told`, async (t) => {
+  test(`on ${device} logits carry gradients, and a changed head is an error`, async (t) => {
     const model = drawn(device);
     const gradients = async (loss: () => Tensor): Promise<number[]> => {
       for (const one of model.parameters()) one.grad = null;
@@ -197,7 +200,7 @@ for (const device of testDevices()) {
     await lora.merge(several);
     t.throws(() => after.logits, changed);
     lora.unmerge(several);
-    // A head that stays frozen stays the same head.
+    // A frozen head that stays the same is no change.
     lora.setAdapter(several, "apart");
     const kept = several.forward(ids(device));
     lora.setAdapter(several, []);
@@ -206,7 +209,7 @@ for (const device of testDevices()) {
   });
 }
 
-test("products in bf16 are those of the call", async (t) => {
+test("products in bf16 use the precision of the forward call", async (t) => {
   manualSeed(2);
   const model = drawn("cpu", "bf16");
   const read = (fn: () => ForwardOutput): Promise<ArrayLike<number>> => scope(fn).logits.data();

@@ -1,6 +1,6 @@
 /**
- * Rows that share a sequence give what they give by themselves, in every family. Bounds: losses are sums in f32 over some
- * 50 tokens, whose order differs, and agree to a part in 10⁶; gradients to a part in 10⁵ of a tensor's largest value.
+ * Rows packed into a sequence give the same results as separate rows, in every family. Bounds: losses are f32 sums
+ * over some 50 tokens in another order, and agree to 1e-6; gradients agree to 1e-5 of a tensor's largest value.
  */
 import { join } from "node:path";
 
@@ -33,14 +33,14 @@ const FAMILIES: Record<string, string> = {
   gpt2: "families/gpt2",
 };
 
-/** A row of drawn tokens, of which the first are not trained on. */
+/** Returns a row of random tokens; the first `ignored` ones are not trained on. */
 function row(name: string, length: number, ignored = 0): Example {
   const ids = Int32Array.from(words(name, length), (word) => 3 + (word % 90));
   const labels = ids.slice().fill(-100, 0, ignored);
   return { ids, labels, trained: length - Math.max(ignored, 1) };
 }
 
-/** Two sequences of several rows, longer than the windows of the families that slide; the second is padded. */
+/** Two sequences of several rows, longer than the sliding windows; the second is padded. */
 const SEQUENCES = [
   [row("a", 13), row("b", 1), row("c", 7, 3)],
   [row("d", 2), row("e", 11, 5)],
@@ -53,7 +53,7 @@ function lossOf(model: CausalLM, { ids, labels, shape, positions }: Batch): Tens
   return model.loss(input, labels, { reduction: "sum", positionIds });
 }
 
-/** The loss of batches, and the gradients that they add up to. */
+/** Returns the loss of batches, and their accumulated gradients. */
 async function trained(model: CausalLM, batches: Batch[]) {
   const parameters = adapterState(model, "default");
   let loss = 0;
@@ -102,10 +102,10 @@ async function equal(t: ExecutionContext, family: string, device: TestDevice): P
 
 for (const device of testDevices())
   for (const family of Object.keys(FAMILIES))
-    test(`${family} on ${device}: packed rows have the loss and the gradients of rows by themselves`, (t) =>
+    test(`${family} on ${device}: packed rows have the loss and the gradients of separate rows`, (t) =>
       equal(t, family, device));
 
-/** Losses of every position, of positions that the host knows or only the device. */
+/** Returns the losses of every position, with positions known to the host or only to the device. */
 async function losses(model: CausalLM, batch: Batch, positions: Tensor | undefined) {
   const out = scope(() =>
     model.loss(tensor(batch.ids, { shape: batch.shape, device: model.device }), batch.labels, {
@@ -118,7 +118,7 @@ async function losses(model: CausalLM, batch: Batch, positions: Tensor | undefin
 
 for (const device of testDevices()) {
   for (const family of ["llama", "gemma3", "gpt2"]) {
-    test(`${family} on ${device}: positions that only the device knows part texts as well`, async (t) => {
+    test(`${family} on ${device}: positions known only to the device separate texts as well`, async (t) => {
       const model = await adapted(FAMILIES[family] as string, device);
       const batch = packedBatch(SEQUENCES, 0);
       const given = tensor(batch.positions as Int32Array, { shape: batch.shape, device });
@@ -132,7 +132,7 @@ for (const device of testDevices()) {
   }
 }
 
-test("positions that follow one another are those of a row without any", async (t) => {
+test("consecutive positions equal a row without positions", async (t) => {
   const model = await adapted("llama-tied", "cpu");
   const [batch] = [packedBatch([[ROWS[0] as Example]], 0)] as [Batch];
   const T = batch.shape[1];
@@ -144,7 +144,7 @@ test("positions that follow one another are those of a row without any", async (
   model.dispose();
 });
 
-test("a mask says itself what is seen", async (t) => {
+test("an explicit mask replaces the separation of packed rows", async (t) => {
   const model = await adapted("llama-tied", "cpu");
   const batch = packedBatch(SEQUENCES, 0);
   const { shape } = batch;
@@ -163,7 +163,7 @@ test("a mask says itself what is seen", async (t) => {
   model.dispose();
 });
 
-test("positions that are wrong, and adapters by row, are refused", async (t) => {
+test("invalid positions, and adapters by row, are refused", async (t) => {
   const model = await adapted("llama-tied", "cpu");
   const ids = tensor(new Int32Array(4).fill(5), { shape: [1, 4] });
   const positions = (values: number[], shape = [1, values.length]): Tensor =>

@@ -16,7 +16,7 @@ const LONG = { type: "longrope", short_factor: [1, 1.5, 2, 3], long_factor: [2, 
 const read = (changes: Record<string, unknown> = {}) =>
   phi3Config(new ConfigFields("config.json", { ...PHI, ...changes }));
 
-test("what the file is silent about is as transformers has it", (t) => {
+test("missing keys have transformers' defaults", (t) => {
   const phi = read();
   t.is(phi.numKeyValueHeads, 8);
   t.is(phi.maxPositionEmbeddings, 4096);
@@ -26,7 +26,7 @@ test("what the file is silent about is as transformers has it", (t) => {
   t.deepEqual(phi.rope, { theta: 10_000, partial: 1, scaling: { type: "default" } });
 });
 
-test("LongRoPE's factor of cos and sin comes from the lengths, unless it is given", (t) => {
+test("LongRoPE's factor of cos and sin is computed from the lengths by default", (t) => {
   const factor = (changes: Record<string, unknown>) => {
     const { scaling } = read({ rope_scaling: LONG, ...changes }).rope;
     return scaling.type === "longrope" ? scaling.attentionFactor : NaN;
@@ -37,7 +37,7 @@ test("LongRoPE's factor of cos and sin comes from the lengths, unless it is give
   t.is(factor({ rope_scaling: { ...LONG, attention_factor: 1.25 } }), 1.25);
 });
 
-test("a configuration that is written says the same", (t) => {
+test("a configuration that is written reads back unchanged", (t) => {
   const changes = [
     {},
     { rope_scaling: LONG, max_position_embeddings: 8192, original_max_position_embeddings: 2048 },
@@ -56,7 +56,7 @@ function refused(t: ExecutionContext, change: Record<string, unknown>, code: Err
   t.is(error?.code, code);
 }
 
-test("what is not built or makes no sense is refused", (t) => {
+test("unsupported and senseless values are refused", (t) => {
   refused(t, { hidden_act: "gelu" }, "ERR_UNSUPPORTED_MODEL", /hidden_act "gelu"/);
   refused(t, { rope_scaling: { type: "linear", factor: 2 } }, "ERR_UNSUPPORTED_MODEL", /"linear"/);
   refused(t, { quantization_config: {} }, "ERR_UNSUPPORTED_MODEL", /quantised/);

@@ -1,4 +1,4 @@
-/** Models quantised as they are loaded: they compute with what their blocks hold, and hold the blocks alone. */
+/** Models quantised on loading: they compute with the values of their blocks, and store only the blocks. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -28,7 +28,7 @@ import { stepLosses } from "./trained.js";
 
 const KINDS = ["q8_0", "q4_0", "q4_k", "nf4"] as const;
 type Kind = (typeof KINDS)[number];
-/** Bytes of 256 elements; of nf4 without what its groups begin with. */
+/** Bytes of 256 elements; for nf4 without the headers of its groups. */
 const BYTES: Record<Kind, number> = { q8_0: 272, q4_0: 144, q4_k: 144, nf4: 132 };
 
 const CONFIG = {
@@ -42,7 +42,7 @@ const CONFIG = {
   eos_token_id: 0,
 };
 
-/** A folder with a small model of drawn weights. */
+/** Returns the folder of a small model with random weights. */
 async function folderOf(config: typeof CONFIG = CONFIG): Promise<string> {
   manualSeed(5);
   const model = LlamaForCausalLM.fromConfig(config, { device: "cpu" });
@@ -52,7 +52,7 @@ async function folderOf(config: typeof CONFIG = CONFIG): Promise<string> {
   return folder;
 }
 
-/** The same model with what its blocks hold in f32. */
+/** Returns the same model with the dequantised values in f32. */
 async function unpacked(folder: string, device: Device, quantize: Kind): Promise<CausalLM> {
   const [model, quantised] = await Promise.all([
     loadModel<"causal-lm">(folder, { device }),
@@ -77,7 +77,7 @@ async function logits(model: CausalLM): Promise<ArrayLike<number>> {
   return out.data().finally(() => out.dispose());
 }
 
-/** What it goes on with. */
+/** Returns the tokens that it generates. */
 async function tokens(model: CausalLM): Promise<number[]> {
   const list: number[] = [];
   for await (const { token } of model.generate(IDS.subarray(0, 5), { maxNewTokens: 12, temperature: 0 }))
@@ -85,7 +85,7 @@ async function tokens(model: CausalLM): Promise<number[]> {
   return list;
 }
 
-/** Ten losses of a low-rank adapter's training. */
+/** Returns ten losses of training a low-rank adapter. */
 async function losses(model: CausalLM): Promise<number[]> {
   manualSeed(1);
   await lora.inject(model, { r: 4, loraAlpha: 8, targetModules: "all-linear" });
@@ -96,27 +96,24 @@ async function losses(model: CausalLM): Promise<number[]> {
 
 for (const device of testDevices()) {
   for (const kind of KINDS) {
-    // Adapters are drawn from the process's seed.
-    test.serial(
-      `${device}: a model in ${kind} computes and trains as one of what its blocks hold`,
-      async (t) => {
-        const folder = await folderOf();
-        const quantised = await loadModel<"causal-lm">(folder, { device, quantize: kind });
-        const wide = await unpacked(folder, device, kind);
-        // The processor sums both in one order.
-        const tolerance = device === "cpu" ? 0 : 1e-5;
-        t.true(error(await logits(quantised), await logits(wide)) <= tolerance);
-        const [a, b] = [await losses(quantised), await losses(wide)];
-        // What sums in another order differs by more once AdamW has divided each gradient by its own size.
-        for (const [i, loss] of a.entries())
-          t.true(Math.abs(loss / (b[i] as number) - 1) <= 3 * tolerance, `${i}: ${loss} for ${b[i]}`);
-        t.true((a[9] as number) < (a[0] as number));
-        for (const model of [quantised, wide]) model.dispose();
-      },
-    );
+    // Serial: adapters are drawn from the process's seed.
+    test.serial(`${device}: a model in ${kind} computes and trains like its dequantised copy`, async (t) => {
+      const folder = await folderOf();
+      const quantised = await loadModel<"causal-lm">(folder, { device, quantize: kind });
+      const wide = await unpacked(folder, device, kind);
+      // The processor uses one order of summation for both.
+      const tolerance = device === "cpu" ? 0 : 1e-5;
+      t.true(error(await logits(quantised), await logits(wide)) <= tolerance);
+      const [a, b] = [await losses(quantised), await losses(wide)];
+      // After AdamW's division by the size of each gradient, rounding differences have a larger effect.
+      for (const [i, loss] of a.entries())
+        t.true(Math.abs(loss / (b[i] as number) - 1) <= 3 * tolerance, `${i}: ${loss} for ${b[i]}`);
+      t.true((a[9] as number) < (a[0] as number));
+      for (const model of [quantised, wide]) model.dispose();
+    });
   }
 
-  test(`${device}: a text is gone on with as by what the blocks hold`, async (t) => {
+  test(`${device}: a quantised model generates the same text as its dequantised copy`, async (t) => {
     const folder = await folderOf();
     for (const kind of KINDS) {
       const quantised = await loadModel<"causal-lm">(folder, { device, quantize: kind });
@@ -143,7 +140,7 @@ for (const device of testDevices()) {
           .filter(([, { dtype }]) => dtype === "f32")
           .reduce((n, [, { size }]) => n + size * 4, 0);
         const live = memory(device).live - before;
-        // What is in f32 lies in the file on the cpu; sizes are rounded up to the pool's classes.
+        // On the cpu f32 tensors are mapped from the file; sizes are rounded up to the pool's classes.
         const expected = blocks + (device === "cpu" ? 0 : others);
         t.true(
           live >= expected && live <= 1.13 * expected + 4096 * state.length,
@@ -155,7 +152,7 @@ for (const device of testDevices()) {
   );
 }
 
-test("what needs the values of a quantised weight says so before anything changes", async (t) => {
+test("operations that need the values of a quantised weight are refused before anything changes", async (t) => {
   const folder = await folderOf();
   const load = (): Promise<CausalLM> => loadModel<"causal-lm">(folder, { device: "cpu", quantize: "q8_0" });
   const model = await load();
@@ -192,7 +189,7 @@ test("what needs the values of a quantised weight says so before anything change
   model.dispose();
 });
 
-test("a row that is no whole blocks is named, with what fits", async (t) => {
+test("a row that is no whole blocks is named, with the types that fit", async (t) => {
   const folder = await folderOf({ ...CONFIG, hidden_size: 128 });
   await t.throwsAsync(loadModel(folder, { device: "cpu", quantize: "q4_k" }), {
     code: "ERR_DTYPE",
@@ -222,7 +219,7 @@ test("a weight that is not finite is named", async (t) => {
   });
 });
 
-test.serial("a run over a quantised model records it, goes on with it, and says so", async (t) => {
+test.serial("a run over a quantised model records it, resumes with it, and reports it", async (t) => {
   const given = { model: tinyModel(), data: tinyData() };
   const options = quick(given, "cpu", { quantize: "nf4", saveEvery: 6 });
   const starts = (events: TrainEvent[]): TrainEvent[] => events.filter(({ type }) => type === "start");

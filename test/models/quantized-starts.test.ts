@@ -1,4 +1,7 @@
-/** Starts that read no weight, over quantised ones: they are those over what the blocks hold, and so is what they learn. */
+/**
+ * Initialisations that read no weight, over quantised weights: they and their training equal those over the
+ * dequantised copy.
+ */
 import { join } from "node:path";
 
 import test from "ava";
@@ -31,7 +34,7 @@ const CONFIG = {
 const IDS = Int32Array.from({ length: 3 * 17 }, (_, i) => (i * i * 31 + 7) % CONFIG.vocab_size);
 const TARGETS = { r: 4, loraAlpha: 8, targetModules: "all-linear" } as const;
 
-/** The folder of a model, and beside it one of what its weights are in blocks. */
+/** Returns the folders of a model and of its dequantised copy. */
 async function folders(quantize: (typeof KINDS)[number]): Promise<[string, string]> {
   manualSeed(5);
   const model = LlamaForCausalLM.fromConfig(CONFIG, { device: "cpu" });
@@ -44,7 +47,7 @@ async function folders(quantize: (typeof KINDS)[number]): Promise<[string, strin
   return [own, unpacked];
 }
 
-/** A and B of each layer as they start, and five losses. */
+/** Returns the initial A and B of each layer, and five losses. */
 async function started(model: CausalLM, more: lora.InjectOptions) {
   manualSeed(1);
   await lora.inject(model, { ...TARGETS, ...more });
@@ -63,12 +66,12 @@ async function started(model: CausalLM, more: lora.InjectOptions) {
 }
 
 for (const device of testDevices()) {
-  // How a GPU reads each kind is tested beside; here it is enough that starts and blocks meet.
+  // Other tests cover how a GPU reads each kind; here two kinds suffice for the combination with initialisations.
   for (const kind of device === "cpu" ? KINDS : (["q4_0", "nf4"] as const)) {
     for (const init of ["eva", "orthogonal"] as const) {
-      // Both draw from the process's seed.
+      // Serial: both draw from the process's seed.
       test.serial(
-        `${device}: a start by ${init} over ${kind} is that over what its blocks hold`,
+        `${device}: initialising with ${init} over ${kind} equals that over the dequantised weights`,
         async (t) => {
           const [own, unpacked] = await folders(kind);
           const [quantised, wide] = await Promise.all([
@@ -82,7 +85,8 @@ for (const device of testDevices()) {
           const [a, b] = [await started(quantised, batch()), await started(wide, batch())];
           t.is(a.factors.size, 2 * 14);
           t.deepEqual([...a.factors.keys()], [...b.factors.keys()]);
-          // The processor sums both in one order; on a GPU components of EVA come from inputs that differ in their last places.
+          // The processor uses one order of summation; on a GPU EVA's components depend on inputs with other
+          // rounding.
           const tolerance = device === "cpu" || init === "orthogonal" ? 0 : 1e-3;
           for (const [name, factor] of a.factors) {
             const off = error(factor, b.factors.get(name) as Float32Array);

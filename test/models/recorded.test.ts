@@ -1,4 +1,4 @@
-/** A block that the engine records in one call gives what its own forward gives, to the bit. */
+/** A block that the engine records in one call is bit-identical to the block's forward. */
 import test from "ava";
 
 import { lora, noGrad, scope, tensor } from "../../src/index.js";
@@ -9,7 +9,7 @@ import { session } from "../../src/native.js";
 import { testDevices } from "../devices.js";
 import { smallLlama, VOCABULARY } from "../small-llama.js";
 
-/** Logits after a prompt and after each of some tokens, and how many blocks were recorded whole. */
+/** Returns logits after a prompt and after each of some tokens, and the number of blocks recorded in one call. */
 async function decoded(model: LlamaForCausalLM): Promise<[logits: number[][], whole: number]> {
   const native = session() as { decoderBlock: (...given: unknown[]) => number[] };
   const own = native.decoderBlock;
@@ -75,7 +75,7 @@ for (const device of testDevices()) {
     await both("some merged", 2);
     for (const layer of adapted) layer.unmerge();
     t.deepEqual(await both("unmerged", 2), withAdapters);
-    // A forward of one's own: that block runs apart.
+    // A user-defined forward: that block is not recorded in one call.
     const { self_attn } = model.model.layers[0] as (typeof model.model.layers)[0];
     self_attn.o_proj.forward = (x) => Linear.prototype.forward.call(self_attn.o_proj, x);
     t.deepEqual((await decoded(model))[1], 3);

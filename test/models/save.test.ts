@@ -1,4 +1,4 @@
-/** A model's folder: its shards, what goes along with the weights, and what half storage cannot hold. */
+/** A model's folder: its shards, the files saved with the weights, and values outside the range of half storage. */
 import {
   existsSync,
   lstatSync,
@@ -18,7 +18,7 @@ import { temporary, tinyModel } from "../hashed.js";
 
 const device = "cpu";
 
-test("shards are no larger than asked for, and their index adds up", async (t) => {
+test("shards are no larger than the given size, and their index adds up", async (t) => {
   const model = await loadModel(tinyModel(), { device });
   const folder = join(temporary(), "saved");
   await saveModel(model, folder, { maxShardBytes: 20_000 });
@@ -33,7 +33,7 @@ test("shards are no larger than asked for, and their index adds up", async (t) =
       .sort(),
   );
   t.true(files.length > 3);
-  // A header, which the limit does not count, is some hundred bytes a tensor.
+  // The limit does not count a header, which is some hundred bytes a tensor.
   for (const file of files) t.true(statSync(join(folder, file)).size < 20_000 + 2000, file);
   const bytes = Object.values(model.stateDict()).reduce((n, one) => n + one.size * 4, 0);
   t.is(metadata.total_size, bytes);
@@ -45,7 +45,7 @@ test("shards are no larger than asked for, and their index adds up", async (t) =
   again.dispose();
 });
 
-test("the tokenizer's files, the generation's and the chat template go along", async (t) => {
+test("the tokenizer's files, the generation configuration and the chat template are saved, too", async (t) => {
   const from = tinyModel();
   const files: Record<string, string> = {
     "tokenizer_config.json": '{ "bos_token": "<s>" }',
@@ -73,7 +73,7 @@ test("the tokenizer's files, the generation's and the chat template go along", a
   model.dispose();
 });
 
-test("a folder's name may end in a separator, and a link to a folder stays one", async (t) => {
+test("a folder's name may end in a separator, and a link to a folder stays a link", async (t) => {
   const model = await loadModel(tinyModel(), { device });
   const above = temporary();
   await saveModel(model, join(above, "saved") + sep);
@@ -81,7 +81,7 @@ test("a folder's name may end in a separator, and a link to a folder stays one",
   const elsewhere = join(temporary(), "runs");
   mkdirSync(elsewhere);
   const link = join(elsewhere, "latest");
-  // A junction, which Windows lets everybody make.
+  // A junction, since Windows allows every user to create one.
   symlinkSync(join(above, "saved"), link, "junction");
   writeFileSync(join(above, "saved", "model.safetensors"), "old");
   await saveModel(model, link, { overwrite: true });
@@ -94,7 +94,7 @@ test("a folder's name may end in a separator, and a link to a folder stays one",
   model.dispose();
 });
 
-test("a value beyond f16's is refused by name, and nothing is written", async (t) => {
+test("a value beyond f16's range is refused by name, and nothing is written", async (t) => {
   const model = await loadModel(tinyModel(), { device });
   const weight = model.stateDict()["model.layers.1.mlp.up_proj.weight"] as Tensor;
   const values = new Float32Array(weight.size).fill(0.5);

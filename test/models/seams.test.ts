@@ -1,4 +1,4 @@
-/** Texts that are encoded in pieces have the ids of the whole, whatever the tokenizer is made of. */
+/** Texts encoded in pieces have the ids of the whole text, for every kind of tokenizer. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -54,7 +54,7 @@ const tokens = [
   addedToken(2054, "  ", { special: false }),
 ];
 
-/** WordPiece of BERT's kind, over the letters and a few words. */
+/** Returns a BERT WordPiece tokenizer with letters and a few words. */
 function bert(): Json {
   const pieces = ["[UNK]", "<a>", "<b>", "the", "cat", "##s", "word", ".", ",", "'", "漢", "é"];
   const letters = [..."abcdefghijklmnopqrstuvwxyz0123456789"];
@@ -133,7 +133,7 @@ function open(json: Json): Tokenizer {
   return new Tokenizer(path);
 }
 
-/** What splitters, normalisers and added tokens treat apart. */
+/** Fragments that splitters, normalisers and added tokens treat differently. */
 const fragment = fc.oneof(
   {
     weight: 6,
@@ -200,7 +200,7 @@ const text = fc
 const RUNS = 60;
 
 for (const [name, json] of Object.entries(BUILT)) {
-  test(`${name}: a row that is cut early has the first ids of the whole`, async (t) => {
+  test(`${name}: a truncated row has the first ids of the whole`, async (t) => {
     const tokenizer = open(json);
     t.not(tokenizer.parts, undefined, "its seams are known");
     await fc.assert(
@@ -215,11 +215,11 @@ for (const [name, json] of Object.entries(BUILT)) {
     );
   });
 
-  test(`${name}: a text that comes in parts has the ids of the whole`, async (t) => {
+  test(`${name}: a text that is read in parts has the ids of the whole`, async (t) => {
     const tokenizer = open(json);
     await fc.assert(
       fc.asyncProperty(text, fc.integer({ min: 1, max: 5000 }), async (one, size) => {
-        // Parts as a file is read in: between two characters, wherever.
+        // Parts as read from a file: split between any two characters.
         const characters = [...one];
         async function* parts() {
           for (let at = 0; at < characters.length; at += size) {
@@ -249,7 +249,7 @@ test("pieces run in parallel: a long text has the ids of the whole", async (t) =
   t.deepEqual([...(head ?? []), ...(tail ?? [])], [...tokenizer.encode(long, { addSpecialTokens: false })]);
 });
 
-test("a tokenizer of unknown parts knows no seams, and is encoded whole", async (t) => {
+test("a tokenizer with unknown parts is encoded in one piece", async (t) => {
   const unknown: Json[] = [
     { ...embedded, pre_tokenizer: sequence(split(String.raw`\p{L}+(?= the)|\s+`), bytes(false)) },
     { ...embedded, normalizer: { type: "Strip", strip_left: true, strip_right: true } },

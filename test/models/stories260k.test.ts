@@ -1,6 +1,6 @@
 /**
- * A real pretrained model: the stories260k Llama, in the folder that LOWRANK_STORIES260K names. Its ids, loss and
- * greedy text are transformers'.
+ * A real pretrained model: the stories260k Llama, in the folder that LOWRANK_STORIES260K names. The expected ids,
+ * loss and greedy text come from transformers.
  */
 import test from "ava";
 
@@ -37,7 +37,7 @@ if (folder === undefined) {
       model.dispose();
     });
 
-    test.serial(`with the cache as without it on ${device}`, async (t) => {
+    test.serial(`logits with the cache equal those without it on ${device}`, async (t) => {
       const model = await loadModel<"causal-lm">(folder, { device });
       model.eval();
       const ids = [...model.tokenizer!.encode(SENTENCE)];
@@ -66,7 +66,7 @@ if (folder === undefined) {
         whole.dispose();
       }
       t.log(`logits differ by ${worst} of the largest`);
-      // Two orders of summing f32: a few hundred roundings of 6e-8 at most.
+      // Two orders of summation in f32: a few hundred roundings of 6e-8 at most.
       t.true(worst <= 1e-5);
       cache.dispose();
       model.dispose();

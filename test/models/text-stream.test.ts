@@ -1,4 +1,4 @@
-/** Text that comes token by token is what all tokens together decode to, and each token comes once. */
+/** Text streamed token by token equals the decoding of all tokens, and each token is yielded once. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -10,7 +10,10 @@ import { temporary, words } from "../hashed.js";
 
 const LETTERS = ["a", "b", "é", "▁", "▁the", "▁whale", "s", "🙂", "\n"];
 
-/** Letters, and bytes for what is none, as SentencePiece has them: the first space of a text is dropped. */
+/**
+ * Returns a tokenizer of letters, with bytes for all other characters. As in SentencePiece, the first space is
+ * dropped.
+ */
 function byteFallback(): string {
   const special = ["<unk>", "<s>", "</s>"];
   const bytes = Array.from(
@@ -34,12 +37,12 @@ function byteFallback(): string {
   return file;
 }
 
-/** Whole numbers below `n` from a name. */
+/** Returns whole numbers below `n`, derived from a name. */
 function numbers(name: string, count: number, n: number): number[] {
   return [...words(name, count)].map((word) => (word >>> 8) % n);
 }
 
-/** Tokens of letters of one to four bytes, of bytes that make such letters up, and special ones. */
+/** Returns tokens of letters of one to four bytes, of the bytes of such letters, and special ones. */
 function sentencePiece(name: string, count: number): number[] {
   return numbers(name, count, 30).flatMap((choice) => {
     if (choice < 3) return [choice];
@@ -50,7 +53,7 @@ function sentencePiece(name: string, count: number): number[] {
 }
 
 const CASES: Record<string, { file: string; ids: (name: string, count: number) => number[] }> = {
-  // Any bytes in any order, most of them no text.
+  // Arbitrary bytes, mostly invalid UTF-8.
   "byte-level": {
     file: join(import.meta.dirname, "../../models/default/tokenizer.json"),
     ids: (name, count) => numbers(name, count, 2048),
@@ -84,14 +87,14 @@ function joined(pieces: readonly Piece[]): string {
 }
 
 for (const [what, { file, ids: idsOf }] of Object.entries(CASES)) {
-  test(`${what}: pieces are what all tokens decode to`, (t) => {
+  test(`${what}: the pieces add up to the decoding of all tokens`, (t) => {
     const tokenizer = new Tokenizer(file);
     for (let i = 0; i < 100; i++) {
       const [n = 0, m = 0] = numbers(`${what} ${i}`, 2, 149);
       const context = idsOf(`context ${i}`, m % 25);
       const ids = idsOf(`ids ${i}`, n + 1);
       const before = tokenizer.decode(context);
-      // Of a prompt that ends within a letter, the letter is new.
+      // If a prompt ends within a letter, the letter is new.
       const certain = before.slice(0, before.length - (/\ufffd{0,3}$/.exec(before)?.[0].length ?? 0));
       const all = tokenizer.decode([...context, ...ids]);
       const pieces = streamed(tokenizer, context, ids);
@@ -104,7 +107,7 @@ for (const [what, { file, ids: idsOf }] of Object.entries(CASES)) {
     }
   });
 
-  test(`${what}: a stop ends text and tokens in front of it`, (t) => {
+  test(`${what}: text and tokens end before a stop string`, (t) => {
     const tokenizer = new Tokenizer(file);
     for (let i = 0; i < 100; i++) {
       const ids = idsOf(`stopped ${i}`, 60);
@@ -124,7 +127,7 @@ for (const [what, { file, ids: idsOf }] of Object.entries(CASES)) {
   });
 }
 
-test("a token whose text may be the beginning of a stop waits, others come at once", (t) => {
+test("a token that may begin a stop string is delayed, and others are yielded at once", (t) => {
   const tokenizer = new Tokenizer(byteFallback());
   const id = (token: string): number => tokenizer.tokenToId(token) as number;
   const stream = new TextStream(tokenizer, new Int32Array(), ["abs"]);
@@ -143,7 +146,7 @@ test("a token whose text may be the beginning of a stop waits, others come at on
   t.deepEqual(cut.finish(), [{ token: 3 + 0xbc, text: "\ufffd\ufffd" }]);
 });
 
-test("of a run of bytes that is no text, letters that came whole stay; ids that are no tokens have no text", (t) => {
+test("of invalid UTF-8, complete letters are kept, and ids without a token have no text", (t) => {
   const tokenizer = new Tokenizer(byteFallback());
   const ids = [3 + 0xc3, 3 + 0xa9, 3 + 0xff, 99_999, -1, tokenizer.tokenToId("a") as number];
   t.is(tokenizer.decode(ids.filter((id) => id > 0 && id < 300)), "\ufffd\ufffd\ufffda");
@@ -152,7 +155,7 @@ test("of a run of bytes that is no text, letters that came whole stay; ids that 
   t.is(pieces.length, ids.length);
 });
 
-test("bytes that are no text, without end, come a few tokens late", (t) => {
+test("endless invalid UTF-8 is yielded with a delay of a few tokens", (t) => {
   const tokenizer = new Tokenizer(byteFallback());
   const stream = new TextStream(tokenizer, new Int32Array(), []);
   let late = 0;

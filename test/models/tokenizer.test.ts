@@ -1,4 +1,4 @@
-/** The tokenizer by itself: batches, offsets, and what it refuses. */
+/** The tokenizer alone: batches, offsets, and refusals. */
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -8,7 +8,7 @@ import { LowrankError, Tokenizer } from "../../src/index.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { goldens } from "../parity/goldens.js";
 
-test("many texts at once are encoded as each alone", async (t) => {
+test("a batch of texts is encoded like single texts", async (t) => {
   const tokenizer = new Tokenizer(join(tinyModel(), "tokenizer.json"));
   const texts = ["the whale", "", "é", "the sea\n".repeat(1000), "</s>"];
   for (const addSpecialTokens of [true, false]) {
@@ -20,7 +20,7 @@ test("many texts at once are encoded as each alone", async (t) => {
 
 const wordpiece = join(goldens, "encodings", "wordpiece");
 
-/** A tokenizer beside a `tokenizer_config.json` of these fields. */
+/** Returns a tokenizer next to a `tokenizer_config.json` with these fields. */
 function configured(fields: Record<string, unknown>): Tokenizer {
   const folder = temporary();
   copyFileSync(join(wordpiece, "tokenizer.json"), join(folder, "tokenizer.json"));
@@ -56,7 +56,7 @@ test("a batch takes its defaults from the tokenizer's configuration", async (t) 
   const pad = left.tokenToId("[MASK]")!;
   t.deepEqual(Array.from(await batch.ids.data()).slice(5, 7), [pad, pad]);
   t.deepEqual(Array.from(await batch.attentionMask.data()).slice(5), [0, 0, 1, 1, 1]);
-  // Llama's tokenizers pad on the left where nothing is said, and "[PAD]" is found by its name.
+  // Llama's tokenizers pad on the left by default, and "[PAD]" is found by its name.
   const llama = configured({ tokenizer_class: "LlamaTokenizerFast" }).encodeBatch(texts);
   t.deepEqual(Array.from(await llama.attentionMask.data()).slice(-3), [1, 1, 1]);
   const bare = configured({}).encodeBatch(texts);
@@ -69,7 +69,7 @@ test("a batch takes its defaults from the tokenizer's configuration", async (t) 
   );
 });
 
-test("a batch that cannot be made is refused before anything is", (t) => {
+test("an impossible batch is refused before anything is allocated", (t) => {
   const tokenizer = configured({});
   const refused = (call: () => unknown, message: RegExp): void => {
     t.throws(call, { instanceOf: LowrankError, code: "ERR_OPTION", message });
@@ -109,7 +109,7 @@ test("a batch that cannot be made is refused before anything is", (t) => {
   t.notThrows(() => gpt2.encodeBatch(texts, { padding: false, maxLength: 1 }));
 });
 
-/** A tokenizer that names no padding token and has none of the usual names. */
+/** Returns a tokenizer that names no padding token and has none of the usual names. */
 function unpadded(): Tokenizer {
   const folder = temporary();
   const json = readFileSync(join(goldens, "encodings", "roberta", "tokenizer.json"), "utf8");

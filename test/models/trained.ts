@@ -1,7 +1,7 @@
-/** Steps of AdamW over what trains of a model. */
+/** Steps of AdamW over the trained parameters of a model. */
 import { optim, scope, type PretrainedModel, type Tensor } from "../../src/index.js";
 
-/** The losses of `steps` steps at the rate `lr`. */
+/** Returns the losses of `steps` steps at the rate `lr`. */
 export async function stepLosses(
   model: PretrainedModel,
   lossOf: () => Tensor,

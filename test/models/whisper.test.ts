@@ -1,4 +1,4 @@
-/** Whisper as the loader makes it, what it refuses, and transcriptions of what is longer than a window. */
+/** Whisper: loading, refusals, and transcriptions of speech that is longer than a window. */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -50,7 +50,7 @@ const PREPROCESSOR = {
   sampling_rate: 16_000,
 };
 
-/** The golden's folder, with what is told of texts and of features. */
+/** Returns the golden's folder, with the given text and feature configuration. */
 function folderOf(
   config: Record<string, unknown> = {},
   files: Record<string, object> = { "generation_config.json": generation.multilingual },
@@ -85,7 +85,7 @@ async function logits(model: SpeechToText): Promise<Float32Array> {
   return (await out.data()) as Float32Array;
 }
 
-test("saved, it has transformers' names and its folder's files, and loads as it was", async (t) => {
+test("a saved model has transformers' tensor names and its folder's files, and loads unchanged", async (t) => {
   const files = {
     "generation_config.json": generation.multilingual,
     "preprocessor_config.json": PREPROCESSOR,
@@ -110,7 +110,7 @@ test("saved, it has transformers' names and its folder's files, and loads as it 
   again.model.dispose();
 });
 
-test("names without their prefix, and a head that stands a second time", async (t) => {
+test("tensor names without their prefix, and a tied head that the file contains as well", async (t) => {
   const folder = goldenModel(golden, {}, (name) => name.replace("model.", ""));
   const file = join(folder, "model.safetensors");
   const tensors = await safetensors.load(file, { device: "cpu" });
@@ -122,7 +122,7 @@ test("names without their prefix, and a head that stands a second time", async (
   for (const { model } of [one, other]) model.dispose();
 });
 
-test("a head of its own, and weights of half the bytes", async (t) => {
+test("an untied head, and weights in half storage", async (t) => {
   const shape = { "proj_out.weight": [97, 32] };
   const untied = await load(goldenModel(golden, { tie_word_embeddings: false }, undefined, shape));
   t.not(untied.model.proj_out.weight, untied.model.inputEmbedding().weight);
@@ -144,7 +144,7 @@ test("a head of its own, and weights of half the bytes", async (t) => {
 });
 
 for (const device of testDevices()) {
-  test(`on ${device} it is trained from its configuration, saved and loaded to the bit`, async (t) => {
+  test(`on ${device} the model is trained from its configuration, and is bit-identical after saving and loading`, async (t) => {
     manualSeed(4);
     const config = JSON.parse(readFileSync(join(golden, "config.json"), "utf8")) as object;
     const model = WhisperForConditionalGeneration.fromConfig(config, { device });
@@ -164,7 +164,7 @@ for (const device of testDevices()) {
   });
 }
 
-test("it is drawn as transformers draws it: the encoder's positions are sines and cosines", async (t) => {
+test("random weights are drawn as in transformers: the encoder's positions are sines and cosines", async (t) => {
   const config = JSON.parse(readFileSync(join(golden, "config.json"), "utf8")) as object;
   const model = WhisperForConditionalGeneration.fromConfig({ ...config, init_std: 0.5 }, { device: "cpu" });
   const { encoder, decoder } = model.model;
@@ -207,7 +207,7 @@ test.serial("checkpointing changes no bit of a gradient", async (t) => {
   t.deepEqual(await gradients(true), await gradients(false));
 });
 
-test("an adapter per row gives what each gives alone, and the sum of their losses", async (t) => {
+test("an adapter per row gives the logits of each adapter alone, and the sum of their losses", async (t) => {
   const { model } = await load(folderOf());
   for (const name of ["one", "two"]) {
     await lora.inject(model, { r: 2, targetModules: ["q_proj", "v_proj", "fc1"], name });
@@ -234,7 +234,7 @@ test("an adapter per row gives what each gives alone, and the sum of their losse
   model.dispose();
 });
 
-test("PEFT's table has no Whisper: layers are named, or all but the head are adapted", async (t) => {
+test("PEFT's table has no Whisper: target modules are named, or all except the head", async (t) => {
   const { model } = await load(folderOf());
   await refused(t, () => lora.inject(model, { targetModules: "peft" }), "ERR_NO_TARGETS", /PEFT's table/);
   const { adapted } = await lora.inject(model, { targetModules: ["q_proj", "v_proj"] });
@@ -247,7 +247,7 @@ test("PEFT's table has no Whisper: layers are named, or all but the head are ada
   model.dispose();
 });
 
-test("speech that is longer than a window is written window by window, in the language of the first", async (t) => {
+test("long speech is transcribed window by window, in the language of the first", async (t) => {
   const { model } = await load(folderOf());
   model.tokenizer = spaced;
   const speech = hashedSpeech("long", 2 * 16_000 + 5000);
@@ -262,11 +262,11 @@ test("speech that is longer than a window is written window by window, in the la
   }
   t.deepEqual(whole.tokens, parts.flat());
   t.is(whole.text, parts.flat().join(" "));
-  // Training or not, checkpointed or not, a transcription is the same, and leaves the model as it was.
+  // A transcription does not depend on training mode or checkpointing, and does not change either.
   model.train().gradientCheckpointing = true;
   t.deepEqual(await model.transcribe(speech, { maxNewTokens: 6 }), whole);
   t.true(model.training);
-  // The text has room for 24 tokens, 4 of which it begins with.
+  // The text has room for 24 tokens, including 4 initial ones.
   const long = await model.transcribe(speech.slice(0, 3000), { maxNewTokens: 1000, language: "fr" });
   t.true(long.tokens.length <= 20);
   model.dispose();
@@ -285,7 +285,7 @@ test("a transcription ends with the signal's reason", async (t) => {
   model.dispose();
 });
 
-test("samples, features and labels that do not fit are refused", async (t) => {
+test("samples, features and labels of the wrong shape or values are refused", async (t) => {
   const { model } = await load(folderOf());
   model.tokenizer = spaced;
   const hear = (samples: unknown, options = {}) => model.transcribe(samples as Float32Array, options);
@@ -353,7 +353,7 @@ test("samples, features and labels that do not fit are refused", async (t) => {
   model.dispose();
 });
 
-test("what a folder says of texts is needed, and kept to", async (t) => {
+test("the folder's generation configuration is required and respected", async (t) => {
   const some = Float32Array.of(0.1, 0.2);
   const heard = async (files: Record<string, object>, options = {}) => {
     const { model } = await load(folderOf({}, files));
@@ -420,7 +420,7 @@ test("what a folder says of texts is needed, and kept to", async (t) => {
   await wrong({ decoder_start_token_id: 97 }, /decoder_start_token_id is 97, and vocab_size 97/);
 });
 
-test("what a folder says of features is what the model takes", async (t) => {
+test("the folder's feature configuration must match the model", async (t) => {
   const told = (more: object, name = "preprocessor_config.json") =>
     load(folderOf({}, { [name]: { ...PREPROCESSOR, ...more } }));
   const wrong = (more: object, message: RegExp, code: ErrorCode = "ERR_FILE_FORMAT") =>
@@ -447,7 +447,7 @@ test("what a folder says of features is what the model takes", async (t) => {
   await refused(t, () => load(folder), "ERR_FILE_FORMAT", /preprocessor_config\.json: not JSON/);
 });
 
-test("a configuration is read strictly, and what is written of it reads back as it was", async (t) => {
+test("a configuration is read strictly, and one that is written reads back unchanged", async (t) => {
   const config = JSON.parse(readFileSync(join(golden, "config.json"), "utf8")) as Record<string, unknown>;
   const read = whisperConfig({
     ...config,
