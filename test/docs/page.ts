@@ -1,4 +1,4 @@
-/** A page's blocks of code, and what of them is run, written, or compared: the rules stand in CONTRIBUTING.md. */
+/** A page's blocks of code, and what of them is run, written, or compared: docs/design/pages.md has the rules. */
 
 /** A fenced block: the first word behind the fence is its language, the second a name. */
 export interface Block {
