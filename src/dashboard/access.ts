@@ -1,14 +1,14 @@
-/** Who may ask the dashboard's server: whoever knows the token, on this machine, from the page itself. */
+/** Access control of the dashboard's server: requests need the token, and must come from the page on this machine. */
 import type { IncomingMessage } from "node:http";
 
 import { LOOPBACK, sameSecret, senderRefusal } from "../local-access.js";
 
-/** What is asked for, below the token; or why it is refused. */
+/** The requested path below the token, or the reason for refusing it. */
 export type Access = { path: string; query: URLSearchParams } | { refused: string };
 
 /**
- * Looks at a request's `Host`, which another name for this machine would have (DNS rebinding); at where it comes from,
- * as browsers say it; and at the token, the first part of the path.
+ * Checks a request's `Host`, against DNS rebinding; the origin that browsers send; and the token, which is the first
+ * segment of the path.
  */
 export function accessOf({ url = "", headers }: IncomingMessage, token: string, port: number): Access {
   const own = `${LOOPBACK}:${port}`;
@@ -21,7 +21,7 @@ export function accessOf({ url = "", headers }: IncomingMessage, token: string, 
   return { path, query: new URLSearchParams(mark === -1 ? "" : url.slice(mark)) };
 }
 
-/** What every answer says to browsers: load nothing from elsewhere, show it nowhere else, keep nothing. */
+/** The headers of every response: browsers load nothing from elsewhere, do not embed the page, and do not cache it. */
 export const HEADERS: Readonly<Record<string, string>> = {
   "Content-Security-Policy": [
     "default-src 'none'",

@@ -1,4 +1,4 @@
-/** A page about runs, served to this machine alone. */
+/** Serves a page about runs, to this machine only. */
 import { readFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -10,7 +10,7 @@ import { accessOf, HEADERS } from "./access.js";
 import type { RunSource } from "./sources.js";
 import { EventStream } from "./stream.js";
 
-/** What is sent as it is, by its name in the address. */
+/** The static files, by their path in the address. */
 const FILES: Readonly<Record<string, { name: string; type: string }>> = {
   "": { name: "index.html", type: "text/html; charset=utf-8" },
   "start.js": { name: "start.js", type: "text/javascript; charset=utf-8" },
@@ -19,21 +19,23 @@ const FILES: Readonly<Record<string, { name: string; type: string }>> = {
 };
 const FOLDER = "dist/dashboard";
 
-/** Pages that watch at once, runs that one of them lays over each other, and connections in all. */
+/** The maximum number of pages that follow events at the same time. */
 const MOST_VIEWERS = 16;
+/** The maximum number of runs that a page follows. */
 const MOST_RUNS = 16;
+/** The maximum number of connections. */
 const MOST_CONNECTIONS = 128;
-/** Milliseconds in which viewers are told the end of a run before it is over. */
+/** The maximum milliseconds to wait at the end of a run until the pages have received its last events. */
 const LAST_WORDS_MS = 1000;
 
 export interface ListenOptions {
-  /** The port to listen at; 0 for one that is free. */
+  /** The port to listen at; 0 for a free one. */
   port: number;
-  /** Whether the process stays while it is served. */
+  /** Whether the server keeps the process alive. */
   holds: boolean;
 }
 
-/** A dashboard that is served until it is closed, or the process ends. */
+/** A dashboard that is served until it is closed or the process ends. */
 export class Dashboard {
   readonly #source: RunSource;
   readonly #server: Server;
@@ -50,7 +52,7 @@ export class Dashboard {
     this.#server.maxConnections = MOST_CONNECTIONS;
   }
 
-  /** Throws `ERR_OPTION` where the port cannot be had. */
+  /** Throws `ERR_OPTION` if the port is not available. */
   static async open(source: RunSource, { port, holds }: ListenOptions): Promise<Dashboard> {
     const dashboard = new Dashboard(source);
     const server = dashboard.#server;
@@ -75,12 +77,12 @@ export class Dashboard {
     return (this.#server.address() as AddressInfo | null)?.port ?? 0;
   }
 
-  /** Where the page is; whoever has it sees the runs, and may pause or stop one. */
+  /** The page's address. Anyone who has it can watch the runs, and pause or stop a run of this process. */
   get url(): string {
     return `http://${LOOPBACK}:${this.#port}/${this.#token}/`;
   }
 
-  /** Resolves when whoever watches has been sent all that there is; after a second in any case. */
+  /** Resolves when all pages have received all events, or after a second. */
   async caughtUp(): Promise<void> {
     const late = new Promise<void>((resolve) => setTimeout(resolve, LAST_WORDS_MS).unref());
     await Promise.race([late, Promise.all([...this.#streams].map((stream) => stream.caughtUp()))]);
@@ -95,7 +97,7 @@ export class Dashboard {
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
-    // Nothing that is sent along is of any use.
+    // Request bodies are ignored.
     request.resume();
     const access = accessOf(request, this.#token, this.#port);
     if ("refused" in access) return told(response, 403, access.refused);

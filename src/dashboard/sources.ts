@@ -1,30 +1,31 @@
-/** What a dashboard shows: the runs of a folder, or one that goes on in this process. */
+/** The sources of a dashboard: the runs in a folder, or a run of this process. */
 import { basename, dirname, resolve } from "node:path";
 
 import { RunFinder } from "../runs/find.js";
 import { RunReader, type RunSummary } from "../runs/summary.js";
 
 export interface RunSource {
-  /** What the page is called. */
+  /** The title of the page. */
   readonly title: string;
-  /** The runs as they stand, and what is said of files that cannot be read. */
+  /** Returns the summaries of the runs, and the errors of unreadable files. */
   list(): Promise<{ runs: RunSummary[]; notices: string[] }>;
-  /** Where a run's file lies now; undefined as long as there is none. */
+  /** Returns the current path of a run's events file; undefined before it exists. */
   file(name: string): string | undefined;
-  /** Has a run finish its step, save and end; undefined where that is not this process's to say. */
+  /** Ends a run after its current step, with a checkpoint; undefined if this process does not run it. */
   stop?: (() => void) | undefined;
-  /** Has it pause after its step, and continue; undefined where it cannot be paused. */
+  /** Pauses a run after its current step; undefined if it cannot be paused. */
   pause?: (() => void) | undefined;
+  /** Continues a paused run; undefined if it cannot be paused. */
   resume?: (() => void) | undefined;
 }
 
-/** How a run of this process is paused. */
+/** The controls for pausing a run of this process. */
 export interface PauseControls {
   pause(): void;
   resume(): void;
 }
 
-/** The runs of a folder, found again each time. */
+/** The runs in a folder, which is searched for each list. */
 export function folderSource(folder: string): RunSource {
   const finder = new RunFinder(folder);
   const files = new Map<string, string>();
@@ -40,10 +41,10 @@ export function folderSource(folder: string): RunSource {
   };
 }
 
-/** The name of a run that is shown alone. */
+/** The name of the only run. */
 const ALONE = ".";
 
-/** A run of this process. `file` gives where its events lie, once they do. */
+/** A run of this process. `file` returns the path of its events, once they exist. */
 export function liveSource(
   title: () => string,
   file: () => string | undefined,
@@ -76,7 +77,7 @@ export function liveSource(
     },
     async list() {
       const path = file();
-      // It is renamed once the run has saved something.
+      // The file is renamed once the run has saved something.
       if (path !== undefined && reader?.file !== path) reader = new RunReader(path, ALONE);
       const found = await reader?.read().catch(() => undefined);
       if (found !== undefined) last = { ...found, folder: dirname(found.file) };

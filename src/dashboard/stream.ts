@@ -1,6 +1,6 @@
 /**
- * A viewer's server-sent events: the lines of some runs' files, from where the viewer is. Nothing is kept for a viewer
- * but where it is in each file, which each message carries as its id: who comes back says it, and misses nothing.
+ * A page's server-sent events: the lines of some runs' files, from the page's position on. The server keeps only the
+ * position in each file, and sends it as the ID of each message; a page that reconnects returns it and misses nothing.
  */
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
@@ -9,29 +9,29 @@ import { setTimeout as later } from "node:timers/promises";
 import { linesOf, readHeader } from "../runs/events-file.js";
 import { identityOf } from "../runs/summary.js";
 
-/** Bytes of lines in a message, but for one line that is longer. */
+/** The maximum bytes of lines in a message; a single longer line is sent anyway. */
 const MESSAGE_BYTES = 2 ** 16;
-/** Milliseconds between two looks at files that were read to their ends: what comes meanwhile is one message. */
+/** Milliseconds between two reads at the end of the files; lines that arrive meanwhile share a message. */
 const POLL_MS = 250;
-/** Milliseconds without a message after which a comment shows that the server is there. */
+/** Milliseconds without a message after which a comment is sent to keep the connection alive. */
 const SILENCE_MS = 15_000;
-/** Milliseconds in which a viewer has to take a message; a slower one is cut off, and reads on when it is back. */
+/** Milliseconds that a page has to receive a message. A slower one is disconnected and continues after reconnecting. */
 const PATIENCE_MS = 30_000;
 
 /** A run to follow. */
 export interface Followed {
   name: string;
-  /** Where its file lies now; undefined as long as there is none. */
+  /** Returns the current path of its file; undefined before it exists. */
   file: () => string | undefined;
 }
 
 interface Place {
-  /** Which file the offset is of. */
+  /** The identity of the file that the offset belongs to. */
   identity: string;
   offset: number;
 }
 
-/** Places as a message's id, one a run; what is none is taken for the beginning. */
+/** Parses a message's ID into one position per run; an invalid part stands for the beginning. */
 export function placesOf(id: string, count: number): Place[] {
   const parts = id.split(",");
   return Array.from({ length: count }, (_, i) => {
@@ -51,8 +51,8 @@ export class EventStream {
   #wake: () => void = () => {};
 
   /**
-   * `from` is the id of the last message that the viewer has got; empty for none. `patience` is how many milliseconds it
-   * has to take a message.
+   * `from` is the ID of the last message that the page has received; empty for none. `patience` is the number of
+   * milliseconds that it has to receive a message.
    */
   constructor(response: ServerResponse, runs: readonly Followed[], from: string, patience = PATIENCE_MS) {
     this.#patience = patience;
@@ -63,24 +63,24 @@ export class EventStream {
     response.on("error", () => this.close());
   }
 
-  /** Sends until the viewer goes or `close` is called. */
+  /** Sends events until the page disconnects or `close` is called. */
   async send(): Promise<void> {
     try {
       await this.#write("retry: 1000\n\n");
       while (!this.#closing.signal.aborted) {
-        // Whoever asks meanwhile means what this look may have missed.
+        // Callers of `caughtUp` that arrive during this pass need another one, because it may miss their lines.
         const asked = this.#passes.length;
         let more = false;
         for (const [i, run] of this.#runs.entries()) more = (await this.#follow(i, run)) || more;
         if (more) continue;
-        // What was written goes to the system with the next turn of the event loop.
+        // Written bytes reach the operating system in the next turn of the event loop.
         if (asked > 0) await later(0);
         for (const passed of this.#passes.splice(0, asked)) passed();
         await this.#rest();
         if (performance.now() - this.#told > SILENCE_MS) await this.#write(": here\n\n");
       }
     } catch {
-      // A viewer that is too slow or gone, or a file that cannot be read: it comes back, and is told by the list of runs.
+      // The page is slow or gone, or a file is unreadable. The page reconnects, and the list of runs reports the error.
     } finally {
       this.close();
       for (const passed of this.#passes.splice(0)) passed();
@@ -88,7 +88,7 @@ export class EventStream {
     }
   }
 
-  /** Resolves when all that is in the files now has been sent. */
+  /** Resolves when the present content of the files has been sent. */
   caughtUp(): Promise<void> {
     if (this.#closing.signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
@@ -110,14 +110,14 @@ export class EventStream {
     });
   }
 
-  /** Sends a message of what a run has told since; returns whether there is more than fits into it. */
+  /** Sends a message with a run's new lines; returns whether there are more. */
   async #follow(i: number, { name, file: where }: Followed): Promise<boolean> {
     const file = where();
     const header = file === undefined ? undefined : await readHeader(file).catch(() => undefined);
     if (file === undefined || header === undefined) return false;
     const identity = identityOf(header);
     let place = this.#places[i] as Place;
-    // Another file has taken its place: a run that went on, or another run. The viewer begins anew.
+    // The file was replaced, by a resumed run or another run: the page starts from the beginning.
     const begin = place.identity !== identity;
     if (begin) place = { identity, offset: 0 };
     const lines: string[] = [];

@@ -1,4 +1,4 @@
-/** What a page's bundle takes in place of `index.ts`: nothing of Node, and no engine. */
+/** Replaces `index.ts` in a page's bundle: without Node and without the engine. */
 import { LowrankError } from "../errors.js";
 
 export { Client, connect, type ConnectOptions } from "./client.js";
@@ -9,7 +9,7 @@ export type { FoundRuns } from "../runs/find.js";
 export type { RunState, RunSummary } from "../runs/summary.js";
 export { LowrankError, type ErrorCode } from "../errors.js";
 
-/** Throws `ERR_NATIVE_LOAD`: the engine runs in Node. */
+/** Throws `ERR_NATIVE_LOAD`, because the engine needs Node. */
 export function serve(): never {
   throw new LowrankError(
     "ERR_NATIVE_LOAD",

@@ -1,4 +1,4 @@
-/** The end of a port that starts runs and watches them. It needs nothing of Node, and never the engine. */
+/** The client's end of a port, which starts and watches runs. It needs neither Node nor the engine. */
 import { numberThat, options as known, refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import type { DeviceInfo } from "../device.js";
@@ -8,17 +8,17 @@ import { disconnected, openPort, type Channel, type Loss, type Port } from "./po
 import { PROTOCOL, received, type Reply, type Request, type Tag } from "./protocol.js";
 import { RemoteRun } from "./remote-run.js";
 
-/** What `connect` takes besides the port. */
+/** The options of `connect`. */
 export interface ConnectOptions {
-  /** Milliseconds in which the other end has to answer for the first time, above 0; 30,000. */
+  /** The milliseconds, above 0, within which the other end must respond for the first time; 30,000. */
   timeout?: number | undefined;
 }
 
 /**
- * A client of what serves at the other end of `port`. It can be asked at once; what is asked waits until the other end
+ * Returns a client of the server at the other end of `port`. Requests can be made at once; they wait until the other end
  * serves.
  *
- * Throws `ERR_OPTION` for what is no port.
+ * Throws `ERR_OPTION` for an object that is not a port.
  */
 export function connect(port: Port, options?: ConnectOptions): Client {
   const { timeout = 30_000 } = known("connect", options, ["timeout"]);
@@ -37,11 +37,11 @@ interface Call {
   reject: (error: unknown) => void;
 }
 
-/** One end of a port: see `connect`. Several may share a port. */
+/** The client's end of a port: see `connect`. Several clients may share a port. */
 export class Client {
   /**
-   * Resolves when the other end has answered. Rejects with `ERR_PROTOCOL` where it is of another version, or where the
-   * port carries JSON, and with `ERR_DISCONNECTED` where nobody serves there; so does whatever was asked.
+   * Resolves when the other end has responded. Rejects with `ERR_PROTOCOL` if it has another version or if the port
+   * carries JSON, and with `ERR_DISCONNECTED` if it does not respond. All requests then reject with the same error.
    */
   readonly ready: Promise<void>;
   readonly #name = Math.random().toString(36).slice(2);
@@ -49,7 +49,7 @@ export class Client {
   readonly #runs = new Map<number, RemoteRun>();
   readonly #calls = new Map<number, Call>();
   readonly #timer: ReturnType<typeof setTimeout>;
-  /** What was asked before the other end answered. */
+  /** Requests made before the other end has responded. */
   #waiting: Request[] | undefined = [];
   #failure: { error: () => unknown } | undefined;
   #numbers = 0;
@@ -82,9 +82,9 @@ export class Client {
   /**
    * Starts a training run at the other end, as `finetune` does.
    *
-   * Errors: `ERR_OPTION` is thrown for an option that cannot be sent, such as a loaded model or a function. Those of
-   * `finetune`, `ERR_NATIVE_LOAD` among them, reject `result`, and so does `ERR_DISCONNECTED`; an abort of `signal` does
-   * with its reason.
+   * Errors: `ERR_OPTION` is thrown for an option that cannot be sent, such as a loaded model or a function. Errors of
+   * `finetune`, including `ERR_NATIVE_LOAD`, reject `result`. So do `ERR_DISCONNECTED` and, after an abort, the signal's
+   * reason.
    */
   finetune(options: RemoteFinetuneOptions): RemoteRun {
     const { options: sent, signal } = sendable(options);
@@ -96,15 +96,15 @@ export class Client {
     return run;
   }
 
-  /** The devices of the machine, as the other end sees them. Rejects with `ERR_NATIVE_LOAD`, `ERR_DISCONNECTED`. */
+  /** Returns the devices of the machine, as the other end sees them. Rejects with `ERR_NATIVE_LOAD`, `ERR_DISCONNECTED`. */
   devices(): Promise<DeviceInfo[]> {
     return this.#call((call) => ({ kind: "devices", call }));
   }
 
   /**
-   * Finds the runs whose output is `folder` or lies below it, at most four folders deep. A run with the state
+   * Finds the runs with an output folder at or below `folder`, at most four folders deep. A run with the state
    * `interrupted` or `stopped` and a `checkpoint` continues with `finetune({ output: run.folder, resume: true })`, also
-   * after a crash or at the next start of the app; one with the state `running` or `paused` is in use.
+   * after a crash or at the next start of the app. A run with the state `running` or `paused` is in use.
    *
    * Rejects with `ERR_FILE_NOT_FOUND` if there is no such folder, and with `ERR_DISCONNECTED`. Throws `ERR_OPTION` if
    * `folder` is not a path.
@@ -116,8 +116,8 @@ export class Client {
   }
 
   /**
-   * Leaves: the other end stops this client's runs with a checkpoint, unless it was told to let them go on, and here
-   * they reject with `ERR_DISCONNECTED`. A port of messages is closed; a worker or a process is not.
+   * Disconnects. The other end stops this client's runs with a checkpoint, unless it was configured to continue them. Here
+   * they reject with `ERR_DISCONNECTED`. A message port is closed; a worker or a process is not.
    */
   close(): void {
     if (this.#failure !== undefined) return;

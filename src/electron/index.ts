@@ -1,6 +1,6 @@
 /**
- * A training run in a process or worker of its own, watched from another: `serve(port)` where it lives, `connect(port)`
- * where it is watched. In a page's bundle this module holds `connect` alone, and nothing of Node.
+ * Runs training in a separate process or worker and watches it from another: `serve(port)` runs it, `connect(port)`
+ * watches it. In a page's bundle this module contains only `connect`, and nothing of Node.
  */
 export { Client, connect, type ConnectOptions } from "./client.js";
 export type { RemoteFinetuneOptions } from "./options.js";

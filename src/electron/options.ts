@@ -1,26 +1,26 @@
-/** What of a run's options goes through a port. */
+/** The options of a run that can be sent through a port. */
 import { isPlain, refuse, shown } from "../argument.js";
 import type { Row } from "../data/given.js";
 import type { FinetuneOptions } from "../train/options.js";
 
 /**
- * `finetune`'s options, without what lives in one process: the model is given by its path, and what starts from data
- * takes the run's own. Paths are read by the serving process, from its working directory.
+ * The options of `finetune` without objects of one process: the model is given by its path, and an initialisation from
+ * data uses the run's data. The serving process resolves paths from its working directory.
  */
 export interface RemoteFinetuneOptions extends Omit<FinetuneOptions, "model" | "lora" | "data" | "evalData"> {
-  /** A model's folder. Needed, unless a run goes on. */
+  /** A model's folder. Required, unless a run is resumed. */
   model?: string | undefined;
   /** A file, several files, or an array of rows without speech. */
   data?: string | readonly string[] | readonly Row[] | undefined;
-  /** Held-out rows, in any form that `data` may have. */
+  /** The held-out rows, in any form of `data`. */
   evalData?: string | readonly string[] | readonly Row[] | undefined;
-  /** As `finetune` takes it, without `evaData`. */
+  /** The options of `finetune`, without `evaData`. */
   lora?: Omit<NonNullable<FinetuneOptions["lora"]>, "evaData"> | undefined;
 }
 
 const WHERE = "finetune";
 
-/** The options that are sent, and the signal, which is not. Throws `ERR_OPTION`, naming what cannot be sent. */
+/** Separates the options to send from the signal, which is not sent. Throws `ERR_OPTION` for a value that cannot be sent. */
 export function sendable(given: RemoteFinetuneOptions): {
   options: object;
   signal: AbortSignal | undefined;
@@ -43,7 +43,7 @@ function isSignal(value: unknown): boolean {
   );
 }
 
-/** Throws where `value` is not made of texts, numbers, truth values, arrays and plain objects. */
+/** Throws `ERR_OPTION` unless `value` consists of strings, numbers, booleans, arrays and plain objects. */
 function check(name: string, value: unknown, around: readonly object[]): void {
   if (value === null || ["undefined", "string", "number", "boolean", "bigint"].includes(typeof value)) return;
   const parts = Array.isArray(value)
@@ -56,7 +56,7 @@ function check(name: string, value: unknown, around: readonly object[]): void {
   for (const [path, part] of parts) check(path, part, [...around, value as object]);
 }
 
-/** A symbol is shown by itself; anything else as errors show it. */
+/** Formats a symbol for an error; returns other values unchanged. */
 function described(value: unknown): unknown {
   return typeof value === "symbol" ? shown(String(value)) : value;
 }

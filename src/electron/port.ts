@@ -1,9 +1,9 @@
-/** Ports of every kind, as one: Electron's, the web's, those of worker threads and of forked processes. */
+/** A common interface to the ports of Electron, the web, worker threads and forked processes. */
 import { LowrankError } from "../errors.js";
 import { messageIn, type Tag } from "./protocol.js";
 
 /**
- * What messages go through: a `MessagePort` of a page or of `node:worker_threads`, a `Worker`, `parentPort`; Electron's
+ * A channel for messages: a `MessagePort` of a page or of `node:worker_threads`, a `Worker`, `parentPort`; Electron's
  * `MessagePortMain`, `UtilityProcess` and `process.parentPort`; a child of `child_process.fork`, and its `process`.
  */
 export type Port =
@@ -14,11 +14,11 @@ export type Port =
   | {
       /** Sends a message to the other process. */
       send?: ((message: never) => unknown) | undefined;
-      /** Listens. */
+      /** Adds a listener. */
       on(event: never, listener: never): unknown;
     };
 
-/** What a port may offer; which of it is there tells its kind. */
+/** The possible methods of a port; the methods that exist determine its kind. */
 interface Offered {
   postMessage?(message: unknown): void;
   send?(message: unknown, done: () => void): void;
@@ -37,32 +37,32 @@ interface Offered {
 
 type Listener = (...args: never[]) => void;
 
-/** Why nothing comes from the other end any more. */
+/** The reason why the other end is gone. */
 export interface Loss {
   /** A clause, such as `the process at the other end ended (signal SIGKILL)`. */
   why: string;
   cause?: unknown;
 }
 
-/** The error of what is lost: `ERR_DISCONNECTED`. */
+/** Returns the error for a lost connection: `ERR_DISCONNECTED`. */
 export function disconnected({ why, cause }: Loss, more = ""): LowrankError {
   return new LowrankError("ERR_DISCONNECTED", why + more, cause === undefined ? {} : { cause });
 }
 
 /** An open port. */
 export interface Channel {
-  /** Sends; a port that is closed already takes it and does nothing. */
+  /** Sends a message; a closed port ignores it. */
   post(message: object): void;
-  /** Listens no more, and closes what is a port and nothing else. */
+  /** Removes the listeners; closes a message port, but not a worker or a process. */
   close(): void;
 }
 
-/** Milliseconds in which a process whose channel has closed tells how it ended. */
+/** Milliseconds to wait for the exit of a process after its channel has closed. */
 const GRACE = 500;
 
 /**
- * Listens at a port, whatever its kind. `onLost` is called once, after all messages, when the other end has gone.
- * Throws `ERR_OPTION` for what is no port.
+ * Listens at a port of any kind. `onLost` is called once, after all messages, when the other end is gone.
+ * Throws `ERR_OPTION` for an object that is not a port.
  */
 export function openPort(
   where: string,
@@ -90,14 +90,14 @@ export function openPort(
   else if (port.kill !== undefined)
     listen("exit", (code: unknown) => lost({ why: `the utility process ended (exit code ${String(code)})` }));
   else listen("close", () => lost({ why: "the port was closed, or the process at its other end ended" }));
-  // A port of messages holds them back until it is started.
+  // A message port holds messages back until it is started.
   port.start?.();
   const bare = port.postMessage !== undefined && port.kill === undefined && port.terminate === undefined;
   return {
     post(message) {
       if (!open) return;
       if (port.postMessage !== undefined) port.postMessage(message);
-      // Without a function a closed channel is an error that nobody waits for.
+      // Without a callback, sending on a closed channel would be an unhandled error.
       else port.send?.(message, () => {});
     },
     close() {
@@ -132,7 +132,7 @@ function watchWorker(listen: (event: string, listener: Listener) => void, lost: 
   });
 }
 
-/** A process tells its end and the end of its channel apart, in either order; messages come before the second. */
+/** A process emits its exit and the end of its channel separately, in either sequence; messages precede the latter. */
 function watchProcess(
   port: Offered,
   listen: (event: string, listener: Listener) => void,

@@ -1,63 +1,63 @@
-/** What both ends of a port say to each other: plain objects that structured clone takes as they are. */
+/** The messages between both ends of a port: plain objects that can be structured-cloned. */
 import { LowrankError, type ErrorCode } from "../errors.js";
 import type { DeviceInfo } from "../device.js";
 import type { FoundRuns } from "../runs/find.js";
 import type { FinetuneResult, TrainEvent } from "../train/events.js";
 
-/** Raised whenever a message changes; both ends must have the same. */
+/** The version of the protocol, increased with each change of a message; both ends must have the same. */
 export const PROTOCOL = 2;
 
-/** What a client asks. `run` and `call` are numbers of its own. */
+/** A message of a client. `run` and `call` are numbers that the client assigns. */
 export type Request =
-  /** First, and answered by the server's own. */
+  /** The first message; the server answers with its own `hello`. */
   | { kind: "hello" }
-  /** Starts a run, of which `credit` events may be sent. */
+  /** Starts a run, and allows the server to send `credit` events. */
   | { kind: "start"; run: number; options: object; credit: number }
-  /** So many more events may be sent. */
+  /** Allows the server to send `credit` more events. */
   | { kind: "pull"; run: number; credit: number }
   | { kind: "stop"; run: number }
-  /** Pauses a run; answered by `paused` of the same number once that has taken effect. */
+  /** Pauses a run; answered by `paused` with the same number once it has taken effect. */
   | { kind: "pause"; run: number; pause: number }
   | { kind: "resume"; run: number }
   | { kind: "abort"; run: number }
-  /** The last `saved` was read; the next may come. */
+  /** Confirms the last `saved`; the server may send the next. */
   | { kind: "noted"; run: number }
   | { kind: "devices"; call: number }
-  /** Finds the runs below a folder. */
+  /** Finds the runs in a folder. */
   | { kind: "runs"; call: number; folder: string }
-  /** The client goes. */
+  /** The client disconnects. */
   | { kind: "bye" };
 
-/** What a server says. */
+/** A message of a server. */
 export type Reply =
-  /** `notJson` is a number that JSON has not. */
+  /** `notJson` is NaN, which JSON cannot represent. */
   | { kind: "hello"; notJson: number }
   | { kind: "event"; run: number; event: TrainEvent }
-  /** A checkpoint is on the disk: ahead of its event, which waits for a reader. */
+  /** A checkpoint is on the disk. Sent before the checkpoint's event, which may wait for a reader. */
   | { kind: "saved"; run: number; step: number; path: string }
-  /** The run has paused, or will not: it was resumed, or has ended. */
+  /** The run has paused, or will not pause because it was resumed or has ended. */
   | { kind: "paused"; run: number; pause: number }
   | { kind: "result"; run: number; result: FinetuneResult }
   | { kind: "failed"; run: number; error: SentError; aborted: boolean }
   /** All events were sent. */
   | { kind: "end"; run: number }
-  /** What a call of `devices` or `runs` resolves to. */
+  /** The result of `devices` or `runs`. */
   | { kind: "answer"; call: number; value: DeviceInfo[] | FoundRuns }
   | { kind: "refused"; call: number; error: SentError }
-  /** The server serves no more. */
+  /** The server stops serving. */
   | { kind: "bye" };
 
-/** What every message carries, so that others on the same port are told from it. */
+/** The fields of every message, which distinguish it from other messages on the same port. */
 export interface Tag {
-  /** The protocol's number. */
+  /** The version of the protocol. */
   lowrank: number;
-  /** For which end it is. */
+  /** The receiving end. */
   to: "client" | "server";
-  /** The client that it is from or for. */
+  /** The name of the sending or receiving client. */
   client: string;
 }
 
-/** The message in what a port gave: bare, or as `data` of an event. Undefined of any other. */
+/** Extracts a message from an event's `data`, or returns a bare message. Undefined for anything else. */
 export function messageIn(given: unknown): (Tag & { kind: string }) | undefined {
   if (typeof given !== "object" || given === null) return undefined;
   if (isMessage(given)) return given;
@@ -75,7 +75,7 @@ function isMessage(value: object): value is Tag & { kind: string } {
   );
 }
 
-/** An error on its way. */
+/** An error in a message. */
 export interface SentError {
   name: string;
   message: string;
@@ -83,7 +83,7 @@ export interface SentError {
   stack?: string | undefined;
 }
 
-/** What was thrown, as a message carries it. */
+/** Converts a thrown value for a message. */
 export function sent(error: unknown): SentError {
   if (!(error instanceof Error)) return { name: "Error", message: String(error) };
   const { name, message, stack } = error;
@@ -91,7 +91,7 @@ export function sent(error: unknown): SentError {
   return { name, message, stack, code: typeof code === "string" ? code : undefined };
 }
 
-/** The error again, of its class where it is this package's, with the stack of where it was thrown. */
+/** Recreates an error, with its class if it is this package's, and with its original stack. */
 export function received({ name, message, code, stack }: SentError): Error {
   const error =
     name === "LowrankError" && code !== undefined

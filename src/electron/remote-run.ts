@@ -1,4 +1,4 @@
-/** A run as its client sees it: what `Run` is, at the other end of a port. */
+/** The client's view of a run: the interface of `Run`, through a port. */
 import { abortReason } from "../errors.js";
 import type { FinetuneResult, TrainEvent } from "../train/events.js";
 import { EventQueue } from "../train/queue.js";
@@ -6,15 +6,15 @@ import type { Run } from "../train/run.js";
 import { disconnected, type Loss } from "./port.js";
 import { received, type Reply, type Request } from "./protocol.js";
 
-/** Events that may be on their way or wait here; those beyond wait at the server, which merges steps. */
+/** The maximum number of events in transit or unread here. Further ones wait at the server, which merges steps. */
 const WINDOW = 64;
 
 /**
- * A training run in another process or worker: an iterator over its events and a promise of its result, as `Run`.
- * When the other end goes away, both reject with `ERR_DISCONNECTED`, which names the last checkpoint.
+ * A training run in another process or worker: an iterator over its events and a promise of its result, like `Run`. If the
+ * other end is gone, both reject with `ERR_DISCONNECTED`, which names the last checkpoint.
  */
 export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneResult>> {
-  /** What the run came to; rejects with what went wrong. */
+  /** The result of the run; rejects with its error. */
   readonly result: Promise<FinetuneResult>;
   readonly #queue = new EventQueue<TrainEvent>();
   readonly #post: (request: Request) => void;
@@ -23,12 +23,12 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
   readonly #abort = (): void => this.#post({ kind: "abort", run: this.#run });
   #resolve: (result: FinetuneResult) => void = () => {};
   #reject: (error: unknown) => void = () => {};
-  /** Events read since the server was last told. */
+  /** Events read since the server last received credit. */
   #read = 0;
   #saved: { step: number; path: string } | undefined;
   #failure: { error: unknown } | undefined;
   #settled = false;
-  /** The pause that was asked for last and not ended since. */
+  /** The last requested pause that has not ended. */
   #pausing: { number: number; promise: Promise<void>; resolve: () => void } | undefined;
   #pauses = 0;
 
@@ -55,15 +55,15 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
     post({ kind: "start", run, options, credit: WINDOW });
   }
 
-  /** Finishes the step, saves, and resolves with the result; calling it again is harmless. */
+  /** Finishes the step, saves, and resolves with the result. Further calls are harmless. */
   stop(): Promise<FinetuneResult> {
     if (!this.#settled) this.#post({ kind: "stop", run: this.#run });
     return this.result;
   }
 
   /**
-   * Pauses the run after the step in progress, as `Run`. Resolves once it has paused, has been resumed, or has ended, and
-   * also when the other end has gone.
+   * Pauses the run after the current step, like `Run`. Resolves once it has paused, was resumed, or has ended, and also if
+   * the other end is gone.
    */
   pause(): Promise<void> {
     if (this.#settled) return Promise.resolve();
@@ -90,14 +90,14 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
   }
 
   /**
-   * As `stop()`, for `await using`: resolves once the run has ended, however it did. What went wrong is told by
-   * `result` and the iterator.
+   * Stops the run like `stop()`, for `await using`. Resolves once the run has ended, even with an error, which `result`
+   * and the iterator report.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop().catch(() => {});
   }
 
-  /** Its events from here on, each given to one reader. */
+  /** Iterates over the events from here on; each event goes to one reader. */
   [Symbol.asyncIterator](): AsyncIterator<TrainEvent, undefined> {
     return {
       next: async () => {
@@ -109,7 +109,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
     };
   }
 
-  /** @internal Takes what the server says of it; true when nothing more will come. */
+  /** @internal Handles a message of the server about this run; returns true for the last one. */
   take(reply: Extract<Reply, { run: number }>): boolean {
     switch (reply.kind) {
       case "event":
@@ -143,7 +143,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
     }
   }
 
-  /** @internal The other end is gone. */
+  /** @internal Ends the run because the other end is gone. */
   lose(loss: Loss): void {
     const signal = this.#signal;
     if (signal?.aborted && !this.#settled) {
@@ -170,7 +170,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
     this.#signal?.removeEventListener("abort", this.#abort);
   }
 
-  /** Told in halves of the window, so that a message is not answered by another. */
+  /** Returns credit in halves of the window, so that not every event causes a message. */
   #took(): void {
     if (++this.#read < WINDOW / 2) return;
     this.#post({ kind: "pull", run: this.#run, credit: this.#read });

@@ -1,4 +1,4 @@
-/** A run that a client watches: its events wait here, merged where too many do, until the client asks for them. */
+/** A run that a client watches. Its events are queued, and merged if there are too many, until the client requests them. */
 import type { Priority } from "../cpu-use.js";
 import type { CheckpointEvent, FinetuneResult, TrainEvent } from "../train/events.js";
 import { DEFAULT_PRIORITY } from "../train/default-priority.js";
@@ -8,7 +8,7 @@ import type { Run } from "../train/run.js";
 import { sent, type Reply, type Request } from "./protocol.js";
 
 export class ServedRun {
-  /** Resolves when the run has ended, however it did, and its folder is free. */
+  /** Resolves when the run has ended, with or without an error, and has released its folder. */
   readonly ended: Promise<void>;
   readonly #number: number;
   readonly #queue = new EventQueue<TrainEvent>();
@@ -17,17 +17,17 @@ export class ServedRun {
   readonly #finished: () => void;
   #run: Run<FinetuneResult> | undefined;
   #stopping = false;
-  /** The pauses that were asked for before the run began. */
+  /** Pauses requested before the run began. */
   #pauses: number[] = [];
   #watched = true;
   #credit = 0;
-  /** Wakes who waits for credit. */
+  /** Wakes `#send`, which waits for credit. */
   #more: () => void = () => {};
-  /** The newest checkpoint that the client was not told of, while it reads of another. */
+  /** The newest checkpoint, if the client has not yet confirmed an earlier one. */
   #untold: CheckpointEvent | undefined;
   #telling = false;
 
-  /** Starts once `free` has settled, by default at `priority`; `finished` is called when the client has got everything. */
+  /** Starts the run once `free` has settled, by default at `priority`. Calls `finished` when everything is sent. */
   constructor(
     number: number,
     options: FinetuneOptions,
@@ -50,7 +50,7 @@ export class ServedRun {
     void this.#run?.stop().catch(() => {});
   }
 
-  /** Nobody reads any more. */
+  /** Discards all further messages, because the client is gone. */
   unwatched(): void {
     this.#watched = false;
     this.#credit = Infinity;
@@ -114,7 +114,7 @@ export class ServedRun {
     }
   }
 
-  /** Sends events as far as there is credit, then that there are no more. */
+  /** Sends events according to the credit, then the end. */
   async #send(): Promise<void> {
     for (;;) {
       while (this.#credit === 0) await new Promise<void>((resolve) => (this.#more = resolve));
@@ -131,7 +131,7 @@ export class ServedRun {
     void run.pause().then(() => this.#reply({ kind: "paused", run: this.#number, pause }));
   }
 
-  /** One message is on its way at most, so that a client that does not read is not flooded. */
+  /** Sends a checkpoint unless an unconfirmed one is in transit, so that a client that does not read is not flooded. */
   #tell(checkpoint: CheckpointEvent): void {
     this.#untold = this.#telling ? checkpoint : undefined;
     if (this.#telling) return;

@@ -1,4 +1,4 @@
-/** The end of a port where runs live. The engine is loaded by the first request that needs it. */
+/** The server's end of a port, which runs training. The engine is loaded by the first request that needs it. */
 import { oneOf, options as known } from "../argument.js";
 import type { Priority } from "../cpu-use.js";
 import type { FinetuneOptions } from "../train/options.js";
@@ -6,34 +6,34 @@ import { openPort, type Channel, type Port } from "./port.js";
 import { PROTOCOL, sent, type Reply, type Request, type Tag } from "./protocol.js";
 import { ServedRun } from "./served-run.js";
 
-/** What `serve` takes besides the port. */
+/** The options of `serve`. */
 export interface ServeOptions {
   /**
-   * What becomes of the runs of a client that went away: `stop` finishes the step and saves a checkpoint, `continue`
-   * trains to the end, unwatched. `stop`.
+   * The action for runs of a client that has disconnected: `stop` finishes the step and saves a checkpoint, `continue`
+   * trains to the end without a reader. `stop`.
    */
   onDisconnect?: "stop" | "continue" | undefined;
   /**
-   * The priority of runs that give none and have recorded none: `background` leaves one core free and lets other programs
-   * run first, so that windows stay responsive; `normal` uses all cores as any program does. `background`.
+   * The priority of runs without a given or recorded priority: `background` leaves one core free and lets other programs
+   * run first, so that windows stay responsive; `normal` uses all cores at normal priority. `background`.
    */
   priority?: Priority | undefined;
 }
 
-/** Serving at a port: see `serve`. */
+/** The server at a port: see `serve`. */
 export interface Server {
   /**
-   * Stops the runs that were started over this port, each with a checkpoint, and serves no more. Resolves when they
-   * have ended; clients are told.
+   * Stops the runs that were started over this port, each with a checkpoint, and stops serving. Resolves when they have
+   * ended. Clients are notified.
    */
   close(): Promise<void>;
 }
 
 /**
- * Runs what clients at the other end of `port` ask for, in this process. Several ports may be served, each with several
- * clients and runs. A port that closes is a client that goes away; nothing is done about the process's own signals.
+ * Runs the requests of clients at the other end of `port` in this process. Several ports may be served, each with several
+ * clients and runs. A closed port counts as a client that disconnects. Signals of the process are not handled.
  *
- * Throws `ERR_OPTION` for what is no port.
+ * Throws `ERR_OPTION` for an object that is not a port.
  */
 export function serve(port: Port, options?: ServeOptions): Server {
   const { onDisconnect = "stop", priority = "background" } = known("serve", options, [
@@ -45,7 +45,7 @@ export function serve(port: Port, options?: ServeOptions): Server {
   return new PortServer(port, onDisconnect === "stop", priority);
 }
 
-/** Runs whose clients have gone and that are being stopped, in this whole process: their folders are not free yet. */
+/** Runs of disconnected clients in this process that are being stopped and still hold their folders. */
 const leaving = new Set<Promise<void>>();
 
 class PortServer implements Server {
@@ -86,7 +86,7 @@ class PortServer implements Server {
 
   #take(request: Tag & Request): void {
     const { client } = request;
-    // An end of another version reads this much, and says what is wrong.
+    // A client of another version understands this reply, and reports the mismatch.
     if (request.kind === "hello") {
       if (!this.#clients.has(client)) this.#clients.set(client, new Map());
       this.#reply(client, { kind: "hello", notJson: Number.NaN });
@@ -148,7 +148,7 @@ class PortServer implements Server {
     }
   }
 
-  /** A client has gone. */
+  /** Handles the disconnection of a client. */
   #leave(client: string): void {
     const runs = [...(this.#clients.get(client)?.values() ?? [])];
     this.#clients.delete(client);

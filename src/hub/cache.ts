@@ -1,7 +1,6 @@
 /**
- * The cache that Hugging Face's libraries share. Of each repository: `blobs/`, the files by the hash that the hub gives
- * as their ETag; `snapshots/COMMIT/`, the files by their names, each a link to its blob; `refs/`, which commit a branch
- * or a tag was when it was last asked for.
+ * The cache that Hugging Face's libraries share. Each repository has `blobs/`, the files by the hash in the hub's ETag;
+ * `snapshots/COMMIT/`, the files by name, as links to blobs; and `refs/`, the last known commit of each branch or tag.
  */
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
@@ -12,19 +11,19 @@ import { makeFolder } from "../folders.js";
 import { LowrankError, systemCode } from "../errors.js";
 import { DEFAULT_REVISION, isCommit } from "./name.js";
 
-/** What a model is. */
+/** The file of the model's configuration. */
 export const CONFIG = "config.json";
-/** The weights in one file. */
+/** The file of the weights, if there is only one. */
 export const WEIGHTS = "model.safetensors";
-/** Which of several files holds which tensor. */
+/** The file that maps tensors to weight files, if there are several. */
 export const INDEX = "model.safetensors.index.json";
 
-/** Makes `pointer` lead to `blob`. */
+/** Creates a link or copy of `blob` at `pointer`. */
 export type Pointing = (blob: string, pointer: string) => Promise<void>;
 
 const byName: Pointing = (blob, pointer) => symlink(relative(dirname(pointer), blob), pointer);
 
-/** From the first that the system allows on: Windows refuses symbolic links to most, some file systems any link. */
+/** Returns the ways to try, in this sequence: Windows denies symbolic links to most users, some file systems all links. */
 export function waysToPoint(withoutSymlinks: boolean): readonly Pointing[] {
   return [...(withoutSymlinks ? [] : [byName]), link, copyFile];
 }
@@ -33,7 +32,7 @@ export function waysToPoint(withoutSymlinks: boolean): readonly Pointing[] {
 export class CachedRepo {
   /** The repository's folder. */
   readonly folder: string;
-  /** Where locks of its files lie. */
+  /** The folder of the locks of its files. */
   readonly locks: string;
 
   constructor(
@@ -53,7 +52,7 @@ export class CachedRepo {
     return join(this.folder, "snapshots", commit);
   }
 
-  /** The commit that a revision was when it was last asked for; undefined where it never was. */
+  /** Returns the last known commit of a revision; undefined if unknown. */
   commitOf(revision: string = DEFAULT_REVISION): string | undefined {
     if (isCommit(revision)) return existsSync(this.snapshot(revision)) ? revision : undefined;
     try {
@@ -64,7 +63,7 @@ export class CachedRepo {
     }
   }
 
-  /** Notes which commit a revision is. */
+  /** Records the commit of a revision. */
   async writeRef(revision: string = DEFAULT_REVISION, commit: string): Promise<void> {
     if (isCommit(revision) || this.commitOf(revision) === commit) return;
     const file = join(this.folder, "refs", revision);
@@ -72,12 +71,12 @@ export class CachedRepo {
     await beside(file, (temporary) => writeFile(temporary, commit));
   }
 
-  /** Whether a snapshot has a file, by its own name or by a link. */
+  /** Whether a snapshot contains a file of this size, directly or by a link. */
   has(commit: string, { name, size }: { name: string; size: number }): boolean {
     return statSync(join(this.snapshot(commit), name), { throwIfNoEntry: false })?.size === size;
   }
 
-  /** Gives a blob its name in a snapshot. */
+  /** Adds a blob to a snapshot under its name. */
   async point(etag: string, commit: string, name: string, ways: readonly Pointing[]): Promise<void> {
     const [blob, pointer] = [this.blob(etag), join(this.snapshot(commit), name)];
     await makeFolder(dirname(pointer));
@@ -93,7 +92,7 @@ export class CachedRepo {
     });
   }
 
-  /** What a snapshot lacks to be loaded; undefined where it lacks nothing. */
+  /** Returns the name of a missing file that loading needs; undefined if the snapshot is complete. */
   async lacking(commit: string): Promise<string | undefined> {
     const has = (name: string): boolean => existsSync(join(this.snapshot(commit), name));
     if (!has(CONFIG)) return CONFIG;
@@ -103,7 +102,7 @@ export class CachedRepo {
   }
 }
 
-/** Writes a file, or a link, beside its place and renames it there, so that nobody sees half of it. */
+/** Writes a staging file or link and renames it, so that no reader sees it incomplete. */
 async function beside(file: string, write: (temporary: string) => Promise<void>): Promise<void> {
   const temporary = `${file}.${randomBytes(4).toString("hex")}.tmp`;
   try {
@@ -114,13 +113,13 @@ async function beside(file: string, write: (temporary: string) => Promise<void>)
   }
 }
 
-/** The files that an index names, each once. Throws `ERR_FILE_FORMAT`. */
+/** Returns the files that an index names, without duplicates. Throws `ERR_FILE_FORMAT`. */
 export async function shardsOf(repo: string, index: string): Promise<string[]> {
   let map: unknown;
   try {
     map = (JSON.parse(await readFile(index, "utf8")) as { weight_map?: unknown }).weight_map;
   } catch {
-    // Told below.
+    // The error is thrown below.
   }
   const names = typeof map === "object" && map !== null ? [...new Set<unknown>(Object.values(map))] : [];
   const good = (name: unknown): name is string =>

@@ -1,4 +1,4 @@
-/** One file from the hub into the cache: from where an earlier download ended, and only as what the hub lists. */
+/** Downloads one file from the hub into the cache; resumes partial downloads and verifies the content. */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -13,8 +13,8 @@ import { ask, interrupted, persistently } from "./request.js";
 import type { HubSettings } from "./settings.js";
 
 /**
- * Has a file's blob in the cache; `arrived` is told how many of its bytes there are. What was fetched stays where that
- * fails, but for bytes that are not what the hub lists.
+ * Downloads a file's blob into the cache if necessary; reports its size so far to `arrived`. A failed download keeps the
+ * received bytes, unless they differ from the hub's listing.
  *
  * Throws `ERR_HUB`, `ERR_WRITE`, `Passing`, the signal's reason.
  */
@@ -41,9 +41,9 @@ export async function download(
   arrived(file.size);
 }
 
-/** The fetching of one file, over as many requests as it takes. */
+/** The download of one file, in as many requests as necessary. */
 class Fetching {
-  /** Of what the server that holds the bytes gave last: what it goes on with is to be of the same. */
+  /** The ETag of the last response; a continued download must have the same. */
   #validator: string | undefined;
 
   constructor(
@@ -65,7 +65,7 @@ class Fetching {
           if (partial.size === this.file.size) return;
           const { response, alive, done } = await this.#ask(partial.size);
           try {
-            // Whoever takes no ranges, or has other bytes by now, sends all.
+            // A server that ignores ranges, or has other content by now, sends the whole file.
             if (partial.size > 0 && response.status !== 206) partial = await partial.anew(blob);
             await this.#read(response, partial, alive);
           } finally {
@@ -88,18 +88,18 @@ class Fetching {
     await partial.become(blob);
   }
 
-  /** Throws `ERR_WRITE` where the disk has no room for what is still to come. */
+  /** Throws `ENOSPC` if the disk has no room for the remaining bytes. */
   async #checkSpace(blob: string, has: number): Promise<void> {
     const free = await freeBytes(dirname(blob));
     if (free === undefined || free >= this.file.size - has) return;
     throw Object.assign(new Error("no space left"), { code: "ENOSPC" });
   }
 
-  /** Asks for the file from a byte on. */
+  /** Requests the file from a byte offset. */
   async #ask(from: number): ReturnType<typeof ask> {
     const { settings, repo, commit, file } = this;
     const url = `${settings.endpoint}/${repo}/resolve/${commit}/${encodeURIComponent(file.name)}`;
-    // Bytes as they are: a part of what is compressed is no part of the file.
+    // Without compression, because ranges of compressed data are not ranges of the file.
     const headers: Record<string, string> = { "accept-encoding": "identity" };
     if (from > 0) headers["range"] = `bytes=${from}-`;
     if (from > 0 && this.#validator !== undefined) headers["if-range"] = this.#validator;
@@ -115,7 +115,7 @@ class Fetching {
       );
     }
     const etag = response.headers.get("etag");
-    // A weak one says nothing of bytes.
+    // A weak ETag does not identify bytes.
     this.#validator = etag?.startsWith('"') ? etag : undefined;
     return answer;
   }

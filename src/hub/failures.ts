@@ -1,21 +1,21 @@
-/** What a hub refuses and what goes wrong on the way, told in one line each; and what may pass. */
+/** Errors of the hub and of the connection: one-line messages, and which of them are temporary. */
 import { LowrankError, systemCode } from "../errors.js";
 import type { HubSettings } from "./settings.js";
 
-/** A fault that another try may not meet. Caught within this folder. */
+/** A temporary failure, after which a retry may succeed. Never leaves this folder. */
 export class Passing extends Error {
   constructor(
     message: string,
-    /** Seconds after which the server wants to be asked again. */
+    /** Seconds to wait before a retry, as the server requests. */
     readonly after: number | undefined = undefined,
-    /** Whether no server answered at all. */
+    /** Whether no server responded at all. */
     readonly unreachable = false,
   ) {
     super(message);
   }
 }
 
-/** What it is told as once it has not passed. */
+/** Converts a temporary failure to an error after the last retry. */
 export function told(repo: string, { message, unreachable }: Passing): LowrankError {
   const advice = unreachable
     ? "check the connection, or name a folder; there is no folder of that name here"
@@ -23,12 +23,12 @@ export function told(repo: string, { message, unreachable }: Passing): LowrankEr
   return new LowrankError("ERR_HUB", `${repo}: ${message}; ${advice}`);
 }
 
-/** Why a request failed: before it was answered, or while the answer came. */
+/** Describes a failed connection, before the response (`answered` is false) or during it. */
 export function connectionFailed(error: unknown, endpoint: string, answered: boolean): Passing {
   let cause = error;
   while (cause instanceof Error && systemCode(cause) === undefined && cause.cause !== undefined)
     cause = cause.cause;
-  // Several addresses of one name fail by several errors.
+  // A name with several addresses fails with several errors.
   const first = cause instanceof AggregateError ? cause.errors[0] : cause;
   const code =
     systemCode(first) ?? systemCode(cause) ?? (error instanceof Error ? error.message : String(error));
@@ -38,7 +38,7 @@ export function connectionFailed(error: unknown, endpoint: string, answered: boo
     : new Passing(`${endpoint} cannot be reached (${code})`, undefined, true);
 }
 
-/** What an answer that is no success means for a model. */
+/** Converts an unsuccessful response to an error about the model, or to a temporary failure. */
 export function refusal(
   { endpoint, token }: HubSettings,
   repo: string,
@@ -76,17 +76,17 @@ export function refusal(
   return hub(`${endpoint} refuses it`);
 }
 
-/** `Retry-After` in seconds, which may be a date. */
+/** Parses `Retry-After`, seconds or a date, to seconds. */
 function secondsIn(value: string | null): number | undefined {
   if (value === null) return undefined;
   const seconds = /^\d+$/.test(value.trim()) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
   return Number.isNaN(seconds) ? undefined : Math.max(0, seconds);
 }
 
-/** Codes of a disk, or of a share of it, that is full. */
+/** Error codes of a full disk or an exhausted quota. */
 const FULL = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
 
-/** What cannot be written into the cache. */
+/** Converts a system error of writing into the cache. */
 export function notWritten(path: string, error: unknown): unknown {
   const code = systemCode(error);
   if (code === undefined || error instanceof LowrankError) return error;

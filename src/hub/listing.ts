@@ -1,4 +1,4 @@
-/** Which commit a revision is, and which of its files a model needs. */
+/** Resolves a revision to a commit, and lists the files that a model needs. */
 import { listFiles, modelInfo } from "@huggingface/hub";
 
 import { LowrankError } from "../errors.js";
@@ -7,11 +7,11 @@ import { Passing } from "./failures.js";
 import { ask, interrupted, persistently, type Asked } from "./request.js";
 import type { HubSettings } from "./settings.js";
 
-/** A file as the hub lists it. */
+/** A file in the hub's listing. */
 export interface HubFile {
   name: string;
   size: number;
-  /** What it is called in the cache, and told by: SHA-256 in hexadecimal, or git's SHA-1 of a small one. */
+  /** Its name in the cache and its hash: SHA-256 in hexadecimal, or git's SHA-1 for a small file. */
   etag: string;
 }
 
@@ -21,7 +21,7 @@ export interface Listing {
   files: ReadonlyMap<string, HubFile>;
 }
 
-/** What a model has besides its weights, where it has it. */
+/** The files of a model in addition to its weights; all but the configuration are optional. */
 const COMPANIONS = [
   CONFIG,
   "generation_config.json",
@@ -33,7 +33,7 @@ const COMPANIONS = [
   "chat_template.jinja",
 ];
 
-/** Asks the hub. Throws `ERR_HUB`, `Passing`. */
+/** Requests the listing from the hub. Throws `ERR_HUB`, `Passing`. */
 export async function listing(settings: HubSettings, asked: Asked): Promise<Listing> {
   const { repo, revision } = asked;
   const asking: typeof fetch = (url, init) =>
@@ -45,7 +45,7 @@ export async function listing(settings: HubSettings, asked: Asked): Promise<List
         Object.fromEntries(new Headers(init?.headers)),
       );
       try {
-        // Read here, where it may be asked again.
+        // The body is read here, so that a retry covers it.
         return new Response(await response.arrayBuffer(), { headers: response.headers });
       } catch (error) {
         throw interrupted(settings, error);
@@ -78,15 +78,15 @@ export async function listing(settings: HubSettings, asked: Asked): Promise<List
   }
 }
 
-/** A hash becomes a file's name. */
+/** Validates a hash, because it becomes a file name. */
 function hexadecimal(value: unknown, length: number): string {
   if (typeof value === "string" && value.length === length && /^[0-9a-f]+$/.test(value)) return value;
   throw new TypeError("no hash");
 }
 
 /**
- * The files that a model is loaded of, but for shards. Throws `ERR_FILE_FORMAT` where there is no model, or none in
- * safetensors.
+ * Returns the files that loading a model needs, except for shards. Throws `ERR_FILE_FORMAT` for a repository without a
+ * model in safetensors.
  */
 export function needed(repo: string, { files }: Listing): HubFile[] {
   const refuse = (what: string): never => {

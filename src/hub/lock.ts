@@ -1,4 +1,4 @@
-/** One process at a time fetches a file. Others wait for it, and find it there. */
+/** A lock by which only one process at a time downloads a file; others wait and then find the file. */
 import { randomBytes } from "node:crypto";
 import { link, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
@@ -6,16 +6,17 @@ import { hostname } from "node:os";
 import { systemCode } from "../errors.js";
 import { pause } from "./request.js";
 
-/** Seconds between two signs of life, and without one after which a lock counts as left. */
+/** Seconds between two updates of the lock file's time. */
 const BEAT = 2;
+/** Seconds without an update after which a lock counts as abandoned. */
 const LEFT = 30;
-/** Seconds between two looks at another's lock. */
+/** Seconds between two attempts to acquire the lock. */
 const LOOK = 0.2;
 
 /**
- * Runs `work` while `file` is this process's. One that a dead process has left is taken over: at once on the same
- * machine, and after half a minute without a sign of life elsewhere. Where that goes wrong a file is fetched twice, and
- * no more: each fetches into a file of its own. Throws the signal's reason while it waits.
+ * Runs `work` while holding the lock `file`. The lock of a dead process is taken over: at once on the same machine,
+ * otherwise after half a minute without an update. If the lock fails, a file is merely downloaded twice, because each
+ * download has a separate file. Throws the signal's reason while waiting.
  */
 export async function locked<T>(
   file: string,
@@ -47,7 +48,7 @@ async function placed(file: string, text: string): Promise<boolean> {
   }
 }
 
-/** Removes a lock that was left; whether there is none any more. */
+/** Removes an abandoned lock; returns whether the lock is gone. */
 async function removedStale(file: string): Promise<boolean> {
   const [text, state] = await Promise.all([
     readFile(file, "utf8").catch(() => undefined),
@@ -55,7 +56,7 @@ async function removedStale(file: string): Promise<boolean> {
   ]);
   if (text === undefined || state === undefined) return true;
   if (Date.now() - state.mtimeMs < 1000 * LEFT && !isDead(text)) return false;
-  // Taken aside first: what is removed is then what was looked at, also where another has taken it over meanwhile.
+  // Renamed first, so that the removed file is the inspected one, even if another process has replaced it meanwhile.
   const aside = `${file}.${randomBytes(4).toString("hex")}`;
   await rename(file, aside).catch(() => {});
   const taken = await readFile(aside, "utf8").catch(() => undefined);
@@ -64,7 +65,7 @@ async function removedStale(file: string): Promise<boolean> {
   return true;
 }
 
-/** Whether a lock's process was of this machine and has ended. */
+/** Whether a lock belongs to a process of this machine that has ended. */
 function isDead(text: string): boolean {
   try {
     const { host, pid } = JSON.parse(text) as { host?: unknown; pid?: unknown };

@@ -1,23 +1,23 @@
-/** How a model at a hub is called: `owner/name`, or `owner/name@revision`. */
+/** Names of models at a hub: `owner/name`, or `owner/name@revision`. */
 import { LowrankError } from "../errors.js";
 
 /** A model at a hub. */
 export interface HubName {
   /** `owner/name`. */
   repo: string;
-  /** A branch, a tag or a commit; undefined for what the hub gives by default. */
+  /** A branch, a tag or a commit; undefined for the hub's default. */
   revision: string | undefined;
 }
 
-/** The branch that is meant where none is named. */
+/** The default branch. */
 export const DEFAULT_REVISION = "main";
 
-/** Files are no models of a hub, however they are called. */
+/** File names, which never denote a model at a hub. */
 const FILE = /\.(safetensors|gguf|json|bin|pt|pth|onnx|ckpt)$/i;
 
 /**
- * The model that `text` names; undefined where it can be a path alone. Nothing is looked up. Throws `ERR_OPTION` for a
- * revision that git would not take.
+ * Parses a model's name; undefined for text that can only be a path. No lookup takes place. Throws `ERR_OPTION` for a
+ * revision that git does not allow.
  */
 export function hubName(text: string): HubName | undefined {
   const at = text.indexOf("@");
@@ -27,9 +27,7 @@ export function hubName(text: string): HubName | undefined {
   return { repo, revision: at === -1 ? undefined : checkedRevision(text, text.slice(at + 1)) };
 }
 
-/**
- * A revision whose name may be part of a path and of an address. Throws `ERR_OPTION`.
- */
+/** Validates a revision for use in paths and URLs. Throws `ERR_OPTION`. */
 export function checkedRevision(where: string, revision: string): string {
   const parts = revision.split("/");
   if (parts.every((part) => /^[\w+-][\w.+-]*$/.test(part) && !/\.\.|\.$|\.lock$/.test(part))) return revision;
@@ -39,7 +37,7 @@ export function checkedRevision(where: string, revision: string): string {
   );
 }
 
-/** Whether a revision is a commit itself, which never changes. */
+/** Whether a revision is a full commit hash, which never changes. */
 export function isCommit(revision: string | undefined): revision is string {
   return revision !== undefined && /^[0-9a-f]{40}$/.test(revision);
 }

@@ -1,4 +1,4 @@
-/** A file that has come in part, from which a later download goes on. */
+/** A partially downloaded file, which a later download continues. */
 import { createHash, randomBytes, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
@@ -6,18 +6,18 @@ import { basename, dirname, join } from "node:path";
 import { throwIfAborted } from "../errors.js";
 import type { HubFile } from "./listing.js";
 
-/** SHA-256 of a large file, and of a small one what git calls it by: SHA-1 with the size in front. */
+/** Returns the hash of a file's ETag: SHA-256, or for a small file git's SHA-1, which includes the size. */
 function hashOf({ etag, size }: HubFile): Hash {
   if (etag.length === 64) return createHash("sha256");
   return createHash("sha1").update(`blob ${size}\0`);
 }
 
 /**
- * What has come of a blob: `ETAG.lowrank-RANDOM.incomplete` beside it. Each download has a file of its own, which no
- * other writes, and takes over what one before it has left.
+ * The received part of a blob, `ETAG.lowrank-RANDOM.incomplete` next to it. Each download writes a separate file, and
+ * takes over the file of an earlier one.
  */
 export class PartialFile {
-  /** Bytes so far. */
+  /** Bytes received so far. */
   size = 0;
   readonly path: string;
   readonly #file: HubFile;
@@ -31,7 +31,7 @@ export class PartialFile {
     this.#hash = hashOf(file);
   }
 
-  /** The largest that was left of a blob, read through; else an empty one. Throws what the system says. */
+  /** Opens and hashes the largest partial file of a blob, or an empty one. Throws system errors. */
   static async of(blob: string, file: HubFile, signal: AbortSignal | undefined): Promise<PartialFile> {
     const path = pathFor(blob);
     const [largest, ...others] = await left(blob);
@@ -51,7 +51,7 @@ export class PartialFile {
     return partial;
   }
 
-  /** Removes it, and gives an empty one. */
+  /** Removes the file and returns an empty one. */
   async anew(blob: string): Promise<PartialFile> {
     await this.discard();
     const path = pathFor(blob);
@@ -64,19 +64,19 @@ export class PartialFile {
     this.size += piece.length;
   }
 
-  /** Whether its bytes are those that the hub lists, once there are as many; it takes no more of them. */
+  /** Whether the complete file has the hash of the hub's listing. No bytes can be appended afterwards. */
   isWhole(): boolean {
     return this.#hash.digest("hex") === this.#file.etag;
   }
 
-  /** Gives it the blob's name, once it is safely on the disk. */
+  /** Flushes the file to the disk and renames it to the blob's name. */
   async become(blob: string): Promise<void> {
     await this.#handle.sync();
     await this.close();
     await rename(this.path, blob);
   }
 
-  /** Leaves what has come for the next; nothing where nothing has. */
+  /** Closes the file and keeps it for a later download; removes an empty file. */
   async close(): Promise<void> {
     await this.#handle.close();
     if (this.size === 0) await rm(this.path, { force: true });
@@ -92,7 +92,7 @@ function pathFor(blob: string): string {
   return `${blob}.lowrank-${randomBytes(4).toString("hex")}.incomplete`;
 }
 
-/** What earlier downloads have left of a blob, the largest first. */
+/** Lists the partial files of a blob, the largest first. */
 async function left(blob: string): Promise<string[]> {
   const folder = dirname(blob);
   const names = (await readdir(folder)).filter(

@@ -1,33 +1,33 @@
-/** Asking a hub: who asks, how long an answer is waited for, and how often it is asked again. */
+/** Requests to a hub: authorization, timeouts and retries. */
 import { setTimeout as later } from "node:timers/promises";
 
 import { abortReason, throwIfAborted } from "../errors.js";
 import { connectionFailed, Passing, refusal } from "./failures.js";
 import type { HubSettings } from "./settings.js";
 
-/** How often in a row one thing is tried. */
+/** The maximum number of consecutive failed attempts. */
 const TRIES = 5;
-/** Seconds that a server may ask to be waited for; one that asks for more is told of. */
+/** The maximum seconds that a server may request to wait; a longer wait is an error. */
 const LONGEST_WAIT = 300;
 
-/** A model that is asked about. */
+/** The model of a request. */
 export interface Asked {
   repo: string;
   revision: string | undefined;
 }
 
-/** An answer whose body ends with an error where it stalls. */
+/** A response with a body that fails when it stalls. */
 export interface Answer {
   response: Response;
-  /** To be called with each piece of the body. */
+  /** Must be called with each piece of the body, to restart the timeout. */
   alive: () => void;
-  /** To be called at the end. */
+  /** Must be called at the end of the body. */
   done: () => void;
 }
 
 /**
- * One request; the answer is a success. The token goes to the hub alone, and not to where it sends one on. Throws
- * `Passing`, what `refusal` makes of another answer, and the signal's reason.
+ * Sends one request and returns a successful response. The token is sent only to the hub, not to servers that it redirects
+ * to. Throws `Passing`, the error of `refusal` for another response, or the signal's reason.
  */
 export async function ask(
   settings: HubSettings,
@@ -56,9 +56,9 @@ export async function ask(
   }
 }
 
-/** What an error of reading an answer is told as: the signal's reason, or what another try may not meet. */
+/** Converts an error while reading a body: to the signal's reason, or to a temporary failure. */
 export function interrupted(settings: HubSettings, error: unknown): unknown {
-  // Of the two that abort it, where it is not the signal it is the clock.
+  // An abort that is not the signal's is the timeout's.
   return failed(settings, { stalled: (error as Error).name === "AbortError", answered: true }, error);
 }
 
@@ -69,14 +69,14 @@ function failed(
 ): unknown {
   if (signal?.aborted) return abortReason(signal);
   if (stalled) return new Passing(`${endpoint} has not answered for ${timeout / 1000} s`);
-  // What fetch fails by: a TypeError, whose causes say by what.
+  // fetch throws a TypeError, with the reason among its causes.
   return error instanceof TypeError ? connectionFailed(error, endpoint, answered) : error;
 }
 
 /**
- * Does `attempt` again as long as what it fails by may pass: five times in a row, or more often where `progress` has
- * grown meanwhile. Waits as the server asks, or half a second and twice as long each time. `begun` says whether the
- * server has been heard before: one that was never is not waited for.
+ * Repeats `attempt` after temporary failures, up to five consecutive times; an increase of `progress` restarts the count.
+ * Waits as long as the server requests, by default half a second, doubled each time. Without `begun` a server that cannot
+ * be reached is not retried.
  */
 export async function persistently<T>(
   { signal }: HubSettings,
@@ -97,7 +97,7 @@ export async function persistently<T>(
   }
 }
 
-/** Waits some seconds. Throws the signal's reason. */
+/** Waits for some seconds. Throws the signal's reason. */
 export async function pause(seconds: number, signal: AbortSignal | undefined): Promise<void> {
   try {
     await later(1000 * seconds, undefined, signal === undefined ? {} : { signal });

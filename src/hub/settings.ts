@@ -1,4 +1,4 @@
-/** Where the hub is, who asks and where the cache lies: by options, or by the environment as huggingface_hub reads it. */
+/** The hub's address, token and cache folder, from options or from the environment variables of huggingface_hub. */
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
@@ -6,53 +6,53 @@ import { join, resolve } from "node:path";
 import { LowrankError } from "../errors.js";
 import { type Pointing, waysToPoint } from "./cache.js";
 
-/** How far a download has come. */
+/** The progress of a download. */
 export interface DownloadProgress {
   /** The model's name at the hub. */
   model: string;
-  /** The file that is fetched. */
+  /** The current file. */
   file: string;
-  /** Bytes so far of all files that are fetched, those that an earlier download had fetched among them. */
+  /** Bytes received so far of all files, including those that an earlier download received. */
   bytesRead: number;
-  /** Bytes of them all. */
+  /** Bytes of all files to download. */
   bytes: number;
 }
 
-/** What a model of a hub is fetched with. */
+/** The options for downloading a model from a hub. */
 export interface HubOptions {
-  /** A branch, a tag or a commit, in place of `@revision` of the name. */
+  /** A branch, a tag or a commit, instead of `@revision` in the name. */
   revision?: string | undefined;
-  /** What the hub knows the user by; `HF_TOKEN`, or what `hf auth login` has stored, unless given. */
+  /** The user's access token; by default `HF_TOKEN`, or the token that `hf auth login` has stored. */
   token?: string | undefined;
-  /** Take what is in the cache and ask no server; as `HF_HUB_OFFLINE` says unless given. */
+  /** Use only the cache, without network access; by default as `HF_HUB_OFFLINE` says. */
   offline?: boolean | undefined;
-  /** The cache's folder; `HF_HUB_CACHE`, or `hub` in `HF_HOME`, unless given. */
+  /** The folder of the cache; by default `HF_HUB_CACHE`, or `hub` in `HF_HOME`. */
   cacheDir?: string | undefined;
-  /** Ends it with its reason. What was fetched stays, and the next time goes on from there. */
+  /** Aborts the download with the signal's reason. Received bytes are kept, and the next download continues from them. */
   signal?: AbortSignal | undefined;
-  /** Told of how far a download has come, about ten times a second. */
+  /** Called with the progress of a download, about ten times a second. */
   onProgress?: ((progress: DownloadProgress) => void) | undefined;
-  /** Told where the hub cannot be asked and the cache is used instead. */
+  /** Called with a message if the hub is unavailable and the cache is used instead. */
   onNotice?: ((text: string) => void) | undefined;
 }
 
-/** The same with everything settled. */
+/** The complete settings. */
 export interface HubSettings {
-  /** The hub's address, without a slash at its end. */
+  /** The hub's address, without a trailing slash. */
   endpoint: string;
   token: string | undefined;
   offline: boolean;
   cacheDir: string;
-  /** How a file of a snapshot is made of its blob. */
+  /** The ways to link a snapshot's file to its blob. */
   ways: readonly Pointing[];
-  /** Milliseconds without an answer, or without a byte of one. */
+  /** Milliseconds without a response, or without a byte of it, after which a request fails. */
   timeout: number;
   signal: AbortSignal | undefined;
   onProgress: (progress: DownloadProgress) => void;
   onNotice: (text: string) => void;
 }
 
-/** Throws `ERR_OPTION` for an address or a token that is none. */
+/** Throws `ERR_OPTION` for an invalid address or token. */
 export function hubSettings(options: HubOptions, env: NodeJS.ProcessEnv = process.env): HubSettings {
   const home = folder(
     env["HF_HOME"] || join(env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "huggingface"),
@@ -77,7 +77,7 @@ function isTrue(value: string | undefined): boolean {
   return ["1", "ON", "YES", "TRUE"].includes(value?.toUpperCase() ?? "");
 }
 
-/** A folder's whole path; `~` is the user's own. */
+/** Returns the absolute path of a folder; `~` is the user's home. */
 function folder(path: string): string {
   return resolve(path.replace(/^~(?=$|[\\/])/, () => homedir()));
 }
@@ -95,12 +95,12 @@ function ownToken(env: NodeJS.ProcessEnv, home: string): string | undefined {
   try {
     return readFileSync(folder(env["HF_TOKEN_PATH"] || join(home, "token")), "utf8");
   } catch {
-    // Most have none.
+    // Most users have no token.
     return undefined;
   }
 }
 
-/** Never shown: it is a secret. */
+/** Validates a token. The error does not contain it, because it is a secret. */
 function checkedToken(token: string | undefined): string | undefined {
   const bare = token?.trim();
   if (bare === undefined || bare === "") return undefined;

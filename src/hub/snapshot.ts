@@ -1,4 +1,4 @@
-/** A model of a hub as a folder: fetched, or as the cache has it. */
+/** Provides a hub's model as a folder, from the cache or by a download. */
 import { optionName } from "../option-name.js";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -11,17 +11,17 @@ import { listing, needed, type HubFile, type Listing } from "./listing.js";
 import { checkedRevision, isCommit, type HubName } from "./name.js";
 import { hubSettings, type HubOptions, type HubSettings } from "./settings.js";
 
-/** A model of a hub, on this machine. */
+/** A hub's model on this machine. */
 export interface Snapshot {
-  /** The folder that it lies in. */
+  /** The model's folder. */
   folder: string;
-  /** The commit that it is of. */
+  /** The model's commit. */
   commit: string;
 }
 
 /**
- * The folder of a model: its files are fetched, but for those that are in the cache. A commit that is there whole is
- * taken without asking; so is what is there where the hub cannot be asked, which a notice says.
+ * Returns the folder of a model, after downloading the files that the cache lacks. A complete commit in the cache is used
+ * without a request. If the hub is unavailable, the cache is used, and a notice says so.
  *
  * Throws `ERR_HUB`, `ERR_FILE_FORMAT` for a repository without a model that can be loaded, `ERR_WRITE`, `ERR_OPTION`;
  * the signal's reason.
@@ -41,7 +41,7 @@ export async function hubSnapshot(
   const there =
     commit === undefined || lacks !== undefined ? undefined : { folder: cached.snapshot(commit), commit };
   if (settings.offline) return there ?? notThere(settings, cached, revision, lacks);
-  // Others fetch what they need, which may be less.
+  // Other programs may have downloaded only the files that they need.
   if (there !== undefined && isCommit(revision) && existsSync(join(there.folder, "tokenizer.json")))
     return there;
   let found: Listing;
@@ -65,7 +65,7 @@ export async function hubSnapshot(
   return { folder: cached.snapshot(found.commit), commit: found.commit };
 }
 
-/** Throws `ERR_OPTION` where the name and the option say two things. */
+/** Throws `ERR_OPTION` if the name and the option give different revisions. */
 function revisionOf({ repo, revision }: HubName, options: HubOptions): string | undefined {
   if (options.revision === undefined) return revision;
   if (revision !== undefined && revision !== options.revision)
@@ -90,7 +90,7 @@ function notThere(
   );
 }
 
-/** Has all files that are needed in a snapshot. */
+/** Downloads all files that a snapshot needs. */
 async function fetched(settings: HubSettings, cached: CachedRepo, found: Listing): Promise<void> {
   const { repo } = cached;
   const { commit, files } = found;
@@ -120,7 +120,7 @@ async function fetched(settings: HubSettings, cached: CachedRepo, found: Listing
   }
 }
 
-/** Milliseconds between two tellings of progress. */
+/** The minimum milliseconds between two reports of progress. */
 const TELL_MS = 100;
 
 function progress(

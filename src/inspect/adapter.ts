@@ -1,4 +1,4 @@
-/** What an adapter's folder or file is, by its configuration and header, and whether it fits a model. */
+/** Describes an adapter's folder or file by its configuration and header, and checks whether it fits a model. */
 import { existsSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -19,66 +19,66 @@ import { mapped, openWeights } from "../safetensors.js";
 import { type Contents, contentsOf } from "./contents.js";
 import { headerModel } from "./model.js";
 
-/** Layers of one rank and alpha. */
+/** Layers with the same rank and alpha. */
 export interface InspectedRank {
-  /** Their rank. */
+  /** The rank. */
   rank: number;
-  /** Undefined where the file does not say it. */
+  /** The alpha; undefined if the file does not state it. */
   alpha?: number | undefined;
-  /** How many they are. */
+  /** The number of layers. */
   layers: number;
 }
 
-/** How an adapter goes together with the model that was named. */
+/** The comparison of an adapter with the given model. */
 export interface InspectedFit extends AdapterFit {
-  /** What the model is called. */
+  /** The model's name. */
   model: string;
 }
 
-/** An adapter, as its files say. What a field is undefined of, they do not say. */
+/** The description of an adapter. Fields that its files do not state are undefined. */
 export interface InspectedAdapter extends Contents {
-  /** Tells it from what else `inspect` finds. */
+  /** Identifies the result. */
   kind: "adapter";
   /** The folder or the file. */
   path: string;
-  /** Whose it is: a folder of PEFT's, or a file. */
+  /** The format: a PEFT folder, or a file in the format of kohya or loralib. */
   format: "peft" | "kohya" | "loralib";
-  /** The model that it says it is for. */
+  /** The name of its base model. */
   baseModel?: string | undefined;
-  /** Where that model is on this machine; undefined for a model of a hub, and for one that was not found. */
+  /** The path of its base model on this machine; undefined for a hub's model, and if it was not found. */
   basePath?: string | undefined;
-  /** The paths where that model was looked for in vain; undefined where it was found, and for a model of a hub. */
+  /** The paths that were searched for its base model without success; undefined otherwise, and for a hub's model. */
   baseSought?: string[] | undefined;
-  /** The commit of a hub's model that it says it is for. */
+  /** The commit of its base model at a hub. */
   revision?: string | undefined;
-  /** Layers that carry it. */
+  /** The number of adapted layers. */
   layers: number;
-  /** Their ranks and alphas, the commonest first. */
+  /** The ranks and alphas of the layers, the most common first. */
   ranks: InspectedRank[];
-  /** The last parts of the layers' paths, each once; of a file of kohya's only with a model, which tells its names. */
+  /** The last parts of the layers' paths, without duplicates; empty for a kohya file, which lacks full paths. */
   targets: string[];
-  /** A start that was taken out of the weight, such as `pissa`; A and B hold it beside what was trained. */
+  /** An initialisation that was subtracted from the weight, such as `pissa`; A and B contain it next to the trained factors. */
   start?: string | undefined;
-  /** Networks of a file of kohya's: `lora_unet`, `lora_te`, … */
+  /** The networks of a kohya file: `lora_unet`, `lora_te`, … */
   networks?: string[] | undefined;
-  /** What `adapter_config.json` says, under the names that `inject` has. */
+  /** The contents of `adapter_config.json`, with the option names of `inject`. */
   options?: InjectOptions | undefined;
-  /** Why it cannot be loaded, whatever the model. */
+  /** Problems that prevent loading it, whatever the model. */
   problems: string[];
-  /** Where a model was named. */
+  /** The comparison with the model, if one was given. */
   fit?: InspectedFit | undefined;
 }
 
 const CONFIG = "adapter_config.json";
 const WEIGHTS = "adapter_model.safetensors";
 
-/** Whether a path is an adapter's: a folder of PEFT's, or a file with kohya's or loralib's names. */
+/** Whether a path is an adapter: a PEFT folder, or a file with the tensor names of kohya or loralib. */
 export function isAdapter(path: string): boolean {
   if (statSync(path).isDirectory()) return existsSync(join(path, CONFIG));
   return path.endsWith(".safetensors") && fileKind(openWeights(path).names()) !== undefined;
 }
 
-/** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT` where there is nothing to read; what is wrong besides is told. */
+/** Throws `ERR_FILE_NOT_FOUND` or `ERR_FILE_FORMAT` for unreadable files; the result lists all other problems. */
 export async function inspectAdapter(path: string, model: Located | undefined): Promise<InspectedAdapter> {
   const found = statSync(path).isDirectory() ? await inspectFolder(path) : await inspectFile(path);
   if (model === undefined) return found;
@@ -137,7 +137,7 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
   }
 }
 
-/** Where the base model of the adapter in `folder` is. */
+/** Finds the base model of the adapter in `folder`. */
 function baseOf(
   folder: string,
   name: string | undefined,
@@ -149,7 +149,7 @@ function baseOf(
   return hubName(name) === undefined ? { baseSought: places } : {};
 }
 
-/** Ends of kohya's keys, and of loralib's. */
+/** Tensor names of kohya and of loralib. */
 const KOHYA = /^(lora_(?:unet|te\d?))_(.*?)\.lora_down\.weight$/;
 const LORALIB = /^(.*)\.lora_A$/;
 
@@ -181,7 +181,7 @@ async function inspectFile(path: string): Promise<InspectedAdapter> {
   };
 }
 
-/** A layer's alpha, which is a tensor of one value beside it. */
+/** Returns the alpha of each layer, which is a scalar tensor next to it. */
 async function kohyaAlphas(
   path: string,
   names: readonly string[],
@@ -198,7 +198,7 @@ async function kohyaAlphas(
   return (layer) => alphas.get(layer);
 }
 
-/** A number for all, or JSON by layer, in the header. */
+/** Parses the alpha in a loralib header: a number for all layers, or JSON by layer. */
 function loralibAlphas({ lora_alpha: text }: Record<string, string>): (layer: string) => number | undefined {
   if (text === undefined) return () => undefined;
   try {
@@ -225,7 +225,7 @@ function endsOf(paths: readonly string[]): string[] {
   return [...new Set(paths.map((path) => path.split(".").at(-1) as string))];
 }
 
-/** A classifier's adapter brings its head, whose classes the model is loaded for. */
+/** Returns the options for loading a classifier with the number of classes in the adapter's head. */
 function taskOf(path: string, { options }: InspectedAdapter): Pick<LoadOptions, "task" | "numLabels"> {
   if (options?.taskType !== "SEQ_CLS") return {};
   const file = openWeights(join(path, WEIGHTS));
@@ -234,7 +234,7 @@ function taskOf(path: string, { options }: InspectedAdapter): Pick<LoadOptions, 
   return { task: "sequence-classification", ...(classes !== undefined && { numLabels: classes }) };
 }
 
-/** The adapter beside the model, neither of which holds a value. */
+/** Compares an adapter with a model by their headers, without reading values. */
 async function fitOf(path: string, located: Located, found: InspectedAdapter): Promise<InspectedFit> {
   const problems = new Set(found.problems);
   let fit: AdapterFit | undefined;

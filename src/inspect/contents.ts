@@ -1,18 +1,18 @@
-/** What a file of weights holds, by its header. */
+/** The contents of a weight file, by its header. */
 import { isGguf, openGguf } from "../gguf.js";
 import { openWeights } from "../safetensors.js";
 
-/** What a file of weights holds. */
+/** The contents of a weight file. */
 export interface Contents {
-  /** Values in all tensors. */
+  /** The number of values in all tensors. */
   parameters: number;
-  /** Their bytes. */
+  /** The size of all tensors in bytes. */
   bytes: number;
-  /** Values by how they are stored. */
+  /** The number of values by storage type. */
   dtypes: Record<string, number>;
 }
 
-/** Of a safetensors or a GGUF file, or of a folder with shards. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`. */
+/** Describes a safetensors or GGUF file, or a folder with shards. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`. */
 export function contentsOf(path: string): Contents {
   const file = isGguf(path) ? openGguf(path) : openWeights(path);
   const contents: Contents = { parameters: 0, bytes: 0, dtypes: {} };

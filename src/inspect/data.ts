@@ -1,4 +1,4 @@
-/** What a run would train on: a data file's rows as a model's tokens. */
+/** Describes the training data of a run: a data file's rows as tokens of a model. */
 import { unusedLanguage, unusedTemplate } from "../train/without-effect.js";
 import { Packing } from "../data/packing.js";
 import { labelNotices } from "../data/labels.js";
@@ -10,79 +10,79 @@ import { noTokenizer, type PretrainedModel } from "../models/pretrained.js";
 import type { TrainingOptions } from "../train/objective.js";
 import { objectiveOf } from "../train/prepare.js";
 
-/** Rows of as many tokens. */
+/** The number of rows in a range of lengths. */
 export interface LengthBin {
-  /** The fewest tokens. */
+  /** The minimum number of tokens. */
   from: number;
-  /** The most tokens. */
+  /** The maximum number of tokens. */
   to: number;
-  /** How many rows. */
+  /** The number of rows. */
   rows: number;
 }
 
-/** Rows that share sequences, as a run that packs them has them. */
+/** The result of packing rows into sequences. */
 export interface InspectedPacking {
-  /** How many there are. */
+  /** The number of sequences. */
   sequences: number;
-  /** Rows of a sequence in the mean. */
+  /** The mean number of rows in a sequence. */
   rowsPerSequence: number;
-  /** The most rows of a sequence. */
+  /** The maximum number of rows in a sequence. */
   mostRows: number;
-  /** The share of padding where every sequence has `maxLength` tokens. */
+  /** The share of padding if every sequence has `maxLength` tokens. */
   padding: number;
-  /** The share where every row by itself has. */
+  /** The share of padding if every row is padded to `maxLength` separately. */
   paddingUnpacked: number;
 }
 
-/** A class of rows with labels. */
+/** A class of labelled rows. */
 export interface InspectedClass {
-  /** Its name. */
+  /** The name of the class. */
   label: string;
-  /** How many rows have it. */
+  /** The number of its rows. */
   rows: number;
 }
 
-/** Data, as a run would train a model on it. */
+/** The description of data, as a run would train on it. */
 export interface InspectedData {
-  /** Tells it from what else `inspect` finds. */
+  /** Identifies the result. */
   kind: "data";
-  /** The file; the first of several, and how many more there are. */
+  /** The file; with several, the first and the number of others. */
   file: string;
-  /** Rows of the file, or blocks of a running text. */
+  /** The number of rows in the file, or of blocks of a running text. */
   rows: number;
-  /** Rows that are trained on. */
+  /** The number of rows with trained tokens. */
   kept: number;
-  /** Rows that are cut. */
+  /** The number of truncated rows. */
   cut: number;
-  /** Rows that are left out. */
+  /** The number of skipped rows. */
   dropped: number;
-  /** Tokens of the rows that are trained on. */
+  /** The number of tokens in the kept rows. */
   tokens: number;
-  /** Those of them that are predicted in training. */
+  /** The number of trained tokens among them. */
   trainedTokens: number;
-  /** Tokens that a row may have. */
+  /** The maximum number of tokens in a row. */
   maxLength: number;
-  /** How long those rows are. */
+  /** The distribution of the kept rows' lengths. */
   lengths: LengthBin[];
-  /** The classes of rows with labels, in the order of the model's outputs. */
+  /** The classes of labelled rows, in the order of the model's outputs. */
   classes?: InspectedClass[] | undefined;
-  /** What packing makes of them; undefined of rows with labels. */
+  /** The result of packing; undefined for labelled rows. */
   packing?: InspectedPacking | undefined;
-  /** Why rows are cut or left out, and how they were read: a sentence each. */
+  /** Warnings about the rows, such as the reasons for truncating or skipping them: one sentence each. */
   notices: string[];
-  /** The first rows that are trained on. */
+  /** The first kept rows. */
   first: TextPart[][];
 }
 
-/** What `inspectData` takes besides. */
+/** The options of `inspectData`. */
 export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "language"> {
-  /** Tokens that a row may have. */
+  /** The maximum number of tokens in a row. */
   maxLength: number;
-  /** How many rows are shown. */
+  /** The number of rows to show. */
   shown: number;
-  /** The names of a classifier's classes; the model's own unless given. */
+  /** The names of a classifier's classes; by default the model's. */
   labels?: readonly string[] | undefined;
-  /** The file of the chat template that was given. */
+  /** The file of the given chat template. */
   chatTemplate?: string | undefined;
   signal?: AbortSignal | undefined;
 }
@@ -90,7 +90,7 @@ export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "l
 /**
  * Tokenises data as a run would.
  *
- * Errors: those of `objectiveOf`, and of the data's rows; `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
+ * Errors: the errors of `objectiveOf` and of the data's rows; `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
  */
 export async function inspectData(
   data: Data,
@@ -140,7 +140,7 @@ export async function inspectData(
   };
 }
 
-/** How many rows each class has. */
+/** Counts the rows of each class. */
 function classesOf(data: Data, labels: readonly string[] = []): InspectedClass[] | undefined {
   if (data.kind !== "labels") return undefined;
   const rows = new Map(labels.map((label) => [label, 0]));
@@ -164,7 +164,7 @@ function packed(lengths: readonly number[], options: { maxLength: number; apart:
   };
 }
 
-/** Counts lengths between powers of two. */
+/** Counts lengths in ranges between powers of two. */
 function binned(lengths: readonly number[]): LengthBin[] {
   const bins: LengthBin[] = [];
   const longest = lengths.reduce((most, length) => Math.max(most, length), 0);

@@ -1,4 +1,4 @@
-/** What a path holds: a model, an adapter or data. */
+/** Describes the contents of a path: a model, an adapter or data. */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 
@@ -22,35 +22,35 @@ import { classesIn } from "../train/prepare.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
 
-/** What was found at a path. */
+/** The result of `inspect`. */
 export type Inspected = InspectedModel | InspectedAdapter | InspectedData;
 
-/** What `inspect` takes besides the path. */
+/** The options of `inspect`. */
 export interface InspectOptions {
   /**
-   * The model that an adapter is to fit, or whose tokens data is trained on: a folder, a file, a name at a hub, or one
-   * that is loaded. Of data the embedded one unless given.
+   * The model to compare an adapter with, or to tokenise data for: a folder, a file, a name at a hub, or a loaded model.
+   * For data the embedded model by default.
    */
   model?: string | PretrainedModel | undefined;
   /** A branch, a tag or a commit of a hub's model. */
   revision?: string | undefined;
-  /** Take a hub's model out of the cache, and ask no server. */
+  /** Use only the cache for a hub's model, without network access. */
   offline?: boolean | undefined;
-  /** Of data whose name doesn't say it. */
+  /** The format of data, if its name does not show it. */
   dataFormat?: DataFormat | undefined;
-  /** What is spoken, by its code or its English name: of rows of speech, where the model knows several languages. */
+  /** The spoken language, by its code or its English name; required for speech if the model has several languages. */
   language?: string | undefined;
-  /** A file with the chat template that messages are rendered by. */
+  /** A file with the chat template for rendering messages. */
   chatTemplate?: string | undefined;
-  /** What of rows with prompts or messages is trained on; `completion`. */
+  /** The trained tokens of rows with prompts or messages; `completion`. */
   trainOn?: TrainOn | undefined;
-  /** Tokens that a row of data may have; 512, and never over the model's longest text. */
+  /** The maximum number of tokens in a row of data; 512, limited to the model's maximum. */
   maxLength?: number | undefined;
-  /** How many rows of data are shown; 3. */
+  /** The number of rows of data to show; 3. */
   rows?: number | undefined;
-  /** Ends it, with its reason. */
+  /** Aborts the call, with the signal's reason. */
   signal?: AbortSignal | undefined;
-  /** Told of how far a model's download has come. */
+  /** Called with the progress of a model's download. */
   onProgress?: ((progress: DownloadProgress) => void) | undefined;
 }
 
@@ -69,12 +69,12 @@ const OPTIONS = [
 ] as const satisfies (keyof InspectOptions)[];
 
 /**
- * Reports what a path holds, as `lowrank inspect` prints it. Several paths are data files, which are read in sequence.
- * Models and adapters are judged by their headers, without reading weights; data is read whole. `fits` says whether a
- * model can be loaded, and `fit` whether an adapter fits the given model; each lists the problems.
+ * Describes the contents of a path, as `lowrank inspect` prints them. Several paths are data files, which are read in
+ * sequence. Models and adapters are described by their headers, without reading weights; data is read completely. `fits`
+ * says whether a model can be loaded, and `fit` whether an adapter fits the given model; each lists the problems.
  *
- * Throws `ERR_FILE_NOT_FOUND` and `ERR_FILE_FORMAT` where there is nothing that is known, `ERR_OPTION`; of data what
- * `finetune` would refuse; of a hub's model `ERR_HUB`, `ERR_WRITE`; the signal's reason.
+ * Throws `ERR_FILE_NOT_FOUND` and `ERR_FILE_FORMAT` for unknown contents, `ERR_OPTION`; the errors of `finetune` for
+ * data; `ERR_HUB`, `ERR_WRITE` for a hub's model; the signal's reason.
  */
 export async function inspect(
   path: string | readonly string[],
@@ -129,7 +129,7 @@ function checked(path: string | readonly string[], given: InspectOptions): Inspe
   return options;
 }
 
-/** The model that is named; of a loaded one the folder that it came from. */
+/** Locates the given model; for a loaded model returns the folder that it was loaded from. */
 async function modelAt({ model, ...options }: InspectOptions): Promise<Located | undefined> {
   if (model === undefined) return undefined;
   if (typeof model === "string") return locate(model, options);
@@ -141,7 +141,7 @@ async function modelAt({ model, ...options }: InspectOptions): Promise<Located |
   );
 }
 
-/** Data, as a run would train a model on it. */
+/** Describes data, as a run would train on it. */
 async function dataAt(path: string | readonly string[], options: InspectOptions): Promise<InspectedData> {
   const { model: named = defaultModel(), signal, trainOn, language } = options;
   const { maxLength = 512, rows: shown = 3 } = options;
@@ -160,7 +160,7 @@ async function dataAt(path: string | readonly string[], options: InspectOptions)
             device: "meta:cpu",
             signal,
             onNotice: () => {},
-            // As a run loads it.
+            // The same head as in a run.
             ...(labels !== undefined && { task: "sequence-classification", numLabels: labels.length }),
           });
     try {

@@ -1,4 +1,4 @@
-/** What a model's folder or file is, by its configuration and the headers of its weights. */
+/** Describes a model's folder or file by its configuration and the headers of its weights. */
 import { LowrankError } from "../errors.js";
 import { targeted } from "../lora/options/targets.js";
 import { inFolder } from "../models/beside.js";
@@ -11,25 +11,25 @@ import { Linear } from "../nn/linear.js";
 import { storedModel } from "../models/stored.js";
 import { type Contents, contentsOf } from "./contents.js";
 
-/** Layers of one name that an adapter may be on. */
+/** Layers with the same name that can be adapted. */
 export interface InspectedTarget {
   /** The last part of their paths, such as `q_proj`. */
   name: string;
-  /** How many they are. */
+  /** The number of layers. */
   layers: number;
-  /** Features, or rows and channels of an embedding: what goes in, and what comes out, where all have the same. */
+  /** Input and output features, or rows and channels of an embedding; undefined if the layers differ. */
   features?: [inFeatures: number, outFeatures: number] | undefined;
-  /** Whether it is among those that `all-linear` adapts. */
+  /** Whether `all-linear` includes any of them. */
   allLinear: boolean;
 }
 
-/** A model, as its files say. What a field is undefined of, they do not say, or the model has none of. */
+/** The description of a model. Fields that its files do not state, or that do not apply to it, are undefined. */
 export interface InspectedModel extends Contents {
-  /** Tells it from what else `inspect` finds. */
+  /** Identifies the result. */
   kind: "model";
   /** The folder or the file. */
   path: string;
-  /** What it is called: the path, or its name at a hub. */
+  /** The model's path, or its name at a hub. */
   source: string;
   /** The commit at a hub. */
   revision?: string | undefined;
@@ -37,46 +37,46 @@ export interface InspectedModel extends Contents {
   family?: string | undefined;
   /** The first of its configuration's `architectures`. */
   architecture?: string | undefined;
-  /** The class that loads it. */
+  /** The class of the loaded model. */
   loadedAs?: string | undefined;
-  /** Blocks. */
+  /** The number of blocks. */
   layers?: number | undefined;
-  /** Channels of a position, C. */
+  /** Channels per position, C. */
   hiddenSize?: number | undefined;
-  /** Heads of queries, H. */
+  /** Query heads, H. */
   heads?: number | undefined;
-  /** Heads of keys and values. */
+  /** Key and value heads. */
   keyValueHeads?: number | undefined;
-  /** Channels of a head, D. */
+  /** Channels per head, D. */
   headDim?: number | undefined;
-  /** Tokens of the longest text. */
+  /** The maximum number of tokens in a text. */
   context?: number | undefined;
-  /** Tokens that the embedding has, V. */
+  /** The number of tokens in the embedding, V. */
   vocabulary?: number | undefined;
-  /** Whether the head's weight is the input embedding's. */
+  /** Whether the head shares the weight of the input embedding. */
   tied?: boolean | undefined;
-  /** Classes of a classifier. */
+  /** The classes of a classifier. */
   labels?: readonly string[] | undefined;
-  /** Its `tokenizer.json`: tokens, and whether a chat template lies beside it. */
+  /** The model's tokenizer, if it has one. */
   tokenizer?:
     | {
-        /** Tokens. */
+        /** The number of tokens. */
         vocabulary: number;
-        /** Whether there is one. */
+        /** Whether the model has a chat template. */
         chatTemplate: boolean;
       }
     | undefined;
-  /** Which layers an adapter may be on. */
+  /** The layers that can be adapted. */
   targets: InspectedTarget[];
-  /** Whether it can be loaded. */
+  /** Whether the model can be loaded. */
   fits: boolean;
-  /** Why it cannot, a sentence each. */
+  /** Problems that prevent loading, one sentence each. */
   problems: string[];
-  /** What there is to tell of a model that can. */
+  /** Notices for a model that can be loaded. */
   notices: string[];
 }
 
-/** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT` where there is nothing to read; what is wrong besides is told. */
+/** Throws `ERR_FILE_NOT_FOUND` or `ERR_FILE_FORMAT` for unreadable files; the result lists all other problems. */
 export async function inspectModel({ path, source, revision }: Located): Promise<InspectedModel> {
   const stored = await storedModel(path);
   const { config, folder } = stored;
@@ -117,7 +117,7 @@ export async function inspectModel({ path, source, revision }: Located): Promise
   return found;
 }
 
-/** The model on a device that holds nothing: every name and shape is compared with the configuration. */
+/** Loads the model on a meta device, which compares every name and shape with the configuration. */
 export async function headerModel(
   located: Located,
   problems: string[],
@@ -134,7 +134,7 @@ export async function headerModel(
   }
 }
 
-/** What the families' configurations call the same. */
+/** The fields that the configurations of all families share. */
 interface Sizes {
   numHiddenLayers?: number;
   hiddenSize?: number;
@@ -161,7 +161,7 @@ function sizesOf(model: PretrainedModel): Partial<InspectedModel> {
     context: config.maxPositionEmbeddings,
     vocabulary: config.vocabSize,
     tied: config.tieWordEmbeddings,
-    // Whatever loads it: a head that is not used is no part of it.
+    // A base model may name classes in its configuration although it has no classifier head.
     ...(config.labels !== undefined && model.taskType !== "FEATURE_EXTRACTION" && { labels: config.labels }),
   };
 }

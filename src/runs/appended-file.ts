@@ -1,14 +1,14 @@
-/** A file that grows while a run goes on: begun whole beside its place, renamed into it, and appended to. */
+/** A file that grows during a run: created as a staging file, renamed into place, and appended to. */
 import { open, rename, rm, type FileHandle } from "node:fs/promises";
 
-/** Bytes that may wait for a disk that takes none; what comes then is left out. */
+/** The maximum number of bytes that wait for the disk. Beyond it, writing fails permanently. */
 const LONGEST_WAIT = 16 * 2 ** 20;
-/** Milliseconds from a write to the next: what comes meanwhile is one, so that short steps are not a write each. */
+/** The minimum milliseconds between two writes, so that short steps share a write. */
 const GATHER_MS = 100;
 
 /**
- * What is appended is written in the background, in order, so that whoever appends never waits. A disk that refuses it
- * is told once, and nothing is written from then on.
+ * Appended bytes are written in the background and in sequence, so that `append` never waits. The first failure is
+ * reported, and nothing is written after it.
  */
 export class AppendedFile {
   readonly #place: string;
@@ -21,23 +21,23 @@ export class AppendedFile {
   #bytes = 0;
   #writing: Promise<void> | undefined;
   #written = -Infinity;
-  /** Whether somebody waits for what is written. */
+  /** Whether `flush` is waiting. */
   #asked = false;
   #wake: () => void = () => {};
 
-  /** `place` is the name that it will have; `onFailure` hears of the first thing that cannot be written. */
+  /** `place` is the final path; `onFailure` is called with the first error. */
   constructor(place: string, onFailure: (error: NodeJS.ErrnoException) => void) {
     this.#place = place;
     this.#beside = `${place}.tmp-${process.pid}`;
     this.#onFailure = onFailure;
   }
 
-  /** Where it lies now: beside its place until `moveIntoPlace`. */
+  /** The current path: the staging file's until `moveIntoPlace`. */
   get path(): string {
     return this.#placed ? this.#place : this.#beside;
   }
 
-  /** Begins it beside its place with what `fill` writes. */
+  /** Creates the staging file with the content that `fill` writes. */
   async begin(fill: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>): Promise<void> {
     await this.#attempt(async () => {
       this.#handle = await open(this.#beside, "w");
@@ -46,7 +46,7 @@ export class AppendedFile {
     });
   }
 
-  /** Puts it in its place, over what is there. Windows renames no file that is open. */
+  /** Renames the staging file to its final path, over an existing file. Closed meanwhile, as Windows requires. */
   async moveIntoPlace(): Promise<void> {
     if (this.#placed) return;
     await this.flush();
@@ -71,7 +71,7 @@ export class AppendedFile {
     this.#writing ??= this.#write();
   }
 
-  /** Resolves when all that was appended so far is in the file. */
+  /** Resolves when all bytes appended so far are in the file. */
   async flush(): Promise<void> {
     while (this.#writing !== undefined) {
       this.#asked = true;
@@ -88,14 +88,14 @@ export class AppendedFile {
     if (this.#failed && !this.#placed) await rm(this.#beside, { force: true }).catch(() => {});
   }
 
-  /** Closes it and removes it, wherever it lies. */
+  /** Closes the file and removes it. */
   async discard(): Promise<void> {
     await this.close();
     await rm(this.path, { force: true }).catch(() => {});
   }
 
   async #write(): Promise<void> {
-    // What comes in one turn of the event loop is one write.
+    // Appends in the same turn of the event loop share a write.
     await Promise.resolve();
     while (this.#waiting.length > 0 && !this.#failed) {
       await this.#gathered();
@@ -109,7 +109,7 @@ export class AppendedFile {
     this.#writing = undefined;
   }
 
-  /** Resolves when it is time for the next write. */
+  /** Waits until the next write is due. */
   async #gathered(): Promise<void> {
     const rest = this.#written + GATHER_MS - performance.now();
     if (rest <= 0 || this.#asked) return;

@@ -1,8 +1,8 @@
-/** `metrics.csv`: a row a step, with the evaluation that came after it. */
+/** `metrics.csv`: one row per step, including the evaluation after it. */
 import type { RecordedEvent } from "./events-file.js";
 import { type MetricsFormat, numberOf } from "./metrics.js";
 
-/** Columns, and the fields of a step's event that they hold; of an evaluation's `eval_loss`. */
+/** The columns, with the field of a step's event for each. `eval_loss` comes from the evaluation instead. */
 const COLUMNS = {
   step: "step",
   time: "at",
@@ -17,7 +17,7 @@ const COLUMNS = {
 type Column = keyof typeof COLUMNS;
 const HEAD = `${Object.keys(COLUMNS).join(",")}\n`;
 
-/** A row waits for the evaluation of its step. */
+/** Writes the CSV format. A row is held back until the evaluation of its step may have come. */
 export class CsvFormat implements MetricsFormat {
   readonly name = "metrics.csv";
   #row: Partial<Record<Column, number | string>> | undefined;

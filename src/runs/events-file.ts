@@ -1,7 +1,7 @@
 /**
- * `events.jsonl` beside a run's adapter: what the run told, an object a line, each whole or not there. The first line
- * says whose the others are; a run that goes on begins the file anew with what still holds of it, so that no step is in
- * it twice. Whatever looks at runs reads this file and no other.
+ * `events.jsonl`, next to a run's adapter, contains the run's events, one JSON object per line; each line is complete or
+ * absent. The first line identifies the run. A resumed run rewrites the file with the events that remain valid, so that no
+ * step is in it twice. Programs that show runs read this file only.
  */
 import { existsSync } from "node:fs";
 import { open, stat, type FileHandle } from "node:fs/promises";
@@ -9,41 +9,41 @@ import { basename } from "node:path";
 
 import { LowrankError, systemCode } from "../errors.js";
 
-/** Its name in an output folder. */
+/** The file's name in an output folder. */
 export const EVENTS = "events.jsonl";
-/** Files of branches that were left behind, by their lineage. */
+/** Files of abandoned branches, named by their lineage. */
 export const LEFT_EVENTS = /^events-[0-9a-f]{12}\.jsonl$/;
 const VERSION = 1;
 
-/** Of a file that is a run's the longest line; in any other a longer one is skipped. */
+/** The maximum length of a line in a run's file; longer lines are skipped. */
 const LONGEST_LINE = 2 ** 20;
 const PIECE = 2 ** 16;
 const NEWLINE = Buffer.from("\n");
 const STEP = Buffer.from('{"type":"step",');
 
-/** The first line. */
+/** The first line of the file. */
 export interface EventsHeader {
   type: "events";
   version: number;
-  /** Which run, and which of its branches; its last is told from all others. */
+  /** The run and its branches; the last segment identifies the run. */
   line: readonly { lineage: string; until?: number | undefined }[];
-  /** When this file was begun, in milliseconds since 1970. */
+  /** The creation time of this file, in milliseconds since 1970. */
   at: number;
 }
 
-/** A line after the first: an event of the run, or how it failed. */
+/** A line after the first: an event of the run, or its failure. */
 export interface RecordedEvent {
   type: string;
-  /** When, in milliseconds since 1970. */
+  /** The time, in milliseconds since 1970. */
   at: number;
   [field: string]: unknown;
 }
 
 /** A line of the file. */
 export class RecordedLine {
-  /** As it stands there, its end included; of a line that is too long only that. */
+  /** The bytes in the file, including the newline; for a line that is too long, only the newline. */
   readonly bytes: Buffer;
-  /** Bytes that it takes in the file. */
+  /** The line's length in the file, in bytes. */
   readonly length: number;
 
   constructor(bytes: Buffer, length: number) {
@@ -51,40 +51,40 @@ export class RecordedLine {
     this.length = length;
   }
 
-  /** Undefined where it is damaged; parsed anew each time. */
+  /** The parsed event; undefined for a damaged line. Parsed on each access. */
   get event(): RecordedEvent | undefined {
     return this.bytes.length === this.length ? parsedLine(this.bytes) : undefined;
   }
 
-  /** Whether it is a step's, by its first letters. */
+  /** Whether the line is a step's, judged by its first bytes. */
   get isStep(): boolean {
     return this.bytes.subarray(0, STEP.length).equals(STEP);
   }
 }
 
-/** An object as a line, its type in front, by which a reader tells steps from the rest without parsing. */
+/** Formats an event as a line. The type comes first, so that a reader recognises steps without parsing. */
 export function eventLine({ type, ...rest }: { type: string }, at: number): Buffer {
   return Buffer.from(`${JSON.stringify({ type, at, ...rest })}\n`);
 }
 
-/** What begins a file. */
+/** Returns the first line of a file. */
 export function headerLine(line: EventsHeader["line"]): Buffer {
   return eventLine({ type: "events", version: VERSION, line } as { type: string }, Date.now());
 }
 
-/** The object in a line; undefined where there is none. */
+/** Parses a line; undefined if it is damaged. */
 function parsedLine(bytes: Buffer): RecordedEvent | undefined {
   try {
     const value = JSON.parse(bytes.toString("utf8")) as Partial<RecordedEvent> | null;
     if (typeof value === "object" && typeof value?.type === "string" && typeof value.at === "number")
       return value as RecordedEvent;
   } catch {
-    // A line that was torn or changed.
+    // The line was truncated or changed.
   }
   return undefined;
 }
 
-/** What the first line of a file says; undefined where the file is no run's. */
+/** Returns the first event as a header; undefined if it is not a run's. */
 function headerOf(event: RecordedEvent | undefined): EventsHeader | undefined {
   const line = event?.["line"];
   if (event?.type !== "events" || !Array.isArray(line) || line.length === 0) return undefined;
@@ -93,9 +93,9 @@ function headerOf(event: RecordedEvent | undefined): EventsHeader | undefined {
 }
 
 /**
- * The first line of a file; undefined where there is no file.
+ * Reads the first line of a file; undefined if the file does not exist.
  *
- * Errors: `ERR_FILE_FORMAT` for a file that no run wrote, or a run of a later version.
+ * Errors: `ERR_FILE_FORMAT` for a file that no run wrote, or that has another version of the format.
  */
 export async function readHeader(file: string): Promise<EventsHeader | undefined> {
   for await (const { event } of linesOf(file)) {
@@ -112,16 +112,16 @@ export async function readHeader(file: string): Promise<EventsHeader | undefined
   );
 }
 
-/** A file to read, and nothing else that has a name: reading a pipe could wait for ever. */
+/** Opens a regular file; reading a pipe could block forever. */
 async function opened(file: string): Promise<FileHandle> {
   if (!(await stat(file)).isFile()) throw Object.assign(new Error(`${file}: is no file`), { code: "EISDIR" });
   return open(file);
 }
 
 /**
- * The whole lines of a file from an offset on, as far as it goes when they are read. What stands behind the last end of a line is still
- * being written, or was torn, and is left out; a line of more than 1 MiB is given as damaged, and is not held. Nothing
- * where there is no file.
+ * Yields the complete lines of a file from an offset up to its present end. Bytes after the last newline are incomplete and
+ * are not yielded. A line of more than 1 MiB is yielded as damaged, without its content. Yields nothing if there is no
+ * file.
  */
 export async function* linesOf(file: string, from = 0): AsyncGenerator<RecordedLine, void, void> {
   const handle = await opened(file).catch((error: unknown) => {

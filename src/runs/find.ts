@@ -1,4 +1,4 @@
-/** The runs of a folder: itself, and what lies below it. */
+/** Finds the runs in a folder and its subfolders. */
 import { readdir, stat } from "node:fs/promises";
 import { join, relative } from "node:path";
 
@@ -6,21 +6,22 @@ import { LowrankError } from "../errors.js";
 import { EVENTS } from "./events-file.js";
 import { RunReader, type RunSummary } from "./summary.js";
 
-/** Folders deep, and folders in all, that are looked through. */
+/** The maximum depth of folders to search. */
 const DEPTH = 4;
+/** The maximum number of folders to search. */
 const MOST = 10_000;
-/** What holds no runs, and may hold much else. */
+/** Folders that contain no runs and may be large. */
 const APART = /^(\.|node_modules$|checkpoint-\d+)/;
 
-/** The runs below a folder. */
+/** The runs found in a folder. */
 export interface FoundRuns {
-  /** The oldest first. */
+  /** Sorted by start, the oldest first. */
   runs: RunSummary[];
-  /** Errors of files that cannot be read. */
+  /** Errors of unreadable files. */
   notices: string[];
 }
 
-/** Looks through a folder, and again as often as it is asked; files that it knows are read from where they ended. */
+/** Searches a folder on each call of `find`. Known files are read from where the last reading ended. */
 export class RunFinder {
   readonly #folder: string;
   readonly #readers = new Map<string, RunReader>();
@@ -30,9 +31,9 @@ export class RunFinder {
   }
 
   /**
-   * The runs that there are, the oldest first, and what is said of files that cannot be read.
+   * Returns the runs, the oldest first, and the errors of unreadable files.
    *
-   * Errors: `ERR_FILE_NOT_FOUND` where the folder is none.
+   * Errors: `ERR_FILE_NOT_FOUND` if the folder does not exist or is a file.
    */
   async find(): Promise<FoundRuns> {
     const there = await stat(this.#folder).catch(() => undefined);

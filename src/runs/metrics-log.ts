@@ -1,4 +1,4 @@
-/** A run's figures in another format, written as its events are. */
+/** Writes a run's figures in another format, in the same way as its events. */
 import { open, readdir, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
@@ -11,10 +11,10 @@ import type { LogFormat, MetricsFormat } from "./metrics.js";
 import { TensorboardFormat } from "./tfevents.js";
 
 const SESSION = /^events\.out\.tfevents\.\d+\.\d+\.\d+\.lowrank(\.tmp-\d+)?$/;
-/** More than any beginning. */
+/** The number of bytes read to recognise a file; longer than any header. */
 const BEGINNING = 256;
 
-/** Throws `ERR_OUTPUT_EXISTS` where a file is in the way that no run wrote. */
+/** Throws `ERR_OUTPUT_EXISTS` if a file that no run wrote has the log's name. */
 export async function checkOwnLog(folder: string, format: LogFormat | undefined): Promise<void> {
   if (format !== "csv") return;
   const csv = new CsvFormat();
@@ -25,7 +25,7 @@ export async function checkOwnLog(folder: string, format: LogFormat | undefined)
   throw new LowrankError("ERR_OUTPUT_EXISTS", what);
 }
 
-/** Undefined where there is no file. */
+/** Reads the beginning of a file; undefined if the file does not exist. */
 async function beginningOf(file: string): Promise<Buffer | undefined> {
   const handle = await open(file).catch(() => undefined);
   if (handle === undefined) return undefined;
@@ -39,7 +39,7 @@ async function beginningOf(file: string): Promise<Buffer | undefined> {
   }
 }
 
-/** Removes what other runs, or earlier sessions of this one, logged; `kept` stays. */
+/** Removes the logs of other runs and of earlier parts of this run, except for `kept`. */
 export async function removeLogs(folder: string, kept: string | undefined): Promise<void> {
   const csv = new CsvFormat();
   const file = join(folder, csv.name);
@@ -52,7 +52,7 @@ export async function removeLogs(folder: string, kept: string | undefined): Prom
 }
 
 export class MetricsLog {
-  /** The file's place. */
+  /** The final path of the file. */
   readonly path: string;
   readonly #format: MetricsFormat;
   readonly #file: AppendedFile;
@@ -63,7 +63,7 @@ export class MetricsLog {
     this.#file = new AppendedFile(this.path, onFailure);
   }
 
-  /** Begins it, beside its place, with what still holds of the run. */
+  /** Creates the staging file, with the run's events that remain valid. */
   async begin(past: AsyncIterable<RecordedEvent>): Promise<void> {
     await makeFolder(dirname(this.path)).catch(() => {});
     await this.#file.begin(async (write) => {

@@ -1,26 +1,26 @@
-/** A run's figures in a format that other programs read, beside its events: appended to as the run goes on. */
+/** Formats for a run's figures that other programs read, in addition to its events. */
 import type { RecordedEvent } from "./events-file.js";
 
-/** Formats that a run may be logged in besides. */
+/** The additional log formats. */
 export const LOG_FORMATS = ["tensorboard", "csv"] as const;
-/** One of them. */
+/** A log format. */
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
-/** Turns events into what stands in a file. */
+/** Converts events to the content of a file. */
 export interface MetricsFormat {
-  /** The name of the file in the output folder, its folders divided by "/". */
+  /** The path of the file in the output folder, with "/" as the separator. */
   readonly name: string;
-  /** Whether a file of that name that begins so is a run's. */
+  /** Whether a file of that name with this beginning was written by a run. */
   isOwn(beginning: Buffer): boolean;
-  /** What the file begins with. */
+  /** Returns the beginning of the file. */
   head(): Buffer;
-  /** What an event adds; empty where that is nothing yet. */
+  /** Returns the bytes to append for an event; may be empty. */
   add(event: RecordedEvent): Buffer;
-  /** What is left to add when no event comes any more. */
+  /** Returns the remaining bytes at the end of the run. */
   rest(): Buffer;
 }
 
-/** A number of an event; undefined where it has none. */
+/** Returns a number of an event; undefined if it has none. */
 export function numberOf(event: RecordedEvent, field: string): number | undefined {
   const value = event[field];
   return typeof value === "number" ? value : undefined;

@@ -1,4 +1,4 @@
-/** Which process wrote something, told apart from a later one of the same number. */
+/** Identifies a process, and distinguishes it from a later process with the same number. */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
@@ -6,11 +6,11 @@ import { hostname } from "node:os";
 export interface ProcessIdentity {
   pid: number;
   host: string;
-  /** When it started, as the system tells it. */
+  /** The start of the process, as the system reports it. */
   started: string;
 }
 
-/** Two readings of one start differ by the rounding to a second. */
+/** The tolerance between two readings of the same start, which are rounded to seconds. */
 const ROUNDING_MS = 2500;
 
 export function thisProcess(): ProcessIdentity {
@@ -18,7 +18,7 @@ export function thisProcess(): ProcessIdentity {
   return { pid: process.pid, host: hostname(), started: startOf(process.pid) ?? String(own) };
 }
 
-/** Whether the process still runs; undefined where that can't be known: on another host. */
+/** Whether the process is still running; undefined if it is on another host. */
 export function isRunning({ pid, host, started }: ProcessIdentity): boolean | undefined {
   if (host !== hostname()) return undefined;
   if (!exists(pid)) return false;
@@ -26,7 +26,7 @@ export function isRunning({ pid, host, started }: ProcessIdentity): boolean | un
     const now = startOf(pid);
     return now !== undefined && now === started;
   }
-  // The start is asked of another program: where there is none to ask, a process of that number is taken for it.
+  // Another program reports the start. If there is none, a process with the same number counts as the same process.
   const now = askedStart(pid);
   return now === undefined || Math.abs(now - Number(started)) < ROUNDING_MS;
 }
@@ -40,12 +40,12 @@ function exists(pid: number): boolean {
   }
 }
 
-/** On Linux: the boot, and the clock tick of it; undefined for a process that has ended, reaped or not. */
+/** On Linux, returns the boot ID and the start in clock ticks; undefined for a process that has ended, reaped or not. */
 function startOf(pid: number): string | undefined {
   if (process.platform !== "linux") return undefined;
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The name in brackets may hold anything; after it come the state, and the start as the 20th field from there.
+    // The name in parentheses may contain anything. The state follows it, and the start is the 20th field from there.
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     if (fields[0] === "Z" || fields[0] === "X") return undefined;
     const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
@@ -55,7 +55,7 @@ function startOf(pid: number): string | undefined {
   }
 }
 
-/** Milliseconds since 1970. */
+/** Asks another program for the start of a process, in milliseconds since 1970. */
 function askedStart(pid: number): number | undefined {
   const [program, args] =
     process.platform === "win32"

@@ -1,4 +1,4 @@
-/** What became of a run, told by its events.jsonl alone. */
+/** Summarises a run from its events.jsonl. */
 import { readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
@@ -12,12 +12,13 @@ import {
 import { isRunning, type ProcessIdentity } from "./process-identity.js";
 
 /**
- * How a run stands: `running`; `paused` between two steps; `ended` at its last step or by `patience`; `stopped`, with a checkpoint; `failed`, by an
- * error; `interrupted`, where its process ended without a word; `unknown`, where that process is another machine's.
+ * The state of a run: `running`; `paused` between two steps; `ended` at its last step or by `patience`; `stopped`, with a
+ * checkpoint; `failed`, with an error; `interrupted`, if its process ended without recording an end; `unknown`, if its
+ * process is on another machine.
  */
 export type RunState = "running" | "paused" | "ended" | "stopped" | "failed" | "interrupted" | "unknown";
 
-/** A run in one line. Figures that it has not told yet are null. */
+/** The summary of a run. Figures that are not recorded yet are null. */
 export interface RunSummary {
   /** The path of its folder, relative to the folder that was searched. */
   name: string;
@@ -25,33 +26,33 @@ export interface RunSummary {
   folder: string;
   /** Its events.jsonl. */
   file: string;
-  /** How the run stands. */
+  /** The state of the run. */
   state: RunState;
-  /** The folder or the name that its model was loaded by. */
+  /** The folder or the name of the model. */
   model: string | null;
-  /** Optimizer steps done. */
+  /** Completed optimizer steps. */
   step: number;
   /** Optimizer steps of the whole run. */
   steps: number | null;
-  /** The last step's. */
+  /** The loss of the last step. */
   loss: number | null;
   /** The loss of the last evaluation. */
   evalLoss: number | null;
-  /** The least loss of an evaluation after training began. */
+  /** The lowest held-out loss since training began. */
   bestEvalLoss: number | null;
-  /** The highest rate, which the schedule multiplies. */
+  /** The peak learning rate, which the schedule multiplies. */
   learningRate: number | null;
-  /** The rank of its adapter. */
+  /** The adapter's rank. */
   rank: number | null;
-  /** When it began, in milliseconds since 1970. */
+  /** The time of the start, in milliseconds since 1970. */
   started: number;
-  /** When its last event was recorded, in milliseconds since 1970. */
+  /** The time of the last recorded event, in milliseconds since 1970. */
   updated: number;
-  /** Of a run that failed why. */
+  /** The error message of a failed run. */
   message: string | null;
-  /** The step of the newest checkpoint; null where it has saved none. */
+  /** The step of the newest checkpoint; null without one. */
   checkpoint: number | null;
-  /** Lines that cannot be read. */
+  /** The number of unreadable lines. */
   damaged: number;
 }
 
@@ -65,7 +66,7 @@ function textIn(event: RecordedEvent | undefined, field: string): string | null 
   return typeof value === "string" ? value : null;
 }
 
-/** Reads a run's file as far as it goes, and at the next time what came since. */
+/** Reads a run's file; each call reads the lines that were added since the last. */
 export class RunReader {
   readonly file: string;
   readonly #name: string;
@@ -80,13 +81,13 @@ export class RunReader {
   #checkpoint: number | null = null;
   #damaged = 0;
 
-  /** `name` is what the summary calls it. */
+  /** `name` is the run's name in the summary. */
   constructor(file: string, name: string) {
     this.file = file;
     this.#name = name;
   }
 
-  /** Undefined where there is no file any more. Throws as `readHeader` does. */
+  /** Returns undefined if the file no longer exists. Throws as `readHeader` does. */
   async read(): Promise<RunSummary | undefined> {
     const header = await readHeader(this.file);
     if (header === undefined) return undefined;
@@ -163,12 +164,12 @@ export class RunReader {
   }
 }
 
-/** What tells a file from one that was begun anew in its place. */
+/** Returns a key that distinguishes a file from a rewritten one at the same path. */
 export function identityOf({ line, at }: EventsHeader): string {
   return `${line.at(-1)?.lineage ?? ""}-${at}`;
 }
 
-/** What the lock of an output folder says of a run that has not said how it ended. */
+/** Derives the state of a run without a recorded end from the lock of its output folder. */
 async function holderState(folder: string): Promise<RunState> {
   const text = await readFile(join(folder, "run.lock"), "utf8").catch(() => undefined);
   if (text === undefined) return "interrupted";

@@ -1,12 +1,12 @@
 /**
- * TensorBoard's files: records of protocol buffers, each with checksums of its length and of its content.
+ * TensorBoard's event files: records of protocol buffers, each with checksums of its length and its content.
  *
  * Source: TensorFlow's record_writer.h (TFRecord), event.proto and summary.proto.
  */
 import type { RecordedEvent } from "./events-file.js";
 import { type MetricsFormat, numberOf } from "./metrics.js";
 
-/** Fields of an event, and the tags that TensorBoard shows them by. */
+/** Fields of an event, with their TensorBoard tags. */
 const STEP_TAGS = {
   loss: "train/loss",
   learningRate: "train/learning_rate",
@@ -17,7 +17,7 @@ const STEP_TAGS = {
 const EVAL_TAGS = { loss: "eval/loss", perplexity: "eval/perplexity" };
 const CLASS_TAGS = { accuracy: "eval/accuracy", macroF1: "eval/macro_f1" };
 
-/** A byte shifted in, of CRC-32C (Castagnoli, reflected). */
+/** The table of CRC-32C (Castagnoli, reflected) for one byte. */
 const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   let crc = byte;
   for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1;
@@ -30,7 +30,7 @@ function crc32c(bytes: Buffer): number {
   return ~crc >>> 0;
 }
 
-/** As TFRecord stores it: rotated, and moved by a constant. */
+/** Returns the checksum as TFRecord stores it: rotated, plus a constant. */
 function masked(bytes: Buffer): Buffer {
   const crc = crc32c(bytes);
   const stored = Buffer.alloc(4);
@@ -65,16 +65,16 @@ function delimited(number: number, content: Buffer): Buffer {
   return field(number, DELIMITED, Buffer.concat([varint(content.length), content]));
 }
 
-/** An Event: wall_time = 1, step = 2, and what it is about. */
+/** Encodes an Event: wall_time = 1, step = 2, and its content. */
 function eventRecord(at: number, step: number, what: Buffer): Buffer {
   const time = Buffer.alloc(8);
   time.writeDoubleLE(at / 1000);
-  // A field that is 0 is left out.
+  // Fields with the value 0 are omitted.
   const steps = step === 0 ? [] : [field(2, VARINT, varint(step))];
   return record(Buffer.concat([field(1, EIGHT_BYTES, time), ...steps, what]));
 }
 
-/** A Summary.Value: tag = 1, simple_value = 2. */
+/** Encodes a Summary.Value: tag = 1, simple_value = 2. */
 function scalar(tag: string, value: number): Buffer {
   const single = Buffer.alloc(4);
   single.writeFloatLE(value);
@@ -84,23 +84,23 @@ function scalar(tag: string, value: number): Buffer {
 let made = 0;
 
 /**
- * One file a session, under a name of its own, since TensorBoard goes on with a file that it knows; it begins with the word
- * that a session starts, at which TensorBoard forgets what an earlier one told of steps from there on.
+ * Each part of a run writes a new file with a unique name, because TensorBoard does not reread known files from the start.
+ * The file begins with a session start, which makes TensorBoard discard earlier values of the same steps.
  */
 export class TensorboardFormat implements MetricsFormat {
-  /** Its folder, which is what TensorBoard is given. */
+  /** The folder to open in TensorBoard. */
   static readonly folder = "tensorboard";
   readonly name: string;
   readonly #began: number;
 
-  /** When it begins, in milliseconds since 1970. */
+  /** `began` is the start, in milliseconds since 1970. */
   constructor(began = Date.now()) {
     this.#began = began;
     const seconds = Math.floor(this.#began / 1000);
     this.name = `${TensorboardFormat.folder}/events.out.tfevents.${seconds}.${process.pid}.${made++}.lowrank`;
   }
 
-  /** Names tell it. */
+  /** The file's name suffices to identify it. */
   isOwn(): boolean {
     return true;
   }

@@ -1,11 +1,11 @@
-/** The charts: what the runs that are shown told, over their steps, each run in its colour. */
+/** The charts: the metrics of the shown runs over their steps, one colour per run. */
 import uPlot from "uplot";
 
 import { element } from "./element.js";
 import { bytes, figure } from "./figures.js";
 import type { MetricName, RunHistory } from "./history.js";
 
-/** A run that is drawn. */
+/** A run that is shown. */
 export interface Drawn {
   name: string;
   color: string;
@@ -13,18 +13,18 @@ export interface Drawn {
 }
 
 const HEIGHT = 220;
-/** What joins the cursors of all charts. */
+/** The key that synchronises the cursors of all charts. */
 const SYNC = "steps";
 
 interface Kind {
   metric: MetricName;
   title: string;
   format: (value: number) => string;
-  /** Distances between the axis' marks; round decimal ones unless given. */
+  /** Distances between the marks of the axis; by default round decimal numbers. */
   marks?: number[] | undefined;
 }
 
-/** Bytes are counted in powers of two. */
+/** Marks for bytes, which are powers of two. */
 const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 const KINDS: readonly Kind[] = [
@@ -35,14 +35,14 @@ const KINDS: readonly Kind[] = [
   { metric: "memoryBytes", title: "Memory", format: bytes, marks: POWERS },
 ];
 
-/** Steps below, and for each run: mean, greatest, least; of losses the held-out ones, too. */
+/** The steps, then for each run the mean, the maximum and the minimum, and for losses the held-out loss. */
 type Columns = [number[], ...(number | null)[][]];
 
-/** What one chart is told by keys, and all follow. */
+/** Keyboard actions in one chart that apply to all. */
 interface Followers {
   /** Moves the cursor to a step. */
   point: (step: number) => void;
-  /** Shows these steps; all of them unless given. */
+  /** Shows these steps; undefined shows all. */
   zoom: (range: [number, number] | undefined) => void;
 }
 
@@ -76,7 +76,7 @@ class Chart {
     return this.#kind.metric === "loss";
   }
 
-  /** Draws what there is; `anew` where runs or colours are others than before. */
+  /** Draws the runs. The second argument requests a new chart, because runs or colours have changed. */
   draw(runs: readonly Drawn[], anew: boolean): void {
     const zoomed = this.#zoomed();
     this.#runs = runs;
@@ -103,7 +103,7 @@ class Chart {
     if (width > 0 && this.#chart?.width !== width) this.#chart?.setSize({ width, height: HEIGHT });
   }
 
-  /** The steps that are shown, where that is not all. */
+  /** Returns the visible range of steps; undefined if all steps are visible. */
   #zoomed(): [number, number] | undefined {
     const steps = this.#columns[0];
     const { min, max } = this.#chart?.scales["x"] ?? {};
@@ -160,7 +160,7 @@ class Chart {
     this.#chart = new uPlot(options, this.#columns as uPlot.AlignedData, this.#plot);
   }
 
-  /** Says what is at the cursor; where there is none, what each run told last. */
+  /** Shows the values at the cursor; without a cursor, the last value of each run. */
   #tell(): void {
     const at = this.#chart?.cursor.idx;
     const each = this.#heldOut ? 4 : 3;
@@ -210,7 +210,7 @@ class Chart {
   }
 }
 
-/** All charts, drawn together. */
+/** All charts; they are drawn together. */
 export class Charts {
   readonly grid = element("div", { class: "charts" });
   readonly #charts: Chart[];

@@ -1,8 +1,8 @@
-/** Elements of the page. Texts are set as texts: nothing that a run told is ever taken for markup. */
+/** Creates the page's elements. Text is always inserted as text, so that events cannot inject markup. */
 
 type Child = Node | string;
 
-/** An element with attributes, and what is in it. */
+/** Creates an element with attributes and children. */
 export function element<Tag extends keyof HTMLElementTagNameMap>(
   tag: Tag,
   attributes: Readonly<Record<string, string>> = {},
@@ -14,7 +14,7 @@ export function element<Tag extends keyof HTMLElementTagNameMap>(
   return made;
 }
 
-/** A part of the page with a heading. */
+/** Creates a section with a heading. */
 export function section(title: string, name: string): { section: HTMLElement; body: HTMLElement } {
   const id = `${name}-title`;
   const body = element("div", { class: "body" });

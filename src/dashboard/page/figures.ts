@@ -1,6 +1,6 @@
-/** Numbers as people read them. */
+/** Formats numbers for people. */
 
-/** Four digits that count, or powers of ten where that would be long. */
+/** Formats a number with five significant digits, or in scientific notation if it is very large or small. */
 export function figure(value: number): string {
   if (value === 0) return "0";
   const size = Math.abs(value);
@@ -13,7 +13,7 @@ export function bytes(value: number): string {
   return `${Number((value / 1024 ** power).toPrecision(4))} ${units[power]}`;
 }
 
-/** 9 s, 2 m 05 s, 3 h 04 m */
+/** Formats seconds as 9 s, 2 m 05 s, 3 h 04 m. */
 export function duration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   const two = (value: number): string => String(value).padStart(2, "0");

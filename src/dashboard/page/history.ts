@@ -1,25 +1,25 @@
-/** What a page keeps of a run: as much of a long one as of a short one. */
+/** The page's data of a run, which is bounded for runs of any length. */
 import type { RunEvent } from "./source.js";
 
-/** What is drawn over steps, by the field of a step's event. */
+/** The metrics that are charted, by their fields in a step's event. */
 export const METRICS = ["loss", "learningRate", "gradNorm", "tokensPerSecond", "memoryBytes"] as const;
 export type MetricName = (typeof METRICS)[number];
 
-/** Buckets of steps; where a run has more steps, a bucket is of two, four, … */
+/** The number of buckets. In a run with more steps, a bucket covers two steps, four, … */
 const BUCKETS = 4096;
-/** Evaluations, samples and messages that are kept. */
+/** The maximum number of evaluations, samples and messages. */
 const MOST_EVALS = 2048;
 const MOST_SAMPLES = 256;
 const MOST_MESSAGES = 200;
 
-/** Least, greatest and mean value of the steps of each bucket; NaN of those that nothing fell into. */
+/** The minimum, maximum and mean of each bucket's steps; NaN for empty buckets. */
 export interface Buckets {
   least: Float64Array;
   greatest: Float64Array;
   mean: Float64Array;
 }
 
-/** A text before and after, at an evaluation. */
+/** A text before and after training, at an evaluation. */
 export interface Sample {
   prompt: string;
   base: string;
@@ -62,28 +62,28 @@ class Metric {
 }
 
 export class RunHistory {
-  /** Steps to a bucket. Bucket 0 is what is before the first step; bucket k ends with step k · width. */
+  /** Steps per bucket. Bucket 0 is before the first step; bucket k ends with step k · width. */
   width = 1;
-  /** The last step that was told. */
+  /** The last reported step. */
   step = 0;
   steps: number | undefined;
   etaSeconds: number | undefined;
-  /** What the run said of itself when it began, or went on last. */
+  /** The latest start event of the run. */
   start: RunEvent | undefined;
   /** The step of the newest checkpoint. */
   checkpoint: number | undefined;
-  /** How it ended. */
+  /** The event that ended the run. */
   end: RunEvent | undefined;
-  /** Whether it has paused. */
+  /** Whether the run is paused. */
   paused = false;
   evals: { step: number; loss: number; event: RunEvent }[] = [];
   samples: { step: number; texts: Sample[] }[] = [];
-  /** Rows as trained: parts of text, marked where they are trained on. */
+  /** Training rows: parts of text, each trained or not. */
   rows: { text: string; trained: boolean }[][] = [];
   messages: { at: number | undefined; text: string }[] = [];
   readonly #metrics = new Map<MetricName, Metric>(METRICS.map((name) => [name, new Metric()]));
 
-  /** Buckets of `width` steps, which is this history's own or a multiple of it by a power of two. */
+  /** Returns buckets of `width` steps, which is this history's width times a power of two. */
   buckets(name: MetricName, width: number): Buckets {
     const metric = this.#metrics.get(name) as Metric;
     const factor = width / this.width;
@@ -172,7 +172,7 @@ export class RunHistory {
     if (step === undefined || loss === undefined) return;
     this.evals = this.evals.filter((one) => one.step !== step);
     this.evals.push({ step, loss, event });
-    // Of very many every other is enough to see.
+    // Beyond the maximum, every second evaluation is dropped.
     if (this.evals.length > MOST_EVALS) this.evals = this.evals.filter((_, i) => i % 2 === 0);
   }
 
@@ -187,7 +187,7 @@ function filled(length: number): Float64Array {
   return new Float64Array(length).fill(NaN);
 }
 
-/** A number that is finite; JSON has null for any other. */
+/** Returns a finite number of an event; JSON stores null for any other. */
 function numberIn(event: RunEvent, field: string): number | undefined {
   const value = event[field];
   return typeof value === "number" && Number.isFinite(value) ? value : undefined;

@@ -1,4 +1,4 @@
-/** The page: what its source tells of runs, drawn into an element. */
+/** The page: draws the runs of a source into an element. */
 import { Charts, type Drawn } from "./charts.js";
 import { element, section } from "./element.js";
 import { duration } from "./figures.js";
@@ -7,13 +7,15 @@ import { Panels } from "./panels.js";
 import { RunList } from "./run-list.js";
 import type { Connection, ListedRun, Listing, RunsSource } from "./source.js";
 
-/** Milliseconds between two drawings, and between two looks at the list of runs. */
+/** The minimum milliseconds between two drawings. */
 const REDRAW_MS = 250;
+/** Milliseconds between two requests for the list of runs. */
 const LIST_MS = 3000;
-/** Consecutive requests without an answer after which the process that served the page counts as gone. */
+/** Consecutive unanswered requests after which the process that served the page counts as gone. */
 const GONE_AFTER = 2;
-/** Runs that are laid over each other at first, and at most. */
+/** The number of runs that are shown initially. */
 const AT_FIRST = 4;
+/** The maximum number of runs that are shown. */
 const AT_MOST = 8;
 const COLORS = ["#2f7ed8", "#e07b00", "#1a9850", "#c0392b", "#8e44ad", "#008b8b", "#b8860b", "#d6579b"];
 
@@ -42,9 +44,9 @@ class Page {
   #unwatch: () => void = () => {};
   #connection: Connection = "connected";
   #failure: string | undefined;
-  /** The state that the run was asked for and has not reported yet. */
+  /** The state that was requested and that the run has not reported yet. */
   #asked: "paused" | "running" | undefined;
-  /** Consecutive requests without an answer. */
+  /** Consecutive unanswered requests. */
   #unanswered = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #drawn = 0;
@@ -81,7 +83,7 @@ class Page {
     void this.#look();
   }
 
-  /** Asks for the list of runs, and again. */
+  /** Requests the list of runs, repeatedly. */
   async #look(): Promise<void> {
     try {
       if (!document.hidden || this.#listing === undefined) {
@@ -97,7 +99,7 @@ class Page {
         this.#later();
       }
     } catch (error) {
-      // A TypeError is fetch's: no process listens at the address.
+      // fetch throws a TypeError if no process listens at the address.
       this.#unanswered = error instanceof TypeError ? this.#unanswered + 1 : 0;
       this.#failure = this.#over()
         ? undefined
@@ -107,7 +109,7 @@ class Page {
     setTimeout(() => void this.#look(), LIST_MS);
   }
 
-  /** Watches these runs and no others. */
+  /** Shows these runs and no others. */
   #show(names: string[]): void {
     this.#shown = names.slice(-AT_MOST);
     for (const name of this.#histories.keys()) if (!this.#shown.includes(name)) this.#histories.delete(name);
@@ -136,7 +138,7 @@ class Page {
     this.#later();
   }
 
-  /** Draws soon, once for all that comes until then; not while nobody can see it. */
+  /** Schedules a drawing, one for all changes until then. A hidden page is not drawn. */
   #later(): void {
     if (this.#timer !== undefined || document.hidden) return;
     const wait = Math.max(0, this.#drawn + REDRAW_MS - performance.now());
@@ -165,7 +167,7 @@ class Page {
     this.#tellNotices(listing);
   }
 
-  /** A run keeps its colour whatever else is shown. */
+  /** Returns the colour of a run, which does not depend on the other runs shown. */
   #colorOf(name: string): string {
     const place = this.#listing?.runs.findIndex((run) => run.name === name) ?? 0;
     return COLORS[Math.max(place, 0) % COLORS.length] as string;
@@ -173,7 +175,7 @@ class Page {
 
   #tellState(history: RunHistory | undefined): void {
     const run = this.#listing?.runs.find(({ name }) => name === this.#choice.value);
-    // The run itself may have said more than the list knows yet.
+    // The run's events may be newer than the list.
     const listed = this.#isGone() ? "gone" : (run?.state ?? "");
     const going = listed === "running" || listed === "paused";
     const now = going && history !== undefined ? (history.paused ? "paused" : "running") : listed;
@@ -230,13 +232,13 @@ class Page {
     this.#notices.replaceChildren(...all.map((notice) => element("li", {}, notice)));
   }
 
-  /** Whether the process that trains and serves this page no longer answers. */
+  /** Whether the process that trains and serves this page has stopped responding. */
   #isGone(): boolean {
     const { stops = false } = this.#listing ?? {};
     return stops && this.#connection === "lost" && this.#unanswered >= GONE_AFTER && !this.#over();
   }
 
-  /** Whether all that is shown has ended. */
+  /** Whether all shown runs have ended. */
   #over(): boolean {
     return (
       this.#shown.length > 0 && this.#shown.every((name) => this.#histories.get(name)?.end !== undefined)
@@ -282,11 +284,11 @@ function prefersDark(): boolean {
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-/** How to continue a run whose process is gone. What the process did last may not have reached the page. */
+/** Describes how to continue a run whose process is gone. The page may lack the process's last events. */
 function onward(run: ListedRun | undefined, histories: ReadonlyMap<string, RunHistory>): string {
   if (run === undefined) return "";
   const history = histories.get(run.name);
-  // A run that was listed only as it began has no folder in the list yet.
+  // The list has no folder yet for a run that it saw only at its beginning.
   const folder = run.folder || history?.start?.["output"];
   if (typeof folder !== "string" || folder === "") return "";
   const saved = history?.checkpoint ?? run.checkpoint ?? undefined;
@@ -300,7 +302,7 @@ function endedAs({ type, stopped }: { type: string; [field: string]: unknown }):
   return stopped === true ? "stopped" : "ended";
 }
 
-/** Draws the page into `root`, over what `source` tells. */
+/** Draws a page about the runs of `source` into `root`. */
 export function mount(root: HTMLElement, source: RunsSource): void {
   void new Page(root, source);
 }

@@ -1,4 +1,4 @@
-/** What an app takes to show runs in a window of its own: `mount(element, source)`, with `page.css` beside it. */
+/** The module for apps that show runs in their own windows: `mount(element, source)`, to be used with `page.css`. */
 export { mount } from "./mount.js";
 export { ServedRuns } from "./served.js";
 export type { Connection, ListedRun, Listing, RunEvent, RunsSource, Sink } from "./source.js";

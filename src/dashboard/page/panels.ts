@@ -1,12 +1,12 @@
-/** What there is to read of one run: samples, rows as trained, settings, messages. */
+/** The panels of a run: samples, training rows, settings and messages. */
 import { element, section } from "./element.js";
 import { figure } from "./figures.js";
 import type { RunHistory } from "./history.js";
 
-/** What of a run's start is not worth a line of its own. */
+/** Fields of the start event that the settings omit. */
 const LEFT_OUT = new Set(["type", "at", "data"]);
 
-/** Names as the options have them, in words: maxLength → max length. */
+/** Converts an option's name to words: maxLength becomes max length. */
 function words(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }
@@ -38,7 +38,7 @@ class Samples {
     const steps = history.samples.map(({ step }) => String(step));
     const seen = steps.join();
     if (history === this.#history && seen === this.#seen) return;
-    // Whoever looks at the newest goes on to the next.
+    // If the newest sample is selected, the selection follows new samples.
     const newest = this.#choice.selectedIndex === this.#choice.options.length - 1;
     const before = history === this.#history && !newest ? this.#choice.value : steps.at(-1);
     [this.#history, this.#seen] = [history, seen];

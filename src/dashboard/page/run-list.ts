@@ -1,4 +1,4 @@
-/** The list of runs, of which some are shown: a table with a box before each. */
+/** The table of runs, with a checkbox for each run to show it. */
 import { element, section } from "./element.js";
 import { figure } from "./figures.js";
 import type { ListedRun } from "./source.js";
@@ -12,12 +12,12 @@ export class RunList {
   readonly #onShow: (names: string[]) => void;
   #seen = "";
 
-  /** `onShow` is told which are to be shown. */
+  /** `onShow` is called with the names of the runs to show. */
   constructor(onShow: (names: string[]) => void) {
     this.#onShow = onShow;
     const heads = HEADINGS.map((heading) => element("th", { scope: "col" }, heading));
     const head = element("thead", {}, element("tr", {}, ...heads));
-    // What is wider than the page is moved along by itself, by keys, too.
+    // A table wider than the page scrolls by itself; it is focusable, so that keys can scroll it.
     const scrolled = element("div", {
       class: "scrolled",
       tabindex: "0",

@@ -1,12 +1,13 @@
-/** Runs from the server that the page came from, below its own address. */
+/** The runs of the server that served the page, at addresses below the page's. */
 import type { Listing, RunEvent, RunsSource } from "./source.js";
 
-/** Milliseconds until a lost connection is tried again, at first and at most. */
+/** Milliseconds until the first attempt to reconnect. */
 const SOON = 1000;
+/** The maximum milliseconds between attempts to reconnect. */
 const LATE = 15_000;
 
 export class ServedRuns implements RunsSource {
-  /** How far each run has come, as the server writes it. */
+  /** The position in each run's file, in the server's format. */
   readonly #places = new Map<string, string>();
 
   async list(): Promise<Listing> {
@@ -31,7 +32,7 @@ export class ServedRuns implements RunsSource {
     let source: EventSource | undefined;
     let timer: ReturnType<typeof setTimeout> | undefined;
     let wait = SOON;
-    // A page that shows a run anew has none of it.
+    // The page discards a run's history when it shows the run again, so that all events are needed.
     for (const run of runs) this.#places.delete(run);
     const connect = (): void => {
       const query = new URLSearchParams(runs.map((run) => ["run", run]));
@@ -67,7 +68,7 @@ async function post(what: string): Promise<void> {
   if (!answer.ok) throw new Error(await answer.text());
 }
 
-/** The event in a line; nothing of one that is damaged, which the list of runs counts. */
+/** Parses the event in a line. A damaged line is omitted; the list of runs counts it. */
 function eventIn(line: string): RunEvent[] {
   try {
     const value = JSON.parse(line) as Partial<RunEvent> | null;

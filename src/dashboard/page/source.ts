@@ -1,6 +1,6 @@
-/** Where a page has its runs from. Served ones come over HTTP; an app may hand in events of its own. */
+/** The source of a page's runs: a server, or an app that provides events itself. */
 
-/** A run in one line, as the list of runs has it. */
+/** The summary of a run in the list of runs. */
 export interface ListedRun {
   name: string;
   state: string;
@@ -14,43 +14,44 @@ export interface ListedRun {
   started: number;
   message: string | null;
   damaged: number;
-  /** Its output folder, where the source knows it. */
+  /** The output folder, if the source knows it. */
   folder?: string | undefined;
-  /** The step of its newest checkpoint; null where it has saved none. */
+  /** The step of the newest checkpoint; null without one. */
   checkpoint?: number | null | undefined;
 }
 
 export interface Listing {
   title: string;
-  /** Whether `stop` does something. */
+  /** Whether `stop` has an effect. */
   stops: boolean;
-  /** Whether `pause` and `resume` do something. */
+  /** Whether `pause` and `resume` have an effect. */
   pauses?: boolean | undefined;
   runs: ListedRun[];
   notices: string[];
 }
 
-/** What a run told, by its `type`; `at` is when, in milliseconds since 1970. */
+/** An event of a run; `at` is its time, in milliseconds since 1970. */
 export interface RunEvent {
   type: string;
   at?: number | undefined;
   [field: string]: unknown;
 }
 
-/** Takes events in their order; `begin` says that what came of the run before does not hold any more. */
+/** Receives events in sequence; `begin` invalidates the earlier events of the run. */
 export type Sink = (run: string, events: RunEvent[], begin: boolean) => void;
 
-/** Whether the events of what is watched are coming. */
+/** Whether the page is receiving events. */
 export type Connection = "connected" | "lost";
 
 export interface RunsSource {
-  /** The runs as they stand; asked every few seconds. */
+  /** Returns the list of runs; called every few seconds. */
   list(): Promise<Listing>;
-  /** Hands over what these runs told and tell; gives what ends that. */
+  /** Delivers the past and future events of these runs; returns a function that ends the delivery. */
   watch(runs: readonly string[], sink: Sink, onConnection: (connection: Connection) => void): () => void;
-  /** Has the run finish its step, save and end. */
+  /** Ends the run after its current step, with a checkpoint. */
   stop(): Promise<void>;
-  /** Has the run pause after its step, and continue. */
+  /** Pauses the run after its current step. */
   pause?(): Promise<void>;
+  /** Continues a paused run. */
   resume?(): Promise<void>;
 }

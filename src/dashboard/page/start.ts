@@ -1,4 +1,4 @@
-/** The page as it is served. */
+/** The entry point of the served page. */
 import { mount, ServedRuns } from "./page.js";
 
 mount(document.body, new ServedRuns());
