@@ -1,4 +1,4 @@
-/** A tiny model with adapters that do something, and what it gives. */
+/** A tiny model with adapters that change its output, and the logits that it gives. */
 import {
   loadModel,
   lora,
@@ -17,7 +17,7 @@ export const base = tinyModel();
 
 export const attention: lora.InjectOptions = { r: 2, loraAlpha: 6, targetModules: ["q_proj", "v_proj"] };
 
-/** A model with adapters by name, none like another. */
+/** Returns a model with named adapters, each with different values. */
 export async function adapted(
   device: TestDevice,
   options: Record<string, lora.InjectOptions>,
@@ -30,7 +30,7 @@ export async function adapted(
   return model;
 }
 
-/** Gives every tensor of an adapter new values. */
+/** Randomises every tensor of an adapter. */
 export function shake(model: CausalLM, name = "default"): void {
   noGrad(() =>
     scope(() => {
@@ -48,13 +48,13 @@ export async function logits(model: CausalLM): Promise<Float32Array> {
   return data;
 }
 
-/** The largest difference, as a share of the largest value. */
+/** Returns the largest difference, relative to the largest value. */
 export function apart(a: Float32Array, b: Float32Array): number {
   const largest = a.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
   return a.reduce((m, v, i) => Math.max(m, Math.abs(v - (b[i] as number))), 0) / largest;
 }
 
-/** The shapes of a safetensors file's tensors. */
+/** Returns the shapes of the tensors in a safetensors file. */
 export function shapesIn(file: string): Record<string, number[]> {
   const opened = safetensors.openWeights(file);
   return Object.fromEntries(opened.names().map((name) => [name, opened.info(name).shape]));

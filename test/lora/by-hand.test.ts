@@ -1,8 +1,7 @@
 /**
- * Every function over a whole model, for layers that are made by hand, injected, or both, of every kind: random
- * sequences of calls, after each of which the model is as a plain record says. A call that is refused changes nothing.
- *
- * LOWRANK_SEQUENCES=300 LOWRANK_SEED=7 npx ava test/lora/by-hand.test.ts goes on for longer, from another seed.
+ * Every whole-model function, for layers constructed by hand, injected, or both, of every kind: random sequences of
+ * calls. After each call the model must match a plain record. A refused call changes nothing.
+ * `LOWRANK_SEQUENCES=300 LOWRANK_SEED=7 npx ava test/lora/by-hand.test.ts` runs longer, with another seed.
  */
 import test from "ava";
 import fc from "fast-check";
@@ -19,7 +18,7 @@ import { Bag, differs, fingerprint, put, Values } from "./recorded-model.js";
 const calls: Record<string, Call> = { ...adapterCalls, ...mergeCalls, ...fileCalls };
 const names = Object.keys(calls);
 
-/** Calls that are drawn more often: without them the others have little to work on. */
+/** Calls that are drawn more often, since the others depend on them. */
 const OFTEN: Record<string, number> = {
   inject: 5,
   setAdapter: 3,
@@ -31,7 +30,7 @@ const OFTEN: Record<string, number> = {
   "loraStateDict, saved": 3,
   convertAdapter: 3,
 };
-// What a failure is narrowed down to comes first.
+// fast-check shrinks failures towards the first entry.
 const turns = ["unmerge", ...names.flatMap((name) => Array.from({ length: OFTEN[name] ?? 1 }, () => name))];
 
 const draws: fc.Arbitrary<Draw> = fc.record({
@@ -48,10 +47,10 @@ const draws: fc.Arbitrary<Draw> = fc.record({
   pick: fc.integer({ min: -2, max: 9 }),
 });
 
-/** How often each call did what it should, and was refused. */
+/** For each call, how often it succeeded and how often it was refused. */
 const tally = new Map<string, { done: number; refused: number }>();
 
-/** Calls on an adapter that is there, mostly: of others there is little to see but a refusal. */
+/** Calls that mostly use an existing adapter, since any other is only refused. */
 const ON_LOADED = [
   "setAdapter",
   "setAdapter twice",
@@ -111,7 +110,7 @@ async function step(world: World, draw: Draw): Promise<string | undefined> {
 
 const sequences = Number(process.env["LOWRANK_SEQUENCES"] ?? 60);
 
-test("random sequences of 20 calls leave a model of all kinds of layers as a plain record says", async (t) => {
+test("after random sequences of 20 calls a model with all kinds of layers matches a plain record", async (t) => {
   t.timeout(3_600_000);
   const start = fc.array(fc.constantFrom("plain" as const, "hand" as const, "bare" as const), {
     minLength: kinds.length,

@@ -1,4 +1,4 @@
-/** Adapters carry the chat template that they were trained with. */
+/** Adapters store the chat template that they were trained with. */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -12,7 +12,7 @@ const FILE = "chat_template.jinja";
 const template = (mark: string): string => `{% for m in messages %}${mark}{{ m.content }}{% endfor %}`;
 const messages = [{ role: "user", content: "ahoy" }] as const;
 
-/** A model whose own template writes `base`. */
+/** Returns a model whose own template writes `base`. */
 function chatModel(): Promise<CausalLM> {
   const folder = tinyModel({ maxPositions: 64 });
   writeFileSync(join(folder, FILE), template("base:"));
@@ -23,7 +23,7 @@ function rendered(model: CausalLM): string {
   return model.tokenizer?.applyChatTemplate(messages, { tokenize: false }) ?? "";
 }
 
-/** An adapter's folder whose template writes `mark`. */
+/** Returns the folder of an adapter whose template writes `mark`. */
 async function adapter(mark: string): Promise<string> {
   const model = await chatModel();
   await lora.inject(model, { r: 2 });
@@ -34,7 +34,7 @@ async function adapter(mark: string): Promise<string> {
   return folder;
 }
 
-test("an adapter's folder holds the template that was in use, and another adapter's file goes", async (t) => {
+test("an adapter's folder contains the template that was in use, and replaces another adapter's file", async (t) => {
   t.is(readFileSync(join(await adapter("a:"), FILE), "utf8"), template("a:"));
   const model = await chatModel();
   await lora.inject(model, { r: 2 });
@@ -42,7 +42,7 @@ test("an adapter's folder holds the template that was in use, and another adapte
   await lora.saveAdapter(model, folder);
   t.is(readFileSync(join(folder, FILE), "utf8"), template("base:"));
   model.dispose();
-  // One without a template leaves none of an adapter that was there before.
+  // An adapter without a template removes an earlier adapter's template.
   const bare = await loadModel<"causal-lm">(tinyModel({ maxPositions: 64 }), { device: "cpu" });
   await lora.inject(bare, { r: 2 });
   await lora.saveAdapter(bare, folder);
@@ -50,7 +50,7 @@ test("an adapter's folder holds the template that was in use, and another adapte
   bare.dispose();
 });
 
-test("the template is that of the adapter in use: loading, choosing, leaving out, deleting", async (t) => {
+test("the model uses the template of the active adapter: loading, activating, disabling, deleting", async (t) => {
   const model = await chatModel();
   t.is(rendered(model), "base:ahoy");
   await lora.loadAdapter(model, await adapter("a:"), { name: "a" });
@@ -63,7 +63,7 @@ test("the template is that of the adapter in use: loading, choosing, leaving out
     lora.withoutAdapters(model, () => rendered(model)),
     "base:ahoy",
   );
-  // Each is saved with its own, whichever counts.
+  // Each adapter is saved with its template, whichever is active.
   const folder = temporary();
   await lora.saveAdapter(model, folder, { name: "a" });
   t.is(readFileSync(join(folder, "a", FILE), "utf8"), template("a:"));
@@ -81,38 +81,41 @@ test("the template is that of the adapter in use: loading, choosing, leaving out
   model.dispose();
 });
 
-test.serial("of adapters that differ the first one's is used, and a warning names them", async (t) => {
-  const model = await chatModel();
-  const warnings: string[] = [];
-  const listen = ({ message }: Error): void => void warnings.push(message);
-  process.on("warning", listen);
-  try {
-    await lora.loadAdapter(model, await adapter("a:"), { name: "a" });
-    await lora.loadAdapter(model, await adapter("b:"), { name: "b" });
-    await lora.loadAdapter(model, await adapter("a:"), { name: "same" });
-    lora.setAdapter(model, ["a", "same"]);
+test.serial(
+  "if templates of active adapters differ, the first adapter's is used, and a warning names them",
+  async (t) => {
+    const model = await chatModel();
+    const warnings: string[] = [];
+    const listen = ({ message }: Error): void => void warnings.push(message);
+    process.on("warning", listen);
+    try {
+      await lora.loadAdapter(model, await adapter("a:"), { name: "a" });
+      await lora.loadAdapter(model, await adapter("b:"), { name: "b" });
+      await lora.loadAdapter(model, await adapter("a:"), { name: "same" });
+      lora.setAdapter(model, ["a", "same"]);
+      t.is(rendered(model), "a:ahoy");
+      await new Promise(setImmediate);
+      t.deepEqual(warnings, []);
+      lora.setAdapter(model, ["b", "a"]);
+      t.is(rendered(model), "b:ahoy");
+      t.is(rendered(model), "b:ahoy");
+      await new Promise(setImmediate);
+      t.is(warnings.length, 1);
+      t.regex(
+        warnings[0] ?? "",
+        /"b" and "a" were trained with different chat templates; using the one of "b"/,
+      );
+    } finally {
+      process.off("warning", listen);
+    }
+    await lora.addWeightedAdapter(model, "sum", { a: 0.5, same: 0.5 }, { combination: "svd" });
+    lora.setAdapter(model, "sum");
     t.is(rendered(model), "a:ahoy");
-    await new Promise(setImmediate);
-    t.deepEqual(warnings, []);
-    lora.setAdapter(model, ["b", "a"]);
-    t.is(rendered(model), "b:ahoy");
-    t.is(rendered(model), "b:ahoy");
-    await new Promise(setImmediate);
-    t.is(warnings.length, 1);
-    t.regex(
-      warnings[0] ?? "",
-      /"b" and "a" were trained with different chat templates; using the one of "b"/,
-    );
-  } finally {
-    process.off("warning", listen);
-  }
-  await lora.addWeightedAdapter(model, "sum", { a: 0.5, same: 0.5 }, { combination: "svd" });
-  lora.setAdapter(model, "sum");
-  t.is(rendered(model), "a:ahoy");
-  model.dispose();
-});
+    model.dispose();
+  },
+);
 
-test("a run of a loaded model from an adapter leaves the model's own template as it was", async (t) => {
+test("a run of a loaded model from an adapter does not change the model's own template", async (t) => {
   const model = await chatModel();
   const options = { adapter: await adapter("a:"), steps: 1, dashboard: false } as const;
   await finetune({ model, data: [{ text: "ahoy" }], output: temporary(), ...options }).result;
@@ -125,7 +128,7 @@ test("a run of a loaded model from an adapter leaves the model's own template as
   model.dispose();
 });
 
-test("a resumed run is estimated by the template in its checkpoint, where the adapter is gone", async (t) => {
+test("a resumed run is estimated with the template in its checkpoint if the adapter is gone", async (t) => {
   const [folder, output] = [await adapter("a:"), temporary()];
   const model = tinyModel({ maxPositions: 64 });
   const file = join(temporary(), "rows.jsonl");
@@ -172,7 +175,7 @@ test("older adapters have the template in tokenizer_config.json, and tools have 
   await lora.loadAdapter(model, again);
   t.is(rendered(model), "plain:ahoy");
   t.is(withTools(model), "tools:ahoy");
-  // A model's folder is read and saved alike.
+  // A model's folder stores both templates in the same way.
   const source = model.folder ?? "";
   mkdirSync(join(source, "additional_chat_templates"), { recursive: true });
   writeFileSync(join(source, "additional_chat_templates", "tool_use.jinja"), tool);

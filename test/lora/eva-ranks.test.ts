@@ -1,4 +1,4 @@
-/** Where EVA's ranks go. */
+/** The distribution of EVA's ranks over the layers. */
 import test from "ava";
 import { halfToEven, ranksOf } from "../../src/lora/init/eva-ranks.js";
 
@@ -19,7 +19,7 @@ test("the whole rank goes to the largest shares; layers without any get none", (
   );
 });
 
-test("of layers with the same inputs the first has the most, wherever it stands", (t) => {
+test("the first of several layers with the same inputs gets the most, at any position", (t) => {
   const layers = [
     { path: "k", inputsOf: "q", r: 1 },
     { path: "q", inputsOf: "q", r: 1 },
@@ -51,6 +51,6 @@ test("of layers with the same inputs the first has the most, wherever it stands"
   );
 });
 
-test("halves go to the even number, as Python has it", (t) => {
+test("halves are rounded to the even number, as in Python", (t) => {
   t.deepEqual([0.5, 1.5, 2.5, 2.6, 3].map(halfToEven), [0, 2, 2, 3, 3]);
 });

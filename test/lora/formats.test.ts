@@ -1,4 +1,4 @@
-/** Adapters in PEFT's, kohya's and loralib's files, and what is said of files that can't be read. */
+/** Adapters in PEFT's, kohya's and loralib's files, and the errors for unreadable files. */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -25,7 +25,7 @@ async function rewritten(
 }
 
 for (const device of testDevices()) {
-  test(`on ${device} kohya's names there and back give the same model`, async (t) => {
+  test(`on ${device} a conversion to kohya's format and back gives the same model`, async (t) => {
     const model = await adapted(device, {
       default: {
         ...attention,
@@ -67,7 +67,7 @@ for (const device of testDevices()) {
     again.dispose();
   });
 
-  test(`on ${device} loralib's names there and back give the same model`, async (t) => {
+  test(`on ${device} a conversion to loralib's format and back gives the same model`, async (t) => {
     const model = await adapted(device, {
       default: {
         ...attention,
@@ -106,7 +106,7 @@ for (const device of testDevices()) {
     again.dispose();
   });
 
-  test(`on ${device} a file that doesn't fit is refused with the reason, and the model stays as it was`, async (t) => {
+  test(`on ${device} an unsuitable file is refused with the reason, and the model does not change`, async (t) => {
     const source = await adapted(device, { default: attention });
     const model = await loadModel<"causal-lm">(base, { device });
     const before = await logits(model);
@@ -234,7 +234,7 @@ test("named adapters are in folders of their names, below the folder that is nam
   again.dispose();
 });
 
-test("what a format has no place for is named", async (t) => {
+test("parts of an adapter that a format does not support are named", async (t) => {
   const cases: [lora.InjectOptions, "kohya" | "loralib", RegExp][] = [
     [
       { ...attention, modulesToSave: ["norm"] },
@@ -267,7 +267,7 @@ test("what a format has no place for is named", async (t) => {
   });
 });
 
-test("files of kohya's that can't be read are refused with the reason", async (t) => {
+test("unreadable files in kohya's format are refused with the reason", async (t) => {
   const model = await loadModel<"causal-lm">(base, { device: "cpu" });
   const zero = (...shape: number[]): Tensor =>
     tensor(new Float32Array(shape.reduce((n, d) => n * d, 1)), { shape, device: "cpu" });
@@ -316,7 +316,7 @@ test("files of kohya's that can't be read are refused with the reason", async (t
   model.dispose();
 });
 
-test("an embedding's weight that PEFT wrote beside an adapter is the model's own, or refused", async (t) => {
+test("an embedding's weight that PEFT saved with an adapter must equal the model's own", async (t) => {
   const model = await adapted("cpu", { default: attention });
   const dir = temporary();
   await lora.saveAdapter(model, dir);

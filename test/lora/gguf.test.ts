@@ -1,4 +1,4 @@
-/** Adapters as GGUF: what llama.cpp makes of the factors is what lowrank does, and what it could not is refused. */
+/** Adapters as GGUF: llama.cpp's use of the factors gives lowrank's ΔW, and unsupported adapters are refused. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -24,7 +24,7 @@ import { goldens } from "../parity/goldens.js";
 const llama = goldenModel(join(goldens, "llama-untied-llama3"));
 const tied = goldenModel(join(goldens, "llama-tied"));
 
-/** A model with a drawn adapter, and the folder that it was saved into. */
+/** Returns a model with a random adapter, and the folder into which the adapter was saved. */
 async function adapted(
   folder: string,
   options: lora.InjectOptions,
@@ -43,7 +43,7 @@ async function adapted(
   return { model, dir };
 }
 
-/** [rows, columns] of a tensor as the file has it. */
+/** Returns [rows, columns] of a tensor in the file, and its values. */
 function matrix(one: ReadTensor | undefined): {
   rows: number;
   columns: number;
@@ -55,7 +55,7 @@ function matrix(one: ReadTensor | undefined): {
   return { rows, columns, at: (i, j) => data[i * columns + j] as number };
 }
 
-/** alpha / rank · B·A, as llama.cpp's llama-adapter.h scales it. */
+/** Returns alpha / rank · B·A, scaled as in llama.cpp's llama-adapter.h. */
 function deltaOf(file: ReturnType<typeof readGguf>, name: string): (i: number, j: number) => number {
   const [a, b] = ["a", "b"].map((half) => matrix(file.tensors[`${name}.lora_${half}`])) as [
     ReturnType<typeof matrix>,
@@ -84,7 +84,7 @@ const scalings: Record<string, lora.InjectOptions> = {
 };
 
 for (const [name, options] of Object.entries(scalings)) {
-  test(`${name}: alpha over the rank of each B gives the layer's own ΔW, its rows in llama.cpp's order`, async (t) => {
+  test(`${name}: alpha over the rank of each B gives the layer's ΔW, with its rows in llama.cpp's order`, async (t) => {
     const { model, dir } = await adapted(llama, options);
     const path = join(temporary(), "below", "adapter.gguf");
     await lora.convertAdapter(dir, path, { format: "gguf" });
@@ -116,7 +116,7 @@ for (const [name, options] of Object.entries(scalings)) {
   });
 }
 
-test("alpha 0 is scale 1 to llama.cpp, and stays no effect", async (t) => {
+test("llama.cpp reads alpha 0 as scale 1, and an adapter with alpha 0 still has no effect", async (t) => {
   const { model, dir } = await adapted(llama, { r: 2, loraAlpha: 1, targetModules: ["v_proj"] });
   const config = join(dir, "adapter_config.json");
   writeFileSync(config, readFileSync(config, "utf8").replace(/"lora_alpha": 1\b/, '"lora_alpha": 0'));
@@ -237,7 +237,7 @@ test("refused: layers that llama.cpp does not adapt, blocks beyond the model's, 
   for (const model of [two, one, bert, odd]) model.dispose();
 });
 
-test("the base is the model that is given, or the folder that the adapter names", async (t) => {
+test("the base is the given model, or the folder that the adapter names", async (t) => {
   const { model, dir } = await adapted(llama, { r: 2, targetModules: ["q_proj"] });
   model.dispose();
   const config = join(dir, "adapter_config.json");
@@ -283,7 +283,7 @@ test("the base is the model that is given, or the folder that the adapter names"
   t.is(Object.keys(readGguf(path).tensors).length, 4);
 });
 
-test("a file of kohya's becomes the same GGUF", async (t) => {
+test("a file in kohya's format becomes the same GGUF", async (t) => {
   const { model, dir } = await adapted(llama, { r: 2, loraAlpha: 6, targetModules: ["q_proj", "down_proj"] });
   const folder = temporary();
   const [kohya, direct, through] = ["k.safetensors", "direct.gguf", "through.gguf"].map((name) =>

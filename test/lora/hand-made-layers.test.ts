@@ -1,4 +1,4 @@
-/** Layers made by hand in odd places and on disk: what a file says of them, what is refused, and what stays shared. */
+/** Layers constructed by hand, in unusual positions and on disk: file contents, refusals, and shared weights. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -44,7 +44,7 @@ function config(dir: string): Record<string, unknown> {
   return JSON.parse(readFileSync(join(dir, "adapter_config.json"), "utf8")) as Record<string, unknown>;
 }
 
-test("a layer that stands in two places is unloaded in both", async (t) => {
+test("a layer in two positions is unloaded in both", async (t) => {
   const layer = low();
   const model = new Pair(layer, layer);
   shake(model);
@@ -56,7 +56,7 @@ test("a layer that stands in two places is unloaded in both", async (t) => {
   t.true(model.a === model.b && model.a instanceof lora.Linear);
 });
 
-test("a layer that comes after inject joins its adapter, and the file says its rank and alpha", async (t) => {
+test("a layer added after inject joins its adapter, and the file stores its rank and alpha", async (t) => {
   const model = new Pair(plain(), plain());
   await lora.inject(model, { r: 2, loraAlpha: 8, targetModules: ["a"] });
   model.b = low({ r: 3, loraAlpha: 5 });
@@ -70,7 +70,7 @@ test("a layer that comes after inject joins its adapter, and the file says its r
   t.true(apart(await values(model.forward(x)), before) < 1e-6);
 });
 
-test("what PEFT says once for all layers is refused by path where they differ", async (t) => {
+test("options that PEFT stores once for all layers are refused by path if they differ", async (t) => {
   const cases: [lora.LoRALinearOptions, RegExp][] = [
     [{ useDora: true }, /one useDora for all layers, and a has true and b false/],
     [{ loraDropout: 0.5 }, /one loraDropout for all layers, and a has 0.5 and b 0/],
@@ -86,7 +86,7 @@ test("what PEFT says once for all layers is refused by path where they differ", 
   });
 });
 
-test("biases that were marked are saved with the layers, and come back as the adapter's own", async (t) => {
+test("biases marked as trainable are saved with the layers, and loaded as the adapter's own", async (t) => {
   const model = new Pair(low(), plain());
   const base = model.a.bias as Tensor;
   const copy = new nn.Linear(6, 6, { weight: model.a.weight, biasValues: randn([6], device) });
@@ -101,7 +101,7 @@ test("biases that were marked are saved with the layers, and come back as the ad
   t.deepEqual(await values(other.a.bias as Tensor), await values(base));
 });
 
-test("a file of loralib's goes into a mixed model by the slices that its layers know", async (t) => {
+test("a loralib file is loaded into a mixed model, with the slices that its layers enable", async (t) => {
   const fused = { r: 2, loraAlpha: 3, enableLora: [true, false, true], ...device };
   const made = new nn.Sequential(
     new lora.MergedLinear(6, 9, fused),
@@ -124,7 +124,7 @@ test("a file of loralib's goes into a mixed model by the slices that its layers 
   t.true(apart(await values(bare.forward(x)), before) < 1e-6);
 });
 
-test("targets peft, broken patterns, and what does not fit are errors that say so", async (t) => {
+test('targets "peft", broken patterns, and unsuitable files are explicit errors', async (t) => {
   const model = new Pair(low(), plain());
   await t.throwsAsync(lora.inject(model, { name: "b", targetModules: "peft" }), {
     code: "ERR_NO_TARGETS",

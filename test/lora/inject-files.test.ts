@@ -1,4 +1,7 @@
-/** Any configuration of inject on any tree of modules: what is saved and read again is saved as the same bytes, and taking it off leaves the base. */
+/**
+ * Any configuration of inject on any tree of modules: an adapter that is saved, loaded and saved again has the same
+ * bytes, and unloading restores the base.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -15,7 +18,7 @@ type Plan =
   | { kind: "norm"; width: number }
   | { kind: "block"; children: [name: string, plan: Plan][] };
 
-/** Names such as adapters, parameters and lists have among them. */
+/** Names as adapters, parameters and lists have, too. */
 const NAMES = ["q_proj", "lora", "weight", "bias", "default", "layers", "0", "11", "head", "embed_tokens"];
 
 class Tree extends nn.Module {
@@ -71,7 +74,7 @@ const { tree } = fc.letrec<{ tree: Plan; children: [string, Plan][] }>((tie) => 
   }),
 }));
 
-/** Mostly left out, so that most configurations fit their trees. */
+/** Mostly undefined, so that most configurations suit their trees. */
 const some = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> =>
   fc.oneof({ weight: 4, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: value });
 const seldom = fc.constantFrom(true, false, false, false, false);
@@ -107,11 +110,11 @@ const options = fc.record({
   trainableTokenIndices: some(fc.constant({ embed_tokens: [0] })),
   taskType: some(fc.constantFrom("CAUSAL_LM", "SEQ_CLS")),
   name: fc.constantFrom("default", "other"),
-  /** Whether names that the tree lacks, which are refused, are left out. */
+  /** Whether to remove names that the tree lacks, which would be refused. */
   fits: fc.constantFrom(true, true, true, true, true, false),
 });
 
-/** Options without the names and numbers that no layer of `model` has. */
+/** Returns the options without the names and numbers that no layer of `model` has. */
 function fitted(model: nn.Module, drawn: object): lora.InjectOptions {
   const given = drawn as lora.InjectOptions;
   const paths = [...model.namedModules()].flatMap(([path, module]) =>
@@ -143,7 +146,7 @@ function fitted(model: nn.Module, drawn: object): lora.InjectOptions {
   };
 }
 
-/** Every tensor of a model, with its values. */
+/** Returns every tensor of a model, with its values. */
 async function contents(model: nn.Module): Promise<[string, number[]][]> {
   return Promise.all(
     Object.entries(model.stateDict()).map(
@@ -152,7 +155,7 @@ async function contents(model: nn.Module): Promise<[string, number[]][]> {
   );
 }
 
-/** Gives what is trained new values. */
+/** Randomises the trained tensors. */
 function shake(model: nn.Module): void {
   let seed = 1;
   noGrad(() =>
@@ -166,7 +169,7 @@ function shake(model: nn.Module): void {
   );
 }
 
-test("any configuration goes through a file and back to the same bytes, and off again", async (t) => {
+test("any configuration is bit-identical after saving and loading, and unloading restores the base", async (t) => {
   let adapted = 0;
   await fc.assert(
     fc.asyncProperty(
@@ -184,7 +187,7 @@ test("any configuration goes through a file and back to the same bytes, and off 
         try {
           await lora.inject(model, given);
         } catch (refusal) {
-          // What cannot be is refused with a code, and nothing is changed.
+          // An impossible configuration is refused with a code, and nothing is changed.
           if (!(refusal instanceof LowrankError)) throw refusal;
           t.not(refusal.code, "ERR_INTERNAL", refusal.message);
           t.deepEqual(await contents(model), before);

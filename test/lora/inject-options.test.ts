@@ -1,4 +1,4 @@
-/** Which layers the options of inject choose, with what rank and scaling; and what is refused, with nothing changed. */
+/** The layers that the options of inject select, with their rank and scaling; and refusals, which change nothing. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -167,7 +167,7 @@ for (const [options, code, message] of REFUSED) {
   });
 }
 
-test("a model that is a layer itself is refused, with what to do, and not changed", async (t) => {
+test("a model that is itself a layer is refused with a remedy, and not changed", async (t) => {
   for (const targetModules of [".*", "all-linear"]) {
     const model = new nn.Linear(3, 3);
     const message = /there are: none; the model is a layer itself.* nn\.Sequential/;
@@ -178,7 +178,7 @@ test("a model that is a layer itself is refused, with what to do, and not change
   }
 });
 
-test("a bias of B is merged into a bias, and where there is none nothing is changed", async (t) => {
+test("a bias of B is merged into the layer's bias, and is refused for a layer without one", async (t) => {
   for (const bias of [true, false]) {
     const model = new nn.Sequential(new nn.Linear(3, 3, { bias }));
     await lora.inject(model, { r: 1, targetModules: ["0"], loraBias: true });
@@ -195,7 +195,7 @@ test("a bias of B is merged into a bias, and where there is none nothing is chan
   }
 });
 
-test("two adapters with a copy of one module each do not count together", async (t) => {
+test("two adapters with copies of the same module cannot be active together", async (t) => {
   const model = new Model();
   const options = { r: 2, targetModules: ["q_proj"], modulesToSave: ["score"] };
   await lora.inject(model, { ...options, name: "a" });
@@ -211,7 +211,7 @@ test("two adapters with a copy of one module each do not count together", async 
   model.dispose();
 });
 
-test("an adapter of an adapted layer and one of a copy of it keep out of each other's way", async (t) => {
+test("an adapter of a layer and an adapter with a copy of that layer do not affect each other", async (t) => {
   const model = new Model();
   await lora.inject(model, { r: 2, targetModules: ["q_proj"], modulesToSave: ["score"], name: "whole" });
   const copy = model.score;
@@ -227,7 +227,7 @@ test("an adapter of an adapted layer and one of a copy of it keep out of each ot
   model.dispose();
 });
 
-test("the layout of weights is written as it is, whatever was said", async (t) => {
+test("the actual layout of the weights is written, whatever the options say", async (t) => {
   const written = async (fanInFanOut: boolean, options: lora.InjectOptions): Promise<unknown> => {
     const model = new nn.Sequential(new nn.Linear(3, 4, { fanInFanOut, device: "cpu" }));
     await lora.inject(model, { r: 2, targetModules: "all-linear", ...options });
@@ -242,7 +242,7 @@ test("the layout of weights is written as it is, whatever was said", async (t) =
   t.is(await written(false, { fanInFanOut: "auto" }), false);
 });
 
-/** The largest distance between the distribution of `values` and the standard normal one, times √n. */
+/** Returns √n times the largest distance between the distribution of `values` and the standard normal one. */
 function kolmogorov(values: readonly number[]): number {
   // Abramowitz and Stegun 7.1.26, to 1.5e-7.
   const erf = (x: number): number => {
@@ -260,9 +260,9 @@ function kolmogorov(values: readonly number[]): number {
   return Math.max(...distances) * Math.sqrt(n);
 }
 
-// Serial: others would draw among its numbers.
+// Serial: concurrent tests would draw from the same random stream.
 test.serial(
-  "gaussian is N(0, 1/r²), B zero; false draws both; orthogonal changes nothing but rounding",
+  "gaussian is N(0, 1/r²) with B zero; false draws both; orthogonal changes only rounding",
   async (t) => {
     manualSeed(5);
     const started = async (init: lora.InitLoraWeights): Promise<[number[], number[], number[]]> => {
@@ -280,7 +280,7 @@ test.serial(
     };
     const largest = (values: readonly number[]): number => Math.max(...values.map(Math.abs));
     const [a, b, moved] = await started("gaussian");
-    // 1.63 is passed by chance in one of a hundred.
+    // One random sample in a hundred exceeds 1.63.
     t.true(kolmogorov(a.map((value) => value * 4)) < 1.63);
     t.is(largest(b), 0);
     t.is(largest(moved), 0);

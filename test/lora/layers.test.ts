@@ -1,4 +1,4 @@
-/** What the layers take, keep and refuse, and what their dropout and DoRA do that no golden can hold. */
+/** Options, state and refusals of the layers, and behaviour of dropout and DoRA that no golden covers. */
 import test from "ava";
 
 import {
@@ -33,7 +33,7 @@ async function off(ours: Tensor, expected: Tensor): Promise<number> {
   return error(await ours.data(), await expected.data());
 }
 
-test("options that mean nothing are refused", (t) => {
+test("senseless options are refused", (t) => {
   const refused: [() => unknown, RegExp][] = [
     [
       () => new lora.MergedLinear(4, 6, { r: 1, enableLora: [true, false, true, false] }),
@@ -74,7 +74,7 @@ for (const device of testDevices()) {
       if ("bias" in base) t.is((layer as nn.Linear).bias, base.bias);
     });
 
-    test(`${subject.name} on ${device}: a checkpoint changes no gradient of an adapter`, async (t) => {
+    test(`${subject.name} on ${device}: checkpointing changes no gradient of an adapter`, async (t) => {
       manualSeed(6);
       const layer = subject.wrap(subject.base(device), 2, 3);
       randomise(layer);
@@ -92,7 +92,7 @@ for (const device of testDevices()) {
       t.deepEqual(await gradients(() => checkpoint(() => run(layer, x))), plain);
     });
 
-    test(`${subject.name} on ${device}: deltaWeight is what merging adds, by adapter or of all`, async (t) => {
+    test(`${subject.name} on ${device}: deltaWeight equals the change by merging, for one adapter or all`, async (t) => {
       manualSeed(8);
       const layer = subject.wrap(subject.base(device), 2, 3);
       layer.addAdapter("other", layer.freshAdapter({ ...subject.fresh, r: 3, loraAlpha: 2 }));
@@ -108,7 +108,7 @@ for (const device of testDevices()) {
     });
   }
 
-  test(`a merged layer of which nothing is enabled is plain and frozen on ${device}`, async (t) => {
+  test(`a MergedLinear without enabled slices is plain and frozen on ${device}`, async (t) => {
     const layer = new lora.MergedLinear(4, 6, { r: 2, enableLora: [false, false], device });
     const plain = new nn.Linear(4, 6, { device, weight: layer.weight, biasValues: layer.bias as Tensor });
     const x = randn([3, 4], { device });
@@ -121,7 +121,7 @@ for (const device of testDevices()) {
     t.throws(() => layer.freshAdapter({ r: 1, loraAlpha: 1 }), { message: /enables nothing/ });
   });
 
-  test(`dropout acts on the low-rank path, and by DoRA's rule under it, on ${device}`, async (t) => {
+  test(`dropout applies to the low-rank path, with DoRA by DoRA's rule, on ${device}`, async (t) => {
     for (const useDora of [false, true]) {
       manualSeed(1);
       const layer = new lora.Linear(9, 6, { r: 3, loraAlpha: 5, loraDropout: 0.5, useDora, device });
@@ -144,7 +144,7 @@ for (const device of testDevices()) {
     }
   });
 
-  test(`several adapters drop each by its own mask, several DoRA ones rescale in turn, on ${device}`, async (t) => {
+  test(`several adapters have separate dropout masks, several DoRA ones rescale in turn, on ${device}`, async (t) => {
     manualSeed(3);
     const layer = new lora.Linear(9, 6, { r: 2, loraAlpha: 5, useDora: true, device });
     layer.addAdapter("plain", layer.freshAdapter({ r: 3, loraAlpha: 2 }));
@@ -169,7 +169,7 @@ for (const device of testDevices()) {
     t.true((await off(y, plain.add(parts[0]).add(parts[1]))) < 1e-5);
   });
 
-  test(`DoRA's norms follow a weight that is written over, and are freed with the adapter, on ${device}`, async (t) => {
+  test(`DoRA's norms follow a weight that is overwritten, and are freed with the adapter, on ${device}`, async (t) => {
     manualSeed(9);
     const base = new nn.Linear(9, 6, { device });
     const layer = lora.Linear.fromBase(base, { r: 2, useDora: true });
@@ -188,7 +188,7 @@ for (const device of testDevices()) {
     t.true(squares?.disposed);
   });
 
-  test(`a bias of the low-rank product merges into the layer's, or makes it one, on ${device}`, async (t) => {
+  test(`a bias of the low-rank product is merged into the layer's bias, or becomes it, on ${device}`, async (t) => {
     for (const bias of [true, false]) {
       manualSeed(5);
       const layer = new lora.Linear(9, 6, { r: 2, loraAlpha: 6, loraBias: true, bias, device });
@@ -219,7 +219,7 @@ for (const device of testDevices()) {
     );
   });
 
-  test(`a convolution's dropout acts on its low-rank path, and padding of every kind on both, on ${device}`, async (t) => {
+  test(`a convolution's dropout applies to its low-rank path, and every padding mode to both paths, on ${device}`, async (t) => {
     for (const paddingMode of ["zeros", "reflect", "replicate", "circular"] as const) {
       manualSeed(1);
       const base = new nn.Conv2d(3, 4, [2, 3], { padding: "same", paddingMode, device });
@@ -239,7 +239,7 @@ for (const device of testDevices()) {
     }
   });
 
-  test(`an adapter of a grouped convolution that sees all channels runs, and is not merged, on ${device}`, async (t) => {
+  test(`a grouped convolution's adapter over all channels runs, and cannot be merged, on ${device}`, async (t) => {
     manualSeed(1);
     const layer = new lora.Conv1d(4, 6, 3, { r: 2, groups: 2, device });
     for (const part of ["A", "B"] as const)

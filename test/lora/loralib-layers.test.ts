@@ -1,4 +1,4 @@
-/** Fused layers and convolutions in loralib's layout, written and read. */
+/** Fused layers and convolutions in loralib's layout, saved and loaded. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -45,7 +45,7 @@ test("a merged linear layer of loralib's is read as the equal plain one", async 
   }
 });
 
-test("a convolution in loralib's layout has the same difference of the weight, at the same rank", async (t) => {
+test("a convolution in loralib's layout has the same ΔW, at the same rank", async (t) => {
   const [out, inputs, k, r] = [3, 2, 3, 2];
   const [dir, file] = [temporary(), join(temporary(), "l.safetensors")];
   const folder = async (shapes: Record<"A" | "B", number[]>): Promise<Record<string, Tensor>> => {
@@ -92,7 +92,7 @@ test("a convolution in loralib's layout has the same difference of the weight, a
 });
 
 for (const device of testDevices()) {
-  test(`on ${device} a merged linear layer is written as the equal plain one, and read as that`, async (t) => {
+  test(`on ${device} a merged linear layer is saved as the equal plain one, and loaded as such`, async (t) => {
     class Fused extends nn.Module {
       qkv: nn.Linear = new nn.Linear(6, 9, { device });
       forward(x: Tensor): Tensor {
@@ -140,7 +140,7 @@ for (const device of testDevices()) {
 }
 
 for (const device of testDevices()) {
-  test(`on ${device} a convolution of loralib's is read as rank r·k², and adds its difference of the weight`, async (t) => {
+  test(`on ${device} a loralib convolution is read with rank r·k², and adds its ΔW`, async (t) => {
     class Net extends nn.Module {
       conv: nn.Conv2d = new nn.Conv2d(2, 3, 3, { padding: 1, device });
       forward(x: Tensor): Tensor {

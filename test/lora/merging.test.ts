@@ -1,4 +1,7 @@
-/** Merging again and again changes no bit of the base, whatever it is stored as; any geometry merges to what runs apart. */
+/**
+ * Repeated merging changes no bit of the base, for any storage type; any geometry gives the same output merged and
+ * unmerged.
+ */
 import test from "ava";
 import fc from "fast-check";
 
@@ -52,7 +55,7 @@ for (const device of testDevices()) {
     }
   }
 
-  test(`MergedLinear on ${device}: any enableLora merges to what runs apart, and is a plain adapter`, async (t) => {
+  test(`MergedLinear on ${device}: any enableLora gives the same output merged, and equals a plain adapter`, async (t) => {
     const sizes = fc.record({
       enableLora: fc
         .array(fc.boolean(), { minLength: 1, maxLength: 5 })
@@ -97,7 +100,7 @@ for (const device of testDevices()) {
     t.pass();
   });
 
-  test(`Conv on ${device}: any geometry merges to what runs apart, by its definition, and is PEFT's adapter`, async (t) => {
+  test(`Conv on ${device}: any geometry gives the same output merged, by its definition, and as PEFT's adapter`, async (t) => {
     const perDim = (min: number, max: number): fc.Arbitrary<number[]> =>
       fc.array(fc.integer({ min, max }), { minLength: 3, maxLength: 3 });
     const sizes = fc.record({
@@ -126,7 +129,7 @@ for (const device of testDevices()) {
         useRslora,
       });
       randomise(layer);
-      // As small as the kernel allows, and somewhat more.
+      // At least the smallest input that the kernel allows.
       const least = kernel.map((k, d) =>
         Math.max(1, (dilation[d] as number) * (k - 1) + 1 - 2 * (padding[d] as number)),
       );

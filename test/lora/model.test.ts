@@ -1,4 +1,4 @@
-/** What adapters do to a whole model: their copies, several at once, and models that are saved after merging. */
+/** Adapters of a whole model: their copies of modules, several at once, and models saved after merging. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,7 +22,7 @@ async function logits(model: CausalLM): Promise<Float32Array> {
   return data;
 }
 
-/** Gives every tensor of an adapter new values. */
+/** Randomises every tensor of an adapter. */
 function shake(model: CausalLM, name = "default"): void {
   noGrad(() =>
     scope(() => {
@@ -46,8 +46,8 @@ const everything: lora.InjectOptions = {
 };
 
 for (const device of testDevices()) {
-  // One after the other, where bytes are counted.
-  test.serial(`on ${device} a saved model is the model`, async (t) => {
+  // Serial, since bytes are counted.
+  test.serial(`on ${device} a saved model loads with the same tensors and logits`, async (t) => {
     for (const from of [untied, tied]) {
       const model = await loadModel<"causal-lm">(from, { device });
       const folder = join(temporary(), "saved");
@@ -61,7 +61,7 @@ for (const device of testDevices()) {
     }
   });
 
-  test.serial(`on ${device} an embedding that was trained apart from its head is saved apart`, async (t) => {
+  test.serial(`on ${device} an embedding trained without its tied head is saved separately`, async (t) => {
     for (const options of [
       { modulesToSave: ["embed_tokens"] },
       { targetModules: ["embed_tokens"] },
@@ -117,7 +117,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test.serial(`on ${device} adapters of different layers count together`, async (t) => {
+  test.serial(`on ${device} adapters of different layers are active together`, async (t) => {
     const model = await loadModel<"causal-lm">(untied, { device });
     const base = await logits(model);
     await lora.inject(model, { r: 2, targetModules: ["q_proj"], name: "q" });
@@ -143,10 +143,10 @@ for (const device of testDevices()) {
   });
 
   test.serial(
-    `on ${device} a further adapter leaves what is merged merged; merging for good frees the rest`,
+    `on ${device} a further adapter leaves merged ones merged; mergeAndUnload frees the rest`,
     async (t) => {
       const model = await loadModel<"causal-lm">(untied, { device });
-      await logits(model); // The tables of positions are made by the first run.
+      await logits(model); // The first run creates the rotary tables.
       const bytes = (await atRest(device)).live;
       const size = [...model.parameters()].reduce((n, one) => n + one.size, 0);
       await lora.inject(model, { ...everything, name: "a" });
@@ -168,14 +168,14 @@ for (const device of testDevices()) {
         [...model.parameters()].filter((one) => one.requiresGrad),
         [],
       );
-      // On the cpu the base's weights lie in the file, and the merged ones in memory.
+      // On the cpu the base's weights are mapped from the file, and the merged ones are in memory.
       if (device === "gpu") t.is((await atRest(device)).live, bytes);
       model.dispose();
       t.is((await atRest(device)).live, 0);
     },
   );
 
-  test.serial(`on ${device} nothing inside a module that is trained in full is adapted`, async (t) => {
+  test.serial(`on ${device} no layer inside a module that is trained in full is adapted`, async (t) => {
     const model = await loadModel<"causal-lm">(untied, { device });
     const { adapted } = await lora.inject(model, {
       r: 2,
@@ -199,7 +199,7 @@ for (const device of testDevices()) {
   });
 }
 
-test("a head that is tied to a trained embedding is trained with it, and stays tied", async (t) => {
+test("a head tied to a trained embedding is trained with it, and stays tied", async (t) => {
   const model = await loadModel<"causal-lm">(tied, { device: "cpu" });
   const options = { targetModules: ["q_proj"], modulesToSave: ["embed_tokens"], ensureWeightTying: true };
   await lora.inject(model, { r: 2, ...options });
@@ -224,7 +224,7 @@ test("a head that is tied to a trained embedding is trained with it, and stays t
 });
 
 for (const from of [untied, tied]) {
-  test(`trained tokens of ${from === tied ? "a tied" : "an untied"} model count, go off again, and merge`, async (t) => {
+  test(`trained tokens of ${from === tied ? "a tied" : "an untied"} model are applied, removed, and merged`, async (t) => {
     const model = await loadModel<"causal-lm">(from, { device: "cpu" });
     const base = await logits(model);
     await lora.inject(model, { r: 2, targetModules: ["q_proj"], trainableTokenIndices: [0, 37, 74] });

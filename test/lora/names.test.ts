@@ -1,4 +1,4 @@
-/** Each name in the options of an adapter names something in the model, or is refused with a suggestion. */
+/** Each name in the options of an adapter must be in the model, or is refused with a suggestion. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -43,7 +43,7 @@ const MISSPELLED: [options: object, code: string, message: RegExp][] = [
   ],
   [{ targetModules: ["V_Proj"] }, "ERR_NO_TARGETS", /did you mean v_proj\?/],
   [{ targetModules: ["q_proj", "1.v_porj"] }, "ERR_NO_TARGETS", /"1\.v_porj" .*did you mean 1\.v_proj\?/],
-  // A module that has no low-rank form is no target.
+  // A module without a low-rank form is no target.
   [{ targetModules: ["q_proj", "norm"] }, "ERR_NO_TARGETS", /"norm" matches no layer that can be adapted/],
   [{ targetModules: "all_linear" }, "ERR_NO_TARGETS", /did you mean all-linear\?/],
   [
@@ -111,7 +111,7 @@ for (const [options, code, message] of MISSPELLED) {
   });
 }
 
-test("names of what a model may lack are no mistakes: PEFT's table, heads, all-linear", async (t) => {
+test("names that a model may lack are accepted: PEFT's table, heads, all-linear", async (t) => {
   const model = new Model();
   await lora.inject(model, { name: "peft", targetModules: "peft" });
   await lora.inject(model, { name: "table" });
@@ -128,14 +128,14 @@ test("names of what a model may lack are no mistakes: PEFT's table, heads, all-l
   model.dispose();
 });
 
-test("a file's names that the model lacks do not matter where all of its keys fit", async (t) => {
+test("names in a file that the model lacks are accepted if all keys of the file match", async (t) => {
   const folder = temporary();
   const model = new Model();
   await lora.inject(model, { targetModules: ["q_proj", "v_proj"], r: 2 });
   await lora.saveAdapter(model, folder);
   const file = join(folder, "adapter_config.json");
   const config = JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
-  // PEFT writes what its user wrote: names for several families, patterns of other layers.
+  // PEFT writes the names that its user gave: names for several families, patterns of other layers.
   config["target_modules"] = ["q_proj", "v_proj", "query_key_value"];
   config["exclude_modules"] = ["vision"];
   config["rank_pattern"] = { up_proj: 4 };

@@ -1,4 +1,4 @@
-/** What is done with adapters that are there: adding up, swapping, reporting, and what is said of bad input. */
+/** Operations on existing adapters: adding, swapping, reporting, and errors for bad input. */
 import { join } from "node:path";
 
 import test from "ava";
@@ -40,7 +40,7 @@ for (const device of testDevices()) {
         "it counts when chosen",
       );
       lora.setAdapter(model, `sum ${i}`);
-      // Ranks are summed in another order.
+      // The order of summation over the ranks differs.
       t.true(apart(await logits(model), sum) < 1e-5, combination);
 
       const folder = temporary();
@@ -52,7 +52,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`on ${device} a sum that is cut to its own rank is the sum, and to a smaller one the nearest`, async (t) => {
+  test(`on ${device} a sum truncated to its own rank is exact, and to a smaller rank an approximation`, async (t) => {
     const model = await adapted(device, { a: attention, b: { ...attention, loraAlpha: 3 }, c: wider });
     const weights = { a: 0.7, b: -1.3, c: 2 };
     lora.setAdapter(model, weights);
@@ -81,7 +81,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`on ${device} adapters of a merged layer are added slice by slice, or over all of it where one is so`, async (t) => {
+  test(`on ${device} adapters of a merged layer are added by slice, or over the whole layer if one covers it`, async (t) => {
     class Fused extends nn.Module {
       qkv: nn.Linear = lora.MergedLinear.fromBase(new nn.Linear(6, 9, { device }), {
         enableLora: [true, false, true],
@@ -121,7 +121,7 @@ for (const device of testDevices()) {
     }
   });
 
-  test(`on ${device} adapters of a convolution are added, and cut to the rank that its outputs have`, async (t) => {
+  test(`on ${device} adapters of a convolution are added, and truncated to the rank that its outputs allow`, async (t) => {
     class Net extends nn.Module {
       conv: nn.Conv2d = new nn.Conv2d(4, 3, [3, 2], { device });
       grouped: nn.Conv2d = new nn.Conv2d(4, 6, 3, { groups: 2, device });
@@ -152,7 +152,7 @@ for (const device of testDevices()) {
     }
   });
 
-  test(`on ${device} what is told apart value by value keeps the rank, and its masks follow the seed`, async (t) => {
+  test(`on ${device} elementwise combinations keep the rank, and their masks follow the seed`, async (t) => {
     const model = await adapted(device, { a: attention, b: attention });
     const weights = { a: 0.5, b: 1.5 };
     for (const combination of ["ties", "dare_linear", "dare_ties", "magnitude_prune"] as const) {
@@ -171,7 +171,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`on ${device} modules and biases that one adapter trained go along`, async (t) => {
+  test(`on ${device} modules and biases that one adapter trained are kept in the combination`, async (t) => {
     const model = await adapted(device, {
       a: { ...attention, modulesToSave: ["lm_head"] },
       b: attention,
@@ -229,7 +229,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test.serial(`on ${device} a hot swap writes another adapter over the tensors that are there`, async (t) => {
+  test.serial(`on ${device} a hot swap writes another adapter into the existing tensors`, async (t) => {
     const folders: Record<string, string> = {};
     const outputs: Record<string, Float32Array> = {};
     const options: Record<string, lora.InjectOptions> = {
@@ -292,7 +292,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`on ${device} a safe merge refuses what would not be finite, and changes nothing`, async (t) => {
+  test(`on ${device} a safe merge refuses results that are not finite, and changes nothing`, async (t) => {
     const f16 = new nn.Linear(2, 2, { device });
     noGrad(() => f16.weight.copy(zeros([2, 2], { device }).add(6e4)));
     f16.weight = noGrad(() => f16.weight.to("f16"));
@@ -319,7 +319,7 @@ for (const device of testDevices()) {
     }
   });
 
-  test(`on ${device} operations on adapters refuse what means nothing, and change nothing`, async (t) => {
+  test(`on ${device} senseless operations on adapters are refused, and change nothing`, async (t) => {
     const options = {
       a: attention,
       b: { ...attention, r: 4 },

@@ -1,4 +1,4 @@
-/** `inject` and `fromBase` over random user-defined layers: unchanged to the bit, or refused by path and class. */
+/** `inject` and `fromBase` over random user-defined layers: bit-identical, or refused by path and class. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -34,7 +34,9 @@ const KINDS = {
   conv2d: { Base: nn.Conv2d, args: [2, 4, [3, 2]], x: () => randn([2, 2, 5, 4]) },
 } as const;
 
-/** What forward of the class does with what its base computes; undefined for no forward of its own. */
+/**
+ * For each kind of forward, its output as a function of the base's; undefined if the class does not define forward.
+ */
 const FORWARDS = {
   none: undefined,
   scaled: (base: () => Tensor) => base().mul(1.5),
@@ -80,7 +82,7 @@ type Spec = typeof specs extends fc.Arbitrary<infer T> ? T : never;
 
 type Held = nn.Module & { weight: Tensor; forward(x: Tensor): Tensor };
 
-/** A layer by `spec`; its class, fields and forward are its own. */
+/** Returns a layer described by `spec`, with its class, fields and forward. */
 function layerOf(spec: Spec): Base {
   const { Base, args } = KINDS[spec.kind];
   const own = FORWARDS[spec.forward];
@@ -153,7 +155,7 @@ const around = (layer: Base): Around => new Around(layer as never, new nn.Linear
 const run = (layer: nn.Module, x: Tensor): Tensor => (layer.forward as Any).call(layer, x);
 const values = async (t: Tensor): Promise<number[]> => [...((await t.data()) as Float32Array)];
 
-/** A dictionary's names and values. */
+/** Returns the names and values of a state dict. */
 async function contents(state: Record<string, Tensor>): Promise<Record<string, number[]>> {
   const found: Record<string, number[]> = {};
   for (const [name, one] of Object.entries(state)) found[name] = await values(one);
@@ -170,14 +172,14 @@ function fill(model: nn.Module): void {
   );
 }
 
-/** Sums of at most 30 products and four operations behind them: some 60 roundings of 6e-8 of the largest. */
+/** Sums of at most 30 products and four operations after them: some 60 roundings of 6e-8 of the largest. */
 const ROUNDING = 1e-5;
 function off(a: number[], b: number[]): number {
   const largest = Math.max(...b.map(Math.abs), 1e-3);
   return Math.max(...a.map((v, i) => Math.abs(v - (b[i] as number)))) / largest;
 }
 
-/** Whether an error says which layer it is about, and what to do. */
+/** Whether an error names the layer and a remedy. */
 function isNamed(error: unknown, { name }: { name: string }): boolean {
   return error instanceof LowrankError && error.message.includes(name) && error.message.includes("; ");
 }
@@ -199,7 +201,7 @@ async function check(spec: Spec, dir: string): Promise<void> {
   const model = around(layer);
   const x = KINDS[spec.kind].x();
   const asynchronous = spec.forward === "promise";
-  // What assigns its weight changes its output by itself.
+  // A forward that assigns its weight changes the output by itself.
   const steady = spec.forward !== "assigning";
   const before = asynchronous || !steady ? [] : await values(run(layer, x));
   const state = await contents(model.stateDict());
@@ -250,7 +252,8 @@ async function check(spec: Spec, dir: string): Promise<void> {
     refused++;
     return;
   }
-  // DoRA divides by the norm that it multiplies with; values drawn for B change the output.
+  // DoRA divides by the norm and multiplies with it, so a fresh adapter has no effect; random values of B change
+  // the output.
   const fresh = await values(run(layer, x));
   if (!spec.useDora && spec.init !== false) equal(fresh, before, "fresh adapter's output");
   fill(model);
@@ -262,7 +265,7 @@ async function check(spec: Spec, dir: string): Promise<void> {
   lora.unmerge(model);
   equal(await values(run(layer, x)), adapted, "unmerged output");
 
-  // The state and the adapter's folder, into another model of the class.
+  // Loads the state and the adapter's folder into another model of the class.
   const twin = around(layerOf(spec));
   await safetensors.save(join(dir, "state.safetensors"), model.stateDict());
   await lora.inject(twin, options);
@@ -292,7 +295,7 @@ function near(a: number[], b: number[], what: string): void {
   if (!(found <= ROUNDING)) throw new Error(`${what} is off by ${found}`);
 }
 
-test("random layers of one's own stay themselves, or are refused by name", async (t) => {
+test("random user-defined layers stay intact, or are refused by name", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "lowrank-"));
   t.teardown(() => rm(dir, { recursive: true }));
   await fc.assert(

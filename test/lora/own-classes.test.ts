@@ -1,4 +1,7 @@
-/** Layers of a user's own class: an adapter keeps their class, forward, fields and parameters, or names what it refuses. */
+/**
+ * User-defined layers: an adapter keeps their class, forward, fields and parameters, or names the part that it
+ * refuses.
+ */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -29,7 +32,7 @@ class StandardisedLinear extends nn.Linear {
   }
 }
 
-/** Multiplies the product by a trained gain, a private factor, and a gate that is a layer of its own. */
+/** Multiplies the product by a trained gain, a private factor, and a gate, which is another layer. */
 class GatedLinear extends nn.Linear {
   static readonly shift = 0.5;
   readonly #factor = 3;
@@ -57,7 +60,7 @@ class GatedLinear extends nn.Linear {
   }
 }
 
-/** Adds fields, and computes what nn.Linear does. */
+/** Adds fields, and computes the same as nn.Linear. */
 class NamedLinear extends nn.Linear {
   label = "query";
   readonly #secret = 7;
@@ -98,7 +101,7 @@ const values = async (t: Tensor): Promise<number[]> => [...((await t.data()) as 
 const outputs = (layer: nn.Module, x: Tensor): Promise<number[]> =>
   values(noGrad(() => (layer.forward as (x: Tensor) => Tensor).call(layer, x)));
 
-/** Gives both factors values, so that the adapter counts. */
+/** Randomises both factors, so that the adapter has an effect. */
 function fill(model: nn.Module): void {
   noGrad(() =>
     scope(() => {
@@ -108,7 +111,7 @@ function fill(model: nn.Module): void {
   );
 }
 
-/** Largest difference relative to the largest value. */
+/** Returns the largest difference, relative to the largest value. */
 function off(a: number[], b: number[]): number {
   const largest = Math.max(...b.map(Math.abs), 1e-6);
   return Math.max(...a.map((v, i) => Math.abs(v - (b[i] as number)))) / largest;
@@ -165,7 +168,7 @@ for (const [name, { layer: make, x: draw }] of Object.entries(cases)) {
     }
     const adapted = await outputs(layer, x);
     t.true(off(adapted, before) > 1e-3);
-    // The same operations on the same values, of layers with a forward of their own.
+    // A user-defined forward runs the same operations on the same values.
     await lora.merge(model);
     t.true(off(await outputs(layer, x), adapted) <= 1e-5);
     lora.unmerge(model);
@@ -180,7 +183,7 @@ for (const [name, { layer: make, x: draw }] of Object.entries(cases)) {
     t.is(Object.getPrototypeOf(layer), constructor.prototype);
   });
 
-  test(`${name}: saved, unloaded and read again`, async (t) => {
+  test(`${name}: saved, unloaded and loaded`, async (t) => {
     manualSeed(4);
     const dir = await mkdtemp(join(tmpdir(), "lowrank-"));
     t.teardown(() => rm(dir, { recursive: true }));
@@ -216,7 +219,7 @@ for (const [name, { layer: make, x: draw }] of Object.entries(cases)) {
   });
 }
 
-test("a step that fails takes adapters off layers of a class of their own again", async (t) => {
+test("a step that fails removes the adapters of user-defined layers again", async (t) => {
   const own = new StandardisedLinear(3, 4);
   const model = new nn.Sequential(own, new ScaledByHand(4, 4));
   const keys = Reflect.ownKeys(own);
@@ -229,7 +232,7 @@ test("a step that fails takes adapters off layers of a class of their own again"
   t.true(own.weight.requiresGrad);
 });
 
-/** A class that a copy could not have the private field of. */
+/** A class with a private field, which a copy would lack. */
 class ScaledByHand extends nn.Linear {
   readonly #scale = 2;
   override forward(x: Tensor): Tensor {
@@ -237,7 +240,7 @@ class ScaledByHand extends nn.Linear {
   }
 }
 
-test("modulesToSave refuses what a copy would not have, and copies nn.MultiheadAttention", async (t) => {
+test("modulesToSave refuses modules that cannot be copied, and copies nn.MultiheadAttention", async (t) => {
   const arrow = new nn.Linear(3, 3);
   arrow.forward = (x) => x.mul(arrow.weight.sum());
   for (const [module, found] of [
@@ -255,12 +258,12 @@ test("modulesToSave refuses what a copy would not have, and copies nn.MultiheadA
   t.deepEqual(await outputs(model, x), before);
 });
 
-test("what goes into the weight of a class's own forward refuses dropout, other dtypes and rows apart", async (t) => {
+test("adapters inside the weight of a user-defined forward refuse dropout, other dtypes and adapters by row", async (t) => {
   const dropped = new Around(new StandardisedLinear(5, 4));
   await t.throwsAsync(lora.inject(dropped, { r: 2, loraDropout: 0.1, targetModules: ["layer"] }), {
     message: /^inject: loraDropout on a layer with its own forward \(layer, a StandardisedLinear\)/,
   });
-  // Without a forward of its own there are inputs to drop.
+  // Without a user-defined forward there are inputs for dropout.
   await lora.inject(new Around(new NamedLinear(5, 4)), { r: 2, loraDropout: 0.1, targetModules: ["layer"] });
 
   const half = new StandardisedLinear(5, 4, { weight: randn([4, 5]).to("bf16") });
@@ -276,7 +279,7 @@ test("what goes into the weight of a class's own forward refuses dropout, other 
   );
 });
 
-test("several adapters of a class's own: weights, switching, one after another taken off", async (t) => {
+test("several adapters of a user-defined layer: weights, switching, removing in turn", async (t) => {
   manualSeed(5);
   const layer = new GatedLinear(5, 4);
   const model = new Around(layer);
@@ -304,7 +307,7 @@ test("several adapters of a class's own: weights, switching, one after another t
   t.true(layer.calls > 0 && layer.factor === 3);
 });
 
-test("low-rank classes of a user's own stay what they are when their adapter goes", async (t) => {
+test("user-defined low-rank classes keep their class when their adapter is removed", async (t) => {
   manualSeed(6);
   class Doubled extends lora.Linear {
     gain = 2;
@@ -343,7 +346,7 @@ test("low-rank classes of a user's own stay what they are when their adapter goe
   t.true(off(await outputs(conv, image), apart) < 1e-5);
 });
 
-test("a forward that was assigned survives the search for EVA's start", async (t) => {
+test("an assigned forward survives EVA's pass over the data", async (t) => {
   manualSeed(7);
   const layer = new nn.Linear(6, 4);
   const forward = layer.forward.bind(layer);
@@ -358,7 +361,7 @@ test("a forward that was assigned survives the search for EVA's start", async (t
   t.is(layer.forward, assigned);
 });
 
-test("no module of the package has private members, which a trained copy would not have", (t) => {
+test("no module of the package has private members, which a trained copy would lack", (t) => {
   const classes = Object.entries(nn).filter(
     ([, value]) => typeof value === "function" && (value.prototype as unknown) instanceof nn.Module,
   );

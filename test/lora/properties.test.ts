@@ -1,4 +1,4 @@
-/** Every property that a low-rank layer must show, for every class and device, as one table. */
+/** The required properties of a low-rank layer, for every class and device, as one table. */
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -21,7 +21,7 @@ import { atRest } from "../at-rest.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { subjects, type Base, type Layer, type Subject } from "./subjects.js";
 
-/** A model around one layer, with names that look like an adapter's and do no harm. */
+/** A model around one layer, with harmless names that resemble an adapter's. */
 class Around extends nn.Module {
   constructor(
     public layer: Base,
@@ -49,12 +49,12 @@ function largest(list: number[]): number {
   return list.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
 }
 
-/** Largest difference, relative to the largest value. */
+/** Returns the largest difference, relative to the largest value. */
 function off(a: number[], b: number[]): number {
   return largest(a.map((v, i) => v - (b[i] as number))) / Math.max(largest(b), 1e-6);
 }
 
-/** Gives both matrices values, so that the low-rank path counts. */
+/** Randomises both matrices, so that the low-rank path has an effect. */
 function fill(layer: Layer, device: TestDevice): void {
   noGrad(() =>
     scope(() => {
@@ -226,7 +226,7 @@ const properties: Record<string, Property> = {
         (v, i) => v + a * ((outputs["one"] as number[])[i]! - v) + b * ((outputs["two"] as number[])[i]! - v),
       );
     lora.setAdapter(model, ["one", "two"]);
-    // DoRA's rescale in turn instead: that both forms agree is all there is to hold.
+    // DoRA's adapters rescale in turn, so only the agreement of merged and unmerged output is checked.
     const together = async (a: number, b: number): Promise<number> => {
       const apart = await values(model.forward(x));
       if (!subject.fresh?.useDora) return off(apart, expected(a, b));
@@ -299,7 +299,7 @@ const properties: Record<string, Property> = {
   },
 };
 
-/** p-value of the Kolmogorov–Smirnov test of `sample` against a distribution. */
+/** Returns the p-value of the Kolmogorov–Smirnov test of `sample` against a distribution. */
 function kolmogorov(sample: number[], cdf: (v: number) => number): number {
   const sorted = [...sample].sort((a, b) => a - b);
   const n = sorted.length;
@@ -308,7 +308,7 @@ function kolmogorov(sample: number[], cdf: (v: number) => number): number {
     0,
   );
   const t = (Math.sqrt(n) + 0.12 + 0.11 / Math.sqrt(n)) * d;
-  // The series needs ever more terms for a small t, where p is 1 to five digits.
+  // For a small t the series needs many terms, and p is 1 to five digits.
   if (t < 0.35) return 1;
   let p = 0;
   for (let k = 1; k < 101; k++) p += 2 * (k % 2 === 1 ? 1 : -1) * Math.exp(-2 * k * k * t * t);

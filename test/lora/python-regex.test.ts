@@ -1,9 +1,12 @@
-/** Python patterns: what translates, what is refused by name. Expected matches are those of Python 3.11's re.fullmatch. */
+/**
+ * Python patterns: translations, and refusals by name. Expected matches are the results of Python 3.11's
+ * re.fullmatch.
+ */
 import test from "ava";
 import { pythonRegex } from "../../src/lora/options/python-regex.js";
 import { patternReader } from "../../src/lora/options/patterns.js";
 
-/** Pattern, what matches in full, what does not. */
+/** A pattern, texts that match in full, and texts that do not. */
 const MATCHES: [pattern: string, hits: string[], misses: string[]][] = [
   [String.raw`.*layers\.1\.(q|k)_proj`, ["a.layers.1.q_proj"], ["a.layers.1.v_proj", "a.layers.1.q_proj.x"]],
   [String.raw`(?P<list>\w+)\.(?P=list)`, ["h.h"], ["h.g"]],
@@ -25,7 +28,7 @@ const MATCHES: [pattern: string, hits: string[], misses: string[]][] = [
 ];
 
 for (const [pattern, hits, misses] of MATCHES) {
-  test(`${pattern} matches as Python has it`, (t) => {
+  test(`${pattern} matches as in Python`, (t) => {
     const regex = pythonRegex(pattern, "targetModules");
     for (const hit of hits) t.true(regex.test(hit), hit);
     for (const miss of misses) t.false(regex.test(miss), miss);
@@ -52,7 +55,7 @@ for (const [pattern, message] of REFUSED) {
   });
 }
 
-test("a pattern's value is that of the first key that ends the path", (t) => {
+test("a path gets the value of the first key that matches its end", (t) => {
   const of = patternReader({ "layers.0.q": 4, "q|v": 3, v: 2, "(?:k)": 9 }, "rankPattern");
   t.is(of("model.layers.0.q"), 4);
   t.is(of("model.layers.1.q"), 3);

@@ -1,15 +1,15 @@
 /**
- * A plain record of what should hold of a model's layers: base weights and differences as arrays, which adapters count,
- * what is merged, what asks for a gradient. Outputs are sums in f64 that know nothing of the library.
+ * A plain record of the expected state of a model's layers: base weights and differences as arrays, active
+ * adapters, merged ones, and tensors that require a gradient. Outputs are f64 sums, computed without the library.
  */
 
 export interface Kind {
   name: string;
-  /** Of the weight. */
+  /** Shape of the weight. */
   shape: readonly number[];
-  /** Of the input, its batch of one apart where it is a convolution's. */
+  /** Shape of the input; for a convolution without its batch dimension of 1. */
   input: readonly number[];
-  /** Of slices, for a merged linear layer. */
+  /** Slices of a merged linear layer. */
   enableLora?: readonly boolean[];
   type: "linear" | "embedding" | "conv";
 }
@@ -23,11 +23,11 @@ export const kinds: Kind[] = [
   { name: "conv3d", type: "conv", shape: [2, 2, 1, 2, 2], input: [2, 2, 3, 3] },
 ];
 
-/** What an adapter is, apart from how it is used. */
+/** The values of an adapter, without its state of use. */
 export interface Parts {
-  /** What it adds to the weight, in the weight's shape. */
+  /** The change of the weight, in the weight's shape. */
   delta: Float64Array;
-  /** What the norm of each output becomes then, with DoRA. */
+  /** With DoRA, the resulting norm of each output. */
   magnitude?: Float32Array | undefined;
 }
 
@@ -44,7 +44,7 @@ export interface RecordedLayer {
   active: { name: string; weight: number }[];
   merged: boolean;
   mergeWeights: boolean;
-  /** A plain layer, one made by hand with an adapter or without (r = 0), or one that `inject` put there. */
+  /** A plain layer, one constructed by hand with an adapter or without (r = 0), or one created by `inject`. */
   as: "plain" | "hand" | "bare" | "injected";
 }
 
@@ -52,7 +52,7 @@ export type Recorded = Map<string, RecordedLayer>;
 
 const count = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
 
-/** scaling · B·A in the weight's shape. */
+/** Returns scaling · B·A in the weight's shape. */
 export function deltaOf(
   kind: Kind,
   a: ArrayLike<number>,
@@ -93,14 +93,14 @@ export function deltaOf(
   return out;
 }
 
-/** Which output each element of the weight belongs to. */
+/** Returns the output index of each element of the weight. */
 function outputsOf({ type, shape }: Kind): (index: number) => number {
   if (type === "embedding") return (index) => index % (shape[1] as number);
   const each = count(shape.slice(1));
   return (index) => Math.floor(index / each);
 }
 
-/** ‖W‖ of each output. */
+/** Returns ‖W‖ of each output. */
 export function normsOf(kind: Kind, weight: ArrayLike<number>): Float64Array {
   const out = outputsOf(kind);
   const squares = new Float64Array((kind.type === "embedding" ? kind.shape[1] : kind.shape[0]) as number);
@@ -110,8 +110,8 @@ export function normsOf(kind: Kind, weight: ArrayLike<number>): Float64Array {
 }
 
 /**
- * The weight with what counts in it, one adapter after another, and how large its terms are. DoRA gives each output of
- * the sum so far the factor m / ‖W + s·ΔW‖, of the base's own weight (Liu et al. 2024, section 4.1).
+ * Returns the weight with the active adapters applied in turn, and the size of its terms. DoRA multiplies each
+ * output of the sum so far by m / ‖W + s·ΔW‖, with the base's weight W (Liu et al. 2024, section 4.1).
  */
 export function effective(
   kind: Kind,
@@ -137,7 +137,7 @@ export function effective(
   return { weight, size };
 }
 
-/** What a layer of this weight and bias gives of `input`. */
+/** Returns the output of a layer with this weight and bias for `input`. */
 export function output(
   kind: Kind,
   weight: ArrayLike<number>,
@@ -191,7 +191,7 @@ export function output(
   });
 }
 
-/** Lets exactly these count: what is merged and does not change stays so. */
+/** Activates exactly these adapters; a layer stays merged if its active adapters do not change. */
 export function choose(layer: RecordedLayer, active: readonly { name: string; weight: number }[]): void {
   const own = active.filter(({ name }) => layer.adapters.has(name));
   if (JSON.stringify(own) === JSON.stringify(layer.active)) return;
@@ -199,7 +199,7 @@ export function choose(layer: RecordedLayer, active: readonly { name: string; we
   layer.merged = false;
 }
 
-/** Drops an adapter; a layer without any is what it was made of. */
+/** Drops an adapter; a layer without adapters is a plain layer again. */
 export function drop(layer: RecordedLayer, name: string): void {
   if (!layer.adapters.delete(name)) return;
   if (layer.active.some((one) => one.name === name)) layer.merged = false;
@@ -213,7 +213,7 @@ export function takeOff(layer: RecordedLayer): void {
   if (layer.as !== "bare") Object.assign(layer, { as: "plain", mergeWeights: false });
 }
 
-/** Adds an adapter, which counts for nothing yet. */
+/** Adds an adapter, which is inactive at first. */
 export function add(layer: RecordedLayer, name: string, adapter: RecordedAdapter): void {
   layer.adapters.set(name, adapter);
   layer.weightGrad = false;

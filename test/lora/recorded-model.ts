@@ -1,4 +1,4 @@
-/** A model of every kind of layer beside its plain record, and comparing the two. */
+/** A model of every kind of layer with its plain record, and the comparison of both. */
 import { lora, nn, noGrad, scope, tensor, type Tensor } from "../../src/index.js";
 import type { AnyLoRALayer } from "../../src/lora/layers/any-layer.js";
 import {
@@ -14,7 +14,7 @@ import {
 
 export type Layer = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d;
 
-/** Its layers by name, none of which reads another. */
+/** Layers by name, independent of each other. */
 export class Bag extends nn.Module {
   readonly held = new nn.ModuleDict<nn.Module>();
   readonly rest = new nn.Linear(3, 2, { device: "cpu" });
@@ -30,7 +30,7 @@ export const pathOf = (name: string): string => `held.${name}`;
 
 export const isLow = (layer: nn.Module): layer is nn.Module & AnyLoRALayer => layer instanceof lora.LoRALayer;
 
-/** Values that are exact in f32, so that sums of few of them are, too. */
+/** Random values that are exact in f32, so that small sums of them are exact, too. */
 export class Values {
   constructor(private state: number) {}
   next(): number {
@@ -45,7 +45,7 @@ export class Values {
 const device = { device: "cpu" } as const;
 export const ALPHA = 3;
 
-/** A layer of a kind: plain, made by hand of rank `r`, or with rank 0. */
+/** Returns a layer of a kind: plain, constructed by hand with rank `r`, or with rank 0. */
 export function make(kind: Kind, as: "plain" | "hand" | "bare", r: number): Layer {
   const own = as === "hand" ? { r, loraAlpha: ALPHA, ...device } : device;
   const [a, b, ...kernel] = kind.shape as [number, number, ...number[]];
@@ -72,7 +72,7 @@ export async function values(one: Tensor): Promise<Float32Array> {
   return (await one.data()) as Float32Array;
 }
 
-/** Gives both factors of an adapter values of its own; gives what it is then. */
+/** Randomises both factors of an adapter; returns its resulting parts. */
 export async function fillAdapter(
   layer: AnyLoRALayer,
   kind: Kind,
@@ -91,7 +91,7 @@ export async function fillAdapter(
   return { delta, magnitude: magnitude && (await values(magnitude)) };
 }
 
-/** Puts a new layer into the model; gives its record. */
+/** Puts a new layer into the model; returns its record. */
 export async function put(
   bag: Bag,
   kind: Kind,
@@ -139,7 +139,7 @@ const inputs = new Map(
   }),
 );
 
-/** What a layer of the model gives of its input. */
+/** Returns the output of a layer of the model for its input. */
 async function run(layer: Layer, kind: Kind): Promise<Float32Array> {
   const shape = kind.type === "conv" ? [1, ...kind.input] : kind.input;
   const out = noGrad(() =>
@@ -153,9 +153,9 @@ async function run(layer: Layer, kind: Kind): Promise<Float32Array> {
   return data;
 }
 
-/** Where the model's outputs are not those of the record; with `off` as if no adapter counted. */
+/** Returns the first layer whose output differs from the record; with `off`, as if no adapter were active. */
 export async function outputsDiffer(bag: Bag, record: Recorded, off = false): Promise<string | undefined> {
-  // What is read of all layers is awaited together, here as below: an answer of the device takes longer than its work.
+  // Awaits the values of all layers together, since reading back from the device takes longer than computing.
   const ofLayer = async ([name, layer]: [string, RecordedLayer]): Promise<string | undefined> => {
     const kind = kindOf(name);
     const { weight, size } = effective(kind, layer, off ? [] : undefined);
@@ -171,7 +171,7 @@ export async function outputsDiffer(bag: Bag, record: Recorded, off = false): Pr
   return (await Promise.all([...record].map(ofLayer))).find((one) => one !== undefined);
 }
 
-/** The first thing in which the model and its record are not one. */
+/** Returns the first difference between the model and its record. */
 export async function differs(bag: Bag, record: Recorded): Promise<string | undefined> {
   const names = new Set([...record.values()].flatMap(({ adapters }) => [...adapters.keys()]));
   const same = (what: string, given: unknown, expected: unknown): string | undefined =>
@@ -258,7 +258,7 @@ function numberOf(one: object | null | undefined): number {
   return last;
 }
 
-/** Everything that a refused call must leave alone: which objects stand where, bits, flags. */
+/** Returns everything that a refused call must not change: the identity of objects, bits, flags. */
 export async function fingerprint(bag: Bag): Promise<string> {
   const ofModule = async ([path, module]: [string, nn.Module]): Promise<unknown[]> => {
     const all: unknown[] = [];

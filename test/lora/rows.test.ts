@@ -1,4 +1,4 @@
-/** One adapter per row of a batch: as each row by itself, in forward and in training. */
+/** One adapter per row of a batch: equal to separate rows, in forward and in training. */
 import { fileURLToPath } from "node:url";
 
 import test from "ava";
@@ -39,7 +39,7 @@ function randomise(model: nn.Module, device: TestDevice): void {
   );
 }
 
-/** A small Llama with three adapters of different ranks, scalings and targets. */
+/** Returns a small Llama with three adapters of different ranks, scalings and targets. */
 async function threefold(device: TestDevice): Promise<CausalLM> {
   const model = (await loadModel(await llama, { device })) as CausalLM;
   const targets = [
@@ -54,7 +54,7 @@ async function threefold(device: TestDevice): Promise<CausalLM> {
   return model;
 }
 
-/** Ids that are the row's own, wherever in a batch it stands. */
+/** Returns ids that depend on the row, and not on its position in the batch. */
 function idsOf(rows: readonly number[], device: TestDevice): Tensor {
   const ids = Int32Array.from(
     { length: rows.length * T },
@@ -63,7 +63,7 @@ function idsOf(rows: readonly number[], device: TestDevice): Tensor {
   return tensor(ids, { shape: [rows.length, T], device });
 }
 
-/** As the ids, but that the first `row` positions of each row are ignored. */
+/** Returns the ids as labels, with the first `row` positions of each row ignored. */
 function labelsOf(rows: readonly number[], device: TestDevice): Tensor {
   const labels = Int32Array.from({ length: rows.length * T }, (_, i) => {
     const row = rows[Math.floor(i / T)] as number;
@@ -78,7 +78,7 @@ function only(model: CausalLM, name: string | null): void {
 
 for (const device of testDevices()) {
   for (const subject of subjects) {
-    test(`${subject.name} on ${device}: rows of several adapters are as rows by themselves`, async (t) => {
+    test(`${subject.name} on ${device}: rows with several adapters equal separate rows`, async (t) => {
       manualSeed(2);
       const layer = subject.wrap(subject.base(device), 3, 4);
       for (const [i, name] of names.entries())
@@ -114,7 +114,7 @@ for (const device of testDevices()) {
     });
   }
 
-  test(`a batch of several adapters on ${device} is as its rows by themselves`, async (t) => {
+  test(`a batch with several adapters on ${device} equals its separate rows`, async (t) => {
     const model = await threefold(device);
     const order = ["two", null, "one", "one", "three", "two"];
     const rows = order.map((_, i) => i);
@@ -140,7 +140,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`modules and biases that adapters have of their own are by row, too, on ${device}`, async (t) => {
+  test(`an adapter's own modules and biases are applied by row, too, on ${device}`, async (t) => {
     const model = (await loadModel(await llama, { device })) as CausalLM;
     await lora.inject(model, { name: "one", r: 2, targetModules: ["q_proj"], bias: "all" });
     await lora.inject(model, {
@@ -184,7 +184,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`a forward that was assigned to a layer with trained biases runs by row, and stays, on ${device}`, async (t) => {
+  test(`an assigned forward of a layer with trained biases runs by row, and stays, on ${device}`, async (t) => {
     const model = (await loadModel(await llama, { device })) as CausalLM;
     await lora.inject(model, { name: "one", r: 2, targetModules: ["q_proj"], bias: "all" });
     await lora.inject(model, { name: "two", r: 2, targetModules: ["q_proj"], modulesToSave: ["o_proj"] });
@@ -222,7 +222,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`three adapters trained at once on ${device} are as each trained alone`, async (t) => {
+  test(`three adapters trained together on ${device} equal each trained alone`, async (t) => {
     const order = ["one", "two", "two", "three", "one"];
     const train = async (
       adapters: readonly string[],
@@ -265,7 +265,7 @@ for (const device of testDevices()) {
     }
   });
 
-  test(`names that do not fit a batch are refused on ${device}`, async (t) => {
+  test(`adapter names that do not match a batch are refused on ${device}`, async (t) => {
     const model = await threefold(device);
     const refused = (adapterPerRow: (string | null)[]): LowrankError =>
       t.throws(() => model.forward(idsOf([0, 1], device), { adapterPerRow }), {
@@ -279,7 +279,7 @@ for (const device of testDevices()) {
   });
 }
 
-test("more adapters than one pass takes are cut by rows", async (t) => {
+test("a batch with more adapters than a pass supports is split by rows", async (t) => {
   manualSeed(4);
   const layer = lora.Linear.fromBase(new nn.Linear(6, 5, { device: "cpu" }));
   const many = Array.from({ length: 40 }, (_, i) => `adapter ${i}`);

@@ -1,9 +1,9 @@
-/** The same seed gives the same start, layers of many sizes beside each other, whichever is done first. */
+/** The same seed gives the same initialisation, for layers of many sizes and in any order of completion. */
 import test from "ava";
 
 import { arange, lora, manualSeed, nn, tensor, type Tensor } from "../../src/index.js";
 
-/** Large layers in front, so that those behind them overtake. */
+/** Large layers first, so that later ones complete before them. */
 const SIZES = [300, 40, 200, 30, 20, 100, 10, 50, 12, 24];
 
 class Stack extends nn.Sequential {
@@ -29,7 +29,7 @@ async function drawn(init: lora.InitLoraWeights): Promise<number[][]> {
   const factors: number[][] = [];
   for (const [name, one] of model.namedParameters() as Iterable<[string, Tensor]>)
     if (name.includes("lora_")) factors.push([...(await one.data())]);
-  // What is drawn behind it is the same, too.
+  // Later draws are the same, too.
   factors.push([...(await tensor([1, 2, 3, 4, 5, 6, 7, 8], { device: "cpu" }).dropout().data())]);
   model.dispose();
   return factors;

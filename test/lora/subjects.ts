@@ -1,4 +1,4 @@
-/** Every class of low-rank layer, over sizes that are no multiple of anything. */
+/** Every class of low-rank layer, with sizes that are no multiples of a tile. */
 import { lora, nn, randn, tensor, type Tensor } from "../../src/index.js";
 import type { TestDevice } from "../devices.js";
 
@@ -7,18 +7,18 @@ export type Layer = lora.Linear | lora.Embedding | lora.Conv1d | lora.Conv2d | l
 
 export interface Subject {
   name: string;
-  /** What an adapter is given to. */
+  /** Returns the base layer for an adapter. */
   base(device: TestDevice): Base;
-  /** The low-rank layer over a base, with an adapter. */
+  /** Returns the low-rank layer over a base, with an adapter. */
   wrap(base: Base, r: number, loraAlpha: number): Layer;
-  /** With a rank of 0. */
+  /** Returns the layer with rank 0. */
   bare(device: TestDevice): Layer;
   input(device: TestDevice): Tensor;
-  /** What it is besides a LoRALayer. */
+  /** Its class in addition to LoRALayer. */
   kind: abstract new (...args: never[]) => nn.Module;
-  /** How a fresh adapter's drawn part is distributed; the other is zero. */
+  /** The randomly initialised factor of a fresh adapter; the other is zero. */
   drawn: "A" | "B";
-  /** What a fresh adapter is told besides rank and alpha. */
+  /** Options of a fresh adapter other than rank and alpha. */
   fresh?: { useDora?: boolean; loraBias?: boolean; useRslora?: boolean };
 }
 

@@ -1,7 +1,7 @@
 /**
- * What lowrank saves, as loaded by transformers and PEFT (README.md): `tsx adapters-to-peft.ts PYTHON [VARIANT]`, where
- * PYTHON is the interpreter of an environment with requirements.txt. Prints how far the logits are apart, and fails above 1e-5 or
- * where a key differs from PEFT's.
+ * Adapters saved by lowrank, as loaded by transformers and PEFT (README.md): `tsx adapters-to-peft.ts PYTHON
+ * [VARIANT]`, where PYTHON is the interpreter of an environment with requirements.txt. Prints the relative
+ * difference of the logits, and fails if it is above 1e-5 or if a key differs from PEFT's.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -95,7 +95,7 @@ const families: Record<string, Record<string, lora.InjectOptions>> = {
 
 const work = temporary();
 
-/** What a model takes, by transformers' names. */
+/** Inputs of a model, by transformers' names. */
 type Inputs = Partial<
   Record<
     | "input_ids"
@@ -135,7 +135,7 @@ async function logits(model: PretrainedModel, inputs: Inputs): Promise<Float32Ar
   return (await out?.data()) as Float32Array;
 }
 
-/** How far transformers' logits are from `ours`, with an adapter's folder or `-`. */
+/** Returns the difference between transformers' logits and `ours`, with an adapter's folder or `-`. */
 function apart(ours: Float32Array, inputs: Inputs, model: string, adapter: string): number {
   const [given, out] = [join(work, "inputs.json"), join(work, "out.json")];
   const values = Object.entries(inputs).map(([name, one]) => [name, nested(one.data, one.shape)]);
@@ -146,7 +146,7 @@ function apart(ours: Float32Array, inputs: Inputs, model: string, adapter: strin
   });
   if (ran.status !== 0) throw new Error(ran.stderr);
   const { logits } = JSON.parse(readFileSync(out, "utf8")) as { logits: number[][] | number[][][] };
-  // But for the bar of progress.
+  // Without the progress bar.
   const said = ran.stderr.split("\n").filter((line) => line !== "" && !line.includes("Loading weights"));
   if (adapter === "-" && said.length > 0)
     throw new Error(`${model} does not load without a word: ${said.join("\n")}`);
@@ -159,7 +159,7 @@ function report(name: string, off: number): void {
   process.stdout.write(`${off.toExponential(1)}  ${name}\n`);
 }
 
-/** An adapter of each case on the model in `saved`, and the model with each merged in. */
+/** Checks an adapter of each case on the model in `saved`, and the model with each merged. */
 async function checkCases(variant: string, saved: string, inputs: Inputs, own: typeof cases): Promise<void> {
   for (const [name, options] of Object.entries(own)) {
     const model: PretrainedModel = await loadModel(saved, { device: "cpu" });
@@ -185,7 +185,7 @@ async function checkCases(variant: string, saved: string, inputs: Inputs, own: t
   }
 }
 
-/** The model of a golden, saved by lowrank. */
+/** Saves the model of a golden; returns its folder. */
 async function saveGolden(variant: string, golden: string, inputs: Inputs): Promise<string> {
   const plain: PretrainedModel = await loadModel(goldenModel(join(goldens, golden)), { device: "cpu" });
   const saved = join(work, variant);

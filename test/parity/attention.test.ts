@@ -1,6 +1,6 @@
 /**
- * scaledDotProductAttention against PyTorch's, in float64 (README.md): the output, and the gradients of q, k, v and of a
- * float mask. Sums are of some hundred terms, so 1e-5 of the largest value is a hundred roundings.
+ * scaledDotProductAttention compared with PyTorch in float64 (README.md): the output, and the gradients of q, k, v
+ * and of a float mask. Sums have some hundred terms, so 1e-5 of the largest value is a hundred roundings.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -46,10 +46,10 @@ test("attention: dropout drops weights, and keeps their mean", async (t) => {
     const q = tensor(new Float32Array(B * H * T * 4), { shape: [B, H, T, 4], device });
     const k = tensor(new Float32Array(B * H * S * 4), { shape: [B, H, S, 4], device });
     const v = tensor(new Float32Array(B * H * S).fill(1), { shape: [B, H, S, 1], device });
-    // Weights are equal: y is the share that is kept, over 1 − p.
+    // Weights are equal, so y is the share that is kept, over 1 − p.
     const y = (await nn.scaledDotProductAttention(q, k, v, { dropout: 0.25 }).data()) as Float32Array;
     const mean = y.reduce((a, b) => a + b, 0) / y.length;
-    // Six deviations of a mean of B·H·T·S draws.
+    // Six standard deviations of a mean of B·H·T·S draws.
     t.true(Math.abs(mean - 1) < 6 * Math.sqrt(0.25 / 0.75 / (B * H * T * S)), `${mean} on ${device}`);
     t.true(new Set(y).size > 5, "rows drop different weights");
     const none = await nn.scaledDotProductAttention(q, k, v, { dropout: 1 }).data();

@@ -1,4 +1,4 @@
-/** Encodings against transformers' tokenizers (encodings.py): pairs, offsets, word ids, truncation, padding. */
+/** Encodings compared with transformers' tokenizers (encodings.py): pairs, offsets, word ids, truncation, padding. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -39,7 +39,7 @@ function tokenizerOf(name: string): Tokenizer {
   return ggufTokenizer(meta, architectureOf(meta))!.tokenizer();
 }
 
-/** Each row of a batch, from its tensors. */
+/** Returns each row of a batch, from its tensors. */
 async function rowsOf(tokenizer: Tokenizer, { texts, pairs, options }: Case): Promise<Row[]> {
   const batch = scope(() =>
     tokenizer.encodeBatch(texts, { ...options, pairs: pairs ?? undefined, offsets: true, device: "cpu" }),
@@ -61,7 +61,7 @@ async function rowsOf(tokenizer: Tokenizer, { texts, pairs, options }: Case): Pr
 }
 
 for (const [name, all] of Object.entries(cases)) {
-  test(`${name}: batches as transformers encodes them`, async (t) => {
+  test(`${name}: batches are encoded as in transformers`, async (t) => {
     const tokenizer = tokenizerOf(name);
     // A GGUF file names no padding token; the golden pads with the end token.
     const padTokenId = name.startsWith("gguf/") ? padOf(all) : undefined;
@@ -75,7 +75,7 @@ for (const [name, all] of Object.entries(cases)) {
     }
   });
 
-  test(`${name}: one text at a time gives the same tokens`, (t) => {
+  test(`${name}: single texts give the same tokens`, (t) => {
     const tokenizer = tokenizerOf(name);
     for (const { texts, pairs, options, rows } of all) {
       for (const [b, row] of (rows ?? []).entries()) {
@@ -97,7 +97,7 @@ for (const [name, all] of Object.entries(cases)) {
   });
 }
 
-/** The id in the padding of the first batch. */
+/** Returns the id in the padding of the first batch. */
 function padOf(all: readonly Case[]): number {
   const row = all[0]!.rows!.find(({ mask }) => mask.includes(0))!;
   return row.ids[row.mask.indexOf(0)]!;

@@ -1,6 +1,6 @@
 /**
- * GPT-2, BERT, RoBERTa, DistilBERT and ViT against transformers and PEFT in float64 (README.md): logits, hidden states, losses and
- * ten LoRA steps. The bounds are llama.test.ts's.
+ * GPT-2, BERT, RoBERTa, DistilBERT and ViT compared with transformers and PEFT in float64 (README.md): logits,
+ * hidden states, losses and ten LoRA steps. The bounds are those in llama.test.ts.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -49,7 +49,7 @@ async function read(variant: string) {
   return { folder, figures, host: await onHost(join(folder, "golden.safetensors")) };
 }
 
-/** A golden's batch on a device: what `forward` takes, labels among it. */
+/** Returns a golden's batch on a device: the arguments of `forward`, including labels. */
 function inputs(host: Host, prefix: string, device: TestDevice) {
   const given = (name: string): Tensor | undefined => {
     const one = host[`${prefix}${name}`];
@@ -66,7 +66,7 @@ function inputs(host: Host, prefix: string, device: TestDevice) {
   return { input, options };
 }
 
-/** Outputs of `prefix`'s batch on the host. */
+/** Returns the outputs of `prefix`'s batch on the host. */
 async function outputs(model: PretrainedModel, host: Host, device: TestDevice, prefix = "") {
   const out = scope(() => {
     const { input, options } = inputs(host, prefix, device);
@@ -105,7 +105,7 @@ async function forward(t: Assertions, variant: string, device: TestDevice): Prom
   model.dispose();
 }
 
-/** The golden's model made from its configuration alone, and filled with the golden's weights. */
+/** Checks the golden's model made from its configuration alone, and filled with the golden's weights. */
 async function filled(t: Assertions, variant: string, device: TestDevice): Promise<void> {
   const { folder, figures, host } = await read(variant);
   const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as { architectures: string[] };
@@ -113,7 +113,7 @@ async function filled(t: Assertions, variant: string, device: TestDevice): Promi
   const model: PretrainedModel = make.fromConfig(config as object, { device });
   const files = await safetensors.load(join(goldenModel(folder), "model.safetensors"));
   const state = Object.keys(model.stateDict()).map((name): [string, Tensor] => {
-    // A tied head stands in the file once.
+    // The file contains a tied head once.
     const tied = name === "lm_head.weight" ? "transformer.wte.weight" : name;
     return [name, (files[model.fileName(name)] ?? files[tied]) as Tensor];
   });
@@ -138,7 +138,7 @@ async function trains(t: Assertions, variant: string, device: TestDevice): Promi
   model.dispose();
 }
 
-/** The batches of a golden's training, and a model's loss of one. */
+/** Returns the batches of a golden's training, and the function of a model's loss. */
 function stepsOf(host: Host, training: Training, device: TestDevice) {
   const batches = Array.from({ length: training.steps }, (_, step) => `step.${step}.`);
   const loss = (one: PretrainedModel, batch: string): Tensor => {

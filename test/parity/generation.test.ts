@@ -1,4 +1,4 @@
-/** Greedy tokens, alone and in a batch, and what samplers keep, against transformers (README.md). */
+/** Greedy tokens, alone and in a batch, and the filters of samplers, compared with transformers (README.md). */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -34,58 +34,52 @@ async function alone(model: CausalLM, { prompt, repetitionPenalty, tokens }: Tex
 
 for (const device of testDevices()) {
   for (const [name, texts] of Object.entries(golden.greedy)) {
-    test.serial(
-      `${name} on ${device}: greedy tokens are transformers', one by one and together`,
-      async (t) => {
-        const folder = name === "gpt2" ? join(goldens, "families", name) : join(goldens, name);
-        const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
-        const most = Math.max(...texts.map(({ tokens }) => tokens.length));
-        for (const text of texts)
-          t.deepEqual((await alone(model, text)).slice(0, text.tokens.length), text.tokens);
-        for (const repetitionPenalty of new Set(texts.map((text) => text.repetitionPenalty))) {
-          const own = texts.filter((text) => text.repetitionPenalty === repetitionPenalty);
-          const prompts = own.map(({ prompt }) => Int32Array.from(prompt));
-          const lists: number[][] = own.map(() => []);
-          for await (const pieces of model.generateBatch(prompts, {
-            repetitionPenalty,
-            maxNewTokens: most,
-          })) {
-            t.is(pieces.length, own.length);
-            for (const [row, piece] of pieces.entries()) if (piece !== null) lists[row]?.push(piece.token);
-          }
-          t.deepEqual(
-            lists,
-            own.map(({ tokens }) => tokens),
-          );
+    test.serial(`${name} on ${device}: greedy tokens are transformers', alone and in a batch`, async (t) => {
+      const folder = name === "gpt2" ? join(goldens, "families", name) : join(goldens, name);
+      const model = await loadModel<"causal-lm">(goldenModel(folder), { device });
+      const most = Math.max(...texts.map(({ tokens }) => tokens.length));
+      for (const text of texts)
+        t.deepEqual((await alone(model, text)).slice(0, text.tokens.length), text.tokens);
+      for (const repetitionPenalty of new Set(texts.map((text) => text.repetitionPenalty))) {
+        const own = texts.filter((text) => text.repetitionPenalty === repetitionPenalty);
+        const prompts = own.map(({ prompt }) => Int32Array.from(prompt));
+        const lists: number[][] = own.map(() => []);
+        for await (const pieces of model.generateBatch(prompts, {
+          repetitionPenalty,
+          maxNewTokens: most,
+        })) {
+          t.is(pieces.length, own.length);
+          for (const [row, piece] of pieces.entries()) if (piece !== null) lists[row]?.push(piece.token);
         }
-        model.dispose();
-      },
-    );
+        t.deepEqual(
+          lists,
+          own.map(({ tokens }) => tokens),
+        );
+      }
+      model.dispose();
+    });
   }
 
-  test.serial(
-    `on ${device}: draws are distributed as transformers' processors leave the logits`,
-    async (t) => {
-      for (const { options, probabilities } of golden.kept) {
-        const counts = await drawn(device, options, 4000);
-        const what = JSON.stringify(options);
-        t.deepEqual(
-          counts.filter((count, token) => count > 0 && probabilities[token] === 0),
-          [],
-          `${what}: what is not kept is drawn`,
-        );
-        // The 99th percentile of the normal distribution.
-        const score = chiSquareScore(counts, probabilities);
-        t.true(score < 2.326, `${what}: a deviation of ${score}`);
-      }
-      // The test can tell: temperatures that differ by a tenth.
-      const [{ probabilities }] = golden.kept as [Kept];
-      t.true(chiSquareScore(await drawn(device, { temperature: 1.1 }, 4000), probabilities) > 2.326);
-    },
-  );
+  test.serial(`on ${device}: draws follow the distribution after transformers' processors`, async (t) => {
+    for (const { options, probabilities } of golden.kept) {
+      const counts = await drawn(device, options, 4000);
+      const what = JSON.stringify(options);
+      t.deepEqual(
+        counts.filter((count, token) => count > 0 && probabilities[token] === 0),
+        [],
+        `${what}: what is not kept is drawn`,
+      );
+      // The 99th percentile of the normal distribution.
+      const score = chiSquareScore(counts, probabilities);
+      t.true(score < 2.326, `${what}: a deviation of ${score}`);
+    }
+    // The test is sensitive enough: it distinguishes temperatures that differ by a tenth.
+    const [{ probabilities }] = golden.kept as [Kept];
+    t.true(chiSquareScore(await drawn(device, { temperature: 1.1 }, 4000), probabilities) > 2.326);
+  });
 }
 
-/** How often each token is drawn of the golden's logits, by as many seeds. */
+/** Returns how often each token is drawn from the golden's logits, over `count` seeds. */
 async function drawn(device: TestDevice, options: Kept["options"], count: number): Promise<number[]> {
   const row = Float32Array.from(words("generation/logits", 97), (word) => ((word >>> 8) / 2 ** 24 - 0.5) * 8);
   const all = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, ...options };

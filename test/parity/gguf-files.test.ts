@@ -1,4 +1,7 @@
-/** GGUF files beside those of llama.cpp's converters, tensor by tensor, and blocks beside the gguf package's (README.md). */
+/**
+ * GGUF files compared with llama.cpp's converters, tensor by tensor, and blocks compared with the gguf package
+ * (README.md).
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -15,7 +18,7 @@ import { goldens } from "./goldens.js";
 interface File {
   golden: string;
   keys: Record<string, Value>;
-  /** Type, shape as ggml has it, digest. */
+  /** Type, shape in ggml's order, digest. */
   tensors: Record<string, [string, number[], string]>;
 }
 
@@ -46,7 +49,7 @@ for (const [name, { golden: variant, overrides, dtype, keys, tensors }] of Objec
       for (const [tensor, [type, shape, hash]] of Object.entries(tensors)) {
         const one = ours.tensors[tensor];
         t.deepEqual([one?.type, one?.shape], [type, shape], tensor);
-        // Its factors are quotients of frequencies in float32; ours are rounded once.
+        // The converter computes its factors as quotients of float32 frequencies; ours are rounded once.
         if (tensor !== "rope_freqs.weight") t.is(one && digest(one.bytes), hash, tensor);
       }
     });
@@ -68,7 +71,7 @@ for (const [name, { golden: variant, adapter, keys, tensors }] of Object.entries
   });
 }
 
-test("llama3's factors are what frequencies are divided by", async (t) => {
+test("llama3's factors are the divisors of the frequencies", async (t) => {
   const folder = goldenModel(join(goldens, "llama-untied-llama3"));
   const model = await loadModel(folder, { device: "cpu" });
   const path = join(temporary(), "model.gguf");
@@ -91,14 +94,14 @@ test("llama3's factors are what frequencies are divided by", async (t) => {
   t.true(new Set(expected).size > 2);
 });
 
-/** U(−scale, scale), as fill.py draws it. */
+/** Returns values of U(−scale, scale), as drawn by fill.py. */
 function drawn(scale: number): Float32Array {
   const all = words(`gguf/blocks/${scale}`, 64 * 32);
   return Float32Array.from(all, (word) => ((word >>> 8) / 2 ** 24 - 0.5) * 2 * scale);
 }
 
 for (const [name, { values, ...expected }] of Object.entries(golden.blocks)) {
-  test(`blocks of ${name}: the gguf package's to the bit`, async (t) => {
+  test(`blocks of ${name} are bit-identical to the gguf package's`, async (t) => {
     const scale = name.replace("drawn ", "");
     const given = values === undefined ? drawn(Number(scale)) : Float32Array.from(values);
     for (const type of ["q8_0", "q4_0"] as const) {
@@ -110,7 +113,7 @@ for (const [name, { values, ...expected }] of Object.entries(golden.blocks)) {
   });
 }
 
-/** A tensor of bytes in a safetensors file. */
+/** Returns a tensor of bytes in a safetensors file. */
 function storedBytes(file: string, name: string): Buffer {
   const all = readFileSync(file);
   const start = 8 + Number(all.readBigUInt64LE(0));
@@ -122,7 +125,7 @@ function storedBytes(file: string, name: string): Buffer {
   return all.subarray(start + from, start + to);
 }
 
-test("blocks of every type that is written: ggml's own to the bit (quantised.py)", async (t) => {
+test("blocks of every type that is written are bit-identical to ggml's (quantised.py)", async (t) => {
   const values = Float32Array.from(
     words("blocks", 16384),
     (word, i) => ((word >>> 8) / 2 ** 24 - 0.5) * 2 * (((Math.floor(i / 32) * 7) % 11) / 64),
@@ -133,7 +136,7 @@ test("blocks of every type that is written: ggml's own to the bit (quantised.py)
     t.is(got?.length, want.length, type);
     const { values: size, bytes } = GGUF_TYPES[type];
     for (let block = 0; block < values.length / size; block++) {
-      // The sign of a scale of 0 is free.
+      // The sign of a zero scale is arbitrary.
       if (values.subarray(block * size, (block + 1) * size).every((v) => v === 0)) continue;
       const of = (all: Uint8Array): Uint8Array => all.subarray(block * bytes, (block + 1) * bytes);
       t.deepEqual([...of(got as Uint8Array)], [...of(want)], `${type}, block ${block}`);

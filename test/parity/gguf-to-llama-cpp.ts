@@ -1,8 +1,8 @@
 /**
- * GGUF files that lowrank writes, as loaded by llama.cpp and by transformers (README.md):
- * `tsx gguf-to-llama-cpp.ts PYTHON [llama.cpp|transformers]`, where PYTHON is the interpreter of an environment with
- * requirements.txt, and of llama-cpp-python for the one. Prints how far the logits are apart, and fails above the bounds
- * below, where greedy tokens differ, or where a text is cut into other tokens.
+ * GGUF files written by lowrank, as loaded by llama.cpp and by transformers (README.md): `tsx gguf-to-llama-cpp.ts
+ * PYTHON [llama.cpp|transformers]`, where PYTHON is the interpreter of an environment with requirements.txt, and
+ * for llama.cpp with llama-cpp-python. Prints the relative difference of the logits. Fails if it is above the
+ * bounds below, or if greedy tokens or the tokenization of a text differ.
  */
 import { spawnSync } from "node:child_process";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
@@ -19,8 +19,8 @@ const [python, only] = process.argv.slice(2);
 if (python === undefined) throw new Error("usage: tsx gguf-to-llama-cpp.ts PYTHON [llama.cpp|transformers]");
 
 /**
- * llama.cpp sums in f32 in another order. Its GELU, of GPT-2 and Gemma, reads a table in f16: 2⁻¹¹ of each activation,
- * over the layers of these models.
+ * llama.cpp sums in f32 in another order. Its GELU, of GPT-2 and Gemma, reads a table in f16: an error of 2⁻¹¹ of
+ * each activation, over the layers of these models.
  */
 const BOUND = 1e-3;
 const GREEDY = 64;
@@ -66,7 +66,7 @@ async function ourLogits(model: CausalLM, ids: number[]): Promise<Float32Array> 
   return data;
 }
 
-/** The most likely token, again and again, from logits of the whole text each time. */
+/** Returns greedy tokens, each from the logits of the whole text. */
 async function ourGreedy(model: CausalLM, ids: number[], count: number): Promise<number[]> {
   const all = [...ids];
   const { vocabSize } = model.config;
@@ -94,7 +94,7 @@ async function compare(name: string, model: CausalLM, request: Request, by: stri
   report(`${name} by ${by}`, apart < BOUND && same, `${apart.toExponential(1)}${said}`);
 }
 
-/** Drawn adapters that do something. */
+/** Randomises adapters so that they have an effect. */
 function drawAdapter(model: CausalLM): void {
   noGrad(() =>
     scope(() => {
@@ -110,7 +110,7 @@ interface Case {
   overrides?: Record<string, unknown>;
   length?: number;
   adapters?: Record<string, lora.InjectOptions>;
-  /** What transformers does not read out of a GGUF file. */
+  /** A feature that transformers does not read from a GGUF file. */
   unread?: string;
 }
 
@@ -191,7 +191,7 @@ const cases: Record<string, Case> = {
     length: 40,
     unread: "the root that scores are divided by",
   },
-  // llama.cpp's smallest context is 256, by which it chooses the factors.
+  // llama.cpp's smallest context is 256, which determines the factors.
   "Phi-3, short factors": {
     golden: "llama-phi3",
     overrides: { sliding_window: null, original_max_position_embeddings: 256, max_position_embeddings: 512 },
@@ -238,7 +238,7 @@ async function small(
   }
 }
 
-/** Before combining marks llama.cpp's forms of two patterns cut, which saveModel says. */
+/** llama.cpp's variants of two patterns split before combining marks; saveModel gives notice of this. */
 const MARKS = "e\u0301te\u0301 \u0915\u094d\u0937";
 const APART = ["gpt-4o", "tekken"];
 
@@ -253,7 +253,7 @@ const TEXTS = [
   "a",
 ];
 
-/** A model with a tokenizer: its texts, its logits, greedy tokens, and an adapter of it. */
+/** Checks a model with a tokenizer: its texts, logits and greedy tokens, and an adapter of it. */
 async function whole(name: string, folder: string, prompt: string): Promise<void> {
   const load = (): Promise<CausalLM> => loadModel<"causal-lm">(folder, { device: "cpu" });
   const model = await load();
@@ -290,7 +290,7 @@ async function whole(name: string, folder: string, prompt: string): Promise<void
   adapted.dispose();
 }
 
-/** Patterns as models' tokenizers have them, and whether whole words of the vocabulary go before merges. */
+/** Patterns of models' tokenizers, and whether whole words of the vocabulary take precedence over merges. */
 const LLAMA3 = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 const [UPPER, LOWER] = [String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`];
 const BEFORE = String.raw`[^\r\n\p{L}\p{N}]?`;
@@ -325,7 +325,7 @@ function split(Regex: string): object {
   return { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false };
 }
 
-/** A text's bytes as the letters that stand for them in byte-level vocabularies. */
+/** Returns a text's bytes as the letters that represent them in byte-level vocabularies. */
 function byteLetters(text: string): string[] {
   const plain = (byte: number): boolean => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
   const others = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => !plain(byte));
@@ -334,7 +334,10 @@ function byteLetters(text: string): string[] {
   );
 }
 
-/** The embedded model with a vocabulary of bytes and of all pairs in the texts, which merge wherever none is cut. */
+/**
+ * Checks the embedded model with a vocabulary of bytes and of all pairs in the texts, which merge unless the
+ * pattern splits them.
+ */
 async function cuts(name: string, step: object, ignoresMerges: boolean): Promise<void> {
   const folder = temporary();
   for (const file of ["config.json", "model.safetensors"])

@@ -1,17 +1,17 @@
-/** Where the goldens are, their tensors on the host, and how far a result is from one. */
+/** The location of the goldens, their tensors on the host, and the error of a result relative to one. */
 import { fileURLToPath } from "node:url";
 
 import { safetensors } from "../../src/index.js";
 
 export const goldens = fileURLToPath(new URL("goldens", import.meta.url));
 
-/** A golden's values. */
+/** The values of a golden. */
 export interface Golden {
   data: Float32Array | Int32Array;
   shape: readonly number[];
 }
 
-/** All tensors of a file, on the host. */
+/** Returns all tensors of a file, on the host. */
 export async function onHost(file: string): Promise<Record<string, Golden>> {
   const tensors = await safetensors.load(file, { device: "cpu" });
   const host: Record<string, Golden> = {};
@@ -22,7 +22,7 @@ export async function onHost(file: string): Promise<Record<string, Golden>> {
   return host;
 }
 
-/** The largest difference, as a share of the largest golden value. */
+/** Returns the largest difference, relative to the largest golden value. */
 export function error(ours: ArrayLike<number>, golden: ArrayLike<number>): number {
   let [difference, largest] = [0, 0];
   for (let i = 0; i < golden.length; i++) {
@@ -30,6 +30,6 @@ export function error(ours: ArrayLike<number>, golden: ArrayLike<number>): numbe
     largest = Math.max(largest, Math.abs(golden[i] as number));
   }
   if (ours.length !== golden.length) return Infinity;
-  // Where all is 0, it is right to the bit or wrong altogether.
+  // If all golden values are 0, the result must be exact.
   return difference === 0 ? 0 : difference / largest;
 }

@@ -1,6 +1,6 @@
 /**
- * Hidden states and embeddings instead of token ids against transformers in float64 (hidden_states.py). The bounds
- * are llama.test.ts's.
+ * Hidden states, and embeddings instead of token ids, compared with transformers in float64 (hidden_states.py). The
+ * bounds are those in llama.test.ts.
  */
 import { join } from "node:path";
 
@@ -30,7 +30,7 @@ const FAMILIES = ["gpt2", "gpt2-scaled", "bert", "roberta", "distilbert"];
 
 const golden = onHost(join(goldens, "hidden_states.safetensors"));
 
-/** `PREFIX.0`, `PREFIX.1` and so on. */
+/** Returns the goldens `PREFIX.0`, `PREFIX.1` and so on. */
 async function goldenStates(prefix: string): Promise<Golden[]> {
   const host = await golden;
   const states: Golden[] = [];
@@ -54,7 +54,7 @@ async function checkStates(
   }
 }
 
-/** The model of a golden's folder and its base batch. */
+/** Loads the model of a golden's folder and its base batch. */
 async function load(name: string, device: TestDevice) {
   const folder = join(goldens, name.startsWith("llama-") ? name : join("families", name));
   const host = await onHost(join(folder, "golden.safetensors"));
@@ -109,7 +109,7 @@ for (const device of testDevices()) {
       }
       model.gradientCheckpointing = false;
       model.eval();
-      // RoBERTa counts positions without a regard to padding where it has no ids, as transformers does.
+      // Without ids, RoBERTa counts positions without regard to padding, as in transformers.
       if (name !== "roberta") {
         const reading = model as CausalLM | SequenceClassifier;
         const [own, usual] = noGrad(() =>
@@ -178,7 +178,7 @@ test("embeddings and hidden states with an adapter for each row", async (t) => {
   model.dispose();
 });
 
-test("what forward refuses of ids and embeddings", async (t) => {
+test("unsuitable ids and embeddings are refused by forward", async (t) => {
   const { model, input } = await load("bert", "cpu");
   const embeds = (model as SequenceClassifier).embedTokens(input);
   const refused = (code: string, message: RegExp, ids: Tensor | null, options: ForwardOptions): void => {

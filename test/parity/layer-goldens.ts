@@ -1,4 +1,4 @@
-/** One layer held to its golden: output, every gradient, merged weight and output, ten steps of AdamW. */
+/** Compares one layer with its golden: output, every gradient, merged weight and output, ten steps of AdamW. */
 import { join } from "node:path";
 
 import type { ExecutionContext } from "ava";
@@ -7,14 +7,14 @@ import { noGrad, optim, scope, tensor, type lora, type Tensor } from "../../src/
 import type { TestDevice } from "../devices.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
 
-/** Largest difference, as a share of a tensor's largest value: a hundred roundings. */
+/** Largest difference relative to a tensor's largest value: a hundred roundings. */
 const TOLERANCE = 1e-5;
 
 export type Layer = lora.Linear | lora.Embedding | lora.Conv1d | lora.Conv2d | lora.Conv3d;
 
 /**
- * Holds `layer` to the tensors under `name` in `file`. The keys of its state dict are those of the
- * golden; every tensor there that is no parameter and no input is compared.
+ * Compares `layer` with the tensors under `name` in `file`. The golden uses the keys of the layer's state dict;
+ * every golden tensor other than parameters and inputs is compared.
  */
 export async function isGolden(
   t: ExecutionContext,

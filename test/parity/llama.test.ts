@@ -1,6 +1,6 @@
 /**
- * Losses, norms, gradients and adapters against PyTorch and PEFT in float64 (README.md). A bound of 1e-5 of a tensor's
- * largest value leaves a factor of ten over what PyTorch's own float32 is off; norms after the first step gather the
+ * Losses, norms, gradients and adapters compared with PyTorch and PEFT in float64 (README.md). A bound of 1e-5 of a
+ * tensor's largest value is ten times the error of PyTorch's own float32; norms after the first step accumulate the
  * differences of the steps before them.
  */
 import { readFileSync } from "node:fs";
@@ -42,7 +42,7 @@ interface Golden {
   accumulation?: { trained: number[]; loss: number; gradNorm: number };
 }
 
-/** A golden's folder, its figures and its tensors, on the host. */
+/** Reads a golden's folder, its figures and its tensors, onto the host. */
 async function read(variant: string) {
   const folder = join(goldens, `llama-${variant}`);
   const golden = JSON.parse(readFileSync(join(folder, "golden.json"), "utf8")) as Golden;
@@ -72,7 +72,7 @@ async function logits(model: CausalLM, { ids, shape }: Batch): Promise<Float32Ar
   return data;
 }
 
-/** The sum over a batch's trained labels, divided by `count`. */
+/** Returns the sum over a batch's trained labels, divided by `count`. */
 function meanLoss(model: CausalLM, batch: Batch, count = trained(batch)): Tensor {
   const ids = tensor(batch.ids, { shape: batch.shape, device: model.device });
   return model.loss(ids, batch.labels, { reduction: "sum" }).mul(1 / count);
@@ -131,13 +131,13 @@ function fresh(config: { model_type: string }, options: { device: TestDevice }):
   return LlamaForCausalLM.fromConfig(fields as LlamaConfigFields, options);
 }
 
-/** A model of a folder's configuration alone, which then takes its weights. */
+/** Creates a model from a folder's configuration alone, and then loads its weights. */
 async function filled(folder: string, options: { device: TestDevice }): Promise<CausalLM> {
   const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as { model_type: string };
   const model = fresh(config, options).eval();
   const files = await safetensors.load(join(folder, "model.safetensors"));
   const state = Object.keys(model.stateDict()).map((name): [string, Tensor] => {
-    // A tied head stands in the file once.
+    // The file contains a tied head once.
     const one = (files[name] ?? files["model.embed_tokens.weight"]) as Tensor;
     return [name, one.to(options.device)];
   });

@@ -1,4 +1,4 @@
-/** Log-probabilities of generated tokens against transformers (logprobs.py), alone and in a batch. */
+/** Log-probabilities of generated tokens compared with transformers (logprobs.py), alone and in a batch. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -18,7 +18,7 @@ interface Text {
 
 const golden = JSON.parse(readFileSync(join(goldens, "logprobs.json"), "utf8")) as Record<string, Text[]>;
 
-/** The largest difference of log-probabilities; infinite where tokens differ. */
+/** Returns the largest difference of log-probabilities; infinite if tokens differ. */
 function difference(pieces: readonly Piece[], { tokens, logprobs, top }: Text): number {
   if (pieces.length !== tokens.length) return Infinity;
   const off = pieces.flatMap(({ token, logprob, topLogprobs }, i) => {
@@ -35,7 +35,7 @@ function difference(pieces: readonly Piece[], { tokens, logprobs, top }: Text): 
 for (const device of testDevices()) {
   for (const [name, texts] of Object.entries(golden)) {
     test.serial(
-      `${name} on ${device}: log-probabilities are transformers', alone and together`,
+      `${name} on ${device}: log-probabilities are transformers', alone and in a batch`,
       async (t) => {
         const folder = name === "gpt2" ? join(goldens, "families", name) : join(goldens, name);
         const model = (await loadModel(goldenModel(folder), { device })) as CausalLM;

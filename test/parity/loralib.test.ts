@@ -1,7 +1,7 @@
 /**
- * The layers against loralib's own, in float64 (README.md): outputs, every gradient, the merged weight, ten steps of
- * AdamW. The tensors are tiny, so 1e-5 of the largest value is a hundred roundings; a wrong formula is off by more than
- * a hundredth.
+ * The layers compared with loralib in float64 (README.md): outputs, every gradient, the merged weight, ten steps of
+ * AdamW. The tensors are tiny, so 1e-5 of the largest value is a hundred roundings; a wrong formula causes an error
+ * above a hundredth.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

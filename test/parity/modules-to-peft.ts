@@ -1,6 +1,7 @@
 /**
- * Adapters of every kind of layer that lowrank saves, as PEFT loads them (README.md): `tsx modules-to-peft.ts PYTHON [MODEL]`. Prints
- * how far the outputs are apart, and fails above 1e-5 or where a key differs from PEFT's.
+ * Adapters of every kind of layer, saved by lowrank and loaded by PEFT (README.md): `tsx modules-to-peft.ts PYTHON
+ * [MODEL]`. Prints the relative difference of the outputs, and fails if it is above 1e-5 or if a key differs from
+ * PEFT's.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -60,7 +61,7 @@ for (const [kind, options] of Object.entries(cases)) {
       scope(() => {
         for (const [key, own] of adapterState(model, "default")) {
           const values = tensor(hashed(key, own.shape), { shape: own.shape, device: "cpu" });
-          // Magnitudes stay near where they start.
+          // Magnitudes stay near their initial values.
           own.copy(key.endsWith("magnitude_vector") ? values.mul(0.3).add(1).mul(own) : values);
         }
       }),

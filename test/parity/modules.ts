@@ -1,4 +1,4 @@
-/** The small models of peft_modules.py, filled by their names, and what they are given. */
+/** The small models of peft_modules.py, with parameters filled by their names, and their inputs. */
 import { nn, noGrad, tensor, type Tensor } from "../../src/index.js";
 import type { TestDevice } from "../devices.js";
 import { hashed, words } from "../hashed.js";
@@ -37,7 +37,7 @@ export interface Toy extends nn.Module {
   forward(input: Tensor): Tensor;
 }
 
-/** A model by its name, on a device, with weights of a hash of `name.parameter`. */
+/** Returns a model by its name, on a device, with weights from a hash of `name.parameter`. */
 export function toy(name: string, device: TestDevice): { model: Toy; input: Tensor } {
   const drawn = words(`${name}.input`, name === "text" ? 16 : 72);
   const input =

@@ -1,7 +1,7 @@
 /**
- * Plain layers against torch.nn's, in float64 (README.md): the output, the gradients of the input and of
- * every parameter, and buffers afterwards. Sums are of some hundred terms at most, so 1e-5 of the largest value is a hundred roundings;
- * a wrong place or formula is off by more than a hundredth.
+ * Plain layers compared with torch.nn in float64 (README.md): the output, the gradients of the input and of every
+ * parameter, and buffers afterwards. Sums have some hundred terms at most, so 1e-5 of the largest value is a
+ * hundred roundings; a wrong index or formula causes an error above a hundredth.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -41,7 +41,7 @@ const { layers, attention, recurrent } = JSON.parse(
   recurrent: Record<string, RecurrentCase>;
 };
 
-/** Fills a layer and its inputs by their names and holds all that it computes to the golden. */
+/** Fills a layer and its inputs by their names, and compares all its results with the golden. */
 async function held<L extends nn.Module>(
   t: ExecutionContext,
   name: string,
@@ -87,7 +87,7 @@ async function held<L extends nn.Module>(
   for (const [key, one] of layer.namedBuffers()) await compare(`buffer.${key}`, one);
 }
 
-/** Layers that have tensors, and so a device. */
+/** Layers with tensors, and so with a device. */
 const PLACED = /^(Conv|BatchNorm|GroupNorm|InstanceNorm)/;
 
 type Layer = nn.Module & { forward(x: Tensor): Tensor };
@@ -112,7 +112,7 @@ for (const device of testDevices()) {
       const states: Record<string, number[]> =
         state === null ? {} : layer === "GRU" ? { h: state } : { h: state, c: state };
       const inputs = { input, ...states };
-      /** All that forward gives, in one row, so that every gradient flows. */
+      /** Concatenates all outputs of forward in one row, so that every gradient flows. */
       const row = (output: Tensor, ...rest: Tensor[]): Tensor =>
         output.reshape(1, -1).concat(
           rest.map((one) => one.reshape(1, -1)),

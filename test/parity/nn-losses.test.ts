@@ -1,7 +1,7 @@
 /**
- * Losses against torch.nn.functional's, in float64 (README.md): the loss, and the gradients of its inputs. Some ten
- * roundings lie between an element of either and its true value, and sums are of some hundred terms: 1e-5 of the
- * largest is far above them, and far below any term that is missing.
+ * Losses compared with torch.nn.functional in float64 (README.md): the loss, and the gradients of its inputs. An
+ * element has some ten roundings, and sums have some hundred terms: 1e-5 of the largest is far above these, and far
+ * below any missing term.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -24,7 +24,7 @@ const { losses } = JSON.parse(readFileSync(join(goldens, "nn_losses.json"), "utf
   losses: Record<string, Case>;
 };
 
-/** Probabilities, or their logarithms, where a loss takes such. */
+/** Returns probabilities, or their logarithms, for a loss that takes them. */
 function made({ loss, options }: Case, key: string, one: Tensor): Tensor {
   if (loss === "bceWithLogits" && key === "target") return one.sigmoid();
   if (loss !== "klDiv") return one;

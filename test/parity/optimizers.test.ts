@@ -1,6 +1,6 @@
 /**
- * Optimizers against PyTorch's in float64, and Lion against its paper (README.md): parameters and state after one step and
- * after ten, in two groups, and with the state saved and loaded in between. A step rounds some ten times.
+ * Optimizers compared with PyTorch in float64, and Lion with its paper (README.md): parameters and state after one
+ * step and after ten, in two groups, and with the state saved and loaded in between. A step has some ten roundings.
  */
 import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -27,7 +27,7 @@ const { shapes, cases } = JSON.parse(readFileSync(join(goldens, "optimizers.json
 
 for (const device of testDevices()) {
   for (const [name, { optimizer: kind, options, own }] of Object.entries(cases)) {
-    test(`${name} on ${device} steps as the reference, also from a saved state`, async (t) => {
+    test(`${name} on ${device} steps like the reference, also from a saved state`, async (t) => {
       const host = await onHost(join(goldens, "optimizers.safetensors"));
       const keys = Object.keys(shapes);
       const params = keys.map((key) =>

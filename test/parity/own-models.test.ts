@@ -1,7 +1,7 @@
 /**
- * Models of one's own, written from the package's index, against PyTorch in float64 (README.md): the losses of twelve
- * steps of AdamW with clipping, by a loop and by `Trainer`. A step moves by some roundings of f32, 1e-7 each, which
- * training carries on; 1e-5 of a loss is a hundred of them, and what a wrong gradient of one layer gives is a
+ * User-defined models, written with the package's public API, compared with PyTorch in float64 (README.md): the
+ * losses of twelve steps of AdamW with clipping, by a loop and by `Trainer`. A step has some roundings of f32, 1e-7
+ * each, which accumulate; 1e-5 of a loss is a hundred of them. A wrong gradient of one layer changes the loss by a
  * thousand times that after a step.
  */
 import { readFileSync } from "node:fs";
@@ -41,7 +41,7 @@ const MODELS: Record<Name, new (options: Options) => Model> = {
   lstm: LSTMLanguageModel,
 };
 
-/** The model, its parameters filled by their names. */
+/** Returns the model, with its parameters filled by their names. */
 function build(name: Name, device: TestDevice): Model {
   const model = new MODELS[name]({ device });
   const filled = [...model.namedParameters()].map(
@@ -55,7 +55,7 @@ function integers(name: string, count: number, below: number): Int32Array {
   return Int32Array.from(words(name, count), (word) => (word >>> 8) % below);
 }
 
-/** The batch of a step; a language model's target is the next token. */
+/** Returns the batch of a step; a language model's target is the next token. */
 function batchOf(name: Name, step: number, device: TestDevice): Batch {
   if (name === "cnn") {
     const shape = [BATCH, 2, 8, 8];

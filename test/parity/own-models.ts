@@ -1,4 +1,4 @@
-/** Models as a user writes them, from the package's index alone: those of own_models.py. */
+/** Models as a user writes them, with the package's public API alone: the same as in own_models.py. */
 import { arange, nn, type Device, type Tensor } from "../../src/index.js";
 
 export const [CLASSES, VOCABULARY, BATCH, TIME] = [5, 23, 4, 13];
@@ -7,7 +7,7 @@ export interface Options {
   device: Device;
 }
 
-/** Convolutions, batch norms and pooling, for images [B, 2, 8, 8]; gives [B, classes]. */
+/** Convolutions, batch norms and pooling, for images [B, 2, 8, 8]; returns [B, classes]. */
 export class CNN extends nn.Module {
   features: nn.Sequential;
   head: nn.Linear;
@@ -57,7 +57,7 @@ class Block extends nn.Module {
   }
 }
 
-/** A causal transformer over ids [B, T]; gives [B, T, V]. */
+/** A causal transformer over ids [B, T]; returns [B, T, V]. */
 export class CharTransformer extends nn.Module {
   tokens: nn.Embedding;
   positions: nn.Embedding;
@@ -84,7 +84,7 @@ export class CharTransformer extends nn.Module {
   }
 }
 
-/** A language model over ids [B, T]; gives [B, T, V]. */
+/** A language model over ids [B, T]; returns [B, T, V]. */
 export class LSTMLanguageModel extends nn.Module {
   tokens: nn.Embedding;
   lstm: nn.LSTM;

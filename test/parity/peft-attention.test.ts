@@ -1,7 +1,7 @@
 /**
- * LoRA on nn.MultiheadAttention against PEFT in float64 (README.md): its files, outputs, gradients and merged weights.
- * An output goes through five products of at most 8 terms and a softmax, some 60 roundings of 6e-8 relative to the
- * largest value; gradients through twice as many. An adapter that is left out changes every tensor by over 1e-2.
+ * LoRA on nn.MultiheadAttention compared with PEFT in float64 (README.md): its files, outputs, gradients and merged
+ * weights. An output passes through five products of at most 8 terms and a softmax, some 60 roundings of 6e-8
+ * relative to the largest value; gradients have twice as many. A missing adapter changes every tensor by over 1e-2.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -86,7 +86,7 @@ for (const device of testDevices()) {
       await near(t, output, golden[`${prefix}output`], `${prefix}output`);
       scope(() => model.forward(query, given).mul(dOut).sum().backward());
       for (const name of keys) {
-        // PEFT's path in memory is that on disk, where our attention layer is no wrapper.
+        // PEFT wraps the attention layer, so its path in memory differs; ours is the path on disk.
         const own = name
           .replace("base_model.model.", "")
           .replace(".base_layer", "")
@@ -117,7 +117,7 @@ for (const device of testDevices()) {
   });
 }
 
-/** The tensors of an adapter's folder, and the configuration that they need. */
+/** Returns the tensors of an adapter's folder, and the relevant configuration. */
 async function contents(dir: string): Promise<unknown> {
   const tensors = await safetensors.load(join(dir, "adapter_model.safetensors"), { device: "cpu" });
   const names = Object.keys(tensors).sort();
@@ -133,7 +133,7 @@ async function contents(dir: string): Promise<unknown> {
   };
 }
 
-test("inject adapts attention with its output projection, by the layer's patterns, and takes it off again", async (t) => {
+test("inject adapts attention and its output projection, by the layer's patterns, and unload removes both", async (t) => {
   manualSeed(2);
   const model = build("cpu");
   const x = randn([2, 5, 8], { device: "cpu" });
@@ -157,7 +157,7 @@ test("inject adapts attention with its output projection, by the layer's pattern
   noGrad(() => {
     for (const one of model.parameters({ trainable: true })) one.copy(randn(one.shape, { device: "cpu" }));
   });
-  // Without a batch forward calls itself: the adapter is added once.
+  // Without a batch forward calls itself, and the adapter is still added once.
   const one = x.slice(0, 0, 1);
   const apart = await values(model.attn.forward(one.squeeze(0)));
   t.deepEqual(apart, await values(model.attn.forward(one)));
@@ -167,7 +167,7 @@ test("inject adapts attention with its output projection, by the layer's pattern
   t.deepEqual(await values(model.attn.forward(one.squeeze(0))), two);
 });
 
-test("adapters of attention refuse what PEFT's have no form for", async (t) => {
+test("adapters of attention refuse options that PEFT's attention layer does not support", async (t) => {
   const refused = async (options: lora.InjectOptions, message: RegExp): Promise<void> => {
     const model = build("cpu");
     await t.throwsAsync(lora.inject(model, { r: 2, targetModules: ["attn"], ...options }), { message });

@@ -1,4 +1,4 @@
-/** Adapter folders that PEFT wrote: the logits they give, and what is said of broken ones. 1e-5 as in llama.test.ts. */
+/** Adapter folders written by PEFT: their logits, and the errors for broken ones. 1e-5 as in llama.test.ts. */
 import { cpSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -64,7 +64,7 @@ for (const device of testDevices()) {
   }
 }
 
-/** Ways to break a folder, the code that says so, and what the message names. */
+/** Ways to break a folder, the error code, and the names in the message. */
 const broken: Record<
   string,
   { folder: string; code: string; names: RegExp; act: (dir: string) => void | Promise<void> }
@@ -169,9 +169,9 @@ function reconfigured(dir: string, change: Record<string, unknown>): void {
 }
 
 for (const device of testDevices()) {
-  // One after the other: each counts the bytes that are left.
+  // Serial, since each counts the remaining bytes.
   for (const [what, { folder, code, names, act }] of Object.entries(broken)) {
-    test.serial(`${what} on ${device} is ${code}, and the model stays as it was`, async (t) => {
+    test.serial(`${what} on ${device} is ${code}, and the model does not change`, async (t) => {
       const dir = temporary();
       cpSync(folderOf(folder), dir, { recursive: true });
       await act(dir);

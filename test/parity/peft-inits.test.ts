@@ -1,4 +1,7 @@
-/** Starts held to PEFT's: factors and what is left of the weight, EVA's ranks and components; and that they go through files. */
+/**
+ * Initialisations compared with PEFT's: factors, the residual weight, EVA's ranks and components; and that files
+ * keep them.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -57,7 +60,7 @@ async function logits(model: CausalLM): Promise<Float32Array> {
   return host(() => model.forward(tensor(ids, { shape: [2, 6], device: model.device })).logits);
 }
 
-/** Trains a few steps, so that A and B are no longer where they started. */
+/** Trains a few steps, so that A and B differ from their initial values. */
 function train(model: CausalLM): void {
   const optimizer = new optim.AdamW(
     [...model.parameters()].filter((p) => p.requiresGrad),
@@ -72,12 +75,12 @@ function train(model: CausalLM): void {
   optimizer.dispose();
 }
 
-// Singular vectors in f32 there and f64 here; products of them round at 1e-6 of the largest.
+// Singular vectors are f32 in PEFT and f64 here; products of them round at 1e-6 of the largest.
 const CLOSE = 1e-5;
 
 for (const device of testDevices()) {
   for (const [name, options] of Object.entries(INITS)) {
-    test(`${name} on ${device}: product and what is left of the weight are PEFT's, and the output is the base's`, async (t) => {
+    test(`${name} on ${device}: product and residual weight are PEFT's, and the output is the base's`, async (t) => {
       const model = await loadModel<"causal-lm">(untied, { device });
       const before = await logits(model);
       await lora.inject(model, { ...OPTIONS, ...options });
@@ -100,7 +103,7 @@ for (const device of testDevices()) {
       model.dispose();
     });
 
-    test(`${name} on ${device}: trained, merged, saved as a plain adapter and read again, over the base's own weight`, async (t) => {
+    test(`${name} on ${device}: trained, merged, saved as a plain adapter and loaded over the original base weight`, async (t) => {
       const model = await loadModel<"causal-lm">(untied, { device });
       const before = await logits(model);
       await lora.inject(model, { ...OPTIONS, ...options });
@@ -128,7 +131,7 @@ for (const device of testDevices()) {
       await lora.saveAdapter(again, second);
       for (const file of ["adapter_config.json", "adapter_model.safetensors"])
         t.deepEqual(readFileSync(join(second, file)), readFileSync(join(folder, file)));
-      // Going on from the file is going on from the model.
+      // Training continues from the file as from the model.
       train(model);
       train(again);
       t.deepEqual(await logits(again), await logits(model));
@@ -151,12 +154,12 @@ for (const device of testDevices()) {
     const left = await host(() => layer.weight.sub(loraB.matmul(loraA).mul(scaling)));
     const norm = (values: ArrayLike<number>): number => Math.hypot(...Array.from(values));
     const least = norm(golden["pissa.q_proj.residual"]?.data ?? []);
-    // No matrix of rank 4 leaves less than pissa's; sixteen rounds come near that.
+    // pissa's residual is the smallest of any rank-4 matrix, and sixteen iterations come close to it.
     t.true(norm(left) >= least * (1 - 1e-6) && norm(left) < least * 1.01, `${norm(left)} against ${least}`);
     model.dispose();
   });
 
-  test(`several adapters on ${device}: one that starts from the weight and one that does not add up`, async (t) => {
+  test(`several adapters on ${device}: one initialised from the weight and one randomly add up`, async (t) => {
     const model = await loadModel<"causal-lm">(untied, { device });
     await lora.inject(model, { ...OPTIONS, initLoraWeights: "pissa", name: "a" });
     train(model);
@@ -195,7 +198,7 @@ for (const device of testDevices()) {
       const adapter = adapterAt(model, path);
       t.is(adapter.r, rank, path);
       t.is(adapter.loraAlpha, eva.alphas[path] as number);
-      // Of the same inputs but for f32's rounding, which turns components with neighbouring shares the most.
+      // The inputs differ by f32's rounding, which rotates components with similar shares the most.
       const off = error((await adapter.loraA.data()) as Float32Array, golden[`eva.${path}`]?.data ?? []);
       t.true(off < 1e-3, `${path}: ${off}`);
     }
@@ -248,5 +251,6 @@ async function refuses(t: ExecutionContext, options: lora.InjectOptions, message
 }
 
 for (const [options, message] of REFUSED) {
-  test(`${String(message)} is what inject says, with nothing changed`, (t) => refuses(t, options, message));
+  test(`${String(message)} is the error of inject, with nothing changed`, (t) =>
+    refuses(t, options, message));
 }

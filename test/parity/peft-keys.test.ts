@@ -1,4 +1,4 @@
-/** What PEFT saves for a configuration, key for key and shape for shape, what it trains, and its adapter_config.json. */
+/** PEFT's keys and shapes for a configuration, its trained parameters, and its adapter_config.json. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -19,13 +19,13 @@ interface Entry {
 
 const entries = JSON.parse(readFileSync(join(goldens, "peft_keys.json"), "utf8")) as Entry[];
 
-/** `inject`'s name for an option of LoraConfig. */
+/** Returns `inject`'s name for an option of LoraConfig. */
 const camel = (key: string): string => key.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
 
 /** With bias "all" and modules_to_save PEFT saves these copies of biases by mistake. */
 const SPURIOUS = /\.(original_module|modules_to_save)\.bias$/;
 
-/** Names of what PEFT trains, without the wrappers that it puts around modules. */
+/** Returns the name of a parameter without the wrappers that PEFT adds around modules. */
 function unwrapped(name: string): string {
   return name
     .replace("base_model.model.", "")
@@ -33,7 +33,7 @@ function unwrapped(name: string): string {
     .replace(".modules_to_save.default.", ".");
 }
 
-/** Modules that are called as parameters and adapters are. */
+/** Modules named like parameters and adapters. */
 class Inner extends nn.Module {
   lora = new nn.Linear(4, 4);
   weight = new nn.Linear(4, 4);
@@ -97,7 +97,7 @@ for (const entry of entries) {
   });
 }
 
-/** What changes an adapter and is not built. */
+/** Unsupported options that change an adapter. */
 const BEYOND: Record<string, unknown> = {
   alora_invocation_tokens: [3, 4],
   arrow_config: { top_k: 2 },
@@ -129,7 +129,7 @@ for (const [key, value] of Object.entries(BEYOND)) {
   });
 }
 
-/** A configuration without what names the place, the version or a Python class; lists of names are sets. */
+/** Returns a configuration without the path, the version and Python classes; lists of names are sets. */
 function comparable({
   peft_version: _version,
   base_model_name_or_path: _base,

@@ -1,4 +1,7 @@
-/** The layers against PEFT's own, in float64 (README.md): as loralib.test.ts, for DoRA, rsLoRA, biases, convolutions. */
+/**
+ * The layers compared with PEFT in float64 (README.md): like loralib.test.ts, for DoRA, rsLoRA, biases,
+ * convolutions.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -38,7 +41,7 @@ function layerOf(sizes: Sizes, device: TestDevice): Layer {
   const Conv = [lora.Conv1d, lora.Conv2d, lora.Conv3d][kernel.length - 1] as typeof lora.Conv1d;
   const layer = new Conv(sizes.in, sizes.out, kernel, { ...options, stride, padding, dilation, groups });
   if (groups !== undefined) {
-    // PEFT's A sees the channels of all groups.
+    // PEFT's A covers the channels of all groups.
     for (const part of ["A", "B"] as const)
       layer.replacePart("default", part, zeros(layer.shapeOnDisk(part, r), { device }));
   }

@@ -1,4 +1,4 @@
-/** Adapters of every kind of layer, in folders that PEFT wrote: what they give. 1e-5 as in llama.test.ts. */
+/** Adapters of every kind of layer, in folders written by PEFT: their outputs. 1e-5 as in llama.test.ts. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -26,7 +26,7 @@ const folders = [
   "image-bias-all",
 ];
 
-/** What PEFT writes twice by mistake. */
+/** Keys that PEFT writes twice by mistake. */
 const SPURIOUS = /\.(original_module|modules_to_save)\.bias$/;
 
 async function output(model: Toy, input: Parameters<Toy["forward"]>[0]): Promise<Float32Array> {

@@ -1,4 +1,4 @@
-/** Training by LoRA+ and LoRA-FA, held to PEFT's losses. */
+/** Training with LoRA+ and LoRA-FA, compared with PEFT's losses. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -24,7 +24,7 @@ const { ids, labels } = (await onHost(join(folder, "golden.safetensors"))) as Re
   Golden
 >;
 
-/** The model with an adapter whose values are those of its tensors' names. */
+/** Returns the model with an adapter whose values are derived from the names of its tensors. */
 async function adapted(device: "cpu" | "gpu", options: lora.InjectOptions): Promise<CausalLM> {
   const model = await loadModel<"causal-lm">(untied, { device });
   await lora.inject(model, options);
@@ -75,7 +75,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`LoRA-FA on ${device}: the losses are PEFT's, and A stays`, async (t) => {
+  test(`LoRA-FA on ${device}: the losses are PEFT's, and A does not change`, async (t) => {
     const model = await adapted(device, {
       r: 3,
       loraAlpha: 6,

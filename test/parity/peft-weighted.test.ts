@@ -1,4 +1,4 @@
-/** Adapters made out of others, as PEFT makes them: A and B, or with an SVD their product. 1e-5 as in llama.test.ts. */
+/** Adapters combined as in PEFT: A and B are compared, or for an SVD their product. 1e-5 as in llama.test.ts. */
 import { join } from "node:path";
 
 import test from "ava";
@@ -36,7 +36,7 @@ const ADAPTERS: Record<string, lora.InjectOptions> = {
 const WEIGHTS: Record<string, number> = { a: 0.7, b: -1.3, c: 1.6 };
 const density = 0.4;
 
-/** The values of a part of a layer's adapter. */
+/** Returns the values of a part of a layer's adapter. */
 function filled(adapter: string, path: string, part: "A" | "B", shape: readonly number[]): Float32Array {
   const name = path === "emb" ? `lora_embedding_${part}` : `lora_${part}.weight`;
   return hashed(`${adapter}.${path}.${name}`, shape);
@@ -92,7 +92,7 @@ for (const device of testDevices()) {
           ["B", loraB],
         ] as const) {
           const key = `${name}.${path}.${path === "emb" ? `lora_embedding_${part}` : `lora_${part}.weight`}`;
-          // PEFT fills a layer that fewer adapters have up to the rank of the others, with zeros.
+          // If some adapters lack a layer, PEFT pads it with zeros up to the rank of the others.
           const [expected, values] = [golden[key]?.data ?? [], await one.data()];
           const [r, rank] = [
             layer.adapters.get("new")?.r ?? 0,

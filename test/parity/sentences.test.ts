@@ -1,4 +1,7 @@
-/** Embeddings by the modules of a folder of sentence-transformers, and what of it is saved. Goldens: sentences.py. */
+/**
+ * Embeddings with the modules of a sentence-transformers folder, and the files that are saved. Goldens:
+ * sentences.py.
+ */
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -18,7 +21,7 @@ const { texts, cases } = JSON.parse(readFileSync(join(place, "golden.json"), "ut
   cases: Record<string, Files>;
 };
 
-/** The folder of a case. */
+/** Returns the folder of a case. */
 function folderOf(files: Files): string {
   const folder = goldenModel(join(goldens, "families", "bert"), { architectures: ["BertModel"] }, (name) =>
     name.startsWith("bert.") ? name.slice("bert.".length) : "",
@@ -35,7 +38,7 @@ const load = (folder: string, device = "cpu"): Promise<TextEncoder> =>
   loadModel(folder, { device: device as "cpu", task: "feature-extraction", onNotice: () => {} });
 
 for (const device of testDevices()) {
-  test(`on ${device} vectors are those of sentence-transformers, alone and together`, async (t) => {
+  test(`on ${device} vectors are sentence-transformers', alone and in a batch`, async (t) => {
     const golden = await onHost(join(place, "golden.safetensors"));
     for (const [name, files] of Object.entries(cases)) {
       const model = await load(folderOf(files), device);
@@ -46,7 +49,7 @@ for (const device of testDevices()) {
         const expected = data.subarray(i * size, (i + 1) * size);
         const [alone] = await model.embed([text]);
         t.is(alone?.length, size, name);
-        // Two layers in another order of sums.
+        // Two layers in another order of summation.
         t.true(error(alone as Float32Array, expected) < 1e-5, `${name}: "${text}"`);
         t.true(error(together[i] as Float32Array, expected) < 1e-5, `${name}: "${text}" with others`);
       }
@@ -57,7 +60,7 @@ for (const device of testDevices()) {
 
 const mean = cases["mean, normalised"] as Files;
 
-test("options override what the folder says", async (t) => {
+test("options override the folder's modules", async (t) => {
   const model = await load(folderOf(mean));
   const first = await load(folderOf(cases["first token"] as Files));
   const text = ["Marta keeps the lighthouse 2 miles out"];
@@ -118,7 +121,7 @@ const KEPT = [
   "config_sentence_transformers.json",
 ];
 
-test.serial("saveModel and merge keep the modules, so that vectors stay", async (t) => {
+test.serial("saveModel and merge keep the modules, so that vectors do not change", async (t) => {
   const files = cases["a prompt that is not pooled"] as Files;
   const normalised = { ...files, "modules.json": mean["modules.json"] as object };
   const folder = folderOf(normalised);
@@ -141,14 +144,14 @@ test.serial("saveModel and merge keep the modules, so that vectors stay", async 
     t.deepEqual(await again.embed(texts), vectors);
     again.dispose();
   }
-  // Over the folder that it was loaded from, too.
+  // Also when saved over its own folder.
   const own = await load(saved);
   await saveModel(own, saved, { overwrite: true });
   own.dispose();
   for (const name of KEPT) t.true(existsSync(join(saved, name)), name);
 });
 
-test("a classifier made of such a folder leaves the modules behind", async (t) => {
+test("a classifier made from such a folder drops the modules", async (t) => {
   const folder = folderOf(mean);
   const model = await loadModel(folder, {
     device: "cpu",

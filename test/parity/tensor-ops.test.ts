@@ -1,7 +1,7 @@
 /**
- * Operations on tensors against PyTorch's, in float64 (README.md): what they give, and the gradients of the inputs.
- * Sums are of some hundred terms at most, so 1e-5 of the largest value is a hundred roundings; a wrong place or formula
- * is off by more than a hundredth. i32, the places of NaN and infinities are equal or wrong.
+ * Operations on tensors compared with PyTorch in float64 (README.md): outputs, and the gradients of the inputs.
+ * Sums have some hundred terms at most, so 1e-5 of the largest value is a hundred roundings; a wrong index or
+ * formula causes an error above a hundredth. i32 values, and the positions of NaN and infinities, must be equal.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -22,7 +22,7 @@ const { cases } = JSON.parse(readFileSync(join(goldens, "tensor_ops.json"), "utf
   cases: Record<string, Case>;
 };
 
-/** An argument with the inputs that it names ("$y"), also among options. JSON has no infinity. */
+/** Returns an argument with the inputs that it names ("$y"), also among options. JSON has no infinity. */
 function revived(value: unknown, inputs: Record<string, Tensor>): unknown {
   if (typeof value === "string" && value.startsWith("$")) return inputs[value.slice(1)];
   if (value === null || typeof value !== "object" || Array.isArray(value)) return value;

@@ -1,11 +1,14 @@
-/** Ten steps of training against a golden: every gradient of the first, losses, norms, and the adapter at the end. */
+/**
+ * Ten steps of training compared with a golden: every gradient of the first, losses, norms, and the adapter at the
+ * end.
+ */
 import { join } from "node:path";
 
 import type { ExecutionContext } from "ava";
 import { optim, scope, Trainer, type nn, type Tensor } from "../../src/index.js";
 import { error, onHost, type Golden } from "./goldens.js";
 
-/** What a golden says of its training. */
+/** A golden's description of its training. */
 export interface Training {
   steps: number;
   warmup: number;
@@ -16,7 +19,7 @@ export interface Training {
   learningRates: number[];
 }
 
-/** A golden's adapter, by PEFT's keys. */
+/** Returns a golden's adapter, by PEFT's keys. */
 export function adapterEnd(folder: string): Promise<Record<string, Golden>> {
   return onHost(join(folder, "adapter", "adapter_model.safetensors"));
 }
@@ -25,7 +28,7 @@ export function trainedParameters(model: nn.Module): Tensor[] {
   return [...model.parameters()].filter((one) => one.requiresGrad);
 }
 
-/** Every gradient against `prefix` + its key; gives the largest error. */
+/** Compares every gradient with `prefix` + its key; returns the largest error. */
 export async function gradientError(
   parameters: ReadonlyMap<string, Tensor>,
   host: Record<string, Golden>,
@@ -43,8 +46,8 @@ export async function gradientError(
 }
 
 /**
- * Trains `parameters` on `batches`, with `loss` a batch's mean; gradients of the first step are `host`'s under `prefix`,
- * and what the parameters become is `end`.
+ * Trains `parameters` on `batches`, with `loss` the mean over a batch. Compares the gradients of the first step
+ * with `host`'s under `prefix`, and the final parameters with `end`.
  */
 export async function tenSteps<M extends nn.Module, B>(
   t: ExecutionContext,
@@ -97,7 +100,7 @@ export async function tenSteps<M extends nn.Module, B>(
   optimizer.dispose();
 }
 
-/** What share of the values is within 1e-5, and how far the furthest is off. */
+/** Returns the share of values within 1e-5, and the largest error. */
 async function endOff(
   parameters: ReadonlyMap<string, Tensor>,
   end: Record<string, Golden>,

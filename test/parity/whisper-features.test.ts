@@ -1,7 +1,7 @@
 /**
- * Log-mel features against transformers' WhisperFeatureExtractor in float64 (README.md). Both round their results alone
- * to f32, so 1e-6 is some of those roundings, where torch's float32, which users of transformers get, is off by up to
- * 5e-5 for pure tones.
+ * Log-mel features compared with transformers' WhisperFeatureExtractor in float64 (README.md). Both round only
+ * their results to f32, so 1e-6 is a few of those roundings, while torch's float32, as used by transformers' users,
+ * is off by up to 5e-5 for pure tones.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

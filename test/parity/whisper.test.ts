@@ -1,6 +1,6 @@
 /**
- * Whisper against transformers and PEFT in float64 (README.md): what the encoder gives, logits, hidden states, loss, ten
- * LoRA steps, and greedy tokens of features and of speech. The bounds are llama.test.ts's.
+ * Whisper compared with transformers and PEFT in float64 (README.md): encoder outputs, logits, hidden states, loss,
+ * ten LoRA steps, and greedy tokens from features and from speech. The bounds are those in llama.test.ts.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -29,7 +29,7 @@ const [MELS, FRAMES] = [12, 100];
 
 interface Text {
   key: string;
-  /** Samples of speech; 0 where the key is of features. */
+  /** Samples of speech; 0 if the key is for features. */
   length: number;
   generation: "multilingual" | "english";
   options: { language?: string; task?: "translate" };
@@ -47,7 +47,7 @@ const figures = JSON.parse(readFileSync(join(folder, "golden.json"), "utf8")) as
 type Host = Record<string, Golden>;
 const host: Promise<Host> = onHost(join(folder, "golden.safetensors"));
 
-/** The golden's model, with the tokens that texts begin with. */
+/** Loads the golden's model, with the initial tokens of its texts. */
 async function load(
   device: TestDevice,
   generation: Text["generation"] = "multilingual",
@@ -97,7 +97,7 @@ for (const device of testDevices()) {
     await check(t, model, device);
     const all = await host;
     const { data } = all["labels"] as Golden;
-    // Labels that the host does not know, and ids that the decoder is given.
+    // Labels unknown to the host, with given decoder ids.
     const ids = tensor(shifted(data as Int32Array), { shape: [2, 9], device });
     const run = scope(() => {
       const known = model.loss(features("base", device), data as Int32Array);
@@ -126,7 +126,7 @@ for (const device of testDevices()) {
     const model = WhisperForConditionalGeneration.fromConfig(config, { device });
     const files = await safetensors.load(join(goldenModel(folder), "model.safetensors"));
     const state = Object.keys(model.stateDict()).map((name): [string, Tensor] => {
-      // The tied head stands in the file once.
+      // The file contains the tied head once.
       const tied = name === "proj_out.weight" ? "model.decoder.embed_tokens.weight" : name;
       return [name, (files[tied] as Tensor).to(device)];
     });
@@ -157,7 +157,7 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`on ${device}: greedy tokens are transformers', by language, task and what is suppressed`, async (t) => {
+  test(`on ${device}: greedy tokens are transformers', by language, task and suppressed tokens`, async (t) => {
     for (const generation of ["multilingual", "english"] as const) {
       const model = await load(device, generation);
       model.tokenizer = { decode: (ids: number[]) => ids.join(" ") } as unknown as Tokenizer;

@@ -1,4 +1,4 @@
-/** Calls that add adapters, take them away, choose among them, and say what is trained. */
+/** Calls that add, remove and activate adapters, and select the trained tensors. */
 import { lora } from "../../../src/index.js";
 import { add, choose, drop, normsOf, type RecordedLayer } from "../record.js";
 import { ALPHA, fillAdapter, kindOf, pathOf, put } from "../recorded-model.js";
@@ -19,7 +19,7 @@ export const adapterCalls: Record<string, Call> = {
       ? ["ERR_ADAPTER_EXISTS"]
       : layers.length === 0
         ? ["ERR_NO_TARGETS"]
-        : // It would change the slices that are not enabled, too.
+        : // This would also change the slices that are not enabled.
           dora && layers.some((at) => world.bag.layer(at) instanceof lora.MergedLinear)
           ? ["ERR_OPTION"]
           : async () => {
@@ -125,7 +125,7 @@ export const adapterCalls: Record<string, Call> = {
         const old = world.bag.layer(at);
         const { training } = world.bag;
         const record = await put(world.bag, kindOf(at), as, r, world.values);
-        // As PyTorch's, a new layer is in training until it is told.
+        // As in PyTorch, a new layer is in training mode until changed.
         world.bag.layer(at).training = training;
         world.record.set(at, record);
         old.dispose();

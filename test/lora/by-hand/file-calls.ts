@@ -1,4 +1,4 @@
-/** Calls that write adapters and read them. */
+/** Calls that save and load adapters. */
 import { join } from "node:path";
 
 import { lora, safetensors } from "../../../src/index.js";
@@ -69,7 +69,7 @@ export const fileCalls: Record<string, Call> = {
     };
     return {
       act: () => lora.hotSwap(world.bag, from.path, { name, ...reading }),
-      // A larger rank, or another form, is refused: both may be where sums were made.
+      // A larger rank or another form is refused; addWeightedAdapter may have created either.
       expected: merged || !fits ? refused : Object.assign(done, { or: refused }),
     };
   },
@@ -94,7 +94,7 @@ export const fileCalls: Record<string, Call> = {
     const from = world.slots.get(slot);
     if (from === undefined || from.loralib) return { act: () => undefined, expected: undefined };
     const path = join(temporary(), "lora.safetensors");
-    // loralib has neither these layers nor magnitudes.
+    // loralib supports neither these layers nor magnitudes.
     const beyond =
       from.parts.has("conv1d") ||
       from.parts.has("conv3d") ||

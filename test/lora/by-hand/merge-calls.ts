@@ -1,4 +1,4 @@
-/** Calls after which other weights stand in the layers, or other layers in the model. */
+/** Calls that change the weights of the layers, or replace layers of the model. */
 import { lora, noGrad, scope, tensor } from "../../../src/index.js";
 import { drop, takeOff } from "../record.js";
 import { outputsDiffer } from "../recorded-model.js";
@@ -50,7 +50,7 @@ export const mergeCalls: Record<string, Call> = {
     },
   }),
   mergeAndUnload: (world, { on }) => {
-    // Of layers made by hand the weight may be shared: it is the caller's.
+    // The weight of a layer constructed by hand may be shared, so the caller disposes of it.
     const weights = [...world.record]
       .filter(([, layer]) => layer.active.length > 0 && layer.as !== "injected")
       .map(([at]) => lowLayer(world, at).baseWeight);

@@ -1,8 +1,8 @@
-/** What random calls on a model work on, and what each should do. */
+/** The state of a random sequence of calls, and the expected result of each call. */
 import type { Parts, Recorded, RecordedLayer } from "../record.js";
 import { isLow, type Bag, type Values } from "../recorded-model.js";
 
-/** What a call is drawn from: each takes of it what it needs. */
+/** The random arguments of a call; each call uses those that it needs. */
 export interface Draw {
   call: string;
   name: string;
@@ -11,11 +11,11 @@ export interface Draw {
   weight: number;
   on: boolean;
   r: number;
-  /** Whether an adapter that `inject` makes has magnitudes. */
+  /** Whether an adapter that `inject` creates has magnitudes. */
   dora: boolean;
   bias: "none" | "all" | "lora_only";
   slot: number;
-  /** Which of those there are is meant, mostly; below 0 whatever the others say. */
+  /** Mostly the index of an existing adapter; below 0 the other fields decide. */
   pick: number;
 }
 
@@ -24,7 +24,7 @@ export interface Slot {
   path: string;
   /** By layer. */
   parts: Map<string, Parts>;
-  /** Whether it is a file of loralib's. */
+  /** Whether the file is in loralib's format. */
   loralib: boolean;
 }
 
@@ -33,21 +33,24 @@ export interface World {
   record: Recorded;
   values: Values;
   slots: Map<number, Slot>;
-  /** Whether biases are trained in place: a file holds them then, and gives an adapter copies of its own. */
+  /** Whether biases are trained in place: a file then contains them, and gives a loaded adapter its own copies. */
   marked: boolean;
   made: { dispose(): void }[];
 }
 
-/** What a call should do: change the record, or be refused with one of these codes; undefined where it does not apply. */
+/**
+ * The expected result of a call: a change of the record, or a refusal with one of these codes; undefined if the
+ * call does not apply.
+ */
 export type Expected = (() => void | Promise<void>) | string[] | undefined;
 
-/** One call, and what it should do. */
+/** A call and its expected result. */
 export type Call = (world: World, draw: Draw) => { act: () => unknown; expected: Expected };
 
 export const holders = ({ record }: World, name: string): [string, RecordedLayer][] =>
   [...record].filter(([, layer]) => layer.adapters.has(name));
 export const known = (world: World, name: string): boolean => holders(world, name).length > 0;
-/** What adapter `name` is, by layer. */
+/** Returns the parts of adapter `name`, by layer. */
 export const partsOf = (world: World, name: string): Map<string, Parts> =>
   new Map(
     holders(world, name).map(([at, { adapters }]) => {
