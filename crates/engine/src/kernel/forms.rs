@@ -14,7 +14,7 @@ thread_local! {
     static LAUNCHED: RefCell<Option<HashSet<Form>>> = const { RefCell::new(None) };
 }
 
-/// Records a launch on a device of `kind`, while `launched_in` runs.
+/// Appends a launch on a device of `kind`, while `launched_in` runs.
 pub fn note(kind: Kind, launch: &Launch) {
     if kind != Kind::Gpu || launch.groups == 0 {
         return;
@@ -46,8 +46,8 @@ pub fn listed(kernels: &[&Kernel]) -> Vec<Form> {
     kernels.iter().flat_map(|k| (k.variants)().into_iter().map(|v| (k.name, v))).collect()
 }
 
-/// Requires that `launched` has all variants of the kernels that this device is `given`, and no other variant of them. Without a GPU
-/// (`LOWRANK_NO_GPU`) it does nothing.
+/// Requires that `launched` has all variants of the kernels that this device is `given`, and no other variant of them.
+/// Without a GPU (`LOWRANK_NO_GPU`) it does nothing.
 pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(&Form) -> bool) {
     if std::env::var_os("LOWRANK_NO_GPU").is_some() {
         println!("not run: whether all forms are launched (LOWRANK_NO_GPU is set)");
@@ -87,8 +87,8 @@ fn compared(
     ))
 }
 
-/// A test that launches every listed variant and compares each with its plain form. The constant `COVERED` tells `kernels::tests` which
-/// kernels it covers; all such tests are in modules `every_form`.
+/// A test that launches every listed variant and compares each with its plain form. The constant `COVERED` tells
+/// `kernels::tests` which kernels it covers; all such tests are in modules `every_form`.
 macro_rules! every_form {
     ($kernels:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
         $crate::kernel::forms::every_form! { $kernels, if |_| true; $(#[$meta])* fn $name() $body }

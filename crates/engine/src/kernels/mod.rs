@@ -1,4 +1,4 @@
-//! Kernel families: one computation each, in WGSL and natively, with the plan that launches it.
+//! Kernel families. A family has one computation, in WGSL and natively, and the plan that launches it.
 
 pub mod attention;
 pub mod cast;
@@ -25,7 +25,8 @@ pub mod sort;
 
 use crate::kernel::Kernel;
 
-/// Every kernel of a family, for validation of all that a plan can return; optimizers have their own (`optim::kernels`).
+/// Every kernel of the families, for validation of all that a plan can return; optimizers list theirs in
+/// `optim::kernels`.
 pub fn all() -> Vec<&'static Kernel> {
     #[rustfmt::skip]
     let families = [
@@ -55,7 +56,7 @@ pub fn all() -> Vec<&'static Kernel> {
     families.concat()
 }
 
-/// Every family whose forms are tried on the device.
+/// Every family with autotuning.
 pub const TUNED: &[&crate::tune::Family] = &[&gemm::tuned::FAMILY];
 
 #[cfg(test)]

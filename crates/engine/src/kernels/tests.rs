@@ -1,12 +1,12 @@
-//! Every form of every kernel is valid WGSL, within what a device takes, and is launched by a test.
+//! Every variant of every kernel is valid WGSL, within a device's guaranteed limits, and is launched by a test.
 
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
 use crate::kernel::{Kernel, Variant, forms, shader};
 use crate::{ops, optim};
 
-/// What the modules use beyond the core: immediates, `unpack2x16float`, which asks for no feature, and
-/// where the device has them, subgroups and f16.
+/// Capabilities that the modules use in addition to the core: immediates; `unpack2x16float`, which requires no feature;
+/// and, if the device has them, subgroups and f16.
 const CAPABILITIES: Capabilities = Capabilities::IMMEDIATES
     .union(Capabilities::SHADER_FLOAT16_IN_FLOAT32)
     .union(Capabilities::SUBGROUP)
@@ -43,10 +43,10 @@ fn every_variant_is_valid() {
     assert!(wrong.is_empty(), "{} invalid:\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n"));
 }
 
-/// What WebGPU promises of every device: storage buffers of a stage, bytes of workgroup memory, and invocations.
+/// WebGPU's guaranteed limits: storage buffers per stage, bytes of workgroup memory, invocations.
 const PROMISED: [u32; 3] = [8, 16 << 10, 256];
 
-/// Where a form needs more than every device has.
+/// Describes how a variant exceeds the guaranteed limits, if it does.
 fn excess(kernel: &Kernel, variant: &Variant, module: &naga::Module) -> Option<String> {
     let used = module.entry_points.iter().map(|entry| entry.workgroup_size.iter().product::<u32>());
     let mut layouter = naga::proc::Layouter::default();
@@ -72,7 +72,7 @@ fn excess(kernel: &Kernel, variant: &Variant, module: &naga::Module) -> Option<S
     })
 }
 
-/// What the families' tests launch all forms of.
+/// The kernels whose variants are all launched by the families' tests.
 const COVERED: &[&[&Kernel]] = &[
     super::conv::tests::COVERED,
     super::gemm::tests::COVERED,

@@ -1,9 +1,9 @@
-//! The parameters of an optimizer, gathered: one storage for their values and another for their gradients, so that one launch
-//! updates all of them.
+//! The parameters of an optimizer, gathered: one storage for their values and another for their gradients, so that one
+//! launch updates all of them.
 //!
-//! Layout: parameters are ordered by group, and each range is padded with zeros to 64 elements. Further blocks follow where one
-//! buffer is not large enough. A parameter whose value or gradient was replaced (by another optimizer's arena, or by loading) is
-//! copied back before a step.
+//! Layout: parameters are ordered by group, and each range is padded with zeros to 64 elements. Further blocks follow
+//! where one buffer is not large enough. A parameter whose value or gradient was replaced (by another optimizer's
+//! arena, or by loading) is copied back before a step.
 
 use std::rc::Rc;
 
@@ -52,9 +52,8 @@ pub struct Neighbours<K> {
 impl Arena {
     /// Moves the tensors into the arena, ordered by group. Existing gradients are kept.
     ///
-    /// # Errors
-    /// `ERR_DTYPE` unless all are f32, `ERR_DEVICE_MISMATCH` unless all are on one device, `ERR_NO_GRADIENT` for the output of an
-    /// operation, `ERR_OPTION` for a tensor that is given twice.
+    /// # Errors `ERR_DTYPE` unless all are f32, `ERR_DEVICE_MISMATCH` unless all are on one device, `ERR_NO_GRADIENT`
+    /// for the output of an operation, `ERR_OPTION` for a tensor that is given twice.
     pub fn new(cx: &Rc<Context>, name: &'static str, parameters: &[(usize, Tensor)]) -> Result<Arena> {
         let mut parameters = parameters.to_vec();
         parameters.sort_by_key(|(group, _)| *group);
@@ -185,7 +184,7 @@ impl Arena {
         self.runs(|i| present[i].then_some(())).iter().map(|run| self.ranges(run).1).collect()
     }
 
-    /// Records that the blocks with present parameters were written; returns these blocks.
+    /// Appends that the blocks with present parameters were written; returns these blocks.
     pub fn written(&self, present: &[bool]) -> Vec<usize> {
         let touched = |block| self.places.iter().zip(present).any(|(p, there)| p.block == block && *there);
         let blocks: Vec<usize> = (0..self.blocks.len()).filter(|block| touched(*block)).collect();

@@ -10,7 +10,7 @@
 //! Keys that no query of a tile sees are skipped. Hidden scores are −3.4e38.
 //! Cost: 4·T·S·D·H flops forward and 10·T·S·D·H backward (14 on a GPU, since both kernels compute S); half of that if
 //! causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
-//! Shaders: shader.rs. Native implementations: native/mod.rs.
+//! Shaders: shader.rs. CPU twins: native/mod.rs.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
 mod form;

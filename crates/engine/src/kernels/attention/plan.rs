@@ -74,7 +74,7 @@ pub struct Flow<'a> {
 /// run on software GPUs, have few workgroups.
 const FEW: usize = if cfg!(test) { 16 } else { 256 };
 
-/// Records o = attention and its log-sum-exp.
+/// Appends o = attention and its log-sum-exp.
 pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()> {
     if !a.fits(cx) {
         return transposed::forward(cx, a, o, lse);
@@ -87,7 +87,7 @@ pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<(
     launches(cx, a, (kernel, 2), Inner::Keys, &binds.forward(o, lse), Tile::of_queries)
 }
 
-/// Records the gradients: `d_q`, and `d_kv` for k and v.
+/// Appends the gradients: `d_q`, and `d_kv` for k and v.
 pub fn backward(
     cx: &Rc<Context>,
     a: &Attend,
@@ -130,7 +130,7 @@ pub fn backward(
     Ok(())
 }
 
-/// Records one kernel for all three gradients.
+/// Appends one kernel for all three gradients.
 fn backward_at_once(
     cx: &Rc<Context>,
     a: &Attend,
@@ -163,7 +163,7 @@ fn backward_at_once(
     launches(cx, a, (kernel, 5), Inner::Keys, &list, Tile::of_queries)
 }
 
-/// Records the launches of a kernel that has `products` matrix products over queries and keys.
+/// Appends the launches of a kernel that has `products` matrix products over queries and keys.
 fn launches(
     cx: &Rc<Context>,
     a: &Attend,

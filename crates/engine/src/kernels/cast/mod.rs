@@ -1,8 +1,8 @@
 //! Conversion between storage types.
 //!
-//! To f16 and bf16: to the nearest, ties to even; beyond f16's range infinity. Floats to i32: the
-//! fraction is dropped, values beyond the range stop at its ends, NaN is 0 (as Rust's `as`). One
-//! invocation takes a pair of elements, since half types are stored by pairs. Cost: one pass.
+//! To f16 and bf16: round to nearest, ties to even; infinity beyond f16's range. Floats to i32: truncated, saturated to
+//! the range; NaN gives 0 (as Rust's `as`). One invocation converts a pair of elements, since half types are stored in
+//! pairs. Cost: one pass.
 
 mod native;
 
@@ -23,7 +23,7 @@ scalars! {
     struct Scalars { size: u32 }
 }
 
-/// `params` = [1 where x is i32, 1 where y is i32, 1 where y is stored by pairs].
+/// `params` = [1 if x is i32, 1 if y is i32, 1 if y is stored in pairs].
 static CAST: Kernel = Kernel {
     name: "cast",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
@@ -78,7 +78,7 @@ fn kernel(group: u32, lane: u32) {{
     )
 }
 
-/// Appends y = x in y's dtype, which is another than x's; blocks become f32.
+/// Appends y = x in y's dtype, which differs from x's; blocks become f32.
 pub fn cast(cx: &Rc<Context>, x: &Value, y: &Value) -> Result<()> {
     debug_assert_ne!(x.dtype, y.dtype);
     let binds = [Bind::new(x, &[1], 1), Bind::new(y, &[1], 1)];

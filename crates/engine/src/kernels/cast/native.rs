@@ -1,4 +1,4 @@
-//! The native twin.
+//! The CPU twin.
 
 use crate::dtype::DType;
 use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
@@ -26,7 +26,7 @@ pub fn cast(l: &NativeLaunch) {
             let (blocks, y) = (l.read::<u8>(0), l.write::<f32>(1));
             assert!(y.len() <= kind.elements_of(blocks.len()), "cast: x ends early");
             let unpack = kind.unpacking(level());
-            // SAFETY: the processor has its level's instructions, and x reaches as far as y.
+            // SAFETY: the processor has its level's instructions, and x has at least as many elements as y.
             each_chunk(y, GRAIN, |at, y| unsafe { unpack(blocks.as_ptr(), at, y.len(), y.as_mut_ptr()) });
         }
         (Block(_), _) | (_, Block(_)) => unreachable!("validated by the operation"),

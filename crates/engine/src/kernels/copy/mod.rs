@@ -1,12 +1,11 @@
-//! Copies of strided boxes: what permuting, slicing and concatenating come down to.
+//! Copies of strided boxes, which implement permutation, slicing and concatenation.
 //!
-//! Maths: y[y₀ + Σ i_d·y_d] = x[x₀ + Σ i_d·x_d] over at most six dimensions that do not merge.
-//! Bits are copied, whatever they mean. Cost: one pass, bound by memory.
+//! Maths: y[y₀ + Σ i_d·y_d] = x[x₀ + Σ i_d·x_d] over at most six dimensions after merging. Copies bits without
+//! interpreting them. Cost: one pass, bound by memory.
 //!
-//! Tried: one invocation an element in the order of the box (kept where y and x share their
-//! innermost dimension); 16 × 16 tiles through shared memory where x is contiguous along another
-//! dimension than y, so that both sides are read and written in whole lines. Natively the same two
-//! forms, as `memcpy` of rows and as tiles that stay in L1.
+//! Variants: one invocation per element in the order of the box (used if y and x share their innermost dimension); 16 ×
+//! 16 tiles through workgroup memory if x is contiguous along another dimension than y, so that reads and writes are
+//! whole lines. The CPU twin has the same two, as `memcpy` of rows and as tiles that fit L1.
 
 mod native;
 #[cfg(test)]
@@ -26,18 +25,18 @@ use crate::launch::{Bind, Indices, windows};
 use crate::profile::Kind;
 use crate::scalars;
 
-/// Dimensions that a kernel can take.
+/// The most dimensions of a kernel.
 const DIMS: usize = 6;
 const THREADS: u32 = 256;
-/// Edge of a tile of the transposing form.
+/// The side of a tile in the transposing variant.
 const TILE: usize = 16;
 
 scalars! {
-    /// The box, and what a step of each index moves by.
+    /// The sizes of the box, and the strides of each index in x and y.
     pub(super) struct Walk { size: usize, n: [usize; DIMS], x: [usize; DIMS], y: [usize; DIMS] }
 }
 
-/// `params` = [dimensions, 1 for the transposing form].
+/// `params` = [dimensions, 1 for the transposing variant].
 static COPY: Kernel = Kernel {
     name: "copy",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
@@ -58,7 +57,7 @@ static COPY: Kernel = Kernel {
 
 pub const KERNELS: &[&Kernel] = &[&COPY];
 
-/// One side of a copy: where the box starts in a value, and what a step of each index moves by.
+/// One side of a copy: the start of the box in a value, and the stride of each index.
 pub struct Side<'a> {
     pub value: &'a Value,
     pub start: usize,
@@ -91,7 +90,7 @@ fn wgsl(params: Params) -> String {
 "
         );
     }
-    // The last dimension is y's, the one before it x's; the plan has put them there.
+    // The plan has put y's contiguous dimension last and x's before it.
     let (a, b) = (dims - 2, dims - 1);
     let walks: String = (0..a).rev().map(walk).collect();
     format!(
@@ -122,11 +121,11 @@ fn kernel(group: u32, lane: u32) {{
     )
 }
 
-/// Appends the copy of a box of `dims` from `x` to `y`, of one dtype. Two-byte types are copied on
-/// the cpu only: see `widened`. Where the host knows x and the box is all of y, it knows y too.
+/// Appends the copy of a box of `dims` from `x` to `y`, of equal dtype. Two-byte types only on the cpu: see `widened`.
+/// If the host knows x and the box covers y, it knows y, too.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` where more than six dimensions do not merge.
+/// `ERR_SHAPE_MISMATCH` if more than six dimensions remain after merging.
 pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) -> Result<()> {
     debug_assert_eq!(x.value.dtype, y.value.dtype);
     if dims.contains(&0) {
@@ -137,7 +136,7 @@ pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) ->
     if walked.len() > DIMS {
         fail!(ShapeMismatch, "{name}: more than {DIMS} dimensions that do not merge");
     }
-    // Where x is contiguous along another dimension than y, that one comes next to y's.
+    // If x is contiguous along another dimension than y, move that one next to y's.
     let last = walked.len() - 1;
     let other = (0..last).rev().find(|d| walked[*d].x == 1);
     let tiled = walked[last].y == 1 && walked[last].x != 1 && other.is_some();
@@ -192,8 +191,7 @@ fn copy_host(dims: &[usize], x: &Side, y: &Side) {
     *y.value.storage.host.borrow_mut() = Some(copied.collect());
 }
 
-/// Calls `body` on f32 forms of the values where the device stores half types only by pairs, and on
-/// the values themselves elsewhere.
+/// Calls `body` with f32 copies of the values if the device stores half types only in pairs, otherwise with the values.
 pub fn widened(
     cx: &Rc<Context>,
     inputs: &[&Value],
@@ -215,14 +213,14 @@ pub fn widened(
     cast(cx, &wide_y, y)
 }
 
-/// One dimension of the walk.
+/// One dimension of the box.
 struct Walked {
     n: usize,
     x: usize,
     y: usize,
 }
 
-/// Drops dimensions of size 1 and merges neighbours that both sides walk as one.
+/// Drops dimensions of size 1 and merges neighbours that are contiguous on both sides.
 fn collapse(dims: &[usize], x: &[usize], y: &[usize]) -> SmallVec<[Walked; DIMS]> {
     let mut walked: SmallVec<[Walked; DIMS]> = SmallVec::new();
     for ((&n, &x), &y) in dims.iter().zip(x).zip(y).filter(|((n, _), _)| **n != 1) {

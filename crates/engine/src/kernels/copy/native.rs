@@ -1,4 +1,4 @@
-//! The native twin: rows by `memcpy`, transpositions by tiles, the rest element by element.
+//! The CPU twin: `memcpy` for rows, tiles for transpositions, single elements otherwise.
 
 use super::{TILE, Walk};
 use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row, each_task};
@@ -11,7 +11,7 @@ pub fn copy(l: &NativeLaunch) {
 }
 
 impl Walk {
-    /// Where the `index`-th combination of the outermost `outer` dimensions starts in x and in y.
+    /// Returns the offsets in x and y of combination `index` of the outermost `outer` dimensions.
     fn start(&self, index: usize, outer: usize) -> (usize, usize) {
         let (mut rest, mut x, mut y) = (index, 0, 0);
         for d in (0..outer).rev() {
@@ -44,11 +44,11 @@ fn walk<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
             let (x_at, y_at) = walk.start(row, inner);
             let (x_at, y_at) = (x_at + from * x_step, y_at + from * y_step);
             if x_step == 1 && y_step == 1 {
-                // SAFETY: each piece of a row is one task's.
+                // SAFETY: each piece of a row belongs to one task.
                 unsafe { y.slice(y_at, count) }.copy_from_slice(&x[x_at..x_at + count]);
             } else {
                 for i in 0..count {
-                    // SAFETY: each piece of a row is one task's, which has one element at a time.
+                    // SAFETY: each piece of a row belongs to one task, which has one element borrowed.
                     let out = unsafe { y.slice(y_at + i * y_step, 1) };
                     out[0] = x[x_at + i * x_step];
                 }
@@ -57,7 +57,7 @@ fn walk<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
     });
 }
 
-/// The last dimension is contiguous in y, the one before it in x.
+/// Copies a box with the last dimension contiguous in y and the one before it in x.
 fn transpose<T: bytemuck::Pod + Send + Sync>(walk: &Walk, dims: usize, x: &[T], y: &Shared<T>) {
     let (a, b) = (dims - 2, dims - 1);
     let outer: usize = walk.n[..a].iter().product();
@@ -75,7 +75,7 @@ fn transpose<T: bytemuck::Pod + Send + Sync>(walk: &Walk, dims: usize, x: &[T], 
             }
             for k in 0..high {
                 let at = y_at + (a0 + k) * walk.y[a] + b0;
-                // SAFETY: each tile is one task's.
+                // SAFETY: each tile belongs to one task.
                 let out = unsafe { y.slice(at, wide) };
                 for (v, row) in out.iter_mut().zip(&tile) {
                     *v = row[k];

@@ -6,7 +6,7 @@ use crate::launch::Indices;
 use crate::ops::checks::{Array, compare, contexts, read};
 use crate::shape::Shape;
 
-/// Copies the first [n; dims] of a value of that many larger dimensions, walked by `strides`.
+/// Copies the first [n; dims] of a value with larger dimensions and the given strides.
 fn holds(dims: &[usize], x: &Array, strides: &[usize]) {
     let expected =
         Array::from_fn(dims, |index| x.data[index.iter().zip(strides).map(|(i, s)| i * s).sum::<usize>()]);

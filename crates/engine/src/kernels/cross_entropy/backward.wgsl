@@ -1,4 +1,4 @@
-// d_x = (e^(x − s) − (1 − e) [j = t] − e/V) · scale. One workgroup a row; one read and one write.
+// d_x = (e^(x − s) − (1 − e) [j = t] − e/V) · scale. One workgroup per row; one read and one write.
 fn kernel(group: u32, lane: u32) {
   let t = load_targets(group);
   let cells = p.n / CELL;

@@ -1,4 +1,4 @@
-// The loss of a row, and its gradient over the logits. One workgroup a row; two reads and one write.
+// The loss of a row, and its gradient over the logits. One workgroup per row; two reads and one write.
 fn kernel(group: u32, lane: u32) {
   let t = load_targets(group);
   let cells = p.n / CELL;
@@ -9,7 +9,7 @@ fn kernel(group: u32, lane: u32) {
     return;
   }
   let inside = t >= 0 && t < i32(p.n);
-  // Before any lane writes over it.
+  // Read before any lane overwrites it.
   let x = one_x(group * p.stride + select(0u, u32(t), inside));
   let row = row_of(base, lane);
   storageBarrier();

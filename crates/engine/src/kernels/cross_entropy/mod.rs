@@ -1,15 +1,15 @@
 //! Cross-entropy of rows of V logits against one target each, and its gradient.
 //!
 //! Maths: with s the log-sum-exp of row x, t its target and e the label smoothing,
-//! loss = s − x[t] + e (x[t] − mean x); d_x[j] = (e^(x[j] − s) − (1 − e) [j = t] − e/V) d / n. Layout: logits
-//! [N, V]; targets, losses, s [N]; n, the number of trained rows, a scalar. One workgroup a row; the
-//! losses are added up by one workgroup in a fixed order. A row whose target is `ignore` is 0, one
-//! whose target is no column is NaN (and nothing is read past the row). Cost: one read of the logits
-//! forward, one read and one write backward.
+//! loss = s − x[t] + e (x[t] − mean x); d_x[j] = (e^(x[j] − s) − (1 − e) [j = t] − e/V) d / n.
+//! Layout: logits [N, V]; targets, losses, s [N]; n, the number of trained rows, a scalar. One workgroup per row; one
+//! workgroup adds the losses in a fixed order. A row with the target `ignore` has loss 0; a row with a target outside
+//! of 0..V has NaN (and nothing is read past the row).
+//! Cost: one read of the logits forward, one read and one write backward.
 //!
-//! Counted from the shaders: 1.25 exponentials for 4 bytes of logits where rows are read by vectors (2 where not), and
-//! one for 8 bytes backward: memory binds. A row's sums go through subgroups where there are, in 4 barriers and not 18,
-//! in an order that is the device's own.
+//! Counted from the shaders: 1.25 exponentials for 4 bytes of logits if rows are read in vectors (otherwise 2), and one
+//! for 8 bytes backward: bound by memory. A row's sums use subgroups if available, with 4 barriers instead of 18, in an
+//! order that depends on the device.
 
 mod native;
 mod plan;
@@ -55,8 +55,8 @@ static ROWS: Kernel = Kernel {
     },
     variants: || variants(&[DType::F32, DType::I32, DType::F32, DType::F32], RowForm::all()),
 };
-/// The loss of every row, with the gradient of their sum written over the logits: what a head that
-/// never keeps its logits needs. Rows lie `stride` elements apart.
+/// The loss of every row; overwrites the logits with the gradient of the losses' sum, for a head that does not keep its
+/// logits. Rows have a stride of `stride` elements.
 static IN_PLACE: Kernel = Kernel {
     name: "cross entropy in place",
     bindings: &[("x", Access::ReadWrite), ("targets", Access::Read), ("loss", Access::Write)],
@@ -79,7 +79,7 @@ static SETTLE: Kernel = Kernel {
     twin: Twin::Both { wgsl: |_| [WORKGROUP, include_str!("settle.wgsl")].concat(), native: native::settle },
     variants: || variants(&[DType::F32, DType::I32, DType::F32, DType::F32], [SINGLE]),
 };
-/// Rows are read by single elements or by vectors; nothing is summed.
+/// Reads rows by single elements or vectors; no reduction.
 static BACKWARD: Kernel = Kernel {
     name: "cross entropy backward",
     bindings: &[

@@ -1,4 +1,4 @@
-//! The native twins: a row at a time. Forward reads it once, by blocks that L1 holds.
+//! The CPU twins, one row at a time. Forward reads a row once, in blocks that fit L1.
 
 use super::{Row, ScaledRow, Settled, StridedRow};
 use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
@@ -9,7 +9,7 @@ pub fn rows(l: &NativeLaunch) {
     let (x, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (loss, log_sum) = (Shared::new(l.write::<f32>(2)), Shared::new(l.write::<f32>(3)));
     each_row(x.len() / n, GRAIN / n, |r| {
-        // SAFETY: each row is one task's.
+        // SAFETY: each row belongs to one task.
         let (loss, s) = unsafe { (&mut loss.slice(r, 1)[0], &mut log_sum.slice(r, 1)[0]) };
         (*loss, *s) = match target(targets[r], ignore, n) {
             Target::Ignored => (0.0, 0.0),
@@ -24,7 +24,7 @@ pub fn in_place(l: &NativeLaunch) {
     let targets = l.read::<i32>(1);
     let (x, loss) = (Shared::new(l.write::<f32>(0)), Shared::new(l.write::<f32>(2)));
     each_row(targets.len(), GRAIN / n, |r| {
-        // SAFETY: rows are `n` of `stride` elements apart, and each is one task's.
+        // SAFETY: rows have `n` elements and a stride of `stride`, and each belongs to one task.
         let (x, loss) = unsafe { (x.slice(r * stride, n), &mut loss.slice(r, 1)[0]) };
         match target(targets[r], ignore, n) {
             Target::Ignored => {
@@ -45,7 +45,7 @@ pub fn in_place(l: &NativeLaunch) {
 
 enum Target {
     Ignored,
-    /// Not a column.
+    /// The target is not a column.
     None,
     Column(usize),
 }
@@ -75,7 +75,7 @@ pub fn backward(l: &NativeLaunch) {
     let (d, count) = (l.read::<f32>(3), l.read::<f32>(4));
     let d_x = Shared::new(l.write::<f32>(5));
     each_row(x.len() / n, GRAIN / n, |r| {
-        // SAFETY: each row is one task's.
+        // SAFETY: each row belongs to one task.
         let d_x = unsafe { d_x.slice(r * n, n) };
         let scale = match scaling {
             0 => d[r],
@@ -93,10 +93,10 @@ pub fn backward(l: &NativeLaunch) {
     });
 }
 
-/// The loss of a row of log-sum-exp s whose target has the logit x, where all have the mean `mean`.
+/// Returns the loss of a row from its log-sum-exp s, its target's logit x and its mean `mean`.
 #[inline(always)]
 fn loss(s: f32, x: f32, smoothing: f32, mean: impl Fn() -> f32) -> f32 {
-    // An infinite loss stays so, whatever it is mixed with.
+    // An infinite loss stays infinite with smoothing.
     if smoothing == 0.0 || x == f32::NEG_INFINITY { s - x } else { (s - x) + smoothing * (x - mean()) }
 }
 

@@ -10,35 +10,35 @@ use crate::kernel::shader::rows::{ELEMENTS, RowForm};
 use crate::kernel::{Kernel, Launch};
 use crate::launch::{Bind, Window, windows};
 
-/// The targets of N rows, i32, and how they are read.
+/// The targets of N rows, i32, and their options.
 #[derive(Clone, Copy)]
 pub struct Labels<'a> {
     pub targets: &'a Value,
-    /// The target that leaves a row out.
+    /// The target of rows to skip.
     pub ignore: i32,
-    /// What share of a target goes to all columns evenly.
+    /// The share of the target distribution that is spread evenly over all columns.
     pub smoothing: f32,
 }
 
-/// What a row's gradient is multiplied by.
+/// The factor of a row's gradient.
 #[derive(Clone, Copy)]
 pub enum Scale<'a> {
     /// d[row].
     Row(&'a Value),
-    /// One d.
+    /// One d for all rows.
     All(&'a Value),
     /// One d, divided by a count.
     Mean(&'a Value, &'a Value),
 }
 
 impl Labels<'_> {
-    /// Of rows of n logits.
+    /// The scalars for rows of n logits.
     fn row(&self, n: usize) -> Row {
         Row { n, ignore: self.ignore, smoothing: self.smoothing }
     }
 }
 
-/// Launches `kernel` over a window of rows of n logits; `cost` is the work of an element.
+/// Launches `kernel` over a window of rows of n logits; `cost` is the work per element.
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
@@ -62,7 +62,7 @@ fn launch(
 /// Appends the loss and the log-sum-exp of every row of logits x [N, V].
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
+/// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
 pub fn row_losses(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &Value, log_sum: &Value) -> Result<()> {
     let [rows, n] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
@@ -73,11 +73,11 @@ pub fn row_losses(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &Value, log
     })
 }
 
-/// Appends the loss of every row of logits, the first `n` elements of x's rows, and overwrites them with the
-/// gradient of their sum.
+/// Appends the loss of every row of logits (the first `n` elements of x's rows) and overwrites them with the gradient
+/// of the losses' sum.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
+/// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
 pub fn row_losses_in_place(
     cx: &Rc<Context>,
     x: &Value,
@@ -95,7 +95,7 @@ pub fn row_losses_in_place(
     })
 }
 
-/// Appends y = Σ losses, over the number of trained rows with `mean`, and count = that number.
+/// Appends y = Σ losses, divided by the number of trained rows with `mean`, and count = that number.
 pub fn settle(
     cx: &Rc<Context>,
     losses: &Value,
@@ -130,7 +130,7 @@ pub fn settle(
 /// Appends d_x [N, V] from the logits and their log-sum-exp.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
+/// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
 pub fn row_losses_backward(
     cx: &Rc<Context>,
     x: &Value,

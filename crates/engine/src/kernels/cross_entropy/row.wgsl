@@ -1,4 +1,4 @@
-// What a row's loss is made of: Σ eˣ, and the sum of the x that are finite.
+// The terms of a row's loss: Σ eˣ, and the sum of the finite x.
 struct Row { terms: LogSum, plain: f32 }
 fn row_of(base: u32, lane: u32) -> Row {
   var own = no_terms();
@@ -11,7 +11,7 @@ fn row_of(base: u32, lane: u32) -> Row {
   let all = gathered(lane, own);
   return Row(all, total(lane, across(sum)));
 }
-// The loss of a sound row whose target is x. A −∞ has no part in eˣ, but all in the loss.
+// The loss of a valid row with target logit x. A logit of −∞ adds nothing to Σ eˣ, but makes the loss infinite.
 fn loss_of(row: Row, x: f32) -> f32 {
   if !is_finite(x) || (p.smoothing > 0.0 && (row.terms.mark & 4u) != 0u) { return infinity(); }
   return (log_sum_of(row) - x) + p.smoothing * (x - row.plain / f32(p.n));

@@ -1,4 +1,4 @@
-// The loss and the log-sum-exp of a row. One workgroup a row; one read of the logits.
+// The loss and the log-sum-exp of a row. One workgroup per row; one read of the logits.
 fn kernel(group: u32, lane: u32) {
   let t = load_targets(group);
   if t == p.ignore {

@@ -1,4 +1,4 @@
-// Σ losses and the count of trained rows, added to what earlier windows left. One workgroup in all.
+// Σ losses and the number of trained rows, added to the results of earlier windows. One workgroup in total.
 fn kernel(group: u32, lane: u32) {
   var sum = 0.0;
   var count = 0.0;

@@ -1,4 +1,4 @@
-//! Every form on the GPU beside the processor, which is held to the plain form in the operations' tests.
+//! Compares every variant on the GPU with the processor, which the operations' tests compare with the plain form.
 
 use super::{IN_PLACE, KERNELS, Labels, row_losses_in_place};
 use crate::dtype::DType;
@@ -7,7 +7,7 @@ use crate::kernel::shader::rows::RowForm;
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients, read};
 use crate::ops::cross_entropy::{CrossEntropy, Reduction};
 
-/// Forms by subgroups are given to devices that have them.
+/// Whether the device can run a variant: one with subgroups needs a device that has them.
 fn is_given((_, variant): &forms::Form) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
     wide || !RowForm::of(variant.params[0]).subgroups
@@ -28,7 +28,7 @@ every_form! {
                     outputs_and_gradients(cx, &op, &[x.clone(), targets.clone()])
                 });
             }
-            // Rows with a gap after them, vectors' and not; one whose target is no column.
+            // Rows with a gap after them, with and without vectors; one has a target that is not a column.
             targets.data[4] = n as f64;
             for stride in [n, n + 3, n + 4] {
                 let x = Array::random("x", &[7, stride]).map(|v| 9.0 * v);

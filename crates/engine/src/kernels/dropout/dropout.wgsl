@@ -1,4 +1,4 @@
-// x · mask / (1 − p). An invocation handles four elements, the words of one counter: one read, one write.
+// x · mask / (1 − p). An invocation processes four elements, the words of one counter: one read, one write.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   let i = id * 4u;

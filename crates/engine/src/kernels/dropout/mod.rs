@@ -1,10 +1,10 @@
-//! y = x · mask / (1 − p), the mask made from its counter.
+//! y = x · mask / (1 − p), with a mask generated from a counter.
 //!
-//! Maths: element i is kept where word i mod 4 of Philox 4x32-10 at counter (i / 4, 0, offset) and
-//! key seed is at least p · 2^32. The same bits on every device, so backward is this kernel on
-//! d_out. A dropped element is 0, or NaN where x is not finite, as x · 0 is. Cost: one pass and
-//! five wide products an element; natively 16 counters at a time in vector lanes (0.5 ms for 786,432
-//! elements on two cores with AVX-512, five times a plain copy).
+//! Maths: element i is kept if word i mod 4 of Philox 4x32-10 at counter (i / 4, 0, offset) with key seed is at least p
+//! · 2^32. The bits are the same on every device, so backward runs this kernel on d_out. A dropped element is 0, or NaN
+//! if x is not finite, like x · 0.
+//! Cost: one pass and five wide products per element; the CPU twin computes 16 counters in vector lanes (0.5 ms for
+//! 786,432 elements on two cores with AVX-512, five times a plain copy).
 
 mod native;
 
@@ -35,7 +35,7 @@ scalars! {
     }
 }
 
-/// `params` = [1 where y is added to].
+/// `params` = [1 to add to y].
 static DROPOUT: Kernel = Kernel {
     name: "dropout",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
@@ -56,7 +56,7 @@ static DROPOUT: Kernel = Kernel {
 
 pub const KERNELS: &[&Kernel] = &[&DROPOUT];
 
-/// Refuses a `p` that is no probability.
+/// Checks that `p` is a probability.
 ///
 /// # Errors
 /// `ERR_OPTION`.
@@ -67,8 +67,8 @@ pub fn check_probability(name: &str, p: f64) -> Result<()> {
     Ok(())
 }
 
-/// Appends y = x with a share `p` of its elements dropped and the rest scaled by 1 / (1 − p); added
-/// to y where `accumulate`. The mask is a function of (seed, offset) alone.
+/// Appends y = x with a share `p` of its elements dropped and the rest scaled by 1 / (1 − p), or y += that with
+/// `accumulate`. The mask depends only on (seed, offset).
 ///
 /// # Errors
 /// `ERR_OPTION` unless 0 ≤ p ≤ 1.

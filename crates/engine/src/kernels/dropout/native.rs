@@ -1,11 +1,11 @@
-//! The native twin: 64 elements at a time, compiled for each instruction set.
+//! The CPU twin: 64 elements at a time, compiled for each instruction set.
 
 use super::Scalars;
 use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
 use crate::random::philox_lanes;
 use crate::simd::vectorised;
 
-/// Counters that are computed side by side.
+/// Counters that are computed in parallel.
 const LANES: usize = 16;
 
 pub fn dropout(l: &NativeLaunch) {
@@ -18,7 +18,7 @@ pub fn dropout(l: &NativeLaunch) {
 }
 
 vectorised! {
-    /// Elements from counter `block` on. All instruction sets give the same bits.
+    /// Processes the elements from counter `block` on. All instruction sets give the same bits.
     fn part(mask: Scalars, block: u32, x: &[f32], y: &mut [f32], accumulate: bool) {
         let chunks = y.chunks_mut(4 * LANES).zip(x.chunks(4 * LANES));
         for (k, (y, x)) in chunks.enumerate() {
@@ -34,7 +34,7 @@ vectorised! {
                     factors[4 * lane + w] = if random[w][lane] >= mask.threshold { mask.scale } else { 0.0 };
                 }
             }
-            // A dropped element that is not finite is NaN, as any product of it with 0.
+            // A dropped element that is not finite is NaN, like its product with 0.
             if accumulate {
                 y.iter_mut().zip(x).zip(&factors).for_each(|((y, x), f)| *y += x * f);
             } else {

@@ -1,4 +1,4 @@
-//! The functions: each as WGSL and natively, side by side.
+//! The functions, each in WGSL and natively.
 
 use std::cmp::Ordering;
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
@@ -38,7 +38,7 @@ macro_rules! functions {
             }
         }
 
-        /// The functions natively, a type each, so that every loop has its own inlined.
+        /// The native functions. Each has a type, so that its loop is compiled separately with the function inlined.
         mod native {
             use super::*;
             $(
@@ -61,16 +61,16 @@ macro_rules! functions {
     };
 }
 
-/// A function of x = [a, b, c], of which it reads its own number of operands.
+/// A function of x = [a, b, c]; it reads only as many as it has operands.
 trait Native {
     fn at<S: Fma>(x: [f32; 3]) -> f32;
 
-    /// Writes again what `at`, which has no branches, cannot give: called after it, over the same elements.
+    /// Corrects the elements that the branch-free `at` cannot compute; called after it on the same elements.
     #[inline(always)]
     fn mend<S: Fma>(_y: &mut [f32], _x: [&[f32]; 3]) {}
 }
 
-/// y[i] = f(x[0][i], x[1][i], x[2][i]), every operand as long as y (those that f does not read too).
+/// y[i] = f(x[0][i], x[1][i], x[2][i]); all operands have y's length, including those that f does not read.
 pub(super) type Loop = fn(y: &mut [f32], x: [&[f32]; 3]);
 
 vectorised! {
@@ -85,7 +85,7 @@ vectorised! {
 }
 
 impl Function {
-    /// Whether y is i32: 1 where true, 0 elsewhere.
+    /// Whether y is i32: 1 for true, 0 for false.
     pub fn makes_indices(self) -> bool {
         matches!(
             self,
@@ -99,7 +99,7 @@ impl Function {
         )
     }
 
-    /// The sign of a comparison.
+    /// The WGSL operator of a comparison.
     pub fn relation(self) -> Option<&'static str> {
         match self {
             Function::Eq => Some("=="),
@@ -112,7 +112,7 @@ impl Function {
         }
     }
 
-    /// Whether whole numbers of this order are 1 in y; of comparisons.
+    /// The result of a comparison for integers in this order.
     pub(super) fn holds(self, order: Ordering) -> bool {
         match self {
             Function::Eq => order.is_eq(),
@@ -125,7 +125,7 @@ impl Function {
         }
     }
 
-    /// Whether NaN in any operand is NaN in y.
+    /// Whether NaN in any operand gives NaN in y.
     pub fn passes_nan(self) -> bool {
         !self.makes_indices()
             && !self.takes_condition()
@@ -137,7 +137,7 @@ impl Function {
         matches!(self, Function::Where | Function::WhereBackward | Function::WhereBackwardOther)
     }
 
-    /// Whether operands may be broadcast to y's shape; those of the others are of its size, or one number.
+    /// Whether operands may be broadcast to y's shape; otherwise they have y's size or one element.
     pub fn broadcasts(self) -> bool {
         use Function::*;
         matches!(
@@ -167,15 +167,15 @@ impl Function {
         )
     }
 
-    /// Whether there is a form that takes four elements an invocation. Bounds are numbers, and conditions and what they
-    /// make may be i32.
+    /// Whether there is a variant with four elements per invocation. There is none for clamp, since its bounds are
+    /// single numbers, and for conditions and comparisons, since they may be i32.
     pub fn takes_vectors(self) -> bool {
         !self.makes_indices()
             && !self.takes_condition()
             && !matches!(self, Function::Clamp | Function::Inside)
     }
 
-    /// WGSL that the body calls, beside `PRELUDE`.
+    /// The WGSL that the body calls in addition to `PRELUDE`.
     pub fn prelude(self) -> &'static str {
         match self {
             Function::Sin | Function::Cos | Function::SinBackward | Function::CosBackward => TRIGONOMETRIC,
@@ -184,10 +184,10 @@ impl Function {
         }
     }
 
-    /// Storage types that the last operand may have in a compiled form.
+    /// The storage types of the last operand that have compiled variants.
     pub fn inputs(self) -> &'static [DType] {
         match self {
-            // Of weights in half storage, whose norms are asked for.
+            // For the norms of weights in half storage.
             Function::Square | Function::SquareBackward => &[DType::F32, DType::F16, DType::BF16],
             Function::IsFinite => &[DType::F32],
             comparison if comparison.relation().is_some() => &[DType::F32, DType::I32],
@@ -221,7 +221,7 @@ functions! {
     Cos, "cos", (a), "return cos_(a);", cos_near::<S>(a), |y, [a, ..]| beyond(y, a, |i| cos_far::<S>(a[i]));
     IsFinite, "isFinite", (a), "return f32(is_finite(a));", a.is_finite() as u32 as f32;
     Square, "square", (a), "return a * a;", a * a;
-    // Near 0 by the first terms of their series: a device may flush the factors of a rational form to 0.
+    // Near 0 by the first terms of the series: a device may flush the factors of a rational form to 0.
     Erf, "erf", (a), "if abs(a) < 1e-4 { return 1.1283792 * a; } return erf(a);", erf::<S>(a);
     Log1p, "log1p", (a),
         "if a < -1.0 { return nan(); } if a == -1.0 { return -infinity(); } if !is_finite(a) { return a; } if abs(a) < 1e-4 { return fma(-0.5 * a, a, a); } return log1p_(a);",
@@ -243,7 +243,7 @@ functions! {
     Floor, "floor", (a), "return floor(a);", a.floor();
     Ceil, "ceil", (a), "return ceil(a);", a.ceil();
     Trunc, "trunc", (a), "return trunc(a);", a.trunc();
-    // 0 for NaN, as PyTorch gives.
+    // 0 for NaN, as in PyTorch.
     Sign, "sign", (a), "if is_nan(a) { return 0.0; } return sign(a);",
         (a > 0.0) as u32 as f32 - (a < 0.0) as u32 as f32;
 
@@ -305,7 +305,7 @@ functions! {
         if b == 0.0 { 0.0 } else { d * b * a.powf(b - 1.0) };
     PowBackwardB, "pow backward", (d, a, b), "if b == 0.0 { return 0.0; } return a * pow_(b, c) * log(b);",
         if a == 0.0 { 0.0 } else { d * a.powf(b) * a.ln() };
-    // A tie gives half to each, as in PyTorch.
+    // A tie gives half of the gradient to each operand, as in PyTorch.
     MaximumBackward, "maximum backward", (d, x, other),
         "return a * select(select(0.0, 0.5, b == c), 1.0, b > c);",
         { let tie = if x == other { 0.5 * d } else { 0.0 }; if x > other { d } else { tie } };
@@ -327,7 +327,7 @@ functions! {
         "let s = sigmoid(b); return a * c * s * (1.0 + b * (1.0 - s));", silu_backward::<S>(d * up, gate);
 }
 
-/// Functions that WGSL lacks, or does not promise at the ends of their range.
+/// Functions that WGSL lacks, or does not specify at the ends of their range.
 pub const PRELUDE: &str = "
 fn holds(condition: f32) -> bool { return (bitcast<u32>(condition) & 0x7fffffffu) != 0u; }
 fn infinity() -> f32 { return bitcast<f32>(p.size - p.size + 0x7f800000u); }
@@ -374,7 +374,7 @@ fn log1p_(x: f32) -> f32 {
 }
 ";
 
-/// y[i] = f(i) where x[i] is too large for a reduction in f64, or not finite.
+/// y[i] = f(i) if x[i] is too large for a reduction in f64, or not finite.
 #[inline(always)]
 fn beyond(y: &mut [f32], x: &[f32], f: impl Fn(usize) -> f32) {
     let all_near = x.iter().fold(true, |near, v| near & (v.abs() <= NEAR));
@@ -388,8 +388,8 @@ fn beyond(y: &mut [f32], x: &[f32], f: impl Fn(usize) -> f32) {
     }
 }
 
-/// ½ (1 + tanh u) of the tanh form of gelu, which is sigmoid(2u): one exponential, and no
-/// cancellation where tanh nears −1.
+/// ½ (1 + tanh u) for the tanh form of gelu, which equals sigmoid(2u): one exponential, and no cancellation where tanh
+/// approaches −1.
 #[inline(always)]
 fn gelu_gate<S: Fma>(x: f32) -> f32 {
     sigmoid::<S>(1.595_769_1 * S::fma(0.044_715 * x * x, x, x))

@@ -1,8 +1,8 @@
 //! Both gradients of silu(gate) · up in one pass.
 //!
-//! Maths: d_up = d · silu(gate), and d_gate = d · up · silu'(gate), which takes the place of d. Layout: all
-//! contiguous and of one size; one invocation an element, or four (wide.rs). Cost: three reads and two writes, bound by
-//! memory, and one exponential where two passes take two. Each is to the bit what `map` gives.
+//! Maths: d_up = d · silu(gate), and d_gate = d · up · silu'(gate), which overwrites d. Layout: all contiguous and of
+//! equal size; one invocation per element or per four (wide.rs). Cost: three reads and two writes, bound by memory, and
+//! one exponential instead of two in separate passes. Both are bit-identical to the results of `map`.
 
 use std::rc::Rc;
 
@@ -47,7 +47,7 @@ pub static BACKWARD: Kernel = Kernel {
     },
 };
 
-/// d_gate and d_up of an element.
+/// Computes d_gate and d_up of an element.
 const GRADIENTS: &str = "
 fn gradients(gate: f32, up: f32, d: f32) -> vec2<f32> {
   if is_nan(gate) || is_nan(d) { return vec2<f32>(nan()); }
@@ -89,7 +89,7 @@ fn native(l: &NativeLaunch) {
     let d_up = Shared::new(d_up);
     each_chunk(d, GRAIN, |at, d| {
         let end = at + d.len();
-        // SAFETY: a chunk's range is no other's.
+        // SAFETY: chunks do not overlap.
         chunk(&gate[at..end], &up[at..end], d, unsafe { d_up.slice(at, d.len()) });
     });
 }
@@ -104,7 +104,7 @@ vectorised! {
     }
 }
 
-/// Appends d_up, and d_gate in the place of d.
+/// Appends d_up, and d_gate, which overwrites d.
 pub fn silu_mul_backward(cx: &Rc<Context>, gate: &Value, up: &Value, d: &Value, d_up: &Value) -> Result<()> {
     let binds = [gate, up, d, d_up].map(|v| Bind::new(v, &[1], 1));
     windows(cx, BACKWARD.name, &[d.size()], &[wide::ELEMENTS], &binds, |window| {

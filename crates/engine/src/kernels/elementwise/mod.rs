@@ -1,13 +1,12 @@
 //! Elementwise functions of one, two or three operands, with broadcasting.
 //!
-//! Maths: y[i] = f(a[i·sa], b[i·sb], c[i·sc]) over at most five collapsed dimensions; a stride of
-//! 0 broadcasts. Layout: any strides; one invocation an element of y, and natively runs along the innermost
-//! dimension. Cost: one pass, bound by memory. `pow` is the library's, a call an element (4.2 ns): in f64
-//! lanes it took 1.9 ns with AVX-512, 3.1 with AVX2, and 7.9 without either. Where all operands lie side by
-//! side in f32, an invocation takes four elements as one vec4 (wide.rs).
-//! Counted from the shader: one f for 8 to 16 bytes, so memory binds wherever f is under some ten FLOPs;
-//! one integer division for each collapsed dimension; under 20 registers, no workgroup memory: occupancy
-//! is full.
+//! Maths: y[i] = f(a[i·sa], b[i·sb], c[i·sc]) over at most five collapsed dimensions; a stride of 0 broadcasts.
+//! Layout: any strides; one invocation per element of y; natively runs along the innermost dimension. If all operands
+//! are contiguous in f32, an invocation processes four elements as one vec4 (wide.rs).
+//! Cost: one pass, bound by memory. `pow` calls the library for each element (4.2 ns): in f64 lanes it took 1.9 ns with
+//! AVX-512, 3.1 with AVX2, and 7.9 without either.
+//! Counted from the shader: one f for 8 to 16 bytes, so it is bound by memory if f has fewer than about ten FLOPs; one
+//! integer division per collapsed dimension; under 20 registers and no workgroup memory, so occupancy is full.
 
 mod function;
 mod gated;
@@ -35,16 +34,16 @@ use crate::profile::Kind;
 use crate::scalars;
 use crate::shape::Shape;
 
-/// Collapsed dimensions that a kernel can take.
+/// The most collapsed dimensions of a kernel.
 const DIMS: usize = 5;
 const THREADS: u32 = 128;
 
 scalars! {
-    /// The sizes of the box, and the strides of y.
+    /// The sizes of the dimensions, and the strides of y.
     pub(super) struct Walk { size: usize, d: [usize; DIMS], y: [usize; DIMS] }
 }
 
-/// What a step of each index moves by in each operand, a to c.
+/// The strides of each operand, a to c.
 #[derive(Clone, Copy)]
 pub(super) struct Steps<const N: usize>([[usize; DIMS]; N]);
 
@@ -128,7 +127,7 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-/// `params` = [function, dimensions, 1 where an invocation takes four elements, 1 where whole numbers are compared].
+/// `params` = [function, dimensions, 1 for four elements per invocation, 1 to compare integers].
 fn wgsl(params: Params, operands: usize) -> String {
     let function = Function::ALL[params[0] as usize];
     let names = &NAMES[..operands];
@@ -152,7 +151,7 @@ fn wgsl(params: Params, operands: usize) -> String {
         out.push_str(&format!("  var i{n} = 0u;\n"));
     }
     for d in (0..params[1]).rev() {
-        // The outermost is what the others leave.
+        // The outermost index is the remainder.
         out.push_str(&match d {
             0 => "  { let k = rest;".to_string(),
             _ => format!("  {{ let k = rest % p.d{d}; rest = rest / p.d{d};"),
@@ -205,8 +204,8 @@ fn variants(operands: usize) -> Vec<Variant> {
     out
 }
 
-/// Appends y = f(operands), each broadcast to y's shape. Two operands in i32 are compared as they are, others in
-/// f32.
+/// Appends y = f(operands), each broadcast to y's shape. Two i32 operands are compared as integers; otherwise operands
+/// are converted to f32.
 pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value) -> Result<()> {
     debug_assert_eq!(function.operands(), operands.len());
     let whole = function.relation().is_some() && operands.iter().all(|v| v.dtype == DType::I32);
@@ -258,7 +257,7 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
     })
 }
 
-/// `map` where no form reads the operands as they are stored: those that `read` refuses are converted first.
+/// `map` after converting the operands whose storage types have no compiled variant (`read` rejects them).
 fn map_converted(
     cx: &Rc<Context>,
     function: Function,
@@ -280,7 +279,7 @@ fn map_converted(
     map(cx, function, &converted.iter().collect::<SmallVec<[&Value; 3]>>(), y)
 }
 
-/// Appends y += x, elementwise over equal sizes: how gradients are added up.
+/// Appends y += x, elementwise over equal sizes, to accumulate gradients.
 pub fn accumulate(cx: &Rc<Context>, y: &Value, x: &Value) -> Result<()> {
     let size = y.size();
     let binds = [Bind::new(x, &[1], 1), Bind::new(y, &[1], 1)];
@@ -299,14 +298,14 @@ pub fn accumulate(cx: &Rc<Context>, y: &Value, x: &Value) -> Result<()> {
     })
 }
 
-/// Of each operand, what a step of each index moves by.
+/// The strides of each operand.
 type Strides = SmallVec<[Indices; 3]>;
 
-/// Merges neighbouring dimensions that every operand walks alike. Returns the sizes (at least one
-/// dimension) and each operand's strides.
+/// Merges neighbouring dimensions that are contiguous in every operand. Returns the sizes (at least one dimension) and
+/// each operand's strides.
 fn collapse(shape: &Shape, operands: &[&Shape]) -> (Indices, Strides) {
     let size = shape.size();
-    // What most calls are: nothing is broadcast, or single numbers.
+    // The common case: no operand is broadcast, or only single numbers are.
     if operands.iter().all(|s| *s == shape || s.size() == 1) {
         let step = |s: &&Shape| Indices::from_elem((s.size() == size && size > 1) as usize, 1);
         return (Indices::from_elem(size, 1), operands.iter().map(step).collect());

@@ -1,7 +1,7 @@
-//! The native twin: rows of the innermost dimension, in parallel chunks.
+//! The CPU twin: rows of the innermost dimension, in parallel chunks.
 //!
-//! Each function has its own loop over contiguous f32 operands. An operand that is broadcast,
-//! strided or stored otherwise is laid out a block at a time first, which stays in L1.
+//! Each function has a loop over contiguous f32 operands. An operand that is broadcast, strided or of another dtype is
+//! first copied in blocks, which fit L1.
 
 use super::function::Loop;
 use super::{Function, Steps, Walk};
@@ -10,7 +10,7 @@ use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk, each_task};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// Elements that are laid out at a time.
+/// Elements in one copied block.
 const BLOCK: usize = 512;
 
 enum Operand<'a> {
@@ -31,7 +31,7 @@ impl Operand<'_> {
         }
     }
 
-    /// Writes the elements from `at` on, `stride` apart.
+    /// Writes the elements from `at` on, with a stride of `stride`.
     fn lay_out(&self, out: &mut [f32], at: usize, stride: usize) {
         let n = out.len();
         match (self, stride) {
@@ -65,7 +65,7 @@ pub fn map<const N: usize>(l: &NativeLaunch) {
     }
     let run = function.native();
     if function.makes_indices() {
-        // The loop gives f32, whose whole numbers become i32 a block at a time.
+        // The loop gives f32, whose integers are converted to i32 block by block.
         walk(l, &operands, l.write::<i32>(N), &|y, at| {
             let mut block = [0f32; BLOCK];
             for (from, y) in (0..).step_by(BLOCK).zip(y.chunks_mut(BLOCK)) {
@@ -79,7 +79,7 @@ pub fn map<const N: usize>(l: &NativeLaunch) {
     }
 }
 
-/// Where a row's piece starts in each operand, and the stride there.
+/// The offset of a piece of a row in each operand, and its stride there.
 type Places<const N: usize> = [(usize, usize); N];
 
 /// Calls `row` for every piece of a row of y.
@@ -115,13 +115,13 @@ fn walk<const N: usize, T: Send>(
                     place.0 += i * strides[k][d];
                 }
             }
-            // SAFETY: each row of the output is one task's.
+            // SAFETY: each row of the output belongs to one task.
             row(unsafe { y.slice(y_start, to - from) }, places);
         }
     });
 }
 
-/// y = f(operands) from `from` elements after their places on.
+/// Computes y = f(operands), starting `from` elements after their offsets.
 fn apply<const N: usize>(run: Loop, y: &mut [f32], operands: &[Operand; N], places: &Places<N>, from: usize) {
     let n = y.len();
     let direct = |k: usize, from: usize, n: usize| match (&operands[k], places[k].1) {

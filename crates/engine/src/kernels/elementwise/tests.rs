@@ -1,4 +1,4 @@
-//! Every form beside its native twin, which the operations' tests hold to their plain forms.
+//! Compares every variant with its CPU twin, which the operations' tests compare with their plain forms.
 
 use super::{Function, KERNELS, accumulate, map, silu_mul_backward};
 use crate::dtype::DType;
@@ -6,10 +6,10 @@ use crate::kernel::Variant;
 use crate::kernel::forms::every_form;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 
-/// Sizes that vectors of four divide, and do not.
+/// Sizes that are and are not multiples of four.
 const SIZES: [usize; 2] = [260, 259];
 
-/// A shape for which the form is planned.
+/// A shape that uses the variant.
 fn shape(form: &Variant) -> Vec<usize> {
     let [_, dims, wide, _] = form.params.map(|p| p as usize);
     if dims == 1 { vec![SIZES[1 - wide]] } else { [2, 3, 2, 3, 2][..dims].to_vec() }
@@ -17,7 +17,7 @@ fn shape(form: &Variant) -> Vec<usize> {
 
 fn operands(function: Function, form: &Variant) -> Vec<Array> {
     let shape = shape(form);
-    // Every second dimension of the first is broadcast, so that none merges with another.
+    // Every second dimension of the first operand is broadcast, so that no two merge.
     let first: Vec<usize> = shape.iter().enumerate().map(|(d, n)| if d % 2 == 1 { 1 } else { *n }).collect();
     let of = |(i, dtype): (usize, &DType)| {
         let x = Array::random(&format!("{function:?} {i}"), if i == 0 { &first } else { &shape });

@@ -1,10 +1,10 @@
-//! Four elements an invocation, read and written as one vec4<f32>, where all operands lie side by side.
+//! Variants with four elements per invocation, read and written as one vec4<f32>; all operands must be contiguous.
 
 use super::THREADS;
 use crate::dtype::DType;
 use crate::kernel::{Params, Range, Variant};
 
-/// Elements of an invocation.
+/// Elements per invocation.
 pub const ELEMENTS: usize = 4;
 
 /// Whether `size` elements of all ranges are whole vectors of f32.
@@ -17,17 +17,17 @@ pub fn is_whole(range: &Range) -> bool {
     range.dtype == DType::F32 && range.offset.is_multiple_of(16)
 }
 
-/// Workgroups for `size` elements.
+/// The number of workgroups for `size` elements.
 pub fn groups(size: usize) -> u32 {
     (size / ELEMENTS).div_ceil(THREADS as usize) as u32
 }
 
-/// The form of `params` in which an invocation takes four elements: third of them is 1.
+/// The variant of `params` with four elements per invocation: its third parameter is 1.
 pub fn variant([function, dims, ..]: Params, bindings: usize) -> Variant {
     Variant { params: [function, dims, 1, 0], dtypes: vec![DType::F32; bindings], threads: THREADS }
 }
 
-/// WGSL: a binding as vectors, and what loads one (and stores it, where `written`).
+/// WGSL: a binding as vectors, with a function that loads one (and one that stores it, if `written`).
 pub fn vectors(name: &str, binding: usize, written: bool) -> String {
     let access = if written { "read_write" } else { "read" };
     let mut out = format!(
@@ -43,7 +43,7 @@ fn load4_{name}(i: u32) -> vec4<f32> {{ return {name}_vectors[(p.{name}_at >> 2u
     out
 }
 
-/// y = f of the operands, each part of their vectors by itself.
+/// WGSL: y = f of the operands, computed for each component of their vectors.
 pub fn map(names: &[&str], passes_nan: bool) -> String {
     let mut out: String = names.iter().enumerate().map(|(i, name)| vectors(name, i, false)).collect();
     out += &vectors("y", names.len(), true);

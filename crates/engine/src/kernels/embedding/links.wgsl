@@ -1,4 +1,4 @@
-// next[n] and head[n], as the kernel says. One invocation a row; it compares with the rows around it, N at worst.
+// next[n] and head[n], as documented at the kernel. One invocation per row; compares with up to N other rows.
 fn kernel(group: u32, lane: u32) {
   let n = group * THREADS + lane;
   if n >= p.rows { return; }

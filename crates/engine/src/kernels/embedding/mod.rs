@@ -1,15 +1,14 @@
-//! Rows of a table by their index, and the gradient that goes back to them.
+//! Rows of a table by index, and the gradient of the table.
 //!
-//! Maths: y[n, c] = T[id[n], c], and d_T[v, c] += Σ d_y[n, c] over the n with id[n] = v, n ascending.
-//! A table is [V, C], or its transpose [C, V]. An index outside 0..V gives a row of NaN and takes no
-//! gradient. Layout: row-major; one invocation an element of y or d_y. Cost: forward one pass over y. Backward one pass
-//! over d_y: `links` chains the rows that
-//! share an index (N² comparisons at worst on a GPU, a hash table natively), then the first row of
-//! each chain sums it and owns its row of d_T, so that no two write one place and the order of
-//! summation is that of n.
+//! Maths: y[n, c] = T[id[n], c], and d_T[v, c] += Σ d_y[n, c] over the n with id[n] = v, n ascending. A table is [V,
+//! C], or transposed [C, V]. An index outside 0..V gives a row of NaN and takes no gradient. Layout: row-major; one
+//! invocation per element of y or d_y.
+//! Cost: forward one pass over y. Backward one pass over d_y: `links` chains the rows with equal index (at worst N²
+//! comparisons on a GPU, a hash table natively); then the first row of each chain sums it and owns its row of d_T. So
+//! no two invocations write one location, and the order of summation is that of n.
 //!
-//! Tried on paper: a scan of all indices by every row of the table (V · N, for V ≫ N); sorting on
-//! the host (only where the host knows the indices, and another path to keep right).
+//! Rejected on paper: a scan of all indices for every row of the table (V · N, for V ≫ N); sorting on the host (it must
+//! know the indices, and a second path would be needed).
 
 mod native;
 
@@ -28,18 +27,18 @@ const THREADS: u32 = 64;
 
 scalars! {
     pub(super) struct Take {
-        /// The window of the table's rows, and how many it has.
+        /// The start and size of the window of the table's rows.
         start: usize,
         count: usize,
         vocabulary: usize,
-        /// Of y.
+        /// The size of y.
         rows: usize,
         columns: usize,
-        /// Of the table.
+        /// The strides of the table.
         row_step: usize,
         column_step: usize,
         y_step: usize,
-        /// Whether this launch settles indices out of range.
+        /// Whether this launch writes NaN for indices out of range.
         first: bool,
     }
 }
@@ -53,10 +52,10 @@ scalars! {
         /// The window of the table's rows.
         start: usize,
         count: usize,
-        /// Of d_y.
+        /// The size of d_y.
         rows: usize,
         columns: usize,
-        /// Of the table.
+        /// The strides of the table.
         row_step: usize,
         column_step: usize,
         d_step: usize,
@@ -76,8 +75,8 @@ static TAKE: Kernel = Kernel {
     },
 };
 
-/// next[n]: the next row of the block with n's index, −1 where there is none. head[n]: the index of
-/// n where n is the first of the block to have it, −1 elsewhere and where nothing is to be added.
+/// next[n]: the next row of the block with n's index, or −1. head[n]: the index of n if n is the first row of the block
+/// with it, otherwise (and for rows without a gradient) −1.
 static LINKS: Kernel = Kernel {
     name: "links",
     bindings: &[("ids", Access::Read), ("next", Access::Write), ("head", Access::Write)],
@@ -104,10 +103,10 @@ static SCATTER: Kernel = Kernel {
 
 pub const KERNELS: &[&Kernel] = &[&TAKE, &LINKS, &SCATTER];
 
-/// How a table of two dimensions is walked.
+/// The layout of a table of two dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Rows that an index may name.
+    /// The number of rows that can be indexed.
     pub vocabulary: usize,
     pub columns: usize,
     row_step: usize,
@@ -115,7 +114,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// [V, C], or [C, V] where `transposed`.
+    /// `shape` is [V, C], or [C, V] if `transposed`.
     pub fn new(shape: &[usize], transposed: bool) -> Table {
         let [a, b] = *shape else { unreachable!("a table has two dimensions") };
         if transposed {
@@ -126,10 +125,10 @@ impl Table {
     }
 }
 
-/// Refuses indices outside 0..`size` where the host knows them; elsewhere they give NaN.
+/// Checks that indices are in 0..`size` if the host knows them; otherwise they give NaN.
 ///
 /// # Errors
-/// `ERR_INDEX` naming the index, its place and `size`.
+/// `ERR_INDEX` with the index, its position and `size`.
 pub fn check_indices(name: &str, ids: &Value, size: usize) -> Result<()> {
     let Some(host) = ids.host() else { return Ok(()) };
     match host.iter().position(|id| usize::try_from(*id).map_or(true, |id| id >= size)) {
@@ -175,8 +174,8 @@ pub fn take(cx: &Rc<Context>, name: &str, table: &Value, walk: Table, ids: &Valu
     })
 }
 
-/// Appends d_table = the sum, for every row of the table, of the rows of `d_y` whose index names
-/// it; rows that none names, and row `padding`, are 0. `d_y` is f32 of N × C elements.
+/// Appends d_table: each row is the sum of the rows of `d_y` with its index; rows without one, and row `padding`, are
+/// 0. `d_y` is f32 of N × C elements.
 pub fn scatter(
     cx: &Rc<Context>,
     name: &str,
@@ -192,7 +191,7 @@ pub fn scatter(
     if n == 0 || columns == 0 {
         return Ok(());
     }
-    // A chain lies within a block of rows, so that the rows of d_y it walks are bound together.
+    // A chain stays in one block of rows, so that all its rows of d_y are in one binding.
     let bindable = (cx.profile.binding_limit.saturating_sub(256) / 4) as usize;
     let block = (bindable / columns).clamp(1, n);
     let next = cx.empty([n], DType::I32)?;

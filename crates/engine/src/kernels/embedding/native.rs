@@ -1,4 +1,4 @@
-//! The native twin: rows in parallel.
+//! The CPU twin: rows in parallel.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ fn rows_of_blocks(l: &NativeLaunch, kind: BlockType) {
     let elements = kind.elements_of(table.len());
     let row = |at: usize, y: &mut [f32]| {
         assert!(at + y.len() <= elements, "take: the table ends early");
-        // SAFETY: the processor has its level's instructions, and the table reaches as far.
+        // SAFETY: the processor has its level's instructions, and the table has that many elements.
         unsafe { unpack(table.as_ptr(), at, y.len(), y.as_mut_ptr()) };
     };
     each(l, row, |_, _| unreachable!("columns of blocks are not taken"));
@@ -41,15 +41,15 @@ fn rows<T: bytemuck::Pod + Sync>(
     each(l, |at, y| row(&table[at..at + y.len()], y), |at, y| *y = convert(table[at]));
 }
 
-/// `row` writes neighbours from an element of the table on, `one` an element.
+/// Calls `row` for contiguous elements from an offset of the table, `one` for single elements.
 fn each(l: &NativeLaunch, row: impl Fn(usize, &mut [f32]) + Sync, one: impl Fn(usize, &mut f32) + Sync) {
     let ids = l.read::<i32>(1);
     let y = Shared::new(l.write::<f32>(2));
     let Take { start, count, vocabulary, rows, columns, row_step, column_step, y_step, first } = l.scalars();
     each_row(rows, GRAIN / columns, |n| {
-        // A negative index is a large one.
+        // A negative index becomes a large one.
         let v = ids[n] as u32 as usize;
-        // SAFETY: each row is one task's, which has one of these at a time.
+        // SAFETY: each row belongs to one task, which has one of these slices borrowed.
         let out = || unsafe { y.slice(n * y_step, columns) };
         if v >= vocabulary {
             if first {
@@ -97,12 +97,12 @@ pub fn scatter(l: &NativeLaunch) {
             let d = &d_y[k as usize * d_step..][..columns];
             // The head of a chain owns its row of the table.
             if column_step == 1 {
-                // SAFETY: as said, and each row is the head of one chain.
+                // SAFETY: each row of the table has one head, which belongs to one task.
                 let row = unsafe { d_table.slice(at, columns) };
                 row.iter_mut().zip(d).for_each(|(sum, d)| *sum += d);
             } else {
                 for (c, d) in d.iter().enumerate() {
-                    // SAFETY: as above: the row's columns are its own.
+                    // SAFETY: as above.
                     let sum = unsafe { d_table.slice(at + c * column_step, 1) };
                     sum[0] += d;
                 }

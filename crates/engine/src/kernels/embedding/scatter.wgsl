@@ -1,5 +1,5 @@
-// d_T[v, c] += Σ d_y[n, c] along the chain of v. One invocation an element of d_y, of which the heads of
-// chains work; one read of d_y.
+// d_T[v, c] += Σ d_y[n, c] along the chain of v. One invocation per element of d_y, but only heads of chains do work;
+// one read of d_y.
 fn kernel(group: u32, lane: u32) {
   let i = group * THREADS + lane;
   if i >= p.rows * p.columns { return; }

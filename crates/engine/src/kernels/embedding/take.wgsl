@@ -1,4 +1,4 @@
-// y[n, c] = T[id[n], c]. One invocation an element of y; one read, one write.
+// y[n, c] = T[id[n], c]. One invocation per element of y; one read, one write.
 fn kernel(group: u32, lane: u32) {
   let i = group * THREADS + lane;
   if i >= p.rows * p.columns { return; }
@@ -6,7 +6,7 @@ fn kernel(group: u32, lane: u32) {
   let c = i % p.columns;
   let id = load_ids(n);
   let y = n * p.y_step + c;
-  // A negative index is a large one.
+  // A negative index becomes a large one.
   let v = bitcast<u32>(id);
   if v >= p.vocabulary {
     if p.first == 1u { store_y(y, nan()); }

@@ -1,4 +1,4 @@
-//! One value everywhere. Cost: one pass of writing; nothing is uploaded.
+//! A constant fill. Cost: one pass of writing; nothing is uploaded.
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,7 +20,7 @@ scalars! {
     struct Scalars { size: u32, word: u32 }
 }
 
-/// Writes words of four bytes; two halves are one word.
+/// Writes words of four bytes; a word has two half-precision values.
 static FILL: Kernel = Kernel {
     name: "fill",
     bindings: &[("y", Access::Write)],
@@ -44,7 +44,7 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-/// A new value that holds `value` everywhere, rounded to `dtype`.
+/// Creates a value filled with `value`, rounded to `dtype`.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.
@@ -54,10 +54,10 @@ pub fn full(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, value: f64)
     Ok(y)
 }
 
-/// Appends y = `value` everywhere, rounded to its dtype. y is a storage of its own.
+/// Appends y = `value` everywhere, rounded to its dtype. y must be a whole storage.
 ///
 /// # Errors
-/// None on any device that there is.
+/// None on existing devices.
 pub fn fill(cx: &Rc<Context>, y: &Value, value: f64) -> Result<()> {
     let pair = |half: u16| half as u32 | (half as u32) << 16;
     let word = match y.dtype {
@@ -71,7 +71,7 @@ pub fn fill(cx: &Rc<Context>, y: &Value, value: f64) -> Result<()> {
         cx.zero(y);
         return Ok(());
     }
-    // A storage is whole words long.
+    // A storage has a whole number of words.
     let words = Value { shape: [y.bytes().div_ceil(4)].into(), dtype: DType::I32, ..y.clone() };
     windows(cx, "full", &[words.size()], &[], &[Bind::new(&words, &[1], 1)], |window| {
         let n = window.count[0] as u32;

@@ -1,8 +1,7 @@
-//! The middle of [outer, n, inner] from its end to its start.
+//! Reversal of the middle of [outer, n, inner].
 //!
-//! Maths: y[o, k, i] = x[o, n − 1 − k, i]; bits are copied, whatever they mean. Layout: row-major; one invocation an
-//! element, natively a row of inner at a time. Cost: one pass, bound by memory. A window of y is bound together with
-//! its
+//! Maths: y[o, k, i] = x[o, n − 1 − k, i]; copies bits without interpreting them. Layout: row-major; one invocation per
+//! element, natively one row of `inner` at a time. Cost: one pass, bound by memory. A window of y is bound with its
 //! mirror image in x.
 
 use std::rc::Rc;
@@ -53,17 +52,16 @@ fn native<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
     let y = Shared::new(l.write::<T>(1));
     each_row(outer * n, GRAIN / inner, |row| {
         let (at, k) = (row / n * outer_step, row % n);
-        // SAFETY: each row is one task's.
+        // SAFETY: each row belongs to one task.
         let y = unsafe { y.slice(at + k * step, inner) };
         y.copy_from_slice(&x[at + (n - 1 - k) * step..][..inner]);
     });
 }
 
-/// Appends y = x seen as [outer, n, inner], with n turned round. Two-byte types are copied on the cpu only: see
-/// `copy::widened`.
+/// Appends y = x seen as [outer, n, inner], with n reversed. Two-byte types only on the cpu: see `copy::widened`.
 ///
 /// # Errors
-/// None on any device that there is.
+/// None on existing devices.
 pub fn flip(cx: &Rc<Context>, x: &Value, [outer, n, inner]: [usize; 3], y: &Value) -> Result<()> {
     debug_assert_eq!(x.dtype, y.dtype);
     let strides = [n * inner, inner, 1];

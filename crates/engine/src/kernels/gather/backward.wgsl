@@ -1,5 +1,5 @@
-// d_x[o, j, i] += Σ d_y[o, k, i] over the k whose index is j. One invocation a pick, of which the first of
-// equal ones sums for all, ascending; at worst k² reads of a line.
+// d_x[o, j, i] += Σ d_y[o, k, i] over the k with index j. One invocation per pick; the first of equal indices sums all
+// of them, ascending; at worst k² reads per line.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.outer * p.picks * p.inner { return; }

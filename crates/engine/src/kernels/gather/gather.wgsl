@@ -1,10 +1,10 @@
-// y[o, k, i] = x[o, index[o, k, i], i]. One invocation an element of y; one read, one write.
+// y[o, k, i] = x[o, index[o, k, i], i]. One invocation per element of y; one read, one write.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.outer * p.picks * p.inner { return; }
   let pick = pick_of(id);
   let at = pick.o * p.outer_step + pick.k * p.pick_step + pick.i;
-  // A negative index is a large one.
+  // A negative index becomes a large one.
   let j = bitcast<u32>(load_index(at));
   if j >= p.size {
     if p.first == 1u { store_y(at, missing()); }

@@ -1,8 +1,9 @@
 //! Elements along the middle of [outer, n, inner] by an index of [outer, k, inner].
 //!
-//! Maths: y[o, k, i] = x[o, index[o, k, i], i], and d_x[o, j, i] = Σ d_y[o, k, i] over the k whose
-//! index is j, ascending. An index outside 0..n gives NaN (0 in i32) and takes no gradient. Layout: row-major;
-//! one invocation a pick. Cost: forward one pass; backward, for each line of k, the first k to name a place sums for it: at worst k²
+//! Maths: y[o, k, i] = x[o, index[o, k, i], i], and d_x[o, j, i] = Σ d_y[o, k, i] over the k with index j, ascending.
+//! An index outside 0..n gives NaN (0 in i32) and takes no gradient. Layout: row-major; one invocation per pick.
+//! Cost: forward one pass. Backward: in each line of k, the first k with an index sums for all with it, so that no two
+//! invocations write one location: at worst k² comparisons per line.
 //! comparisons a line, and no two invocations write one place.
 
 mod native;
@@ -20,20 +21,20 @@ const THREADS: u32 = 64;
 
 scalars! {
     pub(super) struct Walk {
-        /// The window's sizes.
+        /// The sizes of the window.
         outer: usize,
         picks: usize,
         inner: usize,
-        /// Steps of the index's outer and middle dimension, and of x's.
+        /// The strides of the index's outer and middle dimension, and of x's.
         outer_step: usize,
         pick_step: usize,
         x_outer_step: usize,
         x_step: usize,
-        /// The window of x's middle dimension, and its whole size.
+        /// The window of x's middle dimension, and the dimension's size.
         start: usize,
         count: usize,
         size: usize,
-        /// Whether this launch settles indices out of range.
+        /// Whether this launch writes the result of indices out of range.
         first: bool,
     }
 }
@@ -90,18 +91,18 @@ static PUT: Kernel = Kernel {
 
 pub const KERNELS: &[&Kernel] = &[&GATHER, &GATHER_BACKWARD, &PUT];
 
-/// Appends y = x at the places that it was gathered from, of which none is named twice, 0 elsewhere: one pass.
+/// Appends y = x at the indices, which must be distinct, and 0 elsewhere: one pass.
 pub fn put(cx: &Rc<Context>, y: &Value, index: &Value, x: &Value, dims: [usize; 4]) -> Result<()> {
     cx.zero(y);
     launch(cx, &PUT, [y, index, x], dims)
 }
 
-/// Appends y = x gathered; x is [outer, n, inner], index and y are [outer, k, inner]. y is f32, or i32 where x is.
+/// Appends y = x gathered; x is [outer, n, inner], index and y are [outer, k, inner]. y is f32, or i32 if x is.
 pub fn gather(cx: &Rc<Context>, x: &Value, index: &Value, y: &Value, dims: [usize; 4]) -> Result<()> {
     launch(cx, &GATHER, [x, index, y], dims)
 }
 
-/// Appends d_x = d_y added up at the places it was gathered from, 0 elsewhere.
+/// Appends d_x = d_y added at the gathered locations, 0 elsewhere.
 pub fn scatter_add(
     cx: &Rc<Context>,
     d_x: &Value,
@@ -113,12 +114,12 @@ pub fn scatter_add(
     add_at(cx, d_x, index, d_y, dims)
 }
 
-/// Appends x += y at the places that the index names, in its order.
+/// Appends x += y at the locations in the index, in ascending order of k.
 pub fn add_at(cx: &Rc<Context>, x: &Value, index: &Value, y: &Value, dims: [usize; 4]) -> Result<()> {
     launch(cx, &GATHER_BACKWARD, [x, index, y], dims)
 }
 
-/// `dims` = [outer, n, k, inner]; `values` in the order of the bindings.
+/// `dims` = [outer, n, k, inner]; `values` are in the order of the bindings.
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,

@@ -1,4 +1,4 @@
-//! The native twin: lines of the outer dimension in parallel.
+//! The CPU twin: lines of the outer dimension in parallel.
 
 use super::Walk;
 use crate::dtype::DType;
@@ -6,7 +6,7 @@ use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 use half::{bf16, f16};
 
 impl Walk {
-    /// Rows of `inner` elements that one task takes.
+    /// Rows of `inner` elements per task.
     fn grain(&self) -> usize {
         (GRAIN / self.inner).max(1)
     }
@@ -33,10 +33,10 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
     each_row(w.outer * w.picks, w.grain(), |row| {
         let o = row / w.picks;
         let at = o * w.outer_step + row % w.picks * w.pick_step;
-        // SAFETY: each row is one task's.
+        // SAFETY: each row belongs to one task.
         let y = unsafe { y.slice(at, w.inner) };
         for (i, (y, index)) in y.iter_mut().zip(&index[at..]).enumerate() {
-            // A negative index is a large one.
+            // A negative index becomes a large one.
             let j = *index as u32 as usize;
             if j >= w.size {
                 if w.first {
@@ -49,8 +49,7 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
     });
 }
 
-/// One task owns all that an outer index and a run of inner ones name, so that it may add in the
-/// order of k.
+/// A task owns all locations of an outer index and a run of inner ones, so that it can add in the order of k.
 pub fn backward(l: &NativeLaunch) {
     const WIDTH: usize = 256;
     let w: Walk = l.scalars();
@@ -65,7 +64,7 @@ pub fn backward(l: &NativeLaunch) {
                 let j = index[at + i] as u32 as usize;
                 if j < w.size && (w.start..w.start + w.count).contains(&j) {
                     let place = o * w.x_outer_step + (j - w.start) * w.x_step + i;
-                    // SAFETY: a task has columns of its own, and nobody else adds to them.
+                    // SAFETY: columns do not overlap between tasks.
                     let sum = unsafe { d_x.slice(place, 1) };
                     sum[0] += d_y[at + i];
                 }

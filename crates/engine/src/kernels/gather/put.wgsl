@@ -1,4 +1,4 @@
-// y[o, index[o, k, i], i] = x[o, k, i], where no line names a place twice. One invocation a pick.
+// y[o, index[o, k, i], i] = x[o, k, i], with distinct indices in each line. One invocation per pick.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.outer * p.picks * p.inner { return; }

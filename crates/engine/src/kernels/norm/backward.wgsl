@@ -1,4 +1,4 @@
-// d_x = ρ (g − mean g − x̂ mean(g x̂)), g = w d; d_x += that where it adds. One workgroup a row; two reads of x and d.
+// d_x = ρ (g − mean g − x̂ mean(g x̂)), g = w d, or d_x += that. One workgroup per row; two reads of x and d.
 fn kernel(group: u32, lane: u32) {
   let cells = p.n / CELL;
   let base = group * cells;

@@ -1,22 +1,21 @@
 //! Root-mean-square and layer normalisation of rows of C elements, and their gradients.
 //!
-//! Maths: x̂ = (x − μ) ρ with ρ = 1 / √(mean (x − μ)² + ε), y = w x̂ + b; μ = 0 for the root-mean-square
-//! form. With g = w d: d_x = ρ (g − mean g − x̂ mean(g x̂)), without the middle term where μ = 0;
-//! d_w = Σ d x̂ and d_b = Σ d over the rows. Layout: x, y, d, d_x [rows, C]; w, b [C]; μ, ρ [rows]. One
-//! workgroup a row. The sums over rows go by chunks of 32 rows, which are then reduced: the order is
-//! fixed by shape (and where a binding is short, by its limit). Cost: two reads of x forward (three
-//! where μ is asked for), two of x and d backward. A row with a NaN is NaN throughout.
+//! Maths: x̂ = (x − μ) ρ with ρ = 1 / √(mean (x − μ)² + ε), y = w x̂ + b; μ = 0 for root-mean-square. With g = w d:
+//! d_x = ρ (g − mean g − x̂ mean(g x̂)), without the middle term if μ = 0; d_w = Σ d x̂ and d_b = Σ d over the rows.
+//! Layout: x, y, d, d_x [rows, C]; w, b [C]; μ, ρ [rows]. One workgroup per row. Sums over rows are computed for chunks
+//! of 32 rows, which are then reduced: the order depends only on the shape (and on the binding limit, if that is
+//! small).
+//! Cost: two reads of x forward (three with μ), two of x and d backward. A row with a NaN is NaN throughout.
 //!
-//! Where a residual is added first, x is the sum, which is written too: a pass less than adding apart, and
-//! the same bits.
+//! With a residual, x is the sum, which is also written: one pass less than a separate addition, and the same bits.
 //!
-//! Counted from the shaders: 6 FLOPs for 8 bytes of memory forward, 10 for 12 backward (a row's second
-//! reading comes from the cache), so memory binds; some 20 registers and at most 1 KiB of workgroup memory
-//! for 128 invocations limit nothing. No register tile: a row of C elements is C / 128 an invocation.
-//! Rows that are whole vectors of four are read by them. A row's sums go through subgroups where there are: a sum of 128
-//! invocations is then 2 barriers, not 9, in an order that is the device's own (the same in every run on it).
-//! What a form is compiled for is how rows are read and summed and what weights are stored in; which of weight, bias and
-//! mean there are is asked at run time, once an element beside 8 bytes from memory.
+//! Counted from the shaders: 6 FLOPs for 8 bytes of memory forward, 10 for 12 backward (a row's second read is served
+//! by the cache), so it is bound by memory; about 20 registers and at most 1 KiB of workgroup memory for 128
+//! invocations are no limit. There is no register tile: an invocation has C / 128 elements of a row. Rows that consist
+//! of whole vectors of four are read in vectors. A row's sums use subgroups if available: then a sum of 128 invocations
+//! has 2 barriers instead of 9, in an order that depends on the device (but is the same in every run). A variant
+//! determines how rows are read and summed and the weights' dtype. The presence of weight, bias and mean is checked at
+//! run time, once per element, compared with 8 bytes from memory.
 
 mod native;
 mod plan;
@@ -30,9 +29,9 @@ use crate::kernel::shader::rows::RowForm;
 use crate::kernel::{Access, Kernel, Params, Twin, Variant, joined};
 use crate::scalars;
 
-/// Invocations of a row's workgroup.
+/// Invocations in a row's workgroup.
 const THREADS: u32 = 128;
-/// Rows whose contributions to d_weight one invocation adds up.
+/// Rows whose contributions to d_weight one invocation adds.
 const CHUNK: usize = 32;
 
 scalars! {
@@ -42,11 +41,11 @@ scalars! {
     struct Backward { n: usize, centred: bool, weighted: bool, adds: bool }
 }
 scalars! {
-    /// Sums over chunks of `chunk` of the rows.
+    /// Sums over chunks of `chunk` rows.
     struct Chunks { n: usize, rows: usize, chunk: usize, centred: bool, weighted: bool }
 }
 
-/// `params` = [`RowForm`]; an absent binding stands on another.
+/// `params` = [`RowForm`]; an absent binding is bound to another one.
 const FORWARD: Kernel = Kernel {
     name: "norm",
     bindings: &[
@@ -64,7 +63,7 @@ const FORWARD: Kernel = Kernel {
     variants: || variants(FORWARD.bindings),
 };
 static NORM: Kernel = FORWARD;
-/// The form that keeps a mean.
+/// The kernel that stores a mean.
 const WITH_MEAN: Kernel = Kernel {
     name: "layer norm",
     bindings: &joined::<_, 6>(FORWARD.bindings, &[("mean", Access::Write)]),
@@ -134,7 +133,7 @@ static SUM_ROWS: Kernel = Kernel {
 
 pub const KERNELS: &[&Kernel] = &[&NORM, &LAYER_NORM, &ADDED_NORM, &ADDED_LAYER_NORM, &BACKWARD, &SUM_ROWS];
 
-/// Every form of a row, with weights in every float type where they are read by single elements: vectors are of f32.
+/// Every variant of a row kernel. With single elements weights have any float type; with vectors they are f32.
 fn variants(bindings: &[(&'static str, Access)]) -> Vec<Variant> {
     let weights = |form: &RowForm| match form.vectors {
         true => &[DType::F32][..],
@@ -150,7 +149,7 @@ fn variants(bindings: &[(&'static str, Access)]) -> Vec<Variant> {
 
 const NO_MEAN: &str = "const MEAN = false;\nfn keep_mean(row: u32, mean: f32) {}\n";
 const MEAN: &str = "const MEAN = true;\nfn keep_mean(row: u32, mean: f32) { store_mean(row, mean); }\n";
-/// How a cell is read first, and then again.
+/// The functions of the first and of later reads of a cell.
 const X_ALONE: &str = "fn first_x(i: u32) -> Cell { return get_x(i); }
 fn x_again(i: u32) -> Cell { return get_x(i); }
 ";
@@ -175,7 +174,7 @@ fn is_weight(name: &str) -> bool {
     ["weight", "bias"].contains(&name)
 }
 
-/// Whether a binding has an element a row.
+/// Whether a binding has one element per row.
 fn is_single(name: &str) -> bool {
     ["scale", "mean"].contains(&name)
 }

@@ -1,4 +1,4 @@
-//! The native twins: a row, or a chunk of rows, at a time.
+//! The CPU twins: one row, or one chunk of rows, at a time.
 
 use std::borrow::Cow;
 
@@ -23,17 +23,17 @@ pub fn forward(l: &NativeLaunch) {
         let at = r * n..(r + 1) * n;
         let mut x = &x[at.clone()];
         if let Some((added, sum)) = &residual {
-            // SAFETY: each row is one task's.
+            // SAFETY: each row belongs to one task.
             let sum = unsafe { sum.slice(r * n, n) };
             sum.iter_mut().zip(x).zip(&added[at]).for_each(|((s, x), a)| *s = x + a);
             x = sum;
         }
-        // SAFETY: each row is one task's.
+        // SAFETY: each row belongs to one task.
         let (y, scale) = unsafe { (y.slice(r * n, n), scale.slice(r, 1)) };
         let (own_scale, own_mean) = row(x, weights, eps, centred, y);
         scale[0] = own_scale;
         if let Some(mean) = &mean {
-            // SAFETY: each row is one task's.
+            // SAFETY: each row belongs to one task.
             let mean = unsafe { mean.slice(r, 1) };
             mean[0] = own_mean;
         }
@@ -46,12 +46,12 @@ pub fn backward(l: &NativeLaunch) {
     let weight = optional(l, weighted, 1);
     let d_x = Shared::new(l.write::<f32>(5));
     each_range(x.len() / n, GRAIN / n, |rows| {
-        // A row is made here where d_x has something to be added to.
+        // A temporary row if d_x is added to.
         let mut own = vec![0.0; if adds { n } else { 0 }];
         for r in rows {
             let at = r * n..(r + 1) * n;
             let mean = centred.then(|| mean[r]);
-            // SAFETY: each row is one task's.
+            // SAFETY: each row belongs to one task.
             let d_x = unsafe { d_x.slice(r * n, n) };
             let to = if adds { &mut own[..] } else { &mut *d_x };
             row_backward(&x[at.clone()], weight.as_deref(), scale[r], mean, &d[at], to);
@@ -82,7 +82,7 @@ vectorised! {
         let n = x.len() as f32;
         let mean = if centred { sum::<S>(x) / n } else { 0.0 };
         let squares = sum_by::<S>(x, |v| (v - mean) * (v - mean)) / n;
-        // What rounding left of the mean is taken off both.
+        // Corrects mean and variance for the rounding error of the mean.
         let left = if centred { sum_by::<S>(x, |v| v - mean) / n } else { 0.0 };
         let mean = mean + left;
         let scale = 1.0 / (squares - left * left + eps).sqrt();
@@ -113,7 +113,7 @@ vectorised! {
         }
         let plain = if mean.is_some() { sum::<S>(d_x) } else { 0.0 };
         let mean = mean.unwrap_or(0.0);
-        // mean(g x̂) = ρ (Σ g x − μ Σ g) / n; the centred form sums what is centred, for its accuracy.
+        // mean(g x̂) = ρ (Σ g x − μ Σ g) / n; the centred form sums centred values for accuracy.
         let along = if mean == 0.0 { dot::<S>(d_x, x) } else { centred_dot::<S>(d_x, x, mean) } * scale / n;
         let (taken, slope) = (plain / n, along * scale);
         d_x.iter_mut().zip(x).for_each(|(g, x)| *g = scale * S::fma(mean - x, slope, *g - taken));

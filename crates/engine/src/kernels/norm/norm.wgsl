@@ -1,4 +1,4 @@
-// y = w x̂ + b, ρ, and μ through keep_mean. One workgroup a row; two reads of x, three with a mean.
+// y = w x̂ + b, ρ, and μ through keep_mean. One workgroup per row; two reads of x, three with a mean.
 fn kernel(group: u32, lane: u32) {
   let cells = p.n / CELL;
   let base = group * cells;
@@ -7,7 +7,7 @@ fn kernel(group: u32, lane: u32) {
   for (var k = lane; k < cells; k += THREADS) {
     let v = first_x(base + k);
     sums += v;
-    // NaN anywhere, or an infinity where a mean is taken off, is NaN everywhere.
+    // A NaN anywhere, or an infinity if a mean is subtracted, makes the whole row NaN.
     let infinite = some(odd(v));
     if some(nans(v)) || (MEAN && infinite) { mark |= 1u; }
     if infinite { mark |= 2u; }
@@ -24,7 +24,7 @@ fn kernel(group: u32, lane: u32) {
   }
   var spread = total(lane, across(squares)) / f32(p.n);
   if MEAN {
-    // What rounding left of the mean is taken off both.
+    // Corrects mean and variance for the rounding error of the mean.
     let rest = total(lane, across(left)) / f32(p.n);
     mean += rest;
     spread -= rest * rest;

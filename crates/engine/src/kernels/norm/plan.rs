@@ -1,4 +1,4 @@
-//! The launches: windows of rows, with weights whole.
+//! The launches: windows of rows; weights are bound whole.
 
 use std::rc::Rc;
 
@@ -17,39 +17,39 @@ use crate::kernel::{Kernel, Launch};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::launch::{Bind, Window, windows};
 
-/// What y is multiplied by and what is added, [C] each.
+/// The factors and the summands of y, [C] each.
 #[derive(Clone, Copy, Default)]
 pub struct Weights<'a> {
     pub weight: Option<&'a Value>,
     pub bias: Option<&'a Value>,
 }
 
-/// What forward leaves for backward, [rows] each: ρ, and μ where it is not 0.
+/// Results of forward that backward reads, [rows] each: ρ, and μ for layer normalisation.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     pub scale: &'a Value,
     pub mean: Option<&'a Value>,
 }
 
-/// Which sum over the rows: of d x̂, or of d.
+/// The summand over the rows: d x̂ or d.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sums {
     Weight,
     Bias,
 }
 
-/// What is added to x first, and the sum, of which the norm is then taken.
+/// A summand of x, and the sum, which is then normalised.
 #[derive(Clone, Copy)]
 pub struct Residual<'a> {
     pub added: &'a Value,
     pub sum: &'a Value,
 }
 
-/// Appends y = w x̂ + b and what backward reads, and a sum to take the norm of where one is asked for; C
-/// is the last dimension of x.
+/// Appends y = w x̂ + b and the inputs of backward, with a residual also the sum that is normalised; C is the last
+/// dimension of x.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
+/// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
 pub fn normalise(
     cx: &Rc<Context>,
     x: &Value,
@@ -88,15 +88,15 @@ pub fn normalise(
     by_rows(cx, kernel, n, x.shape.rows(), &binds, scalars.words())
 }
 
-/// A weight, or in its place the first cell of x, which is not read.
+/// Binds a weight, or if absent the first cell of x, which is not read.
 fn weight_or<'a>(weight: Option<&'a Value>, x: &'a Value) -> Bind<'a> {
     weight.map_or(Bind::new(x, &[0], ELEMENTS.min(x.shape.last())), Bind::whole)
 }
 
-/// Appends d_x from the gradient d of y; d_x += that where it `adds`.
+/// Appends d_x from the gradient d of y, or d_x += that if it `adds`.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
+/// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
 pub fn normalise_backward(
     cx: &Rc<Context>,
     x: &Value,
@@ -162,7 +162,7 @@ fn launch(
 /// Appends y[C] = the sum over the rows of d x̂ (d_weight), or of d (d_bias).
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
+/// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
 pub fn sum_rows(cx: &Rc<Context>, sums: Sums, x: &Value, rows: Rows, d: &Value, y: &Value) -> Result<()> {
     let (n, count) = (x.shape.last(), x.shape.rows());
     if n == 0 || count == 0 {

@@ -1,4 +1,4 @@
-// One invocation sums a column over a chunk of rows: d x̂ where `weighted`, else d.
+// One invocation sums a column over a chunk of rows: d x̂ if `weighted`, else d.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   let chunk = id / p.n;

@@ -1,4 +1,4 @@
-//! Every form on the GPU beside the processor, which is held to the plain form in the operations' tests.
+//! Compares every variant on the GPU with the processor, which the operations' tests compare with the plain form.
 
 use super::KERNELS;
 use crate::dtype::DType;
@@ -16,7 +16,7 @@ fn layer(weight: bool, bias: bool) -> LayerNorm {
     LayerNorm { eps: 1e-5, weight, bias }
 }
 
-/// `xs` rows of n and `weights`, stored in `dtype`.
+/// Compares `op` on `xs` operands with rows of n and `weights` operands stored in `dtype`.
 fn equal(op: &dyn Op, n: usize, [xs, weights]: [usize; 2], dtype: DType) {
     let xs = ["x", "r"].iter().take(xs).map(|name| Array::random(name, &[5, n]).map(|v| v + 0.2));
     let weights =
@@ -25,7 +25,7 @@ fn equal(op: &dyn Op, n: usize, [xs, weights]: [usize; 2], dtype: DType) {
     equal_on_gpus(&format!("{op:?} of {n}, {dtype:?}"), |cx| outputs_and_gradients(cx, op, &inputs));
 }
 
-/// Forms by subgroups are given to devices that have them.
+/// Whether the device can run a variant: one with subgroups needs a device that has them.
 fn is_given((_, variant): &forms::Form) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
     wide || !RowForm::of(variant.params[0]).subgroups

@@ -1,4 +1,4 @@
-// d_x = the sum of the d of all that stand for an element. An element an invocation.
+// d_x = the sum of d over all copies of an element. One invocation per element.
 fn kernel(group: u32, lane: u32) {
   let e = group * THREADS + lane;
   if e >= p.count { return; }
@@ -14,7 +14,7 @@ fn kernel(group: u32, lane: u32) {
       for (var j = p.before + p.n; j < total; j++) { sum += load_d(at + j * p.inner); }
     }
   } else {
-    // Where the one before and the one after would lie; what is below 0 wraps to beyond the end.
+    // The positions of the copies before and after the middle; a negative one wraps past the end.
     var low = p.before - k;
     var high = p.before + 2u * (p.n - 1u) - k;
     if MODE == 2u {

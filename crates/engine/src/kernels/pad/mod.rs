@@ -1,9 +1,10 @@
-//! Padding of the middle of [outer, n, inner] with elements of its own, and the gradient of that.
+//! Padding of the middle of [outer, n, inner] with its elements, and its gradient.
 //!
-//! Maths: y[o, j, i] = x[o, s(j), i], where s(j) is j − before within 0..n, and outside of it the
-//! mirror image about the end (reflect), the end (replicate), or what a period further lies inside
-//! (circular). d_x[o, k, i] = Σ d[o, j, i] over the j with s(j) = k: the one inside first, then those
-//! before, then those after, so that no two write one place. Cost: one pass.
+//! Maths: y[o, j, i] = x[o, s(j), i]. Inside, s(j) = j − before; outside it is the mirror image about the end
+//! (reflect), the end (replicate), or the position one period away (circular). d_x[o, k, i] = Σ d[o, j, i] over the j
+//! with s(j) = k: first the one inside, then those before, then those after, so that no two invocations write one
+//! location.
+//! Cost: one pass.
 
 mod native;
 
@@ -16,7 +17,7 @@ use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::row_windows;
 use crate::scalars;
 
-/// What stands outside.
+/// The source of padding elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Reflect,
@@ -28,7 +29,7 @@ const THREADS: u32 = 64;
 
 scalars! {
     pub(super) struct Scalars {
-        /// Elements of y (of x in the gradient) that a launch makes.
+        /// The number of elements that a launch writes: of y, or of x in backward.
         count: usize,
         n: usize,
         inner: usize,
@@ -69,7 +70,7 @@ fn variants() -> Vec<Variant> {
         .collect()
 }
 
-/// One dimension: [outer, n, inner], and what is put on each side of n.
+/// The padding of one dimension: [outer, n, inner], and the number of elements on each side of n.
 #[derive(Clone, Copy, Debug)]
 pub struct Edges {
     pub mode: Mode,
@@ -80,18 +81,18 @@ pub struct Edges {
     pub after: usize,
 }
 
-/// Appends y = x with its edges.
+/// Appends y = x with padding.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` where [n, inner] does not fit a binding.
+/// `ERR_OUT_OF_MEMORY` if [n, inner] exceeds the binding limit.
 pub fn pad(cx: &Rc<Context>, edges: Edges, x: &Value, y: &Value) -> Result<()> {
     launch(cx, &PAD, edges, x, y, edges.before + edges.n + edges.after)
 }
 
-/// Appends d_x for d, which has the edges.
+/// Appends d_x from d, which includes the padding.
 ///
 /// # Errors
-/// As `pad`.
+/// As for `pad`.
 pub fn pad_backward(cx: &Rc<Context>, edges: Edges, d: &Value, d_x: &Value) -> Result<()> {
     launch(cx, &PAD_BACKWARD, edges, d, d_x, edges.n)
 }

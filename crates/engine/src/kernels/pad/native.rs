@@ -1,4 +1,4 @@
-//! The native twin: whole rows of `inner` elements.
+//! The CPU twin: whole rows of `inner` elements.
 
 use super::{Mode, Scalars};
 use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
@@ -22,7 +22,7 @@ impl Edges {
         self.before + self.n + self.after
     }
 
-    /// Which row stands at row `j` of the padded.
+    /// The source row of row `j` of the padded tensor.
     fn source(&self, j: usize) -> usize {
         let (k, n) = (j as isize - self.before as isize, self.n as isize);
         let k = match self.mode {
@@ -41,7 +41,7 @@ pub fn pad(l: &NativeLaunch) {
     let grain = (GRAIN / e.inner).max(1);
     let (rows, y) = (y.len() / e.inner, Shared::new(y));
     each_row(rows, grain, |row| {
-        // SAFETY: each row is one task's.
+        // SAFETY: each row belongs to one task.
         let y = unsafe { y.slice(row * e.inner, e.inner) };
         let at = (row / e.total() * e.n + e.source(row % e.total())) * e.inner;
         y.copy_from_slice(&x[at..][..e.inner]);
@@ -55,7 +55,7 @@ pub fn backward(l: &NativeLaunch) {
     let grain = (GRAIN / block).max(1);
     let (rows, d_x) = (d_x.len() / block, Shared::new(d_x));
     each_row(rows, grain, |row| {
-        // SAFETY: each block is one task's.
+        // SAFETY: each block belongs to one task.
         let (d, d_x) = (&d[row * padded..][..padded], unsafe { d_x.slice(row * block, block) });
         d_x.copy_from_slice(&d[e.before * e.inner..][..block]);
         for j in (0..e.before).chain(e.before + e.n..e.total()) {

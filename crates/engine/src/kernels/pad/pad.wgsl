@@ -1,4 +1,4 @@
-// y = x with its edges. An element an invocation; one read.
+// y = x with padding. One invocation per element; one read.
 fn kernel(group: u32, lane: u32) {
   let e = group * THREADS + lane;
   if e >= p.count { return; }

@@ -1,4 +1,4 @@
-// y = the maximum of a window, and its place. An element of y an invocation; reads its window.
+// y = the maximum of a window, and its position. One invocation per element of y; it reads its window.
 fn kernel(group: u32, lane: u32) {
   let e = group * THREADS + lane;
   if e >= p.count { return; }

@@ -1,4 +1,4 @@
-// d_x = the sum of the d of the windows that chose an element. An element of x an invocation.
+// d_x = the sum of d over the windows that chose an element. One invocation per element of x.
 fn kernel(group: u32, lane: u32) {
   let e = group * THREADS + lane;
   if e >= p.count { return; }

@@ -1,4 +1,4 @@
-// y = the mean of a window. An element of y an invocation; reads its window.
+// y = the mean of a window. One invocation per element of y; it reads its window.
 fn kernel(group: u32, lane: u32) {
   let e = group * THREADS + lane;
   if e >= p.count { return; }

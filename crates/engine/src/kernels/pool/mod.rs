@@ -1,11 +1,10 @@
 //! Maxima and means over windows of planes, and their gradients.
 //!
-//! Maths: y[p, o] = the maximum, or the mean, of x[p, i] over the i in window o. A window is
-//! [o·stride − padding, + kernel) without what lies outside of x; or, adaptive,
-//! [⌊o·size/out⌋, ⌈(o+1)·size/out⌉). A mean divides by the elements there, or by all of the window
-//! that is not beyond the padding. The maximum is the first of equals, NaN where there is one, and its
-//! place is kept for the gradient: d_x[p, i] is the sum of the d of the windows that chose i, or of
-//! d / divisor of those that hold it, o ascending. Cost: one pass, times the overlap of windows.
+//! Maths: y[p, o] = the maximum, or the mean, of x[p, i] over the i in window o. A window is [o·stride − padding, +
+//! kernel) without the part outside of x; or, adaptive, [⌊o·size/out⌋, ⌈(o+1)·size/out⌉). A mean divides by the number
+//! of elements in the window, with `count_padding` including the padding. The maximum is the first of equals, NaN if
+//! there is one, and its position is kept for the gradient. d_x[p, i] is the sum of d over the windows that chose i, or
+//! of d / divisor over the windows that contain it, o ascending. Cost: one pass, times the overlap of windows.
 
 mod native;
 
@@ -21,9 +20,9 @@ use crate::scalars;
 const THREADS: u32 = 64;
 
 scalars! {
-    /// By dimension: depth, height, width.
+    /// For each dimension: depth, height, width.
     pub(super) struct Scalars {
-        /// Elements that a launch makes.
+        /// The number of elements that a launch writes.
         count: usize,
         size: [usize; 3],
         out: [usize; 3],
@@ -33,7 +32,7 @@ scalars! {
     }
 }
 
-/// `params` = [adaptive, divide by the padding too, 0, 0].
+/// `params` = [adaptive, divide by the padding, too, 0, 0].
 static POOL_MAX: Kernel = Kernel {
     name: "pool_max",
     bindings: &[("x", Access::Read), ("y", Access::Write), ("index", Access::Write)],
@@ -88,7 +87,7 @@ fn body([adaptive, count_padding, _, _]: Params, kernel: &str) -> String {
     flags + include_str!("windows.wgsl") + kernel
 }
 
-/// The windows of [planes, *size]; fewer than three dimensions are sizes of 1 in front.
+/// The windows of [planes, *size]; with fewer than three dimensions, the leading sizes are 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Windows {
     pub planes: usize,
@@ -98,14 +97,14 @@ pub struct Windows {
     pub stride: [usize; 3],
     pub padding: [usize; 3],
     pub adaptive: bool,
-    /// A mean divides by the padding in a window too.
+    /// Whether a mean's divisor includes padding.
     pub count_padding: bool,
 }
 
-/// Appends y and the places of the maxima in their planes (i32).
+/// Appends y and the positions of the maxima in their planes (i32).
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY`, as for all here, where a plane does not fit a binding.
+/// `ERR_OUT_OF_MEMORY`, as for all functions here, if a plane exceeds the binding limit.
 pub fn max(cx: &Rc<Context>, w: &Windows, x: &Value, y: &Value, index: &Value) -> Result<()> {
     launch(cx, &POOL_MAX, w, &[x, y, index], w.out)
 }
@@ -122,7 +121,7 @@ pub fn mean_backward(cx: &Rc<Context>, w: &Windows, d: &Value, d_x: &Value) -> R
     launch(cx, &POOL_MEAN_BACKWARD, w, &[d, d_x], w.size)
 }
 
-/// An invocation for each element that is `made` of a plane.
+/// Launches one invocation for each of the `made` elements per plane.
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,

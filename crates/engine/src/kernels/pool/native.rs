@@ -1,4 +1,4 @@
-//! The native twin: a task a plane. Gradients are scattered, since a plane is one task's.
+//! The CPU twin: each task has whole planes, so it can scatter gradients.
 
 use super::{Scalars, Windows};
 use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
@@ -18,12 +18,12 @@ impl Windows {
         }
     }
 
-    /// Planes of a task.
+    /// Planes per task.
     fn grain(&self) -> usize {
         (GRAIN / (product(self.out) * product(self.kernel))).max(1)
     }
 
-    /// What window `o` of dimension `d` holds, and its part of the divisor.
+    /// The range of window `o` in dimension `d`, and its factor of the divisor.
     fn window(&self, d: usize, o: usize) -> (usize, usize, usize) {
         let (size, out) = (self.size[d], self.out[d]);
         if self.adaptive {
@@ -36,8 +36,8 @@ impl Windows {
         (low, high, if self.count_padding { end - start } else { high - low })
     }
 
-    /// Calls `visit` for every run of a plane's elements in a window: the window, where the run starts,
-    /// its length, and the window's divisor.
+    /// Calls `visit` for every contiguous run of a plane's elements in a window, with the window, the run's start, its
+    /// length, and the window's divisor.
     #[inline(always)]
     fn each(&self, mut visit: impl FnMut(usize, usize, usize, usize)) {
         let [out_d, out_h, out_w] = self.out;
@@ -74,7 +74,7 @@ pub fn max(l: &NativeLaunch) {
     let (y, index) = (Shared::new(y), Shared::new(index));
     each_row(x.len() / size, w.grain(), |plane| {
         let x = &x[plane * size..][..size];
-        // SAFETY: each plane is one task's.
+        // SAFETY: each plane belongs to one task.
         let (y, index) = unsafe { (y.slice(plane * out, out), index.slice(plane * out, out)) };
         index.fill(-1);
         w.each(|o, start, count, _| {
@@ -95,7 +95,7 @@ pub fn max_backward(l: &NativeLaunch) {
     let (planes, d_x) = (d_x.len() / size, Shared::new(d_x));
     each_row(planes, w.grain(), |plane| {
         let (d, index) = (&d[plane * out..][..out], &index[plane * out..][..out]);
-        // SAFETY: each plane is one task's.
+        // SAFETY: each plane belongs to one task.
         let d_x = unsafe { d_x.slice(plane * size, size) };
         d_x.fill(0.0);
         for (d, i) in d.iter().zip(index) {
@@ -110,7 +110,7 @@ pub fn mean(l: &NativeLaunch) {
     let (size, out) = (product(w.size), product(w.out));
     let y = Shared::new(y);
     each_row(x.len() / size, w.grain(), |plane| {
-        // SAFETY: each plane is one task's.
+        // SAFETY: each plane belongs to one task.
         let (x, y) = (&x[plane * size..][..size], unsafe { y.slice(plane * out, out) });
         y.fill(0.0);
         let mut divisors = vec![1; y.len()];
@@ -132,7 +132,7 @@ pub fn mean_backward(l: &NativeLaunch) {
     let (size, out) = (product(w.size), product(w.out));
     let (planes, d_x) = (d_x.len() / size, Shared::new(d_x));
     each_row(planes, w.grain(), |plane| {
-        // SAFETY: each plane is one task's.
+        // SAFETY: each plane belongs to one task.
         let (d, d_x) = (&d[plane * out..][..out], unsafe { d_x.slice(plane * size, size) });
         d_x.fill(0.0);
         w.each(|o, start, count, divisor| {

@@ -1,4 +1,4 @@
-// What windows hold, and which hold an element: shared by the kernels of this folder.
+// The range of a window, and the windows that contain an element: shared by the kernels of this folder.
 fn sizes() -> vec3<i32> { return vec3<i32>(i32(p.size0), i32(p.size1), i32(p.size2)); }
 fn outs() -> vec3<i32> { return vec3<i32>(i32(p.out0), i32(p.out1), i32(p.out2)); }
 fn kernels() -> vec3<i32> { return vec3<i32>(i32(p.kernel0), i32(p.kernel1), i32(p.kernel2)); }
@@ -12,7 +12,7 @@ struct Span {
   high: vec3<i32>,
   divisor: f32,
 }
-// What window o holds.
+// The range of window o.
 fn window(o: vec3<i32>) -> Span {
   if ADAPTIVE {
     let low = o * sizes() / outs();
@@ -25,7 +25,7 @@ fn window(o: vec3<i32>) -> Span {
   let high = min(end, sizes());
   return Span(low, high, f32(volume(select(high - low, end - start, vec3<bool>(COUNT_PADDING)))));
 }
-// The windows that hold element i.
+// The windows that contain element i.
 fn holders(i: vec3<i32>) -> Span {
   if ADAPTIVE {
     return Span(i * outs() / sizes(), ((i + 1) * outs() + sizes() - 1) / sizes(), 1.0);

@@ -8,10 +8,10 @@
 //! Sum        y[k] = c + b[k],  c ← a[k]·y[k],   c = 0 at the start
 //! ```
 //!
-//! Layout: row-major; one invocation walks one line, natively up to 64 neighbouring lines at a time in f64. A tree over
-//! the line would be parallel, but a part of it can overflow where the product from the start is 0, and 0·∞ is NaN.
-//! Where a binding is too short for a line, `carry` takes c from one window to the next. Cost: one pass; on a GPU the
-//! time of n dependent loads, so that long lines want many neighbours.
+//! Layout: row-major; one invocation computes one line; natively up to 64 neighbouring lines together in f64. A tree
+//! over the line would be parallel, but a part of it can overflow where the product from the start is 0, and 0·∞ is
+//! NaN. If a binding is too short for a line, `carry` passes c from one window to the next. Cost: one pass; on a GPU
+//! the time of n dependent loads, so long lines need many neighbours.
 
 mod native;
 #[cfg(test)]
@@ -53,7 +53,7 @@ scalars! {
         inner: usize,
         outer_step: usize,
         step: usize,
-        /// For the first window of a line.
+        /// Whether this is the first window of a line.
         first: bool,
     }
 }

@@ -1,9 +1,9 @@
-//! The native twin: up to 64 neighbouring lines, in f64.
+//! The CPU twin: up to 64 neighbouring lines, in f64.
 
 use super::Scalars;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 
-/// Neighbouring lines that a task walks together.
+/// Neighbouring lines that a task computes together.
 const WIDTH: usize = 64;
 
 pub fn recurrence(l: &NativeLaunch) {
@@ -14,7 +14,7 @@ pub fn recurrence(l: &NativeLaunch) {
     }
 }
 
-/// `step` gives y and the next c of a line.
+/// `step_of` returns y and the next c of a line.
 fn walk(l: &NativeLaunch, start: f64, step_of: impl Fn(&f64, f64, f64) -> (f64, f64) + Sync) {
     let Scalars { rows, n, inner, outer_step, step, first } = l.scalars();
     let (a, b) = (l.read::<f32>(0), l.read::<f32>(1));
@@ -24,7 +24,7 @@ fn walk(l: &NativeLaunch, start: f64, step_of: impl Fn(&f64, f64, f64) -> (f64, 
     each_row(rows * pieces, 16 * 1024 / (n * WIDTH.min(inner)), |task| {
         let (row, from) = (task / pieces, task % pieces * WIDTH);
         let width = WIDTH.min(inner - from);
-        // SAFETY: the lines of a task are no other's.
+        // SAFETY: each line belongs to one task.
         let carry = unsafe { carry.slice(row * step + from, width) };
         let mut c = [start; WIDTH];
         if !first {
@@ -32,7 +32,7 @@ fn walk(l: &NativeLaunch, start: f64, step_of: impl Fn(&f64, f64, f64) -> (f64, 
         }
         for k in 0..n {
             let at = row * outer_step + k * step + from;
-            // SAFETY: the lines of a task are no other's.
+            // SAFETY: each line belongs to one task.
             let y = unsafe { y.slice(at, width) };
             for (((y, a), b), c) in y.iter_mut().zip(&a[at..]).zip(&b[at..]).zip(&mut c) {
                 let (value, next) = step_of(c, *a as f64, *b as f64);

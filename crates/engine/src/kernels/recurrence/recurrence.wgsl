@@ -1,4 +1,4 @@
-// One line of the recurrence. One invocation a line; one or two reads and one write an element.
+// One line of the recurrence. One invocation per line; one or two reads and one write per element.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.rows * p.inner { return; }

@@ -1,4 +1,4 @@
-//! The index of the maximum or the minimum, and its opposite: values put at indices, 0 elsewhere.
+//! The index of the maximum or minimum, and its inverse: values at indices, 0 elsewhere.
 
 use std::rc::Rc;
 
@@ -29,7 +29,7 @@ pub static ARGMAX: Kernel = Kernel {
     name: "argmax",
     bindings: &[("x", Access::Read), ("value", Access::ReadWrite), ("y", Access::ReadWrite)],
     scalars: Indexed::members,
-    // Chunks are whole but for the last, which has a launch of its own.
+    // All chunks have equal size but the last, which has a separate launch.
     twin: Twin::Both {
         wgsl: |params| wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
         native: |l| native::argmax(l, false),
@@ -37,7 +37,7 @@ pub static ARGMAX: Kernel = Kernel {
     variants: || variants(|x| vec![x, x, DType::I32]),
 };
 
-/// x is the extreme of each part, `origin` the index that it came from.
+/// x is the extreme of each part, `origin` its index.
 pub static ARGMAX_OF_PARTS: Kernel = Kernel {
     name: "argmax of parts",
     bindings: &[
@@ -84,14 +84,14 @@ fn wgsl(params: Params, index: &str) -> String {
     )
 }
 
-/// Appends y[outer, inner] = the first index of the maximum of x seen as [outer, n, inner]; NaN
-/// counts as largest, as in PyTorch. n is at least 1.
+/// Appends y[outer, inner] = the first index of the maximum of x seen as [outer, n, inner]; NaN counts as the largest,
+/// as in PyTorch. n is at least 1.
 pub fn argmax(cx: &Rc<Context>, x: &Value, space: [usize; 3], y: &Value) -> Result<()> {
     arg_extremum(cx, Extreme::Max, x, space, y)
 }
 
-/// Appends y[outer, inner] = the first index of the extreme of x (f32 or i32) seen as [outer, n, inner];
-/// NaN comes before all, as in PyTorch. n is at least 1.
+/// Appends y[outer, inner] = the first index of the extreme of x (f32 or i32) seen as [outer, n, inner]; NaN precedes
+/// all numbers, as in PyTorch. n is at least 1.
 pub fn arg_extremum(
     cx: &Rc<Context>,
     extreme: Extreme,

@@ -1,4 +1,4 @@
-// One workgroup a row, or a column of a row: the first of equal extremes, whatever the order. One read.
+// One workgroup per row, or per column of a row: the first of equal extremes, in any order of reduction. One read.
 var<workgroup> values: array<Element, THREADS>;
 var<workgroup> places: array<i32, THREADS>;
 fn kernel(group: u32, lane: u32) {

@@ -1,4 +1,4 @@
-// y = combine of a column's elements, ascending. One invocation a column; one read.
+// y = combine of a column's elements, ascending. One invocation per column; one read.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.rows * p.inner { return; }

@@ -1,4 +1,4 @@
-// The extreme of all lanes' cells, by subgroups; NaN where one is.
+// The extreme of all lanes' cells, with subgroups; NaN if one is NaN.
 fn joint(lane: u32, v: Cell) -> f32 {
   let bad = marked(lane, u32(some(nans(v))));
   let own = subgroupEXTREME(extreme(v));

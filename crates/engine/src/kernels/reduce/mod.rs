@@ -1,13 +1,14 @@
 //! Reductions of the middle of [outer, n, inner].
 //!
-//! Maths: y[o, i] = s · Σₙ x[o, n, i], or the maximum or minimum; or the index of one. x and y are f32,
-//! or i32 (whose sums wrap and take no scale).
-//! Layout: row-major; one workgroup a row where inner is 1 (strided lanes, by vectors where rows are whole ones; then
-//! through subgroups where there are, else a tree in shared memory), one invocation a column elsewhere. Long reductions
-//! are cut into chunks whose partial results are reduced again; where is decided by shape alone, so that the order of
-//! summation is fixed (within a subgroup it is the device's own). Where a binding is too short for a reduction, later
-//! windows add to what earlier ones left. Cost: one pass; an addition for 4 bytes, so memory binds. Native: 32 lanes of
-//! f32 over 1,024 terms at a time, their sums in f64.
+//! Maths: y[o, i] = s · Σₙ x[o, n, i], or the maximum or minimum, or its index. x and y are f32, or i32 (sums wrap and
+//! have no scale).
+//! Layout: row-major. If inner is 1, one workgroup per row: strided lanes, in vectors if rows consist of whole vectors,
+//! then through subgroups if available, otherwise a tree in workgroup memory. Otherwise one invocation per column. Long
+//! reductions are split into chunks whose partial results are reduced again. The split depends only on the shape, so
+//! that the order of summation is fixed (within a subgroup the device determines it). If a binding is too short for a
+//! reduction, later windows add to the results of earlier ones.
+//! Cost: one pass; an addition for 4 bytes, so bound by memory. The CPU twin sums 1,024 terms in 32 lanes of f32, and
+//! these sums in f64.
 
 mod argmax;
 mod native;
@@ -29,17 +30,17 @@ use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::{Bind, Window, windows};
 use crate::scalars;
 
-/// What is reduced to.
+/// The kind of reduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
     Sum,
-    /// NaN where any is NaN.
+    /// NaN if any element is NaN.
     Max,
-    /// NaN where any is NaN.
+    /// NaN if any element is NaN.
     Min,
 }
 
-/// Which end of the order, in which NaN comes before all at either end.
+/// The end of the order; at either end NaN precedes all numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extreme {
     Max,
@@ -56,11 +57,11 @@ impl Extreme {
 }
 
 const THREADS: u32 = 64;
-/// Longest reduction that one row is given; longer ones are cut.
+/// The longest reduction of one row; longer ones are split.
 const CHUNK: usize = 16 * 1024;
 
 scalars! {
-    /// Rows are [outer, chunks]; `n` terms each, of `inner` columns.
+    /// Rows are [outer, chunks], each with `n` terms of `inner` columns.
     struct Rows {
         n: usize,
         inner: usize,
@@ -71,18 +72,18 @@ scalars! {
         x_step: usize,
         y_outer: usize,
         y_chunk: usize,
-        /// Whether nothing was reduced into y before.
+        /// Whether y has no earlier partial result.
         first: bool,
     }
 }
 
 impl Rows {
-    /// Where a row starts in x.
+    /// The offset of a row in x.
     fn x_at(&self, row: usize) -> usize {
         row / self.chunks * self.x_outer + row % self.chunks * self.x_chunk
     }
 
-    /// Where what it comes to lies in y.
+    /// The offset of a row's result in y.
     fn y_at(&self, row: usize) -> usize {
         row / self.chunks * self.y_outer + row % self.chunks * self.y_chunk
     }
@@ -92,14 +93,14 @@ scalars! {
     struct Reduced { rows: Rows, scale: f32 }
 }
 
-/// How a launch takes its rows.
+/// The variant of a launch.
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    /// A workgroup a row.
+    /// One workgroup per row.
     Rows(Reduction, RowForm),
-    /// An invocation a column.
+    /// One invocation per column.
     Columns(Reduction),
-    /// i32.
+    /// For i32.
     Whole { reduction: Reduction, columns: bool },
 }
 
@@ -164,8 +165,7 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Calls `launch` with each window, the values' parts in the order x, `others`, ys, and the
-    /// rows' scalars.
+    /// Calls `launch` for each window, with the values' parts in the order x, `others`, ys, and the rows' scalars.
     fn windows(
         &self,
         cx: &Rc<Context>,
@@ -210,8 +210,8 @@ impl Plan<'_> {
     }
 }
 
-/// The plans that cut [outer, n, inner] into chunks: whole ones, then what is left over. The
-/// partial results are [outer, chunks, inner]; `None` where n is short or the rows are many.
+/// Returns the plans that split [outer, n, inner] into chunks: first the whole ones, then the remainder. The partial
+/// results are [outer, chunks, inner]. `None` if n is small or there are many rows.
 fn chunked(x: &Value, [outer, n, inner]: [usize; 3]) -> Option<(usize, Vec<Plan<'_>>)> {
     if n <= CHUNK || outer * inner >= 1024 {
         return None;
@@ -238,7 +238,7 @@ pub fn reduce(cx: &Rc<Context>, reduction: Reduction, x: &Value, space: [usize; 
     reduce_scaled(cx, reduction, x, space, 1.0, y)
 }
 
-/// `reduce`, a sum times `scale`.
+/// Like `reduce`, with a sum multiplied by `scale`.
 pub fn reduce_scaled(
     cx: &Rc<Context>,
     reduction: Reduction,
@@ -285,7 +285,7 @@ fn launch(cx: &Rc<Context>, reduction: Reduction, plan: &Plan, scale: f32, y: &V
     })
 }
 
-/// By vectors where every row starts at a whole one.
+/// Vectors if every row starts at a whole vector.
 fn row_form(cx: &Rc<Context>, rows: &Rows, w: &Window) -> RowForm {
     let mut form = RowForm::new(&cx.profile, rows.n, w.ranges[..1].iter());
     form.vectors &= [rows.x_outer, rows.x_chunk].iter().all(|step| step.is_multiple_of(ELEMENTS));

@@ -1,4 +1,4 @@
-//! The native twins: 1,024 terms at a time in f32 lanes, their sums in f64.
+//! The CPU twins: spans of 1,024 terms in f32 lanes, their sums in f64.
 
 use super::argmax::{Indexed, Placed};
 use super::{Reduced, Reduction, Rows};
@@ -10,7 +10,7 @@ const SUM: u32 = Reduction::Sum as u32;
 const MAX: u32 = Reduction::Max as u32;
 /// Terms that are summed in f32.
 const SPAN: usize = 1024;
-/// Neighbouring columns that walk the rows together, and rows that they sum in f32.
+/// Neighbouring columns that are processed together, and the number of rows that they sum in f32.
 const WIDTH: usize = 128;
 const DEPTH: usize = 32;
 
@@ -24,7 +24,7 @@ pub fn reduce(l: &NativeLaunch) {
     let kind = l.params[0];
     let y = Shared::new(l.write::<f32>(1));
     let settle = |at: usize, v: f32| {
-        // SAFETY: a caller settles each row once, in one task.
+        // SAFETY: callers write each row once, in one task.
         let y = &mut unsafe { y.slice(at, 1) }[0];
         *y = match (first, kind) {
             (true, _) => v * scale,
@@ -50,14 +50,14 @@ pub fn reduce(l: &NativeLaunch) {
     });
 }
 
-/// The larger for `MAX`, the smaller otherwise; NaN where one is NaN.
+/// Returns the larger for `MAX`, otherwise the smaller; NaN if one is NaN.
 #[inline(always)]
 fn further(kind: u32, a: f32, b: f32) -> f32 {
     let keeps = if kind == MAX { a > b } else { a < b };
     if keeps || a.is_nan() { a } else { b }
 }
 
-/// i32, whose sums wrap.
+/// Reductions of i32; sums wrap.
 fn reduce_whole(l: &NativeLaunch) {
     let x = l.read::<i32>(0);
     let Reduced { rows: all, .. } = l.scalars();
@@ -71,7 +71,7 @@ fn reduce_whole(l: &NativeLaunch) {
     };
     each_row(rows, 16 * 1024 / (n * inner), |row| {
         let from = all.x_at(row);
-        // SAFETY: each row is one task's.
+        // SAFETY: each row belongs to one task.
         let y = unsafe { y.slice(all.y_at(row), inner) };
         for k in 0..n {
             let x = &x[from + k * step..][..inner];
@@ -83,7 +83,7 @@ fn reduce_whole(l: &NativeLaunch) {
     });
 }
 
-/// A sum with 0 times each is NaN where one is NaN or infinite: only then is NaN looked for.
+/// Adds 0 · x for all elements: the sum is NaN if one is NaN or infinite. Only then searches for NaN.
 #[inline(always)]
 fn has_nan<S: Fma>(x: &[f32]) -> bool {
     sum_by::<S>(x, |v| v * 0.0).is_nan() && x.iter().any(|v| v.is_nan())
@@ -148,7 +148,7 @@ pub fn argmax(l: &NativeLaunch, of_parts: bool) {
     first(l, of_parts, beats, |row: &[f32]| Some(first_extreme(smallest, row)));
 }
 
-/// The first that none beats; `of_row` knows it of elements that lie side by side, or nothing.
+/// Finds the first extreme; `of_row` may find it in contiguous elements.
 fn first<T: bytemuck::Pod + Send + Sync>(
     l: &NativeLaunch,
     of_parts: bool,
@@ -173,7 +173,7 @@ fn first<T: bytemuck::Pod + Send + Sync>(
             None => (begin + row % chunks * (x_chunk / step) + k) as i32,
         };
         let to = all.y_at(row) + column;
-        // SAFETY: each column of a row is one task's.
+        // SAFETY: each column of a row belongs to one task.
         let (value, y) = unsafe { (&mut value.slice(to, 1)[0], &mut y.slice(to, 1)[0]) };
         if first || beats(at(k), *value) {
             (*value, *y) = (at(k), index);
@@ -188,7 +188,7 @@ pub fn place(l: &NativeLaunch) {
     each_row(rows * n, 16 * 1024 / inner, |id| {
         let (row, k) = (id / n, id % n);
         let from = row * step;
-        // SAFETY: each (row, k) is one task's.
+        // SAFETY: each (row, k) belongs to one task.
         let y = unsafe { y.slice(row * y_outer + k * step, inner) };
         for ((y, i), d) in y.iter_mut().zip(&index[from..]).zip(&d[from..]) {
             *y = if *i as usize == begin + k { *d } else { 0.0 };

@@ -1,4 +1,4 @@
-// y = combine of a row's elements. One workgroup a row: strided lanes, then all lanes together; one read.
+// y = combine of a row's elements. One workgroup per row: strided lanes, then all lanes together; one read.
 fn kernel(group: u32, lane: u32) {
   let base = ((group / p.chunks) * p.x_outer + (group % p.chunks) * p.x_chunk) / CELL;
   var own = Cell(start());

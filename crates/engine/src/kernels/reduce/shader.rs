@@ -8,7 +8,7 @@ pub fn reduce(params: Params) -> String {
     match Form::of(params) {
         Form::Whole { reduction, columns } => whole(reduction, columns),
         Form::Columns(reduction) => {
-            // A column is taken by cells of an element.
+            // A column has cells of one element.
             let single = RowForm { vectors: false, subgroups: false };
             [&floats(reduction, single), include_str!("columns.wgsl")].concat()
         }
@@ -29,7 +29,7 @@ pub fn reduce(params: Params) -> String {
 
 const SUM: &str = "fn joint(lane: u32, v: Cell) -> f32 { return total(lane, across(v)); }\n";
 
-/// Cells of f32, what they start from, how one goes further, and what becomes of y.
+/// For f32: the cell type, its initial value, the combination of cells, and the update of y.
 fn floats(reduction: Reduction, form: RowForm) -> String {
     let [start, further, extreme] = match reduction {
         Reduction::Sum => ["0.0", "return a + v;", ""],
@@ -48,7 +48,7 @@ fn floats(reduction: Reduction, form: RowForm) -> String {
         "" => "return a + b;".to_string(),
         _ => format!("if is_nan(a) || is_nan(b) {{ return nan(); }} return {extreme}(a, b);"),
     };
-    // The cell's own extreme, of those that are numbers.
+    // The extreme within a cell, ignoring NaN.
     let own = match (extreme, form.vectors) {
         ("", _) => String::new(),
         (_, false) => "fn extreme(v: Cell) -> f32 { return select(v, start(), is_nan(v)); }\n".into(),

@@ -1,11 +1,11 @@
-//! Every form on the GPU beside the processor, which is held to the plain form in the operations' tests.
+//! Compares every variant on the GPU with the processor, which the operations' tests compare with the plain form.
 
 use super::{Extreme, Form, KERNELS, REDUCE, REDUCTIONS, arg_extremum, place, reduce};
 use crate::dtype::DType;
 use crate::kernel::forms::{self, every_form};
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, read};
 
-/// Forms by subgroups are given to devices that have them.
+/// Whether the device can run a variant: one with subgroups needs a device that has them.
 fn is_given((name, variant): &forms::Form) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
     wide || *name != REDUCE.name || !matches!(Form::of(variant.params), Form::Rows(_, form) if form.subgroups)
@@ -14,7 +14,7 @@ fn is_given((name, variant): &forms::Form) -> bool {
 every_form! {
     KERNELS, if is_given;
     fn every_form_equals_the_processor() {
-        // The last is cut into chunks, of which some are whole vectors.
+        // The last is split into chunks, some of which are whole vectors.
         for [outer, n, inner] in [[3, 700, 1], [3, 701, 1], [2, 65, 3], [1, 40_002, 1]] {
             let shape = [outer, n, inner];
             let mut x = Array::random("x", &shape);
@@ -25,7 +25,7 @@ every_form! {
                     vec![read(&y)]
                 });
             }
-            // A NaN in the first row, and an infinity in the last.
+            // A NaN in the first row, an infinity in the last.
             x.data[n * inner / 2] = f64::NAN;
             *x.data.last_mut().unwrap() = f64::INFINITY;
             let whole = Array::indices("x", &shape, 1 << 12);

@@ -1,4 +1,4 @@
-// y = combine of a row's whole numbers. One workgroup a row: strided lanes, then halves; one read.
+// y = combine of a row's integers. One workgroup per row: strided lanes, then halving; one read.
 var<workgroup> part: array<i32, THREADS>;
 fn kernel(group: u32, lane: u32) {
   let base = (group / p.chunks) * p.x_outer + (group % p.chunks) * p.x_chunk;

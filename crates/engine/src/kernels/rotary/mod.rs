@@ -1,10 +1,9 @@
 //! Rotary position embedding, forward and backward, in one pass.
 //!
-//! Maths: with h half of the rotated dimensions and c, s rows of the tables at the position,
-//! y[i] = x[i]·c[i] − x[i+h]·s[i], y[i+h] = x[i+h]·c[i+h] + x[i]·s[i+h]; the inverse is the
-//! transpose. Dimensions past 2h are copied. Layout: x, y [B, T, H, D]; tables [P, h], or [P, 2h]. Two
-//! tensors that differ in heads alone, such as q and k, are one launch. Cost: one pass, bound by memory.
-//! One invocation makes a pair (i, i + h), or copies one element.
+//! Maths: with h half of the rotated dimensions and c, s rows of the tables at the position, y[i] = x[i]·c[i] −
+//! x[i+h]·s[i], y[i+h] = x[i+h]·c[i+h] + x[i]·s[i+h]; the inverse is the transpose. Dimensions past 2h are copied.
+//! Layout: x, y [B, T, H, D]; tables [P, h] or [P, 2h]. Two tensors that differ only in their heads, such as q and k,
+//! share one launch. One invocation computes a pair (i, i + h) or copies one element. Cost: one pass, bound by memory.
 //! Source: Su et al., RoFormer, arXiv 2104.09864, in the half-split layout of GPT-NeoX.
 
 mod native;
@@ -26,16 +25,16 @@ const INVERSE: u32 = 2;
 
 scalars! {
     pub(super) struct Rotary {
-        /// Of the window.
+        /// The sizes of the window.
         batch: usize,
         time: usize,
         heads: usize,
         dim: usize,
-        /// Elements from a batch, and from a position, of x to the next.
+        /// The strides of x's batch and position.
         x_batch: usize,
         x_row: usize,
         half: usize,
-        /// Of the tables.
+        /// The sizes of the tables.
         width: usize,
         rows: usize,
         position_batch: usize,
@@ -60,7 +59,7 @@ const ONE: Kernel = Kernel {
     variants: || variants(&[DType::F32, DType::F32, DType::F32, DType::I32, DType::F32]),
 };
 static ROTARY: Kernel = ONE;
-/// Of two tensors.
+/// The kernel for two tensors.
 static ROTARY_TWO: Kernel = {
     Kernel {
         name: "rotary of two",
@@ -87,7 +86,7 @@ fn place(b: u32, t: u32, h: u32) -> u32 { return b * p.x_batch + t * p.x_row + h
 fn load(h: u32, at: u32) -> f32 { return load_x(at); }
 fn store(h: u32, at: u32, v: f32) { store_y(at, v); }
 ";
-/// The second tensor's heads come after those of the first.
+/// The second tensor's heads follow those of the first.
 const TWO_WGSL: &str = "
 fn all_heads() -> u32 { return p.heads + p.heads2; }
 fn place(b: u32, t: u32, h: u32) -> u32 {
@@ -110,15 +109,15 @@ fn wgsl(params: Params, places: &str) -> String {
     out + include_str!("rotary.wgsl")
 }
 
-/// What tensors are rotated by.
+/// The parameters of the rotation.
 pub struct Rotate<'a> {
     /// [P, h] or [P, 2h]
     pub cos: &'a Value,
     pub sin: &'a Value,
-    /// i32 [B, T]; row t stands at `offset` + t without. A position outside the tables gives NaN.
+    /// i32 [B, T]; without it row t has position `offset` + t. A position outside the tables gives NaN.
     pub positions: Option<&'a Value>,
     pub offset: usize,
-    /// Half of the dimensions that are rotated.
+    /// Half of the number of rotated dimensions.
     pub half: usize,
     pub inverse: bool,
 }
@@ -146,10 +145,10 @@ pub fn rotary(cx: &Rc<Context>, r: &Rotate, x: &Value, y: &Value) -> Result<()> 
     })
 }
 
-/// Appends y = x rotated for two tensors of the same B, T and D.
+/// Appends y = x rotated for two tensors with equal B, T and D.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when a position's heads are longer than a binding may be.
+/// `ERR_OUT_OF_MEMORY` if a position's heads exceed the binding limit.
 pub fn rotary_two(cx: &Rc<Context>, r: &Rotate, x: [&Value; 2], y: [&Value; 2]) -> Result<()> {
     let [batch, time, heads, dim] = sizes(x[0]);
     let heads2 = x[1].shape[2];
@@ -180,13 +179,13 @@ fn sizes(x: &Value) -> [usize; 4] {
     [0, 1, 2, 3].map(|d| x.shape[d])
 }
 
-/// What stands in the place of positions where there are none.
+/// The value that is bound if there are no positions.
 fn nothing(x: &Value) -> Value {
     Value { dtype: DType::I32, ..x.sub_range(0, [1]) }
 }
 
 impl Rotate<'_> {
-    /// cos and sin. By offset the tables' rows go along with those of x; by position any may be read.
+    /// cos and sin. With an offset only the rows in use; with positions the whole tables.
     fn tables(&self, time: usize) -> [Value; 2] {
         let width = self.cos.shape[1];
         [self.cos, self.sin].map(|table| match self.positions {
@@ -207,7 +206,7 @@ impl Rotate<'_> {
         self.positions.map_or_else(|| Bind::whole(nothing), |p| Bind::new(p, &[time, 1], 1))
     }
 
-    /// Those of a window of [B, T, H, D] in a tensor of `time` positions and `heads` heads.
+    /// The scalars of a window of [B, T, H, D] in a tensor of `time` positions and `heads` heads.
     fn scalars(&self, [b, t, h, dim]: [usize; 4], time: usize, heads: usize) -> Rotary {
         let (width, rows) = (self.cos.shape[1], self.cos.shape[0]);
         Rotary {

@@ -1,10 +1,10 @@
-//! The native twin: rows of [H, D] in parallel chunks, a position's table row for all heads.
+//! The CPU twin: rows of [H, D] in parallel chunks; a position's table row serves all heads.
 
 use super::{INVERSE, POSITIONS, Rotary, RotaryTwo};
 use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 use crate::simd::vectorised;
 
-/// A tensor of a launch: [heads, from one batch to the next, from one position to the next], x and y.
+/// A tensor of a launch: [heads, batch stride, position stride], x and y.
 type Tensor<'a> = ([usize; 3], &'a [f32], Shared<f32>);
 
 pub fn rotary(l: &NativeLaunch) {
@@ -35,7 +35,7 @@ fn rows(l: &NativeLaunch, s: &Rotary, tensors: &[Tensor]) {
         };
         for ([heads, to_batch, to_row], x, y) in tensors {
             let at = b * to_batch + t * to_row;
-            // SAFETY: each (b, t) is one task's.
+            // SAFETY: each (b, t) belongs to one task.
             let (x, y) = (&x[at..at + heads * dim], unsafe { y.slice(at, heads * dim) });
             let Some(position) = position else {
                 for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {

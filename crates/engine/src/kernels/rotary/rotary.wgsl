@@ -1,4 +1,4 @@
-// A pair (i, i + h) turned by the angle of its position, or back with INVERSE. One invocation a pair, or an
+// Rotates a pair (i, i + h) by the angle of its position, or back with INVERSE. One invocation per pair, and per
 // element past 2h; one read, one write.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
@@ -27,7 +27,7 @@ fn kernel(group: u32, lane: u32) {
     row = u32(position);
   }
   let first = row * p.width + i;
-  // Tables of half width serve both halves.
+  // In tables of half width both halves use the same values.
   let second = first + p.width - p.half;
   let x0 = load(h, at);
   let x1 = load(h, at + p.half);

@@ -1,23 +1,22 @@
-//! A token drawn from a row of logits, after a repetition penalty, temperature, top-k, top-p and min-p.
+//! Sampling of a token from a row of logits, after a repetition penalty, temperature, top-k, top-p and min-p.
 //!
-//! Maths, for a row of V logits l: s = l·penalty where l < 0 and l / penalty elsewhere, for tokens that were
-//! seen; D = ⌊(max s − s) / T · 2²⁴⌋, the distance to the likeliest in steps of 2⁻²⁴ nats, at most 2³² − 1;
-//! w = 2³¹ · e^(−D · 2⁻²⁴), rounded down. Kept are tokens up to a distance: that of the k-th nearest; then the
-//! least within which the weights reach P of the weight of those that top-k kept; and −ln min-p. So what is as
-//! likely as the last token kept is kept, too. Of the kept, the first whose weights so far pass ⌊Σ w · R / 2⁶⁴⌋,
-//! R a random word, is the token.
+//! Maths, for a row of V logits l: for tokens that were seen, s = l·penalty if l < 0 and l / penalty otherwise.
+//! D = ⌊(max s − s) / T · 2²⁴⌋ is the distance to the most likely token in steps of 2⁻²⁴ nats, at most 2³² − 1.
+//! w = 2³¹ · e^(−D · 2⁻²⁴), rounded down. Tokens up to a distance are kept: the smallest of the distance of the k-th
+//! nearest token (top-k), the least distance within which the weights reach the share P of the weight of top-k's tokens
+//! (top-p), and −ln min-p. So a token that is as likely as the last kept one is also kept. With a random word R, the
+//! first kept token with a cumulative weight above ⌊Σ w · R / 2⁶⁴⌋ is returned.
 //!
-//! Everything after D is whole numbers: e^x by a polynomial of degree 6 in fixed point (off by 2 · 10⁻⁹, less
-//! than f32 holds), sums in 64 bits. So no order of summation, device or number of threads changes a bit: equal
-//! logits and R give the same token everywhere. Weights below 2⁻³¹ of the largest are none: at most 2⁻³¹ · V of all
-//! are lost.
+//! All computations after D use integers: e^x by a polynomial of degree 6 in fixed point (error 2 · 10⁻⁹, less than
+//! f32's precision), sums in 64 bits. So the order of summation, the device and the number of threads change no bit:
+//! equal logits and R give the same token everywhere. Weights below 2⁻³¹ of the largest are 0: at most 2⁻³¹ · V of the
+//! total weight is lost.
 //!
-//! Layout: logits [n, V]; one workgroup a row, whose options and R are 8 words of `rows` [n, 8], so that rows of
-//! different requests share a launch. Cost: thresholds are found by digits of 8 bits, four passes over the
-//! row each, and the token by halving its range to a 256th three times; no sort. Natively digits of 12 bits come
-//! first, and what shares the one that decides is sorted.
-//! A row with NaN has no token: `bad` names its first NaN, as it does token V where all logits are −∞; it is −1
-//! elsewhere.
+//! Layout: logits [n, V]; one workgroup per row. Its options and R are 8 words of `rows` [n, 8], so that rows of
+//! different requests share a launch. Cost: no sort. Thresholds are found by digits of 8 bits, with four passes over
+//! the row each; the token is found by narrowing its range to a 256th three times. The CPU twin starts with digits of
+//! 12 bits and sorts the tokens that share the deciding digit. A row with NaN has no token: `bad` is the index of its
+//! first NaN, V if all logits are −∞, and −1 otherwise.
 
 mod native;
 
@@ -35,25 +34,25 @@ use crate::random::words;
 use crate::scalars;
 
 const THREADS: u32 = 256;
-/// 2^−f = 1 − f·(C₀ − f·(C₁ − …)) for f in [0, 1], in units of 2⁻³²: least largest relative error.
+/// 2^−f = 1 − f·(C₀ − f·(C₁ − …)) for f in [0, 1], in units of 2⁻³²: minimises the largest relative error.
 pub(super) const EXP2: [u32; 6] = [2_977_043_973, 1_031_755_803, 238_330_986, 41_142_262, 5_475_001, 468_251];
 /// log₂ e in units of 2⁻³¹.
 pub(super) const LOG2_E: u32 = 3_098_164_010;
-/// What a distance is when it is beyond all others.
+/// The distance that is larger than all others.
 pub const FARTHEST: u32 = u32::MAX;
 
-/// What is kept, and how far apart logits are.
+/// The options of a row, as the kernel uses them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Steps of distance a unit of difference: 2²⁴ / T.
+    /// Steps of distance per unit of difference: 2²⁴ / T.
     pub steps: f32,
-    /// Factors of negative and of other logits of tokens that were seen.
+    /// Factors of negative and of other logits for tokens that were seen.
     pub penalty: [f32; 2],
-    /// Tokens to keep; 0 keeps all.
+    /// The number of tokens to keep; 0 keeps all.
     pub top_k: u32,
     /// The share to reach, in units of 2⁻³²; 0 keeps all.
     pub top_p: u32,
-    /// The largest distance that is kept.
+    /// The largest distance to keep.
     pub farthest: u32,
 }
 
@@ -61,14 +60,14 @@ pub struct Sampling {
 pub const WORDS: usize = 8;
 
 impl Sampling {
-    /// A row of `rows`: the random word, low half first, and the options.
+    /// Returns a row of `rows`: the random word, low half first, and the options.
     pub fn words(&self, random: u64) -> [u32; WORDS] {
         let Sampling { steps, penalty: [below, above], top_k, top_p, farthest } = *self;
         let [low, high] = words(random);
         [low, high, steps.to_bits(), below.to_bits(), above.to_bits(), top_k, top_p, farthest]
     }
 
-    /// The reverse of `words`.
+    /// The inverse of `words`.
     fn of(words: &[u32; WORDS]) -> (Sampling, u64) {
         let [low, high, steps, below, above, top_k, top_p, farthest] = *words;
         let penalty = [below, above].map(f32::from_bits);
@@ -99,7 +98,7 @@ static SAMPLE: Kernel = Kernel {
     variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32]),
 };
 
-/// `seen` is 1 where a token was seen, and becomes so for the one that is drawn.
+/// `seen` is 1 for tokens that were seen; the kernel sets it for the new token.
 static SAMPLE_UNSEEN: Kernel = Kernel {
     name: "sample with a penalty",
     bindings: &[
@@ -141,11 +140,11 @@ fn wgsl(score: &str) -> String {
     constants + include_str!("row.wgsl") + score + HIGH_WORD + include_str!("sample.wgsl")
 }
 
-/// Appends token [n] drawn of each row of logits [n, V], and bad [n]. `options` i32 [n, 8] holds `Sampling::words` of
-/// each row. Where `seen` [n, V] is given, penalties are applied, and the token is marked in it.
+/// Appends token [n], sampled from each row of logits [n, V], and bad [n]. `options` i32 [n, 8] has `Sampling::words`
+/// of each row. With `seen` [n, V], penalties are applied, and the token is marked in it.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when V elements are more than a binding may span.
+/// `ERR_OUT_OF_MEMORY` if V elements exceed the binding limit.
 pub fn sample(
     cx: &Rc<Context>,
     [logits, options]: [&Value; 2],

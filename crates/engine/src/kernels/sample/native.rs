@@ -1,4 +1,4 @@
-//! The native twin: a row at a time, its chunks over the threads.
+//! The CPU twin: one row at a time, with its chunks spread over the threads.
 
 use std::cell::RefCell;
 
@@ -6,13 +6,13 @@ use super::{EXP2, FARTHEST, LOG2_E, Sampling, Scalars, WORDS};
 use crate::kernel::native::{NativeLaunch, count, each_chunk, map_tasks};
 use crate::simd::{max, sum_by, vectorised};
 
-/// Tokens that one task takes.
+/// Tokens per task.
 const CHUNK: usize = 8 * 1024;
-/// Digits of a distance that are counted first: 16 a nat at temperature 1.
+/// Bins of the first count, by the distance's highest digit: 16 per nat at temperature 1.
 const BINS: usize = 4096;
 const SHIFT: u32 = 20;
 
-/// What a row needs besides its logits: kept by the device's thread, since each system page of a new one is cleared.
+/// Buffers for a row in addition to its logits. The device's thread keeps them, since the system zeroes each new page.
 #[derive(Default)]
 struct Scratch {
     scores: Vec<f32>,
@@ -58,7 +58,7 @@ pub fn sample(l: &NativeLaunch, penalised: bool) {
     });
 }
 
-/// What `task` gives for each part of `x` of `size` elements.
+/// Returns the results of `task` for each chunk of `x` with `size` elements.
 fn map_chunks<T: Sync, R: Send + Default + Clone>(
     x: &[T],
     size: usize,
@@ -67,7 +67,7 @@ fn map_chunks<T: Sync, R: Send + Default + Clone>(
     map_tasks(x.len().div_ceil(size), |i| task(&x[i * size..((i + 1) * size).min(x.len())]))
 }
 
-/// The token that `word` draws; or where a row has none, the place of its first NaN or its length.
+/// Returns the token for `word`. If the row has none, returns as an error the index of its first NaN, or its length.
 fn draw(row: &Sampling, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<usize, usize> {
     let n = scores.len();
     let (top, has_nan) = map_chunks(scores, CHUNK, extremes)
@@ -112,11 +112,11 @@ fn draw(row: &Sampling, scores: &[f32], word: u64, scratch: &mut Scratch) -> Res
     unreachable!("what is drawn lies below the sum of all, of which the likeliest has 2^31")
 }
 
-/// What the distances up to a limit count for, and nothing beyond it.
+/// Computes the amounts of distances up to a limit; larger distances have 0.
 type Amounts = fn(&[u32], u32, &mut [u32]);
 
-/// The least distance within which the amounts of the distances up to `limit` reach `need` of all of them;
-/// `FARTHEST` where they do not.
+/// Returns the least distance within which the amounts of distances up to `limit` reach `need` of their total, or
+/// `FARTHEST` if they do not.
 fn threshold(
     distances: &[u32],
     limit: u32,
@@ -134,7 +134,7 @@ fn threshold(
         }
         bins
     };
-    // A chunk a thread: each has bins of its own.
+    // One chunk per thread, each with separate bins.
     let size = distances.len().div_ceil(count()).max(CHUNK);
     let parts = map_chunks(distances, size, bins_of);
     let bins = |b: usize| parts.iter().map(|part| part[b]).sum::<u64>();
@@ -162,7 +162,7 @@ fn threshold(
     FARTHEST
 }
 
-/// 2³¹ · e^(−d · 2⁻²⁴), rounded down.
+/// Returns 2³¹ · e^(−d · 2⁻²⁴), rounded down.
 #[inline(always)]
 fn weight(d: u32) -> u32 {
     let high = |a: u32, b: u32| ((a as u64 * b as u64) >> 32) as u32;
@@ -180,8 +180,8 @@ fn weight(d: u32) -> u32 {
 }
 
 vectorised! {
-    /// The maximum, and whether one is NaN: a sum with 0 times each is NaN where one is NaN or infinite, and only
-    /// then is NaN looked for.
+    /// Returns the maximum, and whether a score is NaN. Sums 0 · score for all: the sum is NaN if a score is NaN or
+    /// infinite, and only then searches for NaN.
     fn extremes(scores: &[f32]) -> (f32, bool) {
         let has_nan = sum_by::<S>(scores, |s| s * 0.0).is_nan() && scores.iter().any(|s| s.is_nan());
         (max::<S>(scores), has_nan)
@@ -197,7 +197,7 @@ vectorised! {
     fn measure(distances: &mut [u32], scores: &[f32], top: f32, steps: f32) {
         for (d, s) in distances.iter_mut().zip(scores) {
             let v = (top - s) * steps;
-            // SAFETY: 0 ≤ v < 2³²: `top` is the largest of the scores, and NaN is less than nothing.
+            // SAFETY: 0 ≤ v < 2³², since `top` is the largest score; comparison with NaN is false.
             let far = if v < 4_294_967_040.0 { unsafe { v.to_int_unchecked::<i64>() as u32 } } else { FARTHEST };
             *d = if *s == top { 0 } else { far };
         }

@@ -1,4 +1,4 @@
-// A row's random word, and its options as `Sampling` has them.
+// A row's random word, and its options as in `Sampling`.
 struct Row { random: vec2<u32>, steps: f32, below: f32, above: f32, top_k: u32, top_p: u32, farthest: u32 }
 fn row_of(r: u32) -> Row {
   let at = 8u * r;

@@ -1,4 +1,4 @@
-// Words of 64 bits are (low, high).
+// Integers of 64 bits are (low, high).
 var<workgroup> low: array<atomic<u32>, 256>;
 var<workgroup> upper: array<atomic<u32>, 256>;
 var<workgroup> largest: array<f32, THREADS>;
@@ -14,7 +14,7 @@ fn minus(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
   return vec2(a.x - b.x, a.y - b.y - u32(a.x < b.x));
 }
 fn less(a: vec2<u32>, b: vec2<u32>) -> bool { return a.y < b.y || (a.y == b.y && a.x < b.x); }
-// a · b / 2^32, rounded down, where it is below 2^64.
+// a · b / 2^32, rounded down; the result must be below 2^64.
 fn scaled(a: vec2<u32>, b: u32) -> vec2<u32> {
   return plus(wide(a.y, b), vec2(high(a.x, b), 0u));
 }
@@ -29,7 +29,7 @@ fn distance(at: u32, top: f32, row: Row) -> u32 {
   let s = score(at, row);
   if s == top { return 0u; }
   let d = (top - s) * row.steps;
-  // What is not below is beyond, and so is what cannot be compared.
+  // Distances that are too large, and NaN, become the largest.
   return select(0xffffffffu, u32(min(d, 4294967040.0)), d < 4294967040.0);
 }
 fn weight(d: u32) -> u32 {
@@ -45,8 +45,8 @@ fn weight(d: u32) -> u32 {
   return (0x80000000u - (high(t, f) >> 1u)) >> n;
 }
 
-// The least distance within which `need` tokens are, or, where `by_weight`, a share `top_p` of the weight of those
-// up to `limit`; by its digits, highest first.
+// The least distance that includes `need` tokens, or, with `by_weight`, the share `top_p` of the weight of the tokens
+// up to `limit`. Found digit by digit, highest first.
 fn threshold(base: u32, lane: u32, top: f32, limit: u32, by_weight: bool, row: Row) -> u32 {
   var prefix = 0u;
   var need = vec2(row.top_k, 0u);

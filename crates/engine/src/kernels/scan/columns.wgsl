@@ -1,4 +1,4 @@
-// y = the running sum down a column. One invocation a column; one read, one write.
+// y = the running sum down a column. One invocation per column; one read, one write.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.rows * p.inner { return; }

@@ -1,10 +1,10 @@
 //! Running sums along the middle of [outer, n, inner].
 //!
-//! Maths: y[o, k, i] = Σ x[o, j, i] over j ≤ k. Layout: row-major; where inner is 1 a workgroup takes a row, a block of
-//! `THREADS` at a time: each block is scanned in shared memory (Hillis and Steele's, log₂ THREADS steps) and starts from
-//! what those before it came to; elsewhere an invocation takes a column. Natively the running sum is f64. Where a
-//! binding is too short for a row, `carry` takes the sum from one window to the next. Cost: one pass. A sum is of at
-//! most n / THREADS + log₂ THREADS roundings on a gpu.
+//! Maths: y[o, k, i] = Σ x[o, j, i] over j ≤ k. Layout: row-major. If inner is 1, one workgroup per row, in blocks of
+//! `THREADS`: each block is scanned in workgroup memory (Hillis and Steele's, log₂ THREADS steps) and starts from the
+//! sum of the earlier blocks. Otherwise one invocation per column. The CPU twin uses f64. If a binding is too short for
+//! a row, `carry` passes the sum from one window to the next. Cost: one pass. On a GPU a sum has at most n / THREADS +
+//! log₂ THREADS roundings.
 
 mod native;
 #[cfg(test)]
@@ -28,12 +28,12 @@ scalars! {
         inner: usize,
         outer_step: usize,
         step: usize,
-        /// For the first window of a row.
+        /// Whether this is the first window of a row.
         first: bool,
     }
 }
 
-/// `params` = [1 where an invocation takes a column and 0 where a workgroup takes a row].
+/// `params` = [1 for one invocation per column, 0 for one workgroup per row].
 static SCAN: Kernel = Kernel {
     name: "scan",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite), ("carry", Access::ReadWrite)],

@@ -1,9 +1,9 @@
-//! The native twin: up to 64 neighbouring columns, in f64.
+//! The CPU twin: up to 64 neighbouring columns, in f64.
 
 use super::Scalars;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 
-/// Neighbouring columns that a task walks together.
+/// Neighbouring columns that a task sums together.
 const WIDTH: usize = 64;
 
 pub fn scan(l: &NativeLaunch) {
@@ -15,7 +15,7 @@ pub fn scan(l: &NativeLaunch) {
     each_row(rows * pieces, 16 * 1024 / (n * WIDTH.min(inner)), |task| {
         let (row, from) = (task / pieces, task % pieces * WIDTH);
         let width = WIDTH.min(inner - from);
-        // SAFETY: the columns of a task are no other's.
+        // SAFETY: each column belongs to one task.
         let carry = unsafe { carry.slice(row * step + from, width) };
         let mut sums = [0f64; WIDTH];
         if !first {
@@ -23,7 +23,7 @@ pub fn scan(l: &NativeLaunch) {
         }
         for k in 0..n {
             let at = row * outer_step + k * step + from;
-            // SAFETY: the columns of a task are no other's.
+            // SAFETY: each column belongs to one task.
             let y = unsafe { y.slice(at, width) };
             for ((y, x), s) in y.iter_mut().zip(&x[at..]).zip(&mut sums) {
                 *s += *x as f64;

@@ -1,4 +1,4 @@
-// y = the running sum along a row. One workgroup a row, a block of THREADS at a time; one read, one write.
+// y = the running sum along a row. One workgroup per row, in blocks of THREADS; one read, one write.
 var<workgroup> part: array<f32, THREADS>;
 fn kernel(group: u32, lane: u32) {
   let base = group * p.outer_step;

@@ -1,4 +1,4 @@
-//! Both forms on the GPU beside the processor, which is held to the plain form in the operation's tests.
+//! Compares both variants on the GPU with the processor, which the operation's tests compare with the plain form.
 
 use super::{KERNELS, scan};
 use crate::dtype::DType;

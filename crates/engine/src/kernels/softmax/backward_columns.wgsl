@@ -1,4 +1,4 @@
-// One invocation a column; two reads of y and d.
+// One invocation per column; two reads of y and d.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.rows * p.inner { return; }

@@ -1,4 +1,4 @@
-// One workgroup a row; two reads of y and d.
+// One workgroup per row; two reads of y and d.
 fn kernel(group: u32, lane: u32) {
   let cells = p.n / CELL;
   let base = group * cells;

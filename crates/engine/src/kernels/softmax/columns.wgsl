@@ -1,4 +1,4 @@
-// One invocation a column; two reads of x.
+// One invocation per column; two reads of x.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.rows * p.inner { return; }

@@ -1,13 +1,14 @@
 //! Softmax and its logarithm over the middle of [outer, n, inner], and their gradients.
 //!
-//! Maths: y = e^(x − m) / s, or x − m − ln s, with m the maximum and s = Σ e^(x − m); d_x = y (d − Σ d y),
-//! or d − eʸ Σ d. Layout: row-major; one workgroup a row where inner is 1, one invocation a column
-//! elsewhere. NaN, +∞ and rows of −∞ alone give NaN throughout the row, as in PyTorch. Cost: two
-//! reads of x, since m and s are found in one pass (the running sum is rescaled when the maximum grows).
+//! Maths: y = e^(x − m) / s, or x − m − ln s, with m the maximum and s = Σ e^(x − m); d_x = y (d − Σ d y), or d − eʸ Σ
+//! d.
+//! Layout: row-major; one workgroup per row if inner is 1, otherwise one invocation per column. NaN, +∞ and rows of
+//! only −∞ give NaN throughout the row, as in PyTorch. Cost: two reads of x, since m and s are computed in one pass
+//! (the running sum is rescaled when the maximum grows).
 //!
-//! Counted from the shaders: two reads and a write of 4 bytes an element, of which the second read comes from the cache,
-//! beside 2.25 exponentials where rows are read by vectors (3 where not): memory binds. A row's maximum and sum go
-//! through subgroups where there are, in 2 barriers and not 9, in an order that is the device's own.
+//! Counted from the shaders: two reads and a write of 4 bytes per element, with the second read served by the cache,
+//! and 2.25 exponentials if rows are read in vectors (otherwise 3): bound by memory. A row's maximum and sum use
+//! subgroups if available, with 2 barriers instead of 9, in an order that depends on the device.
 
 mod native;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::row_windows;
 use crate::scalars;
 
-/// Which of the two.
+/// Softmax or its logarithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Softmax,
@@ -37,7 +38,7 @@ scalars! {
     struct Scalars { n: usize, inner: usize, rows: usize, logarithm: bool }
 }
 
-/// `params` = [1 where an invocation takes a column, else 0 and the `RowForm`].
+/// `params` = [1 for one invocation per column, else 0 and the `RowForm`].
 static SOFTMAX: Kernel = Kernel {
     name: "softmax",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
@@ -86,15 +87,15 @@ fn backward_wgsl(params: Params) -> String {
 /// Appends y = softmax of x seen as [outer, n, inner], or its logarithm, over n.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` when n · inner elements are more than a binding may span.
+/// `ERR_OUT_OF_MEMORY` if n · inner elements exceed the binding limit.
 pub fn softmax(cx: &Rc<Context>, form: Form, x: &Value, space: [usize; 3], y: &Value) -> Result<()> {
     launch(cx, &SOFTMAX, form, &[x, y], space)
 }
 
-/// Appends d_x from softmax's y and the gradient of it.
+/// Appends d_x from softmax's y and its gradient.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY`, as `softmax`.
+/// `ERR_OUT_OF_MEMORY`, as for `softmax`.
 pub fn softmax_backward(
     cx: &Rc<Context>,
     form: Form,

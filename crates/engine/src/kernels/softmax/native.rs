@@ -1,4 +1,4 @@
-//! The native twins: a row at a time, or up to 64 neighbouring columns.
+//! The CPU twins: one row at a time, or up to 64 neighbouring columns.
 
 use super::Scalars;
 use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
@@ -12,7 +12,7 @@ pub fn forward(l: &NativeLaunch) {
     if inner == 1 {
         let y = Shared::new(l.write::<f32>(1));
         return each_row(x.len() / n, GRAIN / n, |r| {
-            // SAFETY: each row is one task's.
+            // SAFETY: each row belongs to one task.
             row(&x[r * n..(r + 1) * n], unsafe { y.slice(r * n, n) }, log);
         });
     }
@@ -27,7 +27,7 @@ pub fn backward(l: &NativeLaunch) {
         let d_x = Shared::new(l.write::<f32>(2));
         return each_row(y.len() / n, GRAIN / n, |r| {
             let at = r * n..(r + 1) * n;
-            // SAFETY: each row is one task's.
+            // SAFETY: each row belongs to one task.
             row_backward(&y[at.clone()], &d[at], unsafe { d_x.slice(r * n, n) }, log);
         });
     }
@@ -83,7 +83,7 @@ vectorised! {
             s.iter_mut().for_each(|s| *s = 1.0 / *s);
         }
         for k in 0..n {
-            // SAFETY: this block alone writes these columns.
+            // SAFETY: only this block writes these columns.
             let y = unsafe { y.slice(base + k * step, width) };
             let x = &x[k * step..][..width];
             for (((y, v), m), s) in y.iter_mut().zip(x).zip(&*m).zip(&*s) {
@@ -104,7 +104,7 @@ vectorised! {
             }
         }
         for k in 0..n {
-            // SAFETY: this block alone writes these columns.
+            // SAFETY: only this block writes these columns.
             let d_x = unsafe { d_x.slice(base + k * step, width) };
             let (y, d) = (&y[k * step..][..width], &d[k * step..][..width]);
             for (((d_x, y), d), s) in d_x.iter_mut().zip(y).zip(d).zip(&*s) {

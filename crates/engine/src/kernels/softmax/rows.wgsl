@@ -1,4 +1,4 @@
-// One workgroup a row; two reads of x.
+// One workgroup per row; two reads of x.
 fn kernel(group: u32, lane: u32) {
   let cells = p.n / CELL;
   let base = group * cells;
@@ -11,7 +11,7 @@ fn kernel(group: u32, lane: u32) {
     let v = get_x(base + k);
     var y = exp(max(v - Cell(sum.m), Cell(-104.0))) / sum.s;
     if p.logarithm == 1u { y = v - Cell(sum.m) - Cell(log_sum); }
-    // Of a sound row only −∞ is not finite.
+    // In a valid row only −∞ is not finite.
     y = select(y, select(Cell(0.0), v, p.logarithm == 1u), odd(v));
     if !sound { y = Cell(nan()); }
     put_y(base + k, y);

@@ -1,4 +1,4 @@
-//! Every form on the GPU beside the processor, which is held to the plain form in the operation's tests.
+//! Compares every variant on the GPU with the processor, which the operation's tests compare with the plain form.
 
 use super::KERNELS;
 use crate::kernel::forms::{self, every_form};
@@ -6,7 +6,7 @@ use crate::kernel::shader::rows::RowForm;
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients};
 use crate::ops::softmax::Softmax;
 
-/// Forms by subgroups are given to devices that have them.
+/// Whether the device can run a variant: one with subgroups needs a device that has them.
 fn is_given((_, variant): &forms::Form) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
     wide || variant.params[0] == 1 || !RowForm::of(variant.params[1]).subgroups

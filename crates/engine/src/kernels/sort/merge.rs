@@ -1,4 +1,4 @@
-//! The form for GPUs: keys and places of each line, merged run by run; see the module's header.
+//! The GPU version: keys and positions of each line, merged run by run; see the module's header.
 
 use std::rc::Rc;
 
@@ -33,7 +33,7 @@ scalars! {
         x_step: usize,
         y_outer: usize,
         y_inner: usize,
-        /// Where the window of n begins.
+        /// The start of the window of n.
         begin: usize,
     }
 }
@@ -42,12 +42,12 @@ scalars! {
     struct Rank {
         size: usize,
         n: usize,
-        /// Elements from a line to the next.
+        /// The stride of lines, in elements.
         line: usize,
-        /// Elements of a run.
+        /// Elements per run.
         run: usize,
         begin: usize,
-        /// The window of the line that `others` binds.
+        /// The start of the window of the line in `others`.
         other: usize,
         other_count: usize,
     }
@@ -58,7 +58,7 @@ scalars! {
         size: usize,
         n: usize,
         line: usize,
-        /// The window of the line that is written.
+        /// The start of the window of the line to write.
         to: usize,
         to_count: usize,
     }
@@ -68,7 +68,7 @@ scalars! {
     struct Values { size: usize }
 }
 
-/// Lines of keys and places from [outer, n, inner]. `params` = [1 for i32, 1 for the descending order].
+/// Creates lines of keys and positions from [outer, n, inner]. `params` = [1 for i32, 1 for descending order].
 pub(super) static KEYS: Kernel = Kernel {
     name: "sort keys",
     bindings: &[("x", Access::Read), ("keys", Access::ReadWrite), ("places", Access::ReadWrite)],
@@ -97,8 +97,8 @@ pub(super) static KEYS: Kernel = Kernel {
     },
 };
 
-/// An element's place in the merged run: of the window of each line that `others` binds, how many of the neighbouring
-/// run come before it.
+/// Adds to an element's position in the merged run: the number of elements of the neighbouring run that precede it, in
+/// the window of the line in `others`.
 pub(super) static RANK: Kernel = Kernel {
     name: "sort rank",
     bindings: &[("keys", Access::Read), ("others", Access::Read), ("ranks", Access::ReadWrite)],
@@ -134,7 +134,7 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-/// Each key and place to its rank, where the window of the line that is bound holds it.
+/// Moves each key and position to its rank, if the bound window of the line contains it.
 pub(super) static MOVE: Kernel = Kernel {
     name: "sort move",
     bindings: &[
@@ -162,7 +162,7 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-/// i32 values again, of their keys. `params` = [0, 1 for the descending order].
+/// Converts keys back to i32 values. `params` = [0, 1 for descending order].
 pub(super) static VALUES: Kernel = Kernel {
     name: "sort values",
     bindings: &[("keys", Access::Read), ("y", Access::Write)],
@@ -278,7 +278,7 @@ pub(super) fn sort(
     };
     first(&places, indices)?;
     if x.dtype == DType::F32 {
-        // Not of their keys, which know no −0.
+        // Not from the keys, which do not distinguish −0.
         return gather(cx, x, indices, values, [outer, n, count, inner]);
     }
     let sorted = cx.empty([outer, count, inner], DType::I32)?;

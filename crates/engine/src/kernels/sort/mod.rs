@@ -1,13 +1,13 @@
-//! The middle of [outer, n, inner] in order, and where each element stood.
+//! Sorting along the middle of [outer, n, inner], with each element's original position.
 //!
-//! The order is that of keys: whole numbers of 32 bits that compare as the elements do, −0 as 0, NaN above all, turned
-//! over for the descending order; equal keys stay in the order they came in. So the result is one, on every device.
+//! Elements are ordered by keys: 32-bit integers that compare like the elements, with −0 as 0 and NaN above all
+//! numbers; complemented for descending order. Equal keys keep their order. So the result is the same on every device.
 //!
-//! Natively a task takes a line: it sorts words of key and place (O(n log n)), or selects the first `count` of them and
-//! sorts these alone. On a GPU runs of 1, 2, 4, … elements are merged: an element's place in the merged run is its place
-//! in its own and the number of elements of the neighbouring run that come before it, found by bisection; where a binding
-//! is too short for a line, those numbers are added up over the parts of the neighbour. log₂ n passes of two launches,
-//! each reading and writing a line of keys and places.
+//! In the CPU twin a task sorts a line's words of key and position (O(n log n)), or selects the first `count` of them
+//! and sorts only these. On a GPU runs of 1, 2, 4, … elements are merged. An element's position in the merged run is
+//! its position in its run plus the number of preceding elements of the neighbouring run, found by bisection. If a
+//! binding is too short for a line, these numbers are added over the parts of the neighbour. log₂ n passes of two
+//! launches, each of which reads and writes a line of keys and positions.
 
 mod merge;
 mod native;
@@ -29,7 +29,7 @@ scalars! {
         inner: usize,
         count: usize,
         descending: bool,
-        /// Elements from one of `outer` to the next, of x and of the results; and along n.
+        /// The strides of `outer` in x and in the results, and of n.
         x_step: usize,
         y_step: usize,
         step: usize,
@@ -46,7 +46,8 @@ static SORT: Kernel = Kernel {
 
 pub const KERNELS: &[&Kernel] = &[&SORT, &merge::KEYS, &merge::RANK, &merge::MOVE, &merge::VALUES];
 
-/// Appends the first `count` of x (f32 or i32), seen as [outer, n, inner], in order along n, and their places.
+/// Appends the first `count` elements of x (f32 or i32), seen as [outer, n, inner] and sorted along n, and their
+/// positions.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.
@@ -95,7 +96,7 @@ pub fn sort(
     })
 }
 
-/// WGSL: the key of an element, before it is turned over.
+/// WGSL: the key of an element, before the complement.
 fn key(dtype: DType) -> &'static str {
     match dtype {
         DType::I32 => "fn key(v: i32) -> u32 { return bitcast<u32>(v) ^ 0x80000000u; }\n",

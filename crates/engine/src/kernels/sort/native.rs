@@ -1,4 +1,4 @@
-//! The native form: a line at a time, as words of key and place.
+//! The CPU twin: one line at a time, as words of key and position.
 
 use super::Scalars;
 use crate::dtype::DType;
@@ -11,7 +11,7 @@ pub fn sort(l: &NativeLaunch) {
     }
 }
 
-/// Compares as the numbers do; see the module's header.
+/// A key that compares like the number; see the module's header.
 fn key(v: f32) -> u32 {
     let bits = v.to_bits();
     if v.is_nan() {
@@ -45,7 +45,7 @@ fn lines<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch, key: impl Fn(T) -> u3
             words.sort_unstable();
             for (k, word) in words.iter().enumerate() {
                 let (from, to) = (*word as u32, o * y_step + k * step + i);
-                // SAFETY: each (o, i) is one task's, and so are its places k.
+                // SAFETY: each (o, i) with all its k belongs to one task.
                 unsafe { values.slice(to, 1)[0] = at(from as usize) };
                 // SAFETY: likewise.
                 unsafe { indices.slice(to, 1)[0] = from as i32 };

@@ -1,4 +1,4 @@
-//! The native twin.
+//! The CPU twin.
 
 use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
 

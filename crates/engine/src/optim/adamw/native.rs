@@ -1,4 +1,4 @@
-//! The native twin: chunks in parallel, in loops that vectorise.
+//! The CPU twin: chunks in parallel, in loops that vectorise.
 
 use super::Scalars;
 use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};

@@ -1,4 +1,4 @@
-//! The native twins.
+//! The CPU twins.
 
 use super::{CHUNK, Clip, Counted, VerdictScalars};
 use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};

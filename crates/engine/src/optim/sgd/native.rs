@@ -1,4 +1,4 @@
-//! The native twins.
+//! The CPU twins.
 
 use super::{Momentum, Plain};
 use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};

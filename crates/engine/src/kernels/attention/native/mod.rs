@@ -1,4 +1,4 @@
-//! The native implementation.
+//! The CPU twin.
 //!
 //! Query rows are in the lanes: a block has 64 rows (t, g) of one key/value head, with position t and head g of its
 //! group, so grouped heads share every loaded key. Scores are stored as Sᵀ [keys, lanes], so that the softmax runs down

@@ -15,7 +15,7 @@ use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, row_windows, windows};
 
-/// Records the values of each query row that backward reads: its log-sum-exp, δ = Σ dO ∘ O less the gradient of the
+/// Appends the values of each query row that backward reads: its log-sum-exp, δ = Σ dO ∘ O less the gradient of the
 /// log-sum-exp, and its segment.
 pub fn rows(cx: &Rc<Context>, a: &Attend, flow: &Flow) -> Result<Value> {
     let g = a.geometry();
@@ -82,7 +82,7 @@ pub fn labels(cx: &Rc<Context>, a: &Attend) -> Result<Option<Value>> {
     Ok(Some(both))
 }
 
-/// Records δ = Σ dO ∘ O, less the gradient of the log-sum-exp: dS = P ∘ (dO Vᵀ − δ).
+/// Appends δ = Σ dO ∘ O, less the gradient of the log-sum-exp: dS = P ∘ (dO Vᵀ − δ).
 pub fn delta(cx: &Rc<Context>, flow: &Flow) -> Result<Value> {
     let [b, t, h] = [0, 1, 2].map(|d| flow.o.shape[d]);
     let delta = cx.empty([b, t, h], DType::F32)?;
