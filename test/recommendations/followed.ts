@@ -146,7 +146,7 @@ export const REFUSALS_FOLLOWED: Readonly<Record<string, string>> = {
   "Adapters: ownCopy": `${OWN}a layer with adapters is copied once they are off`,
   "Adapters: attention": `${REFUSED}attention: without the option, or left out`,
   "Adapters in files: loralibAlpha":
-    "test/lora/formats.test.ts: on cpu loralib's names there and back give the same model",
+    "test/lora/formats.test.ts: on cpu a conversion to loralib's format and back gives the same model",
   "Adapters in files: loralibSlices":
     "test/lora/loralib-layers.test.ts: a merged linear layer of loralib's is read as the equal plain one",
   "Adapters in files: kohyaNetworks": `${REFUSED}a file of kohya's with several networks: one of them by prefix`,
