@@ -4,38 +4,38 @@ import { epochOrder } from "./shuffle.js";
 import { type Example, type Examples, fingerprint, IGNORED, lengthsOf } from "./store.js";
 
 /**
- * Rows side by side, padded on the right to the longest. With a causal model no real position sees the padding; an
- * encoder is given the mask.
+ * A micro-batch: rows padded on the right to the longest. In a causal model no token attends to the padding; an encoder
+ * gets the mask.
  */
 export interface Batch {
   /** [B, T], row-major. */
   ids: Int32Array;
-  /** [B, T]; [B, 1] where a row has one label. */
+  /** [B, T]; [B, 1] where each row has one label. */
   labels: Int32Array;
   shape: [rows: number, length: number];
-  /** Tokens of each row, padding left out. */
+  /** Tokens of each row, without padding. */
   lengths: number[];
-  /** [B, T], where rows share a sequence: the position of each token in its row; what is padding begins anew, too. */
+  /** [B, T], where rows are packed: each token's position in its row; positions also restart at padding. */
   positions?: Int32Array | undefined;
-  /** Their sum, and the predictions that are trained on. */
+  /** The sum of `lengths`, and the number of trained predictions. */
   tokens: number;
   trained: number;
-  /** Of speech, what gives the samples of each row. */
+  /** For speech, functions that return the samples of each row. */
   audio?: readonly (() => Float32Array)[] | undefined;
 }
 
-/** One optimizer step: its micro-batches and what they hold together, known before the first runs. */
+/** The micro-batches of one optimizer step with their totals, known before the first runs. */
 export interface StepBatches {
   epoch: number;
   batches: Batch[];
   tokens: number;
-  /** The loss is averaged over these: each micro-batch adds its sum of losses divided by this number. */
+  /** The number of labels in the step's mean: each micro-batch contributes its sum of losses divided by this. */
   trained: number;
 }
 
-/** Where a run stands in its data, as a checkpoint stores it. */
+/** A run's position in its data, as stored in checkpoints. */
 export interface Cursor {
-  /** Optimizer steps done. */
+  /** Completed optimizer steps. */
   step: number;
   seed: number;
   batchSize: number;
@@ -43,7 +43,7 @@ export interface Cursor {
   examples: number;
   /** A hash of all ids and labels. */
   data: string;
-  /** Sequences that the examples share; undefined where each is by itself. */
+  /** The number of packed sequences; undefined without packing. */
   sequences?: number | undefined;
 }
 
@@ -52,14 +52,14 @@ export interface PlanOptions {
   gradientAccumulation: number;
   seed: number;
   padTokenId: number;
-  /** Optimizer steps in all, over as many epochs as they take; or epochs, which may be a fraction. */
+  /** The number of optimizer steps, over as many epochs as needed; or the number of epochs, which may be a fraction. */
   steps?: number | undefined;
   epochs?: number | undefined;
-  /** Where rows share sequences: tokens of a sequence, and above which length rows are kept apart. */
+  /** Packing: the maximum tokens of a sequence, and the length above which rows are packed separately. */
   packing?: { maxLength: number; apart?: number | undefined } | undefined;
 }
 
-/** Lays examples side by side. */
+/** Builds a batch of examples, one per row. */
 export function batchOf(examples: readonly Example[], padTokenId: number): Batch {
   const lengths = examples.map((one) => one.ids.length);
   const length = Math.max(...lengths);
@@ -82,7 +82,7 @@ export function batchOf(examples: readonly Example[], padTokenId: number): Batch
   };
 }
 
-/** Lays sequences side by side, each of one or several rows. */
+/** Builds a batch of sequences with one or several packed rows each. */
 export function packedBatch(sequences: readonly (readonly Example[])[], padTokenId: number): Batch {
   const batch = batchOf(sequences.map(joinedExamples), padTokenId);
   if (sequences.every((rows) => rows.length === 1)) return batch;
@@ -96,14 +96,14 @@ export function packedBatch(sequences: readonly (readonly Example[])[], padToken
   return { ...batch, positions };
 }
 
-/** [B, T], 1 where a token is, 0 where padding is. */
+/** Returns the attention mask [B, T]: 1 for tokens, 0 for padding. */
 export function attentionMask({ shape: [rows, length], lengths }: Batch): Int32Array {
   const mask = new Int32Array(rows * length);
   for (const [row, tokens] of lengths.entries()) mask.fill(1, row * length, row * length + tokens);
   return mask;
 }
 
-/** Batches in the data's own order, for evaluation. */
+/** Yields batches in the data's order, for evaluation. */
 export function* batchesInOrder(examples: Examples, batchSize: number, padTokenId: number): Generator<Batch> {
   for (let at = 0; at < examples.length; at += batchSize) {
     const count = Math.min(batchSize, examples.length - at);
@@ -115,12 +115,12 @@ export function* batchesInOrder(examples: Examples, batchSize: number, padTokenI
 }
 
 /**
- * Which rows each optimizer step trains on. Everything is a function of the examples, the options and the step's
- * number, so that a run which was interrupted goes on with the rows that it would have had.
+ * Chooses the rows of each optimizer step, as a function of the examples, the options and the step's number, so that a
+ * resumed run trains on the same rows as an uninterrupted one.
  *
- * Every epoch has an order of its own. An optimizer step takes `batchSize × gradientAccumulation` rows of one epoch, or
- * sequences where rows share them; an epoch's last step takes what is left. Within a step, they are sorted by length
- * before they are laid side by side: its loss is a mean over all its trained tokens, so only the padding changes.
+ * Every epoch is shuffled differently. An optimizer step takes `batchSize × gradientAccumulation` rows (or packed
+ * sequences) of one epoch; an epoch's last step takes the rest. Within a step, rows are sorted by length before
+ * batching. The step's loss is a mean over all its trained tokens, so this order changes only the padding.
  */
 export class BatchPlan {
   readonly stepsPerEpoch: number;
@@ -142,22 +142,22 @@ export class BatchPlan {
     this.steps = options.steps ?? Math.max(1, Math.ceil(this.stepsPerEpoch * (options.epochs ?? 1)));
   }
 
-  /** Sequences that rows share; undefined where each row is by itself. */
+  /** The number of packed sequences; undefined without packing. */
   get sequences(): number | undefined {
     return this.#packing?.length;
   }
 
-  /** Rows, or sequences, of an epoch. */
+  /** Rows or sequences per epoch. */
   get #length(): number {
     return this.#packing?.length ?? this.#examples.length;
   }
 
-  /** Rows, or sequences. */
+  /** Rows or sequences per step. */
   get #rowsPerStep(): number {
     return this.#options.batchSize * this.#options.gradientAccumulation;
   }
 
-  /** The micro-batches of optimizer step `step`, counted from 0. */
+  /** Returns the micro-batches of optimizer step `step`, counted from 0. */
   at(step: number): StepBatches {
     const { batchSize, padTokenId } = this.#options;
     const sequences = this.#sequencesOf(step);
@@ -172,13 +172,13 @@ export class BatchPlan {
     };
   }
 
-  /** The rows of optimizer step `step`, each by itself. */
+  /** Returns the rows of optimizer step `step` without packing. */
   rowsAt(step: number): Batch[] {
     const { batchSize, padTokenId } = this.#options;
     return [...batchesInOrder(this.#sequencesOf(step).flat(), batchSize, padTokenId)];
   }
 
-  /** The sequences of a step, the shortest first where they lie side by side. */
+  /** Returns the sequences of a step, shortest first where the batch size exceeds 1. */
   #sequencesOf(step: number): Example[][] {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     const first = (step % this.stepsPerEpoch) * this.#rowsPerStep;
@@ -190,7 +190,7 @@ export class BatchPlan {
     return this.#options.batchSize > 1 ? sequences.sort((a, b) => length(a) - length(b)) : sequences;
   }
 
-  /** What to store after `step` optimizer steps. */
+  /** Returns the cursor after `step` optimizer steps. */
   cursor(step: number): Cursor {
     const { seed, batchSize, gradientAccumulation } = this.#options;
     const examples = this.#examples.length;
@@ -207,9 +207,9 @@ export class BatchPlan {
   }
 
   /**
-   * The step to go on from.
+   * Returns the step to resume from.
    *
-   * Errors: `ERR_OPTION` when the cursor was saved over other data or with other options.
+   * Throws `ERR_OPTION` when the cursor was saved with other data or options.
    */
   resume(cursor: Cursor): number {
     const own = this.cursor(cursor.step);

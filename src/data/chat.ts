@@ -1,4 +1,4 @@
-/** Conversations as examples: rendered by the model's template, trained on where the assistant speaks. */
+/** Converts conversations to examples: rendered by the model's template, trained on the assistant's turns. */
 import type { Ignored } from "../chat/ignored.js";
 import { type Offsets, type TokenSpan, tokenSpans } from "../chat/tokens.js";
 import { type Rendered, renderTurns } from "../chat/turns.js";
@@ -8,24 +8,24 @@ import { type Origin, rowAt } from "./origin.js";
 import type { ChatRow } from "./rows.js";
 import { countChat, type DataReport } from "./report.js";
 
-/** A conversation's ids, and the tokens of the assistant's turns. */
+/** A conversation's ids, and the token spans of the assistant's turns. */
 export interface EncodedChat {
   text: string;
   ids: Int32Array;
   spans: TokenSpan[];
   /** Turns of the assistant that were not found in the text. */
   lost: number;
-  /** The tokens of turns whose weight is 0. */
+  /** The tokens of turns with weight 0. */
   unweighted?: TokenSpan[] | undefined;
-  /** What the conversation has and the template does not write. */
+  /** Parts of the conversation that the template ignores. */
   ignored?: Ignored | undefined;
 }
 
 /**
- * Renders and encodes conversations. The text is the template's: no special token is added.
+ * Renders and encodes conversations, without adding special tokens to the template's text.
  *
- * Errors: `ERR_CHAT_TEMPLATE` where there is no template, and with file and line for one that refuses a conversation,
- * fails or does not come to an end.
+ * Throws `ERR_CHAT_TEMPLATE` where there is no template, and with file and line where it rejects a conversation, fails
+ * or does not terminate.
  */
 export async function encodeChats(
   rows: readonly ChatRow[],
@@ -61,15 +61,15 @@ export async function encodeChats(
   });
 }
 
-/** What of a conversation is trained on. */
+/** The ids of a conversation, and the spans to train on. */
 export interface FittedChat {
   ids: Int32Array;
   spans: TokenSpan[];
 }
 
 /**
- * Counts what the template does not write of a row. Returns whether the row can be trained on: where a tool call is not
- * written, the assistant would learn to answer without it.
+ * Counts the parts of a row that the template ignores. Returns whether the row can be trained on: if a tool call is
+ * ignored, the assistant would learn to answer without it.
  */
 export function isWritten({ ignored }: EncodedChat, { line }: ChatRow, report: DataReport): boolean {
   if (ignored?.tools) countChat(report, "toolsIgnored", line);
@@ -82,8 +82,8 @@ export function isWritten({ ignored }: EncodedChat, { line }: ChatRow, report: D
 }
 
 /**
- * A conversation within `maxLength` tokens, counted: a longer one ends behind the last turn of the assistant that fits
- * whole. Undefined where nothing is left to train on.
+ * Fits a conversation into `maxLength` tokens and counts it. A longer one ends after the last assistant turn that fits
+ * completely. Returns undefined where nothing is left to train on.
  */
 export function fitChat(
   { ids, spans, lost, unweighted = [] }: EncodedChat,
@@ -96,7 +96,7 @@ export function fitChat(
   const spoken = messages.some(({ role }) => role === "assistant");
   const kept = spans.filter(({ end }) => end <= maxLength);
   const last = kept.at(-1);
-  // The first token of a row is predicted by none.
+  // Nothing predicts the first token of a row.
   if (last === undefined || last.end <= 1) {
     report.dropped++;
     const found = unweighted.length > 0 ? "unweighted" : "notFound";
@@ -112,7 +112,7 @@ export function fitChat(
   return { ids: ids.slice(0, last.end), spans: kept };
 }
 
-/** A conversation that is trained on from its first token to its last, but for turns whose weight is 0. */
+/** Trains on a whole conversation, up to `maxLength` tokens, except for turns with weight 0. */
 export function wholeChat({ ids, unweighted = [] }: EncodedChat, maxLength: number): FittedChat {
   const kept = ids.subarray(0, maxLength);
   const spans: TokenSpan[] = [];

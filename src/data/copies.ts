@@ -1,11 +1,11 @@
-/** Rows that hold the same content twice: as fields, and as one text made of them by a template. */
+/** Detects rows with duplicate content: as separate fields, and as one text rendered from them. */
 
-/** Fields that decide the kind of a row. Alpaca's `instruction` does so together with `output`. */
+/** Fields that determine the kind of a row; Alpaca's `instruction` does so together with `output`. */
 const KIND_FIELDS = ["messages", "conversations", "text", "prompt", "completion", "instruction"] as const;
 
 type Fields = Record<string, unknown>;
 
-/** The kinds of row that the fields could be. */
+/** Returns the kinds that the fields match. */
 function kindsIn(fields: Fields): string[] {
   return KIND_FIELDS.filter(
     (name) =>
@@ -15,19 +15,19 @@ function kindsIn(fields: Fields): string[] {
   );
 }
 
-/** A row's fields of one kind. */
+/** The fields of a row that belong to one kind. */
 export interface OneKind {
   fields: Fields;
-  /** The field that was left out, since it holds the others written out. */
+  /** The field that was dropped because it repeats the others as rendered text. */
   copy?: string | undefined;
 }
 
 /**
- * Returns the fields of a row without those that would make it a row of another kind: fields that are null, as tables
- * have them, and a `text` or `prompt` that holds the other fields written out. Such are tatsu-lab/alpaca, whose `text`
- * is instruction, input and output in a template, and HuggingFaceH4/ultrachat_200k, whose `prompt` is the first message.
+ * Removes the fields that would make a row match a second kind: null fields, as tables have them, and a `text` or
+ * `prompt` that repeats the other fields as rendered text. Examples: tatsu-lab/alpaca, whose `text` is instruction,
+ * input and output in a template, and HuggingFaceH4/ultrachat_200k, whose `prompt` is the first message.
  *
- * `refuse` is called where the row stays one of two kinds.
+ * Calls `refuse` where the row still matches two kinds.
  */
 export function oneKind(given: Fields, refuse: (first: string, other: string) => never): OneKind {
   const isNull = (name: string): boolean => (given[name] ?? null) === null;
@@ -59,7 +59,7 @@ function isCopy(fields: Fields, copy: string, kind: string): boolean {
   return holds(written, pieces);
 }
 
-/** The texts of a row in their order; undefined if one is no text. */
+/** Returns the texts of a row; undefined if one is not a string. */
 function piecesOf(fields: Fields, kind: string): string[] | undefined {
   const list = fields[kind];
   const found = Array.isArray(list)
@@ -70,7 +70,10 @@ function piecesOf(fields: Fields, kind: string): string[] | undefined {
   return found.every((one) => typeof one === "string") ? found : undefined;
 }
 
-/** Whether a text holds all pieces in their order, and ends with the last one but for blanks and markers such as `</s>`. */
+/**
+ * Whether a text contains all pieces in sequence and ends with the last, except for whitespace and markers such as
+ * `</s>`.
+ */
 function holds(text: string, pieces: readonly string[]): boolean {
   const parts = pieces.map((piece) => piece.trim()).filter((piece) => piece !== "");
   let at = 0;
@@ -80,7 +83,7 @@ function holds(text: string, pieces: readonly string[]): boolean {
     at = found + part.length;
   }
   const last = parts.at(-1);
-  // An answer may be empty, and then the template's own words are the last.
+  // With an empty answer, the template's own words end the text.
   if (pieces.at(-1)?.trim() === "") return last !== undefined;
   return (
     last !== undefined &&

@@ -1,48 +1,48 @@
-/** Texts as token ids: in parallel where the tokenizer can, and no more of a text than is wanted. */
+/** Encodes texts as token ids, in parallel where the tokenizer supports it, up to the limit only. */
 import type { ChatTemplate } from "../chat/template.js";
 import type { Offsets } from "../chat/tokens.js";
 import { abortReason, throwIfAborted } from "../errors.js";
 
-/** The part of a tokenizer that data needs. */
+/** The parts of a tokenizer that data preparation uses. */
 export interface Encoder {
   encode(text: string, options?: { addSpecialTokens?: boolean | undefined }): Int32Array;
-  /** The same for many texts, in parallel: of each the first `limit` ids. */
+  /** Encodes texts in parallel; returns the first `limit` ids of each. */
   encodeRows?(
     texts: readonly string[],
     options: { addSpecialTokens?: boolean | undefined; limit?: number | undefined },
   ): Promise<Encoded[]>;
-  /** How to encode a running text in parts; undefined where only a whole text has its ids. */
+  /** Encodes a running text in parts; undefined where the tokenizer needs the whole text. */
   readonly parts?: Parts | undefined;
-  /** How conversations become texts and ids. */
+  /** The encoder of conversations. */
   readonly chat?: ChatEncoder | undefined;
 }
 
-/** The part of a tokenizer that conversations need. */
+/** The parts of a tokenizer that conversations use. */
 export interface ChatEncoder {
-  /** The template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
+  /** Returns the template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
   chatTemplateFor(tools: boolean): ChatTemplate;
-  /** The ids of texts without special tokens added, and where each token is. */
+  /** Encodes texts without adding special tokens; returns the ids and the range of each token in its text. */
   encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]>;
 }
 
-/** The beginning of a text's ids. */
+/** The first ids of a text. */
 export interface Encoded {
   ids: Int32Array;
-  /** How many ids the whole text has; an estimate where it was not read to its end. */
+  /** The number of ids of the whole text; an estimate where its end was not encoded. */
   total: number;
 }
 
-/** Encodes parts of a running text, whose ids one after the other are those of the whole. */
+/** Encodes parts of a running text so that their concatenated ids equal the ids of the whole. */
 export interface Parts {
-  /** Special tokens before the text and behind it. */
+  /** Special tokens before and after the text. */
   readonly frame: readonly [before: Int32Array, after: Int32Array];
-  /** The last place where the text may be cut so; −1 where there is none. */
+  /** Returns the last safe split position; −1 where there is none. */
   lastSeam(text: string): number;
-  /** Ids of a part between two such places; `first` where the text begins with it. */
+  /** Encodes a part between two safe split positions; `first` marks the beginning of the text. */
   encode(part: string, first: boolean): Promise<Int32Array>;
 }
 
-/** The first `limit` ids of each text. */
+/** Encodes the first `limit` ids of each text. */
 export async function encodeTexts(
   encoder: Encoder,
   texts: readonly string[],
@@ -56,7 +56,7 @@ export async function encodeTexts(
   });
 }
 
-/** The special tokens that a tokenizer puts behind a text. */
+/** Returns the special tokens that a tokenizer appends to a text. */
 export function endOf(encoder: Encoder): Int32Array {
   const [whole, plain] = [encoder.encode("a"), encoder.encode("a", { addSpecialTokens: false })];
   for (let at = 0; at + plain.length <= whole.length; at++) {
@@ -65,7 +65,7 @@ export function endOf(encoder: Encoder): Int32Array {
   return new Int32Array();
 }
 
-/** The first `maxLength` ids, the last of them `end` if any are left out. */
+/** Truncates ids to `maxLength`; a truncated row still ends with `end`. */
 export function shortened(ids: Int32Array, end: Int32Array, maxLength: number): Int32Array {
   if (ids.length <= maxLength) return ids;
   const kept = ids.slice(0, maxLength);
@@ -73,19 +73,19 @@ export function shortened(ids: Int32Array, end: Int32Array, maxLength: number): 
   return kept;
 }
 
-/** Where no seam is known, a text is encoded whole up to this many characters, and cut at line ends beyond. */
+/** Without a safe split position, a text is encoded whole up to this many characters, and split at line ends beyond. */
 const WHOLE = 4 << 20;
 
-/** A part of a running text to be encoded, and what has been read of the text with it. */
+/** A part of a running text, and the bytes read up to its end. */
 interface TextPart {
   text: string;
   read: number;
 }
 
 /**
- * The ids of a running text, in order, a part at a time.
+ * Encodes a running text part by part.
  *
- * `onCut` is told when a part had to end where the ids of both sides may not be those of the whole.
+ * `onCut` is called when a part had to end at an unsafe position, where the whole text could have other ids.
  */
 export async function* encodeRunning(
   parts: AsyncIterable<{ part: string; read: number }>,
@@ -118,7 +118,7 @@ export async function* encodeRunning(
   yield framed(inParts?.frame[1], read);
 }
 
-/** A place that divides no pair of surrogates. */
+/** Returns a split position that does not divide a surrogate pair. */
 function wholeCharacters(text: string): number {
   const last = text.charCodeAt(text.length - 1);
   return last >= 0xd800 && last <= 0xdbff ? text.length - 1 : text.length;
@@ -141,10 +141,13 @@ async function* cutAtSeams(
   if (held !== "") yield { text: held, read };
 }
 
-/** Parts that are worked on at once: while one is, the next is read. */
+/** The number of parts in progress: while they are encoded, the next is read. */
 const AHEAD = 3;
 
-/** What `work` makes of each, in order, the next begun before one is done. Rejects as soon as the signal is aborted. */
+/**
+ * Applies `work` to each element with up to `AHEAD` running, and yields results in the same order. Rejects as soon as
+ * the signal is aborted.
+ */
 export async function* pipelined<T, R>(
   source: AsyncIterable<T>,
   work: (one: T) => Promise<R>,
@@ -154,7 +157,7 @@ export async function* pipelined<T, R>(
   for await (const one of source) {
     throwIfAborted(signal);
     const begun = work(one);
-    // One that waits its turn is nobody's failure yet.
+    // Mark a rejection as handled until its turn to be awaited.
     begun.catch(() => {});
     running.push(begun);
     if (running.length >= AHEAD) yield await abortable(running.shift() as Promise<R>, signal);

@@ -1,4 +1,4 @@
-/** The data of a language model as examples. */
+/** Converts data for a language model to examples. */
 import { hasOption, optionName, optionSetting } from "../option-name.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { encodeChats, fitChat, isWritten, wholeChat, type EncodedChat, type FittedChat } from "./chat.js";
@@ -14,16 +14,18 @@ export type { Encoder } from "./encode.js";
 export type { Example, Examples } from "./store.js";
 
 export interface ExampleOptions {
-  /** Longer examples are cut off behind it; a running text is cut into blocks of it. */
+  /**
+   * The maximum tokens of an example; longer rows are truncated, and running text is split into blocks of this length.
+   */
   maxLength: number;
-  /** The first ends a row; a row that ends with any of them is left as it is. */
+  /** The first is appended to rows that do not already end with one of them. */
   eosTokenIds: readonly number[];
   /**
-   * `"completion"` trains on the completion alone, or on the turns of the assistant, which `"assistant"` says too;
-   * `"all"` on the prompt and on all turns too. Rows of text train on all.
+   * `"completion"` and `"assistant"` train only on the completion, or on the assistant's turns; `"all"` also on the
+   * prompt or on all turns. Rows of text are always trained on completely.
    */
   trainOn?: TrainOn | undefined;
-  /** How many ids the model has; others are refused. */
+  /** The model's vocabulary size; larger ids are rejected. */
   vocabSize?: number | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: OnProgress | undefined;
@@ -37,7 +39,7 @@ export type OnProgress = (progress: {
   tokens: number;
 }) => void;
 
-/** Throws `ERR_INDEX` for a token that the model has no row for. */
+/** Throws `ERR_INDEX` for an id outside the model's vocabulary. */
 export function checkIds(ids: Int32Array, where: string, vocabSize: number | undefined): void {
   const wrong = vocabSize === undefined ? undefined : ids.find((id) => id >= vocabSize);
   if (wrong === undefined) return;
@@ -48,7 +50,7 @@ export function checkIds(ids: Int32Array, where: string, vocabSize: number | und
   );
 }
 
-/** A row's ids, of which the first `ignored` are not trained on, and how many it has before it is cut. */
+/** A row's ids, the number of leading ids that are not trained on, and the number of ids before truncation. */
 export interface RowIds {
   ids: Int32Array;
   ignored: number;
@@ -67,13 +69,13 @@ function concat(maxLength: number, ...parts: ArrayLike<number>[]): Int32Array {
   return ids;
 }
 
-/** What is missing at the end of a text: the end token, or nothing. Of one that was not read to its end nobody knows. */
+/** Returns the missing end token, or nothing; a text that was not encoded to its end always gets one. */
 function ending({ ids, total }: Encoded, eosTokenIds: readonly number[]): number[] {
   const last = total > ids.length ? undefined : ids.at(-1);
   return last !== undefined && eosTokenIds.includes(last) ? [] : eosTokenIds.slice(0, 1);
 }
 
-/** A prompt's ids; an end token that the tokenizer itself adds is left out, since the completion follows. */
+/** Returns a prompt's ids without an end token added by the tokenizer, since the completion follows. */
 function promptIds(prompt: Encoded, end: Int32Array, eosTokenIds: readonly number[]): Encoded {
   const { ids, total } = prompt;
   const adds = end.length > 0 && eosTokenIds.includes(end.at(-1) as number);
@@ -82,8 +84,8 @@ function promptIds(prompt: Encoded, end: Int32Array, eosTokenIds: readonly numbe
 }
 
 /**
- * Encodes rows. Prompt and completion are tokenised apart and joined with nothing between. No more of a text is
- * encoded than its row keeps.
+ * Encodes rows. Prompt and completion are tokenised separately and concatenated. Texts are encoded only as far as their
+ * row needs.
  */
 async function encodeRows(
   rows: readonly Exclude<TextRow, ChatRow>[],
@@ -120,12 +122,12 @@ async function encodeRows(
   });
 }
 
-/** Characters of rows that are encoded at once: as many as soon end when a run is stopped. */
+/** Characters of rows encoded as one unit of work; small enough that stopping a run is quick. */
 const CHUNK = 1 << 16;
-/** What a message counts beside its text, which is what a template writes around it. */
+/** The assumed size of a message in addition to its text, for the template's markup. */
 const MESSAGE = 64;
 
-/** Rows in runs of about `CHUNK` characters, each with the bytes that were read up to its end. */
+/** Yields runs of rows of about `CHUNK` characters, with the bytes read up to the end of each. */
 export async function* chunks<
   R extends {
     text?: string | undefined;
@@ -149,10 +151,10 @@ export async function* chunks<
 }
 
 /**
- * Tokenises data, in parallel; the event loop stays free. Examples are in the data's order, those without a trained
- * token among them. Of the text nothing is kept.
+ * Tokenises data in parallel, without blocking the event loop. Examples keep the data's order and include those without
+ * a trained token. Texts are not kept.
  *
- * Errors: `ERR_INDEX` for an id that the model doesn't have; the signal's reason, at once.
+ * Throws `ERR_INDEX` for an id outside the model's vocabulary; the signal's reason, at once.
  */
 export async function examplesOf(
   data: TextData,
@@ -209,10 +211,10 @@ function isChat(row: TextRow): row is ChatRow {
   return row.kind === "chat";
 }
 
-/** Fields of a turn in which models write before they answer. */
+/** Fields of a turn that contain a model's reasoning before its answer. */
 const THOUGHTS = ["reasoning_content", "reasoning", "thinking"];
 
-/** Whether a turn of the assistant that is trained on says nothing and calls no tool. */
+/** Whether a trained assistant turn has neither text nor a tool call. */
 function hasEmptyAnswer({ messages, unweighted = [] }: ChatRow): boolean {
   const isEmpty = (text: unknown): boolean => typeof text !== "string" || text.trim() === "";
   return messages.some(
@@ -249,7 +251,7 @@ function addChat(
   store.addSpans(ids, spans);
 }
 
-/** Blocks of `maxLength` tokens without overlap; the last is kept short. */
+/** Splits a running text into blocks of `maxLength` tokens without overlap; the last may be shorter. */
 async function addBlocks(
   data: Content<string>,
   encoder: Encoder,
@@ -273,9 +275,9 @@ async function addBlocks(
 }
 
 /**
- * The examples that have something to train on. `reports` say why others have nothing.
+ * Returns the examples with trained tokens. `reports` explain why others have none.
  *
- * Errors: `ERR_NO_TRAINED_TOKENS` when none has.
+ * Throws `ERR_NO_TRAINED_TOKENS` when no example has any.
  */
 export function trainedExamples(
   examples: StoredExamples,

@@ -1,9 +1,9 @@
-/** Misspelled names of a row's optional fields. */
+/** Detects misspelled names of a row's optional fields. */
 import { NearNames } from "../near-names.js";
 
 type Fields = Record<string, unknown>;
 
-/** The optional fields of each kind of row, by a field that the kind has. */
+/** The optional fields of each kind of row, by its identifying field. */
 const OPTIONAL: readonly [needed: string, names: NearNames][] = [
   ["messages", new NearNames(["tools"])],
   ["conversations", new NearNames(["system", "tools"])],
@@ -12,8 +12,8 @@ const OPTIONAL: readonly [needed: string, names: NearNames][] = [
 ];
 
 /**
- * Refuses a row with a field that is almost an optional one of its kind: it would be ignored, and the row would mean
- * another thing. A field whose value cannot be meant, such as an array next to `text`, is the user's own.
+ * Rejects a row with a misspelled optional field of its kind, which would otherwise be ignored silently. Fields whose
+ * value has an unsuitable type, such as an array next to `text`, are assumed to be the user's own.
  */
 export function checkNames(fields: Fields, refuse: (problem: string) => never): void {
   for (const [needed, names] of OPTIONAL) {
@@ -30,9 +30,7 @@ export function checkNames(fields: Fields, refuse: (problem: string) => never): 
   }
 }
 
-/**
- * Finds a column that is almost an optional field of the rows that the columns make, as `checkNames` does for rows.
- */
+/** Finds a column with a misspelled optional field name, as `checkNames` does for rows. */
 export function nearColumn(columns: readonly string[]): { name: string; meant: string } | undefined {
   const kind = OPTIONAL.find(([needed]) => columns.includes(needed));
   return kind?.[1].in(columns);

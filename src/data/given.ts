@@ -1,4 +1,4 @@
-/** Data as callers pass it: names of files, or rows in memory. */
+/** Data as passed by callers: file names, or rows in memory. */
 import { Readable } from "node:stream";
 
 import { shown } from "../argument.js";
@@ -8,7 +8,7 @@ import { rowError } from "./origin.js";
 import { type RandomAccess, type Source, Stream } from "./source.js";
 import type { SpokenText } from "./speech.js";
 
-/** A row of training data with the fields of a data file's row. A row of speech has its samples. */
+/** A row of training data, with the fields of a data file's row. A row of speech has its samples. */
 export type Row =
   | {
       /** The text; all of it is trained on. */
@@ -17,11 +17,11 @@ export type Row =
   | {
       /** The text to classify. */
       text: string;
-      /** The name or the number of its class. */
+      /** The name or index of its class. */
       label: string | number;
     }
   | {
-      /** The beginning of the text, which is not trained on by default. */
+      /** The beginning of the text, by default not trained on. */
       prompt: string;
       /** The rest of the text. */
       completion: string;
@@ -33,7 +33,7 @@ export type Row =
       tools?: readonly object[] | string | null | undefined;
     }
   | {
-      /** The turns of a conversation, as ShareGPT writes them. */
+      /** The turns of a conversation, in ShareGPT's format. */
       conversations: readonly object[];
       /** The system message. */
       system?: string | null | undefined;
@@ -41,9 +41,9 @@ export type Row =
       tools?: readonly object[] | string | null | undefined;
     }
   | {
-      /** The user's request, as Alpaca writes it. */
+      /** The user's request, in Alpaca's format. */
       instruction: string;
-      /** Further input to the request. */
+      /** Additional input to the request. */
       input?: string | null | undefined;
       /** The assistant's answer. */
       output: string;
@@ -52,33 +52,33 @@ export type Row =
     }
   | SpokenText;
 
-/** Rows in memory, or rows that come one by one and are read once. */
+/** Rows in memory, or rows from an iterable, which are read once. */
 export type RowsInMemory = Iterable<Row> | AsyncIterable<Row>;
 
-/** Data of a run: the name of a file or several names, or rows. */
+/** Data of a run: one or several file names, or rows. */
 export type TrainingData = string | readonly string[] | RowsInMemory;
 
-/** Whether rows are given, and not the names of files. */
+/** Whether `data` is rows rather than file names. */
 export function isRows(data: unknown): data is RowsInMemory {
   if (typeof data !== "object" || data === null || isFiles(data)) return false;
   return Symbol.iterator in data || Symbol.asyncIterator in data;
 }
 
-/** Whether names of files are given. */
+/** Whether `data` is file names. */
 export function isFiles(data: unknown): data is string | readonly string[] {
   if (typeof data === "string") return true;
   return Array.isArray(data) && data.length > 0 && data.every((one) => typeof one === "string");
 }
 
-/** The names of files. */
+/** Returns the file names as an array. */
 export function filesOf(data: string | readonly string[]): readonly string[] {
   return typeof data === "string" ? [data] : data;
 }
 
-/** Characters of rows that are written together. */
+/** Characters of rows per emitted block. */
 const BLOCK = 1 << 16;
 
-/** Rows as JSON lines. Throws `ERR_DATA_ROW` for a row that JSON cannot hold. */
+/** Serialises rows as JSON lines. Throws `ERR_DATA_ROW` for a row that JSON cannot represent. */
 async function* asJsonLines(name: string, rows: RowsInMemory): AsyncGenerator<Uint8Array> {
   const origin = { file: name, numbering: "index" } as const;
   let [block, index] = ["", 0];
@@ -106,18 +106,18 @@ async function* asJsonLines(name: string, rows: RowsInMemory): AsyncGenerator<Ui
 }
 
 /**
- * Rows as a source of JSON lines, so that they are read as a file of the same rows is. An array is read as often as
- * needed; other rows are written to a temporary file as they come.
+ * Returns rows as a source of JSON lines, so that they are read in the same way as a file. An array is read as often as
+ * needed; rows of an iterable are written to a temporary file as they arrive.
  */
 export function rowsSource(name: string, rows: RowsInMemory): Source {
   if (Array.isArray(rows)) return new ArraySource(name, rows as readonly Row[]);
-  // An error of the caller's iterable is the caller's, and is thrown as it is.
+  // Errors of the caller's iterable are rethrown unchanged.
   const failure = (_: string, cause: unknown): unknown => cause;
   return new Stream(name, () => Readable.from(asJsonLines(name, rows)), failure);
 }
 
 class ArraySource implements Source {
-  /** Known once they have been read. */
+  /** Known after the first complete read. */
   size: number | undefined;
 
   constructor(
@@ -142,7 +142,7 @@ class ArraySource implements Source {
   close(): void {}
 }
 
-/** Reads the first row to find out whether the rows are of speech; the rows returned include it. */
+/** Reads the first row to detect speech; the returned rows include it. */
 export async function peeked(rows: RowsInMemory): Promise<{ rows: RowsInMemory; speech: boolean }> {
   const isSpeech = (row: unknown): boolean => typeof row === "object" && row !== null && "audio" in row;
   if (Array.isArray(rows)) return { rows, speech: isSpeech(rows[0]) };

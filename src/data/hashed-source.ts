@@ -3,15 +3,12 @@ import { createHash } from "node:crypto";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import type { RandomAccess, Source } from "./source.js";
 
-/**
- * A source whose bytes are hashed as they are read the first time, and compared with that hash at the end of each later
- * time.
- */
+/** A source whose bytes are hashed during the first read; later reads check them against that hash at the end. */
 export class HashedSource implements Source {
   readonly #source: Source;
   readonly #hash = createHash("sha256");
   #sha256: string | undefined;
-  /** Whether a call has read it to its end. */
+  /** Whether a read has reached the end. */
   #whole = false;
 
   constructor(source: Source) {
@@ -26,7 +23,7 @@ export class HashedSource implements Source {
     return this.#source.size;
   }
 
-  /** Of what has been read by the first call; what is read after that changes nothing. */
+  /** The hash of the bytes of the first read; fixed once it is accessed. */
   get sha256(): string {
     this.#sha256 ??= this.#hash.digest("hex");
     return this.#sha256;
@@ -35,7 +32,7 @@ export class HashedSource implements Source {
   /**
    * Reads the source from its beginning.
    *
-   * Errors: those of the source; `ERR_DATA_ROW` at the end where the bytes differ from the first read.
+   * Throws as the source does; `ERR_DATA_ROW` at the end where the bytes differ from the first read.
    */
   async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
     const again = this.#sha256 === undefined ? undefined : createHash("sha256");

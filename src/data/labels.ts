@@ -1,4 +1,4 @@
-/** The classes of rows with labels, and the rows as examples. */
+/** Classes of labelled rows, and such rows as examples. */
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, endOf, pipelined, shortened } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
@@ -10,10 +10,10 @@ import { closest, didYouMean } from "../suggest.js";
 import { ExampleStore } from "./store.js";
 
 /**
- * The names of the classes that a file's rows have: sorted as text, or by their value where all are whole numbers.
- * A class's index is its place. Where a model that tells classes apart already has them all, they are its own.
+ * Returns the class names of the rows, in class order: sorted as text, or by value where all are whole numbers. Where
+ * the model already has all of these classes, its class names are returned.
  *
- * Errors: `ERR_DATA_ROW` where there is but one, and for a label that is a misspelled class of the model.
+ * Throws `ERR_DATA_ROW` where there is only one class, and for a label that is a misspelled class of the model.
  */
 export function labelNames(
   { file, labels: found }: Pick<LabelData, "file" | "labels">,
@@ -41,14 +41,14 @@ export function labelNames(
   return sorted.map(String);
 }
 
-/** How many times as many rows a class has than a misspelling of it. */
+/** The minimum ratio of row counts between a class and its misspelling. */
 const MANY = 20;
-/** Above this number of classes, each is not compared with every other. */
+/** Above this number of classes, they are not compared pairwise. */
 const MOST_COMPARED = 2000;
 
 /**
- * Sentences about classes that are likely to be one: those that differ in blanks, case or Unicode's form alone, and rare
- * classes whose name is almost the name of a frequent class.
+ * Returns notices about classes that are probably the same: names that differ only in whitespace, case or Unicode form,
+ * and rare classes whose name resembles the name of a frequent one.
  */
 export function labelNotices({ labels }: Pick<LabelData, "labels">): string[] {
   const uses = new Map<string, LabelUse>();
@@ -85,10 +85,9 @@ export function labelNotices({ labels }: Pick<LabelData, "labels">): string[] {
 }
 
 /**
- * Tokenises rows of text and label, in the file's order. A longer row loses the end of its text, and keeps the special
- * tokens behind it.
+ * Tokenises rows of text and label, in file order. Longer texts are truncated, and keep the special tokens at the end.
  *
- * Errors: `ERR_DATA_ROW` with file and line for a label that is none of `names`, and for a row without a token.
+ * Throws `ERR_DATA_ROW` with file and line for a label not among `names`, and for a row without a token.
  */
 export async function labelledExamples(
   data: LabelData,

@@ -1,24 +1,24 @@
-/** A stream of bytes as text, strictly UTF-8, a part at a time. */
+/** Decodes a stream of bytes as strict UTF-8, part by part. */
 import { LowrankError } from "../errors.js";
 import type { Source } from "./source.js";
 import { bomLength, decodeUtf8 } from "./utf8.js";
 
-/** The part of a source that is read from its beginning. */
+/** A source that can be read from its beginning. */
 export type Readable = Pick<Source, "name" | "read">;
 
-/** A part of a text, and how much of its source has been read with it. */
+/** A part of a text. */
 export interface Part {
   text: string;
-  /** The line that it begins in, from 1. */
+  /** The line number at its beginning, from 1. */
   line: number;
-  /** Bytes read up to its end. */
+  /** Bytes of the source read up to its end. */
   read: number;
 }
 
-/** The longest line that is read, in bytes: V8 has no string of twice as many. */
+/** The maximum length of a line, in bytes, about half of V8's maximum string length. */
 const LONGEST_LINE = 256 << 20;
 
-/** Files that are often taken for text, by their first bytes. */
+/** File types that are often mistaken for text, by their first bytes. */
 const OTHERS: [name: string, bytes: number[], remedy: string][] = [
   ["compressed by gzip", [0x1f, 0x8b], "unpack it first, such as with gunzip -k"],
   ["a zip archive", [0x50, 0x4b, 0x03, 0x04], "unpack it first"],
@@ -45,7 +45,7 @@ function count(bytes: Uint8Array, byte: number): number {
   return n;
 }
 
-/** How many bytes at the end begin a character that goes on behind it. */
+/** Returns the number of trailing bytes that belong to an incomplete character. */
 function unfinished(bytes: Uint8Array): number {
   for (let back = 1; back <= Math.min(3, bytes.length); back++) {
     const byte = bytes[bytes.length - back] as number;
@@ -57,10 +57,10 @@ function unfinished(bytes: Uint8Array): number {
 }
 
 /**
- * The source's text, without a byte order mark, in parts that end where a line does (`lines`) or anywhere between two
+ * Yields a source's text, without a byte order mark, in parts that end at a line end (`lines`) or between any two
  * characters.
  *
- * Errors: `ERR_FILE_FORMAT` with line and byte offset of what is not UTF-8, of NUL bytes, and for compressed files;
+ * Throws `ERR_FILE_FORMAT` with line and byte offset for invalid UTF-8 and for NUL bytes, and for compressed files;
  * `ERR_DATA_ROW` for an empty source and for a line of more than 256 MiB.
  */
 export async function* textOf(source: Readable, lines: boolean, signal?: AbortSignal): AsyncGenerator<Part> {
@@ -82,7 +82,7 @@ export async function* textOf(source: Readable, lines: boolean, signal?: AbortSi
     read += chunk.length;
     waiting.push(chunk);
     held += chunk.length;
-    // What a file begins with is looked at once there is enough of it.
+    // Wait for enough bytes to recognise the file type.
     if (!begun && held < 8) continue;
     let end = chunk.length;
     if (!begun) {

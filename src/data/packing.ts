@@ -1,37 +1,38 @@
-/** Rows that share sequences. */
+/** Packs several rows into one sequence. */
 import { epochOrder } from "./shuffle.js";
 import { type Example, IGNORED } from "./store.js";
 
 export interface PackingOptions {
-  /** Tokens that a sequence may have. No row has more. */
+  /** The maximum tokens of a sequence. No row is longer. */
   maxLength: number;
   seed: number;
   /**
-   * Rows longer than this share no sequence with shorter ones, since a model reads them by other frequencies; none
-   * unless given.
+   * Rows longer than this are not packed with shorter ones, because the model uses other rotary frequencies for them;
+   * no limit by default.
    */
   apart?: number | undefined;
 }
 
-/** Rows among which company is looked for, at least; and sequences that they fill, at least. */
+/** The minimum rows of a packing window, and the minimum number of sequences that they fill. */
 const WINDOW = { rows: 1024, sequences: 256 };
-/** No epoch's number. */
+/** An epoch number that no epoch has. */
 const NO_EPOCH = -1;
 
 /**
- * Which rows share a sequence: by first fit decreasing (at most 11/9 of the fewest sequences, Johnson 1973) within windows
- * of the rows in the seed's order. A window keeps the search short, and rows of alike length from standing in the file's
- * order; it is so large that its last sequence, which may stay half empty, does not count. The rows of a sequence are the
- * same in every epoch, so that an epoch has as many steps as any other: no row sees its neighbours, and which sequences
- * make a step is drawn anew.
+ * Assigns rows to sequences by first-fit decreasing (at most 11/9 of the optimum, Johnson 1973) within windows of the
+ * shuffled rows. Windows bound the search, and keep rows of equal length out of file order; they are so large that a
+ * half-empty last sequence does not matter.
+ *
+ * The assignment is the same in every epoch, so that all epochs have the same number of steps. Rows do not attend to
+ * their neighbours, and the sequences of a step are drawn again in each epoch.
  */
 export class Packing {
-  /** How many sequences there are. */
+  /** The number of sequences. */
   readonly length: number;
   readonly #rows: Uint32Array;
   readonly #ends: Uint32Array;
 
-  /** `lengths` are the rows' tokens. */
+  /** `lengths` are the rows' token counts. */
   constructor(lengths: Uint32Array, { maxLength, seed, apart = Infinity }: PackingOptions) {
     const order = epochOrder(lengths.length, seed, NO_EPOCH);
     const sequences: number[][] = [];
@@ -48,13 +49,13 @@ export class Packing {
     this.#ends = Uint32Array.from(sequences, ({ length }) => (end += length));
   }
 
-  /** The rows of a sequence, in their order. */
+  /** Returns the rows of a sequence. */
   at(sequence: number): Uint32Array {
     return this.#rows.subarray(this.#ends[sequence - 1] ?? 0, this.#ends[sequence]);
   }
 }
 
-/** Puts each row, the longest first, into the first sequence that has room. */
+/** Places each row, longest first, into the first sequence with enough room. */
 function firstFit(rows: Uint32Array, lengths: Uint32Array, maxLength: number, apart: number): number[][] {
   const length = (row: number): number => lengths[row] as number;
   const sequences: { rows: number[]; room: number; long: boolean }[] = [];
@@ -71,7 +72,9 @@ function firstFit(rows: Uint32Array, lengths: Uint32Array, maxLength: number, ap
   return sequences.map((one) => one.rows);
 }
 
-/** Several rows one behind the other. The first label of each is ignored: the end of one row does not say how the next begins. */
+/**
+ * Concatenates rows. The first label of each is ignored, so that the end of one row is not trained to predict the next.
+ */
 export function joinedExamples(rows: readonly Example[]): Example {
   if (rows.length === 1) return rows[0] as Example;
   const length = rows.reduce((sum, { ids }) => sum + ids.length, 0);

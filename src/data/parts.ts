@@ -1,20 +1,20 @@
-/** Rows as text, with what is trained on of them. */
+/** Splits a row's text into trained and untrained parts. */
 import type { Example } from "./store.js";
 
-/** Text of tokens that are all trained on, or none of them. */
+/** A text whose tokens are all trained, or all untrained. */
 export interface TextPart {
-  /** As the tokens decode. */
+  /** The decoded tokens. */
   text: string;
   /** Whether its tokens are trained on. */
   trained: boolean;
 }
 
-/** Whether the `i`th token of a row is one that is predicted in training. A classifier's row has none. */
+/** Whether training predicts the `i`th token of a row. In a classifier's row none is predicted. */
 export function isTrained({ ids, labels }: Pick<Example, "ids" | "labels">, i: number): boolean {
   return i > 0 && labels.length === ids.length && labels[i] === ids[i];
 }
 
-/** The row's text as far as `length` tokens, parted where trained tokens begin or end. */
+/** Decodes the row's first `length` tokens, split where trained tokens begin or end. */
 export function partsOf(
   row: Pick<Example, "ids" | "labels">,
   decode: (ids: Int32Array) => string,

@@ -1,4 +1,4 @@
-/** Reads data through once to check it; its parts can then be read again. */
+/** Reads data once to check it; its parts can then be read again. */
 import { LowrankError } from "../errors.js";
 import type { DataFormat } from "./format.js";
 import { formatOf, READERS } from "./formats/index.js";
@@ -12,7 +12,7 @@ import { type AudioRow, type LabelRow, type Row, RowChecker, type TextRow } from
 import { readSpokenTexts, type SpeechRow, type SpokenTexts, WaveReader } from "./speech.js";
 import { openSource, type Source } from "./source.js";
 
-/** A part of some data, and the bytes of its source that were read up to its end. */
+/** A part of some data, and the bytes of its source read up to its end. */
 export interface Read<T> {
   part: T;
   read: number;
@@ -20,24 +20,24 @@ export interface Read<T> {
 
 /** One source of data: a file, a stream or rows in memory. */
 export interface Content<T> extends Origin {
-  /** Its bytes; undefined where they are not known. */
+  /** Its size in bytes; undefined where it is unknown. */
   size: number | undefined;
-  /** The hash of all its bytes, as they were read first. */
+  /** The hash of all its bytes in the first read. */
   sha256: string;
-  /** Its content, in parts; each call reads it from its beginning. */
+  /** Reads its content in parts; each call starts at the beginning. */
   parts(signal?: AbortSignal): AsyncIterable<Read<T>>;
-  /** Frees the file that a stream was put by in; nothing reads it afterwards. */
+  /** Deletes the temporary file of a stream; the content cannot be read afterwards. */
   close(): void;
 }
 
 interface Contents<T> {
-  /** The name that messages use: the source's, or the first source's and the number of others. */
+  /** The name in messages: the source's name, or the first source's and the number of others. */
   file: string;
-  /** In the order in which they were given. */
+  /** The sources, in the given order. */
   sources: readonly Content<T>[];
 }
 
-/** A running text, every line ending as LF. */
+/** A running text, with LF line ends. */
 export interface RunningText extends Contents<string> {
   kind: "text";
 }
@@ -46,15 +46,15 @@ export interface RunningText extends Contents<string> {
 export interface Rows extends Contents<TextRow[]> {
   kind: "rows";
   count: number;
-  /** The first row, as messages name it. */
+  /** The location of the first row. */
   first: string;
 }
 
-/** How often a label occurs, and where first. */
+/** The row count and first location of a label. */
 export interface LabelUse {
-  /** How many rows have it. */
+  /** The number of rows with the label. */
   rows: number;
-  /** The first of them, as messages name it. */
+  /** The location of the first of them. */
   first: string;
 }
 
@@ -79,22 +79,22 @@ export type TextData = RunningText | Rows;
 export type Data = TextData | LabelData | SpeechData;
 
 export interface ReadOptions {
-  /** The kind of all files; by default each file's name says it. */
+  /** The format of all files; by default from each file's extension. */
   format?: DataFormat | undefined;
-  /** The option that rows in memory were given as; errors use it as their name. */
+  /** The option name of rows in memory, used in errors. */
   name?: string | undefined;
   signal?: AbortSignal | undefined;
-  /** Receives the source, the bytes read so far, and its size if that is known. */
+  /** Receives the source, the bytes read so far, and its size if known. */
   onProgress?: ((progress: { file: string; read: number; size: number | undefined }) => void) | undefined;
 }
 
 /**
- * Reads data through and checks all of it: files, named pipes, `-` (standard input) or rows in memory. Nothing of it is
- * kept but a temporary file of a stream's bytes.
+ * Reads and checks all data: files, named pipes, `-` (standard input) or rows in memory. Only a temporary file with a
+ * stream's bytes is kept.
  *
- * Errors: `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for another kind of file or bytes that are not UTF-8;
- * `ERR_DATA_ROW` with file and line or row for a source that is empty, a row that is not as expected, and sources of
- * different kinds; `ERR_OPTION` for standard input without a format; the signal's reason.
+ * Throws `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for an unsupported format or bytes that are not UTF-8; `ERR_DATA_ROW`
+ * with file and line or row for an empty source, an invalid row, and sources of different kinds; `ERR_OPTION` for
+ * standard input without a format; the signal's reason.
  */
 export async function readData(given: TrainingData, options: ReadOptions = {}): Promise<Data> {
   if (!isFiles(given)) return readRowsInMemory(given as RowsInMemory, options);
@@ -108,7 +108,7 @@ export async function readData(given: TrainingData, options: ReadOptions = {}): 
   }
 }
 
-/** Frees the temporary files of data; nothing reads it afterwards. */
+/** Deletes the temporary files of data, which cannot be read afterwards. */
 export function closeData({ sources }: Data): void {
   for (const source of sources) source.close();
 }
@@ -162,7 +162,7 @@ async function* texts(source: Source, signal?: AbortSignal): AsyncGenerator<Read
   let read = 0;
   for await (const part of textOf(source, false, signal)) {
     const text = held + part.text;
-    // The two characters of a line's end may come apart.
+    // CR and LF of one line end may be in different parts.
     held = text.endsWith("\r") ? "\r" : "";
     read = part.read;
     const whole = text.slice(0, text.length - held.length);
@@ -206,7 +206,7 @@ async function readRows(
   return { kind: "rows", ...found, ...contents(source, origin, all as Content<TextRow[]>["parts"]) };
 }
 
-/** Rows of all kinds; all of a source are of one. */
+/** Yields the checked rows of a source, all of one kind. */
 async function* checkedRows(
   source: Source,
   reader: RecordReader,
@@ -238,7 +238,7 @@ function countLabel(
   else use.rows += rows;
 }
 
-/** What data holds, as messages say it. */
+/** Names of the kinds of data, for messages. */
 const KINDS = {
   text: "running text",
   rows: "rows for a language model",
@@ -246,7 +246,7 @@ const KINDS = {
   speech: "rows of speech",
 } as const satisfies Record<Data["kind"], string>;
 
-/** Several sources as one. Throws `ERR_DATA_ROW`, naming two of different kinds. */
+/** Joins several sources. Throws `ERR_DATA_ROW`, naming two of different kinds. */
 function joined(all: readonly Data[]): Data {
   const [first, ...others] = all as [Data, ...Data[]];
   if (others.length === 0) return first;
@@ -271,7 +271,7 @@ function joined(all: readonly Data[]): Data {
   } as Data;
 }
 
-/** The data of a language model. Throws `ERR_DATA_ROW` for rows with labels, and for those of speech. */
+/** Returns the data if it is for a language model. Throws `ERR_DATA_ROW` for rows with labels or speech. */
 export function textData(data: Data): TextData {
   if (data.kind === "speech") {
     const what = 'the row has "audio", and the model is a language model; speech trains such as Whisper';
@@ -283,7 +283,7 @@ export function textData(data: Data): TextData {
   throw new LowrankError("ERR_DATA_ROW", `${data.first}: ${what}`);
 }
 
-/** The first row of data, or of a running text its first line, as messages name it. */
+/** Returns the location of the first row, or of the first line of a running text. */
 export function firstOf(data: Data): string {
   return data.kind === "text"
     ? rowAt({ file: data.sources[0]?.file ?? "", numbering: "line" }, 1)

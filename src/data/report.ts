@@ -1,37 +1,37 @@
-/** What became of a source's rows when they were tokenised. */
+/** Reports on a source's rows after tokenisation. */
 import { optionName } from "../option-name.js";
 import { type Numbering, type Origin, shortRowAt } from "./origin.js";
 
-/** Rows of a data file, or of rows in memory, counted. */
+/** Row counts of a data file, or of rows in memory. */
 export interface DataReport {
   /** The data file; `data` or `evalData` for rows in memory. */
   file: string;
   /** How rows are numbered: by lines, by rows from 1, or by an array's index. */
   numbering: Numbering;
-  /** Rows in the file; blocks of a running text. */
+  /** Rows in the file; for a running text, blocks. */
   rows: number;
-  /** Longer than the maximal length, and cut behind it. */
+  /** Rows longer than the maximum length, which were truncated. */
   cut: number;
-  /** Those of them of which more than half of the tokens is lost. */
+  /** Truncated rows that lost more than half of their tokens. */
   mostlyCut: number;
-  /** Left out, since nothing of them is trained on. */
+  /** Skipped rows, without trained tokens. */
   dropped: number;
   /** The first row of each kind, by its number. */
   first: {
-    /** The first row that was cut. */
+    /** The first truncated row. */
     cut?: number | undefined;
-    /** The first row that was cut by more than half. */
+    /** The first row that lost more than half of its tokens. */
     mostlyCut?: number | undefined;
-    /** The first row that was left out. */
+    /** The first skipped row. */
     dropped?: number | undefined;
   };
-  /** Rows whose text, completion or answer is empty; undefined if there are none. */
+  /** Rows with an empty text, completion or answer; undefined if there are none. */
   empty?: CountedRows | undefined;
-  /** Rows with a field that was ignored, since it holds the others written out; undefined if there are none. */
+  /** Rows with a field that was ignored because it repeats the others; undefined if there are none. */
   copied?: CopiedRows | undefined;
-  /** What was found in conversations; undefined where the file has none. */
+  /** Findings about conversations; undefined if the file has none. */
   chat?: ChatReport | undefined;
-  /** Places where a running text was cut although its ids may differ there from those of the whole. */
+  /** Positions at which a running text was split although the whole text could have other ids there. */
   roughCuts: number;
 }
 
@@ -43,43 +43,43 @@ export interface CopiedRows extends CountedRows {
 
 /** Rows of some kind. */
 export interface CountedRows {
-  /** How many there are. */
+  /** The number of rows. */
   rows: number;
   /** The number of the first row. */
   first: number;
 }
 
-/** Conversations of a data file, counted. */
+/** Counts of conversations in a data file. */
 export interface ChatReport {
-  /** Rows that spell them as ShareGPT's do. */
+  /** Rows in ShareGPT's format. */
   sharegpt: number;
-  /** Rows that spell them as Alpaca's do. */
+  /** Rows in Alpaca's format. */
   alpaca: number;
-  /** Rows of which only the last turn of the assistant was found in the text, and is trained on. */
+  /** Rows trained on their last assistant turn only, because earlier ones were not found in the text. */
   lastTurnOnly: number;
-  /** Rows in whose text no turn of the assistant was found, though they have one. */
+  /** Rows in whose text no assistant turn was found, although they have one. */
   notFound: number;
-  /** Rows without a turn of the assistant. */
+  /** Rows without an assistant turn. */
   silent: number;
-  /** Rows of which every token is trained on, though not all is the assistant's. */
+  /** Rows trained on completely, although they have other turns too. */
   whole: number;
-  /** Rows that end behind the last turn of the assistant that fits whole. */
+  /** Rows truncated after the last assistant turn that fits completely. */
   shortened: number;
-  /** Rows of which not even the first turn fits. */
+  /** Rows whose first assistant turn does not fit. */
   tooLong: number;
-  /** Rows left out because the template does not write a tool call of theirs. */
+  /** Rows skipped because the template ignores a tool call. */
   callsIgnored: number;
-  /** Rows left out because every turn of the assistant has weight 0. */
+  /** Rows skipped because all assistant turns have weight 0. */
   unweighted: number;
-  /** Rows whose `tools` the template does not write; they are trained on without. */
+  /** Rows trained on without their `tools`, which the template ignores. */
   toolsIgnored: number;
-  /** Rows with a message, not the assistant's, that the template does not write; they are trained on without. */
+  /** Rows trained on without a message of another role, which the template ignores. */
   messageIgnored: number;
   /** The first row of each kind, by its number. */
   first: Partial<Record<Exclude<keyof ChatReport, "first">, number>>;
 }
 
-/** Counts a row of `line` as of this kind. */
+/** Counts row `line` as of this kind. */
 export function countChat(report: DataReport, kind: Exclude<keyof ChatReport, "first">, line: number): void {
   report.chat ??= {
     sharegpt: 0,
@@ -104,7 +104,7 @@ export function emptyReport({ file, numbering }: Origin): DataReport {
   return { file, numbering, rows: 0, cut: 0, mostlyCut: 0, dropped: 0, first: {}, roughCuts: 0 };
 }
 
-/** Counts a row of `line`: `total` tokens of which at most `maxLength` are kept, `trained` of them trained on. */
+/** Counts row `line` with `total` tokens, at most `maxLength` of them kept, and `trained` trained tokens. */
 export function countRow(
   report: DataReport,
   line: number,
@@ -124,7 +124,7 @@ export function countRow(
   report.first.dropped ??= line;
 }
 
-/** Counts a row whose field `field` was ignored, since it holds the others written out. */
+/** Counts a row whose field `field` was ignored because it repeats the others. */
 export function countCopy(report: DataReport, line: number, field: string): void {
   report.copied ??= { rows: 0, first: line, field };
   report.copied.rows++;
@@ -136,15 +136,15 @@ export function countEmpty(report: DataReport, line: number): void {
   report.empty.rows++;
 }
 
-/** What there is to tell of a maximal length that is over the model's. */
+/** Returns the notice about a maximum length that exceeds the model's. */
 export function loweredLength(asked: number, maxLength: number): string {
   return `${optionName("maxLength")} is ${asked}, and the model reads at most ${maxLength} tokens: rows are cut to ${maxLength}`;
 }
 
-/** What there is to tell of it, a sentence each. */
+/** Returns the warnings about a source, one sentence each. */
 export function warningsOf(report: DataReport, maxLength: number): string[] {
   const { file, rows, mostlyCut, first, roughCuts, chat } = report;
-  // Of conversations there is more to tell.
+  // Conversations have separate warnings.
   const cut = report.cut - (chat?.shortened ?? 0);
   const dropped = report.dropped - (chat === undefined ? 0 : LEFT_OUT.reduce((n, kind) => n + chat[kind], 0));
   const of = (n: number): string => `${n} of ${rows} rows`;
@@ -184,15 +184,15 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
 
 type ChatKind = Exclude<keyof ChatReport, "first">;
 
-/** Kinds of conversations that are left out. */
+/** Kinds of skipped conversations. */
 const LEFT_OUT: readonly ChatKind[] = ["silent", "notFound", "tooLong", "callsIgnored", "unweighted"];
 
-/** Why conversations are left out, a sentence each. */
+/** Returns the reasons for skipped conversations, one sentence each. */
 export function leftOutWarnings(report: DataReport, maxLength: number): string[] {
   return report.chat === undefined ? [] : chatWarnings(report, report.chat, maxLength, LEFT_OUT);
 }
 
-/** What there is to tell of conversations, a sentence each. */
+/** Returns the warnings about conversations, one sentence each. */
 function chatWarnings(
   report: DataReport,
   chat: ChatReport,

@@ -1,29 +1,29 @@
-/** Rows of data, their fields checked. */
+/** Rows of data with checked fields. */
 import { conversationOf, type RowConversation } from "../chat/messages.js";
 import { oneKind } from "./copies.js";
 import { checkNames } from "./field-names.js";
 import type { RawRow } from "./formats/records.js";
 import { type Origin, rowError, shortRowAt } from "./origin.js";
 
-/** A row that a language model is trained on; `line` is its number in its source, as messages count it. */
+/** A row for a language model; `line` is its number in the source, as in messages. */
 export type TextRow =
   | { kind: "text"; line: number; text: string }
   | ({ kind: "completion"; line: number; prompt: string; completion: string } & Copied)
   | ChatRow;
 
-/** A row that may hold its content twice. */
+/** A row that may contain its content twice. */
 interface Copied {
-  /** A field that was left out, since it holds the others written out. */
+  /** A field that was dropped because it repeats the others as rendered text. */
   copy?: string | undefined;
 }
 
-/** A conversation, and how the row spells it. */
+/** A conversation with the row's format. */
 export interface ChatRow extends RowConversation, Copied {
   kind: "chat";
   line: number;
 }
 
-/** A row that a classifier is trained on: a text and the name or the number of its class. */
+/** A row for a classifier: a text, and the name or index of its class. */
 export interface LabelRow {
   kind: "label";
   line: number;
@@ -31,7 +31,7 @@ export interface LabelRow {
   label: string | number;
 }
 
-/** A row that a model of speech is trained on: the path of a WAV file, and what is said in it. */
+/** A row for a speech model: the path of a WAV file, and its transcript. */
 export interface AudioRow {
   kind: "audio";
   line: number;
@@ -52,7 +52,7 @@ function kindOf(value: unknown): string {
   return Array.isArray(value) ? "an array" : `a ${typeof value}`;
 }
 
-/** A field that is a text. Throws `ERR_DATA_ROW`. */
+/** Returns a field that must be a string. Throws `ERR_DATA_ROW`. */
 export function stringField(fields: Record<string, unknown>, name: string, refuse: Refuse): string {
   const value = fields[name];
   if (typeof value === "string") return wellFormed(value, name, refuse);
@@ -60,16 +60,16 @@ export function stringField(fields: Record<string, unknown>, name: string, refus
   return refuse(`"${name}" must be a string and is ${kindOf(value)}`);
 }
 
-/** Throws for half of a surrogate pair, as only an escape such as `\\ud83d` can write it: it is no character. */
+/** Throws for a lone surrogate, which only an escape such as `\\ud83d` can produce and which is not a character. */
 function wellFormed(value: string, name: string, refuse: Refuse): string {
-  // In every Node that this runs on, and not in the library's types yet.
+  // Supported by all required Node versions, but missing in the type library.
   if ((value as unknown as { isWellFormed(): boolean }).isWellFormed()) return value;
   const at = value.search(/\p{Surrogate}/u);
   const half = `\\u${value.charCodeAt(at).toString(16)}`;
   return refuse(`"${name}" has half of a surrogate pair, ${half}, at character ${at + 1}; write both halves`);
 }
 
-/** A parsed row's fields as a row; fields that mean nothing here are ignored. */
+/** Converts parsed fields to a row; unknown fields are ignored. */
 function rowOf(value: unknown, line: number, refuse: Refuse): Row {
   if (typeof value !== "object" || value === null || Array.isArray(value))
     return refuse(`the row is ${kindOf(value)}; ${EXPECTED}`);
@@ -101,7 +101,7 @@ function rowOf(value: unknown, line: number, refuse: Refuse): Row {
   return { kind: "text", line, text: own };
 }
 
-/** Whether a value could be the rows of a file that is wrapped in an object. */
+/** Whether a value may be a file's rows, wrapped in an object. */
 function isRows(value: unknown): boolean {
   return Array.isArray(value) && value.length > 0 && value.every((one) => kindOf(one) === "a object");
 }
@@ -122,13 +122,13 @@ function labelOf(value: unknown, refuse: Refuse): string | number {
   return refuse(`"label" must be a string or a whole number and is ${is}`);
 }
 
-/** Checks the rows of a source. All of them have a label, or none has; all have audio, or none has. */
+/** Checks the rows of a source. Either all rows have a label, or none; the same for audio. */
 export class RowChecker {
   #first: Row | undefined;
 
   constructor(private readonly origin: Origin) {}
 
-  /** Parsed rows as rows. Throws `ERR_DATA_ROW` for a row that lacks a field, or whose field is of another kind. */
+  /** Checks parsed rows. Throws `ERR_DATA_ROW` for a row with a missing field or a field of another type. */
   rows(raw: readonly RawRow[]): Row[] {
     return raw.map(({ value, number }) =>
       this.#checked(

@@ -1,6 +1,6 @@
 /**
- * A stream of 32-bit numbers: splitmix32, a Weyl sequence through murmur3's finalizer. Small, its own, and the same
- * on every machine; it decides the order of rows and nothing else.
+ * A generator of 32-bit random numbers: splitmix32, a Weyl sequence with murmur3's finalizer. Its results are the same
+ * on every machine. It is used only for the order of rows.
  */
 export function splitmix32(seed: number): () => number {
   let state = seed | 0;
@@ -13,7 +13,7 @@ export function splitmix32(seed: number): () => number {
   };
 }
 
-/** The order of `length` rows in an epoch (from 0): a function of seed and epoch alone. Fisher–Yates. */
+/** Returns the order of `length` rows in an epoch (from 0), by Fisher–Yates; a function of seed and epoch only. */
 export function epochOrder(length: number, seed: number, epoch: number): Uint32Array {
   const key = splitmix32(seed);
   const high = splitmix32(Math.floor(seed / 2 ** 32) ^ key());

@@ -1,4 +1,4 @@
-/** Where data comes from: a file, which is read as often as one likes, or a stream, which is put by on disk. */
+/** Sources of data: a file, which can be read repeatedly, or a stream, which is buffered on disk. */
 import { closeSync, createReadStream, open as openFile, openSync, read, rmSync, writeSync } from "node:fs";
 import { access, constants, type FileHandle, mkdtemp, open, rm, stat, statfs } from "node:fs/promises";
 import { Socket } from "node:net";
@@ -7,41 +7,41 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { abortReason, LowrankError, systemCode, throwIfAborted } from "../errors.js";
 
-/** Bytes that are read at once: few enough that what is being encoded of them soon ends when a run is stopped. */
+/** Bytes per read; small enough that encoding them ends soon when a run is stopped. */
 const READ = 1 << 17;
 
-/** A stream of bytes that can be ended. */
+/** A stream of bytes that can be destroyed. */
 type Readable = NodeJS.ReadableStream & { destroy?: (() => unknown) | undefined };
 
 /** The bytes of some data. */
 export interface Source {
-  /** What errors call it: the file's name, or `standard input`. */
+  /** Its name in errors: the file's name, or `standard input`. */
   readonly name: string;
-  /** Bytes in all; undefined of a stream that has not been read to its end. */
+  /** The total bytes; undefined for a stream that has not been read to its end. */
   readonly size: number | undefined;
-  /** Its bytes, in blocks that are the reader's own. Throws `ERR_FILE_FORMAT` where they cannot be read. */
+  /** Reads its bytes in blocks, which the reader may keep. Throws `ERR_FILE_FORMAT` where they cannot be read. */
   read(signal?: AbortSignal): AsyncIterable<Uint8Array>;
-  /** Opens its bytes for reading anywhere; a stream is read to its end first. The caller closes it. */
+  /** Opens it for random access; a stream is first read to its end. The caller closes the result. */
   random(signal?: AbortSignal): Promise<RandomAccess>;
-  /** Frees what a stream was put by in. */
+  /** Deletes the temporary file of a stream. */
   close(): void;
 }
 
-/** Bytes that are read anywhere. */
+/** Random access to bytes. */
 export interface RandomAccess {
   readonly byteLength: number;
-  /** The bytes from `start` to `end`. Throws `ERR_FILE_FORMAT` where they cannot be read. */
+  /** Reads the bytes from `start` to `end`. Throws `ERR_FILE_FORMAT` where they cannot be read. */
   slice(start: number, end?: number): Promise<ArrayBuffer>;
   close(): Promise<void>;
 }
 
-/** Standard input, as a path. */
+/** The path that means standard input. */
 export const STANDARD_INPUT = "-";
 
 /**
- * Opens a file, a named pipe or `-`, standard input.
+ * Opens a file, a named pipe, or `-`, standard input.
  *
- * Errors: `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for a folder or what may not be read.
+ * Throws `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for a folder or an unreadable file.
  */
 export async function openSource(path: string): Promise<Source> {
   if (path === STANDARD_INPUT) return new Stream("standard input", () => process.stdin);
@@ -59,7 +59,7 @@ export async function openSource(path: string): Promise<Source> {
   }
 }
 
-/** Opens a named pipe so that reading it can be ended while no byte comes, which a file's stream cannot. */
+/** Opens a named pipe as a socket, because a file stream cannot cancel a pending read. */
 async function openPipe(path: string): Promise<Socket> {
   const fd = await promisify(openFile)(path, "r");
   return new Socket({ fd, readable: true, writable: false });
@@ -112,7 +112,7 @@ class Regular implements Source {
   close(): void {}
 }
 
-/** Reads bytes from a place on; resolves to how many there were. */
+/** Reads bytes at an offset; resolves to their number. */
 type ReadAt = (into: Uint8Array, at: number) => Promise<number>;
 
 function slicer(name: string, size: number, readAt: ReadAt): RandomAccess["slice"] {
@@ -136,37 +136,37 @@ function slicer(name: string, size: number, readAt: ReadAt): RandomAccess["slice
   };
 }
 
-/** Bytes of a stream between two looks at the space that is left. */
+/** Bytes of a stream between two checks of the free disk space. */
 const SPACE_EVERY = 32 << 20;
-/** Most bytes that are left free on the disk, and the least share of it. */
+/** The disk space to leave free: this many bytes, or this share of the disk if that is less. */
 const MOST_FREE = 2 ** 30;
 const LEAST_FREE = 0.05;
 
-/** The space of a disk, in bytes. */
+/** Disk space, in bytes. */
 interface Space {
   free: number;
   total: number;
 }
 
-/** The space where streams are written to. */
+/** Returns the disk space of the temporary folder. */
 async function temporarySpace(): Promise<Space> {
   const { bavail, blocks, bsize } = await statfs(tmpdir());
   return { free: bavail * bsize, total: blocks * bsize };
 }
 
-/** A stream is read once: what it gives is written beside into a file, out of which it is read again. */
+/** A stream, which can be read only once: its bytes are copied to a temporary file, from which later reads come. */
 export class Stream implements Source {
   #put: { file: number; size: number; folder: string } | undefined;
 
   constructor(
     readonly name: string,
     private readonly begin: () => Readable | Promise<Readable>,
-    /** What to throw for a failure of the stream. */
+    /** Converts a failure of the stream to the error to throw. */
     private readonly failure: (name: string, cause: unknown) => unknown = readFailure,
     private readonly space: () => Promise<Space> = temporarySpace,
   ) {}
 
-  /** Throws `ERR_WRITE` before the disk is full, since other programs need space too. */
+  /** Throws `ERR_WRITE` before the disk is full, because other programs need space too. */
   async #checkSpace(size: number): Promise<void> {
     const { free, total } = await this.space();
     if (free >= Math.min(MOST_FREE, total * LEAST_FREE)) return;
@@ -192,7 +192,7 @@ export class Stream implements Source {
     const folder = await mkdtemp(join(tmpdir(), "lowrank-data-"));
     const path = join(folder, "stream");
     const file = openSync(path, "wx+", 0o600);
-    // Where the system allows it, the file has no name from here on, and goes whatever ends the process.
+    // Where the system allows it, the file is unlinked here, so that it disappears however the process ends.
     await rm(folder, { recursive: true }).catch(() => {});
     let size = 0;
     let ended = false;

@@ -1,4 +1,4 @@
-/** Rows of speech and what is said in it: WAV files that a data file names, or samples that a caller gives. */
+/** Rows of speech with transcripts: WAV files named in a data file, or samples from the caller. */
 import { createHash, type Hash } from "node:crypto";
 import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
@@ -14,32 +14,32 @@ import { stringField, type AudioRow } from "./rows.js";
 import { STANDARD_INPUT } from "./source.js";
 import { checkWaveSize, waveSamples } from "./wave.js";
 
-/** A row that a model of speech is trained on. */
+/** A row for a speech model. */
 export interface SpokenText {
   /** Samples at 16 kHz, from −1 to 1. */
   audio: Float32Array;
-  /** What is said. */
+  /** The transcript. */
   text: string;
 }
 
-/** Rows of speech that are in memory, or that come one by one. */
+/** Rows of speech in memory, or from an iterable. */
 export type SpokenTexts = Iterable<SpokenText> | AsyncIterable<SpokenText>;
 
-/** A row whose samples are read when they are wanted. */
+/** A row whose samples are read on demand. */
 export interface SpeechRow {
   line: number;
   text: string;
-  /** How many samples there are. */
+  /** The number of samples. */
   length: number;
-  /** Throws `ERR_DATA_ROW` where they cannot be read any more. */
+  /** Reads the samples. Throws `ERR_DATA_ROW` where they can no longer be read. */
   samples(): Float32Array;
 }
 
-/** Reads the WAV files that rows name, from a data file's folder on, and checks them; their samples are not kept. */
+/** Reads and checks WAV files whose paths are relative to the data file's folder; samples are not kept. */
 export class WaveReader {
   readonly #folder: string;
   readonly #hash: Hash = createHash("sha256");
-  /** Samples of each row. */
+  /** The number of samples of each row. */
   readonly #lengths: number[] = [];
 
   constructor(private readonly origin: Origin) {
@@ -47,14 +47,14 @@ export class WaveReader {
     this.#folder = file === STANDARD_INPUT ? process.cwd() : dirname(resolve(file));
   }
 
-  /** Throws `ERR_DATA_ROW` with file and line for what is no WAV file of speech. */
+  /** Checks a row's file. Throws `ERR_DATA_ROW` with file and line where it is not a WAV file of speech. */
   async check(row: AudioRow, signal: AbortSignal | undefined): Promise<void> {
     throwIfAborted(signal);
     const path = this.#path(row);
     let bytes: Uint8Array;
     try {
       const found = await stat(path);
-      // A pipe or a device may never end.
+      // A pipe or device may never end.
       if (!found.isFile()) this.#refusal(row)("is no file");
       checkWaveSize(found.size, this.#refusal(row));
       bytes = await readFile(path, signal === undefined ? {} : { signal });
@@ -67,7 +67,7 @@ export class WaveReader {
     this.#hash.update(bytes);
   }
 
-  /** The rows of a file, all of which have been checked, in its order. */
+  /** Yields the rows of a file after all have been checked. */
   async *rows(parts: AsyncIterable<Read<AudioRow[]>>): AsyncGenerator<Read<SpeechRow[]>> {
     let at = 0;
     for await (const { part, read } of parts) {
@@ -81,7 +81,7 @@ export class WaveReader {
     }
   }
 
-  /** The hash of a data file and of the files that it names. */
+  /** Returns the hash of a data file and its WAV files, where `file` is the data file's hash. */
   sha256(file: string): string {
     return createHash("sha256").update(file).update(this.#hash.copy().digest()).digest("hex");
   }
@@ -127,10 +127,10 @@ export class WaveReader {
 }
 
 /**
- * Rows of samples that a caller gives, checked. Those of an array are its own; what comes one by one is put by in a file
- * that goes when the data is closed. `name` is what errors call them, as in `data[12]`.
+ * Reads and checks rows of samples from the caller. Samples of an array stay in it; samples of an iterable are copied
+ * to a temporary file, which is deleted when the data is closed. `name` is their name in errors, as in `data[12]`.
  *
- * Errors: `ERR_DATA_ROW`; `ERR_WRITE` where there is no room to put them by; what the rows throw; the signal's reason.
+ * Throws `ERR_DATA_ROW`; `ERR_WRITE` where the disk is full; errors of the iterable; the signal's reason.
  */
 export async function readSpokenTexts(
   name: string,
@@ -185,13 +185,13 @@ function bytesOf({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array {
   return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
-/** Samples that are put by on disk. */
+/** A temporary file of samples. */
 class SampleFile {
   readonly #folder = mkdtempSync(join(tmpdir(), "lowrank-data-"));
   #file: number | undefined = openSync(join(this.#folder, "samples"), "wx+", 0o600);
   #end = 0;
 
-  /** What reads them again. Throws `ERR_WRITE`. */
+  /** Appends samples; returns a function that reads them again. Throws `ERR_WRITE`. */
   put(samples: Float32Array): () => Float32Array {
     const [start, { length }] = [this.#end, samples];
     const bytes = bytesOf(samples);

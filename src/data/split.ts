@@ -1,17 +1,17 @@
-/** Which rows are held out. */
+/** Splits rows into training and held-out sets. */
 import { optionName } from "../option-name.js";
 import { LowrankError } from "../errors.js";
 import { splitmix32 } from "./shuffle.js";
 import type { StoredExamples } from "./store.js";
 
 /**
- * Draws `fraction` of the rows for evaluation: at least one, and at least one is left to train on. Of rows with labels
- * it draws that share of each class, rounded by the largest remainder, and never a class's last row. Where the share
- * has a row for each class of two rows or more, each of them has one held out, however rare it is. The same rows and
- * seed give the same draw. Both parts stay in the data's order.
+ * Draws `fraction` of the rows for evaluation: at least one, leaving at least one for training. Labelled rows are
+ * stratified by class, with shares rounded by the largest remainder; the last row of a class is never drawn. If the
+ * total suffices, every class with two or more rows has at least one row held out, however rare it is. The draw is a
+ * function of rows and seed. Both sets keep the data's order.
  *
- * Errors: `ERR_OPTION` for a fraction that is not between 0 and 1, for fewer than two rows, and where every class has but
- * one row.
+ * Throws `ERR_OPTION` for a fraction that is not between 0 and 1, for fewer than two rows, and where every class has
+ * only one row.
  */
 export function evalSplit(
   examples: StoredExamples,
@@ -49,7 +49,7 @@ export function evalSplit(
   const next = draws(seed);
   const held = new Uint8Array(length);
   for (const [i, rows] of groups.entries()) {
-    // The first steps of a Fisher–Yates shuffle draw without putting back.
+    // The first steps of a Fisher–Yates shuffle draw without replacement.
     for (let k = 0; k < (counts[i] as number); k++) {
       const other = k + Math.floor((next() / 2 ** 32) * (rows.length - k));
       [rows[k], rows[other]] = [rows[other] as number, rows[k] as number];
@@ -65,8 +65,8 @@ export function evalSplit(
 }
 
 /**
- * How many rows of each group to draw, `wanted` together, so that one of each stays. Each group that can spare a row
- * gives one if `wanted` allows that; the others are shared out by size, by the largest remainder.
+ * Returns how many rows to draw from each group, `wanted` in total, leaving at least one in each. If `wanted` allows
+ * it, each group of two or more gives at least one; the rest is shared by size, with the largest remainder.
  */
 function shares(sizes: readonly number[], wanted: number): number[] {
   const total = sizes.reduce((sum, size) => sum + size, 0);
@@ -80,7 +80,7 @@ function shares(sizes: readonly number[], wanted: number): number[] {
   const sum = (): number => counts.reduce((all, count) => all + count, 0);
   const left = (i: number): number => (exact[i] as number) - (counts[i] as number);
   const order = sizes.map((_, i) => i);
-  // What rare groups were given beyond their share is taken from those that are the furthest above theirs.
+  // Rows that rare groups got beyond their share are taken from the groups furthest above theirs.
   const over = Math.max(sum() - wanted, 0);
   const spared = order.flatMap((i) => {
     const [count, share] = [counts[i] as number, exact[i] as number];
@@ -103,7 +103,7 @@ function shares(sizes: readonly number[], wanted: number): number[] {
   return counts;
 }
 
-/** A stream of its own, apart from those that order the rows of epochs. */
+/** Returns a random stream that is independent of the order of epochs. */
 function draws(seed: number): () => number {
   const key = splitmix32(seed);
   const high = splitmix32(Math.floor(seed / 2 ** 32) ^ key());

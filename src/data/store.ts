@@ -1,37 +1,37 @@
-/** Examples, stored side by side: the ids of all rows one after the other, and a few numbers for each row. */
+/** A compact store of examples: the concatenated ids of all rows, and a few numbers per row. */
 import type { TokenSpan } from "../chat/tokens.js";
 import type { Origin } from "./origin.js";
 import { type DataReport, emptyReport } from "./report.js";
 
-/** A label that is not trained on. */
+/** The label of positions that are excluded from the loss. */
 export const IGNORED = -100;
 
-/** Token ids and what is to be predicted. */
+/** Token ids with their labels. */
 export interface Example {
   ids: Int32Array;
-  /** Of a language model one beside each id: itself, or −100. Of a classifier one for the row: its class. */
+  /** For a language model one label per id, the id itself or −100; for a classifier one per row, its class. */
   labels: Int32Array;
-  /** Predictions that are trained on: labels after the first position that are not −100, or the row's one. */
+  /** The number of trained predictions: labels after the first position that are not −100, or 1 for a classifier. */
   trained: number;
-  /** Of speech, what gives its samples. */
+  /** For speech, a function that returns the samples. */
   audio?: (() => Float32Array) | undefined;
 }
 
-/** Examples by their place: an array of them, or a store's. */
+/** Examples by index: an array or a store. */
 export interface Examples {
   readonly length: number;
   at(row: number): Example | undefined;
 }
 
-/** What FNV-1a begins with. */
+/** The initial value of FNV-1a. */
 const BASIS = 0x811c9dc5;
 
-/** A value more in FNV-1a. */
+/** Adds a value to an FNV-1a hash. */
 function hashed(hash: number, value: number): number {
   return Math.imul(hash ^ value, 0x01000193);
 }
 
-/** Of a row: its length, its ids, its labels. */
+/** Hashes a row's length, ids and labels. */
 function hashOf({ ids, labels }: Pick<Example, "ids" | "labels">): number {
   let hash = hashed(BASIS, ids.length);
   for (let i = 0; i < ids.length; i++) hash = hashed(hash, ids[i] as number);
@@ -39,7 +39,7 @@ function hashOf({ ids, labels }: Pick<Example, "ids" | "labels">): number {
   return hash >>> 0;
 }
 
-/** 32 bits that tell other examples from these, in hexadecimal. */
+/** Returns a 32-bit hash of the examples, in hexadecimal. */
 export function fingerprint(examples: Examples): string {
   let hash = BASIS;
   for (let row = 0; row < examples.length; row++) {
@@ -50,7 +50,7 @@ export function fingerprint(examples: Examples): string {
   return (hash >>> 0).toString(16).padStart(8, "0");
 }
 
-/** Predictions that are trained on in one pass over all. */
+/** Returns the number of trained predictions in one pass over all examples. */
 export function trainedIn(examples: Examples): number {
   let sum = 0;
   for (let row = 0; row < examples.length; row++) {
@@ -60,14 +60,14 @@ export function trainedIn(examples: Examples): number {
   return sum;
 }
 
-/** Tokens of each row. */
+/** Returns the token count of each row. */
 export function lengthsOf(examples: Examples): Uint32Array {
   const length = (row: number): number =>
     examples instanceof StoredExamples ? examples.lengthAt(row) : (examples.at(row) as Example).ids.length;
   return Uint32Array.from({ length: examples.length }, (_, row) => length(row));
 }
 
-/** Numbers in a row, of which more may come. */
+/** A growable typed array. */
 class Column {
   #values: Float64Array | Uint32Array | Int32Array;
   length = 0;
@@ -92,17 +92,17 @@ class Column {
   }
 }
 
-/** Examples out of a store, by their place. */
+/** Examples from a store, by index. */
 export abstract class StoredExamples implements Examples, Iterable<Example> {
   abstract readonly length: number;
   abstract at(row: number): Example | undefined;
   abstract lengthAt(row: number): number;
   abstract trainedAt(row: number): number;
-  /** The class of a row; −1 of a language model's. */
+  /** Returns the class of a row; −1 for a language model. */
   abstract classAt(row: number): number;
   abstract hashAt(row: number): number;
 
-  /** Some of the rows, in this order. */
+  /** Returns a view of the given rows, in this order. */
   pick(rows: Uint32Array): StoredExamples {
     return new Picked(this, rows);
   }
@@ -149,27 +149,27 @@ class Picked extends StoredExamples {
   }
 }
 
-/** Ids that lie in one array. */
+/** Ids per segment of storage. */
 const SEGMENT = 1 << 20;
 
 /**
- * All examples of a run's data. A row takes its ids, of two bytes each where the vocabulary allows it and else four, and
- * 16 bytes; one of a conversation 8 more for each turn that is trained on.
+ * All examples of a run's data. A row takes two bytes per id (four for vocabularies above 65,536) plus 16 bytes; a
+ * conversation 8 more for each trained turn.
  */
 export class ExampleStore extends StoredExamples {
   readonly #segments: (Uint16Array | Int32Array)[] = [];
   readonly #narrow: boolean;
-  /** Where each row's ids end, counted from the first row's first. */
+  /** The end of each row's ids, counted from the first row. */
   readonly #ends = new Column(Float64Array);
   /**
-   * Of a language model how many ids, from the first, are not trained on, or, below 0, where its spans are; of a
+   * For a language model the number of leading ids that are not trained on, or −1 − the index of its spans; for a
    * classifier the class.
    */
   readonly #marks = new Column(Int32Array);
-  /** Of rows of which several spans are trained on: how many, and where each begins and ends. */
+  /** For rows with several trained spans: their count, then start and end of each. */
   readonly #spans = new Column(Int32Array);
   readonly #hashes = new Column(Uint32Array);
-  /** Of rows of speech, what gives their samples. */
+  /** For rows of speech, functions that return their samples. */
   readonly #audio: (() => Float32Array)[] = [];
 
   /** The report of each source. */
@@ -187,19 +187,19 @@ export class ExampleStore extends StoredExamples {
     return this.#ends.length;
   }
 
-  /** Begins the rows of a source; the report counts them. */
+  /** Begins the rows of a source; the returned report counts them. */
   begin(origin: Origin): DataReport {
     const report = emptyReport(origin);
     this.reports.push(report);
     return report;
   }
 
-  /** Ids in all. */
+  /** The total number of ids. */
   get tokens(): number {
     return this.#end(this.length - 1);
   }
 
-  /** Appends a row of which these spans are trained on. */
+  /** Appends a row with several trained spans. */
   addSpans(ids: Int32Array, spans: readonly TokenSpan[]): void {
     const place = this.#spans.length;
     this.#spans.push(spans.length);
@@ -210,13 +210,16 @@ export class ExampleStore extends StoredExamples {
     this.add(ids, -1 - place);
   }
 
-  /** Appends a row of speech: what gives its samples, and the ids of what is said, all but the first trained on. */
+  /**
+   * Appends a row of speech: the ids of its transcript, all trained except the first, and a function that returns the
+   * samples.
+   */
   addSpeech(ids: Int32Array, audio: () => Float32Array): void {
     this.#audio.push(audio);
     this.add(ids, 0);
   }
 
-  /** Appends a row: its ids, and how many of them are not trained on, or its class. */
+  /** Appends a row; `mark` is the number of leading ids that are not trained on, or the class. */
   add(ids: Int32Array, mark: number): void {
     let at = this.tokens;
     const end = at + ids.length;

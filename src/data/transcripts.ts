@@ -1,4 +1,4 @@
-/** Rows of speech as examples: what is said, as the decoder reads and writes it. */
+/** Converts rows of speech to examples: transcripts as the decoder's input and labels. */
 import { SAMPLE_RATE } from "../samples.js";
 import { throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, pipelined } from "./encode.js";
@@ -10,13 +10,13 @@ import type { SpeechRow } from "./speech.js";
 import { ExampleStore } from "./store.js";
 
 export interface TranscriptOptions {
-  /** Ids that a text begins with; all but the first are trained on. */
+  /** The start tokens of a text; all except the first are trained on. */
   beginning: readonly number[];
-  /** The first ends a text. */
+  /** The first is appended to each text. */
   eosTokenIds: readonly number[];
-  /** Longer texts lose their end. */
+  /** The maximum tokens of a text; longer ones are truncated. */
   maxLength: number;
-  /** The most samples of a row. */
+  /** The maximum samples of a row. */
   windowSamples: number;
   vocabSize: number;
   signal?: AbortSignal | undefined;
@@ -24,9 +24,9 @@ export interface TranscriptOptions {
 }
 
 /**
- * Tokenises what is said, in the file's order; samples are read when a batch wants them.
+ * Tokenises transcripts, in file order; samples are read when a batch needs them.
  *
- * Errors: `ERR_DATA_ROW` with file and line for speech that is longer than the model hears at once.
+ * Throws `ERR_DATA_ROW` with file and line for speech longer than the model's window.
  */
 export async function transcriptExamples(
   data: SpeechData,

@@ -2,17 +2,17 @@ import { LowrankError } from "../errors.js";
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** How many bytes of a byte order mark `bytes` starts with: 3 or 0. */
+/** Returns the length of the byte order mark at the start of `bytes`: 3 or 0. */
 export function bomLength(bytes: Uint8Array): number {
   return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0;
 }
 
-/** A text without the byte order mark that it may start with: Notepad and PowerShell write one. */
+/** Removes a byte order mark, which Notepad and PowerShell write. */
 export function withoutBom(text: string): string {
   return text.startsWith("\uFEFF") ? text.slice(1) : text;
 }
 
-/** The offset of the first byte that is not valid UTF-8 (RFC 3629: no surrogates, no overlong forms), or −1. */
+/** Returns the offset of the first byte that is not valid UTF-8 (RFC 3629: no surrogates, no overlong forms), or −1. */
 export function firstInvalidByte(bytes: Uint8Array): number {
   let i = 0;
   while (i < bytes.length) {
@@ -36,9 +36,10 @@ export function firstInvalidByte(bytes: Uint8Array): number {
 }
 
 /**
- * Decodes strictly. `file` names the source and `offset` says where in it `bytes` begins, for the message.
+ * Decodes strictly. For the message, `file` is the source's name, and `offset` and `line` the position of `bytes` in
+ * it.
  *
- * Errors: `ERR_FILE_FORMAT` with line and byte offset (from 0) of what is not UTF-8.
+ * Throws `ERR_FILE_FORMAT` with line and byte offset (from 0) of invalid UTF-8.
  */
 export function decodeUtf8(bytes: Uint8Array, file: string, offset = 0, line = 1): string {
   try {

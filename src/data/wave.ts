@@ -1,13 +1,13 @@
-/** Samples of WAV files: 16-bit or float, of any channels, at 16 kHz. */
+/** Reads samples of WAV files: 16-bit or float, any number of channels, at 16 kHz. */
 import { SAMPLE_RATE } from "../samples.js";
 
-/** The largest file that is read: minutes, where a row is seconds. */
+/** The maximum file size: minutes of speech, while a row is seconds. */
 const LARGEST = 256 << 20;
 
 const PCM = 1;
 const FLOAT = 3;
 const EXTENSIBLE = 0xfffe;
-/** What writers that cannot go back leave for a size. */
+/** The size written by writers that cannot seek back. */
 const UNKNOWN = 0xffffffff;
 
 interface Format {
@@ -17,12 +17,12 @@ interface Format {
   bits: number;
 }
 
-/** Throws by `refuse` for a file that is too large to be a row. */
+/** Calls `refuse` for a file that is too large for a row. */
 export function checkWaveSize(size: number, refuse: (what: string) => never): void {
   if (size > LARGEST) refuse(`has ${size} bytes, and a row of speech at most ${LARGEST}`);
 }
 
-/** The samples in a file's bytes, from −1 to 1, the mean of its channels. Throws by `refuse`. */
+/** Returns a file's samples, from −1 to 1, averaged over its channels. Calls `refuse` for an invalid file. */
 export function waveSamples(bytes: Uint8Array, refuse: (what: string) => never): Float32Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const name = (at: number): string => String.fromCharCode(...bytes.subarray(at, at + 4));
@@ -38,7 +38,7 @@ export function waveSamples(bytes: Uint8Array, refuse: (what: string) => never):
       if (format === undefined) return refuse('has "data" before "fmt "');
       return mixed(view, start, size, format, refuse);
     }
-    // Chunks begin at even places.
+    // Chunks begin at even offsets.
     at = start + size + (size % 2);
   }
   return refuse('has no "data"');
@@ -47,7 +47,7 @@ export function waveSamples(bytes: Uint8Array, refuse: (what: string) => never):
 function formatOf(view: DataView, at: number, size: number, refuse: (what: string) => never): Format {
   if (size < 16) refuse(`has a "fmt " of ${size} bytes`);
   const told = view.getUint16(at, true);
-  // What an extensible format is begins its identifier.
+  // The format code of an extensible header is the first part of its identifier.
   const kind = told === EXTENSIBLE && size >= 26 ? view.getUint16(at + 24, true) : told;
   const channels = view.getUint16(at + 2, true);
   const rate = view.getUint32(at + 4, true);

@@ -1,14 +1,14 @@
-/** The columns that a table of rows may have: the fields of rows, by their names. */
+/** The columns of a table of rows: the fields of rows, by name. */
 import type { Origin } from "../origin.js";
 import { LowrankError } from "../../errors.js";
 import { nearColumn } from "../field-names.js";
 import { closest, didYouMean } from "../../suggest.js";
 import type { Columns } from "./records.js";
 
-/** Fields whose values are lists or objects; a CSV file holds them as JSON text. */
+/** Fields whose values are lists or objects; in a CSV file they are JSON text. */
 export const LIST_FIELDS: ReadonlySet<string> = new Set(["messages", "conversations", "tools"]);
 
-/** Columns of each kind of row: those that it needs, and those that may be there too. */
+/** Required and optional columns of each kind of row. */
 const KINDS: readonly { needed: readonly string[]; more?: readonly string[] }[] = [
   { needed: ["audio", "text"] },
   { needed: ["text", "label"] },
@@ -19,18 +19,18 @@ const KINDS: readonly { needed: readonly string[]; more?: readonly string[] }[] 
   { needed: ["text"] },
 ];
 
-/** All fields that a row may have. */
+/** All fields of rows. */
 export const FIELDS: readonly string[] = [
   ...new Set(KINDS.flatMap(({ needed, more = [] }) => [...needed, ...more])),
 ];
 
-/** The columns of a kind of row, as messages list them. */
+/** The required columns of all kinds, for error messages. */
 const EXPECTED = KINDS.map(({ needed }) => needed.join(" and ")).join("; ");
 
 /**
- * Checks that columns make rows of one kind. `where` is what errors call the header, such as `a.csv:1`.
+ * Checks that columns form rows of one kind. `where` is the header's name in errors, such as `a.csv:1`.
  *
- * Errors: `ERR_DATA_ROW` for a column that a row of that kind needs and the file lacks.
+ * Throws `ERR_DATA_ROW` for a missing column.
  */
 export function checkNeeded(columns: readonly string[], where: string, read: Columns = "training"): void {
   if (read === "all") return checkText(columns, where);
@@ -60,9 +60,9 @@ function checkText(columns: readonly string[], where: string): void {
 }
 
 /**
- * Checks a header. Names may have blanks around them.
+ * Checks a header, ignoring whitespace around names.
  *
- * Errors: `ERR_DATA_ROW` for an unknown, repeated or unnamed column, and the errors of `checkNeeded`.
+ * Throws `ERR_DATA_ROW` for an unknown, repeated or unnamed column, and as `checkNeeded` does.
  */
 export function checkHeader(
   header: readonly string[],

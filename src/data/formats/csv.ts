@@ -1,4 +1,4 @@
-/** CSV (RFC 4180): a header that names the fields of rows, and a record a row. */
+/** CSV (RFC 4180): a header with the field names, and a record per row. */
 import type { CsvError, Info, Options, Parser } from "csv-parse";
 
 import { LowrankError } from "../../errors.js";
@@ -7,7 +7,7 @@ import { type Origin, rowError } from "../origin.js";
 import { checkHeader, FIELDS, LIST_FIELDS } from "./columns.js";
 import { type Columns, LONGEST_ROW, type RawRow, type RecordReader } from "./records.js";
 
-/** Separators of fields. Spreadsheets write semicolons where the comma is the decimal point. */
+/** Field separators. Spreadsheets write semicolons in locales with a decimal comma. */
 const DELIMITERS = [",", ";", "\t"];
 
 type Cells = Record<string, string>;
@@ -30,9 +30,9 @@ export const csv: RecordReader = {
     let parser: Parser | undefined;
     let end = 0;
     try {
-      // Each part is parsed when it comes: a pipe may stay open without a byte.
+      // Parts are parsed as they arrive: a pipe may stay open without sending a byte.
       for await (const { text, read } of textOf(source, true, signal)) {
-        // A failure is returned by the call during which it occurs.
+        // Errors are returned by `parsedPart`, in the call that causes them.
         parser ??= parse(optionsOf(text, origin, columns)).on("error", () => {});
         end = read;
         const { records, failure } = await parsedPart(parser, text);
@@ -52,7 +52,7 @@ export const csv: RecordReader = {
   },
 };
 
-/** Parses a part of the text. Returns the records that end in it, and the error that comes after them. */
+/** Parses a part of the text. Returns the records that end in it, and the error after them, if any. */
 async function parsedPart(parser: Parser, text: string): Promise<{ records: Parsed[]; failure?: unknown }> {
   const records: Parsed[] = [];
   const drain = (): void => {
@@ -61,19 +61,19 @@ async function parsedPart(parser: Parser, text: string): Promise<{ records: Pars
   };
   const failure = await new Promise<unknown>((resolve) => {
     parser.write(text, (error) => resolve(error ?? undefined));
-    // The parser takes no more until its records are read.
+    // The parser accepts no more input until its records are read.
     drain();
   });
   drain();
   return { records, failure };
 }
 
-/** Counts the lines of a file, given where the parser's count is at each record's end. */
+/** Computes line numbers of records from the parser's line count, which counts a quoted CRLF twice. */
 class LineCounter {
-  /** The parser counts a CRLF within quotes twice. */
+  /** Quoted CRLFs so far. */
   #twice = 0;
 
-  /** The line that a record begins in. */
+  /** Returns the line on which a record begins; `end` is the parser's count at its end. */
   startOf(record: Cells, end: number): number {
     let breaks = 0;
     for (const value of Object.values(record)) {
@@ -96,7 +96,7 @@ function optionsOf(begin: string, origin: Origin, columns: Columns): Options {
   };
 }
 
-/** Finds the separator with which every name in the header is a field, or one is the text; a comma if there is none. */
+/** Returns the separator that splits the header into known names, or into names with `text`; by default a comma. */
 function delimiterOf(text: string, columns: Columns): string {
   const [header = ""] = text.split(/\r?\n/, 1);
   const nameOf = (cell: string): string =>
@@ -111,19 +111,19 @@ function delimiterOf(text: string, columns: Columns): string {
   return DELIMITERS.find(isHeader) ?? ",";
 }
 
-/** A record's fields with a label that is a whole number as such. */
+/** Returns a record's fields, with a whole-number label as a number. */
 function numberedLabel(record: Cells): Record<string, unknown> {
   const { label } = record;
   const isNumber = label !== undefined && /^(?:0|-?[1-9]\d{0,14})$/.test(label);
   return isNumber ? { ...record, label: Number(label) } : { ...record };
 }
 
-/** A record's fields: JSON where they are lists, and whole numbers as labels, which CSV has no types for. */
+/** Returns a record's fields, with lists parsed from JSON and whole-number labels as numbers. */
 function fieldsOf(record: Cells, origin: Origin, number: number): Record<string, unknown> {
   const fields = numberedLabel(record);
   for (const [name, text] of Object.entries(record)) {
     if (!LIST_FIELDS.has(name)) continue;
-    // A row without tools.
+    // An empty cell means a row without tools.
     if (text === "" && name === "tools") delete fields[name];
     else fields[name] = parsedCell(text, name, origin, number);
   }

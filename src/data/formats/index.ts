@@ -1,4 +1,4 @@
-/** Kinds of data files, and who reads them. */
+/** The readers of data files by format. */
 import { extname } from "node:path";
 
 import { LowrankError } from "../../errors.js";
@@ -18,7 +18,7 @@ export const READERS: Readonly<Record<Exclude<DataFormat, "txt">, RecordReader>>
   parquet,
 };
 
-/** The kind of a file: as given, or else by its name. Throws `ERR_FILE_FORMAT` if neither says it. */
+/** Returns the format of a file: `format`, or from its extension. Throws `ERR_FILE_FORMAT` if neither is known. */
 export function formatOf(file: string, format: DataFormat | undefined): DataFormat {
   const kind = format ?? extname(file).toLowerCase().slice(1);
   const known = DATA_FORMATS.find((one) => one === kind);

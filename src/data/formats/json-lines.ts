@@ -1,10 +1,10 @@
-/** JSON lines: one JSON object a line, LF or CRLF, blank lines skipped. */
+/** JSON lines: one JSON object per line, ended by LF or CRLF; blank lines are skipped. */
 import { LowrankError } from "../../errors.js";
 import { textOf } from "../lines.js";
 import { type Numbering, type Origin, rowAt, rowError } from "../origin.js";
 import type { RawRow, RecordReader } from "./records.js";
 
-/** Reads JSON lines; rows in memory are read as such and numbered by `index`. */
+/** Returns a reader of JSON lines. Rows in memory are numbered by `index`. */
 export function jsonLines(numbering: Extract<Numbering, "line" | "index"> = "line"): RecordReader {
   return {
     numbering,
@@ -20,7 +20,7 @@ export function jsonLines(numbering: Extract<Numbering, "line" | "index"> = "lin
   };
 }
 
-/** Refuses a file that holds an array instead of lines. Returns whether the text has any row. */
+/** Rejects a file that contains an array instead of lines. Returns whether the text contains a row. */
 function checkBegin(text: string, line: number, origin: Origin): boolean {
   const at = text.search(/\S/);
   if (at < 0 || text[at] !== "[") return at >= 0;
@@ -32,7 +32,7 @@ function checkBegin(text: string, line: number, origin: Origin): boolean {
   );
 }
 
-/** Parses whole lines; `first` is the number of the first. Throws `ERR_DATA_ROW` for a line that is not JSON. */
+/** Parses complete lines; `first` is the number of the first. Throws `ERR_DATA_ROW` for a line that is not JSON. */
 export function parsedLines(text: string, first: number, origin: Origin): RawRow[] {
   const rows: RawRow[] = [];
   let number = first;
@@ -54,7 +54,7 @@ function parseLine(text: string, origin: Origin, number: number): unknown {
   }
 }
 
-/** Whether a line is the beginning of an object that continues in the next line, as JSON with indentation has it. */
+/** Whether a line is the beginning of an object that spans several lines, as in indented JSON. */
 function isUnfinished(text: string): boolean {
   return /^\{$|^\{.*[,[{:]$/.test(text);
 }

@@ -1,4 +1,4 @@
-/** A `.json` file: an array of rows, parsed as it is read. Many such files hold JSON lines instead, which is read too. */
+/** A `.json` file: an array of rows, parsed incrementally. JSON lines in a `.json` file are also accepted. */
 import type { JSONParser } from "@streamparser/json";
 
 import { LowrankError } from "../../errors.js";
@@ -14,7 +14,7 @@ export const json: RecordReader = {
   async *read(source, signal) {
     const parts = textOf(source, false, signal);
     try {
-      // The first character says what the file is.
+      // The first character determines the kind of file.
       const first: { text: string; read: number }[] = [];
       let begin = "";
       while (begin === "") {
@@ -44,7 +44,7 @@ async function* chained<T>(first: readonly T[], rest: AsyncIterable<T>): AsyncGe
 async function* arrayRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
   const { JSONParser } = await import("@streamparser/json");
   const origin = { file, numbering: "row" } as const;
-  // Elements are handed out and forgotten one by one. The buffer holds a string's characters until its end.
+  // Elements are emitted and dropped one by one. The buffer is for the characters of one string.
   const parser = new JSONParser({ paths: ["$.*"], keepStack: false, stringBufferSize: 1 << 16 });
   let rows: RawRow[] = [];
   let count = 0;
@@ -62,7 +62,7 @@ async function* arrayRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
   };
   for await (const { text, read } of parts) {
     since += text.length;
-    // White space may follow the end, and a parser that has ended takes nothing.
+    // Only whitespace may follow the array, and an ended parser accepts no input.
     if (!parser.isEnded) parse(() => parser.write(text));
     else if (text.trim() !== "")
       throw rowError(origin, count + 1, "not JSON: there is more behind the array");
@@ -74,7 +74,7 @@ async function* arrayRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
   if (!parser.isEnded) throw rowError(origin, count + 1, "not JSON: the file ends within the array");
 }
 
-/** The parser's message on one line, without its own name for its state. */
+/** Formats the parser's message on one line, without its internal state. */
 function problemOf(cause: unknown): string {
   const message = cause instanceof Error ? cause.message : String(cause);
   return message

@@ -1,4 +1,4 @@
-/** Rows as a file holds them, before their fields are checked. */
+/** Rows of a file before their fields are checked. */
 import type { Source } from "../source.js";
 import type { Numbering } from "../origin.js";
 
@@ -8,26 +8,26 @@ export interface RawRow {
   number: number;
 }
 
-/** Consecutive rows, and the bytes of the source that were read up to their end. */
+/** Consecutive rows, and the bytes of the source read up to their end. */
 export interface RawRows {
   rows: RawRow[];
   read: number;
 }
 
-/** The columns of a table to read: those that training uses, or all, which are then to have a text each. */
+/** The columns of a table to read: those used in training, or all, which must include `text`. */
 export type Columns = "training" | "all";
 
-/** Reads the rows of one kind of file. */
+/** Reads the rows of one file format. */
 export interface RecordReader {
   numbering: Numbering;
   /**
-   * The rows of a source from its beginning. `columns` of a table are those of training unless given.
+   * Reads the rows of a source from its beginning. `columns` is `training` by default.
    *
-   * Errors: `ERR_FILE_FORMAT` for a file that is damaged or of another kind; `ERR_DATA_ROW` for a row that cannot be
+   * Throws `ERR_FILE_FORMAT` for a file that is damaged or of another format; `ERR_DATA_ROW` for a row that cannot be
    * parsed; the signal's reason.
    */
   read(source: Source, signal: AbortSignal | undefined, columns?: Columns): AsyncIterable<RawRows>;
 }
 
-/** The longest row, in characters: V8 has no string of twice as many. */
+/** The maximum length of a row, in characters, about half of V8's maximum string length. */
 export const LONGEST_ROW = 256 << 20;

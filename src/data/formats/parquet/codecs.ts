@@ -1,21 +1,22 @@
-/** Unpacks pages. Every size that a page states is checked, so that a damaged one ends in an error. */
+/** Decompresses pages. Every stated size is checked, so that a damaged page fails with an error. */
 import zlib from "node:zlib";
 import type { CompressionCodec } from "hyparquet";
 
 import { type Decoder, optional } from "./decoder.js";
 
-/** Unpacks bytes that become `size` bytes. Throws for any other number of bytes, and for damaged ones. */
+/** Decompresses bytes to exactly `size` bytes. Throws for any other size, and for damaged data. */
 export type Unpack = (bytes: Uint8Array, size: number) => Uint8Array;
 
 type External = Record<string, (bytes: Uint8Array, size: number) => Uint8Array>;
 
-/** Node has it from 22.15 on. */
+/** Available in Node from 22.15. */
 const { zstdDecompressSync } = zlib as unknown as { zstdDecompressSync?: typeof zlib.gunzipSync };
 
 /**
- * Returns what unpacks a codec: Node's own zlib where it has the codec, and else hyparquet or hyparquet-compressors.
+ * Returns the decompressor of a codec: Node's zlib where it supports the codec, else hyparquet or
+ * hyparquet-compressors.
  *
- * Errors: `ERR_OPTION` if hyparquet-compressors is needed and not installed.
+ * Throws `ERR_OPTION` if hyparquet-compressors is needed and not installed.
  */
 export async function unpackerFor(
   codec: CompressionCodec | undefined,
@@ -60,7 +61,7 @@ function exactly(unpack: Unpack): Unpack {
   };
 }
 
-/** What hyparquet-compressors does not check before it allocates or returns. */
+/** Size checks that hyparquet-compressors does not make before it allocates or returns. */
 const CHECKS: Partial<Record<CompressionCodec, (bytes: Uint8Array, size: number) => void>> = {
   ZSTD: checkZstd,
   LZ4_RAW: (bytes, size) => checkLz4(lz4Size(bytes), size),
@@ -69,10 +70,10 @@ const CHECKS: Partial<Record<CompressionCodec, (bytes: Uint8Array, size: number)
   },
 };
 
-/** The largest window that zstd itself accepts by default. */
+/** The largest window that zstd accepts by default. */
 const ZSTD_WINDOW = 1 << 27;
 
-/** Checks the size and the window of the first frame (RFC 8878, 3.1.1.1), which are allocated. */
+/** Checks the size and window of the first frame (RFC 8878, 3.1.1.1), which determine the allocation. */
 function checkZstd(bytes: Uint8Array, size: number): void {
   const flags = bytes[4] ?? 0;
   const isSingle = (flags & 0x20) !== 0;
@@ -94,7 +95,7 @@ function checkLz4(found: number, size: number): void {
   if (found !== size) throw new Error(`a page of lz4 has ${found} bytes, and states ${size}`);
 }
 
-/** The unpacked size of a block of LZ4. The decoder fills up a shorter one with zeros. */
+/** Returns the decompressed size of an LZ4 block; the decoder would pad a shorter one with zeros. */
 function lz4Size(bytes: Uint8Array): number {
   let [size, at] = [0, 0];
   const length = (nibble: number): number => {
@@ -114,7 +115,7 @@ function lz4Size(bytes: Uint8Array): number {
   return size;
 }
 
-/** The sum of the sizes in Hadoop's frames of LZ4; −1 if the bytes are not such frames. */
+/** Returns the total size of Hadoop's LZ4 frames; −1 if the bytes are not such frames. */
 function hadoopSize(bytes: Uint8Array): number {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let [size, at] = [0, 0];

@@ -1,4 +1,4 @@
-/** The rows of one column in a group of rows, read page by page. */
+/** Reads the rows of one column in a row group, page by page. */
 import type { DecodedArray, PageHeader } from "hyparquet";
 
 import type { RandomAccess } from "../../source.js";
@@ -13,30 +13,30 @@ import {
   type PageValues,
 } from "./page.js";
 
-/** Bytes that are read together, where a page is not longer. */
+/** Bytes per read, unless a page is longer. */
 const BLOCK = 1 << 18;
-/** Bytes of the longest header: it can hold two of the page's values. */
+/** The maximum bytes of a header, which can contain two of the page's values. */
 const LONGEST_HEADER = 16 << 20;
 
-/** Where a column's pages are in the file, and how many values they have. */
+/** The byte range of a column's pages in the file, and their number of values. */
 export interface Extent {
   start: number;
   end: number;
   values: number;
 }
 
-/** Reads a column of a group. It holds one page, and the dictionary of the column. */
+/** Reads a column of a row group, keeping one page and the column's dictionary in memory. */
 export class ColumnReader {
-  /** The file's bytes from `#at`, as far as they have been read. */
+  /** Bytes of the file from `#at` that have been read. */
   #bytes = new Uint8Array();
   #at: number;
   #dictionary: DecodedArray | undefined;
-  /** Values of pages that were not read yet. */
+  /** Values in pages not yet read. */
   #left: number;
-  /** Decoded rows; those before `#from` are taken. The last one may continue in the next page. */
+  /** Decoded rows; those before `#from` have been taken. The last row may continue in the next page. */
   #rows: DecodedArray = [];
   #from = 0;
-  /** Values of the only decoded row, which may continue. */
+  /** Values of a row that fills whole pages and may continue. */
   #continued = 0;
 
   constructor(
@@ -49,18 +49,18 @@ export class ColumnReader {
     this.#left = extent.values;
   }
 
-  /** Bytes that were read. */
+  /** Bytes consumed so far. */
   get read(): number {
     return this.#at - this.extent.start;
   }
 
-  /** Complete rows that can be taken. */
+  /** The number of complete rows to take. */
   get ready(): number {
     const open = this.leaf.maxRepetition > 0 && this.#left > 0 ? 1 : 0;
     return Math.max(this.#rows.length - this.#from - open, 0);
   }
 
-  /** Takes rows that are ready. */
+  /** Takes `count` complete rows. */
   take(count: number): DecodedArray {
     const rows = this.#rows.slice(this.#from, this.#from + count);
     this.#from += count;
@@ -86,7 +86,7 @@ export class ColumnReader {
     }
   }
 
-  /** Reads to the end of the column if need be, and returns whether rows are left. */
+  /** Returns whether rows are left, reading up to the end of the column if necessary. */
   async hasMore(): Promise<boolean> {
     await this.fill();
     return this.#left > 0 || this.ready > 0;
@@ -110,7 +110,7 @@ export class ColumnReader {
     if (this.#continued > MOST_VALUES) throw new Error(`a row of more than ${MOST_VALUES} values`);
   }
 
-  /** Reads a page's header, which states its length by its end. */
+  /** Reads a page's header; its length is known only after parsing. */
   async #header(): Promise<PageHeader> {
     for (let length = 1 << 10; ; length *= 8) {
       const bytes = await this.#peek(length);
@@ -125,7 +125,7 @@ export class ColumnReader {
     }
   }
 
-  /** Returns at least that many bytes, if the column has them, without a step forward. */
+  /** Returns at least `count` bytes, if the column has them, without consuming them. */
   async #peek(count: number): Promise<Uint8Array> {
     if (this.#bytes.length < count && this.#at + this.#bytes.length < this.extent.end) {
       const end = Math.min(this.extent.end, this.#at + Math.max(count, BLOCK));

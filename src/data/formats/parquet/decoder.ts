@@ -1,4 +1,4 @@
-/** The parts of `hyparquet` that decode pages, which users install. */
+/** The parts of `hyparquet`, an optional package, that decode pages. */
 import { LowrankError, systemCode } from "../../../errors.js";
 
 type Decoding = Pick<
@@ -17,7 +17,7 @@ export interface Decoder extends Decoding {
   DEFAULT_PARSERS: typeof import("hyparquet/src/convert.js").DEFAULT_PARSERS;
 }
 
-/** The functions in use, with their number of parameters: pages are decoded below the API of whole files. */
+/** The functions in use and their arity, which guards against changes: they are internals of the package. */
 const FUNCTIONS: Readonly<Record<keyof Decoding, number>> = {
   parquetMetadataAsync: 1,
   parquetSchema: 1,
@@ -36,7 +36,7 @@ const FUNCTIONS: Readonly<Record<keyof Decoding, number>> = {
 
 const MODULES = ["column", "datapage", "convert", "assemble", "plain", "encoding", "delta"];
 
-/** Loads `hyparquet`. Throws `ERR_OPTION` with the command that installs it, or a version that can be used. */
+/** Loads `hyparquet`. Throws `ERR_OPTION` with the command that installs it, or a suitable version. */
 export async function loadDecoder(file: string): Promise<Decoder> {
   const what = `${file}: Parquet`;
   const names = ["hyparquet", ...MODULES.map((name) => `hyparquet/src/${name}.js`)];
@@ -53,10 +53,10 @@ export async function loadDecoder(file: string): Promise<Decoder> {
   throw new LowrankError("ERR_OPTION", `${problem}; run: npm install hyparquet@1.33`);
 }
 
-/** Imports a module of a package that users install. Throws `ERR_OPTION` with the command that does. */
+/** Imports a module of an optional package. Throws `ERR_OPTION` with the command that installs it. */
 export async function optional(name: string, what: string): Promise<object> {
   try {
-    // By a variable, so that bundlers leave it alone where it is not installed.
+    // The name is a variable, so that bundlers do not resolve it where the package is not installed.
     return (await import(/* webpackIgnore: true */ /* @vite-ignore */ name)) as object;
   } catch (cause) {
     const code = systemCode(cause) ?? "";
@@ -69,7 +69,7 @@ export async function optional(name: string, what: string): Promise<object> {
   }
 }
 
-/** An error of a file that is damaged, or uses what cannot be read. */
+/** Returns the error for a file that is damaged or uses unsupported features. */
 export function refused(file: string, problem: string, cause?: unknown): LowrankError {
   const options = cause === undefined ? undefined : { cause };
   return new LowrankError(
@@ -79,7 +79,7 @@ export function refused(file: string, problem: string, cause?: unknown): Lowrank
   );
 }
 
-/** The same for a failure of the decoder. */
+/** Converts a failure of the decoder to such an error. */
 export function failureOf(file: string, cause: unknown): unknown {
   if (cause instanceof LowrankError) return cause;
   const message = cause instanceof Error ? cause.message : String(cause);

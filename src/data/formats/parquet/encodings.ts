@@ -1,6 +1,6 @@
 /**
- * Checks the numbers that control the decoding of a page's values. hyparquet believes them: a run of 2³¹ values, say, is
- * written out before anything is compared.
+ * Checks the numbers that control the decoding of a page's values. hyparquet trusts them: for example, it expands a run
+ * of 2³¹ values before it compares anything.
  *
  * Source: https://parquet.apache.org/docs/file-format/data-pages/encodings/
  */
@@ -8,10 +8,10 @@ import type { Encoding, ParquetType } from "hyparquet";
 
 import type { Decoder } from "./decoder.js";
 
-/** Bits that hold a level of at most `most`. */
+/** Returns the number of bits of a level of at most `most`. */
 export const bitWidth = (most: number): number => 32 - Math.clz32(most);
 
-/** Reads an unsigned number of up to 32 bits; returns it and where it ends. */
+/** Reads an unsigned varint of up to 32 bits; returns its value and end. */
 function varint(bytes: Uint8Array, at: number): [value: number, end: number] {
   let value = 0;
   for (let i = 0; i < 5; i++) {
@@ -23,7 +23,7 @@ function varint(bytes: Uint8Array, at: number): [value: number, end: number] {
   throw new Error("a number without an end");
 }
 
-/** Checks runs (RLE and bit-packed) of `count` values, `width` bits each, within `start` to `end`. */
+/** Checks runs (RLE and bit-packed) of `count` values of `width` bits between `start` and `end`. */
 export function checkRuns(bytes: Uint8Array, start: number, end: number, width: number, count: number): void {
   if (end > bytes.length || end < start) throw new Error("runs beyond the end of their page");
   let [seen, at] = [0, start];
@@ -33,13 +33,13 @@ export function checkRuns(bytes: Uint8Array, start: number, end: number, width: 
     const isPacked = header % 2 === 1;
     seen += isPacked ? size * 8 : size;
     at = next + (isPacked ? size * width : Math.ceil(width / 8));
-    // The last group of packed values is filled up, and its last bytes may be left out.
+    // The last bit-packed group is padded, and its trailing bytes may be missing.
     if (size === 0 || (!isPacked && (seen > count || at > end)))
       throw new Error("a run of values is damaged");
   }
 }
 
-/** Counts the values that equal `level` among levels in runs that were checked. */
+/** Counts the levels equal to `level` in runs that have been checked. */
 export function countLevel(
   decoder: Decoder,
   bytes: Uint8Array,
@@ -53,7 +53,7 @@ export function countLevel(
   return found;
 }
 
-/** Most values that share a header in delta encodings; writers use 128. */
+/** The maximum values per block in delta encodings; writers use 128. */
 const LARGEST_BLOCK = 1 << 16;
 
 function checkDeltaHeader(bytes: Uint8Array, at: number): void {
@@ -64,7 +64,7 @@ function checkDeltaHeader(bytes: Uint8Array, at: number): void {
   if (!isSound) throw new Error(`delta encoding in blocks of ${block} and ${parts} parts`);
 }
 
-/** Checks the sizes of texts that repeat the beginning of the one before: a page of 1 MiB can hold terabytes. */
+/** Checks the sizes of prefix-compressed texts: a page of 1 MiB can expand to terabytes. */
 function checkPrefixes(decoder: Decoder, bytes: Uint8Array, at: number, count: number, most: number): void {
   const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset: at };
   const [prefixes, suffixes] = [new Int32Array(count), new Int32Array(count)];
@@ -81,13 +81,13 @@ function checkPrefixes(decoder: Decoder, bytes: Uint8Array, at: number, count: n
   }
 }
 
-/** Bytes of a value of each type of fixed size. */
+/** Bytes per value of fixed-size types. */
 const WIDTHS: Partial<Record<ParquetType, number>> = { INT32: 4, FLOAT: 4, INT64: 8, DOUBLE: 8 };
 
 /**
- * Checks `count` encoded values that begin at `at`; unpacked, they may take `most` bytes.
+ * Checks `count` encoded values at `at`, which may expand to at most `most` bytes.
  *
- * Throws for an encoding that is not read, and for numbers that the page cannot hold.
+ * Throws for an unsupported encoding, and for numbers that do not fit the page.
  */
 export function checkValues(
   decoder: Decoder,

@@ -1,4 +1,4 @@
-/** The metadata at the end of a Parquet file, checked before anything else is read. */
+/** Reads and checks the metadata at the end of a Parquet file, before anything else is read. */
 import type { FileMetaData, RowGroup } from "hyparquet";
 
 import type { RandomAccess } from "../../source.js";
@@ -11,37 +11,37 @@ import { type Decoder, failureOf, refused } from "./decoder.js";
 
 export type Schema = ReturnType<Decoder["parquetSchema"]>;
 
-/** A column that is a field of rows, as the schema's tree, with its leaves by their path. */
+/** A column that is a field of rows: its schema tree, and its leaves. */
 export interface Field {
   tree: Schema;
   leaves: Leaf[];
 }
 
 export interface Footer {
-  /** The columns that are fields of rows, in the schema's order. */
+  /** The columns that are fields of rows, in schema order. */
   fields: Field[];
   groups: Group[];
 }
 
-/** A group of rows. */
+/** A row group. */
 export interface Group {
   rows: number;
-  /** Where its bytes begin. */
+  /** The offset of its first byte. */
   start: number;
-  /** Where its bytes end. */
+  /** The offset after its last byte. */
   end: number;
-  /** Where the columns are, by their path. */
+  /** The extents of its columns, by path. */
   extents: ReadonlyMap<string, Extent>;
 }
 
-/** A path as a key: names may have any character but NUL. */
+/** Joins a path into a key; names may contain any character except NUL. */
 export const keyOf = (path: readonly string[]): string => path.join("\0");
 
 /**
- * Reads the metadata of a file. Other columns than fields of rows, such as identifiers, are left out.
+ * Reads the metadata of a file, skipping columns that are not fields of rows, such as identifiers.
  *
- * Errors: `ERR_FILE_FORMAT` for metadata that contradict themselves or the file's size; `ERR_DATA_ROW` for columns that
- * make no rows; `ERR_OPTION` for a codec whose package is not installed.
+ * Throws `ERR_FILE_FORMAT` for metadata that contradicts itself or the file's size; `ERR_DATA_ROW` for columns that do
+ * not form rows; `ERR_OPTION` for a codec whose package is not installed.
  */
 export async function readFooter(
   decoder: Decoder,
@@ -72,14 +72,14 @@ export async function readFooter(
     throw failureOf(name, cause);
   }
 
-  /** Checks the number of rows that the file states. */
+  /** Checks the stated number of rows. */
   function checkRows({ num_rows: stated, row_groups: groups }: FileMetaData): void {
     const found = groups.reduce((sum, { num_rows: rows }) => sum + BigInt(rows), 0n);
     if (found !== BigInt(stated)) throw refused(name, `it states ${stated} rows, and its groups ${found}`);
   }
 }
 
-/** A leaf of the schema: its path from the root. */
+/** A leaf of the schema, with its path from the root. */
 interface LeafPath {
   path: Schema[];
   names: string[];
@@ -90,7 +90,7 @@ function leavesOf(tree: Schema, path: Schema[]): LeafPath[] {
   return [{ path, names: tree.path }];
 }
 
-/** Checks that a group has every column once, within the file. */
+/** Checks that a row group contains every column once, within the file. */
 function groupOf(group: RowGroup, number: number, leaves: readonly LeafPath[], size: number): Group {
   const rows = Number(group.num_rows);
   const { columns = [] } = group;
@@ -123,7 +123,7 @@ function groupOf(group: RowGroup, number: number, leaves: readonly LeafPath[], s
 }
 
 function extentOf(of: NonNullable<RowGroup["columns"][number]["meta_data"]>): Extent {
-  // Some writers put the dictionary first without naming it, and some name it by 0 where there is none.
+  // Some writers put a dictionary first without stating its offset; others state offset 0 without a dictionary.
   const start = Number(of.dictionary_page_offset ?? 0) || Number(of.data_page_offset);
   return { start, end: start + Number(of.total_compressed_size), values: Number(of.num_values) };
 }
@@ -136,7 +136,10 @@ function levelsOf(path: readonly Schema[]): { maxRepetition: number; maxDefiniti
   };
 }
 
-/** What decodes a column. Texts stay bytes until their row is made, so that a page takes no more than its own. */
+/**
+ * Builds the decoder of a column. Texts stay bytes until their row is built, so that a page needs no more memory than
+ * its size.
+ */
 async function readable(
   { path, names }: LeafPath,
   { row_groups: groups }: FileMetaData,

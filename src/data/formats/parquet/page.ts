@@ -1,4 +1,4 @@
-/** Decodes one page of a column, its numbers checked first. */
+/** Decodes one page of a column, after checking its numbers. */
 import { crc32 } from "node:zlib";
 import type { DecodedArray, Encoding, PageHeader } from "hyparquet";
 
@@ -9,34 +9,36 @@ import { bitWidth, checkRuns, checkValues, countLevel } from "./encodings.js";
 /** The decoder's description of a column. */
 export type ColumnDecoder = Parameters<Decoder["readDataPage"]>[2] & Parameters<Decoder["convert"]>[1];
 
-/** A column that holds values, which is a leaf of the schema. */
+/** A leaf of the schema: a column with values. */
 export interface Leaf {
   column: ColumnDecoder;
-  /** Levels of lists around a value. */
+  /** The number of nested lists around a value. */
   maxRepetition: number;
-  /** Levels at which a value can be missing. */
+  /** The number of levels at which a value can be missing. */
   maxDefinition: number;
   unpack: Unpack;
 }
 
-/** The values of a page without those that are missing, and the levels that place them. */
+/** The present values of a page, with the levels that place them. */
 export interface PageValues {
   values: DecodedArray;
   definitionLevels: number[] | undefined;
   repetitionLevels: number[];
-  /** Values, those that are missing among them. */
+  /** The number of values, missing ones included. */
   count: number;
 }
 
-/** Bytes of the largest page, unpacked: as long as the longest row of other files. A page is decoded as a whole. */
+/**
+ * The maximum bytes of a decompressed page, equal to the longest row of other formats. A page is decoded as a whole.
+ */
 export const LARGEST_PAGE = 256 << 20;
-/** Values of the largest page: V8 stores longer arrays as hash tables. */
+/** The maximum values of a page: V8 stores longer arrays as hash tables. */
 export const MOST_VALUES = 1 << 24;
 
 /**
- * Checks a header's sizes, given the bytes that are left of its column.
+ * Checks a header's sizes against the bytes left in its column.
  *
- * Throws for sizes that cannot be, and for a page that is too large.
+ * Throws for impossible sizes, and for a page that is too large.
  */
 export function checkHeader(header: PageHeader, left: number): void {
   const { compressed_page_size: packed, uncompressed_page_size: unpacked } = header;
@@ -57,13 +59,13 @@ export function checkHeader(header: PageHeader, left: number): void {
   throw new Error(`a page of ${size}, and a page has at most ${most}; ${remedy}`);
 }
 
-/** Checks a page's checksum, which writers may leave out. */
+/** Checks a page's optional checksum. */
 export function checkSum(header: PageHeader, bytes: Uint8Array): void {
   if (header.crc !== undefined && crc32(bytes) !== header.crc >>> 0)
     throw new Error("a page's bytes do not match its checksum");
 }
 
-/** Decodes the values that other pages of the column refer to. */
+/** Decodes the dictionary page, whose values other pages of the column refer to. */
 export function decodeDictionary(
   decoder: Decoder,
   header: PageHeader,
@@ -82,7 +84,7 @@ export function decodeDictionary(
   return decoder.convert(values, leaf.column);
 }
 
-/** Decodes a page of data of either version. */
+/** Decodes a data page of version 1 or 2. */
 export function decodePage(
   decoder: Decoder,
   header: PageHeader,
@@ -125,7 +127,7 @@ export function decodePage(
 const viewOf = (bytes: Uint8Array): DataView =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-/** Where the levels of a page are: each list of them has its length in front. */
+/** Locates the level lists of a version 1 page; each is preceded by its length. */
 function levelsOfV1(page: Uint8Array, { maxRepetition, maxDefinition }: Leaf) {
   const view = viewOf(page);
   let at = 0;
@@ -140,7 +142,7 @@ function levelsOfV1(page: Uint8Array, { maxRepetition, maxDefinition }: Leaf) {
   return { start: 4, lengths };
 }
 
-/** A page of version 2 with its values unpacked; its levels never are packed. */
+/** Decompresses the values of a version 2 page; its levels are never compressed. */
 function unpackedV2(header: PageHeader, bytes: Uint8Array, levels: number, leaf: Leaf): Uint8Array {
   const size = header.uncompressed_page_size - levels;
   if (!(levels >= 0 && levels <= bytes.length && size >= 0))
@@ -153,15 +155,15 @@ function unpackedV2(header: PageHeader, bytes: Uint8Array, levels: number, leaf:
 interface Found {
   count: number;
   encoding: Encoding;
-  /** Bytes in front of each list of levels. */
+  /** Bytes before each level list. */
   start: number;
-  /** Bytes of the levels of repetition and of definition. */
+  /** Bytes of the repetition and definition levels. */
   lengths: readonly [number, number];
-  /** How many values are missing, as the page states. */
+  /** The stated number of missing values. */
   missing?: number;
 }
 
-/** Checks levels and values. Returns the encoding to read, which is plain for a page without values. */
+/** Checks levels and values. Returns the encoding to decode, PLAIN for a page without values. */
 function checkPage(decoder: Decoder, page: Uint8Array, leaf: Leaf, found: Found): Encoding {
   const { count, start: before, lengths, missing } = found;
   const { maxRepetition, maxDefinition, column } = leaf;
@@ -169,7 +171,7 @@ function checkPage(decoder: Decoder, page: Uint8Array, leaf: Leaf, found: Found)
   let present = count;
   for (const [i, most] of [maxRepetition, maxDefinition].entries()) {
     if (most === 0) {
-      // Version 2 states a length in any case.
+      // Version 2 always states a length.
       at += before === 0 ? (lengths[i] as number) : 0;
       continue;
     }

@@ -1,6 +1,6 @@
 /**
- * Reads Parquet with `hyparquet`, which users install. Each column is decoded page by page, so that memory depends on the
- * size of pages (1 MiB by default in pyarrow) and not on that of groups of rows.
+ * Reads Parquet with `hyparquet`, an optional package. Each column is decoded page by page, so that memory depends on
+ * the page size (1 MiB by default in pyarrow), not on the size of row groups.
  */
 import type { DecodedArray } from "hyparquet";
 
@@ -13,9 +13,9 @@ import { type Decoder, failureOf, loadDecoder } from "./decoder.js";
 import { type Field, type Group, keyOf, readFooter } from "./footer.js";
 import { plainFields } from "./values.js";
 
-/** Rows that are taken from the columns together. */
+/** The maximum rows taken from the columns at once. */
 const ROWS = 1024;
-/** Bytes of texts of rows that are handed on together. */
+/** Bytes of texts per emitted batch of rows. */
 const BATCH = 1 << 20;
 
 export const parquet: RecordReader = {
@@ -51,7 +51,7 @@ interface GroupSource {
   origin: Origin;
 }
 
-/** The rows of a group, all columns side by side. Throws `ERR_FILE_FORMAT` for a column with fewer or more rows. */
+/** Yields the rows of a group from all columns. Throws `ERR_FILE_FORMAT` for a column with fewer or more rows. */
 async function* groupRows(
   { decoder, file, fields, group, first, origin }: GroupSource,
   signal: AbortSignal | undefined,

@@ -1,11 +1,11 @@
-/** Values of Parquet as JSON would have them. */
+/** Converts Parquet values to JSON values. */
 import { LowrankError } from "../../../errors.js";
 import { type Origin, rowAt, rowError } from "../../origin.js";
 
 /**
- * A row's fields, and the bytes of its texts. Every column may be null, so those that are null are left out.
+ * Converts a row's fields, and counts the bytes of its texts. Null fields are dropped, since every column is nullable.
  *
- * Errors: `ERR_DATA_ROW` for a value that JSON has none for; `ERR_FILE_FORMAT` for a text that is not UTF-8.
+ * Throws `ERR_DATA_ROW` for a value without a JSON equivalent; `ERR_FILE_FORMAT` for a text that is not UTF-8.
  */
 export function plainFields(
   row: Record<string, unknown>,
@@ -51,7 +51,7 @@ function plainValue(value: unknown, converter: Converter): unknown {
 
 const DECODER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Texts are strictly UTF-8, as in every other file. */
+/** Decodes strict UTF-8, as in all other formats. */
 function decodeText(bytes: Uint8Array, problem: () => string): string {
   try {
     return DECODER.decode(bytes);
