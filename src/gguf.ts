@@ -1,4 +1,4 @@
-/** GGUF files as dictionaries of tensors. */
+/** Reads GGUF files as dictionaries of tensors. */
 import { closeSync, openSync, readSync } from "node:fs";
 
 import { nativePath } from "./archive.js";
@@ -8,17 +8,17 @@ import { call, native, session, type GgufFile } from "./native.js";
 import { byName, type LoadFileOptions } from "./safetensors.js";
 import { type DType, type Tensor, wrapped } from "./tensor.js";
 
-/** A value of a file's metadata; a bigint where no number holds it exactly. */
+/** A metadata value; a bigint where a number cannot represent it exactly. */
 export type GgufValue = number | bigint | boolean | string | readonly GgufValue[];
 
-/** @internal Opens a GGUF file; everything in its header is checked. */
+/** @internal Opens a GGUF file and checks its whole header. */
 export function openGguf(path: string): GgufFile {
   return call(() => native().GgufFile.open(nativePath(path)));
 }
 
 /**
- * @internal One tensor of a file, frozen: in place on the cpu where its elements are stored plainly, else unpacked to
- * f32 unless `dtype` is that of the blocks. With `heads`, its rows are those of rotary heads whose pairs are neighbours, and become halves.
+ * @internal Returns one tensor of a file, frozen. Plain types are memory-mapped on the CPU; block formats are unpacked
+ * to f32 unless `dtype` names them. With `heads`, interleaved rows of rotary heads become halves.
  */
 export function ggufTensor(
   file: GgufFile,
@@ -29,7 +29,7 @@ export function ggufTensor(
   return wrapped(session().ggufTensor(file, name, resolveDevice(device), heads, dtype));
 }
 
-/** @internal Whether a file begins as GGUF does, or is named so. */
+/** @internal Whether a file has GGUF's extension or magic bytes. */
 export function isGguf(path: string): boolean {
   if (/\.gguf$/i.test(path)) return true;
   try {
@@ -41,19 +41,18 @@ export function isGguf(path: string): boolean {
       closeSync(file);
     }
   } catch {
-    // Whoever opens it says what is wrong.
+    // An unreadable file is reported when it is opened.
     return false;
   }
 }
 
 /**
- * All tensors of a GGUF file by name, with the names and the layout that the file has. What is stored in blocks is
- * unpacked to f32; other tensors stay in the mapped file on the cpu, and are read when they are used. They ask for no
- * gradient.
+ * Loads all tensors of a GGUF file by name, with the file's names and layouts. Block formats are unpacked to f32; other
+ * tensors are memory-mapped on the CPU. Tensors do not require gradients.
  *
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OUT_OF_MEMORY`, `ERR_OPTION`.
  */
-// A promise by contract: a device may be slow to take what a file holds.
+// Asynchronous by contract: uploads to a device may be slow.
 // eslint-disable-next-line @typescript-eslint/require-await
 export async function load(path: string, given?: LoadFileOptions): Promise<Record<string, Tensor>> {
   text("gguf.load", "path", path);

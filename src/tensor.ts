@@ -1,6 +1,6 @@
 /**
- * Tensors: their handles, lifetimes, place on the tape and values. What is computed with them stands in `tensor/`, by
- * kind; `create.ts` makes them of values. Shapes and dtypes are checked when called; nothing runs until a value is read.
+ * Tensors: handles, lifetimes, autograd and values. Operations are in `tensor/`, by kind; `create.ts` creates tensors
+ * from values. Shapes and dtypes are checked immediately; computation is deferred until a value is read.
  */
 import { flag, refuse } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
@@ -33,16 +33,16 @@ export {
   type FloatDType,
 } from "./tensor/operand.js";
 
-/** Tensors that a module holds as parameters: made with `requiresGrad`, or told to ask for a gradient. */
+/** Tensors that count as module parameters: created with `requiresGrad`, or with `requiresGrad` set to true once. */
 const parameters = new WeakSet<Tensor>();
 
 const DTYPES: readonly DType[] = ["f32", "f16", "bf16", "i32", ...BLOCK_DTYPES];
-/** Devices by the session's numbers. */
+/** Device labels by the session's numbers. */
 let devices: Exclude<Device, "auto">[] = [];
 
 function described(id: number): Description {
   const made = lastMade[0] === id ? lastMade : [id, ...session().describe(id)];
-  // By index: destructuring walks an iterator.
+  // Indexing is faster than destructuring, which uses an iterator.
   const [dtype, device] = [made[1] as number, made[2] as number];
   const shape: number[] = [];
   for (let i = 0; i < (made[3] as number); i++) shape.push(made[4 + i] as number);
@@ -51,23 +51,24 @@ function described(id: number): Description {
 }
 
 /**
- * A contiguous array on a device, and its place on the tape. Shapes and dtypes are checked when an operation is called;
- * nothing runs until a value is read.
+ * A contiguous array on a device, with autograd. Shapes and dtypes are checked when an operation is called; computation
+ * is deferred until a value is read.
  *
- * Operands of an elementwise function broadcast by NumPy's rule: from the last dimension on, sizes are equal or one of
- * them is 1; a number stands for a tensor of its value. Floats of any storage, and a float with i32, compute in f32 and give
- * f32; two of i32 are compared, and `ERR_DTYPE` in arithmetic. Gradients pass through what does not say otherwise.
+ * Operands of elementwise functions broadcast by NumPy's rule: from the last dimension, sizes are equal or one of them
+ * is 1; a number acts as a scalar tensor. Floats of any storage, and a float with i32, compute in f32 and return f32;
+ * two i32 tensors can be compared, but arithmetic on them throws `ERR_DTYPE`. Operations are differentiable unless they
+ * say otherwise.
  *
- * It lives until `dispose()`, until the end of the `scope` that made it and did not return it, or until nothing refers
- * to it. Operations throw `ERR_DISPOSED` after that, `ERR_DEVICE_MISMATCH` for operands on different devices, and
- * `ERR_OUT_OF_MEMORY`.
+ * A tensor lives until `dispose()`, until the end of the `scope` that created it and did not return it, or until it is
+ * garbage-collected. Operations throw `ERR_DISPOSED` after that, `ERR_DEVICE_MISMATCH` for operands on different
+ * devices, and `ERR_OUT_OF_MEMORY`.
  */
 export class Tensor extends Drawing {
-  /** Sizes of its dimensions, [] of a scalar. */
+  /** The sizes of its dimensions, [] for a scalar. */
   readonly shape: readonly number[];
-  /** How its elements are stored. */
+  /** The storage of its elements. */
   readonly dtype: DType;
-  /** Where it lives. */
+  /** The device of its elements. */
   readonly device: Exclude<Device, "auto">;
   #id: number;
   #disposed = false;
@@ -97,7 +98,7 @@ export class Tensor extends Drawing {
     own(this);
   }
 
-  /** @internal The session's number for it. */
+  /** @internal Its handle in the session. */
   get id(): number {
     if (this.#disposed) {
       throw new LowrankError(
@@ -108,63 +109,64 @@ export class Tensor extends Drawing {
     return this.#id;
   }
 
-  /** Number of elements. */
+  /** The number of elements. */
   get size(): number {
     return this.shape.reduce((n, d) => n * d, 1);
   }
 
-  /** Whether it was disposed, by `dispose()` or at the end of a scope. */
+  /** Whether it was disposed of, by `dispose()` or at the end of a scope. */
   get disposed(): boolean {
     return this.#disposed;
   }
 
   /**
-   * Whether `backward` reaches it: that of a tensor which no operation made may be set, that of another tells whether it
-   * depends on such a one. A tensor that was told to ask is a parameter of the module that holds it, frozen or not.
+   * Whether gradients are computed for it. It can be set for a leaf; for the result of an operation it says whether it
+   * depends on a leaf that requires gradients. A tensor set to true once is a parameter of the module that contains it,
+   * frozen or not.
    */
   get requiresGrad(): boolean {
     return session().requiresGrad(this.id);
   }
 
-  /** Throws `ERR_DTYPE` unless this is f32, `ERR_NO_GRADIENT` where an operation made it. */
+  /** Throws `ERR_DTYPE` unless this is f32, `ERR_NO_GRADIENT` for the result of an operation. */
   set requiresGrad(on: boolean) {
     flag("requiresGrad", "the value", on);
     session().setRequiresGrad(this.id, on);
     if (on) parameters.add(this);
   }
 
-  /** The gradient that `backward` has added up, f32 of this one's shape, or null. A new handle each time. */
+  /** The gradient accumulated by `backward`, f32 in this tensor's shape, or null. Returns a new handle each time. */
   get grad(): Tensor | null {
     const id = session().grad(this.id);
     return id === null || id === undefined ? null : wrapped(id, this);
   }
 
-  /** Throws `ERR_SHAPE_MISMATCH` where the gradient has another shape, `ERR_OPTION`. */
+  /** Throws `ERR_SHAPE_MISMATCH` for a gradient of another shape, `ERR_OPTION`. */
   set grad(gradient: Tensor | null) {
     const of = gradient === null ? undefined : tensorOf("grad", "the gradient", gradient);
     session().setGrad(this.id, of?.id);
   }
 
-  // The tape.
+  // Autograd.
   /**
-   * Adds the gradient of this (times `gradient`, of its shape, which only a scalar may lack) to the `grad` of every leaf
-   * that asks for one, and frees what was kept for it. Throws `ERR_NO_GRADIENT` where there is none or it was taken before,
-   * `ERR_MODIFIED` where a value that it reads was written
-   * over, `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
+   * Computes gradients of this tensor and adds them to the `grad` of every leaf that requires one, then frees the
+   * tensors saved for backward. `gradient` has this tensor's shape, and is optional for a scalar. Throws
+   * `ERR_NO_GRADIENT` where this does not require a gradient or backward has already run, `ERR_MODIFIED` where a saved
+   * value was overwritten, `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   backward(gradient?: Tensor): void {
     const of = gradient === undefined ? undefined : tensorOf("backward", "gradient", gradient);
     session().backward(this.id, of?.id);
   }
-  /** The same values, not copied, through which no gradient goes. */
+  /** Returns a tensor that shares the values, without gradients. */
   detach(): Tensor {
     return wrapped(session().detach(this.id), this);
   }
   /**
-   * The same values on another device, or in another dtype; this itself where it is so already. No gradient goes from one
-   * device to another. Half types round to the nearest, i32 drops the fraction and has no gradient; a quantised weight is
-   * unpacked. Throws `ERR_DTYPE` for a dtype of
-   * blocks, since a model is quantised as it is loaded. Throws `ERR_OPTION` for a name of neither, `ERR_NO_GPU`.
+   * Returns the values on another device or in another dtype, or this tensor if nothing changes. Gradients do not flow
+   * between devices. Half types round to nearest; i32 truncates and has no gradient; block formats are unpacked. Throws
+   * `ERR_DTYPE` for a block format as target, since models are quantised on loading; `ERR_OPTION` for an unknown name,
+   * `ERR_NO_GPU`.
    */
   to(target: Device | DType): Tensor {
     if (target === "f32" || target === "f16" || target === "bf16" || target === "i32") {
@@ -189,8 +191,8 @@ export class Tensor extends Drawing {
     return device === this.device ? this : made(() => session().toDevice(this.id, device));
   }
   /**
-   * Writes the elements of `from` over this, in place and without a gradient (`torch.Tensor.copy_` under `no_grad`).
-   * Throws `ERR_SHAPE_MISMATCH` unless both have one shape, `ERR_DTYPE` unless both have one dtype, `ERR_OPTION`.
+   * Overwrites this tensor's elements with those in `from`, in place and without a gradient (`torch.Tensor.copy_` under
+   * `no_grad`). Throws `ERR_SHAPE_MISMATCH` and `ERR_DTYPE` unless both have the same shape and dtype, `ERR_OPTION`.
    */
   copy(from: Tensor): this {
     const { id, dtype } = tensorOf("copy", "from", from);
@@ -206,8 +208,9 @@ export class Tensor extends Drawing {
 
   // Values.
   /**
-   * The values in row-major order, once all that they depend on has run: a Float32Array or an Int32Array, or a Uint16Array
-   * of the bits of f16 or bf16; of a quantised weight a Float32Array of what it stands for. Rejects with `ERR_OPTION` on a meta device, with `ERR_DEVICE_LOST`.
+   * Reads the values in row-major order, after running everything they depend on: a Float32Array or an Int32Array, a
+   * Uint16Array of bits for f16 and bf16, an unpacked Float32Array for block formats. Rejects with `ERR_OPTION` on a
+   * meta device, with `ERR_DEVICE_LOST`.
    */
   async data(): Promise<Float32Array | Int32Array | Uint16Array> {
     if (isBlock(this.dtype)) {
@@ -219,7 +222,7 @@ export class Tensor extends Drawing {
     if (this.dtype === "i32") return new Int32Array(buffer, byteOffset, byteLength / 4);
     return new Uint16Array(buffer, byteOffset, byteLength / 2);
   }
-  /** The value of a tensor with one element. Rejects with `ERR_SHAPE_MISMATCH` where there are more or none, and as `data`. */
+  /** Reads the value of a one-element tensor. Rejects with `ERR_SHAPE_MISMATCH` for any other size, and as `data`. */
   async item(): Promise<number> {
     if (this.size !== 1) {
       throw new LowrankError(
@@ -231,39 +234,42 @@ export class Tensor extends Drawing {
     return (await whole.data())[0] as number;
   }
 
-  /** Frees it at once, but for what `backward` still needs of it. What is disposed already stays so. */
+  /** Frees it at once, except for values that `backward` still needs. Repeated calls do nothing. */
   dispose(): void {
     disown(this);
     const id = this.leave();
     if (id !== undefined) direct().release(id);
   }
 
-  /** @internal Disposes of it but for the session's part, whose number it gives, unless it has none any more. */
+  /**
+   * @internal Marks it as disposed and returns its handle, which the caller releases; undefined if it was disposed
+   * before.
+   */
   leave(): number | undefined {
     if (this.#disposed) return undefined;
     this.#disposed = true;
     return this.#id;
   }
 
-  /** @internal From now on it is freed when nothing refers to it. */
+  /** @internal From now on, frees it when it is garbage-collected. */
   watch(): void {
     if (this.#watched || this.#disposed) return;
     this.#watched = true;
     direct().watch(this.#id, this);
   }
 
-  /** `dispose()`, for `using`. */
+  /** Calls `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
 }
 
-/** @internal Whether a module lists it among its parameters. */
+/** @internal Whether a module lists it as a parameter. */
 export function isParameter(tensor: Tensor): boolean {
   return parameters.has(tensor);
 }
 
-/** @internal Makes `tensor` a parameter: it outlives scopes, and asks for a gradient unless frozen. */
+/** @internal Makes `tensor` a parameter: it outlives scopes, and requires a gradient unless frozen. */
 export function parameter(tensor: Tensor, requiresGrad = tensor.dtype === "f32"): Tensor {
   keep(tensor);
   if (requiresGrad) tensor.requiresGrad = true;

@@ -1,4 +1,4 @@
-/** Runs a template within bounds: of what it evaluates, and of time. */
+/** Runs a template with limits on the number of evaluation steps and on time. */
 import { createContext, Script } from "node:vm";
 import { Interpreter, type Value } from "./jinja.js";
 import { stripCall, stripped } from "./strip.js";
@@ -6,19 +6,19 @@ import { stripCall, stripped } from "./strip.js";
 type Evaluate = InstanceType<typeof Interpreter>["evaluate"];
 
 /**
- * What one rendering may evaluate: a statement or an expression counts 1, and a list that one gives another for every
- * eighth element, so that what it holds in memory is bounded too.
+ * The maximum steps of one rendering. A statement or expression costs 1, and a list or map one more per eight elements,
+ * which also bounds memory.
  */
 const STEPS = 2_000_000;
-/** What one rendering may take, in milliseconds: a step itself can be long. */
+/** The maximum time of one rendering, in milliseconds: a single step can be slow. */
 const TIME = 10_000;
-/** The longest list that `range` makes. */
+/** The maximum length of a list from `range`. */
 const LONGEST_RANGE = 100_000;
 
-/** Why a rendering was ended. */
+/** The error of a rendering that exceeds a limit. */
 export class OutOfBounds extends Error {}
 
-/** Evaluates as the library does, and counts. */
+/** The library's interpreter with a step counter. */
 export class BoundedInterpreter extends Interpreter {
   #left: number;
 
@@ -49,7 +49,7 @@ export class BoundedInterpreter extends Interpreter {
   }
 }
 
-/** Python's `range`, of at most a hundred thousand elements. */
+/** Python's `range`, limited to `LONGEST_RANGE` elements. */
 export function boundedRange(first: number, second?: number, step = 1): number[] {
   const [start, stop] = second === undefined ? [0, first] : [first, second];
   if (![start, stop, step].every(Number.isInteger)) throw new Error("range() takes whole numbers");
@@ -62,7 +62,7 @@ export function boundedRange(first: number, second?: number, step = 1): number[]
 const context = createContext({ work: undefined as (() => void) | undefined });
 const script = new Script("work()");
 
-/** What `work` gives; throws `OutOfBounds` where that takes too long. */
+/** Returns the result of `work`; throws `OutOfBounds` where it takes too long. */
 export function withinTime<T>(work: () => T, milliseconds = TIME): T {
   let result: { value: T } | undefined;
   context["work"] = (): void => {

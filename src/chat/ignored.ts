@@ -1,18 +1,18 @@
-/** Parts of a conversation that a chat template does not write: found by what does not change its text. */
+/** Detects parts of a conversation that a chat template ignores: changing them does not change its text. */
 import type { Conversation, Message } from "./messages.js";
 import type { ChatTemplate } from "./template.js";
 
-/** Which parts of a conversation the template does not write. */
+/** Which parts of a conversation the template ignores. */
 export interface Ignored {
   /** A tool call of the assistant. */
   calls: boolean;
   /** The tools that the assistant may call. */
   tools: boolean;
-  /** The content of a message that is not the assistant's, such as the system's. */
+  /** The content of a message of another role than the assistant, such as the system message. */
   messages: boolean;
 }
 
-/** Finds what of a conversation is not in `text`, which the template made of it. */
+/** Detects the ignored parts of a conversation, whose rendered text is `text`. */
 export function ignoredParts(template: ChatTemplate, conversation: Conversation, text: string): Ignored {
   const { messages, tools } = conversation;
   const render = (changed: Partial<Conversation>): string | undefined => {
@@ -49,7 +49,7 @@ function callsOf({ tool_calls: calls }: Message): readonly unknown[] {
   return Array.isArray(calls) ? calls : [];
 }
 
-/** The same value with every text in it changed. */
+/** Returns the value with every string in it changed. */
 function altered(value: unknown): unknown {
   if (typeof value === "string") return `${value}Qv`;
   if (Array.isArray(value)) return value.map(altered);

@@ -1,15 +1,15 @@
-/** The library that renders templates, as far as it is used. Its own types do not resolve in modules of Node. */
+/** Types for the used parts of the Jinja library, whose own types do not resolve in Node's modules. */
 import * as jinja from "@huggingface/jinja";
 
-/** A template, parsed. */
+/** A parsed template. */
 export type Program = object;
 
-/** What an expression gives: a text, a number, an array, a map, a function. */
+/** The value of an expression: a text, a number, an array, a map, a function. */
 export interface Value {
   value: unknown;
 }
 
-/** Variables by their names. */
+/** Variables by name. */
 interface Environment {
   set(name: string, value: unknown): Value;
 }
@@ -28,7 +28,7 @@ const tokenize = jinja.tokenize as (
   options: { lstrip_blocks: boolean; trim_blocks: boolean },
 ) => object[];
 
-/** Parses a template with the whitespace rules that transformers has. Throws what the library throws. */
+/** Parses a template with transformers' whitespace rules. Throws the library's errors. */
 export function parse(source: string): Program {
   return parseTokens(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
 }

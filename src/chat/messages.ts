@@ -1,31 +1,31 @@
-/** Conversations, as chat templates take them. */
+/** Conversations for chat templates. */
 import { didYouMean } from "../suggest.js";
 import { NearNames } from "../near-names.js";
 
 /** A turn of a conversation. */
 export interface Message {
-  /** Who speaks: `system`, `user`, `assistant`, `tool`. */
+  /** The speaker's role: `system`, `user`, `assistant`, `tool`. */
   role: string;
   /**
-   * What is said: a text, or parts `{ type: "text", text }`, which are joined. An assistant that calls tools may say
-   * nothing.
+   * The content: a text, or parts `{ type: "text", text }`, which are joined. It is optional for an assistant that
+   * calls tools.
    */
   content?: string | readonly object[] | null | undefined;
-  /** What else the template reads, such as `tool_calls`. */
+  /** Other fields that the template reads, such as `tool_calls`. */
   [field: string]: unknown;
 }
 
-/** Turns, and the tools that the assistant may call. */
+/** Messages, and the tools that the assistant may call. */
 export interface Conversation {
   readonly messages: readonly Message[];
-  /** Their JSON schemas; undefined for none. */
+  /** JSON schemas of the tools; undefined for none. */
   readonly tools?: readonly object[] | undefined;
 }
 
-/** Roles that templates know. */
+/** The supported roles. */
 const ROLES = ["system", "developer", "user", "assistant", "tool", "function", "ipython"] as const;
 
-/** The names that rows of `from` and `value` have for them. */
+/** Roles by the speaker names of ShareGPT rows (`from` and `value`). */
 const SPEAKERS: Readonly<Record<string, string>> = {
   human: "user",
   user: "user",
@@ -41,13 +41,13 @@ const SPEAKERS: Readonly<Record<string, string>> = {
   observation: "tool",
 };
 
-/** How a row spells a conversation. */
+/** The format of a row's conversation. */
 export type ChatFormat = "messages" | "sharegpt" | "alpaca";
 
-/** A row's conversation, and what the row says about it. */
+/** A row's conversation, with its format and weights. */
 export interface RowConversation extends Conversation {
   format: ChatFormat;
-  /** Places of the messages whose `weight` is 0; left out if there are none. */
+  /** Indices of the messages with `weight` 0; undefined if there are none. */
   unweighted?: readonly number[] | undefined;
 }
 
@@ -58,12 +58,12 @@ function kindOf(value: unknown): string {
   return `a ${typeof value}`;
 }
 
-/** Whether `value` is an object and no array. */
+/** Whether `value` is an object and not an array. */
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Half of a surrogate pair anywhere in a value, as only an escape can write it; undefined where there is none. */
+/** Finds a lone surrogate in a value, which only an escape can produce; undefined where there is none. */
 function loneSurrogate(value: unknown): string | undefined {
   if (typeof value === "string") return /\p{Surrogate}/u.exec(value)?.[0];
   if (typeof value !== "object" || value === null) return undefined;
@@ -75,8 +75,8 @@ function loneSurrogate(value: unknown): string | undefined {
 }
 
 /**
- * The turns of `value`, checked; `name` is what `refuse` is told that it is called. Fields that are null are left out,
- * as templates take them for said.
+ * Checks and returns the messages in `value`; `name` is its name in errors. Null fields are dropped, since templates
+ * treat them as present.
  */
 export function messagesOf(value: unknown, name: string, refuse: (what: string) => never): Message[] {
   if (!Array.isArray(value)) return refuse(`${name} must be an array of messages and is ${kindOf(value)}`);
@@ -84,7 +84,9 @@ export function messagesOf(value: unknown, name: string, refuse: (what: string) 
   return value.map((one: unknown, i) => messageOf(one, `${name}[${i}]`, refuse));
 }
 
-/** Fields of a message with an effect on training or on the template's text. Others, such as `id`, may have any name. */
+/**
+ * Message fields that affect training or the template's text, checked for misspellings. Other fields may have any name.
+ */
 const MESSAGE_FIELDS = ["role", "content", "weight", "tool_calls", "tool_call_id"];
 const NEAR_FIELDS = new NearNames(MESSAGE_FIELDS);
 const NEAR_TURN_FIELDS = new NearNames(["from", "value", "weight"]);
@@ -131,10 +133,10 @@ function messageOf(value: unknown, name: string, refuse: (what: string) => never
   return fields as Message;
 }
 
-/** Types of content parts that are text; OpenAI's Responses API has the last two. */
+/** Types of text parts; the last two are from OpenAI's Responses API. */
 const TEXT_PARTS = ["text", "input_text", "output_text"];
 
-/** A message's content as one text: parts of text are joined with nothing between. Undefined if a call stands for it. */
+/** Returns a message's content as one text, with text parts concatenated; undefined if it has only a tool call. */
 function contentOf(
   content: unknown,
   name: string,
@@ -164,8 +166,8 @@ function textOfPart(part: unknown, name: string, refuse: (what: string) => never
 }
 
 /**
- * The tool calls of a message; undefined if there are none. OpenAI writes a call's arguments as JSON text. Templates
- * write them as JSON themselves, so the text is parsed here, as vLLM and llama.cpp do.
+ * Returns the tool calls of a message; undefined if there are none. OpenAI's arguments are JSON text, which is parsed
+ * here, as in vLLM and llama.cpp, because templates serialise the arguments themselves.
  */
 function callsOf(calls: unknown, name: string, refuse: (what: string) => never): object[] | undefined {
   if (calls === undefined) return undefined;
@@ -189,7 +191,7 @@ function withParsedArguments(
   if (typeof text !== "string") return call;
   let parsed: unknown = {};
   try {
-    // Some servers write no arguments as an empty text.
+    // Some servers write missing arguments as an empty text.
     if (text.trim() !== "") parsed = JSON.parse(text);
   } catch {
     return refuse(`${name}.arguments is a text, and not JSON`);
@@ -198,7 +200,7 @@ function withParsedArguments(
   return { ...call, arguments: parsed };
 }
 
-/** Takes OpenAI's `weight` off the fields if it is 1; checks that it is 0 otherwise. */
+/** Checks OpenAI's `weight`, which must be 0 or 1, and removes it if it is 1. */
 function checkWeight(fields: Record<string, unknown>, name: string, refuse: (what: string) => never): void {
   const { role, weight } = fields;
   if (weight === undefined) return;
@@ -211,7 +213,7 @@ function checkWeight(fields: Record<string, unknown>, name: string, refuse: (wha
   if (weight === 1) delete fields["weight"];
 }
 
-/** Messages without their weights, and the places of those whose weight is 0. */
+/** Returns the messages without weights, and the indices of those with weight 0. */
 function weighted(messages: readonly Message[]): Pick<RowConversation, "messages" | "unweighted"> {
   const unweighted = messages.flatMap(({ weight }, i) => (weight === 0 ? [i] : []));
   if (unweighted.length === 0) return { messages };
@@ -222,10 +224,10 @@ function weighted(messages: readonly Message[]): Pick<RowConversation, "messages
   return { messages: plain, unweighted };
 }
 
-/** Fields for media of a row, of a message and of a part of its content. No text model is trained on media. */
+/** Media fields of rows, messages and content parts, which text models cannot use. */
 const MEDIA = ["image", "images", "video", "videos", "audio", "audios"];
 
-/** A field of media that has a value; undefined where there is none. */
+/** Returns the name of a non-empty media field; undefined where there is none. */
 function mediaField(fields: Record<string, unknown>): string | undefined {
   return MEDIA.find((name) => {
     const value = fields[name] ?? null;
@@ -233,14 +235,14 @@ function mediaField(fields: Record<string, unknown>): string | undefined {
   });
 }
 
-/** Refuses a conversation that comes with media. */
+/** Rejects a conversation with media. */
 function refuseMedia(fields: Record<string, unknown>, refuse: (what: string) => never): void {
   const name = mediaField(fields);
   if (name !== undefined)
     refuse(`the row has "${name}", and only its text can be used; remove the row or the field`);
 }
 
-/** The tools of a row: an array of schemas, or such an array as text. */
+/** Returns the tools of a row: an array of schemas, or its JSON text. */
 export function toolsOf(value: unknown, refuse: (what: string) => never): readonly object[] | undefined {
   if ((value ?? null) === null || value === "") return undefined;
   let tools = value;
@@ -256,7 +258,7 @@ export function toolsOf(value: unknown, refuse: (what: string) => never): readon
   return tools.length === 0 ? undefined : tools;
 }
 
-/** The conversation of a row's fields, and how they spell it; undefined where they have none. */
+/** Returns the conversation in a row's fields, with its format; undefined where there is none. */
 export function conversationOf(
   fields: Record<string, unknown>,
   refuse: (what: string) => never,

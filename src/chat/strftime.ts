@@ -1,4 +1,4 @@
-/** Dates, as C's locale writes them. */
+/** Formats dates as in C's default locale. */
 
 const MONTHS = "January February March April May June July August September October November December".split(
   " ",
@@ -10,7 +10,7 @@ const pad = (value: number, digits = 2): string => String(value).padStart(digits
 /** Milliseconds of a day. */
 const DAY = 86_400_000;
 
-/** Of local time, as Python's `strftime` has them; what is none of these stays as it is. */
+/** Formatters of local time by the codes of Python's `strftime`; other codes stay unchanged. */
 const FIELDS: Readonly<Record<string, (date: Date) => string>> = {
   a: (date) => (DAYS[date.getDay()] as string).slice(0, 3),
   A: (date) => DAYS[date.getDay()] as string,
@@ -35,7 +35,7 @@ const FIELDS: Readonly<Record<string, (date: Date) => string>> = {
   "%": () => "%",
 };
 
-/** `date` by a format such as `%d %b %Y`. */
+/** Formats `date`, such as by `%d %b %Y`. */
 export function strftime(date: Date, format: string): string {
   return format.replace(/%(.)/g, (all, name: string) => FIELDS[name]?.(date) ?? all);
 }

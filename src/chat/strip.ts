@@ -1,4 +1,4 @@
-/** Python's `strip`, `lstrip` and `rstrip` of given characters, which the library takes for whitespace alone. */
+/** Python's `strip`, `lstrip` and `rstrip` with a character argument, which the library ignores. */
 import type { Value } from "./jinja.js";
 
 const METHODS = ["strip", "lstrip", "rstrip"] as const;
@@ -14,7 +14,7 @@ interface Node {
   value?: unknown;
 }
 
-/** Whether a statement calls such a method with characters, and on what; undefined where it does not. */
+/** Parses a call of one of these methods with an argument; undefined for any other statement. */
 export function stripCall(
   statement: object | undefined,
 ): { method: Method; text: object | undefined; characters: object | undefined } | undefined {
@@ -25,7 +25,7 @@ export function stripCall(
   return { method, text: callee.object, characters: args[0] };
 }
 
-/** `text` without the characters at its ends that `characters` has. */
+/** Removes the given characters from the ends of `text`. */
 export function stripped(method: Method, text: Value, characters: Value): Value {
   if (typeof text.value !== "string") throw new Error(`${method}() is a method of strings`);
   if (typeof characters.value !== "string") throw new Error(`${method}() takes a string of characters`);

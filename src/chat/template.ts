@@ -1,50 +1,50 @@
-/** A model's chat template: makes the text of a conversation. */
+/** Renders conversations with a model's chat template. */
 import { LowrankError } from "../errors.js";
 import { BoundedInterpreter, boundedRange, OutOfBounds, withinTime } from "./bounded.js";
 import { Environment, parse, type Program } from "./jinja.js";
 import type { Conversation, Message } from "./messages.js";
 import { strftime } from "./strftime.js";
 
-/** Characters of a text, from `start` up to `end`. */
+/** A range of a text, in UTF-16 units, without `end`. */
 export interface Span {
   start: number;
   end: number;
 }
 
-/** What `render` takes besides a conversation. */
+/** Options of `render`. */
 export interface RenderOptions {
-  /** Whether the text ends with what begins a turn of the assistant; false. */
+  /** Whether to append the beginning of an assistant turn; false. */
   addGenerationPrompt?: boolean | undefined;
-  /** Variables that the template reads besides, such as `enable_thinking`. */
+  /** Additional variables for the template, such as `enable_thinking`. */
   variables?: Readonly<Record<string, unknown>> | undefined;
 }
 
-/** What `raise_exception` in a template throws. */
+/** The error thrown by `raise_exception` in a template. */
 class Raised extends Error {}
 
-/** A mark of what the assistant generates, with its whitespace control. */
+/** Matches a `generation` tag, which marks the assistant's text, with its whitespace control. */
 const GENERATION = /\{%(-?)\s*(end)?generation\s*(-?)%\}/g;
-/** Pairs of characters of private use, of which one that a text has not is put around what is marked. */
+/** Pairs of private-use characters; a pair that does not occur in the text marks the assistant's turns. */
 const SENTINELS = Array.from(
   { length: 8 },
   (_, i) => [String.fromCharCode(0xf4d0 + 2 * i), String.fromCharCode(0xf4d1 + 2 * i)] as const,
 );
 
-/** Names that reasoning goes by; templates read the first, and some the second. */
+/** Field names of reasoning; templates read the first, and some the second. */
 const REASONING = ["reasoning_content", "thinking", "reasoning"] as const;
 
-/** A template, compiled, with the special tokens that it writes. */
+/** A compiled template, with its special tokens. */
 export class ChatTemplate {
   readonly #source: string;
   readonly #program: Program;
   readonly #marked = new Map<number, Program>();
-  /** Whether it marks what the assistant generates. */
+  /** Whether it has `generation` tags around the assistant's text. */
   readonly marksTurns: boolean;
 
   /**
-   * `source` is the template's text, `where` what errors call it.
+   * Compiles the template `source`; `where` is its name in errors.
    *
-   * Errors: `ERR_CHAT_TEMPLATE` for one that cannot be read.
+   * Throws `ERR_CHAT_TEMPLATE` for a template that cannot be parsed.
    */
   constructor(
     source: string,
@@ -57,17 +57,17 @@ export class ChatTemplate {
   }
 
   /**
-   * The text of a conversation.
+   * Renders a conversation.
    *
-   * Errors: `ERR_CHAT_TEMPLATE` where the template refuses it, fails, or does not come to an end.
+   * Throws `ERR_CHAT_TEMPLATE` where the template rejects it, fails, or does not terminate.
    */
   render(conversation: Conversation, options: RenderOptions = {}): string {
     return this.#run(this.#program, conversation, options);
   }
 
   /**
-   * Where in `text`, the conversation's, the template's marks say that the assistant generates; undefined where it has
-   * no marks, or where the text with them is not the text without.
+   * Returns the ranges of `text`, the rendered conversation, inside `generation` tags; undefined where the template has
+   * no tags, or where marking them changes the text.
    */
   markedSpans(conversation: Conversation, text: string): Span[] | undefined {
     if (!this.marksTurns) return undefined;
@@ -124,7 +124,7 @@ function messageOf(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).replaceAll("\n", " ");
 }
 
-/** What every template can call and name. The library leaves these to who runs it. */
+/** The globals of every template, which the library leaves to its caller. */
 function constants(): Record<string, unknown> {
   return {
     true: true,
@@ -141,14 +141,14 @@ function constants(): Record<string, unknown> {
   };
 }
 
-/** A message whose reasoning goes by the names that templates read. */
+/** Copies a message's reasoning to the field names that templates read. */
 function withReasoning(message: Message): Message {
   const name = REASONING.find((one) => (message[one] ?? null) !== null);
   if (name === undefined) return message;
   return { thinking: message[name], ...message, reasoning_content: message[name] };
 }
 
-/** The source with a sentinel written at each mark, in a statement whose whitespace control is the mark's. */
+/** Replaces each `generation` tag by a sentinel in a statement with the tag's whitespace control. */
 function withSentinels(source: string, [start, end]: readonly [string, string]): string {
   return source.replace(
     GENERATION,
@@ -157,7 +157,7 @@ function withSentinels(source: string, [start, end]: readonly [string, string]):
   );
 }
 
-/** A text without its sentinels, and what they stood around; nested ones make one. */
+/** Removes the sentinels from a text; returns the ranges between them, with nested ones merged. */
 function spansOf(text: string, [start, end]: readonly [string, string]): { plain: string; spans: Span[] } {
   const spans: Span[] = [];
   let plain = "";

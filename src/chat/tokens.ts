@@ -1,21 +1,21 @@
-/** Which tokens of a text are of its turns. */
+/** Maps the turns of a text to tokens. */
 import type { Turn } from "./turns.js";
 
-/** Where each token begins and ends in the text, in UTF-16 units; of a letter of several tokens each has the whole. */
+/** The range of each token in the text, in UTF-16 units; tokens of one character all have its whole range. */
 export interface Offsets {
   starts: Int32Array;
   ends: Int32Array;
 }
 
-/** Tokens from `start` up to `end`. */
+/** A range of tokens, without `end`. */
 export interface TokenSpan {
   start: number;
   end: number;
 }
 
 /**
- * The tokens of each turn: all that a turn has a character of, as transformers takes them; at a rough end those that lie
- * in it whole. Turns without a token are left out.
+ * Returns the tokens of each turn: all that overlap it, as in transformers, except that a token crossing a rough end is
+ * excluded. Turns without a token are dropped.
  */
 export function tokenSpans(turns: readonly Turn[], { starts, ends }: Offsets): TokenSpan[] {
   const spans: TokenSpan[] = [];

@@ -1,13 +1,13 @@
-/** Where in the text of a conversation the assistant speaks. */
+/** Locates the assistant's turns in the text of a conversation. */
 import { ignoredParts, type Ignored } from "./ignored.js";
 import type { Conversation, Message } from "./messages.js";
 import type { ChatTemplate, Span } from "./template.js";
 
-/** Characters of a turn. */
+/** The range of a turn. */
 export interface Turn extends Span {
-  /** Whether the end is known to the token alone: one that goes on behind it is no part of the turn. */
+  /** Whether the end is inexact: a token that crosses it is not part of the turn. */
   rough?: boolean | undefined;
-  /** Whether the message's weight is 0: the turn is not trained on. */
+  /** Whether the message's weight is 0, so that the turn is not trained on. */
   unweighted?: boolean | undefined;
 }
 
@@ -15,21 +15,21 @@ export interface Turn extends Span {
 export interface Rendered {
   text: string;
   turns: Turn[];
-  /** Turns of the assistant that were not found in the text, and so are not among them. */
+  /** The number of assistant turns that were not found in the text. */
   lost: number;
-  /** What the conversation has and the template does not write. */
+  /** Parts of the conversation that the template ignores. */
   ignored: Ignored;
 }
 
-/** A conversation, and the places of the messages whose weight is 0. */
+/** A conversation, and the indices of the messages with weight 0. */
 type Weighted = Conversation & { readonly unweighted?: readonly number[] | undefined };
 
 /**
- * The text of a conversation, and the turns of the assistant in it: by the template's own marks, where it has them, and
- * else by comparing the text with those of parts of the conversation. Where a turn but the last is not found so, the last
- * alone is given.
+ * Renders a conversation and locates the assistant's turns: by the template's `generation` tags where it has them, else
+ * by comparing the text with renderings of parts of the conversation. If any turn except the last is not found by
+ * comparison, only the last is returned.
  *
- * Errors: `ERR_CHAT_TEMPLATE` where the template refuses the conversation, fails, or does not come to an end.
+ * Throws `ERR_CHAT_TEMPLATE` where the template rejects the conversation, fails, or does not terminate.
  */
 export function renderTurns(
   template: ChatTemplate,
@@ -49,7 +49,7 @@ export function renderTurns(
 
 type Found = Pick<Rendered, "turns" | "lost">;
 
-/** The spans that the template marks; spans of messages without weight are labelled. */
+/** Converts the tagged ranges to turns, and marks turns with weight 0. */
 function markedTurns(
   marked: readonly Span[],
   parts: Parts,
@@ -61,7 +61,7 @@ function markedTurns(
     const turns = marked.map((span, i) => weightedTurn(span, places[i] as number, unweighted));
     return { turns, lost: 0 };
   }
-  // The marks do not say which message they belong to: compare texts to find out.
+  // The tags do not identify their messages, so comparison locates the turns with weight 0.
   const excluded = unweighted.map((place) => parts.turn(place, 0));
   if (excluded.includes(undefined)) return { turns: [], lost: places.length };
   const overlaps = (span: Span): boolean =>
@@ -69,7 +69,7 @@ function markedTurns(
   return { turns: marked.map((span) => (overlaps(span) ? { ...span, unweighted: true } : span)), lost: 0 };
 }
 
-/** The turns that comparing texts finds; the last alone if any other is not found. */
+/** Locates turns by comparison; only the last one if any other is not found. */
 function comparedTurns(parts: Parts, places: readonly number[], unweighted: readonly number[]): Found {
   const turns: Turn[] = [];
   let lost = 0;
@@ -91,10 +91,10 @@ function weightedTurn(turn: Turn, place: number, unweighted: readonly number[]):
   return unweighted.includes(place) ? { ...turn, unweighted: true } : turn;
 }
 
-/** Two contents that begin and end with different letters. */
+/** Two contents that differ in their first and last characters. */
 const CONTENTS = ["Qv", "Zk"] as const;
 
-/** The text of a conversation beside those of parts of it. */
+/** Compares a conversation's text with renderings of parts of it. */
 class Parts {
   constructor(
     private readonly template: ChatTemplate,
@@ -102,7 +102,7 @@ class Parts {
     private readonly text: string,
   ) {}
 
-  /** The turn of message `place`, which begins at `from` or later. */
+  /** Locates the turn of message `place`, beginning at `from` or later. */
   turn(place: number, from: number): Turn | undefined {
     const varied = this.#varied(place);
     const start = this.#prefix(place, true) ?? varied?.start;
@@ -112,7 +112,7 @@ class Parts {
     return exact === undefined ? { start, end, rough: true } : { start, end };
   }
 
-  /** How long the text of the first `count` messages is, where the whole text begins with it. */
+  /** Returns the length of the rendering of the first `count` messages, if the whole text begins with it. */
   #prefix(count: number, addGenerationPrompt: boolean): number | undefined {
     const { messages } = this.conversation;
     if (count === messages.length && !addGenerationPrompt) return this.text.length;
@@ -120,14 +120,14 @@ class Parts {
     return part !== undefined && part !== "" && this.text.startsWith(part) ? part.length : undefined;
   }
 
-  /** Where the content of message `place` lies, found by what changes when it is another. */
+  /** Locates the content of message `place` by replacing it and comparing the renderings. */
   #varied(place: number): { start: number; end: number } | undefined {
     const { messages } = this.conversation;
     const { text } = this;
     const [one, other] = CONTENTS.map((content) =>
       this.#render(withContent(messages, place, content), false),
     );
-    // A template that passes the content over tells nothing by it.
+    // A template that ignores the content reveals nothing.
     if (one === undefined || other === undefined || one === other) return undefined;
     const start = commonStart(one, other);
     const behind = commonEnd(one, other);
@@ -137,8 +137,8 @@ class Parts {
   }
 
   /**
-   * Where the turn ends whose content ends at `at`: behind what closes a turn that is the last, by itself or, where the
-   * template refuses that, at the end of the conversation.
+   * Returns the end of the turn whose content ends at `at`: after the closing markup of a final turn, taken from this
+   * message or, where the template rejects that, from the conversation's last.
    */
   #closed(place: number, at: number): number | undefined {
     const closing = this.#closing(place) ?? this.#closing(this.conversation.messages.length - 1);
@@ -147,7 +147,7 @@ class Parts {
     return common === 0 && closing !== "" ? undefined : at + common;
   }
 
-  /** What follows the content of message `place` where it is the last. */
+  /** Returns the text after the content of message `place` when it is the last. */
   #closing(place: number): string | undefined {
     const { messages } = this.conversation;
     if (messages[place]?.role !== "assistant") return undefined;
@@ -157,7 +157,7 @@ class Parts {
     return found < 0 ? undefined : alone?.slice(found + content.length);
   }
 
-  /** The text of these messages; undefined where the template refuses them. */
+  /** Renders messages; undefined where the template rejects them. */
   #render(messages: readonly Message[], addGenerationPrompt: boolean): string | undefined {
     try {
       return this.template.render({ ...this.conversation, messages }, { addGenerationPrompt });
@@ -171,14 +171,14 @@ function withContent(messages: readonly Message[], place: number, content: strin
   return messages.map((message, i) => (i === place ? { ...message, content } : message));
 }
 
-/** How many characters both begin with. */
+/** Returns the length of the common prefix. */
 function commonStart(a: string, b: string): number {
   let count = 0;
   while (count < a.length && count < b.length && a.charCodeAt(count) === b.charCodeAt(count)) count++;
   return count;
 }
 
-/** How many characters both end with. */
+/** Returns the length of the common suffix. */
 function commonEnd(a: string, b: string): number {
   let count = 0;
   while (

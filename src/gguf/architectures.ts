@@ -1,22 +1,22 @@
 /**
- * What llama.cpp calls a family and its tensors. Source: gguf-py's constants.py and tensor_mapping.py, and llama.cpp's
+ * llama.cpp's names of families and tensors. Sources: gguf-py's constants.py and tensor_mapping.py, and llama.cpp's
  * src/models.
  */
 import type { Tensor } from "../tensor.js";
 
-/** A family as llama.cpp knows it. */
+/** A family in llama.cpp. */
 export interface Architecture {
-  /** `general.architecture`, which keys begin with. */
+  /** `general.architecture`, the prefix of its keys. */
   name: string;
-  /** Whether transformers ties the head where a configuration is silent. */
+  /** Whether transformers ties the head by default. */
   tied: boolean;
   /** Modules outside the blocks, by transformers' paths without the family's prefix. */
   outer: Readonly<Record<string, string>>;
   /** Modules of a block. */
   block: Readonly<Record<string, string>>;
-  /** What stands before a block's number. */
+  /** The path component before a block's number. */
   blocks: "layers" | "h";
-  /** Whether rows of q and k are stored in pairs that turn together, (0, D/2), (1, D/2 + 1), …: rotation in place. */
+  /** Whether rows of q and k are interleaved in rotary pairs: (0, D/2), (1, D/2 + 1), …. */
   paired?: boolean | undefined;
   /** Whether norms are stored as 1 + w. */
   shiftedNorms?: boolean | undefined;
@@ -42,7 +42,7 @@ const llama: Architecture = {
   paired: true,
 };
 
-/** By transformers' `model_type`. */
+/** Architectures by transformers' `model_type`. */
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   llama,
   mistral: llama,
@@ -93,17 +93,20 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   },
 };
 
-/** A module of llama.cpp's. */
+/** A module in llama.cpp. */
 export interface GgufModule {
-  /** `blk.0.attn_q`, and tensors are that and `.weight` or `.bias`. */
+  /** `blk.0.attn_q`; its tensors append `.weight` or `.bias`. */
   name: string;
-  /** What it is, whichever block it is in: `attn_q`. */
+  /** Its name without the block: `attn_q`. */
   kind: string;
-  /** Its block's number; undefined outside. */
+  /** Its block's number; undefined outside the blocks. */
   block: number | undefined;
 }
 
-/** The module at a path of transformers', with the family's prefix or without; undefined where llama.cpp has none. */
+/**
+ * Returns the module for a path in transformers, with or without the family's prefix; undefined where llama.cpp has
+ * none.
+ */
 export function ggufModule(architecture: Architecture, path: string): GgufModule | undefined {
   const bare = path.replace(/^(model|transformer)\./, "");
   const outer = own(architecture.outer, bare);
@@ -119,8 +122,8 @@ function own(names: Readonly<Record<string, string>>, key: string): string | und
 }
 
 /**
- * The rows of q or k, [heads · D, …], in the order of llama.cpp's Llama, whose rotation turns neighbours, where
- * transformers' turns the halves of a head: row 2i of a head is its row i, and row 2i + 1 its row D/2 + i.
+ * Reorders the rows of q or k, [heads · D, …], for llama.cpp's Llama, which rotates adjacent rows where transformers
+ * rotates the halves of a head: row 2i of a head is its row i, and row 2i + 1 its row D/2 + i.
  */
 export function pairedRows(rows: Tensor, heads: number): Tensor {
   const { shape } = rows;

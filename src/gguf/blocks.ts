@@ -1,18 +1,15 @@
-/**
- * Values in blocks, rounded as ggml's reference does, so that blocks are equal to the bit (quantize_row_q*_ref of
- * ggml-quants.c).
- */
+/** Quantises values to blocks, bit for bit as ggml's reference (quantize_row_q*_ref of ggml-quants.c). */
 import { setImmediate as turn } from "node:timers/promises";
 
 import { call, native } from "../native.js";
 import { bytesOf, type GgufBlock } from "./types.js";
 
-/** Values between two looks at the event loop, some ten milliseconds. */
+/** Values per slice between yields to the event loop, about ten milliseconds. */
 const SLICE = 1 << 21;
 
 /**
- * `values` in blocks, rounded by the engine; their count is a multiple of a block's. Gives undefined where a value is not
- * finite, or so large that no f16 holds the scale of its block.
+ * Quantises `values` in the engine; their count must be a multiple of the block size. Returns undefined where a value
+ * is not finite, or so large that its block's scale overflows f16.
  */
 export async function quantised(values: Float32Array, type: GgufBlock): Promise<Uint8Array | undefined> {
   const out = new Uint8Array(bytesOf(type, values.length));

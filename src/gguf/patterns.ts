@@ -1,6 +1,6 @@
 /**
- * The patterns by which byte-level tokenizers cut a text into words, as each model's own `tokenizer.json` has them, under
- * llama.cpp's names. Source: llama.cpp's src/llama-vocab.cpp.
+ * Patterns of byte-level pre-tokenizers, from each model's original `tokenizer.json`, under llama.cpp's names. Source:
+ * llama.cpp's src/llama-vocab.cpp.
  */
 const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
 const BEFORE = String.raw`[^\r\n\p{L}\p{N}]?`;

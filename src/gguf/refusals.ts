@@ -1,4 +1,6 @@
-/** What is not written as GGUF, and why: llama.cpp would not read it, or would compute something else. */
+/**
+ * Features that cannot be written as GGUF, with reasons: llama.cpp does not read them, or computes them differently.
+ */
 import { LowrankError, type ErrorCode } from "../errors.js";
 import { because, type Refusal } from "../refusals/refusal.js";
 
@@ -6,7 +8,7 @@ const MERGE = "merge it into its model, and write that: lowrank merge --format g
 const FOLDER = "write the model as a folder, which transformers reads";
 const TOKENS = "take a model whose tokenizer is one of these, or write a folder";
 
-/** Everything that is refused, by a word of its own. */
+/** All refusals, by key. */
 export const GGUF_REFUSALS = {
   dora: {
     what: "DoRA",
@@ -120,7 +122,7 @@ export const GGUF_REFUSALS = {
   },
 } as const satisfies Record<string, Refusal>;
 
-/** Throws for what is refused: `subject` says which one it is, in `file`. */
+/** Throws the refusal `which`; `subject` names the refused thing in `file`. */
 export function refuseGguf(
   which: keyof typeof GGUF_REFUSALS,
   file: string,

@@ -1,16 +1,16 @@
-/** A tensor's values as a GGUF file stores them. */
+/** Converts a tensor's values to the bytes of a GGUF file. */
 import { LowrankError } from "../errors.js";
 import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { quantised } from "./blocks.js";
 import { GGUF_TYPES, isBlockType, type GgufType } from "./types.js";
 
-/** The type of rows that are no whole blocks of 256, as llama.cpp chooses it. */
+/** llama.cpp's replacement types for row sizes that are not a multiple of 256. */
 const SMALLER_BLOCKS: Partial<Record<GgufType, GgufType>> = { q4_k: "q5_0", q5_k: "q5_1", q6_k: "q8_0" };
 
 /**
- * The type in which rows of a shape are stored. A block type needs whole blocks in each row; other rows are stored in
- * smaller blocks, or else as f16, as llama.cpp does.
+ * Returns the type in which rows of a shape are stored. Block formats require the row size to be a multiple of the
+ * block size; other rows get smaller blocks, or else f16, as in llama.cpp.
  */
 export function storableAs(type: GgufType, shape: readonly number[]): GgufType {
   const row = shape.at(-1) ?? 1;
@@ -19,8 +19,8 @@ export function storableAs(type: GgufType, shape: readonly number[]): GgufType {
 }
 
 /**
- * The bytes of what `change` makes of `tensor`, stored as `type`. `where` and `name` are what errors call it.
- * Throws `ERR_DTYPE` where a value is too large for the type, `ERR_NOT_FINITE` where a block holds none that is a number.
+ * Returns the bytes of `change(tensor)`, stored as `type`. `where` and `name` are the names in errors. Throws
+ * `ERR_DTYPE` where a value is too large for the type, `ERR_NOT_FINITE` where a block contains NaN or infinity.
  */
 export async function storedBytes(
   where: string,
@@ -42,12 +42,12 @@ export async function storedBytes(
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
-/** Whether f16 values are infinite, or no number. */
+/** Whether f16 values contain infinity or NaN. */
 function overflows(halves: Uint16Array): boolean {
   return halves.some((bits) => (bits & 0x7c00) === 0x7c00);
 }
 
-/** Refuses values beyond f16's; what was infinite before is none of its making. */
+/** Rejects values beyond f16; an infinity that was already in the tensor is not a result of the conversion. */
 async function refuseHalf(where: string, name: string, tensor: Tensor): Promise<void> {
   const value = await largest(tensor);
   if (Number.isFinite(value))
@@ -70,7 +70,7 @@ async function refuseLarge(where: string, name: string, tensor: Tensor, type: Gg
   );
 }
 
-/** The largest magnitude; infinity or NaN where there is one. */
+/** Returns the largest magnitude; infinity or NaN where there is one. */
 async function largest(tensor: Tensor): Promise<number> {
   const most = noGrad(() => scope(() => tensor.to("f32").abs().max()));
   try {

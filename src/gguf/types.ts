@@ -1,20 +1,20 @@
-/** How GGUF stores values: plainly, or in blocks whose values share a scale. Source: ggml.h, ggml-common.h. */
+/** GGUF's storage types: plain, or blocks whose values share a scale. Source: ggml.h, ggml-common.h. */
 
-/** Block types that are written. */
+/** Block types that can be written. */
 export const GGUF_BLOCKS = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"] as const;
-/** A block type that is written. */
+/** A block type that can be written. */
 export type GgufBlock = (typeof GGUF_BLOCKS)[number];
 
-/** Storage of a tensor, as GGUF names it. */
+/** A tensor's storage type that can be written. */
 export type GgufType = "f32" | "f16" | "bf16" | GgufBlock;
 
-/** Types of tensors in a file: those that are written, and those that are only copied from another file. */
+/** A tensor's storage type in a file: writable types, and types that are only copied from another file. */
 export type GgufFileType = GgufType | keyof typeof LARGER;
 
-/** The type written in place of one that is read and not written: the next larger one. */
+/** The next larger writable type for types that can only be read. */
 const LARGER = { q2_k: "q4_k", q3_k: "q4_k", iq4_nl: "q5_0" } as const satisfies Record<string, GgufType>;
 
-/** Of each type its number in a file, values of a block, bytes of a block. */
+/** For each type its number in a file, the values per block, and the bytes per block. */
 export const GGUF_TYPES: Record<GgufFileType, { id: number; values: number; bytes: number }> = {
   f32: { id: 0, values: 1, bytes: 4 },
   f16: { id: 1, values: 1, bytes: 2 },
@@ -32,12 +32,12 @@ export const GGUF_TYPES: Record<GgufFileType, { id: number; values: number; byte
   bf16: { id: 30, values: 1, bytes: 2 },
 };
 
-/** Whether a file of this library may have tensors of the type. */
+/** Whether files written here may contain the type. */
 export function isFileType(dtype: string): dtype is GgufFileType {
   return Object.hasOwn(GGUF_TYPES, dtype);
 }
 
-/** The type itself where it is written, else the next larger one. */
+/** Returns the type itself if it can be written, else the next larger one. */
 export function writableType(type: GgufFileType): GgufType {
   return Object.hasOwn(LARGER, type) ? LARGER[type as keyof typeof LARGER] : (type as GgufType);
 }
@@ -47,7 +47,7 @@ export function isBlockType(type: string): type is GgufBlock {
   return (GGUF_BLOCKS as readonly string[]).includes(type);
 }
 
-/** Bytes of `count` values. */
+/** Returns the bytes of `count` values. */
 export function bytesOf(type: GgufFileType, count: number): number {
   const { values, bytes } = GGUF_TYPES[type];
   return (count / values) * bytes;

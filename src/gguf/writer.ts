@@ -1,6 +1,6 @@
 /**
- * GGUF files, version 3: values by key, then the names, shapes and places of all tensors, then their bytes, each at a
- * multiple of 32. Source: docs/gguf.md of ggml.
+ * Writes GGUF files, version 3: metadata by key, then the names, shapes and offsets of all tensors, then their bytes,
+ * each aligned to 32. Source: docs/gguf.md of ggml.
  */
 import { open, rm, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -9,7 +9,7 @@ import { LowrankError } from "../errors.js";
 import { makeFolder, move } from "../folders.js";
 import { bytesOf, GGUF_TYPES, type GgufFileType } from "./types.js";
 
-/** A value of a file's metadata, by its type there. */
+/** A metadata value with its type. */
 export type GgufValue =
   | { u32: number }
   | { f32: number }
@@ -20,28 +20,28 @@ export type GgufValue =
   | { i32s: readonly number[] }
   | { bools: readonly boolean[] };
 
-/** A tensor of a file. */
+/** A tensor to write. */
 export interface GgufTensor {
-  /** At most 63 bytes, as ggml has it. */
+  /** At most 63 bytes, ggml's limit. */
   name: string;
-  /** Outermost dimension first, as everywhere here; a file has them the other way round. */
+  /** Outermost dimension first; the file stores them in reverse. */
   shape: readonly number[];
   type: GgufFileType;
-  /** Asked for once, when its turn has come, so that one tensor at a time is in memory. */
+  /** Called once, just before the tensor is written, so that only one tensor is in memory. */
   bytes(): Promise<Uint8Array>;
 }
 
 const ALIGNMENT = 32;
-/** Longest name of a tensor, in bytes. */
+/** The maximum bytes of a tensor's name. */
 const LONGEST_NAME = 63;
-/** Numbers of the types of values. */
+/** Type numbers of metadata values. */
 const TYPE = { u32: 4, i32: 5, f32: 6, bool: 7, text: 8, array: 9 };
-/** Of this process, so that two to one place do not meet beside it. */
+/** Counts this process's writes, so that concurrent writes to one path use different staging files. */
 let writes = 0;
-/** A write of more is cut, since systems take less than 2 GiB at once. */
+/** The maximum bytes per write: systems accept less than 2 GiB at once. */
 const PIECE = 64 << 20;
 
-/** Bytes that grow. */
+/** A growable byte buffer. */
 class Bytes {
   #data = new Uint8Array(1 << 16);
   #view = new DataView(this.#data.buffer);
@@ -121,7 +121,7 @@ function padded(length: number): number {
   return Math.ceil(length / ALIGNMENT) * ALIGNMENT;
 }
 
-/** All that stands before the tensors' bytes, with its padding. */
+/** Returns the bytes before the tensors' data, with padding. */
 function header(metadata: ReadonlyMap<string, GgufValue>, tensors: readonly GgufTensor[]): Uint8Array {
   const out = new Bytes();
   for (const letter of "GGUF") out.u8(letter.charCodeAt(0));
@@ -153,9 +153,9 @@ function sizeOf({ shape, type }: Pick<GgufTensor, "shape" | "type">): number {
 }
 
 /**
- * Writes a GGUF file whole or not at all: beside its place, tensor by tensor, and renamed into it, over a file that is
- * there. Folders that are missing are made. Throws `ERR_WRITE`, what a tensor's `bytes` throws, and the signal's reason,
- * which is asked before each tensor; nothing is left then.
+ * Writes a GGUF file atomically: to a staging file, tensor by tensor, which then replaces any existing file. Creates
+ * missing folders. Throws `ERR_WRITE`, errors of a tensor's `bytes`, and the signal's reason, which is checked before
+ * each tensor; the staging file is then deleted.
  */
 export async function writeGguf(
   path: string,

@@ -1,4 +1,4 @@
-/** Products along a dimension, and the logarithm of a sum of exponentials. */
+/** Products along a dimension, and log-sum-exp. */
 import * as argument from "../argument.js";
 import { session } from "../native.js";
 import { scope } from "../scope.js";
@@ -8,13 +8,13 @@ import { made } from "./operand.js";
 import type { Dims, ReduceOptions } from "./reductions.js";
 import { Sorting } from "./sorting.js";
 
-/** Length above which a line is split, since one invocation of a GPU multiplies a whole line. */
+/** The length above which a line is split, because one GPU invocation multiplies a whole line. */
 const LONGEST_LINE = 4096;
 
 export abstract class Cumulative extends Sorting {
   /**
-   * Running products: each element is the product of those along `dim` up to and with it. Gradients are exact where there
-   * are zeros. Throws `ERR_SHAPE_MISMATCH` where there is no such dimension, `ERR_DTYPE` for i32.
+   * Returns cumulative products along `dim`, each element included. Gradients are exact where there are zeros. Throws
+   * `ERR_SHAPE_MISMATCH` for a missing dimension, `ERR_DTYPE` for i32.
    */
   cumprod(dim: number): Tensor {
     const { shape } = this;
@@ -26,8 +26,8 @@ export abstract class Cumulative extends Sorting {
   }
 
   /**
-   * The product over `dim`, or of all elements, as f32; 1 where there is none. Gradients are exact where there are zeros.
-   * Shapes and errors as `sum`; also throws `ERR_DTYPE` for i32.
+   * Returns the product over `dim`, or of all elements, as f32; 1 for an empty dimension. Gradients are exact where
+   * there are zeros. Shapes and errors as in `sum`; also throws `ERR_DTYPE` for i32.
    */
   prod(dim?: Dims, options?: ReduceOptions): Tensor {
     const { keepDim = false } = argument.options("prod", options, ["keepDim"]);
@@ -46,8 +46,8 @@ export abstract class Cumulative extends Sorting {
   }
 
   /**
-   * log Σ eˣ over `dim`, or over all elements, as f32, without overflow; −∞ where all are −∞ or there is none. Shapes and
-   * errors as `sum`.
+   * Returns log Σ eˣ over `dim`, or over all elements, as f32, without overflow; −∞ where all elements are −∞ or there
+   * are none. Shapes and errors as in `sum`.
    */
   logsumexp(dim?: Dims, options?: ReduceOptions): Tensor {
     const { keepDim = false } = argument.options("logsumexp", options, ["keepDim"]);
@@ -58,10 +58,10 @@ export abstract class Cumulative extends Sorting {
       const x = this.dtype === "i32" ? this.self.to("f32") : this.widened();
       const empty = dims.some((d) => shape[d] === 0);
       const largest = empty ? undefined : x.detach().max(dims, { keepDim: true });
-      // An infinite maximum would be taken from itself.
+      // Subtracting an infinite maximum from itself would give NaN.
       const shift = largest?.where(largest.isFinite(), 0);
       const sum = (shift === undefined ? x : x.sub(shift)).exp().sum(dims, { keepDim: true });
-      // No logarithm of 0, whose gradient is infinite.
+      // Avoid log 0, whose gradient is infinite.
       const some = sum.ne(0);
       const log = sum.where(some, 1).log().where(some, -Infinity);
       const y = shift === undefined ? log : log.add(shift);
@@ -70,11 +70,11 @@ export abstract class Cumulative extends Sorting {
   }
 }
 
-/** The product along the last dimension, of any size: [.., N] to [..]. */
+/** Returns the product along the last dimension, of any size: [.., N] → [..]. */
 function product(x: Tensor): Tensor {
   const outer = x.shape.slice(0, -1);
   const n = x.shape.at(-1) as number;
-  // The sum over none is 0.
+  // The sum over an empty dimension is 0.
   if (n === 0) return x.sum(-1).add(1);
   if (n > LONGEST_LINE) {
     const columns = Math.ceil(Math.sqrt(n));

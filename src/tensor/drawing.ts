@@ -1,4 +1,4 @@
-/** Random draws whose probabilities are a tensor's elements. */
+/** Random sampling with a tensor's elements as probabilities. */
 import * as argument from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
@@ -11,17 +11,18 @@ import { Products } from "./products.js";
 
 /** Options of `multinomial`. */
 export interface MultinomialOptions {
-  /** Whether an index may be drawn again; false by default. */
+  /** Whether an index may be drawn more than once; false by default. */
   replacement?: boolean | undefined;
 }
 
-/** Elements of random numbers that one piece of a `multinomial` with replacement holds. */
+/** The maximum random numbers of one piece of `multinomial` with replacement. */
 const PIECE = 2 ** 22;
 
 export abstract class Drawing extends Products {
   /**
-   * 1 with each element as the probability, 0 otherwise, as f32; NaN where the element is no probability from 0 to 1. Drawn
-   * by the generator that `manualSeed` starts: the same on every device. It has no gradient. Throws `ERR_DTYPE` for i32.
+   * Returns 1 with each element as the probability, else 0, as f32; NaN where the element is not a probability from 0
+   * to 1. Uses the generator of `manualSeed`; results are the same on every device. It has no gradient. Throws
+   * `ERR_DTYPE` for i32.
    */
   bernoulli(): Tensor {
     if (this.dtype === "i32") {
@@ -39,13 +40,13 @@ export abstract class Drawing extends Products {
   }
 
   /**
-   * Indices drawn with probabilities in proportion to the elements along the last dimension, as i32, [count] or [B, count];
-   * as `torch.multinomial`. −1 where nothing can be drawn: in a row with a negative or infinite element or NaN, and, without
-   * replacement, once all elements above 0 have been drawn.
+   * Draws indices with probabilities proportional to the elements along the last dimension, as i32, [count] or [B,
+   * count], as `torch.multinomial`. Returns −1 where nothing can be drawn: in a row with a negative, infinite or NaN
+   * element, and, without replacement, once all elements above 0 have been drawn.
    *
-   * Drawn by the generator that `manualSeed` starts: the same on every device. Each index costs as many random numbers as
-   * a row has elements with replacement; without, all of them together do. Shapes: this is [C] or [B, C]. Throws
-   * `ERR_SHAPE_MISMATCH`, also where more than C are drawn without replacement; `ERR_DTYPE` for i32, `ERR_OPTION`.
+   * Uses the generator of `manualSeed`; results are the same on every device. With replacement each index costs as many
+   * random numbers as a row has elements; without, all indices of a row together do. Shapes: this is [C] or [B, C].
+   * Throws `ERR_SHAPE_MISMATCH`, also for more than C without replacement; `ERR_DTYPE` for i32, `ERR_OPTION`.
    */
   multinomial(count: number, options?: MultinomialOptions): Tensor {
     const { replacement = false } = argument.options("multinomial", options, ["replacement"]);
@@ -76,12 +77,12 @@ export abstract class Drawing extends Products {
   }
 }
 
-/** Largest weights over exponential numbers: draws without replacement, the first being one draw. */
+/** Draws without replacement: the largest weights divided by exponential random numbers. */
 function race(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
   return scaled(weights, weights.shape).topk(count);
 }
 
-/** Draws with replacement, [B, count]: a separate race for each. */
+/** Draws with replacement, [B, count]: a separate race for each index. */
 function races(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
   const [rows, classes] = weights.shape as [number, number];
   const most = Math.max(1, Math.floor(PIECE / Math.max(1, rows * classes)));
@@ -105,7 +106,7 @@ function races(weights: Tensor, count: number): { values: Tensor; indices: Tenso
   };
 }
 
-/** Weights times random factors of `shape`: a product, which every device rounds alike. */
+/** Returns weights times random factors of `shape`; products round the same on every device. */
 function scaled(weights: Tensor, shape: readonly number[]): Tensor {
   const factors = made(() =>
     session().randomInverseExponential(weights.device, [...shape], ...nextDropout()),

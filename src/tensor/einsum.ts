@@ -1,25 +1,25 @@
-/** Sums of products over named dimensions, by permutations and batched products of matrices. */
+/** Einstein summation by permutations and batched matrix products. */
 import { text } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { shapeOf, tensorOf } from "./arguments.js";
 
-/** A tensor whose dimensions have names, each once. */
+/** A tensor with unique names of its dimensions. */
 interface Named {
   tensor: Tensor;
   names: string[];
 }
 
 /**
- * The sum of products that `spec` writes down (Einstein's convention), as `torch.einsum`: a term of letters for each
- * tensor, one for each of its dimensions, and after `->` those of the result. A letter that the result lacks is summed
- * over; one that a term has twice takes the diagonal; `...` stands for dimensions that broadcast. Without `->` the result
- * has the dimensions of `...`, then the letters that stand once, in alphabetical order.
+ * Computes the sum of products described by `spec` (Einstein's convention), as `torch.einsum`. `spec` has one term of
+ * letters per tensor, with one letter per dimension, and after `->` the letters of the result. A letter missing in the
+ * result is summed over; a letter repeated in a term takes the diagonal; `...` stands for dimensions that broadcast.
+ * Without `->` the result has the dimensions of `...`, then the letters that occur once, in alphabetical order.
  *
- * Tensors are multiplied from left to right, each pair as one batched product of matrices; what no later term names is
- * summed over as soon as it can be. Throws `ERR_OPTION` for a spec that does not fit, `ERR_SHAPE_MISMATCH` where sizes of
- * one letter differ.
+ * Tensors are multiplied from left to right, each pair as one batched matrix product; letters that no later term uses
+ * are summed over as soon as possible. Throws `ERR_OPTION` for a spec that does not fit, `ERR_SHAPE_MISMATCH` where a
+ * letter has different sizes.
  *
  * @example einsum("bhid,bhjd->bhij", q, k)
  */
@@ -44,7 +44,7 @@ export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
     }
     const { tensor, names } = summed(sofar, new Set(result));
     const whole = names.length > 1 ? tensor.permute(result.map((name) => names.indexOf(name))) : tensor;
-    // A name of which all terms have size 1, or that only ... has, is there in any case.
+    // Gives the result every named dimension, also those of size 1.
     return whole.reshape(result.map((name) => sizes.get(name) as number));
   });
 }
@@ -53,7 +53,7 @@ function wrong(spec: string, why: string): never {
   throw new LowrankError("ERR_OPTION", `einsum: "${spec}": ${why}`);
 }
 
-/** The letters of each term and of the result; the dimensions of `...` are named by digits, from the last on. */
+/** Returns the names of each term and of the result; dimensions of `...` are named by digits, counted from the last. */
 function parsed(spec: string, operands: readonly Tensor[]): { terms: string[][]; result: string[] } {
   const [left, right, ...more] = spec.replaceAll(" ", "").split("->");
   if (more.length > 0) wrong(spec, "there is more than one ->");
@@ -98,7 +98,7 @@ function spelled(part: string, fresh: number): string[] {
   return at < 0 ? [...part] : [...part.slice(0, at), ...dots(fresh), ...part.slice(at + 3)];
 }
 
-/** Takes the size of a name: 1 broadcasts, for letters too, as in PyTorch. */
+/** Records the size of a name: 1 broadcasts, also for letters, as in PyTorch. */
 function agree(spec: string, sizes: Map<string, number>, name: string, size: number): void {
   const known = sizes.get(name);
   if (known === undefined || known === 1) sizes.set(name, size);
@@ -110,7 +110,7 @@ function agree(spec: string, sizes: Map<string, number>, name: string, size: num
   }
 }
 
-/** Each name once: of one that stands twice, the elements whose two places are equal. */
+/** Makes names unique by taking the diagonal of a repeated one. */
 function diagonal({ tensor, names }: Named, spec: string): Named {
   const twice = names.findIndex((name, d) => names.indexOf(name) !== d);
   if (twice < 0) return { tensor, names };
@@ -124,7 +124,7 @@ function diagonal({ tensor, names }: Named, spec: string): Named {
   }
   const others = names.map((_, d) => d).filter((d) => d !== first && d !== twice);
   const shape = others.map((d) => tensor.shape[d] as number);
-  // The diagonal of [n, n] is every (n + 1)-th element, which one column of [n, n + 1] holds.
+  // The diagonal of [n, n] is every (n + 1)-th element: the first column of [n, n + 1] after padding.
   const columns = shape.reduce((a, b) => a * b, 1);
   const flat = tensor.permute([first, twice, ...others]).reshape(n * n, columns);
   const taken =
@@ -143,18 +143,18 @@ function diagonal({ tensor, names }: Named, spec: string): Named {
   );
 }
 
-/** Summed over what `kept` lacks. */
+/** Sums over names that are not in `kept`. */
 function summed({ tensor, names }: Named, kept: ReadonlySet<string>): Named {
   const over = names.map((_, d) => d).filter((d) => !kept.has(names[d] as string));
   if (over.length === 0) return { tensor, names };
   return { tensor: tensor.sum(over), names: names.filter((name) => kept.has(name)) };
 }
 
-/** The product of two, summed over the names that both have and `after` lacks. */
+/** Multiplies two operands, and sums over their common names that are not in `after`. */
 function product(a: Named, b: Named, after: ReadonlySet<string>): Named {
   const size = (of: Named, name: string): number => of.tensor.shape[of.names.indexOf(name)] as number;
   const both = a.names.filter((name) => b.names.includes(name));
-  // A size of 1 against another is no sum of products; it only scales, and broadcasts as a batch does.
+  // A size of 1 against another size only scales, so it broadcasts as a batch dimension.
   const inner = both.filter((name) => !after.has(name) && size(a, name) === size(b, name));
   const batch = both.filter((name) => !inner.includes(name));
   const [rows, columns] = [

@@ -1,4 +1,4 @@
-/** Operations on each element, with broadcasting. */
+/** Elementwise operations with broadcasting. */
 import * as argument from "../argument.js";
 import { direct, session } from "../native.js";
 import { nextDropout } from "../random.js";
@@ -11,25 +11,26 @@ import { isHalf, isTensor, made } from "./operand.js";
 
 /** Options of `gelu`. */
 export interface GeluOptions {
-  /** By erf (`none`, by default), or by tanh as GPT-2 has it. */
+  /** `none` (erf, the default), or GPT-2's `tanh` approximation. */
   approximate?: "none" | "tanh" | undefined;
 }
 
-/** From here on log(1 + eˣ) rounds to x in f32. */
+/** The argument above which log(1 + eˣ) rounds to x in f32. */
 const SOFTPLUS_LINEAR = 17;
 
 /** Options of `softplus`. */
 export interface SoftplusOptions {
   /** Sharpness β, above 0: log(1 + exp(β·x)) / β; 1 by default. */
   beta?: number | undefined;
-  /** Where β·x exceeds this, x itself is returned; 20 by default, beyond which f32 shows no difference. */
+  /** Where β·x exceeds this, x is returned; 20 by default, beyond which f32 shows no difference. */
   threshold?: number | undefined;
 }
 
 /**
- * Shapes of two operands broadcast by NumPy's rule: from the last dimension on, sizes are equal or one of them is 1. A
- * number stands for a tensor of its value. Floats of any storage compute in f32 and give f32. All throw
- * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, and `ERR_OPTION` for what is neither tensor nor number.
+ * Shapes of two operands broadcast by NumPy's rule: from the last dimension, sizes are equal or one of them is 1. A
+ * number acts as a scalar tensor. Floats of any storage compute in f32 and return f32. All methods throw
+ * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, and `ERR_OPTION` for an operand that is neither a tensor
+ * nor a number.
  */
 export abstract class Elementwise extends Layout {
   /** this + other. */
@@ -52,40 +53,40 @@ export abstract class Elementwise extends Layout {
   pow(other: Tensor | number): Tensor {
     return this.#binary("pow", other);
   }
-  /** The larger of the two, NaN where one is; equals share the gradient. */
+  /** The larger of the two, NaN if either is NaN; equal values share the gradient. */
   maximum(other: Tensor | number): Tensor {
     return this.#binary("maximum", other);
   }
-  /** The smaller of the two, NaN where one is; equals share the gradient. */
+  /** The smaller of the two, NaN if either is NaN; equal values share the gradient. */
   minimum(other: Tensor | number): Tensor {
     return this.#binary("minimum", other);
   }
-  /** 1 where this = other, 0 elsewhere, as i32. Comparisons have no gradient; NaN equals nothing. */
+  /** 1 where this = other, else 0, as i32. Comparisons have no gradient; NaN equals nothing. */
   eq(other: Tensor | number): Tensor {
     return this.#binary("eq", other);
   }
-  /** 1 where this ≠ other, 0 elsewhere, as i32. */
+  /** 1 where this ≠ other, else 0, as i32. */
   ne(other: Tensor | number): Tensor {
     return this.#binary("ne", other);
   }
-  /** 1 where this < other, 0 elsewhere, as i32. */
+  /** 1 where this < other, else 0, as i32. */
   lt(other: Tensor | number): Tensor {
     return this.#binary("lt", other);
   }
-  /** 1 where this ≤ other, 0 elsewhere, as i32. */
+  /** 1 where this ≤ other, else 0, as i32. */
   le(other: Tensor | number): Tensor {
     return this.#binary("le", other);
   }
-  /** 1 where this > other, 0 elsewhere, as i32. */
+  /** 1 where this > other, else 0, as i32. */
   gt(other: Tensor | number): Tensor {
     return this.#binary("gt", other);
   }
-  /** 1 where this ≥ other, 0 elsewhere, as i32. */
+  /** 1 where this ≥ other, else 0, as i32. */
   ge(other: Tensor | number): Tensor {
     return this.#binary("ge", other);
   }
 
-  /** −x. As every function of one operand: of its shape, in f32; throws `ERR_DTYPE` for i32. */
+  /** −x. All functions of one operand keep its shape, return f32, and throw `ERR_DTYPE` for i32. */
   neg(): Tensor {
     return this.#unary("neg");
   }
@@ -105,11 +106,11 @@ export abstract class Elementwise extends Layout {
   rsqrt(): Tensor {
     return this.#unary("rsqrt");
   }
-  /** sin x of radians, within 2 ulp on the cpu for x of any size. */
+  /** sin x of radians, within 2 ulp on the CPU for any x. */
   sin(): Tensor {
     return this.#unary("sin");
   }
-  /** cos x of radians, within 2 ulp on the cpu for x of any size. */
+  /** cos x of radians, within 2 ulp on the CPU for any x. */
   cos(): Tensor {
     return this.#unary("cos");
   }
@@ -117,7 +118,7 @@ export abstract class Elementwise extends Layout {
   abs(): Tensor {
     return this.#unary("abs");
   }
-  /** 1 where x is neither NaN nor infinite, 0 elsewhere, as i32. */
+  /** 1 where x is finite, else 0, as i32. */
   isFinite(): Tensor {
     return this.#unary("isFinite");
   }
@@ -149,15 +150,15 @@ export abstract class Elementwise extends Layout {
   logSigmoid(): Tensor {
     return this.#unary("logSigmoid");
   }
-  /** The nearest whole number; halves go to the even one. The gradient is 0, as of all steps. */
+  /** The nearest whole number; halves round to even. The gradient is 0, as for all step functions. */
   round(): Tensor {
     return this.#unary("round");
   }
-  /** The largest whole number that is not above x. */
+  /** The largest whole number that is at most x. */
   floor(): Tensor {
     return this.#unary("floor");
   }
-  /** The smallest whole number that is not below x. */
+  /** The smallest whole number that is at least x. */
   ceil(): Tensor {
     return this.#unary("ceil");
   }
@@ -165,7 +166,7 @@ export abstract class Elementwise extends Layout {
   trunc(): Tensor {
     return this.#unary("trunc");
   }
-  /** −1, 0 or 1 by the sign of x; 0 for NaN, as in PyTorch. */
+  /** The sign of x: −1, 0 or 1; 0 for NaN, as in PyTorch. */
   sign(): Tensor {
     return this.#unary("sign");
   }
@@ -185,15 +186,15 @@ export abstract class Elementwise extends Layout {
   sigmoid(): Tensor {
     return this.#unary("sigmoid");
   }
-  /** x·Φ(x), by erf, or by its tanh form as GPT-2 has it. Throws `ERR_OPTION`. */
+  /** x·Φ(x), exact by erf or in GPT-2's tanh approximation. Throws `ERR_OPTION`. */
   gelu(options?: GeluOptions): Tensor {
     const { approximate = "none" } = argument.options("gelu", options, ["approximate"]);
     argument.oneOf("gelu", "approximate", approximate, ["none", "tanh"]);
     return this.#unary(approximate === "tanh" ? "gelu_tanh" : "gelu");
   }
   /**
-   * Within `low` and `high`, of which an infinite one bounds nothing; `high` where they cross. The gradient is 0 outside.
-   * Throws `ERR_OPTION` for a bound that is no number.
+   * Limits elements to `low` … `high`; an infinite bound has no effect, and `high` wins where they cross. The gradient
+   * is 0 outside. Throws `ERR_OPTION` for a bound that is not a number.
    */
   clamp(low: number, high: number): Tensor {
     argument.numeric("clamp", "low", low);
@@ -201,23 +202,26 @@ export abstract class Elementwise extends Layout {
     return made(() => session().clamp(this.id, low, high));
   }
   /**
-   * This where `condition` is not 0, `other` elsewhere (`torch.where(condition, this, other)`); the gradient goes to what
-   * was taken. Throws `ERR_DTYPE` where this or other is i32.
+   * This where `condition` is not 0, `other` elsewhere (`torch.where(condition, this, other)`); the gradient flows to
+   * the selected elements. Throws `ERR_DTYPE` where this or other is i32.
    */
   where(condition: Tensor, other: Tensor | number): Tensor {
     const of = tensorOf("where", "condition", condition);
     return this.#with("where", other, (b) => session().where(of.id, this.id, b));
   }
-  /** silu(this) · up, as f32: the product of a gated MLP, both of one shape. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
+  /**
+   * silu(this) · up, as f32: the product of a gated MLP. Both have the same shape. Throws `ERR_SHAPE_MISMATCH`,
+   * `ERR_DTYPE`.
+   */
   siluMul(up: Tensor): Tensor {
     const of = tensorOf("siluMul", "up", up);
     if (isHalf(of.dtype)) return scope(() => this.siluMul(of.to("f32")));
     return this.inFloats((gate) => session().siluMul(gate, of.id));
   }
   /**
-   * Zeroes each element with probability `p` (0.5 by default) and scales the others by 1 / (1 − p), always; `nn.Dropout`
-   * does it in training alone. It gives f32, and the mask is of the generator that `manualSeed` starts. Throws
-   * `ERR_OPTION`, `ERR_DTYPE` for i32.
+   * Zeroes each element with probability `p` (0.5 by default) and scales the others by 1 / (1 − p), as f32. It always
+   * does so; `nn.Dropout` does so only in training. Uses the generator of `manualSeed`. Throws `ERR_OPTION`,
+   * `ERR_DTYPE` for i32.
    */
   dropout(p = 0.5): Tensor {
     argument.probability("dropout", "p", p);
@@ -233,7 +237,7 @@ export abstract class Elementwise extends Layout {
     return typeof other === "number" ? binaryNumber(name, this.id, other) : notOperand(name, other);
   }
 
-  /** Runs `op` with the handle of `other`; one made of a number does not outlive it. */
+  /** Runs `op` with the handle of `other`; a handle created from a number is released afterwards. */
   #with(name: string, other: Tensor | number, op: (other: number) => number): Tensor {
     if (isTensor(other)) return made(() => op(other.id));
     if (typeof other !== "number") return notOperand(name, other);

@@ -1,4 +1,4 @@
-/** Elementwise functions by name, as the engine numbers them. */
+/** Elementwise functions by name, mapped to the engine's numbers. */
 import { direct, native } from "../native.js";
 import type { Tensor } from "../tensor.js";
 import { made } from "./operand.js";
@@ -14,17 +14,17 @@ function numberOf(name: string): number {
   return numbers.get(name) ?? -1;
 }
 
-/** A function of one operand, a handle. */
+/** Applies a function to one operand, a handle. */
 export function unary(name: string, x: number): Tensor {
   return made(() => direct().unary(numberOf(name), x));
 }
 
-/** A function of two operands, handles. */
+/** Applies a function to two operands, handles. */
 export function binary(name: string, a: number, b: number): Tensor {
   return made(() => direct().binary(numberOf(name), a, b));
 }
 
-/** A function of a handle and a number, of which no tensor is made. */
+/** Applies a function to a handle and a number, without creating a tensor from the number. */
 export function binaryNumber(name: string, a: number, b: number): Tensor {
   return made(() => direct().binaryNumber(numberOf(name), a, b));
 }

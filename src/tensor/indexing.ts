@@ -1,4 +1,4 @@
-/** Elements chosen by index or by place. */
+/** Selection of elements by index or position. */
 import * as argument from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
@@ -10,10 +10,10 @@ import { Reductions } from "./reductions.js";
 
 export abstract class Indexing extends Reductions {
   /**
-   * The elements along `dim` at `index` (i32): y[.., k, ..] = x[.., index[.., k, ..], ..], as PyTorch's gather.
+   * Selects elements along `dim` by `index` (i32): y[.., k, ..] = x[.., index[.., k, ..], ..], as PyTorch's gather.
    *
-   * Shapes: index has as many dimensions as this, none but `dim` larger; y has its shape, as f32, or i32 where
-   * this is. Throws `ERR_INDEX` for an index outside the dimension (where the host does not know it, its element is NaN),
+   * Shapes: index has the same number of dimensions, none larger except `dim`; y has its shape, as f32, or i32 where
+   * this is. Throws `ERR_INDEX` for an index out of range (an index known only to the device gives NaN),
    * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */
   gather(dim: number, index: Tensor): Tensor {
@@ -23,9 +23,8 @@ export abstract class Indexing extends Reductions {
   }
 
   /**
-   * The slices of dimension `dim` that `index` (i32, [N]) names, in its order: y has N instead of that dimension.
-   * Throws `ERR_INDEX` for an index outside the dimension (where the host does not know it, its slice is NaN),
-   * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
+   * Selects slices along `dim` by `index` (i32, [N]): y has size N in that dimension. Throws `ERR_INDEX` for an index
+   * out of range (an index known only to the device gives NaN), `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */
   indexSelect(dim: number, index: Tensor): Tensor {
     const at = dimension("indexSelect", dim, this.shape.length);
@@ -39,7 +38,7 @@ export abstract class Indexing extends Reductions {
         const along = of.reshape(shape.map((n, d) => (d === at ? n : 1)));
         return this.gather(at, along.expand(shape));
       }
-      // As rows of a table, with the dimension in front.
+      // Rows of a table, with the selected dimension first.
       const order = [at, ...this.shape.map((_, d) => d).filter((d) => d !== at)];
       const rest = order.slice(1).map((d) => this.shape[d] as number);
       const columns = rest.reduce((n, d) => n * d, 1);
@@ -52,12 +51,12 @@ export abstract class Indexing extends Reductions {
   }
 
   /**
-   * This with `src` added at `index` along `dim`: y[.., index[.., k, ..], ..] += src[.., k, ..], in the order of k, so that
-   * the sum is the same on every run. On a gpu a line of n indices costs up to n² comparisons.
+   * Returns this with `src` added at `index` along `dim`: y[.., index[.., k, ..], ..] += src[.., k, ..], for ascending
+   * k, so that the sum is the same in every run. On a GPU a line of n indices costs up to n² comparisons.
    *
-   * Shapes: this, index (i32) and src have as many dimensions; index is no larger than src, nor, but along `dim`, than
-   * this. It gives f32. Throws `ERR_INDEX` for an index outside the dimension (where the host does not know it, it adds
-   * nothing), `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` where this or src is i32.
+   * Shapes: this, index (i32) and src have the same number of dimensions; index is no larger than src, nor, except
+   * along `dim`, than this. Returns f32. Throws `ERR_INDEX` for an index out of range (an index known only to the
+   * device adds nothing), `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` where this or src is i32.
    */
   scatterAdd(dim: number, index: Tensor, src: Tensor): Tensor {
     const at = dimension("scatterAdd", dim, this.shape.length);
@@ -67,8 +66,8 @@ export abstract class Indexing extends Reductions {
   }
 
   /**
-   * 1 at each index of this (i32) along a new last dimension of `classes`, 0 elsewhere, as i32. Throws `ERR_INDEX` for an
-   * index outside of it (where the host does not know it, there is no 1), `ERR_DTYPE`, `ERR_OPTION`.
+   * Returns 1 at each index of this (i32) along a new last dimension of `classes`, else 0, as i32. Throws `ERR_INDEX`
+   * for an index out of range (an index known only to the device gives no 1), `ERR_DTYPE`, `ERR_OPTION`.
    */
   oneHot(classes: number): Tensor {
     argument.whole("oneHot", "classes", classes, 1);
@@ -76,19 +75,22 @@ export abstract class Indexing extends Reductions {
   }
 
   /**
-   * The lower triangles of the last two dimensions, 0 elsewhere: row i keeps columns up to i + `diagonal`. Throws
-   * `ERR_SHAPE_MISMATCH` unless there are two dimensions, `ERR_DTYPE` for i32, `ERR_OPTION`.
+   * Returns the lower triangles of the last two dimensions, else 0: row i keeps columns up to i + `diagonal`. Throws
+   * `ERR_SHAPE_MISMATCH` for fewer than two dimensions, `ERR_DTYPE` for i32, `ERR_OPTION`.
    */
   tril(diagonal = 0): Tensor {
     return this.#triangle("tril", "le", diagonal);
   }
 
-  /** The upper triangles of the last two dimensions, 0 elsewhere: row i keeps columns from i + `diagonal` on. As `tril`. */
+  /**
+   * Returns the upper triangles of the last two dimensions, else 0: row i keeps columns from i + `diagonal`. Throws as
+   * `tril` does.
+   */
   triu(diagonal = 0): Tensor {
     return this.#triangle("triu", "ge", diagonal);
   }
 
-  /** What of this stands at columns that `compare` as i + `diagonal` of row i. */
+  /** Keeps columns j of row i for which `compare(j, i + diagonal)` holds. */
   #triangle(op: string, compare: "le" | "ge", diagonal: number): Tensor {
     integer(op, "diagonal", diagonal);
     const [rows, columns] = this.shape.slice(-2);
@@ -104,7 +106,7 @@ export abstract class Indexing extends Reductions {
     });
   }
 
-  /** Whole numbers on this one's device. */
+  /** Creates whole numbers on this tensor's device. */
   #whole(shape: number[], at: (i: number) => number): Tensor {
     const values = Int32Array.from({ length: shape[0] as number }, (_, i) =>
       Math.max(Math.min(at(i), 2 ** 30), -(2 ** 30)),

@@ -1,4 +1,4 @@
-/** The same elements in another layout. All are copies but `reshape` and what is made of it. */
+/** Changes of layout. All methods copy, except `reshape` and the methods based on it. */
 import * as argument from "../argument.js";
 import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
@@ -10,23 +10,23 @@ import { made, madeAll, Operand } from "./operand.js";
 
 /** Options of `pad`. */
 export interface PadOptions {
-  /** What stands outside: `value` (`constant`, by default), the mirror image, the end, or the other end. */
+  /** The padding: `value` (`constant`, the default), the mirror image, the edge, or the opposite edge. */
   mode?: "constant" | "reflect" | "replicate" | "circular" | undefined;
-  /** What `constant` puts there; 0 by default. */
+  /** The value of `constant` padding; 0 by default. */
   value?: number | undefined;
 }
 
 export abstract class Layout extends Operand {
   /**
-   * The same elements under another shape, of as many; one size may be −1, which the others leave. Nothing is copied.
-   * Throws `ERR_SHAPE_MISMATCH` where the numbers of elements differ, `ERR_OPTION` for what is no size.
+   * Returns the same elements in another shape, without copying; one size may be −1 and is inferred. Throws
+   * `ERR_SHAPE_MISMATCH` where the number of elements differs, `ERR_OPTION` for an invalid size.
    */
   reshape(...shape: number[] | [readonly number[]]): Tensor {
     const completed = this.#completed(sizes("reshape", shape, -1));
     return made(() => session().reshape(this.id, completed));
   }
 
-  /** Dimensions `start` to `end`, all by default, as one. Throws `ERR_SHAPE_MISMATCH` where there are no such dimensions. */
+  /** Merges dimensions `start` to `end`, all by default. Throws `ERR_SHAPE_MISMATCH` for a missing dimension. */
   flatten(start = 0, end = -1): Tensor {
     const rank = this.shape.length;
     if (rank === 0) return this.reshape(1);
@@ -35,26 +35,26 @@ export abstract class Layout extends Operand {
     return this.reshape([...this.shape.slice(0, from), merged, ...this.shape.slice(to + 1)]);
   }
 
-  /** Without `dim` where its size is 1, or without all such dimensions. Throws `ERR_SHAPE_MISMATCH`. */
+  /** Removes `dim` if its size is 1, or all such dimensions. Throws `ERR_SHAPE_MISMATCH`. */
   squeeze(dim?: number): Tensor {
     if (dim === undefined) return this.reshape(this.shape.filter((d) => d !== 1));
     const at = dimension("squeeze", dim, this.shape.length);
     return this.reshape(this.shape.filter((d, i) => i !== at || d !== 1));
   }
 
-  /** With a dimension of size 1 at `dim` of the result. Throws `ERR_SHAPE_MISMATCH`. */
+  /** Inserts a dimension of size 1 at `dim` of the result. Throws `ERR_SHAPE_MISMATCH`. */
   unsqueeze(dim: number): Tensor {
     const at = dimension("unsqueeze", dim, this.shape.length + 1);
     return this.reshape([...this.shape.slice(0, at), 1, ...this.shape.slice(at)]);
   }
 
-  /** A copy with the dimensions in the order `dims`, which names each once. Throws `ERR_SHAPE_MISMATCH`. */
+  /** Copies with dimensions in the order `dims`, which names each once. Throws `ERR_SHAPE_MISMATCH`. */
   permute(...dims: number[] | [readonly number[]]): Tensor {
     const order = (dims.flat() as number[]).map((d) => dimension("permute", d, this.shape.length));
     return made(() => session().permute(this.id, order));
   }
 
-  /** A copy in which dimensions `a` and `b`, the last two by default, change places. Throws `ERR_SHAPE_MISMATCH`. */
+  /** Copies with dimensions `a` and `b` swapped, the last two by default. Throws `ERR_SHAPE_MISMATCH`. */
   transpose(a = -2, b = -1): Tensor {
     const rank = this.shape.length;
     const order = this.shape.map((_, i) => i);
@@ -64,8 +64,9 @@ export abstract class Layout extends Operand {
   }
 
   /**
-   * Elements `start` up to `end` (the dimension's own by default) of dimension `dim`. Negative places count from its
-   * end; what lies outside is left out, as in JavaScript's `slice`. A copy. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
+   * Copies elements `start` to `end` (exclusive; the dimension's size by default) of dimension `dim`. Negative
+   * positions count from its end, and positions are clamped, as in JavaScript's `slice`. Throws `ERR_SHAPE_MISMATCH`,
+   * `ERR_OPTION`.
    */
   slice(dim: number, start: number, end?: number): Tensor {
     const at = dimension("slice", dim, this.shape.length);
@@ -79,8 +80,8 @@ export abstract class Layout extends Operand {
   }
 
   /**
-   * This and `others`, one after the other along `dim`; all their other sizes are the same (`torch.cat`). Throws
-   * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` where they are stored differently, `ERR_OPTION` if it is not a tensor.
+   * Concatenates this and `others` along `dim` (`torch.cat`); all other sizes must be equal. Throws
+   * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` for different dtypes, `ERR_OPTION` for an argument that is not a tensor.
    */
   concat(others: Tensor | readonly Tensor[], dim = 0): Tensor {
     const all: Operand[] = [this, ...tensorsOf("concat", "others", others)];
@@ -89,7 +90,7 @@ export abstract class Layout extends Operand {
     return made(() => session().concat(ids, at));
   }
 
-  /** This and `others`, all of one shape, along a new dimension `dim`. Throws as `concat`. */
+  /** Stacks this and `others`, of the same shape, along a new dimension `dim`. Throws as `concat` does. */
   stack(others: Tensor | readonly Tensor[], dim = 0): Tensor {
     const rest = tensorsOf("stack", "others", others);
     for (const other of rest) {
@@ -110,8 +111,9 @@ export abstract class Layout extends Operand {
   }
 
   /**
-   * Pieces of dimension `dim`: of `size` elements each (the last may have fewer), or of the sizes of an array, whose sum
-   * is the dimension's. Throws `ERR_SHAPE_MISMATCH` where they do not fit, `ERR_OPTION` for what is no size.
+   * Splits dimension `dim` into pieces of `size` elements (the last may be smaller), or of the sizes in an array, which
+   * must add up to the dimension's size. Throws `ERR_SHAPE_MISMATCH` where they do not, `ERR_OPTION` for an invalid
+   * size.
    */
   split(size: number | readonly number[], dim = 0): Tensor[] {
     const at = dimension("split", dim, this.shape.length);
@@ -135,8 +137,8 @@ export abstract class Layout extends Operand {
   }
 
   /**
-   * At most `count` pieces of dimension `dim`, of ⌈size / count⌉ elements each, the last of what is left; so there may be
-   * fewer, as in PyTorch. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
+   * Splits dimension `dim` into at most `count` pieces of ⌈size / count⌉ elements, the last with the rest; there may be
+   * fewer pieces, as in PyTorch. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   chunk(count: number, dim = 0): Tensor[] {
     const at = dimension("chunk", dim, this.shape.length);
@@ -152,8 +154,8 @@ export abstract class Layout extends Operand {
   }
 
   /**
-   * Repeated along dimensions of size 1, and along new ones in front, to `shape`, where −1 leaves a size as it is. A copy,
-   * unlike PyTorch's view; arithmetic broadcasts without it. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
+   * Repeats dimensions of size 1, and adds new leading ones, to reach `shape`; −1 keeps a size. A copy, unlike
+   * PyTorch's view; arithmetic broadcasts without it. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   expand(...shape: number[] | [readonly number[]]): Tensor {
     const wanted = sizes("expand", shape, -1);
@@ -165,8 +167,8 @@ export abstract class Layout extends Operand {
   }
 
   /**
-   * As many copies of this side by side as `counts` says of each dimension (`torch.Tensor.repeat`); it may name more
-   * dimensions than there are, in front. Throws `ERR_SHAPE_MISMATCH` where it names fewer, `ERR_OPTION`.
+   * Tiles this `counts` times along each dimension (`torch.Tensor.repeat`); more counts than dimensions add leading
+   * ones. Throws `ERR_SHAPE_MISMATCH` for too few counts, `ERR_OPTION`.
    */
   repeat(...counts: number[] | [readonly number[]]): Tensor {
     const times = sizes("repeat", counts);
@@ -178,7 +180,8 @@ export abstract class Layout extends Operand {
       );
     }
     const own = [...times.slice(0, fresh).map(() => 1), ...this.shape];
-    // Each dimension behind one that is expanded, a few at a time: a copy walks six dimensions at most.
+    // Each repeated dimension is expanded through a new one in front of it, two per step: a copy has at most six
+    // dimensions.
     return scope(() => {
       let x = this.reshape(own);
       const repeated = times.map((_, d) => d).filter((d) => times[d] !== 1);
@@ -196,7 +199,7 @@ export abstract class Layout extends Operand {
     });
   }
 
-  /** The elements with dimensions `dims` (an array, or one by one) from their end to their start. Throws `ERR_SHAPE_MISMATCH`. */
+  /** Reverses dimensions `dims`, given as an array or as arguments. Throws `ERR_SHAPE_MISMATCH`. */
   flip(...dims: number[] | [readonly number[]]): Tensor {
     const named = dims.flat() as number[];
     const places = named.length === 0 ? [] : dimensions("flip", named, this.shape.length);
@@ -204,11 +207,11 @@ export abstract class Layout extends Operand {
   }
 
   /**
-   * Padded at the ends of the last dimensions: `padding` holds two sizes a dimension, before and after, from the last
-   * dimension on, as of `torch.nn.functional.pad`; negative ones cut off. `mode` says what stands there: `value`
-   * (`constant`), the mirror image without the end itself (`reflect`), the end (`replicate`), or the other end
-   * (`circular`). Throws `ERR_SHAPE_MISMATCH` where it does not fit, `ERR_DTYPE` (modes but `constant` take f32),
-   * `ERR_OPTION`.
+   * Pads the ends of the last dimensions: `padding` has two sizes per dimension, before and after, starting with the
+   * last dimension, as in `torch.nn.functional.pad`; negative sizes crop. `mode` chooses the padding: `value`
+   * (`constant`), the mirror image without the edge itself (`reflect`), the edge (`replicate`), or the opposite edge
+   * (`circular`). Throws `ERR_SHAPE_MISMATCH` where it does not fit, `ERR_DTYPE` (modes other than `constant` take
+   * f32), `ERR_OPTION`.
    */
   pad(padding: readonly number[], options?: PadOptions): Tensor {
     const { mode = "constant", value = 0 } = argument.options("pad", options, ["mode", "value"]);
@@ -222,19 +225,19 @@ export abstract class Layout extends Operand {
         `pad: padding holds two sizes a dimension, at most ${2 * rank} for ${shapeOf(this.shape)}, not ${list.length}`,
       );
     }
-    // The engine counts from the first of the padded dimensions.
+    // The engine expects the first padded dimension first.
     const pairs = Array.from({ length: list.length / 2 }, (_, i) => list.slice(2 * i, 2 * i + 2)).reverse();
     const grown = pairs.flat().map((n) => Math.max(n, 0));
     return scope(() => {
       const x = this.#cropped(rank - pairs.length, pairs);
       if (mode === "constant") return made(() => session().constantPad(x.id, grown, value));
-      // Beyond what the engine's geometry holds.
+      // The engine's geometry has 32-bit sizes.
       if (grown.some((n) => n >= 2 ** 31)) refuse("pad", "padding", "of sizes below 2^31", list);
       return made(() => session().pad(x.id, grown, mode));
     });
   }
 
-  /** Without what negative padding of dimensions `first` and on cuts off. */
+  /** Crops dimensions from `first` by their negative padding. */
   #cropped(first: number, pairs: readonly number[][]): Tensor {
     let x = this.self;
     pairs.forEach(([before, after], i) => {
@@ -256,7 +259,7 @@ export abstract class Layout extends Operand {
     return madeAll(() => session().split(this.id, dim, [...each]));
   }
 
-  /** `shape` with what −1 stands for. */
+  /** Replaces −1 in `shape` by the inferred size. */
   #completed(shape: number[]): number[] {
     const open = shape.indexOf(-1);
     if (open < 0) return shape;

@@ -1,9 +1,9 @@
-/** What operations know of a tensor, and how what they made becomes one. */
+/** The interface of tensors that operations use, and the functions that wrap their results. */
 import type { Device } from "../device.js";
 import { enter, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
-/** @internal Types of blocks, in the session's order. */
+/** @internal Block formats, in the session's order. */
 export const BLOCK_DTYPES = [
   "q4_0",
   "q4_1",
@@ -23,47 +23,47 @@ export const BLOCK_DTYPES = [
 export type BlockDType =
   "q4_0" | "q4_1" | "q5_0" | "q5_1" | "q8_0" | "q2_k" | "q3_k" | "q4_k" | "q5_k" | "q6_k" | "iq4_nl" | "nf4";
 
-/** What elements are computed with one by one, as floats. */
+/** Float types with elementwise arithmetic. */
 export type FloatDType = "f32" | "f16" | "bf16";
 
 /**
- * How elements are stored. f32 is what is computed in and what has gradients, f16, bf16 and blocks are of frozen weights,
- * i32 holds indices. Layers and embeddings compute with a weight in blocks; other operations throw `ERR_DTYPE` for it,
- * and take what `to("f32")` makes of it.
+ * The storage of elements. Computation and gradients use f32; f16, bf16 and block formats are for frozen weights; i32
+ * is for indices. Linear layers and embeddings compute with weights in block formats; other operations throw
+ * `ERR_DTYPE` for them, and need `to("f32")`.
  */
 export type DType = FloatDType | "i32" | BlockDType;
 
-/** What a handle of the session stands for. */
+/** The description of a handle. */
 export interface Description {
   shape: readonly number[];
   dtype: DType;
   device: Exclude<Device, "auto">;
 }
 
-/** What the methods of a tensor are written against; `Tensor` is the one class of it. */
+/** The base class of the tensor's operations; `Tensor` is its only concrete class. */
 export abstract class Operand {
-  /** Sizes of its dimensions. */
+  /** The sizes of its dimensions. */
   abstract readonly shape: readonly number[];
-  /** How its elements are stored. */
+  /** The storage of its elements. */
   abstract readonly dtype: DType;
-  /** Where it lives. */
+  /** The device of its elements. */
   abstract readonly device: Exclude<Device, "auto">;
-  /** @internal The session's number for it. */
+  /** @internal Its handle in the session. */
   abstract get id(): number;
-  /** Number of elements. */
+  /** The number of elements. */
   abstract get size(): number;
 
-  /** @internal This, as the one class there is. */
+  /** @internal This, typed as `Tensor`. */
   protected get self(): Tensor {
     return this as unknown as Tensor;
   }
 
-  /** @internal This, in f32 where it is stored in a half type. */
+  /** @internal Returns this, converted to f32 if it is f16 or bf16. */
   protected widened(): Tensor {
     return isHalf(this.dtype) ? this.self.to("f32") : this.self;
   }
 
-  /** @internal What `op` makes of this, given in f32 where it is stored in a half type. */
+  /** @internal Runs `op` on this, converted to f32 if it is f16 or bf16. */
   protected inFloats(op: (x: number) => number): Tensor {
     if (!isHalf(this.dtype)) return made(() => op(this.id));
     return scope(() => {
@@ -73,48 +73,48 @@ export abstract class Operand {
   }
 }
 
-/** @internal Whether elements are stored in two bytes. */
+/** @internal Whether the dtype is f16 or bf16. */
 export function isHalf(dtype: DType): boolean {
   return dtype === "f16" || dtype === "bf16";
 }
 
-/** @internal Whether elements are stored in blocks. */
+/** @internal Whether the dtype is a block format. */
 export function isBlock(dtype: string): dtype is BlockDType {
   return (BLOCK_DTYPES as readonly string[]).includes(dtype);
 }
 
-/** @internal What the constructor of a tensor is called with, so that nobody calls it by hand. */
+/** @internal A token required by the constructor of `Tensor`, so that users cannot call it. */
 export const HANDLE = Symbol("handle");
 
 let wrap: (id: number, known?: Description) => Tensor;
 let isMade: (value: object) => boolean;
 
 /**
- * @internal Says what makes a tensor of a handle, and what was made so: the class itself knows, which is written in
- * terms of this module.
+ * @internal Registers the tensor constructor and type check; this avoids an import cycle with `Tensor`, which uses this
+ * module.
  */
 export function wrapWith(constructor: typeof wrap, recognizer: typeof isMade): void {
   wrap = constructor;
   isMade = recognizer;
 }
 
-/** Whether `value` is a tensor, and neither a prototype of one nor a proxy, which `instanceof` takes for one. */
+/** Whether `value` is a real tensor, not a prototype or proxy that `instanceof` would accept. */
 export function isTensor(value: unknown): value is Tensor {
   return typeof value === "object" && value !== null && isMade(value);
 }
 
-/** A handle of the session as a tensor, which the innermost scope owns. */
+/** Wraps a handle as a tensor owned by the innermost scope. */
 export function wrapped(id: number, known?: Description): Tensor {
   return wrap(id, known);
 }
 
-/** Runs an operation under the mode in force and wraps what it made. */
+/** Runs an operation in the current mode and wraps its result. */
 export function made(op: () => number): Tensor {
   enter();
   return wrap(op());
 }
 
-/** `made`, of an operation that makes several. */
+/** Like `made`, for an operation with several results. */
 export function madeAll(op: () => number[]): Tensor[] {
   enter();
   return op().map((id) => wrap(id));

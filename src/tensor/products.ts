@@ -1,4 +1,4 @@
-/** Products of matrices, and the loss of logits. */
+/** Matrix products and cross-entropy. */
 import * as argument from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
@@ -11,29 +11,30 @@ import { weightedCrossEntropy } from "./weighted-cross-entropy.js";
 
 /** Options of `matmul`. */
 export interface MatmulOptions {
-  /** Whether this is [.., K, M], taken the other way round; false by default. Of a vector there is one way. */
+  /** Whether this is [.., K, M], to be transposed; false by default. Ignored for a vector. */
   transA?: boolean | undefined;
-  /** Whether the other factor is [.., N, K], taken the other way round; false by default. Of a vector there is one way. */
+  /** Whether the other factor is [.., N, K], to be transposed; false by default. Ignored for a vector. */
   transB?: boolean | undefined;
 }
 
 /** Options of `crossEntropy`. */
 export interface CrossEntropyOptions {
-  /** A factor of each class, [V], by which a row's loss is multiplied; the mean is divided by the rows' factors. */
+  /** Class weights, [V], which multiply a row's loss; the mean divides by the sum of the rows' weights. */
   weight?: Tensor | undefined;
-  /** Rows with this target count for nothing; −100 by default. */
+  /** Rows with this target are ignored; −100 by default. */
   ignoreIndex?: number | undefined;
-  /** What share of each target is spread over all classes, from 0 to 1; 0 by default. */
+  /** The share of each target that is spread over all classes, from 0 to 1; 0 by default. */
   labelSmoothing?: number | undefined;
-  /** The mean over the rows that count (NaN where none does), their sum, or a loss for each row; `mean` by default. */
+  /** The mean over the rows that count (NaN if none does), their sum, or a loss per row; `mean` by default. */
   reduction?: "mean" | "sum" | "none" | undefined;
 }
 
 export abstract class Products extends Cumulative {
   /**
-   * Batched matrix product [.., M, K] · [.., K, N], leading dimensions broadcast, as f32. A vector [K] is a row before a
-   * matrix and a column behind one, and the product lacks that dimension, as PyTorch's: of two vectors it is a scalar.
-   * Throws `ERR_SHAPE_MISMATCH`, also where one is a scalar, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, `ERR_OPTION`.
+   * Returns the batched matrix product [.., M, K] · [.., K, N], with leading dimensions broadcast, as f32. A vector [K]
+   * is a row on the left and a column on the right, and the product lacks that dimension, as in PyTorch: for two
+   * vectors it is a scalar. Throws `ERR_SHAPE_MISMATCH`, also for a scalar, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`,
+   * `ERR_OPTION`.
    */
   matmul(other: Tensor, options?: MatmulOptions): Tensor {
     const { transA = false, transB = false } = argument.options("matmul", options, ["transA", "transB"]);
@@ -45,7 +46,7 @@ export abstract class Products extends Cumulative {
     vectorsFit(this.shape, transA, of.shape, transB);
     return scope(() => {
       const a = rankA === 1 ? this.self.reshape(1, this.size) : this.self;
-      // A column is a row, taken the other way round.
+      // A column is a transposed row.
       const b = rankB === 1 ? of.reshape(1, of.size) : of;
       const y = product(a, b, transA && rankA > 1, transB || rankB === 1);
       const { shape } = y;
@@ -58,10 +59,10 @@ export abstract class Products extends Cumulative {
   }
 
   /**
-   * Cross-entropy of logits [.., V] against targets [..], i32: −log softmax(logits) at each target, as f32. The loss is a
-   * scalar, or [..] with `none`. As `torch.nn.functional.cross_entropy`, with classes last; no gradient goes to `weight`.
-   * Throws `ERR_INDEX` for a
-   * target outside of V, where the host knows it, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_OPTION`.
+   * Returns the cross-entropy of logits [.., V] against targets [..], i32: −log softmax(logits) at each target, as f32.
+   * The result is a scalar, or [..] with `none`. As `torch.nn.functional.cross_entropy`, with classes last; `weight`
+   * gets no gradient. Throws `ERR_INDEX` for a target out of range, if the host knows it, `ERR_SHAPE_MISMATCH`,
+   * `ERR_DTYPE`, `ERR_OPTION`.
    */
   crossEntropy(targets: Tensor, options?: CrossEntropyOptions): Tensor {
     const given = argument.options("crossEntropy", options, [
@@ -88,7 +89,7 @@ export abstract class Products extends Cumulative {
   }
 }
 
-/** Throws `ERR_SHAPE_MISMATCH` unless a and b, of which one is no matrix, share K. */
+/** Throws `ERR_SHAPE_MISMATCH` unless a and b, at least one of them a vector or a scalar, share K. */
 function vectorsFit(a: readonly number[], transA: boolean, b: readonly number[], transB: boolean): void {
   const columns = a.at(a.length > 1 && transA ? -2 : -1);
   const rows = b.at(b.length > 1 && !transB ? -2 : -1);
@@ -102,7 +103,10 @@ function vectorsFit(a: readonly number[], transA: boolean, b: readonly number[],
   );
 }
 
-/** a·b of matrices. A half factor is widened where no kernel reads it: the first, and the second of a transposed one. */
+/**
+ * Multiplies matrices. Half factors without a kernel are converted to f32: the first, and the second if the first is
+ * transposed.
+ */
 function product(a: Tensor, b: Tensor, transA: boolean, transB: boolean): Tensor {
   const widens = isHalf(a.dtype) || (transA && isHalf(b.dtype));
   if (!widens) return made(() => session().matmul(a.id, b.id, transA, transB));

@@ -9,15 +9,15 @@ import { isHalf, made } from "./operand.js";
 
 /** Options of reductions. */
 export interface ReduceOptions {
-  /** Whether what is reduced over stays as dimensions of size 1; false by default. */
+  /** Whether reduced dimensions stay with size 1; false by default. */
   keepDim?: boolean | undefined;
 }
 
 /** Options of `var` and `std`. */
 export interface VarianceOptions extends ReduceOptions {
   /**
-   * What is taken from the number of values to divide by: 1, by default, for the unbiased variance, 0 for that of the
-   * values themselves.
+   * The divisor is the number of values minus this: 1, the default, for the unbiased variance, 0 for the population
+   * variance.
    */
   correction?: number | undefined;
 }
@@ -25,90 +25,96 @@ export interface VarianceOptions extends ReduceOptions {
 /** Options of `norm`. */
 export interface NormOptions extends ReduceOptions {
   /**
-   * Which norm: (Σ |x|ᵖ)^(1/p); ∞ and −∞ for the largest and the smallest |x|, 0 for how many are not 0; 2 by default.
+   * The norm (Σ |x|ᵖ)^(1/p); ∞ and −∞ for the largest and smallest |x|, 0 for the count of nonzero elements; 2 by
+   * default.
    */
   p?: number | undefined;
 }
 
-/** Dimensions to reduce over: one, or several, each once; negative ones count from the end. */
+/** Dimensions to reduce: one or several, without duplicates; negative ones count from the end. */
 export type Dims = number | readonly number[];
 
 export abstract class Reductions extends Elementwise {
   /**
-   * The sum over `dim`, or over all elements.
+   * Returns the sum over `dim`, or over all elements. f16 and bf16 are summed in f32; sums of i32 are i32, and wrap.
    *
-   * Shapes: any; the result lacks what is summed over, or has it as 1 with `keepDim`. Throws `ERR_SHAPE_MISMATCH` where
-   * there is no such dimension, `ERR_OPTION`. f16 and bf16 are summed in f32; sums of i32 are i32, and wrap.
+   * Shapes: any; the result lacks the reduced dimensions, or has them as 1 with `keepDim`. Throws `ERR_SHAPE_MISMATCH`
+   * for a missing dimension, `ERR_OPTION`.
    */
   sum(dim?: Dims, options?: ReduceOptions): Tensor {
     return this.#reduced("sum", dim, options, (x, d) => session().sum(x, d));
   }
 
-  /** The mean over `dim`, or over all elements, as f32; NaN where there is none. Shapes and errors as `sum`. */
+  /**
+   * Returns the mean over `dim`, or over all elements, as f32; NaN where there are none. Shapes and errors as in `sum`.
+   */
   mean(dim?: Dims, options?: ReduceOptions): Tensor {
     if (this.dtype === "i32") return scope(() => this.self.to("f32").mean(dim, options));
     return this.#reduced("mean", dim, options, (x, d) => session().mean(x, d));
   }
 
   /**
-   * The largest values over `dim`, or of all elements, as f32 or i32; NaN where one is NaN. (`argmax` tells where they
-   * are.)
+   * Returns the largest values over `dim`, or of all elements, as f32 or i32; NaN where one is NaN. `argmax` returns
+   * their indices.
    *
-   * Over one dimension, given as a number, the gradient goes to the first of equal values, as of `torch.max(x, dim)`;
-   * over all, or an array of dimensions, they share it, as of `torch.amax`. Shapes and errors as `sum`; also throws
-   * `ERR_SHAPE_MISMATCH` where there is nothing to choose from.
+   * Over one dimension, given as a number, the gradient goes to the first of equal values, as in `torch.max(x, dim)`;
+   * over all, or an array of dimensions, they share it, as in `torch.amax`. Shapes and errors as in `sum`; also throws
+   * `ERR_SHAPE_MISMATCH` for an empty dimension.
    */
   max(dim?: Dims, options?: ReduceOptions): Tensor {
     return this.#extreme("max", false, dim, options);
   }
 
-  /** The smallest values over `dim`, or of all elements; else as `max`. */
+  /** Returns the smallest values over `dim`, or of all elements; otherwise like `max`. */
   min(dim?: Dims, options?: ReduceOptions): Tensor {
     return this.#extreme("min", true, dim, options);
   }
 
   /**
-   * Where the first of the largest values is, as i32: over `dim`, or in row-major order of all. NaN is larger than all.
-   * Shapes and errors as `max`.
+   * Returns the index of the first largest value, as i32: along `dim`, or in row-major order of all elements. NaN
+   * counts as largest. Shapes and errors as in `max`.
    */
   argmax(dim?: number, options?: ReduceOptions): Tensor {
     return this.#place("argmax", false, dim, options);
   }
 
-  /** Where the first of the smallest values is, as i32; NaN comes before all. Else as `argmax`. */
+  /** Returns the index of the first smallest value, as i32; NaN counts as smallest. Otherwise like `argmax`. */
   argmin(dim?: number, options?: ReduceOptions): Tensor {
     return this.#place("argmin", true, dim, options);
   }
 
   /**
-   * 1 where any element along `dim` (or of all) is not 0, as i32; NaN is not 0. 0 where there is none. Shapes and errors
-   * as `sum`.
+   * Returns 1 where any element along `dim` (or of all) is not 0, as i32; NaN is not 0. Returns 0 for an empty
+   * dimension. Shapes and errors as in `sum`.
    */
   any(dim?: Dims, options?: ReduceOptions): Tensor {
     return this.#truth("any", false, dim, options);
   }
 
-  /** 1 where no element along `dim` (or of all) is 0, as i32. 1 where there is none. Shapes and errors as `sum`. */
+  /**
+   * Returns 1 where no element along `dim` (or of all) is 0, as i32; 1 for an empty dimension. Shapes and errors as in
+   * `sum`.
+   */
   all(dim?: Dims, options?: ReduceOptions): Tensor {
     return this.#truth("all", true, dim, options);
   }
 
   /**
-   * The variance over `dim`, or of all elements: Σ (x − mean)² / (n − correction), unbiased unless `correction` is 0. NaN
-   * where n is no larger than the correction. Shapes and errors as `sum`.
+   * Returns the variance over `dim`, or of all elements: Σ (x − mean)² / (n − correction), unbiased by default. NaN
+   * where n is at most the correction. Shapes and errors as in `sum`.
    */
   var(dim?: Dims, options: VarianceOptions = {}): Tensor {
     return this.#variance("var", dim, options);
   }
 
-  /** The standard deviation, the root of `var`; its gradient is 0 where it is 0, as in PyTorch. */
+  /** Returns the standard deviation, the square root of `var`; its gradient is 0 where it is 0, as in PyTorch. */
   std(dim?: Dims, options: VarianceOptions = {}): Tensor {
     return scope(() => root(this.#variance("std", dim, options)));
   }
 
   /**
-   * The p-norm of what lies along `dim`, or of all elements. Its gradient is 0 where it is 0, as in PyTorch. Shapes and
-   * errors as `sum`.
+   * Returns the p-norm along `dim`, or of all elements. Its gradient is 0 where it is 0, as in PyTorch. Shapes and
+   * errors as in `sum`.
    */
   norm(dim?: Dims, options: NormOptions = {}): Tensor {
     const { p = 2, ...rest } = argument.options("norm", options, ["p", "keepDim"]);
@@ -116,7 +122,7 @@ export abstract class Reductions extends Elementwise {
     dimensions("norm", dim, this.shape.length);
     return scope(() => {
       const x = this.widened();
-      // Equals share the gradient, as over an array of dimensions.
+      // Equal values share the gradient, as over an array of dimensions.
       const all = (d: Dims | undefined): Dims | undefined => (typeof d === "number" ? [d] : d);
       if (p === 2) return root(made(() => session().unary("square", x.id)).sum(dim, rest));
       if (p === 1) return x.abs().sum(dim, rest);
@@ -124,7 +130,8 @@ export abstract class Reductions extends Elementwise {
       if (p === -Infinity) return x.abs().min(all(dim), rest);
       if (p === 0) return x.ne(0).to("f32").sum(dim, rest);
       const a = x.abs();
-      // The power of 0 has no finite gradient below 1, and is left out; a negative power of it is infinite.
+      // For p below 1 the power of 0 has an infinite gradient, so zeros are masked; negative powers of 0 are infinite
+      // anyway.
       const powers = p < 0 ? a.pow(p) : a.where(a, 1).pow(p).where(a, 0);
       const total = powers.sum(dim, rest);
       return p < 0
@@ -137,7 +144,7 @@ export abstract class Reductions extends Elementwise {
   }
 
   /**
-   * exp(x) / Σ exp(x) along `dim`, the last by default, as f32. Throws `ERR_SHAPE_MISMATCH` where there is no such
+   * Returns exp(x) / Σ exp(x) along `dim`, the last by default, as f32. Throws `ERR_SHAPE_MISMATCH` for a missing
    * dimension, `ERR_DTYPE` for i32.
    */
   softmax(dim = -1): Tensor {
@@ -145,13 +152,15 @@ export abstract class Reductions extends Elementwise {
     return this.inFloats((x) => session().softmax(x, at));
   }
 
-  /** log softmax(x) along `dim`, the last by default, without the underflow of both apart. Errors as `softmax`. */
+  /**
+   * Returns log softmax(x) along `dim`, the last by default, in one step without underflow. Throws as `softmax` does.
+   */
   logSoftmax(dim = -1): Tensor {
     const at = dimension("logSoftmax", dim, this.shape.length);
     return this.inFloats((x) => session().logSoftmax(x, at));
   }
 
-  /** Reduces neighbouring dimensions together, those that lie apart one after the other. */
+  /** Reduces each run of adjacent dimensions in one step. */
   #reduced(
     op: string,
     dim: Dims | undefined,
@@ -185,7 +194,7 @@ export abstract class Reductions extends Elementwise {
     return scope(() => {
       let x = this.widened();
       if (shape.length === 0) return over(x);
-      // Those that share a gradient are one dimension: the last, where they do not stand together.
+      // Dimensions that share a gradient are merged into one; nonadjacent ones are moved to the end first.
       const [run, ...others] = runs(dims) as [[number, number], ...[number, number][]];
       if (others.length === 0) x = over(merged(x, ...run), run[0]);
       else {
@@ -241,17 +250,17 @@ function kept(op: string, options: ReduceOptions | undefined): boolean {
   return argument.flag(op, "keepDim", keepDim);
 }
 
-/** `shape` with 1 for each of `dims`. */
+/** Returns `shape` with 1 for each of `dims`. */
 function ones(shape: readonly number[], dims: readonly number[]): number[] {
   return shape.map((d, i) => (dims.includes(i) ? 1 : d));
 }
 
-/** The root of x, whose gradient is 0 where x is 0. */
+/** Returns √x, with a gradient of 0 where x is 0. */
 function root(x: Tensor): Tensor {
   return x.where(x, 1).sqrt().where(x, 0);
 }
 
-/** Ascending places as runs of neighbours: the first and the last of each. */
+/** Groups ascending dimensions into runs of adjacent ones: the first and last of each. */
 function runs(dims: readonly number[]): [number, number][] {
   const found: [number, number][] = [];
   for (const d of dims) {
@@ -262,7 +271,7 @@ function runs(dims: readonly number[]): [number, number][] {
   return found;
 }
 
-/** x with dimensions `from` to `to` as one. */
+/** Merges dimensions `from` to `to` of x. */
 function merged(x: Tensor, from: number, to: number): Tensor {
   if (from === to) return x;
   const size = x.shape.slice(from, to + 1).reduce((n, d) => n * d, 1);

@@ -1,4 +1,4 @@
-/** Order along a dimension. */
+/** Sorting along a dimension, and cumulative sums. */
 import * as argument from "../argument.js";
 import { session } from "../native.js";
 import { scope } from "../scope.js";
@@ -7,32 +7,32 @@ import { dimension } from "./arguments.js";
 import { Indexing } from "./indexing.js";
 import { made, madeAll } from "./operand.js";
 
-/** What `sort` and `topk` give. */
+/** The result of `sort` and `topk`. */
 export interface Sorted {
-  /** The elements in order, as f32 or i32. */
+  /** The sorted elements, as f32 or i32. */
   values: Tensor;
-  /** Where each stood along the dimension, as i32. */
+  /** Their original positions along the dimension, as i32. */
   indices: Tensor;
 }
 
 /** Options of `sort`. */
 export interface SortOptions {
-  /** Whether the largest comes first; the smallest does by default. */
+  /** Whether to sort from largest to smallest; ascending by default. */
   descending?: boolean | undefined;
 }
 
 /** Options of `topk`. */
 export interface TopkOptions {
-  /** The largest, from the largest on, unless false: then the smallest, from the smallest on. */
+  /** Whether to return the largest elements, in descending order (the default), or the smallest, ascending. */
   largest?: boolean | undefined;
 }
 
 export abstract class Sorting extends Indexing {
   /**
-   * The elements along `dim` in order, and where they stood. Equal elements stay in the order they were in, whichever way
-   * it goes; NaN is larger than all. The gradient goes to where each value came from.
+   * Sorts the elements along `dim`, and returns their original positions. The sort is stable in both directions; NaN
+   * counts as largest. Gradients flow to the original positions.
    *
-   * Shapes: both are this one's. Throws `ERR_SHAPE_MISMATCH` where there is no such dimension, `ERR_OPTION`.
+   * Shapes: both results have this tensor's shape. Throws `ERR_SHAPE_MISMATCH` for a missing dimension, `ERR_OPTION`.
    */
   sort(dim = -1, options?: SortOptions): Sorted {
     const { descending = false } = argument.options("sort", options, ["descending"]);
@@ -42,8 +42,9 @@ export abstract class Sorting extends Indexing {
   }
 
   /**
-   * The `k` largest elements along `dim`, in order, and where they stand; of equal ones those that come first. NaN is
-   * larger than all. Gradient and errors as `sort`; also throws `ERR_SHAPE_MISMATCH` where there are fewer than `k`.
+   * Returns the `k` largest elements along `dim`, sorted, with their positions; of equal ones the first. NaN counts as
+   * largest. Gradient and errors as in `sort`; also throws `ERR_SHAPE_MISMATCH` where there are fewer than `k`
+   * elements.
    */
   topk(k: number, dim = -1, options?: TopkOptions): Sorted {
     const { largest = true } = argument.options("topk", options, ["largest"]);
@@ -53,8 +54,8 @@ export abstract class Sorting extends Indexing {
   }
 
   /**
-   * Running sums: each element is the sum of those along `dim` up to and with it. Throws `ERR_SHAPE_MISMATCH` where there is
-   * no such dimension, `ERR_DTYPE` for i32.
+   * Returns cumulative sums along `dim`, each element included. Throws `ERR_SHAPE_MISMATCH` for a missing dimension,
+   * `ERR_DTYPE` for i32.
    */
   cumsum(dim: number): Tensor {
     const { shape } = this;

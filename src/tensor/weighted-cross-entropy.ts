@@ -1,11 +1,11 @@
-/** Cross-entropy with a factor of each class, composed of the fused one. */
+/** Cross-entropy with class weights, composed from the fused unweighted one. */
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import type { Tensor } from "../tensor.js";
 import { shapeOf } from "./arguments.js";
 import { isHalf, made } from "./operand.js";
 
-/** The options of the loss, complete and checked. */
+/** The complete, checked options of the loss. */
 interface Options {
   ignoreIndex: number;
   labelSmoothing: number;
@@ -13,9 +13,9 @@ interface Options {
 }
 
 /**
- * (1 − ε) · w[t] · −log p[t] + ε/V · Σ w[c] · −log p[c] of each row; the mean is over Σ w[t] of the rows that are not
- * ignored. Shapes: logits f32 [.., V], targets i32 [..], weight [V]. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`,
- * `ERR_DEVICE_MISMATCH`, `ERR_INDEX`.
+ * Returns (1 − ε) · w[t] · −log p[t] + ε/V · Σ w[c] · −log p[c] of each row; the mean divides by Σ w[t] over the rows
+ * that are not ignored. Shapes: logits f32 [.., V], targets i32 [..], weight [V]. Throws `ERR_SHAPE_MISMATCH`,
+ * `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, `ERR_INDEX`.
  */
 export function weightedCrossEntropy(
   logits: Tensor,
@@ -37,7 +37,7 @@ export function weightedCrossEntropy(
   // Also checks the targets.
   const plain = made(() => session().crossEntropy(logits.id, targets.id, ignoreIndex, 0, "none"));
   const counts = targets.ne(ignoreIndex).to("f32");
-  // Ignored rows look up class 0, and count for nothing.
+  // Ignored rows look up class 0, and their factor is 0.
   const looked = targets.to("f32").where(counts, 0).to("i32");
   const rows = factors.indexSelect(0, looked.reshape(targets.size)).reshape(targets.shape).mul(counts);
   let losses = plain.mul(rows);
