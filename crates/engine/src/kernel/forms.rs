@@ -14,7 +14,7 @@ thread_local! {
     static LAUNCHED: RefCell<Option<HashSet<Form>>> = const { RefCell::new(None) };
 }
 
-/// Appends a launch on a device of `kind`, while `launched_in` runs.
+/// Records a launch on a device of `kind`, while `launched_in` runs.
 pub fn note(kind: Kind, launch: &Launch) {
     if kind != Kind::Gpu || launch.groups == 0 {
         return;

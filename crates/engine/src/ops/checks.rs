@@ -1,4 +1,4 @@
-//! The one test body: an operation against its plain form and finite differences, on every device.
+//! The shared test body: compares an operation with its plain form and with finite differences, on every device.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::profile::{Kind, Profile};
 use crate::quant::BlockType;
 use crate::quant::tests::{drawn, unpacked};
 
-/// A plain array in f64; `dtype` is how it is stored when a device takes it.
+/// A plain array in f64; `dtype` is its storage type on a device.
 #[derive(Clone, Debug)]
 pub struct Array {
     pub shape: Vec<usize>,
@@ -58,7 +58,7 @@ impl Array {
         Array::new(shape, data.collect())
     }
 
-    /// Whole numbers below `n` from a hash of `name`, stored as i32.
+    /// Integers below `n` from a hash of `name`, stored as i32.
     pub fn indices(name: &str, shape: &[usize], n: usize) -> Array {
         Array {
             dtype: DType::I32,
@@ -70,7 +70,7 @@ impl Array {
         Array { data: self.data.iter().map(|v| f(*v)).collect(), ..self.clone() }
     }
 
-    /// Stored in `dtype`, its values rounded to it.
+    /// The array with dtype `dtype` and its values rounded to it.
     pub fn stored(&self, dtype: DType) -> Array {
         let round = |v: f64| match dtype {
             DType::F16 => half::f16::from_f64(v).to_f64(),
@@ -101,7 +101,7 @@ impl Array {
     }
 }
 
-/// Reads a value back.
+/// Reads a value from its device.
 pub fn read(value: &Value) -> Array {
     let (send, receive) = channel();
     value.context().read(value, Box::new(move |bytes| send.send(bytes).unwrap()));
@@ -120,7 +120,7 @@ pub fn read(value: &Value) -> Array {
     Array { shape: value.shape.to_vec(), data, dtype: value.dtype }
 }
 
-/// The devices under test: cpu; gpu; gpu where no binding may span more than 4 KiB.
+/// The devices under test: cpu; gpu; gpu with a binding limit of 4 KiB.
 pub fn contexts() -> Vec<Rc<Context>> {
     static DEVICES: OnceLock<Vec<Arc<Device>>> = OnceLock::new();
     let devices = DEVICES.get_or_init(|| {
@@ -139,15 +139,15 @@ pub fn contexts() -> Vec<Rc<Context>> {
     devices.iter().map(|d| Context::new(d.profile.clone(), Sink::Thread(d.clone()))).collect()
 }
 
-/// The gpu, and the gpu as if it had no subgroups: all forms of kernels that it can be given. None where tests have
-/// no gpu.
+/// The gpu, and the gpu without subgroups, which cover all variants of kernels that it can run. Empty if tests have no
+/// gpu.
 pub fn gpu_contexts() -> Vec<Rc<Context>> {
     let Some(gpu) = contexts().into_iter().find(|cx| cx.profile.kind == Kind::Gpu) else { return Vec::new() };
     let plain = Context::new(Profile { subgroup: 0, ..gpu.profile.clone() }, gpu.sink());
     vec![gpu, plain]
 }
 
-/// Holds what `f` gives on each gpu, with subgroups and without, to what it gives on the processor.
+/// Compares the result of `f` on each gpu, with and without subgroups, with the processor's.
 pub fn equal_on_gpus(what: &str, f: impl Fn(&Rc<Context>) -> Vec<Array>) {
     let expected = f(&contexts()[0]);
     for cx in gpu_contexts() {
@@ -160,7 +160,7 @@ pub fn equal_on_gpus(what: &str, f: impl Fn(&Rc<Context>) -> Vec<Array>) {
     }
 }
 
-/// The outputs of an operation, and the gradients of its inputs that are f32.
+/// Returns the outputs of an operation, and the gradients of its f32 inputs.
 pub fn outputs_and_gradients(cx: &Rc<Context>, op: &dyn Op, inputs: &[Array]) -> Vec<Array> {
     let values: Vec<Value> = inputs.iter().map(|x| x.upload(cx)).collect();
     let outputs = run(cx, op, &values.iter().collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{op:?}: {e}"));
@@ -172,13 +172,13 @@ pub fn outputs_and_gradients(cx: &Rc<Context>, op: &dyn Op, inputs: &[Array]) ->
     outputs.iter().chain(d_inputs.iter().flatten()).map(read).collect()
 }
 
-/// Largest difference that rounding explains, relative to the tensor's largest value: a few
-/// hundred roundings of f32 (6e-8 each) at most lie between any result here and its f64 form.
+/// The largest difference due to rounding, relative to the tensor's largest value: at most a few hundred f32 roundings
+/// (6e-8 each) separate any result here from its f64 form.
 pub const TOLERANCE: f64 = 1e-5;
 
 type Plain<'a> = &'a dyn Fn(&[Array]) -> Vec<Array>;
 
-/// Holds `op` to its plain form, and its gradient to finite differences of the plain form.
+/// Compares `op` with its plain form, and its gradient with finite differences of the plain form.
 pub fn check(op: &dyn Op, inputs: &[Array], plain: Plain) {
     check_to(TOLERANCE, op, inputs, plain);
 }
@@ -189,7 +189,7 @@ pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
     let differentiable = matches!(op.gradient(), crate::op::Gradient::Reads(_));
     let d_outs: Vec<Array> =
         expected.iter().enumerate().map(|(i, y)| Array::random(&format!("d_out{i}"), &y.shape)).collect();
-    // Made once, on demand, and shared by the devices.
+    // Computed once, on demand, and shared by the devices.
     let differences = RefCell::new(None);
     for cx in contexts() {
         let label = format!("{op:?} on {} (binding limit {})", cx.profile.label, cx.profile.binding_limit);
@@ -226,7 +226,7 @@ pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
                 );
             }
         }
-        // An input that asks for nothing is given nothing, whichever it is.
+        // Without a request for its gradient an input gets none.
         for i in (0..inputs.len()).filter(|i| asks[*i] && asks.iter().filter(|a| **a).count() > 1) {
             let mut needs = asks.clone();
             needs[i] = false;
@@ -235,7 +235,7 @@ pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
     }
 }
 
-/// Central differences of Σ d_out · plain(x) at up to 24 places of each input.
+/// Returns central differences of Σ d_out · plain(x) at up to 24 elements of each input.
 fn finite_differences(
     inputs: &[Array],
     asks: &[bool],
@@ -278,7 +278,7 @@ fn finite_differences(
         .collect()
 }
 
-/// Holds only the forward, where NaN and infinities must stand in the same places.
+/// Compares only the forward; NaN and infinities must be at the same positions.
 pub fn check_non_finite(op: &dyn Op, inputs: &[Array], plain: Plain) {
     let expected = plain(inputs);
     for cx in contexts() {
@@ -290,10 +290,11 @@ pub fn check_non_finite(op: &dyn Op, inputs: &[Array], plain: Plain) {
     }
 }
 
-/// Equal shapes, equal places of NaN and infinities, the rest within `tolerance` of the largest; i32 equal.
+/// Requires equal shapes, equal positions of NaN and infinities, and other values within `tolerance` of the largest;
+/// i32 must be equal.
 pub fn compare(what: &str, got: &Array, expected: &Array, tolerance: f64) {
     assert_eq!(got.shape, expected.shape, "{what}: shape");
-    // Whole numbers are equal or wrong.
+    // Integers must match exactly.
     let tolerance = if got.dtype == DType::I32 { 0.0 } else { tolerance };
     let scale = expected.data.iter().filter(|v| v.is_finite()).fold(1e-6f64, |m, v| m.max(v.abs()));
     for (i, (a, b)) in got.data.iter().zip(&expected.data).enumerate() {
@@ -306,16 +307,16 @@ pub fn compare(what: &str, got: &Array, expected: &Array, tolerance: f64) {
     }
 }
 
-/// A weight in blocks of `kind`, and the same in f32.
+/// Returns a weight in blocks of `kind`, and the same values in f32.
 pub fn in_blocks(cx: &Rc<Context>, kind: BlockType, shape: &[usize]) -> [Value; 2] {
     let blocks = drawn(kind, shape.iter().product(), 7);
     let wide = bytemuck::cast_slice(&unpacked(kind, &blocks)).to_vec();
     [(DType::Block(kind), blocks), (DType::F32, wide)].map(|(dtype, x)| cx.upload(shape, dtype, x).unwrap())
 }
 
-/// Holds what was made of `rows` rows by a weight in blocks to what was made by the same in f32: to the bit on a
-/// processor, which sums both in one order, but for one row, which some blocks meet as they lie; a GPU may cut the terms
-/// of one of them in parts.
+/// Compares a result of `rows` rows with a weight in blocks to the result with the same weight in f32. On a processor
+/// they are bit-identical, since both sum in the same order, except for one row, for which some block formats have
+/// direct kernels. A GPU may split one of the sums into parts.
 pub fn same_by_blocks(what: &str, cx: &Context, rows: usize, got: &Value, expected: &Value) {
     let tolerance = if cx.profile.kind == Kind::Cpu && rows > 1 { 0.0 } else { TOLERANCE };
     compare(&format!("{what} on {}", cx.profile.label), &read(got), &read(expected), tolerance);

@@ -1,4 +1,4 @@
-//! The operations, one room each.
+//! The operations, one folder each.
 
 pub mod adaptive_avg_pool;
 pub mod added_norm;

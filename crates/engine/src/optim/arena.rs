@@ -52,8 +52,9 @@ pub struct Neighbours<K> {
 impl Arena {
     /// Moves the tensors into the arena, ordered by group. Existing gradients are kept.
     ///
-    /// # Errors `ERR_DTYPE` unless all are f32, `ERR_DEVICE_MISMATCH` unless all are on one device, `ERR_NO_GRADIENT`
-    /// for the output of an operation, `ERR_OPTION` for a tensor that is given twice.
+    /// # Errors
+    /// `ERR_DTYPE` unless all are f32, `ERR_DEVICE_MISMATCH` unless all are on one device, `ERR_NO_GRADIENT` for the
+    /// output of an operation, `ERR_OPTION` for a tensor that is given twice.
     pub fn new(cx: &Rc<Context>, name: &'static str, parameters: &[(usize, Tensor)]) -> Result<Arena> {
         let mut parameters = parameters.to_vec();
         parameters.sort_by_key(|(group, _)| *group);
@@ -184,7 +185,7 @@ impl Arena {
         self.runs(|i| present[i].then_some(())).iter().map(|run| self.ranges(run).1).collect()
     }
 
-    /// Appends that the blocks with present parameters were written; returns these blocks.
+    /// Records that the blocks with present parameters were written; returns these blocks.
     pub fn written(&self, present: &[bool]) -> Vec<usize> {
         let touched = |block| self.places.iter().zip(present).any(|(p, there)| p.block == block && *there);
         let blocks: Vec<usize> = (0..self.blocks.len()).filter(|block| touched(*block)).collect();

@@ -1,4 +1,4 @@
-//! y = the mean of x over windows that its last dimensions are cut into, whatever their sizes.
+//! y = the mean of x over windows that divide its last dimensions into a given number of parts.
 //!
 //! Shapes: x [.., *size], y [.., *out]; window o of a dimension is [⌊o·size/out⌋, ⌈(o+1)·size/out⌉).
 //! Saved: nothing. Source: torch.nn.functional.adaptive_avg_pool1d, 2d, 3d.
@@ -19,7 +19,7 @@ use crate::ops::avg_pool::d_mean;
 use crate::ops::max_pool::{planes, pooled};
 use crate::shape::three;
 
-/// Mean over as many windows as `out` says, one entry a dimension.
+/// Mean over windows; `out` has their number for each dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdaptiveAvgPool {
     pub out: Vec<usize>,
@@ -36,7 +36,7 @@ impl AdaptiveAvgPool {
             planes,
             size,
             out,
-            // What a window may hold at most: for the estimate of work.
+            // The largest possible window, for the work estimate.
             kernel: [0, 1, 2].map(|d| size[d].div_ceil(out[d]) + 1),
             stride: [1; 3],
             padding: [0; 3],

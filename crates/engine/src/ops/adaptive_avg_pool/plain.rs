@@ -1,4 +1,4 @@
-//! The oracle: the elements between a window's two bounds.
+//! The oracle: a loop over the elements between a window's two bounds.
 
 use super::AdaptiveAvgPool;
 use crate::ops::checks::Array;

@@ -1,10 +1,9 @@
 //! s = x + r, and y = norm(s): the sum at the end of a residual branch, and the norm that reads it.
 //!
-//! Shapes: x and r are equal; what the norm takes besides follows them. Outputs: y, s, and what the norm
-//! keeps of each row.
-//! Saved: s in the place of x, the weights, and what is kept of the rows; y is made again of s.
-//! Backward: what flows into s, plus the norm's gradient of it, added in place; x and r are given it both.
-//! To the bit what sum and norm apart give, in one pass less over memory each way.
+//! Shapes: x and r are equal; the norm's other inputs follow them. Outputs: y, s, and the norm's values for each row.
+//! Saved: s instead of x, the weights, and the rows' values; y is recomputed from s.
+//! Backward: the gradient of s plus the norm's gradient with respect to s, added in place; it is the gradient of both x
+//! and r. Bit-identical to separate sum and norm, with one pass less over memory in each direction.
 
 #[cfg(test)]
 mod plain;
@@ -19,17 +18,17 @@ use crate::fail;
 use crate::kernels::norm::{Residual, Rows, Weights, normalise};
 use crate::op::{Backward, Destinations, Gradient, Gradients, Op, Reads, Remaking, Source};
 
-/// The output that is the sum.
+/// The index of the sum among the outputs.
 const SUM: usize = 1;
 
-/// A norm over [x, its weights, ..] whose forward can add to x first.
+/// A norm over [x, its weights, ..] whose forward can first add a residual to x.
 pub trait Norm: Op + Copy {
-    /// The name of the operation that does.
+    /// The name of the operation with the addition.
     const ADDED: &'static str;
 
     fn eps(&self) -> f32;
 
-    /// What it takes besides x.
+    /// Its inputs after x.
     fn weights<'a>(&self, given: &[&'a Value]) -> Weights<'a>;
 
     /// Its outputs after y.
@@ -86,7 +85,7 @@ impl<N: Norm> Op for Added<N> {
     }
 
     fn remaking(&self) -> Option<Remaking> {
-        // The sum, and weight and bias where there are.
+        // The sum, and weight and bias if present.
         let of = vec![Source::Output(SUM), Source::Input(2), Source::Input(3)];
         Some(Remaking { op: Rc::new(self.0), of })
     }
@@ -96,7 +95,7 @@ impl<N: Norm> Op for Added<N> {
         let (needs, weights) = (pass.needs[0] || pass.needs[1], &pass.needs[2..]);
         let mut given = vec![None; 1 + weights.len()];
         if d.is_some() {
-            // The norm adds its gradient where that of the sum stands.
+            // The norm adds its gradient to the gradient of the sum, in place.
             let place = d_sum.as_ref().filter(|_| needs).map(|d| Ok((pass.owned(cx, d)?, true)));
             let norm = Backward {
                 inputs: pass.outputs[SUM..=SUM].iter().chain(&pass.inputs[2..]).cloned().collect(),

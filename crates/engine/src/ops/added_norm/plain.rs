@@ -1,9 +1,9 @@
-//! The oracle: the sum, then the norm of it.
+//! The oracle: the sum, then its norm.
 
 use crate::ops::checks::Array;
 use crate::ops::rms_norm::plain::plain as normalised;
 
-/// x + r, and its norm by what follows them.
+/// Computes x + r, and its norm with the remaining inputs.
 pub fn plain(x: &[Array], centred: bool) -> Vec<Array> {
     let mut sum = x[0].clone();
     sum.data.iter_mut().zip(&x[1].data).for_each(|(s, r)| *s += r);

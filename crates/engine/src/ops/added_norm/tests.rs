@@ -17,7 +17,7 @@ fn inputs(rows: &[usize], n: usize, weights: usize) -> Vec<Array> {
 
 #[test]
 fn equals_the_plain_form() {
-    // Of rows of one or two the gradient of x vanishes, but for what ε leaves.
+    // For rows of one or two elements the gradient of x is 0 except for the effect of ε.
     for n in [5, 63, 64, 65, 257] {
         for rows in [vec![1], vec![3], vec![2, 65]] {
             check(&Added(RMS), &inputs(&rows, n, 0), &|x| plain(x, false));
@@ -43,7 +43,7 @@ fn non_finite_values_keep_to_their_rows() {
     check_non_finite(&Added(LAYER), &[x, r, w, b], &|x| plain(x, true));
 }
 
-/// One launch gives the bits of a sum and a norm, and of their gradients.
+/// Checks that one launch gives the bits of a separate sum and norm, and of their gradients.
 fn is_the_sum_and_the_norm<N: Norm>(norm: N, weights: usize) {
     for cx in contexts() {
         for (rows, n) in [(1, 1), (3, 64), (65, 257)] {

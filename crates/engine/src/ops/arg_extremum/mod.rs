@@ -1,7 +1,7 @@
 //! y = the index of the first maximum or minimum of x over one dimension, or over all (in row-major order).
 //!
-//! Shapes: x any, with at least one element to choose from; y i32 without the dimension, or a
-//! scalar. NaN comes before all, as in PyTorch. Backward: none, as for any index.
+//! Shapes: x any, with at least one element to choose from; y i32 without the dimension, or a scalar. NaN precedes all
+//! numbers, as in PyTorch. Backward: none, since y is an index.
 
 #[cfg(test)]
 mod plain;

@@ -15,7 +15,7 @@ fn equals_the_plain_form() {
         for (shape, dim) in
             [(vec![n], None), (vec![n, 3], Some(0)), (vec![3, n], Some(1)), (vec![2, n, 65], Some(1))]
         {
-            // Few values, so that there are ties.
+            // Few distinct values, so that there are ties.
             holds(Array::random("x", &shape).map(|v| (v * 5.0).round()), dim);
         }
     }
@@ -55,7 +55,7 @@ fn nan_comes_before_all() {
     }
 }
 
-/// i32 beyond what f32 tells apart.
+/// i32 values that f32 cannot distinguish.
 #[test]
 fn whole_numbers_are_compared_whole() {
     let x = Array::indices("x", &[3, 20_001], 1 << 30).map(|v| (v / 16.0).floor() + (1 << 29) as f64);

@@ -1,11 +1,10 @@
-//! o = softmax(scale · q kᵀ) v, with grouped heads, causal or not, and with labels that part rows.
+//! o = softmax(scale · q kᵀ) v with grouped heads, optionally causal, and with labels that separate rows.
 //!
-//! Shapes: q, o [B, T, H, D]; k, v [B, S, Hkv, D], H a multiple of Hkv, D at most 256; the second
-//! output is the log-sum-exp [B, T, H], which backward needs. Where heads come first: q, o [B, H, T, D];
-//! k, v [B, Hkv, S, D]; the log-sum-exp [B, H, T]. Query t stands at position
-//! offset + t, key s at s. Saved: the inputs, o and the log-sum-exp; never the scores.
-//! A query that sees no key gives zeros and passes no gradient. A value that is not finite reaches
-//! every query that sees it; forward, no other.
+//! Shapes: q, o [B, T, H, D]; k, v [B, S, Hkv, D], H a multiple of Hkv, D at most 256; the second output is the
+//! log-sum-exp [B, T, H], which backward needs. With heads first: q, o [B, H, T, D]; k, v [B, Hkv, S, D]; the
+//! log-sum-exp [B, H, T]. Query t has position offset + t, key s position s.
+//! Saved: the inputs, o and the log-sum-exp; never the scores. A query that sees no key gives zeros and passes no
+//! gradient. A value that is not finite affects every query that sees it and, in forward, no other.
 
 #[cfg(test)]
 pub(in crate::ops) mod plain;
@@ -25,28 +24,28 @@ use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::dropout::Dropout;
 use crate::random::{philox, words};
 
-/// Inputs: q, k, v, then the segments and the mask where the attributes say so.
+/// Inputs: q, k, v, then the segments and the mask if the attributes request them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Attention {
     /// A query sees no key after its own position.
     pub causal: bool,
-    /// Keys that a query sees at most, its own included: positions t − window + 1 to t.
+    /// The most keys that a query sees, including its own: positions t − window + 1 to t.
     pub window: Option<usize>,
-    /// 1/√D unless given.
+    /// Default 1/√D.
     pub scale: Option<f32>,
-    /// Position of the first query.
+    /// The first query's position.
     pub offset: usize,
-    /// Keys that are read of k and v, which may be the buffers of a cache; all unless given.
+    /// The number of keys to read from k and v, which may be cache buffers; default all.
     pub length: Option<usize>,
-    /// The next input is i32 [B, N], a segment a position: only equal ones see each other.
+    /// The next input is i32 [B, N], a segment for each position: positions see each other only within a segment.
     pub segments: bool,
     /// The next input is i32 [B, N]: keys where it is 0 are hidden.
     pub mask: bool,
     /// Heads are the second dimension of all inputs and outputs. Segments are not supported.
     pub heads_first: bool,
-    /// How the products take their factors, on a processor.
+    /// The rounding of the products' factors on a processor.
     pub precision: Precision,
-    /// Weights are dropped, and the rest of them multiplied by 1 / (1 − p); p below 1.
+    /// Drops weights and multiplies the others by 1 / (1 − p); p below 1.
     pub dropout: Dropout,
 }
 
@@ -74,7 +73,8 @@ impl Attention {
     fn dropped(&self) -> Option<Dropped> {
         let Dropout { p, seed, offset } = self.dropout;
         let threshold = (p * (1u64 << 32) as f64).round().min(u32::MAX as f64) as u32;
-        // A key of this call alone: launches have no room for the offset. It takes a counter that no other draw has.
+        // Derives a key for this call, since launches have no room for the offset. Its counter is used by no other
+        // draw.
         let [low, high] = words(offset);
         let [first, second, ..] = philox([u32::MAX, 0, low, high], words(seed));
         (threshold > 0).then_some(Dropped { key: [first, second], threshold })

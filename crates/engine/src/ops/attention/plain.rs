@@ -1,4 +1,4 @@
-//! The oracle: every score by itself, softmax over those that are seen, in f64.
+//! The oracle: each score separately, softmax over the visible ones, in f64.
 
 use super::Attention;
 use crate::ops::checks::Array;
@@ -37,7 +37,7 @@ pub fn plain(op: &Attention, x: &[Array]) -> Vec<Array> {
             && mask.is_none_or(|m| label(m, b, s) != 0.0)
     };
     let dropped = op.dropped();
-    // The mask of row `row`, key `s`, from the counter alone.
+    // The mask of row `row`, key `s`, computed from the counter.
     let kept = |row: usize, s: usize| {
         let Some(dropped) = dropped else { return 1.0 };
         let word = philox([s as u32 / 4, row as u32, 0, 0], dropped.key)[s % 4];

@@ -29,7 +29,7 @@ pub(crate) const CAUSAL: Attention = Attention {
 
 pub(crate) const DROPOUT: Dropout = Dropout { p: 0.3, seed: 7, offset: 1 << 40 | 3 };
 
-/// q, k, v of these sizes: [B, T, S, Hkv, group, D].
+/// Returns q, k, v with sizes [B, T, S, Hkv, group, D].
 fn inputs([b, t, s, kv_heads, group, dim]: [usize; 6]) -> Vec<Array> {
     let kv = [b, s, kv_heads, dim];
     vec![Array::random("q", &[b, t, kv_heads * group, dim]), Array::random("k", &kv), Array::random("v", &kv)]
@@ -78,7 +78,7 @@ fn queries_that_stand_past_a_cache() {
         let op = Attention { offset, length: Some(offset + t), ..CAUSAL };
         equal(op, &inputs([2, t, capacity, 2, 3, 8]));
     }
-    // A query that stands before the last key, and one past it.
+    // A query before the last key, and one after it.
     equal(Attention { offset: 5, ..CAUSAL }, &inputs([1, 3, 70, 1, 2, 8]));
     equal(Attention { offset: 90, ..CAUSAL }, &inputs([1, 3, 70, 1, 2, 8]));
 }
@@ -89,7 +89,7 @@ fn segments_part_a_packed_row() {
     x.push(labels(&[2, 70], |i| (i[1] + 11 * i[0]) / 23));
     equal(Attention { segments: true, ..CAUSAL }, &x);
     equal(Attention { segments: true, ..Attention::default() }, &x);
-    // Rows that are decoded among them.
+    // With decoded rows among them.
     let mut x = inputs([1, 2, 80, 1, 2, 8]);
     x.push(labels(&[1, 80], |i| i[1] / 30));
     equal(Attention { segments: true, offset: 66, length: Some(68), ..CAUSAL }, &x);
@@ -98,7 +98,7 @@ fn segments_part_a_packed_row() {
 #[test]
 fn hidden_keys_of_padded_rows() {
     let mut x = inputs([2, 66, 66, 1, 2, 8]);
-    // Padded on the right in one row, sparsely in the other; the first key is always there.
+    // Right padding in one row, a sparse mask in the other; the first key is always visible.
     x.push(labels(&[2, 70], |i| if i[0] == 0 { (i[1] < 40) as usize } else { (i[1] % 3 == 0) as usize }));
     equal(Attention { mask: true, ..CAUSAL }, &x);
     equal(Attention { mask: true, ..Attention::default() }, &x);
@@ -111,7 +111,7 @@ fn hidden_keys_of_padded_rows() {
     equal(Attention { mask: true, offset: 65, length: Some(66), ..CAUSAL }, &x);
 }
 
-/// On a processor a text that is decoded behind padding has the bits that it has alone.
+/// On a processor decoding a left-padded text gives the bits of decoding it alone.
 #[test]
 fn padding_on_the_left_changes_no_bit_of_a_decoded_row() {
     let cx = &contexts()[0];
@@ -135,7 +135,7 @@ fn padding_on_the_left_changes_no_bit_of_a_decoded_row() {
     }
 }
 
-/// Outputs and gradients on one device, with fixed gradients flowing in.
+/// Returns outputs and gradients on one device, for fixed output gradients.
 fn all(cx: &Rc<Context>, op: &Attention, x: &[Array]) -> Vec<Array> {
     let values: Vec<Value> = x.iter().map(|x| x.upload(cx)).collect();
     let outputs = run(cx, op, &values.iter().collect::<Vec<_>>()).unwrap();
@@ -186,7 +186,7 @@ fn values_that_are_not_finite_reach_those_that_see_them_and_no_other() {
                     let op = Attention { precision: Precision::Bf16, ..op };
                     for cx in contexts() {
                         for (y, expected) in all(&cx, &op, &x).iter().zip(plain(&op, &x)) {
-                            // Scores are below 3 and off by 2⁻⁸ of it at most, weights by as much.
+                            // Scores are below 3 and have a relative error of at most 2⁻⁸; weights likewise.
                             compare(&format!("{op:?} on {}", cx.profile.label), y, &expected, 3.0 / 128.0);
                         }
                     }
@@ -194,14 +194,14 @@ fn values_that_are_not_finite_reach_those_that_see_them_and_no_other() {
             }
         }
     }
-    // What rounds to infinity, and is seen by the later queries alone.
+    // A value that rounds to infinity, visible only to the later queries.
     let mut x = inputs([1, 70, 70, 1, 2, 8]);
     x[2].data[8 * 20] = 3.4e38;
     for cx in contexts() {
         let got = all(&cx, &ROUNDED, &x);
         assert!(got[0].data[..16 * 20].iter().all(|v| v.is_finite()), "{}", cx.profile.label);
     }
-    // In another segment, and hidden.
+    // In another segment, and hidden by the mask.
     let mut x = inputs([1, 70, 70, 1, 2, 8]);
     (x[1].data[8 * 20], x[2].data[8 * 20]) = (f64::NAN, f64::NAN);
     for op in [
@@ -228,12 +228,12 @@ fn gradients_do_not_drop_nan() {
     }
 }
 
-/// Large scores: the softmax must not overflow, nor lose the smaller weights' sum.
+/// Large scores: the softmax must neither overflow nor lose the sum of the smaller weights.
 #[test]
 fn scores_far_from_zero() {
     let x = inputs([1, 65, 65, 1, 1, 8]).into_iter().map(|x| x.map(|v| v * 20.0)).collect::<Vec<_>>();
-    // Scores of some 1e3 carry a rounding of 6e-8 · 1e3 into the exponent, and a weight that is a
-    // sum of a few such: 2e-4.
+    // Scores of about 1e3 have a rounding error of 6e-8 · 1e3, which appears in the exponent; a score is a sum of a few
+    // such terms: 2e-4.
     let op = Attention { scale: Some(0.5), ..CAUSAL };
     crate::ops::checks::check_to(2e-4, &op, &x, &|x| plain(&op, x));
 }
@@ -244,10 +244,9 @@ fn norm(v: impl Iterator<Item = f64>) -> f64 {
     v.map(|v| v * v).sum::<f64>().sqrt()
 }
 
-/// Every factor of a product has 8 bits, so that it is off by 2⁻⁹ of itself at most and by 2⁻⁹ / √3 on the
-/// average. Errors of the terms are independent: a sum of them is off by as much of itself as a term is.
-/// Between an input and a gradient lie six roundings at most, which come to 2⁻⁹ · √(6 / 3); where the
-/// gradients of weights cancel, twice that and more: 2⁻⁷.
+/// Factors have 8 bits, so their relative error is at most 2⁻⁹, on average 2⁻⁹ / √3. Errors of terms are independent,
+/// so a sum has the same relative error as a term. At most six roundings separate an input from a gradient: 2⁻⁹ · √(6 /
+/// 3). Where the gradients of weights cancel, the error is more than twice that: 2⁻⁷.
 #[test]
 fn products_of_pairs_differ_by_their_rounding() {
     let mut labelled = inputs([2, 70, 70, 1, 2, 24]);
@@ -261,7 +260,7 @@ fn products_of_pairs_differ_by_their_rounding() {
         (Attention { causal: false, ..ROUNDED }, inputs([1, 13, 67, 1, 1, 250])),
         (Attention { window: Some(20), ..ROUNDED }, inputs([1, 66, 66, 2, 3, 16])),
         (Attention { segments: true, mask: true, ..ROUNDED }, labelled),
-        // Of whole registers of tiles (16 rows, 16 columns, 32 terms), and of parts of them, along each side.
+        // Whole and partial registers of tiles (16 rows, 16 columns, 32 terms) along each side.
         (Attention { causal: false, ..ROUNDED }, inputs([1, 17, 33, 1, 1, 48])),
         (Attention { causal: false, ..ROUNDED }, inputs([1, 63, 130, 1, 1, 72])),
         (Attention { causal: false, ..ROUNDED }, inputs([2, 64, 128, 1, 1, 32])),
@@ -280,8 +279,7 @@ fn products_of_pairs_differ_by_their_rounding() {
     }
 }
 
-/// What a thread's scratch holds of earlier calls is NaN here, which would show in any sum that reaches beyond what the
-/// call has packed.
+/// Fills a thread's scratch with NaN, which would show in any sum that reads beyond the data packed by the call.
 #[test]
 fn what_scratch_held_changes_no_bit() {
     let open = || {
@@ -310,8 +308,8 @@ fn what_scratch_held_changes_no_bit() {
     }
 }
 
-/// The GPU's plan of forward, cut for bindings of 4 KiB, on the native twin: windows and twin are right
-/// where no GPU is at hand too. Backward's kernels are a GPU's alone.
+/// Runs the GPU's plan of forward, split for bindings of 4 KiB, on the CPU twin: this tests windows even without a GPU.
+/// Backward's kernels have no CPU twin.
 #[test]
 fn windows_of_a_launch_add_up_natively() {
     let device = Device::start(|| {
@@ -334,7 +332,7 @@ fn windows_of_a_launch_add_up_natively() {
         (Attention { causal: false, ..ROUNDED }, inputs([2, 33, 65, 2, 1, 64])),
         (Attention { dropout: DROPOUT, ..CAUSAL }, inputs([2, 70, 70, 2, 2, 24])),
     ] {
-        // A weight is rounded beside the largest of its window: two roundings by 2⁻⁹.
+        // A weight is rounded relative to the largest of its window: two roundings by 2⁻⁹.
         let tolerance = if op.precision == Precision::Bf16 { 1.0 / 256.0 } else { 1e-5 };
         let outputs = |cx: &Rc<Context>| -> Vec<Array> {
             let values: Vec<Value> = x.iter().map(|x| x.upload(cx)).collect();
@@ -346,7 +344,7 @@ fn windows_of_a_launch_add_up_natively() {
     }
 }
 
-/// The order of every sum is fixed by the shapes: the same bits whatever the thread count.
+/// The order of every sum depends only on the shapes: the same bits for any number of threads.
 #[test]
 fn threads_change_no_bit() {
     let x = inputs([1, 200, 200, 2, 3, 16]);
@@ -423,7 +421,8 @@ fn the_work_that_is_counted_is_of_the_products_that_each_pass_makes() {
             op.backward(&cx, &pass).unwrap();
             let after = cx.work();
             assert_eq!(between - before, 2 * product, "{}", cx.profile.label);
-            // S and dP are made twice where d_q and those of the keys are launches of their own. Sums of rows come on top.
+            // S and dP are computed twice if d_q and the gradients of keys are separate launches. Sums of rows are
+            // extra.
             let products = if cx.profile.kind == Kind::Cpu { 5 } else { 7 } * product;
             let counted = after - between;
             assert!(

@@ -1,7 +1,7 @@
 //! y = the mean of x over windows of its last dimensions.
 //!
-//! Shapes: as `max_pool`. A mean divides by the window's elements, with the padding where
-//! `count_padding` is set, without what lies beyond it. Saved: nothing.
+//! Shapes: as for `max_pool`. A mean divides by the number of elements in the window, with `count_padding` including
+//! the padding but nothing beyond it. Saved: nothing.
 //! Source: torch.nn.functional.avg_pool1d, 2d, 3d.
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The oracle: the elements of a window, over how many count.
+//! The oracle: the sum over a window, divided by its count.
 
 use super::AvgPool;
 use crate::ops::checks::Array;

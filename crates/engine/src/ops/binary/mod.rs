@@ -1,7 +1,7 @@
 //! y = f(a, b) with broadcasting: add, sub, mul, div, pow, maximum, minimum, eq, ne, lt, le, gt, ge.
 //!
-//! Shapes: NumPy's broadcasting. Backward: the derivative at the output's shape, summed over the
-//! dimensions that an input was broadcast along. Saved: what the derivative reads.
+//! Shapes: NumPy's broadcasting. Backward: the derivative at the output's shape, summed over the broadcast dimensions
+//! of an input. Saved: the operands that the derivative reads.
 
 #[cfg(test)]
 mod plain;
@@ -56,7 +56,7 @@ impl Op for Binary {
     fn reads(&self, needs: &[bool]) -> Reads {
         let inputs = match self.0 {
             Function::Add | Function::Sub => 0,
-            // The gradient of each factor is made from the other.
+            // The gradient of each factor reads the other factor.
             Function::Mul => (needs[1] as u32) | (needs[0] as u32) << 1,
             Function::Div => (needs[1] as u32) | 0b10,
             _ => 0b11,

@@ -32,7 +32,7 @@ fn shapes() -> Vec<(Vec<usize>, Vec<usize>)> {
 fn equals_the_plain_form() {
     for f in SMOOTH.into_iter().chain(KINKED) {
         for (a, b) in shapes() {
-            // Away from 0 (div, log) and from ties (max); positive for pow.
+            // Far from 0 (div, log) and from ties (max); positive for pow.
             let a = Array::random("a", &a).map(|v| v + 1.6);
             let b = Array::random("b", &b).map(|v| v * 0.9 + 1.613);
             check(&Binary(f), &[a, b], &|x| vec![plain(f, &x[0], &x[1])]);
@@ -53,14 +53,14 @@ fn non_finite_values_stay_where_they_are() {
         let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 1.5];
         let a = Array::from_fn(&[5, 5], |i| special[i[0]]);
         let b = Array::from_fn(&[5, 5], |i| special[i[1]]);
-        // Pow is left to its own test: its corner cases (1^NaN, NaN^0) are not PyTorch-portable.
+        // Pow has a separate test: its corner cases (1^NaN, NaN^0) are not PyTorch-portable.
         if f != Function::Pow {
             check_non_finite(&Binary(f), &[a, b], &|x| vec![plain(f, &x[0], &x[1])]);
         }
     }
 }
 
-/// Whole numbers that f32 rounds to one another, broadcast and not.
+/// Integers that round to the same f32, with and without broadcasting.
 #[test]
 fn whole_numbers_are_compared_as_they_are() {
     let numbers = [16_777_216.0, 16_777_217.0, -2_147_483_648.0, -2_147_483_647.0, 2_147_483_647.0, 0.0];

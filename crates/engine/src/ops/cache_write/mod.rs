@@ -1,8 +1,8 @@
-//! Rows of keys or values written into the buffer of a cache, in place.
+//! In-place write of keys or values into a cache's buffer.
 //!
-//! cache[b, position + t] = rows[b, t]. Shapes: rows [B, T, Hkv, D]; cache [B, capacity, Hkv, D].
-//! The one operation that writes in place: it raises the version of the cache's storage, so that a
-//! tape which saved the cache refuses to go back through it. It has no gradient.
+//! cache[b, position + t] = rows[b, t]. Shapes: rows [B, T, Hkv, D]; cache [B, capacity, Hkv, D]. The only operation
+//! that writes in place: it increments the version of the cache's storage, so that a tape which saved the cache refuses
+//! to run backward through it. It has no gradient.
 
 #[cfg(test)]
 pub(in crate::ops) mod plain;
@@ -17,8 +17,8 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy};
 
-/// Where `count` rows from `position` on stand in a cache of one text, as [1, T, Hkv, D], for what makes
-/// them to write; none where texts' rows lie apart, or do not fit.
+/// Returns rows `position..position + count` of a cache with one batch row, as [1, T, Hkv, D], to be written directly;
+/// `None` with several batch rows or if the rows do not fit.
 pub fn place(cache: &Value, position: usize, count: usize) -> Option<Value> {
     let &[1, capacity, heads, dim] = &cache.shape[..] else { return None };
     let fits = cache.dtype == DType::F32 && position + count <= capacity;
@@ -28,8 +28,8 @@ pub fn place(cache: &Value, position: usize, count: usize) -> Option<Value> {
 /// Appends the write of `rows` at `position`.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` unless the rows fit the buffer and what is left of its capacity;
-/// `ERR_DTYPE` unless both are of one type of four bytes; `ERR_DEVICE_MISMATCH`.
+/// `ERR_SHAPE_MISMATCH` unless the rows fit the buffer and its remaining capacity; `ERR_DTYPE` unless both have the
+/// same dtype of four bytes; `ERR_DEVICE_MISMATCH`.
 pub fn cache_write(cx: &Rc<Context>, cache: &Value, rows: &Value, position: usize) -> Result<()> {
     if ![cache, rows].iter().all(|v| Rc::ptr_eq(v.context(), cx)) {
         let [cache, rows] = [cache, rows].map(|v| &v.context().profile.label);

@@ -1,8 +1,8 @@
-//! The oracle: rows copied to their positions, one batch entry at a time.
+//! The oracle: copies rows to their positions, one batch row at a time.
 
 use crate::ops::checks::Array;
 
-/// Writes rows [B, N, H, D] into cache [B, S, H, D] from position `position` on.
+/// Writes rows [B, N, H, D] into cache [B, S, H, D] from position `position`.
 pub fn plain(cache: &mut Array, rows: &Array, position: usize) {
     let [batch, count, heads, dim] = rows.shape[..] else { unreachable!() };
     let n = count * heads * dim;

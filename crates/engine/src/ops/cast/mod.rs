@@ -1,8 +1,7 @@
 //! y = x in another storage type.
 //!
-//! Blocks are unpacked, and nothing is cast to them. To half types: to the nearest, ties to even; floats to i32: the
-//! fraction is dropped. Backward:
-//! d_out as f32, whichever float y was stored as; none through i32. Saved: nothing.
+//! Blocks are unpacked, and there is no cast to blocks. To half types: round to nearest, ties to even; floats to i32:
+//! truncated. Backward: d_out as f32, whichever float type y has; none through i32. Saved: nothing.
 
 #[cfg(test)]
 mod plain;
@@ -18,7 +17,7 @@ use crate::fail;
 use crate::kernels::cast::cast;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
 
-/// To `dtype`; x itself where it is stored so already.
+/// To `dtype`; returns x itself if it already has that dtype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cast {
     pub dtype: DType,

@@ -1,4 +1,4 @@
-//! The oracle: the `half` crate's roundings, and Rust's conversion to whole numbers.
+//! The oracle: the `half` crate's rounding, and Rust's conversion to integers.
 
 use half::{bf16, f16};
 

@@ -16,7 +16,7 @@ use crate::ops::unary::Unary;
 use crate::quant::BlockType;
 use crate::tape::{Tape, Tensor};
 
-/// Ties both ways, the ends of each range, subnormals of f16, what overflows.
+/// Ties in both directions, the ends of each range, f16 subnormals, values that overflow.
 fn telling() -> Vec<f64> {
     let one = |e: i32| 2f64.powi(e);
     let mut values = vec![
@@ -59,7 +59,7 @@ fn telling() -> Vec<f64> {
 fn blocks_are_unpacked() {
     for cx in contexts() {
         for kind in BlockType::EVERY {
-            // What no device cuts must fit its smallest binding.
+            // Values that are never split must fit the smallest binding.
             let rows = if kind.is_cut() { 37 } else { 3 };
             let [stored, wide] = in_blocks(&cx, kind, &[rows, 256]);
             for to in [F32, F16, BF16] {
@@ -111,7 +111,7 @@ fn bytes(value: &Value) -> Vec<u8> {
 #[test]
 fn halves_survive_the_way_through_f32() {
     for dtype in [F16, BF16] {
-        // Every bit pattern that is no NaN.
+        // Every bit pattern except NaN.
         let nan = |b: u16| match dtype {
             F16 => f16::from_bits(b).is_nan(),
             _ => bf16::from_bits(b).is_nan(),

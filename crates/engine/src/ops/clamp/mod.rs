@@ -1,6 +1,6 @@
-//! y = x within [low, high]; an infinite bound bounds nothing.
+//! y = x limited to [low, high]; an infinite bound has no effect.
 //!
-//! Backward: d_out where x lies within the bounds, both included; 0 elsewhere. Saved: x.
+//! Backward: d_out where x is within the bounds, including both; 0 elsewhere. Saved: x.
 
 #[cfg(test)]
 mod plain;
@@ -17,7 +17,7 @@ use crate::kernels::elementwise::{Function, map};
 use crate::kernels::fill::full;
 use crate::op::{Backward, Gradient, Gradients, Op};
 
-/// Within `low` and `high`; `high` where they cross, as in PyTorch.
+/// Limits to `low` and `high`; gives `high` if low > high, as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clamp {
     pub low: f64,

@@ -1,4 +1,4 @@
-//! y = inputs one after the other along one dimension.
+//! y = the inputs, concatenated along one dimension.
 //!
 //! Backward: slices of d_out. Saved: nothing.
 
@@ -17,14 +17,14 @@ use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::ops::slice::Slice;
 use crate::shape::Shape;
 
-/// Along `dim`, one input or more.
+/// Along `dim`; at least one input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Concat {
     pub dim: usize,
 }
 
 impl Concat {
-    /// What the host knows of y: all of it, or nothing.
+    /// The host's copy of y, if it knows all inputs.
     fn host(&self, inputs: &[&Value]) -> Option<Rc<[i32]>> {
         let parts: Vec<(Rc<[i32]>, usize)> = inputs
             .iter()

@@ -34,7 +34,7 @@ fn every_storage_type() {
     }
 }
 
-/// As labels are shifted by one, which a loss wants to know on the host.
+/// Labels are shifted by one like this, and a loss needs them on the host.
 #[test]
 fn the_host_knows_the_parts_of_what_it_knew() {
     let labels = Array::indices("labels", &[3, 5], 100);

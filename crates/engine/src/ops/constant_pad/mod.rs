@@ -1,7 +1,7 @@
 //! y = x with its last dimensions padded by one value (torch.nn.functional.pad, mode constant).
 //!
-//! Shapes: x [.., *size] of any storage type, y [.., *(before + size + after)]. Backward: what of d_out stands over x.
-//! Saved: nothing.
+//! Shapes: x [.., *size] of any storage type, y [.., *(before + size + after)]. Backward: the part of d_out at x's
+//! position. Saved: nothing.
 
 #[cfg(test)]
 mod plain;
@@ -26,7 +26,7 @@ pub struct ConstantPad {
 }
 
 impl ConstantPad {
-    /// Where x stands in a value of y's shape.
+    /// The box of x in a value of y's shape.
     fn part<'a>(&self, whole: &'a Value) -> Side<'a> {
         let strides = whole.shape.strides();
         let first = strides.len() - self.padding.len();

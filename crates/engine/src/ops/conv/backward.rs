@@ -1,9 +1,9 @@
 //! The gradient of the input.
 //!
-//! Element i of x met tap t at position (i + padding − t·dilation) / stride, where that is whole.
-//! Whether it is depends on i's residue by the stride only: for each residue, d_x is a correlation of
-//! d, at stride 1, with those taps that meet it. Residues that meet theirs at the same places of d are
-//! made at once, as more rows: patches of 16 × 16 at a stride of 16 took 256 passes over d before.
+//! Element i of x is multiplied by tap t at position (i + padding − t·dilation) / stride, if that is an integer. This
+//! depends only on i's residue modulo the stride: for each residue, d_x is a correlation of d, at stride 1, with the
+//! taps of that residue. Residues with the same positions in d are computed together, as more rows: patches of 16 × 16
+//! at a stride of 16 took 256 passes over d before.
 
 use std::rc::Rc;
 
@@ -15,20 +15,20 @@ use crate::kernels::conv::{Correlation, Walk, correlate};
 use crate::kernels::copy::{Side, copy};
 use crate::profile::Kind;
 
-/// Neighbouring residues of one dimension whose elements meet taps alike: each a tap further than the
-/// one before. Where kernel and stride are the same size, all are.
+/// Neighbouring residues of one dimension with equal tap patterns, each shifted by one tap from the one before. If
+/// kernel and stride have equal size, these are all residues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Residues {
-    /// The first, and how many.
+    /// The first residue, and the number of residues.
     from: usize,
     len: usize,
-    /// Elements of x with each.
+    /// The number of elements of x with each residue.
     count: usize,
-    /// The taps that meet the first one's: the first of them, how far apart, how many.
+    /// The taps of the first residue: first tap, distance, number.
     tap: usize,
     apart: usize,
     taps: usize,
-    /// Where the first element meets the first tap in d, and what a tap further moves that by.
+    /// The position in d of the first element with the first tap, and its change from tap to tap.
     first: isize,
     step: isize,
 }
@@ -52,7 +52,7 @@ impl Residues {
         }
     }
 
-    /// All of dimension `d`.
+    /// All residues of dimension `d`.
     fn all(walk: &Walk, d: usize) -> Vec<Residues> {
         let mut all: Vec<Residues> = Vec::new();
         for residue in 0..walk.stride[d].min(walk.size[d]) {
@@ -71,7 +71,7 @@ impl Residues {
 /// Appends d_x for the convolution `walk` of `weight`.
 pub fn d_x(cx: &Rc<Context>, walk: &Walk, d: &Value, weight: &Value, d_x: &Value) -> Result<()> {
     let all = [0, 1, 2].map(|d| Residues::all(walk, d));
-    // Elements that no tap meets.
+    // Some elements have no tap; their gradient is 0.
     if all.iter().flatten().any(|r| r.taps == 0) {
         cx.zero(d_x);
     }
@@ -120,7 +120,7 @@ fn place(cx: &Rc<Context>, walk: &Walk, [a, b, c]: &[Residues; 3], part: &Value,
     Ok(())
 }
 
-/// The weight as `copy` takes it: on a GPU, half types are widened.
+/// Returns the weight in a dtype that `copy` supports: on a GPU, half types are widened.
 fn copyable(cx: &Rc<Context>, weight: &Value) -> Result<Value> {
     if weight.dtype == DType::F32 || cx.profile.kind == Kind::Cpu {
         return Ok(weight.clone());
@@ -130,7 +130,7 @@ fn copyable(cx: &Rc<Context>, weight: &Value) -> Result<Value> {
     Ok(wide)
 }
 
-/// The taps that residues meet, with the channels of x, for each residue, as rows:
+/// Returns the taps of the residues, with the channels of x for each residue as rows:
 /// [groups, C / groups, *residues, O / groups, *taps].
 fn turned(cx: &Rc<Context>, walk: &Walk, weight: &Value, residues: &[Residues; 3]) -> Result<Value> {
     let [_, t1, t2] = walk.taps;

@@ -1,12 +1,12 @@
-//! y = W ⋆ x + b: a convolution as PyTorch has it (a correlation), over one to three dimensions.
+//! y = W ⋆ x + b: a convolution as in PyTorch (a correlation), over one to three dimensions.
 //!
-//! Shapes: x [B, C, *size], W [O, C/groups, *kernel], b [O], y [B, O, *out] with
-//! out = ⌊(size + padding − dilation·(kernel − 1) − 1) / stride⌋ + 1. W is f32, or f16 or bf16 where it
-//! is frozen. Padding is zeros, each side by itself; other kinds are `pad` before.
-//! Backward: d_x is a correlation of d with W turned round, one for each residue of the stride; d_W
-//! correlates x with d; d_b sums d. Saved: W where x needs a gradient, x where W does.
-//! Scratch: where x needs a gradient, as much as W and, at a stride over 1, a part of d_x. On the processor
-//! besides, for 3 × 3 taps at stride 1 of 32 channels or more, 16/9 of W's elements in f32 (kernels/conv/winograd).
+//! Shapes: x [B, C, *size], W [O, C/groups, *kernel], b [O], y [B, O, *out] with out = ⌊(size + padding −
+//! dilation·(kernel − 1) − 1) / stride⌋ + 1. W is f32, or f16 or bf16 if frozen. Padding is zeros, separate for each
+//! side; for other kinds apply `pad` first.
+//! Backward: d_x is a correlation of d with the reversed W, one for each residue of the stride; d_W correlates x with
+//! d; d_b sums d. Saved: W if x needs a gradient, x if W does.
+//! Scratch: if x needs a gradient, the size of W and, at a stride over 1, a part of d_x. On the processor in addition,
+//! for 3 × 3 taps at stride 1 with at least 32 channels, 16/9 of W's elements in f32 (kernels/conv/winograd).
 //! Source: torch.nn.functional.conv1d, conv2d, conv3d.
 
 pub(in crate::ops) mod backward;
@@ -26,7 +26,7 @@ use crate::kernels::reduce::{Reduction, reduce};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::shape::{Shape, three};
 
-/// A convolution over [x, weight] or [x, weight, bias]; one entry a dimension.
+/// A convolution over [x, weight] or [x, weight, bias]; parameters have one entry for each dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conv {
     pub stride: Vec<usize>,
@@ -37,7 +37,7 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// Of `dims` dimensions, without padding.
+    /// A convolution over `dims` dimensions, without padding.
     pub fn new(dims: usize) -> Conv {
         Conv { stride: vec![1; dims], padding: vec![[0, 0]; dims], dilation: vec![1; dims], groups: 1 }
     }
@@ -46,7 +46,7 @@ impl Conv {
         self.stride.len()
     }
 
-    /// The sizes of a convolution whose inputs and output were checked.
+    /// The sizes of a convolution with valid inputs and output.
     pub(in crate::ops) fn walk(&self, x: &Shape, weight: &Shape, y: &Shape) -> Walk {
         let each = |list: &[usize]| three(list, 1);
         let before: Vec<isize> = self.padding.iter().map(|p| -(p[0] as isize)).collect();
@@ -104,7 +104,7 @@ impl Conv {
         Ok(())
     }
 
-    /// Elements of y along dimension `d`.
+    /// The size of y along dimension `d`.
     fn extent(&self, d: usize, size: usize, kernel: usize) -> Result<usize> {
         let (stride, dilation) = (self.stride[d], self.dilation[d]);
         for (what, n) in [("stride", stride), ("dilation", dilation), ("kernel", kernel)] {

@@ -10,7 +10,7 @@ fn held(op: &Conv, inputs: &[Array]) {
     check(op, inputs, &|x| vec![plain(op, &x[0], &x[1], x.get(2))]);
 }
 
-/// x [batch, channels, *size] against a weight [out, channels / groups, *kernel].
+/// Returns x [batch, channels, *size] and a weight [out, channels / groups, *kernel].
 fn inputs(
     op: &Conv,
     batch: usize,
@@ -23,7 +23,7 @@ fn inputs(
     vec![Array::random("x", &x), Array::random("weight", &weight), Array::random("bias", &[out])]
 }
 
-/// Over every dimension alike.
+/// The same parameters for every dimension.
 fn conv(dims: usize, stride: usize, padding: [usize; 2], dilation: usize, groups: usize) -> Conv {
     Conv { stride: vec![stride; dims], padding: vec![padding; dims], dilation: vec![dilation; dims], groups }
 }
@@ -60,7 +60,7 @@ fn every_geometry_in_two_dimensions() {
             held(&op, &inputs(&op, 2, [4, 6], &[9, 7], &[3, 2]));
         }
     }
-    // Strides of which some residues meet no tap.
+    // Strides at which some residues have no tap.
     let op = conv(2, 3, [0, 0], 1, 1);
     held(&op, &inputs(&op, 1, [3, 2], &[10, 8], &[2, 1]));
 }
@@ -89,7 +89,7 @@ fn three_dimensions() {
     held(&op, &inputs(&op, 1, [2, 3], &[5, 4, 7], &[3, 3, 3]));
 }
 
-/// More terms than registers sum at once; parts that end within a channel's taps.
+/// More terms than one register sum; parts that end within a channel's taps.
 #[test]
 fn sums_in_parts() {
     let op = conv(2, 1, [1, 1], 1, 1);
@@ -98,7 +98,7 @@ fn sums_in_parts() {
     held(&op, &inputs(&op, 1, [3, 2], &[700], &[600]));
 }
 
-/// What the processor makes by tiles of 2 × 2, there and back.
+/// Shapes that the processor computes with tiles of 2 × 2, forward and backward.
 #[test]
 fn channels_enough_for_transforms() {
     let op = conv(2, 1, [1, 1], 1, 1);
@@ -123,7 +123,7 @@ fn non_finite_values_reach_what_they_meet() {
     for v in [f64::NAN, f64::INFINITY] {
         for place in 0..3 {
             let mut inputs = inputs(&op, 1, [2, 3], &[5, 4], &[3, 3]);
-            // Away from the edge, where infinity times the padding would be NaN as well.
+            // Far from the edge, where infinity times the padding would also give NaN.
             inputs[place].data[if place == 1 { 4 } else { 2 }] = v;
             check_non_finite(&op, &inputs, &|x| vec![plain(&op, &x[0], &x[1], x.get(2))]);
         }

@@ -1,11 +1,10 @@
-//! The transposed convolution: what `conv` gives x as its gradient, as an operation of its own.
+//! The transposed convolution: the gradient of `conv` with respect to x, as a separate operation.
 //!
-//! Shapes: x [B, I, *size], W [I, O/groups, *kernel], y [B, O, *out] with
-//! out = (size − 1)·stride − padding + dilation·(kernel − 1) + output padding + 1. W is f32, or f16 or
-//! bf16 where it is frozen. y is the input of the convolution by W whose output is x.
-//! Backward: d_x is that convolution of d; d_W correlates d with x. Saved: W where x needs a gradient,
-//! x where W does. Scratch: as much as W and, at a stride over 1, a part of y; on the processor besides what `conv`
-//! takes.
+//! Shapes: x [B, I, *size], W [I, O/groups, *kernel], y [B, O, *out] with out = (size − 1)·stride − padding +
+//! dilation·(kernel − 1) + output padding + 1. W is f32, or f16 or bf16 if frozen. The convolution of y with W has x's
+//! shape.
+//! Backward: d_x is that convolution of d; d_W correlates d with x. Saved: W if x needs a gradient, x if W does.
+//! Scratch: the size of W and, at a stride over 1, a part of y; on the processor in addition the scratch of `conv`.
 //! Source: Dumoulin and Visin 2016, section 4; torch.nn.functional.conv_transpose1d, 2d, 3d.
 
 #[cfg(test)]
@@ -23,12 +22,12 @@ use crate::kernels::conv::{Correlation, LARGEST, correlate, correlate_weight};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::conv::{Conv, backward};
 
-/// A transposed convolution over [x, weight]; one entry a dimension.
+/// A transposed convolution over [x, weight]; parameters have one entry for each dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConvTranspose {
-    /// The convolution that takes y to x.
+    /// The convolution from y to x.
     pub conv: Conv,
-    /// Elements of y after those that padding leaves: which of the sizes that give x's it has.
+    /// Elements added to y's end: selects among the sizes of y that give x's size.
     pub output_padding: Vec<usize>,
 }
 
@@ -64,7 +63,7 @@ impl ConvTranspose {
         Ok(())
     }
 
-    /// Elements of y along dimension `d`.
+    /// The size of y along dimension `d`.
     fn extent(&self, d: usize, size: usize, kernel: usize) -> Result<usize> {
         let (stride, dilation) = (self.conv.stride[d], self.conv.dilation[d]);
         for (what, n) in [("stride", stride), ("dilation", dilation), ("kernel", kernel)] {

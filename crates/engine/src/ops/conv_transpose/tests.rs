@@ -9,7 +9,7 @@ fn held(op: &ConvTranspose, inputs: &[Array]) {
     check(op, inputs, &|x| vec![plain(op, &x[0], &x[1])]);
 }
 
-/// x [batch, channels, *size] against a weight [channels, out / groups, *kernel].
+/// Returns x [batch, channels, *size] and a weight [channels, out / groups, *kernel].
 fn inputs(op: &ConvTranspose, batch: usize, [channels, out]: [usize; 2], sizes: [&[usize]; 2]) -> Vec<Array> {
     let [size, kernel] = sizes;
     let x = [&[batch, channels], size].concat();
@@ -17,7 +17,7 @@ fn inputs(op: &ConvTranspose, batch: usize, [channels, out]: [usize; 2], sizes: 
     vec![Array::random("x", &x), Array::random("weight", &weight)]
 }
 
-/// Over every dimension alike.
+/// The same parameters for every dimension.
 fn transposed(
     dims: usize,
     stride: usize,
@@ -57,7 +57,7 @@ fn every_geometry_in_two_dimensions() {
         (2, [0, 0], 1, 0),
         (2, [1, 1], 1, 1),
         (3, [2, 0], 2, 2),
-        // An output padding of more than the stride: elements that no tap meets at the end.
+        // An output padding above the stride: elements at the end that have no tap.
         (1, [0, 0], 3, 2),
         (4, [0, 1], 1, 3),
     ] {
@@ -66,7 +66,7 @@ fn every_geometry_in_two_dimensions() {
             held(&op, &inputs(&op, 2, [4, 6], [&[5, 4], &[3, 2]]));
         }
     }
-    // Kernel and stride of one size, and a stride over the kernel: elements that no tap meets.
+    // Kernel and stride of equal size, and a stride above the kernel size: elements that have no tap.
     let op = transposed(2, 2, [0, 0], 1, 0);
     held(&op, &inputs(&op, 2, [5, 3], [&[6, 7], &[2, 2]]));
     let op = transposed(2, 3, [0, 0], 1, 0);
@@ -75,7 +75,7 @@ fn every_geometry_in_two_dimensions() {
     held(&op, &inputs(&op, 2, [6, 6], [&[5, 4], &[3, 3]]));
 }
 
-/// What the processor makes by tiles of 2 × 2, there and back.
+/// Shapes that the processor computes with tiles of 2 × 2, forward and backward.
 #[test]
 fn channels_enough_for_transforms() {
     let op = transposed(2, 1, [1, 1], 1, 0);

@@ -1,10 +1,10 @@
-//! Cross-entropy of logits against the index of the right column.
+//! Cross-entropy of logits with the index of the correct column.
 //!
-//! Shapes: logits [.., V], targets i32 [..]; y a scalar, or [..] with `none`. Rows whose target is
-//! `ignore_index` count for nothing; the mean over no rows is NaN, as in PyTorch. A target that is no
-//! column is `ERR_INDEX` where the host knows the targets, and a NaN loss elsewhere.
-//! Saved: logits, targets, the log-sum-exp of every row and the number of trained rows (both hidden
-//! outputs). Backward: one pass over the logits. Source: torch.nn.functional.cross_entropy.
+//! Shapes: logits [.., V], targets i32 [..]; y a scalar, or [..] with `none`. Rows with the target `ignore_index` are
+//! ignored; the mean over no rows is NaN, as in PyTorch. A target outside of 0..V is `ERR_INDEX` if the host knows the
+//! targets, otherwise a NaN loss.
+//! Saved: logits, targets, the log-sum-exp of every row and the number of trained rows (both hidden outputs).
+//! Backward: one pass over the logits. Source: torch.nn.functional.cross_entropy.
 
 #[cfg(test)]
 pub mod plain;
@@ -21,7 +21,7 @@ use crate::kernels::cross_entropy::{Labels, Scale, row_losses, row_losses_backwa
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 
-/// How the losses of the rows become one.
+/// The reduction of the rows' losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
     /// Over the rows that are not ignored.
@@ -34,7 +34,7 @@ pub enum Reduction {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CrossEntropy {
     pub ignore_index: i32,
-    /// In [0, 1]: the share of a target that goes to all columns evenly.
+    /// In [0, 1]: the share of the target distribution that is spread evenly over all columns.
     pub label_smoothing: f32,
     pub reduction: Reduction,
 }
@@ -45,7 +45,7 @@ impl Default for CrossEntropy {
     }
 }
 
-/// Refuses targets that name no column, where the host knows them.
+/// Checks that targets are valid columns, if the host knows them.
 ///
 /// # Errors
 /// `ERR_INDEX` with the label, its position and the number of columns.

@@ -1,4 +1,4 @@
-//! The oracle: a row at a time.
+//! The oracle: one row at a time.
 
 use super::{CrossEntropy, Reduction};
 use crate::ops::checks::Array;

@@ -11,7 +11,7 @@ fn ops() -> impl Iterator<Item = CrossEntropy> {
     })
 }
 
-/// Targets with every third row ignored.
+/// Returns targets with every third row ignored.
 fn some_ignored(shape: &[usize], columns: usize) -> Array {
     let mut targets = Array::indices("targets", shape, columns);
     targets.data.iter_mut().skip(1).step_by(3).for_each(|t| *t = -100.0);
@@ -72,7 +72,7 @@ fn a_label_that_is_no_class() {
             let error = run(&cx, &op, &[&x, &t]).map(|_| ()).unwrap_err();
             assert_eq!(error.code, Code::Index);
             assert!(error.message.contains(&format!("label {label} at position 1")), "{error}");
-            // Where the host does not know them, the row is NaN.
+            // If the host does not know the targets, the row is NaN.
             t.storage.written();
             let y = run(&cx, &op, &[&x, &t]).unwrap();
             let y = crate::ops::checks::read(&y[0]).data;

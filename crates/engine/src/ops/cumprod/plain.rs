@@ -1,4 +1,4 @@
-//! The oracle: a product at a time.
+//! The oracle: one product at a time.
 
 use crate::ops::checks::Array;
 

@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
 
-/// Factors around ±1, so that products keep their size.
+/// Factors near ±1, so that products neither vanish nor overflow.
 fn factors(name: &str, shape: &[usize]) -> Array {
     Array::random(name, shape).map(|v| v.signum() * (1.0 + 0.1 * v))
 }
@@ -27,7 +27,7 @@ fn gradients_beside_zeros_are_exact() {
             let inner: usize = shape[dim + 1..].iter().product();
             let mut x = factors("x", &shape);
             for (i, v) in x.data.iter_mut().enumerate() {
-                // The last line has none.
+                // The last line has no zeros.
                 if zeros.contains(&(i / inner % 9)) && (shape.len() == 1 || i % inner + i / 9 == 0) {
                     *v = 0.0;
                 }
@@ -37,17 +37,17 @@ fn gradients_beside_zeros_are_exact() {
     }
 }
 
-/// Lines longer than a binding of 4 KiB: the product carries over from window to window.
+/// Lines longer than a binding of 4 KiB: the product continues from window to window.
 #[test]
 fn long_lines() {
     for (shape, dim) in [(vec![2, 3000], 1), (vec![3000, 3], 0)] {
-        // Near 1, so that roundings go either way.
+        // Near 1, so that roundings go in both directions.
         let x = Array::random("x", &shape).map(|v| 1.0 + 0.02 * v);
         check(&Cumprod { dim }, &[x], &|x| vec![plain(&x[0], dim)]);
     }
 }
 
-/// A part of the line overflows behind a zero: the product stays 0.
+/// A part of the line after a zero overflows: the product stays 0.
 #[test]
 fn nothing_overflows_behind_a_zero() {
     let x = Array::from_fn(&[200], |i| if i[0] == 0 { 0.0 } else { 10.0 });

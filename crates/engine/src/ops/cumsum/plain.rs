@@ -1,4 +1,4 @@
-//! The oracle: a sum at a time.
+//! The oracle: one sum at a time.
 
 use crate::ops::checks::Array;
 

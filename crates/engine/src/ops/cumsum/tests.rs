@@ -15,7 +15,7 @@ fn equals_the_plain_form() {
     }
 }
 
-/// Rows that no binding of 4 KiB holds, whose sums go on from window to window.
+/// Rows larger than a binding of 4 KiB, with sums that continue from window to window.
 #[test]
 fn long_rows() {
     for (shape, dim) in [(vec![2, 5000], 1), (vec![5000, 3], 0)] {

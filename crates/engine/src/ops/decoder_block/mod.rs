@@ -1,10 +1,10 @@
-//! A block of a Llama-like decoder over a cache of keys and values, without a gradient: what generation
-//! records for every token, in one call.
+//! A block of a Llama-like decoder over a KV cache, without a gradient: generation records it for every token, in one
+//! call.
 //!
-//! s = x + r, y = norm(s); q, k, v = y·Wᵀ, q and k turned by their positions, k and v written into the
-//! cache; a = s + attention(q, cache)·Wᵀ, z = norm(a); m = (silu(z·Wᵀ) · z·Wᵀ)·Wᵀ. Gives a and m, whose
-//! sum is left to what reads it, as r is here. Shapes: x, r, a, m [B, T, C]; caches [B, capacity, Hkv, D].
-//! Layers may have a low-rank path each. It is a list of other operations and has their bits.
+//! s = x + r, y = norm(s); q, k, v = y·Wᵀ, with q and k rotated by their positions, and k and v written into the cache;
+//! a = s + attention(q, cache)·Wᵀ, z = norm(a); m = (silu(z·Wᵀ) · z·Wᵀ)·Wᵀ. Returns a and m; their sum is computed by
+//! the next block, like x + r here. Shapes: x, r, a, m [B, T, C]; caches [B, capacity, Hkv, D]. Each layer may have one
+//! low-rank path. The block is a sequence of other operations and bit-identical to them.
 
 #[cfg(test)]
 mod plain;
@@ -30,7 +30,7 @@ use crate::ops::rotary::Rotary;
 use crate::ops::silu_mul::SiluMul;
 use crate::trace::Pass;
 
-/// A low-rank path over all rows and outputs: A, B and what scales their product.
+/// A low-rank path over all rows and outputs: A, B and the scale of their product.
 #[derive(Clone, Debug)]
 pub struct LowRank {
     pub a: Value,
@@ -53,10 +53,10 @@ pub struct Norm {
     pub eps: f32,
 }
 
-/// A block, and where in a text it stands.
+/// A block, and its position in a text.
 #[derive(Clone, Debug)]
 pub struct DecoderBlock {
-    /// In front of attention and of the MLP.
+    /// The norms before attention and before the MLP.
     pub norms: [Norm; 2],
     /// q, k and v.
     pub inputs: [Dense; 3],
@@ -64,24 +64,24 @@ pub struct DecoderBlock {
     /// gate and up.
     pub gated: [Dense; 2],
     pub down: Dense,
-    /// Tables of the rotation.
+    /// The rotary tables.
     pub cos: Value,
     pub sin: Value,
-    /// Of keys and of values, written in place.
+    /// Caches of keys and of values, written in place.
     pub caches: [Value; 2],
-    /// Of the first row: as many are in the cache.
+    /// The first row's position, which is the number of rows in the cache.
     pub position: usize,
-    /// Keys that a query sees at most; all without.
+    /// The most keys that a query sees; default all.
     pub window: Option<usize>,
     pub scale: f32,
     pub precision: Precision,
 }
 
 impl DecoderBlock {
-    /// Appends the block over x + r, or over x: gives [a, m].
+    /// Appends the block over x + r, or over x; returns [a, m].
     ///
     /// # Errors
-    /// Those of the operations that it consists of.
+    /// The errors of its operations.
     pub fn record(&self, cx: &Rc<Context>, x: &Value, r: Option<&Value>) -> Result<[Value; 2]> {
         let (sum, y) = added_norm(cx, &self.norms[0], x, r)?;
         let attended = self.attend(cx, &y)?;
@@ -101,7 +101,7 @@ impl DecoderBlock {
             }
             _ => fail!(ShapeMismatch, "decoder_block: {value:?} is not [B, T, C] of heads of {dim}"),
         };
-        // Keys and values are made where they are kept, if they lie together there.
+        // Keys and values are computed directly in the cache if they are contiguous there.
         let [keys, values] = [0, 1].map(|i| {
             let cache = &self.caches[i];
             let rows = place(cache, self.position, y.shape[1])?;
@@ -137,8 +137,8 @@ impl DecoderBlock {
         Ok(o.reshaped([batch, time, o.size() / (batch * time).max(1)]))
     }
 
-    /// What layers give of one input, each in its place where there is one. Products by weights alone are
-    /// made together.
+    /// Applies layers to one input; each output is written into its entry of `places`, if it has one. Products without
+    /// bias and low-rank path share one launch.
     fn dense<const N: usize>(
         &self,
         cx: &Rc<Context>,
@@ -155,7 +155,7 @@ impl DecoderBlock {
         Ok(made(each.collect::<Result<Vec<_>>>()?))
     }
 
-    /// Products by weights alone, in one launch.
+    /// Computes products without bias and low-rank path in one launch.
     fn together<const N: usize>(
         &self,
         cx: &Rc<Context>,
@@ -196,7 +196,7 @@ impl DecoderBlock {
     }
 }
 
-/// x + r, or x, and its norm.
+/// Returns x + r, or x, and its norm.
 fn added_norm(cx: &Rc<Context>, norm: &Norm, x: &Value, r: Option<&Value>) -> Result<(Value, Value)> {
     let op = RmsNorm { eps: norm.eps };
     let Some(r) = r else { return Ok((x.clone(), run1(cx, &op, &[x, &norm.weight])?)) };
@@ -205,7 +205,7 @@ fn added_norm(cx: &Rc<Context>, norm: &Norm, x: &Value, r: Option<&Value>) -> Re
     Ok((sum, made.swap_remove(0)))
 }
 
-/// The first outputs of an operation.
+/// Returns the first N outputs of an operation.
 fn made<const N: usize>(mut outputs: Vec<Value>) -> [Value; N] {
     outputs.truncate(N);
     outputs.try_into().expect("as many as the operation declares")

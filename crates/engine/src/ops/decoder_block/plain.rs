@@ -1,4 +1,4 @@
-//! The oracle: the operations' own oracles, one after the other.
+//! The oracle: the oracles of the operations in sequence.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::ops::rms_norm::plain::plain as rms_norm;
 use crate::ops::rotary::{Rotary, plain::plain as rotary};
 use crate::ops::silu_mul::plain::plain as silu_mul;
 
-/// [a, m] of `block` over x + r; `arrays` are its tensors by name, of which the caches are written.
+/// Returns [a, m] of `block` over x + r; `arrays` has its tensors by name, and the caches among them are written.
 pub fn plain(
     block: &DecoderBlock,
     arrays: &mut HashMap<String, Array>,

@@ -8,11 +8,11 @@ use crate::error::Code;
 use crate::kernels::gemm::Precision;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 
-/// Heads of queries, of keys, and their size.
+/// Number of query heads, number of key heads, head size.
 const H: usize = 4;
 const K: usize = 2;
 const D: usize = 8;
-/// What the stream and the MLP are wide.
+/// The width of the residual stream, and of the MLP.
 const C: usize = 24;
 const F: usize = 40;
 const CAPACITY: usize = 90;
@@ -26,11 +26,11 @@ const LAYERS: [(&str, usize, usize); 7] = [
     ("down", F, C),
 ];
 
-/// What a block is made of. Of layers, which have a bias and which a low-rank path.
+/// Creates the tensors of a block. `biases` and `paths` name the layers with a bias and with a low-rank path.
 fn arrays(batch: usize, dtype: DType, biases: &[&str], paths: &[&str]) -> HashMap<String, Array> {
     let mut arrays = HashMap::new();
     let mut put = |name: &str, shape: &[usize]| {
-        // Sums of a few dozen terms stay near 1.
+        // Keeps sums of a few dozen terms near 1.
         arrays.insert(name.to_string(), Array::random(name, shape).map(|v| v / 3.0));
     };
     for (layer, features, out) in LAYERS {
@@ -88,7 +88,7 @@ fn block(cx: &Rc<Context>, arrays: &HashMap<String, Array>) -> DecoderBlock {
     }
 }
 
-/// A prompt, then tokens one by one, over one cache.
+/// Decodes a prompt, then single tokens, over one cache.
 fn decodes(batch: usize, dtype: DType, biases: &[&str], paths: &[&str], window: Option<usize>) {
     for cx in contexts() {
         let mut arrays = arrays(batch, dtype, biases, paths);

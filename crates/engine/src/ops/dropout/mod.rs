@@ -1,6 +1,6 @@
 //! y = x with a share p of its elements dropped, the rest scaled by 1 / (1 − p).
 //!
-//! Backward: the same mask on d_out. Saved: nothing; the mask is made from (seed, offset).
+//! Backward: the same mask on d_out. Saved: nothing; the mask is recomputed from (seed, offset).
 
 #[cfg(test)]
 pub(in crate::ops) mod plain;
@@ -16,7 +16,7 @@ use crate::fail;
 use crate::kernels::dropout::{check_probability, dropout};
 use crate::op::{Backward, Gradient, Gradients, Op};
 
-/// Dropout whose mask is a function of `seed` and `offset`; each call takes an offset of its own.
+/// Dropout with a mask that depends only on `seed` and `offset`; each call uses a new offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Dropout {
     pub p: f64,

@@ -44,7 +44,7 @@ fn the_mask_is_the_same_on_every_device() {
         assert_eq!(*mask, masks[0]);
     }
     let kept = masks[0].iter().filter(|v| **v != 0.0).count() as f64 / x.data.len() as f64;
-    // Five deviations of a share of 100,003 draws.
+    // Five standard deviations for 100,003 draws.
     assert!((kept - 0.7).abs() < 5.0 * (0.21f64 / 100_003.0).sqrt(), "{kept}");
 }
 

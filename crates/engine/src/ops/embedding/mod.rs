@@ -1,9 +1,8 @@
 //! y[.., :] = W[id[..], :], rows of a table by token id.
 //!
-//! Shapes: W [V, C], f32 or frozen f16, bf16 and blocks; ids i32 of any shape; y [.., C] f32. `transposed`:
-//! W is [C, V] and its columns are taken, as A of an embedding's adapter is stored. Backward: the
-//! rows of d_out that share an id are summed into its row of d_W, in order; `padding_idx`'s row is
-//! given 0. Saved: the ids.
+//! Shapes: W [V, C], f32 or frozen f16, bf16 and blocks; ids i32 of any shape; y [.., C] f32. With `transposed` W is
+//! [C, V] and its columns are used, as for A of an embedding's adapter. Backward: the rows of d_out with equal id are
+//! summed into its row of d_W, in ascending order; the row `padding_idx` gets 0. Saved: the ids.
 
 #[cfg(test)]
 pub(in crate::ops) mod plain;

@@ -58,7 +58,7 @@ every_form! {
     }
 }
 
-/// Ids that a device made, which the host does not know.
+/// Ids computed on the device, so that the host does not know them.
 fn made_on_the_device(cx: &Rc<Context>, ids: &Array) -> Value {
     let value = ids.upload(cx);
     value.storage.written();
@@ -80,7 +80,7 @@ fn ids_out_of_range_are_errors_where_the_host_knows_them_and_nan_elsewhere() {
                 let unknown = made_on_the_device(&cx, &ids);
                 let y = read(&run1(&cx, &op, &[&dw, &unknown]).unwrap());
                 compare("out of range", &y, &plain(&op, &table, &ids), 0.0);
-                // They take no gradient.
+                // Indices out of range take no gradient.
                 let d_weight = gradient(&cx, &op, &dw, &unknown, &Array::new(&[4, 33], vec![1.0; 132]));
                 assert_eq!(read(&d_weight).data.iter().sum::<f64>(), 3.0 * 33.0);
             }

@@ -1,6 +1,6 @@
-//! y = x repeated along dimensions of size 1, and along new ones in front (torch.expand, but a copy).
+//! y = x repeated along dimensions of size 1 and along new leading ones (torch.expand, but a copy).
 //!
-//! Shapes: x broadcasts to `shape`, which is y's. Backward: d_out summed over what was repeated. Saved: nothing.
+//! Shapes: x broadcasts to `shape`, which is y's. Backward: d_out summed over the repeated dimensions. Saved: nothing.
 
 #[cfg(test)]
 mod plain;

@@ -18,7 +18,7 @@ fn equals_the_plain_form() {
             (&[n, 1], &[n, 5]),
             (&[2, 1, 3], &[4, 2, n, 3]),
             (&[1, n, 1, 2, 1], &[2, n, 3, 2, 2]),
-            // Whose gradient is 0.
+            // The gradient of this one is 0.
             (&[1, n], &[0, n]),
         ];
         for (from, to) in cases {

@@ -1,8 +1,8 @@
-//! y = the maximum or minimum of x over one dimension, or over all; NaN where any is NaN.
+//! y = the maximum or minimum of x over one dimension, or over all; NaN if any element is NaN.
 //!
-//! Shapes: x any, with at least one element to choose from; y without the dimension, or a scalar.
-//! f32 or i32. Backward, as in PyTorch: over a dimension, d_out goes to the first of equals (`max`); over all, or where
-//! the dimension stands for several (`amax`), it is shared evenly by all of them. Saved: x, and y where it is shared.
+//! Shapes: x any, with at least one element to choose from; y without the dimension, or a scalar. f32 or i32.
+//! Backward, as in PyTorch: over a dimension, d_out goes to the first of equals (`max`); over all, or if the dimension
+//! stands for several (`amax`), equals share it evenly. Saved: x, and y if the gradient is shared.
 
 #[cfg(test)]
 pub mod plain;
@@ -27,7 +27,7 @@ pub use crate::kernels::reduce::Extreme;
 pub struct Extremum {
     pub extreme: Extreme,
     pub dim: Option<usize>,
-    /// Whether equals share the gradient over a dimension, too.
+    /// Whether equals also share the gradient over a dimension.
     pub shared: bool,
 }
 
@@ -37,10 +37,10 @@ impl Extremum {
     }
 }
 
-/// Refuses what has no extreme.
+/// Checks that there is an extreme.
 ///
 /// # Errors
-/// `ERR_DTYPE` unless x is f32 or i32, `ERR_SHAPE_MISMATCH` when there is nothing to choose from.
+/// `ERR_DTYPE` unless x is f32 or i32, `ERR_SHAPE_MISMATCH` if there is nothing to choose from.
 pub fn check(op: &str, x: &Spec, dim: Option<usize>) -> Result<()> {
     if !matches!(x.dtype, DType::F32 | DType::I32) {
         fail!(Dtype, "{op}: takes f32 or i32, not {}; convert with to(\"f32\")", x.dtype);

@@ -8,7 +8,7 @@ pub fn plain(extreme: Extreme, x: &Array, dim: Option<usize>) -> Array {
     choose(extreme, x, dim, |v, _| v, x.dtype)
 }
 
-/// What `result` gives of the value and the place of the first extreme; NaN comes before all.
+/// Applies `result` to the value and position of the first extreme of each line; NaN precedes all numbers.
 pub fn choose(
     extreme: Extreme,
     x: &Array,

@@ -51,7 +51,7 @@ fn nan_comes_before_all() {
     }
 }
 
-/// i32 beyond what f32 tells apart.
+/// i32 values that f32 cannot distinguish.
 #[test]
 fn whole_numbers_are_compared_whole() {
     let x = Array::indices("x", &[3, 20_001], 1 << 30).map(|v| (v / 16.0).floor() + (1 << 29) as f64);
@@ -65,7 +65,7 @@ fn whole_numbers_are_compared_whole() {
     assert_eq!(x.dtype, DType::I32);
 }
 
-/// Over a dimension the first of equals takes the gradient; over all they share it.
+/// Over a dimension the first of equals gets the gradient; over all they share it.
 #[test]
 fn ties_as_in_pytorch() {
     for cx in contexts() {

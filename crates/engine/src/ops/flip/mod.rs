@@ -1,4 +1,4 @@
-//! y = x with some dimensions from their end to their start (torch.flip).
+//! y = x with some dimensions reversed (torch.flip).
 //!
 //! Shapes: y is x's. Backward: the same on d_out. Saved: nothing.
 
@@ -17,7 +17,7 @@ use crate::kernels::flip::flip;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::ops::sum::split;
 
-/// Along `dims`, one after the other.
+/// Along `dims`, one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flip {
     pub dims: Vec<usize>,

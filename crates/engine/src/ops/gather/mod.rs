@@ -1,8 +1,7 @@
 //! y[.., k, ..] = x[.., index[.., k, ..], ..] along one dimension.
 //!
-//! Shapes: x and index of one rank; in every other dimension index is no larger than x; y is f32 of
-//! index's shape, or i32 where x is. Backward: d_out added up at the places it came from, in the order of k. Saved: the
-//! index.
+//! Shapes: x and index have equal rank; in every other dimension index is no larger than x; y is f32 of index's shape,
+//! or i32 if x is. Backward: d_out added at the gathered positions, in the order of k. Saved: the index.
 
 #[cfg(test)]
 mod plain;
@@ -29,14 +28,14 @@ pub struct Gather {
 }
 
 impl Gather {
-    /// The part of x that the index reaches: index's shape, but all of `dim`.
+    /// The shape of the part of x that the index can reach: index's shape, but all of `dim`.
     fn reached(&self, x: &Shape, index: &Shape) -> Shape {
         let mut shape = index.to_vec();
         shape[self.dim] = x[self.dim];
         Shape::new(&shape)
     }
 
-    /// [outer, n, k, inner] of the part that is reached and the index.
+    /// [outer, n, k, inner] of the reached part and the index.
     fn dims(&self, reached: &Shape, index: &Shape) -> [usize; 4] {
         let [outer, n, inner] = split(reached, Some(self.dim));
         [outer, n, index[self.dim], inner]

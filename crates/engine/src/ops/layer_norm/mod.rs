@@ -1,8 +1,8 @@
-//! y = w · (x − μ) / √(var x + ε) + b over the last dimension, var being the mean of squares.
+//! y = w · (x − μ) / √(var x + ε) + b over the last dimension; var is the mean of squared deviations.
 //!
-//! Shapes: x [.., C], w and b [C], either absent (f32, or f16 and bf16 where frozen); y as x.
-//! Saved: x, w, and ρ = 1 / √(var x + ε) and μ a row each, which are hidden outputs.
-//! Backward: d_x; d_w and d_b only where they are asked for. Source: torch.nn.functional.layer_norm.
+//! Shapes: x [.., C], w and b [C], either absent (f32, or f16 and bf16 if frozen); y like x.
+//! Saved: x, w, and for each row ρ = 1 / √(var x + ε) and μ, which are hidden outputs.
+//! Backward: d_x; d_w and d_b only if requested. Source: torch.nn.functional.layer_norm.
 
 #[cfg(test)]
 mod plain;
@@ -19,7 +19,7 @@ use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::added_norm::{self, Norm};
 use crate::ops::rms_norm::{check, leading};
 
-/// Layer normalisation; inputs x, then weight and bias where there are.
+/// Layer normalisation; inputs x, then weight and bias if present.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerNorm {
     pub eps: f32,
@@ -28,7 +28,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Places of weight and bias among the inputs.
+    /// Positions of weight and bias among the inputs.
     fn places(&self) -> [Option<usize>; 2] {
         [self.weight.then_some(1), self.bias.then_some(1 + self.weight as usize)]
     }

@@ -1,4 +1,4 @@
-//! The oracle: rows less their mean, then as the RMS norm's.
+//! The oracle: rows less their mean, then the RMS norm's oracle.
 
 use super::LayerNorm;
 use crate::ops::checks::Array;

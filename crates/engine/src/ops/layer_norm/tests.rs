@@ -29,7 +29,7 @@ fn inputs(op: LayerNorm, x: Array) -> Vec<Array> {
 #[test]
 fn equals_the_plain_form() {
     for op in FORMS {
-        // Of rows of one or two the gradient of x vanishes, but for what ε leaves.
+        // For rows of one or two elements the gradient of x is 0 except for the effect of ε.
         for n in [5, 63, 64, 65, 257] {
             for rows in [vec![1], vec![2, 65]] {
                 let x = Array::random("x", &[&rows[..], &[n]].concat()).map(|v| v + 0.3);
@@ -54,8 +54,8 @@ fn frozen_weights_in_half_precision() {
     }
 }
 
-/// The spread is taken about the mean, not as a difference of large numbers: that would lose
-/// 30² / (1/3) times a rounding of f32, 1.6e-4, where the mean's own rounding loses 2e-6.
+/// The variance is computed about the mean, not as a difference of large numbers: that would lose 30² / (1/3) f32
+/// roundings, 1.6e-4, compared with 2e-6 for the rounding of the mean.
 #[test]
 fn a_large_mean_keeps_its_accuracy() {
     let x = Array::random("x", &[3, 257]).map(|v| (v * 64.0).round() / 64.0 + 30.0);

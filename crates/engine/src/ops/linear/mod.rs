@@ -1,8 +1,8 @@
 //! y = x·Wᵀ + b.
 //!
-//! Shapes: x [.., I], W [O, I] (or [I, O] where `fan_in_fan_out`, as GPT-2 stores it), b [O],
-//! y [.., O]. W is f32, or f16, bf16 or blocks where it is frozen. Backward: d_x = d·W; d_W = dᵀ·x; d_b is the
-//! sum of d's rows. Saved: W where x needs a gradient, x where W does.
+//! Shapes: x [.., I], W [O, I] (or [I, O] with `fan_in_fan_out`, as GPT-2 stores it), b [O], y [.., O]. W is f32, or
+//! f16, bf16 or blocks if frozen. Backward: d_x = d·W; d_W = dᵀ·x; d_b is the sum of d's rows. Saved: W if x needs a
+//! gradient, x if W does.
 
 #[cfg(test)]
 pub(in crate::ops) mod plain;
@@ -25,7 +25,7 @@ use crate::shape::Shape;
 pub struct Linear {
     /// W is stored as [I, O].
     pub fan_in_fan_out: bool,
-    /// Of the products by W: y, and the gradient of x.
+    /// The precision of the products by W: y, and the gradient of x.
     pub precision: Precision,
 }
 
@@ -66,10 +66,10 @@ impl Op for Linear {
     }
 }
 
-/// The shape of y, for `op`.
+/// Returns the shape of y, for `op`.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`, naming `op` and the shapes.
+/// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`, with `op` and the shapes.
 pub fn output(op: &str, fan_in_fan_out: bool, x: &Spec, weight: &Spec, bias: Option<&Spec>) -> Result<Shape> {
     if x.dtype != DType::F32 || !weight.dtype.is_weight() {
         fail!(Dtype, "{op}: takes an f32 input and a float weight, not {x} and {weight}");
@@ -101,7 +101,7 @@ pub fn output(op: &str, fan_in_fan_out: bool, x: &Spec, weight: &Spec, bias: Opt
     Ok(Shape::new(&dims))
 }
 
-/// Appends y = x·Wᵀ + b, and what `second` adds to it.
+/// Appends y = x·Wᵀ + b, plus the second segment.
 pub fn dense(
     cx: &Rc<Context>,
     layer: Linear,
@@ -123,7 +123,7 @@ pub fn dense(
     )
 }
 
-/// d·W, and what `second` adds to it; x is input 0.
+/// Returns d·W plus the second segment; x is input 0.
 pub fn d_dense(
     cx: &Rc<Context>,
     layer: Linear,
@@ -149,7 +149,7 @@ pub fn d_dense(
     Ok(d_x)
 }
 
-/// dᵀ·x, in the weight's layout; the weight is input 1.
+/// Returns dᵀ·x in the weight's layout; the weight is input 1.
 pub fn d_weight(
     cx: &Rc<Context>,
     fan_in_fan_out: bool,
@@ -165,7 +165,7 @@ pub fn d_weight(
     Ok(d_weight)
 }
 
-/// The sum of d's rows.
+/// Returns the sum of d's rows.
 pub fn d_bias(cx: &Rc<Context>, d: &Value) -> Result<Value> {
     let d_bias = cx.empty([d.shape.last()], DType::F32)?;
     reduce(cx, Reduction::Sum, d, [1, d.shape.rows(), d.shape.last()], &d_bias)?;

@@ -86,7 +86,7 @@ fn bf16_products_round_their_other_factor_on_the_processor() {
         let d = Array::random("d", &[65, 257]);
         let rounded = |x: &Array| Array { dtype: DType::F32, ..x.stored(DType::BF16) };
         for cx in contexts() {
-            // y and the gradient of x.
+            // Returns y and the gradient of x.
             let of = |op: Linear, x: &Array, d: &Array| {
                 let v: Vec<Value> = [x, &inputs[1], &inputs[2]].iter().map(|x| x.upload(&cx)).collect();
                 let y = run(&cx, &op, &v.iter().collect::<Vec<_>>()).unwrap();
@@ -106,8 +106,8 @@ fn bf16_products_round_their_other_factor_on_the_processor() {
     }
 }
 
-/// y and the gradient of x, whose rows may be as small as those of a large batch, are rounded by 2⁻¹¹ of a factor; the
-/// gradient of W is not.
+/// In f16, y and the gradient of x (with rows as small as a large batch's) have factors rounded by 2⁻¹¹; the gradient
+/// of W has exact ones.
 #[test]
 fn f16_products_round_both_factors_on_a_gpu_that_computes_in_it() {
     for fan_in_fan_out in [false, true] {
@@ -118,7 +118,7 @@ fn f16_products_round_both_factors_on_a_gpu_that_computes_in_it() {
             let d = Array::from_fn(&[67, 85], |i| 1e-9 * 10f64.powi(i[0] as i32 % 3 - 1));
             let signs = Array::random("d", &[67, 85]);
             let d = Array::new(&d.shape, d.data.iter().zip(&signs.data).map(|(d, s)| d * s).collect());
-            // Cutting into windows has a test of its own.
+            // A separate test covers the split into windows.
             for cx in contexts().into_iter().take(2) {
                 let of = |precision: Precision| {
                     let op = Linear { precision, ..exact };
@@ -147,8 +147,8 @@ fn f16_products_round_both_factors_on_a_gpu_that_computes_in_it() {
     }
 }
 
-/// A weight in blocks gives what the same in f32 gives, forward and backward, whatever the precision: it is no weight
-/// in bf16.
+/// A weight in blocks gives the result of the same weight in f32, forward and backward, in every precision: it does not
+/// count as a bf16 weight.
 #[test]
 fn weights_in_blocks_are_multiplied_as_what_they_hold() {
     for cx in contexts() {
@@ -161,7 +161,7 @@ fn weights_in_blocks_are_multiplied_as_what_they_hold() {
                     (Precision::Bf16, 9),
                 ] {
                     let op = Linear { fan_in_fan_out, precision };
-                    // Blocks lie along the second dimension; of nf4 in a binding of 4 KiB.
+                    // Blocks run along the second dimension; those of nf4 must fit a binding of 4 KiB.
                     let shape = if kind.is_cut() { [37, 512] } else { [29, 256] };
                     let [features, out] = if fan_in_fan_out { shape } else { [shape[1], shape[0]] };
                     let [stored, wide] = in_blocks(&cx, kind, &shape);

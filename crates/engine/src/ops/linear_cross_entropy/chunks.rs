@@ -1,4 +1,4 @@
-//! The pass over rows by chunks: logits, losses, and at once the gradients that are wanted.
+//! The pass over chunks of rows: logits, losses, and at the same time the wanted gradients.
 
 use std::rc::Rc;
 
@@ -12,23 +12,24 @@ use crate::kernels::gemm::{Gemm, Matrix, gemm, row_stride};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::profile::Kind;
 
-/// Bytes of logits that exist at a time, and up to which there are more if chunks have fewer rows than `AMORTISED`. On a
-/// cpu each chunk packs the weight twice. Until that was weighed, a chunk was of 18 MiB: SmolLM2's head of 512 rows took 6
-/// of 86, not 2 of 256, and its step 5% longer by AVX2 and 3% in bf16 by AMX; at Llama 3.2 1B's shape 8 of 64, and 17%.
+/// The usual size of a chunk's logits in bytes, and the largest size, which is used to reach `AMORTISED` rows. On a cpu
+/// each chunk packs the weight twice. With chunks of 18 MiB, SmolLM2's head over 512 rows took 6 chunks of 86 rows
+/// instead of 2 of 256, and its step was 5% slower with AVX2 and 3% in bf16 with AMX; at Llama 3.2 1B's shape 8 chunks
+/// of 64 rows and 17%.
 fn logit_bytes(kind: Kind) -> [usize; 2] {
     match kind {
         Kind::Cpu => [48 << 20, 128 << 20],
         Kind::Gpu => [32 << 20, 32 << 20],
     }
 }
-/// Rows from which on packing the weight is little beside what it is multiplied by.
+/// The number of rows from which packing the weight is cheap compared with its products.
 const AMORTISED: usize = 256;
-/// The bounds of a chunk's rows: below, products run slowly.
+/// The bounds of a chunk's rows; products of fewer rows are slow.
 const ROWS: std::ops::RangeInclusive<usize> = 64..=1024;
-/// A multiple of the rows that the tiles of AVX2 and AVX-512 have.
+/// A multiple of the tile heights of AVX2 and AVX-512.
 const TILE: usize = 12;
 
-/// What a pass reads: hidden [N, C], W [V, C], b [V] and the labels [N].
+/// The inputs of a pass: hidden [N, C], W [V, C], b [V] and the labels [N].
 pub struct Given<'a> {
     pub hidden: &'a Value,
     pub weight: &'a Value,
@@ -36,7 +37,7 @@ pub struct Given<'a> {
     pub targets: &'a Value,
 }
 
-/// What a pass writes: the losses [N], and the gradients of their sum, as the inputs are shaped.
+/// The outputs of a pass: the losses [N], and the gradients of their sum, with the inputs' shapes.
 pub struct Made<'a> {
     pub losses: &'a Value,
     pub d_hidden: Option<&'a Value>,
@@ -45,13 +46,13 @@ pub struct Made<'a> {
 }
 
 impl LinearCrossEntropy {
-    /// Goes through N > 0 rows.
+    /// Processes N > 0 rows.
     pub(super) fn pass(&self, cx: &Rc<Context>, given: &Given, made: &Made) -> Result<()> {
         let Given { hidden, weight, bias, targets } = *given;
         let (rows, c, v) = (targets.size(), weight.shape[1], weight.shape[0]);
         let [few, many] = logit_bytes(cx.profile.kind).map(|bytes| bytes / (4 * v));
         let most = few.max(many.min(AMORTISED)).clamp(*ROWS.start(), *ROWS.end());
-        // Of a size, of whole tiles where that takes no more chunks.
+        // Chunks of equal size, rounded up to whole tiles if that needs no more chunks.
         let chunk = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(TILE).min(most);
         let stride = if self.wanted.any() { row_stride(v) } else { v };
         let logits = cx.empty([chunk, stride], DType::F32)?;
@@ -93,7 +94,7 @@ impl LinearCrossEntropy {
                 gemm(cx, product, d_logits.t(), Matrix::new(&h, c), None, Matrix::new(d_weight, c))?;
             }
             if let Some(d_bias) = made.d_bias {
-                // What lies between the rows is summed, too, into columns of its own.
+                // The gaps between rows are summed, too, into columns that are dropped.
                 let sums = cx.empty([stride], DType::F32)?;
                 reduce(cx, Reduction::Sum, &logits, [1, n, stride], &sums)?;
                 let sums = sums.sub_range(0, [v]);

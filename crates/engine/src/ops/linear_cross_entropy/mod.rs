@@ -1,15 +1,13 @@
-//! Cross-entropy of a linear head, h·Wᵀ + b, whose logits never exist whole (fused linear cross-entropy).
+//! Cross-entropy of a linear head, h·Wᵀ + b, without ever storing all logits (fused linear cross-entropy).
 //!
-//! Shapes: hidden [.., C] f32, weight [V, C] (f32, or frozen f16, bf16 and blocks), targets i32 [..], and where
-//! there is one the bias [V] f32; y a scalar, or [..] with `none`.
-//! Forward takes the rows by chunks: their logits, the losses, the gradient of the logits over them in
-//! place, and at once its products: with W (d_hidden), with hidden (d_weight), its sum (d_bias), as far as
-//! they are `wanted`. They are hidden outputs, like the number of labelled rows. Backward scales them.
-//! Where the host knows the targets, ignored rows are left out of the products.
-//! With `none` a row's gradient is scaled by its own d, which only d_hidden can be afterwards: a head that
-//! is trained is refused there.
-//! Saved: d_hidden, as large as hidden, and d_weight and d_bias where they are wanted, where there would be
-//! N·V logits and as many gradients. Cost: 2 N C V forward, as many for each of d_hidden and d_weight.
+//! Shapes: hidden [.., C] f32, weight [V, C] (f32, or frozen f16, bf16 and blocks), targets i32 [..], and optionally
+//! the bias [V] f32; y a scalar, or [..] with `none`. Forward processes the rows in chunks: their logits, the losses,
+//! the gradient of the logits in place, and from it the `wanted` gradients: times W (d_hidden), times hidden
+//! (d_weight), its sum (d_bias). They are hidden outputs, like the number of labelled rows. Backward scales them. If
+//! the host knows the targets, ignored rows are left out of the products. With `none` each row's gradient is scaled by
+//! its d, which afterwards is only possible for d_hidden: so a trained head is an error.
+//! Saved: d_hidden, as large as hidden, and d_weight and d_bias if wanted, instead of N·V logits and as many gradients.
+//! Cost: 2 N C V forward, and as much for each of d_hidden and d_weight.
 //! Source: Liger's fused linear cross-entropy (Hsu et al. 2024).
 
 mod chunks;
@@ -33,7 +31,7 @@ use crate::ops::cross_entropy::{Reduction, check_rows, check_targets};
 use chunks::{Given, Made};
 use rows::Labelled;
 
-/// The gradients that forward makes; without any there is no backward.
+/// The gradients that forward computes; without any there is no backward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub hidden: bool,
@@ -46,7 +44,7 @@ impl Wanted {
         self.hidden || self.weight || self.bias
     }
 
-    /// The outputs that hold them, after the loss and the number of labelled rows: of hidden, weight, bias.
+    /// Their output indices, after the loss and the number of labelled rows: for hidden, weight, bias.
     fn outputs(self) -> [Option<usize>; 3] {
         let mut next = 1;
         [self.hidden, self.weight, self.bias].map(|on| {
@@ -56,15 +54,15 @@ impl Wanted {
     }
 }
 
-/// The fused head and loss; inputs hidden, weight, targets and, where there is one, the bias.
+/// The fused head and loss; inputs hidden, weight, targets and, if present, the bias.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LinearCrossEntropy {
     pub ignore_index: i32,
-    /// In [0, 1]: the share of a target that goes to all columns evenly.
+    /// In [0, 1]: the share of the target distribution that is spread evenly over all columns.
     pub label_smoothing: f32,
     pub reduction: Reduction,
     pub wanted: Wanted,
-    /// Of the products by W: the logits, and the gradient of hidden.
+    /// The precision of the products by W: the logits, and the gradient of hidden.
     pub precision: Precision,
 }
 

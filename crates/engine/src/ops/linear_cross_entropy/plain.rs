@@ -1,10 +1,10 @@
-//! The oracle: the logits whole, then the plain cross-entropy.
+//! The oracle: all logits, then the plain cross-entropy.
 
 use super::LinearCrossEntropy;
 use crate::ops::checks::Array;
 use crate::ops::cross_entropy::{CrossEntropy, plain::plain as cross_entropy};
 
-/// Of hidden, weight, targets and, where there is one, the bias.
+/// Inputs: hidden, weight, targets and, if present, the bias.
 pub fn plain(op: LinearCrossEntropy, x: &[Array]) -> Array {
     let (hidden, weight, targets) = (&x[0], &x[1], &x[2]);
     let (v, c) = (weight.shape[0], weight.shape[1]);

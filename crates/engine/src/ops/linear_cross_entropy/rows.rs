@@ -1,4 +1,4 @@
-//! The rows that have a label, where the host knows the labels: others are left out of the products.
+//! The labelled rows, if the host knows the labels: other rows are left out of the products.
 
 use std::rc::Rc;
 
@@ -8,31 +8,30 @@ use crate::error::Result;
 use crate::kernels::embedding::{Table, take};
 use crate::shape::Shape;
 
-/// Runs of rows that are worth a copy each; more than these are gathered by their indices.
+/// The most runs of rows that are copied one by one; more are gathered by index.
 const RUNS: usize = 16;
 
-/// Which rows of N are gone through.
+/// The selected rows among N.
 pub enum Rows {
-    /// All: the host knows no labels, or each row has one.
+    /// All: the host does not know the labels, or each row has one.
     All,
-    /// Runs of rows (the first, how many).
+    /// Runs of rows (first row, number).
     Runs(Vec<(usize, usize)>),
-    /// `indices` i32 [n]: a row for each that is gone through. `places` i32 [N]: where each row is among
-    /// them, n where it is not.
+    /// `indices` i32 [n]: the selected rows. `places` i32 [N]: each row's position among them, or n.
     Scattered { indices: Value, places: Value },
 }
 
-/// What is gone through of N rows.
+/// The selection of labelled rows.
 pub struct Labelled {
     rows: Rows,
-    /// How many.
+    /// The number of selected rows.
     pub count: usize,
     /// Their labels, i32 [count].
     pub targets: Value,
 }
 
 impl Labelled {
-    /// Those of `targets` i32 [..] that are not `ignore`.
+    /// Selects the rows whose target in `targets` i32 [..] is not `ignore`.
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
@@ -69,12 +68,12 @@ impl Labelled {
         matches!(self.rows, Rows::All)
     }
 
-    /// A place for [count, columns] that `spread` takes.
+    /// Creates a value of [count, columns] for `spread`.
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
     pub fn empty(&self, cx: &Rc<Context>, columns: usize) -> Result<Value> {
-        // The row after the last is what the others get.
+        // One more row, of zeros, for the rows that are not selected.
         let extra = matches!(self.rows, Rows::Scattered { .. }) as usize;
         let value = cx.empty([self.count + extra, columns], DType::F32)?;
         if extra == 1 {
@@ -83,7 +82,7 @@ impl Labelled {
         Ok(value)
     }
 
-    /// The rows of x [N, C] that are gone through: [count, C].
+    /// Returns the selected rows of x [N, C]: [count, C].
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
@@ -104,7 +103,7 @@ impl Labelled {
         Ok(y)
     }
 
-    /// Appends y [N, C] = the rows of x, which `empty` made, each in its place, and zeros elsewhere.
+    /// Appends y [N, C] = the rows of x (created by `empty`) at their positions, and zeros elsewhere.
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
@@ -129,7 +128,7 @@ fn table(rows: usize, columns: usize) -> Table {
     Table::new(&Shape::new(&[rows, columns]), false)
 }
 
-/// Calls `f` with each run's first row, its place among those gone through, and its length.
+/// Calls `f` with each run's first row, its position among the selected rows, and its length.
 fn each_run(runs: &[(usize, usize)], mut f: impl FnMut(usize, usize, usize)) {
     let mut at = 0;
     for (first, n) in runs {

@@ -27,7 +27,7 @@ fn ignoring(targets: &mut Array, which: impl Fn(usize) -> bool) {
     targets.data.iter_mut().enumerate().filter(|(i, _)| which(*i)).for_each(|(_, t)| *t = -100.0);
 }
 
-/// `check`, of an operation whose hidden outputs are nobody's.
+/// Like `check`, for an operation with hidden outputs that are not compared.
 fn check_loss(op: LinearCrossEntropy, inputs: &[Array]) {
     check(&op, inputs, &|x| vec![plain(op, x)]);
 }
@@ -45,7 +45,7 @@ fn equals_the_plain_form() {
     }
 }
 
-/// With a bias, frozen or not, and a weight of its own gradient.
+/// With a bias, frozen or not, and a trained weight.
 #[test]
 fn a_head_that_is_trained() {
     for (reduction, label_smoothing) in [(Reduction::Mean, 0.1), (Reduction::Sum, 0.0)] {
@@ -59,7 +59,7 @@ fn a_head_that_is_trained() {
                 check_loss(whole, &[hidden.clone(), weight.clone(), targets.clone(), bias.clone()]);
                 let unbiased = LinearCrossEntropy { wanted: Wanted { bias: false, ..ALL }, ..op };
                 check_loss(unbiased, &[hidden.clone(), weight.clone(), targets.clone()]);
-                // Stored as f16, so that nothing is asked of the weight.
+                // Stored as f16, so that the weight needs no gradient.
                 let biased = LinearCrossEntropy { wanted: Wanted { weight: false, ..ALL }, ..op };
                 check_loss(biased, &[hidden, weight.stored(DType::F16), targets, bias]);
             }
@@ -70,7 +70,7 @@ fn a_head_that_is_trained() {
 #[test]
 fn ignored_rows_are_left_out() {
     use Reduction::{Mean, None, Sum};
-    // Runs of rows, rows by their indices (more runs than are copied), one row, none.
+    // Runs of rows, rows by index (more runs than are copied), one row, none.
     for which in [|i: usize| i < 40, |i| i % 3 == 1, |i| i % 2 == 0, |i| i != 64, |_| true] {
         for reduction in [Mean, Sum, None] {
             if reduction == Mean && (0..65).all(which) {
@@ -98,8 +98,8 @@ fn the_mean_over_no_rows_is_nan() {
     }
 }
 
-/// More rows than a chunk takes, where nothing may be read or written across the cuts; the fused
-/// and the composed form hold the same sums, so that only roundings of f32 lie between them.
+/// More rows than a chunk has; nothing may be read or written across chunks. The fused and the composed form compute
+/// the same sums, so that they differ only by f32 rounding.
 #[test]
 fn chunks_give_what_the_whole_gives() {
     let [hidden, weight, mut targets] = inputs(&[1500], 8, 65, DType::F32);
@@ -119,12 +119,12 @@ fn chunks_give_what_the_whole_gives() {
         let forward_only = LinearCrossEntropy { wanted: Wanted::default(), ..op };
         let z = run(&cx, &forward_only, &[&h, &w, &t, &b]).unwrap();
         compare(&format!("forward on {label}"), &read(&z[0]), &expected, 1e-6);
-        // Without the host's copy every row is gone through, with the same result.
+        // Without the host's copy every row is processed, with the same result.
         t.storage.written();
         let y2 = run(&cx, &op, &[&h, &w, &t, &b]).unwrap();
         compare(&format!("unknown on {label}"), &read(&y2[0]), &expected, 1e-6);
         compare("d_hidden", &read(&y2[2]), &read(&y[2]), 1e-6);
-        // Losses by row: those of rows without a label are 0, known or not.
+        // Losses by row: 0 for rows without a label, whether the host knows the labels or not.
         let by_row = LinearCrossEntropy { reduction: Reduction::None, wanted: HIDDEN, ..op };
         let each = plain(by_row, &[hidden.clone(), weight.clone(), targets.clone(), bias.clone()]);
         let unknown = run(&cx, &by_row, &[&h, &w, &t, &b]).unwrap();
@@ -134,7 +134,7 @@ fn chunks_give_what_the_whole_gives() {
     }
 }
 
-/// Rows of a whole power of two of logits are kept further apart, and what lies between is nobody's.
+/// Rows of a power of two of logits are padded, and the padding is not read.
 #[test]
 fn rows_a_power_of_two_long() {
     let bias = Array::random("bias", &[2048]);
@@ -146,7 +146,7 @@ fn rows_a_power_of_two_long() {
         let gradients = plain_gradients(&hidden, &weight, &targets, &bias);
         for cx in contexts().iter().filter(|cx| cx.profile.binding_limit > 1 << 16) {
             let [h, w, t, b] = [&hidden, &weight, &targets, &bias].map(|x| x.upload(cx));
-            // Known and unknown targets: rows left out, and rows of zeros.
+            // Known and unknown targets: rows that are left out, and rows of zeros.
             for known in [true, false] {
                 if !known {
                     t.storage.written();
@@ -162,8 +162,8 @@ fn rows_a_power_of_two_long() {
     }
 }
 
-/// The gradients of the sum of the losses in f64, of hidden, W and b: with G = softmax − one-hot of the rows
-/// that count, G·W, Gᵀ·h and the sum of G's rows.
+/// Returns the gradients of the losses' sum in f64, for hidden, W and b: with G = softmax − one-hot of the labelled
+/// rows, G·W, Gᵀ·h and the sum of G's rows.
 fn plain_gradients(hidden: &Array, weight: &Array, targets: &Array, bias: &Array) -> [Array; 3] {
     let c = weight.shape[1];
     let [mut d_hidden, mut d_weight, mut d_bias] = [hidden, weight, bias].map(|x| x.map(|_| 0.0));
@@ -197,7 +197,7 @@ fn gradients_that_forward_did_not_make_are_refused() {
     let d = vec![Some(y[0].clone()), None, None];
     let pass = Backward::after(&OP, &x, &y, &[true, true, false], d);
     assert_eq!(OP.backward(cx, &pass).map(|_| ()).unwrap_err().code, Code::NoGradient);
-    // A trained head has no losses by row.
+    // A trained head does not support losses by row.
     let op = LinearCrossEntropy { reduction: Reduction::None, wanted: ALL, ..OP };
     let error = run(cx, &op, &x.iter().collect::<Vec<_>>()).map(|_| ()).unwrap_err();
     assert_eq!(error.code, Code::NoGradient);
@@ -230,13 +230,13 @@ fn bf16_products_round_hidden_and_the_gradient_of_the_logits() {
         let (expected, d_expected) = of(OP, if on_cpu { &rounded } else { &hidden });
         let label = &cx.profile.label;
         compare(label, &loss, &expected, TOLERANCE);
-        // Factors are off by 2^-9 of themselves at most, and those of a row add up to less than 2.
+        // Factors have a relative error of at most 2^-9, and a row's factors add up to less than 2.
         compare(label, &d_hidden, &d_expected, 1.0 / 256.0);
         assert_eq!(d_hidden.data != d_expected.data, on_cpu, "{label}");
     }
 }
 
-/// A head in blocks, as a quantised embedding that is tied to it.
+/// A head in blocks, such as a quantised embedding with tied weights.
 #[test]
 fn a_head_in_blocks_is_what_it_holds() {
     let [hidden, _, targets] = inputs(&[2, 9], 256, 13, DType::F32);

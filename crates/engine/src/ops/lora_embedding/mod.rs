@@ -1,12 +1,12 @@
-//! y[.., :] = W[id[..], :] + s·Aᵀ[id[..], :]·Bᵀ, rows of a table and of a low-rank difference of it.
+//! y[.., :] = W[id[..], :] + s·Aᵀ[id[..], :]·Bᵀ: rows of a table and of its low-rank update.
 //!
-//! Shapes: W [V, C], f32 or frozen f16 and bf16; ids i32 of any shape; A [R, V], B [C, R]; y [.., C],
-//! and h = Aᵀ[id] [.., R], a second output that backward reads. Backward, with Z = s·d·B: d_A sums the
-//! rows of Z that share an id, d_B = s·dᵀ·h, d_W those of d; `padding_idx`'s row is given 0. Saved: the
-//! ids, B where A trains, h where B does. Source: loralib's Embedding.
+//! Shapes: W [V, C], f32 or frozen f16 and bf16; ids i32 of any shape; A [R, V], B [C, R]; y [.., C], and h = Aᵀ[id]
+//! [.., R], a second output for backward. Backward, with Z = s·d·B: d_A sums the rows of Z with equal id, d_B = s·dᵀ·h,
+//! d_W sums the rows of d with equal id; the row `padding_idx` gets 0. Saved: the ids, B if A trains, h if B trains.
+//! Source: loralib's Embedding.
 //!
-//! The low-rank product is added to the rows that were taken, so that A = 0 gives `embedding`'s bits,
-//! and y is passed over once less than by a sum of two results.
+//! The low-rank product is added to the gathered rows, so that A = 0 gives the bits of `embedding`, and y needs one
+//! pass less than a sum of two results.
 
 #[cfg(test)]
 mod plain;
@@ -27,7 +27,7 @@ use crate::ops::embedding::Embedding;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LoraEmbedding {
     pub scale: f32,
-    /// The row that gets no gradient, of W and of A.
+    /// The row of W and of A that gets no gradient.
     pub padding_idx: Option<u32>,
 }
 
@@ -101,7 +101,7 @@ impl Op for LoraEmbedding {
         let d = &pass.d_out_or_zeros(cx)?;
         let (rows, columns, rank) = (d.shape.rows(), d.shape.last(), pass.input_specs[A].shape[0]);
         let d_matrix = Matrix::new(d, columns);
-        // The gradient of a table of either layout, given what flows into the rows taken of it.
+        // The gradient of a table of either layout from the gradient of its gathered rows.
         let scattered = |op: Embedding, input: usize, d: &Value| {
             let table = Backward {
                 inputs: vec![None, Some(pass.input(IDS).clone())],

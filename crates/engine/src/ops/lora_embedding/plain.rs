@@ -1,10 +1,10 @@
-//! The oracle: the table with its difference added, then one row at a time.
+//! The oracle: the table plus its update, then one row at a time.
 
 use super::LoraEmbedding;
 use crate::ops::checks::Array;
 use crate::ops::embedding::plain::plain as take;
 
-/// y and h.
+/// Returns y and h.
 pub fn plain(op: &LoraEmbedding, x: &[Array]) -> Vec<Array> {
     let [weight, ids, a, b] = x else { unreachable!() };
     let (rows, columns, rank) = (weight.shape[0], weight.shape[1], a.shape[0]);

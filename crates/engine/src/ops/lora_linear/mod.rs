@@ -1,21 +1,22 @@
 //! y = x·Wᵀ + b, and y[rows, outs] += s·drop(x)[rows]·Aᵀ·Bᵀ for each low-rank path.
 //!
-//! Shapes: x [.., I], W [O, I] ([I, O] where `fan_in_fan_out`), b [O]; y [.., O]. A path has A [G·R, I]
-//! and B [G·V, R] for its G windows of V outputs (one of all O where none are named), takes the rows
-//! of its row_ranges (all where none are named), and gives h = drop(x)[rows]·Aᵀ [rows, G·R], which backward
-//! reads. Its product of window g is h[:, g]·B[g]ᵀ, so that a merged layer (loralib's MergedLinear)
-//! costs one product by A and never holds B·A. W may be half-stored.
-//! Backward, with Z = s·d·B: d_x = d·W + Σ drop'(Z·A), d_A = Zᵀ·drop(x), d_B = s·dᵀ·h; d_W = dᵀ·x only
-//! where W trains. Saved: h, and of the inputs what the wanted gradients read; drop(x) is made again.
+//! Shapes: x [.., I], W [O, I] ([I, O] with `fan_in_fan_out`), b [O]; y [.., O]. A path has A [G·R, I] and B [G·V, R]
+//! for its G windows of V outputs (by default one window of all O) and uses the rows of its row_ranges (by default
+//! all). It also outputs h = drop(x)[rows]·Aᵀ [rows, G·R] for backward. Its product for window g is h[:, g]·B[g]ᵀ, so
+//! that a merged layer (loralib's MergedLinear) needs one product by A and never stores B·A. W may be in a half type.
+//! Backward, with Z = s·d·B: d_x = d·W + Σ drop'(Z·A), d_A = Zᵀ·drop(x), d_B = s·dᵀ·h; d_W = dᵀ·x only if W trains.
+//! Saved: h, and the inputs that the wanted gradients read; drop(x) is recomputed.
 //!
-//! The low-rank product is added to the finished dense one, so that B = 0 gives `linear`'s bits. Of the
-//! first path over all rows and outputs both are one launch: a product whose sum has two segments, with
-//! the bits of two (in backward, where nothing is dropped).
-//! Cost over `linear`, a path: 2·T·R·(I + O) forward, twice that backward (LoRAFusion, arXiv 2510.00206).
-//! Tried on the processor, a step of SmolLM2 with 512 tokens, R = 16, two cores of a Xeon (Granite Rapids): Z, d_A and d_B
-//! in one pass over d, each element of which is loaded once. By AVX2 the three took 62 to 68 ms and not 83, but d·W as much
-//! longer, since less of d was left in a cache. The step took 0 to 2% longer by AVX2, 0 to 1% less by AVX-512, 2 to 3% less
-//! in bf16 by AMX. d_A and d_B in one pass after d·W: 1.5% longer by AVX2, the same by AVX-512, 1% less by AMX.
+//! The low-rank product is added to the finished dense one, so that B = 0 gives the bits of `linear`. For the first
+//! path over all rows and outputs both are one launch: a product whose sum has two segments, with the bits of two
+//! products (in backward only without dropout). Cost of a path in addition to `linear`: 2·T·R·(I + O) forward, twice
+//! that backward (LoRAFusion, arXiv 2510.00206).
+//!
+//! Tried on the processor, for a step of SmolLM2 with 512 tokens, R = 16, two cores of a Xeon (Granite Rapids): Z, d_A
+//! and d_B in one pass over d, which loads each element once. With AVX2 the three took 62 to 68 ms instead of 83, but
+//! d·W took as much longer, since less of d was left in a cache. The step was 0 to 2% slower with AVX2, 0 to 1% faster
+//! with AVX-512, and 2 to 3% faster in bf16 with AMX. With d_A and d_B in one pass after d·W: 1.5% slower with AVX2,
+//! equal with AVX-512, 1% faster with AMX.
 
 mod path;
 #[cfg(test)]
@@ -37,23 +38,23 @@ use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::linear::{Linear, d_bias, d_dense, d_weight, dense, output};
 use path::Placed;
 
-/// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..] and a bias or none.
+/// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..] and optionally a bias.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoraLinear {
     /// W is stored as [I, O].
     pub fan_in_fan_out: bool,
-    /// Of the products by W; the low-rank ones are exact.
+    /// The precision of the products by W; low-rank products are exact.
     pub precision: Precision,
     pub paths: Vec<Path>,
 }
 
-/// As many as the masks of what backward reads have room for.
+/// The most paths that backward's bit masks have room for.
 pub const MOST_PATHS: usize = 14;
 
 const X: usize = 0;
 const WEIGHT: usize = 1;
 
-/// The inputs that are A and B of path `i`.
+/// The indices of A and B of path `i` among the inputs.
 const fn a(i: usize) -> usize {
     2 + 2 * i
 }
@@ -98,7 +99,7 @@ impl Op for LoraLinear {
         Ok(())
     }
 
-    /// h alone: the dense product is what costs.
+    /// Recomputes only h: the dense product is the expensive part.
     fn forward_rest(&self, cx: &Rc<Context>, inputs: &[&Value]) -> Option<Result<Vec<Value>>> {
         let x = inputs[X];
         let project = |(i, placed): (usize, Placed)| {
@@ -175,7 +176,7 @@ impl LoraLinear {
         Linear { fan_in_fan_out: self.fan_in_fan_out, precision: self.precision }
     }
 
-    /// The input that is the bias, where there is one.
+    /// The index of the bias among the inputs, if there is one.
     fn bias(&self) -> usize {
         a(self.paths.len())
     }

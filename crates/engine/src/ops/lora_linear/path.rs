@@ -1,4 +1,4 @@
-//! One low-rank path: which rows it takes, which outputs it gives, and its products.
+//! One low-rank path: its rows, its outputs, and its products.
 
 use std::rc::Rc;
 
@@ -16,39 +16,39 @@ use crate::shape::Shape;
 /// s·drop(x)[rows]·Aᵀ·Bᵀ.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Path {
-    /// s, what the product is multiplied by.
+    /// s, the scale of the product.
     pub scale: f32,
-    /// What drops elements of x; p of 0 for nothing.
+    /// Dropout of x; none if p is 0.
     pub dropout: Dropout,
-    /// Rows that it takes, in ascending order; none named for all.
+    /// The rows to use, in ascending order; empty for all.
     pub row_ranges: Vec<RowRange>,
-    /// Where each window of outputs starts; none named for one of all.
+    /// The first output of each window; empty for one window of all outputs.
     pub windows: Vec<usize>,
 }
 
-/// Neighbouring rows of x.
+/// A range of rows of x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowRange {
     pub start: usize,
     pub count: usize,
-    /// The stream of its dropout mask, in the place of the path's.
+    /// The stream of its dropout mask, which replaces the path's.
     pub stream: u64,
 }
 
 impl Path {
-    /// Over all rows and outputs.
+    /// A path over all rows and outputs.
     pub fn whole(scale: f32, dropout: Dropout) -> Path {
         Path { scale, dropout, ..Path::default() }
     }
 
-    /// s·h·Bᵀ as a segment of the dense product, where it goes over all rows and outputs.
+    /// s·h·Bᵀ as a segment of the dense product, if it covers all rows and outputs.
     pub(super) fn expansion<'a>(&self, h: &'a Value, b: &'a Value) -> Option<Segment<'a>> {
         let rank = b.shape[1];
         let (h, b) = (Matrix::new(h, rank), Matrix::new(b, rank).t());
         self.is_whole().then_some(Segment { a: h, b, k: rank, alpha: self.scale })
     }
 
-    /// Z·A as a segment of d·W, where it goes over all rows and outputs, and nothing is dropped.
+    /// Z·A as a segment of d·W, if it covers all rows and outputs, and there is no dropout.
     pub(super) fn contraction<'a>(&self, z: &'a Value, a: &'a Value) -> Option<Segment<'a>> {
         let [rank, features] = [a.shape[0], a.shape[1]];
         let (z, a) = (Matrix::new(z, rank), Matrix::new(a, features));
@@ -63,10 +63,10 @@ impl Path {
         self.windows.len().max(1)
     }
 
-    /// The shape of h.
+    /// Returns the shape of h.
     ///
     /// # Errors
-    /// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`, showing the factors.
+    /// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`, with the factors.
     pub(super) fn output(&self, x: &Spec, a: &Spec, b: &Spec, y: &Shape) -> Result<Spec> {
         if a.dtype != DType::F32 || b.dtype != DType::F32 {
             fail!(Dtype, "lora_linear: the factors are f32, not {a} and {b}");
@@ -110,10 +110,10 @@ impl Path {
     }
 }
 
-/// A path over an input of known size.
+/// A path for an input of known size.
 pub(super) struct Placed<'a> {
     path: &'a Path,
-    /// With the row of h where each starts.
+    /// Each range with its first row in h.
     row_ranges: SmallVec<[(RowRange, usize); 1]>,
 }
 
@@ -127,7 +127,7 @@ impl<'a> Placed<'a> {
         Placed { path, row_ranges: row_ranges.collect() }
     }
 
-    /// Rows of h.
+    /// The number of rows of h.
     pub(super) fn rows(&self) -> usize {
         self.row_ranges.iter().map(|(range, _)| range.count).sum()
     }
@@ -159,7 +159,7 @@ impl<'a> Placed<'a> {
         })
     }
 
-    /// Z = s·d[rows, window]·B[group], with what flows into h by itself.
+    /// Returns Z = s·d[rows, window]·B[group], plus the gradient of h as an output.
     pub(super) fn d_h(
         &self,
         cx: &Rc<Context>,
@@ -220,7 +220,7 @@ impl<'a> Placed<'a> {
         })
     }
 
-    /// What the path takes of x in a range.
+    /// Returns drop(x) for the rows in a range.
     fn kept(&self, cx: &Rc<Context>, x: &Value, range: &RowRange) -> Result<Value> {
         let x = rows(x, range.start, range.count);
         if self.path.dropout.p == 0.0 {
@@ -244,7 +244,7 @@ impl<'a> Placed<'a> {
         dropout(cx, seed, range.stream, p, x, y, accumulate)
     }
 
-    /// Calls `product` for every range and window, with the blocks of h, B and y that meet there.
+    /// Calls `product` for every range and window, with their blocks of h, B and y.
     fn each(
         &self,
         h: &Value,
@@ -286,7 +286,7 @@ struct Meeting {
 /// A block of a row-major value.
 struct Submatrix {
     value: Value,
-    /// Elements from one row to the next.
+    /// The row stride, in elements.
     stride: usize,
 }
 
@@ -302,7 +302,7 @@ impl Submatrix {
     }
 }
 
-/// `count` rows of a row-major value.
+/// Returns `count` rows of a row-major value.
 fn rows(value: &Value, start: usize, count: usize) -> Value {
     let width = value.shape.last();
     value.sub_range(start * width, [count, width])

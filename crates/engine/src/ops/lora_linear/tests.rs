@@ -120,7 +120,7 @@ fn a_frozen_weight_costs_no_launch() {
         let d_inputs =
             op(false).backward(&cx, &Backward::after(&op(false), &values, &outputs, &needs, d)).unwrap();
         assert!(d_inputs[super::WEIGHT].is_none());
-        // Z, dX with both its parts, dA and dB.
+        // Z, dX with both of its parts, dA and dB.
         assert_eq!(cx.launches() - before, 4);
     }
 }
@@ -144,7 +144,7 @@ fn shapes_that_do_not_fit_are_named() {
     assert!(message.contains("[3, 6] and [4, 3] do not fit 5 inputs and 4 outputs"), "{message}");
 }
 
-/// Inputs for paths of `ranks` (the rank of one window each) beside a dense layer.
+/// Returns inputs for a dense layer and paths of `ranks` (the rank of one window each).
 fn inputs_of(
     op: &LoraLinear,
     rows: &[usize],
@@ -191,7 +191,7 @@ fn paths_take_the_rows_of_their_runs() {
         };
         let whole = path(0.5, &[]);
         for [n, features, out] in [[1, 5, 4], [21, 33, 65], [64, 3, 2], [65, 257, 1]] {
-            // Three neighbours, rows of none between them; one takes two row_ranges.
+            // Three paths side by side, with unused rows between them; one has two row_ranges.
             let op = LoraLinear {
                 fan_in_fan_out: n == 64,
                 paths: vec![
@@ -249,7 +249,7 @@ fn the_low_rank_products_stay_exact_beside_bf16_ones() {
     inputs[super::WEIGHT] = inputs[super::WEIGHT].stored(DType::BF16);
     for cx in contexts() {
         let v: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
-        // h, and what the low-rank path adds.
+        // Returns h, and the low-rank path's contribution.
         let of = |precision: Precision| {
             let adapted =
                 run(&cx, &LoraLinear { precision, ..op.clone() }, &v.iter().collect::<Vec<_>>()).unwrap();

@@ -1,9 +1,9 @@
-//! y = a·b, each transposed where its flag says so, over broadcast leading dimensions.
+//! y = a·b over broadcast leading dimensions, each operand transposed if its flag is set.
 //!
-//! Shapes: a [.., M, K] (or [.., K, M] transposed), b [.., K, N] (or [.., N, K]), y [.., M, N]; the
-//! leading dimensions broadcast as NumPy's. b may be stored as f16 or bf16, frozen.
-//! Backward: d_a = d·bᵀ and d_b = aᵀ·d, summed over the dimensions that an operand was broadcast
-//! along. Saved: each where the other needs a gradient.
+//! Shapes: a [.., M, K] (or [.., K, M] transposed), b [.., K, N] (or [.., N, K]), y [.., M, N]; the leading dimensions
+//! broadcast as in NumPy. b may be frozen f16 or bf16.
+//! Backward: d_a = d·bᵀ and d_b = aᵀ·d, summed over an operand's broadcast dimensions. Saved: each operand if the other
+//! needs a gradient.
 
 #[cfg(test)]
 mod plain;
@@ -91,7 +91,7 @@ impl Op for Matmul {
         let d_b = || {
             let (a, shape) = (pass.input(0), &pass.input_specs[1].shape);
             if !trans_a && leading(shape).size() == 1 {
-                // One b for all: the rows of the whole batch are one long sum.
+                // With one b for all, the batch's rows form one long sum.
                 let a = &a.reshaped([a.shape.rows(), a.shape.last()]);
                 let d = &d.reshaped([d.shape.rows(), d.shape.last()]);
                 if a.shape[0] == d.shape[0] {
@@ -112,7 +112,7 @@ impl Op for Matmul {
     }
 }
 
-/// x·y over their common batch, summed to `shape`.
+/// Returns x·y over their common batch, summed to `shape`.
 fn gradient(
     cx: &Rc<Context>,
     x: &Value,
@@ -131,14 +131,14 @@ fn gradient(
     sum_to(cx, d, shape)
 }
 
-/// Appends c = a·b over c's leading dimensions, to which those of a and b broadcast.
+/// Appends c = a·b over c's leading dimensions, to which a's and b's broadcast.
 fn multiply(cx: &Rc<Context>, a: &Value, trans_a: bool, b: &Value, trans_b: bool, c: &Value) -> Result<()> {
     let (m, k) = matrix(&a.shape, trans_a);
     let n = c.shape.last();
     let dims = batch(&leading(&c.shape), [(&a.shape, m * k), (&b.shape, k * n), (&c.shape, m * n)]);
     let (columns_a, columns_b) = (a.shape.last(), b.shape.last());
     let (&(size, [a_step, b_step, c_step]), outer) = dims.split_last().expect("at least one");
-    // Rows of a batch that share b are rows of one product.
+    // Batch rows that share b become rows of one product.
     let folds = b_step == 0 && !trans_a && a_step == m * k && c_step == m * n;
     let product = if folds { Gemm::new(size * m, n, k) } else { Gemm::new(m, n, k).batch(size) };
     let mut places = vec![[0; 3]];
@@ -161,7 +161,7 @@ fn multiply(cx: &Rc<Context>, a: &Value, trans_a: bool, b: &Value, trans_b: bool
     Ok(())
 }
 
-/// Rows and columns of a matrix, after transposition where asked.
+/// The numbers of rows and columns of a matrix, transposed with `trans`.
 fn matrix(shape: &Shape, trans: bool) -> (usize, usize) {
     let (rows, columns) = (shape[shape.rank() - 2], shape.last());
     if trans { (columns, rows) } else { (rows, columns) }
@@ -172,8 +172,8 @@ fn leading(shape: &Shape) -> Shape {
     Shape::new(&shape[..shape.rank() - 2])
 }
 
-/// The batch's dimensions, neighbours merged where every operand walks them alike: their sizes and
-/// each operand's steps in elements, 0 where it broadcasts. At least one.
+/// The batch dimensions, with neighbours merged if all operands are contiguous across them: their sizes and each
+/// operand's strides in elements, 0 where it broadcasts. At least one.
 fn batch(dims: &Shape, operands: [(&Shape, usize); 3]) -> SmallVec<[(usize, [usize; 3]); 4]> {
     let steps: [SmallVec<[usize; 6]>; 3] = operands.map(|(shape, matrix)| {
         let own = leading(shape);

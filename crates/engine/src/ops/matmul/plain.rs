@@ -14,7 +14,7 @@ pub fn plain(op: Matmul, a: &Array, b: &Array) -> Array {
     let n = if op.trans_b { b.shape[rank_b - 2] } else { b.shape[rank_b - 1] };
     let mut shape: Vec<usize> = (0..rank - 2).map(|d| size(a, d).max(size(b, d))).collect();
     shape.extend([m, n]);
-    // Where the matrix of an operand starts for one place of the batch.
+    // The offset of an operand's matrix for a batch index.
     let start = |x: &Array, index: &[usize]| {
         let matrix: usize = x.shape[x.shape.len() - 2..].iter().product();
         (0..rank - 2).fold(0, |p, d| p * size(x, d) + if size(x, d) == 1 { 0 } else { index[d] }) * matrix

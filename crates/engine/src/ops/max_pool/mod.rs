@@ -1,9 +1,9 @@
 //! y = the maximum of x over windows of its last dimensions.
 //!
-//! Shapes: x [.., *size], y [.., *out] with out = ⌊(size + 2·padding − kernel) / stride⌋ + 1, or ⌈ ⌉
-//! where `ceil` is set and the last window starts within the size or the padding before it. NaN where a
-//! window holds one. Saved: the place of each maximum, a hidden output. Backward: d_out goes to the
-//! first of equal maxima. Source: torch.nn.functional.max_pool1d, 2d, 3d.
+//! Shapes: x [.., *size], y [.., *out] with out = ⌊(size + 2·padding − kernel) / stride⌋ + 1; with `ceil` it is rounded
+//! up if the last window starts within the size or the leading padding. NaN if a window contains one. Saved: the
+//! position of each maximum, a hidden output. Backward: d_out goes to the first of equal maxima.
+//! Source: torch.nn.functional.max_pool1d, 2d, 3d.
 
 #[cfg(test)]
 pub(in crate::ops) mod plain;
@@ -26,7 +26,7 @@ pub struct Window {
     pub kernel: Vec<usize>,
     pub stride: Vec<usize>,
     pub padding: Vec<usize>,
-    /// A last window may be short.
+    /// Whether the last window may be partial.
     pub ceil: bool,
 }
 
@@ -48,10 +48,10 @@ pub fn planes<'a>(op: &str, x: &'a Spec, dims: usize) -> Result<(usize, &'a [usi
 }
 
 impl Window {
-    /// The windows of x.
+    /// Returns the windows of x.
     ///
     /// # Errors
-    /// Those of `planes`, and `ERR_SHAPE_MISMATCH` and `ERR_OPTION` where a window does not fit.
+    /// The errors of `planes`; `ERR_SHAPE_MISMATCH` and `ERR_OPTION` if a window does not fit.
     pub fn over(&self, op: &str, x: &Spec) -> Result<Windows> {
         let (planes, size) = planes(op, x, self.kernel.len())?;
         if [&self.stride, &self.padding].iter().any(|given| given.len() != self.kernel.len()) {
@@ -79,7 +79,7 @@ impl Window {
             let mut count = room / stride + 1;
             if self.ceil {
                 count = room.div_ceil(stride) + 1;
-                // The last window starts before the padding after.
+                // The last window must start before the trailing padding.
                 count -= ((count - 1) * stride >= n + padding) as usize;
             }
             out.push(count);
@@ -97,13 +97,13 @@ impl Window {
     }
 }
 
-/// The shape of y: x's, the last `dims` sizes replaced.
+/// Returns the shape of y: x's with the last `dims` sizes replaced.
 pub fn pooled(x: &Shape, windows: &Windows, dims: usize) -> Shape {
     let kept = &x[..x.rank() - dims];
     [kept, &windows.out[3 - dims..]].concat()[..].into()
 }
 
-/// Maximum over windows; the second output holds places.
+/// Maximum over windows; the second output has the positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaxPool(pub Window);
 

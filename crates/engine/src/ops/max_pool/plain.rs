@@ -1,9 +1,9 @@
-//! The oracle: every element of every window.
+//! The oracle: a loop over every element of every window.
 
 use super::Window;
 use crate::ops::checks::Array;
 
-/// What of one dimension a window holds: [low, high), and its length with the padding.
+/// The range of a window in one dimension, [low, high), and its length with padding.
 pub type Bounds = (usize, usize, usize);
 
 pub fn bounds(window: &Window, d: usize, size: usize) -> Vec<Bounds> {
@@ -11,7 +11,7 @@ pub fn bounds(window: &Window, d: usize, size: usize) -> Vec<Bounds> {
     let padded = size + 2 * padding;
     let starts = (0..).map(|o| o * stride).take_while(|start| match window.ceil {
         false => start + kernel <= padded,
-        // A short last window, if what is left is not the padding after.
+        // A partial last window, unless only the trailing padding is left.
         true => start + kernel < padded + stride && *start < size + padding,
     });
     let inside = |at: usize| at.saturating_sub(padding).min(size);
@@ -23,7 +23,7 @@ pub fn bounds(window: &Window, d: usize, size: usize) -> Vec<Bounds> {
         .collect()
 }
 
-/// y by `reduce` of each window's elements and its volume with the padding.
+/// Computes y by `reduce` from each window's elements and its volume with padding.
 pub fn pool(x: &Array, bounds: &[Vec<Bounds>], reduce: impl Fn(&[f64], usize) -> f64) -> Array {
     let first = x.shape.len() - bounds.len();
     let outs: Vec<usize> = bounds.iter().map(Vec::len).collect();
@@ -41,7 +41,7 @@ pub fn pool(x: &Array, bounds: &[Vec<Bounds>], reduce: impl Fn(&[f64], usize) ->
     })
 }
 
-/// The bounds over the last dimensions of x.
+/// Returns the bounds over the last dimensions of x.
 pub fn all(window: &Window, x: &Array) -> Vec<Vec<Bounds>> {
     let first = x.shape.len() - window.kernel.len();
     (0..window.kernel.len()).map(|d| bounds(window, d, x.shape[first + d])).collect()

@@ -6,7 +6,7 @@ use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
 use crate::ops::{adaptive_avg_pool, avg_pool};
 
-/// Windows to pool over: kernel, stride, padding, by dimension; with and without a short last one.
+/// Returns windows for the tests: kernel, stride, padding, by dimension; with and without a partial last one.
 pub fn windows(dims: usize) -> Vec<Window> {
     let sizes = [
         ([2, 2, 2], [2, 2, 2], [0, 0, 0]),
@@ -24,7 +24,7 @@ pub fn windows(dims: usize) -> Vec<Window> {
         .collect()
 }
 
-/// Values of which no two are closer than the step of a finite difference, in no order.
+/// Returns shuffled values that differ by more than the step of a finite difference.
 fn spread(shape: &[usize]) -> Array {
     let size: usize = shape.iter().product();
     Array::new(shape, (0..size).map(|i| (i * 7919 % 10007) as f64 / 5000.0 - 1.0).collect())
@@ -67,7 +67,7 @@ fn equals_the_plain_form() {
     }
 }
 
-/// The first of equal maxima takes the gradient, whatever the device.
+/// The first of equal maxima gets the gradient on every device.
 #[test]
 fn equal_maxima() {
     use crate::ops::checks::{contexts, read};

@@ -1,7 +1,7 @@
 //! y = the mean of x over one dimension, or over all.
 //!
-//! Shapes: x any; y without the dimension, or a scalar; NaN where there is nothing to take the mean
-//! of. Backward: d_out / n spread over the dimension. Saved: nothing.
+//! Shapes: x any; y without the dimension, or a scalar; NaN for the mean of nothing. Backward: d_out / n broadcast over
+//! the dimension. Saved: nothing.
 
 #[cfg(test)]
 mod plain;
@@ -50,7 +50,7 @@ impl Op for Mean {
         let d = pass.d_out();
         let shape = &pass.input_specs[0].shape;
         let [_, n, _] = split(shape, self.dim);
-        // A sum of one term each, for its scale.
+        // A sum of one term, used for its scale.
         let scaled = cx.empty(d.shape.clone(), DType::F32)?;
         reduce_scaled(cx, Reduction::Sum, d, [d.size(), 1, 1], 1.0 / n as f32, &scaled)?;
         Ok(vec![Some(spread(cx, &scaled, shape, self.dim)?)])

@@ -1,6 +1,6 @@
-//! y[.., c] = 1 where c is the index, 0 elsewhere (torch.nn.functional.one_hot).
+//! y[.., c] = 1 if c is the index, otherwise 0 (torch.nn.functional.one_hot).
 //!
-//! Shapes: index i32 of any shape; y i32 [.., classes]. Backward: none, as for any index.
+//! Shapes: index i32 of any shape; y i32 [.., classes]. Backward: none, since the input is an index.
 
 #[cfg(test)]
 mod plain;
@@ -17,10 +17,10 @@ use crate::kernels::elementwise::{Function, map};
 use crate::kernels::embedding::check_indices;
 use crate::op::{Backward, Gradient, Gradients, Op};
 
-/// Classes up to which comparing in f32 tells all apart.
+/// The most classes whose numbers f32 represents exactly.
 const MOST: usize = 1 << 24;
 
-/// Of indices below `classes`.
+/// For indices below `classes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OneHot {
     pub classes: usize,

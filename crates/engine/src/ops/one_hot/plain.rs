@@ -1,4 +1,4 @@
-//! The oracle: a row at a time.
+//! The oracle: one row at a time.
 
 use crate::dtype::DType;
 use crate::ops::checks::Array;

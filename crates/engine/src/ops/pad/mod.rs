@@ -1,9 +1,9 @@
-//! y = x with its last dimensions padded by elements of its own.
+//! y = x with its last dimensions padded by its elements.
 //!
-//! Shapes: x [.., *size], y [.., *(before + size + after)]. Modes: `reflect` (without the end itself;
-//! padding below the size), `replicate`, `circular` (padding of at most the size). A dimension at a
-//! time, so that corners are padding of padding, as PyTorch's. Saved: nothing. Backward: the padding's
-//! gradients are added to those of what they copy. Source: torch.nn.functional.pad.
+//! Shapes: x [.., *size], y [.., *(before + size + after)]. Modes: `reflect` (without the end itself; padding below the
+//! size), `replicate`, `circular` (padding of at most the size). Dimensions are padded one by one, so that corners are
+//! padding of padding, as in PyTorch. Saved: nothing. Backward: the gradients of padding elements are added to their
+//! sources. Source: torch.nn.functional.pad.
 
 #[cfg(test)]
 mod plain;
@@ -22,7 +22,7 @@ use crate::op::{Backward, Gradient, Gradients, Op};
 pub use crate::kernels::pad::Mode;
 
 impl Mode {
-    /// By PyTorch's name.
+    /// Parses PyTorch's name of a mode.
     pub fn parse(name: &str) -> Option<Mode> {
         Some(match name {
             "reflect" => Mode::Reflect,
@@ -41,7 +41,7 @@ pub struct Pad {
 }
 
 impl Pad {
-    /// Each padded dimension, where those before it are padded already and those after it are not.
+    /// The edges of each padded dimension, with the earlier ones already padded and the later ones not yet.
     fn edges(&self, shape: &[usize]) -> Vec<Edges> {
         let first = shape.len() - self.padding.len();
         let mut sizes = shape.to_vec();

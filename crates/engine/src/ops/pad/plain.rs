@@ -1,4 +1,4 @@
-//! The oracle: every element by its coordinates.
+//! The oracle: each element by its coordinates.
 
 use super::{Mode, Pad};
 use crate::ops::checks::Array;

@@ -1,7 +1,7 @@
 //! y[i_order(0), i_order(1), …] = x[i_0, i_1, …]: the dimensions in another order.
 //!
-//! Shapes: y's dimension d is x's dimension order[d]. Backward: the inverse order on d_out.
-//! Saved: nothing. A transposition is an order that swaps two.
+//! Shapes: y's dimension d is x's dimension order[d]. Backward: the inverse order on d_out. Saved: nothing. A
+//! transposition swaps two dimensions.
 
 #[cfg(test)]
 mod plain;
@@ -29,7 +29,7 @@ impl Permute {
         Permute { order: Indices::from_slice(order) }
     }
 
-    /// `a` and `b` of `rank` dimensions change places; each is below `rank`.
+    /// Swaps dimensions `a` and `b`, which must be below `rank`.
     pub fn transpose(rank: usize, a: usize, b: usize) -> Permute {
         let mut order: Indices = (0..rank).collect();
         order.swap(a, b);
@@ -44,7 +44,7 @@ impl Permute {
         Permute { order }
     }
 
-    /// Whether only dimensions of size 1 change places, so that the elements stay where they are.
+    /// Whether only dimensions of size 1 move, so that the elements keep their order.
     fn keeps_order(&self, shape: &Shape) -> bool {
         self.order.iter().filter(|d| shape[**d] != 1).is_sorted()
     }

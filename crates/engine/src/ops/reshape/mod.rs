@@ -1,6 +1,6 @@
-//! The same elements under another shape: no kernel, the storage is shared.
+//! The same elements with another shape: no kernel, the storage is shared.
 //!
-//! Backward: d_out under the input's shape. Saved: nothing.
+//! Backward: d_out with the input's shape. Saved: nothing.
 
 #[cfg(test)]
 mod plain;

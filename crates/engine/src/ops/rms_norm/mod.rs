@@ -1,8 +1,8 @@
 //! y = w · x / √(mean x² + ε) over the last dimension.
 //!
-//! Shapes: x [.., C], w [C] (may be absent; f32, or f16 and bf16 where it is frozen); y as x.
-//! Saved: x, w and ρ = 1 / √(mean x² + ε), a row each, which is a hidden second output.
-//! Backward: d_x; d_w only where it is asked for. Source: torch.nn.functional.rms_norm.
+//! Shapes: x [.., C], w [C] (optional; f32, or f16 and bf16 if frozen); y like x.
+//! Saved: x, w, and for each row ρ = 1 / √(mean x² + ε), which is a hidden second output.
+//! Backward: d_x; d_w only if requested. Source: torch.nn.functional.rms_norm.
 
 #[cfg(test)]
 pub mod plain;
@@ -26,7 +26,7 @@ pub struct RmsNorm {
     pub eps: f32,
 }
 
-/// Checks x and the weights over its last dimension, named with their place among `inputs`.
+/// Checks x and the weights over its last dimension; `weights` has their names and positions among `inputs`.
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`.

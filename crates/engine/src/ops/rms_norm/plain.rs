@@ -1,8 +1,8 @@
-//! The oracle: a row at a time.
+//! The oracle: one row at a time.
 
 use crate::ops::checks::Array;
 
-/// Shared with the layer norm: rows less their mean where `centred`.
+/// Shared with the layer norm: subtracts the mean of each row if `centred`.
 pub fn plain(x: &Array, weight: Option<&Array>, bias: Option<&Array>, eps: f64, centred: bool) -> Array {
     let n = x.shape[x.shape.len() - 1];
     let mut y = x.clone();

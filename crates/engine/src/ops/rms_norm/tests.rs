@@ -6,7 +6,7 @@ const OP: RmsNorm = RmsNorm { eps: 1e-5 };
 
 #[test]
 fn equals_the_plain_form() {
-    // In rows of one the gradient of x vanishes, but for what ε leaves.
+    // For rows of one element the gradient of x is 0 except for the effect of ε.
     for n in [5, 63, 64, 65, 257] {
         for rows in [vec![1], vec![3], vec![2, 65]] {
             let x = Array::random("x", &[&rows[..], &[n]].concat()).map(|v| v + 0.1);

@@ -1,10 +1,9 @@
-//! y = x with each pair (i, i + h) of a head's dimensions turned by its position's angles.
+//! y = x with each pair (i, i + h) of a head's dimensions rotated by the angles of its position.
 //!
-//! Shapes: x, y [B, T, H, D]; cos and sin [P, h] or [P, 2h], h half of the rotated dimensions,
-//! made on the host in f64; positions, where there are any, i32 [B, T]. The half-split layout of
-//! transformers' Llama (`rotate_half`). Two tensors that differ in heads alone are turned together.
-//! Backward: the inverse rotation of d_out; the tables have no
-//! gradient. Saved: the tables and positions.
+//! Shapes: x, y [B, T, H, D]; cos and sin [P, h] or [P, 2h], with h half of the rotated dimensions, computed on the
+//! host in f64; positions, if given, i32 [B, T]. The half-split layout of transformers' Llama (`rotate_half`). Two
+//! tensors that differ only in their heads are rotated together.
+//! Backward: the inverse rotation of d_out; the tables have no gradient. Saved: the tables and positions.
 
 #[cfg(test)]
 pub(in crate::ops) mod plain;
@@ -20,16 +19,16 @@ use crate::fail;
 use crate::kernels::rotary::{Rotate, rotary, rotary_two};
 use crate::op::{Backward, Gradient, Gradients, Op};
 
-/// Inputs: x, or two of them, then cos, sin, and the positions where the attribute says so.
+/// Inputs: x, or two tensors with `two`, then cos, sin, and with `positions` the positions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rotary {
-    /// Position of the first row.
+    /// The first row's position.
     pub offset: usize,
-    /// The last input holds the positions, in place of `offset`.
+    /// The last input has the positions; `offset` is not used.
     pub positions: bool,
-    /// Dimensions that are rotated, the first of each head; all unless given.
+    /// The number of rotated dimensions, the first of each head; default all.
     pub dims: Option<usize>,
-    /// There are two tensors to rotate, such as q and k, and two outputs.
+    /// Rotate two tensors, such as q and k, with two outputs.
     pub two: bool,
 }
 
@@ -38,12 +37,12 @@ impl Rotary {
         self.dims.unwrap_or(dim) / 2
     }
 
-    /// How many tensors are rotated: the input that is the first table.
+    /// The number of rotated tensors, which is the index of the first table.
     fn tensors(&self) -> usize {
         1 + self.two as usize
     }
 
-    /// The input that holds the positions.
+    /// The index of the positions among the inputs.
     fn position(&self) -> Option<usize> {
         self.positions.then_some(self.tensors() + 2)
     }

@@ -1,4 +1,4 @@
-//! The oracle: each pair by itself.
+//! The oracle: one pair at a time.
 
 use super::Rotary;
 use crate::ops::checks::Array;

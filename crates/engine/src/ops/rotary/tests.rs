@@ -9,7 +9,7 @@ use crate::kernels;
 use crate::op::{Backward, Gradient, Gradients, Op, run, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts};
 
-/// Rotary by fixed tables, which have no gradient of their own.
+/// Rotary with fixed tables, which need no gradient.
 #[derive(Debug)]
 struct Fixed(Rotary, Vec<Array>);
 
@@ -49,7 +49,7 @@ impl Op for Fixed {
     }
 }
 
-/// cos and sin of position · 100^(−i/h), rounded to f32 as a caller's are.
+/// Returns cos and sin of position · 100^(−i/h), rounded to f32 like a caller's.
 fn tables(rows: usize, half: usize, width: usize) -> Vec<Array> {
     let angle = |i: &[usize]| i[0] as f64 * 100f64.powf(-((i[1] % half) as f64) / half as f64);
     let table = |f: fn(f64) -> f64| Array::from_fn(&[rows, width], |i| f(angle(i))).stored(DType::F32);
@@ -113,7 +113,7 @@ fn dimensions_past_the_rotated_ones_are_copied() {
     check(&op, &[Array::random("x", &[1, 65, 2, 20])], &|x| vec![plain(&op.0, &x[0], &op.1)]);
 }
 
-/// Halves that differ in their tables: the gradient is the transpose, not the rotation by −θ.
+/// With different tables for the two halves the gradient is the transpose, not the rotation by −θ.
 #[test]
 fn tables_need_not_be_a_rotation() {
     let any = |name: &str| Array::random(name, &[9, 8]).stored(DType::F32);

@@ -1,12 +1,12 @@
-//! A token drawn from each row of logits, as transformers' processors keep tokens, in their order.
+//! Sampling of a token from each row of logits, with transformers' logits processors in their order.
 //!
-//! Shapes: logits [n, V], options and a word of 64 random bits for each row; gives token i32 [n] and bad i32 [n], −1 or the place of a
-//! logit that is NaN; V where every logit is −∞. `seen` i32 [n, V], which the repetition penalty needs, is 1 where a
-//! token was seen; the token drawn is marked in place. It has no gradient.
+//! Shapes: logits [n, V], options and a word of 64 random bits for each row; outputs token i32 [n] and bad i32 [n]: the
+//! position of a logit that is NaN, V if every logit is −∞, otherwise −1. `seen` i32 [n, V], which the repetition
+//! penalty needs, is 1 for tokens that were seen; the sampled token is marked in place. It has no gradient.
 //!
-//! Source: Keskar et al. 2019 (repetition penalty), Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p), Nguyen
-//! et al. 2024 (min-p); transformers' `logits_process.py`. Where several tokens are as likely as the last one kept,
-//! all of them are: transformers does so for top-k, and leaves open which it keeps for top-p.
+//! Source: Keskar et al. 2019 (repetition penalty), Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p), Nguyen et
+//! al. 2024 (min-p); transformers' `logits_process.py`. All tokens that are as likely as the last kept one are kept:
+//! transformers does so for top-k and does not specify it for top-p.
 
 #[cfg(test)]
 mod plain;
@@ -21,26 +21,26 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::sample::{FARTHEST, Sampling, WORDS, sample};
 
-/// How tokens are chosen.
+/// The sampling options.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// Logits are divided by it; at 0 the first of the likeliest tokens is taken, whatever the words.
+    /// The divisor of logits; 0 takes the first of the most likely tokens, regardless of the random word.
     pub temperature: f64,
-    /// Keeps the likeliest k; 0 keeps all.
+    /// Keeps the k most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the fewest of the likeliest whose probabilities reach it; 1 keeps all.
+    /// Keeps the fewest most likely tokens whose probabilities reach this sum; 1 keeps all.
     pub top_p: f64,
-    /// Keeps what is at least this share of the likeliest's probability; 0 keeps all.
+    /// Keeps tokens with at least this share of the highest probability; 0 keeps all.
     pub min_p: f64,
-    /// Divides positive logits of what was seen, multiplies negative ones.
+    /// For tokens that were seen: divides positive logits and multiplies negative ones.
     pub repetition_penalty: f64,
 }
 
-/// Appends a draw from each row of logits, by the row's options and random word.
+/// Appends the sampling of a token from each row of logits, with the row's options and random word.
 ///
 /// # Errors
-/// `ERR_OPTION` for a value outside its range, or a penalty without `seen`; `ERR_DTYPE`;
-/// `ERR_SHAPE_MISMATCH`; `ERR_OUT_OF_MEMORY` when V elements are more than a binding may span.
+/// `ERR_OPTION` for a value outside its range, or a penalty without `seen`; `ERR_DTYPE`; `ERR_SHAPE_MISMATCH`;
+/// `ERR_OUT_OF_MEMORY` if V elements exceed the binding limit.
 pub fn record(logits: &Value, seen: Option<&Value>, rows: &[(Sample, u64)]) -> Result<[Value; 2]> {
     let cx: &Rc<Context> = logits.context();
     let &[count, n] = &logits.shape[..] else {
@@ -62,7 +62,7 @@ pub fn record(logits: &Value, seen: Option<&Value>, rows: &[(Sample, u64)]) -> R
     }
     let mut bytes = Vec::new();
     for (sample, random) in rows {
-        // At temperature 0 nothing is left but the first of the likeliest.
+        // At temperature 0 only the most likely tokens are left; the word 0 selects the first of them.
         let random = if sample.temperature == 0.0 { 0 } else { *random };
         bytes.extend(sample.sampling()?.words(random).into_iter().flat_map(u32::to_le_bytes));
     }
@@ -87,7 +87,7 @@ impl Sample {
         }
         let unit = (1u64 << 24) as f64;
         Ok(Sampling {
-            // So large that a difference of f32's least is beyond all, and not infinite.
+            // Finite, but so large that the smallest difference in f32 exceeds every distance.
             steps: (unit / temperature).min(1e30) as f32,
             penalty: [repetition_penalty as f32, (1.0 / repetition_penalty) as f32],
             top_k: top_k.min(u32::MAX as usize) as u32,

@@ -2,7 +2,7 @@
 
 use super::Sample;
 
-/// The probability of each token, after `options` left some out.
+/// Returns the probability of each token, after `options` excluded some.
 pub fn probabilities(options: &Sample, logits: &[f64], seen: Option<&[bool]>) -> Vec<f64> {
     let penalty = options.repetition_penalty;
     let score = |(i, l): (usize, &f64)| match seen {
@@ -42,7 +42,7 @@ pub fn probabilities(options: &Sample, logits: &[f64], seen: Option<&[bool]>) ->
     weights.iter().map(|w| w / sum).collect()
 }
 
-/// The token that `word` draws, and how near the word is to drawing another.
+/// Returns the token for `word`, and the word's margin to the next token.
 pub fn plain(options: &Sample, logits: &[f64], seen: Option<&[bool]>, word: u64) -> (usize, f64) {
     if options.temperature == 0.0 {
         let nearly = Sample { temperature: 1e-300, ..*options };

@@ -16,7 +16,7 @@ fn words(count: usize, seed: u64) -> Vec<u64> {
     (0..count).map(|_| stream.word()).collect()
 }
 
-/// Logits as a model's: spread over some 20 nats, a few far above.
+/// Returns logits like a model's: spread over about 20 nats, a few far above.
 fn logits(name: &str, rows: usize, n: usize) -> Array {
     let (x, y) = (Array::random(name, &[rows, n]), Array::random(&format!("{name}y"), &[rows, n]));
     let data = x.data.iter().zip(&y.data).map(|(x, y)| ((x * x * x * 12.0 + y) as f32) as f64).collect();
@@ -33,7 +33,7 @@ fn drawn(sample: &Sample, logits: &Value, seen: Option<&Value>, random: &[u64]) 
     (read(&token).data, read(&bad).data)
 }
 
-/// Every device draws what the plain form draws, and the same.
+/// Every device samples the token of the plain form.
 fn holds(sample: &Sample, logits: &Array, seen: Option<&Array>, random: &[u64], devices: &[Rc<Context>]) {
     let [rows, n] = logits.shape[..] else { unreachable!() };
     let mut first: Option<Vec<f64>> = None;
@@ -49,7 +49,7 @@ fn holds(sample: &Sample, logits: &Array, seen: Option<&Array>, random: &[u64], 
             let before: Option<Vec<bool>> =
                 seen.map(|s| s.data[r * n..][..n].iter().map(|v| *v == 1.0).collect());
             let (expected, margin) = plain(sample, row, before.as_deref(), random[r]);
-            // Weights are whole numbers: a word within their rounding of another token may draw that.
+            // Weights are integers: a word within their rounding of another token may select that one.
             if margin > 1e-6 {
                 assert_eq!(tokens[r], expected as f64, "{what}: row {r}, word {:#x}", random[r]);
             } else {
@@ -101,7 +101,7 @@ every_form! {
     }
 }
 
-/// A row's token depends on its own logits, options and word alone, whatever rows share the launch.
+/// A row's token depends only on its logits, options and word, not on other rows of the launch.
 #[test]
 fn rows_of_one_launch_have_options_of_their_own() {
     let mut rows: Vec<(Sample, u64)> = cuts().into_iter().zip(words(cuts().len(), 77)).collect();

@@ -1,8 +1,8 @@
 //! y = x with y[.., index[.., k, ..], ..] += src[.., k, ..] along one dimension, in the order of k (torch.scatter_add).
 //!
-//! Shapes: x, index and src of one rank; index is no larger than src, nor, but along the dimension, than x; y is x's.
-//! Backward: d_out for x; what stands at the index for src, 0 beyond it. Saved: the index. An index outside the dimension
-//! adds nothing where the host does not know it.
+//! Shapes: x, index and src have equal rank; index is no larger than src and, except along the dimension, than x; y is
+//! x's. Backward: d_out for x; for src d_out at the index, 0 beyond it. Saved: the index. An index outside the
+//! dimension adds nothing if the host does not know it.
 
 #[cfg(test)]
 mod plain;
@@ -29,7 +29,7 @@ pub struct ScatterAdd {
     pub dim: usize,
 }
 
-/// The first `shape` of `whole`: all of it, or a copy.
+/// Returns the leading part of `whole` with shape `shape`: all of it, or a copy.
 fn corner(cx: &Rc<Context>, whole: &Value, shape: &Shape) -> Result<Value> {
     if whole.shape == *shape {
         return Ok(whole.clone());
@@ -40,7 +40,7 @@ fn corner(cx: &Rc<Context>, whole: &Value, shape: &Shape) -> Result<Value> {
     Ok(part)
 }
 
-/// Writes `part` over the first of `whole`.
+/// Writes `part` over the leading part of `whole`.
 fn put_back(cx: &Rc<Context>, part: &Value, whole: &Value) -> Result<()> {
     let to = Side { value: whole, start: 0, strides: whole.shape.strides() };
     copy(cx, "scatterAdd", &part.shape, &Side::whole(part), &to)

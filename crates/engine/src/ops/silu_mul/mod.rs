@@ -1,7 +1,7 @@
 //! y = silu(gate) · up: the product of a gated MLP.
 //!
-//! Shapes: gate, up and y are equal. Backward: d_up = d · silu(gate), d_gate = d · up · silu'(gate),
-//! in one pass, d_gate where d was. Saved: gate and up; silu(gate) is made again.
+//! Shapes: gate, up and y are equal. Backward: d_up = d · silu(gate), d_gate = d · up · silu'(gate), in one pass;
+//! d_gate overwrites d. Saved: gate and up; silu(gate) is recomputed.
 
 #[cfg(test)]
 pub(in crate::ops) mod plain;
@@ -49,7 +49,7 @@ impl Op for SiluMul {
         true
     }
 
-    /// The gradient of up alone does not read up.
+    /// The gradient of up does not read up.
     fn reads(&self, needs: &[bool]) -> Reads {
         Reads { inputs: if needs[0] { 0b11 } else { 0b01 }, outputs: 0 }
     }

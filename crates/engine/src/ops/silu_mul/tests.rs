@@ -19,7 +19,7 @@ fn non_finite_values_stay_where_they_are() {
     check_non_finite(&SiluMul, &[gate, up], &plain);
 }
 
-/// Both gradients at once, in place where nothing else reads d, are those that are asked for one by one.
+/// Both gradients at once, in place if nothing else reads d, equal the gradients computed separately.
 #[test]
 fn gradients_together_are_those_apart() {
     let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 1.5, -3.0, 90.0];

@@ -1,7 +1,7 @@
 //! y = x[.., start..end, ..] along one dimension.
 //!
-//! Backward: d_out at its place among zeros, or added there to what other slices gave: all parts of x together
-//! cost as much as x, however many they are. Saved: nothing.
+//! Backward: d_out at its position, with zeros elsewhere, or added to the gradient of other slices: all parts of x
+//! together cost as much as x, regardless of their number. Saved: nothing.
 
 #[cfg(test)]
 mod plain;

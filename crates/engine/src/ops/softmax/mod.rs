@@ -1,7 +1,6 @@
 //! y = softmax(x) over one dimension, or its logarithm.
 //!
-//! Shapes: y as x. Backward reads y alone. A NaN, +∞, or nothing but −∞ makes its row NaN, as in
-//! PyTorch. Saved: y.
+//! Shapes: y like x. Backward reads only y. A NaN, a +∞, or only −∞ makes the row NaN, as in PyTorch. Saved: y.
 
 #[cfg(test)]
 mod plain;

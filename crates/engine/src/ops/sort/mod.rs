@@ -1,8 +1,8 @@
-//! The elements along one dimension in order, or the first of them, and where they stood (torch.sort, torch.topk).
+//! The elements along one dimension, sorted, or the first of them, with their positions (torch.sort, torch.topk).
 //!
-//! Shapes: x f32 or i32; values of its dtype and indices i32 are x's with `count` in the place of the dimension. The
-//! order is stable, whichever way: equal elements stay in theirs. NaN is larger than all; −0 equals 0. Backward:
-//! d_values at their indices, 0 elsewhere. Saved: the indices.
+//! Shapes: x f32 or i32; values (of x's dtype) and indices (i32) have x's shape with `count` for the dimension. The
+//! sort is stable in both directions: equal elements keep their order. NaN is larger than all numbers; −0 equals 0.
+//! Backward: d_values at their indices, 0 elsewhere. Saved: the indices.
 
 #[cfg(test)]
 mod plain;
@@ -26,7 +26,7 @@ pub struct Sort {
     pub dim: usize,
     pub descending: bool,
     pub count: usize,
-    /// What errors call it.
+    /// The operation's name in errors.
     pub name: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! The oracle: the library's stable sort of each line.
+//! The oracle: the standard library's stable sort of each line.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use super::Sort;
 use crate::dtype::DType;
 use crate::ops::checks::Array;
 
-/// Values and indices.
+/// Returns values and indices.
 pub fn plain(op: &Sort, x: &Array) -> Vec<Array> {
     let n = x.shape[op.dim];
     let inner: usize = x.shape[op.dim + 1..].iter().product();

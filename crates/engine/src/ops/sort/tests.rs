@@ -18,7 +18,7 @@ every_form! {
     fn equals_the_plain_form() {
         for n in [1, 2, 63, 64, 65, 257] {
             for (shape, dim) in [(vec![n], 0), (vec![n, 3], 0), (vec![3, n], 1), (vec![2, n, 5], 1)] {
-                // Few values, so that there are ties.
+                // Few distinct values, so that there are ties.
                 let few = Array::random("x", &shape).map(|v| (v * 5.0).round());
                 for x in [&Array::random("x", &shape), &few, &Array { dtype: DType::I32, ..few.clone() }] {
                     holds(x, dim, n);
@@ -29,7 +29,7 @@ every_form! {
     }
 }
 
-/// Lines that no binding of 4 KiB holds.
+/// Lines larger than a binding of 4 KiB.
 #[test]
 fn long_lines() {
     holds(&Array::random("x", &[2, 3000]).map(|v| (v * 500.0).round()), 1, 3000);
@@ -44,7 +44,7 @@ fn nan_is_larger_than_all_and_zeros_are_equal() {
     holds(&Array::new(&[2, 0], vec![]), 1, 0);
 }
 
-/// Indices of ties move with them, so that finite differences say nothing: the gradient is that of a gather.
+/// Ties change the indices, so finite differences are meaningless: compares the gradient with a gather's.
 #[test]
 fn the_gradient_goes_where_the_values_came_from() {
     for cx in contexts() {

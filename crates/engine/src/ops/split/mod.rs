@@ -1,7 +1,7 @@
 //! y_i = the i-th piece of x along one dimension (torch.split).
 //!
-//! Shapes: y_i is x's with sizes[i] in the place of the dimension, of which they are the whole. Backward: the pieces'
-//! gradients side by side, 0 where a piece has none; one pass, where slices would add up as many as there are pieces.
+//! Shapes: y_i is x's with sizes[i] for the dimension; the sizes add up to it. Backward: the pieces' gradients,
+//! concatenated, with 0 for a piece without one. That is one pass; slices would add up one gradient for each piece.
 //! Saved: nothing.
 
 #[cfg(test)]
@@ -27,7 +27,7 @@ pub struct Split {
 }
 
 impl Split {
-    /// Where each piece starts along the dimension.
+    /// The start of each piece along the dimension.
     fn starts(&self) -> impl Iterator<Item = usize> {
         self.sizes.iter().scan(0, |at, size| {
             *at += size;

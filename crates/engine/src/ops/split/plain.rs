@@ -1,4 +1,4 @@
-//! The oracle: an index at a time.
+//! The oracle: one index at a time.
 
 use crate::ops::checks::Array;
 

@@ -1,7 +1,7 @@
 //! y = Σ x over one dimension, or over all.
 //!
-//! Shapes: x any, f32 or i32 (whose sums wrap); y without the dimension, or a scalar. Backward: d_out spread over the dimension.
-//! Saved: nothing.
+//! Shapes: x any, f32 or i32 (sums wrap); y without the dimension, or a scalar. Backward: d_out broadcast over the
+//! dimension. Saved: nothing.
 
 #[cfg(test)]
 pub mod plain;
@@ -53,10 +53,10 @@ impl Op for Sum {
     }
 }
 
-/// What `op` makes of f32 by reducing over `dim`.
+/// Returns the output of an f32 reduction over `dim` by `op`.
 ///
 /// # Errors
-/// `ERR_DTYPE`, and `ERR_SHAPE_MISMATCH` when there is no such dimension.
+/// `ERR_DTYPE`, and `ERR_SHAPE_MISMATCH` if there is no such dimension.
 pub fn reduced(op: &str, x: &Spec, dim: Option<usize>) -> Result<Spec> {
     if x.dtype != DType::F32 {
         fail!(Dtype, "{op}: takes f32, not {}; convert with to(\"f32\")", x.dtype);
@@ -64,7 +64,7 @@ pub fn reduced(op: &str, x: &Spec, dim: Option<usize>) -> Result<Spec> {
     Ok(Spec::f32(without(op, &x.shape, dim)?))
 }
 
-/// d repeated along `dim` of `shape`, or over all of it.
+/// Returns d broadcast along `dim` of `shape`, or over all of it.
 pub fn spread(cx: &Rc<Context>, d: &Value, shape: &Shape, dim: Option<usize>) -> Result<Value> {
     let mut kept = shape.to_vec();
     match dim {
@@ -76,10 +76,10 @@ pub fn spread(cx: &Rc<Context>, d: &Value, shape: &Shape, dim: Option<usize>) ->
     Ok(d_x)
 }
 
-/// `shape` without `dim`; a scalar's for `None`.
+/// Returns `shape` without `dim`; a scalar's shape for `None`.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when there is no such dimension.
+/// `ERR_SHAPE_MISMATCH` if there is no such dimension.
 pub fn without(op: &str, shape: &Shape, dim: Option<usize>) -> Result<Shape> {
     let Some(dim) = dim else { return Ok(Shape::new(&[])) };
     if dim >= shape.rank() {
@@ -90,7 +90,7 @@ pub fn without(op: &str, shape: &Shape, dim: Option<usize>) -> Result<Shape> {
     Ok(Shape::new(&dims))
 }
 
-/// `shape` as [outer, n, inner] around `dim`; everything is n for `None`.
+/// Returns `shape` as [outer, n, inner] around `dim`; for `None` all elements are n.
 pub fn split(shape: &Shape, dim: Option<usize>) -> [usize; 3] {
     match dim {
         Some(d) => [shape[..d].iter().product(), shape[d], shape[d + 1..].iter().product()],
@@ -98,7 +98,7 @@ pub fn split(shape: &Shape, dim: Option<usize>) -> [usize; 3] {
     }
 }
 
-/// Sums `d` over the dimensions that `shape` was broadcast along, so that it has that shape.
+/// Sums `d` over the dimensions along which `shape` was broadcast, so that the result has that shape.
 pub fn sum_to(cx: &Rc<Context>, d: Value, shape: &Shape) -> Result<Value> {
     if d.shape == *shape {
         return Ok(d);

@@ -1,8 +1,8 @@
 //! y = f(x): neg, exp, log, sqrt, rsqrt, sin, cos, abs, square, relu, sigmoid, tanh, silu, gelu (both), erf, log1p,
-//! expm1, softplus, logSigmoid, round, floor, ceil, trunc, sign; isFinite, which gives i32.
+//! expm1, softplus, logSigmoid, round, floor, ceil, trunc, sign; isFinite, which returns i32.
 //!
-//! Backward: one pass from d_out and the saved x or y, whichever the derivative is simpler in. Steps (round to sign)
-//! have a gradient of zeros, as in PyTorch.
+//! Backward: one pass over d_out and the saved x or y, whichever gives the simpler derivative. Step functions (round to
+//! sign) have a gradient of zeros, as in PyTorch.
 
 #[cfg(test)]
 mod plain;
@@ -22,7 +22,7 @@ use crate::op::{Backward, Gradient, Gradients, Op};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unary(pub Function);
 
-/// What the derivative reads besides d_out.
+/// The input of the derivative in addition to d_out.
 enum From {
     /// The derivative is 0.
     Zero,

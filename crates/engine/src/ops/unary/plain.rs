@@ -43,7 +43,7 @@ pub fn plain(function: Function, x: &Array) -> Array {
     Array { dtype: if function.makes_indices() { DType::I32 } else { DType::F32 }, ..y }
 }
 
-/// The Maclaurin series, which converges everywhere; beyond 6 erf is 1 to f64's last bit.
+/// The Maclaurin series, which converges everywhere; above 6 erf is 1 in f64.
 fn erf(x: f64) -> f64 {
     if x.is_nan() || x.abs() > 6.0 {
         return if x.is_nan() { x } else { x.signum() };

@@ -12,11 +12,11 @@ const ALL: [Function; 27] = [
 fn equals_the_plain_form() {
     for f in ALL {
         for shape in [vec![1], vec![63], vec![64], vec![65], vec![257], vec![257, 65]] {
-            // Log and sqrt take positive values; the kinks at 0 are far from any sample.
+            // Positive values for log and sqrt; no sample is near the kinks at 0.
             let x = Array::random("x", &shape).map(|v| match f {
                 Log | Sqrt | Rsqrt => v.abs() + 0.3,
                 Log1p => 0.9 * v,
-                // Halfway between two steps of either kind.
+                // Halfway between two steps of both kinds.
                 Round | Floor | Ceil | Trunc | Sign => (3.0 * v).floor() + 0.25,
                 _ => 3.0 * v + 0.01 * v.signum(),
             });
@@ -36,7 +36,7 @@ fn non_finite_values_stay_where_they_are() {
     }
 }
 
-/// Where 1 + x or eˣ − 1 would lose the digits of x, and where eˣ overflows: the error is relative there.
+/// Inputs for which 1 + x or eˣ − 1 would lose the digits of x, or eˣ overflows; the error is relative.
 #[test]
 fn small_and_large_numbers_keep_their_digits() {
     let magnitudes = (0..240).map(|i| 10f64.powf(i as f64 / 6.0 - 38.0));
@@ -56,7 +56,7 @@ fn small_and_large_numbers_keep_their_digits() {
                 // A device may flush smaller numbers to 0.
                 let least = f32::MIN_POSITIVE as f64;
                 let off = (got - expected).abs() - least;
-                // WGSL promises exp within 3 + 2|x| ulp; the rest takes some ten roundings.
+                // WGSL guarantees exp within 3 + 2|x| ulp; the rest has about ten roundings.
                 let exponent = if matches!(f, Erf | Log1p) { 0.0 } else { x.abs() };
                 let ulps = 16.0 + 2.0 * exponent;
                 assert!(
@@ -73,7 +73,7 @@ fn small_and_large_numbers_keep_their_digits() {
 fn halves_round_to_even_and_steps_have_no_slope() {
     let x = Array::new(&[9], vec![-2.5, -1.5, -0.5, 0.0, 0.5, 1.5, 2.5, 8388609.0, -3e9]);
     for f in [Round, Floor, Ceil, Trunc, Sign] {
-        // Finite differences step over a thousandth of a percent of x, so that x is small.
+        // Finite differences use steps of a thousandth of a percent of x, so x must be small.
         check(&Unary(f), &[x.map(|v| v.clamp(-3.0, 3.0) + 0.25)], &|x| vec![plain(f, &x[0])]);
         check_non_finite(&Unary(f), std::slice::from_ref(&x), &|x| vec![plain(f, &x[0])]);
     }

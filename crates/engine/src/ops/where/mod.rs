@@ -1,7 +1,7 @@
 //! y = a where the condition is not 0, b elsewhere, with broadcasting (`where`).
 //!
-//! Backward: d_out where its operand was taken, 0 elsewhere, summed over the dimensions that the
-//! operand was broadcast along. Saved: the condition.
+//! Backward: d_out where the operand was selected, 0 elsewhere, summed over the operand's broadcast dimensions.
+//! Saved: the condition.
 
 #[cfg(test)]
 mod plain;

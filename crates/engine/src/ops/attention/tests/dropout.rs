@@ -13,7 +13,7 @@ fn equals_the_plain_form() {
         equal(dropped, &inputs(sizes));
         equal(open, &inputs(sizes));
     }
-    // Windows of keys begin at any of four positions.
+    // Windows of keys begin at each of four positions.
     for window in [1, 7, 30] {
         equal(Attention { window: Some(window), ..dropped }, &inputs([1, 70, 70, 1, 2, 8]));
     }

@@ -5,7 +5,7 @@ use crate::context::Value;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, contexts, read};
 
-/// q, k, v with heads first of these sizes: [B, T, S, Hkv, group, D].
+/// Returns q, k, v with heads first and sizes [B, T, S, Hkv, group, D].
 pub(super) fn inputs([b, t, s, kv_heads, group, dim]: [usize; 6]) -> Vec<Array> {
     let kv = [b, kv_heads, s, dim];
     vec![Array::random("q", &[b, kv_heads * group, t, dim]), Array::random("k", &kv), Array::random("v", &kv)]
@@ -21,7 +21,7 @@ fn equals_the_plain_form() {
     let op = Attention { window: Some(50), offset: 120, length: Some(140), ..first };
     equal(op, &inputs([1, 20, 150, 2, 2, 8]));
     let mut x = inputs([2, 66, 66, 2, 2, 8]);
-    // The first key is always there: the log-sum-exp of a query that sees none has no finite difference.
+    // The first key is always visible: a query that sees none has no finite difference of the log-sum-exp.
     x.push(labels(&[2, 66], |i| (i[1] == 0 || i[1] >= 7 * i[0]) as usize));
     equal(Attention { mask: true, ..first }, &x);
 }
@@ -41,12 +41,12 @@ fn gives_the_bits_of_heads_last() {
         for op in [CAUSAL, ROUNDED, Attention { causal: false, ..CAUSAL }] {
             let x = inputs(sizes);
             let last: Vec<Array> = x.iter().map(exchange).collect();
-            // A small binding limit splits the keys at other places, which changes the order of the sums.
+            // A small binding limit splits the keys elsewhere, which changes the order of the sums.
             for cx in contexts().into_iter().filter(|cx| cx.profile.binding_limit > 1 << 20) {
                 let outputs = |op: &Attention, x: &[Array], exchanged: bool| -> Vec<Array> {
                     let values: Vec<Value> = x.iter().map(|x| x.upload(&cx)).collect();
                     let outputs = run(&cx, op, &values.iter().collect::<Vec<_>>()).unwrap();
-                    // The same gradient flows in.
+                    // The same output gradient.
                     let d_o = Array::random("d", &x[0].shape);
                     let d_o =
                         if exchanged { exchange(&Array::random("d", &inputs(sizes)[0].shape)) } else { d_o };
