@@ -8,7 +8,7 @@ import { made, type Tensor } from "../tensor.js";
 import { shapeOf } from "../tensor/arguments.js";
 import { inputOf } from "./inputs.js";
 
-/** The options of `scaledDotProductAttention`. */
+/** Options of `scaledDotProductAttention`. */
 export interface ScaledDotProductAttentionOptions {
   /**
    * Floats that are added to the scores, or i32 with 0 for each key that is hidden; of any shape that is broadcast to
@@ -26,20 +26,20 @@ export interface ScaledDotProductAttentionOptions {
 /** Heads of the fused kernel have this many features at most. */
 const FUSED_FEATURES = 256;
 
-/** Stands for −∞ in scores, so that a row of them has a softmax. */
+/** Replaces −∞ in scores, so that the softmax of a fully masked row is defined. */
 const HIDDEN = -3e38;
 
 /**
- * softmax(scale · q kᵀ + mask) v, for each head. A query that sees no key gives zeros.
+ * Computes softmax(scale · q kᵀ + mask) v for each head. A query without visible keys returns zeros.
  *
- * Without a mask, or with one of keys alone (i32, [B, 1, 1, S] or what is broadcast to it), the scores are never stored;
- * other masks, heads of more than 256 features, a Dv other than D, and dropout with both `causal` and grouped heads take
- * memory for B·H·T·S scores. Floats compute in f32.
+ * Without a mask, or with a mask of keys only (i32, [B, 1, 1, S] or a shape that broadcasts to it), scores are never
+ * stored. Other masks, heads of more than 256 features, a Dv other than D, and dropout with both `causal` and grouped
+ * heads take memory for B·H·T·S scores. Floats compute in f32.
  *
- * Shapes: q [B, H, T, D], k [B, Hkv, S, D], v [B, Hkv, S, Dv], y [B, H, T, Dv]; H is a multiple of Hkv, whose heads are
- * shared by neighbouring ones of q; B, or B and H, may be left out of all. As
- * `torch.nn.functional.scaled_dot_product_attention`, with `enable_gqa` where there are fewer heads of k and v, and with a
- * mask and `causal` together. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`.
+ * Shapes: q [B, H, T, D], k [B, Hkv, S, D], v [B, Hkv, S, Dv], y [B, H, T, Dv]. H is a multiple of Hkv; adjacent heads
+ * of q share a head of k and v. B, or B and H, may be omitted in all. As
+ * `torch.nn.functional.scaled_dot_product_attention`, with `enable_gqa` for fewer heads of k and v, and with a mask and
+ * `causal` together. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`.
  */
 export function scaledDotProductAttention(
   q: Tensor,
@@ -83,7 +83,7 @@ export function scaledDotProductAttention(
   });
 }
 
-/** Shapes that fit. Returns q's. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`. */
+/** Checks that the shapes fit; returns q's. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`. */
 function checkShapes(where: string, q: Tensor, k: Tensor, v: Tensor): readonly number[] {
   for (const [name, x] of Object.entries({ q, k, v })) inputOf(where, x, name);
   const rank = q.shape.length;
@@ -115,7 +115,7 @@ function checkMask(where: string, mask: Tensor, shape: readonly number[]): void 
   );
 }
 
-/** A mask that hides the same keys of every head and query, as [B, S]; undefined of another. */
+/** Returns a mask that is the same for every head and query as [B, S]; undefined for another mask. */
 function keyMask(mask: Tensor, [B, , , S]: readonly [number, number, number, number]): Tensor | undefined {
   const [own, heads, queries] = [...Array<number>(4 - mask.shape.length).fill(1), ...mask.shape] as number[];
   if (mask.dtype !== "i32" || heads !== 1 || queries !== 1) return undefined;
@@ -123,8 +123,9 @@ function keyMask(mask: Tensor, [B, , , S]: readonly [number, number, number, num
 }
 
 /**
- * The fused kernel. Heads that do not share keys are examples of a batch to it. Heads that share keys are further queries,
- * unless a query's position counts: then the kernel reads [B, H, T, D] by its strides. Nothing is copied in either case.
+ * Calls the fused kernel without copying. Heads that do not share keys are passed as examples of a batch. Heads that
+ * share keys are passed as additional queries, unless positions of queries matter: then the kernel reads [B, H, T, D]
+ * by strides.
  */
 function fused(
   q: Tensor,
@@ -159,14 +160,14 @@ function fused(
   return y.reshape(B, H, T, D);
 }
 
-/** The mask of a call, drawn by the generator; undefined if no weight is dropped, or all of them are. */
+/** Returns the dropout parameters of a call, drawn from the generator; undefined for p = 0 and p = 1. */
 export function dropoutOf(p: number): { p: number; seed: number; stream: number } | undefined {
   if (p === 0 || p === 1) return undefined;
   const [seed, stream] = nextDropout();
   return { p, seed, stream };
 }
 
-/** What scores are changed by before the softmax. */
+/** Changes of the scores before the softmax. */
 export interface Visibility {
   /** 0 where a key is hidden; broadcast to [B, H, T, S]. */
   visible?: Tensor | undefined;
@@ -183,7 +184,7 @@ function visibility(
   let bias: Tensor | undefined;
   if (mask?.dtype === "i32") parts.push(mask.ne(0));
   else if (mask !== undefined) {
-    // −∞ hides a key. It is left out of the sum, whose gradient would be NaN.
+    // −∞ hides a key. Such entries are excluded from the sum, whose gradient would be NaN.
     const wide = mask.to("f32");
     const finite = wide.ne(-Infinity);
     parts.push(finite);
@@ -198,13 +199,13 @@ function visibility(
   return { visible: every(parts), bias };
 }
 
-/** Whole numbers from `from` on, i32 [count]. */
+/** Returns consecutive whole numbers starting at `from`, i32 [count]. */
 export function places(device: Tensor["device"], from: number, count: number): Tensor {
   const values = Int32Array.from({ length: count }, (_, i) => from + i);
   return made(() => session().tensor(device, [count], "i32", new Uint8Array(values.buffer), false));
 }
 
-/** 1 where all of `parts` (i32, 0 or 1) are, broadcast to each other; undefined of none. */
+/** Returns 1 where all `parts` (i32, 0 or 1) are 1, with broadcasting; undefined for no parts. */
 export function every(parts: readonly Tensor[]): Tensor | undefined {
   const [first, ...others] = parts;
   if (others.length === 0) return first;
@@ -212,7 +213,7 @@ export function every(parts: readonly Tensor[]): Tensor | undefined {
 }
 
 /**
- * Attention whose scores are stored. Shapes: q [B, H, T, D], k [B, Hkv, S, D], v [B, Hkv, S, Dv], all f32; y
+ * Computes attention with stored scores. Shapes: q [B, H, T, D], k [B, Hkv, S, D], v [B, Hkv, S, Dv], all f32; y
  * [B, H, T, Dv].
  */
 export function composedAttention(
@@ -224,13 +225,13 @@ export function composedAttention(
   const [B, H, T, D] = q.shape as [number, number, number, number];
   const [, Hkv, S] = k.shape as [number, number, number];
   return scope(() => {
-    // Heads that share keys are rows of one product.
+    // Heads that share keys become rows of one product.
     const rows = q.mul(scale).reshape(B, Hkv, (H / Hkv) * T, D);
     let scores = rows.matmul(k, { transB: true }).reshape(B, H, T, S);
     if (bias !== undefined) scores = scores.add(bias);
     if (visible !== undefined) scores = scores.where(visible, HIDDEN);
     let weights = scores.softmax();
-    // Of a row that is hidden whole, nothing is left.
+    // A fully masked row becomes zero.
     if (visible !== undefined) weights = weights.where(visible, 0);
     if (dropout > 0) weights = weights.dropout(dropout);
     return weights

@@ -16,7 +16,7 @@ export interface BatchNormOptions {
   momentum?: number | null | undefined;
   /** Whether channels have weights and biases; true by default. */
   affine?: boolean | undefined;
-  /** Whether running statistics are kept for `eval()`; without them, each batch is normalised by its own statistics. */
+  /** Whether to track running statistics for `eval()`; without them, each batch is normalised by its statistics. */
   trackRunningStats?: boolean | undefined;
   /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
@@ -26,8 +26,8 @@ const OPTIONS = ["eps", "momentum", "affine", "trackRunningStats", "device"] as 
 
 /**
  * y = (x − mean) / √(var + eps) · w + b, with a channel's mean and variance over the batch in training and running
- * statistics in `eval()` (Ioffe and Szegedy 2015). The running variance is unbiased. A training step updates the buffers
- * running_mean [C], running_var [C] and num_batches_tracked [] once, also inside a `checkpoint`. As
+ * statistics in `eval()` (Ioffe and Szegedy 2015). The running variance is unbiased. A training step updates the
+ * buffers running_mean [C], running_var [C] and num_batches_tracked [] once, also inside a `checkpoint`. As
  * `torch.nn.BatchNorm1d` and `BatchNorm2d`.
  */
 abstract class BatchNormNd extends Module {
@@ -140,8 +140,8 @@ function track(norm: BatchNormNd, rows: Tensor): void {
 }
 
 /**
- * A batch norm over [B, C] or [B, C, L]: y = (x − mean) / √(var + eps) · w + b, by the batch's statistics of each channel in
- * training and by running statistics in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm1d`.
+ * A batch norm over [B, C] or [B, C, L]: y = (x − mean) / √(var + eps) · w + b, by the batch's statistics of each
+ * channel in training and by running statistics in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm1d`.
  */
 export class BatchNorm1d extends BatchNormNd {
   protected get takes() {
@@ -155,8 +155,8 @@ export class BatchNorm1d extends BatchNormNd {
 }
 
 /**
- * A batch norm over [B, C, H, W]: y = (x − mean) / √(var + eps) · w + b, by the batch's statistics of each channel in training
- * and by running statistics in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm2d`.
+ * A batch norm over [B, C, H, W]: y = (x − mean) / √(var + eps) · w + b, by the batch's statistics of each channel in
+ * training and by running statistics in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm2d`.
  */
 export class BatchNorm2d extends BatchNormNd {
   protected get takes() {

@@ -26,14 +26,14 @@ const CELL: Cell = {
 };
 
 /**
- * Gated recurrent units (Cho et al. 2014), in layers and directions. As `torch.nn.GRU`, with its parameter names and its order of
- * gates (r, z, n).
+ * Gated recurrent units (Cho et al. 2014), in layers and directions. As `torch.nn.GRU`, with its parameter names and
+ * its order of gates (r, z, n).
  */
 export class GRU extends Recurrent {
   /**
-   * From `inputSize` features to H = `hiddenSize`. Parameters start as U(±1/√H) and have PyTorch's names: weight_ih_l0
-   * [3H, in], weight_hh_l0 [3H, H], bias_ih_l0, bias_hh_l0, those of the second direction with `_reverse`. Throws
-   * `ERR_OPTION`.
+   * Creates a layer from `inputSize` features to H = `hiddenSize`. Parameters start as U(±1/√H) and have PyTorch's
+   * names: weight_ih_l0 [3H, in], weight_hh_l0 [3H, H], bias_ih_l0, bias_hh_l0, with the suffix `_reverse` for the
+   * second direction. Throws `ERR_OPTION`.
    */
   constructor(inputSize: number, hiddenSize: number, given?: RecurrentOptions) {
     super("GRU", 3, inputSize, hiddenSize, options("GRU", given, RECURRENT_OPTIONS));

@@ -27,8 +27,8 @@ const OPTIONS = ["eps", "momentum", "affine", "trackRunningStats", "device"] as 
 
 /**
  * y = (x − mean) / √(var + eps) · w + b, with the mean and variance of each channel of each example (Ulyanov et al.
- * 2016). With `trackRunningStats`, `eval()` uses running statistics: of their means over the batch, the variance
- * unbiased.
+ * 2016). With `trackRunningStats`, `eval()` uses running averages of the batch means of these statistics, with unbiased
+ * variance.
  */
 abstract class InstanceNormNd extends Module {
   /** Channels of the input. */
@@ -45,7 +45,7 @@ abstract class InstanceNormNd extends Module {
   declare running_mean: Tensor | null;
   /** Running variances of the channels, a buffer [C]; null unless they are kept. */
   declare running_var: Tensor | null;
-  /** As PyTorch's files have it: a buffer that stays 0; null unless statistics are kept. */
+  /** For compatibility with PyTorch's files: a buffer that stays 0; null unless statistics are tracked. */
   declare num_batches_tracked: Tensor | null;
 
   protected constructor(layer: string, numFeatures: number, given: InstanceNormOptions | undefined) {
@@ -64,7 +64,7 @@ abstract class InstanceNormNd extends Module {
     this.registerBuffer("num_batches_tracked", tracks ? zeros([], { dtype: "i32", device }) : null);
   }
 
-  /** Its name, the dimensions behind the channels, and how shapes are written. */
+  /** The layer's name, the number of dimensions after the channels, and the shape as text. */
   protected abstract get takes(): readonly [layer: string, dims: number, shape: string];
 
   /**
@@ -105,7 +105,7 @@ function byRunning(norm: InstanceNormNd, x: Tensor, mean: Tensor, variance: Tens
   return norm.bias === null ? centred : centred.add(norm.bias.reshape(column));
 }
 
-/** Takes the statistics of x [B, C, S] into the running ones. */
+/** Updates the running statistics from x [B, C, S]. */
 function track(norm: InstanceNormNd, x: Tensor, mean: Tensor, variance: Tensor): void {
   noGrad(() =>
     scope(() => {

@@ -35,21 +35,20 @@ const CELL: Cell = {
 };
 
 /**
- * Long short-term memory (Hochreiter and Schmidhuber 1997), in layers and directions. As `torch.nn.LSTM`, with its parameter
- * names and its order of gates (i, f, g, o).
+ * Long short-term memory (Hochreiter and Schmidhuber 1997), in layers and directions. As `torch.nn.LSTM`, with its
+ * parameter names and its order of gates (i, f, g, o).
  *
- * @example
- * const lstm = new nn.LSTM(16, 32, { numLayers: 2, batchFirst: true });
- * const [output, [h, c]] = lstm.forward(x); // x [B, T, 16], output [B, T, 32], h and c [2, B, 32]
+ * @example const lstm = new nn.LSTM(16, 32, { numLayers: 2, batchFirst: true }); const [output, [h, c]] =
+ * lstm.forward(x); // x [B, T, 16], output [B, T, 32], h and c [2, B, 32]
  */
 export class LSTM extends Recurrent {
   /** Features that hidden states are projected to; 0 without a projection. */
   readonly projSize: number;
 
   /**
-   * From `inputSize` features to H = `hiddenSize`. Parameters start as U(±1/√H) and have PyTorch's names: weight_ih_l0
-   * [4H, in], weight_hh_l0 [4H, out], bias_ih_l0, bias_hh_l0, weight_hr_l0 under `projSize`, those of the second direction
-   * with `_reverse`. Throws `ERR_OPTION`.
+   * Creates a layer from `inputSize` features to H = `hiddenSize`. Parameters start as U(±1/√H) and have PyTorch's
+   * names: weight_ih_l0 [4H, in], weight_hh_l0 [4H, out], bias_ih_l0, bias_hh_l0, weight_hr_l0 under `projSize`, with
+   * the suffix `_reverse` for the second direction. Throws `ERR_OPTION`.
    */
   constructor(inputSize: number, hiddenSize: number, given?: LSTMOptions) {
     const { projSize = 0, ...rest } = options("LSTM", given, [...RECURRENT_OPTIONS, "projSize"]);

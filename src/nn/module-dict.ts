@@ -6,10 +6,13 @@ import { Module } from "./module.js";
 /** A dictionary of modules, which are its children in the order of insertion. As `torch.nn.ModuleDict`. */
 export class ModuleDict<M extends Module = Module> extends Module {
   // A list instead of a map, since a copy of a module copies its lists.
-  /** @internal Names and modules in order. */
+  /** @internal Names and modules by insertion. */
   readonly named: [name: string, module: M][] = [];
 
-  /** Creates it from `modules` by name. Throws `ERR_OPTION` for values that are not modules, and for names that are empty or contain a dot. */
+  /**
+   * Creates it from `modules` by name. Throws `ERR_OPTION` for values that are not modules, and for names that are
+   * empty or contain a dot.
+   */
   constructor(modules: Readonly<Record<string, M>> = {}) {
     super();
     const given = modules as unknown;
@@ -22,17 +25,17 @@ export class ModuleDict<M extends Module = Module> extends Module {
     return this.named.length;
   }
 
-  /** The names in order. */
+  /** Returns the names, by insertion. */
   keys(): string[] {
     return this.named.map(([name]) => name);
   }
 
-  /** The modules in order. */
+  /** Returns the modules, by insertion. */
   values(): M[] {
     return this.named.map(([, module]) => module);
   }
 
-  /** Names and modules in order. */
+  /** Returns names and modules, by insertion. */
   entries(): [name: string, module: M][] {
     return this.named.map(([name, module]) => [name, module]);
   }

@@ -4,9 +4,12 @@ import { integer } from "../tensor/arguments.js";
 import { moduleOf, placeOf } from "./children.js";
 import { Module } from "./module.js";
 
-/** A list of modules, which are its children, named by their indices. It does not define the order of computation. As `torch.nn.ModuleList`. */
+/**
+ * A list of modules, which are its children, named by their indices. It does not define the order of computation. As
+ * `torch.nn.ModuleList`.
+ */
 export class ModuleList<M extends Module = Module> extends Module implements Iterable<M> {
-  /** The modules, in order. */
+  /** The modules by index. */
   readonly items: M[];
 
   /** Creates it from `modules`. Throws `ERR_OPTION` for values that are not modules. */
@@ -41,7 +44,7 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
     return this;
   }
 
-  /** The modules, in order. */
+  /** Iterates over the modules by index. */
   [Symbol.iterator](): IterableIterator<M> {
     return this.items.values();
   }

@@ -32,11 +32,10 @@ export interface AttendOptions {
 }
 
 /**
- * Attention in several heads, with projections (Vaswani et al. 2017). Shapes: query [T, B, C], key and
- * value [S, B, C] (the batch first under `batchFirst`, or none), y as query. in_proj_weight [3C, C]
- * holds the projections of query, key and value; it starts as U(±√(6 / 4C)), the biases as 0, as
- * PyTorch's. Scores are not returned; they are stored only where dropout is
- * applied. As `torch.nn.MultiheadAttention`, without them.
+ * Multi-head attention with projections (Vaswani et al. 2017). Shapes: query [T, B, C], key and value [S, B, C] (the
+ * batch first under `batchFirst`, or no batch), y as query. in_proj_weight [3C, C] contains the projections of query,
+ * key and value. As in PyTorch, it starts as U(±√(6 / 4C)), and biases as 0. Scores are stored only with dropout, and
+ * are not returned; otherwise as `torch.nn.MultiheadAttention`.
  */
 export class MultiheadAttention extends Module {
   /** Features of the input and the output. */
@@ -54,7 +53,10 @@ export class MultiheadAttention extends Module {
   /** The output projection, a layer of C by C. */
   out_proj: Linear;
 
-  /** Over C = `embedDim` features in `numHeads` heads. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for heads that do not divide them. */
+  /**
+   * Over C = `embedDim` features in `numHeads` heads. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for heads that do not
+   * divide them.
+   */
   constructor(embedDim: number, numHeads: number, given?: MultiheadAttentionOptions) {
     super();
     const layer = "MultiheadAttention";
@@ -83,8 +85,8 @@ export class MultiheadAttention extends Module {
   }
 
   /**
-   * Attention of `query` to `key` and `value`; by default the key is the query, and the value is the key. Shapes: query and y
-   * [T, B, C], key and value [S, B, C]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   * Attention of `query` to `key` and `value`; by default the key is the query, and the value is the key. Shapes: query
+   * and y [T, B, C], key and value [S, B, C]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
    */
   forward(query: Tensor, key = query, value = key, given: AttendOptions = {}): Tensor {
     const layer = "MultiheadAttention";

@@ -19,7 +19,9 @@ export interface RecurrentOptions {
   batchFirst?: boolean | undefined;
   /** Probability of dropping outputs between layers in training; 0 by default. */
   dropout?: number | undefined;
-  /** Whether a second direction runs backwards; its outputs are concatenated to the first one's. False by default. */
+  /**
+   * Whether a second direction runs backwards, with outputs concatenated to the first direction's. False by default.
+   */
   bidirectional?: boolean | undefined;
   /** The device of the parameters; the default device if omitted. */
   device?: Device | undefined;
@@ -58,9 +60,9 @@ export function affine(x: Tensor, weight: Tensor, bias: Tensor | undefined): Ten
 }
 
 /**
- * Recurrent layers. Parameters start as U(±1/√H) and have PyTorch's names: weight_ih_l0 [G·H, in], weight_hh_l0 [G·H, out],
- * bias_ih_l0, bias_hh_l0, and those of the second direction with `_reverse`. The products with the input are one product for all
- * times.
+ * Recurrent layers. Parameters start as U(±1/√H) and have PyTorch's names: weight_ih_l0 [G·H, in], weight_hh_l0 [G·H,
+ * out], bias_ih_l0, bias_hh_l0, with the suffix `_reverse` for the second direction. One matrix product projects the
+ * input of all time steps.
  */
 export abstract class Recurrent extends Module {
   /** Features of the input. */
@@ -141,8 +143,8 @@ function weightsOf(layer: Recurrent, suffix: string): DirectionWeights {
 }
 
 /**
- * Runs `layer` over x, from the `given` states (each with a size of `sizes`, [layers · directions, B, size]) or from zeros.
- * Returns the outputs of the last layer and the final states.
+ * Runs `layer` over x, from the `given` states (each with a size of `sizes`, [layers · directions, B, size]) or from
+ * zeros. Returns the outputs of the last layer and the final states.
  */
 export function through(
   name: string,

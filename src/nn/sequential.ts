@@ -5,7 +5,7 @@ import { Module } from "./module.js";
 
 /** A chain of modules, named by their indices as in PyTorch. */
 export class Sequential extends Module {
-  /** The modules, in order. */
+  /** The modules, from first to last. */
   readonly layers: Module[];
 
   /** Creates it from `layers`, in the order in which they run. Throws `ERR_OPTION` if it is not a module. */

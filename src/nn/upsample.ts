@@ -7,7 +7,9 @@ import type { PerDimension } from "./convolution.js";
 import { inputOf, mismatch } from "./inputs.js";
 import { Module } from "./module.js";
 
-/** The interpolation between elements of the input: the nearest one before, or linear over one, two or three dimensions. */
+/**
+ * The interpolation between elements of the input: the nearest one before, or linear over one, two or three dimensions.
+ */
 export type UpsampleMode = "nearest" | "linear" | "bilinear" | "trilinear";
 
 /** The options of `Upsample`: either `size` or `scaleFactor`. */
@@ -30,9 +32,7 @@ interface Taps {
   shares: Float32Array;
 }
 
-/**
- * Resizes the input. Dimensions are resized one after the other; a gradient is summed in a fixed order. As `torch.nn.Upsample`.
- */
+/** Resizes the input, one dimension after another; gradients are summed in a fixed order. As `torch.nn.Upsample`. */
 export class Upsample extends Module {
   /** The size of the output, for all dimensions or per dimension; null if a factor is given. */
   readonly size: PerDimension | null;
@@ -43,7 +43,9 @@ export class Upsample extends Module {
   /** Whether the corner elements of input and output are aligned. */
   readonly alignCorners: boolean;
 
-  /** To one `size`, or by one `scaleFactor`. Throws `ERR_OPTION` if both or neither are given, or one is out of range. */
+  /**
+   * To one `size`, or by one `scaleFactor`. Throws `ERR_OPTION` if both or neither are given, or one is out of range.
+   */
   constructor(given: UpsampleOptions) {
     super();
     const layer = new.target.name;
@@ -116,8 +118,8 @@ function at(layer: string, name: string, value: PerDimension, d: number, dims: n
 }
 
 /**
- * The element at or before each position. PyTorch computes positions in f32, which decides their rounding; in two dimensions, equal
- * and double sizes are copies, whatever the factor.
+ * The element at or before each position. PyTorch computes positions in f32, which decides their rounding; in two
+ * dimensions, equal and double sizes are copies, whatever the factor.
  */
 function nearest(size: number, out: number, apart: number, dims: number): Taps[] {
   const step = Math.fround(apart);

@@ -13,9 +13,11 @@ export interface AdamOptions extends RuleOptions {
   weightDecay: number;
 }
 
-/** Adam (Kingma and Ba 2015), as `torch.optim.Adam`: its weight decay goes into the gradient. */
+/** Adam (Kingma and Ba 2015), as `torch.optim.Adam`: weight decay is added to the gradient. */
 export class Adam extends Optimizer<AdamOptions> {
-  /** As `AdamW`'s. Throws `ERR_OPTION` for options out of range or unknown, and when there are no parameters. */
+  /**
+   * Takes parameters as `AdamW` does. Throws `ERR_OPTION` for options out of range or unknown, and without parameters.
+   */
   constructor(params: Parameters<AdamOptions>, given?: Partial<AdamOptions>) {
     const chosen = options("Adam", given, ["lr", "betas", "eps", "weightDecay"]);
     const { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0 } = chosen;

@@ -11,9 +11,14 @@ export interface LionOptions extends RuleOptions {
   weightDecay: number;
 }
 
-/** Lion (Chen et al. 2023): each step is the sign of an interpolated momentum, so that one state is kept, not two. */
+/**
+ * Lion (Chen et al. 2023): each step is the sign of an interpolated momentum, so that there is one state instead of
+ * two.
+ */
 export class Lion extends Optimizer<LionOptions> {
-  /** As `AdamW`'s. Throws `ERR_OPTION` for options out of range or unknown, and when there are no parameters. */
+  /**
+   * Takes parameters as `AdamW` does. Throws `ERR_OPTION` for options out of range or unknown, and without parameters.
+   */
   constructor(params: Parameters<LionOptions>, given?: Partial<LionOptions>) {
     const chosen = options("Lion", given, ["lr", "betas", "weightDecay"]);
     const { lr = 1e-4, betas = [0.9, 0.99], weightDecay = 0 } = chosen;

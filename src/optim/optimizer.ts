@@ -62,9 +62,9 @@ const net = new FinalizationRegistry<number>((id) => session().disposeOptimizer(
 /**
  * Parameters move into one arena when an optimizer is created, so that a step is one launch per group.
  *
- * A step whose gradients are not all finite (NaN, or an infinity) is skipped: parameters and state stay unchanged, and the step does
- * not count, as with PyTorch's `GradScaler`. Later steps work. When the next value is awaited (`item()`, `data()`, `synchronize()`),
- * a process warning with the code `ERR_NOT_FINITE` reports it; `skipped` counts such steps.
+ * A step whose gradients are not all finite (NaN, or an infinity) is skipped: parameters and state stay unchanged, and
+ * the step does not count, as with PyTorch's `GradScaler`. Later steps work. When the next value is awaited (`item()`,
+ * `data()`, `synchronize()`), a process warning with the code `ERR_NOT_FINITE` reports it; `skipped` counts such steps.
  */
 export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   /** The parameters in groups, with the options of each, which may change between steps. */
@@ -74,9 +74,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   readonly #states: StateShapes;
   #disposed = false;
   #skipped = 0;
-  /** Unregisters the reading of the count of skipped steps. */
+  /** Cancels the scheduled reading of the number of skipped steps. */
   #unheard: (() => void) | undefined;
-  /** A pending reading of that count. */
+  /** The pending reading of that number. */
   #hearing: Promise<void> | undefined;
 
   /**
@@ -120,8 +120,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * As `step`, with gradients clipped to a joint norm of at most `max` as they are applied; the gradients stay unchanged. Returns
-   * their norm, a tensor of shape [].
+   * As `step`, with gradients clipped to a joint norm of at most `max` as they are applied; the gradients stay
+   * unchanged. Returns their norm, a tensor of shape [].
    *
    * Throws as `step`, and `ERR_OPTION` for a norm below 0.
    */
@@ -133,8 +133,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * @internal As `stepClipped`, for a loop that reads the norm itself after it has submitted the next step: once a norm is not
-   * finite, all later steps are skipped, too, until `recover()`.
+   * @internal As `stepClipped`, for a loop that reads the norm itself after it has submitted the next step: once a norm
+   * is not finite, all later steps are skipped, too, until `recover()`.
    */
   stepLatched(max: number | undefined): Tensor {
     return this.update(max, true);
@@ -197,8 +197,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * The state for a checkpoint; its tensors belong to the optimizer, and later steps change them. Skipped steps count until a value
-   * has been awaited.
+   * The state for a checkpoint; its tensors belong to the optimizer, and later steps change them. Skipped steps count
+   * until a value has been awaited.
    */
   stateDict(): OptimizerState<Options> {
     const state: Record<number, ParameterState> = {};
@@ -239,8 +239,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * Writes the current state to a safetensors file, atomically: the content of `stateDict()`, without skipped steps. Throws
-   * `ERR_WRITE`.
+   * Writes the current state to a safetensors file, atomically: the content of `stateDict()`, without skipped steps.
+   * Throws `ERR_WRITE`.
    */
   async save(path: string): Promise<void> {
     text("optimizer.save", "path", path);
@@ -250,9 +250,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * Loads a state that `save` wrote, for an optimizer of this kind with parameters of the same number, order and shapes; options of
-   * groups, such as `lr`, are loaded, too. Nothing changes if it fails. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`;
-   * `ERR_UNMATCHED_KEY` for another kind, `ERR_SHAPE_MISMATCH` for other parameters.
+   * Loads a state that `save` wrote, for an optimizer of this kind with parameters of the same number, order and
+   * shapes; options of groups, such as `lr`, are loaded, too. Nothing changes if it fails. Throws `ERR_FILE_NOT_FOUND`,
+   * `ERR_FILE_FORMAT`; `ERR_UNMATCHED_KEY` for another kind, `ERR_SHAPE_MISMATCH` for other parameters.
    */
   // Asynchronous, as `save` is: a device may take time to receive the file's content.
   // eslint-disable-next-line @typescript-eslint/require-await
@@ -285,7 +285,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * @internal Allows updates again after gradients that were not finite. Returns the number of skipped steps, which no longer count.
+   * @internal Allows updates again after gradients that were not finite. Returns the number of skipped steps, which no
+   * longer count.
    */
   async recover(): Promise<number> {
     const undone = wrapped(session().optimizerUndone(this.#alive()));
@@ -315,7 +316,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     this.dispose();
   }
 
-  /** The parameters of all groups, in order. */
+  /** The parameters of all groups, group by group. */
   get #parameters(): readonly Tensor[] {
     return this.groups.flatMap(({ params }) => params);
   }

@@ -17,7 +17,9 @@ export interface SGDOptions extends RuleOptions {
 
 /** Stochastic gradient descent with momentum, as `torch.optim.SGD`. */
 export class SGD extends Optimizer<SGDOptions> {
-  /** As `AdamW`'s. Throws `ERR_OPTION` for options out of range or unknown, and when there are no parameters. */
+  /**
+   * Takes parameters as `AdamW` does. Throws `ERR_OPTION` for options out of range or unknown, and without parameters.
+   */
   constructor(params: Parameters<SGDOptions>, given?: Partial<SGDOptions>) {
     const known = ["lr", "momentum", "dampening", "weightDecay", "nesterov"] as const;
     const chosen = options("SGD", given, known);

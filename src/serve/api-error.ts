@@ -1,28 +1,28 @@
-/** Errors as OpenAI's API answers them: a status, and an object that client libraries know. */
+/** Errors in the format of OpenAI's API: a status, and an object that client libraries understand. */
 import { LowrankError, type ErrorCode } from "../errors.js";
 
-/** An answer other than 200. */
+/** An error response. */
 export class ApiError extends Error {
   override readonly name = "ApiError";
 
   constructor(
     readonly status: number,
     message: string,
-    /** The parameter at fault, and the error's code; null for none. */
+    /** The invalid parameter, and the error's code; null for none. */
     readonly details: { param?: string | null; code?: string | null } = {},
     readonly headers: Readonly<Record<string, string>> = {},
   ) {
     super(message);
   }
 
-  /** `{ error: { message, type, param, code } }`. */
+  /** Returns `{ error: { message, type, param, code } }`. */
   body(): { error: { message: string; type: string; param: string | null; code: string | null } } {
     const { param = null, code = null } = this.details;
     return { error: { message: this.message, type: typeOf(this.status), param, code } };
   }
 }
 
-/** A parameter that is missing, wrong or not supported: status 400. */
+/** Returns the error, status 400, of a missing, invalid or unsupported parameter. */
 export function badParameter(param: string, message: string, code: string | null = null): ApiError {
   return new ApiError(400, message, { param, code });
 }
@@ -32,7 +32,7 @@ function typeOf(status: number): string {
   return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
-/** Errors of the library that a request causes, and those that the machine's state causes. */
+/** Statuses of library errors caused by a request or by the machine's state. */
 const STATUS: Partial<Record<ErrorCode, number>> = {
   ERR_CHAT_TEMPLATE: 400,
   ERR_OPTION: 400,
@@ -41,7 +41,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   ERR_DEVICE_LOST: 503,
 };
 
-/** Any error as an answer. A fault of this program says no more to the client than that there was one. */
+/** Converts any error to an API error. For an internal fault, the client gets no details. */
 export function asApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (!(error instanceof LowrankError)) return new ApiError(500, "internal error; the server's log has it");

@@ -1,4 +1,4 @@
-/** Generates for many requests over one model: those that arrive join the batch while others run. */
+/** Generates for many requests with one model; new requests join the batch while others run. */
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { type Chosen, type DecodedText, Decoding } from "../models/decoding.js";
@@ -7,48 +7,48 @@ import { decodedTexts, logprobsOf } from "../models/generate.js";
 import { type Piece, TextStream } from "../models/text-stream.js";
 import { ApiError } from "./api-error.js";
 
-/** Prompt tokens that are computed between two tokens of the texts that run, unless one prompt has more. */
+/** The maximum prompt tokens computed between two tokens of running texts, except for a single longer prompt. */
 const PROMPT_TOKENS = 2048;
 
-/** A request's part of the batch. */
+/** The generation of one request. */
 export interface Generation {
   /** A prompt for each text. */
   prompts: readonly Int32Array[];
-  /** The seed of each text's draws. */
+  /** The sampling seed of each text. */
   seeds: readonly number[];
   options: CheckedOptions;
-  /** The adapter of all of them, null for the base alone. */
+  /** The adapter of all texts, null for the base model. */
   adapter: string | null;
-  /** Each of these tokens ends a text. */
+  /** Tokens that end a text. */
   ends: readonly number[];
 }
 
-/** Why a text ended: by its end token or a stop, or at its number of tokens. */
+/** Why a text ended: an end token or stop string, or the maximum number of tokens. */
 export type FinishReason = "stop" | "length";
 
-/** Text that a request's text number `index` continues with, or its end. `tokens` counts all of its tokens so far. */
+/** A continuation or the end of text number `index` of a request. `tokens` counts all its tokens so far. */
 export interface GenerationEvent {
   index: number;
   text: string;
-  /** The tokens of the text, if their log-probabilities were asked for. */
+  /** The tokens of the text, if log-probabilities were requested. */
   pieces: readonly Piece[];
   tokens: number;
   finish: FinishReason | null;
 }
 
-/** A text of a job that runs. */
+/** A running text of a job. */
 interface Running {
   job: Job;
   index: number;
   stream: TextStream;
-  /** Tokens chosen, the end token among them, and tokens given. */
+  /** The number of chosen tokens, end token included, and of released tokens. */
   made: number;
   given: number;
 }
 
-/** A waiting or running request, and its events in order. */
+/** A waiting or running request, as a stream of its events. */
 export class Job implements AsyncIterable<GenerationEvent> {
-  /** Texts that have not ended. */
+  /** The number of texts that have not ended. */
   left: number;
   readonly #events: GenerationEvent[] = [];
   #failure: { error: unknown } | undefined;
@@ -69,7 +69,7 @@ export class Job implements AsyncIterable<GenerationEvent> {
     this.#wake();
   }
 
-  /** Throws the error that ended the request. */
+  /** Yields the events; throws the error that ended the request. */
   async *[Symbol.asyncIterator](): AsyncGenerator<GenerationEvent, void, void> {
     for (;;) {
       yield* this.#events.splice(0);
@@ -82,11 +82,11 @@ export class Job implements AsyncIterable<GenerationEvent> {
 }
 
 export interface BatcherOptions {
-  /** Texts that run at once. */
+  /** The maximum number of concurrent texts. */
   maxConcurrent: number;
-  /** Requests that wait. */
+  /** The maximum number of waiting requests. */
   maxQueue: number;
-  /** Called once the device has stopped answering. */
+  /** Called when the device has stopped responding. */
   onLost: (error: LowrankError) => void;
 }
 
@@ -104,16 +104,18 @@ export class Batcher {
     this.#model = model;
     this.#options = options;
     this.#decoding = new Decoding(model);
-    // Runs in the caller's asynchronous context, whose precision of products holds for all requests.
+    // Runs in the caller's asynchronous context, whose matmul precision applies to all requests.
     this.#done = this.#work();
   }
 
-  /** Requests that wait, and texts that run. */
+  /** The number of waiting requests and running texts. */
   get load(): { waiting: number; running: number } {
     return { waiting: this.#waiting.length, running: this.#running.size };
   }
 
-  /** Throws an `ApiError` with status 429 if too many requests wait, and with 503 once the server stops. */
+  /**
+   * Queues a request. Throws an `ApiError` with status 429 if too many requests wait, and 503 while the server stops.
+   */
   submit(generation: Generation): Job {
     if (this.#closed) throw new ApiError(503, "the server is stopping", { code: "server_stopping" });
     const job = new Job(generation);
@@ -126,19 +128,19 @@ export class Batcher {
     return job;
   }
 
-  /** Whether there is a place for a request now, after those that came before it. */
+  /** Whether a request can start now, after those queued before it. */
   #fits(job: Job): boolean {
     const before = this.#waiting.reduce((sum, { left }) => sum + left, this.#running.size);
     return before + job.left <= this.#options.maxConcurrent;
   }
 
-  /** Requests that wait for others to end, and not just for the next step. */
+  /** The number of requests that wait for others to end, not only for the next step. */
   #queued(): number {
     let texts = this.#running.size;
     return this.#waiting.filter(({ left }) => (texts += left) > this.#options.maxConcurrent).length;
   }
 
-  /** Ends a request whose client is gone; its place is free at once. */
+  /** Ends a request whose client has disconnected, and frees its slots at once. */
   cancel(job: Job): void {
     job.fail(new ApiError(499, "the client has gone"));
     const place = this.#waiting.indexOf(job);
@@ -147,7 +149,7 @@ export class Batcher {
     this.#wake();
   }
 
-  /** Refuses requests from now on, those that wait among them; resolves once those that run have ended. */
+  /** Rejects waiting and new requests; resolves when running ones have ended. */
   async close(): Promise<void> {
     this.#closed = true;
     for (const job of this.#waiting.splice(0))
@@ -156,7 +158,7 @@ export class Batcher {
     await this.#done;
   }
 
-  /** Ends the requests that run with an error. */
+  /** Ends running requests with an error. */
   abort(error: unknown): void {
     for (const [text, { job }] of [...this.#running]) {
       this.#end(text);
@@ -186,14 +188,14 @@ export class Batcher {
     }
   }
 
-  /** Frees a step that was recorded ahead for texts that have ended. */
+  /** Replaces the decoder, to free a step that was recorded ahead for texts that have ended. */
   #renew(): void {
     const old = this.#decoding;
     this.#decoding = new Decoding(this.#model);
     try {
       old.dispose();
     } catch (error) {
-      // No request is left to end with it, and the next one is answered by a decoding of its own.
+      // No request is left to fail, and the next one gets a new decoder.
       this.#reportLoss(error);
     }
   }
@@ -202,7 +204,7 @@ export class Batcher {
     if (error instanceof LowrankError && error.code === "ERR_DEVICE_LOST") this.#options.onLost(error);
   }
 
-  /** Admits requests in the order of their arrival, as long as there are places. */
+  /** Admits requests, first come, first served, while there are free slots. */
   #admit(): void {
     let tokens = 0;
     for (let job = this.#waiting[0]; job !== undefined; job = this.#waiting[0]) {

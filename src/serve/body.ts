@@ -1,13 +1,15 @@
-/** Reads the body of a request: JSON of a bounded size and depth. */
+/** Reads a request's body: JSON of limited size and depth. */
 import type { IncomingMessage } from "node:http";
 
 import { ApiError } from "./api-error.js";
 import { isObject } from "./parameters.js";
 
-/** Levels of objects and arrays in a body: templates and checks go through them by recursion. */
+/** The maximum nesting of objects and arrays, because templates and checks are recursive. */
 const DEEPEST = 64;
 
-/** Throws an `ApiError`: 413 for more than `limit` bytes, 415 for another type, 400 for another JSON than an object. */
+/**
+ * Reads a JSON object. Throws an `ApiError`: 413 for more than `limit` bytes, 415 for another type, 400 for other JSON.
+ */
 export async function readBody(request: IncomingMessage, limit: number): Promise<Record<string, unknown>> {
   const { headers } = request;
   if (!/^application\/json\s*(;|$)/i.test(headers["content-type"] ?? ""))
@@ -20,8 +22,8 @@ export async function readBody(request: IncomingMessage, limit: number): Promise
 }
 
 /**
- * All bytes of a request. By events and not by iterating, which would close the connection where it ends early, and the
- * answer with it.
+ * Reads all bytes of a request. Uses events: ending an iteration early would close the connection before the response
+ * is sent.
  */
 function bytesOf(request: IncomingMessage, limit: number, tooLarge: () => ApiError): Promise<Buffer> {
   return new Promise((resolve, reject) => {
@@ -57,7 +59,7 @@ function parsed(bytes: Buffer): Record<string, unknown> {
   return value;
 }
 
-/** How deep brackets are nested outside of strings. */
+/** Returns the nesting depth of brackets outside strings. */
 function depthOf(text: string): number {
   let [depth, deepest, quoted] = [0, 0, false];
   for (let i = 0; i < text.length; i++) {

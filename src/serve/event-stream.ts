@@ -1,7 +1,7 @@
-/** The chunks of an answer as server-sent events. */
+/** Sends the chunks of a response as server-sent events. */
 import type { ServerResponse } from "node:http";
 
-/** Bytes that may wait for a client that reads slowly; one that lets more wait is cut off. */
+/** The maximum bytes buffered for a slow client, which is disconnected beyond it. */
 const MOST_WAITING = 4 << 20;
 
 export class EventStream {
@@ -11,7 +11,7 @@ export class EventStream {
     this.#write(JSON.stringify(data));
   }
 
-  /** Ends the stream as a client library expects it. */
+  /** Ends the stream with the marker that client libraries expect. */
   done(): void {
     this.#write("[DONE]");
     this.response.end();
@@ -29,7 +29,7 @@ export class EventStream {
       response.writeHead(200, {
         "Content-Type": "text/event-stream; charset=utf-8",
         "Cache-Control": "no-store",
-        // Asks a proxy (nginx) to pass each event on at once.
+        // Disables buffering in proxies (nginx).
         "X-Accel-Buffering": "no",
       });
     }

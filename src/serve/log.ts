@@ -1,29 +1,29 @@
-/** The server's log: a line a request, without any text of it. */
+/** The server's log: one line per request, without its texts. */
 import type { ServerResponse } from "node:http";
 
 import type { ApiError } from "./api-error.js";
 import type { Usage } from "./responses.js";
 
-/** A request, as far as the server has read it. */
+/** A log entry; fields are filled in as the request is processed. */
 export interface Entry {
   method: string;
   path: string;
-  /** Milliseconds of the process's clock. */
+  /** The start time by the process's clock, in milliseconds. */
   started: number;
-  /** The served model that it named. */
+  /** The requested model. */
   model?: string | undefined;
   usage?: () => Usage;
   finish?: () => string;
   error?: ApiError | undefined;
-  /** The error behind an answer that says no more than "internal error". */
+  /** The error behind a response of "internal error". */
   fault?: unknown;
 }
 
-/** Methods and paths by which a line names a request; another is the client's own text, and is left out. */
+/** Methods and paths that may appear in the log; any other is text from the client and is omitted. */
 const METHODS = ["GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH"];
 const PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/models"];
 
-/** `POST /v1/chat/completions 200 ada 12+34 tokens stop 0.120s`. */
+/** Formats a line: `POST /v1/chat/completions 200 ada 12+34 tokens stop 0.120s`. */
 export function logLine(entry: Entry, response: ServerResponse): string {
   const { method, path, started, model, usage, finish, error, fault } = entry;
   const seconds = ((performance.now() - started) / 1000).toFixed(3);

@@ -1,7 +1,7 @@
-/** Log-probabilities of an answer's tokens, as each endpoint writes them. */
+/** Log-probabilities of tokens, in the formats of both endpoints. */
 import type { Piece } from "../models/text-stream.js";
 
-/** What JSON has in place of −∞, as in OpenAI's API. */
+/** Replaces −∞, which JSON lacks, as in OpenAI's API. */
 const LOWEST = -9999;
 
 interface Token {
@@ -14,7 +14,7 @@ function tokenOf(text: string, logprob = 0): Token {
   return { token: text, logprob: Math.max(logprob, LOWEST), bytes: [...Buffer.from(text)] };
 }
 
-/** `choices[].logprobs` of a chat completion. */
+/** Returns `choices[].logprobs` of a chat completion. */
 export function chatLogprobs(pieces: readonly Piece[]): object {
   const content = pieces.map(({ text, logprob, topLogprobs = [] }) => ({
     ...tokenOf(text, logprob),
@@ -23,7 +23,7 @@ export function chatLogprobs(pieces: readonly Piece[]): object {
   return { content, refusal: null };
 }
 
-/** `choices[].logprobs` of a completion; `offset` is the number of characters before the pieces. */
+/** Returns `choices[].logprobs` of a completion; `offset` is the number of characters before the pieces. */
 export function completionLogprobs(pieces: readonly Piece[], offset: number): object {
   let at = offset;
   const offsets = pieces.map(({ text }) => {

@@ -1,7 +1,7 @@
-/** Reads the parameters of a request's JSON body. Unknown and unsupported ones are refused by name. */
+/** Reads the parameters of a request's JSON body. Unknown and unsupported ones are rejected by name. */
 import { type ApiError, badParameter } from "./api-error.js";
 
-/** Parameters that identify the caller. They change nothing in a response. */
+/** Parameters that identify the caller. They do not affect the response. */
 const WITHOUT_EFFECT = [
   "user",
   "safety_identifier",
@@ -10,7 +10,7 @@ const WITHOUT_EFFECT = [
   "metadata",
 ];
 
-/** Parameters of the API that are not supported, each with the values that ask for nothing. */
+/** Unsupported parameters of the API, each with the values that have no effect and are accepted. */
 const NEUTRAL: Readonly<Record<string, readonly unknown[]>> = {
   frequency_penalty: [0],
   presence_penalty: [0],
@@ -23,27 +23,27 @@ const NEUTRAL: Readonly<Record<string, readonly unknown[]>> = {
   parallel_tool_calls: [true],
 };
 
-/** The longest stop text, in characters, and the most of them. */
+/** The maximum length of a stop string, in characters, and the maximum number of them. */
 const LONGEST_STOP = 1024;
 const MOST_STOPS = 4;
 
-/** The body of a request: a JSON object whose parameters are taken one by one. */
+/** The body of a request, whose parameters are taken one by one. */
 export class Parameters {
   readonly #left: Map<string, unknown>;
 
-  /** A parameter that is null is one that is not given. */
+  /** Null parameters count as absent. */
   constructor(body: Readonly<Record<string, unknown>>) {
     this.#left = new Map(Object.entries(body).filter(([, value]) => value !== null));
   }
 
-  /** Takes a parameter; undefined if it is not given. */
+  /** Takes a parameter; undefined if it is absent. */
   take(name: string): unknown {
     const value = this.#left.get(name);
     this.#left.delete(name);
     return value;
   }
 
-  /** Takes a parameter that must be given. */
+  /** Takes a required parameter. */
   need(name: string): unknown {
     const value = this.take(name);
     if (value === undefined)
@@ -63,7 +63,7 @@ export class Parameters {
     throw wrong(name, "true or false", value);
   }
 
-  /** Takes a number that satisfies `holds`; `range` describes it in errors. */
+  /** Takes a number that satisfies `holds`; `range` describes the condition in errors. */
   number(name: string, holds: (value: number) => boolean, range: string): number | undefined {
     const value = this.take(name);
     if (value === undefined || (typeof value === "number" && holds(value))) return value;
@@ -92,7 +92,7 @@ export class Parameters {
     return stops as string[];
   }
 
-  /** Refuses every parameter that was not taken, unless its value asks for nothing. */
+  /** Rejects every parameter that was not taken, unless its value has no effect. */
   end(): void {
     for (const [name, value] of this.#left) {
       if (WITHOUT_EFFECT.includes(name)) continue;
@@ -104,14 +104,14 @@ export class Parameters {
   }
 }
 
-/** The error of a parameter that this server does not support. */
+/** Returns the error of an unsupported parameter. */
 export function unsupported(name: string, neutral: readonly unknown[] = []): ApiError {
   const instead =
     neutral.length > 0 ? ` other than ${neutral.map((one) => JSON.stringify(one)).join(" or ")}` : "";
   return badParameter(name, `${name}${instead} is not supported; leave it out`, "unsupported_parameter");
 }
 
-/** The error of a parameter whose value is not as `expected`. */
+/** Returns the error of a parameter whose value is not as `expected`. */
 export function wrong(name: string, expected: string, value: unknown): ApiError {
   return badParameter(name, `${name} must be ${expected}, got ${shown(value)}`, "invalid_value");
 }

@@ -1,4 +1,4 @@
-/** Requests of the two endpoints that generate: their parameters, checked, as a generation. */
+/** Checks the parameters of the two generation endpoints, and builds generations from them. */
 import { randomInt } from "node:crypto";
 
 import { ignoredParts } from "../chat/ignored.js";
@@ -13,43 +13,43 @@ import { ApiError, badParameter } from "./api-error.js";
 import type { Generation } from "./batcher.js";
 import { Parameters, unsupported, wrong } from "./parameters.js";
 
-/** Tokens of a completion for which the request sets no number, as in OpenAI's API. */
+/** The default number of tokens of a completion, as in OpenAI's API. */
 const COMPLETION_TOKENS = 16;
 
-/** Alternatives to each token, as in OpenAI's API. */
+/** The maximum number of alternatives per token, as in OpenAI's API. */
 const MOST_ALTERNATIVES = 20;
 
-/** A model that requests may name: the base, or an adapter over it. */
+/** A model that requests can name: the base model, or one of its adapters. */
 export interface Served {
   name: string;
-  /** The adapter as the model calls it; null for the base. */
+  /** The adapter's name in the model; null for the base model. */
   adapter: string | null;
 }
 
-/** The model, and limits of requests. */
+/** The model, and the limits of requests. */
 export interface Service {
   model: CausalLM;
   served: readonly Served[];
-  /** Chat templates that were read, by adapter and whether there are tools. */
+  /** Cached chat templates, by adapter and whether there are tools. */
   templates: Map<string, ChatTemplate>;
-  /** The most tokens of one text, whatever a request asks for. */
+  /** The maximum tokens of one text, which requests cannot exceed. */
   maxTokens: number;
-  /** The most texts of one request. */
+  /** The maximum texts of one request. */
   maxTexts: number;
 }
 
-/** A request, as the answer to it needs it. */
+/** A checked request, with the data needed to respond. */
 export interface GenerationRequest {
   served: Served;
   generation: Generation;
-  /** The tokens of each prompt. */
+  /** The total tokens of its prompts. */
   promptTokens: number;
   stream: boolean;
-  /** Whether a stream ends with its numbers of tokens. */
+  /** Whether a stream ends with token counts. */
   includeUsage: boolean;
 }
 
-/** Parameters that both endpoints have. */
+/** Parameters that both endpoints share. */
 interface Common {
   served: Served;
   n: number;
@@ -60,7 +60,7 @@ interface Common {
   options: Generation["options"];
 }
 
-/** Reads the body of a chat completion. Throws an `ApiError` that names the parameter at fault. */
+/** Reads the body of a chat completion. Throws an `ApiError` that names the invalid parameter. */
 export async function chatRequest(
   body: Readonly<Record<string, unknown>>,
   service: Service,
@@ -89,7 +89,7 @@ export async function chatRequest(
   );
 }
 
-/** Reads the body of a completion. Throws an `ApiError` that names the parameter at fault. */
+/** Reads the body of a completion. Throws an `ApiError` that names the invalid parameter. */
 export async function completionRequest(
   body: Readonly<Record<string, unknown>>,
   service: Service,
@@ -116,7 +116,7 @@ function servedBy(given: Parameters, { served }: Service): Served {
   });
 }
 
-/** Takes the shared parameters, and refuses the rest. */
+/** Takes the shared parameters, and rejects the rest. */
 function commonOf(
   given: Parameters,
   served: Served,
@@ -145,7 +145,9 @@ function commonOf(
   return { ...common, seed: (i) => (first + i) % Number.MAX_SAFE_INTEGER };
 }
 
-/** The number of alternatives whose log-probabilities a chat has with each token; undefined for no log-probabilities. */
+/**
+ * Returns the number of alternatives with log-probabilities per token of a chat; undefined for no log-probabilities.
+ */
 function chatLogprobs(given: Parameters): number | undefined {
   const wanted = given.flag("logprobs");
   const alternatives = given.whole("top_logprobs", 0, MOST_ALTERNATIVES);
@@ -166,7 +168,7 @@ function includesUsage(given: Parameters, stream: boolean): boolean {
   return usage;
 }
 
-/** Refuses what would make of an answer other than a text. */
+/** Rejects requests for anything other than a text. */
 function plainAnswer(given: Parameters): void {
   const format = given.object("response_format");
   if (format !== undefined && format["type"] !== "text")
@@ -178,7 +180,7 @@ function plainAnswer(given: Parameters): void {
   if (bias !== undefined && Object.keys(bias).length > 0) throw unsupported("logit_bias");
 }
 
-/** The messages and tools of a request. */
+/** Returns the messages and tools of a request. */
 function conversationOf(given: Parameters): Conversation {
   const value = given.need("messages");
   const messages = messagesOf(value, "messages", (what) => {
@@ -188,13 +190,13 @@ function conversationOf(given: Parameters): Conversation {
     throw badParameter("tools", what, "invalid_value");
   });
   const choice = given.take("tool_choice");
-  // What the model says is text to this server, so that it cannot be made to call a tool.
+  // The server returns the model's output as text, so it cannot force a tool call.
   if (choice !== undefined && choice !== "auto" && choice !== "none")
     throw unsupported("tool_choice", ["auto", "none"]);
   return { messages, tools: choice === "none" ? undefined : tools };
 }
 
-/** The text of a conversation, up to where the assistant's turn begins. */
+/** Renders a conversation up to the beginning of the assistant's turn. */
 function render(
   template: ChatTemplate,
   conversation: Conversation,
@@ -216,7 +218,7 @@ function render(
   return template.render(conversation, { addGenerationPrompt: true, variables });
 }
 
-/** The chat template of a served model: the one of its adapter, or else the base's. Throws `ERR_CHAT_TEMPLATE`. */
+/** Returns the chat template of a served model: its adapter's, or else the base model's. Throws `ERR_CHAT_TEMPLATE`. */
 function templateOf({ model, templates }: Service, { adapter }: Served, tools: boolean): ChatTemplate {
   const key = JSON.stringify([adapter, tools]);
   let template = templates.get(key);
@@ -224,7 +226,7 @@ function templateOf({ model, templates }: Service, { adapter }: Served, tools: b
     const find = (): ChatTemplate => tokenizerOf(model).chatTemplateFor(tools);
     if (adapter === null) template = withoutAdapters(model, find);
     else {
-      // Adapters count by row here, so that which one is active changes nothing but the tokenizer's template.
+      // Generation chooses adapters by row, so activating one affects only the tokenizer's template.
       setAdapter(model, adapter);
       template = find();
     }
@@ -233,7 +235,7 @@ function templateOf({ model, templates }: Service, { adapter }: Served, tools: b
   return template;
 }
 
-/** The prompts of a completion: a text, token ids, or several of either. */
+/** Returns the prompts of a completion: a text, token ids, or several of either. */
 async function promptsOf(value: unknown, { model, maxTexts }: Service): Promise<Int32Array[]> {
   const several = Array.isArray(value) && (value.length === 0 || typeof value[0] !== "number");
   const all: unknown[] = several ? (value as unknown[]) : [value];
@@ -250,7 +252,7 @@ async function promptsOf(value: unknown, { model, maxTexts }: Service): Promise<
   });
 }
 
-/** Token ids of texts, encoded away from this thread and no further than the model reads. */
+/** Encodes texts on background threads, up to the model's limit. */
 async function encoded(
   model: CausalLM,
   texts: readonly string[],
@@ -262,7 +264,7 @@ async function encoded(
   return rows.map(({ ids, total }) => fitting(ids.slice(), Math.max(total, ids.length), model, param));
 }
 
-/** Throws for a prompt that leaves no room for a token. */
+/** Throws for a prompt that leaves no room for another token. */
 function fitting(ids: Int32Array, total: number, model: CausalLM, param: string): Int32Array {
   const { bosTokenId, maxPositionEmbeddings: limit } = model.config;
   if (total >= limit) {

@@ -1,4 +1,4 @@
-/** The objects that answer a generation: whole, or as chunks of a stream. */
+/** Builds response objects of a generation: complete, or as chunks of a stream. */
 import { randomBytes } from "node:crypto";
 
 import type { Piece } from "../models/text-stream.js";
@@ -6,14 +6,14 @@ import type { FinishReason, GenerationEvent } from "./batcher.js";
 import { chatLogprobs, completionLogprobs } from "./logprobs.js";
 import type { GenerationRequest } from "./requests.js";
 
-/** Numbers of tokens, the end tokens not counted. */
+/** Token counts, without end tokens. */
 export interface Usage {
   prompt_tokens: number;
   completion_tokens: number;
   total_tokens: number;
 }
 
-/** A text of a request, as far as it has come. */
+/** A text of a request so far. */
 interface Text {
   text: string;
   /** Characters so far. */
@@ -23,7 +23,7 @@ interface Text {
   finish: FinishReason | null;
 }
 
-/** Collects a request's events, and makes its answer of them. */
+/** Collects a request's events and builds its response. */
 export class Answer {
   readonly texts: readonly Text[];
   readonly #head: { id: string; created: number; model: string };
@@ -44,7 +44,7 @@ export class Answer {
     }));
   }
 
-  /** Adds an event; gives the chunks that a stream has of it. */
+  /** Adds an event; returns the chunks to stream for it. */
   add({ index, text, pieces, tokens, finish }: GenerationEvent): object[] {
     const own = this.texts[index] as Text;
     const { stream } = this.request;
@@ -65,7 +65,7 @@ export class Answer {
     return { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion };
   }
 
-  /** The answer as one object. */
+  /** Returns the complete response. */
   whole(): object {
     const object = this.chat ? "chat.completion" : "text_completion";
     const choices = this.texts.map(({ text, pieces, finish }, index) => ({
@@ -77,7 +77,7 @@ export class Answer {
     return { ...this.#head, object, choices, usage: this.usage };
   }
 
-  /** The last chunk, of a stream that was asked for it. */
+  /** Returns the last chunk of a stream, with token counts, if requested. */
   usageChunk(): object | undefined {
     return this.request.includeUsage ? { ...this.#chunk(), choices: [], usage: this.usage } : undefined;
   }

@@ -1,4 +1,4 @@
-/** An HTTP server that speaks OpenAI's API for chat and completions, over one model and its adapters. */
+/** An HTTP server with OpenAI's API for chat and completions, for one model and its adapters. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
 
@@ -12,14 +12,14 @@ import { type Entry, logLine } from "./log.js";
 import { chatRequest, completionRequest, type GenerationRequest, type Service } from "./requests.js";
 import { Answer } from "./responses.js";
 
-/** Connections at once. */
+/** The maximum number of connections. */
 const MOST_CONNECTIONS = 512;
-/** Default milliseconds for a request's headers, and for all of a request. */
+/** Default timeouts for a request's headers, and for the whole request, in milliseconds. */
 const HEADERS_MS = 10_000;
 const REQUEST_MS = 60_000;
-/** Milliseconds in which a client has to take the end of an answer. */
+/** The timeout for a client to receive the end of a response, in milliseconds. */
 const TAKEN_MS = 60_000;
-/** Milliseconds for which the rest of a refused body is read and dropped. */
+/** How long the rest of a rejected body is read and discarded, in milliseconds. */
 const UNREAD_MS = 2_000;
 const CHAT = "/v1/chat/completions";
 const COMPLETIONS = "/v1/completions";
@@ -27,22 +27,22 @@ const MODELS = "/v1/models";
 
 export interface ServerOptions extends Omit<Service, "templates"> {
   host: string;
-  /** 0 for one that is free. */
+  /** 0 for any free port. */
   port: number;
   token: string;
-  /** Origins of web pages that may ask. */
+  /** Allowed origins of web pages. */
   origins: readonly string[];
-  /** Bytes of a request's body. */
+  /** The maximum bytes of a request's body. */
   maxBody: number;
-  /** Texts that are generated at once, and requests that wait. */
+  /** The maximum number of concurrent texts, and of waiting requests. */
   maxConcurrent: number;
   maxQueue: number;
-  /** Milliseconds in which a client has to send its headers, and its whole request. */
+  /** Timeouts for a request's headers, and for the whole request, in milliseconds. */
   headersMs?: number | undefined;
   requestMs?: number | undefined;
-  /** Takes a line for each request. */
+  /** Receives a line per request. */
   log: (line: string) => void;
-  /** Called when the device has stopped answering. */
+  /** Called when the device has stopped responding. */
   onLost: (error: LowrankError) => void;
 }
 
@@ -53,7 +53,7 @@ export class ModelServer {
   readonly #service: Service;
   readonly #started = Math.floor(Date.now() / 1000);
   #stopping = false;
-  /** Kept, since a server that closes has no address. */
+  /** Stored, because a closing server no longer has an address. */
   #port = 0;
 
   private constructor(options: ServerOptions) {
@@ -70,7 +70,7 @@ export class ModelServer {
     this.#server.maxConnections = MOST_CONNECTIONS;
   }
 
-  /** Throws `ERR_OPTION` if the address cannot be listened on. */
+  /** Starts a server. Throws `ERR_OPTION` if it cannot listen on the address. */
   static async listen(options: ServerOptions): Promise<ModelServer> {
     const opened = new ModelServer(options);
     const { host, port } = options;
@@ -91,24 +91,24 @@ export class ModelServer {
     return opened;
   }
 
-  /** The base URL that clients take. */
+  /** The base URL for clients. */
   get url(): string {
     const { host } = this.#options;
     return `http://${isIP(host) === 6 ? `[${host}]` : host}:${this.#port}/v1`;
   }
 
-  /** Requests that wait, and texts that are generated. */
+  /** The number of waiting requests and running texts. */
   get load(): { waiting: number; running: number } {
     return this.#batcher.load;
   }
 
-  /** Whether other machines may reach it. */
+  /** Whether other machines can connect. */
   get open(): boolean {
     return !isLoopback(this.#options.host);
   }
 
   /**
-   * Refuses new requests, lets those that run end for `grace` milliseconds, cancels the others, and closes all
+   * Rejects new requests, lets running ones finish within `grace` milliseconds, cancels the others, and closes all
    * connections.
    */
   async close(grace: number): Promise<void> {
@@ -119,7 +119,7 @@ export class ModelServer {
     const late = setTimeout(cancel, grace);
     await this.#batcher.close();
     clearTimeout(late);
-    // Written data goes to the system with the next turn of the event loop.
+    // The system receives written data in a later turn of the event loop.
     await new Promise((resolve) => setTimeout(resolve, 50));
     this.#server.closeAllConnections();
     await closed;
@@ -151,7 +151,7 @@ export class ModelServer {
     await this.#generate(await read(body, this.#service), path === CHAT, response, entry);
   }
 
-  /** Checks who asks; answers a browser's question before the request of an origin that may ask. */
+  /** Checks the caller's authorization and origin; answers CORS preflight requests of allowed origins. */
   #admitted(request: IncomingMessage, response: ServerResponse): boolean {
     const { token, origins } = this.#options;
     const refused = senderRefusal(request.headers, this.#senders());
@@ -176,7 +176,7 @@ export class ModelServer {
 
   #senders(): Senders {
     const { host, origins } = this.#options;
-    // A server for other machines is known by names that it cannot list.
+    // A server for other machines has host names that it cannot know.
     const names = isLoopback(host) ? [host, "localhost", "127.0.0.1", "[::1]"] : undefined;
     return { hosts: names?.map((name) => `${isIP(name) === 6 ? `[${name}]` : name}:${this.#port}`), origins };
   }
@@ -203,7 +203,7 @@ export class ModelServer {
     entry: Entry,
   ): Promise<void> {
     entry.model = request.served.name;
-    // A client that went while its body was read gets no place.
+    // The client disconnected while its body was read.
     if (response.destroyed) return;
     const job: Job = this.#batcher.submit(request.generation);
     response.on("close", () => this.#batcher.cancel(job));
@@ -233,7 +233,7 @@ export class ModelServer {
       const unread = !request.complete;
       if (unread) response.setHeader("Connection", "close");
       sendJson(response, answer.status, answer.body());
-      // A connection that closes while its client still sends would lose the answer; so it is read on for a while.
+      // Closing a connection while the client still sends would lose the response, so reading continues for a while.
       if (unread) {
         request.resume();
         setTimeout(() => request.destroy(), UNREAD_MS).unref();
@@ -243,7 +243,7 @@ export class ModelServer {
   }
 }
 
-/** The path of a request, without its query. */
+/** Returns the path of a request, without its query. */
 function pathOf({ url = "" }: IncomingMessage): string {
   return url.split("?", 1)[0] as string;
 }
@@ -263,7 +263,7 @@ function sendJson(response: ServerResponse, status: number, value: object): void
     .end(JSON.stringify(value));
 }
 
-/** Closes the connection of a client that does not take the end of its answer. */
+/** Closes the connection of a client that does not receive the end of its response in time. */
 function cutOff(response: ServerResponse): void {
   const late = setTimeout(() => response.destroy(), TAKEN_MS).unref();
   response.on("close", () => clearTimeout(late));
