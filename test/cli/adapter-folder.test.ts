@@ -1,4 +1,4 @@
-/** An adapter's folder is all that commands need: its chat template, and where its base model is. */
+/** An adapter's folder is sufficient for commands: it contains the chat template and the path of the base model. */
 import { cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 
@@ -27,7 +27,7 @@ function file(name: string, content: string): string {
   return path;
 }
 
-/** A model whose template is OWN, and what trains an adapter for it by TRAINED. */
+/** Creates a model with the template OWN, and a command that trains an adapter for it with TRAINED. */
 function setUp(): { model: string; output: string; train: string[] } {
   const model = tinyModel({ maxPositions: 256 });
   writeFileSync(join(model, FILE), OWN);
@@ -41,51 +41,48 @@ function setUp(): { model: string; output: string; train: string[] } {
 const json = (path: string): Record<string, unknown> =>
   JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
 
-test.serial(
-  "commands render messages as the adapter was trained, without its template being named",
-  async (t) => {
-    const { model, output, train } = setUp();
-    const trained = await run(...train, "--steps", "4");
-    t.is(trained.status, 0, trained.stderr);
-    t.is(readFileSync(join(output, FILE), "utf8"), TRAINED);
-    const common = ["--device", "cpu", "--max-tokens", "8", "--json"];
-    const generate = ["generate", "--adapter", output, ...common];
-    const text = await run(...generate, "--prompt", "u:hello\na:");
-    const answered = await run(...generate, "--messages", conversation);
-    t.is(answered.status, 0, answered.stderr);
-    t.is(answered.stdout, text.stdout);
-    // A named template overrides the adapter's; without an adapter the model's own is used.
-    const named = await run(...generate, "--messages", conversation, "--chat-template", join(model, FILE));
-    t.is(named.stdout, (await run(...generate, "--prompt", "[user]hello\n[assistant]")).stdout);
-    t.not(named.stdout, answered.stdout);
-    const plain = ["generate", "--model", model, ...common];
-    t.is(
-      (await run(...plain, "--messages", conversation)).stdout,
-      (await run(...plain, "--prompt", "[user]hello\n[assistant]")).stdout,
-    );
-    // Losses are those of the template that was trained with.
-    const evaluate = ["evaluate", "--adapter", output, "--device", "cpu", "--json"];
-    evaluate.push("--data", train[4] as string);
-    const loss = await run(...evaluate);
-    t.is(loss.status, 0, loss.stderr);
-    t.is(loss.stdout, (await run(...evaluate, "--chat-template", file("same.jinja", TRAINED))).stdout);
-    t.not(loss.stdout, (await run(...evaluate, "--chat-template", join(model, FILE))).stdout);
-    // llama.cpp's adapters have no place for a template.
-    const exporting = ["export", "--adapter", output, "--format", "gguf", "--output"];
-    const told = await run(...exporting, join(temporary(), "adapter.gguf"));
-    t.is(told.status, 0, told.stderr);
-    t.true(told.stderr.includes(`--chat-template-file ${join(output, FILE)}`), told.stderr);
-    writeFileSync(join(model, FILE), TRAINED);
-    t.is((await run(...exporting, join(temporary(), "again.gguf"))).stderr, "");
-    writeFileSync(join(model, FILE), OWN);
-    const merged = join(temporary(), "merged");
-    t.is((await run("merge", "--adapter", output, "--output", merged)).status, 0);
-    t.is(readFileSync(join(merged, FILE), "utf8"), TRAINED);
-  },
-);
+test.serial("commands render messages with the adapter's chat template by default", async (t) => {
+  const { model, output, train } = setUp();
+  const trained = await run(...train, "--steps", "4");
+  t.is(trained.status, 0, trained.stderr);
+  t.is(readFileSync(join(output, FILE), "utf8"), TRAINED);
+  const common = ["--device", "cpu", "--max-tokens", "8", "--json"];
+  const generate = ["generate", "--adapter", output, ...common];
+  const text = await run(...generate, "--prompt", "u:hello\na:");
+  const answered = await run(...generate, "--messages", conversation);
+  t.is(answered.status, 0, answered.stderr);
+  t.is(answered.stdout, text.stdout);
+  // A named template overrides the adapter's; without an adapter the model's own is used.
+  const named = await run(...generate, "--messages", conversation, "--chat-template", join(model, FILE));
+  t.is(named.stdout, (await run(...generate, "--prompt", "[user]hello\n[assistant]")).stdout);
+  t.not(named.stdout, answered.stdout);
+  const plain = ["generate", "--model", model, ...common];
+  t.is(
+    (await run(...plain, "--messages", conversation)).stdout,
+    (await run(...plain, "--prompt", "[user]hello\n[assistant]")).stdout,
+  );
+  // The losses are computed with the template of the training.
+  const evaluate = ["evaluate", "--adapter", output, "--device", "cpu", "--json"];
+  evaluate.push("--data", train[4] as string);
+  const loss = await run(...evaluate);
+  t.is(loss.status, 0, loss.stderr);
+  t.is(loss.stdout, (await run(...evaluate, "--chat-template", file("same.jinja", TRAINED))).stdout);
+  t.not(loss.stdout, (await run(...evaluate, "--chat-template", join(model, FILE))).stdout);
+  // llama.cpp's adapters cannot store a template.
+  const exporting = ["export", "--adapter", output, "--format", "gguf", "--output"];
+  const told = await run(...exporting, join(temporary(), "adapter.gguf"));
+  t.is(told.status, 0, told.stderr);
+  t.true(told.stderr.includes(`--chat-template-file ${join(output, FILE)}`), told.stderr);
+  writeFileSync(join(model, FILE), TRAINED);
+  t.is((await run(...exporting, join(temporary(), "again.gguf"))).stderr, "");
+  writeFileSync(join(model, FILE), OWN);
+  const merged = join(temporary(), "merged");
+  t.is((await run("merge", "--adapter", output, "--output", merged)).status, 0);
+  t.is(readFileSync(join(merged, FILE), "utf8"), TRAINED);
+});
 
 test.serial(
-  "a resumed run renders its rows as it began, whatever the template's file says by now",
+  "a resumed run keeps rendering with its first template, even if the template's file has changed",
   async (t) => {
     const losses = (stdout: string): unknown[] =>
       stdout
@@ -155,7 +152,7 @@ test.serial(
       t.is(status, 0, `${command[0]}: ${stderr}`);
     }
     t.is((await run(...generate)).stdout, expected);
-    // Another folder has the path that it means there.
+    // In another folder the path has the meaning that it has there.
     const copy = commands.at(-1)?.at(-1) as string;
     t.is(json(join(copy, "adapter_config.json"))["base_model_name_or_path"], join(output, "..", "base"));
     t.regex((await run("inspect", output)).stdout, /made for +\.\.\/base, at .*base/);
@@ -180,7 +177,7 @@ test.serial(
   },
 );
 
-test.serial("a name at a hub is no folder beside the adapter that holds no model", async (t) => {
+test.serial("a name on a hub does not refer to a folder without a model next to the adapter", async (t) => {
   const { output, train } = setUp();
   t.is((await run(...train, "--steps", "1")).status, 0);
   const config = join(output, "adapter_config.json");

@@ -1,4 +1,4 @@
-/** A command that asks a question ends with status 1 where the answer is no, and with 0 where it is yes. */
+/** A command that answers a question exits with status 0 for yes and 1 for no. */
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 

@@ -1,4 +1,4 @@
-/** Everything that can be wrong with what a user gives: one line, status 1, nothing half-written. */
+/** All kinds of invalid user input: one line, status 1, no partial files. */
 import {
   cpSync,
   existsSync,
@@ -21,7 +21,7 @@ const data = tinyData();
 const room = temporary();
 let made = 0;
 
-/** A path in the test's folder that nothing else has. */
+/** Returns an unused path in the test's folder. */
 function fresh(name: string): string {
   return join(room, `${made++}-${name}`);
 }
@@ -32,7 +32,7 @@ function dataFile(name: string, content: string | Uint8Array): string {
   return file;
 }
 
-/** A copy of the whole model with something changed. */
+/** Copies the valid model and changes the copy. */
 function model(change: (folder: string) => void): string {
   const folder = fresh("model");
   cpSync(whole, folder, { recursive: true });
@@ -44,7 +44,7 @@ const without = (file: string): string => model((folder) => rmSync(join(folder, 
 const holding = (file: string, text: string): string =>
   model((folder) => writeFileSync(join(folder, file), text));
 
-/** With other fields in a JSON file. */
+/** Returns a model with changed fields in a JSON file. */
 function edited(file: string, edit: (json: Record<string, unknown>) => void): string {
   return model((folder) => {
     const json = JSON.parse(readFileSync(join(folder, file), "utf8")) as Record<string, unknown>;
@@ -66,7 +66,7 @@ const bytes = readFileSync(join(whole, "model.safetensors"));
 const weights = (content: Uint8Array): string =>
   model((folder) => writeFileSync(join(folder, "model.safetensors"), content));
 
-/** With another header over the same data; `extra` bytes of data follow. */
+/** Returns a model with another header for the same data; `extra` bytes of data follow. */
 function header(change: (tensors: Record<string, Entry>, end: number) => void, extra = 0): string {
   const length = Number(bytes.readBigUInt64LE(0));
   const tensors = JSON.parse(bytes.subarray(8, 8 + length).toString()) as Record<string, Entry>;
@@ -82,7 +82,7 @@ const Q = "model.layers.0.self_attn.q_proj.weight";
 const entry = (change: (entry: Entry, end: number) => void): string =>
   header((tensors, end) => change(tensors[Q] as Entry, end));
 
-/** A file of weights whose header says that it is longer than any may be. */
+/** Returns a file of weights whose header claims an impossible length. */
 function longHeader(): string {
   const content = Buffer.from(bytes);
   content.writeBigUInt64LE(10n ** 12n);
@@ -186,29 +186,32 @@ for (const [more, message] of cases) {
   });
 }
 
-test.serial("an output that is a file, lies below one, cannot be written or holds another run", async (t) => {
-  const file = dataFile("file", "kept");
-  const other = fresh("other");
-  mkdirSync(other);
-  writeFileSync(join(other, "adapter_config.json"), "{}");
-  const outputs: [string, RegExp][] = [
-    [file, /is a file or lies below one/],
-    [join(file, "below"), /is a file or lies below one/],
-    [other, /adapter_config\.json: is there and no run wrote it; move it away, or choose another folder/],
-  ];
-  if (process.platform === "linux") outputs.push(["/proc/none/out", /cannot be written/]);
-  for (const [output, message] of outputs) {
-    const { status, stdout, stderr } = await runHere(...run("--output", output));
-    t.is(status, 1, output);
-    t.is(stdout, "");
-    t.regex(stderr, ONE_LINE);
-    t.regex(stderr, message);
-  }
-  t.is(readFileSync(file, "utf8"), "kept");
-  t.deepEqual(readdirSync(other), ["adapter_config.json"]);
-});
+test.serial(
+  "an output that is a file, is below one, cannot be written or contains another run",
+  async (t) => {
+    const file = dataFile("file", "kept");
+    const other = fresh("other");
+    mkdirSync(other);
+    writeFileSync(join(other, "adapter_config.json"), "{}");
+    const outputs: [string, RegExp][] = [
+      [file, /is a file or lies below one/],
+      [join(file, "below"), /is a file or lies below one/],
+      [other, /adapter_config\.json: is there and no run wrote it; move it away, or choose another folder/],
+    ];
+    if (process.platform === "linux") outputs.push(["/proc/none/out", /cannot be written/]);
+    for (const [output, message] of outputs) {
+      const { status, stdout, stderr } = await runHere(...run("--output", output));
+      t.is(status, 1, output);
+      t.is(stdout, "");
+      t.regex(stderr, ONE_LINE);
+      t.regex(stderr, message);
+    }
+    t.is(readFileSync(file, "utf8"), "kept");
+    t.deepEqual(readdirSync(other), ["adapter_config.json"]);
+  },
+);
 
-test.serial("known extras are named once in a notice, and the run goes on", async (t) => {
+test.serial("known extras are named once in a notice, and the run continues", async (t) => {
   const folder = header((tensors, end) => {
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {
       dtype: "F32",
@@ -221,7 +224,7 @@ test.serial("known extras are named once in a notice, and the run goes on", asyn
   t.is(stderr.match(/inv_freq/g)?.length, 1);
 });
 
-/** The model with one value of a weight another. */
+/** Returns a model with one value of a weight replaced. */
 function withWeight(value: number): string {
   const content = Buffer.from(bytes);
   const length = Number(bytes.readBigUInt64LE(0));
@@ -231,7 +234,7 @@ function withWeight(value: number): string {
 }
 
 test.serial(
-  "weights that f16 cannot hold are refused by name, and a loss that is no number is an error",
+  "weights that f16 cannot represent are refused by name, and a loss that is NaN is an error",
   async (t) => {
     const large = run("--model", withWeight(-70_000), "--dtype", "f16");
     const half = await runHere(...large);
@@ -249,7 +252,7 @@ test.serial(
   },
 );
 
-test.serial("rows that are cut and a lowered max-length are told, as text and as events", async (t) => {
+test.serial("truncated rows and a lowered max-length are reported, as text and as events", async (t) => {
   const rows = ["ab", "x".repeat(70), "y".repeat(300)].map((text) => JSON.stringify({ text }));
   rows.push(JSON.stringify({ prompt: "z".repeat(90), completion: "c" }));
   const argv = run("--data", dataFile("long.jsonl", rows.join("\n")), "--max-length", "100", "--json");
@@ -276,7 +279,7 @@ test.serial("rows that are cut and a lowered max-length are told, as text and as
   t.is(human.stderr.match(/^lowrank: warning: /gm)?.length, 3, human.stderr);
 });
 
-test.serial("standard input is data like any", async (t) => {
+test.serial("standard input is read like a file", async (t) => {
   const rows = Array.from({ length: 12 }, (_, i) => JSON.stringify({ text: `row ${i} of them` })).join("\n");
   const file = dataFile("rows.jsonl", rows);
   const losses = async (more: string[], shell?: string): Promise<unknown[]> => {
@@ -301,14 +304,14 @@ test.serial("a loss that is not finite names the last checkpoint whose own loss 
   t.is(status, 1);
   t.regex(stderr, ONE_LINE);
   const [, step, kept] = /step (\d+): .*checkpoint is (\S+); try a lower learning rate/.exec(stderr) ?? [];
-  // The newest checkpoint holds the weights whose loss is not finite.
+  // The newest checkpoint contains the weights whose loss is not finite.
   t.is(kept, join(output, `checkpoint-${Number(step) - 2}`));
   t.true(existsSync(join(output, `checkpoint-${Number(step) - 1}`)));
   t.true(existsSync(kept as string));
   t.false(existsSync(join(output, "adapter_model.safetensors")));
 });
 
-test.serial("files of the folder that it runs in are named as they are", async (t) => {
+test.serial("files in the working directory are named without a folder", async (t) => {
   const before = process.cwd();
   const runIn = async (folder: string, ...argv: string[]): ReturnType<typeof runHere> => {
     process.chdir(folder);
@@ -330,9 +333,9 @@ test.serial("files of the folder that it runs in are named as they are", async (
 });
 
 if (process.platform === "linux") {
-  test.serial("a disk that is full: nothing is left half-written", async (t) => {
+  test.serial("on a full disk no partial file is left", async (t) => {
     const [out, steps, merged] = [fresh("out"), fresh("steps"), fresh("merged")];
-    // No file may grow past 8 blocks of at most 1,024 bytes, which is how a full disk looks to a writer.
+    // No file may exceed 8 blocks of at most 1,024 bytes, which a writer cannot distinguish from a full disk.
     const full = { shell: "ulimit -f 8" };
     const trained = fresh("trained");
     t.is((await runHere(...run("--rank", "2", "--output", trained))).status, 0);
@@ -343,7 +346,7 @@ if (process.platform === "linux") {
     ]) {
       const { status, stderr } = await lowrank(argv, full);
       t.is(status, 1);
-      // The adapter is large by a rank that does not help, which is reported.
+      // The adapter is large because of a rank above the useful one, which is reported.
       t.regex(stderr.replace(/^lowrank: warning: --rank is above the width .*\n/, ""), ONE_LINE);
       t.regex(stderr, /cannot be written: .*; free some space, or choose another folder/);
     }
@@ -354,23 +357,26 @@ if (process.platform === "linux") {
     );
   });
 
-  test.serial("a stdout that is full is told in one line", async (t) => {
+  test.serial("a full stdout is reported in one line", async (t) => {
     const { status, stderr } = await lowrank(["devices"], { shell: "exec >/dev/full" });
     t.is(status, 1);
     t.is(stderr, "lowrank: stdout cannot be written (ENOSPC)\n");
   });
 
-  test.serial("a GPU that isn't there is an error that says what is, never the CPU", async (t) => {
-    const none = { VK_ICD_FILENAMES: "/nowhere.json", VK_DRIVER_FILES: "/nowhere.json" };
-    for (const argv of [
-      run("--device", "gpu"),
-      ["generate", "--model", whole, "--prompt", "a", "--device", "gpu"],
-    ]) {
-      const { status, stdout, stderr } = await lowrank(argv, { env: none });
-      t.is(status, 1);
-      t.is(stdout, "");
-      t.regex(stderr, ONE_LINE);
-      t.regex(stderr, /no usable GPU; .*cpu/);
-    }
-  });
+  test.serial(
+    "a GPU that is missing is an error that lists the present ones, and never falls back to the CPU",
+    async (t) => {
+      const none = { VK_ICD_FILENAMES: "/nowhere.json", VK_DRIVER_FILES: "/nowhere.json" };
+      for (const argv of [
+        run("--device", "gpu"),
+        ["generate", "--model", whole, "--prompt", "a", "--device", "gpu"],
+      ]) {
+        const { status, stdout, stderr } = await lowrank(argv, { env: none });
+        t.is(status, 1);
+        t.is(stdout, "");
+        t.regex(stderr, ONE_LINE);
+        t.regex(stderr, /no usable GPU; .*cpu/);
+      }
+    },
+  );
 }

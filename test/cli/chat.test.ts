@@ -1,4 +1,4 @@
-/** Conversations on the command line: their data, answers to them, and a terminal's. */
+/** Conversations on the command line: as data, in requests for answers, and on a terminal. */
 import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { type Ended, ONE_LINE, runHere as run } from "./lowrank.js";
 
 const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 
-/** Letters are its tokens. */
+/** Its tokens are letters. */
 const TEMPLATE =
   "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}";
 
@@ -37,7 +37,7 @@ const model = chatModel();
 const conversation = turns("hello", "ahoy", "who is it");
 
 test.serial(
-  "generate --messages: a file, an object and JSON itself give what the rendered text gives",
+  "generate --messages: a file, an object and inline JSON give the same as the rendered text",
   async (t) => {
     const common = ["generate", "--model", model, "--device", "cpu", "--max-tokens", "8", "--json"];
     const text = await run(...common, "--prompt", "u:hello\na:ahoy\nu:who is it\na:");
@@ -57,7 +57,7 @@ test.serial(
   },
 );
 
-test.serial("wrong messages, and a template that is absent or throws, are one line", async (t) => {
+test.serial("invalid messages, and a template that is missing or throws, are one line", async (t) => {
   const bare = chatModel(null);
   const cases: [string[], RegExp][] = [
     [["--model", model, "--messages", "absent.json"], /absent\.json: no such file of messages/],
@@ -96,41 +96,48 @@ test.serial("wrong messages, and a template that is absent or throws, are one li
   }
 });
 
-test.serial("generate --json --logprobs: each token's log-probability, and those of others", async (t) => {
-  const argv = [
-    "generate",
-    "--device",
-    "cpu",
-    "--model",
-    model,
-    "--max-tokens",
-    "4",
-    "--prompt",
-    "hello",
-    "--json",
-  ];
-  interface Said {
-    tokens: number[];
-    logprobs?: { token: number; logprob: number; top?: { token: number; text: string; logprob: number }[] }[];
-  }
-  const said = async (...more: string[]): Promise<Said> =>
-    JSON.parse((await run(...argv, ...more)).stdout) as Said;
-  const [plain, own, three] = [await said(), await said("--logprobs"), await said("--logprobs", "3")];
-  t.false("logprobs" in plain);
-  t.deepEqual(
-    own.logprobs?.map(({ token }) => token),
-    plain.tokens,
-  );
-  t.true(own.logprobs?.every((one) => one.logprob < 0 && !("top" in one)));
-  t.deepEqual(
-    three.logprobs?.map(({ top }) => top?.length),
-    plain.tokens.map(() => 3),
-  );
-  // The likeliest token is the one that was taken.
-  for (const { token, logprob, top } of three.logprobs ?? []) t.like(top?.[0], { token, logprob });
-});
+test.serial(
+  "generate --json --logprobs: log-probabilities of each token, and of other candidates",
+  async (t) => {
+    const argv = [
+      "generate",
+      "--device",
+      "cpu",
+      "--model",
+      model,
+      "--max-tokens",
+      "4",
+      "--prompt",
+      "hello",
+      "--json",
+    ];
+    interface Said {
+      tokens: number[];
+      logprobs?: {
+        token: number;
+        logprob: number;
+        top?: { token: number; text: string; logprob: number }[];
+      }[];
+    }
+    const said = async (...more: string[]): Promise<Said> =>
+      JSON.parse((await run(...argv, ...more)).stdout) as Said;
+    const [plain, own, three] = [await said(), await said("--logprobs"), await said("--logprobs", "3")];
+    t.false("logprobs" in plain);
+    t.deepEqual(
+      own.logprobs?.map(({ token }) => token),
+      plain.tokens,
+    );
+    t.true(own.logprobs?.every((one) => one.logprob < 0 && !("top" in one)));
+    t.deepEqual(
+      three.logprobs?.map(({ top }) => top?.length),
+      plain.tokens.map(() => 3),
+    );
+    // The most likely token was chosen.
+    for (const { token, logprob, top } of three.logprobs ?? []) t.like(top?.[0], { token, logprob });
+  },
+);
 
-/** Runs `lowrank chat` on these lines. */
+/** Runs `lowrank chat` with these lines. */
 function chat(input: string, ...argv: string[]): Promise<Ended> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, ["--import=tsx", main, "chat", "--device", "cpu", ...argv]);
@@ -143,22 +150,33 @@ function chat(input: string, ...argv: string[]): Promise<Ended> {
   });
 }
 
-test.serial("chat: each line is answered with what was said before, until the input ends", async (t) => {
-  const common = ["--model", model, "--max-tokens", "6"];
-  const { status, stdout, stderr } = await chat("hello\n\nwho\n", ...common, "--system", "be kind");
-  t.is(status, 0, stderr);
-  t.is(stderr, "");
-  const answer = async (...messages: object[]): Promise<string> => {
-    const argv = ["generate", "--device", "cpu", ...common, "--json", "--messages", JSON.stringify(messages)];
-    return (JSON.parse((await run(...argv)).stdout) as { text: string }).text;
-  };
-  const system = { role: "system", content: "be kind" };
-  const first = await answer(system, ...turns("hello"));
-  const second = await answer(system, ...turns("hello", first, "who"));
-  t.is(stdout, `${first}\n${second}\n`);
-});
+test.serial(
+  "chat: each line is answered with the earlier turns as context, until the input ends",
+  async (t) => {
+    const common = ["--model", model, "--max-tokens", "6"];
+    const { status, stdout, stderr } = await chat("hello\n\nwho\n", ...common, "--system", "be kind");
+    t.is(status, 0, stderr);
+    t.is(stderr, "");
+    const answer = async (...messages: object[]): Promise<string> => {
+      const argv = [
+        "generate",
+        "--device",
+        "cpu",
+        ...common,
+        "--json",
+        "--messages",
+        JSON.stringify(messages),
+      ];
+      return (JSON.parse((await run(...argv)).stdout) as { text: string }).text;
+    };
+    const system = { role: "system", content: "be kind" };
+    const first = await answer(system, ...turns("hello"));
+    const second = await answer(system, ...turns("hello", first, "who"));
+    t.is(stdout, `${first}\n${second}\n`);
+  },
+);
 
-test.serial("chat: /help, /reset and /exit are commands, and an unknown one is told", async (t) => {
+test.serial("chat: /help, /reset and /exit are commands, and an unknown one is reported", async (t) => {
   const common = ["--model", model, "--max-tokens", "6"];
   const lines = [
     "hello",
@@ -178,7 +196,7 @@ test.serial("chat: /help, /reset and /exit are commands, and an unknown one is t
     return (JSON.parse((await run(...argv)).stdout) as { text: string }).text;
   };
   const first = await answer(...turns("hello"));
-  // What was said before /reset is forgotten.
+  // Turns before /reset are forgotten.
   const who = await answer(...turns("who"));
   const slashed = await answer(...turns("who", who, "/not a command"));
   const path = await answer(...turns("who", who, "/not a command", slashed, "/tmp/a/b is a path"));
@@ -192,7 +210,7 @@ test.serial("chat: /help, /reset and /exit are commands, and an unknown one is t
 });
 
 test.serial(
-  "chat: the oldest turns go, and it says so, where no more fit; no template is one line",
+  "chat: the oldest turns are dropped with a notice when no more fit; no template is one line",
   async (t) => {
     const lines = ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join("\n");
     const { status, stderr } = await chat(lines, "--model", model, "--max-tokens", "2");
@@ -221,7 +239,7 @@ const rows = [
 ];
 
 test.serial(
-  "inspect: rows with their trained tokens, counts, lengths, and what is left out and why",
+  "inspect: rows with their trained tokens, counts and lengths, and skipped rows with the reason",
   async (t) => {
     const data = jsonl(...rows);
     const argv = ["inspect", data, "--model", model, "--max-length", "60"];
@@ -272,7 +290,7 @@ test.serial(
 );
 
 test.serial(
-  "finetune: trains on the assistant's turns, says what it left out, and refuses where nothing is left",
+  "finetune: trains on the assistant's turns, reports skipped rows, and refuses if no row is left",
   async (t) => {
     const common = ["finetune", "--model", model, "--device", "cpu", "--rank", "2", "--steps", "2", "--json"];
     const output = join(temporary(), "out");

@@ -6,7 +6,7 @@ import { temporary } from "../hashed.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 import { lowrank } from "./lowrank.js";
 
-test("the confusion table: a line for each class, a column for each it was taken for", (t) => {
+test("the confusion table: a line for each class, a column for each predicted class", (t) => {
   const labels = ["ham", "a longer name"];
   const table = confusionTable({
     labels,
@@ -71,7 +71,7 @@ test.serial("fine-tune on rows with labels, evaluate, merge", async (t) => {
   t.true(Math.abs((loss as number) - (apart as number)) < 1e-5, `${String(loss)}, ${String(apart)}`);
 });
 
-test.serial("what a classifier is not for is told in a line", async (t) => {
+test.serial("data and commands that do not suit a classifier are one line", async (t) => {
   const [model, output] = [await tinyEncoder(), join(temporary(), "out")];
   const data = rowsFile(seaAndLand(8));
   const stranger = rowsFile([{ text: "a", label: "sky" }]);

@@ -1,4 +1,4 @@
-/** Data on the command line: several files, kinds of files, options given twice, and going on with a run over them. */
+/** Data on the command line: several files, file types, options given twice, and resuming with the same data. */
 import zlib from "node:zlib";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -40,7 +40,7 @@ const finetuning = (output: string, ...more: string[]): string[] =>
     "grad-accum": "2",
   });
 
-test.serial("an option given twice is an error in every command, but for those that collect", async (t) => {
+test.serial("an option given twice is an error in every command, except for lists", async (t) => {
   const cases: [argv: string[], message: string][] = [
     [["finetune", "--data", "a", "--steps", "1", "--steps", "2"], "--steps is given twice; give it once"],
     [["finetune", "--output", "a", "--output=b"], "--output is given twice; give it once"],
@@ -67,7 +67,7 @@ test.serial("an option given twice is an error in every command, but for those t
   }
 });
 
-test.serial("several files train as one file of all rows, and a run over them goes on", async (t) => {
+test.serial("several files train as one file of all rows, and a run over them resumes", async (t) => {
   const [whole, a, b, c] = [lines(0), lines(0, 4), csv(4, 8), lines(8)];
   const files = [file("a.jsonl", a), file("b.csv", b), file("c.ndjson", c)] as [string, string, string];
   const [one, all] = [fresh(), fresh()];
@@ -77,7 +77,7 @@ test.serial("several files train as one file of all rows, and a run over them go
   t.is(first.status, 0, first.stderr);
   t.deepEqual(adapterBytes(all), adapterBytes(one));
 
-  // What the run was started with is in run.json, a hash for each file.
+  // run.json records the start of the run, with a hash for each file.
   const { options, identities } = JSON.parse(readFileSync(join(all, "run.json"), "utf8")) as {
     options: { data: string[] };
     identities: { sources: { data: string[] } };
@@ -164,7 +164,7 @@ test.serial("estimate, inspect, evaluate and held-out data take several files", 
   t.deepEqual(JSON.parse(both.stdout), JSON.parse(one.stdout));
 });
 
-test.serial("a YAML file names several files as a list; a format goes for all of them", async (t) => {
+test.serial("a YAML file names several files as a list; one format applies to all of them", async (t) => {
   const [a, b] = [file("a.data", lines(0, 6)), file("b.data", lines(6))];
   const config = file("run.yaml", `data:\n  - ${a}\n  - ${b}\ndata-format: ndjson\n`);
   const run = await runHere(...finetuning(fresh(), "--config", config));
@@ -179,7 +179,7 @@ test.serial("a YAML file names several files as a list; a format goes for all of
 });
 
 test.serial(
-  "labels: inspect counts the rows of each class, and a score names the classes that it leaves out",
+  "labels: inspect counts the rows of each class, and a score names the classes without rows",
   async (t) => {
     const encoder = await tinyEncoder();
     const rows = Array.from(
@@ -209,7 +209,7 @@ test.serial(
   },
 );
 
-test.serial("a run over rows in memory goes on with the same rows, and with no others", async (t) => {
+test.serial("a run over rows in memory resumes with the same rows, and with no others", async (t) => {
   const rows: Row[] = texts.map((text) => ({ text }));
   async function* oneByOne(): AsyncGenerator<Row> {
     for (const row of rows) yield row;
@@ -240,7 +240,7 @@ test.serial("a run over rows in memory goes on with the same rows, and with no o
   });
 });
 
-/** Node's option that makes a package one that is not installed. */
+/** Returns the option of Node that hides a package. */
 function without(name: string): string {
   const hook = `export async function resolve(specifier, context, next) {
     if (specifier !== "${name}") return next(specifier, context);
@@ -276,10 +276,10 @@ test.serial(
       t.is(status, 1);
       t.regex(stderr, message);
       t.is((await runHere(...argv)).status, 0);
-      // The newest that npm installs is admitted.
+      // The newest version on npm is allowed.
       t.regex(manifest.peerDependencies[missing] as string, /^\^1\./);
     }
-    // Snappy and gzip need no other package, nor does zstd from Node 22.15 on.
+    // Snappy and gzip need no other package, and from Node 22.15 on neither does zstd.
     const env = { NODE_OPTIONS: without("hyparquet-compressors") };
     for (const name of ["completion", "gzip", ...("zstdDecompressSync" in zlib ? ["text"] : [])])
       t.is((await lowrank(["inspect", golden(name), "--model", model], { env })).status, 0);

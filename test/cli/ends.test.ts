@@ -1,4 +1,4 @@
-/** How a run of the command ends: by signals, by who reads it, by a disk that is full, by a mistake. */
+/** Ends of a run of the command: by a signal, a closed reader, a full disk, a mistake. */
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -18,7 +18,7 @@ function finetune(output: string, ...more: string[]): string[] {
 }
 
 const adapter = (folder: string): Buffer => readFileSync(join(folder, "adapter_model.safetensors"));
-/** Without progress, which is told where reading takes a while. */
+/** Returns the types of the events without progress, which appears only if reading takes long. */
 const types = ({ stdout }: Ended): string[] =>
   stdout
     .split("\n")
@@ -30,7 +30,7 @@ for (const [signal, status] of [
   ["SIGTERM", 143],
   ["SIGHUP", 129],
 ] as const) {
-  test.serial(`${signal} ends a run as Ctrl-C does, with a status of its own`, async (t) => {
+  test.serial(`${signal} ends a run like Ctrl-C, with its own exit status`, async (t) => {
     const [whole, cut] = [join(temporary(), "out"), join(temporary(), "out")];
     t.is((await lowrank(finetune(whole, "--steps", "12"))).status, 0);
     const stopped = await lowrank(finetune(cut, "--steps", "12"), {
@@ -44,38 +44,41 @@ for (const [signal, status] of [
   });
 }
 
-test.serial("a signal while the data is made ready ends the run at once, and nothing is saved", async (t) => {
-  const output = join(temporary(), "out");
-  // Tokenising so many rows takes seconds.
-  const many = tinyData(60_000);
-  const child = spawn(
-    process.execPath,
-    ["--import=tsx", MAIN, ...finetune(output, "--data", many, "--steps", "2")],
-    { stdio: ["ignore", "pipe", "pipe"] },
-  );
-  let [stdout, stderr] = ["", ""];
-  child.stdout.on("data", (text: Buffer) => (stdout += text.toString()));
-  child.stderr.on("data", (text: Buffer) => (stderr += text.toString()));
-  const ended = new Promise<number | null>((resolve) => child.on("close", (status) => resolve(status)));
-  // The lock is there as soon as the run is.
-  while (!existsSync(join(output, "run.lock"))) await new Promise((resolve) => setTimeout(resolve, 5));
-  child.kill("SIGINT");
-  t.is(await ended, 130, stderr);
-  t.regex(stderr, /stopped before the first step; nothing was saved/);
-  // Reading may have been told of before.
-  const events = stdout
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line) as TrainEvent);
-  const told = events.filter(({ type }) => type !== "progress");
-  t.is(told.length, 1);
-  t.like(told[0], { type: "end", adapter: "", steps: 0, stopped: true });
-  t.false(existsSync(output));
-});
+test.serial(
+  "a signal during preparation of the data ends the run at once, and nothing is saved",
+  async (t) => {
+    const output = join(temporary(), "out");
+    // Tokenising this many rows takes seconds.
+    const many = tinyData(60_000);
+    const child = spawn(
+      process.execPath,
+      ["--import=tsx", MAIN, ...finetune(output, "--data", many, "--steps", "2")],
+      { stdio: ["ignore", "pipe", "pipe"] },
+    );
+    let [stdout, stderr] = ["", ""];
+    child.stdout.on("data", (text: Buffer) => (stdout += text.toString()));
+    child.stderr.on("data", (text: Buffer) => (stderr += text.toString()));
+    const ended = new Promise<number | null>((resolve) => child.on("close", (status) => resolve(status)));
+    // The lock exists as soon as the run does.
+    while (!existsSync(join(output, "run.lock"))) await new Promise((resolve) => setTimeout(resolve, 5));
+    child.kill("SIGINT");
+    t.is(await ended, 130, stderr);
+    t.regex(stderr, /stopped before the first step; nothing was saved/);
+    // Progress of reading may have been reported before.
+    const events = stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line) as TrainEvent);
+    const told = events.filter(({ type }) => type !== "progress");
+    t.is(told.length, 1);
+    t.like(told[0], { type: "end", adapter: "", steps: 0, stopped: true });
+    t.false(existsSync(output));
+  },
+);
 
-test.serial("a reader that goes away ends the telling, not the training", async (t) => {
+test.serial("a closed reader ends the output, not the training", async (t) => {
   const output = join(temporary(), "out");
-  // More steps than can be over before the reader is gone.
+  // More steps than can finish before the reader is closed.
   const ended = await lowrank(finetune(output, "--steps", "300"), {
     watch: (_, child) => void child.stdout?.destroy(),
   });
@@ -85,7 +88,7 @@ test.serial("a reader that goes away ends the telling, not the training", async 
   t.true(existsSync(join(output, "adapter_model.safetensors")));
 });
 
-test.serial("a reader that doesn't read doesn't hold up the training", async (t) => {
+test.serial("a reader that doesn't read doesn't block the training", async (t) => {
   const output = join(temporary(), "out");
   // More events than a pipe holds.
   const argv = finetune(output, "--steps", "600", "--grad-accum", "1", "--batch-size", "1");
@@ -102,7 +105,7 @@ test.serial("a reader that doesn't read doesn't hold up the training", async (t)
 });
 
 if (process.platform === "linux") {
-  test.serial("a stdout that is full ends the telling, and the status says so", async (t) => {
+  test.serial("a full stdout ends the output, and the exit status reports it", async (t) => {
     const output = join(temporary(), "out");
     const ended = await lowrank(finetune(output, "--steps", "6"), { shell: "exec >/dev/full" });
     t.is(ended.status, 1);
@@ -113,38 +116,41 @@ if (process.platform === "linux") {
     t.true(existsSync(join(output, "adapter_model.safetensors")));
   });
 
-  test.serial("a disk that fills up keeps what was saved, and the run goes on from it", async (t) => {
-    const [whole, cut] = [join(temporary(), "out"), join(temporary(), "out")];
-    const flags = ["--steps", "8", "--save-every", "2"];
-    t.is((await lowrank(finetune(whole, ...flags))).status, 0);
-    const stopped = await lowrank(finetune(cut, ...flags), {
-      signal: ["SIGINT", "checkpoint"],
-    });
-    t.is(stopped.status, 130);
-    const before = readdirSync(cut);
-    let offered: string | undefined;
-    // No file of more than a block: not even the record can be written.
-    for (const blocks of [1, 8, 30]) {
-      const full = await lowrank(["finetune", "--resume", cut], { shell: `ulimit -f ${blocks}` });
-      t.is(full.status, 1, full.stderr);
-      // What is recorded beside may not fit either, of which a warning tells, if it comes to that before.
-      const told = full.stderr.replace(
-        /^lowrank: warning: [^\n]*events\.jsonl: cannot be written [^\n]*\n/,
-        "",
-      );
-      t.regex(told, ONE_LINE);
-      t.regex(told, /cannot be written.*; free some space, or choose another folder/);
-      t.deepEqual(readdirSync(cut), before);
-      offered ??= /checkpoint-\d+ is kept; continue from it with (--resume \S+)\n$/.exec(told)?.[1];
-    }
-    t.is(offered, `--resume ${cut}`);
-    const resumed = await lowrank(["finetune", ...(offered as string).split(" ")]);
-    t.is(resumed.status, 0, resumed.stderr);
-    t.true(adapter(whole).equals(adapter(cut)));
-  });
+  test.serial(
+    "a disk that fills up keeps the saved checkpoints, and the run resumes from them",
+    async (t) => {
+      const [whole, cut] = [join(temporary(), "out"), join(temporary(), "out")];
+      const flags = ["--steps", "8", "--save-every", "2"];
+      t.is((await lowrank(finetune(whole, ...flags))).status, 0);
+      const stopped = await lowrank(finetune(cut, ...flags), {
+        signal: ["SIGINT", "checkpoint"],
+      });
+      t.is(stopped.status, 130);
+      const before = readdirSync(cut);
+      let offered: string | undefined;
+      // Files of one block at most: not even the event record can be written.
+      for (const blocks of [1, 8, 30]) {
+        const full = await lowrank(["finetune", "--resume", cut], { shell: `ulimit -f ${blocks}` });
+        t.is(full.status, 1, full.stderr);
+        // The event record may not fit either; this may cause an earlier warning.
+        const told = full.stderr.replace(
+          /^lowrank: warning: [^\n]*events\.jsonl: cannot be written [^\n]*\n/,
+          "",
+        );
+        t.regex(told, ONE_LINE);
+        t.regex(told, /cannot be written.*; free some space, or choose another folder/);
+        t.deepEqual(readdirSync(cut), before);
+        offered ??= /checkpoint-\d+ is kept; continue from it with (--resume \S+)\n$/.exec(told)?.[1];
+      }
+      t.is(offered, `--resume ${cut}`);
+      const resumed = await lowrank(["finetune", ...(offered as string).split(" ")]);
+      t.is(resumed.status, 0, resumed.stderr);
+      t.true(adapter(whole).equals(adapter(cut)));
+    },
+  );
 }
 
-test.serial("messages of what lies in the folder offer what works", async (t) => {
+test.serial("messages about the output folder recommend commands that work", async (t) => {
   const output = join(temporary(), "out");
   t.is((await runHere(...finetune(output, "--steps", "4", "--save-every", "2"))).status, 0);
   const again = await runHere(...finetune(output, "--steps", "4"));
@@ -162,7 +168,7 @@ test.serial("messages of what lies in the folder offer what works", async (t) =>
   t.is(longer.status, 0, longer.stderr);
   t.deepEqual(types(longer).slice(0, 3), ["warning", "warning", "start"]);
   t.is((await runHere(...finetune(output, "--steps", "3", "--yes"))).status, 0);
-  // Without checkpoints there is nothing to go on with, and that is not offered.
+  // Without checkpoints --resume is not recommended, since it would not work.
   const none = join(temporary(), "out");
   t.is((await runHere(...finetune(none, "--steps", "2", "--save-every", "never"))).status, 0);
   t.regex((await runHere(...finetune(none))).stderr, /already contains a run; replace it with --yes, or/);

@@ -36,12 +36,12 @@ test("control characters are escaped, and nothing else is changed", (t) => {
   );
 });
 
-test("what a model writes is escaped on a terminal, and is itself in a file", (t) => {
+test("generated text is escaped on a terminal, and unchanged in a file", (t) => {
   t.is(generated(`${EVIL}\n`, { isTTY: true }), `${SHOWN}\n`);
   t.is(generated(`${EVIL}\n`, { isTTY: false }), `${EVIL}\n`);
 });
 
-test("a run's lines escape what comes from files", (t) => {
+test("a run's lines escape text from files", (t) => {
   let text = "";
   const show = humanRenderer({ write: (more: string) => ((text += more), true) } as never);
   show({ type: "checkpoint", step: 1, path: `/tmp/${EVIL}` });
@@ -93,7 +93,7 @@ test.serial("inspect, evaluate and runs print no control character of their file
   t.notRegex((await run("inspect", output, "--model", encoder)).stdout, CONTROL);
 });
 
-test("classes are named in a table as they were escaped", (t) => {
+test("a table names escaped classes", (t) => {
   const scores = {
     accuracy: 1,
     macroF1: 1,

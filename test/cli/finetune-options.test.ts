@@ -32,7 +32,7 @@ async function flags(argv: string[], file = "", recipe = ""): Promise<Flags> {
   return result;
 }
 
-test("true and false of a file are values where an option has them among its own", async (t) => {
+test("true and false in a file are values if the option allows them", async (t) => {
   t.is(libraryOptions(await flags(["--data", "d"], "init: false")).lora?.initLoraWeights, false);
   t.is(libraryOptions(await flags(["--data", "d"], "init: true")).lora?.initLoraWeights, true);
   for (const wrong of ["lr: true", "output: false", "targets: true"])
@@ -68,12 +68,12 @@ test("defaults", async (t) => {
     t.false(key in options, key);
 });
 
-test("alpha follows the rank unless given", async (t) => {
+test("alpha follows the rank by default", async (t) => {
   t.is(libraryOptions(await flags(["--rank", "4"])).lora?.loraAlpha, 8);
   t.is(libraryOptions(await flags(["--rank", "4", "--alpha", "3"])).lora?.loraAlpha, 3);
 });
 
-test("flags arrive under the library's names", async (t) => {
+test("flags become the library's option names", async (t) => {
   const argv =
     "--model m --data d.jsonl --targets q_proj,v_proj --modules-to-save a,b --rslora --warmup 0 --epochs 0.5 " +
     "--dora --init pissa_niter_4 --loraplus-ratio 8 --grad-checkpointing --packing --eval-split 0.1 --eval-every 5 --save-every 7 --resume --dtype bf16 --quantize nf4 --device gpu:1";
@@ -124,7 +124,7 @@ test("an optimizer has its own default rate, from the command line and from a fi
   await t.throwsAsync(flags(["--optimizer", "adamx"]), { message: /adamw, adam, sgd, adafactor, lion/ });
 });
 
-test("the command line goes before the file, the file before the recipe", async (t) => {
+test("the command line overrides the file, and the file overrides the recipe", async (t) => {
   const file = "rank: 8\nlr: 1e-3\ntargets: [q_proj, k_proj]\nrslora: true\nseed: null\nresume: true";
   const result = await flags(["--rank", "4"], file, "rank: 2\nlr: 5\nbatch-size: 3");
   t.is(result.rank, 4);
@@ -136,7 +136,7 @@ test("the command line goes before the file, the file before the recipe", async 
   t.is(result.batchSize, 3);
 });
 
-test("what is given puts its rival in a file aside", async (t) => {
+test("an option given on the command line replaces its alternative in a file", async (t) => {
   const result = await flags(["--steps", "3"], "epochs: 2", "eval-split: 0.1");
   t.is(result.steps, 3);
   t.is(result.epochs, undefined);
@@ -144,7 +144,7 @@ test("what is given puts its rival in a file aside", async (t) => {
   await t.throwsAsync(flags(["--data", "d"], "epochs: 2\nsteps: 3"), { message: /not both/ });
 });
 
-test("the command that goes on with a stopped run names its folder", (t) => {
+test("the command that resumes a stopped run names its folder", (t) => {
   t.is(resumeCommand("out"), "lowrank finetune --resume out");
   t.is(resumeCommand("my out", { json: true }, false), "lowrank finetune --resume 'my out' --json");
   t.is(
@@ -157,7 +157,7 @@ test("the command that goes on with a stopped run names its folder", (t) => {
   );
 });
 
-test("a run that goes on is given what was given, and no default", async (t) => {
+test("a resumed run gets only the given options, and no defaults", async (t) => {
   const command = declareFlags(new Command("finetune")).exitOverride();
   command.parse(["--resume", "out", "--steps", "40", "--dtype", "bf16"], { from: "user" });
   t.deepEqual(givenOptions(command), { resume: "out", steps: 40, dtype: "bf16", matmulPrecision: "bf16" });

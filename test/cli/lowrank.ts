@@ -1,4 +1,4 @@
-/** Runs the command line: in this process, or in one of its own. */
+/** Runs the command line: in this process, or in a child process. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
@@ -14,16 +14,16 @@ export interface Ended {
   stderr: string;
 }
 
-/** A command line with these options for those that are not given; the command line refuses an option given twice. */
+/** Adds default options to a command line, except those it has, since an option given twice is refused. */
 export function withDefaults(argv: readonly string[], defaults: Readonly<Record<string, string>>): string[] {
   const missing = Object.entries(defaults).filter(([name]) => !argv.includes(`--${name}`));
   return [...argv, ...missing.flatMap(([name, value]) => [`--${name}`, value])];
 }
 
-/** What every failure looks like on stderr. */
+/** The form of every failure on stderr. */
 export const ONE_LINE = /^lowrank: [^\n]+\n$/;
 
-/** Runs a command in this process and gives its status and what it wrote; one at a time. */
+/** Runs a command in this process and returns its status and output; one command at a time. */
 export async function runHere(...argv: string[]): Promise<Ended> {
   const streams = { stdout: "", stderr: "" };
   const real = { stdout: process.stdout.write, stderr: process.stderr.write };
@@ -42,9 +42,9 @@ export async function runHere(...argv: string[]): Promise<Ended> {
 }
 
 /**
- * Runs a command in a process of its own, which gets `signal` as it tells of its first event of that kind; `watch` sees each
- * line of stdout as it comes, and `errors` what has come of stderr. `shell` is what a shell does before it becomes that
- * process, such as `ulimit`.
+ * Runs a command in a child process, which gets `signal` when it reports the first event of that kind; `watch` gets
+ * each line of stdout, and `errors` the stderr so far. `shell` is a shell command that runs before, such as
+ * `ulimit`.
  */
 export function lowrank(
   argv: string[],

@@ -1,4 +1,4 @@
-/** `lowrank merge` and `lowrank export`: what they write is what the adapter gives. */
+/** `lowrank merge` and `lowrank export`: their output computes the same as the adapter. */
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
@@ -31,23 +31,26 @@ test.serial("a merged model as a folder: storage, shards, and the logits of the 
   merged.dispose();
 });
 
-test.serial("into f32 what is merged is rounded to f32, whatever the model's file has", async (t) => {
-  const model = await adapted("cpu", { default: attention });
-  const [half, adapter, folder] = [join(temporary(), "half"), temporary(), join(temporary(), "merged")];
-  await lora.saveAdapter(model, adapter);
-  lora.unload(model);
-  await saveModel(model, half, { dtype: "bf16" });
-  model.dispose();
-  const merging = ["merge", "--adapter", adapter, "--model", half, "--output", folder, "--dtype", "f32"];
-  const { status, stderr } = await runHere(...merging);
-  t.is(status, 0, stderr);
-  const own = await loadModel<"causal-lm">(half, { device: "cpu", dtype: "f32" });
-  await lora.loadAdapter(own, adapter);
-  const merged = await loadModel<"causal-lm">(folder, { device: "cpu" });
-  t.true(apart(await logits(own), await logits(merged)) < 1e-5);
-  own.dispose();
-  merged.dispose();
-});
+test.serial(
+  "with f32 output merged weights are rounded to f32, for any storage type of the model",
+  async (t) => {
+    const model = await adapted("cpu", { default: attention });
+    const [half, adapter, folder] = [join(temporary(), "half"), temporary(), join(temporary(), "merged")];
+    await lora.saveAdapter(model, adapter);
+    lora.unload(model);
+    await saveModel(model, half, { dtype: "bf16" });
+    model.dispose();
+    const merging = ["merge", "--adapter", adapter, "--model", half, "--output", folder, "--dtype", "f32"];
+    const { status, stderr } = await runHere(...merging);
+    t.is(status, 0, stderr);
+    const own = await loadModel<"causal-lm">(half, { device: "cpu", dtype: "f32" });
+    await lora.loadAdapter(own, adapter);
+    const merged = await loadModel<"causal-lm">(folder, { device: "cpu" });
+    t.true(apart(await logits(own), await logits(merged)) < 1e-5);
+    own.dispose();
+    merged.dispose();
+  },
+);
 
 test.serial("a merged model as GGUF, by --format or by its name", async (t) => {
   const model = await adapted("cpu", { default: attention });
@@ -57,7 +60,7 @@ test.serial("a merged model as GGUF, by --format or by its name", async (t) => {
   const own = join(folder, "stories");
   const merging = ["merge", "--adapter", adapter, "--output"];
   const stories = process.env["LOWRANK_STORIES260K"];
-  // The tiny model's tokenizer is none of llama.cpp's kinds.
+  // llama.cpp does not support the tiny model's tokenizer.
   const refused = await runHere(...merging, join(folder, "m.gguf"), "--model", base);
   t.is(refused.status, 1);
   t.regex(refused.stderr, /tokenizer of .* cannot be written in a model as GGUF/);
@@ -95,7 +98,7 @@ test.serial("an adapter as GGUF: the model that the adapter names, or --model", 
   t.deepEqual(readFileSync(`${output}2`), readFileSync(output));
 });
 
-test.serial("an adapter of a GGUF file's model as GGUF: by the file that it names", async (t) => {
+test.serial("an adapter of a GGUF file's model as GGUF: with the file that it names", async (t) => {
   const file = ggufModelFile("llama", "q4_0", { size: 64, positions: 256 });
   const model = await loadModel<"causal-lm">(file, { device: "cpu" });
   await lora.inject(model, attention);

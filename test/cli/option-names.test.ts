@@ -22,26 +22,26 @@ const folder = temporary();
 const command = declareFlags(new Command("finetune"));
 const names = (option: string): string | undefined => flagOf(command, option);
 
-test("each option of finetune has its flag, by itself and in its group", (t) => {
+test("each option of finetune has its flag, with and without the name of its group", (t) => {
   for (const [flag, place] of Object.entries(PLACES)) {
     const declared = command.options.find((one) => one.attributeName() === flag);
     t.truthy(declared, flag);
     t.is(names(place.join(".")), declared?.long ?? "", place.join("."));
     t.is(names(place.at(-1) as string), declared?.long ?? "", flag);
   }
-  // And each flag that the library takes has its place.
+  // Conversely, each flag that the library takes has an option.
   const apart = new Set(["config", "json"]);
   for (const one of command.options)
     if (!apart.has(one.attributeName())) t.true(Object.hasOwn(PLACES, one.attributeName()), one.long ?? "");
 });
 
-test("the library calls its options by their own names", (t) => {
+test("the library names its options", (t) => {
   t.is(optionName("batchSize"), "batchSize");
   t.is(optionSetting("gradientCheckpointing", true), "gradientCheckpointing true");
   t.is(nameOptions("lower `r`[, or set `rankPattern`]"), "lower r, or set rankPattern");
 });
 
-test.serial("a command calls them by its flags, and leaves out what it has not", async (t) => {
+test.serial("a command names its flags, and drops options without a flag", async (t) => {
   await withOptionNames(names, async () => {
     t.is(optionName("optimizer.lr"), "--lr");
     t.is(optionSetting("gradientCheckpointing", true), "--grad-checkpointing");
@@ -51,14 +51,14 @@ test.serial("a command calls them by its flags, and leaves out what it has not",
   t.is(optionName("batchSize"), "batchSize");
 });
 
-test.serial("no refusal of a run speaks of an option of the library that has a flag", async (t) => {
+test.serial("no refusal of a run names a library option that has a flag", async (t) => {
   const options = Object.values(PLACES).map((place) => place.at(-1) as string);
   const camel = options.filter((name) => /[A-Z]/.test(name));
   const unnamed = new RegExp(`\\b(${camel.join("|")})\\b`);
   await withOptionNames(names, async () => {
     for (const refusals of [TRAINING_REFUSALS, ADAPTER_REFUSALS, QUANTISED_REFUSALS]) {
       for (const [key, { what, where, reason, instead }] of Object.entries(refusals)) {
-        // What `finetune` cannot give is not named by a flag.
+        // Options that `finetune` lacks cannot be named by a flag.
         if (key === "resumedOptions" || key.endsWith("OfLoaded")) continue;
         t.notRegex(nameOptions(`${what} ${where}: ${reason}; ${instead}`), unnamed, key);
       }
@@ -141,7 +141,7 @@ for (const [what, argv, message] of SAID) {
   });
 }
 
-test.serial("a run that goes on names flags, in errors and warnings", async (t) => {
+test.serial("a resumed run names flags, in errors and warnings", async (t) => {
   const output = join(folder, "resumed");
   const first = await run(...writing(output), "--save-every", "1");
   t.is(first.status, 0, first.stderr);

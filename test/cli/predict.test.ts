@@ -1,4 +1,4 @@
-/** `lowrank predict`: a line for each row, in order, with the class that `evaluate` counts. */
+/** `lowrank predict`: a line for each row, in input order, with the class that `evaluate` counts. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -39,13 +39,13 @@ test.before(async () => {
 const predict = (...argv: string[]): ReturnType<typeof lowrank> =>
   lowrank(["predict", "--adapter", adapter, "--device", "cpu", ...argv]);
 
-test.serial("rows keep their order and fields; accuracy is what evaluate says", async (t) => {
+test.serial("rows keep their order and fields; the accuracy equals evaluate's", async (t) => {
   const rows = seaAndLand(60).map((row, i) => ({
     id: i,
     ...row,
     nested: { label: "kept", list: [{ label: 1 }] },
   }));
-  // A number that JavaScript would round, and spaces of the writer's own.
+  // A number that JavaScript would round, and the original spaces.
   const texts = rows.map((row) => JSON.stringify(row).replace('{"id":', '{ "id" : 90071992547409930'));
   const data = join(temporary(), "rows.jsonl");
   writeFileSync(data, `${texts.slice(0, 30).join("\r\n")}\n\n${texts.slice(30).join("\n")}`);
@@ -108,7 +108,7 @@ test.serial("lines of text, texts of the command line and standard input", async
     t.like(lines[i], { text, label });
     t.deepEqual(scores, { [label]: lines[i]?.scores[label] as number });
   }
-  // Each part of standard input is answered before the next is there.
+  // Each part of standard input is answered before the next one is sent.
   const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
   const argv = ["predict", "--adapter", adapter, "--device", "cpu", "--data", "-", "--data-format", "jsonl"];
   const child = spawn(process.execPath, ["--import=tsx", main, ...argv], {
@@ -126,7 +126,7 @@ test.serial("lines of text, texts of the command line and standard input", async
   t.deepEqual(await once(child, "close"), [0, null]);
 });
 
-test.serial("a file is there whole or not at all, and is replaced only if told so", async (t) => {
+test.serial("an output file is complete or absent, and is replaced only with --yes", async (t) => {
   const folder = temporary();
   const output = join(folder, "deep", "found.jsonl");
   const data = rowsFile([{ text: "sss" }, { text: "mmm\u009bred" }]);
@@ -156,7 +156,7 @@ test.serial("a file is there whole or not at all, and is replaced only if told s
   t.regex((await predict("--text", "a", "--output", folder, "--yes")).stderr, /is not a regular file/);
 });
 
-test.serial("rows and models that it cannot use are named in a line, and nothing is printed", async (t) => {
+test.serial("unusable rows and models are one line, and nothing is printed", async (t) => {
   const cases: [rows: string, message: RegExp][] = [
     ['{"text": "a"}\n{"text": ', /:2: not JSON: \{"text":/],
     ['{"text": "a"}\n[1]', /:2: the row must be an object/],
@@ -218,7 +218,7 @@ test.serial("the same rows from JSON lines, JSON, CSV and Parquet give the same 
   );
 });
 
-test.serial("a large file is read in windows, and little of it is held at a time", async (t) => {
+test.serial("a large file is read in windows, with little of it in memory", async (t) => {
   const file = join(temporary(), "large.jsonl");
   const row = `${JSON.stringify({ id: 1, text: "some words of a text ".repeat(20) })}\n`;
   writeFileSync(file, row.repeat(200_000));

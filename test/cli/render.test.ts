@@ -92,7 +92,7 @@ test("the summary names the optimizer of the run", (t) => {
   t.deepEqual(lines, ["AdamW", "Adam", "SGD", "Adafactor", "Lion"]);
 });
 
-test("plain lines: the summary, some steps, and how it ended", (t) => {
+test("plain lines: the summary, some steps, and the end", (t) => {
   const out = output(false);
   const show = humanRenderer(out);
   for (const event of [start, ...rest]) show(event);
@@ -119,7 +119,7 @@ test("plain lines: the summary, some steps, and how it ended", (t) => {
   ]);
 });
 
-test("the summary says how products are rounded, where they may be", (t) => {
+test("the summary reports the precision of products, if it has an effect", (t) => {
   const model = (more: Partial<StartEvent>): string | undefined => {
     const out = output(false);
     humanRenderer(out)({ ...start, ...more });
@@ -131,7 +131,7 @@ test("the summary says how products are rounded, where they may be", (t) => {
   t.is(model({ matmulPrecision: "f16" }), "f16");
 });
 
-test("one JSON event a line, whole", (t) => {
+test("one complete JSON event a line", (t) => {
   const out = output(false);
   const show = jsonRenderer(out);
   for (const event of [start, ...rest]) show(event);
@@ -142,7 +142,7 @@ test("one JSON event a line, whole", (t) => {
   );
 });
 
-test("on a terminal the live line is drawn over, not too often, and never left behind other lines", (t) => {
+test("on a terminal the live line is overwritten, at a limited rate, and never left above other lines", (t) => {
   const out = output(true);
   let now = 0;
   const show = humanRenderer(out, () => now);
@@ -157,7 +157,7 @@ test("on a terminal the live line is drawn over, not too often, and never left b
   t.regex(out.text, /\r\u001b\[2K(\u001b\[2m)?step 3: saved c/);
 });
 
-test("the live line fits whatever the width", (t) => {
+test("the live line fits any width", (t) => {
   const plain = pc.createColors(false);
   for (const columns of [10, 20, 40, 60, 80, 120]) {
     const line = liveLine(step(63, 150), columns, plain);
@@ -177,7 +177,7 @@ test("bars", (t) => {
   t.is(bar(2, 4), "████");
 });
 
-test("a long run's log has about a hundred lines, merged steps or not", (t) => {
+test("a long run's log has about a hundred lines, with merged steps or not", (t) => {
   const lines = Array.from({ length: 5000 }, (_, i) => step(i + 1, 5000)).filter(worthALine);
   t.is(lines.length, 101);
   t.true(worthALine({ ...step(57, 5000), merged: 10 }));
@@ -191,7 +191,7 @@ test("numbers", (t) => {
   t.deepEqual([4.123, 41.23, 1412.3].map(speed), ["4.12", "41.2", "1,412"]);
 });
 
-test("a run that was stopped before its second evaluation has no change to tell", (t) => {
+test("a run that was stopped before its second evaluation reports no change", (t) => {
   const out = output(false);
   const show = humanRenderer(out);
   const [before] = rest;

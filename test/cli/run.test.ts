@@ -82,7 +82,7 @@ test.serial("fine-tune, generate, evaluate, merge", async (t) => {
 });
 
 test.serial(
-  "Ctrl-C finishes the step, saves, and prints the command that goes on to the same bits",
+  "Ctrl-C finishes the step, saves, and prints the command that resumes to the same bits",
   async (t) => {
     const [whole, cut] = [join(temporary(), "out"), join(temporary(), "out")];
     t.is((await lowrank(finetune(whole, "--steps", "12"))).status, 0);
@@ -101,8 +101,8 @@ test.serial(
 
 test.serial("a second Ctrl-C ends at once", async (t) => {
   const output = join(temporary(), "out");
-  // One step of some ten thousand micro-batches takes some twenty seconds, wherever in it the signals arrive. The first
-  // comes well after the start: a run that is stopped before its first step has none to finish.
+  // One step of some ten thousand micro-batches takes some twenty seconds, so both signals arrive within it. The
+  // first comes well after the start, since a run stopped before its first step has no step to finish.
   const long = [
     "--data",
     tinyData(20_000),
@@ -119,7 +119,7 @@ test.serial("a second Ctrl-C ends at once", async (t) => {
     watch: (line, child) => {
       if ((JSON.parse(line) as TrainEvent).type === "start") setTimeout(() => child.kill("SIGINT"), 2000);
     },
-    // Once the first has been seen: two that wait at once are one.
+    // Once the first signal was handled, since two pending signals are delivered as one.
     errors: (stderr, child) => {
       if (!Number.isNaN(second) || !stderr.includes("Ctrl-C again stops at once")) return;
       second = performance.now();
@@ -133,7 +133,7 @@ test.serial("a second Ctrl-C ends at once", async (t) => {
 });
 
 test.serial(
-  "--adapter starts from an adapter, whose model and rank it takes; another rank is refused",
+  "--adapter starts from an adapter, and takes its model and rank; another rank is refused",
   async (t) => {
     const [first, next] = [join(temporary(), "out"), join(temporary(), "out")];
     t.is((await lowrank(finetune(first, "--steps", "3"))).status, 0);
@@ -158,7 +158,7 @@ test.serial(
     t.is(onward.stderr, "");
     const start = events(onward.stdout).find(({ type }) => type === "start");
     t.like(start, { rank: 4, alpha: 8, adapter: first, model, resumedFrom: 0 });
-    // Longer, from its last step.
+    // A longer run, from the last step.
     const longer = await lowrank(["finetune", "--resume", next, "--steps", "4", "--json"]);
     t.is(longer.status, 0, longer.stderr);
     t.like(events(longer.stdout).at(-1), { type: "end", steps: 4 });
@@ -172,7 +172,7 @@ test.serial(
 );
 
 test.serial(
-  "--threads and --priority hold for a run, are taken from YAML and recorded; no bit depends on them",
+  "--threads and --priority apply to a run, are read from YAML and recorded; no bit depends on them",
   async (t) => {
     const [plain, limited] = [join(temporary(), "out"), join(temporary(), "out")];
     t.is((await lowrank(finetune(plain, "--steps", "4"))).status, 0);
@@ -234,10 +234,10 @@ test.serial(
   },
 );
 
-/** The state of a process as `ps` has it: T of one that is stopped. */
+/** Returns the state of a process as in `ps`: T for a stopped one. */
 const stateOf = (pid: number): string => readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.[0] ?? "";
 
-/** Whether the process leaves the signal's default action in place: it neither catches nor ignores it. */
+/** Whether the process keeps the signal's default action: it neither catches nor ignores it. */
 function hasDefaultAction(pid: number, signal: number): boolean {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
   const masks = [...status.matchAll(/^Sig(?:Cgt|Ign):\s*([0-9a-f]+)$/gm)].map(([, mask]) =>
@@ -259,8 +259,8 @@ test.serial("Ctrl-Z stops the process, and fg continues it to the same bits", as
       if (asked || (JSON.parse(line) as TrainEvent).type !== "step") return;
       asked = true;
       const pid = child.pid as number;
-      // The system discards SIGTSTP in a process group without a shell, such as a build server's. So the action is checked, and
-      // the process is stopped by SIGSTOP, which has the same effect.
+      // The system discards SIGTSTP in a process group without a shell, as on a build server. So the action is
+      // checked, and the process is stopped by SIGSTOP, which has the same effect.
       stops = hasDefaultAction(pid, constants.signals.SIGTSTP);
       child.kill("SIGSTOP");
       setTimeout(() => {

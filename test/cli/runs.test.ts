@@ -1,4 +1,4 @@
-/** `lowrank runs`: a table of the runs of a folder, by what lies in it alone. */
+/** `lowrank runs`: a table of the runs in a folder, from its files alone. */
 import { appendFileSync, cpSync, mkdirSync, symlinkSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
@@ -22,7 +22,7 @@ async function listed(folder: string): Promise<RunSummary[]> {
     .map((line) => JSON.parse(line) as RunSummary);
 }
 
-test.serial("runs of two rates beside each other, from a copy of their folder alone", async (t) => {
+test.serial("two runs with different rates, from a copy of their folder alone", async (t) => {
   const [home, copy] = [temporary(), join(temporary(), "copy")];
   const given = { model: tinyModel(), data: tinyData() };
   const results: number[] = [];
@@ -65,7 +65,7 @@ test.serial("runs of two rates beside each other, from a copy of their folder al
   t.is(lines.length, 3);
 });
 
-test.serial("how each run stands", async (t) => {
+test.serial("the state of each run", async (t) => {
   const home = temporary();
   const steps = [started(10), stepped(1, 10), stepped(2, 10)];
   const lock = (name: string, holder: object): void =>
@@ -123,7 +123,7 @@ test.serial("how each run stands", async (t) => {
   );
 });
 
-test.serial("a folder without runs, none at all, and files that are no run's", async (t) => {
+test.serial("a folder without runs, a missing folder, and files that belong to no run", async (t) => {
   const home = temporary();
   for (const [folder, message] of [
     [home, /holds no run: there is no events\.jsonl in it/],

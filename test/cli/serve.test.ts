@@ -18,7 +18,7 @@ interface Announced {
   models: string[];
 }
 
-/** Runs the command until `work` has ended, and then interrupts it, unless `work` did. */
+/** Runs the command until `work` has ended, and then interrupts it, unless `work` has. */
 async function served(
   argv: string[],
   work: (announced: Announced, interrupt: () => void) => Promise<void>,
@@ -42,7 +42,7 @@ async function served(
   return ended;
 }
 
-/** A model, a template, and folders of two adapters of it. */
+/** Creates a model, a template, and folders of two adapters for it. */
 async function files(): Promise<{ model: string; template: string; adapters: string[] }> {
   const model = await adaptedModel();
   const folder = temporary();
@@ -80,7 +80,7 @@ test.serial("two adapters by name over one base, for OpenAI's client and for cur
           max_tokens: 1000,
         });
         texts.set(name, choices[0]?.message.content ?? "");
-        // The command's own limit.
+        // The limit of the command.
         t.true((usage?.completion_tokens as number) <= 24);
       }
       t.is(new Set(texts.values()).size, 3);
@@ -119,7 +119,7 @@ test.serial("two adapters by name over one base, for OpenAI's client and for cur
   );
 });
 
-test.serial("each adapter's messages are rendered by the template that it was trained with", async (t) => {
+test.serial("each adapter's messages are rendered with the template that it was trained with", async (t) => {
   const { model, adapters } = await files();
   const { status } = await served(
     ["--model", model, "--name", "tiny", ...adapters.flatMap((folder) => ["--adapter", folder])],
@@ -131,7 +131,7 @@ test.serial("each adapter's messages are rendered by the template that it was tr
       };
       const { tokenizer } = await loadModel(model, { device: "cpu", task: "causal-lm" });
       const text = "user: the whale\nassistant:";
-      // In any order, the base among them, which has no template.
+      // In any order, including the base, which has no template.
       for (const name of ["ben", "ada", "tiny", "ben", "ada"]) {
         if (name === "tiny") {
           const error = await t.throwsAsync(promptTokens(name), { instanceOf: OpenAI.BadRequestError });
@@ -146,7 +146,7 @@ test.serial("each adapter's messages are rendered by the template that it was tr
   t.is(status, 130);
 });
 
-test.serial("Ctrl-C lets an answer end, and a token that was given is not printed", async (t) => {
+test.serial("Ctrl-C lets an answer end, and a given token is not printed", async (t) => {
   const token = "0123456789-abcdefghij";
   const { model } = await files();
   let tokens = 0;
@@ -171,7 +171,7 @@ test.serial("Ctrl-C lets an answer end, and a token that was given is not printe
   t.regex(stderr, /^lowrank: POST \/v1\/completions 200 tiny 1\+\d+ tokens \w+ [\d.]+s\n$/);
 });
 
-test.serial("what cannot be served is said in a line before anything listens", async (t) => {
+test.serial("an invalid adapter, name or host is one line, before the server listens", async (t) => {
   const { model, adapters } = await files();
   const [ada = ""] = adapters;
   const cases: [argv: string[], status: number, message: RegExp][] = [

@@ -1,6 +1,7 @@
 /**
- * Imported before the command line: LOWRANK_SIGNAL_AT, "SIGINT step", has the process send itself a signal as it tells of its
- * first event of a kind. Sent by whoever reads the events it might arrive once the run is over.
+ * Imported before the command line: LOWRANK_SIGNAL_AT, "SIGINT step", makes the process send itself a signal when
+ * it reports the first event of a kind. A signal from the reader of the events might arrive after the end of the
+ * run.
  */
 const [signal, type] = process.env.LOWRANK_SIGNAL_AT.split(" ");
 const write = process.stdout.write.bind(process.stdout);

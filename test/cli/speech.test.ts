@@ -6,7 +6,7 @@ import { rowsFile } from "../tiny-encoder.js";
 import { speechFile, tinyWhisper, tones } from "../tiny-whisper.js";
 import { lowrank } from "./lowrank.js";
 
-test.serial("fine-tune on WAV files, go on, evaluate, inspect, merge", async (t) => {
+test.serial("fine-tune on WAV files, resume, evaluate, inspect, merge", async (t) => {
   const folder = temporary();
   const [model, output, merged] = [await tinyWhisper(), join(folder, "out"), join(folder, "merged")];
   const rows = tones(30);
@@ -56,7 +56,7 @@ test.serial("fine-tune on WAV files, go on, evaluate, inspect, merge", async (t)
   t.regex(shown.stdout, /6 rows, 6 trained on, 0 cut, 0 left out/);
 });
 
-test.serial("what speech is not for is told in a line", async (t) => {
+test.serial("data and commands that do not suit a speech model are one line", async (t) => {
   const model = await tinyWhisper();
   const data = speechFile(tones(3));
   const text = rowsFile([{ text: "a" }]);

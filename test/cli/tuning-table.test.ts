@@ -1,4 +1,4 @@
-/** What `devices --tune` shows. */
+/** The output of `devices --tune`. */
 import test from "ava";
 
 import { tuningTable } from "../../src/cli/tuning-table.js";
@@ -36,7 +36,7 @@ const REPORT: TuneReport = {
   failures: [],
 };
 
-test("a line for each class: what each form takes, which is used, what was dropped", (t) => {
+test("a line for each class: the time of each variant, the chosen one, and the dropped ones", (t) => {
   t.is(
     tuningTable(REPORT),
     `gpu:0: Model 7
@@ -48,7 +48,7 @@ kept in /cache/lowrank/tune/model_7.json
   );
 });
 
-test("where it lies, and whether it is used", (t) => {
+test("the location of the file, and whether it is used", (t) => {
   const { file: _, ...nowhere } = REPORT;
   t.regex(
     tuningTable({ ...nowhere, used: false }),

@@ -1,4 +1,4 @@
-/** What cannot be read, or is something else than it should be, and what a terminal would obey: one line that names it. */
+/** Unreadable and unsuitable files, and control characters: one line that names the file. */
 import { chmodSync, cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -49,7 +49,7 @@ if (process.platform !== "win32") {
   });
 }
 
-// Root reads everything.
+// Root can read every file.
 if (process.getuid !== undefined && process.getuid() !== 0) {
   for (const name of ["config.json", "tokenizer.json", "model.safetensors"]) {
     test.serial(`${name} without permission`, async (t) => {
@@ -61,7 +61,7 @@ if (process.getuid !== undefined && process.getuid() !== 0) {
   }
 }
 
-test.serial("what a file holds is quoted without what moves the cursor", async (t) => {
+test.serial("a file's content is quoted without cursor control characters", async (t) => {
   const rows = join(temporary(), "rows.jsonl");
   writeFileSync(rows, '{"text":"a"}\r{"text":"\u001b[2Jb"}\r');
   const { status, stderr } = await finetune(tinyModel(), rows);
@@ -69,15 +69,18 @@ test.serial("what a file holds is quoted without what moves the cursor", async (
   t.is(stderr, `lowrank: ${rows}:1: not JSON: {"text":"a"} {"text":"\\x1b[2Jb"}\n`);
 });
 
-test.serial("weights that are not finite are told from a rate that is too high", async (t) => {
-  const folder = model((folder) => {
-    const file = join(folder, "model.safetensors");
-    const bytes = readFileSync(file);
-    bytes.fill(0xff, 8 + Number(bytes.readBigUInt64LE(0)));
-    writeFileSync(file, bytes);
-  });
-  const { status, stderr } = await finetune(folder);
-  t.is(status, 1);
-  t.regex(stderr, ONE_LINE);
-  t.regex(stderr, /step 1: the loss is NaN; .*; nothing was trained before: the model's weights/);
-});
+test.serial(
+  "weights that are not finite are distinguished from a learning rate that is too high",
+  async (t) => {
+    const folder = model((folder) => {
+      const file = join(folder, "model.safetensors");
+      const bytes = readFileSync(file);
+      bytes.fill(0xff, 8 + Number(bytes.readBigUInt64LE(0)));
+      writeFileSync(file, bytes);
+    });
+    const { status, stderr } = await finetune(folder);
+    t.is(status, 1);
+    t.regex(stderr, ONE_LINE);
+    t.regex(stderr, /step 1: the loss is NaN; .*; nothing was trained before: the model's weights/);
+  },
+);

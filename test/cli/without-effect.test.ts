@@ -1,4 +1,4 @@
-/** Options that were given and have no effect are reported, and nothing else is. */
+/** Given options without an effect are reported, and no others. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -56,7 +56,7 @@ for (const [argv, warning] of REPORTED) {
   });
 }
 
-test.serial("what has an effect is not reported", async (t) => {
+test.serial("options with an effect are not reported", async (t) => {
   t.deepEqual(await warnings("--data", data, "--warmup", "1", "--rank", "4", "--dtype", "bf16"), []);
   t.deepEqual(await warnings("--data", data, "--matmul-precision", "bf16"), []);
   t.deepEqual(await warnings("--data", chats, "--chat-template", template, "--warmup", "0"), []);

@@ -1,4 +1,4 @@
-/** Asking a dashboard's server, and watching what it sends. */
+/** Requests to a dashboard's server, and its event stream. */
 import { request, type IncomingHttpHeaders } from "node:http";
 
 import type { ExecutionContext } from "ava";
@@ -45,7 +45,7 @@ export interface Message {
   steps: number[];
 }
 
-/** Watches until `enough` says so; gives the messages. */
+/** Watches until `enough` returns true; returns the messages. */
 export function watch(
   url: string,
   enough: (messages: readonly Message[]) => boolean,
@@ -77,7 +77,7 @@ function messageIn(text: string): Message | undefined {
   if (id === undefined) return undefined;
   const [head = "", ...rest] = lines.filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
   const steps = rest.flatMap((line) => {
-    // Of a line that is too long nothing is sent but that there was one.
+    // Instead of a line that is too long only its position is sent.
     const { type, step } = JSON.parse(line || "{}") as { type?: string; step: number };
     return type === "step" ? [step] : [];
   });

@@ -1,4 +1,4 @@
-/** What a page keeps of a run, beside what all its events say. */
+/** The history of a run that a page keeps, compared with all events. */
 import test from "ava";
 
 import { METRICS, RunHistory } from "../../src/dashboard/page/history.js";
@@ -6,13 +6,13 @@ import { stepped } from "../runs/written.js";
 
 const BUCKETS = 4096;
 
-/** Values without an order, of which some are none. */
+/** Returns unordered values, and null for every 17th step. */
 function lossAt(step: number): number | null {
   return step % 17 === 0 ? null : ((Math.imul(step, 2654435761) >>> 0) % 1000) / 10;
 }
 
 for (const steps of [1, 2, 4095, 4096, 4097, 9001, 40_000]) {
-  test(`of ${steps} steps each bucket has the least, the greatest and the mean value of its own`, (t) => {
+  test(`of ${steps} steps each bucket has its minimum, its maximum and its mean`, (t) => {
     const history = new RunHistory();
     for (let n = 1; n <= steps; n++) history.take(stepped(n, steps, { loss: lossAt(n) }));
     t.is(history.step, steps);
@@ -46,7 +46,7 @@ for (const steps of [1, 2, 4095, 4096, 4097, 9001, 40_000]) {
   });
 }
 
-test("of very many events no more is kept than a page shows", (t) => {
+test("with very many events no more are kept than a page shows", (t) => {
   const history = new RunHistory();
   for (let step = 0; step < 5000; step++) {
     history.take({ type: "eval", step, loss: step });
@@ -58,7 +58,7 @@ test("of very many events no more is kept than a page shows", (t) => {
   t.is(history.samples.at(-1)?.step, 4999);
   t.is(history.messages.length, 200);
   t.is(history.messages.at(-1)?.text, "warning: 4999");
-  // Told again, as by a run that went on.
+  // Repeated events, as from a resumed run.
   history.take({ type: "eval", step: 4999, loss: 7 });
   history.take({ type: "sample", step: 4999, texts: [{ prompt: "a", base: "b", tuned: "c" }] });
   t.is(history.evals.filter(({ step }) => step === 4999).length, 1);
@@ -67,7 +67,7 @@ test("of very many events no more is kept than a page shows", (t) => {
   t.is(history.samples.length, 256);
 });
 
-test("steps that are none, and values that are no numbers, change nothing", (t) => {
+test("invalid steps and values change nothing", (t) => {
   const history = new RunHistory();
   for (const step of [0, -1, null, "3", NaN]) history.take({ type: "step", step, loss: 1 });
   t.is(history.step, 0);

@@ -1,4 +1,7 @@
-/** The page in Chromium: what it shows, by keys alone, on a phone, in light and dark, through reloads and losses. */
+/**
+ * The page in Chromium: its content, keyboard operation, on a phone, in light and dark, across reloads and
+ * connection losses.
+ */
 import { appendFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -44,7 +47,7 @@ function told(steps: number, learningRate: number): { type: string }[] {
   ];
 }
 
-/** A page over a source, which fails the test where the browser complains or asks anybody else. */
+/** Opens a page for a source; the test fails if the browser reports an error or contacts another server. */
 async function opened(
   t: ExecutionContext,
   source: RunSource,
@@ -72,7 +75,7 @@ async function visited(t: ExecutionContext, url: string, options: BrowserContext
   return page;
 }
 
-/** Relative luminance (WCAG 2) of `rgb(r, g, b)`. */
+/** Returns the relative luminance (WCAG 2) of `rgb(r, g, b)`. */
 function luminance(color: string): number {
   const [r = 0, g = 0, b = 0] = (color.match(/\d+/g) ?? []).map((part) => {
     const value = Number(part) / 255;
@@ -97,7 +100,7 @@ async function says(t: ExecutionContext, page: Page, selector: string, text: str
     });
 }
 
-test.serial("a run that has ended: all that it told, as text and never as markup", async (t) => {
+test.serial("an ended run: all its events, as text and never as markup", async (t) => {
   const home = temporary();
   writeRun(home, [...told(40, 2e-4), END]);
   const { page } = await opened(t, folderSource(home));
@@ -114,72 +117,75 @@ test.serial("a run that has ended: all that it told, as text and never as markup
   await says(t, page, ".messages", "warning: a row was cut");
   t.true(await page.locator("button.stop").isHidden());
   t.true(await page.locator("section.runs").isHidden());
-  // Of an earlier evaluation.
+  // From an earlier evaluation.
   await page.locator("#sample-step").selectOption("0");
   await says(t, page, ".samples article", "with the adapterNobody.");
 });
 
-test.serial("by keys alone: along the steps, zoomed, back, the theme and the choice of runs", async (t) => {
-  const home = temporary();
-  writeRun(join(home, "a"), told(40, 2e-4));
-  writeRun(join(home, "b"), told(30, 1e-3), { lineage: "0123456789ac", at: NOON + 60_000 });
-  const { page } = await opened(t, folderSource(home));
-  await says(t, page, readout("loss"), "a: 1.4743");
-  const focused = (): Promise<string> =>
-    page.evaluate(
-      "(({ tagName, className, textContent }) => `${tagName}.${className} ${textContent}`)(document.activeElement)",
-    );
-  const reach = async (wanted: RegExp): Promise<void> => {
-    for (let n = 0; n < 40; n++) {
-      if (wanted.test(await focused())) return;
-      await page.keyboard.press("Tab");
-    }
-    t.fail(`Tab does not reach ${wanted}`);
-  };
-  await reach(/^DIV\.plot/);
-  await page.keyboard.press("End");
-  await says(t, page, readout("loss"), /^step 40/);
-  await page.keyboard.press("ArrowLeft");
-  await says(t, page, readout("loss"), /^step 39a: 1\.4804$/);
-  // All charts follow.
-  await says(t, page, readout("gradNorm"), /^step 39/);
-  await page.keyboard.press("Shift+ArrowLeft");
-  await says(t, page, readout("loss"), /^step 29a: .*b: /);
-  await page.keyboard.press("Home");
-  await says(t, page, readout("loss"), /^step 0a: held out 4\.5b: held out 4\.5$/);
-  const marks = (): Promise<string> =>
-    page
-      .locator('figure[data-metric="loss"] canvas')
-      .screenshot()
-      .then((image) => image.toString("base64"));
-  const whole = await marks();
-  for (const key of ["ArrowRight", "+", "+"]) await page.keyboard.press(key);
-  await page.waitForTimeout(300);
-  const zoomed = await marks();
-  t.not(zoomed, whole);
-  await page.keyboard.press("0");
-  await page.keyboard.press("Home");
-  await page.waitForTimeout(300);
-  t.is(await marks(), whole);
-  // What is focused is seen to be.
-  const outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle");
-  t.is(outline, "solid");
-  await page.locator("body").press("Home");
-  await reach(/^BUTTON.*Light or dark/);
-  const paper = (): Promise<unknown> => page.evaluate("getComputedStyle(document.body).backgroundColor");
-  const light = await paper();
-  await page.keyboard.press("Enter");
-  t.not(await paper(), light);
-  await reach(/^INPUT/);
-  await page.keyboard.press("Space");
-  await page.waitForTimeout(600);
-  t.deepEqual(await page.locator("#details option").allTextContents(), ["b"]);
-  await says(t, page, readout("loss"), /^last1\.5477, held out 1\.25$/);
-  // The box that was pressed still has the focus, though the table was drawn anew.
-  t.regex(await focused(), /^INPUT/);
-});
+test.serial(
+  "by keyboard alone: along the steps, zoomed, back, the theme and the choice of runs",
+  async (t) => {
+    const home = temporary();
+    writeRun(join(home, "a"), told(40, 2e-4));
+    writeRun(join(home, "b"), told(30, 1e-3), { lineage: "0123456789ac", at: NOON + 60_000 });
+    const { page } = await opened(t, folderSource(home));
+    await says(t, page, readout("loss"), "a: 1.4743");
+    const focused = (): Promise<string> =>
+      page.evaluate(
+        "(({ tagName, className, textContent }) => `${tagName}.${className} ${textContent}`)(document.activeElement)",
+      );
+    const reach = async (wanted: RegExp): Promise<void> => {
+      for (let n = 0; n < 40; n++) {
+        if (wanted.test(await focused())) return;
+        await page.keyboard.press("Tab");
+      }
+      t.fail(`Tab does not reach ${wanted}`);
+    };
+    await reach(/^DIV\.plot/);
+    await page.keyboard.press("End");
+    await says(t, page, readout("loss"), /^step 40/);
+    await page.keyboard.press("ArrowLeft");
+    await says(t, page, readout("loss"), /^step 39a: 1\.4804$/);
+    // All charts follow.
+    await says(t, page, readout("gradNorm"), /^step 39/);
+    await page.keyboard.press("Shift+ArrowLeft");
+    await says(t, page, readout("loss"), /^step 29a: .*b: /);
+    await page.keyboard.press("Home");
+    await says(t, page, readout("loss"), /^step 0a: held out 4\.5b: held out 4\.5$/);
+    const marks = (): Promise<string> =>
+      page
+        .locator('figure[data-metric="loss"] canvas')
+        .screenshot()
+        .then((image) => image.toString("base64"));
+    const whole = await marks();
+    for (const key of ["ArrowRight", "+", "+"]) await page.keyboard.press(key);
+    await page.waitForTimeout(300);
+    const zoomed = await marks();
+    t.not(zoomed, whole);
+    await page.keyboard.press("0");
+    await page.keyboard.press("Home");
+    await page.waitForTimeout(300);
+    t.is(await marks(), whole);
+    // The focused element has a visible outline.
+    const outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle");
+    t.is(outline, "solid");
+    await page.locator("body").press("Home");
+    await reach(/^BUTTON.*Light or dark/);
+    const paper = (): Promise<unknown> => page.evaluate("getComputedStyle(document.body).backgroundColor");
+    const light = await paper();
+    await page.keyboard.press("Enter");
+    t.not(await paper(), light);
+    await reach(/^INPUT/);
+    await page.keyboard.press("Space");
+    await page.waitForTimeout(600);
+    t.deepEqual(await page.locator("#details option").allTextContents(), ["b"]);
+    await says(t, page, readout("loss"), /^last1\.5477, held out 1\.25$/);
+    // The checkbox keeps the focus, although the table was redrawn.
+    t.regex(await focused(), /^INPUT/);
+  },
+);
 
-test.serial("two runs of different rates are laid over each other, in colours of their own", async (t) => {
+test.serial("two runs of different rates are overlaid, in separate colours", async (t) => {
   const home = temporary();
   writeRun(join(home, "slow"), told(40, 2e-4));
   writeRun(join(home, "fast"), told(20, 1e-3), { lineage: "0123456789ac", at: NOON + 60_000 });
@@ -202,7 +208,7 @@ test.serial("two runs of different rates are laid over each other, in colours of
 
 for (const colorScheme of ["light", "dark"] as const) {
   test.serial(
-    `on a phone, ${colorScheme}: nothing is wider than the page, and what is pressed is large enough`,
+    `on a phone, ${colorScheme}: nothing is wider than the page, and buttons are large enough`,
     async (t) => {
       const home = temporary();
       writeRun(join(home, "a-run-with-a-rather-long-name"), told(40, 2e-4));
@@ -219,7 +225,7 @@ for (const colorScheme of ["light", "dark"] as const) {
         }
       const chart = await page.locator('figure[data-metric="loss"] canvas').boundingBox();
       t.true((chart?.width ?? 0) > 250 && (chart?.width ?? 0) < 360);
-      // Letters stand off from what is behind them.
+      // Text has sufficient contrast with its background.
       const colors = await page.evaluate(
         "[getComputedStyle(document.body)].map((s) => [s.color, s.backgroundColor])[0]",
       );
@@ -239,7 +245,7 @@ for (const colorScheme of ["light", "dark"] as const) {
 }
 
 test.serial(
-  "a running one is followed, stopped by its button, and a reload or a second page loses nothing",
+  "an active run is followed, stopped by its button, and a reload or a second page loses nothing",
   async (t) => {
     const home = temporary();
     const file = writeRun(home, told(40, 2e-4).slice(0, 14));
@@ -301,7 +307,7 @@ test.serial("the pause button pauses the run, and then resumes it", async (t) =>
   t.deepEqual(asked, ["pause", "resume"]);
 });
 
-test.serial("the stop button asks first, and stops the run alone", async (t) => {
+test.serial("the stop button asks for confirmation, and stops only the run", async (t) => {
   const home = temporary();
   let stops = 0;
   let file: string | undefined;
@@ -330,83 +336,74 @@ test.serial("the stop button asks first, and stops the run alone", async (t) => 
   t.true(await button.isHidden());
 });
 
-test.serial(
-  "a server that goes away while a run goes on is told of, and one that has ended says so",
-  async (t) => {
-    const home = temporary();
-    const file = writeRun(home, told(40, 2e-4).slice(0, 14));
-    const { page, dashboard } = await opened(t, folderSource(home));
-    await says(t, page, ".state", "step 10 of 40");
-    // The list may say that it has ended before the stream does, which alone tells of the warning.
-    const last = { type: "warning", message: "the stream has come so far" };
-    appendFileSync(file, Buffer.concat([eventLine(END, NOON), eventLine(last, NOON)]));
-    await says(t, page, ".state", "ended");
-    await says(t, page, ".messages", "warning: the stream has come so far");
-    await dashboard.close();
-    await says(t, page, ".notices", "The run has ended; this page no longer updates.");
-  },
-);
+test.serial("a server that ends during a run is reported as lost, and after a run as ended", async (t) => {
+  const home = temporary();
+  const file = writeRun(home, told(40, 2e-4).slice(0, 14));
+  const { page, dashboard } = await opened(t, folderSource(home));
+  await says(t, page, ".state", "step 10 of 40");
+  // The list may show the end before the stream does; the warning comes only from the stream.
+  const last = { type: "warning", message: "the stream has come so far" };
+  appendFileSync(file, Buffer.concat([eventLine(END, NOON), eventLine(last, NOON)]));
+  await says(t, page, ".state", "ended");
+  await says(t, page, ".messages", "warning: the stream has come so far");
+  await dashboard.close();
+  await says(t, page, ".notices", "The run has ended; this page no longer updates.");
+});
 
-test.serial(
-  "the page of a run whose process is killed says that it is gone, and how to continue",
-  async (t) => {
-    const output = join(temporary(), "out");
-    const argv = [
-      "finetune",
-      "--model",
-      tinyModel(),
-      "--data",
-      tinyData(),
-      "--steps",
-      "1000000",
-      "--grad-accum",
-      "1",
-    ];
-    const saving = ["--save-every", "2", "--device", "cpu", "--output", output, "--dashboard", "--json"];
-    let page: Promise<Page> | undefined;
-    let seen = false;
-    const { status } = await lowrank([...argv, ...saving], {
-      watch: (line, child) => {
-        const { type, url } = JSON.parse(line) as { type: string; url: string };
-        if (type === "dashboard") page = visited(t, url);
-        if (type !== "checkpoint" || seen) return;
-        seen = true;
-        void page
-          ?.then(async (shown) => {
-            await says(t, shown, ".state", /running, step \d+ of 1000000/);
-            return says(t, shown, ".messages", "saved");
-          })
-          .finally(() => child.kill("SIGKILL"));
-      },
-    });
-    t.is(status, null);
-    const shown = (await page) as Page;
-    await says(t, shown, ".state", /^gone, step \d+ of 1000000$/);
-    await says(t, shown, ".notices", "The run's process is gone: it was killed");
-    await says(t, shown, ".notices", new RegExp(`with: lowrank finetune --resume ${output}`));
-    t.true(await shown.locator("button.stop").isHidden());
-    // Another process, which knows the folder alone, says it, too.
-    const { page: other } = await opened(t, folderSource(output));
-    await says(t, other, ".state", /^interrupted, step/);
-    await says(
-      t,
-      other,
-      ".notices",
-      /the run's process is gone\. Continue it from step \d+ with: lowrank finetune --resume/,
-    );
-    const table = await runHere("runs", output);
-    t.regex(
-      table.stdout,
-      /the run's process is gone; continue from step \d+ with lowrank finetune --resume /,
-    );
-    // And what is said works.
-    const command = /lowrank (finetune --resume \S+)/.exec(table.stdout)?.[1]?.split(" ") as string[];
-    const onward = await runHere(...command, "--steps", "1000000", "--device", "cpu", "--memory", "1KB");
-    t.regex(onward.stderr, /the run would hold/, "it is that run, which was only not let go on");
-  },
-);
+test.serial("the page of a run whose process is killed reports that, and how to continue", async (t) => {
+  const output = join(temporary(), "out");
+  const argv = [
+    "finetune",
+    "--model",
+    tinyModel(),
+    "--data",
+    tinyData(),
+    "--steps",
+    "1000000",
+    "--grad-accum",
+    "1",
+  ];
+  const saving = ["--save-every", "2", "--device", "cpu", "--output", output, "--dashboard", "--json"];
+  let page: Promise<Page> | undefined;
+  let seen = false;
+  const { status } = await lowrank([...argv, ...saving], {
+    watch: (line, child) => {
+      const { type, url } = JSON.parse(line) as { type: string; url: string };
+      if (type === "dashboard") page = visited(t, url);
+      if (type !== "checkpoint" || seen) return;
+      seen = true;
+      void page
+        ?.then(async (shown) => {
+          await says(t, shown, ".state", /running, step \d+ of 1000000/);
+          return says(t, shown, ".messages", "saved");
+        })
+        .finally(() => child.kill("SIGKILL"));
+    },
+  });
+  t.is(status, null);
+  const shown = (await page) as Page;
+  await says(t, shown, ".state", /^gone, step \d+ of 1000000$/);
+  await says(t, shown, ".notices", "The run's process is gone: it was killed");
+  await says(t, shown, ".notices", new RegExp(`with: lowrank finetune --resume ${output}`));
+  t.true(await shown.locator("button.stop").isHidden());
+  // Another process, which knows only the folder, reports it, too.
+  const { page: other } = await opened(t, folderSource(output));
+  await says(t, other, ".state", /^interrupted, step/);
+  await says(
+    t,
+    other,
+    ".notices",
+    /the run's process is gone\. Continue it from step \d+ with: lowrank finetune --resume/,
+  );
+  const table = await runHere("runs", output);
+  t.regex(table.stdout, /the run's process is gone; continue from step \d+ with lowrank finetune --resume /);
+  // The recommended command works.
+  const command = /lowrank (finetune --resume \S+)/.exec(table.stdout)?.[1]?.split(" ") as string[];
+  const onward = await runHere(...command, "--steps", "1000000", "--device", "cpu", "--memory", "1KB");
+  t.regex(onward.stderr, /the run would hold/, "it is that run, which was only not let go on");
+});
 
-test.serial("another site's page reads nothing and stops nothing, though it knows the address", async (t) => {
+test.serial("another site's page can neither read nor stop anything, even with the address", async (t) => {
   const home = temporary();
   let stops = 0;
   const source = liveSource(
@@ -420,7 +417,7 @@ test.serial("another site's page reads nothing and stops nothing, though it know
   const context = await browser.newContext();
   t.teardown(() => context.close());
   const page = await context.newPage();
-  // A page without a policy of its own.
+  // A page without a content security policy.
   await page.route("http://other.example/**", (route) =>
     route.fulfill({ contentType: "text/html", body: "<p>" }),
   );
@@ -440,7 +437,7 @@ test.serial("another site's page reads nothing and stops nothing, though it know
     tried[name] = await page.evaluate(code).catch(() => "refused");
   t.deepEqual({ ...tried, unseen: 0 }, { read: "refused", stop: "refused", unseen: 0, watch: "refused" });
   t.is(stops, 0);
-  // Nor may it lead there, or show it in a frame.
+  // Links to the dashboard and frames of it are refused, too.
   await page.setContent(`<a href="${dashboard.url}">link</a><iframe src="${dashboard.url}"></iframe>`);
   await page.waitForTimeout(500);
   const framed = page.frames().at(-1);

@@ -1,4 +1,4 @@
-/** The dashboard's server: who may ask, what is sent, and that nothing is lost on the way. */
+/** The dashboard's server: authorised requests, messages, and that no event is lost. */
 import { once } from "node:events";
 import { appendFileSync, cpSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
@@ -17,7 +17,7 @@ import { temporary } from "../hashed.js";
 import { ask, served, stepsOf, upTo, watch, type Message } from "./asked.js";
 import { NOON, started, stepped, writeRun } from "../runs/written.js";
 
-test("it is asked by its own address, from its own page, with its token, and by nobody else", async (t) => {
+test("only its own address, its own page and its token can make requests", async (t) => {
   const home = temporary();
   writeRun(join(home, "a"), [started(1), stepped(1, 1)]);
   const { url } = await served(t, folderSource(home));
@@ -70,7 +70,7 @@ test("it is asked by its own address, from its own page, with its token, and by 
     t.is((await ask(`${url}${path}`, { method })).status, status, `${method} ${path}`);
 });
 
-test("nothing listens but 127.0.0.1, and every answer keeps browsers from loading anything from elsewhere", async (t) => {
+test("the server listens on 127.0.0.1 only, and every answer keeps browsers from loading anything from elsewhere", async (t) => {
   const { url } = await served(t, folderSource(temporary()));
   const { port } = new URL(url);
   // Another address of this machine.
@@ -98,13 +98,13 @@ test("nothing listens but 127.0.0.1, and every answer keeps browsers from loadin
     t.is(headers["cross-origin-resource-policy"], "same-origin");
     t.is(headers["cache-control"], "no-store");
     t.is(headers["access-control-allow-origin"], undefined);
-    // What uPlot's licence says stands in it.
+    // The bundle contains uPlot's licence text.
     if (path.startsWith("page."))
       t.regex(text, /Copyright \(c\) 2022 Leon Sorokin[^]*Permission is hereby granted/);
   }
 });
 
-test("a viewer gets each step once: at first, later, after it was away, and beside another", async (t) => {
+test("a viewer gets each step once: initially, later, after a disconnection, and with another viewer", async (t) => {
   const home = temporary();
   const file = writeRun(join(home, "a"), [started(3000), ...upTo(1000).map((n) => stepped(n, 3000))]);
   const { url } = await served(t, folderSource(home));
@@ -114,7 +114,7 @@ test("a viewer gets each step once: at first, later, after it was away, and besi
   const both = [watch(address, count(1500)), watch(address, count(1500))];
   await later(100);
   for (const n of upTo(1500, 1001)) {
-    // Torn wherever it is.
+    // Lines are split at any byte.
     const line = eventLine(stepped(n, 3000), NOON);
     appendFileSync(file, line.subarray(0, n % line.length));
     if (n % 100 === 0) await later(30);
@@ -125,7 +125,7 @@ test("a viewer gets each step once: at first, later, after it was away, and besi
     t.deepEqual(messages.map(({ begin }) => begin).indexOf(true), 0);
     t.is(messages.filter(({ begin }) => begin).length, 1);
   }
-  // Away after any message, and back with its id, by either way of saying it.
+  // Disconnected after any message, and reconnected with its id, by either way of sending it.
   const [first] = await watch(address, (messages) => messages.length === 1);
   const seen = stepsOf([first as Message]);
   t.true(seen.length > 50 && seen.length < 1000, String(seen.length));
@@ -136,7 +136,7 @@ test("a viewer gets each step once: at first, later, after it was away, and besi
   t.deepEqual(stepsOf(await watch(from, count(1500 - seen.length))), stepsOf(rest));
 });
 
-test("a file in another's place is begun anew; several runs come over one connection", async (t) => {
+test("a replaced file is read from its start; several runs share one connection", async (t) => {
   const home = temporary();
   writeRun(join(home, "a"), [started(3), stepped(1, 3), stepped(2, 3)]);
   writeRun(join(home, "b"), [started(3), stepped(1, 3)], { lineage: "0123456789ac" });
@@ -149,7 +149,7 @@ test("a file in another's place is begun anew; several runs come over one connec
     return messages.length === 3;
   });
   await both;
-  // As a run that goes on from step 1, whose file happens to be longer.
+  // Like a run resumed from step 1, whose file happens to be longer.
   writeRun(join(home, "a"), [
     started(3),
     ...upTo(3).map((n) => stepped(n, 3)),
@@ -164,7 +164,7 @@ test("a file in another's place is begun anew; several runs come over one connec
   ]);
 });
 
-test("an id that is none is the beginning", (t) => {
+test("an invalid id means the beginning", (t) => {
   const none = { identity: "", offset: 0 };
   t.deepEqual(placesOf("", 2), [none, none]);
   t.deepEqual(placesOf("ab-12:34,", 2), [{ identity: "ab-12", offset: 34 }, none]);
@@ -172,7 +172,7 @@ test("an id that is none is the beginning", (t) => {
     t.deepEqual(placesOf(id, 1), [none], id);
 });
 
-test("whoever reads slowly holds up nobody, and the server keeps nothing for them", async (t) => {
+test("a slow reader blocks no other, and the server buffers nothing for it", async (t) => {
   const home = temporary();
   const steps = upTo(100_000).map((n) => stepped(n, 100_000));
   writeRun(join(home, "a"), [started(100_000), ...steps]);
@@ -180,7 +180,7 @@ test("whoever reads slowly holds up nobody, and the server keeps nothing for the
   await ask(`${url}runs`);
   const { port, host, pathname } = new URL(url);
   const slow = connect({ host: "127.0.0.1", port: Number(port) });
-  /** Bytes of JavaScript's values and of what they refer to. */
+  /** Returns the bytes of JavaScript's values and of their external memory. */
   const held = (): number => {
     globalThis.gc?.();
     const { heapUsed, external, arrayBuffers } = process.memoryUsage();
@@ -188,17 +188,17 @@ test("whoever reads slowly holds up nobody, and the server keeps nothing for the
   };
   const before = held();
   slow.pause().write(`GET ${pathname}events?run=a HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
-  // The first bytes are there, and taken no further.
+  // The first bytes have arrived, and no more are read.
   await once(slow, "readable");
   await later(1500);
-  // Some 26 MB of lines are there to be read.
+  // Some 26 MB of lines are available.
   t.true(held() - before < 8e6, `${held() - before} bytes`);
   const messages = await watch(`${url}events?run=a`, (some) => (some.at(-1)?.steps.at(-1) ?? 0) === 100_000);
   t.deepEqual(stepsOf(messages), upTo(100_000));
   slow.destroy();
 });
 
-test("a port that is taken, and a folder that goes away", async (t) => {
+test("an occupied port, and a folder that is removed", async (t) => {
   const home = temporary();
   const { url } = await served(t, folderSource(join(home, "x")));
   const port = Number(new URL(url).port);
@@ -214,7 +214,7 @@ test("a port that is taken, and a folder that goes away", async (t) => {
   t.regex(text, /there is no such folder/);
 });
 
-test("a run of this process: before there is a file, when it is renamed, and when it has gone", async (t) => {
+test("a run of this process: before its file exists, when it is renamed, and when it is removed", async (t) => {
   const home = temporary();
   let file: string | undefined;
   let stopped = 0;
@@ -256,7 +256,7 @@ test("a run of this process: before there is a file, when it is renamed, and whe
   t.like(await listed(), { step: 2, state: "interrupted" });
 });
 
-test("what stands in a file cannot make a message of its own", async (t) => {
+test("the content of a file cannot forge a message", async (t) => {
   const home = temporary();
   const file = writeRun(join(home, "a"), [started(2), stepped(1, 2)]);
   appendFileSync(file, 'torn\r\rdata: {"run":"b"}\r\rid: 1\n');

@@ -1,4 +1,4 @@
-/** Viewers that are many, that stay, that never read, or that name what is none of the runs. */
+/** Many viewers, idle ones, ones that never read, and ones that request unknown runs. */
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { request, type IncomingMessage, type ServerResponse } from "node:http";
 import { connect, type Socket } from "node:net";
@@ -15,7 +15,7 @@ import { temporary } from "../hashed.js";
 import { NOON, started, stepped, writeRun } from "../runs/written.js";
 import { ask, served, stepsOf, upTo, watch } from "./asked.js";
 
-/** A stream that is open: its status, and what ends it. */
+/** Opens a stream; returns its status, and a function that ends it. */
 function opened(url: string): Promise<{ status: number; end: () => void; ended: Promise<void> }> {
   return new Promise((resolve, reject) => {
     const asked = request(url, (response: IncomingMessage) => {
@@ -27,7 +27,7 @@ function opened(url: string): Promise<{ status: number; end: () => void; ended: 
   });
 }
 
-/** A viewer that asks and never reads. */
+/** Opens a connection that requests a stream and never reads. */
 function deaf(url: string): Socket {
   const { host, port, pathname } = new URL(url);
   const socket = connect({ host: "127.0.0.1", port: Number(port) });
@@ -36,7 +36,7 @@ function deaf(url: string): Socket {
   return socket;
 }
 
-test("sixteen pages watch at once; one more is told so, and has its place once another goes", async (t) => {
+test("sixteen pages watch at once; one more is refused, and admitted once another disconnects", async (t) => {
   const home = temporary();
   writeRun(join(home, "a"), [started(2), stepped(1, 2)]);
   const { url } = await served(t, folderSource(home));
@@ -61,7 +61,7 @@ test("sixteen pages watch at once; one more is told so, and has its place once a
   for (const { end } of [...streams, again]) end();
 });
 
-test("connections are 128 at most; those beyond are closed, and others are answered", async (t) => {
+test("there are at most 128 connections; further ones are closed, and the others are answered", async (t) => {
   const { url } = await served(t, folderSource(temporary()));
   const { port } = new URL(url);
   const gone = new Set<Socket>();
@@ -83,7 +83,7 @@ test("connections are 128 at most; those beyond are closed, and others are answe
   t.is((await ask(`${url}runs`)).status, 200);
 });
 
-test("it closes at once though pages watch, one of which never reads", async (t) => {
+test("the server closes at once with pages open, even if one never reads", async (t) => {
   const home = temporary();
   writeRun(join(home, "a"), [started(9e4), ...upTo(50_000).map((n) => stepped(n, 9e4))]);
   const dashboard = await served(t, folderSource(home));
@@ -97,7 +97,7 @@ test("it closes at once though pages watch, one of which never reads", async (t)
   await t.throwsAsync(ask(dashboard.url), { code: "ECONNREFUSED" });
 });
 
-test("the last words are sent before it is over, and whoever never reads is waited for a second", async (t) => {
+test("the last events are sent before the server closes, with a limit of a second for a viewer that never reads", async (t) => {
   const home = temporary();
   const file = writeRun(join(home, "a"), [started(2), stepped(1, 2)]);
   const dashboard = await served(t, folderSource(home));
@@ -118,7 +118,7 @@ test("the last words are sent before it is over, and whoever never reads is wait
   const source = folderSource(home);
   let opens = (): void => {};
   const open = new Promise<void>((resolve) => (opens = resolve));
-  // Asked for the file of a run that is followed: its stream is there.
+  // Called when a viewer's stream starts to follow the run.
   const fileOf = (name: string): string | undefined => (opens(), source.file(name));
   const other = await served(t, { ...source, file: fileOf });
   await ask(`${other.url}runs`);
@@ -130,9 +130,9 @@ test("the last words are sent before it is over, and whoever never reads is wait
   silent.destroy();
 });
 
-test("whoever takes nothing is sent one message, and cut off when it has not been taken in time", async (t) => {
+test("a viewer that never reads gets one message, and is disconnected after a timeout", async (t) => {
   const file = writeRun(join(temporary(), "a"), [started(9e3), ...upTo(5000).map((n) => stepped(n, 9e3))]);
-  // Takes some bytes and is never read.
+  // Buffers some bytes and is never read.
   const full = new PassThrough({ highWaterMark: 1 });
   const stream = new EventStream(
     full as unknown as ServerResponse,
@@ -142,7 +142,7 @@ test("whoever takes nothing is sent one message, and cut off when it has not bee
   );
   const sent = stream.send().then(() => "cut off");
   await later(500);
-  // Of more than a megabyte of lines one message waits, and no more is read.
+  // One message of more than a megabyte of lines waits, and no more is read.
   const waiting = full.writableLength + full.readableLength;
   t.true(waiting > 0 && waiting < 3 * 2 ** 16, `${waiting} bytes`);
   t.is(await Promise.race([sent, later(10_000, "waited for")]), "cut off");
@@ -183,7 +183,7 @@ test("a name or a path leads to the runs of the folder, and nowhere else", async
 });
 
 if (process.platform !== "win32") {
-  test("a run may be called anything", async (t) => {
+  test("a run may have any name", async (t) => {
     const home = temporary();
     const names = ['q"uote', "new\nline", "</script><b>", "ü & %2f + #", "data: x"];
     for (const [i, name] of names.entries())
@@ -200,7 +200,7 @@ if (process.platform !== "win32") {
   });
 }
 
-test("a line that is too long is passed over, and what comes after it is sent once", async (t) => {
+test("a line that is too long is skipped, and the lines after it are sent once", async (t) => {
   const home = temporary();
   const file = writeRun(join(home, "a"), [started(3), stepped(1, 3)]);
   appendFileSync(file, `{"type":"warning","at":1,"message":"${"é".repeat(2 ** 20)}"}\n`);

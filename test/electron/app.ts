@@ -1,4 +1,4 @@
-/** The app to start from, as it stands beside the installed package: its page in Chromium, Electron itself emulated. */
+/** The template app, next to the installed package: its page in Chromium, with an emulated Electron. */
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { EventEmitter, once } from "node:events";
 import { join } from "node:path";
@@ -19,7 +19,7 @@ const source = fileURLToPath(new URL("../../examples/electron-app", import.meta.
 let browser: Browser | undefined;
 test.after.always(() => browser?.close());
 
-/** The app in a project, its page bundled as its package.json does. */
+/** Copies the app into a project, and bundles its page as its package.json does. */
 async function project(): Promise<{ folder: string; inputs: string[] }> {
   const folder = join(installedProject(), "electron-app");
   cpSync(source, folder, { recursive: true });
@@ -45,7 +45,7 @@ interface Preferences {
   nodeIntegration: boolean;
 }
 
-/** What the app's `import … from "electron"` gets. */
+/** Returns the module for the app's `import … from "electron"`. */
 function emulated(userData: string, hosts: Host[], folder: string) {
   const handlers = new Map<string, Handler>();
   let serveFile: FileHandler | undefined;
@@ -53,7 +53,7 @@ function emulated(userData: string, hosts: Host[], folder: string) {
     chosen: "",
     quit: false,
     page: undefined as AppPage | undefined,
-    /** Calls of what the system shows: the share of the task bar, and whether it is kept awake. */
+    /** Calls that change the system's display: the progress in the task bar, and whether the system is kept awake. */
     progress: [] as number[],
     awake: false,
   };
@@ -160,7 +160,7 @@ test.serial(
     const step = async (): Promise<number> =>
       Number(/\d+/.exec(await shown.shows("figures", /^Step \d+ of/))?.[0]);
 
-    // The app opens with its own model and data, so that one click trains.
+    // The app opens with an included model and data, so that one click trains.
     await shown.shows("model", /^Included model · 1\.4M parameters · texts of up to 256 tokens$/);
     await shown.shows("data", /^village\.jsonl · 6 rows · 72 tokens to learn$/);
     t.is(await page.locator("#data-rows mark").first().textContent(), " Marta keeps the lighthouse.");
@@ -168,7 +168,7 @@ test.serial(
     await shown.shows("passes", /8 rows.* 80 times/);
     t.true(await page.locator("#run").isHidden());
 
-    // Files that cannot be used are named beside their choice, without their folder, and nothing is trained.
+    // Unusable files are named next to their choice, without their folder, and nothing is trained.
     const broken = join(userData, "broken.jsonl");
     writeFileSync(broken, '{"text": "a"}\n{"prompt": 3}\n');
     const labels = join(userData, "labels.jsonl");
@@ -192,7 +192,7 @@ test.serial(
     await shown.shows("data", /^village\.jsonl · 6 rows/);
     t.true(await page.locator("#data-error").isHidden());
 
-    // Before there is an adapter one version answers.
+    // Without an adapter only the base model answers.
     await shown.fill("question", "Who keeps the lighthouse?");
     await page.locator("#question").press("Enter");
     await page.locator("#interrupt:enabled").waitFor();
@@ -200,7 +200,7 @@ test.serial(
     t.is(await page.locator("#talk .before").count(), 1);
     t.is(await page.locator("#talk .after").count(), 0);
 
-    // From a click to a chat before and after, by the defaults.
+    // One click leads to a chat before and after, with the defaults.
     await shown.click("train");
     await shown.shows("state", /^Training on /);
     t.true(await page.locator("#ask").isDisabled());
@@ -227,7 +227,7 @@ test.serial(
     }
     await seen("done");
 
-    // Another run has another folder. Stop belongs to it: a second start is refused beside the button.
+    // Another run uses another folder. Stop refers to it, and a second start is refused next to the button.
     await shown.fill("steps", "2000");
     await shown.click("train");
     await step();
@@ -246,14 +246,14 @@ test.serial(
     await shown.click("resume");
     t.true((await step()) > stopped);
 
-    // One curve over a resume: each step once, from the first.
+    // One curve across a resume: each step once, from the first.
     await shown.click("stop");
     await shown.shows("state", /^Stopped at/);
     const places = (await curve()).map((point) => Number(point.split(",")[0]));
     t.true(places.every((x, i) => i === 0 || x > (places[i - 1] as number)));
     t.true(places.length > stopped);
 
-    // The process that trains is lost; another takes its place.
+    // The training process is lost, and another one replaces it.
     await shown.click("resume");
     await step();
     hosts[0]?.kill("SIGKILL");
@@ -262,7 +262,7 @@ test.serial(
     await page.locator("#resume:enabled").waitFor();
     t.is(hosts.length, 2);
 
-    // A page that is loaded anew finds the run that was interrupted.
+    // After a reload the page finds the interrupted run.
     await page.reload();
     await shown.shows("state", /^Stopped at step \d+ of 2,000/);
     await shown.click("resume");
@@ -277,14 +277,14 @@ test.serial(
   },
 );
 
-test("what the app's files name is there, and what they load is packed", (t) => {
+test("the files that the app names exist, and the files that they load are packed", (t) => {
   const packed = JSON.parse(readFileSync(join(source, "electron-builder.json"), "utf8")) as {
     files: string[];
     extraResources: { from: string }[];
     asarUnpack: string[];
     npmRebuild: boolean;
   };
-  // What is unpacked is what the smaller example unpacks, which is tried out of an archive.
+  // The unpacked files match the smaller example, which is tested from an archive.
   const tried = JSON.parse(
     readFileSync(join(source, "..", "electron", "electron-builder.json"), "utf8"),
   ) as typeof packed;

@@ -1,4 +1,4 @@
-// ES modules out of an archive: resolved and read in its view, and known by their place in the archive.
+// Resolves and reads ES modules of an archive in its view; their URLs name their place in the archive.
 import { pathToFileURL } from "node:url";
 
 let archive;

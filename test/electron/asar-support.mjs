@@ -1,8 +1,8 @@
 /* oxlint-disable no-underscore-dangle -- names of Node's own */
-// What Electron does about archives, loaded by --import. JavaScript reads what lies in the archive $LOWRANK_ASAR, by
-// require, import and fs, out of a view of it; native code sees a file in the way. `process.noAsar` turns it off.
-// process.dlopen loads what the archive's index says is unpacked; anything else it refuses here, where Electron would load
-// a copy. $LOWRANK_DLOPENED gets the path of each.
+// Emulates Electron's support for archives, loaded by --import. JavaScript reads the content of the archive
+// $LOWRANK_ASAR, by require, import and fs, from an extracted view; native code sees a plain file.
+// `process.noAsar` disables this. process.dlopen loads the files that the archive's index lists as unpacked, and
+// refuses any others, which Electron would load from a copy. The path of each is appended to $LOWRANK_DLOPENED.
 import { getRawHeader, extractAll } from "@electron/asar";
 import fs from "node:fs";
 import Module, { syncBuiltinESMExports } from "node:module";
@@ -20,7 +20,7 @@ extractAll(archive, view);
 const moved = (path, from, to) =>
   path === from ? to : path.startsWith(from + sep) ? to + path.slice(from.length) : path;
 
-/** Where JavaScript reads what it calls `path`. */
+/** Returns the path in the view from which JavaScript reads `path`. */
 function inView(path) {
   if (process.noAsar === true) return path;
   const text = path instanceof URL ? fileURLToPath(path) : path;
@@ -32,7 +32,7 @@ const inArchive = (path) => (typeof path === "string" ? moved(path, view, archiv
 const READERS = ["access", "exists", "stat", "lstat", "open", "readFile", "readdir", "realpath", "copyFile"];
 const asItIs = (value) => value;
 
-/** A call that has its first argument in the view, and gives what `back` makes of what it gave. */
+/** Wraps a call so that its first argument is in the view, and `back` transforms its result. */
 function wrapped(call, back) {
   const made = function (path, ...rest) {
     const last = rest.at(-1);

@@ -1,4 +1,7 @@
-/** An app in an archive, packed by Electron's own tool with the globs of the example, and loaded as Electron loads it. */
+/**
+ * An app in an archive, packed by Electron's packager with the globs of the example, and loaded as Electron loads
+ * it.
+ */
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +16,10 @@ import { installedProject } from "../packed.js";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const SUPPORT = new URL("asar-support.mjs", import.meta.url).href;
 
-/** Trains the embedded model, named as the app names it, for two steps; prints what came of it, or the error's code and message. */
+/**
+ * Trains the embedded model, by the name that the app uses, for two steps; prints the result, or the error's code
+ * and message.
+ */
 const APP = `
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -47,7 +53,7 @@ process.exit(0);
 
 let app: string | undefined;
 
-/** The app's folder, before it is packed: what it depends on as files, and not as links. */
+/** Creates the app's folder before packing, with its dependencies as files instead of links. */
 function appFolder(): string {
   if (app !== undefined) return app;
   const folder = join(temporary(), "app");
@@ -78,11 +84,11 @@ interface Ran {
   archive: string;
   output: string;
   said: Said;
-  /** Binaries that were loaded. */
+  /** The binaries that were loaded. */
   loaded: string[];
 }
 
-/** Packs the app and runs it out of its archive, beside nothing but what was unpacked. */
+/** Packs the app and runs it from its archive, with only the unpacked files next to it. */
 async function packedAndRun(unpack: string): Promise<Ran> {
   const folder = temporary();
   const archive = join(folder, "resources", "app.asar");
@@ -106,13 +112,16 @@ async function packedAndRun(unpack: string): Promise<Ran> {
   return { archive, output, said: JSON.parse(stdout) as Said, loaded };
 }
 
-/** What electron-builder unpacks: each of the globs, within the app. */
+/** Returns the globs that electron-builder unpacks, within the app. */
 function globsOfBuilder(): string {
   const config = readFileSync(join(root, "examples", "electron", "electron-builder.json"), "utf8");
   return `{${(JSON.parse(config) as { asarUnpack: string[] }).asarUnpack.join(",")}}`;
 }
 
-/** What Forge unpacks: its configuration's glob, to which plugin-auto-unpack-natives adds every binary. */
+/**
+ * Returns the globs that Forge unpacks: its configuration's glob, and every binary, which
+ * plugin-auto-unpack-natives adds.
+ */
 async function globsOfForge(): Promise<string> {
   const path = new URL("../../examples/electron/forge.config.cjs", import.meta.url).href;
   const { default: config } = (await import(path)) as {
@@ -128,7 +137,7 @@ for (const [name, globs] of [
   ["Forge", globsOfForge],
 ] as const)
   test.serial(
-    `an app that ${name} packs as the example does loads the engine and trains the embedded model`,
+    `an app that ${name} packs like the example loads the engine and trains the embedded model`,
     async (t) => {
       t.timeout(120_000);
       const { archive, output, said, loaded } = await packedAndRun(await globs());

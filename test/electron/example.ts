@@ -1,4 +1,4 @@
-/** The Electron example as it stands, beside the installed package, with Electron itself emulated. */
+/** The unmodified Electron example, next to the installed package, with an emulated Electron. */
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { EventEmitter, once } from "node:events";
 import { join } from "node:path";
@@ -19,7 +19,10 @@ const example = fileURLToPath(new URL("../../examples/electron", import.meta.url
 
 let bundled: Promise<{ folder: string; inputs: string[]; imports: object[] }> | undefined;
 
-/** The example in a project, its page bundled as its package.json does; and what went into the bundle. */
+/**
+ * Copies the example into a project and bundles its page as its package.json does; returns also the list of bundled
+ * files.
+ */
 function project(): NonNullable<typeof bundled> {
   return (bundled ??= (async () => {
     const folder = join(installedProject(), "electron-example");
@@ -39,7 +42,7 @@ function project(): NonNullable<typeof bundled> {
 }
 
 test.serial(
-  "the page's bundle takes the package's module for pages, and nothing of Node or the engine",
+  "the page's bundle contains the package's module for pages, and nothing of Node or the engine",
   async (t) => {
     const { inputs, imports } = await project();
     t.true(
@@ -51,7 +54,7 @@ test.serial(
   },
 );
 
-test.serial("a page that bundles serve is told where it runs", async (t) => {
+test.serial("a page that bundles serve gets an error that says where serve runs", async (t) => {
   const folder = installedProject();
   const { outputFiles } = await build({
     stdin: {
@@ -91,11 +94,11 @@ class Window extends EventTarget {
     this.elements.get(id)?.dispatchEvent(new Event("click"));
   }
 
-  /** Resolves with what the page shows as soon as that fits. */
+  /** Resolves with the text of the page as soon as it matches. */
   async shows(expected: RegExp, id = "state"): Promise<string> {
     const state = this.document.getElementById(id);
     return new Promise((resolve) => {
-      // At once: what is shown may have changed again before a promise is gone on with.
+      // Checks synchronously, since the text may change again before a promise continues.
       const look = (): void => {
         const { textContent } = state;
         if (!expected.test(textContent)) return;
@@ -126,7 +129,7 @@ class Element extends EventTarget {
 
 type FileHandler = (request: { url: string }) => Promise<Response>;
 
-/** What the example's `import … from "electron"` gets. */
+/** The parts of Electron that the example imports. */
 interface Emulated {
   app: EventEmitter & {
     whenReady(): Promise<void>;
@@ -200,7 +203,7 @@ test.serial(
           t.regex(await (await file(url)).text(), /<script type="module" src="page\.bundle\.js">/);
           t.is((await file("main.js")).status, 404);
           const { document } = page;
-          // A sandboxed page has this much of what Node has, too.
+          // The globals that a sandboxed page shares with Node.
           const web = { document, location, setTimeout, clearTimeout, queueMicrotask, AbortController };
           vm.runInNewContext(await (await file("page.bundle.js")).text(), { window: page, ...web });
         }

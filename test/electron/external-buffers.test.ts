@@ -1,4 +1,4 @@
-/** What Electron's V8 has not: buffers of memory outside of its sandbox. */
+/** Electron's V8 does not allow external buffers, which are outside its sandbox. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { temporary } from "../hashed.js";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const here = fileURLToPath(new URL(".", import.meta.url));
 
-/** Tensors read and written, files mapped and saved, events, runs that go on. */
+/** Tensors read and written, files mapped and saved, events, runs that resume. */
 const SUITES = ["test/models/mapped.test.ts", "test/train/resume.test.ts", "test/tensor/arguments.test.ts"];
 
 interface Ended {
@@ -35,9 +35,9 @@ function compiled(source: string, folder: string, name: string): string {
   return out;
 }
 
-// The binding is as the system's linker finds symbols; elsewhere the same code of it runs.
+// The shim relies on Linux's symbol lookup; other systems run the same code of the binding.
 if (process.platform === "linux") {
-  test("the suite's tests pass where external buffers are refused, as Electron refuses them", (t) => {
+  test("the suite's tests pass with external buffers refused, as in Electron", (t) => {
     t.timeout(300_000);
     const folder = temporary();
     const refusals = join(folder, "refusals");
@@ -58,7 +58,7 @@ if (process.platform === "linux") {
       (file) => JSON.parse(readFileSync(join(refusals, file), "utf8")) as [number, number],
     );
     t.log(`${counts.reduce((sum, [, called]) => sum + called, 0)} refused`);
-    // Each process that loads the binding looks both up, the shim's among them.
+    // Each process that loads the binding looks up both functions, from the shim too.
     t.true(counts.filter(([lookedUp]) => lookedUp > 0).length >= SUITES.length, JSON.stringify(counts));
   });
 }

@@ -1,4 +1,4 @@
-/** Starts what serves, in each kind of process or thread, and gives the port to it. */
+/** Starts a server in each kind of process or thread, and returns the port to it. */
 import { fork, type ChildProcess } from "node:child_process";
 import { EventEmitter, once } from "node:events";
 import { createRequire } from "node:module";
@@ -8,7 +8,7 @@ import { Worker } from "node:worker_threads";
 
 import type { Port } from "../../src/electron/index.js";
 
-/** The program that serves. */
+/** The program of the server. */
 const SERVED = new URL("served.mjs", import.meta.url);
 const MODULE = new URL("../../src/electron/index.ts", import.meta.url).href;
 const TSX = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
@@ -16,13 +16,13 @@ const UTILITY = new URL("utility-process.mjs", import.meta.url).href;
 
 export type Kind = "worker" | "fork" | "utility";
 
-/** What serves, seen from outside. */
+/** A running server, seen from outside. */
 export interface Host {
   port: Port;
-  /** Sends what is no message of the protocol. */
+  /** Sends a message that is not part of the protocol. */
   tell(value: unknown): void;
   kill(signal?: NodeJS.Signals): void;
-  /** How it ended, and what it wrote to stderr. */
+  /** The exit status or signal, and the text on stderr. */
   ended: Promise<{ status: number | null; signal: string | null; errors: string }>;
 }
 
@@ -36,7 +36,7 @@ interface Options {
 
 const running = new Set<Host>();
 
-/** Ends what a test left running. */
+/** Ends the servers that a test left running. */
 export async function endAll(): Promise<void> {
   for (const host of running) host.kill("SIGKILL");
   await Promise.all([...running].map((host) => host.ended));
@@ -123,7 +123,7 @@ export class Utility extends EventEmitter {
     return this.#child.kill();
   }
 
-  /** Hands it one end of a new channel, and gives the other. */
+  /** Passes one end of a new channel to the process, and returns the other. */
   page(): PagePort {
     const { port1, port2 } = new Channel();
     this.postMessage("a page's port", [port1]);
@@ -142,7 +142,7 @@ export class Utility extends EventEmitter {
   }
 }
 
-/** An end of a channel that is handed over, by the other. */
+/** A transferred end of a channel, by the other end. */
 interface Handed {
   page: PagePort;
 }
@@ -153,13 +153,13 @@ export class Channel {
   readonly port1: Handed = { page: this.port2 };
 }
 
-/** A page's `MessagePort`: an event target, which Node's is not alone. */
+/** A page's `MessagePort`, which, unlike Node's, is only an event target. */
 export class PagePort extends EventTarget {
   #send: (message: { data: unknown } | { closed: true }) => void = () => {};
   readonly #waiting: unknown[] = [];
   #started = false;
 
-  /** The other end has been handed over; before that nothing is sent. */
+  /** Called once the other end has been transferred; nothing is sent before. */
   connect(send: (message: { data: unknown } | { closed: true }) => void): void {
     this.#send = send;
   }

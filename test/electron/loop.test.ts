@@ -1,10 +1,10 @@
-/** The event loop that watches a run is never blocked: a timed test, since that is what is promised. */
+/** The event loop that watches a run is never blocked. The documentation promises this, so the test measures time. */
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
-/** Milliseconds of a frame at 60 in a second. */
+/** Milliseconds of a frame at 60 frames per second. */
 const FRAME = 16;
 
 interface Watched {
@@ -30,7 +30,7 @@ for (const kind of ["worker", "fork"]) {
   });
 }
 
-test.serial("a reader that blocks is seen", (t) => {
+test.serial("a reader that blocks is detected", (t) => {
   const { longest } = watch("fork", FRAME + 4);
   t.true(longest > FRAME, `${longest} ms`);
 });

@@ -1,4 +1,4 @@
-/** Electron's pages, and with them its V8, may have no SharedArrayBuffer. */
+/** Electron's pages, and with them its V8, may lack SharedArrayBuffer. */
 import { spawnSync } from "node:child_process";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { installedProject } from "../packed.js";
 import { quick } from "../train/quick.js";
 
-test("a run trains where there is no SharedArrayBuffer", (t) => {
+test("a run trains without SharedArrayBuffer", (t) => {
   const folder = installedProject();
   const output = join(temporary(), "out");
   const options = quick({ model: tinyModel(), data: tinyData() }, "cpu", { output });
@@ -21,7 +21,7 @@ test("a run trains where there is no SharedArrayBuffer", (t) => {
     for await (const event of run) if (event.type === "step") steps += 1;
     console.log(steps, (await run.result).steps);`;
   writeFileSync(join(folder, "no-shared-memory.mjs"), program);
-  // As in a page that is not isolated, contexts are made without it.
+  // Contexts are created without it, as in a page that is not isolated.
   const flags = ["--enable-sharedarraybuffer-per-context", "no-shared-memory.mjs"];
   const { status, stdout, stderr } = spawnSync(process.execPath, flags, {
     cwd: folder,

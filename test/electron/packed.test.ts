@@ -1,4 +1,4 @@
-/** The packed package as an Electron app has it; in one process, since packing takes longer than the tests. */
+/** The packed package in an Electron app; in one process, since packing takes longer than the tests. */
 import "./app.js";
 import "./asar.js";
 import "./example.js";

@@ -5,7 +5,7 @@ import type { Browser, Page } from "playwright-core";
 
 import type { PagePort } from "./hosts.js";
 
-/** What the page asks of the main process. */
+/** The requests of the page to the main process. */
 export interface MainEnd {
   /** `ipcRenderer.send`. */
   send(channel: string): void;
@@ -13,15 +13,18 @@ export interface MainEnd {
   invoke(channel: string, args: unknown[]): unknown;
 }
 
-/** Chromium has no scheme of the app's own: its page is loaded from here, and its files from the app's handler. */
+/**
+ * Chromium has no custom scheme for the app: its page is loaded from this origin, and its files from the app's
+ * handler.
+ */
 const ORIGIN = "http://app.test";
 
-/** The other side, in the page, of what this module does: `require("electron")` of a sandboxed preload script. */
+/** The counterpart of this module in the page: `require("electron")` of a sandboxed preload script. */
 const EMULATED = `
   const listeners = new Map();
   const ports = new Map();
   globalThis.emulated = {
-    /** A port that was handed over: the page's own end goes to the preload script. */
+    /** Receives a transferred port: the page's end goes to the preload script. */
     hand(channel, number) {
       const { port1, port2 } = new MessageChannel();
       port1.onmessage = ({ data }) => emulatedPost(number, data);
@@ -54,7 +57,7 @@ interface InPage {
 
 export class AppPage {
   readonly page: Page;
-  /** What went wrong in the page, and what it asked a network for. */
+  /** Errors of the page, and its requests to the network. */
   readonly wrong: string[] = [];
   readonly #ports = new Map<number, PagePort>();
 
@@ -69,7 +72,7 @@ export class AppPage {
     });
   }
 
-  /** A page that the preload script runs in before anything else. */
+  /** Opens a page in which the preload script runs first. */
   static async open(browser: Browser, preload: string, main: MainEnd): Promise<AppPage> {
     const page = await browser.newPage({ viewport: { width: 1100, height: 1300 } });
     const made = new AppPage(page);
@@ -96,7 +99,7 @@ export class AppPage {
     await this.page.goto(`${ORIGIN}${pathname}`);
   }
 
-  /** `webContents.postMessage` with a port. Messages go to the page one after the other. */
+  /** `webContents.postMessage` with a port. Messages reach the page one at a time. */
   hand(channel: string, port: PagePort): void {
     const number = this.#ports.size + 1;
     this.#ports.set(number, port);
@@ -113,7 +116,7 @@ export class AppPage {
         ] as const)
         .catch(() => {});
     });
-    // Chromium tells a page nothing when the other end of a port is closed.
+    // Chromium does not notify a page when the other end of a port is closed.
     port.start();
   }
 
@@ -124,7 +127,7 @@ export class AppPage {
       .catch(() => {});
   }
 
-  /** Resolves with an element's text as soon as that fits. */
+  /** Resolves with an element's text as soon as it matches. */
   async shows(id: string, expected: RegExp): Promise<string> {
     const element = this.page.locator(`#${id}`);
     await element.filter({ hasText: expected }).waitFor({ timeout: 60_000 });

@@ -1,4 +1,7 @@
-/** Forks what serves, starts the run that its argument describes, and prints the fork's number after the second step. */
+/**
+ * Forks a server, starts the run that its argument describes, and prints the fork's process id after the second
+ * step.
+ */
 import type { ChildProcess } from "node:child_process";
 
 import { connect, type RemoteFinetuneOptions } from "../../src/electron/index.js";

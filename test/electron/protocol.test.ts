@@ -1,4 +1,4 @@
-/** What both ends of a port say, over channels within this process, and over those that they refuse. */
+/** The messages of both ends of a port, over channels within this process, and over channels that they refuse. */
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -28,7 +28,7 @@ const given = { model: tinyModel(), data: tinyData() };
 const options = (more: RemoteFinetuneOptions = {}): RemoteFinetuneOptions =>
   quick(given, "cpu", more) as RemoteFinetuneOptions;
 
-/** A server and its client in this process, and what went through the port. */
+/** Returns a server and its client in this process, and the messages that passed the port. */
 function pair(t: ExecutionContext): { client: Client; port: MessagePort; said: Record<string, unknown>[] } {
   const { port1, port2 } = new MessageChannel();
   serve(port1);
@@ -40,7 +40,7 @@ function pair(t: ExecutionContext): { client: Client; port: MessagePort; said: R
   return { client, port: port2, said };
 }
 
-/** A port to a server, to be spoken at without a client. */
+/** Returns a port to a server, for messages without a client. */
 function raw(t: ExecutionContext): MessagePort {
   const { port1, port2 } = new MessageChannel();
   serve(port1);
@@ -48,13 +48,13 @@ function raw(t: ExecutionContext): MessagePort {
   return port2;
 }
 
-test("a run is one of the library's by its type", (t) => {
+test("a remote run has the type of a local one", (t) => {
   const { client } = pair(t);
   const run: Pick<Run<FinetuneResult>, keyof Run<FinetuneResult>> = client.finetune(options());
   t.truthy(run);
 });
 
-test("devices are those of the other end", async (t) => {
+test("devices are the server's", async (t) => {
   const { client } = pair(t);
   t.deepEqual(await client.devices(), devices());
 });
@@ -71,7 +71,7 @@ test("errors keep their class, code and message", async (t) => {
   }
 });
 
-test("an abort rejects with the signal's own reason, and leaves the folder free", async (t) => {
+test("an abort rejects with the signal's own reason, and releases the folder", async (t) => {
   const { client } = pair(t);
   const output = join(temporary(), "out");
   const reason = { mine: true };
@@ -102,7 +102,7 @@ const UNSENDABLE: [given: unknown, message: RegExp][] = [
   ["options", /^finetune: the argument is an object of options, not "options"$/],
 ];
 
-test("runs are found with their state, and continue from their checkpoint", async (t) => {
+test("runs are found with their state, and resume from their checkpoint", async (t) => {
   const { client } = pair(t);
   const folder = temporary();
   await t.throwsAsync(client.findRuns(join(folder, "none")), { code: "ERR_FILE_NOT_FOUND" });
@@ -114,7 +114,7 @@ test("runs are found with their state, and continue from their checkpoint", asyn
   for await (const event of run) if (event.type === "checkpoint") break;
   t.is((await client.findRuns(folder)).runs[0]?.state, "running");
   const { steps } = await run.stop();
-  // What a process that was killed leaves behind: events that end with a checkpoint.
+  // The events file of a killed process ends with a checkpoint.
   const file = join(output, "events.jsonl");
   const lines = readFileSync(file, "utf8").split("\n");
   const end = lines.findIndex((line) => line.includes('"type":"end"'));
@@ -133,7 +133,7 @@ test("runs are found with their state, and continue from their checkpoint", asyn
   await resumed.stop();
 });
 
-test("what cannot be sent is refused before anything is, by its name", async (t) => {
+test("options that cannot be sent are refused by name, before anything is sent", async (t) => {
   const { client, said } = pair(t);
   await client.ready;
   for (const [wrong, message] of UNSENDABLE)
@@ -151,7 +151,7 @@ test("what cannot be sent is refused before anything is, by its name", async (t)
   );
 });
 
-test("what is no port is refused", (t) => {
+test("an object that is not a port is refused", (t) => {
   for (const wrong of [undefined, null, 3, {}, { postMessage() {} }])
     for (const open of [serve, connect])
       t.throws(() => open(wrong as Port), {
@@ -170,9 +170,9 @@ test("what is no port is refused", (t) => {
   port1.close();
 });
 
-test("an end of another version is refused by both, and says so", async (t) => {
+test("both ends refuse an end of another version, with an error that says so", async (t) => {
   const { port1, port2 } = new MessageChannel();
-  // A server to come.
+  // A server of a later version.
   t.teardown(() => port1.close());
   port1.on("message", (message: { client: string; kind: string }) => {
     if (message.kind !== "hello") t.fail(`${message.kind} was sent`);
@@ -188,7 +188,7 @@ test("an end of another version is refused by both, and says so", async (t) => {
   await t.throwsAsync(run.result, expected);
   await t.throwsAsync(collect(run), expected);
   await t.throwsAsync(client.devices(), expected);
-  // A client to come is greeted, so that it can tell, and gets nothing else.
+  // A client of a later version is greeted, so that it can detect the version, and gets nothing else.
   const other = raw(t);
   const said: { lowrank: number; kind: string; call?: number }[] = [];
   other.on("message", (message: { lowrank: number; kind: string }) => said.push(message));
@@ -216,7 +216,7 @@ test("a channel of JSON is refused, with what to do", async (t) => {
   });
 });
 
-test("where nobody serves, or the process ended before, an error says so", async (t) => {
+test("an error reports that nothing serves, or that the process has ended", async (t) => {
   const { port1, port2 } = new MessageChannel();
   const client = connect(port1, { timeout: 50 });
   await t.throwsAsync(client.finetune(options()).result, {
@@ -234,7 +234,7 @@ test("where nobody serves, or the process ended before, an error says so", async
   });
 });
 
-test("a run that is not read is merged at the server, and what went through the port is bounded", async (t) => {
+test("an unread run is merged at the server, and the traffic through the port is bounded", async (t) => {
   t.timeout(60_000);
   const { client, said } = pair(t);
   const steps = 1500;
@@ -252,7 +252,7 @@ test("a run that is not read is merged at the server, and what went through the 
   t.is(read.at(-1)?.type, "end");
 });
 
-test("a client that hears nothing gets no event, one checkpoint, and the result", async (t) => {
+test("a client that grants no credit gets no event, one checkpoint, and the result", async (t) => {
   const port = raw(t);
   const said: string[] = [];
   port.on("message", ({ kind }: { kind: string }) => said.push(kind));

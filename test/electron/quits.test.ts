@@ -1,4 +1,4 @@
-/** A serving process or worker that is told to quit in mid-step: no crash, no hang, and a checkpoint that is whole. */
+/** A serving process or worker that is asked to quit during a step: no crash, no hang, and a complete checkpoint. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { rmSync } from "node:fs";
@@ -15,10 +15,10 @@ import { endAll, start, type Host, type Kind } from "./hosts.js";
 
 test.after.always(endAll);
 
-/** LOWRANK_ENDS=50 repeats each as often as a release wants. */
+/** A release sets LOWRANK_ENDS=50, which repeats each test. */
 const ENDS = Number(process.env["LOWRANK_ENDS"] ?? 1);
 
-/** Steps of the embedded model take a tenth of a second, so that what happens at any time is in mid-step. */
+/** Steps of the embedded model take a tenth of a second, so that any moment is during a step. */
 const run = {
   model: defaultModel(),
   data: defaultData(),
@@ -34,7 +34,7 @@ const run = {
 interface Way {
   kind: Kind;
   quit: (host: Host) => void;
-  /** How it ends. */
+  /** How the process ended. */
   status: number | null;
   signal?: NodeJS.Signals;
 }
@@ -65,7 +65,7 @@ const WAYS: Record<string, Way> = {
   "a worker by terminate()": { kind: "worker", quit: (host) => host.kill(), status: 1 },
 };
 
-/** Goes on for one step from what is in the folder; gives the step that it began at. */
+/** Resumes for one step from the checkpoint in the folder; returns the step at which it began. */
 async function resumedFrom(output: string, least: number): Promise<number> {
   const again = finetune({ output, resume: true, steps: least + 50, device: "cpu" });
   let from = -1;

@@ -1,4 +1,4 @@
-/** Runs that live elsewhere: started, watched, stopped, resumed, and lost. */
+/** Runs in other processes and threads: started, watched, stopped, resumed, and lost. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -37,7 +37,10 @@ function lossesOf(events: readonly TrainEvent[]): Map<number, number> {
   return new Map(events.flatMap((event) => (event.type === "step" ? [[event.step, event.loss]] : [])));
 }
 
-/** A page's client of a utility process, over a port of its own; a client of any other's only port. */
+/**
+ * Returns a client: for a utility process over a separate port, as for a page; for any other host over its only
+ * port.
+ */
 function clientOf(kind: Kind, host: Host): Client {
   return connect(kind === "utility" ? (host.port as Utility).page() : host.port);
 }
@@ -53,7 +56,7 @@ for (const kind of KINDS) {
     const events: TrainEvent[] = [];
     for await (const event of run) {
       events.push(event);
-      // What is not the protocol's is left alone.
+      // Messages of other protocols are ignored.
       if (event.type === "start") for (const other of ["text", { kind: "bye" }, null]) host.tell(other);
       if (event.type === "step" && event.step === 3) void run.stop();
     }
@@ -81,7 +84,7 @@ for (const kind of KINDS) {
     const host = start(kind);
     const client = clientOf(kind, host);
     await client.ready;
-    // Before the run has begun, and while it trains.
+    // Once before the run has begun, and once while it trains.
     const run = client.finetune(options());
     await run.pause();
     const events: TrainEvent[] = [];
@@ -106,12 +109,12 @@ for (const kind of KINDS) {
     const told = events.length;
     await new Promise((resolve) => setTimeout(resolve, 200));
     t.is(events.length, told, "a paused run tells nothing");
-    // A pause that is ended before it was answered, and another.
+    // A pause that ends before it was confirmed, and another one.
     const first = run.pause();
     await run.resume();
     await first;
     await run.pause();
-    // Events follow at the reader's pace.
+    // Events arrive at the reader's pace.
     while (events.at(-1)?.type !== "paused") await new Promise((resolve) => setTimeout(resolve, 5));
     await run.resume();
     await reading;
@@ -122,7 +125,7 @@ for (const kind of KINDS) {
   });
 }
 
-test.serial("a paused run is stopped over a port, and one whose client goes away is, too", async (t) => {
+test.serial("a paused run is stopped over a port, and also when its client disconnects", async (t) => {
   const host = start("worker");
   const client = clientOf("worker", host);
   const [one, other] = [join(temporary(), "out"), join(temporary(), "out")];
@@ -168,7 +171,7 @@ const CRASHES: [name: string, kind: Kind, crash: (host: Host) => void, says: Reg
 
 for (const [name, kind, crash, says] of CRASHES) {
   test.serial(
-    `${name} is lost with an error that says how to go on, and nothing past its last checkpoint is`,
+    `${name} is lost with an error that says how to resume, and nothing before its last checkpoint is lost`,
     async (t) => {
       t.timeout(120_000);
       const host = start(kind);
@@ -212,14 +215,14 @@ for (const [name, kind, crash, says] of CRASHES) {
   );
 }
 
-test.serial("a client that is closed leaves a checkpoint, and another goes on from it at once", async (t) => {
+test.serial("a closed client leaves a checkpoint, and another client resumes from it at once", async (t) => {
   t.timeout(120_000);
   const { port } = start("utility") as { port: Utility } & Host;
   const [first, second] = [connect(port.page()), connect(port.page())];
   const output = join(temporary(), "out");
   const run = first.finetune(options({ output, saveEvery: 100_000, steps: 100_000 }));
   for await (const event of run) if (event.type === "step" && event.step === 5) break;
-  // As a window that is loaded anew: its port goes, and it asks again over another.
+  // Like a reloaded window: its port closes, and it connects over another one.
   first.close();
   const gone = await t.throwsAsync(run.result, { code: "ERR_DISCONNECTED" });
   t.regex(gone?.message ?? "", /^the client was closed while a run went on; no checkpoint of it was seen/);
@@ -233,21 +236,24 @@ test.serial("a client that is closed leaves a checkpoint, and another goes on fr
   t.true(existsSync(join(output, "adapter_model.safetensors")));
 });
 
-test.serial("runs of a client that has gone train to their end where the server was told so", async (t) => {
-  t.timeout(120_000);
-  const host = start("fork", { env: { LOWRANK_ON_DISCONNECT: "continue" } });
-  const client = connect(host.port);
-  const output = join(temporary(), "out");
-  const run = client.finetune(options({ output }));
-  for await (const event of run) if (event.type === "step") break;
-  client.close();
-  const adapter = join(output, "adapter_model.safetensors");
-  while (existsSync(join(output, "run.lock"))) await new Promise((resolve) => setTimeout(resolve, 20));
-  t.true(readFileSync(adapter).equals((await uninterrupted()).adapter));
-});
+test.serial(
+  'with onDisconnect "continue" the runs of a disconnected client train to their end',
+  async (t) => {
+    t.timeout(120_000);
+    const host = start("fork", { env: { LOWRANK_ON_DISCONNECT: "continue" } });
+    const client = connect(host.port);
+    const output = join(temporary(), "out");
+    const run = client.finetune(options({ output }));
+    for await (const event of run) if (event.type === "step") break;
+    client.close();
+    const adapter = join(output, "adapter_model.safetensors");
+    while (existsSync(join(output, "run.lock"))) await new Promise((resolve) => setTimeout(resolve, 20));
+    t.true(readFileSync(adapter).equals((await uninterrupted()).adapter));
+  },
+);
 
 test.serial(
-  "several runs go on at once, of several clients over one port and over ports of their own",
+  "several runs train at once, of several clients over one port and over separate ports",
   async (t) => {
     t.timeout(120_000);
     const { port } = start("utility") as { port: Utility } & Host;

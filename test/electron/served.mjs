@@ -1,5 +1,6 @@
-// What serves in the tests, as a worker, a forked process or an emulated utility process. Environment: LOWRANK_ELECTRON,
-// the module to import, and LOWRANK_ON_DISCONNECT. Messages of the form { task } are the test's own.
+// The server of the tests, as a worker, a forked process or an emulated utility process. Environment:
+// LOWRANK_ELECTRON, the module to import, and LOWRANK_ON_DISCONNECT. Messages of the form { task } belong to the
+// test itself.
 import { parentPort } from "node:worker_threads";
 
 const { env } = process;

@@ -1,13 +1,14 @@
-// What Electron gives a utility process, over the channel of a forked one: `process.parentPort`, whose messages are
-// events with `data` and `ports`, and the ports (MessagePortMain) that come with them. Loaded by --import.
+// Emulates the environment of Electron's utility process over the channel of a forked one: `process.parentPort`,
+// whose messages are events with `data` and `ports`, and the ports (MessagePortMain) that come with them. Loaded by
+// --import.
 import { EventEmitter } from "node:events";
 
 const { send } = process;
 const post = (message) => process.connected && send.call(process, message);
-/** Ports that came, by number. */
+/** Received ports, by number. */
 const ports = new Map();
 
-/** Messages wait until somebody listens, as they do in Electron. */
+/** Messages wait for the first listener, as in Electron. */
 class Port extends EventEmitter {
   #waiting = [];
   #started = false;
@@ -21,7 +22,7 @@ class Port extends EventEmitter {
     post({ utility: { port: this.number, data } });
   }
 
-  /** What waits comes later, never within the call. */
+  /** Delivers waiting messages later, never within the call. */
   start() {
     process.nextTick(() => {
       this.#started = true;
@@ -43,7 +44,7 @@ class MessagePortMain extends Port {
 }
 
 const parent = new Port(0);
-// A utility process knows none of what a forked one has.
+// A utility process lacks the functions of a forked process.
 process.send = undefined;
 process.parentPort = parent;
 parent.once("newListener", () => parent.start());
@@ -64,5 +65,5 @@ process.on("message", ({ utility }) => {
   });
   parent.take({ data, ports: came });
 });
-// Without its parent a utility process is ended by the system.
+// The system ends a utility process whose parent is gone.
 process.on("disconnect", () => process.exit(0));

@@ -1,6 +1,6 @@
 /**
- * A host that watches a run and tells how long a turn of its event loop took at most. Arguments: where the run lives,
- * and milliseconds that each event blocks, on purpose. Prints `{ longest, turns, events }`.
+ * A host that watches a run and reports the longest turn of its event loop. Arguments: the kind of host of the run,
+ * and the milliseconds for which each event blocks on purpose. Prints `{ longest, turns, events }`.
  */
 import { readFileSync } from "node:fs";
 import { setTimeout as after } from "node:timers/promises";
@@ -15,8 +15,8 @@ import { start, type Kind } from "./hosts.js";
 const [kind, blocked] = process.argv.slice(2) as [Kind, string];
 
 /**
- * Milliseconds that this thread has worked. Linux says how long it ran, so that a core which others have for a while
- * counts for nothing; elsewhere it is the time in which the loop did not wait for what comes next.
+ * Returns the milliseconds that this thread has worked. Linux reports its running time, without the time that other
+ * processes used the core; elsewhere it is the time that the loop did not spend waiting.
  */
 function worked(): number {
   if (process.platform === "linux")
@@ -24,12 +24,12 @@ function worked(): number {
   return performance.now() - performance.nodeTiming.idleTime;
 }
 
-/** The longest turn. A client, which has nothing of Node, can block by work alone. */
+/** Measures the longest turn. A client uses nothing of Node, so only work can block it. */
 class Turns {
   longest = 0;
   count = 0;
   #at = worked();
-  // A timer that is due is called in every turn, so that no two long ones are taken for one.
+  // A timer that is due is called in every turn, so that two long turns never count as one.
   readonly #timer = setInterval(() => this.#look(), 1);
 
   end(): void {
@@ -48,7 +48,7 @@ class Turns {
 const host = start(kind);
 const client = connect(host.port);
 await client.ready;
-// What starting a process or a thread takes is not the client's.
+// The start of a process or thread is not the client's work.
 await after(200);
 const turns = new Turns();
 const run = client.finetune({

@@ -1,4 +1,4 @@
-/** What comes from a hub: which files, into which layout, whole or gone on with, and by whom. */
+/** Downloads from a hub: which files, in which layout, complete or resumed, and with which token. */
 import {
   existsSync,
   lstatSync,
@@ -23,7 +23,7 @@ const NEEDED = ["config.json", "generation_config.json", "model.safetensors", "t
 const weightsOf = ({ files }: { files: Record<string, Buffer> }): Buffer =>
   files["model.safetensors"] as Buffer;
 
-test("the files that are needed come, and no other, in the layout that Hugging Face's libraries share", async (t) => {
+test("only the necessary files are downloaded, in the layout that Hugging Face's libraries share", async (t) => {
   const repo = tinyRepo();
   const hub = await hubWith(repo);
   t.teardown(() => hub.close());
@@ -44,7 +44,7 @@ test("the files that are needed come, and no other, in the layout that Hugging F
   t.deepEqual(tree(join(home, "hub", ".locks", "models--owner--tiny")), []);
 });
 
-test("what is there is not fetched again, and of a commit that is there nothing is asked", async (t) => {
+test("present files are not downloaded again, and a present commit needs no request", async (t) => {
   const repo = tinyRepo();
   const hub = await hubWith(repo);
   t.teardown(() => hub.close());
@@ -61,7 +61,7 @@ test("what is there is not fetched again, and of a commit that is there nothing 
   t.is(hub.sentOf(weightsOf(repo)), weightsOf(repo).length);
 });
 
-test("a newer commit brings what is new in it alone, and both stay", async (t) => {
+test("a newer commit downloads only the changed files, and both commits stay", async (t) => {
   const first = tinyRepo({ revisions: ["v1"] });
   const config = { ...first.files, "generation_config.json": Buffer.from('{"do_sample":true}') };
   const hub = await hubWith(first, { files: config, commit: SECOND, revisions: ["main", "pr/1"] });
@@ -80,7 +80,7 @@ test("a newer commit brings what is new in it alone, and both stay", async (t) =
   t.deepEqual(tree(join(home, "hub", "models--owner--tiny", "refs")), ["pr", "pr/1", "v1"]);
 });
 
-test("weights in several files: those that the index names", async (t) => {
+test("weights in several files: the files in the index", async (t) => {
   const repo = shardedRepo();
   repo.files["model-other.safetensors"] = Buffer.alloc(20_000, 3);
   const hub = await hubWith(repo);
@@ -108,7 +108,7 @@ test("progress goes from nothing to all, once", async (t) => {
   t.is(told.at(-1)?.file, "model.safetensors");
 });
 
-test("a connection that is cut: it goes on from there, and only what was missing is sent", async (t) => {
+test("a download continues after a lost connection, and only the missing bytes are sent", async (t) => {
   const repo = tinyRepo();
   const weights = weightsOf(repo);
   const hub = await hubWith(repo);
@@ -127,7 +127,7 @@ test("a connection that is cut: it goes on from there, and only what was missing
   );
 });
 
-test("a server that has other bytes by the time it goes on sends all, and all is taken", async (t) => {
+test("if the bytes on the server have changed, a continued download takes all of them", async (t) => {
   const repo = tinyRepo();
   const weights = weightsOf(repo);
   const hub = await hubWith(repo);
@@ -141,7 +141,7 @@ test("a server that has other bytes by the time it goes on sends all, and all is
   t.deepEqual(readFileSync(join(folder, "model.safetensors")), weights);
 });
 
-test("aborted: the signal's reason, at once; the next goes on from there", async (t) => {
+test("an abort rejects with the signal's reason at once, and the next download continues", async (t) => {
   const repo = tinyRepo();
   const weights = weightsOf(repo);
   const hub = await hubWith(repo);
@@ -173,13 +173,13 @@ test("aborted: the signal's reason, at once; the next goes on from there", async
   t.deepEqual(readFileSync(join(folder, "model.safetensors")), weights);
   t.is(hub.sentOf(weights), weights.length);
   t.is(partial(), undefined);
-  // Files that had come whole were not counted again.
+  // Complete files were not counted again.
   t.true(before > 0 && told.every((bytes) => bytes === weights.length));
   const aborted = AbortSignal.abort(reason);
   t.is(await t.throwsAsync(fetched(hub, home, "owner/tiny", { signal: aborted })), reason);
 });
 
-test("bytes that are not those that the hub lists are removed, and told", async (t) => {
+test("bytes that differ from the hub's list are removed with an error", async (t) => {
   const repo = tinyRepo();
   const weights = weightsOf(repo);
   const hub = await hubWith(repo);
@@ -202,7 +202,7 @@ test("bytes that are not those that the hub lists are removed, and told", async 
   );
   t.false(existsSync(join(place, "snapshots", FIRST, "model.safetensors")));
   t.false(existsSync(join(place, "refs")));
-  // A small file is told by git's hash.
+  // A small file is checked by git's hash.
   hub.faults.push(({ url }, response) => {
     const tokenizer = url.endsWith("tokenizer.json");
     if (tokenizer)
@@ -212,7 +212,7 @@ test("bytes that are not those that the hub lists are removed, and told", async 
   await t.throwsAsync(fetched(hub, temporary(), "owner/tiny"), {
     message: /tokenizer\.json came with other bytes/,
   });
-  // More bytes than are listed are not even written.
+  // Bytes beyond the listed size are not even written.
   hub.faults.push(({ at }, response) => {
     if (at === "cdn") response.writeHead(200).end(Buffer.concat([weights, weights]));
     return at === "cdn";
@@ -222,7 +222,7 @@ test("bytes that are not those that the hub lists are removed, and told", async 
   t.deepEqual(readFileSync(join(folder, "model.safetensors")), weights);
 });
 
-test("two that want the same at once: one fetches, the other finds it there", async (t) => {
+test("of two simultaneous downloads of a model one fetches it, and the other finds it in the cache", async (t) => {
   const repo = tinyRepo();
   const hub = await hubWith(repo);
   t.teardown(() => hub.close());
@@ -247,7 +247,7 @@ test("a private model: the token goes to the hub and to no other server", async 
     t.is(hub.asked("", "cdn").length, 1);
     t.is(hub.asked("", "cdn")[0]?.authorization, undefined);
   }
-  // What `hf auth login` has stored.
+  // The token that `hf auth login` has stored.
   const home = temporary();
   writeFileSync(join(home, "token"), TOKEN);
   await fetched(hub, home, "owner/tiny");
@@ -257,7 +257,7 @@ test("a private model: the token goes to the hub and to no other server", async 
   });
 });
 
-test("a listing goes on where its answer was cut, and takes no token to another server", async (t) => {
+test("a listing continues on the next page, and sends no token to another server", async (t) => {
   const hub = await hubWith(tinyRepo());
   t.teardown(() => hub.close());
   hub.faults.push(
@@ -286,7 +286,7 @@ test("a listing goes on where its answer was cut, and takes no token to another 
   );
 });
 
-test("without symbolic links a snapshot's files are links of the other kind, or copies", async (t) => {
+test("without symbolic links a snapshot's files are hard links or copies", async (t) => {
   const repo = tinyRepo();
   const hub = await hubWith(repo);
   t.teardown(() => hub.close());
@@ -314,12 +314,12 @@ test("without symbolic links a snapshot's files are links of the other kind, or 
   t.deepEqual(tree(cached.snapshot(SECOND)), ["model.safetensors"]);
 });
 
-test("what another library fetched is found, offline too, and what it lacks is fetched", async (t) => {
+test("files that another library has downloaded are used, offline too, and missing ones are downloaded", async (t) => {
   const repo = tinyRepo();
   const hub = await hubWith(repo);
   t.teardown(() => hub.close());
   const home = temporary();
-  // As huggingface_hub lays it out: a model without its tokenizer, of which nobody had asked.
+  // huggingface_hub's layout: a model without its tokenizer, which was not requested.
   const place = join(home, "hub", "models--owner--tiny");
   for (const folder of ["blobs", "refs", `snapshots/${FIRST}`])
     mkdirSync(join(place, folder), { recursive: true });
@@ -338,7 +338,7 @@ test("what another library fetched is found, offline too, and what it lacks is f
   t.is(hub.sentOf(weightsOf(repo)), 0);
 });
 
-test("what a busy hub asks to wait for is waited for, and asked again", async (t) => {
+test("a busy hub is asked again after the delay that it requests", async (t) => {
   const hub = await hubWith(tinyRepo());
   t.teardown(() => hub.close());
   hub.faults.push(
@@ -352,7 +352,7 @@ test("what a busy hub asks to wait for is waited for, and asked again", async (t
   t.true(again - asked >= 990);
 });
 
-test("a hub that cannot be asked: what is in the cache is taken, and said", async (t) => {
+test("if the hub is unreachable the cached model is used, with a notice", async (t) => {
   const hub = new Hub({ "owner/tiny": [tinyRepo()] });
   await hub.listen();
   const home = temporary();

@@ -1,4 +1,4 @@
-/** Fetches a model in a process of its own, and prints the folder. */
+/** Downloads a model in a separate process, and prints the folder. */
 import { hubName, type HubName } from "../../src/hub/name.js";
 import { hubSnapshot } from "../../src/hub/snapshot.js";
 

@@ -1,4 +1,4 @@
-/** A hub's models in the library and on the command line: loaded by name, trained, gone on with, generated with. */
+/** A hub's models in the library and on the command line: loaded by name, trained, resumed, used for generation. */
 import { cpSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
@@ -40,7 +40,7 @@ const json = (...path: string[]): Record<string, unknown> =>
   JSON.parse(readFileSync(join(...path), "utf8")) as Record<string, unknown>;
 
 test.serial(
-  "a model by its name is that of its folder, and its adapter says what it was made for",
+  "a model loaded by name equals its folder, and its adapter records name and commit",
   async (t) => {
     t.deepEqual(await logitsOf("owner/tiny@v1"), await logitsOf(folder));
     t.notDeepEqual(await logitsOf("owner/tiny"), await logitsOf(folder));
@@ -64,7 +64,7 @@ test.serial(
   },
 );
 
-test.serial("a folder of that name goes first", async (t) => {
+test.serial("a folder of that name takes precedence", async (t) => {
   const [here, there] = [process.cwd(), temporary()];
   mkdirSync(join(there, "owner"));
   cpSync(folder, join(there, "owner", "tiny"), { recursive: true });
@@ -82,7 +82,7 @@ test.serial("a folder of that name goes first", async (t) => {
   t.deepEqual(hub.requests, []);
 });
 
-test.serial("options of the wrong kind are refused before anything is asked", async (t) => {
+test.serial("options of the wrong type are refused before any request", async (t) => {
   hub.requests.length = 0;
   for (const [name, value] of Object.entries({
     revision: 3,
@@ -108,7 +108,7 @@ const TRAINED = {
 } as const;
 
 test.serial(
-  "a run takes a model by its name, tells of its download, and goes on with the same commit",
+  "a run takes a model by its name, reports its download, and resumes with the same commit",
   async (t) => {
     const output = join(temporary(), "out");
     hub.repos["owner/tiny"] = [{ ...first, revisions: ["main"] }];
@@ -129,7 +129,7 @@ test.serial(
     const { model, revision, offline } = json(output, "run.json")["options"] as Record<string, unknown>;
     t.deepEqual([model, revision, offline], ["owner/tiny", FIRST, undefined]);
 
-    // Its owner has changed it meanwhile.
+    // Its owner has changed it in the meantime.
     hub.repos["owner/tiny"] = [second, first];
     hub.requests.length = 0;
     const again = finetune({ resume: output, steps: 6 });
@@ -155,7 +155,7 @@ test.serial(
   },
 );
 
-test.serial("the command line: a model by its name, and by what an adapter was made for", async (t) => {
+test.serial("the command line: a model by its name, and by the base model of an adapter", async (t) => {
   process.env["HF_HOME"] = temporary();
   const output = join(temporary(), "out");
   const trained = await runHere(
@@ -212,13 +212,13 @@ test.serial("the command line: a model by its name, and by what an adapter was m
   );
 });
 
-test.serial("a full disk: one line, and the next download goes on from what came", async (t) => {
+test.serial("a full disk: one line, and the next download continues from the received bytes", async (t) => {
   const large = tinyRepo();
   large.files["model.safetensors"] = Buffer.concat([weights, Buffer.alloc(3 << 20, 7)]);
   hub.repos["owner/large"] = [large];
   const home = temporary();
   const argv = ["generate", "--model", "owner/large", "--prompt", "a", "--device", device];
-  // Blocks of 512 or 1024 bytes, as shells have it: at most 2 MiB a file, and enough for what else is written.
+  // Shells use blocks of 512 or 1024 bytes: at most 2 MiB a file, and enough for all other files.
   const env = { HF_HOME: home, TSX_DISABLE_CACHE: "1" };
   const full = await lowrank(argv, { env, shell: "ulimit -f 2048" });
   t.is(full.status, 1, full.stderr);

@@ -1,4 +1,4 @@
-/** Models that the hub of the tests holds, and where they are fetched to. */
+/** The models of the test hub, and their caches. */
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
@@ -11,12 +11,12 @@ import { Hub, type Repo } from "./server.js";
 export const FIRST = "1".repeat(40);
 export const SECOND = "2".repeat(40);
 
-/** A folder's files. */
+/** Returns the files of a folder. */
 export function filesOf(folder: string): Record<string, Buffer> {
   return Object.fromEntries(readdirSync(folder).map((name) => [name, readFileSync(join(folder, name))]));
 }
 
-/** The tiny model as a repository, with what most have beside. */
+/** Returns the tiny model as a repository, with the other files that most repositories have. */
 export function tinyRepo(more: Partial<Repo> = {}): Repo {
   const files = {
     ...filesOf(tinyModel()),
@@ -28,7 +28,7 @@ export function tinyRepo(more: Partial<Repo> = {}): Repo {
   return { commit: FIRST, ...more, files };
 }
 
-/** The same with its weights in two files. */
+/** Returns the same repository with its weights in two files. */
 export function shardedRepo(): Repo {
   const repo = tinyRepo();
   const whole = repo.files["model.safetensors"] as Buffer;
@@ -69,12 +69,12 @@ export function shardedRepo(): Repo {
   return repo;
 }
 
-/** The environment of one who has a hub, a cache and no token. */
+/** Returns the environment of a user with a hub and a cache, and without a token. */
 export function environment(hub: { url: string }, home: string): Record<string, string> {
   return { HF_ENDPOINT: hub.url, HF_HOME: home, HF_HUB_DOWNLOAD_TIMEOUT: "5" };
 }
 
-/** Fetches a model with an environment of its own. */
+/** Downloads a model with a separate environment. */
 export async function fetched(
   hub: { url: string; home?: string },
   home: string,
@@ -86,14 +86,14 @@ export async function fetched(
   return hubSnapshot(hubName(name) as HubName, options, { ...environment(hub, home), ...env });
 }
 
-/** What lies below a folder, by path. */
+/** Returns the files below a folder, by path. */
 export function tree(folder: string): string[] {
   return readdirSync(folder, { recursive: true, encoding: "utf8" })
     .map((name) => name.replaceAll("\\", "/"))
     .toSorted();
 }
 
-/** A hub with one model, `owner/tiny`. */
+/** Starts a hub with one model, `owner/tiny`. */
 export function hubWith(...versions: Repo[]): Promise<Hub> {
   return new Hub({ "owner/tiny": versions }).listen();
 }

@@ -1,4 +1,4 @@
-/** Several processes and one cache: at once, one after another that was killed, over what a dead one has left. */
+/** Several processes with one cache: simultaneous, after a killed process, and with the files of a dead one. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
@@ -14,7 +14,7 @@ import { after, sha256, type Hub } from "./server.js";
 
 const CHILD = fileURLToPath(new URL("fetching-process.ts", import.meta.url));
 
-/** Fetches `owner/tiny` in another process. */
+/** Downloads `owner/tiny` in another process. */
 function start(hub: Hub, home: string): { child: ChildProcess; ended: Promise<string> } {
   const child = spawn(process.execPath, ["--import=tsx", CHILD, "owner/tiny"], {
     env: { ...process.env, ...environment(hub, home), NODE_OPTIONS: "" },
@@ -29,7 +29,7 @@ const repo = tinyRepo();
 const weights = repo.files["model.safetensors"] as Buffer;
 const locks = (home: string): string => join(home, "hub", ".locks", "models--owner--tiny");
 
-test("two processes that want the same at once: all of it is there, and was sent once", async (t) => {
+test("of two processes that download the same at once both get all files, which are sent once", async (t) => {
   const hub = await hubWith(repo);
   t.teardown(() => hub.close());
   const home = temporary();
@@ -40,7 +40,7 @@ test("two processes that want the same at once: all of it is there, and was sent
   t.deepEqual(tree(locks(home)), []);
 });
 
-test("a process that was killed: the next goes on at once from what it had", async (t) => {
+test("after a killed process the next one continues at once from the bytes that it left", async (t) => {
   const hub = await hubWith(repo);
   t.teardown(() => hub.close());
   const home = temporary();
@@ -78,12 +78,12 @@ const sizeOf = (path: string): number => {
   }
 };
 
-/** The hub has been asked for the list of files, before any of them is locked. */
+/** Waits until the hub was asked for the list of files, before any of them is locked. */
 async function asked(hub: Hub, requests: number): Promise<void> {
   while (hub.requests.length < requests) await later(10);
 }
 
-test("a lock of another machine is waited for as long as it is alive", async (t) => {
+test("a lock of another machine is respected as long as it is renewed", async (t) => {
   const hub = await hubWith(repo);
   t.teardown(() => hub.close());
   const home = temporary();

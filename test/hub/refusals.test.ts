@@ -1,4 +1,4 @@
-/** What cannot be had from a hub: one clear error each, and nothing left in the cache but what is gone on from. */
+/** Failures of a hub: one clear error each, and only resumable files left in the cache. */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -266,7 +266,7 @@ for (const {
     t.is((error as LowrankError).code, code);
     t.regex(error?.message ?? "", message);
     t.false(error?.message.includes("hf_"));
-    // Files are whole or may be gone on with, and nobody is said to be at work.
+    // Files are complete or resumable, and no lock is left.
     const [links, locks] = [/\.tmp$|\.incomplete$/, /\.locks\/[^/]+\/./];
     const left = tree(home).filter((path) => links.test(path) || locks.test(path));
     const resumable = /blobs\/[0-9a-f]{64}\.lowrank-[0-9a-f]{8}\.incomplete$/;
@@ -278,7 +278,7 @@ for (const {
   });
 }
 
-test("what can be a hub's name, and what is a path alone", (t) => {
+test("names that may be a hub's, and names that are only paths", (t) => {
   t.deepEqual(hubName("owner/name"), { repo: "owner/name", revision: undefined });
   t.deepEqual(hubName("Qwen/Qwen2.5-0.5B@refs/pr/1"), { repo: "Qwen/Qwen2.5-0.5B", revision: "refs/pr/1" });
   for (const path of [
@@ -323,7 +323,7 @@ test("what can be a hub's name, and what is a path alone", (t) => {
     );
 });
 
-test("the environment is read as huggingface_hub reads it", (t) => {
+test("the environment variables have the same meaning as for huggingface_hub", (t) => {
   const at = (env: Record<string, string>): string => hubSettings({}, env).cacheDir;
   t.true(at({}).endsWith(join(".cache", "huggingface", "hub")));
   t.is(at({ XDG_CACHE_HOME: "/x" }), join("/x", "huggingface", "hub"));

@@ -1,6 +1,6 @@
 /**
- * A hub on this machine alone: the API that says what a repository holds, files that git keeps served by itself, large
- * ones by another server that it sends one on to.
+ * A local hub: the API that lists a repository's content, a server for the files stored in git, and another server
+ * for large files, to which the hub redirects.
  */
 import { createHash } from "node:crypto";
 import { readdirSync, statSync } from "node:fs";
@@ -17,17 +17,17 @@ export const gitHash = (bytes: Buffer): string =>
 export interface Repo {
   files: Record<string, Buffer>;
   commit: string;
-  /** Branches and tags that are this commit; `main` unless given. */
+  /** Branches and tags of this commit; `main` by default. */
   revisions?: readonly string[];
-  /** Whether it is there for those alone who have the token. */
+  /** Whether only clients with the token can see it. */
   private?: boolean;
-  /** Whether access has to be asked for. */
+  /** Whether access has to be requested. */
   gated?: boolean;
 }
 
-/** What was asked of one of the two servers. */
+/** A request to one of the two servers. */
 export interface Request {
-  /** Which one: the hub, or the other. */
+  /** The server: the hub, or the one for large files. */
   at: "hub" | "cdn";
   method: string;
   url: string;
@@ -38,24 +38,24 @@ export interface Request {
   when: number;
 }
 
-/** What goes wrong with a request: gives whether it has been answered. */
+/** Injects a fault into a request; returns whether the request has been answered. */
 export type Fault = (request: Request, response: ServerResponse) => boolean | Promise<boolean>;
 
 export const TOKEN = "hf_secretOfTheTest";
-/** Files that git keeps itself are smaller. */
+/** Size in bytes from which a file is not stored in git. */
 const LARGE = 10_000;
 
 export class Hub {
   readonly requests: Request[] = [];
   /** Bytes of large files that were sent, by the file's hash. */
   readonly sent = new Map<string, number>();
-  /** Tried for each request, in turn; what answers one is used up. */
+  /** Tried in turn for each request; a fault that answers a request is removed. */
   faults: Fault[] = [];
   readonly #servers: Server[] = [];
   url = "";
-  /** Where the one who fetches keeps what comes. */
+  /** The client's cache folder. */
   home = "";
-  /** The address of the other server. */
+  /** The address of the server for large files. */
   cdn = "";
 
   constructor(readonly repos: Record<string, Repo[]>) {}
@@ -73,12 +73,12 @@ export class Hub {
     }
   }
 
-  /** Bytes of a file that were sent. */
+  /** Returns the number of bytes of a file that were sent. */
   sentOf(file: Buffer): number {
     return this.sent.get(sha256(file)) ?? 0;
   }
 
-  /** Requests whose address holds a text, of a server. */
+  /** Returns the requests to a server whose address contains a text. */
   asked(part: string, at?: Request["at"]): Request[] {
     return this.requests.filter((one) => one.url.includes(part) && (at ?? one.at) === one.at);
   }
@@ -136,7 +136,7 @@ export class Hub {
       const info = { _id: "1", id: name, sha: repo.commit, lastModified: "2026-01-01T00:00:00.000Z" };
       return void response.writeHead(200, headers).end(JSON.stringify(info));
     }
-    // Four entries a page, the next by a link.
+    // Four entries a page, and a link to the next page.
     const from = Number(searchParams.get("cursor") ?? 0);
     const entries = Object.entries(repo.files).map(([name, bytes]) => ({
       type: "file",
@@ -163,10 +163,10 @@ export class Hub {
     response.writeHead(302, { ...headers, ...linked, location: `${this.cdn}/${sha256(bytes)}` }).end();
   }
 
-  /** A large file, or a part of it. */
+  /** Sends a large file, or a part of it. */
   async #large({ url, range, ifRange, authorization }: Request, response: ServerResponse): Promise<void> {
     const bytes = this.bytesOf(url);
-    // A token that is sent on is one that is given away.
+    // A redirected request must not reveal the token.
     if (bytes === undefined || authorization !== undefined) return refuse(response, 400, undefined);
     const etag = etagOf(bytes);
     const from =
@@ -182,7 +182,7 @@ export class Hub {
     response.end();
   }
 
-  /** The file that an address of the other server is of. */
+  /** Returns the file for an address of the server for large files. */
   bytesOf(url: string): Buffer | undefined {
     const all = Object.values(this.repos).flatMap((versions) =>
       versions.flatMap(({ files }) => Object.values(files)),
@@ -190,7 +190,7 @@ export class Hub {
     return all.find((bytes) => sha256(bytes) === url.slice(1));
   }
 
-  /** Sends bytes, and counts those that went. */
+  /** Sends bytes, and counts them. */
   async send(response: ServerResponse, part: Buffer, url: string): Promise<void> {
     for (let at = 0; at < part.length && !response.destroyed; at += 4096) {
       const piece = part.subarray(at, at + 4096);
@@ -200,14 +200,14 @@ export class Hub {
   }
 }
 
-/** What the server of large files calls one: not by its hash, as none does. */
+/** Returns the ETag of a large file, which on real servers is not its hash either. */
 export const etagOf = (bytes: Buffer): string => `"of-${bytes.length}-bytes"`;
 
 function refuse(response: ServerResponse, status: number, code: string | undefined): void {
   response.writeHead(status, { ...(code !== undefined && { "x-error-code": code }) }).end("no");
 }
 
-/** Answers requests of an address that holds `part` by a status, so many times. */
+/** Returns faults that answer requests whose address contains `part` with a status, `times` times. */
 export function answers(
   part: string,
   status: number,
@@ -221,7 +221,7 @@ export function answers(
   });
 }
 
-/** Cuts the connection once so many bytes of a large file have come, or holds it without a word. */
+/** Returns a fault that cuts the connection after `count` bytes of a large file, or stops sending. */
 export function after(hub: Hub, file: Buffer, count: number, then: "cut" | "hold"): Fault {
   return async ({ at, url, range }, response) => {
     if (at !== "cdn" || url.slice(1) !== sha256(file)) return false;
@@ -230,13 +230,13 @@ export function after(hub: Hub, file: Buffer, count: number, then: "cut" | "hold
     const which = { "content-range": `bytes ${from}-${file.length - 1}/${file.length}` };
     response.writeHead(from === 0 ? 200 : 206, { ...headers, ...(from > 0 && which) });
     await hub.send(response, file.subarray(from, from + count), url);
-    // What is on its way when a connection is cut is lost.
+    // Bytes in transit are lost when a connection is cut.
     if (then === "cut") void kept(hub.home, from + count, response).then(() => response.destroy());
     return true;
   };
 }
 
-/** Waits until so many bytes of a file lie below `home`, or the connection is closed. */
+/** Waits until `bytes` bytes of a file are stored below `home`, or the connection is closed. */
 async function kept(home: string, bytes: number, response: ServerResponse): Promise<void> {
   const sizes = (): number[] =>
     readdirSync(home, { recursive: true, encoding: "utf8" })

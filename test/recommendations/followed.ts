@@ -18,7 +18,10 @@ export const FOLLOWED: readonly Followed[] = [
     /^<option> has no effect with the optimizer|^finetune: <option> is null; leave it out/,
     `${RUNS}an option that the optimizer does not have`,
   ],
-  [/name another --output/, "test/cli/predict.test.ts: a file is there whole or not at all, and is replaced"],
+  [
+    /name another --output/,
+    "test/cli/predict.test.ts: an output file is complete or absent, and is replaced only with --yes",
+  ],
   [/or with --adapter one that was trained/, `${COMMANDS}what predict needs`],
   [/^<resume> goes on with what <overwrite>/, `${HERE}--resume and --yes`],
   [/^<data> and <evalData> cannot both be standard input$|^…; give <evalSplit>$/, `${HERE}standard input`],
@@ -55,7 +58,7 @@ export const FOLLOWED: readonly Followed[] = [
   [/^give one with <chatTemplate> FILE$/, `${HERE}a model without a chat template`],
   [
     /^…: … \(…\), and no server is asked offline; download it once without <offline>/,
-    "test/hub/load.test.ts: the command line: a model by its name, and by what an adapter was made for",
+    "test/hub/load.test.ts: the command line: a model by its name, and by the base model of an adapter",
   ],
   [/"peft" is PEFT's table by family.*name layers, or all-linear/, `${HERE}peft's table`],
   [
