@@ -1,4 +1,4 @@
-//! Attention on the processor at a model's shapes: milliseconds a call, and GFLOP/s.
+//! Attention on the processor at a model's shapes: milliseconds per call, and GFLOP/s.
 //!
 //! `cargo bench --bench attention`
 
@@ -25,7 +25,7 @@ fn wait(cx: &Context) {
     receive.recv().unwrap().unwrap();
 }
 
-/// Seconds a call: the best of ten runs of five.
+/// Seconds per call: the best of ten runs of five.
 fn time(cx: &Context, f: impl Fn()) -> f64 {
     f();
     wait(cx);

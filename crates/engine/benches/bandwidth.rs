@@ -1,6 +1,6 @@
-//! What reading memory costs: a plain sum by every core, and by turns with it the products of decoding, whose weights
-//! are read once each: gigabytes of weights a second, and the share of the sum's. All of it lies in a mapped file, as
-//! weights do, whose pages are small: in large ones the same cores may read half as much again.
+//! The cost of reading memory: a plain sum on every core and, alternating with it, the products of decoding, which read
+//! each weight once. Reports gigabytes of weights per second, and the share of the sum's rate. All data is in a mapped
+//! file with small pages, like weights; with huge pages the same cores may read half as much again.
 //!
 //! `cargo bench --bench bandwidth -- [TYPE…]`; `LOWRANK_THREADS=1` for one core.
 
@@ -18,10 +18,10 @@ use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
 use lowrank_engine::mapped_file::MappedFile;
 use lowrank_engine::quant::BlockType;
 
-/// Bytes that no cache holds.
+/// More bytes than any cache has.
 const PAST_CACHES: usize = 640 << 20;
 const ROUNDS: usize = 9;
-/// n, k of SmolLM2-135M's products, of which the last is its head, and of a gated MLP's in a model of a billion parameters.
+/// n, k of SmolLM2-135M's products, up to its head, and of the gated MLP in a model of a billion parameters.
 const SHAPES: [(usize, usize); 7] =
     [(576, 576), (192, 576), (1536, 576), (576, 1536), (49152, 576), (8192, 2048), (2048, 8192)];
 
@@ -35,19 +35,19 @@ fn median(mut list: Vec<f64>) -> f64 {
     list[list.len() / 2]
 }
 
-/// A file of `PAST_CACHES` bytes, of which the system holds every page.
+/// Returns a file of `PAST_CACHES` bytes with all pages in the page cache.
 fn written() -> Arc<MappedFile> {
     let path = std::env::temp_dir().join(format!("lowrank-bandwidth-{}", std::process::id()));
     let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
     let piece = vec![1; 1 << 20];
     (0..PAST_CACHES / piece.len()).for_each(|_| file.write_all(&piece).unwrap());
     let mapped = MappedFile::new(&path, &file).unwrap();
-    // What is mapped stays until it is let go of; Windows keeps the name as long.
+    // The mapping outlives the name; Windows keeps the name until the file is unmapped.
     std::fs::remove_file(&path).ok();
     mapped
 }
 
-/// Gigabytes a second of a plain sum.
+/// Gigabytes per second of a plain sum.
 fn plain(file: &MappedFile, threads: usize) -> f64 {
     let sum = |bytes: &[u8]| {
         let mut sums = [0u64; 32];
@@ -76,8 +76,8 @@ fn wait(cx: &Context) {
     receive.recv().unwrap().unwrap();
 }
 
-/// Gigabytes a second of one row against one weight after another, each `skip` elements past a line's start, as those
-/// of a mapped file may lie; the plain sum's, and the share of it.
+/// Gigabytes per second of products of one row with one weight after another, where weights start `skip` elements past
+/// a cache line, as in a mapped file; the plain sum's rate, and the ratio of both.
 fn product(
     cx: &Rc<Context>,
     file: &Arc<MappedFile>,

@@ -1,8 +1,8 @@
-//! Products on the processor against the `gemm` crate: elements a second are floating-point
-//! operations a second.
+//! Products on the processor compared with the `gemm` crate; elements per second are floating-point operations per
+//! second.
 //!
-//! `cargo bench --bench gemm [name]`; `LOWRANK_THREADS=1` for one core, `LOWRANK_BENCH_DEVICE=gpu` for
-//! the graphics device (without the peer).
+//! `cargo bench --bench gemm [name]`; `LOWRANK_THREADS=1` for one core, `LOWRANK_BENCH_DEVICE=gpu` for the GPU (without
+//! the peer).
 
 use std::rc::Rc;
 use std::sync::mpsc::channel;
@@ -14,7 +14,7 @@ use lowrank_engine::device::{Device, Sink, cpu::Cpu, gpu::Gpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, Precision, gemm};
 
-/// m, n, k; whether B is stored as its transpose, as weights are.
+/// m, n, k; whether B is stored transposed, as weights are.
 const SHAPES: [(usize, usize, usize, bool); 13] = [
     (512, 576, 1536, true),
     (512, 1536, 576, true),

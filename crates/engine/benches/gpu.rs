@@ -1,6 +1,5 @@
-//! The graphics device against its own arithmetic: products beside loops of multiply-adds, an adapted
-//! layer beside the frozen one, and a block of a Llama beside what its products would take. Medians of
-//! fifteen rounds; with the launches of a block by kernel.
+//! The GPU compared with its peak arithmetic: products and loops of multiply-adds, an adapted and a frozen layer, and a
+//! block of a Llama and its products alone. Medians of fifteen rounds; also a block's launches by kernel.
 //!
 //! `cargo bench --bench gpu`
 
@@ -31,7 +30,7 @@ lowrank_engine::scalars! {
     struct Chains { rounds: u32, y: f32 }
 }
 
-/// `params[0]` chains of multiply-adds, `params[1]` of each in a round of the loop.
+/// `params[0]` chains of multiply-adds, `params[1]` of each per iteration.
 static CHAINS: Kernel = Kernel {
     name: "bench_chains",
     bindings: &[("x", Access::ReadWrite)],
@@ -68,8 +67,8 @@ fn wait(cx: &Context) {
     receive.recv().unwrap().unwrap();
 }
 
-/// Seconds that each of `runs` takes: medians of fifteen rounds over all. Of five, the ratio of two runs of 25 ms moves by
-/// a tenth.
+/// Seconds per run for each of `runs`: medians of fifteen rounds over all. With five rounds, the ratio of two runs of
+/// 25 ms varies by a tenth.
 fn time(cx: &Context, runs: &[&dyn Fn()]) -> Vec<f64> {
     let mut took = vec![Vec::new(); runs.len()];
     for round in 0..16 {
@@ -87,7 +86,7 @@ fn time(cx: &Context, runs: &[&dyn Fn()]) -> Vec<f64> {
     took.iter().map(|t| t[t.len() / 2]).collect()
 }
 
-/// Multiply-adds alone: GFLOP/s of 16 chains in a plain loop, and of 8 unrolled by 8.
+/// GFLOP/s of multiply-adds alone: 16 chains in a plain loop, and 8 chains unrolled by 8.
 fn chains(cx: &Rc<Context>) -> [f64; 2] {
     const GROUPS: u32 = 256;
     const THREADS: u32 = 64;
@@ -216,7 +215,7 @@ impl Block {
         }
     }
 
-    /// As the model's, but that the last sum is made here.
+    /// Like the model's forward, but computes the last sum, too.
     fn forward(&self, tape: &Tape, x: &Tensor) -> Tensor {
         let norm = RmsNorm { eps: 1e-5 };
         let layer = |i: usize, x: &Tensor| self.layers[i].forward(tape, x);
@@ -269,7 +268,7 @@ fn block(cx: &Rc<Context>) {
         block.layers.iter().map(|l| (l.weight.value().shape[1], l.weight.value().shape[0])).collect();
     let dense: usize = sizes.iter().map(|(i, o)| 4 * T * i * o).sum();
     let low: usize = sizes.iter().map(|(i, o)| 6 * T * R * (i + o)).sum();
-    // Causal: half of the scores; backward five products of forward's two.
+    // Causal: half of the scores; backward has five products to forward's two.
     let attention = C * T * T * 2 * 7 / 2;
     let flops = (dense + low + attention) as f64;
     println!(

@@ -1,4 +1,4 @@
-//! Elementwise and row kernels on the processor: seconds a call and bytes moved a second.
+//! Elementwise and row kernels on the processor: seconds per call and bytes moved per second.
 //!
 //! `cargo bench --bench rows [name]`
 
@@ -30,7 +30,7 @@ fn indices(cx: &Rc<Context>, n: usize, below: usize) -> Value {
     cx.upload([n], DType::I32, bytes).unwrap()
 }
 
-/// Forward and backward of an operation; `bytes` are those of x and y.
+/// Forward and backward of an operation; `bytes` is the size of x and y.
 fn operation(cx: &Rc<Context>, name: &str, op: &dyn Op, inputs: &[&Value], bytes: usize) {
     time(cx, name, bytes, || drop(run(cx, op, inputs).unwrap()));
     let outputs = run(cx, op, inputs).unwrap();
@@ -50,8 +50,8 @@ fn wait(cx: &Context) {
     receive.recv().unwrap().unwrap();
 }
 
-/// Seconds that this process's threads have spent on a core, where the system tells it: on a busy
-/// machine they say more than the wall clock does.
+/// Seconds of CPU time of this process's threads, if the system reports it: on a busy machine it is more reliable than
+/// the wall clock.
 fn core_seconds() -> f64 {
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let nanoseconds = threads.filter_map(|t| {
@@ -61,7 +61,7 @@ fn core_seconds() -> f64 {
     nanoseconds.sum::<f64>() / 1e9
 }
 
-/// The best of five runs of ten calls: wall time, bytes a second; core time, bytes a second of a core.
+/// The best of five runs of ten calls: wall time and bytes per second; CPU time and bytes per second of one core.
 fn time(cx: &Context, name: &str, bytes: usize, f: impl Fn()) {
     if std::env::args().nth(1).is_some_and(|only| !only.starts_with('-') && !name.contains(&only)) {
         return;
@@ -110,7 +110,7 @@ fn main() {
     let y = indices(&cx, 1024, 1);
     time(&cx, "argmax of rows", 4 * n, || argmax(&cx, &x, [1024, 1024, 1], &y).unwrap());
 
-    // A step of SmolLM2-135M: 512 tokens, 576 wide, 49,152 tokens known.
+    // A step of SmolLM2-135M: 512 tokens, width 576, a vocabulary of 49,152.
     let (t, c, v) = (512, 576, 49_152);
     let (x, w) = (values(&cx, &[t, c]), values(&cx, &[c]));
     operation(&cx, "rms norm", &RmsNorm { eps: 1e-5 }, &[&x, &w], 8 * t * c);

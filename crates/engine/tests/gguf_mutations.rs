@@ -1,6 +1,6 @@
-//! What a reader of GGUF files takes of memory: no more than the file has bytes, and a little for paths and texts of
-//! errors. So of ten thousand damaged files, each of which is read or is one clear error, and of files that hold as much
-//! as fits of what is small in a file.
+//! Memory of the GGUF reader: no more than the size of the file, plus a constant for paths and error texts. Checked on
+//! ten thousand damaged files, each of which is read or gives one clear error, and on files with as many small items as
+//! fit.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,24 +9,24 @@ use std::path::{Path, PathBuf};
 use lowrank_engine::error::{Code, Result};
 use lowrank_engine::format::gguf::{MetaValue, Reader};
 
-/// Counts what is held, and the most that was, by each thread.
+/// An allocator that counts each thread's allocated bytes and their peak.
 struct Counting;
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
     static MOST: Cell<isize> = const { Cell::new(0) };
 }
 
-// SAFETY: the system's allocator does the work.
+// SAFETY: forwards to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HELD.set(HELD.get() + layout.size() as isize);
         MOST.set(MOST.get().max(HELD.get()));
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         HELD.set(HELD.get() - layout.size() as isize);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -34,10 +34,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What paths and an error's text take.
+/// Bytes for paths and an error's text.
 const CONSTANT: usize = 4096;
 
-/// What `work` gives, which takes no more memory at a time than `bytes` and the constant.
+/// Runs `work` and requires that its peak memory is at most `bytes` plus the constant.
 fn within<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let before = HELD.get();
     MOST.set(before);
@@ -47,7 +47,8 @@ fn within<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Opens a file and looks at all that its header says. How many tensors there are, keys, and values in any depth.
+/// Opens a file and reads everything in its header. Returns the numbers of tensors, of keys, and of values at any
+/// depth.
 fn visited(path: &Path) -> Result<[usize; 3]> {
     let reader = Reader::open(path)?;
     let mut count = [0; 3];
@@ -64,7 +65,7 @@ fn visited(path: &Path) -> Result<[usize; 3]> {
     Ok(count)
 }
 
-/// How many values there are in a value.
+/// Returns the number of values in a value.
 fn values(value: MetaValue) -> Result<usize> {
     match value {
         MetaValue::List(list) => {
@@ -82,14 +83,14 @@ fn values(value: MetaValue) -> Result<usize> {
     }
 }
 
-/// A file for a test, gone afterwards.
+/// A file for a test, removed afterwards.
 struct Scratch(PathBuf);
 impl Scratch {
     fn new(name: &str) -> Scratch {
         Scratch(std::env::temp_dir().join(format!("lowrank-{name}-{}.gguf", std::process::id())))
     }
 
-    /// Another file than before: some systems wait for the disk where one is cut and written anew.
+    /// Writes a new file: on some systems truncating and rewriting a file waits for the disk.
     fn write(&self, bytes: &[u8]) {
         let _ = std::fs::remove_file(&self.0);
         std::fs::write(&self.0, bytes).unwrap();
@@ -119,7 +120,7 @@ fn text(value: &str) -> Vec<u8> {
     [&(value.len() as u64).to_le_bytes(), value.as_bytes()].concat()
 }
 
-/// A small file with a value of each kind, and tensors plain and in blocks.
+/// A small file with a value of each type, and with plain and quantised tensors.
 fn valid(alignment: u32) -> Vec<u8> {
     let word = |n: u32| n.to_le_bytes().to_vec();
     let long = |n: u64| n.to_le_bytes().to_vec();
@@ -203,7 +204,7 @@ fn damaged_files_are_read_or_refused() {
     assert!(loaded > 500 && refused > 2000, "{loaded} loaded, {refused} refused");
 }
 
-/// A header of so many tensors and keys, which `rest` says.
+/// A header with the given counts of tensors and keys, followed by `rest`.
 fn header(tensors: u64, keys: u64, rest: &[u8]) -> Vec<u8> {
     [b"GGUF\x03\0\0\0", &tensors.to_le_bytes()[..], &keys.to_le_bytes(), rest].concat()
 }
@@ -213,7 +214,7 @@ fn list(kind: u32, count: u64, values: &[u8]) -> Vec<u8> {
     [&text("k")[..], &9u32.to_le_bytes(), &kind.to_le_bytes(), &count.to_le_bytes(), values].concat()
 }
 
-/// The `count` shortest names of ASCII.
+/// Returns the `count` shortest ASCII names.
 fn shortest(count: usize) -> Vec<String> {
     let letters: Vec<char> = (0..128).map(char::from).collect();
     let mut names = vec![String::new()];
@@ -247,18 +248,18 @@ fn what_is_small_in_a_file_is_small_in_memory() {
     let deepest = inner(9, 10, &inner(9, 10, &inner(0, 10, &[3; 10]).repeat(10)).repeat(10));
     holds("lists in lists", header(0, 1, &list(9, 100, &deepest.repeat(100))), [0, 1, 100_000]);
     let mut names = shortest(10_000);
-    // What the file says first is not what sorts first.
+    // The order in the file differs from the sorted order.
     names.reverse();
     let key = |name: &String| [&text(name)[..], &0u32.to_le_bytes(), &[5]].concat();
     let keys: Vec<u8> = names.iter().flat_map(key).collect();
     holds("keys", header(0, 10_000, &keys), [0, 10_000, 10_000]);
-    // Of no dimension, so of one element: 4 bytes at each multiple of 32.
+    // Without dimensions, so with one element: 4 bytes at each multiple of 32.
     let lies = |name: &String, place: u64| [&text(name)[..], &[0; 8], &place.to_le_bytes()].concat();
     let places = names.iter().enumerate().flat_map(|(i, name)| lies(name, 32 * (9_999 - i) as u64));
     let mut bytes = header(10_000, 0, &places.collect::<Vec<u8>>());
     bytes.resize(bytes.len().next_multiple_of(32) + 32 * 10_000, 0);
     holds("scalars", bytes, [10_000, 0, 0]);
-    // Of no element, so all may lie where the file ends.
+    // Without elements, so all may start at the end of the file.
     let empty = |name: &String| [&text(name)[..], &1u32.to_le_bytes(), &[0; 8 + 4 + 8]].concat();
     let mut bytes = header(10_000, 0, &names.iter().flat_map(empty).collect::<Vec<u8>>());
     bytes.resize(bytes.len().next_multiple_of(32), 0);
@@ -273,7 +274,7 @@ fn counts_are_believed_as_far_as_the_file_goes() {
         let error = within(bytes.len(), || visited(&file.0).unwrap_err());
         assert!(error.message.contains(what), "{error}");
     };
-    // As many as there is room for, and what follows is none of these.
+    // The counts fit the file's size, but the data is invalid.
     let room = vec![0xff; 13 << 16];
     refused(header(0, 1 << 16, &room), "the length of a metadata key says 18446744073709551615");
     let room = vec![0xff; 24 << 16];

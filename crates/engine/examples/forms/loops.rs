@@ -1,27 +1,27 @@
-//! The loops of a shader, one within the other, and what an iteration of each does.
+//! The loop nest of a shader, with the operations of an iteration of each loop.
 //!
-//! An iteration is counted with what it calls, each side of a branch as if it were taken, and without the loops within
-//! it. How often a loop runs is known where it counts up by a constant to a constant.
+//! The count of an iteration includes called functions and both sides of each branch, but not inner loops. The number
+//! of iterations is known if a loop counts up to a constant by a constant.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 
 use super::spirv::{Block, Function, Id, Instruction, Module, STORAGE_BUFFER, STORAGE_WORKGROUP, Type, op};
 
-/// Operations of one invocation.
+/// The operations of one invocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Counts {
-    /// Multiply-adds of a number each: a vec4's are four.
+    /// Multiply-adds of single numbers: a vec4's count as four.
     pub fma: u32,
-    /// Other arithmetic of floats, a number each.
+    /// Other floating-point arithmetic, per number.
     pub float: u32,
-    /// Arithmetic of whole numbers, indices for the most part.
+    /// Integer arithmetic, mostly for indices.
     pub integer: u32,
-    /// Divisions and remainders of whole numbers.
+    /// Integer divisions and remainders.
     pub divisions: u32,
-    /// Loads from workgroup memory, by how many numbers one loads: 1, 2, 3, 4.
+    /// Loads from workgroup memory, by width: 1, 2, 3, 4 numbers.
     pub shared_loads: [u32; 4],
-    /// Loads from storage buffers, likewise.
+    /// Loads from storage buffers, by width.
     pub loads: [u32; 4],
 }
 
@@ -30,7 +30,7 @@ impl Counts {
         2 * self.fma + self.float
     }
 
-    /// Bytes that loads from storage buffers ask for.
+    /// Bytes that are loaded from storage buffers.
     pub fn bytes(&self) -> u32 {
         (0..4).map(|i| 4 * (i as u32 + 1) * self.loads[i]).sum()
     }
@@ -62,13 +62,13 @@ impl AddAssign for Counts {
 
 #[derive(Debug)]
 pub struct Loop {
-    /// What an iteration does outside of the loops within.
+    /// The operations of an iteration without inner loops.
     pub counts: Counts,
-    /// How often it runs, where that is a constant.
+    /// The number of iterations, if it is constant.
     pub trips: Option<u32>,
-    /// Labels of its blocks.
+    /// The labels of its blocks.
     pub blocks: HashSet<Id>,
-    /// The function that it lies in.
+    /// The function that contains it.
     pub function: Id,
     pub within: Vec<Loop>,
 }
@@ -81,7 +81,8 @@ impl Loop {
         }
     }
 
-    /// An iteration, with the loops within it; nothing where one of those that compute or load runs who knows how often.
+    /// The operations of an iteration including inner loops; `None` if an inner loop that computes or loads has an
+    /// unknown number of iterations.
     pub fn iteration(&self) -> Option<Counts> {
         let mut sum = self.counts;
         for inner in &self.within {
@@ -96,25 +97,26 @@ impl Loop {
     }
 }
 
-/// The loops of the shader's entry point, those of what it calls among them.
+/// Returns the loops of the shader's entry point, including those in called functions.
 pub fn loops(module: &Module) -> Vec<Loop> {
     of_function(module, module.entry).1
 }
 
-/// What a function does outside of its loops, and these.
+/// Returns a function's operations outside of its loops, and its loops.
 fn of_function(module: &Module, id: Id) -> (Counts, Vec<Loop>) {
     let function = &module.functions[&id];
     let all = function.blocks.iter().map(|b| b.label).collect();
     within(module, id, &all, None)
 }
 
-/// What the blocks do outside of loops that start among them, and these loops; `header` heads the loop they belong to.
+/// Returns the blocks' operations outside of loops that start in them, and these loops; `header` is the header of the
+/// surrounding loop.
 fn within(module: &Module, id: Id, blocks: &HashSet<Id>, header: Option<Id>) -> (Counts, Vec<Loop>) {
     let function = &module.functions[&id];
     let mut counts = Counts::default();
     let mut loops = Vec::new();
     let mut taken: HashSet<Id> = HashSet::new();
-    // Blocks stand in the order of the text, a loop's header before what is in it.
+    // Blocks are in textual order, with a loop's header before its body.
     for block in function.blocks.iter().filter(|b| blocks.contains(&b.label)) {
         if taken.contains(&block.label) {
             continue;
@@ -140,7 +142,7 @@ fn within(module: &Module, id: Id, blocks: &HashSet<Id>, header: Option<Id>) -> 
     (counts, loops)
 }
 
-/// Labels of what can be reached from a loop's header without leaving it.
+/// Returns the labels of blocks that are reachable from a loop's header without leaving the loop.
 fn body(function: &Function, header: Id, merge: Id) -> HashSet<Id> {
     let blocks: HashMap<Id, &Block> = function.blocks.iter().map(|b| (b.label, b)).collect();
     let mut seen = HashSet::new();
@@ -162,14 +164,14 @@ fn count(module: &Module, instruction: &Instruction) -> Counts {
             const FMA: u32 = 50;
             match (instruction.operands[1], float) {
                 (FMA, _) => counts.fma = numbers,
-                // Packing and unpacking convert.
+                // Packing and unpacking are conversions.
                 (54..=64, _) => {}
                 (_, true) => counts.float = numbers,
                 (_, false) => counts.integer = numbers,
             }
         }
         op::DOT => {
-            // A product, and a multiply-add for each further pair.
+            // One product, and a multiply-add for each further pair.
             let n = module.values.get(&instruction.operands[0]).map_or(1, |ty| module.numbers(*ty));
             counts.fma = n - 1;
             counts.float = 1;
@@ -207,8 +209,8 @@ fn is_float(module: &Module, ty: Id) -> bool {
     }
 }
 
-/// How often a loop runs: its variable is compared with a constant, and what it is counted up by is one. Where it
-/// starts is taken for 0, as loops over what a workgroup shares start at an invocation's own number.
+/// Returns the number of a loop's iterations if its variable is compared with a constant and incremented by one. An
+/// unknown start counts as 0, since loops over workgroup memory start at an invocation's number.
 fn trips(module: &Module, function: &Function, body: &HashSet<Id>) -> Option<u32> {
     let inside = || function.blocks.iter().filter(|b| body.contains(&b.label)).flat_map(|b| &b.instructions);
     let made: HashMap<Id, &Instruction> = inside().filter_map(|i| Some((i.result?, i))).collect();
@@ -226,7 +228,7 @@ fn trips(module: &Module, function: &Function, body: &HashSet<Id>) -> Option<u32
     Some(end.saturating_sub(start).div_ceil(*step))
 }
 
-/// The constant that a variable has before the loop: what it was last given there, or was made with.
+/// Returns a variable's value before the loop, if constant: from its last store there, or its initialiser.
 fn start(module: &Module, function: &Function, body: &HashSet<Id>, counter: Id) -> Option<u32> {
     let before =
         || function.blocks.iter().take_while(|b| !body.contains(&b.label)).flat_map(|b| &b.instructions);

@@ -1,7 +1,7 @@
-//! Every form of every kernel, as other compilers and readers want it:
+//! Writes every variant of every kernel for other compilers and for readers:
 //!
-//!   forms write FOLDER    a module of each form: WGSL and SPIR-V, with the feature `translations` MSL and HLSL too,
-//!                         and `forms.json`, which says what each file is
+//!   forms write FOLDER    a module of each variant: WGSL and SPIR-V, with the feature `translations` also MSL and
+//!                         HLSL, and `forms.json`, which describes the files
 //!   forms table           docs/kernels.md, on standard output
 
 mod loops;

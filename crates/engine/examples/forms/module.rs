@@ -1,4 +1,4 @@
-//! A form's module: its WGSL, and what naga makes of it.
+//! A variant's module: its WGSL, and naga's translations.
 
 use lowrank_engine::kernel::{Kernel, Variant, shader};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
@@ -23,7 +23,7 @@ pub fn checked(text: &str) -> Result<Checked, String> {
 }
 
 impl Checked {
-    /// SPIR-V as the device's pipelines have it made: without checks of its own.
+    /// SPIR-V with the options of the device's pipelines: without checks.
     pub fn spirv(&self) -> Result<Vec<u32>, String> {
         use naga::back::spv;
         let options = spv::Options {
@@ -55,8 +55,8 @@ impl Checked {
         Ok(text)
     }
 
-    /// HLSL of one shader model as wgpu-hal 30's DX12 backend has it written for an unchecked module: the registers of
-    /// its root signature, and its options.
+    /// HLSL of one shader model, with the options and the root signature's registers of wgpu-hal 30's DX12 backend for
+    /// an unchecked module.
     #[cfg(feature = "translations")]
     pub fn hlsl(&self, shader_model: naga::back::hlsl::ShaderModel) -> Result<String, String> {
         use naga::back::hlsl;
@@ -67,7 +67,7 @@ impl Checked {
             }
         }
         bound.sort_by_key(|(at, _)| (at.group, at.binding));
-        // A binding that is declared twice, by elements and by vectors, has one register.
+        // A binding that is declared twice (elements and vectors) has one register.
         bound.dedup_by_key(|(at, _)| (at.group, at.binding));
         let mut binding_map = hlsl::BindingMap::default();
         let (mut read, mut written) = (0, 0);
@@ -98,7 +98,7 @@ impl Checked {
         let entry = reflection.entry_point_names[0].as_ref().map_err(|e| e.to_string())?;
         let mut types = self.module.types.iter();
         let has_f16 = types.any(|(_, ty)| ty.inner.scalar_width() == Some(2));
-        // What a compiler has to be told besides.
+        // Facts that a compiler needs in addition.
         Ok(format!("// entry {entry}{}\n{text}", if has_f16 { " // 16-bit" } else { "" }))
     }
 

@@ -1,8 +1,8 @@
-//! How many registers an invocation needs in a loop, by an estimate of the shader alone.
+//! An estimate of an invocation's registers in a loop, from the shader alone.
 //!
-//! Registers of 32 bits: all variables that the loop touches, which a compiler keeps in registers where their indices
-//! are constants, and the most values that are live at one place of the loop's text, what was made before the loop
-//! and is used in it among them. A compiler moves loads and shares what ended, so a driver's own figure is another.
+//! Counts registers of 32 bits: all variables that the loop uses (a compiler keeps them in registers if their indices
+//! are constant), plus the most values that are live at one point of the loop's text, including values from before the
+//! loop. A compiler moves loads and reuses registers, so a driver's figure differs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +17,7 @@ pub fn registers(module: &Module, at: &Loop) -> u32 {
     variables.iter().map(|v| pointee(module, *v)).sum::<u32>() + live
 }
 
-/// Numbers that a variable of the function's own holds.
+/// Returns the number of 32-bit words of a function's local variable.
 fn pointee(module: &Module, variable: Id) -> u32 {
     match module.type_of(variable) {
         Type::Pointer(STORAGE_FUNCTION, of) => module.numbers(*of),
@@ -25,7 +25,7 @@ fn pointee(module: &Module, variable: Id) -> u32 {
     }
 }
 
-/// The most numbers that are live at once; takes down the variables that are touched.
+/// Returns the most numbers that are live at one point, and collects the used variables.
 fn peak(module: &Module, function: &Function, blocks: &[&Block], variables: &mut HashSet<Id>) -> u32 {
     let own = own_variables(function);
     let text: Vec<&Instruction> = blocks.iter().flat_map(|b| &b.instructions).collect();
@@ -66,13 +66,13 @@ fn own_variables(function: &Function) -> HashSet<Id> {
     all.filter(|i| i.op == op::VARIABLE).filter_map(|i| i.result).collect()
 }
 
-/// The values that a function is given or makes.
+/// Returns the parameters and results of a function.
 fn of_function(function: &Function) -> impl Iterator<Item = Id> {
     let made = function.blocks.iter().flat_map(|b| &b.instructions).filter_map(|i| i.result);
     function.parameters.iter().copied().chain(made)
 }
 
-/// Numbers of a value that takes registers: a pointer takes none.
+/// Returns the number of registers of a value: a pointer has none.
 fn size(module: &Module, value: Id) -> u32 {
     match module.type_of(value) {
         Type::Pointer(..) => 0,
@@ -80,16 +80,16 @@ fn size(module: &Module, value: Id) -> u32 {
     }
 }
 
-/// The values that an instruction names; literals among its words are taken for none.
+/// Returns the value ids in an instruction; literal words are skipped.
 fn ids(instruction: &Instruction) -> impl Iterator<Item = Id> + '_ {
     let skipped = match instruction.op {
-        // The set of instructions, and which of them.
+        // The instruction set, and the instruction.
         op::EXT_INST => 2,
         op::FUNCTION_CALL => 1,
         _ => 0,
     };
     let taken = match instruction.op {
-        // What follows a composite are literal numbers.
+        // The words after the composite are literals.
         81 => 1,
         79 | 82 => 2,
         op::LOAD => 1,

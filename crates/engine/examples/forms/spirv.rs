@@ -1,10 +1,10 @@
-//! As much of SPIR-V as counting needs: functions, their blocks in order, and the types of values.
+//! The part of SPIR-V that counting needs: functions, their blocks in order, and the types of values.
 
 use std::collections::HashMap;
 
 pub type Id = u32;
 
-/// Operations that are told apart.
+/// Opcodes that are distinguished.
 pub mod op {
     pub const EXT_INST: u16 = 12;
     pub const TYPE_BOOL: u16 = 20;
@@ -54,9 +54,9 @@ pub const STORAGE_BUFFER: u32 = 12;
 #[derive(Clone, Debug)]
 pub struct Instruction {
     pub op: u16,
-    /// The type of what it makes.
+    /// The type of the result.
     pub ty: Option<Id>,
-    /// What it makes.
+    /// The result.
     pub result: Option<Id>,
     pub operands: Vec<u32>,
 }
@@ -66,12 +66,12 @@ pub enum Type {
     Bool,
     Int,
     Float,
-    /// Of components.
+    /// The component type, and the number of components.
     Vector(Id, u32),
-    /// Of elements; how many, where a constant says.
+    /// The element type, and the length, if constant.
     Array(Id, u32),
     Struct(Vec<Id>),
-    /// A storage class, and what lies there.
+    /// The storage class, and the type behind it.
     Pointer(u32, Id),
     Other,
 }
@@ -83,7 +83,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// The block after the loop that this one heads, if it does.
+    /// Returns the block after the loop with this header, if it is a header.
     pub fn loop_merge(&self) -> Option<Id> {
         self.instructions.iter().find(|i| i.op == op::LOOP_MERGE).map(|i| i.operands[0])
     }
@@ -192,7 +192,7 @@ impl Module {
         self.values.get(&value).and_then(|ty| self.types.get(ty)).unwrap_or(&Type::Other)
     }
 
-    /// Numbers in a value of the type: 4 in vec4<f32>.
+    /// Returns the number of scalars in a value of the type: 4 for vec4<f32>.
     pub fn numbers(&self, ty: Id) -> u32 {
         match self.types.get(&ty) {
             Some(Type::Bool | Type::Int | Type::Float) => 1,
@@ -204,7 +204,7 @@ impl Module {
     }
 }
 
-/// Whether an operation of functions makes a value, so that its first words are the value's type and name.
+/// Whether an opcode in a function has a result, so that its first words are the result's type and id.
 fn makes_value(op: u16) -> bool {
     const NONE: [u16; 8] = [
         op::STORE,

@@ -1,4 +1,4 @@
-//! docs/kernels.md: what the inner loops of products, attention and norms do, counted from their SPIR-V.
+//! docs/kernels.md: the operations in the inner loops of products, attention and norms, counted from their SPIR-V.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -60,7 +60,7 @@ const COLUMNS: [&str; 13] = [
 fn family(kernels: &[&Kernel]) -> Result<String, String> {
     let mut out = format!("| {} |\n|{}\n", COLUMNS.join(" | "), " --- |".repeat(COLUMNS.len()));
     for kernel in kernels {
-        // Forms that count alike, in the order in which they are listed.
+        // Variants with equal counts, in the order of the list.
         let mut lines: Vec<(String, Vec<Variant>)> = Vec::new();
         for variant in (kernel.variants)() {
             let counted = line(kernel, &variant).map_err(|e| format!("{} {variant:?}: {e}", kernel.name))?;
@@ -77,7 +77,7 @@ fn family(kernels: &[&Kernel]) -> Result<String, String> {
     Ok(out)
 }
 
-/// What the forms of a line have in common: their parameters, and the storage of bindings that varies.
+/// Returns the parameters of a line's variants, and the dtypes of bindings that differ from f32 and i32.
 fn told(kernel: &Kernel, forms: &[Variant]) -> String {
     let params: BTreeSet<Vec<u32>> = forms.iter().map(|f| f.params.to_vec()).collect();
     let each: Vec<BTreeSet<u32>> = (0..4).map(|i| params.iter().map(|p| p[i]).collect()).collect();
@@ -129,15 +129,16 @@ fn line(kernel: &Kernel, variant: &Variant) -> Result<String, String> {
     Ok(cells.join(" | "))
 }
 
-/// The innermost loop with most multiply-adds, or else most arithmetic of floats, and the outermost that holds it.
+/// Returns the innermost loop with the most multiply-adds, or else the most floating-point arithmetic, and the
+/// outermost loop around it.
 fn inner(loops: &[Loop]) -> Option<(&Loop, &Loop)> {
     let key = |l: &Loop| (l.counts.fma, l.counts.flops(), l.counts.bytes());
     let all = loops.iter().flat_map(|outer| outer.innermost().into_iter().map(move |inner| (outer, inner)));
-    // The first of equal ones.
+    // On ties the first.
     all.reduce(|best, other| if key(other.1) > key(best.1) { other } else { best })
 }
 
-/// FLOPs for each byte in an iteration of the loop and of those within it.
+/// Returns the FLOPs per byte of an iteration of the loop including inner loops.
 fn intensity(outer: &Loop) -> String {
     let told = |counts: Counts| ratio(counts.flops(), counts.bytes());
     outer.iteration().map_or("–".into(), told)

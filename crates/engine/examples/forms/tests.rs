@@ -51,7 +51,7 @@ fn a_tile_is_counted_with_what_it_calls() {
     assert_eq!((outer.counts.loads, outer.counts.divisions), ([1, 0, 0, 1], 1));
     let iteration = outer.iteration().unwrap();
     assert_eq!((iteration.flops(), iteration.bytes()), (2 * 8 * 16, 20));
-    // The sums and k are variables of 9 numbers; a part, a splat and a sum are 12 that are live at once.
+    // The sums and k are variables of 9 numbers; a part, a splat and a sum are 12 live numbers.
     let registers = registers(&module, inner);
     assert!((9 + 12..=9 + 20).contains(&registers), "{registers}");
 }

@@ -1,4 +1,4 @@
-//! All forms into a folder.
+//! Writes all variants into a folder.
 
 use std::fs;
 use std::path::Path;
@@ -48,8 +48,8 @@ pub fn write(folder: &Path) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-/// Shader models that HLSL is written for: FXC's, the first of DXC, and those of f16 and later compilers. A form that a
-/// model cannot express (f16 and subgroups before 6.x) has no file for it.
+/// The shader models for HLSL: FXC's, DXC's first, and those of f16 and of later compilers. A variant that a model
+/// cannot express (f16 and subgroups before 6.x) has no file for it.
 #[cfg(feature = "translations")]
 const SHADER_MODELS: [(&str, naga::back::hlsl::ShaderModel); 4] = {
     use naga::back::hlsl::ShaderModel;
@@ -61,7 +61,7 @@ const SHADER_MODELS: [(&str, naga::back::hlsl::ShaderModel); 4] = {
     ]
 };
 
-/// The lowest shader model that has what a form uses.
+/// The lowest shader model with the features that a variant uses.
 #[cfg(feature = "translations")]
 fn first_shader_model(text: &str) -> naga::back::hlsl::ShaderModel {
     use naga::back::hlsl::ShaderModel;
@@ -72,7 +72,7 @@ fn first_shader_model(text: &str) -> naga::back::hlsl::ShaderModel {
     }
 }
 
-/// The same in the languages of Metal and DX12.
+/// The translations for Metal and DX12.
 #[cfg(feature = "translations")]
 fn translations(text: &str, checked: &module::Checked) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
     let mut made = vec![("metal", checked.msl()?.into_bytes())];

@@ -11,7 +11,7 @@ use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read
 use crate::profile::Kind;
 use crate::quant::{BlockType, tests as quant};
 
-/// Σ over `k` terms of a[i, t] · b[t, j], of row-major factors or their transposes.
+/// Returns Σ over `k` terms of a[i, t] · b[t, j], of row-major factors or their transposes.
 fn sum(a: &[f64], b: &[f64], [m, n, k]: [usize; 3], [i, j]: [usize; 2], trans: [bool; 2]) -> f64 {
     let term = |t: usize| {
         a[if trans[0] { t * m + i } else { i * k + t }] * b[if trans[1] { j * k + t } else { t * n + j }]
@@ -19,14 +19,14 @@ fn sum(a: &[f64], b: &[f64], [m, n, k]: [usize; 3], [i, j]: [usize; 2], trans: [
     (0..k).map(term).sum()
 }
 
-/// The forms of a problem: all that are interchangeable on a GPU, whichever a plan takes; one on a processor.
+/// Returns the variants of a problem: on a GPU all interchangeable ones, whichever a plan uses; one on a processor.
 fn forms(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [bool; 2]) -> Vec<Form> {
     let all = candidates(g, a, b, c, more, cx.profile.subgroup > 0).into_vec();
     let count = if cx.profile.kind == Kind::Gpu { all.len() } else { 1 };
     all.into_iter().take(count).collect()
 }
 
-/// Interchangeable forms at sizes around the ends of blocks, by vectors and not, over windows and whole.
+/// Interchangeable variants at sizes around the ends of blocks, with and without vectors, whole and in windows.
 #[test]
 fn interchangeable_forms_equal_the_plain_one() {
     for (dtype, [m, n, k]) in [
@@ -67,7 +67,7 @@ fn interchangeable_forms_equal_the_plain_one() {
                     let what = format!("{form:?} at {m} x {n} x {k} on {}", cx.profile.label);
                     let got = read(&c);
                     compare(&what, &got, &expected, TOLERANCE);
-                    // Windows are cut at a form's blocks.
+                    // Windows are split at a variant's blocks.
                     if cx.profile.binding_limit > 1 << 20 {
                         assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
                     }
@@ -77,12 +77,12 @@ fn interchangeable_forms_equal_the_plain_one() {
     }
 }
 
-/// A problem whose factors can be read by `reads`, and no wider; of one matrix where `two`.
+/// A problem whose factors can be read by `reads` and no wider.
 struct Problem {
     reads: Reads,
     sizes: [usize; 3],
     batch: usize,
-    /// Elements before the first of A.
+    /// The offset of A, in elements.
     shift: usize,
 }
 
@@ -91,14 +91,14 @@ impl Problem {
     fn new(reads: Reads, kind: [usize; 3], batch: usize) -> Problem {
         let wide = reads != Reads::ELEMENTS;
         let odd = |n: usize| if wide { n } else { n + 1 };
-        // What is not read at once may be of any size.
+        // Sizes along which no vectors are read may be odd.
         let [m, n, k] = kind;
         let (m, k) = if reads.a == Read::Lines { (m, k + 1) } else { (m + 3, odd(k)) };
         let n = if reads.b == Read::Lines { n } else { odd(n) };
         Problem { reads, sizes: [m, n, k], batch, shift: if wide { 4 } else { 3 } }
     }
 
-    /// Runs each form, and holds all to the plain one and to one another.
+    /// Runs each variant and compares all with the plain form and bit for bit with each other.
     fn run(&self, cx: &Rc<Context>, forms: &[Form], b: DType, bias: bool, two: bool) {
         let (Problem { reads, sizes, batch, shift, .. }, [m, n, k]) = (self, self.sizes);
         let r = 6;
@@ -136,7 +136,7 @@ impl Problem {
     }
 }
 
-/// Every form that is listed for B stored as `b`, against the plain one; those that are interchangeable to the bit.
+/// Compares every listed variant for B stored as `b` with the plain form; interchangeable ones must be bit-identical.
 fn launches_every_form_of(b: DType) {
     let Some(cx) = gpu_contexts().into_iter().next() else { return };
     let (cx, has_subgroups) = (&cx, cx.profile.subgroup > 0);
@@ -153,7 +153,7 @@ fn launches_every_form_of(b: DType) {
                 if two {
                     continue;
                 }
-                // Beside a tile, whose bits it has.
+                // Together with a tile, which has the same bits.
                 let mut outer = of(&|form| matches!(form, Form::Outer(r) if *r == reads));
                 outer.extend(tiles.first());
                 Problem::new(reads, [36, 36, 12], batch).run(cx, &outer, b, bias, two);
@@ -182,7 +182,7 @@ fn launches_every_form_of(b: DType) {
                 }
             }
         }
-        // The sums of parts are of f32.
+        // Partial sums are f32.
         if b == DType::F32 {
             parts_of_a_long_sum(cx);
         }
@@ -194,10 +194,10 @@ fn launches_every_form_of(b: DType) {
     });
 }
 
-/// Whose forms these tests launch.
+/// The kernels whose variants these tests launch.
 pub(crate) const COVERED: &[&Kernel] = KERNELS.split_at(KERNELS.len() - in_f16::KERNELS.len()).0;
 
-/// A product whose K is cut, with a bias and without.
+/// A product with a split K, with and without bias.
 fn parts_of_a_long_sum(cx: &Rc<Context>) {
     let [m, n, k] = [33, 20, 512];
     let (a, b, bias) =
@@ -230,7 +230,7 @@ fn every_listed_form_of_bf16_is_launched_and_equals_the_plain_one() {
     launches_every_form_of(DType::BF16);
 }
 
-/// K is cut where C is small: each part summed, then all of them, over windows and whole, from wherever A starts.
+/// K is split if C is small: each part is summed, then all parts, whole and in windows, for any offset of A.
 #[test]
 fn a_product_of_long_sums_is_cut_into_parts() {
     for (trans, [m, n, k]) in
@@ -265,7 +265,7 @@ fn a_product_of_long_sums_is_cut_into_parts() {
     }
 }
 
-/// A batch whose rows lie in one matrix is one product, whose bits are those of one.
+/// A batch with its rows in one matrix is one product, with the bits of one.
 #[test]
 fn a_batch_that_shares_b_is_one_product() {
     let (batch, [m, n, k]) = (3, [5, 20, 24]);
@@ -341,7 +341,7 @@ fn two_segments_equal_two_products() {
     }
 }
 
-/// Every form of every type of blocks, whose bits are those of f32's.
+/// Every variant for every block type has the bits of f32's.
 #[test]
 fn every_listed_form_of_blocks_is_launched_and_has_the_bits_of_f32() {
     let Some(cx) = gpu_contexts().into_iter().next() else { return };
@@ -356,7 +356,7 @@ fn every_listed_form_of_blocks_is_launched_and_has_the_bits_of_f32() {
             }
         }
     });
-    // f32's forms, which are launched beside them, are held by other tests.
+    // Other tests cover f32's variants, which are launched for comparison.
     let of_blocks = |(_, variant): &forms::Form| variant.dtypes.get(1).is_some_and(|b| b.is_block());
     let launched = launched.into_iter().filter(of_blocks).collect();
     assert_all(COVERED, &launched, of_blocks);
@@ -364,7 +364,7 @@ fn every_listed_form_of_blocks_is_launched_and_has_the_bits_of_f32() {
 
 fn product_of_blocks(cx: &Rc<Context>, kind: BlockType, reads: Reads, m: usize, bias: bool, two: bool) {
     let trans = reads.b != Read::Lines;
-    // What is read by elements starts with no whole vector of A.
+    // Reads of single elements start at an unaligned element of A.
     let shift = if reads == Reads::ELEMENTS { 3 } else { 4 };
     let [n, k] = if trans { [37, 512] } else { [512, 36] };
     let blocks = quant::drawn(kind, n * k, 5);

@@ -12,10 +12,10 @@ use crate::kernels::gemm::{Gemm, Matrix, Precision, Segment, gemm, gemm_with, pa
 use crate::ops::checks::{Array, contexts, gpu_contexts, read};
 use crate::profile::{Kind, Profile};
 
-/// Whose forms these tests launch.
+/// The kernels whose variants these tests launch.
 pub(crate) const COVERED: &[&Kernel] = &KERNELS;
 
-/// The gpus that compute in f16, whole and with bindings of at most 4 KiB.
+/// Returns the gpus that compute in f16: without a binding limit, and with one of 4 KiB.
 fn with_f16() -> Vec<Rc<Context>> {
     let all: Vec<_> = contexts().into_iter().filter(|cx| cx.profile.f16_arithmetic).collect();
     if all.is_empty() {
@@ -24,14 +24,13 @@ fn with_f16() -> Vec<Rc<Context>> {
     all
 }
 
-/// The power of two by which a line is scaled.
+/// The power of two that scales a line.
 fn scale(line: impl Iterator<Item = f64>) -> f64 {
     let largest = line.map(f64::abs).filter(|v| v.is_finite()).fold(0.0, f64::max);
     if largest == 0.0 { 1.0 } else { 2f64.powi((14 - largest.log2().floor() as i32).min(126)) }
 }
 
-/// Each of `lines`, of elements that lie `steps` apart from line to line and from term to term, rounded to f16 as the
-/// kernel does it.
+/// Rounds lines to f16 as the kernel does. `steps` are the strides of lines and of terms, in elements.
 fn rounded(x: &[f64], [lines, terms]: [usize; 2], steps: [usize; 2]) -> Vec<f64> {
     let mut made = x.to_vec();
     for line in 0..lines {
@@ -55,7 +54,7 @@ struct Problem {
 }
 
 impl Problem {
-    /// Past the ends of the largest tiles, read by `reads` and no wider.
+    /// Sizes past the ends of the largest tiles; factors that can be read by `reads` and no wider.
     fn new(reads: Reads, [m, n, k]: [usize; 3], batch: usize, stored: DType) -> Problem {
         let wide = reads != Reads::ELEMENTS;
         let odd = |n: usize| if wide { n } else { n + 1 };
@@ -83,7 +82,7 @@ impl Problem {
         if self.trans() { j * k + t } else { t * n + j }
     }
 
-    /// Makes the product by `form`, or as it comes.
+    /// Computes the product with `form`, or with the plan's choice.
     fn run(&self, cx: &Rc<Context>, form: Option<Form>, bias: bool) -> Array {
         let [m, n, k] = self.sizes;
         let (a, b, bias_of, c) =
@@ -102,9 +101,9 @@ impl Problem {
         read(&c)
     }
 
-    /// Holds a product to the f64 sums of the rounded factors, whose products are exact: what rounds in f32 is each of
-    /// the K sums, and the few operations of an element's epilogue, by 2⁻²⁴ at most of the magnitudes that go into it.
-    /// And to the sums of the factors as they are, of which each lost 2⁻¹¹.
+    /// Compares a product with the f64 sums of the rounded factors, whose products are exact: rounding in f32 occurs in
+    /// the K additions and the few operations of the epilogue, each by at most 2⁻²⁴ of its operands' magnitudes. Also
+    /// compares it with the sums of the original factors, each with a rounding error of 2⁻¹¹.
     fn hold(&self, what: &str, got: &Array, bias: bool) {
         let (Problem { sizes: [m, n, k], batch, shift, .. }, whole) = (self, &self.a.data[self.shift..]);
         let a = rounded(whole, [batch * m, *k], [*k, 1]);
@@ -128,7 +127,7 @@ impl Problem {
     }
 }
 
-/// Forms for every storage of B, with a bias and without; whole, and cut into windows.
+/// Variants for every storage type of B, with and without bias; whole and in windows.
 #[test]
 fn every_listed_form_is_launched_and_equals_the_plain_one() {
     let all = with_f16();
@@ -149,14 +148,14 @@ fn every_listed_form_is_launched_and_equals_the_plain_one() {
                         first.get_or_insert(got);
                     }
                 }
-                // Windows have scales of their own.
+                // Each window has separate scales.
                 for cx in all.iter().skip(1) {
                     let form = forms().next().unwrap();
                     problem.hold("windows", &problem.run(cx, Some(form), true), true);
                 }
             }
         }
-        // A's columns lie apart, too: lines that are neighbours, in f32.
+        // A's columns are contiguous lines, too, in f32.
         for cx in all.iter().take(1) {
             for stored in super::STORED {
                 let x = Array::random("x", &[40, 70]).stored(stored);
@@ -182,7 +181,7 @@ fn scales_of(cx: &Rc<Context>, x: &Array, [lines, terms]: [usize; 2], steps: [us
 fn scales_bring_the_largest_of_any_line_to_the_top_of_f16() {
     assert_eq!(SCALES.name, "gemm_scales");
     for cx in gpu_contexts() {
-        // Whole powers, just below one, both ends of f32, what is subnormal or no number.
+        // Powers of two, values just below one, both ends of f32, subnormals, and values that are not finite.
         let largest =
             [1.0, 1.999_999, 2.0, 65504.0, 65520.0, 1e5, 3.0e38, 1e-9, 6e-8, 1e-38, 1e-30, -1e-9, -7.0];
         let x = Array::from_fn(&[largest.len(), 130], |i| if i[1] == 77 { largest[i[0]] } else { 0.0 });
@@ -196,13 +195,12 @@ fn scales_bring_the_largest_of_any_line_to_the_top_of_f16() {
         let odd = Array::new(&[4, 2], vec![f64::INFINITY, 3.0, f64::NAN, 3.0, 0.0, 0.0, 1e-42, 0.0]);
         let got = scales_of(&cx, &odd, [4, 2], [2, 1]);
         assert_eq!(got[..2], [8192.0; 2]);
-        // All that a normal number can be, with an inverse that is one, too.
+        // The largest power of two with a normal inverse.
         assert_eq!(got[2..], [2f64.powi(126); 2]);
     }
 }
 
-/// What a device gives whose gradients are as small as those of a large batch, whose activations are larger than any
-/// f16, or whose rows are of all sizes.
+/// Covers gradients as small as a large batch's, activations above the range of f16, and rows of very different size.
 #[test]
 fn rows_of_any_size_keep_their_accuracy() {
     let sizes = |i: usize| [1.0, 1e-9, 1e5, 3e-20, 1e18, 0.0, 1e-5, 7e4][i % 8];
@@ -231,7 +229,7 @@ fn rows_of_any_size_keep_their_accuracy() {
     }
 }
 
-/// A row whose elements differ by more than f16 holds loses what f32 would round away beside the largest.
+/// A row whose elements exceed the range of f16 loses only what f32 would round away next to the largest.
 #[test]
 fn a_row_of_elements_of_all_sizes_loses_the_least_alone() {
     for cx in with_f16() {
@@ -249,7 +247,7 @@ fn a_row_of_elements_of_all_sizes_loses_the_least_alone() {
 fn what_is_no_number_reaches_its_row_and_column_alone() {
     for cx in with_f16().into_iter().take(1) {
         for reads in Reads::of_weights() {
-            // Of the last all bits are set, which rounding would carry out of.
+            // The last NaN has all bits set, so that rounding could overflow.
             for v in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, f64::from_bits(u64::MAX >> 1)] {
                 for of_b in [false, true] {
                     let mut problem = Problem::new(reads, [68, 76, 36], 1, DType::F32);
@@ -271,7 +269,7 @@ fn what_is_no_number_reaches_its_row_and_column_alone() {
                                 true => problem.a.data[problem.shift + row * k + t],
                                 false => problem.b.data[problem.b_at(t, column)],
                             };
-                            // Of NaN none is asked but that it is no number; an infinity keeps its sign.
+                            // NaN may become any value that is not finite; an infinity keeps its sign.
                             let kept = v.is_nan() || (got.is_infinite() && (*got > 0.0) == (v * other > 0.0));
                             assert!(!got.is_finite() && kept, "{what}");
                         } else {
@@ -284,7 +282,7 @@ fn what_is_no_number_reaches_its_row_and_column_alone() {
     }
 }
 
-/// What scales a sum back is no product of the two that scaled it, which may lie outside of f32.
+/// The two inverse scales are applied one by one, since their product may overflow f32.
 #[test]
 fn lines_of_the_largest_numbers_that_share_no_term_give_0() {
     for cx in with_f16().into_iter().take(1) {
@@ -299,12 +297,12 @@ fn lines_of_the_largest_numbers_that_share_no_term_give_0() {
     }
 }
 
-/// Rounding is to the nearest, ties to even, whatever a device's conversions do.
+/// Rounds to nearest, ties to even, on every device.
 #[test]
 fn halves_are_rounded_to_the_nearest() {
     for cx in with_f16() {
         let (m, n, k) = (68, 68, 20);
-        // The largest of each row is 1, so that its unit at [1, 2) is 2⁻¹⁰; a column of B picks a term.
+        // The largest element of each row is 1, so that the unit in [1, 2) is 2⁻¹⁰; a column of B selects a term.
         let unit = 2f64.powi(-11);
         let of = |t: usize| if t == 0 { 1.0 } else { 0.5 + (t as f64) * 0.125 * unit };
         let a = Array::from_fn(&[m, k], |i| if i[0] % 2 == 0 { of(i[1]) } else { -of(i[1]) });
@@ -320,7 +318,7 @@ fn halves_are_rounded_to_the_nearest() {
     }
 }
 
-/// By shape, where the precision asks and the device has it; else the bits are those of f32.
+/// f16 is used if the shape and the precision allow it and the device supports it; otherwise the bits are those of f32.
 #[test]
 fn products_in_f16_are_large_and_asked_for() {
     let Some(cx) = gpu_contexts().into_iter().next() else { return };
@@ -341,7 +339,7 @@ fn products_in_f16_are_large_and_asked_for() {
     };
     for (sizes, large) in [
         ([65, 65, 17], true),
-        // A sum that is cut.
+        // A split sum.
         ([130, 200, 500], true),
         ([64, 65, 17], false),
         ([65, 64, 17], false),
@@ -353,7 +351,7 @@ fn products_in_f16_are_large_and_asked_for() {
             let (got, in_f16) = product(&cx, sizes, precision, true);
             assert_eq!(in_f16, asked && large && cx.profile.f16_arithmetic, "{sizes:?} {precision:?}");
             assert_eq!(got != exact, in_f16, "{sizes:?} {precision:?}");
-            // Sums of parts among them, each of whose parts has scales of its own.
+            // Includes sums of parts with separate scales.
             let most = exact.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
             let off = got.iter().zip(&exact).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()));
             assert!(off <= 2f64.powi(-9) * most, "{sizes:?} {precision:?}: {off} beside {most}");
@@ -370,7 +368,7 @@ fn products_in_f16_are_large_and_asked_for() {
     assert_eq!(exact, asked);
 }
 
-/// Forms that stand for one another are of one precision.
+/// Interchangeable variants have the same precision.
 #[test]
 fn candidates_are_of_one_precision() {
     let cx = contexts().swap_remove(0);

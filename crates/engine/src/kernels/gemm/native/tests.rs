@@ -27,7 +27,7 @@ struct Case {
 
 thread_local!(static DRAWN: RefCell<HashMap<String, Vec<f32>>> = RefCell::default());
 
-/// Numbers by name and place: those of a size are the first of a larger one's, and drawn once.
+/// Returns pseudo-random numbers by name and index: a shorter list is a prefix of a longer one. Each is generated once.
 fn values(name: &str, size: usize) -> Vec<f32> {
     DRAWN.with_borrow_mut(|drawn| {
         let drawn = drawn.entry(name.into()).or_default();
@@ -45,12 +45,12 @@ impl Case {
     }
 }
 
-/// C on a pool of `threads`.
+/// Returns C, computed on a pool of `threads`.
 fn run<T>(loops: &'static Loops, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32>
 where
     T: Stored<At = *const T>,
 {
-    // SAFETY: `run_by` makes operands that reach as far as the case says.
+    // SAFETY: `run_by` creates operands that cover the case.
     run_by(loops, threads, case, &case.a(), narrow, |p, loops, threads| unsafe { p.run(loops, threads) })
 }
 
@@ -109,7 +109,7 @@ fn product_of<T: Stored>(case: &Case, a: &[f32], b: T::At, bias: &[f32], c: &mut
     }
 }
 
-/// C in f64.
+/// Returns C in f64.
 fn plain(case: &Case, a: &[f32], narrow: impl Fn(f32) -> f32) -> Vec<f64> {
     let [_, _, n, k] = case.sizes;
     let b: Vec<f32> = values("b", k * n).into_iter().map(narrow).collect();
@@ -140,9 +140,9 @@ fn plain_over(case: &Case, a: &[f32], b: &[f32]) -> Vec<f64> {
 }
 
 fn cases() -> Vec<Case> {
-    // Around the ends of tiles (12, 6, 16 and 32 rows; 32, 16 and 8 columns), of squares (16, 8 and 4 terms),
-    // of dot products (8 rows, 4 columns), and of the parts of K, those of few rows or columns among them; rows that alias
-    // in L1, and more than are taken at once.
+    // Sizes around the ends of tiles (12, 6, 16 and 32 rows; 32, 16 and 8 columns), of squares (16, 8 and 4 terms), of
+    // dot products (8 rows, 4 columns) and of the parts of K, also for few rows or columns; rows that alias in L1, and
+    // more rows than one pass has.
     let sizes = [
         [1, 1, 1, 1],
         [1, 1, 5, 33],
@@ -182,7 +182,7 @@ fn cases() -> Vec<Case> {
 }
 
 fn held(loops: &Loops, got: &[f32], expected: &[f64], case: &Case) {
-    // Rounding errors of k terms in (-1, 1) add up to some √k halves of an ulp of sums below √k.
+    // The rounding errors of k terms in (-1, 1) add up to about √k half-ulps of sums below √k.
     let tolerance = 1e-6 * (case.sizes[3] as f64).max(1.0).sqrt() * 4.0;
     for (i, (a, b)) in got.iter().zip(expected).enumerate() {
         assert!((*a as f64 - b).abs() <= tolerance, "{} {:?} at {i}: {a} for {b}", loops.name, case.sizes);
@@ -225,14 +225,14 @@ fn copied_rows_never_fall_on_one_another() {
     }
 }
 
-/// A second part of 16 terms.
+/// Returns a second segment of 16 terms.
 fn second(a: &[f32], b: &[f32]) -> Second {
     let (a, b) = (a.as_ptr(), b.as_ptr());
     Second { k: 16, a, a_row: 16, a_column: 1, b, b_row: 1, b_column: 16, alpha: 0.75 }
 }
 
-/// Rows that fall on the same sets of L1 beside the same ones a line further apart; both factors as forward and
-/// backward have them, and a second part of the sum.
+/// Compares rows that alias in L1 with the same rows at a stride of one more cache line; factors as in forward and
+/// backward, with a second segment.
 #[test]
 fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
     let n = 576;
@@ -255,7 +255,7 @@ fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
             let of = |a: &[f32], a_row: usize, rows: Option<usize>| {
                 let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
                     let p = Product { a_row, second: Some(second(&a2, &b2)), ..*p };
-                    // SAFETY: the operands reach as far as the case says, their rows lying so far apart.
+                    // SAFETY: the operands cover the case at this row stride.
                     unsafe {
                         match rows {
                             Some(rows) => p.run_copied(loops, super::blocking(), rows, threads),
@@ -266,7 +266,7 @@ fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
                 run_by(loops, 2, &case, a, |v| v, run)
             };
             let expected = of(&wide, apart, None);
-            // As many at a time as there are, and some.
+            // All rows in one pass, and several passes.
             for rows in [None, Some(37)] {
                 assert!(of(&a, k, rows) == expected, "{} {m} × {n} × {k} by {rows:?}", loops.name);
             }
@@ -278,7 +278,7 @@ fn narrow(v: f32) -> f32 {
     bf16::from_f32(v).to_f32()
 }
 
-/// C after a product and a second one of `k` terms, in one and in two.
+/// Returns C after a product and a second segment of `k` terms: in one call and in two.
 fn of_two<T: Stored<At = *const T>>(
     loops: &'static Loops,
     case: &Case,
@@ -291,11 +291,11 @@ fn of_two<T: Stored<At = *const T>>(
     let (b_row, b_column) = if trans_b { (1, k) } else { (n, 1) };
     let second =
         Second { k, a: a.as_ptr(), a_row: k, a_column: 1, b: b.as_ptr(), b_row, b_column, alpha: 0.75 };
-    // SAFETY: `run_by` makes operands that reach as far as the case says.
+    // SAFETY: `run_by` creates operands that cover the case.
     let both = move |product: &Product<T>, loops, threads| unsafe {
         run(&Product { second: Some(second), ..*product }, loops, threads)
     };
-    // SAFETY: `run_by` makes operands that reach as far as the case says.
+    // SAFETY: `run_by` creates operands that cover the case.
     let apart = move |product: &Product<T>, loops, threads| unsafe {
         run(product, loops, threads);
         let alone = Product { second: Some(second), ..*product }.apart(true).expect("it has a second").1;
@@ -322,7 +322,7 @@ fn a_second_part_gives_the_bits_of_a_product_of_its_own() {
     }
 }
 
-/// Cases whose B is of whole blocks of 256, along k or along n.
+/// Returns cases with whole blocks of 256 in B, along k or along n.
 fn cases_of_blocks() -> Vec<Case> {
     let sizes = [
         [1, 1, 1, 256],
@@ -336,7 +336,7 @@ fn cases_of_blocks() -> Vec<Case> {
         [1, 110, 70, 768],
         [1, 200, 33, 2304],
         [1, 300, 288, 768],
-        // What is no whole turn of one row's chains is left over.
+        // Sizes with a remainder after whole turns of one row's chains.
         [1, 1, 5, 32],
         [1, 1, 5, 64],
         [1, 1, 5, 96],
@@ -362,7 +362,7 @@ fn cases_of_blocks() -> Vec<Case> {
     cases
 }
 
-/// A part of rows that ends within a superblock is unpacked.
+/// Rows that end within a superblock are unpacked.
 #[test]
 fn parts_of_blocks_are_multiplied_as_what_they_hold() {
     let (n, row, k) = (5, 512, 288);
@@ -383,7 +383,7 @@ fn parts_of_blocks_are_multiplied_as_what_they_hold() {
                 place.arranged(k, row).is_some(),
                 kind.elements() == 32 && place.arranged(row, row).is_some()
             );
-            // SAFETY: the weight reaches over N rows, of which K terms are read.
+            // SAFETY: the weight covers N rows with K terms.
             let expected = run_over::<f32>(loops, 2, &case, &case.a(), b.as_ptr(), |p, l, t| unsafe {
                 Product { b_column: row, ..*p }.run(l, t)
             });
@@ -400,9 +400,9 @@ fn parts_of_blocks_are_multiplied_as_what_they_hold() {
     }
 }
 
-/// One row by blocks as they lie. Scales meet sums of codes, of which the offset that is taken off afterwards makes
-/// terms some four times the block's largest element; of k terms, rounding errors add up to some √k halves of an ulp of
-/// their sums, which are some √k terms.
+/// Checks one row times packed blocks. Scales multiply sums of codes before their offset is subtracted, so terms are up
+/// to about four times the block's largest element. The rounding errors of k terms add up to about √k half-ulps of
+/// their sums, which are about √k terms.
 fn assert_held_as_they_lie(case: &Case, kind: BlockType, b: &[f32], got: &[f32], what: &str) {
     let [_, _, _, k] = case.sizes;
     let a = case.a();
@@ -420,8 +420,8 @@ fn assert_held_as_they_lie(case: &Case, kind: BlockType, b: &[f32], got: &[f32],
     }
 }
 
-/// A weight in blocks is multiplied as it is in f32: summed in the same order, to the bit. Of one row, blocks that are
-/// multiplied as they lie are summed in another.
+/// A weight in blocks gives the bits of the same weight in f32, since it is summed in the same order. For one row,
+/// packed blocks are summed in another order.
 #[test]
 fn blocks_are_multiplied_as_what_they_hold() {
     for loops in loops::available() {
@@ -434,7 +434,7 @@ fn blocks_are_multiplied_as_what_they_hold() {
                 let blocks = quant::drawn(kind, n * k, 11);
                 let b = quant::unpacked(kind, &blocks);
                 let run = |b: *const f32| {
-                    // SAFETY: the weight reaches over K and N.
+                    // SAFETY: the weight covers K and N.
                     run_over::<f32>(loops, 2, &case, &case.a(), b, |p, l, n| unsafe { p.run(l, n) })
                 };
                 let expected = run(b.as_ptr());

@@ -3,7 +3,7 @@ use crate::context::{Context, Value};
 use crate::device::{Sink, cpu::Cpu};
 use crate::kernels::gemm::in_f16;
 
-/// A value of `size` elements from the `offset`-th of a storage, of a device that runs nothing.
+/// Returns a value of `size` elements at an offset in a storage, on a meta device.
 fn value(dtype: DType, offset: usize, size: usize) -> Value {
     let profile = Cpu::open(0).expect("a processor").0;
     let all = Context::new(profile, Sink::Meta).empty([offset + size], dtype).unwrap();
@@ -23,7 +23,7 @@ fn a_form_is_its_key_and_itself_again() {
     in_f16::forms().for_each(|form| assert!(form.is_in_f16() && Form::of(form.params()) == form));
 }
 
-/// What WebGPU promises of every device.
+/// The guaranteed limits of WebGPU.
 #[test]
 fn no_tile_needs_more_than_every_device_has() {
     for tile in Tile::ALL.iter().chain(Tile::IN_F16) {
@@ -36,7 +36,7 @@ fn no_tile_needs_more_than_every_device_has() {
     assert!(sums.contains("array<f32, 2048>"), "the sums of eight rows of four columns by 64 lanes: 8 KiB");
 }
 
-/// The counts in the shader's header are those of the tiles.
+/// The counts in the shader's header match the tiles.
 #[test]
 fn the_table_of_tiles_is_true() {
     let table: Vec<String> = include_str!("../shader.rs")
@@ -76,15 +76,15 @@ fn vectors_are_read_where_sizes_starts_and_strides_are_whole() {
     assert_eq!(of([8, 12, 16], 0, [false, true], 0), terms);
     assert_eq!(of([8, 12, 16], 0, [false, false], 0), lines);
     assert_eq!(of([8, 12, 16], 0, [true, false], 0), both);
-    // Transposed both ways: by elements.
+    // Both transposed: single elements.
     assert_eq!(of([8, 12, 16], 0, [true, true], 0), elements);
-    // The size along which nothing is read at once may be any.
+    // The size along which nothing is read in vectors may be odd.
     assert_eq!(of([7, 13, 16], 0, [false, true], 0), terms);
     assert_eq!(of([8, 12, 15], 0, [true, false], 0), both);
     assert_eq!(of([8, 12, 15], 0, [false, true], 0), elements);
     assert_eq!(of([8, 13, 16], 0, [false, false], 0), elements);
     assert_eq!(of([6, 12, 16], 0, [true, false], 0), elements);
-    // Starts of the value and of the batch's second matrix.
+    // Offsets of the value and of the batch's second matrix.
     assert_eq!(of([8, 12, 16], 2, [false, true], 0), elements);
     assert_eq!(of([8, 12, 16], 4, [false, true], 0), terms);
     assert_eq!(of([8, 12, 16], 0, [false, true], 2), elements);
@@ -100,13 +100,13 @@ fn what_sums_in_another_order_is_decided_by_shape() {
         let all = |subgroups| candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
         (all(false), all(true), part(&g, &left, &right))
     };
-    // Decoding: one form, or two whose bits are equal.
+    // Decoding: one variant, or two with equal bits.
     let (plain, subgroups, part) = sizes(1, 576, 1536, true);
     assert_eq!(plain[..], [Form::Dots { rows: 1, wide: true, subgroups: false }]);
     assert_eq!(subgroups[..], [Form::Dots { rows: 1, wide: true, subgroups: true }, plain[0]]);
     assert_eq!(part, 1536);
     assert_eq!(sizes(6, 576, 1536, true).0[0], Form::Dots { rows: 8, wide: true, subgroups: false });
-    // By a weight that is stored [in, out].
+    // A weight that is stored [in, out].
     let (columns, _, part) = sizes(1, 768, 3072, false);
     assert_eq!((&columns[..], part), (&[Form::Columns { rows: 1, wide: true }][..], 3072));
     assert_eq!(sizes(3, 767, 70, false).0[..], [Form::Columns { rows: 4, wide: false }]);
@@ -119,7 +119,7 @@ fn what_sums_in_another_order_is_decided_by_shape() {
     assert_eq!(few_terms[0], Form::Outer(Reads::ALL[1]));
     assert_eq!((few_terms[1], part), (Form::Tile(Tile::LARGE, Reads::ALL[1]), 16));
     assert_eq!(sizes(16, 576, 2048, false).2, 256);
-    // Whole layers are not cut, and have all tiles that suit them.
+    // Whole layers are not split, and all suitable tiles are candidates.
     let (layer, with_subgroups, part) = sizes(2048, 1536, 576, true);
     assert_eq!((layer[0], part), (Form::Tile(Tile::LARGE, Reads::ALL[1]), 576));
     assert_eq!(layer.len(), Tile::ALL.len() - 2);

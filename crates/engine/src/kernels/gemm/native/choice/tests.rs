@@ -5,17 +5,17 @@ use crate::simd::Level;
 use crate::simd::level::tried;
 use crate::tune::{Forms, Owner, Store};
 
-/// Forms that take as long as they are said to.
+/// A bench with given durations.
 struct Pretend {
     took: Vec<Duration>,
     wrong: Vec<usize>,
-    /// Timings, by their number, that something else holds up, and by how much.
+    /// Timings that are delayed: their number and the factor.
     held_up: Vec<(usize, f64)>,
     timed: Vec<usize>,
 }
 
 impl Pretend {
-    /// Microseconds of each form.
+    /// Creates variants with these durations, in microseconds.
     fn of(took: &[u64]) -> Pretend {
         let took = took.iter().map(|us| Duration::from_micros(*us)).collect();
         Pretend { took, wrong: Vec::new(), held_up: Vec::new(), timed: Vec::new() }
@@ -43,10 +43,10 @@ fn the_simpler_form_stays_unless_another_is_faster_by_the_margin() {
     assert_eq!(Pretend::of(&[1000, 700]).fastest(), 1);
     assert_eq!(Pretend::of(&[1000, 801]).fastest(), 0);
     assert_eq!(Pretend::of(&[1000, 800]).fastest(), 1);
-    // Of the one that is taken so far, not of the first.
+    // The margin is relative to the best variant so far, not to the first.
     assert_eq!(Pretend::of(&[1000, 500, 410]).fastest(), 1);
     assert_eq!(Pretend::of(&[1000, 500, 100]).fastest(), 2);
-    // Pairs that are no faster, beside tiles that are.
+    // Pairs that are not faster, and tiles that are.
     assert_eq!(Pretend::of(&[1000, 990, 100]).fastest(), 2);
     assert_eq!(Pretend::of(&[1000, 2000, 900]).fastest(), 0);
 }
@@ -101,7 +101,7 @@ fn what_was_found_is_taken_again_without_a_trial() {
     assert_eq!(found, LEVELS[1]);
     let again = kept(Some(&store), LEVELS, || -> Pretend { panic!("it is known") });
     assert_eq!(again, found);
-    // Without a file each process finds it.
+    // Without a file each process measures again.
     assert_eq!(kept(None, LEVELS, || Pretend::of(&[100, 1000])), LEVELS[0]);
     std::fs::remove_dir_all(store.path().parent().unwrap()).unwrap();
 }
@@ -135,7 +135,7 @@ fn every_form_of_this_processor_is_right_and_a_wrong_one_is_seen() {
         assert!(bench.right(form), "{}", level.name());
         assert!(bench.time(form) > Duration::ZERO);
     }
-    // One sum that lacks one term of usual size.
+    // One sum lacks one term of typical size.
     bench.expected[77] += 0.5;
     assert!(!bench.right(0));
 }

@@ -1,5 +1,5 @@
-//! One row by blocks as they lie, in f32 and in bytes, by every instruction set: those without products of bytes add
-//! them one by one.
+//! One row times packed blocks, in f32 and in bytes, with every instruction set. Instruction sets without byte products
+//! use single ones.
 
 use super::super::blocks::dots_as_they_lie;
 use super::super::dot::{COLUMNS, DotProducts, FEW, Sums};
@@ -8,16 +8,16 @@ use super::*;
 use crate::quant::coded::{Coded, InBytes, InF32, Row, floats_of_a_turn, of_coded};
 use crate::simd::{Isa, compiled, level};
 
-/// A row by rows of a weight.
+/// Computes the products of a row and the rows of a weight.
 ///
 /// # Safety
-/// As `dots_as_they_lie`.
+/// As for `dots_as_they_lie`.
 #[inline(always)]
 unsafe fn products<S: Isa, R: Row<S>, B: Coded>(row: &[f32], place: Place, sums: &mut Sums) {
     let (k, turns) = (row.len(), row.len().div_ceil(B::ELEMENTS));
-    // What should be written and is not shows.
+    // NaN shows elements that were not written.
     let mut arranged = vec![f32::NAN; R::HEAD + turns * floats_of_a_turn::<S, R, B>()];
-    // SAFETY: the caller's; there is room for as many turns as blocks.
+    // SAFETY: guaranteed by the caller; there is room for as many turns as blocks.
     unsafe {
         R::arrange::<B>(k, row.as_ptr(), arranged.as_mut_ptr());
         let a = Left { at: arranged.as_ptr(), row: 0, k: 1 };
@@ -27,22 +27,22 @@ unsafe fn products<S: Isa, R: Row<S>, B: Coded>(row: &[f32], place: Place, sums:
 
 compiled! {
     paired fn in_f32[B: Coded](row: &[f32], place: Place, sums: &mut Sums) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { products::<S, InF32, B>(row, place, sums) }
     }
 
     fn in_bytes[B: Coded](row: &[f32], place: Place, sums: &mut Sums) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { products::<S, InBytes, B>(row, place, sums) }
     }
 }
 
 const N: usize = 5;
-/// Those whose codes are multiplied as bytes.
+/// The block types whose codes are multiplied as bytes.
 const KINDS: [BlockType; 5] =
     [BlockType::Q4_0, BlockType::Q4_1, BlockType::Q4K, BlockType::Q5K, BlockType::Q6K];
 
-/// A row by `N` rows of a weight, by both ways of each level.
+/// Computes a row times `N` rows of a weight with both methods of each level.
 fn each_way(kind: BlockType, row: &[f32], blocks: &[u8], mut held: impl FnMut(&str, &[f32])) {
     for level in level::tried() {
         for (way, product) in [
@@ -50,15 +50,15 @@ fn each_way(kind: BlockType, row: &[f32], blocks: &[u8], mut held: impl FnMut(&s
             ("in bytes", of_coded!(kind, in_bytes(level)).unwrap()),
         ] {
             let mut sums = [[f32::NAN; COLUMNS]; FEW];
-            // SAFETY: the level is tried; the weight has `N` rows of as many elements as the row.
+            // SAFETY: the processor supports the level; the weight has `N` rows of the row's length.
             unsafe { product(row, Place::new(kind, level, blocks.as_ptr()), &mut sums) };
             held(&format!("{kind} {way} by {}, {} elements", level.name(), row.len()), &sums[0][..N]);
         }
     }
 }
 
-/// Each element of a row is off by 1.01 · 2⁻²³ of its largest where it is in bytes. Scales meet sums of codes, whose terms
-/// are some four times the block's largest element, of which each block rounds a few.
+/// In bytes each element of a row has an error of 1.01 · 2⁻²³ of the row's largest. Scales multiply sums of codes, with
+/// terms up to about four times the block's largest element and a few roundings per block.
 #[test]
 fn rows_by_blocks_as_they_lie_are_within_their_rounding() {
     let drawn = |k: usize| values("row", k);
@@ -84,7 +84,7 @@ fn rows_by_blocks_as_they_lie_are_within_their_rounding() {
                 let row: Vec<f32> = drawn(k).into_iter().enumerate().map(|(i, x)| of(i, x)).collect();
                 let most = row.iter().fold(0f64, |most, x| most.max(x.abs() as f64));
                 each_way(kind, &row, &blocks, |way, got| {
-                    // Below 2⁻¹⁰⁴ bytes are worth no less, and f32 over the places of codes are subnormal.
+                    // Below 2⁻¹⁰⁴ the unit of bytes does not decrease, and f32 partial sums are subnormal.
                     let least = 2f64.powi(-104);
                     let unit = if way.contains("bytes") { most.max(least) } else { least };
                     for (column, got) in weight.chunks(k).zip(got) {
@@ -118,7 +118,7 @@ fn a_row_of_zeros_or_next_to_nothing_gives_as_much() {
         let blocks = quant::drawn(kind, N * k, 19);
         for x in [0.0, -0.0, 1e-42, -f32::MIN_POSITIVE] {
             each_way(kind, &vec![x; k], &blocks, |way, got| {
-                // No weight is above 1,000.
+                // No weight exceeds 1,000.
                 let most = x.abs() * 1e3 * k as f32 + 1e-35;
                 assert!(got.iter().all(|sum| sum.abs() <= most), "{way}, {x:e}: {got:?}");
             });
@@ -137,7 +137,7 @@ fn what_is_no_finite_number_in_a_row_shows_in_its_products() {
                 row[at] = sick;
                 each_way(kind, &row, &blocks, |way, got| {
                     let in_bytes = way.contains("bytes");
-                    // In f32 an infinity by a code and one by a minimum may be of two signs.
+                    // In f32 the infinities of a code and of a minimum may have opposite signs and give NaN.
                     let shows = |sum: &f32| if in_bytes { sum.is_nan() } else { !sum.is_finite() };
                     assert!(got.iter().all(shows), "{way}, {sick} at {at}: {got:?}");
                 });

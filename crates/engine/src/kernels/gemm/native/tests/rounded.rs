@@ -1,19 +1,19 @@
-//! Products by bf16 whose other factor is rounded to it.
+//! Products with bf16 that round the other factor to bf16.
 
 use half::bf16;
 
 use super::super::dot::FEW;
 use super::*;
 
-/// As `run`, with A rounded to bf16.
+/// Like `run`, with A rounded to bf16.
 fn run_rounded(loops: &'static Loops, threads: usize, case: &Case, a: &[f32]) -> Vec<f32> {
-    // SAFETY: `run_by` makes operands that reach as far as the case says.
+    // SAFETY: `run_by` creates operands that cover the case.
     run_by(loops, threads, case, a, bf16::from_f32, |p, loops, threads| unsafe {
         p.run_rounded(loops, threads)
     })
 }
 
-/// More terms than are rounded at a time, and more rows.
+/// Returns cases with more terms and more rows than one rounding pass has.
 fn large_cases() -> impl Iterator<Item = Case> {
     let sizes = [[1, 40, 35, 4700], [2, 2500, 1, 4700], [1, 1300, 3, 4800]];
     sizes.into_iter().enumerate().map(|(i, sizes)| Case {
@@ -26,7 +26,7 @@ fn large_cases() -> impl Iterator<Item = Case> {
     })
 }
 
-/// Products of more rows than are taken in one pass over B.
+/// Returns cases with more rows than one pass over B has.
 fn rounded_cases() -> impl Iterator<Item = Case> {
     cases().into_iter().chain(large_cases()).filter(|case| case.sizes[1] > FEW)
 }
@@ -51,8 +51,8 @@ fn both_factors_are_rounded_to_bf16() {
     }
 }
 
-/// An element's sum of rounded products as tiles of bf16 give it: of 32 terms those that are even and those that are
-/// odd, one after another; both together; and so on through a segment of K.
+/// Returns a sum of rounded products in the order of bf16 tiles: of each 32 terms first the even ones, then the odd
+/// ones, then both sums together, and so on through a segment of K.
 #[cfg(target_arch = "x86_64")]
 fn by_tiles(case: &Case, a: &[f32]) -> Vec<f32> {
     let [batch, m, n, k] = case.sizes;
@@ -96,7 +96,7 @@ fn tiles_of_bf16_sum_in_the_order_of_their_terms() {
     }
 }
 
-/// What a thread's workspace holds of the product before shows in nothing.
+/// Leftover values in a thread's workspace do not affect the next product.
 #[test]
 fn a_product_leaves_nothing_to_the_next() {
     for loops in loops::available() {
@@ -112,7 +112,7 @@ fn a_product_leaves_nothing_to_the_next() {
     }
 }
 
-/// Until they are, each switch to another thread saves them.
+/// Otherwise each switch to another thread would save them.
 #[test]
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn registers_of_tiles_are_given_up() {
@@ -126,16 +126,16 @@ fn registers_of_tiles_are_given_up() {
     }
 }
 
-/// As `run_rounded`, on the calling thread and those that it shares its work with.
+/// Like `run_rounded`, on the calling thread's pool.
 fn run_here(loops: &'static Loops, case: &Case, a: &[f32]) -> Vec<f32> {
     let b: Vec<bf16> = values("b", case.sizes[3] * case.sizes[2]).into_iter().map(bf16::from_f32).collect();
     let mut c = values("c", case.sizes[1] * case.sizes[2]);
-    // SAFETY: the operands reach as far as the case says.
+    // SAFETY: the operands cover the case.
     unsafe { product_of(case, a, b.as_ptr(), &[], &mut c).run_rounded(loops, 1) };
     c
 }
 
-/// Between C's rows, and behind the last, lies what is not its own.
+/// The gaps between C's rows and after the last are not written.
 #[test]
 fn nothing_is_written_beside_c() {
     for loops in loops::available() {
@@ -146,7 +146,7 @@ fn nothing_is_written_beside_c() {
             let mut c = vec![7.25; (m + 40) * c_row];
             Threads::new(2).unwrap().install(|| {
                 let product = product_of(case, &a, b.as_ptr(), &bias, &mut c);
-                // SAFETY: the operands reach as far as the case says.
+                // SAFETY: the operands cover the case.
                 unsafe { Product { c_row, ..product }.run_rounded(loops, 2) };
             });
             let beside = c.iter().enumerate().filter(|(at, _)| at / c_row >= m || at % c_row >= n);
@@ -184,7 +184,7 @@ fn the_number_of_threads_changes_no_bit_of_rounded_products() {
 #[test]
 fn non_finite_values_stay_in_their_rows() {
     for loops in loops::available() {
-        // The last is nearer to infinity than to the largest bf16.
+        // The last is closer to infinity than to the largest bf16.
         for v in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.4e38] {
             for case in rounded_cases() {
                 let [_, m, n, k] = case.sizes;

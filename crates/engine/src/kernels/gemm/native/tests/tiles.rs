@@ -1,4 +1,4 @@
-//! Tiles of any rows and vectors, compiled or in assembly, sum in one order.
+//! Tiles with any number of rows and vectors, compiled or in assembly, sum in the same order.
 
 use super::super::blocking::{Blocking, LARGE, USUAL, blocking};
 use super::super::microkernel::{Epilogue, Left, Right, TileProduct};
@@ -7,8 +7,8 @@ use super::super::prefetch::{Prefetch, Stretches};
 use super::super::tiles::Tiles;
 use super::*;
 
-/// Of more rows than are taken at once, and of K that is packed several sums at a time, in one part and in more, the last of
-/// fewer sums.
+/// Returns cases with more rows than one pass has, and with several sums per packed block of K: in one part and in
+/// more, with fewer sums in the last.
 fn deep() -> impl Iterator<Item = Case> {
     let sizes = [[1, 150, 150, 2077], [2, 150, 100, 2048], [1, 131, 97, 7000]];
     sizes.into_iter().flat_map(|sizes| {
@@ -32,7 +32,7 @@ fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
             let by = |tiles: &'static Tiles| {
                 let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
                     let p = Product { second: (batch == 1).then(|| second(&a2, &b2)), ..*p };
-                    // SAFETY: `run_by` makes operands that reach as far as the case says.
+                    // SAFETY: `run_by` creates operands that cover the case.
                     unsafe { p.run_tiles(loops, &p.plan_by(loops, tiles, blocking(), threads), None) }
                 };
                 run_by(loops, 2, &case, &case.a(), |v| v, run)
@@ -42,7 +42,7 @@ fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
     }
 }
 
-/// Of L2 there is one size where tests run.
+/// Tests other block sizes, since a test machine has only one size of L2.
 #[test]
 fn what_a_task_takes_at_a_time_changes_no_bit() {
     for loops in loops::available() {
@@ -52,7 +52,7 @@ fn what_a_task_takes_at_a_time_changes_no_bit() {
             let of = |blocking: &'static Blocking, rows: Option<usize>| {
                 let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
                     let p = Product { second: (batch == 1).then(|| second(&a2, &b2)), ..*p };
-                    // SAFETY: `run_by` makes operands that reach as far as the case says.
+                    // SAFETY: `run_by` creates operands that cover the case.
                     unsafe {
                         match rows {
                             Some(rows) => p.run_copied(loops, blocking, rows, threads),
@@ -73,14 +73,15 @@ fn what_a_task_takes_at_a_time_changes_no_bit() {
     }
 }
 
-/// The largest tiles of some sum in assembly, 8 terms a turn, and ask every 64 for what is next; those of one row never do.
+/// The largest tiles are in assembly: 8 terms per iteration, with a poll for the next panel every 64 terms, except for
+/// tiles of one row.
 #[test]
 fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
     for loops in loops::available() {
         for tiles in [Some(&loops.tiles), loops.wide.as_ref()].into_iter().flatten() {
             let (most, width) = (tiles.rows(), tiles.panel());
             for k in [1, 3, 4, 7, 8, 9, 15, 63, 64, 65, 72, 127, 135, 200] {
-                // NaN behind the terms: none is summed.
+                // NaN after the terms must not be summed.
                 let row = k + 5;
                 let (mut a, mut b) = (values("a", most * row), values("b", k * width));
                 a.chunks_mut(row).for_each(|row| row[k..].fill(f32::NAN));
@@ -108,7 +109,7 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
                     ahead.panels =
                         Stretches::panels(Source { at: b.as_ptr(), row: width, column: 1 }, width, k).over(3);
                     ahead.rows = Stretches::rows(t.a, rows, k).over(2);
-                    // SAFETY: the operands reach over the tile's rows, terms and columns.
+                    // SAFETY: the operands cover the tile's rows, terms and columns.
                     unsafe { tiles.of(&t)(&t, &mut ahead) };
                     c
                 };
@@ -123,8 +124,9 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
     }
 }
 
-/// Of a row-major B panels are packed while those before are multiplied, in this part and for the next, which may be a term
-/// shorter; one that is not whole is packed in its turn, as all are of a B that lies by columns. The bits are the same.
+/// Panels of a row-major B are packed while earlier ones are multiplied, in this part and for the next, which may be
+/// one term shorter. A partial panel is packed separately, as are all panels of a column-major B. The bits are the
+/// same.
 #[test]
 fn panels_packed_while_others_are_multiplied_give_the_bits_of_those_packed_before() {
     for loops in loops::available() {
@@ -142,7 +144,7 @@ fn panels_packed_while_others_are_multiplied_give_the_bits_of_those_packed_befor
             let columns: Vec<f32> = (0..n * k).map(|i| rows[i % k * n + i / k]).collect();
             let of = |trans_b: bool, b: &[f32], threads: usize| {
                 let case = Case { trans_b, ..case };
-                // SAFETY: `run_over` makes operands that reach as far as the case says.
+                // SAFETY: `run_over` creates operands that cover the case.
                 let run = |p: &Product<f32>, loops, threads| unsafe { p.run(loops, threads) };
                 run_over(loops, threads, &case, &case.a(), b.as_ptr(), run)
             };
