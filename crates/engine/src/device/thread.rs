@@ -27,7 +27,6 @@ pub(super) fn lost(panic: &(dyn std::any::Any + Send)) -> Error {
 /// Background recordings run on a second thread at low priority while this one waits, because on Linux an unprivileged
 /// process cannot raise a thread's priority again. The two threads take turns on one queue and switch only when the
 /// priority changes, which costs some tens of microseconds.
-/// at a time, and pass it on only where the priority changes, which costs some tens of microseconds.
 pub(super) fn serve(
     runner: &mut impl Runner,
     receiver: &Receiver<Message>,

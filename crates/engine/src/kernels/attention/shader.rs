@@ -18,27 +18,17 @@
 //!
 //! Counted from the text, for one passing tile without hidden scores; nothing was timed on real GPUs. FLOPs per byte
 //! count all reads from memory or its caches, with own rows read again for each tile.
-//! is read from memory or its caches, own rows' again for each tile.
 //!
-//! | shader       | D   | own × passing | invocations | multiply-adds a vec4 load | registers of scores and sums |
-//! workgroup memory | FLOPs a byte |
-//! |--------------|-----|---------------|-------------|---------------------------|------------------------------|------------------|--------------|
-//! | forward      | 64  | 64 × 32       | 128         | 9.1                       | 48                           | 14.2
-//! KiB         | 16           |
-//! |              | 64  | 32 × 32       | 64          | 9.1                       | 48                           | 13.0
-//! KiB         | 11           |
-//! |              | 128 | 64 × 32       | 128         | 9.8                       | 80                           | 14.2
-//! KiB         | 16           |
-//! |              | 256 | 16 × 32       | 64          | 6.2                       | 72                           | 10.7
-//! KiB         | 6            |
-//! | backward, q  | 64  | 64 × 32       | 128         | 8.7                       | 64                           | 14.1
-//! KiB         | 14           |
-//! | backward, kv | 64  | 64 × 32       | 128         | 9.1                       | 96                           | 14.5
-//! KiB         | 16           |
-//! |              | 128 | 32 × 64       | 128         | 9.1                       | 96                           | 15.1
-//! KiB         | 13           |
-//! |              | 256 | 8 × 64        | 64          | 6.1                       | 80                           | 11.7
-//! KiB         | 4            |
+//! | shader       | D   | own × passing | invocations | multiply-adds per vec4 load | registers of scores and sums | workgroup memory | FLOPs per byte |
+//! |--------------|-----|---------------|-------------|-----------------------------|------------------------------|------------------|----------------|
+//! | forward      | 64  | 64 × 32       | 128         | 9.1                         | 48                           | 14.2 KiB         | 16             |
+//! |              | 64  | 32 × 32       | 64          | 9.1                         | 48                           | 13.0 KiB         | 11             |
+//! |              | 128 | 64 × 32       | 128         | 9.8                         | 80                           | 14.2 KiB         | 16             |
+//! |              | 256 | 16 × 32       | 64          | 6.2                         | 72                           | 10.7 KiB         | 6              |
+//! | backward, q  | 64  | 64 × 32       | 128         | 8.7                         | 64                           | 14.1 KiB         | 14             |
+//! | backward, kv | 64  | 64 × 32       | 128         | 9.1                         | 96                           | 14.5 KiB         | 16             |
+//! |              | 128 | 32 × 64       | 128         | 9.1                         | 96                           | 15.1 KiB         | 13             |
+//! |              | 256 | 8 × 64        | 64          | 6.1                         | 80                           | 11.7 KiB         | 4              |
 //!
 //! Decoding (at most 8 query rows per key/value head, 4 for large heads) reads K and V once, in vectors. The keys are
 //! split into parts of at least 128, for up to 256 workgroups, and the parts are merged by their log-sum-exps. At 2

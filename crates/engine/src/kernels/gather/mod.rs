@@ -4,7 +4,6 @@
 //! An index outside 0..n gives NaN (0 in i32) and takes no gradient. Layout: row-major; one invocation per pick.
 //! Cost: forward one pass. Backward: in each line of k, the first k with an index sums for all with it, so that no two
 //! invocations write one location: at worst k² comparisons per line.
-//! comparisons a line, and no two invocations write one place.
 
 mod native;
 
