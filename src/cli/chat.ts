@@ -28,12 +28,12 @@ interface Flags extends HubFlags, SamplingFlags {
 
 export function chatCommand(): Command {
   const command = new Command("chat").description(
-    "a conversation: each line of standard input is answered, until it ends; /help shows what a line may say besides",
+    "chat with a model: answers each line of standard input until it ends; /help lists further commands",
   );
   hubOptions(command)
-    .option("--model <name>", `${MODEL}; the adapter's own, or the embedded one, unless given`)
-    .option("--adapter <folder>", "an adapter; several add up", value.collect)
-    .option("--system <text>", "what the conversation begins with, as the system's")
+    .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
+    .option("--adapter <folder>", "an adapter; several are added up", value.collect)
+    .option("--system <text>", "the system message at the start of the conversation")
     .addOption(chatTemplateOption());
   return declareSampling(command)
     .addOption(dtypeOption())
@@ -63,7 +63,7 @@ async function converse(
   system: readonly Message[],
   signal: AbortSignal,
 ): Promise<void> {
-  // A model that cannot chat says so before anybody has written a line.
+  // Fails before the first line if the model has no chat template.
   model.tokenizer?.chatTemplateFor(false);
   const terminal = process.stdin.isTTY;
   const lines = createInterface({ input: process.stdin, crlfDelay: Infinity });
@@ -104,28 +104,28 @@ async function converse(
   }
 }
 
-/** Commands that a line may have instead of a message. */
+/** Commands that a line may contain instead of a message. */
 const COMMANDS: Readonly<Record<string, string>> = {
   "/help": "show these commands",
-  "/reset": "forget the conversation, and keep the system's text",
-  "/exit": "end; so does the end of the input",
+  "/reset": "start a new conversation, with the same system message",
+  "/exit": "exit, like the end of the input",
 };
 
 const HELP = `${Object.entries(COMMANDS)
   .map(([name, text]) => `  ${name.padEnd(8)} ${text}\n`)
-  .join("")}  //…      a message that begins with a slash\n`;
+  .join("")}  //…      a message that starts with a slash\n`;
 
-/** The command in a line: a slash and a word; undefined where the line is a message. A path is no command. */
+/** Returns the command in a line (a slash and a word); undefined for a message. A path with more slashes is a message. */
 function commandIn(line: string): string | undefined {
   return /^\s*(\/[a-zA-Z]\S*)/.exec(line)?.[1]?.match(/^\/[^/]+$/)?.[0];
 }
 
 function unknownCommand(name: string): string {
   const known = Object.keys(COMMANDS);
-  return `unknown command "${name}"${didYouMean(name, known)}; use ${known.join(", ")}, or // for a message that begins with a slash`;
+  return `unknown command "${name}"${didYouMean(name, known)}; use ${known.join(", ")}, or // for a message that starts with a slash`;
 }
 
-/** The newest turns, as many as the model reads with half of its longest text left to answer in; at least the last. */
+/** Returns the newest turns that fit into half of the model's context, leaving the rest for the answer; at least the last turn. */
 function fitting(model: CausalLM, system: readonly Message[], turns: readonly Message[]): Message[] {
   const limit = model.config.maxPositionEmbeddings / 2;
   for (let from = 0; from < turns.length; from += 2) {

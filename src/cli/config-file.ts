@@ -1,4 +1,4 @@
-/** `--config FILE.yaml`: the options of a command by their names, such as `batch-size: 4`. */
+/** `--config FILE.yaml`: options of a command by name, such as `batch-size: 4`. */
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, type Option } from "commander";
 import { LowrankError, systemCode } from "../errors.js";
@@ -14,7 +14,7 @@ async function readYaml(file: string): Promise<Record<string, unknown>> {
   } catch (cause) {
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: cannot be read (${systemCode(cause)})`, { cause });
   }
-  // Most commands run without it.
+  // Imported here because most commands do not need it.
   const { parse } = await import("yaml");
   let value: unknown;
   try {
@@ -33,7 +33,7 @@ function optionOf(command: Command, key: string, file: string): Option {
   const option = command.options.find((one) => one.long === `--${key}`);
   if (option !== undefined && key !== "config") return option;
   const known = command.options.map((one) => one.long?.slice(2)).filter((name) => name !== "config");
-  // A file may have been written with the library's names in mind.
+  // The key may be an option name of the library.
   const flag = key === "config" ? undefined : flagOf(command, key)?.slice(2);
   const near =
     flag === undefined
@@ -45,7 +45,7 @@ function optionOf(command: Command, key: string, file: string): Option {
   throw new UsageError(`${file}: unknown key "${key}"${near}; known are ${known.join(", ")}`);
 }
 
-/** Whether `true` and `false` are among the values that an option takes. */
+/** Whether an option accepts `true` and `false` as values. */
 function isBoolean(option: Option, value: boolean): boolean {
   try {
     return option.parseArg?.(String(value), undefined) === value;
@@ -61,7 +61,7 @@ function valueOf(option: Option, value: unknown, file: string): unknown {
     throw new UsageError(`${file}: ${key} needs a value, and is ${value}`);
   }
   if (!option.required && !option.optional) throw new UsageError(`${file}: ${key} must be true or false`);
-  // Each value of a list is one of the times that the option is given.
+  // For a repeatable option, each list element is one occurrence.
   if (option.parseArg === collect) return (Array.isArray(value) ? value : [value]).map(String);
   const text = Array.isArray(value) ? value.join(",") : String(value);
   if (typeof value === "object" && !Array.isArray(value))
@@ -80,7 +80,7 @@ function valueOf(option: Option, value: unknown, file: string): unknown {
   }
 }
 
-/** Options that say the same thing in two ways: one that was given puts the other of a file aside. */
+/** Pairs of alternative options: if one is given, the file's value of the other is ignored. */
 const RIVALS: Record<string, string> = {
   steps: "epochs",
   epochs: "steps",
@@ -89,8 +89,8 @@ const RIVALS: Record<string, string> = {
 };
 
 /**
- * Sets the options that a file gives, but those given on the command line. `strength` tells a recipe that comes with
- * the package (`default`) from the user's own file (`config`).
+ * Applies the options in a file, except those given on the command line. `strength` distinguishes a recipe of this package
+ * (`default`) from the user's file (`config`).
  */
 export async function applyConfigFile(
   command: Command,

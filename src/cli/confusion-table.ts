@@ -1,7 +1,7 @@
 import type { ClassScores } from "../train/evaluate.js";
 import { grouped } from "./format.js";
 
-/** Which class was taken for which: a line for each class of the rows, a column for each that they were taken for. */
+/** Formats a confusion matrix: one line per actual class, one column per predicted class. */
 export function confusionTable({ labels, confusion }: Pick<ClassScores, "labels" | "confusion">): string[] {
   const cells = confusion.map((row) => row.map(grouped));
   const widths = labels.map((label, i) =>

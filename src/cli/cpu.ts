@@ -1,10 +1,10 @@
-/** How much of the processor a command uses. */
+/** Options for the use of the processor. */
 import { type Command, Option } from "commander";
 
 import type { Priority } from "../cpu-use.js";
 import * as value from "./values.js";
 
-/** As commander hands them over. */
+/** The parsed options. */
 export interface CpuFlags {
   threads?: number | undefined;
   priority?: Priority | undefined;
@@ -15,18 +15,18 @@ export function cpuOptions(command: Command): Command {
   return command
     .option(
       "--threads <n>",
-      "most threads that compute on the cpu; one for each core unless given",
+      "the maximum number of computing threads on the CPU; default: one per core",
       value.count,
     )
     .addOption(
       new Option(
         "--priority <priority>",
-        "background leaves one core free, and other programs run first; normal unless given",
+        "background leaves one core free and lets other programs run first; default: normal",
       ).choices(["normal", "background"]),
     );
 }
 
-/** `cpuOptions`, which hold for all that the command does. */
+/** Declares `cpuOptions` and applies them to everything that the command does. */
 export function cpuUseOptions(command: Command): Command {
   return cpuOptions(command).hook("preAction", async () => {
     const { threads, priority } = command.opts<CpuFlags>();

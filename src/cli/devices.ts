@@ -15,16 +15,18 @@ interface Options {
 }
 
 export function devicesCommand(): Command {
-  const command = new Command("devices").description("what this machine can train on, and what auto chooses");
+  const command = new Command("devices").description(
+    "list the devices of this machine, and the device that auto selects",
+  );
   return command
-    .option("--tune", "try the forms of a GPU's kernels now, and show how long each takes")
-    .option("--device <name>", "the GPU to try them on: gpu, the best, or gpu:N (with --tune)", value.device)
-    .option("--json", "one device a line, as JSON; with --tune one class of shapes")
+    .option("--tune", "autotune a GPU's kernels now, and print the time of each variant")
+    .option("--device <name>", "with --tune: the GPU, gpu for the best one or gpu:N", value.device)
+    .option("--json", "print one JSON object per device; with --tune one per problem shape")
     .addHelpText(
       "after",
-      "\nRuns try forms by themselves the first time that a GPU meets a class of shapes, for two seconds at most, and" +
-        "\nremember the fastest in the user's cache folder. LOWRANK_TUNE=off has nothing tried or remembered;" +
-        "\nLOWRANK_TUNE=on has a GPU in software tried, too.",
+      "\nRuns also autotune at the first use of a problem shape on a GPU, for at most two seconds, and store the fastest" +
+        "\nvariant in the user's cache folder. LOWRANK_TUNE=off disables autotuning and its stored results;" +
+        "\nLOWRANK_TUNE=on also enables it for software GPUs.",
     )
     .action(() => {
       const options = command.opts<Options>();
@@ -54,11 +56,11 @@ async function devices(json: boolean): Promise<void> {
 async function tune({ device = "gpu", json = false }: Options): Promise<void> {
   const { tuneDevice } = await import("../device.js");
   const asked = device === "auto" ? "gpu" : device;
-  if (!json) process.stderr.write("trying forms of kernels …\n");
+  if (!json) process.stderr.write("autotuning kernels …\n");
   const report = await tuneDevice(asked);
   if (json) for (const one of report.classes) process.stdout.write(`${jsonLine(one)}\n`);
   else process.stdout.write(tuningTable(report));
   for (const failure of report.failures) warn(failure);
   if (report.classes.length === 0 && report.failures.length > 0)
-    throw new LowrankError("ERR_DEVICE_LOST", `no form could be tried on ${report.name}`);
+    throw new LowrankError("ERR_DEVICE_LOST", `no kernel variant could be tested on ${report.name}`);
 }

@@ -16,13 +16,13 @@ export function doctorCommand(): Command {
     "test the GPUs and the processor, and report what is wrong",
   );
   return command
-    .option("--device <name>", "the device to test: cpu, gpu or gpu:N; all unless given", value.device)
+    .option("--device <name>", "the device to test: cpu, gpu or gpu:N; default: all", value.device)
     .option("--quick", "run the short test that device auto runs before it first uses a GPU")
     .option("--json", "print the report as one line of JSON")
     .addHelpText(
       "after",
-      "\nEach device is tested in a process of its own, so a driver that crashes or hangs is reported. The exit status is" +
-        "\n1 if something is wrong. Paste the report into an issue.",
+      "\nEach device is tested in a separate process, so a driver that crashes or hangs is reported. The exit status is 1" +
+        "\nif something is wrong. Paste the report into an issue.",
     )
     .action(async () => {
       const options = command.opts<Options>();
@@ -36,7 +36,7 @@ export function doctorCommand(): Command {
     });
 }
 
-/** Shows the step that runs, on one line of a terminal. */
+/** Shows the running test step on one line of a terminal. */
 function progress():
   ((of: { device: string; name: string; step: number; steps: number }) => void) | undefined {
   const { stderr } = process;

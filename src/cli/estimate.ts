@@ -9,7 +9,7 @@ import { interruptible } from "./interrupt.js";
 
 export function estimateCommand(): Command {
   const command = new Command("estimate").description(
-    "what a run of finetune with these options would hold in memory, and whether it fits",
+    "estimate the memory of a finetune run with these options, and whether it fits",
   );
   return declareFlags(command).action(async () => {
     const { flags, options } = await askedFor(command);
@@ -22,7 +22,7 @@ export function estimateCommand(): Command {
   });
 }
 
-/** The flags of the options that a suggestion may have. */
+/** The flags of the options that a suggestion may contain. */
 const FLAGS = {
   gradientCheckpointing: "--grad-checkpointing",
   batchSize: "--batch-size",
@@ -38,7 +38,7 @@ function seconds(value: number): string {
   return `${number < 10 ? number.toFixed(1) : grouped(number)} ${unit}`;
 }
 
-/** An estimate in lines of name and value. */
+/** Formats an estimate as lines of name and value. */
 function estimateLines(told: Estimate): string[] {
   const { peakBytes, mapped, weights, adapters, optimizer, activations, device, limit, fits } = told;
   const [rows, tokens] = told.batch;

@@ -35,23 +35,25 @@ interface Flags extends HubFlags {
 
 export function evaluateCommand(): Command {
   const command = new Command("evaluate").description(
-    "mean loss and perplexity over a data file; for rows with labels accuracy, macro-F1 and which class was taken for which",
+    "measure mean loss and perplexity on a data file; for labelled rows also accuracy, macro-F1 and a confusion matrix",
   );
   return hubOptions(command)
     .requiredOption("--data <file>", DATA_FILES, value.collect)
     .addOption(
-      new Option("--data-format <format>", "of data whose name doesn't say it").choices(DATA_FORMATS),
+      new Option("--data-format <format>", "the format of data without a known file extension").choices(
+        DATA_FORMATS,
+      ),
     )
-    .option("--model <name>", `${MODEL}; the adapter's own, or the embedded one, unless given`)
+    .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
     .option("--adapter <folder>", "an adapter")
-    .option("--batch-size <n>", "rows at a time", value.count, 1)
-    .option("--max-length <n>", "tokens of a row; 512 unless given, and never over the model's", value.length)
+    .option("--batch-size <n>", "rows per batch", value.count, 1)
+    .option("--max-length <n>", "maximum tokens per row, limited by the model; default: 512", value.length)
     .option("--language <name>", LANGUAGE)
     .addOption(chatTemplateOption())
     .addOption(dtypeOption())
     .addOption(quantizeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
-    .option("--json", "print the figures as JSON")
+    .option("--json", "print the results as JSON")
     .action(() =>
       interruptible((signal) =>
         inStorage(command.opts<Flags>().dtype, () => evaluateFile(command.opts<Flags>(), signal)),

@@ -20,17 +20,17 @@ interface Flags extends HubFlags {
 export function exportCommand(): Command {
   const command = new Command("export").description("write an adapter in another format");
   return hubOptions(command)
-    .requiredOption("--adapter <path>", "the adapter: a folder of PEFT's, or a file of kohya's or loralib's")
+    .requiredOption("--adapter <path>", "the adapter: a PEFT folder, or a kohya or loralib file")
     .addOption(
-      new Option("--format <name>", "what is written; gguf is for llama.cpp's --lora")
+      new Option("--format <name>", "the output format; gguf is for llama.cpp's --lora")
         .choices(["gguf", "peft", "kohya", "loralib"])
         .makeOptionMandatory(),
     )
-    .requiredOption("--output <path>", "the file; a folder for peft")
+    .requiredOption("--output <path>", "the output file; for peft a folder")
     .option(
       "--model <name>",
-      "the model, a folder, a GGUF file or owner/name[@revision] at the hub, where the adapter is a file that names no modules of its own; " +
-        "for gguf the adapter's own unless given",
+      "the base model: a folder, a GGUF file or owner/name[@revision] at the hub. Needed for kohya and loralib files; " +
+        "default for gguf: the adapter's base model",
     )
     .action(() => interruptible((signal) => write(command.opts<Flags>(), signal)));
 }
@@ -56,7 +56,7 @@ async function write(
   }
 }
 
-/** Says how llama.cpp takes an adapter's chat template, which its file cannot hold, if the base has another one. */
+/** Explains how to pass an adapter's chat template to llama.cpp, since the output cannot contain it, if it differs from the base's. */
 async function reportTemplate(adapter: string, model: PretrainedModel | undefined): Promise<void> {
   if (!existsSync(join(adapter, "chat_template.jinja"))) return;
   const [{ templatesBeside }, { inFolder }, { baseOfAdapter }] = await Promise.all([
@@ -68,12 +68,12 @@ async function reportTemplate(adapter: string, model: PretrainedModel | undefine
   const own = base === undefined ? model?.tokenizer?.currentTemplates() : templatesBeside(inFolder(base));
   if (own?.text === templatesBeside(inFolder(adapter))?.text) return;
   const how = `--chat-template-file ${join(adapter, "chat_template.jinja")}`;
-  notice(`the file does not hold the adapter's chat template; llama.cpp takes it with ${how}`);
+  notice(`the file does not contain the adapter's chat template; pass it to llama.cpp with ${how}`);
 }
 
 /**
- * The base of an adapter for llama.cpp that is no folder here, a GGUF file or a model at a hub: of a folder
- * `convertAdapter` itself reads the configuration, and names whatever else is missing.
+ * Returns the base model to load for a gguf export: a GGUF file or a hub model. Undefined for a local folder, whose
+ * configuration `convertAdapter` reads itself; it also reports a missing base.
  */
 function ownBase(adapter: string, format: AdapterFormat): ReturnType<typeof modelFor> | undefined {
   if (format !== "gguf" || !existsSync(join(adapter, "adapter_config.json"))) return undefined;

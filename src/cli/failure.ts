@@ -1,4 +1,4 @@
-/** How the command line ends: exit statuses, and the one line that says why. */
+/** Exit statuses, and the one-line error message. */
 import { CommanderError } from "commander";
 import { escaped } from "./escaped.js";
 import { LowrankError } from "../errors.js";
@@ -9,7 +9,7 @@ const DONE = 0;
 export const FAILED = 1;
 const WRONG_USAGE = 2;
 
-/** Signals that end a command, and the exit status after each: 128 and its number. */
+/** Signals that end a command, with the exit status: 128 plus the signal's number. */
 const SIGNALLED = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 export type EndingSignal = keyof typeof SIGNALLED;
 
@@ -17,23 +17,23 @@ export function statusOf(signal: EndingSignal): number {
   return SIGNALLED[signal];
 }
 
-/** Wrong usage of a command: exit status 2. */
+/** Incorrect usage of a command; exit status 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-/** The error of options that do not go together; `found` is what was given. */
+/** Makes an error for options that cannot be combined; `found` is the value given. */
 export function misused({ what, where, reason, instead }: Refusal, found?: string): UsageError {
   const met = found === undefined ? "" : ` (${found})`;
   return new UsageError(`${nameOptions(`${what} ${where}`)}${met}: ${nameOptions(`${reason}; ${instead}`)}`);
 }
 
-/** Thrown by a command whose answer, which it has written, is no: exit status 1, and nothing more is said. */
+/** Thrown by a command that has printed a negative result: exit status 1 without a further message. */
 export class AnsweredNo extends Error {
   override readonly name = "AnsweredNo";
 }
 
-/** Thrown by a command that a signal ended, once it has cleaned up. */
+/** Thrown after cleanup by a command that was ended by a signal. */
 export class Interrupted extends Error {
   override readonly name = "Interrupted";
   readonly signal: EndingSignal;
@@ -44,12 +44,12 @@ export class Interrupted extends Error {
   }
 }
 
-/** On one line, and escaped: messages quote files. */
+/** Puts a message on one line and escapes it, since messages may quote files. */
 function oneLine(text: string): string {
   return escaped(text.trim().replaceAll(/\s*[\n\r]\s*/g, " "));
 }
 
-/** Writes a line about the command's work to stderr. */
+/** Writes a line about the command's progress to stderr. */
 export function notice(text: string): void {
   process.stderr.write(`lowrank: ${oneLine(text)}\n`);
 }
@@ -66,11 +66,11 @@ function messageOf(error: unknown): string {
   return `unexpected: ${message} (LOWRANK_DEBUG=1 shows where)`;
 }
 
-/** Says on stderr what went wrong, and returns the exit status. */
+/** Prints the error to stderr and returns the exit status. */
 export function failure(error: unknown, debug = process.env["LOWRANK_DEBUG"] === "1"): number {
   if (error instanceof Interrupted) return statusOf(error.signal);
   if (error instanceof AnsweredNo) return FAILED;
-  // Help and version are thrown, too.
+  // Commander also throws for help and version.
   if (error instanceof CommanderError && error.exitCode === 0) return DONE;
   notice(messageOf(error));
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);

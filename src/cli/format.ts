@@ -1,4 +1,4 @@
-/** Numbers as people read them. */
+/** Formats numbers for display. */
 
 /** 1,234,567 */
 export function grouped(value: number): string {
@@ -35,7 +35,7 @@ export function rate(value: number): string {
   return value === 0 ? "0" : value.toExponential(2);
 }
 
-/** Three digits that count: 4.12, 41.2, 412. */
+/** Three significant digits: 4.12, 41.2, 412. */
 export function speed(value: number): string {
   if (!Number.isFinite(value)) return "?";
   return value >= 100 ? grouped(value) : value.toPrecision(3);

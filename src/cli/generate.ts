@@ -30,14 +30,14 @@ interface Flags extends HubFlags, SamplingFlags {
 export function generateCommand(): Command {
   const command = new Command("generate").description("continue a text, or answer a conversation");
   hubOptions(command)
-    .option("--prompt <text>", "the text to go on with")
+    .option("--prompt <text>", "the text to continue")
     .option(
       "--messages <file>",
-      "the conversation to answer, by the model's chat template: a file with a JSON array of messages, or that array itself",
+      "the conversation to answer, rendered by the chat template: a file with a JSON array of messages, or the array itself",
     )
     .addOption(chatTemplateOption())
-    .option("--model <name>", `${MODEL}; the adapter's own, or the embedded one, unless given`)
-    .option("--adapter <folder>", "an adapter; several add up", value.collect);
+    .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
+    .option("--adapter <folder>", "an adapter; several are added up", value.collect);
   return declareSampling(command)
     .addOption(dtypeOption())
     .addOption(quantizeOption())
@@ -45,7 +45,7 @@ export function generateCommand(): Command {
     .option("--json", 'print {"text": …, "tokens": […]}')
     .option(
       "--logprobs [n]",
-      "with --json: print the log-probability of each token, and of the n likeliest alternatives",
+      "with --json: print the log-probability of each token, and of the n most likely alternatives",
       value.countFromZero,
     )
     .action(() =>
@@ -55,7 +55,7 @@ export function generateCommand(): Command {
     );
 }
 
-/** What is to be gone on with. */
+/** Returns the text to continue or the conversation to answer. */
 function promptOf({ prompt, messages }: Flags): string | Message[] {
   if (prompt !== undefined && messages !== undefined) throw misused(COMMAND_LINE_REFUSALS.promptWithMessages);
   if (prompt !== undefined) return prompt;
@@ -67,7 +67,7 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
   const prompt = promptOf(flags);
   if (flags.prompt !== undefined && flags.chatTemplate !== undefined)
     warn(
-      "--chat-template has no effect: --prompt is continued as it is; give --messages to use the template",
+      "--chat-template has no effect: --prompt is continued without a template; give --messages to use it",
     );
   warnOfGreedy(flags);
   const { logprobs } = flags;

@@ -1,4 +1,4 @@
-/** Models from a hub on the command line: the options, and how far a download has come. */
+/** Options for models at the hub, and the display of downloads. */
 import type { Command } from "commander";
 import pc from "picocolors";
 
@@ -6,23 +6,23 @@ import type { DownloadProgress } from "../hub/settings.js";
 import { CLEAR, type Output } from "./finetune/render.js";
 import { dataLine, downloading } from "./finetune/progress.js";
 
-/** As commander hands them over. */
+/** The parsed options. */
 export interface HubFlags {
   revision?: string | undefined;
   offline?: boolean | undefined;
 }
 
-/** What `--model` takes. */
+/** Describes the values of `--model`. */
 export const MODEL = "the model: a folder, a GGUF file, or owner/name[@revision] at the hub";
 
-/** Declares what goes with `--model` where that may be a hub's. */
+/** Declares the options that accompany `--model`. */
 export function hubOptions(command: Command): Command {
   return command
-    .option("--revision <name>", "branch, tag or commit of a model at the hub; or owner/name@revision")
-    .option("--offline", "take a hub's model out of the cache, and ask no server");
+    .option("--revision <name>", "branch, tag or commit of a hub model; same as owner/name@revision")
+    .option("--offline", "use hub models from the cache only, without network access");
 }
 
-/** Shows a download on standard error: as a live line on a terminal, elsewhere by one line. */
+/** Shows a download on standard error: a live line on a terminal, otherwise one line. */
 export class DownloadLine {
   #live = false;
   #told = false;
@@ -39,7 +39,7 @@ export class DownloadLine {
     this.#told = true;
   }
 
-  /** Takes the live line off again. */
+  /** Clears the live line. */
   end(): void {
     if (this.#live) this.output.write(CLEAR);
     this.#live = false;

@@ -23,30 +23,32 @@ interface Flags extends HubFlags {
 
 export function inspectCommand(): Command {
   const command = new Command("inspect").description(
-    "what a path holds: a model, by its headers; an adapter, and whether it fits; or what a run would train on of a data file",
+    "describe a path: a model, by its headers; an adapter, and whether it fits a model; or a data file, with the rows and tokens to train on",
   );
   return hubOptions(command)
     .argument(
       "<path...>",
-      "a model's folder, file or name at the hub; an adapter's folder or file; or data: one or several .txt, .jsonl, .ndjson, .json, .csv or .parquet files, - for standard input",
+      "a model's folder, file or hub name; an adapter's folder or file; or one or more .txt, .jsonl, .ndjson, .json, .csv or .parquet files, or - for standard input",
     )
     .option(
       "--model <name>",
-      `${MODEL}, that an adapter is to fit, or whose tokens data is trained on; of data the embedded one unless given`,
+      `${MODEL}, against which an adapter is checked or with which data is tokenised; default for data: the embedded one`,
     )
     .addOption(
-      new Option("--data-format <format>", "of data whose name doesn't say it").choices(DATA_FORMATS),
+      new Option("--data-format <format>", "the format of data without a known file extension").choices(
+        DATA_FORMATS,
+      ),
     )
     .option("--language <name>", LANGUAGE)
     .addOption(chatTemplateOption())
     .addOption(
-      new Option("--train-on <what>", "of rows of prompt and completion, or of messages")
+      new Option("--train-on <what>", "the trained part of prompt/completion rows and of messages")
         .choices(TRAIN_ON)
         .default("completion"),
     )
-    .option("--max-length <n>", "tokens of a row of data, never over the model's", value.length, 512)
+    .option("--max-length <n>", "maximum tokens per row, limited by the model", value.length, 512)
     .option("--rows <n>", "rows of data to show", value.countFromZero, 3)
-    .option("--json", "print it as JSON")
+    .option("--json", "print the description as JSON")
     .action((paths: string[]) => interruptible((signal) => print(paths, command.opts<Flags>(), signal)));
 }
 
@@ -63,7 +65,7 @@ async function print(path: readonly string[], { json, ...flags }: Flags, signal:
     for (const option of ["chatTemplate", "language", "dataFormat"] as const)
       if (flags[option] !== undefined)
         warn(
-          `${optionName(option)} has no effect: it is for data, and ${path} is ${found.kind === "model" ? "a model" : "an adapter"}`,
+          `${optionName(option)} has no effect: it applies to data, and ${path} is ${found.kind === "model" ? "a model" : "an adapter"}`,
         );
   process.stdout.write(`${json ? jsonLine(found) : inspected(found).join("\n")}\n`);
   if (!isUsable(found)) throw new AnsweredNo();

@@ -1,4 +1,4 @@
-/** What `inspect` found, in lines. */
+/** Formats the result of `inspect`. */
 import pc from "picocolors";
 import type { InspectedAdapter } from "../inspect/adapter.js";
 import type { InspectedData } from "../inspect/data.js";
@@ -16,14 +16,14 @@ export function inspected(given: Inspected): string[] {
   return dataLines({ ...found, first: escapedAll(first, escapedLines) });
 }
 
-/** Whether a model loads, an adapter loads and fits, or there is something to train on in data. */
+/** Whether a model can be loaded, an adapter can be loaded and fits, or data has rows to train on. */
 export function isUsable(found: Inspected): boolean {
   if (found.kind === "model") return found.fits;
   if (found.kind === "adapter") return found.problems.length === 0 && found.fit?.fits !== false;
   return found.kept > 0;
 }
 
-/** Names and values, one below the other. */
+/** Formats names and values, one pair per line. */
 function table(rows: readonly (readonly [name: string, value: string | 0 | undefined])[]): string[] {
   return rows.flatMap(([name, value]) => (value ? [`  ${name.padEnd(12)} ${value}`] : []));
 }
@@ -71,13 +71,13 @@ function modelLines(found: InspectedModel): string[] {
   ];
 }
 
-/** Names of a list, the first few of many. */
+/** Lists the first names of a list and the number of the rest. */
 function few(names: readonly string[], limit = 10): string {
   const rest = names.length - limit;
   return names.slice(0, limit).join(", ") + (rest > 0 ? ` and ${grouped(rest)} more` : "");
 }
 
-/** The model of an adapter, and where it is. */
+/** Describes the base model of an adapter and its location. */
 function madeFor({ baseModel, basePath, baseSought, revision }: InspectedAdapter): string | undefined {
   if (baseModel === undefined) return undefined;
   const name = [baseModel, revision].filter(Boolean).join("@");
@@ -91,7 +91,7 @@ function madeFor({ baseModel, basePath, baseSought, revision }: InspectedAdapter
 function adapterLines(found: InspectedAdapter): string[] {
   const { options = {}, ranks, fit } = found;
   const spoken = ranks.map(
-    ({ rank, alpha, layers }) => `${rank} (alpha ${alpha ?? "not said"}) × ${plural(layers, "layer")}`,
+    ({ rank, alpha, layers }) => `${rank} (alpha ${alpha ?? "unknown"}) × ${plural(layers, "layer")}`,
   );
   const patterns = { ...options.rankPattern, ...options.alphaPattern };
   const listed = (value: unknown): string | undefined =>
@@ -99,7 +99,7 @@ function adapterLines(found: InspectedAdapter): string[] {
   const marks = [
     options.useRslora && "rsLoRA",
     options.useDora && "DoRA",
-    options.loraBias && "a bias of its own",
+    options.loraBias && "a bias in the adapter",
     options.bias !== undefined && options.bias !== "none" && `biases: ${options.bias}`,
   ].filter((one) => typeof one === "string");
   return [
@@ -143,12 +143,12 @@ function fitLines(
   ];
 }
 
-/** Marks of trained text where there are no colours. */
+/** Marks of trained text without colours. */
 const BRACKETS = ["⟦", "⟧"] as const;
-/** Letters of the longest bar. */
+/** Characters of the longest bar. */
 const BAR = 40;
 
-/** Classes that are listed; of more of them the first and the last. */
+/** The maximum number of classes to list; of more classes, only the first and the last are listed. */
 const MOST_CLASSES = 20;
 
 function classLine(classes: NonNullable<InspectedData["classes"]>): string {

@@ -1,13 +1,13 @@
-/** Ctrl-C and its like: the first asks the command to end well, the second ends it at once. */
+/** Handles Ctrl-C and similar signals: the first asks the command to finish cleanly, the second ends it at once. */
 import { Interrupted, statusOf, type EndingSignal } from "./failure.js";
 
-/** What ends a command: Ctrl-C, `kill`, and the terminal that goes away. */
+/** Signals of Ctrl-C, `kill`, and a closed terminal. */
 const SIGNALS: readonly EndingSignal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 export interface Interrupt {
-  /** The first signal that came. */
+  /** The first signal received. */
   readonly asked: EndingSignal | undefined;
-  /** Takes the listeners off again. */
+  /** Removes the listeners. */
   release(): void;
 }
 

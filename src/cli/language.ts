@@ -1,2 +1,2 @@
-/** What `--language` says, of every command that trains or judges by speech. */
-export const LANGUAGE = "what is spoken in audio, such as de or german, for a model of several languages";
+/** Help text of `--language` for all commands that use speech. */
+export const LANGUAGE = "the language spoken in audio, such as de or german, for multilingual models";

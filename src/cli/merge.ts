@@ -26,29 +26,29 @@ export function mergeCommand(): Command {
   );
   return hubOptions(command)
     .requiredOption("--adapter <folder>", "the adapter")
-    .requiredOption("--output <folder>", "where the merged model goes; a file for gguf")
-    .option("--model <name>", `${MODEL}; the adapter's own unless given`)
+    .requiredOption("--output <folder>", "the output folder; for gguf a file")
+    .option("--model <name>", `${MODEL}; default: the adapter's base model`)
     .addOption(
       new Option(
         "--format <name>",
-        "what is written: a folder that transformers reads, or a file for llama.cpp; by --output's name unless given",
+        "the output format: a folder for transformers, or a file for llama.cpp; default: by the name of --output",
       ).choices(["safetensors", "gguf"]),
     )
     .addOption(
       new Option(
         "--dtype <type>",
-        "storage of the weights; by default as in the model's file, tensor by tensor. Only gguf has q8_0, q4_0 and other blocks",
+        "storage of the weights; default: as in the model's file, per tensor. q8_0, q4_0 and other block types need gguf",
       ).choices([...STORAGE_TYPES, ...GGUF_BLOCKS]),
     )
     .option(
       "--max-shard-size <size>",
-      "a larger folder's weights are cut into files of at most so much, such as 2GB; 5GB unless given",
+      "maximum size of one file of weights, such as 2GB; default: 5GB",
       byteSize,
     )
     .action(() => interruptible((signal) => merge(command.opts<Flags>(), signal)));
 }
 
-/** Whether a file's weights are in blocks. */
+/** Whether a file's weights are block-quantised. */
 async function isQuantised(path: string): Promise<boolean> {
   const [{ isGguf, openGguf }, { isBlock }] = await Promise.all([
     import("../gguf.js"),
@@ -77,7 +77,7 @@ async function merge(
     offline,
     adapters: [adapter],
     device: "cpu",
-    // Sums are rounded once, where the written values would show it; and nothing is merged into blocks.
+    // With f32, sums are rounded only once, when they are written; and quantised weights cannot be merged into.
     ...((dtype === "f32" ||
       (dtype !== undefined && isBlockType(dtype)) ||
       (await isQuantised(modelFor({ model: base, revision, adapters: [adapter] }).model))) && {

@@ -1,14 +1,12 @@
-/** A conversation, from the command line or a file. */
+/** Parses a conversation from the command line or a file. */
 import { messagesOf } from "../chat/messages.js";
 import { LowrankError } from "../errors.js";
 import { readText } from "../models/config-fields.js";
 import type { Message } from "../models/generate.js";
 
 /**
- * The messages of a file, or of an argument that is JSON itself: an array of them, or an object that has one as
- * `messages`.
- *
- * Errors: `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for what is no JSON or no messages.
+ * Returns the messages in a file, or in an argument that is itself JSON: an array of messages, or an object with an array
+ * `messages`. Throws `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for invalid JSON or invalid messages.
  */
 export function readMessages(argument: string): Message[] {
   const inline = /^\s*[[{]/.test(argument);
@@ -24,7 +22,7 @@ export function readMessages(argument: string): Message[] {
     return refuse('not JSON; expected [{"role": …, "content": …}, …]', cause);
   }
   if (typeof value === "object" && value !== null && "tools" in value && value.tools != null)
-    return refuse("holds tools, which a prompt on the command line cannot have; leave them out");
+    return refuse("contains tools, which a command-line prompt does not support; remove them");
   const own = typeof value === "object" && value !== null && "messages" in value ? value.messages : value;
   return messagesOf(own, "messages", refuse);
 }
@@ -32,5 +30,5 @@ export function readMessages(argument: string): Message[] {
 function contentOf(file: string): string {
   const text = readText(file);
   if (text !== undefined) return text;
-  throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file of messages`);
+  throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file`);
 }

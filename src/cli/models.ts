@@ -1,4 +1,4 @@
-/** Which model a command works on, and loading it with its adapters. */
+/** Selects and loads a command's model and adapters. */
 import { join } from "node:path";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
@@ -14,13 +14,13 @@ import type { StorageType } from "../train/options.js";
 import { notice, UsageError } from "./failure.js";
 import { DownloadLine } from "./hub.js";
 
-/** A model by its path or its name at a hub, and there by a revision. */
+/** A model by its path or hub name, with the revision. */
 interface Named {
   model: string;
   revision: string | undefined;
 }
 
-/** The model that is named, or the one that an adapter was made for, or the embedded one. */
+/** Returns the given model, else the base model of the first adapter, else the embedded model. */
 export function modelFor({
   model,
   revision,
@@ -40,7 +40,7 @@ export function modelFor({
 
 export interface LoadedModel {
   model: PretrainedModel;
-  /** What it is called. */
+  /** The name of the model. */
   name: string;
 }
 
@@ -57,7 +57,7 @@ interface Asked {
   signal: AbortSignal;
 }
 
-/** Loads a model and puts the adapters on it, all of them active. Notices go to stderr. */
+/** Loads a model with its adapters, all active. Notices go to stderr. */
 export async function load(options: Asked): Promise<LoadedModel> {
   const { adapters = [], device = "auto", dtype, quantize, signal } = options;
   const { model: name, revision } = modelFor(options);
@@ -85,7 +85,7 @@ export async function load(options: Asked): Promise<LoadedModel> {
   if (first !== undefined && classifies(first)) {
     asked.task = "sequence-classification";
     asked.numLabels = classesIn(openWeights(join(first, "adapter_model.safetensors")));
-    // That the model has no head of its own is no news: the adapter brings it.
+    // Suppresses the notice about a missing head, since the adapter contains one.
     asked.onNotice = () => {};
   }
   const model: PretrainedModel = await loadModel(name, asked).finally(() => line.end());
@@ -100,18 +100,18 @@ export async function load(options: Asked): Promise<LoadedModel> {
   return { model, name };
 }
 
-/** Whether an adapter was trained to tell classes apart. */
+/** Whether an adapter was trained for classification. */
 function classifies(adapter: string): boolean {
   return readConfigFields(join(adapter, "adapter_config.json"))?.string("task_type") === "SEQ_CLS";
 }
 
-/** The classes that an adapter's own head tells apart. */
+/** Returns the number of classes of an adapter's head. */
 function classesIn(file: WeightsFile): number | undefined {
   const head = file.names().find((name) => /\.(classifier|classifier\.out_proj|score)\.weight$/.test(name));
   return head === undefined ? undefined : file.info(head).shape[0];
 }
 
-/** The same for a model that writes. Throws `ERR_UNSUPPORTED_MODEL` for another. */
+/** Like `load`, for a language model. Throws `ERR_UNSUPPORTED_MODEL` for other models. */
 export async function loadLanguageModel(options: Asked): Promise<{ model: CausalLM; name: string }> {
   const { model, name } = await load(options);
   const { CausalLM } = await import("../models/causal-lm.js");
@@ -119,6 +119,6 @@ export async function loadLanguageModel(options: Asked): Promise<{ model: Causal
   model.dispose();
   throw new LowrankError(
     "ERR_UNSUPPORTED_MODEL",
-    `${name}: the model is no language model, and writes nothing`,
+    `${name}: this model is not a language model; it cannot generate text`,
   );
 }

@@ -1,11 +1,11 @@
-/** How a command's messages call the library's options: by its flags, or by the keys of its YAML file. */
+/** Maps the library's option names to a command's flags, or to the keys of its YAML file, for messages. */
 import type { Command } from "commander";
 import { PLACES } from "./finetune/places.js";
 
-/** Flags of other commands whose options have other names in the library; by the name that commander gives them. */
+/** Options of other commands than finetune whose flags have other names, by commander's attribute name. */
 const OTHERS: Readonly<Record<string, string>> = { maxNewTokens: "maxTokens", maxShardBytes: "maxShardSize" };
 
-/** The library's options, with and without the group that they are in, and the flags that give them. */
+/** Library options, with and without the name of their group, mapped to commander's attribute names. */
 const FLAGS: ReadonlyMap<string, string> = new Map([
   ...Object.entries(OTHERS),
   ...Object.entries(PLACES).flatMap(([flag, place]) => [
@@ -15,8 +15,8 @@ const FLAGS: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * What `command` calls an option of the library: `--batch-size`, or ``batch-size in run.yaml`` where a file gave it;
- * undefined where it has none.
+ * Returns the name of a library option in `command`: `--batch-size`, or ``batch-size in run.yaml`` if it came from a
+ * file; undefined if the command has no such option.
  */
 export function flagOf(command: Command, option: string): string | undefined {
   const attribute = FLAGS.get(option) ?? option;

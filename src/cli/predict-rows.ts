@@ -1,4 +1,4 @@
-/** The rows that `predict` classifies, and the lines that it writes about them. */
+/** Reads the rows that `predict` classifies, and formats its output lines. */
 import type { DataFormat } from "../data/format.js";
 import { READERS } from "../data/formats/index.js";
 import { textOf } from "../data/lines.js";
@@ -6,22 +6,22 @@ import { type Origin, rowError } from "../data/origin.js";
 import type { Source } from "../data/source.js";
 import type { Classified } from "../models/classify.js";
 
-/** A text, and the row that it is of. */
+/** A text and its row. */
 export interface TextRow {
   text: string;
   line: number;
-  /** The row as its file has it: the text of a JSON object. Undefined of a line of plain text. */
+  /** The row's JSON text as in its file; undefined for a line of plain text. */
   json?: string | undefined;
 }
 
-/** Characters of a file after which a window ends, however few its rows are. */
+/** The number of characters that ends a window even if it has few rows. */
 const MOST_CHARACTERS = 8 << 20;
 
-/** The field that keeps a row's own label. */
+/** The field that the row's own label is renamed to. */
 const EXPECTED = "expected";
 
 /**
- * Yields the rows of a file in windows of at least `least` rows, or of fewer that are long.
+ * Yields the rows of a file in windows of at least `least` rows, or fewer if they are long.
  *
  * Errors: `ERR_DATA_ROW` with file and line; the errors of `textOf`.
  */
@@ -42,10 +42,10 @@ export async function* rowWindows(
   if (rows.length > 0) yield rows;
 }
 
-/** The rows of a file as they are read. */
+/** Yields the rows of a file as they are read. */
 async function* partsOf(source: Source, format: DataFormat, signal: AbortSignal): AsyncGenerator<TextRow[]> {
   const origin = originOf(source, format);
-  // The lines of a file of JSON lines are kept as they are written.
+  // Lines of text and JSON lines are kept verbatim.
   if (format === "txt" || format === "jsonl" || format === "ndjson") {
     yield* lineParts(source, origin, format === "txt", signal);
     return;
@@ -67,7 +67,7 @@ async function* lineParts(
   for await (const part of textOf(source, true, signal)) {
     const rows: TextRow[] = [];
     const lines = part.text.split("\n");
-    // What follows the last line's end is no line.
+    // The text after the last newline is not a line if it is empty.
     if (lines.at(-1) === "") lines.pop();
     for (const [i, line] of lines.entries()) {
       const row = isText ? plainRow(line, part.line + i) : jsonRow(line, origin, part.line + i);
@@ -77,7 +77,7 @@ async function* lineParts(
   }
 }
 
-/** The name of the source in messages, and how they count its rows. */
+/** Returns the source's name in messages and the unit in which they count its rows. */
 export function originOf({ name }: Source, format: DataFormat): Origin {
   return { file: name, numbering: format === "txt" ? "line" : READERS[format].numbering };
 }
@@ -86,7 +86,7 @@ function plainRow(line: string, number: number): TextRow {
   return { text: line.endsWith("\r") ? line.slice(0, -1) : line, line: number };
 }
 
-/** Blank lines are no rows. */
+/** Parses a row; undefined for a blank line. */
 function jsonRow(line: string, origin: Origin, number: number): TextRow | undefined {
   const json = line.trim();
   if (json === "") return undefined;
@@ -99,7 +99,7 @@ function jsonRow(line: string, origin: Origin, number: number): TextRow | undefi
   return { text: textField(value, origin, number), line: number, json };
 }
 
-/** The text of a row. Throws `ERR_DATA_ROW` for a row without one, and for fields that predict writes. */
+/** Returns the text of a row. Throws `ERR_DATA_ROW` for a row without text or with a field that predict writes. */
 function textField(value: unknown, origin: Origin, number: number): string {
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw rowError(origin, number, 'the row must be an object with a "text"');
@@ -122,8 +122,8 @@ function textField(value: unknown, origin: Origin, number: number): string {
 }
 
 /**
- * A line of output: the row with `label` and `scores`. Its other fields stay as they were written, so that a number of
- * any length survives; its `label` is renamed to `expected`.
+ * Returns an output line: the row with `label` and `scores`. Other fields are copied verbatim, so that long numbers keep
+ * all digits; the row's own `label` is renamed to `expected`.
  */
 export function outputLine({ text, json = JSON.stringify({ text }) }: TextRow, found: Classified): string {
   const { label, labels, scores } = found;
@@ -133,11 +133,11 @@ export function outputLine({ text, json = JSON.stringify({ text }) }: TextRow, f
   const added = JSON.stringify({ label, ...(labels && { labels }), scores: rounded });
   const kept = renamedKey(json, "label", EXPECTED).trimEnd().slice(0, -1).trimEnd();
   const line = `${kept}${kept === "{" ? "" : ","}${added.slice(1)}`;
-  // Control characters stand only in strings here, where an escape has the same meaning.
+  // In JSON, control characters occur only in strings, where an escape is equivalent.
   return `${line.replaceAll(/[\u007f-\u009f]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`)}\n`;
 }
 
-/** A JSON object's text with a key of its outermost level renamed. */
+/** Renames a top-level key in a JSON object's text. */
 function renamedKey(json: string, from: string, to: string): string {
   let depth = 0;
   return json.replaceAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[[\]{}]/g, (token, colon: string | undefined) => {

@@ -35,33 +35,33 @@ interface Flags extends HubFlags {
 }
 
 const STANDARD_INPUT = "-";
-/** Rows that are sorted by length together. */
+/** The number of rows that are sorted by length together. */
 const WINDOW = 1024;
-/** Tokens of a row by default, as for `evaluate`. */
+/** The default maximum of tokens per row, as for `evaluate`. */
 const MAX_LENGTH = 512;
 
 export function predictCommand(): Command {
   const command = new Command("predict").description(
-    "classify texts: a line of JSON for each, with its label and scores, in the order of the rows",
+    "classify texts: prints one line of JSON per text with its label and scores, by input row",
   );
   return hubOptions(command)
     .option(
       "--data <file>",
-      'the texts: .jsonl, .ndjson, .json, .csv or .parquet with a "text" in each row, .txt with a text a line, - for standard input',
+      'the texts: .jsonl, .ndjson, .json, .csv or .parquet with a field "text" per row, .txt with one text per line, - for standard input',
     )
     .addOption(
-      new Option("--data-format <format>", "the format of --data, if its name does not say").choices(
+      new Option("--data-format <format>", "the format of data without a known file extension").choices(
         DATA_FORMATS,
       ),
     )
     .option("--text <text>", "a text; may be given several times", value.collect)
     .option("--output <file>", "the file to write; default: standard output")
     .option("--yes", "replace --output if it exists")
-    .option("--model <name>", `${MODEL}; default: the adapter's own`)
+    .option("--model <name>", `${MODEL}; default: the adapter's base model`)
     .option("--adapter <folder>", "an adapter")
     .option("--top-k <n>", "write the n highest scores; default: all", value.count)
-    .option("--batch-size <n>", "rows at a time", value.count, 32)
-    .option("--max-length <n>", "tokens of a row; default: 512, and never over the model's", value.length)
+    .option("--batch-size <n>", "rows per batch", value.count, 32)
+    .option("--max-length <n>", "maximum tokens per row, limited by the model; default: 512", value.length)
     .addOption(dtypeOption())
     .addOption(quantizeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
@@ -94,9 +94,9 @@ async function predict(flags: Flags, signal: AbortSignal): Promise<void> {
 
 /** The texts to classify, in windows. */
 interface Rows {
-  /** Their source in messages. */
+  /** The name of the source in messages. */
   origin: Origin;
-  /** Reads all rows and throws at the first wrong one, before any is classified. */
+  /** Validates all rows before any is classified; throws at the first invalid one. */
   check(): Promise<void>;
   windows(): AsyncIterable<TextRow[]>;
   close(): void;
@@ -121,7 +121,7 @@ async function rowsOf({ data, dataFormat, text, output }: Flags, signal: AbortSi
   if (output !== undefined && isSameFile(data, output))
     throw new UsageError("--output is the file of --data; name another file");
   const { openSource } = await import("../data/source.js");
-  // From pipe to pipe, rows are answered as they arrive.
+  // From pipe to pipe, rows are classified as they arrive.
   const streamed = data === STANDARD_INPUT && output === undefined && format !== "parquet";
   const source = streamed ? inputStream() : await openSource(data);
   const windows = (): AsyncIterable<TextRow[]> =>

@@ -25,7 +25,7 @@ function version(): string {
   return (JSON.parse(readFileSync(inPackage("package.json"), "utf8")) as { version: string }).version;
 }
 
-/** Refuses an option that is given twice, unless it collects its values: all but the last would be dropped. */
+/** Rejects repeated options unless they collect their values, since commander would keep only the last. */
 function refusingRepeats(command: Command): Command {
   for (const option of command.options) {
     if (option.parseArg === collect) continue;
@@ -39,7 +39,7 @@ function refusingRepeats(command: Command): Command {
   return command;
 }
 
-/** Errors are thrown, to be told in one line at the top. */
+/** Makes commander throw errors, which are printed on one line at the top level. */
 function throwing(command: Command): Command {
   return refusingRepeats(command)
     .exitOverride()
@@ -48,7 +48,7 @@ function throwing(command: Command): Command {
     .showSuggestionAfterError();
 }
 
-/** Has a value that is none of an option's choices answered with the closest of them. */
+/** Adds the closest choice to the error about an invalid value of an option with choices. */
 function suggesting(command: Command): Command {
   for (const option of command.options) {
     const { argChoices: choices, parseArg } = option;
@@ -63,7 +63,7 @@ function suggesting(command: Command): Command {
   return command;
 }
 
-/** The command of a name. Throws `UsageError`, which suggests one, where there is none. */
+/** Returns the command called `name`. Throws `UsageError` with a suggestion if there is none. */
 function commandOf(root: Command, name: string | undefined): Command {
   const found = root.commands.find((one) => one.name() === name);
   if (found !== undefined) return found;
@@ -110,7 +110,7 @@ function program(): Command {
   return root;
 }
 
-/** Runs a command; resolves to the exit status. */
+/** Runs a command and resolves to the exit status. */
 export async function runCli(argv: readonly string[]): Promise<number> {
   try {
     const root = program();

@@ -4,10 +4,10 @@ import { resumeCommand } from "./finetune/resume.js";
 import { grouped, plural, rate } from "./format.js";
 
 const HEADINGS = ["run", "state", "model", "rank", "rate", "steps", "loss", "held-out", "best", "begun"];
-/** Which of them are texts; numbers end at one column. */
+/** Left-aligned columns; the others are numbers. */
 const TEXTS = new Set(["run", "state", "model", "begun"]);
 
-/** Runs below each other, a line each. */
+/** Formats runs as a table, one line per run. */
 export function runsTable(runs: readonly RunSummary[]): string {
   const rows = [HEADINGS, ...runs.map(cells)];
   const widths = HEADINGS.map((_, i) => Math.max(...rows.map((row) => (row[i] as string).length)));
@@ -56,7 +56,7 @@ function cells(run: RunSummary): string[] {
   ];
 }
 
-/** 2026-11-27 12:43, where the reader is. */
+/** Formats a time in the local time zone: 2026-11-27 12:43. */
 function localTime(milliseconds: number): string {
   const date = new Date(milliseconds);
   const two = (value: number): string => String(value).padStart(2, "0");

@@ -14,10 +14,10 @@ interface Flags {
 
 export function runsCommand(): Command {
   return new Command("runs")
-    .description("the runs of a folder, running or ended, here or copied from elsewhere: a table")
-    .argument("[folder]", "an output folder, or one that holds several", ".")
-    .option("--dashboard [port]", "serve a page that lays them over each other, until Ctrl-C", value.port)
-    .option("--json", "one run a line, as JSON")
+    .description("list the runs in a folder, running or ended, as a table")
+    .argument("[folder]", "an output folder, or a folder with several", ".")
+    .option("--dashboard [port]", "serve a page that compares the runs, until Ctrl-C", value.port)
+    .option("--json", "print one JSON object per run")
     .action(async (folder: string, { dashboard, json }: Flags) => {
       if (dashboard !== undefined && json) throw misused(COMMAND_LINE_REFUSALS.dashboardAsJson);
       const { RunFinder } = await import("../runs/find.js");
@@ -33,7 +33,7 @@ export function runsCommand(): Command {
     });
 }
 
-/** Serves the page until a signal comes. */
+/** Serves the page until a signal arrives. */
 async function serve(folder: string, port: number): Promise<void> {
   const { Dashboard } = await import("../dashboard/server.js");
   const { folderSource } = await import("../dashboard/sources.js");

@@ -1,10 +1,10 @@
-/** The options by which text is written. */
+/** Options for text generation. */
 import type { Command } from "commander";
 import type { GenerateOptions } from "../models/generate-options.js";
 import { warn } from "./failure.js";
 import * as value from "./values.js";
 
-/** As commander hands them over. */
+/** The parsed options. */
 export interface SamplingFlags {
   maxTokens: number;
   temperature: number;
@@ -18,26 +18,35 @@ export interface SamplingFlags {
 
 export function declareSampling(command: Command): Command {
   return command
-    .option("--max-tokens <n>", "tokens to write", value.count, 256)
-    .option("--temperature <t>", "0 takes the likeliest token each time", value.notNegative, 0)
-    .option("--top-p <p>", "choose among the likeliest, up to this probability", value.probability)
-    .option("--top-k <n>", "choose among the n likeliest", value.count)
+    .option("--max-tokens <n>", "maximum tokens to generate", value.count, 256)
+    .option(
+      "--temperature <t>",
+      "sampling temperature; 0 always takes the most likely token",
+      value.notNegative,
+      0,
+    )
+    .option(
+      "--top-p <p>",
+      "sample from the most likely tokens, up to this total probability",
+      value.probability,
+    )
+    .option("--top-k <n>", "sample from the n most likely tokens", value.count)
     .option(
       "--min-p <p>",
-      "choose among those of at least this share of the likeliest's probability",
+      "sample from tokens with at least this fraction of the highest probability",
       value.fraction,
     )
     .option(
       "--repetition-penalty <r>",
-      "above 1, what was written is less likely to come again",
+      "above 1: makes tokens that already occurred less likely",
       value.positive,
       1,
     )
-    .option("--stop <text>", "end in front of this text; may be given several times", value.collect)
-    .option("--seed <n>", "of the choice", value.countFromZero, 0);
+    .option("--stop <text>", "stop before this text; may be given several times", value.collect)
+    .option("--seed <n>", "seed of the sampling", value.countFromZero, 0);
 }
 
-/** Warns of options that choose among tokens where the likeliest is always taken. */
+/** Warns of sampling options that have no effect because the temperature is 0. */
 export function warnOfGreedy({ temperature, topP, topK, minP }: SamplingFlags): void {
   if (temperature > 0) return;
   const given = { "--top-p": topP, "--top-k": topK, "--min-p": minP };
@@ -45,11 +54,11 @@ export function warnOfGreedy({ temperature, topP, topK, minP }: SamplingFlags): 
   if (names.length === 0) return;
   const verb = names.length === 1 ? "has" : "have";
   warn(
-    `${names.join(" and ")} ${verb} no effect: at --temperature 0 the likeliest token is taken; give a --temperature above 0`,
+    `${names.join(" and ")} ${verb} no effect: at --temperature 0 the most likely token is taken; give a --temperature above 0`,
   );
 }
 
-/** What they mean to the library. */
+/** Converts the flags to the library's options. */
 export function generateOptions(flags: SamplingFlags, signal: AbortSignal): GenerateOptions {
   return {
     maxNewTokens: flags.maxTokens,

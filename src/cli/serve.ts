@@ -33,16 +33,16 @@ interface Flags extends HubFlags {
   json?: boolean | undefined;
 }
 
-/** Milliseconds in which answers may end after the first Ctrl-C. */
+/** Milliseconds for running answers to finish after the first Ctrl-C. */
 const GRACE_MS = 10_000;
 
 export function serveCommand(): Command {
   const command = new Command("serve").description(
-    "serve a model and its adapters by OpenAI's HTTP API: chat completions, completions, models",
+    "serve a model and its adapters with OpenAI's HTTP API: chat completions, completions, models",
   );
   return hubOptions(command)
-    .option("--model <name>", `${MODEL}; default: the first adapter's own, or the embedded one`)
-    .option("--name <name>", "the base's name in requests; default: the last part of --model")
+    .option("--model <name>", `${MODEL}; default: the first adapter's base model, or the embedded one`)
+    .option("--name <name>", "the base model's name in requests; default: the last part of --model")
     .option(
       "--adapter <name=folder>",
       "an adapter and its name in requests; may be given several times",
@@ -50,25 +50,25 @@ export function serveCommand(): Command {
     )
     .addOption(chatTemplateOption())
     .option("--host <address>", "the address to listen on", "127.0.0.1")
-    .option("--port <n>", "the port to listen on; 0 for one that is free", value.port, 8080)
+    .option("--port <n>", "the port to listen on; 0 for any free port", value.port, 8080)
     .option(
       "--token <text>",
-      "the bearer token of requests; default: LOWRANK_TOKEN, or a new one that is printed",
+      "the bearer token of requests; default: LOWRANK_TOKEN, or a new token, which is printed",
     )
     .option(
       "--allow-origin <origin>",
-      "let web pages of this origin ask (CORS); may be given several times",
+      "allow requests from web pages of this origin (CORS); may be given several times",
       value.collect,
     )
-    .option("--max-tokens <n>", "the most tokens of an answer", value.count, 1024)
-    .option("--max-concurrent <n>", "texts that are generated at once", value.count, 32)
+    .option("--max-tokens <n>", "maximum tokens per answer", value.count, 1024)
+    .option("--max-concurrent <n>", "maximum texts generated at once", value.count, 32)
     .option(
       "--max-queue <n>",
-      "requests that wait; further ones are refused with status 429",
+      "maximum waiting requests; further ones get status 429",
       value.countFromZero,
       128,
     )
-    .option("--max-body-size <size>", "the largest body of a request", value.byteSize, 4_000_000)
+    .option("--max-body-size <size>", "maximum size of a request body", value.byteSize, 4_000_000)
     .addOption(dtypeOption())
     .addOption(quantizeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
@@ -80,7 +80,7 @@ export function serveCommand(): Command {
     );
 }
 
-/** An adapter by its name in requests. */
+/** An adapter and its name in requests. */
 interface NamedAdapter {
   name: string;
   folder: string;
@@ -133,7 +133,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** Prints where the server is. */
+/** Prints the address, a new token and the models. */
 function announce(
   { url, open }: ModelServer,
   served: readonly { name: string }[],
@@ -164,7 +164,7 @@ function aborted(signal: AbortSignal): Promise<never> {
   });
 }
 
-/** The token of requests, and whether the user gave it. */
+/** Returns the token of requests, and whether the user gave it. */
 async function tokenOf(flag: string | undefined): Promise<{ given: boolean; token: string }> {
   const token = flag ?? process.env["LOWRANK_TOKEN"];
   if (token === undefined) return { given: false, token: (await import("../local-access.js")).newToken() };
@@ -174,7 +174,7 @@ async function tokenOf(flag: string | undefined): Promise<{ given: boolean; toke
   return { given: true, token };
 }
 
-/** Parses `name=folder`, or a folder, whose last part is the name. */
+/** Parses `name=folder`, or a folder, whose last path component becomes the name. */
 function adaptersOf(given: readonly string[]): NamedAdapter[] {
   const adapters = given.map((text) => {
     const at = text.indexOf("=");
@@ -189,7 +189,7 @@ function adaptersOf(given: readonly string[]): NamedAdapter[] {
   return adapters;
 }
 
-/** The base's name in requests. */
+/** Returns the base model's default name in requests. */
 function nameOf(source: string): string {
   if (source === defaultModel()) return "default";
   return (

@@ -1,4 +1,4 @@
-/** Output of a command: standard output, or a file that is there whole or not at all. */
+/** Output of a command: standard output, or a file that is written atomically. */
 import { once } from "node:events";
 import { existsSync, statSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
@@ -8,13 +8,13 @@ import { makeFolder, move } from "../folders.js";
 
 export interface Output {
   write(text: string): Promise<void>;
-  /** Renames the file to its path. */
+  /** Renames the staging file to its path. */
   finish(): Promise<void>;
-  /** Removes the unfinished file. */
+  /** Removes the staging file. */
   discard(): Promise<void>;
 }
 
-/** Writes to standard output, no faster than it is read. */
+/** Writes to standard output with backpressure. */
 export function standardOutput(): Output {
   return {
     async write(text) {
@@ -25,7 +25,7 @@ export function standardOutput(): Output {
   };
 }
 
-/** Throws `ERR_OUTPUT_EXISTS` for a path at which something is, unless it is a file that may be replaced. */
+/** Throws `ERR_OUTPUT_EXISTS` if `path` exists, unless it is a regular file and `replace` is true. */
 export function checkOutput(path: string, replace: boolean): void {
   if (!existsSync(path)) return;
   if (!statSync(path).isFile())
@@ -37,7 +37,7 @@ export function checkOutput(path: string, replace: boolean): void {
     );
 }
 
-/** Opens a temporary file next to `path`. Throws `ERR_WRITE`. */
+/** Opens a staging file next to `path`. Throws `ERR_WRITE`. */
 export async function stagedFile(path: string): Promise<Output> {
   const staged = `${resolve(path)}.part-${process.pid}`;
   const failure = (cause: unknown): unknown => {

@@ -1,4 +1,4 @@
-/** What happens when standard output cannot be written any more. */
+/** Handles failures of standard output. */
 import { FAILED } from "./failure.js";
 
 type Failed = NodeJS.ErrnoException;
@@ -6,8 +6,8 @@ type Failed = NodeJS.ErrnoException;
 let told: ((error: Failed) => void) | undefined;
 
 /**
- * Ends the process at the first failure: quietly where a reader has seen enough (`lowrank … | head`), with a line
- * elsewhere. A failure of standard error is told nowhere.
+ * Ends the process at the first failure: silently if the reader closed the pipe (`lowrank … | head`), otherwise with a
+ * message. Failures of standard error are ignored.
  */
 export function watchStreams(): void {
   process.stdout.on("error", (error: Failed) => {
@@ -19,7 +19,7 @@ export function watchStreams(): void {
   process.stderr.on("error", () => {});
 }
 
-/** Calls `lost` at a failure of standard output instead, which may come again; gives what ends that. */
+/** Calls `lost` for each failure of standard output instead of ending the process. Returns a function that stops this. */
 export function onLostStdout(lost: (error: Failed) => void): () => void {
   told = lost;
   return () => {

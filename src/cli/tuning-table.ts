@@ -1,10 +1,10 @@
-/** What was found of the forms of a GPU's kernels, as people read it. */
+/** Formats the results of autotuning a GPU. */
 import type { TuneReport } from "../native.js";
 import { speed } from "./format.js";
 
 type Tuned = TuneReport["classes"][number];
 
-/** A line for each class of shapes, the form that is used marked by a star. */
+/** Formats one line per problem shape, with a star at the selected variant. */
 export function tuningTable({ device, name, used, file, classes }: TuneReport): string {
   const rows = classes.map((one) => [
     `${one.family} ${one.class}`,
@@ -29,7 +29,7 @@ function cell({ form, verdict, milliseconds }: Tuned["forms"][number], { chosen 
   return `${form} ${found ?? "-"}${form === chosen ? "*" : ""}`;
 }
 
-/** What stands in place of a time. */
+/** Text in place of a time. */
 const DROPPED: Record<string, string> = {
   wrong: "dropped (other numbers)",
   refused: "dropped (refused)",

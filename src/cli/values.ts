@@ -1,4 +1,4 @@
-/** Values of options: text in, a checked value out. An error ends the command with status 2. */
+/** Parses and validates option values. An error ends the command with status 2. */
 import { InvalidArgumentError } from "commander";
 import { parsedSize } from "../byte-size.js";
 import { parseSaveInterval } from "../train/save-interval.js";
@@ -30,27 +30,27 @@ export const countFromZero = checked(
   (value) => Number.isSafeInteger(value) && value >= 0,
   "an integer from 0 on",
 );
-/** Of this machine; 0 for one that is free. */
+/** A port of this machine; 0 for any free one. */
 export const port = checked(
   (value) => Number.isSafeInteger(value) && value >= 0 && value <= 65_535,
   "a port, from 0 to 65535",
 );
 export const positive = checked((value) => value > 0, "above 0");
 export const notNegative = checked((value) => value >= 0, "0 or above");
-/** What may be dropped: all but everything. */
+/** A dropout probability, below 1. */
 export const dropout = checked((value) => value >= 0 && value < 1, "from 0 to below 1");
 export const share = checked((value) => value > 0 && value < 1, "between 0 and 1");
 export const fraction = checked((value) => value >= 0 && value <= 1, "from 0 to 1");
 export const probability = checked((value) => value > 0 && value <= 1, "above 0 and at most 1");
 
-/** A number of bytes, such as `2GB` or `500MB`, by thousands. */
+/** Parses a number of bytes with decimal units, such as `2GB` or `500MB`. */
 export function byteSize(text: string): number {
   const size = parsedSize(text);
   if (size !== undefined) return size;
   throw new InvalidArgumentError("It must be a size, such as 2GB or 500MB.");
 }
 
-/** How much memory a run may take: a number of bytes, or `auto`. */
+/** Parses a memory limit: a number of bytes, or `auto`. */
 export function memory(text: string): number | "auto" {
   if (text === "auto") return text;
   const size = parsedSize(text);
@@ -58,7 +58,7 @@ export function memory(text: string): number | "auto" {
   throw new InvalidArgumentError("It must be a size, such as 2GB or 500MB, or auto.");
 }
 
-/** When checkpoints are saved: steps, a time such as `10m`, or `never`. */
+/** Parses a checkpoint interval: steps, a time such as `10m`, or `never`. */
 export function saveEvery(text: string): number | string {
   const when = /^\d+$/.test(text) ? Number(text) : text;
   try {
@@ -69,7 +69,7 @@ export function saveEvery(text: string): number | string {
   }
 }
 
-/** `a,b` → [a, b]. */
+/** Parses `a,b` to [a, b]. */
 export function list(text: string): string[] {
   const names = text.split(",").map((name) => name.trim());
   if (names.includes(""))
@@ -77,12 +77,12 @@ export function list(text: string): string[] {
   return names;
 }
 
-/** Modules to adapt: a name of a whole set, or a list. */
+/** Parses the modules to adapt: the name of a set, or a list. */
 export function targets(text: string): string | string[] {
   return text === "all-linear" || text === "peft" ? text : list(text);
 }
 
-/** How adapters start. */
+/** Parses an initialisation. */
 export function init(text: string): InitLoraWeights {
   const how = text === "true" || text === "false" ? text === "true" : text;
   try {
@@ -99,7 +99,7 @@ export function device(text: string): string {
   throw new InvalidArgumentError(`Unknown device "${text}"${near}; use auto, cpu, gpu or gpu:N.`);
 }
 
-/** For an option that may be given several times; any other is refused the second time. */
+/** Collects the values of a repeatable option. All other options may be given only once. */
 export function collect(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), text];
 }

@@ -1,4 +1,4 @@
-/** A test of a family of kernels: the same operations on two devices, forward and backward, with their numbers compared. */
+/** Tests of kernel families: the same operations run on two devices, forward and backward, and the numbers are compared. */
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import { call, native, session } from "../native.js";
@@ -7,46 +7,46 @@ import type { StepResult, WrongNumbers } from "../self-test/steps.js";
 import type { DType, Tensor } from "../tensor.js";
 import { TOLERANCES, type Family } from "./tolerances.js";
 
-/** A device that runs. */
+/** A device that computes. */
 export type Place = Exclude<Device, "auto">;
 
-/** An input, whose numbers are the same on every device. */
+/** An input with the same numbers on every device. */
 export interface Input {
   values: Float32Array | Int32Array;
   shape: readonly number[];
   dtype: DType;
-  /** Whether its gradient is compared, too. */
+  /** Whether its gradient is also compared. */
   gradient: boolean;
 }
 
 export interface Check {
-  /** What is tested, such as `softmax over rows`. */
+  /** The name of the test, such as `softmax over rows`. */
   name: string;
   family: Family;
-  /** Whether the short form has it. */
+  /** Whether it is part of the short test. */
   quick: boolean;
-  /** In place of the family's. */
+  /** Overrides the family's tolerance. */
   tolerance?: number | undefined;
-  /** Whether values are read as f16, which not every GPU can. */
+  /** Whether it reads values stored as f16, which some GPUs do not support. */
   readsF16?: boolean | undefined;
-  /** Runs it and reads its numbers. */
+  /** Runs the operations and reads the results. */
   run: (device: Place) => Promise<Outcome>;
 }
 
-/** Numbers by what they are, and the kernels that made them. */
+/** Results by name, and the kernels that computed them. */
 export interface Outcome {
   values: Map<string, ArrayLike<number>>;
   kernels: Kernels;
 }
 
-/** Names of the kernels that were launched. */
+/** Names of the launched kernels. */
 export interface Kernels {
   forward: string[];
-  /** Those of backward; the same where the two are not told apart. */
+  /** Kernels of backward; all kernels if the two passes are not distinguished. */
   backward: string[];
 }
 
-/** What `differentiable` takes besides. */
+/** Options of `differentiable`. */
 export interface CheckOptions {
   quick?: boolean | undefined;
   tolerance?: number | undefined;
@@ -59,7 +59,7 @@ function seedOf(name: string): number {
   return hash;
 }
 
-/** Numbers in [low, high). */
+/** Makes pseudorandom numbers in [low, high), determined by shape and range. */
 export function numbers(
   shape: readonly number[],
   low = -1,
@@ -71,36 +71,33 @@ export function numbers(
   return { of: "f32", values, shape, dtype: "f32" };
 }
 
-/** An f32 input whose gradient is compared. */
+/** Makes an f32 input whose gradient is compared. */
 export function input(shape: readonly number[], low = -1, high = 1): Input {
   return { ...numbers(shape, low, high), gradient: true };
 }
 
-/** An f32 input without a gradient. */
+/** Makes an f32 input without a gradient. */
 export function constant(shape: readonly number[], low = -1, high = 1): Input {
   return { ...numbers(shape, low, high), gradient: false };
 }
 
-/** Whole numbers from 0 to below `n`. */
+/** Makes whole numbers from 0 to n − 1. */
 export function indices(shape: readonly number[], n: number): Input {
   const { values } = numbers(shape, 0, 1);
   return { values: Int32Array.from(values, (v) => Math.floor(v * n)), shape, dtype: "i32", gradient: false };
 }
 
-/** Each of these numbers, f32. */
+/** Makes an f32 input with exactly these values. */
 export function exactly(values: readonly number[], shape: readonly number[] = [values.length]): Input {
   return { values: Float32Array.from(values), shape, dtype: "f32", gradient: false };
 }
 
-/** Numbers that weigh an output, so that each of its elements has a gradient of its own. */
+/** Makes weights for an output, so that each of its elements has a different gradient. */
 function weights(shape: readonly number[], device: Place): Tensor {
   return tensor(numbers(shape, 0.25, 1.25).values, { shape, device });
 }
 
-/**
- * A check of what `f` makes of the inputs, and of the gradients of those that have one. `f` is called once for each
- * device.
- */
+/** Makes a check of the outputs of `f` and of the gradients of its inputs. `f` is called once per device. */
 export function differentiable<const Names extends string>(
   family: Family,
   name: string,
@@ -140,12 +137,12 @@ async function measured(
   return { values, kernels: { forward, backward } };
 }
 
-/** Ends counting launches; returns the kernels that there were. */
+/** Stops counting launches and returns the names of the launched kernels. */
 export function launched(device: Place): string[] {
   return Object.keys(session().countLaunches(device, false)).sort();
 }
 
-/** Has each element of each output weigh on the gradients. Of a single one nothing else is launched for that. */
+/** Runs backward with a weight for each output element. A single output needs no additional kernels for that. */
 function propagate(outputs: Tensor[]): void {
   const [only, ...others] = outputs as [Tensor, ...Tensor[]];
   if (others.length === 0) return only.backward(weights(only.shape, only.device as Place));
@@ -153,7 +150,7 @@ function propagate(outputs: Tensor[]): void {
   sums.reduce((a, b) => a.add(b)).backward();
 }
 
-/** Compares a GPU's numbers with the processor's. */
+/** Compares a GPU's numbers with the CPU's. */
 export function compare(
   check: Pick<Check, "family" | "tolerance">,
   got: Outcome,
@@ -164,7 +161,7 @@ export function compare(
   for (const [name, values] of expected.values) {
     const found = difference(name, got.values.get(name) ?? [], values, limit);
     if (worst === undefined || found.error > worst.error) worst = found;
-    // Outputs come first: what is wrong in forward makes gradients wrong, too.
+    // Outputs are compared first, since errors of forward also make gradients wrong.
     if (worst.error > worst.tolerance) break;
   }
   const { forward, backward } = got.kernels;
@@ -175,8 +172,8 @@ export function compare(
 }
 
 /**
- * The largest difference, relative to the largest number that is expected. Infinity where one of the two is finite and the
- * other is not, and for whole numbers that differ.
+ * Returns the largest difference relative to the largest expected number. It is infinite if only one of two numbers is
+ * finite, and for different whole numbers.
  */
 function difference(
   value: string,

@@ -1,6 +1,6 @@
 /**
- * The process of a self-test: runs each step on the device and on the processor, and writes what it found, a line of JSON
- * for each. Started by `self-test/child-process.ts`; nothing imports it.
+ * The process of a self-test: runs each step on the device and on the CPU, and writes each result as a line of JSON.
+ * Started by `self-test/child-process.ts`; nothing imports it.
  */
 import { writeSync } from "node:fs";
 import { devices, gpuDetails } from "../device.js";
@@ -12,23 +12,23 @@ import { allChecks } from "./checks/index.js";
 import { measure } from "./rates.js";
 import { LOSS_TOLERANCE, STORED_LOSSES, train } from "./training.js";
 
-/** A step of the plan. Its result has no name yet; `data` goes along to whoever asked. */
+/** A step of the plan. Its result does not contain a name; `data` is passed to the parent process. */
 interface Step {
   name: string;
   family: string;
   run: () => Promise<Omit<StepResult, "name" | "family" | "milliseconds"> & { data?: unknown }>;
 }
 
-/** Steps of training. */
+/** The number of training steps. */
 const FULL_STEPS = 5;
 const QUICK_STEPS = 2;
 
 function write(line: Line): void {
-  // At once: what follows may end the process.
+  // Synchronous, since the next step may end the process.
   writeSync(1, `${JSON.stringify(line)}\n`);
 }
 
-/** What goes wrong on a device stays wrong: the process begins anew. */
+/** Errors after which the device stays unusable, so that a new process must continue. */
 const LATCHED = new Set(["ERR_DEVICE_LOST", "ERR_INTERNAL"]);
 
 function parseOrder(text: string | undefined): Order {
@@ -36,7 +36,7 @@ function parseOrder(text: string | undefined): Order {
   return { device: device ?? "gpu", quick: quick ?? true, leaveOut: leaveOut ?? [] };
 }
 
-/** In a process of its own, too: a driver may crash when it is asked what it has. */
+/** Lists the GPUs; also in a separate process, since a driver may crash during enumeration. */
 const LISTING: Step = {
   name: "listing the GPUs",
   family: "device",
@@ -99,7 +99,7 @@ async function compared(
   return judged(compare(check, got, expected));
 }
 
-/** On the processor: twice the same bits, and numbers that are some. */
+/** On the CPU: checks that two runs give identical bits. */
 async function repeated(check: Check): ReturnType<Step["run"]> {
   const first = await check.run("cpu");
   const again = await check.run("cpu");
@@ -126,7 +126,7 @@ async function trained(device: Place, count: number): ReturnType<Step["run"]> {
   return { ...judged({ error, wrong }), data };
 }
 
-/** Runs a step and says how it ended. Returns whether the device can go on. */
+/** Runs a step and writes its result. Returns whether the device can continue. */
 async function run(step: Step): Promise<boolean> {
   const { name, family } = step;
   write({ event: "begin", name, family });
@@ -149,7 +149,7 @@ async function main(): Promise<void> {
   const left = steps(order).filter(({ name }) => !order.leaveOut.includes(name));
   write({ event: "plan", steps: left.map(({ name, family }) => ({ name, family })) });
   for (const step of left) {
-    // A device that was lost fails whatever comes after it.
+    // After a device loss, all further steps would fail.
     if (!(await run(step))) return;
   }
   write({ event: "done" });

@@ -1,4 +1,4 @@
-/** Tests devices in separate processes, which may crash or hang. */
+/** Tests devices in separate processes, so that a crash or hang does not affect this one. */
 import { release } from "node:os";
 import { callable, flag, options as known, refuse } from "../argument.js";
 import type { Device, DeviceInfo } from "../device.js";
@@ -20,17 +20,17 @@ import type {
 } from "./diagnosis.js";
 import type { Rates } from "./rates.js";
 
-/** The longest time of a step, in milliseconds: a slow shader compiler takes ten seconds for a shader. */
+/** The time limit of a step, in milliseconds. A slow shader compiler may take ten seconds for one shader. */
 const LIMIT = 120_000;
 
-/** The limit, or `LOWRANK_SELF_TEST_LIMIT` in milliseconds, with which tests shorten it. */
+/** Returns the limit, or `LOWRANK_SELF_TEST_LIMIT` in milliseconds, which tests use to shorten it. */
 function limit(): number {
   return Number(process.env["LOWRANK_SELF_TEST_LIMIT"]) || LIMIT;
 }
-/** Most processes per device; each crash costs one. */
+/** The maximum number of processes per device; each crash uses one. */
 const PROCESSES = 8;
 
-/** The data of steps in addition to their results. */
+/** Data that steps return in addition to their results. */
 interface Data {
   devices?: DeviceInfo[];
   details?: GpuDetails[];
@@ -50,12 +50,12 @@ interface Run {
 }
 
 /**
- * Tests devices: every family of kernels forward and backward against the processor, steps of training, rates. Each device
- * is tested in a process of its own, whose crash or hang is a result. It takes about a minute; the result of a GPU is kept
- * for `auto`.
+ * Tests devices: every kernel family forward and backward against the CPU, training steps, and performance. Each device is
+ * tested in a separate process, so that a crash or hang becomes a result. This takes about a minute. The results of GPUs
+ * are stored for `auto`.
  *
- * Throws `ERR_OPTION`, `ERR_NO_GPU` for a GPU that is not there, `ERR_INTERNAL` where the processes cannot be started (from
- * a bundle); the signal's reason.
+ * Throws `ERR_OPTION`, `ERR_NO_GPU` for a missing GPU, `ERR_INTERNAL` if the processes cannot be started (in a bundle); the
+ * signal's reason.
  */
 export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
   const where = "diagnose";
@@ -101,7 +101,7 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
   };
 }
 
-/** The CPU, if the devices could not be listed. */
+/** A placeholder for the CPU, if the devices could not be listed. */
 function processor(): DeviceInfo {
   return { device: "cpu", name: "processor", kind: "cpu", backend: process.arch };
 }
@@ -111,7 +111,7 @@ function environment(): Record<string, string> {
   return Object.fromEntries(own.sort()) as Record<string, string>;
 }
 
-/** The devices to test. Throws `ERR_NO_GPU`. */
+/** Returns the devices to test. Throws `ERR_NO_GPU`. */
 function chosenDevices(
   asked: Device | undefined,
   all: readonly DeviceInfo[],
@@ -194,7 +194,7 @@ function remember(info: DeviceInfo, steps: readonly StepResult[], full: boolean)
   keep(owner, { passed: bad === undefined, full, reason: bad && describe(bad), until });
 }
 
-/** Runs all steps of a device; after a process that ended inside a step, a new one runs the rest. */
+/** Runs all steps of a device. If a process ends inside a step, a new process runs the remaining ones. */
 async function runSteps(
   order: Order,
   signal?: AbortSignal,
@@ -231,7 +231,7 @@ async function runSteps(
   }
 }
 
-/** The result of the step in which a process ended. */
+/** Returns the result of the step in which a process ended. */
 function unfinished(
   last: Line | undefined,
   { died, hung, stderr }: { died: string | undefined; hung: boolean; stderr: string },
@@ -248,7 +248,7 @@ function unfinished(
   };
 }
 
-/** The steps of the plan that were not run, as skipped. */
+/** Returns the remaining steps of the plan as skipped. */
 function left(
   plan: readonly { name: string; family: string }[] | undefined,
   steps: readonly StepResult[],

@@ -10,9 +10,9 @@ export interface DiagnoseOptions {
    * there is no other.
    */
   device?: Device | undefined;
-  /** Whether to run the short form, which `auto` runs before it first uses a GPU: fewer shapes, one step, no rates. */
+  /** Whether to run the short test, which `auto` runs before it first uses a GPU: fewer shapes and training steps, no rates. */
   quick?: boolean | undefined;
-  /** Ends it with the signal's reason. */
+  /** Aborts the diagnosis with the signal's reason. */
   signal?: AbortSignal | undefined;
   /** Called before each step. */
   onProgress?: ((progress: DiagnoseProgress) => void) | undefined;
@@ -24,7 +24,7 @@ export interface DiagnoseProgress {
   device: string;
   /** The name of the step that begins. */
   name: string;
-  /** The step's number, from 1 on. */
+  /** The step's number, counted from 1. */
   step: number;
   /** The number of steps for the device. */
   steps: number;
@@ -64,7 +64,7 @@ export interface GpuDetails {
   workgroupBytes: number;
   /** Invocations of a workgroup. */
   invocations: number;
-  /** Bytes of its memory, if known. */
+  /** The GPU's memory in bytes, if known. */
   memory?: number | undefined;
   /** The missing feature, if the GPU cannot be used. */
   lacks?: string | undefined;
@@ -80,11 +80,11 @@ export interface KnownHazard {
   what: string;
   /** The consequence: `auto` requires the full test, cooperative matrices are not used, or a note only. */
   effect: "full-test" | "no-matrices" | "note";
-  /** The source that describes it. */
+  /** The source of the description. */
   source: string;
 }
 
-/** Losses of steps of training the embedded model. */
+/** Losses of training steps with the embedded model. */
 export interface DiagnosedTraining {
   /** The loss before each step on the device. */
   losses: number[];
@@ -104,11 +104,11 @@ export interface DiagnosedDevice {
   shaderCompiler?: string | undefined;
   /** Known defects of the GPU or its driver. */
   hazards: KnownHazard[];
-  /** Each step of the test, in order. */
+  /** All steps of the test, by order of execution. */
   steps: StepResult[];
-  /** Steps of training; undefined if they were not reached. */
+  /** The training steps; undefined if they were not reached. */
   training?: DiagnosedTraining | undefined;
-  /** Measured rates; undefined in the short form. */
+  /** Measured rates; undefined in the short test. */
   rates?: Rates | undefined;
   /** Milliseconds of the longest submission to a GPU during the test. */
   longestSubmission?: number | undefined;
@@ -118,7 +118,7 @@ export interface DiagnosedDevice {
   healthy: boolean;
 }
 
-/** What `lowrank doctor` prints, as an object. */
+/** The output of `lowrank doctor` as an object. */
 export interface Diagnosis {
   /** The version of this package. */
   version: string;
@@ -137,7 +137,7 @@ export interface Diagnosis {
   electron?: string | undefined;
   /** The values of `LOWRANK_…` variables that are set. */
   environment: Record<string, string>;
-  /** Whether the short form was run. */
+  /** Whether only the short test was run. */
   quick: boolean;
   /** Failures before a device could be tested. */
   problems: StepResult[];

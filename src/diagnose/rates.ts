@@ -1,4 +1,4 @@
-/** What a device reaches: products by the precision of their factors, and memory. */
+/** Measures a device's throughput: matrix products by precision, and memory. */
 import { ones, zeros } from "../create.js";
 import { synchronize } from "../device.js";
 import { session } from "../native.js";
@@ -6,22 +6,22 @@ import { noGrad, scope, withMatmulPrecision, type MatmulPrecision } from "../sco
 import { made, type Tensor } from "../tensor.js";
 import type { Place } from "./check.js";
 
-/** What was measured. */
+/** The measured rates. */
 export interface Rates {
-  /** Operations a second of products, by the precision of their factors. */
+  /** Floating-point operations per second of matrix products, by precision of the factors. */
   products: Partial<Record<"f32" | "f16" | "bf16", number>>;
-  /** Bytes a second that the sum of two vectors reads and writes; they fit no cache. */
+  /** Bytes per second read and written by adding two vectors that are larger than the caches. */
   memory: number;
 }
 
-/** Edge of the square products, unless the device is slow. */
+/** Size of the square matrices. */
 const EDGE = 1024;
 /** Elements of each vector: 32 MiB. */
 const LENGTH = 8 << 20;
-/** Milliseconds that a measurement takes, about. */
+/** Approximate duration of a measurement, in milliseconds. */
 const TARGET = 250;
 
-/** Seconds that one call of `work` takes: the fastest of some rounds. */
+/** Returns the seconds per call of `work`, from the fastest of several rounds. */
 async function fastest(device: Place, work: () => Tensor): Promise<number> {
   const timed = async (count: number): Promise<number> => {
     await synchronize(device);
@@ -30,7 +30,7 @@ async function fastest(device: Place, work: () => Tensor): Promise<number> {
     await synchronize(device);
     return (performance.now() - began) / count;
   };
-  // The first compiles.
+  // The first call compiles.
   await timed(1);
   const once = await timed(1);
   const count = Math.max(1, Math.min(50, Math.round(TARGET / 3 / once)));
@@ -40,7 +40,7 @@ async function fastest(device: Place, work: () => Tensor): Promise<number> {
   return best / 1000;
 }
 
-/** Measures the device. `f16` and `f16Storage` say whether a GPU computes in f16, and whether it reads it. */
+/** Measures the device. `f16` and `f16Storage` are whether the GPU computes in f16 and reads f16. */
 export async function measure(
   device: Place,
   { f16, f16Storage }: { f16: boolean; f16Storage: boolean },

@@ -1,8 +1,8 @@
-/** A diagnosis as text, to be pasted into an issue. */
+/** Formats a diagnosis as text, to be pasted into an issue. */
 import { describe, isBad, type StepResult } from "../self-test/steps.js";
 import type { DiagnosedDevice, Diagnosis } from "./diagnosis.js";
 
-/** The report of a diagnosis, in plain lines. */
+/** Returns the report of a diagnosis as plain lines. */
 export function reportOf(diagnosis: Diagnosis): string {
   const { version, system, node, electron, environment, quick, problems, devices, seconds } = diagnosis;
   const runtime = electron === undefined ? `Node ${node}` : `Electron ${electron} (Node ${node})`;
@@ -89,7 +89,7 @@ function facts({
   return lines;
 }
 
-/** Skipped steps by their reason: after a loss all others are. */
+/** Groups skipped steps by reason, since one loss skips all remaining steps. */
 function grouped(skipped: readonly StepResult[]): string[] {
   const reasons = new Map<string, string[]>();
   for (const { name, reason = "" } of skipped) reasons.set(reason, [...(reasons.get(reason) ?? []), name]);
@@ -99,7 +99,7 @@ function grouped(skipped: readonly StepResult[]): string[] {
   });
 }
 
-/** The largest difference of each family that was compared. */
+/** Formats the largest difference of each compared family. */
 function margins(steps: readonly StepResult[]): string[] {
   const worst = new Map<string, number>();
   for (const { family, error, status } of steps)

@@ -1,6 +1,6 @@
-/** How far a GPU's numbers may be from the processor's, for each family of kernels, and why. */
+/** Tolerances of a GPU's numbers relative to the CPU's, by kernel family, with reasons. */
 
-/** Folders of the engine's `kernels`, and its optimizers. */
+/** Kernel families: folders of the engine's `kernels`, and its optimizers. */
 export type Family =
   | "attention"
   | "cast"
@@ -27,24 +27,24 @@ export type Family =
   | "sort";
 
 export interface Tolerance {
-  /** The largest difference, relative to the largest number of the processor's. */
+  /** The largest difference, relative to the CPU's largest number. */
   limit: number;
   why: string;
 }
 
 /**
- * Both devices are held to 1e-5 of the largest number by the engine's own tests against f64, so they are within twice that
- * of each other.
+ * The engine's tests check both devices against f64 with a tolerance of 1e-5 of the largest number, so the devices differ
+ * by at most twice that.
  */
 const ROUNDINGS: Tolerance = {
   limit: 2e-5,
   why: "both devices are within 1e-5 of f64: a few hundred roundings of f32 (6e-8 each)",
 };
 
-/** Numbers that are moved, not computed. */
+/** Values that are moved and not computed. */
 const EXACT: Tolerance = { limit: 0, why: "values are moved and not computed" };
 
-/** The tolerance of each family. Whole numbers have to be equal in every family. */
+/** The tolerance of each family. Whole numbers must always be equal. */
 export const TOLERANCES: Readonly<Record<Family, Tolerance>> = {
   attention: ROUNDINGS,
   cast: { limit: 0, why: "rounding to the nearest is defined to the bit" },
@@ -78,7 +78,8 @@ export const TOLERANCES: Readonly<Record<Family, Tolerance>> = {
 };
 
 /**
- * Factors are rounded to f16 (relative error 2⁻¹¹), so a term errs by 2⁻¹⁰ of its size; over K terms that sums to at most
- * 2⁻¹⁰·Σ|a·b|, which for factors that are uniform on (−1, 1) and K ≤ 131 is below 6 times the largest sum over 2¹⁰.
+ * The tolerance of products with f16 factors. Rounding to f16 has a relative error of 2⁻¹¹, so a term has an error of 2⁻¹⁰
+ * of its magnitude. Over K terms this sums to at most 2⁻¹⁰·Σ|a·b|. For factors uniform on (−1, 1) and K ≤ 131 that is less
+ * than 6 times the largest sum over 2¹⁰.
  */
 export const F16_PRODUCTS = 6 / 1024;

@@ -1,4 +1,4 @@
-/** Steps of training on two devices: the embedded model, a low-rank adapter and AdamW. */
+/** Trains the embedded model for a few steps, with a low-rank adapter and AdamW. */
 import { readFileSync } from "node:fs";
 import { tensor } from "../create.js";
 import { inject } from "../lora/index.js";
@@ -10,26 +10,26 @@ import { manualSeed } from "../random.js";
 import { scope } from "../scope.js";
 import type { Place } from "./check.js";
 
-/** Rows and tokens of a step: no multiples of what kernels divide by. */
+/** Rows and tokens per step; deliberately no multiples of the kernels' tile sizes. */
 const BATCH = 3;
 const LENGTH = 61;
 
 /**
- * How far losses may be apart, relative to the processor's. Products, norms and attention are within 2e-5 of each other;
- * an update of AdamW has the size of the learning rate, whatever the gradient's, so that a gradient near 0 whose sign differs
- * moves its weight the other way: 1e-3 of the loss leaves room for all of these, and five steps change it by 14%.
+ * The tolerance of losses, relative to the CPU's. Products, norms and attention differ by at most 2e-5. An update of AdamW
+ * has the magnitude of the learning rate for any gradient, so a gradient near 0 with another sign moves its weight the
+ * other way. 1e-3 of the loss allows for all of these; five steps change the loss by 14%.
  */
 export const LOSS_TOLERANCE = 1e-3;
 
 /**
- * Losses of the embedded model before each of five steps, as processors gave them: x64 with AVX-512 and with AVX2 to the
- * bit, with SSE2 to the seventh digit.
+ * Losses of the embedded model before each of five steps on the CPU: bit-identical on x64 with AVX-512 and AVX2, equal to
+ * seven digits with SSE2.
  */
 export const STORED_LOSSES: readonly number[] = [
   5.00109338760376, 4.839019298553467, 4.66177225112915, 4.477007865905762, 4.288765907287598,
 ];
 
-/** Trains `steps` steps on the same rows and returns the loss before each, and the milliseconds of the last. */
+/** Trains for `steps` steps on the same rows. Returns the loss before each step, and the milliseconds of the last step. */
 export async function train(
   device: Place,
   steps: number,

@@ -1,4 +1,4 @@
-/** What adapters refuse: options against each other, layers against options, adapters against adapters. */
+/** Unsupported combinations of adapter options, layers and adapters. */
 import type { Refusal } from "./refusal.js";
 
 const ONE = "choose one of them";

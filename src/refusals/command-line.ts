@@ -1,4 +1,4 @@
-/** What the command line refuses: options of a command against each other, where the library has no such options. */
+/** Unsupported combinations of command-line options that the library does not have. */
 import type { Refusal } from "./refusal.js";
 
 export const COMMAND_LINE_REFUSALS = {

@@ -1,4 +1,4 @@
-/** What adapter files refuse: formats that have no place for it, and files that say too little. */
+/** Contents that an adapter file's format cannot express, and files with too little information. */
 import type { Refusal } from "./refusal.js";
 
 const PEFT = "keep PEFT's folder, or merge";

@@ -1,4 +1,4 @@
-/** What plain layers refuse, where PyTorch has it or a combination has no meaning. */
+/** Features of PyTorch's layers that are not supported, and invalid combinations. */
 import type { Refusal } from "./refusal.js";
 
 export const LAYER_REFUSALS = {

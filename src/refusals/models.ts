@@ -1,4 +1,4 @@
-/** What models refuse: configurations that are not built, and what forward is given. */
+/** Unsupported model configurations and inputs of forward. */
 import type { Refusal } from "./refusal.js";
 
 export const MODEL_REFUSALS = {

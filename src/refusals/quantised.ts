@@ -1,4 +1,4 @@
-/** What a weight in blocks of a few bits does not take part in. */
+/** Operations that do not support block-quantised weights. */
 import type { Refusal } from "./refusal.js";
 
 export const QUANTISED_REFUSALS = {

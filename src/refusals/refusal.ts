@@ -1,19 +1,19 @@
-/** What is refused, and why: the errors are made of it, and so is docs/refused.md. */
+/** Descriptions of unsupported features, from which both errors and docs/refused.md are made. */
 import { LowrankError, type ErrorCode } from "../errors.js";
 import { nameOptions } from "../option-name.js";
 
-/** One thing that is refused. Options of the library stand between backticks, so that a command names its flags. */
+/** An unsupported feature. Library options are in backticks, so that a command can replace them by its flags. */
 export interface Refusal {
-  /** The thing itself. */
+  /** The feature. */
   readonly what: string;
-  /** With what, or on what. */
+  /** The context in which it is unsupported. */
   readonly where: string;
   readonly reason: string;
-  /** What to do. */
+  /** The remedy. */
   readonly instead: string;
 }
 
-/** The error of a refusal. `place` is the call or the file, and `found` what of it was met there. */
+/** Makes the error of a refusal. `place` is the call or the file, `found` the offending value. */
 export function refused(
   { what, where, reason, instead }: Refusal,
   place: string,
@@ -27,7 +27,7 @@ export function refused(
   );
 }
 
-/** Why, and what to do, for an error that says itself what was met. */
+/** Formats reason and remedy, for an error that describes the offending value itself. */
 export function because({ reason, instead }: Refusal): string {
   return nameOptions(`${reason}; ${instead}`);
 }

@@ -1,9 +1,9 @@
-/** What a run refuses: options of `finetune` against each other and against its data. */
+/** Unsupported combinations of `finetune`'s options, with each other and with the data. */
 import type { Refusal } from "./refusal.js";
 
 const LOADED = "with a model that is loaded";
 
-/** What a run that goes on cannot change: what its adapter, its optimizer's state and its place in the data hang on. */
+/** Options that cannot change when resuming: the adapter, the optimizer's state and the position in the data depend on them. */
 export const FIXED_OPTIONS = [
   "adapter",
   "lora",

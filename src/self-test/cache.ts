@@ -1,4 +1,4 @@
-/** The results of self-tests, in the user's cache folder, by adapter, driver and package version. */
+/** Caches self-test results in the user's cache folder, by adapter, driver and package version. */
 import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { cacheFolder } from "../cache-folder.js";
 
 /** Incremented when the file's format or the meaning of a result changes. */
 const FORMAT = 1;
-/** Most bytes of a file. */
+/** The maximum size of a file, in bytes. */
 const LIMIT = 64 * 1024;
 
 /** The key of a result. Another driver or package version may compile other code. */
@@ -41,7 +41,7 @@ function fileOf(owner: Owner): string | undefined {
   return join(folder, "self-test", `${name}-${hash}.json`);
 }
 
-/** The result for a key; undefined if the file is missing, damaged, expired or has another key. */
+/** Returns the result for a key; undefined if the file is missing, damaged, expired or has another key. */
 export function readKept(owner: Owner): Kept | undefined {
   const file = fileOf(owner);
   if (file === undefined) return undefined;

@@ -22,7 +22,7 @@ export interface Ended {
 /** Signals that end any process from outside. SIGKILL is also sent when the system runs out of memory. */
 const OUTSIDE = new Set(["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGKILL"]);
 
-/** Bytes of stderr that are kept. */
+/** The maximum length of stderr to keep. */
 const STDERR = 2000;
 
 function command(order: Order): { file: string; args: string[]; env: NodeJS.ProcessEnv } {
@@ -33,15 +33,15 @@ function command(order: Order): { file: string; args: string[]; env: NodeJS.Proc
     // Tests the default variants of the kernels.
     LOWRANK_TUNE: "off",
   };
-  // Electron's executable is Node for this process alone.
+  // Makes Electron's executable run as Node, for this process only.
   if (process.versions["electron"] !== undefined) env["ELECTRON_RUN_AS_NODE"] = "1";
-  // Without this process's own arguments to Node, such as --inspect.
+  // Arguments of this process to Node, such as --inspect, are not passed on.
   return { file: process.execPath, args: [script, JSON.stringify(order)], env };
 }
 
 /**
- * Whether the process can be started: not from a bundle, which lacks the script, nor from an Electron app whose fuse
- * RunAsNode is off, which would start itself.
+ * Whether the process can be started. It cannot in a bundle, which lacks the script, or in an Electron app with the fuse
+ * RunAsNode off, where the executable would start the app again.
  */
 export function canStart(): boolean {
   try {
@@ -61,8 +61,8 @@ function whyDied(status: number | null, signal: string | null): string | undefin
 }
 
 /**
- * Runs the process and calls `onLine` with each line. `limit` is the longest time between two lines, in milliseconds.
- * Rejects if the process cannot be started; with the signal's reason if it was aborted.
+ * Runs the process and calls `onLine` with each line. `limit` is the maximum time between two lines, in milliseconds.
+ * Rejects if the process cannot be started, and with the signal's reason if it is aborted.
  */
 export async function runChild(
   order: Order,
@@ -112,7 +112,7 @@ export async function runChild(
   }
 }
 
-/** Runs the process and waits for it, at most `limit` milliseconds. Throws if it cannot be started. */
+/** Runs the process and waits for at most `limit` milliseconds. Throws if it cannot be started. */
 export function runChildSync(order: Order, limit: number): Ended {
   const { file, args, env } = command(order);
   const { stdout, stderr, status, signal, error } = spawnSync(file, args, {

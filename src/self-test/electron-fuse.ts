@@ -1,14 +1,14 @@
-/** Whether Electron's executable may run as Node, which an app can turn off when it is packed. */
+/** Detects whether Electron's executable may run as Node, which an app can disable when it is packaged. */
 import { closeSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 
-/** What stands in the executable in front of the fuses (Electron, "Electron Fuses", `@electron/fuses`). */
+/** The marker in the executable before the fuses (Electron, "Electron Fuses", `@electron/fuses`). */
 const SENTINEL = Buffer.from("dL7pKGdnNz796PbbjQWNKmHXBZaB9tsX");
-/** Bytes behind it: a version, the number of fuses, and a letter for each; the first is RunAsNode. */
+/** Offset of RunAsNode after the marker: the version and the number of fuses precede one letter per fuse. */
 const RUN_AS_NODE = 2;
 const CHUNK = 8 << 20;
 
-/** Whether the fuse RunAsNode of an executable is on; true where it has no fuses. */
+/** Whether the fuse RunAsNode of an executable is on; true if it has no fuses. */
 export function runsAsNode(executable: string): boolean {
   const file = openSync(executable, "r");
   try {
@@ -27,17 +27,17 @@ export function runsAsNode(executable: string): boolean {
 
 let known: boolean | undefined;
 
-/** Whether this process's executable runs scripts: Node does, and Electron unless its app was packed without that. */
+/** Whether this process's executable can run scripts: always for Node, and for Electron unless the app disabled it. */
 export function canRunScripts(): boolean {
   if (process.versions["electron"] === undefined || process.env["ELECTRON_RUN_AS_NODE"] !== undefined)
     return true;
-  // On macOS the fuses are in the framework, beside the app's own executable.
+  // On macOS the fuses are in the framework, not in the app's executable.
   const framework = "../Frameworks/Electron Framework.framework/Electron Framework";
   const file = process.platform === "darwin" ? join(process.execPath, "..", framework) : process.execPath;
   try {
     known ??= runsAsNode(file);
   } catch {
-    // Helpers of macOS lie elsewhere. Starting an app a second time would be worse than no test.
+    // Helper executables on macOS have another path. No test is better than starting the app a second time.
     known = false;
   }
   return known;

@@ -26,10 +26,10 @@ export interface Verdict {
   reason?: string | undefined;
 }
 
-/** The longest time between two lines, and the longest duration if the caller waits synchronously, in milliseconds. */
+/** The maximum time between two lines, and the maximum duration of a synchronous test, in milliseconds. */
 const SILENCE = 120_000;
 const WHOLE = 300_000;
-/** How long the result of a test that hung is valid, in milliseconds. */
+/** Validity of the result of a test that hung, in milliseconds. */
 export const DAY = 24 * 60 * 60 * 1000;
 
 /** The cache key of a GPU. */
@@ -85,7 +85,7 @@ function settle(gpu: Gpu, ended: Ended, order: Order): Verdict {
   return ended.interrupted ? { usable: false, reason: `its test was ended by ${ended.died}` } : NOT_STARTED;
 }
 
-/** Tests a GPU unless its result is cached, and waits: a few seconds, once. */
+/** Tests a GPU unless its result is cached. Blocks for a few seconds the first time. */
 export function testSync(gpu: Gpu): Verdict {
   const order = orderFor(gpu);
   const found = known(gpu, order);
@@ -97,7 +97,7 @@ export function testSync(gpu: Gpu): Verdict {
   }
 }
 
-/** As `testSync`, without blocking the thread. */
+/** Like `testSync`, without blocking the thread. */
 export async function test(gpu: Gpu): Promise<Verdict> {
   const order = orderFor(gpu);
   const found = known(gpu, order);

@@ -1,16 +1,16 @@
 /**
- * Known defects of GPUs and their drivers, each with its source. One table, which `lowrank doctor` reports and which the
- * choice of a device follows.
+ * Known defects of GPUs and their drivers, each with its source. The table is used by `lowrank doctor` and by the selection
+ * of a device.
  */
 
-/** What is known of a GPU when it is chosen. */
+/** The properties of a GPU that are known when it is selected. */
 export interface Adapter {
   name: string;
   /** Vulkan, Metal, DX12 or DX12 (FXC). */
   backend: string;
   /** The driver and its version. */
   driver: string;
-  /** The PCI number of the vendor; 0 where it is not known. */
+  /** The PCI number of the vendor; 0 if unknown. */
   vendor: number;
   /** Node's name of the operating system. */
   platform: NodeJS.Platform;
@@ -19,13 +19,13 @@ export interface Adapter {
 export interface Hazard {
   /** A name for reports. */
   id: string;
-  /** Whether a GPU has it, as far as its description tells. */
+  /** Whether a GPU has the defect, judging by its properties. */
   applies: (adapter: Adapter) => boolean;
-  /** What goes wrong. */
+  /** The defect. */
   what: string;
   /**
-   * What follows: `full-test`: `auto` uses the GPU once the full test has passed, and not the short form; `no-matrices`:
-   * cooperative matrices are not used; `note`: it is reported alone, since the engine avoids it on every GPU.
+   * The consequence. `full-test`: `auto` requires that the GPU has passed the full test; `no-matrices`: cooperative matrices
+   * are not used; `note`: only reported, since the engine avoids the problem on every GPU.
    */
   effect: "full-test" | "no-matrices" | "note";
   source: string;
@@ -41,7 +41,7 @@ export const HAZARDS: readonly Hazard[] = [
   {
     id: "metal-silent-failure",
     applies: ({ backend }) => backend === "Metal",
-    what: "a command buffer that fails is reported as done; each submission ends with a proof that the next read checks",
+    what: "a failed command buffer is reported as completed; each submission ends with a marker that the next read checks",
     effect: "note",
     source: "https://github.com/gfx-rs/wgpu/issues/9545",
   },
@@ -86,7 +86,7 @@ export const HAZARDS: readonly Hazard[] = [
   {
     id: "amd-windows-matrices",
     applies: (a) => isVulkan(a) && a.vendor === VENDORS.amd && a.platform === "win32",
-    what: "the driver crashed when it was asked which cooperative matrices it has; they are asked for in a process of their own",
+    what: "the driver crashed when its cooperative matrices were queried; they are queried in a separate process",
     effect: "no-matrices",
     source: "https://github.com/ggml-org/llama.cpp/issues/22750",
   },
@@ -107,7 +107,7 @@ export const HAZARDS: readonly Hazard[] = [
   },
 ];
 
-/** The hazards of a GPU. */
+/** Returns the known hazards of a GPU. */
 export function hazardsOf(adapter: Adapter): Hazard[] {
   return HAZARDS.filter(({ applies }) => applies(adapter));
 }

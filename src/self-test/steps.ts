@@ -1,4 +1,4 @@
-/** The output of a self-test's process: a line of JSON when a step begins, and one when it ends. */
+/** The output of a self-test's process: one line of JSON when a step begins, and one when it ends. */
 
 /** A result of a GPU that differs from the CPU's. */
 export interface WrongNumbers {
@@ -23,17 +23,17 @@ export interface StepResult {
   /** The family of kernels, a folder of the engine's `kernels`; or `device`, `optim`, `training`. */
   family: string;
   /**
-   * `passed`; `wrong`: other numbers than the processor's; `failed`: an error; `crashed`: the process ended; `hung`: no end
-   * within the time limit; `skipped`: the device lacks what it needs, or the test could not go on.
+   * `passed`; `wrong`: the numbers differ from the CPU's; `failed`: an error; `crashed`: the process ended; `hung`: the time
+   * limit was exceeded; `skipped`: the device lacks a feature, or the test could not continue.
    */
   status: "passed" | "wrong" | "failed" | "crashed" | "hung" | "skipped";
   /** Kernels that the step launched, forward and backward. */
   kernels?: string[] | undefined;
-  /** The largest relative difference that was found. */
+  /** The largest relative difference found. */
   error?: number | undefined;
-  /** What is wrong. */
+  /** The difference, if it is too large. */
   wrong?: WrongNumbers | undefined;
-  /** An error's message, a signal, or what is missing. */
+  /** An error's message, a signal, or the missing feature. */
   reason?: string | undefined;
   /** Duration of the step. */
   milliseconds: number;
@@ -48,20 +48,20 @@ export type Line =
 
 /** The first argument of the process. */
 export interface Order {
-  /** The GPU that is compared with the processor, or `cpu`, which is compared with stored numbers. */
+  /** The device: a GPU, whose numbers are compared with the CPU's, or `cpu`, compared with stored numbers. */
   device: string;
-  /** Whether to run the short form. */
+  /** Whether to run the short test. */
   quick: boolean;
-  /** Steps that have been run, by name. */
+  /** Names of steps that have already run. */
   leaveOut: string[];
 }
 
-/** Whether a step found that the device must not be trusted. */
+/** Whether a step shows that the device is unreliable. */
 export function isBad({ status }: StepResult): boolean {
   return status !== "passed" && status !== "skipped";
 }
 
-/** A step that went wrong, in a part of a sentence. */
+/** Describes the result of a step, as part of a sentence. */
 export function describe({ name, status, kernels = [], wrong, reason }: StepResult): string {
   const of = kernels.length > 0 ? ` (kernels ${kernels.join(", ")})` : "";
   switch (status) {
@@ -82,7 +82,7 @@ export function describe({ name, status, kernels = [], wrong, reason }: StepResu
   }
 }
 
-/** The lines of `text` that are whole and of this form; what a driver prints besides is passed over. */
+/** Parses complete lines of the process and ignores other output, such as a driver's. */
 export function parseLines(text: string): Line[] {
   return text.split("\n").flatMap((line) => {
     if (!line.startsWith('{"event":')) return [];

@@ -60,7 +60,7 @@ test.serial(
 test.serial("invalid messages, and a template that is missing or throws, are one line", async (t) => {
   const bare = chatModel(null);
   const cases: [string[], RegExp][] = [
-    [["--model", model, "--messages", "absent.json"], /absent\.json: no such file of messages/],
+    [["--model", model, "--messages", "absent.json"], /absent\.json: no such file/],
     [["--model", model, "--messages", "[{"], /--messages: not JSON; expected/],
     [["--model", model, "--messages", "[]"], /--messages: messages is empty/],
     [

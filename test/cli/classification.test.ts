@@ -91,7 +91,7 @@ test.serial("data and commands that do not suit a classifier are one line", asyn
     ],
     [["evaluate", "--model", model, "--data", data], /is neither a language model nor a classifier/],
     [["evaluate", "--data", data], /:1: the row has a "label", and the model is a language model/],
-    [["generate", "--adapter", output, "--prompt", "a"], /the model is no language model/],
+    [["generate", "--adapter", output, "--prompt", "a"], /this model is not a language model/],
   ];
   for (const [argv, message] of cases) {
     const { status, stdout, stderr } = await lowrank([...argv, "--device", "cpu"]);

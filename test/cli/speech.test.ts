@@ -73,7 +73,7 @@ test.serial("data and commands that do not suit a speech model are one line", as
     ],
     [["evaluate", "--data", data], /:1: the row has "audio", and the model is a language model/],
     [["evaluate", "--data", gone], /:1: gone\.wav is not there; audio is the path of a WAV file/],
-    [["generate", "--model", model, "--prompt", "a"], /the model is no language model/],
+    [["generate", "--model", model, "--prompt", "a"], /this model is not a language model/],
   ];
   for (const [argv, message] of cases) {
     const { status, stdout, stderr } = await lowrank([...argv, ...own]);

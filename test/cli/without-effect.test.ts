@@ -89,5 +89,5 @@ test.serial("other commands report them, too", async (t) => {
   const spoken = await run("inspect", chats, "--model", model, "--chat-template", template);
   t.notRegex(spoken.stdout, /no effect/);
   const inspected = await run("inspect", model, "--language", "de");
-  t.regex(inspected.stderr, /warning: --language has no effect: it is for data, and .* is a model/);
+  t.regex(inspected.stderr, /warning: --language has no effect: it applies to data, and .* is a model/);
 });

@@ -38,7 +38,7 @@ export const FOLLOWED: readonly Followed[] = [
   [/^generate needs --prompt TEXT or --messages FILE$/, `${HERE}what generate needs`],
   [/^--chat-template has no effect: --prompt/, `${HERE}what generate needs`],
   [
-    /at --temperature 0 the likeliest token is taken; give a --temperature above 0$/,
+    /at --temperature 0 the most likely token is taken; give a --temperature above 0$/,
     "test/cli/without-effect.test.ts: other commands report them",
   ],
   [

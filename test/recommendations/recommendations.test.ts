@@ -132,7 +132,7 @@ test.serial("what generate needs: --prompt or --messages, and --messages for a t
   t.regex((await run(...common)).stderr, /generate needs --prompt TEXT or --messages FILE/);
   t.is((await run(...common, "--prompt", "a")).status, 0);
   const unused = await run(...common, "--prompt", "a", "--chat-template", template);
-  t.regex(unused.stderr, /give --messages to use the template/);
+  t.regex(unused.stderr, /give --messages to use it/);
   const conversation = file("m.json", JSON.stringify([{ role: "user", content: "hi" }]));
   const used = await run(...common, "--messages", conversation, "--chat-template", template);
   t.is(used.status, 0);

@@ -60,7 +60,7 @@ export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])
     "test/train/trainer-continued.test.ts: a bad checkpoint is accepted when named, with a warning",
   ],
   [
-    "or // for a message that begins with a slash",
+    "or // for a message that starts with a slash",
     "test/cli/chat.test.ts: /help, /reset and /exit are commands",
   ],
   [
@@ -87,7 +87,7 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["and only text can be used; remove the message", FORM],
   ["and only its text can be used; remove the row", FORM],
   ["write the call as tool_calls", FORM],
-  ["forget the conversation, and keep", STATEMENT],
+  ["start a new conversation, with", STATEMENT],
   ["exists: name one that doesn't", FORM],
   ["exists: name … that doesn't", FORM],
   ["a .txt, .jsonl, .ndjson, .json, .csv or .parquet file", STATEMENT],

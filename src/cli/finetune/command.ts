@@ -22,14 +22,14 @@ import { humanRenderer, jsonRenderer } from "./render.js";
 import { resumeCommand } from "./resume.js";
 
 export function finetuneCommand(): Command {
-  const command = new Command("finetune").description("adapt a model to a text or to rows of text");
+  const command = new Command("finetune").description("fine-tune a model on text, or on rows of text");
   return declareFlags(command).action(async () => {
     const { flags, options, embedded } = await askedFor(command);
     await finetune(flags, options, embedded && !flags.json);
   });
 }
 
-/** What a command line of `finetune`'s options asks for; the embedded model and text where it names neither. */
+/** Returns the flags and options of a `finetune` command line. Without model, data, adapter and resume, uses the embedded model and text. */
 export async function askedFor(command: Command): Promise<{
   flags: Flags;
   options: ReturnType<typeof libraryOptions>;
@@ -44,7 +44,7 @@ export async function askedFor(command: Command): Promise<{
   const flags = adapter === undefined ? all : withoutAdapterDefaults(command, all);
   if (embedded && flags.evalSplit === undefined) flags.evalData ??= [defaultHeldOut()];
   checkFlags(flags);
-  // A run that goes on has its own options: only what is given counts, and no default.
+  // A resumed run has stored options; only options that were given override them.
   const options = resume === undefined ? libraryOptions(flags, openOptions(command)) : givenOptions(command);
   return { flags, options, embedded };
 }
@@ -85,7 +85,7 @@ async function finetune(
   }
 }
 
-/** What there is to say of a run that was stopped, and how to go on with it. */
+/** Describes a run that was stopped, and how to resume it. */
 function stoppedLine({ steps, adapter }: FinetuneResult, { started }: Telling, flags: Flags): string {
   if (started === undefined || adapter === "") return "stopped before the first step; nothing was saved";
   const { output } = started;
@@ -94,8 +94,8 @@ function stoppedLine({ steps, adapter }: FinetuneResult, { started }: Telling, f
 }
 
 /**
- * Shows events on standard output. Where that can't be written any more, because its reader has gone or the disk is
- * full, the run goes on, and standard error says how it ends.
+ * Prints events to standard output. If that fails because the reader is gone or the disk is full, the run continues, and
+ * standard error reports its end.
  */
 class Telling {
   started: StartEvent | undefined;
@@ -124,7 +124,7 @@ class Telling {
     if (event.type === "profile") process.stderr.write(`${profileLines(event).join("\n")}\n`);
   }
 
-  /** Throws `ERR_WRITE` where what was to be written is not there, and nobody can have meant that. */
+  /** Throws `ERR_WRITE` if standard output failed for another reason than a closed pipe, which may be intentional. */
   finish({ adapter, steps, stopped }: FinetuneResult): void {
     if (this.lost === undefined || stopped) return;
     const done = `done at step ${steps}: adapter ${adapter}`;

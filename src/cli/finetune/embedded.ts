@@ -1,4 +1,4 @@
-/** The run that needs no options: what the embedded model writes before and after, and how well it predicts. */
+/** The run without options: samples of the embedded model before and after training, and its compression rate. */
 import { readFile } from "node:fs/promises";
 import { defaultHeldOut, defaultModel } from "../../models/default.js";
 import { LowrankError } from "../../errors.js";
@@ -9,13 +9,13 @@ const PROMPT = "The captain";
 const TOKENS = 60;
 
 export interface Sample {
-  /** The prompt and what follows, as one line. */
+  /** The prompt and its continuation, as one line. */
   text: string;
-  /** Tokens to a byte of the held-out text: what turns a loss a token into bits a byte. */
+  /** Tokens per byte of the held-out text, which converts a loss per token to bits per byte. */
   tokensPerByte: number;
 }
 
-/** Lets the embedded model write, with an adapter or without. */
+/** Generates a sample with the embedded model, with or without an adapter. */
 export function sampleOf(device: string, adapter?: string): Promise<Sample> {
   return interruptible(async (signal) => {
     const adapters = adapter === undefined ? [] : [adapter];
@@ -36,7 +36,7 @@ export function sampleOf(device: string, adapter?: string): Promise<Sample> {
   });
 }
 
-/** Nats a token as bits a byte. */
+/** Converts nats per token to bits per byte. */
 export function bitsPerByte(loss: number, { tokensPerByte }: Sample): number {
   return (loss / Math.LN2) * tokensPerByte;
 }

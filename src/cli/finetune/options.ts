@@ -1,4 +1,4 @@
-/** The options of `finetune`, and what they mean to the library. */
+/** The options of `finetune`, and their conversion to the library's. */
 import { type Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../../data/format.js";
 import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
@@ -19,11 +19,11 @@ import { quantizeOption, STORAGE_TYPES } from "../storage.js";
 import * as value from "../values.js";
 import { PLACES } from "./places.js";
 
-/** Files that hold data, as help says it. */
+/** Help text about data files. */
 export const DATA_FILES =
   "a .txt, .jsonl, .ndjson, .json, .csv or .parquet file, or - for standard input; repeat it for several files";
 
-/** As commander hands them over. */
+/** The parsed options. */
 export interface Flags extends CpuFlags {
   model?: string | undefined;
   revision?: string | undefined;
@@ -91,7 +91,7 @@ function choice(flags: string, text: string, choices: readonly string[]): Option
 }
 
 function declareData(command: Command): Command {
-  return hubOptions(command.option("--model <name>", `${MODEL}; the embedded one unless given`))
+  return hubOptions(command.option("--model <name>", `${MODEL}; default: the embedded one`))
     .option("--data <file>", `training data: ${DATA_FILES}`, value.collect)
     .option(
       "--eval-data <file>",
@@ -100,10 +100,12 @@ function declareData(command: Command): Command {
     )
     .option(
       "--eval-split <share>",
-      "hold out a share of the rows, drawn by the seed, such as 0.05",
+      "hold out this fraction of the rows, such as 0.05, selected by the seed",
       value.share,
     )
-    .addOption(choice("--data-format <format>", "of data whose name doesn't say it", DATA_FORMATS))
+    .addOption(
+      choice("--data-format <format>", "the format of data without a known file extension", DATA_FORMATS),
+    )
     .option("--language <name>", LANGUAGE)
     .addOption(chatTemplateOption());
 }
@@ -112,56 +114,65 @@ function declareAdapter(command: Command): Command {
   return command
     .option(
       "--adapter <folder>",
-      "start from this adapter: rank, alpha and targets, and unless given the model, are its own",
+      "start from this adapter, with its rank, alpha and targets; default for --model: its base model",
     )
-    .option("--output <folder>", "where the adapter goes", "./lowrank-out")
+    .option("--output <folder>", "the output folder for the adapter", "./lowrank-out")
     .option("--rank <n>", "rank of the adapter", value.count, 16)
-    .option("--alpha <n>", "scale: alpha / rank; twice the rank unless given", value.positive)
-    .option("--dropout <share>", "dropout in front of the adapter", value.dropout, 0)
-    .option("--targets <names>", "layers to adapt: a,b or all-linear or peft", value.targets, "all-linear")
+    .option("--alpha <n>", "the scaling is alpha / rank; default: twice the rank", value.positive)
+    .option("--dropout <share>", "dropout of the adapter's input", value.dropout, 0)
+    .option(
+      "--targets <names>",
+      "layers to adapt: names a,b, all-linear or peft",
+      value.targets,
+      "all-linear",
+    )
     .option("--rslora", "scale by alpha / √rank")
-    .option("--dora", "train magnitude and direction apart")
+    .option("--dora", "train magnitude and direction separately")
     .option(
       "--init <how>",
-      "true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora or eva",
+      "initialisation: true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora or eva",
       value.init,
       true,
     )
     .addOption(choice("--bias <which>", "biases to train", ["none", "all", "lora_only"]).default("none"))
-    .option("--modules-to-save <names>", "modules to train whole: a,b", value.list);
+    .option("--modules-to-save <names>", "modules to train fully: a,b", value.list);
 }
 
 function declareTraining(command: Command): Command {
   return command
-    .addOption(choice("--optimizer <name>", "which optimizer trains; adamw by default", OPTIMIZER_TYPES))
+    .addOption(choice("--optimizer <name>", "the optimizer; default: adamw", OPTIMIZER_TYPES))
     .option(
       "--lr <rate>",
-      "learning rate; 2e-4 by default, 2e-5 with lion, 1e-2 with sgd and adafactor",
+      "learning rate; default: 2e-4, 2e-5 for lion, 1e-2 for sgd and adafactor",
       value.positive,
     )
-    .option("--momentum <share>", "share of the last update that sgd keeps; 0.9 by default", value.dropout)
-    .option("--loraplus-ratio <n>", "how many times faster B learns than A", value.positive)
+    .option("--momentum <share>", "momentum of sgd; default: 0.9", value.dropout)
+    .option("--loraplus-ratio <n>", "ratio of the learning rates of B and A", value.positive)
     .option("--weight-decay <rate>", "weight decay", value.notNegative, 0.01)
     .addOption(
-      choice("--schedule <name>", "of the learning rate", ["linear", "cosine", "constant"]).default("linear"),
-    )
-    .option("--warmup <n>", "steps of warm-up; 3% of all unless given", value.countFromZero)
-    .option("--clip-norm <norm>", "largest norm of the gradients; 0 for any", value.notNegative, 1)
-    .option("--steps <n>", "optimizer steps", value.count)
-    .option("--epochs <n>", "times through the data, instead of steps; 1 unless given", value.positive)
-    .option("--batch-size <n>", "rows at a time", value.count, 1)
-    .option("--grad-accum <n>", "batches to an optimizer step", value.count, 8)
-    .option("--max-length <n>", "tokens of a row; 512 unless given, and never over the model's", value.length)
-    .addOption(
-      choice("--train-on <what>", "of rows of prompt and completion, or of messages", TRAIN_ON).default(
-        "completion",
+      choice("--schedule <name>", "schedule of the learning rate", ["linear", "cosine", "constant"]).default(
+        "linear",
       ),
     )
-    .option("--label-smoothing <share>", "how much of each label is spread over all", value.dropout, 0)
-    .option("--grad-checkpointing", "less memory, a third more time")
+    .option("--warmup <n>", "warm-up steps; default: 3% of all steps", value.countFromZero)
+    .option("--clip-norm <norm>", "clip gradients to this norm; 0 disables", value.notNegative, 1)
+    .option("--steps <n>", "optimizer steps", value.count)
+    .option("--epochs <n>", "passes over the data, instead of --steps; default: 1", value.positive)
+    .option("--batch-size <n>", "rows per batch", value.count, 1)
+    .option("--grad-accum <n>", "batches per optimizer step", value.count, 8)
+    .option("--max-length <n>", "maximum tokens per row, limited by the model; default: 512", value.length)
+    .addOption(
+      choice(
+        "--train-on <what>",
+        "the trained part of prompt/completion rows and of messages",
+        TRAIN_ON,
+      ).default("completion"),
+    )
+    .option("--label-smoothing <share>", "fraction of each label spread over all classes", value.dropout, 0)
+    .option("--grad-checkpointing", "gradient checkpointing: less memory, a third more time")
     .option(
       "--packing",
-      "rows share sequences of max-length, unseen by each other; batches are of sequences",
+      "pack several rows into sequences of max-length without attention across rows; batches count sequences",
     );
 }
 
@@ -170,50 +181,50 @@ function declareRun(command: Command): Command {
     .option("--eval-every <n>", "steps between evaluations", value.count)
     .option(
       "--save-every <when>",
-      "save a checkpoint every n steps, or every 90s, 10m or 1h of training; never; 10m unless given",
+      "save a checkpoint every n steps, or every 90s, 10m or 1h of training, or never; default: 10m",
       value.saveEvery,
     )
     .option(
       "--keep <n>",
-      "checkpoints that are kept: the newest, and besides them the best and the last good one",
+      "number of newest checkpoints to keep, in addition to the best and the last good one",
       value.count,
       3,
     )
     .option(
       "--patience <n>",
-      "end after n evaluations without a lower held-out loss, with the best adapter",
+      "early stopping: end after n evaluations without a lower held-out loss, and keep the best adapter",
       value.count,
     )
     .option(
       "--resume [folder]",
-      "go on with a run, by its own options: from the newest checkpoint of an output folder, or from a checkpoint",
+      "resume a run with its stored options, from the newest checkpoint in an output folder or from a checkpoint folder",
     )
-    .option("--seed <n>", "of the first values, the order of rows and dropout", value.countFromZero, 0)
+    .option("--seed <n>", "seed of initialisation, row order and dropout", value.countFromZero, 0)
     .addOption(choice("--dtype <type>", "storage of the model's weights", STORAGE_TYPES))
     .addOption(quantizeOption())
     .option(
       "--memory <size>",
-      "what the run may hold, such as 2GB, or auto for what is free: chooses checkpointing, batches, storage and length so that it fits",
+      "memory limit of the run, such as 2GB, or auto for the free memory; selects checkpointing, batch size, storage and length to fit",
       value.memory,
     )
     .addOption(
       choice(
         "--matmul-precision <precision>",
-        "of products by weights: bf16 on the cpu, by bf16 weights, and unasked with --dtype bf16; f16 on a gpu",
+        "precision of products with weights: bf16 on the CPU with bf16 weights (the default with --dtype bf16), f16 on a GPU",
         ["exact", "bf16", "f16"],
       ),
     )
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto");
   return cpuOptions(declared)
-    .option("--profile <file>", "write a trace for Perfetto, and a table by operation at the end")
-    .addOption(choice("--log <format>", "write the run's figures in another format besides", LOG_FORMATS))
-    .option("--dashboard [port]", "serve a page about the run, on this machine alone", value.port)
-    .option("--config <file>", "options from a YAML file; the command line goes before it")
-    .option("--json", "one event a line, as JSON")
-    .option("--yes", "replace what an earlier run left in the output folder, once this one is done");
+    .option("--profile <file>", "write a trace for Perfetto, and print a table by operation at the end")
+    .addOption(choice("--log <format>", "also log the run's metrics in this format", LOG_FORMATS))
+    .option("--dashboard [port]", "serve a page about the run, only on this machine", value.port)
+    .option("--config <file>", "read options from a YAML file; the command line overrides them")
+    .option("--json", "print one JSON object per event")
+    .option("--yes", "replace an earlier run in the output folder once this one has finished");
 }
 
-/** Checks options against each other, whether they come from the command line or from a file. */
+/** Checks combinations of options from the command line and from a file. */
 export function checkFlags(flags: Flags): void {
   const name = optionName;
   const both = (a: keyof Flags, b: keyof Flags): void => {
@@ -233,7 +244,7 @@ export function checkFlags(flags: Flags): void {
     const what = `${name("data")} and ${name("evalData")} cannot both be standard input`;
     throw new UsageError(`${what}; give ${name("evalSplit")}`);
   }
-  // A run that goes on has options besides these.
+  // A resumed run has stored options in addition to these.
   if (flags.resume !== undefined) return;
   if ((fromInput || heldFromInput) && flags.dataFormat === undefined) {
     const option = name(fromInput ? "data" : "evalData");
@@ -250,7 +261,7 @@ export function checkFlags(flags: Flags): void {
     throw new UsageError(`${name("patience")} counts evaluations: it needs ${name("evalEvery")}`);
 }
 
-/** A single file as its name alone, as run.json records it. */
+/** Replaces a list of one file by its name, as run.json stores it. */
 function oneOrMany(value: unknown, name: string | undefined): unknown {
   const files = (name === "data" || name === "evalData") && Array.isArray(value);
   return files && value.length === 1 ? value[0] : value;
@@ -267,11 +278,11 @@ function placed(flags: Partial<Flags>): FinetuneOptions {
   return options as FinetuneOptions;
 }
 
-/** The library's options; what is left out there is left out here. `open` are the names of those that nobody gave. */
+/** Returns the library's options. `open` lists options that the user did not give, which the memory planner may choose. */
 export function libraryOptions(flags: Flags, open: readonly string[] = []): FinetuneOptions {
   const lr = flags.lr ?? OPTIMIZER_DEFAULTS[flags.optimizer ?? "adamw"].lr;
   const completed: Flags = { ...flags, lr, data: flags.data ?? [defaultData()] };
-  // An adapter that a run starts from names its base model, and has a rank and an alpha.
+  // An adapter to start from has a base model, a rank and an alpha.
   if (flags.adapter === undefined) {
     completed.model ??= defaultModel();
     completed.alpha ??= 2 * flags.rank;
@@ -279,7 +290,7 @@ export function libraryOptions(flags: Flags, open: readonly string[] = []): Fine
   return Object.assign(placed({ ...completed, ...precision(flags) }), { [OPEN]: open });
 }
 
-/** Names that the library has for flags which have their defaults. */
+/** Returns the library's names of flags that the user did not give. */
 export function openOptions(command: Command): string[] {
   return Object.entries(PLACES).flatMap(([flag, [name = ""]]) => (isGiven(command, flag) ? [] : [name]));
 }
@@ -288,7 +299,7 @@ function isGiven(command: Command, flag: string): boolean {
   return !["default", undefined].includes(command.getOptionValueSource(flag));
 }
 
-/** The flags without the defaults of those that describe an adapter. */
+/** Removes the defaults of flags that describe an adapter. */
 export function withoutAdapterDefaults(command: Command, flags: Flags): Flags {
   const kept = Object.entries(flags).filter(
     ([flag]) => PLACES[flag as keyof Flags]?.[0] !== "lora" || isGiven(command, flag),
@@ -296,14 +307,14 @@ export function withoutAdapterDefaults(command: Command, flags: Flags): Flags {
   return Object.fromEntries(kept) as unknown as Flags;
 }
 
-/** Those alone that were given, by the command line or a file: what a run that goes on takes. */
+/** Returns only options given on the command line or in a file, for a resumed run. */
 export function givenOptions(command: Command): FinetuneOptions {
   const flags = command.opts<Flags>();
   const given = Object.entries(flags).filter(([name]) => isGiven(command, name));
   return placed({ ...Object.fromEntries(given), ...precision(flags) });
 }
 
-/** Storage in bf16 has products in bf16, unless they are to be exact. */
+/** Selects bf16 products for bf16 storage, unless another precision is given. */
 function precision({ dtype, matmulPrecision }: Flags): Partial<Flags> {
   const asked = matmulPrecision ?? (dtype === "bf16" ? "bf16" : undefined);
   return asked === undefined ? {} : { matmulPrecision: asked };

@@ -1,7 +1,7 @@
-/** The options of the library that the flags of `finetune` set. */
+/** The library options that the flags of `finetune` set. */
 import type { Flags } from "./options.js";
 
-/** The path of the option that each flag sets. */
+/** The path of the library option that each flag sets. */
 export const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   model: ["model"],
   revision: ["revision"],

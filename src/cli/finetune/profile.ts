@@ -1,12 +1,12 @@
-/** A run's profile as a table. */
+/** Formats a run's profile as a table. */
 import type { OperationProfile, ProfileEvent } from "../../train/events.js";
 import { grouped, percent, plural } from "../format.js";
 
 const HEAD = ["operation", "pass", "calls", "ms", "share", "rate", "of roofline"];
 
 /**
- * One line an operation and pass, longest first: calls, milliseconds on the device, their share, what it reached
- * in its scarcer resource, and how much of the device's peak that is. Above 100%, data came from a cache.
+ * Formats one line per operation and pass, longest first: calls, milliseconds on the device, their share, the rate of the
+ * limiting resource, and its percentage of the device's peak. More than 100% means that data came from a cache.
  */
 export function profileLines(profile: ProfileEvent): string[] {
   const { operations, flopsPerSecond, bytesPerSecond, seconds, leftOut, path } = profile;
@@ -35,7 +35,7 @@ export function profileLines(profile: ProfileEvent): string[] {
   return lines;
 }
 
-/** In what bounds it: arithmetic where that takes longer at the peaks, bytes elsewhere. */
+/** Returns the rate of the limiting resource: arithmetic if it takes longer at peak rates, otherwise memory traffic. */
 function rateOf(o: OperationProfile, { flopsPerSecond, bytesPerSecond }: ProfileEvent): string {
   if (o.deviceMs === 0) return "";
   const moved = o.bytesRead + o.bytesWritten;
@@ -48,7 +48,7 @@ function giga(value: number): string {
   return (value / 1e9).toFixed(1);
 }
 
-/** Columns as wide as they need to be; but for the first two, numbers that end at the right. */
+/** Aligns columns: the first two to the left, the others, which are numbers, to the right. */
 function table(rows: string[][]): string[] {
   const widths = HEAD.map((_, column) => Math.max(...rows.map((row) => (row[column] as string).length)));
   return rows.map((row) =>

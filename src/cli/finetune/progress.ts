@@ -4,7 +4,7 @@ import type { EndEvent, EvalEvent, StepEvent, ProgressEvent } from "../../train/
 import type { ClassScores } from "../../train/evaluate.js";
 import { bytes, duration, grouped, percent, rate, speed } from "../format.js";
 
-/** The figures of a step, most wanted first. */
+/** Returns the metrics of a step, most important first. */
 function figures(step: StepEvent): string[] {
   return [
     `loss ${step.loss.toFixed(4)}`,
@@ -16,7 +16,7 @@ function figures(step: StepEvent): string[] {
   ];
 }
 
-/** A bar of `width` cells in eighths. */
+/** Draws a bar of `width` cells with a resolution of an eighth. */
 export function bar(share: number, width: number): string {
   const eighths = Math.round(Math.min(Math.max(share, 0), 1) * width * 8);
   const full = Math.floor(eighths / 8);
@@ -26,7 +26,7 @@ export function bar(share: number, width: number): string {
 
 const BAR = 20;
 
-/** One line that fits into `columns`: bar, share, step, then as many figures as there is room for. */
+/** Formats one line for `columns`: bar, percentage, step, then as many metrics as fit. */
 export function liveLine(step: StepEvent, columns: number, colors: Colors): string {
   const share = step.step / step.steps;
   const lead = `${percent(share, 0).padStart(4)} · ${grouped(step.step)}/${grouped(step.steps)}`;
@@ -41,14 +41,14 @@ export function liveLine(step: StepEvent, columns: number, colors: Colors): stri
   return line;
 }
 
-/** What is about to be fetched from a hub. */
+/** Announces a download from the hub. */
 export function downloading(model: string, size: number): string {
   return `downloading ${model}, ${bytes(size)}`;
 }
 
 const STAGES = { read: "reading", tokenise: "tokenising", download: "downloading" } as const;
 
-/** One line of how far the data is read or tokenised, or a model fetched; of a stream that has not ended, how much came. */
+/** Formats the progress of reading, tokenising or downloading; for a stream of unknown size, the bytes so far. */
 export function dataLine(
   { stage, file, bytesRead, bytes: size, tokens }: ProgressEvent,
   columns: number,
@@ -66,12 +66,12 @@ export function dataLine(
   return withBar ? `${colors.cyan(bar(share, BAR))} ${cut}` : cut;
 }
 
-/** A line of a log. */
+/** Formats a step as a log line. */
 export function plainLine(step: StepEvent): string {
   return [`step ${step.step}/${step.steps}`, ...figures(step)].join("  ");
 }
 
-/** About a hundred lines a run: the first step, the last, and those between that come round. */
+/** Selects about a hundred steps per run: the first, the last, and regular ones between. */
 export function worthALine(step: StepEvent): boolean {
   const every = Math.max(1, Math.ceil(step.steps / 100));
   return step.step === 1 || step.step === step.steps || step.step % every < step.merged;
@@ -87,7 +87,7 @@ export function evalLine(event: EvalEvent): string {
   return `${when}: held-out loss ${loss.toFixed(4)}, ${rest}`;
 }
 
-/** Names the classes that a score says nothing about, to stand behind it; "" if there are none. */
+/** Lists the classes without rows, which a score does not cover; "" if there are none. */
 export function unmeasured({ withoutRows }: Pick<ClassScores, "withoutRows">, rows: string): string {
   if (withoutRows.length === 0) return "";
   const rest = withoutRows.length - MOST_NAMES;
@@ -97,7 +97,7 @@ export function unmeasured({ withoutRows }: Pick<ClassScores, "withoutRows">, ro
 
 const MOST_NAMES = 8;
 
-/** The last lines of a run. `first` is the evaluation before the first step, `last` the newest. */
+/** Formats the last lines of a run. `first` is the evaluation before the first step, `last` the newest. */
 export function endLines(
   end: EndEvent,
   first: EvalEvent | undefined,
@@ -108,7 +108,7 @@ export function endLines(
   const lines = [
     `${end.stopped ? "stopped" : "done"} at step ${grouped(end.steps)} after ${duration(end.seconds)}${loss}`,
   ];
-  // A run that was stopped early may have been evaluated before its first step alone.
+  // A run stopped early may only have the evaluation before its first step.
   if (end.evalLoss !== null && last?.step !== 0) {
     const change =
       first === undefined

@@ -1,4 +1,4 @@
-/** Shows a run's events, but for its profile: as JSON, as a live line on a terminal, as plain lines elsewhere. */
+/** Prints a run's events, except its profile: as JSON, as a live line on a terminal, or as plain lines. */
 import { posix } from "node:path";
 import type { WriteStream } from "node:tty";
 import pc from "picocolors";
@@ -9,7 +9,7 @@ import { warn } from "../failure.js";
 import { dataLine, downloading, endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
 import { summary } from "./summary.js";
 
-/** What it writes to: standard output, or a test's. */
+/** The output stream: standard output, or a substitute in tests. */
 export type Output = Pick<WriteStream, "write"> & {
   isTTY?: boolean | undefined;
   columns?: number | undefined;
@@ -17,17 +17,17 @@ export type Output = Pick<WriteStream, "write"> & {
 
 export type Renderer = (event: TrainEvent) => void;
 
-/** One event a line, whole. */
+/** Prints one complete event per line. */
 export function jsonRenderer(output: Output): Renderer {
   return (event) => {
     if (event.type !== "profile") output.write(`${jsonLine(event)}\n`);
   };
 }
 
-/** Milliseconds between two drawings of the live line. */
+/** Milliseconds between redraws of the live line. */
 const REDRAW_MS = 100;
 
-/** Empties the line that the cursor is on. */
+/** Clears the cursor's line. */
 export const CLEAR = "\r\u001b[2K";
 
 export function humanRenderer(output: Output, now: () => number = () => performance.now()): Renderer {
@@ -37,7 +37,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
   let last: EvalEvent | undefined;
   let live = false;
   let drawn = -Infinity;
-  /** The model whose download has been told. */
+  /** The model whose download has been announced. */
   let fetched: string | undefined;
 
   const clear = (): void => {
@@ -60,7 +60,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
   };
 
   return (told) => {
-    // Names of files, models and classes come from elsewhere.
+    // Names of files, models and classes are not trusted.
     const event = told.type === "step" ? told : escapedAll(told);
     switch (event.type) {
       case "progress":

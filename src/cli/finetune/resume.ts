@@ -1,12 +1,12 @@
-/** The command that goes on with a run that was stopped. */
+/** Formats the command that resumes a run. */
 
-/** An argument as a shell takes it; in double quotes, which both kinds know, on Windows. */
+/** Quotes an argument for the shell; on Windows with double quotes, which both of its shells accept. */
 function quoted(argument: string, windows: boolean): string {
   if (/^[\w@%+=:,./-]+$/.test(argument) || (windows && /^[\w@+=:,./\\-]+$/.test(argument))) return argument;
   return windows ? `"${argument}"` : `'${argument.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-/** The run's own options are in its folder: the command names that, and how the run is told. */
+/** Returns the resume command. The run's options are stored in its folder, so it only names that, and the output format. */
 export function resumeCommand(
   output: string,
   {
@@ -17,7 +17,7 @@ export function resumeCommand(
   windows = process.platform === "win32",
 ): string {
   const words = ["lowrank", "finetune", "--resume", output];
-  // Standard input cannot be read twice, so the command names it and all other files.
+  // Standard input cannot be reread, so the command names it together with all other files.
   if (data?.includes("-")) for (const file of data) words.push("--data", file);
   if (profile !== undefined) words.push("--profile", profile);
   if (json === true) words.push("--json");

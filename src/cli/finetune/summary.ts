@@ -4,7 +4,7 @@ import type { Colors } from "picocolors/types.js";
 import type { PlannedMemory, StartEvent } from "../../train/events.js";
 import { bytes, grouped, percent, plural, rate, short } from "../format.js";
 
-/** The optimizers by the names of their classes. */
+/** Display names of the optimizers. */
 const OPTIMIZER_NAMES = {
   adamw: "AdamW",
   adam: "Adam",
@@ -18,13 +18,13 @@ function names(targets: readonly string[], limit = 7): string {
   return targets.length > limit ? `${shown}, …` : shown;
 }
 
-/** What the rows are there for. */
+/** Describes the training target: tokens or classes. */
 function trainedOn({ labels, tokens }: StartEvent): string {
   if (labels === undefined) return `${plural(tokens, "token")} to train on`;
   return `to tell ${labels.length} classes apart: ${names(labels)}`;
 }
 
-/** How the weights are stored, and how they are multiplied by. */
+/** Describes storage and matmul precision of the weights. */
 function storage({ dtype, quantize, matmulPrecision, device }: StartEvent): string {
   if (quantize !== undefined) return `${dtype}, layers quantised to ${quantize}`;
   if (matmulPrecision === "f16" && device !== "cpu") return `${dtype}, products in f16 where the gpu has it`;
@@ -33,7 +33,7 @@ function storage({ dtype, quantize, matmulPrecision, device }: StartEvent): stri
     : dtype;
 }
 
-/** How much of the processor a run uses, where that is not all of it. */
+/** Describes the use of the processor, unless it is the default. */
 function cpuUse({ threads, priority }: StartEvent): string {
   const fewer = threads !== undefined && threads < availableParallelism();
   const parts =
@@ -42,7 +42,7 @@ function cpuUse({ threads, priority }: StartEvent): string {
   return parts.map((part) => `, ${part}`).join("");
 }
 
-/** How much a run will hold, and of what there is. */
+/** Describes the planned memory and the limit. */
 function memory({
   peakBytes,
   mapped,
@@ -57,7 +57,7 @@ function memory({
   return `${bytes(peakBytes + mapped)} at most${limit === undefined ? "" : `, of ${bytes(limit)}`}: ${parts}`;
 }
 
-/** What a run is about to do, in lines of name and value. */
+/** Summarises a run before it starts, as lines of name and value. */
 export function summary(start: StartEvent, colors: Colors): string[] {
   const rows: [string, string][] = [
     [

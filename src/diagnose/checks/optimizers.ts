@@ -1,4 +1,4 @@
-/** Checks of the optimizers: three steps over a parameter, and a clipped one. */
+/** Checks of the optimizers: three steps with clipped gradients. */
 import { tensor } from "../../create.js";
 import { session } from "../../native.js";
 import { Adafactor, Adam, AdamW, clipGradNorm, Lion, SGD } from "../../optim/index.js";
@@ -40,7 +40,7 @@ async function trained(device: Place, make: (of: Tensor[]) => Rule): Promise<Out
   const norms: Tensor[] = [];
   for (let step = 1; step <= 3; step++) {
     rule.zeroGrad();
-    // Gradients that are far from 0, where a difference in the last digit turns no sign.
+    // Gradients far from 0, where rounding errors change no signs.
     for (const p of parameters) p.mul(step).add(3).pow(2).sum().backward();
     norms.push(clipGradNorm(parameters, 10));
     rule.step();

@@ -1,4 +1,4 @@
-/** Checks of products: matrices, low-rank layers, convolutions, attention, rotary positions. */
+/** Checks of matrix products, low-rank layers, convolutions, attention and rotary embeddings. */
 import { session, type LowRankPath } from "../../native.js";
 import { withRandom } from "../../random.js";
 import { withMatmulPrecision } from "../../scope.js";
@@ -66,7 +66,7 @@ function matrices(): Check[] {
   ];
 }
 
-/** A low-rank path over all rows. */
+/** Makes a low-rank path over all rows. */
 function path(loraA: Tensor, loraB: Tensor, p = 0): LowRankPath {
   return { loraA: loraA.id, loraB: loraB.id, scale: 2, p, seed: 3, stream: 5, runs: [], windows: [] };
 }

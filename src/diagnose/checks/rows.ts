@@ -1,4 +1,4 @@
-/** Checks of kernels that go through rows: sums, norms, softmax, losses, sorting, pooling. */
+/** Checks of kernels that work on rows: reductions, norms, softmax, losses, sorting, pooling. */
 import { session } from "../../native.js";
 import { AvgPool2d, AdaptiveAvgPool2d, MaxPool2d } from "../../nn/index.js";
 import { made, madeAll, type Tensor } from "../../tensor.js";
@@ -150,7 +150,7 @@ function orders(): Check[] {
       "choice of tokens",
       { logits: constant([9, 521], -6, 6) },
       ({ logits }) => {
-        // Seed, draw, temperature, top k, top p, min p and penalty of each row.
+        // Each row: seed, draw, temperature, top k, top p, min p, repetition penalty.
         const rows = Array.from({ length: 9 }, (_, i) => [i + 1, 3, 0.8, 40, 0.95, 0, 1]);
         const [tokens, places] = madeAll(() =>
           session().sample(logits.id, undefined, Float64Array.from(rows.flat())),

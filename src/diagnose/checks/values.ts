@@ -1,4 +1,4 @@
-/** Checks of kernels that move and map values. */
+/** Checks of kernels that move values or compute elementwise. */
 import { full } from "../../create.js";
 import { session } from "../../native.js";
 import { withRandom } from "../../random.js";
@@ -7,7 +7,7 @@ import { constant, differentiable, exactly, indices, input, type Check } from ".
 
 const SHAPE = [5, 67, 33];
 
-/** Functions of one number, over numbers that suit each. */
+/** Unary functions with suitable ranges of inputs. */
 const UNARY: readonly [name: string, low: number, high: number, f: (x: Tensor) => Tensor][] = [
   ["exp", -5, 5, (x) => x.exp()],
   ["log", 0.1, 9, (x) => x.log()],
@@ -28,7 +28,7 @@ const UNARY: readonly [name: string, low: number, high: number, f: (x: Tensor) =
   ["neg", -1, 1, (x) => x.neg()],
 ];
 
-/** Functions of one number that have no gradient. */
+/** Unary functions without a gradient. */
 const STEPS: readonly [name: string, f: (x: Tensor) => Tensor][] = [
   ["round", (x) => x.round()],
   ["floor", (x) => x.floor()],
@@ -54,7 +54,7 @@ const COMPARISONS: readonly [name: string, f: (a: Tensor, b: Tensor) => Tensor][
   ["ge", (a, b) => a.ge(b)],
 ];
 
-/** Functions of the short form: those of the models that are trained most. */
+/** Functions in the short test, chosen for the most commonly trained models. */
 const QUICK = new Set(["exp", "silu", "gelu", "tanh", "sigmoid", "add", "mul", "sin"]);
 
 export function valueChecks(): Check[] {
@@ -146,7 +146,7 @@ function moves(): Check[] {
       return { a, b, c };
     }),
     differentiable("copy", "expand", { x: input([5, 1, 33]) }, ({ x }) => x.expand(5, 67, 33), {
-      // A gradient is a sum over what was repeated.
+      // The gradient is a sum over the repeated dimension.
       tolerance: 2e-5,
     }),
     differentiable("flip", "flip", { x: input(SHAPE) }, ({ x }) => x.flip(0, 2), { quick: true }),
