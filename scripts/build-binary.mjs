@@ -1,4 +1,4 @@
-// Builds the binary of a platform, on the platform or beside it.
+// Builds the binary of a platform, on that platform or by cross-compilation.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -9,10 +9,10 @@ import { TARGETS } from "./packages.mjs";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const built = resolve(root, process.env.CARGO_TARGET_DIR ?? "target");
 
-/** Windows's own ABI is linked on Windows alone; on Linux mingw links the other one, for trial. */
+/** On Linux, mingw links Windows binaries for testing; Windows's own ABI can be linked only on Windows. */
 const MINGW = { target: "x86_64-pc-windows-gnu", compiler: "x86_64-w64-mingw32-gcc" };
 
-/** Runs a command in the checkout, its output passed on; throws where it fails. */
+/** Runs a command in the checkout with its output shown; throws if it fails. */
 export function run(command, args, env = {}) {
   const { status, error } = spawnSync(command, args, {
     cwd: root,
@@ -25,13 +25,13 @@ export function run(command, args, env = {}) {
 
 const answers = (command, args) => spawnSync(command, args, { encoding: "utf8", cwd: root });
 
-/** What `rustc --print` gives, as a path. */
+/** Returns the output of `rustc --print` as a path. */
 function printed(what, target) {
   const { stdout, status } = answers("rustc", ["--print", what, "--target", target]);
   return status === 0 ? stdout.trim() : "";
 }
 
-/** Rust's library for a target: built, as its source (of rustup's rust-src, or Debian's package), or not here. */
+/** Whether Rust's standard library for a target is built, available as source (from rustup's rust-src or Debian's package), or missing. */
 function library(target) {
   if (existsSync(printed("target-libdir", target))) return "built";
   const sources = join(printed("sysroot", target), "lib", "rustlib", "src", "rust", "library");
@@ -40,10 +40,10 @@ function library(target) {
 
 const triple = (name) => (forTrial(name) ? MINGW.target : TARGETS[name].target);
 
-/** Whether a binary that is built here is for trial alone, and not what is published. */
+/** Whether a binary built here is only for testing and differs from the published one. */
 export const forTrial = (name) => name === "win32-x64-msvc" && process.platform === "linux";
 
-/** Why a platform's binary cannot be built here; undefined where it can. */
+/** Returns the reason why a platform's binary cannot be built here; undefined if it can. */
 export function hindrance(name) {
   const zig = name.startsWith("linux");
   if (!zig && !forTrial(name) && !name.startsWith(process.platform))
@@ -58,7 +58,7 @@ export function hindrance(name) {
   return undefined;
 }
 
-/** What cargo is given for a platform: its target and, where that is not built, Rust's own library as well. */
+/** Returns cargo's arguments for a platform: the target, and the option to build the standard library if it is not built. */
 function forTarget(name, parts = "std,panic_unwind") {
   const target = triple(name);
   const std = library(target);
@@ -66,11 +66,11 @@ function forTarget(name, parts = "std,panic_unwind") {
   const args = ["--locked", "--target", of];
   const env = forTrial(name) ? mingw(std) : linking(name);
   if (std === "built") return { args, env };
-  // A stable compiler builds its own library where it is told that it may.
+  // RUSTC_BOOTSTRAP permits a stable compiler to build its standard library.
   return { args: [...args, "-Z", `build-std=${parts}`], env: { ...env, RUSTC_BOOTSTRAP: "1" } };
 }
 
-/** Builds the binary of a platform; gives its path. Linux's by zig, whose glibc is of the version that is asked for. */
+/** Builds the binary of a platform and returns its path. For Linux, zig links against the requested version of glibc. */
 export function buildBinary(name) {
   const how = name.startsWith("linux") ? "zigbuild" : "build";
   const { args, env } = forTarget(name);
@@ -78,7 +78,7 @@ export function buildBinary(name) {
   return join(built, triple(name), "dist", TARGETS[name].library);
 }
 
-/** Builds the tests of a platform's crates; gives their paths by crate. */
+/** Builds the tests of a platform's crates and returns their paths by crate. */
 export function buildTests(name, crates) {
   const command = name.startsWith("linux") ? "cargo-zigbuild" : "cargo";
   const { args, env } = forTarget(name, "std,panic_unwind,test");
@@ -97,26 +97,26 @@ export function buildTests(name, crates) {
   return Object.fromEntries(tests.map(({ target, executable }) => [target.name, executable]));
 }
 
-/** Checks the types of the binding and all that it is made of, for a platform that nothing here can link for. */
+/** Type-checks the binding and its dependencies for a platform that cannot be linked here. */
 export function checkTypes(name) {
   const { args, env } = forTarget(name);
   run("cargo", ["check", "--release", "-p", "lowrank-node", ...args], env);
 }
 
-/** How the libraries of C are linked. */
+/** Returns the linking options for the C library. */
 function linking(name) {
-  // A library that is loaded cannot hold musl itself.
+  // A shared library cannot contain musl.
   if (name.endsWith("musl")) return { RUSTFLAGS: "-C target-feature=-crt-static" };
   // Visual C++'s runtime is not part of Windows.
   if (name.endsWith("msvc")) return { RUSTFLAGS: "-C target-feature=+crt-static" };
   return {};
 }
 
-/** What mingw links that is in no package beside Rust's built library: its start and end, and Node's own library. */
+/** Makes the files that mingw needs in addition to Rust's built library: startup objects, and an import library for Node. */
 function mingw(std) {
   const folder = join(built, MINGW.target, "mingw");
   mkdirSync(folder, { recursive: true });
-  // The binary asks Node for its functions as it is loaded, so that the library is named and never needed.
+  // The binary looks up Node's functions when it is loaded, so the library is named but never loaded.
   writeFileSync(join(folder, "node.def"), "LIBRARY libnode.dll\nEXPORTS\n  napi_module_register\n");
   const dlltool = MINGW.compiler.replace("gcc", "dlltool");
   run(dlltool, ["-d", join(folder, "node.def"), "-l", join(folder, "libnode.dll")]);

@@ -1,6 +1,6 @@
-// `npm run build`: what the package runs by, in dist/ or the folder that is named. The compiler writes the types, a
-// bundler the JavaScript: importing a module costs a third of a millisecond, and the sources have 240. Where dist/ holds
-// already what they come to, it stays, and another folder gets a copy.
+// `npm run build`: builds the package into dist/ or another folder. The compiler writes the types, a bundler the
+// JavaScript, since importing a module costs a third of a millisecond and there are 240 source files. If dist/ already
+// corresponds to the sources it is kept, and another folder gets a copy.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
@@ -22,24 +22,24 @@ import { rolldown } from "rolldown";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const source = (name) => join(root, "src", `${name}.ts`);
 
-/** What is imported or run by its name, which keeps its place in dist/. */
+/** Entries that are imported or run by name and therefore keep their path in dist/. */
 const REQUIRED = ["index", "electron/index"];
 const ENTRIES = [...REQUIRED, "cli/main", "diagnose/child"];
-/** Taken in, since two of its functions are all that is used, and it would bring twelve megabytes of packages. */
+/** Bundled, because only two of its functions are used and its packages take twelve megabytes. */
 const TAKEN_IN = "@huggingface/hub";
-/** Taken into what is required, since it cannot be required itself where Node does not load modules by `require`. */
+/** Bundled into the CommonJS build, since it is an ES module that older Node versions cannot require. */
 const MODULES_ALONE = "leven";
-/** Taken into the dashboard's page, which loads nothing from elsewhere. */
+/** Bundled into the dashboard's page, which loads nothing from the network. */
 const CHARTS = "uplot";
-/** What a page takes in place of `electron/index`: a file of its own, with nothing of Node. */
+/** Replaces `electron/index` in web pages: a separate file without dependencies on Node. */
 const PAGE = "electron/browser";
-/** The dashboard: its page, and what starts it where it is served. */
+/** The dashboard's page, and its entry point. */
 const DASHBOARD = "dashboard/page";
 
-/** Modules that name types of hyparquet, which is an optional package. No other declaration imports theirs. */
+/** Modules with types of hyparquet, which is an optional package. No other declarations import them. */
 const OPTIONAL_TYPES = "data/formats/parquet";
 
-/** Writes the types; throws where the sources do not compile. */
+/** Writes the types; throws if the sources do not compile. */
 function types(folder) {
   const typescript = dirname(createRequire(import.meta.url).resolve("typescript/package.json"));
   const args = [join(typescript, "bin", "tsc"), "-p", join(root, "tsconfig.build.json"), "--outDir", folder];
@@ -49,7 +49,7 @@ function types(folder) {
   for (const name of readdirSync(optional)) if (/\.d\.ts(\.map)?$/.test(name)) rmSync(join(optional, name));
 }
 
-/** A module and those that are loaded with it. */
+/** Returns a module and all modules that it imports statically. */
 function eager(graph, id, found = new Set()) {
   if (found.has(id)) return found;
   found.add(id);
@@ -57,7 +57,7 @@ function eager(graph, id, found = new Set()) {
   return found;
 }
 
-/** The licence of what a chunk has taken in, in front of it. */
+/** Returns the licences of the packages bundled into a chunk. */
 function licence({ moduleIds }) {
   const ids = moduleIds.map((id) => id.replaceAll("\\", "/"));
   return [TAKEN_IN, MODULES_ALONE, CHARTS]
@@ -66,7 +66,7 @@ function licence({ moduleIds }) {
     .join("");
 }
 
-/** The licence of a package, as a comment that minifiers keep. */
+/** Returns the licence of a package, as a comment that minifiers keep. */
 function licenceOf(name) {
   const folder = join(root, "node_modules", name);
   const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
@@ -74,10 +74,7 @@ function licenceOf(name) {
   return `/*! Parts of ${name} ${version}:\n${readFileSync(join(folder, file), "utf8")}*/\n`;
 }
 
-/**
- * Bundles entries by their names; `more` are the bundler's options besides, `output` those of what it writes. Returns the
- * chunks that were written.
- */
+/** Bundles entries by name, with further bundler options `more` and output options `output`. Returns the written chunks. */
 async function bundle(folder, names, more, output) {
   const bundler = await rolldown({
     cwd: root,
@@ -92,7 +89,7 @@ async function bundle(folder, names, more, output) {
   const written = await bundler.write({
     dir: folder,
     format: "esm",
-    // Errors and reports call a layer by its class.
+    // Errors and reports contain class names.
     keepNames: true,
     entryFileNames: "[name].js",
     chunkFileNames: "[name]-[hash].js",
@@ -104,9 +101,9 @@ async function bundle(folder, names, more, output) {
 }
 
 /**
- * Writes the JavaScript. What starts without the library takes of it is one file, and what the library loads besides
- * another; the rest is parted as it is imported. Chunks lie in `folder` itself, from where they find the package's other
- * files, and none is part of the command line's own, which runs when it is imported.
+ * Writes the JavaScript. Modules that are needed before the library is loaded form one chunk, and modules that the library
+ * imports statically another; the rest is split by dynamic import. Chunks are in `folder` itself, where the relative paths
+ * to the package's other files are valid. No chunk contains the command line's entry, which runs when imported.
  */
 async function code(folder) {
   const graph = new Map();
@@ -116,7 +113,7 @@ async function code(folder) {
     moduleParsed: ({ id, importedIds }) => void graph.set(id, importedIds),
     buildEnd() {
       sets.library = eager(graph, source("index"));
-      // What runs without the library: the command line's help, and a page's end of a port.
+      // Runs without the library: the command line's help, and a page's end of a port.
       sets.light = eager(graph, source("cli/main"), eager(graph, source("electron/index")));
     },
   };
@@ -135,7 +132,7 @@ async function code(folder) {
   await bundle(folder, [PAGE], { platform: "browser", external: [] }, { codeSplitting: false });
 }
 
-/** Writes the dashboard's page: its code, its style and its frame. */
+/** Writes the dashboard's page: script, style and HTML. */
 async function dashboard(folder) {
   const to = join(folder, "dashboard");
   const from = join(root, "src", DASHBOARD);
@@ -152,14 +149,14 @@ async function dashboard(folder) {
 }
 
 /**
- * Writes the same as CommonJS, and a module for each entry that imports it. A runtime that loads modules by `require`
- * takes the modules for both `import` and `require` (the condition `module-sync`), and an older one CommonJS for both:
- * classes such as `Tensor` are the same in either case.
+ * Also writes CommonJS, and an ES module for each entry that imports it. Runtimes that can require ES modules use the ES
+ * modules for both `import` and `require` (condition `module-sync`); older ones use CommonJS for both. So classes such as
+ * `Tensor` exist only once in either case.
  */
 async function commonJs(folder, options, output) {
   const external = (id) => id !== TAKEN_IN && id !== MODULES_ALONE && !id.startsWith(".") && !isAbsolute(id);
   const files = { format: "cjs", entryFileNames: "[name].cjs", chunkFileNames: "[name]-[hash].cjs" };
-  // Without white space, since the package holds all of the code twice; names stay, for errors and stack traces.
+  // Removes only white space, since the package contains all code twice; names are kept for errors and stack traces.
   const compact = { minify: { mangle: false, compress: false, codegen: true } };
   const chunks = await bundle(
     folder,
@@ -172,12 +169,12 @@ async function commonJs(folder, options, output) {
     const own = `./${basename(name)}.cjs`;
     const lines = [`import lowrank from "${own}";`, `export const { ${exports.join(", ")} } = lowrank;`];
     writeFileSync(join(folder, `${name}.mjs`), `${lines.join("\n")}\n`);
-    // One declaration of each class for both. A compiler that knows of no `require` of modules accepts it, too.
+    // One declaration of each class for both formats; @ts-ignore is for compilers that cannot require ES modules.
     writeFileSync(join(folder, `${name}.d.cts`), '// @ts-ignore\nexport * from "./index.js";\n');
   }
 }
 
-/** What dist/ is made from: the compilers are those of the lock file. */
+/** The inputs of dist/; the lock file stands for the compilers. */
 const SOURCES = [
   "src",
   "native/binding.d.ts",
@@ -188,7 +185,7 @@ const SOURCES = [
   "tsconfig.build.json",
 ];
 
-/** A hash of files and folders, and of what they are called. */
+/** Returns a hash of files and folders, including their names. */
 function hashOf(names) {
   const hash = createHash("sha256");
   const add = (path) => {
@@ -217,7 +214,7 @@ async function build(folder) {
 const dist = join(root, "dist");
 const built = join(root, "node_modules", ".cache", "lowrank", "dist.sha256");
 const folder = resolve(process.argv[2] ?? dist);
-// Of the sources before they are read: one that changes meanwhile is another.
+// Hashed before the sources are read, so that a change during the build is detected.
 const sources = hashOf(SOURCES);
 const state = () => `${sources} ${hashOf(["dist"])}`;
 const isCurrent = existsSync(built) && readFileSync(built, "utf8") === state();

@@ -1,21 +1,21 @@
-// What no binary that is published may be: too large, or in need of what a system may lack.
+// Checks binaries before they are published: size, required glibc version and libraries.
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 
-/** The oldest glibc that binaries of Linux may need. */
+/** The oldest glibc that Linux binaries must support. */
 export const GLIBC = "2.17";
-/** Bytes that a platform's package takes unpacked, at most. */
+/** The maximum unpacked size of a platform's package, in bytes. */
 export const LARGEST = 18 * 2 ** 20;
 
-/** The libraries that a system has by itself. Windows's: from Windows 10 on; a compiler's own are not among them. */
+/** Libraries that are part of each system; for Windows from version 10, without compiler runtimes. */
 const SYSTEMS = {
   gnu: /^(lib(c|m|dl|pthread|rt)\.so\.\d+|ld-linux-(x86-64|aarch64)\.so\.\d)$/,
   musl: /^libc\.(musl-(x86_64|aarch64)\.so\.1|so)$/,
   msvc: /^(api-ms-win-.*|(advapi32|bcrypt|bcryptprimitives|cfgmgr32|combase|crypt32|d3d11|d3d12|d3dcompiler_47|dbghelp|dcomp|dwmapi|dxgi|gdi32|imm32|iphlpapi|kernel32|msvcrt|ntdll|ole32|oleaut32|opengl32|pdh|powrprof|propsys|psapi|secur32|setupapi|shell32|shlwapi|ucrtbase|user32|userenv|version|winmm|ws2_32)\.dll)$/i,
 };
 
-/** Throws where a binary is too large, or needs a newer glibc or other libraries than it may. */
+/** Throws if a binary is too large, or needs a newer glibc or other libraries than allowed. */
 export function checkBinary(name, binary) {
   if (!existsSync(binary)) throw new Error(`${name}: ${binary} has not been built`);
   const { size } = statSync(binary);
@@ -29,11 +29,11 @@ export function checkBinary(name, binary) {
   const other = libraries.filter((library) => !system.test(library));
   if (other.length > 0)
     throw new Error(`${name}: ${binary} needs ${other.join(", ")}, which systems may not have`);
-  // A binary of each platform needs one library at least: none means that nothing was read.
-  if (libraries.length === 0) throw new Error(`${name}: objdump tells of no library that ${binary} needs`);
+  // Every binary needs at least one library; none means that objdump could not read it.
+  if (libraries.length === 0) throw new Error(`${name}: objdump reports no library that ${binary} needs`);
 }
 
-/** Versions of glibc that a binary of Linux asks for, and the libraries that a binary of Linux or Windows needs. */
+/** Returns the glibc versions that a Linux binary requires, and the libraries that a Linux or Windows binary needs. */
 export function needed(binary) {
   const failed = [];
   for (const objdump of objdumps()) {
@@ -54,7 +54,7 @@ export function needed(binary) {
   );
 }
 
-/** That of binutils, LLVM's, and the one of rustup's component llvm-tools; each reads binaries of other systems too. */
+/** Returns the objdump programs to try: binutils', LLVM's, and rustup's llvm-tools; each can read binaries of other systems. */
 function objdumps() {
   const { status, stdout } = spawnSync("rustc", ["--print", "sysroot"], { encoding: "utf8" });
   const targets = status === 0 ? join(stdout.trim(), "lib", "rustlib") : undefined;

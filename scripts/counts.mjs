@@ -1,4 +1,4 @@
-// What the test runners printed, as counts.
+// Parses test counts from the output of test runners.
 
 /** Adds up every `test result: … N passed; N failed; …` line of `cargo test`. */
 export function cargoCounts(output) {
@@ -10,7 +10,7 @@ export function cargoCounts(output) {
   return counts;
 }
 
-/** Reads AVA's lines and its closing summary, which names the passed tests only where none failed. */
+/** Parses AVA's lines and its summary, which contains the number of passed tests only if none failed. */
 export function avaCounts(output) {
   const sum = (pattern) => [...output.matchAll(pattern)].reduce((total, [, n]) => total + Number(n), 0);
   return {
@@ -19,7 +19,7 @@ export function avaCounts(output) {
   };
 }
 
-/** A suite that ended badly without naming a failure (it did not build, it crashed) or that ran nothing has failed. */
+/** Counts a suite as failed if it exited with an error without naming a failure (build error, crash), or ran no tests. */
 export function verdict(counts, status) {
   const silent = counts.failed === 0 && (status !== 0 || counts.passed === 0);
   return silent ? { ...counts, failed: 1 } : counts;

@@ -1,8 +1,8 @@
-// What the scripts that run the engine's tests elsewhere know of them.
+// Helpers for scripts that run the engine's tests on other systems.
 
 /**
- * Tests that start their own program again: not where an emulator runs one process's instructions, or where another
- * program (a loader of libraries) runs theirs. None opens a GPU.
+ * Tests that start their own program again, which is impossible in an emulator of one process or under another loader.
+ * None of them opens a GPU.
  */
 export const STARTS_ITSELF = [
   "a_full_disk",
@@ -11,8 +11,8 @@ export const STARTS_ITSELF = [
 ];
 
 /**
- * What a test binary wrote of its tests: none passed where it did not come to its end. Tests that start the binary again
- * write results like its own, before it.
+ * Parses the output of a test binary; a binary that did not finish has no passed tests. Only the last result counts, since
+ * tests that start the binary again print results of the same form before it.
  */
 export function results(text) {
   const names = [...text.matchAll(/^test (\S+) \.\.\. FAILED/gm)].map(([, name]) => name);

@@ -1,17 +1,17 @@
-// `npm run test:miri [-- PARTS…]`: the engine's small tests under Miri, which sees what Rust leaves undefined of memory
-// and threads, by the native kernels' baseline. Small are those that take less than half a millisecond where they are
-// compiled: Miri takes some ten thousand times as long. Parts of names choose among them. Ends with the line
-// `miri: N passed, N failed`. Needs Rust's nightly: rustup toolchain install nightly --component miri,rust-src
+// `npm run test:miri [-- PARTS…]`: runs the engine's small tests with the baseline of the native kernels under Miri, which
+// detects undefined behaviour of memory and threads. A test is small if it takes less than half a millisecond when
+// compiled, since Miri is about ten thousand times slower. Parts of names select tests. Ends with the line
+// `miri: N passed, N failed`. Needs nightly Rust: rustup toolchain install nightly --component miri,rust-src
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { argv, env } from "node:process";
 import { cargoCounts, verdict } from "./counts.mjs";
 import { built, checkout } from "./drivers/engine.mjs";
 
-/** Seconds, told by thousandths. */
+/** The time limit of a small test in seconds. */
 const SMALL = 0.0005;
 
-/** What Miri has no means for: files that are mapped, programs that are started, libraries, assembly. */
+/** Features that Miri does not support: mapped files, subprocesses, shared libraries, assembly. */
 const CANNOT = [
   "format::gguf::tests::lists",
   "format::gguf::tests::values",
@@ -29,7 +29,7 @@ const CANNOT = [
   "device::cpu::tests::the_smallest_that_has_enough",
 ];
 
-/** Whole kernels over many sizes, and loops over many numbers: minutes each. */
+/** Tests that take minutes under Miri: whole kernels over many sizes, and loops over many numbers. */
 const LONG = [
   "attention::",
   "coded::",
@@ -82,7 +82,7 @@ const args = [
 const miri = spawn("cargo", [...args, ...chosen], {
   cwd: checkout,
   stdio: ["ignore", "pipe", "inherit"],
-  // The device's memory and the processor's name are the system's.
+  // Without isolation, tests can query the system's memory and the processor's name.
   env: { ...env, ...level, MIRIFLAGS: `${env.MIRIFLAGS ?? ""} -Zmiri-disable-isolation` },
 });
 let wrote = "";

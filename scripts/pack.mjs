@@ -1,6 +1,6 @@
-// `npm run pack:all`: the packages as they are published, as tarballs in packages/: the main one, and one of each
-// platform whose binary can be built here. `--all` fails where one cannot be. Names choose among them, `main` or
-// platforms, and fail likewise. `--out FOLDER`.
+// `npm run pack:all`: packs the packages for publishing, as tarballs in packages/: the main one, and one per platform that
+// can be built here. Names select `main` or platforms. With `--all` or names, a package that cannot be built is an error.
+// `--out FOLDER` selects another folder.
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -36,7 +36,7 @@ try {
     console.log(pack(join(staged, name), out));
   }
   if (wanted.includes("main")) {
-    // The loader and its types come with a build of this platform.
+    // A build of this platform also writes the loader and its types.
     if (!existsSync(join(root, "native", "binding.cjs"))) run("npm", ["run", "build:native"]);
     run("npm", ["run", "build"]);
     stageMain(join(staged, "main"));

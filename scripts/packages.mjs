@@ -1,5 +1,5 @@
-// What is published: one package of JavaScript and one of each platform's binary, staged as folders that npm packs.
-// No dependencies.
+// Stages the packages for publishing: one with the JavaScript, and one per platform with its binary.
+// This file has no dependencies.
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { checkBinary } from "./check-binary.mjs";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const windows = process.platform === "win32";
 
-/** Rust's name of each platform, and what its compiler calls the library. */
+/** Rust's target of each platform, and the file name of the library that it builds. */
 export const TARGETS = {
   "linux-x64-gnu": { target: "x86_64-unknown-linux-gnu", library: "liblowrank_node.so" },
   "linux-arm64-gnu": { target: "aarch64-unknown-linux-gnu", library: "liblowrank_node.so" },
@@ -21,13 +21,13 @@ export const TARGETS = {
   "win32-arm64-msvc": { target: "aarch64-pc-windows-msvc", library: "lowrank_node.dll" },
 };
 
-/** Fields of package.json that are a user's; the others are for those who work on it. */
+/** Fields of package.json for users; the other fields are for development. */
 const PUBLISHED =
   "name version description keywords license author type exports sideEffects types typesVersions bin files engines dependencies";
 
 const manifest = (folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
 
-/** The packages of binaries: name of the platform, and its package.json. */
+/** Returns the binary packages: the name of each platform, with its package.json. */
 export function platforms() {
   return readdirSync(join(root, "npm")).map((name) => ({
     name,
@@ -35,7 +35,7 @@ export function platforms() {
   }));
 }
 
-/** The package.json that is published: it names every platform's package, at its own version. */
+/** Returns the published package.json, which names every platform's package at its own version. */
 export function publishedManifest() {
   const whole = manifest(root);
   const kept = Object.fromEntries(
@@ -45,7 +45,7 @@ export function publishedManifest() {
   return { ...kept, optionalDependencies: Object.fromEntries(binaries) };
 }
 
-/** Stages the main package; `dist` is what was compiled. */
+/** Stages the main package; `dist` is the folder with the build. */
 export function stageMain(folder, dist = join(root, "dist")) {
   mkdirSync(folder, { recursive: true });
   cpSync(dist, join(folder, "dist"), { recursive: true });
@@ -56,7 +56,7 @@ export function stageMain(folder, dist = join(root, "dist")) {
   writeFileSync(join(folder, "package.json"), `${JSON.stringify(publishedManifest(), null, 2)}\n`);
 }
 
-/** Stages a platform's package around its binary. Throws where the binary is not what may be published. */
+/** Stages a platform's package with its binary. Throws if the binary must not be published. */
 export function stagePlatform(folder, name, binary) {
   checkBinary(name, binary);
   cpSync(join(root, "npm", name), folder, { recursive: true });
@@ -64,7 +64,7 @@ export function stagePlatform(folder, name, binary) {
   cpSync(binary, join(folder, manifest(folder).main));
 }
 
-/** Packs a staged folder into `out`; gives the tarball's path. */
+/** Packs a staged folder into `out`; returns the tarball's path. */
 export function pack(folder, out) {
   mkdirSync(out, { recursive: true });
   const args = ["pack", "--silent", "--ignore-scripts", "--pack-destination", out];
@@ -77,7 +77,7 @@ export function pack(folder, out) {
   return join(out, stdout.trim().split("\n").at(-1));
 }
 
-/** The tarballs in a folder in the order of publishing, the main one last; throws where one of any platform lacks. */
+/** Returns the tarballs in a folder by order of publication, the main one last; throws if a platform is missing. */
 export function publishedTarballs(folder) {
   const { version } = publishedManifest();
   const names = [...platforms().map((platform) => platform.manifest.name), "lowrank"];

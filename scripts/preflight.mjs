@@ -1,12 +1,12 @@
-// Checks what a build from a clone needs: Node and Rust, in the versions that package.json and Cargo.toml state.
-// No dependencies: it runs before anything is installed.
+// Checks the requirements of a build from a clone: Node and Rust, in the versions of package.json and Cargo.toml.
+// This file has no dependencies, since it runs before anything is installed.
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** -1, 0 or 1; each version is read as dotted numbers, what follows is ignored. */
+/** Compares dotted version numbers and ignores suffixes; returns -1, 0 or 1. */
 export function compareVersions(a, b) {
   const parts = (version) => (/\d+(\.\d+)*/.exec(version)?.[0] ?? "0").split(".").map(Number);
   const [x, y] = [parts(a), parts(b)];
@@ -17,7 +17,7 @@ export function compareVersions(a, b) {
   return 0;
 }
 
-/** Whether `version` is in a range such as `^20.19.0 || >=22.14.0` (the two forms that package.json uses). */
+/** Whether `version` is in a range such as `^20.19.0 || >=22.14.0`; supports only the two forms in package.json. */
 export function satisfies(version, range) {
   return range.split("||").some((part) => {
     const [, operator, wanted] = /^(\^|>=)(\d+\.\d+\.\d+)$/.exec(part.trim()) ?? [];
@@ -27,13 +27,13 @@ export function satisfies(version, range) {
   });
 }
 
-/** The version that `command --version` prints, or null when the command is missing. */
+/** Returns the version that `command --version` prints, or null if the command is missing. */
 function installed(command) {
   const { status, stdout } = spawnSync(command, ["--version"], { encoding: "utf8", cwd: root });
   return status === 0 ? (/\d+\.\d+(\.\d+)?/.exec(stdout)?.[0] ?? null) : null;
 }
 
-/** One sentence for each thing that is missing or too old; empty when all is well. */
+/** Returns one sentence for each missing or outdated requirement. */
 export function problems() {
   const found = [];
   const { engines } = JSON.parse(readFileSync(`${root}/package.json`, "utf8"));
@@ -53,7 +53,7 @@ export function problems() {
   return found;
 }
 
-/** Ends the process with status 1 when something is missing. */
+/** Exits with status 1 if something is missing. */
 export function preflight() {
   const found = problems();
   for (const problem of found) console.error(`lowrank: ${problem}`);

@@ -1,5 +1,5 @@
-// Publishes the tarballs of a folder, those of the platforms before the one that names them; what is published already
-// stays. `node scripts/publish.mjs packages [--dry-run]`.
+// Publishes the tarballs of a folder: first the platforms' packages, then the one that depends on them. Versions already
+// published are skipped. `node scripts/publish.mjs packages [--dry-run]`.
 import { spawnSync } from "node:child_process";
 import { relative } from "node:path";
 import { parseArgs } from "node:util";
@@ -18,7 +18,7 @@ for (const tarball of publishedTarballs(positionals[0] ?? "packages")) {
     console.log(`${name}@${version} is published`);
     continue;
   }
-  // Without "./" npm takes a folder and a name for a repository.
+  // Without "./", npm treats a folder and a name as a repository.
   const path = `./${relative(process.cwd(), tarball)}`;
   const how = values["dry-run"] ? ["--dry-run"] : ["--provenance"];
   const { status } = npm(["publish", path, "--access", "public", "--ignore-scripts", ...how], "inherit");

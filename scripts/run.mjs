@@ -1,5 +1,5 @@
-// `npm start`, `npm test` and `npm run bench` on a fresh clone: checks what is there, installs, builds, runs.
-// No dependencies: it runs before anything is installed.
+// `npm start`, `npm test` and `npm run bench` on a fresh clone: checks requirements, installs, builds and runs.
+// This file has no dependencies, since it runs before anything is installed.
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ import { preflight } from "./preflight.mjs";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const windows = process.platform === "win32";
 
-/** Runs a command, its output passed on; resolves to its status and, when `capture` is set, what it wrote to stdout. */
+/** Runs a command with its output shown; resolves to its status and, with `capture`, its standard output. */
 function run(command, args, { capture = false, quiet = false, env = {} } = {}) {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, {
@@ -53,7 +53,7 @@ async function prepare() {
   await must(npm(["run", "build"]));
 }
 
-/** The triple that Rust builds for by itself. */
+/** Returns Rust's default target triple. */
 function hostTarget() {
   const { stdout } = spawnSync("rustc", ["-vV"], { encoding: "utf8", cwd: root });
   return /^host: (.+)$/m.exec(stdout)[1];
@@ -66,7 +66,7 @@ async function hasGpu() {
   return status === 0 && /"gpu/.test(output);
 }
 
-/** The first of lowrank-out, lowrank-out-2, … that is free, so that starting twice never touches the first run. */
+/** Returns the first free name of lowrank-out, lowrank-out-2, …, so that a second start does not touch the first run. */
 function freeOutput() {
   for (let n = 1; ; n++) {
     const name = n === 1 ? "lowrank-out" : `lowrank-out-${n}`;
@@ -85,7 +85,7 @@ async function test(args) {
   await prepare();
   const gpu = await hasGpu();
   const env = gpu ? {} : { LOWRANK_NO_GPU: "1" };
-  // The addon's build names its target; naming it here too lets both share one build of the dependencies.
+  // The addon's build names its target; naming it here too makes both share one build of the dependencies.
   const cargo = await run("cargo", ["test", "--release", "--workspace", "--target", hostTarget()], {
     capture: true,
     env,
@@ -106,7 +106,7 @@ async function test(args) {
   process.exitCode = cargoResult.failed + avaResult.failed > 0 || missing ? 1 : 0;
 }
 
-/** The races beside the peers, or those that are named; with `--kernels` the engine's kernels by criterion. */
+/** Runs the races against the peers, or the named ones; with `--kernels` the engine's kernel benchmarks in criterion. */
 async function bench(args) {
   await prepare();
   if (args[0] === "--kernels") {

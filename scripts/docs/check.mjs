@@ -1,5 +1,5 @@
-// What was built: every link within the site leads to a page and, where it names one, to an anchor there; nothing that a
-// page loads comes from elsewhere. TypeDoc checks what it reads, and this what it wrote.
+// Checks the built site: every internal link leads to an existing page and anchor, and no page loads anything from
+// elsewhere. TypeDoc checks its input; this checks its output.
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 const decoded = (text) =>
   text.replaceAll("&amp;", "&").replaceAll("&quot;", '"').replaceAll("&#39;", "'").replaceAll("&#x27;", "'");
 
-/** The tags of a page: their names and attributes. TypeDoc quotes every value. */
+/** Yields the tags of a page with their names and attributes. TypeDoc quotes every value. */
 function* tagsOf(html) {
   for (const [, name, rest] of html.matchAll(/<([a-z][\w-]*)((?:\s+[\w:-]+(?:="[^"]*")?)*)\s*\/?>/gi)) {
     const attributes = [...rest.matchAll(/([\w:-]+)="([^"]*)"/g)];
@@ -18,7 +18,7 @@ function* tagsOf(html) {
 const pagesOf = (site) =>
   readdirSync(site, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".html"));
 
-/** What is wrong with a built site, a line each. */
+/** Returns the errors of a built site, one line each. */
 export function problems(site) {
   const pages = pagesOf(site);
   const tags = new Map(

@@ -1,5 +1,5 @@
-// `npm run docs`: the pages of docs/, the examples' own and the reference of all types, as one site. TypeDoc makes both
-// and checks links among them. Pages stand in the order of docs/index.md, under the groups that its tables are.
+// `npm run docs`: builds a site from the pages of docs/, the examples' READMEs and the reference of all types. TypeDoc
+// generates it and checks its links. Pages are grouped and sorted by the tables of docs/index.md.
 import { readdirSync, readFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,7 +12,7 @@ const DESIGN = readdirSync(join(root, "docs", "design"))
   .map((name) => join("docs", "design", name));
 const HOUSE = ["ARCHITECTURE.md", ...DESIGN, "CHANGELOG.md"];
 
-/** Pages by their group, in the order of the index. */
+/** Returns pages by group, sorted as in the index. */
 function pages() {
   const found = new Map();
   let group = "Guides";
@@ -27,7 +27,7 @@ function pages() {
 
 const groups = pages();
 
-/** Calls pages by their headings; files are called by paths, which stay when a heading changes. */
+/** Titles pages by their headings; files are named by paths, which do not change with a heading. */
 function named(app) {
   app.converter.on(Converter.EVENT_CREATE_DOCUMENT, (_context, document) => {
     const file = document.project.files.getReflectionPath(document);
@@ -44,7 +44,7 @@ export default {
   name: "lowrank",
   entryPoints: [join(root, "src/index.ts"), join(root, "src/electron/index.ts")],
   tsconfig: join(root, "tsconfig.build.json"),
-  // `npm run typecheck` does.
+  // Checked by `npm run typecheck`.
   skipErrorChecking: true,
   out: join(root, "site"),
   cleanOutputDir: true,

@@ -1,4 +1,4 @@
-// Packages of Debian's archive, unpacked into a folder of their own: nothing is installed, and no root is needed.
+// Unpacks Debian packages into a separate folder, without installing them and without root.
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { must } from "../platforms/command.mjs";
@@ -6,7 +6,7 @@ import { mirror } from "../platforms/host.mjs";
 
 const SUITES = ["bookworm", "bookworm-backports", "trixie"];
 
-/** The folder that holds what the packages of a suite install, each as `NAME` or `NAME=VERSION`. */
+/** Returns the folder with the contents of a suite's packages, each given as `NAME` or `NAME=VERSION`. */
 export function unpacked(folder, suite, packages) {
   const root = join(folder, "debian", `${suite}-${packages.join("-").replaceAll(/[^\w.+=-]/g, "_")}`);
   if (existsSync(root)) return root;
@@ -24,7 +24,7 @@ export function unpacked(folder, suite, packages) {
   return root;
 }
 
-/** Options by which apt keeps lists of its own, of the suites here; fetched once. */
+/** Returns options that make apt use separate package lists for these suites; downloaded once. */
 function settings(folder) {
   const apt = join(folder, "apt");
   const options = {
@@ -35,7 +35,7 @@ function settings(folder) {
     "Dir::Cache": join(apt, "cache"),
     "APT::Architecture": "amd64",
     "APT::Architectures": "amd64",
-    // Its own user may not write into the user's folder.
+    // apt's sandbox user may not write to this user's folder.
     "APT::Sandbox::User": "",
   };
   const told = Object.entries(options).flatMap(([name, value]) => ["-o", `${name}=${value}`]);
@@ -61,8 +61,8 @@ const LIBRARIES = "usr/lib/x86_64-linux-gnu";
 export const libraries = (root) => join(root, LIBRARIES);
 
 /**
- * What starts a program of a newer Debian here: its own loader and C library. Gives the command's first words;
- * `more` are folders with further libraries.
+ * Returns the command prefix that runs a program of a newer Debian here, with that release's loader and C library. `more`
+ * are folders with further libraries.
  */
 export function newer(folder, more = []) {
   const root = unpacked(folder, "trixie", ["libc6", "libgcc-s1", "libstdc++6"]);

@@ -1,5 +1,5 @@
-// Every listed form of every kernel through the compilers and checkers that are not the devices' own. Each gives
-// `{ by, forms, wrong }`: what read the forms, how many it found in order, and a sentence for each that it did not.
+// Compiles or checks every listed kernel variant with compilers other than the devices' own. Each function returns
+// `{ by, forms, wrong }`: the compiler, the number of valid variants, and one sentence for each invalid one.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { checkout } from "./engine.mjs";
 const WEBGPU = "webgpu@0.6.2";
 const LINES = 3;
 
-/** Writes all forms as WGSL, SPIR-V, MSL and HLSL; gives the folder and the forms' names. */
+/** Writes all variants as WGSL, SPIR-V, MSL and HLSL; returns the folder and the variants' names. */
 export function written(folder) {
   const made = join(folder, "forms");
   rmSync(made, { recursive: true, force: true });
@@ -24,7 +24,7 @@ export function written(folder) {
   return { made, files: forms.map(({ file }) => file) };
 }
 
-/** Tint, of Chromium. */
+/** Compiles with Tint, Chromium's compiler. */
 export function tint(folder, { made, files }) {
   const [name, version] = WEBGPU.split("@");
   const at = join(folder, `webgpu-${version}`);
@@ -43,7 +43,7 @@ export function tint(folder, { made, files }) {
   });
 }
 
-/** spirv-val, on what naga makes for Vulkan. */
+/** Checks naga's SPIR-V for Vulkan with spirv-val. */
 export function spirv(folder, { made, files }) {
   const root = unpacked(folder, "trixie", ["spirv-tools"]);
   const command = [...newer(folder), join(root, "usr/bin/spirv-val")];
@@ -55,7 +55,7 @@ export function spirv(folder, { made, files }) {
   return verdict(by, files, wrong);
 }
 
-/** The text for Metal, which no compiler here reads. */
+/** Counts the MSL for Metal, which no compiler here can read. */
 export function msl(_folder, { made, files }) {
   return verdict("naga's text alone", files, (file) => {
     const path = join(made, `${file}.metal`);
@@ -64,14 +64,14 @@ export function msl(_folder, { made, files }) {
   });
 }
 
-/** The text for DX12, its syntax read by glslang. */
+/** Checks the syntax of the HLSL for DX12 with glslang. */
 export function hlsl(folder, { made, files }) {
   const root = unpacked(folder, "trixie", ["glslang-tools"]);
   const command = [...newer(folder, [libraries(root)]), join(root, "usr/bin/glslang")];
   const by = run([...command, "--version"])
     .output.split("\n")[0]
     .replace("Glslang Version: 11:", "glslang ");
-  // Its language, an entry point, a stage, Vulkan's rules, numbers for what has none.
+  // The language, an entry point, a stage, Vulkan's rules, and automatic bindings.
   const how = [
     "-D",
     "-e",
@@ -91,7 +91,7 @@ export function hlsl(folder, { made, files }) {
   return verdict(by, files, wrong);
 }
 
-/** HLSL without two ways to fill an array that DX12's compilers take and glslang does not. */
+/** Replaces two forms of array initialisation that DX12's compilers accept and glslang does not. */
 export function forGlslang(text) {
   const zeros = (_, type, count) => `= { ${Array(Number(count)).fill(`(${type})0`).join(", ")} };`;
   return text

@@ -1,4 +1,4 @@
-// The drivers that the tests run on, all of them software: what each is found by, and what the engine calls it.
+// The software GPU drivers that the tests run on, with their environment and their name in the engine.
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { libraries, unpacked } from "./archive.mjs";
@@ -6,7 +6,7 @@ import { manifest, swiftshader } from "./swiftshader.mjs";
 
 const SYSTEM = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json";
 
-/** By name: `env(folder)` is the environment that a driver is found by, `known` a part of the name that it gives. */
+/** Drivers by name: `env(folder)` is the environment that selects a driver, `known` a part of its reported name. */
 export const DRIVERS = {
   lavapipe: {
     known: /^llvmpipe Mesa /,
@@ -24,7 +24,7 @@ export const DRIVERS = {
       const made = join(folder, "mesa-25");
       mkdirSync(made, { recursive: true });
       const driver = manifest(made, join(libraries(root), "libvulkan_lvp.so"), "1.4.305");
-      // What the system has of other libraries stays in use.
+      // Other libraries of the system stay in use.
       const found = [libraries(root), process.env.LD_LIBRARY_PATH].filter(Boolean).join(":");
       return { VK_DRIVER_FILES: driver, LD_LIBRARY_PATH: found };
     },

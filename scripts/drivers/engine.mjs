@@ -1,4 +1,4 @@
-// The engine's tests, built once, and run on one driver after another.
+// Builds the engine's tests once and runs them on one driver after another.
 import { spawnSync } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -10,8 +10,8 @@ import { results } from "../engine-tests.mjs";
 export const checkout = fileURLToPath(new URL("../..", import.meta.url));
 
 /**
- * Trainings on the GPU: one that is held to PyTorch's, losses, norms, every gradient of the first step; and those with
- * products in f16, which only some drivers have.
+ * Training tests on the GPU: one compares losses, norms and all gradients of the first step with PyTorch's; the others use
+ * f16 products, which only some drivers support.
  */
 const TRAINING = [
   "test/parity/llama.test.ts",
@@ -20,7 +20,7 @@ const TRAINING = [
   "--match=*products in f16 on gpu*",
 ];
 
-/** Builds the engine's tests; gives their program. */
+/** Builds the engine's tests and returns the program. */
 export function built() {
   const args = ["test", "--release", "-p", "lowrank-engine", "--lib", "--no-run", "--message-format=json"];
   const { status, stdout, stderr } = spawnSync("cargo", args, {
@@ -36,9 +36,9 @@ export function built() {
 }
 
 /**
- * Runs the engine's tests and gives `{ passed, failed, told, forms, wrote }`: the names of those that failed, how many
- * forms of kernels were launched by tests that launch all of a family, and all that was written. `start` are the words
- * that start the program, and `skip` names of tests. Where it does not end `cleanly`, its result alone counts.
+ * Runs the engine's tests and returns `{ passed, failed, told, forms, wrote }`: the failed tests' names, the number of
+ * kernel variants launched by tests of whole families, and the output. `start` is the command prefix, `skip` are names of
+ * tests. Without `cleanly`, the exit status is ignored.
  */
 export function engineTests(program, env, log, { start = [], skip = [], cleanly = true } = {}) {
   const args = ["--show-output", ...skip.flatMap((name) => ["--skip", name])];
@@ -54,7 +54,7 @@ export function engineTests(program, env, log, { start = [], skip = [], cleanly 
   };
 }
 
-/** Trains, likewise. */
+/** Runs the training tests, with the same result. */
 export function training(env, log) {
   const ava = join(checkout, "node_modules/ava/entrypoints/cli.mjs");
   const { status, wrote } = run([execPath, ava, ...TRAINING], env, log, checkout);
@@ -62,7 +62,7 @@ export function training(env, log) {
   return { ...verdict(avaCounts(wrote), status), told };
 }
 
-/** Runs a command, what it writes into a file; gives its status and what it wrote. */
+/** Runs a command with its output in a file; returns its status and output. */
 function run([command, ...args], env, log, cwd) {
   const file = openSync(log, "w");
   const { status, error } = spawnSync(command, args, {
@@ -77,7 +77,7 @@ function run([command, ...args], env, log, cwd) {
   return { status: status ?? 1, wrote: readFileSync(log, "utf8") };
 }
 
-/** Whether the addon and its JavaScript are there, which the training and the name of a driver ask for. */
+/** Returns the missing parts among the addon and its JavaScript, which training and the driver's name need. */
 export function missing() {
   const native = join(checkout, "native");
   const there = existsSync(native) && readdirSync(native).some((name) => name.endsWith(".node"));
@@ -87,7 +87,7 @@ export function missing() {
   ];
 }
 
-/** The driver of the first GPU, as the engine names it. */
+/** Returns the driver of the first GPU, as the engine reports it. */
 export function driverOf(env) {
   const ask = `import("lowrank").then((m) => console.log(m.devices().find((d) => d.device !== "cpu")?.driver))`;
   const { stdout, stderr } = spawnSync(execPath, ["--input-type=module", "-e", ask], {

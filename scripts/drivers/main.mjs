@@ -1,6 +1,6 @@
-// `npm run test:drivers [-- NAMES…]`: the engine's tests and a training on other drivers of GPUs, all of them software;
-// under Khronos' validation layer; and every form of every kernel through other compilers. Ends with a table of what was
-// seen, and with status 1 where something failed. What is fetched stays in LOWRANK_DRIVERS, a folder.
+// `npm run test:drivers [-- NAMES…]`: runs the engine's tests and a training run on several software GPU drivers and under
+// Khronos' validation layer, and compiles every kernel variant with other compilers. Prints a table of the results; the
+// exit status is 1 if something failed. Downloads are kept in the folder LOWRANK_DRIVERS.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
@@ -55,7 +55,7 @@ const PARTS = {
     ]),
   ),
 };
-/** Parts that need Wine in a root of its own, which only root can make. */
+/** Parts that need Wine in a separate root, which only root can create. */
 const IN_WINE = [...dx12Compilers.NAMES, ...dx12Tests.NAMES];
 
 const withoutWine = lackingForWine();
@@ -112,7 +112,7 @@ function onDriver(name) {
 function validated() {
   const { start, env } = layer(folder);
   const found = DRIVERS.lavapipe.env(folder);
-  // The tests' devices are open to the end, and the layer's destructors run beside them: how the process ends says nothing.
+  // Test devices are never closed, and the layer's destructors run at the same time, so the exit status is meaningless.
   const how = { start, skip: STARTS_ITSELF, cleanly: false };
   const engine = engineTests(program(), { ...found, ...env }, log("validation"), how);
   const { known, other } = findings(engine.wrote);

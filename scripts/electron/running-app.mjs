@@ -1,11 +1,11 @@
-// A packaged app that runs, driven over the debugging protocol.
+// A running packaged app, controlled over the debugging protocol.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { _electron } from "playwright-core";
 
-/** Milliseconds that a state of the page may take to appear. */
+/** The maximum time for a state of the page to appear, in milliseconds. */
 const PATIENCE = 60_000;
 
 export class RunningApp {
@@ -16,19 +16,19 @@ export class RunningApp {
   #exited;
   /** The first window's page. */
   page;
-  /** Errors of the page and of its console, and what it asked a network for. */
+  /** Errors of the page and its console, and its network requests. */
   wrong = [];
 
-  /** Starts an app, and waits for its window. `userData` is the folder that it keeps its files in. */
+  /** Starts an app and waits for its window. `userData` is the folder for the app's files. */
   static async start(executable, { userData, display, env = {} }) {
     const app = new RunningApp();
     app.#executable = executable;
-    // As root, Chromium's sandbox refuses to start.
+    // Chromium's sandbox does not start as root.
     app.#args = [`--user-data-dir=${userData}`, ...(process.getuid() === 0 ? ["--no-sandbox"] : [])];
     app.#env = { ...process.env, NODE_OPTIONS: "", DISPLAY: display, ...env };
     app.#app = await _electron.launch({
       executablePath: executable,
-      // Scroll bars would be cut off from screenshots of whole pages.
+      // Scroll bars would cover part of full-page screenshots.
       args: [...app.#args, "--hide-scrollbars"],
       env: app.#env,
       timeout: PATIENCE,
@@ -55,7 +55,7 @@ export class RunningApp {
     return this.#app.evaluate(work, argument);
   }
 
-  /** Answers the next dialogs for a file by a path; without one, as if the user had cancelled them. */
+  /** Answers the next file dialogs with a path; without one, cancels them. */
   choose(path) {
     return this.inMain(({ dialog }, chosen) => {
       dialog.showOpenDialog = () =>
@@ -75,7 +75,7 @@ export class RunningApp {
     return this.page.locator(`#${id}`).isEnabled();
   }
 
-  /** Resolves with an element's text as soon as that matches. */
+  /** Resolves with an element's text once it matches. */
   async shows(id, expected, timeout = PATIENCE) {
     const element = this.page.locator(`#${id}`);
     try {
@@ -86,7 +86,7 @@ export class RunningApp {
     return (await element.textContent()) ?? "";
   }
 
-  /** Shows the page in a window of that width, and writes all of it to `path` if there is one. Throws if it is wider. */
+  /** Shows the page at the given width, and saves a screenshot of all of it to `path`, if given. Throws if the page is wider. */
   async showAt(width, path, height = 900) {
     await this.inMain(
       ({ BrowserWindow }, size) => BrowserWindow.getAllWindows()[0].setContentSize(...size),
@@ -98,7 +98,7 @@ export class RunningApp {
     if (wide > width) throw new Error(`the page is ${wide} pixels wide in a window of ${width}`);
   }
 
-  /** Numbers of the app's processes: all that run its executable. */
+  /** Returns the ids of all processes that run the app's executable. */
   processes() {
     return readdirSync("/proc").filter((number) => {
       if (!/^\d+$/.test(number)) return false;
@@ -110,7 +110,7 @@ export class RunningApp {
     });
   }
 
-  /** The number of the utility process that trains. */
+  /** Returns the id of the utility process that trains. */
   trainer() {
     const found = this.processes().filter((number) => {
       try {
@@ -125,7 +125,7 @@ export class RunningApp {
     return Number(found[0]);
   }
 
-  /** Starts the app a second time; resolves to how that process ended. */
+  /** Starts the app a second time; resolves to that process's exit. */
   async startAgain() {
     const child = spawn(this.#executable, this.#args, { env: this.#env, stdio: "ignore" });
     const timer = setTimeout(() => child.kill("SIGKILL"), PATIENCE);
@@ -139,13 +139,13 @@ export class RunningApp {
     this.#app.process().kill(signal);
   }
 
-  /** Quits as the app's menu does; resolves when the main process has ended. */
+  /** Quits as from the app's menu; resolves when the main process has ended. */
   async quit() {
     await this.inMain(({ app }) => void setImmediate(() => app.quit()));
     return this.ended();
   }
 
-  /** Resolves with the status or the signal that the main process ended with, once all processes have ended. */
+  /** Resolves with the exit status or signal of the main process, once all processes have ended. */
   async ended(timeout = PATIENCE) {
     const status = await Promise.race([
       this.#exited,
@@ -158,7 +158,7 @@ export class RunningApp {
     return status;
   }
 
-  /** Ends what is left, however it is. */
+  /** Kills all remaining processes. */
   end() {
     for (const number of this.processes()) process.kill(Number(number), "SIGKILL");
   }

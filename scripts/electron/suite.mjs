@@ -1,4 +1,4 @@
-// The library's own tests by Electron's Node.
+// Runs the library's tests with Electron's Node.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
@@ -8,10 +8,10 @@ import { avaCounts } from "../counts.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-/** Folders of test/ that test the library in one process, without the installed package, commands or browsers. */
+/** Folders of test/ whose tests need only the library in one process: no installed package, commands or browsers. */
 export const FOLDERS = "chat data hub inspect lora models nn optim parity runs tensor train".split(" ");
 
-/** Runs them in Electron as Node; resolves to the numbers of tests that passed and that failed. */
+/** Runs them with Electron as Node; resolves to the numbers of passed and failed tests. */
 export async function runSuite(executable) {
   const files = FOLDERS.flatMap((folder) =>
     readdirSync(join(root, "test", folder), { recursive: true })
@@ -19,7 +19,7 @@ export async function runSuite(executable) {
       .map((name) => join("test", folder, name)),
   );
   const args = [
-    // Without it, the parser of ava's arguments takes this for an app that has no script among them.
+    // Otherwise ava's argument parser takes this for an Electron app without a script argument.
     "--import=data:text/javascript,process.defaultApp=true",
     join("node_modules", "ava", "entrypoints", "cli.mjs"),
     ...files,

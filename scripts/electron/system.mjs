@@ -1,9 +1,9 @@
-// What Electron needs of a Linux system: libraries, and a display.
+// Electron's requirements on Linux: libraries, and a display.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { answer, must } from "../platforms/command.mjs";
 
-/** Debian's packages by what they are needed for; a second name is Ubuntu's since 24.04. */
+/** Debian's packages by the program or library that they provide; a second name is Ubuntu's since 24.04. */
 const PROGRAMS = { Xvfb: ["xvfb"], unzip: ["unzip"] };
 const LIBRARIES = {
   "libgtk-3.so.0": ["libgtk-3-0", "libgtk-3-0t64"],
@@ -13,7 +13,7 @@ const LIBRARIES = {
   "libXss.so.1": ["libxss1"],
 };
 
-/** Installs what is missing by apt. Throws with the names where that is not possible. */
+/** Installs missing packages with apt. Throws with their names if that is not possible. */
 export function prepareSystem() {
   const found = answer("/sbin/ldconfig", ["-p"]) ?? "";
   const missing = [
@@ -34,7 +34,7 @@ function isInstallable(name) {
   return /Candidate: \d/.test(answer("apt-cache", ["policy", name]) ?? "");
 }
 
-/** Starts a display; gives its name for `DISPLAY`, and a function that ends it. */
+/** Starts a virtual display; returns its name for `DISPLAY`, and a function that stops it. */
 export async function startDisplay() {
   const args = ["-displayfd", "3", "-screen", "0", "1280x1600x24", "-nolisten", "tcp"];
   const server = spawn("Xvfb", args, { stdio: ["ignore", "ignore", "ignore", "pipe"] });

@@ -1,5 +1,5 @@
-// `npm run kernels`: writes docs/kernels.md, the kernels' inner loops as counted from the engine's shaders. A test of the same example compares
-// the page with the counts.
+// `npm run kernels`: writes docs/kernels.md, with operation counts of the kernels' inner loops from the engine's shaders.
+// A test of the same example compares the page with the counts.
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -1,4 +1,4 @@
-// One trial of the packages: installs them in an empty folder and does what a user does first; reports each action.
+// One trial of the packages: installs them in an empty folder, performs the first actions of a user, and reports each action.
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -68,7 +68,8 @@ export function attempt(folder, system, expected, recipe = WHOLE) {
 
   tried("train", () => {
     seen.losses = lowrank("train", finetune);
-    if (seen.losses.length !== steps) throw new Error(`${seen.losses.length} steps were told of ${steps}`);
+    if (seen.losses.length !== steps)
+      throw new Error(`the run reported ${seen.losses.length} of ${steps} steps`);
     same(seen.losses, expected ?? seen.losses, "those of Linux x64");
   });
   let report = { wrong: {}, losses: [] };

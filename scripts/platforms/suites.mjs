@@ -56,7 +56,7 @@ export const SUITES = {
 /** On this processor, with the CPUID of a lesser one (processor.c). */
 function held(name, { levels }) {
   return {
-    where: `Debian 12, CPUID's answers those of a processor of ${levels}`,
+    where: `Debian 12, with the CPUID of a processor of ${levels}`,
     row(folder, build, tell) {
       const root = qemuRoot(folder, tell);
       const [source, library] = ["/src/scripts/platforms/processor.c", "/build/processor.so"];

@@ -50,7 +50,7 @@ const TRIALS = {
       (await weights("saved")) === (await weights(embedded)),
     );
     hold(
-      "it has what goes along",
+      "the configuration and the tokenizer are saved, too",
       ["config.json", "tokenizer.json"].every((name) => readdirSync("saved").includes(name)),
     );
   },

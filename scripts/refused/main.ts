@@ -1,4 +1,4 @@
-/** `npm run refused`: writes docs/refused.md. A test holds what is written to what the code says. */
+/** `npm run refused`: writes docs/refused.md from the code. A test checks that the page is up to date. */
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 

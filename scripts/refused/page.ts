@@ -1,4 +1,4 @@
-/** docs/refused.md, made of what the errors are made of. */
+/** Generates docs/refused.md from the tables that errors are made from. */
 import { GGUF_REFUSALS } from "../../src/gguf/refusals.js";
 import { ADAPTER_REFUSALS } from "../../src/refusals/adapters.js";
 import { COMMAND_LINE_REFUSALS } from "../../src/refusals/command-line.js";
@@ -31,7 +31,7 @@ const INTRODUCTION = `# What is refused
 What does not go together is refused before work is lost, by an error that says why and what to do. The errors and this page are made of the same words. A value that is out of its range, a name that is unknown and a file that is damaged are refused, too, and named in the error.
 `;
 
-/** The page's text, before it is formatted. */
+/** Returns the page's text before formatting. */
 export function refusedPage(): string {
   const cell = (text: string): string =>
     text.replaceAll("|", "\\|").replaceAll(/\[([^[\]]*`[^[\]]*)\]/g, "$1");

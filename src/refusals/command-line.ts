@@ -5,31 +5,31 @@ export const COMMAND_LINE_REFUSALS = {
   deviceOfList: {
     what: "--device",
     where: "of devices without --tune",
-    reason: "all devices are listed, and one is tuned",
+    reason: "the list includes all devices; only --tune uses one",
     instead: "give --tune, too",
   },
   promptWithMessages: {
     what: "--prompt",
     where: "with --messages",
-    reason: "each is what generate goes on with",
+    reason: "generate continues only one of them",
     instead: "give one of them",
   },
   logprobsWithoutJson: {
     what: "--logprobs",
     where: "of generate without --json",
-    reason: "log-probabilities have no place in the text",
+    reason: "plain text output cannot include log-probabilities",
     instead: "give --json, too",
   },
   dashboardAsJson: {
     what: "--dashboard",
     where: "of runs with --json",
-    reason: "the page is served in the place of the list",
+    reason: "the page replaces the list",
     instead: "give one of them",
   },
   blocksOutsideGguf: {
-    what: "--dtype in blocks",
+    what: "a block type as --dtype",
     where: "with --format other than gguf",
-    reason: "a folder's tensors are stored as numbers",
+    reason: "safetensors files cannot store blocks",
     instead: "give --format gguf, or another --dtype",
   },
   shardsOfGguf: {
@@ -41,7 +41,7 @@ export const COMMAND_LINE_REFUSALS = {
   revisionWithoutModel: {
     what: "--revision and --offline",
     where: "of export without --model",
-    reason: "they say which files of a model are taken",
+    reason: "they select the files of a hub model",
     instead: "give --model, or leave them out",
   },
 } as const satisfies Record<string, Refusal>;

@@ -2,38 +2,38 @@
 import type { Refusal } from "./refusal.js";
 
 const PEFT = "keep PEFT's folder, or merge";
-const KOHYA = "as a file of kohya's";
-const LORALIB = "as a file of loralib's";
+const KOHYA = "in kohya's format";
+const LORALIB = "in loralib's format";
 
 export const FILE_REFUSALS = {
   kohyaBeyond: {
     what: "magnitudes (DoRA), biases, and modules or tokens trained in full",
     where: KOHYA,
-    reason: "it has lora_down, lora_up and alpha of each layer, and no place for more",
+    reason: "it stores only lora_down, lora_up and alpha of each layer",
     instead: PEFT,
   },
   kohyaEmbedding: {
     what: "an adapter of an embedding",
     where: KOHYA,
-    reason: "its layers are linear or convolutions, and it has no place for others",
+    reason: "it supports only linear layers and convolutions",
     instead: PEFT,
   },
   kohyaConvolution: {
     what: "an adapter of a convolution that is not two-dimensional, or is grouped",
     where: KOHYA,
-    reason: "it knows kernels of two dimensions, and has no place for others",
+    reason: "it supports only ungrouped two-dimensional kernels",
     instead: PEFT,
   },
   kohyaNames: {
-    what: "two layers of one name",
+    what: "two layers with equal names",
     where: KOHYA,
-    reason: "dots of a path are underscores there, so that the two would be one",
+    reason: "it replaces the dots of a path by underscores",
     instead: PEFT,
   },
   loralibBeyond: {
     what: "magnitudes (DoRA), biases of B (`loraBias`), and modules or tokens trained in full",
     where: LORALIB,
-    reason: "it has lora_A, lora_B and bias of each layer, and no place for more",
+    reason: "it stores only lora_A, lora_B and bias of each layer",
     instead: PEFT,
   },
   loralibGroups: {
@@ -51,49 +51,49 @@ export const FILE_REFUSALS = {
   loralibKernel: {
     what: "an adapter of a convolution whose kernel is not square",
     where: LORALIB,
-    reason: "it knows square ones",
+    reason: "it supports only square kernels",
     instead: PEFT,
   },
   loralibAlpha: {
-    what: "a file of loralib's",
+    what: "a loralib file",
     where: "without an alpha",
-    reason: "its layers are scaled by it, and the files don't say it",
+    reason: "the scaling depends on it, and the format does not store it",
     instead: "give `loraAlpha`, as it was when the layers were made",
   },
   loralibSlices: {
     what: "merged layers of loralib's",
-    where: "without an `enableLora` that says which slices are adapted",
-    reason: "the file says how many they are, and not which",
+    where: "without a matching `enableLora`",
+    reason: "the file contains the number of adapted slices, but not which they are",
     instead: "give `enableLora`, as it was when the layers were made",
   },
   kohyaNetworks: {
-    what: "a file of kohya's",
+    what: "a kohya file",
     where: "with several networks",
-    reason: "each is of another model",
+    reason: "each belongs to another model",
     instead: "name the one for this model as `prefix`",
   },
   fileAlone: {
-    what: "files of kohya's and loralib's",
+    what: "kohya and loralib files",
     where: "without a model",
-    reason: "the names in them are looked up in it",
+    reason: "their layer names are looked up in the model",
     instead: "give it",
   },
   peftType: {
-    what: "PEFT's adapters of other kinds than LORA",
-    where: "by their peft_type",
-    reason: "only LoRA is read",
+    what: "PEFT adapters other than LoRA",
+    where: "according to peft_type",
+    reason: "only LoRA is supported",
     instead: "merge it in PEFT, and load the model",
   },
   peftKey: {
-    what: "keys of adapter_config.json that inject does not take",
+    what: "unsupported keys of adapter_config.json",
     where: "with a value that changes the adapter",
-    reason: "what they ask for is not built",
+    reason: "the feature is not supported",
     instead: "train it without, or merge it in PEFT and load the model",
   },
   peftMoved: {
-    what: "an adapter of PEFT's that started from the weight (pissa, olora and others)",
-    where: "with its own factors",
-    reason: "they go with a weight that was moved, and the file does not hold it",
+    what: "a PEFT adapter with a start from the weight (pissa, olora and others)",
+    where: "saved without conversion",
+    reason: "its factors belong to a modified weight, which the file does not contain",
     instead: "save it as a plain one, by path_initial_model_for_weight_conversion",
   },
 } as const satisfies Record<string, Refusal>;

@@ -5,7 +5,7 @@ export const LAYER_REFUSALS = {
   samePadding: {
     what: 'padding "same"',
     where: "with a stride above 1",
-    reason: "the size is not kept then",
+    reason: "the output size would differ from the input size",
     instead: "give the padding as a number",
   },
   maxNorm: {

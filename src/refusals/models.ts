@@ -3,51 +3,51 @@ import type { Refusal } from "./refusal.js";
 
 export const MODEL_REFUSALS = {
   quantised: {
-    what: "weights that are quantised",
+    what: "quantised weights",
     where: "by quantization_config",
-    reason: "their blocks are not read",
+    reason: "this quantisation is not supported",
     instead: "take the plain model",
   },
   decoding: {
-    what: "models of several parts, or of another attention",
-    where: "by is_decoder, add_cross_attention or use_bidirectional_attention, where they are true",
-    reason: "their forward is not built",
+    what: "models with several parts or other attention",
+    where: "with is_decoder, add_cross_attention or use_bidirectional_attention true",
+    reason: "their forward is not implemented",
     instead: "take a model without",
   },
   attentionCap: {
     what: "attn_logit_softcapping",
     where: "in Gemma 3",
-    reason: "attention's kernels hold no scores that could be capped",
+    reason: "the attention kernels do not store the scores",
     instead: "take a model without",
   },
   partialRotary: {
     what: "partial_rotary_factor",
     where: "other than 1, except in Phi-3",
-    reason: "whole heads are turned",
+    reason: "rotary embeddings are applied to whole heads",
     instead: "take a model without",
   },
   ropeScaling: {
     what: "rope scalings",
     where: "other than default, linear, dynamic, llama3, yarn and longrope (of Phi-3, default and longrope)",
-    reason: "their frequencies are not built",
+    reason: "their frequencies are not implemented",
     instead: "take a model without",
   },
   phiScaling: {
     what: "rope scalings",
     where: "of Phi-3 other than default and longrope",
-    reason: "their frequencies are not built",
+    reason: "their frequencies are not implemented",
     instead: "take a model without",
   },
   packedAdapters: {
     what: "`adapterPerRow`",
-    where: "with `positionIds` that put several texts into a row",
-    reason: "it gives each row of the batch an adapter, and so all of its texts",
+    where: "with `positionIds` that pack several texts into a row",
+    reason: "it selects one adapter per row of the batch",
     instead: "give each text a row of its own",
   },
   smoothedLabels: {
     what: "`labelSmoothing`",
-    where: "with values or several labels a row",
-    reason: "it spreads a single label over the others",
+    where: "with values or several labels per row",
+    reason: "it is defined for a single label",
     instead: "leave it out",
   },
   ggufShards: {
@@ -65,19 +65,19 @@ export const MODEL_REFUSALS = {
   sentenceModules: {
     what: "modules of sentence-transformers",
     where: "other than Transformer, Pooling and Normalize, in this order",
-    reason: "their layers are not built",
+    reason: "their layers are not implemented",
     instead: "name `pooling` and `normalize` to embed by the transformer alone, without these modules",
   },
   sentencePooling: {
     what: "poolings of sentence-transformers",
     where: "other than mean, cls, max, mean_sqrt_len_tokens, weightedmean and lasttoken",
-    reason: "they are not built",
+    reason: "they are not implemented",
     instead: "name `pooling` and `normalize`",
   },
   savedAdapters: {
     what: "saveModel",
     where: "of a model with adapters",
-    reason: "a folder of transformers' has no place for them",
+    reason: "transformers' folder format cannot store them",
     instead: "call mergeAndUnload or unload first, or saveAdapter",
   },
   savedOwn: {

@@ -25,57 +25,57 @@ export const FIXED_OPTIONS = [
 
 export const TRAINING_REFUSALS = {
   loraOfAdapter: {
-    what: "options of an adapter",
-    where: "that contradict the one that a run starts from (`adapter`)",
-    reason: "its tensors have the adapter's layers and ranks",
+    what: "adapter options",
+    where: "that contradict the adapter to start from (`adapter`)",
+    reason: "its layers and ranks are fixed",
     instead: "leave them out, or start a new adapter without `adapter`",
   },
   adapterWithoutHead: {
     what: "`adapter`",
-    where: "of a language model, with rows that have labels",
+    where: "of a language model, with labelled rows",
     reason: "it has no classification head to train",
     instead: "start from an adapter of a classifier, or leave `adapter` out",
   },
   packedLabels: {
     what: "`packing`",
-    where: "of rows that no language model trains on, such as those with labels",
-    reason: "their answer is that of a whole sequence",
+    where: "of rows that do not train a language model, such as labelled rows",
+    reason: "a label applies to a whole sequence",
     instead: "leave `packing` out",
   },
   packedSpeech: {
     what: "`packing`",
     where: "of rows of speech",
-    reason: "each is heard by itself",
+    reason: "each recording is a separate input",
     instead: "leave `packing` out",
   },
   formatOfRows: {
     what: "`dataFormat`",
-    where: "with rows in the place of a file",
-    reason: "it says what a file holds",
+    where: "with rows instead of a file",
+    reason: "it describes a file",
     instead: "leave it out",
   },
   evaOfSpeech: {
     what: "`initLoraWeights` eva",
     where: "with rows of speech",
-    reason: "it starts from batches of texts",
+    reason: "it initialises from batches of text",
     instead: "choose another start",
   },
   stepsWithEpochs: {
     what: "`steps`",
     where: "with `epochs`",
-    reason: "each says how long the run is",
+    reason: "both set the length of the run",
     instead: "give one of them",
   },
   evalDataWithSplit: {
     what: "`evalData`",
     where: "with `evalSplit`",
-    reason: "each says which rows are held out",
+    reason: "both select the held-out rows",
     instead: "give one of them",
   },
   bothStandardInput: {
     what: "`evalData` from standard input",
     where: "with `data` from there",
-    reason: "it is read once",
+    reason: "it can be read only once",
     instead: "hold out a share of it with `evalSplit`",
   },
   evalEveryAlone: {
@@ -93,7 +93,7 @@ export const TRAINING_REFUSALS = {
   revisionOfLoaded: {
     what: "`revision` and `offline`",
     where: LOADED,
-    reason: "they say which files a hub's name means",
+    reason: "they select the files of a hub model",
     instead: "leave them out",
   },
   quantizeOfLoaded: {
@@ -105,19 +105,19 @@ export const TRAINING_REFUSALS = {
   templateOfLoaded: {
     what: "`chatTemplate`",
     where: LOADED,
-    reason: "it goes with a model's folder",
+    reason: "it applies to a model loaded from a folder",
     instead: "set model.tokenizer.chatTemplate",
   },
   resumeWithOverwrite: {
     what: "`resume`",
     where: "with `overwrite`",
-    reason: "it goes on with what `overwrite` would replace",
+    reason: "it continues the run that `overwrite` would replace",
     instead: "give one of them",
   },
   resumedOptions: {
     what: `other values of ${FIXED_OPTIONS.join(", ")}`,
-    where: "in a run that goes on (`resume`)",
-    reason: "its adapter, its optimizer's state and its place in the data hang on them",
+    where: "when resuming a run (`resume`)",
+    reason: "the adapter, the optimizer's state and the position in the data depend on them",
     instead: "leave it out to go on as before, or start a new run in another folder",
   },
 } as const satisfies Record<string, Refusal>;

@@ -99,7 +99,7 @@ const SAID: [what: string, argv: () => string[], message: RegExp][] = [
   [
     "DoRA and PiSSA",
     () => finetune("--init", "pissa", "--dora"),
-    /--dora with a start .*\(--init pissa, olora\)/,
+    /--dora with --init pissa or olora, which subtract the start from the weight/,
   ],
   [
     "a split",

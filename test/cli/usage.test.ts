@@ -130,11 +130,11 @@ const wrong: [string[], RegExp][] = [
   ],
   [
     ["merge", "--adapter", "a", "--output", "o", "--dtype", "q8_0"],
-    /--dtype in blocks with --format other than gguf \(q8_0\): .*; give --format gguf/,
+    /a block type as --dtype with --format other than gguf \(q8_0\): .*; give --format gguf/,
   ],
   [
     ["merge", "--adapter", "a", "--output", "o.gguf", "--format", "safetensors", "--dtype", "q4_0"],
-    /--dtype in blocks with --format other than gguf \(q4_0\): /,
+    /a block type as --dtype with --format other than gguf \(q4_0\): /,
   ],
   [
     ["merge", "--adapter", "a", "--output", "o", "--format", "onnx"],

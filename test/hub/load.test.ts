@@ -207,7 +207,7 @@ test.serial("the command line: a model by its name, and by the base model of an 
     [usage.status, usage.stderr],
     [
       2,
-      "lowrank: --revision and --offline of export without --model: they say which files of a model are taken; give --model, or leave them out\n",
+      "lowrank: --revision and --offline of export without --model: they select the files of a hub model; give --model, or leave them out\n",
     ],
   );
 });

@@ -43,11 +43,11 @@ test("senseless options are refused", (t) => {
     [() => new lora.MergedLinear(4, 6, { r: 1.5, enableLora: [true] }), /r is a whole number/],
     [
       () => new lora.MergedLinear(4, 6, { r: 1, enableLora: [true, false], useDora: true }),
-      /\(useDora\): they would change/,
+      /\(useDora\): they would also change/,
     ],
     [
       () => new lora.MergedLinear(4, 6, { r: 1, enableLora: [true, false], loraBias: true }),
-      /\(loraBias\): they would change/,
+      /\(loraBias\): they would also change/,
     ],
     [() => new lora.Linear(4, 6, { r: 1, useDora: true, loraBias: true }), /loraBias with useDora/],
     [() => new lora.Linear(4, 6, { r: -1 }), /r is a whole number/],
@@ -252,7 +252,7 @@ for (const device of testDevices()) {
     t.is(layer.plainAdapter("default"), layer.adapterOf("default"));
     const dora = new lora.Conv1d(4, 6, 3, { r: 2, groups: 2, useDora: true, device });
     t.throws(() => dora.plainAdapter("default"), {
-      message: /2 groups\): PEFT's mixes the groups, and has no equal/,
+      message: /2 groups\): PEFT's form mixes the groups and has no equivalent/,
     });
   });
 }

@@ -180,6 +180,6 @@ test("adapters of attention refuse options that PEFT's attention layer does not 
   const out = join(temporary(), "adapter.safetensors");
   for (const format of ["kohya", "loralib"] as const)
     await t.throwsAsync(lora.convertAdapter(join(folder, "adapter"), out, { format }), {
-      message: /no place for the projections/,
+      message: /cannot represent projections/,
     });
 });

@@ -235,7 +235,7 @@ const REFUSED: [options: lora.InjectOptions, message: RegExp][] = [
     /no batch has as many positions/,
   ],
   [{ evaData: [] }, /evaData without initLoraWeights eva/],
-  [{ initLoraWeights: "gaussian", loraBias: true }, /loraBias with a start by name .*\(gaussian\)/],
+  [{ initLoraWeights: "gaussian", loraBias: true }, /loraBias with a named initLoraWeights \(gaussian\)/],
 ];
 
 async function refuses(t: ExecutionContext, options: lora.InjectOptions, message: RegExp): Promise<void> {

@@ -23,7 +23,7 @@ export const FOLLOWED: readonly Followed[] = [
     "test/cli/predict.test.ts: an output file is complete or absent, and is replaced only with --yes",
   ],
   [/or with --adapter one that was trained/, `${COMMANDS}what predict needs`],
-  [/^<resume> goes on with what <overwrite>/, `${HERE}--resume and --yes`],
+  [/^<resume> continues the run that <overwrite>/, `${HERE}--resume and --yes`],
   [/^<data> and <evalData> cannot both be standard input$|^…; give <evalSplit>$/, `${HERE}standard input`],
   [/has no name to go by: give <dataFormat>/, `${HERE}standard input`],
   [

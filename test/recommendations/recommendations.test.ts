@@ -52,7 +52,7 @@ test.serial(
     const argv = ["finetune", "--model", model, "--data", data, ...SHORT];
     t.is((await run(...argv, "--save-every", "1", "--output", output)).status, 0);
     const both = await run("finetune", "--resume", output, "--yes");
-    t.regex(both.stderr, /--resume goes on with what --yes would replace; give one of them/);
+    t.regex(both.stderr, /--resume continues the run that --yes would replace; give one of them/);
     const again = await run(...argv, "--output", output);
     t.regex(
       again.stderr,

@@ -55,7 +55,7 @@ if (process.platform === "linux") {
     t.throws(() => check("linux-arm64-gnu", linux("libc.so.6", "libgcc_s.so.1")), {
       message: /needs libgcc_s\.so\.1, which/,
     });
-    t.throws(() => check("win32-x64-msvc", ["file format pei-x86-64"]), { message: /tells of no library/ });
+    t.throws(() => check("win32-x64-msvc", ["file format pei-x86-64"]), { message: /reports no library/ });
     t.notThrows(() => check("darwin-arm64", []));
   });
 }

@@ -81,7 +81,7 @@ test("losses that are not the expected ones to the bit, or not a repeated or res
     /: none at step none, and 4\.99\S+ at step 3$/,
   );
   t.regex(trial([losses, losses, losses]).resume ?? "", /^4 losses, and an unbroken run's are 3$/);
-  t.is(trial([losses.slice(0, 2), losses, rest]).train, "2 steps were told of 3");
+  t.is(trial([losses.slice(0, 2), losses, rest]).train, "the run reported 2 of 3 steps");
 });
 
 test("a process that ends before it reports fails what it did not come to", (t) => {

@@ -120,7 +120,7 @@ test("rows with labels cannot be packed", async (t) => {
   writeFileSync(file, '{"text":"a","label":"x"}\n{"text":"b","label":"y"}\n');
   await t.throwsAsync(finetune(options({ data: file })).result, {
     code: "ERR_OPTION",
-    message: /labels\.jsonl: packing of rows .* such as those with labels: their answer/,
+    message: /labels\.jsonl: packing of rows .* such as labelled rows: a label applies/,
   });
 });
 

@@ -190,10 +190,10 @@ test.serial("unsuitable data is refused by row, and no output is left", async (t
     [
       data,
       "ERR_OPTION",
-      /packing of rows of speech: each is heard by itself; leave packing out/,
+      /packing of rows of speech: each recording is a separate input; leave packing out/,
       { packing: true },
     ],
-    [data, "ERR_OPTION", /dataFormat.*in the place of a file/, { dataFormat: "jsonl" }],
+    [data, "ERR_OPTION", /dataFormat.*instead of a file/, { dataFormat: "jsonl" }],
     [data, "ERR_OPTION", /give the language that is spoken, one of en, de/, { language: undefined }],
     [data, "ERR_OPTION", /language is one of en, de, not "klingon"/, { language: "klingon" }],
     [data, "ERR_OPTION", /language is a text/, { language: ["de"] }],

@@ -1,15 +1,15 @@
-// Every form through DX12's compilers: FXC and DXC under Wine, and a DXC of Linux.
+// Compiles every kernel variant with DX12's compilers: FXC and DXC under Wine, and a DXC for Linux.
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { must, run } from "../../platforms/command.mjs";
 import { hlslc, put, runWindows, windowsPath, wine } from "./wine.mjs";
 
-/** Python's package that has a DXC for Linux. */
+/** The Python package with a DXC for Linux. */
 const COALPY = "coalpy==0.55";
-/** Seconds after which a form counts as one that does not compile. */
+/** Seconds after which a compilation counts as failed. */
 const LIMIT = 120;
 
-/** The compilers by name: HLSL of which shader model each reads, and where it runs. */
+/** The compilers by name, with the shader model and the platform of each. */
 const COMPILERS = {
   fxc: {
     kind: "fxc",
@@ -23,12 +23,11 @@ const COMPILERS = {
   dxc: { kind: "dxc", model: "6_6", suffix: "66.hlsl", library: windowsDll("dxcompiler.dll"), windows: true },
 };
 
-/** Names of the parts of `test:drivers` that compile. */
+/** The parts of `test:drivers` that compile. */
 export const NAMES = Object.keys(COMPILERS);
 
 /**
- * Compiles each form that the shader model can express; gives `{ by, forms, of, wrong }` and the times as a part of
- * `by`.
+ * Compiles every variant that the shader model can express. Returns `{ by, forms, of, wrong }`; `by` includes the times.
  */
 export function compiled(name, folder, { made, files }, tell) {
   const compiler = COMPILERS[name];
@@ -53,7 +52,7 @@ export function compiled(name, folder, { made, files }, tell) {
     wrong: wrong.map(([file, row]) => `${file}: ${row.wrong}`),
   };
 
-  /** Runs the program until each file has a row: it ends at one that takes too long. */
+  /** Runs the program until each file has a result; it exits after one that takes too long. */
   function compileAll(paths, start) {
     const results = join(folder, `${name}.results`);
     rmSync(results, { force: true });
@@ -68,7 +67,7 @@ export function compiled(name, folder, { made, files }, tell) {
       const text = existsSync(results) ? readFileSync(results, "utf8") : "";
       for (const [file, row] of parse(text)) rows.set(file, row);
       const rest = left.filter((path) => !rows.has(fileOf(path)));
-      // Nothing of the first: the compiler ended the program.
+      // Not even the first file has a result: the compiler crashed the program.
       if (rest.length === left.length)
         rows.set(fileOf(rest[0]), { ms: 0, wrong: `ended by ${status}: ${stderr.trim()}` });
       left = rest.filter((path) => !rows.has(fileOf(path)));
@@ -79,7 +78,7 @@ export function compiled(name, folder, { made, files }, tell) {
 
 const fileOf = (path) => path.split(/[\\/]/).at(-1);
 
-/** Lines of results by the names of their files. */
+/** Parses result lines by file name. */
 export function parse(text) {
   const lines = text.split("\n").filter((line) => line.split("\t").length === 4);
   return lines.map((line) => {
@@ -88,7 +87,7 @@ export function parse(text) {
   });
 }
 
-/** The median and the longest time, in words. */
+/** Describes the median and the longest time. */
 export function times(rows) {
   const sorted = rows.map(({ ms }) => ms).toSorted((a, b) => a - b);
   if (sorted.length === 0) return "nothing compiled";

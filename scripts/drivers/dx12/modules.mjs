@@ -1,8 +1,8 @@
-// Modules of the engine's tests that launch kernels, each of which is run in a process of its own.
+// Groups the engine's tests that launch kernels into modules; each module runs in a separate process.
 
 const MODULES = ["device::gpu::", "kernels::", "ops::", "optim::", "quant::", "tape::"];
 
-/** Filters of tests, one for each module: two parts of a path, such as `ops::attention::`. */
+/** Returns one test filter per module: two parts of a path, such as `ops::attention::`. */
 export function grouped(names) {
   const groups = new Set();
   for (const name of names.filter((name) => MODULES.some((module) => name.startsWith(module)))) {

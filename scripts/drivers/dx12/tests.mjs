@@ -1,6 +1,6 @@
-// The engine's tests on DX12 under Wine: with FXC on Wine's own d3d12 (shader model 5.1), and with DXC on vkd3d-proton
-// (6.0 and later). Both run on lavapipe. A module of tests is a process of its own, whose memory is measured: devices
-// of tests are open until their process ends.
+// Runs the engine's tests on DX12 under Wine: with FXC on Wine's d3d12 (shader model 5.1), and with DXC on vkd3d-proton
+// (6.0 and later), both on lavapipe. Each module of tests runs in a separate process with measured memory, since test
+// devices stay open until their process ends.
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,12 +11,12 @@ import { inside, proton, runWindows, wine } from "./wine.mjs";
 
 const TARGET = "x86_64-pc-windows-gnu";
 const LINKER = "x86_64-w64-mingw32-gcc-posix";
-/** Bytes that one process may have; more is a failure. */
+/** The memory limit of one process in bytes; more is a failure. */
 const MEMORY = 4e9;
-/** Seconds for the tests of one module, which has some thousand shaders to compile at most. */
+/** Time limit of one module in seconds; a module compiles up to about a thousand shaders. */
 const LIMIT = 3600;
 
-/** How each is set up: files beside the program, libraries that are not Wine's own, and the environment. */
+/** Setups: files next to the program, replaced Wine libraries, and the environment. */
 const SETUPS = {
   "dx12-fxc": {
     files: ({ windows }) => [join(windows, "d3dcompiler_47.dll")],
@@ -37,7 +37,7 @@ const SETUPS = {
 
 export const NAMES = Object.keys(SETUPS);
 
-/** Builds the engine's tests for Windows; gives their program. */
+/** Builds the engine's tests for Windows and returns the program. */
 export function builtForWindows() {
   const args = ["test", "--release", "-p", "lowrank-engine", "--lib", "--no-run", "--message-format=json"];
   const { status, stdout, stderr } = spawnSync("cargo", [...args, "--target", TARGET], {
@@ -53,7 +53,7 @@ export function builtForWindows() {
   return messages.map((line) => JSON.parse(line)).find(({ executable }) => executable).executable;
 }
 
-/** Runs the tests, module by module; gives `{ by, seen, wrong }`. */
+/** Runs the tests module by module; returns `{ by, seen, wrong }`. */
 export function onDx12(name, folder, program, log, tell) {
   const setup = SETUPS[name];
   const place = wine(folder, tell);
@@ -90,8 +90,8 @@ export function onDx12(name, folder, program, log, tell) {
 }
 
 /**
- * Runs the tests' program in Wine and prints its peak resident memory. The program is found by its arguments: its name
- * is that of its main thread, which Rust calls `main`.
+ * Runs the test program in Wine and prints its peak resident memory. The process is found by its arguments, because its
+ * name is its main thread's, which Rust names `main`.
  */
 const MEASURED = `wine tests.exe "$@" & pid=$!
 peak=0

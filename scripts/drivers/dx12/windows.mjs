@@ -1,5 +1,5 @@
-// `node scripts/drivers/dx12/windows.mjs fxc|dxc`, on Windows: the engine's tests on DX12, on WARP where there is no
-// other GPU. DXC is that of npm's package `webgpu`, unpacked into ./package.
+// `node scripts/drivers/dx12/windows.mjs fxc|dxc`, on Windows: runs the engine's tests on DX12, on WARP if there is no
+// other GPU. DXC comes from the npm package `webgpu`, unpacked into ./package.
 import { spawnSync } from "node:child_process";
 import { resolve } from "node:path";
 import { argv, env } from "node:process";

@@ -1,4 +1,4 @@
-// Wine in a root of Debian 13, with what builds programs for Windows and the files of Windows that DX12 needs.
+// Wine in a Debian 13 root, with a cross-compiler for Windows and the Windows files that DX12 needs.
 import { copyFileSync, existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -21,16 +21,16 @@ const PACKAGES = [
   "xvfb",
 ];
 
-/** A package of npm with FXC and a DXC that signs what it compiles. */
+/** An npm package with FXC and a DXC that signs shaders. */
 const WEBGPU = "webgpu@0.6.2";
 
-/** Where `folder` lies in the root. */
+/** The path of `folder` in the root. */
 const THERE = "/w";
 
-/** What is missing for Wine, a sentence each. */
+/** Returns the missing requirements for Wine, one sentence each. */
 export const lacking = () => missing((process.env.PATH ?? "").split(":"));
 
-/** The root, with files of Windows in `folder/windows`: `{ root, folder, windows }`. Made once. */
+/** Creates the root once, with Windows files in `folder/windows`; returns `{ root, folder, windows }`. */
 export function wine(folder, tell) {
   const root = debian(folder, "wine", "trixie", PACKAGES, { tell });
   const windows = join(folder, "windows");
@@ -46,20 +46,17 @@ export function wine(folder, tell) {
   return { root, folder, windows };
 }
 
-/** A path below `folder`, as programs of the root name it, and as Windows does. */
+/** Converts a path below `folder` to its path in the root. */
 export const inside = ({ folder }, path) => path.replace(folder, THERE);
 export const windowsPath = (place, path) => `Z:${inside(place, path).replaceAll("/", "\\")}`;
 
-/** Runs a program of the root. */
+/** Runs a program in the root. */
 export const within = (place, argv, options) =>
   enter(place.root, argv, { binds: { [THERE.slice(1)]: place.folder }, ...options });
 
-/**
- * Runs a program of Windows on a screen that nobody sees, started by the words of `through`. Gives its status and what
- * it wrote.
- */
+/** Runs a Windows program on a virtual display, started by the command prefix `through`. Returns its status and output. */
 export function runWindows(place, argv, { env = {}, through = ["wine"], ...options } = {}) {
-  // xvfb-run waits for a signal that does not come to the first process of a namespace.
+  // xvfb-run waits for a signal that the first process of a namespace does not receive.
   const screen = `:${100 + (process.pid % 900)}`;
   const script = `rm -f /tmp/.X11-unix/X\${1#:} /tmp/.X\${1#:}-lock
     Xvfb "$1" -screen 0 640x480x24 >/dev/null 2>&1 & sleep 2; shift; exec "$@"`;
@@ -75,7 +72,7 @@ export function runWindows(place, argv, { env = {}, through = ["wine"], ...optio
 
 const LAVAPIPE = "/usr/share/vulkan/icd.d/lvp_icd.json";
 
-/** The program that compiles HLSL, for this machine and for Windows: `{ here, windows }`. Built where it is older. */
+/** Builds the HLSL compiler driver for this machine and for Windows if outdated; returns `{ here, windows }`. */
 export function hlslc(place) {
   const source = fileURLToPath(new URL("hlslc.cpp", import.meta.url));
   const copy = join(place.folder, "hlslc.cpp");
@@ -91,18 +88,18 @@ export function hlslc(place) {
         binds: { [THERE.slice(1)]: place.folder },
       },
     );
-  // The first is not static: it loads a compiler, whose C library has to be its own.
+  // Not static, since it loads a compiler that must share its C library.
   must("g++", ["-O1", "-o", built.here, source, "-ldl", "-pthread"]);
   build("x86_64-w64-mingw32-g++-posix", built.windows, []);
   return built;
 }
 
-/** Sources of vkd3d-proton as they were tried, and its submodules by their paths. */
+/** The tested commit of vkd3d-proton, and its submodules by path. */
 const PROTON = {
   source: ["HansKristian-Work/vkd3d-proton", "444561a920b253c9e03f702c67bdd7550ad14900"],
 };
 
-/** The folder of vkd3d-proton's d3d12.dll and d3d12core.dll, cross-built once. */
+/** Cross-builds vkd3d-proton's d3d12.dll and d3d12core.dll once and returns their folder. */
 export function proton(place, tell) {
   const made = join(place.folder, "proton");
   if (existsSync(join(made, "d3d12core.dll"))) return made;

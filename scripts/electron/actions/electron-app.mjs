@@ -1,4 +1,4 @@
-// What is tried of examples/electron-app. Each action needs the state that the previous one left.
+// Test actions for examples/electron-app. Each action needs the state left by the previous one.
 import assert from "node:assert/strict";
 import { cpSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { lifecycle, newestRun, reaches } from "./lifecycle.mjs";
 const QUESTION = "Who keeps the lighthouse?";
 const ANSWER = "Marta keeps the lighthouse.";
 
-/** Asks; resolves with the last answers, by side. */
+/** Asks a question and resolves with the last answers, by side. */
 async function answers(app, question) {
   await app.fill("question", question);
   await app.click("ask");

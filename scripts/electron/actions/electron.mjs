@@ -1,4 +1,4 @@
-// What is tried of examples/electron. Each action needs the state that the previous one left.
+// Test actions for examples/electron. Each action needs the state left by the previous one.
 import assert from "node:assert/strict";
 import { lifecycle, newestRun, reaches } from "./lifecycle.mjs";
 

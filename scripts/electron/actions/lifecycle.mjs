@@ -1,14 +1,14 @@
-// What is tried of any app: its run is quit, killed and resumed. `view` knows an app's page: `begin` starts a long run,
-// `resume` resumes it, `step` is the element that shows its step, and `told` what it shows of a lost process.
+// Test actions for any app: its run is quit, killed and resumed. `view` describes an app's page: `begin` starts a long run,
+// `resume` resumes it, `step` is the element that shows the step, and `told` the text shown for a lost process.
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Milliseconds that a step takes at least while the app quits, above the ten seconds that apps once waited. */
+/** The minimum duration of a step while the app quits, in milliseconds; longer than a ten-second timeout would be. */
 const LONG = 12_000;
 
-/** Waits until the page shows a step from `least` on; gives it. */
+/** Waits until the page shows a step of at least `least`, and returns it. */
 export async function reaches(app, element, least) {
   const found = await app.page.waitForFunction(
     ([id, from]) => {
@@ -21,7 +21,7 @@ export async function reaches(app, element, least) {
   return Number(await found.jsonValue());
 }
 
-/** The folder of the newest run, and the step of its newest checkpoint. */
+/** Returns the folder of the newest run, and the step of its newest checkpoint. */
 export function newestRun(userData) {
   const adapters = join(userData, "adapters");
   const files = readdirSync(adapters).map((name) => join(adapters, name, "events.jsonl"));
@@ -34,7 +34,7 @@ export function newestRun(userData) {
   return runs.sort((a, b) => a.started - b.started).at(-1);
 }
 
-/** Waits until a run that is newer than `previous` has a checkpoint. */
+/** Waits until a run newer than `previous` has a checkpoint. */
 async function hasSaved(userData, previous) {
   const deadline = Date.now() + 60_000;
   for (let run = previous; run.folder === previous.folder || run.saved === 0; run = newestRun(userData)) {
@@ -43,7 +43,7 @@ async function hasSaved(userData, previous) {
   }
 }
 
-/** Throws unless the newest run has a checkpoint of `step` or later, and is in use by nobody. */
+/** Throws unless the newest run has a checkpoint at `step` or later and is not locked. */
 function isSaved(userData, step) {
   const { folder, saved, path } = newestRun(userData);
   assert.ok(saved >= step, `the newest checkpoint is of step ${saved}; step ${step} was shown`);
@@ -52,10 +52,10 @@ function isSaved(userData, step) {
 }
 
 export function lifecycle(view) {
-  /** Resumes the run, and waits until it has done a step after its checkpoint. */
+  /** Resumes the run and waits for a step after its checkpoint. */
   async function resumed(app, userData) {
     const { saved } = newestRun(userData);
-    // The step of the run before it ended may still be shown.
+    // Clears the old step, which may still be shown.
     await app.page.evaluate((id) => (document.getElementById(id).textContent = ""), view.step);
     await view.resume(app);
     const step = await reaches(app, view.step, saved + 1);

@@ -235,7 +235,7 @@ export function checkFlags(flags: Flags): void {
   both("evalData", "evalSplit");
   if (flags.resume !== undefined && flags.yes)
     throw new UsageError(
-      `${name("resume")} goes on with what ${name("overwrite")} would replace; give one of them`,
+      `${name("resume")} continues the run that ${name("overwrite")} would replace; give one of them`,
     );
   const [fromInput, heldFromInput] = [flags.data, flags.evalData].map(
     (files) => files?.includes("-") === true,
