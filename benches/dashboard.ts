@@ -1,7 +1,8 @@
-// The cost of the dashboard: a run's events, recorded and streamed to two pages in Chromium, and the memory of a page.
+// Measures the dashboard: a run's events, recorded and streamed to two pages in Chromium, and the memory of a page.
 //   npx tsx benches/dashboard.ts [--steps 10000] [--viewers 2] [--seconds 60]
-// It needs `npm run build` and Chromium (LOWRANK_CHROMIUM sets its path). Steps are distributed evenly over the given seconds. The CPU time
-// of this process is compared with that of the same steps without viewers; Chromium reports a page's memory after a garbage collection.
+// It needs `npm run build` and Chromium (LOWRANK_CHROMIUM sets its path). Steps are distributed evenly over the given
+// seconds. The CPU time of this process is compared with the CPU time of the same steps without viewers; Chromium reports
+// a page's memory after a garbage collection.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,8 +1,8 @@
-// How smooth a page in Electron is beside a run: frames a second and the 99th percentile of the time between frames,
-// without a run and beside one with each setting of `threads` and `priority`.
+// Measures how smooth an Electron page is during a run: frames per second and the 99th percentile of the time between
+// frames, without a run and during one with each setting of `threads` and `priority`.
 //   node benches/electron-frames.mjs [--seconds 20] [--repetitions 5] [--electron PATH] [--json FILE]
-// needs `npm run build`, `npm run build:native` and Linux x64. Electron is the one of `npm run test:electron`, fetched once. The
-// conditions take turns, so that what else the machine does falls on all of them, and medians over the repetitions are shown.
+// needs `npm run build`, `npm run build:native` and Linux x64. Electron is the copy of `npm run test:electron`, downloaded
+// once. The conditions alternate, so that other load affects all of them equally; the results are medians over repetitions.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -46,7 +46,7 @@ const work = mkdtempSync(join(tmpdir(), "lowrank-frames-"));
 const screen = await startDisplay();
 const all = [];
 try {
-  // Without an app of its own this copy of Electron starts none.
+  // This copy of Electron has no default app, so one must be given.
   const app = join(work, "app");
   const copied = spawnSync("cp", ["-al", dirname(executable), app]);
   if (copied.status !== 0) cpSync(dirname(executable), app, { recursive: true });

@@ -88,7 +88,7 @@ async function probe() {
   return (performance.now() - start) / ROUNDS;
 }
 
-/** Each sample has the steps so far, milliseconds of a step and of the probe, live bytes and resident MiB. */
+/** Samples: the steps so far, milliseconds of a step and of the probe, live bytes and resident MiB. */
 const samples = [];
 let began = performance.now();
 

@@ -1,5 +1,5 @@
-// The app of benches/electron-frames.mjs: a window, and beside it a run in a utility process. Environment: LOWRANK_FRAMES, as
-// JSON what to measure; LOWRANK_ELECTRON_ENTRY, the module `lowrank/electron`. Writes one line of JSON for each measurement.
+// The app of benches/electron-frames.mjs: a window, and a run in a utility process. Environment: LOWRANK_FRAMES, the
+// measurements as JSON; LOWRANK_ELECTRON_ENTRY, the module `lowrank/electron`. Writes one line of JSON per measurement.
 const { app, BrowserWindow, utilityProcess } = require("electron");
 const { writeSync } = require("node:fs");
 const { join } = require("node:path");
@@ -26,7 +26,7 @@ async function measureAll() {
   });
   await window.loadFile(join(__dirname, "page.html"));
   const { connect } = await import(process.env.LOWRANK_ELECTRON_ENTRY);
-  // The first frames load what later ones use.
+  // Warm-up: the first frames load resources of later ones.
   await window.webContents.executeJavaScript("frames_of(2000)");
   for (let repetition = 0; repetition < repetitions; repetition++)
     for (const { name, options } of conditions) {
@@ -39,7 +39,7 @@ async function measureAll() {
     }
 }
 
-/** Frames of the page, and how late timers of the main process are. */
+/** Measures frames of the page, and the delay of timers in the main process. */
 async function measure(window) {
   const delay = monitorEventLoopDelay({ resolution: 10 });
   delay.enable();
@@ -48,7 +48,7 @@ async function measure(window) {
   return { intervals, loop: { p99: delay.percentile(99) / 1e6, most: delay.max / 1e6 } };
 }
 
-/** Measures while a run trains; gives its steps a second besides. */
+/** Measures while a run trains; also returns the run's steps per second. */
 async function besideRun(connect, options, work) {
   const trainer = utilityProcess.fork(join(__dirname, "trainer.mjs"), [], { stdio: "inherit" });
   const exited = new Promise((resolve) => trainer.once("exit", resolve));

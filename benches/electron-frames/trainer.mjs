@@ -1,3 +1,3 @@
-// The utility process that trains: what an app's own trainer.js does.
+// The utility process that trains, equivalent to an app's trainer.js.
 const { serve } = await import(process.env.LOWRANK_ELECTRON_ENTRY);
 serve(process.parentPort);

@@ -29,8 +29,8 @@ function described(): string {
 }
 
 /**
- * Measures in turns and prints: multiply-adds, memory, and f32 products of lowrank, gemm, faer, numpy and PyTorch; those of a step, a large square
- * one and `others`.
+ * Measures alternately and prints: multiply-adds, memory, and f32 products of lowrank, gemm, faer, numpy and PyTorch, for
+ * the products of a step, a large square one and `others`.
  */
 export async function measured(rounds: number, others: readonly string[]): Promise<Machine> {
   const shapes = [...new Set([...SHAPES, SQUARE, ...others])];

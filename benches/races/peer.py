@@ -1,4 +1,4 @@
-"""What the peers of a race share: the model, and turns taken by lines on stdin."""
+"""Shared by the peers of a race: the model, and taking a turn for each line on stdin."""
 
 import json
 import os
@@ -11,7 +11,7 @@ for name in [n for n in os.environ if n.startswith("OPENBLAS_")]:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 VOCAB = 49152
-# Vocabulary, width, inner width, layers, heads, heads of keys.
+# Vocabulary, width, inner width, layers, heads, key heads.
 SHAPES = {
     "smollm2-135m": (VOCAB, 576, 1536, 30, 9, 3),
     "llama-3.2-1b": (128256, 2048, 8192, 16, 32, 8),
@@ -20,7 +20,7 @@ LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def model(shape="smollm2-135m"):
-    """A published shape, random weights, float32."""
+    """Makes a model of a published shape with random float32 weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -37,7 +37,7 @@ def model(shape="smollm2-135m"):
 
 
 def peak_mib():
-    """The highest resident set so far; None where the system has no /proc."""
+    """Returns the peak of the resident set so far; None if the system has no /proc."""
     try:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
@@ -50,7 +50,7 @@ def say(value):
 
 
 def stepper(model, ids):
-    """Forward, backward, clipping and AdamW on what trains of `model`."""
+    """Returns a training step: forward, backward, clipping and AdamW on the trainable parameters of `model`."""
     import torch
 
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -68,12 +68,12 @@ def stepper(model, ids):
 
 
 def race_steps(step, count, **facts):
-    """Each turn a step after another, as in a run."""
+    """Precedes the timed step of each turn by an untimed one, as in a run."""
     race(step, count, before=step, **facts)
 
 
 def race(turn, count, before=None, **facts):
-    """`before` is what each turn does first, untimed."""
+    """Takes a turn for each line on stdin; `before` runs first in each turn, untimed."""
     import torch
     import transformers
 

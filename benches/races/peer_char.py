@@ -1,4 +1,4 @@
-"""A training step of a small character transformer on PyTorch: the twin of own-char.ts. Turns as in peer.py."""
+"""A training step of a small character transformer on PyTorch: the counterpart of own-char.ts. Turns as in peer.py."""
 
 import argparse
 
@@ -60,7 +60,7 @@ def main():
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     model = char_transformer()
-    # One kernel for all parameters: the fastest of PyTorch's three forms here.
+    # One kernel for all parameters: the fastest of PyTorch's three implementations here.
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     ids = torch.randint(0, V, (B, T + 1))
     inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()

@@ -1,4 +1,4 @@
-"""f32 products of numpy (OpenBLAS) and of PyTorch (oneDNN or MKL) by turns, C = A·Bᵀ.
+"""f32 products of numpy (OpenBLAS) and of PyTorch (oneDNN or MKL) in turns, C = A·Bᵀ.
 
     python peer_gemm.py MxNxK…
 
@@ -10,7 +10,7 @@ import time
 
 import peer
 
-# As in the twins: arithmetic that a product is repeated for.
+# As in the counterparts: a product is repeated until this much arithmetic is done.
 LEAST = 4e10
 
 

@@ -1,9 +1,9 @@
-"""Greedy generation by transformers on a model of SmolLM2-135M's shape, prompt and decoding timed apart.
+"""Greedy generation by transformers on a model of SmolLM2-135M's shape, prompt and decoding timed separately.
 
     python peer_generate.py [--runs N] [--prompt 64] [--new 128] [--dtype f32|bf16]
 
 A warm-up run, then a line {"ready": true, ...}. Then, for each line read from stdin, one run and a line
-{"ms", "peakMiB", "promptMs", "tokensPerSecond"}: until the first new token, and the rate of those after it.
+{"ms", "peakMiB", "promptMs", "tokensPerSecond"}: the time to the first new token, and the rate of the following ones.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import peer
 
 
 class Clock:
-    """Takes tokens as they are made, as a streamer does, and notes when."""
+    """A streamer that records the time of each token."""
 
     def __init__(self):
         self.times = []
@@ -48,7 +48,7 @@ def main():
             min_new_tokens=args.new, max_new_tokens=args.new, pad_token_id=0,
         )
         assert out.shape[1] == args.prompt + args.new
-        # A streamer is given the prompt first.
+        # The streamer's first call is the prompt.
         first, last = clock.times[1], clock.times[-1]
         return {"promptMs": (first - start) * 1000, "tokensPerSecond": (args.new - 1) / (last - first)}
 

@@ -1,8 +1,8 @@
-"""Writes what QVAC trains: a model of SmolLM2-135M's shape with fewer layers, random f16 weights, and a text.
+"""Writes the inputs of QVAC: a model of SmolLM2-135M's shape with fewer layers, random f16 weights, and a text.
 
     python peer_gguf.py FOLDER [--layers 8]
 
-The vocabulary has SmolLM2's size; its tokens are bytes and names, so that each byte of the text is a token.
+The vocabulary has SmolLM2's size, but its tokens are only bytes and placeholders, so each byte of the text is a token.
 """
 
 import argparse
@@ -12,14 +12,14 @@ import struct
 import numpy as np
 
 WIDTH, INNER, HEADS, KEYS, HEAD, VOCAB, CONTEXT = 576, 1536, 9, 3, 64, 49152, 2048
-# It trains no Llama; this differs by a norm of each head's queries and keys.
+# QVAC does not train Llama; Qwen3 differs by a norm of each head's queries and keys.
 ARCHITECTURE = "qwen3"
 U32, F32, STRING, ARRAY = 4, 6, 8, 9
 ALIGNMENT = 32
 
 
 def bytes_as_characters():
-    """GPT-2's printable character for each byte."""
+    """Returns GPT-2's printable character for each byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
@@ -61,7 +61,7 @@ def metadata(layers):
         "tokenizer.ggml.pre": string("qwen2"),
         "tokenizer.ggml.tokens": (ARRAY, array(STRING, [text(t) for t in tokens])),
         "tokenizer.ggml.token_type": (ARRAY, array(5, [struct.pack("<i", k) for k in kinds])),
-        # One that no text here meets, since none at all is refused.
+        # A merge that never applies, since an empty list is rejected.
         "tokenizer.ggml.merges": (ARRAY, array(STRING, [text(f"{characters[0]} {characters[1]}")])),
         "tokenizer.ggml.bos_token_id": number(0),
         "tokenizer.ggml.eos_token_id": number(0),

@@ -2,7 +2,7 @@
 
     python peer_layer.py loralib|peft|frozen linear|linear2048|embedding|conv2d [--steps N]
 
-"frozen" is PyTorch's layer alone, whose weight is frozen. Turns as in peer.py.
+"frozen" is PyTorch's layer alone, with a frozen weight. Turns as in peer.py.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""llama.cpp on a GGUF file, prompt and decoding timed apart, by llama-cpp-python on as many threads as there are cores.
+"""llama.cpp on a GGUF file, prompt and decoding timed separately, by llama-cpp-python with one thread per core.
 
     python peer_llama.py FILE [--runs N] [--prompt 512] [--new 96]
 
 A warm-up run, then a line {"ready": true, ...}. Then, for each line read from stdin, one run and a line
-{"ms", "peakMiB", "promptMs", "tokensPerSecond"}: of a prompt alone, and of tokens one by one after 16.
+{"ms", "peakMiB", "promptMs", "tokensPerSecond"}: for a prompt alone, and for single tokens after a prompt of 16.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main():
         model.reset()
         model.eval(ids[:16])
         start = time.perf_counter()
-        # Which tokens they are makes no difference to the time.
+        # The choice of tokens does not affect the time.
         for token in ids[: args.new]:
             model.eval([token])
         return {"promptMs": prompt * 1000, "tokensPerSecond": args.new / (time.perf_counter() - start)}

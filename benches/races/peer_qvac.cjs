@@ -1,6 +1,6 @@
 /**
- * A LoRA step of QVAC on the processor, 512 tokens: run by bare with the folder that it is installed in, and that of
- * peer_gguf.py. Trains a few steps, and says what the median of those after the first took by its own clock.
+ * Times a LoRA step of QVAC on the CPU with 512 tokens. Run by bare with QVAC's installation folder and the folder of
+ * peer_gguf.py. Trains a few steps and reports the median of those after the first, by QVAC's clock.
  */
 const [installed, folder] = Bare.argv.slice(2);
 const LlmLlamacpp = require(`${installed}/node_modules/@qvac/llm-llamacpp`);

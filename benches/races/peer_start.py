@@ -1,8 +1,8 @@
-"""From nothing to the end of a first LoRA step, by PyTorch + PEFT.
+"""From process start to the end of a first LoRA step, by PyTorch + PEFT.
 
     python peer_start.py FOLDER
 
-Says {"loss", "peakMiB"} when it is done, and ends.
+Prints {"loss", "peakMiB"} and exits.
 """
 
 import sys

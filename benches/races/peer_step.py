@@ -4,7 +4,7 @@
         [--base f32|bf16] [--adapters f32|bf16]
 
 A warm-up step, then a line {"ready": true, ...}. Then, for each line read from stdin, one step and a line
-{"ms", "peakMiB", "loss"}; so a driver may take turns with another program. Ends after N steps or with stdin.
+{"ms", "peakMiB", "loss"}, so that a driver can alternate with another program. Ends after N steps or with stdin.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-/** The Python that runs the peers: `LOWRANK_PEER_PYTHON`, or that of an environment created for them. */
+/** The Python that runs the peers: `LOWRANK_PEER_PYTHON`, or the Python of an environment created for them. */
 export function peerPython(): string;
 /** The folder that the races keep between runs: the peers' environment, models with random weights. */
 export function raceFolder(): string;

@@ -44,7 +44,7 @@ function commandOf([what, ...given]: Entry): [string, string[]] {
   return [process.execPath, [...(what.endsWith(".ts") ? ["--import=tsx"] : []), here(what), ...args]];
 }
 
-/** A process's lines, parsed as JSON, in order. */
+/** A process's lines, parsed as JSON, by arrival. */
 class Lines {
   readonly child: ChildProcess;
   readonly #lines: AsyncIterator<string>;

@@ -13,7 +13,7 @@ export interface Race {
   tokens?: number;
   /** The minimum floating-point operations of a turn. */
   flops?: number;
-  /** The products whose rate it is compared with; by default those of a step of SmolLM2-135M's shape. */
+  /** The products for the reference rate; by default the products of a step of SmolLM2-135M's shape. */
   products?: readonly string[];
   /** Bytes of weights read per decoded token. */
   bytesOfToken?: number;
@@ -100,7 +100,7 @@ export const RACES: Record<string, Race> = {
   step4: step("f32", 4, 512),
   "step-checkpoint": step("f32, checkpointing", 4, 512, "--checkpointing"),
   char: {
-    title: "character transformer of one's own, 16 x 64",
+    title: "user-defined character transformer, 16 x 64",
     ours: ["own-char.ts"],
     peers: { torch: ["peer_char.py"] },
     tokens: 16 * 64,
@@ -136,7 +136,7 @@ export const RACES: Record<string, Race> = {
   },
   conv2d: layer("Conv2d 256 -> 256, 3x3, 8 x 32 x 32", "conv2d"),
   qvac: {
-    title: "LoRA step, 8 layers, 1 x 512, beside QVAC (f16 weights)",
+    title: "LoRA step, 8 layers, 1 x 512, compared with QVAC (f16 weights)",
     ours: ["own-step.ts", "--layers", "8"],
     peers: { qvac: ["qvac"] },
     cold: ["qvac"],

@@ -1,4 +1,4 @@
-// Three users, an adapter each over one base, and one batch in which every row counts its own.
+// Three users with one adapter each over one base model, and one batch in which every row uses its user's adapter.
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -29,7 +29,7 @@ console.log(
   `${lora.adapters(model).length} adapters take ${(adapters / 2 ** 20).toFixed(1)} MiB beside one base`,
 );
 
-// Null is the base alone. All rows are one pass through the model, a token at a time.
+// Null is the base alone. All rows run in one pass per token.
 const rows = [...Object.keys(DOGS), null];
 const answers = rows.map(() => "");
 const prompts = rows.map(() => QUESTION);
@@ -37,6 +37,6 @@ for await (const pieces of model.generateBatch(prompts, { adapterPerRow: rows, m
   for (const [row, piece] of pieces.entries()) answers[row] += piece?.text ?? "";
 for (const [row, answer] of answers.entries()) console.log(`${rows[row] ?? "the base"}:${answer}`);
 
-// A file that is mapped cannot be removed on Windows.
+// Windows cannot delete a mapped file.
 model.dispose();
 await rm(folder, { recursive: true });

@@ -1,4 +1,4 @@
-// Fine-tunes a chat model to the conversations in chats.jsonl, and asks it the same before and after.
+// Fine-tunes a chat model on the conversations in chats.jsonl, and asks it the same question before and after.
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,7 +9,7 @@ import { finetune, loadModel, lora } from "lowrank";
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 const { values } = parseArgs({
   options: {
-    // A folder, a GGUF file, or a name at the hub. The model that comes with the package unless given.
+    // A folder, a GGUF file, or a name at the hub. Default: the package's embedded model.
     model: { type: "string" },
     data: { type: "string", default: here("chats.jsonl") },
     output: { type: "string", default: "adapter" },
@@ -20,7 +20,7 @@ const { values } = parseArgs({
 });
 const embedded = join(fileURLToPath(import.meta.resolve("lowrank/package.json")), "..", "models", "default");
 const source = values.model ?? embedded;
-// The embedded model has no chat template of its own.
+// The embedded model has no chat template.
 const chatTemplate = values.model === undefined ? here("chat.jinja") : undefined;
 
 const model = await loadModel(source, { task: "causal-lm" });

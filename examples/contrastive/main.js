@@ -1,5 +1,5 @@
-// Trains sentence embeddings with InfoNCE: a question moves towards its own answer and away from the other answers of
-// the batch.
+// Trains sentence embeddings with InfoNCE: a question moves towards its answer and away from the other answers of the
+// batch.
 import { readFile } from "node:fs/promises";
 
 import { arange, loadModel, lora, manualSeed, noGrad, optim, scope } from "lowrank";
@@ -40,7 +40,7 @@ function infoNCE(batch) {
   return similarities(batch).div(TEMPERATURE).crossEntropy(arange(batch.length));
 }
 
-/** The share of questions whose own answer is the most similar one. */
+/** The fraction of questions for which the right answer is the most similar one. */
 function accuracy() {
   return scope(async () => {
     const found = noGrad(() => similarities(pairs).argmax(1));

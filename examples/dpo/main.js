@@ -8,7 +8,7 @@ import { loadModel, lora, manualSeed, noGrad, optim, scope, tensor } from "lowra
 
 const [STEPS, BATCH, BETA] = [10, 4, 0.1];
 
-// node main.js [MODEL] [ADAPTER]: a language model, the package's own by default, and an adapter to continue from.
+// node main.js [MODEL] [ADAPTER]: a language model, by default the package's, and an adapter to continue from.
 const embedded = join(fileURLToPath(import.meta.resolve("lowrank/package.json")), "..", "models", "default");
 const [name = embedded, adapter] = process.argv.slice(2);
 const lines = await readFile(new URL("preferences.jsonl", import.meta.url), "utf8");

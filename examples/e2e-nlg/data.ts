@@ -1,4 +1,4 @@
-/** The E2E challenge's data: a csv of `mr,ref`, a meaning representation and a sentence that says it. */
+/** Data of the E2E challenge: a csv of `mr,ref`, a meaning representation and a sentence that expresses it. */
 import type { CausalLM } from "lowrank";
 
 export interface Pair {
@@ -6,7 +6,7 @@ export interface Pair {
   ref: string;
 }
 
-/** Fields of a csv, which quotes may hold commas, line ends and, doubled, quotes. */
+/** Parses a csv; quoted fields may contain commas, newlines and doubled quotes. */
 function records(csv: string): string[][] {
   const rows: string[][] = [[]];
   for (const [, quoted, bare, end] of csv.matchAll(/(?:"((?:[^"]|"")*)"|([^,"\r\n]*))(,|\r?\n|$)/g)) {
@@ -23,7 +23,7 @@ export function readPairs(csv: string): Pair[] {
   return rows.map((row) => ({ mr: row[mr] ?? "", ref: row[ref] ?? "" }));
 }
 
-/** `name[The Mill], food[English]` as the paper's code has it: `name : The Mill | food : English`. */
+/** Converts `name[The Mill], food[English]` to the form of the paper's code: `name : The Mill | food : English`. */
 export function prompt(mr: string): string {
   return Array.from(
     mr.matchAll(/([^,[\]]+)\[([^\]]*)\]/g),
@@ -31,15 +31,15 @@ export function prompt(mr: string): string {
   ).join(" | ");
 }
 
-/** One row: what it is tokenised to, and what of it is trained on. */
+/** One row: its tokens and its labels. */
 export interface Example {
   ids: Int32Array;
-  /** The sentence's ids and the end; −100 before them. */
+  /** The ids of the sentence and the end token; −100 before them. */
   labels: Int32Array;
   trained: number;
 }
 
-/** Prompt, end token, a space and the sentence, end token. A model without a tokenizer reads bytes. */
+/** Encodes prompt, end token, a space and the sentence, end token. For a model without a tokenizer, bytes are tokens. */
 export function exampleOf({ tokenizer, config }: CausalLM, { mr, ref }: Pair, maxLength: number): Example {
   const encode = (text: string): Int32Array =>
     tokenizer?.encode(text, { addSpecialTokens: false }) ?? Int32Array.from(Buffer.from(text));

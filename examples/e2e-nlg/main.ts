@@ -14,9 +14,9 @@ import { train } from "./train.js";
 
 const { values } = parseArgs({
   options: {
-    /** A folder of GPT-2; weights drawn anew, and bytes for tokens, unless given. */
+    /** A GPT-2 folder; default: random weights, with bytes as tokens. */
     model: { type: "string" },
-    /** Of drawn weights: tiny, small, medium or large. */
+    /** Size of a model with random weights: tiny, small, medium or large. */
     size: { type: "string", default: "small" },
     data: { type: "string", default: fileURLToPath(new URL("sample.csv", import.meta.url)) },
     "eval-data": { type: "string" },

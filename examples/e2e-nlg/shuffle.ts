@@ -1,4 +1,4 @@
-/** Rows in another order each epoch: the same for a seed and an epoch. */
+/** Shuffles rows each epoch, deterministically by seed and epoch. */
 import { createHash } from "node:crypto";
 
 export function shuffled<T>(rows: readonly T[], seed: number, epoch: number): T[] {

@@ -13,13 +13,13 @@ export interface Recipe {
 
 const SMOOTHING = 0.1;
 
-/** The mean over a row's sentence; smoothed while training, as it is otherwise. */
+/** The mean loss over a row's sentence, with label smoothing in training only. */
 function loss(model: CausalLM, { ids, labels }: Example) {
   const row = tensor(ids, { shape: [1, ids.length], device: model.device });
   return model.loss(row, labels, { labelSmoothing: model.training ? SMOOTHING : 0 });
 }
 
-/** A run over the rows, each weighing as many tokens as it trains. */
+/** Trains on the rows, weighting each by its number of trained tokens. */
 export function train(
   model: CausalLM,
   rows: Example[],

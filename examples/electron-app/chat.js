@@ -1,11 +1,11 @@
-// Part 4 of the page: a chat with the model, and beside it with the adapter of the run that is shown.
+// Part 4 of the page: a chat with the model, and side by side with the adapter of the shown run.
 import { element, fileName, make, show } from "./elements.js";
 import { attempt } from "./failures.js";
 import { changed, onChange, shownRun, state } from "./state.js";
 
-/** What was said, by side. */
+/** The conversation so far, by side. */
 let talk = { before: [], after: [] };
-/** The model and the adapter that it was said with. */
+/** The model and the adapter of that conversation. */
 let partners = "";
 let answering = false;
 
@@ -17,7 +17,7 @@ function forget() {
   element("talk").replaceChildren();
 }
 
-/** Appends a question, and gives the elements of its answers. */
+/** Appends a question and returns the elements for its answers. */
 function append(question) {
   const item = make("li", "");
   const answers = make("div", "", "answers");
@@ -71,7 +71,7 @@ const tryToAsk = (question) =>
     () => [state.model?.path, adapter()].filter(Boolean),
   );
 
-/** Prompts of the data, to click on. */
+/** Shows prompts from the data as buttons. */
 function suggestions() {
   const prompts = (state.data?.first ?? [])
     .map(([part]) => part)

@@ -1,13 +1,13 @@
-// Parts 1 and 2 of the page: the model, and the data as the model's tokens.
+// Parts 1 and 2 of the page: choosing the model, and the data, shown as tokens.
 import { compact, count, element, fileName, make, show } from "./elements.js";
 import { attempt } from "./failures.js";
 import { changed, ROWS_PER_STEP, state } from "./state.js";
 
 const LABELS = "These rows have labels, which a language model does not learn";
-/** Counts looks at paths: the result of one that was overtaken by another is dropped. */
+/** Counts inspections of paths: a result is dropped if a later inspection has started. */
 let looks = 0;
 
-/** Asks what a path holds; undefined when another path was chosen meanwhile. */
+/** Inspects a path; undefined if another path was chosen meanwhile. */
 async function look(place, path, model) {
   const own = ++looks;
   show(place, `Reading ${fileName(path)} …`);
@@ -55,7 +55,7 @@ async function readModel(path) {
   const chat = found.tokenizer?.chatTemplate ? " · chat model" : "";
   const size = `${compact(found.parameters)} parameters · texts of up to ${count(found.context)} tokens`;
   show("model", `${name} · ${size}${chat}`);
-  // Small models learn from higher rates.
+  // Small models need higher learning rates.
   element("rate").value = found.parameters < 1e8 ? 0.005 : 0.0002;
   changed();
   if (state.data !== undefined) await takeData(state.data.file);
@@ -96,13 +96,13 @@ async function readData(path) {
   element("data-rows").replaceChildren(
     ...found.first.map((row) => {
       const item = make("li", "");
-      // End tokens are of no interest to a reader.
+      // End tokens are hidden.
       const shown = ({ text, trained }) => make(trained ? "mark" : "span", text.replace(/<\/s>$/, ""));
       item.append(...row.map(shown));
       return item;
     }),
   );
-  // Three times through the data, and at least as long as a few rows take to be learnt.
+  // Three passes over the data, but at least as many steps as a few rows need.
   element("steps").value = Math.min(Math.max(Math.ceil((3 * kept) / ROWS_PER_STEP), 60), 1000);
   changed();
 }

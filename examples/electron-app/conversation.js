@@ -1,18 +1,18 @@
-// The model that is talked to, without and with an adapter: both answers are one batch.
+// The model of the chat, without and with an adapter: both answers are generated in one batch.
 import { loadModel, lora } from "lowrank";
 
 const ADAPTER = "after";
 
 export class Conversation {
   #model;
-  /** Which model is loaded, and which adapter's file. */
+  /** The loaded model, and the loaded adapter's file. */
   #loaded = {};
   #aborting;
   /** The answer in progress; the next question waits for it. */
   #turn = Promise.resolve();
 
   /**
-   * Continues conversations, each a list of messages: the first without the adapter, a second one with it. `tell` gets
+   * Continues conversations, each a list of messages: the first without the adapter, a second one with it. `tell` receives
    * the answers so far. A model without a chat template continues the text of the last message.
    */
   say({ model: path, adapter, messages }, tell) {
@@ -39,7 +39,7 @@ export class Conversation {
     });
   }
 
-  /** Ends the answer in progress where it is. */
+  /** Stops the answer in progress. */
   interrupt() {
     this.#aborting?.abort();
   }

@@ -1,4 +1,4 @@
-// The loss by step. The line is stretched to the page's width; its labels are text of the page.
+// The loss curve. The line is stretched to the page's width, so its labels are separate elements of the page.
 import { count, element, lossText, show } from "./elements.js";
 
 const NS = "http://www.w3.org/2000/svg";

@@ -1,4 +1,4 @@
-// The page's elements, and numbers as text.
+// Elements of the page, and formatting of numbers.
 
 export const element = (id) => document.getElementById(id);
 export const show = (id, text) => (element(id).textContent = text);

@@ -1,4 +1,4 @@
-// Errors, told beside what was clicked, in words for a user.
+// Shows errors next to the control that caused them, in the user's terms.
 import { element, fileName, show } from "./elements.js";
 
 const PLAIN = {
@@ -14,7 +14,7 @@ const PLAIN = {
   ERR_WRITE: "The run could not be saved. Check that the disk has free space.",
 };
 
-/** The message of an error, with the given paths shortened to their last parts. */
+/** Returns an error's message, with the given paths shortened to their last components. */
 export function plain({ code, message }, paths = []) {
   const about = paths.find((path) => message.includes(path));
   if (code === "ERR_FILE_NOT_FOUND" && about !== undefined && message.includes("no such"))
@@ -28,7 +28,7 @@ export function plain({ code, message }, paths = []) {
   return text.endsWith(".") ? text : `${text}.`;
 }
 
-/** Does what a click asks for. What goes wrong is told in the element `place`. */
+/** Runs the action of a click and shows its error in the element `place`. */
 export async function attempt(place, work, paths = () => []) {
   element(place).hidden = true;
   try {

@@ -1,4 +1,4 @@
-// The main process: the window, the process that trains, a port from one to the other, and what a page cannot do itself:
+// The main process: the window, the process that trains, a port between them, and tasks that a page cannot perform: file
 // dialogs, folders, the task bar.
 import { mkdirSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -21,17 +21,17 @@ import {
 
 const here = dirname(fileURLToPath(import.meta.url));
 const PAGE = "app://adapter/page.html";
-/** All that the page can load, with the types of their content. */
+/** All files that the page can load, with their content types. */
 const FILES = new Map([
   ["/page.html", "text/html"],
   ["/page.css", "text/css"],
   ["/page.bundle.js", "text/javascript"],
 ]);
 const places = {
-  /** The model that comes with the package; lowrank finds it beside the archive of a packed app. */
+  /** The package's embedded model; in a packed app, lowrank finds it outside the archive. */
   model: join(dirname(createRequire(import.meta.url).resolve("lowrank/package.json")), "models", "default"),
   data: join(app.isPackaged ? process.resourcesPath : here, "village.jsonl"),
-  /** Each run has a folder of its own in it. */
+  /** The folder with one subfolder per run. */
   adapters: join(app.getPath("userData"), "adapters"),
 };
 
@@ -60,13 +60,13 @@ const CHOICES = {
   },
 };
 
-/** What the page may ask for. */
+/** Requests that the page may make. */
 const HANDLERS = {
   places: () => places,
   /** The path that the user chose, if any. */
   choose: async (kind) => (await dialog.showOpenDialog(window, CHOICES[kind])).filePaths[0],
   showRun: (name) => shell.showItemInFolder(join(places.adapters, basename(name))),
-  /** The share of a run that is done; below 0 when none goes on. */
+  /** The completed fraction of the run; below 0 if none is running. */
   progress(share) {
     window.setProgressBar(share);
     keepAwake(share >= 0);
@@ -75,7 +75,7 @@ const HANDLERS = {
 
 let blocker;
 
-/** A computer that falls asleep does not train. */
+/** Prevents the computer from sleeping during a run. */
 function keepAwake(on) {
   if (on) blocker ??= powerSaveBlocker.start("prevent-app-suspension");
   else if (blocker !== undefined) {
@@ -84,7 +84,7 @@ function keepAwake(on) {
   }
 }
 
-/** A page asks for a port when it is loaded, and again when the process that trained has ended. */
+/** Connects a page with a port when it is loaded, and again after the training process has ended. */
 function connectPage({ sender, senderFrame }) {
   if (quitting || senderFrame?.url !== PAGE) return;
   const { port1, port2 } = new MessageChannelMain();
@@ -92,7 +92,7 @@ function connectPage({ sender, senderFrame }) {
   sender.postMessage("port", undefined, [port2]);
 }
 
-/** Quits once a run has saved a checkpoint, however long its step takes; asked again, the user decides. */
+/** Quits after a run has saved a checkpoint, however long its step takes; at a second request the user decides. */
 async function quitAfterCheckpoint(event) {
   if (trainer === undefined) return;
   event.preventDefault();
@@ -138,7 +138,7 @@ async function openWindow() {
   window.once("ready-to-show", () => window.show());
   window.webContents.setWindowOpenHandler(() => ({ action: "deny" }));
   window.webContents.on("will-navigate", (event) => event.preventDefault());
-  // The window stays until the run is saved.
+  // Keeps the window open until the run is saved.
   window.on("close", (event) => {
     if (trainer === undefined) return;
     event.preventDefault();
@@ -147,7 +147,7 @@ async function openWindow() {
   await window.loadURL(PAGE);
 }
 
-// Two instances would share the folder of the runs: the second one shows the window of the first.
+// Two instances would share the folder of the runs, so a second one only shows the window of the first.
 if (app.requestSingleInstanceLock()) {
   protocol.registerSchemesAsPrivileged([{ scheme: "app", privileges: { standard: true, secure: true } }]);
   app.on("second-instance", () => {

@@ -1,5 +1,5 @@
-// The page: a model, data, a run, and a chat before and after. It has neither Node nor the engine; what it shows comes
-// over one port.
+// The page: a model, data, a run, and a chat before and after. It has access to neither Node nor the engine; everything
+// arrives over one port.
 import { connect } from "lowrank/electron";
 
 import { listenToChat } from "./chat.js";
@@ -25,13 +25,13 @@ async function connected(port) {
   await refreshRuns();
   element("main").ariaBusy = "false";
   if (!first) return;
-  // The app begins where it was left: with the newest run, which may have been interrupted.
+  // Restores the last state: the newest run, which may have been interrupted.
   const { model, data } = state.runs[0] ?? state.places;
   await takeModel(model);
   if (state.model !== undefined) await takeData(data);
 }
 
-/** The process that trained has ended: what was asked of it rejects, and a new process is asked for. */
+/** The training process has ended: pending requests reject, and a new process is requested. */
 function lost() {
   state.client?.close();
   state.questions?.lose();

@@ -1,5 +1,5 @@
-// All that the page has of the app: four questions to the main process, and a port to the process that trains. The port
-// comes by a message of the window, since the bridge between contexts carries none.
+// The page's access to the app: four requests to the main process, and a port to the training process. The port is passed
+// by a window message, since the context bridge cannot transfer ports.
 const { contextBridge, ipcRenderer } = require("electron");
 
 contextBridge.exposeInMainWorld("app", {

@@ -1,6 +1,6 @@
-// Questions and answers over a port that carries other messages, too. Both ends: a page asks, a process answers.
+// Requests and answers over a port that also carries other messages: the page's end and the process's end.
 
-/** Answers what comes over a port of a utility process by the functions of its names. */
+/** Answers requests on a utility process's port with the handler of the requested name. */
 export function answer(port, handlers) {
   port.on("message", async ({ data }) => {
     if (typeof data?.ask !== "string") return;
@@ -14,7 +14,7 @@ export function answer(port, handlers) {
   });
 }
 
-/** Asks over a page's port. */
+/** Sends requests over a page's port. */
 export class Questions {
   #port;
   #open = new Map();
@@ -36,7 +36,7 @@ export class Questions {
     });
   }
 
-  /** What the other end gives for `name`; `tell` is told what comes before. */
+  /** Requests `name` and resolves with the answer; `tell` receives progress messages before it. */
   ask(name, value, tell) {
     return new Promise((resolve, reject) => {
       const number = ++this.#numbers;
@@ -45,7 +45,7 @@ export class Questions {
     });
   }
 
-  /** The other end is gone: what is asked rejects with `ERR_DISCONNECTED`. */
+  /** The other end is gone: pending requests reject with `ERR_DISCONNECTED`. */
   lose() {
     const error = Object.assign(new Error("the process that trains has ended"), { code: "ERR_DISCONNECTED" });
     for (const { reject } of this.#open.values()) reject(error);

@@ -1,13 +1,13 @@
-// The runs in a folder, by what lowrank writes beside each adapter: events.jsonl, an event a line.
+// Finds the runs in a folder by the file that lowrank writes next to each adapter: events.jsonl, one event per line.
 import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 
-/** The runs in `folder`, the newest first. `included` are the paths of the files that come with the app. */
+/** Returns the runs in `folder`, newest first. `included` are the paths of files that come with the app. */
 export async function findRuns({ folder, included }) {
   const names = await readdir(folder).catch(() => []);
   const found = await Promise.all(names.map((name) => readRun(join(folder, name))));
-  // The paths of included files change with an update, and with each start of an AppImage.
+  // Paths of included files change with an update, and with each start of an AppImage.
   const present = (path) =>
     existsSync(path) ? path : (included.find((one) => basename(one) === basename(path)) ?? path);
   return found
@@ -16,7 +16,7 @@ export async function findRuns({ folder, included }) {
     .sort((a, b) => b.started - a.started);
 }
 
-/** A run by its output folder; undefined if none was started there. */
+/** Reads a run from its output folder; undefined if no run was started there. */
 async function readRun(output) {
   const text = await readFile(join(output, "events.jsonl"), "utf8").catch(() => "");
   let run;
@@ -32,7 +32,7 @@ async function readRun(output) {
       run.step = event.step;
       run.points.push([event.step, event.loss]);
     }
-    // A checkpoint is an adapter, too.
+    // A checkpoint contains an adapter.
     if (event?.type === "checkpoint" && existsSync(event.path))
       Object.assign(run, { adapter: event.path, saved: event.step });
     if (event?.type === "end") {
@@ -43,7 +43,7 @@ async function readRun(output) {
   return run;
 }
 
-/** Undefined for a line that a crash has cut off. */
+/** Parses a line; undefined if a crash truncated it. */
 function parsed(line) {
   try {
     return JSON.parse(line);

@@ -1,29 +1,29 @@
-// What the parts of the page share.
+// State shared by the parts of the page.
 
-/** Rows that a step of training averages over. */
+/** The number of rows per training step. */
 export const ROWS_PER_STEP = 8;
 
 export const state = {
-  /** Both ends of the port, once it is there. */
+  /** Both ends of the port, once connected. */
   client: undefined,
   questions: undefined,
-  /** Paths that come with the app, and the folder of the runs. */
+  /** Paths of files that come with the app, and the folder of the runs. */
   places: undefined,
-  /** What was chosen, as `inspect` reports it. */
+  /** The chosen model, as `inspect` reports it. */
   model: undefined,
   data: undefined,
-  /** The runs in their folder, the newest first: see runs.js. */
+  /** The runs in their folder, newest first; see runs.js. */
   runs: [],
-  /** The output folder of the run that is on the page. */
+  /** The output folder of the run shown on the page. */
   selected: undefined,
-  /** The run that trains: `record` is its entry of `runs`, `run` what `finetune` gave. */
+  /** The training run: `record` is its entry in `runs`, `run` the result of `finetune`. */
   training: undefined,
 };
 
-/** The runs of the model that was chosen. */
+/** Returns the runs of the chosen model. */
 export const ownRuns = () => state.runs.filter(({ model }) => model === state.model?.path);
 
-/** The run whose curve, buttons and chat are on the page. */
+/** Returns the run to which curve, buttons and chat belong. */
 export function shownRun() {
   const runs = ownRuns();
   return runs.find(({ output }) => output === state.selected) ?? runs[0];

@@ -1,5 +1,5 @@
-// The utility process. Over each port that the main process hands over, a page trains by lowrank's own messages, and
-// asks for the rest by those of requests.js.
+// The utility process. Over each port from the main process, a page trains with lowrank's messages and makes other
+// requests with those of requests.js.
 import { inspect } from "lowrank";
 import { serve } from "lowrank/electron";
 
@@ -11,7 +11,7 @@ const servers = [];
 const conversation = new Conversation();
 let looking;
 
-/** Reports what a path holds (see lowrank's Inspected); ends the look before it, which may be a download. */
+/** Reports the contents of a path (see lowrank's Inspected). Cancels an earlier inspection, which may be a download. */
 function look({ path, model }, tell) {
   looking?.abort();
   looking = new AbortController();
@@ -27,7 +27,7 @@ process.parentPort.on("message", async ({ data, ports }) => {
       runs: findRuns,
       chat: (asked, tell) => conversation.say(asked, tell),
       interrupt: () => conversation.interrupt(),
-      // A run has the memory to itself.
+      // Leaves all memory to the run.
       release: () => conversation.release(),
     });
   }

@@ -1,19 +1,19 @@
-// Part 3 of the page: starts runs, and shows one of them with the buttons that belong to it.
+// Part 3 of the page: starts runs, and shows one of them with its buttons.
 import { drawCurve } from "./curve.js";
 import { count, duration, element, fileName, lossText, make, show } from "./elements.js";
 import { attempt, fail, plain } from "./failures.js";
 import { changed, onChange, ownRuns, ROWS_PER_STEP, shownRun, state } from "./state.js";
 
-/** Reads the runs anew from their folder. */
+/** Reads the runs from their folder again. */
 export async function refreshRuns() {
   const { adapters, model, data } = state.places;
   state.runs = await state.questions.ask("runs", { folder: adapters, included: [model, data] });
   changed();
 }
 
-/** Trains; what goes wrong is told in the element `place`. */
+/** Trains, and shows errors in the element `place`. */
 async function train(place, record, options) {
-  // Stop belongs to the run that trains, so there is one at a time.
+  // The Stop button refers to the training run, so only one may run.
   if (state.training !== undefined) return fail(place, "A run is in progress. Stop it first.");
   const training = { record, run: undefined };
   Object.assign(state, { training, selected: record.output });
@@ -28,16 +28,16 @@ async function train(place, record, options) {
     for await (const event of training.run) take(record, event);
     await training.run.result;
   } catch (error) {
-    // Until another process gives a port.
+    // Disconnected until a new process connects.
     if (error.code === "ERR_DISCONNECTED") state.client = undefined;
-    // Once it has begun, what becomes of it is told beside its own buttons.
+    // After the first step, errors are shown next to the run's buttons.
     tell(record.points.length > 0 ? "run-error" : place, error, record);
   } finally {
     state.training = undefined;
     show("figures", "");
     void window.app.progress(-1);
     changed();
-    // A process that has ended is replaced, and then asked.
+    // The runs are read by the process that replaces an ended one.
     await refreshRuns().catch(() => {});
   }
 }
@@ -45,7 +45,7 @@ async function train(place, record, options) {
 function take(record, event) {
   if (event.type === "start") {
     const { steps, resumedFrom, deviceName } = event;
-    // A resumed run does the steps after its checkpoint again.
+    // A resumed run repeats the steps after its checkpoint.
     const points = record.points.filter(([step]) => step <= resumedFrom);
     Object.assign(record, { steps, points, step: resumedFrom, device: deviceName });
     changed();
@@ -102,19 +102,19 @@ function startRun() {
     steps,
     gradientAccumulation: ROWS_PER_STEP,
     device: element("device").value,
-    // What a crash may cost. A checkpoint of a small model takes no time.
+    // Limits the loss from a crash. Checkpoints of a small model take almost no time.
     saveEvery: model.parameters < 1e8 ? "5s" : "2m",
   });
 }
 
 function resumeRun() {
   const record = shownRun();
-  // Data that has moved was chosen anew.
+  // The user has chosen the new path of data that has moved.
   const moved = state.data !== undefined && fileName(state.data.file) === fileName(record.data);
   return train("run-error", record, { resume: true, data: moved ? state.data.file : record.data });
 }
 
-/** How a run stands that does not train. */
+/** Describes a run that is not training. */
 function describe({ done, step, steps, saved, points }) {
   if (done)
     return `Finished after ${count(steps)} steps, with a loss of ${lossText(points.at(-1)?.[1] ?? 0)}.`;
@@ -126,7 +126,7 @@ function describe({ done, step, steps, saved, points }) {
 const title = ({ data, started }) =>
   `${fileName(data).replace(/\.\w+$/, "")}, ${new Date(started).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" })}`;
 
-/** Says what the number of steps means for the data. */
+/** Shows the number of passes over the data. */
 function showPasses() {
   const passes = (element("steps").valueAsNumber * ROWS_PER_STEP) / (state.data?.kept ?? NaN);
   const times = passes < 10 ? passes.toFixed(1) : count(Math.round(passes));
@@ -138,7 +138,7 @@ function showPasses() {
   );
 }
 
-/** Shows the state, and enables what can be done now. */
+/** Shows the state and enables the possible actions. */
 function render() {
   const { training, model, data, client } = state;
   const shown = shownRun();

@@ -1,4 +1,4 @@
-// The plugin adds every .node file to what is unpacked; the model is opened by native code, too.
+// The plugin unpacks every .node file; the model must also be unpacked, since native code opens it.
 module.exports = {
   packagerConfig: { asar: { unpack: "**/node_modules/lowrank/models/**" } },
   rebuildConfig: { onlyModules: [] },

@@ -1,4 +1,4 @@
-// The main process: a window, a utility process that trains, and a port from one to the other.
+// The main process: a window, a utility process that trains, and a port between them.
 import { mkdirSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -8,14 +8,14 @@ import { fileURLToPath } from "node:url";
 import { app, BrowserWindow, dialog, ipcMain, MessageChannelMain, protocol, utilityProcess } from "electron";
 
 const here = dirname(fileURLToPath(import.meta.url));
-/** The model and the text that come with the package. An app's own models lie outside of its archive. */
+/** The package's embedded model and text. An app's models must be outside of its archive. */
 const included = join(
   dirname(createRequire(import.meta.url).resolve("lowrank/package.json")),
   "models",
   "default",
 );
 const PAGE = "app://lowrank/page.html";
-/** All that the page can load, with the types of their content. */
+/** All files that the page can load, with their content types. */
 const FILES = new Map([
   ["/page.html", "text/html"],
   ["/page.bundle.js", "text/javascript"],
@@ -37,7 +37,7 @@ function startTrainer() {
   return trainer;
 }
 
-/** A page asks for a port when it is loaded, and again when the process that trained has ended. */
+/** Connects a page with a port when it is loaded, and again after the training process has ended. */
 function connectPage({ sender, senderFrame }) {
   if (quitting || senderFrame.url !== PAGE) return;
   const { port1, port2 } = new MessageChannelMain();
@@ -48,7 +48,7 @@ function connectPage({ sender, senderFrame }) {
   sender.postMessage("trainer", paths, [port2]);
 }
 
-/** Quits once a run has saved a checkpoint, however long its step takes; asked again, the user decides. */
+/** Quits after a run has saved a checkpoint, however long its step takes; at a second request the user decides. */
 async function quitAfterCheckpoint(event) {
   if (trainer === undefined) return;
   event.preventDefault();
@@ -76,7 +76,7 @@ async function openWindow() {
   window = new BrowserWindow({
     webPreferences: { preload: join(here, "preload.cjs"), contextIsolation: true, sandbox: true },
   });
-  // The window stays until the run is saved.
+  // Keeps the window open until the run is saved.
   window.on("close", (event) => {
     if (trainer === undefined) return;
     event.preventDefault();

@@ -1,7 +1,7 @@
 // The page: starts, watches, stops and resumes a run.
 import { connect } from "lowrank/electron";
 
-/** What a user can do about an error. */
+/** Remedies for errors. */
 const ADVICE = {
   ERR_DISCONNECTED: "the training process ended unexpectedly; resume the run from its last checkpoint",
   ERR_FILE_NOT_FOUND: "this run has saved no checkpoint; start a new one",
@@ -17,7 +17,7 @@ let run;
 /** The folder of the run that can be resumed. */
 let output;
 
-/** Enables what can be done now. */
+/** Enables the possible actions. */
 function settle() {
   element("start").disabled = client === undefined || run !== undefined;
   element("stop").disabled = run === undefined;
@@ -25,7 +25,7 @@ function settle() {
 }
 
 async function train(options) {
-  // Stop belongs to the run that goes on.
+  // The Stop button refers to the training run, so only one may run.
   if (run !== undefined) return show("a run is in progress; stop it first");
   ({ output } = options);
   show("loading");
@@ -40,7 +40,7 @@ async function train(options) {
     if (!stopped) output = undefined;
     show(stopped ? `stopped at step ${steps}; a checkpoint is saved` : `done after ${steps} steps`);
   } catch (error) {
-    // Until another process gives a port.
+    // Disconnected until a new process connects.
     if (error.code === "ERR_DISCONNECTED") client = undefined;
     show(ADVICE[error.code] ?? error.message);
   } finally {
@@ -72,7 +72,7 @@ async function connected({ trainer }, [port]) {
   settle();
 }
 
-/** The process that trained has ended: its run rejects, and a new process is asked for. */
+/** The training process has ended: its run rejects, and a new process is requested. */
 function lost() {
   client?.close();
   client = undefined;
@@ -95,7 +95,7 @@ element("start").addEventListener("click", () => {
 element("stop").addEventListener("click", () => run?.stop());
 element("resume").addEventListener("click", () => {
   const { model, data } = paths;
-  // The path of an app, and of its files, may change until its next start.
+  // The paths of an app and its files may change with the next start.
   return train({ model, data, output, resume: true });
 });
 window.postMessage("trainer?", location.origin);

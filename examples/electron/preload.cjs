@@ -1,4 +1,4 @@
-// Hands the port on to the page, by a message of the window, since the bridge between contexts carries no ports.
+// Forwards the port to the page by a window message, since the context bridge cannot transfer ports.
 const { ipcRenderer } = require("electron");
 
 ipcRenderer.on("trainer", (event, paths) =>

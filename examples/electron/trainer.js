@@ -1,4 +1,4 @@
-// The utility process: every port that the main process hands over is a page that may train here.
+// The utility process: pages train here over the ports that the main process passes on.
 import { serve } from "lowrank/electron";
 
 const servers = [];

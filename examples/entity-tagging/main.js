@@ -1,4 +1,4 @@
-// Finds persons and places in a text: an encoder with a tag for each word, trained by LoRA and a new head.
+// Finds persons and places in a text: an encoder with a tag for each word, trained with LoRA and a new head.
 import { readFile } from "node:fs/promises";
 
 import { loadModel, lora, manualSeed, nn, noGrad, optim, scope, tensor } from "lowrank";
@@ -41,10 +41,10 @@ if (adapter === undefined) {
 
 const encode = (texts) => encoder.tokenizer.encodeBatch(texts, { maxLength: 64, wordIds: true });
 
-/** Whether token t is the first of a word; special tokens and padding are none. */
+/** Whether token t is the first of a word; special tokens and padding are not. */
 const beginsWord = (wordIds, t) => wordIds[t] !== null && wordIds[t] !== wordIds[t - 1];
 
-/** The tag of each token, flat: its entity's tag for the first token of a word, and -100 for the others. */
+/** Returns the tag of each token, flat: the entity's tag for the first token of a word, -100 for the others. */
 function labelsOf(rows, { offsets, wordIds }) {
   const labels = rows.flatMap(({ entities }, b) =>
     offsets[b].map(([start], t) => {
@@ -62,7 +62,7 @@ function taggingLoss(rows) {
   return model.forward(batch).reshape(-1, TAGS.length).crossEntropy(labelsOf(rows, batch));
 }
 
-/** Each tagged word of a text with its tag. */
+/** Returns each tagged word of a text with its tag. */
 async function tagged(text) {
   const batch = encode([text]);
   const best = scope(() => noGrad(() => model.forward(batch).argmax(2)));

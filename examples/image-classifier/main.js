@@ -1,5 +1,5 @@
-// A small network that tells strokes apart learns light strokes on a dark ground, and is then adapted to dark ones on a
-// light ground by low-rank weights beside its convolutions.
+// A small network learns to classify light strokes on a dark ground by direction. Low-rank weights on its convolutions
+// then adapt it to dark strokes on a light ground.
 import { lora, manualSeed, nn, noGrad, optim, rand, scope, tensor, Trainer } from "lowrank";
 
 const SIZE = 16;
@@ -18,7 +18,7 @@ class Strokes extends nn.Module {
   }
 }
 
-/** Noisy images [n, 1, 16, 16] of one stroke each, and of which kind it is. */
+/** Makes noisy images [n, 1, 16, 16] of one stroke each, and their classes. */
 async function strokes(n, { dark }) {
   const [places, noise] = [rand([n]), rand([n * SIZE * SIZE])];
   const [at, pixels] = [await places.data(), await noise.data()];
@@ -36,7 +36,7 @@ async function strokes(n, { dark }) {
   return { images: tensor(images, { shape: [n, 1, SIZE, SIZE] }), labels: tensor(labels) };
 }
 
-/** The share of images that are told right. */
+/** The fraction of images that are classified correctly. */
 function accuracy(model, { images, labels }) {
   return scope(async () => {
     const right = noGrad(() => model.forward(images).argmax(1).eq(labels).to("f32").mean());
@@ -44,7 +44,7 @@ function accuracy(model, { images, labels }) {
   });
 }
 
-/** Trains what asks for a gradient, over new images in each step. */
+/** Trains the parameters that require gradients, on new images in each step. */
 async function train(model, { dark, steps, lr }) {
   const run = new Trainer({
     model,

@@ -1,4 +1,4 @@
-// A model of one's own: trained on two spirals, then adapted to spirals that were turned, by a few low-rank weights.
+// A user-defined model: trained on two spirals, then adapted to rotated spirals with a few low-rank weights.
 import { lora, manualSeed, nn, noGrad, optim, rand, safetensors, scope, tensor, Trainer } from "lowrank";
 
 class Spirals extends nn.Module {
@@ -11,7 +11,7 @@ class Spirals extends nn.Module {
   }
 }
 
-/** Points [n, 2] of two spirals that wind around each other, turned by an angle, and which of them each is on. */
+/** Makes points [n, 2] of two interleaved spirals, rotated by an angle, and the spiral of each point. */
 async function spirals(n, angle) {
   const drawn = rand([n]);
   const along = await drawn.data();
@@ -25,7 +25,7 @@ async function spirals(n, angle) {
   return { x: tensor(points, { shape: [n, 2] }), y: tensor(labels) };
 }
 
-/** The share of points that the model takes for those of the right spiral. */
+/** The fraction of points assigned to the right spiral. */
 function accuracy(model, { x, y }) {
   return scope(async () => {
     const right = noGrad(() => model.forward(x).argmax(1).eq(y).to("f32").mean());
@@ -33,7 +33,7 @@ function accuracy(model, { x, y }) {
   });
 }
 
-/** Trains what asks for a gradient. */
+/** Trains the parameters that require gradients. */
 async function train(model, batch, steps, lr) {
   const run = new Trainer({
     model,

@@ -1,5 +1,5 @@
-// A U-Net (Ronneberger et al. 2015) learns to outline bright discs, and is then adapted to dark ones by low-rank weights
-// of its convolutions.
+// A U-Net (Ronneberger et al. 2015) learns to outline bright discs. Low-rank weights on its convolutions then adapt it to
+// dark discs.
 import { lora, manualSeed, nn, noGrad, optim, safetensors, scope, tensor } from "lowrank";
 
 const [SIZE, BATCH] = [16, 4];
@@ -7,7 +7,7 @@ const [SIZE, BATCH] = [16, 4];
 // node main.js [WEIGHTS] [ADAPTER]: trained weights instead of the first training, and an adapter to continue from.
 const [weights, adapter] = process.argv.slice(2);
 
-/** Two convolutions, each followed by a norm of groups of channels. */
+/** Two convolutions, each followed by a group norm. */
 class Block extends nn.Module {
   constructor(channels, out) {
     super();
@@ -44,7 +44,7 @@ class UNet extends nn.Module {
   }
 }
 
-/** Images of a disc on a striped ground, and their masks, [B, 1, 16, 16]; `first` is the number of the first image. */
+/** Makes images of a disc on a striped ground, and their masks, [B, 1, 16, 16]; `first` is the index of the first image. */
 function discs(first, { dark }) {
   const [images, masks] = [new Float32Array(BATCH * SIZE * SIZE), new Float32Array(BATCH * SIZE * SIZE)];
   for (let i = 0; i < images.length; i++) {
@@ -60,7 +60,7 @@ function discs(first, { dark }) {
   return { images: tensor(images, { shape }), masks: tensor(masks, { shape }) };
 }
 
-/** Trains what asks for a gradient; returns the loss of each step. */
+/** Trains the parameters that require gradients; returns the loss of each step. */
 async function train(model, { dark, steps, lr }) {
   const optimizer = new optim.AdamW(model.parameters({ trainable: true }), { lr });
   const losses = [];
@@ -81,7 +81,7 @@ async function train(model, { dark, steps, lr }) {
   return losses;
 }
 
-/** Intersection over union of the found and the true masks. */
+/** Intersection over union of the predicted and the true masks. */
 function overlap(model, { dark }) {
   return scope(async () => {
     const { images, masks } = discs(1000, { dark });

@@ -1,14 +1,14 @@
-// Answers over one base: whatever waits is one batch, each row of which counts the adapter of its user.
+// Answers requests over one base model: waiting requests form one batch in which each row uses its user's adapter.
 import { loadModel, lora } from "lowrank";
 
-/** Rows of a batch, and tokens of an answer, at most. */
+/** The maximum rows of a batch, and tokens of an answer. */
 const ROWS = 16;
 const TOKENS = 32;
 
 export class Answers {
   #model;
   #waiting = [];
-  /** What the model does now; the next thing waits for it. */
+  /** The model's current task; the next one waits for it. */
   #turn = Promise.resolve();
 
   static async over(source) {
@@ -17,7 +17,7 @@ export class Answers {
     return answers;
   }
 
-  /** Takes a user's adapter from a folder, in place of the one before. */
+  /** Loads a user's adapter from a folder, replacing an earlier one. */
   use(user, folder) {
     return this.#inTurn(() =>
       lora.adapters(this.#model).includes(user)
@@ -26,7 +26,7 @@ export class Answers {
     );
   }
 
-  /** What the model says behind `prompt`, with the user's adapter where there is one. */
+  /** Generates a continuation of `prompt`, with the user's adapter if there is one. */
   ask(user, prompt) {
     const room = this.#model.config.maxPositionEmbeddings - TOKENS;
     const { length } = this.#model.tokenizer.encode(prompt);
@@ -34,7 +34,7 @@ export class Answers {
       return Promise.reject(new RangeError(`a prompt has 1 to ${room} tokens; this one has ${length}`));
     return new Promise((resolve, reject) => {
       this.#waiting.push({ user, prompt, resolve, reject });
-      // Who comes while a batch runs is in the next.
+      // Requests that arrive while a batch runs join the next one.
       if (this.#waiting.length === 1) void this.#inTurn(() => this.#answer());
     });
   }

@@ -1,4 +1,4 @@
-// A server that trains an adapter for each user, and answers all of them over one base.
+// A server that trains one adapter per user, and answers all users over one base model.
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
@@ -19,12 +19,12 @@ const { values } = parseArgs({
     steps: { type: "string", default: "40" },
   },
 });
-/** Bytes of a request at most. */
+/** The maximum size of a request in bytes. */
 const LARGEST = 16 * 2 ** 20;
 
 const answers = await Answers.over(values.model);
 const trainings = new Trainings((user, adapter) => answers.use(user, adapter));
-// What an earlier server trained.
+// Loads adapters that an earlier server trained.
 await mkdir(values.folder, { recursive: true });
 for (const user of await readdir(values.folder)) {
   const adapter = join(values.folder, user, "adapter");
@@ -81,7 +81,7 @@ server.listen(Number(values.port), "127.0.0.1");
 await once(server, "listening");
 console.log(`listening on http://127.0.0.1:${server.address().port}`);
 
-// What trains is saved, and who waits for an answer gets it.
+// On shutdown, the training run is saved and pending requests are answered.
 for (const signal of ["SIGINT", "SIGTERM"])
   process.once(signal, async () => {
     server.close();

@@ -1,4 +1,4 @@
-// The worker that trains: it runs what the queue asks for, so that the thread that answers never waits for a step.
+// The worker that trains the queued runs, so that the answering thread never waits for a step.
 import { parentPort } from "node:worker_threads";
 
 import { serve } from "lowrank/electron";

@@ -1,10 +1,10 @@
-// Runs that wait for their turn: one trains at a time, in a worker.
+// A queue of runs: one trains at a time, in a worker.
 import { Worker } from "node:worker_threads";
 
 import { connect } from "lowrank/electron";
 
 export class Trainings {
-  /** What became of each user's last run. */
+  /** The state of each user's last run. */
   states = new Map();
   #waiting = [];
   #run;
@@ -13,12 +13,12 @@ export class Trainings {
   #client;
   #closed = false;
 
-  /** `done` is told the user and the adapter's folder. */
+  /** `done` is called with the user and the adapter's folder. */
   constructor(done) {
     this.done = done;
   }
 
-  /** Puts a run at the end of the queue; `options` are those of `finetune`. */
+  /** Appends a run to the queue; `options` are options of `finetune`. */
   add(user, options) {
     this.states.set(user, { state: "waiting", ahead: this.#waiting.length + (this.#run ? 1 : 0) });
     this.#waiting.push({ user, options });
@@ -39,7 +39,7 @@ export class Trainings {
       if (!stopped) await this.done(user, adapter);
       this.states.set(user, { state: stopped ? "stopped" : "ready", loss });
     } catch (error) {
-      // A worker that has died is made anew by the next run.
+      // The next run starts a new worker after this one has died.
       if (error.code === "ERR_DISCONNECTED") this.#client = undefined;
       this.states.set(user, { state: "failed", code: error.code, message: error.message });
     } finally {
@@ -50,14 +50,14 @@ export class Trainings {
   #trainer() {
     if (this.#client === undefined) {
       this.#worker = new Worker(new URL("trainer.js", import.meta.url));
-      // An error of the worker ends it, which its client tells.
+      // The client already reports an error that ends the worker.
       this.#worker.on("error", () => {});
       this.#client = connect(this.#worker);
     }
     return this.#client;
   }
 
-  /** Stops the run that trains, with a checkpoint; those that wait are forgotten. */
+  /** Stops the training run with a checkpoint, and discards the waiting ones. */
   async close() {
     this.#closed = true;
     await this.#run?.stop().catch(() => {});

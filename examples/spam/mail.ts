@@ -1,11 +1,11 @@
-/** The words of a mail: its first part that is text, decoded, without headers and without markup. */
+/** Extracts the text of a mail: its first text part, decoded, without headers and markup. */
 
 interface Entity {
   headers: Map<string, string>;
   body: string;
 }
 
-/** Headers end at the first empty line; a header may go on in lines that begin with a blank. */
+/** Parses headers, which end at the first empty line; a line that starts with white space continues a header. */
 function entity(source: string): Entity {
   const end = source.search(/\n\n|^\n/);
   const head = end < 0 ? source : source.slice(0, end);
@@ -18,13 +18,13 @@ function entity(source: string): Entity {
   return { headers, body: end < 0 ? "" : source.slice(end).replace(/^\n+/, "") };
 }
 
-/** The entities between the lines of a boundary. */
+/** Returns the entities between boundary lines. */
 function parts(body: string, boundary: string): Entity[] {
   const [, ...inside] = `\n${body}`.split(`\n--${boundary}`);
   return inside.filter((part) => !part.startsWith("--")).map((part) => entity(part.replace(/^[^\n]*\n/, "")));
 }
 
-/** The leaf to read: plain text before any other text. */
+/** Returns the text part to read: plain text if there is any, otherwise another text. */
 function leaf({ headers, body }: Entity, depth = 0): Entity | undefined {
   const type = headers.get("content-type") ?? "text/plain";
   const boundary = /boundary="?([^";]+)"?/i.exec(type)?.[1];
@@ -56,7 +56,7 @@ function withoutMarkup(html: string): string {
     .replaceAll(/&(\w+);/g, (whole, name: string) => ENTITIES[name.toLowerCase()] ?? whole);
 }
 
-/** What a mail says, in one line. */
+/** Returns the text of a mail on one line. */
 export function bodyOf(mail: string): string {
   const found = leaf(entity(mail.replaceAll("\r\n", "\n")));
   if (found === undefined) return "";

@@ -1,6 +1,6 @@
 /**
- * Writes `data/train.jsonl` and `data/test.jsonl`: rows of text and label, the text being the first 128 tokens of a
- * mail's body. Fetches the corpus and the model first, where they are not there yet.
+ * Writes `data/train.jsonl` and `data/test.jsonl`: rows of text and label, where the text is the first 128 tokens of a
+ * mail's body. Downloads the corpus and the model if they are missing.
  *
  *   npx tsx examples/spam/prepare.ts [--seed N]
  */
@@ -21,7 +21,7 @@ const { values } = parseArgs({ options: { seed: { type: "string", default: "0" }
 const here = fileURLToPath(new URL(".", import.meta.url));
 const tokenizer = new Tokenizer(join(fetchModel(join(here, "minilm")), "tokenizer.json"));
 
-/** As much of a text, in whole words, as its tokens and the two around them leave room for. */
+/** Truncates a text to whole words that fit into the token limit together with the two special tokens. */
 function cut(text: string): string {
   const words = text.split(" ", TOKENS);
   let [fits, most] = [0, words.length];
@@ -30,7 +30,7 @@ function cut(text: string): string {
     if (tokenizer.encode(words.slice(0, middle).join(" ")).length <= TOKENS) fits = middle;
     else most = middle - 1;
   }
-  // A first word that is too long alone: a character is a token at most.
+  // If the first word alone is too long, truncates by characters, since a token has at least one.
   return fits > 0 ? words.slice(0, fits).join(" ") : text.slice(0, TOKENS - 2);
 }
 

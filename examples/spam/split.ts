@@ -1,4 +1,4 @@
-/** Rows cut into those to train on and those to test with. */
+/** Splits rows into a training set and a test set. */
 import { createHash } from "node:crypto";
 
 export interface Row {
@@ -9,8 +9,8 @@ export interface Row {
 const hash = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 /**
- * Holds out a share of the rows of each label. Rows of one text stay together; which texts are held out depends on the
- * seed and on nothing else, not on the rows' order.
+ * Holds out a fraction of the rows of each label. Rows with equal texts stay together; the selection depends only on the
+ * texts and the seed, not on the order of rows.
  */
 export function split(rows: readonly Row[], share: number, seed: number): { train: Row[]; test: Row[] } {
   const byText = new Map<string, Row[]>();
@@ -24,7 +24,7 @@ export function split(rows: readonly Row[], share: number, seed: number): { trai
   for (const { group } of groups) {
     const label = group.map((row) => row.label).sort()[0] ?? "";
     const left = Math.round(wanted.get(label) ?? 0);
-    // A text that would hold out too many goes to the others.
+    // A group that exceeds the remaining rows is used for training.
     const held = group.length <= left;
     (held ? test : train).push(...group);
     if (held) wanted.set(label, (wanted.get(label) ?? 0) - group.length);

@@ -1,10 +1,10 @@
 /*
- * Holds a program to a lesser processor of x64, on one that has more: preloaded (LD_PRELOAD), it has the instruction CPUID
- * fault and answers it by itself, without what PROCESSOR has not. "avx2" has neither AVX-512 nor AMX, nor what came with or
- * after them; "sse2" nothing past SSE3. CPUID faults per thread, and for the threads and forks of one that has it so; a
- * program that is started has it answered anew. arch_prctl(2), ARCH_SET_CPUID; Intel SDM volume 2, CPUID, leaves 1 and 7.
+ * Makes a program detect a lesser x64 processor than the actual one. Preloaded (LD_PRELOAD), it makes the instruction
+ * CPUID fault and emulates it without the features that PROCESSOR lacks: "avx2" has neither AVX-512 nor AMX nor later
+ * features, "sse2" nothing after SSE3. Faulting is set per thread and inherited by threads and forks; a newly executed
+ * program sets it again. arch_prctl(2), ARCH_SET_CPUID; Intel SDM volume 2, CPUID, leaves 1 and 7.
  *
- * Ends the program with status 99 where the processor or the kernel cannot, or PROCESSOR is neither.
+ * Ends the program with status 99 if the processor or the kernel does not support this, or PROCESSOR has another value.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -17,7 +17,7 @@
 enum { SET_CPUID = 0x1012, NOT_HERE = 99 };
 #define BIT(n) (1u << (n))
 
-/* What a leaf's registers keep. */
+/* The bits to keep in a leaf's registers. */
 struct leaf {
   unsigned leaf, part, eax, ebx, ecx, edx;
 };
@@ -47,7 +47,7 @@ static const struct leaf sse2[] = {
 static const struct leaf *kept;
 static int count;
 
-/* Whether CPUID runs on this thread, or faults; 0 where that was done. */
+/* Enables or disables CPUID on this thread; returns 0 on success. */
 static long allow(long runs) {
   long status;
   __asm__ volatile("syscall"
@@ -61,7 +61,7 @@ static void answer(int signal_number, siginfo_t *info, void *context) {
   greg_t *to = ((ucontext_t *)context)->uc_mcontext.gregs;
   const unsigned char *at = (const unsigned char *)to[REG_RIP];
   if (info->si_code != SI_KERNEL || at[0] != 0x0f || at[1] != 0xa2) {
-    /* A fault of the program's own: it faults again, and ends by it. */
+    /* A fault of the program itself: it faults again and terminates. */
     signal(signal_number, SIG_DFL);
     return;
   }
@@ -70,7 +70,7 @@ static void answer(int signal_number, siginfo_t *info, void *context) {
   __asm__ volatile("cpuid" : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx) : "0"(leaf), "2"(part));
   allow(0);
   for (const struct leaf *l = kept; l < kept + count; l++)
-    /* Leaf 1 has no parts. */
+    /* Leaf 1 has no subleaves. */
     if (l->leaf == leaf && (l->part == part || leaf == 1))
       eax &= l->eax, ebx &= l->ebx, ecx &= l->ecx, edx &= l->edx;
   to[REG_RAX] = eax, to[REG_RBX] = ebx, to[REG_RCX] = ecx, to[REG_RDX] = edx;

@@ -1,6 +1,6 @@
 /**
- * What adapting the embedded model gains, against training all of its weights on the same batches for as many steps.
- * Full training tries several learning rates and keeps its best.
+ * Compares adapting the embedded model with training all of its weights, on the same batches for the same number of steps.
+ * Full training tries several learning rates and uses the best one.
  *
  *   npx tsx models/default/pretrain/compare.ts [--epochs N] [--batch-size N] [--grad-accum N] [--rank N] [--lr 2e-3,…]
  */
@@ -49,7 +49,7 @@ async function data(model: CausalLM) {
   return { objective, plan, held, tokensPerByte };
 }
 
-/** Trains what asks for a gradient; returns the held-out loss before and after. */
+/** Trains the parameters that require gradients; returns the held-out loss before and after. */
 async function run(
   full: boolean,
   lr: number,

@@ -1,4 +1,4 @@
-/** Writes the two cuts of Moby-Dick that the package carries. Run: npx tsx models/default/pretrain/cut.ts */
+/** Writes the package's two excerpts of Moby-Dick. Run: npx tsx models/default/pretrain/cut.ts */
 import { writeFileSync } from "node:fs";
 
 import { chapters } from "./text.js";

@@ -1,6 +1,6 @@
 /**
- * Makes the embedded model: trains its tokenizer and its weights, by this engine, on State of the
- * Union addresses. The same seed on the same device gives the same files.
+ * Makes the embedded model: trains its tokenizer and its weights with this engine on State of the Union addresses. The
+ * same seed on the same device gives the same files.
  *
  *   npx tsx models/default/pretrain/main.ts [--steps N] [--output DIR] [--device D] [--seed N]
  */
@@ -30,7 +30,7 @@ const { values } = parseArgs({
     output: { type: "string", default: fileURLToPath(new URL("..", import.meta.url)) },
     device: { type: "string", default: "cpu" },
     seed: { type: "string", default: "0" },
-    /** Goes on from the weights in the output folder: what would more steps gain? */
+    /** Continues from the weights in the output folder, to measure the gain of more steps. */
     continue: { type: "boolean", default: false },
   },
 });
@@ -43,7 +43,7 @@ const LENGTH = 256;
 const BATCH = 16;
 const LEARNING_RATE = 4e-3;
 const WARM_UP = 100;
-/** The last part of the steps, in which the learning rate falls to 0. */
+/** The fraction of steps at the end in which the learning rate decays to 0. */
 const DECAY = 0.3;
 
 const CONFIG = {
@@ -65,7 +65,7 @@ const CONFIG = {
   torch_dtype: "float32",
 };
 
-/** A stream of tokens, each text ended by the end token. */
+/** Concatenates tokenised texts, each followed by the end token. */
 function stream(tokenizer: Tokenizer, texts: string[]): { ids: Int32Array; bytes: number } {
   const parts = texts.map((text) => tokenizer.encode(text));
   const ids = new Int32Array(parts.reduce((n, p) => n + p.length + 1, 0));
@@ -77,7 +77,7 @@ function stream(tokenizer: Tokenizer, texts: string[]): { ids: Int32Array; bytes
   return { ids, bytes: texts.reduce((n, t) => n + Buffer.byteLength(t), 0) };
 }
 
-/** Mean loss over whole blocks of the held-out stream. */
+/** Returns the mean loss over whole blocks of the held-out stream. */
 async function heldOut(model: LlamaForCausalLM, ids: Int32Array): Promise<number> {
   let [sum, tokens] = [0, 0];
   for (let at = 0; at + LENGTH <= ids.length; at += LENGTH * BATCH) {
@@ -118,13 +118,13 @@ const optimizer = new optim.AdamW([...new Set(Object.values(model.stateDict()))]
   weightDecay: 0.1,
 });
 
-/** Warm-up, a plateau, a linear fall. */
+/** The learning rate's factor: warm-up, a plateau, linear decay. */
 function factor(step: number): number {
   return Math.min(1, (step + 1) / WARM_UP, (steps - step) / (DECAY * steps));
 }
 
 console.log(`held-out loss before: ${(await heldOut(model, held.ids)).toFixed(4)}`);
-// Windows at places drawn by a small generator of their own, so that they depend on the seed alone.
+// Random window positions from a separate generator, so that they depend only on the seed.
 let state = seed * 2654435761 + 12345;
 function draw(n: number): number {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0;

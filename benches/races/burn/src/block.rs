@@ -1,4 +1,4 @@
-//! A block of SmolLM2-135M with adapters on its seven linears, of burn's tensors.
+//! A block of SmolLM2-135M with adapters on its seven linear layers, built from burn's tensors.
 
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Bool, Device, Distribution, Tensor};
@@ -114,7 +114,7 @@ fn heads(x: Tensor<2>, count: usize) -> Tensor<4> {
     x.reshape([1, TOKENS, count, HEAD]).swap_dims(1, 2)
 }
 
-/// Each head of keys or values as often as queries share it.
+/// Repeats each head of keys or values for the queries that share it.
 fn grouped(x: Tensor<4>) -> Tensor<4> {
     x.unsqueeze_dim::<5>(2).repeat_dim(2, HEADS / KEYS).reshape([1, HEADS, TOKENS, HEAD])
 }

@@ -1,8 +1,8 @@
-//! burn's native backend (flex, the successor of ndarray) in a race: the twin of `own-block.ts`.
+//! burn's native backend (flex, the successor of ndarray) in a race: the counterpart of `own-block.ts`.
 //!
 //!     race-burn product|linear|block
 //!
-//! A warm-up turn, a line {"ready": true}, then a turn for each line read.
+//! Takes a warm-up turn, prints a line {"ready": true}, then takes a turn for each line on stdin.
 
 mod block;
 
@@ -12,7 +12,7 @@ use std::time::Instant;
 use block::{Block, LoraLinear, random};
 use burn::tensor::{Device, Tensor};
 
-/// Passes of a turn: some milliseconds each.
+/// Passes per turn; a pass takes a few milliseconds.
 const PASSES: usize = 10;
 
 fn main() {
@@ -56,12 +56,12 @@ fn main() {
     }
 }
 
-/// This backend computes when it is called: there is nothing to wait for.
+/// Does nothing, since this backend computes synchronously.
 fn force<const D: usize>(value: Tensor<D>) {
     std::hint::black_box(value);
 }
 
-/// The highest resident set so far.
+/// The peak of the resident set so far.
 fn peak_mib() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib = status

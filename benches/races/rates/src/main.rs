@@ -1,4 +1,4 @@
-//! What this machine reaches, by turns: for each line read, a line of JSON with rates of f32.
+//! Measures this machine's peak rates: for each line on stdin, prints a line of JSON with f32 rates.
 //!
 //!     race-rates MxNxK…
 
@@ -10,7 +10,7 @@ use std::time::Instant;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
-/// A product is repeated until so much arithmetic was done, so that a turn says something.
+/// Minimum arithmetic per turn: a product is repeated until a turn is long enough to measure.
 const LEAST: f64 = 4e10;
 
 fn main() {
@@ -42,7 +42,7 @@ fn turn(shapes: &[[usize; 3]]) -> String {
     format!("{{\"ms\": 0, \"peakMiB\": null, \"rates\": {{{}}}}}", rates.join(", "))
 }
 
-/// GFLOP/s.
+/// Returns GFLOP/s.
 fn rate([m, n, k]: [usize; 3], mut product: impl FnMut()) -> f64 {
     let flops = 2.0 * (m * n * k) as f64;
     let times = (LEAST / flops).ceil().clamp(1.0, 50.0);
@@ -52,7 +52,7 @@ fn rate([m, n, k]: [usize; 3], mut product: impl FnMut()) -> f64 {
     times * flops / start.elapsed().as_secs_f64() / 1e9
 }
 
-/// C = A·Bᵀ, all row-major, as a linear layer has it.
+/// C = A·Bᵀ, all row-major, as in a linear layer.
 fn with_gemm([m, n, k]: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32], threads: usize) {
     let (ni, ki) = (n as isize, k as isize);
     unsafe {

@@ -1,25 +1,25 @@
-//! Multiply-adds that touch no memory, and memory that is only read, on all threads.
+//! Peak rates on all threads: multiply-adds without memory access, and reading memory.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-/// So many that the system has spread the threads over the cores.
+/// Iterations per thread: enough for the system to distribute the threads over the cores.
 const ROUNDS: usize = 40_000_000;
-/// Accumulators, so that no multiply-add waits for the one before it.
+/// Independent accumulators, so that multiply-adds do not wait for each other.
 const LANES: usize = 16;
-/// Floats that fit no cache: 256 MiB.
+/// Number of floats, larger than all caches: 256 MiB.
 const LENGTH: usize = 64 << 20;
 
-/// GFLOP/s.
+/// Returns GFLOP/s.
 pub fn multiply_adds() -> f64 {
     let turn = || {
         let start = Instant::now();
         let flops: usize = rayon::broadcast(|_| spin()).iter().sum();
         flops as f64 / start.elapsed().as_secs_f64() / 1e9
     };
-    // A thread that has just been woken is slower for a while.
+    // A thread that was just woken is slower at first.
     (0..3).map(|_| turn()).fold(0.0, f64::max)
 }
 
@@ -39,7 +39,7 @@ fn spin() -> usize {
     plain()
 }
 
-/// What the compiler makes of it: NEON on aarch64.
+/// Compiled without explicit vector instructions: NEON on aarch64.
 fn plain() -> usize {
     let (a, b) = (black_box(0.999f32), black_box(0.001f32));
     let mut sums = [[1f32; 4]; LANES];
@@ -74,7 +74,7 @@ fn with_avx512() -> usize {
 fn with_avx2() -> usize {
     use std::arch::x86_64::*;
     let (a, b) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(0.001)));
-    // The registers hold no more.
+    // 12 accumulators, limited by the number of registers.
     let mut sums = [_mm256_set1_ps(1.0); 12];
     for _ in 0..ROUNDS {
         for sum in &mut sums {
@@ -85,11 +85,11 @@ fn with_avx2() -> usize {
     2 * 8 * 12 * ROUNDS
 }
 
-/// GB/s.
+/// Returns GB/s.
 pub fn reading() -> f64 {
     let data = vec![1f32; LENGTH];
     let part = LENGTH / rayon::current_num_threads();
-    // As many sums at once as there are floats in some cache lines: adding must not be what is waited for.
+    // One accumulator per float in several cache lines, so that additions are not the bottleneck.
     let sum = |part: &[f32]| {
         let mut sums = [0f32; 64];
         for line in part.chunks_exact(64) {
