@@ -18,7 +18,7 @@ impl DType {
     /// Bytes of one element.
     ///
     /// # Panics
-    /// For blocks, whose elements do not have a size of their own.
+    /// For blocks, whose elements have no separate size.
     pub fn bytes(self) -> usize {
         match self {
             DType::F32 | DType::I32 => 4,

@@ -25,7 +25,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// The public spelling, `ERR_…`.
+    /// The public name, `ERR_…`.
     pub fn as_str(self) -> &'static str {
         match self {
             Code::ShapeMismatch => "ERR_SHAPE_MISMATCH",
@@ -67,8 +67,8 @@ impl Error {
         Error { confined: true, ..self }
     }
 
-    /// Whether only the buffers that the failed command writes are lost, so that the device goes on with other work.
-    /// Running out of memory always is.
+    /// Whether only the buffers that the failed command writes are lost, so that the device continues with other work.
+    /// Always true for a shortage of memory.
     pub fn is_confined(&self) -> bool {
         self.confined
     }

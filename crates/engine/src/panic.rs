@@ -1,9 +1,10 @@
-//! Messages and locations of panics. A panic is a bug of this library; whoever catches one reports it as an error.
+//! Messages and locations of panics. A panic is a bug of this library; its catcher reports it as an error.
 
 use std::any::Any;
 use std::sync::{Mutex, Once};
 
-/// The location of the last unreported panic; one for all threads, since a task's panic resumes in the thread that waits for it.
+/// The location of the last unreported panic; one for all threads, since a task's panic resumes in the thread that
+/// waits for it.
 static PLACE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Installs a hook that records the location of panics, and prints nothing unless LOWRANK_DEBUG=1.

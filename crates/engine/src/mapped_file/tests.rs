@@ -1,4 +1,4 @@
-//! Tensors whose file is let go.
+//! Tensors whose file is unmapped.
 
 use std::rc::Rc;
 use std::sync::mpsc::channel;
@@ -16,7 +16,7 @@ use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, contexts, read};
 use crate::recording::Command;
 
-/// A file of one tensor, and what it holds.
+/// Writes a file with one tensor; returns its path and the tensor.
 fn written(folder: &TestFolder, file: &str) -> (PathBuf, Array) {
     let array = Array::random(file, &[321, 67]);
     let (path, bytes) = (folder.join(file), array.bytes());
@@ -32,7 +32,7 @@ fn doubled(value: &Value) -> Value {
     run1(value.context(), &Binary(Function::Add), &[value, value]).unwrap()
 }
 
-/// Whether the process has a file of that name mapped, as the system says.
+/// Whether the process has a file of that name mapped, according to the system.
 fn is_mapped(path: &Path) -> bool {
     let name = path.to_str().unwrap();
     std::fs::read_to_string("/proc/self/maps").unwrap().contains(name)
@@ -45,7 +45,7 @@ fn tensors_of_a_file_that_is_let_go_keep_their_values() {
         let (path, array) = written(&folder, &format!("{i}"));
         let bytes = array.bytes().len() as u64;
         let (first, before) = (load(cx, &path), cx.memory());
-        // Recorded before and read after, with much to do first.
+        // Recorded before the release and read after it, with much earlier work.
         let mut sum = doubled(&first);
         for _ in 0..200 {
             sum = run1(cx, &Binary(Function::Add), &[&sum, &first]).unwrap();
@@ -96,11 +96,11 @@ fn all_environments_let_go_of_a_file() {
     let here = load(&device, &path);
     let ((loaded, is_loaded), (go_on, wait)) = (channel(), channel::<()>());
     std::thread::scope(|scope| {
-        // Dropped where this fails, so that the other thread goes on.
+        // Dropped if this thread panics, so that the other thread continues.
         let go_on = go_on;
         let (profile, sink, path, array) = (device.profile.clone(), device.sink(), &path, &array);
         scope.spawn(move || {
-            // An environment whose thread does something else meanwhile: what it recorded waits.
+            // An environment with a busy thread: its recorded commands are pending.
             let cx = Context::new(profile, sink);
             let value = load(&cx, path);
             let sum = doubled(&value);
@@ -173,7 +173,7 @@ fn a_file_is_let_go_by_any_of_its_names_and_no_other_file_is() {
         std::os::unix::fs::symlink(&below, folder.join("folder")).unwrap();
         names.extend([folder.join("symbolic"), folder.join("folder/x"), folder.join("folder")]);
     }
-    // The last: it lets go of the other, too.
+    // Last, since it releases the other file, too.
     names.push(folder.to_path_buf());
     let unmoved = load(cx, &other);
     for name in names {
@@ -189,7 +189,7 @@ fn a_file_is_let_go_by_any_of_its_names_and_no_other_file_is() {
     }
 }
 
-/// A cpu whose memory is too short for copies.
+/// A cpu without memory for copies.
 struct Short(Cpu);
 
 impl Runner for Short {
@@ -221,14 +221,14 @@ fn where_copies_do_not_fit_nothing_changes() {
     assert_eq!(read(&reader.value(&cx, "w", None).unwrap()).data, array.data);
 }
 
-/// A file that takes no room and is as long as no memory is.
+/// A sparse file that is larger than the memory.
 #[cfg(target_os = "linux")]
 #[test]
 fn copies_are_refused_that_the_system_has_no_memory_for() {
     let folder = TestFolder::new();
     let path = folder.file("x", "");
     let file = File::options().read(true).write(true).open(&path).unwrap();
-    // Of one tensor.
+    // The size of one tensor.
     let part = 4u64 << 30;
     let bytes = (2 * cpu::system::memory()).next_multiple_of(part);
     file.set_len(bytes).unwrap();
@@ -244,7 +244,7 @@ fn copies_are_refused_that_the_system_has_no_memory_for() {
     assert_eq!(read(&start).data, [0.0; 4]);
 }
 
-/// Bytes of a mapped file that count as this process's, as the system says.
+/// Bytes of a mapped file that count as resident in this process, according to the system.
 #[cfg(target_os = "linux")]
 fn resident(path: &Path) -> usize {
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
@@ -268,7 +268,7 @@ fn a_copy_is_of_the_file_that_was_mapped() {
         mapped.read(|map| assert_eq!(map, bytes)).unwrap();
         assert!(resident(&path) >= bytes.len());
     }
-    // Another file of the same name has nothing to do with it; on Windows a map keeps its file.
+    // Another file with the same name has no effect; on Windows a mapped file cannot be replaced.
     if cfg!(not(windows)) {
         let other = folder.file("other", vec![7; bytes.len()]);
         std::fs::rename(other, &path).unwrap();

@@ -60,7 +60,7 @@ fn every_operation_is_told_with_its_pass_bytes_and_arithmetic() {
         let label = &cx.profile.label;
         assert_eq!(total(&trace, "linear", Pass::Forward).calls, 2, "{label}");
         assert_eq!(total(&trace, "linear", Pass::Backward).calls, 2, "{label}");
-        // No backward reads the product's output except tanh's, which reads its own.
+        // Only tanh's backward reads an output, and it reads its own.
         assert_eq!(total(&trace, "tanh", Pass::Replay).calls, 1, "{label}");
         assert_eq!(total(&trace, "adamw", Pass::Update).calls, 2, "{label}");
         let linear = total(&trace, "linear", Pass::Forward);
@@ -137,7 +137,7 @@ fn a_probe_gives_rates_and_takes_no_memory_with_it() {
         cx.trace(None);
         wait(&cx);
         let (roof, took) = (trace.roof(), since.elapsed().as_secs_f64());
-        // One product, and one sum, took no longer than all of it.
+        // One product and one sum took no longer than everything.
         let least = [2 * EDGE.pow(3), 3 * LENGTH * size_of::<f32>()].map(|amount| amount as f64 / took);
         for (rate, least) in [roof.flops, roof.bytes].into_iter().zip(least) {
             assert!(rate.is_finite() && rate >= least, "{label}: {roof:?}, where {least} is the least");

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 const SHAPES: [&[usize]; 7] = [&[], &[1], &[65], &[63, 64], &[1, 257], &[2, 5, 13], &[2, 1, 3, 7]];
 
-/// [batch, rows, columns], a vector as one row.
+/// Returns [batch, rows, columns], with a vector as one row.
 fn space(shape: &[usize]) -> [usize; 3] {
     match shape {
         [batch @ .., rows, columns] => [batch.iter().product(), *rows, *columns],
@@ -105,7 +105,7 @@ const PYTORCH: [f64; 8] = [
     -1.9702205057281894,
 ];
 
-/// Steps whose gradients are not finite change nothing, and count for nothing, whether the host has heard of them or not.
+/// Steps with gradients that are not finite change nothing and are not counted, whether the host knows of them or not.
 #[test]
 fn a_step_that_is_not_finite_is_left_out() {
     for cx in contexts() {
@@ -163,7 +163,7 @@ fn a_state_that_is_loaded_goes_on_to_the_bit() {
         for (a, b) in values(&again).iter().zip(&values(&tensors)) {
             assert_eq!(a.data, b.data);
         }
-        // A state of the parameter's own shape, as other rules keep, is refused.
+        // A state of the parameter's shape, as other rules keep, is an error.
         let mut wrong = resumed.state();
         wrong[3].values[0] = tensors[3].value();
         let error = resumed.load_state(&wrong).unwrap_err();

@@ -69,7 +69,7 @@ fn options_out_of_range_are_named() {
         assert_eq!(error.code, Code::Option);
         assert!(error.message.contains(name), "{error}");
     }
-    // An option set between steps is refused at the next step.
+    // An invalid option set between steps is an error at the next step.
     let cx = &contexts()[0];
     let mut optimizer = Optimizer::new(vec![(fine, parameters(cx))]).unwrap();
     optimizer.group_mut(0).unwrap().lr = f64::NAN;

@@ -13,8 +13,8 @@ fn gradients() -> Vec<Array> {
     SIZES.iter().enumerate().map(|(i, shape)| Array::random(&format!("g{i}"), shape)).collect()
 }
 
-/// A sum of 41,000 squares: lanes of 8, a tree of 6, chunks of 512 and their sums in turn round some
-/// 30 times in a row, 6e-8 each.
+/// A sum of 41,000 squares has about 30 roundings in sequence, 6e-8 each: lanes of 8, a tree of 6, chunks of 512, and
+/// the chunks' sums.
 const NORM_TOLERANCE: f64 = 2e-6;
 
 fn expect_norm(what: &str, got: f64, expected: f64) {
@@ -46,7 +46,7 @@ fn norms_equal_the_plain_form() {
 fn clipping_equals_the_plain_form() {
     let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
     for cx in contexts() {
-        // Below and above the norm; none; to nothing.
+        // Below and above the norm; no limit; a limit of 0.
         for max in [1.0, 1e6, f32::INFINITY, 0.0] {
             for odd in [None, Some(special[0]), Some(special[1]), Some(special[2])] {
                 let mut arrays = gradients();
@@ -78,7 +78,7 @@ every_form! {
     super::KERNELS;
     fn a_step_that_is_clipped_and_one_that_is_left_out() {
         for cx in contexts() {
-            // Enough chunks for their sums to be chunks in turn.
+            // Enough chunks for a second level of chunks.
             let gradients = [Array::random("g", &[512 * 512 + 1]), Array::random("h", &[65])];
             let expected = plain::norm(&gradients);
             let tensors = gradients.clone().map(|g| Tensor::new(g.upload(&cx), true));
@@ -127,7 +127,7 @@ fn norms_that_are_not_finite() {
             assert!(of(at, &[f64::NAN]).is_nan());
             assert_eq!(of(at, &[f64::NEG_INFINITY]), f64::INFINITY);
             assert!(of(at, &[f64::INFINITY, f64::NAN, f64::INFINITY]).is_nan());
-            // Its square is past f32.
+            // The square exceeds f32.
             assert_eq!(of(at, &[1e20, -1e20]), f64::INFINITY);
         }
     }

@@ -51,7 +51,7 @@ fn gathering_keeps_values_and_gradients_and_gives_back() {
                 assert!(Rc::ptr_eq(&grad.storage, &tensors[0].grad().unwrap().storage));
             }
         }
-        // A later gradient is added in the arena, and a new one comes to it.
+        // A later gradient is added in the arena, and a new one is created there.
         let twice = |t: &Tensor| {
             let sum = tape.apply1(Binary(Function::Add), &[t, t]).unwrap();
             tape.backward(&tape.apply1(Sum { dim: None }, &[&sum]).unwrap(), None).unwrap();
@@ -63,7 +63,7 @@ fn gathering_keeps_values_and_gradients_and_gives_back() {
             assert!(Rc::ptr_eq(&grad.storage, &tensors[2].grad().unwrap().storage));
             assert!((read(&grad).data[0] - own - 2.0).abs() < 1e-6);
         }
-        // The gradients' arena ends with the optimizer; the values stay in theirs, padded.
+        // The gradients' arena is freed with the optimizer; the values stay in theirs, padded.
         optimizer.zero_grad();
         drop(optimizer);
         let padded: usize = SHAPES.iter().map(|s| s.iter().product::<usize>().next_multiple_of(64) * 4).sum();
@@ -111,7 +111,7 @@ fn an_arena_past_the_largest_buffer_is_several() {
         }
         (bits(&tensors), exported(&optimizer).into_iter().map(|(_, v)| v[1].data.clone()).collect::<Vec<_>>())
     };
-    // Two of the smaller parameters fit in one buffer, the largest has one to itself.
+    // Two of the smaller parameters fit in one buffer; the largest needs a separate one.
     let (values, moments) = run(2048);
     let (expected, expected_moments) = run(1 << 30);
     for (a, b) in values.iter().zip(&expected) {

@@ -31,7 +31,7 @@ fn gradient(i: usize, step: u64) -> Array {
     Array::random(&format!("g{i} {step}"), SHAPES[i])
 }
 
-/// Gives every parameter but those left out its gradient of `step`.
+/// Sets the gradient of `step` for every parameter except `left_out`.
 fn set_gradients(tensors: &[Tensor], step: u64, left_out: &[usize]) {
     for (i, t) in tensors.iter().enumerate() {
         let grad = (!left_out.contains(&i)).then(|| gradient(i, step).upload(t.value().context()));
@@ -55,8 +55,8 @@ fn item(value: &crate::context::Value) -> f64 {
     read(value).data[0]
 }
 
-/// Ten steps in two groups on every device: in some a parameter has no gradient, some are clipped,
-/// and options change on the way.
+/// Compares ten steps in two groups on every device: in some steps a parameter has no gradient, some are clipped, and
+/// options change between steps.
 pub fn equals_the_plain_form<R: Rule>(
     groups: [R; 2],
     plain: impl Fn(&R, u64, &mut [f64], &[f64], &mut [Vec<f64>]),
@@ -97,7 +97,7 @@ pub fn equals_the_plain_form<R: Rule>(
         }
         let what = format!("{} on {}", R::NAME, cx.profile.label);
         for (i, t) in tensors.iter().enumerate() {
-            // A step rounds some ten times, at most of the value's own size: 10 · 10 · 6e-8.
+            // A step has about ten roundings, relative to at most the value's size: 10 · 10 · 6e-8.
             compare(&what, &read(&t.value()), &Array::new(SHAPES[i], values[i].clone()), TOLERANCE);
         }
         for (i, state) in optimizer.state().iter().enumerate() {

@@ -1,6 +1,6 @@
 use super::*;
 
-/// As a checkpoint holds it: read back.
+/// Returns the state as a checkpoint stores it.
 pub fn exported<R: Rule>(optimizer: &Optimizer<R>) -> Vec<(u64, Vec<Array>)> {
     optimizer.state().iter().map(|s| (s.step, s.values.iter().map(read).collect())).collect()
 }
@@ -45,7 +45,7 @@ fn resumes<R: Rule>(rule: R) {
                 .collect::<Vec<_>>()
         };
         assert_eq!(data(exported(&resumed)), data(exported(&optimizer)));
-        // Its own state, and the empty one.
+        // The optimizer's state, and the empty one.
         let own = optimizer.state();
         optimizer.load_state(&own).unwrap();
         assert_eq!(data(exported(&resumed)), data(exported(&optimizer)));

@@ -12,7 +12,7 @@ fn all_that_is_present_is_one_launch_and_the_absent_stay() {
         };
         set_gradients(&tensors, 1, &[]);
         assert_eq!(adamw_launches(&mut optimizer), 1);
-        // In the middle: the spans on both sides of it.
+        // A parameter in the middle: one span on each side of it.
         set_gradients(&tensors, 2, &[2]);
         let before = bits(&tensors);
         let state = read(&optimizer.state()[2].values[0]).data;
@@ -22,11 +22,11 @@ fn all_that_is_present_is_one_launch_and_the_absent_stay() {
             assert_eq!(before[i] == after[i], i == 2, "parameter {i}");
         }
         assert_eq!(read(&optimizer.state()[2].values[0]).data, state);
-        // Its count is another from now on, and so is its launch.
+        // Its step count now differs, so it needs a separate launch.
         set_gradients(&tensors, 3, &[]);
         assert_eq!(adamw_launches(&mut optimizer), 3);
         assert_eq!(optimizer.state().iter().map(|s| s.step).collect::<Vec<_>>(), [3, 3, 2, 3, 3, 3]);
-        // With no gradient at all nothing moves, and the norm is 0.
+        // Without any gradient nothing changes, and the norm is 0.
         optimizer.zero_grad();
         let before = bits(&tensors);
         assert_eq!(item(&optimizer.step(None, NotFinite::Latch).unwrap()), 0.0);
@@ -58,7 +58,7 @@ fn clipping_in_the_step_equals_clipping_before_it() {
         if cx.profile.kind == Kind::Cpu {
             assert_eq!(inside, before);
         }
-        // A driver may fuse the factor's product with what follows it.
+        // A driver may fuse the product by the factor with the next operation.
         for (a, b) in inside.iter().zip(&before) {
             compare(&cx.profile.label, &array(a), &array(b), TOLERANCE);
         }
@@ -90,7 +90,7 @@ fn a_norm_that_is_not_finite_latches() {
                 if bad.contains(&step) {
                     assert_eq!(item(&optimizer.undone()), 1.0);
                 } else if first {
-                    // The one after it, although finite.
+                    // The next step is also skipped, although its gradients are finite.
                     assert_eq!(item(&optimizer.undone()), 2.0);
                     optimizer.clear_latch(2);
                 }
@@ -100,7 +100,7 @@ fn a_norm_that_is_not_finite_latches() {
                 state.iter().map(|s| read(&s.values[1]).data).collect::<Vec<_>>()
             })
         };
-        // Steps 2 and 3 never were: the same as four good ones.
+        // Steps 2 and 3 have no effect: the result equals four good steps.
         let (good, values, steps, moments) = run(&[2]);
         assert_eq!((good, &steps[..]), (4, &[4; 6][..]));
         let tensors = parameters(&cx);
@@ -116,8 +116,8 @@ fn a_norm_that_is_not_finite_latches() {
     }
 }
 
-/// Steps left out alone: the rest is as if they had never been asked for, whether the host has heard
-/// of them (after step `heard`) or not.
+/// Single skipped steps: the result is as if they had never been requested, whether the host knows of them (after step
+/// `heard`) or not.
 #[test]
 fn a_step_that_is_not_finite_is_left_out_alone() {
     fn run<R: Rule>(cx: &Rc<Context>, rule: R, bad: &[u64], heard: u64) -> Vec<Array> {
@@ -153,7 +153,7 @@ fn a_step_that_is_not_finite_is_left_out_alone() {
     }
     fn both<R: Rule>(cx: &Rc<Context>, rule: R) {
         for bad in [&[0, 1][..], &[3], &[0, 4, 5]] {
-            // As many good steps as there are then.
+            // The same number of good steps alone.
             let tensors = parameters(cx);
             let mut optimizer = Optimizer::new(vec![(rule.clone(), tensors.clone())]).unwrap();
             for good in 1..=8 - bad.len() as u64 {
@@ -164,7 +164,7 @@ fn a_step_that_is_not_finite_is_left_out_alone() {
             for heard in [0, 3, 4, 100] {
                 let got = run(cx, rule.clone(), bad, heard);
                 for (got, expected) in got.into_iter().zip(&expected) {
-                    // 1 − βᵗ is made in another way, a few roundings apart.
+                    // 1 − βᵗ is computed differently, with a few more roundings.
                     compare(&cx.profile.label, &got, expected, TOLERANCE);
                 }
             }
@@ -198,7 +198,7 @@ fn steps_are_taken_back_from_those_they_counted_for() {
 
 #[test]
 fn a_cancelled_step_is_run_whole_or_not_at_all() {
-    // A thread of its own, kept waiting until the token is cancelled.
+    // A separate thread that waits until the token is cancelled.
     let device = Device::start(|| Cpu::open(1)).unwrap();
     let cx = Context::new(device.profile.clone(), Sink::Thread(device.clone()));
     let tensors = parameters(&cx);
@@ -212,9 +212,9 @@ fn a_cancelled_step_is_run_whole_or_not_at_all() {
     cx.under(None);
     assert_eq!(bits(&tensors), before);
     optimizer.take_back(1);
-    // Its gradients were uploads of the same token.
+    // The uploads of its gradients have the same token.
     assert_eq!(optimizer.state()[0].step, 0);
-    // One that begins before it is cancelled ends: the launches under `once` look no more.
+    // A step that begins before the cancellation is completed: launches under `once` do not check again.
     let token = CancelToken::default();
     set_gradients(&tensors, 1, &[]);
     cx.under(Some(token.clone()));
@@ -275,7 +275,7 @@ fn least_squares_fall_and_have_the_same_bits_twice() {
         assert!(first.0.windows(2).take(10).all(|w| w[1] < w[0]), "{:?}", first.0);
         assert_eq!(least_squares(&cx), first);
     }
-    // And whatever the number of threads.
+    // The result does not depend on the number of threads.
     let [one, two] = [1, 2].map(|threads| {
         let device = Device::start(move || Cpu::open(threads)).unwrap();
         least_squares(&Context::new(device.profile.clone(), Sink::Thread(device)))

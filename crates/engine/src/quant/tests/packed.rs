@@ -159,7 +159,7 @@ fn floats_of_eight_bits_are_the_nearest() {
     assert_eq!([449.0, 464.0, 1e9].map(pack::to_e4m3), [126; 3]);
 }
 
-/// Enough elements for several threads, each of which must take its own part.
+/// Enough elements for several threads, each with a separate part.
 #[test]
 fn large_weights_are_packed_as_their_parts_are() {
     for kind in [BlockType::Q8_0, BlockType::Q4_0, BlockType::Q4K] {

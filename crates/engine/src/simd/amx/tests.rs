@@ -61,7 +61,7 @@ fn product(sizes: Sizes, a: &[u32], b: &[u32], sums: &[f32]) -> Vec<f32> {
     sums
 }
 
-/// Flushes a subnormal number to 0, as operands and results are.
+/// Flushes a subnormal number to 0, as the instruction does for operands and results.
 fn flushed(v: f32) -> f32 {
     if v.is_subnormal() { 0f32.copysign(v) } else { v }
 }
@@ -262,7 +262,7 @@ fn an_instruction_may_lie_on_two_pages() {
     }
 }
 
-/// An instruction that the processor refuses ends the process.
+/// An instruction that the processor rejects ends the process.
 #[test]
 fn what_is_wrong_is_refused() {
     const CASE: &str = "LOWRANK_AMX_CASE";

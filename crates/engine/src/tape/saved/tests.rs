@@ -23,7 +23,7 @@ fn leaf(cx: &Rc<Context>, name: &str, shape: &[usize]) -> Tensor {
     Tensor::new(Array::random(name, shape).upload(cx), true)
 }
 
-/// x, its norm and the two weights that take it.
+/// x, and two weights that multiply its norm.
 struct Layers {
     tape: Tape,
     x: Tensor,
@@ -36,7 +36,7 @@ impl Layers {
         Layers { tape: Tape::default(), x: leaf(cx, "x", &[ROWS, WIDTH]), weights }
     }
 
-    /// The norm of tanh x: of what an operation made, as in a network.
+    /// The norm of tanh x: its input is the output of an operation, as in a network.
     fn norm(&self) -> Tensor {
         let inner = self.tape.apply1(Unary(Function::Tanh), &[&self.x]).unwrap();
         self.tape.apply(RmsNorm { eps: 1e-5 }, &[&inner]).unwrap().swap_remove(0)
@@ -54,7 +54,7 @@ impl Layers {
     }
 }
 
-/// How often a kernel was launched by what is counted since the last call.
+/// Returns the number of launches of a kernel since the last call.
 fn launched(cx: &Rc<Context>, kernel: &str) -> u64 {
     cx.count_launches(true).get(kernel).copied().unwrap_or(0)
 }
@@ -63,7 +63,7 @@ fn launched(cx: &Rc<Context>, kernel: &str) -> u64 {
 fn what_is_made_again_is_not_kept_and_has_the_same_bits() {
     for cx in contexts() {
         let layers = Layers::new(&cx);
-        // A handle that lives on keeps the value: it is read where it is.
+        // A live handle keeps the value, which is then read directly.
         let norm = layers.norm();
         let loss = layers.loss(&norm);
         launched(&cx, "");
@@ -84,7 +84,7 @@ fn what_is_made_again_is_not_kept_and_has_the_same_bits() {
         assert_eq!(with_handle - cx.memory().live, BYTES, "the norm is not kept");
         launched(&cx, "");
         layers.tape.backward(&loss, None).unwrap();
-        // Once for both products; and nothing of it is left.
+        // Recomputed once for both products, and freed afterwards.
         assert_eq!(launched(&cx, "norm"), once);
         assert!(layers.gradients().iter().zip(&expected).all(|(a, b)| a.data == b.data));
         drop(loss);
@@ -123,7 +123,7 @@ fn another_shape_of_it_is_made_again_too() {
     }
 }
 
-/// Another operation makes it again: the norm alone, of the sum that the same launch made.
+/// Another operation recomputes it: the norm alone, from the sum that the same launch computed.
 #[test]
 fn the_norm_of_a_sum_is_made_again_of_the_sum() {
     let layer = LayerNorm { eps: 1e-5, weight: true, bias: true };
@@ -138,7 +138,7 @@ fn the_norm_of_a_sum_is_made_again_of_the_sum() {
             let loss = layers.loss(&outputs[0]);
             let with_handles = cx.memory().live;
             let kept = Some(outputs).filter(|_| held);
-            // tanh x is kept by tanh's own backward, and the sum by the norm's.
+            // tanh's backward keeps tanh x, and the norm's keeps the sum.
             let freed = if held { 0 } else { BYTES };
             assert_eq!(with_handles - cx.memory().live, freed);
             launched(&cx, "");

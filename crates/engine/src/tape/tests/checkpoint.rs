@@ -1,4 +1,4 @@
-//! Regions that are run again.
+//! Regions that are replayed.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn a_checkpoint_gives_the_same_bits_and_runs_no_more_than_it_must() {
         let block = |tape: &Tape| {
             let first = tape.apply1(Counted(counts.clone(), "first", true), &[&a]).unwrap();
             let second = tape.apply1(Counted(counts.clone(), "second", true), &[&first]).unwrap();
-            // Its output is read by nothing in backward: add reads nothing.
+            // Backward does not read its output: add reads nothing.
             mul(tape, &second, &b)
         };
         let run = |inside: bool| {
@@ -28,12 +28,12 @@ fn a_checkpoint_gives_the_same_bits_and_runs_no_more_than_it_must() {
         assert!(launches.is_empty());
         assert_eq!(run(true), plain);
         assert_eq!(counts.take(), ["first", "second", "first", "second"]);
-        // mul's forward once: nothing reads the block's product. Its backward is two more.
+        // mul's forward runs once: nothing reads the block's product. Its backward has two launches.
         assert_eq!(cx.count_launches(false)["map2"] / windows_of(&cx), 1 + 2 + 2 + 1);
     }
 }
 
-/// Launches that one elementwise pass over N elements takes.
+/// Launches of one elementwise pass over N elements.
 fn windows_of(cx: &Rc<Context>) -> u64 {
     if cx.profile.binding_limit < 2048 { 2 } else { 1 }
 }
@@ -47,13 +47,13 @@ fn a_checkpoint_keeps_only_what_enters_and_lets_go_after_the_replay() {
         let h = op2(&tape, Function::Add, &a, &a);
         let y = checkpoint(&tape, 1, || (0..5).fold(h.clone(), |x, _| tanh(&tape, &x)));
         drop(h);
-        // The entering h and the leaving y.
+        // a, the region's input h and its output y.
         assert_eq!(live(&cx), 3 * bytes);
         let loss = total(&tape, &y);
         drop(y);
         assert_eq!(live(&cx), 2 * bytes + 4);
         tape.backward(&loss, None).unwrap();
-        // a, its gradient and the loss: the tape that the loss still holds keeps no values.
+        // a, its gradient and the loss: the loss keeps the tape, which keeps no values.
         assert_eq!(live(&cx), 2 * bytes + 4);
         drop(loss);
         a.set_grad(None);
@@ -90,7 +90,7 @@ fn checkpoints_interleave_nest_and_follow_one_another() {
             grad(&a).data
         };
         a.set_grad(None);
-        // Two regions that are open at once: 1 and 2 by turns, as two async calls would.
+        // Two regions open at the same time, alternating like two async calls.
         tape.open_region(1);
         tape.open_region(2);
         let y = [1, 2, 1, 2].into_iter().fold(a.clone(), |x, region| {
@@ -111,7 +111,7 @@ fn checkpoints_interleave_nest_and_follow_one_another() {
         tape.backward(&total(&tape, &y), None).unwrap();
         assert_eq!(grad(&a).data, plain);
         a.set_grad(None);
-        // Backward before the region is closed, then more of the region.
+        // Backward before the region is closed, then more operations in the region.
         tape.open_region(3);
         tape.set_mode(Mode { no_grad: false, region: 3 });
         let h = tanh(&tape, &a);

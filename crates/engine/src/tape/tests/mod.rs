@@ -69,7 +69,7 @@ fn live(cx: &Rc<Context>) -> u64 {
     cx.memory().live
 }
 
-/// tanh that notes how often it ran forward.
+/// tanh that records its forward runs.
 #[derive(Clone)]
 struct Counted(Rc<RefCell<Vec<&'static str>>>, &'static str, bool);
 
@@ -108,7 +108,7 @@ fn a_gradient_shared_by_two_leaves_is_each_ones_own() {
         let (a, b, c) = (leaf(&cx, "a"), leaf(&cx, "b"), leaf(&cx, "c"));
         let scale = frozen(&cx, "scale");
         let s = read(&scale.value()).data;
-        // add hands one d_out to both; c's comes later and is added to neither.
+        // add passes one d_out to both; c's comes later and is added to neither.
         let loss =
             |x: &Tensor, y: &Tensor| total(&tape, &mul(&tape, &op2(&tape, Function::Add, x, y), &scale));
         tape.backward(&loss(&a, &b), None).unwrap();
@@ -117,7 +117,7 @@ fn a_gradient_shared_by_two_leaves_is_each_ones_own() {
         expect("a", &a, |i| 2.0 * s[i]);
         expect("b", &b, |i| s[i]);
         expect("c", &c, |i| s[i]);
-        // The same leaf twice in one operation.
+        // The same leaf as both operands.
         let d = leaf(&cx, "d");
         tape.backward(&loss(&d, &d), None).unwrap();
         expect("d", &d, |i| 2.0 * s[i]);
@@ -136,7 +136,7 @@ fn the_caller_s_gradient_is_not_written() {
         tape.backward(&a, Some(start.clone())).unwrap();
         expect("a", &a, |i| 3.0 * before.data[i]);
         assert_eq!(read(&start).data, before.data);
-        // Even when it is the gradient itself.
+        // Even if it is the gradient itself.
         tape.backward(&a, a.grad()).unwrap();
         expect("a twice", &a, |i| 6.0 * before.data[i]);
     }
@@ -149,7 +149,7 @@ fn gradients_of_a_node_used_often_are_added_up() {
         let a = leaf(&cx, "a");
         let x = read(&a.value()).data;
         let h = tanh(&tape, &a);
-        // h + h + h·h, where add's gradient is one value for both of its inputs.
+        // h + h + h·h, where add passes the same gradient to both inputs.
         let twice = op2(&tape, Function::Add, &h, &h);
         let y = op2(&tape, Function::Add, &twice, &mul(&tape, &h, &h));
         tape.backward(&total(&tape, &y), None).unwrap();
@@ -165,7 +165,7 @@ fn a_second_backward_has_no_gradient() {
         let loss = total(&tape, &tanh(&tape, &a));
         tape.backward(&loss, None).unwrap();
         assert_eq!(tape.backward(&loss, None).unwrap_err().code, Code::NoGradient);
-        // Through a checkpoint as well.
+        // Also through a checkpoint.
         let inside = checkpoint(&tape, 1, || tanh(&tape, &tanh(&tape, &a)));
         let loss = total(&tape, &inside);
         tape.backward(&loss, None).unwrap();
@@ -208,16 +208,16 @@ fn a_value_that_was_written_is_noticed() {
             assert_eq!(error.code, Code::Modified, "{error}");
         };
         modified(&total(&tape, &mul(&tape, &a, &b)), &b);
-        // What entered a checkpoint.
+        // The input of a checkpoint.
         let inside = checkpoint(&tape, 1, || mul(&tape, &tanh(&tape, &a), &b));
         modified(&total(&tape, &inside), &b);
-        // A new forward is whole again.
+        // A new forward is valid again.
         a.set_grad(None);
         tape.backward(&total(&tape, &mul(&tape, &a, &b)), None).unwrap();
         let x = read(&b.value()).data;
         expect("a", &a, |i| x[i]);
-        // What backward does not read may change: add reads nothing, and nor does a checkpoint
-        // whose last operation is one.
+        // Values that backward does not read may change: add reads nothing, and neither does a checkpoint that ends
+        // with add.
         let sum = op2(&tape, Function::Add, &a, &c);
         let inside = checkpoint(&tape, 1, || op2(&tape, Function::Add, &tanh(&tape, &sum), &c));
         c.value().storage.written();
@@ -234,7 +234,7 @@ fn a_frozen_factor_s_partner_is_not_kept() {
         let before = live(&cx);
         let y = mul(&tape, &h, &mask);
         drop(h);
-        // y took its place: the product by a frozen mask reads the mask alone.
+        // y replaced it: the product with a frozen mask reads only the mask.
         assert_eq!(live(&cx), before);
         tape.backward(&total(&tape, &y), None).unwrap();
         let m = read(&mask.value()).data;
@@ -283,7 +283,7 @@ fn what_no_backward_came_to_is_freed_with_the_last_output() {
 
 #[test]
 fn chains_a_hundred_thousand_deep_are_walked_and_dropped() {
-    // Of one element on the cpu: the depth is what is tried.
+    // One element on the cpu: this tests the depth.
     let cx = &contexts()[0];
     for backward in [false, true] {
         let tape = Tape::default();
@@ -345,7 +345,7 @@ fn an_operation_may_add_to_a_parameter_s_gradient_itself() {
         for (one, two) in once.iter().zip(&twice) {
             compare("twice", two, &one.map(|v| 2.0 * v), 1e-5);
         }
-        // In an arena nothing is added up apart, although both read the weight.
+        // In an arena no gradient is added in a separate pass, although both read the weight.
         let optimizer =
             Optimizer::new(vec![(AdamW::default(), parameters.map(Tensor::clone).to_vec())]).unwrap();
         optimizer.zero_grad();
@@ -381,7 +381,7 @@ fn what_several_readers_give_is_added_where_the_first_wrote() {
             let tape = Tape::default();
             x.set_grad(None);
             let inner = tanh(&tape, &x);
-            // A reader of an own copy, of which nothing else is read, has a gradient of its own.
+            // A reader of a separate copy, which nothing else reads, has a separate gradient.
             let copy = |t: &Tensor| {
                 if apart { tape.apply1(Unary(Function::Copy), &[t]).unwrap() } else { t.clone() }
             };
