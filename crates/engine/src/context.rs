@@ -33,8 +33,8 @@ const FLUSH_COMMANDS: usize = 128;
 /// Commands, or arithmetic, after which an idle CPU gets work: it computes while the rest is recorded.
 const FEW_COMMANDS: usize = 16;
 const SOME_WORK: u64 = 100_000;
-/// A GPU waits for more commands, since each submission has a cost, while the work is at most this; so a decoded token is one
-/// submission.
+/// A GPU waits for more commands, since each submission has a cost, while the work is at most this; so a decoded token
+/// is one submission.
 const LITTLE_WORK: u64 = 4_000_000_000;
 const FLUSH_COMMANDS_OF_LITTLE_WORK: usize = 2048;
 const FLUSH_UPLOAD_BYTES: u64 = 64 << 20;
@@ -222,7 +222,8 @@ impl Context {
         self.push(Command::Under { token, once: false });
     }
 
-    /// Makes the commands that `record` records atomic under cancellation: they run all or not at all. An optimizer step uses it.
+    /// Makes the commands that `record` records atomic under cancellation: they run all or not at all. An optimizer
+    /// step uses it.
     pub fn whole<T>(&self, record: impl FnOnce() -> Result<T>) -> Result<T> {
         // Cancellation is decided per recording, so nothing is submitted before the end.
         if self.holds.replace(true) {
@@ -238,7 +239,7 @@ impl Context {
         result
     }
 
-    /// Sets how the device may use the processor for what is recorded from now on.
+    /// Sets the CPU use of the work recorded after this call.
     pub fn use_cpu(&self, cpu_use: CpuUse) {
         if self.cpu_use.get() != cpu_use {
             self.flush();
@@ -262,7 +263,8 @@ impl Context {
         appended
     }
 
-    /// The fastest known of several variants with the same bits; the first if none was measured. `class` is called only if needed.
+    /// The fastest known of several variants with the same bits; the first if none was measured. `class` is called only
+    /// if needed.
     pub fn tuned<F: Copy>(
         &self,
         class: impl FnOnce() -> Class,

@@ -1,7 +1,8 @@
-//! Memory-mapped files, identified by the file instead of its name, so that they can be unmapped when the file is replaced.
+//! Memory-mapped files, identified by the file instead of its name, so that they can be unmapped when the file is
+//! replaced.
 //!
-//! Windows neither replaces nor removes a mapped file. Before that, each device copies the parts that its buffers use, in its
-//! queue's order, and the file is unmapped. On other systems a map outlives the name.
+//! Windows neither replaces nor removes a mapped file. Before that, each device copies the parts that its buffers use,
+//! in its queue's order, and the file is unmapped. On other systems a map outlives the name.
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A user of mapped files: a device whose buffers are in some of them.
 pub trait Borrower: Send + Sync {
-    /// Copies its buffers out of the file, in the order of its queue, so that the file can be unmapped. A device that has ended has none.
+    /// Copies its buffers out of the file, in the order of its queue, so that the file can be unmapped. A device that
+    /// has ended has none.
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY` if the copies do not fit; then nothing changes.
@@ -59,8 +61,8 @@ impl Identity {
     }
 }
 
-/// A privately mapped file: writes to its bytes, as when other values are loaded over a weight, stay in this process and never reach
-/// the file. The file must not be truncated meanwhile: writers replace files and never write into them.
+/// A privately mapped file: writes to its bytes, as when other values are loaded over a weight, stay in this process
+/// and never reach the file. The file must not be truncated meanwhile: writers replace files and never write into them.
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
@@ -96,7 +98,7 @@ impl Lease {
 
 /// All bytes of a map.
 fn bytes(map: &MmapRaw) -> &[u8] {
-    // SAFETY: the map has this length, and whoever writes into a weight in it does not read that weight elsewhere meanwhile.
+    // SAFETY: the map has this length, and a writer into a weight of it prevents simultaneous reads of that weight.
     unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) }
 }
 
@@ -110,9 +112,8 @@ impl Deref for Lease {
 impl MappedFile {
     /// Maps an open, readable file whose name is `path`.
     pub fn new(path: &Path, file: &File) -> std::io::Result<Arc<MappedFile>> {
-        // Pages are allocated when they are written: weights are mostly read.
-        // SAFETY: the map is private, and this process does not write the file; if another process truncates it, a read ends this
-        // process.
+        // Pages are allocated when they are written: weights are mostly read. SAFETY: the map is private, and this
+        // process does not write the file; if another process truncates it, a read ends this process.
         let map = unsafe { MmapOptions::new().no_reserve_swap().map_copy(file) }?;
         let mapped = Arc::new(MappedFile {
             path: path.into(),
@@ -143,11 +144,11 @@ impl MappedFile {
         }
     }
 
-    /// Copies a range of its bytes by reading the file: a copy from the map would also leave the map's pages in memory. If the file was
-    /// replaced meanwhile, the bytes are copied from the map.
+    /// Copies a range of its bytes by reading the file: a copy from the map would also leave the map's pages in memory.
+    /// If the file was replaced meanwhile, the bytes are copied from the map.
     ///
     /// # Errors
-    /// As `read`.
+    /// As for `read`.
     pub fn copy(&self, offset: u64, bytes: usize) -> Result<Vec<u8>> {
         self.read(|map| {
             self.read_apart(offset, bytes).unwrap_or_else(|_| map[offset as usize..][..bytes].to_vec())
@@ -165,11 +166,11 @@ impl MappedFile {
         Ok(copy)
     }
 
-    /// Lets `send` send its bytes to `borrower`, which copies the parts that it needs before the file is unmapped. Without a borrower,
-    /// nothing of the sent bytes is kept.
+    /// Lets `send` send its bytes to `borrower`, which copies the parts that it needs before the file is unmapped.
+    /// Without a borrower, nothing of the sent bytes is kept.
     ///
     /// # Errors
-    /// As `read`.
+    /// As for `read`.
     pub fn lend(
         self: &Arc<Self>,
         borrower: Option<Arc<dyn Borrower>>,
@@ -201,7 +202,7 @@ impl MappedFile {
     /// # Errors
     /// `ERR_OUT_OF_MEMORY` if the copies do not fit, `ERR_WRITE` if it stays in use; then nothing changes.
     fn release(self: &Arc<Self>) -> Result<bool> {
-        // The lock is held to the end, so that readers wait for the outcome.
+        // The lock is kept to the end, so that readers wait for the outcome.
         let mut map = self.map.write().unwrap_or_else(|e| e.into_inner());
         if map.is_none() {
             return Ok(false);
@@ -229,16 +230,17 @@ impl MappedFile {
     }
 }
 
-/// The number of released maps; whoever accounts for mapped bytes checks again when it changes.
+/// The number of released maps. If it changes, code that counts mapped bytes must check again.
 pub fn releases() -> u64 {
     RELEASES.load(Ordering::Acquire)
 }
 
-/// Unmaps the file at `path`, or all files below the folder at `path`: tensors in them keep their values, in their device's memory.
-/// Returns the number of maps.
+/// Unmaps the file at `path`, or all files below the folder at `path`: tensors in them keep their values, in their
+/// device's memory. Returns the number of maps.
 ///
 /// # Errors
-/// `ERR_OUT_OF_MEMORY` if the copies do not fit, `ERR_WRITE` if a map stays in use. Files that were not unmapped are unchanged.
+/// `ERR_OUT_OF_MEMORY` if the copies do not fit, `ERR_WRITE` if a map stays in use. Files that were not unmapped are
+/// unchanged.
 pub fn release(path: &Path) -> Result<usize> {
     let mapped: Vec<Arc<MappedFile>> = locked(&MAPPED).iter().filter_map(Weak::upgrade).collect();
     if mapped.is_empty() {

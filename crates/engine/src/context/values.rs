@@ -105,12 +105,13 @@ impl Context {
         Ok(value)
     }
 
-    /// A cached scalar, which outlives its users. It does not count as memory in use: it is four bytes of a shared buffer.
+    /// A cached scalar, which outlives its users. It does not count as memory in use: it is four bytes of a shared
+    /// buffer.
     pub fn constant(self: &Rc<Self>, value: f32) -> Value {
         self.constant_word(DType::F32, value.to_bits())
     }
 
-    /// As `constant`, in i32.
+    /// As for `constant`, in i32.
     pub fn constant_i32(self: &Rc<Self>, value: i32) -> Value {
         self.constant_word(DType::I32, value as u32)
     }
@@ -129,8 +130,8 @@ impl Context {
         made
     }
 
-    /// Creates a frozen value over the bytes of a mapped file: in place on the CPU if `offset` is aligned to the dtype, otherwise
-    /// uploaded from the map.
+    /// Creates a frozen value over the bytes of a mapped file: in place on the CPU if `offset` is aligned to the dtype,
+    /// otherwise uploaded from the map.
     ///
     /// The read is submitted at once, so that all environments can unmap the file.
     ///

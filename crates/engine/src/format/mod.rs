@@ -27,7 +27,7 @@ fn map(path: &Path) -> Result<Arc<MappedFile>> {
 /// Maps a file and parses its header with `parse`.
 ///
 /// # Errors
-/// As `map`; `ERR_FILE_FORMAT` with the byte and what was expected there.
+/// As for `map`; `ERR_FILE_FORMAT` with the byte and what was expected there.
 fn map_checked<H>(
     path: &Path,
     parse: impl FnOnce(&[u8]) -> Result<H, Fault>,
@@ -40,7 +40,7 @@ fn map_checked<H>(
 /// Reads a small file.
 ///
 /// # Errors
-/// As `map`.
+/// As for `map`.
 pub fn read_file(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;

@@ -35,8 +35,8 @@ impl Weights {
     /// `model.safetensors` or `model.safetensors.index.json`.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND` for a missing file, a folder without either, or a missing shard; `ERR_FILE_FORMAT` for a shard's errors, and if
-    /// index and shards disagree.
+    /// `ERR_FILE_NOT_FOUND` for a missing file, a folder without either, or a missing shard; `ERR_FILE_FORMAT` for a
+    /// shard's errors, and if index and shards disagree.
     pub fn open(path: impl AsRef<Path>) -> Result<Weights> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -130,10 +130,10 @@ impl Weights {
         all.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    /// As `Reader::value`.
+    /// As for `Reader::value`.
     ///
     /// # Errors
-    /// As `Reader::value`.
+    /// As for `Reader::value`.
     pub fn value(&self, cx: &Rc<Context>, name: &str, dtype: Option<DType>) -> Result<Value> {
         match self.find(name) {
             Some((shard, _)) => shard.value(cx, name, dtype),

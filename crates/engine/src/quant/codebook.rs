@@ -33,7 +33,7 @@ impl Block for Iq4Nl {
 
     #[inline(always)]
     unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
                 return plain::<S, Self>(self, part);

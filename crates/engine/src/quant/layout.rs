@@ -21,10 +21,10 @@ pub trait Layout: 'static {
     /// Writes `part` to `out`.
     ///
     /// # Safety
-    /// As `part`; `out` has room for `PART` elements.
+    /// As for `part`; `out` has room for `PART` elements.
     #[inline(always)]
     unsafe fn write<S: Isa>(blocks: *const u8, part: usize, out: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let vectors = Self::part::<S>(blocks, part);
             for (i, vector) in vectors.iter().enumerate().take(PART / S::WIDTH) {
@@ -41,7 +41,7 @@ impl<B: Block> Layout for B {
     #[inline(always)]
     unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V> {
         let parts = B::ELEMENTS / PART;
-        // SAFETY: the caller's; a block consists of bytes, so any address is aligned.
+        // SAFETY: guaranteed by the caller; a block consists of bytes, so any address is aligned.
         unsafe { (*blocks.cast::<B>().add(part / parts)).vectors::<S>(part % parts) }
     }
 }
@@ -49,7 +49,7 @@ impl<B: Block> Layout for B {
 compiled! {
     exact pub(super) fn unpack[B: Layout](blocks: *const u8, element: usize, count: usize, out: *mut f32) {
         let (mut at, end, mut out) = (element, element + count, out);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             while at < end {
                 let (part, skip) = (at / PART, at % PART);

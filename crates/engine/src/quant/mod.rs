@@ -1,7 +1,7 @@
 //! Weights stored in blocks: the elements of a block share a scale, and each is a code of a few bits.
 //!
-//! The layouts are ggml's (https://github.com/ggml-org/ggml, `ggml-common.h`, `ggml-quants.c`). Unpacked elements have the bits
-//! of its reference: products and sums are rounded separately, never fused.
+//! The layouts are ggml's (https://github.com/ggml-org/ggml, `ggml-common.h`, `ggml-quants.c`). Unpacked elements have
+//! the bits of its reference: products and sums are rounded separately, never fused.
 
 /// `$what::<B>` for the layout B of a block type.
 macro_rules! of_layout {
@@ -77,7 +77,7 @@ pub(crate) trait Block: Pod {
     /// The processor has S's instructions.
     #[inline(always)]
     unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { plain::<S, Self>(self, part) }
     }
 }
@@ -85,12 +85,12 @@ pub(crate) trait Block: Pod {
 /// `vectors`, computed by `part`.
 ///
 /// # Safety
-/// As `vectors`.
+/// As for `vectors`.
 #[inline(always)]
 unsafe fn plain<S: Isa, B: Block>(block: &B, part: usize) -> Part<S::V> {
     let mut all = [0.0; PART];
     block.part(part, &mut all);
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { vectors::each(|i| S::V::load(all.as_ptr().add(i))) }
 }
 

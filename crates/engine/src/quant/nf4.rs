@@ -1,12 +1,12 @@
 //! NormalFloat of 4 bits with double quantisation, as in QLoRA (Dettmers et al., arXiv 2305.14314).
 //!
-//! 64 elements share a scale a, the largest of their magnitudes, and each is a·table[q]. The scales are quantised, too, in
-//! groups of 256: a = s·c + m, with m the mean of all scales of the matrix, c a float of 8 bits (E4M3) and s an f32 that maps
-//! the group's scale farthest from m to c's largest value. s has 16 significant bits, so s·c is exact and a is rounded once,
-//! fused or not.
+//! 64 elements share a scale a, the largest of their magnitudes, and each is a·table[q]. The scales are quantised, too,
+//! in groups of 256: a = s·c + m, with m the mean of all scales of the matrix, c a float of 8 bits (E4M3) and s an f32
+//! that maps the group's scale farthest from m to c's largest value. s has 16 significant bits, so s·c is exact and a
+//! is rounded once, fused or not.
 //!
-//! Layout: a group is s and m, then its blocks; a block is c and twice 16 bytes of codes, where byte i holds elements i (low)
-//! and 16 + i of 32. Elements are in row-major order, and zeros after the last block pad to a word.
+//! Layout: a group is s and m, then its blocks; a block is c and twice 16 bytes of codes, where byte i holds elements i
+//! (low) and 16 + i of 32. Elements are in row-major order, and zeros after the last block pad to a word.
 
 use super::PART;
 use super::layout::Layout;
@@ -73,7 +73,7 @@ impl Layout for Nf4 {
     unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V> {
         let block = part / (ELEMENTS / PART);
         let at = place(block);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let head = &*blocks.add(block / GROUP * (HEAD + GROUP * BYTES)).cast::<[[u8; 4]; 2]>();
             let codes = blocks.add(at + 1 + part % (ELEMENTS / PART) * (PART / 2));

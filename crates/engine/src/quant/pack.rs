@@ -1,7 +1,7 @@
 //! Quantisation of weights to blocks.
 //!
-//! Types of ggml have the bits of its reference, except q4_k for training, whose search is wider. nf4 follows its paper: each
-//! element becomes the nearest value of the table, for the scale as stored.
+//! Types of ggml have the bits of its reference, except q4_k for training, whose search is wider. nf4 follows its
+//! paper: each element becomes the nearest value of the table, for the scale as stored.
 
 mod round;
 mod superblock;
@@ -53,7 +53,7 @@ pub fn pack(kind: BlockType, elements: usize, read: &Read) -> Result<Vec<u8>> {
 /// Quantises a weight for a file to `kind`, one of `WRITTEN`, with the bits of ggml's reference.
 ///
 /// # Errors
-/// As `pack`.
+/// As for `pack`.
 pub fn pack_for_file(kind: BlockType, elements: usize, read: &Read) -> Result<Vec<u8>> {
     let make = match kind {
         BlockType::Q4_0 => round::q4_0,
@@ -78,7 +78,8 @@ fn finished(kind: BlockType, blocks: Vec<u8>, ok: bool) -> Result<Vec<u8>> {
     Ok(blocks)
 }
 
-/// Calls `make` with each block of `size` bytes and its elements, on all processors. Returns whether all calls succeeded.
+/// Calls `make` with each block of `size` bytes and its elements, on all processors. Returns whether all calls
+/// succeeded.
 fn each(kind: BlockType, blocks: &mut [u8], read: &Read, make: fn(&[f32], &mut [u8]) -> bool) -> bool {
     let (size, elements) = (kind.bytes(), kind.elements());
     on_threads(blocks, size, |from, blocks| {
@@ -91,7 +92,8 @@ fn each(kind: BlockType, blocks: &mut [u8], read: &Read, make: fn(&[f32], &mut [
     })
 }
 
-/// Calls `task` with groups of units of `size` and the index of the first, on all processors. Returns whether all succeeded.
+/// Calls `task` with groups of units of `size` and the index of the first, on all processors. Returns whether all
+/// succeeded.
 fn on_threads<T: Send>(all: &mut [T], size: usize, task: impl Fn(usize, &mut [T]) -> bool + Sync) -> bool {
     /// Bytes that are worth a thread.
     const SOME: usize = 64 * 1024;

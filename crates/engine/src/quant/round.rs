@@ -1,5 +1,5 @@
-//! Blocks of 32 evenly spaced elements: a scale, in some types a minimum, and codes of 4, 5 or 8 bits. Byte i of the low
-//! nibbles holds those of elements i and 16 + i.
+//! Blocks of 32 evenly spaced elements: a scale, in some types a minimum, and codes of 4, 5 or 8 bits. Byte i of the
+//! low nibbles holds those of elements i and 16 + i.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -74,7 +74,7 @@ impl Block for Q4_0 {
 
     #[inline(always)]
     unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
                 return plain::<S, Self>(self, part);
@@ -101,7 +101,7 @@ impl Block for Q4_1 {
 
     #[inline(always)]
     unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
                 return plain::<S, Self>(self, part);
@@ -153,7 +153,7 @@ impl Block for Q8_0 {
 
     #[inline(always)]
     unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
                 return plain::<S, Self>(self, part);
@@ -180,7 +180,7 @@ impl Coded for Q4_0 {
         x: *const f32,
         sums: &mut [S::V; 2],
     ) {
-        // SAFETY: the caller's; a block is longer than two halves.
+        // SAFETY: guaranteed by the caller; a block is longer than two halves.
         unsafe {
             let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(2), size_of::<Q4_0>());
             let [d, _] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_0>());
@@ -205,7 +205,7 @@ impl Coded for Q4_1 {
         x: *const f32,
         sums: &mut [S::V; 2],
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(4), size_of::<Q4_1>());
             let [d, m] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_1>());
@@ -238,7 +238,7 @@ impl Coded for Q8_0 {
         x: *const f32,
         sums: &mut [S::V; 2],
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             for i in 0..BLOCKS.min(S::WIDTH / 4) {
                 let block = &*blocks.cast::<Q8_0>().add(i);

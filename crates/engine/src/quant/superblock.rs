@@ -1,5 +1,5 @@
-//! Superblocks of 256 elements: 8 or 16 runs, each with a scale (and in some types a minimum) of a few bits, which one or two
-//! f16 of the superblock scale.
+//! Superblocks of 256 elements: 8 or 16 runs, each with a scale (and in some types a minimum) of a few bits, which one
+//! or two f16 of the superblock scale.
 
 mod coded;
 
@@ -99,8 +99,8 @@ impl Block for Q3K {
     fn part(&self, part: usize, out: &mut [f32; PART]) {
         let d = f16(self.d);
         for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
-            // Eight bytes hold the low nibbles, those of runs 0 to 7 in their low halves; four bytes hold the two upper bits, of runs 4
-            // apart.
+            // Eight bytes hold the low nibbles, those of runs 0 to 7 in their low halves; four bytes hold the two upper
+            // bits, of runs 4 apart.
             let low = self.scales[run % 8] >> (run / 8 * 4) & 15;
             let high = self.scales[8 + run % 4] >> (run / 4 * 2) & 3;
             let scale = d * ((low | high << 4) as i32 - 32) as f32;
@@ -116,7 +116,8 @@ impl Block for Q3K {
 }
 
 impl Lines {
-    /// s and m of a run. The low six bits of a byte belong to one of the first four runs, the upper two to one of the last four.
+    /// s and m of a run. The low six bits of a byte belong to one of the first four runs, the upper two to one of the
+    /// last four.
     #[inline(always)]
     fn codes(&self, run: usize) -> (f32, f32) {
         let scales = &self.scales;
@@ -157,7 +158,7 @@ impl Block for Q4K {
 
     #[inline(always)]
     unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
                 return plain::<S, Self>(self, part);
@@ -198,7 +199,8 @@ impl Block for Q6K {
         let d = f16(self.d);
         for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
             let scale = d * self.scales[run] as f32;
-            // Of 128 elements, 64 bytes hold the low nibbles of the first 64 and, in their high halves, those of the others.
+            // Of 128 elements, 64 bytes hold the low nibbles of the first 64 and, in their high halves, those of the
+            // others.
             let (half, within) = (run / 8, run % 8);
             let (codes, shift) = (&self.codes[64 * half + within % 4 * 16..][..16], within / 4 * 4);
             let (high, above) = (&self.high[32 * half + within % 2 * 16..][..16], within / 2 * 2);

@@ -1,5 +1,5 @@
-//! Unpacking by vectors, which decoding would otherwise wait for. Codes of 4 bits are indices into a table of 16 values, derived
-//! from the scale, so a vector of elements takes a load and a permutation.
+//! Unpacking by vectors, which decoding would otherwise wait for. Codes of 4 bits are indices into a table of 16
+//! values, derived from the scale, so a vector of elements takes a load and a permutation.
 
 use super::PART;
 use crate::simd::Lanes;
@@ -10,10 +10,10 @@ pub type Part<L> = [L; PART / 4];
 /// Calls `vector` with each vector's first element.
 ///
 /// # Safety
-/// As `Lanes`.
+/// As for `Lanes`.
 #[inline(always)]
 pub(super) unsafe fn each<L: Lanes>(vector: impl Fn(usize) -> L) -> Part<L> {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     let mut part = [unsafe { L::splat(0.0) }; PART / 4];
     for (i, to) in part.iter_mut().enumerate().take(PART / L::LANES) {
         *to = vector(i * L::LANES);
@@ -27,10 +27,10 @@ pub(super) const COUNTED: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 1
 /// scale · base + more, as the vectors of a table.
 ///
 /// # Safety
-/// As `Lanes`.
+/// As for `Lanes`.
 #[inline(always)]
 pub(super) unsafe fn table<L: Lanes>(base: &[f32; 16], scale: L, more: Option<L>) -> [L; 4] {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut table = [L::splat(0.0); 4];
         for (i, vector) in table.iter_mut().enumerate().take(16 / L::LANES) {
@@ -44,10 +44,10 @@ pub(super) unsafe fn table<L: Lanes>(base: &[f32; 16], scale: L, more: Option<L>
 /// `PART` elements; byte i holds the i-th (low) and the (16 + i)-th (high).
 ///
 /// # Safety
-/// As `Lanes`; `codes` covers 16 bytes.
+/// As for `Lanes`; `codes` covers 16 bytes.
 #[inline(always)]
 pub(super) unsafe fn halves<L: Lanes>(table: &[L; 4], codes: *const u8) -> Part<L> {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         each(|i| match i < PART / 2 {
             true => L::pick::<0>(table, codes.add(i)),
@@ -59,9 +59,9 @@ pub(super) unsafe fn halves<L: Lanes>(table: &[L; 4], codes: *const u8) -> Part<
 /// `PART` elements, each in four bits of a byte from `SHIFT` on.
 ///
 /// # Safety
-/// As `halves`; `codes` covers 32 bytes.
+/// As for `halves`; `codes` covers 32 bytes.
 #[inline(always)]
 pub(super) unsafe fn nibbles<L: Lanes, const SHIFT: u32>(table: &[L; 4], codes: *const u8) -> Part<L> {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { each(|i| L::pick::<SHIFT>(table, codes.add(i))) }
 }

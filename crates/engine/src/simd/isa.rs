@@ -36,27 +36,27 @@ pub trait Isa: Fma {
     /// A vector of zeros.
     ///
     /// # Safety
-    /// As `Lanes`.
+    /// As for `Lanes`.
     #[inline(always)]
     unsafe fn zero() -> Self::V {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { Self::V::splat(0.0) }
     }
 
     /// Adds the products of two vectors of elements to a sum.
     ///
     /// # Safety
-    /// As `Lanes`.
+    /// As for `Lanes`.
     #[inline(always)]
     unsafe fn add(a: Self::V, b: Self::V, sum: Self::V) -> Self::V {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { a.fma(b, sum) }
     }
 
     /// Adds, to each word of `sums`, the products of four unsigned bytes by four signed bytes of `x`.
     ///
     /// # Safety
-    /// As `Lanes`.
+    /// As for `Lanes`.
     #[inline(always)]
     unsafe fn add_bytes(bytes: Self::Words, x: Self::Words, sums: Self::Words) -> Self::Words {
         let mut out = sums;
@@ -75,24 +75,25 @@ pub trait Isa: Fma {
     /// Pairs the elements of two vectors of f32: neighbours (`NEIGHBOURS`), or elements of the same index.
     ///
     /// # Safety
-    /// As `Lanes`; the instruction set has elements of two terms.
+    /// As for `Lanes`; the instruction set has elements of two terms.
     #[inline(always)]
     unsafe fn pairs<const NEIGHBOURS: bool>(first: Self::V, _second: Self::V) -> Self::V {
         first
     }
 
-    /// Converts packed f32, `rows` rows of `length`, to elements in place: pairs neighbours of a row, with a 0 after an odd length.
+    /// Converts packed f32, `rows` rows of `length`, to elements in place: pairs neighbours of a row, with a 0 after an
+    /// odd length.
     ///
     /// # Safety
-    /// As `Lanes`; `at` covers the rows, each up to a multiple of 32.
+    /// As for `Lanes`; `at` covers the rows, each up to a multiple of 32.
     #[inline(always)]
     unsafe fn pair_in_rows(_at: *mut f32, _stride: usize, _rows: usize, _length: usize) {}
 
-    /// As `pair_in_rows`, but pairs two rows into one, at `to`, which may equal `from`; the last of an odd number is paired with
-    /// zeros.
+    /// As for `pair_in_rows`, but pairs two rows into one, at `to`, which may equal `from`; the last of an odd number
+    /// is paired with zeros.
     ///
     /// # Safety
-    /// As `pair_in_rows`, to a multiple of 16.
+    /// As for `pair_in_rows`, to a multiple of 16.
     #[inline(always)]
     unsafe fn pair_rows(_from: *const f32, _to: *mut f32, _stride: usize, _rows: usize, _length: usize) {}
 }
@@ -121,7 +122,8 @@ mod x86 {
     pub struct Avx2;
     #[derive(Clone, Copy)]
     pub struct Avx512;
-    /// AVX-512 with products of pairs of bf16, which round to nearest even and flush subnormals: factors below 1.2e-38 count as 0.
+    /// AVX-512 with products of pairs of bf16, which round to nearest even and flush subnormals: factors below 1.2e-38
+    /// count as 0.
     #[derive(Clone, Copy)]
     pub struct Avx512Bf16;
 
@@ -161,13 +163,13 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn add_bytes(bytes: __m512i, x: __m512i, sums: __m512i) -> __m512i {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_dpbusd_epi32(sums, bytes, x) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512, sum: __m512) -> __m512 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
             }
@@ -175,7 +177,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn pairs<const NEIGHBOURS: bool>(first: __m512, second: __m512) -> __m512 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
                 if NEIGHBOURS {
@@ -233,31 +235,31 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn add_bytes(bytes: __m512i, x: __m512i, sums: __m512i) -> __m512i {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { Avx512Bf16::add_bytes(bytes, x, sums) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512, sum: __m512) -> __m512 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { Avx512Bf16::add(a, b, sum) }
         }
 
         #[inline(always)]
         unsafe fn pairs<const NEIGHBOURS: bool>(first: __m512, second: __m512) -> __m512 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { Avx512Bf16::pairs::<NEIGHBOURS>(first, second) }
         }
 
         #[inline(always)]
         unsafe fn pair_in_rows(at: *mut f32, stride: usize, rows: usize, length: usize) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { Avx512Bf16::pair_in_rows(at, stride, rows, length) }
         }
 
         #[inline(always)]
         unsafe fn pair_rows(from: *const f32, to: *mut f32, stride: usize, rows: usize, length: usize) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { Avx512Bf16::pair_rows(from, to, stride, rows, length) }
         }
     }

@@ -7,8 +7,8 @@ use half::{bf16, f16};
 /// A vector register of f32.
 ///
 /// # Safety
-/// Of every method: the processor has the instruction set, and the pointers are valid for `LANES` elements (for `count` in the
-/// masked forms).
+/// Of every method: the processor has the instruction set, and the pointers are valid for `LANES` elements (for `count`
+/// in the masked forms).
 // One section applies to all methods.
 #[allow(clippy::missing_safety_doc)]
 pub trait Lanes: Copy {
@@ -23,7 +23,7 @@ pub trait Lanes: Copy {
     unsafe fn add(self, other: Self) -> Self;
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
-        // SAFETY: the caller's. A product by −1 is exact.
+        // SAFETY: guaranteed by the caller. A product by −1 is exact.
         unsafe { other.fma(Self::splat(-1.0), self) }
     }
     unsafe fn mul(self, other: Self) -> Self;
@@ -59,32 +59,32 @@ mod x86 {
         ($splat:ident, $load:ident, $store:ident, $add:ident, $mul:ident, $fma:ident) => {
             #[inline(always)]
             unsafe fn splat(v: f32) -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $splat(v) }
             }
             #[inline(always)]
             unsafe fn load(p: *const f32) -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $load(p) }
             }
             #[inline(always)]
             unsafe fn store(self, p: *mut f32) {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $store(p, self) }
             }
             #[inline(always)]
             unsafe fn add(self, other: Self) -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $add(self, other) }
             }
             #[inline(always)]
             unsafe fn mul(self, other: Self) -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $mul(self, other) }
             }
             #[inline(always)]
             unsafe fn fma(self, b: Self, c: Self) -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $fma(self, b, c) }
             }
         };
@@ -104,12 +104,12 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn load_i8(p: *const i8) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
         }
         #[inline(always)]
         unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self {
-            // SAFETY: the caller's; four bits of an index are used.
+            // SAFETY: guaranteed by the caller; four bits of an index are used.
             unsafe {
                 let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
                 _mm512_permutexvar_ps(_mm512_srli_epi32::<SHIFT>(codes), table[0])
@@ -117,7 +117,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn splat_halves(halves: [[u8; 2]; 2]) -> [Self; 2] {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let both = _mm_cvtph_ps(_mm_cvtsi32_si128(std::mem::transmute::<[[u8; 2]; 2], i32>(halves)));
                 [_mm512_broadcastss_ps(both), _mm512_broadcastss_ps(_mm_movehdup_ps(both))]
@@ -125,22 +125,22 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn widen(bits: u16) -> f32 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))) }
         }
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, p) }
         }
         #[inline(always)]
         unsafe fn store_first(self, p: *mut f32, count: usize) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_mask_storeu_ps(p, ((1u32 << count) - 1) as u16, self) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self)));
                 _mm256_add_ps(_mm512_castps512_ps256(self), high).sum()
@@ -148,12 +148,12 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const f16) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
         unsafe fn load_bf16(p: *const bf16) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
@@ -161,7 +161,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; 16]) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 // Pairs, then groups of four within each 128-bit lane, then the lanes themselves.
                 let mut t = *rows;
@@ -205,12 +205,13 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn load_i8(p: *const i8) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
         }
         #[inline(always)]
         unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self {
-            // SAFETY: the caller's; three bits of an index are used, and the fourth selects the half by the sign of a blend.
+            // SAFETY: guaranteed by the caller; three bits of an index are used, and the fourth selects the half by the
+            // sign of a blend.
             unsafe {
                 let codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast()));
                 let fourth = match SHIFT {
@@ -227,7 +228,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn splat_halves(halves: [[u8; 2]; 2]) -> [Self; 2] {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let both = _mm_cvtph_ps(_mm_cvtsi32_si128(std::mem::transmute::<[[u8; 2]; 2], i32>(halves)));
                 [_mm256_broadcastss_ps(both), _mm256_broadcastss_ps(_mm_movehdup_ps(both))]
@@ -235,22 +236,22 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn widen(bits: u16) -> f32 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))) }
         }
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm256_maskload_ps(p, first(count)) }
         }
         #[inline(always)]
         unsafe fn store_first(self, p: *mut f32, count: usize) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm256_maskstore_ps(p, first(count), self) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -259,12 +260,12 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const f16) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
         }
         #[inline(always)]
         unsafe fn load_bf16(p: *const bf16) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
@@ -272,7 +273,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; 16]) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let mut t = *rows;
                 for i in 0..4 {
@@ -299,7 +300,7 @@ mod x86 {
     #[inline(always)]
     unsafe fn first(count: usize) -> __m256i {
         const MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count).cast()) }
     }
 }
@@ -317,22 +318,22 @@ impl Lanes for Plain {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         Plain(unsafe { p.cast::<[f32; 4]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const i8) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         Plain(unsafe { p.cast::<[i8; 4]>().read_unaligned() }.map(f32::from))
     }
     #[inline(always)]
     unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         let codes = unsafe { codes.cast::<[u8; 4]>().read_unaligned() };
         Plain(codes.map(|code| (code >> SHIFT & 15) as usize).map(|at| table[at / 4].0[at % 4]))
     }
@@ -346,13 +347,13 @@ impl Lanes for Plain {
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, count: usize) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         Plain(std::array::from_fn(|i| if i < count { unsafe { *p.add(i) } } else { 0.0 }))
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, count: usize) {
         for (i, v) in self.0.iter().enumerate().take(count) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { *p.add(i) = *v };
         }
     }
@@ -381,12 +382,12 @@ impl Lanes for Plain {
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const f16) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         Plain(std::array::from_fn(|i| unsafe { *p.add(i) }.to_f32()))
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         Plain(std::array::from_fn(|i| unsafe { *p.add(i) }.to_f32()))
     }
     #[inline(always)]

@@ -28,10 +28,11 @@ pub trait Words: Copy {
     /// The words, at most 2³¹, as numbers; exact below 2²⁴.
     unsafe fn to_f32(self) -> Self::V;
 
-    /// Two f16 from each of `COUNT` addresses at a stride of `apart` bytes; each is broadcast to the four lanes of its address, and
-    /// the other lanes are 0.
+    /// Two f16 from each of `COUNT` addresses at a stride of `apart` bytes; each is broadcast to the four lanes of its
+    /// address, and the other lanes are 0.
     unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [Self::V; 2];
-    /// Broadcasts values to `LANES` lanes each: contiguous values (4 lanes), or values at a stride of `APART` (8 lanes).
+    /// Broadcasts values to `LANES` lanes each: contiguous values (4 lanes), or values at a stride of `APART` (8
+    /// lanes).
     unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> Self::V;
 }
 
@@ -46,32 +47,32 @@ mod x86 {
         ($zero:ident, $load:ident, $splat:ident, $and:ident, $or:ident, $shr_each:ident, $to_f32:ident) => {
             #[inline(always)]
             unsafe fn zero() -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $zero() }
             }
             #[inline(always)]
             unsafe fn load(p: *const u8) -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $load(p.cast()) }
             }
             #[inline(always)]
             unsafe fn and(self, mask: u32) -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $and(self, $splat(mask as i32)) }
             }
             #[inline(always)]
             unsafe fn or(self, other: Self) -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $or(self, other) }
             }
             #[inline(always)]
             unsafe fn shr_each(self, bits: Self) -> Self {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $shr_each(self, bits) }
             }
             #[inline(always)]
             unsafe fn to_f32(self) -> Self::V {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { $to_f32(self) }
             }
         };
@@ -80,10 +81,10 @@ mod x86 {
     /// Loads words from four addresses.
     ///
     /// # Safety
-    /// As `Words`.
+    /// As for `Words`.
     #[inline(always)]
     unsafe fn gather<const COUNT: usize>(p: *const u8, apart: usize) -> __m128i {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let word = |i: usize| p.add(i * apart).cast::<i32>().read_unaligned();
             let mut words = _mm_cvtsi32_si128(word(0));
@@ -115,22 +116,22 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn shl<const BITS: u32>(self) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_slli_epi32::<BITS>(self) }
         }
         #[inline(always)]
         unsafe fn shr<const BITS: u32>(self) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_srli_epi32::<BITS>(self) }
         }
         #[inline(always)]
         unsafe fn load_eight(p: *const u8, _from: usize) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
         unsafe fn load_pieces<const COUNT: usize>(p: *const u8, apart: usize) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let piece = |i: usize| _mm_loadu_si128(p.add(i * apart).cast());
                 let mut all = _mm512_zextsi128_si512(piece(0));
@@ -148,7 +149,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [__m512; 2] {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let halves = _mm512_castps256_ps512(_mm256_cvtph_ps(gather::<COUNT>(p, apart)));
                 let first = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
@@ -158,7 +159,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> __m512 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 if LANES == 4 {
                     let places = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
@@ -186,7 +187,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn shl<const BITS: u32>(self) -> Self {
-            // SAFETY: the caller's. A shift by a register is as fast, and accepts the trait's constant.
+            // SAFETY: guaranteed by the caller. A shift by a register is as fast, and accepts the trait's constant.
             unsafe { _mm256_sll_epi32(self, _mm_cvtsi32_si128(BITS as i32)) }
         }
         #[inline(always)]
@@ -196,12 +197,12 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_eight(p: *const u8, _from: usize) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { Self::load(p) }
         }
         #[inline(always)]
         unsafe fn load_pieces<const COUNT: usize>(p: *const u8, apart: usize) -> Self {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let piece = |i: usize| _mm_loadu_si128(p.add(i * apart).cast());
                 let first = _mm256_zextsi128_si256(piece(0));
@@ -210,7 +211,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [__m256; 2] {
-            // SAFETY: the caller's; two addresses fill the lanes.
+            // SAFETY: guaranteed by the caller; two addresses fill the lanes.
             unsafe {
                 let two = if COUNT > 1 { gather::<2>(p, apart) } else { gather::<1>(p, apart) };
                 let halves = _mm256_castps128_ps256(_mm_cvtph_ps(two));
@@ -221,7 +222,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> __m256 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 if LANES == 4 {
                     _mm256_set_m128(_mm_set1_ps(*values.add(1)), _mm_set1_ps(*values))
@@ -246,17 +247,17 @@ impl Words for PlainWords {
     }
     #[inline(always)]
     unsafe fn load(p: *const u8) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         PlainWords(unsafe { p.cast::<[[u8; 4]; 4]>().read() }.map(u32::from_le_bytes))
     }
     #[inline(always)]
     unsafe fn load_eight(p: *const u8, from: usize) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { Self::load(p.add(from % 8 * 4)) }
     }
     #[inline(always)]
     unsafe fn load_pieces<const COUNT: usize>(p: *const u8, _apart: usize) -> Self {
-        // SAFETY: the caller's; one piece fills the lanes.
+        // SAFETY: guaranteed by the caller; one piece fills the lanes.
         unsafe { Self::load(p) }
     }
     #[inline(always)]
@@ -288,12 +289,12 @@ impl Words for PlainWords {
     }
     #[inline(always)]
     unsafe fn spread_halves<const COUNT: usize>(p: *const u8, _apart: usize) -> [Plain; 2] {
-        // SAFETY: the caller's; one address fills the lanes.
+        // SAFETY: guaranteed by the caller; one address fills the lanes.
         unsafe { Plain::splat_halves(p.cast::<[[u8; 2]; 2]>().read()) }
     }
     #[inline(always)]
     unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> Plain {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { Plain::splat(*values) }
     }
 }

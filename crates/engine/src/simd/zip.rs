@@ -5,7 +5,7 @@ use super::{Lanes, Plain};
 /// Both directions, for two vectors.
 ///
 /// # Safety
-/// As `Lanes`.
+/// As for `Lanes`.
 #[allow(clippy::missing_safety_doc)]
 pub trait Zip: Lanes {
     /// The elements at even indices of both vectors, concatenated, and those at odd indices.
@@ -23,7 +23,7 @@ mod x86 {
     /// Selects elements of two vectors of 16 by index; the second vector's start at 16.
     #[inline(always)]
     unsafe fn pick(a: __m512, b: __m512, places: &[i32; 16]) -> __m512 {
-        // SAFETY: the caller's; the array has the length of a vector.
+        // SAFETY: guaranteed by the caller; the array has the length of a vector.
         unsafe { _mm512_permutex2var_ps(a, _mm512_loadu_si512(places.as_ptr().cast()), b) }
     }
 
@@ -32,14 +32,14 @@ mod x86 {
         unsafe fn unzip([a, b]: [Self; 2]) -> [Self; 2] {
             const EVEN: [i32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
             const ODD: [i32; 16] = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31];
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { [pick(a, b, &EVEN), pick(a, b, &ODD)] }
         }
         #[inline(always)]
         unsafe fn zip([even, odd]: [Self; 2]) -> [Self; 2] {
             const FIRST: [i32; 16] = [0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23];
             const SECOND: [i32; 16] = [8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31];
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { [pick(even, odd, &FIRST), pick(even, odd, &SECOND)] }
         }
     }
@@ -47,7 +47,7 @@ mod x86 {
     impl Zip for __m256 {
         #[inline(always)]
         unsafe fn unzip([a, b]: [Self; 2]) -> [Self; 2] {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(a, b));
                 let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0xdd>(a, b));
@@ -58,7 +58,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn zip([even, odd]: [Self; 2]) -> [Self; 2] {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let (low, high) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
                 [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]

@@ -23,12 +23,13 @@ use crate::quant::unpack;
 pub enum RowOrder {
     /// As stored.
     Stored,
-    /// For each of `heads` heads the even rows, then the odd ones: some models' files rotate adjacent rows of a head, and here rotary
-    /// embedding rotates its halves.
+    /// For each of `heads` heads the even rows, then the odd ones: some models' files rotate adjacent rows of a head,
+    /// and here rotary embedding rotates its halves.
     Halves { heads: usize },
 }
 
-/// A checked file. It stays mapped while the reader or a value in it exists, or until it is unmapped because the file is replaced.
+/// A checked file. It stays mapped while the reader or a value in it exists, or until it is unmapped because the file
+/// is replaced.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
@@ -81,14 +82,14 @@ impl Reader {
     /// The keys of the metadata, sorted, each read from the file on demand.
     ///
     /// # Errors
-    /// As `entries`.
+    /// As for `entries`.
     pub fn keys(&self) -> impl Iterator<Item = Result<String>> {
         let keys = &self.header.keys;
         (0..keys.len()).map(|i| self.look(|file| keys.text(file, i).map(String::from)))
     }
 
-    /// Calls `look` with a value of the metadata; `None` if the file does not have the key. The file is locked meanwhile, so `look` must not
-    /// use the reader.
+    /// Calls `look` with a value of the metadata; `None` if the file does not have the key. The file is locked
+    /// meanwhile, so `look` must not use the reader.
     ///
     /// # Errors
     /// Those of `look`; `ERR_FILE_NOT_FOUND` as `entries`.
@@ -115,7 +116,8 @@ impl Reader {
         Ok(text.flatten())
     }
 
-    /// Calls `look` with the numbers of a list of the metadata; `None` if the file does not have the key. Errors as of `texts`.
+    /// Calls `look` with the numbers of a list of the metadata; `None` if the file does not have the key. Errors as of
+    /// `texts`.
     pub fn numbers<T>(&self, key: &str, look: impl FnOnce(Numbers<'_>) -> Result<T>) -> Result<Option<T>> {
         self.metadata(key, |value| {
             metadata::numbers(value).map_or_else(|| self.no_list(key, "numbers"), look)
@@ -129,7 +131,7 @@ impl Reader {
     /// The byte range of a value of the metadata in the file, including its type.
     ///
     /// # Errors
-    /// As `entries`.
+    /// As for `entries`.
     pub fn place(&self, key: &str) -> Result<Option<Range<usize>>> {
         self.value_of(key, |mut cursor| {
             let start = cursor.offset();
@@ -155,13 +157,14 @@ impl Reader {
         self.file.read(|file| look(&file[entry.offset as usize..][..entry.bytes as usize]))
     }
 
-    /// A tensor as a value of `cx`: in place over the map if it is stored in the requested type and the device can do that; otherwise
-    /// created on the host. Blocks are unpacked to f32, or to `dtype`, and kept if `dtype` is their own. The columns of a row keep their
-    /// order, so rows of blocks stay rows of blocks in any order of rows.
+    /// A tensor as a value of `cx`: in place over the map if it is stored in the requested type and the device can do
+    /// that; otherwise created on the host. Blocks are unpacked to f32, or to `dtype`, and kept if `dtype` is their
+    /// own. The columns of a row keep their order, so rows of blocks stay rows of blocks in any order of rows.
     ///
     /// # Errors
-    /// `ERR_DTYPE` for a `dtype` that is neither a float nor the tensor's own; `ERR_SHAPE_MISMATCH` if the rows do not match the heads;
-    /// `ERR_FILE_FORMAT` if the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`; `ERR_OUT_OF_MEMORY`.
+    /// `ERR_DTYPE` for a `dtype` that is neither a float nor the tensor's own; `ERR_SHAPE_MISMATCH` if the rows do not
+    /// match the heads; `ERR_FILE_FORMAT` if the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`;
+    /// `ERR_OUT_OF_MEMORY`.
     pub fn value(
         &self,
         cx: &Rc<Context>,

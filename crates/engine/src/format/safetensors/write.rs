@@ -31,7 +31,8 @@ pub struct Part<'a> {
 /// Writes all of `tensors`. `metadata` is free text; files for PyTorch have `format: "pt"`.
 ///
 /// # Errors
-/// `ERR_WRITE`, the old file unchanged; `ERR_SHAPE_MISMATCH` if bytes and shape disagree; `ERR_OPTION` for conflicting names.
+/// `ERR_WRITE`, the old file unchanged; `ERR_SHAPE_MISMATCH` if bytes and shape disagree; `ERR_OPTION` for conflicting
+/// names.
 pub fn write(path: &Path, tensors: &[Part], metadata: Option<&BTreeMap<String, String>>) -> Result<()> {
     let specs: Vec<TensorSpec> =
         tensors.iter().map(|t| TensorSpec { name: t.name, dtype: t.dtype, shape: t.shape }).collect();
@@ -56,7 +57,7 @@ impl Writer {
     /// Writes the header. Tensors are ordered by the alignment of their dtype, widest first, then by name.
     ///
     /// # Errors
-    /// As `write`.
+    /// As for `write`.
     pub fn create(
         path: &Path,
         specs: &[TensorSpec],

@@ -29,7 +29,7 @@ pub struct NativeLaunch<'a> {
     taken: AtomicU32,
 }
 
-// SAFETY: the pointers are to disjoint ranges, as far as they are written: a written range is bound once.
+// SAFETY: ranges overlap only if they are not written: a written range is bound once.
 unsafe impl Sync for NativeLaunch<'_> {}
 
 impl NativeLaunch<'_> {
@@ -58,7 +58,8 @@ impl NativeLaunch<'_> {
         let (pointer, range) = self.bindings[binding];
         debug_assert_eq!(range.bytes as usize % size_of::<T>(), 0);
         debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
-        // SAFETY: the range is in a buffer, aligned to its elements, and the launch writes it only through another binding.
+        // SAFETY: the range is in a buffer, aligned to its elements, and the launch writes it only through another
+        // binding.
         unsafe { std::slice::from_raw_parts(pointer.cast(), range.bytes as usize / size_of::<T>()) }
     }
 

@@ -11,8 +11,8 @@ use super::threads::{count, with_current};
 /// Elements per task for a single pass: enough that the cost of starting the task is negligible.
 pub const GRAIN: usize = 16 * 1024;
 
-/// Calls `task` for 0, 1, … below `tasks` on the current threads. Each thread has a fixed share, so that data it wrote is in its own cache
-/// when the next launch reads it; a thread that is done steals from the others.
+/// Calls `task` for 0, 1, … below `tasks` on the current threads. Each thread has a fixed share, so that data it wrote
+/// is in its own cache when the next launch reads it; a thread that is done steals from the others.
 pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
     let threads = threads.min(tasks).min(count());
     let share = |thread: usize| thread * tasks / threads;
@@ -66,7 +66,7 @@ pub fn map_tasks<R: Send + Default + Clone>(tasks: usize, task: impl Fn(usize) -
     results
 }
 
-/// A slice of which tasks write disjoint parts.
+/// A slice whose disjoint parts are written by several tasks.
 pub struct Shared<T>(*mut T, usize);
 
 // SAFETY: tasks take disjoint parts, as if each part had been sent to its task.

@@ -1,11 +1,11 @@
 //! The CPU's threads: a launch is divided into tasks, which the device's own thread and the workers run.
 //!
-//! An idle worker polls for `PATIENCE` before it sleeps, since launches follow one another within microseconds and waking a thread takes
-//! tens of them. It does not yield meanwhile: on a busy machine a thread that yields loses its time slice.
-//! docs/design/measurements.md compares it with rayon's workers.
+//! An idle worker polls for `PATIENCE` before it sleeps, since launches follow one another within microseconds and
+//! waking a thread takes tens of them. It does not yield meanwhile: on a busy machine a thread that yields loses its
+//! time slice. docs/design/measurements.md compares it with rayon's workers.
 //!
-//! Work that a worker has not begun when the others are done is taken back, so that no thread waits for one that the system has not
-//! scheduled.
+//! Work that a worker has not begun when the others are done is taken back, so that no thread waits for one that the
+//! system has not scheduled.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread polls before it sleeps.
+/// The time a thread polls before it sleeps.
 pub const PATIENCE: Duration = Duration::from_micros(100);
 /// Polls between clock reads.
 const LOOKS: usize = 64;
@@ -39,7 +39,7 @@ thread_local! {
 pub struct Threads {
     team: Arc<Team>,
     workers: Vec<JoinHandle<()>>,
-    /// How many of them take tasks.
+    /// The number of threads that take tasks.
     limit: Cell<usize>,
     /// Only the thread that created it waits for the others.
     _owned: PhantomData<*const ()>,
@@ -97,17 +97,17 @@ impl Threads {
         Ok(threads)
     }
 
-    /// How many threads take tasks.
+    /// The number of threads that take tasks.
     pub fn count(&self) -> usize {
         self.limit.get().min(self.all())
     }
 
-    /// How many threads there are.
+    /// The total number of threads.
     pub fn all(&self) -> usize {
         1 + self.workers.len()
     }
 
-    /// Lets at most `count` threads take tasks from now on, the owner first.
+    /// Limits later launches to `count` threads, the owner first.
     pub fn limit(&self, count: usize) {
         self.limit.set(count.max(1));
     }
@@ -118,12 +118,13 @@ impl Threads {
         body()
     }
 
-    /// Calls `work` with a thread's number on up to `threads` threads, as far as they become free before all is done.
+    /// Calls `work` with a thread's number on up to `threads` threads; a thread that is busy until the end is left out.
     pub(super) fn run(&self, threads: usize, work: &(dyn Fn(usize) + Sync)) {
         let count = threads.min(self.count());
         // Nested launches run on the calling thread only.
         let _restored = Restored(CURRENT.replace(std::ptr::null()));
-        // SAFETY: every worker is idle, and none uses the pointer after this returns: posted work is taken back or awaited.
+        // SAFETY: every worker is idle, and none uses the pointer after this returns: posted work is taken back or
+        // awaited.
         unsafe { *self.team.work.get() = std::mem::transmute::<&(dyn Fn(usize) + Sync), *const Work>(work) };
         let (states, workers) = (&self.team.states[..count - 1], &self.workers[..count - 1]);
         for (state, worker) in states.iter().zip(workers) {
@@ -171,8 +172,8 @@ impl Team {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(i + 1))) {
                 self.panic.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(panic);
             }
-            // A swap, as in `join`: if a worker ends while the owner goes to sleep, one of them sees the other's write. Stores would be enough,
-            // but an emulator of ARM on x86 reorders a store-release with the following load.
+            // A swap, as in `join`: if a worker ends while the owner goes to sleep, one of them sees the other's write.
+            // Stores would be enough, but an emulator of ARM on x86 reorders a store-release with the following load.
             state.swap(IDLE, SeqCst);
             if self.joining.load(SeqCst) {
                 self.owner.unpark();

@@ -1,6 +1,6 @@
 // Log-sum-exp over a workgroup: log₂ THREADS barriers.
 var<workgroup> maxima: array<f32, THREADS>;
-// The lanes' sums together, joined in halves.
+// Combines the lanes' sums by halving.
 fn gathered(lane: u32, own: LogSum) -> LogSum {
   maxima[lane] = own.m;
   part[lane] = own.s;

@@ -1,6 +1,6 @@
-// Log-sum-exp over a workgroup by subgroups: two barriers.
+// Log-sum-exp over a workgroup with subgroups: two barriers.
 var<workgroup> maxima: array<f32, THREADS>;
-// The lanes' sums together: of each subgroup, then of theirs.
+// Combines the lanes' sums: first in each subgroup, then across subgroups.
 fn gathered(lane: u32, own: LogSum) -> LogSum {
   let joint = of_subgroup(own);
   if subgroup_lane == 0u {

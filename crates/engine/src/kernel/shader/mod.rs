@@ -10,8 +10,8 @@ use crate::kernel::{Access, Kernel, Params};
 
 /// The module text of `kernel` for one parameter set.
 ///
-/// Layout of the immediates: the number of groups; one element offset per binding (the part of a range's start below the device's
-/// alignment); the kernel's scalars; and, if `is_divisible`, the first group of this dispatch.
+/// Layout of the immediates: the number of groups; one element offset per binding (the part of a range's start below
+/// the device's alignment); the kernel's scalars; and, if `is_divisible`, the first group of this dispatch.
 pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -> String {
     let mut out = String::with_capacity(4096);
     let w = &mut out;
@@ -92,8 +92,8 @@ fn load(w: &mut String, name: &str, dtype: DType) {
     .unwrap();
 }
 
-/// Accessors for vectors of four elements: `load_vec4_` takes the index of a vector, relative to the range's start, which must be at a
-/// whole vector. Only f32 can be stored as vectors.
+/// Accessors for vectors of four elements: `load_vec4_` takes the index of a vector, relative to the range's start,
+/// which must be at a whole vector. Only f32 can be stored as vectors.
 fn vectors(w: &mut String, name: &str, binding: usize, mode: &str, dtype: DType) {
     let (vector, value) = match dtype {
         DType::F32 => ("vec4<f32>", "v"),
@@ -120,7 +120,8 @@ fn load_vec4_{name}(i: u32) -> vec4<f32> {{ let v = {name}_vec4[(p.{name}_at >> 
     }
 }
 
-/// Half types are stored in pairs, since two invocations would race for one word: `store2_` takes the index of the pair.
+/// Half types are stored in pairs, since two invocations would race for one word: `store2_` takes the index of the
+/// pair.
 fn store(w: &mut String, name: &str, dtype: DType) {
     match dtype {
         DType::F32 | DType::I32 => writeln!(
@@ -154,13 +155,13 @@ pub const IMMEDIATE_WORDS: usize = 32;
 
 /// WGSL: sums and flags over a workgroup.
 pub const WORKGROUP: &str = include_str!("workgroup.wgsl");
-/// The same by subgroups.
+/// WGSL: sums and flags over a workgroup, with subgroups.
 pub const WORKGROUP_OF_SUBGROUPS: &str = include_str!("workgroup_subgroups.wgsl");
 /// WGSL: online log-sum-exp, with PyTorch's treatment of NaN and infinities.
 pub const LOG_SUM: &str = include_str!("log_sum.wgsl");
 /// WGSL: log-sum-exp over a workgroup; needs `WORKGROUP` and `LOG_SUM`.
 pub const LOG_SUM_ROWS: &str = include_str!("log_sum_rows.wgsl");
-/// The same by subgroups; needs `WORKGROUP_OF_SUBGROUPS`.
+/// WGSL: log-sum-exp over a workgroup with subgroups; needs `WORKGROUP_OF_SUBGROUPS`.
 pub const LOG_SUM_ROWS_OF_SUBGROUPS: &str = include_str!("log_sum_rows_subgroups.wgsl");
 
 /// WGSL: the high word of a product of two words.
@@ -171,8 +172,8 @@ pub const PHILOX: &str = include_str!("philox.wgsl");
 /// WGSL: sin and cos of every number.
 pub const TRIGONOMETRIC: &str = include_str!("trigonometric.wgsl");
 
-/// WGSL does not define NaN, so finiteness is tested on the bits; nor does it define the rounding of `pack2x16float`, so halves are
-/// rounded here: to nearest, ties to even.
+/// WGSL does not define NaN, so finiteness is tested on the bits; nor does it define the rounding of `pack2x16float`,
+/// so halves are rounded here: to nearest, ties to even.
 const NUMERIC: &str = "
 fn is_finite(v: f32) -> bool { return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u; }
 fn is_nan(v: f32) -> bool { return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u; }
@@ -212,8 +213,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 }
 ";
 
-/// The entry point of a body with subgroup functions: lanes are numbered through one subgroup, then the next. The subgroup size is
-/// counted, since a driver may report another size than it runs.
+/// The entry point of a body with subgroup functions: lanes are numbered through one subgroup, then the next. The
+/// subgroup size is counted, since a driver may report another size than it runs.
 const ENTRY_OF_SUBGROUPS: &str = "
 var<private> subgroup_at: u32;
 var<private> subgroup_lane: u32;

@@ -1,5 +1,5 @@
-// sin and cos of every f32; the maths stand in trigonometric.rs. WGSL has neither f64 nor a bound for the error of its
-// own beyond [-pi, pi], so that all is reduced by the bits of 2/pi.
+// sin and cos of every f32; trigonometric.rs has the maths. WGSL has no f64 and does not bound the error of its
+// functions outside of [-pi, pi], so all arguments are reduced with the bits of 2/pi.
 var<private> TWO_OVER_PI: array<u32, 9> = array<u32, 9>(
   0u, 0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu, 0u);
 // The low and the high word of a * b.
@@ -21,7 +21,7 @@ fn reduced(x: f32) -> Reduced {
   let start = ((bits >> 23u) & 0xffu) - 120u;
   let word = start / 32u;
   let shift = start % 32u;
-  // 64 bits, of which 62 stand after the point.
+  // 64 bits, 62 of them after the binary point.
   let middle = product(two_over_pi(word + 1u, shift), m);
   let last = product(two_over_pi(word + 2u, shift), m).y;
   var low = middle.x + last;

@@ -1,7 +1,7 @@
 // Sums and marks over a workgroup: log₂ THREADS barriers each.
 var<workgroup> part: array<f32, THREADS>;
 var<workgroup> marks: array<u32, THREADS>;
-// Σ v over the lanes, added in halves.
+// Σ v over the lanes, by halving.
 fn total(lane: u32, v: f32) -> f32 {
   part[lane] = v;
   workgroupBarrier();
@@ -13,7 +13,7 @@ fn total(lane: u32, v: f32) -> f32 {
   workgroupBarrier();
   return sum;
 }
-// The marks of all lanes together.
+// The union of all lanes' marks.
 fn marked(lane: u32, mark: u32) -> u32 {
   marks[lane] = mark;
   workgroupBarrier();

@@ -1,8 +1,8 @@
-// Sums and marks over a workgroup by subgroups: two barriers each. What a subgroup of the device adds in which order
-// is its own, so sums are the same on one device, and may differ in their last bits from another's.
+// Sums and marks over a workgroup with subgroups: two barriers each. The device determines the order of a sum within a
+// subgroup. So sums are reproducible on one device, but may differ in their last bits between devices.
 var<workgroup> part: array<f32, THREADS>;
 var<workgroup> marks: array<u32, THREADS>;
-// Σ v over the lanes: of each subgroup, then of their sums.
+// Σ v over the lanes: first in each subgroup, then across subgroups.
 fn total(lane: u32, v: f32) -> f32 {
   let own = subgroupAdd(v);
   if subgroup_lane == 0u { part[subgroup_at] = own; }
@@ -13,7 +13,7 @@ fn total(lane: u32, v: f32) -> f32 {
   workgroupBarrier();
   return sum;
 }
-// The marks of all lanes together.
+// The union of all lanes' marks.
 fn marked(lane: u32, mark: u32) -> u32 {
   let own = subgroupOr(mark);
   if subgroup_lane == 0u { marks[subgroup_at] = own; }

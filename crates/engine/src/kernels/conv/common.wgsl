@@ -1,5 +1,5 @@
-// Coordinates in x: the start of the image, in elements, and three coordinates in it. Positions and taps are such coordinates;
-// their sum is an element of x, or padding.
+// Coordinates in x: the start of the image, in elements, and three coordinates in it. Positions and taps are such
+// coordinates; their sum is an element of x, or padding.
 struct Place {
   image: u32,
   at: vec3<i32>,
@@ -35,7 +35,7 @@ fn take(a: Place, b: Place) -> f32 {
   }
   return x;
 }
-// The digits of tap k, a channel and three coordinates; and those of position q.
+// The digits (a channel and three coordinates) of tap k; below, of position q.
 fn tap_digits(k: u32) -> vec4<u32> {
   let t = taps();
   return vec4<u32>(k / (t.x * t.y * t.z), k / (t.y * t.z) % t.x, k / t.z % t.y, k % t.z);

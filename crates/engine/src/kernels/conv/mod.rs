@@ -1,16 +1,17 @@
 //! Correlations over a batch: the basis of convolutions and of both their gradients.
 //!
-//! Maths: y[b, g, m, q] = Σ_{c, t} W[g, m, c, t] · x[b, g, c, q·stride + first + t·step] + bias[g, m], with 0 outside of x; and
-//! d_W[g, m, c, t] (+)= Σ_{b, q} d[b, g, m, q] · x[b, g, c, …]. q and t have three dimensions; missing ones have size 1. Both
-//! are products of matrices, one of which is gathered from x as it is packed (implicit GEMM), so no matrix of patches is
-//! stored.
+//! Maths: y[b, g, m, q] = Σ_{c, t} W[g, m, c, t] · x[b, g, c, q·stride + first + t·step] + bias[g, m], with 0 outside
+//! of x; and d_W[g, m, c, t] (+)= Σ_{b, q} d[b, g, m, q] · x[b, g, c, …]. q and t have three dimensions; missing ones
+//! have size 1. Both are products of matrices, one of which is gathered from x as it is packed (implicit GEMM), so no
+//! matrix of patches is stored.
 //!
-//! All sums are in f32: the first in ascending (c, t), the second in ascending (b, q), split into parts by the shape alone.
+//! All sums are in f32: the first in ascending (c, t), the second in ascending (b, q), split into parts by the shape
+//! alone.
 //!
-//! GPU: one element per lane, or the tiles of `gemm` (gemm/shader.rs has their counts; indices into x take about 20 registers
-//! more); plan.rs chooses. A gathered element is read once per tap, from the cache: for a 3 × 3 kernel one read of nine is from
-//! memory. CPU: `gemm`'s tiles over gathered panels (native/), and Winograd's transforms for 3 × 3 taps at stride 1 and enough
-//! channels (winograd/).
+//! GPU: one element per lane, or the tiles of `gemm` (gemm/shader.rs has their counts; indices into x take about 20
+//! registers more); plan.rs chooses. A gathered element is read once per tap, from the cache: for a 3 × 3 kernel one
+//! read of nine is from memory. CPU: `gemm`'s tiles over gathered panels (native/), and Winograd's transforms for 3 × 3
+//! taps at stride 1 and enough channels (winograd/).
 
 mod native;
 pub mod plan;
@@ -159,7 +160,7 @@ fn correlate_as(cx: &Rc<Context>, form: Form, c: Correlation) -> Result<()> {
 /// Appends d_W = Σ d · x, or d_W += Σ d · x.
 ///
 /// # Errors
-/// As `correlate`.
+/// As for `correlate`.
 pub fn correlate_weight(
     cx: &Rc<Context>,
     walk: &Walk,
@@ -222,8 +223,8 @@ fn weight_as(
     })
 }
 
-/// The offset from an element's index, relative to the start of the window's first image, to its index in the binding; it wraps
-/// if it is negative. `dims` are the dimensions of batch, group and channel.
+/// The offset from an element's index, relative to the start of the window's first image, to its index in the binding;
+/// it wraps if it is negative. `dims` are the dimensions of batch, group and channel.
 fn x_base(walk: &Walk, x: &Value, window: &Window, dims: [usize; 3]) -> u32 {
     let [batch, group, channel] = dims.map(|d| window.start[d]);
     let image = ((batch * walk.groups + group) * walk.channels + channel) * walk.image();

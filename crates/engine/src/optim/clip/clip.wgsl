@@ -1,4 +1,4 @@
-// g ← g · min(1, max / (norm + 1e-6)), an element each: one read, one write.
+// g ← g · min(1, max / (norm + 1e-6)), one invocation per element: one read, one write.
 fn kernel(group: u32, lane: u32) {
   let i = group * THREADS + lane;
   if i >= p.size { return; }

@@ -1,4 +1,4 @@
-// The sum of one chunk, of squares or of sums, and its root. One workgroup per chunk; one read.
+// The sum of squares of one chunk, or of partial sums, and its root. One workgroup per chunk; one read.
 const CHUNK: u32 = 512u;
 const INFINITE: u32 = 1u;
 const NOT_A_NUMBER: u32 = 2u;

@@ -1,4 +1,4 @@
-// The factor of clipping, and whether the rules run, as `Verdict` says. One invocation in all.
+// The factor of clipping, and whether the rules run; see `Verdict`. One invocation in total.
 fn kernel(group: u32, lane: u32) {
   if lane > 0u { return; }
   let norm = load_norm(0u);

@@ -1,4 +1,4 @@
-// p ← p − lr (g + λp), an element each: two reads, one write.
+// p ← p − lr (g + λp), one invocation per element: two reads, one write.
 fn kernel(group: u32, lane: u32) {
   let i = group * THREADS + lane;
   if i >= p.size || load_verdict(1u) > 0.0 { return; }

@@ -1,8 +1,8 @@
-//! Products of one row by blocks, without unpacking: codes are integers, and their sum is multiplied once by the scale (and the
-//! minimum) that they share: Σ x·(d·q + m) = d·Σ x·q + m·Σ x.
+//! Products of one row by blocks, without unpacking: codes are integers, and their sum is multiplied once by the scale
+//! (and the minimum) that they share: Σ x·(d·q + m) = d·Σ x·q + m·Σ x.
 //!
-//! The row is first arranged in the order of the codes in a vector of words: in f32, or in bytes where the processor multiplies
-//! bytes (`row`).
+//! The row is first arranged in the order of the codes in a vector of words: in f32, or in bytes where the processor
+//! multiplies bytes (`row`).
 
 mod row;
 
@@ -19,14 +19,14 @@ pub trait Coded: Block {
     const SUMS: usize;
     /// The factor of these sums.
     const OF_SUMS: f32 = 1.0;
-    /// Whether codes can be multiplied as bytes: each half of a word has four consecutive elements, and four consecutive words
-    /// have 16.
+    /// Whether codes can be multiplied as bytes: each half of a word has four consecutive elements, and four
+    /// consecutive words have 16.
     const BYTES: bool = true;
     /// The factors of a half's elements in f32, which undo the position of the codes in the word.
     const OF_FIELDS: [[f32; 4]; 2];
 
-    /// The first element of the row for a `half` of the word in `lane`, in step `step` of a turn, where vectors have `lanes` lanes;
-    /// relative to the turn's first element.
+    /// The first element of the row for a `half` of the word in `lane`, in step `step` of a turn, where vectors have
+    /// `lanes` lanes; relative to the turn's first element.
     fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize;
 
     /// The element for byte `byte` of a half.
@@ -41,8 +41,8 @@ pub trait Coded: Block {
         at / Self::ELEMENTS * Self::SUMS
     }
 
-    /// Adds a turn's products to `sums`, for the first `BLOCKS` blocks of a vector, or of a superblock. `x` is the row's part,
-    /// arranged as R: its steps, then its sums, then zeros.
+    /// Adds a turn's products to `sums`, for the first `BLOCKS` blocks of a vector, or of a superblock. `x` is the
+    /// row's part, arranged as R: its steps, then its sums, then zeros.
     ///
     /// # Safety
     /// The processor has S's instructions; `blocks` and `x` cover the turn.
@@ -95,7 +95,7 @@ impl Arrangement {
     /// # Safety
     /// The processor has the level's instructions; `to` has `room(k)` elements.
     pub unsafe fn arrange(&self, k: usize, row: *const f32, to: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { (self.arrange)(k, row, to) };
     }
 }
@@ -154,7 +154,7 @@ compiled! {
     }
 
     fn arrange[B: Coded](k: usize, row: *const f32, to: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if as_bytes::<S, B>() {
                 <InBytes as Row<S>>::arrange::<B>(k, row, to);

@@ -1,12 +1,12 @@
 //! Arrangements of a row for codes.
 //!
 //! In f32, a code is converted where it is in its word; the resulting power of two is divided out of the row's elements
-//! beforehand. So a code takes a mask, a conversion and a multiply-add, and no movement between lanes: 25 instructions for the 8
-//! codes of a word.
+//! beforehand. So a code takes a mask, a conversion and a multiply-add, and no movement between lanes: 25 instructions
+//! for the 8 codes of a word.
 //!
-//! In bytes, the row consists of integers, x = X·2ᵉ with one e for all and |X| < 2²³, each of three bytes,
-//! X = 2¹⁶·a + 2⁸·b + c with a, b and c from −128 to 127: 11 instructions where four byte products and their sum are one. The
-//! error of an element is at most 1.01 · 2⁻²³ of the row's largest, about one ulp of it; the sum of the products in a lane is
+//! In bytes, the row consists of integers, x = X·2ᵉ with one e for all and |X| < 2²³, each of three bytes, X = 2¹⁶·a +
+//! 2⁸·b + c with a, b and c from −128 to 127: 11 instructions where four byte products and their sum are one. The error
+//! of an element is at most 1.01 · 2⁻²³ of the row's largest, about one ulp of it; the sum of the products in a lane is
 //! exact and is rounded once.
 
 use super::{Coded, elements_of_a_turn, floats_of_a_step, floats_of_a_turn, floats_of_steps, over, steps};
@@ -22,25 +22,26 @@ pub trait Row<S: Isa> {
     /// Arranges `k` elements of a row for blocks B.
     ///
     /// # Safety
-    /// As `Arrangement::arrange`.
+    /// As for `Arrangement::arrange`.
     unsafe fn arrange<B: Coded>(k: usize, row: *const f32, to: *mut f32);
 
-    /// The sum of the products of words of eight nibbles: low nibbles by the first half of a step, high ones by the second.
+    /// The sum of the products of words of eight nibbles: low nibbles by the first half of a step, high ones by the
+    /// second.
     ///
     /// # Safety
-    /// As `Coded::turn`, of a step.
+    /// As for `Coded::turn`, of a step.
     unsafe fn nibbles(words: S::Words, x: *const f32) -> S::V;
 
-    /// As `nibbles`, but separate sums for low and high nibbles.
+    /// As for `nibbles`, but separate sums for low and high nibbles.
     ///
     /// # Safety
-    /// As `nibbles`.
+    /// As for `nibbles`.
     unsafe fn nibbles_apart(words: S::Words, x: *const f32) -> [S::V; 2];
 
     /// The products of words of four bytes, each at most 63, by the step's half `half`.
     ///
     /// # Safety
-    /// As `nibbles`.
+    /// As for `nibbles`.
     unsafe fn bytes(words: S::Words, x: *const f32, half: usize) -> S::V;
 
     /// Scales a column's sum; `head` is the start of the arranged row.
@@ -61,7 +62,7 @@ const ONCE: usize = 16;
 unsafe fn sums_of<S: Isa, B: Coded>(to: *mut f32, sum: impl Fn(usize) -> f32) {
     let elements = const { elements_of_a_turn::<S, B>() };
     if B::SUMS > 0 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         let sums = unsafe { std::slice::from_raw_parts_mut(to, elements / B::ELEMENTS * B::SUMS) };
         sums.fill(0.0);
         for at in (0..elements).step_by(ONCE) {
@@ -77,7 +78,7 @@ impl InF32 {
     /// The products of low nibbles and of high ones.
     #[inline(always)]
     unsafe fn halves<S: Isa>(words: S::Words, x: *const f32) -> [S::V; 2] {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let [mut low, mut high] = [S::zero(); 2];
             for (pair, words) in [words, words.shr::<16>()].into_iter().enumerate() {
@@ -101,7 +102,7 @@ impl<S: Isa> Row<S> for InF32 {
         let (lanes, steps) = (S::WIDTH, const { steps::<S, B>() });
         let elements = const { elements_of_a_turn::<S, B>() };
         for turn in 0..k.div_ceil(elements) {
-            // SAFETY: the caller's; nothing is read past the row's end.
+            // SAFETY: guaranteed by the caller; nothing is read past the row's end.
             unsafe {
                 let (row, k) = (row.add(turn * elements), k - turn * elements);
                 let to = to.add(turn * const { floats_of_a_turn::<S, InF32, B>() });
@@ -125,7 +126,7 @@ impl<S: Isa> Row<S> for InF32 {
 
     #[inline(always)]
     unsafe fn nibbles(words: S::Words, x: *const f32) -> S::V {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let [low, high] = InF32::halves::<S>(words, x);
             low.add(high)
@@ -134,13 +135,13 @@ impl<S: Isa> Row<S> for InF32 {
 
     #[inline(always)]
     unsafe fn nibbles_apart(words: S::Words, x: *const f32) -> [S::V; 2] {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { InF32::halves::<S>(words, x) }
     }
 
     #[inline(always)]
     unsafe fn bytes(words: S::Words, x: *const f32, half: usize) -> S::V {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let x = |byte: usize| S::V::load(x.add((4 * half + byte) * S::WIDTH));
             let low = words.and(0x3f).to_f32().mul(x(0));
@@ -165,8 +166,8 @@ const BYTES: usize = 3;
 /// f32 of the head: a cache line, which keeps the vectors aligned.
 const HEAD: usize = 16;
 
-/// A power of two and its inverse: the first scales the row's largest magnitude to at least 2²², within the range of three
-/// bytes, −128·65,793 to 127·65,793. `None` if an element is not finite.
+/// A power of two and its inverse: the first scales the row's largest magnitude to at least 2²², within the range of
+/// three bytes, −128·65,793 to 127·65,793. `None` if an element is not finite.
 fn powers(row: &[f32]) -> Option<[f32; 2]> {
     let most = row.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
     if most >= f32::INFINITY.to_bits() {
@@ -181,7 +182,7 @@ impl InBytes {
     /// The products of words of bytes by their halves of the row.
     #[inline(always)]
     unsafe fn products<S: Isa, const COUNT: usize>(words: [(S::Words, usize); COUNT], x: *const f32) -> S::V {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut sums = S::Words::zero();
             for byte in 0..BYTES {
@@ -198,7 +199,7 @@ impl InBytes {
     /// The low and the high nibbles of words, with their halves.
     #[inline(always)]
     unsafe fn halves<S: Isa>(words: S::Words) -> [(S::Words, usize); 2] {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { [(words.and(0x0f0f_0f0f), 0), (words.shr::<4>().and(0x0f0f_0f0f), 1)] }
     }
 }
@@ -213,7 +214,7 @@ impl<S: Isa> Row<S> for InBytes {
         let elements = const { elements_of_a_turn::<S, B>() };
         let floats = const { floats_of_a_turn::<S, InBytes, B>() };
         let turns = k.div_ceil(elements);
-        // SAFETY: the caller's; reads end at the row's end, a group of 16 elements at the latest.
+        // SAFETY: guaranteed by the caller; reads end at the row's end, a group of 16 elements at the latest.
         unsafe {
             let Some([scale, back]) = powers(std::slice::from_raw_parts(row, k)) else {
                 to.add(HEAD).write_bytes(0, turns * floats);
@@ -252,25 +253,25 @@ impl<S: Isa> Row<S> for InBytes {
 
     #[inline(always)]
     unsafe fn nibbles(words: S::Words, x: *const f32) -> S::V {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { InBytes::products::<S, 2>(InBytes::halves::<S>(words), x) }
     }
 
     #[inline(always)]
     unsafe fn nibbles_apart(words: S::Words, x: *const f32) -> [S::V; 2] {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { InBytes::halves::<S>(words).map(|half| InBytes::products::<S, 1>([half], x)) }
     }
 
     #[inline(always)]
     unsafe fn bytes(words: S::Words, x: *const f32, half: usize) -> S::V {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { InBytes::products::<S, 1>([(words, half)], x) }
     }
 
     #[inline(always)]
     unsafe fn finish(sum: f32, head: *const f32) -> f32 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         sum * unsafe { *head }
     }
 }

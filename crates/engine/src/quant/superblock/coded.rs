@@ -17,7 +17,7 @@ unsafe fn scales_and_minima<S: Isa>(lines: &Lines) -> [f32; SUMS] {
     let all = [a & 0x3f3f_3f3f, last(c, a), b & 0x3f3f_3f3f, last(c >> 4, b)].map(u32::to_le);
     let mut values = [0.0; SUMS];
     for i in (0..SUMS).step_by(S::WIDTH) {
-        // SAFETY: the caller's; 16 bytes are read and 16 values written.
+        // SAFETY: guaranteed by the caller; 16 bytes are read and 16 values written.
         unsafe {
             let of = [S::V::widen(u16::from_le_bytes(d)), -S::V::widen(u16::from_le_bytes(e))];
             let of = S::Words::spread::<8, 1>(of.as_ptr().add(i / 8));
@@ -37,7 +37,7 @@ fn sum_of_run(at: usize) -> usize {
 #[inline(always)]
 unsafe fn add_sums<S: Isa>(first: usize, values: &[f32; SUMS], sums: *const f32, sum: &mut S::V) {
     for i in (first / S::WIDTH * S::WIDTH..SUMS).step_by(S::WIDTH) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { *sum = S::V::load(values.as_ptr().add(i)).fma(S::V::load(sums.add(i)), *sum) };
     }
 }
@@ -53,7 +53,7 @@ fn of_two_runs(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
 #[inline(always)]
 unsafe fn add_runs<S: Isa>(step: usize, scales: &[f32; SUMS], [even, odd]: [S::V; 2], sum: &mut S::V) {
     let run = step * S::WIDTH / 8 * 2;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let of = |odd: usize| S::Words::spread::<8, 2>(scales.as_ptr().add(run + odd));
         *sum = of(0).fma(even, of(1).fma(odd, *sum));
@@ -80,7 +80,7 @@ impl Coded for Q4K {
         x: *const f32,
         sums: &mut [S::V; 2],
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let block = &*blocks.cast::<Q4K>();
             let lines = scales_and_minima::<S>(&block.lines);
@@ -124,7 +124,7 @@ impl Coded for Q5K {
             }
             bits
         };
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let block = &*blocks.cast::<Q5K>();
             let lines = scales_and_minima::<S>(&block.lines);
@@ -168,7 +168,7 @@ impl Coded for Q6K {
     ) {
         // In 32 bytes of bits, those of the first 32 elements are two positions below those of the next.
         const BITS: [u32; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2];
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let block = &*blocks.cast::<Q6K>();
             let d = S::V::widen(u16::from_le_bytes(block.d));

@@ -1,9 +1,9 @@
-//! An emulator of AMX for tests on processors without it: a handler of SIGILL executes the refused instruction as Intel's manual
-//! defines it, and the thread continues after it.
+//! An emulator of AMX for tests on processors without it: a handler of SIGILL executes the refused instruction as
+//! Intel's manual defines it, and the thread continues after it.
 //!
-//! Instructions that a processor with AMX would refuse, and all other instructions, are passed to the previous handler, which
-//! usually ends the process. A signal handler must not lock or allocate: it decodes, computes and returns.
-//! lock and no memory: it decodes, computes and returns.
+//! Instructions that a processor with AMX would refuse, and all other instructions, are passed to the previous handler,
+//! which usually ends the process. A signal handler must not lock or allocate: it decodes, computes and returns. lock
+//! and no memory: it decodes, computes and returns.
 
 use std::arch::asm;
 use std::cell::UnsafeCell;
@@ -122,7 +122,7 @@ impl Tiles {
                 self.registers = [[[0; LANES]; ROWS]; REGISTERS];
             }
             Instruction::Configure(place) => {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 let configuration = unsafe { address(place, &register).cast::<Configuration>().read() };
                 self.sizes = sizes(&configuration)?;
                 self.registers = [[[0; LANES]; ROWS]; REGISTERS];
@@ -135,14 +135,14 @@ impl Tiles {
                 let (rows, bytes) = self.sizes[tile]?;
                 self.registers[tile] = [[0; LANES]; ROWS];
                 for (i, to) in self.registers[tile].iter_mut().enumerate().take(rows) {
-                    // SAFETY: the caller's; a row has room for the bytes.
+                    // SAFETY: guaranteed by the caller; a row has room for the bytes.
                     unsafe { std::ptr::copy_nonoverlapping(row(from, i), to.as_mut_ptr().cast(), bytes) };
                 }
             }
             Instruction::Store(tile, to) => {
                 let (rows, bytes) = self.sizes[tile]?;
                 for (i, from) in self.registers[tile].iter().enumerate().take(rows) {
-                    // SAFETY: the caller's.
+                    // SAFETY: guaranteed by the caller.
                     unsafe { std::ptr::copy_nonoverlapping(from.as_ptr().cast(), row(to, i), bytes) };
                 }
             }
@@ -169,8 +169,8 @@ impl Tiles {
     }
 }
 
-/// The rows, and bytes per row, of the registers; `None` for an invalid configuration. Restarting in the middle of a load, which
-/// only an operating system does, is not supported.
+/// The rows, and bytes per row, of the registers; `None` for an invalid configuration. Restarting in the middle of a
+/// load, which only an operating system does, is not supported.
 fn sizes(c: &Configuration) -> Option<[Option<(usize, usize)>; REGISTERS]> {
     let mut sizes = [None; REGISTERS];
     if c.palette == 0 {
@@ -190,8 +190,9 @@ fn sizes(c: &Configuration) -> Option<[Option<(usize, usize)>; REGISTERS]> {
     Some(sizes)
 }
 
-/// A row of sums plus a product: the first terms of all pairs are multiplied and summed in order, and so are the second terms;
-/// then the two sums are added, and the result is added to the row. Each step rounds to nearest even and flushes subnormals.
+/// A row of sums plus a product: the first terms of all pairs are multiplied and summed in order, and so are the second
+/// terms; then the two sums are added, and the result is added to the row. Each step rounds to nearest even and flushes
+/// subnormals.
 ///
 /// # Safety
 /// The processor has AVX-512.

@@ -1,11 +1,11 @@
 //! AMX: products of tiles of bf16, in eight registers of 16 rows × 64 bytes.
 //!
-//! The processor must list the feature, the system must save the registers (bits of XCR0), and on Linux it must permit this
-//! process to use them, since they add 8 KiB to each thread's saved state. On Windows a process would have to ask by a function
-//! that Windows 10 lacks; on Windows and elsewhere AMX counts as missing.
+//! The processor must list the feature, the system must save the registers (bits of XCR0), and on Linux it must permit
+//! this process to use them, since they add 8 KiB to each thread's saved state. On Windows a process would have to ask
+//! by a function that Windows 10 lacks; on Windows and elsewhere AMX counts as missing.
 //!
-//! Rust has no stable intrinsics for these instructions yet, so they are inline assembly. No function is compiled with the
-//! feature, so the compiler never uses the registers, and they keep their content between two assembly blocks.
+//! Rust has no stable intrinsics for these instructions yet, so they are inline assembly. No function is compiled with
+//! the feature, so the compiler never uses the registers, and they keep their content between two assembly blocks.
 
 #[cfg(all(test, target_os = "linux"))]
 mod decode;
@@ -54,7 +54,7 @@ impl Configuration {
     /// The process may use AMX, and the configuration is valid.
     #[inline(always)]
     pub unsafe fn load(&self) {
-        // SAFETY: the caller's; it reads the 64 bytes.
+        // SAFETY: guaranteed by the caller; it reads the 64 bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(nostack, preserves_flags, readonly)) };
     }
 }
@@ -69,7 +69,7 @@ impl Configured {
     /// The process may use the instructions.
     #[inline(always)]
     pub unsafe fn new() -> Configured {
-        // SAFETY: the caller's; the configuration has the sizes of the palette.
+        // SAFETY: guaranteed by the caller; the configuration has the sizes of the palette.
         unsafe { Configuration::WHOLE.load() };
         Configured(())
     }
@@ -89,7 +89,7 @@ impl Drop for Configured {
 /// The process may use the instructions.
 #[inline(always)]
 pub unsafe fn release() {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
 }
 

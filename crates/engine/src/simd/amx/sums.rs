@@ -1,7 +1,8 @@
-//! Products with up to 2 × 2 registers of sums: registers 0 to 3 hold the sums, row by row; 4 and 5 hold A, 6 and 7 hold B.
+//! Products with up to 2 × 2 registers of sums: registers 0 to 3 hold the sums, row by row; 4 and 5 hold A, 6 and 7
+//! hold B.
 //!
-//! `TALL` means more than 16 rows, `WIDE` more than 16 columns; registers that are not needed stay unchanged. Strides between
-//! rows are in elements of 32 bits.
+//! `TALL` means more than 16 rows, `WIDE` more than 16 columns; registers that are not needed stay unchanged. Strides
+//! between rows are in elements of 32 bits.
 
 use std::arch::asm;
 
@@ -16,7 +17,7 @@ pub const COLUMNS: usize = BYTES / 4;
 /// The thread has `Configuration::WHOLE`.
 #[inline(always)]
 pub unsafe fn zero() {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -31,11 +32,11 @@ pub unsafe fn zero() {
 /// Loads the sums from `at`.
 ///
 /// # Safety
-/// As `zero`; `at` covers whole registers.
+/// As for `zero`; `at` covers whole registers.
 #[inline(always)]
 pub unsafe fn load<const TALL: bool, const WIDE: bool>(at: *const f32, row: usize) {
     let (lower, row) = (at.wrapping_add(ROWS * row), 4 * row);
-    // SAFETY: the caller's; each instruction reads the general registers that are given.
+    // SAFETY: guaranteed by the caller; each instruction reads the general registers that are given.
     unsafe {
         asm!("tileloadd tmm0, [{} + {}]", in(reg) at, in(reg) row, options(nostack, preserves_flags, readonly));
         if WIDE {
@@ -68,7 +69,7 @@ pub unsafe fn load<const TALL: bool, const WIDE: bool>(at: *const f32, row: usiz
 /// Adds the products of 32 terms.
 ///
 /// # Safety
-/// As `zero`; A and B cover whole registers.
+/// As for `zero`; A and B cover whole registers.
 #[inline(always)]
 pub unsafe fn add<const TALL: bool, const WIDE: bool>(
     a: *const f32,
@@ -79,7 +80,7 @@ pub unsafe fn add<const TALL: bool, const WIDE: bool>(
 ) {
     let lower = a.wrapping_add(a_lower);
     let (a_row, b_row) = (4 * a_row, 4 * b_row);
-    // SAFETY: the caller's; each instruction reads the general registers that are given.
+    // SAFETY: guaranteed by the caller; each instruction reads the general registers that are given.
     unsafe {
         asm!(
             "tileloadd tmm4, [{a} + {a_row}]",
@@ -118,11 +119,11 @@ pub unsafe fn add<const TALL: bool, const WIDE: bool>(
 /// Stores the sums.
 ///
 /// # Safety
-/// As `load`.
+/// As for `load`.
 #[inline(always)]
 pub unsafe fn store<const TALL: bool, const WIDE: bool>(at: *mut f32, row: usize) {
     let (lower, row) = (at.wrapping_add(ROWS * row), 4 * row);
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         asm!("tilestored [{} + {}], tmm0", in(reg) at, in(reg) row, options(nostack, preserves_flags));
         if WIDE {

@@ -112,10 +112,11 @@ fn inside(at: isize, stride: isize, size: isize, count: usize) -> (usize, usize)
 /// The processor has L's instructions, and the pointers cover `count` elements.
 #[inline(always)]
 unsafe fn copy<L: Lanes>(from: *const f32, to: *mut f32, count: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut at = 0;
-        // Two vectors per iteration: compilers turn a loop over one vector into a call, which costs more than a run's copy.
+        // Two vectors per iteration: compilers turn a loop over one vector into a call, which costs more than a run's
+        // copy.
         while at + 2 * L::LANES <= count {
             let two = [L::load(from.add(at)), L::load(from.add(at + L::LANES))];
             two[0].store(to.add(at));
@@ -135,8 +136,8 @@ unsafe fn copy<L: Lanes>(from: *const f32, to: *mut f32, count: usize) {
 }
 
 vectorised! {
-    /// Fills row i of `to` (rows are `row` apart) with the elements of x for the positions of `runs` and tap `from` + i. Element 0
-    /// of the first channel has the index `origin` in x.
+    /// Fills row i of `to` (rows are `row` apart) with the elements of x for the positions of `runs` and tap `from` +
+    /// i. Element 0 of the first channel has the index `origin` in x.
     pub fn gather(
         x: &[f32],
         origin: isize,

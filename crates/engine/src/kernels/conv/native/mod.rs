@@ -1,8 +1,8 @@
 //! The CPU twin: `gemm`'s tiles over panels that are gathered from x.
 //!
-//! A task computes some positions of some channels of y (or some taps of the weight's gradient), from gathered panels, one block
-//! of terms at a time. At stride 1, a run of positions along the innermost dimension is contiguous in x and is copied as one.
-//! docs/design/measurements.md compares it with oneDNN.
+//! A task computes some positions of some channels of y (or some taps of the weight's gradient), from gathered panels,
+//! one block of terms at a time. At stride 1, a run of positions along the innermost dimension is contiguous in x and
+//! is copied as one. docs/design/measurements.md compares it with oneDNN.
 
 mod gather;
 
@@ -45,7 +45,7 @@ unsafe fn multiply(
     for (j, panels) in (0..block.columns).step_by(panel).zip(panels.chunks(panel * part)) {
         let b = Right { at: panels.as_ptr(), k: panel };
         let width = panel.min(block.columns - j);
-        // SAFETY: the caller's, of these columns.
+        // SAFETY: guaranteed by the caller for these columns.
         unsafe {
             let epilogue = Epilogue { c: c.c.add(j), ..c };
             loops.tile(&TileProduct { rows, k: part, a, b, width, epilogue, more: None, kept: None });
@@ -105,7 +105,8 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
                     };
                     let y = y.at(place(row), (rows - 1) * view.o_row + block.columns);
                     let c = epilogue(y, view.o_row, accumulate);
-                    // SAFETY: A and the panels hold the block's terms; y covers the rows, and these columns belong to this task.
+                    // SAFETY: A and the panels hold the block's terms; y covers the rows, and these columns belong to
+                    // this task.
                     unsafe { multiply(loops, &block, rows, part, a, panels, c) };
                 });
             }
@@ -154,7 +155,8 @@ pub fn weight(l: &NativeLaunch) {
                     let at = (g * view.all_rows + row) * view.w_row + block.column;
                     let c = d_weight.at(at, (rows - 1) * view.w_row + block.columns);
                     let c = epilogue(c, view.w_row, accumulate);
-                    // SAFETY: A and the panels hold the block's terms; the gradient covers the rows, and these columns belong to this task.
+                    // SAFETY: A and the panels hold the block's terms; the gradient covers the rows, and these columns
+                    // belong to this task.
                     unsafe { multiply(loops, &block, rows, part, a, panels, c) };
                 });
             }

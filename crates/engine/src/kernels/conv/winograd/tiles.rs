@@ -58,9 +58,9 @@ fn line_of(runs: &[Run], lanes: usize) -> usize {
 
 compiled! {
     exact
-    /// Computes V = Bᵀ·d·B for the runs of a panel and for `channels` (the first, and the number) of a group. The elements of `v`,
-    /// `step` apart, have a row of `panel` tiles for each channel. Elements after a row's last tile, and up to a vector after the
-    /// last row, are unspecified.
+    /// Computes V = Bᵀ·d·B for the runs of a panel and for `channels` (the first, and the number) of a group. The
+    /// elements of `v`, `step` apart, have a row of `panel` tiles for each channel. Elements after a row's last tile,
+    /// and up to a vector after the last row, are unspecified.
     ///
     /// # Safety
     /// `lines` covers `lines_of` elements; `v` covers the elements, with a vector more each.
@@ -79,8 +79,8 @@ compiled! {
         let line = line_of(runs, S::WIDTH);
         let (first, len) = channels;
         for channel in 0..len {
-            // The lines that the tiles read, with zeros around x. All are written first, since a load that spans two recent stores
-            // would stall.
+            // The lines that the tiles read, with zeros around x. All are written first, since a load that spans two
+            // recent stores would stall.
             for (run, at) in runs.iter().zip((0..).step_by(IN * line)) {
                 let plane = (run.image * s.groups + group) * s.channels + first + channel;
                 let x = &x[plane * height * width..][..height * width];
@@ -91,7 +91,7 @@ compiled! {
                 let low = first_w.min(0).unsigned_abs().min(count);
                 let high = (width as isize - first_w).clamp(low as isize, count as isize) as usize;
                 for i in 0..IN {
-                    // SAFETY: the caller's; a line of x is copied up to its end.
+                    // SAFETY: guaranteed by the caller; a line of x is copied up to its end.
                     unsafe {
                         let to = lines.add(at + i * line);
                         match usize::try_from(first_h + i as isize).ok().filter(|h| *h < height) {
@@ -109,7 +109,8 @@ compiled! {
             }
             for (run, from) in runs.iter().zip((0..).step_by(IN * line)) {
                 for j in (0..run.count).step_by(S::WIDTH) {
-                    // SAFETY: the caller's; a vector that extends past its run is overwritten by the next run.
+                    // SAFETY: guaranteed by the caller; a vector that extends past its run is overwritten by the next
+                    // run.
                     unsafe {
                         let mut d = [[S::zero(); IN]; IN];
                         for (i, d) in d.iter_mut().enumerate() {
@@ -135,11 +136,12 @@ compiled! {
         }
     }
 
-    /// Stores Aᵀ·m·A of `rows` rows of a panel to y, from `row` of a group on, plus `bias` (null for none), or adds it to y if
-    /// `accumulate`. The elements of `sums` are [rows, panel].
+    /// Stores Aᵀ·m·A of `rows` rows of a panel to y, from `row` of a group on, plus `bias` (null for none), or adds it
+    /// to y if `accumulate`. The elements of `sums` are [rows, panel].
     ///
     /// # Safety
-    /// `sums` covers the elements; `lines` covers twice `rows` lines of 2 × panel; the rows and tiles of y belong to this task.
+    /// `sums` covers the elements; `lines` covers twice `rows` lines of 2 × panel; the rows and tiles of y belong to
+    /// this task.
     pub fn give(
         s: &Scalars,
         sums: *const f32,
@@ -155,7 +157,7 @@ compiled! {
         let (row, rows) = rows;
         let tiles: usize = runs.iter().map(|run| run.count).sum();
         let line = OUT * panel;
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             for i in 0..rows {
                 let added = if bias.is_null() { S::zero() } else { S::V::splat(*bias.add(i)) };
@@ -201,7 +203,7 @@ compiled! {
 #[inline(always)]
 unsafe fn zeros(to: *mut f32, count: usize) {
     for i in 0..count {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { *to.add(i) = 0.0 };
     }
 }
@@ -209,7 +211,7 @@ unsafe fn zeros(to: *mut f32, count: usize) {
 /// Copies contiguous elements.
 #[inline(always)]
 unsafe fn copy<S: Isa>(from: *const f32, to: *mut f32, count: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let whole = count / S::WIDTH * S::WIDTH;
         for i in (0..whole).step_by(S::WIDTH) {
@@ -224,7 +226,7 @@ unsafe fn copy<S: Isa>(from: *const f32, to: *mut f32, count: usize) {
 /// Adds contiguous elements to others.
 #[inline(always)]
 unsafe fn add<S: Isa>(from: *const f32, to: *mut f32, count: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let whole = count / S::WIDTH * S::WIDTH;
         for i in (0..whole).step_by(S::WIDTH) {

@@ -4,11 +4,12 @@ use super::{IN, PLACES, TAPS};
 use crate::kernels::gemm::native::Loops;
 use crate::simd::{Lanes, compiled};
 
-/// Most channels whose products are summed in registers: with a panel's V for all elements, half of a usual L2 of 1 MiB.
+/// Most channels whose products are summed in registers: with a panel's V for all elements, half of a usual L2 of 1
+/// MiB.
 const PART: usize = 256;
 
-/// The layout of U: by group, block of channels, sliver (the rows of a register tile) and element; then the channels, each with
-/// the sliver's rows. So products read it sequentially.
+/// The layout of U: by group, block of channels, sliver (the rows of a register tile) and element; then the channels,
+/// each with the sliver's rows. So products read it sequentially.
 #[derive(Clone, Copy)]
 pub struct Factor {
     pub rows: usize,
@@ -47,14 +48,14 @@ pub const WIDE: usize = 16;
 
 compiled! {
     exact
-    /// Computes G·w·Gᵀ of `rows` rows and `len` channels. A channel's taps in `w` are contiguous, and rows are `row` apart; the
-    /// elements of `u` are `step` apart.
+    /// Computes G·w·Gᵀ of `rows` rows and `len` channels. A channel's taps in `w` are contiguous, and rows are `row`
+    /// apart; the elements of `u` are `step` apart.
     ///
     /// # Safety
     /// The operands cover the rows and channels.
     pub fn transform(w: *const f32, row: usize, rows: usize, len: usize, turn: [bool; 2], u: *mut f32, step: usize) {
         debug_assert!(rows <= WIDE);
-        // SAFETY: the caller's; a vector of taps is within WIDE.
+        // SAFETY: guaranteed by the caller; a vector of taps is within WIDE.
         unsafe {
             let half = S::V::splat(0.5);
             let mut taps = [[0f32; WIDE]; TAPS * TAPS];

@@ -1,22 +1,22 @@
 //! Products of bf16 by AMX: tiles of 16 × 16 sums; one instruction adds the product of 16 × 32 and 32 × 16 bf16.
 //!
-//! Rows of A are rounded to pairs once for all tasks, in groups of 16: registers of 16 rows × 32 terms are contiguous along
-//! k, so that the hardware prefetcher fetches the next one. A panel of B has the pairs of 32 columns, which are two registers
-//! of 16 pairs × 16 columns. Both are padded with zeros to whole registers along k. Where C has fewer rows or columns than a
-//! tile, the excess sums are not stored, so one tile configuration serves a whole task.
+//! Rows of A are rounded to pairs once for all tasks, in groups of 16: registers of 16 rows × 32 terms are contiguous
+//! along k, so that the hardware prefetcher fetches the next one. A panel of B has the pairs of 32 columns, which are
+//! two registers of 16 pairs × 16 columns. Both are padded with zeros to whole registers along k. Where C has fewer
+//! rows or columns than a tile, the excess sums are not stored, so one tile configuration serves a whole task.
 //!
-//! A tile of 32 × 32 keeps four registers of sums and loads four registers for 32 terms, one per product. A tile of at most
-//! 16 rows or columns loads three registers for two products. Per Intel's optimization manual, a product starts every 16
-//! cycles and a register load takes 8.
+//! A tile of 32 × 32 keeps four registers of sums and loads four registers for 32 terms, one per product. A tile of at
+//! most 16 rows or columns loads three registers for two products. Per Intel's optimization manual, a product starts
+//! every 16 cycles and a register load takes 8.
 //!
-//! K is summed in short blocks, whose panel and rows stay in L1; sums are kept from block to block in L2, as whole tiles,
-//! since rows of C a power of two apart would alias in L1 and L2.
+//! K is summed in short blocks, whose panel and rows stay in L1; sums are kept from block to block in L2, as whole
+//! tiles, since rows of C a power of two apart would alias in L1 and L2.
 //!
-//! Semantics (Intel's manual, TDPBF16PS): of 32 terms, the products of even terms are summed in order from 0, and so are those
-//! of odd terms, by fused multiply-adds; the two sums are added, and the result is added to the accumulator. Each step rounds
-//! to nearest even and flushes subnormals. So the products of bf16 are exact before they are summed in f32, and values below
-//! 1.2e-38 count as 0; a gradient that small vanishes in AdamW's epsilon of 1e-8 in any case. The grouping of terms depends on
-//! their position in K only, and padding with zeros changes no sum.
+//! Semantics (Intel's manual, TDPBF16PS): of 32 terms, the products of even terms are summed in order from 0, and so
+//! are those of odd terms, by fused multiply-adds; the two sums are added, and the result is added to the accumulator.
+//! Each step rounds to nearest even and flushes subnormals. So the products of bf16 are exact before they are summed in
+//! f32, and values below 1.2e-38 count as 0; a gradient that small vanishes in AdamW's epsilon of 1e-8 in any case. The
+//! grouping of terms depends on their position in K only, and padding with zeros changes no sum.
 
 use std::mem::MaybeUninit;
 
@@ -46,28 +46,28 @@ const ROW: usize = PANEL;
 const _: () = assert!(STRIDE == TERMS / 2);
 const _: () = assert!(PANEL == 2 * Avx512::WIDTH);
 
-/// As `pairs::right`, padded with zeros to a multiple of `TERMS` rows.
+/// As for `pairs::right`, padded with zeros to a multiple of `TERMS` rows.
 ///
 /// # Safety
-/// As `pairs::right`; `to` covers the padded rows.
+/// As for `pairs::right`; `to` covers the padded rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     let (pairs, whole) = (k.div_ceil(2), k.next_multiple_of(TERMS) / 2);
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         pairs::right(b, k, width, panel, to);
         to.add(pairs * panel).write_bytes(0, (whole - pairs) * panel);
     }
 }
 
-/// Rounds `rows` rows of `k` terms to nearest even, as whole registers of 16 rows, contiguous along k; groups of 16 rows are
-/// `to_row` elements apart.
+/// Rounds `rows` rows of `k` terms to nearest even, as whole registers of 16 rows, contiguous along k; groups of 16
+/// rows are `to_row` elements apart.
 ///
 /// # Safety
-/// As `pairs::left`; `to` covers whole registers.
+/// As for `pairs::left`; `to` covers whole registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for i in 0..rows {
             let to = to.add(i / ROWS * to_row + i % ROWS * COLUMNS);
@@ -80,11 +80,11 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 #[repr(align(64))]
 struct Sums([MaybeUninit<f32>; 2 * ROWS * ROW]);
 
-/// As `microkernel::tile`, for factors packed by `left` and `right`.
+/// As for `microkernel::tile`, for factors packed by `left` and `right`.
 ///
 /// # Safety
-/// As `microkernel::tile`. The thread has loaded `Configuration::WHOLE`; `k` is a multiple of half of `TERMS`; A covers rows up
-/// to a multiple of `ROWS`, of which the padding rows may have any content.
+/// As for `microkernel::tile`. The thread has loaded `Configuration::WHOLE`; `k` is a multiple of half of `TERMS`; A
+/// covers rows up to a multiple of `ROWS`, of which the padding rows may have any content.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
@@ -104,7 +104,7 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     let mut sums = Sums([MaybeUninit::uninit(); _]);
     // Both buffers have room for two registers in each direction.
     let mut at: *mut f32 = sums.0.as_mut_ptr().cast();
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         match kept.filter(|kept| kept.begun) {
             Some(kept) if VECTORS == 1 => amx::load::<TALL, false>(kept.at, ROW),
@@ -132,14 +132,14 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     }
 }
 
-/// As `microkernel::epilogue`, in groups of rows.
+/// As for `microkernel::epilogue`, in groups of rows.
 ///
 /// # Safety
-/// As `microkernel::epilogue`; the tile's rows and vectors of `sums` are initialised.
+/// As for `microkernel::epilogue`; the tile's rows and vectors of `sums` are initialised.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn epilogue_all<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t: &TileProduct) {
     let (rows, mut row) = (t.rows, 0);
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         while rows - row >= 8 {
             epilogue_rows::<8, VECTORS, MASKED>(row, sums, t);
@@ -159,14 +159,14 @@ unsafe fn epilogue_all<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t:
 /// The epilogue of `COUNT` rows from `row` on.
 ///
 /// # Safety
-/// As `epilogue_all`.
+/// As for `epilogue_all`.
 #[inline(always)]
 unsafe fn epilogue_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bool>(
     row: usize,
     sums: &Sums,
     t: &TileProduct,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut lines = [[Avx512::zero(); VECTORS]; COUNT];
         for (i, line) in lines.iter_mut().enumerate() {
@@ -189,7 +189,7 @@ unsafe fn epilogue_rows<const COUNT: usize, const VECTORS: usize, const MASKED: 
 /// # Safety
 /// The process may use AMX.
 unsafe fn configure() {
-    // SAFETY: the caller's; the configuration has the sizes of the palette.
+    // SAFETY: guaranteed by the caller; the configuration has the sizes of the palette.
     unsafe { Configuration::WHOLE.load() };
 }
 

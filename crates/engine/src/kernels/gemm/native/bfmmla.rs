@@ -1,8 +1,8 @@
 //! Products of bf16 by aarch64's BFMMLA, which adds the product of a 2 × 4 and a 4 × 2 matrix of bf16 to 2 × 2 sums.
 //!
-//! Rows of A are rounded and stay rows, of which two are read together; a panel of B has its columns in pairs, four terms
-//! each. The instruction rounds inside its sums and flushes subnormals, so factors below 1.2e-38 count as 0. Rust has no
-//! stable intrinsic for it yet, so it is written as inline assembly.
+//! Rows of A are rounded and stay rows, of which two are read together; a panel of B has its columns in pairs, four
+//! terms each. The instruction rounds inside its sums and flushes subnormals, so factors below 1.2e-38 count as 0. Rust
+//! has no stable intrinsic for it yet, so it is written as inline assembly.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -24,11 +24,12 @@ const WIDTH: usize = 2 * Baseline::WIDTH;
 /// Rounds `rows` rows of `k` terms to nearest even, two per element, padded with zeros to a multiple of `TERMS`.
 ///
 /// # Safety
-/// `a` covers the rows and terms; `to` covers rows of ⌈k / 2⌉ elements, rounded up to 16, with leading dimension `to_row`.
+/// `a` covers the rows and terms; `to` covers rows of ⌈k / 2⌉ elements, rounded up to 16, with leading dimension
+/// `to_row`.
 pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     let bits = |v: f32| (nearest(v).to_bits() >> 16) as u16 | if v.is_nan() { 0x40 } else { 0 };
     for i in 0..rows {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (from, to) = (a.at.add(i * a.row), to.add(i * to_row).cast::<u16>());
             if a.k == 1 {
@@ -50,7 +51,7 @@ pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize
     for (t, place) in (0..k).step_by(TERMS).zip(0..) {
         // The terms of each column.
         let mut four = [[0u16; TERMS]; WIDTH];
-        // SAFETY: the caller's; within `width` and `k`.
+        // SAFETY: guaranteed by the caller; within `width` and `k`.
         unsafe {
             if b.row == 1 && t + TERMS <= k {
                 for (j, four) in four.iter_mut().enumerate().take(width) {
@@ -94,10 +95,10 @@ unsafe fn multiply(left: uint16x8_t, right: uint16x8_t, mut sum: float32x4_t) ->
     sum
 }
 
-/// As `microkernel::tile`, for factors packed by `left` and `right`.
+/// As for `microkernel::tile`, for factors packed by `left` and `right`.
 ///
 /// # Safety
-/// As `microkernel::tile`; `k` is even, and the processor has the instruction.
+/// As for `microkernel::tile`; `k` is even, and the processor has the instruction.
 #[target_feature(enable = "neon,bf16")]
 unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
@@ -107,7 +108,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     // Pairs of rows; pairs of columns follow below.
     const PAIRS: usize = Baseline::ROWS / 2;
     let (rows, columns) = (ROWS.div_ceil(2), 2 * VECTORS);
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         microkernel::prefetch_sums::<Baseline, ROWS, VECTORS>(&t.epilogue);
         let mut sums = [[vdupq_n_f32(0.0); 4]; PAIRS];

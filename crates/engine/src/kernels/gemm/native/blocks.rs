@@ -1,6 +1,6 @@
-//! Products by a quantised weight. The weight is unpacked where a product reads it, some hundred elements at a time, for the
-//! f32 kernels, so the results equal those of the same weight in f32, bit for bit. For one row, as in decoding, most block
-//! types are multiplied without unpacking (`quant::coded`), which changes the order of the sums.
+//! Products by a quantised weight. The weight is unpacked where a product reads it, some hundred elements at a time,
+//! for the f32 kernels, so the results equal those of the same weight in f32, bit for bit. For one row, as in decoding,
+//! most block types are multiplied without unpacking (`quant::coded`), which changes the order of the sums.
 
 use std::mem::MaybeUninit;
 
@@ -42,8 +42,8 @@ impl Place {
         Place { kind, unpack: kind.unpacking(level), one, coded, blocks, element: 0 }
     }
 
-    /// The arrangement of a row of `k` elements for columns that are `step` apart, if these are whole blocks that can be
-    /// multiplied without unpacking.
+    /// The arrangement of a row of `k` elements for columns that are `step` apart, if these are whole blocks that can
+    /// be multiplied without unpacking.
     pub(super) fn arranged(self, k: usize, step: usize) -> Option<Arranged<Place>> {
         let (arrangement, dots) = self.coded?;
         let whole = [k, step, self.element].iter().all(|n| n.is_multiple_of(arrangement.elements));
@@ -56,7 +56,7 @@ impl Place {
     /// The processor has the instructions of `unpack`, and the matrix has `count` elements from here on.
     #[inline(always)]
     pub unsafe fn unpack(self, count: usize, to: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { (self.unpack)(self.blocks, self.element, count, to) };
     }
 }
@@ -83,15 +83,15 @@ const STEP: usize = TERMS + LINE;
 /// Columns of the widest panel of tiles of two vectors; blocks use no others.
 const WIDEST: usize = 32;
 
-/// As `pack::pack`.
+/// As for `pack::pack`.
 ///
 /// # Safety
-/// As `pack::pack`; `b` is contiguous along rows or along columns.
+/// As for `pack::pack`; `b` is contiguous along rows or along columns.
 #[inline(always)]
 pub unsafe fn pack<L: Lanes>(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
     let Source { at, row, column } = b;
     assert!(panel <= WIDEST && (row == 1 || column == 1), "a panel of blocks is too wide");
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if column == 1 {
             for t in 0..k {
@@ -119,10 +119,10 @@ const AHEAD: usize = 4096;
 /// Elements of a row that are unpacked together: a multiple of the step of every `dots` kernel.
 const PIECE: usize = 256;
 
-/// As `dot::dots`, in the same order.
+/// As for `dot::dots`, in the same order.
 ///
 /// # Safety
-/// As `dot::dots`.
+/// As for `dot::dots`.
 #[inline(always)]
 pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProducts<Place>, sums: &mut Sums) {
     let DotProducts { k, a, w, step, columns } = d;
@@ -130,10 +130,10 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProdu
     let piece = space.as_mut_ptr().cast::<f32>();
     let whole = k / (CHAINS * L::LANES) * (CHAINS * L::LANES);
     if ROWS == 1 && w.element.is_multiple_of(PART) && step.is_multiple_of(PART) {
-        // SAFETY: the caller's; the blocks have the layout of `w`'s type.
+        // SAFETY: guaranteed by the caller; the blocks have the layout of `w`'s type.
         return unsafe { (w.one)(d, sums) };
     }
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for j in 0..columns {
             let w = w.plus(j * step);
@@ -157,17 +157,17 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProdu
     }
 }
 
-/// As `dots`, for one row of A. Elements are multiplied as they are unpacked, without a buffer between, whose stores and loads
-/// would take as long as both.
+/// As for `dots`, for one row of A. Elements are multiplied as they are unpacked, without a buffer between, whose
+/// stores and loads would take as long as both.
 ///
 /// # Safety
-/// As `dot::dots`; the weight's blocks have layout B.
+/// As for `dot::dots`; the weight's blocks have layout B.
 #[inline(always)]
 pub unsafe fn dots_of_one<S: Isa, B: Layout>(d: DotProducts<Place>, sums: &mut Sums) {
     /// Columns per step: they share A and hide each other's latency.
     const TWO: usize = 2;
     let DotProducts { k, a, w, step, columns } = d;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let place = |j: usize| w.plus(j * step);
         let (pairs, odd) = sums[0][..columns].as_chunks_mut::<TWO>();
@@ -183,7 +183,7 @@ pub unsafe fn dots_of_one<S: Isa, B: Layout>(d: DotProducts<Place>, sums: &mut S
 /// `dots_of_one` of `COUNT` columns.
 ///
 /// # Safety
-/// As `dots_of_one`.
+/// As for `dots_of_one`.
 #[inline(always)]
 unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
     k: usize,
@@ -196,7 +196,7 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
     }
     let turn = const { turn::<S>() };
     let whole = k / turn * turn;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut chains = [[S::zero(); ONE]; COUNT];
         for t in (0..whole).step_by(turn) {
@@ -232,16 +232,17 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
     }
 }
 
-/// As `dots`, for one arranged row of A: blocks are multiplied without unpacking. The order of the sums differs from `dots`.
+/// As for `dots`, for one arranged row of A: blocks are multiplied without unpacking. The order of the sums differs
+/// from `dots`.
 ///
 /// # Safety
-/// As `dot::dots`; the weight's blocks have layout B, columns are whole blocks, and `a` is arranged for them.
+/// As for `dot::dots`; the weight's blocks have layout B, columns are whole blocks, and `a` is arranged for them.
 #[inline(always)]
 pub unsafe fn dots_as_they_lie<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<Place>, sums: &mut Sums) {
     let DotProducts { k, a, w, step, columns } = d;
     let bytes = |elements: usize| elements / B::ELEMENTS * size_of::<B>();
     let (first, step) = (w.blocks.wrapping_add(bytes(w.element)), bytes(step));
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for (j, sum) in sums[0][..columns].iter_mut().enumerate() {
             let sum_of = column_as_it_lies::<S, R, B>(k, a.at.add(R::HEAD), first.add(j * step));
@@ -253,7 +254,7 @@ pub unsafe fn dots_as_they_lie<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<Place
 /// `dots_as_they_lie` of one column.
 ///
 /// # Safety
-/// As `dots_as_they_lie`.
+/// As for `dots_as_they_lie`.
 #[inline(always)]
 unsafe fn column_as_it_lies<S: Isa, R: Row<S>, B: Coded>(k: usize, a: *const f32, column: *const u8) -> f32 {
     /// Most blocks that fill a vector step.
@@ -261,7 +262,7 @@ unsafe fn column_as_it_lies<S: Isa, R: Row<S>, B: Coded>(k: usize, a: *const f32
     let (turn, floats) = const { (blocks_of_a_turn::<S, B>(), floats_of_a_turn::<S, R, B>()) };
     let (blocks, bytes) = (k / B::ELEMENTS, turn * size_of::<B>());
     let whole = blocks / turn;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut sums = [S::zero(); 2];
         for t in 0..whole {
@@ -282,10 +283,10 @@ unsafe fn column_as_it_lies<S: Isa, R: Row<S>, B: Coded>(k: usize, a: *const f32
     }
 }
 
-/// As `dot::strip`, in the same order.
+/// As for `dot::strip`, in the same order.
 ///
 /// # Safety
-/// As `dot::strip`.
+/// As for `dot::strip`.
 #[inline(always)]
 pub unsafe fn strip<L: Lanes>(s: Strip<Place>) {
     let Strip { rows, k, a, b, b_row, width, sums } = s;
@@ -293,7 +294,7 @@ pub unsafe fn strip<L: Lanes>(s: Strip<Place>) {
     const ROWS: usize = 4;
     let mut unpacked = Vec::<f32>::with_capacity(ROWS * width);
     let unpacked = unpacked.as_mut_ptr();
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for t in (0..k).step_by(ROWS) {
             let terms = ROWS.min(k - t);

@@ -7,7 +7,8 @@ use crate::simd::Lanes;
 
 /// Most rows for which these kernels are used.
 pub const FEW: usize = 8;
-/// Prefetch distance, in bytes. The hardware prefetcher stops at page ends and is not far enough ahead to hide the page walk.
+/// Prefetch distance, in bytes. The hardware prefetcher stops at page ends and is not far enough ahead to hide the page
+/// walk.
 const AHEAD: usize = 6144;
 
 /// Independent accumulator chains for one row.
@@ -32,8 +33,8 @@ pub struct DotProducts<P> {
 /// Sums by row of A, then by row of the weight.
 pub type Sums = [[f32; COLUMNS]; FEW];
 
-/// sums[i][j] = a[i] · w[j]. Each row has `CHAINS` accumulators, one for every `CHAINS`-th vector, which hide the latency of
-/// multiply-adds.
+/// sums[i][j] = a[i] · w[j]. Each row has `CHAINS` accumulators, one for every `CHAINS`-th vector, which hide the
+/// latency of multiply-adds.
 ///
 /// # Safety
 /// The processor has L's instructions, and the pointers cover `ROWS` rows of A and the given rows of the weight.
@@ -43,7 +44,7 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
     sums: &mut Sums,
 ) {
     let DotProducts { k, a, w, step, columns } = d;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for (j, at) in (0..columns).map(|j| j * step).enumerate() {
             let w = w.add(at);
@@ -61,11 +62,11 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
     }
 }
 
-/// Adds the products of `k` terms to each row's chains in turn; `k` is a multiple of `CHAINS` vectors. Calls `ahead` with the
-/// first element of each step.
+/// Adds the products of `k` terms to each row's chains in turn; `k` is a multiple of `CHAINS` vectors. Calls `ahead`
+/// with the first element of each step.
 ///
 /// # Safety
-/// As `dots`.
+/// As for `dots`.
 #[inline(always)]
 pub unsafe fn chains<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
     k: usize,
@@ -74,7 +75,7 @@ pub unsafe fn chains<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usiz
     sums: &mut [[L; CHAINS]; ROWS],
     ahead: impl Fn(*const T),
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for t in (0..k).step_by(CHAINS * L::LANES) {
             ahead(w.add(t));
@@ -92,7 +93,7 @@ pub unsafe fn chains<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usiz
 /// The sum of a row's chains and of the `k` remaining terms.
 ///
 /// # Safety
-/// As `dots`.
+/// As for `dots`.
 #[inline(always)]
 pub unsafe fn ended<L: Lanes, T: Element, const CHAINS: usize>(
     chains: &[L; CHAINS],
@@ -100,17 +101,17 @@ pub unsafe fn ended<L: Lanes, T: Element, const CHAINS: usize>(
     a: *const f32,
     w: *const T,
 ) -> f32 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { more(all(chains), k, a, w) }
 }
 
 /// The sum of a row's chains.
 ///
 /// # Safety
-/// As `Lanes`.
+/// As for `Lanes`.
 #[inline(always)]
 pub unsafe fn all<L: Lanes, const CHAINS: usize>(chains: &[L; CHAINS]) -> f32 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut all = chains[0];
         for chain in &chains[1..] {
@@ -123,11 +124,11 @@ pub unsafe fn all<L: Lanes, const CHAINS: usize>(chains: &[L; CHAINS]) -> f32 {
 /// `sum` plus the products of `k` terms.
 ///
 /// # Safety
-/// As `dots`.
+/// As for `dots`.
 #[inline(always)]
 pub unsafe fn more<T: Element>(mut sum: f32, k: usize, a: *const f32, w: *const T) -> f32 {
     for t in 0..k {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { sum += *a.add(t) * (*w.add(t)).widen() };
     }
     sum
@@ -154,7 +155,7 @@ pub struct Strip<P> {
 /// The processor has L's instructions, and the pointers cover the strip.
 #[inline(always)]
 pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<*const T>) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let whole = s.k / 4 * 4;
         for t in (0..whole).step_by(4) {
@@ -169,7 +170,7 @@ pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<*const T>) {
 #[inline(always)]
 unsafe fn strip_rows<L: Lanes, T: Element, const TERMS: usize>(s: &Strip<*const T>, t: usize) {
     let &Strip { rows, a, b, b_row, width, sums, .. } = s;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let b = b.add(t * b_row);
         let whole = width / L::LANES * L::LANES;

@@ -18,10 +18,10 @@ impl<T: Stored> Product<T> {
     /// Multiplies rows of B that are contiguous along k by all rows of A.
     ///
     /// # Safety
-    /// As `run`.
+    /// As for `run`.
     pub(super) unsafe fn dots(&self, loops: &'static Loops, threads: usize) {
         let columns = columns_of_a_task(self.b.bytes(self.n * self.k), self.n, threads);
-        // SAFETY: the caller's; no two tasks share a column.
+        // SAFETY: guaranteed by the caller; no two tasks share a column.
         unsafe {
             self.arranged(|row| {
                 self.few(columns, threads, |z, column, width| self.dots_of(loops, row, z, column, width));
@@ -32,13 +32,13 @@ impl<T: Stored> Product<T> {
     /// Calls `body` with A in the layout that `dots` reads. An arranged row is in the thread's workspace.
     ///
     /// # Safety
-    /// As `run`.
+    /// As for `run`.
     unsafe fn arranged(&self, body: impl FnOnce(&Row<T>)) {
         let one = self.m == 1 && self.batch == 1;
         let arranged = one.then(|| T::arranged(self.b, self.k, self.b_column)).flatten();
         let Some(Arranged { arrangement, dots }) = arranged else { return body(&Row::AsItLies) };
         workspace(arrangement.room(self.k), |space| {
-            // SAFETY: the caller's; the workspace has the requested room.
+            // SAFETY: guaranteed by the caller; the workspace has the requested room.
             unsafe { arrangement.arrange(self.k, self.a, space.as_mut_ptr()) };
             body(&Row::Arranged(space.as_ptr(), dots));
         });
@@ -46,7 +46,7 @@ impl<T: Stored> Product<T> {
 
     /// Computes `width` columns of C from `column` on.
     unsafe fn dots_of(&self, loops: &'static Loops, row: &Row<T>, z: usize, column: usize, width: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (a, dots) = match row {
                 Row::AsItLies => (self.left(z), T::loops(loops).dots[self.m - 1]),
@@ -66,11 +66,11 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// Products of one A, of few rows, by several weights of one type that are contiguous along k. One parallel pass computes all
-    /// of them, with the same results as separate products.
+    /// Products of one A, of few rows, by several weights of one type that are contiguous along k. One parallel pass
+    /// computes all of them, with the same results as separate products.
     ///
     /// # Safety
-    /// As `run`.
+    /// As for `run`.
     pub unsafe fn run_together(products: &[Product<T>], loops: &'static Loops, threads: usize) {
         let [first, ..] = products else { return };
         let total: usize = products.iter().map(|product| product.n).sum();
@@ -81,13 +81,13 @@ impl<T: Stored> Product<T> {
             for product in products {
                 let from = skip.min(product.n);
                 let width = left.min(product.n - from);
-                // SAFETY: the caller's; no two tasks share a column.
+                // SAFETY: guaranteed by the caller; no two tasks share a column.
                 unsafe { product.dots_of(loops, row, 0, from, width) };
                 (skip, left) = (skip - from, left - width);
             }
         };
         let tasks = total.div_ceil(columns);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let threads = worth(first.m * total * first.k, threads);
             first.arranged(|row| each_task(threads, tasks, |task| run(task, row)));
@@ -97,11 +97,12 @@ impl<T: Stored> Product<T> {
     /// Multiplies strips of columns of a row-major B.
     ///
     /// # Safety
-    /// As `run`.
+    /// As for `run`.
     pub(super) unsafe fn strips(&self, loops: &'static Loops, threads: usize) {
         let share = self.n.div_ceil(4 * threads).next_multiple_of(loops.panel());
         self.few(share.clamp(256, STRIP), threads, |z, column, width| {
-            // SAFETY: the caller's; no two tasks share a column, and the workspace holds the strip's sums of all rows.
+            // SAFETY: guaranteed by the caller; no two tasks share a column, and the workspace holds the strip's sums
+            // of all rows.
             workspace(self.m * width, |panels| unsafe {
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
@@ -135,12 +136,12 @@ impl<T: Stored> Product<T> {
     }
 
     unsafe fn left(&self, z: usize) -> Left {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         Left { at: unsafe { self.a.add(z * self.a_batch) }, row: self.a_row, k: self.a_column }
     }
 
     unsafe fn store(&self, z: usize, row: usize, column: usize, sum: f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let c = self.c.add(z * self.c_batch + row * self.c_row + column);
             let mut v = self.alpha * sum;

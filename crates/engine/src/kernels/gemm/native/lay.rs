@@ -48,8 +48,8 @@ impl Packed {
     }
 }
 
-/// Leading dimension of a copy whose rows have `elements` elements: whole cache lines plus one line, or plus two, since rows
-/// a multiple of 4 KiB apart alias in L1.
+/// Leading dimension of a copy whose rows have `elements` elements: whole cache lines plus one line, or plus two, since
+/// rows a multiple of 4 KiB apart alias in L1.
 pub fn apart(elements: usize) -> usize {
     let row = elements.next_multiple_of(LINE) + LINE;
     if row.is_multiple_of(ALIASED) { row + LINE } else { row }
@@ -61,7 +61,7 @@ pub fn apart(elements: usize) -> usize {
 /// `a` covers `rows` rows of `k` terms; `to` covers as many.
 pub unsafe fn copy(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     for i in 0..rows {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { std::ptr::copy_nonoverlapping(a.at.add(i * a.row), to.add(i * to_row), k) };
     }
 }
@@ -70,14 +70,14 @@ impl<T: Stored> Product<T> {
     /// Packs all rows of A with `make`, in parallel, one block of K at a time.
     ///
     /// # Safety
-    /// As `run`; `to` has room for all rows of all blocks of K.
+    /// As for `run`; `to` has room for all rows of all blocks of K.
     pub(super) unsafe fn lay(&self, make: Make, to: Packed, part: usize, threads: usize) {
         let (groups, parts) = (self.m.div_ceil(TASK_ROWS), self.k.div_ceil(part));
         each_task(worth(self.batch * self.m * self.k, threads), self.batch * groups * parts, |i| {
             let (i, p) = (i / parts, i % parts);
             let (z, row) = (i / groups, i % groups * TASK_ROWS);
             let from = p * part;
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let at = self.a.add(z * self.a_batch + row * self.a_row + from * self.a_column);
                 let a = Left { at, row: self.a_row, k: self.a_column };

@@ -77,9 +77,9 @@ impl Loops {
     /// Runs the microkernel for a tile, which is at most the largest.
     ///
     /// # Safety
-    /// As `microkernel::tile`.
+    /// As for `microkernel::tile`.
     pub unsafe fn tile(&self, t: &TileProduct) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.tiles.of(t)(t, &mut Prefetch::nothing()) };
     }
 }
@@ -96,7 +96,8 @@ pub trait Stored: Copy + 'static {
     const IS_F32: bool = false;
     type At: At;
     fn loops(loops: &Loops) -> &Storage<Self::At>;
-    /// The arrangement of a row of A of `k` terms for dot products with rows of B that are `step` apart, if they need one.
+    /// The arrangement of a row of A of `k` terms for dot products with rows of B that are `step` apart, if they need
+    /// one.
     fn arranged(_b: Self::At, _k: usize, _step: usize) -> Option<Arranged<Self::At>> {
         None
     }
@@ -138,12 +139,12 @@ compiled! {
     paired fn tile[; ROWS: usize, VECTORS: usize, MASKED: bool](t: &TileProduct, ahead: &mut Prefetch) {
         debug_assert_eq!(t.rows, ROWS);
         assert!(ROWS * VECTORS.max(2) <= 2 * S::ROWS, "a tile has more rows than the registers hold");
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { microkernel::tile::<S, ROWS, VECTORS, MASKED>(t, ahead) }
     }
 
     pub(super) fn dots_of_coded[B: Coded](d: DotProducts<Place>, sums: &mut Sums) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if as_bytes::<S, B>() {
                 blocks::dots_as_they_lie::<S, InBytes, B>(d, sums)
@@ -160,42 +161,42 @@ compiled! {
     }
 
     fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { rounded::round(a, rows, k, to, to_row) }
     }
 
     fn pack[T: Element](b: Source<*const T>, k: usize, width: usize, panel: usize, to: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { pack::pack::<S::V, T>(b, k, width, panel, to) }
     }
 
     fn dots[T: Element; ROWS: usize, CHAINS: usize](d: DotProducts<*const T>, sums: &mut Sums) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { dot::dots::<S::V, T, ROWS, CHAINS>(d, sums) }
     }
 
     fn strip[T: Element](s: dot::Strip<*const T>) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { dot::strip::<S::V, T>(s) }
     }
 
     fn pack_blocks(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { blocks::pack::<S::V>(b, k, width, panel, to) }
     }
 
     fn dots_of_blocks[; ROWS: usize, CHAINS: usize](d: DotProducts<Place>, sums: &mut Sums) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { blocks::dots::<S::V, ROWS, CHAINS>(d, sums) }
     }
 
     pub(super) fn dots_of_layout[B: Layout](d: DotProducts<Place>, sums: &mut Sums) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { blocks::dots_of_one::<S, B>(d, sums) }
     }
 
     fn strip_of_blocks(s: dot::Strip<Place>) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { blocks::strip::<S::V>(s) }
     }
 }
@@ -208,8 +209,8 @@ fn tiles(level: Level) -> Tiles {
 
 /// Tiles of three vectors and fewer rows, for instruction sets with 32 registers of 16 lanes and a large L2.
 ///
-/// They leave rows to the hardware prefetcher: the rows of A, and the rows of a row-major B. All panels of a row-major B are
-/// packed at once per task, since its rows would evict one another from L2 if they were prefetched.
+/// They leave rows to the hardware prefetcher: the rows of A, and the rows of a row-major B. All panels of a row-major
+/// B are packed at once per task, since its rows would evict one another from L2 if they were prefetched.
 fn wide(level: Level) -> Option<Tiles> {
     // SAFETY: as in `tiles`.
     let [lanes, rows] = unsafe { lanes_and_rows(level)() };

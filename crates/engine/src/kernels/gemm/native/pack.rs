@@ -1,4 +1,5 @@
-//! Packs a block of B into panels: for each group of columns its rows, contiguous, widened to f32 and padded with zeros.
+//! Packs a block of B into panels: for each group of columns its rows, contiguous, widened to f32 and padded with
+//! zeros.
 
 use half::{bf16, f16};
 
@@ -8,7 +9,7 @@ use crate::simd::Lanes;
 pub trait Element: Copy {
     fn widen(self) -> f32;
     /// # Safety
-    /// As `Lanes::load`.
+    /// As for `Lanes::load`.
     unsafe fn load<L: Lanes>(p: *const Self) -> L;
 }
 
@@ -19,7 +20,7 @@ impl Element for f32 {
     }
     #[inline(always)]
     unsafe fn load<L: Lanes>(p: *const f32) -> L {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load(p) }
     }
 }
@@ -31,7 +32,7 @@ impl Element for f16 {
     }
     #[inline(always)]
     unsafe fn load<L: Lanes>(p: *const f16) -> L {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load_f16(p) }
     }
 }
@@ -43,7 +44,7 @@ impl Element for bf16 {
     }
     #[inline(always)]
     unsafe fn load<L: Lanes>(p: *const bf16) -> L {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load_bf16(p) }
     }
 }
@@ -98,7 +99,7 @@ pub unsafe fn pack<L: Lanes, T: Element>(
     to: *mut f32,
 ) {
     let Source { at: b, row, column } = b;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let whole = width / L::LANES * L::LANES;
         if column == 1 {

@@ -22,10 +22,11 @@ fn first(count: usize) -> u32 {
 /// Rounds `rows` rows of `k` terms to nearest even, as pairs, with leading dimension `to_row`.
 ///
 /// # Safety
-/// The processor has the instructions; `a` covers the rows and terms; `to` covers rows of ⌈k / 2⌉ elements, rounded up to 16.
+/// The processor has the instructions; `a` covers the rows and terms; `to` covers rows of ⌈k / 2⌉ elements, rounded up
+/// to 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for i in 0..rows {
             row(Left { at: a.at.add(i * a.row), ..a }, k, to.add(i * to_row), PAIRS);
@@ -40,7 +41,7 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn row(a: Left, k: usize, to: *mut f32, step: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for t in (0..k).step_by(WIDTH) {
             let count = (k - t).min(WIDTH);
@@ -59,15 +60,15 @@ pub unsafe fn row(a: Left, k: usize, to: *mut f32, step: usize) {
     }
 }
 
-/// Packs `k` rows of `width` columns of B into ⌈k / 2⌉ rows of pairs, with zeros after the last column and after an odd last
-/// row.
+/// Packs `k` rows of `width` columns of B into ⌈k / 2⌉ rows of pairs, with zeros after the last column and after an odd
+/// last row.
 ///
 /// # Safety
 /// The processor has the instructions; `b` covers the block, and `to` covers ⌈k / 2⌉ rows of the panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     debug_assert_eq!(panel, WIDTH);
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if b.row == 1 {
             along_k(b, k, width, to);
@@ -89,7 +90,7 @@ pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize
 /// Packs a B that is contiguous along k: transposes squares of 16 columns by 16 pairs.
 #[inline(always)]
 unsafe fn along_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for j in (0..WIDTH).step_by(PAIRS) {
             for t in (0..k).step_by(WIDTH) {
@@ -120,7 +121,7 @@ unsafe fn along_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) 
 /// Packs a row-major B: interleaves two rows.
 #[inline(always)]
 unsafe fn across_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let columns = first(width);
         let places = |from: u32| -> __m512i {

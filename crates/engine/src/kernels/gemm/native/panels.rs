@@ -1,16 +1,16 @@
 //! One task of the GEMM: packs its columns of B into panels that stay in L2, one block of K at a time, and multiplies
 //! groups of A's rows by each panel, one register tile at a time.
 //!
-//! The first group of tiles uses a panel right after it was packed; later groups find it in L2. Meanwhile the next panel and
-//! the next group's rows are prefetched. A row-major B is prefetched in runs of panels, whose columns share cache lines. On
-//! AVX2, a run of f32 panels is also packed during the products of the run before.
+//! The first group of tiles uses a panel right after it was packed; later groups find it in L2. Meanwhile the next
+//! panel and the next group's rows are prefetched. A row-major B is prefetched in runs of panels, whose columns share
+//! cache lines. On AVX2, a run of f32 panels is also packed during the products of the run before.
 //!
-//! Tiles of three vectors leave rows to the hardware prefetcher: the rows of A, unless they are copied, and the rows of a
-//! row-major B, of which all panels of a task are packed at once.
+//! Tiles of three vectors leave rows to the hardware prefetcher: the rows of A, unless they are copied, and the rows of
+//! a row-major B, of which all panels of a task are packed at once.
 //!
-//! Few rows form one group, whose tasks are wide and keep a single panel. A block of K has as many terms as are summed in
-//! registers or, for tiles of three vectors, a multiple (`terms::deep_part`). Sums are added to C, or kept in the workspace
-//! until the next block where the tiles support it.
+//! Few rows form one group, whose tasks are wide and keep a single panel. A block of K has as many terms as are summed
+//! in registers or, for tiles of three vectors, a multiple (`terms::deep_part`). Sums are added to C, or kept in the
+//! workspace until the next block where the tiles support it.
 
 mod ahead;
 
@@ -123,7 +123,7 @@ impl<T: Stored> Product<T> {
     /// Computes one block of C.
     ///
     /// # Safety
-    /// As `run`.
+    /// As for `run`.
     pub unsafe fn task(&self, loops: &Loops, block: &Block, kit: Kit<'_, T::At>) {
         let panel = kit.tiles.panel();
         let mut slivers = Vec::new();
@@ -146,7 +146,7 @@ impl<T: Stored> Product<T> {
         };
         let kept = if once { panel } else { block.columns.next_multiple_of(panel) };
         let second_size = kept * self.second.map_or(0, |s| s.k);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         let _ready = unsafe { kit.tiles.ready() };
         workspace(sums_size + left_size + second_size + kept * k, |space| {
             let (sums, space) = space.split_at_mut(sums_size);
@@ -162,7 +162,7 @@ impl<T: Stored> Product<T> {
             let task = Task { product: self, loops, block, kit, slivers: &slivers, group_tiles, once, space };
             let mut packed = 0;
             for from in (0..self.k).step_by(block.part) {
-                // SAFETY: the caller's; the workspace has room for the packed, copied and kept elements.
+                // SAFETY: guaranteed by the caller; the workspace has room for the packed, copied and kept elements.
                 packed = unsafe { task.take_part(from, packed) };
             }
         });
@@ -179,7 +179,8 @@ impl<T: Stored> Task<'_, T> {
         self.block.part.min(self.product.k - from)
     }
 
-    /// The part of B for the panel of column `j` (relative to the task's first column) from term `from` on, and its width.
+    /// The part of B for the panel of column `j` (relative to the task's first column) from term `from` on, and its
+    /// width.
     fn source(&self, from: usize, j: usize) -> (Source<T::At>, usize) {
         let (product, block) = (self.product, self.block);
         let column = (block.column + j) * product.b_column;
@@ -188,7 +189,8 @@ impl<T: Stored> Task<'_, T> {
         (source, self.panel().min(block.columns - j))
     }
 
-    /// The address of the panel of column `j`, of `k` rows, in `panels`. One buffer serves all panels when `once` is set.
+    /// The address of the panel of column `j`, of `k` rows, in `panels`. One buffer serves all panels when `once` is
+    /// set.
     fn panel_at(&self, panels: *mut f32, j: usize, k: usize) -> *mut f32 {
         if self.once { panels } else { panels.wrapping_add(j * k) }
     }
@@ -198,12 +200,12 @@ impl<T: Stored> Task<'_, T> {
         self.kit.tiles.wide() && self.product.b_row != 1 && !self.once && !self.kit.in_place
     }
 
-    /// Computes the block of K that starts at `from`, of which `packed` panels are already packed. Returns the number of panels
-    /// that were packed for the next block.
+    /// Computes the block of K that starts at `from`, of which `packed` panels are already packed. Returns the number
+    /// of panels that were packed for the next block.
     ///
     /// # Safety
-    /// As `Product::task`; `from` is a multiple of the block size and below K, the earlier blocks are done, and the first `packed`
-    /// panels are in place.
+    /// As for `Product::task`; `from` is a multiple of the block size and below K, the earlier blocks are done, and the
+    /// first `packed` panels are in place.
     unsafe fn take_part(&self, from: usize, mut packed: usize) -> usize {
         let &Task { product, block, ref kit, .. } = self;
         let terms = self.terms(from);
@@ -213,12 +215,12 @@ impl<T: Stored> Task<'_, T> {
                 let row = block.z * product.m.next_multiple_of(a.together);
                 RowsOfPart { first: a.rows(row, from / block.part), together: a.together, k }
             }
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             _ => RowsOfPart { first: unsafe { product.rows(block, 0, from) }, together: 1, k: terms },
         };
         let second = product.second.filter(|_| from + terms == product.k);
         let part = Part { from, terms, k, rows, second };
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if self.row_by_row() {
                 self.pack_row_by_row(&part);
@@ -238,14 +240,14 @@ impl<T: Stored> Task<'_, T> {
     /// Packs all panels of a block of K, `B_ROWS` rows at a time.
     ///
     /// # Safety
-    /// As `take_part`.
+    /// As for `take_part`.
     unsafe fn pack_row_by_row(&self, part: &Part) {
         let panel = self.panel();
         for t in (0..part.terms).step_by(B_ROWS) {
             for j in (0..self.block.columns).step_by(panel) {
                 let (here, width) = self.source(part.from + t, j);
                 let to = self.panel_at(self.space.panels, j, part.k).wrapping_add(t * panel);
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { (self.kit.pack)(here, B_ROWS.min(part.terms - t), width, panel, to) };
             }
         }
@@ -254,19 +256,21 @@ impl<T: Stored> Task<'_, T> {
     /// Packs the panel of column `j`.
     ///
     /// # Safety
-    /// As `take_part`.
+    /// As for `take_part`.
     unsafe fn pack(&self, part: &Part, j: usize) {
         let (here, width) = self.source(part.from, j);
         let to = self.panel_at(self.space.panels, j, part.k);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { (self.kit.pack)(here, part.terms, width, self.panel(), to) };
     }
 
-    /// Multiplies a group of tiles by all panels. `before` is the number of tiles in earlier groups, `after` the next group, empty
-    /// for the last. The first group packs the panels from `packed` on. Returns the number of panels packed for the next block.
+    /// Multiplies a group of tiles by all panels. `before` is the number of tiles in earlier groups, `after` the next
+    /// group, empty for the last. The first group packs the panels from `packed` on. Returns the number of panels
+    /// packed for the next block.
     ///
     /// # Safety
-    /// As `take_part`; the earlier groups are done; for the first group, `packed` panels are in place. `tiles` is not empty.
+    /// As for `take_part`; the earlier groups are done; for the first group, `packed` panels are in place. `tiles` is
+    /// not empty.
     unsafe fn take_group(
         &self,
         part: &Part,
@@ -278,14 +282,14 @@ impl<T: Stored> Task<'_, T> {
         let columns = self.block.columns;
         let (panels, run) = (columns.div_ceil(self.panel()), self.run_length());
         let steps = tiles.len() * part.k.div_ceil(STRIDE);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         let left = unsafe { self.rows_of_group(part, tiles) };
         let mut ahead = Prefetch::nothing();
         if let ([(start, _), ..], true) = (after, self.rows_ahead()) {
             ahead.rows = part.rows.stretches(*start, extent(after)).over(panels * steps);
         }
         for (i, j) in (0..columns).step_by(self.panel()).enumerate() {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 if i.is_multiple_of(run) {
                     packed = packed.max(i) + ahead.finish_packing();
@@ -304,20 +308,20 @@ impl<T: Stored> Task<'_, T> {
     /// The rows of a group in the layout that its tiles read; copies them if the layout asks for it.
     ///
     /// # Safety
-    /// As `take_part`.
+    /// As for `take_part`.
     unsafe fn rows_of_group(&self, part: &Part, tiles: &[(usize, usize)]) -> Left {
         let &Space { left, left_row, .. } = &self.space;
         let (a, rows) = (part.rows.at_row(tiles[0].0), extent(tiles));
         match self.kit.left {
             None | Some(Lay::Packed(_)) => a,
             Some(Lay::Rows) => {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { copy(a, rows, part.terms, left, left_row) };
                 Left { at: left, row: left_row, k: 1 }
             }
             Some(Lay::Columns) => {
                 let from = Source { at: a.at, row: a.k, column: 1 };
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { (f32::loops(self.loops).pack)(from, part.terms, rows, rows, left) };
                 Left { at: left, row: 1, k: rows }
             }
@@ -327,7 +331,7 @@ impl<T: Stored> Task<'_, T> {
     /// Multiplies a group's tiles by the panel of column `j`.
     ///
     /// # Safety
-    /// As `take_group`; `left` is the result of `rows_of_group`.
+    /// As for `take_group`; `left` is the result of `rows_of_group`.
     unsafe fn take_panel(
         &self,
         part: &Part,
@@ -344,7 +348,7 @@ impl<T: Stored> Task<'_, T> {
             true => Right { at: here.at.address().cast(), k: product.b_row },
             false => Right { at: place, k: panel },
         };
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let second = part.second.map(|s| {
                 let place = self.panel_at(space.second, j, s.k);
@@ -384,16 +388,16 @@ impl<T: Stored> Task<'_, T> {
 impl Second {
     /// Packs `width` columns from `column` on into a panel.
     unsafe fn pack(&self, loops: &Loops, [column, width]: [usize; 2], panel: usize, to: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         let at = unsafe { self.b.add(column * self.b_column) };
         let source = Source { at, row: self.b_row, column: self.b_column };
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { (f32::loops(loops).pack)(source, self.k, width, panel, to) };
     }
 
     /// The second segment's product of a tile: its rows of A from `row` on, and a panel.
     unsafe fn rows_by(&self, row: usize, b: Right) -> More {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         let at = unsafe { self.a.add(row * self.a_row) };
         More { k: self.k, a: Left { at, row: self.a_row, k: self.a_column }, b, alpha: self.alpha }
     }

@@ -114,24 +114,24 @@ impl<T: Stored> Product<T> {
         let dots = self.m <= FEW && self.b_row == 1 && self.a_column == 1;
         let strips = self.m <= FEW / 2 && self.b_column == 1;
         if let Some((first, second)) = self.apart(self.m <= FEW) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             return unsafe {
                 first.run(loops, threads);
                 second.run(loops, threads);
             };
         }
         if dots {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             return unsafe { self.dots(loops, threads) };
         }
         if strips {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             return unsafe { self.strips(loops, threads) };
         }
         match self.copied_at_a_time(loops) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             Some(rows) => unsafe { self.run_copied(loops, blocking(), rows, threads) },
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             None => unsafe { self.run_tiles(loops, &self.plan(loops, blocking(), threads), None) },
         }
     }
@@ -141,7 +141,7 @@ impl<T: Stored> Product<T> {
     /// # Safety
     /// The matrix has these rows.
     pub(super) unsafe fn of_rows(&self, z: usize, row: usize, rows: usize) -> Product<T> {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             Product {
                 batch: 1,
@@ -184,8 +184,8 @@ impl<T: Stored> Product<T> {
         Plan { tiles, summed, part, once, blocking, threads }
     }
 
-    /// Terms that are summed in registers before they are added to C. Only the sizes and the instruction set decide, so that
-    /// both kinds of tiles give the same bits.
+    /// Terms that are summed in registers before they are added to C. Only the sizes and the instruction set decide, so
+    /// that both kinds of tiles give the same bits.
     fn summed(&self, Loops { tiles, .. }: &Loops) -> usize {
         // Aᵀ·B of row-major factors.
         let by_terms = T::IS_F32 && self.a_row == 1 && self.b_column == 1;
@@ -195,7 +195,7 @@ impl<T: Stored> Product<T> {
     /// The tiled product; `copied` is the packed A, if A was packed for all tasks.
     ///
     /// # Safety
-    /// As `run`; `copied` holds all rows of this product.
+    /// As for `run`; `copied` holds all rows of this product.
     pub(super) unsafe fn run_tiles(&self, loops: &'static Loops, plan: &Plan, copied: Option<Packed>) {
         let &Plan { tiles, part, once, blocking, threads, .. } = plan;
         let sizes = [self.batch, self.m, self.n, self.k];
@@ -206,7 +206,7 @@ impl<T: Stored> Product<T> {
         };
         let at_once = once.then(|| Cut::once(tiles, sizes, part, threads)).flatten();
         let cut = at_once.unwrap_or_else(|| Cut::new(tiles, sizes, part, blocking, widest, threads));
-        // SAFETY: the caller's; no two blocks share an element of C.
+        // SAFETY: guaranteed by the caller; no two blocks share an element of C.
         cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, plan, &block, copied)) });
     }
 
@@ -225,7 +225,7 @@ impl<T: Stored> Product<T> {
     /// The product with A copied once for all tasks, `rows` rows at a time.
     ///
     /// # Safety
-    /// As `run`.
+    /// As for `run`.
     pub(super) unsafe fn run_copied(
         &self,
         loops: &'static Loops,
@@ -234,14 +234,14 @@ impl<T: Stored> Product<T> {
         threads: usize,
     ) {
         for row in (0..self.m).step_by(rows) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             let some = unsafe { self.of_rows(0, row, rows.min(self.m - row)) };
             let plan = some.plan(loops, blocking, threads);
             let apart = apart(plan.part);
             let size = some.m * apart;
             shared(self.k.div_ceil(plan.part) * size, |space| {
                 let to = Packed { at: space.as_mut_ptr(), together: 1, row: apart, part: size };
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     some.lay(copy, to, plan.part, threads);
                     some.run_tiles(loops, &plan, Some(to));
@@ -255,8 +255,8 @@ impl<T: Stored> Product<T> {
         self.a_column == 1 && self.a_row.is_multiple_of(ALIASED)
     }
 
-    /// Splits off the second segment as a separate product where tiles do not handle both: kernels for `few` rows have no second
-    /// segment, and one with many terms needs blocks of K itself.
+    /// Splits off the second segment as a separate product where tiles do not handle both: kernels for `few` rows have
+    /// no second segment, and one with many terms needs blocks of K itself.
     pub(super) fn apart(&self, few: bool) -> Option<(Product<T>, Product<f32>)> {
         let second = self.second.filter(|s| few || s.k > SUMMED)?;
         let Second { k, a, a_row, a_column, b, b_row, b_column, alpha } = second;
@@ -284,8 +284,8 @@ impl<T: Stored> Product<T> {
     ) -> Kit<'static, T::At> {
         // B is read in place where it already has the layout of a panel and is read too few times to pay for packing.
         let in_place = T::IS_F32 && self.b_column == 1 && self.is_narrow(block.rows, tiles);
-        // If they are read more than once, rows of A that alias in L1 are copied, and so are columns if each term's few elements
-        // are in a separate cache line.
+        // If they are read more than once, rows of A that alias in L1 are copied, and so are columns if each term's few
+        // elements are in a separate cache line.
         let often = block.columns > tiles.panel();
         let aliased = self.aliased() && block.rows > tiles.rows() && often;
         let turned = self.a_row == 1 && self.a_column > LINE && often;
@@ -310,7 +310,7 @@ impl<T: Stored> Product<T> {
     /// A from `row` and term `from` on.
     pub(super) unsafe fn rows(&self, block: &Block, row: usize, from: usize) -> Left {
         let at = block.z * self.a_batch + row * self.a_row + from * self.a_column;
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         Left { at: unsafe { self.a.add(at) }, row: self.a_row, k: self.a_column }
     }
 
@@ -323,10 +323,10 @@ impl<T: Stored> Product<T> {
         first: bool,
     ) -> Epilogue {
         let bias =
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             if first && !self.bias.is_null() { unsafe { self.bias.add(column) } } else { std::ptr::null() };
         Epilogue {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             c: unsafe { self.c.add(block.z * self.c_batch + row * self.c_row + column) },
             row: self.c_row,
             alpha: self.alpha,

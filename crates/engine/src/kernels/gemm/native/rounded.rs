@@ -1,8 +1,9 @@
 //! Products by a bf16 weight whose other factor is rounded to bf16; sums are in f32.
 //!
-//! Where the processor multiplies pairs of bf16, both factors are packed as pairs, or as whole AMX tiles (amx.rs). Otherwise,
-//! and where pairs were not measured to be faster (choice), factors are rounded all the same and multiplied as f32, so that
-//! the precision setting means the same rounding everywhere. As elsewhere, K alone decides how an element of C is summed.
+//! Where the processor multiplies pairs of bf16, both factors are packed as pairs, or as whole AMX tiles (amx.rs).
+//! Otherwise, and where pairs were not measured to be faster (choice), factors are rounded all the same and multiplied
+//! as f32, so that the precision setting means the same rounding everywhere. As elsewhere, K alone decides how an
+//! element of C is summed.
 
 use half::bf16;
 
@@ -18,30 +19,30 @@ use super::workspace::{LINE, shared};
 
 /// Elements of a thread's panels: a little more than half of a usual L2.
 const PANELS: usize = 144 * 1024;
-/// Most terms of A that are rounded together, and for which sums are kept from block to block; K alone decides. The usual
-/// widths of models are one or two segments.
+/// Most terms of A that are rounded together, and for which sums are kept from block to block; K alone decides. The
+/// usual widths of models are one or two segments.
 const SEGMENT: usize = 4608;
 /// Elements of packed A that are rounded together: 16 MiB, plus padding.
 const ROUNDED: usize = 4 << 20;
-/// Most panels, and tiles of rows, of a task that keeps its sums from block to block, unless all rows are one group: 640 KiB
-/// of an L2 of 2 MiB.
+/// Most panels, and tiles of rows, of a task that keeps its sums from block to block, unless all rows are one group:
+/// 640 KiB of an L2 of 2 MiB.
 const KEPT: usize = 10;
 const KEPT_ROWS: usize = 512;
 /// Panels from which a task spends little on packing and rounding.
 const WIDE: usize = 8;
 
 impl Product<bf16> {
-    /// As `run`, with A rounded to bf16. Few rows are not rounded: such products are bound by the bytes of B.
+    /// As for `run`, with A rounded to bf16. Few rows are not rounded: such products are bound by the bytes of B.
     ///
     /// # Safety
-    /// As `run`.
+    /// As for `run`.
     pub unsafe fn run_rounded(&self, loops: &'static Loops, threads: usize) {
         if self.m <= FEW {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             return unsafe { self.run(loops, threads) };
         }
         if let Some((first, second)) = self.apart(false) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             return unsafe {
                 first.run_rounded(loops, threads);
                 second.run(loops, threads);
@@ -55,13 +56,13 @@ impl Product<bf16> {
         let a_row = segment.min(self.k.next_multiple_of(part)) / rounded.terms;
         let most = (ROUNDED / a_row).max(1);
         if self.batch * self.m <= most {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             return unsafe { self.by_segments(loops, [part, segment], threads) };
         }
         let rows = self.m.div_ceil(self.m.div_ceil(most)).next_multiple_of(rounded.tiles.rows());
         for z in 0..self.batch {
             for row in (0..self.m).step_by(rows) {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     let some = self.of_rows(z, row, rows.min(self.m - row));
                     some.by_segments(loops, [part, segment], threads);
@@ -80,7 +81,7 @@ impl Product<bf16> {
             let packed = Packed { at: space.as_mut_ptr(), together, row, part: size };
             for from in (0..self.k).step_by(segment) {
                 let k = segment.min(self.k - from);
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     let some = Product {
                         k,
@@ -115,7 +116,7 @@ impl Product<bf16> {
         if at_once(self.m, part / kit.terms)
             && let Some(cut) = Cut::once(kit.tiles, sizes, part, threads)
         {
-            // SAFETY: the caller's; no two blocks share an element of C.
+            // SAFETY: guaranteed by the caller; no two blocks share an element of C.
             return cut.run(|block| unsafe { self.task(loops, &block, kit) });
         }
         let panels = self.n.div_ceil(kit.tiles.panel());
@@ -132,7 +133,7 @@ impl Product<bf16> {
         if kit.tiles.kept > 0 && part < self.k {
             cut = cut.of_rows(kit.tiles, KEPT_ROWS);
         }
-        // SAFETY: the caller's; no two blocks share an element of C.
+        // SAFETY: guaranteed by the caller; no two blocks share an element of C.
         cut.run(|block| unsafe { self.task(loops, &block, kit) });
     }
 }
@@ -143,7 +144,7 @@ impl Product<bf16> {
 /// `a` covers `rows` rows of `k` terms; `to` covers rows of `k` elements with leading dimension `to_row`.
 #[inline(always)]
 pub unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for i in 0..rows {
             for t in 0..k {

@@ -1,5 +1,5 @@
-//! Tables of microkernels by tile size. A microkernel sums some terms of K in registers, then applies the epilogue or keeps
-//! the sums for the next terms.
+//! Tables of microkernels by tile size. A microkernel sums some terms of K in registers, then applies the epilogue or
+//! keeps the sums for the next terms.
 
 use super::microkernel::TileProduct;
 use super::prefetch::Prefetch;
@@ -12,7 +12,8 @@ pub struct Tiles {
     /// By rows − 1, then by width: one vector, one masked vector, two vectors, two with a masked last one, and so on.
     forms: Vec<Microkernel>,
     vectors: usize,
-    /// Row granularity: a tile takes as long as one with the next multiple of `step` rows. Packed A interleaves `step` rows.
+    /// Row granularity: a tile takes as long as one with the next multiple of `step` rows. Packed A interleaves `step`
+    /// rows.
     pub step: usize,
     lanes: usize,
     /// Elements of the sums that the largest tile keeps from block to block of K; 0 if none are kept.
@@ -55,7 +56,7 @@ impl Tiles {
     /// The processor has the tiles' instructions.
     pub unsafe fn ready(&self) -> Ready {
         Ready(self.around.map(|[before, after]| {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { before() };
             after
         }))
@@ -83,8 +84,8 @@ impl Tiles {
     }
 }
 
-/// The microkernels by rows, for tiles of two or three vectors, up to the largest row count of any instruction set; `$level`
-/// is passed on to the function that makes each.
+/// The microkernels by rows, for tiles of two or three vectors, up to the largest row count of any instruction set;
+/// `$level` is passed on to the function that makes each.
 macro_rules! forms {
     (2, $tile:ident $($level:tt)*) => {
         $crate::kernels::gemm::native::tiles::forms!(@ [1 2] $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)

@@ -25,7 +25,7 @@ pub fn workspace(size: usize, body: impl FnOnce(&mut [f32])) {
     });
 }
 
-/// As `workspace`, for data that all tasks of a product read; it belongs to the thread that starts them.
+/// As for `workspace`, for data that all tasks of a product read; it belongs to the thread that starts them.
 pub fn shared(size: usize, body: impl FnOnce(&mut [f32])) {
     SHARED.with_borrow_mut(|space| {
         let bytes = size_of::<f32>() * size;

@@ -78,9 +78,9 @@ pub struct Kept {
     pub goes_on: bool,
 }
 
-/// Pointers to a term of A's rows. Every third row has a pointer; the next two rows are addressed by the stride and twice the
-/// stride. With one pointer, compilers derive each row's address from the row before, a chain of additions that takes longer
-/// than the multiply-adds.
+/// Pointers to a term of A's rows. Every third row has a pointer; the next two rows are addressed by the stride and
+/// twice the stride. With one pointer, compilers derive each row's address from the row before, a chain of additions
+/// that takes longer than the multiply-adds.
 #[derive(Clone, Copy)]
 struct Rows {
     // Separate fields, since an array would stay in memory.
@@ -117,7 +117,8 @@ impl Rows {
     }
 }
 
-/// Hides the pointer's origin from the compiler, without an instruction, so that it does not derive one pointer from another.
+/// Hides the pointer's origin from the compiler, without an instruction, so that it does not derive one pointer from
+/// another.
 #[inline(always)]
 // The address is passed through; its target is neither read nor written.
 #[allow(clippy::pointers_in_nomem_asm_block)]
@@ -132,8 +133,8 @@ fn opaque(at: *const f32) -> *const f32 {
     at
 }
 
-/// Whether the level's largest microkernels interleave packing (`Prefetch::packing`) where A's terms are contiguous: those of
-/// AVX2 do, in assembly.
+/// Whether the level's largest microkernels interleave packing (`Prefetch::packing`) where A's terms are contiguous:
+/// those of AVX2 do, in assembly.
 // On other architectures there is nothing to match.
 #[cfg_attr(any(not(target_arch = "x86_64"), miri), allow(clippy::match_single_binding))]
 pub fn packs(level: Level) -> bool {
@@ -147,14 +148,14 @@ pub fn packs(level: Level) -> bool {
 /// Computes a tile of `ROWS` rows, and prefetches `next` meanwhile.
 ///
 /// # Safety
-/// The processor has S's instructions; the operands cover the tile's rows, terms and columns (`VECTORS` whole vectors unless
-/// `MASKED`).
+/// The processor has S's instructions; the operands cover the tile's rows, terms and columns (`VECTORS` whole vectors
+/// unless `MASKED`).
 #[inline(always)]
 pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
     next: &mut Prefetch,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         prefetch_sums::<S, ROWS, VECTORS>(&t.epilogue);
         let sums = match t.a.k {
@@ -165,15 +166,15 @@ pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED
     }
 }
 
-/// The sums of a tile. `TERMS` terms share an addition to each of A's pointers; they are contiguous if there are several. Tiles
-/// of 6 × 2 vectors on AVX2 and of 8 × 3 on AVX-512 are mostly summed in assembly, where B is packed.
+/// The sums of a tile. `TERMS` terms share an addition to each of A's pointers; they are contiguous if there are
+/// several. Tiles of 6 × 2 vectors on AVX2 and of 8 × 3 on AVX-512 are mostly summed in assembly, where B is packed.
 #[inline(always)]
 unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool, const TERMS: usize>(
     t: &TileProduct,
     next: &mut Prefetch,
 ) -> [[S::V; VECTORS]; ROWS] {
     let &TileProduct { k, a, b, width, .. } = t;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut sums = [[S::zero(); VECTORS]; ROWS];
         let done = match b.k == VECTORS * S::WIDTH && TERMS > 1 && !MASKED {
@@ -220,7 +221,7 @@ unsafe fn columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
     at: *const f32,
     width: usize,
 ) -> [S::V; VECTORS] {
-    // SAFETY: the caller's; a masked last vector ends at `width`.
+    // SAFETY: guaranteed by the caller; a masked last vector ends at `width`.
     unsafe {
         let mut row = [S::zero(); VECTORS];
         for (j, v) in row.iter_mut().enumerate() {
@@ -237,14 +238,14 @@ unsafe fn columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
 /// Applies the epilogue to a tile's sums and stores the result.
 ///
 /// # Safety
-/// As `tile`.
+/// As for `tile`.
 #[inline(always)]
 pub unsafe fn epilogue<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     mut sums: [[S::V; VECTORS]; ROWS],
     t: &TileProduct,
 ) {
     let &TileProduct { width, epilogue: s, more, .. } = t;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let alpha = S::V::splat(s.alpha);
         let bias = (!s.bias.is_null()).then(|| columns::<S, VECTORS, MASKED>(s.bias, width));
@@ -297,7 +298,7 @@ unsafe fn add<S: Isa, const ROWS: usize, const VECTORS: usize, const EXACT: bool
     sums: &mut [[S::V; VECTORS]; ROWS],
 ) {
     for (i, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let left = S::V::splat(*a.of(i).wrapping_add(term));
             for (sum, v) in sums.iter_mut().zip(right) {

@@ -1,9 +1,9 @@
-//! Assembly for f32 tiles of 6 × 2 vectors on AVX2 and 8 × 3 on AVX-512: sum[i][j] = Σₖ A[i][k] · B[k][j], in ascending k, with
-//! the same bits as the compiled loop.
+//! Assembly for f32 tiles of 6 × 2 vectors on AVX2 and 8 × 3 on AVX-512: sum[i][j] = Σₖ A[i][k] · B[k][j], in ascending
+//! k, with the same bits as the compiled loop.
 //!
-//! A vector of B is loaded once for all rows, and an element of A is broadcast once for all vectors. Offsets of terms are
-//! constants, and pointers advance every few terms, since integer additions compete with multiply-adds for ports. A compiler's
-//! version of the loop differs between tile sizes and compiler versions: spilled accumulators cost 15%.
+//! A vector of B is loaded once for all rows, and an element of A is broadcast once for all vectors. Offsets of terms
+//! are constants, and pointers advance every few terms, since integer additions compete with multiply-adds for ports. A
+//! compiler's version of the loop differs between tile sizes and compiler versions: spilled accumulators cost 15%.
 
 use std::any::TypeId;
 use std::arch::asm;
@@ -22,7 +22,8 @@ const _: () = assert!(Avx2::ROWS == 6 && 2 * Avx512::ROWS / 3 == 8, "the largest
 /// Sums a multiple of `TURN` terms, if there is a loop for this tile size. Returns the number of terms summed.
 ///
 /// # Safety
-/// As `microkernel::tile`, for whole vectors; A's terms are contiguous, and B's rows are as far apart as the tile is wide.
+/// As for `microkernel::tile`, for whole vectors; A's terms are contiguous, and B's rows are as far apart as the tile
+/// is wide.
 #[inline(always)]
 pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     t: &TileProduct,
@@ -36,7 +37,7 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     // Accumulators whose address is taken stay in memory, so the compiled loop's are not passed.
     let mut to = MaybeUninit::<[[S::V; VECTORS]; ROWS]>::uninit();
     let set = TypeId::of::<S>();
-    // SAFETY: the caller's; S is the instruction set of the called function, which writes all sums.
+    // SAFETY: guaranteed by the caller; S is the instruction set of the called function, which writes all sums.
     unsafe {
         match (ROWS, VECTORS) {
             (6, 2) if set == TypeId::of::<Avx2>() => sum_6_by_2(t, turns, next, to.as_mut_ptr().cast()),
@@ -48,8 +49,8 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     turns * TURN
 }
 
-/// Takes iterations from `turns`, up to the next prefetch; then prefetches and, if the loop `PACKS`, packs their share. Returns
-/// the number of iterations taken.
+/// Takes iterations from `turns`, up to the next prefetch; then prefetches and, if the loop `PACKS`, packs their share.
+/// Returns the number of iterations taken.
 #[inline(always)]
 fn take_turns<const PACKS: bool>(turns: &mut usize, next: &mut Prefetch) -> usize {
     let some = (*turns).min(LONG_STRIDE / TURN);
@@ -88,7 +89,7 @@ macro_rules! term_of_6_by_2 {
 }
 
 /// # Safety
-/// As `sum`.
+/// As for `sum`.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to: *mut [[__m256; 2]; 6]) {
     let mut s = [[_mm256_setzero_ps(); 2]; 6];
@@ -96,7 +97,8 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (mut a0, mut a3) = (a.at, a.at_3);
     while turns > 0 {
         let now = take_turns::<true>(&mut turns, next);
-        // SAFETY: the caller's: `now` iterations of 8 terms, each 32 bytes of a row of A and 512 bytes of B.
+        // SAFETY: guaranteed by the caller: `now` iterations of 8 terms, each 32 bytes of a row of A and 512 bytes of
+        // B.
         unsafe {
             asm!(
                 "2:",
@@ -126,7 +128,7 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
             );
         }
     }
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { to.write(s) };
 }
 
@@ -149,7 +151,7 @@ macro_rules! term_of_8_by_3 {
 }
 
 /// # Safety
-/// As `sum`.
+/// As for `sum`.
 #[target_feature(enable = "avx512f")]
 unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to: *mut [[__m512; 3]; 8]) {
     let mut s = [[_mm512_setzero_ps(); 3]; 8];
@@ -157,7 +159,8 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (mut a0, mut a3, mut a6) = (a.at, a.at_3, a.at_6);
     while turns > 0 {
         let now = take_turns::<false>(&mut turns, next);
-        // SAFETY: the caller's: `now` pairs of iterations of 4 terms, each 16 bytes of a row of A and 768 bytes of B.
+        // SAFETY: guaranteed by the caller: `now` pairs of iterations of 4 terms, each 16 bytes of a row of A and 768
+        // bytes of B.
         unsafe {
             asm!(
                 "2:",
@@ -187,6 +190,6 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
             );
         }
     }
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { to.write(s) };
 }

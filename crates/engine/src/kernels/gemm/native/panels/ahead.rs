@@ -12,18 +12,20 @@ use crate::kernels::gemm::native::prefetch::{Prefetch, Stretches};
 const RUN: usize = 64;
 
 impl<T: Stored> Task<'_, T> {
-    /// Panels per run, which are prefetched or packed together. A row-major B has several, at most half of the task's panels.
+    /// Panels per run, which are prefetched or packed together. A row-major B has several, at most half of the task's
+    /// panels.
     pub(super) fn run_length(&self) -> usize {
         let panels = self.block.columns.div_ceil(self.panel());
         if self.product.b_row == 1 { 1 } else { (RUN / self.panel()).clamp(1, panels.div_ceil(2)) }
     }
 
-    /// Starts to prefetch, or to pack, a later run of panels during the products of the run of panel `i`, which take `steps`
-    /// steps. For the first group of tiles this is the next run; at the last run of the last group it is the first run of the
-    /// next block of K.
+    /// Starts to prefetch, or to pack, a later run of panels during the products of the run of panel `i`, which take
+    /// `steps` steps. For the first group of tiles this is the next run; at the last run of the last group it is the
+    /// first run of the next block of K.
     ///
     /// # Safety
-    /// As `take_part`; earlier packing ahead is finished, and in the last group no tile needs the panels before `i` again.
+    /// As for `take_part`; earlier packing ahead is finished, and in the last group no tile needs the panels before `i`
+    /// again.
     pub(super) unsafe fn look_ahead(
         &self,
         part: &Part,
@@ -50,7 +52,8 @@ impl<T: Stored> Task<'_, T> {
         if self.packs_ahead() && whole > 0 && first_panel != i {
             let (at, k) = (there.at.address().cast(), self.kit.elements(terms));
             let to = self.panel_at(self.space.panels, j, k);
-            // SAFETY: the caller's; the run's buffer is after the panels in use, or before them where no tile needs it again.
+            // SAFETY: guaranteed by the caller; the run's buffer is after the panels in use, or before them where no
+            // tile needs it again.
             ahead.packing =
                 Some(unsafe { Packing::new(at, there.row, terms, [whole, panel, panel * k], to, steps) });
         } else {
@@ -58,8 +61,8 @@ impl<T: Stored> Task<'_, T> {
         }
     }
 
-    /// Whether panels are packed during earlier products: only f32, only tiles that interleave packing, and only if A's terms
-    /// are contiguous.
+    /// Whether panels are packed during earlier products: only f32, only tiles that interleave packing, and only if A's
+    /// terms are contiguous.
     fn packs_ahead(&self) -> bool {
         let Kit { left, in_place, .. } = self.kit;
         let neighbours = match left {
@@ -70,7 +73,8 @@ impl<T: Stored> Task<'_, T> {
         packs && neighbours && self.product.b_column == 1 && !self.once && !in_place
     }
 
-    /// Whether the next group's rows are prefetched. Wide tiles prefetch only rows that will be copied, since the copy would wait.
+    /// Whether the next group's rows are prefetched. Wide tiles prefetch only rows that will be copied, since the copy
+    /// would wait.
     pub(super) fn rows_ahead(&self) -> bool {
         !self.kit.tiles.wide() || matches!(self.kit.left, Some(Lay::Rows))
     }
