@@ -1,7 +1,8 @@
 //! Splits launches into windows, so that no binding exceeds a device's limit.
 //!
-//! A plan describes its work as a box of indices, and each binding as an affine footprint over that box. The box is halved until
-//! every footprint fits; windows come in ascending order of every index, so that a reduction may accumulate over them.
+//! A plan describes its work as a box of indices, and each binding as an affine footprint over that box. The box is
+//! halved until every footprint fits; windows come in ascending order of every index, so that a reduction may
+//! accumulate over them.
 
 use std::rc::Rc;
 
@@ -68,7 +69,8 @@ pub struct Window {
     pub ranges: SmallVec<[Range; 6]>,
 }
 
-/// Calls `launch` for every window of the box `space`. Dimension d is split at multiples of `align[d]` (1 if it is shorter).
+/// Calls `launch` for every window of the box `space`. Dimension d is split at multiples of `align[d]` (1 if it is
+/// shorter).
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` if a binding does not fit at a single point of the box.
@@ -139,8 +141,8 @@ pub fn windows(
     Ok(())
 }
 
-/// `windows` for work over one outermost dimension of `rows`: each of `rowwise` is divided evenly among the rows, each of `whole` is
-/// bound whole, in that order.
+/// `windows` for work over one outermost dimension of `rows`: each of `rowwise` is divided evenly among the rows, each
+/// of `whole` is bound whole, in that order.
 pub fn row_windows(
     cx: &Rc<Context>,
     name: &str,

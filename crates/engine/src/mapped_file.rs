@@ -202,7 +202,7 @@ impl MappedFile {
     /// # Errors
     /// `ERR_OUT_OF_MEMORY` if the copies do not fit, `ERR_WRITE` if it stays in use; then nothing changes.
     fn release(self: &Arc<Self>) -> Result<bool> {
-        // The lock is kept to the end, so that readers wait for the outcome.
+        // Locked to the end, so that readers wait for the outcome.
         let mut map = self.map.write().unwrap_or_else(|e| e.into_inner());
         if map.is_none() {
             return Ok(false);

@@ -80,15 +80,16 @@ pub trait Op: std::fmt::Debug + 'static {
     /// Appends the launches that write `outputs`.
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()>;
 
-    /// Computes the outputs after the first, if that is cheaper than forward; a replay uses it when nothing reads the first output.
+    /// Computes the outputs after the first, if that is cheaper than forward; a replay uses it when nothing reads the
+    /// first output.
     fn forward_rest(&self, _cx: &Rc<Context>, _inputs: &[&Value]) -> Option<Result<Vec<Value>>> {
         None
     }
 
     fn gradient(&self) -> Gradient;
 
-    /// The values that backward reads if only the inputs in `needs` need a gradient: a subset of `gradient()`. For example, a product by
-    /// a frozen factor need not keep the other factor.
+    /// The values that backward reads if only the inputs in `needs` need a gradient: a subset of `gradient()`. For
+    /// example, a product by a frozen factor need not keep the other factor.
     fn reads(&self, _needs: &[bool]) -> Reads {
         match self.gradient() {
             Gradient::Reads(reads) => reads,
@@ -96,8 +97,8 @@ pub trait Op: std::fmt::Debug + 'static {
         }
     }
 
-    /// Whether the first output is recomputed for a backward that reads it, instead of kept: if it is cheap, and this operation's
-    /// backward keeps the inputs anyway, or the values that `remaking` names.
+    /// Whether the first output is recomputed for a backward that reads it, instead of kept: if it is cheap, and this
+    /// operation's backward keeps the inputs anyway, or the values that `remaking` names.
     fn is_remade(&self) -> bool {
         false
     }
@@ -107,16 +108,17 @@ pub trait Op: std::fmt::Debug + 'static {
         None
     }
 
-    /// Appends the launches of the gradients of the inputs in `pass.needs`, and returns one entry per input. A returned value may be a
-    /// `d_out` itself. Called only if `gradient()` is `Reads`, some input needs a gradient and some output has one.
+    /// Appends the launches of the gradients of the inputs in `pass.needs`, and returns one entry per input. A returned
+    /// value may be a `d_out` itself. Called only if `gradient()` is `Reads`, some input needs a gradient and some
+    /// output has one.
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients>;
 }
 
 /// The gradients of an operation's inputs; `None` for inputs that need none.
 pub type Gradients = Vec<Option<Value>>;
 
-/// Existing gradients to which backward may add directly: parameters' gradients, ranges of an arena, and accumulated gradients of
-/// values that this operation read, too.
+/// Existing gradients to which backward may add directly: parameters' gradients, ranges of an arena, and accumulated
+/// gradients of values that this operation read, too.
 #[derive(Default)]
 pub struct Destinations {
     /// By input, with whether the range already holds a sum.
@@ -129,8 +131,8 @@ impl Destinations {
         Destinations { of, taken: Cell::new(0) }
     }
 
-    /// The destination for the gradient of input `i`: an existing one, or a new value of `shape`; and whether it holds a sum to add to.
-    /// Backward returns it like any other gradient.
+    /// The destination for the gradient of input `i`: an existing one, or a new value of `shape`; and whether it holds
+    /// a sum to add to. Backward returns it like any other gradient.
     pub fn place(&self, cx: &Rc<Context>, i: usize, shape: impl Into<Shape>) -> Result<(Value, bool)> {
         let shape = shape.into();
         match self.of.get(i) {
@@ -239,7 +241,7 @@ pub fn run(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value]) -> Result<Vec<Value
 /// `run`, attributed to a pass in traces.
 ///
 /// # Errors
-/// Those of `run`.
+/// The errors of `run`.
 pub fn run_in(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value], pass: Pass) -> Result<Vec<Value>> {
     for value in inputs {
         if !Rc::ptr_eq(value.context(), cx) {
@@ -283,7 +285,7 @@ fn check_blocks(op: &dyn Op, specs: &[Spec]) -> Result<()> {
 /// `run` with output `at` written to `place`, which has the output's shape.
 ///
 /// # Errors
-/// Those of `run`; `ERR_INTERNAL` if `place` does not match the output.
+/// The errors of `run`; `ERR_INTERNAL` if `place` does not match the output.
 pub fn run_into(
     cx: &Rc<Context>,
     op: &dyn Op,

@@ -1,11 +1,12 @@
 //! Buffers by size class. All decisions are made when commands are recorded, so memory use is the same in every run.
 //!
-//! A class wastes at most an eighth. Before the pool would hold more than an eighth above the peak of live bytes (or 16 MiB, if
-//! that is more), idle buffers are freed, so varying lengths never make it grow. The rest of that bound is room for idle buffers,
-//! which keeps the sizes of forward and backward from displacing each other in every step.
+//! A class wastes at most an eighth. Before the pool would hold more than an eighth above the peak of live bytes (or 16
+//! MiB, if that is more), idle buffers are freed, so varying lengths never make it grow. The rest of that bound is room
+//! for idle buffers, which keeps the sizes of forward and backward from displacing each other in every step.
 //!
-//! The buffer that has been idle longest is freed first: a step needs the same sizes as the last one, so the buffers that it does
-//! not use come from an unusual step, such as an epoch's short last batch. docs/design/measurements.md has the figures.
+//! The buffer that has been idle longest is freed first: a step needs the same sizes as the last one, so the buffers
+//! that it does not use come from an unusual step, such as an epoch's short last batch. docs/design/measurements.md has
+//! the figures.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,8 +16,8 @@ const SMALLEST: u64 = 256;
 /// Most bytes for idle buffers above the peak of live size classes.
 const ROOM: u64 = 16 << 20;
 
-/// The size class for a request of `bytes`: eight steps per power of two, and at most the buffer `limit` unless the request is
-/// larger.
+/// The size class for a request of `bytes`: eight steps per power of two, and at most the buffer `limit` unless the
+/// request is larger.
 pub fn class_of(bytes: u64, limit: u64) -> u64 {
     if bytes <= SMALLEST {
         return SMALLEST;
@@ -233,7 +234,8 @@ mod tests {
             let mut pool = Pool::new(u64::MAX);
             let held = order.map(|n| (pool.allocate(n * K).buffer, n * K));
             held.into_iter().for_each(|(buffer, bytes)| pool.free(buffer, bytes));
-            // 18 are idle where at most 19 may be held: 5 more require that 4 are freed, and each idle buffer is large enough.
+            // 18 are idle where at most 19 may be held: 5 more require that 4 are freed, and each idle buffer is large
+            // enough.
             let next = pool.allocate(5 * K);
             assert!(next.create);
             assert_eq!(next.give_back, [held[0].0], "{order:?}");

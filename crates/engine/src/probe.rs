@@ -18,8 +18,8 @@ pub(crate) const LENGTH: usize = 8 << 20;
 /// Rounds; the fastest counts.
 const ROUNDS: usize = 5;
 
-/// Appends the probe: about 150 ms of work, some seconds on a software GPU. Its buffers are freed. It has no effect unless `cx`
-/// traces.
+/// Appends the probe: about 150 ms of work, some seconds on a software GPU. Its buffers are freed. It has no effect
+/// unless `cx` traces.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.

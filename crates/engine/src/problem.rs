@@ -1,4 +1,5 @@
-//! Sample problems for autotuning: operands and launches on a separate context, whose commands are kept for the device's thread.
+//! Sample problems for autotuning: operands and launches on a separate context, whose commands are kept for the
+//! device's thread.
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -35,7 +36,7 @@ impl Problem {
     /// Makes a problem with `make` on a context for a device of this profile, for the tuner.
     ///
     /// # Errors
-    /// Those of `make`.
+    /// The errors of `make`.
     pub fn kept(
         profile: &Profile,
         make: impl FnOnce(&Rc<Context>) -> Result<Problem>,

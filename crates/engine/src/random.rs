@@ -1,9 +1,9 @@
 //! Random numbers by counting: Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random
 //! numbers: as easy as 1, 2, 3", SC 2011).
 //!
-//! A number is a function of (seed, counter), so a stream's state is two integers, and a dropout mask is recomputed instead of
-//! stored. The host's streams count in the two low words and keep the two high ones at their maximum; dropout counts elements in
-//! the lowest word and calls in the high ones. So both can use one seed without overlap.
+//! A number is a function of (seed, counter), so a stream's state is two integers, and a dropout mask is recomputed
+//! instead of stored. The host's streams count in the two low words and keep the two high ones at their maximum;
+//! dropout counts elements in the lowest word and calls in the high ones. So both can use one seed without overlap.
 
 #[cfg(test)]
 mod tests;
@@ -14,8 +14,8 @@ const ROUNDS: usize = 10;
 
 /// Philox 4x32-10 for `N` counters at once; word w of counter k is `counters[w][k]`.
 ///
-/// Words are in lanes of 64 bits, of which the low half counts, so that wide products need no shuffles (1.7 times as fast as
-/// lanes of 32 bits with AVX-512).
+/// Words are in the low halves of 64-bit lanes, so that wide products need no shuffles (1.7 times as fast as lanes of
+/// 32 bits with AVX-512).
 #[inline(always)]
 pub fn philox_lanes<const N: usize>(counters: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
     let mut c = [[0u64; N]; 4];
@@ -129,8 +129,8 @@ impl Stream {
         })
     }
 
-    /// `count` integers uniform in [low, high), a range of at most 2³² numbers. Each uses a word of 64 bits, so that the relative error
-    /// of a probability is at most 2⁻³².
+    /// `count` integers uniform in [low, high), a range of at most 2³² numbers. Each uses a word of 64 bits, so that
+    /// the relative error of a probability is at most 2⁻³².
     pub fn integers(&mut self, count: usize, low: i32, high: i64) -> Vec<i32> {
         let span = (high - low as i64) as u64;
         self.fill(count, |s| s.pair().map(|w| (low as i64 + scaled(w, span) as i64) as i32))
@@ -146,8 +146,8 @@ impl Stream {
         order
     }
 
-    /// `count` numbers 1/e with e from the exponential distribution, by 53 bits each: finite and above 0. For weights w, the largest
-    /// w/e is at index i with probability w[i] / Σ w.
+    /// `count` numbers 1/e with e from the exponential distribution, by 53 bits each: finite and above 0. For weights
+    /// w, the largest w/e is at index i with probability w[i] / Σ w.
     pub fn inverse_exponential(&mut self, count: usize) -> Vec<f32> {
         self.fill(count, |s| {
             s.pair().map(|w| (-1.0 / (((w >> 11) as f64 + 0.5) / (1u64 << 53) as f64).ln()) as f32)

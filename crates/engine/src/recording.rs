@@ -30,7 +30,8 @@ impl CancelToken {
 /// How a recording may use the processor. No bit of a result depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CpuUse {
-    /// The most threads that compute at a time; 0 for the default: all of the device's, or all but one in the background.
+    /// The most threads that compute at a time; 0 for the default: all of the device's, or all but one in the
+    /// background.
     pub threads: usize,
     /// Whether they run at a lower priority than the process's other threads.
     pub background: bool,
@@ -72,8 +73,8 @@ pub enum Command {
         offset: u64,
         bytes: u64,
     },
-    /// Copies buffers out of a mapped file, so that it can be unmapped, and replies; if the copies do not fit, it replies with that
-    /// error, and nothing changes.
+    /// Copies buffers out of a mapped file, so that it can be unmapped, and replies; if the copies do not fit, it
+    /// replies with that error, and nothing changes.
     Unmap {
         file: Arc<MappedFile>,
         reply: Reply,
@@ -109,8 +110,8 @@ pub enum Command {
     Fence {
         reply: Reply,
     },
-    /// Skips the following commands once the token is cancelled, up to the next `Under`. With `once`, the token is checked only here, so
-    /// that the following commands run all or not at all.
+    /// Skips the following commands once the token is cancelled, up to the next `Under`. With `once`, the token is
+    /// checked only here, so that the following commands run all or not at all.
     Under {
         token: Option<CancelToken>,
         once: bool,

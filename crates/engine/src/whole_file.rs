@@ -8,8 +8,8 @@ use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::mapped_file;
 
-/// A staging file next to its target, `NAME.tmp-<process>-<n>`, which `finish` renames to the target. If it is dropped before that, it
-/// is removed and the target is unchanged.
+/// A staging file next to its target, `NAME.tmp-<process>-<n>`, which `finish` renames to the target. If it is dropped
+/// before that, it is removed and the target is unchanged.
 pub struct WholeFile {
     target: PathBuf,
     beside: PathBuf,
@@ -66,8 +66,8 @@ impl WholeFile {
     /// Syncs the file to disk and renames it to the target. Tensors in the replaced file keep their values.
     ///
     /// # Errors
-    /// `ERR_WRITE`, for example if another program uses the file; `ERR_OUT_OF_MEMORY` if the system cannot replace a mapped file and its
-    /// tensors do not fit elsewhere. The target is then unchanged.
+    /// `ERR_WRITE`, for example if another program uses the file; `ERR_OUT_OF_MEMORY` if the system cannot replace a
+    /// mapped file and its tensors do not fit elsewhere. The target is then unchanged.
     pub fn finish(mut self) -> Result<()> {
         let file = self.file.take().expect("open until it is finished");
         let placed = file
@@ -81,7 +81,8 @@ impl WholeFile {
             let _ = std::fs::remove_file(&self.beside);
             return Err(error);
         }
-        // The rename is durable once the folder is synced; where folders cannot be synced, the file is complete all the same.
+        // The rename is durable once the folder is synced; where folders cannot be synced, the file is complete all the
+        // same.
         #[cfg(unix)]
         if let Some(folder) = self.target.parent() {
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -101,8 +102,8 @@ impl Drop for WholeFile {
     }
 }
 
-/// Calls `rename` to replace `target`. If the system refuses, as Windows does for a mapped file, this process unmaps the file and tries
-/// again.
+/// Calls `rename` to replace `target`. If the system refuses, as Windows does for a mapped file, this process unmaps
+/// the file and tries again.
 fn replace(target: &Path, rename: impl Fn() -> io::Result<()>) -> Result<()> {
     loop {
         let Err(refused) = rename() else { return Ok(()) };

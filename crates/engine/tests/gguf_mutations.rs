@@ -1,5 +1,5 @@
 //! Memory of the GGUF reader: no more than the size of the file, plus a constant for paths and error texts. Checked on
-//! ten thousand damaged files, each of which is read or gives one clear error, and on files with as many small items as
+//! ten thousand damaged files, which are read or give one clear error, and on files with as many small items as
 //! fit.
 
 use std::alloc::{GlobalAlloc, Layout, System};

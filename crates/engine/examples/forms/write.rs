@@ -48,7 +48,7 @@ pub fn write(folder: &Path) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-/// The shader models for HLSL: FXC's, DXC's first, and those of f16 and of later compilers. A variant that a model
+/// The shader models for HLSL: FXC's, DXC's first, the first with f16, and a later one. A variant that a model
 /// cannot express (f16 and subgroups before 6.x) has no file for it.
 #[cfg(feature = "translations")]
 const SHADER_MODELS: [(&str, naga::back::hlsl::ShaderModel); 4] = {

@@ -89,7 +89,7 @@ impl Cpu {
     }
 
     fn slice(&mut self, range: &Range) -> &mut [u8] {
-        // SAFETY: `at` checks that the range is inside the buffer, and commands run one after another.
+        // SAFETY: `at` checks that the range is inside the buffer, and only one command runs at any time.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(range), range.bytes as usize) }
     }
 }

@@ -1,4 +1,4 @@
-//! A device: a profile, and a thread that runs recordings in order.
+//! A device: a profile, and a thread that runs its recordings one by one.
 //!
 //! Devices belong to the process and know no operations. A device's thread owns its buffers. Environments send it
 //! recordings, whose commands carry callbacks for replies.

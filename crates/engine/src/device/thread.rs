@@ -1,4 +1,4 @@
-//! A device's thread: runs recordings in order and latches errors.
+//! A device's thread: runs recordings one by one and latches errors.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

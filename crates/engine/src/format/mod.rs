@@ -27,7 +27,7 @@ fn map(path: &Path) -> Result<Arc<MappedFile>> {
 /// Maps a file and parses its header with `parse`.
 ///
 /// # Errors
-/// As for `map`; `ERR_FILE_FORMAT` with the byte and what was expected there.
+/// As for `map`; `ERR_FILE_FORMAT` with the byte offset and the expectation.
 fn map_checked<H>(
     path: &Path,
     parse: impl FnOnce(&[u8]) -> Result<H, Fault>,

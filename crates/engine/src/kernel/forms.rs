@@ -87,8 +87,8 @@ fn compared(
     ))
 }
 
-/// A test that launches every listed variant and compares each with its plain form. The constant `COVERED` tells
-/// `kernels::tests` which kernels it covers; all such tests are in modules `every_form`.
+/// A test that launches every listed variant and compares each with its plain form. The constant `COVERED` lists
+/// the covered kernels for `kernels::tests`; all such tests are in modules `every_form`.
 macro_rules! every_form {
     ($kernels:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
         $crate::kernel::forms::every_form! { $kernels, if |_| true; $(#[$meta])* fn $name() $body }

@@ -13,8 +13,8 @@ pub struct Member {
     pub wgsl: &'static str,
 }
 
-/// A field of a struct of scalars: a number, an array of numbers (members `name0`, `name1`, …), or another struct, whose members are
-/// inlined.
+/// A field of a struct of scalars: a number, an array of numbers (members `name0`, `name1`, …), or another struct,
+/// whose members are inlined.
 pub trait Field: Copy {
     fn declare(name: &str, members: &mut Vec<Member>);
     fn put(self, words: &mut Words);
@@ -84,8 +84,8 @@ impl<A: Field, B: Field> Field for (A, B) {
     }
 }
 
-/// Defines a struct of scalars: its declaration is the shader's (`members`), its value is a launch's (`words`), and a native kernel
-/// reads it with `NativeLaunch::scalars`.
+/// Defines a struct of scalars: its declaration is the shader's (`members`), its value is a launch's (`words`), and a
+/// native kernel reads it with `NativeLaunch::scalars`.
 #[macro_export]
 macro_rules! scalars {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? }) => {

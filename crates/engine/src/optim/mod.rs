@@ -1,10 +1,11 @@
 //! Optimizers: parameters in an arena, and update rules that run over its spans.
 //!
-//! A step consists of the global norm of the gradients, a verdict on it, and one launch of the rule for each span of parameters
-//! that have a gradient and share a group and a step count. The host reads nothing back: the verdict (the clipping factor and
-//! whether the step is skipped) is on the device. A norm that is not finite leaves parameters and state unchanged. In a training
-//! loop that has already submitted later steps, all of them are skipped, too, until `clear_latch`; otherwise only that step is
-//! skipped, and the rules count one update fewer until the host knows of it and adjusts its counts (`count_out`).
+//! A step consists of the global norm of the gradients, a verdict on it, and one launch of the rule for each span of
+//! parameters that have a gradient and share a group and a step count. The host reads nothing back: the verdict (the
+//! clipping factor and whether the step is skipped) is on the device. A norm that is not finite leaves parameters and
+//! state unchanged. In a training loop that has already submitted later steps, all of them are skipped, too, until
+//! `clear_latch`; otherwise only that step is skipped, and the rules count one update fewer until the host knows of it
+//! and adjusts its counts (`count_out`).
 
 pub mod adafactor;
 pub mod adamw;
@@ -50,11 +51,12 @@ pub trait Rule: Clone + std::fmt::Debug {
     const TRACED: &'static str;
     /// The names of its states, as in PyTorch.
     const STATES: &'static [&'static str];
-    /// Whether parameters are updated one by one, because an element's update depends on other elements of its parameter.
+    /// Whether parameters are updated one by one, because an element's update depends on other elements of its
+    /// parameter.
     const ONE_BY_ONE: bool = false;
 
-    /// The states of a parameter of `shape`, with their shapes: by default all of `STATES`, with one value per element. A rule may
-    /// override this if it updates parameters one by one.
+    /// The states of a parameter of `shape`, with their shapes: by default all of `STATES`, with one value per element.
+    /// A rule may override this if it updates parameters one by one.
     fn states(shape: &Shape) -> Vec<(&'static str, Shape)> {
         Self::STATES.iter().map(|name| (*name, shape.clone())).collect()
     }
@@ -68,8 +70,8 @@ pub trait Rule: Clone + std::fmt::Debug {
     /// Whether the state is used with these options.
     fn keeps_state(&self) -> bool;
 
-    /// Appends the update of a span. `step` counts the updates that kept state, from 1; the verdict has the number of them that were
-    /// skipped.
+    /// Appends the update of a span. `step` counts the updates that kept state, from 1; the verdict has the number of
+    /// them that were skipped.
     fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()>;
 }
 
@@ -85,8 +87,8 @@ pub struct Optimizer<R: Rule> {
     recent: Recent,
 }
 
-/// The sets of parameters that recent steps updated, each with the number of consecutive steps, so that skipped steps can be
-/// uncounted.
+/// The sets of parameters that recent steps updated, each with the number of consecutive steps, so that skipped steps
+/// can be uncounted.
 #[derive(Default)]
 struct Recent(VecDeque<(Vec<usize>, u64)>);
 
@@ -97,7 +99,7 @@ impl<R: Rule> Optimizer<R> {
     /// Gathers the parameters, whose storage is in the optimizer's arena from now on.
     ///
     /// # Errors
-    /// Those of `Arena::new` and `Rule::check`.
+    /// The errors of `Arena::new` and `Rule::check`.
     pub fn new(groups: Vec<(R, Vec<Tensor>)>) -> Result<Self> {
         for (rule, _) in &groups {
             rule.check()?;
@@ -138,8 +140,9 @@ impl<R: Rule> Optimizer<R> {
 
     /// Updates every parameter that has a gradient. Returns the gradients' global norm, f32[].
     ///
-    /// With `clip`, the update uses gradient · min(1, clip / (norm + 1e-6)); the gradients themselves stay unchanged. The launches run
-    /// all or not at all. A step whose norm is not finite changes nothing; `not_finite` decides about the steps after it.
+    /// With `clip`, the update uses gradient · min(1, clip / (norm + 1e-6)); the gradients themselves stay unchanged.
+    /// The launches run all or not at all. A step whose norm is not finite changes nothing; `not_finite` decides about
+    /// the steps after it.
     ///
     /// # Errors
     /// `ERR_OPTION` for options out of range.

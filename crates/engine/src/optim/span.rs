@@ -1,7 +1,7 @@
 //! Spans of parameters that a rule updates in one launch.
 //!
-//! Layout: value, gradient and states are equal ranges of the arenas; one invocation per element. A rule's kernel has `BINDINGS`,
-//! then its states; its first scalar is the span's size.
+//! Layout: value, gradient and states are equal ranges of the arenas; one invocation per element. A rule's kernel has
+//! `BINDINGS`, then its states; its first scalar is the span's size.
 
 use std::rc::Rc;
 

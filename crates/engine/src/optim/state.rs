@@ -11,8 +11,8 @@ use crate::fail;
 pub struct State {
     /// Updates so far.
     pub step: u64,
-    /// One for each of `Rule::states` of the parameter's shape; empty before the first update. They are ranges of the optimizer's
-    /// arenas, which later steps overwrite.
+    /// One for each of `Rule::states` of the parameter's shape; empty before the first update. They are ranges of the
+    /// optimizer's arenas, which later steps overwrite.
     pub values: Vec<Value>,
 }
 

@@ -1,5 +1,5 @@
 //! Blocks of 32 evenly spaced elements: a scale, in some types a minimum, and codes of 4, 5 or 8 bits. Byte i of the
-//! low nibbles holds those of elements i and 16 + i.
+//! low nibbles has the nibbles of elements i and 16 + i.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -63,7 +63,7 @@ pub(crate) struct Q5K {
 #[repr(C)]
 pub(crate) struct Q6K {
     codes: [u8; 128],
-    /// The codes' fifth and sixth bits: byte 32·h + i holds those of elements 128·h + 32·k + i, for k from 0 to 3.
+    /// The codes' fifth and sixth bits: byte 32·h + i has the bits of elements 128·h + 32·k + i, for k from 0 to 3.
     high: [u8; 64],
     scales: [i8; 16],
     d: [u8; 2],
@@ -86,7 +86,8 @@ impl Block for Q2K {
     }
 }
 
-/// The bytes with the 16 codes of a run, and the bit at which a code starts: a byte has elements 32 apart of one half.
+/// The bytes with the 16 codes of a run, and the bit at which a code starts: a byte has elements of one half at a
+/// stride of 32.
 #[inline(always)]
 fn codes_of_two_bits(codes: &[u8; 64], run: usize) -> (&[u8], usize) {
     (&codes[run / 8 * 32 + run % 2 * 16..][..16], run % 8 / 2 * 2)
@@ -99,8 +100,8 @@ impl Block for Q3K {
     fn part(&self, part: usize, out: &mut [f32; PART]) {
         let d = f16(self.d);
         for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
-            // Eight bytes hold the low nibbles, those of runs 0 to 7 in their low halves; four bytes hold the two upper
-            // bits, of runs 4 apart.
+            // Eight bytes hold the low nibbles, with runs 0 to 7 in their low halves; four bytes hold the two upper
+            // bits, of runs at a stride of 4.
             let low = self.scales[run % 8] >> (run / 8 * 4) & 15;
             let high = self.scales[8 + run % 4] >> (run / 4 * 2) & 3;
             let scale = d * ((low | high << 4) as i32 - 32) as f32;
@@ -199,8 +200,8 @@ impl Block for Q6K {
         let d = f16(self.d);
         for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
             let scale = d * self.scales[run] as f32;
-            // Of 128 elements, 64 bytes hold the low nibbles of the first 64 and, in their high halves, those of the
-            // others.
+            // For 128 elements there are 64 bytes with the codes' low nibbles: the first 64 elements in the low halves,
+            // the others in the high halves.
             let (half, within) = (run / 8, run % 8);
             let (codes, shift) = (&self.codes[64 * half + within % 4 * 16..][..16], within / 4 * 4);
             let (high, above) = (&self.high[32 * half + within % 2 * 16..][..16], within / 2 * 2);

@@ -1,11 +1,12 @@
 //! Compiles a function body for each instruction set, and dispatches to one at run time.
 
 /// Defines functions that return the body compiled for a level; `S` is its instruction set. Type parameters are written
-/// `[F: Bound, …]`, and constants after a semicolon: `[F: Bound; ROWS: usize]`. With `exact`, `S` has products of f32 only; with
-/// `paired`, products of pairs of bf16 and of bytes where the level has them; with `tiled`, of AMX tiles, too (`Isa::TILED`).
+/// `[F: Bound, …]`, and constants after a semicolon: `[F: Bound; ROWS: usize]`. With `exact`, `S` has products of f32
+/// only; with `paired`, products of pairs of bf16 and of bytes where the level has them; with `tiled`, of AMX tiles,
+/// too (`Isa::TILED`).
 ///
-/// The returned function is unsafe to call: the processor must have the level's instructions, which holds if `level()` is at
-/// least that level, and the body's own contract must hold.
+/// The returned function is unsafe to call: the processor must have the level's instructions, which holds if `level()`
+/// is at least that level, and the body's own contract must hold.
 macro_rules! compiled {
     ($forms:ident $($(#[$meta:meta])* $vis:vis fn $name:ident
         $([$($g:ident : $bound:path),* $(; $($c:ident : $ct:ty),*)?])?
@@ -43,7 +44,7 @@ macro_rules! compiled {
                     body::<$crate::simd::Avx2 $($(, $g)* $($(, $c)*)?)?>($($arg),*)
                 }
                 match level {
-                    // Products by tiles select AMX explicitly; otherwise this level equals that of pairs.
+                    // Products by tiles select AMX explicitly; otherwise this level equals the level of pairs.
                     $crate::simd::Level::Amx => {
                         return $crate::simd::form!(
                             $forms,
@@ -88,8 +89,8 @@ macro_rules! form {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use form;
 
-/// Defines functions whose bodies are compiled for each instruction set `S`, and which call the one of the process's level. Type
-/// parameters are written `[F: Bound, G: Bound]`.
+/// Defines functions whose bodies are compiled for each instruction set `S`, and which call the one of the process's
+/// level. Type parameters are written `[F: Bound, G: Bound]`.
 macro_rules! vectorised {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident $([$($g:ident : $bound:path),*])?
        ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(

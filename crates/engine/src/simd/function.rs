@@ -41,8 +41,9 @@ pub fn exp<S: Fma>(x: f32) -> f32 {
     e * power(half) * power(n.wrapping_sub(half))
 }
 
-/// As `exp` for x ≤ 88, but 0 below −87.33, for softmax, where keys are hidden: subnormal results are slow on Intel (about 150
-/// cycles per vector). Causal attention over 64 tokens took twice as long with `exp`, its backward 1.5 times.
+/// As `exp` for x ≤ 88, but 0 below −87.33, for softmax, where keys are hidden: subnormal results are slow on Intel
+/// (about 150 cycles per vector). Causal attention over 64 tokens took twice as long with `exp`, its backward 1.5
+/// times.
 #[inline(always)]
 pub fn exp_or_zero<S: Fma>(x: f32) -> f32 {
     const LEAST: f32 = -87.33;
@@ -65,8 +66,8 @@ fn split(x: f32) -> (f32, f32) {
 
 /// ln x within 1 ulp; −∞ at ±0, NaN below, +∞ for +∞, NaN for NaN.
 ///
-/// Source: Cephes' `logf`: with x = 2ⁿ m and f = m − 1, a polynomial of degree 8 for (ln m − f + f²/2) / f³, and n ln 2 in two
-/// parts; n times the first part is exact.
+/// Source: Cephes' `logf`: with x = 2ⁿ m and f = m − 1, a polynomial of degree 8 for (ln m − f + f²/2) / f³, and n ln 2
+/// in two parts; n times the first part is exact.
 #[inline(always)]
 pub fn log<S: Fma>(x: f32) -> f32 {
     let (n, m) = split(x);

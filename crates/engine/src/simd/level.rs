@@ -126,7 +126,7 @@ fn best() -> Level {
     best
 }
 
-/// The levels that tests run: all that can run here, up to the one that `LOWRANK_ISA` names.
+/// The levels that tests run: all that can run here, up to the level in `LOWRANK_ISA`.
 #[cfg(test)]
 pub fn tried() -> impl Iterator<Item = Level> {
     let best =
@@ -152,7 +152,8 @@ pub fn chosen() -> Result<Level> {
     Ok(*level)
 }
 
-/// The level of this process, computed on first use; the best level if `chosen` fails, which opening the device reports.
+/// The level of this process, computed on first use; the best level if `chosen` fails, which opening the device
+/// reports.
 #[inline]
 pub fn level() -> Level {
     // One more than the level's index; 0 until it is computed.

@@ -1,8 +1,9 @@
 //! The arithmetic of native kernels: functions that vectorise, compiled for each instruction set.
 //!
-//! `vectorised! { fn name(…) { … S::fma(a, b, c) … } }` compiles its body for each instruction set and calls the one of the
-//! process's level; functions that it calls must be `#[inline(always)]`. `compiled!` returns the body for a level without calling
-//! it, for kernel tables and for products of pairs. `S` is an `Isa`; its `Lanes` are for loops that control register use.
+//! `vectorised! { fn name(…) { … S::fma(a, b, c) … } }` compiles its body for each instruction set and calls the one of
+//! the process's level; functions that it calls must be `#[inline(always)]`. `compiled!` returns the body for a level
+//! without calling it, for kernel tables and for products of pairs. `S` is an `Isa`; its `Lanes` are for loops that
+//! control register use.
 
 #[cfg(target_arch = "x86_64")]
 pub mod amx;

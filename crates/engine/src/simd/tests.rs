@@ -83,7 +83,8 @@ fn log_is_within_one_ulp_everywhere() {
 
 #[test]
 fn what_is_made_of_exp_keeps_its_accuracy() {
-    // A division and an addition after exp's two: 4 ulp; sigmoid(−x) = e⁻ˣ / (1 + e⁻ˣ) keeps its relative accuracy in the tail.
+    // A division and an addition after exp's two: 4 ulp; sigmoid(−x) = e⁻ˣ / (1 + e⁻ˣ) keeps its relative accuracy in
+    // the tail.
     let (off, at) = worst(sigmoid::<Fused>, |x| 1.0 / (1.0 + (-x).exp()), everywhere());
     assert!(off <= 4.0, "sigmoid({at}): {off} ulp");
     let (off, at) = worst(tanh::<Fused>, f64::tanh, everywhere());

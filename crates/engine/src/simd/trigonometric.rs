@@ -1,10 +1,11 @@
 //! sin and cos of every f32, by the nearest multiple of π/2.
 //!
-//! Maths: x = n π/2 + r with |r| ≤ π/4, then Cephes' polynomials (`sinf`, `cosf`) in r, chosen by n mod 4. Up to `NEAR` the
-//! reduction is Cody and Waite's: π/2 in three parts of f64; n times the first two parts is exact. Beyond it is Payne and Hanek's:
-//! x is m · 2ᵉ, and only 96 bits of 2/π influence m · 2ᵉ · 2/π modulo 4.
-//! Error: no f32 is nearer to a multiple of π/2 than 2⁻³⁰, and r has a relative error of 2⁻⁵³ by the first reduction and 2⁻³² by
-//! the second; so the error consists of rounding r to f32 (half an ulp), the polynomial (half) and the last rounding (half).
+//! Maths: x = n π/2 + r with |r| ≤ π/4, then Cephes' polynomials (`sinf`, `cosf`) in r, chosen by n mod 4. Up to `NEAR`
+//! the reduction is Cody and Waite's: π/2 in three parts of f64; n times the first two parts is exact. Beyond it is
+//! Payne and Hanek's: x is m · 2ᵉ, and only 96 bits of 2/π influence m · 2ᵉ · 2/π modulo 4.
+//! Error: no f32 is nearer to a multiple of π/2 than 2⁻³⁰, and r has a relative error of 2⁻⁵³ by the first reduction
+//! and 2⁻³² by the second; so the error consists of rounding r to f32 (half an ulp), the polynomial (half) and the last
+//! rounding (half).
 
 use std::f64::consts::FRAC_2_PI;
 

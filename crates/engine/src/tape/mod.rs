@@ -1,8 +1,8 @@
 //! Reverse-mode differentiation over operations, with regions for gradient checkpointing.
 //!
-//! A node keeps edges to the nodes of its inputs and the values that its backward reads, and nothing else; dropping the last output
-//! frees everything that only it needed. A region saves only its external inputs: when backward reaches the region, it is run
-//! forward again, except for outputs that no backward reads.
+//! A node keeps edges to the nodes of its inputs and the values that its backward reads, and nothing else; dropping the
+//! last output frees everything that only it needed. A region saves only its external inputs: when backward reaches the
+//! region, it is run forward again, except for outputs that no backward reads.
 
 mod node;
 mod region;
@@ -147,12 +147,13 @@ impl Tape {
         Ok(self.apply(op, inputs)?.swap_remove(0))
     }
 
-    /// Adds the gradient of `root` (times `d_out`; 1 for a single element) to every leaf that it depends on and that requires one.
-    /// Values that backward has read are freed as it proceeds.
+    /// Adds the gradient of `root` (times `d_out`; 1 for a single element) to every leaf that it depends on and that
+    /// requires one. Values that backward has read are freed as it proceeds.
     ///
     /// # Errors
-    /// `ERR_NO_GRADIENT`: no leaf requires one, the tape was freed, or `root` has several elements and no `d_out`. `ERR_MODIFIED`: a
-    /// value that backward reads was written in place. `ERR_SHAPE_MISMATCH`, `ERR_DEVICE_MISMATCH`: `d_out` does not match `root`.
+    /// `ERR_NO_GRADIENT`: no leaf requires one, the tape was freed, or `root` has several elements and no `d_out`.
+    /// `ERR_MODIFIED`: a value that backward reads was written in place. `ERR_SHAPE_MISMATCH`, `ERR_DEVICE_MISMATCH`:
+    /// `d_out` does not match `root`.
     pub fn backward(&self, root: &Tensor, d_out: Option<Value>) -> Result<()> {
         if !root.requires_grad() {
             fail!(NoGradient, "backward: this tensor depends on nothing that asks for a gradient");

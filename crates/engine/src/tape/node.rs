@@ -71,8 +71,8 @@ impl Node {
         self.op.reads(&self.needs())
     }
 
-    /// The existing gradients of inputs: a parameter's own, or the one that `lend` takes out for an output of a node. An input that
-    /// occurs twice is named once.
+    /// The existing gradients of inputs: a parameter's gradient, or the gradient that `lend` removes from an output of
+    /// a node. An input that occurs twice is listed once.
     fn destinations(&self, mut lend: impl FnMut(&Node, usize) -> Option<Value>) -> Destinations {
         let of = self.parents.iter().enumerate().map(|(i, parent)| {
             if self.parents[..i].iter().any(|other| other.is(parent)) {
@@ -91,8 +91,8 @@ impl Node {
         matches!(&*self.saved.borrow(), Kept::Deferred)
     }
 
-    /// Takes the kept values, after a replay of the region if it is deferred. `lend` returns the accumulated gradient of another node's
-    /// output, if it may be added to in place.
+    /// Takes the kept values, after a replay of the region if it is deferred. `lend` returns the accumulated gradient
+    /// of another node's output, if it may be added to in place.
     pub fn begin_backward(
         &self,
         d_outs: Vec<Option<Value>>,

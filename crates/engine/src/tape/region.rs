@@ -1,7 +1,7 @@
 //! A region: operations that are rematerialised when backward reaches them (gradient checkpointing, Chen et al. 2016).
 //!
-//! It keeps its external inputs and the operations; a replay computes the values that its nodes' backward reads, and then the region
-//! releases the rest.
+//! It keeps its external inputs and the operations; a replay computes the values that its nodes' backward reads, and
+//! then the region releases the rest.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -99,7 +99,8 @@ impl RegionOp {
 }
 
 impl Region {
-    /// Runs the region forward again, except for outputs that nothing reads, and stores the values that its nodes' backward reads.
+    /// Runs the region forward again, except for outputs that nothing reads, and stores the values that its nodes'
+    /// backward reads.
     ///
     /// # Errors
     /// `ERR_MODIFIED` if an external input that is read was written in place.
@@ -109,9 +110,9 @@ impl Region {
             ops.iter().map(|o| o.node.as_ref().and_then(Weak::upgrade).filter(|n| n.is_deferred())).collect();
         let reads: Vec<_> = nodes.iter().map(|n| n.as_ref().map(|n| n.reads()).unwrap_or_default()).collect();
 
-        // Determines the operations that run, because a backward or a later running operation reads their outputs, and the last reader of
-        // each output. In descending order, inputs come before their readers. The first output is the expensive one: if nothing reads that
-        // of a low-rank layer, only h is computed.
+        // Determines the operations that run, because a backward or a later running operation reads their outputs, and
+        // the last reader of each output. In descending order, inputs come before their readers. The first output is
+        // the expensive one: if nothing reads that of a low-rank layer, only h is computed.
         let mut runs = vec![false; ops.len()];
         let mut first = vec![false; ops.len()];
         let mut last_use = vec![0; ops.len()];

@@ -112,7 +112,8 @@ impl Tensor {
         Ok(())
     }
 
-    /// Moves the tensor to `value`, which has the same elements, and its gradient to `grad_slot`; used by an optimizer's arena.
+    /// Moves the tensor to `value`, which has the same elements, and its gradient to `grad_slot`; used by an
+    /// optimizer's arena.
     pub fn move_to(&self, value: Value, grad_slot: Option<Value>) {
         *self.0.value.borrow_mut() = value;
         *self.0.grad_slot.borrow_mut() = grad_slot;
@@ -167,7 +168,8 @@ impl Tensor {
         }
     }
 
-    /// The destination of a gradient, and whether it already holds one to add to; `None` if a first gradient needs new storage.
+    /// The destination of a gradient, and whether it already holds one to add to; `None` if a first gradient needs new
+    /// storage.
     pub(super) fn grad_destination(&self) -> Option<(Value, bool)> {
         match (self.grad(), self.grad_slot()) {
             (Some(sum), _) => Some((sum, true)),
@@ -181,8 +183,8 @@ impl Tensor {
         self.set_grad(Some(grad));
     }
 
-    /// Adds `d` to the gradient, in place if there is one. A first gradient gets new storage (or the arena's), since `d` may also be
-    /// another tensor's gradient.
+    /// Adds `d` to the gradient, in place if there is one. A first gradient gets new storage (or the arena's), since
+    /// `d` may also be another tensor's gradient.
     pub(super) fn accumulate_grad(&self, d: Value) -> Result<()> {
         let cx = d.context().clone();
         let grad = cx.operation(SUMS, Pass::Backward, || self.grad_with(&cx, d))?;

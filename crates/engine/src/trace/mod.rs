@@ -1,7 +1,7 @@
 //! Traces: the time of every operation on the host and of every launch on the device.
 //!
-//! While a context traces, its commands are marked with the operation that records them, and the device times marked commands. Otherwise
-//! nothing is marked or timed. Events are kept up to a limit; totals by operation continue.
+//! While a context traces, its commands are marked with the operation that records them, and the device times marked
+//! commands. Otherwise nothing is marked or timed. Events are kept up to a limit; totals by operation continue.
 
 mod file;
 mod roof;

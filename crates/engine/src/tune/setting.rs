@@ -46,7 +46,8 @@ impl Setting {
 
 static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Sets the folder in which devices opened from now on keep their results; it need not exist. Without it, nothing is kept.
+/// Sets the folder in which devices opened from now on keep their results; it need not exist. Without it, nothing is
+/// kept.
 pub fn keep_in(folder: PathBuf) {
     *FOLDER.lock().unwrap_or_else(|e| e.into_inner()) = Some(folder);
 }

@@ -1,8 +1,8 @@
 //! The file of results: one per adapter, driver and package version.
 //!
-//! It is optional: an unreadable file counts as missing, and a failed write is ignored. A file is staged and renamed over the old
-//! one, whose entries it includes. If two processes write at the same moment, the later one's entries stay, and the others are
-//! measured again later.
+//! It is optional: an unreadable file counts as missing, and a failed write is ignored. A file is staged and renamed
+//! over the old one, whose entries it includes. If two processes write at the same moment, the later one's entries
+//! stay, and the others are measured again later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -99,8 +99,8 @@ impl Table {
         state.queue = jobs.chain(others).collect();
     }
 
-    /// Waits until the queue is empty, or `patience` has passed without progress. Returns the results, and the classes that could not be
-    /// measured, since the last call.
+    /// Waits until the queue is empty, or `patience` has passed without progress. Returns the results, and the classes
+    /// that could not be measured, since the last call.
     pub fn wait(&self, patience: Duration) -> (Vec<Outcome>, Vec<(Class, Error)>) {
         let mut state = self.state();
         let mut done = (state.outcomes.len(), state.failures.len());
@@ -177,7 +177,8 @@ impl Table {
         self.state().is_wrong(class, form)
     }
 
-    /// Blacklists the second variant, persistently, since its result differs from the first's; reports it the first time.
+    /// Blacklists the second variant, persistently, since its result differs from the first's; reports it the first
+    /// time.
     pub(super) fn drop_wrong(&self, class: &Class, [first, form]: [Params; 2]) {
         let mut state = self.state();
         let family = class.family;

@@ -11,7 +11,8 @@ use crate::kernel::Params;
 pub const BUDGET: Duration = Duration::from_secs(2);
 /// The longest allowed time of a trial's submission.
 pub const LONGEST: Duration = Duration::from_millis(50);
-/// The shortest time of a timed submission, if the class has enough work; a clock with microseconds can then distinguish variants.
+/// The shortest time of a timed submission, if the class has enough work; a clock with microseconds can then
+/// distinguish variants.
 const AIM: Duration = Duration::from_millis(2);
 /// The work of a class's first submission: a millisecond on a weak GPU.
 const FIRST_WORK: u64 = 1 << 24;
@@ -22,7 +23,8 @@ const PROBE: u64 = 64;
 const REPEATS: u32 = 64;
 /// Timed rounds; a variant's time is its shortest.
 const ROUNDS: usize = 3;
-/// A variant that takes this many times the fastest's time is not timed again. A single run may be delayed by other causes.
+/// A variant that takes this many times the fastest's time is not timed again. A single run may be delayed by other
+/// causes.
 const HOPELESS: f64 = 3.0;
 /// Probes that must take too long before a variant counts as slow; a single one may be delayed by other causes.
 const PROBES: u32 = 3;

@@ -11,7 +11,7 @@
 use crate::error::{Code, Error, Result};
 
 /// Bytes of the proof at the end of each read buffer: the token and the number of the submission. Read buffers are
-/// reused, and the number distinguishes this proof from that of an earlier read.
+/// reused, and the number distinguishes this proof from an earlier read's.
 pub const PROOF: u64 = 8;
 
 const TOKEN: u32 = 0x5afe_c0de;

@@ -1,7 +1,7 @@
 //! The header: version, metadata, and the locations of tensors.
 //!
-//! Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and gguf.cpp for details. Versions 2 and 3 differ only in that 3
-//! allows big-endian files, which are refused.
+//! Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and gguf.cpp for details. Versions 2 and 3 differ
+//! only in that 3 allows big-endian files, which are refused.
 
 use super::cursor::Cursor;
 use super::metadata;

@@ -17,7 +17,8 @@ pub enum MetaValue<'a> {
     List(List<'a>),
 }
 
-/// The values of a list, each read from the file on demand. An error means that the file was modified since it was checked.
+/// The values of a list, each read from the file on demand. An error means that the file was modified since it was
+/// checked.
 #[derive(Clone, Debug)]
 pub struct List<'a> {
     path: &'a Path,

@@ -1,7 +1,7 @@
 //! GGUF: named tensors, some of them in blocks, with typed metadata, in one mapped file.
 //!
-//! Only the offsets of keys and tensors are kept in memory, and everything else is read from the file on demand. So a reader never
-//! takes more memory than the file has bytes, whatever its header claims.
+//! Only the offsets of keys and tensors are kept in memory, and everything else is read from the file on demand. So a
+//! reader never takes more memory than the file has bytes, whatever its header claims.
 
 mod cursor;
 mod header;

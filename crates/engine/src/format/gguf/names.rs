@@ -26,14 +26,15 @@ impl Names {
         }
     }
 
-    /// Adds the name at `at`. Duplicates are searched from time to time: a sparse file may state endlessly many names, all the same.
+    /// Adds the name at `at`. Duplicates are searched from time to time: a sparse file may state endlessly many names,
+    /// all the same.
     pub fn push(&mut self, file: &[u8], at: usize) -> Result<(), Fault> {
         self.places.push(at);
         let count = self.places.len();
         if count >= FIRST_LOOK && count.is_power_of_two() { self.sort(file) } else { Ok(()) }
     }
 
-    /// Sorts the names. A duplicate is an error at the first one that repeats.
+    /// Sorts the names. A duplicate is an error at the first name that repeats.
     pub fn sort(&mut self, file: &[u8]) -> Result<(), Fault> {
         self.places.sort_unstable_by(|a, b| name(file, *a).cmp(name(file, *b)).then(a.cmp(b)));
         let again = self.places.windows(2).filter(|pair| name(file, pair[0]) == name(file, pair[1]));

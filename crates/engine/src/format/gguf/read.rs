@@ -41,7 +41,7 @@ impl Reader {
     /// Maps the file and checks all of its header; the tensors' bytes are not read.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte and what was expected there.
+    /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte offset and the expectation.
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
         let path = path.as_ref();
         let (file, header) = map_checked(path, Header::parse)?;
@@ -92,7 +92,7 @@ impl Reader {
     /// meanwhile, so `look` must not use the reader.
     ///
     /// # Errors
-    /// Those of `look`; `ERR_FILE_NOT_FOUND` as `entries`.
+    /// The errors of `look`; `ERR_FILE_NOT_FOUND` as for `entries`.
     pub fn metadata<T>(&self, key: &str, look: impl FnOnce(MetaValue<'_>) -> Result<T>) -> Result<Option<T>> {
         self.value_of(key, |cursor| metadata::read(&self.path, cursor).map(look))?.transpose()
     }

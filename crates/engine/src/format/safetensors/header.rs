@@ -1,7 +1,7 @@
 //! The header: 8 bytes of length, JSON of that length, then the tensors' bytes without gaps.
 //!
-//! Source: https://github.com/huggingface/safetensors, "Format". Files that the reference implementation accepts are accepted, except
-//! those with duplicate keys or with shapes whose strides overflow.
+//! Source: https://github.com/huggingface/safetensors, "Format". Files that the reference implementation accepts are
+//! accepted, except those with duplicate keys or with shapes whose strides overflow.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -117,8 +117,8 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, Fault> {
     Ok(Header { entries, metadata })
 }
 
-/// Checks each tensor, and that together they cover the `data` bytes from `start` on without gaps or overlaps; bytes after the last
-/// tensor are allowed. An error has the tensor's name.
+/// Checks each tensor, and that together they cover the `data` bytes from `start` on without gaps or overlaps; bytes
+/// after the last tensor are allowed. An error has the tensor's name.
 fn place(infos: BTreeMap<String, Info>, start: u64, data: u64) -> Result<Vec<Entry>, (String, String)> {
     let mut infos: Vec<(String, Info)> = infos.into_iter().collect();
     infos.sort_by_key(|(_, info)| info.data_offsets);

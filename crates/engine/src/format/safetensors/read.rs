@@ -17,7 +17,8 @@ use crate::mapped_file::MappedFile;
 use crate::quant::BlockType;
 use crate::quant::pack::{MADE, pack};
 
-/// A checked file. It stays mapped while the reader or a value in it exists, or until it is unmapped because the file is replaced.
+/// A checked file. It stays mapped while the reader or a value in it exists, or until it is unmapped because the file
+/// is replaced.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
@@ -31,7 +32,7 @@ impl Reader {
     /// Maps the file and checks all of its header; the tensors' bytes are not read.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte and what was expected there.
+    /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte offset and the expectation.
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
         let path = path.as_ref();
         let (file, header) = map_checked(path, header::parse)?;
@@ -70,12 +71,12 @@ impl Reader {
         self.file.read(|file| look(&file[entry.offset as usize..][..entry.bytes as usize]))
     }
 
-    /// A tensor as a value of `cx`: in place over the map if the device can do that; converted on the host if `dtype` is another float
-    /// type than the stored one. I64 becomes i32.
+    /// A tensor as a value of `cx`: in place over the map if the device can do that; converted on the host if `dtype`
+    /// is another float type than the stored one. I64 becomes i32.
     ///
     /// # Errors
-    /// `ERR_DTYPE` with the tensor's name if its dtype is not supported, or an I64 exceeds i32; `ERR_FILE_FORMAT` if the file has no such
-    /// tensor; `ERR_FILE_NOT_FOUND` as `read`.
+    /// `ERR_DTYPE` with the tensor's name if its dtype is not supported, or an I64 exceeds i32; `ERR_FILE_FORMAT` if
+    /// the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`.
     pub fn value(&self, cx: &Rc<Context>, name: &str, dtype: Option<DType>) -> Result<Value> {
         let shown = self.path.display();
         let Some(entry) = self.entry(name) else {

@@ -290,8 +290,8 @@ fn what_cannot_be_written_leaves_the_old_file() {
     assert_eq!(folder.names(), ["folder", "x.safetensors"]);
 }
 
-/// A limit on file sizes simulates a full disk: both fail a write half-way. It applies to a whole process, so this test runs itself
-/// again in a separate one.
+/// A limit on file sizes simulates a full disk: both fail a write half-way. It applies to a whole process, so this test
+/// runs itself again in a separate one.
 #[cfg(unix)]
 #[test]
 fn a_full_disk() {
@@ -320,8 +320,8 @@ fn a_full_disk() {
     assert_eq!(folder.names(), ["x.safetensors"]);
 }
 
-/// An accepted file's entries are within the file, cover it, and equal the reference's; a file that only the reference accepts must be
-/// one that we refuse on purpose.
+/// An accepted file's entries are within the file, cover it, and equal the reference's; a file that only the reference
+/// accepts must be one that we refuse on purpose.
 fn agrees_with_the_reference(bytes: &[u8]) {
     let reference = SafeTensors::deserialize(bytes);
     match header::parse(bytes) {

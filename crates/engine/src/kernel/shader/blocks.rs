@@ -1,8 +1,8 @@
 //! WGSL that reads elements of a binding in blocks, four contiguous elements at a time, with the bits of `quant`.
 //!
-//! A binding is an array of words with the blocks in file layout, at any even byte (nf4 at any byte). Nothing is repacked when a weight is
-//! uploaded; the scales, and the words around the codes, come from a cache. Products of a scale and a code are exact in f32, so that
-//! fusing them with a sum changes no bit.
+//! A binding is an array of words with the blocks in file layout, at any even byte (nf4 at any byte). Nothing is
+//! repacked when a weight is uploaded; the scales, and the words around the codes, come from a cache. Products of a
+//! scale and a code are exact in f32, so that fusing them with a sum changes no bit.
 
 use crate::quant::{BlockType, nf4};
 
@@ -25,7 +25,7 @@ fn load_{name}(i: u32) -> f32 {{ let v = load_vec4_{name}(i >> 2u); return v[i &
         )
 }
 
-/// Unaligned reads: a byte, a word of which only existing bytes are read, an f16 at an even byte.
+/// Unaligned reads: a byte, a word (only its bytes inside the binding), an f16 at an even byte.
 const READ: &str = "
 fn byte_@(at: u32) -> u32 { return (@[at >> 2u] >> ((at & 3u) * 8u)) & 255u; }
 fn word_@(at: u32) -> u32 {

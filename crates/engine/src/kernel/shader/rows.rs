@@ -1,5 +1,5 @@
-//! Access to a row by a workgroup: by single elements or by vectors of four, with sums through workgroup memory or through subgroups. A
-//! body is written once, over cells.
+//! Access to a row by a workgroup: by single elements or by vectors of four, with sums through workgroup memory or
+//! through subgroups. A body is written once, over cells.
 
 use super::{LOG_SUM, LOG_SUM_ROWS, LOG_SUM_ROWS_OF_SUBGROUPS, WORKGROUP, WORKGROUP_OF_SUBGROUPS};
 use crate::dtype::DType;
@@ -52,7 +52,8 @@ impl RowForm {
         [self.workgroup(), LOG_SUM, rows, &terms].concat()
     }
 
-    /// WGSL: the type of a cell, and the accessors of the bindings `names`: `get_x(i)`, `put_y(i, v)`, and for one element `one_x(i)`.
+    /// WGSL: the type of a cell, and the accessors of the bindings `names`: `get_x(i)`, `put_y(i, v)`, and for one
+    /// element `one_x(i)`.
     pub fn cells(self, bindings: &[(&'static str, Access)], names: &[&str]) -> String {
         let mut out = String::from(if self.vectors { VECTORS } else { SINGLE });
         for name in names {

@@ -2,7 +2,7 @@
 //!
 //! Maths: y[b, g, m, q] = Σ_{c, t} W[g, m, c, t] · x[b, g, c, q·stride + first + t·step] + bias[g, m], with 0 outside
 //! of x; and d_W[g, m, c, t] (+)= Σ_{b, q} d[b, g, m, q] · x[b, g, c, …]. q and t have three dimensions; missing ones
-//! have size 1. Both are products of matrices, one of which is gathered from x as it is packed (implicit GEMM), so no
+//! have size 1. Both are products of matrices. One factor is gathered from x as it is packed (implicit GEMM), so no
 //! matrix of patches is stored.
 //!
 //! All sums are in f32: the first in ascending (c, t), the second in ascending (b, q), split into parts by the shape

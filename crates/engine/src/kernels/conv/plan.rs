@@ -9,11 +9,11 @@ use crate::kernels::gemm::tile::Tile;
 /// The variant of a correlation. All variants sum in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// One element per invocation; a workgroup has one row and its lanes are columns. It uses no shared memory, since one row has
-    /// nothing to share.
+    /// One element per invocation; a workgroup has one row and its lanes are columns. It uses no shared memory, since
+    /// one row has nothing to share.
     Lanes,
-    /// A tile per workgroup, over blocks of both factors in shared memory; and the access pattern of the factor that is not
-    /// gathered.
+    /// A tile per workgroup, over blocks of both factors in shared memory; and the access pattern of the factor that is
+    /// not gathered.
     Tile(Tile, Read),
 }
 
@@ -62,7 +62,7 @@ impl Form {
         }
     }
 
-    /// The variant for a part whose factor has `terms` terms in rows that are `row` elements apart.
+    /// The variant for a part whose factor has `terms` terms and a row stride of `row` elements.
     pub fn within(self, terms: usize, row: usize, factor: &Range) -> Form {
         let whole = factor.offset.is_multiple_of(4 * factor.dtype.bytes() as u64);
         match self {

@@ -1,7 +1,7 @@
 //! The correlation in WGSL; all variants sum in the same order.
 //!
-//! A row is a channel of y. A column is a position of y and a term is a tap of a channel of x; for the weight's gradient it is
-//! the other way round. Both are coordinates in x, and their sum is the element.
+//! A row is a channel of y. A column is a position of y and a term is a tap of a channel of x; for the weight's
+//! gradient it is the other way round. Both are coordinates in x, and their sum is the element.
 
 use super::plan::Form;
 use crate::kernel::Params;
@@ -105,8 +105,8 @@ fn lanes(side: Side, place: &str) -> String {
     )
 }
 
-/// WGSL of the `Tile` variant. An invocation always stages the same four columns, whose coordinates it keeps, and advances the
-/// terms digit by digit, without divisions.
+/// WGSL of the `Tile` variant. An invocation always stages the same four columns, whose coordinates it keeps, and
+/// advances the terms digit by digit, without divisions.
 fn tiled(tile: Tile, read: Read, side: Side, place: &str) -> String {
     let (factor, spot, terms, first, by, sizes, term) = match side {
         Side::Out => (

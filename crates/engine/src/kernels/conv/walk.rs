@@ -2,8 +2,8 @@
 
 use crate::scalars;
 
-/// The sizes of a correlation: position q of `out` and tap t of `taps` read x[q · stride + first + t · step], which is 0
-/// outside of `size`.
+/// The sizes of a correlation: position q of `out` and tap t of `taps` read x[q · stride + first + t · step], which is
+/// 0 outside of `size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walk {
     pub batch: usize,
@@ -50,8 +50,8 @@ pub struct Counts {
 }
 
 scalars! {
-    /// `o` is y or its gradient, `w` the weight or its gradient. `pace_*` hold a stride in their lower half and a step in their
-    /// upper; `tap_hw` holds the sizes of a kernel's two inner dimensions.
+    /// `o` is y or its gradient, `w` the weight or its gradient. `pace_*` hold a stride in their lower half and a step
+    /// in their upper; `tap_hw` holds the sizes of a kernel's two inner dimensions.
     pub(super) struct Scalars {
         batch: usize,
         group_count: usize,

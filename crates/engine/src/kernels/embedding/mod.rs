@@ -5,7 +5,7 @@
 //! invocation per element of y or d_y.
 //! Cost: forward one pass over y. Backward one pass over d_y: `links` chains the rows with equal index (at worst N²
 //! comparisons on a GPU, a hash table natively); then the first row of each chain sums it and owns its row of d_T. So
-//! no two invocations write one location, and the order of summation is that of n.
+//! no two invocations write one location, and sums are in ascending order of n.
 //!
 //! Rejected on paper: a scan of all indices for every row of the table (V · N, for V ≫ N); sorting on the host (it must
 //! know the indices, and a second path would be needed).

@@ -1,9 +1,9 @@
 //! Products of a few rows by a row-major B: decoding by weights stored as [in, out] (GPT-2), which is bound by memory.
 //!
-//! A workgroup computes 32 columns of C. 8 invocations read four contiguous elements each of a term, a line of 128 bytes in
-//! f32; 32 groups of these share the terms, each every 32nd, with four loads in flight. B is read once; A, an element for each
-//! vector of B, comes from the cache. Then the groups' sums are added in pairs: the halves first, then the halves of the rest,
-//! in the same order on every device.
+//! A workgroup computes 32 columns of C. 8 invocations read four contiguous elements each of a term, a line of 128
+//! bytes in f32; 32 groups of these share the terms, each every 32nd, with four loads in flight. B is read once; A, an
+//! element for each vector of B, comes from the cache. Then the groups' sums are added in pairs: the halves first, then
+//! the halves of the rest, in the same order on every device.
 //!
 //! A tile would compute 16 rows per workgroup to store one, and read 16 terms between two barriers.
 

@@ -1,8 +1,8 @@
 //! Dot products of a few rows with columns whose terms are contiguous: decoding, which is bound by memory.
 //!
-//! Each lane sums the terms from 4 · lane on, four of every 256; then the sums are added in pairs: neighbouring lanes first,
-//! then neighbouring pairs, and so on. Lanes of a subgroup exchange sums by shuffles, in the same pairs, so the subgroup size
-//! changes no bit.
+//! Each lane sums the terms from 4 · lane on, four of every 256; then the sums are added in pairs: neighbouring lanes
+//! first, then neighbouring pairs, and so on. Lanes of a subgroup exchange sums by shuffles, in the same pairs, so the
+//! subgroup size changes no bit.
 
 use super::emit::{PARTS, both, each};
 

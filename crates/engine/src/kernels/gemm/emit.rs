@@ -14,8 +14,8 @@ pub fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> Strin
 /// Tiles per band in the order of workgroups.
 const BAND: u32 = 8;
 
-/// WGSL that finds `row` and `column` of a workgroup's tile in matrix `z`, of `row_blocks` × `column_blocks` tiles. Concurrent
-/// workgroups are neighbours in a band of eight tiles, so that they share both factors in the cache.
+/// WGSL that finds `row` and `column` of a workgroup's tile in matrix `z`, of `row_blocks` × `column_blocks` tiles.
+/// Concurrent workgroups are neighbours in a band of eight tiles, so that they share both factors in the cache.
 pub fn place([height, width]: [u32; 2], row_blocks: &str, column_blocks: &str) -> String {
     format!(
         "  let row_blocks = {row_blocks};

@@ -1,11 +1,11 @@
 //! General matrix products.
 //!
-//! Maths: C = α·A·B + bias, or C += …, over a batch. A is [M, K], B is [K, N], C is [M, N]. Each is read through a row stride
-//! and a column stride, so transposition costs no copy, and B may be stored as f16, bf16 or in blocks (frozen weights). All
-//! sums are in f32, in ascending k.
+//! Maths: C = α·A·B + bias, or C += …, over a batch. A is [M, K], B is [K, N], C is [M, N]. Each is read through a row
+//! stride and a column stride, so transposition costs no copy, and B may be stored as f16, bf16 or in blocks (frozen
+//! weights). All sums are in f32, in ascending k.
 //!
-//! GPU: tiles, the outer form, dot products, and few rows by columns (shader.rs); plan.rs chooses. Where C is small, K is split
-//! (split.rs), which changes the order of sums. CPU: a blocked loop nest (native/).
+//! GPU: tiles, the outer form, dot products, and few rows by columns (shader.rs); plan.rs chooses. Where C is small, K
+//! is split (split.rs), which changes the order of sums. CPU: a blocked loop nest (native/).
 
 mod columns;
 mod dots;
@@ -42,8 +42,8 @@ use crate::profile::Kind;
 use crate::quant::BlockType;
 use crate::scalars;
 
-/// The leading dimension, in elements, for a factor of `columns` columns: rows a large power of two apart alias in L1, and
-/// the CPU product would copy them first.
+/// The leading dimension, in elements, for a factor of `columns` columns: a stride of a large power of two aliases in
+/// L1, and the CPU product would copy them first.
 pub fn row_stride(columns: usize) -> usize {
     if columns.is_multiple_of(native::ALIASED) { columns + native::LINE } else { columns }
 }
@@ -155,8 +155,8 @@ pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value
     gemm_with(cx, g, a, b, bias, None, c)
 }
 
-/// Appends `gemm` and C += the second segment: as one launch if there are enough rows and the second segment's factors can be
-/// bound whole.
+/// Appends `gemm` and C += the second segment: as one launch if there are enough rows and the second segment's factors
+/// can be bound whole.
 pub fn gemm_with(
     cx: &Rc<Context>,
     g: Gemm,

@@ -8,11 +8,11 @@ pub enum Precision {
     /// As stored.
     #[default]
     Exact,
-    /// Products by a bf16 weight round the other factor to bf16, on the CPU and for more than 8 rows; sums stay f32. Attention
-    /// rounds both factors where the CPU multiplies pairs of bf16. Otherwise as `Exact`.
+    /// Products by a bf16 weight round the other factor to bf16, on the CPU and for more than 8 rows; sums stay f32.
+    /// Attention rounds both factors where the CPU multiplies pairs of bf16. Otherwise as `Exact`.
     Bf16,
-    /// On a GPU with f16, large products by a weight that is not in blocks round both factors to f16, whose lines are scaled by
-    /// powers of two; sums stay f32 (in_f16). Otherwise as `Exact`.
+    /// On a GPU with f16, large products by a weight that is not in blocks round both factors to f16, whose lines are
+    /// scaled by powers of two; sums stay f32 (in_f16). Otherwise as `Exact`.
     F16,
 }
 
@@ -86,14 +86,14 @@ impl<'a> Matrix<'a> {
         if on { self.t() } else { self }
     }
 
-    /// A batch of matrices that are `stride` elements apart.
+    /// A batch of matrices with a stride of `stride` elements.
     pub fn batched(self, stride: usize) -> Matrix<'a> {
         Matrix { batch: stride, ..self }
     }
 }
 
 /// A second segment of a product's sum: C += α·A·B over `k` terms, for one matrix. It is added after the product, bias
-/// included, is stored, so the bits equal those of two consecutive products.
+/// included, is stored, so the result is bit-identical to two consecutive products.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
     pub a: Matrix<'a>,

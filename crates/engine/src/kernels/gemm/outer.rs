@@ -1,5 +1,5 @@
-//! Products of a few terms: 64 invocations hold 4 × 4 elements of C each and read their factors directly, since the loop is
-//! too short to stage anything. The bits equal those of the tiles.
+//! Products of a few terms: 64 invocations hold 4 × 4 elements of C each and read their factors directly, since the
+//! loop is too short to stage anything. They are bit-identical to the tiles.
 
 use super::emit::{PARTS, both, each};
 use super::plan::Reads;

@@ -1,7 +1,7 @@
 //! The plan of a product on a GPU, from its shape and strides; nothing here depends on a device.
 //!
-//! The choices that depend on the shape alone change the order of sums: few rows, and parts of K. All remaining `candidates`
-//! give the same bits.
+//! The choices that depend on the shape alone change the order of sums: few rows, and parts of K. All remaining
+//! `candidates` give the same bits.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -39,7 +39,8 @@ impl Reads {
         Reads::ALL[number as usize & 3]
     }
 
-    /// The combinations for B stored as `b`, with a bias or a second segment if `more`: dᵀ·x has neither, and no half storage.
+    /// The combinations for B stored as `b`, with a bias or a second segment if `more`: dᵀ·x has neither, and no half
+    /// storage.
     pub fn listed(b: DType, more: bool) -> impl Iterator<Item = Reads> {
         let count = if b == DType::F32 && !more { 4 } else { 3 };
         Reads::ALL.into_iter().take(count)
@@ -233,17 +234,17 @@ pub fn is_columns(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
     few && !b.value.dtype.is_block() && !is_dots(g, a, b)
 }
 
-/// Whether a product has few rows, so that its order of sums differs from that of tiles.
+/// Whether a product has few rows, so that it sums in another order than tiles.
 pub fn is_few(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
     is_dots(g, a, b) || is_columns(g, a, b)
 }
 
-/// Products with at most this many rows, or columns, stay f32 at any precision: with one tile, the pass that finds the scales
-/// costs as much as the product reads.
+/// Products with at most this many rows, or columns, stay f32 at any precision: with one tile, the pass that finds the
+/// scales costs as much as the product reads.
 const ONE_TILE: usize = 64;
 
-/// Whether a product's factors are rounded to f16, on a device with that precision. The shape decides, since it changes the
-/// result. Blocks are never rounded; all their types share one tile.
+/// Whether a product's factors are rounded to f16, on a device with that precision. The shape decides, since it changes
+/// the result. Blocks are never rounded; all their types share one tile.
 pub fn is_in_f16(g: &Gemm, b: &Matrix) -> bool {
     let large = g.m > ONE_TILE && g.n > ONE_TILE && g.k > FEW_TERMS;
     g.precision == Precision::F16 && large && !b.value.dtype.is_block()
@@ -251,8 +252,8 @@ pub fn is_in_f16(g: &Gemm, b: &Matrix) -> bool {
 
 pub type Candidates = SmallVec<[Form; 12]>;
 
-/// The variants with the same bits, the default first: with a bias or a second segment as given, on a device with or without
-/// subgroups.
+/// The variants with the same bits, the default first: with a bias or a second segment as given, on a device with or
+/// without subgroups.
 pub fn candidates(
     g: &Gemm,
     a: &Matrix,
@@ -299,8 +300,8 @@ pub fn candidates(
     all
 }
 
-/// Terms per part of K. K is split where C is small and K is long, so that there is work for a whole GPU; otherwise this is K.
-/// The shape alone decides, since it changes the order of sums.
+/// Terms per part of K. K is split where C is small and K is long, so that there is work for a whole GPU; otherwise
+/// this is K. The shape alone decides, since it changes the order of sums.
 pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> usize {
     let blocks = g.m.div_ceil(64) * g.n.div_ceil(64);
     if b.value.dtype.is_block() || g.batch > 1 || blocks == 0 || blocks > 32 || is_few(g, a, b) {

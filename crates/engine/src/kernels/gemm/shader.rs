@@ -1,8 +1,8 @@
 //! The product in WGSL; variants of one plan sum in the same order.
 //!
-//! Counts for f32, by reading (docs/kernels.md lists every variant): FLOPs per byte of memory are
-//! 2 · rows · columns / (4 · (rows + columns)), since a term of a tile is staged once; fma are of single elements; a shared
-//! read loads a vector of four; registers are the sums and the factors of a term, plus about 24 for indices.
+//! Counts for f32, by reading (docs/kernels.md lists every variant): FLOPs per byte of memory are 2 · rows · columns /
+//! (4 · (rows + columns)), since a term of a tile is staged once; fma are of single elements; a shared read loads a
+//! vector of four; registers are the sums and the factors of a term, plus about 24 for indices.
 //!
 //! | C per workgroup, depth | per invocation | invocations | FLOPs per byte | fma per shared read | registers | workgroup memory |
 //! |------------------------|----------------|-------------|----------------|---------------------|-----------|------------------|
@@ -16,11 +16,12 @@
 //! | 32 × 64 × 16           | 4 × 4          | 128         | 10.7           | 8.0                 | 48        | 6.5 KiB          |
 //! | 128 × 64 × 16          | 8 × 4          | 256         | 21.3           | 10.7                | 68        | 12.5 KiB         |
 //!
-//! The outer form (outer.rs) has 4 × 4 elements per invocation and no shared memory. Dot products (dots.rs) of r rows read B
-//! once, do r / 2 FLOPs per byte of it, and use r KiB to add the lanes' sums; few rows by columns (columns.rs) use 4 r KiB.
+//! The outer form (outer.rs) has 4 × 4 elements per invocation and no shared memory. Dot products (dots.rs) of r rows
+//! read B once, do r / 2 FLOPs per byte of it, and use r KiB to add the lanes' sums; few rows by columns (columns.rs)
+//! use 4 r KiB.
 //!
-//! With two segments, the sums pass through the epilogue, restart from 0 in the same registers, and are added to the stored
-//! result: an invocation writes its part of C twice and reads it once. The bits equal those of two launches.
+//! With two segments, the sums pass through the epilogue, restart from 0 in the same registers, and are added to the
+//! stored result: an invocation writes its part of C twice and reads it once. It is bit-identical to two launches.
 
 use super::emit::place;
 use super::plan::{Form, Reads};

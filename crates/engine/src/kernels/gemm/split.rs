@@ -1,5 +1,5 @@
-//! A product with K split: each part is summed separately into scratch, as a batch; then the parts are added in ascending
-//! order, C = α · Σ parts + bias, or C += ….
+//! A product with K split: each part is summed separately into scratch, as a batch; then the parts are added in
+//! ascending order, C = α · Σ parts + bias, or C += ….
 //!
 //! Cost: the parts are written and read once, a fraction of the factors' bytes where C is small.
 

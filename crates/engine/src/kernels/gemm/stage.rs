@@ -1,8 +1,8 @@
 //! Staging of a factor with two strides in shared memory.
 //!
-//! The binding's loader (`load_<name>`, and `load_vec4_<name>` for four elements) converts stored elements to f32; block types
-//! are another loader, and change nothing here. Lines past the end read the last line, and their results are not stored; terms
-//! past the end are 0.
+//! The binding's loader (`load_<name>`, and `load_vec4_<name>` for four elements) converts stored elements to f32;
+//! block types are another loader, and change nothing here. Lines past the end read the last line, and their results
+//! are not stored; terms past the end are 0.
 
 use super::emit::{PARTS, each};
 use super::tile::{Block, Fill};
@@ -18,8 +18,8 @@ pub enum Read {
     Lines,
 }
 
-/// A factor in memory, in WGSL: the start of its matrix, the block's first line and the end of the lines, and the strides from
-/// line to line and from term to term.
+/// A factor in memory, in WGSL: the start of its matrix, the block's first line and the end of the lines, and the
+/// strides from line to line and from term to term.
 pub struct Factor<'a> {
     /// The binding.
     pub name: &'a str,
@@ -69,8 +69,8 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    /// The lines and terms of a patch of four by four. Two invocations read adjacent terms, so that concurrent stores are to
-    /// different banks.
+    /// The lines and terms of a patch of four by four. Two invocations read adjacent terms, so that concurrent stores
+    /// are to different banks.
     fn patch(&self) -> String {
         let (n, vectors) = (&self.name, self.block.vectors());
         format!(

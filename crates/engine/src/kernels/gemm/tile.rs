@@ -1,11 +1,11 @@
-//! A tile of a product in a workgroup's registers, over blocks of both factors in shared memory: the loop that all tiled
-//! products share, whatever the source of their factors (stage.rs; `conv` gathers one).
+//! A tile of a product in a workgroup's registers, over blocks of both factors in shared memory: the loop that all
+//! tiled products share, whatever the source of their factors (stage.rs; `conv` gathers one).
 //!
-//! An invocation holds groups of four lines of its tile, at a distance that makes neighbouring invocations read and write
-//! contiguous elements. A block is stored by terms, each a row of vectors of four lines, padded by one vector, so that
-//! consecutive terms are in different banks. Sums run along columns, in ascending order of the terms, by fma from 0, so every
-//! tile gives the same bits. A tile in f16 stages factors rounded to f16 (in_f16) and widens them when it reads them, which is
-//! exact; so its products are exact, and only sums are rounded, as in f32.
+//! An invocation holds groups of four lines of its tile, at a distance that makes neighbouring invocations read and
+//! write contiguous elements. A block is stored by terms, each a row of vectors of four lines, padded by one vector, so
+//! that consecutive terms are in different banks. Sums run along columns, in ascending order of the terms, by fma from
+//! 0, so every tile gives the same bits. A tile in f16 stages factors rounded to f16 (in_f16) and widens them when it
+//! reads them, which is exact; so its products are exact, and only sums are rounded, as in f32.
 
 use super::emit::{PARTS, both, each};
 
@@ -44,7 +44,8 @@ impl Tile {
         tile(128, 64, 16, [8, 4]),
     ];
 
-    /// Tiles that stage f16. Most have 8 × 8 elements per invocation, since a factor is then widened once for eight products.
+    /// Tiles that stage f16. Most have 8 × 8 elements per invocation, since a factor is then widened once for eight
+    /// products.
     pub const IN_F16: &[Tile] = &[
         Tile { f16: true, ..Tile::MIDDLE },
         Tile { f16: true, ..tile(64, 64, 16, [8, 8]) },
@@ -63,7 +64,8 @@ impl Tile {
         Tile { rows, columns, depth, lane: halves(lane), f16: false }
     }
 
-    /// The default tile for `matrices` products of `m` × `n`: large tiles read least, as long as they still fill the GPU.
+    /// The default tile for `matrices` products of `m` × `n`: large tiles read least, as long as they still fill the
+    /// GPU.
     pub fn by_shape(matrices: usize, m: usize, n: usize) -> Tile {
         let tiles = |side: usize| matrices * m.div_ceil(side) * n.div_ceil(side);
         match (m, n) {
@@ -106,7 +108,7 @@ impl Tile {
         Block { name: "left", lines: self.rows, depth: self.depth, threads: self.threads(), from: 0 }
     }
 
-    /// The block of B. If patches of both leave invocations idle, other invocations stage it than those of A.
+    /// The block of B. If patches of both leave invocations idle, other invocations stage it than A.
     pub fn right(self) -> Block {
         let left = self.left();
         let block = Block { name: "right", lines: self.columns, ..left };
@@ -222,8 +224,8 @@ impl Block {
     }
 }
 
-/// WGSL that stages a block: statements before the loop over the terms, and statements that load the terms from `k` up to
-/// `terms`, with zeros past the end.
+/// WGSL that stages a block: statements before the loop over the terms, and statements that load the terms from `k` up
+/// to `terms`, with zeros past the end.
 pub struct Fill {
     pub before: String,
     pub within: String,

@@ -1,5 +1,5 @@
-//! Dense products of one input of few rows by two or three weights, as one launch on the CPU: one synchronisation of the
-//! threads instead of two or three, which dominates decoding.
+//! Dense products of one input of few rows by two or three weights, as one launch on the CPU: one synchronisation of
+//! the threads instead of two or three, which dominates decoding.
 //!
 //! Maths: y_i = x·W_iᵀ, each summed as a separate product would be. Layout: x [T, I], W_i [O_i, I], y_i [T, O_i], all
 //! contiguous. Where it does not apply, the caller launches separate products.

@@ -113,7 +113,7 @@ impl Shape {
             Extent::Within { work } => {
                 while shape.work() > work.max(1) || 4 * shape.elements() > BYTES {
                     let Shape { batch, m, n, k, .. } = &mut shape;
-                    // The number of terms is reduced last, since its stages are what is timed.
+                    // The number of terms is reduced last, since the timing measures its stages.
                     let largest = if *batch > 1 {
                         batch
                     } else if *m.max(n) > 128 || *k <= 64 {

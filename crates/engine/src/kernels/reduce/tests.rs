@@ -14,7 +14,7 @@ fn is_given((name, variant): &forms::Form) -> bool {
 every_form! {
     KERNELS, if is_given;
     fn every_form_equals_the_processor() {
-        // The last is split into chunks, some of which are whole vectors.
+        // The last is split into chunks, with and without whole vectors.
         for [outer, n, inner] in [[3, 700, 1], [3, 701, 1], [2, 65, 3], [1, 40_002, 1]] {
             let shape = [outer, n, inner];
             let mut x = Array::random("x", &shape);

@@ -86,7 +86,7 @@ fn place(b: u32, t: u32, h: u32) -> u32 { return b * p.x_batch + t * p.x_row + h
 fn load(h: u32, at: u32) -> f32 { return load_x(at); }
 fn store(h: u32, at: u32, v: f32) { store_y(at, v); }
 ";
-/// The second tensor's heads follow those of the first.
+/// The second tensor's heads follow the first tensor's heads.
 const TWO_WGSL: &str = "
 fn all_heads() -> u32 { return p.heads + p.heads2; }
 fn place(b: u32, t: u32, h: u32) -> u32 {

@@ -7,7 +7,7 @@
 //! and sorts only these. On a GPU runs of 1, 2, 4, … elements are merged. An element's position in the merged run is
 //! its position in its run plus the number of preceding elements of the neighbouring run, found by bisection. If a
 //! binding is too short for a line, these numbers are added over the parts of the neighbour. log₂ n passes of two
-//! launches, each of which reads and writes a line of keys and positions.
+//! launches; each launch reads and writes a line of keys and positions.
 
 mod merge;
 mod native;

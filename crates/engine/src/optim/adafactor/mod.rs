@@ -11,9 +11,9 @@
 //! p ← p · (1 − lr·λ) − α / max(1, ‖u‖ / (d√n)) · u
 //! ```
 //!
-//! The kernels of operations compute this, in about thirty launches per parameter; the kernel here copies the results into the
-//! parameter and its states, unless the verdict skips the step. t is computed on the device, which knows how many steps were
-//! skipped. Cost: about ten passes over a parameter.
+//! The kernels of operations compute this, in about thirty launches per parameter; the kernel here copies the results
+//! into the parameter and its states, unless the verdict skips the step. t is computed on the device, which knows how
+//! many steps were skipped. Cost: about ten passes over a parameter.
 
 mod native;
 #[cfg(test)]

@@ -9,10 +9,10 @@
 //! p ← p − lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
 //! ```
 //!
-//! The terms that depend on t alone are computed on the host in f64. If steps were skipped that the host still counts, the kernel
-//! recomputes them for the actual t: 1 − βᵗ = −expm1(t · ln β), in f32 by a series near 0, which keeps its leading digits. Layout:
-//! value, gradient, m and v are equal ranges of four arenas; one invocation per element. Cost: one pass that reads four values per
-//! element and writes three, bound by memory.
+//! The terms that depend on t alone are computed on the host in f64. If steps were skipped that the host still counts,
+//! the kernel recomputes them for the actual t: 1 − βᵗ = −expm1(t · ln β), in f32 by a series near 0, which keeps its
+//! leading digits. Layout: value, gradient, m and v are equal ranges of four arenas; one invocation per element. Cost:
+//! one pass that reads four values per element and writes three, bound by memory.
 
 mod native;
 #[cfg(test)]
@@ -115,7 +115,7 @@ impl Rule for AdamW {
     }
 }
 
-/// The options of a parameter group of Adam: those of AdamW. The weight decay is added to the gradient.
+/// The options of a parameter group of Adam, with AdamW's fields. The weight decay is added to the gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam(pub AdamW);
 

@@ -1,11 +1,13 @@
 //! The global norm of gradients, clipping by it, and the verdict that a step reads.
 //!
 //! Maths: norm = √Σ g², over every element of every gradient; factor = min(1, max / (norm + 1e-6)), as
-//! `torch.nn.utils.clip_grad_norm_`. A NaN makes the norm NaN; an infinity, or a square that overflows f32, makes it infinite.
+//! `torch.nn.utils.clip_grad_norm_`. A NaN makes the norm NaN; an infinity, or a square that overflows f32, makes it
+//! infinite.
 //!
-//! Layout: chunks of 512 elements from each range's start, one workgroup each; their sums are summed the same way until one is
-//! left. The chunks do not depend on the binding limit, so the bits do not either. The CPU sums a chunk in f64. WGSL does not
-//! define results for non-finite values, so they are excluded from the sums and carried as flags. Cost: one read of the gradients.
+//! Layout: chunks of 512 elements from each range's start, one workgroup each; their sums are summed the same way until
+//! one is left. The chunks do not depend on the binding limit, so the bits do not either. The CPU sums a chunk in f64.
+//! WGSL does not define results for non-finite values, so they are excluded from the sums and carried as flags. Cost:
+//! one read of the gradients.
 
 mod native;
 #[cfg(test)]
@@ -104,7 +106,8 @@ pub fn norm(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Value> {
     norm_of(cx, &gradients(cx, tensors)?)
 }
 
-/// Scales all gradients of `tensors` in place so that their joint norm is at most `max`; returns the norm before, f32[].
+/// Scales all gradients of `tensors` in place so that their joint norm is at most `max`; returns the norm before,
+/// f32[].
 ///
 /// # Errors
 /// `ERR_OPTION` if `max` is negative or NaN; `ERR_DEVICE_MISMATCH` as `norm`.
@@ -157,7 +160,8 @@ fn gradients(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Vec<Value>> {
     Ok(gradients)
 }
 
-/// Appends the joint norm of the values, f32[]. Adjacent values of an arena are read together with the zeros between them.
+/// Appends the joint norm of the values, f32[]. Adjacent values of an arena are read together with the zeros between
+/// them.
 pub(super) fn norm_of(cx: &Rc<Context>, values: &[Value]) -> Result<Value> {
     let mut ranges: Vec<Value> = Vec::new();
     for value in values.iter().filter(|v| v.size() > 0) {

@@ -9,8 +9,8 @@
 //! m ← β₂ m + (1 − β₂) g
 //! ```
 //!
-//! Layout: value, gradient and m are equal ranges of three arenas; one invocation per element. Cost: one pass that reads three
-//! values per element and writes two, bound by memory.
+//! Layout: value, gradient and m are equal ranges of three arenas; one invocation per element. Cost: one pass that
+//! reads three values per element and writes two, bound by memory.
 
 mod native;
 #[cfg(test)]

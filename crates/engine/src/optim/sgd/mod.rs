@@ -108,7 +108,8 @@ impl Rule for Sgd {
         if span.states.is_empty() {
             return span.launch(cx, Self::NAME, &SGD, |size| plain(size).words(), 8);
         }
-        // Before the first update the buffer is zero, so μb + 1·d equals d. If earlier steps were skipped, the kernel detects the first.
+        // Before the first update the buffer is zero, so μb + 1·d equals d. If earlier steps were skipped, the kernel
+        // detects the first.
         let rate = if step == 1 { 1.0 } else { 1.0 - dampening } as f32;
         let (momentum, count) = (momentum as f32, step as f32);
         let scalars = |size| Momentum { plain: plain(size), momentum, rate, nesterov, count };

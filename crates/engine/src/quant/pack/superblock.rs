@@ -1,8 +1,8 @@
 //! Superblocks of 256 elements, whose runs have quantised scales.
 //!
-//! ggml's q4_k, q5_k and q6_k have the bits of its reference (make_qkx2_quants, make_qx_quants and quantize_row_q*_K_ref of
-//! ggml-quants.c). q4_k for training searches the scale and the minimum of each run by least squares over several roundings, and
-//! again among the values that 6 bits can hold; its squared error is 4% smaller.
+//! ggml's q4_k, q5_k and q6_k have the bits of its reference (make_qkx2_quants, make_qx_quants and
+//! quantize_row_q*_K_ref of ggml-quants.c). q4_k for training searches the scale and the minimum of each run by least
+//! squares over several roundings, and again among the values that 6 bits can hold; its squared error is 4% smaller.
 
 use half::f16;
 
@@ -11,8 +11,8 @@ use super::{inverse, is_finite, stored};
 /// Magnitudes below this count as 0.
 const TINY: f32 = 1e-15;
 
-/// Writes the scale and the minimum of run `i`, 6 bits each. The low six bits of a byte belong to one of the first four runs,
-/// the upper two bits to one of the last four.
+/// Writes the scale and the minimum of run `i`, 6 bits each. The low six bits of a byte belong to one of the first four
+/// runs, the upper two bits to one of the last four.
 fn write_line(scales: &mut [u8], i: usize, scale: u8, minimum: u8) {
     if i < 4 {
         scales[i] |= scale;
@@ -120,8 +120,8 @@ struct Search {
 const OF_4_BITS: Search = Search { most: 15.0, first: -1.0, steps: 20 };
 const OF_5_BITS: Search = Search { most: 31.0, first: -0.5, steps: 15 };
 
-/// The codes of a run with its scale and minimum, x ≈ scale · code − minimum, by weighted least squares over roundings with
-/// several scales. Each rounding starts from the best minimum so far.
+/// The codes of a run with its scale and minimum, x ≈ scale · code − minimum, by weighted least squares over roundings
+/// with several scales. Each rounding starts from the best minimum so far.
 fn weighted(x: &[f32], search: &Search) -> ([f32; 32], f32, f32) {
     let most = search.most;
     let squares = x.iter().fold(0f32, |sum, v| sum + v * v);
@@ -222,8 +222,8 @@ pub(super) fn q5_k(x: &[f32], block: &mut [u8]) -> bool {
     true
 }
 
-/// The scale of 16 elements, x ≈ scale · code with codes from −32 to 31: by least squares, weighted by squares, over roundings
-/// with several scales.
+/// The scale of 16 elements, x ≈ scale · code with codes from −32 to 31: by least squares, weighted by squares, over
+/// roundings with several scales.
 fn symmetric(x: &[f32]) -> f32 {
     let farthest = x.iter().fold(0f32, |m, v| if v.abs() > m.abs() { *v } else { m });
     if farthest.abs() < TINY {
@@ -270,7 +270,8 @@ pub(super) fn q6_k(x: &[f32], block: &mut [u8]) -> bool {
         let s = (by * scale).round_ties_even().min(127.0) as i8;
         block[192 + run] = s as u8;
         let scale = d * s as f32;
-        // Of 128 elements, 64 bytes hold the low nibbles of the first 64 and, in their high halves, those of the others.
+        // For 128 elements there are 64 bytes with the codes' low nibbles: the first 64 elements in the low halves, the
+        // others in the high halves.
         let (half, within) = (run / 8, run % 8);
         for (i, v) in x.iter().enumerate() {
             // Any code of a run with scale 0 is right; ggml writes the lowest.

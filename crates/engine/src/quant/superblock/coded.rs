@@ -148,7 +148,8 @@ impl Coded for Q6K {
     const OF_SUMS: f32 = -32.0;
     const OF_FIELDS: [[f32; 4]; 2] = OF_BYTES;
 
-    /// Of 128 elements, 64 bytes hold the low nibbles of the first 64 and, in their high halves, those of the others.
+    /// For 128 elements there are 64 bytes with the codes' low nibbles: the first 64 elements in the low halves, the
+    /// others in the high halves.
     #[inline(always)]
     fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
         let byte = 4 * (step * lanes + lane);
@@ -166,7 +167,7 @@ impl Coded for Q6K {
         x: *const f32,
         sums: &mut [S::V; 2],
     ) {
-        // In 32 bytes of bits, those of the first 32 elements are two positions below those of the next.
+        // In 32 bytes of bits, the first 32 elements' bits are two positions below the next elements' bits.
         const BITS: [u32; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2];
         // SAFETY: guaranteed by the caller.
         unsafe {
@@ -179,7 +180,7 @@ impl Coded for Q6K {
                 let bits = S::Words::load(BITS.as_ptr().add(from % 16).cast());
                 let high = S::Words::load_eight(block.high.as_ptr().add(from / 16 * 32), from);
                 let of = |codes: S::Words, high: S::Words| codes.and(0x0f0f_0f0f).or(high.and(0x3030_3030));
-                // The two bits of the upper half are in position; those of the lower half are four positions below.
+                // The upper half's two bits are in position; the lower half's are four positions below.
                 let lower = high.shr_each(bits);
                 let low = R::bytes(of(words, lower.shl::<4>()), x, 0);
                 let high = R::bytes(of(words.shr::<4>(), lower), x, 1);

@@ -190,9 +190,9 @@ fn sizes(c: &Configuration) -> Option<[Option<(usize, usize)>; REGISTERS]> {
     Some(sizes)
 }
 
-/// A row of sums plus a product: the first terms of all pairs are multiplied and summed in order, and so are the second
-/// terms; then the two sums are added, and the result is added to the row. Each step rounds to nearest even and flushes
-/// subnormals.
+/// A row of sums plus a product: the products of all pairs' first terms are summed in ascending order, likewise of the
+/// second terms; then the two sums are added, and the result is added to the row. Each step rounds to nearest even and
+/// flushes subnormals.
 ///
 /// # Safety
 /// The processor has AVX-512.

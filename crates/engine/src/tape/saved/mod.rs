@@ -20,8 +20,9 @@ pub enum Saved {
     Remade(Rc<Remade>),
 }
 
-/// The first output of an operation that is cheap compared with its bytes, and whose inputs are saved for its own backward in any
-/// case: a norm, an activation. It is recomputed when the first backward needs it, and kept until the last one has it.
+/// The first output of an operation that is cheap compared with its bytes, and whose inputs are saved for its own
+/// backward in any case: a norm, an activation. It is recomputed when the first backward needs it, and kept until the
+/// last one has it.
 pub struct Remade {
     op: Rc<dyn Op>,
     inputs: Vec<Saved>,

@@ -134,7 +134,7 @@ fn the_fastest_right_form_is_found_beside_a_run() {
         used.push(form);
         let y = cx.empty([n], DType::F32).unwrap();
         double(&x, &y, form);
-        // Recorded work runs correctly and in order during the trials.
+        // Recorded work runs correctly during the trials.
         assert!(read_f32(&y) == want);
         assert!(since.elapsed() < Duration::from_secs(60), "{} steps and no choice", used.len());
     }
@@ -188,7 +188,7 @@ fn what_is_recorded_does_not_wait_for_all_that_is_tried() {
     assert!(after > 20, "three answers came after {meanwhile} classes of 39");
 }
 
-/// Compares recorded products of a device without results to those of a device after autotuning.
+/// Compares the products of a device before and after autotuning.
 #[test]
 fn products_keep_their_bits_whatever_was_chosen() {
     let (Some(plain), Some(device)) = (device(None), tuned_device(None)) else { return };

@@ -226,7 +226,7 @@ fn tensors_that_are_wrong() {
     let two = |b| of(&[tensor("a", &[16], F32, 0), b]);
     let second = header + 9 + 4 + 8 + 12;
     refused(&two(tensor("a", &[4], F32, 64)), second, "the tensor \"a\" stands twice");
-    // The first duplicate is reported: before errors after it, but not before an error of its own.
+    // The first duplicate is reported: before errors after it, but not before an error in the duplicate itself.
     let same = |offset| tensor("x", &[4], F32, offset);
     let third = second + 9 + 4 + 8 + 12;
     let five = [tensor("b", &[4], F32, 0), same(32), same(64), tensor("b", &[4], F32, 96), same(128)];

@@ -136,7 +136,7 @@ unsafe fn copy<L: Lanes>(from: *const f32, to: *mut f32, count: usize) {
 }
 
 vectorised! {
-    /// Fills row i of `to` (rows are `row` apart) with the elements of x for the positions of `runs` and tap `from` +
+    /// Fills row i of `to` (row stride `row`) with the elements of x for the positions of `runs` and tap `from` +
     /// i. Element 0 of the first channel has the index `origin` in x.
     pub fn gather(
         x: &[f32],

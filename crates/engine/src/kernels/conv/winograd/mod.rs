@@ -1,6 +1,6 @@
 //! Winograd's F(2×2, 3×3) on the CPU: correlations with 3 × 3 taps at stride 1 by 2.25 times fewer products.
 //!
-//! Maths: y is split into tiles of 2 × 2, each of which depends on 4 × 4 elements d of every channel of x. With
+//! Maths: y is split into tiles of 2 × 2. A tile depends on 4 × 4 elements d of every channel of x. With
 //!
 //! ```text
 //! Bᵀ = [1  0 −1  0]    G = [ 1   0   0]    Aᵀ = [1 1  1  0]
@@ -9,20 +9,21 @@
 //!      [0  1  0 −1]        [ 0   0   1]
 //! ```
 //!
-//! V = Bᵀ·d·B and U = G·w·Gᵀ, a tile of y is Aᵀ·(Σ_c U ⊙ V)·A: one matrix product, [rows, channels] by [channels, tiles], for
-//! each of the 16 elements of U and V, that is 16 multiply-adds per channel instead of 36. Source: Lavin and Gray 2016, arXiv
-//! 1509.09308, section 4.1.
+//! V = Bᵀ·d·B and U = G·w·Gᵀ, a tile of y is Aᵀ·(Σ_c U ⊙ V)·A: one matrix product, [rows, channels] by [channels,
+//! tiles], for each of the 16 elements of U and V, that is 16 multiply-adds per channel instead of 36. Source: Lavin
+//! and Gray 2016, arXiv 1509.09308, section 4.1.
 //!
-//! Layout: U is in scratch memory of 16/9 the weight's elements (f32), in the order in which the products read it (`Factor`). A
-//! task has some panels of tiles, possibly of several images. It computes their V in a workspace that fits L2, one block of the
-//! channels at a time; then, for a few rows at a time, the 16 products by `gemm`'s tiles and the transform to y (native.rs).
+//! Layout: U is in scratch memory of 16/9 the weight's elements (f32), in the order in which the products read it
+//! (`Factor`). A task has some panels of tiles, possibly of several images. It computes their V in a workspace that
+//! fits L2, one block of the channels at a time; then, for groups of a few rows, the 16 products by `gemm`'s tiles and
+//! the transform to y (native.rs).
 //!
-//! Rounding: U takes 4 roundings and is at most 9/4 of the largest |w|; V takes 2 and is at most 4 of the largest |x|; the last
-//! transform takes 4. For one output, Σ|U|·|V| ≤ 64·C·max|w|·max|x|, in sums of C terms; the sum over taps has
-//! 9·C·max|w|·max|x|, in one sum of 9·C terms. So to first order the error is at most 64·C·(C + 12)·2⁻²⁴·max|w|·max|x|, for the
-//! sum over taps 81·C²·2⁻²⁴·max|w|·max|x|. On 256 channels of random numbers it is 0.58 of the error of the sum over taps (a
-//! test limits it to 1). An infinity or NaN in x reaches all four outputs of each tile that depends on it, and elements of x
-//! above a quarter of the largest f32 overflow in the transform.
+//! Rounding: U takes 4 roundings and is at most 9/4 of the largest |w|; V takes 2 and is at most 4 of the largest |x|;
+//! the last transform takes 4. For one output, Σ|U|·|V| ≤ 64·C·max|w|·max|x|, in sums of C terms; the sum over taps has
+//! 9·C·max|w|·max|x|, in one sum of 9·C terms. So to first order the error is at most 64·C·(C + 12)·2⁻²⁴·max|w|·max|x|,
+//! for the sum over taps 81·C²·2⁻²⁴·max|w|·max|x|. On 256 channels of random numbers it is 0.58 of the error of the sum
+//! over taps (a test limits it to 1). An infinity or NaN in x reaches all four outputs of each tile that depends on it,
+//! and elements of x above a quarter of the largest f32 overflow in the transform.
 //!
 //! docs/design/measurements.md compares it with the sum over taps and with oneDNN.
 

@@ -61,7 +61,8 @@ pub fn weight_by<T: Stored<At = *const T> + Sync>(
                     // SAFETY: w covers the rows and terms, and so does `wide`.
                     unsafe { (T::loops(loops).pack)(source, rows, terms, terms, wide.as_mut_ptr()) };
                     let to = u.at(start, PLACES * step).wrapping_add(at * rows);
-                    // SAFETY: as above; each sliver of U belongs to one task, and the processor has the kernels' instructions.
+                    // SAFETY: as above; each sliver of U belongs to one task, and the processor has the kernels'
+                    // instructions.
                     unsafe { transform(wide.as_ptr(), terms, rows, count, [turn_h, turn_w], to, step) };
                 }
             }
@@ -138,7 +139,7 @@ impl Task<'_> {
         let tiles = s.tiles();
         let starts = (first..first + panels).map(|p| p * panel).filter(|start| *start < tiles);
         let panels: Vec<Vec<Run>> = starts.map(|start| s.runs(start, panel.min(tiles - start))).collect();
-        // Padded by a cache line, since elements of the transform a power of two apart would alias in L1.
+        // Padded by a cache line, since a stride of a power of two between elements of the transform would alias in L1.
         let step = factor.part * panel + LINE;
         let sums_size = PLACES * loops.tiles.rows() * panel;
         let longest = panels.iter().map(|runs| lines_of(runs, loops.lanes)).max().unwrap_or(0);

@@ -59,8 +59,8 @@ fn line_of(runs: &[Run], lanes: usize) -> usize {
 compiled! {
     exact
     /// Computes V = Bᵀ·d·B for the runs of a panel and for `channels` (the first, and the number) of a group. The
-    /// elements of `v`, `step` apart, have a row of `panel` tiles for each channel. Elements after a row's last tile,
-    /// and up to a vector after the last row, are unspecified.
+    /// elements of `v`, at a stride of `step`, have a row of `panel` tiles for each channel. Elements after a row's
+    /// last tile, and up to a vector after the last row, are unspecified.
     ///
     /// # Safety
     /// `lines` covers `lines_of` elements; `v` covers the elements, with a vector more each.

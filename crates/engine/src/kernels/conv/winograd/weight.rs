@@ -48,8 +48,8 @@ pub const WIDE: usize = 16;
 
 compiled! {
     exact
-    /// Computes G·w·Gᵀ of `rows` rows and `len` channels. A channel's taps in `w` are contiguous, and rows are `row`
-    /// apart; the elements of `u` are `step` apart.
+    /// Computes G·w·Gᵀ of `rows` rows and `len` channels. A channel's taps in `w` are contiguous, the row stride is
+    /// `row`; the elements of `u` have a stride of `step`.
     ///
     /// # Safety
     /// The operands cover the rows and channels.

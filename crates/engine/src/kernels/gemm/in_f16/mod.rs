@@ -1,24 +1,24 @@
-//! Products whose factors are staged in f16: half of the workgroup memory of f32, and half of the shared reads of the inner
-//! loop, which bound a tile.
+//! Products whose factors are staged in f16: half of the workgroup memory of f32, and half of the shared reads of the
+//! inner loop, which bound a tile.
 //!
-//! Maths: C = α·A·B + bias, or C += …, where each row of A and each column of B is scaled by a power of two, rounded to f16,
-//! and C is scaled back. A product of two f16 has 22 bits and is exact in f32; sums are f32 in ascending order, by fma. So each
-//! element of a factor loses at most 2⁻¹¹ of its value, once. Sums in f16, by packed arithmetic, would be twice as fast, but
-//! lose 2⁻¹¹ of every partial sum and overflow early, so they are not used for training.
+//! Maths: C = α·A·B + bias, or C += …, where each row of A and each column of B is scaled by a power of two, rounded to
+//! f16, and C is scaled back. A product of two f16 has 22 bits and is exact in f32; sums are f32 in ascending order, by
+//! fma. So each element of a factor loses at most 2⁻¹¹ of its value, once. Sums in f16, by packed arithmetic, would be
+//! twice as fast, but lose 2⁻¹¹ of every partial sum and overflow early, so they are not used for training.
 //!
-//! Scales: a line is scaled by 2^s so that its largest magnitude is in [2¹⁴, 2¹⁵), one power below the range of f16, since
-//! rounding may reach the next. Elements down to 2⁻²⁸ of the largest are normal numbers of f16 and keep 11 bits, whatever the
-//! size of the line: gradients of 1e-9 as well as activations of 1e5. Smaller elements may lose bits or become 0, depending on
-//! the device, which is less than f32's own rounding of a product with the largest element. s is at most 126, so that 2^s and
-//! 2^−s are normal numbers; a line below 2⁻¹¹² is then scaled less, and loses nothing above 2⁻¹⁴⁰. Infinities and NaN are
-//! ignored by the scale, and pass through f16 unchanged.
+//! Scales: a line is scaled by 2^s so that its largest magnitude is in [2¹⁴, 2¹⁵), one power below the range of f16,
+//! since rounding may reach the next. Elements down to 2⁻²⁸ of the largest are normal numbers of f16 and keep 11 bits,
+//! whatever the size of the line: gradients of 1e-9 as well as activations of 1e5. Smaller elements may lose bits or
+//! become 0, depending on the device, which is less than f32's own rounding of a product with the largest element. s is
+//! at most 126, so that 2^s and 2^−s are normal numbers; a line below 2⁻¹¹² is then scaled less, and loses nothing
+//! above 2⁻¹⁴⁰. Infinities and NaN are ignored by the scale, and pass through f16 unchanged.
 //!
-//! Rounding: WGSL does not define the rounding of a conversion to f16, and rounding toward 0 would bias every product. So
-//! elements are first rounded to 11 bits, to nearest even, and the conversion is exact.
+//! Rounding: WGSL does not define the rounding of a conversion to f16, and rounding toward 0 would bias every product.
+//! So elements are first rounded to 11 bits, to nearest even, and the conversion is exact.
 //!
-//! Cost: one pass over each factor finds the scales (scales.rs). A tile of C reads rows of A once for each column of tiles, so
-//! the pass is the smaller part if there is more than one tile in each direction; only such products are rounded
-//! (`plan::is_in_f16`). A low-rank path that is added to C is a separate launch, in f32.
+//! Cost: one pass over each factor finds the scales (scales.rs). A tile of C reads rows of A once for each column of
+//! tiles, so the pass is the smaller part if there is more than one tile in each direction; only such products are
+//! rounded (`plan::is_in_f16`). A low-rank path that is added to C is a separate launch, in f32.
 
 mod scales;
 #[cfg(test)]
@@ -79,8 +79,8 @@ fn body(params: Params, bias: bool) -> String {
     ROUNDED.to_string() + &super::shader::in_f16(params, bias, UNSCALED)
 }
 
-/// WGSL. The larger of the two inverse scales is multiplied last: a sum is large, and the product of both scales may be outside
-/// the range of f32 where the result is not.
+/// WGSL. The larger of the two inverse scales is multiplied last: a sum is large, and the product of both scales may be
+/// outside the range of f32 where the result is not.
 const ROUNDED: &str = "fn rounded(v: vec4<f32>) -> vec4<f16> {
   let b = bitcast<vec4<u32>>(v);
   let r = (b + 0xfffu + ((b >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u);

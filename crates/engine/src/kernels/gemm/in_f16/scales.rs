@@ -1,8 +1,8 @@
 //! Powers of two that scale the largest magnitude of each line, A's rows and B's columns, into [2¹⁴, 2¹⁵).
 //!
-//! A workgroup handles 4 lines by 64 terms if a line's terms are contiguous, and 32 lines by 8 terms if lines are, so that
-//! reads are coalesced. Magnitudes are compared as integers, which order finite numbers correctly; the maximum does not depend
-//! on the order.
+//! A workgroup handles 4 lines by 64 terms if a line's terms are contiguous, and 32 lines by 8 terms if lines are, so
+//! that reads are coalesced. Magnitudes are compared as integers, which order finite numbers correctly; the maximum
+//! does not depend on the order.
 
 use std::rc::Rc;
 
@@ -99,8 +99,8 @@ impl Scales {
         Ok(Scales { a: cx.empty([g.batch * g.m], DType::F32)?, b: cx.empty([matrices * g.n], DType::F32)? })
     }
 
-    /// Appends the launches that compute the scales of a part of `sizes` (batch, M, N, K) from factors in `ranges`. Returns the
-    /// ranges of the scales.
+    /// Appends the launches that compute the scales of a part of `sizes` (batch, M, N, K) from factors in `ranges`.
+    /// Returns the ranges of the scales.
     pub fn find(
         &self,
         cx: &Rc<Context>,

@@ -318,7 +318,8 @@ fn halves_are_rounded_to_the_nearest() {
     }
 }
 
-/// f16 is used if the shape and the precision allow it and the device supports it; otherwise the bits are those of f32.
+/// f16 is used if the shape and the precision allow it and the device supports it; otherwise the result is
+/// bit-identical to f32.
 #[test]
 fn products_in_f16_are_large_and_asked_for() {
     let Some(cx) = gpu_contexts().into_iter().next() else { return };

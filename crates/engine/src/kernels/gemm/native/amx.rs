@@ -10,10 +10,10 @@
 //! every 16 cycles and a register load takes 8.
 //!
 //! K is summed in short blocks, whose panel and rows stay in L1; sums are kept from block to block in L2, as whole
-//! tiles, since rows of C a power of two apart would alias in L1 and L2.
+//! tiles, since rows of C with a stride of a power of two would alias in L1 and L2.
 //!
-//! Semantics (Intel's manual, TDPBF16PS): of 32 terms, the products of even terms are summed in order from 0, and so
-//! are those of odd terms, by fused multiply-adds; the two sums are added, and the result is added to the accumulator.
+//! Semantics (Intel's manual, TDPBF16PS): of 32 terms, fused multiply-adds sum the products of even terms in ascending
+//! order from 0, and likewise the products of odd terms. The two sums are added, and the result to the accumulator.
 //! Each step rounds to nearest even and flushes subnormals. So the products of bf16 are exact before they are summed in
 //! f32, and values below 1.2e-38 count as 0; a gradient that small vanishes in AdamW's epsilon of 1e-8 in any case. The
 //! grouping of terms depends on their position in K only, and padding with zeros changes no sum.
@@ -61,7 +61,7 @@ pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize
 }
 
 /// Rounds `rows` rows of `k` terms to nearest even, as whole registers of 16 rows, contiguous along k; groups of 16
-/// rows are `to_row` elements apart.
+/// rows have a stride of `to_row` elements.
 ///
 /// # Safety
 /// As for `pairs::left`; `to` covers whole registers.
@@ -84,7 +84,7 @@ struct Sums([MaybeUninit<f32>; 2 * ROWS * ROW]);
 ///
 /// # Safety
 /// As for `microkernel::tile`. The thread has loaded `Configuration::WHOLE`; `k` is a multiple of half of `TERMS`; A
-/// covers rows up to a multiple of `ROWS`, of which the padding rows may have any content.
+/// covers rows up to a multiple of `ROWS`, and its padding rows may have any content.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,

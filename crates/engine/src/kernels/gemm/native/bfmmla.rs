@@ -1,6 +1,6 @@
 //! Products of bf16 by aarch64's BFMMLA, which adds the product of a 2 × 4 and a 4 × 2 matrix of bf16 to 2 × 2 sums.
 //!
-//! Rows of A are rounded and stay rows, of which two are read together; a panel of B has its columns in pairs, four
+//! Rows of A are rounded and stay rows; two are read together; a panel of B has its columns in pairs, four
 //! terms each. The instruction rounds inside its sums and flushes subnormals, so factors below 1.2e-38 count as 0. Rust
 //! has no stable intrinsic for it yet, so it is written as inline assembly.
 

@@ -9,8 +9,8 @@ pub struct Blocking {
     pub workspace: usize,
     /// Most panels of B per task, for convolutions and for an A that was packed for all tasks.
     pub panels: usize,
-    /// Most panels of B per task otherwise, for tiles of two vectors (`WIDE_PANELS` for three): each task reads the rows of A
-    /// itself, so fewer tasks read them fewer times.
+    /// Most panels of B per task otherwise, for tiles of two vectors (`WIDE_PANELS` for three): each task reads the
+    /// rows of A itself, so fewer tasks read them fewer times.
     pub panels_uncopied: usize,
     /// Tiles of rows per group: they use a panel before the next panel is packed.
     pub group: usize,
@@ -18,15 +18,15 @@ pub struct Blocking {
     pub wide: bool,
 }
 
-/// Blocking for an L2 of 1 MiB per core, half of which is the workspace.
+/// Blocking for an L2 of 1 MiB per core; the workspace has half of it.
 pub const USUAL: Blocking =
     Blocking { workspace: 128 * 1024, panels: 4, panels_uncopied: 4, group: 4, wide: false };
 /// Blocking for an L2 of 2 MiB per core or more.
 pub const LARGE: Blocking =
     Blocking { workspace: 256 * 1024, panels: 8, panels_uncopied: 24, group: 8, wide: true };
 
-/// Most panels of B per task for tiles of three vectors when A was not packed for all tasks: with 576 terms they take less
-/// than half of L2, which other data shares.
+/// Most panels of B per task for tiles of three vectors when A was not packed for all tasks: with 576 terms they take
+/// less than half of L2, which other data shares.
 pub const WIDE_PANELS: usize = 4;
 
 /// The blocking of this processor.
@@ -52,7 +52,8 @@ struct Cache {
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn l2_cache() -> Option<Cache> {
     use std::arch::x86_64::__cpuid_count;
-    // Leaves that describe caches, Intel's and AMD's, of the same layout; before each, the leaf that holds the highest leaf.
+    // Leaves that describe caches, Intel's and AMD's, of the same layout; before each, the leaf that holds the highest
+    // leaf.
     const LEAVES: [[u32; 2]; 2] = [[0, 4], [0x8000_0000, 0x8000_001d]];
     // Whether this call is unsafe differs between supported versions of Rust.
     #[allow(unused_unsafe)]

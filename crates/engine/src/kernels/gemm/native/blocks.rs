@@ -1,5 +1,5 @@
 //! Products by a quantised weight. The weight is unpacked where a product reads it, some hundred elements at a time,
-//! for the f32 kernels, so the results equal those of the same weight in f32, bit for bit. For one row, as in decoding,
+//! for the f32 kernels, so the results are bit-identical to the same weight in f32. For one row, as in decoding,
 //! most block types are multiplied without unpacking (`quant::coded`), which changes the order of the sums.
 
 use std::mem::MaybeUninit;
@@ -42,7 +42,7 @@ impl Place {
         Place { kind, unpack: kind.unpacking(level), one, coded, blocks, element: 0 }
     }
 
-    /// The arrangement of a row of `k` elements for columns that are `step` apart, if these are whole blocks that can
+    /// The arrangement of a row of `k` elements for columns with a stride of `step`, if these are whole blocks that can
     /// be multiplied without unpacking.
     pub(super) fn arranged(self, k: usize, step: usize) -> Option<Arranged<Place>> {
         let (arrangement, dots) = self.coded?;

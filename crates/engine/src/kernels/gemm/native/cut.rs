@@ -1,7 +1,8 @@
 //! Partition of C into tasks.
 //!
-//! A task computes some rows and columns of C (panels.rs). Each element of C is summed in ascending k, in groups of terms that
-//! depend only on the product's sizes. So neither the partition, the blocks of K nor the number of threads changes a bit.
+//! A task computes some rows and columns of C (panels.rs). Each element of C is summed in ascending k, in groups of
+//! terms that depend only on the product's sizes. So neither the partition, the blocks of K nor the number of threads
+//! changes a bit.
 
 use super::blocking::Blocking;
 use super::tiles::Tiles;
@@ -57,7 +58,8 @@ impl Cut {
         Cut::of_parts(tiles, sizes, part, most.clamp(1, widest), threads)
     }
 
-    /// Tasks whose rows are one group: the same number for each thread, and wide. `None` if there are not enough columns.
+    /// Tasks whose rows are one group: the same number for each thread, and wide. `None` if there are not enough
+    /// columns.
     pub fn once(tiles: &Tiles, sizes: [usize; 4], part: usize, threads: usize) -> Option<Cut> {
         let [batch, _, n, _] = sizes;
         let panels = n.div_ceil(tiles.panel());
@@ -74,10 +76,11 @@ impl Cut {
         let panel = tiles.panel();
         let panels = n.div_ceil(panel);
         let fewest = panels.div_ceil(most);
-        // One task has all columns if there are enough rows to split, so that A, the larger factor, is read and copied once.
+        // One task has all columns if there are enough rows to split, so that A, the larger factor, is read and copied
+        // once.
         let whole = fewest == 1 && m >= 4 * FEW_ROWS;
-        // Threads should finish together: few tasks are split into the same number for each thread, of equal width if possible.
-        // Otherwise the panels are distributed evenly if one panel more is little for a thread.
+        // Threads should finish together: few tasks are split into the same number for each thread, of equal width if
+        // possible. Otherwise the panels are distributed evenly if one panel more is little for a thread.
         let shared = |tasks: &usize| (batch * tasks).is_multiple_of(threads);
         let equal = |tasks: &usize| panels.is_multiple_of(*tasks);
         let mut column_tasks = fewest;
@@ -123,8 +126,8 @@ impl Cut {
 }
 
 impl Block {
-    /// Calls `tile` with the first row and the number of rows of each tile. Rows are distributed evenly, in multiples of the
-    /// tiles' row granularity, so that no tile is left with few rows.
+    /// Calls `tile` with the first row and the number of rows of each tile. Rows are distributed evenly, in multiples
+    /// of the tiles' row granularity, so that no tile is left with few rows.
     pub fn slivers(&self, tiles: &Tiles, mut tile: impl FnMut(usize, usize)) {
         let slivers = self.rows.div_ceil(tiles.rows());
         let steps = self.rows.div_ceil(tiles.step);

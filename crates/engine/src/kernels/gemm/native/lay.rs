@@ -19,7 +19,7 @@ pub enum Lay {
     /// A copy of a group's rows, row-major, with a padded leading dimension.
     Rows,
     /// A copy of a group's rows, term by term, for an A whose columns are contiguous. Read in place, each term is in a
-    /// separate cache line, and lines a power of two apart evict one another from L1.
+    /// separate cache line, and with a stride of a power of two the lines evict one another from L1.
     Columns,
     /// All rows, packed once for all tasks.
     Packed(Packed),
@@ -49,7 +49,7 @@ impl Packed {
 }
 
 /// Leading dimension of a copy whose rows have `elements` elements: whole cache lines plus one line, or plus two, since
-/// rows a multiple of 4 KiB apart alias in L1.
+/// rows with a stride of a multiple of 4 KiB alias in L1.
 pub fn apart(elements: usize) -> usize {
     let row = elements.next_multiple_of(LINE) + LINE;
     if row.is_multiple_of(ALIASED) { row + LINE } else { row }

@@ -69,7 +69,7 @@ pub struct Loops {
 }
 
 impl Loops {
-    /// The panel width, in columns: that of the widest tile of two vectors.
+    /// The panel width, in columns: the width of the widest tile of two vectors.
     pub fn panel(&self) -> usize {
         self.tiles.panel()
     }
@@ -96,8 +96,7 @@ pub trait Stored: Copy + 'static {
     const IS_F32: bool = false;
     type At: At;
     fn loops(loops: &Loops) -> &Storage<Self::At>;
-    /// The arrangement of a row of A of `k` terms for dot products with rows of B that are `step` apart, if they need
-    /// one.
+    /// The arrangement of a row of A of `k` terms for dot products with rows of B (stride `step`), if they need one.
     fn arranged(_b: Self::At, _k: usize, _step: usize) -> Option<Arranged<Self::At>> {
         None
     }

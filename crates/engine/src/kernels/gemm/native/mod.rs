@@ -150,7 +150,7 @@ fn run_together_by<T: Stored, const N: usize>(
         assert!(m * n <= c.len(), "gemm: C ends early");
         Product::by_rows([m, n, k], a.as_ptr(), b, c.as_mut_ptr())
     });
-    // SAFETY: each reaches as far as is held above, and the products are bound to be written.
+    // SAFETY: the assertions above check each operand's extent, and the outputs are bound for writing.
     unsafe { Product::run_together(&products, loops::best(), l.threads) };
 }
 

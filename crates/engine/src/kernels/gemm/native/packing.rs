@@ -8,8 +8,8 @@ const AHEAD: usize = 16;
 const AT_ONCE: usize = 8;
 
 /// Packs whole panels of a row-major f32 B, a few rows between a tile's terms, with the load and store slots that
-/// multiply-adds leave free. The elements of a row for all panels are read together, since adjacent lines are cheaper to
-/// prefetch.
+/// multiply-adds leave free. The elements of a row for all panels are read together, since adjacent lines are cheaper
+/// to prefetch.
 pub struct Packing {
     /// The next row to prefetch.
     from: *const f32,
@@ -32,11 +32,11 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// Packs `k` rows of `panels` panels of `panel` columns, distributed over `steps` steps. B's first element is at `from`, and
-    /// its rows are `row_step` elements apart.
+    /// Packs `k` rows of `panels` panels of `panel` columns, distributed over `steps` steps. B's first element is at
+    /// `from`, and its row stride is `row_step` elements.
     ///
     /// # Safety
-    /// Until packing is finished, B covers the rows; `to` covers the panels, which are `panel_step` elements apart, and nothing
+    /// Until packing is finished, B covers the rows; `to` covers the panels (stride `panel_step` elements), and nothing
     /// else accesses them.
     pub unsafe fn new(
         from: *const f32,

@@ -34,7 +34,7 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
     }
 }
 
-/// Rounds a row of `k` terms to nearest even; vectors of 16 pairs are `step` elements apart.
+/// Rounds a row of `k` terms to nearest even; vectors of 16 pairs have a stride of `step` elements.
 ///
 /// # Safety
 /// The processor has the instructions; `a` covers the terms, and `to` covers the vectors.

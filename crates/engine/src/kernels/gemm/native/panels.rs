@@ -6,7 +6,7 @@
 //! cache lines. On AVX2, a run of f32 panels is also packed during the products of the run before.
 //!
 //! Tiles of three vectors leave rows to the hardware prefetcher: the rows of A, unless they are copied, and the rows of
-//! a row-major B, of which all panels of a task are packed at once.
+//! a row-major B, since all its panels of a task are packed at once.
 //!
 //! Few rows form one group, whose tasks are wide and keep a single panel. A block of K has as many terms as are summed
 //! in registers or, for tiles of three vectors, a multiple (`terms::deep_part`). Sums are added to C, or kept in the
@@ -200,7 +200,7 @@ impl<T: Stored> Task<'_, T> {
         self.kit.tiles.wide() && self.product.b_row != 1 && !self.once && !self.kit.in_place
     }
 
-    /// Computes the block of K that starts at `from`, of which `packed` panels are already packed. Returns the number
+    /// Computes the block of K that starts at `from`; its first `packed` panels are already packed. Returns the number
     /// of panels that were packed for the next block.
     ///
     /// # Safety

@@ -1,5 +1,5 @@
-//! Software prefetching during the products: without it, a product of a hundred rows waits for memory as it packs each panel
-//! of B.
+//! Software prefetching during the products: without it, a product of a hundred rows waits for memory as it packs each
+//! panel of B.
 
 use super::microkernel::Left;
 use super::pack::{At, Source};
@@ -8,8 +8,9 @@ use super::packing::Packing;
 /// Bytes of a cache line.
 pub const LINE_BYTES: usize = 64;
 
-/// What a microkernel prefetches: the panels of B that are packed next, and the rows of A that are read next. Both are
-/// prefetched a few lines at a time, since a burst of a hundred lines exceeds the processor's outstanding misses and stalls.
+/// A microkernel's prefetches: the panels of B that are packed next, and the rows of A that are read next. Both are
+/// prefetched a few lines at a time, since a burst of a hundred lines exceeds the processor's outstanding misses and
+/// stalls.
 pub struct Prefetch {
     pub panels: Stretches,
     pub rows: Stretches,

@@ -72,7 +72,7 @@ impl Tiles {
         self.vectors > 2
     }
 
-    /// The panel width, in columns: that of the widest tile.
+    /// The panel width, in columns: the width of the widest tile.
     pub fn panel(&self) -> usize {
         self.vectors * self.lanes
     }

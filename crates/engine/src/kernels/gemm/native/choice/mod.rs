@@ -1,11 +1,11 @@
-//! Autotuning of rounded products: f32, pairs of bf16, or AMX tiles, whichever is fastest here. Instructions that take twice
-//! the terms are not always twice as fast; some processors multiply pairs no faster than f32.
+//! Autotuning of rounded products: f32, pairs of bf16, or AMX tiles, whichever is fastest here. Instructions that take
+//! twice the terms are not always twice as fast; some processors multiply pairs no faster than f32.
 //!
 //! The variants sum in different orders, so the choice affects bits. It is made once per process, before the first such
-//! product, in about 20 ms: on one thread, since the number of threads must not change a bit; with a wide margin, so that a
-//! busy machine does not change the choice; and it is stored for later processes, by processor and package version
-//! (`tune/store`). If `LOWRANK_ISA` names a level or `LOWRANK_TUNE` is off, nothing is measured and the level's own variant is
-//! used. Rounded products of attention use the chosen variant, too.
+//! product, in about 20 ms: on one thread, since the number of threads must not change a bit; with a wide margin, so
+//! that a busy machine does not change the choice; and it is stored for later processes, by processor and package
+//! version (`tune/store`). If `LOWRANK_ISA` names a level or `LOWRANK_TUNE` is off, nothing is measured and the level's
+//! own variant is used. Rounded products of attention use the chosen variant, too.
 
 #[cfg(test)]
 mod tests;
@@ -146,8 +146,8 @@ impl Processor {
 impl Bench for Processor {
     fn right(&mut self, form: usize) -> bool {
         self.odd.multiply(self.forms[form]);
-        // Each result is within k roundings of f32 (2⁻²⁴) of the sum of the terms' magnitudes, 0.64 on average. The magnitude of a
-        // sum is about √k, more than a hundred times the bound.
+        // Each result is within k roundings of f32 (2⁻²⁴) of the sum of the terms' magnitudes, 0.64 on average. The
+        // magnitude of a sum is about √k, more than a hundred times the bound.
         let bound = 2.0 * (ODD[2] as f32) * 2f32.powi(-24) * ODD[2] as f32;
         self.odd.c.iter().zip(&self.expected).all(|(got, expected)| (got - expected).abs() <= bound)
     }

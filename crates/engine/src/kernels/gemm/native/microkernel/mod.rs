@@ -133,8 +133,8 @@ fn opaque(at: *const f32) -> *const f32 {
     at
 }
 
-/// Whether the level's largest microkernels interleave packing (`Prefetch::packing`) where A's terms are contiguous:
-/// those of AVX2 do, in assembly.
+/// Whether the level's largest microkernels interleave packing (`Prefetch::packing`) where A's terms are contiguous.
+/// AVX2's do, in assembly.
 // On other architectures there is nothing to match.
 #[cfg_attr(any(not(target_arch = "x86_64"), miri), allow(clippy::match_single_binding))]
 pub fn packs(level: Level) -> bool {

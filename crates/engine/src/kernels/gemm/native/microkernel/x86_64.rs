@@ -22,8 +22,7 @@ const _: () = assert!(Avx2::ROWS == 6 && 2 * Avx512::ROWS / 3 == 8, "the largest
 /// Sums a multiple of `TURN` terms, if there is a loop for this tile size. Returns the number of terms summed.
 ///
 /// # Safety
-/// As for `microkernel::tile`, for whole vectors; A's terms are contiguous, and B's rows are as far apart as the tile
-/// is wide.
+/// As for `microkernel::tile`, for whole vectors; A's terms are contiguous, and B's row stride is the tile's width.
 #[inline(always)]
 pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     t: &TileProduct,
