@@ -1,4 +1,4 @@
-/** Messages as prompts: generation, and where an answer ends. */
+/** Messages as prompts: generation, and the end of an answer. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -11,7 +11,7 @@ const TEMPLATE =
   "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}a:{% endif %}";
 const messages = [{ role: "user", content: "hello" }];
 
-/** The tokens of an answer, and those of a text, by a model whose tokenizer_config.json is this. */
+/** Returns the tokens of an answer, and of a text, from a model with this tokenizer_config.json. */
 async function answers(
   config: object,
 ): Promise<{ chat: number[]; batch: number[]; text: number[]; letter: string }> {
@@ -29,7 +29,7 @@ async function answers(
   return { chat, batch, text, letter };
 }
 
-test("messages are answered as their text is gone on with, and end with the tokenizer's end token too", async (t) => {
+test("messages give the same tokens as their rendered text, and also end at the tokenizer's end token", async (t) => {
   const plain = await answers({});
   t.is(plain.chat.length, 12);
   t.deepEqual(plain.batch, plain.chat);

@@ -1,4 +1,4 @@
-/** Models' folders with a tokenizer and a chat template. */
+/** Model folders with a tokenizer and a chat template. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -10,10 +10,10 @@ import { temporary } from "../hashed.js";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
-/** A family's special tokens. */
+/** The special tokens of a model family. */
 export interface Family {
   tokens: readonly string[];
-  /** Whether they take the whitespace behind them. */
+  /** Whether they consume the whitespace after them. */
   rstrip: boolean;
   /** By their names in `tokenizer_config.json`. */
   special: Readonly<Record<string, string>>;
@@ -25,12 +25,12 @@ export const conversations = JSON.parse(readFileSync(here("conversations.json"),
   messages: Message[];
 }[];
 
-/** The text of a template of `templates/`. */
+/** Returns the text of a template in `templates/`. */
 export function templateText(name: string): string {
   return readFileSync(here(`templates/${name}.jinja`), "utf8");
 }
 
-/** The embedded model's tokenizer.json, with these special tokens besides. */
+/** Returns the embedded model's tokenizer.json with these special tokens added. */
 export function tokenizerJson({ tokens, rstrip }: Pick<Family, "tokens" | "rstrip">): string {
   const json = JSON.parse(readFileSync(here("../../models/default/tokenizer.json"), "utf8")) as {
     added_tokens: { id: number; content: string }[];
@@ -44,7 +44,7 @@ export function tokenizerJson({ tokens, rstrip }: Pick<Family, "tokens" | "rstri
   return JSON.stringify(json);
 }
 
-/** A tokenizer in a folder of its own; `config` is its tokenizer_config.json. */
+/** Creates a tokenizer in a separate folder; `config` is its tokenizer_config.json. */
 export function tokenizerOf(
   family: Family,
   template: unknown,

@@ -1,4 +1,4 @@
-/** Which tokens of a conversation are trained on: transformers' masks on TRL's templates, and goldens made by hand. */
+/** The trained tokens of a conversation: transformers' masks with TRL's templates, and hand-written goldens. */
 import { readFileSync } from "node:fs";
 
 import test from "ava";
@@ -23,14 +23,14 @@ function maskOf({ ids, spans }: { ids: Int32Array; spans: { start: number; end: 
   return [...ids.keys()].map((i) => (spans.some(({ start, end }) => i >= start && i < end) ? 1 : 0));
 }
 
-test("there are twenty rows, each of which trains on some tokens and not on all", (t) => {
+test("there are twenty rows, and each trains on some of its tokens but not on all", (t) => {
   const rows = Object.values(golden).flat();
   t.is(rows.length, 20);
   for (const { mask } of rows) t.true(mask.includes(0) && mask.includes(1));
 });
 
 for (const [name, family] of Object.entries(families)) {
-  test(`${name}: TRL's training template, token for token as transformers masks it`, async (t) => {
+  test(`${name}: with TRL's training template the mask equals transformers', token for token`, async (t) => {
     const tokenizer = tokenizerOf(family, templateText(`${name}_training`));
     t.true(tokenizer.chatTemplateFor(false).marksTurns);
     for (const [i, one] of (await encodedBy(tokenizer, ...conversations)).entries()) {
@@ -52,13 +52,16 @@ for (const [name, family] of Object.entries(families)) {
   });
 }
 
-/** TRL's Qwen2.5 marks the line's end of the header `<|im_start|>assistant`, which the prompt for an answer has. */
+/**
+ * Returns the mask without the line end of the header `<|im_start|>assistant`, which TRL's Qwen2.5 template marks although
+ * it is part of the prompt.
+ */
 function afterHeader(tokenizer: Tokenizer, ids: number[], mask: number[]): number[] {
   const [end] = tokenizer.encode("\n");
   return mask.map((one, i) => (one === 1 && mask[i - 1] === 0 && ids[i] === end ? 0 : one));
 }
 
-/** The texts that are trained on. */
+/** Returns the texts that are trained on. */
 async function trained(
   family: Family,
   template: string,
@@ -112,7 +115,7 @@ test("Qwen3: earlier turns, which it writes without their thinking, to the token
   });
 });
 
-test("Qwen3: a turn without thinking, and reasoning in a field of its own", async (t) => {
+test("Qwen3: a turn without thinking, and reasoning in a separate field", async (t) => {
   const messages = [
     { role: "user", content: "q1" },
     { role: "assistant", content: "a1" },
@@ -125,7 +128,7 @@ test("Qwen3: a turn without thinking, and reasoning in a field of its own", asyn
   ]);
 });
 
-test("Qwen3: a call of a tool and the answer after it; the tool's own words are not trained on", async (t) => {
+test("Qwen3: a tool call and the answer after it; the tool's reply is not trained on", async (t) => {
   const call = { type: "function", function: { name: "weather", arguments: { city: "Nantucket", days: 2 } } };
   const messages = [
     { role: "system", content: "Be brief." },
@@ -143,13 +146,13 @@ test("Qwen3: a call of a tool and the answer after it; the tool's own words are 
   ]);
 });
 
-/** Refuses a conversation without a turn of the user, as Qwen3.5's does. */
+/** Refuses a conversation without a user turn, like Qwen3.5's template. */
 const REFUSING =
   "{% if messages | selectattr('role', 'equalto', 'user') | list | length == 0 %}{{ raise_exception('no user') }}{% endif %}" +
   "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}" +
   "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
-test("a template that refuses a beginning without the user's turn", async (t) => {
+test("a template that refuses a conversation without a user turn at the start", async (t) => {
   const tokenizer = tokenizerOf(chatMl, REFUSING);
   const messages = [
     { role: "system", content: "s" },
@@ -164,7 +167,7 @@ test("a template that refuses a beginning without the user's turn", async (t) =>
   t.deepEqual(texts, ["Ask.<|im_end|>\n", "a<|im_end|>\n"]);
 });
 
-test("where earlier turns are not in the text as they were, the last alone is trained on", async (t) => {
+test("if earlier turns are not rendered unchanged, only the last one is trained on", async (t) => {
   const template =
     "{% for message in messages %}<|im_start|>{% if loop.last or message.role == 'user' %}{{ message.content }}" +
     "{% else %}({{ loop.length }} turns){% endif %}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}";
@@ -175,7 +178,8 @@ test("where earlier turns are not in the text as they were, the last alone is tr
     { role: "user", content: "q2" },
     { role: "assistant", content: "a2" },
   ];
-  // The last turn's prefix has another count of turns in it, so only what changes with its content tells where it is.
+  // The turn count in the last turn's prefix differs, so the turn is located by the part that changes with its
+  // content.
   const [one] = await encodedBy(tokenizer, { messages });
   const texts = one?.spans.map(({ start, end }) =>
     tokenizer.decode(one.ids.slice(start, end), { skipSpecialTokens: false }),
@@ -184,7 +188,7 @@ test("where earlier turns are not in the text as they were, the last alone is tr
   t.is(one?.lost, 1);
 });
 
-test("where one of several earlier turns is not found, none of them is trained on", async (t) => {
+test("if one of several earlier turns is not found, none of them is trained on", async (t) => {
   const template =
     "{% for message in messages %}<|im_start|>{% if loop.index0 == 3 %}({{ loop.length }})" +
     "{% else %}{{ message.content }}{% endif %}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}";

@@ -1,4 +1,4 @@
-/** What a conversation's row says beside plain texts: parts of content, weights, tool calls and tools. */
+/** Contents of a conversation's row other than plain texts: content parts, weights, tool calls and tools. */
 import test from "ava";
 
 import { messagesOf } from "../../src/chat/messages.js";
@@ -14,7 +14,7 @@ import { chatMl, templateText, tokenizerOf } from "./fixtures.js";
 
 const text = (value: string): object => ({ type: "text", text: value });
 
-/** The trained texts of each row, and the warnings. */
+/** Returns the trained texts of each row, and the warnings. */
 async function trained(
   tokenizer: Tokenizer,
   rows: object[],
@@ -40,7 +40,7 @@ async function trained(
 
 const qwen = (): Tokenizer => tokenizerOf(chatMl, templateText("qwen2_5"));
 
-test("parts of text are one text, as if it had been written so", async (t) => {
+test("text parts are equivalent to one text", async (t) => {
   const parts = {
     messages: [
       { role: "user", content: [text("Who keeps "), text("the light?")] },
@@ -57,11 +57,11 @@ test("parts of text are one text, as if it had been written so", async (t) => {
   const { texts } = await trained(tokenizer, [parts, plain]);
   t.is(texts[0], texts[1]);
   t.is(texts[1], "|Marta.<|im_end|>\n");
-  // A template that knows parts gets the text too, and so does a prompt.
+  // A template that supports parts gets the text, too, and so does a prompt.
   t.deepEqual(tokenizer.applyChatTemplate(parts.messages), tokenizer.applyChatTemplate(plain.messages));
 });
 
-test("what is not text in a message is refused by file, line and place", async (t) => {
+test("content that is not text is refused by file, line and position", async (t) => {
   const user = (content: unknown) => JSON.stringify({ messages: [{ role: "user", content }] });
   const assistant = (fields: object) => JSON.stringify({ messages: [{ role: "assistant", ...fields }] });
   const call = (value: unknown) => ({
@@ -121,7 +121,7 @@ test("what is not text in a message is refused by file, line and place", async (
   );
 });
 
-test("arguments written as JSON text are those of an object", async (t) => {
+test("arguments as JSON text are equivalent to an object", async (t) => {
   const row = (value: unknown) => ({
     messages: [
       { role: "user", content: "Weather?" },
@@ -171,7 +171,7 @@ for (const template of ["qwen2_5", "qwen2_5_training"])
     ]);
   });
 
-test("weight 0 holds with trainOn all, in ShareGPT rows, and where marks do not tell turns apart", async (t) => {
+test("weight 0 applies with trainOn all, in ShareGPT rows, and if marks do not separate the turns", async (t) => {
   const [all] = (await trained(qwen(), [{ messages: weights }], "all")).texts;
   t.regex(all as string, /q1.*assistant\n\|<\|im_start\|>user\nq2.*a2.*a3/s);
   t.notRegex(all as string, /a1/);
@@ -187,7 +187,7 @@ test("weight 0 holds with trainOn all, in ShareGPT rows, and where marks do not 
     (await trained(qwen(), [{ conversations }])).texts[0],
     (await trained(qwen(), [{ messages: weights }])).texts[0],
   );
-  // The first turn is not marked, so two marks stand for three turns.
+  // The first turn is not marked, so there are two marks for three turns.
   const partly =
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.index0 > 1 %}" +
     "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}" +
@@ -203,7 +203,7 @@ test("weight 0 holds with trainOn all, in ShareGPT rows, and where marks do not 
   t.deepEqual((await trained(tokenizerOf(chatMl, partly), [{ messages }])).texts, ["|a3<|im_end|>"]);
 });
 
-/** Writes roles and contents, and neither tools nor calls. */
+/** Writes roles and contents, but neither tools nor calls. */
 const PLAIN =
   "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}<|im_end|>\n{% endfor %}" +
   "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -223,7 +223,7 @@ const tools = [{ type: "function", function: { name: "weather", parameters: {} }
 const plain = { messages: [turn("user", "q"), turn("assistant", "a")] };
 
 for (const trainOn of ["completion", "all"] as const)
-  test(`a row whose tool calls the template does not write is left out, and counted: ${trainOn}`, async (t) => {
+  test(`a row whose tool calls the template does not render is skipped and counted: ${trainOn}`, async (t) => {
     const { texts, warnings } = await trained(tokenizerOf(chatMl, PLAIN), [plain, calling], trainOn);
     t.not(texts[0], "");
     t.is(texts[1], "");
@@ -235,7 +235,7 @@ for (const trainOn of ["completion", "all"] as const)
     t.deepEqual(written.warnings, []);
   });
 
-test("only one of two calls is written: the row is left out", async (t) => {
+test("a row is skipped if only one of its two calls is rendered", async (t) => {
   const first = PLAIN.replace(
     "{{ m.content or '' }}",
     "{{ m.content or '' }}{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}",
@@ -248,7 +248,7 @@ test("only one of two calls is written: the row is left out", async (t) => {
   t.deepEqual(texts, ["|one<|im_end|>\n", ""]);
 });
 
-test("if nothing is left, the error says why", async (t) => {
+test("if every row is skipped, the error says why", async (t) => {
   const tokenizer = tokenizerOf(chatMl, PLAIN);
   const data: Rows = await rowsOf(calling);
   const store = await examplesOf(data, tokenizer, { maxLength: 100, eosTokenIds: [1] });
@@ -259,7 +259,7 @@ test("if nothing is left, the error says why", async (t) => {
   });
 });
 
-test("tools and messages that the template does not write are reported", async (t) => {
+test("tools and messages that the template does not render are reported", async (t) => {
   const silent = PLAIN.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}");
   const { texts, warnings } = await trained(tokenizerOf(chatMl, silent), [
     plain,

@@ -1,4 +1,4 @@
-/** Chat templates: where they are found, what they are given, how they fail. */
+/** Chat templates: their locations, their variables, their errors. */
 import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -27,7 +27,7 @@ function rendered(source: string, messages: { role: string; content: string }[] 
   return new ChatTemplate(source, {}, "t").render({ messages });
 }
 
-test("the template of chat_template.jinja goes before that of tokenizer_config.json", (t) => {
+test("the template in chat_template.jinja overrides the one in tokenizer_config.json", (t) => {
   const tokenizer = tokenizerOf(chatMl, "config");
   t.is(tokenizer.applyChatTemplate(user, { tokenize: false }), "config");
   writeFileSync(
@@ -40,7 +40,7 @@ test("the template of chat_template.jinja goes before that of tokenizer_config.j
   t.is(again.applyChatTemplate(user, { tokenize: false }), "file\nend", "without the byte order mark");
 });
 
-test("of named templates tool_use is for tools, and default for the rest", (t) => {
+test("of named templates tool_use is used with tools, and default otherwise", (t) => {
   const tokenizer = tokenizerOf(chatMl, [
     { name: "default", template: "plain" },
     { name: "tool_use", template: "{{ tools | length }} tools" },
@@ -74,14 +74,14 @@ test("special tokens, as text and as objects, tools, variables", (t) => {
   );
 });
 
-test("ids are the text's, without special tokens added", (t) => {
+test("ids are those of the text, without added special tokens", (t) => {
   const tokenizer = tokenizerOf(chatMl, "<|im_start|>{{ messages[0].content }}<|im_end|>");
   const ids = tokenizer.applyChatTemplate(user);
   t.deepEqual(ids, tokenizer.encode("<|im_start|>hello<|im_end|>", { addSpecialTokens: false }));
   t.is(ids[0], tokenizer.tokenToId("<|im_start|>"));
 });
 
-test("a template that is assigned or given goes before the model's own", (t) => {
+test("an assigned or given template overrides the model's own", (t) => {
   const tokenizer = tokenizerOf(chatMl, "own");
   t.is(tokenizer.applyChatTemplate(user, { tokenize: false, chatTemplate: "given" }), "given");
   tokenizer.chatTemplate = "assigned";
@@ -90,7 +90,7 @@ test("a template that is assigned or given goes before the model's own", (t) => 
   t.is(tokenizer.applyChatTemplate(user, { tokenize: false }), "own");
 });
 
-test("without a template it says how to give one", (t) => {
+test("without a template the error says how to give one", (t) => {
   const tokenizer = tokenizerOf(chatMl, undefined);
   t.is(tokenizer.chatTemplate, undefined);
   t.regex(
@@ -99,7 +99,7 @@ test("without a template it says how to give one", (t) => {
   );
 });
 
-test("what it is told is checked", (t) => {
+test("arguments are validated", (t) => {
   const tokenizer = tokenizerOf(chatMl, "own");
   const apply = tokenizer.applyChatTemplate.bind(tokenizer) as (...all: unknown[]) => unknown;
   const cases: [unknown[], RegExp][] = [
@@ -125,7 +125,7 @@ test("what it is told is checked", (t) => {
     );
 });
 
-test("a template that cannot be read, throws or fails is one error", (t) => {
+test("a template that is unreadable, throws or fails is one error", (t) => {
   const cases: [string, RegExp][] = [
     ["{% if %}", /^ERR_CHAT_TEMPLATE t: the chat template cannot be read: [^\n]+$/],
     [
@@ -147,7 +147,7 @@ test("a template that cannot be read, throws or fails is one error", (t) => {
     );
 });
 
-test("a template that does not come to an end is stopped", (t) => {
+test("an endless template is stopped", (t) => {
   const grows =
     "{% set ns = namespace(a=[1]) %}{% for i in range(100) %}{% set ns.a = ns.a + ns.a %}{% endfor %}";
   t.is(
@@ -183,7 +183,7 @@ test("a step that takes too long is ended", (t) => {
   t.is(t.throws(() => withinTime(() => JSON.parse("{"))).name, "SyntaxError");
 });
 
-test("strip of given characters, as Python has it", (t) => {
+test("strip with given characters, as in Python", (t) => {
   const all =
     "{% set s = '-\n x y\n-' %}[{{ s.strip('-') }}][{{ s.lstrip('-\n') }}][{{ s.rstrip('\n-') }}][{{ ' a '.strip() }}]";
   t.is(rendered(all), "[\n x y\n][ x y\n-][-\n x y][a]");
@@ -193,7 +193,7 @@ test("strip of given characters, as Python has it", (t) => {
   );
 });
 
-test("dates are in English, whatever the system's language is", (t) => {
+test("dates are in English, for any system language", (t) => {
   const date = new Date(2024, 6, 5, 13, 4, 9);
   t.is(
     strftime(date, "%d %b %Y, %A %B %-d %% %H:%M:%S %I %p %j %y %a %m"),
@@ -201,7 +201,7 @@ test("dates are in English, whatever the system's language is", (t) => {
   );
 });
 
-test("marks around what the assistant generates leave the text as it is", (t) => {
+test("marks around the assistant's turns do not change the text", (t) => {
   const source =
     "{% for m in messages %}\n  {%- generation -%}\n  <{{ m.content }}> \n  {%- endgeneration %}\n {% endfor %}";
   const template = new ChatTemplate(source, {}, "t");
@@ -212,12 +212,12 @@ test("marks around what the assistant generates leave the text as it is", (t) =>
     { start: 0, end: 7 },
     { start: 7, end: 11 },
   ]);
-  // What stands around a span is chosen so that the text does not have it.
+  // The delimiters of a span are characters that the text does not contain.
   const taken = { messages: [{ role: "user", content: "\uf4d0\uf4d1" }] };
   t.deepEqual(template.markedSpans(taken, template.render(taken)), [{ start: 0, end: 4 }]);
 });
 
-test("marks whose text is changed afterwards are no marks", (t) => {
+test("marks whose text is changed afterwards are ignored", (t) => {
   const source = "{% set s %}{% generation %} a {% endgeneration %}{% endset %}{{ s | trim }}";
   const template = new ChatTemplate(source, {}, "t");
   t.true(template.marksTurns);

@@ -1,4 +1,4 @@
-/** Where tokens lie in a text, and which are a turn's. */
+/** The positions of tokens in a text, and the tokens of each turn. */
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ import { Tokenizer } from "../../src/models/tokenizer.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { chatMl, tokenizerOf } from "./fixtures.js";
 
-/** A tokenizer of a file made of parts. */
+/** Returns a tokenizer from the parts of its file. */
 function tokenizerFrom(parts: Record<string, unknown>): Tokenizer {
   const file = join(temporary(), "tokenizer.json");
   const none = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
@@ -24,7 +24,7 @@ function tokenizerFrom(parts: Record<string, unknown>): Tokenizer {
   return new Tokenizer(file);
 }
 
-/** What each token of a text stands for in it. */
+/** Returns the part of the text that each token covers. */
 async function placed(tokenizer: Tokenizer, text: string): Promise<string[]> {
   const [one] = await tokenizer.encodeWithOffsets([text]);
   const { ids, offsets } = one as { ids: Int32Array; offsets: Offsets };
@@ -32,7 +32,7 @@ async function placed(tokenizer: Tokenizer, text: string): Promise<string[]> {
   return Array.from(offsets.starts, (start, i) => text.slice(start, offsets.ends[i]));
 }
 
-/** A BPE of single characters and these merges, with bytes for what it lacks. */
+/** Returns a BPE of single characters and these merges, with bytes as the fallback. */
 function bpe(characters: string, merges: [string, string][] = [], more: Record<string, unknown> = {}) {
   const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>`);
   const pieces = ["<unk>", ...bytes, ...characters, ...merges.map(([a, b]) => a + b)];
@@ -49,7 +49,7 @@ function bpe(characters: string, merges: [string, string][] = [], more: Record<s
   };
 }
 
-test("as SentencePiece has it: a space in front, spaces as marks, letters as bytes", async (t) => {
+test("SentencePiece: a space in front, spaces as marks, letters as bytes", async (t) => {
   const normalizer = {
     type: "Sequence",
     normalizers: [
@@ -62,14 +62,14 @@ test("as SentencePiece has it: a space in front, spaces as marks, letters as byt
   t.deepEqual(await placed(tokenizer, ""), []);
 });
 
-test("letters that a vocabulary lacks have their places, one by one or together", async (t) => {
+test("letters missing from a vocabulary have positions, one by one or together", async (t) => {
   const model = bpe("abc", [], { byte_fallback: false });
   t.deepEqual(await placed(tokenizerFrom({ model }), "aé🐋b"), ["a", "é", "🐋", "b"]);
   const fused = tokenizerFrom({ model: { ...model, fuse_unk: true } });
   t.deepEqual(await placed(fused, "aé🐋b"), ["a", "é🐋", "b"]);
 });
 
-test("a text that is normalised: places are those of the text that was given", async (t) => {
+test("with a normaliser positions refer to the original text", async (t) => {
   const vocab = Object.fromEntries(
     ["[UNK]", "ab", "##c", "e", "k", "(", ")"].map((piece, id) => [piece, id]),
   );
@@ -90,11 +90,11 @@ test("a text that is normalised: places are those of the text that was given", a
   const tokenizer = tokenizerFrom({ normalizer, pre_tokenizer: { type: "BertPreTokenizer" }, model });
   t.deepEqual(await placed(tokenizer, "ABC  (É) 鯨"), ["AB", "C", "(", "É", ")", "鯨"]);
   const compatible = tokenizerFrom({ normalizer: { type: "NFKC" }, model: bpe("abkfi") });
-  // The ligature is two letters, each of which has the whole.
+  // The ligature is two letters, and each of them covers all of it.
   t.deepEqual(await placed(compatible, "aﬁb"), ["a", "ﬁ", "ﬁ", "b"]);
 });
 
-test("whitespace is its token's, though a post-processor trims it off", async (t) => {
+test("whitespace belongs to its token, although a post-processor trims it", async (t) => {
   const tokenizer = tokenizerOf(chatMl, "x");
   const json = JSON.parse(readFileSync(tokenizer.path, "utf8")) as Record<string, unknown>;
   const post_processor = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
@@ -103,7 +103,7 @@ test("whitespace is its token's, though a post-processor trims it off", async (t
   t.is((await placed(trimming, text)).join(""), text);
 });
 
-/** Offsets of tokens of these lengths. */
+/** Returns the offsets of tokens with these lengths. */
 function offsets(...lengths: number[]): Offsets {
   const ends = lengths.map((_, i) => lengths.slice(0, i + 1).reduce((sum, n) => sum + n, 0));
   return {
@@ -112,7 +112,7 @@ function offsets(...lengths: number[]): Offsets {
   };
 }
 
-test("a turn has each token of which a character is its own, and at a rough end only whole ones", (t) => {
+test("a turn includes each token with one of its characters, and at a rough end only complete ones", (t) => {
   const tokens = offsets(2, 2, 2, 2);
   t.deepEqual(tokenSpans([{ start: 2, end: 6 }], tokens), [{ start: 1, end: 3 }]);
   t.deepEqual(tokenSpans([{ start: 3, end: 7 }], tokens), [{ start: 1, end: 4 }]);
@@ -130,7 +130,7 @@ test("a turn has each token of which a character is its own, and at a rough end 
   );
 });
 
-test("the embedded model's tokens lie where they do, letters of several bytes among them", async (t) => {
+test("the embedded model's tokens cover the text, including multi-byte letters", async (t) => {
   const tokenizer = tokenizerOf(chatMl, "x");
   const text = "<|im_start|>user\nGröße 🐋鯨 \t x<|im_end|>\n";
   const [one] = await tokenizer.encodeWithOffsets([text]);
@@ -152,7 +152,7 @@ const asked = (content: string, answer: string) =>
     { role: "assistant", content: answer },
   ]);
 
-test("turns are told although the tokenizer lacks their letters, or merges them with what is before", async (t) => {
+test("turns are found if the tokenizer lacks their letters, or merges them with the text before", async (t) => {
   const folder = tinyModel();
   const template =
     "{% for m in messages %}{{ m.role[0] }}{{ m.content }}.{% endfor %}{% if add_generation_prompt %}a{% endif %}";
@@ -162,7 +162,7 @@ test("turns are told although the tokenizer lacks their letters, or merges them 
   t.is(one?.ids.length, 6);
   t.deepEqual(one?.spans, [{ start: 4, end: 6 }]);
 
-  // Here what comes before the answer, encoded alone, is not how the text begins.
+  // Here the text begins with other tokens than its prefix encoded alone.
   const merging = temporary();
   const json = JSON.parse(readFileSync(join(folder, "tokenizer.json"), "utf8")) as {
     model: { vocab: Record<string, number>; merges: string[][] };
@@ -175,7 +175,8 @@ test("turns are told although the tokenizer lacks their letters, or merges them 
     file: "f",
     numbering: "line",
   });
-  // Tokens: u, é, the stop, "ab", the stop; as transformers, a turn has each token of which a character is its own.
+  // Tokens: u, é, the stop, "ab", the stop. As in transformers, a turn includes each token with one of its
+  // characters.
   t.is(other?.ids.length, 5);
   t.deepEqual(other?.spans, [{ start: 3, end: 5 }]);
 });
@@ -190,7 +191,7 @@ test("a template that refuses a row names its file and line", async (t) => {
   t.regex(error.message, /^f\.jsonl:7: .* refuses the messages: roles must alternate$/);
 });
 
-test("a conversation ends behind the last turn that fits whole, or is left out", (t) => {
+test("a conversation ends after the last turn that fits completely, or is skipped", (t) => {
   const chat = {
     text: "",
     ids: Int32Array.from({ length: 10 }, (_, i) => i),
@@ -217,7 +218,7 @@ test("a conversation ends behind the last turn that fits whole, or is left out",
   t.regex(warningsOf(whole.report, 10).join(), /^f: 1 of 1 rows \(first line 1\) trained on whole/);
 });
 
-test("a store keeps spans: labels, how many are trained on, and what tells it from another", (t) => {
+test("a store keeps spans: labels, the number of trained tokens, and the fingerprint", (t) => {
   const store = new ExampleStore("tokens", 100);
   const ids = Int32Array.of(11, 12, 13, 14, 15);
   store.addSpans(ids, [

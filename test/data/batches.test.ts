@@ -4,7 +4,7 @@ import { type Batch, batchesInOrder, batchOf, BatchPlan } from "../../src/data/b
 import type { Example } from "../../src/data/examples.js";
 import { epochOrder, splitmix32 } from "../../src/data/shuffle.js";
 
-/** An example of `length` tokens, each of them `id`. */
+/** Returns an example of `length` tokens with the same id. */
 function example(id: number, length = 2): Example {
   const ids = new Int32Array(length).fill(id);
   return { ids, labels: ids.slice(), trained: length - 1 };
@@ -42,7 +42,7 @@ test("a step groups accumulated batches and knows its trained tokens", (t) => {
   }
 });
 
-test("each epoch has every row once, in an order of its own", (t) => {
+test("each epoch has every row once, in a new order", (t) => {
   const count = 23;
   const plan = new BatchPlan(
     Array.from({ length: count }, (_, i) => example(i)),
@@ -65,7 +65,7 @@ test("each epoch has every row once, in an order of its own", (t) => {
   t.notDeepEqual(epochs[0], epochs[1]);
 });
 
-test("a plan can be gone on with from any step, in any order", (t) => {
+test("a plan can be resumed at any step, in any order", (t) => {
   const examples = Array.from({ length: 9 }, (_, i) => example(i, (i % 4) + 1));
   const whole = new BatchPlan(examples, { ...options, steps: 20 });
   const again = new BatchPlan(examples, { ...options, steps: 20 });
@@ -80,7 +80,7 @@ test("steps may take many epochs, and epochs may be a fraction", (t) => {
   t.is(new BatchPlan(examples, { ...options, steps: 100 }).at(99).epoch, 49);
 });
 
-test("a cursor fits its own data and options only", (t) => {
+test("a cursor is only valid for its own data and options", (t) => {
   const examples = Array.from({ length: 8 }, (_, i) => example(i));
   const plan = new BatchPlan(examples, options);
   const cursor = JSON.parse(JSON.stringify(plan.cursor(1)));
@@ -96,7 +96,7 @@ test("a cursor fits its own data and options only", (t) => {
   });
 });
 
-test("within a step rows of like length lie side by side", (t) => {
+test("within a step rows of similar length share a batch", (t) => {
   const lengths = [9, 1, 8, 2];
   const plan = new BatchPlan(
     lengths.map((length, i) => example(i, length)),
@@ -107,7 +107,7 @@ test("within a step rows of like length lie side by side", (t) => {
   t.deepEqual(long?.shape, [2, 9]);
 });
 
-test("evaluation goes through the rows in order", (t) => {
+test("evaluation reads the rows in sequence", (t) => {
   const rows = [
     ...batchesInOrder(
       Array.from({ length: 5 }, (_, i) => example(i)),
@@ -135,7 +135,7 @@ test("orders are permutations, pinned, and differ by seed and epoch", (t) => {
   t.deepEqual([...epochOrder(8, 0, 0)], [3, 6, 5, 2, 7, 4, 0, 1]);
 });
 
-test("the first place is taken by each row about equally often", (t) => {
+test("each row is first about equally often", (t) => {
   const counts = new Uint32Array(8);
   for (let seed = 0; seed < 8000; seed++) {
     const first = epochOrder(8, seed, 0)[0] ?? 0;

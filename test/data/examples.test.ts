@@ -11,7 +11,7 @@ import { rowsOf, runningText } from "./sources.js";
 const BOS = 1;
 const EOS = 2;
 
-/** A letter a token; puts BOS in front, and EOS behind where told. "$" is EOS as text. */
+/** Encodes a letter as a token, with BOS in front, and EOS at the end if `addsEos`. "$" is the text of EOS. */
 function letters({ addsEos = false } = {}): Encoder {
   return {
     encode: (text, { addSpecialTokens = true } = {}) => {
@@ -33,7 +33,7 @@ async function exampleOf(
   return examples.at(0) as Example;
 }
 
-test("a text row ends with the end token and trains on all", async (t) => {
+test("a text row ends with the end token and trains on all tokens", async (t) => {
   const one = await exampleOf({ text: "ab" }, letters());
   t.deepEqual([...one.ids], [BOS, ...code("ab"), EOS]);
   t.deepEqual([...one.labels], [...one.ids]);
@@ -49,7 +49,7 @@ test("the end token is not doubled", async (t) => {
   t.deepEqual([...(await exampleOf(row, letters())).ids], [BOS, ...code("ab"), EOS]);
 });
 
-test("prompt and completion: apart, nothing between, the prompt is not trained on", async (t) => {
+test("prompt and completion are encoded separately and joined directly, and the prompt is not trained on", async (t) => {
   const row = { prompt: "ab", completion: "cd" };
   for (const encoder of [letters(), letters({ addsEos: true })]) {
     const one = await exampleOf(row, encoder);
@@ -62,19 +62,19 @@ test("prompt and completion: apart, nothing between, the prompt is not trained o
   t.is(all.trained, 5);
 });
 
-test("an end token that the prompt itself holds stays, and the tokenizer's own goes", async (t) => {
+test("an end token within the prompt stays, and the one that the tokenizer adds is removed", async (t) => {
   const row = { prompt: "a$", completion: "b" };
   for (const encoder of [letters(), letters({ addsEos: true })]) {
     t.deepEqual([...(await exampleOf(row, encoder)).ids], [BOS, ...code("a"), EOS, ...code("b"), EOS]);
   }
 });
 
-test("an empty completion trains on the end token, also where the prompt ends with it", async (t) => {
+test("an empty completion trains on the end token, even if the prompt ends with it", async (t) => {
   const one = await exampleOf({ prompt: "a$", completion: "" }, letters());
   t.deepEqual([...one.labels], [-100, -100, -100, EOS]);
 });
 
-test("what is longer than maxLength is cut off behind it", async (t) => {
+test("a row longer than maxLength is truncated", async (t) => {
   const row = { prompt: "abc", completion: "def" };
   const cut = await exampleOf(row, letters(), { maxLength: 5 });
   t.deepEqual([...cut.labels], [-100, -100, -100, -100, ...code("d")]);
@@ -82,7 +82,7 @@ test("what is longer than maxLength is cut off behind it", async (t) => {
   t.is((await exampleOf(row, letters(), { maxLength: 4 })).trained, 0);
 });
 
-test("a running text becomes blocks without overlap, the last short, with no end token", async (t) => {
+test("running text becomes blocks without overlap, the last one short, without an end token", async (t) => {
   const blocks = await examplesOf(await runningText("abcdef"), letters(), { ...options, maxLength: 3 });
   t.deepEqual(
     [...blocks].map((one) => [...one.ids]),
@@ -98,7 +98,7 @@ test("a running text becomes blocks without overlap, the last short, with no end
   );
 });
 
-test("rows with nothing to train on are left out; an error when all are", async (t) => {
+test("rows with nothing to train on are skipped; an error if all are", async (t) => {
   const long = { prompt: "abc", completion: "def" };
   const both = await examplesOf(await rowsOf(long, { text: "a" }), letters(), { ...options, maxLength: 4 });
   t.deepEqual(
@@ -110,7 +110,7 @@ test("rows with nothing to train on are left out; an error when all are", async 
   t.is(error.code, "ERR_NO_TRAINED_TOKENS");
 });
 
-test("rows that are cut, mostly cut and left out are counted, and told by their first line", async (t) => {
+test("truncated, mostly truncated and skipped rows are counted and reported with the first line", async (t) => {
   const data = await rowsOf(
     { text: "ab" },
     { text: "abcdef" },
@@ -138,14 +138,14 @@ test("tokenising can be aborted, with the signal's reason", async (t) => {
   });
 });
 
-test("a store gives back what was put in, whatever its segments", (t) => {
+test("a store returns the added examples, across segments", (t) => {
   fc.assert(
     fc.property(
       fc.array(fc.tuple(fc.array(fc.nat(60_000), { maxLength: 9 }), fc.nat(9)), { maxLength: 20 }),
       fc.boolean(),
       (rows, narrow) => {
         const store = new ExampleStore("tokens", narrow ? 1 << 16 : undefined);
-        // A long row before, so that some lie in two segments.
+        // A long first row, so that some rows span two segments.
         store.add(new Int32Array((1 << 20) - 30), 0);
         const plain: Example[] = rows.map(([ids, ignored]) => {
           const given = Int32Array.from(ids);
@@ -203,20 +203,20 @@ test("evalSplit draws by the seed, at least one row, and leaves at least one", (
   });
 });
 
-test("every row is held out as often as another", (t) => {
+test("every row is held out equally often", (t) => {
   const counts = Array.from({ length: 10 }, () => 0);
   const seeds = 4000;
   const rows = classes(counts.map(() => 0));
   for (let seed = 0; seed < seeds; seed++) {
     for (const place of places(evalSplit(rows, 0.3, seed).held)) counts[place]!++;
   }
-  // Chi-square with 9 degrees of freedom: 33.7 is passed once in ten thousand.
+  // Chi-square with 9 degrees of freedom: 33.7 is exceeded once in ten thousand.
   const expected = 0.3 * seeds;
   const square = counts.reduce((sum, n) => sum + (n - expected) ** 2 / (expected * 0.7), 0);
   t.true(square < 33.7, `${square}: ${counts.join()}`);
 });
 
-test("evalSplit holds out each class alike, and never a class's last row", (t) => {
+test("evalSplit holds out the same share of each class, and never a class's last row", (t) => {
   const labels = Array.from({ length: 200 }, (_, i) => (i < 150 ? 0 : i < 199 ? 1 : 2));
   const { train, held } = evalSplit(classes(labels), 0.1, 3);
   const count = (rows: Iterable<Example>, label: number): number =>
@@ -228,7 +228,7 @@ test("evalSplit holds out each class alike, and never a class's last row", (t) =
   t.is(count(train, 2), 1);
 });
 
-test("evalSplit holds out a row of each rare class, within the share, whatever the seed", (t) => {
+test("evalSplit holds out a row of each rare class, within the share, for any seed", (t) => {
   const heldOf = (sizes: number[], fraction: number, seed: number): number[] => {
     const labels = sizes.flatMap((size, label) => Array.from({ length: size }, () => label));
     const { train, held } = evalSplit(classes(labels), fraction, seed);
@@ -250,7 +250,7 @@ test("evalSplit holds out a row of each rare class, within the share, whatever t
 
 test("ten thousand classes are split in less than two seconds", (t) => {
   const store = new ExampleStore("classes");
-  // Rare classes take more than their share, which has to be taken from others.
+  // Rare classes take more than their share, at the expense of others.
   for (let row = 0; row < 120_000; row++)
     store.add(Int32Array.of(row), row < 20_000 ? row % 10_000 : row % 100);
   const began = performance.now();

@@ -48,7 +48,7 @@ async function* oneByOne(rows: Fields[]): AsyncGenerator<Row> {
   }
 }
 
-/** Every way in which the same rows can be given. */
+/** Returns every form in which the same rows can be given. */
 function ways(rows: Fields[], parquet: string): Record<string, () => TrainingData> {
   return {
     jsonl: () => file("a.jsonl", jsonLines(rows)),
@@ -93,7 +93,7 @@ interface Seen {
   losses: number[];
 }
 
-/** The ids and masks that a model trains on. */
+/** Returns the ids and masks that a model trains on. */
 async function tokenised(path: string, given: () => TrainingData): Promise<Seen["rows"]> {
   const data = await readData(given());
   const labels = classesIn({ train: data, held: undefined }, path);
@@ -109,7 +109,7 @@ async function tokenised(path: string, given: () => TrainingData): Promise<Seen[
   }
 }
 
-/** The losses of a run's two steps. */
+/** Returns the losses of a run of two steps. */
 async function trained(model: string, data: TrainingData): Promise<number[]> {
   const options = { model, device: "cpu", steps: 2, maxLength: 200, gradientAccumulation: 2, lora: { r: 2 } };
   const events = await collect(finetune({ ...options, data, output: join(temporary(), "out") }));
@@ -144,7 +144,7 @@ const kinds: [
 ];
 
 for (const [kind, model, given] of kinds)
-  test.serial(`${kind}: the same ids, masks and losses however the rows are given`, async (t) => {
+  test.serial(`${kind}: the same ids, masks and losses from every source of the rows`, async (t) => {
     const path = await model();
     const { jsonl, ...others } = given();
     const expected = await seen(path, jsonl as () => TrainingData);

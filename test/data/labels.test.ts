@@ -9,7 +9,7 @@ import { labelled as data } from "./sources.js";
 
 const [CLS, SEP] = [1, 2];
 
-/** A letter a token, between CLS and SEP. */
+/** Encodes a letter as a token, between CLS and SEP. */
 const letters: Encoder = {
   encode: (text, { addSpecialTokens = true } = {}) => {
     const ids = [...text].map((letter) => letter.charCodeAt(0));
@@ -37,14 +37,14 @@ test("classes are sorted: names as text, whole numbers by value", async (t) => {
   t.regex(error.message, /: every row has the label spam/);
 });
 
-test("a label that is a misspelled class of the model is no class of its own", async (t) => {
+test("a label that is a misspelled class of the model is refused", async (t) => {
   const known = ["negative", "positive"];
   const misspelled = await data(["a", "positive"], ["b", "negative"], ["c", "postive"]);
   const message =
     /:3: the label "postive" is none of the model's classes \(did you mean positive\?\); they are/;
   t.throws(() => labelNames(misspelled, known), { code: "ERR_DATA_ROW", message });
   t.deepEqual(labelNames(misspelled), ["negative", "positive", "postive"]);
-  // Another number, and a class that is like none, are classes.
+  // Another number, and a name that is similar to none, are new classes.
   t.deepEqual(labelNames(await data(["a", "LABEL_0"], ["b", "LABEL_2"]), ["LABEL_0", "LABEL_1"]), [
     "LABEL_0",
     "LABEL_2",
@@ -55,7 +55,7 @@ test("a label that is a misspelled class of the model is no class of its own", a
   });
 });
 
-test("a row is its text and its class; a number's name is its class too", async (t) => {
+test("a row is its text and its class; a number's name is its class, too", async (t) => {
   const [ham, spam] = await examples(data(["ab", "ham"], ["", "spam"]));
   t.deepEqual([...(ham as Example).ids], [CLS, ...code("ab"), SEP]);
   t.deepEqual([...(ham as Example).labels], [0]);
@@ -66,7 +66,7 @@ test("a row is its text and its class; a number's name is its class too", async 
   t.deepEqual([...(nine as Example).labels], [0]);
 });
 
-test("a longer row is cut to the most there may be, and ends as the others do", async (t) => {
+test("a row longer than the maximum is truncated, and keeps its end token", async (t) => {
   await fc.assert(
     fc.asyncProperty(fc.string({ maxLength: 12 }), fc.integer({ min: 2, max: 14 }), async (text, most) => {
       const plain = text.replaceAll(/[^ -~]/g, "x");
@@ -91,14 +91,14 @@ test("a label outside the classes and a row without tokens are named by file and
   await t.throwsAsync(empty, { message: /:2: the row's text has no tokens/ });
 });
 
-test("rows with labels are nothing for a language model", async (t) => {
+test("a language model refuses rows with labels", async (t) => {
   const rows = await data(["a", "ham"]);
   const error = t.throws(() => textData(rows), { instanceOf: LowrankError });
   t.is(error.code, "ERR_DATA_ROW");
   t.regex(error.message, /:1: the row has a "label"/);
 });
 
-test("a batch has a label a row and a mask over its tokens", async (t) => {
+test("a batch has a label for each row and a mask over its tokens", async (t) => {
   const rows = await examples(data(["abc", "spam"], ["", "ham"]));
   const batch = batchOf(rows, 7);
   t.deepEqual(batch.shape, [2, 5]);

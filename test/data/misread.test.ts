@@ -1,4 +1,4 @@
-/** Data that could be taken for other data: it is read as it is meant, reported, or refused. */
+/** Ambiguous data: it is read as intended, reported, or refused. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -20,7 +20,7 @@ const WITH_INPUT =
 const WITHOUT =
   "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n";
 
-/** A row as tatsu-lab/alpaca has it. */
+/** Returns a row in the format of tatsu-lab/alpaca. */
 function alpaca(instruction: string, input: string, output: string): Record<string, string> {
   const begin =
     input === "" ? `${WITHOUT}${instruction}` : `${WITH_INPUT}${instruction}\n\n### Input:\n${input}`;
@@ -43,7 +43,7 @@ async function problemOf(row: object): Promise<string> {
   return error.message.replace(/^\S+:1: /, "");
 }
 
-test("a text or prompt that holds the other fields written out is ignored", async (t) => {
+test("a text or prompt that repeats the other fields is ignored", async (t) => {
   const turns = [
     { role: "user", content: "What swims?" },
     { role: "assistant", content: "A whale." },
@@ -68,7 +68,7 @@ test("a text or prompt that holds the other fields written out is ignored", asyn
   }
 });
 
-test("a text that is not the other fields written out is refused", async (t) => {
+test("a text that does not repeat the other fields is refused", async (t) => {
   const [row] = ALPACA as [Record<string, string>];
   const { text = "", output } = row;
   for (const other of [`${text} And more.`, text.replace("healthy", "rich"), "something else", 3, output])
@@ -87,7 +87,7 @@ test("a text that is not the other fields written out is refused", async (t) => 
   );
 });
 
-test("a field of another kind that is null is left out, as it is in Parquet", async (t) => {
+test("a null field of another format is ignored, as in Parquet", async (t) => {
   const content = await contentOf(
     await rowsOf({ text: null, prompt: "a", completion: "b" }, { text: "c", prompt: null }),
   );
@@ -96,7 +96,7 @@ test("a field of another kind that is null is left out, as it is in Parquet", as
   t.regex(await problemOf({ text: null }), /^"text" must be a string and is null/);
 });
 
-test("a misspelled field of a message or of a row is refused with the name that is meant", async (t) => {
+test("a misspelled field of a message or of a row is refused with the correct name", async (t) => {
   const user = { role: "user", content: "a" };
   const assistant = { role: "assistant", content: "b" };
   const human = { from: "human", value: "a" };
@@ -148,7 +148,7 @@ test("other fields of messages and rows may have any name", async (t) => {
   t.is((await contentOf(await rowsOf(...rows))).length, rows.length);
 });
 
-test("JSON with indentation is named as such", async (t) => {
+test("indented JSON is identified as such", async (t) => {
   const pretty = JSON.stringify({ text: "a", id: 1 }, null, 2);
   for (const name of ["a.jsonl", "a.ndjson", "a.json"]) {
     const error = await t.throwsAsync(readData(write(name, `${pretty}\n`)), {
@@ -161,7 +161,7 @@ test("JSON with indentation is named as such", async (t) => {
   }
 });
 
-test("rows within an object, and an empty Parquet file, are named as such", async (t) => {
+test("rows within an object, and an empty Parquet file, are identified as such", async (t) => {
   const wrapped = write("a.json", JSON.stringify({ version: 1, data: [{ text: "a" }] }));
   await t.throwsAsync(readData(wrapped), {
     message:
@@ -188,7 +188,7 @@ test("labels that are likely to be one class are reported", async (t) => {
   t.deepEqual(labelNotices(await labelled(["a", "sense"], ["b", "tense"], ["c", "sense"])), []);
 });
 
-test("the labels of ten thousand classes are compared in no time", async (t) => {
+test("the labels of ten thousand classes are compared quickly", async (t) => {
   const rows = Array.from({ length: 10_000 }, (_, i): [string, string] => [`t${i}`, `${i * 7919}-name`]);
   const data = await labelled(...rows, ["a", "0-NAME"]);
   const began = performance.now();
@@ -198,7 +198,7 @@ test("the labels of ten thousand classes are compared in no time", async (t) => 
 
 const TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}";
 
-/** What `inspect` and the start of a run report about data. */
+/** Returns the reports of `inspect` and of the start of a run about data. */
 async function reported(model: string, data: Row[]): Promise<{ inspected: string[]; warned: string[] }> {
   const found = await inspect(write("a.jsonl", data.map((row) => JSON.stringify(row)).join("\n")), { model });
   const options = { model, device: "cpu", steps: 1, maxLength: 200, lora: { r: 2 } } as const;

@@ -13,7 +13,7 @@ function example(id: number, length: number, ignored = 0): Example {
 const sequencesOf = (packing: Packing): number[][] =>
   Array.from({ length: packing.length }, (_, i) => [...packing.at(i)]);
 
-test("every row is in one sequence, none is longer than maxLength, and at most one in a window is half empty", (t) => {
+test("every row is in one sequence, none exceeds maxLength, and at most one in a window is half empty", (t) => {
   fc.assert(
     fc.property(
       fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 300 }),
@@ -47,21 +47,21 @@ test("another seed packs other rows together", (t) => {
   t.notDeepEqual(one, other);
 });
 
-test("rows that a model reads by other frequencies are kept apart", (t) => {
+test("rows with different rotary frequencies are not packed together", (t) => {
   const lengths = Uint32Array.of(12, 5, 4, 11, 3, 9);
   const sequences = sequencesOf(new Packing(lengths, { maxLength: 24, seed: 0, apart: 8 }));
   for (const rows of sequences) t.is(new Set(rows.map((row) => (lengths[row] as number) > 8)).size, 1);
   t.is(sequences.length, 3);
 });
 
-test("joined rows: the first token of each is predicted by none", (t) => {
+test("in joined rows no token predicts the first token of a row", (t) => {
   const { ids, labels, trained } = joinedExamples([example(5, 3), example(6, 2), example(7, 4, 2)]);
   t.deepEqual([...ids], [5, 5, 5, 6, 6, 7, 7, 7, 7]);
   t.deepEqual([...labels], [-100, 5, 5, -100, 6, -100, -100, 7, 7]);
   t.is(trained, labels.filter((label) => label !== -100).length);
 });
 
-test("a packed batch: positions begin anew with each row and with padding; rows by themselves have none", (t) => {
+test("in a packed batch positions restart with each row and with padding; separate rows have none", (t) => {
   const batch = packedBatch([[example(5, 3), example(6, 2)], [example(7, 2)]], 0);
   t.deepEqual(batch.shape, [2, 5]);
   t.deepEqual([...(batch.positions ?? [])], [0, 1, 2, 0, 1, 0, 1, 0, 1, 2]);
@@ -96,7 +96,7 @@ test("a plan of sequences: steps count them, and an epoch has every row once", (
   t.notDeepEqual(epochs[0], epochs[1]);
 });
 
-test("a step's rows by themselves are those of its sequences", (t) => {
+test("rowsAt returns the rows of a step's sequences separately", (t) => {
   const plan = new BatchPlan(rows, { ...options, packing });
   const step = plan.at(1);
   const apart = plan.rowsAt(1);
@@ -107,7 +107,7 @@ test("a step's rows by themselves are those of its sequences", (t) => {
   t.true(apart.every(({ positions, shape }) => positions === undefined && shape[0] <= 2));
 });
 
-test("a cursor over other sequences is refused, and one over the same goes on", (t) => {
+test("a cursor for other sequences is refused, and for the same ones accepted", (t) => {
   const plan = new BatchPlan(rows, { ...options, packing });
   t.is(plan.resume(plan.cursor(1)), 1);
   const other = new BatchPlan(rows, { ...options, packing: { maxLength: 20 } });

@@ -1,4 +1,4 @@
-/** Parquet page by page: pages that rows continue across, damaged files, and metadata that do not match the rows. */
+/** Parquet page by page: rows that continue across pages, damaged files, and metadata that do not match the rows. */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
@@ -15,7 +15,7 @@ const rows = JSON.parse(
   readFileSync(fileURLToPath(new URL("goldens/rows.json", import.meta.url)), "utf8"),
 ) as Record<"completion" | "messages", Record<string, unknown>[]>;
 
-/** The content of a damaged file as JSON; undefined if it is refused by one clear error. */
+/** Returns the content of a damaged file as JSON; undefined if it is refused by one clear error. */
 async function contentIfRead(bytes: Uint8Array): Promise<string | undefined> {
   try {
     return JSON.stringify(await contentOf(await readData(write("a.parquet", bytes))));
@@ -26,7 +26,7 @@ async function contentIfRead(bytes: Uint8Array): Promise<string | undefined> {
 }
 
 for (const name of ["pages", "pages-v2"])
-  test(`${name}: conversations that continue from page to page are read whole`, async (t) => {
+  test(`${name}: conversations that continue from page to page are read completely`, async (t) => {
     const turns = rows.messages.flatMap(({ messages }) => messages as object[]);
     const content = await contentOf(await readData(golden(name)));
     t.is(content.length, 40);
@@ -36,7 +36,7 @@ for (const name of ["pages", "pages-v2"])
     }
   });
 
-test("texts that repeat the beginning of the one before, packed by lz4", async (t) => {
+test("delta-encoded texts, compressed by lz4", async (t) => {
   const content = await contentOf(await readData(golden("pages-lz4")));
   t.deepEqual(
     content,
@@ -46,7 +46,7 @@ test("texts that repeat the beginning of the one before, packed by lz4", async (
 
 test("a damaged page of brotli ends in an error", async (t) => {
   const bytes = readFileSync(golden("labels"));
-  // The decoder in hyparquet-compressors never returns from this one.
+  // The decoder in hyparquet-compressors never returns for this byte.
   bytes[86] = (bytes[86] as number) ^ 0x10;
   const error = await t.throwsAsync(readData(write("a.parquet", bytes)), { instanceOf: LowrankError });
   t.regex(error?.message ?? "", /a\.parquet: not a Parquet file that can be read: [^\n]+$/);
@@ -68,7 +68,7 @@ for (const name of ["completion", "labels"])
     t.true(refused > 50);
   });
 
-test("a page with a checksum is not read when one of its bytes differs", async (t) => {
+test("a page with a checksum is refused if one of its bytes differs", async (t) => {
   const whole = readFileSync(golden("pages-v2"));
   const expected = (await contentIfRead(whole)) as string;
   const footer = whole.length - 8 - whole.readUInt32LE(whole.length - 8);
@@ -81,7 +81,7 @@ test("a page with a checksum is not read when one of its bytes differs", async (
   }
 });
 
-test("a page of lz4 that ends early is refused, and not filled up by zeros", async (t) => {
+test("a page of lz4 that ends early is refused, instead of padded with zeros", async (t) => {
   const whole = readFileSync(golden("pages-lz4"));
   const footer = whole.length - 8 - whole.readUInt32LE(whole.length - 8);
   for (let at = 4; at < footer; at++) {
@@ -92,7 +92,7 @@ test("a page of lz4 that ends early is refused, and not filled up by zeros", asy
   }
 });
 
-test("a run of more values than its page has is refused before it is written out", (t) => {
+test("a run of more values than its page has is refused before it is expanded", (t) => {
   t.notThrows(() => checkRuns(Uint8Array.of(16, 1), 0, 2, 1, 8));
   // A run of 2²⁷ values.
   const run = Uint8Array.of(0x80, 0x80, 0x80, 0x80, 0x01, 1);

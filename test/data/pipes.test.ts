@@ -11,7 +11,7 @@ import { readData } from "../../src/data/read.js";
 import { Stream } from "../../src/data/source.js";
 import { folder } from "./sources.js";
 
-/** A named pipe that has `content` and stays open. */
+/** Creates a named pipe that has `content` and stays open. */
 async function openPipe(name: string, content: string): Promise<{ pipe: string; close: () => void }> {
   const pipe = join(folder, name);
   await promisify(execFile)("mkfifo", [pipe]);
@@ -21,7 +21,7 @@ async function openPipe(name: string, content: string): Promise<{ pipe: string; 
 
 // Windows has no mkfifo.
 if (process.platform !== "win32") {
-  test("CSV: a wrong row of a pipe that stays open is reported at once", async (t) => {
+  test("CSV: an invalid row of an open pipe is reported at once", async (t) => {
     const { pipe, close } = await openPipe("wrong", "text,label\\na,b\\nc\\nd,e\\n");
     t.timeout(60_000);
     await t.throwsAsync(readData(pipe, { format: "csv" }), {
@@ -30,7 +30,7 @@ if (process.platform !== "win32") {
     close();
   });
 
-  test("CSV: reading a pipe that stays open ends when its signal is aborted", async (t) => {
+  test("CSV: an abort ends reading from an open pipe", async (t) => {
     const { pipe, close } = await openPipe("idle", "text,label\\na,b\\n");
     t.timeout(60_000);
     const controller = new AbortController();
@@ -72,7 +72,7 @@ test("a stream ends in an error before the disk is full", async (t) => {
   t.true(closed);
 });
 
-test("rows of an iterable are read to their end, and no more of them is kept in memory", async (t) => {
+test("rows of an iterable are read to the end, without being kept in memory", async (t) => {
   let ended = false;
   async function* rows(): AsyncGenerator<Row> {
     for (let i = 0; i < 1000; i++) yield { text: `row ${i}` };

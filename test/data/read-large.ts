@@ -1,4 +1,4 @@
-/** Reads a data file, or rows one by one, and prints how many rows there were: `read-large.ts FILE|- COUNT`. */
+/** Reads a data file, or rows one by one, and prints the number of rows: `read-large.ts FILE|- COUNT`. */
 import type { Row } from "../../src/data/given.js";
 import { readData } from "../../src/data/read.js";
 

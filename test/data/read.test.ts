@@ -11,7 +11,7 @@ import { contentOf, folder, write } from "./sources.js";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-/** What reading a file of these bytes throws, its folder left out. */
+/** Returns the error of reading a file of these bytes, without its folder. */
 async function refusal(
   name: string,
   content: string | Uint8Array,
@@ -43,7 +43,7 @@ test("rows of both kinds, CRLF, blank lines, a byte order mark, and other fields
   ]);
 });
 
-test("a bad row is named by file and line", async (t) => {
+test("an invalid row is named by file and line", async (t) => {
   const cases: [string, RegExp][] = [
     ['{"text":"a"}\n{"text":', /^f:2: not JSON/],
     ['{"text":"a"}\n\n[1]', /^f:3: the row is an array; expected/],
@@ -121,7 +121,7 @@ test("a bad row is named by file and line", async (t) => {
   }
 });
 
-test("messages, and what is spelt as ShareGPT and Alpaca spell it", async (t) => {
+test("messages, and the formats of ShareGPT and Alpaca", async (t) => {
   const turns = (...pairs: [string, string][]) => pairs.map(([role, content]) => ({ role, content }));
   const tools = [{ name: "t" }];
   const rows: [row: object, read: object][] = [
@@ -168,7 +168,7 @@ test("messages, and what is spelt as ShareGPT and Alpaca spell it", async (t) =>
     t.deepEqual(await rowsIn("a.jsonl", JSON.stringify(row)), [{ kind: "chat", line: 1, ...read } as never]);
 });
 
-test("both halves of a pair are a character", async (t) => {
+test("both halves of a surrogate pair are one character", async (t) => {
   t.deepEqual(await rowsIn("a.jsonl", '{"text":"\\ud83d\\ude00"}'), [{ kind: "text", line: 1, text: "😀" }]);
 });
 
@@ -182,7 +182,7 @@ test("invalid UTF-8 is named by line and byte", async (t) => {
   t.regex((await refusal("a.txt", Uint8Array.of(0xff, 0xfe, 0x61, 0))).message, /UTF-16/);
 });
 
-test("what is no text is told as what it is", async (t) => {
+test("a binary file is refused with its actual format", async (t) => {
   const cases: [string, Uint8Array, RegExp][] = [
     [
       "a.txt",
@@ -240,7 +240,7 @@ test("a text file loses its byte order mark and its carriage returns", async (t)
 });
 
 test("a file is read in parts, and nothing is lost between them", async (t) => {
-  // Characters of 1 to 4 bytes and ends of lines fall on every place of a block's end.
+  // Characters of 1 to 4 bytes and line ends occur at every position relative to a block's end.
   const line = "aé漢🙂 the cat sat on the mat\r\n";
   for (const shift of [0, 1, 2, 3, 4, 5]) {
     const text = "x".repeat(shift) + line.repeat(60_000);
@@ -292,7 +292,7 @@ test("files: by name, missing, empty, a folder, another kind", async (t) => {
     ],
     [write("README", "x"), "ERR_FILE_FORMAT", /the name has no ending/],
     ["-", "ERR_OPTION", /give the data's format/],
-    // The superuser may read anything.
+    // The superuser can read any file.
     ...(process.getuid?.() === 0 ? [] : ([[locked, "ERR_FILE_FORMAT", /no permission/]] as const)),
   ] as [string, ErrorCode, RegExp][];
   for (const [file, code, message] of cases) {
@@ -302,7 +302,7 @@ test("files: by name, missing, empty, a folder, another kind", async (t) => {
 });
 
 if (process.platform !== "win32") {
-  test("a named pipe is read once, and its rows as often as one likes", async (t) => {
+  test("a named pipe is read once, and its rows any number of times", async (t) => {
     const pipe = join(folder, "pipe");
     await promisify(execFile)("mkfifo", [pipe]);
     const writing = new Promise<void>((resolve) => {
@@ -321,7 +321,7 @@ if (process.platform !== "win32") {
   });
 }
 
-test("reading ends as soon as its signal is aborted", async (t) => {
+test("an abort ends reading at once", async (t) => {
   const file = join(folder, "long.txt");
   writeFileSync(file, "the cat sat on the mat\n".repeat(200_000));
   const controller = new AbortController();

@@ -1,4 +1,4 @@
-/** Files and rows that are refused: what is said, and where. */
+/** Refused files and rows: the messages, with the location. */
 import { appendFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,7 +13,7 @@ import { contentOf, folder, write } from "./sources.js";
 
 const golden = (name: string): string => fileURLToPath(new URL(`goldens/${name}.parquet`, import.meta.url));
 
-/** The code and message of what reading throws, folders and numbers of files left out. */
+/** Returns the code and message of a reading error, without folders and file numbers. */
 async function refusal(given: TrainingData, format?: DataFormat): Promise<string> {
   try {
     await readData(given, { format });
@@ -82,11 +82,11 @@ for (const [name, cases] of [
   ["a.csv", csv],
   ["a.json", json],
 ] as const)
-  test(`${name}: what is wrong is said with the file and its line or row`, async (t) => {
+  test(`${name}: the error names the file and the line or row`, async (t) => {
     for (const [content, message] of cases) t.regex(await refusal(write(name, content)), message, content);
   });
 
-test("a CSV row is named by the line that it begins in, and its values are kept as they are", async (t) => {
+test("a CSV row is named by its first line, and its values are kept unchanged", async (t) => {
   const data = (await readData(
     write("a.csv", 'text , label\n"a\r\n""b""\n",07\n\n c ,-3\nd,true\n'),
   )) as LabelData;
@@ -101,7 +101,7 @@ test("a CSV row is named by the line that it begins in, and its values are kept 
   t.like((await contentOf(tools))[0], { kind: "chat", tools: undefined });
 });
 
-test("Parquet: what is wrong is said with the file and its row", async (t) => {
+test("Parquet: the error names the file and the row", async (t) => {
   const whole = readFileSync(golden("completion"));
   const cut = write("a.parquet", whole.subarray(0, whole.length - 20));
   t.regex(await refusal(cut), /^ERR_FILE_FORMAT a\.parquet: not a Parquet file that can be read: /);
@@ -119,9 +119,10 @@ test("Parquet: what is wrong is said with the file and its row", async (t) => {
   t.regex(await refusal(write("a.jsonl", whole)), /a\.jsonl: is a Parquet file; name it \.parquet/);
 });
 
-test("Parquet: columns that are not the schema's are refused before they are read", async (t) => {
+test("Parquet: columns that contradict the schema are refused before they are read", async (t) => {
   const bytes = readFileSync(golden("messages"));
-  // The last path is the metadata's, behind the schema: it and the content are damaged, so that reading it would fail.
+  // The last path belongs to the metadata, after the schema. Both it and the content are damaged, so that reading
+  // would fail.
   const path = bytes.lastIndexOf("element", bytes.lastIndexOf("content"));
   bytes[path] = "E".charCodeAt(0);
   bytes.fill(0xff, 170, 300);
@@ -137,13 +138,13 @@ test("Parquet: columns that are not the schema's are refused before they are rea
   t.deepEqual(unhandled, []);
 });
 
-test("Parquet: a column that is null in a row is a field that the row lacks", async (t) => {
+test("Parquet: a null value is a missing field", async (t) => {
   const [first, second] = await contentOf(await readData(golden("mixed")));
   t.deepEqual(first, { kind: "text", line: 1, text: "The whale swam on, and the sea was wide." });
   t.like(second, { kind: "completion", line: 2, prompt: "Who keeps the lighthouse?" });
 });
 
-test("rows in memory: what is wrong is said with the row's index", async (t) => {
+test("rows in memory: the error names the row's index", async (t) => {
   const cases: [rows: unknown[], message: RegExp][] = [
     [[], /^ERR_DATA_ROW data: there are no rows/],
     [[{ text: "a" }, { text: 3 }], /^ERR_DATA_ROW data\[1\]: "text" must be a string and is a number/],
@@ -180,7 +181,7 @@ test("rows in memory: what is wrong is said with the row's index", async (t) => 
   t.is(await t.throwsAsync(readData(reading())), missing);
 });
 
-test("an iterable is closed when a row of it is refused", async (t) => {
+test("an iterable is closed when one of its rows is refused", async (t) => {
   let close = (): void => {};
   const closed = new Promise<void>((resolve) => (close = resolve));
   const rows = async function* (): AsyncGenerator<Row> {
@@ -195,7 +196,7 @@ test("an iterable is closed when a row of it is refused", async (t) => {
   t.pass();
 });
 
-test("data that changes after it was checked is refused", async (t) => {
+test("data that changes after it was validated is refused", async (t) => {
   const rows = [{ text: "a" }, { text: "b" }];
   const array = await readData(rows);
   t.is((await contentOf(array)).length, 2);
@@ -208,7 +209,7 @@ test("data that changes after it was checked is refused", async (t) => {
   await t.throwsAsync(contentOf(read), { code: "ERR_DATA_ROW", message: /a\.jsonl: changed after it was/ });
 });
 
-test("files of several kinds are refused by the names of two", async (t) => {
+test("files of several kinds are refused with the names of two", async (t) => {
   const text = write("a.txt", "text");
   const [rows, labels] = [write("b.jsonl", '{"text":"a"}'), write("c.csv", "text,label\na,x\n")];
   t.regex(

@@ -1,4 +1,4 @@
-/** Data files for tests, read as a run reads them. */
+/** Data files for tests, read as in a run. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { SpeechRow } from "../../src/data/speech.js";
@@ -9,7 +9,7 @@ import { temporary } from "../hashed.js";
 export const folder = temporary();
 let made = 0;
 
-/** Writes a file of its own, whose name ends so. */
+/** Writes a new file with this name. */
 export function write(name: string, content: string | Uint8Array): string {
   const path = join(folder, `${made++}-${name}`);
   writeFileSync(path, content);
@@ -28,7 +28,7 @@ export async function labelled(...rows: [text: string, label: string | number][]
   return (await rowsOf(...rows.map(([text, label]) => ({ text, label })))) as Data as LabelData;
 }
 
-/** All that a data file holds. */
+/** Returns the complete content of a data file. */
 export async function contentOf(data: Data): Promise<(string | Row | SpeechRow)[]> {
   const parts: (string | Row | SpeechRow)[] = [];
   for (const source of data.sources)

@@ -14,7 +14,7 @@ const folder = temporary();
 
 /** Rows of 900 bytes: 36 MB. */
 const ROWS = 40_000;
-/** Megabytes of the heap of the reading process. */
+/** The heap of the reading process, in megabytes. */
 const HEAP = 24;
 
 const text = (i: number): string => `${i} ${"the sea was wide, ".repeat(50)}`;

@@ -1,4 +1,4 @@
-/** WAV files as encoders write them, and as they break. */
+/** WAV files as encoders write them, and damaged ones. */
 import test from "ava";
 import { checkWaveSize, waveSamples } from "../../src/data/wave.js";
 
@@ -33,27 +33,27 @@ function riff(...chunks: Buffer[]): Uint8Array {
 const shorts = (...values: number[]): Buffer => Buffer.from(Int16Array.from(values).buffer);
 const floats = (...values: number[]): Buffer => Buffer.from(Float32Array.from(values).buffer);
 
-test("16 bits and floats, of one channel and of several, in any order of chunks", (t) => {
+test("16 bits and floats, one channel and several, any sequence of chunks", (t) => {
   const whole = [0, 0.5, -1, 32767 / 32768];
   const samples = shorts(0, 16_384, -32_768, 32_767);
   const read = (...chunks: Buffer[]): number[] => [...waveSamples(riff(...chunks), refuse)];
   t.deepEqual(read(format(), chunk("data", samples)), whole);
   t.deepEqual(read(format({ extensible: true }), chunk("data", samples)), whole);
-  // A chunk of odd length, and one behind the samples.
+  // A chunk of odd length, and one after the samples.
   const list = chunk("LIST", Buffer.from("abc"));
   t.deepEqual(read(list, format(), list, chunk("data", samples), list), whole);
   t.deepEqual(read(format({ kind: 3, bits: 32 }), chunk("data", floats(0.25, -0.5))), [0.25, -0.5]);
   const three = format({ kind: 3, bits: 32, channels: 3, extensible: true });
   t.deepEqual(read(three, chunk("data", floats(0.3, 0.6, 0.9, -1, 0, 1))), [Math.fround(0.6), 0]);
   t.deepEqual(read(format({ channels: 2 }), chunk("data", shorts(16_384, -16_384, 8192, 0))), [0, 0.125]);
-  // What a writer leaves that could not go back.
+  // The length that a streaming writer leaves, since it could not go back.
   t.deepEqual(read(format(), chunk("data", samples, 0xffffffff)), whole);
-  // Bytes that lie within others.
+  // A view into a larger buffer.
   const within = Buffer.concat([Buffer.from([1, 2, 3]), riff(format(), chunk("data", samples))]).subarray(3);
   t.deepEqual([...waveSamples(within, refuse)], whole);
 });
 
-test("what is no such file is refused", (t) => {
+test("invalid and unsupported files are refused", (t) => {
   const samples = chunk("data", shorts(1, 2));
   const cases: [bytes: Uint8Array, message: RegExp][] = [
     [new Uint8Array(), /is no WAV file/],

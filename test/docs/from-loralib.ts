@@ -1,4 +1,7 @@
-/** The right-hand column of docs/from-loralib.md runs from the packed package, with its types, and does what it says. */
+/**
+ * The right-hand column of docs/from-loralib.md runs with the packed package, compiles against its types, and is
+ * correct.
+ */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -16,7 +19,7 @@ function run(command: string, args: string[], cwd: string): string {
   return stdout;
 }
 
-/** A project that has the package from its tarball, and the types of Node, which the page's lines are checked with. */
+/** Creates a project with the packed package, and Node's types to compile the page's code. */
 function installed(): string {
   const folder = installedProject();
   mkdirSync(join(folder, "node_modules", "@types"));
@@ -28,7 +31,7 @@ function installed(): string {
   return folder;
 }
 
-/** What the page says of the results, looked at after its last line. */
+/** The page's statements about the results, checked after its last line. */
 const CHECKS = `
 import { existsSync } from "node:fs";
 const told = {
@@ -46,7 +49,7 @@ console.log(JSON.stringify(told));
 void [layer, adapted, qProj, kProj, vProj, noGrad, randn];
 `;
 
-test("the page's lines run from the packed package, and check against its types", (t) => {
+test("the page's code runs with the packed package, and compiles against its types", (t) => {
   t.timeout(600_000);
   const folder = installed();
   const page = readFileSync(join(root, "docs/from-loralib.md"), "utf8");
@@ -73,7 +76,7 @@ test("the page's lines run from the packed package, and check against its types"
   };
   const pairs = (paths: string[]): string[] => paths.flatMap((path) => [`${path}.lora_A`, `${path}.lora_B`]);
   t.deepEqual(told.loralib.toSorted(), pairs(["embed", "qkv", "conv"]).toSorted());
-  // With the biases of qkv, of the convolution and of the norm.
+  // Includes the biases of qkv, of the convolution and of the norm.
   t.is(told.bias, 6 + 3);
   t.deepEqual(told.gpt2.toSorted(), pairs(["h.0.attn.cAttn", "h.1.attn.cAttn"]).toSorted());
   // A [r·2, C] and B [2·C, r] of two layers.

@@ -1,26 +1,26 @@
-/** A page's blocks of code, and what of them is run, written, or compared: docs/design/pages.md has the rules. */
+/** A page's code blocks, and which of them are run, written, or compared: docs/design/pages.md has the rules. */
 
-/** A fenced block: the first word behind the fence is its language, the second a name. */
+/** A fenced block: the first word after the fence is its language, the second a name. */
 export interface Block {
   language: string;
   name: string | undefined;
   text: string;
-  /** Of the fence, from 1. */
+  /** The line of the fence, from 1. */
   line: number;
 }
 
-/** What is done with a page, in its order. */
+/** The steps of a page, in their sequence. */
 export type Step =
-  /** Commands, and what they print. */
+  /** Commands, and their output. */
   | { kind: "commands"; block: Block; printed: Block | undefined }
-  /** All of the page's TypeScript as one program, where its last block stands; what each block prints. */
+  /** All TypeScript of the page as one program, at the position of its last block; and the output of each block. */
   | { kind: "program"; blocks: Block[]; printed: (Block | undefined)[] }
-  /** A file that is written. */
+  /** A file to write. */
   | { kind: "file"; block: Block; name: string }
-  /** A part of a file of the repository. */
+  /** An excerpt of a file of the repository. */
   | { kind: "excerpt"; block: Block; file: string };
 
-/** The fenced blocks of a page. Throws where one does not end. */
+/** Returns the fenced blocks of a page. Throws if one is not closed. */
 export function blocksOf(page: string, text: string): Block[] {
   const blocks: Block[] = [];
   let open: (Block & { lines: string[] }) | undefined;
@@ -40,7 +40,7 @@ export function blocksOf(page: string, text: string): Block[] {
   return blocks;
 }
 
-/** What a page asks for. Throws, by page and line, for a block that nothing would be done with. */
+/** Returns the steps of a page. Throws, with page and line, for a block that belongs to no step. */
 export function stepsOf(page: string, text: string): Step[] {
   const blocks = blocksOf(page, text);
   const steps: Step[] = [];
@@ -67,7 +67,7 @@ export function stepsOf(page: string, text: string): Step[] {
       if (before === undefined || before.name !== undefined || !["sh", "ts"].includes(before.language))
         wrong("what is printed stands behind the block that prints it");
     } else if (language === "python") {
-      // What another library says, beside what is said here.
+      // The equivalent code of another library, next to ours.
       if (next?.language !== "ts") wrong("python stands in front of the ts that says the same");
     } else wrong(`nothing is done with a block of "${language}"`);
   }
@@ -75,8 +75,8 @@ export function stepsOf(page: string, text: string): Step[] {
 }
 
 /**
- * What in `printed` is not as in `shown`, in words; undefined where all is. `…` in a line stands for anything there, a
- * line of it alone for any lines. Colours and spaces at the ends of lines do not count.
+ * Describes the first difference between `printed` and `shown`; undefined if they agree. `…` within a line matches
+ * any text, and alone on a line any lines. Colours and trailing spaces are ignored.
  */
 export function difference(shown: string, printed: string): string | undefined {
   const bare = (text: string): string =>

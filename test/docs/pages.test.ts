@@ -1,11 +1,11 @@
-/** The pages of docs/ say what holds: each block of code is run, written or compared, and links lead somewhere. */
+/** The pages of docs/ are correct: each code block is run, written or compared, and links have targets. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
-// In this process, since packing takes longer than they do.
+// In this process, since packing takes longer than these tests.
 import "./from-loralib.js";
 import { blocksOf, difference, stepsOf } from "./page.js";
 import { placeOf, standIns, type StandIns } from "./place.js";
@@ -14,7 +14,7 @@ import { runPage } from "./run-page.js";
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const pages = readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md"));
 const textOf = (page: string): string => readFileSync(join(root, "docs", page), "utf8");
-/** Followed from an empty folder, by a test of its own. */
+/** Tested separately, from an empty folder. */
 const START = "start.md";
 
 let ready: StandIns;
@@ -24,17 +24,17 @@ test.before(async () => {
 test.after.always(() => ready.hub.close());
 
 for (const page of pages.filter((name) => name !== START && stepsOf(name, textOf(name)).length > 0)) {
-  test(`docs/${page} does what it says`, async (t) => {
+  test(`docs/${page} is correct`, async (t) => {
     t.timeout(600_000);
     await t.notThrowsAsync(runPage(`docs/${page}`, textOf(page), placeOf(ready)));
   });
 }
 
-/** The README's are for projects of their own: each block by itself. */
+/** The README's blocks belong to separate projects. */
 const README = readFileSync(join(root, "README.md"), "utf8");
 const blocks = blocksOf("README.md", README).filter(({ language }) => language !== "");
 for (const block of blocks.filter(({ text }) => text !== "npm start\n")) {
-  test(`README.md:${block.line} does what it says`, async (t) => {
+  test(`README.md:${block.line} is correct`, async (t) => {
     t.timeout(600_000);
     const fence = "```";
     const alone = `${fence}${block.language}\n${block.text}${fence}`;
@@ -42,7 +42,7 @@ for (const block of blocks.filter(({ text }) => text !== "npm start\n")) {
   });
 }
 
-test("a block that nothing is done with is an error", (t) => {
+test("a block that belongs to no step is an error", (t) => {
   const fence = "```";
   const page = (block: string): string => `# A page\n\n${fence}${block}\n${fence}\n`;
   t.is(stepsOf("a.md", page("sh\nls")).length, 1);
@@ -58,7 +58,7 @@ test("a block that nothing is done with is an error", (t) => {
   t.throws(() => stepsOf("a.md", `${fence}sh\nls\n`), { message: "a.md:1: the block has no end" });
 });
 
-test("what runs until Ctrl-C gets it once it has said something, and has to end by it", async (t) => {
+test("a command that runs until Ctrl-C gets it after its first output, and must end by it", async (t) => {
   const serve = "require('http').createServer().listen(0, () => console.log('serves'))";
   const block = (program: string, shown: string): string =>
     `\`\`\`sh\nnode -e "${program}"   # until Ctrl-C\necho after\n\`\`\`\n\n\`\`\`text\n${shown}\n\`\`\`\n`;
@@ -72,7 +72,7 @@ test("what runs until Ctrl-C gets it once it has said something, and has to end 
   });
 });
 
-test("what is printed is compared line by line, and … stands for what may differ", (t) => {
+test("output is compared line by line, and … matches varying parts", (t) => {
   const same = (shown: string, printed: string): boolean => difference(shown, printed) === undefined;
   t.true(same("a b\n", "a b  \n\n"));
   t.true(same("loss 0.…", "\u001b[2mloss 0.25\u001b[22m"));

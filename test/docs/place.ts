@@ -1,4 +1,4 @@
-/** What a page finds where it is run: the installed package, and small models by the names that pages give theirs. */
+/** The environment of a page: the installed package, and small models under the names in the pages. */
 import { chmodSync, cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -14,15 +14,15 @@ import type { Place } from "./run-page.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
-/** Models that pages name, each of the kind that the name says and as small as the embedded one. */
+/** Models that pages name, each of that kind and as small as the embedded one. */
 export interface StandIns {
-  /** A folder of them, and of two recordings. */
+  /** A folder of these models, and of two recordings. */
   models: string;
   hub: Hub;
   commands: string;
 }
 
-/** Made once for all pages; the hub is to be closed. */
+/** Creates them once for all pages; the caller closes the hub. */
 export async function standIns(): Promise<StandIns> {
   const models = temporary();
   const plain = join(models, "SmolLM2-135M");
@@ -51,7 +51,7 @@ export async function standIns(): Promise<StandIns> {
   return { models, hub, commands: commandsOf(installedProject()) };
 }
 
-/** `npx`, without its second of looking around, and the package's command. */
+/** Creates `npx`, without its second of lookup, and the package's command. */
 function commandsOf(project: string): string {
   const folder = temporary();
   const main = join(project, "node_modules", "lowrank", "dist", "cli", "main.js");
@@ -65,7 +65,7 @@ function commandsOf(project: string): string {
   return folder;
 }
 
-/** Rows, rows that are held out, and conversations, by the names that pages give them. */
+/** Writes rows, held-out rows, and conversations, under the names in the pages. */
 function writeData(folder: string): void {
   const lines = (rows: object[]): string => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
   const rows = Array.from({ length: 24 }, (_, i) => ({
@@ -83,7 +83,7 @@ function writeData(folder: string): void {
   writeFileSync(join(folder, "chats.jsonl"), lines(chats));
 }
 
-/** A folder for one page. */
+/** Returns a folder for one page. */
 export function placeOf({ models, hub, commands }: StandIns): Place {
   const folder = join(temporary(), "page");
   mkdirSync(folder);

@@ -1,4 +1,4 @@
-/** docs/refused.md says what the errors say, and of each of its rows there is an error. */
+/** docs/refused.md agrees with the errors in the code, and each of its rows is thrown somewhere. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,12 +12,12 @@ import { because, refused } from "../../src/refusals/refusal.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
-test("docs/refused.md is made of the code: npm run refused writes it", async (t) => {
+test("docs/refused.md is generated from the code: npm run refused writes it", async (t) => {
   const page = join(root, "docs/refused.md");
   t.is(readFileSync(page, "utf8"), await format(refusedPage(), { filepath: page }));
 });
 
-test("each row is thrown somewhere, and no two are alike", (t) => {
+test("each row is thrown somewhere, and all rows differ", (t) => {
   const files = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter(
     (name) => name.endsWith(".ts") && !/(^|[\\/])(refusals[\\/]|refusals\.ts)/.test(name),
   );
@@ -39,7 +39,7 @@ test("each row is thrown somewhere, and no two are alike", (t) => {
     for (const text of [what, where, reason, instead]) t.regex(text, /^\S.*[^\s.;:]$/, key);
 });
 
-test("an error says what, where, what was met, why, and what to do", (t) => {
+test("an error says what, where, with which value, why, and what to do", (t) => {
   const refusal = { what: "a", where: "with b", reason: "it is so", instead: "take c" };
   const error = refused(refusal, "call", "b of 3");
   t.true(error instanceof LowrankError);

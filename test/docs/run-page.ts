@@ -1,4 +1,4 @@
-/** Does what a page says, in a folder of its own. */
+/** Runs the code of a page in a separate folder. */
 import { execFile } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -10,20 +10,20 @@ import { difference, stepsOf, type Block, type Step } from "./page.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const TSX = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-/** Between what two blocks of a program print. */
+/** Separates the outputs of two blocks of a program. */
 const MARK = "\u001e";
 
-/** Where a page is run. */
+/** The environment of a page. */
 export interface Place {
-  /** The folder; commands may leave it. */
+  /** The working folder; commands may leave it. */
   folder: string;
-  /** Variables besides those of this process. */
+  /** Variables in addition to the variables of this process. */
   env: Record<string, string>;
-  /** Folders that commands are looked up in first. */
+  /** Folders that are searched first for commands. */
   commands: readonly string[];
 }
 
-/** Runs a page; throws, by page and line, where something fails, or prints other than is shown. */
+/** Runs a page; throws, with page and line, if something fails or prints other output than shown. */
 export async function runPage(page: string, text: string, place: Place): Promise<void> {
   const here = { ...place };
   for (const step of stepsOf(page, text)) await run(page, step, here);
@@ -64,7 +64,10 @@ async function run(page: string, step: Step, place: Place): Promise<void> {
   }
 }
 
-/** Commands, of which those that run "until Ctrl-C", as a comment says, get it once they have printed something. */
+/**
+ * Returns the commands, with Ctrl-C sent to those that run "until Ctrl-C", as a comment says, after their first
+ * output.
+ */
 function ended(commands: string): string {
   return commands.replace(/^(.*\S)\s+#.*until Ctrl-C.*$/gm, (_, command: string) =>
     [
@@ -77,7 +80,7 @@ function ended(commands: string): string {
   );
 }
 
-/** Commands that run now, of all pages, and those that wait. */
+/** The running commands, of all pages, and the waiting ones. */
 let running = 0;
 const waiting: (() => void)[] = [];
 
@@ -94,14 +97,14 @@ async function start(...command: Parameters<typeof startNow>): Promise<{ output:
   }
 }
 
-/** Runs a command to its end; throws with what it wrote where it fails. */
+/** Runs a command to its end; throws with its output if it fails. */
 function startNow(
   where: string,
   command: string,
   args: readonly string[],
   { folder, env, commands }: Place,
 ): Promise<{ output: string }> {
-  // What npm hands to the scripts that it runs, as this suite, would speak of another project.
+  // npm passes variables to its scripts, such as this suite, which would refer to another project.
   const own = Object.entries(process.env).filter(
     ([name]) => !/^(npm_|NODE_OPTIONS$|FORCE_COLOR$)/i.test(name),
   );
@@ -121,7 +124,7 @@ function startNow(
           ? done({ output: stdout })
           : failed(new Error(`${where}: status ${error.code}\n${stdout}${stderr}`, { cause: error })),
     );
-    // A conversation ends where its input does.
+    // A conversation ends with its input.
     child.stdin?.end();
   });
 }

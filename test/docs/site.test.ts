@@ -1,4 +1,4 @@
-/** The site that `npm run docs` makes has every page, and what is looked for in it is found. */
+/** The site that `npm run docs` generates has every page, and its checks find problems. */
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -10,7 +10,7 @@ import { temporary } from "../hashed.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
-test("the index has each page and each example once, and the pages lie where it says", (t) => {
+test("the index links each page and each example once", (t) => {
   const index = readFileSync(join(root, "docs/index.md"), "utf8");
   const linked = [...index.matchAll(/\]\(([^)]+)\)/g)].map(([, to]) => join("docs", to as string));
   const pages = readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md") && name !== "index.md");
@@ -18,7 +18,7 @@ test("the index has each page and each example once, and the pages lie where it 
   t.deepEqual(linked.toSorted(), [...pages.map((name) => join("docs", name)), ...examples].toSorted());
 });
 
-/** A site of such pages. */
+/** Creates a site with these pages. */
 function site(pages: Record<string, string>): string {
   const folder = temporary();
   for (const [name, html] of Object.entries(pages)) {
@@ -28,7 +28,7 @@ function site(pages: Record<string, string>): string {
   return folder;
 }
 
-test("links to what is not there, anchors that no page has, and what is loaded from elsewhere are found", (t) => {
+test("links without a target, missing anchors, and resources loaded from elsewhere are found", (t) => {
   const good = {
     "index.html": '<a href="pages/a.html#one">a</a><a href="#top" id="top">b</a><link rel="x" href="a.css"/>',
     "pages/a.html": '<h2 id="one">a</h2><a href="../index.html">a</a><a href="https://example.org">b</a>',

@@ -1,4 +1,4 @@
-/** A newcomer's path: docs/start.md, followed to the letter in an empty folder, from the tarballs. */
+/** The first steps of a new user: docs/start.md, followed literally in an empty folder, with the tarballs. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,7 +18,8 @@ test("each command of docs/start.md does and prints what the page shows", async 
   const published = await publish();
   const config = join(temporary(), "npmrc");
   writeFileSync(config, npmrc(published));
-  // Commands are the system's and npm's own; npm alone is told where what is not published yet lies.
+  // Commands are the system's and npm's own; only npm's configuration names the registry of the unpublished
+  // packages.
   const env = { PAGE_STATE: temporary(), npm_config_userconfig: config };
   await t.notThrowsAsync(runPage("docs/start.md", text, { folder, commands: [], env }));
 });
