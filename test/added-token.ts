@@ -1,4 +1,4 @@
-/** A token of a `tokenizer.json` that is found in texts by itself; a special one unless told. */
+/** A token of a `tokenizer.json` that is matched as a whole; special by default. */
 export function addedToken(
   id: number,
   content: string,

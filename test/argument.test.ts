@@ -5,7 +5,7 @@ import { LowrankError } from "../src/errors.js";
 
 const { refuse, shown } = argument;
 
-test("what is shown of a value is short and runs none of its code", (t) => {
+test("the description of a value is short and runs none of its code", (t) => {
   const hostile = {
     toString(): string {
       throw new Error("run");
@@ -32,7 +32,7 @@ test("what is shown of a value is short and runs none of its code", (t) => {
   for (const [value, expected] of cases) t.is(shown(value), expected);
 });
 
-test("each check passes what fits, and names function, argument and value where it does not", (t) => {
+test("each check accepts valid values, and otherwise names function, argument and value", (t) => {
   const cases: [check: () => unknown, wrong: string | undefined][] = [
     [() => argument.numeric("clamp", "low", -Infinity), undefined],
     [() => argument.numeric("clamp", "low", NaN), "clamp: low is a number, not NaN"],

@@ -1,12 +1,12 @@
-/** What a device holds, without what earlier tests have left for V8 to find. */
+/** The memory of a device, without the garbage of earlier tests. */
 import { setTimeout as later } from "node:timers/promises";
 
 import { memory, synchronize, type Device, type Memory } from "../src/index.js";
 import { session } from "../src/native.js";
 
-/** Counts of `device`, once nothing of them is going to be freed by itself: to be held beside what is counted later. */
+/** Returns the memory counts of `device` after all garbage is freed, as a baseline for later counts. */
 export async function atRest(device: Device): Promise<Memory> {
-  // An optimizer's state goes in a task after a collection, and its buffers once the device is done with them.
+  // A task after a collection frees an optimizer's state, and its buffers follow once the device is done with them.
   for (let round = 0; round < 2; round++) {
     globalThis.gc?.();
     session().collect(0);

@@ -1,6 +1,6 @@
 /**
- * An app that is bundled. The package finds its binary by its own place on disk: left out of the bundle it runs, and
- * taken in it says so when it is first used, whichever bundler it was.
+ * A bundled app. The package finds its binary relative to its own files: as an external package it runs, and in a
+ * bundle it reports that on first use, with any bundler.
  */
 import { cpSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -16,7 +16,7 @@ import webpack from "webpack";
 import { temporary } from "./hashed.js";
 import { installedProject, nodeIn } from "./packed.js";
 
-/** A program as each kind of module. */
+/** File extensions of each module format. */
 const FORMATS = { esm: "mjs", cjs: "cjs" } as const;
 type Format = keyof typeof FORMATS;
 const formats = Object.keys(FORMATS) as Format[];
@@ -25,13 +25,13 @@ const fileOf = (name: string, format: Format): string => `${name}.${FORMATS[form
 interface App {
   /** The project's folder, whose app.mjs uses the package. */
   folder: string;
-  /** The bundles to write there are named so, and end as their format asks for. */
+  /** The name of the bundles in that folder, without the extension of their format. */
   name: string;
-  /** Whether the package is left out. */
+  /** Whether the package is external. */
   external: boolean;
 }
 
-/** Bundles for each format, as the documentation of each says for a program of Node's. */
+/** Bundles for each format, as documented by each bundler for programs of Node. */
 const BUNDLERS: Record<string, (app: App) => Promise<void>> = {
   async esbuild({ folder, name, external }) {
     for (const format of formats)
@@ -111,12 +111,12 @@ const BUNDLERS: Record<string, (app: App) => Promise<void>> = {
   },
 };
 
-/** Prints the code and message of what a tensor fails by. */
+/** Prints the code and message of a failing tensor operation. */
 const PROGRAM = `import { ones } from "lowrank";
 try { ones([1], { device: "cpu" }); console.log("loaded"); }
 catch (error) { console.log(error.code, error.message); }`;
 
-/** A project with the package as it is published; where it is built is not where it runs, as with an app. */
+/** Creates a project with the published package; like an app, it runs in another folder than it was built in. */
 function project(): string {
   const folder = temporary();
   writeFileSync(join(folder, "app.mjs"), PROGRAM);
@@ -130,9 +130,9 @@ function project(): string {
 }
 
 for (const [bundler, bundle] of Object.entries(BUNDLERS)) {
-  // One at a time: a bundle takes a core and much memory.
+  // Serial, since a bundler takes a core and much memory.
   test.serial(
-    `${bundler}: a bundle that leaves the package out runs, one that took it in says so`,
+    `${bundler}: a bundle with the package as external runs, and one that contains it says so`,
     async (t) => {
       const folder = project();
       await bundle({ folder, name: "out", external: true });

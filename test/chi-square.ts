@@ -1,9 +1,9 @@
 /** Pearson's chi-square test. */
 
 /**
- * How many standard deviations the statistic of `counts` under `probabilities` lies above its mean: Wilson and
- * Hilferty's cube root, good to a hundredth for the degrees of freedom here. Cells of which fewer than five are expected
- * are taken together.
+ * Returns how many standard deviations the statistic of `counts` under `probabilities` is above its mean, by Wilson
+ * and Hilferty's cube root, precise to a hundredth for the degrees of freedom here. Cells with an expected count
+ * below five are merged.
  */
 export function chiSquareScore(counts: readonly number[], probabilities: readonly number[]): number {
   const total = counts.reduce((sum, count) => sum + count, 0);

@@ -1,4 +1,4 @@
-/** A browser without a window, for pages. */
+/** A headless browser for tests of pages. */
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
 
@@ -6,7 +6,7 @@ import { chromium, type Browser } from "playwright-core";
 
 const NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
 
-/** Throws where there is none: what it would have tested is not left out in silence. */
+/** Returns the path of the browser. Throws if there is none, so that no test is skipped silently. */
 function executable(): string {
   const folders = ["/usr/bin", ...(process.env["PATH"] ?? "").split(delimiter)];
   const places = folders.flatMap((folder) => NAMES.map((name) => join(folder, name)));
@@ -15,7 +15,10 @@ function executable(): string {
   throw new Error("no Chromium: install it (apt-get install chromium), or name one by LOWRANK_CHROMIUM");
 }
 
-/** Chromium, of `LOWRANK_CHROMIUM` or the system's; to be closed. It asks nothing of a network by itself. */
+/**
+ * Starts Chromium, from `LOWRANK_CHROMIUM` or the system; the caller closes it. It makes no network requests of its
+ * own accord.
+ */
 export function launchChromium(): Promise<Browser> {
   return chromium.launch({
     executablePath: executable(),

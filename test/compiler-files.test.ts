@@ -5,13 +5,13 @@ import { compilerFiles } from "../src/compiler-files.js";
 const PROGRAM = join(sep, "programs", "app", "app.exe");
 const BESIDE = { source: "the program", path: join(sep, "programs", "app", "dxcompiler.dll") };
 
-test("the compiler of the package webgpu comes before the one beside the program", (t) => {
+test("the compiler in the package webgpu precedes the compiler next to the program", (t) => {
   const find = (request: string): string => join(sep, "modules", request);
   const path = join(sep, "modules", "webgpu", "dist", "win32-arm64", "dxcompiler.dll");
   t.deepEqual(compilerFiles("arm64", PROGRAM, find), [{ source: "the package webgpu", path }, BESIDE]);
 });
 
-test("without the package, the one beside the program is tried", (t) => {
+test("without the package, the compiler next to the program is tried", (t) => {
   const find = (): string => {
     throw new Error("Cannot find module");
   };

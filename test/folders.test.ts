@@ -1,4 +1,4 @@
-/** Folders that take one another's place. */
+/** Replacing folders. */
 import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -27,7 +27,7 @@ async function filled(folder: string, name: string): Promise<string> {
   return path;
 }
 
-test("a folder takes another's place, or that of none", async (t) => {
+test("a folder replaces another one, or is moved to a free path", async (t) => {
   await inFolder(async (folder) => {
     await replaceFolder(await filled(folder, "first"), join(folder, "place"));
     await replaceFolder(await filled(folder, "second"), join(folder, "place"));
@@ -36,7 +36,7 @@ test("a folder takes another's place, or that of none", async (t) => {
   });
 });
 
-test("what cannot take a folder's place leaves it as it was", async (t) => {
+test("a missing replacement leaves the folder unchanged", async (t) => {
   await inFolder(async (folder) => {
     const place = await filled(folder, "place");
     await t.throwsAsync(replaceFolder(join(folder, "none"), place), { code: "ENOENT" });
@@ -45,7 +45,7 @@ test("what cannot take a folder's place leaves it as it was", async (t) => {
   });
 });
 
-test("a folder whose weights cannot go stays, and so does what was to take its place", async (t) => {
+test("if a folder's weights cannot be removed, it and its replacement stay", async (t) => {
   await inFolder(async (folder) => {
     const place = await filled(folder, "place");
     await writeFile(join(place, "model.safetensors"), "old");
@@ -66,7 +66,7 @@ test("a folder whose weights cannot go stays, and so does what was to take its p
   });
 });
 
-test("a folder that a process of this number left aside is in nobody's way", async (t) => {
+test("a leftover folder of an earlier process with the same id is no obstacle", async (t) => {
   await inFolder(async (folder) => {
     const place = await filled(folder, "place");
     const left = `place.old-${process.pid}`;
@@ -87,7 +87,10 @@ async function withWeights(folder: string): Promise<string> {
   return path;
 }
 
-/** Renames as Windows does: not where a file is mapped. Other systems are as strict here as they can tell. */
+/**
+ * Renames like Windows, which refuses mapped files. On Linux mapped files are refused here, too; elsewhere they
+ * cannot be detected.
+ */
 function strictly(from: string, to: string, tries: { count: number }): () => Promise<void> {
   return async () => {
     tries.count++;
@@ -99,7 +102,7 @@ function strictly(from: string, to: string, tries: { count: number }): () => Pro
 }
 
 test.serial(
-  "where a file that is mapped is refused it is let go, and its tensors keep their values",
+  "a mapped file that cannot be renamed is unmapped, and its tensors keep their values",
   async (t) => {
     await inFolder(async (folder) => {
       const path = await withWeights(folder);
@@ -122,7 +125,7 @@ test.serial(
   },
 );
 
-test.serial("a folder's files are let go by all environments of the process", async (t) => {
+test.serial("a folder's files are unmapped by all environments of the process", async (t) => {
   await inFolder(async (folder) => {
     const place = join(folder, "place");
     await mkdir(place);
@@ -145,7 +148,7 @@ test.serial("a folder's files are let go by all environments of the process", as
   });
 });
 
-test("what is refused for another reason is told, and not tried again", async (t) => {
+test("other refusals are reported without another attempt", async (t) => {
   await inFolder(async (folder) => {
     const path = await filled(folder, "x");
     let tries = 0;

@@ -1,4 +1,4 @@
-/** A GGUF file read without the library: keys, and tensors with their bytes. Source: docs/gguf.md of ggml. */
+/** Reads a GGUF file without the library: keys, and tensors with their bytes. Source: docs/gguf.md of ggml. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 
@@ -6,7 +6,7 @@ export type Value = number | boolean | string | bigint | Value[];
 
 export interface ReadTensor {
   type: string;
-  /** Innermost dimension first, as the file has it. */
+  /** Innermost dimension first, as in the file. */
   shape: number[];
   bytes: Buffer;
 }
@@ -77,12 +77,12 @@ export function readGguf(path: string): { keys: Record<string, Value>; tensors: 
   return { keys, tensors };
 }
 
-/** The first 16 digits of a SHA-256. */
+/** Returns the first 16 digits of a SHA-256. */
 export function digest(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex").slice(0, 16);
 }
 
-/** The values of an F32 tensor. */
+/** Returns the values of an F32 tensor. */
 export function floats({ bytes }: ReadTensor): Float32Array {
   return new Float32Array(Uint8Array.from(bytes).buffer);
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import { temporary, words } from "./hashed.js";
 
-/** Types of tensors by name: number in a file, elements and bytes of a block, and where its f16 scales are. */
+/** Types of tensors by name: number in a file, elements and bytes of a block, and the offsets of its f16 scales. */
 export const TYPES = {
   f32: { number: 0, elements: 1, bytes: 4, scales: [] },
   f16: { number: 1, elements: 1, bytes: 2, scales: [] },
@@ -26,12 +26,12 @@ export type TypeName = keyof typeof TYPES;
 
 export type Value = number | string | boolean | readonly number[] | readonly string[];
 
-/** A number is a u32 where it is whole, else an f32; `f32` says so of one that is whole. */
+/** Writes a number as f32; a plain whole number becomes a u32, and any other an f32. */
 export class F32 {
   constructor(readonly value: number) {}
 }
 
-/** A list of f32, whole or not. */
+/** Writes a list as f32, including whole numbers. */
 export class F32List {
   constructor(readonly values: readonly number[]) {}
 }
@@ -41,7 +41,7 @@ export interface StoredTensor {
   /** Outermost first. */
   shape: readonly number[];
   type: TypeName;
-  /** Random unless given. */
+  /** Random by default. */
   bytes?: Buffer;
 }
 
@@ -73,13 +73,13 @@ function valued(value: Value | F32 | F32List): Buffer {
   return list(strings ? 8 : whole ? 5 : 6, each);
 }
 
-/** An f16 of some hundredth. */
+/** Returns an f16 of some hundredths. */
 function scale(word: number): number {
   // Exponents of 2^-8 to 2^-5, of either sign.
   return (word & 0x8000) | ((((word >>> 16) % 3) + 7) << 10) | (word & 0x3ff);
 }
 
-/** Random bytes of a type whose values are finite and small. */
+/** Returns random bytes of a type whose values are finite and small. */
 function drawn({ name, shape, type }: StoredTensor): Buffer {
   const count = shape.reduce((n, d) => n * d, 1);
   const { elements, bytes, scales } = TYPES[type];
@@ -101,7 +101,7 @@ function drawn({ name, shape, type }: StoredTensor): Buffer {
   return out;
 }
 
-/** The path of a new file. */
+/** Writes a new file; returns its path. */
 export function ggufFile(
   metadata: Readonly<Record<string, Value | F32 | F32List>>,
   tensors: readonly StoredTensor[],
@@ -137,7 +137,7 @@ export function ggufFile(
 /** Architectures with rotary positions and their tensors. */
 export type Decoder = "llama" | "qwen2" | "qwen3" | "gemma3" | "phi3";
 
-/** Tokens of a vocabulary, or what else a file says of its tokenizer. */
+/** Tokens of a vocabulary, or other keys about the tokenizer. */
 interface More {
   vocabulary?: number;
   metadata?: Readonly<Record<string, Value | F32 | F32List>>;
@@ -147,7 +147,7 @@ interface More {
   types?: Readonly<Record<string, TypeName>>;
 }
 
-/** A model of one block whose matrices are all of a type; of 256 channels unless told otherwise. */
+/** Writes a model of one block whose matrices are all of one type, with 256 channels by default; returns its path. */
 export function ggufModelFile(architecture: Decoder, type: TypeName, more: More = {}): string {
   const { vocabulary = 32, size: C = 256, positions = 64 } = more;
   const [H, kv, D] = [4, 2, C / 4];

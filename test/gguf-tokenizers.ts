@@ -1,4 +1,4 @@
-/** What the goldens of GGUF tokenizers say, for other files to say it. */
+/** The content of the goldens of GGUF tokenizers, for other files that need a tokenizer. */
 import { join } from "node:path";
 
 import { openGguf } from "../src/gguf.js";
@@ -7,7 +7,7 @@ import { goldens } from "./parity/goldens.js";
 
 export const tokenizersFolder = join(goldens, "gguf", "tokenizers");
 
-/** The metadata of a tokenizer, and how many tokens it has. */
+/** Returns the metadata of a tokenizer, and its number of tokens. */
 export function tokenizerMetadata(name: string): {
   vocabulary: number;
   metadata: Readonly<Record<string, Value>>;

@@ -1,4 +1,4 @@
-/** Weights that are a function of their names (test/parity/README.md), and folders of models filled by them. */
+/** Weights derived from their names (test/parity/README.md), and folders of models filled with them. */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { addedToken } from "./added-token.js";
 
 type Shape = readonly number[];
 
-/** 32-bit words of a name's stream. */
+/** Returns 32-bit words of a name's stream. */
 export function words(name: string, count: number): Uint32Array {
   let seed = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(name)) seed = Math.imul(seed ^ byte, 0x01000193);
@@ -29,14 +29,14 @@ function scaleOf(name: string, shape: Shape): [scale: number, center: number] {
   return [1.7 / root, 0];
 }
 
-/** The values of tensor `name`. */
+/** Returns the values of tensor `name`. */
 export function hashed(name: string, shape: Shape): Float32Array {
   const [scale, center] = scaleOf(name, shape);
   const count = shape.reduce((n, d) => n * d, 1);
   return Float32Array.from(words(name, count), (word) => ((word >>> 8) / 2 ** 24 - 0.5) * 2 * scale + center);
 }
 
-/** A safetensors file of f32 tensors, written without the library. */
+/** Returns a safetensors file of f32 tensors, written without the library. */
 function safetensorsFile(
   shapes: Record<string, Shape>,
   values: (name: string, shape: Shape) => Float32Array,
@@ -60,7 +60,7 @@ function safetensorsFile(
 const made: string[] = [];
 process.on("exit", () => made.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
 
-/** An empty folder that goes when the process ends. */
+/** Creates an empty folder that is removed when the process ends. */
 export function temporary(): string {
   const folder = mkdtempSync(join(tmpdir(), "lowrank-test-"));
   made.push(folder);
@@ -68,9 +68,9 @@ export function temporary(): string {
 }
 
 /**
- * The folder of a golden's model: its config.json, with changes, and its weights filled by their names, which `spelled`
- * may write otherwise, or leave out by "". Llama may have more or fewer layers than its golden; `reshaped` are of
- * another shape than the golden's.
+ * Creates the folder of a golden's model: its config.json, with changes, and its weights, filled by their names.
+ * `spelled` may rename a weight, or omit it by returning "". Llama may have more or fewer layers than its golden;
+ * `reshaped` weights have another shape than the golden's.
  */
 export function goldenModel(
   golden: string,
@@ -122,7 +122,7 @@ const TOKENIZER = {
 /** Shape of the tiny Llama: grouped heads, an untied head. */
 const SIZES = { V: 3 + CHARACTERS.length, C: 32, I: 48, layers: 2, H: 4, Hkv: 2 };
 
-/** A tiny Llama of letters, with a tokenizer. */
+/** Creates a tiny Llama whose tokens are letters, with a tokenizer. */
 export function tinyModel({ maxPositions = 64 } = {}): string {
   const { V, C, I, layers, H, Hkv } = SIZES;
   const kv = (C / H) * Hkv;
@@ -171,7 +171,7 @@ export function tinyModel({ maxPositions = 64 } = {}): string {
   return folder;
 }
 
-/** Rows of text for the tiny model, as a `.jsonl` file. */
+/** Writes rows of text for the tiny model, as a `.jsonl` file. */
 export function tinyData(rows = 24): string {
   const lines = Array.from({ length: rows }, (_, i) => {
     const text = "the whale swam on and on, and the sea was wide. "

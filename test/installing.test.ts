@@ -1,4 +1,4 @@
-/** `npm install lowrank`, as when it is published, and what is advised where the binary does not load, followed. */
+/** `npm install lowrank`, as after publication; and the remedies of messages if the binary does not load. */
 import { execFile } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import test, { type ExecutionContext } from "ava";
 
 import { publishedManifest } from "../scripts/packages.mjs";
 import { temporary } from "./hashed.js";
-// In this process, since packing takes longer than it does.
+// In this process, since packing takes longer than this test.
 import "./docs/start.js";
 import { npmrc, publish, type Published } from "./published.js";
 
@@ -21,7 +21,7 @@ test.before(async () => {
 });
 test.after.always(() => served.server.close());
 
-/** A project that asks for the package and has not installed it. */
+/** Creates a project that depends on the package without having installed it. */
 function project(): string {
   const folder = temporary();
   const { version } = publishedManifest();
@@ -32,10 +32,10 @@ function project(): string {
   return folder;
 }
 
-/** Runs a line as a shell would in the folder; gives what it printed. */
+/** Runs a line in a shell in the folder; returns its output. */
 const type = (folder: string, line: string): Promise<string> =>
   new Promise((done, failed) => {
-    // What npm hands to the scripts that it runs, as this suite, would speak of another project.
+    // npm passes variables to its scripts, such as this suite, which would refer to another project.
     const env = Object.fromEntries(
       Object.entries(process.env).filter(([name]) => !/^npm_|^NODE_OPTIONS$/i.test(name)),
     );
@@ -47,7 +47,7 @@ const type = (folder: string, line: string): Promise<string> =>
 const binaries = (folder: string): string[] =>
   readdirSync(join(folder, "node_modules")).filter((name) => name.startsWith("lowrank-"));
 
-test("it brings this platform's binary alone, and trains", async (t) => {
+test("it installs only this platform's binary, and trains", async (t) => {
   const folder = project();
   await type(folder, "npm install");
   t.deepEqual(binaries(folder), [served.here]);
@@ -55,11 +55,11 @@ test("it brings this platform's binary alone, and trains", async (t) => {
   t.regex(await type(folder, "npx lowrank finetune --steps 2 --device cpu"), /^adapter \.[\\/]lowrank-out$/m);
 });
 
-/** The command that a message advises. */
+/** Returns the command that a message recommends. */
 const advised = (message: string): string =>
   /(npm install --no-save \S+?@[\d.]+\d)/.exec(message)?.[1] ?? `no command in: ${message}`;
 
-/** Reads what is said, does what it advises, and looks whether that helped. */
+/** Checks the message, runs the recommended command, and checks that it helped. */
 async function follows(t: ExecutionContext, folder: string, what: RegExp): Promise<void> {
   const message = await type(folder, "node app.mjs");
   t.regex(message, what);
@@ -69,7 +69,7 @@ async function follows(t: ExecutionContext, folder: string, what: RegExp): Promi
   t.is(await type(folder, "node app.mjs"), "loaded");
 }
 
-test("installed without optional packages: the command that is advised brings the binary", async (t) => {
+test("installed without optional packages: the recommended command installs the binary", async (t) => {
   const folder = project();
   await type(folder, "npm install --omit=optional");
   t.deepEqual(binaries(folder), []);
@@ -80,10 +80,10 @@ test("installed without optional packages: the command that is advised brings th
   );
 });
 
-test("installed by a lock file that another platform wrote: both that are advised bring the binary", async (t) => {
+test("installed with a lock file of another platform: both recommended commands install the binary", async (t) => {
   const folder = project();
   await type(folder, "npm install");
-  // As npm before 11 wrote it: optional packages of other platforms are not in it at all.
+  // As in lock files of npm before 11, which omit optional packages of other platforms.
   const path = join(folder, "package-lock.json");
   const lock = JSON.parse(readFileSync(path, "utf8")) as { packages: Record<string, unknown> };
   for (const name of Object.keys(lock.packages)) if (name.includes("lowrank-")) delete lock.packages[name];
@@ -105,7 +105,7 @@ test("installed by a lock file that another platform wrote: both that are advise
   t.is(await type(other, "node app.mjs"), "loaded");
 });
 
-test("installed for another platform, as an app is built for it: the command brings this one's", async (t) => {
+test("installed for another platform, as for the build of an app: the command installs this platform's binary", async (t) => {
   const folder = project();
   const [os, cpu] = process.platform === "win32" ? ["linux", "x64"] : ["win32", "x64"];
   await type(folder, `npm install --os=${os} --cpu=${cpu}`);
@@ -114,7 +114,7 @@ test("installed for another platform, as an app is built for it: the command bri
   await follows(t, folder, /^ERR_NATIVE_LOAD the package lowrank-\S+, which holds the binary/);
 });
 
-test("a binary that is damaged: what is advised mends it", async (t) => {
+test("a damaged binary: the recommended command repairs it", async (t) => {
   const folder = project();
   await type(folder, "npm install");
   const place = join(folder, "node_modules", served.here);
@@ -123,7 +123,7 @@ test("a binary that is damaged: what is advised mends it", async (t) => {
   await follows(t, folder, /^ERR_NATIVE_LOAD the binary of lowrank-\S+ is there and does not load/);
 });
 
-test("a platform that there is no binary for is told which there are", async (t) => {
+test("on a platform without a binary the error lists the supported platforms", async (t) => {
   const folder = project();
   await type(folder, "npm install");
   mkdirSync(join(folder, "other"));

@@ -1,4 +1,4 @@
-/** `LOWRANK_ISA` holds the native kernels to lesser instructions than the processor has. */
+/** `LOWRANK_ISA` limits the native kernels to fewer instructions than the processor has. */
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
@@ -15,12 +15,12 @@ function run(level: string): string {
   return spawnSync(process.execPath, args, { encoding: "utf8", env }).stdout.trim();
 }
 
-test("the least is always there, and a device says what it runs by", (t) => {
+test("the lowest level is always available, and a device reports its level", (t) => {
   const [level, label] = process.arch === "arm64" ? ["neon", "NEON"] : ["baseline", "SSE2"];
   t.is(run(level), `3 ${label}`);
 });
 
-test("none is the best; one that the processor has not is refused with those that it has", (t) => {
+test("by default the best level is used; one that the processor lacks is refused with a list of the available ones", (t) => {
   t.regex(run(""), /^3 (AVX-512(, AMX)?|AVX2|SSE2|NEON)$/);
   t.regex(
     run("avx1024"),

@@ -1,4 +1,4 @@
-/** Who frees what, and what goes back to the system. */
+/** Ownership of memory, and its return to the system. */
 import { setImmediate as turn } from "node:timers/promises";
 
 import test from "ava";
@@ -9,13 +9,13 @@ import { testDevices } from "./devices.js";
 
 const MIB = 2 ** 20;
 
-/** Makes `count` tensors of `bytes` that nothing refers to. */
+/** Creates `count` tensors of `bytes` without references. */
 function drop(count: number, bytes: number, device: "cpu" | "gpu"): void {
   for (let i = 0; i < count; i++) ones([bytes / 4], { device });
 }
 
 for (const device of testDevices()) {
-  test.serial(`on ${device} tensors that nothing refers to are freed within a synchronous loop`, (t) => {
+  test.serial(`on ${device} unreferenced tensors are freed within a synchronous loop`, (t) => {
     const before = memory(device);
     let most = 0;
     for (let i = 0; i < 300; i++) {
@@ -28,7 +28,7 @@ for (const device of testDevices()) {
     t.is(memory(device).tensors, before.tensors);
   });
 
-  test.serial(`on ${device} small tensors are freed, too, and none that is used`, async (t) => {
+  test.serial(`on ${device} small tensors are freed, too, unless they are referenced`, async (t) => {
     session().collect(0);
     const before = memory(device).tensors;
     const kept: Tensor[] = [];
@@ -43,7 +43,7 @@ for (const device of testDevices()) {
     for (const one of kept) one.dispose();
   });
 
-  test.serial(`on ${device} trim gives back what is idle while reads and recordings wait`, async (t) => {
+  test.serial(`on ${device} trim returns idle memory while reads and recordings are pending`, async (t) => {
     session().collect(0);
     await synchronize(device);
     trim(device);
@@ -56,7 +56,7 @@ for (const device of testDevices()) {
       const moved = scope(() => held.add(i).mul(2));
       reads.push(moved.data() as Promise<Float32Array>);
       moved.dispose();
-      // In the midst of a recording: what follows takes new buffers.
+      // During a recording, so that later operations take new buffers.
       if (i % 3 === 0) t.true(trim(device) >= 0);
     }
     for (const [i, values] of (await Promise.all(reads)).entries())
@@ -73,34 +73,37 @@ for (const device of testDevices()) {
     held.dispose();
   });
 
-  test.serial(`on ${device} scopes that interleave free their own, and what escapes lives on`, async (t) => {
-    session().collect(0);
-    const before = memory(device).tensors;
-    const escaped: Tensor[] = [];
-    const one = async (n: number): Promise<Tensor> =>
-      scope(async () => {
-        const x = tensor([n, n], { device });
-        for (let i = 0; i < 5; i++) {
-          await turn();
-          x.add(i);
-          const inner = await scope(async () => {
-            const y = x.mul(2);
+  test.serial(
+    `on ${device} interleaved scopes free their own tensors, and returned tensors survive`,
+    async (t) => {
+      session().collect(0);
+      const before = memory(device).tensors;
+      const escaped: Tensor[] = [];
+      const one = async (n: number): Promise<Tensor> =>
+        scope(async () => {
+          const x = tensor([n, n], { device });
+          for (let i = 0; i < 5; i++) {
             await turn();
-            return { deep: [y.add(1)] };
-          });
-          if (i === 3) escaped.push(inner.deep[0] as Tensor);
-        }
-        return x.sum();
-      });
-    const sums = await Promise.all([1, 2, 3, 4].map(one));
-    for (const [i, sum] of sums.entries()) t.is(await sum.item(), 2 * (i + 1));
-    // What was returned from an inner scope belongs to the outer one, which has ended.
-    for (const gone of escaped) t.throws(() => gone.add(1), { code: "ERR_DISPOSED" });
-    for (const sum of sums) sum.dispose();
-    t.is(memory(device).tensors, before);
-  });
+            x.add(i);
+            const inner = await scope(async () => {
+              const y = x.mul(2);
+              await turn();
+              return { deep: [y.add(1)] };
+            });
+            if (i === 3) escaped.push(inner.deep[0] as Tensor);
+          }
+          return x.sum();
+        });
+      const sums = await Promise.all([1, 2, 3, 4].map(one));
+      for (const [i, sum] of sums.entries()) t.is(await sum.item(), 2 * (i + 1));
+      // A tensor returned from an inner scope belongs to the outer one, which has ended.
+      for (const gone of escaped) t.throws(() => gone.add(1), { code: "ERR_DISPOSED" });
+      for (const sum of sums) sum.dispose();
+      t.is(memory(device).tensors, before);
+    },
+  );
 
-  test.serial(`on ${device} thousands of modules that are gone leave nothing`, async (t) => {
+  test.serial(`on ${device} thousands of unreferenced modules leave nothing`, async (t) => {
     session().collect(0);
     const before = memory(device);
     const kept = new nn.Linear(4, 3, { device });
@@ -123,7 +126,7 @@ for (const device of testDevices()) {
   });
 }
 
-test("two devices are trimmed each by itself, and a meta device gives nothing back", (t) => {
+test("two devices are trimmed separately, and a meta device returns nothing", (t) => {
   const [a, b] = ["meta:cpu", "meta:gpu"] as const;
   ones([1000], { device: a }).dispose();
   ones([2000], { device: b }).dispose();

@@ -1,4 +1,4 @@
-// An environment of its own that has a file mapped: it tells when it has, and what it reads once it is asked.
+// A separate environment that maps a file: it reports that, and on request the values that it reads.
 import { parentPort, workerData } from "node:worker_threads";
 
 import { register } from "tsx/esm/api";

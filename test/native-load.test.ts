@@ -1,4 +1,4 @@
-/** What is said where the engine's binary does not load: as an app meets it, from the packed tarball. */
+/** Errors for an engine binary that does not load, as an app with the packed tarball gets them. */
 import { cpSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -8,12 +8,12 @@ import { here, loadError, type Place } from "../src/native-load.js";
 import { installedProject, nodeIn } from "./packed.js";
 import { temporary } from "./hashed.js";
 
-/** Prints the code and message of what a tensor fails by. */
+/** Prints the code and message of a failing tensor operation. */
 const PROGRAM = `import { ones } from "lowrank";
 try { ones([1], { device: "cpu" }); console.log("loaded"); }
 catch (error) { console.log(error.code, error.message); }`;
 
-/** A copy of the project of the tarball, to be damaged, and the folder of its package of the binary. */
+/** Copies the tarball's project, to be damaged; returns also the folder of its binary's package. */
 function project(): { folder: string; binary: string } {
   const folder = temporary();
   cpSync(installedProject(), folder, { recursive: true });
@@ -22,11 +22,11 @@ function project(): { folder: string; binary: string } {
   return { folder, binary: join(folder, "node_modules", name) };
 }
 
-test("installed as it is, it loads", (t) => {
+test("an intact installation loads", (t) => {
   t.is(nodeIn(project().folder, "app.mjs"), "loaded");
 });
 
-test("a package of the binary that is not installed is named, with what installs it", (t) => {
+test("a missing binary package is named, with the command that installs it", (t) => {
   const { folder, binary } = project();
   rmSync(binary, { recursive: true });
   const version = here().version as string;
@@ -41,7 +41,7 @@ test("a package of the binary that is not installed is named, with what installs
   );
 });
 
-test("a binary that is damaged is told by what the system says of it", (t) => {
+test("a damaged binary is reported with the system's error", (t) => {
   const { folder, binary } = project();
   for (const file of readdirSync(binary).filter((one) => one.endsWith(".node")))
     writeFileSync(join(binary, file), "this is no binary");
@@ -51,7 +51,7 @@ test("a binary that is damaged is told by what the system says of it", (t) => {
   );
 });
 
-test("a libc that is too old, a platform without a binary and a system that blocks are told apart", (t) => {
+test("an old libc, a platform without a binary and a blocking system have different errors", (t) => {
   const linux: Place = { platform: "linux", arch: "x64", glibc: "2.31", version: "1.2.3" };
   const loader = (...causes: string[]): Error =>
     causes.reduceRight<Error | undefined>(

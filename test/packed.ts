@@ -1,4 +1,4 @@
-/** The package as it is published: packed by npm, unpacked where another project would have it. */
+/** The package as published: packed by npm, and unpacked as in another project. */
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -14,8 +14,8 @@ const require = createRequire(import.meta.url);
 let project: string | undefined;
 
 /**
- * The folder of a project that has the package in its node_modules, from its tarball, with what it depends on and the
- * binary of this platform as a package of its own. Made once a process, from what is compiled now.
+ * Returns the folder of a project that has the package in its node_modules, from its tarball, with its dependencies
+ * and with this platform's binary as a separate package. Created once a process, from the compiled files.
  */
 export function installedProject(): string {
   if (project !== undefined) return project;
@@ -35,7 +35,7 @@ export function installedProject(): string {
     mkdirSync(dirname(join(modules, name)), { recursive: true });
     symlinkSync(join(root, "node_modules", name), join(modules, name), "junction");
   }
-  // lowrank.linux-x64-gnu.node is what the package lowrank-linux-x64-gnu holds.
+  // lowrank.linux-x64-gnu.node is the content of the package lowrank-linux-x64-gnu.
   const binary = readdirSync(join(root, "native")).find((name) => name.endsWith(".node")) as string;
   const name = binary.replace(/\.node$/, "").replace(".", "-");
   mkdirSync(join(modules, name));
@@ -45,7 +45,7 @@ export function installedProject(): string {
   return (project = folder);
 }
 
-/** Runs a TypeScript file of a project, whose imports are the project's own; gives what it printed. */
+/** Runs a TypeScript file of a project, with the project's own imports; returns its output. */
 export function runIn(folder: string, file: string, args: readonly string[] = []): string {
   const tsx = pathToFileURL(require.resolve("tsx")).href;
   return execFileSync(process.execPath, ["--import", tsx, file, ...args], {
@@ -55,7 +55,7 @@ export function runIn(folder: string, file: string, args: readonly string[] = []
   });
 }
 
-/** Runs a file of a project by Node alone; gives what it printed. */
+/** Runs a file of a project with Node alone; returns its output. */
 export function nodeIn(folder: string, file: string, args: readonly string[] = []): string {
   const env = { ...process.env, NODE_OPTIONS: "" };
   return execFileSync(process.execPath, [file, ...args], { cwd: folder, encoding: "utf8", env }).trim();

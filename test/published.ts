@@ -1,4 +1,4 @@
-/** What would be published, at a registry on this machine: the package, each platform's binary, and what it depends on. */
+/** The packages to publish, in a local registry: the main package, each platform's binary, and the dependencies. */
 import { cpSync, readdirSync, writeFileSync } from "node:fs";
 import type { Server } from "node:http";
 import { join } from "node:path";
@@ -12,16 +12,16 @@ import { registry } from "./registry.js";
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 export interface Published {
-  /** To be closed. */
+  /** To be closed by the caller. */
   server: Server;
   url: string;
-  /** The name of this platform's package, which alone holds a binary that loads. */
+  /** The name of this platform's package, the only one whose binary loads. */
   here: string;
 }
 
 let published: Promise<Published> | undefined;
 
-/** Packed and served once a process. */
+/** Packs the packages and serves them, once a process. */
 export function publish(): Promise<Published> {
   return (published ??= packAndServe());
 }
@@ -44,7 +44,7 @@ async function packAndServe(): Promise<Published> {
   return { ...(await registry(tarballs)), here };
 }
 
-/** The configuration of npm that asks this registry alone, with an empty cache. */
+/** Returns an npm configuration that uses only this registry, with an empty cache. */
 export function npmrc({ url }: Published): string {
   return `registry=${url}/\ncache=${temporary()}\naudit=false\nfund=false\nupdate-notifier=false\n`;
 }

@@ -1,4 +1,4 @@
-/** A registry of npm's on this machine alone, which has what would be published and what that depends on. */
+/** A local npm registry with the packages to publish and their dependencies. */
 import { createHash } from "node:crypto";
 import { createServer, type Server } from "node:http";
 import { readFileSync } from "node:fs";
@@ -10,13 +10,13 @@ interface Version {
   tarball: Buffer;
 }
 
-/** The package.json in a tarball that npm packed. */
+/** Returns the package.json in a tarball that npm packed. */
 const manifestOf = (path: string): Version["manifest"] =>
   JSON.parse(
     execFileSync("tar", ["-xzOf", path, "package/package.json"], { encoding: "utf8" }),
   ) as Version["manifest"];
 
-/** Serves tarballs; gives the server, which is to be closed, and its address. */
+/** Serves tarballs; returns the server, which the caller closes, and its address. */
 export async function registry(tarballs: readonly string[]): Promise<{ server: Server; url: string }> {
   const versions = new Map<string, Version>();
   for (const path of tarballs) {
@@ -51,7 +51,7 @@ export async function registry(tarballs: readonly string[]): Promise<{ server: S
     );
   });
   await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
-  // A test process that is done ends although the registry still listens.
+  // Lets a finished test process end although the registry still listens.
   server.unref();
   url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   return { server, url };

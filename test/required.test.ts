@@ -1,6 +1,6 @@
 /**
- * The package where `require` loads modules and where it does not, as in Electron 33 and in Node before 20.19: it is one
- * implementation in a process, whether it is imported or required.
+ * The package where `require` loads ES modules and where it does not, as in Electron 33 and in Node before 20.19: a
+ * process has one instance of the library, imported or required.
  */
 import { execFileSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
@@ -12,7 +12,7 @@ import test from "ava";
 import { temporary } from "./hashed.js";
 import { installedProject } from "./packed.js";
 
-/** Compares what is imported with what is required, and trains by either. */
+/** Compares the imported library with the required one, and trains with both. */
 const PROGRAM = `
 const assert = require("node:assert/strict");
 const { existsSync } = require("node:fs");
@@ -52,7 +52,7 @@ void main();
 
 const modules = fileURLToPath(new URL("../node_modules", import.meta.url));
 
-/** Rows in files whose readers are packages that are loaded when they are needed. */
+/** Writes rows in formats whose readers are packages that are loaded on use. */
 function rows(): string {
   const folder = temporary();
   writeFileSync(join(folder, "rows.csv"), "prompt,completion\nOne?,1.\nTwo?,2.\n");
@@ -62,7 +62,7 @@ function rows(): string {
   return folder;
 }
 
-/** What the program prints with options of Node. */
+/** Returns the program's output with options of Node. */
 function printed(options: readonly string[]): string {
   const folder = installedProject();
   for (const name of ["hyparquet", "hyparquet-compressors"]) {
@@ -79,10 +79,10 @@ function printed(options: readonly string[]): string {
   });
 }
 
-test.serial("where require loads modules, what is imported and required is the one module", (t) => {
+test.serial("where require loads ES modules, import and require return the same ES module", (t) => {
   t.is(printed([]), "2,2,2 0\n");
 });
 
-test.serial("where require loads no modules, what is imported and required is the one of CommonJS", (t) => {
+test.serial("where require loads no ES modules, import and require return the same CommonJS module", (t) => {
   t.regex(printed(["--no-experimental-require-module"]), /^2,2,2 [1-9]\d*\n$/);
 });

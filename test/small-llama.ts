@@ -1,4 +1,4 @@
-/** A small Llama of drawn weights, adapted, for tests of what training takes rather than of what it gives. */
+/** A small adapted Llama with random weights, for tests of the resources of training rather than of its results. */
 import { inject } from "../src/lora/index.js";
 import { LlamaForCausalLM, manualSeed, scope, tensor, type Device } from "../src/index.js";
 import { AdamW } from "../src/optim/index.js";

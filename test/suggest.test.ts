@@ -3,14 +3,14 @@ import fc from "fast-check";
 
 import { closest, didYouMean } from "../src/suggest.js";
 
-test("the closest name is suggested, and none where all are far", (t) => {
+test("the closest name is suggested, and none if all are distant", (t) => {
   const known = ["batchSize", "batch-size", "q_proj", "v_proj", "head", "rho"];
   t.is(closest("batchsize", known), "batchSize");
   t.is(closest("BATCH_SIZE", ["batchSize"]), "batchSize");
   t.is(closest("v_porj", known), "v_proj");
   t.is(closest("haed", known), "head");
   t.is(closest("roh", known), "rho");
-  // Two swapped letters are one mistake, nearer than two other letters.
+  // Two swapped letters are one mistake, closer than two other letters.
   t.is(closest("abcdfe", ["abcdxy", "abcdef"]), "abcdef");
   t.is(closest("q_proj", known), undefined);
   t.is(closest("completely else", known), undefined);

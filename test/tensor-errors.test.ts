@@ -1,4 +1,4 @@
-/** What is wrong with a call on tensors is told at once, and leaves the device as it was. */
+/** Errors of calls on tensors are thrown at once, and do not affect the device. */
 import test from "ava";
 
 import { memory, noGrad, tensor, zeros } from "../src/index.js";
@@ -17,7 +17,7 @@ for (const device of testDevices()) {
     }
   });
 
-  test(`on ${device} a tensor is not used after it was disposed`, (t) => {
+  test(`on ${device} a disposed tensor cannot be used`, (t) => {
     const a = zeros([2], { device });
     a.dispose();
     t.throws(() => a.add(1), { code: "ERR_DISPOSED" });
@@ -39,7 +39,7 @@ for (const device of testDevices()) {
     ]) {
       t.throws(() => zeros(shape, { device }), { code: "ERR_OUT_OF_MEMORY" });
     }
-    // 8 GiB: a processor has as much, and no kernel counts that far.
+    // 8 GiB: a processor has this much memory, but kernels cannot index that many elements.
     t.throws(() => zeros([2 ** 16, 2 ** 16], { device, dtype: "bf16" }), { code: "ERR_OUT_OF_MEMORY" });
     t.is(memory(device).live, before);
     t.deepEqual([...(await tensor([1, 2], { device }).add(1).data())], [2, 3]);

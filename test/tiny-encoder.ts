@@ -1,4 +1,6 @@
-/** A tiny BERT, RoBERTa or DistilBERT that reads letters, as a folder, and rows that it can learn to tell apart. */
+/**
+ * A tiny BERT, RoBERTa or DistilBERT whose tokens are letters, as a folder, and rows that it can learn to classify.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { manualSeed, saveModel } from "../src/index.js";
@@ -9,7 +11,7 @@ import { DistilBertModel } from "../src/models/distilbert/model.js";
 import { FreshWeights } from "../src/models/weights.js";
 import { temporary, tinyModel } from "./hashed.js";
 
-/** 99 tokens: a letter each, 1 in front and 2 behind; at most 32 of them. */
+/** Creates a model of 99 tokens: one for each letter, with 1 in front and 2 at the end; at most 32 of them. */
 export async function tinyEncoder(family: "bert" | "roberta" | "distilbert" = "bert"): Promise<string> {
   manualSeed(5);
   const model = family === "distilbert" ? tinyDistilBert() : tinyBert(family);
@@ -40,7 +42,7 @@ function tinyBert(model_type: "bert" | "roberta"): BertModel {
     intermediate_size: 64,
     num_hidden_layers: 2,
     num_attention_heads: 4,
-    // RoBERTa's first position is behind the padding's.
+    // RoBERTa's first position follows the padding's.
     max_position_embeddings: model_type === "bert" ? 32 : 33,
     hidden_dropout_prob: 0.1,
   });
@@ -60,14 +62,14 @@ function tinyDistilBert(): DistilBertModel {
   return new DistilBertModel(config, new FreshWeights("cpu", 0.2));
 }
 
-/** A `.jsonl` file of rows as they are given. */
+/** Writes rows unchanged into a `.jsonl` file. */
 export function rowsFile(rows: readonly object[], name = "rows.jsonl"): string {
   const file = join(temporary(), name);
   writeFileSync(file, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
   return file;
 }
 
-/** Texts of varying length, of which those about the sea have one label and those about land the other. */
+/** Returns texts of varying length: texts about the sea have one label, and texts about land the other. */
 export function seaAndLand(count: number): { text: string; label: string }[] {
   return Array.from({ length: count }, (_, i) => {
     const sea = (i * 7) % 3 === 0;

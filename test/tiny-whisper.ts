@@ -1,4 +1,7 @@
-/** A tiny Whisper that hears a second and writes letters, as a folder, and tones that it can learn to name. */
+/**
+ * A tiny Whisper with a window of a second and with letters as tokens, as a folder, and tones that it can learn to
+ * name.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { manualSeed, saveModel, WhisperForConditionalGeneration, type SpokenText } from "../src/index.js";
@@ -15,7 +18,7 @@ const [START, ENGLISH, GERMAN, TRANSLATE, TRANSCRIBE, NO_TIMES] = SPECIAL.map((_
 ];
 const END = 2;
 
-/** 105 tokens: a letter each, and what texts begin with; at most 24 of them. */
+/** Creates a model of 105 tokens: one for each letter, and the initial tokens of texts; at most 24 of them. */
 export async function tinyWhisper({ multilingual = true } = {}): Promise<string> {
   manualSeed(5);
   const model = WhisperForConditionalGeneration.fromConfig(
@@ -34,7 +37,7 @@ export async function tinyWhisper({ multilingual = true } = {}): Promise<string>
       decoder_start_token_id: START,
       bos_token_id: END,
       eos_token_id: END,
-      // Not the end: its row is drawn as 0, and an end that is 0 is never likely.
+      // Not the end token: its row is initialised with 0, which would make the end token unlikely.
       pad_token_id: 0,
       init_std: 0.2,
       dropout: 0.1,
@@ -75,7 +78,7 @@ export async function tinyWhisper({ multilingual = true } = {}): Promise<string>
   return folder;
 }
 
-/** High tones and low ones of varying length and loudness, and what they are called; samples that 16 bits can hold. */
+/** Returns high and low tones of varying length and loudness, with their names; samples are exact in 16 bits. */
 export function tones(count: number): SpokenText[] {
   return Array.from({ length: count }, (_, i) => {
     const high = (i * 7) % 3 === 0;
@@ -89,7 +92,7 @@ export function tones(count: number): SpokenText[] {
   });
 }
 
-/** The bytes of a WAV file of one channel, in 16 bits. */
+/** Returns the bytes of a WAV file of one channel, in 16 bits. */
 export function wave(samples: Float32Array): Buffer {
   const bytes = Buffer.alloc(44 + 2 * samples.length);
   bytes.write("RIFF", 0);
@@ -108,7 +111,7 @@ export function wave(samples: Float32Array): Buffer {
   return bytes;
 }
 
-/** A `.jsonl` file that names WAV files beside it. */
+/** Writes a `.jsonl` file that names WAV files next to it. */
 export function speechFile(rows: readonly SpokenText[]): string {
   const folder = temporary();
   const lines = rows.map(({ audio, text }, i) => {

@@ -1,4 +1,4 @@
-/** Forms of kernels, found on the device: what of it a user meets. The engine's own tests hold the rest. */
+/** Kernel variants that are chosen on the device: the effects that a user notices. The engine has its own tests. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
@@ -15,7 +15,7 @@ import { temporary } from "./hashed.js";
 
 const url = (path: string): string => JSON.stringify(fileURLToPath(new URL(path, import.meta.url)));
 
-/** Prints the bits of three steps' losses on the GPU, or the code and the message of an error. */
+/** Prints the bits of the losses of six steps on the GPU, or the code and the message of an error. */
 const PROGRAM = `import { scope } from ${url("../src/index.ts")};
 import { adamOf, recordStep, smallLlama, VOCABULARY } from ${url("./small-llama.ts")};
 import { tensor } from ${url("../src/index.ts")};
@@ -45,7 +45,7 @@ function trained(env: NodeJS.ProcessEnv): Promise<string> {
   });
 }
 
-/** The file of what was found below a cache folder. */
+/** Returns the tuning file below a cache folder. */
 function found(cache: string): { path: string; forms: Record<string, string> } | undefined {
   const folder = join(cache, "lowrank", "tune");
   const [name] = existsSync(folder) ? readdirSync(folder) : [];
@@ -54,7 +54,7 @@ function found(cache: string): { path: string; forms: Record<string, string> } |
   return { path, ...(JSON.parse(readFileSync(path, "utf8")) as { forms: Record<string, string> }) };
 }
 
-/** Whether a GPU is here to be tried. */
+/** Whether there is a GPU to tune. */
 function gpu(t: { log(text: string): void; pass(): void }): boolean {
   if (testDevices().includes("gpu")) return true;
   t.log("not run: no GPU is here");
@@ -62,7 +62,7 @@ function gpu(t: { log(text: string): void; pass(): void }): boolean {
   return false;
 }
 
-test("each system's folder for what may be lost", (t) => {
+test("each system's cache folder", (t) => {
   const home = (): string => "/home/me";
   t.is(cacheFolder("linux", {}, home), "/home/me/.cache/lowrank");
   t.is(cacheFolder("linux", { XDG_CACHE_HOME: "/cache" }, home), "/cache/lowrank");
@@ -82,10 +82,10 @@ test("each system's folder for what may be lost", (t) => {
   t.true(isAbsolute(cacheFolder() ?? "/"));
 });
 
-test.serial("what a device tells is a warning of the process", async (t) => {
+test.serial("a notice of a device is a warning of the process", async (t) => {
   if (!gpu(t)) return;
   const warned = once(process, "warning") as Promise<[Error]>;
-  // What the device calls back by holds no event loop open.
+  // The device's callback does not keep the event loop alive.
   const open = setInterval(() => undefined, 1000);
   session().noticeOnPurpose("gpu", "a form gives other numbers");
   const [warning] = await warned;
@@ -100,7 +100,7 @@ test("a wrong LOWRANK_TUNE is refused when a GPU is opened", async (t) => {
 });
 
 test.serial(
-  "a run's bits are the same whether forms are tried beside it, known before, or neither",
+  "a run's bits do not depend on tuning, whether during the run, before it, or not at all",
   async (t) => {
     if (!gpu(t)) return;
     const cache = temporary();
@@ -119,7 +119,7 @@ test.serial(
   },
 );
 
-test.serial("devices --tune tries the usual shapes and shows what it found", async (t) => {
+test.serial("devices --tune tries the usual shapes and shows the results", async (t) => {
   if (!gpu(t)) return;
   const cache = temporary();
   const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };

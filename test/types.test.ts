@@ -1,4 +1,4 @@
-/** The published declarations: they compile by themselves, and so does the code of the docs and examples against them. */
+/** The published declarations compile, and so does the code of the docs and examples against them. */
 import { execFileSync } from "node:child_process";
 import {
   cpSync,
@@ -21,7 +21,7 @@ import { installedProject } from "./packed.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** A folder next to the installed package, with Node's types. */
+/** Creates a folder next to the installed package, with Node's types. */
 function project(): string {
   const folder = temporary();
   mkdirSync(join(folder, "node_modules", "@types"), { recursive: true });
@@ -48,7 +48,7 @@ const STRICT = {
   skipLibCheck: false,
 };
 
-/** What the compiler finds in a folder's files. */
+/** Returns the compiler's errors for files of a folder. */
 function errorsOf(folder: string, files: readonly string[], options: object = {}): string {
   const config = { compilerOptions: { ...STRICT, ...options }, files };
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(config));
@@ -63,7 +63,7 @@ function errorsOf(folder: string, files: readonly string[], options: object = {}
   }
 }
 
-/** Types that a program relies on; an error where one is another. */
+/** Checks types that a program relies on; the compiler reports any that changed. */
 const PROGRAM = `
 import {
   BertModel, BertForSequenceClassification, CausalLM, loadModel, nn, Tensor, Trainer, optim,
@@ -94,7 +94,7 @@ same<typeof causal, CausalLM>();
 void [wrong, vector, BertModel, BertForSequenceClassification, nn, Trainer, optim];
 `;
 
-test("declarations compile without skipLibCheck, and say what dtypes and loaded models are", (t) => {
+test("declarations compile without skipLibCheck, with the expected dtypes and model types", (t) => {
   t.timeout(300_000);
   const folder = project();
   const dist = join(folder, "node_modules", "lowrank", "dist");
@@ -121,7 +121,7 @@ test("code of the docs, of the README and of the examples compiles under strict"
     language === "ts" && name === undefined;
   for (const page of readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md"))) {
     const blocks = blocksOf(page, readFileSync(join(root, "docs", page), "utf8")).filter(isCode);
-    // All of a page's blocks are one program.
+    // All blocks of a page are one program.
     if (blocks.length > 0) write(`docs/${page}.ts`, blocks.map(({ text }) => text).join("\n"));
   }
   const README = blocksOf("README.md", readFileSync(join(root, "README.md"), "utf8")).filter(isCode);

@@ -1,4 +1,4 @@
-/** What nobody disposes of and nothing refers to any more is freed, however it came out of a scope or never did. */
+/** Tensors that are neither disposed nor referenced are freed, whether they left a scope or never were in one. */
 import { setTimeout as later } from "node:timers/promises";
 
 import test from "ava";
@@ -13,7 +13,7 @@ function some(): Tensor {
   return zeros([ROWS], { device });
 }
 
-/** Each makes one tensor or more and drops it. */
+/** Each creates one tensor or more and drops it. */
 const cases: Record<string, () => unknown> = {
   "made outside of any scope": () => void some(),
   "given by a scope": () => void scope(() => ({ kept: [some()] })),
@@ -51,7 +51,7 @@ const cases: Record<string, () => unknown> = {
 };
 
 for (const [name, make] of Object.entries(cases)) {
-  test.serial(`freed when nothing refers to it: ${name}`, async (t) => {
+  test.serial(`freed without references: ${name}`, async (t) => {
     const before = (await atRest(device)).tensors;
     await make();
     for (let turn = 0; turn < 100 && memory(device).tensors > before; turn++) {
@@ -62,7 +62,7 @@ for (const [name, make] of Object.entries(cases)) {
   });
 }
 
-test.serial("what a scope holds is there until it ends, and then is not", async (t) => {
+test.serial("a scope's tensors live until it ends", async (t) => {
   const before = (await atRest(device)).tensors;
   let held = 0;
   await scope(async () => {

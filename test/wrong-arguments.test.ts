@@ -1,4 +1,4 @@
-/** What is given wrongly to layers, optimizers, models and runs is told by function and argument, and has one class. */
+/** Wrong arguments of layers, optimizers, models and runs are errors of one class that name function and argument. */
 import { join } from "node:path";
 
 import test from "ava";
@@ -21,7 +21,7 @@ import {
 } from "../src/index.js";
 import { temporary, tinyModel } from "./hashed.js";
 
-/** Of any type, as from JavaScript. */
+/** Returns a value with any type, as from JavaScript. */
 const any = (value: unknown): never => value as never;
 const device = { device: "cpu" } as const;
 
@@ -88,7 +88,7 @@ for (const [call, message, code = "ERR_OPTION"] of CASES) {
   });
 }
 
-test("a model that is saved and a tokenizer are told what they are given wrongly", async (t) => {
+test("saveModel and a tokenizer name their wrong arguments", async (t) => {
   const model = await loadModel(tinyModel(), device);
   const { tokenizer } = model;
   if (tokenizer === undefined) return t.fail("the model has a tokenizer");

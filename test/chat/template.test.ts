@@ -74,7 +74,7 @@ test("special tokens, as text and as objects, tools, variables", (t) => {
   );
 });
 
-test("ids are those of the text, without added special tokens", (t) => {
+test("the text is encoded without added special tokens", (t) => {
   const tokenizer = tokenizerOf(chatMl, "<|im_start|>{{ messages[0].content }}<|im_end|>");
   const ids = tokenizer.applyChatTemplate(user);
   t.deepEqual(ids, tokenizer.encode("<|im_start|>hello<|im_end|>", { addSpecialTokens: false }));

@@ -62,7 +62,7 @@ test("prompt and completion are encoded separately and joined directly, and the 
   t.is(all.trained, 5);
 });
 
-test("an end token within the prompt stays, and the one that the tokenizer adds is removed", async (t) => {
+test("an end token within the prompt stays, and the end token added by the tokenizer is removed", async (t) => {
   const row = { prompt: "a$", completion: "b" };
   for (const encoder of [letters(), letters({ addsEos: true })]) {
     t.deepEqual([...(await exampleOf(row, encoder)).ids], [BOS, ...code("a"), EOS, ...code("b"), EOS]);

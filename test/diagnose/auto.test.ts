@@ -1,4 +1,4 @@
-/** What auto makes of a GPU that it has not used before: in processes of their own, where the one in software passes for hardware. */
+/** The device auto with an unknown GPU: in separate processes, where the software GPU is treated as hardware. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
@@ -11,11 +11,11 @@ interface Started {
   ended: Ended;
   /** The events that the run printed. */
   events: { type: string; device?: string; why?: string; steps?: number }[];
-  /** How many processes tested a GPU. */
+  /** The number of processes that tested a GPU. */
   tests: number;
 }
 
-/** A run of two steps on whatever auto is, with a cache folder. */
+/** Runs two steps on the device that auto chooses, with a cache folder. */
 async function finetuned(cache: string, broken: Broken, ...more: string[]): Promise<Started> {
   const count = join(temporary(), "count");
   const data = join(temporary(), "rows.jsonl");
@@ -71,7 +71,7 @@ if (testDevices().includes("gpu")) {
   });
 
   test.serial(
-    "auto leaves a GPU with a wrong kernel out, names the kernel once, and the run completes",
+    "auto avoids a GPU with a wrong kernel, names the kernel once, and the run completes",
     async (t) => {
       const cache = temporary();
       for (const tests of [1, 0]) {
@@ -89,13 +89,13 @@ if (testDevices().includes("gpu")) {
         t.regex(warnings[0] ?? "", /device auto is cpu; run lowrank doctor for a report/);
       }
       t.like(kept(cache), { passed: false });
-      // What is chosen by name is used.
+      // A device chosen by name is used.
       t.is(start(await finetuned(cache, { softmax: "wrong" }, "--device", "gpu"))?.device, "gpu");
       t.is(start(await finetuned(cache, { softmax: "wrong" }, "LOWRANK_SELF_TEST=off"))?.device, "gpu");
     },
   );
 
-  test.serial("a GPU whose test crashes is left out, too", async (t) => {
+  test.serial("a GPU whose test crashes is avoided, too", async (t) => {
     const cache = temporary();
     const run = await finetuned(cache, { rmsNorm: "crash" });
     t.is(run.ended.status, 0, run.ended.stderr);
@@ -103,7 +103,7 @@ if (testDevices().includes("gpu")) {
     t.regex(run.ended.stderr, /RMS norm ended the process of the test: SIGSEGV/);
   });
 
-  test.serial("a test that Ctrl-C ends is repeated the next time", async (t) => {
+  test.serial("a test interrupted by Ctrl-C is repeated the next time", async (t) => {
     const cache = temporary();
     const run = await finetuned(cache, { rmsNorm: "interrupt" });
     t.is(run.ended.status, 0, run.ended.stderr);
@@ -114,7 +114,7 @@ if (testDevices().includes("gpu")) {
     t.is(start(next)?.device, "gpu");
   });
 
-  test.serial("doctor tests again, and auto follows what it found", async (t) => {
+  test.serial("doctor tests again, and auto follows the result", async (t) => {
     const cache = temporary();
     await finetuned(cache, { flip: "wrong" });
     t.like(kept(cache), { passed: false });

@@ -1,7 +1,7 @@
 /**
- * Loaded in front of a process: a GPU whose operations go wrong, as `BROKEN` says, such as `softmax=wrong,flip=crash`.
- * `BROKEN_HARDWARE=1` has the GPU in software pass for one in hardware. `BROKEN_COUNT` names a file that each process of a
- * test leaves a line in.
+ * Loaded before a program: a GPU whose operations fail as `BROKEN` says, such as `softmax=wrong,flip=crash`.
+ * `BROKEN_HARDWARE=1` makes the software GPU count as hardware. Each test process appends a line to the file that
+ * `BROKEN_COUNT` names.
  */
 import { appendFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -10,13 +10,13 @@ const binding = createRequire(import.meta.url)("../../native/binding.cjs");
 const { prototype } = binding.Session;
 const { flip } = prototype;
 
-/** The device of a handle is the second number that describes it. */
+/** The device of a handle is the second number of its description. */
 function isOnGpu(session, id) {
   return session.deviceLabels()[session.describe(id)[1]]?.startsWith("gpu") === true;
 }
 
 const WAYS = {
-  // Right numbers in another place: those of the last dimension are turned around.
+  // Correct values in the wrong position: the last dimension is reversed.
   wrong: (session, made) => {
     const rank = session.describe(made)[2];
     return flip.call(session, made, [rank - 1]);

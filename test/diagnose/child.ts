@@ -1,12 +1,12 @@
-/** The environment of processes whose GPU is broken on purpose. */
+/** The environment of processes with a deliberately broken GPU. */
 import { fileURLToPath } from "node:url";
 
 const preload = fileURLToPath(new URL("broken.mjs", import.meta.url));
 
-/** Operations by how they go wrong on a GPU. */
+/** Operations with their kind of failure on a GPU. */
 export type Broken = Record<string, "wrong" | "crash" | "interrupt" | "hang" | "throw">;
 
-/** Variables under which Node loads TypeScript, and operations go wrong. */
+/** Returns variables with which Node loads TypeScript, and operations fail. */
 export function brokenEnvironment(broken: Broken): Record<string, string> {
   return {
     NODE_OPTIONS: `--import=tsx --import=${preload}`,

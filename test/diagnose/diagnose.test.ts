@@ -1,4 +1,4 @@
-/** A diagnosis: what it runs, what it says of a GPU that is broken, and of a driver that ends its process. */
+/** A diagnosis: its checks, and its reports about a broken GPU and about a driver that ends the process. */
 import { readdirSync, readFileSync } from "node:fs";
 import test from "ava";
 import { diagnose, type DiagnosedDevice, type StepResult } from "../../src/index.js";
@@ -12,7 +12,7 @@ import { brokenEnvironment, type Broken } from "./child.js";
 
 const kernels = new URL("../../crates/engine/src/kernels/", import.meta.url);
 
-// The processes are started from sources, and keep nothing of the user's.
+// The processes run from sources, and do not use the user's cache.
 Object.assign(process.env, brokenEnvironment({}), { XDG_CACHE_HOME: temporary() });
 
 async function diagnosed(device: "cpu" | "gpu", broken: Broken, limit?: number): Promise<DiagnosedDevice> {
@@ -31,7 +31,7 @@ async function diagnosed(device: "cpu" | "gpu", broken: Broken, limit?: number):
 const bad = ({ steps }: DiagnosedDevice): StepResult[] =>
   steps.filter(({ status }) => status !== "passed" && status !== "skipped");
 
-test("every family of kernels has a tolerance with a reason, and a check in both forms", (t) => {
+test("every kernel family has a tolerance with a reason, and a check in the quick and the full form", (t) => {
   const folders = readdirSync(kernels, { withFileTypes: true }).filter((entry) => entry.isDirectory());
   const families = [...folders.map(({ name }) => name), "optim"].sort();
   t.deepEqual(Object.keys(TOLERANCES).sort(), families);
@@ -44,7 +44,7 @@ test("every family of kernels has a tolerance with a reason, and a check in both
   t.is(new Set(names).size, names.length, "each has a name of its own");
 });
 
-test("numbers are compared with the largest, whole ones to the bit, and those that are none by place", (t) => {
+test("values are compared relative to the largest, integers exactly, and NaN and infinities by position", (t) => {
   const outcome = (values: ArrayLike<number>, name = "output"): Outcome => ({
     values: new Map([[name, values]]),
     kernels: { forward: ["f"], backward: ["b"] },
@@ -168,7 +168,7 @@ if (testDevices().includes("gpu")) {
   });
 }
 
-test("the source of each tolerance is the engine's own", (t) => {
+test("each tolerance has the engine's own source", (t) => {
   const engine = readFileSync(new URL("../../crates/engine/src/ops/checks.rs", import.meta.url), "utf8");
   t.regex(engine, /pub const TOLERANCE: f64 = 1e-5;/);
 });

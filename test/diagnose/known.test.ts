@@ -1,4 +1,4 @@
-/** What is known of GPUs: results that are kept, and hazards. */
+/** Knowledge about GPUs: stored results, and hazards. */
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
@@ -10,7 +10,7 @@ import { temporary } from "../hashed.js";
 
 const owner: Owner = { adapter: "Some GPU / 3", backend: "Vulkan", driver: "1.2", package: "0.1.0" };
 
-test.serial("a result is kept by adapter, interface, driver and version", (t) => {
+test.serial("a result is stored by adapter, interface, driver and version", (t) => {
   process.env["XDG_CACHE_HOME"] = temporary();
   t.is(readKept(owner), undefined);
   keep(owner, { passed: false, full: true, reason: "wrong" });
@@ -25,7 +25,7 @@ test.serial("a result is kept by adapter, interface, driver and version", (t) =>
     t.is(readKept({ ...owner, [part]: "another" }), undefined, part);
 });
 
-test.serial("a damaged file is no result, and a folder that cannot be made is no error", (t) => {
+test.serial("a damaged file is ignored, and a folder that cannot be created is no error", (t) => {
   const cache = temporary();
   process.env["XDG_CACHE_HOME"] = cache;
   keep(owner, { passed: true, full: false });
@@ -79,7 +79,7 @@ test("each hazard has sources and applies to some GPU; a GPU in software has non
     t.true(what.length > 20);
   }
   t.deepEqual(hazardsOf(adapter({ vendor: 0x10005, name: "llvmpipe", driver: "llvmpipe Mesa 25" })), []);
-  // A GPU of Intel that is older, or whose driver is another's.
+  // An older Intel GPU, or one with another driver.
   const older = hazardsOf(adapter({ vendor: 0x8086, name: "Arc A770", driver: "Mesa 25" }));
   t.deepEqual(
     older.map(({ id }) => id),
@@ -87,7 +87,7 @@ test("each hazard has sources and applies to some GPU; a GPU in software has non
   );
 });
 
-test("lines of a process are told from what a driver prints", (t) => {
+test("a process's lines are distinguished from a driver's output", (t) => {
   const text = 'MESA: warning\n{"event":"done"}\n{"event":"begin","name":"x\n{"event":';
   t.deepEqual(parseLines(text), [{ event: "done" }]);
   const result = { name: "flip", family: "flip", milliseconds: 1 } as const;
@@ -95,7 +95,7 @@ test("lines of a process are told from what a driver prints", (t) => {
   t.is(describe({ ...result, status: "failed", reason: "no" }), "flip failed: no");
 });
 
-test("the fuse RunAsNode is read from an executable, wherever it lies", (t) => {
+test("the fuse RunAsNode is read from an executable, at any offset", (t) => {
   const file = join(temporary(), "electron");
   const sentinel = "dL7pKGdnNz796PbbjQWNKmHXBZaB9tsX";
   for (const before of [0, 100, (8 << 20) - 10, (8 << 20) + 33])

@@ -1,6 +1,6 @@
 /** A page's code blocks, and which of them are run, written, or compared: docs/design/pages.md has the rules. */
 
-/** A fenced block: the first word after the fence is its language, the second a name. */
+/** A fenced block: the word after the fence is its language, and the next one its name. */
 export interface Block {
   language: string;
   name: string | undefined;

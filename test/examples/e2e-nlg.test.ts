@@ -21,7 +21,7 @@ test("a csv of the challenge: quotes, commas and line ends within them", (t) => 
   t.true(pairs.every(({ mr, ref }) => mr.startsWith("name[") && ref.endsWith(".")));
 });
 
-test("a prompt names what is to be said", (t) => {
+test("a prompt lists the attributes of the meaning representation", (t) => {
   t.is(
     prompt("name[The Mill], customer rating[5 out of 5], near[Café A, B]"),
     "name : The Mill | customer rating : 5 out of 5 | near : Café A, B",
@@ -31,9 +31,9 @@ test("a prompt names what is to be said", (t) => {
 const TINY = { vocab_size: 300, n_positions: 512, n_embd: 24, n_layer: 2, n_head: 2, eos_token_id: 299 };
 
 for (const device of testDevices()) {
-  test.serial(`on ${device} the sentence is trained on, and by nothing but the adapters`, async (t) => {
+  test.serial(`on ${device} only the sentence is trained on, and only the adapters change`, async (t) => {
     manualSeed(0);
-    // Wide enough that queries and values matter.
+    // Wide enough that queries and values have an effect.
     const model = drawnGPT2(device, TINY, 0.3);
     t.is(adapt(model), 2 * (8 * 24 + 48 * 4));
     const rows = readPairs(sample).map((pair) => exampleOf(model, pair, 400));

@@ -1,4 +1,4 @@
-/** The examples beside an installed package, with nothing of the repository in reach. */
+/** The examples next to an installed package, without access to the repository. */
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,7 +13,7 @@ const sources = readdirSync(examples, { recursive: true, encoding: "utf8" }).fil
   /\.(ts|js|cjs)$/.test(name),
 );
 
-test("examples import the package, Node and each other, and nothing else", (t) => {
+test("examples import only the package, Node and each other", (t) => {
   t.true(sources.length > 6);
   for (const name of sources) {
     const text = readFileSync(join(examples, name), "utf8");
@@ -39,11 +39,11 @@ test("LoRA on GPT-2 for the E2E challenge runs from the tarball", (t) => {
   t.true(existsSync(join(folder, "e2e.safetensors")));
 });
 
-test("mails are prepared from the tarball, and told apart by its command line", async (t) => {
+test("mails are prepared with the tarball, and classified with its command line", async (t) => {
   const folder = installedProject();
   const spam = join(folder, "spam");
   cpSync(join(examples, "spam"), spam, { recursive: true });
-  // What the example fetches: a model with its tokenizer, and mails by group.
+  // The files that the example downloads: a model with its tokenizer, and mails by group.
   cpSync(await tinyEncoder(), join(spam, "minilm"), { recursive: true });
   for (const [group, word] of Object.entries({ "easy-ham-1": "hello", "spam-2": "win" })) {
     mkdirSync(join(spam, "corpus", group), { recursive: true });
@@ -72,16 +72,16 @@ test("mails are prepared from the tarball, and told apart by its command line", 
   t.is((JSON.parse(judged) as { rows: number }).rows, 4);
 });
 
-/** An example in the project; gives its folder's name. */
+/** Copies an example into the project; returns its folder's name. */
 function placed(name: string): string {
   cpSync(join(examples, name), join(installedProject(), name), { recursive: true });
   return name;
 }
 
-/** Runs an example's main.js, as its `npm start` does; gives what it printed. */
+/** Runs an example's main.js, like its `npm start`; returns its output. */
 const printed = (name: string): string => nodeIn(installedProject(), join(placed(name), "main.js"));
 
-test("each example has what npm start needs, and a page that says what it is", (t) => {
+test("each example has the files for npm start, and a page that describes it", (t) => {
   const folders = readdirSync(examples).filter((name) => name !== "e2e-nlg" && name !== "spam");
   t.true(folders.length >= 7);
   for (const name of folders) {
@@ -96,14 +96,14 @@ test("each example has what npm start needs, and a page that says what it is", (
   }
 });
 
-test("a chat model answers otherwise after than before", (t) => {
+test("a chat model answers differently after training", (t) => {
   const said = printed("chat");
   t.regex(said, /^before: /);
   t.regex(said, /^step 40 of 40: loss 0\.\d{3}\nafter: Marta keeps the lighthouse\.$/m);
   t.notRegex(said, /^before: Marta/);
 });
 
-test("a model of one's own is trained, adapted, merged", (t) => {
+test("a user-defined model is trained, adapted, merged", (t) => {
   const shares = [...printed("own-model").matchAll(/(\d+\.\d)%/g)].map(([, share]) => Number(share));
   const [learnt, turned, adapted, without, merged] = shares as [number, number, number, number, number];
   t.is(shares.length, 5);
@@ -112,17 +112,17 @@ test("a model of one's own is trained, adapted, merged", (t) => {
   t.true(Math.abs(merged - adapted) < 0.5, shares.join());
 });
 
-test("a U-Net is trained, and adapted to discs of another kind", (t) => {
+test("a U-Net is trained, and adapted to another kind of discs", (t) => {
   const shares = [...printed("segmentation").matchAll(/(\d+\.\d)%/g)].map(([, share]) => Number(share));
   const [bright, dark, adapted] = shares as [number, number, number];
   t.is(shares.length, 3);
   t.true(bright > 80 && dark < 50 && adapted > dark + 20, shares.join());
 });
 
-test("a language model comes to prefer the chosen answers", (t) => {
+test("a language model learns to prefer the chosen answers", (t) => {
   const losses = [...printed("dpo").matchAll(/loss (\d+\.\d+)$/gm)].map(([, loss]) => Number(loss));
   t.is(losses.length, 10);
-  // An adapter starts as its reference, where the loss is −log ½.
+  // An adapter starts equal to its reference, where the loss is −log ½.
   t.true(Math.abs(losses[0]! - Math.LN2) < 1e-6, losses.join());
   t.true(losses.at(-1)! < 0.4, losses.join());
 });
@@ -145,7 +145,7 @@ test("each row of a batch is answered by its user's adapter", (t) => {
   t.notRegex(said, /^the base: The dog is called/m);
 });
 
-test("a server trains for users in turn, answers them in one batch, and knows them when it starts again", async (t) => {
+test("a server trains for users in turn, answers them in one batch, and restores them after a restart", async (t) => {
   t.timeout(120_000);
   placed("server");
   const server = await startServer(installedProject());

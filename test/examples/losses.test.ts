@@ -1,6 +1,7 @@
 /**
- * The programs of examples/ beside an installed package, started with the weights and the adapter of the same programs in
- * PyTorch, transformers and PEFT (test/parity/examples.py): the losses of the first ten steps are equal to 1e-5.
+ * The programs of examples/ next to an installed package, started with the weights and the adapter of the same
+ * programs in PyTorch, transformers and PEFT (test/parity/examples.py): the losses of the first ten steps agree to
+ * 1e-5.
  */
 import { cpSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -19,7 +20,7 @@ interface Figures {
   losses: number[];
 }
 
-/** Starts an example with a model and the golden's adapter; returns what it printed. */
+/** Starts an example with a model and the golden's adapter; returns its output. */
 function started(name: string, model: string): string {
   const project = installedProject();
   cpSync(join(examples, name), join(project, name), { recursive: true });
@@ -29,14 +30,14 @@ function started(name: string, model: string): string {
 const figuresOf = (name: string): Figures =>
   JSON.parse(readFileSync(join(goldens, "examples", name, "golden.json"), "utf8")) as Figures;
 
-/** The golden's model beside a tokenizer. */
+/** Returns the golden's model with a tokenizer. */
 function modelFolder(name: string, tokenizer: string): string {
   const folder = goldenModel(join(goldens, "examples", name));
   cpSync(join(goldens, "encodings", tokenizer), folder, { recursive: true });
   return folder;
 }
 
-/** The golden's weights in one file. */
+/** Returns the golden's weights in one file. */
 async function weightsFile(name: string): Promise<string> {
   const file = join(temporary(), "weights.safetensors");
   const entries = Object.entries(figuresOf(name).weights);

@@ -1,4 +1,4 @@
-/** How many weights train in the paper's models, counted on a device that holds none. */
+/** The number of trained weights in the paper's models, counted on a device without storage. */
 import test, { type ExecutionContext } from "ava";
 import { adapt, SIZES } from "../../examples/e2e-nlg/model.js";
 import { memory, zeros, type Tensor } from "../../src/index.js";
@@ -11,7 +11,7 @@ import type { PretrainedModel } from "../../src/models/pretrained.js";
 import { Weights } from "../../src/models/weights.js";
 import { parameter } from "../../src/tensor.js";
 
-/** Weights of which there is only the shape. */
+/** Weights that have only a shape. */
 class Shapes extends Weights {
   override has(): boolean {
     return true;
@@ -25,7 +25,10 @@ class Shapes extends Weights {
 const size = (tensors: Iterable<Tensor>): number =>
   [...new Set(tensors)].reduce((sum, one) => sum + one.size, 0);
 
-/** A model's weights before and what trains after it is adapted; holds it to be counted and not there. */
+/**
+ * Checks a model's number of weights before adapting, its number of trained ones after it, and that neither is
+ * allocated.
+ */
 function check(
   t: ExecutionContext,
   make: () => PretrainedModel,

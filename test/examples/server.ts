@@ -7,9 +7,9 @@ import { setTimeout as after } from "node:timers/promises";
 
 export interface ServerProcess {
   post(path: string, body: string): Promise<object>;
-  /** What became of a user's run, once it neither waits nor trains. */
+  /** Resolves with the result of a user's run, once it neither waits nor trains. */
   ends(user: string): Promise<{ state: string; loss?: number; code?: string }>;
-  /** Ends it as a service is ended. */
+  /** Ends the server as a service manager does. */
   stop(): Promise<{ status: number | null; errors: string }>;
   kill(): void;
 }

@@ -89,7 +89,7 @@ const rows = fc.array(
   { minLength: 20, maxLength: 200 },
 );
 
-test("no row is lost, no text stands on both sides, and the order of rows changes nothing", (t) => {
+test("no row is lost, no text is in both parts, and the order of rows has no effect", (t) => {
   fc.assert(
     fc.property(rows, fc.integer({ min: 0, max: 9 }), (all: Row[], seed) => {
       const { train, test: held } = split(all, 0.2, seed);

@@ -1,16 +1,14 @@
 /**
- * Random calls of the public API with random arguments, in a process of its own:
- *
- *   node --import=tsx test/fuzz/calls.ts SEED CALLS
- *
- * Prints a line of JSON: the calls made, those that were refused, and each refusal that was no `LowrankError`.
+ * Makes random calls of the public API with random arguments: `node --import=tsx test/fuzz/calls.ts SEED CALLS`.
+ * Prints a line of JSON: the number of calls, the number of refused ones, and each refusal that was not a proper
+ * `LowrankError`.
  */
 import * as lowrank from "../../src/index.js";
 import { tinyModel } from "../hashed.js";
 import { isPublicExport, publicMembers } from "./declared.js";
 import { generator, Pool, Thrown } from "./random.js";
 
-/** What a call may do for longer than its turn is left alone after this long. */
+/** A call that has not settled after this many milliseconds is no longer awaited. */
 const PATIENCE_MS = 2_000;
 
 interface Target {
@@ -21,7 +19,7 @@ interface Target {
 const isClass = (value: unknown): value is new (...args: unknown[]) => object =>
   typeof value === "function" && /^class\b/.test(Function.prototype.toString.call(value));
 
-/** The sizes of models, which by default are those of real ones. */
+/** Small sizes of models, since the defaults are realistic ones. */
 const SIZES = {
   GPT2: { vocab_size: 9, n_embd: 8, n_layer: 1, n_head: 2, n_positions: 8 },
   Llama: {
@@ -50,19 +48,19 @@ const SIZES = {
   },
 };
 
-/** A configuration among `args` is given the sizes of a small model where it says nothing else. */
+/** Adds the sizes of a small model to a configuration among `args`, which may override them. */
 function withSizes(name: string, [config, ...rest]: unknown[]): unknown[] {
   const family = (["GPT2", "Llama", "ViT"] as const).find((one) => name.startsWith(one)) ?? "BERT";
   const plain = typeof config === "object" && config !== null && !Array.isArray(config);
   return [plain ? { ...SIZES[family], ...config } : config, ...rest];
 }
 
-/** Functions, constructors and functions of classes, of the package and of its namespaces. */
+/** Returns the functions, constructors and static functions of the package and of its namespaces. */
 function exported(): Target[] {
   const found: Target[] = [];
   const visit = (prefix: string, space: Record<string, unknown>): void => {
     for (const [name, value] of Object.entries(space)) {
-      // An error is made as any other: its message is what `Error` makes of it.
+      // LowrankError accepts any message, as `Error` does.
       if (!isPublicExport(name) || value === lowrank.LowrankError) continue;
       if (isClass(value)) {
         found.push({ name: `new ${prefix}${name}`, call: (args) => new value(...args) });
@@ -85,7 +83,7 @@ function exported(): Target[] {
   return found;
 }
 
-/** Methods and accessors of a class and those that it extends, each as the nearest has it. */
+/** Returns the methods and accessors of a class and its superclasses, with overrides applied. */
 const membersOf = (() => {
   const known = new Map<object, Map<string, PropertyDescriptor>>();
   return (prototype: object): Map<string, PropertyDescriptor> => {
@@ -103,7 +101,7 @@ const membersOf = (() => {
   };
 })();
 
-/** A method or an accessor of something that is held. */
+/** Returns a random method or accessor of a held object. */
 function ofHeld(pool: Pool): Target | undefined {
   if (pool.held.length === 0) return undefined;
   const object = pool.of(pool.held);
@@ -118,7 +116,7 @@ function ofHeld(pool: Pool): Target | undefined {
   return { name: `get ${owner}.${name}`, call: () => descriptor.get?.call(object) as unknown };
 }
 
-/** What to begin with: of each kind one that fits. */
+/** Returns the initial objects: one valid object of each kind. */
 async function seeds(): Promise<object[]> {
   const { nn, lora, optim, tensor, zeros, ones } = lowrank;
   const where = { device: "cpu" } as const;
@@ -198,7 +196,7 @@ async function outcome(value: unknown): Promise<unknown> {
   if (typeof value !== "object" || value === null || holdable(value)) return value;
   if (Symbol.asyncIterator in value) {
     const it = (value as AsyncIterable<unknown>)[Symbol.asyncIterator]();
-    // A run tells what went wrong by its events as well as by its result.
+    // A run reports its error by its events as well as by its result.
     const { result } = value as { result?: unknown };
     if (result instanceof Promise) result.catch(() => {});
     const first = await Promise.race([it.next(), patience]);
@@ -208,11 +206,14 @@ async function outcome(value: unknown): Promise<unknown> {
   return value;
 }
 
-/** Whether an error is in the binding's own words for an argument that it does not convert: napi's codes are in camel case. */
+/**
+ * Whether an error has the binding's own message for an argument that it does not convert: napi's codes are in
+ * camel case.
+ */
 const ofBinding = ({ cause }: Error): boolean =>
   cause instanceof Error && /^[A-Z][a-z]/.test((cause as { code?: string }).code ?? "");
 
-/** A refusal that tells a caller what is wrong: in the words of this package, and no fault of it. */
+/** Whether a refusal is proper: worded by this package, and not caused by an internal fault. */
 const excused = (error: unknown): boolean =>
   error instanceof Thrown ||
   (error instanceof lowrank.LowrankError &&

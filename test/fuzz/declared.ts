@@ -1,10 +1,10 @@
-/** What is declared public: members of classes, and exports, as the declarations of the package have them. */
+/** Public members of classes, and public exports, according to the declarations of the package. */
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 import ts from "typescript";
 
-/** The members of a class: by name whether one is public; those of the class itself begin with `static `. */
+/** The members of a class: for each name whether it is public; static members have the prefix `static `. */
 type Members = Map<string, boolean>;
 
 const classes = new Map<string, Members[]>();
@@ -29,7 +29,7 @@ function membersOf(node: ts.ClassLikeDeclaration): Members {
       continue;
     const isStatic = ts.getCombinedModifierFlags(member) & ts.ModifierFlags.Static;
     const name = `${isStatic ? "static " : ""}${member.name.text}`;
-    // Of a getter and its setter either may be marked.
+    // Either the getter or the setter may be marked.
     members.set(name, (members.get(name) ?? true) && isPublic(member));
   }
   return members;
@@ -54,21 +54,21 @@ for (const file of readdirSync(source, { recursive: true, encoding: "utf8" })) {
     visit(ts.createSourceFile(file, readFileSync(`${source}/${file}`, "utf8"), ts.ScriptTarget.ES2023, true));
 }
 
-/** Whether an export is one for users. */
+/** Whether an export is public. */
 export function isPublicExport(name: string): boolean {
   return !internalExports.has(name);
 }
 
 /**
- * The names of those methods and accessors that users may call, of the class whose `prototype` this is; of its own
- * functions with `isStatic`.
+ * Returns the names of the methods and accessors that users may call, for the class with this `prototype`; with
+ * `isStatic` the static ones.
  */
 export function publicMembers(owner: { prototype: object; name: string }, isStatic = false): string[] {
   const prefix = isStatic ? "static " : "";
   const names = Object.getOwnPropertyNames(isStatic ? owner : owner.prototype).filter((name) =>
     isStatic ? !["length", "name", "prototype"].includes(name) : name !== "constructor",
   );
-  // Two classes may have one name, `Linear` of nn and of lora: the one is meant that has all of these members.
+  // Two classes may share a name, such as `Linear` in nn and lora, so the one with all of these members is chosen.
   const declared = (classes.get(owner.name) ?? []).find((members) =>
     names.every((name) => members.has(prefix + name)),
   );

@@ -1,7 +1,6 @@
 /**
- * Whatever is called with whatever: no abort, no panic, and every refusal is a `LowrankError` in this package's words.
- *
- * LOWRANK_CALLS=10000 LOWRANK_SEED=7 npx ava test/fuzz calls more often, from other seeds.
+ * Any call with any arguments causes no abort and no panic, and every refusal is a `LowrankError` worded by this
+ * package. `LOWRANK_CALLS=10000 LOWRANK_SEED=7 npx ava test/fuzz` makes more calls, with other seeds.
  */
 import { spawnSync } from "node:child_process";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -25,7 +24,7 @@ interface Outcome {
 
 for (const seed of [SEED, SEED + 1]) {
   test(`${CALLS} random calls of the public API, seed ${seed}`, (t) => {
-    // What is written by a call that fits by chance goes there.
+    // The folder for files written by valid calls.
     const run = spawnSync(process.execPath, [`--import=${LOADER}`, DRIVER, String(seed), String(CALLS)], {
       cwd: temporary(),
       encoding: "utf8",

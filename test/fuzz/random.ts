@@ -1,7 +1,7 @@
-/** Random arguments: what a person might pass by mistake, beside what fits. */
+/** Random arguments: valid ones, and others that a user might pass by mistake. */
 import * as lowrank from "../../src/index.js";
 
-/** A generator of numbers in [0, 1) that gives the same ones again (mulberry32). */
+/** Returns a reproducible generator of numbers in [0, 1) (mulberry32). */
 export function generator(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -12,7 +12,7 @@ export function generator(seed: number): () => number {
   };
 }
 
-/** What the callbacks here throw: whoever calls them may pass it on. */
+/** Thrown by the callbacks here; a caller may rethrow it. */
 export class Thrown extends Error {}
 
 const NUMBERS = [
@@ -30,7 +30,7 @@ const NUMBERS = [
   Infinity,
   -Infinity,
   -0,
-  // In 32 bits these would be 1 and negative; no memory holds so many elements.
+  // Truncated to 32 bits these would be 1 and negative; no memory has room for that number of elements.
   2 ** 40 + 1,
   2 ** 40 + 2 ** 31,
   2 ** 53,
@@ -62,7 +62,7 @@ const KEYS = [
   "epochs", "labelSmoothing", "ignoreIndex", "correction", "descending", "affine", "momentum", "unknown",
 ]; // prettier-ignore
 
-/** Values to call with, among them what earlier calls gave. */
+/** Values for arguments, including results of earlier calls. */
 export class Pool {
   readonly #held: object[] = [];
 
@@ -71,7 +71,7 @@ export class Pool {
     private readonly room = 120,
   ) {}
 
-  /** Holds `value` for later calls; what it pushes out is disposed of. */
+  /** Holds `value` for later calls; a value that it replaces is disposed. */
   hold(value: object): void {
     if (this.#held.length < this.room) this.#held.push(value);
     else this.#held[this.below(this.room)] = value;
@@ -89,7 +89,7 @@ export class Pool {
     return values[this.below(values.length)] as T;
   }
 
-  /** An argument: half of them things that are held, the others of any kind. */
+  /** Returns an argument: half of them held values, the others of any kind. */
   argument(depth = 0): unknown {
     const kind = this.below(depth > 2 ? 8 : 20);
     if (kind < 2) return this.of(NUMBERS);

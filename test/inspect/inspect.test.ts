@@ -1,4 +1,4 @@
-/** What a path holds, told by headers alone; and whether an adapter fits, which is what loading it says. */
+/** The content of a path, from headers alone; and whether an adapter fits, which must agree with loading it. */
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -35,7 +35,7 @@ async function adapterAt(path: string, given: InspectOptions = {}): Promise<Insp
 
 type Injected = Parameters<typeof lora.inject>[1];
 
-/** An adapter of the model, saved. */
+/** Saves an adapter of the model. */
 async function adapter(options: Injected, base = model): Promise<string> {
   const folder = join(temporary(), "adapter");
   const one = await loadModel(base);
@@ -58,7 +58,7 @@ async function loads(path: string, base: string): Promise<boolean> {
   }
 }
 
-/** What is told is what happens. */
+/** Checks that the reported fit agrees with loading. */
 async function agrees(t: ExecutionContext, path: string, base: string): Promise<InspectedAdapter> {
   const found = await adapterAt(path, { model: base });
   t.is(found.fit?.fits, await loads(path, base), JSON.stringify(found.fit));
@@ -115,13 +115,13 @@ test("other families: classifiers and encoders", async (t) => {
   t.like(await modelAt(await tinyEncoder()), { family: "bert", loadedAs: "BertModel", vocabulary: 99 });
 });
 
-test("rows with labels: what a run would train the model on, whatever classes it has", async (t) => {
+test("rows with labels are counted for a classifier, and refused for a language model", async (t) => {
   const file = rowsFile(seaAndLand(20));
   t.like(await inspect(file, { model: await tinyEncoder() }), { kind: "data", rows: 20, kept: 20 });
   await t.throwsAsync(inspect(file, { model: tinyModel() }), { code: "ERR_UNSUPPORTED_MODEL" });
 });
 
-test("a model that cannot be loaded: why, and what can be told all the same", async (t) => {
+test("a model that cannot be loaded: the reason, and the information that is still available", async (t) => {
   const lacking = temporary();
   cpSync(model, lacking, { recursive: true });
   const tensors = await safetensors.load(join(lacking, "model.safetensors"));
@@ -142,7 +142,7 @@ test("a model that cannot be loaded: why, and what can be told all the same", as
   t.regex((await modelAt(lacking)).problems.join(), /model\.safetensors/);
 });
 
-test("an adapter of PEFT's: what its configuration says, and whether it fits", async (t) => {
+test("a PEFT adapter: its configuration, and whether it fits", async (t) => {
   const path = await adapter({
     r: 4,
     loraAlpha: 6,
@@ -181,7 +181,7 @@ test("an adapter of PEFT's: what its configuration says, and whether it fits", a
   );
 });
 
-test("whatever an adapter has, what is told of its fit is what loading says", async (t) => {
+test("for any adapter the reported fit agrees with loading", async (t) => {
   const kinds: Injected[] = [
     { useDora: true },
     { loraBias: true },
@@ -200,7 +200,7 @@ test("whatever an adapter has, what is told of its fit is what loading says", as
   t.like(olora, { start: "olora", ranks: [{ rank: 8, layers: 4 }] });
 });
 
-test("keys that are missing or too many are all named", async (t) => {
+test("missing and additional keys are all named", async (t) => {
   const path = await adapter({});
   const file = join(path, "adapter_model.safetensors");
   const tensors = await safetensors.load(file);
@@ -233,7 +233,7 @@ test("files of kohya's and loralib's", async (t) => {
   }
 });
 
-test("a classifier's adapter brings its head", async (t) => {
+test("a classifier's adapter contains its head", async (t) => {
   const encoder = await tinyEncoder();
   const data = join(temporary(), "rows.jsonl");
   const rows = ["a", "b", "c"].map((text) => JSON.stringify({ text, label: text }));
@@ -243,7 +243,7 @@ test("a classifier's adapter brings its head", async (t) => {
   t.like((await adapterAt(path, { model: encoder })).fit, { fits: true });
 });
 
-test("an adapter that cannot be loaded: why", async (t) => {
+test("an adapter that cannot be loaded: the reason", async (t) => {
   const path = await adapter({});
   const config = join(path, "adapter_config.json");
   const own = JSON.parse(readFileSync(config, "utf8")) as object;
@@ -257,7 +257,7 @@ test("an adapter that cannot be loaded: why", async (t) => {
   t.regex((await adapterAt(path)).problems.join(), /has rank 4, its configuration says 5/);
 });
 
-test.serial("no weight is read: nothing is held, mapped or made", async (t) => {
+test.serial("no weight is read: nothing is allocated or mapped", async (t) => {
   const path = await adapter({});
   const figures = () => ({ ...memory("cpu") });
   const before = figures();
@@ -267,7 +267,7 @@ test.serial("no weight is read: nothing is held, mapped or made", async (t) => {
   t.deepEqual(figures(), before);
 });
 
-test("what is none of them, and wrong options", async (t) => {
+test("other paths, and wrong options", async (t) => {
   const folder = temporary();
   await t.throwsAsync(inspect(folder), { code: "ERR_FILE_NOT_FOUND", message: /neither a config\.json/ });
   await t.throwsAsync(inspect(join(folder, "gone")), { code: "ERR_FILE_NOT_FOUND", message: /no such file/ });

@@ -1,4 +1,4 @@
-/** What layers are given wrongly is an error that names class and argument. */
+/** Wrong arguments of layers are errors that name class and argument. */
 import test from "ava";
 import { LowrankError, nn, tensor, zeros, type ErrorCode } from "../../src/index.js";
 

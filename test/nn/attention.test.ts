@@ -1,4 +1,7 @@
-/** scaledDotProductAttention costs what a model's own attention costs: it launches the same kernels, and copies nothing. */
+/**
+ * scaledDotProductAttention has the cost of a model's own attention: it launches the same kernels, and copies
+ * nothing.
+ */
 import test from "ava";
 
 import { manualSeed, nn, noGrad, randn, scope, tensor, type Tensor } from "../../src/index.js";
@@ -6,7 +9,7 @@ import { attention } from "../../src/models/attention.js";
 import { session } from "../../src/native.js";
 import { testDevices, type TestDevice } from "../devices.js";
 
-/** Launches by kernel of `run`, forward and backward. */
+/** Returns launches by kernel of `run`, forward and backward. */
 function launches(run: () => Tensor): Record<string, number> {
   const device = "meta:gpu";
   return scope(() => {
@@ -40,7 +43,9 @@ for (const [name, heads, options] of [
   });
 }
 
-/** The weights, with those that are dropped, of the next call: values of an identity matrix are the weights. */
+/**
+ * Returns the weights of the next call after dropout: with an identity matrix as values the output is the weights.
+ */
 function droppedWeights(q: Tensor, k: Tensor, p: number, causal: boolean): Tensor {
   const [B, S, H, D] = k.shape as [number, number, number, number];
   const identity = Float32Array.from({ length: S * D }, (_, i) => (i % D === Math.floor(i / D) ? 1 : 0));
@@ -50,7 +55,7 @@ function droppedWeights(q: Tensor, k: Tensor, p: number, causal: boolean): Tenso
 
 for (const device of testDevices())
   for (const causal of [false, true])
-    test(`on ${device}, causal ${causal}: dropout's values and gradients are those of stored scores`, async (t) => {
+    test(`on ${device}, causal ${causal}: dropout's values and gradients match stored scores`, async (t) => {
       const [B, S, H, D, p] = [2, 21, 3, 32, 0.3];
       manualSeed(5);
       const made = (): Tensor => randn([B, S, H, D], { device, requiresGrad: true });
@@ -84,7 +89,7 @@ for (const device of testDevices())
       }
     });
 
-/** Softmax of the scores [B, H, S, S]. */
+/** Returns the softmax of the scores [B, H, S, S]. */
 function weightsOf(q: Tensor, k: Tensor, causal: boolean): Tensor {
   const [, S, , D] = q.shape as [number, number, number, number];
   const scores = q
@@ -96,7 +101,7 @@ function weightsOf(q: Tensor, k: Tensor, causal: boolean): Tensor {
   return scores.where(tensor(visible, { shape: [S, S], device: q.device }), -3e38).softmax();
 }
 
-/** The factors of weights: what weights with dropout are of those without. */
+/** Returns the dropout factors: the ratio of the weights with dropout to those without. */
 async function maskOf(
   dropped: Tensor,
   q: Tensor,

@@ -106,7 +106,7 @@ for (const [what, code, message, make] of WRONG) {
   });
 }
 
-test("weights start uniform within 1/√fan-in, as PyTorch's", async (t) => {
+test("initial weights are uniform within 1/√fan-in, as in PyTorch", async (t) => {
   manualSeed(3);
   const layer = new nn.Conv2d(8, 16, [3, 5], { groups: 2 });
   const bound = 1 / Math.sqrt(4 * 3 * 5);
@@ -120,8 +120,8 @@ test("weights start uniform within 1/√fan-in, as PyTorch's", async (t) => {
   t.deepEqual(Object.keys(new nn.Conv1d(2, 2, 1, { bias: false }).stateDict()), ["weight"]);
 });
 
-/** B as a kernel of size 1 after A with the layer's geometry is the layer of B·A. */
-test("a product of two kernels is two convolutions", async (t) => {
+/** B as a kernel of size 1 after A with the layer's geometry equals the layer with B·A. */
+test("a product of two kernels equals two convolutions", async (t) => {
   manualSeed(5);
   const [a, b] = [
     new nn.Conv2d(4, 6, 3, { bias: false }),

@@ -64,7 +64,7 @@ test("buffers are saved and loaded, are no parameters, and outlive the scope in 
   t.true(counter.seen.disposed);
 });
 
-test("parameters can be asked for by whether they are trained", (t) => {
+test("parameters can be filtered by whether they are trained", (t) => {
   const model = new nn.Sequential(new nn.Linear(2, 3, { device }), new nn.Linear(3, 1, { device }));
   (model.layers[0] as nn.Linear).weight.requiresGrad = false;
   const names = (filter?: nn.ParameterFilter): string[] =>
@@ -75,7 +75,7 @@ test("parameters can be asked for by whether they are trained", (t) => {
   t.is([...model.parameters({ trainable: true })].length, 3);
 });
 
-test("containers name their modules as PyTorch's, and copy, replace and move them", async (t) => {
+test("containers name their modules as in PyTorch, and copy, replace and move them", async (t) => {
   class Net extends nn.Module {
     blocks = new nn.ModuleList<nn.Linear>([new nn.Linear(2, 2, { device })]);
     heads = new nn.ModuleDict<nn.Linear>({ a: new nn.Linear(2, 1, { device }) });
@@ -114,7 +114,7 @@ test("containers name their modules as PyTorch's, and copy, replace and move the
 
 for (const on of testDevices()) {
   test.serial(
-    `on ${on} a batch norm's statistics move once where a checkpoint replays, as without it`,
+    `on ${on} the replay of a checkpoint does not update a batch norm's statistics again`,
     async (t) => {
       manualSeed(1);
       const input = randn([4, 3, 5], { device: on, requiresGrad: true });
@@ -135,7 +135,7 @@ for (const on of testDevices()) {
   );
 }
 
-test("what an adapter saves of a batch norm has buffers of its own, and comes back from its file", async (t) => {
+test("a batch norm in an adapter has separate buffers, which its file restores", async (t) => {
   const build = (): nn.Sequential =>
     new nn.Sequential(new nn.Linear(3, 4, { device }), new nn.BatchNorm1d(4, { device }));
   manualSeed(2);
@@ -371,7 +371,7 @@ for (const [what, code, message, make] of WRONG) {
   });
 }
 
-test("losses are right where their formula has a corner", async (t) => {
+test("losses are correct at the corners of their formulas", async (t) => {
   const zero = (): Tensor => zeros([1], { device, requiresGrad: true });
   const gradient = async (loss: (x: Tensor) => Tensor): Promise<number[]> => {
     const x = zero();
@@ -390,7 +390,7 @@ test("losses are right where their formula has a corner", async (t) => {
   t.deepEqual(await values(nn.cosineSimilarity(zeros([1, 3], { device }), zeros([1, 3], { device }))), [0]);
 });
 
-test("cosineSimilarity counts an element that stands for a whole vector as often", async (t) => {
+test("cosineSimilarity counts a broadcast element once for each element of the vector", async (t) => {
   const given = [3, 4, -1, 2].map((v) => v / 2);
   const [a, all] = [
     tensor(given, { shape: [2, 2], device, requiresGrad: true }),
@@ -414,7 +414,7 @@ test("cosineSimilarity counts an element that stands for a whole vector as often
   }
 });
 
-test("pieces that are many and not of one element are told from a shape", async (t) => {
+test("the pieces of split and chunk depend on the shape", async (t) => {
   t.deepEqual(
     zeros([200, 1], { device })
       .split(4)
@@ -426,8 +426,8 @@ test("pieces that are many and not of one element are told from a shape", async 
   t.is(await (pieces[15] as Tensor).slice(0, 63).item(), 1023);
 });
 
-// PyTorch takes the copies of a factor of about 1 or 2 of two dimensions alone.
-test("nearest elements by a factor are PyTorch's, of each number of dimensions", async (t) => {
+// PyTorch uses the copy formula only in two dimensions, for factors of about 1 or 2.
+test("nearest elements by a factor are PyTorch's, for each number of dimensions", async (t) => {
   for (const [scale, copies, places] of [
     [2.3, [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2]],
     [1.3, [0, 1, 2], [0, 0, 1]],

@@ -1,4 +1,4 @@
-/** Norms that add first: what they give is, to the bit, what a sum and a norm give apart. */
+/** Norms fused with an addition are bit-identical to a separate sum and norm. */
 import test from "ava";
 
 import { nn, scope, tensor, type Device, type Tensor } from "../../src/index.js";
@@ -10,14 +10,14 @@ const SHAPE = [3, 5, 40];
 
 type Norm = Module & { forward(x: Tensor): Tensor };
 
-/** A norm of somebody else's. */
+/** A user-defined norm. */
 class Halved extends Module {
   forward(x: Tensor): Tensor {
     return x.mul(0.5);
   }
 }
 
-/** One of ours with a forward of its own. */
+/** A subclass of our norm with another forward. */
 class Doubled extends nn.RMSNorm {
   override forward(x: Tensor): Tensor {
     return super.forward(x).mul(2);
@@ -29,7 +29,10 @@ const apart = (norm: Norm, x: Tensor, r: Tensor): [Tensor, Tensor] => {
   return [sum, norm.forward(sum)];
 };
 
-/** Sum, norm, and gradients of both summands and the weights, where the sum is read by something else or is not. */
+/**
+ * Returns the sum, the norm, and the gradients of both summands and the weights; with `sumIsRead` the sum has
+ * another reader.
+ */
 async function results(
   device: Device,
   norm: Norm,
@@ -74,7 +77,7 @@ for (const device of testDevices()) {
   }
 }
 
-test("the end of a stream lets go of what it was made of", (t) => {
+test("the end of a stream releases the tensors that it consumed", (t) => {
   const norm = new nn.RMSNorm(40, { device: "cpu" });
   const [x, added] = [1, 2].map((value) => tensor(new Float32Array(40).fill(value), { device: "cpu" })) as [
     Tensor,

@@ -9,7 +9,7 @@ function parameter(device: "cpu" | "gpu", values: readonly number[] = START): Te
   return tensor(values, { device, requiresGrad: true });
 }
 
-/** One step on the sum of `weights` · p, whose gradient is `weights`. */
+/** Runs one step on the sum of `weights` · p, whose gradient is `weights`. */
 function step(optimizer: { step(): void; zeroGrad(): void }, p: Tensor, weights: readonly number[]): void {
   scope(() =>
     p
@@ -25,7 +25,7 @@ async function values(p: Tensor): Promise<number[]> {
   return [...(await p.data())];
 }
 
-/** `torch.optim.AdamW` over one element, in f64. */
+/** Returns the result of `torch.optim.AdamW` for one element, in f64. */
 function adamw(
   p: number,
   grads: readonly number[],
@@ -78,7 +78,7 @@ for (const device of testDevices()) {
     p.dispose();
   });
 
-  test(`groups on ${device} have rates of their own, which may change between steps`, async (t) => {
+  test(`groups on ${device} have separate rates, which may change between steps`, async (t) => {
     const [a, b] = [parameter(device, [0]), parameter(device, [0])];
     const optimizer = new optim.SGD([{ params: [a], lr: 1 }, { params: [b] }], { lr: 0.5 });
     const both = (): void => {
@@ -95,7 +95,7 @@ for (const device of testDevices()) {
     for (const one of [a, b]) one.dispose();
   });
 
-  test(`a state goes out and in on ${device}, and goes on with the same bits`, async (t) => {
+  test(`a state that is exported and loaded on ${device} continues with the same bits`, async (t) => {
     const [one, two] = [parameter(device), parameter(device)];
     const first = new optim.AdamW([one], { lr: 0.1 });
     for (const g of [1, 2]) step(first, one, [g, -g, 3]);
@@ -115,7 +115,7 @@ for (const device of testDevices()) {
     for (const optimizer of [first, second, other]) optimizer.dispose();
   });
 
-  test(`clipping on ${device}: the norm before it, gradients scaled together`, async (t) => {
+  test(`clipping on ${device}: the norm before clipping, gradients scaled together`, async (t) => {
     const [a, b] = [parameter(device, [3]), parameter(device, [4])];
     scope(() => a.mul(a).add(b.mul(b)).mul(0.5).sum().backward());
     const norm = optim.clipGradNorm([a, b], 1);
@@ -124,7 +124,7 @@ for (const device of testDevices()) {
     t.true(Math.abs((grads[0] as number) - 0.6) < CLOSE && Math.abs((grads[1] as number) - 0.8) < CLOSE);
   });
 
-  test.serial(`on ${device} a step that is not finite is left out alone, and told once`, async (t) => {
+  test.serial(`on ${device} only the step that is not finite is skipped, with one warning`, async (t) => {
     const warnings: NodeJS.ErrnoException[] = [];
     const hear = (warning: Error): void => void warnings.push(warning);
     process.on("warning", hear);
@@ -151,7 +151,7 @@ for (const device of testDevices()) {
           step(one, p, g);
           if (finite) step(other, q, g);
           else t.deepEqual(await values(p), before);
-          // In the middle nobody waits: what was left out is heard of later.
+          // The middle steps are not awaited, so their skips are reported later.
           if (i < 3 || i > 5) await values(p);
         }
         await new Promise((resolve) => setImmediate(resolve));
@@ -175,32 +175,29 @@ for (const device of testDevices()) {
     }
   });
 
-  test.serial(
-    `on ${device} values that are awaited at once tell of each step that was left out, once`,
-    async (t) => {
-      const p = parameter(device);
-      const optimizer = new optim.AdamW([p], { lr: 0.1 });
-      const reads: Promise<unknown>[] = [];
-      for (const g of [
-        [Number.NaN, 1, 1],
-        [1, Infinity, 1],
-        [1, 1, 1],
-        [1, 1, Number.NaN],
-      ]) {
-        step(optimizer, p, g);
-        reads.push(values(p));
-      }
-      await Promise.all(reads);
-      t.is(optimizer.skipped, 3);
-      t.is(optimizer.stateDict().state[0]?.step, 1);
-      step(optimizer, p, [Number.NaN, 1, 1]);
-      await synchronize(device);
-      t.is(optimizer.skipped, 4);
-      optimizer.dispose();
-    },
-  );
+  test.serial(`on ${device} values that are awaited together report each skipped step once`, async (t) => {
+    const p = parameter(device);
+    const optimizer = new optim.AdamW([p], { lr: 0.1 });
+    const reads: Promise<unknown>[] = [];
+    for (const g of [
+      [Number.NaN, 1, 1],
+      [1, Infinity, 1],
+      [1, 1, 1],
+      [1, 1, Number.NaN],
+    ]) {
+      step(optimizer, p, g);
+      reads.push(values(p));
+    }
+    await Promise.all(reads);
+    t.is(optimizer.skipped, 3);
+    t.is(optimizer.stateDict().state[0]?.step, 1);
+    step(optimizer, p, [Number.NaN, 1, 1]);
+    await synchronize(device);
+    t.is(optimizer.skipped, 4);
+    optimizer.dispose();
+  });
 
-  test(`a latched step that is not finite ends all on ${device}, until recover()`, async (t) => {
+  test(`a latched step that is not finite skips all later ones on ${device}, until recover()`, async (t) => {
     const p = parameter(device);
     const optimizer = new optim.AdamW([p], { lr: 0.1 });
     const latched = {
@@ -220,7 +217,7 @@ for (const device of testDevices()) {
   });
 
   test.serial(
-    `an optimizer's state on ${device} survives the scope it was made in, and dispose() frees it`,
+    `an optimizer's state on ${device} survives the scope in which it was created, and dispose() frees it`,
     async (t) => {
       const p = parameter(device);
       const before = (await atRest(device)).live;
@@ -251,7 +248,7 @@ test("options out of range are refused", (t) => {
   t.throws(() => optim.clipGradNorm([p], Number.NaN), { code: "ERR_OPTION" });
 });
 
-test("LoRA+: B learns faster, embeddings at a rate of their own", (t) => {
+test("LoRA+: B has a higher rate, and embeddings a separate one", (t) => {
   class Model extends nn.Module {
     embed = new lora.Embedding(5, 4, { r: 2 });
     head = new lora.Linear(4, 3, { r: 2 });

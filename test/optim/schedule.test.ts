@@ -13,12 +13,12 @@ test("cosine: transformers' factors", (t) => {
   t.deepEqual(factors(optim.schedule.cosine({ warmup: 1, total: 5 }), 6), [0, 1, 0.853553, 0.5, 0.146447, 0]);
 });
 
-test("constant, with a rise", (t) => {
+test("constant, with a warm-up", (t) => {
   t.deepEqual(factors(optim.schedule.constant({ warmup: 2, total: 4 }), 4), [0, 0.5, 1, 1]);
   t.deepEqual(factors(optim.schedule.constant(), 2), [1, 1]);
 });
 
-test("steps that are no numbers are refused", (t) => {
+test("invalid numbers of steps are refused", (t) => {
   t.throws(() => optim.schedule.linear({ warmup: -1, total: 4 }), {
     code: "ERR_OPTION",
     message: /warmup.*-1/,

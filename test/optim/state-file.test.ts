@@ -55,7 +55,7 @@ async function bits(net: nn.Module): Promise<number[]> {
 
 for (const device of testDevices()) {
   for (const [kind, make] of Object.entries(KINDS)) {
-    test.serial(`${kind} on ${device} goes on from its file to the bit`, async (t) => {
+    test.serial(`${kind} on ${device} continues from its file with the same bits`, async (t) => {
       manualSeed(1);
       const [net, file] = [model(device), join(temporary(), "optimizer.safetensors")];
       const optimizer = make(net);
@@ -63,7 +63,7 @@ for (const device of testDevices()) {
       (optimizer.groups[0] as { lr: number }).lr = 0.05;
       const writing = optimizer.save(file);
       const weights = await bits(net);
-      // What is written is the state as it was when save was called.
+      // The file contains the state at the call of save.
       for (let i = 3; i < 6; i++) step(net, optimizer, i, device);
       await writing;
 
@@ -84,7 +84,7 @@ for (const device of testDevices()) {
   }
 }
 
-test("a file that does not fit is refused by what it is, and nothing is changed", async (t) => {
+test("an unsuitable file is refused with a description of its content, and nothing is changed", async (t) => {
   const net = model("cpu");
   const folder = temporary();
   const file = join(folder, "adamw.safetensors");

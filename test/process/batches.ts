@@ -1,4 +1,4 @@
-/** Batches of 8 MiB through a layer, in the ways that people write loops, and what was resident meanwhile. */
+/** Batches of 8 MiB through a layer, in the usual forms of loops, and the resident memory meanwhile. */
 import { setTimeout as after } from "node:timers/promises";
 
 import {
@@ -25,7 +25,7 @@ export async function batches(device: Device, way: string, count: number): Promi
   const values = new Float32Array(2 * MIB).fill(1);
   const batch = (): Tensor => tensor(values, { shape: [MIB / 4, 8], device });
   const loss = (x: Tensor): Tensor => model.forward(x).mean();
-  // What kernels and pipelines take is no batch's.
+  // Kernels and pipelines allocate memory that belongs to no batch.
   await scope(() => loss(batch()).item());
   await after(3000);
   const idle = resident();
@@ -59,7 +59,7 @@ export async function batches(device: Device, way: string, count: number): Promi
       await run.result;
       optimizer.dispose();
     },
-    // Never comes to the event loop.
+    // Never returns to the event loop.
     async synchronous() {
       for (let i = 0; i < count; i++, look()) loss(ones([MIB / 4, 8], { device }));
     },

@@ -1,16 +1,17 @@
 /**
- * What the tests of whole processes run. Arguments: a task and its own.
+ * The programs for the tests of whole processes. Arguments: a task and its own.
  *
  *   train DEVICE OUTPUT STEPS [resume|kill STEP]
- *                                         fine-tunes the tiny model, a checkpoint at step 10; prints each step; kills itself
- *                                         at STEP
- *   timer DEVICE [default]                trains for some seconds beside a 10 ms timer; prints how late it was; the
- *                                         tiny model step by step, or the embedded default by a whole run
- *   exit DEVICE STATUS                    trains, and calls process.exit(STATUS) in mid-step
- *   uncaught DEVICE                       trains, and throws out of a timer
- *   batches DEVICE WAY COUNT              COUNT batches of 8 MiB go through a layer, in a WAY of `batches.ts`; prints what
- *                                         was resident before, at most, and some seconds after, in MiB
- *   panic DEVICE                          goes on after a panic in a call, and ends well after one of the device's thread
+ *                                         fine-tunes the tiny model, with a checkpoint at step 10; prints each step; kills
+ *                                         itself at STEP
+ *   timer DEVICE [default]                trains for some seconds with a 10 ms timer; prints its delays; the tiny model
+ *                                         step by step, or the embedded default by a complete run
+ *   exit DEVICE STATUS                    trains, and calls process.exit(STATUS) during a step
+ *   uncaught DEVICE                       trains, and throws from a timer
+ *   batches DEVICE WAY COUNT              passes COUNT batches of 8 MiB through a layer, in a WAY of `batches.ts`; prints
+ *                                         the resident memory before, the highest, and some seconds later, in MiB
+ *   panic DEVICE                          continues after a panic in a call, and ends normally after one in the device's
+ *                                         thread
  */
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -44,7 +45,7 @@ async function train(output: string, steps: number, resume: boolean, kill: numbe
   await run.result;
 }
 
-/** Trains without end, one step read at a time. */
+/** Trains until `until` returns true, reading back each step's loss. */
 async function forever(length: number, until: () => boolean): Promise<void> {
   const model = await smallLlama(device);
   const optimizer = adamOf(model);
@@ -55,13 +56,13 @@ async function forever(length: number, until: () => boolean): Promise<void> {
   }
 }
 
-/** A run over the embedded default model: reading, tokenising, steps, checkpoints, an evaluation. */
+/** Runs training of the embedded default model: reading, tokenising, steps, checkpoints, an evaluation. */
 async function wholeRun(ms: number): Promise<void> {
   const given = fileURLToPath(new URL("../../models/default/", import.meta.url));
   const folder = temporary();
   for (const name of ["tokenizer.json", "model.safetensors"])
     copyFileSync(join(given, name), join(folder, name));
-  // It was trained on shorter texts; what a step takes is the same.
+  // The model was trained on shorter texts, but the cost of a step is the same.
   const config = JSON.parse(readFileSync(join(given, "config.json"), "utf8")) as object;
   writeFileSync(join(folder, "config.json"), JSON.stringify({ ...config, max_position_embeddings: 512 }));
   const run = finetune({
@@ -80,15 +81,18 @@ async function wholeRun(ms: number): Promise<void> {
   await run.result;
 }
 
-/** Milliseconds that this thread could have run and the system ran others; 0 where it does not say. */
+/**
+ * Returns the milliseconds that this thread was runnable but waited for a processor; 0 where the system does not
+ * report it.
+ */
 function waited(): number {
   const file = `/proc/self/task/${process.pid}/schedstat`;
   return existsSync(file) ? Number(readFileSync(file, "utf8").split(" ")[1]) / 1e6 : 0;
 }
 
 /**
- * How late a 10 ms timer was beside `work`, from `skipped` ms on, less what it waited for a processor: what it waited for
- * code of this thread, or for a lock.
+ * Prints the delays of a 10 ms timer during `work`, from `skipped` ms on, without the time spent waiting for a
+ * processor: the remaining delay is due to code of this thread, or to a lock.
  */
 async function timer(work: () => Promise<void>, skipped: number): Promise<void> {
   const late: number[] = [];

@@ -1,10 +1,10 @@
-/** What whole processes hold: while they loop, after it, and past a panic. */
+/** The memory of whole processes: in loops, after them, and after a panic. */
 import test from "ava";
 
 import { testDevices } from "../devices.js";
 import { run } from "./start.js";
 
-/** LOWRANK_BATCHES=500 is what a release wants. A loop that frees nothing holds 800 MiB after 100. */
+/** A release sets LOWRANK_BATCHES=500. A loop that frees nothing holds 800 MiB after 100. */
 const BATCHES = process.env["LOWRANK_BATCHES"] ?? "100";
 
 for (const device of testDevices()) {

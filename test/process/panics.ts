@@ -1,8 +1,8 @@
-/** Panics on purpose. */
+/** Deliberate panics. */
 import { LowrankError, synchronize, tensor, type Device } from "../../src/index.js";
 import { session } from "../../src/native.js";
 
-/** What `fn` throws or rejects with: its code and message. */
+/** Returns the code and message of the error that `fn` throws or rejects with. */
 async function told(fn: () => unknown): Promise<string> {
   try {
     await fn();
@@ -13,13 +13,16 @@ async function told(fn: () => unknown): Promise<string> {
   return "nothing";
 }
 
-/** Prints what a panic in a call says, a sum after it, and what calls say after one of the device's thread. */
+/**
+ * Prints the error of a panic in a call, a sum after it, and the errors of calls after a panic in the device's
+ * thread.
+ */
 export async function panics(device: Device): Promise<void> {
   const x = tensor([1, 2], { device });
   console.log(await told(() => session().panicOnPurpose()));
   console.log([...(await x.add(1).data())].join());
   session().panicOnPurpose(device);
-  // What a gpu has in flight may still be answered.
+  // Work in flight on a GPU may still complete.
   await told(() => synchronize(device));
   console.log(await told(() => x.add(1).data()));
   console.log(await told(() => x.add(1).data()));

@@ -1,4 +1,4 @@
-/** Whole processes: killed and resumed, timers beside training, ends in mid-step. */
+/** Whole processes: killed and resumed, timers during training, ends during a step. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
@@ -8,11 +8,11 @@ import test from "ava";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
 import { ENV, run } from "./start.js";
-// In this worker, one after another: a loop of batches beside a timer is what makes that late.
+// In this worker, sequentially, since a loop of batches would delay the timer of another test.
 import "./lifetimes.js";
 
 const WORKER = new URL("worker.mjs", import.meta.url);
-/** LOWRANK_ENDS=50 repeats the ends as often as a release wants them. */
+/** A release sets LOWRANK_ENDS=50, which repeats the ends. */
 const ENDS = Number(process.env["LOWRANK_ENDS"] ?? 3);
 
 function adapter(folder: string): Buffer {
@@ -20,23 +20,20 @@ function adapter(folder: string): Buffer {
 }
 
 for (const device of testDevices()) {
-  test.serial(
-    `killed after a checkpoint and resumed, on ${device}: the same adapter to the bit`,
-    async (t) => {
-      t.timeout(300_000);
-      const [whole, cut] = [join(temporary(), "whole"), join(temporary(), "cut")];
-      const straight = await run(["train", device, whole, "20"]);
-      t.is(straight.status, 0, straight.errors);
-      const killed = await run(["train", device, cut, "20", "kill", "13"]);
-      t.is(killed.signal, "SIGKILL", killed.errors);
-      t.true(existsSync(join(cut, "checkpoint-10")), readdirSync(cut).join());
-      t.false(existsSync(join(cut, "adapter_model.safetensors")));
-      const resumed = await run(["train", device, cut, "20", "resume"]);
-      t.is(resumed.status, 0, resumed.errors);
-      t.false(resumed.output.includes("step 9\n"));
-      t.true(adapter(cut).equals(adapter(whole)));
-    },
-  );
+  test.serial(`killed after a checkpoint and resumed, on ${device}: a bit-identical adapter`, async (t) => {
+    t.timeout(300_000);
+    const [whole, cut] = [join(temporary(), "whole"), join(temporary(), "cut")];
+    const straight = await run(["train", device, whole, "20"]);
+    t.is(straight.status, 0, straight.errors);
+    const killed = await run(["train", device, cut, "20", "kill", "13"]);
+    t.is(killed.signal, "SIGKILL", killed.errors);
+    t.true(existsSync(join(cut, "checkpoint-10")), readdirSync(cut).join());
+    t.false(existsSync(join(cut, "adapter_model.safetensors")));
+    const resumed = await run(["train", device, cut, "20", "resume"]);
+    t.is(resumed.status, 0, resumed.errors);
+    t.false(resumed.output.includes("step 9\n"));
+    t.true(adapter(cut).equals(adapter(whole)));
+  });
 
   test.serial(`one thread and two, twice, on ${device}: the same bits`, async (t) => {
     t.timeout(300_000);
@@ -54,10 +51,10 @@ for (const device of testDevices()) {
     ["a tiny model", []],
     ["the embedded model, 512 tokens at a time,", ["default"]],
   ] as const)
-    test.serial(`a timer beside training ${model} on ${device} is on time`, async (t) => {
+    test.serial(`a timer during training of ${model} on ${device} is on time`, async (t) => {
       t.timeout(240_000);
-      // Waiting for a processor is not counted, but others take time otherwise, too: what this process does to its own
-      // timers it does each time.
+      // Waiting for a processor is not counted, but other processes cause other delays, too. Delays that this
+      // process causes itself occur in every attempt.
       for (let attempt = 1; ; attempt++) {
         const { output, errors, status } = await run(["timer", device, ...which]);
         t.is(status, 0, errors);
@@ -69,7 +66,7 @@ for (const device of testDevices()) {
       }
     });
 
-  test.serial(`process.exit in mid-step on ${device} ends with its status, ${ENDS} times`, async (t) => {
+  test.serial(`process.exit during a step on ${device} ends with its status, ${ENDS} times`, async (t) => {
     t.timeout(600_000);
     const times: number[] = [];
     for (let i = 0; i < ENDS; i++) {
@@ -80,7 +77,7 @@ for (const device of testDevices()) {
     t.log(`longest ${Math.max(...times).toFixed(0)} ms, start included`);
   });
 
-  test.serial(`an uncaught error in mid-step on ${device} ends the process`, async (t) => {
+  test.serial(`an uncaught error during a step on ${device} ends the process`, async (t) => {
     t.timeout(120_000);
     const { status, errors } = await run(["uncaught", device]);
     t.is(status, 1);
@@ -100,7 +97,7 @@ for (const device of testDevices()) {
     t.deepEqual(await Promise.all(statuses), [0, 0]);
   });
 
-  test.serial(`worker.terminate in mid-step on ${device}, ${ENDS} times`, async (t) => {
+  test.serial(`worker.terminate during a step on ${device}, ${ENDS} times`, async (t) => {
     t.timeout(600_000);
     let longest = 0;
     for (let i = 0; i < ENDS; i++) {
@@ -110,7 +107,7 @@ for (const device of testDevices()) {
         stdout: true,
       });
       worker.on("error", (error) => t.fail(String(error)));
-      // In mid-training once it has said its first step.
+      // The worker is training once it has printed its first step.
       await new Promise((resolve) => worker.stdout.once("data", resolve));
       const began = performance.now();
       await worker.terminate();

@@ -6,10 +6,13 @@ import { temporary } from "../hashed.js";
 
 const CHILD = fileURLToPath(new URL("child.ts", import.meta.url));
 const folder = temporary();
-/** The environment of children, whose temporary folders lie in one of this process: a killed child leaves its own. */
+/**
+ * The environment of children, whose temporary folders are inside one of this process, since a killed child removes
+ * none.
+ */
 export const ENV = { ...process.env, TMPDIR: folder, TEMP: folder };
 
-/** How a process ended, and what it printed. */
+/** The end and the output of a process. */
 export interface Ended {
   status: number | null;
   signal: NodeJS.Signals | null;

@@ -1,4 +1,4 @@
-// A worker thread takes no loader from its parent's command line.
+// A worker thread does not inherit the loader from its parent's command line.
 import { register } from "tsx/esm/api";
 
 register();

@@ -1,4 +1,4 @@
-/** The messages of the sources that recommend a command, a flag or an option, found in the sources themselves. */
+/** The messages in the sources that recommend a command, a flag or an option. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -7,13 +7,13 @@ import ts from "typescript";
 
 const src = fileURLToPath(new URL("../../src", import.meta.url));
 
-/** A message as it stands in the sources: `…` for what is filled in, `<batchSize>` for an option's name. */
+/** A message in the sources: `…` for an inserted value, `<batchSize>` for an option's name. */
 export interface Message {
   file: string;
   text: string;
 }
 
-/** Calls whose texts describe an option or a command, and are shown by --help alone. */
+/** Calls whose texts describe an option or a command, and appear only in --help. */
 const HELP = new Set([
   "option",
   "requiredOption",
@@ -35,7 +35,7 @@ function calledName(node: ts.Node): string | undefined {
   return ts.isPropertyAccessExpression(expression) ? expression.name.text : undefined;
 }
 
-/** A literal's text, with `…` for each expression that names no option. */
+/** Returns a literal's text, with `…` for each expression that names no option. */
 function textOf(node: ts.Node): string | undefined {
   if (ts.isStringLiteral(node) || ts.isNoSubstitutionTemplateLiteral(node)) return node.text;
   if (!ts.isTemplateExpression(node)) return undefined;
@@ -51,13 +51,13 @@ function textOf(node: ts.Node): string | undefined {
 function* textsIn(node: ts.Node): IterableIterator<string> {
   const called = calledName(node);
   if (called !== undefined && HELP.has(called)) {
-    // What stands behind it in the chain is looked at, too; its own texts are help.
+    // The rest of the call chain is searched, too; the call's own texts are help.
     const { expression } = node as ts.CallExpression;
     yield* textsIn(expression);
     return;
   }
   const text = textOf(node);
-  // A flag alone is a part of a command that is put together, and a regular expression no message.
+  // A flag alone is a part of a command that is assembled, and a regular expression is no message.
   if (text !== undefined && RECOMMENDS.test(text) && !/^--\S+$|\(\?/.test(text)) yield text;
   for (const child of node.getChildren()) yield* textsIn(child);
 }
@@ -74,7 +74,7 @@ const REMEDY = new RegExp(
   `(?:^|[;:,.(] (?:or |and |then |first |only |so )?|\\(|^or )(?:${VERBS.replaceAll(" ", "|")})\\b(?!:| (?:is|was|are|of|must|has|in|writes|fits)\\b)`,
 );
 
-/** Text of strings that are added up, too; undefined where there is none. */
+/** Returns the text of strings, including concatenated ones; undefined if there is none. */
 function joinedText(node: ts.Node): string | undefined {
   if (!ts.isBinaryExpression(node) || node.operatorToken.kind !== ts.SyntaxKind.PlusToken)
     return textOf(node);
@@ -89,16 +89,16 @@ function* remediesIn(node: ts.Node): IterableIterator<string> {
     return;
   }
   const text = joinedText(node);
-  // A single word is a value, and a regular expression no message.
+  // A single word is a value, and a regular expression is no message.
   if (text !== undefined && text.includes(" ") && REMEDY.test(text) && !text.includes("(?")) yield text;
   const isText = text !== undefined && !ts.isTemplateExpression(node);
   if (text === undefined || !isText) for (const child of node.getChildren()) yield* remediesIn(child);
 }
 
-/** Files whose texts are tables of refusals, which are gone through themselves. */
+/** Files with tables of refusals, which are checked separately. */
 const REFUSALS = /(^|[\\/])refusals([\\/]|\.ts$)/;
 
-/** The texts that `find` yields of each source file. */
+/** Returns the texts that `find` yields for each source file. */
 function collect(find: (node: ts.Node) => IterableIterator<string>): Message[] {
   const files = readdirSync(src, { recursive: true, encoding: "utf8" }).filter(
     (name) => name.endsWith(".ts") && !REFUSALS.test(name),
@@ -110,12 +110,12 @@ function collect(find: (node: ts.Node) => IterableIterator<string>): Message[] {
   });
 }
 
-/** Every message of the sources that names a command, a flag or an option. */
+/** Returns every message of the sources that names a command, a flag or an option. */
 export function messages(): Message[] {
   return collect(textsIn);
 }
 
-/** Every message of the sources with an imperative remedy, such as "unmerge first", whatever it names. */
+/** Returns every message of the sources with an imperative remedy, such as "unmerge first", with or without names. */
 export function remedies(): Message[] {
   return collect(remediesIn);
 }

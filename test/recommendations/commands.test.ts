@@ -10,52 +10,65 @@ import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 
 const SHORT = ["--steps", "1", "--grad-accum", "1", "--device", "cpu"];
 
-test.serial("what predict needs: a classifier, rows or texts, and another file for its output", async (t) => {
-  const adapter = join(temporary(), "adapter");
-  const encoder = await tinyEncoder();
-  const rows = rowsFile(seaAndLand(8));
-  const trained = await run("finetune", "--model", encoder, "--data", rows, "--output", adapter, ...SHORT);
-  t.is(trained.status, 0, trained.stderr);
-  const predict = (...argv: string[]): ReturnType<typeof run> => run("predict", "--device", "cpu", ...argv);
-  t.regex((await predict("--text", "a")).stderr, /predict needs --adapter DIR or --model NAME: a classifier/);
-  const needed = /predict needs --data FILE or --text TEXT, and not both/;
-  t.regex((await predict("--adapter", adapter)).stderr, needed);
-  t.regex((await predict("--adapter", adapter, "--data", rows, "--text", "a")).stderr, needed);
-  for (const given of [
-    ["--data", rows],
-    ["--text", "a"],
-  ]) {
-    const answered = await predict("--adapter", adapter, ...given);
-    t.is(answered.status, 0, answered.stderr);
-  }
-  // A file whose name does not say its format.
-  for (const [format, text] of [
-    ["txt", "a\n"],
-    ["jsonl", '{"text": "a"}\n'],
-  ] as const) {
-    const file = join(temporary(), "rows.dat");
-    writeFileSync(file, text);
-    const nameless = await predict("--adapter", adapter, "--data", file);
-    t.regex(nameless.stderr, /give --data-format txt, jsonl, ndjson, json, csv, parquet$/m);
-    const answered = await predict("--adapter", adapter, "--data", file, "--data-format", format);
-    t.is(answered.status, 0, answered.stderr);
-  }
-  // A classifier that is whole, as --model.
-  const whole = join(temporary(), "whole");
-  t.is((await run("merge", "--adapter", adapter, "--output", whole)).status, 0);
-  const named = await predict("--model", whole, "--text", "a");
-  t.is(named.status, 0, named.stderr);
-  t.regex(
-    (await predict("--model", tinyModel(), "--text", "a")).stderr,
-    /name a classifier, or with --adapter one that was trained on rows of text and label/,
-  );
-  const same = await predict("--adapter", adapter, "--data", rows, "--output", rows, "--yes");
-  t.regex(same.stderr, /--output is the file of --data; name another file/);
-  const other = await predict("--adapter", adapter, "--data", rows, "--output", join(temporary(), "o.jsonl"));
-  t.is(other.status, 0, other.stderr);
-});
+test.serial(
+  "requirements of predict: a classifier, rows or texts, and another file for its output",
+  async (t) => {
+    const adapter = join(temporary(), "adapter");
+    const encoder = await tinyEncoder();
+    const rows = rowsFile(seaAndLand(8));
+    const trained = await run("finetune", "--model", encoder, "--data", rows, "--output", adapter, ...SHORT);
+    t.is(trained.status, 0, trained.stderr);
+    const predict = (...argv: string[]): ReturnType<typeof run> => run("predict", "--device", "cpu", ...argv);
+    t.regex(
+      (await predict("--text", "a")).stderr,
+      /predict needs --adapter DIR or --model NAME: a classifier/,
+    );
+    const needed = /predict needs --data FILE or --text TEXT, and not both/;
+    t.regex((await predict("--adapter", adapter)).stderr, needed);
+    t.regex((await predict("--adapter", adapter, "--data", rows, "--text", "a")).stderr, needed);
+    for (const given of [
+      ["--data", rows],
+      ["--text", "a"],
+    ]) {
+      const answered = await predict("--adapter", adapter, ...given);
+      t.is(answered.status, 0, answered.stderr);
+    }
+    // A file without an extension that implies its format.
+    for (const [format, text] of [
+      ["txt", "a\n"],
+      ["jsonl", '{"text": "a"}\n'],
+    ] as const) {
+      const file = join(temporary(), "rows.dat");
+      writeFileSync(file, text);
+      const nameless = await predict("--adapter", adapter, "--data", file);
+      t.regex(nameless.stderr, /give --data-format txt, jsonl, ndjson, json, csv, parquet$/m);
+      const answered = await predict("--adapter", adapter, "--data", file, "--data-format", format);
+      t.is(answered.status, 0, answered.stderr);
+    }
+    // A complete classifier, as --model.
+    const whole = join(temporary(), "whole");
+    t.is((await run("merge", "--adapter", adapter, "--output", whole)).status, 0);
+    const named = await predict("--model", whole, "--text", "a");
+    t.is(named.status, 0, named.stderr);
+    t.regex(
+      (await predict("--model", tinyModel(), "--text", "a")).stderr,
+      /name a classifier, or with --adapter one that was trained on rows of text and label/,
+    );
+    const same = await predict("--adapter", adapter, "--data", rows, "--output", rows, "--yes");
+    t.regex(same.stderr, /--output is the file of --data; name another file/);
+    const other = await predict(
+      "--adapter",
+      adapter,
+      "--data",
+      rows,
+      "--output",
+      join(temporary(), "o.jsonl"),
+    );
+    t.is(other.status, 0, other.stderr);
+  },
+);
 
-test.serial("what serve needs: another name for the base, and a folder for each adapter", async (t) => {
+test.serial("requirements of serve: another name for the base, and a folder for each adapter", async (t) => {
   const folder = temporary();
   const adapter = join(folder, "ada");
   const model = tinyModel();

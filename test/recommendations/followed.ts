@@ -1,17 +1,20 @@
-/** Which test follows the recommendation of a message. */
+/** The test that follows the recommendation of each message. */
 
-/** A message of the sources, and the test that does what it says; none where it only names an option. */
+/** A message of the sources, and the test that follows it; undefined if it only names an option. */
 export type Followed = readonly [says: RegExp, test: string | undefined];
 
 const HERE = "test/recommendations/recommendations.test.ts: ";
 const RUNS = "test/recommendations/runs.test.ts: ";
 const COMMANDS = "test/recommendations/commands.test.ts: ";
 
-/** For each message that names a command, a flag or an option. A test is its file, and its title or a part of it. */
+/**
+ * Each message that names a command, a flag or an option. A test is named by its file, and its title or a part of
+ * it.
+ */
 export const FOLLOWED: readonly Followed[] = [
   [
     /run lowrank doctor for a report, or choose the GPU with device gpu$/,
-    "test/diagnose/auto.test.ts: doctor tests again, and auto follows what it found",
+    "test/diagnose/auto.test.ts: doctor tests again, and auto follows the result",
   ],
   [/^--chat-template-file …$/, undefined],
   [
@@ -22,7 +25,7 @@ export const FOLLOWED: readonly Followed[] = [
     /name another --output/,
     "test/cli/predict.test.ts: an output file is complete or absent, and is replaced only with --yes",
   ],
-  [/or with --adapter one that was trained/, `${COMMANDS}what predict needs`],
+  [/or with --adapter one that was trained/, `${COMMANDS}requirements of predict`],
   [/^<resume> continues the run that <overwrite>/, `${HERE}--resume and --yes`],
   [/^<data> and <evalData> cannot both be standard input$|^…; give <evalSplit>$/, `${HERE}standard input`],
   [/has no name to go by: give <dataFormat>/, `${HERE}standard input`],
@@ -33,26 +36,26 @@ export const FOLLOWED: readonly Followed[] = [
   [/needs <data> FILE to train on$/, `${HERE}options that need others`],
   [/^<evalEvery> needs <evalData> or <evalSplit>$/, `${HERE}options that need others`],
   [/^<patience> counts evaluations: it needs <evalEvery>$/, `${HERE}options that need others`],
-  [/^predict needs --|^--output is the file of --data/, `${COMMANDS}what predict needs`],
-  [/^--data: …; give --data-format …$/, `${COMMANDS}what predict needs`],
-  [/^generate needs --prompt TEXT or --messages FILE$/, `${HERE}what generate needs`],
-  [/^--chat-template has no effect: --prompt/, `${HERE}what generate needs`],
+  [/^predict needs --|^--output is the file of --data/, `${COMMANDS}requirements of predict`],
+  [/^--data: …; give --data-format …$/, `${COMMANDS}requirements of predict`],
+  [/^generate needs --prompt TEXT or --messages FILE$/, `${HERE}requirements of generate`],
+  [/^--chat-template has no effect: --prompt/, `${HERE}requirements of generate`],
   [
     /at --temperature 0 the most likely token is taken; give a --temperature above 0$/,
     "test/cli/without-effect.test.ts: other commands report them",
   ],
   [
     /does not say its model: give --model$|which is not here…: give --model$/,
-    `${HERE}an adapter whose model is not known`,
+    `${HERE}an adapter with an unknown or missing model`,
   ],
-  [/^give the model with <model>$/, `${HERE}an adapter whose model is not known`],
+  [/^give the model with <model>$/, `${HERE}an adapter with an unknown or missing model`],
   [/^with --packing … of … tokens, $/, `${HERE}packing`],
   [/lowrank finetune --resume …$/, "test/dashboard/page.test.ts: the page of a run whose process is killed"],
   [
     /^, or train on all tokens with <trainOn>$|^shorten the prompts, or raise <maxLength>/,
     `${HERE}rows with nothing to train on`,
   ],
-  [/^a larger <maxLength> keeps more of them$/, `${HERE}rows that are cut`],
+  [/^a larger <maxLength> keeps more of them$/, `${HERE}rows with nothing to train on, and truncated rows`],
   [/a larger <maxLength> keeps them$/, `${HERE}conversations that are too long`],
   [/use a template for tools with <chatTemplate>$/, `${HERE}tools that a template ignores`],
   [/^give one with <chatTemplate> FILE$/, `${HERE}a model without a chat template`],
@@ -60,7 +63,10 @@ export const FOLLOWED: readonly Followed[] = [
     /^…: … \(…\), and no server is asked offline; download it once without <offline>/,
     "test/hub/load.test.ts: the command line: a model by its name, and by the base model of an adapter",
   ],
-  [/"peft" is PEFT's table by family.*name layers, or all-linear/, `${HERE}peft's table`],
+  [
+    /"peft" is PEFT's table by family.*name layers, or all-linear/,
+    `${HERE}a model family that PEFT's table lacks`,
+  ],
   [
     /lower the learning rate .*<optimizer\.lr>\) or lengthen the warm-up \(<warmup>\)$/,
     `${RUNS}a run that diverges`,
@@ -91,7 +97,7 @@ export const FOLLOWED: readonly Followed[] = [
   ],
   [
     /^--adapter …: the base has this name; give the base another with --name$|give a folder, as in --adapter …=DIR$/,
-    `${COMMANDS}what serve needs`,
+    `${COMMANDS}requirements of serve`,
   ],
   // These say what an option may be, and recommend no other.
   [/^(…|inject|finetune): <option> is |^<option>: "…" |^<option> names standard input twice/, undefined],
@@ -107,7 +113,7 @@ export const FOLLOWED: readonly Followed[] = [
   [/^join them first \(llama-gguf-split/, undefined],
   [
     /^lowrank was taken into a bundle|^esbuild --external/,
-    "test/bundlers.test.ts: esbuild: a bundle that leaves the package out runs, one that took it in says so",
+    "test/bundlers.test.ts: esbuild: a bundle with the package as external runs, and one that contains it says so",
   ],
   [/there is no binary of lowrank for/, undefined],
   [
@@ -125,34 +131,34 @@ export const FOLLOWED: readonly Followed[] = [
 const REFUSED = "test/recommendations/refusals.test.ts: ";
 const OWN = "test/recommendations/own-layers.test.ts: ";
 const MERGED =
-  "test/recommendations/gguf.test.ts: what llama.cpp's adapters cannot hold is merged into a GGUF file: ";
+  "test/recommendations/gguf.test.ts: an adapter that llama.cpp does not support is merged into a GGUF file: ";
 const CONTRADICTED = "test/recommendations/recommendations.test.ts: refused by finetune, with what to do: ";
 
 /** The same for refusals whose `instead` names an option or a command, by the section and the key. */
 export const REFUSALS_FOLLOWED: Readonly<Record<string, string>> = {
-  "Adapters: biasWithStart": `${REFUSED}starts of adapters`,
-  "Adapters: evaWithoutData": `${REFUSED}starts of adapters`,
-  "Adapters: evaWithoutLinears": `${REFUSED}starts of adapters`,
-  "Adapters: evaEnding": `${REFUSED}a layer that eva leaves out`,
-  "Adapters: pissaScaling": `${REFUSED}starts of adapters`,
-  "Adapters: startRank": `${REFUSED}starts of adapters`,
+  "Adapters: biasWithStart": `${REFUSED}initialisations of adapters`,
+  "Adapters: evaWithoutData": `${REFUSED}initialisations of adapters`,
+  "Adapters: evaWithoutLinears": `${REFUSED}initialisations of adapters`,
+  "Adapters: evaEnding": `${REFUSED}a layer to which EVA gives no rank`,
+  "Adapters: pissaScaling": `${REFUSED}initialisations of adapters`,
+  "Adapters: startRank": `${REFUSED}initialisations of adapters`,
   "Adapters: groupedDora": `${REFUSED}a grouped convolution`,
   "Adapters: tiedAdapter": `${REFUSED}a tied embedding`,
-  "Adapters: ownFrozen": `${OWN}a layer is changed as its refusal says, or left out: ownFrozen`,
-  "Adapters: ownWeight": `${OWN}a layer is changed as its refusal says, or left out: ownWeight`,
-  "Adapters: ownName": `${OWN}a layer is changed as its refusal says, or left out: ownName`,
-  "Adapters: ownForwardProperty": `${OWN}a layer is changed as its refusal says, or left out: ownForwardProperty`,
-  "Adapters: ownForwardDropout": `${OWN}a layer is changed as its refusal says, or left out: ownForwardDropout`,
-  "Adapters: ownForwardDtype": `${OWN}a layer is changed as its refusal says, or left out: ownForwardDtype`,
-  "Adapters: ownForwardAsync": `${OWN}a forward is changed as its refusal says, or its layer left out: ownForwardAsync`,
-  "Adapters: ownForwardAssigns": `${OWN}a forward is changed as its refusal says, or its layer left out: ownForwardAssigns`,
-  "Adapters: ownCopy": `${OWN}a layer with adapters is copied once they are off`,
-  "Adapters: attention": `${REFUSED}attention: without the option, or left out`,
+  "Adapters: ownFrozen": `${OWN}a layer is changed as its refusal says, or excluded: ownFrozen`,
+  "Adapters: ownWeight": `${OWN}a layer is changed as its refusal says, or excluded: ownWeight`,
+  "Adapters: ownName": `${OWN}a layer is changed as its refusal says, or excluded: ownName`,
+  "Adapters: ownForwardProperty": `${OWN}a layer is changed as its refusal says, or excluded: ownForwardProperty`,
+  "Adapters: ownForwardDropout": `${OWN}a layer is changed as its refusal says, or excluded: ownForwardDropout`,
+  "Adapters: ownForwardDtype": `${OWN}a layer is changed as its refusal says, or excluded: ownForwardDtype`,
+  "Adapters: ownForwardAsync": `${OWN}a forward is changed as its refusal says, or its layer excluded: ownForwardAsync`,
+  "Adapters: ownForwardAssigns": `${OWN}a forward is changed as its refusal says, or its layer excluded: ownForwardAssigns`,
+  "Adapters: ownCopy": `${OWN}a layer with adapters is copied after they are removed`,
+  "Adapters: attention": `${REFUSED}attention: without the option, or excluded`,
   "Adapters in files: loralibAlpha":
     "test/lora/formats.test.ts: on cpu a conversion to loralib's format and back gives the same model",
   "Adapters in files: loralibSlices":
     "test/lora/loralib-layers.test.ts: a merged linear layer of loralib's is read as the equal plain one",
-  "Adapters in files: kohyaNetworks": `${REFUSED}a file of kohya's with several networks: one of them by prefix`,
+  "Adapters in files: kohyaNetworks": `${REFUSED}a kohya file with several networks: one of them by prefix`,
   ...Object.fromEntries(
     ["dora", "biases", "factorBiases", "modulesToSave", "tokens", "tied", "layers"].map((key) => [
       `GGUF: ${key}`,

@@ -16,7 +16,7 @@ import { defaultModel } from "../../src/models/default.js";
 import { runHere as run } from "../cli/lowrank.js";
 import { temporary } from "../hashed.js";
 
-/** A model of drawn weights, in a folder with the tokenizer of the model in the package. */
+/** Saves a model with random weights into a folder with the tokenizer of the packaged model. */
 async function drawn(make: () => CausalLM): Promise<string> {
   const folder = join(temporary(), "model");
   const model = make();
@@ -67,7 +67,7 @@ const MERGED: [key: string, options: lora.InjectOptions, folder: string][] = [
   ["layers", { targetModules: ["wpe"] }, gpt2],
 ];
 for (const [key, options, folder] of MERGED) {
-  test.serial(`what llama.cpp's adapters cannot hold is merged into a GGUF file: ${key}`, async (t) => {
+  test.serial(`an adapter that llama.cpp does not support is merged into a GGUF file: ${key}`, async (t) => {
     const model = await loadModel<"causal-lm">(folder, { device: "cpu" });
     await lora.inject(model, { r: 2, ...options });
     const adapter = join(temporary(), "adapter");
@@ -90,13 +90,13 @@ for (const [key, options, folder] of MERGED) {
     const merged = await run(...(command as string).split(" "), ...common, "--output", output);
     t.is(merged.status, 0, merged.stderr);
     t.is((await run("generate", "--model", output, "--prompt", "a", "--max-tokens", "1")).status, 0);
-    // PEFT's folder, which is there already, loads.
+    // PEFT's folder, which exists already, loads.
     const kept = await run("generate", ...common, "--prompt", "a", "--max-tokens", "1", "--device", "cpu");
     t.is(kept.status, 0, kept.stderr);
   });
 }
 
-test.serial("biases of B where the layers have none: PEFT's folder is kept", async (t) => {
+test.serial("biases of B if the layers have none: PEFT's folder is kept", async (t) => {
   const model = await loadModel<"causal-lm">(tied, { device: "cpu" });
   await lora.inject(model, { r: 2, targetModules: ["q_proj"], loraBias: true });
   const adapter = join(temporary(), "adapter");

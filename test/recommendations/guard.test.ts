@@ -54,14 +54,14 @@ test("each refusal that recommends an option or a command is followed by a test"
   t.deepEqual(Object.keys(REFUSALS_FOLLOWED).sort(), named.sort());
 });
 
-test("each test that is said to follow one is there: its file, and its title in the file", (t) => {
+test("each test in the tables exists: its file, and its title in the file", (t) => {
   const named = [...FOLLOWED.map(([, followed]) => followed), ...Object.values(REFUSALS_FOLLOWED)];
   named.push(...FOLLOWED_REMEDIES.map(([, followed]) => followed));
   named.push(...Object.values(REFUSALS_IN_WORDS).filter((one) => one.startsWith("test/")));
   for (const one of new Set(named)) if (one !== undefined) t.is(missingTest(one), undefined);
 });
 
-test("an entry without a title, and a title or a file that is not there, are found", (t) => {
+test("an entry without a title, and a missing title or file, are found", (t) => {
   const here = "test/recommendations/guard.test.ts";
   t.is(missingTest(`${here}: an entry without a title`), undefined);
   t.is(missingTest("test/recommendations/refusals.test.ts: ")?.includes("does not name"), true);

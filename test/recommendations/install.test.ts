@@ -1,4 +1,4 @@
-/** The commands of npm that messages recommend, run by npm against a registry on this machine. */
+/** The commands of npm that messages recommend, run by npm with a local registry. */
 import { execFile } from "node:child_process";
 import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,12 +10,12 @@ import { temporary } from "../hashed.js";
 import { nodeIn } from "../packed.js";
 import { npmrc, publish } from "../published.js";
 
-/** Prints the message that a tensor fails with. */
+/** Prints the error message of a tensor operation. */
 const PROGRAM = `import { ones } from "lowrank";
 try { ones([1], { device: "cpu" }); console.log("loaded"); }
 catch (error) { console.log(error.message); }`;
 
-/** A project with a program, and npm in it. */
+/** Creates a project with a program, and npm in it. */
 async function project(): Promise<{
   folder: string;
   binary: string;
@@ -46,7 +46,7 @@ test.serial("the binary's package is installed by the command that its absence r
   await npm(command);
   t.is(nodeIn(folder, "app.mjs"), "loaded");
 
-  // The other way that the message names.
+  // The alternative in the message.
   t.regex(message, /or remove node_modules and package-lock\.json, and npm install$/);
   for (const name of ["node_modules", "package-lock.json"])
     rmSync(join(folder, name), { recursive: true, force: true });

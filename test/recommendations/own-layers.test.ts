@@ -11,7 +11,7 @@ const batch = (): Tensor =>
     { shape: [2, 4] },
   );
 
-/** A model of a plain layer and `own`. */
+/** Returns a model with a plain layer and `own`. */
 function around(own: nn.Linear): nn.Module & { forward(x: Tensor): unknown } {
   class Model extends nn.Module {
     plain = new nn.Linear(4, 4);
@@ -48,7 +48,7 @@ interface Case {
   refused: () => nn.Linear;
   options?: lora.InjectOptions;
   message: RegExp;
-  /** The layer as the message says that it can be; absent where options are to change. */
+  /** The layer changed according to the message; undefined if options are to change. */
   mended?: () => nn.Linear;
   instead?: lora.InjectOptions;
 }
@@ -98,7 +98,7 @@ const CASES: Case[] = [
 ];
 
 for (const { key, refused, options = ALL, message, mended = refused, instead = options } of CASES) {
-  test(`a layer is changed as its refusal says, or left out: ${key}`, async (t) => {
+  test(`a layer is changed as its refusal says, or excluded: ${key}`, async (t) => {
     const error = await t.throwsAsync(lora.inject(around(refused()), options), { message });
     t.regex(error.message, EXCLUDED);
     const model = around(mended());
@@ -146,7 +146,7 @@ const LATE: [key: string, refused: () => nn.Linear, message: RegExp, mended: () 
   ],
 ];
 for (const [key, refused, message, mended] of LATE) {
-  test(`a forward is changed as its refusal says, or its layer left out: ${key}`, async (t) => {
+  test(`a forward is changed as its refusal says, or its layer excluded: ${key}`, async (t) => {
     const model = around(refused());
     await lora.inject(model, ALL);
     const error = await t.throwsAsync(async () => model.forward(batch()), { message });
@@ -160,7 +160,7 @@ for (const [key, refused, message, mended] of LATE) {
   });
 }
 
-test("a layer with adapters is copied once they are off, or with one of two options: ownCopy", async (t) => {
+test("a layer with adapters is copied after they are removed, or with one of two options: ownCopy", async (t) => {
   const message = /take its adapters off first, or choose one of targetModules and modulesToSave/;
   const model = around(new Doubled(4, 4));
   await lora.inject(model, { r: 2, targetModules: ["own"] });

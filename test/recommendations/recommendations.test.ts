@@ -1,4 +1,4 @@
-/** What messages recommend works: each is followed here, or by the test that `followed.ts` names. */
+/** The recommendations of messages work: each is followed here, or by the test that `followed.ts` names. */
 import { spawn } from "node:child_process";
 import { cpSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -31,7 +31,7 @@ const finetune = (...argv: string[]): Promise<Ended> =>
   run("finetune", ...SHORT, "--output", fresh("out"), ...argv);
 const started = (...argv: string[]): Promise<Ended> => finetune("--model", model, "--data", data, ...argv);
 
-/** Runs a command with something on its standard input. */
+/** Runs a command with text on its standard input. */
 function piped(input: string, ...argv: string[]): Promise<Ended> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, ["--import=tsx", main, ...argv]);
@@ -46,7 +46,7 @@ function piped(input: string, ...argv: string[]): Promise<Ended> {
 }
 
 test.serial(
-  "--resume and --yes: either of them alone, and a folder that contains a run: --resume, --yes and --output",
+  "--resume and --yes: one of them, and a folder that contains a run: --resume, --yes and --output",
   async (t) => {
     const output = fresh("out");
     const argv = ["finetune", "--model", model, "--data", data, ...SHORT];
@@ -126,7 +126,7 @@ test.serial("options that need others, or one of two", async (t) => {
   }
 });
 
-test.serial("what generate needs: --prompt or --messages, and --messages for a template", async (t) => {
+test.serial("requirements of generate: --prompt or --messages, and --messages for a template", async (t) => {
   const template = file("chat.jinja", TEMPLATE);
   const common = ["generate", "--model", model, "--device", "cpu", "--max-tokens", "1"];
   t.regex((await run(...common)).stderr, /generate needs --prompt TEXT or --messages FILE/);
@@ -167,7 +167,7 @@ test.serial(
   },
 );
 
-test.serial("an adapter whose model is not known, or not here: --model", async (t) => {
+test.serial("an adapter with an unknown or missing model: --model", async (t) => {
   const adapter = fresh("adapter");
   t.is((await run("finetune", "--model", model, "--data", data, ...SHORT, "--output", adapter)).status, 0);
   const config = join(adapter, "adapter_config.json");
@@ -192,7 +192,7 @@ test.serial("an adapter whose model is not known, or not here: --model", async (
   }
 });
 
-test.serial("packing: what inspect says of --packing is what a run does", async (t) => {
+test.serial("packing: a run confirms the estimate of inspect for --packing", async (t) => {
   const said = await run("inspect", data, "--model", model);
   const [, sequences] = /with --packing (\d+) sequence/.exec(said.stdout) ?? [];
   t.truthy(sequences, said.stdout);
@@ -202,7 +202,7 @@ test.serial("packing: what inspect says of --packing is what a run does", async 
 });
 
 test.serial(
-  "rows with nothing to train on, and rows that are cut: --max-length, and --train-on all",
+  "rows with nothing to train on, and truncated rows: --max-length, and --train-on all",
   async (t) => {
     const long = rows({ prompt: "a long prompt, ".repeat(3), completion: "b" });
     const cut = await finetune("--model", model, "--data", long, "--max-length", "8");
@@ -217,7 +217,7 @@ test.serial(
     const raised = await finetune("--model", model, "--data", long, "--max-length", "64");
     t.is(raised.status, 0, raised.stderr);
     t.is(raised.stderr, "");
-    // A command that cannot train on all does not offer it.
+    // A command without --train-on all does not recommend it.
     const judged = await run(
       "evaluate",
       "--model",
@@ -328,13 +328,13 @@ test.serial("a rank above the width: a lower one", async (t) => {
   const [, most] = /--rank is above the width.*where (\d+) is the most/.exec(high.stderr) ?? [];
   t.truthy(most, high.stderr);
   t.is((await started("--rank", most as string)).stderr, "");
-  // PiSSA takes no rank above it at all.
+  // PiSSA refuses a rank above the width.
   const start = await started("--rank", "64", "--init", "pissa");
   t.regex(start.stderr, /take a lower rank$/m);
   t.is((await started("--rank", most as string, "--init", "pissa")).status, 0);
 });
 
-test.serial("peft's table lacks a model's family: all-linear, or layers by name", async (t) => {
+test.serial("a model family that PEFT's table lacks: all-linear, or layers by name", async (t) => {
   const make = (): nn.Sequential => new nn.Sequential(new nn.Linear(4, 4), new nn.Linear(4, 4));
   await t.throwsAsync(lora.inject(make(), { targetModules: "peft" }), {
     message: /name layers, or all-linear/,
@@ -343,7 +343,7 @@ test.serial("peft's table lacks a model's family: all-linear, or layers by name"
   t.is((await lora.inject(make(), { targetModules: ["1"] })).adapted.length, 1);
 });
 
-/** What `finetune` refuses, and what it says instead. */
+/** Refusals of `finetune`, and its recommendations. */
 const REFUSED: [what: string, refused: string[], message: RegExp, instead: string[][]][] = [
   ["loraAlpha", ["--init", "olora", "--dora"], /choose one of them/, [["--init", "olora"], ["--dora"]]],
   [

@@ -1,4 +1,4 @@
-/** What refusals recommend works: `followed.ts` says which test follows which. */
+/** The recommendations of refusals work: `followed.ts` names the test for each. */
 import { join } from "node:path";
 
 import test from "ava";
@@ -20,7 +20,7 @@ import { runHere as run } from "../cli/lowrank.js";
 import { temporary, tinyData } from "../hashed.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 
-/** Its tokenizer is one that GGUF files have. */
+/** Its tokenizer is supported in GGUF files. */
 const folder = defaultModel();
 const data = tinyData();
 const room = temporary();
@@ -34,7 +34,7 @@ const batch = (): Tensor =>
     { shape: [8, 4] },
   );
 
-/** Refused with `options`, and not with `instead`. */
+/** Checks that `options` are refused, and `instead` is not. */
 async function follow(
   t: { throwsAsync: (p: Promise<unknown>, e: object) => Promise<unknown>; true: (v: boolean) => boolean },
   make: () => nn.Module,
@@ -46,7 +46,7 @@ async function follow(
   for (const one of instead) t.true((await lora.inject(make(), one)).adapted.length > 0);
 }
 
-test("starts of adapters: what is recommended instead", async (t) => {
+test("initialisations of adapters: the recommended alternative", async (t) => {
   const all = { targetModules: "all-linear" };
   await follow(
     t,
@@ -108,7 +108,7 @@ class Nested extends nn.Module {
   }
 }
 
-test("a layer that eva leaves out, and whose path ends another's, is left out of the targets", async (t) => {
+test("a layer to which EVA gives no rank, and whose path ends another's, is excluded from the targets", async (t) => {
   const units = [0, 1, 2, 3].flatMap((at) =>
     [1, -1].map((sign) => [0, 1, 2, 3].map((i) => (i === at ? sign : 0))),
   );
@@ -137,7 +137,7 @@ test("a grouped convolution: without useDora", async (t) => {
   await t.notThrowsAsync(lora.saveAdapter(plain, fresh("plain")));
 });
 
-test("attention: without the option, or left out", async (t) => {
+test("attention: without the option, or excluded", async (t) => {
   class Model extends nn.Module {
     plain = new nn.Linear(8, 8);
     attn = new nn.MultiheadAttention(8, 2);
@@ -154,7 +154,7 @@ test("attention: without the option, or left out", async (t) => {
   t.deepEqual((await lora.inject(new Model(), left)).adapted, ["plain"]);
 });
 
-test.serial("quantised weights: what merges, saves and loads instead", async (t) => {
+test.serial("quantised weights: the alternatives that merge, save and load", async (t) => {
   const load = (quantize?: "q8_0"): Promise<CausalLM> =>
     loadModel<"causal-lm">(folder, { device: "cpu", ...(quantize && { quantize }) });
   const adapt = async (model: CausalLM): Promise<CausalLM> => {
@@ -171,7 +171,7 @@ test.serial("quantised weights: what merges, saves and loads instead", async (t)
   await t.notThrowsAsync(lora.mergeAndUnload(await adapt(plain)));
   const file = fresh("q.gguf");
   await saveModel(plain, file, { format: "gguf", dtype: "q8_0" });
-  // The other way: a GGUF file with a dtype, merged, and quantised again.
+  // The alternative: a GGUF file with a dtype, merged, and quantised again.
   const floats = await loadModel<"causal-lm">(file, { device: "cpu", dtype: "f16" });
   await t.notThrowsAsync(lora.mergeAndUnload(await adapt(floats)));
   await t.notThrowsAsync(saveModel(floats, fresh("again.gguf"), { format: "gguf", dtype: "q8_0" }));
@@ -186,7 +186,7 @@ test.serial("quantised weights: what merges, saves and loads instead", async (t)
   await t.notThrowsAsync(finetune({ ...options, model: await load("q8_0"), output: fresh("o") }).result);
 });
 
-test.serial("a file of kohya's with several networks: one of them by prefix", async (t) => {
+test.serial("a kohya file with several networks: one of them by prefix", async (t) => {
   const model = await loadModel<"causal-lm">(folder, { device: "cpu" });
   const { inFeatures, outFeatures } = new Map(model.namedModules()).get(
     "model.layers.0.self_attn.q_proj",
@@ -207,20 +207,23 @@ test.serial("a file of kohya's with several networks: one of them by prefix", as
 });
 
 for (const format of ["kohya", "loralib"]) {
-  test.serial(`what ${format}'s files cannot hold stays in PEFT's folder, or is merged`, async (t) => {
-    const model = await loadModel<"causal-lm">(folder, { device: "cpu" });
-    await lora.inject(model, { r: 2, targetModules: ["q_proj"], useDora: true });
-    const adapter = fresh("adapter");
-    await lora.saveAdapter(model, adapter);
-    model.dispose();
-    const common = ["--adapter", adapter, "--model", folder];
-    const refused = await run("export", ...common, "--format", format, "--output", fresh("a.safetensors"));
-    t.regex(refused.stderr, /keep PEFT's folder, or merge$/m);
-    const merged = await run("merge", ...common, "--output", fresh("merged"));
-    t.is(merged.status, 0, merged.stderr);
-    const kept = await run("export", ...common, "--format", "peft", "--output", fresh("peft"));
-    t.is(kept.status, 0, kept.stderr);
-  });
+  test.serial(
+    `an adapter that ${format}'s files do not support stays in PEFT's folder, or is merged`,
+    async (t) => {
+      const model = await loadModel<"causal-lm">(folder, { device: "cpu" });
+      await lora.inject(model, { r: 2, targetModules: ["q_proj"], useDora: true });
+      const adapter = fresh("adapter");
+      await lora.saveAdapter(model, adapter);
+      model.dispose();
+      const common = ["--adapter", adapter, "--model", folder];
+      const refused = await run("export", ...common, "--format", format, "--output", fresh("a.safetensors"));
+      t.regex(refused.stderr, /keep PEFT's folder, or merge$/m);
+      const merged = await run("merge", ...common, "--output", fresh("merged"));
+      t.is(merged.status, 0, merged.stderr);
+      const kept = await run("export", ...common, "--format", "peft", "--output", fresh("peft"));
+      t.is(kept.status, 0, kept.stderr);
+    },
+  );
 }
 
 test.serial("rows with labels: without packing", async (t) => {
@@ -231,7 +234,7 @@ test.serial("rows with labels: without packing", async (t) => {
   await t.notThrowsAsync(finetune({ ...options, output: fresh("o") }).result);
 });
 
-test.serial("options of commands: what they need besides, or in place", async (t) => {
+test.serial("options of commands: the options that they need in addition, or instead", async (t) => {
   const generate = [
     "generate",
     "--model",
@@ -277,7 +280,7 @@ test.serial("options of commands: what they need besides, or in place", async (t
   t.is((await run(...exported, "--model", folder, "--output", fresh("e"))).status, 0);
 });
 
-test.serial("a tied embedding is trained whole, or left out of the targets", async (t) => {
+test.serial("a tied embedding is trained in full, or excluded from the targets", async (t) => {
   const tied = (): Promise<CausalLM> => loadModel<"causal-lm">(folder, { device: "cpu" });
   const model = await tied();
   const options = { r: 2, targetModules: ["embed_tokens", "q_proj"], ensureWeightTying: true };

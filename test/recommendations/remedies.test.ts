@@ -1,4 +1,4 @@
-/** What messages say to do, where they name no option and no command: each is followed. `remedies.ts` lists them. */
+/** Remedies of messages without an option or a command: each is followed. `remedies.ts` lists them. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -33,7 +33,7 @@ const fresh = (name: string): string => join(room, `${made++}-${name}`);
 const linears = (): nn.Sequential => new nn.Sequential(new nn.Linear(4, 4), new nn.Linear(4, 4));
 const causal = (): Promise<CausalLM> => loadModel<"causal-lm">(folder, { device: "cpu" });
 
-/** `work` is refused with a message that says what to do. */
+/** Checks that `work` is refused with a message that states a remedy. */
 async function says(t: ExecutionContext, work: () => unknown, message: RegExp): Promise<void> {
   const outcome = async (): Promise<unknown> => work();
   await t.throwsAsync(outcome(), { message });
@@ -83,7 +83,7 @@ test("adapters: unmerge first, another name, deleteAdapter first, hotSwap", asyn
   t.true((await lora.inject(without, given)).adapted.length > 0);
 });
 
-test("adapters: a weight instead of a name twice, one of two ways, a Sequential around a layer", async (t) => {
+test("adapters: a weight instead of a repeated name, one of two forms, a Sequential around a layer", async (t) => {
   const model = await adapted();
   await says(
     t,
@@ -115,7 +115,7 @@ test("adapters: a weight instead of a name twice, one of two ways, a Sequential 
   await lora.saveAdapter(new nn.Sequential(layer), fresh("alone"));
 });
 
-test("adapters: combinations by cat or svd, AdamW instead of LoRA-FA's, a bias that has no place", async (t) => {
+test("adapters: combinations by cat or svd, AdamW instead of LoRA-FA's, a bias that cannot be merged", async (t) => {
   const model = await adapted();
   await lora.inject(model, { name: "wide", r: 3, targetModules: ["0"] });
   const weights = { default: 1, wide: 1 };
@@ -162,7 +162,7 @@ test("saveModel: adapters merged, unloaded or saved first; a new folder", async 
   model.dispose();
 });
 
-test("models: ids without a tokenizer, logits read in time, one of ids and embeddings, a padding token", async (t) => {
+test("models: ids without a tokenizer, logits read in time, ids or embeddings, a padding token", async (t) => {
   const model = await causal();
   const ids = tensor(Int32Array.of(1, 2, 3), { shape: [1, 3], device: "cpu" });
   await says(

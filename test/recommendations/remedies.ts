@@ -1,12 +1,12 @@
 /**
- * What becomes of each remedy that a message gives in words alone, such as "unmerge first": the test that follows it, or
- * why none does. A message is known by a part of its text.
+ * For each remedy in words, such as "unmerge first": the test that follows it, or the reason why none does. A
+ * message is identified by a part of its text.
  */
 import type { Message } from "./collect.js";
 
 const HERE = "test/recommendations/remedies.test.ts: ";
 const FIRST = `${HERE}adapters: unmerge first, another name`;
-const WEIGHT = `${HERE}adapters: a weight instead of a name twice`;
+const WEIGHT = `${HERE}adapters: a weight instead of a repeated name, one of two forms, a Sequential around a layer`;
 const COMBINED = `${HERE}adapters: combinations by cat or svd`;
 const SAVED = `${HERE}saveModel: adapters merged`;
 const MODELS = `${HERE}models: ids without a tokenizer`;
@@ -14,7 +14,7 @@ const TENSORS = `${HERE}tensors: conversions by to()`;
 const DATA = `${HERE}data: unpacked, encoded`;
 const DIVERGED = "test/train/divergence.test.ts: a run that diverges names the last good checkpoint";
 
-/** Remedies, and the test that does what they say. */
+/** Remedies, and the test that follows each. */
 export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])[] = [
   ["take them off with deleteAdapter first", FIRST],
   ["load it as another one", FIRST],
@@ -69,12 +69,12 @@ export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])
   ],
 ];
 
-/** Why no test follows a remedy. */
+/** Reasons why no test follows a remedy. */
 const OUTSIDE = "a step outside of the program: other software, the network, the file system";
 const FORM = "asks for input of the form that the tests of the option or the function use throughout";
 const STATEMENT = "recommends nothing";
 
-/** Remedies that no test follows. */
+/** Remedies without a test. */
 export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] = [
   ["(did you mean …?); rename or remove it", FORM],
   ["…: …; rename or remove it", FORM],
@@ -149,7 +149,7 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["set truncation", FORM],
   ["pass padTokenId", FORM],
   ["by the size of its context, not by the text", OUTSIDE],
-  // llama.cpp's own tool, which no registry of this package has.
+  // llama.cpp's own tool, which this package's registry does not provide.
   ["join them first (llama-gguf-split", OUTSIDE],
   ["take one that has, or assign model.tokenizer", FORM],
   ["forward: give labels, or decoderInputIds", FORM],
@@ -192,7 +192,10 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["Trainer: save", STATEMENT],
 ];
 
-/** Refusals whose `instead` names no option and no command, by section: a test that does what it says, or why none does. */
+/**
+ * Refusals whose `instead` names no option and no command, by section: a test that follows it, or the reason why
+ * none does.
+ */
 export const REFUSALS_IN_WORDS: Readonly<Record<string, string>> = {
   "Adapters: swapMerged": FIRST,
   "Adapters: layerAlone": WEIGHT,
@@ -212,7 +215,7 @@ export const REFUSALS_IN_WORDS: Readonly<Record<string, string>> = {
       "loralibKernel fileAlone",
     ].flatMap((keys) => keys.split(" ").map((key) => [`Adapters in files: ${key}`, FORM])),
   ),
-  // These are done in PEFT.
+  // These remedies are applied in PEFT.
   ...Object.fromEntries(
     ["peftType", "peftKey", "peftMoved"].map((key) => [`Adapters in files: ${key}`, OUTSIDE]),
   ),
@@ -221,7 +224,7 @@ export const REFUSALS_IN_WORDS: Readonly<Record<string, string>> = {
       "convolutions adapterFamily modelFamily rope scores activation modelBiases headSize tokenizer preTokenizer vocabulary",
     ].flatMap((keys) => keys.split(" ").map((key) => [`GGUF: ${key}`, FORM])),
   ),
-  // Another model is taken.
+  // Another model is used.
   ...Object.fromEntries(
     ["quantised", "decoding", "attentionCap", "partialRotary", "ropeScaling", "phiScaling"].map((key) => [
       `Models: ${key}`,

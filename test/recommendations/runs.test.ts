@@ -28,7 +28,7 @@ async function withFree<T>(bytes: number, work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Runs to the end, without a warning. */
+/** Runs to the end, and expects no warning. */
 async function quiet(t: ExecutionContext, given: FinetuneOptions): Promise<void> {
   const events = await collect(finetune(given));
   t.deepEqual(warnings(events), []);
@@ -57,7 +57,7 @@ test.serial("a run that diverges: a lower learning rate, or a longer warm-up, an
   await quiet(t, { ...diverging, warmup: 23, overwrite: true });
 });
 
-test.serial("a damaged checkpoint, and none before it that is intact: overwrite", async (t) => {
+test.serial("a damaged checkpoint without an intact one before it: overwrite", async (t) => {
   const first = options({ steps: 4, saveEvery: 4 });
   await finetune(first).result;
   truncateSync(join(first.output, "checkpoint-4", "optimizer.safetensors"), 50);
@@ -70,11 +70,11 @@ test.serial("a damaged checkpoint, and none before it that is intact: overwrite"
 });
 
 test.serial(
-  "a run without a checkpoint, in a folder with another's: resume by the other's name",
+  "a run without a checkpoint, in a folder with another run's: resume by the other's name",
   async (t) => {
     const first = options({ steps: 4, saveEvery: 2, keep: 9 });
     await finetune(first).result;
-    // A branch that saves none, and whose beginning was removed.
+    // A branch without a checkpoint, and without its origin, which was removed.
     const own = join(first.output, "checkpoint-2");
     await finetune({ resume: own, optimizer: { lr: 1e-3 }, saveEvery: "never" }).result;
     rmSync(own, { recursive: true });
@@ -84,7 +84,7 @@ test.serial(
     });
     const [, other] = /continue from it with resume (\S+)$/.exec(error.message) ?? [];
     t.is((await finetune({ resume: other as string, steps: 6 }).result).steps, 6);
-    // Where there is no other's either, the run starts again.
+    // Without any checkpoint the run starts again.
     await finetune({ ...first, overwrite: true, saveEvery: "never" }).result;
     await t.throwsAsync(finetune({ resume: first.output, steps: 6 }).result, {
       message: /there is no checkpoint to go on from; start the run again in the same folder with overwrite$/,
@@ -113,7 +113,7 @@ test.serial("a run that does not fit: more memory, and auto", async (t) => {
       message: /; memory auto chooses by itself$/,
     }),
   );
-  // `auto` takes seven eighths of the free memory.
+  // `auto` uses seven eighths of the free memory.
   const { steps } = await withFree(
     Math.ceil((bound * 8) / 7),
     () => finetune({ ...open, memory: "auto" }).result,
@@ -141,7 +141,7 @@ test.serial("an adapter without a head: one of a classifier, or none", async (t)
   t.is((await finetune(next).result).steps, 1);
 });
 
-test.serial("an option that the optimizer does not have, or that is null, is left out", async (t) => {
+test.serial("an option that the optimizer does not have, or that is null, is omitted", async (t) => {
   const lion = options({ steps: 1, optimizer: { type: "lion", lr: 1e-4 } });
   await t.throwsAsync(finetune({ ...lion, optimizer: { ...lion.optimizer, eps: 1e-8 } }).result, {
     message: /optimizer\.eps has no effect with the optimizer lion; leave it out$/,
@@ -160,7 +160,7 @@ test.serial("rows of speech: without packing", async (t) => {
   t.is((await finetune(heard).result).steps, 1);
 });
 
-test.serial("options that contradict an adapter's: left out, or a new adapter", async (t) => {
+test.serial("options that contradict an adapter's: omitted, or a new adapter", async (t) => {
   const first = options({ steps: 1 });
   await finetune(first).result;
   const { lora: _, ...rest } = options({ steps: 1 });

@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 
 const escaped = (text: string): string => text.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`);
 
-/** A pattern for the titles of a literal; expressions of a template match any of the file's `literals`. */
+/** Returns a pattern for the titles of a literal; template expressions match any of the file's `literals`. */
 function titlePattern(title: ts.Expression, literals: readonly string[]): RegExp | undefined {
   if (ts.isStringLiteralLike(title)) return new RegExp(escaped(title.text));
   if (!ts.isTemplateExpression(title)) return undefined;
@@ -25,7 +25,7 @@ function declaresTest({ expression }: ts.CallExpression): boolean {
   return ts.isIdentifier(of) && of.text === "test" && kind === "serial";
 }
 
-/** Why `named`, as in `test/tuning.test.ts: its title`, is no test; undefined where it is one. */
+/** Returns the reason why `named`, such as `test/tuning.test.ts: a title`, is no test; undefined if it is one. */
 export function missingTest(named: string): string | undefined {
   const [, file = "", title = ""] = /^(\S+\.test\.ts): (.+)$/s.exec(named) ?? [];
   if (title === "") return `"${named}" does not name a file and a title`;
@@ -41,7 +41,7 @@ export function missingTest(named: string): string | undefined {
   };
   visit(source);
   const found = titles.some((one) => {
-    // A literal may be named by a part of it.
+    // A literal title may be named by a part of it.
     if (ts.isStringLiteralLike(one)) return one.text.includes(title);
     return titlePattern(one, literals)?.test(title) ?? false;
   });

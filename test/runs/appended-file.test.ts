@@ -1,4 +1,4 @@
-/** A file that is appended to while a run goes on. */
+/** A file that is appended to during a run. */
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
@@ -14,7 +14,7 @@ async function begun(t: { fail: (message: string) => void }, place: string): Pro
   return file;
 }
 
-test("what comes within a tenth of a second is one write, in order, and none is left at the end", async (t) => {
+test("appends within a tenth of a second are one write, in their sequence, and none is missing at the end", async (t) => {
   const file = await begun(t, join(temporary(), "events.jsonl"));
   const began = performance.now();
   const sizes = new Set<number>();
@@ -24,7 +24,7 @@ test("what comes within a tenth of a second is one write, in order, and none is 
     sizes.add(statSync(file.path).size);
   }
   const writes = Math.floor((performance.now() - began) / 100) + 1;
-  // The size before the first.
+  // Includes the size before the first write.
   t.true(sizes.size <= writes + 1, `${sizes.size} sizes where ${writes} writes would do`);
   t.true(sizes.size > 1, "nothing was written meanwhile");
   await file.moveIntoPlace();
@@ -34,7 +34,7 @@ test("what comes within a tenth of a second is one write, in order, and none is 
   t.is(readFileSync(file.path, "utf8"), `begin\n${lines}after\n`);
 });
 
-test("what was appended is in the file once flush resolves", async (t) => {
+test("appended data is in the file once flush resolves", async (t) => {
   const place = join(temporary(), "events.jsonl");
   const file = await begun(t, place);
   for (let line = 0; line < 30; line++) {

@@ -1,4 +1,4 @@
-/** events.jsonl as a file: whole lines or none, whatever happened to whoever wrote it. */
+/** events.jsonl as a file: complete lines or none, even if its writer was interrupted. */
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ async function events(file: string, from?: number): Promise<(RecordedEvent | und
 
 const step = (n: number): Buffer => eventLine({ type: "step", step: n } as { type: string }, n);
 
-test("what is torn at the end is left out, and is read once it is whole", async (t) => {
+test("an incomplete last line is skipped, and is read once it is complete", async (t) => {
   const file = join(temporary(), "events.jsonl");
   const whole = step(3).toString();
   for (let cut = 0; cut < whole.length; cut++) {
@@ -44,7 +44,7 @@ test("what is torn at the end is left out, and is read once it is whole", async 
   t.deepEqual(await events(file, from), [{ type: "step", at: 3, step: 3 }]);
 });
 
-test("a damaged line is told from its neighbours, also one that is too long to hold", async (t) => {
+test("damaged lines do not affect their neighbours, even lines too long for memory", async (t) => {
   const file = join(temporary(), "events.jsonl");
   const long = `{"type":"step","at":1,"text":"${"é".repeat(2 ** 20)}"}\n`;
   const damaged = ["not json\n", "null\n", '{"at":1}\n', '{"type":"step"}\n', "\n", long];
@@ -63,7 +63,7 @@ test("a damaged line is told from its neighbours, also one that is too long to h
 });
 
 if (process.platform !== "win32") {
-  test("a pipe of its name is no file, and is not waited for", async (t) => {
+  test("a pipe of that name is refused without waiting", async (t) => {
     const file = join(temporary(), "events.jsonl");
     t.is(spawnSync("mkfifo", [file]).status, 0);
     const read = readHeader(file).catch((error: { code: string }) => error.code);
@@ -71,7 +71,7 @@ if (process.platform !== "win32") {
   });
 }
 
-test("a file that has become shorter in its place, or is another's, is read from its beginning", async (t) => {
+test("a file that was truncated or replaced is read from its beginning", async (t) => {
   const file = writeRun(temporary(), [started(9), stepped(1, 9), stepped(2, 9), stepped(3, 9)]);
   const reader = new RunReader(file, "a");
   t.like(await reader.read(), { step: 3, steps: 9 });
@@ -80,14 +80,14 @@ test("a file that has become shorter in its place, or is another's, is read from
   t.like(await reader.read(), { step: 1, steps: 9 });
   writeRun(join(file, ".."), [started(7), ...upTo(5).map((n) => stepped(n, 7))], { lineage: "0123456789ac" });
   t.like(await reader.read(), { step: 5, steps: 7 });
-  // Longer than the one before, and of another start.
+  // Longer than the earlier file, and of another run.
   writeRun(join(file, ".."), [started(8), ...upTo(6).map((n) => stepped(n, 8)), started(8)], {
     at: NOON + 1,
   });
   t.like(await reader.read(), { step: 6, steps: 8, started: NOON + 1 });
 });
 
-test("lines over the borders of what is read at once are whole", async (t) => {
+test("lines across the borders of read blocks are complete", async (t) => {
   const file = join(temporary(), "events.jsonl");
   const line = (n: number): string =>
     `${JSON.stringify({ type: "warning", at: n, message: "ü".repeat(n) })}\n`;
@@ -99,7 +99,7 @@ test("lines over the borders of what is read at once are whole", async (t) => {
   );
 });
 
-test("the header says whose a file is; one of somebody else is named", async (t) => {
+test("the header names the run of a file; a foreign file is named", async (t) => {
   const folder = temporary();
   const file = join(folder, "events.jsonl");
   t.is(await readHeader(file), undefined);
@@ -125,7 +125,7 @@ test("the header says whose a file is; one of somebody else is named", async (t)
   await t.throwsAsync(readHeader(join(folder, "folder")), { code: "ERR_FILE_FORMAT" });
 });
 
-test("what is appended is there in order, beside its place and then in it", async (t) => {
+test("appended data is in its sequence, first in a staging file and then in place", async (t) => {
   const folder = temporary();
   const place = join(folder, "x");
   writeFileSync(place, "another's");
@@ -145,7 +145,7 @@ test("what is appended is there in order, beside its place and then in it", asyn
   t.deepEqual(readdirSync(folder), []);
 });
 
-test("a disk that refuses it is told once, and nothing hangs", async (t) => {
+test("a write error is reported once, and nothing hangs", async (t) => {
   const failures: string[] = [];
   const full = new AppendedFile(join(temporary(), "no", "such", "folder"), ({ code }) =>
     failures.push(String(code)),
@@ -158,7 +158,7 @@ test("a disk that refuses it is told once, and nothing hangs", async (t) => {
   t.deepEqual(failures, ["ENOENT"]);
 });
 
-test("of what waits for a disk no more is held than 16 MiB, and the rest is told of once", async (t) => {
+test("at most 16 MiB wait for the disk, and an overflow is reported once", async (t) => {
   const failures: string[] = [];
   const file = new AppendedFile(join(temporary(), "x"), ({ code }) => failures.push(String(code)));
   await file.begin(async () => {});

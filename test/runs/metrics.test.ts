@@ -24,7 +24,10 @@ function csvIn(output: string): Record<string, string>[] {
   return rows.map((row) => Object.fromEntries(row.split(",").map((cell, i) => [names[i] as string, cell])));
 }
 
-/** Tags and values by step, of all of a folder's files; read as TensorBoard does, which forgets at a session's start. */
+/**
+ * Returns tags and values by step, from all files of a folder. As in TensorBoard, a session start discards earlier
+ * values.
+ */
 function tensorboardIn(output: string): Map<string, [step: number, value: number][]> {
   const folder = join(output, "tensorboard");
   const found = new Map<string, [number, number][]>();
@@ -49,7 +52,7 @@ function tensorboardIn(output: string): Map<string, [step: number, value: number
   return found;
 }
 
-/** A protocol buffer's fields by number. */
+/** Returns a protocol buffer's fields by number. */
 function fieldsOf(bytes: Buffer): Map<number, (Buffer | number)[]> {
   const found = new Map<number, (Buffer | number)[]>();
   let at = 0;
@@ -79,7 +82,7 @@ function fieldsOf(bytes: Buffer): Map<number, (Buffer | number)[]> {
 const steps = (events: readonly TrainEvent[]): StepEvent[] =>
   events.flatMap((event) => (event.type === "step" ? [event] : []));
 
-test("records are to the byte those of TensorBoard's own writer", (t) => {
+test("records are bit-identical to TensorBoard's own writer's", (t) => {
   const format = new TensorboardFormat(1795780800250);
   const step = (n: number): RecordedEvent => {
     const figures = { learningRate: 2e-4, gradNorm: 0.3, tokensPerSecond: 14899.25, memoryBytes: 3e9 };
@@ -117,7 +120,7 @@ for (const log of ["csv", "tensorboard"] as const) {
   };
 
   test.serial(
-    `${log}: each step and evaluation once, also of a run that was stopped, went on and was replaced`,
+    `${log}: each step and evaluation once, also for a run that was stopped, resumed and replaced`,
     async (t) => {
       const whole = options({ log, evalSplit: 0.2, evalEvery: 4, saveEvery: 2, keep: 9 });
       const events = await collect(finetune(whole));
@@ -137,15 +140,15 @@ for (const log of ["csv", "tensorboard"] as const) {
       const run = finetune(cut);
       for await (const event of run) if (event.type === "step" && event.step === 7) void run.stop();
       await run.result;
-      // From before where it was stopped: steps are redone.
+      // From before the stop, so that steps are repeated.
       await finetune({ resume: join(cut.output, "checkpoint-4"), output: cut.output }).result;
       t.deepEqual(figures(cut.output), expected);
-      // Elsewhere it takes along what was before.
+      // In another folder the earlier figures are copied.
       const copy = join(temporary(), "copy");
       cpSync(cut.output, copy, { recursive: true });
       await finetune({ resume: join(copy, "checkpoint-6"), output: join(copy, "on") }).result;
       t.deepEqual(figures(join(copy, "on")), expected);
-      // Another run in its place leaves nothing of it, whatever it is logged in.
+      // Another run in the same folder leaves none of the old figures, for any log option.
       await finetune({ ...whole, output: copy, overwrite: true, log: undefined, steps: 2, saveEvery: 1 })
         .result;
       t.false(existsSync(join(copy, "metrics.csv")));
@@ -154,7 +157,7 @@ for (const log of ["csv", "tensorboard"] as const) {
   );
 }
 
-test.serial("a file in the way that no run wrote, and a format that is none", async (t) => {
+test.serial("a file in the way that no run wrote, and an unknown format", async (t) => {
   const { output } = options();
   mkdirSync(output, { recursive: true });
   writeFileSync(join(output, "metrics.csv"), "a,b\n1,2\n");

@@ -7,13 +7,13 @@ import { eventLine, headerLine } from "../../src/runs/events-file.js";
 /** 12:00 of a day, in milliseconds. */
 export const NOON = Date.UTC(2026, 10, 27, 12);
 
-/** What a run of `steps` steps tells before them. */
+/** Returns the start event of a run of `steps` steps. */
 export function started(steps: number, more: Record<string, unknown> = {}): { type: string } {
   const settings = { model: "/models/tiny", rank: 16, learningRate: 2e-4, steps, resumedFrom: 0 };
   return { type: "start", ...settings, ...more } as { type: string };
 }
 
-/** The `step`th of `steps` steps, with a loss that falls. */
+/** Returns the `step`th of `steps` steps, with a loss that falls. */
 export function stepped(step: number, steps: number, more: Record<string, unknown> = {}): { type: string } {
   return {
     type: "step",
@@ -31,7 +31,7 @@ export function stepped(step: number, steps: number, more: Record<string, unknow
   } as { type: string };
 }
 
-/** Writes a run's file into a folder, a second an event; gives the file. */
+/** Writes a run's file into a folder, one event a second; returns the file. */
 export function writeRun(
   folder: string,
   events: readonly { type: string }[],

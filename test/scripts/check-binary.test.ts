@@ -1,4 +1,4 @@
-/** What no binary that is published may be. */
+/** Binaries that must not be published. */
 import { chmodSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 
@@ -7,7 +7,7 @@ import test from "ava";
 import { checkBinary, needed } from "../../scripts/check-binary.mjs";
 import { temporary } from "../hashed.js";
 
-test("a binary that is too large or is not there is not published", (t) => {
+test("a binary that is too large or missing is not published", (t) => {
   t.throws(() => checkBinary("linux-x64-gnu", process.execPath), {
     message: /takes \d+ bytes, and may take/,
   });
@@ -15,23 +15,26 @@ test("a binary that is too large or is not there is not published", (t) => {
 });
 
 if (process.platform === "linux") {
-  test.serial("a binary that needs a newer glibc is not published, nor one of musl that needs glibc", (t) => {
-    // The system's own shell, which was built for this system's.
-    const { versions, libraries } = needed("/bin/sh");
-    t.true(versions.length > 0 && libraries.length > 0);
-    t.throws(() => checkBinary("linux-x64-gnu", "/bin/sh"), {
-      message: /needs glibc 2\.\d+.*, and may need 2\.17$/,
-    });
-  });
+  test.serial(
+    "a binary that needs a newer glibc is not published, nor one for musl that needs glibc",
+    (t) => {
+      // The system's own shell, which is linked against the system's glibc.
+      const { versions, libraries } = needed("/bin/sh");
+      t.true(versions.length > 0 && libraries.length > 0);
+      t.throws(() => checkBinary("linux-x64-gnu", "/bin/sh"), {
+        message: /needs glibc 2\.\d+.*, and may need 2\.17$/,
+      });
+    },
+  );
 
-  test.serial("what a system may lack is named, whatever tells of it", (t) => {
+  test.serial("libraries that a system may lack are named, for every platform", (t) => {
     const folder = temporary();
     const binary = join(folder, "binary");
     writeFileSync(binary, "");
     const path = process.env["PATH"];
     t.teardown(() => (process.env["PATH"] = path));
     process.env["PATH"] = `${folder}${delimiter}${path}`;
-    /** What objdump prints of a binary that needs the libraries. */
+    /** Emulates objdump's output for a binary that needs these libraries. */
     const check = (name: string, lines: readonly string[]): void => {
       writeFileSync(join(folder, "objdump"), `#!/bin/sh\ncat <<'END'\n${lines.join("\n")}\nEND\n`);
       chmodSync(join(folder, "objdump"), 0o755);

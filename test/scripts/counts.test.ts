@@ -17,7 +17,7 @@ test("ava: uncaught exceptions and failed hooks count as failures", (t) => {
   t.deepEqual(avaCounts(output), { passed: 1, failed: 4 });
 });
 
-test("ava: its summary says nothing of the passed where some failed", (t) => {
+test("ava: its summary omits the passed tests if some failed", (t) => {
   const output =
     "  ✔ a › one\n    ℹ a log\n  ✔ a › two (1.2s)\n  ✘ [fail]: a › three\n  ─\n\n  a › three\n\n  1 test failed\n";
   t.deepEqual(avaCounts(output), { passed: 2, failed: 1 });

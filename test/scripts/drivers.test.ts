@@ -1,4 +1,4 @@
-/** What the tests on other drivers tell of what they saw. */
+/** The reports of the tests on other drivers. */
 import { createHash } from "node:crypto";
 
 import test from "ava";
@@ -12,7 +12,7 @@ import { KNOWN, findings } from "../../scripts/drivers/validation.mjs";
 
 const WELL: Row = { part: "tint", by: "Tint", seen: "7 of 7 forms", seconds: 3.4, wrong: [] };
 
-test("a part with anything wrong is marked, and what it was stands below", (t) => {
+test("a part with an error is marked, and its errors are listed below", (t) => {
   const wrong = Array.from({ length: 10 }, (_, i) => `form ${i}:\n  no`);
   const bad: Row = { part: "spirv", by: "", seen: "", seconds: 0, wrong };
   t.deepEqual([failed(WELL), failed(bad)], [false, true]);
@@ -25,7 +25,7 @@ test("a part with anything wrong is marked, and what it was stands below", (t) =
   t.false(table([WELL]).includes("\n\n"));
 });
 
-test("findings of the validation layer are counted by name, the known ones apart", (t) => {
+test("findings of the validation layer are counted by name, with known ones separate", (t) => {
   const [known] = KNOWN;
   const wrote = [
     "Validation Information: [ WARNING-CreateInstance-status-message ] | MessageID = 0x1",
@@ -47,13 +47,13 @@ test("findings of the validation layer are counted by name, the known ones apart
   );
 });
 
-test("a driver that is not the one that is pinned is refused", (t) => {
+test("a driver other than the pinned one is refused", (t) => {
   const bytes = Buffer.from("a driver");
   t.notThrows(() => check(bytes, createHash("sha256").update(bytes).digest("hex")));
   t.throws(() => check(bytes), { message: /has the SHA-256 \w{64}, and not the pinned \w{64}$/ });
 });
 
-test("arrays of HLSL are filled as glslang takes them, and nothing else changes", (t) => {
+test("arrays of HLSL are initialised in glslang's form, and nothing else changes", (t) => {
   const text = [
     "    float4 sums[2] = (float4[2])0;",
     "static uint WORDS[3] = Constructarray3_uint_(0u, 7u, 9u);",
@@ -68,7 +68,7 @@ test("arrays of HLSL are filled as glslang takes them, and nothing else changes"
   ]);
 });
 
-test("results of DX12's compilers are read by file, with Windows' paths and cut lines", (t) => {
+test("results of DX12's compilers are read by file, with Windows paths and split lines", (t) => {
   const lines = [
     "Z:\\w\\forms\\0000-attention.51.hlsl\t120.5\t4028\t",
     "/w/forms/0001-gemm.51.hlsl\t3000.0\t0\terror X3663: thread sync operation / ",

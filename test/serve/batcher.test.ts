@@ -14,7 +14,7 @@ const generation: Generation = {
   ends: [],
 };
 
-/** The tokens that a request is given. */
+/** Returns the number of tokens that a request gets. */
 async function tokens(batcher: Batcher): Promise<number> {
   let last = 0;
   for await (const event of batcher.submit(generation)) last = event.tokens;

@@ -1,4 +1,4 @@
-/** A server's memory after many requests is its memory after a few. */
+/** A server's memory does not grow with the number of requests. */
 import test from "ava";
 
 import { memory } from "../../src/index.js";
@@ -18,7 +18,7 @@ test("after 1,000 sequential requests tensors and the heap are back at their bas
         seed: i,
       };
       if (i % 50 === 0) {
-        // A client that goes.
+        // A client that disconnects.
         const stream = await client.completions.create({
           ...body,
           model: BASE,
@@ -41,6 +41,6 @@ test("after 1,000 sequential requests tensors and the heap are back at their bas
   t.is((await atRest("cpu")).tensors, tensors);
   t.is(memory("cpu").live, live);
   const growth = heap() - before;
-  // A kilobyte that each request left would be a megabyte; the client's pool and compiled code take some.
+  // A leak of a kilobyte for each request would be a megabyte; the client's pool and compiled code take some.
   t.true(growth < 2e6, `the heap grew by ${growth} bytes`);
 });

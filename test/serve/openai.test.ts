@@ -1,4 +1,4 @@
-/** What OpenAI's client library gets: chat, streams, adapters, many requests at once. */
+/** The results that OpenAI's client library gets: chat, streams, adapters, many requests at once. */
 import { setTimeout as later } from "node:timers/promises";
 
 import test from "ava";
@@ -9,7 +9,7 @@ import { ADAPTERS, adaptedModel, BASE, serving, TOKEN, until } from "./serving.j
 
 const MESSAGES = [{ role: "user" as const, content: "where is the whale?" }];
 
-/** What the library generates by itself. */
+/** Returns the text that the library generates without a server. */
 async function alone(
   model: CausalLM,
   prompt: Prompt,
@@ -25,7 +25,7 @@ async function alone(
   return { text, tokens };
 }
 
-test("chat: the library's own text, exact usage, why it ended", async (t) => {
+test("chat: the library's own text, exact usage, the finish reason", async (t) => {
   const { model, client } = await serving(t);
   const cut = await alone(model, MESSAGES, BASE, { maxNewTokens: 20 });
   const answer = await client.chat.completions.create({
@@ -48,7 +48,7 @@ test("chat: the library's own text, exact usage, why it ended", async (t) => {
       finish_reason: "length",
     },
   ] as never);
-  // Parts of text are joined, null is not given, and the newer name of the limit counts as well.
+  // Text parts are joined, null counts as missing, and the limit's newer name is supported as well.
   const parts = await client.chat.completions.create({
     model: BASE,
     messages: [{ role: "user", content: [{ type: "text", text: "where is the whale?" }] }],
@@ -84,7 +84,7 @@ test("chat: the library's own text, exact usage, why it ended", async (t) => {
   t.true(early.tokens < 5);
 });
 
-test("a stream says in chunks what the whole answer says, and how many tokens there were if asked", async (t) => {
+test("the chunks of a stream add up to the whole answer, and include the usage on request", async (t) => {
   const { client, post } = await serving(t);
   const asked = { model: BASE, messages: MESSAGES, temperature: 0.9, seed: 7, max_tokens: 30, n: 2 };
   const whole = await client.chat.completions.create(asked);
@@ -118,7 +118,7 @@ test("a stream says in chunks what the whole answer says, and how many tokens th
     t.notThrows(() => JSON.parse(event.replace("data: ", "")));
 });
 
-test("completions: texts, token ids, several of them; the first of n is the one of n = 1", async (t) => {
+test("completions: texts, token ids, several of them; the first of n equals the one with n = 1", async (t) => {
   const { model, client } = await serving(t);
   const prompts = ["the whale", "a ship"];
   const greedy = { model: BASE, temperature: 0, max_tokens: 12 };
@@ -152,7 +152,7 @@ test("completions: texts, token ids, several of them; the first of n is the one 
   t.not(first.choices[0]?.text, second.choices[0]?.text);
 });
 
-test("log-probabilities are those that generate gives, whole and in a stream", async (t) => {
+test("log-probabilities equal those from generate, in one answer and in a stream", async (t) => {
   const { model, client } = await serving(t);
   const expected: Piece[] = [];
   const options = { maxNewTokens: 12, logprobs: 3, adapterPerRow: [null] };
@@ -191,7 +191,7 @@ test("log-probabilities are those that generate gives, whole and in a stream", a
   t.is(tokens.join(""), answer);
   for (const [i, offset] of offsets.entries()) {
     t.true(answer.slice(offset).startsWith(tokens[i] as string));
-    // The likeliest was taken.
+    // The most likely token was chosen.
     t.is(Math.max(...Object.values(top[i] as Record<string, number>)), own[i] as number);
   }
   t.is(
@@ -246,7 +246,7 @@ test("50 requests at once, over base and adapters, greedy and seeded: each gets 
   const looking = setInterval(() => (most = Math.max(most, server.load.running)), 1);
   const answers = await Promise.all(
     requests.map(async (request, i) => {
-      // They come while others run.
+      // They arrive while others run.
       await later(i);
       if (i % 5 > 0) {
         const { choices, usage } = await client.completions.create(request);
@@ -264,7 +264,7 @@ test("50 requests at once, over base and adapters, greedy and seeded: each gets 
   t.deepEqual(server.load, { waiting: 0, running: 0 });
 });
 
-test("a request joins those that run, and is not kept until they end", async (t) => {
+test("a new request joins the running ones, and does not wait for their end", async (t) => {
   const { client } = await serving(t, { maxTokens: 240 });
   let ended = false;
   const long = client.completions
@@ -276,7 +276,7 @@ test("a request joins those that run, and is not kept until they end", async (t)
   await long;
 });
 
-test("a client that goes frees its place at once, whether it ran or waited", async (t) => {
+test("a client that disconnects frees its slot at once, whether it ran or waited", async (t) => {
   const model = await adaptedModel();
   let passes = 0;
   const hidden = model.hidden.bind(model);
@@ -302,7 +302,7 @@ test("a client that goes frees its place at once, whether it ran or waited", asy
   }
   t.is((await next).usage?.completion_tokens, 2);
   await until(() => server.load.running === 0 && lines.length === 3, "the end of all");
-  // The text of the client that went was not generated to its end.
+  // The text of the disconnected client was not generated to its end.
   t.true(passes < 120, `${passes} forward passes`);
   t.is(lines.filter((line) => line.includes("client gone")).length, 2);
   t.true(

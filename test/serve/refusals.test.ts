@@ -1,4 +1,4 @@
-/** Requests that are refused: by name, with the status and the error object that client libraries know. */
+/** Refused requests: by name, with the status and the error object that client libraries know. */
 import { once } from "node:events";
 import { request } from "node:http";
 import { connect, type Socket } from "node:net";
@@ -132,7 +132,7 @@ test("parameters that are wrong, unknown or not supported are refused by name", 
     t.is(error.type, "invalid_request_error");
     t.deepEqual(Object.keys(error), ["message", "type", "param", "code"]);
   }
-  // What asks for nothing is no error.
+  // Parameters without an effect are no error.
   const neutral = {
     ...chat,
     ...{
@@ -189,7 +189,7 @@ test("bodies that are no JSON object, too large, too deep or of another type are
       .status,
     200,
   );
-  // A body without a length, which never ends: the answer comes all the same, and the connection closes.
+  // A body without a length, which never ends: it is still answered, and the connection closes.
   const url = new URL(`${server.url}/completions`);
   const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
   const endless = request(url, { method: "POST", headers: { ...headers, "transfer-encoding": "chunked" } });
@@ -202,7 +202,7 @@ test("bodies that are no JSON object, too large, too deep or of another type are
   clearInterval(sending);
 });
 
-test("who has no token, another host or another origin gets nothing, and its body is not read", async (t) => {
+test("a request without the token, or from another host or origin, is refused without reading its body", async (t) => {
   const { server, lines } = await serving(t);
   const url = new URL(server.url);
   const ask = (path: string, headers: Record<string, string>, method = "GET"): Promise<[number, string]> =>
@@ -255,7 +255,7 @@ test("who has no token, another host or another origin gets nothing, and its bod
   t.true(lines.every((line) => !line.includes("passwd") && !line.includes(TOKEN)));
 });
 
-test("pages of an origin that is allowed may ask, and others not", async (t) => {
+test("pages of an allowed origin may send requests, and others may not", async (t) => {
   const origin = "http://localhost:5173";
   const { server } = await serving(t, { origins: [origin] });
   const preflight = await fetch(`${server.url}/chat/completions`, {
@@ -278,7 +278,7 @@ test("pages of an origin that is allowed may ask, and others not", async (t) => 
   t.is(other.headers.get("access-control-allow-origin"), null);
 });
 
-test("what waits beyond the queue is refused with 429, and is served when there is room", async (t) => {
+test("requests beyond the queue's size are refused with 429, and later ones are served", async (t) => {
   const { server, client } = await serving(t, { maxConcurrent: 2, maxQueue: 1, maxTokens: 240 });
   const asked = { model: BASE, prompt: "a", temperature: 0, max_tokens: 240 };
   const all = await Promise.allSettled(Array.from({ length: 6 }, () => client.completions.create(asked)));
@@ -293,7 +293,7 @@ test("what waits beyond the queue is refused with 429, and is served when there 
   t.is((await client.completions.create({ ...asked, max_tokens: 1 })).usage?.completion_tokens, 1);
 });
 
-test("an adapter whose weights are no numbers ends its own requests, and no others", async (t) => {
+test("an adapter with weights that are not finite ends only its own requests", async (t) => {
   const model = await adaptedModel();
   for (const [path, parameter] of model.namedParameters())
     if (path.includes("lora_B.ben")) parameter.copy(rand(parameter.shape, { device: "cpu" }).mul(NaN));
@@ -313,7 +313,7 @@ test("an adapter whose weights are no numbers ends its own requests, and no othe
   );
 });
 
-test("clients that send slowly, or nothing, are cut off", async (t) => {
+test("clients that send slowly, or nothing, are disconnected", async (t) => {
   const { server } = await serving(t, { headersMs: 500, requestMs: 1000 });
   const { port } = new URL(server.url);
   const head =
@@ -336,7 +336,7 @@ test("clients that send slowly, or nothing, are cut off", async (t) => {
   t.deepEqual(server.load, { waiting: 0, running: 0 });
 });
 
-test("headers that are malformed or too many end the connection, and the server continues", async (t) => {
+test("malformed or too many headers end the connection, and the server continues", async (t) => {
   const { server, client } = await serving(t);
   const { port } = new URL(server.url);
   for (const bytes of [
@@ -359,7 +359,7 @@ test("headers that are malformed or too many end the connection, and the server 
   t.is((await client.models.list()).data.length, 1 + ADAPTERS.length);
 });
 
-test("a client may go at any moment", async (t) => {
+test("a client may disconnect at any moment", async (t) => {
   const { server, client } = await serving(t, { maxConcurrent: 2 });
   const { port } = new URL(server.url);
   const body = JSON.stringify({ model: BASE, prompt: "a", max_tokens: 60, temperature: 0, stream: true });
@@ -384,7 +384,7 @@ test("a client may go at any moment", async (t) => {
   );
 });
 
-test("as it stops, answers that run end, those that wait are refused, and late ones are cancelled", async (t) => {
+test("at shutdown running answers end, waiting requests are refused, and late ones are cancelled", async (t) => {
   const { server, client } = await serving(t, { maxConcurrent: 1, maxTokens: 240 });
   const asked = { model: BASE, prompt: "a", temperature: 0, max_tokens: 150 };
   const runs = client.completions.create(asked);
@@ -396,7 +396,7 @@ test("as it stops, answers that run end, those that wait are refused, and late o
   let late = "";
   open.setEncoding("utf8").on("data", (part: string) => (late += part));
   open.on("error", () => {});
-  // Its headers are not whole yet, so that the server keeps the connection as it stops.
+  // Its headers are incomplete, so the server keeps the connection during shutdown.
   open.write(`POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nContent-Length: 2\r\n`);
   await client.models.list();
   const closing = server.close(10_000);

@@ -1,4 +1,4 @@
-/** A server over the embedded model with two adapters, and clients of it. */
+/** A server over the embedded model with two adapters, and its clients. */
 import type { ExecutionContext } from "ava";
 import OpenAI from "openai";
 
@@ -19,11 +19,11 @@ export interface Serving {
   client: OpenAI;
   /** The server's log. */
   lines: string[];
-  /** Sends a body as it is; `path` is below /v1. */
+  /** Sends a body unchanged; `path` is below /v1. */
   post(path: string, body: unknown, init?: RequestInit): Promise<Response>;
 }
 
-/** The tiny model of the tests with adapters that change its choices. */
+/** Returns the tiny model of the tests with adapters that change its choices. */
 export async function adaptedModel(device: "cpu" | "gpu" = "cpu"): Promise<CausalLM> {
   const model = await loadModel(tinyModel({ maxPositions: 256 }), { device, task: "causal-lm" });
   Object.assign(model.config, { eosTokenIds: [] });
@@ -70,7 +70,7 @@ export async function serving(t: ExecutionContext, options: Partial<ServerOption
   return { model, server, client, lines, post };
 }
 
-/** Waits until `holds`, looking now and then; fails after ten seconds. */
+/** Polls until `holds` returns true; fails after ten seconds. */
 export async function until(holds: () => boolean, what: string): Promise<void> {
   for (const end = performance.now() + 10_000; !holds();) {
     if (performance.now() > end) throw new Error(`${what} did not come`);

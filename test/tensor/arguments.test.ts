@@ -1,4 +1,4 @@
-/** What a call on tensors is given wrongly is told by method and argument, and has one class. */
+/** Wrong arguments of calls on tensors are errors of one class that name method and argument. */
 import test from "ava";
 
 import {
@@ -22,7 +22,7 @@ import {
   type Tensor,
 } from "../../src/index.js";
 
-/** Of any type, as from JavaScript. */
+/** Returns a value with any type, as from JavaScript. */
 const any = (value: unknown): never => value as never;
 
 test("each wrong argument is refused by name", (t) => {

@@ -1,4 +1,4 @@
-/** Operations on f16 and bf16 compute in f32: what they give is, to the bit, what they make of the same values in f32. */
+/** Operations on f16 and bf16 compute in f32: the result is bit-identical to the same operation on f32 copies. */
 import test from "ava";
 
 import { manualSeed, rand, scope, tensor, type DType, type Tensor } from "../../src/index.js";
@@ -30,7 +30,7 @@ function indices(x: Tensor): Tensor {
 
 for (const device of testDevices()) {
   for (const dtype of ["f16", "bf16"] as DType[]) {
-    test.serial(`on ${device} ${dtype} is computed with as f32`, async (t) => {
+    test.serial(`on ${device} ${dtype} is computed in f32`, async (t) => {
       await scope(async () => {
         manualSeed(3);
         const [x, y] = [0, 1].map(() => rand([7, 11], { device }).sub(0.5).mul(9).to(dtype)) as [

@@ -1,4 +1,4 @@
-/** Random whole numbers, orders and draws: the same for a seed on every device, and distributed as they say. */
+/** Random integers, permutations and draws: the same for a seed on every device, with the specified distribution. */
 import test from "ava";
 
 import {
@@ -20,7 +20,7 @@ import { testDevices } from "../devices.js";
 
 const list = async (of: Tensor): Promise<number[]> => [...(await of.data())];
 
-/** How often each of `n` whole numbers occurs. */
+/** Returns the number of occurrences of each of `n` whole numbers. */
 function counts(values: readonly number[], n: number): number[] {
   const found = Array<number>(n).fill(0);
   for (const value of values) found[value] = (found[value] as number) + 1;
@@ -35,7 +35,7 @@ function fits(found: readonly number[], probabilities: readonly number[], total:
   });
 }
 
-test.serial("a seed draws the same on every device", async (t) => {
+test.serial("a seed gives the same draws on every device", async (t) => {
   const weights = [
     [0.1, 0, 3, 2.5, 1e-3],
     [1, 1, 1, 1, 1],
@@ -57,7 +57,7 @@ test.serial("a seed draws the same on every device", async (t) => {
   t.notDeepEqual(await list(randperm(101)), first[1]);
 });
 
-test.serial("draws have the probabilities that they are given", async (t) => {
+test.serial("draws have the given probabilities", async (t) => {
   manualSeed(11);
   const total = 20_000;
   t.true(fits(counts(await list(randint(0, 5, [total], { device: "cpu" })), 5), Array(5).fill(0.2), total));
@@ -77,7 +77,7 @@ test.serial("draws have the probabilities that they are given", async (t) => {
   const w = tensor(weights, { device: "cpu" });
   const many = await list(multinomial(w, total, { replacement: true }));
   t.true(fits(counts(many, 5), shares, total), String(counts(many, 5)));
-  // Of draws without replacement the first has the weights' own probabilities, the second those of what is left.
+  // Without replacement the first draw has the given probabilities, and the second the remaining ones.
   const pairs = await list(w.expand(total, 5).multinomial(2));
   const firsts = pairs.filter((_, i) => i % 2 === 0);
   t.true(fits(counts(firsts, 5), shares, total));
@@ -87,8 +87,8 @@ test.serial("draws have the probabilities that they are given", async (t) => {
   t.true(pairs.every((one, i) => i % 2 === 0 || one !== pairs[i - 1]));
 });
 
-test("rare categories of many are drawn as seldom as they should be", async (t) => {
-  // 200,000 weights of 1e-9 and one of 1: together they are drawn once in 5,000.
+test("rare categories of many are drawn as rarely as expected", async (t) => {
+  // 200,000 weights of 1e-9 and one of 1: one of the former is drawn once in 5,000.
   manualSeed(3);
   const values = new Float32Array(200_001).fill(1e-9);
   values[0] = 1;
@@ -97,7 +97,7 @@ test("rare categories of many are drawn as seldom as they should be", async (t) 
   t.true(drawn.filter((one) => one !== 0).length <= 2);
 });
 
-test("what cannot be drawn is −1, and what is no probability NaN", async (t) => {
+test("impossible draws are −1, and invalid probabilities NaN", async (t) => {
   for (const device of testDevices()) {
     const rows = tensor(
       [
