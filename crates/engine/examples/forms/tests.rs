@@ -104,5 +104,5 @@ fn the_table_in_the_documentation_is_that_of_the_shaders() {
     let written = std::fs::read_to_string(path).unwrap_or_default();
     let made = table::text().unwrap_or_else(|e| panic!("{e}"));
     let differs = || written.lines().zip(made.lines()).position(|(a, b)| a != b).unwrap_or(0) + 1;
-    assert!(written == made, "docs/kernels.md is another from line {} on: npm run kernels", differs());
+    assert!(written == made, "docs/kernels.md differs from line {}; run npm run kernels", differs());
 }

@@ -69,7 +69,7 @@ fn running_out_of_memory_poisons_what_depends_on_it_and_nothing_else() {
     out_of_memory(read(&missing));
     out_of_memory(read(&target));
     assert_eq!(read(&kept).unwrap(), [7; 256]);
-    assert!(fence(&neighbour).is_ok(), "another environment goes on");
+    assert!(fence(&neighbour).is_ok(), "another environment is not affected");
     // A poisoned buffer is valid again for another value; a missing one is created then.
     drop(target);
     let again = filled(&cx, 3);
@@ -144,7 +144,7 @@ fn what_waits_in_the_pool_is_given_back_and_counted() {
     // A buffer of another size class fits.
     let larger = cx.upload([1024], DType::F32, vec![2; 4096]).unwrap();
     assert_eq!(read(&larger).unwrap(), [2; 4096]);
-    assert_eq!(cx.trim(), 0, "what is in use stays");
+    assert_eq!(cx.trim(), 0, "buffers in use are kept");
     assert_eq!(read(&larger).unwrap(), [2; 4096]);
 }
 

@@ -81,7 +81,7 @@ fn tensors_of_a_file_that_is_let_go_keep_their_values() {
             }],
         );
         assert!(read(&expected.unwrap()).data.iter().all(|v| *v == 0.0));
-        assert_eq!(release(&path).unwrap(), 0, "it is let go once");
+        assert_eq!(release(&path).unwrap(), 0, "the second release finds no map");
         drop((first, second, sum));
         assert_eq!((cx.memory().live, cx.memory().mapped), (0, 0));
     }
@@ -149,7 +149,7 @@ fn what_was_not_read_of_a_file_is_refused_once_it_was_let_go() {
             );
             assert_eq!(error.message.lines().count(), 1);
         }
-        assert!(reader.entry("w").is_some(), "its header is known still");
+        assert!(reader.entry("w").is_some(), "its header is still known");
         assert_eq!(read(&load(&cx, &path)).data, array.data);
     }
 }

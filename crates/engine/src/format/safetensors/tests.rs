@@ -58,7 +58,7 @@ fn stored(reader: &Reader, entry: &Entry) -> Vec<u8> {
 #[test]
 fn files_of_python_are_read_and_written_back_to_the_byte() {
     let files = golden_files();
-    assert!(files.len() >= 10, "the goldens are there: {files:?}");
+    assert!(files.len() >= 10, "golden files are missing: {files:?}");
     let folder = TestFolder::new();
     for path in files {
         let reader = Reader::open(&path).unwrap();

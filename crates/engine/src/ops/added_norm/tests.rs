@@ -77,7 +77,7 @@ fn is_the_sum_and_the_norm<N: Norm>(norm: N, weights: usize) {
             let d_outs = d.iter().map(|d| Some(d.upload(&cx))).collect::<Vec<_>>();
             let (place, held) = (d_outs[1].as_ref().unwrap().range(), d_outs.clone());
             let apart = backward(held).unwrap()[0].take().unwrap();
-            assert_ne!(apart.range(), place, "somebody else holds it");
+            assert_ne!(apart.range(), place, "the gradient is shared, so it must not be overwritten");
             compare("both", &read(&apart), &expected, TOLERANCE);
             let in_place = backward(d_outs).unwrap();
             assert_eq!([0, 1].map(|i| in_place[i].as_ref().unwrap().range()), [place; 2]);

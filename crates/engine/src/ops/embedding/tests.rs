@@ -40,7 +40,7 @@ fn rows_of_blocks_are_taken() {
             let take = |table| read(&run1(&cx, &Embedding::default(), &[table, &ids]).unwrap());
             assert!(take(&stored).data == take(&wide).data, "{kind} on {}", cx.profile.label);
             let error = run1(&cx, &BOTH[1], &[&stored, &ids]).unwrap_err();
-            assert_eq!(error.code, Code::Dtype, "columns of blocks are not taken");
+            assert_eq!(error.code, Code::Dtype, "columns of blocks are not supported");
         }
     }
 }

@@ -113,7 +113,7 @@ fn where_nothing_can_be_written_nothing_is_kept() {
     fs::create_dir_all(store.path()).unwrap();
     store.add(&forms(&[("a", "1")]));
     assert_eq!(store.read(), Kept::default());
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "a staging file is left over");
     fs::remove_dir_all(folder).unwrap();
 }
 
@@ -174,6 +174,6 @@ fn two_processes_write_at_once() {
     let read = store.read().forms;
     // The later of two concurrent writers wins, and its entries are complete.
     assert!(read.contains_key("x199") || read.contains_key("y199"), "{} classes", read.len());
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "a staging file is left over");
     fs::remove_dir_all(folder).unwrap();
 }

@@ -287,7 +287,7 @@ fn what_cannot_be_tried_is_left_as_it_is() {
         chosen(&table, 1, 2);
         run(&mut Tuner::default(), &mut bench, &table);
         assert_eq!(chosen(&table, 1, 2), 0);
-        assert_eq!(bench.done, 1, "what was made for it goes");
+        assert_eq!(bench.done, 1, "its buffers are freed once");
         // Short memory belongs to the run.
         bench.fails.clear();
         chosen(&table, 2, 2);
@@ -346,7 +346,7 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
     let third = Table::new("a GPU", true, store());
     assert_eq!((chosen(&third, 2, 2), chosen(&third, 3, 3)), (0, 0));
     run(&mut Tuner::default(), &mut bench, &second);
-    assert!(bench.submissions.is_empty(), "what is known is not tried");
+    assert!(bench.submissions.is_empty(), "known classes are not tried");
     run(&mut Tuner::default(), &mut bench, &third);
     assert_eq!((chosen(&third, 2, 2), chosen(&third, 3, 3)), (1, 2));
 

@@ -162,7 +162,7 @@ fn what_a_trial_makes_goes_with_its_class() {
     while gpu.tune().unwrap() {
         most = most.max(made(&gpu) - before);
     }
-    assert_eq!((most, made(&gpu)), (2, before), "two operands, and none at the end");
+    assert_eq!((most, made(&gpu)), (2, before), "two operands, and no buffer at the end");
     let (outcomes, failures) = table.wait(Duration::ZERO);
     assert!(failures.is_empty(), "{failures:?}");
     let verdicts: Vec<_> = outcomes[0].forms.iter().map(|tried| &tried.verdict).collect();
@@ -185,7 +185,7 @@ fn what_is_recorded_does_not_wait_for_all_that_is_tried() {
     let meanwhile = table.wait(Duration::ZERO).0.len();
     let after = table.wait(Duration::from_secs(60)).0.len();
     assert_eq!(meanwhile + after, 39);
-    assert!(after > 20, "three answers came after {meanwhile} classes of 39");
+    assert!(after > 20, "three reads waited for {meanwhile} of 39 classes");
 }
 
 /// Compares the products of a device before and after autotuning.

@@ -17,7 +17,7 @@ fn a_form_is_its_key_and_itself_again() {
             let all = Form::all(b, bias, two);
             all.iter().for_each(|form| assert_eq!(Form::of(form.params()), *form));
             let keys: std::collections::HashSet<_> = all.iter().map(|form| form.params()).collect();
-            assert_eq!(keys.len(), all.len(), "two forms have one key");
+            assert_eq!(keys.len(), all.len(), "two variants have the same key");
         }
     }
     in_f16::forms().for_each(|form| assert!(form.is_in_f16() && Form::of(form.params()) == form));
