@@ -108,7 +108,7 @@ const COVERED: &[&[&Kernel]] = &[
 fn every_kernel_has_a_test_that_launches_all_its_forms() {
     let covered = COVERED.concat();
     let in_list = |list: &[&Kernel], kernel: &Kernel| list.iter().any(|k| k.name == kernel.name);
-    // A kernel that only runs natively has no forms.
+    // A kernel that only runs natively has no variants.
     let all: Vec<_> = super::all().into_iter().filter(|k| !(k.variants)().is_empty()).collect();
     let wrong: Vec<_> = all.iter().filter(|k| !in_list(&covered, k)).map(|k| k.name).collect();
     assert!(wrong.is_empty(), "no family's test launches all variants of {wrong:?}");
@@ -122,7 +122,7 @@ fn every_kernel_has_a_test_that_launches_all_its_forms() {
     );
 }
 
-/// Compiled pipelines and launched forms are found by a kernel's name.
+/// Compiled pipelines and launched variants are looked up by the kernel's name.
 #[test]
 fn kernels_are_told_apart_by_name() {
     let all = super::all();

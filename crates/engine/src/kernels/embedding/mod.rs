@@ -174,8 +174,8 @@ pub fn take(cx: &Rc<Context>, name: &str, table: &Value, walk: Table, ids: &Valu
     })
 }
 
-/// Appends d_table: each row is the sum of the rows of `d_y` with its index; rows without one, and row `padding`, are
-/// 0. `d_y` is f32 of N × C elements.
+/// Appends d_table: each row is the sum of the rows of `d_y` with its index. Rows without an index, and row `padding`,
+/// are 0. `d_y` is f32 of N × C elements.
 pub fn scatter(
     cx: &Rc<Context>,
     name: &str,

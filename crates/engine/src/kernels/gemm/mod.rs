@@ -4,8 +4,8 @@
 //! stride and a column stride, so transposition costs no copy, and B may be stored as f16, bf16 or in blocks (frozen
 //! weights). All sums are in f32, in ascending k.
 //!
-//! GPU: tiles, the outer form, dot products, and few rows by columns (shader.rs); plan.rs chooses. Where C is small, K
-//! is split (split.rs), which changes the order of sums. CPU: a blocked loop nest (native/).
+//! GPU: tiles, the outer variant, dot products, and few rows by columns (shader.rs); plan.rs chooses. Where C is small,
+//! K is split (split.rs), which changes the order of sums. CPU: a blocked loop nest (native/).
 
 mod columns;
 mod dots;

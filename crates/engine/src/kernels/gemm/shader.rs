@@ -16,9 +16,9 @@
 //! | 32 × 64 × 16           | 4 × 4          | 128         | 10.7           | 8.0                 | 48        | 6.5 KiB          |
 //! | 128 × 64 × 16          | 8 × 4          | 256         | 21.3           | 10.7                | 68        | 12.5 KiB         |
 //!
-//! The outer form (outer.rs) has 4 × 4 elements per invocation and no shared memory. Dot products (dots.rs) of r rows
-//! read B once, do r / 2 FLOPs per byte of it, and use r KiB to add the lanes' sums; few rows by columns (columns.rs)
-//! use 4 r KiB.
+//! The outer variant (outer.rs) has 4 × 4 elements per invocation and no shared memory. Dot products (dots.rs) of r
+//! rows read B once, do r / 2 FLOPs per byte of it, and use r KiB to add the lanes' sums; few rows by columns
+//! (columns.rs) use 4 r KiB.
 //!
 //! With two segments, the sums pass through the epilogue, restart from 0 in the same registers, and are added to the
 //! stored result: an invocation writes its part of C twice and reads it once. It is bit-identical to two launches.
