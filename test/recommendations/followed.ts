@@ -99,7 +99,7 @@ export const FOLLOWED: readonly Followed[] = [
     /^--adapter …: the base has this name; give the base another with --name$|give a folder, as in --adapter …=DIR$/,
     `${COMMANDS}requirements of serve`,
   ],
-  // These say what an option may be, and recommend no other.
+  // These list the valid values of an option, and recommend no other option.
   [/^(…|inject|finetune): <option> is |^<option>: "…" |^<option> names standard input twice/, undefined],
   [/^give one of <option> and <option>, not both$/, `${HERE}options that need others`],
   [/^<option> has no effect: |^<warmup> reaches to the last/, undefined],
@@ -109,7 +109,7 @@ export const FOLLOWED: readonly Followed[] = [
     /^finetune: <adapter>$|^give <model>$/,
     "test/train/start-adapter.test.ts: a folder without an adapter, or with an unsuitable one, is refused",
   ],
-  // Not lowrank's own commands: npm's and llama.cpp's, and what bundlers are told.
+  // Not lowrank's own commands, but commands of npm and llama.cpp, and options of bundlers.
   [/^join them first \(llama-gguf-split/, undefined],
   [
     /^lowrank was taken into a bundle|^esbuild --external/,
@@ -134,7 +134,7 @@ const MERGED =
   "test/recommendations/gguf.test.ts: an adapter that llama.cpp does not support is merged into a GGUF file: ";
 const CONTRADICTED = "test/recommendations/recommendations.test.ts: refused by finetune, with what to do: ";
 
-/** The same for refusals whose `instead` names an option or a command, by the section and the key. */
+/** The same for refusals whose `instead` names an option or a command, by section and key. */
 export const REFUSALS_FOLLOWED: Readonly<Record<string, string>> = {
   "Adapters: biasWithStart": `${REFUSED}initialisations of adapters`,
   "Adapters: evaWithoutData": `${REFUSED}initialisations of adapters`,

@@ -150,6 +150,7 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["pass padTokenId", FORM],
   ["by the size of its context, not by the text", OUTSIDE],
   // llama.cpp's own tool, which this package's registry does not provide.
+  ["pass it to llama.cpp with", OUTSIDE],
   ["join them first (llama-gguf-split", OUTSIDE],
   ["take one that has, or assign model.tokenizer", FORM],
   ["forward: give labels, or decoderInputIds", FORM],
