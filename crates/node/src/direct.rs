@@ -63,7 +63,7 @@ const CALLS: [(&str, Call); 6] = [
         let made = tape.apply1(Binary(function), &[&a, &b])?;
         Ok(Some(state.insert(made)))
     }),
-    // A number as a tensor with the dtype and device of another.
+    // A number as an f32 constant on another tensor's device.
     ("number", |state, arguments| {
         let mut state = state.borrow_mut();
         let made = constant(&state.tensor(arguments.number(0)? as u32)?, arguments.number(1)?);

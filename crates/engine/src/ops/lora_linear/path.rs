@@ -159,7 +159,7 @@ impl<'a> Placed<'a> {
         })
     }
 
-    /// Returns Z = s·d[rows, window]·B[group], plus the gradient of h as an output.
+    /// Returns Z = s·d[rows, window]·B[group] + d_h; `d_h` is the gradient of the output h.
     pub(super) fn d_h(
         &self,
         cx: &Rc<Context>,
