@@ -1,4 +1,5 @@
-//! Messages and locations of panics. A panic is a bug of this library; its catcher reports it as an error.
+//! Messages and locations of panics. A panic is a bug of this library; the code that catches a panic reports it as an
+//! error.
 
 use std::any::Any;
 use std::sync::{Mutex, Once};
