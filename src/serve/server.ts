@@ -230,14 +230,8 @@ export class ModelServer {
       new EventStream(response).fail(answer.body());
     } else {
       for (const [name, value] of Object.entries(answer.headers)) response.setHeader(name, value);
-      const unread = !request.complete;
-      if (unread) response.setHeader("Connection", "close");
-      sendJson(response, answer.status, answer.body());
-      // Closing a connection while the client still sends would lose the response, so reading continues for a while.
-      if (unread) {
-        request.resume();
-        setTimeout(() => request.destroy(), UNREAD_MS).unref();
-      }
+      if (request.complete) sendJson(response, answer.status, answer.body());
+      else sendUnread(request, response, answer);
     }
     cutOff(response);
   }
@@ -261,6 +255,24 @@ function sendJson(response: ServerResponse, status: number, value: object): void
   response
     .writeHead(status, { "Content-Type": "application/json; charset=utf-8" })
     .end(JSON.stringify(value));
+}
+
+/**
+ * Refuses a request before its body was read to the end. Closing the connection while the client still sends would lose
+ * the response, so the rest of the body is read and dropped for a while. Node.js closes the connection when the response
+ * ends, so the end comes last; Content-Length tells the client where the response ends.
+ */
+function sendUnread(request: IncomingMessage, response: ServerResponse, answer: ApiError): void {
+  const text = JSON.stringify(answer.body());
+  response.writeHead(answer.status, {
+    "Content-Type": "application/json; charset=utf-8",
+    "Content-Length": Buffer.byteLength(text),
+    Connection: "close",
+  });
+  response.write(text);
+  const end = (): void => void response.end();
+  request.once("end", end).resume();
+  setTimeout(end, UNREAD_MS).unref();
 }
 
 /** Closes the connection of a client that does not receive the end of its response in time. */

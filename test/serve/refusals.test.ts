@@ -195,11 +195,11 @@ test("bodies that are no JSON object, too large, too deep or of another type are
   const endless = request(url, { method: "POST", headers: { ...headers, "transfer-encoding": "chunked" } });
   endless.on("error", () => {});
   const sending = setInterval(() => endless.write("x".repeat(500)), 1);
+  t.teardown(() => clearInterval(sending));
   const [response] = (await once(endless, "response")) as [import("node:http").IncomingMessage];
   t.is(response.statusCode, 413);
   response.resume();
   await once(endless, "close");
-  clearInterval(sending);
 });
 
 test("a request without the token, or from another host or origin, is refused without reading its body", async (t) => {
@@ -287,6 +287,7 @@ test("requests beyond the queue's size are refused with 429, and later ones are 
   for (const error of refused) {
     if (!(error instanceof OpenAI.RateLimitError)) throw error;
     t.is(error.code, "queue_full");
+    t.is(error.type, "rate_limit_error");
     t.is(error.headers?.get("retry-after"), "1");
   }
   t.deepEqual(server.load, { waiting: 0, running: 0 });
