@@ -210,6 +210,9 @@ test.serial("the same rows from JSON lines, JSON, CSV and Parquet give the same 
   for (const one of files) t.is((await predict("--data", one)).stdout, expected, one);
   const golden = fileURLToPath(new URL("../data/goldens/predict.parquet", import.meta.url));
   t.is((await predict("--data", golden)).stdout, expected);
+  // CSV has no types: a label that is a whole number is one, as in a run's data.
+  const numbered = await predict("--data", file("e.csv", "text,label\nt0,7\n"));
+  t.is(linesOf(numbered.stdout)[0]?.["expected"], 7);
   const wrong = await predict("--data", file("c.csv", "id,Text\n1,a\n"));
   t.regex(wrong.stderr, /c\.csv:1: the column "text" is missing \(id, Text\); rename "Text"/);
   t.regex(

@@ -171,6 +171,13 @@ test.serial("Ctrl-C lets an answer end, and a given token is not printed", async
   t.regex(stderr, /^lowrank: POST \/v1\/completions 200 tiny 1\+\d+ tokens \w+ [\d.]+s\n$/);
 });
 
+test.serial("an address that other machines can reach is warned of", async (t) => {
+  const { model } = await files();
+  const { status, stderr } = await served(["--model", model, "--host", "0.0.0.0"], async () => {});
+  t.is(status, 130);
+  t.regex(stderr, /^lowrank: warning: 0\.0\.0\.0 can be reached from other machines, and requests are not/);
+});
+
 test.serial("an invalid adapter, name or host is one line, before the server listens", async (t) => {
   const { model, adapters } = await files();
   const [ada = ""] = adapters;

@@ -100,6 +100,7 @@ test("the chunks of a stream add up to the whole answer, and include the usage o
     const own = chunks.flatMap(({ choices }) => choices.filter((choice) => choice.index === index));
     t.is(own.map(({ delta }) => delta.content ?? "").join(""), message.content as string);
     t.deepEqual(own[0]?.delta, { role: "assistant", content: "" });
+    t.is(own.filter(({ delta }) => delta.role !== undefined).length, 1);
     t.deepEqual(
       own.map((choice) => choice.finish_reason),
       own.map((_, i) => (i === own.length - 1 ? finish_reason : null)),
@@ -140,6 +141,8 @@ test("completions: texts, token ids, several of them; the first of n equals the 
   const three = await client.completions.create({ ...drawn, n: 3 });
   const single = await client.completions.create(drawn);
   t.is(three.choices[0]?.text, single.choices[0]?.text);
+  // A prompt counts once, however many answers it has.
+  t.is(three.usage?.prompt_tokens, single.usage?.prompt_tokens);
   // OpenAI's own default.
   t.is(single.usage?.completion_tokens, 16);
   t.is(new Set(three.choices.map(({ text }) => text)).size, 3);
@@ -178,9 +181,8 @@ test("log-probabilities equal those from generate, in one answer and in a stream
     streamed.push(...(choices[0]?.logprobs?.content ?? []));
   t.deepEqual(streamed, content);
   const text = "the whale";
-  const completion = await client.completions.create({
-    ...{ model: BASE, prompt: text, temperature: 0, max_tokens: 8, logprobs: 2 },
-  });
+  const completed = { model: BASE, prompt: text, temperature: 0, max_tokens: 8, logprobs: 2 };
+  const completion = await client.completions.create(completed);
   const { text: answer = "", logprobs } = completion.choices[0] ?? {};
   const {
     tokens = [],
@@ -194,6 +196,10 @@ test("log-probabilities equal those from generate, in one answer and in a stream
     // The most likely token was chosen.
     t.is(Math.max(...Object.values(top[i] as Record<string, number>)), own[i] as number);
   }
+  const places: number[] = [];
+  for await (const { choices } of await client.completions.create({ ...completed, stream: true }))
+    places.push(...(choices[0]?.logprobs?.text_offset ?? []));
+  t.deepEqual(places, offsets);
   t.is(
     (await client.completions.create({ model: BASE, prompt: text, max_tokens: 2 })).choices[0]?.logprobs,
     null,
