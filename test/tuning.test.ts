@@ -28,7 +28,7 @@ try {
     console.log(new Uint32Array(Float32Array.of(loss).buffer)[0]);
     recordStep(model, optimizer, 64);
   }
-  // Trials go on while the device has nothing else to do.
+  // Trials run while the device is idle.
   if (process.env.LOWRANK_TUNE === "on") await new Promise((resolve) => setTimeout(resolve, 2500));
 } catch (error) { console.log(error.code, error.message); }`;
 
@@ -107,12 +107,12 @@ test.serial(
     const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };
     const plain = await trained({ ...env, LOWRANK_TUNE: "off" });
     t.regex(plain, /^\d+(\n\d+){5}$/);
-    t.is(found(cache), undefined, "nothing is kept where nothing is tried");
+    t.is(found(cache), undefined, "without trials nothing is stored");
     // On a busy machine one run's two seconds may not be enough for a class.
     for (let attempt = 0; attempt < 5 && found(cache) === undefined; attempt++)
       t.is(await trained({ ...env, LOWRANK_TUNE: "on" }), plain);
     const kept = found(cache);
-    if (kept === undefined) return t.fail("nothing was kept");
+    if (kept === undefined) return t.fail("nothing was stored");
     t.true(Object.keys(kept.forms).length > 0);
     t.true(Object.keys(kept.forms).every((name) => name.startsWith("gemm ")));
     t.is(await trained({ ...env, LOWRANK_TUNE: "on" }), plain);

@@ -15,32 +15,32 @@ function some(): Tensor {
 
 /** Each creates one tensor or more and drops it. */
 const cases: Record<string, () => unknown> = {
-  "made outside of any scope": () => void some(),
-  "given by a scope": () => void scope(() => ({ kept: [some()] })),
-  "given by a scope in a scope, to nobody": () => void scope(() => scope(() => some())),
-  "given by a checkpoint": () => void checkpoint(() => some()),
-  "given by an asynchronous scope": () => scope(async () => Promise.resolve(some())),
-  "made in a scope that never settles": () => {
+  "created outside of any scope": () => void some(),
+  "returned by a scope": () => void scope(() => ({ kept: [some()] })),
+  "returned by a nested scope and discarded": () => void scope(() => scope(() => some())),
+  "returned by a checkpoint": () => void checkpoint(() => some()),
+  "returned by an asynchronous scope": () => scope(async () => Promise.resolve(some())),
+  "created in a scope that never settles": () => {
     void scope(async () => {
       some();
       await new Promise(() => {});
     });
   },
-  "made later in a scope that never settles": () => {
+  "created later in a scope that never settles": () => {
     void scope(async () => {
       await Promise.resolve();
       some();
       await new Promise(() => {});
     });
   },
-  "given to a scope that never settles": () => {
+  "returned to a scope that never settles": () => {
     void scope(async () => {
       await Promise.resolve();
       scope(() => some());
       await new Promise(() => {});
     });
   },
-  "made by what a scope left running": async () => {
+  "created by work that a scope left running": async () => {
     let running: Promise<void> | undefined;
     scope(() => {
       running = Promise.resolve().then(() => void some());

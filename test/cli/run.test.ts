@@ -247,7 +247,7 @@ function hasDefaultAction(pid: number, signal: number): boolean {
 }
 
 test.serial("Ctrl-Z stops the process, and fg continues it to the same bits", async (t) => {
-  if (process.platform !== "linux") return t.pass("only Linux tells the state of a process by a file");
+  if (process.platform !== "linux") return t.pass("only Linux reports the state of a process in a file");
   const [plain, stopped] = [join(temporary(), "out"), join(temporary(), "out")];
   const argv = ["--steps", "40", "--save-every", "never"];
   t.is((await lowrank(finetune(plain, ...argv))).status, 0);

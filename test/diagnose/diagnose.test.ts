@@ -41,7 +41,7 @@ test("every kernel family has a tolerance with a reason, and a check in the quic
     t.deepEqual([...checked].sort(), families, quick ? "the short form" : "the full form");
   }
   const names = allChecks(false).map(({ name }) => name);
-  t.is(new Set(names).size, names.length, "each has a name of its own");
+  t.is(new Set(names).size, names.length, "each has a different name");
 });
 
 test("values are compared relative to the largest, integers exactly, and NaN and infinities by position", (t) => {

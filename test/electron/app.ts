@@ -272,7 +272,7 @@ test.serial(
     t.false(state.quit, "it waits for the checkpoint");
     t.like(await hosts[1]?.ended, { status: 0, errors: "" });
     await end;
-    t.is(hosts.length, 2, "and starts none in its place");
+    t.is(hosts.length, 2, "and starts no other");
     t.deepEqual(shown.wrong, []);
   },
 );

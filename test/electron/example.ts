@@ -234,7 +234,7 @@ test.serial(
     t.true(page.document.getElementById("resume").disabled, "nothing to resume yet");
     page.click("start");
     await page.shows(/^step \d+ of \d+, loss \d+\.\d\d, \d+ s left$/, "step");
-    t.true(page.document.getElementById("start").disabled, "Stop belongs to the run that goes on");
+    t.true(page.document.getElementById("start").disabled, "Stop refers to the active run");
     page.click("start");
     t.is(page.document.getElementById("state").textContent, "a run is in progress; stop it first");
     page.click("stop");

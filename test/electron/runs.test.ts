@@ -108,7 +108,7 @@ for (const kind of KINDS) {
     await paused(2);
     const told = events.length;
     await new Promise((resolve) => setTimeout(resolve, 200));
-    t.is(events.length, told, "a paused run tells nothing");
+    t.is(events.length, told, "a paused run sends no events");
     // A pause that ends before it was confirmed, and another one.
     const first = run.pause();
     await run.resume();

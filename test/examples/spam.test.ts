@@ -7,13 +7,13 @@ const lines = (...text: string[]): string => text.join("\n");
 
 const mails: [name: string, mail: string, body: string][] = [
   [
-    "headers that go on are no text",
+    "continued headers are not text",
     lines("From: a", "Subject: b", "\tc: d", "", "One", "  two."),
     "One two.",
   ],
-  ["a mail without headers' end has no text", "Subject: nothing", ""],
+  ["a mail without an end of its headers has no text", "Subject: nothing", ""],
   ["CRLF", "Subject: a\r\n\r\nOne\r\ntwo\r\n", "One two"],
-  ["only the first empty line ends headers", lines("A: b", "", "One:", "", "two"), "One: two"],
+  ["only the first empty line ends the headers", lines("A: b", "", "One:", "", "two"), "One: two"],
   [
     "base64",
     lines("Content-Transfer-Encoding: Base64", "", Buffer.from("One two").toString("base64")),
@@ -33,9 +33,9 @@ const mails: [name: string, mail: string, body: string][] = [
     ),
     "One & two &unknown;",
   ],
-  ["markup that the headers don't name", lines("A: b", "", "<HTML><p>One"), "One"],
+  ["markup that the headers don't declare", lines("A: b", "", "<HTML><p>One"), "One"],
   [
-    "of several parts the plain one, without its headers",
+    "the plain one of several parts, without its headers",
     lines(
       'Content-Type: multipart/alternative; boundary="=_x"',
       "",
@@ -55,7 +55,7 @@ const mails: [name: string, mail: string, body: string][] = [
     "One two",
   ],
   [
-    "parts within parts; what is no text is passed over",
+    "nested parts; parts that are not text are skipped",
     lines(
       "Content-Type: multipart/mixed;",
       " boundary=out",

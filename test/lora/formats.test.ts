@@ -364,7 +364,7 @@ test.serial("the command exports an adapter", async (t) => {
   t.is(
     await runCli(["export", "--adapter", dir, "--format", "kohya", "--output", output]),
     1,
-    "nothing is written over",
+    "an existing file is not overwritten",
   );
   const back = join(temporary(), "back");
   t.is(

@@ -45,9 +45,9 @@ const CHOOSES: [what: string, options: lora.InjectOptions, paths: string[]][] = 
     { targetModules: ["attn.q_proj"] },
     [0, 1, 2].map((i) => `model.layers.${i}.attn.q_proj`),
   ],
-  ["a path in full", { targetModules: ["score"] }, ["score"]],
+  ["a full path", { targetModules: ["score"] }, ["score"]],
   [
-    "a layer by number, the first that stands in the path",
+    "a layer by number, the first number in the path",
     { targetModules: ["q_proj"], layersToTransform: 1 },
     ["model.layers.1.attn.q_proj", "model.layers.1.experts.0.q_proj"],
   ],
@@ -62,12 +62,12 @@ const CHOOSES: [what: string, options: lora.InjectOptions, paths: string[]][] = 
     ["model.layers.0.experts.0.v_proj"],
   ],
   [
-    "a path in full, whatever the number",
+    "a full path, for any layer number",
     { targetModules: ["model.layers.2.attn.q_proj", "v_proj"], layersToTransform: [0] },
     ["model.layers.0.attn.v_proj", "model.layers.0.experts.0.v_proj", "model.layers.2.attn.q_proj"],
   ],
   [
-    "nothing of what is excluded",
+    "all layers except the excluded ones",
     {
       targetModules: "all-linear",
       excludeModules: ["model.layers.0.attn.q_proj", "v_proj", "experts.0.q_proj"],

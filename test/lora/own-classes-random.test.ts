@@ -210,7 +210,7 @@ async function check(spec: Spec, dir: string): Promise<void> {
   const Class = layer.constructor as { name: string };
 
   const unchanged = async (): Promise<void> => {
-    if ((model.at as Base) !== layer) throw new Error("another object stands in its place");
+    if ((model.at as Base) !== layer) throw new Error("the layer was replaced by another object");
     if (Object.getPrototypeOf(layer) !== prototype) throw new Error("its class has changed");
     const now = new Set(Reflect.ownKeys(layer));
     if (now.size !== keys.size || [...keys].some((key) => !now.has(key)))
@@ -243,7 +243,7 @@ async function check(spec: Spec, dir: string): Promise<void> {
     refused++;
     return;
   }
-  if ((model.at as Base) !== layer) throw new Error("another object stands in its place");
+  if ((model.at as Base) !== layer) throw new Error("the layer was replaced by another object");
   if (asynchronous || !steady) {
     const error = await caught(() => run(layer, x));
     if (!isNamed(error, Class)) throw new Error(`forward was not refused by name: ${String(error)}`);

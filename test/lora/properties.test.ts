@@ -98,7 +98,7 @@ const properties: Record<string, Property> = {
     const moved = off(await values(layer.weight), base) > 0.01;
     return moved && off(together, apart) <= ROUNDING;
   },
-  "unmerge restores the base to the bit": async (subject, device) => {
+  "unmerge restores each bit of the base": async (subject, device) => {
     const layer = subject.wrap(subject.base(device), 3, 4);
     fill(layer, device);
     const before = await values(layer.weight);
@@ -106,7 +106,7 @@ const properties: Record<string, Property> = {
     const after = await values(layer.weight);
     return before.every((v, i) => Object.is(v, after[i]));
   },
-  "merging twice is merging once": async (subject, device) => {
+  "merging twice equals merging once": async (subject, device) => {
     const layer = subject.wrap(subject.base(device), 3, 4);
     fill(layer, device);
     const once = await values(layer.merge().weight);
@@ -148,7 +148,7 @@ const properties: Record<string, Property> = {
       off(disabledMerged, base) === 0
     );
   },
-  "three steps change the adapter only": async (subject, device) => {
+  "three steps change only the adapter": async (subject, device) => {
     const model = around(subject, device);
     await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.fresh });
     fill(model.layer as Layer, device);
@@ -194,7 +194,7 @@ const properties: Record<string, Property> = {
       await rm(dir, { recursive: true });
     }
   },
-  "unload restores the base, with as many tensors": async (subject, device) => {
+  "unload restores the base and its number of tensors": async (subject, device) => {
     const model = around(subject, device);
     const x = subject.input(device);
     const base = await values(model.forward(x));
@@ -244,7 +244,7 @@ const properties: Record<string, Property> = {
     const listed = lora.adapters(model).join() === "two";
     return sum <= ROUNDING && weighted <= ROUNDING && left === 0 && listed;
   },
-  "initial values are distributed as they should be": async (subject, device) => {
+  "initial values have the right distribution": async (subject, device) => {
     manualSeed(1);
     const layer = subject.wrap(subject.base(device), 40, 1);
     const { loraA, loraB } = layer as { loraA: Tensor; loraB: Tensor };

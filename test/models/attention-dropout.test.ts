@@ -224,7 +224,7 @@ for (const [name, build] of Object.entries(models)) {
     t.deepEqual(
       [...(await noGrad(() => plain.forward(x, options).logits).data())],
       evaluated,
-      "what evaluation gives is what a model without dropout gives",
+      "evaluation equals a model without dropout",
     );
   });
 }

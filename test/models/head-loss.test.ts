@@ -78,7 +78,7 @@ const heads: Record<string, (device: TestDevice) => Promise<CausalLM>> = {
     model.lm_head = new nn.Linear(24, V, { device });
     return Promise.resolve(model);
   },
-  "a head of which the bias alone is trained": (device) => {
+  "a head with only its bias trained": (device) => {
     const model = drawn(device);
     model.lm_head = new nn.Linear(24, V, { device });
     model.lm_head.weight.requiresGrad = false;
@@ -94,13 +94,13 @@ const heads: Record<string, (device: TestDevice) => Promise<CausalLM>> = {
     await lora.inject(model, { ...q, targetModules: ["lm_head"], useDora: true });
     return shaken(model, device);
   },
-  "a head whose logits are capped": (device) => Promise.resolve(capped(device, 5)),
-  "a frozen head whose logits are capped": async (device) => {
+  "a head with capped logits": (device) => Promise.resolve(capped(device, 5)),
+  "a frozen head with capped logits": async (device) => {
     const model = capped(device, 5);
     await lora.inject(model, q);
     return shaken(model, device);
   },
-  "a head that an adapter has of its own": async (device) => {
+  "an adapter's separate head": async (device) => {
     const model = drawn(device, { tie_word_embeddings: true });
     await lora.inject(model, { ...q, modulesToSave: ["lm_head"] });
     return shaken(model, device);

@@ -87,7 +87,7 @@ for (const device of testDevices()) {
   test(`on ${device} logits use the adapters, gradient mode and precision of the forward call`, async (t) => {
     const model = await adapted(device);
     const modes: Record<string, (fn: () => ForwardOutput) => ForwardOutput> = {
-      "as the model stands": (fn) => fn(),
+      "with the active adapter": (fn) => fn(),
       "without gradients": noGrad,
       "without adapters": (fn) => lora.withoutAdapters(model, fn),
     };

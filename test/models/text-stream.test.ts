@@ -58,11 +58,11 @@ const CASES: Record<string, { file: string; ids: (name: string, count: number) =
     file: join(import.meta.dirname, "../../models/default/tokenizer.json"),
     ids: (name, count) => numbers(name, count, 2048),
   },
-  "byte-level, bytes alone": {
+  "byte-level, bytes only": {
     file: join(import.meta.dirname, "../../models/default/tokenizer.json"),
     ids: (name, count) => numbers(name, count, 260),
   },
-  "bytes for what is no letter": { file: byteFallback(), ids: sentencePiece },
+  "bytes for characters that are not letters": { file: byteFallback(), ids: sentencePiece },
 };
 const stories = process.env["LOWRANK_STORIES260K"];
 if (stories !== undefined) {

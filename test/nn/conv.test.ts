@@ -16,13 +16,13 @@ const WRONG: Wrong[] = [
   ],
   ["no groups", "ERR_OPTION", /groups/, () => new nn.Conv2d(4, 4, 3, { groups: 0 })],
   [
-    "a padding mode that is none",
+    "an unknown padding mode",
     "ERR_OPTION",
     /"mirror" is none of zeros, reflect/,
     () => new nn.Conv1d(1, 1, 3, loose({ paddingMode: "mirror" })),
   ],
   [
-    "a padding that is none",
+    "an unknown padding",
     "ERR_OPTION",
     /"full" is neither same nor valid/,
     () => new nn.Conv1d(1, 1, 3, loose({ padding: "full" })),

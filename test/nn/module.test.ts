@@ -199,13 +199,13 @@ const linear = new nn.Linear(2, 1, { device });
 
 const WRONG: Wrong[] = [
   [
-    "a buffer that is none",
+    "a buffer of the wrong type",
     "ERR_OPTION",
     /Counter.registerBuffer: x is a tensor or null, not 3/,
     () => counter.registerBuffer("x", loose(3)),
   ],
   [
-    "a buffer assigned what is none",
+    "a buffer assigned a value of the wrong type",
     "ERR_OPTION",
     /seen is a tensor or null, not "a"/,
     () => (counter.seen = loose("a")),
@@ -270,7 +270,7 @@ const WRONG: Wrong[] = [
     () => new nn.ModuleList(loose([1])),
   ],
   ["no list", "ERR_OPTION", /modules is an array of modules, not 3/, () => new nn.ModuleList(loose(3))],
-  ["a place that is none", "ERR_INDEX", /no module 2 among 1/, () => new nn.ModuleList([linear]).at(2)],
+  ["an index out of range", "ERR_INDEX", /no module 2 among 1/, () => new nn.ModuleList([linear]).at(2)],
   [
     "no module in a dictionary",
     "ERR_OPTION",
@@ -278,7 +278,7 @@ const WRONG: Wrong[] = [
     () => new nn.ModuleDict(loose({ a: null })),
   ],
   [
-    "a name that is none",
+    "an invalid name",
     "ERR_OPTION",
     /no module "b"; there are a/,
     () => new nn.ModuleDict({ a: linear }).get("b"),
@@ -357,7 +357,7 @@ const WRONG: Wrong[] = [
     () => new nn.GELU(loose({ approximate: "erf" })),
   ],
   [
-    "a dimension that is none",
+    "an invalid dimension",
     "ERR_OPTION",
     /Flatten: startDim is a whole number, not 0.5/,
     () => new nn.Flatten(0.5),

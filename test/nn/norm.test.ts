@@ -64,7 +64,7 @@ for (const device of testDevices()) {
     RMSNorm: new nn.RMSNorm(40, { device }),
     LayerNorm: new nn.LayerNorm(40, { device }),
     "LayerNorm without a bias": new nn.LayerNorm(40, { device, bias: false }),
-    "a norm with a forward of its own": new Doubled(40, { device }),
+    "a norm with another forward": new Doubled(40, { device }),
     "another module": new Halved(),
   };
   for (const [name, norm] of Object.entries(norms)) {

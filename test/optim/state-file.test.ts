@@ -185,17 +185,17 @@ const ARGUMENTS: [what: string, message: RegExp, make: () => unknown][] = [
     () => new optim.AdamW(loose([{ lr: 1 }])),
   ],
   [
-    "an option that is none",
+    "an unknown option",
     /SGD: there is no option learningRate; there are lr/,
     () => new optim.SGD([p], loose({ learningRate: 1 })),
   ],
   [
-    "a group's option that is none",
+    "a group's unknown option",
     /group 0: there is no option momentun/,
     () => new optim.SGD(loose([{ params: [p], momentun: 1 }])),
   ],
   [
-    "a rate that is a text",
+    "a rate of type string",
     /group 0: lr is a number, not "0.1"/,
     () => new optim.AdamW([p], loose({ lr: "0.1" })),
   ],
@@ -206,17 +206,17 @@ const ARGUMENTS: [what: string, message: RegExp, make: () => unknown][] = [
     () => optim.clipGradNorm(loose(null), 1),
   ],
   [
-    "a norm that is none",
+    "an invalid norm",
     /clipGradNorm: max is a number from 0 on, not NaN/,
     () => optim.clipGradNorm([p], Number.NaN),
   ],
   [
-    "a state that is none",
+    "an invalid state",
     /loadStateDict: the state is what stateDict\(\) gives, not an object/,
     () => new optim.SGD([p]).loadStateDict(loose({ state: {} })),
   ],
   [
-    "a norm that steps are not clipped to",
+    "an invalid norm of a clipped step",
     /stepClipped: max is a number from 0 on, not "1"/,
     () => new optim.SGD([p]).stepClipped(loose("1")),
   ],

@@ -67,7 +67,7 @@ for (const device of testDevices()) {
       t.deepEqual(
         counts.filter((count, token) => count > 0 && probabilities[token] === 0),
         [],
-        `${what}: what is not kept is drawn`,
+        `${what}: a token that the filters exclude was drawn`,
       );
       // The 99th percentile of the normal distribution.
       const score = chiSquareScore(counts, probabilities);

@@ -52,7 +52,7 @@ for (const device of testDevices()) {
       t.deepEqual(
         [...model.parameters()].filter((one) => one.requiresGrad),
         [],
-        "loading trains nothing unless asked",
+        "by default loading trains nothing",
       );
 
       await lora.merge(model);

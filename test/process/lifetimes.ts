@@ -27,7 +27,7 @@ for (const device of testDevices()) {
     t.is(status, 0, errors);
     const [call, sum, lost, still] = output.trim().split("\n");
     t.regex(call ?? "", /^ERR_INTERNAL: panicOnPurpose: on purpose \(.*session\/device\.rs:\d+:\d+\)$/);
-    t.is(sum, "2,3", "the session goes on");
+    t.is(sum, "2,3", "the session continues");
     t.regex(lost ?? "", /^ERR_DEVICE_LOST: .*on purpose \(.*session\/device\.rs:\d+:\d+\)$/);
     t.is(still, lost, "the device says that it does not");
     t.is(errors, "");

@@ -49,7 +49,7 @@ for (const device of testDevices()) {
 
   for (const [model, which] of [
     ["a tiny model", []],
-    ["the embedded model, 512 tokens at a time,", ["default"]],
+    ["the embedded model on 512 tokens", ["default"]],
   ] as const)
     test.serial(`a timer during training of ${model} on ${device} is on time`, async (t) => {
       t.timeout(240_000);

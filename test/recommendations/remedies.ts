@@ -92,7 +92,7 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["exists: name … that doesn't", FORM],
   ["a .txt, .jsonl, .ndjson, .json, .csv or .parquet file", STATEMENT],
   ["open it at ui.perfetto.dev", OUTSIDE],
-  ["which a prompt on the command line cannot have", FORM],
+  ["which a command-line prompt does not support", FORM],
   ["which predict writes; rename or remove it", FORM],
   ["is given twice; give it once", FORM],
   ["…; use one of", FORM],

@@ -11,13 +11,13 @@ const operations: Record<string, Operation> = {
   "softmax of columns": (x) => x.softmax(0),
   logSoftmax: (x) => x.logSoftmax(1),
   dropout: (x) => (manualSeed(7), x.dropout(0.25)),
-  "dropout of nothing": (x) => x.dropout(0),
+  "dropout of 0": (x) => x.dropout(0),
   siluMul: (x, y) => x.siluMul(y),
   crossEntropy: (x) => x.crossEntropy(tensor(Int32Array.of(1, 0, 2, 4, 3, 5, 6), { device: x.device })),
   scatterAdd: (x, y) => x.scatterAdd(0, indices(x), y),
   matmul: (x, y) => x.matmul(y.to("f32").transpose()),
-  "matmul of one the other way round": (x, y) => x.matmul(y, { transA: true }),
-  "matmul of both the other way round": (x, y) =>
+  "matmul with one transposed": (x, y) => x.matmul(y, { transA: true }),
+  "matmul with both transposed": (x, y) =>
     x.matmul(y.to("f32").reshape([11, 7]).to(y.dtype), { transA: true, transB: true }),
   "matmul with a row": (x, y) => x.matmul(y.slice(0, 2, 3).reshape(11)),
   "matmul of a row": (x, y) => x.slice(0, 2, 3).reshape(11).matmul(y, { transB: true }),

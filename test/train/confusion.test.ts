@@ -44,7 +44,7 @@ const cases: [name: string, table: number[][], macroF1: number][] = [
     (10 / 13 + 8 / 11) / 2,
   ],
   [
-    "a class that is never told counts as 0",
+    "a class that is never predicted counts as 0",
     [
       [6, 0],
       [3, 0],
@@ -52,7 +52,7 @@ const cases: [name: string, table: number[][], macroF1: number][] = [
     (12 / 15 + 0) / 2,
   ],
   [
-    "a class that is only taken for counts as 0",
+    "a class that is only predicted counts as 0",
     [
       [2, 0, 1],
       [0, 3, 0],

@@ -109,7 +109,7 @@ function ticksOf(name: string): Map<string, number> {
 }
 
 test.serial("no more threads compute than requested", async (t) => {
-  if (process.platform !== "linux") return t.pass("only Linux tells the times of threads");
+  if (process.platform !== "linux") return t.pass("only Linux reports the times of threads");
   await finetune(options({ steps: 2 })).result;
   for (const threads of [1, 3]) {
     const before = ticksOf("lowrank-cpu-");

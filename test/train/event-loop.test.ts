@@ -16,7 +16,7 @@ const worked = (): number => Number(readFileSync("/proc/self/schedstat", "utf8")
 const MOST_MS = 30;
 
 test("no turn of the event loop takes long while a run trains", async (t) => {
-  if (process.platform !== "linux") return t.pass("only Linux tells the time of a thread");
+  if (process.platform !== "linux") return t.pass("only Linux reports the time of a thread");
   const run = finetune({
     model: defaultModel(),
     data: defaultData(),

@@ -25,23 +25,23 @@ type Adapting = (model: CausalLM) => Promise<void>;
 
 /** Models with adapters, as users have them when they train another one. */
 const CARRIED: Record<string, Adapting> = {
-  "one that counts": async (model) => {
+  "an active adapter": async (model) => {
     await lora.inject(model, { r: 48, targetModules: "all-linear", name: "first" });
   },
-  "one that is trained on": async (model) => {
+  "a trainable adapter": async (model) => {
     await lora.inject(model, { r: 32, targetModules: "all-linear", name: "first" });
     lora.setAdapter(model, "first", { trainable: true });
   },
-  "several, of which one counts": async (model) => {
+  "several adapters, one of them active": async (model) => {
     await lora.inject(model, { r: 16, targetModules: ["q_proj"], useDora: true, name: "dora" });
     await lora.inject(model, { r: 24, targetModules: "all-linear", name: "other", loraBias: true });
     lora.setAdapter(model, "other");
   },
-  "one that starts from the weight, with copies": async (model) => {
+  "an adapter initialised from the weight, with copies": async (model) => {
     const more = { initLoraWeights: "pissa", modulesToSave: ["embed_tokens"] } as const;
     await lora.inject(model, { r: 8, targetModules: ["down_proj"], name: "first", ...more });
   },
-  "layers by hand": (model) => {
+  "layers constructed by hand": (model) => {
     for (const [, module] of [...model.namedModules()]) {
       for (const [name, child] of [...module.children()])
         if (name === "up_proj" && child instanceof nn.Linear)
@@ -49,7 +49,7 @@ const CARRIED: Record<string, Adapting> = {
     }
     return Promise.resolve();
   },
-  "one that is merged": async (model) => {
+  "a merged adapter": async (model) => {
     await lora.inject(model, { r: 4, targetModules: ["gate_proj"], name: "first" });
     lora.merge(model);
   },

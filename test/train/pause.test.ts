@@ -62,7 +62,7 @@ test.serial("a run pauses after its step, does nothing meanwhile, and ends with 
   while ((await summary()) === "running") await after(5);
   t.is(await summary(), "paused");
   await after(300);
-  t.is(events.length, at + 1, "a paused run tells nothing");
+  t.is(events.length, at + 1, "a paused run sends no events");
   await run.resume();
   await reading;
   const resumed = events[at + 1] as { type: string; step: number; seconds: number };

@@ -109,7 +109,7 @@ test.serial("the command prints the table on stderr, and none of it among the ev
 });
 
 for (const [what, path] of [
-  ["a folder that is not there", (folder: string) => join(folder, "missing", "trace.json")],
+  ["a missing folder", (folder: string) => join(folder, "missing", "trace.json")],
   ["a folder", (folder: string) => folder],
 ] as const) {
   test.serial(`a profile into ${what} is refused before any work`, async (t) => {

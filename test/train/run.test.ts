@@ -88,7 +88,7 @@ test("an error that nothing awaits is no unhandled rejection", async (t) => {
   const listener = (reason: unknown) => unhandled.push(reason);
   process.on("unhandledRejection", listener);
   void new Run(async () => {
-    throw new Error("nobody looks");
+    throw new Error("an error that nothing awaits");
   });
   await new Promise((resolve) => setTimeout(resolve, 20));
   process.off("unhandledRejection", listener);

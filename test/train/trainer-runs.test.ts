@@ -397,23 +397,33 @@ const WRONG: [
     /optimizer is an optimizer.*, not undefined/,
     { optimizer: loose(undefined) },
   ],
-  ["an option that is none", "ERR_OPTION", /there is no option batchSize/, loose({ batchSize: 3 })],
+  ["an unknown option", "ERR_OPTION", /there is no option batchSize/, loose({ batchSize: 3 })],
   ["steps and epochs", "ERR_OPTION", /one of steps and epochs/, { steps: 1, epochs: 1 }],
   [
-    "a weight that is none",
+    "an invalid weight",
     "ERR_OPTION",
     /weight is a function that gives a number from 0 on, not NaN/,
     { weight: () => Number.NaN },
   ],
-  ["a resume without a folder", "ERR_OPTION", /resume: true continues from the newest/, { resume: true }],
   [
-    "a folder that is none",
+    "a resume without an output folder",
+    "ERR_OPTION",
+    /resume: true continues from the newest/,
+    { resume: true },
+  ],
+  [
+    "an invalid save option",
     "ERR_OPTION",
     /save .*"all", "adapter", a folder, or a function that saves, not 3/,
     { save: loose(3) },
   ],
-  ["a resume from nowhere", "ERR_FILE_NOT_FOUND", /no such folder/, { resume: join(temporary(), "none") }],
-  ["a signal that is none", "ERR_OPTION", /signal is an AbortSignal/, { signal: loose({}) }],
+  [
+    "a resume from a missing folder",
+    "ERR_FILE_NOT_FOUND",
+    /no such folder/,
+    { resume: join(temporary(), "none") },
+  ],
+  ["an invalid signal", "ERR_OPTION", /signal is an AbortSignal/, { signal: loose({}) }],
 ];
 
 for (const [what, code, message, given] of WRONG) {

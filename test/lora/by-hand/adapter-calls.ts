@@ -39,11 +39,11 @@ export const adapterCalls: Record<string, Call> = {
               }
             },
   }),
-  "inject what is not there": (world) => ({
+  "inject into missing layers": (world) => ({
     act: () => lora.inject(world.bag, { name: "new", targetModules: ["nowhere"] }),
     expected: ["ERR_NO_TARGETS"],
   }),
-  "inject with modules that are not there": (world, { layers }) => ({
+  "inject with missing modulesToSave": (world, { layers }) => ({
     act: () =>
       lora.inject(world.bag, { name: "new", targetModules: layers.map(pathOf), modulesToSave: ["nowhere"] }),
     expected: ["ERR_NO_TARGETS"],
@@ -116,7 +116,7 @@ export const adapterCalls: Record<string, Call> = {
       }
     },
   }),
-  "a layer made by hand, later": (world, { layers, r, slot }) => {
+  "a layer added by hand later": (world, { layers, r, slot }) => {
     const at = layers[0];
     if (at === undefined) return { act: () => undefined, expected: undefined };
     const as = slot === 0 ? "plain" : slot === 1 ? "hand" : "bare";
@@ -133,7 +133,7 @@ export const adapterCalls: Record<string, Call> = {
       expected: () => {},
     };
   },
-  "a wrong kind of argument": (world, { slot }) => ({
+  "an argument of the wrong type": (world, { slot }) => ({
     act: () =>
       slot === 0
         ? lora.setAdapter(world.bag, 5 as never)

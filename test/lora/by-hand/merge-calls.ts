@@ -11,7 +11,7 @@ export const mergeCalls: Record<string, Call> = {
       for (const layer of world.record.values()) if (layer.active.length > 0) layer.merged = true;
     },
   }),
-  "merge what is not finite": (world, { layers }) => {
+  "merge weights that are not finite": (world, { layers }) => {
     const at = layers.find((one) => {
       const layer = world.record.get(one);
       return layer !== undefined && layer.active.some(({ weight }) => weight !== 0) && !layer.merged;

@@ -1,4 +1,4 @@
-// A thread that takes the lock of a folder, and then answers nobody.
+// A thread that takes the lock of a folder, and does not respond if it is busy.
 import { parentPort, workerData } from "node:worker_threads";
 
 import { register } from "tsx/esm/api";

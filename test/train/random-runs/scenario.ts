@@ -265,7 +265,7 @@ export class Scenario {
     for (const [path, text] of this.#foreign) assert.equal(readFileSync(path, "utf8"), text, path);
     for (const { name, step, lineage } of this.#checkpoints()) {
       const of = this.#courses.get(lineage);
-      assert.ok(of, `${name} is of a lineage that nobody began`);
+      assert.ok(of, `${name} belongs to an unknown lineage`);
       if (of.subject.seed === 7) continue;
       const bytes = readFileSync(join(this.#output, name, "adapter_model.safetensors"));
       const should = await references.at(of.subject, of.course, step);
@@ -400,7 +400,7 @@ export class Scenario {
     const left = readdirSync(this.#output).filter((name) => /\.tmp-|^run\.lock/.test(name));
     assert.deepEqual(left, []);
     const keep = this.#checkpoints().filter(({ lineage }) => this.#courses.get(lineage)?.subject.seed === 7);
-    assert.deepEqual(keep, [], "what was replaced is still there");
+    assert.deepEqual(keep, [], "the replaced files are still there");
   }
 
   #bestOf(): number | undefined {
