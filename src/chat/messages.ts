@@ -53,7 +53,7 @@ export interface RowConversation extends Conversation {
 
 function kindOf(value: unknown): string {
   if (value === null) return "null";
-  if (value === undefined) return "missing";
+  if (value === undefined) return "nothing";
   if (typeof value === "object") return Array.isArray(value) ? "an array" : "an object";
   return `a ${typeof value}`;
 }
@@ -79,7 +79,7 @@ function loneSurrogate(value: unknown): string | undefined {
  * treat them as present.
  */
 export function messagesOf(value: unknown, name: string, refuse: (what: string) => never): Message[] {
-  if (!Array.isArray(value)) return refuse(`${name} must be an array of messages and is ${kindOf(value)}`);
+  if (!Array.isArray(value)) return refuse(`${name} must be an array of messages, got ${kindOf(value)}`);
   if (value.length === 0) return refuse(`${name} is empty; a conversation has at least one message`);
   return value.map((one: unknown, i) => messageOf(one, `${name}[${i}]`, refuse));
 }
@@ -105,11 +105,11 @@ function checkFields(
 }
 
 function messageOf(value: unknown, name: string, refuse: (what: string) => never): Message {
-  if (!isObject(value)) return refuse(`${name} must be an object and is ${kindOf(value)}`);
+  if (!isObject(value)) return refuse(`${name} must be an object, got ${kindOf(value)}`);
   const fields = Object.fromEntries(Object.entries(value).filter(([, one]) => (one ?? null) !== null));
   checkFields(fields, name, NEAR_FIELDS, refuse);
   const { role } = fields;
-  if (typeof role !== "string") return refuse(`${name}.role must be a string and is ${kindOf(role)}`);
+  if (typeof role !== "string") return refuse(`${name}.role must be a string, got ${kindOf(role)}`);
   if (!(ROLES as readonly string[]).includes(role))
     return refuse(
       `${name}.role is ${JSON.stringify(role)}${didYouMean(role, ROLES)}; roles are ${ROLES.join(", ")}`,
@@ -147,13 +147,13 @@ function contentOf(
   if (called && (content === undefined || (Array.isArray(content) && content.length === 0))) return undefined;
   if (!Array.isArray(content) || content.length === 0) {
     const is = Array.isArray(content) ? "an empty array" : kindOf(content);
-    return refuse(`${name} must be a string or an array of text parts and is ${is}`);
+    return refuse(`${name} must be a string or an array of text parts, got ${is}`);
   }
   return content.map((part, i) => textOfPart(part, `${name}[${i}]`, refuse)).join("");
 }
 
 function textOfPart(part: unknown, name: string, refuse: (what: string) => never): string {
-  if (!isObject(part)) return refuse(`${name} must be {"type": "text", "text": …} and is ${kindOf(part)}`);
+  if (!isObject(part)) return refuse(`${name} must be {"type": "text", "text": …}, got ${kindOf(part)}`);
   const { type, text } = part;
   if (!TEXT_PARTS.includes(type as string)) {
     const is = type === undefined ? "has no type" : `is of type ${JSON.stringify(type)}`;
@@ -162,7 +162,7 @@ function textOfPart(part: unknown, name: string, refuse: (what: string) => never
   const media = mediaField(part);
   if (media !== undefined)
     return refuse(`${name}.${media} holds media; only parts of type "text" can be used`);
-  return typeof text === "string" ? text : refuse(`${name}.text must be a string and is ${kindOf(text)}`);
+  return typeof text === "string" ? text : refuse(`${name}.text must be a string, got ${kindOf(text)}`);
 }
 
 /**
@@ -171,10 +171,10 @@ function textOfPart(part: unknown, name: string, refuse: (what: string) => never
  */
 function callsOf(calls: unknown, name: string, refuse: (what: string) => never): object[] | undefined {
   if (calls === undefined) return undefined;
-  if (!Array.isArray(calls)) return refuse(`${name} must be an array and is ${kindOf(calls)}`);
+  if (!Array.isArray(calls)) return refuse(`${name} must be an array, got ${kindOf(calls)}`);
   if (calls.length === 0) return undefined;
   return calls.map((call: unknown, i) => {
-    if (!isObject(call)) return refuse(`${name}[${i}] must be an object and is ${kindOf(call)}`);
+    if (!isObject(call)) return refuse(`${name}[${i}] must be an object, got ${kindOf(call)}`);
     const { function: called } = call;
     if (isObject(called))
       return { ...call, function: withParsedArguments(called, `${name}[${i}].function`, refuse) };
@@ -196,7 +196,7 @@ function withParsedArguments(
   } catch {
     return refuse(`${name}.arguments is a text, and not JSON`);
   }
-  if (!isObject(parsed)) return refuse(`${name}.arguments must be an object and is ${kindOf(parsed)}`);
+  if (!isObject(parsed)) return refuse(`${name}.arguments must be an object, got ${kindOf(parsed)}`);
   return { ...call, arguments: parsed };
 }
 
@@ -205,7 +205,7 @@ function checkWeight(fields: Record<string, unknown>, name: string, refuse: (wha
   const { role, weight } = fields;
   if (weight === undefined) return;
   if (weight !== 0 && weight !== 1)
-    refuse(`${name}.weight must be 0 or 1 and is ${JSON.stringify(weight) ?? kindOf(weight)}`);
+    refuse(`${name}.weight must be 0 or 1, got ${JSON.stringify(weight) ?? kindOf(weight)}`);
   if (weight === 0 && role !== "assistant")
     refuse(
       `${name}.weight is 0, and the role is ${JSON.stringify(role)}; only assistant turns have a weight`,
@@ -254,7 +254,7 @@ export function toolsOf(value: unknown, refuse: (what: string) => never): readon
     }
   }
   if (!Array.isArray(tools) || !tools.every(isObject))
-    return refuse(`"tools" must be an array of objects and is ${kindOf(tools)}`);
+    return refuse(`"tools" must be an array of objects, got ${kindOf(tools)}`);
   return tools.length === 0 ? undefined : tools;
 }
 
@@ -281,7 +281,7 @@ function shareGpt(fields: Record<string, unknown>, refuse: (what: string) => nev
   const spoken = Array.isArray(given) && given.some((one) => isObject(one) && "from" in one);
   if (!spoken) return { ...weighted(messagesOf(given, name, refuse)), tools, format: "messages" };
   const turns: Record<string, unknown>[] = given.map((one: unknown, i) => {
-    if (!isObject(one)) return refuse(`${name}[${i}] must be an object and is ${kindOf(one)}`);
+    if (!isObject(one)) return refuse(`${name}[${i}] must be an object, got ${kindOf(one)}`);
     checkFields(one, `${name}[${i}]`, NEAR_TURN_FIELDS, refuse);
     const { from, value, weight } = one;
     const role = typeof from === "string" && Object.hasOwn(SPEAKERS, from) ? SPEAKERS[from] : undefined;
@@ -290,7 +290,7 @@ function shareGpt(fields: Record<string, unknown>, refuse: (what: string) => nev
       return refuse(`${name}[${i}].from is ${JSON.stringify(from) ?? "missing"}; speakers are ${known}`);
     }
     if (typeof value !== "string")
-      return refuse(`${name}[${i}].value must be a string and is ${kindOf(value)}`);
+      return refuse(`${name}[${i}].value must be a string, got ${kindOf(value)}`);
     return { role, content: value, ...(weight !== undefined && { weight }) };
   });
   const { system } = fields;
@@ -305,8 +305,8 @@ function alpaca(fields: Record<string, unknown>, refuse: (what: string) => never
     if (typeof value === "string") return value;
     return refuse(
       value === undefined
-        ? `the field "${name}" is missing beside "instruction"`
-        : `"${name}" must be a string and is ${kindOf(value)}`,
+        ? `the field "${name}" is missing next to "instruction"`
+        : `"${name}" must be a string, got ${kindOf(value)}`,
     );
   };
   const [instruction, input, output, system] = [

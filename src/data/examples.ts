@@ -45,8 +45,8 @@ export function checkIds(ids: Int32Array, where: string, vocabSize: number | und
   if (wrong === undefined) return;
   throw new LowrankError(
     "ERR_INDEX",
-    `${where}: the tokenizer gives the id ${wrong}, and the model's ids end at ${(vocabSize as number) - 1}; ` +
-      "its tokenizer.json is of another model",
+    `${where}: the tokenizer returned the id ${wrong}, but the model's ids end at ${(vocabSize as number) - 1}; ` +
+      "its tokenizer.json belongs to another model",
   );
 }
 
@@ -291,7 +291,7 @@ export function trainedExamples(
     const why = reports.flatMap((report) => leftOutWarnings(report, maxLength));
     if (why.length > 0)
       throw new LowrankError("ERR_NO_TRAINED_TOKENS", `nothing to train on: ${why.join("; ")}`);
-    const reason = `each row's first ${maxLength} tokens hold nothing to train on`;
+    const reason = `each row's first ${maxLength} tokens contain nothing to train on`;
     const whole = hasOption("trainOn")
       ? `, or train on all tokens with ${optionSetting("trainOn", "all")}`
       : "";

@@ -84,7 +84,7 @@ async function* asJsonLines(name: string, rows: RowsInMemory): AsyncGenerator<Ui
   let [block, index] = ["", 0];
   for await (const row of rows as AsyncIterable<unknown>) {
     if (typeof row !== "object" || row === null || Array.isArray(row))
-      throw rowError(origin, index, `the row must be an object such as { text: "…" }, and is ${shown(row)}`);
+      throw rowError(origin, index, `the row must be an object such as { text: "…" }, got ${shown(row)}`);
     let line: string;
     try {
       line = JSON.stringify(row);

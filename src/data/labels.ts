@@ -25,7 +25,7 @@ export function labelNames(
     for (const [label, { first }] of found) {
       const near = didYouMean(String(label), known);
       if (near === "") continue;
-      const what = `the label ${JSON.stringify(label)} is none of the model's classes${near}`;
+      const what = `the label ${JSON.stringify(label)} is not one of the model's classes${near}`;
       throw new LowrankError("ERR_DATA_ROW", `${first}: ${what}; they are ${known.join(", ")}`);
     }
   }
@@ -35,7 +35,7 @@ export function labelNames(
     const [only] = sorted;
     throw new LowrankError(
       "ERR_DATA_ROW",
-      `${file}: every row has the label ${only}; a classifier tells two`,
+      `${file}: every row has the label ${only}; a classifier needs at least two`,
     );
   }
   return sorted.map(String);
@@ -109,7 +109,7 @@ export async function labelledExamples(
   const classes = new Map(names.map((name, index) => [name, index]));
   for (const [label, { first }] of data.labels) {
     if (classes.has(String(label))) continue;
-    const what = `the label ${JSON.stringify(label)} is none of the classes`;
+    const what = `the label ${JSON.stringify(label)} is not one of the classes`;
     const near = didYouMean(String(label), names);
     throw new LowrankError("ERR_DATA_ROW", `${first}: ${what}${near}; they are ${names.join(", ")}`);
   }

@@ -138,7 +138,7 @@ export function countEmpty(report: DataReport, line: number): void {
 
 /** Returns the notice about a maximum length that exceeds the model's. */
 export function loweredLength(asked: number, maxLength: number): string {
-  return `${optionName("maxLength")} is ${asked}, and the model reads at most ${maxLength} tokens: rows are cut to ${maxLength}`;
+  return `${optionName("maxLength")} is ${asked}, but the model reads at most ${maxLength} tokens: rows are truncated to ${maxLength}`;
 }
 
 /** Returns the warnings about a source, one sentence each. */
@@ -154,13 +154,13 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
     const most =
       mostlyCut > 0 ? `, ${mostlyCut} of them by more than half (${firstRow(first.mostlyCut)})` : "";
     warnings.push(
-      `${file}: ${of(cut)} ${cut === 1 ? "is" : "are"} longer than ${maxLength} tokens and cut there (${firstRow(first.cut)})${most}; ` +
+      `${file}: ${of(cut)} ${cut === 1 ? "is" : "are"} longer than ${maxLength} tokens and truncated (${firstRow(first.cut)})${most}; ` +
         `a larger ${optionName("maxLength")} keeps more of them`,
     );
   }
   if (dropped > 0) {
     warnings.push(
-      `${file}: ${of(dropped)} ${dropped === 1 ? "is" : "are"} left out (${firstRow(first.dropped)}): nothing to train on within ${maxLength} tokens`,
+      `${file}: ${of(dropped)} ${dropped === 1 ? "is" : "are"} skipped (${firstRow(first.dropped)}): nothing to train on within ${maxLength} tokens`,
     );
   }
   const { empty, copied } = report;
@@ -170,13 +170,13 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
     );
   if (copied !== undefined)
     warnings.push(
-      `${file}: ${of(copied.rows)} (${firstRow(copied.first)}) have a "${copied.field}" that holds the other fields written out; it is ignored`,
+      `${file}: ${of(copied.rows)} (${firstRow(copied.first)}) have a "${copied.field}" that repeats the other fields; it is ignored`,
     );
   if (chat !== undefined) warnings.push(...chatWarnings(report, chat, maxLength));
   if (roughCuts > 0) {
     warnings.push(
-      `${file}: the text was cut at ${roughCuts} ${roughCuts === 1 ? "place" : "places"} to be tokenised, since this tokenizer is not known to allow it; ` +
-        "a token or two there may differ from those of the whole text",
+      `${file}: the text was split at ${roughCuts} ${roughCuts === 1 ? "position" : "positions"} for tokenisation, which this tokenizer may not allow; ` +
+        "a token or two may differ there from the whole text's",
     );
   }
   return warnings;
@@ -201,32 +201,32 @@ function chatWarnings(
 ): string[] {
   const { file, rows } = report;
   const sentences: [kind: ChatKind, what: string][] = [
-    ["sharegpt", "read as ShareGPT's conversations: from is the role, value the content"],
-    ["alpaca", "read as Alpaca's: instruction and input are the user's turn, output the assistant's"],
+    ["sharegpt", "read in ShareGPT's format: from is the role, value the content"],
+    ["alpaca", "read in Alpaca's format: instruction and input are the user's turn, output the assistant's"],
     [
       "lastTurnOnly",
-      "trained on the last turn of the assistant alone: the template writes earlier turns in another way",
+      "trained only on the assistant's last turn: the template writes earlier turns differently",
     ],
-    ["notFound", "left out: no turn of the assistant was found in the text that the template makes"],
-    ["silent", "left out: no message is the assistant's"],
-    ["whole", "trained on whole: the template's text has nothing but the assistant's turns"],
-    ["shortened", `cut behind the last turn of the assistant that fits in ${maxLength} tokens`],
+    ["notFound", "skipped: no assistant turn was found in the rendered text"],
+    ["silent", "skipped: there is no assistant turn"],
+    ["whole", "trained on completely: the rendered text contains only the assistant's turns"],
+    ["shortened", `truncated after the last assistant turn that fits in ${maxLength} tokens`],
     [
       "tooLong",
-      `left out: their first turn of the assistant ends behind ${maxLength} tokens; a larger ${optionName("maxLength")} keeps them`,
+      `skipped: the first assistant turn ends after ${maxLength} tokens; a larger ${optionName("maxLength")} keeps them`,
     ],
     [
       "callsIgnored",
-      `left out: the chat template does not write their tool calls; use a template for tools with ${optionName("chatTemplate")}`,
+      `skipped: the chat template ignores their tool calls; use a template for tools with ${optionName("chatTemplate")}`,
     ],
-    ["unweighted", "left out: every turn of the assistant has weight 0"],
+    ["unweighted", "skipped: every assistant turn has weight 0"],
     [
       "toolsIgnored",
-      `trained on without their tools: the chat template does not write them; use a template for tools with ${optionName("chatTemplate")}`,
+      `trained on without their tools: the chat template ignores them; use a template for tools with ${optionName("chatTemplate")}`,
     ],
     [
       "messageIgnored",
-      "trained on without one of their messages, such as the system's: the chat template does not write it",
+      "trained on without one of their messages, such as the system message: the chat template ignores it",
     ],
   ];
   return sentences.flatMap(([kind, what]) =>

@@ -57,7 +57,7 @@ export function stringField(fields: Record<string, unknown>, name: string, refus
   const value = fields[name];
   if (typeof value === "string") return wellFormed(value, name, refuse);
   if (value === undefined) return refuse(`the field "${name}" is missing; ${EXPECTED}`);
-  return refuse(`"${name}" must be a string and is ${kindOf(value)}`);
+  return refuse(`"${name}" must be a string, got ${kindOf(value)}`);
 }
 
 /** Throws for a lone surrogate, which only an escape such as `\\ud83d` can produce and which is not a character. */
@@ -76,8 +76,8 @@ function rowOf(value: unknown, line: number, refuse: Refuse): Row {
   if ("audio" in value) return audioRow(value as Record<string, unknown>, line, refuse);
   const { fields, copy } = oneKind(value as Record<string, unknown>, (first, other) =>
     refuse(
-      `the row has "${first}" beside "${other}"; remove one; ${EXPECTED}. ` +
-        "A text or prompt is ignored only if it holds the other fields written out",
+      `the row has both "${first}" and "${other}"; remove one; ${EXPECTED}. ` +
+        "A text or prompt is ignored only if it repeats the other fields",
     ),
   );
   const copied = copy === undefined ? undefined : { copy };
@@ -108,7 +108,7 @@ function isRows(value: unknown): boolean {
 
 function audioRow(fields: Record<string, unknown>, line: number, refuse: Refuse): AudioRow {
   const other = ["label", "prompt", "completion", "messages"].find((name) => name in fields);
-  if (other !== undefined) refuse(`the row has "audio" beside "${other}"; ${EXPECTED}`);
+  if (other !== undefined) refuse(`the row has both "audio" and "${other}"; ${EXPECTED}`);
   const audio = stringField(fields, "audio", refuse);
   if (audio === "") refuse('"audio" is empty; it is the path of a WAV file');
   return { kind: "audio", line, audio, text: stringField(fields, "text", refuse) };
@@ -119,7 +119,7 @@ function labelOf(value: unknown, refuse: Refuse): string | number {
   if (typeof value === "string") return wellFormed(value, "label", refuse);
   if (Number.isSafeInteger(value)) return value as number;
   const is = typeof value === "number" ? String(value) : kindOf(value);
-  return refuse(`"label" must be a string or a whole number and is ${is}`);
+  return refuse(`"label" must be a string or a whole number, got ${is}`);
 }
 
 /** Checks the rows of a source. Either all rows have a label, or none; the same for audio. */

@@ -174,8 +174,8 @@ export class Stream implements Source {
   }
 
   #noSpace(size: number, cause?: unknown): LowrankError {
-    const what = `${this.name}: ${tmpdir()} has no room to keep it (${size} bytes so far)`;
-    const remedy = "rows must end, however few steps need; set TMPDIR to a larger disk, or give a file";
+    const what = `${this.name}: ${tmpdir()} has too little space to buffer it (${size} bytes so far)`;
+    const remedy = "rows must end even if few steps are needed; set TMPDIR to a larger disk, or give a file";
     return new LowrankError("ERR_WRITE", `${what}; ${remedy}`, { cause });
   }
 

@@ -55,7 +55,7 @@ export class WaveReader {
     try {
       const found = await stat(path);
       // A pipe or device may never end.
-      if (!found.isFile()) this.#refusal(row)("is no file");
+      if (!found.isFile()) this.#refusal(row)("is not a file");
       checkWaveSize(found.size, this.#refusal(row));
       bytes = await readFile(path, signal === undefined ? {} : { signal });
     } catch (cause) {
@@ -121,7 +121,7 @@ export class WaveReader {
     return rowError(
       this.origin,
       line,
-      `${audio} ${why}; audio is the path of a WAV file, from the data file's folder on`,
+      `${audio} ${why}; audio is the path of a WAV file, relative to the data file's folder`,
     );
   }
 }
@@ -199,7 +199,7 @@ class SampleFile {
       for (let at = 0; at < bytes.length;)
         at += writeSync(this.#file as number, bytes, at, bytes.length - at, start + at);
     } catch (cause) {
-      const what = `${tmpdir()}: rows of speech cannot be put by there (${systemCode(cause)}); set TMPDIR, or give an array`;
+      const what = `${tmpdir()}: rows of speech cannot be written there (${systemCode(cause)}); set TMPDIR, or give an array`;
       throw new LowrankError("ERR_WRITE", what, { cause });
     }
     this.#end += bytes.length;
@@ -208,7 +208,8 @@ class SampleFile {
       const into = bytesOf(read);
       for (let at = 0; at < into.length;) {
         const count = readSync(this.#file as number, into, at, into.length - at, start + at);
-        if (count === 0) throw new LowrankError("ERR_INTERNAL", "rows of speech that were put by are gone");
+        if (count === 0)
+          throw new LowrankError("ERR_INTERNAL", "the temporary file of rows of speech is too short");
         at += count;
       }
       return read;

@@ -21,7 +21,7 @@ export function evalSplit(
   if (!(fraction > 0 && fraction < 1)) {
     throw new LowrankError(
       "ERR_OPTION",
-      `${optionName("evalSplit")} must be between 0 and 1, and is ${fraction}`,
+      `${optionName("evalSplit")} must be between 0 and 1, got ${fraction}`,
     );
   }
   const { length } = examples;
@@ -42,7 +42,7 @@ export function evalSplit(
     wanted,
   );
   if (counts.every((count) => count === 0)) {
-    const what = `each of the ${groups.length} classes has one row, which is trained on`;
+    const what = `each of the ${groups.length} classes has one row, which is needed for training`;
     const remedy = `give more rows, or held-out rows with ${optionName("evalData")}`;
     throw new LowrankError("ERR_OPTION", `${optionName("evalSplit")}: ${what}; ${remedy}`);
   }

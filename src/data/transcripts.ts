@@ -53,7 +53,7 @@ export async function transcriptExamples(
           throw rowError(
             source,
             line,
-            `the speech is ${is} long, and the model hears ${most} at once; cut it, and its text`,
+            `the speech is ${is} long, but the model's window is ${most}; split it, and its text`,
           );
         }
         const { ids, total } = encoded[i] as Encoded;

@@ -26,7 +26,7 @@ export function checkWaveSize(size: number, refuse: (what: string) => never): vo
 export function waveSamples(bytes: Uint8Array, refuse: (what: string) => never): Float32Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const name = (at: number): string => String.fromCharCode(...bytes.subarray(at, at + 4));
-  if (bytes.length < 12 || name(0) !== "RIFF" || name(8) !== "WAVE") refuse("is no WAV file");
+  if (bytes.length < 12 || name(0) !== "RIFF" || name(8) !== "WAVE") refuse("is not a WAV file");
   let format: Format | undefined;
   for (let at = 12; at + 8 <= bytes.length;) {
     const [kind, told] = [name(at), view.getUint32(at + 4, true)];
@@ -53,11 +53,11 @@ function formatOf(view: DataView, at: number, size: number, refuse: (what: strin
   const rate = view.getUint32(at + 4, true);
   const bits = view.getUint16(at + 14, true);
   if (!((kind === PCM && bits === 16) || (kind === FLOAT && bits === 32)))
-    refuse(`holds ${bits}-bit samples of format ${kind}; 16-bit (format 1) and 32-bit float (3) are read`);
+    refuse(`has ${bits}-bit samples of format ${kind}; 16-bit (format 1) and 32-bit float (3) are supported`);
   if (channels === 0) refuse("has no channels");
   if (rate !== SAMPLE_RATE)
     refuse(
-      `is at ${rate} Hz, and speech is at ${SAMPLE_RATE}; resample it, as by ffmpeg -i IN -ar ${SAMPLE_RATE} OUT.wav`,
+      `is at ${rate} Hz, but must be at ${SAMPLE_RATE}; resample it, for example with ffmpeg -i IN -ar ${SAMPLE_RATE} OUT.wav`,
     );
   return { kind, channels, rate, bits };
 }
@@ -72,7 +72,7 @@ function mixed(
   const width = bits / 8;
   const frame = width * channels;
   if (size % frame !== 0)
-    refuse(`has ${size} bytes of samples, which are no whole number of ${channels} channels`);
+    refuse(`has ${size} bytes of samples, not a multiple of a frame of ${channels} channels`);
   const samples = new Float32Array(size / frame);
   for (let i = 0; i < samples.length; i++) {
     let sum = 0;

@@ -53,7 +53,7 @@ async function refuseHalf(where: string, name: string, tensor: Tensor): Promise<
   if (Number.isFinite(value))
     throw new LowrankError(
       "ERR_DTYPE",
-      `${where}: ${name} holds ${value}, and f16 ends at 65,504: store it as bf16 or f32`,
+      `${where}: ${name} contains ${value}, beyond f16's maximum of 65,504; store it as bf16 or f32`,
     );
 }
 
@@ -62,11 +62,11 @@ async function refuseLarge(where: string, name: string, tensor: Tensor, type: Gg
   if (Number.isFinite(value))
     throw new LowrankError(
       "ERR_DTYPE",
-      `${where}: ${name} holds ${value}, and the scales of ${type} end at 65,504: store it as bf16 or f32`,
+      `${where}: ${name} contains ${value}, too large for the f16 scales of ${type}; store it as bf16 or f32`,
     );
   throw new LowrankError(
     "ERR_NOT_FINITE",
-    `${where}: ${name} holds NaN or infinity, and ${type} has neither`,
+    `${where}: ${name} contains NaN or infinity, which ${type} cannot store`,
   );
 }
 

@@ -31,7 +31,7 @@ function templateOf(file: string, text: string | undefined): TemplateSource | un
   if (text.length > LONGEST) {
     throw new LowrankError(
       "ERR_FILE_FORMAT",
-      `${file}: is ${text.length} characters long, and no chat template`,
+      `${file}: ${text.length} characters are too many for a chat template; the limit is ${LONGEST}`,
     );
   }
   return { text, where: file };

@@ -54,7 +54,7 @@ export class ConfigFields {
 
   error(key: string, problem: string): LowrankError {
     const value = this.fields[key];
-    const is = value === undefined ? "" : `, and is ${shown(value)}`;
+    const is = value === undefined ? "" : `, got ${shown(value)}`;
     return this.failure(`${this.path}${key} ${problem}${is}`);
   }
 

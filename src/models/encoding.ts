@@ -266,7 +266,7 @@ function paddedLength(
     const other = lengths.find((one) => one !== longest);
     if (other === undefined) return longest;
     const what = `rows have from ${Math.min(...lengths)} to ${longest} tokens`;
-    throw new LowrankError("ERR_OPTION", `${where}: ${what}; they make one tensor with padding alone`);
+    throw new LowrankError("ERR_OPTION", `${where}: ${what}; set padding, or make them equally long`);
   }
   const most = pad === "max_length" ? (maxLength as number) : longest;
   if (longest > most) {
@@ -297,7 +297,7 @@ function padded(
   if (pad === undefined) {
     throw new LowrankError(
       "ERR_OPTION",
-      `${where}: the tokenizer has no padding token; pass padTokenId, for example that of its end token`,
+      `${where}: the tokenizer has no padding token; pass padTokenId, for example the id of its end token`,
     );
   }
   const [ids, mask, types] = [new Int32Array(size).fill(pad), new Int32Array(size), new Int32Array(size)];

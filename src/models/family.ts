@@ -69,6 +69,6 @@ export function taskOf(family: Family<unknown>, config: ConfigFields, asked: Tas
       : "";
   throw new LowrankError(
     "ERR_UNSUPPORTED_MODEL",
-    `${config.file}: ${what} is not built for ${config.string("model_type")}; what is: ${tasks.join(", ")}${hint}`,
+    `${config.file}: ${what} is not supported for ${config.string("model_type")}; supported are ${tasks.join(", ")}${hint}`,
   );
 }

@@ -103,7 +103,10 @@ export function fromConfig<Config, Model>(
   const { device, dtype = "f32" } = options(where, given, ["device", "dtype"]);
   oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
   if (!isPlain(config)) {
-    throw new LowrankError("ERR_OPTION", `${where}: takes an object of configuration fields first`);
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${where}: the first argument must be an object of configuration fields`,
+    );
   }
   const { model_type: type = modelTypes[0], ...rest } = config as { model_type?: unknown };
   if (!modelTypes.includes(type as string)) {
@@ -119,7 +122,7 @@ export function fromConfig<Config, Model>(
     const known = fields.known().filter((key) => key !== "quantization_config");
     throw new LowrankError(
       "ERR_OPTION",
-      `${where}: there is no field ${unknown.join(", ")}; there are ${known.join(", ")}`,
+      `${where}: unknown field ${unknown.join(", ")}; known fields are ${known.join(", ")}`,
     );
   }
   return make(settled, new FreshWeights(resolveDevice(device), settled.initializerRange, dtype));

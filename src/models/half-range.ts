@@ -49,7 +49,7 @@ export async function checkHalfRange(where: string, halved: readonly Halved[]): 
     const more = wrong.length > 1 ? ` (and ${wrong.length - 1} more)` : "";
     throw new LowrankError(
       "ERR_DTYPE",
-      `${where}: ${name}${more} holds ${value}, and f16 ends at 65,504: store it as bf16 or f32`,
+      `${where}: ${name}${more} contains ${value}, beyond f16's maximum of 65,504; store it as bf16 or f32`,
     );
   }
 }

@@ -79,8 +79,8 @@ export function checkLabels(known: Int32Array, T: number, classes: number, befor
   const place = `[${Math.floor(wrong / T)}, ${(wrong % T) + before}]`;
   throw new LowrankError(
     "ERR_INDEX",
-    `forward: label ${known[wrong]} at ${place} is no token: there are ${classes} (0 to ${classes - 1}), and ` +
-      `${IGNORED} is ignored`,
+    `forward: label ${known[wrong]} at ${place} is not a token; labels are 0 to ${classes - 1}, or ${IGNORED} to ` +
+      "ignore a position",
   );
 }
 

@@ -134,8 +134,10 @@ export async function loadLocated<T extends Task = Task>(
     await checkHalfRange(`${path} with dtype f16`, weights.halved);
     for (const one of doubles) {
       if (!(await differs(model, one))) continue;
-      const what = `${one.name} is not the embedding that the configuration ties it to, and is left out`;
-      noticing(options)(`${path}: ${what}; with tie_word_embeddings false in its config.json it is the head`);
+      const what = `${one.name} differs from the embedding that the configuration ties it to, and is ignored`;
+      noticing(options)(
+        `${path}: ${what}; to use it as the head, set tie_word_embeddings to false in config.json`,
+      );
     }
     throwIfAborted(options.signal);
   } catch (error) {

@@ -53,7 +53,7 @@ function endOf(positions: Int32Array, T: number, limit: number): number {
   for (const [i, position] of positions.entries()) {
     if (position < 0 || position >= limit) {
       const place = `[${Math.floor(i / T)}, ${i % T}]`;
-      const what = `position ${position} at ${place} is none of the model's, 0 to ${limit - 1}`;
+      const what = `position ${position} at ${place} is out of range; the model has 0 to ${limit - 1}`;
       throw new LowrankError("ERR_INDEX", `forward: ${what}`);
     }
     end = Math.max(end, position + 1);

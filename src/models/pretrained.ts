@@ -222,7 +222,7 @@ export function checkedLength(ids: Pick<Places, "shape">, before: number, limit:
   if (before + T > limit) {
     throw new LowrankError(
       "ERR_INDEX",
-      `forward: ${before + T} tokens are more than the model's longest text, ${limit}`,
+      `forward: ${before + T} tokens exceed the model's longest text of ${limit}`,
     );
   }
   return T;

@@ -141,7 +141,7 @@ function promptOf(config: ConfigFields | undefined): string {
   if (config === undefined || typeof name !== "string") return "";
   const prompt = config.object("prompts")?.value(name);
   if (typeof prompt === "string") return prompt;
-  throw config.error("default_prompt_name", `is ${JSON.stringify(name)}, which prompts does not have`);
+  throw config.error("default_prompt_name", "must be a name in prompts");
 }
 
 /** Copies the files and module folders of sentence-transformers, where there are any, into another folder. */

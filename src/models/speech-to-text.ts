@@ -212,7 +212,7 @@ export abstract class SpeechToText extends PretrainedModel {
       if (labels !== undefined) return labels.ids();
       throw new LowrankError(
         "ERR_OPTION",
-        "forward: give labels, or decoderInputIds, which the decoder reads; transcribe writes a text",
+        "forward: give labels or decoderInputIds, the decoder's input; to transcribe speech, call transcribe",
       );
     }
     const ids = tensorOf("forward", "decoderInputIds", given);

@@ -37,7 +37,7 @@ export async function storedModel(path: string): Promise<StoredModel> {
   else if (!existsSync(join(folder, "config.json"))) {
     throw new LowrankError(
       "ERR_FILE_FORMAT",
-      `${path}: is no model: a folder was expected, its weights with config.json beside them, or a GGUF file`,
+      `${path}: not a model; give a model's folder, its weights next to a config.json, or a GGUF file`,
     );
   }
   const { config, generation } = readModelConfig(folder);

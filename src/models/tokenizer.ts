@@ -323,7 +323,7 @@ export class Tokenizer extends TemplatedTokenizer {
   chatTemplateFor(tools: boolean): ChatTemplate {
     const source = this.#sourceFor(tools);
     if (source === undefined) {
-      const what = "the model has no chat template, which messages are written by";
+      const what = "the model has no chat template, which messages need";
       throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${templateAdvice()}`);
     }
     const known = this.#templates.get(tools);

@@ -192,10 +192,12 @@ export class FileWeights extends Weights {
     const notices: string[] = [];
     if (extras.length > 0) {
       const few = extras.slice(0, 3).join(", ") + (extras.length > 3 ? ", …" : "");
-      notices.push(`${where}: passed over ${extras.length} tensors that this model does not use: ${few}`);
+      notices.push(`${where}: ignored ${extras.length} unused tensors: ${few}`);
     }
     if (this.#drawn.length > 0) {
-      notices.push(`${where}: has no weights for ${some(this.#drawn)}; they start anew and need training`);
+      notices.push(
+        `${where}: has no weights for ${some(this.#drawn)}; they are initialised randomly and need training`,
+      );
     }
     return notices;
   }
@@ -217,7 +219,7 @@ export class FileWeights extends Weights {
     if (stated.join() !== shape.join()) {
       if (fresh && this.options.otherLabels === true) return this.#draw(name, shape, start, more);
       this.#wrongShapes.push(
-        `${found} is [${stated.join(", ")}], the configuration makes it [${shape.join(", ")}]`,
+        `${found} is [${stated.join(", ")}], the configuration expects [${shape.join(", ")}]`,
       );
       return placeholder(shape);
     }

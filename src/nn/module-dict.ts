@@ -83,7 +83,7 @@ export class ModuleDict<M extends Module = Module> extends Module {
 
   /** A dictionary has no computation: throws `ERR_OPTION`. */
   forward(): never {
-    throw new LowrankError("ERR_OPTION", "ModuleDict: has no forward of its own; call those of its modules");
+    throw new LowrankError("ERR_OPTION", "ModuleDict: cannot run as a module; call its modules' forward");
   }
 }
 

@@ -64,7 +64,7 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
   forward(): never {
     throw new LowrankError(
       "ERR_OPTION",
-      "ModuleList: has no forward of its own; call those of its modules, or make a Sequential",
+      "ModuleList: cannot run as a module; call its modules' forward, or use a Sequential",
     );
   }
 }

@@ -75,11 +75,11 @@ test("content that is not text is refused by file, line and position", async (t)
     [user([{ type: "input_audio", input_audio: {} }]), /content\[0\] is of type "input_audio"/],
     [user([{ type: "image" }]), /is of type "image"/],
     [user([{ text: "a" }]), /content\[0\] has no type/],
-    [user(["a"]), /content\[0\] must be \{"type": "text", "text": …\} and is a string/],
-    [user([{ type: "text", text: 3 }]), /content\[0\]\.text must be a string and is a number/],
-    [user([]), /content must be a string or an array of text parts and is an empty array/],
-    [assistant({ content: "a", weight: 0.5 }), /\[0\]\.weight must be 0 or 1 and is 0\.5/],
-    [assistant({ content: "a", weight: "0" }), /weight must be 0 or 1 and is "0"/],
+    [user(["a"]), /content\[0\] must be \{"type": "text", "text": …\}, got a string/],
+    [user([{ type: "text", text: 3 }]), /content\[0\]\.text must be a string, got a number/],
+    [user([]), /content must be a string or an array of text parts, got an empty array/],
+    [assistant({ content: "a", weight: 0.5 }), /\[0\]\.weight must be 0 or 1, got 0\.5/],
+    [assistant({ content: "a", weight: "0" }), /weight must be 0 or 1, got "0"/],
     [
       JSON.stringify({ messages: [{ role: "user", content: "a", weight: 0 }] }),
       /weight is 0, and the role is "user"/,
@@ -89,8 +89,8 @@ test("content that is not text is refused by file, line and position", async (t)
       /function_call is OpenAI's old form; write the call as tool_calls/,
     ],
     [assistant(call("{city")), /tool_calls\[0\]\.function\.arguments is a text, and not JSON/],
-    [assistant(call("[1]")), /arguments must be an object and is an array/],
-    [assistant({ content: "a", tool_calls: ["x"] }), /tool_calls\[0\] must be an object and is a string/],
+    [assistant(call("[1]")), /arguments must be an object, got an array/],
+    [assistant({ content: "a", tool_calls: ["x"] }), /tool_calls\[0\] must be an object, got a string/],
     [
       JSON.stringify({ messages: [{ role: "user", content: "a" }], images: ["x.png"] }),
       /the row has "images"/,
@@ -166,9 +166,7 @@ for (const template of ["qwen2_5", "qwen2_5_training"])
     const none = { messages: [turn("user", "q"), turn("assistant", "a", 0)] };
     const left = await trained(tokenizer, [none, { messages: weights }]);
     t.deepEqual([left.texts[0], left.texts[1]], ["", only]);
-    t.deepEqual(left.warnings, [
-      "f: 1 of 2 rows (first line 1) left out: every turn of the assistant has weight 0",
-    ]);
+    t.deepEqual(left.warnings, ["f: 1 of 2 rows (first line 1) skipped: every assistant turn has weight 0"]);
   });
 
 test("weight 0 applies with trainOn all, in ShareGPT rows, and if marks do not separate the turns", async (t) => {
@@ -228,7 +226,7 @@ for (const trainOn of ["completion", "all"] as const)
     t.not(texts[0], "");
     t.is(texts[1], "");
     t.deepEqual(warnings, [
-      "f: 1 of 2 rows (first line 2) left out: the chat template does not write their tool calls; use a template for tools with chatTemplate",
+      "f: 1 of 2 rows (first line 2) skipped: the chat template ignores their tool calls; use a template for tools with chatTemplate",
     ]);
     const written = await trained(qwen(), [plain, { ...calling, tools }], trainOn);
     t.not(written.texts[1], "");
@@ -255,7 +253,7 @@ test("if every row is skipped, the error says why", async (t) => {
   t.throws(() => trainedExamples(store, data.file, 100, store.reports), {
     code: "ERR_NO_TRAINED_TOKENS",
     message:
-      /nothing to train on: .*1 of 1 rows \(first line 1\) left out: the chat template does not write their tool calls/,
+      /nothing to train on: .*1 of 1 rows \(first line 1\) skipped: the chat template ignores their tool calls/,
   });
 });
 
@@ -268,7 +266,7 @@ test("tools and messages that the template does not render are reported", async 
   ]);
   t.is(new Set(texts).size, 1);
   t.deepEqual(warnings, [
-    "f: 1 of 3 rows (first line 2) trained on without their tools: the chat template does not write them; use a template for tools with chatTemplate",
-    "f: 1 of 3 rows (first line 3) trained on without one of their messages, such as the system's: the chat template does not write it",
+    "f: 1 of 3 rows (first line 2) trained on without their tools: the chat template ignores them; use a template for tools with chatTemplate",
+    "f: 1 of 3 rows (first line 3) trained on without one of their messages, such as the system message: the chat template ignores it",
   ]);
 });

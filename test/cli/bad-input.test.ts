@@ -97,7 +97,7 @@ function run(...more: string[]): string[] {
 const badData: [string, RegExp][] = [
   [join(room, "absent.txt"), /absent\.txt: no such data file/],
   [room, /is a folder, and a data file was expected/],
-  [dataFile("data.doc", "a,b"), /the name ends in \.doc, which is no kind of data file/],
+  [dataFile("data.doc", "a,b"), /the name ends in \.doc, which is not a data format/],
   [dataFile("data.csv", "a,b"), /data\.csv:1: unknown column "a"/],
   [dataFile("empty.txt", ""), /empty\.txt: the file is empty/],
   [dataFile("blank.txt", " \n\n"), /blank\.txt: the file has no text/],
@@ -127,7 +127,7 @@ const badModels: [string, RegExp][] = [
   [holding("config.json", "[]"), /config\.json: a JSON object was expected/],
   [holding("tokenizer.json", "{"), /tokenizer\.json: not a tokenizer\.json/],
   [config({ model_type: "mamba" }), /model_type "mamba" is not supported; supported are llama/],
-  [config({ hidden_size: 1e12 }), /hidden_size must be an integer from 1 to \d+, and is 1000000000000/],
+  [config({ hidden_size: 1e12 }), /hidden_size must be an integer from 1 to \d+, got 1000000000000/],
   [config({ num_hidden_layers: 1e9 }), /num_hidden_layers must be an integer from 1 to/],
   [config({ vocab_size: 1e15 }), /vocab_size must be an integer from 1 to/],
   [config({ max_position_embeddings: 1e15 }), /max_position_embeddings must be an integer from 1 to/],
@@ -138,7 +138,7 @@ const badModels: [string, RegExp][] = [
       "tokenizer.json",
       (json) => ((json["model"] as { vocab: Record<string, number> }).vocab["t"] = 5000),
     ),
-    /data\.jsonl:1: the tokenizer gives the id 5000, and the model's ids end at \d+/,
+    /data\.jsonl:1: the tokenizer returned the id 5000, but the model's ids end at \d+/,
   ],
   [weights(new Uint8Array()), /model\.safetensors: at byte 0: cut off/],
   [weights(bytes.subarray(0, 50)), /model\.safetensors: at byte 50: cut off/],
@@ -150,7 +150,7 @@ const badModels: [string, RegExp][] = [
   [entry((one) => (one.dtype = "F7")), /unknown dtype "F7"/],
   [
     entry((one) => (one.shape = [16, 64])),
-    /q_proj\.weight is \[16, 64\], the configuration makes it \[32, 32\]/,
+    /q_proj\.weight is \[16, 64\], the configuration expects \[32, 32\]/,
   ],
   [
     header((tensors) => {
@@ -240,7 +240,10 @@ test.serial(
     const half = await runHere(...large);
     t.is(half.status, 1);
     t.regex(half.stderr, ONE_LINE);
-    t.regex(half.stderr, /q_proj\.weight holds 70000, and f16 ends at 65,504: store it as bf16 or f32/);
+    t.regex(
+      half.stderr,
+      /q_proj\.weight contains 70000, beyond f16's maximum of 65,504; store it as bf16 or f32/,
+    );
     const fits = await runHere(...run("--model", withWeight(65_000), "--dtype", "f16", "--steps", "1"));
     t.notRegex(fits.stderr, /f16 ends/);
     const evaluate = ["evaluate", "--device", "cpu", "--model", withWeight(NaN), "--data", data];
@@ -263,12 +266,12 @@ test.serial("truncated rows and a lowered max-length are reported, as text and a
     .split("\n")
     .map((line) => JSON.parse(line) as { type: string; message?: string; data?: object[] });
   const told = events.filter(({ type }) => type === "warning").map(({ message }) => message ?? "");
-  t.regex(told[0] ?? "", /^--max-length is 100, and the model reads at most 64 tokens/);
+  t.regex(told[0] ?? "", /^--max-length is 100, but the model reads at most 64 tokens/);
   t.regex(
     told[1] ?? "",
-    /3 of 4 rows are longer than 64 tokens and cut there \(first line 2\), 1 of them by more/,
+    /3 of 4 rows are longer than 64 tokens and truncated \(first line 2\), 1 of them by more/,
   );
-  t.regex(told[2] ?? "", /1 of 4 rows is left out \(first line 4\): nothing to train on within 64 tokens/);
+  t.regex(told[2] ?? "", /1 of 4 rows is skipped \(first line 4\): nothing to train on within 64 tokens/);
   t.like(events.find(({ type }) => type === "start")?.data?.[0], {
     rows: 4,
     cut: 3,
@@ -327,7 +330,7 @@ test.serial("files in the working directory are named without a folder", async (
   t.is(wrong.status, 1);
   t.regex(wrong.stderr, ONE_LINE);
   t.true(
-    wrong.stderr.startsWith(`lowrank: ${basename(data)}: is no model: a folder was expected`),
+    wrong.stderr.startsWith(`lowrank: ${basename(data)}: not a model; give a model's folder`),
     wrong.stderr,
   );
 });

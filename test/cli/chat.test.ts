@@ -264,16 +264,13 @@ test.serial(
       { from: 32, to: 63, rows: 1 },
     ]);
     const told = found.notices.join("\n");
-    t.regex(told, /1 of 6 rows \(first line 5\) read as ShareGPT's/);
-    t.regex(told, /1 of 6 rows \(first line 6\) read as Alpaca's/);
-    t.regex(told, /1 of 6 rows \(first line 2\) left out: no message is the assistant's/);
+    t.regex(told, /1 of 6 rows \(first line 5\) read in ShareGPT's format/);
+    t.regex(told, /1 of 6 rows \(first line 6\) read in Alpaca's format/);
+    t.regex(told, /1 of 6 rows \(first line 2\) skipped: there is no assistant turn/);
+    t.regex(told, /1 of 6 rows \(first line 3\) skipped: the first assistant turn ends after 60 tokens/);
     t.regex(
       told,
-      /1 of 6 rows \(first line 3\) left out: their first turn of the assistant ends behind 60 tokens/,
-    );
-    t.regex(
-      told,
-      /1 of 6 rows \(first line 4\) cut behind the last turn of the assistant that fits in 60 tokens/,
+      /1 of 6 rows \(first line 4\) truncated after the last assistant turn that fits in 60 tokens/,
     );
     t.is(found.notices.length, 5);
     t.like(found, { packing: { sequences: 2, rowsPerSequence: 2, mostRows: 3 } });
@@ -303,7 +300,7 @@ test.serial(
     const start = events.find((one) => one.type === "start");
     t.like(start, { examples: 4, tokens: "ahoy\nwell\nyes\nb\nd\n".length });
     const warnings = events.flatMap((one) => (one.type === "warning" ? [one.message] : []));
-    t.is(warnings.filter((one) => /left out|cut behind|read as/.test(one)).length, 5);
+    t.is(warnings.filter((one) => /skipped|truncated after|read in/.test(one)).length, 5);
     t.true(readFileSync(join(output, "adapter_config.json"), "utf8").includes("CAUSAL_LM"));
 
     const none = jsonl({ messages: turns("a").slice(0, 1) });

@@ -84,7 +84,7 @@ test.serial("data and commands that do not suit a classifier are one line", asyn
   );
   t.is(trained.status, 0, trained.stderr);
   const cases: [string[], RegExp][] = [
-    [["evaluate", "--adapter", output, "--data", stranger], /:1: the label "sky" is none of the classes/],
+    [["evaluate", "--adapter", output, "--data", stranger], /:1: the label "sky" is not one of the classes/],
     [
       ["evaluate", "--adapter", output, "--data", plain],
       /:1: there is no "label", and the model is a classifier/,

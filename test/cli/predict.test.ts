@@ -214,7 +214,7 @@ test.serial("the same rows from JSON lines, JSON, CSV and Parquet give the same 
   const numbered = await predict("--data", file("e.csv", "text,label\nt0,7\n"));
   t.is(linesOf(numbered.stdout)[0]?.["expected"], 7);
   const wrong = await predict("--data", file("c.csv", "id,Text\n1,a\n"));
-  t.regex(wrong.stderr, /c\.csv:1: the column "text" is missing \(id, Text\); rename "Text"/);
+  t.regex(wrong.stderr, /c\.csv:1: the column "text" is missing \(columns: id, Text\); rename "Text"/);
   t.regex(
     (await predict("--data", file("d.json", '[{"text":"a"},{"text":1}]'))).stderr,
     /d\.json: row 2: "text" must be/,

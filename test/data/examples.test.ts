@@ -125,9 +125,9 @@ test("truncated, mostly truncated and skipped rows are counted and reported with
   const [cut, left] = warningsOf(report, 5);
   t.regex(
     cut ?? "",
-    /3 of 5 rows are longer than 5 tokens and cut there \(first line 2\), 2 of them by more/,
+    /3 of 5 rows are longer than 5 tokens and truncated \(first line 2\), 2 of them by more/,
   );
-  t.regex(left ?? "", /1 of 5 rows is left out \(first line 4\)/);
+  t.regex(left ?? "", /1 of 5 rows is skipped \(first line 4\)/);
 });
 
 test("tokenising can be aborted, with the signal's reason", async (t) => {
@@ -199,7 +199,7 @@ test("evalSplit draws by the seed, at least one row, and leaves at least one", (
   t.throws(() => evalSplit(classes([0]), 0.5, 0), { message: /1 row, too few/ });
   t.throws(() => evalSplit(classes([0, 1, 2]), 0.5, 0), {
     code: "ERR_OPTION",
-    message: /evalSplit: each of the 3 classes has one row, which is trained on; .* with evalData/,
+    message: /evalSplit: each of the 3 classes has one row, which is needed for training; .* with evalData/,
   });
 });
 

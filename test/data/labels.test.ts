@@ -41,7 +41,7 @@ test("a label that is a misspelled class of the model is refused", async (t) => 
   const known = ["negative", "positive"];
   const misspelled = await data(["a", "positive"], ["b", "negative"], ["c", "postive"]);
   const message =
-    /:3: the label "postive" is none of the model's classes \(did you mean positive\?\); they are/;
+    /:3: the label "postive" is not one of the model's classes \(did you mean positive\?\); they are/;
   t.throws(() => labelNames(misspelled, known), { code: "ERR_DATA_ROW", message });
   t.deepEqual(labelNames(misspelled), ["negative", "positive", "postive"]);
   // Another number, and a name that is similar to none, are new classes.
@@ -51,7 +51,7 @@ test("a label that is a misspelled class of the model is refused", async (t) => 
   ]);
   const held = examples(data(["a", "ham"], ["b", "spma"]));
   await t.throwsAsync(held, {
-    message: /:2: the label "spma" is none of the classes \(did you mean spam\?\)/,
+    message: /:2: the label "spma" is not one of the classes \(did you mean spam\?\)/,
   });
 });
 
@@ -83,7 +83,7 @@ test("a row longer than the maximum is truncated, and keeps its end token", asyn
 test("a label outside the classes and a row without tokens are named by file and line", async (t) => {
   const stranger = await t.throwsAsync(examples(data(["a", "ham"], ["b", "eggs"])), {
     instanceOf: LowrankError,
-    message: /:2: the label "eggs" is none of the classes; they are ham, spam$/,
+    message: /:2: the label "eggs" is not one of the classes; they are ham, spam$/,
   });
   t.is(stranger.code, "ERR_DATA_ROW");
   const bare: Encoder = { encode: (text) => Int32Array.from(code(text)) };

@@ -74,16 +74,16 @@ test("a text that does not repeat the other fields is refused", async (t) => {
   for (const other of [`${text} And more.`, text.replace("healthy", "rich"), "something else", 3, output])
     t.regex(
       await problemOf({ ...row, text: other }),
-      /^the row has "text" beside "instruction"; remove one; /,
+      /^the row has both "text" and "instruction"; remove one; /,
     );
   const messages = [
     { role: "user", content: "a" },
     { role: "assistant", content: "b" },
   ];
-  t.regex(await problemOf({ messages, prompt: "c" }), /^the row has "messages" beside "prompt"/);
+  t.regex(await problemOf({ messages, prompt: "c" }), /^the row has both "messages" and "prompt"/);
   t.regex(
     await problemOf({ messages, prompt: "a", completion: "b" }),
-    /^the row has "messages" beside "prompt"/,
+    /^the row has both "messages" and "prompt"/,
   );
 });
 
@@ -93,7 +93,7 @@ test("a null field of another format is ignored, as in Parquet", async (t) => {
   );
   t.like(content[0], { kind: "completion", prompt: "a" });
   t.like(content[1], { kind: "text", text: "c" });
-  t.regex(await problemOf({ text: null }), /^"text" must be a string and is null/);
+  t.regex(await problemOf({ text: null }), /^"text" must be a string, got null/);
 });
 
 test("a misspelled field of a message or of a row is refused with the correct name", async (t) => {
@@ -222,7 +222,7 @@ test("empty answers and ignored copies are reported by inspect and at the start 
     const all = chats[place].join("\n");
     t.regex(
       all,
-      /3 of 3 rows \(first \S+ ?[01]\]?\) have a "text" that holds the other fields written out; it is ignored/,
+      /3 of 3 rows \(first \S+ ?[01]\]?\) have a "text" that repeats the other fields; it is ignored/,
     );
     t.regex(
       all,

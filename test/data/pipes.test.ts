@@ -25,7 +25,7 @@ if (process.platform !== "win32") {
     const { pipe, close } = await openPipe("wrong", "text,label\\na,b\\nc\\nd,e\\n");
     t.timeout(60_000);
     await t.throwsAsync(readData(pipe, { format: "csv" }), {
-      message: /:3: the row has 1 fields, and the header 2/,
+      message: /:3: the row has 1 fields, but the header has 2/,
     });
     close();
   });
@@ -66,7 +66,7 @@ test("a stream ends in an error before the disk is full", async (t) => {
     for await (const _ of stream.read());
   };
   const message =
-    /^data: \S+ has no room to keep it \(\d+ bytes so far\); rows must end, however few steps need; set TMPDIR/;
+    /^data: \S+ has too little space to buffer it \(\d+ bytes so far\); rows must end even if few steps are needed; set TMPDIR/;
   await t.throwsAsync(read(), { code: "ERR_WRITE", message });
   t.true(given < 128 << 20);
   t.true(closed);

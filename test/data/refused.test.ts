@@ -28,16 +28,16 @@ async function refusal(given: TrainingData, format?: DataFormat): Promise<string
 const csv: [content: string, message: RegExp][] = [
   ["txet,label\na,b\n", /^ERR_DATA_ROW a\.csv:1: unknown column "txet".*; remove it, or use audio, text/],
   ["text,id\na,1\n", /a\.csv:1: unknown column "id"/],
-  ["prompt\na\n", /a\.csv:1: the column "completion" is missing beside "prompt"; expected/],
-  ["label\na\n", /a\.csv:1: the column "text" is missing beside "label"/],
-  ["system\na\n", /a\.csv:1: no column has rows' texts \(system\)/],
+  ["prompt\na\n", /a\.csv:1: the column "completion" is missing next to "prompt"; expected/],
+  ["label\na\n", /a\.csv:1: the column "text" is missing next to "label"/],
+  ["system\na\n", /a\.csv:1: no column contains texts \(columns: system\)/],
   [",text\n0,a\n", /a\.csv:1: column 1 has no name; remove it \(pandas: to_csv\(…, index=False\)\)/],
   ["text,text\na,b\n", /a\.csv:1: two columns are named "text"/],
-  ["prompt;completion\na;b;c\n", /a\.csv:2: the row has 3 fields, and the header 2; quote fields/],
-  ['text,label\n"a\n\nb",x\nc\n', /a\.csv:5: the row has 1 fields, and the header 2/],
+  ["prompt;completion\na;b;c\n", /a\.csv:2: the row has 3 fields, but the header has 2; quote fields/],
+  ['text,label\n"a\n\nb",x\nc\n', /a\.csv:5: the row has 1 fields, but the header has 2/],
   ['text,label\na,x\n"b,y\nc,z\n', /a\.csv:\d: a quoted field has no closing quote/],
-  ['text,label\na "b,x\n', /a\.csv:2: a quote within a field/],
-  ['text,label\n"a"b,x\n', /a\.csv:2: text behind a field's closing quote/],
+  ['text,label\na "b,x\n', /a\.csv:2: a quote inside an unquoted field/],
+  ['text,label\n"a"b,x\n', /a\.csv:2: text after a field's closing quote/],
   ['text,label\n"a\r\nb\r\n",x\nb,\n', /a\.csv:5: "label" is empty/],
   ["messages\nhello\n", /a\.csv:2: "messages" is not JSON; a CSV file holds a list as JSON text/],
   ["messages\n[{'role': 'user'}]\n", /a\.csv:2: "messages" is not JSON/],
@@ -46,7 +46,7 @@ const csv: [content: string, message: RegExp][] = [
 ];
 
 const json: [content: string, message: RegExp][] = [
-  ['[{"text":"a"},{"text":3}]', /^ERR_DATA_ROW a\.json: row 2: "text" must be a string and is a number/],
+  ['[{"text":"a"},{"text":3}]', /^ERR_DATA_ROW a\.json: row 2: "text" must be a string, got a number/],
   ['[{"text":"a"},\n{"text":"b"', /a\.json: row 2: not JSON: the file ends within the array/],
   ['[{"text":"a"} {"text":"b"}]', /a\.json: row 2: not JSON: /],
   ['[{"text":"a"}] x', /a\.json: row 2: not JSON: Unexpected "x" at byte 15/],
@@ -131,7 +131,7 @@ test("Parquet: columns that contradict the schema are refused before they are re
   process.on("unhandledRejection", listen);
   t.regex(
     await refusal(write("a.parquet", bytes)),
-    /^ERR_FILE_FORMAT a\.parquet: not a Parquet file that can be read: the columns of group 1 are not those of/,
+    /^ERR_FILE_FORMAT a\.parquet: not a Parquet file that can be read: the columns of group 1 do not match the schema/,
   );
   await new Promise((resolve) => setTimeout(resolve, 50));
   process.off("unhandledRejection", listen);
@@ -147,9 +147,9 @@ test("Parquet: a null value is a missing field", async (t) => {
 test("rows in memory: the error names the row's index", async (t) => {
   const cases: [rows: unknown[], message: RegExp][] = [
     [[], /^ERR_DATA_ROW data: there are no rows/],
-    [[{ text: "a" }, { text: 3 }], /^ERR_DATA_ROW data\[1\]: "text" must be a string and is a number/],
-    [[{ text: "a" }, "b"], /data\[1\]: the row must be an object such as \{ text: "…" \}, and is "b"/],
-    [[null], /data\[0\]: the row must be an object .* is null/],
+    [[{ text: "a" }, { text: 3 }], /^ERR_DATA_ROW data\[1\]: "text" must be a string, got a number/],
+    [[{ text: "a" }, "b"], /data\[1\]: the row must be an object such as \{ text: "…" \}, got "b"/],
+    [[null], /data\[0\]: the row must be an object .*, got null/],
     [[{ words: "a" }], /data\[0\]: the field "text" is missing/],
     [[{ text: 5n }], /data\[0\]: the row cannot be written as JSON: /],
     [[{ text: "a", label: 1 }, { text: "b" }], /data\[1\]: the row has no "label", and data\[0\] has one/],

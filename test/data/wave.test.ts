@@ -56,15 +56,15 @@ test("16 bits and floats, one channel and several, any sequence of chunks", (t) 
 test("invalid and unsupported files are refused", (t) => {
   const samples = chunk("data", shorts(1, 2));
   const cases: [bytes: Uint8Array, message: RegExp][] = [
-    [new Uint8Array(), /is no WAV file/],
-    [Buffer.from("ID3 an mp3 that goes on"), /is no WAV file/],
+    [new Uint8Array(), /is not a WAV file/],
+    [Buffer.from("ID3 an mp3 that goes on"), /is not a WAV file/],
     [riff(format()), /has no "data"/],
     [riff(samples), /has "data" before "fmt "/],
-    [riff(format({ rate: 44_100 }), samples), /is at 44100 Hz, and speech is at 16000; resample it/],
-    [riff(format({ bits: 24 }), samples), /holds 24-bit samples of format 1; 16-bit/],
-    [riff(format({ kind: 7, bits: 8 }), samples), /holds 8-bit samples of format 7/],
+    [riff(format({ rate: 44_100 }), samples), /is at 44100 Hz, but must be at 16000; resample it/],
+    [riff(format({ bits: 24 }), samples), /has 24-bit samples of format 1; 16-bit/],
+    [riff(format({ kind: 7, bits: 8 }), samples), /has 8-bit samples of format 7/],
     [riff(format({ channels: 0 }), samples), /has no channels/],
-    [riff(format({ channels: 3 }), samples), /4 bytes of samples, which are no whole number of 3 channels/],
+    [riff(format({ channels: 3 }), samples), /4 bytes of samples, not a multiple of a frame of 3 channels/],
     [riff(format(), chunk("data", shorts(1), 100)), /ends within "data", which has 100 bytes/],
     [riff(chunk("fmt ", Buffer.alloc(4)), samples), /has a "fmt " of 4 bytes/],
   ];

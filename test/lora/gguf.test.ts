@@ -193,7 +193,7 @@ test("refused: layers that llama.cpp does not adapt, blocks beyond the model's, 
   const path = join(temporary(), "adapter.gguf");
   await t.throwsAsync(lora.convertAdapter(dir, path, { format: "gguf" }), {
     code: "ERR_OPTION",
-    message: /transformer\.wpe cannot be written in an adapter as GGUF: llama\.cpp adapts its projections/,
+    message: /transformer\.wpe cannot be written in an adapter as GGUF: llama\.cpp adapts only projections/,
   });
   model.dispose();
 

@@ -108,7 +108,8 @@ test("refused: biases and head sizes that llama.cpp does not support, and other 
   const bert = BertModel.fromConfig({ ...sizes, max_position_embeddings: 8 }, { device });
   await t.throwsAsync(saveModel(bert, path), {
     code: "ERR_UNSUPPORTED_MODEL",
-    message: /a model of model_type "bert" cannot be written in a model as GGUF: they are no language models/,
+    message:
+      /a model of model_type "bert" cannot be written in a model as GGUF: llama\.cpp has no such language models/,
   });
   bert.dispose();
   t.false(existsSync(path));
@@ -186,13 +187,18 @@ test("values outside a type's range are refused by name, before the file is repl
       70_000,
       "f16",
       "ERR_DTYPE",
-      /model\.layers\.1\.mlp\.up_proj\.weight holds 70000, and f16 ends at 65,504: store it as bf16/,
+      /model\.layers\.1\.mlp\.up_proj\.weight contains 70000, beyond f16's maximum of 65,504; store it as bf16/,
     ],
-    [1e7, "q8_0", "ERR_DTYPE", /up_proj\.weight holds 10000000, and the scales of q8_0 end at 65,504/],
-    [6e5, "q4_0", "ERR_DTYPE", /up_proj\.weight holds 600000, and the scales of q4_0/],
-    [NaN, "q4_0", "ERR_NOT_FINITE", /up_proj\.weight holds NaN or infinity, and q4_0 has neither/],
-    [NaN, "q8_0", "ERR_NOT_FINITE", /up_proj\.weight holds NaN or infinity, and q8_0 has neither/],
-    [-Infinity, "q4_0", "ERR_NOT_FINITE", /up_proj\.weight holds NaN or infinity, and q4_0 has neither/],
+    [1e7, "q8_0", "ERR_DTYPE", /up_proj\.weight contains 10000000, too large for the f16 scales of q8_0/],
+    [6e5, "q4_0", "ERR_DTYPE", /up_proj\.weight contains 600000, too large for the f16 scales of q4_0/],
+    [NaN, "q4_0", "ERR_NOT_FINITE", /up_proj\.weight contains NaN or infinity, which q4_0 cannot store/],
+    [NaN, "q8_0", "ERR_NOT_FINITE", /up_proj\.weight contains NaN or infinity, which q8_0 cannot store/],
+    [
+      -Infinity,
+      "q4_0",
+      "ERR_NOT_FINITE",
+      /up_proj\.weight contains NaN or infinity, which q4_0 cannot store/,
+    ],
   ];
   for (const [value, dtype, code, message] of cases) {
     const model = await loadModel<"causal-lm">(tinyModel(), { device });
@@ -223,9 +229,9 @@ test("a row that is no whole number of blocks is stored as f16 with a notice; ve
   t.is(file.keys["general.file_type"], 7);
   t.regex(
     notices.join("\n"),
-    /stored as f16, since their rows are no whole blocks of 32: .*token_embd\.weight/,
+    /stored as f16, because their row size is not a multiple of 32: .*token_embd\.weight/,
   );
-  t.regex(notices.join("\n"), /came without a tokenizer\.json, so the file takes ids alone/);
+  t.regex(notices.join("\n"), /has no tokenizer\.json, so the file accepts only token ids/);
   t.is(file.keys["tokenizer.ggml.model"], "none");
   llama.dispose();
 });
@@ -250,14 +256,14 @@ test("windows and long factors that llama.cpp reads differently cause a notice",
   const mistral = await loadModel<"causal-lm">(goldenModel(join(goldens, "llama-mistral")), { device });
   t.regex(
     (await saved(mistral)).notices.join("\n"),
-    /llama\.cpp sees all positions where this model sees 7 back/,
+    /llama\.cpp does not apply this model's sliding window of 7/,
   );
   mistral.dispose();
   const phi3 = await loadModel<"causal-lm">(goldenModel(join(goldens, "llama-phi3")), { device });
   const { path, notices } = await saved(phi3);
   t.regex(
     notices.join("\n"),
-    /takes the factors for long texts by the size of its context.*leave that at 64 or below/,
+    /chooses the factors for long texts by its context size.*keep the size at 64 or below/,
   );
   const { keys, tensors } = readGguf(path);
   t.is(keys["phi3.attention.sliding_window"], 9);

@@ -95,7 +95,7 @@ test.serial(
       t.regex(
         stderr,
         new RegExp(
-          `stored as ${larger.toLowerCase()}, the next larger type, since ${type} is not written: ${TOUCHED}`,
+          `stored as ${larger.toLowerCase()}, the next larger type, because ${type} cannot be written: ${TOUCHED}`,
         ),
       );
       t.true((await distance(output, merged)) < 0.12);
@@ -172,7 +172,7 @@ test("rows that are no whole blocks of 256 get smaller blocks, as in llama.cpp, 
       if (shape.length < 2) continue;
       t.is(type, (shape[0] as number) % 32 === 0 ? smaller : "F16", `${name}, ${shape.join()}`);
     }
-    t.true(notices.some((text) => text.includes("since their rows are no whole blocks of 256")));
+    t.true(notices.some((text) => text.includes("because their row size is not a multiple of 256")));
   }
   model.dispose();
 });

@@ -154,9 +154,9 @@ const odd: [what: string, json: Record<string, unknown>, message: RegExp, rows?:
   [
     "no tokens for bytes",
     spm({}, { byte_fallback: false }),
-    /the tokenizer of .* cannot be written.*neither|llama\.cpp's own tokenizers/,
+    /the tokenizer of .* cannot be written.*llama\.cpp's tokenizers/,
   ],
-  ["another normalizer", spm({ normalizer: { type: "NFKC" } }), /llama\.cpp's own tokenizers/],
+  ["another normalizer", spm({ normalizer: { type: "NFKC" } }), /llama\.cpp's tokenizers/],
   [
     "merges that are missing",
     spm(
@@ -283,7 +283,7 @@ const unusual: [what: string, json: (own: Record<string, unknown>) => object, me
       ...own,
       pre_tokenizer: { type: "Sequence", pretokenizers: [{ type: "Punctuation" }, own["pre_tokenizer"]] },
     }),
-    /the pre-tokenizer of .*Punctuation.* llama\.cpp knows pre-tokenizers by name/,
+    /the pre-tokenizer of .*Punctuation.* llama\.cpp identifies pre-tokenizers by name/,
   ],
   [
     "another normalizer of bytes",
@@ -327,7 +327,7 @@ test("a pattern that llama.cpp implements differently causes a notice", async (t
   const said: string[] = [];
   const keys = new Map(writtenVocabulary("m.gguf", "tokenizer.json", text, 2048, (one) => said.push(one)));
   t.deepEqual(keys.get("tokenizer.ggml.pre"), { text: "gpt-4o" });
-  t.regex(said.join("\n"), /m\.gguf: llama\.cpp's pattern gpt-4o cuts before combining marks/);
+  t.regex(said.join("\n"), /m\.gguf: llama\.cpp's pattern gpt-4o splits before combining marks/);
 });
 
 test("runs of spaces that are added tokens, as in Gemma, are written as spaces, for any merges", async (t) => {
@@ -363,6 +363,6 @@ test("a merge whose result is no token is named", (t) => {
   const json = JSON.stringify(spm({}, { merges: [["b", "a"]], vocab }));
   t.throws(() => writtenVocabulary("m.gguf", "tokenizer.json", json, 300, () => {}), {
     code: "ERR_FILE_FORMAT",
-    message: 'tokenizer.json: "ba" is merged to and has no id',
+    message: 'tokenizer.json: "ba" is the result of a merge, but has no id',
   });
 });

@@ -318,7 +318,12 @@ test("invalid labels are refused by name, before anything is computed", (t) => {
     [new Int32Array(5), {}, "ERR_SHAPE_MISMATCH", /labels are \[5\], ids \[2, 3\]/],
     [tensor(new Int32Array(6), { device: "cpu" }), {}, "ERR_SHAPE_MISMATCH", /labels are \[6\]/],
     [tensor(new Float32Array(6), { shape: [2, 3], device: "cpu" }), {}, "ERR_DTYPE", /labels are i32/],
-    [Int32Array.of(0, 0, 0, 0, V, 0), {}, "ERR_INDEX", /label 97 at \[1, 1\] is no token: there are 97/],
+    [
+      Int32Array.of(0, 0, 0, 0, V, 0),
+      {},
+      "ERR_INDEX",
+      /label 97 at \[1, 1\] is not a token; labels are 0 to 96/,
+    ],
     [Int32Array.of(0, -1, 0, 0, 0, 0), {}, "ERR_INDEX", /label -1 at \[0, 1\]/],
     [undefined, {}, "ERR_OPTION", /^loss: labels is an i32 tensor or an Int32Array, not undefined/],
     ["x", {}, "ERR_OPTION", /labels is an i32 tensor or an Int32Array, not "x"/],

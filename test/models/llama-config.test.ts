@@ -216,8 +216,8 @@ test("unsupported features are refused", (t) => {
 test("senseless and absurd values name the file and the key", (t) => {
   const cases: [Record<string, unknown>, RegExp][] = [
     [{ hidden_size: undefined }, /config.json: hidden_size is missing/],
-    [{ hidden_size: "64" }, /hidden_size must be a number above 0, and is "64"/],
-    [{ hidden_size: 1e15 }, /hidden_size must be an integer from 1 to 262144, and is 1000000000000000/],
+    [{ hidden_size: "64" }, /hidden_size must be a number above 0, got "64"/],
+    [{ hidden_size: 1e15 }, /hidden_size must be an integer from 1 to 262144, got 1000000000000000/],
     [{ vocab_size: -1 }, /vocab_size/],
     [{ num_hidden_layers: 2.5 }, /num_hidden_layers/],
     [

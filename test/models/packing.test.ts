@@ -174,7 +174,7 @@ test("invalid positions, and adapters by row, are refused", async (t) => {
   });
   t.throws(() => model.forward(ids, { positionIds: positions([0, 1, 0, 128]) }), {
     code: "ERR_INDEX",
-    message: /position 128 at \[0, 3\] is none of the model's, 0 to 127/,
+    message: /position 128 at \[0, 3\] is out of range; the model has 0 to 127/,
   });
   t.throws(() => model.forward(ids, { positionIds: positions([0, 1, -1, 0]) }), { code: "ERR_INDEX" });
   t.throws(() => model.forward(ids, { positionIds: arange(4).reshape(1, 4).to("f32") }), {

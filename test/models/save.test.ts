@@ -103,7 +103,8 @@ test("a value beyond f16's range is refused by name, and nothing is written", as
   const folder = join(temporary(), "saved");
   await t.throwsAsync(saveModel(model, folder, { dtype: "f16" }), {
     code: "ERR_DTYPE",
-    message: /model\.layers\.1\.mlp\.up_proj\.weight holds 70000, and f16 ends at 65,504: store it as bf16/,
+    message:
+      /model\.layers\.1\.mlp\.up_proj\.weight contains 70000, beyond f16's maximum of 65,504; store it as bf16/,
   });
   t.deepEqual(readdirSync(dirname(folder)), []);
   model.dispose();

@@ -104,7 +104,7 @@ test("modules and poolings that are not supported are refused by name, unless op
     [{ ...mean, "sentence_bert_config.json": { max_seq_length: 0 } }, /max_seq_length must be/],
     [
       { ...mean, "config_sentence_transformers.json": { prompts: {}, default_prompt_name: "q" } },
-      /default_prompt_name is "q", which prompts does not have/,
+      /default_prompt_name must be a name in prompts, got "q"/,
     ],
   ];
   for (const [files, message] of wrong) {

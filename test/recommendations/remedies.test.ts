@@ -212,7 +212,7 @@ test("models: ids without a tokenizer, logits read in time, ids or embeddings, a
       ({ message } = error as Error);
     }
     if (message !== "") {
-      t.regex(message, /pass padTokenId, for example that of its end token/);
+      t.regex(message, /pass padTokenId, for example the id of its end token/);
       t.truthy(batch({ padTokenId: 2 }));
     }
   }
@@ -251,7 +251,7 @@ test("tensors: conversions by to() and detach(), one of two sizes, modules of a 
 
   const layers = [new nn.Linear(2, 2), new nn.ReLU()];
   const list = new nn.ModuleList(layers) as unknown as { forward(x: Tensor): Tensor };
-  await says(t, () => list.forward(ones([1, 2])), /call those of its modules, or make a Sequential/);
+  await says(t, () => list.forward(ones([1, 2])), /call its modules' forward, or use a Sequential/);
   t.deepEqual(new nn.Sequential(...layers).forward(ones([1, 2])).shape, [1, 2]);
   t.deepEqual((layers[0] as nn.Linear).forward(ones([1, 2])).shape, [1, 2]);
 

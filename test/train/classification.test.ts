@@ -197,7 +197,7 @@ test.serial("unsuitable data is refused with file and line, and no output is lef
         ]),
       },
       "ERR_DATA_ROW",
-      /rows\.jsonl:2: the label "sky" is none of the classes; they are land, sea/,
+      /rows\.jsonl:2: the label "sky" is not one of the classes; they are land, sea/,
     ],
     [
       { evalData: tinyData(3) },
@@ -214,7 +214,7 @@ test.serial("unsuitable data is refused with file and line, and no output is lef
     [
       { model: tinyModel() },
       "ERR_UNSUPPORTED_MODEL",
-      /"sequence-classification" is not built for llama; .*rows with a label train a classifier of texts: BERT/,
+      /"sequence-classification" is not supported for llama; .*rows with a label train a classifier of texts: BERT/,
     ],
     [
       { data: tinyData(3), model: tinyModel(), evalData },

@@ -46,8 +46,8 @@ export function checkNeeded(columns: readonly string[], where: string, read: Col
   const missing = near?.needed.find((name) => !has(name));
   const problem =
     near === undefined || missing === undefined
-      ? `no column has rows' texts (${columns.join(", ") || "there are none"})`
-      : `the column "${missing}" is missing beside "${near.needed.find(has)}"`;
+      ? `no column contains texts (columns: ${columns.join(", ") || "none"})`
+      : `the column "${missing}" is missing next to "${near.needed.find(has)}"`;
   throw new LowrankError("ERR_DATA_ROW", `${where}: ${problem}; expected ${EXPECTED}`);
 }
 
@@ -55,8 +55,8 @@ function checkText(columns: readonly string[], where: string): void {
   if (columns.includes("text")) return;
   const near = columns.find((name) => closest(name, ["text"]) !== undefined);
   const hint = near === undefined ? "" : `; rename ${JSON.stringify(near)}`;
-  const found = columns.join(", ") || "there are none";
-  throw new LowrankError("ERR_DATA_ROW", `${where}: the column "text" is missing (${found})${hint}`);
+  const found = columns.join(", ") || "none";
+  throw new LowrankError("ERR_DATA_ROW", `${where}: the column "text" is missing (columns: ${found})${hint}`);
 }
 
 /**

@@ -142,9 +142,8 @@ function parsedCell(text: string, name: string, origin: Origin, number: number):
 const PROBLEMS: Readonly<Record<string, string>> = {
   CSV_QUOTE_NOT_CLOSED: "a quoted field has no closing quote",
   CSV_MAX_RECORD_SIZE: `the row is longer than ${LONGEST_ROW >> 20} MiB, or a quote is not closed`,
-  INVALID_OPENING_QUOTE:
-    "a quote within a field that does not begin with one; quote the field and double its quotes",
-  CSV_INVALID_CLOSING_QUOTE: "text behind a field's closing quote; double the quotes within a field",
+  INVALID_OPENING_QUOTE: "a quote inside an unquoted field; quote the field and double its quotes",
+  CSV_INVALID_CLOSING_QUOTE: "text after a field's closing quote; double the quotes within a field",
 };
 
 function failureOf(cause: unknown, origin: Origin): unknown {
@@ -155,7 +154,7 @@ function failureOf(cause: unknown, origin: Origin): unknown {
   };
   if (typeof code !== "string" || cause instanceof LowrankError || lines === undefined) return cause;
   if (code === "CSV_RECORD_INCONSISTENT_COLUMNS") {
-    const what = `the row has ${record?.length} fields, and the header ${columns?.length}`;
+    const what = `the row has ${record?.length} fields, but the header has ${columns?.length}`;
     return rowError(origin, lines, `${what}; quote fields with commas or line breaks`);
   }
   return rowError(origin, lines, PROBLEMS[code] ?? (cause as Error).message);

@@ -30,6 +30,6 @@ export function formatOf(file: string, format: DataFormat | undefined): DataForm
   const ending = extname(file) === "" ? "has no ending" : `ends in ${extname(file)}`;
   throw new LowrankError(
     "ERR_FILE_FORMAT",
-    `${file}: the name ${ending}, which is no kind of data file; give the data's format, ${formats}`,
+    `${file}: the name ${ending}, which is not a data format; give the data's format, ${formats}`,
   );
 }

@@ -64,8 +64,7 @@ async function* arrayRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
     since += text.length;
     // Only whitespace may follow the array, and an ended parser accepts no input.
     if (!parser.isEnded) parse(() => parser.write(text));
-    else if (text.trim() !== "")
-      throw rowError(origin, count + 1, "not JSON: there is more behind the array");
+    else if (text.trim() !== "") throw rowError(origin, count + 1, "not JSON: text after the array");
     if (since > LONGEST_ROW)
       throw rowError(origin, count + 1, `is longer than ${LONGEST_ROW >> 20} MiB; cut it into rows`);
     if (rows.length > 0) yield { rows, read };

@@ -142,10 +142,10 @@ async function ggufTensor(
 /** Explains why a matrix is stored as another type than requested; undefined where it is not. */
 function whyOther(wanted: GgufFileType, writable: GgufType, stored: GgufType): string | undefined {
   if (stored !== writable)
-    return `stored as ${stored}, since their rows are no whole blocks of ${GGUF_TYPES[writable].values}`;
+    return `stored as ${stored}, because their row size is not a multiple of ${GGUF_TYPES[writable].values}`;
   return wanted === writable
     ? undefined
-    : `stored as ${stored}, the next larger type, since ${wanted} is not written`;
+    : `stored as ${stored}, the next larger type, because ${wanted} cannot be written`;
 }
 
 /** Returns the type of a tensor in memory, where GGUF has it; else f32. */
@@ -166,7 +166,7 @@ function vector(name: string, values: Float32Array): GgufTensor {
 function vocabulary(file: string, model: CausalLM, said: string[]): [string, GgufValue][] {
   const { tokenizer } = model;
   if (tokenizer === undefined) {
-    said.push(`${file}: the model came without a tokenizer.json, so the file takes ids alone`);
+    said.push(`${file}: the model has no tokenizer.json, so the file accepts only token ids`);
     return [["tokenizer.ggml.model", { text: "none" }]];
   }
   const { chatTemplate } = tokenizer;

@@ -104,12 +104,12 @@ function differences(file: string, config: LlamaConfig | Phi3Config): string[] {
   const notices: string[] = [];
   if (window !== undefined && window < positions)
     notices.push(
-      `${file}: llama.cpp sees all positions where this model sees ${window} back, so texts of more tokens give other values there`,
+      `${file}: llama.cpp does not apply this model's sliding window of ${window}, so results differ for longer texts`,
     );
   if (rope.scaling.type === "longrope")
     notices.push(
-      `${file}: llama.cpp takes the factors for long texts by the size of its context, not by the text: leave that at ` +
-        `${rope.scaling.originalMaxPositionEmbeddings} or below for texts of no more`,
+      `${file}: llama.cpp chooses the factors for long texts by its context size, not by the text: keep the size at ` +
+        `${rope.scaling.originalMaxPositionEmbeddings} or below for texts that are no longer`,
     );
   return notices;
 }

@@ -53,7 +53,7 @@ export function writtenVocabulary(
   if (pre === undefined)
     refuseGguf("preTokenizer", file, `the pre-tokenizer of ${path} (${shortened(json["pre_tokenizer"])})`);
   if (APART.has(pre))
-    notice(`${file}: llama.cpp's pattern ${pre} cuts before combining marks, where the tokenizer's does not`);
+    notice(`${file}: llama.cpp's pattern ${pre} splits before combining marks; the tokenizer's does not`);
   const { tokens, kinds } = listed(file, path, parsed, rows, () => KIND.normal);
   return [
     ["tokenizer.ggml.model", { text: "gpt2" }],
@@ -88,7 +88,7 @@ function sentencePiece(file: string, path: string, parsed: Parsed, rows: number)
     if (of === undefined)
       throw new LowrankError(
         "ERR_FILE_FORMAT",
-        `${path}: ${JSON.stringify(token)} is merged to and has no id`,
+        `${path}: ${JSON.stringify(token)} is the result of a merge, but has no id`,
       );
     scores[of] = -rank;
   }
@@ -213,7 +213,7 @@ function parse(path: string, text: string): Parsed {
   if (!vocabulary.every(([, id]) => Number.isSafeInteger(id) && (id as number) >= 0))
     wrong("its vocabulary does not give an id to each token");
   if (!Array.isArray(merges) || !Array.isArray(added))
-    return wrong("its merges and added tokens are no lists");
+    return wrong("its merges and added tokens must be lists");
   return {
     json,
     model,

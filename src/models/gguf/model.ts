@@ -38,9 +38,7 @@ export async function ggufModel(path: string): Promise<StoredModel> {
   });
   const unread = meta.unread(`${architecture}.`);
   const notices =
-    unread.length === 0
-      ? []
-      : [`${path}: passed over ${unread.length} keys whose meaning is not known here: ${unread.join(", ")}`];
+    unread.length === 0 ? [] : [`${path}: ignored ${unread.length} unknown keys: ${unread.join(", ")}`];
   return {
     config,
     generation: undefined,

@@ -21,7 +21,7 @@ export function architectureOf(meta: Metadata): ArchitectureName {
   const key = "general.architecture";
   const name = meta.text(key);
   if (name === undefined)
-    throw meta.error(key, `is missing, so the file holds no model; read are ${READ.join(", ")}`);
+    throw meta.error(key, `is missing, so the file contains no model; supported are ${READ.join(", ")}`);
   const found = READ.find((one) => one === name);
   if (found !== undefined) return found;
   const what = `the architecture "${name}" is not supported in GGUF files; supported are ${READ.join(", ")}`;

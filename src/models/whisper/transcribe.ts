@@ -38,14 +38,14 @@ export function beginningOf(
   };
   if (noTimes === undefined) {
     const what =
-      "the model has no generation_config.json with no_timestamps_token_id, by which a text begins";
+      "the model has no generation_config.json with no_timestamps_token_id, a start token of its texts";
     throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${where}: ${what}`);
   }
   const forced = generation.forcedIds.filter((id) => id !== noTimes);
   const asked = language ?? task;
   if (multilingual === false) {
     if (asked !== undefined)
-      refused(`the model is of English alone; leave ${language === undefined ? "task" : "language"} out`);
+      refused(`the model is English-only; leave ${language === undefined ? "task" : "language"} out`);
     return { language: undefined, rest: [...forced.filter((id) => id !== undefined), noTimes] };
   }
   const of = (name: string): number => {

@@ -111,7 +111,7 @@ function groupOf(group: RowGroup, number: number, leaves: readonly LeafPath[], s
     columns.length === leaves.length &&
     leaves.every(({ names }) => extents.has(keyOf(names)));
   if (!isWhole)
-    throw new Error(`the columns of group ${number} are not those of its schema, or lie outside the file`);
+    throw new Error(`the columns of group ${number} do not match the schema, or are outside the file`);
   for (const { path, names } of leaves) {
     const { values } = extents.get(keyOf(names)) as Extent;
     if (levelsOf(path).maxRepetition === 0 && values !== rows)
@@ -153,10 +153,10 @@ async function readable(
   );
   const [codec, ...others] = [...new Set(own.map((chunk) => chunk?.meta_data?.codec))];
   const column = `the column ${names.join(".")}`;
-  if (others.length > 0) throw new Error(`${column} is packed by several codecs`);
+  if (others.length > 0) throw new Error(`${column} is compressed with several codecs`);
   if (element.type === undefined) throw new Error(`${column} has no type`);
   if (element.type === "FIXED_LEN_BYTE_ARRAY")
-    throw new Error(`${column} holds bytes, which are no value of JSON`);
+    throw new Error(`${column} contains bytes, which have no JSON form`);
   const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   const parsers = {
     ...decoder.DEFAULT_PARSERS,

@@ -18,13 +18,13 @@ export function plainFields(
     if ((value ?? null) === null) continue;
     fields[name] = plainValue(value, {
       refuse: (is) => {
-        throw rowError(origin, number, `"${name}" holds ${is}, which is no value of JSON`);
+        throw rowError(origin, number, `"${name}" contains ${is}, which has no JSON form`);
       },
       text: (encoded) => {
         bytes += encoded.length;
         return decodeText(
           encoded,
-          () => `${rowAt(origin, number)}: "${name}" holds a text that is not UTF-8`,
+          () => `${rowAt(origin, number)}: "${name}" contains a text that is not UTF-8`,
         );
       },
     });
