@@ -16,7 +16,7 @@ export function accessOf({ url = "", headers }: IncomingMessage, token: string, 
   if (refused !== undefined) return { refused };
   const [, given = "", path] = /^\/([^/?#]*)\/([^?#]*)/.exec(url) ?? [];
   if (path === undefined || !sameSecret(given, token))
-    return { refused: "the address has no token, or a wrong one; take the one that was printed" };
+    return { refused: "the address has no token or a wrong one; open the address that was printed" };
   const mark = url.indexOf("?");
   return { path, query: new URLSearchParams(mark === -1 ? "" : url.slice(mark)) };
 }

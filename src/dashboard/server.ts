@@ -58,9 +58,9 @@ export class Dashboard {
     const server = dashboard.#server;
     await new Promise<void>((resolve, reject) => {
       server.once("error", (cause) => {
-        const what = `dashboard: port ${port} cannot be listened at (${systemCode(cause)})`;
+        const what = `dashboard: port ${port} is not available (${systemCode(cause)})`;
         reject(
-          new LowrankError("ERR_OPTION", `${what}; give another, or none for one that is free`, { cause }),
+          new LowrankError("ERR_OPTION", `${what}; give another port, or none for a free one`, { cause }),
         );
       });
       server.listen(port, LOOPBACK, resolve);
@@ -115,7 +115,7 @@ export class Dashboard {
     }
     if (path === "runs") return this.#list(response);
     if (path === "events") return this.#stream(request, response, query);
-    told(response, 404, "there is nothing of that name");
+    told(response, 404, "not found");
   }
 
   async #list(response: ServerResponse): Promise<void> {
@@ -139,7 +139,7 @@ export class Dashboard {
       response.setHeader("Allow", "POST");
       return told(response, 405, "only POST");
     }
-    if (act === undefined) return told(response, 409, `these runs are not this process's to ${what}`);
+    if (act === undefined) return told(response, 409, `cannot ${what}: another process trains these runs`);
     act();
     response.writeHead(204).end();
   }
@@ -148,7 +148,8 @@ export class Dashboard {
     const names = query.getAll("run");
     if (names.length === 0 || names.length > MOST_RUNS)
       return told(response, 400, `name 1 to ${MOST_RUNS} runs`);
-    if (this.#streams.size >= MOST_VIEWERS) return told(response, 503, `${MOST_VIEWERS} pages watch already`);
+    if (this.#streams.size >= MOST_VIEWERS)
+      return told(response, 503, `${MOST_VIEWERS} pages are open already; close one`);
     response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8" });
     const from = request.headers["last-event-id"] ?? query.get("from") ?? "";
     const followed = names.map((name) => ({ name, file: () => this.#source.file(name) }));
@@ -172,7 +173,7 @@ function asset(name: string): Buffer {
   try {
     return readFileSync(path);
   } catch (cause) {
-    const what = `${path}: the page is not there; install the package anew, or build it by npm run build`;
+    const what = `${path}: the file of the page is missing; reinstall the package, or build it with npm run build`;
     throw new LowrankError("ERR_FILE_NOT_FOUND", what, { cause });
   }
 }

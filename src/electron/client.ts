@@ -73,7 +73,7 @@ export class Client {
     );
     this.#timer = setTimeout(() => {
       this.#lose({
-        why: `nobody answered at the other end within ${timeout} ms; is serve(port) called there?`,
+        why: `the other end did not respond within ${timeout} ms; is serve(port) called there?`,
       });
     }, timeout);
     this.#send({ kind: "hello" });
@@ -150,7 +150,7 @@ export class Client {
         this.#meet(reply);
         break;
       case "bye":
-        this.#lose({ why: "the other end serves no more" });
+        this.#lose({ why: "the other end has stopped serving" });
         break;
       case "answer":
         this.#calls.get(reply.call)?.resolve(reply.value as never);

@@ -51,7 +51,8 @@ function check(name: string, value: unknown, around: readonly object[]): void {
     : isPlain(value)
       ? Object.entries(value).map(([key, part]) => [`${name}.${key}`, part] as const)
       : undefined;
-  if (parts === undefined) refuse(WHERE, name, "what another process can be sent", described(value));
+  if (parts === undefined)
+    refuse(WHERE, name, "a value that can be sent to another process", described(value));
   if (around.includes(value as object)) refuse(WHERE, name, "free of cycles", value);
   for (const [path, part] of parts) check(path, part, [...around, value as object]);
 }

@@ -152,9 +152,9 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
     }
     const from =
       this.#saved === undefined
-        ? "no checkpoint of it was seen; one in its output folder goes on with resume: true"
-        : `start it again with resume: true, which goes on from its last checkpoint, ${this.#saved.path} (step ${this.#saved.step})`;
-    this.fail(disconnected(loss, ` while a run went on; ${from}`));
+        ? "it reported no checkpoint; resume: true continues from one in its output folder, if there is any"
+        : `start it again with resume: true, which continues from its last checkpoint, ${this.#saved.path} (step ${this.#saved.step})`;
+    this.fail(disconnected(loss, ` during a run; ${from}`));
   }
 
   /** @internal */

@@ -82,7 +82,7 @@ class Fetching {
       await partial.discard();
       throw new LowrankError(
         "ERR_HUB",
-        `${this.repo}: ${this.file.name} came with other bytes than the hub lists (its hash is not ${this.file.etag}); what came was removed: try again`,
+        `${this.repo}: ${this.file.name} was received damaged (its hash is not ${this.file.etag}); it was removed: try again`,
       );
     }
     await partial.become(blob);
@@ -111,7 +111,7 @@ class Fetching {
       await response.body?.cancel();
       throw new LowrankError(
         "ERR_HUB",
-        `${repo}: ${file.name}: the server sends another part (${range}) than was asked for, from byte ${from} on`,
+        `${repo}: ${file.name}: the server sent another part (${range}) than requested (from byte ${from})`,
       );
     }
     const etag = response.headers.get("etag");

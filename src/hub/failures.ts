@@ -19,7 +19,7 @@ export class Passing extends Error {
 export function told(repo: string, { message, unreachable }: Passing): LowrankError {
   const advice = unreachable
     ? "check the connection, or name a folder; there is no folder of that name here"
-    : "try again later; what was fetched is kept";
+    : "try again later; the received part is kept";
   return new LowrankError("ERR_HUB", `${repo}: ${message}; ${advice}`);
 }
 
@@ -51,23 +51,22 @@ export function refusal(
     new LowrankError("ERR_HUB", `${repo}: ${text} (status ${status})`);
   const page = `${endpoint}/${repo}`;
   if (status === 429 || status === 408 || status >= 500) {
-    const what = status === 429 ? "has had too many requests" : "has a fault of its own";
+    const what = status === 429 ? "received too many requests" : "reports an internal error";
     return new Passing(`${endpoint} ${what} (status ${status})`, secondsIn(headers.get("retry-after")));
   }
   if (code === "GatedRepo" || (status === 403 && code === null)) {
-    const whose =
-      token === undefined ? "and then give its token by HF_TOKEN" : "with the account that the token is of";
-    return hub(`access to it has to be asked for at ${page}, ${whose}`);
+    const whose = token === undefined ? "then set HF_TOKEN to your token" : "with the account of the token";
+    return hub(`it is gated: request access at ${page}, ${whose}`);
   }
   if (code === "RevisionNotFound")
     return hub(`it has no revision ${revision ?? "main"}; see ${page}/commits`);
   if (code === "DisabledRepo") return hub(`it has been disabled; see ${page}`);
   if (status === 401 && token !== undefined && code !== "RepoNotFound")
-    return hub("the token is not taken: it is wrong or has expired; give another by HF_TOKEN");
+    return hub("the token was rejected: it is wrong or has expired; set another in HF_TOKEN");
   if (status === 401)
     return hub(
       token === undefined
-        ? `there is no such public model at ${endpoint}, and no folder of that name here; a private one needs a token: give it by HF_TOKEN`
+        ? `there is no such public model at ${endpoint}, and no folder of that name here; a private one needs a token: set it in HF_TOKEN`
         : `there is no such model at ${endpoint} that the token may read, and no folder of that name here`,
     );
   if (status === 404 && code === "EntryNotFound")
@@ -91,7 +90,7 @@ export function notWritten(path: string, error: unknown): unknown {
   const code = systemCode(error);
   if (code === undefined || error instanceof LowrankError) return error;
   const advice = FULL.has(code)
-    ? "free space, or have the cache elsewhere by HF_HOME; what was fetched is kept, and the next time goes on from there"
-    : "check its permissions, or have the cache elsewhere by HF_HOME";
+    ? "free space, or move the cache with HF_HOME; the received part is kept, and the next download continues from there"
+    : "check its permissions, or move the cache with HF_HOME";
   return new LowrankError("ERR_WRITE", `${path}: cannot be written (${code}): ${advice}`, { cause: error });
 }

@@ -73,7 +73,7 @@ export async function listing(settings: HubSettings, asked: Asked): Promise<List
     return { commit, files };
   } catch (error) {
     if (error instanceof LowrankError || error instanceof Passing || settings.signal?.aborted) throw error;
-    const what = "does not answer as a hub does; check HF_ENDPOINT";
+    const what = "does not respond like a hub; check HF_ENDPOINT";
     throw new LowrankError("ERR_HUB", `${repo}: ${settings.endpoint} ${what}`, { cause: error });
   }
 }
@@ -95,8 +95,8 @@ export function needed(repo: string, { files }: Listing): HubFile[] {
   if (!files.has(CONFIG)) {
     refuse(
       files.has("adapter_config.json")
-        ? "is an adapter, and no model: name the model that it was made for"
-        : "has no config.json, and so no model that can be loaded",
+        ? "is an adapter, not a model: name its base model"
+        : "has no config.json, so that it cannot be loaded as a model",
     );
   }
   const weights = files.get(WEIGHTS) ?? files.get(INDEX);

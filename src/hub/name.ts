@@ -33,7 +33,7 @@ export function checkedRevision(where: string, revision: string): string {
   if (parts.every((part) => /^[\w+-][\w.+-]*$/.test(part) && !/\.\.|\.$|\.lock$/.test(part))) return revision;
   throw new LowrankError(
     "ERR_OPTION",
-    `${where}: ${JSON.stringify(revision)} is no revision: give the name of a branch or a tag, or a commit`,
+    `${where}: ${JSON.stringify(revision)} is not a revision: give the name of a branch or a tag, or a commit`,
   );
 }
 

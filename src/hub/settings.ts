@@ -105,8 +105,5 @@ function checkedToken(token: string | undefined): string | undefined {
   const bare = token?.trim();
   if (bare === undefined || bare === "") return undefined;
   if (/^[\x21-\x7e]+$/.test(bare)) return bare;
-  throw new LowrankError(
-    "ERR_OPTION",
-    "the token for the hub holds a space or another character that none has",
-  );
+  throw new LowrankError("ERR_OPTION", "the token for the hub contains a space or another invalid character");
 }

@@ -71,7 +71,7 @@ function revisionOf({ repo, revision }: HubName, options: HubOptions): string | 
   if (revision !== undefined && revision !== options.revision)
     throw new LowrankError(
       "ERR_OPTION",
-      `${repo}@${revision}: revision is ${options.revision}, and the name says another; give one of them`,
+      `${repo}@${revision}: revision is ${options.revision}, which contradicts the name; give one of them`,
     );
   return checkedRevision(repo, options.revision);
 }

@@ -137,7 +137,7 @@ async function modelAt({ model, ...options }: InspectOptions): Promise<Located |
   if (folder !== undefined) return { path: folder, source: source as string, revision };
   throw new LowrankError(
     "ERR_OPTION",
-    "inspect: the model came from no folder, whose headers could be read; save it, and name that",
+    "inspect: the model was not loaded from a folder, so that it has no headers to read; save it, and name the folder",
   );
 }
 

@@ -63,7 +63,7 @@ export class AppendedFile {
   append(bytes: Uint8Array): void {
     if (this.#failed) return;
     if (this.#bytes + bytes.length > LONGEST_WAIT) {
-      this.#fail(Object.assign(new Error("the disk takes nothing"), { code: "ETIMEDOUT" }));
+      this.#fail(Object.assign(new Error("the disk does not respond"), { code: "ETIMEDOUT" }));
       return;
     }
     this.#waiting.push(bytes);

@@ -102,13 +102,13 @@ export async function readHeader(file: string): Promise<EventsHeader | undefined
     const header = headerOf(event);
     if (header === undefined) break;
     if (header.version === VERSION) return header;
-    const what = `${file}: is of version ${header.version} of the format, and this is version ${VERSION}`;
-    throw new LowrankError("ERR_FILE_FORMAT", `${what}; look at it with the lowrank that wrote it`);
+    const what = `${file}: has version ${header.version} of the format, and this lowrank reads version ${VERSION}`;
+    throw new LowrankError("ERR_FILE_FORMAT", `${what}; use the lowrank that wrote it`);
   }
   if (!existsSync(file)) return undefined;
   throw new LowrankError(
     "ERR_FILE_FORMAT",
-    `${file}: no run wrote it: it does not begin as ${basename(EVENTS)}`,
+    `${file}: not written by a run: it does not begin like ${basename(EVENTS)}`,
   );
 }
 

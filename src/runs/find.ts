@@ -38,8 +38,7 @@ export class RunFinder {
   async find(): Promise<FoundRuns> {
     const there = await stat(this.#folder).catch(() => undefined);
     if (there?.isDirectory() !== true) {
-      const what =
-        there === undefined ? "there is no such folder" : "is a file, and a folder of runs was expected";
+      const what = there === undefined ? "there is no such folder" : "is a file; give a folder of runs";
       throw new LowrankError("ERR_FILE_NOT_FOUND", `${this.#folder}: ${what}`);
     }
     const files = await eventFiles(this.#folder);

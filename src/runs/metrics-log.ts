@@ -21,7 +21,7 @@ export async function checkOwnLog(folder: string, format: LogFormat | undefined)
   const file = join(folder, csv.name);
   const beginning = await beginningOf(file);
   if (beginning === undefined || csv.isOwn(beginning)) return;
-  const what = `${file}: no run wrote it: its columns are others; move it away, or choose another folder`;
+  const what = `${file}: not written by a run: its columns differ; move it away, or choose another folder`;
   throw new LowrankError("ERR_OUTPUT_EXISTS", what);
 }
 

@@ -150,7 +150,7 @@ export class AdapterRun {
     if (change !== undefined) this.#context.emit({ type: "warning", message: change });
     const { device } = this.#subject.model;
     if (progress.device !== device) {
-      const message = `resume: the run was on ${progress.device} so far, and is on ${device} now, whose results differ in the last bits`;
+      const message = `resume: the run was on ${progress.device} and is now on ${device}; the results of two devices differ in the last bits`;
       this.#context.emit({ type: "warning", message });
     }
     const { best } = progress.judged;
@@ -281,7 +281,7 @@ export class AdapterRun {
     });
     await this.#context.recorder.saved();
     if (moved !== undefined) {
-      const message = `the checkpoint of step ${step} that was there, of another run or branch, is ${moved} now`;
+      const message = `the existing checkpoint of step ${step}, of another run or branch, was moved to ${moved}`;
       this.#context.emit({ type: "warning", message });
     }
     return path;
@@ -343,10 +343,9 @@ export class AdapterRun {
     const homes = [output.path, ...(best.folder === undefined ? [] : [best.folder])];
     const all = (await Promise.all(homes.map(listCheckpoints))).flat();
     const found = all.find((one) => one.step === step && within(line, one));
-    const damage =
-      found === undefined ? "it is not there" : await damageOf(found.folder, found.progress.files);
+    const damage = found === undefined ? "it is missing" : await damageOf(found.folder, found.progress.files);
     if (found === undefined || damage !== undefined) {
-      const message = `the best checkpoint, of step ${step}, cannot be restored: ${damage}; the adapter is the last step's`;
+      const message = `the best checkpoint (step ${step}) cannot be restored: ${damage}; the adapter is from the last step`;
       this.#context.emit({ type: "warning", message });
       return undefined;
     }
@@ -372,7 +371,7 @@ function scheduleChange(
     (lr * schedules[schedule]({ warmup, total: whole })(first)).toPrecision(3);
   return (
     `resume: the ${schedule} schedule now ends at step ${steps} instead of ${total}: from step ${first + 1} on the ` +
-    `learning rate follows the new length (${rate(steps)} at that step instead of ${rate(total)}), and steps that are done keep what they had`
+    `learning rate follows the new length (${rate(steps)} at that step instead of ${rate(total)}); completed steps are not affected`
   );
 }
 

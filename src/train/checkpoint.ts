@@ -43,7 +43,7 @@ export interface Progress extends Provenance {
   evalLoss: number | null;
   /** The state of early stopping. */
   judged: Judged;
-  /** Lineages whose checkpoints the run was to replace. */
+  /** The lineages with checkpoints that the run replaces when it is done. */
   replaces?: string[] | undefined;
   /** The planned number of optimizer steps. */
   total?: number | undefined;
@@ -124,8 +124,7 @@ export async function readProgress(folder: string): Promise<Progress> {
     Array.isArray(updates) &&
     updates.every(Number.isSafeInteger) &&
     isLine(value.line);
-  if (!whole)
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: not what a checkpoint of this version holds`);
+  if (!whole) throw new LowrankError("ERR_FILE_FORMAT", `${file}: not a checkpoint of this version`);
   return value as Progress;
 }
 
@@ -149,7 +148,7 @@ export async function restoreState(folder: string, progress: Progress, optimizer
       const [place, name] = key.split(".") as [string, string | undefined];
       const step = progress.updates[Number(place)];
       if (name === undefined || step === undefined) {
-        throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${key} is no part of an optimizer's state`);
+        throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: unknown tensor ${key} in an optimizer's state`);
       }
       Object.assign((state[Number(place)] ??= { step }), { [name]: tensor });
     }

@@ -21,7 +21,7 @@ export interface StepFigures {
   loss: number;
   gradNorm: number;
   learningRate: number;
-  /** Tokens or rows that the loss is the mean over. */
+  /** The number of tokens or rows in the mean loss. */
   trained: number;
 }
 
@@ -113,12 +113,12 @@ export class Divergence {
     return reference + Math.max((this.#guessing - reference) / 2, noise, reference / 10);
   }
 
-  /** Takes in a held-out loss of the untrained model. */
+  /** Adds a held-out loss of the untrained model. */
   untrained(loss: number): void {
     if (!this.#touched && Number.isFinite(loss)) this.#raise(loss);
   }
 
-  /** Takes in the finite figures of the next step. */
+  /** Adds the finite figures of the next step. */
   add(figures: StepFigures): Verdict {
     const { step, loss, gradNorm, learningRate } = figures;
     const trained = this.#touched;

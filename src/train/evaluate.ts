@@ -81,7 +81,7 @@ export async function evaluate(
   const loss = sum / tokens;
   if (!Number.isFinite(loss)) {
     const what = `the loss over ${examples.length} rows is ${loss}`;
-    const why = "the model or its adapter has weights that are no numbers, or overflows; try dtype f32";
+    const why = "weights of the model or its adapter are not finite, or it overflows; try dtype f32";
     throw new LowrankError("ERR_NOT_FINITE", `evaluate: ${what}: ${why}`);
   }
   const found = { loss, perplexity: Math.exp(loss), tokens };

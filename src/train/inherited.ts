@@ -24,7 +24,7 @@ export function templateOf(
     return templatesBeside(inFolder(adapter));
   const stored = resumed && templatesOfRun(resumed.checkpoint.folder, lora.name);
   if (given !== undefined && stored !== undefined && given.text !== stored.text) {
-    const message = `${given.where} is not the chat template that the run began with; rows are rendered with that, from ${stored.where}`;
+    const message = `${given.where} is not the chat template that the run began with; the run keeps using that template, from ${stored.where}`;
     emit({ type: "warning", message });
   }
   return stored ?? (given && { ...given, tools: undefined });

@@ -25,7 +25,7 @@ export function readLabels(folder: string): string[] | undefined {
   const count = Object.keys(file.value("id2label") as object).length;
   return Array.from({ length: count }, (_, id) => {
     const label = named.string(String(id));
-    if (label === undefined) throw file.error("id2label", `names no class ${id}`);
+    if (label === undefined) throw file.error("id2label", `has no name for class ${id}`);
     return label;
   });
 }

@@ -164,7 +164,7 @@ export class Transcribing implements Objective {
     onProgress?: OnProgress,
   ): Promise<ExampleStore> {
     if (data.kind !== "speech") {
-      const what = 'there is no "audio", and the model writes down speech';
+      const what = 'there is no "audio", and the model transcribes speech';
       throw new LowrankError("ERR_DATA_ROW", `${firstOf(data)}: ${what}`);
     }
     const { tokenizer, eosTokenIds, maxLength, vocabSize } = this.tokenisation;

@@ -80,13 +80,14 @@ export function objectiveOf(
   if (model instanceof SpeechToText) return new Transcribing(model, tokens(), options);
   const folder = model.folder ?? "the model";
   if (!(model instanceof SequenceClassifier)) {
-    const what = "neither a language model nor a classifier; rows of text and label make a classifier of it";
+    const what =
+      "neither a language model nor a classifier; rows with text and label train it as a classifier";
     throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${folder}: is ${what}`);
   }
   const own = model.config.labels;
   const labels = options.labels ?? own;
   if (labels.length !== own.length) {
-    const what = `tells ${own.length} classes apart, and the data has ${labels.length}: ${labels.join(", ")}`;
+    const what = `has ${own.length} classes, and the data has ${labels.length}: ${labels.join(", ")}`;
     throw new LowrankError("ERR_OPTION", `${folder}: ${what}; load it with numLabels ${labels.length}`);
   }
   return new Classification(model, tokens(), labels, options);

@@ -119,7 +119,7 @@ export class RunRecorder {
   #failed(what: string): (error: NodeJS.ErrnoException) => void {
     return ({ code, message }) => {
       const why = `${what}: cannot be written (${code ?? message})`;
-      this.#warn(`${why}; the run goes on, and is not recorded there any more`);
+      this.#warn(`${why}; the run continues, but is no longer recorded there`);
     };
   }
 

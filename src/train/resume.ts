@@ -40,7 +40,7 @@ export async function originOf({ resume = false, output }: FinetuneOptions): Pro
   if (resume === false) return undefined;
   const folder = resume === true ? (output ?? DEFAULT_OUTPUT) : resume;
   if (!existsSync(folder))
-    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: there is no such folder to go on from`);
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: there is no such folder to resume from`);
   if (resume === true || !(await isCheckpoint(folder))) return { home: folder, name: undefined };
   const full = resolve(folder);
   const home =
@@ -117,7 +117,7 @@ async function newestGood(
   if (good === undefined)
     throw new LowrankError(
       "ERR_NOT_FINITE",
-      `${home}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one. A checkpoint that is named is taken nonetheless`,
+      `${home}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one. To resume from a bad checkpoint, name it`,
     );
   const notice = `resume: training had diverged at ${newest.folder}; the run continues from ${good.folder}, the last good checkpoint`;
   return { checkpoint: good, notice };
@@ -162,8 +162,8 @@ async function lineFrom(
     left === undefined || left.step <= step
       ? []
       : [
-          `from step ${step} on this is another branch: ${left.folder} and what came before it since then are kept, and ` +
-            `gone on from only when named`,
+          `from step ${step} on this is another branch: ${left.folder} and the checkpoints between are kept; to resume from ` +
+            `one of them, name it`,
         ];
   return { line, notices };
 }
@@ -317,7 +317,7 @@ export function checkSame(then: Identities, now: Identities, settings: Settings)
     if (part === "evalData" && evalData === undefined) continue;
     throw new LowrankError(
       "ERR_OPTION",
-      `resume: ${where}: ${what} differs from the interrupted run's; go on with what it had, or start a new run in another folder`,
+      `resume: ${where}: ${what} differs from the interrupted run's; resume with the original, or start a new run in another folder`,
     );
   }
 }

@@ -255,7 +255,7 @@ export function checkKinds(given: FinetuneOptions): void {
     if (isFiles(data)) {
       if (filesOf(data).includes("")) refuse(`${optionName(name)} must not be empty`);
       if (filesOf(data).filter((file) => file === STANDARD_INPUT).length > 1)
-        refuse(`${optionName(name)} names standard input twice, and it is read once`);
+        refuse(`${optionName(name)} names standard input twice, but it can be read only once`);
       continue;
     }
     if (!isRows(data)) refuseKind("finetune", name, "the name of a file, an array of names, or rows", data);

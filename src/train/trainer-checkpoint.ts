@@ -74,7 +74,10 @@ export async function writeTrainerCheckpoint(
   const beside = `${place}.tmp-${process.pid}`;
   try {
     if (existsSync(folder) && !existsSync(join(folder, STATE)) && (await readdir(folder)).length > 0)
-      throw new LowrankError("ERR_WRITE", `${folder}: holds what is no Trainer's checkpoint; it stays`);
+      throw new LowrankError(
+        "ERR_WRITE",
+        `${folder}: contains files that are not a Trainer's checkpoint; they are not replaced`,
+      );
     await rm(beside, { recursive: true, force: true });
     await makeFolder(beside);
     const state: TrainerProgress = { version: VERSION, kind: "trainer", ...progress, saved: Date.now() };
@@ -120,8 +123,8 @@ export async function findTrainerCheckpoint(folder: string): Promise<FoundCheckp
   const [newest] = found;
   if (newest === undefined) {
     const what = existsSync(folder)
-      ? "there is no checkpoint to go on from"
-      : "there is no such folder to go on from";
+      ? "there is no checkpoint to resume from"
+      : "there is no such folder to resume from";
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
   }
   const good = found.find(
@@ -131,7 +134,7 @@ export async function findTrainerCheckpoint(folder: string): Promise<FoundCheckp
   if (good === undefined)
     throw new LowrankError(
       "ERR_NOT_FINITE",
-      `${folder}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate. A checkpoint whose folder is given as resume is taken nonetheless`,
+      `${folder}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate. To resume from a bad checkpoint, give its folder as resume`,
     );
   const notice = `resume: training had diverged at ${newest.path}; the run continues from ${good.path}, the last good checkpoint`;
   return { path: good.path, good: good.path, notice };
@@ -189,7 +192,7 @@ export async function readTrainerCheckpoint(
     for (const name of new Set([...(base === undefined ? Object.keys(own) : []), ...names])) {
       const [given, wanted] = [tensors[name], own[name]];
       if (given === undefined || wanted === undefined) {
-        const what = given === undefined ? "is missing" : "is not the model's";
+        const what = given === undefined ? "is missing" : "is not in the model";
         throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${name} ${what}`);
       }
       if (given.shape.join() !== wanted.shape.join()) {
@@ -250,10 +253,7 @@ async function readProgress(file: string): Promise<TrainerProgress> {
     (value.base === undefined || (Array.isArray(value.base) && value.base.every(isBaseTensor))) &&
     randoms.every(Number.isSafeInteger);
   if (!whole)
-    throw new LowrankError(
-      "ERR_FILE_FORMAT",
-      `${file}: not what a Trainer's checkpoint of this version holds`,
-    );
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: not a Trainer's checkpoint of this version`);
   return value as TrainerProgress;
 }
 

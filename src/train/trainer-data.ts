@@ -159,7 +159,7 @@ export class Reader<B> {
       if (!tensor.disposed) continue;
       throw new LowrankError(
         "ERR_DISPOSED",
-        `Trainer: ${this.#options.name} gave a tensor of shape [${tensor.shape.join(", ")}] that was released after an earlier step; make it anew for each batch, or give release: false`,
+        `Trainer: ${this.#options.name} gave a tensor of shape [${tensor.shape.join(", ")}] that was released after an earlier step; create it for each batch, or give release: false`,
       );
     }
     this.#position.taken++;
@@ -203,7 +203,7 @@ export class Reader<B> {
       if (epoch === 0) throw new LowrankError("ERR_OPTION", `the ${name} has no batches`);
       throw new LowrankError(
         "ERR_OPTION",
-        `the ${name} has no batches for epoch ${epoch + 1}: give an array, or a function that makes them anew`,
+        `the ${name} has no batches for epoch ${epoch + 1}: give an array, or a function that returns new ones`,
       );
     }
     this.#position = { epoch: epoch + 1, taken: 0, random: randomState() };

@@ -34,7 +34,7 @@ export function checkLoss(value: unknown): CheckedLoss {
     value.catch(() => {});
     throw new LowrankError(
       "ERR_OPTION",
-      "Trainer: loss returned a promise; make it synchronous and await what a batch needs in data",
+      "Trainer: loss returned a promise; make it synchronous, and await asynchronous work in data",
     );
   }
   if (!isPlain(value))

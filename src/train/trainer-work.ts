@@ -20,7 +20,7 @@ export function workOf<M extends Module, B>(
   const weights = batches.map((batch) => weightOf(weight, batch));
   const whole = weights.reduce((sum, one) => sum + one, 0);
   if (!(whole > 0))
-    throw new LowrankError("ERR_NO_TRAINED_TOKENS", `the batches of a step weigh ${whole} together`);
+    throw new LowrankError("ERR_NO_TRAINED_TOKENS", `the weights of the batches of a step sum to ${whole}`);
   const metrics = new MetricSums();
   const losses = batches.map((batch, i) => (): Tensor => {
     const share = weights[i] as number;
@@ -88,7 +88,10 @@ export async function evaluate<M extends Module, B>(
     reader.close();
   }
   if (!(weights > 0))
-    throw new LowrankError("ERR_NO_TRAINED_TOKENS", `the batches of evalData weigh ${weights} together`);
+    throw new LowrankError(
+      "ERR_NO_TRAINED_TOKENS",
+      `the weights of the batches of evalData sum to ${weights}`,
+    );
   const mean = sum / weights;
   const metrics = Object.fromEntries([...totals].map(([name, total]) => [name, total.sum / total.weight]));
   return {

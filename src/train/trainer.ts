@@ -232,7 +232,7 @@ function checkPlan(folder: string, done: TrainerProgress, { total, epochs, accum
   if (gradientAccumulation !== accumulation)
     throw new LowrankError(
       "ERR_OPTION",
-      `Trainer: gradientAccumulation is ${accumulation}, and ${folder} was made with ${gradientAccumulation}: its place in the data is another`,
+      `Trainer: gradientAccumulation is ${accumulation}, and ${folder} was made with ${gradientAccumulation}: its position in the data would not match`,
     );
   const beyond = position.epoch > epochs || (position.epoch === epochs && position.taken > 0);
   if (!beyond && (total === undefined || step <= total)) return;

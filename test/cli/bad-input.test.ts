@@ -165,7 +165,7 @@ const badOptions: [string[], RegExp][] = [
   [["--rank", "1000000000"], /inject: \d+ bytes are asked for, and \d+ are free on .*; take a lower rank/],
   [["--targets", "nothing"], /\[nothing\] matches no layer.*q_proj/],
   [["--device", "gpu:99"], /no GPU number 99; (there are cpu, gpu:0|no driver)/],
-  [["--resume"], /there is no such folder to go on from/],
+  [["--resume"], /there is no such folder to resume from/],
 ];
 
 const cases: [string[], RegExp][] = [
@@ -194,9 +194,9 @@ test.serial(
     mkdirSync(other);
     writeFileSync(join(other, "adapter_config.json"), "{}");
     const outputs: [string, RegExp][] = [
-      [file, /is a file or lies below one/],
-      [join(file, "below"), /is a file or lies below one/],
-      [other, /adapter_config\.json: is there and no run wrote it; move it away, or choose another folder/],
+      [file, /is a file or below one/],
+      [join(file, "below"), /is a file or below one/],
+      [other, /adapter_config\.json: was not written by a run; move it away, or choose another folder/],
     ];
     if (process.platform === "linux") outputs.push(["/proc/none/out", /cannot be written/]);
     for (const [output, message] of outputs) {

@@ -175,7 +175,7 @@ test.serial("messages about the output folder recommend commands that work", asy
   const without = await runHere("finetune", "--resume", none);
   t.regex(
     without.stderr,
-    /there is no checkpoint to go on from; start the run again in the same folder with --yes$/m,
+    /there is no checkpoint to resume from; start the run again in the same folder with --yes$/m,
   );
   t.is((await runHere(...finetune(none, "--steps", "2", "--yes"))).status, 0);
 });

@@ -170,7 +170,7 @@ test.serial(
     const outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle");
     t.is(outline, "solid");
     await page.locator("body").press("Home");
-    await reach(/^BUTTON.*Light or dark/);
+    await reach(/^BUTTON.*Switch theme/);
     const paper = (): Promise<unknown> => page.evaluate("getComputedStyle(document.body).backgroundColor");
     const light = await paper();
     await page.keyboard.press("Enter");
@@ -400,7 +400,7 @@ test.serial("the page of a run whose process is killed reports that, and how to 
   // The recommended command works.
   const command = /lowrank (finetune --resume \S+)/.exec(table.stdout)?.[1]?.split(" ") as string[];
   const onward = await runHere(...command, "--steps", "1000000", "--device", "cpu", "--memory", "1KB");
-  t.regex(onward.stderr, /the run would hold/, "it is the same run, stopped by the memory limit");
+  t.regex(onward.stderr, /the run would need/, "it is the same run, stopped by the memory limit");
 });
 
 test.serial("another site's page can neither read nor stop anything, even with the address", async (t) => {

@@ -207,7 +207,7 @@ test("an occupied port, and a folder that is removed", async (t) => {
   });
   t.is(
     taken?.message,
-    `dashboard: port ${port} cannot be listened at (EADDRINUSE); give another, or none for one that is free`,
+    `dashboard: port ${port} is not available (EADDRINUSE); give another port, or none for a free one`,
   );
   const { text } = await ask(`${url}runs`);
   t.deepEqual((JSON.parse(text) as { runs: [] }).runs, []);

@@ -49,7 +49,7 @@ test("sixteen pages watch at once; one more is refused, and admitted once anothe
   );
   const { status, text } = await ask(address);
   t.is(status, 503);
-  t.regex(text, /16 pages watch already/);
+  t.regex(text, /16 pages are open already; close one/);
   streams[3]?.end();
   let again = await opened(address);
   for (let n = 0; again.status === 503 && n < 50; n++) {

@@ -94,7 +94,7 @@ const UNSENDABLE: [given: unknown, message: RegExp][] = [
   [{ model: new Date() }, /^finetune: model is the path of a folder.*, not a Date$/],
   [
     { lora: { evaData: [new Float32Array(1)] } },
-    /^finetune: lora\.evaData\[0\] is what another process can be sent, not a Float32Array$/,
+    /^finetune: lora\.evaData\[0\] is a value that can be sent to another process, not a Float32Array$/,
   ],
   [{ lora: { targetModules: () => true } }, /^finetune: lora\.targetModules is .*, not a function$/],
   [{ optimizer: { lr: Symbol("x") } }, /^finetune: optimizer\.lr is .*Symbol\(x\)/],
@@ -221,7 +221,7 @@ test("an error reports that nothing serves, or that the process has ended", asyn
   const client = connect(port1, { timeout: 50 });
   await t.throwsAsync(client.finetune(options()).result, {
     code: "ERR_DISCONNECTED",
-    message: /^nobody answered at the other end within 50 ms; is serve\(port\) called there\?/,
+    message: /^the other end did not respond within 50 ms; is serve\(port\) called there\?/,
   });
   port2.close();
   const program = join(temporary(), "ends.mjs");

@@ -106,7 +106,7 @@ for (const [name, { kind, quit, status, signal }] of Object.entries(WAYS))
       t.is(ended.errors, "");
       t.regex(
         failure?.message ?? "",
-        /resume: true, which goes on from its last checkpoint, .*checkpoint-\d+/,
+        /resume: true, which continues from its last checkpoint, .*checkpoint-\d+/,
       );
       t.true((await resumedFrom(output, saved)) >= saved);
       rmSync(output, { recursive: true });

@@ -224,7 +224,7 @@ test.serial("a full disk: one line, and the next download continues from the rec
   t.is(full.status, 1, full.stderr);
   t.regex(
     full.stderr,
-    /^lowrank: downloading owner\/large, \d\.\d MiB\nlowrank: \S+blobs\S+: cannot be written \(EFBIG\): free space, or have the cache elsewhere by HF_HOME; what was fetched is kept[^\n]*\n$/,
+    /^lowrank: downloading owner\/large, \d\.\d MiB\nlowrank: \S+blobs\S+: cannot be written \(EFBIG\): free space, or move the cache with HF_HOME; the received part is kept[^\n]*\n$/,
   );
   const file = large.files["model.safetensors"];
   hub.requests.length = 0;

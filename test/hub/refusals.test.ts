@@ -35,7 +35,7 @@ const cases: Refused[] = [
     what: "a name that does not exist, to one without a token",
     name: "owner/absent",
     message:
-      /^owner\/absent: there is no such public model at http\S+, and no folder of that name here; a private one needs a token: give it by HF_TOKEN \(status 401\)$/,
+      /^owner\/absent: there is no such public model at http\S+, and no folder of that name here; a private one needs a token: set it in HF_TOKEN \(status 401\)$/,
   },
   {
     what: "a name that does not exist",
@@ -53,26 +53,26 @@ const cases: Refused[] = [
     what: "a private model, to one without a token",
     repo: tinyRepo({ private: true }),
     message:
-      /^owner\/tiny: there is no such public model .* needs a token: give it by HF_TOKEN \(status 401\)$/,
+      /^owner\/tiny: there is no such public model .* needs a token: set it in HF_TOKEN \(status 401\)$/,
   },
   {
     what: "a token that is wrong",
     options: { token: "hf_another" },
     message:
-      /^owner\/tiny: the token is not taken: it is wrong or has expired; give another by HF_TOKEN \(status 401\)$/,
+      /^owner\/tiny: the token was rejected: it is wrong or has expired; set another in HF_TOKEN \(status 401\)$/,
   },
   {
     what: "a gated model, to one without a token",
     repo: tinyRepo({ gated: true }),
     message:
-      /^owner\/tiny: access to it has to be asked for at http\S+\/owner\/tiny, and then give its token by HF_TOKEN \(status 401\)$/,
+      /^owner\/tiny: it is gated: request access at http\S+\/owner\/tiny, then set HF_TOKEN to your token \(status 401\)$/,
   },
   {
     what: "a gated model",
     repo: tinyRepo({ gated: true }),
     options: { token: TOKEN },
     message:
-      /^owner\/tiny: access to it has to be asked for at http\S+\/owner\/tiny, with the account that the token is of \(status 403\)$/,
+      /^owner\/tiny: it is gated: request access at http\S+\/owner\/tiny, with the account of the token \(status 403\)$/,
   },
   {
     what: "a model that has been disabled",
@@ -83,7 +83,7 @@ const cases: Refused[] = [
     what: "too many requests",
     fault: (hub) => hub.faults.push(...answers("/revision/", 429, 5, NOW)),
     message:
-      /^owner\/tiny: http\S+ has had too many requests \(status 429\); try again later; what was fetched is kept$/,
+      /^owner\/tiny: http\S+ received too many requests \(status 429\); try again later; the received part is kept$/,
   },
   {
     what: "too many requests, for an hour",
@@ -93,12 +93,12 @@ const cases: Refused[] = [
   {
     what: "a fault of the server's",
     fault: (hub) => hub.faults.push(...answers("/tree/", 503, 5, NOW)),
-    message: /^owner\/tiny: http\S+ has a fault of its own \(status 503\); try again later/,
+    message: /^owner\/tiny: http\S+ reports an internal error \(status 503\); try again later/,
   },
   {
     what: "a fault of the server of large files",
     fault: (hub) => hub.faults.push(...answers("model.safetensors", 500, 5, NOW)),
-    message: /^owner\/tiny: http\S+ has a fault of its own \(status 500\); try again later/,
+    message: /^owner\/tiny: http\S+ reports an internal error \(status 500\); try again later/,
   },
   {
     what: "a refusal that says no more",
@@ -125,7 +125,7 @@ const cases: Refused[] = [
         return at === "cdn";
       }),
     message:
-      /^owner\/tiny: model\.safetensors: the server sends another part \(bytes 0-\S+\) than was asked for, from byte 12000 on$/,
+      /^owner\/tiny: model\.safetensors: the server sent another part \(bytes 0-\S+\) than requested \(from byte 12000\)$/,
   },
   {
     what: "no hub at that address",
@@ -140,7 +140,7 @@ const cases: Refused[] = [
         response.writeHead(200, { "content-type": "text/html" }).end("<html>please log in</html>");
         return true;
       }),
-    message: /^owner\/tiny: http\S+ does not answer as a hub does; check HF_ENDPOINT$/,
+    message: /^owner\/tiny: http\S+ does not respond like a hub; check HF_ENDPOINT$/,
   },
   {
     what: "a hash that would be a path",
@@ -151,7 +151,7 @@ const cases: Refused[] = [
         if (tree) response.writeHead(200).end(JSON.stringify([file]));
         return tree;
       }),
-    message: /does not answer as a hub does/,
+    message: /does not respond like a hub/,
   },
   {
     what: "offline, and not in the cache",
@@ -182,13 +182,13 @@ const cases: Refused[] = [
     what: "an adapter",
     repo: without(tinyRepo({ files: { "adapter_config.json": Buffer.from("{}") } }), "config.json"),
     code: "ERR_FILE_FORMAT",
-    message: /^owner\/tiny: is an adapter, and no model: name the model that it was made for$/,
+    message: /^owner\/tiny: is an adapter, not a model: name its base model$/,
   },
   {
     what: "no model",
     repo: without(tinyRepo(), "config.json"),
     code: "ERR_FILE_FORMAT",
-    message: /^owner\/tiny: has no config\.json, and so no model that can be loaded$/,
+    message: /^owner\/tiny: has no config\.json, so that it cannot be loaded as a model$/,
   },
   {
     what: "a shard that is not there",
@@ -213,20 +213,20 @@ const cases: Refused[] = [
     name: "owner/tiny@main",
     options: { revision: "v1" },
     code: "ERR_OPTION",
-    message: /^owner\/tiny@main: revision is v1, and the name says another; give one of them$/,
+    message: /^owner\/tiny@main: revision is v1, which contradicts the name; give one of them$/,
   },
   {
     what: "a revision that is a path",
     options: { revision: "../../elsewhere" },
     code: "ERR_OPTION",
     message:
-      /^owner\/tiny: "..\/..\/elsewhere" is no revision: give the name of a branch or a tag, or a commit$/,
+      /^owner\/tiny: "..\/..\/elsewhere" is not a revision: give the name of a branch or a tag, or a commit$/,
   },
   {
     what: "a token that no header can hold",
     env: { HF_TOKEN: "hf_se cret" },
     code: "ERR_OPTION",
-    message: /^the token for the hub holds a space or another character that none has$/,
+    message: /^the token for the hub contains a space or another invalid character$/,
   },
   {
     what: "an address that is none",
@@ -240,7 +240,7 @@ const cases: Refused[] = [
     env: { HF_HUB_CACHE: fileURLToPath(import.meta.url) },
     code: "ERR_WRITE",
     message:
-      /^\S+refusals\.test\.ts\S+: cannot be written \((?:EEXIST|ENOTDIR)\): check its permissions, or have the cache elsewhere by HF_HOME$/,
+      /^\S+refusals\.test\.ts\S+: cannot be written \((?:EEXIST|ENOTDIR)\): check its permissions, or move the cache with HF_HOME$/,
   },
 ];
 
@@ -318,7 +318,7 @@ test("names that may be a hub's, and names that are only paths", (t) => {
   ])
     t.throws(
       () => hubName(`owner/name@${revision}`),
-      { code: "ERR_OPTION", message: /is no revision/ },
+      { code: "ERR_OPTION", message: /is not a revision/ },
       revision,
     );
 });

@@ -284,7 +284,7 @@ test("other paths, and wrong options", async (t) => {
     adapter({}).then((path) => inspect(path, { model: fresh })),
     {
       code: "ERR_OPTION",
-      message: /came from no folder/,
+      message: /was not loaded from a folder/,
     },
   );
   fresh.dispose();

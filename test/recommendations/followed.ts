@@ -72,13 +72,13 @@ export const FOLLOWED: readonly Followed[] = [
     `${RUNS}a run that diverges`,
   ],
   [/training had diverged before its first checkpoint/, `${RUNS}a run that diverges`],
-  [/give it more by <memory>$|<memory> chooses by itself$/, `${RUNS}a run that does not fit`],
+  [/give it more with <memory>$|<memory> chooses them automatically$/, `${RUNS}a run that does not fit`],
   [/^start the run again in the same folder with <overwrite>$/, `${RUNS}a damaged checkpoint`],
   [
     /the last intact one is …; continue from it with <resume>$/,
     "test/train/resume.test.ts: a damaged checkpoint names the sound one",
   ],
-  [/is of another; continue from it with <resume>$/, `${RUNS}a run without a checkpoint`],
+  [/is of another run; continue from it with <resume>$/, `${RUNS}a run without a checkpoint`],
   [/^; … is kept; continue from it with <resume>$/, "test/cli/ends.test.ts: a disk that fills up"],
   [
     /^continue it with <resume>, $|replace it with <overwrite>, or choose another folder with <output>$/,
@@ -124,7 +124,7 @@ export const FOLLOWED: readonly Followed[] = [
     /npm install --no-save/,
     "test/recommendations/install.test.ts: a damaged binary is replaced as its message recommends",
   ],
-  [/look at it with the lowrank that wrote it$/, undefined],
+  [/use the lowrank that wrote it$/, undefined],
   [/^<pad>$/, undefined],
 ];
 

@@ -80,14 +80,15 @@ test.serial(
     rmSync(own, { recursive: true });
     const error = await t.throwsAsync(finetune({ resume: first.output, steps: 6 }).result, {
       message:
-        /the run has saved no checkpoint to go on from; \S+ is of another; continue from it with resume \S+$/,
+        /the run has saved no checkpoint to resume from; \S+ is of another run; continue from it with resume \S+$/,
     });
     const [, other] = /continue from it with resume (\S+)$/.exec(error.message) ?? [];
     t.is((await finetune({ resume: other as string, steps: 6 }).result).steps, 6);
     // Without any checkpoint the run starts again.
     await finetune({ ...first, overwrite: true, saveEvery: "never" }).result;
     await t.throwsAsync(finetune({ resume: first.output, steps: 6 }).result, {
-      message: /there is no checkpoint to go on from; start the run again in the same folder with overwrite$/,
+      message:
+        /there is no checkpoint to resume from; start the run again in the same folder with overwrite$/,
     });
     await finetune({ ...first, overwrite: true }).result;
     t.is((await finetune({ resume: first.output, steps: 6 }).result).steps, 6);
@@ -100,7 +101,7 @@ test.serial("a run that does not fit: more memory, and auto", async (t) => {
   const enough = peakBytes + mapped;
   await t.throwsAsync(finetune({ ...run, memory: 10_000 }).result, {
     code: "ERR_OUT_OF_MEMORY",
-    message: /no settings were found that fit: .*, or give it more by memory$/,
+    message: /no settings were found that fit: .*, or give it more with memory$/,
   });
   await quiet(t, { ...run, memory: enough });
   const { batchSize: _, gradientAccumulation: __, ...open } = options({ steps: 1 });
@@ -110,7 +111,7 @@ test.serial("a run that does not fit: more memory, and auto", async (t) => {
   await withFree(bound, () =>
     t.throwsAsync(finetune(open).result, {
       code: "ERR_OUT_OF_MEMORY",
-      message: /; memory auto chooses by itself$/,
+      message: /; memory auto chooses them automatically$/,
     }),
   );
   // `auto` uses seven eighths of the free memory.
@@ -121,7 +122,7 @@ test.serial("a run that does not fit: more memory, and auto", async (t) => {
   t.is(steps, 1);
   await t.throwsAsync(finetune({ resume: run.output, steps: 2, memory: 10_000 }).result, {
     code: "ERR_OUT_OF_MEMORY",
-    message: /a run that goes on keeps its settings: free memory, or give it more by memory$/,
+    message: /a resumed run keeps its settings: free memory, or give it more with memory$/,
   });
   t.is((await finetune({ resume: run.output, steps: 2, memory: enough * 2 }).result).steps, 2);
 });

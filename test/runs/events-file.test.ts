@@ -114,12 +114,12 @@ test("the header names the run of a file; a foreign file is named", async (t) =>
     '{"type":"events","at":1,"version":1,"line":[null]}\n',
   ]) {
     writeFileSync(file, text);
-    await t.throwsAsync(readHeader(file), { code: "ERR_FILE_FORMAT", message: /no run wrote it/ });
+    await t.throwsAsync(readHeader(file), { code: "ERR_FILE_FORMAT", message: /not written by a run/ });
   }
   writeFileSync(file, '{"type":"events","at":1,"version":2,"line":[{"lineage":"a"}]}\n');
   await t.throwsAsync(readHeader(file), {
     code: "ERR_FILE_FORMAT",
-    message: /is of version 2 of the format/,
+    message: /has version 2 of the format/,
   });
   mkdirSync(join(folder, "folder"));
   await t.throwsAsync(readHeader(join(folder, "folder")), { code: "ERR_FILE_FORMAT" });

@@ -164,7 +164,7 @@ test.serial("a file in the way that no run wrote, and an unknown format", async 
   const refused = await t.throwsAsync(finetune(options({ output, log: "csv" })).result, {
     code: "ERR_OUTPUT_EXISTS",
   });
-  t.regex(refused?.message ?? "", /metrics\.csv: no run wrote it: its columns are others; move it away/);
+  t.regex(refused?.message ?? "", /metrics\.csv: not written by a run: its columns differ; move it away/);
   await finetune(options({ output, steps: 2 })).result;
   await finetune(options({ output, steps: 2, overwrite: true, log: "tensorboard" })).result;
   t.is(readFileSync(join(output, "metrics.csv"), "utf8"), "a,b\n1,2\n");

@@ -171,7 +171,7 @@ test.serial(
     const refused = finetune(options("cpu", { model: given })).result;
     await t.throwsAsync(refused, {
       code: "ERR_OPTION",
-      message: /tells 3 classes apart, and the data has 2/,
+      message: /has 3 classes, and the data has 2/,
     });
     t.deepEqual(lora.adapters(given), []);
     given.dispose();

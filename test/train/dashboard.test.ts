@@ -160,7 +160,7 @@ test.serial("an invalid or occupied port is refused before anything is read", as
   await first.result;
   await t.throwsAsync(finetune(options({ dashboard: port })).result, {
     code: "ERR_OPTION",
-    message: new RegExp(`port ${port} cannot be listened at \\(EADDRINUSE\\)`),
+    message: new RegExp(`port ${port} is not available \\(EADDRINUSE\\)`),
   });
 });
 

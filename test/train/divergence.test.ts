@@ -402,7 +402,7 @@ test.serial("weights ruined by the last step are not saved as an adapter", async
   await t.throwsAsync(finetune({ resume: ruined.output }).result, {
     code: "ERR_NOT_FINITE",
     message:
-      /none is good; start a new run with a lower learning rate \(optimizer\.lr\) .*; overwrite replaces this one\. A checkpoint that is named is taken nonetheless$/,
+      /none is good; start a new run with a lower learning rate \(optimizer\.lr\) .*; overwrite replaces this one\. To resume from a bad checkpoint, name it$/,
   });
 });
 

@@ -14,7 +14,7 @@ test("class names are saved in their order, and read as transformers writes them
   writeFileSync(join(model, "config.json"), JSON.stringify({ id2label: { 1: "b", 0: "a" } }));
   t.deepEqual(readLabels(model), ["a", "b"]);
   for (const [id2label, message] of [
-    [{ 0: "a", 2: "b" }, /id2label names no class 1/],
+    [{ 0: "a", 2: "b" }, /id2label has no name for class 1/],
     [{ 0: 3 }, /id2label\.0 must be a string/],
     [["a"], /id2label must be an object/],
   ] as const) {

@@ -129,7 +129,7 @@ test.serial(
     const refused = await t.throwsAsync(finetune({ ...options, memory: 10_000 }).result, {
       code: "ERR_OUT_OF_MEMORY",
       message:
-        /the run would hold .* of cpu \(weights .* activations .*\), and memory is 9\.8 KiB; no settings were/,
+        /the run would need .* on cpu \(weights .* activations .*\), and memory is 9\.8 KiB; no settings were/,
     });
     t.regex(refused.message, /smaller model or a lower rank/);
     const { peakBytes } = await estimate(options);
@@ -137,7 +137,7 @@ test.serial(
       t.false((await estimate(options)).fits);
       await t.throwsAsync(finetune(options).result, {
         code: "ERR_OUT_OF_MEMORY",
-        message: /are free; gradientCheckpointing true take .*; memory auto chooses by itself/,
+        message: /are free; gradientCheckpointing true take .*; memory auto chooses them automatically/,
       });
     });
     const { live, mapped, tensors } = memory("cpu");
@@ -192,7 +192,7 @@ test.serial("a resumed run keeps the chosen options, and ends with the same bits
   t.true(adapterBytes(resumed.adapter).equals(adapterBytes(whole.adapter)));
   await t.throwsAsync(finetune({ resume: half.output, steps: 7, memory: 1e5 }).result, {
     code: "ERR_OUT_OF_MEMORY",
-    message: /a run that goes on keeps its settings/,
+    message: /a resumed run keeps its settings/,
   });
 });
 

@@ -184,7 +184,7 @@ test.serial("a run is refused before it begins if events.jsonl was written by so
   });
   t.regex(
     refused?.message ?? "",
-    /events\.jsonl: no run wrote it: .*; move it away, or choose another folder/,
+    /events\.jsonl: not written by a run: .*; move it away, or choose another folder/,
   );
   t.is(readFileSync(file, "utf8"), "mine\n");
 });
@@ -206,6 +206,6 @@ test("a record that cannot be written causes one warning", async (t) => {
   t.is(warnings.length, 1);
   t.regex(
     warnings[0] as string,
-    /events\.jsonl: cannot be written \(ENOENT\); the run goes on, and is not recorded there/,
+    /events\.jsonl: cannot be written \(ENOENT\); the run continues, but is no longer recorded there/,
   );
 });

@@ -77,7 +77,7 @@ test.serial(
     t.deepEqual(warnings(longer), [
       "resume: steps was 12, and is 14 now",
       "resume: optimizer.lr was 0.01, and is 0.02 now",
-      "resume: the linear schedule now ends at step 14 instead of 12: from step 13 on the learning rate follows the new length (0.00308 at that step instead of 0.00), and steps that are done keep what they had",
+      "resume: the linear schedule now ends at step 14 instead of 12: from step 13 on the learning rate follows the new length (0.00308 at that step instead of 0.00); completed steps are not affected",
     ]);
     t.like(longer.at(-1), { type: "end", steps: 14 });
     const refused: [Partial<FinetuneOptions>, RegExp][] = [

@@ -198,7 +198,7 @@ test.serial("unsuitable data is refused by row, and no output is left", async (t
     [data, "ERR_OPTION", /language is one of en, de, not "klingon"/, { language: "klingon" }],
     [data, "ERR_OPTION", /language is a text/, { language: ["de"] }],
     [data, "ERR_OPTION", /eva.*with rows of speech/, { lora: { initLoraWeights: "eva" } }],
-    [tinyData(3), "ERR_DATA_ROW", /data\.jsonl:1: there is no "audio", and the model writes down speech/],
+    [tinyData(3), "ERR_DATA_ROW", /data\.jsonl:1: there is no "audio", and the model transcribes speech/],
     [
       data,
       "ERR_DATA_ROW",

@@ -171,7 +171,10 @@ test.serial("a run that is to end before its checkpoint is refused, and changes 
   const beyond = /checkpoint-12 is after step 12, in epoch 2, and epochs is 1; give more epochs/;
   await refused({ epochs: 1, data: rows }, beyond);
   await refused({ epochs: 1 }, beyond);
-  await refused({ gradientAccumulation: 2, steps: 20 }, /was made with 1: its place in the data is another/);
+  await refused(
+    { gradientAccumulation: 2, steps: 20 },
+    /was made with 1: its position in the data would not match/,
+  );
   // With as many steps as completed nothing is left to do; with more the run continues, as the message says.
   t.is((await begin({ resume: join(output, "checkpoint-12"), steps: 12 }).result).steps, 12);
   t.is((await begin({ resume: join(output, "checkpoint-12"), epochs: 2 }).result).steps, 12);

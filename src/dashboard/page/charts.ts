@@ -31,7 +31,7 @@ const KINDS: readonly Kind[] = [
   { metric: "loss", title: "Loss", format: figure },
   { metric: "learningRate", title: "Learning rate", format: figure },
   { metric: "gradNorm", title: "Gradient norm", format: figure },
-  { metric: "tokensPerSecond", title: "Tokens a second", format: figure },
+  { metric: "tokensPerSecond", title: "Tokens per second", format: figure },
   { metric: "memoryBytes", title: "Memory", format: bytes, marks: POWERS },
 ];
 
@@ -57,7 +57,7 @@ class Chart {
 
   constructor(kind: Kind, all: Followers) {
     this.#kind = kind;
-    const keys = "arrow keys go along the steps, + and − zoom, 0 shows all";
+    const keys = "arrow keys move along the steps, + and − zoom, 0 shows all";
     const label = `${kind.title}, a chart: ${keys}`;
     this.#plot.tabIndex = 0;
     this.#plot.setAttribute("role", "group");

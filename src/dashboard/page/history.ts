@@ -195,7 +195,7 @@ function numberIn(event: RunEvent, field: string): number | undefined {
 
 function resumed(event: RunEvent): string {
   const from = numberIn(event, "resumedFrom") ?? 0;
-  return from > 0 ? `goes on from step ${from}` : "";
+  return from > 0 ? `resumed from step ${from}` : "";
 }
 
 function ending(event: RunEvent): string {

@@ -30,7 +30,7 @@ class Page {
   readonly #progress = element("progress", { "aria-label": "steps done", max: "1", value: "0" });
   readonly #stop = element("button", { type: "button", class: "stop" }, "Stop");
   readonly #pause = element("button", { type: "button", class: "pause" }, "Pause");
-  readonly #theme = element("button", { type: "button" }, "Light or dark");
+  readonly #theme = element("button", { type: "button" }, "Switch theme");
   readonly #choice = element("select", { id: "details" });
   readonly #details = element(
     "p",
@@ -61,7 +61,7 @@ class Page {
       this.#progress,
       element("div", { class: "buttons" }, this.#pause, this.#stop, this.#theme),
     );
-    const charts = section("Over the steps", "over-steps");
+    const charts = section("Metrics by step", "over-steps");
     charts.body.append(this.#charts.grid);
     const main = element(
       "main",
@@ -101,9 +101,7 @@ class Page {
     } catch (error) {
       // fetch throws a TypeError if no process listens at the address.
       this.#unanswered = error instanceof TypeError ? this.#unanswered + 1 : 0;
-      this.#failure = this.#over()
-        ? undefined
-        : `the list of runs cannot be had: ${(error as Error).message}`;
+      this.#failure = this.#over() ? undefined : `cannot load the list of runs: ${(error as Error).message}`;
       this.#later();
     }
     setTimeout(() => void this.#look(), LIST_MS);
@@ -217,7 +215,7 @@ class Page {
       .map((run) => `${run.name}: the run's process is gone.${onward(run, this.#histories)}`);
     const damaged = runs
       .filter((run) => run.damaged > 0)
-      .map((run) => `${run.name}: ${run.damaged} lines cannot be read and are left out`);
+      .map((run) => `${run.name}: ${run.damaged} damaged lines were skipped`);
     const all = [
       ...lost,
       ...(this.#failure === undefined || this.#isGone() ? [] : [this.#failure]),
@@ -260,7 +258,12 @@ class Page {
   }
 
   async #askedToStop(): Promise<void> {
-    if (!confirm("Stop the run? It finishes its step and saves a checkpoint to go on from.")) return;
+    if (
+      !confirm(
+        "Stop the run? It finishes the current step and saves a checkpoint, from which it can be resumed.",
+      )
+    )
+      return;
     this.#stop.disabled = true;
     try {
       await this.#source.stop();

@@ -81,7 +81,7 @@ class Rows {
       element("li", {}, ...parts.map(({ text, trained }) => (trained ? element("mark", {}, text) : text))),
     );
     this.#made.body.replaceChildren(
-      element("p", {}, "Marked tokens are trained on."),
+      element("p", {}, "Highlighted tokens are trained."),
       element("ol", { class: "texts" }, ...items),
     );
   }

@@ -3,7 +3,7 @@ import { element, section } from "./element.js";
 import { figure } from "./figures.js";
 import type { ListedRun } from "./source.js";
 
-const HEADINGS = ["run", "state", "model", "rank", "rate", "steps", "loss", "held out", "begun"];
+const HEADINGS = ["run", "state", "model", "rank", "learning rate", "steps", "loss", "held out", "started"];
 
 export class RunList {
   readonly #made = section("Runs", "runs");

@@ -79,7 +79,7 @@ export function* choices(settings: Settings, { path, length, resumed, kept }: Kn
   const long = last;
   for (const maxLength of shorter(length)) {
     last = long;
-    yield (last = next({ maxLength }, `rows of at most ${maxLength} tokens: what is longer is cut`));
+    yield (last = next({ maxLength }, `rows of at most ${maxLength} tokens: longer rows are truncated`));
   }
 }
 

@@ -71,7 +71,8 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
     const planned = { settings, files, located, labels, template, precision };
     const plan = await planMemory({ ...planned, resumed: resumed !== undefined });
     if (plan === undefined) {
-      const what = "the model came from no files, and its configuration makes none; give its folder";
+      const what =
+        "the model was not loaded from files, and cannot be rebuilt from its configuration; give its folder";
       throw new LowrankError("ERR_UNSUPPORTED_MODEL", `estimate: ${what}`);
     }
     const rate = await measuredRate(plan.device, plan.cost.product, precision);

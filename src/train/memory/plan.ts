@@ -170,7 +170,7 @@ export function tooLarge(
 ): LowrankError {
   const { memory } = settings;
   const [needs, may] = [neededBy(held, settings), limit].map(shownSize);
-  const what = `the run would hold ${needs} of ${device} (${partsOf(held)})`;
+  const what = `the run would need ${needs} on ${device} (${partsOf(held)})`;
   const bound =
     memory === undefined
       ? `${may} are free`
@@ -187,12 +187,12 @@ export function tooLarge(
 function insteadOf(settings: Settings, fitting: Fitting | undefined, resumed: boolean): string {
   if (fitting === undefined) {
     return resumed
-      ? `a run that goes on keeps its settings: free memory, or give it more by ${optionName("memory")}`
-      : `no settings were found that fit: take a smaller model or a lower rank, or give it more by ${optionName("memory")}`;
+      ? `a resumed run keeps its settings: free memory, or give it more with ${optionName("memory")}`
+      : `no settings were found that fit: use a smaller model or a lower rank, or give it more with ${optionName("memory")}`;
   }
   const { changes, given, held } = fitting;
   const fits = `${optionsText(changes)} take ${shownSize(neededBy(held, settings))}`;
-  if (given.length === 0) return `${fits}; ${optionSetting("memory", "auto")} chooses by itself`;
+  if (given.length === 0) return `${fits}; ${optionSetting("memory", "auto")} chooses them automatically`;
   const kept = Object.fromEntries(given.map((name) => [name, settings[name]]));
   const stand = given.length === 1 ? "was given, is kept, and stands" : "were given, are kept, and stand";
   return `${optionsText(kept)} ${stand} in the way: ${fits}`;

@@ -119,12 +119,12 @@ function startAgain(): string {
 
 function noCheckpoint(output: string, others: Checkpoint[], record: RunRecord | undefined): LowrankError {
   if (!existsSync(output))
-    return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: there is no such folder to go on from`);
+    return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: there is no such folder to resume from`);
   const other = others.at(-1);
   const what =
     other === undefined
-      ? "there is no checkpoint to go on from"
-      : `the run has saved no checkpoint to go on from; ${other.folder} is of another; continue from it with ${optionSetting("resume", other.folder)}`;
+      ? "there is no checkpoint to resume from"
+      : `the run has saved no checkpoint to resume from; ${other.folder} is of another run; continue from it with ${optionSetting("resume", other.folder)}`;
   const anew = other === undefined && record !== undefined ? `; ${startAgain()}` : "";
   return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: ${what}${anew}`);
 }

@@ -126,7 +126,7 @@ export class OutputFolder {
       if (!existsSync(path)) continue;
       const written = this.#record?.files[relativeName(name, adapter)];
       if (written !== undefined && (await matches(path, written))) continue;
-      const why = written === undefined ? "is there and no run wrote it" : "was changed since a run wrote it";
+      const why = written === undefined ? "was not written by a run" : "was changed since a run wrote it";
       throw new LowrankError("ERR_OUTPUT_EXISTS", `${path}: ${why}; move it away, or choose another folder`);
     }
   }
@@ -140,7 +140,7 @@ export class OutputFolder {
   async checkRoom(bytes: number): Promise<void> {
     const free = await freeBytes(this.path);
     if (free === undefined || free >= bytes) return;
-    const what = `what is saved there takes ${shownSize(bytes)}, and ${shownSize(free)} are free`;
+    const what = `the run saves ${shownSize(bytes)} there, and ${shownSize(free)} are free`;
     throw new LowrankError("ERR_WRITE", `${this.path}: ${what}; free some space, or choose another folder`);
   }
 
@@ -314,7 +314,7 @@ export class OutputFolder {
 
   async #checkLock(): Promise<void> {
     if (await this.#lock.held()) return;
-    const what = `${join(this.path, LOCK)} is not this run's any more: somebody removed it, and another run may write there`;
+    const what = `${join(this.path, LOCK)} no longer belongs to this run: it was removed, and another run may write there`;
     throw new LowrankError("ERR_OUTPUT_EXISTS", what);
   }
 }
@@ -332,7 +332,7 @@ function unusable(path: string, cause: unknown): LowrankError {
   if (cause instanceof LowrankError) return cause;
   const code = systemCode(cause);
   if (code === "EEXIST" || code === "ENOTDIR") {
-    const what = `${path}: is a file or lies below one, and a folder was expected`;
+    const what = `${path}: is a file or below one; a folder was expected`;
     return new LowrankError("ERR_OUTPUT_EXISTS", what, { cause });
   }
   const remedy = ["ENOSPC", "EDQUOT", "EFBIG"].includes(code ?? "") ? "; free some space, or" : ";";

@@ -115,7 +115,7 @@ async function removeStale(folder: string, file: string, token: string, tries: n
   if (holder === undefined) {
     throw new LowrankError(
       "ERR_OUTPUT_EXISTS",
-      `${file}: is no lock of a run; move it away, or choose another folder`,
+      `${file}: is not a run's lock; move it away, or choose another folder`,
     );
   }
   const running = isRunning(holder);
@@ -155,7 +155,7 @@ async function contentOf(file: string, tries: number): Promise<string | undefine
     }
     throw new LowrankError(
       "ERR_OUTPUT_EXISTS",
-      `${file}: cannot be read (${code ?? String(cause)}), so that a run may write here; move it away, or choose another folder`,
+      `${file}: cannot be read (${code ?? String(cause)}), and another run may write here; move it away, or choose another folder`,
       { cause },
     );
   }

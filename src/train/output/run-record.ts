@@ -67,12 +67,12 @@ export async function readRunRecord(output: string): Promise<RunRecord | undefin
   try {
     value = unsealed(text) as Partial<RunRecord>;
   } catch (cause) {
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: is no record of a run: ${(cause as Error).message}`, {
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: is not a run's record: ${(cause as Error).message}`, {
       cause,
     });
   }
   if (value.kind !== "run" || value.version !== VERSION || !isLine(value.line))
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: is no record of a run of this version`);
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: is not a run's record of this version`);
   return value as RunRecord;
 }
 

@@ -106,7 +106,7 @@ test.serial("files that no run wrote are neither replaced nor removed", async (t
   writeFileSync(join(other.output, "run.json"), '{"mine": true}');
   await t.throwsAsync(finetune({ ...other, overwrite: true }).result, {
     code: "ERR_OUTPUT_EXISTS",
-    message: /run\.json: is no record of a run: .*move it away, or choose another folder/,
+    message: /run\.json: is not a run's record: .*move it away, or choose another folder/,
   });
   t.is(readFileSync(join(other.output, "run.json"), "utf8"), '{"mine": true}');
   t.deepEqual(readdirSync(other.output), ["run.json"]);

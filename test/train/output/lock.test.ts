@@ -57,7 +57,7 @@ test("a lock stays if its process may still run: another host, or an unreadable 
   t.regex(far?.message ?? "", /on not-.*if it has ended, remove .*run\.lock/);
   writeFileSync(join(folder, LOCK), "mine");
   const own = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
-  t.regex(own?.message ?? "", /is no lock of a run; move it away/);
+  t.regex(own?.message ?? "", /is not a run's lock; move it away/);
   t.is(readFileSync(join(folder, LOCK), "utf8"), "mine");
 });
 

@@ -42,8 +42,7 @@ for (const [more, times] of RUNS)
       await run.result;
     };
     const error = await t.throwsAsync(failing, { code: "ERR_WRITE" });
-    const told =
-      /: what is saved there takes .+, and .+ are free; free some space, or choose another folder$/;
+    const told = /: the run saves .+ there, and .+ are free; free some space, or choose another folder$/;
     t.regex(error.message, told);
     t.true(error.message.startsWith(options.output));
     t.is(steps, 0);
