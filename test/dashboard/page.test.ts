@@ -330,7 +330,7 @@ test.serial("the stop button asks for confirmation, and stops only the run", asy
   await button.press("Enter");
   await says(t, page, "button.stop", "Stopping …");
   t.is(stops, 1);
-  t.regex(asked[0] as string, /finishes its step and saves/);
+  t.regex(asked[0] as string, /finishes the current step and saves/);
   file = writeRun(home, [...told(40, 2e-4), { ...END, stopped: true } as { type: string }]);
   await says(t, page, ".state", "stopped, step 40 of 40");
   t.true(await button.isHidden());
