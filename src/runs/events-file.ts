@@ -102,7 +102,7 @@ export async function readHeader(file: string): Promise<EventsHeader | undefined
     const header = headerOf(event);
     if (header === undefined) break;
     if (header.version === VERSION) return header;
-    const what = `${file}: has version ${header.version} of the format, and this lowrank reads version ${VERSION}`;
+    const what = `${file}: has version ${header.version} of the format, and this is version ${VERSION}`;
     throw new LowrankError("ERR_FILE_FORMAT", `${what}; use the lowrank that wrote it`);
   }
   if (!existsSync(file)) return undefined;

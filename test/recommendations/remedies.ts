@@ -103,6 +103,8 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["If it saved a checkpoint, continue it", STATEMENT],
   ["give another port, or none for a free one", FORM],
   ["name 1 to … runs", STATEMENT],
+  ["is a file; give a folder of runs", FORM],
+  ["pages are open already; close one", OUTSIDE],
   ["reinstall the package, or build it", OUTSIDE],
   ["column … has no name; remove it", FORM],
   ["give the data's format, …", FORM],
