@@ -85,7 +85,7 @@ async function reading<T>(file: string, read: () => Promise<T>): Promise<T> {
   } catch (cause) {
     const code = systemCode(cause);
     if (code === "ENOENT") throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file`, { cause });
-    const why = code === "EISDIR" ? "is a folder; give a file" : `cannot be read (${code})`;
+    const why = code === "EISDIR" ? "is a folder, and a file was expected" : `cannot be read (${code})`;
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${why}`, { cause });
   }
 }

@@ -35,7 +35,7 @@ for (const name of FILES) {
     t.true(stderr.startsWith(`lowrank: ${join(folder, name)}: `), stderr);
     t.regex(
       stderr,
-      /a file was expected, this is a folder|is a folder; give a file|cannot be read \(EISDIR\)/,
+      /a file was expected, this is a folder|is a folder, and a file was expected|cannot be read \(EISDIR\)/,
     );
   });
 }
