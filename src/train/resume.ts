@@ -162,8 +162,8 @@ async function lineFrom(
     left === undefined || left.step <= step
       ? []
       : [
-          `from step ${step} on this is another branch: ${left.folder} and the checkpoints between are kept; to resume from ` +
-            `one of them, name it`,
+          `from step ${step} on this is another branch: ${left.folder} and the checkpoints between are kept, and ` +
+            `resumed from only by name`,
         ];
   return { line, notices };
 }
