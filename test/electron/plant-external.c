@@ -1,4 +1,4 @@
-/* An addon that asks for an external ArrayBuffer when it is loaded; its exports are the status that it got. */
+/* An addon that requests an external ArrayBuffer on loading; its exports are the resulting status. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stddef.h>

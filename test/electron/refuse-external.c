@@ -1,6 +1,6 @@
-/* Preloaded: answers for Node-API's external buffers as Electron does, with napi_no_external_buffers_allowed. The binding
-   looks its functions up by dlsym. When the process ends, a file in $LOWRANK_REFUSALS says how often they were looked up
-   and called. */
+/* Preloaded: refuses Node-API's external buffers like Electron, with napi_no_external_buffers_allowed. The binding finds
+   these functions by dlsym. When the process ends, a file in $LOWRANK_REFUSALS records how often they were looked up and
+   called. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdatomic.h>

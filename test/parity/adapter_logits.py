@@ -1,12 +1,12 @@
-"""The logits that transformers and PEFT give with an adapter folder, to check folders that lowrank wrote.
+"""Computes the logits of transformers and PEFT with an adapter folder, to check folders written by lowrank.
 
     python adapter_logits.py MODEL_DIR ADAPTER_DIR INPUTS.json OUT.json
 
-INPUTS.json is [[id, ...], ...], or an object of what the model takes, such as {"pixel_values": ...}; its class is that of
-the configuration's architectures. OUT.json gets {"logits": ..., "onlyInFile": [key], "onlyInPeft": [key]}, where the last
-two compare the folder's keys with those PEFT itself would save. ADAPTER_DIR `-` means the model alone.
-Fails when a key of the model or of the adapter is missing or unexpected; OUT.json is written all the same when only
-the two lists say so, since PEFT's load_result is silent about biases.
+INPUTS.json is [[id, ...], ...], or an object with the model's inputs, such as {"pixel_values": ...}; the model's class
+comes from the configuration's architectures. OUT.json gets {"logits": ..., "onlyInFile": [key], "onlyInPeft": [key]};
+the last two compare the folder's keys with the keys that PEFT would save. ADAPTER_DIR `-` means the model alone.
+Fails if a key of the model or of the adapter is missing or unexpected. OUT.json is written even if only the two lists
+differ, since PEFT's load_result does not report biases.
 """
 
 import json
@@ -23,7 +23,7 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 
-# With bias="all" and modules_to_save PEFT saves these copies of biases by mistake; nobody else should.
+# With bias="all" and modules_to_save PEFT saves these copies of biases by mistake; lowrank must not.
 SPURIOUS = (".original_module.bias", ".modules_to_save.bias")
 
 
@@ -39,7 +39,7 @@ def load_base(folder):
 
 
 def load_adapter(base, folder):
-    # What PeftModel.from_pretrained does, in two steps, because that one keeps load_adapter's result to itself.
+    # The two steps of PeftModel.from_pretrained, which does not return load_adapter's result.
     config = PeftConfig.from_pretrained(folder)
     config.inference_mode = True
     model = get_peft_model(base, config)

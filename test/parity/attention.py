@@ -44,7 +44,7 @@ CASES = {
 
 
 def mask_of(name, mask):
-    """What is stored and given to lowrank, and the same for PyTorch."""
+    """The stored values, which lowrank gets, and the same values for PyTorch."""
     if not mask:
         return None, None
     kind, shape = next(iter(mask.items()))

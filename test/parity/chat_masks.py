@@ -1,4 +1,4 @@
-"""Goldens of chat masks: ids and assistant masks as transformers has them, on TRL's training templates (README.md)."""
+"""Goldens of chat masks: ids and assistant masks from transformers, with TRL's training templates (README.md)."""
 
 import json
 import tempfile
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = ROOT / "test" / "chat"
 
-# Special tokens of each family, as its tokenizer has them; Phi-3's take the whitespace behind them.
+# Special tokens of each family, as in its tokenizer; Phi-3's consume the whitespace after them.
 FAMILIES = json.loads((CHAT / "families.json").read_text())
 
 

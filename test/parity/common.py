@@ -1,4 +1,4 @@
-"""What the golden scripts share: float64 models, filled weights, batches, files."""
+"""Shared by the golden scripts: float64 models, filled weights, batches, files."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 class _Torch64:
-    """The torch module as seen by modelling code, with float64 where that code hard-codes float32."""
+    """The torch module for modelling code, with float64 where that code hard-codes float32."""
 
     float32 = torch.float64
     float = torch.float64
@@ -63,7 +63,7 @@ def _gemma_norm64(self, x):
 
 @contextmanager
 def float64():
-    """transformers runs norms, softmax and rotary tables in float32 whatever the model's dtype.
+    """transformers runs norms, softmax and rotary tables in float32 for any dtype of the model.
 
     Inside this context they run in float64. `check_against_float32` proves that nothing else changed.
     """
@@ -110,7 +110,7 @@ def ids_of(tensor):
 
 
 def batch(name, shape=(2, 17), ignored=((0, 5), (0, 2))):
-    """Token ids, and labels equal to them but for a prefix and a suffix per row: ignored[row] = (prefix, suffix)."""
+    """Token ids, and labels equal to them except for a prefix and a suffix per row: ignored[row] = (prefix, suffix)."""
     ids = fill.integers(name, shape, VOCAB)
     labels = ids.copy()
     for row, (prefix, suffix) in enumerate(ignored):
@@ -120,7 +120,7 @@ def batch(name, shape=(2, 17), ignored=((0, 5), (0, 2))):
 
 
 def trained(labels):
-    """How many labels the loss counts: the first column is never predicted."""
+    """The number of labels in the loss: the first column is never predicted."""
     return int((labels[:, 1:] != IGNORE).sum())
 
 
@@ -141,7 +141,7 @@ def logits_of(model, ids):
 
 
 def check_against_float32(folder, ids, labels, logits):
-    """The same model as transformers runs it, untouched, in float32: equal up to float32's rounding."""
+    """Checks the same model in unmodified transformers, in float32: equal up to float32's rounding."""
     model = build(folder, torch.float32)
     with torch.no_grad():
         out = model(input_ids=ids_of(ids), labels=ids_of(labels), use_cache=False)
@@ -158,7 +158,7 @@ def adapter_parameters(model):
 
 
 def add_adapter(model, task_type="CAUSAL_LM", **options):
-    """PEFT's wrapper with every trainable parameter filled by its saved name, so B is not zero."""
+    """PEFT's wrapper with every trainable parameter filled by its saved name, so that B is not zero."""
     model = get_peft_model(model, LoraConfig(task_type=task_type, **options)).double()
     named = adapter_parameters(model)
     assert len(named) == sum(p.requires_grad for p in model.parameters())
@@ -173,7 +173,7 @@ def gradient_norm(parameters):
 
 
 def train_steps(named, loss_of_step, tensors, steps, warmup, adamw, clip):
-    """AdamW on a linear schedule; `grad.KEY` of the first step goes into `tensors`."""
+    """Trains with AdamW on a linear schedule; `grad.KEY` of the first step goes into `tensors`."""
     parameters = list(named.values())
     optimizer = torch.optim.AdamW(parameters, **adamw, foreach=False)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, warmup, steps)
@@ -201,7 +201,7 @@ def train_steps(named, loss_of_step, tensors, steps, warmup, adamw, clip):
 
 
 def save_adapter(model, folder):
-    """model.save_pretrained in float32; parameters are rounded first, so the file holds all there is."""
+    """Calls model.save_pretrained in float32; parameters are rounded first, so the file is exact."""
     with torch.no_grad():
         for parameter in adapter_parameters(model).values():
             parameter.copy_(parameter.float().double())
@@ -212,7 +212,7 @@ def save_adapter(model, folder):
 
 
 def sort_config(path):
-    """PEFT writes sets in hash order, which differs from run to run."""
+    """Sorts sets, which PEFT writes in hash order, which differs from run to run."""
     config = json.loads(path.read_text())
     path.write_text(json.dumps(sort_lists(config), indent=2, sort_keys=True))
 
@@ -227,7 +227,7 @@ def fresh(folder):
 
 
 def array(value):
-    """As a file holds it: float32, int32."""
+    """The dtype in a file: float32, int32."""
     value = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
     assert np.isfinite(value).all()
     return np.ascontiguousarray(value.astype(np.int32 if value.dtype.kind == "i" else np.float32))

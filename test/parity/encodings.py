@@ -1,8 +1,8 @@
-"""Encodings by transformers' tokenizers: goldens/encodings/ (README.md).
+"""Encodings of transformers' tokenizers: goldens/encodings/ (README.md).
 
 Pairs with token types, offsets, word ids, each truncation strategy, padding on either side. Tokenizers are trained on
-the sentences below; those of GGUF files are gguf_tokenizers.py's, as transformers reads them. Offsets are converted from
-code points to UTF-16 units, in which JavaScript counts. `--train` trains the tokenizers anew.
+the sentences below; the GGUF tokenizers are those of gguf_tokenizers.py, as read by transformers. Offsets are converted
+from code points to UTF-16 units, as used by JavaScript. `--train` trains the tokenizers again.
 """
 
 import json
@@ -37,13 +37,13 @@ TEXTS = [
     "[SEP] </s> <|im_end|> inside",
     "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𠮷野家 seashells",
 ]
-# Composed by a normalizer; of Qwen2's, which a GGUF file does not mention, by transformers alone.
+# Composed by a normalizer. A GGUF file does not mention Qwen2's, so only transformers applies it.
 COMBINING = "cafe\u0301 o\u0308l"
 PAIRS = TEXTS[3:] + TEXTS[:3]
 LONG = ["the whale swam past the harbour and nobody saw it", "Ada 😀 was born in London", "sea shells by the sea shore"]
 LONG_PAIRS = ["sea shore", "the harbour saw the whale 日本語 and nobody in Paris drank at 12:30", "Berlin and 👩‍👩‍👧 Paris"]
 
-# Options of encodeBatch by their names there, and of transformers' call.
+# Options of encodeBatch, and the equivalent ones of transformers' call.
 BATCHES = [
     ({"padding": "longest"}, {"padding": "longest"}, False),
     ({"padding": "longest"}, {"padding": "longest"}, True),
@@ -54,7 +54,7 @@ BATCHES = [
     ({"paddingSide": "left"}, {"padding": "longest", "padding_side": "left"}, True),
     ({"paddingSide": "right"}, {"padding": "longest", "padding_side": "right"}, False),
 ]
-# Of the longer texts alone, since a text may be too short to be cut.
+# Only for the longer texts, since a text may be too short to be truncated.
 CUTS = [
     (strategy, length) for strategy in ("longest_first", "only_first", "only_second") for length in (13, 16, 18)
 ] + [("longest_first", 5)]
@@ -90,7 +90,7 @@ def roberta():
 
 
 def prefixed():
-    """Byte-level with a space before each text, which a template's offsets keep trimmed."""
+    """Byte-level with a space before each text, which the offsets of a template's post-processor trim."""
     tokenizer, _ = roberta()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True, add_prefix_space=True)
@@ -98,7 +98,7 @@ def prefixed():
 
 
 def metaspace():
-    """SentencePiece's pieces with a token for each byte, as Llama 2 has it."""
+    """SentencePiece's pieces with a token for each byte, as in Llama 2."""
     space = "\u2581"
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -118,7 +118,7 @@ def metaspace():
 
 
 def unigram():
-    """A Unigram model under a normalizer that changes lengths, as XLM-R has it."""
+    """A Unigram model with a normalizer that changes lengths, as in XLM-R."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -138,7 +138,7 @@ def units(text, offset):
 
 
 def rows(tokenizer, texts, pairs, options):
-    """One entry a row, each a list a token."""
+    """A list for each row, of a list for each token."""
     out = tokenizer(texts, pairs, return_offsets_mapping=True, return_token_type_ids=True, return_attention_mask=True, **options)
     made = []
     for i in range(len(texts)):
@@ -182,7 +182,7 @@ if __name__ == "__main__":
     result = {}
     for make in (wordpiece, roberta, prefixed, metaspace, unigram):
         name = make.__name__
-        # Trainers break ties by hash order, so a tokenizer that is there is kept.
+        # Trainers break ties by hash order, so an existing tokenizer is kept.
         if not (GOLDENS / name).exists():
             tokenizer, config = make()
             PreTrainedTokenizerFast(tokenizer_object=tokenizer, **config).save_pretrained(GOLDENS / name)

@@ -1,7 +1,7 @@
-"""Losses of the programs in examples/ by PyTorch, transformers and PEFT in float64: goldens/examples/ (README.md).
+"""Losses of the programs in examples/ in PyTorch, transformers and PEFT, in float64: goldens/examples/ (README.md).
 
-Each folder has what the program is started with: a model's configuration, weights filled by their names, and an adapter
-as PEFT saves it. Data is read from the example's own files.
+Each folder has the initial state of the program: a model's configuration, weights filled by their names, and an adapter
+as saved by PEFT. Data is read from the example's own files.
 """
 
 import json
@@ -76,7 +76,7 @@ def folder_of(example, config=None):
 
 
 def run(folder, model, weights, loss_of, lr, **lora):
-    """Saves the adapter that training begins with, and writes the losses of each step."""
+    """Saves the initial adapter, and writes the losses of each step."""
     shapes = {name: list(p.shape) for name, p in weights.named_parameters()}
     model = common.add_adapter(model, r=4, lora_alpha=8, **lora)
     common.save_adapter(model, folder / "adapter")

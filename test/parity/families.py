@@ -1,6 +1,6 @@
 """Goldens of tiny GPT-2, BERT, RoBERTa, DistilBERT and ViT models: logits, hidden states, losses, ten LoRA steps (README.md).
 
-`python families.py [VARIANT ...]`; all unless some are named.
+`python families.py [VARIANT ...]`; all by default.
 """
 
 import json
@@ -34,7 +34,7 @@ SMALL = {
 OLD = {"torch_dtype": "float32", "transformers_version": "4.40.0"}
 THREE = {"id2label": {"0": "no", "1": "maybe", "2": "yes"}, "label2id": {"no": 0, "maybe": 1, "yes": 2}}
 
-# An epsilon large enough that a wrong one shows; in the second GPT-2 every option is another than the default.
+# An epsilon large enough that a wrong one has an effect; the second GPT-2 has a non-default value for every option.
 CONFIGS = {
     "gpt2": {
         **GPT2, **OLD,
@@ -117,7 +117,7 @@ LORA = {
     "gpt2": {"r": 3, "lora_alpha": 9, "target_modules": ["c_attn"], "fan_in_fan_out": True},
     "bert": {"r": 4, "lora_alpha": 12, "target_modules": ["query", "value"], "task_type": "SEQ_CLS"},
     "roberta": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "SEQ_CLS"},
-    # Not in PEFT's table of targets. "classifier", which PEFT saves, ends "pre_classifier", too.
+    # Not in PEFT's table of targets. "classifier", which PEFT saves, is also the end of "pre_classifier".
     "distilbert": {"r": 4, "lora_alpha": 12, "target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS"},
     "vit": {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj", "projection"], "modules_to_save": ["classifier"], "task_type": None},
 }
@@ -149,7 +149,7 @@ def folder_of(variant):
 
 
 def build(variant, dtype=torch.float64, **overrides):
-    """The model of a variant's configuration, filled by its names in a file."""
+    """The model of a variant's configuration, filled by its tensor names in a file."""
     folder = folder_of(variant)
     config = AutoConfig.from_pretrained(folder, **overrides)
     config._name_or_path = ""
@@ -162,7 +162,7 @@ def build(variant, dtype=torch.float64, **overrides):
 
 
 def check_file_names(model):
-    """The names are those that transformers itself writes."""
+    """Checks that the names are those written by transformers."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         with safe_open(f"{folder}/model.safetensors", "np") as file:
@@ -176,7 +176,7 @@ def batch(variant, name):
     if variant.startswith("gpt2"):
         ids, labels = common.batch(key, ignored=((4, 1), (2, 0)))
         inputs = {"input_ids": ids}
-        if variant == "gpt2-scaled":  # hidden keys, and positions that are not the places
+        if variant == "gpt2-scaled":  # masked keys, and positions other than the indices
             mask = np.ones(ids.shape, np.int32)
             mask[0, 5:8], mask[1, 14:] = 0, 0
             positions = np.stack([np.arange(ids.shape[1]) + 3, np.arange(ids.shape[1])[::-1]])
@@ -187,7 +187,7 @@ def batch(variant, name):
         return {"pixel_values": fill.uniform(f"{key}/pixels", (3, 3, 12, 12), 1.0)}, labels
     ids = fill.integers(key, (3, 13), common.VOCAB - 3) + 3
     mask = np.ones((3, 13), np.int32)
-    # The second row is padded as a tokenizer does it, the third hides tokens that are no padding.
+    # The second row is padded as by a tokenizer, and the third masks tokens that are no padding.
     pad = CONFIGS[variant]["pad_token_id"]
     ids[1, 9:], mask[1, 9:], mask[2, 11:] = pad, 0, 0
     inputs = {"input_ids": ids, "attention_mask": mask}
@@ -209,7 +209,7 @@ def loss_of(variant, logits, labels):
 
 
 def run_model(model, inputs, dtype=torch.float64):
-    """Logits, and what comes out of the last norm."""
+    """Logits, and the output of the last norm."""
     with torch.no_grad():
         base = getattr(model, model.base_model_prefix)
         return model(**given(inputs, dtype)).logits, base(**given(inputs, dtype))[0]
@@ -280,7 +280,7 @@ def train_merged(inputs, tensors):
 
 
 def other_losses(inputs):
-    """BERT's losses by problem type: values of one label, and several labels at once."""
+    """BERT's losses by problem type: regression with one label, and multi-label classification."""
     values = fill.uniform("bert/values", (3, 1), 1.0)
     several = fill.integers("bert/several", (3, 3), 2).astype(np.float64)
     losses = {}
@@ -323,7 +323,7 @@ def run(variant):
 
 
 if __name__ == "__main__":
-    saved, modeling_vit.torch = modeling_vit.torch, common._Torch64()  # its softmax names float32
+    saved, modeling_vit.torch = modeling_vit.torch, common._Torch64()  # its softmax hard-codes float32
     for variant in sys.argv[1:] or CONFIGS:
         run(variant)
     modeling_vit.torch = saved

@@ -1,6 +1,6 @@
-"""Values from a hash of a tensor's name, so that a swapped or transposed tensor cannot pass.
+"""Values from a hash of a tensor's name, so that a swapped or transposed tensor fails a comparison.
 
-All of it is 32-bit integer arithmetic, which JavaScript's Math.imul repeats exactly (README.md).
+All arithmetic is 32-bit integer arithmetic, which JavaScript's Math.imul reproduces exactly (README.md).
 """
 
 import math
@@ -33,7 +33,7 @@ def words(name, count):
 
 
 def uniform(name, shape, scale, center=0.0):
-    """U(center - scale, center + scale), computed in float64, rounded to float32, handed on as float64."""
+    """U(center - scale, center + scale), computed in float64, rounded to float32, returned as float64."""
     n = math.prod(shape)
     u = (words(name, n) >> np.uint64(8)).astype(np.float64) / 2.0**24 - 0.5
     return (u * 2 * scale + center).astype(np.float32).astype(np.float64).reshape(shape)
@@ -46,7 +46,7 @@ def integers(name, shape, below):
 
 
 def scale_of(name, shape):
-    """(scale, center) of a tensor, from its name in a checkpoint and its shape. First rule that fits."""
+    """(scale, center) of a tensor, from its name in a checkpoint and its shape, by the first rule that matches."""
     if name.endswith("bias"):
         return 0.1, 0.0
     if name.endswith("norm.weight") or len(shape) == 1:

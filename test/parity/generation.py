@@ -1,4 +1,4 @@
-"""Goldens of generation: greedy tokens of tiny models, and what transformers' processors keep (README.md)."""
+"""Goldens of generation: greedy tokens of tiny models, and the results of transformers' processors (README.md)."""
 
 import json
 
@@ -17,12 +17,12 @@ import common
 import families
 import fill
 
-# Prompts of several lengths; the longest goes past the window of the Mistral.
+# Prompts of several lengths; the longest exceeds the window of the Mistral.
 PROMPTS = {"llama-tied": (3, 9, 1, 17), "llama-untied-llama3": (5, 12, 2), "llama-mistral": (4, 15, 9), "llama-qwen2": (6, 11), "llama-qwen3": (8, 13, 21), "llama-gemma3": (7, 12), "llama-phi3": (5, 14), "gpt2": (2, 7, 5)}
 NEW = {"llama-tied": 24, "llama-untied-llama3": 24, "llama-mistral": 24, "llama-qwen2": 24, "llama-qwen3": 24, "llama-gemma3": 24, "llama-phi3": 24, "gpt2": 16}
 PENALTIES = (1.0, 1.4)
 
-# The order of transformers' own list; 0, 1 and 1 turn top-k, top-p and the penalty off.
+# In the order of transformers' own list; 0, 1 and 1 disable top-k, top-p and the penalty.
 CUTS = [
     {"temperature": 1.0},
     {"temperature": 0.7},
@@ -58,7 +58,7 @@ def greedy(name):
                     return_dict_in_generate=True,
                 )
                 tokens = out.sequences[0, length:].tolist()
-                # A near tie would make the test one of rounding.
+                # With a near tie the test would depend on rounding.
                 for score in out.scores:
                     two = score[0].topk(2).values
                     assert two[0] - two[1] > 1e-4 * two[0].abs(), (name, i)

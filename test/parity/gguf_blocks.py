@@ -1,7 +1,7 @@
-"""Blocks of each of GGUF's formats and what gguf-py makes of them: goldens/gguf_blocks.safetensors.
+"""Blocks of each GGUF format and their values according to gguf-py: goldens/gguf_blocks.safetensors.
 
 Codes and scales are random; the first blocks of each format have scales at the edges of f16 (zeros of both signs,
-subnormal, largest, infinite, no number), with codes that are all zeros or all ones.
+subnormal, largest, infinite, NaN), with codes that are all zeros or all ones.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from pathlib import Path
 
-# Where each block has its f16s.
+# The offsets of the f16 values in each block.
 SCALES = {
     Type.Q4_0: [0],
     Type.Q4_1: [0, 2],
@@ -25,7 +25,7 @@ SCALES = {
     Type.Q6_K: [208],
     Type.IQ4_NL: [0],
 }
-# 0, -0, the smallest and the largest subnormal, the smallest normal, the largest, -1, infinities, no number.
+# 0, -0, the smallest and the largest subnormal, the smallest normal, the largest, -1, infinities, NaN.
 EDGES = [0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xBC00, 0x7C00, 0xFC00, 0x7E00]
 
 

@@ -1,9 +1,9 @@
-"""What llama.cpp's own converters write of the golden models and adapters, and blocks of the gguf package (README.md).
+"""The output of llama.cpp's converters for the golden models and adapters, and blocks of the gguf package (README.md).
 
     python gguf_files.py LLAMA_CPP
 
-LLAMA_CPP is a checkout of github.com/ggml-org/llama.cpp, whose conversion/ and gguf-py/ are taken. Of each tensor its
-type, its shape as ggml has it and the SHA-256 of its bytes are kept, and all keys that are not of the folder's name.
+LLAMA_CPP is a checkout of github.com/ggml-org/llama.cpp, whose conversion/ and gguf-py/ are used. For each tensor its
+type, its shape in ggml's order and the SHA-256 of its bytes are stored, and all keys that do not depend on the folder.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ TYPES = {
     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
 }
 
-# Golden model, changes of its configuration, storage. Rows of 48 values are no whole blocks, rows of 32 of GPT-2 are.
+# Golden model, changes of its configuration, storage. Rows of 48 values are no whole blocks, but GPT-2's rows of 32 are.
 MODELS = {
     "llama-tied": ("llama-tied", {}, "f32"),
     "llama3": ("llama-untied-llama3", {}, "f32"),
@@ -54,7 +54,7 @@ ADAPTERS = {
 
 
 def model_folder(folder, golden, overrides):
-    """The golden's model, its weights filled by their names."""
+    """The golden's model, with weights filled by their names."""
     source = common.GOLDENS / golden
     config = json.loads((source / "config.json").read_text()) | overrides
     (folder / "config.json").write_text(json.dumps(config))
@@ -80,11 +80,11 @@ def contents(file):
 
 
 def convert(folder, out, kind):
-    """Without a vocabulary, which a golden model has none of."""
+    """Converts without a vocabulary, since a golden model has none."""
     hparams = ModelBase.load_hparams(folder, False)
     made = get_model_class(get_model_architecture(hparams, ModelType.TEXT))(folder, TYPES[kind], out)
     made.set_vocab = made._set_vocab_none
-    if made.gguf_writer.arch == "gemma3":  # cuts the embedding's rows to the tokenizer's
+    if made.gguf_writer.arch == "gemma3":  # truncates the embedding's rows to the tokenizer's
         every = {"model": {"vocab": {str(i): i for i in range(common.VOCAB)}}, "added_tokens": []}
         (folder / "tokenizer.json").write_text(json.dumps(every))
     made.write()
@@ -98,7 +98,7 @@ def convert_adapter(folder, adapter, out):
 
 
 def blocks():
-    """Values in blocks: drawn ones of several sizes, and those that lie on an edge. Each case is 32 values times some."""
+    """Values for blocks: random ones of several sizes, and edge cases. Each case has a multiple of 32 values."""
     edges = {
         "zeros": [0.0] * 32,
         "minus zeros": [-0.0] * 32,
@@ -119,7 +119,7 @@ def blocks():
         out[name] = {} if name.startswith("drawn") else {"values": [float(v) for v in values]}
         for kind in (gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0):
             if kind.name == "Q4_0" and name == "largest scale":
-                continue  # its scale is beyond f16
+                continue  # its scale exceeds f16
             data = gguf.quants.quantize(values.reshape(-1, 32), kind).tobytes()
             out[name][kind.name.lower()] = data.hex() if len(data) < 64 else hashlib.sha256(data).hexdigest()[:16]
     return out

@@ -1,10 +1,10 @@
-"""The logits that llama.cpp or transformers give with a GGUF file, to check files that lowrank wrote.
+"""Computes the logits of llama.cpp or transformers with a GGUF file, to check files written by lowrank.
 
     python gguf_logits.py llama.cpp|transformers REQUEST.json OUT.json
 
 REQUEST.json is {"model": FILE, "adapter"?: FILE, "ids"?: [id, ...], "texts"?: [text, ...], "greedy"?: n}. OUT.json gets
 {"logits": [[...], ...], "tokens": [[id, ...], ...], "greedy": [id, ...]}: the logits after each id, the ids of each text
-with the special tokens that are put around it, and n tokens after the ids. llama.cpp is PyPI's llama-cpp-python.
+with the special tokens around it, and n tokens after the ids. llama.cpp is PyPI's llama-cpp-python.
 """
 
 import json
@@ -30,7 +30,7 @@ def by_transformers(model, ids):
 def by_llama_cpp(model, ids, texts, greedy, adapter):
     import llama_cpp
 
-    # One thread and no matrix library: sums in one order. The cache of keys and values is f32.
+    # One thread and no matrix library, for a fixed order of summation. The key-value cache is f32.
     loaded = llama_cpp.Llama(
         model_path=model, lora_path=adapter, n_ctx=len(ids) + greedy + 1, n_batch=512, n_threads=1, n_threads_batch=1,
         logits_all=True, verbose=False, type_k=0, type_v=0, n_gpu_layers=0, flash_attn=False,

@@ -1,8 +1,8 @@
-"""Small models as GGUF files, and the logits that transformers computes of the same values: goldens/gguf/.
+"""Small models as GGUF files, and the logits of transformers for the same values: goldens/gguf/.
 
-Tensors are stored in the types that gguf-py can make; the logits are those of the model whose weights are what
-gguf-py makes of the stored ones, under the configuration that the file was written from. What transformers reads from
-the file under that configuration has to give the same; of the configuration itself it reads a part.
+Tensors are stored in the types that gguf-py can write. The logits are those of a model with the dequantised weights,
+according to gguf-py, and with the configuration that the file was written from. The weights that transformers reads
+from the file must give the same logits with that configuration, of which the file itself stores only a part.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ from transformers import (
 GOLDENS = Path(__file__).resolve().parent / "goldens" / "gguf"
 VOCAB = 64
 IDS = [[3, 17, 42, 8, 8, 63, 0, 21, 5, 33, 11, 60, 2]]
-# One after the other, for the matrices in the order of the file.
+# Consecutive, for the matrices in the sequence of the file.
 TYPES = [Type.Q8_0, Type.Q5_1, Type.F16, Type.Q8_0, Type.BF16, Type.Q5_0, Type.F32, Type.Q4_1, Type.Q4_0]
 
 SIZES = dict(
@@ -135,7 +135,7 @@ MODELS = {
 
 
 def interleaved(weight, heads):
-    """Rows of each head, halves to neighbours: what llama.cpp's converter does."""
+    """Reorders the rows of each head from halves to neighbours, as llama.cpp's converter does."""
     rows = weight.shape[0]
     return weight.reshape(heads, 2, rows // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
@@ -186,7 +186,7 @@ def metadata(writer, arch, config):
         writer.add_tensor("rope_freqs.weight", (plain / scaled).numpy().astype(np.float32))
     if arch == "gemma3":
         writer.add_sliding_window(config.sliding_window)
-        # Wider than Gemma's own, which is not written.
+        # Wider than Gemma's own window, which is not written.
         writer.add_array("gemma3.attention.sliding_window_pattern", [t == "sliding_attention" for t in config.layer_types])
 
 

@@ -1,8 +1,8 @@
-"""Tokenizers as the metadata of GGUF files, and the ids that they give: goldens/gguf/tokenizers/.
+"""Tokenizers as the metadata of GGUF files, and their ids: goldens/gguf/tokenizers/.
 
-Each is trained on this repository's README, under the pre-tokenizer of the published model that its kind is named
-after. The ids are those of the trained tokenizer itself; those of transformers' reading of the file are asserted to be
-the same where it has the kind.
+Each is trained on this repository's README, with the pre-tokenizer of the published model after which its kind is
+named. The ids are those of the trained tokenizer itself. For kinds that transformers supports, the ids of transformers'
+reading of the file are asserted to be equal.
 """
 
 import json
@@ -62,7 +62,7 @@ def pieces(pattern):
     )
 
 
-# By `tokenizer.ggml.pre`; and whether transformers cuts so, too.
+# By `tokenizer.ggml.pre`; and whether transformers splits in the same way.
 BYTE_LEVEL = {
     "gpt-2": (byte_level, True),
     "smollm": (pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]), False),
@@ -113,7 +113,7 @@ def byte_level_golden(pre):
         writer.add_token_merges([" ".join(merge) for merge in saved["model"]["merges"]])
         writer.add_bos_token_id(0)
         writer.add_eos_token_id(vocab["<|im_end|>"])
-        # Left out of one: its kind begins texts with it.
+        # Omitted for one: its kind adds it at the start of texts.
         if pre != "llama-bpe":
             writer.add_add_bos_token(False)
         writer.add_chat_template("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}")
@@ -137,7 +137,7 @@ def sentencepiece_golden(arch):
     trained.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=300, show_progress=False))
     vocab = json.loads(trained.to_str())["model"]["vocab"]
     normal = sorted(vocab, key=vocab.get)
-    # Made by merges: those with the most use come first.
+    # Created by merges: the most frequent ones come first.
     tokens = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"] + [f"<0x{b:02X}>" for b in range(256)]
     types = [UNKNOWN, CONTROL, CONTROL, CONTROL, CONTROL] + [BYTE] * 256
     first = len(tokens)

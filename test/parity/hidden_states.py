@@ -1,6 +1,6 @@
 """Hidden states of every family, and embeddings instead of token ids: goldens/hidden_states.safetensors (README.md).
 
-The models are llama.py's, families.py's and whisper.py's, whose folders must be there. `V.states.I` are transformers'
+The models are from llama.py, families.py and whisper.py, whose folders must exist. `V.states.I` are transformers'
 `hidden_states` of the base batch. `V.embeds` are embeddings filled by their name, with `V.embeds.logits`,
 `V.embeds.states.I`, `V.embeds.loss` and `V.embeds.grad`, the loss's gradient.
 """
@@ -29,7 +29,7 @@ def vit64():
 
 
 def text(name, model, inputs, loss_of, tensors):
-    """`inputs` by transformers' names, with ids among them; `loss_of` is the loss of logits."""
+    """`inputs` by transformers' names, including ids; `loss_of` is the loss of logits."""
     def put(prefix, states):
         for i, one in enumerate(states):
             tensors[f"{prefix}.{i}"] = one

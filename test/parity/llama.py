@@ -1,6 +1,6 @@
 """Goldens of tiny Llamas, a Mistral, Qwens, a Gemma and a Phi: logits, losses, gradients, ten LoRA training steps (README.md).
 
-`python llama.py [VARIANT ...]`; all unless some are named.
+`python llama.py [VARIANT ...]`; all by default.
 """
 
 import json
@@ -28,7 +28,7 @@ SHAPE = {
     "use_cache": True,
 }
 LLAMA = {**SHAPE, "architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-OLD = {"torch_dtype": "float32", "transformers_version": "4.40.0"}  # the spelling before transformers 5
+OLD = {"torch_dtype": "float32", "transformers_version": "4.40.0"}  # the format before transformers 5
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 CONFIGS = {
@@ -40,8 +40,8 @@ CONFIGS = {
         "rope_theta": 10000.0,
         "tie_word_embeddings": True,
     },
-    # head_dim x heads is not hidden. The frequencies' wavelengths fall below, between and above
-    # llama3's two limits (8 and 32), so each of its three branches is taken.
+    # head_dim x heads is not hidden. The frequencies' wavelengths are below, between and above
+    # llama3's two limits (8 and 32), so that each of its three branches is used.
     "untied-llama3": {
         **LLAMA,
         "attention_bias": True,
@@ -68,7 +68,7 @@ CONFIGS = {
         "sliding_window": 7,
         "tie_word_embeddings": False,
     },
-    # An epsilon large enough that a wrong one shows.
+    # An epsilon large enough that a wrong one has an effect.
     "linear": {
         **LLAMA, **OLD,
         "rms_norm_eps": 1e-03,
@@ -80,7 +80,7 @@ CONFIGS = {
 
 QWEN = {**SHAPE, "rms_norm_eps": 1e-03, "rope_theta": 1000000.0}
 
-# Biases on q, k and v alone; the second layer sees 5 positions back.
+# Biases only on q, k and v; the second layer sees 5 positions back.
 CONFIGS["qwen2"] = {
     **QWEN, **OLD,
     "architectures": ["Qwen2ForCausalLM"],
@@ -91,7 +91,7 @@ CONFIGS["qwen2"] = {
     "tie_word_embeddings": True,
     "use_sliding_window": True,
 }
-# Norms of heads, whose size is not hidden over heads; as transformers 5 writes it.
+# Norms of heads, whose size is not hidden over heads; in transformers 5's format.
 CONFIGS["qwen3"] = {
     **QWEN,
     "architectures": ["Qwen3ForCausalLM"],
@@ -119,7 +119,7 @@ CONFIGS["dynamic"] = {
     "tie_word_embeddings": False,
 }
 
-# Layers of both kinds, with bases of their own; scores over another root than the head size's; a padded embedding.
+# Layers of both kinds, with separate rotary bases; scores scaled by another value than the head size; a padded embedding.
 CONFIGS["gemma3"] = {
     **{k: v for k, v in SHAPE.items() if k != "hidden_act"}, **OLD,
     "architectures": ["Gemma3ForCausalLM"],
@@ -138,10 +138,10 @@ CONFIGS["gemma3"] = {
     "tie_word_embeddings": True,
 }
 
-# Logits of up to 50, half of them above 6, are capped at 10, where tanh is far from a line.
+# Logits of up to 50, half of them above 6, are capped at 10, where tanh is far from linear.
 CONFIGS["gemma3-capped"] = {**CONFIGS["gemma3"], "final_logit_softcapping": 10.0, "num_hidden_layers": 2}
 
-# Fused products; half of a head is turned, by factors of its own: the texts are shorter than the turning point.
+# Fused products; half of a head is rotated, with separate factors; the texts are shorter than the turning point.
 PHI = {
     **SHAPE, **OLD,
     "architectures": ["Phi3ForCausalLM"],
@@ -156,7 +156,7 @@ PHI = {
     "tie_word_embeddings": False,
 }
 CONFIGS["phi3"] = PHI
-# They are longer.
+# The texts are longer than the turning point.
 CONFIGS["phi3-long"] = {**PHI, "original_max_position_embeddings": 16, "partial_rotary_factor": 1.0, "rope_scaling": {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.5], "long_factor": [2.0, 3.0, 5.0, 7.0]}, "sliding_window": None}
 
 LORA = {
@@ -183,7 +183,7 @@ def write_config(variant):
     common.fresh(folder)
     config = CONFIGS[variant]
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    if "dtype" in config:  # what transformers itself writes today
+    if "dtype" in config:  # the format that transformers writes today
         AutoConfig.from_pretrained(folder).save_pretrained(folder)
     return folder
 
@@ -198,7 +198,7 @@ def step_batch(variant, step):
 
 
 def micro_batch(variant, index):
-    """Very different numbers of trained tokens: a mean of means is far from the mean."""
+    """Very different numbers of trained tokens, so that a mean of means is far from the mean."""
     ignored = [((1, 0), (3, 0)), ((15, 1), (17, 0)), ((10, 3), (14, 1))][index]
     return common.batch(f"llama-{variant}/micro.{index}", ignored=ignored)
 
@@ -243,7 +243,7 @@ def train(variant, ids, tensors):
             parts = [common.loss_of(common.logits_of(m, i), l).item() for i, l in (step_batch(variant, s) for s in range(STEPS))]
         return sum(parts) / STEPS
 
-    # The batches differ from step to step, so the fall is measured on all ten, before and after.
+    # The batches differ from step to step, so the decrease is measured on all ten, before and after.
     start = mean_loss(PeftModel.from_pretrained(common.build(folder), folder / "adapter-init").double())
     common.save_adapter(model.eval(), folder / "adapter")
     loaded = PeftModel.from_pretrained(common.build(folder), folder / "adapter").double().eval()
@@ -294,7 +294,7 @@ def check_window(logits):
 
 
 def check_type_spelling(logits):
-    """`type`, older still than `rope_type`, means the same."""
+    """`type`, which is even older than `rope_type`, has the same meaning."""
     folder = common.GOLDENS / "tmp"
     common.fresh(folder)
     config = {**CONFIGS["linear"], "rope_scaling": {"type": "linear", "factor": 2.0}}

@@ -1,7 +1,7 @@
 """Log-probabilities of greedy tokens: goldens/logprobs.json (README.md).
 
-transformers' `compute_transition_scores` of raw logits, which a repetition penalty changes in `scores` alone, and the
-four likeliest tokens of each place.
+transformers' `compute_transition_scores` of raw logits, since a repetition penalty changes only `scores`, and the four
+most likely tokens at each position.
 """
 
 import json
@@ -38,7 +38,7 @@ def texts(name):
                 )
                 scores = model.compute_transition_scores(out.sequences, out.logits, normalize_logits=True)[0]
                 top = [one[0].log_softmax(-1).topk(TOP) for one in out.logits]
-                # A near tie would make the test one of rounding.
+                # With a near tie the test would depend on rounding.
                 for one in (*out.logits, *out.scores):
                     sorted_ = one[0].topk(TOP + 1).values
                     assert (sorted_[:-1] - sorted_[1:]).min() > 1e-4, (name, i)

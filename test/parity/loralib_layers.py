@@ -96,7 +96,7 @@ def main():
         assert len(ids.unique()) < ids.numel(), "an id that occurs twice must add up its gradients"
         if layer["padding_idx"] is not None:
             assert (ids == layer["padding_idx"]).any()
-        # Not the usual scales: A by sqrt(11), as its rows are over the vocabulary.
+        # Not the usual scales: A uses sqrt(11), since its rows are over the vocabulary.
         scales = {"weight": 1.0, "lora_A": 1 / math.sqrt(11), "lora_B": 0.3 / math.sqrt(2)}
         record(tensors, name, module, ids, scales)
 

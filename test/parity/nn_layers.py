@@ -12,7 +12,7 @@ import fill
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 
-# layer, positional arguments, options as lowrank spells them, the input's shape
+# layer, positional arguments, options by lowrank's names, the input's shape
 LAYERS = {
     "conv1d": ("Conv1d", [4, 6, 3], {"padding": 1}, [2, 4, 9]),
     "conv1d_even_same": ("Conv1d", [3, 2, 4], {"padding": "same", "dilation": 3}, [2, 3, 11]),
@@ -109,7 +109,7 @@ ATTENTION = {
     "attention_unbatched": (6, 2, {}, [4, 6], None),
 }
 
-# layer, sizes of input and hidden state, options, the shapes of the input and, where they are given, of the states
+# layer, sizes of input and hidden state, options, the shapes of the input and of given states
 RECURRENT = {
     "lstm": ("LSTM", [3, 5], {}, [7, 2, 3], None),
     "lstm_deep": ("LSTM", [3, 4], {"numLayers": 2, "bidirectional": True, "batchFirst": True}, [2, 5, 3], [4, 2, 4]),
@@ -132,7 +132,7 @@ def filled(name, shape):
 
 
 def record(tensors, name, module, inputs, run):
-    """Fills the module and its inputs (shapes by name) and runs both ways."""
+    """Fills the module and its inputs (shapes by name) and runs forward and backward."""
     module = module.double()
     with torch.no_grad():
         for key, parameter in [*module.named_parameters(), *module.named_buffers()]:
@@ -171,7 +171,7 @@ def main():
             inputs["c"] = state
 
         def run(module, input, h=None, c=None):
-            """Everything that is given, in one row, so that every gradient flows."""
+            """Concatenates all outputs in one row, so that every gradient flows."""
             output, states = module(input, h if c is None else (h, c))
             states = states if isinstance(states, tuple) else (states,)
             return torch.cat([one.flatten() for one in (output, *states)]).unsqueeze(0)

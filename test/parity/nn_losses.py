@@ -11,7 +11,7 @@ from nn_layers import filled, snake
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 
-# loss, inputs by name with their shapes and what is made of what they are filled with, options
+# loss, inputs by name with their shapes and the function applied to the filled values, options
 LOSSES = {
     "mse": ("mseLoss", {"input": [3, 5], "target": [3, 5]}, {}),
     "mse_sum": ("mseLoss", {"input": [7], "target": [7]}, {"reduction": "sum"}),
@@ -47,7 +47,7 @@ FUNCTIONS = {
 
 
 def made(function, options, key, one):
-    """Probabilities, or their logarithms, where a loss takes such; as the test makes them."""
+    """Probabilities, or their logarithms, for a loss that takes them; as in the test."""
     if function == "bceWithLogits" and key == "target":
         return one.sigmoid()
     if function == "klDiv":
@@ -59,7 +59,7 @@ def main():
     tensors = {}
     for name, (function, inputs, options) in LOSSES.items():
         leaves = {key: filled(f"{name}.{key}", shape).requires_grad_() for key, shape in inputs.items()}
-        # Gradients of weights are not among what PyTorch gives.
+        # PyTorch gives no gradients of weights.
         given = {key: made(function, options, key, one) for key, one in leaves.items()}
         given = {key: one.detach() if "eight" in key else one for key, one in given.items()}
         first, second, *more = given.values()

@@ -1,4 +1,4 @@
-"""Goldens of models of one's own in PyTorch, in float64: the losses of a training run (README.md)."""
+"""Goldens of user-defined models in PyTorch, in float64: the losses of a training run (README.md)."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""PEFT's LoRA on nn.MultiheadAttention, in float64: its projections of query, key and value, and the output's.
+"""PEFT's LoRA on nn.MultiheadAttention, in float64: the projections of query, key and value, and the output projection.
 
-PEFT 0.21 adds the output projection's product twice, and differentiates one of the two (huggingface/peft#3774). Here it
-is added once, as on any other layer: `once` leaves out the second.
+PEFT 0.21 adds the output projection's product twice, and differentiates only one of them (huggingface/peft#3774). Here it
+is added once, as for any other layer: `once` drops the second.
 """
 
 import json
@@ -32,7 +32,7 @@ def values(name, shape):
 
 
 def once(out_proj):
-    """MultiheadAttention.merge has put W + dW in place when it calls this; unmerge takes it out likewise."""
+    """MultiheadAttention.merge has already stored W + dW when it calls this; unmerge likewise has removed it."""
     out_proj.merge = lambda *_, **__: None
     out_proj.unmerge = lambda *_, **__: None
 

@@ -1,4 +1,4 @@
-"""Adapter folders as PEFT writes them, with the logits they give, and the key sets of many configurations (README.md)."""
+"""Adapter folders written by PEFT, with their logits, and the key sets of many configurations (README.md)."""
 
 import json
 import tempfile
@@ -25,7 +25,7 @@ FOLDERS = {
     "embedding": {"r": 2, "lora_alpha": 5, "target_modules": ["embed_tokens", "q_proj"]},
     "trainable-tokens": {"r": 2, "lora_alpha": 6, "target_modules": QV, "trainable_token_indices": {"embed_tokens": [3, 5, 96], "lm_head": [7]}},
 }
-# On the tied one.
+# On the tied model.
 TIED_FOLDERS = {
     "tied-trainable-tokens": {"r": 2, "lora_alpha": 6, "target_modules": QV, "trainable_token_indices": [3, 5, 96]},
 }
@@ -86,7 +86,7 @@ def write_folder(name, options, variant=UNTIED):
 
 
 class Inner(torch.nn.Module):
-    """Modules that are called as parameters and adapters are."""
+    """Modules named like parameters and adapters."""
 
     def __init__(self):
         super().__init__()
@@ -126,7 +126,7 @@ def dump(entries):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # that embeddings are saved too, and the like: the key sets show it
+    warnings.simplefilter("ignore")  # such as saved embeddings, which the key sets show anyway
     with common.float64():
         for name, options in FOLDERS.items():
             write_folder(name, options)

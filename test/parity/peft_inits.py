@@ -1,4 +1,4 @@
-"""What PEFT starts adapters from: PiSSA's and OLoRA's factors, EVA's components and ranks (README.md)."""
+"""PEFT's initialisations of adapters: PiSSA's and OLoRA's factors, EVA's components and ranks (README.md)."""
 
 import warnings
 
@@ -22,12 +22,12 @@ NAMES = {"q_proj": "self_attn.q_proj", "down_proj": "mlp.down_proj"}
 
 
 def svd64(matrix, full_matrices=True, *, exact=torch.linalg.svd, **_):
-    """Singular vectors of neighbouring values mix in float32."""
+    """Singular vectors of close singular values mix in float32."""
     return tuple(part.float() for part in exact(matrix.double(), full_matrices=full_matrices))
 
 
 def factored(name, options, tensors):
-    """s·B·A and what is left of the weight, of two layers; logits, which are the base's."""
+    """s·B·A and the residual weight, of two layers; and the logits, which equal the base's."""
     base = common.build(llama.folder_of(MODEL), torch.float32)
     ids, _ = llama.base_batch(MODEL)
     before = common.logits_of(base, ids)
@@ -42,7 +42,7 @@ def factored(name, options, tensors):
 
 
 def eva(tensors):
-    """Ranks by layer, and A. Singular values exactly, since the random subspace differs from ours."""
+    """Ranks by layer, and A. Singular values are exact, since the random subspace differs from ours."""
     incremental_pca.IncrementalPCA._svd_fn_lowrank = incremental_pca.IncrementalPCA._svd_fn_full
     base = common.build(llama.folder_of(MODEL), torch.float32)
     config = LoraConfig(

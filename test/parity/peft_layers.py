@@ -1,7 +1,7 @@
 """Goldens of PEFT's layers: DoRA, rsLoRA, lora_bias, convolutions (README.md).
 
-Merging is done here by definition where PEFT has none or drops something: a dilated convolution's A
-(PEFT gives it no dilation) is given the layer's, and grouped layers are not merged.
+Merging is done here by definition if PEFT lacks it or omits something: a dilated convolution's A
+(to which PEFT gives no dilation) gets the layer's, and grouped layers are not merged.
 """
 
 import math

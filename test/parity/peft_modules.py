@@ -1,9 +1,9 @@
-"""Adapter folders of PEFT on small models of every kind of layer, with what these give (README.md).
+"""Adapter folders of PEFT on small models of every kind of layer, with their outputs (README.md).
 
     python peft_modules.py                              writes goldens/peft/modules/NAME
-    python peft_modules.py MODEL ADAPTER_DIR OUT.json   what MODEL (text, image) gives with a folder that lowrank wrote
+    python peft_modules.py MODEL ADAPTER_DIR OUT.json   the output of MODEL (text, image) with a folder from lowrank
 
-The second fails where a key is missing or unexpected, or where PEFT itself would save other keys.
+The second fails if a key is missing or unexpected, or if PEFT would save other keys.
 """
 
 import json

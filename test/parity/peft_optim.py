@@ -1,4 +1,4 @@
-"""Losses of LoRA+ and LoRA-FA as PEFT runs them (README.md)."""
+"""Losses of LoRA+ and LoRA-FA in PEFT (README.md)."""
 
 import warnings
 
@@ -35,10 +35,10 @@ def plus(model):
 
 
 def fa(model):
-    # PEFT multiplies in bfloat16 where there is one, whatever the model's dtype; the step is meant, not its rounding.
+    # PEFT multiplies in bfloat16 if available, for any dtype of the model; the golden is the step without that rounding.
     lorafa.is_bf16_available = lambda: False
     optimizer = create_lorafa_optimizer(model, **FA)
-    # It adds eps before the correction of the second moment, so a small one, which does not show.
+    # It adds eps before the correction of the second moment, so eps is small enough to have no effect.
     optimizer.param_groups[0]["eps"] = 1e-8
     return optimizer
 

@@ -1,4 +1,4 @@
-"""Adapters that PEFT combines out of others (README.md).
+"""Adapters that PEFT combines from others (README.md).
 
     python peft_weighted.py
 """
@@ -13,7 +13,7 @@ import fill
 
 DENSITY = 0.4
 WEIGHTS = {"a": 0.7, "b": -1.3, "c": 1.6}
-# name: (adapters, PEFT's options). Those of an SVD are pinned by their product, which has no signs to choose.
+# name: (adapters, PEFT's options). SVD results are compared by their product, since the factors' signs are arbitrary.
 CASES = {
     "cat": ("abc", {"combination_type": "cat"}),
     "svd": ("abc", {"combination_type": "svd"}),
@@ -53,7 +53,7 @@ def parts_of(layer, name):
 
 
 def masks(case):
-    """bernoulli's values out of a stream of the case's name, in the order of the draws."""
+    """Replaces bernoulli by draws from a stream of the case's name, in the sequence of the calls."""
     drawn = []
 
     def bernoulli(input):

@@ -1,12 +1,12 @@
 """Weights quantised by gguf-py (q8_0, q4_0), and to NF4 by the QLoRA paper: goldens/quantised.safetensors.
 
-The values are not stored: they are a hash of their places (`Array::random` of the engine's tests), times a factor by
-block. NF4 is as arXiv 2305.14314 has it (section 3 and appendix E): blocks of 64 by the largest magnitude; these scales,
-less their mean, in 8-bit floats (E4M3) by groups of 256. The paper leaves open how the second scale is rounded; here it
-goes up to 16 significant bits, as the layout asks (crates/engine/src/quant/nf4.rs).
+The values are not stored: they are a hash of their indices (`Array::random` of the engine's tests), times a factor by
+block. NF4 follows arXiv 2305.14314 (section 3 and appendix E): blocks of 64, scaled by the largest magnitude; these
+scales, minus their mean, are 8-bit floats (E4M3) in groups of 256. The paper does not specify the rounding of the second
+scale; here it is rounded up to 16 significant bits, as in the layout (crates/engine/src/quant/nf4.rs).
 
-Blocks of `ggml.*` are those of ggml's own library, which gguf-py has no k-quants of: GGML_BASE is the path of its
-libggml-base.so, for one that of npm's @node-llama-cpp/linux-x64 3.22.1 (bins/linux-x64).
+Blocks of `ggml.*` come from ggml's library, since gguf-py has no k-quants: GGML_BASE is the path of its
+libggml-base.so, for example from npm's @node-llama-cpp/linux-x64 3.22.1 (bins/linux-x64).
 """
 
 import ctypes
@@ -37,7 +37,7 @@ def drawn(name, size):
     z ^= z >> 16
     values = ((z >> 8).astype(np.float64) / (1 << 24) - 0.5) * 2
     blocks = values.astype(F).reshape(-1, 32)
-    # Scales that differ, and blocks of zeros.
+    # Different scales, and blocks of zeros.
     return (blocks * ((np.arange(len(blocks)) * 7 % 11).astype(F)[:, None] / F(64))).ravel()
 
 

@@ -1,4 +1,4 @@
-"""Ten steps of AdamW on one layer: the losses before each, and what was trained."""
+"""Ten steps of AdamW on one layer: the losses before each, and the trained parameters."""
 
 import torch
 
@@ -7,7 +7,7 @@ OPTIONS = {"lr": 0.05, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
 
 
 def ten_steps(module, inputs, target):
-    """Minimises the mean of (module(inputs) - target)^2 over what asks for a gradient."""
+    """Minimises the mean of (module(inputs) - target)^2 over the parameters that require a gradient."""
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(named.values(), **OPTIONS)
     losses = []

@@ -15,7 +15,7 @@ INF, NAN = float("inf"), float("nan")
 
 
 def floats(*shape, levels=None, center=0.0):
-    """Uniform on center ± 2; rounded to quarters where `levels`, so that there are ties and zeros."""
+    """Uniform on center ± 2; rounded to quarters with `levels`, so that there are ties and zeros."""
     return {"kind": "ties" if levels else "floats", "shape": shape, "center": center}
 
 
@@ -39,7 +39,7 @@ def pairs(sorted_):
 
 
 def cases():
-    """name: inputs, method of x (or function), its arguments ("$y" for input y), and the same by torch."""
+    """name: inputs, method of x (or function), its arguments ("$y" for input y), and the same in torch."""
     x = {"x": floats(3, 4, 5)}
     yield "sum_all", x, "sum", [], lambda x: x.sum()
     for dims in ([0], [0, 1], [0, 2], [-1, 1], [0, 1, 2], 1, -1):
@@ -169,7 +169,7 @@ def cases():
     ):
         yield f"einsum_{key}", inputs, "einsum", [spec, *[f"${k}" for k in inputs]], lambda *t: torch.einsum(spec, *t)
 
-    # Functions of one operand: near 0, far from it, at ties, and of what is not finite.
+    # Unary functions: near 0, far from it, at ties, and for NaN and infinities.
     near = given([float(np.float32(v)) for v in (1e-20, -3e-12, 2e-7, -4e-5, 3e-3, -0.02, 0.2)])
     far = given([-80.0, -20.5, -5.0, 5.0, 16.5, 21.0, 80.0])
     ends = {"x": given([float(np.float32(v)) for v in (-0.999, -0.75, -0.31, -0.29, 0.41, 0.43, 7.0, 3e8)])}
@@ -190,7 +190,7 @@ def cases():
         yield name, {"x": halves}, name, [], getattr(torch, name)
         yield f"{name}_special", {"x": given(SPECIAL)}, name, [], getattr(torch, name)
 
-    # Products of what lies along dimensions, and sums of exponentials.
+    # Products along dimensions, and sums of exponentials.
     for dims in (None, 0, 1, -1, [0, 2], [1, 2], [0, 1, 2]):
         key = "all" if dims is None else "_".join(map(str, dims)) if isinstance(dims, list) else f"n{dims}"
         args = [] if dims is None else [dims]
@@ -219,7 +219,7 @@ def cases():
     yield "logsumexp_large", {"x": given([[1e4, 1e4 + 1, -1e4], [-1e4, -1e4, -1e4 - 1]])}, "logsumexp", [1], lambda x: x.logsumexp(1)
     yield "logsumexp_special", {"x": given([[INF, 1.0], [-INF, -INF], [-INF, 2.0], [NAN, 1.0], [INF, -INF]])}, "logsumexp", [1], lambda x: x.logsumexp(1)
 
-    # Cross-entropy with a factor of each class.
+    # Cross-entropy with class weights.
     for shape in ((7, 5), (2, 3, 65)):
         classes = shape[-1]
         targets = torch.from_numpy(fill.integers(f"targets {shape}", shape[:-1], classes)).long()
@@ -244,19 +244,19 @@ def product(x, dims, keep):
 
 
 def long_line(n):
-    """Factors around 1, whose roundings go either way."""
+    """Factors around 1, which round in either direction."""
     return fill.uniform(f"line {n}", (n,), 0.02, 1.0).tolist()
 
 
 def weights(classes):
-    """Factors of classes, one of them 0; they are given, so that no gradient is asked for."""
+    """Class weights, one of them 0; they are constants, so that no gradient is requested."""
     values = torch.from_numpy(fill.uniform(f"weights {classes}", (classes,), 0.9, 1.0))
     values[1] = 0
     return {"kind": "constant", "values": values}
 
 
 def entropy(x, t, w, ignore, smoothing, reduction):
-    """With classes last."""
+    """Cross-entropy with classes in the last dimension."""
     return F.cross_entropy(x.movedim(-1, 1), t, weight=w, ignore_index=ignore, label_smoothing=smoothing, reduction=reduction)
 
 
@@ -268,7 +268,7 @@ def reduced(x, dims, keep, f):
 
 
 def counted(x):
-    """Norm 0, which has no gradient here and zeros in PyTorch."""
+    """Norm 0, which has no gradient in lowrank and zeros in PyTorch."""
     return torch.linalg.vector_norm(x.detach(), 0, 1)
 
 
@@ -304,7 +304,7 @@ def main():
                 d = torch.from_numpy(fill.uniform(f"{name}.d{i}", y.shape, 1.0))
                 arrays[f"{name}.d{i}"] = stored(d)
                 loss = loss + (y * d).sum()
-        # What is not finite has no gradient to compare: inf · 0 is NaN wherever it comes up.
+        # NaN and infinities have no gradient to compare, since inf · 0 is NaN.
         finite = all(bool(torch.isfinite(y).all()) for y in outputs) and all(bool(torch.isfinite(t).all()) for t in tensors.values())
         if loss.requires_grad and finite:
             loss.backward()

@@ -1,4 +1,4 @@
-"""Writes goldens/tfevents.bin by TensorBoard's own protocol buffers and record writer (pip install tensorboard)."""
+"""Writes goldens/tfevents.bin with TensorBoard's own protocol buffers and record writer (pip install tensorboard)."""
 import io
 import pathlib
 

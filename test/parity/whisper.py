@@ -14,7 +14,7 @@ FOLDER = common.GOLDENS / "whisper"
 START, TRANSLATE, TRANSCRIBE, NO_TIMES, END = 90, 93, 94, 95, 45
 LANGUAGES = {code: 60 + i for i, code in enumerate("fr de en es it ja ko zh ru pl nl sv fi da el hu cs tr ar he hi th vi uk".split())}
 
-# Each half has sizes of its own, so that none can stand for the other.
+# All sizes of the two halves differ, so that neither can replace the other.
 CONFIG = {
     "activation_dropout": 0.0,
     "activation_function": "gelu",
@@ -86,7 +86,7 @@ def build(dtype=torch.float64):
 
 
 def features_of(key, rows=2):
-    """[rows, mels, frames], a function of the key, so that no file holds them."""
+    """[rows, mels, frames], derived from the key, so that no file contains them."""
     return fill.uniform(f"whisper/{key}", (rows, CONFIG["num_mel_bins"], 2 * CONFIG["max_source_positions"]), 1.5)
 
 
@@ -130,7 +130,7 @@ def audio_of(key, length):
 
 
 def generated(model, generation, features, **options):
-    """Tokens after the first ones and before the end, checked not to hang on a near tie."""
+    """Tokens after the initial ones and before the end, checked to have no near tie."""
     model.generation_config = GenerationConfig(**generation)
     out = model.generate(
         features, max_new_tokens=NEW, output_scores=True, return_dict_in_generate=True, do_sample=False, **options
@@ -146,7 +146,7 @@ def generated(model, generation, features, **options):
 
 
 def transcriptions():
-    """A text by each way of beginning it, of features by key and of audio by key and length."""
+    """A text for each set of initial tokens, from features by key and from audio by key and length."""
     model = build()
     extractor = WhisperFeatureExtractor(feature_size=12, chunk_length=1)
     texts, languages, ended = [], set(), set()
@@ -208,7 +208,7 @@ def main():
 
 
 def shifted(labels):
-    """What transformers' decoder reads for labels."""
+    """The decoder inputs that transformers derives from labels."""
     ids = np.roll(labels, 1, axis=1)
     ids[:, 0] = START
     ids[ids == common.IGNORE] = END

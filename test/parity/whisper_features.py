@@ -18,7 +18,7 @@ def noise(key, length, scale):
 
 
 def sounds():
-    """By name, in float32. `speech.ts` makes the same."""
+    """By name, in float32. `speech.ts` creates the same."""
     t = seconds(5 * RATE)
     click = np.zeros(RATE)
     click[8000] = 1.0
@@ -55,7 +55,7 @@ def main():
             sound = sound.astype(np.float32)
             padded = np.zeros(WINDOW, np.float32)
             padded[: len(sound)] = sound[:WINDOW]
-            # In float64 but for the result; by torch in float32 it is what users get.
+            # In float64 except for the result; users of transformers get torch's float32.
             features = extractor._np_extract_fbank_features(padded[None], "cpu")[0]
             given = extractor(sound, sampling_rate=RATE, return_tensors="np").input_features[0]
             assert features.shape == given.shape == (mels, 3000)
