@@ -76,7 +76,7 @@ const wrong: [string[], RegExp][] = [
     /--eval-data and --eval-split/,
   ],
   [["finetune", "--data", "d.txt", "--eval-every", "5"], /--eval-every needs/],
-  [["finetune", "--data", "d.txt", "--resume", "--yes"], /--resume goes on/],
+  [["finetune", "--data", "d.txt", "--resume", "--yes"], /--resume continues the run/],
   [["finetune", "--model", "m"], /--model needs --data/],
   [["finetune", "--profile"], /argument missing/],
   [["generate", "--prompt", "a", "--dtype", "i32"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
