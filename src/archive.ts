@@ -19,7 +19,7 @@ export function nativePath(path: string): string {
   if (!existsSync(path) || isFolder(path.slice(0, path.search(/\.asar[\\/]/) + ".asar".length))) return path;
   throw new LowrankError(
     "ERR_FILE_NOT_FOUND",
-    `${path} lies inside an archive, where the engine cannot read it; unpack it (asarUnpack of electron-builder, ` +
+    `${path} is inside an archive, where the engine cannot read it; unpack it (asarUnpack of electron-builder, ` +
       "asar.unpack of Forge), or keep models outside of the app",
   );
 }

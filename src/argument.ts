@@ -1,6 +1,6 @@
 /**
  * Validates arguments. Each function returns the value, or throws `ERR_OPTION` with the function, the argument and the
- * value: `clamp: low is a number, not "x"`.
+ * value: `clamp: low must be a number, got "x"`.
  */
 import { LowrankError } from "./errors.js";
 import { optionName } from "./option-name.js";
@@ -30,9 +30,12 @@ export function shown(value: unknown): string {
   return `${/^[AEIOU]/.test(name) ? "an" : "a"} ${name}`;
 }
 
-/** Throws `ERR_OPTION`: `where: name is expected, not value`. */
+/** Throws `ERR_OPTION`: `where: name must be expected, got value`. */
 export function refuse(where: string, name: string, expected: string, value: unknown): never {
-  throw new LowrankError("ERR_OPTION", `${where}: ${optionName(name)} is ${expected}, not ${shown(value)}`);
+  throw new LowrankError(
+    "ERR_OPTION",
+    `${where}: ${optionName(name)} must be ${expected}, got ${shown(value)}`,
+  );
 }
 
 /** Accepts any number except NaN, including infinities. */
@@ -58,7 +61,7 @@ export function whole(where: string, name: string, value: unknown, least = 0): n
     name,
     value,
     (n) => Number.isSafeInteger(n) && n >= least,
-    `a whole number from ${least} on`,
+    `a whole number of at least ${least}`,
   );
 }
 
@@ -72,7 +75,7 @@ export function flag(where: string, name: string, value: unknown): boolean {
 }
 
 export function text(where: string, name: string, value: unknown): string {
-  return typeof value === "string" ? value : refuse(where, name, "a text", value);
+  return typeof value === "string" ? value : refuse(where, name, "a string", value);
 }
 
 /** Accepts one of `choices`. */
@@ -86,7 +89,7 @@ export function oneOf<T extends string>(
   const expected = `one of ${choices.join(", ")}`;
   throw new LowrankError(
     "ERR_OPTION",
-    `${where}: ${optionName(name)} is ${expected}, not ${shown(value)}${didYouMean(value, choices)}`,
+    `${where}: ${optionName(name)} must be ${expected}, got ${shown(value)}${didYouMean(value, choices)}`,
   );
 }
 

@@ -51,7 +51,7 @@ function told(cause: unknown, { platform, arch, glibc, version }: Place): string
   const name = `lowrank-${target}`;
   if (version === undefined)
     return (
-      "lowrank was taken into a bundle, where its binary is not found; leave it out of the bundle: " +
+      "lowrank was bundled, so its binary cannot be found; exclude it from the bundle: " +
       'esbuild --external:lowrank, Rollup and Vite external: ["lowrank"], webpack externals: { lowrank: "module lowrank" }'
     );
   if (!BINARIES.includes(target))
@@ -69,15 +69,15 @@ function told(cause: unknown, { platform, arch, glibc, version }: Place): string
   if (wanted !== undefined)
     return (
       `the binary of ${name} needs glibc ${wanted}, and this system has ${glibc ?? "an older one"}; ` +
-      `install the package of this version anew, which needs no more than 2.17, or build it on this system (${reason})`
+      `reinstall the package of this version, which needs only 2.17, or build it on this system (${reason})`
     );
   if (BLOCKED.test(reason))
     return (
-      `the system does not let the binary of ${name} be loaded: an antivirus, a policy of signatures, or a file ` +
-      `system that is mounted noexec; allow the file that is named here (${reason})`
+      `the system blocks the binary of ${name}: antivirus software, a signature policy, or a file ` +
+      `system mounted noexec; allow the file named here (${reason})`
     );
   return (
-    `the binary of ${name} is there and does not load (${reason}); remove the folder node_modules/${name} and ` +
+    `the binary of ${name} exists but cannot be loaded (${reason}); remove the folder node_modules/${name} and ` +
     `install it again: npm install --no-save ${name}@${version}`
   );
 }

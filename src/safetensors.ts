@@ -83,7 +83,7 @@ export async function save(
     else if (isBlock(tensor.dtype)) {
       throw new LowrankError(
         "ERR_DTYPE",
-        `${where}: tensors.${name} is quantised (${tensor.dtype}), which the format has no name for; convert it with to("f32")`,
+        `${where}: tensors.${name} is quantised (${tensor.dtype}), which the format cannot store; convert it with to("f32")`,
       );
     }
   const entries = await Promise.all(

@@ -8,7 +8,7 @@ export const SAMPLE_RATE = 16_000;
 export function samplesProblem(samples: unknown): string | undefined {
   if (!(samples instanceof Float32Array)) {
     const scaled = samples instanceof Int16Array ? "; divide 16-bit samples by 32768" : "";
-    return `is a Float32Array of samples at 16 kHz, from -1 to 1, not ${shown(samples)}${scaled}`;
+    return `must be a Float32Array of samples at 16 kHz, from -1 to 1, got ${shown(samples)}${scaled}`;
   }
   if (samples.length === 0) return "is empty";
   const wrong = samples.findIndex((sample) => !Number.isFinite(sample));

@@ -260,7 +260,10 @@ export function withCheckedCpuUse<T>({ threads, priority }: CpuUse, fn: () => T)
 
 function checked(where: string, precision: MatmulPrecision): MatmulPrecision {
   if (MATMUL_PRECISIONS.includes(precision)) return precision;
-  throw new LowrankError("ERR_OPTION", `${where}: products are exact, bf16 or f16, not ${shown(precision)}`);
+  throw new LowrankError(
+    "ERR_OPTION",
+    `${where}: precision must be exact, bf16 or f16, got ${shown(precision)}`,
+  );
 }
 
 /**

@@ -120,7 +120,7 @@ test("a damaged binary: the recommended command repairs it", async (t) => {
   const place = join(folder, "node_modules", served.here);
   for (const name of readdirSync(place).filter((one) => one.endsWith(".node")))
     writeFileSync(join(place, name), "this is no binary");
-  await follows(t, folder, /^ERR_NATIVE_LOAD the binary of lowrank-\S+ is there and does not load/);
+  await follows(t, folder, /^ERR_NATIVE_LOAD the binary of lowrank-\S+ exists but cannot be loaded/);
 });
 
 test("on a platform without a binary the error lists the supported platforms", async (t) => {

@@ -47,7 +47,7 @@ test("a damaged binary is reported with the system's error", (t) => {
     writeFileSync(join(binary, file), "this is no binary");
   t.regex(
     nodeIn(folder, "app.mjs"),
-    /^ERR_NATIVE_LOAD the binary of lowrank-\S+ is there and does not load \(.*(header|too short|valid).*\); remove the folder/,
+    /^ERR_NATIVE_LOAD the binary of lowrank-\S+ exists but cannot be loaded \(.*(header|too short|valid).*\); remove the folder/,
   );
 });
 
@@ -72,7 +72,7 @@ test("an old libc, a platform without a binary and a blocking system have differ
     told({ ...linux, platform: "sunos" }, "Unsupported OS: sunos, architecture: x64"),
     /^there is no binary of lowrank for sunos-x64;/,
   );
-  t.regex(told({ ...linux, version: undefined }, glibc), /^lowrank was taken into a bundle/);
+  t.regex(told({ ...linux, version: undefined }, glibc), /^lowrank was bundled/);
   t.regex(
     told({ ...linux, platform: "linux", arch: "ia32" }),
     /^there is no binary of lowrank for linux-ia32-gnu;/,
@@ -85,6 +85,6 @@ test("an old libc, a platform without a binary and a blocking system have differ
     t.regex(told(linux, reason), /^the system does not let the binary of lowrank-linux-x64-gnu be loaded/);
   t.regex(
     told({ ...linux, platform: "win32" }, "The specified procedure could not be found."),
-    /^the binary of lowrank-win32-x64-msvc is there and does not load \(The specified procedure/,
+    /^the binary of lowrank-win32-x64-msvc exists but cannot be loaded \(The specified procedure/,
   );
 });

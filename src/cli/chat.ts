@@ -89,7 +89,7 @@ async function converse(
       if (said === "/exit") break;
       if (said === "/reset") {
         history = [];
-        notice("the conversation starts again");
+        notice("new conversation");
       } else if (said === "/help") process.stderr.write(HELP);
       else if (said !== undefined) notice(unknownCommand(said));
       else if (line.trim() !== "") {
@@ -133,7 +133,7 @@ function fitting(model: CausalLM, system: readonly Message[], turns: readonly Me
     const length =
       model.tokenizer?.applyChatTemplate([...system, ...kept], { addGenerationPrompt: true }).length ?? 0;
     if (length > limit && kept.length > 1) continue;
-    if (from > 0) notice(`the first ${plural(from, "message")} no longer fit, and are left out`);
+    if (from > 0) notice(`the first ${plural(from, "message")} no longer fit and are omitted`);
     return kept;
   }
   return [...turns];

@@ -58,7 +58,7 @@ function valueOf(option: Option, value: unknown, file: string): unknown {
   const key = option.long?.slice(2);
   if (typeof value === "boolean") {
     if (!option.required || isBoolean(option, value)) return value;
-    throw new UsageError(`${file}: ${key} needs a value, and is ${value}`);
+    throw new UsageError(`${file}: ${key} needs a value, got ${value}`);
   }
   if (!option.required && !option.optional) throw new UsageError(`${file}: ${key} must be true or false`);
   // For a repeatable option, each list element is one occurrence.
@@ -70,7 +70,7 @@ function valueOf(option: Option, value: unknown, file: string): unknown {
     if (option.argChoices !== undefined && !option.argChoices.includes(text)) {
       const near = didYouMean(text, option.argChoices);
       throw new InvalidArgumentError(
-        `It must be one of ${option.argChoices.join(", ")}, and is ${text}${near}.`,
+        `It must be one of ${option.argChoices.join(", ")}, got ${text}${near}.`,
       );
     }
     return option.parseArg?.(text, undefined) ?? text;

@@ -58,8 +58,7 @@ function estimateLines(told: Estimate): string[] {
     ],
   ];
   lines.push(["a step", `about ${seconds(told.secondsPerStep)}`]);
-  if (limit !== undefined)
-    lines.push(["fits", `${fits === true ? "yes" : "no"}: ${bytes(limit)} may be held`]);
+  if (limit !== undefined) lines.push(["fits", `${fits === true ? "yes" : "no"}: ${bytes(limit)} available`]);
   if (told.suggestion !== undefined) {
     const flags = Object.entries(told.suggestion).map(([name, value]) => {
       const flag = FLAGS[name as keyof typeof FLAGS];
@@ -71,7 +70,7 @@ function estimateLines(told: Estimate): string[] {
     if (given !== undefined)
       lines.push([
         "",
-        `${given.join(" and ")} ${given.length === 1 ? "was" : "were"} given, and finetune keeps that`,
+        `${given.join(" and ")} ${given.length === 1 ? "was" : "were"} givenexplicitly, so finetune does not change it`,
       ]);
   } else if (fits === false) lines.push(["instead", "no settings were found that fit"]);
   return lines.map(([name, value]) => `  ${name.padEnd(11)} ${value}`);

@@ -53,8 +53,7 @@ function modelLines(found: InspectedModel): string[] {
       ["context", found.context && plural(found.context, "token")],
       [
         "vocabulary",
-        found.vocabulary &&
-          `${grouped(found.vocabulary)}${found.tied ? ", the head's weight the embedding's" : ""}`,
+        found.vocabulary && `${grouped(found.vocabulary)}${found.tied ? ", tied to the head" : ""}`,
       ],
       ["classes", found.labels?.join(", ")],
       [
@@ -83,8 +82,8 @@ function madeFor({ baseModel, basePath, baseSought, revision }: InspectedAdapter
   const name = [baseModel, revision].filter(Boolean).join("@");
   if (baseSought !== undefined)
     return baseSought.length === 1
-      ? `${name}, which is not there`
-      : `${name}, which is neither at ${baseSought.join(" nor at ")}`;
+      ? `${name}, not found`
+      : `${name}, found neither at ${baseSought.join(" nor at ")}`;
   return basePath === undefined || basePath === baseModel ? name : `${name}, at ${basePath}`;
 }
 
@@ -108,7 +107,7 @@ function adapterLines(found: InspectedAdapter): string[] {
       ["made for", madeFor(found)],
       ["rank", spoken.join(", ") || undefined],
       ["targets", found.targets.length === 0 ? undefined : few(found.targets)],
-      ["said as", listed(options.targetModules)],
+      ["given as", listed(options.targetModules)],
       ["patterns", Object.keys(patterns).length === 0 ? undefined : few(Object.keys(patterns))],
       ["besides", marks.length === 0 ? undefined : marks.join(", ")],
       ["whole", listed(options.modulesToSave)],
@@ -172,9 +171,7 @@ function dataLines(found: InspectedData): string[] {
   const marked = (text: string): string => (colours ? pc.green(text) : BRACKETS.join(text));
   const all: string[] = [];
   for (const [i, parts] of found.first.entries()) {
-    all.push(
-      `row ${i + 1} of those trained on, trained tokens ${colours ? "in green" : `in ${BRACKETS.join("")}`}:`,
-    );
+    all.push(`row ${i + 1}, trained tokens ${colours ? "in green" : `in ${BRACKETS.join("")}`}:`);
     all.push(parts.map(({ text, trained }) => (trained ? marked(text) : text)).join(""), "");
   }
   const share = tokens === 0 ? 0 : trainedTokens / tokens;

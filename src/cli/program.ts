@@ -70,7 +70,7 @@ function commandOf(root: Command, name: string | undefined): Command {
   const names = root.commands.map((one) => one.name());
   const what =
     name === undefined
-      ? "which command? One of"
+      ? "give a command, one of"
       : `unknown command "${name}"${didYouMean(name, names)}; use one of`;
   throw new UsageError(`${what} ${names.join(", ")}`);
 }

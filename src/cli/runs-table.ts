@@ -35,7 +35,7 @@ export function runsTable(runs: readonly RunSummary[]): string {
   const damaged = runs
     .filter((run) => run.damaged > 0)
     .map(
-      (run) => `${run.name}: ${plural(run.damaged, "line")} of events.jsonl left out, which cannot be read`,
+      (run) => `${run.name}: ${plural(run.damaged, "line")} of events.jsonl cannot be read and are ignored`,
     );
   return `${[...lines, ...failures, ...gone, ...damaged].join("\n")}\n`;
 }

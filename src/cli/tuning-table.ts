@@ -19,9 +19,15 @@ export function tuningTable({ device, name, used, file, classes }: TuneReport): 
       .join("  ")
       .trimEnd(),
   );
-  const kept = file === undefined ? "kept nowhere: the user has no cache folder" : `kept in ${file}`;
-  const use = used ? "" : "; runs on a GPU in software do not use it, unless LOWRANK_TUNE=on";
-  return [`${device}: ${name}`, "milliseconds a run; * is used", ...lines, `${kept}${use}`, ""].join("\n");
+  const kept = file === undefined ? "not stored: the user has no cache folder" : `stored in ${file}`;
+  const use = used ? "" : "; not used on a software GPU, unless LOWRANK_TUNE=on";
+  return [
+    `${device}: ${name}`,
+    "milliseconds per run; * marks the selected variant",
+    ...lines,
+    `${kept}${use}`,
+    "",
+  ].join("\n");
 }
 
 function cell({ form, verdict, milliseconds }: Tuned["forms"][number], { chosen }: Tuned): string {
@@ -31,7 +37,7 @@ function cell({ form, verdict, milliseconds }: Tuned["forms"][number], { chosen 
 
 /** Text in place of a time. */
 const DROPPED: Record<string, string> = {
-  wrong: "dropped (other numbers)",
-  refused: "dropped (refused)",
+  wrong: "rejected (wrong numbers)",
+  refused: "rejected (refused)",
   slow: "too slow",
 };

@@ -16,19 +16,25 @@ function number(text: string): number {
 function checked(holds: (value: number) => boolean, must: string): Parser<number> {
   return (text) => {
     const value = number(text);
-    if (!holds(value)) throw new InvalidArgumentError(`It must be ${must}, and is ${text}.`);
+    if (!holds(value)) throw new InvalidArgumentError(`It must be ${must}, got ${text}.`);
     return value;
   };
 }
 
 /** 1, 2, … */
-export const count = checked((value) => Number.isSafeInteger(value) && value >= 1, "an integer from 1 on");
+export const count = checked(
+  (value) => Number.isSafeInteger(value) && value >= 1,
+  "a whole number of at least 1",
+);
 /** 2, 3, …: fewer tokens leave nothing to predict. */
-export const length = checked((value) => Number.isSafeInteger(value) && value >= 2, "an integer from 2 on");
+export const length = checked(
+  (value) => Number.isSafeInteger(value) && value >= 2,
+  "a whole number of at least 2",
+);
 /** 0, 1, 2, … */
 export const countFromZero = checked(
   (value) => Number.isSafeInteger(value) && value >= 0,
-  "an integer from 0 on",
+  "a whole number of at least 0",
 );
 /** A port of this machine; 0 for any free one. */
 export const port = checked(

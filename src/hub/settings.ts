@@ -85,7 +85,10 @@ function folder(path: string): string {
 function endpointOf(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol === "https:" || url?.protocol === "http:") return text.replace(/\/+$/, "");
-  throw new LowrankError("ERR_OPTION", `HF_ENDPOINT is the address of a hub, not ${JSON.stringify(text)}`);
+  throw new LowrankError(
+    "ERR_OPTION",
+    `HF_ENDPOINT must be the address of a hub, got ${JSON.stringify(text)}`,
+  );
 }
 
 function ownToken(env: NodeJS.ProcessEnv, home: string): string | undefined {

@@ -98,7 +98,7 @@ export function checkedGenerateOptions(
       "temperature",
       temperature,
       (t) => t >= 0 && Number.isFinite(t),
-      "a number from 0 on",
+      "a number of at least 0",
     ),
     topK: whole(where, "topK", topK),
     topP: numberThat(where, "topP", topP, (p) => p > 0 && p <= 1, "a number above 0 and at most 1"),
@@ -119,11 +119,11 @@ export function checkedGenerateOptions(
 
 function alternatives(where: string, logprobs: unknown): number {
   const holds = (n: number): boolean => Number.isSafeInteger(n) && n >= 0;
-  return numberThat(where, "logprobs", logprobs, holds, "true, false or a whole number from 0 on");
+  return numberThat(where, "logprobs", logprobs, holds, "true, false or a whole number of at least 0");
 }
 
 function stopText(where: string, name: string, value: unknown): string {
   return text(where, name, value) === ""
-    ? refuse(where, name, "a text of at least one character", value)
+    ? refuse(where, name, "a string of at least one character", value)
     : (value as string);
 }

@@ -118,7 +118,7 @@ function encoded(where: string, name: string, model: CausalLM, prompt: unknown):
   if (prompt instanceof Int32Array) return prompt;
   if (typeof prompt === "string") return tokenizerOf(where, model).encode(prompt);
   if (!Array.isArray(prompt))
-    return refuse(where, name, "a text, an Int32Array of token ids or an array of messages", prompt);
+    return refuse(where, name, "a string, an Int32Array of token ids or an array of messages", prompt);
   return tokenizerOf(where, model).applyChatTemplate(prompt as Message[], { addGenerationPrompt: true });
 }
 

@@ -53,7 +53,7 @@ abstract class BatchNormNd extends Module {
     const chosen = options(layer, given, OPTIONS);
     const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true, device } = chosen;
     this.numFeatures = whole(layer, "numFeatures", numFeatures, 1);
-    this.eps = numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number from 0 on");
+    this.eps = numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number of at least 0");
     const share = (m: number): boolean => m >= 0 && m <= 1;
     this.momentum =
       momentum === null

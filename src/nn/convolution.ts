@@ -76,7 +76,10 @@ export function convGeometry(
   const strides = perDimension(layer, "stride", stride, dims);
   const dilations = perDimension(layer, "dilation", dilation, dims);
   if (!Number.isInteger(groups) || groups < 1) {
-    throw new LowrankError("ERR_OPTION", `${layer}: groups is a whole number of at least 1, not ${groups}`);
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${layer}: groups must be a whole number of at least 1, got ${groups}`,
+    );
   }
   if (groups > MOST) refuse(layer, "groups", `at most ${MOST}`, groups);
   if (!MODES.includes(paddingMode)) {

@@ -39,7 +39,7 @@ export class GroupNorm extends Module {
     const { eps = 1e-5, affine = true, device } = options("GroupNorm", given, ["eps", "affine", "device"]);
     whole("GroupNorm", "numGroups", numGroups, 1);
     whole("GroupNorm", "numChannels", numChannels, 1);
-    numberThat("GroupNorm", "eps", eps, (e) => e >= 0, "a number from 0 on");
+    numberThat("GroupNorm", "eps", eps, (e) => e >= 0, "a number of at least 0");
     flag("GroupNorm", "affine", affine);
     if (numChannels % numGroups !== 0) {
       throw new LowrankError(

@@ -53,7 +53,7 @@ abstract class InstanceNormNd extends Module {
     const chosen = options(layer, given, OPTIONS);
     const { eps = 1e-5, momentum = 0.1, affine = false, trackRunningStats = false, device } = chosen;
     this.numFeatures = whole(layer, "numFeatures", numFeatures, 1);
-    this.eps = numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number from 0 on");
+    this.eps = numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number of at least 0");
     this.momentum = numberThat(layer, "momentum", momentum, (m) => m >= 0 && m <= 1, "a number from 0 to 1");
     const shape = [numFeatures];
     this.weight = flag(layer, "affine", affine) ? parameter(ones(shape, { device })) : null;

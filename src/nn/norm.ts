@@ -19,7 +19,7 @@ export interface NormOptions {
 }
 
 function epsOf(layer: string, eps: unknown): number {
-  return numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number from 0 on");
+  return numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number of at least 0");
 }
 
 /** y = x / √(mean(x²) + eps) · w over the last dimension (Zhang and Sennrich 2019). As `torch.nn.RMSNorm` with that eps. */

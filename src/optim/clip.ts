@@ -11,7 +11,7 @@ import { parametersOf } from "./optimizer.js";
  */
 export function clipGradNorm(params: Iterable<Tensor>, max: number): Tensor {
   const all = parametersOf("clipGradNorm", params);
-  numberThat("clipGradNorm", "max", max, (n) => n >= 0, "a number from 0 on");
+  numberThat("clipGradNorm", "max", max, (n) => n >= 0, "a number of at least 0");
   const [first] = all;
   if (first === undefined)
     throw new LowrankError("ERR_OPTION", "clipGradNorm: the list of parameters is empty");

@@ -142,7 +142,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
   /** @internal Appends a step; `latches` as in `stepLatched`. */
   protected update(max: number | undefined, latches: boolean): Tensor {
-    if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number from 0 on");
+    if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number of at least 0");
     return wrapped(session().optimizerStep(this.#alive(), this.#options(), max, latches));
   }
 

@@ -57,7 +57,7 @@ export function sizes(op: string, given: readonly unknown[], least = 0): number[
   const wrong = list.findIndex((n) => !fits(n));
   // Copied, because the binding does not accept a proxy of an array.
   if (wrong < 0) return [...list] as number[];
-  const expected = least < 0 ? "a whole number, or −1" : `a whole number from ${least} on`;
+  const expected = least < 0 ? "a whole number, or −1" : `a whole number of at least ${least}`;
   return refuse(op, `shape[${wrong}]`, expected, list[wrong]);
 }
 

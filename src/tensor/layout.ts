@@ -143,7 +143,7 @@ export abstract class Layout extends Operand {
   chunk(count: number, dim = 0): Tensor[] {
     const at = dimension("chunk", dim, this.shape.length);
     if (!Number.isSafeInteger(count) || count < 1)
-      refuse("chunk", "count", "a whole number from 1 on", count);
+      refuse("chunk", "count", "a whole number of at least 1", count);
     const n = this.shape[at] as number;
     return n === 0
       ? this.#pieces(

@@ -154,21 +154,21 @@ export function settingsOf(options: FinetuneOptions): Settings {
   const loraAlpha = number("lora.loraAlpha", lora.loraAlpha ?? 2 * r);
   const loraDropout = number("lora.loraDropout", lora.loraDropout ?? 0);
   if (loraDropout < 0 || loraDropout > 1)
-    refuse(`${optionName("lora.loraDropout")} is a probability, not ${loraDropout}`);
+    refuse(`${optionName("lora.loraDropout")} must be a probability, got ${loraDropout}`);
   checkTogether(options);
   const held = options.evalData ?? options.evalSplit;
   const { evalSplit } = options;
   if (evalSplit !== undefined && !(number("evalSplit", evalSplit) > 0 && evalSplit < 1))
-    refuse(`${optionName("evalSplit")} is between 0 and 1, not ${evalSplit}`);
+    refuse(`${optionName("evalSplit")} must be between 0 and 1, got ${evalSplit}`);
   if (options.epochs !== undefined && !(number("epochs", options.epochs) > 0))
-    refuse(`${optionName("epochs")} is above 0, not ${options.epochs}`);
+    refuse(`${optionName("epochs")} must be above 0, got ${options.epochs}`);
   const patience = optional("patience", options.patience, 1);
   if (patience !== undefined && (held === undefined || options.evalEvery === undefined))
     throw refused(TRAINING_REFUSALS.patienceAlone, "finetune");
   const clipNorm = notNegative("clipNorm", options.clipNorm ?? 1);
   const labelSmoothing = number("labelSmoothing", options.labelSmoothing ?? 0);
   if (labelSmoothing < 0 || labelSmoothing >= 1)
-    refuse(`${optionName("labelSmoothing")} is at least 0 and below 1, not ${labelSmoothing}`);
+    refuse(`${optionName("labelSmoothing")} must be at least 0 and below 1, got ${labelSmoothing}`);
   return {
     model: options.model,
     revision: options.revision,
@@ -303,13 +303,13 @@ function parseOptimizer(given: NonNullable<FinetuneOptions["optimizer"]>): Optim
   const betas = given.betas ?? defaults.betas;
   if (betas !== undefined && (betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1))) {
     refuse(
-      `${optionName("optimizer.betas")} are two numbers of at least 0 and below 1, not ${betas.join(", ")}`,
+      `${optionName("optimizer.betas")} must be two numbers of at least 0 and below 1, got ${betas.join(", ")}`,
     );
   }
   const eps = given.eps ?? defaults.eps;
   const momentum = given.momentum ?? defaults.momentum;
   if (momentum !== undefined && !(momentum >= 0 && momentum < 1))
-    refuse(`${optionName("optimizer.momentum")} is at least 0 and below 1, not ${momentum}`);
+    refuse(`${optionName("optimizer.momentum")} must be at least 0 and below 1, got ${momentum}`);
   return {
     type,
     lr: notNegative("optimizer.lr", given.lr ?? defaults.lr),
@@ -366,18 +366,18 @@ function refuse(what: string): never {
 
 function number(name: string, value: number): number {
   if (typeof value !== "number" || !Number.isFinite(value))
-    refuse(`${optionName(name)} is a number, not ${shown(value)}`);
+    refuse(`${optionName(name)} must be a number, got ${shown(value)}`);
   return value;
 }
 
 function notNegative(name: string, value: number): number {
-  if (number(name, value) < 0) refuse(`${optionName(name)} is 0 or more, not ${value}`);
+  if (number(name, value) < 0) refuse(`${optionName(name)} must be 0 or more, got ${value}`);
   return value;
 }
 
 export function count(name: string, value: number, least: number): number {
   if (!Number.isSafeInteger(value) || value < least) {
-    refuse(`${optionName(name)} is a whole number of at least ${least}, not ${shown(value)}`);
+    refuse(`${optionName(name)} must be a whole number of at least ${least}, got ${shown(value)}`);
   }
   return value;
 }
@@ -396,20 +396,20 @@ function memorySize(value: unknown): number | "auto" {
   const size = typeof value === "string" ? parsedSize(value) : value;
   if (typeof size === "number" && Number.isSafeInteger(size) && size > 0) return size;
   return refuse(
-    `${optionName("memory")} is a number of bytes, a size such as "2GB", or "auto", not ${shown(value)}`,
+    `${optionName("memory")} must be a number of bytes, a size such as "2GB", or "auto", got ${shown(value)}`,
   );
 }
 
 function path(name: string, value: string | undefined): string | undefined {
   if (value !== undefined && (typeof value !== "string" || value === ""))
-    refuse(`${optionName(name)} is the name of a file, not ${shown(value)}`);
+    refuse(`${optionName(name)} must be the name of a file, got ${shown(value)}`);
   return value;
 }
 
 function oneOf<T extends string>(name: string, value: T, choices: readonly T[]): T {
   if (!choices.includes(value)) {
     const near = didYouMean(value, choices);
-    refuse(`${optionName(name)} is one of ${choices.join(", ")}, not ${shown(value)}${near}`);
+    refuse(`${optionName(name)} must be one of ${choices.join(", ")}, got ${shown(value)}${near}`);
   }
   return value;
 }

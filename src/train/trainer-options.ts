@@ -141,7 +141,7 @@ export function checked<M extends Module, B>(given: TrainerOptions<M, B>): Train
   const { clipNorm = 1, signal, threads, priority } = options;
   checkCpuUse(where, { threads, priority });
   if (!(typeof clipNorm === "number" && clipNorm >= 0))
-    refuse(where, "clipNorm", "a number from 0 on", clipNorm);
+    refuse(where, "clipNorm", "a number of at least 0", clipNorm);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   if (options.steps !== undefined && options.epochs !== undefined)

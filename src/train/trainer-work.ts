@@ -34,7 +34,7 @@ export function workOf<M extends Module, B>(
 function weightOf<B>(weight: (batch: B) => number, batch: B): number {
   const value: unknown = weight(batch);
   if (typeof value === "number" && value >= 0 && Number.isFinite(value)) return value;
-  return refuse("Trainer", "weight", "a function that gives a number from 0 on", value);
+  return refuse("Trainer", "weight", "a function that returns a number of at least 0", value);
 }
 
 /** Returns the mean loss and metrics over `data`, in evaluation mode. Awaits `between` before each batch. */

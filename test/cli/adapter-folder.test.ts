@@ -172,7 +172,7 @@ test.serial(
     for (const place of places) t.true(exported.stderr.includes(place), exported.stderr);
     t.regex(
       (await run("inspect", output)).stdout,
-      /made for +gone\/away\/model, which is neither at .* nor at /,
+      /made for +gone\/away\/model, found neither at .* nor at /,
     );
   },
 );

@@ -206,7 +206,7 @@ test.serial("chat: /help, /reset and /exit are commands, and an unknown one is r
     stderr,
     /^lowrank: unknown command "\/rset" \(did you mean \/reset\?\); use \/help, \/reset, \/exit/m,
   );
-  t.regex(stderr, /^lowrank: the conversation starts again$/m);
+  t.regex(stderr, /^lowrank: new conversation$/m);
 });
 
 test.serial(
@@ -215,7 +215,7 @@ test.serial(
     const lines = ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join("\n");
     const { status, stderr } = await chat(lines, "--model", model, "--max-tokens", "2");
     t.is(status, 0, stderr);
-    t.regex(stderr, /^lowrank: the first 2 messages no longer fit, and are left out\n/);
+    t.regex(stderr, /^lowrank: the first 2 messages no longer fit and are omitted\n/);
     const bare = await chat("hello\n", "--model", chatModel(null));
     t.is(bare.status, 1);
     t.is(bare.stdout, "");

@@ -37,7 +37,7 @@ for (const [signal, status] of [
       signal: [signal, "step"],
     });
     t.is(stopped.status, status, stopped.stderr);
-    const [, command = ""] = /to go on: lowrank (.*)\n/.exec(stopped.stderr) ?? [];
+    const [, command = ""] = /resume with: lowrank (.*)\n/.exec(stopped.stderr) ?? [];
     const resumed = await lowrank(command.split(" "));
     t.is(resumed.status, 0, resumed.stderr);
     t.true(adapter(whole).equals(adapter(cut)));
@@ -83,7 +83,7 @@ test.serial("a closed reader ends the output, not the training", async (t) => {
     watch: (_, child) => void child.stdout?.destroy(),
   });
   t.is(ended.status, 0);
-  t.regex(ended.stderr, /^lowrank: stdout cannot be written any more \(EPIPE\); the run goes on/);
+  t.regex(ended.stderr, /^lowrank: stdout cannot be written any more \(EPIPE\); the run continues/);
   t.true(ended.stderr.includes(`lowrank: done at step 300: adapter ${output}\n`));
   t.true(existsSync(join(output, "adapter_model.safetensors")));
 });

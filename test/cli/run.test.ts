@@ -90,7 +90,7 @@ test.serial(
     t.is(stopped.status, 130, stopped.stderr);
     const end = events(stopped.stdout).at(-1);
     t.like(end, { type: "end", stopped: true });
-    const command = /to go on: lowrank (.*)\n/.exec(stopped.stderr)?.[1] ?? "";
+    const command = /resume with: lowrank (.*)\n/.exec(stopped.stderr)?.[1] ?? "";
     t.is(command, `finetune --resume ${cut} --json`);
     t.true(readdirSync(cut).some((name) => name.startsWith("checkpoint-")));
     const resumed = await lowrank(command.split(" "));
@@ -228,7 +228,7 @@ test.serial(
       t.not(refused.status, 0);
       t.regex(
         refused.stderr,
-        /^lowrank: \w+: --threads is a whole number from 1 to \d+, the threads of the cpu, not 99999\n$/,
+        /^lowrank: \w+: --threads must be a whole number from 1 to \d+, the threads of the cpu, got 99999\n$/,
       );
     }
   },

@@ -168,7 +168,7 @@ test.serial("a model that was not unpacked is refused, and the error says what t
   t.true(said.message.startsWith(`${archive}/node_modules/lowrank/models/default`), said.message);
   t.regex(
     said.message,
-    /lies inside an archive, where the engine cannot read it; unpack it \(asarUnpack .*\), or keep models outside of the app$/,
+    /is inside an archive, where the engine cannot read it; unpack it \(asarUnpack .*\), or keep models outside of the app$/,
   );
 });
 

@@ -91,15 +91,15 @@ test("an abort rejects with the signal's own reason, and releases the folder", a
 });
 
 const UNSENDABLE: [given: unknown, message: RegExp][] = [
-  [{ model: new Date() }, /^finetune: model is the path of a folder.*, not a Date$/],
+  [{ model: new Date() }, /^finetune: model must be the path of a folder.*, got a Date$/],
   [
     { lora: { evaData: [new Float32Array(1)] } },
-    /^finetune: lora\.evaData\[0\] is a value that can be sent to another process, not a Float32Array$/,
+    /^finetune: lora\.evaData\[0\] must be a value that can be sent to another process, got a Float32Array$/,
   ],
-  [{ lora: { targetModules: () => true } }, /^finetune: lora\.targetModules is .*, not a function$/],
-  [{ optimizer: { lr: Symbol("x") } }, /^finetune: optimizer\.lr is .*Symbol\(x\)/],
-  [{ signal: {} }, /^finetune: signal is an AbortSignal, not an object$/],
-  ["options", /^finetune: the argument is an object of options, not "options"$/],
+  [{ lora: { targetModules: () => true } }, /^finetune: lora\.targetModules must be .*, got a function$/],
+  [{ optimizer: { lr: Symbol("x") } }, /^finetune: optimizer\.lr must be .*Symbol\(x\)/],
+  [{ signal: {} }, /^finetune: signal must be an AbortSignal, got an object$/],
+  ["options", /^finetune: the argument must be an object of options, got "options"$/],
 ];
 
 test("runs are found with their state, and resume from their checkpoint", async (t) => {
@@ -165,7 +165,7 @@ test("an object that is not a port is refused", (t) => {
   });
   t.throws(() => connect(port1, { timeout: 0 }), {
     code: "ERR_OPTION",
-    message: /timeout is a number of milliseconds/,
+    message: /timeout must be a number of milliseconds/,
   });
   port1.close();
 });

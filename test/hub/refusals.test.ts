@@ -232,7 +232,7 @@ const cases: Refused[] = [
     what: "an address that is none",
     env: { HF_ENDPOINT: "hub.example" },
     code: "ERR_OPTION",
-    message: /^HF_ENDPOINT is the address of a hub, not "hub\.example"$/,
+    message: /^HF_ENDPOINT must be the address of a hub, got "hub\.example"$/,
   },
   {
     what: "a cache that cannot be written",

@@ -262,7 +262,7 @@ test("the base is the given model, or the folder that the adapter names", async 
   for (const [wrong, message] of [
     ["{", /config\.json: not JSON/],
     ["[]", /a JSON object was expected/],
-    ['{"model_type":"llama"}', /num_attention_heads must be an integer from 1 on, and is undefined/],
+    ['{"model_type":"llama"}', /num_attention_heads must be a whole number of at least 1, got undefined/],
   ] as const) {
     writeFileSync(join(empty, "config.json"), wrong);
     await t.throwsAsync(convert(), { code: "ERR_FILE_FORMAT", message });

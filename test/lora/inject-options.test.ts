@@ -126,9 +126,9 @@ const REFUSED: [options: object, code: string, message: RegExp][] = [
   [
     { targetModules: ["q_proj"], alphaPattern: { q: "x" } },
     "ERR_OPTION",
-    /alphaPattern is numbers by pattern/,
+    /alphaPattern must be numbers by pattern/,
   ],
-  [{ targetModules: ["q_proj"], rankPattern: { q: 0 } }, "ERR_OPTION", /rankPattern is ranks/],
+  [{ targetModules: ["q_proj"], rankPattern: { q: 0 } }, "ERR_OPTION", /rankPattern must be ranks/],
   [{ targetModules: [] }, "ERR_NO_TARGETS", /there are: embed, q_proj, score, v_proj/],
   [{ targetModules: ["nothing"] }, "ERR_NO_TARGETS", /\[nothing\].*there are: embed, q_proj, score, v_proj/],
   [{ targetModules: ["q_proj"], layersToTransform: [7] }, "ERR_NO_TARGETS", /layersToTransform \[7\]/],
@@ -144,15 +144,15 @@ const REFUSED: [options: object, code: string, message: RegExp][] = [
   ],
   [{ targetModules: ["q_proj"], layersToTransform: -1 }, "ERR_OPTION", /number of a layer/],
   [{ targetModules: ["q_proj"], modulesToSave: ["haed"] }, "ERR_NO_TARGETS", /modulesToSave: "haed"/],
-  [{ targetModules: 3 }, "ERR_OPTION", /targetModules is a list of names or a pattern, not 3/],
-  [{ r: 0 }, "ERR_OPTION", /r is a whole number/],
-  [{ loraDropout: 2 }, "ERR_OPTION", /loraDropout is a probability/],
+  [{ targetModules: 3 }, "ERR_OPTION", /targetModules must be a list of names or a pattern, got 3/],
+  [{ r: 0 }, "ERR_OPTION", /r must be a whole number/],
+  [{ loraDropout: 2 }, "ERR_OPTION", /loraDropout must be a probability/],
   [{ bias: "some" }, "ERR_OPTION", /none, all, lora_only/],
   [{ targetModul: ["q_proj"] }, "ERR_OPTION", /no option targetModul/],
   ...["../other", "a/b", "a\\b", "c:", "..", ""].map((name): (typeof REFUSED)[number] => [
     { targetModules: ["q_proj"], name },
     "ERR_OPTION",
-    /name is a name that a folder can have/,
+    /name must be a name that a folder can have/,
   ]),
 ];
 

@@ -40,7 +40,7 @@ test("senseless options are refused", (t) => {
       /4 slices.*6 outputs/,
     ],
     [() => new lora.MergedLinear(4, 6, { r: 1, enableLora: [] }), /0 slices/],
-    [() => new lora.MergedLinear(4, 6, { r: 1.5, enableLora: [true] }), /r is a whole number/],
+    [() => new lora.MergedLinear(4, 6, { r: 1.5, enableLora: [true] }), /r must be a whole number/],
     [
       () => new lora.MergedLinear(4, 6, { r: 1, enableLora: [true, false], useDora: true }),
       /\(useDora\): they would also change/,
@@ -50,15 +50,15 @@ test("senseless options are refused", (t) => {
       /\(loraBias\): they would also change/,
     ],
     [() => new lora.Linear(4, 6, { r: 1, useDora: true, loraBias: true }), /loraBias with useDora/],
-    [() => new lora.Linear(4, 6, { r: -1 }), /r is a whole number/],
-    [() => new lora.Linear(4, 6, { r: 1, loraDropout: 2 }), /loraDropout is a number from 0 to 1/],
+    [() => new lora.Linear(4, 6, { r: -1 }), /r must be a whole number/],
+    [() => new lora.Linear(4, 6, { r: 1, loraDropout: 2 }), /loraDropout must be a number from 0 to 1/],
     [() => new lora.Embedding(4, 6, { r: 1, loraBias: true }), /loraBias on embeddings/],
     [() => new lora.Embedding(4, 6, { r: 1, loraDropout: 0.5 } as object), /ids cannot be dropped/],
     [() => new lora.Embedding(4, 6, { r: 1, maxNorm: 1 } as object), /maxNorm/],
     [() => new lora.Embedding(4, 6, { r: 1, paddingIdx: 4 }), /paddingIdx 4 is none of 4 rows/],
     [() => new lora.Embedding(4, 6, { r: 1, paddingIdx: -5 }), /paddingIdx -5/],
-    [() => new lora.Conv2d(4, 6, 3, { r: -1 }), /lora.Conv2d: r is a whole number/],
-    [() => new lora.Conv2d(4, 6, 3, { r: 1, loraDropout: -1 }), /loraDropout is a number from 0 to 1/],
+    [() => new lora.Conv2d(4, 6, 3, { r: -1 }), /lora.Conv2d: r must be a whole number/],
+    [() => new lora.Conv2d(4, 6, 3, { r: 1, loraDropout: -1 }), /loraDropout must be a number from 0 to 1/],
   ];
   for (const [make, message] of refused)
     t.like(t.throws(make, { instanceOf: LowrankError, message }), { code: "ERR_OPTION" });

@@ -64,12 +64,12 @@ const MISSPELLED: [options: object, code: string, message: RegExp][] = [
   [
     { ...targets, rankPattern: { q_proj: 4, q_porj: 2 } },
     "ERR_NO_TARGETS",
-    /^rankPattern: "q_porj" matches no layer that is adapted \(did you mean q_proj\?\)/,
+    /^rankPattern: "q_porj" matches no adapted layer \(did you mean q_proj\?\)/,
   ],
   [
     { ...targets, alphaPattern: { v_proj: 4 } },
     "ERR_NO_TARGETS",
-    /^alphaPattern: "v_proj" matches no layer that is adapted/,
+    /^alphaPattern: "v_proj" matches no adapted layer/,
   ],
   [
     { ...targets, layersToTransform: [0], layersPattern: ["layer"] },
@@ -79,7 +79,7 @@ const MISSPELLED: [options: object, code: string, message: RegExp][] = [
   [
     { ...targets, layersToTransform: [0], layersPattern: ["layers", "lyers"] },
     "ERR_NO_TARGETS",
-    /^layersPattern: "lyers" names no list of layers \(did you mean layers\?\)/,
+    /^layersPattern: "lyers" matches no list of layers \(did you mean layers\?\)/,
   ],
   [
     { ...targets, layersToTransform: [1, 2] },
@@ -93,7 +93,7 @@ const MISSPELLED: [options: object, code: string, message: RegExp][] = [
   ],
   [{ ...targets, loraAlfa: 3 }, "ERR_OPTION", /there is no option loraAlfa \(did you mean loraAlpha\?\)/],
   [{ ...targets, lora_alpha: 3 }, "ERR_OPTION", /there is no option lora_alpha \(did you mean loraAlpha\?\)/],
-  [{ ...targets, initLoraWeights: "pisa" }, "ERR_OPTION", /not "pisa" \(did you mean pissa\?\)/],
+  [{ ...targets, initLoraWeights: "pisa" }, "ERR_OPTION", /got "pisa" \(did you mean pissa\?\)/],
   [
     { ...targets, initLoraWeights: "eva", evaData: [], evaConfig: { roh: 2 } },
     "ERR_OPTION",

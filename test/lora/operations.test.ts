@@ -350,7 +350,7 @@ for (const device of testDevices()) {
       [
         () => add(model, "n", { a: 1 }, { combination: "svd", rank: 0 }),
         "ERR_OPTION",
-        /rank is a whole number/,
+        /rank must be a whole number/,
       ],
       [() => add(model, "n", { a: 1 }, { combination: "ties", rank: 3 }), "ERR_OPTION", /keeps the rank.*2/],
       [() => add(model, "n", { a: 1, b: 1 }, { combination: "ties", density: 2 }), "ERR_OPTION", /density/],

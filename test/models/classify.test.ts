@@ -123,9 +123,9 @@ test("topK limits the scores, and maxLength truncates texts with a notice", asyn
 test("arguments are validated", async (t) => {
   const model = await classifier();
   const cases: [unknown, unknown, RegExp][] = [
-    ["text", {}, /^ERR_OPTION classify: texts is an array, not "text"$/],
-    [[1], {}, /^ERR_OPTION classify: texts\[0\] is a text, not 1$/],
-    [["a"], { batchSize: 0 }, /^ERR_OPTION classify: batchSize is a whole number from 1 on, not 0$/],
+    ["text", {}, /^ERR_OPTION classify: texts must be an array, got "text"$/],
+    [[1], {}, /^ERR_OPTION classify: texts\[0\] must be a string, got 1$/],
+    [["a"], { batchSize: 0 }, /^ERR_OPTION classify: batchSize must be a whole number of at least 1, got 0$/],
     [["a"], { topK: 0 }, /^ERR_OPTION classify: topK/],
     [["a"], { maxLength: 0.5 }, /^ERR_OPTION classify: maxLength/],
     [["a"], { size: 1 }, /^ERR_OPTION classify: there is no option size/],

@@ -71,7 +71,7 @@ test("invalid input for an embedding is refused", async (t) => {
   await refused(
     () => model.embed(["5"], { pooling: "median" as "cls" }),
     "ERR_OPTION",
-    /one of mean, cls, max, mean_sqrt_len, weightedmean, lasttoken, not "median"/,
+    /one of mean, cls, max, mean_sqrt_len, weightedmean, lasttoken, got "median"/,
   );
   await refused(() => model.embed(["5"], { batchSize: 0 }), "ERR_OPTION", /batchSize/);
   await refused(() => model.embed(["5"], { maxLength: 1.5 }), "ERR_OPTION", /maxLength/);

@@ -169,7 +169,12 @@ for (const variant of ["bert", "roberta", "distilbert", "vit"]) {
     other.model.dispose();
     await refused(t, () => load(headless, { numLabels: 0 }), "ERR_OPTION", /numLabels/);
     const whole = { dtype: "i32" } as unknown as LoadOptions;
-    await refused(t, () => load(headless, whole), "ERR_OPTION", /dtype is one of f32, f16, bf16, not "i32"/);
+    await refused(
+      t,
+      () => load(headless, whole),
+      "ERR_OPTION",
+      /dtype must be one of f32, f16, bf16, got "i32"/,
+    );
   });
 }
 

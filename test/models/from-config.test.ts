@@ -265,7 +265,7 @@ test("a configuration is read strictly", (t) => {
     ],
     [null, "ERR_OPTION", /the first argument must be an object of configuration fields/],
     ["config.json", "ERR_OPTION", /the first argument must be an object of configuration fields/],
-    [LLAMA, "ERR_OPTION", /dtype is one of f32, f16, bf16, not "i32"/, { dtype: "i32" }],
+    [LLAMA, "ERR_OPTION", /dtype must be one of f32, f16, bf16, got "i32"/, { dtype: "i32" }],
     [LLAMA, "ERR_OPTION", /there is no option devise/, { devise: "cpu" }],
     [LLAMA, "ERR_OPTION", /device/, { device: "tpu" }],
     [{ ...LLAMA, vocab_size: 10n }, "ERR_OPTION", /vocab_size must be a number above 0, got 10n/],

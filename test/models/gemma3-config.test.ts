@@ -75,7 +75,7 @@ test("unsupported features are refused", (t) => {
     t,
     { attn_logit_softcapping: 50 },
     "ERR_UNSUPPORTED_MODEL",
-    /attn_logit_softcapping in Gemma 3: .*no scores/,
+    /attn_logit_softcapping in Gemma 3: .*do not store the scores/,
   );
   refused(
     t,

@@ -161,11 +161,11 @@ test("options are validated for each prompt", async (t) => {
   };
   const good = Int32Array.of(1);
   const cases: [unknown, unknown, RegExp][] = [
-    ["text", {}, /^ERR_OPTION generateBatch: prompts is an array, not "text"$/],
+    ["text", {}, /^ERR_OPTION generateBatch: prompts must be an array, got "text"$/],
     [
       [good, 3],
       {},
-      /^ERR_OPTION generateBatch: prompts\[1\] is a text, an Int32Array of token ids or an array of messages, not 3$/,
+      /^ERR_OPTION generateBatch: prompts\[1\] must be a string, an Int32Array of token ids or an array of messages, got 3$/,
     ],
     [[good, "a"], {}, /^ERR_OPTION generateBatch: this model has no tokenizer/],
     [[[{ role: "user", content: "a" }]], {}, /^ERR_OPTION generateBatch: this model has no tokenizer/],
@@ -173,22 +173,30 @@ test("options are validated for each prompt", async (t) => {
     [
       [good],
       { seed: [1, 2] },
-      /^ERR_OPTION generateBatch: seed is one value for each of 1 prompts, not \[1, 2\]$/,
+      /^ERR_OPTION generateBatch: seed must be one value for each of 1 prompts, got \[1, 2\]$/,
     ],
-    [[good], { seed: ["1"] }, /^ERR_OPTION generateBatch: seed\[0\] is a whole number from 0 on, not "1"$/],
-    [[good], { seed: 1.5 }, /^ERR_OPTION generateBatch: seed is a whole number from 0 on, not 1.5$/],
-    [[good], { adapterPerRow: [3] }, /^ERR_OPTION generateBatch: adapterPerRow\[0\] is a text, not 3$/],
+    [
+      [good],
+      { seed: ["1"] },
+      /^ERR_OPTION generateBatch: seed\[0\] must be a whole number of at least 0, got "1"$/,
+    ],
+    [[good], { seed: 1.5 }, /^ERR_OPTION generateBatch: seed must be a whole number of at least 0, got 1.5$/],
+    [
+      [good],
+      { adapterPerRow: [3] },
+      /^ERR_OPTION generateBatch: adapterPerRow\[0\] must be a string, got 3$/,
+    ],
     [
       [good],
       { adapterPerRow: [] },
-      /^ERR_OPTION generateBatch: adapterPerRow is one value for each of 1 prompts/,
+      /^ERR_OPTION generateBatch: adapterPerRow must be one value for each of 1 prompts/,
     ],
     [
       [good],
       { maxNewToken: 3 },
       /^ERR_OPTION generateBatch: there is no option maxNewToken \(did you mean maxNewTokens\?\); .*adapterPerRow/,
     ],
-    [[good], null, /^ERR_OPTION generateBatch: the last argument is an object of options, not null$/],
+    [[good], null, /^ERR_OPTION generateBatch: the last argument must be an object of options, got null$/],
   ];
   for (const [prompts, options, message] of cases) t.regex(await refused(prompts, options), message);
   model.dispose();

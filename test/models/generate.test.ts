@@ -148,22 +148,22 @@ test("options are validated before anything runs", async (t) => {
     return `${(error as LowrankError).code} ${error?.message}`;
   };
   const options: [unknown, string][] = [
-    [{ maxNewTokens: "3" }, 'maxNewTokens is a whole number from 0 on, not "3"'],
-    [{ maxNewTokens: 1.5 }, "maxNewTokens is a whole number from 0 on, not 1.5"],
-    [{ maxNewTokens: -1 }, "maxNewTokens is a whole number from 0 on, not -1"],
-    [{ temperature: NaN }, "temperature is a number from 0 on, not NaN"],
-    [{ temperature: Infinity }, "temperature is a number from 0 on, not Infinity"],
-    [{ topK: 2.5 }, "topK is a whole number from 0 on, not 2.5"],
-    [{ topP: 0 }, "topP is a number above 0 and at most 1, not 0"],
-    [{ topP: null }, "topP is a number above 0 and at most 1, not null"],
-    [{ minP: 1.5 }, "minP is a number from 0 to 1, not 1.5"],
-    [{ repetitionPenalty: 0 }, "repetitionPenalty is a number above 0, not 0"],
-    [{ seed: -1 }, "seed is a whole number from 0 on, not -1"],
-    [{ seed: 2 ** 60 }, "seed is a whole number from 0 on, not 1152921504606847000"],
-    [{ stop: "" }, 'stop is a text of at least one character, not ""'],
-    [{ stop: ["a", 3] }, "stop[1] is a text, not 3"],
-    [{ signal: {} }, "signal is an AbortSignal, not an object"],
-    [7, "the last argument is an object of options, not 7"],
+    [{ maxNewTokens: "3" }, 'maxNewTokens must be a whole number of at least 0, got "3"'],
+    [{ maxNewTokens: 1.5 }, "maxNewTokens must be a whole number of at least 0, got 1.5"],
+    [{ maxNewTokens: -1 }, "maxNewTokens must be a whole number of at least 0, got -1"],
+    [{ temperature: NaN }, "temperature must be a number of at least 0, got NaN"],
+    [{ temperature: Infinity }, "temperature must be a number of at least 0, got Infinity"],
+    [{ topK: 2.5 }, "topK must be a whole number of at least 0, got 2.5"],
+    [{ topP: 0 }, "topP must be a number above 0 and at most 1, got 0"],
+    [{ topP: null }, "topP must be a number above 0 and at most 1, got null"],
+    [{ minP: 1.5 }, "minP must be a number from 0 to 1, got 1.5"],
+    [{ repetitionPenalty: 0 }, "repetitionPenalty must be a number above 0, got 0"],
+    [{ seed: -1 }, "seed must be a whole number of at least 0, got -1"],
+    [{ seed: 2 ** 60 }, "seed must be a whole number of at least 0, got 1152921504606847000"],
+    [{ stop: "" }, 'stop must be a string of at least one character, got ""'],
+    [{ stop: ["a", 3] }, "stop[1] must be a string, got 3"],
+    [{ signal: {} }, "signal must be an AbortSignal, got an object"],
+    [7, "the last argument must be an object of options, got 7"],
   ];
   for (const [given, message] of options)
     t.is(await refused(PROMPT, given), `ERR_OPTION generate: ${message}`);
@@ -172,7 +172,7 @@ test("options are validated before anything runs", async (t) => {
     /^ERR_OPTION generate: there is no option maxTokens \(did you mean maxNewTokens\?\); there are /,
   );
   const prompts: [unknown, RegExp][] = [
-    [null, /^ERR_OPTION generate: the prompt is .*, not null$/],
+    [null, /^ERR_OPTION generate: the prompt must be .*, got null$/],
     ["text", /^ERR_OPTION generate: this model has no tokenizer/],
     [[{ role: "user", content: "hello" }], /^ERR_OPTION generate: this model has no tokenizer/],
     [new Int32Array(), /^ERR_OPTION generate: the prompt has no tokens$/],

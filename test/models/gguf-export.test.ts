@@ -121,15 +121,15 @@ test("options: names, formats, storage types, existing files, adapters", async (
   const folder = temporary();
   const [path, other] = [join(folder, "model.gguf"), join(folder, "model")];
   const wrong: [string, object, RegExp][] = [
-    [other, { dtype: "q8_0" }, /dtype is one of f32, f16, bf16, not "q8_0"/],
-    [path, { dtype: "q2_k" }, /dtype is one of f32, f16, bf16, q8_0, .*q6_k, not "q2_k"/],
-    [path, { format: "onnx" }, /format is one of safetensors, gguf, not "onnx"/],
+    [other, { dtype: "q8_0" }, /dtype must be one of f32, f16, bf16, got "q8_0"/],
+    [path, { dtype: "q2_k" }, /dtype must be one of f32, f16, bf16, q8_0, .*q6_k, got "q2_k"/],
+    [path, { format: "onnx" }, /format must be one of safetensors, gguf, got "onnx"/],
     [
       path,
       { maxShardBytes: 100 },
       /maxShardBytes with the format gguf: a GGUF file is one file; leave it out/,
     ],
-    [path, { onNotice: 3 }, /onNotice is a function, not 3/],
+    [path, { onNotice: 3 }, /onNotice must be a function, got 3/],
   ];
   for (const [where, options, message] of wrong)
     await t.throwsAsync(saveModel(model, where, options as SaveModelOptions), {

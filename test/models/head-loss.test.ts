@@ -297,13 +297,13 @@ test("arguments of forward are validated by name", (t) => {
   const model = drawn("cpu");
   const ids = tensor(new Int32Array(6), { shape: [2, 3], device: "cpu" });
   const wrong: [input: unknown, options: unknown, message: RegExp][] = [
-    ["x", {}, /^forward: its input is a tensor, not "x"/],
-    [undefined, {}, /its input is a tensor/],
+    ["x", {}, /^forward: its input must be a tensor, got "x"/],
+    [undefined, {}, /its input must be a tensor/],
     [ids, { lables: ids }, /there is no option lables \(did you mean labels\?\); there are .*labels/],
-    [ids, null, /the last argument is an object of options, not null/],
-    [ids, { attentionMask: [1] }, /attentionMask is a tensor/],
-    [ids, { adapterPerRow: "one" }, /adapterPerRow is an array, not "one"/],
-    [ids, { adapterPerRow: [1, null] }, /adapterPerRow\[0\] is a name or null, not 1/],
+    [ids, null, /the last argument must be an object of options, got null/],
+    [ids, { attentionMask: [1] }, /attentionMask must be a tensor/],
+    [ids, { adapterPerRow: "one" }, /adapterPerRow must be an array, got "one"/],
+    [ids, { adapterPerRow: [1, null] }, /adapterPerRow\[0\] must be a name or null, got 1/],
   ];
   for (const [input, options, message] of wrong)
     t.throws(() => model.forward(input as Tensor, options as LossOptions), { code: "ERR_OPTION", message });
@@ -325,11 +325,11 @@ test("invalid labels are refused by name, before anything is computed", (t) => {
       /label 97 at \[1, 1\] is not a token; labels are 0 to 96/,
     ],
     [Int32Array.of(0, -1, 0, 0, 0, 0), {}, "ERR_INDEX", /label -1 at \[0, 1\]/],
-    [undefined, {}, "ERR_OPTION", /^loss: labels is an i32 tensor or an Int32Array, not undefined/],
-    ["x", {}, "ERR_OPTION", /labels is an i32 tensor or an Int32Array, not "x"/],
+    [undefined, {}, "ERR_OPTION", /^loss: labels must be an i32 tensor or an Int32Array, got undefined/],
+    ["x", {}, "ERR_OPTION", /labels must be an i32 tensor or an Int32Array, got "x"/],
     [[0, 0], {}, "ERR_OPTION", /labels/],
-    [new Int32Array(6), { labelSmoothing: 1.5 }, "ERR_OPTION", /labelSmoothing is a number from 0 to 1/],
-    [new Int32Array(6), { reduction: "avg" }, "ERR_OPTION", /reduction is one of mean, sum, none/],
+    [new Int32Array(6), { labelSmoothing: 1.5 }, "ERR_OPTION", /labelSmoothing must be a number from 0 to 1/],
+    [new Int32Array(6), { reduction: "avg" }, "ERR_OPTION", /reduction must be one of mean, sum, none/],
   ];
   session().collect(0);
   const before = memory("cpu").tensors;

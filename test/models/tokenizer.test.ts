@@ -87,15 +87,15 @@ test("an impossible batch is refused before anything is allocated", (t) => {
     /encodeBatch: maxLength 1 .* 2 special tokens/,
   );
   refused(() => tokenizer.encode("a", { maxLength: 1 }), /^encode: maxLength 1 /);
-  refused(() => tokenizer.encodeBatch(texts, { pairs: ["a"] }), /pairs is one text for each of 2 texts/);
+  refused(() => tokenizer.encodeBatch(texts, { pairs: ["a"] }), /pairs must be one text for each of 2 texts/);
   refused(
     () => tokenizer.encodeBatch(texts, { truncation: "only_second", maxLength: 3 }),
     /truncation "only_second" needs pairs/,
   );
-  refused(() => tokenizer.encodeBatch([]), /texts is an array of at least one text/);
+  refused(() => tokenizer.encodeBatch([]), /texts must be an array of at least one text/);
   refused(
     () => tokenizer.encodeBatch(texts, { padding: "longer" as "longest" }),
-    /padding is one of longest, max_length/,
+    /padding must be one of longest, max_length/,
   );
   const plain = new Tokenizer(join(goldens, "encodings", "prefixed", "tokenizer.json"));
   t.notThrows(() => plain.encodeBatch(texts, { padTokenId: 0 }));

@@ -290,14 +290,14 @@ test("samples, features and labels of the wrong shape or values are refused", as
   model.tokenizer = spaced;
   const hear = (samples: unknown, options = {}) => model.transcribe(samples as Float32Array, options);
   const some = Float32Array.of(0.1, 0.2);
-  await refused(t, () => hear([0.1]), "ERR_OPTION", /samples is a Float32Array of samples at 16 kHz/);
+  await refused(t, () => hear([0.1]), "ERR_OPTION", /samples must be a Float32Array of samples at 16 kHz/);
   await refused(
     t,
     () => hear(Int16Array.of(3)),
     "ERR_OPTION",
-    /not an Int16Array; divide 16-bit samples by 32768/,
+    /got an Int16Array; divide 16-bit samples by 32768/,
   );
-  await refused(t, () => hear(new Float64Array(3)), "ERR_OPTION", /not a Float64Array/);
+  await refused(t, () => hear(new Float64Array(3)), "ERR_OPTION", /got a Float64Array/);
   await refused(t, () => hear(new Float32Array()), "ERR_OPTION", /samples is empty/);
   await refused(t, () => hear(Float32Array.of(0, NaN)), "ERR_OPTION", /samples has NaN at sample 1/);
   await refused(t, () => hear(Float32Array.of(Infinity)), "ERR_OPTION", /samples has Infinity at sample 0/);
@@ -306,12 +306,17 @@ test("samples, features and labels of the wrong shape or values are refused", as
     t,
     () => hear(some, { language: "klingon" }),
     "ERR_OPTION",
-    /language is one of fr, de, .*"klingon"/,
+    /language must be one of fr, de, .*"klingon"/,
   );
-  await refused(t, () => hear(some, { language: 3 }), "ERR_OPTION", /language is a text, not 3/);
-  await refused(t, () => hear(some, { task: "sing" }), "ERR_OPTION", /task is one of transcribe, translate/);
+  await refused(t, () => hear(some, { language: 3 }), "ERR_OPTION", /language must be a string, got 3/);
+  await refused(
+    t,
+    () => hear(some, { task: "sing" }),
+    "ERR_OPTION",
+    /task must be one of transcribe, translate/,
+  );
   await refused(t, () => hear(some, { maxNewTokens: 0 }), "ERR_OPTION", /maxNewTokens/);
-  await refused(t, () => hear(some, { signal: 1 }), "ERR_OPTION", /signal is an AbortSignal/);
+  await refused(t, () => hear(some, { signal: 1 }), "ERR_OPTION", /signal must be an AbortSignal/);
   await refused(
     t,
     () => model.features([some, new Int16Array(2) as never]),

@@ -201,25 +201,25 @@ const WRONG: Wrong[] = [
   [
     "a buffer of the wrong type",
     "ERR_OPTION",
-    /Counter.registerBuffer: x is a tensor or null, not 3/,
+    /Counter.registerBuffer: x must be a tensor or null, got 3/,
     () => counter.registerBuffer("x", loose(3)),
   ],
   [
     "a buffer assigned a value of the wrong type",
     "ERR_OPTION",
-    /seen is a tensor or null, not "a"/,
+    /seen must be a tensor or null, got "a"/,
     () => (counter.seen = loose("a")),
   ],
   [
     "a buffer's name with a dot",
     "ERR_OPTION",
-    /name is a name without dots, not "a.b"/,
+    /name must be a name without dots, got "a.b"/,
     () => counter.registerBuffer("a.b", null),
   ],
   [
     "a name that is taken",
     "ERR_OPTION",
-    /name is free/,
+    /name must be free/,
     () => counter.registerBuffer("weight", zeros([1], { device })),
   ],
   [
@@ -237,26 +237,26 @@ const WRONG: Wrong[] = [
   [
     "a filter",
     "ERR_OPTION",
-    /namedParameters: trainable is true or false, not 1/,
+    /namedParameters: trainable must be true or false, got 1/,
     () => counter.parameters(loose({ trainable: 1 })),
   ],
-  ["a mode", "ERR_OPTION", /Counter.train: mode is true or false/, () => counter.train(loose("yes"))],
+  ["a mode", "ERR_OPTION", /Counter.train: mode must be true or false/, () => counter.train(loose("yes"))],
   [
     "no state",
     "ERR_OPTION",
-    /state is a dictionary of tensors, not null/,
+    /state must be a dictionary of tensors, got null/,
     () => linear.loadStateDict(loose(null)),
   ],
   [
     "a state of numbers",
     "ERR_OPTION",
-    /loadStateDict: weight is a tensor, not 1/,
+    /loadStateDict: weight must be a tensor, got 1/,
     () => linear.loadStateDict(loose({ weight: 1 })),
   ],
   [
     "no module in a sequence",
     "ERR_OPTION",
-    /Sequential: layer 1 is a module, not a function/,
+    /Sequential: layer 1 must be a module, got a function/,
     () =>
       new nn.Sequential(
         linear,
@@ -266,15 +266,15 @@ const WRONG: Wrong[] = [
   [
     "no module in a list",
     "ERR_OPTION",
-    /ModuleList: module 0 is a module, not 1/,
+    /ModuleList: module 0 must be a module, got 1/,
     () => new nn.ModuleList(loose([1])),
   ],
-  ["no list", "ERR_OPTION", /modules is an array of modules, not 3/, () => new nn.ModuleList(loose(3))],
+  ["no list", "ERR_OPTION", /modules must be an array of modules, got 3/, () => new nn.ModuleList(loose(3))],
   ["an index out of range", "ERR_INDEX", /no module 2 among 1/, () => new nn.ModuleList([linear]).at(2)],
   [
     "no module in a dictionary",
     "ERR_OPTION",
-    /ModuleDict: a is a module, not null/,
+    /ModuleDict: a must be a module, got null/,
     () => new nn.ModuleDict(loose({ a: null })),
   ],
   [
@@ -287,7 +287,7 @@ const WRONG: Wrong[] = [
   [
     "no features",
     "ERR_OPTION",
-    /BatchNorm2d: numFeatures is a whole number from 1 on, not 0/,
+    /BatchNorm2d: numFeatures must be a whole number of at least 1, got 0/,
     () => new nn.BatchNorm2d(0),
   ],
   [
@@ -299,7 +299,7 @@ const WRONG: Wrong[] = [
   [
     "a momentum",
     "ERR_OPTION",
-    /momentum is null or a number from 0 to 1, not 2/,
+    /momentum must be null or a number from 0 to 1, got 2/,
     () => new nn.BatchNorm1d(1, { momentum: 2 }),
   ],
   [
@@ -317,7 +317,7 @@ const WRONG: Wrong[] = [
   [
     "no input",
     "ERR_OPTION",
-    /BatchNorm1d: the input is a tensor, not undefined/,
+    /BatchNorm1d: the input must be a tensor, got undefined/,
     () => new nn.BatchNorm1d(2, { device }).forward(loose(undefined)),
   ],
   [
@@ -329,13 +329,13 @@ const WRONG: Wrong[] = [
   [
     "a loss's target",
     "ERR_OPTION",
-    /huberLoss: target is a tensor, not 1/,
+    /huberLoss: target must be a tensor, got 1/,
     () => nn.huberLoss(zeros([2]), loose(1)),
   ],
   [
     "a reduction",
     "ERR_OPTION",
-    /klDiv: reduction is one of mean, sum, none, batchmean, not "avg"/,
+    /klDiv: reduction must be one of mean, sum, none, batchmean, got "avg"/,
     () => nn.klDiv(zeros([2]), zeros([2]), loose({ reduction: "avg" })),
   ],
   [
@@ -353,13 +353,13 @@ const WRONG: Wrong[] = [
   [
     "an activation's form",
     "ERR_OPTION",
-    /GELU: approximate is one of none, tanh/,
+    /GELU: approximate must be one of none, tanh/,
     () => new nn.GELU(loose({ approximate: "erf" })),
   ],
   [
     "an invalid dimension",
     "ERR_OPTION",
-    /Flatten: startDim is a whole number, not 0.5/,
+    /Flatten: startDim must be a whole number, got 0.5/,
     () => new nn.Flatten(0.5),
   ],
 ];

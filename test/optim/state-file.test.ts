@@ -170,18 +170,22 @@ const p = zeros([1], { device: "cpu", requiresGrad: true });
 const ARGUMENTS: [what: string, message: RegExp, make: () => unknown][] = [
   [
     "no parameters",
-    /AdamW: params is a list of tensors, not undefined/,
+    /AdamW: params must be a list of tensors, got undefined/,
     () => new optim.AdamW(loose(undefined)),
   ],
-  ["a tensor for a list", /SGD: params is a list of tensors, not a Tensor/, () => new optim.SGD(loose(p))],
+  [
+    "a tensor for a list",
+    /SGD: params must be a list of tensors, got a Tensor/,
+    () => new optim.SGD(loose(p)),
+  ],
   [
     "a number among parameters",
-    /params\[1\] is a tensor, or a group .* not 3/,
+    /params\[1\] must be a tensor, or a group .* got 3/,
     () => new optim.AdamW(loose([p, 3])),
   ],
   [
     "a group without parameters",
-    /group 0: params is a list of tensors, not undefined/,
+    /group 0: params must be a list of tensors, got undefined/,
     () => new optim.AdamW(loose([{ lr: 1 }])),
   ],
   [
@@ -196,28 +200,28 @@ const ARGUMENTS: [what: string, message: RegExp, make: () => unknown][] = [
   ],
   [
     "a rate of type string",
-    /group 0: lr is a number, not "0.1"/,
+    /group 0: lr must be a number, got "0.1"/,
     () => new optim.AdamW([p], loose({ lr: "0.1" })),
   ],
-  ["one beta", /betas is two numbers, not \[0.9\]/, () => new optim.AdamW([p], loose({ betas: [0.9] }))],
+  ["one beta", /betas must be two numbers, got \[0.9\]/, () => new optim.AdamW([p], loose({ betas: [0.9] }))],
   [
     "nothing to clip",
-    /clipGradNorm: params is a list of tensors, not null/,
+    /clipGradNorm: params must be a list of tensors, got null/,
     () => optim.clipGradNorm(loose(null), 1),
   ],
   [
     "an invalid norm",
-    /clipGradNorm: max is a number from 0 on, not NaN/,
+    /clipGradNorm: max must be a number of at least 0, got NaN/,
     () => optim.clipGradNorm([p], Number.NaN),
   ],
   [
     "an invalid state",
-    /loadStateDict: the state is what stateDict\(\) gives, not an object/,
+    /loadStateDict: the state must be what stateDict\(\) gives, got an object/,
     () => new optim.SGD([p]).loadStateDict(loose({ state: {} })),
   ],
   [
     "an invalid norm of a clipped step",
-    /stepClipped: max is a number from 0 on, not "1"/,
+    /stepClipped: max must be a number of at least 0, got "1"/,
     () => new optim.SGD([p]).stepClipped(loose("1")),
   ],
 ];

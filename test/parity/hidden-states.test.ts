@@ -187,12 +187,19 @@ test("unsuitable ids and embeddings are refused by forward", async (t) => {
   refused("ERR_OPTION", /token ids or inputsEmbeds, not both; pass null as ids/, input, {
     inputsEmbeds: embeds,
   });
-  refused("ERR_OPTION", /its input is a tensor of token ids, or null where inputsEmbeds is given/, null, {});
+  refused(
+    "ERR_OPTION",
+    /its input must be a tensor of token ids, or null where inputsEmbeds is given/,
+    null,
+    {},
+  );
   refused("ERR_DTYPE", /inputsEmbeds are floats, not i32/, null, { inputsEmbeds: input });
   const narrow = embeds.slice(2, 0, 8);
   refused("ERR_SHAPE_MISMATCH", /\[3, 13, 8\]; this model takes \[B, T, 32\]/, null, {
     inputsEmbeds: narrow,
   });
-  refused("ERR_OPTION", /outputHiddenStates is true or false/, input, { outputHiddenStates: 1 as never });
+  refused("ERR_OPTION", /outputHiddenStates must be true or false/, input, {
+    outputHiddenStates: 1 as never,
+  });
   model.dispose();
 });

@@ -112,7 +112,7 @@ export const FOLLOWED: readonly Followed[] = [
   // Not lowrank's own commands, but commands of npm and llama.cpp, and options of bundlers.
   [/^join them first \(llama-gguf-split/, undefined],
   [
-    /^lowrank was taken into a bundle|^esbuild --external/,
+    /^lowrank was bundled|^esbuild --external/,
     "test/bundlers.test.ts: esbuild: a bundle with the package as external runs, and one that contains it says so",
   ],
   [/there is no binary of lowrank for/, undefined],

@@ -83,7 +83,7 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["write the file with smaller pages", OUTSIDE],
   ["if they are the same, give both one name", FORM],
   ["if those are the rows, give the array alone", FORM],
-  ["lies inside an archive, where the engine cannot read it", OUTSIDE],
+  ["is inside an archive, where the engine cannot read it", OUTSIDE],
   ["and only text can be used; remove the message", FORM],
   ["and only its text can be used; remove the row", FORM],
   ["write the call as tool_calls", FORM],

@@ -170,7 +170,7 @@ test.serial("a file in the way that no run wrote, and an unknown format", async 
   t.is(readFileSync(join(output, "metrics.csv"), "utf8"), "a,b\n1,2\n");
   await t.throwsAsync(finetune(options({ log: "json" as "csv" })).result, {
     code: "ERR_OPTION",
-    message: /log is one of tensorboard, csv/,
+    message: /log must be one of tensorboard, csv/,
   });
   const { status, stderr } = await runHere("finetune", "--log", "json");
   t.is(status, 2);

@@ -127,16 +127,17 @@ test.serial("an invalid number of threads or priority is one error, before anyth
   for (const threads of [0, -1, 1.5, NaN, ALL + 1, "2", true, null]) {
     const refused = finetune(options({ threads: threads as number, model: "/nowhere", data: "/nowhere" }));
     const error = await t.throwsAsync(refused.result, { code: "ERR_OPTION" });
-    if (threads !== null) t.regex(error?.message ?? "", /^finetune: threads is a whole number from 1 to 7, /);
+    if (threads !== null)
+      t.regex(error?.message ?? "", /^finetune: threads must be a whole number from 1 to 7, /);
     if (threads === null) continue;
-    const message = /: threads is a whole number from 1 to 7, the threads of the cpu, not /;
+    const message = /: threads must be a whole number from 1 to 7, the threads of the cpu, got /;
     t.throws(() => setCpuUse({ threads: threads as number }), { code: "ERR_OPTION", message });
     t.throws(() => withCpuUse({ threads: threads as number }, () => 0), { code: "ERR_OPTION", message });
   }
   const priority = "low" as never;
   await t.throwsAsync(finetune(options({ priority })).result, {
     code: "ERR_OPTION",
-    message: 'priority is one of normal, background, not "low"',
+    message: 'priority must be one of normal, background, got "low"',
   });
   t.throws(() => setCpuUse({ priority }), { code: "ERR_OPTION" });
   t.throws(() => setCpuUse({ thread: 2 } as never), { message: /did you mean threads/ });
@@ -225,5 +226,8 @@ test.serial("a Trainer takes both options and gives the same bits", async (t) =>
     [{}, { threads: 1 }, { threads: 3, priority: "background" as const }].map(train),
   );
   for (const other of others) t.deepEqual(other, first);
-  await t.throwsAsync(train({ threads: 0 }), { code: "ERR_OPTION", message: /^Trainer: threads is a whole/ });
+  await t.throwsAsync(train({ threads: 0 }), {
+    code: "ERR_OPTION",
+    message: /^Trainer: threads must be a whole/,
+  });
 });

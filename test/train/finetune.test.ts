@@ -220,7 +220,7 @@ test("options are validated before any work", async (t) => {
   await refused({ schedule: "sideways" as never }, /schedule/);
   await refused({ packin: true } as never, /no option packin/);
   await refused({ evalEvery: 2 }, /evalEvery/);
-  await refused({ device: "meta:cpu" }, /^finetune: device is one that computes .*, not "meta:cpu"$/);
+  await refused({ device: "meta:cpu" }, /^finetune: device must be one that computes .*, got "meta:cpu"$/);
 });
 
 test("held-out rows are taken from the training rows, for every seed", async (t) => {

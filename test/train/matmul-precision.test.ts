@@ -57,7 +57,7 @@ test.serial("the precision of products is taken from the call, then from the glo
   t.is(await y(), exact);
   const refused = t.throws<LowrankError>(() => setMatmulPrecision("tf32" as "bf16"));
   t.is(refused.code, "ERR_OPTION");
-  t.regex(refused.message, /products are exact, bf16 or f16, not "tf32"/);
+  t.regex(refused.message, /precision must be exact, bf16 or f16, got "tf32"/);
   t.throws(() => withMatmulPrecision("" as "bf16", () => 0), { code: "ERR_OPTION" });
 });
 

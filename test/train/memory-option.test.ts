@@ -299,7 +299,7 @@ test.serial("an invalid size is refused", async (t) => {
   for (const size of [0, -1, 1.5, NaN, "2 gigs", "", "0GB", true, {}]) {
     await t.throwsAsync(estimate({ ...options, memory: size as never }), {
       code: "ERR_OPTION",
-      message: /memory is a number of bytes, a size such as "2GB", or "auto"/,
+      message: /memory must be a number of bytes, a size such as "2GB", or "auto"/,
     });
   }
   for (const size of [1e9, "1GB", "1000 mb", "auto"])
@@ -337,7 +337,7 @@ test.serial("the commands report the estimate", async (t) => {
   const less = await runHere("estimate", ...argv, ...size, "--memory", "8MB");
   t.regex(
     less.stdout,
-    /fits +no: 7\.6 MiB may be held\n +instead +--grad-checkpointing\n +gradient checkpointing: /,
+    /fits +no: 7\.6 MiB available\n +instead +--grad-checkpointing\n +gradient checkpointing: /,
   );
   const run = await runHere(
     "finetune",

@@ -40,7 +40,7 @@ test("the optimizer of a run cannot change when it is resumed", async (t) => {
 
 test("options that an optimizer lacks are refused by name", async (t) => {
   const cases: [optimizer: object, message: RegExp][] = [
-    [{ type: "adamx" }, /^optimizer.type is one of adamw, adam, sgd, adafactor, lion, not "adamx"/],
+    [{ type: "adamx" }, /^optimizer.type must be one of adamw, adam, sgd, adafactor, lion, got "adamx"/],
     [
       { type: "adafactor", betas: [0.9, 0.99] },
       /^optimizer.betas has no effect with the optimizer adafactor/,
@@ -48,8 +48,8 @@ test("options that an optimizer lacks are refused by name", async (t) => {
     [{ type: "lion", eps: 1e-8 }, /^optimizer.eps has no effect with the optimizer lion/],
     [{ type: "sgd", betas: [0.9, 0.99] }, /^optimizer.betas has no effect with the optimizer sgd/],
     [{ type: "adamw", momentum: 0.9 }, /^optimizer.momentum has no effect with the optimizer adamw/],
-    [{ type: "sgd", momentum: 1 }, /^optimizer.momentum is at least 0 and below 1, not 1$/],
-    [{ type: "lion", betas: [0.9, 1] }, /^optimizer.betas are two numbers/],
+    [{ type: "sgd", momentum: 1 }, /^optimizer.momentum must be at least 0 and below 1, got 1$/],
+    [{ type: "lion", betas: [0.9, 1] }, /^optimizer.betas must be two numbers/],
   ];
   for (const [optimizer, message] of cases) {
     const run = finetune(options({ optimizer }));

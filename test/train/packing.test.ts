@@ -128,7 +128,7 @@ test("packing must be true or false", async (t) => {
   const wrong = { ...options(), packing: 1 as unknown as boolean };
   await t.throwsAsync(finetune(wrong).result, {
     code: "ERR_OPTION",
-    message: /packing is true or false, not 1/,
+    message: /packing must be true or false, got 1/,
   });
 });
 

@@ -163,7 +163,7 @@ test.serial("unsuitable data is refused by row, and no output is left", async (t
         { audio: [0.1], text: "b" },
       ],
       "ERR_DATA_ROW",
-      /data\[1\]: audio is a Float32Array/,
+      /data\[1\]: audio must be a Float32Array/,
     ],
     [
       [{ audio: Int16Array.of(1), text: "b" }],
@@ -186,7 +186,7 @@ test.serial("unsuitable data is refused by row, and no output is left", async (t
       /data\[24\]: the speech is 1\.1 s long, .*window is 1 s/,
     ],
     [broken(), undefined, /the microphone is gone/],
-    [3, "ERR_OPTION", /data is the name of a file, an array of names, or rows, not 3/],
+    [3, "ERR_OPTION", /data must be the name of a file, an array of names, or rows, got 3/],
     [
       data,
       "ERR_OPTION",
@@ -195,8 +195,8 @@ test.serial("unsuitable data is refused by row, and no output is left", async (t
     ],
     [data, "ERR_OPTION", /dataFormat.*instead of a file/, { dataFormat: "jsonl" }],
     [data, "ERR_OPTION", /give the language that is spoken, one of en, de/, { language: undefined }],
-    [data, "ERR_OPTION", /language is one of en, de, not "klingon"/, { language: "klingon" }],
-    [data, "ERR_OPTION", /language is a text/, { language: ["de"] }],
+    [data, "ERR_OPTION", /language must be one of en, de, got "klingon"/, { language: "klingon" }],
+    [data, "ERR_OPTION", /language must be a string/, { language: ["de"] }],
     [data, "ERR_OPTION", /eva.*with rows of speech/, { lora: { initLoraWeights: "eva" } }],
     [tinyData(3), "ERR_DATA_ROW", /data\.jsonl:1: there is no "audio", and the model transcribes speech/],
     [

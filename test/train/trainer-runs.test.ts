@@ -370,7 +370,7 @@ const WRONG: [
   [
     "a loss that is a number",
     "ERR_OPTION",
-    /loss .*a function that returns a tensor, or \{ loss, metrics \}, not 3/,
+    /loss .*a function that returns a tensor, or \{ loss, metrics \}, got 3/,
     { loss: loose(() => 3) },
   ],
   [
@@ -379,22 +379,22 @@ const WRONG: [
     /loss returned a tensor of shape \[2\]/,
     { loss: () => zeros([2], { device: "cpu", requiresGrad: true }) },
   ],
-  ["no loss", "ERR_OPTION", /loss is a function, not undefined/, { loss: loose(undefined) }],
-  ["no data", "ERR_OPTION", /data is batches, not undefined/, { data: loose(undefined) }],
+  ["no loss", "ERR_OPTION", /loss must be a function, got undefined/, { loss: loose(undefined) }],
+  ["no data", "ERR_OPTION", /data must be batches, got undefined/, { data: loose(undefined) }],
   ["an empty array", "ERR_OPTION", /the data has no batches/, { data: [] }],
   ["an empty generator", "ERR_OPTION", /the data has no batches/, { data: function* () {} }],
   ["empty held-out data", "ERR_OPTION", /the evalData has no batches/, { evalData: [] }],
   [
     "data that cannot be read",
     "ERR_OPTION",
-    /data is an array, an iterable, or a function/,
+    /data must be an array, an iterable, or a function/,
     { data: loose(3) },
   ],
-  ["no model", "ERR_OPTION", /model is a module, not an object/, { model: loose({}) }],
+  ["no model", "ERR_OPTION", /model must be a module, got an object/, { model: loose({}) }],
   [
     "no optimizer",
     "ERR_OPTION",
-    /optimizer is an optimizer.*, not undefined/,
+    /optimizer must be an optimizer.*, got undefined/,
     { optimizer: loose(undefined) },
   ],
   ["an unknown option", "ERR_OPTION", /there is no option batchSize/, loose({ batchSize: 3 })],
@@ -402,7 +402,7 @@ const WRONG: [
   [
     "an invalid weight",
     "ERR_OPTION",
-    /weight is a function that gives a number from 0 on, not NaN/,
+    /weight must be a function that returns a number of at least 0, got NaN/,
     { weight: () => Number.NaN },
   ],
   [
@@ -414,7 +414,7 @@ const WRONG: [
   [
     "an invalid save option",
     "ERR_OPTION",
-    /save .*"all", "adapter", a folder, or a function that saves, not 3/,
+    /save .*"all", "adapter", a folder, or a function that saves, got 3/,
     { save: loose(3) },
   ],
   [
@@ -423,7 +423,7 @@ const WRONG: [
     /no such folder/,
     { resume: join(temporary(), "none") },
   ],
-  ["an invalid signal", "ERR_OPTION", /signal is an AbortSignal/, { signal: loose({}) }],
+  ["an invalid signal", "ERR_OPTION", /signal must be an AbortSignal/, { signal: loose({}) }],
 ];
 
 for (const [what, code, message, given] of WRONG) {

@@ -89,8 +89,9 @@ async function finetune(
 function stoppedLine({ steps, adapter }: FinetuneResult, { started }: Telling, flags: Flags): string {
   if (started === undefined || adapter === "") return "stopped before the first step; nothing was saved";
   const { output } = started;
-  const kept = adapter === output ? "" : `; the adapter that was in ${output} stays until the run is done`;
-  return `stopped after step ${steps}${kept}; to go on: ${resumeCommand(output, flags)}`;
+  const kept =
+    adapter === output ? "" : `; the earlier adapter in ${output} is kept until the run has finished`;
+  return `stopped after step ${steps}${kept}; resume with: ${resumeCommand(output, flags)}`;
 }
 
 /**
@@ -109,7 +110,7 @@ class Telling {
     this.#render = flags.json ? jsonRenderer(process.stdout) : humanRenderer(process.stdout);
     this.release = onLostStdout((error) => {
       if (this.lost === undefined) {
-        const what = "the run goes on, and its end is told here";
+        const what = "the run continues and reports its end here";
         process.stderr.write(`lowrank: stdout cannot be written any more (${error.code}); ${what}\n`);
       }
       this.lost ??= error;

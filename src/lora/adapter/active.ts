@@ -162,7 +162,7 @@ export function setAdapter(
     if (!Number.isFinite(weight))
       throw new LowrankError(
         "ERR_OPTION",
-        `setAdapter: the weight of "${name}" is a number, not ${shown(weight)}`,
+        `setAdapter: the weight of "${name}" must be a number, got ${shown(weight)}`,
       );
     if (active.findIndex((one) => one.name === name) !== i)
       throw new LowrankError("ERR_OPTION", `setAdapter: names "${name}" twice; give it a weight instead`);

@@ -130,7 +130,7 @@ export function checkFree(model: Module, name: string, where: string): void {
     "ERR_ADAPTER_EXISTS",
     taken.note === undefined && byHand.length > 0
       ? `${where}: the layers made by hand (${byHand.slice(0, 3).join(", ")}${byHand.length > 3 ? ", …" : ""}) are an adapter named "${name}" already; give the new one another name, write over them with hotSwap, or take them off with deleteAdapter first`
-      : `${where}: there is an adapter named "${name}" already`,
+      : `${where}: an adapter named "${name}" already exists`,
   );
 }
 

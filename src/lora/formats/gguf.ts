@@ -177,7 +177,7 @@ function described(where: string, file: string, config: Record<string, unknown>)
     if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
     throw new LowrankError(
       "ERR_FILE_FORMAT",
-      `${where}: ${key} must be an integer from 1 on, and is ${String(value)}`,
+      `${where}: ${key} must be a whole number of at least 1, got ${String(value)}`,
     );
   };
   const heads = count("num_attention_heads", "n_head");

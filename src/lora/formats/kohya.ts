@@ -29,7 +29,10 @@ function flat(path: string): string {
 /** Throws for a prefix unknown to the format. */
 export function checkPrefix(prefix: string): void {
   if (!PREFIXES.includes(prefix))
-    throw new LowrankError("ERR_OPTION", `kohya: prefix is one of ${PREFIXES.join(", ")}, not "${prefix}"`);
+    throw new LowrankError(
+      "ERR_OPTION",
+      `kohya: prefix must be one of ${PREFIXES.join(", ")}, got "${prefix}"`,
+    );
 }
 
 /** Renames a file's layers to kohya's names and makes its metadata. Appends the alpha tensors to `made`; the caller disposes them. */

@@ -46,7 +46,7 @@ export async function eva(
       const open = [...streams].filter(([, stream]) => !stream.settled);
       if (open.length === 0) break;
       if (seen >= MOST_BATCHES)
-        refuse(`the components of ${open[0]?.[0]} have not settled in ${seen} batches`);
+        refuse(`the components of ${open[0]?.[0]} have not converged in ${seen} batches`);
       const rows = await inputs.of(
         model,
         seen === 0 ? first : await next(batches),
@@ -160,7 +160,7 @@ class Inputs {
       asked.set(path, { path, inputsOf: firstOf.get(x) as string, r });
     });
     const never = [...this.layers.keys()].find((path) => !asked.has(path));
-    if (never !== undefined) refuse(`the model's forward does not run ${never}`);
+    if (never !== undefined) refuse(`the model's forward does not call ${never}`);
     return [...this.layers.keys()].map((path) => asked.get(path) as Asked);
   }
 

@@ -57,14 +57,14 @@ export function checkNames(
   for (const name of modulesToSave ?? []) {
     // PEFT lists several names of heads; a classifier has only one of them.
     if (isHead(name) || paths.some((path) => path.endsWith(name))) continue;
-    refuse("modulesToSave", name, "ends the path of no module", paths);
+    refuse("modulesToSave", name, "matches no module", paths);
   }
   checkLayerNumbers(options, layers);
   for (const option of ["rankPattern", "alphaPattern"] as const) {
     for (const [key, value] of Object.entries(options[option])) {
       const read = patternReader({ [key]: value }, option);
       if (!adapted.some((path) => read(path) !== undefined))
-        refuse(option, key, "matches no layer that is adapted", adapted);
+        refuse(option, key, "matches no adapted layer", adapted);
     }
   }
 }
@@ -86,7 +86,7 @@ function checkLayerNumbers(
   for (const name of lists) {
     const number = numberReader(name);
     if (!layers.some((path) => number(path) !== undefined))
-      refuse("layersPattern", name, "names no list of layers", listsIn(layers));
+      refuse("layersPattern", name, "matches no list of layers", listsIn(layers));
   }
   const number = numberReader(lists);
   const numbers = new Set(layers.flatMap((path) => number(path) ?? []));
@@ -113,5 +113,5 @@ function listsIn(layers: readonly string[]): string[] {
 /** @internal Throws for a name of a module or of a layer with tokens that matches nothing. */
 export function unmatched(option: string, name: string, model: Module): never {
   const paths = [...model.namedModules()].map(([path]) => path).filter(Boolean);
-  return refuse(option, name, "ends the path of no module", paths);
+  return refuse(option, name, "matches no module", paths);
 }

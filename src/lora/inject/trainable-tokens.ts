@@ -89,7 +89,7 @@ function checkRows(path: string, module: Module, indices: readonly number[]): vo
   if (beyond !== undefined)
     throw new LowrankError(
       "ERR_INDEX",
-      `trainableTokenIndices: ${path} has ${rows} rows, and ${beyond} is asked for`,
+      `trainableTokenIndices: ${path} has ${rows} rows, and ${beyond} was requested`,
     );
   if (new Set(indices).size < indices.length) refuse(`a row of ${path} is named twice`);
 }

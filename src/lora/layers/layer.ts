@@ -208,7 +208,7 @@ function mixin<
     /** @internal */
     addAdapter(name: string, adapter: Adapter, active = true): void {
       if (this.adapters.has(name)) {
-        throw new LowrankError("ERR_ADAPTER_EXISTS", `there is an adapter named "${name}" already`);
+        throw new LowrankError("ERR_ADAPTER_EXISTS", `an adapter named "${name}" already exists`);
       }
       if (active) this.unmerge();
       this.adapters.set(name, adapter);

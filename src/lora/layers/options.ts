@@ -58,7 +58,7 @@ export function checkLayer<T extends LoRAOptions>(
   for (const name of Object.keys(given ?? {})) {
     const meant = Object.hasOwn(SPELLED, name) ? SPELLED[name] : undefined;
     if (meant !== undefined)
-      throw new LowrankError("ERR_OPTION", `${layer}: there is no option ${name}; it is ${meant} here`);
+      throw new LowrankError("ERR_OPTION", `${layer}: there is no option ${name}; use ${meant}`);
   }
   const known = [...COMMON, ...OWN[kind]] as unknown as readonly (keyof T & string)[];
   const checked = options(layer, given, known);

@@ -134,18 +134,18 @@ function checked(
     name: one,
     weight,
   }));
-  if (inputs.length === 0) refuse("there are no adapters to add");
+  if (inputs.length === 0) refuse("there are no adapters to combine");
   for (const { name: one, weight } of inputs)
-    if (!Number.isFinite(weight)) refuse(`the weight of "${one}" is a number, not ${weight}`);
+    if (!Number.isFinite(weight)) refuse(`the weight of "${one}" must be a number, got ${weight}`);
   if (!COMBINATIONS.includes(combination))
-    refuse(`combination is one of ${COMBINATIONS.join(", ")}, not "${String(combination)}"`);
+    refuse(`combination must be one of ${COMBINATIONS.join(", ")}, got "${String(combination)}"`);
   if (rank !== undefined && !(Number.isInteger(rank) && rank >= 1))
-    refuse(`rank is a whole number of at least 1, not ${rank}`);
+    refuse(`rank must be a whole number of at least 1, got ${rank}`);
   if (majoritySign !== undefined && majoritySign !== "total" && majoritySign !== "frequency")
-    refuse(`majoritySign is total or frequency, not "${String(majoritySign)}"`);
+    refuse(`majoritySign must be total or frequency, got "${String(majoritySign)}"`);
   const sparse = /^(ties|dare|magnitude)/.test(combination);
   if (sparse && inputs.length > 1 && !(density !== undefined && density >= 0 && density <= 1))
-    refuse(`${combination} keeps a share of the values: density is from 0 to 1, not ${density}`);
+    refuse(`${combination} keeps a fraction of the values: density must be from 0 to 1, got ${density}`);
   if (combination.startsWith("dare") && density === 0)
     refuse(`${combination} divides by density, which is 0`);
   for (const kind of ["modules", "biases"] as const) {
@@ -247,7 +247,7 @@ async function sumOf(
   const done = (factors: Factors): Sum => ({ ...factors, r: factors.blockRank * perBlock });
   const wanted = rank ?? Math.max(...parts.map(({ r }) => r));
   if (!Number.isInteger(wanted / perBlock))
-    refuse(`rank is a multiple of ${perBlock}, the groups of a convolution, not ${wanted}`);
+    refuse(`rank must be a multiple of ${perBlock}, the groups of a convolution, got ${wanted}`);
   const sum = concatenated(sources);
   if (combination === "linear" || combination === "cat") {
     const whole = rank === undefined || rank >= sum.blockRank * perBlock;

@@ -13,7 +13,7 @@ export function checkBias(bias: string): asserts bias is BiasMode {
     const near = didYouMean(bias, ["none", "all", "lora_only"]);
     throw new LowrankError(
       "ERR_OPTION",
-      `${optionName("bias")}: ${shown(bias)} is none of none, all, lora_only${near}`,
+      `${optionName("bias")}: ${shown(bias)} must be one of none, all, lora_only${near}`,
     );
   }
 }

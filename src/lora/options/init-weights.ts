@@ -43,7 +43,7 @@ export function checkInit(init: unknown): asserts init is InitLoraWeights {
   throw new LowrankError(
     "ERR_OPTION",
     BEYOND.includes(init as string)
-      ? `${optionName("initLoraWeights")}: ${String(init)} is not built; there are ${ways}`
-      : `${optionName("initLoraWeights")} is one of ${ways}, not ${shown(init)}${didYouMean(init, NAMED)}`,
+      ? `${optionName("initLoraWeights")}: ${String(init)} is not supported; there are ${ways}`
+      : `${optionName("initLoraWeights")} must be one of ${ways}, got ${shown(init)}${didYouMean(init, NAMED)}`,
   );
 }

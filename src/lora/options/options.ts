@@ -170,7 +170,7 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
     if (expected !== undefined)
       throw new LowrankError(
         "ERR_OPTION",
-        `inject: ${optionName(option)} is ${expected}, not ${shown(value)}`,
+        `inject: ${optionName(option)} must be ${expected}, got ${shown(value)}`,
       );
     Object.assign(options, { [option]: value as unknown });
   }
@@ -217,8 +217,8 @@ function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConf
   if (useDora && movesBase(init)) throw refused(ADAPTER_REFUSALS.doraWithMovedBase, "inject", String(init));
   if (evaData !== undefined && init !== "eva") throw refused(ADAPTER_REFUSALS.evaDataAlone, "inject");
   const { rho = 2, tau = 0.99 } = knownOptions("inject: evaConfig", evaConfig, EVA_KEYS);
-  if (!(rho >= 1)) refuse(`evaConfig.rho is at least 1, not ${rho}`);
-  if (!(tau >= 0 && tau <= 1)) refuse(`evaConfig.tau is from 0 to 1, not ${tau}`);
+  if (!(rho >= 1)) refuse(`evaConfig.rho must be at least 1, got ${rho}`);
+  if (!(tau >= 0 && tau <= 1)) refuse(`evaConfig.tau must be from 0 to 1, got ${tau}`);
 }
 
 function checkLayers({ targetModules, layersToTransform, layersPattern }: InjectOptions): void {

@@ -55,7 +55,7 @@ export function beginningOf(
       return refused("the model's generation_config.json names no languages (lang_to_id)");
     const near = suggestLanguage(name, [...languages.keys()]);
     return refused(
-      `${optionName("language")} is one of ${[...languages.keys()].join(", ")}, not "${name}"${near}`,
+      `${optionName("language")} must be one of ${[...languages.keys()].join(", ")}, got "${name}"${near}`,
     );
   };
   const said = language ?? generation.language;

@@ -296,7 +296,7 @@ export class Scenario {
   /** Returns the command that a user would run next, given the messages. */
   #next({ status, signal, stderr }: Ended, mishap: Mishap, full: boolean): string[] | undefined {
     const { random } = this.#world;
-    const [, advised] = /to go on: lowrank (.*)\n/.exec(stderr) ?? [];
+    const [, advised] = /resume with: lowrank (.*)\n/.exec(stderr) ?? [];
     if (status === 0) return undefined;
     if (mishap.kind === "full stdout" && /stdout was cut off/.test(stderr)) return undefined;
     if (advised !== undefined) {
