@@ -43,7 +43,7 @@ test("a line for each class: the time of each variant, the chosen one, and the d
 milliseconds per run; * marks the selected variant
 gemm 2048 x 576 x 576, A B^T f32  tile 4 x 4 2.50  tile 8 x 8 1.25*  tile 1 x 4 rejected (wrong numbers)
 gemm 6 x 576 x 576, A B^T f32     dots 8 0.0125*   dots 4 too slow   dots 1 rejected (refused)
-kept in /cache/lowrank/tune/model_7.json
+stored in /cache/lowrank/tune/model_7.json
 `,
   );
 });
@@ -52,6 +52,6 @@ test("the location of the file, and whether it is used", (t) => {
   const { file: _, ...nowhere } = REPORT;
   t.regex(
     tuningTable({ ...nowhere, used: false }),
-    /\nnot stored: the user has no cache folder; runs on .*on\n$/,
+    /\nnot stored: the user has no cache folder; not used on .*on\n$/,
   );
 });

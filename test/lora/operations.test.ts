@@ -183,7 +183,7 @@ for (const device of testDevices()) {
     t.true(apart(await logits(model), sum) < 1e-5);
     await t.throwsAsync(lora.addWeightedAdapter(model, "more", { a: 1, sum: 1 }, { combination: "cat" }), {
       code: "ERR_OPTION",
-      message: /in full \("a" and "sum": lm_head\)/,
+      message: /the same module or bias \("a" and "sum": lm_head\)/,
     });
     model.dispose();
   });
