@@ -174,10 +174,7 @@ test.serial("a config file: unknown keys, bad values and bad YAML are wrong usag
     ["batch_size: 2", /unknown key "batch_size" \(did you mean batch-size\?\)/],
     ["gradientAccumulation: 2", /unknown key "gradientAccumulation" \(did you mean grad-accum\?\)/],
     ["device: gpux", /device: Unknown device "gpux" \(did you mean gpu\?\)/],
-    [
-      "schedule: consine",
-      /must be one of linear, cosine, constant, got consine \(did you mean cosine\?\)/,
-    ],
+    ["schedule: consine", /must be one of linear, cosine, constant, got consine \(did you mean cosine\?\)/],
     ["{steps: 3, epochs: 2}", /give one of steps in .*\.yaml and epochs in .*\.yaml, not both/],
     ["eval-every: 2", /eval-every in .*\.yaml needs --eval-data or --eval-split/],
     ["rank: 0", /rank: It must be a whole number of at least 1/],
