@@ -61,7 +61,12 @@ export class Upsample extends Module {
     this.mode = oneOf(layer, "mode", mode, MODES);
     if (alignCorners !== undefined) flag(layer, "alignCorners", alignCorners);
     if (mode === "nearest" && alignCorners !== undefined)
-      refuse(layer, "alignCorners", "unset except for the modes linear, bilinear and trilinear", alignCorners);
+      refuse(
+        layer,
+        "alignCorners",
+        "unset except for the modes linear, bilinear and trilinear",
+        alignCorners,
+      );
     this.alignCorners = alignCorners ?? false;
   }
 
