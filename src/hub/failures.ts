@@ -70,9 +70,9 @@ export function refusal(
         : `there is no such model at ${endpoint} that the token may read, and no folder of that name here`,
     );
   if (status === 404 && code === "EntryNotFound")
-    return hub(`it lacks a file that it lists; see ${page}/tree/main`);
+    return hub(`a file in its listing is missing; see ${page}/tree/main`);
   if (status === 404) return hub(`there is no such model at ${endpoint}, and no folder of that name here`);
-  return hub(`${endpoint} refuses it`);
+  return hub(`${endpoint} refused the request`);
 }
 
 /** Parses `Retry-After`, seconds or a date, to seconds. */

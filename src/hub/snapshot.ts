@@ -86,7 +86,7 @@ function notThere(
   const what = lacks === undefined ? "is not in the cache" : `is in the cache without ${lacks}`;
   throw new LowrankError(
     "ERR_HUB",
-    `${which}: ${what} (${cacheDir}), and no server is asked offline; download it once without ${optionName("offline")} and HF_HUB_OFFLINE`,
+    `${which}: ${what} (${cacheDir}), and offline mode uses no server; download it once without ${optionName("offline")} and HF_HUB_OFFLINE`,
   );
 }
 

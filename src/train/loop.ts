@@ -360,7 +360,7 @@ class Loop {
   async #notFinite({ step }: Pending, loss: number, norm: number): Promise<never> {
     await this.#options.optimizer.recover();
     const what = Number.isFinite(loss) ? `the gradient norm is ${norm}` : `the loss is ${loss}`;
-    return this.#fail(`step ${step + 1}: ${what}; the update was left out`, step);
+    return this.#fail(`step ${step + 1}: ${what}; the update was skipped`, step);
   }
 
   /** Ends the run because the weights after `step` steps give a loss or a gradient that is not finite. */
@@ -368,7 +368,7 @@ class Loop {
     await this.#mark(false);
     const instead =
       step === 0
-        ? "nothing was trained before: the model's weights or the data contain such values or lead to them"
+        ? "nothing was trained before: the model's weights or the data contain or cause such values"
         : "try a lower learning rate or a longer warm-up";
     throw new LowrankError("ERR_NOT_FINITE", `${what}${this.#fallback()}; ${instead}`);
   }

@@ -143,7 +143,7 @@ export function checkOutput({ adapter, output, overwrite, lora }: Settings): voi
   if (!places.some((path) => realpathSync(path) === realpathSync(adapter))) return;
   throw new LowrankError(
     "ERR_OUTPUT_EXISTS",
-    `${output}: is the folder of the adapter that the run starts from; choose another ${optionName("output")}, or have the adapter replaced when the run is done by ${optionName("overwrite")}`,
+    `${output}: is the folder of the adapter that the run starts from; choose another ${optionName("output")}, or replace the adapter at the end of the run with ${optionName("overwrite")}`,
   );
 }
 

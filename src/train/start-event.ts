@@ -28,7 +28,8 @@ export function startEvent(
 ): StartEvent {
   const { device } = model;
   const tensors = Object.values(model.stateDict());
-  const why = typeof settings.model === "string" ? chooseDevice(settings.device).why : "the model is there";
+  const why =
+    typeof settings.model === "string" ? chooseDevice(settings.device).why : "the model was loaded on it";
   return {
     type: "start",
     model: model.source ?? "",

@@ -103,12 +103,12 @@ const cases: Refused[] = [
   {
     what: "a refusal that says no more",
     fault: (hub) => hub.faults.push(...answers("model.safetensors", 451)),
-    message: /^owner\/tiny: http\S+ refuses it \(status 451\)$/,
+    message: /^owner\/tiny: http\S+ refused the request \(status 451\)$/,
   },
   {
     what: "a file that is listed and is not there",
     fault: (hub) => hub.faults.push(...answers("/resolve/", 404, 1, { "x-error-code": "EntryNotFound" })),
-    message: /^owner\/tiny: it lacks a file that it lists; see .* \(status 404\)$/,
+    message: /^owner\/tiny: a file in its listing is missing; see .* \(status 404\)$/,
   },
   {
     what: "a server that says nothing",
@@ -157,7 +157,7 @@ const cases: Refused[] = [
     what: "offline, and not in the cache",
     options: { offline: true },
     message:
-      /^owner\/tiny: is not in the cache \(\S+hub\), and no server is asked offline; download it once without offline and HF_HUB_OFFLINE$/,
+      /^owner\/tiny: is not in the cache \(\S+hub\), and offline mode uses no server; download it once without offline and HF_HUB_OFFLINE$/,
   },
   {
     what: "offline by the environment, and not in the cache",

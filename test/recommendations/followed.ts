@@ -60,7 +60,7 @@ export const FOLLOWED: readonly Followed[] = [
   [/use a template for tools with <chatTemplate>$/, `${HERE}tools that a template ignores`],
   [/^give one with <chatTemplate> FILE$/, `${HERE}a model without a chat template`],
   [
-    /^…: … \(…\), and no server is asked offline; download it once without <offline>/,
+    /^…: … \(…\), and offline mode uses no server; download it once without <offline>/,
     "test/hub/load.test.ts: the command line: a model by its name, and by the base model of an adapter",
   ],
   [

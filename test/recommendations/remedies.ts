@@ -131,7 +131,7 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["it has been disabled; see", OUTSIDE],
   ["set another in HF_TOKEN", OUTSIDE],
   ["a private one needs a token", OUTSIDE],
-  ["it lacks a file that it lists", OUTSIDE],
+  ["a file in its listing is missing", OUTSIDE],
   ["move the cache with HF_HOME", OUTSIDE],
   ["check HF_ENDPOINT", OUTSIDE],
   ["name its base model", FORM],

@@ -150,7 +150,7 @@ test.serial("an invalid or occupied port is refused before anything is read", as
   const first = finetune(options({ steps: 2 }));
   await t.throwsAsync(first.dashboard({ port: -1 }), {
     code: "ERR_OPTION",
-    message: "dashboard: port must be a port, from 1 to 65535, or 0 for one that is free, got -1",
+    message: "dashboard: port must be a port from 1 to 65535, or 0 for a free one, got -1",
   });
   await t.throwsAsync(first.dashboard({ prot: 1 } as object), {
     code: "ERR_OPTION",

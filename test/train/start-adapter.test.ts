@@ -176,7 +176,7 @@ test.serial("the output is not the adapter's own folder, unless it is to be repl
   await t.throwsAsync(finetune(own).result, {
     code: "ERR_OUTPUT_EXISTS",
     message:
-      /is the folder of the adapter that the run starts from; choose another output, or .* by overwrite/,
+      /is the folder of the adapter that the run starts from; choose another output, or .* with overwrite/,
   });
   t.true(before.equals(adapterBytes(folder)));
   await finetune({ ...own, overwrite: true }).result;
