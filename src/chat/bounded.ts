@@ -45,7 +45,7 @@ export class BoundedInterpreter extends Interpreter {
 
   #count(steps: number): void {
     this.#left -= steps;
-    if (this.#left < 0) throw new OutOfBounds("it does not come to an end");
+    if (this.#left < 0) throw new OutOfBounds("it does not terminate");
   }
 }
 

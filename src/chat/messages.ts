@@ -116,7 +116,9 @@ function messageOf(value: unknown, name: string, refuse: (what: string) => never
     );
   const media = mediaField(fields);
   if (media !== undefined)
-    return refuse(`${name}.${media} holds media, and only text can be used; remove the message or the field`);
+    return refuse(
+      `${name}.${media} contains media, but only text can be used; remove the message or the field`,
+    );
   if ("function_call" in fields)
     return refuse(`${name}.function_call is OpenAI's old form; write the call as tool_calls`);
   const calls = callsOf(fields["tool_calls"], `${name}.tool_calls`, refuse);
@@ -161,7 +163,7 @@ function textOfPart(part: unknown, name: string, refuse: (what: string) => never
   }
   const media = mediaField(part);
   if (media !== undefined)
-    return refuse(`${name}.${media} holds media; only parts of type "text" can be used`);
+    return refuse(`${name}.${media} contains media; only parts of type "text" can be used`);
   return typeof text === "string" ? text : refuse(`${name}.text must be a string, got ${kindOf(text)}`);
 }
 
@@ -208,7 +210,7 @@ function checkWeight(fields: Record<string, unknown>, name: string, refuse: (wha
     refuse(`${name}.weight must be 0 or 1, got ${JSON.stringify(weight) ?? kindOf(weight)}`);
   if (weight === 0 && role !== "assistant")
     refuse(
-      `${name}.weight is 0, and the role is ${JSON.stringify(role)}; only assistant turns have a weight`,
+      `${name}.weight is 0, but the role is ${JSON.stringify(role)}; only assistant turns have a weight`,
     );
   if (weight === 1) delete fields["weight"];
 }
@@ -239,7 +241,7 @@ function mediaField(fields: Record<string, unknown>): string | undefined {
 function refuseMedia(fields: Record<string, unknown>, refuse: (what: string) => never): void {
   const name = mediaField(fields);
   if (name !== undefined)
-    refuse(`the row has "${name}", and only its text can be used; remove the row or the field`);
+    refuse(`the row has "${name}", but only its text can be used; remove the row or the field`);
 }
 
 /** Returns the tools of a row: an array of schemas, or its JSON text. */

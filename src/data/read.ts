@@ -252,8 +252,8 @@ function joined(all: readonly Data[]): Data {
   if (others.length === 0) return first;
   const other = others.find(({ kind }) => kind !== first.kind);
   if (other !== undefined) {
-    const what = `${other.file}: holds ${KINDS[other.kind]}, and ${first.file} holds ${KINDS[first.kind]}`;
-    throw new LowrankError("ERR_DATA_ROW", `${what}; the data of a run is of one kind`);
+    const what = `${other.file}: contains ${KINDS[other.kind]}, but ${first.file} contains ${KINDS[first.kind]}`;
+    throw new LowrankError("ERR_DATA_ROW", `${what}; all data of a run must be of one kind`);
   }
   const file = `${first.file} and ${others.length} more`;
   const sources = all.flatMap((one): readonly Content<unknown>[] => one.sources);
@@ -274,12 +274,13 @@ function joined(all: readonly Data[]): Data {
 /** Returns the data if it is for a language model. Throws `ERR_DATA_ROW` for rows with labels or speech. */
 export function textData(data: Data): TextData {
   if (data.kind === "speech") {
-    const what = 'the row has "audio", and the model is a language model; speech trains such as Whisper';
+    const what =
+      'the row has "audio", but the model is a language model; speech trains models such as Whisper';
     throw new LowrankError("ERR_DATA_ROW", `${data.first}: ${what}`);
   }
   if (data.kind !== "labels") return data;
   const what =
-    'the row has a "label", and the model is a language model; labels train an encoder, such as BERT';
+    'the row has a "label", but the model is a language model; labels train an encoder, such as BERT';
   throw new LowrankError("ERR_DATA_ROW", `${data.first}: ${what}`);
 }
 

@@ -113,7 +113,7 @@ export abstract class Module {
     const taken = name in this && held !== undefined && held !== null && !bufferNames(this).includes(name);
     if (taken) refuse(where, "name", "free, while the module has such a property already", name);
     if (isTensor(tensor) && isParameter(tensor))
-      refuse(where, name, "a tensor that is no parameter; detach() makes one", tensor);
+      refuse(where, name, "a tensor that is not a parameter; detach() makes one", tensor);
     defineBuffer(this, name, tensor, persistent);
   }
 

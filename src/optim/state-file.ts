@@ -101,19 +101,19 @@ function checked(path: string, file: WeightsFile, { kind, groups }: Expected): D
     throw new LowrankError("ERR_FILE_FORMAT", `${path}: ${what}`);
   };
   const text = file.metadata()[KEY];
-  if (text === undefined) return wrong("holds no optimizer's state, as optimizer.save() writes it");
+  if (text === undefined) return wrong("contains no optimizer state written by optimizer.save()");
   let found: Partial<Description> = {};
   try {
     found = JSON.parse(text) as Partial<Description>;
   } catch (error) {
-    wrong(`${KEY} in the metadata is no JSON: ${(error as Error).message}`);
+    wrong(`${KEY} in the metadata is not JSON: ${(error as Error).message}`);
   }
   if (found.version !== VERSION)
     wrong(`the state is of version ${String(found.version)}, and ${VERSION} is read`);
   if (found.kind !== kind) {
     throw new LowrankError(
       "ERR_UNMATCHED_KEY",
-      `${path}: the state is of ${String(found.kind)}, and the optimizer is ${kind}`,
+      `${path}: the state is of ${String(found.kind)}, but the optimizer is ${kind}`,
     );
   }
   const count = groups.reduce((n, { states }) => n + states.length, 0);
@@ -125,7 +125,7 @@ function checked(path: string, file: WeightsFile, { kind, groups }: Expected): D
   if (own.join() !== given.join()) {
     throw new LowrankError(
       "ERR_SHAPE_MISMATCH",
-      `${path}: the state is of ${sizes(given)}, and the optimizer of ${sizes(own)}`,
+      `${path}: the state is of ${sizes(given)}, but the optimizer of ${sizes(own)}`,
     );
   }
   const { updates } = found;

@@ -65,7 +65,7 @@ function parsed(spec: string, operands: readonly Tensor[]): { terms: string[][];
   const terms = parts.map((part, i) => {
     const { shape } = operands[i] as Tensor;
     const letters = part.replace("...", "");
-    if (!/^[A-Za-z]*$/.test(letters)) wrong(spec, `"${part}" is no term of letters and ...`);
+    if (!/^[A-Za-z]*$/.test(letters)) wrong(spec, `"${part}" is not a term of letters and ...`);
     const fresh = shape.length - letters.length;
     if (fresh < 0 || (fresh > 0 && letters === part)) {
       wrong(spec, `"${part}" names ${letters.length} of the ${shape.length} dimensions of ${shapeOf(shape)}`);
@@ -80,7 +80,7 @@ function parsed(spec: string, operands: readonly Tensor[]): { terms: string[][];
     return { terms, result: [...dots(most), ...once] };
   }
   const letters = right.replace("...", "");
-  if (!/^[A-Za-z]*$/.test(letters)) wrong(spec, `"${right}" is no term of letters and ...`);
+  if (!/^[A-Za-z]*$/.test(letters)) wrong(spec, `"${right}" is not a term of letters and ...`);
   const result = spelled(right, most);
   const twice = result.find((name, i) => result.indexOf(name) !== i);
   if (twice !== undefined) wrong(spec, `the result names ${twice} twice`);

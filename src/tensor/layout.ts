@@ -222,7 +222,7 @@ export abstract class Layout extends Operand {
     if (list.length % 2 !== 0 || list.length > 2 * rank) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `pad: padding holds two sizes a dimension, at most ${2 * rank} for ${shapeOf(this.shape)}, not ${list.length}`,
+        `pad: padding has two sizes per dimension, at most ${2 * rank} for ${shapeOf(this.shape)}, not ${list.length}`,
       );
     }
     // The engine expects the first padded dimension first.

@@ -27,11 +27,11 @@ export function weightedCrossEntropy(
   if (weight.shape.length !== 1 || weight.shape[0] !== classes) {
     throw new LowrankError(
       "ERR_SHAPE_MISMATCH",
-      `crossEntropy: weight ${shapeOf(weight.shape)} does not hold one factor for each class of logits ${shapeOf(logits.shape)}`,
+      `crossEntropy: weight ${shapeOf(weight.shape)} does not have one factor per class of logits ${shapeOf(logits.shape)}`,
     );
   }
   if (weight.dtype !== "f32" && !isHalf(weight.dtype)) {
-    throw new LowrankError("ERR_DTYPE", `crossEntropy: weight holds floats, not ${weight.dtype}`);
+    throw new LowrankError("ERR_DTYPE", `crossEntropy: weight must be floats, not ${weight.dtype}`);
   }
   const factors = weight.to("f32").detach();
   // Also checks the targets.

@@ -82,7 +82,7 @@ test("content that is not text is refused by file, line and position", async (t)
     [assistant({ content: "a", weight: "0" }), /weight must be 0 or 1, got "0"/],
     [
       JSON.stringify({ messages: [{ role: "user", content: "a", weight: 0 }] }),
-      /weight is 0, and the role is "user"/,
+      /weight is 0, but the role is "user"/,
     ],
     [
       assistant({ content: "", function_call: { name: "f", arguments: "{}" } }),
@@ -97,12 +97,12 @@ test("content that is not text is refused by file, line and position", async (t)
     ],
     [
       JSON.stringify({ messages: [{ role: "user", content: "a", images: ["x.png"] }] }),
-      /"messages"\[0\]\.images holds media, and only text can be used/,
+      /"messages"\[0\]\.images contains media, but only text can be used/,
     ],
-    [assistant({ content: "a", audio: { id: "x" } }), /"messages"\[0\]\.audio holds media/],
+    [assistant({ content: "a", audio: { id: "x" } }), /"messages"\[0\]\.audio contains media/],
     [
       user([{ type: "text", text: "a", image: "x.png" }]),
-      /"messages"\[0\]\.content\[0\]\.image holds media; only parts of type "text"/,
+      /"messages"\[0\]\.content\[0\]\.image contains media; only parts of type "text"/,
     ],
     [
       JSON.stringify({ conversations: [{ from: "human", value: "a" }], image: "x.png" }),

@@ -152,7 +152,7 @@ test("an endless template is stopped", (t) => {
     "{% set ns = namespace(a=[1]) %}{% for i in range(100) %}{% set ns.a = ns.a + ns.a %}{% endfor %}";
   t.is(
     failure(() => rendered(grows)),
-    "ERR_CHAT_TEMPLATE t: the chat template was stopped: it does not come to an end",
+    "ERR_CHAT_TEMPLATE t: the chat template was stopped: it does not terminate",
   );
   t.regex(
     failure(() => rendered("{{ range(1000000000000) }}")),

@@ -90,7 +90,7 @@ test.serial("data and commands that do not suit a classifier are one line", asyn
       /:1: there is no "label", and the model is a classifier/,
     ],
     [["evaluate", "--model", model, "--data", data], /is neither a language model nor a classifier/],
-    [["evaluate", "--data", data], /:1: the row has a "label", and the model is a language model/],
+    [["evaluate", "--data", data], /:1: the row has a "label", but the model is a language model/],
     [["generate", "--adapter", output, "--prompt", "a"], /this model is not a language model/],
   ];
   for (const [argv, message] of cases) {

@@ -71,7 +71,7 @@ test.serial("data and commands that do not suit a speech model are one line", as
       ["evaluate", "--model", model, "--language", "tlh", "--data", data],
       /language must be one of en, de, got "tlh"/,
     ],
-    [["evaluate", "--data", data], /:1: the row has "audio", and the model is a language model/],
+    [["evaluate", "--data", data], /:1: the row has "audio", but the model is a language model/],
     [["evaluate", "--data", gone], /:1: gone\.wav is not there; audio is the path of a WAV file/],
     [["generate", "--model", model, "--prompt", "a"], /this model is not a language model/],
   ];

@@ -214,11 +214,11 @@ test("files of several kinds are refused with the names of two", async (t) => {
   const [rows, labels] = [write("b.jsonl", '{"text":"a"}'), write("c.csv", "text,label\na,x\n")];
   t.regex(
     await refusal([rows, labels]),
-    /^ERR_DATA_ROW c\.csv: holds rows with labels, and b\.jsonl holds rows for a language model; /,
+    /^ERR_DATA_ROW c\.csv: contains rows with labels, but b\.jsonl contains rows for a language model; /,
   );
   t.regex(
     await refusal([text, rows]),
-    /b\.jsonl: holds rows for a language model, and a\.txt holds running text/,
+    /b\.jsonl: contains rows for a language model, but a\.txt contains running text/,
   );
   t.regex(
     await refusal([rows, join(folder, "none.jsonl")]),

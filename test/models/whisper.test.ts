@@ -412,8 +412,8 @@ test("the folder's generation configuration is required and respected", async (t
 
   const wrong = (more: object, message: RegExp) =>
     refused(t, () => heard(of(more)), "ERR_FILE_FORMAT", message);
-  await wrong({ suppress_tokens: [3, 97] }, /suppress_tokens has 97, and the model's tokens end at 96/);
-  await wrong({ lang_to_id: { "<|fr|>": 500 } }, /has 500/);
+  await wrong({ suppress_tokens: [3, 97] }, /suppress_tokens contains 97, but the model's tokens end at 96/);
+  await wrong({ lang_to_id: { "<|fr|>": 500 } }, /contains 500/);
   await wrong({ lang_to_id: [1] }, /lang_to_id must be an object/);
   await wrong({ forced_decoder_ids: [[2, 94]] }, /forced_decoder_ids must be a list of positions from 1 on/);
   await wrong({ task: "sing" }, /task must be transcribe or translate/);

@@ -109,19 +109,19 @@ test("an unsuitable file is refused with a description of its content, and nothi
 
   const WRONG: [path: string, optimizer: optim.Optimizer, code: ErrorCode, message: RegExp][] = [
     [join(folder, "none"), adamw, "ERR_FILE_NOT_FOUND", /none/],
-    [plain, adamw, "ERR_FILE_FORMAT", /holds no optimizer's state/],
+    [plain, adamw, "ERR_FILE_FORMAT", /contains no optimizer state/],
     [cut, adamw, "ERR_FILE_FORMAT", /cut/],
     [
       file,
       new optim.SGD(model("cpu").parameters()),
       "ERR_UNMATCHED_KEY",
-      /is of adamw, and the optimizer is sgd/,
+      /is of adamw, but the optimizer is sgd/,
     ],
     [
       file,
       new optim.AdamW(new nn.Linear(3, 5, { device: "cpu" }).parameters()),
       "ERR_SHAPE_MISMATCH",
-      /1 groups of 4 parameters, and the optimizer of 1 groups of 2/,
+      /1 groups of 4 parameters, but the optimizer of 1 groups of 2/,
     ],
     [
       file,

@@ -219,7 +219,7 @@ test.serial("unsuitable data is refused with file and line, and no output is lef
     [
       { data: tinyData(3), model: tinyModel(), evalData },
       "ERR_DATA_ROW",
-      /rows\.jsonl:1: the row has a "label", and the model is a language model/,
+      /rows\.jsonl:1: the row has a "label", but the model is a language model/,
     ],
   ];
   for (const [more, code, message] of cases) {

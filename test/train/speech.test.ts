@@ -202,7 +202,7 @@ test.serial("unsuitable data is refused by row, and no output is left", async (t
     [
       data,
       "ERR_DATA_ROW",
-      /data\[0\]: the row has "audio", and the model is a language model/,
+      /data\[0\]: the row has "audio", but the model is a language model/,
       { model: tinyModel() },
     ],
     [data, "ERR_DATA_ROW", /rows\.jsonl:1: there is no "audio"/, { evalData: rowsFile([{ text: "a" }]) }],

@@ -35,7 +35,7 @@ export function whisperGeneration(
   const inVocabulary = (fields: ConfigFields, key: string, ids: readonly number[]): readonly number[] => {
     const wrong = ids.find((id) => id >= vocabSize);
     if (wrong === undefined) return ids;
-    throw fields.failure(`${key} has ${wrong}, and the model's tokens end at ${vocabSize - 1}`);
+    throw fields.failure(`${key} contains ${wrong}, but the model's tokens end at ${vocabSize - 1}`);
   };
   const list = (key: string): readonly number[] => {
     const fields = generation?.has(key) ? generation : config;

@@ -56,7 +56,7 @@ function unpackers(decoder: Decoder): Partial<Record<CompressionCodec, Unpack>> 
 function exactly(unpack: Unpack): Unpack {
   return (bytes, size) => {
     const unpacked = unpack(bytes, size);
-    if (unpacked.length !== size) throw new Error(`a page has ${unpacked.length} bytes, and states ${size}`);
+    if (unpacked.length !== size) throw new Error(`a page has ${unpacked.length} bytes, but states ${size}`);
     return unpacked;
   };
 }
@@ -88,11 +88,11 @@ function checkZstd(bytes: Uint8Array, size: number): void {
   if (sizeBytes === 0) return;
   let stated = sizeBytes === 2 ? 256 : 0;
   for (let i = 0; i < sizeBytes; i++) stated += (bytes[at + i] ?? 0) * 2 ** (8 * i);
-  if (stated > size) throw new Error(`a zstd frame of ${stated} bytes, and the page states ${size}`);
+  if (stated > size) throw new Error(`a zstd frame of ${stated} bytes, but the page states ${size}`);
 }
 
 function checkLz4(found: number, size: number): void {
-  if (found !== size) throw new Error(`a page of lz4 has ${found} bytes, and states ${size}`);
+  if (found !== size) throw new Error(`a page of lz4 has ${found} bytes, but states ${size}`);
 }
 
 /** Returns the decompressed size of an LZ4 block; the decoder would pad a shorter one with zeros. */

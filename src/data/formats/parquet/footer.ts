@@ -75,7 +75,7 @@ export async function readFooter(
   /** Checks the stated number of rows. */
   function checkRows({ num_rows: stated, row_groups: groups }: FileMetaData): void {
     const found = groups.reduce((sum, { num_rows: rows }) => sum + BigInt(rows), 0n);
-    if (found !== BigInt(stated)) throw refused(name, `it states ${stated} rows, and its groups ${found}`);
+    if (found !== BigInt(stated)) throw refused(name, `it states ${stated} rows, but its groups ${found}`);
   }
 }
 
@@ -115,7 +115,7 @@ function groupOf(group: RowGroup, number: number, leaves: readonly LeafPath[], s
   for (const { path, names } of leaves) {
     const { values } = extents.get(keyOf(names)) as Extent;
     if (levelsOf(path).maxRepetition === 0 && values !== rows)
-      throw new Error(`group ${number} states ${rows} rows, and its column ${names.join(".")} ${values}`);
+      throw new Error(`group ${number} states ${rows} rows, but its column ${names.join(".")} ${values}`);
   }
   const all = [...extents.values()];
   const [start, end] = [Math.min(...all.map((one) => one.start)), Math.max(...all.map((one) => one.end))];

@@ -182,7 +182,7 @@ function checkPage(decoder: Decoder, page: Uint8Array, leaf: Leaf, found: Found)
     at = end;
   }
   if (missing !== undefined && count - missing !== present)
-    throw new Error(`a page states ${missing} missing values, and has ${count - present}`);
+    throw new Error(`a page states ${missing} missing values, but has ${count - present}`);
   if (present === 0) return "PLAIN";
   const { type, element } = column;
   const width = element.type_length;
@@ -207,7 +207,7 @@ function valuesOf(
 ): PageValues {
   const refers = encoding.endsWith("_DICTIONARY");
   if (refers && (dictionary === undefined || dictionary.length === 0))
-    throw new Error("a page refers to a dictionary that is not there");
+    throw new Error("a page refers to a missing dictionary");
   const values = decoder.convertWithDictionary(dataPage, dictionary, encoding, column);
   if (refers && (values as unknown[]).includes(undefined))
     throw new Error("a value beyond the end of its dictionary");
