@@ -1,4 +1,4 @@
-/** Who can reach the server, and clients that leave, read nothing or send what is refused. */
+/** Access to the server, and clients that leave, read nothing or send a refused body. */
 import { once } from "node:events";
 import { createServer, type ServerResponse } from "node:http";
 import { connect, type AddressInfo } from "node:net";
@@ -11,7 +11,7 @@ import type { Tokenizer } from "../../src/index.js";
 import { EventStream } from "../../src/serve/event-stream.js";
 import { adaptedModel, BASE, serving, TOKEN, until } from "./serving.js";
 
-test("the server listens on its host alone", async (t) => {
+test("the server listens only on its host", async (t) => {
   const { server } = await serving(t);
   // Another address of this machine.
   const socket = connect({ host: "127.0.0.2", port: Number(new URL(server.url).port) });
@@ -19,7 +19,7 @@ test("the server listens on its host alone", async (t) => {
   await t.throwsAsync(once(socket, "connect"), { code: "ECONNREFUSED" });
 });
 
-test("a client that leaves before its prompt is encoded is not generated for", async (t) => {
+test("a client that leaves before its prompt is encoded gets no generation", async (t) => {
   const model = await adaptedModel();
   const { server, client, lines } = await serving(t, { model, maxTokens: 240 });
   const tokenizer = model.tokenizer as Tokenizer;
@@ -43,7 +43,7 @@ test("a client that leaves before its prompt is encoded is not generated for", a
   t.deepEqual(server.load, { waiting: 0, running: 0 });
 });
 
-test("a client that does not read its stream is cut off after some megabytes", async (t) => {
+test("a client that does not read its stream is disconnected after some megabytes", async (t) => {
   const server = createServer().listen(0, "127.0.0.1");
   t.teardown(() => server.close());
   await once(server, "listening");
@@ -72,7 +72,7 @@ test("a client that sends a refused body to its end gets the answer", async (t) 
     `POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAuthorization: Bearer ${TOKEN}\r\n` +
       "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
   );
-  // It reads nothing before it has sent all.
+  // The client reads nothing before it has sent everything.
   for (let i = 0; i < 30 && !socket.destroyed; i++) {
     socket.write(`400\r\n${"x".repeat(1024)}\r\n`);
     await later(5);

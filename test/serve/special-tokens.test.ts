@@ -8,7 +8,7 @@ import { loadModel, type Tokenizer } from "../../src/index.js";
 import { tinyModel } from "../hashed.js";
 import { BASE, serving, TEMPLATE } from "./serving.js";
 
-/** The tiny model with a tokenizer that begins each text with <s>. */
+/** Returns the folder of the tiny model with a tokenizer that starts each text with <s>. */
 function beginningModel(): string {
   const folder = tinyModel();
   const path = join(folder, "tokenizer.json");
@@ -23,7 +23,7 @@ function beginningModel(): string {
   return folder;
 }
 
-test("a completion's prompt begins with special tokens, a conversation with what its template writes", async (t) => {
+test("a completion's prompt gets the tokenizer's special tokens, and a conversation only the template's", async (t) => {
   const model = await loadModel(beginningModel(), { device: "cpu", task: "causal-lm" });
   const tokenizer = model.tokenizer as Tokenizer;
   tokenizer.chatTemplate = TEMPLATE;

@@ -85,7 +85,7 @@ for (const device of testDevices()) {
         t.is(classes?.accuracy, 1);
         // Padding is masked, so single and batched rows differ only by rounding; 1e-5 is a hundred times that.
         const told = evals.at(-1)?.loss as number;
-        t.true(Math.abs(loss - told) < 1e-5, `${loss}, ${told} when it was trained`);
+        t.true(Math.abs(loss - told) < 1e-5, `${loss}, ${told} during training`);
       }
       again.dispose();
       t.is(live(), before);
@@ -134,7 +134,7 @@ for (const [family, layers] of [
     const rows = await objective.examples(await readData(evalData), undefined);
     const { loss } = await evaluate(again, objective, rows, { batchSize: 4 });
     const told = events.filter((event): event is EvalEvent => event.type === "eval").at(-1)?.loss as number;
-    t.true(Math.abs(loss - told) < 1e-5, `${loss}, ${told} when it was trained`);
+    t.true(Math.abs(loss - told) < 1e-5, `${loss}, ${told} during training`);
     again.dispose();
   });
 

@@ -96,7 +96,7 @@ test.serial("the ranks that EVA distributes need no more memory than estimated",
     await finetune({ ...options, lora, output: temporary() }).result;
     const held = memory("cpu").peak - before;
     t.log(
-      `rho ${evaConfig.rho}: told ${told.peakBytes}, held ${held}, at the rank asked ${uniform.peakBytes}`,
+      `rho ${evaConfig.rho}: estimated ${told.peakBytes}, measured ${held}, with the uniform rank ${uniform.peakBytes}`,
     );
     t.true(held <= told.peakBytes);
     t.true(told.peakBytes < 1.1 * held);

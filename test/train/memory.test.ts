@@ -70,7 +70,7 @@ for (const device of testDevices()) {
         const highest = session().highestLive(device);
         // An eighth, or the idle bytes that a pool of a few megabytes keeps (pool.rs).
         const room = Math.max(highest / 8, 16 * 2 ** 20);
-        t.true(peak <= highest + room + 4096, `held ${peak}, highest live ${highest}`);
+        t.true(peak <= highest + room + 4096, `peak ${peak}, peak of live bytes ${highest}`);
         t.true(reserved <= peak);
         t.log(
           `held ${(peak / 2 ** 20).toFixed(2)} MiB at most, live at most ${(highest / 2 ** 20).toFixed(2)}; resident ${drift.toFixed(1)} MiB above half the steps before`,

@@ -77,7 +77,10 @@ for (const device of testDevices()) {
       const probed = onDevice.filter(({ name }) => name.startsWith("probe"));
       const spent =
         onDevice.reduce((sum, { dur }) => sum + dur, 0) - probed.reduce((sum, { dur }) => sum + dur, 0);
-      t.true(Math.abs(told - spent / 1000) < 0.01 * told, `${told} ms told, ${spent / 1000} ms in the trace`);
+      t.true(
+        Math.abs(told - spent / 1000) < 0.01 * told,
+        `${told} ms reported, ${spent / 1000} ms in the trace`,
+      );
       t.true(told < profile.seconds * 1000, `${told} ms of ${profile.seconds} s`);
       t.true(profile.flopsPerSecond > 1e8 && profile.bytesPerSecond > 1e8);
       t.is(profile.leftOut, 0);
