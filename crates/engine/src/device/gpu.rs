@@ -49,6 +49,14 @@ use crate::tune::{Owner, Setting, Store, Table};
 /// How long `idle` waits before the thread checks for new work.
 const NAP: Duration = Duration::from_micros(500);
 
+/// The descriptors of all bind groups that can exist at once: cached ones, and those of launches in flight that the cache
+/// has dropped. DX12 allocates this many for a device when it opens; the adapter's limit is a million.
+fn descriptors() -> u32 {
+    // A kernel binds at most as many buffers as WebGPU guarantees.
+    let bindings = wgpu::Limits::default().max_storage_buffers_per_shader_stage;
+    (bindings * (launch::BIND_GROUPS + submit::LAUNCHES) as u32).next_power_of_two()
+}
+
 /// Runs commands on a GPU; created and used on its device's thread.
 pub struct Gpu {
     submitter: Submitter,
@@ -123,7 +131,8 @@ impl Gpu {
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16;
-        let limits = adapter.limits();
+        let mut limits = adapter.limits();
+        limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(descriptors());
         let request = wgpu::DeviceDescriptor {
             label: Some("lowrank"),
             required_features: wgpu::Features::IMMEDIATES | (adapter.features() & optional),

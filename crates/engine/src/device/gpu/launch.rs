@@ -10,6 +10,9 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernel::{Access, BufferId, Launch, Range};
 
+/// The most bind groups that are cached.
+pub const BIND_GROUPS: usize = 8192;
+
 /// The key of a cached bind group.
 #[derive(PartialEq, Eq, Hash)]
 pub struct Bound {
@@ -48,7 +51,7 @@ impl Gpu {
         if !self.bind_groups.contains_key(&bound) {
             let group = self.bind_group(&pipeline.layout, &bound)?;
             // Training steps repeat their bind groups; the limit bounds the cache when ranges keep changing.
-            if self.bind_groups.len() >= 8192 {
+            if self.bind_groups.len() >= BIND_GROUPS {
                 self.bind_groups.clear();
             }
             self.bind_groups.insert(Bound { pipeline: bound.pipeline, spans: bound.spans.clone() }, group);

@@ -24,6 +24,8 @@ use crate::trace::{Cost, Note};
 const COMMANDS: u32 = 1024;
 /// The most submissions that the GPU has queued.
 const IN_FLIGHT: usize = 3;
+/// The most launches that are queued or being recorded.
+pub const LAUNCHES: usize = (IN_FLIGHT + 1) * COMMANDS as usize;
 
 /// The work equivalent of one byte moved: kernels without arithmetic are bound by memory.
 pub const WORK_PER_BYTE: u64 = 4;
