@@ -196,7 +196,7 @@ function withParsedArguments(
     // Some servers write missing arguments as an empty text.
     if (text.trim() !== "") parsed = JSON.parse(text);
   } catch {
-    return refuse(`${name}.arguments is a text, and not JSON`);
+    return refuse(`${name}.arguments must be JSON`);
   }
   if (!isObject(parsed)) return refuse(`${name}.arguments must be an object, got ${kindOf(parsed)}`);
   return { ...call, arguments: parsed };
@@ -252,7 +252,7 @@ export function toolsOf(value: unknown, refuse: (what: string) => never): readon
     try {
       tools = JSON.parse(value);
     } catch {
-      return refuse('"tools" is a text, and not JSON');
+      return refuse('"tools" must be JSON');
     }
   }
   if (!Array.isArray(tools) || !tools.every(isObject))

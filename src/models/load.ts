@@ -182,7 +182,7 @@ function checkArguments(path: string, options: LoadOptions): void {
   for (const name of ["revision", "token", "cacheDir"] as const)
     // The message must not contain the token.
     if (options[name] !== undefined && text(where, name, options[name]) === "")
-      refuse(where, name, "no empty text", "");
+      refuse(where, name, "a non-empty text", "");
   if (offline !== undefined) flag(where, "offline", offline);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);

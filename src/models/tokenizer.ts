@@ -95,7 +95,7 @@ export class Tokenizer extends TemplatedTokenizer {
     super();
     this.path = textOf("new Tokenizer", "path", path);
     if (made !== undefined && !(made?.beside instanceof Beside))
-      refuse("new Tokenizer", "the second argument", "nothing", made);
+      refuse("new Tokenizer", "the second argument", "omitted", made);
     this.#native = made?.own ?? guarded(call(() => native().Tokenizer.fromFile(nativePath(path))));
     this.beside = made?.beside ?? inFolder(dirname(path));
     this.#made = made !== undefined;

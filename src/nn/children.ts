@@ -11,5 +11,5 @@ export function moduleOf(where: string, name: string, value: unknown): Module {
 export function placeOf(where: string, name: unknown, count: number): number {
   const place = Number(text(where, "name", name));
   if (Number.isInteger(place) && place >= 0 && place < count) return place;
-  return refuse(where, "name", `a place among ${count} modules`, name);
+  return refuse(where, "name", `the index of one of ${count} modules`, name);
 }

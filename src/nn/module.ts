@@ -111,7 +111,7 @@ export abstract class Module {
     if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
     const held = (this as unknown as Record<string, unknown>)[name];
     const taken = name in this && held !== undefined && held !== null && !bufferNames(this).includes(name);
-    if (taken) refuse(where, "name", "free, while the module has such a property already", name);
+    if (taken) refuse(where, "name", "the name of a new property", name);
     if (isTensor(tensor) && isParameter(tensor))
       refuse(where, name, "a tensor that is not a parameter; detach() makes one", tensor);
     defineBuffer(this, name, tensor, persistent);

@@ -88,7 +88,7 @@ test("content that is not text is refused by file, line and position", async (t)
       assistant({ content: "", function_call: { name: "f", arguments: "{}" } }),
       /function_call is OpenAI's old form; write the call as tool_calls/,
     ],
-    [assistant(call("{city")), /tool_calls\[0\]\.function\.arguments is a text, and not JSON/],
+    [assistant(call("{city")), /tool_calls\[0\]\.function\.arguments must be JSON/],
     [assistant(call("[1]")), /arguments must be an object, got an array/],
     [assistant({ content: "a", tool_calls: ["x"] }), /tool_calls\[0\] must be an object, got a string/],
     [

@@ -81,7 +81,7 @@ test("an invalid row is named by file and line", async (t) => {
       '{"messages":[{"role":"user","content":"a\\ud83d"}]}',
       /^f:1: "messages"\[0\] has half of a surrogate pair, \\ud83d/,
     ],
-    ['{"messages":[{"role":"user","content":"a"}],"tools":"[}"}', /^f:1: "tools" is a text, and not JSON/],
+    ['{"messages":[{"role":"user","content":"a"}],"tools":"[}"}', /^f:1: "tools" must be JSON/],
     ['{"messages":[{"role":"user","content":"a"}],"tools":[1]}', /^f:1: "tools" must be an array of objects/],
     ['{"messages":[],"prompt":"a","completion":"b"}', /^f:1: the row has both "messages" and/],
     [

@@ -415,7 +415,10 @@ test("the folder's generation configuration is required and respected", async (t
   await wrong({ suppress_tokens: [3, 97] }, /suppress_tokens contains 97, but the model's tokens end at 96/);
   await wrong({ lang_to_id: { "<|fr|>": 500 } }, /contains 500/);
   await wrong({ lang_to_id: [1] }, /lang_to_id must be an object/);
-  await wrong({ forced_decoder_ids: [[2, 94]] }, /forced_decoder_ids must be a list of positions from 1 on/);
+  await wrong(
+    { forced_decoder_ids: [[2, 94]] },
+    /forced_decoder_ids must be a list of consecutive positions from 1/,
+  );
   await wrong({ task: "sing" }, /task must be transcribe or translate/);
   await wrong({ decoder_start_token_id: 97 }, /decoder_start_token_id is 97, and vocab_size 97/);
 });

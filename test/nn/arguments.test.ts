@@ -300,7 +300,7 @@ const WRONG: Wrong[] = [
   ],
   [
     "ERR_OPTION",
-    /^Sequential.replaceChild: name must be a place among 1 modules, got "1"$/,
+    /^Sequential.replaceChild: name must be the index of one of 1 modules, got "1"$/,
     () => new nn.Sequential(new nn.ReLU()).replaceChild("1", new nn.ReLU()),
   ],
   [

@@ -165,7 +165,6 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["the model is English-only", FORM],
   ["install the package of this version anew", OUTSIDE],
   ["ModuleDict: cannot run as a module", FORM],
-  ["free, while the module has such a property", STATEMENT],
   ["make it smaller, or free what is not needed", FORM],
   ["use the lowrank that wrote it", OUTSIDE],
   ["is not supported; leave it out", FORM],

@@ -88,6 +88,7 @@ function forcedIds(fields: ConfigFields, vocabSize: number): (number | undefined
       const id: unknown = pair[1];
       return id === null || (Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabSize);
     });
-  if (!fits) throw fields.error(key, "must be a list of positions from 1 on, each with a token id or null");
+  if (!fits)
+    throw fields.error(key, "must be a list of consecutive positions from 1, each with a token id or null");
   return (value as [number, number | null][]).map(([, id]) => id ?? undefined);
 }
