@@ -142,7 +142,7 @@ test("options that cannot be sent are refused by name, before anything is sent",
   around["lora"] = around;
   t.throws(() => client.finetune(around), {
     code: "ERR_OPTION",
-    message: /^finetune: lora\.lora is free of cycles/,
+    message: /^finetune: lora\.lora must be free of cycles/,
   });
   await client.devices();
   t.deepEqual(
