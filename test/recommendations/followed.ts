@@ -100,7 +100,10 @@ export const FOLLOWED: readonly Followed[] = [
     `${COMMANDS}requirements of serve`,
   ],
   // These list the valid values of an option, and recommend no other option.
-  [/^(…|inject|finetune): <option> is |^<option>: "…" |^<option> names standard input twice/, undefined],
+  [
+    /^(…|inject|finetune): <option> (is|must be) |^<option>: "…" |^<option> names standard input twice/,
+    undefined,
+  ],
   [/^give one of <option> and <option>, not both$/, `${HERE}options that need others`],
   [/^<option> has no effect: |^<warmup> reaches to the last/, undefined],
   [/^<[a-zA-Z.]+>(:? …| is |:? must | was |: there is no layer|: …|: ……)/, undefined],
