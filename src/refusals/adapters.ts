@@ -105,7 +105,7 @@ export const ADAPTER_REFUSALS = {
     what: "merging",
     where: "of a PEFT adapter into a grouped convolution",
     reason: "it mixes the channels of all groups, which a grouped weight cannot represent",
-    instead: "keep it beside the weight",
+    instead: "keep the adapter unmerged",
   },
   groupedDora: {
     what: "saving in PEFT's format",
@@ -190,7 +190,7 @@ export const ADAPTER_REFUSALS = {
     what: "a different adapter per row (`adapterPerRow`)",
     where: "on a layer with its own forward",
     reason: "its forward may mix rows",
-    instead: "run the rows of each adapter as a batch of their own",
+    instead: "run the rows of each adapter as a separate batch",
   },
   ownCopy: {
     what: "a trained copy (`modulesToSave`)",
@@ -245,13 +245,13 @@ export const ADAPTER_REFUSALS = {
     what: "hotSwap",
     where: "of an adapter with a start from the weight (pissa, olora)",
     reason: "another adapter has another start",
-    instead: "load the other under a name of its own",
+    instead: "load the other adapter under another name",
   },
   swapForm: {
     what: "hotSwap",
     where: "for a larger rank, or an adapter that mixes separate slices or groups",
     reason: "A and B are overwritten in place",
-    instead: "load the other under a name of its own",
+    instead: "load the other adapter under another name",
   },
   addedCopies: {
     what: "addWeightedAdapter",

@@ -42,7 +42,7 @@ export const MODEL_REFUSALS = {
     what: "`adapterPerRow`",
     where: "with `positionIds` that pack several texts into a row",
     reason: "it selects one adapter per row of the batch",
-    instead: "give each text a row of its own",
+    instead: "give each text a separate row",
   },
   smoothedLabels: {
     what: "`labelSmoothing`",

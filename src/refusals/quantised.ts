@@ -7,7 +7,7 @@ export const QUANTISED_REFUSALS = {
     where: "merged into a quantised weight",
     reason: "quantising the sum again would lose the difference",
     instead:
-      "load the model without `quantize`, or a GGUF file with a `dtype`, merge, and quantise what comes of it",
+      "load the model without `quantize`, or a GGUF file with a `dtype`, merge, and quantise the result",
   },
   dora: {
     what: "DoRA",
@@ -25,7 +25,7 @@ export const QUANTISED_REFUSALS = {
     what: "a quantised weight",
     where: "saved by saveModel without a `dtype`",
     reason: "model.safetensors cannot store blocks",
-    instead: "give `dtype`, f16 say, to save what it stands for, or save the adapter alone",
+    instead: "give `dtype`, f16 say, to save its dequantised values, or save the adapter alone",
   },
   quantizedFile: {
     what: "`quantize`",

@@ -118,6 +118,6 @@ export const TRAINING_REFUSALS = {
     what: `other values of ${FIXED_OPTIONS.join(", ")}`,
     where: "when resuming a run (`resume`)",
     reason: "the adapter, the optimizer's state and the position in the data depend on them",
-    instead: "leave it out to go on as before, or start a new run in another folder",
+    instead: "leave them out to resume unchanged, or start a new run in another folder",
   },
 } as const satisfies Record<string, Refusal>;

@@ -162,7 +162,7 @@ test.serial("messages about the output folder recommend commands that work", asy
   t.is(other.status, 1);
   t.regex(
     other.stderr,
-    /--rank was 4, and is 2 now: .*; leave it out to go on as before, or start a new run/,
+    /--rank was 4, and is 2 now: .*; leave them out to resume unchanged, or start a new run/,
   );
   const longer = await runHere("finetune", "--resume", output, "--steps", "6", "--json");
   t.is(longer.status, 0, longer.stderr);

@@ -184,7 +184,7 @@ test("invalid positions, and adapters by row, are refused", async (t) => {
   const packed = { positionIds: positions([0, 1, 0, 1]), adapterPerRow: ["default"] };
   t.throws(() => model.forward(ids, packed), {
     code: "ERR_OPTION",
-    message: /give each text a row of its own/,
+    message: /give each text a separate row/,
   });
   t.notThrows(() => model.forward(ids, { ...packed, positionIds: positions([0, 1, 2, 3]) }));
   model.dispose();

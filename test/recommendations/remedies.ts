@@ -23,7 +23,7 @@ export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])
   ["put it in an nn.Sequential, or use", WEIGHT],
   ["is trained in full by modulesToSave; choose one", COMBINED],
   ["has a low-rank adapter too; choose one", COMBINED],
-  ["keep the adapter beside the weights", COMBINED],
+  ["keep the adapter unmerged", COMBINED],
   ["exists; choose another name", SAVED],
   ["exists and is not empty; choose another folder", SAVED],
   ["read logits in the scope", MODELS],

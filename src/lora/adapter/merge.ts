@@ -105,7 +105,7 @@ function checkBiases(model: Module): void {
     if (name === undefined) continue;
     throw new LowrankError(
       "ERR_OPTION",
-      `mergeAndUnload: ${path} has no bias, which that of the adapter "${name}" (loraBias) could go into; keep the adapter beside the weights`,
+      `mergeAndUnload: ${path} has no bias, so the bias of the adapter "${name}" (loraBias) cannot be merged; keep the adapter unmerged`,
     );
   }
 }
