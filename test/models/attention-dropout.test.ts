@@ -229,6 +229,21 @@ for (const [name, build] of Object.entries(models)) {
   });
 }
 
+test("a configuration that names no attention dropout has transformers' default", (t) => {
+  const options = { device: "cpu" } as const;
+  const { vocab_size: _, max_position_embeddings: __, ...images } = ENCODER;
+  const built = {
+    GPT2: [GPT2LMHeadModel.fromConfig(GPT2, options), 0.1],
+    Llama: [LlamaForCausalLM.fromConfig(DECODER, options), 0],
+    BERT: [BertForSequenceClassification.fromConfig(ENCODER, options), 0.1],
+    DistilBERT: [DistilBertForSequenceClassification.fromConfig(DISTIL, options), 0.1],
+    ViT: [ViTForImageClassification.fromConfig({ ...images, image_size: 8, patch_size: 4 }, options), 0],
+    Whisper: [WhisperForConditionalGeneration.fromConfig(WHISPER, options), 0],
+  } as const;
+  for (const [name, [{ config }, expected]] of Object.entries(built))
+    t.is((config as unknown as { attentionDropout: number }).attentionDropout, expected, name);
+});
+
 test("MultiheadAttention drops weights in training only", async (t) => {
   for (const device of testDevices()) {
     manualSeed(4);

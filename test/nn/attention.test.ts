@@ -43,6 +43,29 @@ for (const [name, heads, options] of [
   });
 }
 
+for (const device of testDevices())
+  test(`on ${device}: heads that share keys have the mask of their example`, async (t) => {
+    manualSeed(3);
+    const [B, H, shared, T, S, D] = [2, 4, 2, 5, 7, 8];
+    const q = randn([B, H, T, D], { device });
+    const [k, v] = [randn([B, shared, S, D], { device }), randn([B, shared, S, D], { device })];
+    const hidden = Int32Array.from({ length: B * S }, (_, i) => (i % 3 === 0 ? 0 : 1));
+    const mask = tensor(hidden, { shape: [B, 1, 1, S], device });
+    const repeated = (x: Tensor): Tensor =>
+      x
+        .unsqueeze(2)
+        .expand(B, shared, H / shared, S, D)
+        .reshape(B, H, S, D);
+    const [got, expected] = await Promise.all(
+      [
+        nn.scaledDotProductAttention(q, k, v, { mask }),
+        nn.scaledDotProductAttention(q, repeated(k), repeated(v), { mask }),
+      ].map((y) => y.data() as Promise<Float32Array>),
+    );
+    const off = (got as Float32Array).map((value, i) => Math.abs(value - (expected?.[i] as number)));
+    t.true(Math.max(...off) <= 1e-5, String(Math.max(...off)));
+  });
+
 /**
  * Returns the weights of the next call after dropout: with an identity matrix as values the output is the weights.
  */
