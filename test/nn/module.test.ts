@@ -219,13 +219,13 @@ const WRONG: Wrong[] = [
   [
     "a name that is taken",
     "ERR_OPTION",
-    /name must be free/,
+    /name must be the name of a new property/,
     () => counter.registerBuffer("weight", zeros([1], { device })),
   ],
   [
     "a parameter as a buffer",
     "ERR_OPTION",
-    /no parameter/,
+    /y must be a tensor that is not a parameter/,
     () => counter.registerBuffer("y", counter.weight),
   ],
   [
@@ -283,7 +283,7 @@ const WRONG: Wrong[] = [
     /no module "b"; there are a/,
     () => new nn.ModuleDict({ a: linear }).get("b"),
   ],
-  ["a list that runs", "ERR_OPTION", /no forward/, () => new nn.ModuleList([linear]).forward()],
+  ["a list that runs", "ERR_OPTION", /cannot run as a module/, () => new nn.ModuleList([linear]).forward()],
   [
     "no features",
     "ERR_OPTION",
