@@ -34,9 +34,7 @@ export function runsTable(runs: readonly RunSummary[]): string {
     });
   const damaged = runs
     .filter((run) => run.damaged > 0)
-    .map(
-      (run) => `${run.name}: ${plural(run.damaged, "line")} of events.jsonl cannot be read and are ignored`,
-    );
+    .map((run) => `${run.name}: ignored ${plural(run.damaged, "unreadable line")} of events.jsonl`);
   return `${[...lines, ...failures, ...gone, ...damaged].join("\n")}\n`;
 }
 

@@ -115,7 +115,7 @@ test.serial("the state of each run", async (t) => {
   t.like(of("went-on"), { step: 2, steps: 20, evalLoss: 3, bestEvalLoss: 3 });
   const { stdout } = await run("runs", home);
   t.true(stdout.includes(`failed: ${failure}\n`));
-  t.regex(stdout, /^killed: 1 line of events\.jsonl left out/m);
+  t.regex(stdout, /^killed: ignored 1 unreadable line of events\.jsonl/m);
   // An output folder itself is a run, too.
   t.deepEqual(
     (await listed(join(home, "stopped"))).map(({ name }) => name),
