@@ -112,7 +112,8 @@ for (const [name, { kind, quit, status, signal }] of Object.entries(WAYS))
       rmSync(output, { recursive: true });
     }
     t.log(`longest ${longest.toFixed(0)} ms`);
-    t.true(longest < 3000, `${longest} ms`);
+    // A busy machine may take seconds; a process that waits for a lost message takes longer than the test may.
+    t.true(longest < 20_000, `${longest} ms`);
   });
 
 test.serial("a forked process whose parent was killed saves a checkpoint and ends", async (t) => {

@@ -114,6 +114,7 @@ for (const device of testDevices()) {
       longest = Math.max(longest, performance.now() - began);
     }
     t.log(`longest ${longest.toFixed(0)} ms`);
-    t.true(longest < 3000);
+    // A busy machine may take seconds; a process that waits for a lost message takes longer than the test may.
+    t.true(longest < 20_000);
   });
 }
