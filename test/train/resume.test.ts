@@ -83,7 +83,7 @@ test.serial(
     const refused: [Partial<FinetuneOptions>, RegExp][] = [
       [
         { lora: { r: 2 }, seed: 6 },
-        /lora\.r was 3, and is 2 now; seed was 5, and is 6 now: .*; leave it out/,
+        /lora\.r was 3, and is 2 now; seed was 5, and is 6 now: .*; leave them out/,
       ],
       [{ batchSize: 1 }, /batchSize was 2, and is 1 now/],
       [{ dtype: "bf16" }, /dtype was not given, and is bf16 now/],
