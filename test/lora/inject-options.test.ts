@@ -192,7 +192,8 @@ test("a bias of B is merged into the layer's bias, and is refused for a layer wi
       t.deepEqual(Object.keys(model.stateDict()), ["0.weight", "0.bias"]);
       continue;
     }
-    const message = /^mergeAndUnload: 0 has no bias, which that of the adapter "default" \(loraBias\) could/;
+    const message =
+      /^mergeAndUnload: 0 has no bias, so the bias of the adapter "default" \(loraBias\) cannot be merged/;
     await t.throwsAsync(lora.mergeAndUnload(model), { code: "ERR_OPTION", message });
     t.deepEqual(Object.keys(model.stateDict()), before);
     t.deepEqual(lora.adapters(model), ["default"]);
