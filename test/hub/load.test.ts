@@ -93,7 +93,7 @@ test.serial("options of the wrong type are refused before any request", async (t
   }))
     await t.throwsAsync(loadModel("owner/tiny", { [name]: value } as object), {
       code: "ERR_OPTION",
-      message: new RegExp(`^loadModel: ${name} is `),
+      message: new RegExp(`^loadModel: ${name} must be `),
     });
   t.deepEqual(hub.requests, []);
 });
