@@ -220,9 +220,9 @@ for (const device of testDevices()) {
 }
 
 const REFUSED: [options: lora.InjectOptions, message: RegExp][] = [
-  [{ initLoraWeights: "loftq" as "eva" }, /loftq is not built/],
-  [{ initLoraWeights: "corda" as "eva" }, /corda is not built/],
-  [{ initLoraWeights: "lora_ga" as "eva" }, /lora_ga is not built/],
+  [{ initLoraWeights: "loftq" as "eva" }, /loftq is not supported/],
+  [{ initLoraWeights: "corda" as "eva" }, /corda is not supported/],
+  [{ initLoraWeights: "lora_ga" as "eva" }, /lora_ga is not supported/],
   [{ initLoraWeights: "best" as "eva" }, /one of true, false, gaussian/],
   [{ initLoraWeights: "orthogonal", r: 3 }, /orthogonal with an odd rank \(.*, 3\)/],
   [{ initLoraWeights: "pissa", r: 49 }, /pissa at .*: 49, of at most 48/],
