@@ -140,7 +140,7 @@ test("bundled packages are loaded on use, with their licence, and all others are
   const requiring = readdirSync(dist, { encoding: "utf8" }).filter((name) => name.endsWith(".cjs"));
   const required = requiring.flatMap((name) => {
     const text = readFileSync(join(dist, name), "utf8");
-    return [...text.matchAll(/\b(?:require|import)\("([^"]+)"\)/g)].map(([, one]) => one as string);
+    return [...text.matchAll(/\b(?:require|import)\(["`]([^"`$]+)["`]\)/g)].map(([, one]) => one as string);
   });
   const requiredPackages = required
     .filter((name) => !name.startsWith(".") && !isBuiltin(name))
