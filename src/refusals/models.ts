@@ -11,7 +11,7 @@ export const MODEL_REFUSALS = {
   decoding: {
     what: "models with several parts or other attention",
     where: "with is_decoder, add_cross_attention or use_bidirectional_attention true",
-    reason: "their forward is not implemented",
+    reason: "only self-attention in one direction per family is supported",
     instead: "take a model without",
   },
   attentionCap: {
@@ -29,13 +29,13 @@ export const MODEL_REFUSALS = {
   ropeScaling: {
     what: "rope scalings",
     where: "other than default, linear, dynamic, llama3, yarn and longrope (of Phi-3, default and longrope)",
-    reason: "their frequencies are not implemented",
+    reason: "only these scalings are supported",
     instead: "take a model without",
   },
   phiScaling: {
     what: "rope scalings",
     where: "of Phi-3 other than default and longrope",
-    reason: "their frequencies are not implemented",
+    reason: "only these two scalings are supported",
     instead: "take a model without",
   },
   packedAdapters: {
@@ -65,13 +65,13 @@ export const MODEL_REFUSALS = {
   sentenceModules: {
     what: "modules of sentence-transformers",
     where: "other than Transformer, Pooling and Normalize, in this order",
-    reason: "their layers are not implemented",
+    reason: "only these modules are supported",
     instead: "name `pooling` and `normalize` to embed by the transformer alone, without these modules",
   },
   sentencePooling: {
     what: "poolings of sentence-transformers",
     where: "other than mean, cls, max, mean_sqrt_len_tokens, weightedmean and lasttoken",
-    reason: "they are not implemented",
+    reason: "only these poolings are supported",
     instead: "name `pooling` and `normalize`",
   },
   savedAdapters: {

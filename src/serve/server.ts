@@ -252,24 +252,25 @@ function isLoopback(host: string): boolean {
 }
 
 function sendJson(response: ServerResponse, status: number, value: object): void {
-  response
-    .writeHead(status, { "Content-Type": "application/json; charset=utf-8" })
-    .end(JSON.stringify(value));
+  writeJson(response, status, value);
+  response.end();
+}
+
+/** Writes a whole JSON response with its length, and does not end it. */
+function writeJson(response: ServerResponse, status: number, value: object): void {
+  const text = JSON.stringify(value);
+  const type = "application/json; charset=utf-8";
+  response.writeHead(status, { "Content-Type": type, "Content-Length": Buffer.byteLength(text) }).write(text);
 }
 
 /**
  * Refuses a request before its body was read to the end. Closing the connection while the client still sends would lose
- * the response, so the rest of the body is read and dropped for a while. Node.js closes the connection when the response
- * ends, so the end comes last; Content-Length tells the client where the response ends.
+ * the response, so the server reads and drops the rest of the body, for `UNREAD_MS` at most. Node.js closes the
+ * connection when the response ends; the client knows from Content-Length that it is complete.
  */
 function sendUnread(request: IncomingMessage, response: ServerResponse, answer: ApiError): void {
-  const text = JSON.stringify(answer.body());
-  response.writeHead(answer.status, {
-    "Content-Type": "application/json; charset=utf-8",
-    "Content-Length": Buffer.byteLength(text),
-    Connection: "close",
-  });
-  response.write(text);
+  response.setHeader("Connection", "close");
+  writeJson(response, answer.status, answer.body());
   const end = (): void => void response.end();
   request.once("end", end).resume();
   setTimeout(end, UNREAD_MS).unref();

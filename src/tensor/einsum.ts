@@ -44,7 +44,7 @@ export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
     }
     const { tensor, names } = summed(sofar, new Set(result));
     const whole = names.length > 1 ? tensor.permute(result.map((name) => names.indexOf(name))) : tensor;
-    // Gives the result every named dimension, also those of size 1.
+    // The result has every named dimension, also dimensions of size 1.
     return whole.reshape(result.map((name) => sizes.get(name) as number));
   });
 }

@@ -45,7 +45,7 @@ export interface Measured {
 
 export interface Objective {
   readonly tokenisation: Tokenisation;
-  /** Set if rows can share a sequence; rows longer than `apart` share none with shorter rows. */
+  /** Set if rows can share a sequence. Rows longer than `apart` tokens do not share one with shorter rows. */
   readonly packing: { apart: number } | undefined;
   /** The names of the classes; undefined for other tasks. */
   readonly labels: readonly string[] | undefined;

@@ -24,7 +24,7 @@ function ended(): number {
   return spawnSync(process.execPath, ["-e", ""]).pid;
 }
 
-test("a second run is refused until the first one's process releases the lock", async (t) => {
+test("a second run is refused until the process of the first run releases the lock", async (t) => {
   const folder = temporary();
   const lock = await OutputLock.take(folder);
   const failure = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });

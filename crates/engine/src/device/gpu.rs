@@ -49,8 +49,8 @@ use crate::tune::{Owner, Setting, Store, Table};
 /// How long `idle` waits before the thread checks for new work.
 const NAP: Duration = Duration::from_micros(500);
 
-/// The descriptors of all bind groups that can exist at once: cached ones, and those of launches in flight that the cache
-/// has dropped. DX12 allocates this many for a device when it opens; the adapter's limit is a million.
+/// The most descriptors in use at once: the bind groups in the cache, and evicted ones that launches in flight still use.
+/// DX12 allocates this many when a device opens; the adapter's limit is a million.
 fn descriptors() -> u32 {
     // A kernel binds at most as many buffers as WebGPU guarantees.
     let bindings = wgpu::Limits::default().max_storage_buffers_per_shader_stage;

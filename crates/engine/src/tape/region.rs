@@ -112,7 +112,7 @@ impl Region {
 
         // Determines the operations that run, because a backward or a later running operation reads their outputs, and
         // the last reader of each output. In descending order, inputs come before their readers. The first output is
-        // the expensive one: if nothing reads that of a low-rank layer, only h is computed.
+        // the expensive one: if nothing reads the first output of a low-rank layer, only h is computed.
         let mut runs = vec![false; ops.len()];
         let mut first = vec![false; ops.len()];
         let mut last_use = vec![0; ops.len()];
