@@ -7,14 +7,14 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 
-import { rand } from "../src/create.js";
+import { rand } from "../src/tensor/create.js";
 import { BatchPlan } from "../src/data/batches.js";
-import { memory, synchronize } from "../src/device.js";
+import { memory, synchronize } from "../src/device/device.js";
 import { inject } from "../src/lora/index.js";
 import { defaultData, defaultModel } from "../src/models/default.js";
 import { loadModel } from "../src/models/load.js";
 import { AdamW } from "../src/optim/index.js";
-import { noGrad, scope } from "../src/scope.js";
+import { noGrad, scope } from "../src/tensor/scope.js";
 import { runLoop } from "../src/train/loop.js";
 import { prepare, readFiles } from "../src/train/prepare.js";
 import { settingsOf } from "../src/train/settings.js";

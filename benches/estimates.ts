@@ -12,7 +12,7 @@ import {
   type Estimate,
   type FinetuneOptions,
 } from "../src/index.js";
-import { session } from "../src/native.js";
+import { session } from "../src/native/binding.js";
 import { runOf, SETTINGS, type Setting } from "../test/train/memory-settings.js";
 
 const device = (process.argv[2] ?? "cpu") as Device;

@@ -2,7 +2,7 @@
  * The public API of lowrank. Importing it has no side effects: the engine and the asynchronous functions are loaded at
  * first use.
  */
-import { lazy } from "./lazy.js";
+import { lazy } from "./package/lazy.js";
 
 export {
   arange,
@@ -16,10 +16,10 @@ export {
   type TensorData,
   type TensorOptions,
   type TypedArray,
-} from "./create.js";
-export { eye, fullLike, linspace, onesLike, zerosLike, type LikeOptions } from "./create-patterns.js";
-export { bernoulli, multinomial, randint, randperm, type RandomOptions } from "./create-random.js";
-export type { CpuUse, CurrentCpuUse, Priority } from "./cpu-use.js";
+} from "./tensor/create.js";
+export { eye, fullLike, linspace, onesLike, zerosLike, type LikeOptions } from "./tensor/create-patterns.js";
+export { bernoulli, multinomial, randint, randperm, type RandomOptions } from "./tensor/create-random.js";
+export type { CpuUse, CurrentCpuUse, Priority } from "./device/cpu-use.js";
 export type { TextPart } from "./data/parts.js";
 export type { Numbering } from "./data/origin.js";
 export type { ChatReport, CopiedRows, CountedRows, DataReport } from "./data/report.js";
@@ -35,7 +35,7 @@ export {
   type Device,
   type DeviceInfo,
   type Memory,
-} from "./device.js";
+} from "./device/device.js";
 export type {
   DiagnosedDevice,
   DiagnosedTraining,
@@ -48,7 +48,7 @@ export type {
 export { LowrankError, type ErrorCode } from "./errors.js";
 export type { StepResult, WrongNumbers } from "./self-test/steps.js";
 export type { Rates } from "./diagnose/rates.js";
-export * as gguf from "./gguf.js";
+export * as gguf from "./gguf/read.js";
 export * as lora from "./lora/index.js";
 export {
   BertForSequenceClassification,
@@ -156,8 +156,8 @@ export type { WhisperGeneration } from "./models/whisper/generation.js";
 export { WhisperForConditionalGeneration, type WhisperModel } from "./models/whisper/model.js";
 export * as nn from "./nn/index.js";
 export * as optim from "./optim/index.js";
-export { manualSeed } from "./random.js";
-export * as safetensors from "./safetensors.js";
+export { manualSeed } from "./tensor/random.js";
+export * as safetensors from "./files/safetensors.js";
 export {
   checkpoint,
   cpuUse,
@@ -168,8 +168,8 @@ export {
   withCpuUse,
   withMatmulPrecision,
   type MatmulPrecision,
-} from "./scope.js";
-export { Tensor, type BlockDType, type DType, type FloatDType } from "./tensor.js";
+} from "./tensor/scope.js";
+export { Tensor, type BlockDType, type DType, type FloatDType } from "./tensor/tensor.js";
 export { einsum } from "./tensor/einsum.js";
 export type { MultinomialOptions } from "./tensor/drawing.js";
 export type { GeluOptions, SoftplusOptions } from "./tensor/elementwise.js";

@@ -2,7 +2,7 @@
 import { setTimeout as later } from "node:timers/promises";
 
 import { memory, synchronize, type Device, type Memory } from "../src/index.js";
-import { session } from "../src/native.js";
+import { session } from "../src/native/binding.js";
 
 /** Returns the memory counts of `device` after all garbage is freed, as a baseline for later counts. */
 export async function atRest(device: Device): Promise<Memory> {

@@ -1,7 +1,7 @@
 /** The content of the goldens of GGUF tokenizers, for other files that need a tokenizer. */
 import { join } from "node:path";
 
-import { openGguf } from "../src/gguf.js";
+import { openGguf } from "../src/gguf/read.js";
 import type { Value } from "./gguf-models.js";
 import { goldens } from "./parity/goldens.js";
 

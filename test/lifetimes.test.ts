@@ -4,7 +4,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import test from "ava";
 
 import { memory, nn, ones, scope, synchronize, tensor, trim, type Tensor } from "../src/index.js";
-import { session } from "../src/native.js";
+import { session } from "../src/native/binding.js";
 import { testDevices } from "./devices.js";
 
 const MIB = 2 ** 20;

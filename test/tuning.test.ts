@@ -7,8 +7,8 @@ import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
-import { cacheFolder } from "../src/cache-folder.js";
-import { session, type TuneReport } from "../src/native.js";
+import { cacheFolder } from "../src/package/cache-folder.js";
+import { session, type TuneReport } from "../src/native/binding.js";
 import { lowrank, ONE_LINE } from "./cli/lowrank.js";
 import { testDevices } from "./devices.js";
 import { temporary } from "./hashed.js";

@@ -1,6 +1,6 @@
 /** Products of f32 in turns, C = A·Bᵀ; the counterpart of rates/ and of peer_gemm.py. */
-import { rand } from "../../src/create.js";
-import { noGrad, scope } from "../../src/scope.js";
+import { rand } from "../../src/tensor/create.js";
+import { noGrad, scope } from "../../src/tensor/scope.js";
 import { race } from "./turns.js";
 
 /** As in the counterparts: a product is repeated until this much arithmetic is done. */

@@ -1,7 +1,7 @@
 /** Greedy generation, with prompt and decoding timed separately; the counterpart of peer_generate.py. */
 import { parseArgs } from "node:util";
 
-import { setMatmulPrecision } from "../../src/scope.js";
+import { setMatmulPrecision } from "../../src/tensor/scope.js";
 import { model as made } from "./model.js";
 import { VOCABULARY } from "./shapes.js";
 import { hashedIds } from "./step.js";

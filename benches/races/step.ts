@@ -1,8 +1,8 @@
 /** Times a training step, turn by turn. */
-import { tensor } from "../../src/create.js";
+import { tensor } from "../../src/tensor/create.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
 import { AdamW } from "../../src/optim/index.js";
-import { scope } from "../../src/scope.js";
+import { scope } from "../../src/tensor/scope.js";
 import { profileLines } from "../../src/cli/finetune/profile.js";
 import { Profile } from "../../src/train/profile.js";
 import { race } from "./turns.js";

@@ -1,6 +1,6 @@
 /** Conversations for chat templates. */
-import { didYouMean } from "../suggest.js";
-import { NearNames } from "../near-names.js";
+import { didYouMean } from "../arguments/suggest.js";
+import { NearNames } from "../arguments/near-names.js";
 
 /** A turn of a conversation. */
 export interface Message {

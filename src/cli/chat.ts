@@ -4,7 +4,7 @@ import type { CausalLM } from "../models/causal-lm.js";
 import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-import { didYouMean } from "../suggest.js";
+import { didYouMean } from "../arguments/suggest.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { generated } from "./escaped.js";
 import { notice } from "./failure.js";

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, type Option } from "commander";
 import { LowrankError, systemCode } from "../errors.js";
-import { didYouMean } from "../suggest.js";
+import { didYouMean } from "../arguments/suggest.js";
 import { UsageError } from "./failure.js";
 import { flagOf } from "./option-names.js";
 import { collect } from "./values.js";

@@ -1,7 +1,7 @@
 /** Options for the use of the processor. */
 import { type Command, Option } from "commander";
 
-import type { Priority } from "../cpu-use.js";
+import type { Priority } from "../device/cpu-use.js";
 import * as value from "./values.js";
 
 /** The parsed options. */
@@ -32,8 +32,8 @@ export function cpuUseOptions(command: Command): Command {
     const { threads, priority } = command.opts<CpuFlags>();
     if (threads === undefined && priority === undefined) return;
     const [{ checkCpuUse }, { setCpuUse }] = await Promise.all([
-      import("../cpu-use.js"),
-      import("../scope.js"),
+      import("../device/cpu-use.js"),
+      import("../tensor/scope.js"),
     ]);
     setCpuUse(checkCpuUse(command.name(), { threads, priority }));
   });

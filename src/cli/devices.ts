@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
-import type { Device } from "../device.js";
+import type { Device } from "../device/device.js";
 import { jsonLine } from "./escaped.js";
 import { misused, warn } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
@@ -37,7 +37,7 @@ export function devicesCommand(): Command {
 }
 
 async function devices(json: boolean): Promise<void> {
-  const { chooseDevice, devices: all } = await import("../device.js");
+  const { chooseDevice, devices: all } = await import("../device/device.js");
   const { device: chosen, why } = chooseDevice("auto");
   for (const one of all()) {
     if (json) process.stdout.write(`${jsonLine(one)}\n`);
@@ -54,7 +54,7 @@ async function devices(json: boolean): Promise<void> {
 }
 
 async function tune({ device = "gpu", json = false }: Options): Promise<void> {
-  const { tuneDevice } = await import("../device.js");
+  const { tuneDevice } = await import("../device/device.js");
   const asked = device === "auto" ? "gpu" : device;
   if (!json) process.stderr.write("autotuning kernels …\n");
   const report = await tuneDevice(asked);

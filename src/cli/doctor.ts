@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import type { Device } from "../device.js";
+import type { Device } from "../device/device.js";
 import { jsonLine } from "./escaped.js";
 import { AnsweredNo } from "./failure.js";
 import { interruptible } from "./interrupt.js";

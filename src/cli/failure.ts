@@ -2,7 +2,7 @@
 import { CommanderError } from "commander";
 import { escaped } from "./escaped.js";
 import { LowrankError } from "../errors.js";
-import { nameOptions } from "../option-name.js";
+import { nameOptions } from "../arguments/option-name.js";
 import type { Refusal } from "../refusals/refusal.js";
 
 const DONE = 0;

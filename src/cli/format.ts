@@ -18,7 +18,7 @@ export function short(value: number): string {
   return String(Math.round(value));
 }
 
-export { shownSize as bytes } from "../byte-size.js";
+export { shownSize as bytes } from "../arguments/byte-size.js";
 
 /** 9s, 2m 05s, 3h 04m */
 export function duration(seconds: number): string {

@@ -1,6 +1,6 @@
 import { Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
-import { optionName } from "../option-name.js";
+import { optionName } from "../arguments/option-name.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { jsonLine } from "./escaped.js";
 import { AnsweredNo, warn } from "./failure.js";

@@ -51,8 +51,8 @@ export function mergeCommand(): Command {
 /** Whether a file's weights are block-quantised. */
 async function isQuantised(path: string): Promise<boolean> {
   const [{ isGguf, openGguf }, { isBlock }] = await Promise.all([
-    import("../gguf.js"),
-    import("../tensor.js"),
+    import("../gguf/read.js"),
+    import("../tensor/tensor.js"),
   ]);
   if (!isGguf(path)) return false;
   const file = openGguf(path);

@@ -1,6 +1,6 @@
 /** Selects and loads a command's model and adapters. */
 import { join } from "node:path";
-import type { Device } from "../device.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { baseOfAdapter } from "../models/adapter-base.js";
 import { readConfigFields } from "../models/config-fields.js";
@@ -9,7 +9,7 @@ import type { CausalLM } from "../models/causal-lm.js";
 import type { LoadOptions } from "../models/load.js";
 import type { Quantization } from "../models/quantization.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import type { WeightsFile } from "../native.js";
+import type { WeightsFile } from "../native/binding.js";
 import type { StorageType } from "../train/options.js";
 import { notice, UsageError } from "./failure.js";
 import { DownloadLine } from "./hub.js";
@@ -67,7 +67,7 @@ export async function load(options: Asked): Promise<LoadedModel> {
       import("../models/chat-template-files.js"),
       import("../lora/index.js"),
       import("../train/label-names.js"),
-      import("../safetensors.js"),
+      import("../files/safetensors.js"),
     ]);
   const template = options.chatTemplate === undefined ? undefined : readTemplateFile(options.chatTemplate);
   const line = new DownloadLine();

@@ -16,9 +16,9 @@ import { flagOf } from "./option-names.js";
 import { predictCommand } from "./predict.js";
 import { runsCommand } from "./runs.js";
 import { serveCommand } from "./serve.js";
-import { withOptionNames } from "../option-name.js";
-import { inPackage } from "../place.js";
-import { didYouMean } from "../suggest.js";
+import { withOptionNames } from "../arguments/option-name.js";
+import { inPackage } from "../package/files.js";
+import { didYouMean } from "../arguments/suggest.js";
 import { collect } from "./values.js";
 
 function version(): string {

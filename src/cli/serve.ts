@@ -167,7 +167,8 @@ function aborted(signal: AbortSignal): Promise<never> {
 /** Returns the token of requests, and whether the user gave it. */
 async function tokenOf(flag: string | undefined): Promise<{ given: boolean; token: string }> {
   const token = flag ?? process.env["LOWRANK_TOKEN"];
-  if (token === undefined) return { given: false, token: (await import("../local-access.js")).newToken() };
+  if (token === undefined)
+    return { given: false, token: (await import("../http/local-access.js")).newToken() };
   const what = flag === undefined ? "LOWRANK_TOKEN" : "--token";
   if (!/^[\x21-\x7e]{16,}$/.test(token))
     throw new UsageError(`${what} must have at least 16 characters, and no spaces or letters beyond ASCII`);

@@ -4,7 +4,7 @@ import { existsSync, statSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { LowrankError, systemCode } from "../errors.js";
-import { makeFolder, move } from "../folders.js";
+import { makeFolder, move } from "../files/folders.js";
 
 export interface Output {
   write(text: string): Promise<void>;

@@ -23,6 +23,6 @@ export function dtypeOption(): Option {
 /** Runs `fn` with the matmul precision that `finetune` uses for this storage, so that losses are equal. */
 export async function inStorage<T>(dtype: StorageType | undefined, fn: () => Promise<T>): Promise<T> {
   if (dtype !== "bf16") return fn();
-  const { withMatmulPrecision } = await import("../scope.js");
+  const { withMatmulPrecision } = await import("../tensor/scope.js");
   return withMatmulPrecision("bf16", fn);
 }

@@ -1,5 +1,5 @@
 /** Formats the results of autotuning a GPU. */
-import type { TuneReport } from "../native.js";
+import type { TuneReport } from "../native/binding.js";
 import { speed } from "./format.js";
 
 type Tuned = TuneReport["classes"][number];

@@ -1,7 +1,7 @@
 /** Access control of the dashboard's server: requests need the token, and must come from the page on this machine. */
 import type { IncomingMessage } from "node:http";
 
-import { LOOPBACK, sameSecret, senderRefusal } from "../local-access.js";
+import { LOOPBACK, sameSecret, senderRefusal } from "../http/local-access.js";
 
 /** The requested path below the token, or the reason for refusing it. */
 export type Access = { path: string; query: URLSearchParams } | { refused: string };

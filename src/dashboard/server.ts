@@ -4,8 +4,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 
 import { LowrankError, systemCode } from "../errors.js";
-import { LOOPBACK, newToken } from "../local-access.js";
-import { inPackage } from "../place.js";
+import { LOOPBACK, newToken } from "../http/local-access.js";
+import { inPackage } from "../package/files.js";
 import { accessOf, HEADERS } from "./access.js";
 import type { RunSource } from "./sources.js";
 import { EventStream } from "./stream.js";

@@ -1,5 +1,5 @@
 /** Converts data for a language model to examples. */
-import { hasOption, optionName, optionSetting } from "../option-name.js";
+import { hasOption, optionName, optionSetting } from "../arguments/option-name.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { encodeChats, fitChat, isWritten, wholeChat, type EncodedChat, type FittedChat } from "./chat.js";
 import type { TrainOn } from "./format.js";

@@ -1,5 +1,5 @@
 /** Detects misspelled names of a row's optional fields. */
-import { NearNames } from "../near-names.js";
+import { NearNames } from "../arguments/near-names.js";
 
 type Fields = Record<string, unknown>;
 

@@ -1,7 +1,7 @@
 /** Data as passed by callers: file names, or rows in memory. */
 import { Readable } from "node:stream";
 
-import { shown } from "../argument.js";
+import { shown } from "../arguments/check.js";
 import type { Message } from "../chat/messages.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { rowError } from "./origin.js";

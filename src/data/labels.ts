@@ -6,7 +6,7 @@ import { rowAt, rowError } from "./origin.js";
 import type { LabelData, LabelUse, Read } from "./read.js";
 import { countRow } from "./report.js";
 import type { LabelRow } from "./rows.js";
-import { closest, didYouMean } from "../suggest.js";
+import { closest, didYouMean } from "../arguments/suggest.js";
 import { ExampleStore } from "./store.js";
 
 /**

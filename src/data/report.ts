@@ -1,5 +1,5 @@
 /** Reports on a source's rows after tokenisation. */
-import { optionName } from "../option-name.js";
+import { optionName } from "../arguments/option-name.js";
 import { type Numbering, type Origin, shortRowAt } from "./origin.js";
 
 /** Row counts of a data file, or of rows in memory. */

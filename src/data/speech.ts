@@ -5,9 +5,9 @@ import { readFile, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 
-import { isPlain, shown } from "../argument.js";
+import { isPlain, shown } from "../arguments/check.js";
 import { LowrankError, systemCode, throwIfAborted } from "../errors.js";
-import { samplesProblem } from "../samples.js";
+import { samplesProblem } from "./audio.js";
 import type { Read, SpeechData } from "./read.js";
 import { type Origin, rowAt, rowError } from "./origin.js";
 import { stringField, type AudioRow } from "./rows.js";

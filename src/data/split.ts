@@ -1,5 +1,5 @@
 /** Splits rows into training and held-out sets. */
-import { optionName } from "../option-name.js";
+import { optionName } from "../arguments/option-name.js";
 import { LowrankError } from "../errors.js";
 import { splitmix32 } from "./shuffle.js";
 import type { StoredExamples } from "./store.js";

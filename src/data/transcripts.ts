@@ -1,5 +1,5 @@
 /** Converts rows of speech to examples: transcripts as the decoder's input and labels. */
-import { SAMPLE_RATE } from "../samples.js";
+import { SAMPLE_RATE } from "./audio.js";
 import { throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, pipelined } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";

@@ -1,5 +1,5 @@
 /** Reads samples of WAV files: 16-bit or float, any number of channels, at 16 kHz. */
-import { SAMPLE_RATE } from "../samples.js";
+import { SAMPLE_RATE } from "./audio.js";
 
 /** The maximum file size: minutes of speech, while a row is seconds. */
 const LARGEST = 256 << 20;

@@ -1,10 +1,10 @@
 /** Tests of kernel families: the same operations run on two devices, forward and backward, and the numbers are compared. */
-import { tensor } from "../create.js";
-import type { Device } from "../device.js";
-import { call, native, session } from "../native.js";
-import { scope } from "../scope.js";
+import { tensor } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
+import { call, native, session } from "../native/binding.js";
+import { scope } from "../tensor/scope.js";
 import type { StepResult, WrongNumbers } from "../self-test/steps.js";
-import type { DType, Tensor } from "../tensor.js";
+import type { DType, Tensor } from "../tensor/tensor.js";
 import { TOLERANCES, type Family } from "./tolerances.js";
 
 /** A device that computes. */

@@ -3,9 +3,9 @@
  * Started by `self-test/child-process.ts`; nothing imports it.
  */
 import { writeSync } from "node:fs";
-import { devices, gpuDetails } from "../device.js";
-import { call, native, session } from "../native.js";
-import type { GpuDetails } from "../native.js";
+import { devices, gpuDetails } from "../device/device.js";
+import { call, native, session } from "../native/binding.js";
+import type { GpuDetails } from "../native/binding.js";
 import { type Line, type Order, type StepResult } from "../self-test/steps.js";
 import { compare, type Check, type Outcome, type Place } from "./check.js";
 import { allChecks } from "./checks/index.js";

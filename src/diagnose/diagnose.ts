@@ -1,9 +1,9 @@
 /** Tests devices in separate processes, so that a crash or hang does not affect this one. */
 import { release } from "node:os";
-import { callable, flag, options as known, refuse } from "../argument.js";
-import type { Device, DeviceInfo } from "../device.js";
+import { callable, flag, options as known, refuse } from "../arguments/check.js";
+import type { Device, DeviceInfo } from "../device/device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { here } from "../native-load.js";
+import { here } from "../native/load-error.js";
 import { keep, readKept } from "../self-test/cache.js";
 import { canStart, runChild } from "../self-test/child-process.js";
 import { DAY, ownerOf } from "../self-test/first-use.js";

@@ -1,5 +1,5 @@
 /** The types of `diagnose`. */
-import type { Device, DeviceInfo } from "../device.js";
+import type { Device, DeviceInfo } from "../device/device.js";
 import type { StepResult } from "../self-test/steps.js";
 import type { Rates } from "./rates.js";
 

@@ -1,9 +1,9 @@
 /** Measures a device's throughput: matrix products by precision, and memory. */
-import { ones, zeros } from "../create.js";
-import { synchronize } from "../device.js";
-import { session } from "../native.js";
-import { noGrad, scope, withMatmulPrecision, type MatmulPrecision } from "../scope.js";
-import { made, type Tensor } from "../tensor.js";
+import { ones, zeros } from "../tensor/create.js";
+import { synchronize } from "../device/device.js";
+import { session } from "../native/binding.js";
+import { noGrad, scope, withMatmulPrecision, type MatmulPrecision } from "../tensor/scope.js";
+import { made, type Tensor } from "../tensor/tensor.js";
 import type { Place } from "./check.js";
 
 /** The measured rates. */

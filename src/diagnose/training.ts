@@ -1,13 +1,13 @@
 /** Trains the embedded model for a few steps, with a low-rank adapter and AdamW. */
 import { readFileSync } from "node:fs";
-import { tensor } from "../create.js";
+import { tensor } from "../tensor/create.js";
 import { inject } from "../lora/index.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { defaultData, defaultModel } from "../models/default.js";
 import { loadModel } from "../models/load.js";
 import { AdamW } from "../optim/index.js";
-import { manualSeed } from "../random.js";
-import { scope } from "../scope.js";
+import { manualSeed } from "../tensor/random.js";
+import { scope } from "../tensor/scope.js";
 import type { Place } from "./check.js";
 
 /** Rows and tokens per step; deliberately no multiples of the kernels' tile sizes. */

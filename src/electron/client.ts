@@ -1,7 +1,7 @@
 /** The client's end of a port, which starts and watches runs. It needs neither Node nor the engine. */
-import { numberThat, options as known, refuse } from "../argument.js";
+import { numberThat, options as known, refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import type { DeviceInfo } from "../device.js";
+import type { DeviceInfo } from "../device/device.js";
 import type { FoundRuns } from "../runs/find.js";
 import { sendable, type RemoteFinetuneOptions } from "./options.js";
 import { disconnected, openPort, type Channel, type Loss, type Port } from "./port.js";

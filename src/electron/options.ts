@@ -1,5 +1,5 @@
 /** The options of a run that can be sent through a port. */
-import { isPlain, refuse, shown } from "../argument.js";
+import { isPlain, refuse, shown } from "../arguments/check.js";
 import type { Row } from "../data/given.js";
 import type { FinetuneOptions } from "../train/options.js";
 

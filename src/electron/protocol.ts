@@ -1,6 +1,6 @@
 /** The messages between both ends of a port: plain objects that can be structured-cloned. */
 import { LowrankError, type ErrorCode } from "../errors.js";
-import type { DeviceInfo } from "../device.js";
+import type { DeviceInfo } from "../device/device.js";
 import type { FoundRuns } from "../runs/find.js";
 import type { FinetuneResult, TrainEvent } from "../train/events.js";
 

@@ -1,5 +1,5 @@
 /** A run that a client watches. Its events are queued, and merged if there are too many, until the client requests them. */
-import type { Priority } from "../cpu-use.js";
+import type { Priority } from "../device/cpu-use.js";
 import type { CheckpointEvent, FinetuneResult, TrainEvent } from "../train/events.js";
 import { DEFAULT_PRIORITY } from "../train/default-priority.js";
 import type { FinetuneOptions } from "../train/options.js";

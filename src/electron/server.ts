@@ -1,6 +1,6 @@
 /** The server's end of a port, which runs training. The engine is loaded by the first request that needs it. */
-import { oneOf, options as known } from "../argument.js";
-import type { Priority } from "../cpu-use.js";
+import { oneOf, options as known } from "../arguments/check.js";
+import type { Priority } from "../device/cpu-use.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { openPort, type Channel, type Port } from "./port.js";
 import { PROTOCOL, sent, type Reply, type Request, type Tag } from "./protocol.js";
@@ -99,7 +99,7 @@ class PortServer implements Server {
         break;
       case "devices":
         void this.#answer(client, request.call, async () => {
-          const { devices, findDevices } = await import("../device.js");
+          const { devices, findDevices } = await import("../device/device.js");
           await findDevices("gpu");
           return devices();
         });

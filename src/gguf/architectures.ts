@@ -2,7 +2,7 @@
  * llama.cpp's names of families and tensors. Sources: gguf-py's constants.py and tensor_mapping.py, and llama.cpp's
  * src/models.
  */
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** A family in llama.cpp. */
 export interface Architecture {

@@ -1,7 +1,7 @@
 /** Quantises values to blocks, bit for bit as ggml's reference (quantize_row_q*_ref of ggml-quants.c). */
 import { setImmediate as turn } from "node:timers/promises";
 
-import { call, native } from "../native.js";
+import { call, native } from "../native/binding.js";
 import { bytesOf, type GgufBlock } from "./types.js";
 
 /** Values per slice between yields to the event loop, about ten milliseconds. */

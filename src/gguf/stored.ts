@@ -1,7 +1,7 @@
 /** Converts a tensor's values to the bytes of a GGUF file. */
 import { LowrankError } from "../errors.js";
-import { noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { noGrad, scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { quantised } from "./blocks.js";
 import { GGUF_TYPES, isBlockType, type GgufType } from "./types.js";
 

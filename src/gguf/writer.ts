@@ -6,7 +6,7 @@ import { open, rm, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { makeFolder, move } from "../folders.js";
+import { makeFolder, move } from "../files/folders.js";
 import { bytesOf, GGUF_TYPES, type GgufFileType } from "./types.js";
 
 /** A metadata value with its type. */

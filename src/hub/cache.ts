@@ -7,7 +7,7 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { copyFile, link, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 
-import { makeFolder } from "../folders.js";
+import { makeFolder } from "../files/folders.js";
 import { LowrankError, systemCode } from "../errors.js";
 import { DEFAULT_REVISION, isCommit } from "./name.js";
 

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { freeBytes, makeFolder } from "../folders.js";
+import { freeBytes, makeFolder } from "../files/folders.js";
 import type { CachedRepo } from "./cache.js";
 import { notWritten, Passing } from "./failures.js";
 import type { HubFile } from "./listing.js";

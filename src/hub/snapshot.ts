@@ -1,5 +1,5 @@
 /** Provides a hub's model as a folder, from the cache or by a download. */
-import { optionName } from "../option-name.js";
+import { optionName } from "../arguments/option-name.js";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 

@@ -15,7 +15,7 @@ import { patternReader } from "../lora/options/patterns.js";
 import type { Targetable } from "../lora/options/targets.js";
 import type { LoadOptions } from "../models/load.js";
 import type { Located } from "../models/locate.js";
-import { mapped, openWeights } from "../safetensors.js";
+import { mapped, openWeights } from "../files/safetensors.js";
 import { type Contents, contentsOf } from "./contents.js";
 import { headerModel } from "./model.js";
 

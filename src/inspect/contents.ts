@@ -1,6 +1,6 @@
 /** The contents of a weight file, by its header. */
-import { isGguf, openGguf } from "../gguf.js";
-import { openWeights } from "../safetensors.js";
+import { isGguf, openGguf } from "../gguf/read.js";
+import { openWeights } from "../files/safetensors.js";
 
 /** The contents of a weight file. */
 export interface Contents {

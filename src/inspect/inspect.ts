@@ -2,12 +2,12 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 
-import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../argument.js";
+import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../arguments/check.js";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { closeData, readData } from "../data/read.js";
 import { STANDARD_INPUT } from "../data/source.js";
 import { LowrankError } from "../errors.js";
-import { isGguf } from "../gguf.js";
+import { isGguf } from "../gguf/read.js";
 import { hubName } from "../hub/name.js";
 import type { DownloadProgress } from "../hub/settings.js";
 import { readTemplateFile } from "../models/chat-template-files.js";

@@ -1,5 +1,5 @@
 /** The namespace `lowrank.lora`. Asynchronous functions are imported on their first call. */
-import { lazy } from "../lazy.js";
+import { lazy } from "../package/lazy.js";
 
 export type { LowRank } from "./layers/any-layer.js";
 export type { AdapterFormat, ConvertOptions, ReadOptions } from "./formats/convert.js";

@@ -1,5 +1,5 @@
 import { LowrankError } from "../errors.js";
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { ConfigFields } from "./config-fields.js";
 
 const tanhForm = (x: Tensor): Tensor => x.gelu({ approximate: "tanh" });

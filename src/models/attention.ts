@@ -1,6 +1,6 @@
-import { session } from "../native.js";
+import { session } from "../native/binding.js";
 import { dropoutOf } from "../nn/attention.js";
-import { made, type Tensor } from "../tensor.js";
+import { made, type Tensor } from "../tensor/tensor.js";
 import type { LayerCache } from "./cache.js";
 
 /** Masks and segments that restrict attention within a batch. */

@@ -1,9 +1,9 @@
 /** The KV cache: keys and values in buffers that are written in place and grow by blocks. */
-import { zeros } from "../create.js";
-import type { Device } from "../device.js";
-import { session } from "../native.js";
-import { keep, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { zeros } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
+import { session } from "../native/binding.js";
+import { keep, scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** Capacities are multiples of this number of tokens. */
 const BLOCK = 256;

@@ -1,11 +1,11 @@
 /** The base class of causal language models. */
-import { refuse } from "../argument.js";
-import type { Device } from "../device.js";
+import { refuse } from "../arguments/check.js";
+import type { Device } from "../device/device.js";
 import { perRow } from "../lora/adapter/per-row.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import type { GenerateOptions } from "./generate-options.js";
 import { generateBatch, type GenerateBatchOptions, type Pieces } from "./generate-batch.js";

@@ -1,8 +1,8 @@
 /** The base classes of classifiers of texts and of images. */
-import { refuse } from "../argument.js";
+import { refuse } from "../arguments/check.js";
 import { perRow } from "../lora/adapter/per-row.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { classify, type Classified, type ClassifyOptions } from "./classify.js";
 import type { TextEncoder } from "./encoder.js";
 import { classificationLoss, hubLabels, type LabelConfig } from "./labels.js";

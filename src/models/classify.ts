@@ -1,8 +1,8 @@
 /** Classification of texts. */
-import { listOf, options as known, refuse, text, whole } from "../argument.js";
+import { listOf, options as known, refuse, text, whole } from "../arguments/check.js";
 import { endOf, shortened } from "../data/encode.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { evaluating, noGrad, scope } from "../scope.js";
+import { evaluating, noGrad, scope } from "../tensor/scope.js";
 import type { SequenceClassifier } from "./classifier.js";
 import { problemOf, type ProblemType } from "./labels.js";
 import { noTokenizer } from "./pretrained.js";

@@ -1,7 +1,7 @@
 /** Reads a JSON object of a model's folder field by field; errors name the file and the key. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { shown as shownPlainly } from "../argument.js";
+import { shown as shownPlainly } from "../arguments/check.js";
 import { withoutBom } from "../data/utf8.js";
 import { LowrankError, systemCode } from "../errors.js";
 

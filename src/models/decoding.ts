@@ -1,9 +1,9 @@
 /** Batched decoding: chooses the tokens that follow prompts, with a KV cache. */
-import { tensor } from "../create.js";
+import { tensor } from "../tensor/create.js";
 import { throwIfAborted } from "../errors.js";
 import { perRow } from "../lora/adapter/per-row.js";
-import { evaluating, noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { evaluating, noGrad, scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { CausalLM } from "./causal-lm.js";
 import type { ChosenLogprobs } from "./logprobs.js";
 import { type Choice, type ChosenTokens, concatenated, type SampledText, selectedRows } from "./sampler.js";

@@ -1,9 +1,9 @@
 /** The model and the texts bundled with the package. */
 import { join } from "node:path";
 
-import { inPackage } from "../place.js";
+import { inPackage } from "../package/files.js";
 
-import { unpacked } from "../archive.js";
+import { unpacked } from "../files/archive.js";
 
 /** Returns the folder of the bundled model. */
 export const defaultModel = (): string => unpacked(inPackage("models/default"));

@@ -1,9 +1,9 @@
 /** Text embeddings. */
-import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../argument.js";
-import { tensor } from "../create.js";
+import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../arguments/check.js";
+import { tensor } from "../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { evaluating, noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { evaluating, noGrad, scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { TextEncoder } from "./encoder.js";
 import { noTokenizer } from "./pretrained.js";
 import { type Pooling, POOLINGS, type SentenceSettings, sentenceSettings } from "./sentence-transformer.js";

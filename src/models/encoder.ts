@@ -3,8 +3,8 @@ import { LowrankError } from "../errors.js";
 import { perRow } from "../lora/adapter/per-row.js";
 import type { Embedding } from "../nn/embedding.js";
 import { Module } from "../nn/module.js";
-import { trains } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { trains } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { BlocksConfig } from "./config-parts.js";
 import { embed, type EmbedOptions } from "./embed.js";
 import {

@@ -1,11 +1,11 @@
 /** Encodings of texts and pairs of texts: token types, offsets, word ids, truncation and padding. */
 import type * as Binding from "../../native/binding.js";
-import { flag, listOf, oneOf, options, refuse, text as textOf, whole } from "../argument.js";
-import { tensor } from "../create.js";
-import type { Device } from "../device.js";
+import { flag, listOf, oneOf, options, refuse, text as textOf, whole } from "../arguments/check.js";
+import { tensor } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { enterCpuUse } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { enterCpuUse } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { EncodingDefaults } from "./encoding-defaults.js";
 
 /** Which text of a pair is truncated: the longer, the first or the second. */

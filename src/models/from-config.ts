@@ -1,8 +1,8 @@
 /** Creates models from a configuration alone, with randomly initialised weights. */
-import { isPlain, oneOf, options, shown } from "../argument.js";
-import { resolveDevice, type Device } from "../device.js";
+import { isPlain, oneOf, options, shown } from "../arguments/check.js";
+import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import type { FloatDType } from "../tensor.js";
+import type { FloatDType } from "../tensor/tensor.js";
 import { ConfigFields } from "./config-fields.js";
 import { FreshWeights, type Weights } from "./weights.js";
 

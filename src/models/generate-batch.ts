@@ -1,5 +1,5 @@
 /** Generates several texts at once, token by token. */
-import { listOf, refuse, text, whole } from "../argument.js";
+import { listOf, refuse, text, whole } from "../arguments/check.js";
 import type { CausalLM } from "./causal-lm.js";
 import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import type { DecodedText } from "./decoding.js";

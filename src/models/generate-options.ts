@@ -7,7 +7,7 @@ import {
   refuse,
   text,
   whole,
-} from "../argument.js";
+} from "../arguments/check.js";
 
 /** Sampling options. By default `temperature`, `topK`, `topP` and `minP` filter nothing. */
 export interface SamplingOptions {

@@ -1,5 +1,5 @@
 /** Generates text token by token. */
-import { refuse } from "../argument.js";
+import { refuse } from "../arguments/check.js";
 import type { Message } from "../chat/messages.js";
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "./causal-lm.js";

@@ -1,7 +1,7 @@
 /** Checks that weights fit f16, whose largest value is 65,504: larger ones would become infinite. */
 import { LowrankError } from "../errors.js";
-import { noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { noGrad, scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** The largest value of f16. */
 const LARGEST = 65_504;

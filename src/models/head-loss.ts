@@ -1,12 +1,12 @@
 /** The cross-entropy of a language model's head, computed in chunks so that the logits are never materialised. */
-import { tensor, zeros } from "../create.js";
+import { tensor, zeros } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
 import { Linear as LoRALinear } from "../lora/layers/linear.js";
-import { session } from "../native.js";
+import { session } from "../native/binding.js";
 import { Linear } from "../nn/linear.js";
-import { checkpoint, isNoGrad } from "../scope.js";
-import { isTensor, made, type Tensor } from "../tensor.js";
-import { refuse } from "../argument.js";
+import { checkpoint, isNoGrad } from "../tensor/scope.js";
+import { isTensor, made, type Tensor } from "../tensor/tensor.js";
+import { refuse } from "../arguments/check.js";
 import type { Places } from "./text-input.js";
 
 /** How the losses of the labels are reduced; `none` returns them separately. */

@@ -1,10 +1,10 @@
 /** The classes of a classifier, and the loss that matches them. */
-import { refuse } from "../argument.js";
-import { ones, tensor, zeros } from "../create.js";
+import { refuse } from "../arguments/check.js";
+import { ones, tensor, zeros } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
 import { lossPerAdapter } from "../lora/adapter/per-row.js";
 import type { AdapterPerRow } from "../lora/layers/rows.js";
-import { isTensor, type Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor/tensor.js";
 import type { ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
 import type { HeadLossOptions } from "./head-loss.js";

@@ -1,11 +1,11 @@
 /** Copies a loaded model's structure to a meta device. */
 import { existsSync } from "node:fs";
 
-import type { Device } from "../device.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { isGguf } from "../gguf.js";
+import { isGguf } from "../gguf/read.js";
 import { adaptLike } from "../lora/inject/alike.js";
-import { isBlock, type FloatDType } from "../tensor.js";
+import { isBlock, type FloatDType } from "../tensor/tensor.js";
 import { CausalLM } from "./causal-lm.js";
 import { SequenceClassifier } from "./classifier.js";
 import type { Task } from "./family.js";

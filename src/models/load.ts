@@ -1,12 +1,12 @@
 /** Loads models from Hugging Face folders, GGUF files and hubs. */
 import { resolve } from "node:path";
 
-import { callable, flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
-import { chooseDevice, findDevices, type Device } from "../device.js";
+import { callable, flag, oneOf, options as known, refuse, text, whole } from "../arguments/check.js";
+import { chooseDevice, findDevices, type Device } from "../device/device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
 import type { DownloadProgress } from "../hub/settings.js";
-import { storedDifference } from "../stored-difference.js";
-import type { FloatDType } from "../tensor.js";
+import { storedDifference } from "../tensor/stored-difference.js";
+import type { FloatDType } from "../tensor/tensor.js";
 import { bert } from "./bert/family.js";
 import type { CausalLM } from "./causal-lm.js";
 import type { Classifier, SequenceClassifier } from "./classifier.js";

@@ -1,5 +1,5 @@
 /** Log-probabilities of generated tokens. */
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** A token with its log-probability. */
 export interface TokenLogprob {

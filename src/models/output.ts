@@ -1,9 +1,9 @@
 /** The output of a language model's forward, with logits computed on first access. */
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
+import { session } from "../native/binding.js";
 import type { Module } from "../nn/module.js";
-import { evaluating, resumption, scope, trains } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { evaluating, resumption, scope, trains } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { ForwardOutput } from "./pretrained.js";
 
 /** An output without its logits. */

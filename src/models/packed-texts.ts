@@ -1,8 +1,8 @@
 /** Packed texts: several texts in one row of a batch, delimited by positions that restart. */
-import { tensor, zeros } from "../create.js";
+import { tensor, zeros } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import type { Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { ForwardOptions } from "./pretrained.js";
 import type { Places } from "./text-input.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";

@@ -1,8 +1,8 @@
 /** Left padding of the shorter texts of a batch: its mask, and the positions of the tokens after it. */
-import { tensor } from "../create.js";
-import type { Device } from "../device.js";
-import { keep } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { tensor } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
+import { keep } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { ForwardOptions } from "./pretrained.js";
 
 /** Mask widths are multiples of this number of tokens. */

@@ -1,12 +1,12 @@
 /** The base class of pretrained models. */
-import { flag, listOf, oneOf, options, probability, refuse } from "../argument.js";
-import type { Device } from "../device.js";
+import { flag, listOf, oneOf, options, probability, refuse } from "../arguments/check.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { unload } from "../lora/adapter/active.js";
 import { Module } from "../nn/module.js";
-import { checkpoint, scope } from "../scope.js";
+import { checkpoint, scope } from "../tensor/scope.js";
 import { tensorOf } from "../tensor/arguments.js";
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { HeadLossOptions, LossReduction } from "./head-loss.js";
 import type { Beside } from "./beside.js";
 import { joined, type Stream } from "./stream.js";

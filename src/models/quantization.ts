@@ -1,5 +1,5 @@
 /** Block quantisation of weights. */
-import type { BlockDType } from "../tensor.js";
+import type { BlockDType } from "../tensor/tensor.js";
 
 /** The formats that weights can be quantised to on loading. */
 export const QUANTIZATIONS = ["q8_0", "q4_0", "q4_k", "nf4"] as const satisfies readonly BlockDType[];

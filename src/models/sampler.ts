@@ -1,10 +1,10 @@
 /** Chooses the next token of each text of a batch from its logits, on the logits' device. */
-import { tensor, zeros } from "../create.js";
-import type { Device } from "../device.js";
+import { tensor, zeros } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { keep, scope } from "../scope.js";
-import { madeAll, type Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { keep, scope } from "../tensor/scope.js";
+import { madeAll, type Tensor } from "../tensor/tensor.js";
 import type { CheckedOptions } from "./generate-options.js";
 import { type ChosenLogprobs, Logprobs } from "./logprobs.js";
 

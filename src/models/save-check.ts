@@ -6,7 +6,7 @@ import { LowrankError } from "../errors.js";
 import { LoRALayer } from "../lora/layers/layer.js";
 import { isStandard } from "../lora/layers/standard.js";
 import type { Module } from "../nn/module.js";
-import { randomState, setRandomState } from "../random.js";
+import { randomState, setRandomState } from "../tensor/random.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { refused } from "../refusals/refusal.js";
 import type { PretrainedModel } from "./pretrained.js";

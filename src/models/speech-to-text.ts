@@ -1,12 +1,12 @@
 /** The base class of models that transcribe speech. */
-import { flag, options as known, refuse } from "../argument.js";
-import { full, tensor } from "../create.js";
+import { flag, options as known, refuse } from "../arguments/check.js";
+import { full, tensor } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
 import { perRow } from "../lora/adapter/per-row.js";
 import type { Embedding } from "../nn/embedding.js";
 import type { Linear } from "../nn/linear.js";
-import { scope } from "../scope.js";
-import { isTensor, type Tensor } from "../tensor.js";
+import { scope } from "../tensor/scope.js";
+import { isTensor, type Tensor } from "../tensor/tensor.js";
 import { tensorOf } from "../tensor/arguments.js";
 import { checkLabels, givenLabels, IGNORED, type Targets } from "./head-loss.js";
 import { causalOutput } from "./output.js";

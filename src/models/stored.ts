@@ -3,8 +3,8 @@ import { existsSync, readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { isGguf } from "../gguf.js";
-import { openWeights } from "../safetensors.js";
+import { isGguf } from "../gguf/read.js";
+import { openWeights } from "../files/safetensors.js";
 import type { Beside } from "./beside.js";
 import { readModelConfig, type ConfigFields } from "./config-fields.js";
 import { ggufModel } from "./gguf/model.js";

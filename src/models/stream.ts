@@ -1,7 +1,7 @@
 /** The residual stream of a model: a tensor, and a branch not yet added to it. */
 import { Module } from "../nn/module.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** The value x + added. The next reader computes the sum; a norm does so in the same pass over memory. */
 export interface Stream {

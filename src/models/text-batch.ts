@@ -1,7 +1,7 @@
 /** A batch of texts being decoded: a KV cache, left padding for the shorter texts, and a sampler. */
-import { tensor } from "../create.js";
-import type { Device } from "../device.js";
-import type { Tensor } from "../tensor.js";
+import { tensor } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { Padding } from "./padding.js";
 import { type SampledText, Sampler } from "./sampler.js";

@@ -1,8 +1,8 @@
 /** The input of a text model: token ids, or embeddings instead. */
-import { refuse } from "../argument.js";
+import { refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { tensorOf } from "../tensor/arguments.js";
-import { isTensor, type Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor/tensor.js";
 
 /** The shape [B, T], size and device of a batch of tokens. */
 export type Places = Pick<Tensor, "shape" | "size" | "device">;

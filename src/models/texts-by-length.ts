@@ -1,7 +1,7 @@
 /** Batches texts of similar length, with padding on the right. */
-import { tensor } from "../create.js";
-import type { Device } from "../device.js";
-import type { Tensor } from "../tensor.js";
+import { tensor } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** Yields batches of indices of `rows`, shortest first, so that padding is at most half of a batch. */
 export function* batchesByLength(

@@ -3,7 +3,7 @@ import { lossPerAdapter, perRow } from "../lora/adapter/per-row.js";
 import { runsOf, type AdapterPerRow } from "../lora/layers/rows.js";
 import type { Linear } from "../nn/linear.js";
 import type { Module } from "../nn/module.js";
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import {
   countedTargets,
   denseHead,

@@ -3,15 +3,15 @@ import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 
 import type * as Binding from "../../native/binding.js";
-import { nativePath } from "../archive.js";
-import { flag, listOf, numberThat, options, refuse, text as textOf } from "../argument.js";
+import { nativePath } from "../files/archive.js";
+import { flag, listOf, numberThat, options, refuse, text as textOf } from "../arguments/check.js";
 import { type Conversation, type Message, messagesOf, toolsOf } from "../chat/messages.js";
 import { ChatTemplate } from "../chat/template.js";
 import type { Offsets } from "../chat/tokens.js";
 import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
-import { call, guarded, native, settled } from "../native.js";
-import { enterCpuUse } from "../scope.js";
+import { call, guarded, native, settled } from "../native/binding.js";
+import { enterCpuUse } from "../tensor/scope.js";
 import { Beside, inFolder } from "./beside.js";
 import { templateAdvice, type ChatTemplates, TemplatedTokenizer } from "../lora/adapter/chat-templates.js";
 import {

@@ -1,15 +1,15 @@
 /** The sources of a model's weights: files, checked against the configuration, or random initialisation. */
-import { normal, ones, tensor, zeros } from "../create.js";
-import type { Device } from "../device.js";
+import { normal, ones, tensor, zeros } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import type { WeightsFile } from "../native.js";
+import type { WeightsFile } from "../native/binding.js";
 import { Conv1d, Conv2d } from "../nn/conv.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
-import { mapped } from "../safetensors.js";
-import { noGrad, scope } from "../scope.js";
-import { parameter, type FloatDType, type Tensor } from "../tensor.js";
+import { mapped } from "../files/safetensors.js";
+import { noGrad, scope } from "../tensor/scope.js";
+import { parameter, type FloatDType, type Tensor } from "../tensor/tensor.js";
 import type { Halved } from "./half-range.js";
 import { isInBlock, type Quantization } from "./quantization.js";
 

@@ -1,7 +1,7 @@
 /** Activations as layers, for models that are lists of layers. */
-import { numberThat, oneOf, options } from "../argument.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { numberThat, oneOf, options } from "../arguments/check.js";
+import { scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 

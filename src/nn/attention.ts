@@ -1,10 +1,10 @@
 /** Attention as a function: the fused kernel for masks of keys, otherwise products and a softmax. */
-import * as argument from "../argument.js";
+import * as argument from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { nextDropout } from "../random.js";
-import { scope } from "../scope.js";
-import { made, type Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { nextDropout } from "../tensor/random.js";
+import { scope } from "../tensor/scope.js";
+import { made, type Tensor } from "../tensor/tensor.js";
 import { shapeOf } from "../tensor/arguments.js";
 import { inputOf } from "./inputs.js";
 

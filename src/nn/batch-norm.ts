@@ -1,10 +1,10 @@
-import { flag, numberThat, options, whole } from "../argument.js";
-import { ones, zeros } from "../create.js";
-import type { Device } from "../device.js";
+import { flag, numberThat, options, whole } from "../arguments/check.js";
+import { ones, zeros } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { noGrad, scope, trains } from "../scope.js";
-import { made, parameter, type Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { noGrad, scope, trains } from "../tensor/scope.js";
+import { made, parameter, type Tensor } from "../tensor/tensor.js";
 import { inputOf, mismatch } from "./inputs.js";
 import { Module } from "./module.js";
 

@@ -1,7 +1,7 @@
 /** Buffers: tensors that a module saves and moves, but does not train. */
-import { refuse } from "../argument.js";
-import { keep } from "../scope.js";
-import { isTensor, type Tensor } from "../tensor.js";
+import { refuse } from "../arguments/check.js";
+import { keep } from "../tensor/scope.js";
+import { isTensor, type Tensor } from "../tensor/tensor.js";
 
 /** A buffer of a module. */
 interface Slot {

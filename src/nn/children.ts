@@ -1,5 +1,5 @@
 /** Checks of the children of module containers. */
-import { refuse, text } from "../argument.js";
+import { refuse, text } from "../arguments/check.js";
 import { isModule, type Module } from "./module.js";
 
 /** Checks that `value` is a module. Throws `ERR_OPTION`. */

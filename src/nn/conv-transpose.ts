@@ -1,9 +1,9 @@
-import { flag, options, refuse, whole } from "../argument.js";
-import { uniform } from "../create.js";
-import type { Device } from "../device.js";
+import { flag, options, refuse, whole } from "../arguments/check.js";
+import { uniform } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { made, parameter, type Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { made, parameter, type Tensor } from "../tensor/tensor.js";
 import { perDimension, type PerDimension } from "./convolution.js";
 import { inputOf, mismatch } from "./inputs.js";
 import { Module } from "./module.js";

@@ -1,9 +1,9 @@
-import { flag, numberThat, options, whole } from "../argument.js";
-import { tensor } from "../create.js";
-import type { Device } from "../device.js";
+import { flag, numberThat, options, whole } from "../arguments/check.js";
+import { tensor } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { uniform } from "../random.js";
-import { parameter, type Tensor } from "../tensor.js";
+import { uniform } from "../tensor/random.js";
+import { parameter, type Tensor } from "../tensor/tensor.js";
 import {
   convGeometry,
   convolve,

@@ -1,8 +1,8 @@
 /** The geometry of a convolution, and the operation itself. */
-import { refuse } from "../argument.js";
+import { refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { made, type Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { made, type Tensor } from "../tensor/tensor.js";
 import { LAYER_REFUSALS } from "../refusals/layers.js";
 import { refused } from "../refusals/refusal.js";
 

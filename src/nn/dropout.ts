@@ -1,6 +1,6 @@
-import { probability } from "../argument.js";
-import { trains } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { probability } from "../arguments/check.js";
+import { trains } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 

@@ -1,10 +1,10 @@
-import { options, whole } from "../argument.js";
-import { tensor } from "../create.js";
-import type { Device } from "../device.js";
+import { options, whole } from "../arguments/check.js";
+import { tensor } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { normal } from "../random.js";
-import { made, parameter, type Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { normal } from "../tensor/random.js";
+import { made, parameter, type Tensor } from "../tensor/tensor.js";
 import { inputOf, valuesOf } from "./inputs.js";
 import { Module } from "./module.js";
 import { checkRoom } from "./room.js";

@@ -1,5 +1,5 @@
-import { numberThat } from "../argument.js";
-import type { Tensor } from "../tensor.js";
+import { numberThat } from "../arguments/check.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 

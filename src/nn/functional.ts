@@ -1,5 +1,5 @@
 /** Functions that layers compute, by the names of `torch.nn.functional`. */
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { CrossEntropyOptions } from "../tensor/products.js";
 import { inputOf } from "./inputs.js";
 

@@ -1,5 +1,5 @@
-import { options } from "../argument.js";
-import type { Tensor } from "../tensor.js";
+import { options } from "../arguments/check.js";
+import type { Tensor } from "../tensor/tensor.js";
 import {
   affine,
   Recurrent,

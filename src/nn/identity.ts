@@ -1,4 +1,4 @@
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 

@@ -1,7 +1,7 @@
 /** Checks of layers' inputs, and of values that replace random ones. */
-import { refuse } from "../argument.js";
+import { refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { isTensor, type Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor/tensor.js";
 
 /** Checks that `x` is a tensor. Throws `ERR_OPTION`. */
 export function inputOf(where: string, x: unknown, name = "the input"): Tensor {

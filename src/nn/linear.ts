@@ -1,11 +1,11 @@
-import { flag, options, whole } from "../argument.js";
-import { uniform } from "../create.js";
-import { session } from "../native.js";
-import { made, parameter, type Tensor } from "../tensor.js";
+import { flag, options, whole } from "../arguments/check.js";
+import { uniform } from "../tensor/create.js";
+import { session } from "../native/binding.js";
+import { made, parameter, type Tensor } from "../tensor/tensor.js";
 import { inputOf, valuesOf } from "./inputs.js";
 import { Module } from "./module.js";
 import { checkRoom } from "./room.js";
-import type { Device } from "../device.js";
+import type { Device } from "../device/device.js";
 
 /** The options of `Linear`. */
 export interface LinearOptions {

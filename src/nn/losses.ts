@@ -1,7 +1,7 @@
 /** Losses, as in `torch.nn.functional`. */
-import { numberThat, oneOf, options, refuse } from "../argument.js";
+import { numberThat, oneOf, options, refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { isTensor, type Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor/tensor.js";
 
 /** The reduction of the elements' losses: their mean, their sum, or none. */
 export type Reduction = "mean" | "sum" | "none";

@@ -1,5 +1,5 @@
-import { numberThat, options } from "../argument.js";
-import type { Tensor } from "../tensor.js";
+import { numberThat, options } from "../arguments/check.js";
+import type { Tensor } from "../tensor/tensor.js";
 import {
   affine,
   partsOf,

@@ -1,4 +1,4 @@
-import { isPlain, refuse, shown, text } from "../argument.js";
+import { isPlain, refuse, shown, text } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { moduleOf } from "./children.js";
 import { Module } from "./module.js";

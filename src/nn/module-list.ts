@@ -1,4 +1,4 @@
-import { refuse, whole } from "../argument.js";
+import { refuse, whole } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { integer } from "../tensor/arguments.js";
 import { moduleOf, placeOf } from "./children.js";

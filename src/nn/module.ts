@@ -1,9 +1,9 @@
 /** The base class of layers. Its properties are inspected, so assigning a module or parameter registers it. */
-import { flag, isPlain, options, refuse, text } from "../argument.js";
-import type { Device } from "../device.js";
+import { flag, isPlain, options, refuse, text } from "../arguments/check.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { keep } from "../scope.js";
-import { isParameter, isTensor, parameter, type Tensor } from "../tensor.js";
+import { keep } from "../tensor/scope.js";
+import { isParameter, isTensor, parameter, type Tensor } from "../tensor/tensor.js";
 import { bufferNames, defineBuffer } from "./buffers.js";
 
 /** The replacements of moved tensors, so that modules that share a tensor still share it. */

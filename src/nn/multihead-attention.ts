@@ -1,11 +1,11 @@
-import { flag, options, probability, whole } from "../argument.js";
-import { tensor, zeros } from "../create.js";
-import type { Device } from "../device.js";
+import { flag, options, probability, whole } from "../arguments/check.js";
+import { tensor, zeros } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { uniform } from "../random.js";
-import { made, parameter, type Tensor } from "../tensor.js";
-import { scope, trains } from "../scope.js";
+import { session } from "../native/binding.js";
+import { uniform } from "../tensor/random.js";
+import { made, parameter, type Tensor } from "../tensor/tensor.js";
+import { scope, trains } from "../tensor/scope.js";
 import { scaledDotProductAttention } from "./attention.js";
 import { inputOf, mismatch } from "./inputs.js";
 import { Linear } from "./linear.js";

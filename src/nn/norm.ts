@@ -1,8 +1,8 @@
-import { numberThat, options, refuse, whole } from "../argument.js";
-import { ones, zeros } from "../create.js";
-import type { Device } from "../device.js";
-import { session } from "../native.js";
-import { made, madeAll, parameter, type Tensor } from "../tensor.js";
+import { numberThat, options, refuse, whole } from "../arguments/check.js";
+import { ones, zeros } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
+import { session } from "../native/binding.js";
+import { made, madeAll, parameter, type Tensor } from "../tensor/tensor.js";
 import { inputOf, valuesOf } from "./inputs.js";
 import { Module } from "./module.js";
 

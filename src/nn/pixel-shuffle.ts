@@ -1,6 +1,6 @@
 /** Moves channels into space and back (Shi et al. 2016). */
-import { whole } from "../argument.js";
-import type { Tensor } from "../tensor.js";
+import { whole } from "../arguments/check.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { inputOf, mismatch } from "./inputs.js";
 import { Module } from "./module.js";
 

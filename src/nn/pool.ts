@@ -1,6 +1,6 @@
-import { flag, options } from "../argument.js";
-import { session } from "../native.js";
-import { made, type Tensor } from "../tensor.js";
+import { flag, options } from "../arguments/check.js";
+import { session } from "../native/binding.js";
+import { made, type Tensor } from "../tensor/tensor.js";
 import { perDimension, type PerDimension } from "./convolution.js";
 import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";

@@ -1,11 +1,11 @@
 /** The common part of LSTM and GRU: layers, directions, and the loop over time. */
-import { flag, probability, whole } from "../argument.js";
-import { uniform, zeros } from "../create.js";
-import type { Device } from "../device.js";
+import { flag, probability, whole } from "../arguments/check.js";
+import { uniform, zeros } from "../tensor/create.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { trains } from "../scope.js";
-import { made, parameter, type Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { trains } from "../tensor/scope.js";
+import { made, parameter, type Tensor } from "../tensor/tensor.js";
 import { inputOf, mismatch, valuesOf } from "./inputs.js";
 import { Module } from "./module.js";
 

@@ -1,7 +1,7 @@
 /** Checks, before random values are generated, that a layer fits its device. */
-import { resolveDevice, type Device } from "../device.js";
+import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
+import { session } from "../native/binding.js";
 
 /**
  * Throws `ERR_OUT_OF_MEMORY`, with `what` and a remedy, if `elements` of f32 do not fit in addition to the memory in use. Values are

@@ -1,5 +1,5 @@
-import { callable } from "../argument.js";
-import type { Tensor } from "../tensor.js";
+import { callable } from "../arguments/check.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { moduleOf, placeOf } from "./children.js";
 import { Module } from "./module.js";
 

@@ -1,8 +1,8 @@
-import { flag, numberThat, oneOf, options, refuse, whole } from "../argument.js";
-import { tensor } from "../create.js";
+import { flag, numberThat, oneOf, options, refuse, whole } from "../arguments/check.js";
+import { tensor } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { made, type Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { made, type Tensor } from "../tensor/tensor.js";
 import type { PerDimension } from "./convolution.js";
 import { inputOf, mismatch } from "./inputs.js";
 import { Module } from "./module.js";

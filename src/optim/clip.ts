@@ -1,7 +1,7 @@
-import { numberThat } from "../argument.js";
+import { numberThat } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { type Tensor, wrapped } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { type Tensor, wrapped } from "../tensor/tensor.js";
 import { parametersOf } from "./optimizer.js";
 
 /**

@@ -1,10 +1,10 @@
-import { tensor } from "../create.js";
-import { svd } from "../linalg.js";
+import { tensor } from "../tensor/create.js";
+import { svd } from "../tensor/linalg.js";
 import { moduleOf } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
 import type { Module } from "../nn/module.js";
-import { keep, noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { keep, noGrad, scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { AdamW, type AdamWOptions } from "./adamw.js";
 import { clipGradNorm } from "./clip.js";
 import { ADAPTER_REFUSALS } from "../refusals/adapters.js";

@@ -1,8 +1,8 @@
-import { numberThat, options as known } from "../argument.js";
+import { numberThat, options as known } from "../arguments/check.js";
 import { moduleOf } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
 import { join, type Module } from "../nn/module.js";
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { AdamWOptions } from "./adamw.js";
 import type { ParameterGroup } from "./optimizer.js";
 

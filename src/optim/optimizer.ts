@@ -1,11 +1,11 @@
 /** The base class of optimizers: parameters in groups, each with options, and a state on the device. */
-import { flag, listOf, numberThat, numeric, options, refuse, text } from "../argument.js";
+import { flag, listOf, numberThat, numeric, options, refuse, text } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { beforeReads, readAlong, type Begun } from "../reads.js";
-import { elementBytes } from "../safetensors.js";
-import { scope } from "../scope.js";
-import { isTensor, type Tensor, wrapped } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { beforeReads, readAlong, type Begun } from "../native/reads.js";
+import { elementBytes } from "../files/safetensors.js";
+import { scope } from "../tensor/scope.js";
+import { isTensor, type Tensor, wrapped } from "../tensor/tensor.js";
 import { readState, writeState } from "./state-file.js";
 
 /** The options that every optimizer has. */

@@ -1,5 +1,5 @@
 /** Learning-rate schedules: factors of the optimizer's rate, as in transformers. */
-import { numberThat, options as known } from "../argument.js";
+import { numberThat, options as known } from "../arguments/check.js";
 
 /** The factor for step `step`, counted from 0. */
 export type Schedule = (step: number) => number;

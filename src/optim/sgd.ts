@@ -1,4 +1,4 @@
-import { options } from "../argument.js";
+import { options } from "../arguments/check.js";
 import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `SGD`. */

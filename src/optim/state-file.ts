@@ -2,10 +2,10 @@
  * An optimizer's state as a safetensors file: tensors `INDEX.NAME`, with parameters counted over all groups; the metadata holds the
  * kind of optimizer, the number of updates of each parameter, and the groups' options.
  */
-import { call, type WeightsFile } from "../native.js";
+import { call, type WeightsFile } from "../native/binding.js";
 import { LowrankError } from "../errors.js";
-import { mapped, openWeights, save } from "../safetensors.js";
-import type { Tensor } from "../tensor.js";
+import { mapped, openWeights, save } from "../files/safetensors.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { OptimizerState, ParameterState } from "./optimizer.js";
 
 /** The key of the metadata. */

@@ -1,6 +1,6 @@
 /** Descriptions of unsupported features, from which both errors and docs/refused.md are made. */
 import { LowrankError, type ErrorCode } from "../errors.js";
-import { nameOptions } from "../option-name.js";
+import { nameOptions } from "../arguments/option-name.js";
 
 /** An unsupported feature. Library options are in backticks, so that a command can replace them by its flags. */
 export interface Refusal {

@@ -3,7 +3,7 @@ import { open, readdir, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { makeFolder } from "../folders.js";
+import { makeFolder } from "../files/folders.js";
 import { AppendedFile } from "./appended-file.js";
 import { CsvFormat } from "./csv.js";
 import type { RecordedEvent } from "./events-file.js";

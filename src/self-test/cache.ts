@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 
-import { cacheFolder } from "../cache-folder.js";
+import { cacheFolder } from "../package/cache-folder.js";
 
 /** Incremented when the file's format or the meaning of a result changes. */
 const FORMAT = 1;

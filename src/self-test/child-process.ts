@@ -2,7 +2,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 
-import { programPath } from "../place.js";
+import { programPath } from "../package/files.js";
 import { canRunScripts } from "./electron-fuse.js";
 import { parseLines, type Line, type Order } from "./steps.js";
 

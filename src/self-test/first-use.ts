@@ -2,7 +2,7 @@
  * Decides whether `auto` may use a GPU: a separate process tests its kernels once. The result is cached, so the test takes
  * a few seconds per driver and package version.
  */
-import { here } from "../native-load.js";
+import { here } from "../native/load-error.js";
 import { keep, readKept, type Kept, type Owner } from "./cache.js";
 import { canStart, runChild, runChildSync, type Ended } from "./child-process.js";
 import { hazardsOf } from "./hazards.js";

@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type AddressInfo, isIP } from "node:net";
 
 import { LowrankError, systemCode } from "../errors.js";
-import { type Senders, sameSecret, senderRefusal } from "../local-access.js";
+import { type Senders, sameSecret, senderRefusal } from "../http/local-access.js";
 import { ApiError, asApiError } from "./api-error.js";
 import { Batcher, type Job } from "./batcher.js";
 import { readBody } from "./body.js";

@@ -1,7 +1,7 @@
 /** Argument checks that involve tensors; all others are in `argument.ts`. */
-import { refuse } from "../argument.js";
+import { refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "./tensor.js";
 import { isTensor } from "./operand.js";
 
 /** Checks for a tensor; `name` is the argument's name. Throws `ERR_OPTION`. */

@@ -1,8 +1,8 @@
 /** Products along a dimension, and log-sum-exp. */
-import * as argument from "../argument.js";
-import { session } from "../native.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import * as argument from "../arguments/check.js";
+import { session } from "../native/binding.js";
+import { scope } from "./scope.js";
+import type { Tensor } from "./tensor.js";
 import { dimension, dimensions } from "./arguments.js";
 import { made } from "./operand.js";
 import type { Dims, ReduceOptions } from "./reductions.js";

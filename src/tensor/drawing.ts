@@ -1,10 +1,10 @@
 /** Random sampling with a tensor's elements as probabilities. */
-import * as argument from "../argument.js";
+import * as argument from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { nextDropout } from "../random.js";
-import { noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { nextDropout } from "./random.js";
+import { noGrad, scope } from "./scope.js";
+import type { Tensor } from "./tensor.js";
 import { shapeOf } from "./arguments.js";
 import { made } from "./operand.js";
 import { Products } from "./products.js";

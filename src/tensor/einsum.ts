@@ -1,8 +1,8 @@
 /** Einstein summation by permutations and batched matrix products. */
-import { text } from "../argument.js";
+import { text } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { scope } from "./scope.js";
+import type { Tensor } from "./tensor.js";
 import { shapeOf, tensorOf } from "./arguments.js";
 
 /** A tensor with unique names of its dimensions. */

@@ -1,9 +1,9 @@
 /** Elementwise operations with broadcasting. */
-import * as argument from "../argument.js";
-import { direct, session } from "../native.js";
-import { nextDropout } from "../random.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import * as argument from "../arguments/check.js";
+import { direct, session } from "../native/binding.js";
+import { nextDropout } from "./random.js";
+import { scope } from "./scope.js";
+import type { Tensor } from "./tensor.js";
 import { tensorOf } from "./arguments.js";
 import { binary, binaryNumber, unary } from "./function.js";
 import { Layout } from "./layout.js";

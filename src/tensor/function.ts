@@ -1,6 +1,6 @@
 /** Elementwise functions by name, mapped to the engine's numbers. */
-import { direct, native } from "../native.js";
-import type { Tensor } from "../tensor.js";
+import { direct, native } from "../native/binding.js";
+import type { Tensor } from "./tensor.js";
 import { made } from "./operand.js";
 
 let numbers: ReadonlyMap<string, number> | undefined;

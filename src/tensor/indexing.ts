@@ -1,9 +1,9 @@
 /** Selection of elements by index or position. */
-import * as argument from "../argument.js";
+import * as argument from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { scope } from "./scope.js";
+import type { Tensor } from "./tensor.js";
 import { dimension, integer, shapeOf, tensorOf } from "./arguments.js";
 import { isHalf, made } from "./operand.js";
 import { Reductions } from "./reductions.js";

@@ -1,10 +1,10 @@
 /** Changes of layout. All methods copy, except `reshape` and the methods based on it. */
-import * as argument from "../argument.js";
-import { refuse } from "../argument.js";
+import * as argument from "../arguments/check.js";
+import { refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { scope } from "./scope.js";
+import type { Tensor } from "./tensor.js";
 import { dimension, dimensions, integer, shapeOf, sizes, tensorsOf } from "./arguments.js";
 import { made, madeAll, Operand } from "./operand.js";
 

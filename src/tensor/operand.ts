@@ -1,7 +1,7 @@
 /** The interface of tensors that operations use, and the functions that wrap their results. */
-import type { Device } from "../device.js";
-import { enter, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import type { Device } from "../device/device.js";
+import { enter, scope } from "./scope.js";
+import type { Tensor } from "./tensor.js";
 
 /** @internal Block formats, in the session's order. */
 export const BLOCK_DTYPES = [

@@ -1,8 +1,8 @@
 /** Reductions over one dimension, several, or all. */
-import * as argument from "../argument.js";
-import { session } from "../native.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import * as argument from "../arguments/check.js";
+import { session } from "../native/binding.js";
+import { scope } from "./scope.js";
+import type { Tensor } from "./tensor.js";
 import { dimension, dimensions } from "./arguments.js";
 import { Elementwise } from "./elementwise.js";
 import { isHalf, made } from "./operand.js";

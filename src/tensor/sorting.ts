@@ -1,8 +1,8 @@
 /** Sorting along a dimension, and cumulative sums. */
-import * as argument from "../argument.js";
-import { session } from "../native.js";
-import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import * as argument from "../arguments/check.js";
+import { session } from "../native/binding.js";
+import { scope } from "./scope.js";
+import type { Tensor } from "./tensor.js";
 import { dimension } from "./arguments.js";
 import { Indexing } from "./indexing.js";
 import { made, madeAll } from "./operand.js";

@@ -1,7 +1,7 @@
 /** Cross-entropy with class weights, composed from the fused unweighted one. */
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
-import type { Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import type { Tensor } from "./tensor.js";
 import { shapeOf } from "./arguments.js";
 import { isHalf, made } from "./operand.js";
 

@@ -7,7 +7,7 @@ import { type ChatTemplates, setTemplates, templatesInUse } from "../lora/adapte
 import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { type Optimizer, schedule as schedules } from "../optim/index.js";
-import type { MatmulPrecision } from "../scope.js";
+import type { MatmulPrecision } from "../tensor/scope.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import { amendProgress, restoreState, writeState, type Provenance } from "./checkpoint.js";
 import { Divergence, type Reference } from "./divergence.js";

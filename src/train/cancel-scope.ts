@@ -1,5 +1,5 @@
-import type { Device } from "../device.js";
-import { session } from "../native.js";
+import type { Device } from "../device/device.js";
+import { session } from "../native/binding.js";
 
 let tokens = 0;
 

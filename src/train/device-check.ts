@@ -1,6 +1,6 @@
 /** Checks that a run's device exists and that a loaded model is on it. */
-import { refuse } from "../argument.js";
-import { findDevices, resolveDevice, type Device } from "../device.js";
+import { refuse } from "../arguments/check.js";
+import { findDevices, resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { Settings } from "./settings.js";

@@ -1,6 +1,6 @@
 /** Detects a training run that has gone wrong while its numbers are still finite. */
 
-import { optionName } from "../option-name.js";
+import { optionName } from "../arguments/option-name.js";
 
 /** The number of steps over which the loss is judged. Also the number of steps without a gradient that is reported. */
 const WINDOW = 10;

@@ -2,8 +2,8 @@ import { type Batch, batchesInOrder } from "../data/batches.js";
 import type { Examples } from "../data/store.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import type { Module } from "../nn/module.js";
-import { withRandom } from "../random.js";
-import { noGrad, scope } from "../scope.js";
+import { withRandom } from "../tensor/random.js";
+import { noGrad, scope } from "../tensor/scope.js";
 import { Confusion } from "./confusion.js";
 import type { Measured, Objective } from "./objective.js";
 

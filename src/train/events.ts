@@ -1,8 +1,8 @@
 /** The events of a fine-tuning run, which the command line, the dashboard and an app's window read. */
 import type { TextPart } from "../data/parts.js";
 import type { DataReport } from "../data/report.js";
-import type { Priority } from "../cpu-use.js";
-import type { MatmulPrecision } from "../scope.js";
+import type { Priority } from "../device/cpu-use.js";
+import type { MatmulPrecision } from "../tensor/scope.js";
 import type { Evaluation } from "./evaluate.js";
 import type { HeldMemory } from "./memory/held.js";
 import type { OptimizerType } from "./optimizer-defaults.js";

@@ -1,13 +1,13 @@
 /** Runs a fine-tuning, from its options to an adapter on the disk. */
 import { basename, resolve } from "node:path";
 
-import { cpuThreads, type Priority } from "../cpu-use.js";
+import { cpuThreads, type Priority } from "../device/cpu-use.js";
 import { throwIfAborted } from "../errors.js";
 import { loadLocated, type LocatedOptions } from "../models/load.js";
 import { locate, type Located } from "../models/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { withRandom } from "../random.js";
-import { matmulPrecision, withCheckedCpuUse, withMatmulPrecision } from "../scope.js";
+import { withRandom } from "../tensor/random.js";
+import { matmulPrecision, withCheckedCpuUse, withMatmulPrecision } from "../tensor/scope.js";
 import { AdapterRun } from "./adapter-run.js";
 import { checkModelDevice } from "./device-check.js";
 import { DEFAULT_PRIORITY } from "./default-priority.js";

@@ -11,7 +11,7 @@ import { basename, dirname, join } from "node:path";
 
 import { type Data, hashesOf } from "../data/read.js";
 import { LowrankError, systemCode } from "../errors.js";
-import { isGguf } from "../gguf.js";
+import { isGguf } from "../gguf/read.js";
 import { metadataDigests } from "../models/gguf/model.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { digestOf } from "./output/manifest.js";

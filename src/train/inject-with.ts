@@ -1,12 +1,12 @@
-import { tensor } from "../create.js";
+import { tensor } from "../tensor/create.js";
 import { attentionMask, type Batch, type BatchPlan } from "../data/batches.js";
-import type { Device } from "../device.js";
+import type { Device } from "../device/device.js";
 import { inject, type EvaBatch, type InjectOptions, type InjectReport } from "../lora/index.js";
 import { SpeechToText } from "../models/speech-to-text.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { refused } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /**
  * Whether EVA initialises the adapter from the rows of the run, since no `evaData` is given.

@@ -4,7 +4,7 @@ import { SequenceClassifier } from "../models/classifier.js";
 import { LABELS } from "../lora/formats/folder.js";
 import { readConfigFields } from "../models/config-fields.js";
 import type { Module } from "../nn/module.js";
-import { writeWhole } from "../safetensors.js";
+import { writeWhole } from "../files/safetensors.js";
 
 /** Writes `labels.json` with the fields `id2label` and `label2id` of transformers' `config.json`. */
 export async function saveLabels(folder: string, labels: readonly string[]): Promise<void> {

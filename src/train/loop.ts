@@ -1,9 +1,9 @@
 /** The loop over optimizer steps, for any model and loss. */
-import { memory, type Device } from "../device.js";
+import { memory, type Device } from "../device/device.js";
 import { abortReason, LowrankError, throwIfAborted } from "../errors.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import type { Schedule } from "../optim/schedule.js";
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import { CancelScope } from "./cancel-scope.js";
 import { Divergence } from "./divergence.js";

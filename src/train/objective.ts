@@ -1,5 +1,5 @@
 /** Training objectives: each defines how data becomes examples, and how a batch of examples becomes a loss. */
-import { tensor } from "../create.js";
+import { tensor } from "../tensor/create.js";
 import { attentionMask, type Batch } from "../data/batches.js";
 import type { Encoder } from "../data/encode.js";
 import { examplesOf, type OnProgress } from "../data/examples.js";
@@ -12,7 +12,7 @@ import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { SpeechToText } from "../models/speech-to-text.js";
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** The conversion of a model's texts to tokens. */
 export interface Tokenisation {

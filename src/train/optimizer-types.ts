@@ -1,5 +1,5 @@
 /** Creates the optimizers of `finetune`. */
-import type { Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { Adafactor, Adam, AdamW, Lion, SGD, type Optimizer, type ParameterGroup } from "../optim/index.js";
 import type { RuleOptions } from "../optim/index.js";
 import type { OptimizerSettings } from "./optimizer-defaults.js";

@@ -1,13 +1,13 @@
 import type { OptimizerType } from "./optimizer-defaults.js";
-import type { Priority } from "../cpu-use.js";
+import type { Priority } from "../device/cpu-use.js";
 import type { DataFormat, TrainOn } from "../data/format.js";
 import type { TrainingData } from "../data/given.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import type { MatmulPrecision } from "../scope.js";
+import type { MatmulPrecision } from "../tensor/scope.js";
 import type { LogFormat } from "../runs/metrics.js";
 import type { Quantization } from "../models/quantization.js";
-import type { FloatDType } from "../tensor.js";
+import type { FloatDType } from "../tensor/tensor.js";
 
 /** The schedule of the learning rate after the warm-up: a linear or cosine decay to 0, or a constant rate. */
 export type ScheduleName = "linear" | "cosine" | "constant";

@@ -1,4 +1,4 @@
-import { numberThat } from "../argument.js";
+import { numberThat } from "../arguments/check.js";
 
 /** Validates a port to listen at; 0 stands for a free port. */
 export function portOf(where: string, name: string, value: unknown): number {

@@ -1,6 +1,6 @@
 /** Profiles a run: a trace for Perfetto, and the totals of each operation. */
-import { synchronize, type Device } from "../device.js";
-import { call, native, session, settled } from "../native.js";
+import { synchronize, type Device } from "../device/device.js";
+import { call, native, session, settled } from "../native/binding.js";
 import type { OperationProfile, ProfileEvent } from "./events.js";
 
 type Settled = Exclude<Device, "auto">;

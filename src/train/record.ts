@@ -1,7 +1,7 @@
 /** The recording of a step, for a device that runs it and for one that only counts memory. */
 import type { Optimizer } from "../optim/optimizer.js";
-import { noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { noGrad, scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** Records forward and backward of one part of a step's loss. Returns the sum of the parts so far; disposes `sum`. */
 export function recordPart(loss: () => Tensor, sum: Tensor | undefined): Tensor {

@@ -4,7 +4,7 @@ import type { Examples } from "../data/store.js";
 import { adapters, setAdapter, type InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { loraPlusGroups, type Optimizer } from "../optim/index.js";
-import { elementBytes } from "../safetensors.js";
+import { elementBytes } from "../files/safetensors.js";
 import type { Objective } from "./objective.js";
 import { createOptimizer } from "./optimizer-types.js";
 import type { Settings } from "./settings.js";

@@ -1,4 +1,4 @@
-import { giveBack } from "../native.js";
+import { giveBack } from "../native/binding.js";
 import type { TrainEvent } from "./events.js";
 import { Pausing } from "./pausing.js";
 import { EventQueue, type Queued } from "./queue.js";

@@ -5,7 +5,7 @@ import { withoutAdapters } from "../lora/index.js";
 import { CausalLM } from "../models/causal-lm.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { Tokenizer } from "../models/tokenizer.js";
-import { withRandom } from "../random.js";
+import { withRandom } from "../tensor/random.js";
 import type { RowsEvent, SampleEvent } from "./events.js";
 import type { Prepared } from "./prepare.js";
 import type { Settings } from "./settings.js";

@@ -8,21 +8,21 @@ import {
   refuse as refuseKind,
   shown,
   text,
-} from "../argument.js";
-import { parsedSize } from "../byte-size.js";
-import { checkThreads, PRIORITIES, type Priority } from "../cpu-use.js";
+} from "../arguments/check.js";
+import { parsedSize } from "../arguments/byte-size.js";
+import { checkThreads, PRIORITIES, type Priority } from "../device/cpu-use.js";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { filesOf, type TrainingData, isFiles, isRows } from "../data/given.js";
 import { STANDARD_INPUT } from "../data/source.js";
-import type { Device } from "../device.js";
+import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
 import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
-import { optionName } from "../option-name.js";
+import { optionName } from "../arguments/option-name.js";
 import { QUANTIZATIONS, type Quantization } from "../models/quantization.js";
 import { LOG_FORMATS, type LogFormat } from "../runs/metrics.js";
-import { MATMUL_PRECISIONS, type MatmulPrecision } from "../scope.js";
+import { MATMUL_PRECISIONS, type MatmulPrecision } from "../tensor/scope.js";
 import { givenIn, isLeftOpen, type Keepable } from "./memory/changeable.js";
 import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
@@ -30,7 +30,7 @@ import { OPTIMIZER_DEFAULTS, OPTIMIZER_TYPES, type OptimizerSettings } from "./o
 import { DEFAULT_SAVE_EVERY, parseSaveInterval } from "./save-interval.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
-import { didYouMean } from "../suggest.js";
+import { didYouMean } from "../arguments/suggest.js";
 
 /** The default output folder. */
 export const DEFAULT_OUTPUT = "./lowrank-out";

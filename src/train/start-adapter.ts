@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 
-import { shown } from "../argument.js";
+import { shown } from "../arguments/check.js";
 import type { LabelData } from "../data/read.js";
 import { LowrankError } from "../errors.js";
 import { readConfig } from "../lora/formats/config.js";
@@ -10,7 +10,7 @@ import { CONFIG, folderOf, LABELS, startIn, WEIGHTS } from "../lora/formats/fold
 import type { InitLoraWeights, InjectOptions, Pattern } from "../lora/index.js";
 import { withoutRoot } from "../lora/init/restore.js";
 import { baseOfAdapter } from "../models/adapter-base.js";
-import { optionName } from "../option-name.js";
+import { optionName } from "../arguments/option-name.js";
 import { refused } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { readLabels } from "./label-names.js";

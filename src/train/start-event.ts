@@ -1,12 +1,12 @@
 /** Builds the start event of a fine-tuning run. */
 import type { BatchPlan } from "../data/batches.js";
 import { trainedIn } from "../data/store.js";
-import { chooseDevice } from "../device.js";
+import { chooseDevice } from "../device/device.js";
 import type { InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { session } from "../native.js";
-import { cpuUse, type MatmulPrecision } from "../scope.js";
-import { isBlock, type Tensor } from "../tensor.js";
+import { session } from "../native/binding.js";
+import { cpuUse, type MatmulPrecision } from "../tensor/scope.js";
+import { isBlock, type Tensor } from "../tensor/tensor.js";
 import type { PlannedMemory, StartEvent } from "./events.js";
 import type { Fitting, MemoryPlan } from "./memory/plan.js";
 import type { Prepared } from "./prepare.js";

@@ -4,16 +4,16 @@
  */
 import { createHash } from "node:crypto";
 
-import { tensor as createTensor } from "../create.js";
+import { tensor as createTensor } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
 import { loraLayers } from "../lora/adapter/registry.js";
 import { tensorsOf } from "../lora/layers/adapter.js";
-import { session } from "../native.js";
+import { session } from "../native/binding.js";
 import type { Module } from "../nn/module.js";
 import type { Optimizer } from "../optim/optimizer.js";
-import { elementBytes } from "../safetensors.js";
-import { noGrad, scope } from "../scope.js";
-import { isBlock, made, type Tensor } from "../tensor.js";
+import { elementBytes } from "../files/safetensors.js";
+import { noGrad, scope } from "../tensor/scope.js";
+import { isBlock, made, type Tensor } from "../tensor/tensor.js";
 
 /** A tensor that a checkpoint omits. */
 export interface BaseTensor {

@@ -8,12 +8,12 @@ import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { makeFolder, locationOf, replaceFolder } from "../folders.js";
+import { makeFolder, locationOf, replaceFolder } from "../files/folders.js";
 import type { Module } from "../nn/module.js";
 import type { Reference } from "./divergence.js";
 import type { Optimizer } from "../optim/optimizer.js";
-import type { RandomState } from "../random.js";
-import { load, save, writeWhole } from "../safetensors.js";
+import type { RandomState } from "../tensor/random.js";
+import { load, save, writeWhole } from "../files/safetensors.js";
 import { checkBase, isBaseTensor, type BaseTensor, type TrainedParts } from "./trainer-base.js";
 import type { Position } from "./trainer-data.js";
 

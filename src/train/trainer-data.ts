@@ -1,9 +1,9 @@
 /** Reads the batches of a `Trainer` by epoch, skips to a position when resuming, and releases used batches. */
-import { refuse } from "../argument.js";
+import { refuse } from "../arguments/check.js";
 import { abortReason, LowrankError } from "../errors.js";
-import { randomState, setRandomState, type RandomState } from "../random.js";
-import { noting } from "../scope.js";
-import { isTensor, type Tensor } from "../tensor.js";
+import { randomState, setRandomState, type RandomState } from "../tensor/random.js";
+import { noting } from "../tensor/scope.js";
+import { isTensor, type Tensor } from "../tensor/tensor.js";
 
 /** Batches, or a function that returns the batches of an epoch (from 0). */
 export type Batches<B> = BatchSource<B> | ((epoch: number) => BatchSource<B> | Promise<BatchSource<B>>);

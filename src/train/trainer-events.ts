@@ -1,5 +1,5 @@
 /** The events of a `Trainer`. */
-import type { MatmulPrecision } from "../scope.js";
+import type { MatmulPrecision } from "../tensor/scope.js";
 import type { LoopEvent } from "./events.js";
 
 /** Emitted once by a `Trainer`, before the first step: the plan and the device. */

@@ -1,8 +1,8 @@
 /** Metrics that a `Trainer`'s loss function returns next to the loss: weighted means over the batches of a step. */
-import { isPlain, options, refuse, shown } from "../argument.js";
+import { isPlain, options, refuse, shown } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { keep, noGrad } from "../scope.js";
-import { isTensor, type Tensor } from "../tensor.js";
+import { keep, noGrad } from "../tensor/scope.js";
+import { isTensor, type Tensor } from "../tensor/tensor.js";
 
 /** Values by name: numbers, or tensors of one value, which are read together with the loss. */
 export type LossMetrics = Readonly<Record<string, number | Tensor>>;

@@ -1,13 +1,13 @@
 /** The options of a `Trainer`, and their validation. */
 import { existsSync } from "node:fs";
 
-import { callable, options as checkedOptions, refuse, shown, whole } from "../argument.js";
-import { checkCpuUse, type Priority } from "../cpu-use.js";
+import { callable, options as checkedOptions, refuse, shown, whole } from "../arguments/check.js";
+import { checkCpuUse, type Priority } from "../device/cpu-use.js";
 import { LowrankError } from "../errors.js";
 import { isModule, type Module } from "../nn/module.js";
 import { Optimizer } from "../optim/optimizer.js";
 import type { Schedule } from "../optim/schedule.js";
-import { closest } from "../suggest.js";
+import { closest } from "../arguments/suggest.js";
 import type { Stored } from "./trainer-checkpoint.js";
 import type { Batches } from "./trainer-data.js";
 import type { LossResult } from "./trainer-metrics.js";

@@ -1,9 +1,9 @@
 /** Losses and metrics of a `Trainer`, for the batches of a step and for an evaluation. */
-import { refuse } from "../argument.js";
+import { refuse } from "../arguments/check.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import type { Module } from "../nn/module.js";
-import { noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { noGrad, scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { Evaluation } from "./evaluate.js";
 import type { StepWork } from "./loop.js";
 import { Reader, type Batches } from "./trainer-data.js";

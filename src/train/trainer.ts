@@ -2,16 +2,16 @@
 import { randomUUID } from "node:crypto";
 import { dirname, join, resolve } from "node:path";
 
-import { refuse } from "../argument.js";
-import type { Device } from "../device.js";
+import { refuse } from "../arguments/check.js";
+import type { Device } from "../device/device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { session } from "../native.js";
+import { session } from "../native/binding.js";
 import type { Module } from "../nn/module.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import { constant } from "../optim/schedule.js";
-import { setRandomState } from "../random.js";
-import { matmulPrecision, withCheckedCpuUse } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { setRandomState } from "../tensor/random.js";
+import { matmulPrecision, withCheckedCpuUse } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { TrainerEvent, TrainerStartEvent, TrainResult } from "./trainer-events.js";
 import { runLoop } from "./loop.js";
 import { Divergence, type Reference } from "./divergence.js";

@@ -1,9 +1,9 @@
 /** Warns about options that were given and have no effect on the run. */
 import { loraLayers } from "../lora/adapter/registry.js";
-import { gpuDetails } from "../device.js";
+import { gpuDetails } from "../device/device.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { SpeechToText } from "../models/speech-to-text.js";
-import { optionName, optionSetting } from "../option-name.js";
+import { optionName, optionSetting } from "../arguments/option-name.js";
 import type { Settings } from "./settings.js";
 
 /** The maximum number of names in a warning. */

@@ -2,7 +2,7 @@
 import test from "ava";
 
 import { tuningTable } from "../../src/cli/tuning-table.js";
-import type { TuneReport } from "../../src/native.js";
+import type { TuneReport } from "../../src/native/binding.js";
 
 const REPORT: TuneReport = {
   device: "gpu:0",

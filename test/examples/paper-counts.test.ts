@@ -9,7 +9,7 @@ import { gpt2Config } from "../../src/models/gpt2/config.js";
 import { GPT2LMHeadModel } from "../../src/models/gpt2/model.js";
 import type { PretrainedModel } from "../../src/models/pretrained.js";
 import { Weights } from "../../src/models/weights.js";
-import { parameter } from "../../src/tensor.js";
+import { parameter } from "../../src/tensor/tensor.js";
 
 /** Weights that have only a shape. */
 class Shapes extends Weights {

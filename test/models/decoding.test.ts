@@ -9,7 +9,7 @@ import { decodedTexts } from "../../src/models/generate.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, words } from "../hashed.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 import { goldens } from "../parity/goldens.js";
 import { smallLlama } from "../small-llama.js";
 

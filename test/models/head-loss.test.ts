@@ -17,7 +17,7 @@ import {
   type LossOptions,
   type Tensor,
 } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { error } from "../parity/goldens.js";
 

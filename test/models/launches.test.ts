@@ -2,7 +2,7 @@
 import test from "ava";
 
 import { LlamaForCausalLM, lora, manualSeed, scope, synchronize, tensor } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 import { testDevices } from "../devices.js";
 
 /** Tokens of a step: the usual 4 × 512. */

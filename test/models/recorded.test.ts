@@ -5,7 +5,7 @@ import { lora, noGrad, scope, tensor } from "../../src/index.js";
 import { Linear } from "../../src/lora/layers/linear.js";
 import { LlamaMLP } from "../../src/models/llama/mlp.js";
 import type { LlamaForCausalLM } from "../../src/models/llama/model.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 import { testDevices } from "../devices.js";
 import { smallLlama, VOCABULARY } from "../small-llama.js";
 

@@ -6,7 +6,7 @@ import test from "ava";
 
 import { manualSeed, nn, noGrad, randn, scope, tensor, type Tensor } from "../../src/index.js";
 import { attention } from "../../src/models/attention.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 import { testDevices, type TestDevice } from "../devices.js";
 
 /** Returns launches by kernel of `run`, forward and backward. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import test from "ava";
 
 import { LowrankError, scope, Tokenizer, type EncodeBatchOptions, type Encoding } from "../../src/index.js";
-import { openGguf } from "../../src/gguf.js";
+import { openGguf } from "../../src/gguf/read.js";
 import { Metadata } from "../../src/models/gguf/metadata.js";
 import { architectureOf } from "../../src/models/gguf/names.js";
 import { ggufTokenizer } from "../../src/models/gguf/tokenizer.js";

@@ -4,8 +4,8 @@ import { join } from "node:path";
 
 import test from "ava";
 import { loadModel, scope, tensor, type CausalLM } from "../../src/index.js";
-import { session } from "../../src/native.js";
-import { madeAll, type Tensor } from "../../src/tensor.js";
+import { session } from "../../src/native/binding.js";
+import { madeAll, type Tensor } from "../../src/tensor/tensor.js";
 import { chiSquareScore } from "../chi-square.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, words } from "../hashed.js";

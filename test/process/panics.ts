@@ -1,6 +1,6 @@
 /** Deliberate panics. */
 import { LowrankError, synchronize, tensor, type Device } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 
 /** Returns the code and message of the error that `fn` throws or rejects with. */
 async function told(fn: () => unknown): Promise<string> {

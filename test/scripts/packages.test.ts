@@ -18,7 +18,7 @@ import {
   publishedTarballs,
   stageMain,
 } from "../../scripts/packages.mjs";
-import { BINARIES } from "../../src/native-load.js";
+import { BINARIES } from "../../src/native/load-error.js";
 import { temporary } from "../hashed.js";
 import { installedProject } from "../packed.js";
 // In this process, so that the package is packed once.

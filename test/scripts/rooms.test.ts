@@ -38,10 +38,7 @@ function circles(rooms: Graph): string[] {
   return found;
 }
 
-/**
- * Returns the module of a file of src/: its folder, in lora/ the subfolder, or the file itself; tensor.ts belongs
- * to tensor/.
- */
+/** Returns the module of a file of src/: its folder, in lora/ the subfolder, or the file itself. */
 function roomOf(path: string): string {
   const parts = path.split("/");
   return parts[0] === "lora" && parts.length > 2
@@ -126,6 +123,17 @@ for (const { of, rooms, least } of [
     t.true(rooms.size >= least, `${rooms.size} rooms`);
     t.deepEqual(circles(rooms), []);
   });
+
+test("every file of src/ is in a folder, but for its entry and the errors", (t) => {
+  const entries = readdirSync(join(root, "src"), { withFileTypes: true });
+  t.deepEqual(
+    entries
+      .filter((entry) => entry.isFile())
+      .map(({ name }) => name)
+      .sort(),
+    ["errors.ts", "index.ts"],
+  );
+});
 
 test("no file of src/ imports values of one that imports its own", (t) => {
   const files = evaluated();

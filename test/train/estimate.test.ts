@@ -2,7 +2,7 @@
 import test from "ava";
 
 import { estimate, finetune, memory, type FinetuneOptions } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 import { temporary } from "../hashed.js";
 import { runOf, SETTINGS } from "./memory-settings.js";
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { finetune, GPT2LMHeadModel, loadModel, lora, manualSeed, saveModel } from "../../src/index.js";
-import { native } from "../../src/native.js";
+import { native } from "../../src/native/binding.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData } from "../hashed.js";
 import { collect, quick } from "./quick.js";

@@ -12,7 +12,7 @@ import {
   type CausalLM,
   type FinetuneOptions,
 } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 import { atRest } from "../at-rest.js";
 import { temporary } from "../hashed.js";
 import { runOf, SETTINGS, type Setting } from "./memory-settings.js";

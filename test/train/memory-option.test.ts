@@ -15,7 +15,7 @@ import {
   scope,
   type FinetuneOptions,
 } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 import { secondsOfStep } from "../../src/train/memory/rate.js";
 import { atRest } from "../at-rest.js";
 import { runHere } from "../cli/lowrank.js";

@@ -2,7 +2,7 @@
 import test from "ava";
 
 import { lora, memory, nn, randn, scope, synchronize, type Device } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { session } from "../../src/native/binding.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { adamOf, recordStep, smallLlama } from "../small-llama.js";

@@ -20,8 +20,8 @@ import {
   tensor,
   Tokenizer,
 } from "../../../src/index.js";
-import { resolveDevice, type Device } from "../../../src/device.js";
-import { native } from "../../../src/native.js";
+import { resolveDevice, type Device } from "../../../src/device/device.js";
+import { native } from "../../../src/native/binding.js";
 import { addresses } from "./text.js";
 
 const { values } = parseArgs({

@@ -4,8 +4,8 @@ import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../../dat
 import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
 import { LOG_FORMATS, type LogFormat } from "../../runs/metrics.js";
-import { optionName } from "../../option-name.js";
-import type { MatmulPrecision } from "../../scope.js";
+import { optionName } from "../../arguments/option-name.js";
+import type { MatmulPrecision } from "../../tensor/scope.js";
 import { OPEN } from "../../train/memory/changeable.js";
 import { OPTIMIZER_DEFAULTS, OPTIMIZER_TYPES, type OptimizerType } from "../../train/optimizer-defaults.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";

@@ -2,7 +2,7 @@
 import type { Origin } from "../origin.js";
 import { LowrankError } from "../../errors.js";
 import { nearColumn } from "../field-names.js";
-import { closest, didYouMean } from "../../suggest.js";
+import { closest, didYouMean } from "../../arguments/suggest.js";
 import type { Columns } from "./records.js";
 
 /** Fields whose values are lists or objects; in a CSV file they are JSON text. */

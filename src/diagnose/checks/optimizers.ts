@@ -1,9 +1,9 @@
 /** Checks of the optimizers: three steps with clipped gradients. */
-import { tensor } from "../../create.js";
-import { session } from "../../native.js";
+import { tensor } from "../../tensor/create.js";
+import { session } from "../../native/binding.js";
 import { Adafactor, Adam, AdamW, clipGradNorm, Lion, SGD } from "../../optim/index.js";
-import { scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { scope } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { launched, numbers, type Check, type Outcome, type Place } from "../check.js";
 
 interface Rule {

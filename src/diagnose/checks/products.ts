@@ -1,8 +1,8 @@
 /** Checks of matrix products, low-rank layers, convolutions, attention and rotary embeddings. */
-import { session, type LowRankPath } from "../../native.js";
-import { withRandom } from "../../random.js";
-import { withMatmulPrecision } from "../../scope.js";
-import { made, madeAll, type Tensor } from "../../tensor.js";
+import { session, type LowRankPath } from "../../native/binding.js";
+import { withRandom } from "../../tensor/random.js";
+import { withMatmulPrecision } from "../../tensor/scope.js";
+import { made, madeAll, type Tensor } from "../../tensor/tensor.js";
 import { constant, differentiable, indices, input, type Check, type Input } from "../check.js";
 import { F16_PRODUCTS } from "../tolerances.js";
 

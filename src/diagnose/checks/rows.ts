@@ -1,7 +1,7 @@
 /** Checks of kernels that work on rows: reductions, norms, softmax, losses, sorting, pooling. */
-import { session } from "../../native.js";
+import { session } from "../../native/binding.js";
 import { AvgPool2d, AdaptiveAvgPool2d, MaxPool2d } from "../../nn/index.js";
-import { made, madeAll, type Tensor } from "../../tensor.js";
+import { made, madeAll, type Tensor } from "../../tensor/tensor.js";
 import { constant, differentiable, indices, input, type Check } from "../check.js";
 
 const ROWS = [3, 67, 131];

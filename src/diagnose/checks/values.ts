@@ -1,8 +1,8 @@
 /** Checks of kernels that move values or compute elementwise. */
-import { full } from "../../create.js";
-import { session } from "../../native.js";
-import { withRandom } from "../../random.js";
-import { made, type Tensor } from "../../tensor.js";
+import { full } from "../../tensor/create.js";
+import { session } from "../../native/binding.js";
+import { withRandom } from "../../tensor/random.js";
+import { made, type Tensor } from "../../tensor/tensor.js";
 import { constant, differentiable, exactly, indices, input, type Check } from "../check.js";
 
 const SHAPE = [5, 67, 33];

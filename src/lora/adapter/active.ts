@@ -1,9 +1,9 @@
 /** Selects a model's active adapters, disables them, and removes them. */
-import { callable, flag, isPlain, options, refuse, shown, text } from "../../argument.js";
+import { callable, flag, isPlain, options, refuse, shown, text } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import { Module } from "../../nn/module.js";
-import { Tensor } from "../../tensor.js";
+import { Tensor } from "../../tensor/tensor.js";
 import type { Active, AnyLoRALayer } from "../layers/any-layer.js";
 import { change } from "./change.js";
 import { without } from "../layers/disabled.js";

@@ -5,7 +5,7 @@
  * restoring needs them.
  */
 import { Module } from "../../nn/module.js";
-import { isTensor, type Tensor } from "../../tensor.js";
+import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { tensorsOf, type Adapter } from "../layers/adapter.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { LoRALayer } from "../layers/layer.js";

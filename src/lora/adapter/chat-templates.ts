@@ -2,7 +2,7 @@
  * The chat templates that adapters were trained with. A tokenizer asks for the template of the active adapters, so that
  * choosing, replacing and removing adapters changes its output.
  */
-import { hasOption, optionName } from "../../option-name.js";
+import { hasOption, optionName } from "../../arguments/option-name.js";
 import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
 import { runsWithoutAdapters } from "./active.js";

@@ -2,7 +2,7 @@
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { join } from "../../nn/module.js";
-import { isTensor, type Tensor } from "../../tensor.js";
+import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { checkBias, type BiasMode } from "../options/bias.js";
 import { LoRALayer, partsOf } from "../layers/layer.js";
 

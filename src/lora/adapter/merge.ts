@@ -1,10 +1,10 @@
 /** Merges a model's adapters into its weights. */
-import { flag, options } from "../../argument.js";
+import { flag, options } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
-import { noGrad, scope } from "../../scope.js";
-import { isTensor, type Tensor } from "../../tensor.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { takeOff, unload } from "./active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { at } from "./at.js";

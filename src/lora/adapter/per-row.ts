@@ -1,8 +1,8 @@
 /** Runs a model's forward with one adapter per row of its batch. */
-import { tensor } from "../../create.js";
+import { tensor } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { adapterOf, adaptersOf, type ModelAdapter } from "./registry.js";
 import { runsOf, withAdapterPerRow, type AdapterPerRow } from "../layers/rows.js";
 

@@ -8,7 +8,7 @@ import { moduleOf } from "../../nn/children.js";
 import { join, Module } from "../../nn/module.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { LoRALayer } from "../layers/layer.js";
-import { didYouMean } from "../../suggest.js";
+import { didYouMean } from "../../arguments/suggest.js";
 import type { AdapterOptions } from "../options/options.js";
 import type { ChatTemplates } from "./chat-templates.js";
 import type { Replacement } from "./replacement.js";

@@ -1,6 +1,6 @@
 /** An adapter's copies of modules and biases. */
 import { Module } from "../../nn/module.js";
-import { isTensor, type Tensor } from "../../tensor.js";
+import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { isTokenLayer, tokenState } from "../layers/token-rows.js";
 
 /** An adapter's copy of a module or a bias, and the original. */

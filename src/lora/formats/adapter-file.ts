@@ -1,7 +1,7 @@
 /** An adapter read from a file of any format, before it is matched with a model. */
 import { LowrankError } from "../../errors.js";
-import { noGrad, scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { InjectOptions } from "../options/options.js";
 
 export interface AdapterFile {

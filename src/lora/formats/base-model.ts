@@ -2,8 +2,8 @@
 import { existsSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 
-import { unpacked } from "../../archive.js";
-import { inPackage } from "../../place.js";
+import { unpacked } from "../../files/archive.js";
+import { inPackage } from "../../package/files.js";
 
 /** The result of looking for an adapter's base model. */
 export interface FoundBase {

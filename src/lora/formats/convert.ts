@@ -2,13 +2,13 @@
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
-import { flag, listOf, numberThat, options, refuse, text } from "../../argument.js";
-import type { Device } from "../../device.js";
+import { flag, listOf, numberThat, options, refuse, text } from "../../arguments/check.js";
+import type { Device } from "../../device/device.js";
 import { LowrankError, systemCode } from "../../errors.js";
-import { makeFolder } from "../../folders.js";
+import { makeFolder } from "../../files/folders.js";
 import { moduleOf } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
-import { openWeights, load, mapped, save } from "../../safetensors.js";
+import { openWeights, load, mapped, save } from "../../files/safetensors.js";
 import { findBaseModel, storedBaseName } from "./base-model.js";
 import { adapterName } from "../options/adapter-name.js";
 import { writeConfig } from "./config.js";
@@ -18,7 +18,7 @@ import { writeGgufAdapter } from "./gguf.js";
 import { checkPrefix, fromKohya, isKohya, toKohya, type KohyaPrefix } from "./kohya.js";
 import { layersOf, refuseAttention } from "./layers.js";
 import { fromLoralib, isLoralib, toLoralib, type LoralibOptions } from "./loralib.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { completed } from "../options/options.js";
 import type { Targetable, Targets } from "../options/targets.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";

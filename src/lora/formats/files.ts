@@ -1,9 +1,9 @@
 /** Saves and loads adapters. */
-import { flag, options, text } from "../../argument.js";
-import { zeros } from "../../create.js";
+import { flag, options, text } from "../../arguments/check.js";
+import { zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
-import { noGrad, scope } from "../../scope.js";
+import { noGrad, scope } from "../../tensor/scope.js";
 import { partsOf, type Adapter } from "../layers/adapter.js";
 import { setTrainable } from "../adapter/active.js";
 import { at } from "../adapter/at.js";

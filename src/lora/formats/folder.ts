@@ -2,11 +2,11 @@
 import { readdir, readFile, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
-import type { Device } from "../../device.js";
+import type { Device } from "../../device/device.js";
 import { LowrankError } from "../../errors.js";
-import { makeFolder } from "../../folders.js";
-import { load, openWeights, save, writeWhole } from "../../safetensors.js";
-import type { Tensor } from "../../tensor.js";
+import { makeFolder } from "../../files/folders.js";
+import { load, openWeights, save, writeWhole } from "../../files/safetensors.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { ChatTemplates } from "../adapter/chat-templates.js";
 import { readConfig } from "./config.js";
 import { some, type AdapterFile } from "./adapter-file.js";

@@ -2,7 +2,7 @@
  * Writes adapters for llama.cpp. A and B are stored under the tensor's name with `.lora_a` and `.lora_b`; their scale is
  * alpha / rank of B. Source: llama.cpp's src/llama-adapter.cpp, and its convert_lora_to_gguf.py.
  */
-import { optionName } from "../../option-name.js";
+import { optionName } from "../../arguments/option-name.js";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
@@ -11,7 +11,7 @@ import { ARCHITECTURES, ggufModule, pairedRows, type Architecture } from "../../
 import { refuseGguf } from "../../gguf/refusals.js";
 import { storedBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { some, type AdapterFile } from "./adapter-file.js";
 import { findBaseModel } from "./base-model.js";
 import { layersOf, type FileLayer } from "./layers.js";

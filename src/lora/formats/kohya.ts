@@ -2,10 +2,10 @@
  * Kohya's format. A layer's names consist of `lora_unet_` or `lora_te_`, the path with dots replaced by underscores, and
  * `.lora_down.weight` (A), `.lora_up.weight` (B) or `.alpha`. Source: kohya-ss/sd-scripts, networks/lora.py.
  */
-import { tensor } from "../../create.js";
+import { tensor } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Linear } from "../../nn/linear.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { exactTargets, ranksAndAlphas } from "../options/exact.js";
 import { targeted, type Targetable } from "../options/targets.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";

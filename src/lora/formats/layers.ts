@@ -1,6 +1,6 @@
 /** Sorts an adapter file's tensors by layer. */
 import { LowrankError } from "../../errors.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { scalingOf } from "../layers/adapter.js";
 import { patternReader } from "../options/patterns.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";

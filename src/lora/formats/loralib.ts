@@ -2,14 +2,14 @@
  * Loralib's state dict: `X.lora_A`, `X.lora_B`, and `X.bias` for trained biases. The format has no alpha: files written
  * here store it in the metadata; for other files the caller must give it. Source: microsoft/LoRA, loralib/layers.py.
  */
-import { shown } from "../../argument.js";
-import { tensor, zeros } from "../../create.js";
+import { shown } from "../../arguments/check.js";
+import { tensor, zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
-import { noGrad, scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { ConvNd } from "../../nn/conv.js";
 import { Linear } from "../../nn/linear.js";
 import { exactTargets, ranksAndAlphas } from "../options/exact.js";

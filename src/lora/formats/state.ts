@@ -1,11 +1,11 @@
 /** Lists the tensors of an adapter under PEFT's keys, and copies a file's values into them. */
 import { LowrankError } from "../../errors.js";
-import { zeros } from "../../create.js";
+import { zeros } from "../../tensor/create.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
-import { noGrad, scope } from "../../scope.js";
-import { storedDifference } from "../../stored-difference.js";
-import { isTensor, type Tensor } from "../../tensor.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import { storedDifference } from "../../tensor/stored-difference.js";
+import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { partsOf, type Adapter } from "../layers/adapter.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 import { LoRALayer } from "../layers/layer.js";

@@ -1,6 +1,6 @@
-import { session } from "../../native.js";
-import { keep, noGrad, scope } from "../../scope.js";
-import { made, type Tensor } from "../../tensor.js";
+import { session } from "../../native/binding.js";
+import { keep, noGrad, scope } from "../../tensor/scope.js";
+import { made, type Tensor } from "../../tensor/tensor.js";
 import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
 import { drawAll, drawGaussian, write } from "./drawn.js";
 import type { InitLoraWeights } from "../options/init-weights.js";

@@ -1,9 +1,9 @@
 /** Random initialisations. Source: PEFT's reset_lora_parameters. */
-import { tensor } from "../../create.js";
+import { tensor } from "../../tensor/create.js";
 import { Embedding } from "../../nn/embedding.js";
-import { normal, uniform } from "../../random.js";
-import { noGrad, scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { normal, uniform } from "../../tensor/random.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
 
 /** Draws A from N(0, 1/r²). An embedding keeps its usual start: A zero, B random. */

@@ -1,10 +1,10 @@
 /** EVA: A starts as the principal components of a layer's inputs (Paischer et al. 2024; PEFT's eva.py). */
 import { LowrankError } from "../../errors.js";
-import { overCores, PrincipalComponents, type Components } from "../../linalg.js";
+import { overCores, PrincipalComponents, type Components } from "../../tensor/linalg.js";
 import type { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
-import { noGrad, scope } from "../../scope.js";
-import { isTensor, type Tensor } from "../../tensor.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { withoutAdapters } from "../adapter/active.js";
 import { EVA_DEFAULTS, MOST_BATCHES, type EvaBatch, type EvaConfig, type EvaData } from "../options/eva.js";
 import { halfToEven, ranksOf, type Asked } from "./eva-ranks.js";

@@ -1,10 +1,10 @@
 /** Initialisations with factors of the weight, or with orthogonal factors. */
 import { LowrankError } from "../../errors.js";
-import { lowRankSvd, qr, svd, type Matrix } from "../../linalg.js";
+import { lowRankSvd, qr, svd, type Matrix } from "../../tensor/linalg.js";
 import type { Linear } from "../../nn/linear.js";
-import { nextDropout, normal } from "../../random.js";
-import { noGrad, scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { nextDropout, normal } from "../../tensor/random.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 

@@ -1,9 +1,9 @@
 /** Restores the start of an adapter from a file that includes it. */
-import { session } from "../../native.js";
+import { session } from "../../native/binding.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
-import { keep, noGrad, scope } from "../../scope.js";
-import { made, type Tensor } from "../../tensor.js";
+import { keep, noGrad, scope } from "../../tensor/scope.js";
+import { made, type Tensor } from "../../tensor/tensor.js";
 import { ranksAndAlphas } from "../options/exact.js";
 import { scalingOf, type Adapter } from "../layers/layer.js";
 import { adapterOf } from "../adapter/registry.js";

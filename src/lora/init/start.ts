@@ -1,9 +1,9 @@
 /** Computes slow initialisations before a model is changed. */
-import { overCores } from "../../linalg.js";
+import { overCores } from "../../tensor/linalg.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { exceptions } from "../options/exact.js";
 import { LoRALayer, scalingOf } from "../layers/layer.js";
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";

@@ -1,6 +1,6 @@
 /** Copies the adapters of a model to a similar one: the same tensor shapes, without the values. */
 import { Module } from "../../nn/module.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { activate, activeOf } from "../adapter/active.js";
 import {
   adapterOf,

@@ -3,7 +3,7 @@ import { Linear } from "../../nn/linear.js";
 import { moduleOf } from "../../nn/children.js";
 import { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { checkAdapterRoom, partsOf } from "../layers/adapter.js";
 import { activateAlso, activeOf, checkTogether, standCopies, withOriginals } from "../adapter/active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";

@@ -1,10 +1,10 @@
 /** Trained copies of modules and biases that belong to an adapter. */
-import { zeros } from "../../create.js";
+import { zeros } from "../../tensor/create.js";
 import { bufferNames, isPersistent } from "../../nn/buffers.js";
 import { Module } from "../../nn/module.js";
-import { session } from "../../native.js";
-import { keep, noGrad } from "../../scope.js";
-import { isTensor, made, parameter, type BlockDType, type DType, type Tensor } from "../../tensor.js";
+import { session } from "../../native/binding.js";
+import { keep, noGrad } from "../../tensor/scope.js";
+import { isTensor, made, parameter, type BlockDType, type DType, type Tensor } from "../../tensor/tensor.js";
 import { headsOf, isHead, type AdapterOptions } from "../options/options.js";
 import { LoRALayer } from "../layers/layer.js";
 import { unmatched } from "./named.js";

@@ -1,8 +1,8 @@
 /** Checks that every name in the options of `inject` matches something in the model. */
 import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
-import { optionName } from "../../option-name.js";
-import { didYouMean } from "../../suggest.js";
+import { optionName } from "../../arguments/option-name.js";
+import { didYouMean } from "../../arguments/suggest.js";
 import { isHead, type AdapterOptions, type InjectOptions } from "../options/options.js";
 import { patternReader } from "../options/patterns.js";
 import {

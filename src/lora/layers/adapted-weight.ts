@@ -1,6 +1,6 @@
 /** The weight of a layer with adapters added to it. */
-import { zeros } from "../../create.js";
-import type { Tensor } from "../../tensor.js";
+import { zeros } from "../../tensor/create.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { rescaling } from "./dora.js";
 import type { Share } from "./shares.js";

@@ -1,7 +1,7 @@
 /** One adapter of one layer: its tensors, its scaling, and its options. */
 import { checkRoom } from "../../nn/room.js";
-import { noGrad, scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 
 /** h = W·x + scaling · B·A·x (Hu et al. 2021, section 4.1). */
 export interface Adapter {

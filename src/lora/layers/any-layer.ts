@@ -1,6 +1,6 @@
 /** The interface of a low-rank layer, whatever its base. */
 import type { Module } from "../../nn/module.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter, AdapterPart, FreshOptions } from "./adapter.js";
 import type { SquaredNorms } from "./dora.js";
 

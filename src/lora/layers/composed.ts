@@ -1,6 +1,6 @@
 /** Computes forward from separate base and low-rank products, where no single operation can. */
-import { trains } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { trains } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
 import { rescaling } from "./dora.js";
 import type { AnyLoRALayer } from "./any-layer.js";

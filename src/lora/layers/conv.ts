@@ -1,4 +1,4 @@
-import { tensor, zeros } from "../../create.js";
+import { tensor, zeros } from "../../tensor/create.js";
 import {
   Conv1d as BaseConv1d,
   Conv2d as BaseConv2d,
@@ -9,9 +9,9 @@ import {
 } from "../../nn/conv.js";
 import type { Module } from "../../nn/module.js";
 import { convolve, pointwise, type PerDimension } from "../../nn/convolution.js";
-import { uniform } from "../../random.js";
-import { scope } from "../../scope.js";
-import { parameter, type Tensor } from "../../tensor.js";
+import { uniform } from "../../tensor/random.js";
+import { scope } from "../../tensor/scope.js";
+import { parameter, type Tensor } from "../../tensor/tensor.js";
 import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
 import type { LowRank } from "./any-layer.js";
 import { composed } from "./composed.js";

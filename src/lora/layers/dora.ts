@@ -6,9 +6,9 @@
  * rows. The sum cancels only if s·b·A is close to −w, where the norm is close to zero. ‖w‖² is cached until the weight
  * changes.
  */
-import { session } from "../../native.js";
-import { keep, noGrad, scope } from "../../scope.js";
-import { made, type Tensor } from "../../tensor.js";
+import { session } from "../../native/binding.js";
+import { keep, noGrad, scope } from "../../tensor/scope.js";
+import { made, type Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 

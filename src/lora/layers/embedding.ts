@@ -1,8 +1,8 @@
-import { normal, zeros } from "../../create.js";
-import { session } from "../../native.js";
+import { normal, zeros } from "../../tensor/create.js";
+import { session } from "../../native/binding.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../../nn/embedding.js";
 import { inputOf } from "../../nn/inputs.js";
-import { made, parameter, type Tensor } from "../../tensor.js";
+import { made, parameter, type Tensor } from "../../tensor/tensor.js";
 import { checkAdapterRoom, described, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
 import { composed } from "./composed.js";
 import { LoRALayer, type LoRAOptions } from "./layer.js";

@@ -1,6 +1,6 @@
 /** Expands the shared A of a grouped convolution to all channels. */
-import { zeros } from "../../create.js";
-import type { Tensor } from "../../tensor.js";
+import { zeros } from "../../tensor/create.js";
+import type { Tensor } from "../../tensor/tensor.js";
 
 /** Expands A [r, in / groups, *k] to [r·groups, in, *k]: block j covers the channels of group j, zero elsewhere. The caller owns the result. */
 export function acrossGroups(loraA: Tensor, groups: number): Tensor {

@@ -1,11 +1,11 @@
 /** The mixin for all low-rank layers: adapters by name, and merging. */
-import { shown } from "../../argument.js";
-import { zeros } from "../../create.js";
+import { shown } from "../../arguments/check.js";
+import { zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { adopted, Module } from "../../nn/module.js";
-import { keep, noGrad, scope } from "../../scope.js";
-import { isParameter, parameter, type Tensor } from "../../tensor.js";
-import { didYouMean } from "../../suggest.js";
+import { keep, noGrad, scope } from "../../tensor/scope.js";
+import { isParameter, parameter, type Tensor } from "../../tensor/tensor.js";
+import { didYouMean } from "../../arguments/suggest.js";
 import {
   partsOf,
   setPart,

@@ -1,9 +1,9 @@
-import { uniform, zeros } from "../../create.js";
-import { session } from "../../native.js";
+import { uniform, zeros } from "../../tensor/create.js";
+import { session } from "../../native/binding.js";
 import { inputOf } from "../../nn/inputs.js";
 import { Linear as BaseLinear, type LinearOptions } from "../../nn/linear.js";
-import { trains } from "../../scope.js";
-import { made, parameter, type Tensor } from "../../tensor.js";
+import { trains } from "../../tensor/scope.js";
+import { made, parameter, type Tensor } from "../../tensor/tensor.js";
 import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
 import { composed } from "./composed.js";
 import { LoRALayer, type LoRAOptions } from "./layer.js";

@@ -1,8 +1,8 @@
 /** A dense layer and its low-rank paths as one operation. */
-import { session, type LowRankPath } from "../../native.js";
-import { nextDropout } from "../../random.js";
-import { trains } from "../../scope.js";
-import { made, type Tensor } from "../../tensor.js";
+import { session, type LowRankPath } from "../../native/binding.js";
+import { nextDropout } from "../../tensor/random.js";
+import { trains } from "../../tensor/scope.js";
+import { made, type Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
 import { biasOf, type Share } from "./shares.js";
 

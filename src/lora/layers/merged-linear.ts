@@ -1,8 +1,8 @@
-import { tensor, zeros } from "../../create.js";
+import { tensor, zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Linear as BaseLinear } from "../../nn/linear.js";
-import { uniform } from "../../random.js";
-import { parameter, type Tensor } from "../../tensor.js";
+import { uniform } from "../../tensor/random.js";
+import { parameter, type Tensor } from "../../tensor/tensor.js";
 import { checkAdapterRoom, described, type Adapter, type FreshOptions } from "./adapter.js";
 import { checkBase, checkLayer } from "./options.js";
 import { Linear, LINEAR_FIELDS, ofBase, type LoRALinearOptions } from "./linear.js";

@@ -1,5 +1,14 @@
 /** Validates the arguments of low-rank layers' constructors. */
-import { flag, isPlain, listOf, numberThat, options, probability, refuse, whole } from "../../argument.js";
+import {
+  flag,
+  isPlain,
+  listOf,
+  numberThat,
+  options,
+  probability,
+  refuse,
+  whole,
+} from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import type { LoRAOptions } from "./adapter.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";

@@ -4,7 +4,7 @@
  */
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
-import { trains } from "../../scope.js";
+import { trains } from "../../tensor/scope.js";
 import { adaptedWeight } from "./adapted-weight.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { adapterPerRow } from "./rows.js";

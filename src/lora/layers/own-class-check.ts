@@ -4,7 +4,7 @@ import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import type { AdapterOptions } from "../options/options.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused, type Refusal } from "../../refusals/refusal.js";
-import { isTensor, type Tensor } from "../../tensor.js";
+import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { LoRALayer } from "./layer.js";
 import { adaptingClass, hasOwnForward, isInPlace, kindOf, wasReassigned } from "./own-class.js";
 import { isStandard, LORA_FIELDS } from "./standard.js";

@@ -15,7 +15,7 @@ import type { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { partsOf } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { Conv1d, Conv2d, Conv3d } from "./conv.js";

@@ -2,9 +2,9 @@
  * Converts plain adapters, as PEFT's files hold them, to the compact form of two layers: a merged linear layer stores one
  * block of B per enabled slice, and a grouped convolution one A shared by all groups.
  */
-import { tensor } from "../../create.js";
-import { noGrad } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { tensor } from "../../tensor/create.js";
+import { noGrad } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { partsOf, type Adapter } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { MergedLinear } from "./merged-linear.js";

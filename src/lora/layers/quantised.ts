@@ -1,7 +1,7 @@
 /** Rejects quantised weights where they are not supported. */
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { refused, type Refusal } from "../../refusals/refusal.js";
-import { isBlock, type Tensor } from "../../tensor.js";
+import { isBlock, type Tensor } from "../../tensor/tensor.js";
 
 /** Throws `ERR_DTYPE` if a weight is block-quantised. `path` names the layer in the message. */
 export function refuseQuantised(weight: Tensor, refusal: Refusal, path?: string): void {

@@ -1,5 +1,5 @@
 /** The adapters that apply in one forward of a layer, with their scaling and rows. */
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
 import { adapterPerRow, runsOf } from "./rows.js";
 

@@ -1,12 +1,12 @@
 /** Layers that train individual rows of a weight (PEFT's TrainableTokensLayer). */
-import { tensor } from "../../create.js";
-import type { Device } from "../../device.js";
-import { session } from "../../native.js";
+import { tensor } from "../../tensor/create.js";
+import type { Device } from "../../device/device.js";
+import { session } from "../../native/binding.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
-import { keep, noGrad, scope } from "../../scope.js";
-import { made, parameter, type Tensor } from "../../tensor.js";
+import { keep, noGrad, scope } from "../../tensor/scope.js";
+import { made, parameter, type Tensor } from "../../tensor/tensor.js";
 
 /** Trained replacements for rows of a weight. They are new values, not differences. */
 export class TokenRows {

@@ -1,7 +1,7 @@
-import { tensor } from "../../create.js";
-import { svd, type Svd } from "../../linalg.js";
-import { noGrad, scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { tensor } from "../../tensor/create.js";
+import { svd, type Svd } from "../../tensor/linalg.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 
 /**
  * The block structure of one layer's factors on the host. A grouped convolution or a merged linear layer has several

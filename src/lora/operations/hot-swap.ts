@@ -1,8 +1,8 @@
 /** Replaces the values of a loaded adapter by another adapter's. */
-import { options } from "../../argument.js";
+import { options } from "../../arguments/check.js";
 import { moduleOf } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { adapterName } from "../options/adapter-name.js";
 import { checkReading, fileName, readAdapter, type ReadOptions } from "../formats/convert.js";
 import { disposeFile, PREFIX, type AdapterFile } from "../formats/adapter-file.js";

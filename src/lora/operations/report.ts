@@ -1,8 +1,8 @@
 /** Reports the adapters of a model, layer by layer. */
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
-import { noGrad, scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "../layers/layer.js";
 import { loraLayers } from "../adapter/registry.js";
 import { blocksOf } from "./factors.js";

@@ -1,7 +1,7 @@
 /** Summarises the adapters of a model. */
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { activeOf } from "../adapter/active.js";
 import { adapters, loraLayers } from "../adapter/registry.js";
 

@@ -1,12 +1,18 @@
 /** Adds a weighted combination of adapters as a new adapter. */
-import { isPlain, options as checkedOptions, probability, refuse as wrong, whole } from "../../argument.js";
+import {
+  isPlain,
+  options as checkedOptions,
+  probability,
+  refuse as wrong,
+  whole,
+} from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
-import { uniform, withRandom } from "../../random.js";
-import { noGrad, scope } from "../../scope.js";
-import { tensor } from "../../create.js";
-import { isTensor, type Tensor } from "../../tensor.js";
+import { uniform, withRandom } from "../../tensor/random.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import { tensor } from "../../tensor/create.js";
+import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { setTrainable } from "../adapter/active.js";
 import { change } from "../adapter/change.js";
 import { adapterName } from "../options/adapter-name.js";

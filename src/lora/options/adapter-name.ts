@@ -1,5 +1,5 @@
 /** Validates adapter names. An adapter other than `default` is saved in a folder of its name. */
-import { refuse } from "../../argument.js";
+import { refuse } from "../../arguments/check.js";
 
 /** Describes a valid name, for errors. */
 export const ADAPTER_NAME = "a name that a folder can have: without / \\ : and not . or ..";

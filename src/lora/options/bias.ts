@@ -1,8 +1,8 @@
 /** Selects the trained biases. */
-import { shown } from "../../argument.js";
+import { shown } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
-import { optionName } from "../../option-name.js";
-import { didYouMean } from "../../suggest.js";
+import { optionName } from "../../arguments/option-name.js";
+import { didYouMean } from "../../arguments/suggest.js";
 
 /** Which biases are trained or saved with the low-rank matrices: none, all, or only biases of low-rank layers. */
 export type BiasMode = "none" | "all" | "lora_only";

@@ -1,5 +1,5 @@
 /** Data and configuration for `initLoraWeights: "eva"`. */
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 
 /** A batch for the frozen model: ids i32 [B, T], or another first argument of its forward. */
 export type EvaBatch =

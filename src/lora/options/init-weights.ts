@@ -1,8 +1,8 @@
 /** Initialisations of an adapter. */
-import { shown } from "../../argument.js";
+import { shown } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
-import { optionName } from "../../option-name.js";
-import { didYouMean } from "../../suggest.js";
+import { optionName } from "../../arguments/option-name.js";
+import { didYouMean } from "../../arguments/suggest.js";
 
 /**
  * The initialisation of A and B.

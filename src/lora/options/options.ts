@@ -1,5 +1,5 @@
 /** The options of `inject`: PEFT's LoraConfig, validated and completed. */
-import { options as knownOptions, refuse, shown } from "../../argument.js";
+import { options as knownOptions, refuse, shown } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { ADAPTER_NAME, isAdapterName } from "./adapter-name.js";
 import { EVA_DEFAULTS, type EvaConfig, type EvaData } from "./eva.js";
@@ -9,8 +9,8 @@ import { patternReader, type Pattern } from "./patterns.js";
 import { defaultTargets, namedTargets, type Targetable, type Targets } from "./targets.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
-import { optionName } from "../../option-name.js";
-import { didYouMean } from "../../suggest.js";
+import { optionName } from "../../arguments/option-name.js";
+import { didYouMean } from "../../arguments/suggest.js";
 
 /** The supported part of PEFT's LoraConfig, with names in camelCase. */
 export interface InjectOptions {

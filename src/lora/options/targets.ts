@@ -1,7 +1,7 @@
 /** Selects the modules that an adapter targets, by PEFT's rules. */
 import { LowrankError } from "../../errors.js";
-import { optionName } from "../../option-name.js";
-import { didYouMean } from "../../suggest.js";
+import { optionName } from "../../arguments/option-name.js";
+import { didYouMean } from "../../arguments/suggest.js";
 import { ConvNd } from "../../nn/conv.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";

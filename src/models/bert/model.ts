@@ -2,7 +2,7 @@
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { firstToken, SequenceClassifier } from "../classifier.js";
 import { EncoderBlocks, TextEncoder } from "../encoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";

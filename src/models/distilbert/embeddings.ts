@@ -1,10 +1,10 @@
-import { arange } from "../../create.js";
+import { arange } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Embedding } from "../../nn/embedding.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { ForwardOptions } from "../pretrained.js";
 import { placesOf } from "../text-input.js";
 import type { Weights } from "../weights.js";

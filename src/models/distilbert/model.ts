@@ -1,7 +1,7 @@
 /** DistilBERT as an encoder, and for sequence classification. Parameter paths match transformers. */
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { firstToken, SequenceClassifier } from "../classifier.js";
 import { EncoderBlocks, TextEncoder } from "../encoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";

@@ -2,7 +2,7 @@
  * The blocks of Gemma 3 (Gemma Team 2025): Llama's attention with head norms, a gated MLP, and norms before and after
  * both.
  */
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
 import { LlamaAttention, type BlockInputs } from "../llama/attention.js";

@@ -1,5 +1,5 @@
 /** Gemma 3 for causal language modelling. Parameter paths match transformers. */
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { Decoder, DecoderModel } from "../decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { Rotations } from "../llama/rotary.js";

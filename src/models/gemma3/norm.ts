@@ -1,8 +1,8 @@
 /** Gemma's RMSNorm. */
-import { session } from "../../native.js";
+import { session } from "../../native/binding.js";
 import { inputOf } from "../../nn/inputs.js";
 import { RMSNorm } from "../../nn/norm.js";
-import { made, madeAll, type Tensor } from "../../tensor.js";
+import { made, madeAll, type Tensor } from "../../tensor/tensor.js";
 import type { Weights } from "../weights.js";
 
 /** y = x / √(mean(x²) + eps) · (1 + w), so that a zero weight means a scale of 1. */

@@ -8,7 +8,7 @@ import { storableAs, storedBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
 import { LowrankError } from "../../errors.js";
 import { some } from "../../lora/formats/adapter-file.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { CausalLM } from "../causal-lm.js";
 import type { PretrainedModel } from "../pretrained.js";
 import { writtenModel, type WrittenConfig } from "./metadata.js";

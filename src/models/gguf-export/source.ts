@@ -2,11 +2,11 @@
 import { existsSync } from "node:fs";
 
 import { type GgufFileType, isFileType } from "../../gguf/types.js";
-import { openGguf } from "../../gguf.js";
-import { call, type GgufFile } from "../../native.js";
-import { noGrad, scope } from "../../scope.js";
-import { storedDifference } from "../../stored-difference.js";
-import { isBlock, type Tensor } from "../../tensor.js";
+import { openGguf } from "../../gguf/read.js";
+import { call, type GgufFile } from "../../native/binding.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import { storedDifference } from "../../tensor/stored-difference.js";
+import { isBlock, type Tensor } from "../../tensor/tensor.js";
 import { Metadata } from "../gguf/metadata.js";
 import { architectureOf, Names } from "../gguf/names.js";
 import { GgufWeights, type Heads } from "../gguf/weights.js";

@@ -1,5 +1,5 @@
 /** Converts a GGUF file's metadata and tensor names to fields of `config.json`. */
-import type { GgufFile } from "../../native.js";
+import type { GgufFile } from "../../native/binding.js";
 import { ConfigFields } from "../config-fields.js";
 import { isList, type Metadata } from "./metadata.js";
 import type { ArchitectureName } from "./names.js";

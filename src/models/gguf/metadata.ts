@@ -1,7 +1,7 @@
 /** Reads a GGUF file's metadata key by key; errors name the file and the key. */
 import { LowrankError } from "../../errors.js";
-import type { GgufValue } from "../../gguf.js";
-import { call, type GgufFile } from "../../native.js";
+import type { GgufValue } from "../../gguf/read.js";
+import { call, type GgufFile } from "../../native/binding.js";
 
 /** The metadata of a file. Values are read on demand. */
 export class Metadata {

@@ -2,9 +2,9 @@
 import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 
-import { nativePath } from "../../archive.js";
-import { ggufTensor, openGguf } from "../../gguf.js";
-import { call, native, type GgufFile } from "../../native.js";
+import { nativePath } from "../../files/archive.js";
+import { ggufTensor, openGguf } from "../../gguf/read.js";
+import { call, native, type GgufFile } from "../../native/binding.js";
 import { madeOf } from "../beside.js";
 import type { StoredModel } from "../stored.js";
 import { ggufConfig } from "./config.js";

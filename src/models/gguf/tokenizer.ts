@@ -1,6 +1,6 @@
 /** The tokenizer in a GGUF file's metadata, and the companion files generated from it. */
 import type * as Binding from "../../../native/binding.js";
-import { call, guarded, native } from "../../native.js";
+import { call, guarded, native } from "../../native/binding.js";
 import { type Beside, madeOf } from "../beside.js";
 import { Tokenizer } from "../tokenizer.js";
 import { byteLevel } from "./byte-level.js";

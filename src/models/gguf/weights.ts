@@ -1,11 +1,11 @@
 /** The tensors of a GGUF file, with the names and layouts of a Hugging Face folder. */
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { refused } from "../../refusals/refusal.js";
-import type { Device } from "../../device.js";
-import { ggufTensor } from "../../gguf.js";
-import { call, type GgufFile } from "../../native.js";
-import { noGrad, scope } from "../../scope.js";
-import { isBlock, type Tensor } from "../../tensor.js";
+import type { Device } from "../../device/device.js";
+import { ggufTensor } from "../../gguf/read.js";
+import { call, type GgufFile } from "../../native/binding.js";
+import { noGrad, scope } from "../../tensor/scope.js";
+import { isBlock, type Tensor } from "../../tensor/tensor.js";
 import type { Quantization } from "../quantization.js";
 import type { TensorSource } from "../weights.js";
 import { FACTORS, type Names, type Undone } from "./names.js";

@@ -1,13 +1,13 @@
 /** GPT-2 for causal language modelling. Parameter paths match transformers. */
-import { arange } from "../../create.js";
+import { arange } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Embedding } from "../../nn/embedding.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import { trains } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { trains } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";

@@ -1,6 +1,6 @@
 /** The blocks of the Llama family (Touvron et al. 2023): attention and a gated MLP, with a norm before each. */
 import type { RMSNorm } from "../../nn/norm.js";
-import { leavesNothing } from "../../scope.js";
+import { leavesNothing } from "../../tensor/scope.js";
 import type { LayerCache } from "../cache.js";
 import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";

@@ -1,7 +1,7 @@
 /** The gated MLP of the Llama family. */
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { Weights } from "../weights.js";
 import type { LlamaConfig } from "./config.js";
 

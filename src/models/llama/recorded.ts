@@ -3,12 +3,12 @@
  * is spent crossing into the engine, some twenty times per block. Results equal the block's forward, bit for bit.
  */
 import { Linear as LoRALinear, type LinearParts } from "../../lora/layers/linear.js";
-import { session } from "../../native.js";
+import { session } from "../../native/binding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { RMSNorm } from "../../nn/norm.js";
-import { trains } from "../../scope.js";
-import { madeAll, type Tensor } from "../../tensor.js";
+import { trains } from "../../tensor/scope.js";
+import { madeAll, type Tensor } from "../../tensor/tensor.js";
 import type { LayerCache } from "../cache.js";
 import type { Stream } from "../stream.js";
 import { type BlockInputs, LlamaAttention } from "./attention.js";

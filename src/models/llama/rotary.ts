@@ -1,9 +1,9 @@
 /** Rotary position embedding (Su et al. 2021), half-split layout, with tables computed on the host in f64. */
-import { tensor } from "../../create.js";
-import type { Device } from "../../device.js";
-import { session } from "../../native.js";
-import { keep } from "../../scope.js";
-import { madeAll, type Tensor } from "../../tensor.js";
+import { tensor } from "../../tensor/create.js";
+import type { Device } from "../../device/device.js";
+import { session } from "../../native/binding.js";
+import { keep } from "../../tensor/scope.js";
+import { madeAll, type Tensor } from "../../tensor/tensor.js";
 import { ropeAmplitude, ropeFrequencies, ropeTurningPoint, type RopeConfig } from "./rope.js";
 
 /** The rotation of one forward pass. */

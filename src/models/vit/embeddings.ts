@@ -1,9 +1,9 @@
-import { zeros } from "../../create.js";
+import { zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Conv2d } from "../../nn/conv.js";
 import { Module } from "../../nn/module.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { Weights } from "../weights.js";
 import { patchCount, type ViTConfig } from "./config.js";
 

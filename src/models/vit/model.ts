@@ -2,8 +2,8 @@
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import { trains } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { trains } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { Classifier, firstToken } from "../classifier.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { chain, type ForwardOptions } from "../pretrained.js";

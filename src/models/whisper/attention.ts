@@ -1,7 +1,7 @@
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
-import { trains } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { trains } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { Weights } from "../weights.js";

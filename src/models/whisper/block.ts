@@ -4,7 +4,7 @@
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
 import { normed, ResidualBlock, type Stream } from "../stream.js";

@@ -1,11 +1,11 @@
-import { arange } from "../../create.js";
-import type { Device } from "../../device.js";
+import { arange } from "../../tensor/create.js";
+import type { Device } from "../../device/device.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Embedding } from "../../nn/embedding.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import { keep } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { keep } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { chain, checkedLength, endStates } from "../pretrained.js";
 import { ended, through, type Stream } from "../stream.js";

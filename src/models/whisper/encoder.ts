@@ -1,11 +1,11 @@
-import { arange } from "../../create.js";
+import { arange } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import type { Conv1d } from "../../nn/conv.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Embedding } from "../../nn/embedding.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import type { Tensor } from "../../tensor.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { chain, endStates } from "../pretrained.js";
 import { ended, through, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";

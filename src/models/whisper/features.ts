@@ -6,9 +6,9 @@
  */
 import { join } from "node:path";
 
-import { shown } from "../../argument.js";
+import { shown } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
-import { SAMPLE_RATE, samplesProblem } from "../../samples.js";
+import { SAMPLE_RATE, samplesProblem } from "../../data/audio.js";
 import { ConfigFields, readConfigFields } from "../config-fields.js";
 import type { WhisperConfig } from "./config.js";
 import { Fourier } from "./fourier.js";

@@ -1,5 +1,5 @@
 /** Names of languages: the codes of Whisper's tokens, and English names. */
-import { didYouMean } from "../../suggest.js";
+import { didYouMean } from "../../arguments/suggest.js";
 
 /** Whisper's languages, as code:name. */
 const NAMES = [

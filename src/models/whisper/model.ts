@@ -1,11 +1,11 @@
 /** Whisper for speech to text. Parameter paths match transformers. */
-import { tensor } from "../../create.js";
+import { tensor } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import type { Embedding } from "../../nn/embedding.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
-import { trains } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { trains } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { languageHead } from "../causal-lm.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import {

@@ -1,9 +1,9 @@
 /** Speech to text: greedy decoding, window by window, with a KV cache. */
-import { oneOf, options as known, refuse, text, whole } from "../../argument.js";
-import { tensor } from "../../create.js";
+import { oneOf, options as known, refuse, text, whole } from "../../arguments/check.js";
+import { tensor } from "../../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../../errors.js";
-import { evaluating, keep, noGrad, scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { evaluating, keep, noGrad, scope } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import { checkedGenerateOptions } from "../generate-options.js";
 import { Sampler, type Choice } from "../sampler.js";
 import type { SpeechTask, TranscribeOptions, Transcription } from "../speech-to-text.js";
@@ -11,7 +11,7 @@ import type { SpeechCache } from "./decoder.js";
 import { checkSamples } from "./features.js";
 import type { WhisperGeneration } from "./generation.js";
 import { languageCode, suggestLanguage } from "./languages.js";
-import { optionName } from "../../option-name.js";
+import { optionName } from "../../arguments/option-name.js";
 import type { WhisperForConditionalGeneration } from "./model.js";
 
 const OPTIONS = ["language", "task", "maxNewTokens", "signal"] as const satisfies (keyof TranscribeOptions)[];

@@ -1,5 +1,5 @@
 /** Ways to reduce the memory of a run that does not fit, the least harmful first. */
-import { isGguf } from "../../gguf.js";
+import { isGguf } from "../../gguf/read.js";
 import type { Quantization } from "../../models/quantization.js";
 import type { StorageType } from "../options.js";
 import type { Settings } from "../settings.js";

@@ -1,14 +1,14 @@
 /** Counts a run's memory in advance, by recording the run on a meta device, which allocates and computes nothing. */
 import type { Batch } from "../../data/batches.js";
-import { memory, resolveDevice, type Device } from "../../device.js";
+import { memory, resolveDevice, type Device } from "../../device/device.js";
 import { throwIfAborted } from "../../errors.js";
 import { inject } from "../../lora/index.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
-import { session } from "../../native.js";
+import { session } from "../../native/binding.js";
 import type { Optimizer } from "../../optim/optimizer.js";
-import { withRandom } from "../../random.js";
-import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { withRandom } from "../../tensor/random.js";
+import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../tensor/scope.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { Objective } from "../objective.js";
 import { recordPart, recordUpdate } from "../record.js";
 import { evaBatch, startsFromRows, type RowsOfEva } from "../inject-with.js";

@@ -1,7 +1,7 @@
 /** Estimates the memory of a `finetune` run without running it. */
 import { LowrankError, throwIfAborted } from "../../errors.js";
 import { locate } from "../../models/locate.js";
-import { matmulPrecision } from "../../scope.js";
+import { matmulPrecision } from "../../tensor/scope.js";
 import { checkModelDevice } from "../device-check.js";
 import { classesOfRun, templateOf } from "../inherited.js";
 import type { FinetuneOptions } from "../options.js";

@@ -1,7 +1,7 @@
 /** The memory that a run may take. */
 import { freemem } from "node:os";
 
-import { devices, type Device } from "../../device.js";
+import { devices, type Device } from "../../device/device.js";
 
 /** The share that `auto` leaves free, because tokens, V8's heap and other programs grow too. */
 const MARGIN = 1 / 8;

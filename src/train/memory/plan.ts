@@ -1,14 +1,14 @@
 /** Decides whether a run fits into memory, and finds settings that fit. */
-import { optionName, optionSetting } from "../../option-name.js";
-import { shownSize } from "../../byte-size.js";
-import { type Device, resolveDevice } from "../../device.js";
+import { optionName, optionSetting } from "../../arguments/option-name.js";
+import { shownSize } from "../../arguments/byte-size.js";
+import { type Device, resolveDevice } from "../../device/device.js";
 import { LowrankError } from "../../errors.js";
 import { likenessOf } from "../../models/likeness.js";
 import { loadLocated } from "../../models/load.js";
 import type { Located } from "../../models/locate.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Tokenizer } from "../../models/tokenizer.js";
-import type { MatmulPrecision } from "../../scope.js";
+import type { MatmulPrecision } from "../../tensor/scope.js";
 import type { Files } from "../prepare.js";
 import type { Settings } from "../settings.js";
 import type { Keepable } from "./changeable.js";

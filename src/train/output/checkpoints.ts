@@ -1,11 +1,11 @@
 /** Finds, verifies, places and removes the checkpoints in an output folder. */
-import { optionName, optionSetting } from "../../option-name.js";
+import { optionName, optionSetting } from "../../arguments/option-name.js";
 import { existsSync } from "node:fs";
 import { readdir, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
-import { move, remove } from "../../folders.js";
+import { move, remove } from "../../files/folders.js";
 import { readProgress, type Progress } from "../checkpoint.js";
 import { lineageOf, within, type Line } from "./lineage.js";
 import { damageOf, filesOf, syncFolder } from "./manifest.js";

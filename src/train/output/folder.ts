@@ -1,12 +1,12 @@
 /** The output folder of a run: locked while it runs. A run changes only files that a run wrote. */
-import { optionName, optionSetting } from "../../option-name.js";
+import { optionName, optionSetting } from "../../arguments/option-name.js";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
 import { LowrankError, systemCode } from "../../errors.js";
-import { shownSize } from "../../byte-size.js";
-import { freeBytes, makeFolder, move, remove } from "../../folders.js";
+import { shownSize } from "../../arguments/byte-size.js";
+import { freeBytes, makeFolder, move, remove } from "../../files/folders.js";
 import { LABELS, TEMPLATE, TOOLS_TEMPLATE } from "../../lora/formats/folder.js";
 import { amendProgress } from "../checkpoint.js";
 import { listCheckpoints, placeCheckpoint, removeCheckpoint, superfluous } from "./checkpoints.js";

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError, systemCode } from "../../errors.js";
-import { writeWhole } from "../../safetensors.js";
+import { writeWhole } from "../../files/safetensors.js";
 import type { Provenance } from "../checkpoint.js";
 import type { Identities } from "../identity.js";
 import { listCheckpoints } from "./checkpoints.js";

@@ -5,7 +5,7 @@
  */
 import { BroadcastChannel } from "node:worker_threads";
 
-import { session } from "../../native.js";
+import { session } from "../../native/binding.js";
 
 /** A message between threads: a question or an answer. */
 interface Said {

@@ -1,5 +1,5 @@
 /** Validates audio samples of speech. */
-import { shown } from "./argument.js";
+import { shown } from "../arguments/check.js";
 
 /** Samples per second. */
 export const SAMPLE_RATE = 16_000;

@@ -1,11 +1,11 @@
 /** Creates random whole numbers and samples from distributions, using the generator seeded by `manualSeed`. */
-import * as argument from "./argument.js";
+import * as argument from "../arguments/check.js";
 import { filled, finished, tensor, type TensorOptions } from "./create.js";
-import { call, native } from "./native.js";
+import { call, native } from "../native/binding.js";
 import { nextDropout } from "./random.js";
 import type { Tensor } from "./tensor.js";
-import { integer, tensorOf } from "./tensor/arguments.js";
-import type { MultinomialOptions } from "./tensor/drawing.js";
+import { integer, tensorOf } from "./arguments.js";
+import type { MultinomialOptions } from "./drawing.js";
 
 /** Options of random whole numbers; `dtype` defaults to i32. */
 export type RandomOptions = Omit<TensorOptions, "shape">;

@@ -1,11 +1,11 @@
 /** Safetensors files as dictionaries of tensors. */
-import type * as Binding from "../native/binding.js";
+import type * as Binding from "../../native/binding.js";
 import { nativePath } from "./archive.js";
-import { isPlain, options, refuse, text } from "./argument.js";
-import { resolveDevice, type Device } from "./device.js";
-import { LowrankError, type ErrorCode } from "./errors.js";
-import { call, native, session, translated, type WeightsFile } from "./native.js";
-import { type DType, isBlock, isTensor, type Tensor, wrapped } from "./tensor.js";
+import { isPlain, options, refuse, text } from "../arguments/check.js";
+import { resolveDevice, type Device } from "../device/device.js";
+import { LowrankError, type ErrorCode } from "../errors.js";
+import { call, native, session, translated, type WeightsFile } from "../native/binding.js";
+import { type DType, isBlock, isTensor, type Tensor, wrapped } from "../tensor/tensor.js";
 
 /** @internal Opens a safetensors file or a folder of shards and validates its header. */
 export function openWeights(path: string): WeightsFile {

@@ -1,9 +1,9 @@
 /** Creates tensors with regular values, and constants shaped like another tensor. */
-import * as argument from "./argument.js";
+import * as argument from "../arguments/check.js";
 import { filled, finished, full, tensor, type TensorOptions } from "./create.js";
 import { scope } from "./scope.js";
 import { type Tensor, isBlock } from "./tensor.js";
-import { tensorOf } from "./tensor/arguments.js";
+import { tensorOf } from "./arguments.js";
 
 /** Options of tensors created like another one; dtype and device default to the other tensor's. */
 export type LikeOptions = Omit<TensorOptions, "shape">;

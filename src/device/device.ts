@@ -1,11 +1,11 @@
 /** Resolves device names, and manages devices' memory. */
-import { shown } from "./argument.js";
-import { compilerWarnings } from "./compiler-files.js";
-import { LowrankError } from "./errors.js";
-import { didYouMean } from "./suggest.js";
-import { native, call, session, settled, type GpuDetails, type TuneReport } from "./native.js";
-import { readAlong } from "./reads.js";
-import { test, testSync, type Gpu, type Verdict } from "./self-test/first-use.js";
+import { shown } from "../arguments/check.js";
+import { compilerWarnings } from "../native/compiler-files.js";
+import { LowrankError } from "../errors.js";
+import { didYouMean } from "../arguments/suggest.js";
+import { native, call, session, settled, type GpuDetails, type TuneReport } from "../native/binding.js";
+import { readAlong } from "../native/reads.js";
+import { test, testSync, type Gpu, type Verdict } from "../self-test/first-use.js";
 
 /**
  * The name of a device. `gpu` is the best GPU, `gpu:N` the N-th GPU of `devices()`, `auto` the device that `chooseDevice`

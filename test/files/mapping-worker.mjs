@@ -4,7 +4,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { register } from "tsx/esm/api";
 
 register();
-const { safetensors } = await import("../src/index.ts");
+const { safetensors } = await import("../../src/index.ts");
 const { w } = await safetensors.load(workerData, { device: "cpu" });
 parentPort.once("message", async () => {
   // A thread has no origin.

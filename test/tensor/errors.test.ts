@@ -1,9 +1,9 @@
 /** Errors of calls on tensors are thrown at once, and do not affect the device. */
 import test from "ava";
 
-import { memory, noGrad, tensor, zeros } from "../src/index.js";
-import { atRest } from "./at-rest.js";
-import { testDevices } from "./devices.js";
+import { memory, noGrad, tensor, zeros } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
+import { testDevices } from "../devices.js";
 
 for (const device of testDevices()) {
   test(`on ${device} a shape error names the operation and both shapes`, (t) => {

@@ -4,9 +4,9 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { here, loadError, type Place } from "../src/native-load.js";
-import { installedProject, nodeIn } from "./packed.js";
-import { temporary } from "./hashed.js";
+import { here, loadError, type Place } from "../../src/native/load-error.js";
+import { installedProject, nodeIn } from "../packed.js";
+import { temporary } from "../hashed.js";
 
 /** Prints the code and message of a failing tensor operation. */
 const PROGRAM = `import { ones } from "lowrank";

@@ -1,8 +1,8 @@
 /** Creates tensors: from host values, filled with one value, or random. */
-import * as argument from "./argument.js";
-import { resolveDevice, type Device } from "./device.js";
-import { LowrankError } from "./errors.js";
-import { session } from "./native.js";
+import * as argument from "../arguments/check.js";
+import { resolveDevice, type Device } from "../device/device.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native/binding.js";
 import { nextDropout } from "./random.js";
 import { type BlockDType, type DType, type Tensor, wrapped } from "./tensor.js";
 

@@ -1,5 +1,5 @@
 /** Matrix decompositions in f64, outside the event loop. */
-import { call, native, settled } from "./native.js";
+import { call, native, settled } from "../native/binding.js";
 import { nextDropout } from "./random.js";
 import { cpuUse, enterCpuUse } from "./scope.js";
 

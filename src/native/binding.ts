@@ -3,12 +3,12 @@
  * errors to `LowrankError`.
  */
 import { join } from "node:path";
-import type * as Binding from "../native/binding.js";
-import { cacheFolder } from "./cache-folder.js";
+import type * as Binding from "../../native/binding.js";
+import { cacheFolder } from "../package/cache-folder.js";
 import { lookForCompilers } from "./compiler-files.js";
-import { LowrankError, type ErrorCode } from "./errors.js";
-import { here, loadError } from "./native-load.js";
-import { fromPackage } from "./place.js";
+import { LowrankError, type ErrorCode } from "../errors.js";
+import { here, loadError } from "./load-error.js";
+import { fromPackage } from "../package/files.js";
 
 export type Native = typeof Binding;
 export type Session = Binding.Session;

@@ -1,7 +1,7 @@
 /** Paths in Electron's asar archives, which JavaScript can read but native code cannot. */
 import { existsSync, statSync } from "node:fs";
 
-import { LowrankError } from "./errors.js";
+import { LowrankError } from "../errors.js";
 
 /** Returns the unpacked path of a file in an asar archive; other paths unchanged. */
 export function unpacked(path: string): string {

@@ -1,6 +1,6 @@
 /** The number and priority of the engine's threads. */
-import { numberThat, oneOf, options as known } from "./argument.js";
-import { call, native } from "./native.js";
+import { numberThat, oneOf, options as known } from "../arguments/check.js";
+import { call, native } from "../native/binding.js";
 
 /** The priority of the engine's threads on this machine. */
 export type Priority = "normal" | "background";

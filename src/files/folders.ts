@@ -3,8 +3,8 @@ import { existsSync, lstatSync, realpathSync } from "node:fs";
 import { mkdir, readdir, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
-import { LowrankError, systemCode } from "./errors.js";
-import { native, settled } from "./native.js";
+import { LowrankError, systemCode } from "../errors.js";
+import { native, settled } from "../native/binding.js";
 
 /**
  * Creates `path` and its missing parents; returns the topmost created folder. `mkdir` with `recursive` loops forever on

@@ -1,12 +1,12 @@
 /** Reads GGUF files as dictionaries of tensors. */
 import { closeSync, openSync, readSync } from "node:fs";
 
-import { nativePath } from "./archive.js";
-import { options, text } from "./argument.js";
-import { resolveDevice, type Device } from "./device.js";
-import { call, native, session, type GgufFile } from "./native.js";
-import { byName, type LoadFileOptions } from "./safetensors.js";
-import { type DType, type Tensor, wrapped } from "./tensor.js";
+import { nativePath } from "../files/archive.js";
+import { options, text } from "../arguments/check.js";
+import { resolveDevice, type Device } from "../device/device.js";
+import { call, native, session, type GgufFile } from "../native/binding.js";
+import { byName, type LoadFileOptions } from "../files/safetensors.js";
+import { type DType, type Tensor, wrapped } from "../tensor/tensor.js";
 
 /** A metadata value; a bigint where a number cannot represent it exactly. */
 export type GgufValue = number | bigint | boolean | string | readonly GgufValue[];

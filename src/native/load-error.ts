@@ -1,6 +1,6 @@
 /** Explains why the native binary could not be loaded, and how to fix it. */
-import { LowrankError } from "./errors.js";
-import { fromPackage } from "./place.js";
+import { LowrankError } from "../errors.js";
+import { fromPackage } from "../package/files.js";
 
 /** The platform on which the binary was to be loaded. */
 export interface Place {

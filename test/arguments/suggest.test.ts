@@ -1,7 +1,7 @@
 import test from "ava";
 import fc from "fast-check";
 
-import { closest, didYouMean } from "../src/suggest.js";
+import { closest, didYouMean } from "../../src/arguments/suggest.js";
 
 test("the closest name is suggested, and none if all are distant", (t) => {
   const known = ["batchSize", "batch-size", "q_proj", "v_proj", "head", "rho"];

@@ -2,13 +2,13 @@
  * Tensors: handles, lifetimes, autograd and values. Operations are in `tensor/`, by kind; `create.ts` creates tensors
  * from values. Shapes and dtypes are checked immediately; computation is deferred until a value is read.
  */
-import { flag, refuse } from "./argument.js";
-import { resolveDevice, type Device } from "./device.js";
-import { LowrankError } from "./errors.js";
-import { direct, lastMade, session } from "./native.js";
-import { read } from "./reads.js";
+import { flag, refuse } from "../arguments/check.js";
+import { resolveDevice, type Device } from "../device/device.js";
+import { LowrankError } from "../errors.js";
+import { direct, lastMade, session } from "../native/binding.js";
+import { read } from "../native/reads.js";
 import { disown, keep, noGrad, own } from "./scope.js";
-import { tensorOf } from "./tensor/arguments.js";
+import { tensorOf } from "./arguments.js";
 import {
   BLOCK_DTYPES,
   HANDLE,
@@ -18,20 +18,12 @@ import {
   wrapWith,
   type Description,
   type DType,
-} from "./tensor/operand.js";
-import { Drawing } from "./tensor/drawing.js";
+} from "./operand.js";
+import { Drawing } from "./drawing.js";
 
 /** @internal */
-export { isBlock } from "./tensor/operand.js";
-export {
-  isTensor,
-  made,
-  madeAll,
-  wrapped,
-  type BlockDType,
-  type DType,
-  type FloatDType,
-} from "./tensor/operand.js";
+export { isBlock } from "./operand.js";
+export { isTensor, made, madeAll, wrapped, type BlockDType, type DType, type FloatDType } from "./operand.js";
 
 /** Tensors that count as module parameters: created with `requiresGrad`, or with `requiresGrad` set to true once. */
 const parameters = new WeakSet<Tensor>();

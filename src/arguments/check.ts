@@ -2,7 +2,7 @@
  * Validates arguments. Each function returns the value, or throws `ERR_OPTION` with the function, the argument and the
  * value: `clamp: low must be a number, got "x"`.
  */
-import { LowrankError } from "./errors.js";
+import { LowrankError } from "../errors.js";
 import { optionName } from "./option-name.js";
 import { didYouMean } from "./suggest.js";
 

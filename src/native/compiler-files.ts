@@ -4,7 +4,7 @@
  */
 import module from "node:module";
 import { dirname, join } from "node:path";
-import { inPackage } from "./place.js";
+import { inPackage } from "../package/files.js";
 
 /** A file to try, which may be missing, and the name of its source for warnings. */
 export interface CompilerFile {

@@ -4,10 +4,10 @@
  */
 import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 
-import { callable, shown } from "./argument.js";
-import { checkCpuUse, cpuThreads, type CpuUse, type CurrentCpuUse } from "./cpu-use.js";
-import { LowrankError } from "./errors.js";
-import { session } from "./native.js";
+import { callable, shown } from "../arguments/check.js";
+import { checkCpuUse, cpuThreads, type CpuUse, type CurrentCpuUse } from "../device/cpu-use.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native/binding.js";
 
 /** An object owned by scopes: a tensor, which a higher layer implements. */
 export interface Owned {

@@ -1,5 +1,5 @@
 /** Batches deferred reads with the next awaited read. */
-import { session, settled } from "./native.js";
+import { session, settled } from "./binding.js";
 
 /** A started read: of the tensor with id `of`, which is then freed; or a promise that needs no help. */
 export type Begun = { of: number; heard: (bytes: Uint8Array | undefined) => void } | Promise<unknown>;

@@ -1,6 +1,6 @@
 import test from "ava";
 import { join, sep } from "node:path";
-import { compilerFiles } from "../src/compiler-files.js";
+import { compilerFiles } from "../../src/native/compiler-files.js";
 
 const PROGRAM = join(sep, "programs", "app", "app.exe");
 const BESIDE = { source: "the program", path: join(sep, "programs", "app", "dxcompiler.dll") };

@@ -1,7 +1,7 @@
 import test from "ava";
 
-import * as argument from "../src/argument.js";
-import { LowrankError } from "../src/errors.js";
+import * as argument from "../../src/arguments/check.js";
+import { LowrankError } from "../../src/errors.js";
 
 const { refuse, shown } = argument;
 

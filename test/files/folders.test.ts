@@ -7,9 +7,9 @@ import { Worker } from "node:worker_threads";
 
 import test from "ava";
 
-import { lettingGo, replaceFolder } from "../src/folders.js";
-import { LowrankError, memory, safetensors, tensor, type Tensor } from "../src/index.js";
-import { atRest } from "./at-rest.js";
+import { lettingGo, replaceFolder } from "../../src/files/folders.js";
+import { LowrankError, memory, safetensors, tensor, type Tensor } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 
 async function inFolder(run: (folder: string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "lowrank-folders-"));
