@@ -12,7 +12,7 @@ import { BatchPlan } from "../src/data/batches.js";
 import { memory, synchronize } from "../src/device/device.js";
 import { inject } from "../src/lora/index.js";
 import { defaultData, defaultModel } from "../src/models/default.js";
-import { loadModel } from "../src/models/load.js";
+import { loadModel } from "../src/models/files/load.js";
 import { AdamW } from "../src/optim/index.js";
 import { noGrad, scope } from "../src/tensor/scope.js";
 import { runLoop } from "../src/train/loop.js";

@@ -21,7 +21,7 @@ export { eye, fullLike, linspace, onesLike, zerosLike, type LikeOptions } from "
 export { bernoulli, multinomial, randint, randperm, type RandomOptions } from "./tensor/create-random.js";
 export type { CpuUse, CurrentCpuUse, Priority } from "./device/cpu-use.js";
 export type { TextPart } from "./data/parts.js";
-export type { Numbering } from "./data/origin.js";
+export type { Numbering } from "./data/source/origin.js";
 export type { ChatReport, CopiedRows, CountedRows, DataReport } from "./data/report.js";
 export type { Row, RowsInMemory, TrainingData } from "./data/given.js";
 export type { SpokenText, SpokenTexts } from "./data/speech.js";
@@ -110,15 +110,15 @@ export { Gemma3RMSNorm } from "./models/gemma3/norm.js";
 export type { Phi3Attention, Phi3Block, Phi3MLP } from "./models/phi3/block.js";
 export type { Phi3Config, Phi3ConfigFields } from "./models/phi3/config.js";
 export { Phi3ForCausalLM, type Phi3Model } from "./models/phi3/model.js";
-export type { BlockInputs, LlamaAttention } from "./models/llama/attention.js";
+export type { BlockInputs, LlamaAttention } from "./models/decoder/attention.js";
 export type { LlamaBlock } from "./models/llama/block.js";
 export type { LlamaMLP } from "./models/llama/mlp.js";
 export type { LlamaConfig, LlamaConfigFields } from "./models/llama/config.js";
 export { LlamaForCausalLM, type LlamaModel } from "./models/llama/model.js";
-export type { RopeConfig, RopeScaling } from "./models/llama/rope.js";
-export type { Rotation } from "./models/llama/rotary.js";
+export type { RopeConfig, RopeScaling } from "./models/decoder/rope.js";
+export type { Rotation } from "./models/decoder/rotary.js";
 export type { DownloadProgress } from "./hub/settings.js";
-export type { LoadOptions, TaskModels } from "./models/load.js";
+export type { LoadOptions, TaskModels } from "./models/files/load.js";
 export type { Quantization } from "./models/quantization.js";
 export {
   PretrainedModel,
@@ -127,7 +127,7 @@ export {
   type LossOptions,
   type ModelOutput,
 } from "./models/pretrained.js";
-export type { SaveModelOptions } from "./models/save.js";
+export type { SaveModelOptions } from "./models/files/save.js";
 export {
   Tokenizer,
   type ChatTemplateOptions,
@@ -205,25 +205,25 @@ export type {
   TrainEvent,
   WarningEvent,
 } from "./train/events.js";
-export { finetune } from "./train/finetune.js";
-export type { DashboardAddress, DashboardOptions, FinetuneRun } from "./train/finetune-run.js";
+export { finetune } from "./train/finetune/finetune.js";
+export type { DashboardAddress, DashboardOptions, FinetuneRun } from "./train/finetune/finetune-run.js";
 export type { Suggestion } from "./train/memory/choices.js";
 export type { Estimate } from "./train/memory/estimate.js";
-export type { HeldMemory } from "./train/memory/held.js";
+export type { HeldMemory } from "./train/held-memory.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Queued } from "./train/queue.js";
 export type { Run } from "./train/run.js";
-export { Trainer, type TrainerOptions } from "./train/trainer.js";
-export type { EvaluationRecord, StepRecord, TrainerHistory } from "./train/trainer-history.js";
-export type { Stored } from "./train/trainer-checkpoint.js";
-export type { LossMetrics, LossResult } from "./train/trainer-metrics.js";
-export type { Batches, BatchSource } from "./train/trainer-data.js";
+export { Trainer, type TrainerOptions } from "./train/trainer/trainer.js";
+export type { EvaluationRecord, StepRecord, TrainerHistory } from "./train/trainer/history.js";
+export type { Stored } from "./train/trainer/checkpoint.js";
+export type { LossMetrics, LossResult } from "./train/trainer/metrics.js";
+export type { Batches, BatchSource } from "./train/trainer/data.js";
 export type {
   TrainerEndEvent,
   TrainerEvent,
   TrainerStartEvent,
   TrainResult,
-} from "./train/trainer-events.js";
+} from "./train/trainer/events.js";
 
 /**
  * Loads a model in evaluation mode: from a folder with `config.json`, `model.safetensors` (or shards) and
@@ -234,7 +234,7 @@ export type {
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`,
  * `ERR_OPTION`, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`; for a hub model also `ERR_HUB`, `ERR_WRITE`; the signal's reason.
  */
-export const loadModel = lazy(async () => (await import("./models/load.js")).loadModel);
+export const loadModel = lazy(async () => (await import("./models/files/load.js")).loadModel);
 /**
  * Writes a model as a folder that transformers can load: weights, `config.json`, and the tokenizer files of its original
  * folder. A path that ends in `.gguf` writes a language model as one file for llama.cpp, where `dtype` may also be `q8_0`
@@ -243,7 +243,7 @@ export const loadModel = lazy(async () => (await import("./models/load.js")).loa
  * `ERR_OUTPUT_EXISTS` for a folder that is not empty or an existing file, `ERR_DTYPE` for a value beyond f16,
  * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`, `ERR_WRITE`; the signal's reason.
  */
-export const saveModel = lazy(async () => (await import("./models/save.js")).saveModel);
+export const saveModel = lazy(async () => (await import("./models/files/save.js")).saveModel);
 /**
  * Describes the contents of a path, as `lowrank inspect` prints them: a model, an adapter and whether it fits a model, or
  * the rows of a data file that a run would train on. For models and adapters only headers are read, no weights.

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import { GGUF_BLOCKS, type GgufType, isBlockType } from "../gguf/types.js";
-import type { SaveModelOptions } from "../models/save.js";
+import type { SaveModelOptions } from "../models/files/save.js";
 import { misused, notice } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
@@ -88,7 +88,7 @@ async function merge(
   try {
     const [{ mergeAndUnload }, { saveModel }] = await Promise.all([
       import("../lora/index.js"),
-      import("../models/save.js"),
+      import("../models/files/save.js"),
     ]);
     await mergeAndUnload(model, { safe: true });
     signal.throwIfAborted();

@@ -6,7 +6,7 @@ import { baseOfAdapter } from "../models/adapter-base.js";
 import { readConfigFields } from "../models/config-fields.js";
 import { defaultModel } from "../models/default.js";
 import type { CausalLM } from "../models/causal-lm.js";
-import type { LoadOptions } from "../models/load.js";
+import type { LoadOptions } from "../models/files/load.js";
 import type { Quantization } from "../models/quantization.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { WeightsFile } from "../native/binding.js";
@@ -63,7 +63,7 @@ export async function load(options: Asked): Promise<LoadedModel> {
   const { model: name, revision } = modelFor(options);
   const [{ loadModel }, { readTemplateFile }, lora, { nameClasses, readLabels }, { openWeights }] =
     await Promise.all([
-      import("../models/load.js"),
+      import("../models/files/load.js"),
       import("../models/chat-template-files.js"),
       import("../lora/index.js"),
       import("../train/label-names.js"),

@@ -1,9 +1,9 @@
 /** Reads the rows that `predict` classifies, and formats its output lines. */
 import type { DataFormat } from "../data/format.js";
-import { READERS } from "../data/formats/index.js";
-import { textOf } from "../data/lines.js";
-import { type Origin, rowError } from "../data/origin.js";
-import type { Source } from "../data/source.js";
+import { READERS } from "../data/readers.js";
+import { textOf } from "../data/source/lines.js";
+import { type Origin, rowError } from "../data/source/origin.js";
+import type { Source } from "../data/source/source.js";
 import type { Classified } from "../models/classify.js";
 
 /** A text and its row. */

@@ -2,9 +2,9 @@ import { existsSync, realpathSync } from "node:fs";
 import { extname } from "node:path";
 import { Command, Option } from "commander";
 import { countRow, emptyReport, loweredLength, warningsOf } from "../data/report.js";
-import type { Origin } from "../data/origin.js";
+import type { Origin } from "../data/source/origin.js";
 import { DATA_FORMATS, type DataFormat } from "../data/format.js";
-import type { Source } from "../data/source.js";
+import type { Source } from "../data/source/source.js";
 import { LowrankError } from "../errors.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { Quantization } from "../models/quantization.js";
@@ -120,7 +120,7 @@ async function rowsOf({ data, dataFormat, text, output }: Flags, signal: AbortSi
   const format = formatOf(data, dataFormat);
   if (output !== undefined && isSameFile(data, output))
     throw new UsageError("--output is the file of --data; name another file");
-  const { openSource } = await import("../data/source.js");
+  const { openSource } = await import("../data/source/source.js");
   // From pipe to pipe, rows are classified as they arrive.
   const streamed = data === STANDARD_INPUT && output === undefined && format !== "parquet";
   const source = streamed ? inputStream() : await openSource(data);

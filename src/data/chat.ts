@@ -4,7 +4,7 @@ import { type Offsets, type TokenSpan, tokenSpans } from "../chat/tokens.js";
 import { type Rendered, renderTurns } from "../chat/turns.js";
 import { LowrankError } from "../errors.js";
 import type { Encoder } from "./encode.js";
-import { type Origin, rowAt } from "./origin.js";
+import { type Origin, rowAt } from "./source/origin.js";
 import type { ChatRow } from "./rows.js";
 import { countChat, type DataReport } from "./report.js";
 

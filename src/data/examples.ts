@@ -4,7 +4,7 @@ import { LowrankError, throwIfAborted } from "../errors.js";
 import { encodeChats, fitChat, isWritten, wholeChat, type EncodedChat, type FittedChat } from "./chat.js";
 import type { TrainOn } from "./format.js";
 import { encodeRunning, encodeTexts, endOf, type Encoded, type Encoder, pipelined } from "./encode.js";
-import { rowAt } from "./origin.js";
+import { rowAt } from "./source/origin.js";
 import type { Content, Read, TextData } from "./read.js";
 import { countCopy, countEmpty, countRow, type DataReport, leftOutWarnings } from "./report.js";
 import type { ChatRow, TextRow } from "./rows.js";

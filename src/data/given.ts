@@ -4,8 +4,8 @@ import { Readable } from "node:stream";
 import { shown } from "../arguments/check.js";
 import type { Message } from "../chat/messages.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { rowError } from "./origin.js";
-import { type RandomAccess, type Source, Stream } from "./source.js";
+import { rowError } from "./source/origin.js";
+import { type RandomAccess, type Source, Stream } from "./source/source.js";
 import type { SpokenText } from "./speech.js";
 
 /** A row of training data, with the fields of a data file's row. A row of speech has its samples. */

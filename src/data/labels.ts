@@ -2,7 +2,7 @@
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, endOf, pipelined, shortened } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
-import { rowAt, rowError } from "./origin.js";
+import { rowAt, rowError } from "./source/origin.js";
 import type { LabelData, LabelUse, Read } from "./read.js";
 import { countRow } from "./report.js";
 import type { LabelRow } from "./rows.js";

@@ -1,16 +1,16 @@
 /** Reads data once to check it; its parts can then be read again. */
 import { LowrankError } from "../errors.js";
 import type { DataFormat } from "./format.js";
-import { formatOf, READERS } from "./formats/index.js";
+import { formatOf, READERS } from "./readers.js";
 import { jsonLines } from "./formats/json-lines.js";
 import type { RecordReader } from "./formats/records.js";
 import { filesOf, type TrainingData, isFiles, peeked, rowsSource, type RowsInMemory } from "./given.js";
-import { HashedSource } from "./hashed-source.js";
-import { textOf } from "./lines.js";
-import { type Origin, rowAt } from "./origin.js";
+import { HashedSource } from "./source/hashed-source.js";
+import { textOf } from "./source/lines.js";
+import { type Origin, rowAt } from "./source/origin.js";
 import { type AudioRow, type LabelRow, type Row, RowChecker, type TextRow } from "./rows.js";
 import { readSpokenTexts, type SpeechRow, type SpokenTexts, WaveReader } from "./speech.js";
-import { openSource, type Source } from "./source.js";
+import { openSource, type Source } from "./source/source.js";
 
 /** A part of some data, and the bytes of its source read up to its end. */
 export interface Read<T> {

@@ -1,6 +1,6 @@
 /** Reports on a source's rows after tokenisation. */
 import { optionName } from "../arguments/option-name.js";
-import { type Numbering, type Origin, shortRowAt } from "./origin.js";
+import { type Numbering, type Origin, shortRowAt } from "./source/origin.js";
 
 /** Row counts of a data file, or of rows in memory. */
 export interface DataReport {

@@ -1,9 +1,9 @@
 /** Rows of data with checked fields. */
 import { conversationOf, type RowConversation } from "../chat/messages.js";
 import { oneKind } from "./copies.js";
-import { checkNames } from "./field-names.js";
+import { checkNames } from "./source/field-names.js";
 import type { RawRow } from "./formats/records.js";
-import { type Origin, rowError, shortRowAt } from "./origin.js";
+import { type Origin, rowError, shortRowAt } from "./source/origin.js";
 
 /** A row for a language model; `line` is its number in the source, as in messages. */
 export type TextRow =

@@ -9,9 +9,9 @@ import { isPlain, shown } from "../arguments/check.js";
 import { LowrankError, systemCode, throwIfAborted } from "../errors.js";
 import { samplesProblem } from "./audio.js";
 import type { Read, SpeechData } from "./read.js";
-import { type Origin, rowAt, rowError } from "./origin.js";
+import { type Origin, rowAt, rowError } from "./source/origin.js";
 import { stringField, type AudioRow } from "./rows.js";
-import { STANDARD_INPUT } from "./source.js";
+import { STANDARD_INPUT } from "./source/source.js";
 import { checkWaveSize, waveSamples } from "./wave.js";
 
 /** A row for a speech model. */

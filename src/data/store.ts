@@ -1,6 +1,6 @@
 /** A compact store of examples: the concatenated ids of all rows, and a few numbers per row. */
 import type { TokenSpan } from "../chat/tokens.js";
-import type { Origin } from "./origin.js";
+import type { Origin } from "./source/origin.js";
 import { type DataReport, emptyReport } from "./report.js";
 
 /** The label of positions that are excluded from the loss. */

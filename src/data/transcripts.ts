@@ -3,7 +3,7 @@ import { SAMPLE_RATE } from "./audio.js";
 import { throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, pipelined } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
-import { rowAt, rowError } from "./origin.js";
+import { rowAt, rowError } from "./source/origin.js";
 import type { Read, SpeechData } from "./read.js";
 import { countRow } from "./report.js";
 import type { SpeechRow } from "./speech.js";

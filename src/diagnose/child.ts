@@ -7,7 +7,7 @@ import { devices, gpuDetails } from "../device/device.js";
 import { call, native, session } from "../native/binding.js";
 import type { GpuDetails } from "../native/binding.js";
 import { type Line, type Order, type StepResult } from "../self-test/steps.js";
-import { compare, type Check, type Outcome, type Place } from "./check.js";
+import { compare, type Check, type Outcome, type Place } from "./checks/check.js";
 import { allChecks } from "./checks/index.js";
 import { measure } from "./rates.js";
 import { LOSS_TOLERANCE, STORED_LOSSES, train } from "./training.js";

@@ -4,7 +4,7 @@ import { synchronize } from "../device/device.js";
 import { session } from "../native/binding.js";
 import { noGrad, scope, withMatmulPrecision, type MatmulPrecision } from "../tensor/scope.js";
 import { made, type Tensor } from "../tensor/tensor.js";
-import type { Place } from "./check.js";
+import type { Place } from "./checks/check.js";
 
 /** The measured rates. */
 export interface Rates {

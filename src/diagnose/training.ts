@@ -4,11 +4,11 @@ import { tensor } from "../tensor/create.js";
 import { inject } from "../lora/index.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { defaultData, defaultModel } from "../models/default.js";
-import { loadModel } from "../models/load.js";
+import { loadModel } from "../models/files/load.js";
 import { AdamW } from "../optim/index.js";
 import { manualSeed } from "../tensor/random.js";
 import { scope } from "../tensor/scope.js";
-import type { Place } from "./check.js";
+import type { Place } from "./checks/check.js";
 
 /** Rows and tokens per step; deliberately no multiples of the kernels' tile sizes. */
 const BATCH = 3;

@@ -90,7 +90,7 @@ export class ServedRun {
     const { signal } = this.#aborting;
     try {
       await free;
-      const { finetune } = await import("../train/finetune.js");
+      const { finetune } = await import("../train/finetune/finetune.js");
       const byDefault = { [DEFAULT_PRIORITY]: priority };
       this.#run = finetune({ ...options, ...byDefault, signal });
       if (this.#stopping) this.stop();

@@ -3,12 +3,12 @@ import { LowrankError } from "../errors.js";
 import { targeted } from "../lora/options/targets.js";
 import { inFolder } from "../models/beside.js";
 import { readChatTemplate } from "../models/chat-template-files.js";
-import { loadLocated, type LoadOptions } from "../models/load.js";
-import type { Located } from "../models/locate.js";
+import { loadLocated, type LoadOptions } from "../models/files/load.js";
+import type { Located } from "../models/files/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
-import { storedModel } from "../models/stored.js";
+import { storedModel } from "../models/files/stored.js";
 import { type Contents, contentsOf } from "./contents.js";
 
 /** Layers with the same name that can be adapted. */

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { shown as shownPlainly } from "../arguments/check.js";
-import { withoutBom } from "../data/utf8.js";
+import { withoutBom } from "../data/source/utf8.js";
 import { LowrankError, systemCode } from "../errors.js";
 
 /** Formats a value for an error message: as JSON where possible, at most 40 characters. */

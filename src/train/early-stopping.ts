@@ -1,16 +1,5 @@
 /** Early stopping: tracks the best evaluation and decides when to end the run. */
-
-/** The state of early stopping, as a checkpoint stores it. */
-export interface Judged {
-  /** The lowest held-out loss since training began, and its step. */
-  best: {
-    step: number;
-    loss: number;
-    /** The folder of its checkpoint, if it is not the output folder. */ folder?: string | undefined;
-  } | null;
-  /** Evaluations since the best one. */
-  since: number;
-}
+import type { Judged } from "./output/checkpoint.js";
 
 export class EarlyStopping {
   readonly #patience: number | undefined;

@@ -4,7 +4,7 @@ import type { DataReport } from "../data/report.js";
 import type { Priority } from "../device/cpu-use.js";
 import type { MatmulPrecision } from "../tensor/scope.js";
 import type { Evaluation } from "./evaluate.js";
-import type { HeldMemory } from "./memory/held.js";
+import type { HeldMemory } from "./held-memory.js";
 import type { OptimizerType } from "./optimizer-defaults.js";
 
 /** Emitted once, before the first step: the plan, the device, and the reason for that device. */

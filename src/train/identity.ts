@@ -12,27 +12,15 @@ import { basename, dirname, join } from "node:path";
 import { type Data, hashesOf } from "../data/read.js";
 import { LowrankError, systemCode } from "../errors.js";
 import { isGguf } from "../gguf/read.js";
-import { metadataDigests } from "../models/gguf/model.js";
+import { metadataDigests } from "../gguf/import/model.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { digestOf } from "./output/manifest.js";
+import type { Identities } from "./output/run-file.js";
 import type { Files } from "./prepare.js";
 
 const WHOLE = 16 << 20;
 const PIECES = 64;
 const PIECE = (8 << 20) / PIECES;
-
-export interface Identities {
-  /** The hash of the configuration and the weights. */
-  base: string;
-  /** Undefined for a model without a tokenizer file. */
-  tokenizer?: string | undefined;
-  data: string;
-  evalData?: string | undefined;
-  /** The weights of the adapter that the run started from. */
-  adapter?: string | undefined;
-  /** The hash of each training file and held-out file, or of rows in memory. */
-  sources?: { data: readonly string[]; evalData?: readonly string[] | undefined } | undefined;
-}
 
 /** Identifies a model, loaded or given by its path, and the data as it was read. */
 export async function identitiesOf(

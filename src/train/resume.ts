@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 
 import { filesOf, type TrainingData, isFiles } from "../data/given.js";
-import { STANDARD_INPUT } from "../data/source.js";
+import { STANDARD_INPUT } from "../data/source/source.js";
 import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf/read.js";
 import { folderOf } from "../lora/formats/folder.js";
@@ -11,8 +11,8 @@ import { optionName } from "../arguments/option-name.js";
 import type { InjectOptions } from "../lora/index.js";
 import { inFolder } from "../models/beside.js";
 import { templatesBeside } from "../models/chat-template-files.js";
-import { readProgress } from "./checkpoint.js";
-import type { Identities } from "./identity.js";
+import { readProgress } from "./output/checkpoint.js";
+import type { Identities } from "./output/run-file.js";
 import type { FinetuneOptions } from "./options.js";
 import {
   lastGoodCheckpoint,

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import test from "ava";
 
 import { loadModel, lora, saveModel } from "../../src/index.js";
-import { readGguf } from "../gguf-file.js";
-import { ggufModelFile } from "../gguf-models.js";
+import { readGguf } from "../gguf/file.js";
+import { ggufModelFile } from "../gguf/models.js";
 import { temporary } from "../hashed.js";
 import { adapted, apart, attention, base, logits } from "../lora/adapted.js";
 import { ONE_LINE, runHere } from "./lowrank.js";

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import test from "ava";
 
 import { rowWindows } from "../../src/cli/predict-rows.js";
-import { openSource } from "../../src/data/source.js";
+import { openSource } from "../../src/data/source/source.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 import { lowrank, ONE_LINE } from "./lowrank.js";

@@ -8,7 +8,7 @@ import test from "ava";
 
 import type { Row } from "../../src/data/given.js";
 import { readData } from "../../src/data/read.js";
-import { Stream } from "../../src/data/source.js";
+import { Stream } from "../../src/data/source/source.js";
 import { folder } from "./sources.js";
 
 /** Creates a named pipe that has `content` and stays open. */

@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 import fc from "fast-check";
 import test from "ava";
 import { closeData, type LabelData, readData } from "../../src/data/read.js";
-import { firstInvalidByte } from "../../src/data/utf8.js";
+import { firstInvalidByte } from "../../src/data/source/utf8.js";
 import { LowrankError, type ErrorCode } from "../../src/errors.js";
 import { contentOf, folder, write } from "./sources.js";
 

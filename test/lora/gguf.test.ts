@@ -17,7 +17,7 @@ import {
 import { runCli } from "../../src/cli/program.js";
 import { GGUF_REFUSALS } from "../../src/gguf/refusals.js";
 import { adapterState } from "../../src/lora/formats/state.js";
-import { floats, readGguf, type ReadTensor } from "../gguf-file.js";
+import { floats, readGguf, type ReadTensor } from "../gguf/file.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { goldens } from "../parity/goldens.js";
 

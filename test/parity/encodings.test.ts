@@ -6,10 +6,10 @@ import test from "ava";
 
 import { LowrankError, scope, Tokenizer, type EncodeBatchOptions, type Encoding } from "../../src/index.js";
 import { openGguf } from "../../src/gguf/read.js";
-import { Metadata } from "../../src/models/gguf/metadata.js";
-import { architectureOf } from "../../src/models/gguf/names.js";
-import { ggufTokenizer } from "../../src/models/gguf/tokenizer.js";
-import { tokenizersFolder } from "../gguf-tokenizers.js";
+import { Metadata } from "../../src/gguf/import/metadata.js";
+import { architectureOf } from "../../src/gguf/import/names.js";
+import { ggufTokenizer } from "../../src/gguf/import/tokenizer.js";
+import { tokenizersFolder } from "../gguf/tokenizers.js";
 import { goldens } from "./goldens.js";
 
 interface Row {

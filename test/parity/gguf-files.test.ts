@@ -10,7 +10,7 @@ import test from "ava";
 import { loadModel, lora, saveModel } from "../../src/index.js";
 import { quantised } from "../../src/gguf/blocks.js";
 import { GGUF_BLOCKS, GGUF_TYPES } from "../../src/gguf/types.js";
-import { digest, floats, readGguf, type Value } from "../gguf-file.js";
+import { digest, floats, readGguf, type Value } from "../gguf/file.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, temporary, words } from "../hashed.js";
 import { goldens } from "./goldens.js";

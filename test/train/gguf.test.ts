@@ -6,8 +6,8 @@ import test from "ava";
 
 import { finetune, loadModel } from "../../src/index.js";
 import { runHere } from "../cli/lowrank.js";
-import { ggufModelFile } from "../gguf-models.js";
-import { tokenizerMetadata } from "../gguf-tokenizers.js";
+import { ggufModelFile } from "../gguf/models.js";
+import { tokenizerMetadata } from "../gguf/tokenizers.js";
 import { temporary } from "../hashed.js";
 import { adapterBytes, quick } from "./quick.js";
 

@@ -3,7 +3,7 @@
  * DATA OUTPUT STEP`. Each reading of the clock is a minute later.
  */
 import { finetune, type FinetuneOptions } from "../../src/index.js";
-import { CLOCK } from "../../src/train/finetuning.js";
+import { CLOCK } from "../../src/train/finetune/finetuning.js";
 
 const [model, data, output, step] = process.argv.slice(2) as [string, string, string, string];
 let at = 0;

@@ -12,8 +12,8 @@ import {
   type FinetuneOptions,
   type PretrainedModel,
 } from "../../src/index.js";
-import { ggufModelFile } from "../gguf-models.js";
-import { tokenizerMetadata } from "../gguf-tokenizers.js";
+import { ggufModelFile } from "../gguf/models.js";
+import { tokenizerMetadata } from "../gguf/tokenizers.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 import { speechFile, tinyWhisper, tones } from "../tiny-whisper.js";

@@ -54,7 +54,7 @@ async function finetune(
   options: ReturnType<typeof libraryOptions>,
   sampling: boolean,
 ): Promise<void> {
-  const { finetune: start } = await import("../../train/finetune.js");
+  const { finetune: start } = await import("../../train/finetune/finetune.js");
   const before = sampling ? await sampleOf(flags.device) : undefined;
   if (before !== undefined) process.stdout.write(`The model writes: ${escaped(before.text)}\n\n`);
 

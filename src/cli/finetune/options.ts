@@ -6,7 +6,7 @@ import { defaultData, defaultModel } from "../../models/default.js";
 import { LOG_FORMATS, type LogFormat } from "../../runs/metrics.js";
 import { optionName } from "../../arguments/option-name.js";
 import type { MatmulPrecision } from "../../tensor/scope.js";
-import { OPEN } from "../../train/memory/changeable.js";
+import { OPEN } from "../../train/changeable.js";
 import { OPTIMIZER_DEFAULTS, OPTIMIZER_TYPES, type OptimizerType } from "../../train/optimizer-defaults.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { chatTemplateOption } from "../chat-template.js";

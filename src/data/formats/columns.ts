@@ -1,7 +1,7 @@
 /** The columns of a table of rows: the fields of rows, by name. */
-import type { Origin } from "../origin.js";
+import type { Origin } from "../source/origin.js";
 import { LowrankError } from "../../errors.js";
-import { nearColumn } from "../field-names.js";
+import { nearColumn } from "../source/field-names.js";
 import { closest, didYouMean } from "../../arguments/suggest.js";
 import type { Columns } from "./records.js";
 

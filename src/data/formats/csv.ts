@@ -2,8 +2,8 @@
 import type { CsvError, Info, Options, Parser } from "csv-parse";
 
 import { LowrankError } from "../../errors.js";
-import { textOf } from "../lines.js";
-import { type Origin, rowError } from "../origin.js";
+import { textOf } from "../source/lines.js";
+import { type Origin, rowError } from "../source/origin.js";
 import { checkHeader, FIELDS, LIST_FIELDS } from "./columns.js";
 import { type Columns, LONGEST_ROW, type RawRow, type RecordReader } from "./records.js";
 

@@ -1,7 +1,7 @@
 /** JSON lines: one JSON object per line, ended by LF or CRLF; blank lines are skipped. */
 import { LowrankError } from "../../errors.js";
-import { textOf } from "../lines.js";
-import { type Numbering, type Origin, rowAt, rowError } from "../origin.js";
+import { textOf } from "../source/lines.js";
+import { type Numbering, type Origin, rowAt, rowError } from "../source/origin.js";
 import type { RawRow, RecordReader } from "./records.js";
 
 /** Returns a reader of JSON lines. Rows in memory are numbered by `index`. */

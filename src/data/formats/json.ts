@@ -2,8 +2,8 @@
 import type { JSONParser } from "@streamparser/json";
 
 import { LowrankError } from "../../errors.js";
-import { textOf } from "../lines.js";
-import { rowError } from "../origin.js";
+import { textOf } from "../source/lines.js";
+import { rowError } from "../source/origin.js";
 import { parsedLines } from "./json-lines.js";
 import { LONGEST_ROW, type RawRow, type RawRows, type RecordReader } from "./records.js";
 

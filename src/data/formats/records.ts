@@ -1,6 +1,6 @@
 /** Rows of a file before their fields are checked. */
-import type { Source } from "../source.js";
-import type { Numbering } from "../origin.js";
+import type { Source } from "../source/source.js";
+import type { Numbering } from "../source/origin.js";
 
 /** A parsed row, and its number in the source. */
 export interface RawRow {

@@ -1,5 +1,5 @@
 /** All checks, by order of execution. */
-import type { Check } from "../check.js";
+import type { Check } from "./check.js";
 import { optimizerChecks } from "./optimizers.js";
 import { productChecks } from "./products.js";
 import { rowChecks } from "./rows.js";

@@ -4,7 +4,7 @@ import { session } from "../../native/binding.js";
 import { Adafactor, Adam, AdamW, clipGradNorm, Lion, SGD } from "../../optim/index.js";
 import { scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { launched, numbers, type Check, type Outcome, type Place } from "../check.js";
+import { launched, numbers, type Check, type Outcome, type Place } from "./check.js";
 
 interface Rule {
   step: () => void;

@@ -3,8 +3,8 @@ import { session, type LowRankPath } from "../../native/binding.js";
 import { withRandom } from "../../tensor/random.js";
 import { withMatmulPrecision } from "../../tensor/scope.js";
 import { made, madeAll, type Tensor } from "../../tensor/tensor.js";
-import { constant, differentiable, indices, input, type Check, type Input } from "../check.js";
-import { F16_PRODUCTS } from "../tolerances.js";
+import { constant, differentiable, indices, input, type Check, type Input } from "./check.js";
+import { F16_PRODUCTS } from "./tolerances.js";
 
 export function productChecks(): Check[] {
   return [...matrices(), ...lowRank(), ...convolutions(), ...attentions(), rotary()];

@@ -2,7 +2,7 @@
 import { session } from "../../native/binding.js";
 import { AvgPool2d, AdaptiveAvgPool2d, MaxPool2d } from "../../nn/index.js";
 import { made, madeAll, type Tensor } from "../../tensor/tensor.js";
-import { constant, differentiable, indices, input, type Check } from "../check.js";
+import { constant, differentiable, indices, input, type Check } from "./check.js";
 
 const ROWS = [3, 67, 131];
 

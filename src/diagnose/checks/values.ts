@@ -3,7 +3,7 @@ import { full } from "../../tensor/create.js";
 import { session } from "../../native/binding.js";
 import { withRandom } from "../../tensor/random.js";
 import { made, type Tensor } from "../../tensor/tensor.js";
-import { constant, differentiable, exactly, indices, input, type Check } from "../check.js";
+import { constant, differentiable, exactly, indices, input, type Check } from "./check.js";
 
 const SHAPE = [5, 67, 33];
 

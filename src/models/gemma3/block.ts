@@ -5,7 +5,7 @@
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
-import { LlamaAttention, type BlockInputs } from "../llama/attention.js";
+import { LlamaAttention, type BlockInputs } from "../decoder/attention.js";
 import { LlamaMLP } from "../llama/mlp.js";
 import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";

@@ -1,8 +1,8 @@
 /** Gemma 3 for causal language modelling. Parameter paths match transformers. */
 import type { Tensor } from "../../tensor/tensor.js";
-import { Decoder, DecoderModel } from "../decoder.js";
+import { Decoder, DecoderModel } from "../decoder/decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
-import { Rotations } from "../llama/rotary.js";
+import { Rotations } from "../decoder/rotary.js";
 import type { Weights } from "../weights.js";
 import { Gemma3Block } from "./block.js";
 import { hubConfig, gemma3Config, type Gemma3Config, type Gemma3ConfigFields } from "./config.js";

@@ -4,7 +4,7 @@ import { leavesNothing } from "../../tensor/scope.js";
 import type { LayerCache } from "../cache.js";
 import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
-import { type BlockInputs, LlamaAttention } from "./attention.js";
+import { type BlockInputs, LlamaAttention } from "../decoder/attention.js";
 import type { LlamaConfig } from "./config.js";
 import { LlamaMLP } from "./mlp.js";
 import { recordedWhole } from "./recorded.js";

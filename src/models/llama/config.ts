@@ -16,11 +16,11 @@ import {
   keyValueHeads,
   type DecoderConfig,
   type DecoderConfigFields,
-} from "../decoder-config.js";
-import { checkFactors, hubRope, ropeConfig } from "./rope.js";
+} from "../decoder/config.js";
+import { checkFactors, hubRope, ropeConfig } from "../decoder/rope.js";
 import { MODEL_TYPES, VARIANTS, type LlamaModelType, type Variant } from "./variants.js";
 
-export { ropeFrequencies } from "./rope.js";
+export { ropeFrequencies } from "../decoder/rope.js";
 
 export type { LlamaModelType } from "./variants.js";
 

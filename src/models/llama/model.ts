@@ -2,7 +2,7 @@
  * Llama for causal language modelling: Llama 2 and 3, SmolLM2, Mistral, Qwen2 and Qwen3. Parameter paths match
  * transformers.
  */
-import { Decoder, DecoderModel } from "../decoder.js";
+import { Decoder, DecoderModel } from "../decoder/decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import type { Weights } from "../weights.js";
 import { LlamaBlock } from "./block.js";

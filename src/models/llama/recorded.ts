@@ -11,7 +11,7 @@ import { trains } from "../../tensor/scope.js";
 import { madeAll, type Tensor } from "../../tensor/tensor.js";
 import type { LayerCache } from "../cache.js";
 import type { Stream } from "../stream.js";
-import { type BlockInputs, LlamaAttention } from "./attention.js";
+import { type BlockInputs, LlamaAttention } from "../decoder/attention.js";
 import type { LlamaBlock } from "./block.js";
 import { LlamaMLP } from "./mlp.js";
 

@@ -7,7 +7,7 @@ import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
-import type { BlockInputs } from "../llama/attention.js";
+import type { BlockInputs } from "../decoder/attention.js";
 import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Phi3Config } from "./config.js";

@@ -16,8 +16,8 @@ import {
   keyValueHeads,
   type DecoderConfig,
   type DecoderConfigFields,
-} from "../decoder-config.js";
-import { hubRope, longRopeFactor, type RopeConfig } from "../llama/rope.js";
+} from "../decoder/config.js";
+import { hubRope, longRopeFactor, type RopeConfig } from "../decoder/rope.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { refused } from "../../refusals/refusal.js";
 

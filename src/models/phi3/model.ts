@@ -1,5 +1,5 @@
 /** Phi-3 and Phi-4 for causal language modelling. Parameter paths match transformers. */
-import { Decoder, DecoderModel } from "../decoder.js";
+import { Decoder, DecoderModel } from "../decoder/decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import type { Weights } from "../weights.js";
 import { Phi3Block } from "./block.js";

@@ -3,7 +3,7 @@ import { isGguf } from "../../gguf/read.js";
 import type { Quantization } from "../../models/quantization.js";
 import type { StorageType } from "../options.js";
 import type { Settings } from "../settings.js";
-import type { Keepable } from "./changeable.js";
+import type { Keepable } from "../changeable.js";
 
 /** Options of `finetune` that take less memory. Absent options keep their values. */
 export interface Suggestion {

@@ -17,7 +17,7 @@ import type { Settings } from "../settings.js";
 import { MOST_BATCHES } from "../../lora/options/eva.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { DryBatches } from "./dry-batches.js";
-import type { HeldMemory } from "./held.js";
+import type { HeldMemory } from "../held-memory.js";
 import { type BatchCost, largestProduct } from "./rate.js";
 
 /** The peak memory of a run on its device, and its largest batch. */

@@ -1,6 +1,6 @@
 /** Estimates the memory of a `finetune` run without running it. */
 import { LowrankError, throwIfAborted } from "../../errors.js";
-import { locate } from "../../models/locate.js";
+import { locate } from "../../models/files/locate.js";
 import { matmulPrecision } from "../../tensor/scope.js";
 import { checkModelDevice } from "../device-check.js";
 import { classesOfRun, templateOf } from "../inherited.js";
@@ -9,9 +9,9 @@ import { closeFiles, readFiles } from "../prepare.js";
 import { originOf, resumedFrom } from "../resume.js";
 import { checkKinds, settingsOf } from "../settings.js";
 import { withAdapter } from "../start-adapter.js";
-import { givenIn } from "./changeable.js";
+import { givenIn } from "../changeable.js";
 import type { Suggestion } from "./choices.js";
-import type { HeldMemory } from "./held.js";
+import type { HeldMemory } from "../held-memory.js";
 import { type MemoryPlan, planMemory } from "./plan.js";
 import { measuredRate, secondsOfStep } from "./rate.js";
 

@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
 import { move, remove } from "../../files/folders.js";
-import { readProgress, type Progress } from "../checkpoint.js";
+import { readProgress, type Progress } from "./checkpoint.js";
 import { lineageOf, within, type Line } from "./lineage.js";
 import { damageOf, filesOf, syncFolder } from "./manifest.js";
 import { RUN } from "./run-file.js";

@@ -8,7 +8,7 @@ import { LowrankError, systemCode } from "../../errors.js";
 import { shownSize } from "../../arguments/byte-size.js";
 import { freeBytes, makeFolder, move, remove } from "../../files/folders.js";
 import { LABELS, TEMPLATE, TOOLS_TEMPLATE } from "../../lora/formats/folder.js";
-import { amendProgress } from "../checkpoint.js";
+import { amendProgress } from "./checkpoint.js";
 import { listCheckpoints, placeCheckpoint, removeCheckpoint, superfluous } from "./checkpoints.js";
 import { lineageOf, within } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";

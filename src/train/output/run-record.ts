@@ -4,13 +4,12 @@ import { join } from "node:path";
 
 import { LowrankError, systemCode } from "../../errors.js";
 import { writeWhole } from "../../files/safetensors.js";
-import type { Provenance } from "../checkpoint.js";
-import type { Identities } from "../identity.js";
+import type { Provenance } from "./checkpoint.js";
 import { listCheckpoints } from "./checkpoints.js";
 import { isLine, within, type Line } from "./lineage.js";
 import type { Manifest } from "./manifest.js";
 import { sealed, unsealed } from "./manifest.js";
-import { RUN, VERSION } from "./run-file.js";
+import { RUN, VERSION, type Identities } from "./run-file.js";
 
 /** A saved checkpoint of the run. */
 export interface SavedCheckpoint {

@@ -1,7 +1,7 @@
 /** Reads the rows of one column in a row group, page by page. */
 import type { DecodedArray, PageHeader } from "hyparquet";
 
-import type { RandomAccess } from "../../source.js";
+import type { RandomAccess } from "../../source/source.js";
 import type { Decoder } from "./decoder.js";
 import {
   checkHeader,

@@ -1,7 +1,7 @@
 /** Reads and checks the metadata at the end of a Parquet file, before anything else is read. */
 import type { FileMetaData, RowGroup } from "hyparquet";
 
-import type { RandomAccess } from "../../source.js";
+import type { RandomAccess } from "../../source/source.js";
 import { checkNeeded, FIELDS } from "../columns.js";
 import type { Columns } from "../records.js";
 import { unpackerFor } from "./codecs.js";

@@ -5,8 +5,8 @@
 import type { DecodedArray } from "hyparquet";
 
 import { throwIfAborted } from "../../../errors.js";
-import type { Origin } from "../../origin.js";
-import type { RandomAccess } from "../../source.js";
+import type { Origin } from "../../source/origin.js";
+import type { RandomAccess } from "../../source/source.js";
 import type { RawRow, RawRows, RecordReader } from "../records.js";
 import { ColumnReader, type Extent } from "./column.js";
 import { type Decoder, failureOf, loadDecoder } from "./decoder.js";

@@ -1,6 +1,6 @@
 /** Converts Parquet values to JSON values. */
 import { LowrankError } from "../../../errors.js";
-import { type Origin, rowAt, rowError } from "../../origin.js";
+import { type Origin, rowAt, rowError } from "../../source/origin.js";
 
 /**
  * Converts a row's fields, and counts the bytes of its texts. Null fields are dropped, since every column is nullable.

@@ -1,0 +1,60 @@
+import { createHash } from "node:crypto";
+
+import { LowrankError, throwIfAborted } from "../../errors.js";
+import type { RandomAccess, Source } from "./source.js";
+
+/** A source whose bytes are hashed during the first read; later reads check them against that hash at the end. */
+export class HashedSource implements Source {
+  readonly #source: Source;
+  readonly #hash = createHash("sha256");
+  #sha256: string | undefined;
+  /** Whether a read has reached the end. */
+  #whole = false;
+
+  constructor(source: Source) {
+    this.#source = source;
+  }
+
+  get name(): string {
+    return this.#source.name;
+  }
+
+  get size(): number | undefined {
+    return this.#source.size;
+  }
+
+  /** The hash of the bytes of the first read; fixed once it is accessed. */
+  get sha256(): string {
+    this.#sha256 ??= this.#hash.digest("hex");
+    return this.#sha256;
+  }
+
+  /**
+   * Reads the source from its beginning.
+   *
+   * Throws as the source does; `ERR_DATA_ROW` at the end where the bytes differ from the first read.
+   */
+  async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
+    const again = this.#sha256 === undefined ? undefined : createHash("sha256");
+    const hash = again ?? this.#hash;
+    for await (const block of this.#source.read(signal)) {
+      hash.update(block);
+      yield block;
+    }
+    this.#whole = true;
+    if (again !== undefined && again.digest("hex") !== this.#sha256)
+      throw new LowrankError(
+        "ERR_DATA_ROW",
+        `${this.name}: changed after it was checked; leave it unchanged until training has begun`,
+      );
+  }
+
+  async random(signal?: AbortSignal): Promise<RandomAccess> {
+    if (!this.#whole) for await (const _ of this.read(signal)) throwIfAborted(signal);
+    return this.#source.random(signal);
+  }
+
+  close(): void {
+    this.#source.close();
+  }
+}

@@ -1,0 +1,177 @@
+/** Converts a GGUF file's metadata and tensor names to fields of `config.json`. */
+import type { GgufFile } from "../../native/binding.js";
+import { ConfigFields } from "../../models/config-fields.js";
+import { isList, type Metadata } from "./metadata.js";
+import type { ArchitectureName } from "./names.js";
+import { rotation, type Factors } from "./rotation.js";
+
+/** Keys that do not affect the computation, or that repeat what the tensors show. */
+const ASIDE = new Set([
+  "vocab_size",
+  "rope.scaling.finetuned",
+  "tensor_data_layout",
+  "attention.causal",
+  "attention.layer_norm_epsilon",
+  "attention.layer_norm_rms_epsilon",
+]);
+
+/** Keys of unsupported features, rejected where they are set. */
+const REFUSED = [
+  "expert_count",
+  "expert_used_count",
+  "logit_scale",
+  "residual_scale",
+  "embedding_scale",
+  "attention.clamp_kqv",
+  "attention.max_alibi_bias",
+  "nextn_predict_layers",
+];
+
+/** A file's sizes, under its architecture's keys. */
+class Sizes {
+  constructor(
+    readonly meta: Metadata,
+    readonly architecture: ArchitectureName,
+  ) {}
+
+  key(name: string): string {
+    return `${this.architecture}.${name}`;
+  }
+
+  number(name: string): number | undefined {
+    const key = this.key(name);
+    const value = this.meta.value(key);
+    // In some architectures this is a list with one value per layer.
+    if (!isList(value)) return this.meta.number(key);
+    if (value.length === 0 || !value.every((one) => one === value[0]))
+      throw this.meta.unsupported(`${key} differs by layer, which is not supported`);
+    return Number(value[0]);
+  }
+
+  required(name: string): number {
+    return this.number(name) ?? this.meta.required(this.key(name));
+  }
+}
+
+/**
+ * Reads the configuration, with ggml's defaults for missing keys.
+ *
+ * Throws `ERR_FILE_FORMAT` for a key that is missing or of another type; `ERR_UNSUPPORTED_MODEL` for an unsupported
+ * feature.
+ */
+export function ggufConfig(
+  meta: Metadata,
+  file: GgufFile,
+  architecture: ArchitectureName,
+  factors: Factors,
+): ConfigFields {
+  const sizes = new Sizes(meta, architecture);
+  for (const name of REFUSED) {
+    const value = sizes.number(name);
+    if (value !== undefined && value !== 0)
+      throw meta.unsupported(`${sizes.key(name)} is ${value}, which is not supported`);
+  }
+  const names = new Set(file.names());
+  const embedding = names.has("token_embd.weight") ? file.info("token_embd.weight").shape[0] : undefined;
+  const tokens = meta.textCount("tokenizer.ggml.tokens");
+  const id = (name: string): number | undefined => meta.number(`tokenizer.ggml.${name}_token_id`);
+  const ends = [id("eos"), id("eot"), id("eom")].filter((end) => end !== undefined);
+  const shared = {
+    vocab_size: embedding ?? tokens,
+    bos_token_id: id("bos"),
+    eos_token_id: [...new Set(ends)],
+    pad_token_id: id("padding"),
+    tie_word_embeddings: !names.has("output.weight"),
+  };
+  const own = architecture === "gpt2" ? gpt2(sizes) : decoder(sizes, names, factors);
+  const fields = { ...shared, ...own };
+  for (const name of ASIDE) meta.value(sizes.key(name));
+  return new ConfigFields(meta.where, fields);
+}
+
+function gpt2(sizes: Sizes): Record<string, unknown> {
+  return {
+    model_type: "gpt2",
+    n_positions: sizes.required("context_length"),
+    n_embd: sizes.required("embedding_length"),
+    n_inner: sizes.required("feed_forward_length"),
+    n_layer: sizes.required("block_count"),
+    n_head: sizes.required("attention.head_count"),
+    layer_norm_epsilon: sizes.number("attention.layer_norm_epsilon"),
+  };
+}
+
+const MODEL_TYPES = { llama: "llama", qwen2: "qwen2", qwen3: "qwen3", gemma3: "gemma3_text", phi3: "phi3" };
+
+function decoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Record<string, unknown> {
+  const { meta, architecture } = sizes;
+  const hidden = sizes.required("embedding_length");
+  const heads = sizes.required("attention.head_count");
+  const turned = sizes.number("rope.dimension_count");
+  const values = sizes.number("attention.value_length");
+  const headDim =
+    sizes.number("attention.key_length") ?? (architecture === "llama" ? turned : undefined) ?? hidden / heads;
+  if (values !== undefined && values !== headDim)
+    throw meta.unsupported(`values of ${values} beside keys of ${headDim} dimensions are not supported`);
+  const positions = sizes.required("context_length");
+  const window = sizes.number("attention.sliding_window") ?? 0;
+  const layers = sizes.required("block_count");
+  const both = {
+    model_type: MODEL_TYPES[architecture as keyof typeof MODEL_TYPES],
+    hidden_size: hidden,
+    intermediate_size: sizes.required("feed_forward_length"),
+    num_hidden_layers: layers,
+    num_attention_heads: heads,
+    num_key_value_heads: sizes.number("attention.head_count_kv"),
+    head_dim: headDim,
+    max_position_embeddings: positions,
+    rms_norm_eps: sizes.required("attention.layer_norm_rms_epsilon"),
+    ...rotation({ number: (name) => sizes.number(name), text: (name) => meta.text(sizes.key(name)) }, meta, {
+      architecture,
+      headDim,
+      turned: turned ?? headDim,
+      positions,
+      factors,
+    }),
+  };
+  if (architecture === "gemma3")
+    return { ...both, ...gemma3(sizes, { hidden, heads, headDim, layers, window }) };
+  if (architecture === "phi3") return { ...both, sliding_window: window > 0 ? window : null };
+  if (architecture === "llama" && window > 0)
+    return { ...both, model_type: "mistral", sliding_window: window };
+  return {
+    ...both,
+    attention_bias: names.has("blk.0.attn_q.bias"),
+    mlp_bias: names.has("blk.0.ffn_gate.bias"),
+    ...(window > 0 && { use_sliding_window: true, sliding_window: window, max_window_layers: 0 }),
+  };
+}
+
+/** The block count of Gemma 3 27B, whose scores are scaled by hidden size / heads instead of the head size. */
+const LARGEST = 62;
+
+/** Reads Gemma 3's fields, with ggml's defaults for missing keys (llama.cpp's gemma3.cpp). */
+function gemma3(
+  sizes: Sizes,
+  of: { hidden: number; heads: number; headDim: number; layers: number; window: number },
+): Record<string, unknown> {
+  const scale = sizes.number("attention.scale");
+  const perHead = of.layers === LARGEST ? of.hidden / of.heads : of.headDim;
+  const key = sizes.key("attention.sliding_window_pattern");
+  const pattern = sizes.meta.value(key);
+  const kinds = isList(pattern)
+    ? {
+        layer_types: pattern.map((slides) =>
+          slides === true || slides === 1 ? "sliding_attention" : "full_attention",
+        ),
+      }
+    : { sliding_window_pattern: pattern === undefined ? 6 : sizes.meta.number(key) };
+  return {
+    query_pre_attn_scalar: scale === undefined ? perHead : 1 / scale ** 2,
+    // Without a window, all layers have full attention.
+    ...(of.window > 0 ? { sliding_window: of.window, ...kinds } : { sliding_window_pattern: 1 }),
+    rope_local_base_freq: sizes.number("rope.freq_base_swa") ?? 10_000,
+    attn_logit_softcapping: sizes.number("attn_logit_softcapping"),
+    final_logit_softcapping: sizes.number("final_logit_softcapping"),
+  };
+}

@@ -1,0 +1,92 @@
+/** Reads a GGUF file's metadata key by key; errors name the file and the key. */
+import { LowrankError } from "../../errors.js";
+import type { GgufValue } from "../read.js";
+import { call, type GgufFile } from "../../native/binding.js";
+
+/** The metadata of a file. Values are read on demand. */
+export class Metadata {
+  readonly #read = new Set<string>();
+  readonly #keys: Set<string>;
+
+  constructor(
+    readonly file: GgufFile,
+    /** The file's name in errors. */
+    readonly where: string,
+  ) {
+    this.#keys = new Set(call(() => file.keys()));
+  }
+
+  has(key: string): boolean {
+    return this.#keys.has(key);
+  }
+
+  /** Keys with this prefix that were never read. */
+  unread(prefix: string): string[] {
+    return [...this.#keys].filter((key) => key.startsWith(prefix) && !this.#read.has(key));
+  }
+
+  value(key: string): GgufValue | undefined {
+    this.#read.add(key);
+    return (call(() => this.file.metadata(key)) as GgufValue | null) ?? undefined;
+  }
+
+  error(key: string, problem: string): LowrankError {
+    return new LowrankError("ERR_FILE_FORMAT", `${this.where}: ${key} ${problem}`);
+  }
+
+  unsupported(what: string): LowrankError {
+    return new LowrankError("ERR_UNSUPPORTED_MODEL", `${this.where}: ${what}`);
+  }
+
+  text(key: string): string | undefined {
+    const value = this.value(key);
+    if (value !== undefined && typeof value !== "string") throw this.error(key, "must be a text");
+    return value;
+  }
+
+  flag(key: string): boolean | undefined {
+    const value = this.value(key);
+    if (value !== undefined && typeof value !== "boolean") throw this.error(key, "must be true or false");
+    return value;
+  }
+
+  /** Reads a number; an f32 becomes the shortest equal decimal, 1e-5 rather than 0.000009999999747. */
+  number(key: string): number | undefined {
+    const value = this.value(key);
+    if (value === undefined) return undefined;
+    if (typeof value !== "number") throw this.error(key, "must be a number");
+    return Math.fround(value) === value ? shortest(value) : value;
+  }
+
+  required(key: string): number {
+    const value = this.number(key);
+    if (value === undefined) throw this.error(key, "is missing, which a model's file has");
+    return value;
+  }
+
+  /** Returns the length of a list of texts without reading them. */
+  textCount(key: string): number | undefined {
+    this.#read.add(key);
+    return call(() => this.file.textCount(key)) ?? undefined;
+  }
+
+  /** Reads entry `at` of a list of texts; undefined beyond its end. */
+  textAt(key: string, at: number): string | undefined {
+    this.#read.add(key);
+    const isPlace = Number.isInteger(at) && at >= 0 && at < 2 ** 32;
+    return isPlace ? (call(() => this.file.textAt(key, at)) ?? undefined) : undefined;
+  }
+}
+
+export function isList(value: GgufValue | undefined): value is readonly GgufValue[] {
+  return Array.isArray(value);
+}
+
+/** Returns the decimal with the fewest digits that rounds to the same f32. */
+function shortest(value: number): number {
+  for (let digits = 6; digits < 9; digits++) {
+    const decimal = Number(value.toPrecision(digits));
+    if (Math.fround(decimal) === value) return decimal;
+  }
+  return value;
+}

@@ -1,0 +1,94 @@
+/** Opens a GGUF file as a model for the loader. */
+import { createHash } from "node:crypto";
+import { open } from "node:fs/promises";
+
+import { nativePath } from "../../files/archive.js";
+import { ggufTensor, openGguf } from "../read.js";
+import { call, native, type GgufFile } from "../../native/binding.js";
+import { madeOf } from "../../models/beside.js";
+import type { StoredModel } from "../../models/stored-model.js";
+import { ggufConfig } from "./config.js";
+import { Metadata } from "./metadata.js";
+import { architectureOf, FACTORS, Names } from "./names.js";
+import type { Factors } from "./rotation.js";
+import { ggufTokenizer } from "./tokenizer.js";
+import { GgufWeights } from "./weights.js";
+
+/** Bytes of metadata per read. */
+const PIECE = 64 << 10;
+
+/** Opens the model at `path`. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
+export async function ggufModel(path: string): Promise<StoredModel> {
+  const file = openGguf(path);
+  const meta = new Metadata(file, path);
+  const architecture = architectureOf(meta);
+  const parts = meta.number("split.count") ?? 1;
+  if (parts > 1) {
+    const how = "join them first (llama-gguf-split --merge)";
+    throw meta.unsupported(`the file is one of ${parts} that the model is split into; ${how}`);
+  }
+  const factors = await rotationFactors(file);
+  const config = ggufConfig(meta, file, architecture, factors);
+  const tokenizer = ggufTokenizer(meta, architecture);
+  const heads = meta.required(`${architecture}.attention.head_count`);
+  const kv = config.value("num_key_value_heads");
+  const weights = new GgufWeights(file, new Names(architecture), {
+    query: heads,
+    key: typeof kv === "number" ? kv : heads,
+  });
+  const unread = meta.unread(`${architecture}.`);
+  const notices =
+    unread.length === 0 ? [] : [`${path}: ignored ${unread.length} unknown keys: ${unread.join(", ")}`];
+  return {
+    config,
+    generation: undefined,
+    notices,
+    folder: undefined,
+    beside: tokenizer?.beside ?? madeOf(path, {}),
+    weights: () => weights,
+    tokenizer: () => tokenizer?.tokenizer(),
+  };
+}
+
+async function rotationFactors(file: GgufFile): Promise<Factors> {
+  const names = call(() => file.names());
+  const read = async (name: string): Promise<number[] | undefined> => {
+    const stored = names.find((one) => one === name || one.replace(/^blk\.\d+\./, "") === name);
+    if (stored === undefined) return undefined;
+    const tensor = ggufTensor(file, stored, "cpu");
+    try {
+      return Array.from(await tensor.data());
+    } finally {
+      tensor.dispose();
+    }
+  };
+  return { all: await read(FACTORS.all), short: await read(FACTORS.short), long: await read(FACTORS.long) };
+}
+
+/** Returns SHA-256 digests of the metadata: of the tokenizer's keys, and of all others. */
+export async function metadataDigests(
+  path: string,
+): Promise<{ tokenizer: string | undefined; model: string }> {
+  const [tokenizer, model] = [createHash("sha256"), createHash("sha256")];
+  let hasTokenizer = false;
+  const places = call(() => native().ggufPlaces(nativePath(path)));
+  const file = await open(path, "r");
+  try {
+    const piece = Buffer.alloc(PIECE);
+    for (const { key, start, end } of places) {
+      const ofTokenizer = key.startsWith("tokenizer.");
+      hasTokenizer ||= ofTokenizer;
+      const hash = ofTokenizer ? tokenizer : model;
+      hash.update(`${Buffer.byteLength(key)} ${key} ${end - start} `);
+      for (let at = start; at < end;) {
+        const { bytesRead } = await file.read(piece, 0, Math.min(PIECE, end - at), at);
+        if (bytesRead === 0) break;
+        hash.update(piece.subarray(0, bytesRead));
+        at += bytesRead;
+      }
+    }
+  } finally {
+    await file.close();
+  }
+  return { tokenizer: hasTokenizer ? tokenizer.digest("hex") : undefined, model: model.digest("hex") };
+}

@@ -1,0 +1,112 @@
+/** Converts the rotary positions of a GGUF file to fields of `config.json`. */
+import { ropeFrequencies } from "../../models/decoder/rope.js";
+import type { Metadata } from "./metadata.js";
+import type { ArchitectureName } from "./names.js";
+
+/** Divisors of the frequencies, stored as tensors: for all texts, or separately for short and long ones. */
+export interface Factors {
+  all?: readonly number[] | undefined;
+  short?: readonly number[] | undefined;
+  long?: readonly number[] | undefined;
+}
+
+/** Metadata values under the architecture's prefix. */
+interface Own {
+  number(name: string): number | undefined;
+  text(name: string): string | undefined;
+}
+
+interface Turning {
+  architecture: ArchitectureName;
+  headDim: number;
+  /** Dimensions of a head that are rotated. */
+  turned: number;
+  /** The longest text, in tokens. */
+  positions: number;
+  factors: Factors;
+}
+
+/** Returns the rotation's fields. Throws `ERR_UNSUPPORTED_MODEL`. */
+export function rotation(own: Own, meta: Metadata, of: Turning): Record<string, unknown> {
+  const theta = own.number("rope.freq_base") ?? (of.architecture === "gemma3" ? 1e6 : 1e4);
+  const base = {
+    rope_theta: theta,
+    ...(of.turned !== of.headDim && { partial_rotary_factor: of.turned / of.headDim }),
+  };
+  const original = own.number("rope.scaling.original_context_length");
+  const attention = own.number("rope.scaling.attn_factor") ?? own.number("rope.scaling.yarn_attn_factor");
+  const factor = own.number("rope.scaling.factor") ?? own.number("rope.scale_linear");
+  const type = own.text("rope.scaling.type") ?? (factor === undefined ? "none" : "linear");
+  const { all, short, long } = of.factors;
+  if (short !== undefined && long !== undefined) {
+    const rope_scaling = {
+      rope_type: "longrope",
+      short_factor: short,
+      long_factor: long,
+      ...(attention !== undefined && { attention_factor: attention }),
+    };
+    return { ...base, original_max_position_embeddings: original, rope_scaling };
+  }
+  if (all !== undefined) {
+    if (type !== "none")
+      throw meta.unsupported(`rope_freqs.weight beside rope scaling "${type}" is not supported`);
+    return { ...base, rope_scaling: scalingOf(all, theta, of) };
+  }
+  if (type === "none") return base;
+  if (type === "linear") return { ...base, rope_scaling: { rope_type: "linear", factor: factor ?? 1 } };
+  if (type !== "yarn") throw meta.unsupported(`rope scaling "${type}" is not supported in GGUF files`);
+  const grown = factor ?? of.positions / (original ?? of.positions);
+  const rope_scaling = {
+    rope_type: "yarn",
+    factor: grown,
+    original_max_position_embeddings: original ?? of.positions,
+    ...spread(own),
+    // ggml multiplies YaRN's own factor by the file's.
+    ...(attention !== undefined && {
+      attention_factor: attention * (grown <= 1 ? 1 : 0.1 * Math.log(grown) + 1),
+    }),
+  };
+  return { ...base, rope_scaling };
+}
+
+function spread(own: Own): Record<string, number> {
+  const [fast, slow] = [own.number("rope.scaling.yarn_beta_fast"), own.number("rope.scaling.yarn_beta_slow")];
+  return { ...(fast !== undefined && { beta_fast: fast }), ...(slow !== undefined && { beta_slow: slow }) };
+}
+
+/** The parameters of Llama 3.1 and 3.2; files contain only the resulting factors. */
+const LLAMA3 = { lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositionEmbeddings: 8192 };
+
+/** Recognises Llama 3's scaling by its factors; otherwise returns LongRoPE with these factors for all lengths. */
+function scalingOf(
+  factors: readonly number[],
+  theta: number,
+  { headDim, positions }: Turning,
+): Record<string, unknown> {
+  const factor = Math.max(...factors);
+  const plain = ropeFrequencies({ headDim, rope: { theta, scaling: { type: "default" } } });
+  const scaled = ropeFrequencies({
+    headDim,
+    rope: { theta, scaling: { type: "llama3", factor, ...LLAMA3 } },
+  });
+  const same = factors.every((given, i) => {
+    const expected = (plain[i] as number) / (scaled[i] as number);
+    return Math.abs(given - expected) <= 1e-5 * expected;
+  });
+  if (same && factors.length === plain.length) {
+    return {
+      rope_type: "llama3",
+      factor,
+      low_freq_factor: LLAMA3.lowFreqFactor,
+      high_freq_factor: LLAMA3.highFreqFactor,
+      original_max_position_embeddings: LLAMA3.originalMaxPositionEmbeddings,
+    };
+  }
+  return {
+    rope_type: "longrope",
+    short_factor: factors,
+    long_factor: factors,
+    original_max_position_embeddings: positions,
+    attention_factor: 1,
+  };
+}

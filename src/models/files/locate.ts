@@ -1,0 +1,37 @@
+/** Locates a model: a local folder or file, or a hub model in the cache. */
+import { existsSync } from "node:fs";
+
+import { LowrankError } from "../../errors.js";
+import { hubName } from "../../hub/name.js";
+import type { HubOptions } from "../../hub/settings.js";
+import { MODEL_REFUSALS } from "../../refusals/models.js";
+import { refused } from "../../refusals/refusal.js";
+
+/** A model on the local disk. */
+export interface Located {
+  /** Its folder or file. */
+  path: string;
+  /** Its name: the path, or the name at the hub. */
+  source: string;
+  /** The commit at the hub; undefined for a local model. */
+  revision: string | undefined;
+}
+
+/**
+ * Locates a model. An existing local path takes precedence; otherwise a name such as `owner/name` is a hub model, which
+ * is downloaded unless the cache has it.
+ *
+ * Throws `ERR_FILE_NOT_FOUND`, `ERR_OPTION` for a revision of a local path; for a hub model as `hubSnapshot` does.
+ */
+export async function locate(path: string, options: HubOptions): Promise<Located> {
+  const there = existsSync(path);
+  const name = there ? undefined : hubName(path);
+  if (name !== undefined) {
+    const { hubSnapshot } = await import("../../hub/snapshot.js");
+    const { folder, commit } = await hubSnapshot(name, options);
+    return { path: folder, source: name.repo, revision: commit };
+  }
+  if (!there) throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: there is no such model folder or file`);
+  if (options.revision !== undefined) throw refused(MODEL_REFUSALS.revisionOfFolder, path, options.revision);
+  return { path, source: path, revision: undefined };
+}

@@ -1,0 +1,78 @@
+/**
+ * Checks a model against its configuration, because a saved folder is loaded as the model that its configuration
+ * describes.
+ */
+import { LowrankError } from "../../errors.js";
+import { LoRALayer } from "../../lora/layers/layer.js";
+import { isStandard } from "../../lora/layers/standard.js";
+import type { Module } from "../../nn/module.js";
+import { randomState, setRandomState } from "../../tensor/random.js";
+import { MODEL_REFUSALS } from "../../refusals/models.js";
+import { refused } from "../../refusals/refusal.js";
+import type { PretrainedModel } from "../pretrained.js";
+
+type Made = {
+  fromConfig?: (config: object, options: { device: "meta:cpu" }) => PretrainedModel;
+};
+
+/**
+ * Rejects a model with modules, tensors or forward functions that its configuration does not describe, such as wrappers
+ * around layers. Throws `ERR_OPTION`, naming the first difference.
+ */
+export function checkAsConfigured(model: PretrainedModel): void {
+  const like = asConfigured(model);
+  if (like === undefined) return;
+  try {
+    const found = moduleDifference(model, like) ?? tensorDifference(model, like);
+    if (found !== undefined) throw refused(MODEL_REFUSALS.savedOwn, "saveModel", found);
+  } finally {
+    like.dispose();
+  }
+}
+
+/** Builds the model that the configuration describes, without values; undefined where its class cannot. */
+function asConfigured(model: PretrainedModel): PretrainedModel | undefined {
+  const random = randomState();
+  try {
+    return (model.constructor as Made).fromConfig?.(
+      { ...model.hubConfig(), ...model.configChanges() },
+      { device: "meta:cpu" },
+    );
+  } catch (error) {
+    if (!(error instanceof LowrankError)) throw error;
+    return undefined;
+  } finally {
+    setRandomState(random);
+  }
+}
+
+function moduleDifference(model: Module, like: Module): string | undefined {
+  const expected = new Map(like.namedModules());
+  const found = new Map(model.namedModules());
+  for (const [path, module] of found) {
+    const usual = expected.get(path);
+    const what = `${path || "the model"}, a ${module.constructor.name}`;
+    if (usual === undefined || !computesAs(module, usual)) return what;
+  }
+  for (const [path, module] of expected)
+    if (!found.has(path)) return `${path}, a ${module.constructor.name}, is missing`;
+  return undefined;
+}
+
+/** Whether a module has the forward of the expected one; a low-rank layer of rank 0 counts as a plain layer. */
+function computesAs(module: Module, usual: Module): boolean {
+  if (module instanceof LoRALayer && isStandard(module)) return isStandard(usual);
+  return (module.forward as unknown) === usual.forward;
+}
+
+function tensorDifference(model: Module, like: Module): string | undefined {
+  const [own, usual] = [model.stateDict(), like.stateDict()];
+  for (const [name, { shape }] of Object.entries(own)) {
+    const expected = usual[name]?.shape;
+    if (expected === undefined) return name;
+    if (expected.join() !== shape.join())
+      return `${name} [${shape.join(", ")}] instead of [${expected.join(", ")}]`;
+  }
+  const missing = Object.keys(usual).find((name) => !(name in own));
+  return missing === undefined ? undefined : `${missing} is missing`;
+}

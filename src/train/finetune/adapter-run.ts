@@ -1,0 +1,381 @@
+/** Trains an adapter for a loaded model on prepared data: injection, checkpoints, evaluation and the final save. */
+import { dirname, join, resolve } from "node:path";
+
+import type { Batch, BatchPlan } from "../../data/batches.js";
+import { noteActive } from "../../lora/adapter/active.js";
+import { type ChatTemplates, setTemplates, templatesInUse } from "../../lora/adapter/chat-templates.js";
+import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../../lora/index.js";
+import type { PretrainedModel } from "../../models/pretrained.js";
+import { type Optimizer, schedule as schedules } from "../../optim/index.js";
+import type { MatmulPrecision } from "../../tensor/scope.js";
+import { yieldToEventLoop } from "../yield-to-event-loop.js";
+import { amendProgress, restoreState, writeState, type Provenance } from "../output/checkpoint.js";
+import { Divergence, type Reference } from "../divergence.js";
+import { EarlyStopping } from "../early-stopping.js";
+import { evaluate, lossOf, type Evaluation } from "../evaluate.js";
+import type { FinetuneResult, PlannedMemory } from "../events.js";
+import type { Identities } from "../output/run-file.js";
+import { injectWith } from "../inject-with.js";
+import { nameClasses, saveLabels } from "../label-names.js";
+import { runLoop, type LoopResult, type StepWork } from "../loop.js";
+import { listCheckpoints } from "../output/checkpoints.js";
+import type { OutputFolder } from "../output/folder.js";
+import { within, type Line } from "../output/lineage.js";
+import { damageOf } from "../output/manifest.js";
+import { newRecord } from "../output/run-record.js";
+import type { Prepared } from "../prepare.js";
+import type { Before } from "../recorder.js";
+import { tooFewSteps, type Resumed } from "../resume.js";
+import { parseSaveInterval } from "../save-interval.js";
+import { adapterOptions, optimizerOf, planOf, savedBytes, trainOwn } from "../run-parts.js";
+import type { ScheduleName } from "../options.js";
+import { optionsOf, warmupOf, type Settings } from "../settings.js";
+import { rowsEvent, sampling } from "../samples.js";
+import { startEvent } from "./start-event.js";
+import type { RecordedContext } from "../watched.js";
+import { withoutEffect } from "../without-effect.js";
+
+/** Complete settings, with the precision of products resolved. */
+export interface Chosen extends Settings {
+  matmulPrecision: MatmulPrecision;
+}
+
+/** The inputs of a run. */
+export interface Subject {
+  model: PretrainedModel;
+  settings: Chosen;
+  prepared: Prepared;
+  output: OutputFolder;
+  line: Line;
+  identities: Identities;
+  /** The expected memory use; undefined without a plan. */
+  memory: PlannedMemory | undefined;
+}
+
+/** The folder into which `saveAdapter` writes an adapter of this name. */
+function adapterFolder(folder: string, name: string): string {
+  return name === "default" ? folder : join(folder, name);
+}
+
+export class AdapterRun {
+  readonly #subject: Subject;
+  readonly #context: RecordedContext;
+  readonly #plan: BatchPlan;
+  readonly #name: string;
+  /** With the warm-up resolved to steps. */
+  readonly #settings: Chosen & { warmup: number };
+  #stopping: EarlyStopping;
+  #divergence: Divergence;
+  /** Restores the adapters that were active before the run. */
+  #restore: () => void = () => {};
+  #evaluated: { step: number; loss: number } | undefined;
+  /** The chat templates that rendered the data: the model's, or an adapter's that was active before. */
+  readonly #templates: ChatTemplates | undefined;
+
+  constructor(subject: Subject, context: RecordedContext) {
+    this.#subject = subject;
+    this.#context = context;
+    const { settings, prepared } = subject;
+    this.#name = settings.lora.name ?? "default";
+    this.#stopping = new EarlyStopping(settings.patience);
+    this.#plan = planOf(settings, prepared.objective, prepared.train);
+    this.#templates = templatesInUse(subject.model);
+    // Resolved once, so that a later extension of the run does not change the warm-up.
+    this.#settings = { ...settings, warmup: warmupOf(settings.warmup, this.#plan.steps) };
+    this.#divergence = this.#watch({});
+  }
+
+  #watch(resumed: { first?: number; reference?: Reference | undefined }): Divergence {
+    const { labels, tokenisation } = this.#subject.prepared.objective;
+    const guessing = Math.log(labels?.length ?? tokenisation.vocabSize);
+    const { first = 0, reference } = resumed;
+    return new Divergence({ guessing, reference, steps: this.#plan.steps - first });
+  }
+
+  async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
+    const { model, settings, prepared } = this.#subject;
+    const first = resumed === undefined ? 0 : this.#resume(resumed);
+    this.#restore = noteActive(model);
+    const report = await this.#begun(resumed);
+    setTemplates(model, this.#name, this.#templates);
+    let optimizer: Optimizer | undefined;
+    try {
+      trainOwn(model, settings);
+      await yieldToEventLoop();
+      model.train();
+      model.gradientCheckpointing = settings.gradientCheckpointing;
+      optimizer = optimizerOf(model, settings);
+      if (resumed !== undefined)
+        await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
+      const { saveEvery, patience } = settings;
+      const checkpoints = parseSaveInterval(saveEvery) !== undefined || patience !== undefined;
+      await this.#subject.output.checkRoom(savedBytes(optimizer, checkpoints));
+      await this.#begin(resumed);
+      await yieldToEventLoop();
+      this.#context.emit(startEvent(this.#subject, this.#plan, report, first));
+      for (const message of withoutEffect(model, settings, this.#plan.steps))
+        this.#context.emit({ type: "warning", message });
+      this.#context.emit(rowsEvent(model.tokenizer, prepared.train));
+      await yieldToEventLoop();
+      const ended = await this.#train(optimizer, first, resumed);
+      return await this.#finish(ended, optimizer);
+    } catch (error) {
+      this.#abandon();
+      throw error;
+    } finally {
+      optimizer?.dispose();
+    }
+  }
+
+  /** Deletes the run's adapter and restores the others. */
+  #abandon(): void {
+    deleteAdapter(this.#subject.model, this.#name);
+    this.#restore();
+  }
+
+  /** Returns the step to continue from. Throws `ERR_OPTION` if the run cannot continue from the checkpoint. */
+  #resume({ checkpoint: { progress, folder } }: Resumed): number {
+    const first = this.#plan.resume(progress.cursor);
+    const { steps } = this.#plan;
+    if (first > steps)
+      throw tooFewSteps(
+        folder,
+        first,
+        steps,
+        this.#settings.steps === undefined ? (this.#settings.epochs ?? 1) : undefined,
+      );
+    const { reference: loss, referenceGradient: gradNorm } = progress;
+    this.#divergence = this.#watch({ first, reference: loss === undefined ? undefined : { loss, gradNorm } });
+    const change = scheduleChange(this.#settings, { first, steps, total: progress.total });
+    if (change !== undefined) this.#context.emit({ type: "warning", message: change });
+    const { device } = this.#subject.model;
+    if (progress.device !== device) {
+      const message = `resume: the run was on ${progress.device} and is now on ${device}; the results of two devices differ in the last bits`;
+      this.#context.emit({ type: "warning", message });
+    }
+    const { best } = progress.judged;
+    const elsewhere = join(folder, "..");
+    const judged =
+      best === null ? progress.judged : { ...progress.judged, best: { folder: elsewhere, ...best } };
+    this.#stopping = new EarlyStopping(this.#subject.settings.patience, judged);
+    if (progress.evalLoss !== null) this.#evaluated = { step: first, loss: progress.evalLoss };
+    return first;
+  }
+
+  /** Starts the run's record and event log. From here on the output folder belongs to this run. */
+  async #begin(resumed: Resumed | undefined): Promise<void> {
+    const { output } = this.#subject;
+    const parent = resumed === undefined ? null : resumed.checkpoint.folder;
+    const { settings } = this.#subject;
+    const record = await newRecord(output.path, output.record, {
+      ...this.#provenance(),
+      parent,
+      replaces: resumed?.checkpoint.progress.replaces,
+    });
+    const replacing = settings.overwrite && record.replacing;
+    await output.begin(record, { replacing });
+    const before = resumed && pastOf(resumed);
+    await this.#context.recorder.begin(output.path, {
+      line: record.line,
+      before,
+      staged: replacing,
+      log: settings.log,
+    });
+  }
+
+  #provenance(): Provenance {
+    const { model, line, identities } = this.#subject;
+    const settings = this.#settings;
+    return { line, options: optionsOf(settings), cwd: process.cwd(), identities, device: model.device };
+  }
+
+  /** Gives the model its adapter: the checkpoint's, the start adapter, or a new one. */
+  async #begun(resumed: Resumed | undefined): Promise<InjectReport> {
+    const { model, settings, prepared } = this.#subject;
+    if (resumed !== undefined) return this.#load(resumed.checkpoint.folder);
+    if (settings.adapter !== undefined)
+      return loadAdapter(model, settings.adapter, { name: this.#name, trainable: true });
+    return injectWith(model, adapterOptions(model, settings, prepared.objective), this.#plan);
+  }
+
+  #load(folder: string): Promise<InjectReport> {
+    const { model } = this.#subject;
+    return loadAdapter(model, adapterFolder(folder, this.#name), { name: this.#name, trainable: true });
+  }
+
+  /** Saves the adapter and, for a classifier, the names of its classes. */
+  async #saveAdapter(folder: string): Promise<void> {
+    const { model, prepared } = this.#subject;
+    await saveAdapter(model, folder, { name: this.#name });
+    const { labels } = prepared.objective;
+    if (labels !== undefined) await saveLabels(adapterFolder(folder, this.#name), labels);
+  }
+
+  async #train(optimizer: Optimizer, first: number, resumed: Resumed | undefined): Promise<LoopResult> {
+    const { model, settings, prepared } = this.#subject;
+    const { schedule, warmup, clipNorm, evalEvery, signal, batchSize } = this.#settings;
+    const saveEvery = parseSaveInterval(settings.saveEvery);
+    const { held, objective } = prepared;
+    const total = this.#plan.steps;
+    const unevaluated = resumed?.checkpoint.progress.evalLoss === null;
+    return runLoop({
+      device: model.device,
+      optimizer,
+      schedule: schedules[schedule]({ warmup, total }),
+      first,
+      steps: this.#stopping.exhausted ? first : total,
+      work: (step) => this.#work(step),
+      clipNorm,
+      evaluate:
+        held.length === 0
+          ? undefined
+          : (signal, between) => evaluate(model, objective, held, { batchSize, signal, between }),
+      evalEvery,
+      sample: sampling(this.#subject, this.#context),
+      save: (step) => this.#save(optimizer, step, resumed),
+      saveEvery,
+      savesEnd: saveEvery !== undefined,
+      saved: resumed && { path: resumed.checkpoint.folder, unevaluated, good: resumed.lastGood },
+      checked: (path, good) => this.#mark(path, good),
+      check: (step) => this.#check(step),
+      divergence: this.#divergence,
+      now: this.#context.now,
+      judge: (step, evaluation) => this.#judge(step, evaluation, step === first),
+      signal,
+      skips: true,
+      context: this.#context,
+    });
+  }
+
+  #judge(step: number, { loss }: Evaluation, late: boolean): { save: boolean; end: boolean } {
+    this.#evaluated = { step, loss };
+    const { save, end } = this.#stopping.judge(step, loss);
+    // A checkpoint that was saved without this evaluation is amended with it.
+    return { save: save || (late && step > 0), end };
+  }
+
+  async #save(optimizer: Optimizer, step: number, resumed: Resumed | undefined): Promise<string> {
+    const { output, settings } = this.#subject;
+    const evalLoss = this.#evaluated?.step === step ? this.#evaluated.loss : null;
+    const { judged } = this.#stopping;
+    const own = resumed?.checkpoint;
+    if (own?.step === step && join(own.folder, "..") === join(output.path, ".")) {
+      await amendProgress(own.folder, { evalLoss, judged });
+      return own.folder;
+    }
+    // The events of its steps reach the disk before the checkpoint.
+    await this.#context.recorder.flush();
+    const { path, moved } = await output.saveCheckpoint(step, {
+      evalLoss,
+      keep: settings.keep,
+      fill: async (folder) => {
+        await this.#saveAdapter(folder);
+        const cursor = this.#plan.cursor(step);
+        const { replaces } = output;
+        const { loss: reference, gradNorm: referenceGradient } = this.#divergence.reference ?? {};
+        const { steps: total } = this.#plan;
+        const known = { evalLoss, judged, replaces, total, reference, referenceGradient };
+        const state = { ...this.#provenance(), cursor, ...known };
+        await writeState(folder, optimizer, state);
+      },
+    });
+    await this.#context.recorder.saved();
+    if (moved !== undefined) {
+      const message = `the existing checkpoint of step ${step}, of another run or branch, was moved to ${moved}`;
+      this.#context.emit({ type: "warning", message });
+    }
+    return path;
+  }
+
+  /** Records whether a checkpoint is good, but only in the output folder: other runs may own other folders. */
+  async #mark(path: string, good: boolean): Promise<void> {
+    const { output, settings } = this.#subject;
+    if (dirname(resolve(path)) === resolve(output.path))
+      await output.markCheckpoint(path, { good, keep: settings.keep });
+  }
+
+  /** Returns the loss of the next batch. */
+  #check(step: number): Promise<number> {
+    const [batch] = this.#plan.at(step).batches;
+    return lossOf(this.#subject.prepared.objective, batch as Batch);
+  }
+
+  /** Returns the losses of a step: one sum per micro-batch, divided by the step's number of trained tokens or rows. */
+  #work(step: number): StepWork {
+    const { objective } = this.#subject.prepared;
+    const { batches, tokens, trained } = this.#plan.at(step);
+    const losses = batches.map((batch) => () => objective.lossSum(batch, 1 / trained));
+    return { losses, tokens, trained };
+  }
+
+  /** Saves the adapter and returns the run's result. */
+  async #finish({ early: ending, ...ended }: LoopResult, optimizer: Optimizer): Promise<FinetuneResult> {
+    const { model, output, prepared, settings } = this.#subject;
+    nameClasses(model, prepared.objective.labels);
+    const { steps, stopped } = ended;
+    const early = ending || (this.#stopping.exhausted && steps < this.#plan.steps);
+    if (stopped && steps === 0) {
+      this.#abandon();
+      return { adapter: "", ...ended };
+    }
+    // A stopped run keeps the final adapter of the run that it would replace.
+    if (stopped && output.replacing)
+      return { adapter: adapterFolder(output.newest ?? "", this.#name), ...ended };
+    const best =
+      stopped || settings.patience === undefined ? undefined : await this.#restoreBest(optimizer, early);
+    const why = stopped ? "stopped" : early ? "patience" : "done";
+    await output.placeAdapter((folder) => this.#saveAdapter(folder), {
+      step: steps,
+      why,
+      ...(best && { best: best.step }),
+    });
+    await this.#context.recorder.saved();
+    const adapter = adapterFolder(output.path, this.#name);
+    return { adapter, ...ended, ...(best && { best }) };
+  }
+
+  /** Loads the adapter of the best evaluation instead of the last step's. */
+  async #restoreBest(optimizer: Optimizer, early: boolean): Promise<FinetuneResult["best"]> {
+    const { model, output, line, settings } = this.#subject;
+    const { best } = this.#stopping.judged;
+    if (best === null) return undefined;
+    const { step, loss } = best;
+    const homes = [output.path, ...(best.folder === undefined ? [] : [best.folder])];
+    const all = (await Promise.all(homes.map(listCheckpoints))).flat();
+    const found = all.find((one) => one.step === step && within(line, one));
+    const damage = found === undefined ? "it is missing" : await damageOf(found.folder, found.progress.files);
+    if (found === undefined || damage !== undefined) {
+      const message = `the best checkpoint (step ${step}) cannot be restored: ${damage}; the adapter is from the last step`;
+      this.#context.emit({ type: "warning", message });
+      return undefined;
+    }
+    optimizer.dispose();
+    deleteAdapter(model, this.#name);
+    await this.#load(found.folder);
+    trainOwn(model, settings);
+    return { step, loss, early };
+  }
+}
+
+/** Describes how a changed run length affects the schedule; undefined where it does not. */
+function scheduleChange(
+  {
+    schedule,
+    warmup,
+    optimizer: { lr },
+  }: { schedule: ScheduleName; warmup: number; optimizer: { lr: number } },
+  { first, steps, total }: { first: number; steps: number; total: number | undefined },
+): string | undefined {
+  if (schedule === "constant" || total === undefined || total === steps || first >= steps) return undefined;
+  const rate = (whole: number): string =>
+    (lr * schedules[schedule]({ warmup, total: whole })(first)).toPrecision(3);
+  return (
+    `resume: the ${schedule} schedule now ends at step ${steps} instead of ${total}: from step ${first + 1} on the ` +
+    `learning rate follows the new length (${rate(steps)} at that step instead of ${rate(total)}); completed steps are not affected`
+  );
+}
+
+/** Returns the location and lineage of the steps before the resume. */
+function pastOf({ checkpoint: { folder, lineage, step } }: Resumed): Before {
+  return { home: join(folder, ".."), lineage, step };
+}

@@ -1,0 +1,94 @@
+/** Builds the start event of a fine-tuning run. */
+import type { BatchPlan } from "../../data/batches.js";
+import { trainedIn } from "../../data/store.js";
+import { chooseDevice } from "../../device/device.js";
+import type { InjectReport } from "../../lora/index.js";
+import type { PretrainedModel } from "../../models/pretrained.js";
+import { session } from "../../native/binding.js";
+import { cpuUse, type MatmulPrecision } from "../../tensor/scope.js";
+import { isBlock, type Tensor } from "../../tensor/tensor.js";
+import type { PlannedMemory, StartEvent } from "../events.js";
+import type { Fitting, MemoryPlan } from "../memory/plan.js";
+import type { Prepared } from "../prepare.js";
+import { warmupOf, type Settings } from "../settings.js";
+
+/** The parts of a run that the event describes. */
+interface Told {
+  model: PretrainedModel;
+  settings: Settings & { matmulPrecision: MatmulPrecision };
+  prepared: Prepared;
+  memory: PlannedMemory | undefined;
+}
+
+export function startEvent(
+  { model, settings, prepared: { train, held, objective, reports }, memory }: Told,
+  plan: BatchPlan,
+  { adapted, trainable, total }: InjectReport,
+  resumedFrom: number,
+): StartEvent {
+  const { device } = model;
+  const tensors = Object.values(model.stateDict());
+  const why =
+    typeof settings.model === "string" ? chooseDevice(settings.device).why : "the model was loaded on it";
+  return {
+    type: "start",
+    model: model.source ?? "",
+    family: (model.config as { modelType?: string | undefined }).modelType ?? "",
+    parameters: total,
+    trainable,
+    adapted: adapted.length,
+    targets: [...new Set(adapted.map((path) => path.split(".").at(-1) as string))],
+    ...(settings.adapter !== undefined && { adapter: settings.adapter }),
+    rank: settings.lora.r,
+    alpha: settings.lora.loraAlpha,
+    device,
+    deviceName: session().deviceName(device),
+    deviceReason: why,
+    ...(device === "cpu" ? cpuUse() : { priority: cpuUse().priority }),
+    dtype: tensors.find(({ dtype }) => !isBlock(dtype))?.dtype ?? "f32",
+    ...quantised(tensors),
+    matmulPrecision: settings.matmulPrecision,
+    examples: train.length,
+    evalExamples: held.length,
+    tokens: trainedIn(train),
+    data: reports,
+    steps: plan.steps,
+    stepsPerEpoch: plan.stepsPerEpoch,
+    batchSize: settings.batchSize,
+    gradientAccumulation: settings.gradientAccumulation,
+    maxLength: objective.tokenisation.maxLength,
+    ...(plan.sequences === undefined ? {} : { sequences: plan.sequences }),
+    ...(objective.labels === undefined ? {} : { labels: objective.labels }),
+    optimizer: settings.optimizer.type,
+    learningRate: settings.optimizer.lr,
+    schedule: settings.schedule,
+    warmup: warmupOf(settings.warmup, plan.steps),
+    seed: settings.seed,
+    output: settings.output,
+    ...(memory !== undefined && { memory }),
+    resumedFrom,
+  };
+}
+
+/** Returns the memory plan for the start event, including the options that were changed to make the run fit. */
+export function plannedMemory(
+  { held: asked, limit }: MemoryPlan,
+  chosen: Fitting | undefined,
+): PlannedMemory {
+  const { batch: _, ...held } = chosen?.held ?? asked;
+  return {
+    ...held,
+    ...(limit !== undefined && { limit }),
+    chosen: chosen?.costs ?? [],
+  };
+}
+
+/** Returns the block formats of the weights, the one with the most values first. */
+function quantised(tensors: readonly Tensor[]): { quantize?: string } {
+  const counts = new Map<string, number>();
+  for (const { dtype, size } of tensors)
+    if (isBlock(dtype)) counts.set(dtype, (counts.get(dtype) ?? 0) + size);
+  if (counts.size === 0) return {};
+  const types = [...counts].sort(([, a], [, b]) => b - a).map(([type]) => type);
+  return { quantize: types.join(", ") };
+}
