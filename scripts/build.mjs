@@ -91,6 +91,8 @@ async function bundle(folder, names, more, output) {
     format: "esm",
     // Errors and reports contain class names.
     keepNames: true,
+    // The types carry the documentation; comments would add half a megabyte.
+    comments: { jsdoc: false },
     entryFileNames: "[name].js",
     chunkFileNames: "[name]-[hash].js",
     banner: licence,

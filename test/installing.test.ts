@@ -1,10 +1,20 @@
 /** `npm install lowrank`, as after publication; and the remedies of messages if the binary does not load. */
 import { execFile } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
 
+import { LARGEST } from "../scripts/check-binary.mjs";
 import { publishedManifest } from "../scripts/packages.mjs";
 import { temporary } from "./hashed.js";
 // In this process, since packing takes longer than this test.
@@ -53,6 +63,22 @@ test("it installs only this platform's binary, and trains", async (t) => {
   t.deepEqual(binaries(folder), [served.here]);
   t.is(await type(folder, "node app.mjs"), "loaded");
   t.regex(await type(folder, "npx lowrank finetune --steps 2 --device cpu"), /^adapter \.[\\/]lowrank-out$/m);
+});
+
+test("an installation takes less than 30 MB, with the largest binary that may be published", async (t) => {
+  const folder = project();
+  await type(folder, "npm install");
+  const modules = join(folder, "node_modules");
+  const files = readdirSync(modules, { recursive: true, encoding: "utf8" });
+  const [binary] = binaries(folder);
+  // The binary of this build is not optimised for size.
+  const sizes = files
+    .filter((name) => !name.startsWith(`${binary}`))
+    .map((name) => statSync(join(modules, name)))
+    .map((stat) => (stat.isFile() ? stat.size : 0));
+  const bytes = sizes.reduce((sum, size) => sum + size, LARGEST);
+  t.true(bytes > LARGEST + 8e6, "the package and its dependencies were counted");
+  t.true(bytes < 30e6, `${bytes} bytes`);
 });
 
 /** Returns the command that a message recommends. */
