@@ -48,8 +48,8 @@ export class LoraFA extends AdamW {
   }
 
   /**
-   * Freezes A of every trained low-rank layer of `model`, and creates the optimizer for the rest. Throws `ERR_OPTION` if nothing
-   * is trained, and for layers whose outputs are in groups.
+   * Freezes A of every trained low-rank layer of `model`, and creates the optimizer for the other parameters. Throws
+   * `ERR_OPTION` if nothing is trained, and for layers with outputs in groups.
    */
   static async of(model: Module, options: Partial<AdamWOptions> = {}): Promise<LoraFA> {
     const pairs = [...pairsOf(moduleOf("LoraFA.of", "model", model))];

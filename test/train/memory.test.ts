@@ -80,7 +80,7 @@ for (const device of testDevices()) {
     );
   }
 
-  test.serial(`the peak of meta:${device} equals that of ${device}, to the byte`, async (t) => {
+  test.serial(`meta:${device} has the same peak as ${device}, to the byte`, async (t) => {
     const peaks: number[] = [];
     for (const name of [device, `meta:${device}`] as Device[]) {
       const model = await smallLlama(name);

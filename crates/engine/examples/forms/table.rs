@@ -21,8 +21,8 @@ it calls, each side of a branch as if it were taken.
 - Parameters: the four that are compiled into a form, which are the kernel's own (`0/1` is either); then the storage of
   bindings that are not f32 alone, or i32. Forms that count alike are one line; Forms says how many.
 - Threads: invocations of a workgroup. Shared: bytes of workgroup memory.
-- fma: multiply-adds of a number each (a `vec4` has four). Float: other arithmetic of floats. Integer: that of whole
-  numbers, and how many divisions are among it, where there are any.
+- fma: multiply-adds of a number each (a `vec4` has four). Float: other arithmetic of floats. Integer: arithmetic of whole numbers,
+  and the number of divisions among it.
 - Shared loads and loads: from workgroup memory and from storage buffers, by the numbers that one of them loads, as in
   `2 × vec4`. fma a load: by the loads of both kinds.
 - Registers: an estimate of 32-bit registers. All variables that the loop touches, and the most values that are live at

@@ -125,7 +125,7 @@ fn kernel(group: u32, lane: u32) {
   while low < high {
     let middle = (low + high) / 2u;
     let other = bitcast<u32>(load_others(row + middle));
-    // Of equal ones those of the first run come first.
+    // Of equal keys, the first run's come first.
     if other < key || (!after && other == key) { low = middle + 1u; } else { high = middle; }
   }
   var rank = low - first;
