@@ -25,8 +25,8 @@ const source = (name) => join(root, "src", `${name}.ts`);
 /** Entries that are imported or run by name and therefore keep their path in dist/. */
 const REQUIRED = ["index", "electron/index"];
 const ENTRIES = [...REQUIRED, "cli/main", "diagnose/child"];
-/** Bundled, because only two of its functions are used and its packages take twelve megabytes. */
-const TAKEN_IN = "@huggingface/hub";
+/** Bundled, because few of their functions are used: of the hub's two, and its packages take twelve megabytes. */
+const TAKEN_IN = ["@huggingface/hub", "valibot"];
 /** Bundled into the CommonJS build, since it is an ES module that older Node versions cannot require. */
 const MODULES_ALONE = "leven";
 /** Bundled into the dashboard's page, which loads nothing from the network. */
@@ -60,7 +60,7 @@ function eager(graph, id, found = new Set()) {
 /** Returns the licences of the packages bundled into a chunk. */
 function licence({ moduleIds }) {
   const ids = moduleIds.map((id) => id.replaceAll("\\", "/"));
-  return [TAKEN_IN, MODULES_ALONE, CHARTS]
+  return [...TAKEN_IN, MODULES_ALONE, CHARTS]
     .filter((name) => ids.some((id) => id.includes(`/node_modules/${name}/`)))
     .map(licenceOf)
     .join("");
@@ -79,8 +79,8 @@ async function bundle(folder, names, more, output) {
   const bundler = await rolldown({
     cwd: root,
     input: Object.fromEntries(names.map((name) => [name, source(name)])),
-    external: (id) => id !== TAKEN_IN && !id.startsWith(".") && !isAbsolute(id),
-    treeshake: { moduleSideEffects: (id) => !id.includes("@huggingface") },
+    external: (id) => !TAKEN_IN.includes(id) && !id.startsWith(".") && !isAbsolute(id),
+    treeshake: { moduleSideEffects: (id) => !id.includes("@huggingface") && !id.includes("/valibot/") },
     onLog(level, { message }) {
       if (level === "warn") throw new Error(message);
     },
@@ -156,7 +156,8 @@ async function dashboard(folder) {
  * `Tensor` exist only once in either case.
  */
 async function commonJs(folder, options, output) {
-  const external = (id) => id !== TAKEN_IN && id !== MODULES_ALONE && !id.startsWith(".") && !isAbsolute(id);
+  const external = (id) =>
+    ![...TAKEN_IN, MODULES_ALONE].includes(id) && !id.startsWith(".") && !isAbsolute(id);
   const files = { format: "cjs", entryFileNames: "[name].cjs", chunkFileNames: "[name]-[hash].cjs" };
   // Removes only white space, since the package contains all code twice; names are kept for errors and stack traces.
   const compact = { minify: { mangle: false, compress: false, codegen: true } };

@@ -64,7 +64,7 @@ export default {
   excludeExternals: true,
   disableSources: true,
   treatWarningsAsErrors: true,
-  intentionallyNotExported: ["GGUF_BLOCKS", "LOG_FORMATS", "QUANTIZATIONS"],
+  intentionallyNotExported: ["GGUF_BLOCKS", "LOG_FORMATS", "QUANTIZATIONS", "SCHEDULES"],
   validation: {
     notExported: true,
     invalidLink: true,

@@ -5,7 +5,7 @@ import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { didYouMean } from "../arguments/suggest.js";
-import { chatTemplateOption } from "./chat-template.js";
+import { flagFor } from "./finetune/flags.js";
 import { generated } from "./escaped.js";
 import { notice } from "./failure.js";
 import { plural } from "./format.js";
@@ -13,7 +13,7 @@ import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { loadLanguageModel } from "./models.js";
 import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./sampling.js";
-import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
+import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags, SamplingFlags {
@@ -34,10 +34,10 @@ export function chatCommand(): Command {
     .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
     .option("--adapter <folder>", "an adapter; several are added up", value.collect)
     .option("--system <text>", "the system message at the start of the conversation")
-    .addOption(chatTemplateOption());
+    .addOption(flagFor("chatTemplate"));
   return declareSampling(command)
     .addOption(dtypeOption())
-    .addOption(quantizeOption())
+    .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .action(() =>
       interruptible((signal) =>

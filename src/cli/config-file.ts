@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError, type Option } from "commander";
 import { LowrankError, systemCode } from "../errors.js";
 import { didYouMean } from "../arguments/suggest.js";
 import { UsageError } from "./failure.js";
+import { FLAGS } from "./finetune/flags.js";
 import { flagOf } from "./option-names.js";
 import { collect } from "./values.js";
 
@@ -80,13 +81,11 @@ function valueOf(option: Option, value: unknown, file: string): unknown {
   }
 }
 
-/** Pairs of alternative options: if one is given, the file's value of the other is ignored. */
-const RIVALS: Record<string, string> = {
-  steps: "epochs",
-  epochs: "steps",
-  evalData: "evalSplit",
-  evalSplit: "evalData",
-};
+/** Returns the attribute of the alternative to a flag: if one is given, the file's value of the other is ignored. */
+function rivalOf(attribute: string): string | undefined {
+  const rival = FLAGS.find((one) => one.attribute === attribute)?.entry.excludes;
+  return rival === undefined ? undefined : FLAGS.find(({ path }) => path.join(".") === rival)?.attribute;
+}
 
 /**
  * Applies the options in a file, except those given on the command line. `strength` distinguishes a recipe of this package
@@ -101,7 +100,7 @@ export async function applyConfigFile(
     const option = optionOf(command, key, file);
     const parsed = value === null ? undefined : valueOf(option, value, file);
     const name = option.attributeName();
-    const taken = [name, RIVALS[name]].some((one) => {
+    const taken = [name, rivalOf(name)].some((one) => {
       const source = one === undefined ? undefined : command.getOptionValueSource(one);
       return source === "cli" || (source === "config" && strength === "default");
     });

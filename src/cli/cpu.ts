@@ -1,8 +1,8 @@
 /** Options for the use of the processor. */
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 
 import type { Priority } from "../device/cpu-use.js";
-import * as value from "./values.js";
+import { flagFor } from "./finetune/flags.js";
 
 /** The parsed options. */
 export interface CpuFlags {
@@ -12,18 +12,7 @@ export interface CpuFlags {
 
 /** Declares `--threads` and `--priority`. */
 export function cpuOptions(command: Command): Command {
-  return command
-    .option(
-      "--threads <n>",
-      "the maximum number of computing threads on the CPU; default: one per core",
-      value.count,
-    )
-    .addOption(
-      new Option(
-        "--priority <priority>",
-        "background leaves one core free and lets other programs run first; default: normal",
-      ).choices(["normal", "background"]),
-    );
+  return command.addOption(flagFor("threads")).addOption(flagFor("priority"));
 }
 
 /** Declares `cpuOptions` and applies them to everything that the command does. */

@@ -1,7 +1,8 @@
 import { Command } from "commander";
 import type { Estimate } from "../train/memory/estimate.js";
+import type { FinetuneOptions } from "../train/options.js";
 import { askedFor } from "./finetune/command.js";
-import { declareFlags } from "./finetune/options.js";
+import { declareFlags, flagFor } from "./finetune/flags.js";
 import { jsonLine } from "./escaped.js";
 import { AnsweredNo } from "./failure.js";
 import { bytes, grouped, plural } from "./format.js";
@@ -22,20 +23,15 @@ export function estimateCommand(): Command {
   });
 }
 
-/** The flags of the options that a suggestion may contain. */
-const FLAGS = {
-  gradientCheckpointing: "--grad-checkpointing",
-  batchSize: "--batch-size",
-  gradientAccumulation: "--grad-accum",
-  dtype: "--dtype",
-  quantize: "--quantize",
-  maxLength: "--max-length",
-} as const;
-
 /** 12 ms, 3.4 s */
 function seconds(value: number): string {
   const [number, unit] = value < 1 ? [1000 * value, "ms"] : [value, "s"];
   return `${number < 10 ? number.toFixed(1) : grouped(number)} ${unit}`;
+}
+
+/** Returns the flag of an option without its value: `--batch-size`. */
+function longFlag(name: keyof FinetuneOptions): string {
+  return flagFor(name).long as string;
 }
 
 /** Formats an estimate as lines of name and value. */
@@ -61,16 +57,16 @@ function estimateLines(told: Estimate): string[] {
   if (limit !== undefined) lines.push(["fits", `${fits === true ? "yes" : "no"}: ${bytes(limit)} available`]);
   if (told.suggestion !== undefined) {
     const flags = Object.entries(told.suggestion).map(([name, value]) => {
-      const flag = FLAGS[name as keyof typeof FLAGS];
+      const flag = longFlag(name as keyof FinetuneOptions);
       return value === true ? flag : `${flag} ${String(value)}`;
     });
     lines.push(["instead", flags.join(" ")]);
     for (const cost of told.costs ?? []) lines.push(["", cost]);
-    const given = told.given?.map((name) => FLAGS[name]);
+    const given = told.given?.map(longFlag);
     if (given !== undefined)
       lines.push([
         "",
-        `${given.join(" and ")} ${given.length === 1 ? "was" : "were"} givenexplicitly, so finetune does not change it`,
+        `${given.join(" and ")} ${given.length === 1 ? "was" : "were"} given explicitly, so finetune does not change it`,
       ]);
   } else if (fits === false) lines.push(["instead", "no settings were found that fit"]);
   return lines.map(([name, value]) => `  ${name.padEnd(11)} ${value}`);

@@ -1,4 +1,5 @@
 import { Command, Option } from "commander";
+import { flagFor } from "./finetune/flags.js";
 import { escapedAll, jsonLine } from "./escaped.js";
 import { warn } from "./failure.js";
 import { DATA_FORMATS, type DataFormat } from "../data/format.js";
@@ -6,16 +7,14 @@ import { loweredLength, warningsOf } from "../data/report.js";
 import type { Evaluation } from "../train/evaluate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-import { chatTemplateOption } from "./chat-template.js";
 import { confusionTable } from "./confusion-table.js";
-import { DATA_FILES } from "./finetune/options.js";
+import { DATA_FILES } from "../train/options/table.js";
 import { unmeasured } from "./finetune/progress.js";
 import { grouped, percent, plural } from "./format.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
-import { LANGUAGE } from "./language.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
-import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
+import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
@@ -48,10 +47,10 @@ export function evaluateCommand(): Command {
     .option("--adapter <folder>", "an adapter")
     .option("--batch-size <n>", "rows per batch", value.count, 1)
     .option("--max-length <n>", "maximum tokens per row, limited by the model; default: 512", value.length)
-    .option("--language <name>", LANGUAGE)
-    .addOption(chatTemplateOption())
+    .addOption(flagFor("language"))
+    .addOption(flagFor("chatTemplate"))
     .addOption(dtypeOption())
-    .addOption(quantizeOption())
+    .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", "print the results as JSON")
     .action(() =>

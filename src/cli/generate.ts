@@ -2,7 +2,7 @@ import { Command } from "commander";
 import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-import { chatTemplateOption } from "./chat-template.js";
+import { flagFor } from "./finetune/flags.js";
 import { generated, jsonLine } from "./escaped.js";
 import { misused, UsageError, warn } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
@@ -11,7 +11,7 @@ import { interruptible } from "./interrupt.js";
 import { readMessages } from "./messages.js";
 import { loadLanguageModel } from "./models.js";
 import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./sampling.js";
-import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
+import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags, SamplingFlags {
@@ -35,12 +35,12 @@ export function generateCommand(): Command {
       "--messages <file>",
       "the conversation to answer, rendered by the chat template: a file with a JSON array of messages, or the array itself",
     )
-    .addOption(chatTemplateOption())
+    .addOption(flagFor("chatTemplate"))
     .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
     .option("--adapter <folder>", "an adapter; several are added up", value.collect);
   return declareSampling(command)
     .addOption(dtypeOption())
-    .addOption(quantizeOption())
+    .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", 'print {"text": …, "tokens": […]}')
     .option(

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import pc from "picocolors";
 
 import type { DownloadProgress } from "../hub/settings.js";
+import { flagFor } from "./finetune/flags.js";
 import { CLEAR, type Output } from "./finetune/render.js";
 import { dataLine, downloading } from "./finetune/progress.js";
 
@@ -17,9 +18,7 @@ export const MODEL = "the model: a folder, a GGUF file, or owner/name[@revision]
 
 /** Declares the options that accompany `--model`. */
 export function hubOptions(command: Command): Command {
-  return command
-    .option("--revision <name>", "branch, tag or commit of a hub model; same as owner/name@revision")
-    .option("--offline", "use hub models from the cache only, without network access");
+  return command.addOption(flagFor("revision")).addOption(flagFor("offline"));
 }
 
 /** Shows a download on standard error: a live line on a terminal, otherwise one line. */

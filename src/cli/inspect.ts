@@ -1,12 +1,11 @@
 import { Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { optionName } from "../arguments/option-name.js";
-import { chatTemplateOption } from "./chat-template.js";
+import { flagFor } from "./finetune/flags.js";
 import { jsonLine } from "./escaped.js";
 import { AnsweredNo, warn } from "./failure.js";
 import { DownloadLine, type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { inspected, isUsable } from "./inspected.js";
-import { LANGUAGE } from "./language.js";
 import { interruptible } from "./interrupt.js";
 import * as value from "./values.js";
 
@@ -39,8 +38,8 @@ export function inspectCommand(): Command {
         DATA_FORMATS,
       ),
     )
-    .option("--language <name>", LANGUAGE)
-    .addOption(chatTemplateOption())
+    .addOption(flagFor("language"))
+    .addOption(flagFor("chatTemplate"))
     .addOption(
       new Option("--train-on <what>", "the trained part of prompt/completion rows and of messages")
         .choices(TRAIN_ON)

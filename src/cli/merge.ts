@@ -8,7 +8,7 @@ import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load, modelFor } from "./models.js";
-import { STORAGE_TYPES } from "./storage.js";
+import { STORAGE_TYPES } from "../train/options/table.js";
 import { byteSize } from "./values.js";
 
 interface Flags extends HubFlags {

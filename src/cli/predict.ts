@@ -9,13 +9,14 @@ import { LowrankError } from "../errors.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
+import { flagFor } from "./finetune/flags.js";
 import { UsageError, warn } from "./failure.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
 import { originOf, outputLine, rowWindows, type TextRow } from "./predict-rows.js";
 import { checkOutput, type Output, stagedFile, standardOutput } from "./staged-output.js";
-import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
+import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
@@ -63,7 +64,7 @@ export function predictCommand(): Command {
     .option("--batch-size <n>", "rows per batch", value.count, 32)
     .option("--max-length <n>", "maximum tokens per row, limited by the model; default: 512", value.length)
     .addOption(dtypeOption())
-    .addOption(quantizeOption())
+    .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .action(() =>
       interruptible((signal) =>

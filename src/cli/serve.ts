@@ -5,13 +5,13 @@ import { defaultModel } from "../models/default.js";
 import type { Quantization } from "../models/quantization.js";
 import type { ModelServer } from "../serve/server.js";
 import type { StorageType } from "../train/options.js";
-import { chatTemplateOption } from "./chat-template.js";
+import { flagFor } from "./finetune/flags.js";
 import { jsonLine } from "./escaped.js";
 import { notice, UsageError, warn } from "./failure.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { loadLanguageModel, modelFor } from "./models.js";
-import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
+import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
@@ -48,7 +48,7 @@ export function serveCommand(): Command {
       "an adapter and its name in requests; may be given several times",
       value.collect,
     )
-    .addOption(chatTemplateOption())
+    .addOption(flagFor("chatTemplate"))
     .option("--host <address>", "the address to listen on", "127.0.0.1")
     .option("--port <n>", "the port to listen on; 0 for any free port", value.port, 8080)
     .option(
@@ -70,7 +70,7 @@ export function serveCommand(): Command {
     )
     .option("--max-body-size <size>", "maximum size of a request body", value.byteSize, 4_000_000)
     .addOption(dtypeOption())
-    .addOption(quantizeOption())
+    .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", "print the address, a new token and the models as JSON")
     .action(() =>

@@ -1,17 +1,8 @@
 /** Options for the storage of a model's weights, for commands that do not train. */
 import { Option } from "commander";
 
-import { QUANTIZATIONS } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-
-export const STORAGE_TYPES: readonly StorageType[] = ["f32", "f16", "bf16"];
-
-export function quantizeOption(): Option {
-  return new Option(
-    "--quantize <type>",
-    "quantise the linear layers of the model's blocks when loading; other weights keep --dtype",
-  ).choices(QUANTIZATIONS);
-}
+import { STORAGE_TYPES } from "../train/options/table.js";
 
 export function dtypeOption(): Option {
   return new Option(

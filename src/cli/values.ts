@@ -1,7 +1,7 @@
 /** Parses and validates option values. An error ends the command with status 2. */
 import { InvalidArgumentError } from "commander";
 import { parsedSize } from "../arguments/byte-size.js";
-import { parseSaveInterval } from "../train/save-interval.js";
+import { parseSaveInterval } from "../train/options/save-interval.js";
 import { checkInit, type InitLoraWeights } from "../lora/options/init-weights.js";
 import { didYouMean } from "../arguments/suggest.js";
 
@@ -11,6 +11,16 @@ function number(text: string): number {
   const value = text.trim() === "" ? NaN : Number(text);
   if (!Number.isFinite(value)) throw new InvalidArgumentError(`"${text}" is not a number.`);
   return value;
+}
+
+/** Parses a number for which `findFault` returns undefined; otherwise it returns the fault, such as `be above 0`. */
+export function numberThat(findFault: (value: number) => string | undefined): Parser<number> {
+  return (text) => {
+    const value = number(text);
+    const fault = findFault(value);
+    if (fault !== undefined) throw new InvalidArgumentError(`It must ${fault}, got ${text}.`);
+    return value;
+  };
 }
 
 function checked(holds: (value: number) => boolean, must: string): Parser<number> {

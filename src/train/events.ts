@@ -5,7 +5,7 @@ import type { Priority } from "../device/cpu-use.js";
 import type { MatmulPrecision } from "../tensor/scope.js";
 import type { Evaluation } from "./evaluate.js";
 import type { HeldMemory } from "./held-memory.js";
-import type { OptimizerType } from "./optimizer-defaults.js";
+import type { OptimizerType } from "./options/optimizer-defaults.js";
 
 /** Emitted once, before the first step: the plan, the device, and the reason for that device. */
 export interface StartEvent {

@@ -12,7 +12,7 @@ import type { LoopEvent } from "./events.js";
 import { Pace } from "./pace.js";
 import { recordPart, recordUpdate } from "./record.js";
 import type { RunContext } from "./run.js";
-import { type SaveInterval, SaveTimer } from "./save-interval.js";
+import { type SaveInterval, SaveTimer } from "./options/save-interval.js";
 
 /** The work of one optimizer step. */
 export interface StepWork {

@@ -2,7 +2,7 @@
 import type { Tensor } from "../tensor/tensor.js";
 import { Adafactor, Adam, AdamW, Lion, SGD, type Optimizer, type ParameterGroup } from "../optim/index.js";
 import type { RuleOptions } from "../optim/index.js";
-import type { OptimizerSettings } from "./optimizer-defaults.js";
+import type { OptimizerSettings } from "./options/optimizer-defaults.js";
 
 /** Creates the optimizer over tensors, or over parameter groups with separate learning rates. */
 export function createOptimizer(

@@ -18,7 +18,7 @@ import {
 } from "../../src/index.js";
 import { RunReader } from "../../src/runs/summary.js";
 import { CLOCK } from "../../src/train/finetune/finetuning.js";
-import { SaveTimer } from "../../src/train/save-interval.js";
+import { SaveTimer } from "../../src/train/options/save-interval.js";
 import { tinyData, tinyModel } from "../hashed.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 

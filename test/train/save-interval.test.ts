@@ -5,7 +5,7 @@ import { join } from "node:path";
 import test from "ava";
 import { finetune, type FinetuneOptions, type TrainEvent } from "../../src/index.js";
 import { CLOCK } from "../../src/train/finetune/finetuning.js";
-import { parseSaveInterval, SaveTimer } from "../../src/train/save-interval.js";
+import { parseSaveInterval, SaveTimer } from "../../src/train/options/save-interval.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 

@@ -26,7 +26,7 @@ import { newRecord } from "../output/run-record.js";
 import type { Prepared } from "../prepare.js";
 import type { Before } from "../recorder.js";
 import { tooFewSteps, type Resumed } from "../resume.js";
-import { parseSaveInterval } from "../save-interval.js";
+import { parseSaveInterval } from "../options/save-interval.js";
 import { adapterOptions, optimizerOf, planOf, savedBytes, trainOwn } from "../run-parts.js";
 import type { ScheduleName } from "../options.js";
 import { optionsOf, warmupOf, type Settings } from "../settings.js";

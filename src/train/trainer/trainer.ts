@@ -16,7 +16,7 @@ import type { TrainerEvent, TrainerStartEvent, TrainResult } from "./events.js";
 import { runLoop } from "../loop.js";
 import { Divergence, type Reference } from "../divergence.js";
 import { Run, type RunContext } from "../run.js";
-import { DEFAULT_SAVE_EVERY, parseSaveInterval, type SaveInterval } from "../save-interval.js";
+import { DEFAULT_SAVE_EVERY, parseSaveInterval, type SaveInterval } from "../options/save-interval.js";
 import { count, optional } from "../settings.js";
 import { TrainedParts } from "./base.js";
 import {

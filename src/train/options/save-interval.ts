@@ -1,7 +1,7 @@
 /** The interval between checkpoints: steps, time, or never. */
-import { shown } from "../arguments/check.js";
-import { LowrankError } from "../errors.js";
-import { optionName } from "../arguments/option-name.js";
+import { shown } from "../../arguments/check.js";
+import { LowrankError } from "../../errors.js";
+import { optionName } from "../../arguments/option-name.js";
 
 /** The parsed form of `saveEvery`; undefined stands for never. */
 export type SaveInterval = { steps: number } | { seconds: number } | undefined;

@@ -1,0 +1,108 @@
+/** The form of an entry in the table of `finetune`'s options, and the types that follow from a table. */
+import type { Kind } from "./kinds.js";
+
+/**
+ * The effect of another value when a run is resumed: `fixed` throws, `reported` is followed and warned about, `free` is
+ * followed silently.
+ */
+export type WhenResuming = "fixed" | "reported" | "free";
+
+/** The properties of an option besides the kind of its value. */
+export interface Facts<Value, Flag extends string | undefined, Default extends Value | undefined> {
+  /** The option's flag, such as `--patience <n>`; absent if the command line lacks the option. */
+  readonly flag?: Flag;
+  /** The description in `--help`, in the schema of config files and in the docs. */
+  readonly help: string;
+  readonly default?: Default;
+  readonly whenResuming: WhenResuming;
+  /** Whether `memory` may choose the value: unless it is given, or so that the rows of a step stay the same. */
+  readonly byMemory?: "unless given" | "same rows";
+  /** The name of the option that this one replaces. */
+  readonly excludes?: string;
+  /** Whether the value names files that a relocated run looks for in its original folder. */
+  readonly relocated?: true;
+  /** False for options that the record of a run omits. */
+  readonly recorded?: false;
+  /** The kind of the flag's value, if the command line accepts less than the library. */
+  readonly onCommandLine?: Kind<Value>;
+}
+
+/** An option. `Text` is the type of the value that the command line parses. */
+export interface Option<
+  Value,
+  Text = Value,
+  Flag extends string | undefined = string | undefined,
+  Default extends Value | undefined = Value | undefined,
+> extends Facts<Value, Flag, Default> {
+  readonly kind: Kind<Value, Text>;
+}
+
+/** Any option. */
+export type AnyOption = Option<unknown, unknown>;
+
+/** Options that are given together in one object of type `Value`. */
+export interface Group<Value, Fields> {
+  readonly fields: Fields;
+  readonly whenResuming?: WhenResuming | undefined;
+  /** Whether the fields are all of the object's properties. */
+  readonly complete: boolean;
+  /** Carries the type; never set. */
+  readonly type?: Value;
+}
+
+/** A group with any fields. */
+export type AnyGroup = Group<unknown, Readonly<Record<string, AnyOption>>>;
+
+/** The entries by the names of the options. */
+export type Table = Readonly<Record<string, AnyOption | AnyGroup>>;
+
+/** The type of the value of an entry. */
+export type ValueOf<Entry> = Entry extends { readonly fields: unknown; readonly type?: infer Value }
+  ? Value
+  : Entry extends { readonly kind: Kind<infer Value, unknown> }
+    ? Value
+    : never;
+
+/** The options of a table, all optional. Each property has the documentation of its entry. */
+export type OptionsOf<Entries> = { -readonly [Name in keyof Entries]?: ValueOf<Entries[Name]> | undefined };
+
+/** The same type, which editors and the reference show by its properties. */
+type Shown<T> = T extends infer U ? { [Name in keyof U]: U[Name] } : never;
+
+/** The options of a table with their defaults. */
+export type CompletedOf<Entries> = {
+  -readonly [Name in keyof Entries]: Entries[Name] extends { readonly default?: infer Default }
+    ? undefined extends Default
+      ? ValueOf<Entries[Name]> | undefined
+      : ValueOf<Entries[Name]>
+    : ValueOf<Entries[Name]> | undefined;
+};
+
+/** Makes an entry. */
+export function option<
+  Value,
+  Text,
+  const Flag extends string | undefined = undefined,
+  const Default extends Value | undefined = undefined,
+>(kind: Kind<Value, Text>, facts: Facts<Value, Flag, Default>): Option<Value, Text, Flag, Default> {
+  return { kind, ...facts };
+}
+
+/** Makes a group of options. Other properties of its object are unknown options. */
+export function group<const Fields extends Readonly<Record<string, AnyOption>>>(
+  fields: Fields,
+): Group<Shown<OptionsOf<Fields>>, Fields> {
+  return { fields, complete: true };
+}
+
+/** Makes a group from some properties of the type `Value`, whose use checks the others. */
+export function groupOf<Value>() {
+  return <const Fields extends Readonly<Partial<Record<keyof Value, AnyOption>>>>(
+    whenResuming: WhenResuming,
+    fields: Fields,
+  ): Group<Value, Fields> => ({ fields, whenResuming, complete: false });
+}
+
+export function isGroup(entry: AnyOption | AnyGroup): entry is AnyGroup {
+  return "fields" in entry;
+}
