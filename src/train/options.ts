@@ -1,5 +1,5 @@
 /** The options of `finetune`. */
-import type { CompletedOf, OptionsOf } from "./options/entry.js";
+import type { OptionsOf } from "./options/entry.js";
 import type { FloatDType } from "../tensor/tensor.js";
 import type { OPTIONS, SCHEDULES } from "./options/table.js";
 
@@ -13,6 +13,3 @@ export type StorageType = FloatDType;
  * instead of the defaults.
  */
 export interface FinetuneOptions extends OptionsOf<typeof OPTIONS> {}
-
-/** The options of `finetune` with their defaults. */
-export type CompletedOptions = CompletedOf<typeof OPTIONS>;

@@ -35,6 +35,7 @@ export interface Option<
   Default extends Value | undefined = Value | undefined,
 > extends Facts<Value, Flag, Default> {
   readonly kind: Kind<Value, Text>;
+  readonly default: Default;
 }
 
 /** Any option. */
@@ -71,7 +72,7 @@ type Shown<T> = T extends infer U ? { [Name in keyof U]: U[Name] } : never;
 
 /** The options of a table with their defaults. */
 export type CompletedOf<Entries> = {
-  -readonly [Name in keyof Entries]: Entries[Name] extends { readonly default?: infer Default }
+  -readonly [Name in keyof Entries]: Entries[Name] extends { readonly default: infer Default }
     ? undefined extends Default
       ? ValueOf<Entries[Name]> | undefined
       : ValueOf<Entries[Name]>
@@ -85,7 +86,7 @@ export function option<
   const Flag extends string | undefined = undefined,
   const Default extends Value | undefined = undefined,
 >(kind: Kind<Value, Text>, facts: Facts<Value, Flag, Default>): Option<Value, Text, Flag, Default> {
-  return { kind, ...facts };
+  return { kind, ...facts, default: facts.default as Default };
 }
 
 /** Makes a group of options. Other properties of its object are unknown options. */

@@ -89,6 +89,12 @@ export function whole(least: number): Kind<number> {
   return { name: "number", type: "number", schema };
 }
 
+/** Throws `ERR_OPTION` unless the value is undefined or a whole number of at least 1. */
+export function checkCount<T extends number | undefined>(option: string, value: T): T {
+  if (value !== undefined) checkKind(option, whole(1), value);
+  return value;
+}
+
 const finiteNumber = pipe(number("be a number"), finite("be a number"));
 
 /** Any finite number. */

@@ -17,7 +17,7 @@ import { runLoop } from "../loop.js";
 import { Divergence, type Reference } from "../divergence.js";
 import { Run, type RunContext } from "../run.js";
 import { DEFAULT_SAVE_EVERY, parseSaveInterval, type SaveInterval } from "../options/save-interval.js";
-import { count, optional } from "../settings.js";
+import { checkCount } from "../options/kinds.js";
 import { TrainedParts } from "./base.js";
 import {
   findTrainerCheckpoint,
@@ -89,10 +89,10 @@ async function trainChecked<M extends Module, B>(
   const { model, optimizer, evalData, signal, save, weight = () => 1 } = options;
   const { folder } = savingOf(options);
   throwIfAborted(signal);
-  const accumulation = count("gradientAccumulation", options.gradientAccumulation ?? 1, 1);
-  const steps = optional("steps", options.steps, 1);
+  const accumulation = checkCount("gradientAccumulation", options.gradientAccumulation ?? 1);
+  const steps = checkCount("steps", options.steps);
   const saveEvery = savesEvery(options, folder);
-  const epochs = steps === undefined ? count("epochs", options.epochs ?? 1, 1) : Infinity;
+  const epochs = steps === undefined ? checkCount("epochs", options.epochs ?? 1) : Infinity;
   const perEpoch = Array.isArray(options.data) ? Math.ceil(options.data.length / accumulation) : undefined;
   if (perEpoch === 0) throw new LowrankError("ERR_OPTION", "the data has no batches");
   const total = steps ?? (perEpoch === undefined ? undefined : perEpoch * epochs);
@@ -148,7 +148,7 @@ async function trainChecked<M extends Module, B>(
         evalData === undefined
           ? undefined
           : (ending, between) => evaluate(options, evalData, weight, ending, between),
-      evalEvery: optional("evalEvery", options.evalEvery, 1),
+      evalEvery: checkCount("evalEvery", options.evalEvery),
       save: save === undefined && folder === undefined ? undefined : (step) => saver.save(step),
       saveEvery,
       saved: from === undefined ? undefined : { path: from, unevaluated: false, good },
