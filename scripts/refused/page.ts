@@ -8,6 +8,7 @@ import { MODEL_REFUSALS } from "../../src/refusals/models.js";
 import { QUANTISED_REFUSALS } from "../../src/refusals/quantised.js";
 import type { Refusal } from "../../src/refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../../src/refusals/training.js";
+import { RESUME_REFUSALS } from "../../src/train/options/resuming.js";
 
 /** A table of refusals. */
 export interface Section {
@@ -22,7 +23,7 @@ export const SECTIONS: readonly Section[] = [
   { title: "Models", refusals: MODEL_REFUSALS },
   { title: "Quantised weights", refusals: QUANTISED_REFUSALS },
   { title: "Layers", refusals: LAYER_REFUSALS },
-  { title: "Runs", refusals: TRAINING_REFUSALS },
+  { title: "Runs", refusals: { ...TRAINING_REFUSALS, ...RESUME_REFUSALS } },
   { title: "The command line", refusals: COMMAND_LINE_REFUSALS },
 ];
 

@@ -3,26 +3,6 @@ import type { Refusal } from "./refusal.js";
 
 const LOADED = "with a model that is loaded";
 
-/** Options that cannot change when resuming: the adapter, the optimizer's state and the position in the data depend on them. */
-export const FIXED_OPTIONS = [
-  "adapter",
-  "lora",
-  "seed",
-  "batchSize",
-  "gradientAccumulation",
-  "maxLength",
-  "trainOn",
-  "packing",
-  "evalSplit",
-  "dataFormat",
-  "language",
-  "matmulPrecision",
-  "dtype",
-  "quantize",
-  "optimizer.type",
-  "optimizer.loraPlusRatio",
-] as const;
-
 export const TRAINING_REFUSALS = {
   loraOfAdapter: {
     what: "adapter options",
@@ -113,11 +93,5 @@ export const TRAINING_REFUSALS = {
     where: "with `overwrite`",
     reason: "it continues the run that `overwrite` would replace",
     instead: "give one of them",
-  },
-  resumedOptions: {
-    what: `other values of ${FIXED_OPTIONS.join(", ")}`,
-    where: "when resuming a run (`resume`)",
-    reason: "the adapter, the optimizer's state and the position in the data depend on them",
-    instead: "leave them out to resume unchanged, or start a new run in another folder",
   },
 } as const satisfies Record<string, Refusal>;

@@ -1,11 +1,18 @@
 /** The options that `memory` may override. */
+import { OPTIONS } from "./options/table.js";
 import type { FinetuneOptions } from "./options.js";
 
-/** Options that `memory` sets unless they are given. For batches, the number of rows per step is kept instead. */
-const KEPT = ["gradientCheckpointing", "dtype", "quantize", "maxLength"] as const;
+type Options = typeof OPTIONS;
+
+/** The options that `memory` sets unless they are given. For batches, the number of rows per step is kept instead. */
+const KEPT = Object.entries(OPTIONS).flatMap(([name, entry]) =>
+  "byMemory" in entry && entry.byMemory === "unless given" ? [name as Keepable] : [],
+);
 
 /** One of those options. */
-export type Keepable = (typeof KEPT)[number];
+export type Keepable = {
+  [Name in keyof Options]: Options[Name] extends { readonly byMemory: "unless given" } ? Name : never;
+}[keyof Options];
 
 /** The key of a list of options that have a caller's default as their value, for example the command line's. */
 export const OPEN = Symbol("left open");

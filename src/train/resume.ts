@@ -24,7 +24,13 @@ import { branched, type Line } from "./output/lineage.js";
 import { RUN } from "./output/run-file.js";
 import { readRunRecord, type RunRecord } from "./output/run-record.js";
 import { DEFAULT_OUTPUT, type Settings } from "./settings.js";
-import { FIXED_OPTIONS, TRAINING_REFUSALS } from "../refusals/training.js";
+import {
+  excludedBy,
+  FIXED_OPTIONS,
+  FREE_OPTIONS,
+  RELOCATED_OPTIONS,
+  RESUME_REFUSALS,
+} from "./options/resuming.js";
 import { because } from "../refusals/refusal.js";
 
 /** The source of a resumed run, before anything is read. */
@@ -201,7 +207,7 @@ function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptio
     const there = resolve(cwd, path);
     return existsSync(there) ? there : path;
   };
-  const paths = ["model", "data", "evalData", "chatTemplate"].filter((key) => options[key] !== undefined);
+  const paths = RELOCATED_OPTIONS.filter((key) => options[key] !== undefined);
   return {
     ...options,
     ...Object.fromEntries(paths.map((key) => [key, moved(options[key])])),
@@ -216,30 +222,6 @@ function withoutLostTemplate(own: FinetuneOptions, checkpoint: string): Finetune
   return stored === undefined ? own : rest;
 }
 
-const FIXED = new Set<string>(FIXED_OPTIONS);
-/** Options that do not describe the run itself. Model and data are compared by content instead. */
-const APART = new Set([
-  "output",
-  "overwrite",
-  "resume",
-  "signal",
-  "model",
-  "revision",
-  "offline",
-  "data",
-  "evalData",
-  "profile",
-  "log",
-  "dashboard",
-]);
-/** Mutually exclusive options: a given option removes its recorded counterpart. */
-const RIVALS: Readonly<Record<string, keyof FinetuneOptions>> = {
-  steps: "epochs",
-  epochs: "steps",
-  evalData: "evalSplit",
-  evalSplit: "evalData",
-};
-
 /** Merges the run's options with those given now. Throws `ERR_OPTION` with the name of each that cannot change. */
 function merged(
   then: FinetuneOptions,
@@ -251,7 +233,7 @@ function merged(
   const [changed, refused]: [string[], string[]] = [[], []];
   const compare = (name: string, was: unknown, is: unknown): void => {
     if (JSON.stringify(was ?? null) === JSON.stringify(is ?? null)) return;
-    const fixed = FIXED.has(name) || FIXED.has(name.split(".")[0] as string);
+    const fixed = [name, name.split(".")[0] as string].some((one) => FIXED_OPTIONS.includes(one));
     (fixed ? refused : changed).push(`${optionName(name)} was ${shown(was)}, and is ${shown(is)} now`);
   };
   for (const [name, value] of Object.entries(given)) {
@@ -270,15 +252,16 @@ function merged(
       if (resolve(own) !== then.adapter) compare(name, then.adapter, resolve(value as string));
       continue;
     }
-    if (!APART.has(name)) compare(name, then[name as keyof FinetuneOptions], value);
+    if (!FREE_OPTIONS.includes(name)) compare(name, then[name as keyof FinetuneOptions], value);
     options[name] = value;
-    const rival = RIVALS[name];
-    if (rival !== undefined && given[rival] === undefined) delete options[rival];
+    const excluded = excludedBy(name);
+    if (excluded !== undefined && given[excluded as keyof FinetuneOptions] === undefined)
+      delete options[excluded];
   }
   if (refused.length > 0) {
     throw new LowrankError(
       "ERR_OPTION",
-      `resume: ${refused.join("; ")}: ${because(TRAINING_REFUSALS.resumedOptions)}`,
+      `resume: ${refused.join("; ")}: ${because(RESUME_REFUSALS.resumedOptions)}`,
     );
   }
   return { options: options as FinetuneOptions, notices: changed.map((one) => `resume: ${one}`) };

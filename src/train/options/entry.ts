@@ -7,16 +7,24 @@ import type { Kind } from "./kinds.js";
  */
 export type WhenResuming = "fixed" | "reported" | "free";
 
+/** How `memory` may choose a value: unless the option is given, or so that the rows of a step stay the same. */
+export type ByMemory = "unless given" | "same rows";
+
 /** The properties of an option besides the kind of its value. */
-export interface Facts<Value, Flag extends string | undefined, Default extends Value | undefined> {
+export interface Facts<
+  Value,
+  Flag extends string | undefined,
+  Default extends Value | undefined,
+  Memory extends ByMemory | undefined,
+> {
   /** The option's flag, such as `--patience <n>`; absent if the command line lacks the option. */
   readonly flag?: Flag;
   /** The description in `--help`, in the schema of config files and in the docs. */
   readonly help: string;
   readonly default?: Default;
   readonly whenResuming: WhenResuming;
-  /** Whether `memory` may choose the value: unless it is given, or so that the rows of a step stay the same. */
-  readonly byMemory?: "unless given" | "same rows";
+  /** Absent if `memory` must not choose the value. */
+  readonly byMemory?: Memory;
   /** The name of the option that this one replaces. */
   readonly excludes?: string;
   /** Whether the value names files that a relocated run looks for in its original folder. */
@@ -33,9 +41,11 @@ export interface Option<
   Text = Value,
   Flag extends string | undefined = string | undefined,
   Default extends Value | undefined = Value | undefined,
-> extends Facts<Value, Flag, Default> {
+  Memory extends ByMemory | undefined = ByMemory | undefined,
+> extends Facts<Value, Flag, Default, Memory> {
   readonly kind: Kind<Value, Text>;
   readonly default: Default;
+  readonly byMemory: Memory;
 }
 
 /** Any option. */
@@ -85,8 +95,12 @@ export function option<
   Text,
   const Flag extends string | undefined = undefined,
   const Default extends Value | undefined = undefined,
->(kind: Kind<Value, Text>, facts: Facts<Value, Flag, Default>): Option<Value, Text, Flag, Default> {
-  return { kind, ...facts, default: facts.default as Default };
+  const Memory extends ByMemory | undefined = undefined,
+>(
+  kind: Kind<Value, Text>,
+  facts: Facts<Value, Flag, Default, Memory>,
+): Option<Value, Text, Flag, Default, Memory> {
+  return { kind, ...facts, default: facts.default as Default, byMemory: facts.byMemory as Memory };
 }
 
 /** Makes a group of options. Other properties of its object are unknown options. */
