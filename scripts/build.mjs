@@ -177,6 +177,14 @@ async function commonJs(folder, options, output) {
   }
 }
 
+/** Writes the schema of config files. */
+function schema(folder) {
+  const main = join(root, "scripts", "options", "main.ts");
+  const args = ["--import=tsx", main, join(folder, "finetune.schema.json")];
+  const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: "inherit" });
+  if (status !== 0) throw new Error("the schema of config files cannot be written");
+}
+
 /** The inputs of dist/; the lock file stands for the compilers. */
 const SOURCES = [
   "src",
@@ -184,6 +192,7 @@ const SOURCES = [
   "package.json",
   "package-lock.json",
   "scripts/build.mjs",
+  "scripts/options",
   "tsconfig.json",
   "tsconfig.build.json",
 ];
@@ -211,6 +220,7 @@ async function build(folder) {
   types(folder);
   await code(folder);
   await dashboard(folder);
+  schema(folder);
   chmodSync(join(folder, "cli", "main.js"), 0o755);
 }
 

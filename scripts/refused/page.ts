@@ -8,7 +8,7 @@ import { MODEL_REFUSALS } from "../../src/refusals/models.js";
 import { QUANTISED_REFUSALS } from "../../src/refusals/quantised.js";
 import type { Refusal } from "../../src/refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../../src/refusals/training.js";
-import { RESUME_REFUSALS } from "../../src/train/options/resuming.js";
+import { RESUME_REFUSALS } from "../../src/train/options/refusals.js";
 
 /** A table of refusals. */
 export interface Section {

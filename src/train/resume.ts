@@ -24,13 +24,8 @@ import { branched, type Line } from "./output/lineage.js";
 import { RUN } from "./output/run-file.js";
 import { readRunRecord, type RunRecord } from "./output/run-record.js";
 import { DEFAULT_OUTPUT, type Settings } from "./settings.js";
-import {
-  excludedBy,
-  FIXED_OPTIONS,
-  FREE_OPTIONS,
-  RELOCATED_OPTIONS,
-  RESUME_REFUSALS,
-} from "./options/resuming.js";
+import { RESUME_REFUSALS } from "./options/refusals.js";
+import { excludedBy, FIXED_OPTIONS, FREE_OPTIONS, RELOCATED_OPTIONS } from "./options/resuming.js";
 import { because } from "../refusals/refusal.js";
 
 /** The source of a resumed run, before anything is read. */

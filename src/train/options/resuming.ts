@@ -1,5 +1,4 @@
 /** The rules of resuming, from the table of options. */
-import type { Refusal } from "../../refusals/refusal.js";
 import { type AnyGroup, type AnyOption, isGroup } from "./entry.js";
 import { OPTIONS } from "./table.js";
 
@@ -29,12 +28,3 @@ export function excludedBy(name: string): string | undefined {
   const entry = OPTIONS[name as keyof typeof OPTIONS] as AnyOption | AnyGroup | undefined;
   return entry === undefined || isGroup(entry) ? undefined : entry.excludes;
 }
-
-export const RESUME_REFUSALS = {
-  resumedOptions: {
-    what: `other values of ${FIXED_OPTIONS.join(", ")}`,
-    where: "when resuming a run (`resume`)",
-    reason: "the adapter, the optimizer's state and the position in the data depend on them",
-    instead: "leave them out to resume unchanged, or start a new run in another folder",
-  },
-} as const satisfies Record<string, Refusal>;
