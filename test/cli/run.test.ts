@@ -117,7 +117,7 @@ test.serial("a second Ctrl-C ends at once", async (t) => {
   let second = NaN;
   const ended = await lowrank(argv, {
     watch: (line, child) => {
-      if ((JSON.parse(line) as TrainEvent).type === "start") setTimeout(() => child.kill("SIGINT"), 2000);
+      if ((JSON.parse(line) as TrainEvent).type === "start") child.kill("SIGINT");
     },
     // Once the first signal was handled, since two pending signals are delivered as one.
     errors: (stderr, child) => {
