@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use lowrank_engine::kernel::{Kernel, Variant};
+use lowrank_engine::kernel::{Kernel, Params, Variant};
 use lowrank_engine::kernels::{attention, gemm, norm};
 
 use super::loops::{Counts, Loop, loops};
@@ -13,38 +13,45 @@ use super::spirv::Module;
 
 const HEAD: &str = "# The inner loops of the kernels
 
-Written by `npm run kernels` from the SPIR-V that the engine's shaders are compiled to, before a driver sees it. Of each
-form of a product, of attention and of a norm the table shows the inner loop: of the loops that hold no other, the one
-with most multiply-adds, or else with most arithmetic of floats. An iteration of one invocation is counted with all that
-it calls, each side of a branch as if it were taken.
+Written by `npm run kernels` from the SPIR-V of the engine's shaders, before a driver compiles it. For each variant of a
+product, of attention and of a norm, the table shows the inner loop: of the innermost loops the one with the most
+multiply-adds, or else with the most floating-point arithmetic. An iteration of one invocation is counted with the
+functions that it calls, and with both sides of each branch.
 
-- Parameters: the four that are compiled into a form, which are the kernel's own (`0/1` is either); then the storage of
-  bindings that are not f32 alone, or i32. Forms that count alike are one line; Forms says how many.
-- Threads: invocations of a workgroup. Shared: bytes of workgroup memory.
-- fma: multiply-adds of a number each (a `vec4` has four). Float: other arithmetic of floats. Integer: arithmetic of whole numbers,
-  and the number of divisions among it.
-- Shared loads and loads: from workgroup memory and from storage buffers, by the numbers that one of them loads, as in
-  `2 × vec4`. fma a load: by the loads of both kinds.
-- Registers: an estimate of 32-bit registers. All variables that the loop touches, and the most values that are live at
-  one place of its text. A driver's compiler arrives at another figure.
-- FLOPs a byte: arithmetic by bytes asked of storage buffers, in an iteration of the outermost loop that holds the inner
-  one; `–` where a loop within runs a number of times that is no constant.
+- Variant: its properties. A tile has M×N elements of C per workgroup and K terms per stage (`tile 64×64×16`), of which
+  an invocation computes `4×4 each`; dot products and columns have a number of rows. Vector loads read four elements.
+  `a / b` stands for variants with either property. Then the storage of bindings with other types than f32 and i32.
+- Variants: the number of variants in the line, which have equal counts.
+- Threads: invocations per workgroup. Shared: bytes of workgroup memory.
+- fma: scalar multiply-adds (a `vec4` has four). Float: other floating-point arithmetic. Integer: integer arithmetic,
+  and the number of divisions in it.
+- Shared loads and loads: from workgroup memory and from storage buffers, by the width of a load, as in `2 × vec4`.
+  fma/load: per load of either kind.
+- Registers: an estimate of 32-bit registers: the variables that the loop uses, and the most values that are live at
+  one point. A driver's compiler arrives at another figure.
+- FLOPs/byte: arithmetic per byte loaded from storage buffers, in an iteration of the outermost loop around the inner
+  one; `–` where the number of iterations of an inner loop is not constant.
 ";
+
+type Describe = fn(&Kernel, Params) -> Vec<String>;
 
 pub fn text() -> Result<String, String> {
     let mut out = String::from(HEAD);
-    for (title, kernels) in
-        [("Products", gemm::KERNELS), ("Attention", attention::KERNELS), ("Norms", norm::KERNELS)]
-    {
-        write!(out, "\n## {title}\n\n{}", family(kernels)?).unwrap();
+    let families: [(&str, &[&Kernel], Describe); 3] = [
+        ("Products", gemm::KERNELS, gemm::describe),
+        ("Attention", attention::KERNELS, attention::describe),
+        ("Norms", norm::KERNELS, norm::describe),
+    ];
+    for (title, kernels, describe) in families {
+        write!(out, "\n## {title}\n\n{}", family(kernels, describe)?).unwrap();
     }
     Ok(out)
 }
 
 const COLUMNS: [&str; 13] = [
     "Kernel",
-    "Parameters",
-    "Forms",
+    "Variant",
+    "Variants",
     "Threads",
     "Shared",
     "fma",
@@ -52,12 +59,12 @@ const COLUMNS: [&str; 13] = [
     "Integer",
     "Shared loads",
     "Loads",
-    "fma a load",
+    "fma/load",
     "Registers",
-    "FLOPs a byte",
+    "FLOPs/byte",
 ];
 
-fn family(kernels: &[&Kernel]) -> Result<String, String> {
+fn family(kernels: &[&Kernel], describe: Describe) -> Result<String, String> {
     let mut out = format!("| {} |\n|{}\n", COLUMNS.join(" | "), " --- |".repeat(COLUMNS.len()));
     for kernel in kernels {
         // Variants with equal counts, in the order of the list.
@@ -70,34 +77,46 @@ fn family(kernels: &[&Kernel]) -> Result<String, String> {
             }
         }
         for (line, forms) in lines {
-            writeln!(out, "| {} | {} | {} | {line} |", kernel.name, told(kernel, &forms), forms.len())
-                .unwrap();
+            let words = describe_all(kernel, &forms, describe);
+            writeln!(out, "| {} | {words} | {} | {line} |", kernel.name, forms.len()).unwrap();
         }
     }
     Ok(out)
 }
 
-/// Returns the parameters of a line's variants, and the dtypes of bindings that differ from f32 and i32.
-fn told(kernel: &Kernel, forms: &[Variant]) -> String {
-    let params: BTreeSet<Vec<u32>> = forms.iter().map(|f| f.params.to_vec()).collect();
-    let each: Vec<BTreeSet<u32>> = (0..4).map(|i| params.iter().map(|p| p[i]).collect()).collect();
-    let is_product = each.iter().map(BTreeSet::len).product::<usize>() == params.len();
-    let of = |set: &BTreeSet<u32>| set.iter().map(u32::to_string).collect::<Vec<_>>().join("/");
-    let params = match is_product {
-        true => each.iter().map(of).collect::<Vec<_>>().join(" "),
-        false => params
-            .iter()
-            .map(|p| p.iter().map(u32::to_string).collect::<Vec<_>>().join(" "))
-            .collect::<Vec<_>>()
-            .join(", "),
-    };
-    let storage = kernel.bindings.iter().enumerate().filter_map(|(i, (name, _))| {
-        let mut types: Vec<&str> = forms.iter().map(|f| f.dtypes[i].as_str()).collect();
-        types.sort();
-        types.dedup();
-        (types != ["f32"] && types != ["i32"]).then(|| format!("; {name} {}", types.join("/")))
-    });
-    params + &storage.collect::<String>()
+/// Describes the variants of a line, and the dtypes of bindings that differ from f32 and i32.
+fn describe_all(kernel: &Kernel, forms: &[Variant], describe: Describe) -> String {
+    let mut words: Vec<Vec<String>> = Vec::new();
+    for form in forms {
+        let one = describe(kernel, form.params);
+        if !words.contains(&one) {
+            words.push(one);
+        }
+    }
+    let mut parts = alternatives(&words);
+    for (i, (name, _)) in kernel.bindings.iter().enumerate() {
+        let types: BTreeSet<&str> = forms.iter().map(|f| f.dtypes[i].as_str()).collect();
+        if !types.iter().all(|t| ["f32", "i32"].contains(t)) {
+            parts.push(format!("{name} {}", types.into_iter().collect::<Vec<_>>().join("/")));
+        }
+    }
+    if parts.is_empty() { "–".into() } else { parts.join(", ") }
+}
+
+/// Returns each property with its alternatives, if all combinations of these occur; otherwise every description.
+fn alternatives(words: &[Vec<String>]) -> Vec<String> {
+    let length = words[0].len();
+    let mut properties: Vec<Vec<&str>> = vec![Vec::new(); length];
+    for (property, word) in words.iter().flat_map(|one| one.iter().enumerate()) {
+        if property < length && !properties[property].contains(&&word[..]) {
+            properties[property].push(word);
+        }
+    }
+    let combinations: usize = properties.iter().map(Vec::len).product();
+    if combinations == words.len() && words.iter().all(|one| one.len() == length) {
+        return properties.iter().map(|p| p.join(" / ")).collect();
+    }
+    vec![words.iter().map(|one| one.join(", ")).collect::<Vec<_>>().join("; ")]
 }
 
 fn line(kernel: &Kernel, variant: &Variant) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! The variants of the kernels: head size, invocations, vector reads, and reductions with or without subgroups.
 
 use super::geometry::DIM;
-use crate::kernel::Params;
+use crate::kernel::{Kernel, Params};
 
 /// Head sizes that shaders are compiled for; smaller ones are padded.
 pub const CLASSES: [usize; 4] = [32, 64, 128, DIM];
@@ -73,6 +73,24 @@ impl Form {
             vectors: vectors == 1,
             subgroups: reductions % 2 == 1,
             dropped: reductions >= 2,
+        }
+    }
+}
+
+/// The properties of a variant in words, such as `heads to 64`; none if the kernel has one variant.
+pub fn describe(kernel: &Kernel, params: Params) -> Vec<String> {
+    let heads = |class: usize| format!("heads to {}", CLASSES[class]);
+    match kernel.name {
+        "attention_decode" => {
+            let decode = Decode::of(params);
+            vec![heads(decode.class), format!("{} rows", decode.rows())]
+        }
+        "attention_merge" | "attention_rows" => Vec::new(),
+        _ => {
+            let Form { class, threads, vectors, subgroups, .. } = Form::of(params);
+            let loads = if vectors { "vector loads" } else { "scalar loads" };
+            let sums = if subgroups { "sums by subgroups" } else { "sums in shared memory" };
+            vec![heads(class), format!("{threads} threads"), loads.into(), sums.into()]
         }
     }
 }

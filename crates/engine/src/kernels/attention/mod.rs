@@ -22,6 +22,7 @@ mod shader;
 pub(crate) mod tests;
 mod tile;
 
+pub use form::describe;
 pub use geometry::{DIM, Sizes};
 pub use plan::{Attend, Dropout, Flow, backward, forward};
 

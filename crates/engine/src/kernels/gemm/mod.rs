@@ -35,7 +35,7 @@ use smallvec::SmallVec;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::profile::Kind;
@@ -132,6 +132,15 @@ pub const KERNELS: &[&Kernel] = &[
     in_f16::KERNELS[1],
     in_f16::KERNELS[2],
 ];
+
+/// The properties of a variant in words, such as `tile 64×64×16`; none if the kernel has one variant.
+pub fn describe(kernel: &Kernel, params: Params) -> Vec<String> {
+    match kernel.name {
+        "gemm_scales" => vec![["contiguous terms", "contiguous lines"][params[0] as usize & 1].into()],
+        "gemm_parts" | "gemm_parts_bias" => Vec::new(),
+        _ => Form::of(params).describe(),
+    }
+}
 
 fn variants(bias: bool, two: bool) -> Vec<Variant> {
     let plain = [DType::F32, DType::F16, DType::BF16];

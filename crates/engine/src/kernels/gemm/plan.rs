@@ -180,6 +180,31 @@ impl Form {
         [rows as usize, columns as usize]
     }
 
+    /// Its properties in words: the division of the work, and the loads of the factors.
+    pub fn describe(self) -> Vec<String> {
+        let loads = |vectors: bool| if vectors { "vector loads" } else { "scalar loads" };
+        let of_reads = |reads: Reads| match reads.number() {
+            0 => "scalar loads".into(),
+            number => format!("vector loads of {}", ["A·Bᵀ", "A·B", "Aᵀ·B"][number as usize - 1]),
+        };
+        match self {
+            Form::Tile(Tile { rows, columns, depth, lane: [down, across], f16 }, reads) => {
+                let staged = if f16 { " in f16" } else { "" };
+                vec![
+                    format!("tile {rows}×{columns}×{depth}{staged}"),
+                    format!("{down}×{across} each"),
+                    of_reads(reads),
+                ]
+            }
+            Form::Outer(reads) => vec!["outer product".into(), of_reads(reads)],
+            Form::Dots { rows, wide, subgroups } => {
+                let sums = if subgroups { "sums by subgroups" } else { "sums in shared memory" };
+                vec![format!("dot products of {rows}"), loads(wide).into(), sums.into()]
+            }
+            Form::Columns { rows, wide } => vec![format!("columns of {rows}"), loads(wide).into()],
+        }
+    }
+
     /// Whether it sums in another order than the tiles.
     #[cfg(test)]
     pub fn is_few(self) -> bool {

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use super::plan::{self, Form, Reads, candidates};
-use super::tile::Tile;
 use super::{Gemm, Matrix, Segment, parts};
 use crate::context::Context;
 use crate::device::{Sink, cpu};
@@ -176,21 +175,7 @@ fn describe(words: &Words) -> String {
 }
 
 fn form(params: Params) -> String {
-    let name = match Form::of(params) {
-        Form::Tile(Tile { rows, columns, depth, lane: [down, across], .. }, _) => {
-            format!("tile {rows} x {columns} x {depth} by {down} x {across}")
-        }
-        Form::Outer(_) => "outer".into(),
-        Form::Dots { rows, subgroups, .. } => {
-            format!("dots {rows}{}", if subgroups { " by subgroups" } else { "" })
-        }
-        Form::Columns { rows, .. } => format!("columns {rows}"),
-    };
-    let reads = match Form::of(params) {
-        Form::Tile(_, reads) | Form::Outer(reads) => reads != Reads::ELEMENTS,
-        Form::Dots { wide, .. } | Form::Columns { wide, .. } => wide,
-    };
-    name + if reads { ", vectors" } else { "" }
+    Form::of(params).describe().join(", ")
 }
 
 fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {

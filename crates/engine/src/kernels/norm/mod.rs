@@ -133,6 +133,16 @@ static SUM_ROWS: Kernel = Kernel {
 
 pub const KERNELS: &[&Kernel] = &[&NORM, &LAYER_NORM, &ADDED_NORM, &ADDED_LAYER_NORM, &BACKWARD, &SUM_ROWS];
 
+/// The properties of a variant in words; none if the kernel has one variant.
+pub fn describe(kernel: &Kernel, params: Params) -> Vec<String> {
+    if kernel.name == SUM_ROWS.name {
+        return Vec::new();
+    }
+    let RowForm { vectors, subgroups } = RowForm::of(params[0]);
+    let loads = if vectors { "vector loads" } else { "scalar loads" };
+    vec![loads.into(), if subgroups { "sums by subgroups" } else { "sums in shared memory" }.into()]
+}
+
 /// Every variant of a row kernel. With single elements weights have any float type; with vectors they are f32.
 fn variants(bindings: &[(&'static str, Access)]) -> Vec<Variant> {
     let weights = |form: &RowForm| match form.vectors {
