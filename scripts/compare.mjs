@@ -22,9 +22,9 @@ const RUNS = {
   "gpu nf4, rsLoRA, biases": ["--device", "gpu", "--quantize", "nf4", "--rslora", "--bias", "all"],
 };
 
-/** Runs a command in a checkout; throws if it fails. */
+/** Runs a command in a checkout and returns its output; throws if it fails. */
 function run(checkout, command, args) {
-  const { status, stderr, error } = spawnSync(command, args, {
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
     cwd: checkout,
     encoding: "utf8",
     maxBuffer: 2 ** 28,
@@ -32,14 +32,21 @@ function run(checkout, command, args) {
   });
   if (status !== 0)
     throw new Error(`${checkout}: ${command} ${args.join(" ")}: ${error ?? stderr.slice(-2000)}`);
+  return stdout;
+}
+
+/** Builds the program that writes the kernels, with the dependencies of the addon's build; returns its path. */
+function buildForms(checkout) {
+  const [, target] = /^host: (.+)$/m.exec(spawnSync("rustc", ["-vV"], { encoding: "utf8" }).stdout);
+  const which = ["--release", "--workspace", "--example", "forms", "--target", target];
+  const output = run(checkout, "cargo", ["build", "-q", ...which, "--message-format=json"]);
+  const messages = output.split("\n").filter((line) => line.startsWith("{"));
+  return messages.map((line) => JSON.parse(line)).findLast(({ executable }) => executable).executable;
 }
 
 /** Returns the SPIR-V of each kernel variant, by kernel and then sorted, so that the order of variants does not matter. */
 function readKernels(checkout, folder) {
-  // The target is named so that the dependencies are those of the addon's build.
-  const [, target] = /^host: (.+)$/m.exec(spawnSync("rustc", ["-vV"], { encoding: "utf8" }).stdout);
-  const example = ["--target", target, "-p", "lowrank-engine", "--example", "forms"];
-  run(checkout, "cargo", ["run", "--release", "-q", ...example, "--", "write", folder]);
+  run(checkout, buildForms(checkout), ["write", folder]);
   const byKernel = {};
   for (const { file, kernel } of JSON.parse(readFileSync(join(folder, "forms.json"), "utf8")))
     (byKernel[kernel] ??= []).push(readFileSync(join(folder, `${file}.spv`)));
