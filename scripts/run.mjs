@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { avaCounts, cargoCounts, verdict } from "./counts.mjs";
 import { preflight } from "./preflight.mjs";
+import { EXHAUSTIVE, GPU_SAMPLE, QUICK } from "./test-selection.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const windows = process.platform === "win32";
@@ -59,11 +60,14 @@ function hostTarget() {
   return /^host: (.+)$/m.exec(stdout)[1];
 }
 
-async function hasGpu() {
-  if (process.env.LOWRANK_NO_GPU) return false;
-  const ask = `import("lowrank").then((m) => console.log(JSON.stringify(m.devices().map((d) => d.device))))`;
+/** Returns the kind of GPU that tests use: "hardware", "software" (such as lavapipe), or undefined. */
+async function findGpu() {
+  if (process.env.LOWRANK_NO_GPU) return undefined;
+  const ask = `import("lowrank").then((m) => console.log(JSON.stringify(m.devices())))`;
   const { status, output } = await node(["--input-type=module", "-e", ask], { capture: true, quiet: true });
-  return status === 0 && /"gpu/.test(output);
+  const gpus = status === 0 ? JSON.parse(output).filter(({ device }) => device.startsWith("gpu")) : [];
+  if (gpus.length === 0) return undefined;
+  return gpus.some(({ kind }) => kind !== "software") ? "hardware" : "software";
 }
 
 /** Returns the first free name of lowrank-out, lowrank-out-2, …, so that a second start does not touch the first run. */
@@ -81,29 +85,75 @@ async function start(args) {
   process.exit(status ?? 1);
 }
 
-async function test(args) {
-  await prepare();
-  const gpu = await hasGpu();
-  const env = gpu ? {} : { LOWRANK_NO_GPU: "1" };
+/** Runs `cargo test` with arguments for the test programs; resolves to its status and output. */
+function cargoTest(env, only = []) {
   // The addon's build names its target; naming it here too makes both share one build of the dependencies.
-  const cargo = await run("cargo", ["test", "--release", "--workspace", "--target", hostTarget()], {
-    capture: true,
-    env,
-  });
-  const ava = await node(["node_modules/ava/entrypoints/cli.mjs", ...args], { capture: true, env });
-  const cargoResult = verdict(cargoCounts(cargo.output), cargo.status);
-  const avaResult = verdict(avaCounts(ava.output), ava.status);
-  if (!gpu) {
+  const which = ["--release", "--workspace", "--target", hostTarget()];
+  const some = only.length > 0 ? ["--lib", "--", ...only] : [];
+  return run("cargo", ["test", ...which, ...some], { capture: true, env });
+}
+
+const ava = (args, env) => node(["node_modules/ava/entrypoints/cli.mjs", ...args], { capture: true, env });
+
+const NO_GPU = { LOWRANK_NO_GPU: "1" };
+
+/**
+ * Runs the tests. Without patterns and `--exhaustive`, a software GPU runs a sample of its tests, and files that take long
+ * are left out.
+ */
+async function test(args) {
+  const patterns = args.filter((arg) => arg !== "--exhaustive");
+  const everything = patterns.length > 0 || args.includes("--exhaustive");
+  await prepare();
+  const gpu = await findGpu();
+  const samples = gpu === "software" && !everything;
+  const env = gpu === undefined || samples ? NO_GPU : {};
+  const files = everything ? patterns : ["test/**/*.test.ts", ...EXHAUSTIVE.map((name) => `!${name}`)];
+  const cargo = [await cargoTest(env)];
+  if (samples) cargo.push(await cargoTest({}, GPU_SAMPLE.cargo));
+  const suites = [await ava(files, env)];
+  if (samples) suites.push(await ava(GPU_SAMPLE.ava, {}));
+  const cargoResult = sumVerdicts(cargo, cargoCounts);
+  const avaResult = sumVerdicts(suites, avaCounts);
+  if (gpu === undefined) {
     const why = process.env.LOWRANK_NO_GPU ? "LOWRANK_NO_GPU is set" : "no GPU adapter was found";
     console.log(`not run: what tests the gpu device (operations, layers, parity), since ${why}.`);
     console.log(
       "To run it, install a Vulkan driver; without a GPU lavapipe serves (Debian: mesa-vulkan-drivers).",
     );
   }
+  if (!everything) {
+    const most = samples ? "most tests of the gpu device, since the GPU is emulated, and " : "";
+    console.log(
+      `not run: ${most}${EXHAUSTIVE.length} files of long tests; npm test -- --exhaustive runs them.`,
+    );
+  }
   console.log(`cargo: ${cargoResult.passed} passed, ${cargoResult.failed} failed`);
   console.log(`ava: ${avaResult.passed} passed, ${avaResult.failed} failed`);
-  const missing = !gpu && process.env.LOWRANK_REQUIRE_GPU;
+  const missing = gpu === undefined && process.env.LOWRANK_REQUIRE_GPU;
   process.exitCode = cargoResult.failed + avaResult.failed > 0 || missing ? 1 : 0;
+}
+
+/** Returns the sum of the counts of runs; a run that ended badly without naming a failure counts as one. */
+function sumVerdicts(runs, countsOf) {
+  const counts = runs.map(({ output, status }) => verdict(countsOf(output), status));
+  return counts.reduce((a, b) => ({ passed: a.passed + b.passed, failed: a.failed + b.failed }));
+}
+
+/** Checks types, lint, the engine and the library on the CPU; needs the builds, and starts no other program. */
+async function quick() {
+  const checks = ["typecheck", "lint"].map((name) => npm(["run", name]));
+  const cargo = await run("cargo", ["test", "--release", "--workspace", "--lib", "--target", hostTarget()], {
+    capture: true,
+    env: NO_GPU,
+  });
+  const statuses = (await Promise.all(checks)).map(({ status }) => status);
+  const avaResult = sumVerdicts([await ava(QUICK, NO_GPU)], avaCounts);
+  const cargoResult = sumVerdicts([cargo], cargoCounts);
+  console.log(`cargo: ${cargoResult.passed} passed, ${cargoResult.failed} failed`);
+  console.log(`ava: ${avaResult.passed} passed, ${avaResult.failed} failed`);
+  const failed = cargoResult.failed + avaResult.failed + statuses.filter((status) => status !== 0).length;
+  process.exitCode = failed > 0 ? 1 : 0;
 }
 
 /** Runs the races against the peers, or the named ones; with `--kernels` the engine's kernel benchmarks in criterion. */
@@ -119,7 +169,7 @@ async function bench(args) {
   await must(node(["--import=tsx", "benches/endurance.mjs"]));
 }
 
-const tasks = { start, test, bench };
+const tasks = { start, test, quick, bench };
 const [name, ...rest] = process.argv.slice(2);
 const task = tasks[name];
 if (task === undefined) {
