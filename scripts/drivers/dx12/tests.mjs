@@ -2,7 +2,7 @@
 // (6.0 and later), both on lavapipe. Each module of tests runs in a separate process with measured memory, since test
 // devices stay open until their process ends.
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { results } from "../../engine-tests.mjs";
 import { checkout } from "../engine.mjs";
@@ -70,9 +70,12 @@ export function onDx12(name, folder, program, log, tell) {
   const total = { passed: 0, peak: 0, wrong: [], by: undefined };
   let wrote = "";
   for (const group of grouped(names)) {
-    const ran = runMeasured(place, [group, "--show-output"], options);
+    const ran = runMeasured(place, [group, "--show-output"], run, options);
     wrote += `== ${group}\n${ran.wrote}`;
-    const found = results(ran.wrote.replaceAll("\r", ""));
+    const found = results(ran.wrote);
+    tell(
+      `${name} ${group} ${found.passed} passed, ${found.failed} failed, ${(ran.peak / 1e9).toFixed(1)} GB`,
+    );
     total.passed += found.passed;
     total.peak = Math.max(total.peak, ran.peak);
     if (found.names.length > 0) total.wrong.push(`${group} ${found.names.join(", ")}`);
@@ -90,13 +93,13 @@ export function onDx12(name, folder, program, log, tell) {
 }
 
 /**
- * Runs the test program in Wine and prints its peak resident memory. The process is found by its arguments, because its
- * name is its main thread's, which Rust names `main`.
+ * Runs the test program in Wine; its output and peak resident memory go to a file, which exists while it runs. The
+ * process is found by its arguments, because its name is its main thread's, which Rust names `main`.
  *
  * Descriptor sets are left out: for each bind group layout of each device, vkd3d-proton allocates two, and lavapipe
  * gives each the largest size that its layout allows, a million descriptors of 256 bytes.
  */
-const MEASURED = `wine tests.exe "$@" & pid=$!
+const MEASURED = `wine tests.exe "$@" > output 2>&1 & pid=$!
 peak=0
 while kill -0 $pid 2>/dev/null; do
   for process in /proc/[0-9]*; do
@@ -108,12 +111,21 @@ while kill -0 $pid 2>/dev/null; do
   sleep 0.5
 done
 wait $pid; status=$?
-echo "peak $peak kB"
+echo "peak $peak kB" >> output
 exit $status
 `;
 
-function runMeasured(place, args, options) {
-  const { stdout, stderr } = runWindows(place, args, { ...options, through: ["sh", "measured.sh"] });
-  const peak = Number(/^peak (\d+) kB$/m.exec(stdout)?.[1] ?? 0) * 1024;
-  return { wrote: stdout + stderr, peak };
+/** Runs the tests of one module. If they exceed the time limit, the text says so after the lines of those that ended. */
+function runMeasured(place, args, run, options) {
+  const output = join(run, "output");
+  rmSync(output, { force: true });
+  let cut = "";
+  try {
+    runWindows(place, args, { ...options, through: ["sh", "measured.sh"] });
+  } catch (error) {
+    cut = `${error.message}\n`;
+  }
+  const wrote = existsSync(output) ? readFileSync(output, "utf8").replaceAll("\r", "") : "";
+  const peak = Number(/^peak (\d+) kB$/m.exec(wrote)?.[1] ?? 0) * 1024;
+  return { wrote: wrote + cut, peak };
 }
