@@ -12,7 +12,7 @@ import { parseArgs } from "node:util";
 import type { CDPSession, Page } from "playwright-core";
 
 import { Dashboard } from "../src/dashboard/server.js";
-import { liveSource } from "../src/dashboard/sources.js";
+import { openLiveSource } from "../src/dashboard/sources.js";
 import { RunRecorder } from "../src/train/recorder.js";
 import type { TrainEvent } from "../src/train/events.js";
 import { launchChromium } from "../test/chromium.js";
@@ -61,7 +61,7 @@ const recording = (await cost((event) => recorder.record(event))) - idle;
 await recorder.close({ abandoned: true });
 
 const again = await begun("0123456789ac");
-const live = liveSource(
+const live = openLiveSource(
   () => "bench",
   () => again.path,
   () => {},

@@ -2,7 +2,7 @@
  * The public API of lowrank. Importing it has no side effects: the engine and the asynchronous functions are loaded at
  * first use.
  */
-import { lazy } from "./package/lazy.js";
+import { loadLazily } from "./package/lazy.js";
 
 export {
   arange,
@@ -234,7 +234,7 @@ export type {
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`,
  * `ERR_OPTION`, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`; for a hub model also `ERR_HUB`, `ERR_WRITE`; the signal's reason.
  */
-export const loadModel = lazy(async () => (await import("./models/files/load.js")).loadModel);
+export const loadModel = loadLazily(async () => (await import("./models/files/load.js")).loadModel);
 /**
  * Writes a model as a folder that transformers can load: weights, `config.json`, and the tokenizer files of its original
  * folder. A path that ends in `.gguf` writes a language model as one file for llama.cpp, where `dtype` may also be `q8_0`
@@ -243,7 +243,7 @@ export const loadModel = lazy(async () => (await import("./models/files/load.js"
  * `ERR_OUTPUT_EXISTS` for a folder that is not empty or an existing file, `ERR_DTYPE` for a value beyond f16,
  * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`, `ERR_WRITE`; the signal's reason.
  */
-export const saveModel = lazy(async () => (await import("./models/files/save.js")).saveModel);
+export const saveModel = loadLazily(async () => (await import("./models/files/save.js")).saveModel);
 /**
  * Describes the contents of a path, as `lowrank inspect` prints them: a model, an adapter and whether it fits a model, or
  * the rows of a data file that a run would train on. For models and adapters only headers are read, no weights.
@@ -251,7 +251,7 @@ export const saveModel = lazy(async () => (await import("./models/files/save.js"
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT` for unknown contents, `ERR_OPTION`; for data the errors of `finetune`;
  * for a hub model `ERR_HUB`, `ERR_WRITE`; the signal's reason.
  */
-export const inspect = lazy(async () => (await import("./inspect/inspect.js")).inspect);
+export const inspect = loadLazily(async () => (await import("./inspect/inspect.js")).inspect);
 /**
  * Estimates the device memory of a `finetune` run with these options, by weights, adapters, optimizer and activations.
  * Reports whether it fits, and if not, options that would. No weights are read and nothing is computed: the first steps
@@ -261,7 +261,7 @@ export const inspect = lazy(async () => (await import("./inspect/inspect.js")).i
  * `ERR_DATA_ROW` and the errors of `loadModel` and `lora.inject`; `ERR_OUT_OF_MEMORY` for a tensor larger than the
  * device's largest buffer; the signal's reason.
  */
-export const estimate = lazy(async () => (await import("./train/memory/estimate.js")).estimate);
+export const estimate = loadLazily(async () => (await import("./train/memory/estimate.js")).estimate);
 /**
  * Tests devices: every kernel family forward and backward against the CPU, training steps, and performance. This takes
  * about a minute. Each device is tested in a separate process, so that a crash or hang becomes a result. The results of
@@ -270,4 +270,4 @@ export const estimate = lazy(async () => (await import("./train/memory/estimate.
  * Throws `ERR_OPTION`; `ERR_NO_GPU` for a missing GPU; `ERR_INTERNAL` in a bundle, where the test process cannot be
  * started; the signal's reason.
  */
-export const diagnose = lazy(async () => (await import("./diagnose/diagnose.js")).diagnose);
+export const diagnose = loadLazily(async () => (await import("./diagnose/diagnose.js")).diagnose);

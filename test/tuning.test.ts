@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
-import { cacheFolder } from "../src/package/cache-folder.js";
+import { findCacheFolder } from "../src/package/cache-folder.js";
 import { session, type TuneReport } from "../src/native/binding.js";
 import { lowrank, ONE_LINE } from "./cli/lowrank.js";
 import { testDevices } from "./devices.js";
@@ -64,22 +64,22 @@ function gpu(t: { log(text: string): void; pass(): void }): boolean {
 
 test("each system's cache folder", (t) => {
   const home = (): string => "/home/me";
-  t.is(cacheFolder("linux", {}, home), "/home/me/.cache/lowrank");
-  t.is(cacheFolder("linux", { XDG_CACHE_HOME: "/cache" }, home), "/cache/lowrank");
-  t.is(cacheFolder("linux", { XDG_CACHE_HOME: "relative" }, home), "/home/me/.cache/lowrank");
-  t.is(cacheFolder("linux", { XDG_CACHE_HOME: "" }, home), "/home/me/.cache/lowrank");
-  t.is(cacheFolder("darwin", { XDG_CACHE_HOME: "/cache" }, home), "/home/me/Library/Caches/lowrank");
-  t.is(cacheFolder("win32", { LOCALAPPDATA: "/local" }, home), "/local/lowrank");
-  t.is(cacheFolder("win32", {}, home), "/home/me/AppData/Local/lowrank");
+  t.is(findCacheFolder("linux", {}, home), "/home/me/.cache/lowrank");
+  t.is(findCacheFolder("linux", { XDG_CACHE_HOME: "/cache" }, home), "/cache/lowrank");
+  t.is(findCacheFolder("linux", { XDG_CACHE_HOME: "relative" }, home), "/home/me/.cache/lowrank");
+  t.is(findCacheFolder("linux", { XDG_CACHE_HOME: "" }, home), "/home/me/.cache/lowrank");
+  t.is(findCacheFolder("darwin", { XDG_CACHE_HOME: "/cache" }, home), "/home/me/Library/Caches/lowrank");
+  t.is(findCacheFolder("win32", { LOCALAPPDATA: "/local" }, home), "/local/lowrank");
+  t.is(findCacheFolder("win32", {}, home), "/home/me/AppData/Local/lowrank");
   const nowhere = (): string => {
     throw new Error("no such user");
   };
-  t.is(cacheFolder("linux", {}, nowhere), undefined);
+  t.is(findCacheFolder("linux", {}, nowhere), undefined);
   t.is(
-    cacheFolder("linux", {}, () => ""),
+    findCacheFolder("linux", {}, () => ""),
     undefined,
   );
-  t.true(isAbsolute(cacheFolder() ?? "/"));
+  t.true(isAbsolute(findCacheFolder() ?? "/"));
 });
 
 test.serial("a notice of a device is a warning of the process", async (t) => {

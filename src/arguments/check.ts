@@ -7,25 +7,25 @@ import { optionName } from "./option-name.js";
 import { didYouMean } from "./suggest.js";
 
 /** Returns the name of a class; "" if its static `name` is not a string. */
-function nameOf(made: Function): string {
+function readClassName(made: Function): string {
   const name: unknown = Object.getOwnPropertyDescriptor(made, "name")?.value;
   return typeof name === "string" ? name : "";
 }
 
 /** Formats `value` for an error: short, and without calling its code. */
-export function shown(value: unknown): string {
+export function formatValue(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}…` : value);
   if (typeof value === "bigint") return `${value}n`;
-  if (typeof value === "function") return isClass(value) ? `the class ${nameOf(value)}` : "a function";
+  if (typeof value === "function") return isClass(value) ? `the class ${readClassName(value)}` : "a function";
   if (typeof value !== "object" || value === null) return String(value);
   if (Array.isArray(value)) {
     const plain = value.length <= 8 && value.every((one) => one === null || typeof one !== "object");
-    return plain ? `[${value.map(shown).join(", ")}]` : `an array of ${value.length}`;
+    return plain ? `[${value.map(formatValue).join(", ")}]` : `an array of ${value.length}`;
   }
   const own: unknown = Object.getOwnPropertyDescriptor(value, "constructor")?.value;
-  if (typeof own === "function" && own.prototype === value) return `the prototype of ${nameOf(own)}`;
+  if (typeof own === "function" && own.prototype === value) return `the prototype of ${readClassName(own)}`;
   const made: unknown = (Object.getPrototypeOf(value) as { constructor?: unknown } | null)?.constructor;
-  const name = typeof made === "function" ? nameOf(made) : "";
+  const name = typeof made === "function" ? readClassName(made) : "";
   if (name === "Object" || name === "") return "an object";
   return `${/^[AEIOU]/.test(name) ? "an" : "a"} ${name}`;
 }
@@ -34,7 +34,7 @@ export function shown(value: unknown): string {
 export function refuse(where: string, name: string, expected: string, value: unknown): never {
   throw new LowrankError(
     "ERR_OPTION",
-    `${where}: ${optionName(name)} must be ${expected}, got ${shown(value)}`,
+    `${where}: ${optionName(name)} must be ${expected}, got ${formatValue(value)}`,
   );
 }
 
@@ -89,7 +89,7 @@ export function oneOf<T extends string>(
   const expected = `one of ${choices.join(", ")}`;
   throw new LowrankError(
     "ERR_OPTION",
-    `${where}: ${optionName(name)} must be ${expected}, got ${shown(value)}${didYouMean(value, choices)}`,
+    `${where}: ${optionName(name)} must be ${expected}, got ${formatValue(value)}${didYouMean(value, choices)}`,
   );
 }
 

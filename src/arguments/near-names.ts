@@ -1,4 +1,4 @@
-import { closest } from "./suggest.js";
+import { findClosest } from "./suggest.js";
 
 /** Size limit of the cache of lookups; rows usually repeat the same few fields. */
 const MOST_KNOWN = 10_000;
@@ -16,15 +16,15 @@ export class NearNames {
   in(names: Iterable<string>): { name: string; meant: string } | undefined {
     const all = new Set(names);
     for (const name of all) {
-      const meant = this.#closest(name);
+      const meant = this.#findClosest(name);
       if (meant !== undefined && !all.has(meant)) return { name, meant };
     }
     return undefined;
   }
 
-  #closest(name: string): string | undefined {
+  #findClosest(name: string): string | undefined {
     if (this.#found.has(name)) return this.#found.get(name);
-    const meant = closest(name, this.wanted);
+    const meant = findClosest(name, this.wanted);
     if (this.#found.size < MOST_KNOWN) this.#found.set(name, meant);
     return meant;
   }

@@ -7,7 +7,7 @@ const CHARACTERS_PER_EDIT = 3;
 /** Minimum length for suggestions: shorter names often differ by one letter, such as f32 and i32, or max and min. */
 const LEAST_EDITED = 4;
 
-function mostEdits(name: string, candidate: string): number {
+function countAllowedEdits(name: string, candidate: string): number {
   const length = Math.max(name.length, candidate.length);
   return length < LEAST_EDITED ? 0 : Math.min(MOST_EDITS, Math.floor(length / CHARACTERS_PER_EDIT));
 }
@@ -25,7 +25,7 @@ function withoutDigits(name: string): string {
 }
 
 /** Removes differences in case, hyphens and underscores. */
-function folded(name: string): string {
+function foldName(name: string): string {
   return name.toLowerCase().replaceAll(/[-_]/g, "");
 }
 
@@ -33,7 +33,7 @@ function folded(name: string): string {
  * Returns the name in `known` closest to `name`; undefined if none is close or `name` is known. Names that differ only in
  * case, hyphens and underscores are preferred.
  */
-export function closest(name: string, known: Iterable<string>): string | undefined {
+export function findClosest(name: string, known: Iterable<string>): string | undefined {
   const candidates = new Set(known);
   if (candidates.has(name)) return undefined;
   let best: string | undefined;
@@ -44,8 +44,8 @@ export function closest(name: string, known: Iterable<string>): string | undefin
     if (withoutDigits(candidate) === withoutDigits(name)) continue;
     const [from, to] = [name.toLowerCase(), candidate.toLowerCase()];
     const swapped = isSwapped(from, to);
-    const edits = folded(candidate) === folded(name) ? 0 : swapped ? 1 : leven(from, to);
-    if (edits >= least || (!swapped && edits > mostEdits(name, candidate))) continue;
+    const edits = foldName(candidate) === foldName(name) ? 0 : swapped ? 1 : leven(from, to);
+    if (edits >= least || (!swapped && edits > countAllowedEdits(name, candidate))) continue;
     [best, least] = [candidate, edits];
   }
   return best;
@@ -53,6 +53,6 @@ export function closest(name: string, known: Iterable<string>): string | undefin
 
 /** Returns ` (did you mean v_proj?)` for an error about `name`; empty if no name in `known` is close. */
 export function didYouMean(name: unknown, known: Iterable<string>): string {
-  const found = typeof name === "string" ? closest(name, known) : undefined;
+  const found = typeof name === "string" ? findClosest(name, known) : undefined;
   return found === undefined ? "" : ` (did you mean ${found}?)`;
 }

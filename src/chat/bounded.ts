@@ -1,7 +1,7 @@
 /** Runs a template with limits on the number of evaluation steps and on time. */
 import { createContext, Script } from "node:vm";
 import { Interpreter, type Value } from "./jinja.js";
-import { stripCall, stripped } from "./strip.js";
+import { stripCall, stripCharacters } from "./strip.js";
 
 type Evaluate = InstanceType<typeof Interpreter>["evaluate"];
 
@@ -31,7 +31,7 @@ export class BoundedInterpreter extends Interpreter {
     this.#count(1);
     const strip = stripCall(statement);
     const value = strip
-      ? stripped(
+      ? stripCharacters(
           strip.method,
           this.evaluate(strip.text, environment),
           this.evaluate(strip.characters, environment),

@@ -13,7 +13,7 @@ export interface Ignored {
 }
 
 /** Detects the ignored parts of a conversation, whose rendered text is `text`. */
-export function ignoredParts(template: ChatTemplate, conversation: Conversation, text: string): Ignored {
+export function findIgnoredParts(template: ChatTemplate, conversation: Conversation, text: string): Ignored {
   const { messages, tools } = conversation;
   const render = (changed: Partial<Conversation>): string | undefined => {
     try {
@@ -25,9 +25,9 @@ export function ignoredParts(template: ChatTemplate, conversation: Conversation,
   const replaced = (place: number, message: Message): readonly Message[] =>
     messages.map((one, i) => (i === place ? message : one));
   const ignoresCalls = (message: Message, place: number): boolean => {
-    const calls = callsOf(message);
+    const calls = listCalls(message);
     return calls.some((_, i) => {
-      const others = calls.map((call, k) => (k === i ? altered(call) : call));
+      const others = calls.map((call, k) => (k === i ? alterStrings(call) : call));
       return render({ messages: replaced(place, { ...message, tool_calls: others }) }) === text;
     });
   };
@@ -35,7 +35,7 @@ export function ignoredParts(template: ChatTemplate, conversation: Conversation,
     const { role, content } = message;
     if (role === "assistant" || typeof content !== "string" || text.includes(content.trim())) return false;
     return (
-      render({ messages: replaced(place, { ...message, content: altered(content) as string }) }) === text
+      render({ messages: replaced(place, { ...message, content: alterStrings(content) as string }) }) === text
     );
   };
   return {
@@ -45,14 +45,14 @@ export function ignoredParts(template: ChatTemplate, conversation: Conversation,
   };
 }
 
-function callsOf({ tool_calls: calls }: Message): readonly unknown[] {
+function listCalls({ tool_calls: calls }: Message): readonly unknown[] {
   return Array.isArray(calls) ? calls : [];
 }
 
 /** Returns the value with every string in it changed. */
-function altered(value: unknown): unknown {
+function alterStrings(value: unknown): unknown {
   if (typeof value === "string") return `${value}Qv`;
-  if (Array.isArray(value)) return value.map(altered);
+  if (Array.isArray(value)) return value.map(alterStrings);
   if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, altered(one)]));
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, alterStrings(one)]));
 }

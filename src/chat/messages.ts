@@ -51,7 +51,7 @@ export interface RowConversation extends Conversation {
   unweighted?: readonly number[] | undefined;
 }
 
-function kindOf(value: unknown): string {
+function describeKind(value: unknown): string {
   if (value === null) return "null";
   if (value === undefined) return "nothing";
   if (typeof value === "object") return Array.isArray(value) ? "an array" : "an object";
@@ -64,11 +64,11 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 /** Finds a lone surrogate in a value, which only an escape can produce; undefined where there is none. */
-function loneSurrogate(value: unknown): string | undefined {
+function findLoneSurrogate(value: unknown): string | undefined {
   if (typeof value === "string") return /\p{Surrogate}/u.exec(value)?.[0];
   if (typeof value !== "object" || value === null) return undefined;
   for (const one of Object.values(value)) {
-    const found = loneSurrogate(one);
+    const found = findLoneSurrogate(one);
     if (found !== undefined) return found;
   }
   return undefined;
@@ -78,10 +78,11 @@ function loneSurrogate(value: unknown): string | undefined {
  * Checks and returns the messages in `value`; `name` is its name in errors. Null fields are dropped, since templates
  * treat them as present.
  */
-export function messagesOf(value: unknown, name: string, refuse: (what: string) => never): Message[] {
-  if (!Array.isArray(value)) return refuse(`${name} must be an array of messages, got ${kindOf(value)}`);
+export function parseMessages(value: unknown, name: string, refuse: (what: string) => never): Message[] {
+  if (!Array.isArray(value))
+    return refuse(`${name} must be an array of messages, got ${describeKind(value)}`);
   if (value.length === 0) return refuse(`${name} is empty; a conversation has at least one message`);
-  return value.map((one: unknown, i) => messageOf(one, `${name}[${i}]`, refuse));
+  return value.map((one: unknown, i) => parseMessage(one, `${name}[${i}]`, refuse));
 }
 
 /**
@@ -104,30 +105,30 @@ function checkFields(
   );
 }
 
-function messageOf(value: unknown, name: string, refuse: (what: string) => never): Message {
-  if (!isObject(value)) return refuse(`${name} must be an object, got ${kindOf(value)}`);
+function parseMessage(value: unknown, name: string, refuse: (what: string) => never): Message {
+  if (!isObject(value)) return refuse(`${name} must be an object, got ${describeKind(value)}`);
   const fields = Object.fromEntries(Object.entries(value).filter(([, one]) => (one ?? null) !== null));
   checkFields(fields, name, NEAR_FIELDS, refuse);
   const { role } = fields;
-  if (typeof role !== "string") return refuse(`${name}.role must be a string, got ${kindOf(role)}`);
+  if (typeof role !== "string") return refuse(`${name}.role must be a string, got ${describeKind(role)}`);
   if (!(ROLES as readonly string[]).includes(role))
     return refuse(
       `${name}.role is ${JSON.stringify(role)}${didYouMean(role, ROLES)}; roles are ${ROLES.join(", ")}`,
     );
-  const media = mediaField(fields);
+  const media = findMediaField(fields);
   if (media !== undefined)
     return refuse(
       `${name}.${media} contains media, but only text can be used; remove the message or the field`,
     );
   if ("function_call" in fields)
     return refuse(`${name}.function_call is OpenAI's old form; write the call as tool_calls`);
-  const calls = callsOf(fields["tool_calls"], `${name}.tool_calls`, refuse);
+  const calls = parseCalls(fields["tool_calls"], `${name}.tool_calls`, refuse);
   if (calls !== undefined) fields["tool_calls"] = calls;
-  const content = contentOf(fields["content"], `${name}.content`, calls !== undefined, refuse);
+  const content = parseContent(fields["content"], `${name}.content`, calls !== undefined, refuse);
   if (content === undefined) delete fields["content"];
   else fields["content"] = content;
   checkWeight(fields, name, refuse);
-  const half = loneSurrogate(fields);
+  const half = findLoneSurrogate(fields);
   if (half !== undefined)
     return refuse(
       `${name} has half of a surrogate pair, \\u${half.charCodeAt(0).toString(16)}; write both halves`,
@@ -139,7 +140,7 @@ function messageOf(value: unknown, name: string, refuse: (what: string) => never
 const TEXT_PARTS = ["text", "input_text", "output_text"];
 
 /** Returns a message's content as one text, with text parts concatenated; undefined if it has only a tool call. */
-function contentOf(
+function parseContent(
   content: unknown,
   name: string,
   called: boolean,
@@ -148,35 +149,36 @@ function contentOf(
   if (typeof content === "string") return content;
   if (called && (content === undefined || (Array.isArray(content) && content.length === 0))) return undefined;
   if (!Array.isArray(content) || content.length === 0) {
-    const is = Array.isArray(content) ? "an empty array" : kindOf(content);
+    const is = Array.isArray(content) ? "an empty array" : describeKind(content);
     return refuse(`${name} must be a string or an array of text parts, got ${is}`);
   }
-  return content.map((part, i) => textOfPart(part, `${name}[${i}]`, refuse)).join("");
+  return content.map((part, i) => readPartText(part, `${name}[${i}]`, refuse)).join("");
 }
 
-function textOfPart(part: unknown, name: string, refuse: (what: string) => never): string {
-  if (!isObject(part)) return refuse(`${name} must be {"type": "text", "text": …}, got ${kindOf(part)}`);
+function readPartText(part: unknown, name: string, refuse: (what: string) => never): string {
+  if (!isObject(part))
+    return refuse(`${name} must be {"type": "text", "text": …}, got ${describeKind(part)}`);
   const { type, text } = part;
   if (!TEXT_PARTS.includes(type as string)) {
     const is = type === undefined ? "has no type" : `is of type ${JSON.stringify(type)}`;
     return refuse(`${name} ${is}; only parts of type "text" can be used`);
   }
-  const media = mediaField(part);
+  const media = findMediaField(part);
   if (media !== undefined)
     return refuse(`${name}.${media} contains media; only parts of type "text" can be used`);
-  return typeof text === "string" ? text : refuse(`${name}.text must be a string, got ${kindOf(text)}`);
+  return typeof text === "string" ? text : refuse(`${name}.text must be a string, got ${describeKind(text)}`);
 }
 
 /**
  * Returns the tool calls of a message; undefined if there are none. OpenAI's arguments are JSON text, which is parsed
  * here, as in vLLM and llama.cpp, because templates serialise the arguments themselves.
  */
-function callsOf(calls: unknown, name: string, refuse: (what: string) => never): object[] | undefined {
+function parseCalls(calls: unknown, name: string, refuse: (what: string) => never): object[] | undefined {
   if (calls === undefined) return undefined;
-  if (!Array.isArray(calls)) return refuse(`${name} must be an array, got ${kindOf(calls)}`);
+  if (!Array.isArray(calls)) return refuse(`${name} must be an array, got ${describeKind(calls)}`);
   if (calls.length === 0) return undefined;
   return calls.map((call: unknown, i) => {
-    if (!isObject(call)) return refuse(`${name}[${i}] must be an object, got ${kindOf(call)}`);
+    if (!isObject(call)) return refuse(`${name}[${i}] must be an object, got ${describeKind(call)}`);
     const { function: called } = call;
     if (isObject(called))
       return { ...call, function: withParsedArguments(called, `${name}[${i}].function`, refuse) };
@@ -198,7 +200,7 @@ function withParsedArguments(
   } catch {
     return refuse(`${name}.arguments must be JSON`);
   }
-  if (!isObject(parsed)) return refuse(`${name}.arguments must be an object, got ${kindOf(parsed)}`);
+  if (!isObject(parsed)) return refuse(`${name}.arguments must be an object, got ${describeKind(parsed)}`);
   return { ...call, arguments: parsed };
 }
 
@@ -207,7 +209,7 @@ function checkWeight(fields: Record<string, unknown>, name: string, refuse: (wha
   const { role, weight } = fields;
   if (weight === undefined) return;
   if (weight !== 0 && weight !== 1)
-    refuse(`${name}.weight must be 0 or 1, got ${JSON.stringify(weight) ?? kindOf(weight)}`);
+    refuse(`${name}.weight must be 0 or 1, got ${JSON.stringify(weight) ?? describeKind(weight)}`);
   if (weight === 0 && role !== "assistant")
     refuse(
       `${name}.weight is 0, but the role is ${JSON.stringify(role)}; only assistant turns have a weight`,
@@ -216,7 +218,7 @@ function checkWeight(fields: Record<string, unknown>, name: string, refuse: (wha
 }
 
 /** Returns the messages without weights, and the indices of those with weight 0. */
-function weighted(messages: readonly Message[]): Pick<RowConversation, "messages" | "unweighted"> {
+function separateWeights(messages: readonly Message[]): Pick<RowConversation, "messages" | "unweighted"> {
   const unweighted = messages.flatMap(({ weight }, i) => (weight === 0 ? [i] : []));
   if (unweighted.length === 0) return { messages };
   const plain = messages.map((message) => {
@@ -230,7 +232,7 @@ function weighted(messages: readonly Message[]): Pick<RowConversation, "messages
 const MEDIA = ["image", "images", "video", "videos", "audio", "audios"];
 
 /** Returns the name of a non-empty media field; undefined where there is none. */
-function mediaField(fields: Record<string, unknown>): string | undefined {
+function findMediaField(fields: Record<string, unknown>): string | undefined {
   return MEDIA.find((name) => {
     const value = fields[name] ?? null;
     return value !== null && value !== "" && !(Array.isArray(value) && value.length === 0);
@@ -239,13 +241,13 @@ function mediaField(fields: Record<string, unknown>): string | undefined {
 
 /** Rejects a conversation with media. */
 function refuseMedia(fields: Record<string, unknown>, refuse: (what: string) => never): void {
-  const name = mediaField(fields);
+  const name = findMediaField(fields);
   if (name !== undefined)
     refuse(`the row has "${name}", but only its text can be used; remove the row or the field`);
 }
 
 /** Returns the tools of a row: an array of schemas, or its JSON text. */
-export function toolsOf(value: unknown, refuse: (what: string) => never): readonly object[] | undefined {
+export function parseTools(value: unknown, refuse: (what: string) => never): readonly object[] | undefined {
   if ((value ?? null) === null || value === "") return undefined;
   let tools = value;
   if (typeof value === "string") {
@@ -256,34 +258,34 @@ export function toolsOf(value: unknown, refuse: (what: string) => never): readon
     }
   }
   if (!Array.isArray(tools) || !tools.every(isObject))
-    return refuse(`"tools" must be an array of objects, got ${kindOf(tools)}`);
+    return refuse(`"tools" must be an array of objects, got ${describeKind(tools)}`);
   return tools.length === 0 ? undefined : tools;
 }
 
 /** Returns the conversation in a row's fields, with its format; undefined where there is none. */
-export function conversationOf(
+export function parseConversation(
   fields: Record<string, unknown>,
   refuse: (what: string) => never,
 ): RowConversation | undefined {
   if (["messages", "conversations", "instruction"].some((name) => name in fields))
     refuseMedia(fields, refuse);
   if ("messages" in fields) {
-    const messages = messagesOf(fields["messages"], '"messages"', refuse);
-    return { ...weighted(messages), tools: toolsOf(fields["tools"], refuse), format: "messages" };
+    const messages = parseMessages(fields["messages"], '"messages"', refuse);
+    return { ...separateWeights(messages), tools: parseTools(fields["tools"], refuse), format: "messages" };
   }
   if ("conversations" in fields) return shareGpt(fields, refuse);
-  if ("instruction" in fields) return alpaca(fields, refuse);
+  if ("instruction" in fields) return convertAlpaca(fields, refuse);
   return undefined;
 }
 
 function shareGpt(fields: Record<string, unknown>, refuse: (what: string) => never): RowConversation {
   const name = '"conversations"';
   const given = fields["conversations"];
-  const tools = toolsOf(fields["tools"], refuse);
+  const tools = parseTools(fields["tools"], refuse);
   const spoken = Array.isArray(given) && given.some((one) => isObject(one) && "from" in one);
-  if (!spoken) return { ...weighted(messagesOf(given, name, refuse)), tools, format: "messages" };
+  if (!spoken) return { ...separateWeights(parseMessages(given, name, refuse)), tools, format: "messages" };
   const turns: Record<string, unknown>[] = given.map((one: unknown, i) => {
-    if (!isObject(one)) return refuse(`${name}[${i}] must be an object, got ${kindOf(one)}`);
+    if (!isObject(one)) return refuse(`${name}[${i}] must be an object, got ${describeKind(one)}`);
     checkFields(one, `${name}[${i}]`, NEAR_TURN_FIELDS, refuse);
     const { from, value, weight } = one;
     const role = typeof from === "string" && Object.hasOwn(SPEAKERS, from) ? SPEAKERS[from] : undefined;
@@ -292,23 +294,23 @@ function shareGpt(fields: Record<string, unknown>, refuse: (what: string) => nev
       return refuse(`${name}[${i}].from is ${JSON.stringify(from) ?? "missing"}; speakers are ${known}`);
     }
     if (typeof value !== "string")
-      return refuse(`${name}[${i}].value must be a string, got ${kindOf(value)}`);
+      return refuse(`${name}[${i}].value must be a string, got ${describeKind(value)}`);
     return { role, content: value, ...(weight !== undefined && { weight }) };
   });
   const { system } = fields;
   if (typeof system === "string" && system !== "" && turns[0]?.role !== "system")
     turns.unshift({ role: "system", content: system });
-  return { ...weighted(messagesOf(turns, name, refuse)), tools, format: "sharegpt" };
+  return { ...separateWeights(parseMessages(turns, name, refuse)), tools, format: "sharegpt" };
 }
 
-function alpaca(fields: Record<string, unknown>, refuse: (what: string) => never): RowConversation {
+function convertAlpaca(fields: Record<string, unknown>, refuse: (what: string) => never): RowConversation {
   const text = (name: string, needed: boolean): string => {
     const value = fields[name] ?? (needed ? undefined : "");
     if (typeof value === "string") return value;
     return refuse(
       value === undefined
         ? `the field "${name}" is missing next to "instruction"`
-        : `"${name}" must be a string, got ${kindOf(value)}`,
+        : `"${name}" must be a string, got ${describeKind(value)}`,
     );
   };
   const [instruction, input, output, system] = [
@@ -322,5 +324,5 @@ function alpaca(fields: Record<string, unknown>, refuse: (what: string) => never
     { role: "user", content: input === "" ? instruction : `${instruction}\n\n${input}` },
     { role: "assistant", content: output },
   ];
-  return { messages: messagesOf(messages, '"instruction"', refuse), format: "alpaca" };
+  return { messages: parseMessages(messages, '"instruction"', refuse), format: "alpaca" };
 }

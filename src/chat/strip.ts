@@ -26,7 +26,7 @@ export function stripCall(
 }
 
 /** Removes the given characters from the ends of `text`. */
-export function stripped(method: Method, text: Value, characters: Value): Value {
+export function stripCharacters(method: Method, text: Value, characters: Value): Value {
   if (typeof text.value !== "string") throw new Error(`${method}() is a method of strings`);
   if (typeof characters.value !== "string") throw new Error(`${method}() takes a string of characters`);
   const letters = Array.from(text.value);

@@ -79,7 +79,7 @@ export class ChatTemplate {
       program = this.#compile(withSentinels(this.#source, sentinels));
       this.#marked.set(which, program);
     }
-    const { plain, spans } = spansOf(this.#run(program, conversation, {}), sentinels);
+    const { plain, spans } = extractSpans(this.#run(program, conversation, {}), sentinels);
     return plain === text ? spans : undefined;
   }
 
@@ -87,7 +87,7 @@ export class ChatTemplate {
     try {
       return parse(source);
     } catch (cause) {
-      throw this.#failure(`cannot be read: ${messageOf(cause)}`, cause);
+      throw this.#failure(`cannot be read: ${readMessage(cause)}`, cause);
     }
   }
 
@@ -111,7 +111,7 @@ export class ChatTemplate {
     } catch (cause) {
       if (cause instanceof Raised) throw this.#failure(`refuses the messages: ${cause.message}`, cause);
       const why = cause instanceof OutOfBounds ? "was stopped" : "fails";
-      throw this.#failure(`${why}: ${messageOf(cause)}`, cause);
+      throw this.#failure(`${why}: ${readMessage(cause)}`, cause);
     }
   }
 
@@ -120,7 +120,7 @@ export class ChatTemplate {
   }
 }
 
-function messageOf(error: unknown): string {
+function readMessage(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).replaceAll("\n", " ");
 }
 
@@ -158,7 +158,10 @@ function withSentinels(source: string, [start, end]: readonly [string, string]):
 }
 
 /** Removes the sentinels from a text; returns the ranges between them, with nested ones merged. */
-function spansOf(text: string, [start, end]: readonly [string, string]): { plain: string; spans: Span[] } {
+function extractSpans(
+  text: string,
+  [start, end]: readonly [string, string],
+): { plain: string; spans: Span[] } {
   const spans: Span[] = [];
   let plain = "";
   let depth = 0;

@@ -17,7 +17,7 @@ export interface TokenSpan {
  * Returns the tokens of each turn: all that overlap it, as in transformers, except that a token crossing a rough end is
  * excluded. Turns without a token are dropped.
  */
-export function tokenSpans(turns: readonly Turn[], { starts, ends }: Offsets): TokenSpan[] {
+export function findTokenSpans(turns: readonly Turn[], { starts, ends }: Offsets): TokenSpan[] {
   const spans: TokenSpan[] = [];
   let next = 0;
   for (const turn of turns) {

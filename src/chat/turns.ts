@@ -1,5 +1,5 @@
 /** Locates the assistant's turns in the text of a conversation. */
-import { ignoredParts, type Ignored } from "./ignored.js";
+import { findIgnoredParts, type Ignored } from "./ignored.js";
 import type { Conversation, Message } from "./messages.js";
 import type { ChatTemplate, Span } from "./template.js";
 
@@ -36,21 +36,21 @@ export function renderTurns(
   { unweighted = [], ...conversation }: Weighted,
 ): Rendered {
   const text = template.render(conversation);
-  const ignored = ignoredParts(template, conversation, text);
+  const ignored = findIgnoredParts(template, conversation, text);
   const parts = new Parts(template, conversation, text);
   const places = conversation.messages.flatMap(({ role }, i) => (role === "assistant" ? [i] : []));
   const marked = template.markedSpans(conversation, text);
   const found =
     marked === undefined
-      ? comparedTurns(parts, places, unweighted)
-      : markedTurns(marked, parts, places, unweighted);
+      ? compareTurns(parts, places, unweighted)
+      : findMarkedTurns(marked, parts, places, unweighted);
   return { text, ...found, ignored };
 }
 
 type Found = Pick<Rendered, "turns" | "lost">;
 
 /** Converts the tagged ranges to turns, and marks turns with weight 0. */
-function markedTurns(
+function findMarkedTurns(
   marked: readonly Span[],
   parts: Parts,
   places: readonly number[],
@@ -58,7 +58,7 @@ function markedTurns(
 ): Found {
   if (unweighted.length === 0) return { turns: [...marked], lost: 0 };
   if (marked.length === places.length) {
-    const turns = marked.map((span, i) => weightedTurn(span, places[i] as number, unweighted));
+    const turns = marked.map((span, i) => weightTurn(span, places[i] as number, unweighted));
     return { turns, lost: 0 };
   }
   // The tags do not identify their messages, so comparison locates the turns with weight 0.
@@ -70,24 +70,24 @@ function markedTurns(
 }
 
 /** Locates turns by comparison; only the last one if any other is not found. */
-function comparedTurns(parts: Parts, places: readonly number[], unweighted: readonly number[]): Found {
+function compareTurns(parts: Parts, places: readonly number[], unweighted: readonly number[]): Found {
   const turns: Turn[] = [];
   let lost = 0;
   for (const place of places) {
     const turn = parts.turn(place, turns.at(-1)?.end ?? 0);
     if (turn === undefined) lost++;
-    else turns.push(weightedTurn(turn, place, unweighted));
+    else turns.push(weightTurn(turn, place, unweighted));
   }
   if (lost === 0) return { turns, lost };
   const place = places.at(-1) as number;
   const last = parts.turn(place, 0);
   return {
-    turns: last === undefined ? [] : [weightedTurn(last, place, unweighted)],
+    turns: last === undefined ? [] : [weightTurn(last, place, unweighted)],
     lost: places.length - (last === undefined ? 0 : 1),
   };
 }
 
-function weightedTurn(turn: Turn, place: number, unweighted: readonly number[]): Turn {
+function weightTurn(turn: Turn, place: number, unweighted: readonly number[]): Turn {
   return unweighted.includes(place) ? { ...turn, unweighted: true } : turn;
 }
 
@@ -104,10 +104,10 @@ class Parts {
 
   /** Locates the turn of message `place`, beginning at `from` or later. */
   turn(place: number, from: number): Turn | undefined {
-    const varied = this.#varied(place);
+    const varied = this.#locateByReplacing(place);
     const start = this.#prefix(place, true) ?? varied?.start;
     const exact = this.#prefix(place + 1, false);
-    const end = exact ?? (varied && this.#closed(place, varied.end));
+    const end = exact ?? (varied && this.#findTurnEnd(place, varied.end));
     if (start === undefined || end === undefined || start < from || end <= start) return undefined;
     return exact === undefined ? { start, end, rough: true } : { start, end };
   }
@@ -121,7 +121,7 @@ class Parts {
   }
 
   /** Locates the content of message `place` by replacing it and comparing the renderings. */
-  #varied(place: number): { start: number; end: number } | undefined {
+  #locateByReplacing(place: number): { start: number; end: number } | undefined {
     const { messages } = this.conversation;
     const { text } = this;
     const [one, other] = CONTENTS.map((content) =>
@@ -129,8 +129,8 @@ class Parts {
     );
     // A template that ignores the content reveals nothing.
     if (one === undefined || other === undefined || one === other) return undefined;
-    const start = commonStart(one, other);
-    const behind = commonEnd(one, other);
+    const start = countCommonStart(one, other);
+    const behind = countCommonEnd(one, other);
     if (!text.startsWith(one.slice(0, start)) || !text.endsWith(one.slice(one.length - behind)))
       return undefined;
     return { start, end: text.length - behind };
@@ -140,10 +140,10 @@ class Parts {
    * Returns the end of the turn whose content ends at `at`: after the closing markup of a final turn, taken from this
    * message or, where the template rejects that, from the conversation's last.
    */
-  #closed(place: number, at: number): number | undefined {
+  #findTurnEnd(place: number, at: number): number | undefined {
     const closing = this.#closing(place) ?? this.#closing(this.conversation.messages.length - 1);
     if (closing === undefined) return undefined;
-    const common = commonStart(closing, this.text.slice(at));
+    const common = countCommonStart(closing, this.text.slice(at));
     return common === 0 && closing !== "" ? undefined : at + common;
   }
 
@@ -172,14 +172,14 @@ function withContent(messages: readonly Message[], place: number, content: strin
 }
 
 /** Returns the length of the common prefix. */
-function commonStart(a: string, b: string): number {
+function countCommonStart(a: string, b: string): number {
   let count = 0;
   while (count < a.length && count < b.length && a.charCodeAt(count) === b.charCodeAt(count)) count++;
   return count;
 }
 
 /** Returns the length of the common suffix. */
-function commonEnd(a: string, b: string): number {
+function countCommonEnd(a: string, b: string): number {
   let count = 0;
   while (
     count < a.length &&

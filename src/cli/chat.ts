@@ -6,14 +6,14 @@ import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { didYouMean } from "../arguments/suggest.js";
 import { flagFor } from "./finetune/flags.js";
-import { generated } from "./escaped.js";
+import { escapeGenerated } from "./escaped.js";
 import { notice } from "./failure.js";
-import { plural } from "./format.js";
-import { type HubFlags, hubOptions, MODEL } from "./hub.js";
-import { interruptible } from "./interrupt.js";
+import { formatPlural } from "./format.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
+import { runInterruptible } from "./interrupt.js";
 import { loadLanguageModel } from "./models.js";
 import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./sampling.js";
-import { dtypeOption, inStorage } from "./storage.js";
+import { makeDtypeOption, runInStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags, SamplingFlags {
@@ -30,18 +30,18 @@ export function chatCommand(): Command {
   const command = new Command("chat").description(
     "chat with a model: answers each line of standard input until it ends; /help lists further commands",
   );
-  hubOptions(command)
+  declareHubOptions(command)
     .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
     .option("--adapter <folder>", "an adapter; several are added up", value.collect)
     .option("--system <text>", "the system message at the start of the conversation")
     .addOption(flagFor("chatTemplate"));
   return declareSampling(command)
-    .addOption(dtypeOption())
+    .addOption(makeDtypeOption())
     .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .action(() =>
-      interruptible((signal) =>
-        inStorage(command.opts<Flags>().dtype, () => chat(command.opts<Flags>(), signal)),
+      runInterruptible((signal) =>
+        runInStorage(command.opts<Flags>().dtype, () => chat(command.opts<Flags>(), signal)),
       ),
     );
 }
@@ -76,7 +76,7 @@ async function converse(
     let content = "";
     for await (const piece of model.generate([...system, ...turns], generateOptions(flags, signal))) {
       content += piece.text;
-      process.stdout.write(generated(piece.text));
+      process.stdout.write(escapeGenerated(piece.text));
     }
     process.stdout.write("\n");
     history = [...turns, { role: "assistant", content }];
@@ -133,7 +133,7 @@ function fitting(model: CausalLM, system: readonly Message[], turns: readonly Me
     const length =
       model.tokenizer?.applyChatTemplate([...system, ...kept], { addGenerationPrompt: true }).length ?? 0;
     if (length > limit && kept.length > 1) continue;
-    if (from > 0) notice(`the first ${plural(from, "message")} no longer fit and are omitted`);
+    if (from > 0) notice(`the first ${formatPlural(from, "message")} no longer fit and are omitted`);
     return kept;
   }
   return [...turns];

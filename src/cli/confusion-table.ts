@@ -1,9 +1,9 @@
 import type { ClassScores } from "../train/evaluate.js";
-import { grouped } from "./format.js";
+import { formatCount } from "./format.js";
 
 /** Formats a confusion matrix: one line per actual class, one column per predicted class. */
-export function confusionTable({ labels, confusion }: Pick<ClassScores, "labels" | "confusion">): string[] {
-  const cells = confusion.map((row) => row.map(grouped));
+export function formatConfusion({ labels, confusion }: Pick<ClassScores, "labels" | "confusion">): string[] {
+  const cells = confusion.map((row) => row.map(formatCount));
   const widths = labels.map((label, i) =>
     Math.max(label.length, ...cells.map((row) => (row[i] ?? "").length)),
   );

@@ -11,13 +11,13 @@ export interface CpuFlags {
 }
 
 /** Declares `--threads` and `--priority`. */
-export function cpuOptions(command: Command): Command {
+export function declareCpuOptions(command: Command): Command {
   return command.addOption(flagFor("threads")).addOption(flagFor("priority"));
 }
 
-/** Declares `cpuOptions` and applies them to everything that the command does. */
-export function cpuUseOptions(command: Command): Command {
-  return cpuOptions(command).hook("preAction", async () => {
+/** Declares `declareCpuOptions` and applies them to everything that the command does. */
+export function declareCpuUse(command: Command): Command {
+  return declareCpuOptions(command).hook("preAction", async () => {
     const { threads, priority } = command.opts<CpuFlags>();
     if (threads === undefined && priority === undefined) return;
     const [{ checkCpuUse }, { setCpuUse }] = await Promise.all([

@@ -1,11 +1,11 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
 import type { Device } from "../device/device.js";
-import { jsonLine } from "./escaped.js";
-import { misused, warn } from "./failure.js";
+import { formatJsonLine } from "./escaped.js";
+import { createMisuse, warn } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { bytes } from "./format.js";
-import { tuningTable } from "./tuning-table.js";
+import { formatTuning } from "./tuning-table.js";
 import * as value from "./values.js";
 
 interface Options {
@@ -31,7 +31,7 @@ export function devicesCommand(): Command {
     .action(() => {
       const options = command.opts<Options>();
       if (options.tune === true) return tune(options);
-      if (options.device !== undefined) throw misused(COMMAND_LINE_REFUSALS.deviceOfList);
+      if (options.device !== undefined) throw createMisuse(COMMAND_LINE_REFUSALS.deviceOfList);
       return devices(options.json ?? false);
     });
 }
@@ -40,7 +40,7 @@ async function devices(json: boolean): Promise<void> {
   const { chooseDevice, devices: all } = await import("../device/device.js");
   const { device: chosen, why } = chooseDevice("auto");
   for (const one of all()) {
-    if (json) process.stdout.write(`${jsonLine(one)}\n`);
+    if (json) process.stdout.write(`${formatJsonLine(one)}\n`);
     else {
       const kind = one.kind === "cpu" ? [] : [`${one.kind} GPU`, one.backend, one.driver];
       const memory = one.memory === undefined ? undefined : bytes(one.memory);
@@ -58,8 +58,8 @@ async function tune({ device = "gpu", json = false }: Options): Promise<void> {
   const asked = device === "auto" ? "gpu" : device;
   if (!json) process.stderr.write("autotuning kernels …\n");
   const report = await tuneDevice(asked);
-  if (json) for (const one of report.classes) process.stdout.write(`${jsonLine(one)}\n`);
-  else process.stdout.write(tuningTable(report));
+  if (json) for (const one of report.classes) process.stdout.write(`${formatJsonLine(one)}\n`);
+  else process.stdout.write(formatTuning(report));
   for (const failure of report.failures) warn(failure);
   if (report.classes.length === 0 && report.failures.length > 0)
     throw new LowrankError("ERR_DEVICE_LOST", `no kernel variant could be tested on ${report.name}`);

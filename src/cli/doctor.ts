@@ -1,8 +1,8 @@
 import { Command } from "commander";
 import type { Device } from "../device/device.js";
-import { jsonLine } from "./escaped.js";
+import { formatJsonLine } from "./escaped.js";
 import { AnsweredNo } from "./failure.js";
-import { interruptible } from "./interrupt.js";
+import { runInterruptible } from "./interrupt.js";
 import * as value from "./values.js";
 
 interface Options {
@@ -27,11 +27,13 @@ export function doctorCommand(): Command {
     .action(async () => {
       const options = command.opts<Options>();
       const { diagnose } = await import("../diagnose/diagnose.js");
-      const { reportOf } = await import("../diagnose/report.js");
-      const diagnosis = await interruptible(async (signal) =>
+      const { formatReport } = await import("../diagnose/report.js");
+      const diagnosis = await runInterruptible(async (signal) =>
         diagnose({ device: options.device, quick: options.quick, signal, onProgress: progress() }),
       );
-      process.stdout.write(options.json === true ? `${jsonLine(diagnosis)}\n` : reportOf(diagnosis));
+      process.stdout.write(
+        options.json === true ? `${formatJsonLine(diagnosis)}\n` : formatReport(diagnosis),
+      );
       if (!diagnosis.healthy) throw new AnsweredNo();
     });
 }

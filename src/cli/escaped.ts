@@ -5,34 +5,37 @@ function asEscape(control: string): string {
 }
 
 /** Escapes the control characters (C0, DEL and C1) in `text`, such as `\x1b`. */
-export function escaped(text: string): string {
+export function escapeControls(text: string): string {
   return text.replaceAll(/\p{Cc}/gu, asEscape);
 }
 
-/** Like `escaped`, but keeps newlines and tabs. */
-export function escapedLines(text: string): string {
+/** Like `escapeControls`, but keeps newlines and tabs. */
+export function escapeLines(text: string): string {
   return text.replaceAll(/[^\P{Cc}\n\t]/gu, asEscape);
 }
 
 /** Escapes generated text for a terminal; returns it unchanged for a file or a pipe. */
-export function generated(text: string, { isTTY }: { isTTY?: boolean | undefined } = process.stdout): string {
-  return isTTY === true ? escapedLines(text) : text;
+export function escapeGenerated(
+  text: string,
+  { isTTY }: { isTTY?: boolean | undefined } = process.stdout,
+): string {
+  return isTTY === true ? escapeLines(text) : text;
 }
 
 /** Copies `value` with all its strings escaped by `escape`. */
-export function escapedAll<T>(value: T, escape: (text: string) => string = escaped): T {
+export function escapeAll<T>(value: T, escape: (text: string) => string = escapeControls): T {
   if (typeof value === "string") return escape(value) as T;
-  if (Array.isArray(value)) return value.map((one: unknown) => escapedAll(one, escape)) as T;
+  if (Array.isArray(value)) return value.map((one: unknown) => escapeAll(one, escape)) as T;
   if (typeof value !== "object" || value === null) return value;
   const entries = Object.entries(value).map(([key, one]: [string, unknown]) => [
     escape(key),
-    escapedAll(one, escape),
+    escapeAll(one, escape),
   ]);
   return Object.fromEntries(entries) as T;
 }
 
 /** Formats `value` as one line of JSON. Also escapes DEL and C1, which JSON permits but terminals interpret. */
-export function jsonLine(value: unknown): string {
+export function formatJsonLine(value: unknown): string {
   const unicode = (one: string): string => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return JSON.stringify(value).replaceAll(/[\x7f-\x9f]/g, unicode);
 }

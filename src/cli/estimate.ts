@@ -3,10 +3,10 @@ import type { Estimate } from "../train/memory/estimate.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { askedFor } from "./finetune/command.js";
 import { declareFlags, flagFor } from "./finetune/flags.js";
-import { jsonLine } from "./escaped.js";
+import { formatJsonLine } from "./escaped.js";
 import { AnsweredNo } from "./failure.js";
-import { bytes, grouped, plural } from "./format.js";
-import { interruptible } from "./interrupt.js";
+import { bytes, formatCount, formatPlural } from "./format.js";
+import { runInterruptible } from "./interrupt.js";
 
 export function estimateCommand(): Command {
   const command = new Command("estimate").description(
@@ -14,10 +14,10 @@ export function estimateCommand(): Command {
   );
   return declareFlags(command).action(async () => {
     const { flags, options } = await askedFor(command);
-    await interruptible(async (signal) => {
+    await runInterruptible(async (signal) => {
       const { estimate } = await import("../train/memory/estimate.js");
       const told = await estimate({ ...options, signal });
-      process.stdout.write(`${flags.json ? jsonLine(told) : estimateLines(told).join("\n")}\n`);
+      process.stdout.write(`${flags.json ? formatJsonLine(told) : estimateLines(told).join("\n")}\n`);
       if (told.fits === false) throw new AnsweredNo();
     });
   });
@@ -26,7 +26,7 @@ export function estimateCommand(): Command {
 /** 12 ms, 3.4 s */
 function seconds(value: number): string {
   const [number, unit] = value < 1 ? [1000 * value, "ms"] : [value, "s"];
-  return `${number < 10 ? number.toFixed(1) : grouped(number)} ${unit}`;
+  return `${number < 10 ? number.toFixed(1) : formatCount(number)} ${unit}`;
 }
 
 /** Returns the flag of an option without its value: `--batch-size`. */
@@ -50,7 +50,7 @@ function estimateLines(told: Estimate): string[] {
     ["optimizer", bytes(optimizer)],
     [
       "activations",
-      `${bytes(activations)}, of batches of ${plural(rows, "row")}, up to ${plural(tokens, "token")} each`,
+      `${bytes(activations)}, of batches of ${formatPlural(rows, "row")}, up to ${formatPlural(tokens, "token")} each`,
     ],
   ];
   lines.push(["a step", `about ${seconds(told.secondsPerStep)}`]);

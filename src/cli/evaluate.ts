@@ -1,20 +1,20 @@
 import { Command, Option } from "commander";
 import { flagFor } from "./finetune/flags.js";
-import { escapedAll, jsonLine } from "./escaped.js";
+import { escapeAll, formatJsonLine } from "./escaped.js";
 import { warn } from "./failure.js";
 import { DATA_FORMATS, type DataFormat } from "../data/format.js";
-import { loweredLength, warningsOf } from "../data/report.js";
+import { describeLoweredLength, listWarnings } from "../data/report.js";
 import type { Evaluation } from "../train/evaluate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-import { confusionTable } from "./confusion-table.js";
+import { formatConfusion } from "./confusion-table.js";
 import { DATA_FILES } from "../train/options/table.js";
 import { unmeasured } from "./finetune/progress.js";
-import { grouped, percent, plural } from "./format.js";
-import { type HubFlags, hubOptions, MODEL } from "./hub.js";
-import { interruptible } from "./interrupt.js";
+import { formatCount, formatPercent, formatPlural } from "./format.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
+import { runInterruptible } from "./interrupt.js";
 import { load } from "./models.js";
-import { dtypeOption, inStorage } from "./storage.js";
+import { makeDtypeOption, runInStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
@@ -36,7 +36,7 @@ export function evaluateCommand(): Command {
   const command = new Command("evaluate").description(
     "measure mean loss and perplexity on a data file; for labelled rows also accuracy, macro-F1 and a confusion matrix",
   );
-  return hubOptions(command)
+  return declareHubOptions(command)
     .requiredOption("--data <file>", DATA_FILES, value.collect)
     .addOption(
       new Option("--data-format <format>", "the format of data without a known file extension").choices(
@@ -49,19 +49,19 @@ export function evaluateCommand(): Command {
     .option("--max-length <n>", "maximum tokens per row, limited by the model; default: 512", value.length)
     .addOption(flagFor("language"))
     .addOption(flagFor("chatTemplate"))
-    .addOption(dtypeOption())
+    .addOption(makeDtypeOption())
     .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", "print the results as JSON")
     .action(() =>
-      interruptible((signal) =>
-        inStorage(command.opts<Flags>().dtype, () => evaluateFile(command.opts<Flags>(), signal)),
+      runInterruptible((signal) =>
+        runInStorage(command.opts<Flags>().dtype, () => evaluateFile(command.opts<Flags>(), signal)),
       ),
     );
 }
 
 async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
-  const [{ closeData, readData }, { trainedExamples }] = await Promise.all([
+  const [{ closeData, readData }, { keepTrained }] = await Promise.all([
     import("../data/read.js"),
     import("../data/examples.js"),
   ]);
@@ -79,23 +79,23 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     signal,
   });
   try {
-    const [{ evaluate }, { objectiveOf }, { unusedLanguage, unusedTemplate }] = await Promise.all([
+    const [{ evaluate }, { createObjective }, { unusedLanguage, unusedTemplate }] = await Promise.all([
       import("../train/evaluate.js"),
       import("../train/prepare.js"),
       import("../train/without-effect.js"),
     ]);
-    const objective = objectiveOf(model, { maxLength: flags.maxLength ?? 512, language: flags.language });
+    const objective = createObjective(model, { maxLength: flags.maxLength ?? 512, language: flags.language });
     const { maxLength } = objective.tokenisation;
     const rows = await objective.examples(data, signal);
     const lowered = flags.maxLength !== undefined && maxLength < flags.maxLength;
-    if (lowered) warn(loweredLength(flags.maxLength as number, maxLength));
-    for (const report of rows.reports) for (const message of warningsOf(report, maxLength)) warn(message);
+    if (lowered) warn(describeLoweredLength(flags.maxLength as number, maxLength));
+    for (const report of rows.reports) for (const message of listWarnings(report, maxLength)) warn(message);
     for (const message of unusedLanguage(model, flags.language)) warn(message);
     for (const message of unusedTemplate(model, flags.chatTemplate)) warn(message);
-    const examples = trainedExamples(rows, data.file, maxLength, rows.reports);
+    const examples = keepTrained(rows, data.file, maxLength, rows.reports);
     const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });
     process.stdout.write(
-      `${flags.json ? jsonLine(figures(result)) : lines(escapedAll(result)).join("\n")}\n`,
+      `${flags.json ? formatJsonLine(figures(result)) : lines(escapeAll(result)).join("\n")}\n`,
     );
   } finally {
     closeData(data);
@@ -112,10 +112,10 @@ function figures({ loss, perplexity, tokens, classes }: Evaluation): object {
 function lines({ loss, perplexity, tokens, classes }: Evaluation): string[] {
   if (classes === undefined) {
     return [
-      `loss ${loss.toFixed(4)}, perplexity ${perplexity.toPrecision(5)}, over ${grouped(tokens)} tokens`,
+      `loss ${loss.toFixed(4)}, perplexity ${perplexity.toPrecision(5)}, over ${formatCount(tokens)} tokens`,
     ];
   }
   const { accuracy, macroF1 } = classes;
-  const first = `accuracy ${percent(accuracy)}, macro-F1 ${macroF1.toFixed(4)}${unmeasured(classes, "rows")}, loss ${loss.toFixed(4)}, over ${plural(tokens, "row")}`;
-  return [first, "", ...confusionTable(classes)];
+  const first = `accuracy ${formatPercent(accuracy)}, macro-F1 ${macroF1.toFixed(4)}${unmeasured(classes, "rows")}, loss ${loss.toFixed(4)}, over ${formatPlural(tokens, "row")}`;
+  return [first, "", ...formatConfusion(classes)];
 }

@@ -4,10 +4,10 @@ import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { AdapterFormat } from "../lora/formats/convert.js";
-import { misused, notice, UsageError } from "./failure.js";
+import { createMisuse, notice, UsageError } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { type HubFlags, hubOptions } from "./hub.js";
-import { interruptible } from "./interrupt.js";
+import { type HubFlags, declareHubOptions } from "./hub.js";
+import { runInterruptible } from "./interrupt.js";
 import { load, modelFor } from "./models.js";
 
 interface Flags extends HubFlags {
@@ -19,7 +19,7 @@ interface Flags extends HubFlags {
 
 export function exportCommand(): Command {
   const command = new Command("export").description("write an adapter in another format");
-  return hubOptions(command)
+  return declareHubOptions(command)
     .requiredOption("--adapter <path>", "the adapter: a PEFT folder, or a kohya or loralib file")
     .addOption(
       new Option("--format <name>", "the output format; gguf is for llama.cpp's --lora")
@@ -32,7 +32,7 @@ export function exportCommand(): Command {
       "the base model: a folder, a GGUF file or owner/name[@revision] at the hub. Needed for kohya and loralib files; " +
         "default for gguf: the adapter's base model",
     )
-    .action(() => interruptible((signal) => write(command.opts<Flags>(), signal)));
+    .action(() => runInterruptible((signal) => write(command.opts<Flags>(), signal)));
 }
 
 async function write(
@@ -40,7 +40,7 @@ async function write(
   signal: AbortSignal,
 ): Promise<void> {
   if (path === undefined && (revision ?? offline) !== undefined)
-    throw misused(COMMAND_LINE_REFUSALS.revisionWithoutModel);
+    throw createMisuse(COMMAND_LINE_REFUSALS.revisionWithoutModel);
   if (existsSync(output))
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name one that doesn't`);
   const { convertAdapter } = await import("../lora/index.js");

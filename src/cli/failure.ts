@@ -1,6 +1,6 @@
 /** Exit statuses, and the one-line error message. */
 import { CommanderError } from "commander";
-import { escaped } from "./escaped.js";
+import { escapeControls } from "./escaped.js";
 import { LowrankError } from "../errors.js";
 import { nameOptions } from "../arguments/option-name.js";
 import type { Refusal } from "../refusals/refusal.js";
@@ -13,7 +13,7 @@ const WRONG_USAGE = 2;
 const SIGNALLED = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 export type EndingSignal = keyof typeof SIGNALLED;
 
-export function statusOf(signal: EndingSignal): number {
+export function readExitStatus(signal: EndingSignal): number {
   return SIGNALLED[signal];
 }
 
@@ -23,7 +23,7 @@ export class UsageError extends Error {
 }
 
 /** Makes an error for options that cannot be combined; `found` is the value given. */
-export function misused({ what, where, reason, instead }: Refusal, found?: string): UsageError {
+export function createMisuse({ what, where, reason, instead }: Refusal, found?: string): UsageError {
   const met = found === undefined ? "" : ` (${found})`;
   return new UsageError(`${nameOptions(`${what} ${where}`)}${met}: ${nameOptions(`${reason}; ${instead}`)}`);
 }
@@ -46,7 +46,7 @@ export class Interrupted extends Error {
 
 /** Puts a message on one line and escapes it, since messages may quote files. */
 function oneLine(text: string): string {
-  return escaped(text.trim().replaceAll(/\s*[\n\r]\s*/g, " "));
+  return escapeControls(text.trim().replaceAll(/\s*[\n\r]\s*/g, " "));
 }
 
 /** Writes a line about the command's progress to stderr. */
@@ -59,7 +59,7 @@ export function warn(text: string): void {
   notice(`warning: ${text}`);
 }
 
-function messageOf(error: unknown): string {
+function formatMessage(error: unknown): string {
   if (error instanceof CommanderError) return error.message.replace(/^error: /, "");
   if (error instanceof LowrankError || error instanceof UsageError) return error.message;
   const message = error instanceof Error ? error.message : String(error);
@@ -68,11 +68,11 @@ function messageOf(error: unknown): string {
 
 /** Prints the error to stderr and returns the exit status. */
 export function failure(error: unknown, debug = process.env["LOWRANK_DEBUG"] === "1"): number {
-  if (error instanceof Interrupted) return statusOf(error.signal);
+  if (error instanceof Interrupted) return readExitStatus(error.signal);
   if (error instanceof AnsweredNo) return FAILED;
   // Commander also throws for help and version.
   if (error instanceof CommanderError && error.exitCode === 0) return DONE;
-  notice(messageOf(error));
+  notice(formatMessage(error));
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return error instanceof UsageError || error instanceof CommanderError ? WRONG_USAGE : FAILED;
 }

@@ -1,12 +1,12 @@
 /** Formats numbers for display. */
 
 /** 1,234,567 */
-export function grouped(value: number): string {
+export function formatCount(value: number): string {
   return Math.round(value).toLocaleString("en-US");
 }
 
 /** 260K, 134.5M, 8.03B */
-export function short(value: number): string {
+export function shorten(value: number): string {
   for (const [unit, size] of [
     ["T", 1e12],
     ["B", 1e9],
@@ -18,10 +18,10 @@ export function short(value: number): string {
   return String(Math.round(value));
 }
 
-export { shownSize as bytes } from "../arguments/byte-size.js";
+export { formatSize as bytes } from "../arguments/byte-size.js";
 
 /** 9s, 2m 05s, 3h 04m */
-export function duration(seconds: number): string {
+export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "?";
   const whole = Math.max(0, Math.round(seconds));
   const pad = (value: number): string => String(value).padStart(2, "0");
@@ -31,20 +31,20 @@ export function duration(seconds: number): string {
 }
 
 /** 2.00e-4 */
-export function rate(value: number): string {
+export function formatRate(value: number): string {
   return value === 0 ? "0" : value.toExponential(2);
 }
 
 /** Three significant digits: 4.12, 41.2, 412. */
-export function speed(value: number): string {
+export function formatSpeed(value: number): string {
   if (!Number.isFinite(value)) return "?";
-  return value >= 100 ? grouped(value) : value.toPrecision(3);
+  return value >= 100 ? formatCount(value) : value.toPrecision(3);
 }
 
-export function percent(share: number, digits = 2): string {
+export function formatPercent(share: number, digits = 2): string {
   return `${(100 * share).toFixed(digits)}%`;
 }
 
-export function plural(value: number, noun: string): string {
-  return `${grouped(value)} ${noun}${value === 1 ? "" : "s"}`;
+export function formatPlural(value: number, noun: string): string {
+  return `${formatCount(value)} ${noun}${value === 1 ? "" : "s"}`;
 }

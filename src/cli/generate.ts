@@ -3,15 +3,15 @@ import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { flagFor } from "./finetune/flags.js";
-import { generated, jsonLine } from "./escaped.js";
-import { misused, UsageError, warn } from "./failure.js";
+import { escapeGenerated, formatJsonLine } from "./escaped.js";
+import { createMisuse, UsageError, warn } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { type HubFlags, hubOptions, MODEL } from "./hub.js";
-import { interruptible } from "./interrupt.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
+import { runInterruptible } from "./interrupt.js";
 import { readMessages } from "./messages.js";
 import { loadLanguageModel } from "./models.js";
 import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./sampling.js";
-import { dtypeOption, inStorage } from "./storage.js";
+import { makeDtypeOption, runInStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags, SamplingFlags {
@@ -29,7 +29,7 @@ interface Flags extends HubFlags, SamplingFlags {
 
 export function generateCommand(): Command {
   const command = new Command("generate").description("continue a text, or answer a conversation");
-  hubOptions(command)
+  declareHubOptions(command)
     .option("--prompt <text>", "the text to continue")
     .option(
       "--messages <file>",
@@ -39,7 +39,7 @@ export function generateCommand(): Command {
     .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
     .option("--adapter <folder>", "an adapter; several are added up", value.collect);
   return declareSampling(command)
-    .addOption(dtypeOption())
+    .addOption(makeDtypeOption())
     .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", 'print {"text": …, "tokens": […]}')
@@ -49,29 +49,30 @@ export function generateCommand(): Command {
       value.countFromZero,
     )
     .action(() =>
-      interruptible((signal) =>
-        inStorage(command.opts<Flags>().dtype, () => generate(command.opts<Flags>(), signal)),
+      runInterruptible((signal) =>
+        runInStorage(command.opts<Flags>().dtype, () => generate(command.opts<Flags>(), signal)),
       ),
     );
 }
 
 /** Returns the text to continue or the conversation to answer. */
-function promptOf({ prompt, messages }: Flags): string | Message[] {
-  if (prompt !== undefined && messages !== undefined) throw misused(COMMAND_LINE_REFUSALS.promptWithMessages);
+function readPrompt({ prompt, messages }: Flags): string | Message[] {
+  if (prompt !== undefined && messages !== undefined)
+    throw createMisuse(COMMAND_LINE_REFUSALS.promptWithMessages);
   if (prompt !== undefined) return prompt;
   if (messages !== undefined) return readMessages(messages);
   throw new UsageError("generate needs --prompt TEXT or --messages FILE");
 }
 
 async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
-  const prompt = promptOf(flags);
+  const prompt = readPrompt(flags);
   if (flags.prompt !== undefined && flags.chatTemplate !== undefined)
     warn(
       "--chat-template has no effect: --prompt is continued without a template; give --messages to use it",
     );
   warnOfGreedy(flags);
   const { logprobs } = flags;
-  if (logprobs !== undefined && !flags.json) throw misused(COMMAND_LINE_REFUSALS.logprobsWithoutJson);
+  if (logprobs !== undefined && !flags.json) throw createMisuse(COMMAND_LINE_REFUSALS.logprobsWithoutJson);
   const { model } = await loadLanguageModel({ ...flags, adapters: flags.adapter, signal });
   try {
     let text = "";
@@ -82,10 +83,10 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
       tokens.push(piece.token);
       if (logprobs !== undefined)
         scores.push({ token: piece.token, logprob: piece.logprob, top: piece.topLogprobs });
-      if (!flags.json) process.stdout.write(generated(piece.text));
+      if (!flags.json) process.stdout.write(escapeGenerated(piece.text));
     }
     const told = { text, tokens, ...(logprobs !== undefined && { logprobs: scores }) };
-    process.stdout.write(flags.json ? `${jsonLine(told)}\n` : "\n");
+    process.stdout.write(flags.json ? `${formatJsonLine(told)}\n` : "\n");
   } finally {
     model.dispose();
   }

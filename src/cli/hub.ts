@@ -17,7 +17,7 @@ export interface HubFlags {
 export const MODEL = "the model: a folder, a GGUF file, or owner/name[@revision] at the hub";
 
 /** Declares the options that accompany `--model`. */
-export function hubOptions(command: Command): Command {
+export function declareHubOptions(command: Command): Command {
   return command.addOption(flagFor("revision")).addOption(flagFor("offline"));
 }
 

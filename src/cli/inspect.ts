@@ -2,11 +2,11 @@ import { Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { optionName } from "../arguments/option-name.js";
 import { flagFor } from "./finetune/flags.js";
-import { jsonLine } from "./escaped.js";
+import { formatJsonLine } from "./escaped.js";
 import { AnsweredNo, warn } from "./failure.js";
-import { DownloadLine, type HubFlags, hubOptions, MODEL } from "./hub.js";
-import { inspected, isUsable } from "./inspected.js";
-import { interruptible } from "./interrupt.js";
+import { DownloadLine, type HubFlags, declareHubOptions, MODEL } from "./hub.js";
+import { formatInspected, isUsable } from "./inspected.js";
+import { runInterruptible } from "./interrupt.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
@@ -24,7 +24,7 @@ export function inspectCommand(): Command {
   const command = new Command("inspect").description(
     "describe a path: a model, by its headers; an adapter, and whether it fits a model; or a data file, with the rows and tokens to train on",
   );
-  return hubOptions(command)
+  return declareHubOptions(command)
     .argument(
       "<path...>",
       "a model's folder, file or hub name; an adapter's folder or file; or one or more .txt, .jsonl, .ndjson, .json, .csv or .parquet files, or - for standard input",
@@ -48,7 +48,7 @@ export function inspectCommand(): Command {
     .option("--max-length <n>", "maximum tokens per row, limited by the model", value.length, 512)
     .option("--rows <n>", "rows of data to show", value.countFromZero, 3)
     .option("--json", "print the description as JSON")
-    .action((paths: string[]) => interruptible((signal) => print(paths, command.opts<Flags>(), signal)));
+    .action((paths: string[]) => runInterruptible((signal) => print(paths, command.opts<Flags>(), signal)));
 }
 
 async function print(path: readonly string[], { json, ...flags }: Flags, signal: AbortSignal): Promise<void> {
@@ -66,6 +66,6 @@ async function print(path: readonly string[], { json, ...flags }: Flags, signal:
         warn(
           `${optionName(option)} has no effect: it applies to data, and ${path} is ${found.kind === "model" ? "a model" : "an adapter"}`,
         );
-  process.stdout.write(`${json ? jsonLine(found) : inspected(found).join("\n")}\n`);
+  process.stdout.write(`${json ? formatJsonLine(found) : formatInspected(found).join("\n")}\n`);
   if (!isUsable(found)) throw new AnsweredNo();
 }

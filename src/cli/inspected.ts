@@ -4,16 +4,16 @@ import type { InspectedAdapter } from "../inspect/adapter.js";
 import type { InspectedData } from "../inspect/data.js";
 import type { Inspected } from "../inspect/inspect.js";
 import type { InspectedModel } from "../inspect/model.js";
-import { escapedAll, escapedLines } from "./escaped.js";
-import { bytes, grouped, percent, plural, short } from "./format.js";
+import { escapeAll, escapeLines } from "./escaped.js";
+import { bytes, formatCount, formatPercent, formatPlural, shorten } from "./format.js";
 
-export function inspected(given: Inspected): string[] {
-  const found = escapedAll(given);
+export function formatInspected(given: Inspected): string[] {
+  const found = escapeAll(given);
   if (found.kind === "model") return modelLines(found);
   if (found.kind === "adapter") return adapterLines(found);
   // The text of rows keeps its newlines.
   const { first } = given as InspectedData;
-  return dataLines({ ...found, first: escapedAll(first, escapedLines) });
+  return dataLines({ ...found, first: escapeAll(first, escapeLines) });
 }
 
 /** Whether a model can be loaded, an adapter can be loaded and fits, or data has rows to train on. */
@@ -30,14 +30,14 @@ function table(rows: readonly (readonly [name: string, value: string | 0 | undef
 
 function weights({ parameters, bytes: size, dtypes }: InspectedModel | InspectedAdapter): string {
   const kinds = Object.entries(dtypes);
-  const stored = kinds.map(([dtype, count]) => (kinds.length === 1 ? dtype : `${short(count)} ${dtype}`));
-  return `${short(parameters)} (${grouped(parameters)}) in ${stored.join(", ") || "nothing"}, ${bytes(size)}`;
+  const stored = kinds.map(([dtype, count]) => (kinds.length === 1 ? dtype : `${shorten(count)} ${dtype}`));
+  return `${shorten(parameters)} (${formatCount(parameters)}) in ${stored.join(", ") || "nothing"}, ${bytes(size)}`;
 }
 
 function modelLines(found: InspectedModel): string[] {
   const { heads, keyValueHeads, headDim, tokenizer, targets } = found;
   const target = ({ name, layers, features, allLinear }: InspectedModel["targets"][number]): string =>
-    `${name}${allLinear ? "" : " (not by all-linear)"} × ${grouped(layers)}${features === undefined ? "" : ` [${features.join(" → ")}]`}`;
+    `${name}${allLinear ? "" : " (not by all-linear)"} × ${formatCount(layers)}${features === undefined ? "" : ` [${features.join(" → ")}]`}`;
   return [
     `${found.source}: a model`,
     ...table([
@@ -45,22 +45,22 @@ function modelLines(found: InspectedModel): string[] {
       ["loaded as", found.loadedAs],
       ["commit", found.revision],
       ["parameters", weights(found)],
-      ["layers", found.layers && `${found.layers} of ${grouped(found.hiddenSize ?? 0)} channels`],
+      ["layers", found.layers && `${found.layers} of ${formatCount(found.hiddenSize ?? 0)} channels`],
       [
         "heads",
         heads === undefined ? undefined : `${heads} of ${headDim}, ${keyValueHeads} of keys and values`,
       ],
-      ["context", found.context && plural(found.context, "token")],
+      ["context", found.context && formatPlural(found.context, "token")],
       [
         "vocabulary",
-        found.vocabulary && `${grouped(found.vocabulary)}${found.tied ? ", tied to the head" : ""}`,
+        found.vocabulary && `${formatCount(found.vocabulary)}${found.tied ? ", tied to the head" : ""}`,
       ],
       ["classes", found.labels?.join(", ")],
       [
         "tokenizer",
         tokenizer === undefined
           ? "none"
-          : `${plural(tokenizer.vocabulary, "token")}, ${tokenizer.chatTemplate ? "with" : "without"} a chat template`,
+          : `${formatPlural(tokenizer.vocabulary, "token")}, ${tokenizer.chatTemplate ? "with" : "without"} a chat template`,
       ],
       ["targets", targets.length === 0 ? undefined : targets.map(target).join(", ")],
     ] as const),
@@ -73,7 +73,7 @@ function modelLines(found: InspectedModel): string[] {
 /** Lists the first names of a list and the number of the rest. */
 function few(names: readonly string[], limit = 10): string {
   const rest = names.length - limit;
-  return names.slice(0, limit).join(", ") + (rest > 0 ? ` and ${grouped(rest)} more` : "");
+  return names.slice(0, limit).join(", ") + (rest > 0 ? ` and ${formatCount(rest)} more` : "");
 }
 
 /** Describes the base model of an adapter and its location. */
@@ -90,7 +90,7 @@ function madeFor({ baseModel, basePath, baseSought, revision }: InspectedAdapter
 function adapterLines(found: InspectedAdapter): string[] {
   const { options = {}, ranks, fit } = found;
   const spoken = ranks.map(
-    ({ rank, alpha, layers }) => `${rank} (alpha ${alpha ?? "unknown"}) × ${plural(layers, "layer")}`,
+    ({ rank, alpha, layers }) => `${rank} (alpha ${alpha ?? "unknown"}) × ${formatPlural(layers, "layer")}`,
   );
   const patterns = { ...options.rankPattern, ...options.alphaPattern };
   const listed = (value: unknown): string | undefined =>
@@ -129,10 +129,10 @@ function fitLines(
   { model, fits, matched, unexpected, missing, misshapen, problems }: NonNullable<InspectedAdapter["fit"]>,
   told: readonly string[],
 ): string[] {
-  if (fits) return [`It fits ${model}: ${plural(matched, "tensor")}.`];
+  if (fits) return [`It fits ${model}: ${formatPlural(matched, "tensor")}.`];
   const of = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
   return [
-    `It does not fit ${model}; ${plural(matched, "tensor")} would.`,
+    `It does not fit ${model}; ${formatPlural(matched, "tensor")} would.`,
     ...problems.filter((text) => !told.includes(text)).map((text) => `  ${text}`),
     ...unexpected.map((key) => `  not of this model: ${key}`),
     ...missing.map((key) => `  missing: ${key}`),
@@ -153,16 +153,16 @@ const MOST_CLASSES = 20;
 function classLine(classes: NonNullable<InspectedData["classes"]>): string {
   const counts = [...classes]
     .sort((a, b) => b.rows - a.rows)
-    .map(({ label, rows }) => `${label} ${grouped(rows)}`);
+    .map(({ label, rows }) => `${label} ${formatCount(rows)}`);
   const shown =
     counts.length <= MOST_CLASSES
       ? counts
       : [
           ...counts.slice(0, MOST_CLASSES / 2),
-          `… ${grouped(counts.length - MOST_CLASSES)} more …`,
+          `… ${formatCount(counts.length - MOST_CLASSES)} more …`,
           ...counts.slice(-MOST_CLASSES / 2),
         ];
-  return `${grouped(classes.length)} classes, rows of each: ${shown.join(", ")}`;
+  return `${formatCount(classes.length)} classes, rows of each: ${shown.join(", ")}`;
 }
 
 function dataLines(found: InspectedData): string[] {
@@ -176,8 +176,8 @@ function dataLines(found: InspectedData): string[] {
   }
   const share = tokens === 0 ? 0 : trainedTokens / tokens;
   all.push(
-    `${file}: ${plural(rows, "row")}, ${grouped(kept)} trained on, ${grouped(cut)} cut, ${grouped(dropped)} left out`,
-    `${plural(tokens, "token")}, ${grouped(trainedTokens)} of them trained on (${percent(share)}); at most ${maxLength} a row`,
+    `${file}: ${formatPlural(rows, "row")}, ${formatCount(kept)} trained on, ${formatCount(cut)} cut, ${formatCount(dropped)} left out`,
+    `${formatPlural(tokens, "token")}, ${formatCount(trainedTokens)} of them trained on (${formatPercent(share)}); at most ${maxLength} a row`,
   );
   if (found.classes !== undefined) all.push(classLine(found.classes));
   const most = Math.max(1, ...lengths.map((bin) => bin.rows));
@@ -185,14 +185,14 @@ function dataLines(found: InspectedData): string[] {
   const width = Math.max(0, ...lengths.map((bin) => range(bin).length));
   for (const bin of lengths)
     all.push(
-      `  ${range(bin).padStart(width)} tokens  ${"█".repeat(Math.ceil((BAR * bin.rows) / most))} ${grouped(bin.rows)}`,
+      `  ${range(bin).padStart(width)} tokens  ${"█".repeat(Math.ceil((BAR * bin.rows) / most))} ${formatCount(bin.rows)}`,
     );
   const { packing } = found;
   if (packing !== undefined)
     all.push(
-      `with --packing ${plural(packing.sequences, "sequence")} of ${maxLength} tokens, ` +
-        `${packing.rowsPerSequence.toFixed(1)} rows in each and at most ${grouped(packing.mostRows)}: ` +
-        `${percent(packing.padding)} is padding, and ${percent(packing.paddingUnpacked)} where each row is filled up`,
+      `with --packing ${formatPlural(packing.sequences, "sequence")} of ${maxLength} tokens, ` +
+        `${packing.rowsPerSequence.toFixed(1)} rows in each and at most ${formatCount(packing.mostRows)}: ` +
+        `${formatPercent(packing.padding)} is padding, and ${formatPercent(packing.paddingUnpacked)} where each row is filled up`,
     );
   return [...all, ...notices];
 }

@@ -1,5 +1,5 @@
 /** Handles Ctrl-C and similar signals: the first asks the command to finish cleanly, the second ends it at once. */
-import { Interrupted, statusOf, type EndingSignal } from "./failure.js";
+import { Interrupted, readExitStatus, type EndingSignal } from "./failure.js";
 
 /** Signals of Ctrl-C, `kill`, and a closed terminal. */
 const SIGNALS: readonly EndingSignal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
@@ -15,7 +15,7 @@ export interface Interrupt {
 export function onInterrupt(ask: (signal: EndingSignal) => void): Interrupt {
   let asked: EndingSignal | undefined;
   const listener = (signal: NodeJS.Signals): void => {
-    if (asked !== undefined) process.exit(statusOf(asked));
+    if (asked !== undefined) process.exit(readExitStatus(asked));
     asked = signal as EndingSignal;
     ask(asked);
   };
@@ -31,7 +31,7 @@ export function onInterrupt(ask: (signal: EndingSignal) => void): Interrupt {
 }
 
 /** Runs a command with an `AbortSignal` that an interrupt aborts. */
-export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function runInterruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
   const interrupt = onInterrupt((signal) => controller.abort(new Interrupted(signal)));
   try {

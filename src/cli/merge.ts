@@ -3,10 +3,10 @@ import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import { GGUF_BLOCKS, type GgufType, isBlockType } from "../gguf/types.js";
 import type { SaveModelOptions } from "../models/files/save.js";
-import { misused, notice } from "./failure.js";
+import { createMisuse, notice } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { type HubFlags, hubOptions, MODEL } from "./hub.js";
-import { interruptible } from "./interrupt.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
+import { runInterruptible } from "./interrupt.js";
 import { load, modelFor } from "./models.js";
 import { STORAGE_TYPES } from "../train/options/table.js";
 import { byteSize } from "./values.js";
@@ -24,7 +24,7 @@ export function mergeCommand(): Command {
   const command = new Command("merge").description(
     "write a model with an adapter merged into its weights, as a folder or for llama.cpp",
   );
-  return hubOptions(command)
+  return declareHubOptions(command)
     .requiredOption("--adapter <folder>", "the adapter")
     .requiredOption("--output <folder>", "the output folder; for gguf a file")
     .option("--model <name>", `${MODEL}; default: the adapter's base model`)
@@ -45,7 +45,7 @@ export function mergeCommand(): Command {
       "maximum size of one file of weights, such as 2GB; default: 5GB",
       byteSize,
     )
-    .action(() => interruptible((signal) => merge(command.opts<Flags>(), signal)));
+    .action(() => runInterruptible((signal) => merge(command.opts<Flags>(), signal)));
 }
 
 /** Whether a file's weights are block-quantised. */
@@ -65,8 +65,8 @@ async function merge(
 ): Promise<void> {
   const gguf = format === "gguf" || (format === undefined && output.endsWith(".gguf"));
   if (!gguf && dtype !== undefined && isBlockType(dtype))
-    throw misused(COMMAND_LINE_REFUSALS.blocksOutsideGguf, dtype);
-  if (gguf && maxShardSize !== undefined) throw misused(COMMAND_LINE_REFUSALS.shardsOfGguf);
+    throw createMisuse(COMMAND_LINE_REFUSALS.blocksOutsideGguf, dtype);
+  if (gguf && maxShardSize !== undefined) throw createMisuse(COMMAND_LINE_REFUSALS.shardsOfGguf);
   if (existsSync(output)) {
     const what = gguf ? "a file" : "a folder";
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name ${what} that doesn't`);

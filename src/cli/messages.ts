@@ -1,5 +1,5 @@
 /** Parses a conversation from the command line or a file. */
-import { messagesOf } from "../chat/messages.js";
+import { parseMessages } from "../chat/messages.js";
 import { LowrankError } from "../errors.js";
 import { readText } from "../models/config-fields.js";
 import type { Message } from "../models/generate.js";
@@ -14,7 +14,7 @@ export function readMessages(argument: string): Message[] {
   const refuse = (what: string, cause?: unknown): never => {
     throw new LowrankError("ERR_FILE_FORMAT", `${where}: ${what}`, { cause });
   };
-  const text = inline ? argument : contentOf(argument);
+  const text = inline ? argument : readContent(argument);
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -24,10 +24,10 @@ export function readMessages(argument: string): Message[] {
   if (typeof value === "object" && value !== null && "tools" in value && value.tools != null)
     return refuse("contains tools, which a command-line prompt does not support; remove them");
   const own = typeof value === "object" && value !== null && "messages" in value ? value.messages : value;
-  return messagesOf(own, "messages", refuse);
+  return parseMessages(own, "messages", refuse);
 }
 
-function contentOf(file: string): string {
+function readContent(file: string): string {
   const text = readText(file);
   if (text !== undefined) return text;
   throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file`);

@@ -1,8 +1,8 @@
 /** Reads the rows that `predict` classifies, and formats its output lines. */
 import type { DataFormat } from "../data/format.js";
 import { READERS } from "../data/readers.js";
-import { textOf } from "../data/source/lines.js";
-import { type Origin, rowError } from "../data/source/origin.js";
+import { streamText } from "../data/source/lines.js";
+import { type Origin, createRowError } from "../data/source/origin.js";
 import type { Source } from "../data/source/source.js";
 import type { Classified } from "../models/classify.js";
 
@@ -23,7 +23,7 @@ const EXPECTED = "expected";
 /**
  * Yields the rows of a file in windows of at least `least` rows, or fewer if they are long.
  *
- * Errors: `ERR_DATA_ROW` with file and line; the errors of `textOf`.
+ * Errors: `ERR_DATA_ROW` with file and line; the errors of `streamText`.
  */
 export async function* rowWindows(
   source: Source,
@@ -32,7 +32,7 @@ export async function* rowWindows(
 ): AsyncGenerator<TextRow[]> {
   let rows: TextRow[] = [];
   let characters = 0;
-  for await (const part of partsOf(source, format, signal)) {
+  for await (const part of readWindows(source, format, signal)) {
     rows.push(...part);
     for (const { text, json } of part) characters += (json ?? text).length;
     if (rows.length === 0 || (rows.length < least && characters < MOST_CHARACTERS)) continue;
@@ -43,8 +43,12 @@ export async function* rowWindows(
 }
 
 /** Yields the rows of a file as they are read. */
-async function* partsOf(source: Source, format: DataFormat, signal: AbortSignal): AsyncGenerator<TextRow[]> {
-  const origin = originOf(source, format);
+async function* readWindows(
+  source: Source,
+  format: DataFormat,
+  signal: AbortSignal,
+): AsyncGenerator<TextRow[]> {
+  const origin = describeOrigin(source, format);
   // Lines of text and JSON lines are kept verbatim.
   if (format === "txt" || format === "jsonl" || format === "ndjson") {
     yield* lineParts(source, origin, format === "txt", signal);
@@ -64,7 +68,7 @@ async function* lineParts(
   isText: boolean,
   signal: AbortSignal,
 ): AsyncGenerator<TextRow[]> {
-  for await (const part of textOf(source, true, signal)) {
+  for await (const part of streamText(source, true, signal)) {
     const rows: TextRow[] = [];
     const lines = part.text.split("\n");
     // The text after the last newline is not a line if it is empty.
@@ -78,7 +82,7 @@ async function* lineParts(
 }
 
 /** Returns the source's name in messages and the unit in which they count its rows. */
-export function originOf({ name }: Source, format: DataFormat): Origin {
+export function describeOrigin({ name }: Source, format: DataFormat): Origin {
   return { file: name, numbering: format === "txt" ? "line" : READERS[format].numbering };
 }
 
@@ -94,7 +98,7 @@ function jsonRow(line: string, origin: Origin, number: number): TextRow | undefi
   try {
     value = JSON.parse(json);
   } catch {
-    throw rowError(origin, number, `not JSON: ${json.length > 40 ? `${json.slice(0, 40)}…` : json}`);
+    throw createRowError(origin, number, `not JSON: ${json.length > 40 ? `${json.slice(0, 40)}…` : json}`);
   }
   return { text: textField(value, origin, number), line: number, json };
 }
@@ -102,18 +106,18 @@ function jsonRow(line: string, origin: Origin, number: number): TextRow | undefi
 /** Returns the text of a row. Throws `ERR_DATA_ROW` for a row without text or with a field that predict writes. */
 function textField(value: unknown, origin: Origin, number: number): string {
   if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw rowError(origin, number, 'the row must be an object with a "text"');
+    throw createRowError(origin, number, 'the row must be an object with a "text"');
   const fields = value as Record<string, unknown>;
   const { text } = fields;
   if (typeof text !== "string")
-    throw rowError(
+    throw createRowError(
       origin,
       number,
       text === undefined ? 'the field "text" is missing' : '"text" must be a string',
     );
   const taken = ["scores", "labels", ...("label" in fields ? [EXPECTED] : [])].find((name) => name in fields);
   if (taken !== undefined)
-    throw rowError(
+    throw createRowError(
       origin,
       number,
       `the row has a field "${taken}", which predict writes; rename or remove it`,

@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from "node:fs";
 import { extname } from "node:path";
 import { Command, Option } from "commander";
-import { countRow, emptyReport, loweredLength, warningsOf } from "../data/report.js";
+import { countRow, createReport, describeLoweredLength, listWarnings } from "../data/report.js";
 import type { Origin } from "../data/source/origin.js";
 import { DATA_FORMATS, type DataFormat } from "../data/format.js";
 import type { Source } from "../data/source/source.js";
@@ -11,12 +11,12 @@ import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { flagFor } from "./finetune/flags.js";
 import { UsageError, warn } from "./failure.js";
-import { type HubFlags, hubOptions, MODEL } from "./hub.js";
-import { interruptible } from "./interrupt.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
+import { runInterruptible } from "./interrupt.js";
 import { load } from "./models.js";
-import { originOf, outputLine, rowWindows, type TextRow } from "./predict-rows.js";
+import { describeOrigin, outputLine, rowWindows, type TextRow } from "./predict-rows.js";
 import { checkOutput, type Output, stagedFile, standardOutput } from "./staged-output.js";
-import { dtypeOption, inStorage } from "./storage.js";
+import { makeDtypeOption, runInStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
@@ -45,7 +45,7 @@ export function predictCommand(): Command {
   const command = new Command("predict").description(
     "classify texts: prints one line of JSON per text with its label and scores, by input row",
   );
-  return hubOptions(command)
+  return declareHubOptions(command)
     .option(
       "--data <file>",
       'the texts: .jsonl, .ndjson, .json, .csv or .parquet with a field "text" per row, .txt with one text per line, - for standard input',
@@ -63,12 +63,12 @@ export function predictCommand(): Command {
     .option("--top-k <n>", "write the n highest scores; default: all", value.count)
     .option("--batch-size <n>", "rows per batch", value.count, 32)
     .option("--max-length <n>", "maximum tokens per row, limited by the model; default: 512", value.length)
-    .addOption(dtypeOption())
+    .addOption(makeDtypeOption())
     .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .action(() =>
-      interruptible((signal) =>
-        inStorage(command.opts<Flags>().dtype, () => predict(command.opts<Flags>(), signal)),
+      runInterruptible((signal) =>
+        runInStorage(command.opts<Flags>().dtype, () => predict(command.opts<Flags>(), signal)),
       ),
     );
 }
@@ -77,7 +77,7 @@ async function predict(flags: Flags, signal: AbortSignal): Promise<void> {
   if (flags.model === undefined && flags.adapter === undefined)
     throw new UsageError("predict needs --adapter DIR or --model NAME: a classifier");
   if (flags.output !== undefined) checkOutput(flags.output, flags.yes === true);
-  const rows = await rowsOf(flags, signal);
+  const rows = await openRows(flags, signal);
   let output: Output | undefined;
   let model: SequenceClassifier | undefined;
   try {
@@ -103,7 +103,7 @@ interface Rows {
   close(): void;
 }
 
-async function rowsOf({ data, dataFormat, text, output }: Flags, signal: AbortSignal): Promise<Rows> {
+async function openRows({ data, dataFormat, text, output }: Flags, signal: AbortSignal): Promise<Rows> {
   if ((data === undefined) === (text === undefined))
     throw new UsageError("predict needs --data FILE or --text TEXT, and not both");
   if (data === undefined) {
@@ -118,7 +118,7 @@ async function rowsOf({ data, dataFormat, text, output }: Flags, signal: AbortSi
       close: () => {},
     };
   }
-  const format = formatOf(data, dataFormat);
+  const format = chooseFormat(data, dataFormat);
   if (output !== undefined && isSameFile(data, output))
     throw new UsageError("--output is the file of --data; name another file");
   const { openSource } = await import("../data/source/source.js");
@@ -131,7 +131,7 @@ async function rowsOf({ data, dataFormat, text, output }: Flags, signal: AbortSi
     if (streamed) return;
     for await (const _ of windows());
   };
-  return { origin: originOf(source, format), windows, check, close: () => source.close() };
+  return { origin: describeOrigin(source, format), windows, check, close: () => source.close() };
 }
 
 /** Standard input, read once. */
@@ -149,7 +149,7 @@ function inputStream(): Source {
   };
 }
 
-function formatOf(data: string, given: DataFormat | undefined): DataFormat {
+function chooseFormat(data: string, given: DataFormat | undefined): DataFormat {
   const ending = extname(data).toLowerCase().slice(1);
   const format = given ?? DATA_FORMATS.find((one) => one === ending);
   if (format !== undefined) return format;
@@ -186,8 +186,8 @@ async function classifyRows(
     maxPositionEmbeddings: number;
   };
   const maxLength = Math.min(asked ?? MAX_LENGTH, most);
-  if (asked !== undefined && maxLength < asked) warn(loweredLength(asked, maxLength));
-  const report = emptyReport(rows.origin);
+  if (asked !== undefined && maxLength < asked) warn(describeLoweredLength(asked, maxLength));
+  const report = createReport(rows.origin);
   for await (const window of rows.windows()) {
     for (let start = 0; start < window.length; start += WINDOW) {
       const part = window.slice(start, start + WINDOW);
@@ -201,5 +201,5 @@ async function classifyRows(
       await output.write(lines.join(""));
     }
   }
-  for (const message of warningsOf(report, maxLength)) warn(message);
+  for (const message of listWarnings(report, maxLength)) warn(message);
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { chatCommand } from "./chat.js";
-import { cpuUseOptions } from "./cpu.js";
+import { declareCpuUse } from "./cpu.js";
 import { devicesCommand } from "./devices.js";
 import { doctorCommand } from "./doctor.js";
 import { estimateCommand } from "./estimate.js";
@@ -17,12 +17,12 @@ import { predictCommand } from "./predict.js";
 import { runsCommand } from "./runs.js";
 import { serveCommand } from "./serve.js";
 import { withOptionNames } from "../arguments/option-name.js";
-import { inPackage } from "../package/files.js";
+import { resolveInPackage } from "../package/files.js";
 import { didYouMean } from "../arguments/suggest.js";
 import { collect } from "./values.js";
 
 function version(): string {
-  return (JSON.parse(readFileSync(inPackage("package.json"), "utf8")) as { version: string }).version;
+  return (JSON.parse(readFileSync(resolveInPackage("package.json"), "utf8")) as { version: string }).version;
 }
 
 /** Rejects repeated options unless they collect their values, since commander would keep only the last. */
@@ -64,7 +64,7 @@ function suggesting(command: Command): Command {
 }
 
 /** Returns the command called `name`. Throws `UsageError` with a suggestion if there is none. */
-function commandOf(root: Command, name: string | undefined): Command {
+function findCommand(root: Command, name: string | undefined): Command {
   const found = root.commands.find((one) => one.name() === name);
   if (found !== undefined) return found;
   const names = root.commands.map((one) => one.name());
@@ -80,7 +80,7 @@ function helpCommand(root: Command): Command {
     .description("show the commands, or the options of one")
     .argument("[command]", "the command to show")
     .action((name: string | undefined) => {
-      (name === undefined ? root : commandOf(root, name)).outputHelp();
+      (name === undefined ? root : findCommand(root, name)).outputHelp();
     });
 }
 
@@ -89,17 +89,17 @@ function program(): Command {
     .description("LoRA fine-tuning on any GPU or the CPU")
     .version(version())
     .helpCommand(false)
-    .action((_options, command: Command) => void commandOf(root, command.args[0]))
+    .action((_options, command: Command) => void findCommand(root, command.args[0]))
     .allowExcessArguments(true);
   const commands = [
     finetuneCommand(),
-    cpuUseOptions(generateCommand()),
-    cpuUseOptions(chatCommand()),
-    cpuUseOptions(evaluateCommand()),
-    cpuUseOptions(predictCommand()),
-    cpuUseOptions(serveCommand()),
-    cpuUseOptions(mergeCommand()),
-    cpuUseOptions(exportCommand()),
+    declareCpuUse(generateCommand()),
+    declareCpuUse(chatCommand()),
+    declareCpuUse(evaluateCommand()),
+    declareCpuUse(predictCommand()),
+    declareCpuUse(serveCommand()),
+    declareCpuUse(mergeCommand()),
+    declareCpuUse(exportCommand()),
     inspectCommand(),
     estimateCommand(),
     runsCommand(),

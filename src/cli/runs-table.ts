@@ -1,15 +1,15 @@
 import { basename } from "node:path";
 import type { RunSummary } from "../runs/summary.js";
 import { resumeCommand } from "./finetune/resume.js";
-import { grouped, plural, rate } from "./format.js";
+import { formatCount, formatPlural, formatRate } from "./format.js";
 
 const HEADINGS = ["run", "state", "model", "rank", "rate", "steps", "loss", "held-out", "best", "begun"];
 /** Left-aligned columns; the others are numbers. */
 const TEXTS = new Set(["run", "state", "model", "begun"]);
 
 /** Formats runs as a table, one line per run. */
-export function runsTable(runs: readonly RunSummary[]): string {
-  const rows = [HEADINGS, ...runs.map(cells)];
+export function formatRuns(runs: readonly RunSummary[]): string {
+  const rows = [HEADINGS, ...runs.map(formatCells)];
   const widths = HEADINGS.map((_, i) => Math.max(...rows.map((row) => (row[i] as string).length)));
   const lines = rows.map((row) =>
     row
@@ -34,28 +34,28 @@ export function runsTable(runs: readonly RunSummary[]): string {
     });
   const damaged = runs
     .filter((run) => run.damaged > 0)
-    .map((run) => `${run.name}: ignored ${plural(run.damaged, "unreadable line")} of events.jsonl`);
+    .map((run) => `${run.name}: ignored ${formatPlural(run.damaged, "unreadable line")} of events.jsonl`);
   return `${[...lines, ...failures, ...gone, ...damaged].join("\n")}\n`;
 }
 
-function cells(run: RunSummary): string[] {
+function formatCells(run: RunSummary): string[] {
   const loss = (value: number | null): string => (value === null ? "–" : value.toFixed(4));
   return [
     run.name,
     run.state,
     run.model === null || run.model === "" ? "–" : basename(run.model),
     run.rank === null ? "–" : String(run.rank),
-    run.learningRate === null ? "–" : rate(run.learningRate),
-    `${grouped(run.step)}/${run.steps === null ? "–" : grouped(run.steps)}`,
+    run.learningRate === null ? "–" : formatRate(run.learningRate),
+    `${formatCount(run.step)}/${run.steps === null ? "–" : formatCount(run.steps)}`,
     loss(run.loss),
     loss(run.evalLoss),
     loss(run.bestEvalLoss),
-    localTime(run.started),
+    formatLocalTime(run.started),
   ];
 }
 
 /** Formats a time in the local time zone: 2026-11-27 12:43. */
-function localTime(milliseconds: number): string {
+function formatLocalTime(milliseconds: number): string {
   const date = new Date(milliseconds);
   const two = (value: number): string => String(value).padStart(2, "0");
   const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;

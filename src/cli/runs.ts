@@ -1,10 +1,10 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
-import { escapedAll, jsonLine } from "./escaped.js";
-import { misused, warn } from "./failure.js";
+import { escapeAll, formatJsonLine } from "./escaped.js";
+import { createMisuse, warn } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { interruptible } from "./interrupt.js";
-import { runsTable } from "./runs-table.js";
+import { runInterruptible } from "./interrupt.js";
+import { formatRuns } from "./runs-table.js";
 import * as value from "./values.js";
 
 interface Flags {
@@ -19,7 +19,7 @@ export function runsCommand(): Command {
     .option("--dashboard [port]", "serve a page that compares the runs, until Ctrl-C", value.port)
     .option("--json", "print one JSON object per run")
     .action(async (folder: string, { dashboard, json }: Flags) => {
-      if (dashboard !== undefined && json) throw misused(COMMAND_LINE_REFUSALS.dashboardAsJson);
+      if (dashboard !== undefined && json) throw createMisuse(COMMAND_LINE_REFUSALS.dashboardAsJson);
       const { RunFinder } = await import("../runs/find.js");
       const { runs, notices } = await new RunFinder(folder).find();
       for (const notice of notices) warn(notice);
@@ -28,19 +28,19 @@ export function runsCommand(): Command {
         throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
       }
       if (dashboard !== undefined) return serve(folder, dashboard === true ? 0 : Number(dashboard));
-      if (json) for (const run of runs) process.stdout.write(`${jsonLine(run)}\n`);
-      else process.stdout.write(runsTable(escapedAll(runs)));
+      if (json) for (const run of runs) process.stdout.write(`${formatJsonLine(run)}\n`);
+      else process.stdout.write(formatRuns(escapeAll(runs)));
     });
 }
 
 /** Serves the page until a signal arrives. */
 async function serve(folder: string, port: number): Promise<void> {
   const { Dashboard } = await import("../dashboard/server.js");
-  const { folderSource } = await import("../dashboard/sources.js");
-  const dashboard = await Dashboard.open(folderSource(folder), { port, holds: true });
+  const { openFolderSource } = await import("../dashboard/sources.js");
+  const dashboard = await Dashboard.open(openFolderSource(folder), { port, holds: true });
   process.stdout.write(`dashboard: ${dashboard.url}\n`);
   try {
-    await interruptible(
+    await runInterruptible(
       (signal) =>
         new Promise((_, reject) =>
           signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true }),

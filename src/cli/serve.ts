@@ -6,12 +6,12 @@ import type { Quantization } from "../models/quantization.js";
 import type { ModelServer } from "../serve/server.js";
 import type { StorageType } from "../train/options.js";
 import { flagFor } from "./finetune/flags.js";
-import { jsonLine } from "./escaped.js";
+import { formatJsonLine } from "./escaped.js";
 import { notice, UsageError, warn } from "./failure.js";
-import { type HubFlags, hubOptions, MODEL } from "./hub.js";
-import { interruptible } from "./interrupt.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
+import { runInterruptible } from "./interrupt.js";
 import { loadLanguageModel, modelFor } from "./models.js";
-import { dtypeOption, inStorage } from "./storage.js";
+import { makeDtypeOption, runInStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
@@ -40,7 +40,7 @@ export function serveCommand(): Command {
   const command = new Command("serve").description(
     "serve a model and its adapters with OpenAI's HTTP API: chat completions, completions, models",
   );
-  return hubOptions(command)
+  return declareHubOptions(command)
     .option("--model <name>", `${MODEL}; default: the first adapter's base model, or the embedded one`)
     .option("--name <name>", "the base model's name in requests; default: the last part of --model")
     .option(
@@ -69,13 +69,13 @@ export function serveCommand(): Command {
       128,
     )
     .option("--max-body-size <size>", "maximum size of a request body", value.byteSize, 4_000_000)
-    .addOption(dtypeOption())
+    .addOption(makeDtypeOption())
     .addOption(flagFor("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", "print the address, a new token and the models as JSON")
     .action(() =>
-      interruptible((signal) =>
-        inStorage(command.opts<Flags>().dtype, () => serve(command.opts<Flags>(), signal)),
+      runInterruptible((signal) =>
+        runInStorage(command.opts<Flags>().dtype, () => serve(command.opts<Flags>(), signal)),
       ),
     );
 }
@@ -87,14 +87,14 @@ interface NamedAdapter {
 }
 
 async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
-  const adapters = adaptersOf(flags.adapter ?? []);
+  const adapters = parseAdapters(flags.adapter ?? []);
   const { model: source, revision } = modelFor({ ...flags, adapters: adapters.map(({ folder }) => folder) });
-  const name = flags.name ?? nameOf(source);
+  const name = flags.name ?? chooseModelName(source);
   if (name === "") throw new UsageError("--name must not be empty");
   if (adapters.some((one) => one.name === name))
     throw new UsageError(`--adapter ${name}: the base has this name; give the base another with --name`);
-  const origins = (flags.allowOrigin ?? []).map(originOf);
-  const { given, token } = await tokenOf(flags.token);
+  const origins = (flags.allowOrigin ?? []).map(parseOrigin);
+  const { given, token } = await resolveToken(flags.token);
   const [{ model }, { ModelServer }, lora] = await Promise.all([
     loadLanguageModel({ ...flags, model: source, revision, adapters: [], signal }),
     import("../serve/server.js"),
@@ -126,7 +126,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
       onLost: (error) => lost.abort(error),
     });
     announce(server, served, flags, given ? undefined : token);
-    await aborted(AbortSignal.any([signal, lost.signal]));
+    await rejectOnAbort(AbortSignal.any([signal, lost.signal]));
   } finally {
     await server?.close(GRACE_MS);
     model.dispose();
@@ -147,7 +147,7 @@ function announce(
     `models: ${models.join(", ")}`,
   ];
   process.stdout.write(
-    json ? `${jsonLine({ url, ...(token && { token }), models })}\n` : `${lines.join("\n")}\n`,
+    json ? `${formatJsonLine({ url, ...(token && { token }), models })}\n` : `${lines.join("\n")}\n`,
   );
   if (open)
     warn(
@@ -156,7 +156,7 @@ function announce(
 }
 
 /** Rejects with the signal's reason once it is aborted. */
-function aborted(signal: AbortSignal): Promise<never> {
+function rejectOnAbort(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     const end = (): void => reject(signal.reason as Error);
     if (signal.aborted) end();
@@ -165,7 +165,7 @@ function aborted(signal: AbortSignal): Promise<never> {
 }
 
 /** Returns the token of requests, and whether the user gave it. */
-async function tokenOf(flag: string | undefined): Promise<{ given: boolean; token: string }> {
+async function resolveToken(flag: string | undefined): Promise<{ given: boolean; token: string }> {
   const token = flag ?? process.env["LOWRANK_TOKEN"];
   if (token === undefined)
     return { given: false, token: (await import("../http/local-access.js")).newToken() };
@@ -176,7 +176,7 @@ async function tokenOf(flag: string | undefined): Promise<{ given: boolean; toke
 }
 
 /** Parses `name=folder`, or a folder, whose last path component becomes the name. */
-function adaptersOf(given: readonly string[]): NamedAdapter[] {
+function parseAdapters(given: readonly string[]): NamedAdapter[] {
   const adapters = given.map((text) => {
     const at = text.indexOf("=");
     const folder = text.slice(at + 1);
@@ -191,7 +191,7 @@ function adaptersOf(given: readonly string[]): NamedAdapter[] {
 }
 
 /** Returns the base model's default name in requests. */
-function nameOf(source: string): string {
+function chooseModelName(source: string): string {
   if (source === defaultModel()) return "default";
   return (
     basename(source)
@@ -200,7 +200,7 @@ function nameOf(source: string): string {
   );
 }
 
-function originOf(text: string): string {
+function parseOrigin(text: string): string {
   const origin = URL.canParse(text) ? new URL(text).origin : "null";
   if (origin === text) return text;
   throw new UsageError(`--allow-origin ${text} must be an origin, such as http://localhost:5173`);

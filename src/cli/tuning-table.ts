@@ -1,11 +1,11 @@
 /** Formats the results of autotuning a GPU. */
 import type { TuneReport } from "../native/binding.js";
-import { speed } from "./format.js";
+import { formatSpeed } from "./format.js";
 
 type Tuned = TuneReport["classes"][number];
 
 /** Formats one line per problem shape, with a star at the selected variant. */
-export function tuningTable({ device, name, used, file, classes }: TuneReport): string {
+export function formatTuning({ device, name, used, file, classes }: TuneReport): string {
   const rows = classes.map((one) => [
     `${one.family} ${one.class}`,
     ...one.forms.map((form) => cell(form, one)),
@@ -31,7 +31,8 @@ export function tuningTable({ device, name, used, file, classes }: TuneReport): 
 }
 
 function cell({ form, verdict, milliseconds }: Tuned["forms"][number], { chosen }: Tuned): string {
-  const found = milliseconds === undefined || verdict !== "right" ? DROPPED[verdict] : speed(milliseconds);
+  const found =
+    milliseconds === undefined || verdict !== "right" ? DROPPED[verdict] : formatSpeed(milliseconds);
   return `${form} ${found ?? "-"}${form === chosen ? "*" : ""}`;
 }
 

@@ -1,6 +1,6 @@
 /** Parses and validates option values. An error ends the command with status 2. */
 import { InvalidArgumentError } from "commander";
-import { parsedSize } from "../arguments/byte-size.js";
+import { parseSize } from "../arguments/byte-size.js";
 import { parseSaveInterval } from "../train/options/save-interval.js";
 import { checkInit, type InitLoraWeights } from "../lora/options/init-weights.js";
 import { didYouMean } from "../arguments/suggest.js";
@@ -23,7 +23,7 @@ export function numberThat(findFault: (value: number) => string | undefined): Pa
   };
 }
 
-function checked(holds: (value: number) => boolean, must: string): Parser<number> {
+function makeNumberParser(holds: (value: number) => boolean, must: string): Parser<number> {
   return (text) => {
     const value = number(text);
     if (!holds(value)) throw new InvalidArgumentError(`It must be ${must}, got ${text}.`);
@@ -32,36 +32,36 @@ function checked(holds: (value: number) => boolean, must: string): Parser<number
 }
 
 /** 1, 2, … */
-export const count = checked(
+export const count = makeNumberParser(
   (value) => Number.isSafeInteger(value) && value >= 1,
   "a whole number of at least 1",
 );
 /** 2, 3, …: fewer tokens leave nothing to predict. */
-export const length = checked(
+export const length = makeNumberParser(
   (value) => Number.isSafeInteger(value) && value >= 2,
   "a whole number of at least 2",
 );
 /** 0, 1, 2, … */
-export const countFromZero = checked(
+export const countFromZero = makeNumberParser(
   (value) => Number.isSafeInteger(value) && value >= 0,
   "a whole number of at least 0",
 );
 /** A port of this machine; 0 for any free one. */
-export const port = checked(
+export const port = makeNumberParser(
   (value) => Number.isSafeInteger(value) && value >= 0 && value <= 65_535,
   "a port, from 0 to 65535",
 );
-export const positive = checked((value) => value > 0, "above 0");
-export const notNegative = checked((value) => value >= 0, "0 or above");
+export const positive = makeNumberParser((value) => value > 0, "above 0");
+export const notNegative = makeNumberParser((value) => value >= 0, "0 or above");
 /** A dropout probability, below 1. */
-export const dropout = checked((value) => value >= 0 && value < 1, "from 0 to below 1");
-export const share = checked((value) => value > 0 && value < 1, "between 0 and 1");
-export const fraction = checked((value) => value >= 0 && value <= 1, "from 0 to 1");
-export const probability = checked((value) => value > 0 && value <= 1, "above 0 and at most 1");
+export const dropout = makeNumberParser((value) => value >= 0 && value < 1, "from 0 to below 1");
+export const share = makeNumberParser((value) => value > 0 && value < 1, "between 0 and 1");
+export const fraction = makeNumberParser((value) => value >= 0 && value <= 1, "from 0 to 1");
+export const probability = makeNumberParser((value) => value > 0 && value <= 1, "above 0 and at most 1");
 
 /** Parses a number of bytes with decimal units, such as `2GB` or `500MB`. */
 export function byteSize(text: string): number {
-  const size = parsedSize(text);
+  const size = parseSize(text);
   if (size !== undefined) return size;
   throw new InvalidArgumentError("It must be a size, such as 2GB or 500MB.");
 }
@@ -69,7 +69,7 @@ export function byteSize(text: string): number {
 /** Parses a memory limit: a number of bytes, or `auto`. */
 export function memory(text: string): number | "auto" {
   if (text === "auto") return text;
-  const size = parsedSize(text);
+  const size = parseSize(text);
   if (size !== undefined) return size;
   throw new InvalidArgumentError("It must be a size, such as 2GB or 500MB, or auto.");
 }

@@ -10,7 +10,7 @@ export type Access = { path: string; query: URLSearchParams } | { refused: strin
  * Checks a request's `Host`, against DNS rebinding; the origin that browsers send; and the token, which is the first
  * segment of the path.
  */
-export function accessOf({ url = "", headers }: IncomingMessage, token: string, port: number): Access {
+export function checkAccess({ url = "", headers }: IncomingMessage, token: string, port: number): Access {
   const own = `${LOOPBACK}:${port}`;
   const refused = senderRefusal(headers, { hosts: [own], origins: [`http://${own}`] });
   if (refused !== undefined) return { refused };

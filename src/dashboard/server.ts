@@ -5,8 +5,8 @@ import type { AddressInfo } from "node:net";
 
 import { LowrankError, systemCode } from "../errors.js";
 import { LOOPBACK, newToken } from "../http/local-access.js";
-import { inPackage } from "../package/files.js";
-import { accessOf, HEADERS } from "./access.js";
+import { resolveInPackage } from "../package/files.js";
+import { checkAccess, HEADERS } from "./access.js";
 import type { RunSource } from "./sources.js";
 import { EventStream } from "./stream.js";
 
@@ -99,14 +99,14 @@ export class Dashboard {
     for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
     // Request bodies are ignored.
     request.resume();
-    const access = accessOf(request, this.#token, this.#port);
-    if ("refused" in access) return told(response, 403, access.refused);
+    const access = checkAccess(request, this.#token, this.#port);
+    if ("refused" in access) return respond(response, 403, access.refused);
     const { path, query } = access;
     if (path === "stop" || path === "pause" || path === "resume")
       return this.#control(path, request, response);
     if (request.method !== "GET") {
       response.setHeader("Allow", "GET");
-      return told(response, 405, "only GET");
+      return respond(response, 405, "only GET");
     }
     const [file, kind] = [this.#files.get(path), FILES[path]];
     if (file !== undefined && kind !== undefined) {
@@ -115,7 +115,7 @@ export class Dashboard {
     }
     if (path === "runs") return this.#list(response);
     if (path === "events") return this.#stream(request, response, query);
-    told(response, 404, "not found");
+    respond(response, 404, "not found");
   }
 
   async #list(response: ServerResponse): Promise<void> {
@@ -137,9 +137,9 @@ export class Dashboard {
     const act = this.#source[what];
     if (request.method !== "POST") {
       response.setHeader("Allow", "POST");
-      return told(response, 405, "only POST");
+      return respond(response, 405, "only POST");
     }
-    if (act === undefined) return told(response, 409, `cannot ${what}: another process trains these runs`);
+    if (act === undefined) return respond(response, 409, `cannot ${what}: another process trains these runs`);
     act();
     response.writeHead(204).end();
   }
@@ -147,9 +147,9 @@ export class Dashboard {
   async #stream(request: IncomingMessage, response: ServerResponse, query: URLSearchParams): Promise<void> {
     const names = query.getAll("run");
     if (names.length === 0 || names.length > MOST_RUNS)
-      return told(response, 400, `name 1 to ${MOST_RUNS} runs`);
+      return respond(response, 400, `name 1 to ${MOST_RUNS} runs`);
     if (this.#streams.size >= MOST_VIEWERS)
-      return told(response, 503, `${MOST_VIEWERS} pages are open already; close one`);
+      return respond(response, 503, `${MOST_VIEWERS} pages are open already; close one`);
     response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8" });
     const from = request.headers["last-event-id"] ?? query.get("from") ?? "";
     const followed = names.map((name) => ({ name, file: () => this.#source.file(name) }));
@@ -163,13 +163,13 @@ export class Dashboard {
   }
 }
 
-function told(response: ServerResponse, status: number, what: string): void {
+function respond(response: ServerResponse, status: number, what: string): void {
   response.writeHead(status, { "Content-Type": "text/plain; charset=utf-8" }).end(`${what}\n`);
 }
 
 /** Throws `ERR_FILE_NOT_FOUND`. */
 function asset(name: string): Buffer {
-  const path = inPackage(`${FOLDER}/${name}`);
+  const path = resolveInPackage(`${FOLDER}/${name}`);
   try {
     return readFileSync(path);
   } catch (cause) {

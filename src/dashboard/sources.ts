@@ -26,7 +26,7 @@ export interface PauseControls {
 }
 
 /** The runs in a folder, which is searched for each list. */
-export function folderSource(folder: string): RunSource {
+export function openFolderSource(folder: string): RunSource {
   const finder = new RunFinder(folder);
   const files = new Map<string, string>();
   return {
@@ -45,7 +45,7 @@ export function folderSource(folder: string): RunSource {
 const ALONE = ".";
 
 /** A run of this process. `file` returns the path of its events, once they exist. */
-export function liveSource(
+export function openLiveSource(
   title: () => string,
   file: () => string | undefined,
   stop: () => void,

@@ -6,8 +6,8 @@ import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { setTimeout as later } from "node:timers/promises";
 
-import { linesOf, readHeader } from "../runs/events-file.js";
-import { identityOf } from "../runs/summary.js";
+import { readLines, readHeader } from "../runs/events-file.js";
+import { identifyFile } from "../runs/summary.js";
 
 /** The maximum bytes of lines in a message; a single longer line is sent anyway. */
 const MESSAGE_BYTES = 2 ** 16;
@@ -32,7 +32,7 @@ interface Place {
 }
 
 /** Parses a message's ID into one position per run; an invalid part stands for the beginning. */
-export function placesOf(id: string, count: number): Place[] {
+export function parsePositions(id: string, count: number): Place[] {
   const parts = id.split(",");
   return Array.from({ length: count }, (_, i) => {
     const [, identity = "", offset = "0"] = /^([0-9a-f]+-\d+):(\d{1,15})$/.exec(parts[i] ?? "") ?? [];
@@ -58,7 +58,7 @@ export class EventStream {
     this.#patience = patience;
     this.#response = response;
     this.#runs = runs;
-    this.#places = placesOf(from, runs.length);
+    this.#places = parsePositions(from, runs.length);
     response.on("close", () => this.close());
     response.on("error", () => this.close());
   }
@@ -115,14 +115,14 @@ export class EventStream {
     const file = where();
     const header = file === undefined ? undefined : await readHeader(file).catch(() => undefined);
     if (file === undefined || header === undefined) return false;
-    const identity = identityOf(header);
+    const identity = identifyFile(header);
     let place = this.#places[i] as Place;
     // The file was replaced, by a resumed run or another run: the page starts from the beginning.
     const begin = place.identity !== identity;
     if (begin) place = { identity, offset: 0 };
     const lines: string[] = [];
     let bytes = 0;
-    for await (const line of linesOf(file, place.offset)) {
+    for await (const line of readLines(file, place.offset)) {
       place = { identity, offset: place.offset + line.length };
       lines.push(`data: ${line.bytes.toString("utf8").replaceAll("\r", "").trimEnd()}\n`);
       bytes += line.length;

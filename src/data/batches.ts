@@ -1,7 +1,7 @@
 import { LowrankError } from "../errors.js";
-import { joinedExamples, Packing } from "./packing.js";
-import { epochOrder } from "./shuffle.js";
-import { type Example, type Examples, fingerprint, IGNORED, lengthsOf } from "./store.js";
+import { joinExamples, Packing } from "./packing.js";
+import { shuffleEpoch } from "./shuffle.js";
+import { type Example, type Examples, fingerprint, IGNORED, listLengths } from "./store.js";
 
 /**
  * A micro-batch: rows padded on the right to the longest. In a causal model no token attends to the padding; an encoder
@@ -60,7 +60,7 @@ export interface PlanOptions {
 }
 
 /** Builds a batch of examples, one per row. */
-export function batchOf(examples: readonly Example[], padTokenId: number): Batch {
+export function buildBatch(examples: readonly Example[], padTokenId: number): Batch {
   const lengths = examples.map((one) => one.ids.length);
   const length = Math.max(...lengths);
   const ids = new Int32Array(examples.length * length).fill(padTokenId);
@@ -83,8 +83,8 @@ export function batchOf(examples: readonly Example[], padTokenId: number): Batch
 }
 
 /** Builds a batch of sequences with one or several packed rows each. */
-export function packedBatch(sequences: readonly (readonly Example[])[], padTokenId: number): Batch {
-  const batch = batchOf(sequences.map(joinedExamples), padTokenId);
+export function buildPackedBatch(sequences: readonly (readonly Example[])[], padTokenId: number): Batch {
+  const batch = buildBatch(sequences.map(joinExamples), padTokenId);
   if (sequences.every((rows) => rows.length === 1)) return batch;
   const T = batch.shape[1];
   const positions = new Int32Array(batch.ids.length);
@@ -97,7 +97,7 @@ export function packedBatch(sequences: readonly (readonly Example[])[], padToken
 }
 
 /** Returns the attention mask [B, T]: 1 for tokens, 0 for padding. */
-export function attentionMask({ shape: [rows, length], lengths }: Batch): Int32Array {
+export function buildAttentionMask({ shape: [rows, length], lengths }: Batch): Int32Array {
   const mask = new Int32Array(rows * length);
   for (const [row, tokens] of lengths.entries()) mask.fill(1, row * length, row * length + tokens);
   return mask;
@@ -107,7 +107,7 @@ export function attentionMask({ shape: [rows, length], lengths }: Batch): Int32A
 export function* batchesInOrder(examples: Examples, batchSize: number, padTokenId: number): Generator<Batch> {
   for (let at = 0; at < examples.length; at += batchSize) {
     const count = Math.min(batchSize, examples.length - at);
-    yield batchOf(
+    yield buildBatch(
       Array.from({ length: count }, (_, i) => examples.at(at + i) as Example),
       padTokenId,
     );
@@ -137,7 +137,7 @@ export class BatchPlan {
     this.#options = options;
     this.#fingerprint = fingerprint(examples);
     const { packing, seed } = options;
-    this.#packing = packing && new Packing(lengthsOf(examples), { ...packing, seed });
+    this.#packing = packing && new Packing(listLengths(examples), { ...packing, seed });
     this.stepsPerEpoch = Math.ceil(this.#length / this.#rowsPerStep);
     this.steps = options.steps ?? Math.max(1, Math.ceil(this.stepsPerEpoch * (options.epochs ?? 1)));
   }
@@ -160,10 +160,10 @@ export class BatchPlan {
   /** Returns the micro-batches of optimizer step `step`, counted from 0. */
   at(step: number): StepBatches {
     const { batchSize, padTokenId } = this.#options;
-    const sequences = this.#sequencesOf(step);
+    const sequences = this.#listSequences(step);
     const batches: Batch[] = [];
     for (let at = 0; at < sequences.length; at += batchSize)
-      batches.push(packedBatch(sequences.slice(at, at + batchSize), padTokenId));
+      batches.push(buildPackedBatch(sequences.slice(at, at + batchSize), padTokenId));
     return {
       epoch: Math.floor(step / this.stepsPerEpoch),
       batches,
@@ -175,14 +175,14 @@ export class BatchPlan {
   /** Returns the rows of optimizer step `step` without packing. */
   rowsAt(step: number): Batch[] {
     const { batchSize, padTokenId } = this.#options;
-    return [...batchesInOrder(this.#sequencesOf(step).flat(), batchSize, padTokenId)];
+    return [...batchesInOrder(this.#listSequences(step).flat(), batchSize, padTokenId)];
   }
 
   /** Returns the sequences of a step, shortest first where the batch size exceeds 1. */
-  #sequencesOf(step: number): Example[][] {
+  #listSequences(step: number): Example[][] {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     const first = (step % this.stepsPerEpoch) * this.#rowsPerStep;
-    const places = this.#orderOf(epoch).subarray(first, first + this.#rowsPerStep);
+    const places = this.#orderEpoch(epoch).subarray(first, first + this.#rowsPerStep);
     const sequences = Array.from(places, (place) =>
       Array.from(this.#packing?.at(place) ?? [place], (row) => this.#examples.at(row) as Example),
     );
@@ -236,9 +236,9 @@ export class BatchPlan {
     return `resume: ${what}: ${said(then)} then, ${said(this.sequences)} now`;
   }
 
-  #orderOf(epoch: number): Uint32Array {
+  #orderEpoch(epoch: number): Uint32Array {
     if (this.#order?.epoch !== epoch) {
-      this.#order = { epoch, rows: epochOrder(this.#length, this.#options.seed, epoch) };
+      this.#order = { epoch, rows: shuffleEpoch(this.#length, this.#options.seed, epoch) };
     }
     return this.#order.rows;
   }

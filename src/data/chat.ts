@@ -1,10 +1,10 @@
 /** Converts conversations to examples: rendered by the model's template, trained on the assistant's turns. */
 import type { Ignored } from "../chat/ignored.js";
-import { type Offsets, type TokenSpan, tokenSpans } from "../chat/tokens.js";
+import { type Offsets, type TokenSpan, findTokenSpans } from "../chat/tokens.js";
 import { type Rendered, renderTurns } from "../chat/turns.js";
 import { LowrankError } from "../errors.js";
 import type { Encoder } from "./encode.js";
-import { type Origin, rowAt } from "./source/origin.js";
+import { type Origin, describeRow } from "./source/origin.js";
 import type { ChatRow } from "./rows.js";
 import { countChat, type DataReport } from "./report.js";
 
@@ -45,14 +45,14 @@ export async function encodeChats(
       return renderTurns(template, row);
     } catch (cause) {
       if (!(cause instanceof LowrankError)) throw cause;
-      throw new LowrankError(cause.code, `${rowAt(origin, row.line)}: ${cause.message}`, { cause });
+      throw new LowrankError(cause.code, `${describeRow(origin, row.line)}: ${cause.message}`, { cause });
     }
   });
   const encoded = await chat.encodeWithOffsets(rendered.map(({ text }) => text));
   return rendered.map(({ text, turns, lost, ignored }, i) => {
     const { ids, offsets } = encoded[i] as { ids: Int32Array; offsets: Offsets };
     const [spans, unweighted] = [false, true].map((without) =>
-      tokenSpans(
+      findTokenSpans(
         turns.filter((turn) => (turn.unweighted === true) === without),
         offsets,
       ),

@@ -6,7 +6,7 @@ const KIND_FIELDS = ["messages", "conversations", "text", "prompt", "completion"
 type Fields = Record<string, unknown>;
 
 /** Returns the kinds that the fields match. */
-function kindsIn(fields: Fields): string[] {
+function listKinds(fields: Fields): string[] {
   return KIND_FIELDS.filter(
     (name) =>
       name in fields &&
@@ -33,8 +33,8 @@ export function oneKind(given: Fields, refuse: (first: string, other: string) =>
   const isNull = (name: string): boolean => (given[name] ?? null) === null;
   const nulls = KIND_FIELDS.filter((name) => name in given && isNull(name));
   const fields =
-    nulls.length > 0 && kindsIn(given).some((name) => !isNull(name)) ? without(given, nulls) : given;
-  const kinds = kindsIn(fields);
+    nulls.length > 0 && listKinds(given).some((name) => !isNull(name)) ? without(given, nulls) : given;
+  const kinds = listKinds(fields);
   if (kinds.length < 2) return { fields };
   for (const copy of ["text", "prompt"]) {
     const [kind] = kinds.filter((name) => name !== copy);
@@ -51,7 +51,7 @@ function without(fields: Fields, names: readonly string[]): Fields {
 
 function isCopy(fields: Fields, copy: string, kind: string): boolean {
   const written = fields[copy];
-  const pieces = piecesOf(fields, kind);
+  const pieces = listTexts(fields, kind);
   if (typeof written !== "string" || pieces === undefined) return false;
   // A prompt ends where the answer begins.
   const isFirst = pieces.slice(0, 2).some((piece) => piece.trim() !== "" && piece.trim() === written.trim());
@@ -60,7 +60,7 @@ function isCopy(fields: Fields, copy: string, kind: string): boolean {
 }
 
 /** Returns the texts of a row; undefined if one is not a string. */
-function piecesOf(fields: Fields, kind: string): string[] | undefined {
+function listTexts(fields: Fields, kind: string): string[] | undefined {
   const list = fields[kind];
   const found = Array.isArray(list)
     ? list.map((turn: Fields | null) => turn?.["content"] ?? turn?.["value"])

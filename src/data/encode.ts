@@ -57,7 +57,7 @@ export async function encodeTexts(
 }
 
 /** Returns the special tokens that a tokenizer appends to a text. */
-export function endOf(encoder: Encoder): Int32Array {
+export function findEndTokens(encoder: Encoder): Int32Array {
   const [whole, plain] = [encoder.encode("a"), encoder.encode("a", { addSpecialTokens: false })];
   for (let at = 0; at + plain.length <= whole.length; at++) {
     if (plain.every((id, i) => whole[at + i] === id)) return whole.slice(at + plain.length);
@@ -66,7 +66,7 @@ export function endOf(encoder: Encoder): Int32Array {
 }
 
 /** Truncates ids to `maxLength`; a truncated row still ends with `end`. */
-export function shortened(ids: Int32Array, end: Int32Array, maxLength: number): Int32Array {
+export function truncate(ids: Int32Array, end: Int32Array, maxLength: number): Int32Array {
   if (ids.length <= maxLength) return ids;
   const kept = ids.slice(0, maxLength);
   if (end.length < maxLength) kept.set(end, maxLength - end.length);
@@ -111,7 +111,7 @@ export async function* encodeRunning(
   const framed = (ids: Int32Array | undefined, read: number) => ({ ids: ids ?? new Int32Array(), read });
   yield framed(inParts?.frame[0], 0);
   let read = 0;
-  for await (const one of pipelined(cutAtSeams(parts, seam), encode, signal)) {
+  for await (const one of pipeline(cutAtSeams(parts, seam), encode, signal)) {
     read = one.read;
     yield one;
   }
@@ -148,7 +148,7 @@ const AHEAD = 3;
  * Applies `work` to each element with up to `AHEAD` running, and yields results in the same order. Rejects as soon as
  * the signal is aborted.
  */
-export async function* pipelined<T, R>(
+export async function* pipeline<T, R>(
   source: AsyncIterable<T>,
   work: (one: T) => Promise<R>,
   signal: AbortSignal | undefined,

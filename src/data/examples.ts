@@ -3,10 +3,10 @@ import { hasOption, optionName, optionSetting } from "../arguments/option-name.j
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { encodeChats, fitChat, isWritten, wholeChat, type EncodedChat, type FittedChat } from "./chat.js";
 import type { TrainOn } from "./format.js";
-import { encodeRunning, encodeTexts, endOf, type Encoded, type Encoder, pipelined } from "./encode.js";
-import { rowAt } from "./source/origin.js";
+import { encodeRunning, encodeTexts, findEndTokens, type Encoded, type Encoder, pipeline } from "./encode.js";
+import { describeRow } from "./source/origin.js";
 import type { Content, Read, TextData } from "./read.js";
-import { countCopy, countEmpty, countRow, type DataReport, leftOutWarnings } from "./report.js";
+import { countCopy, countEmpty, countRow, type DataReport, listSkippedWarnings } from "./report.js";
 import type { ChatRow, TextRow } from "./rows.js";
 import { ExampleStore, type StoredExamples } from "./store.js";
 
@@ -156,7 +156,7 @@ export async function* chunks<
  *
  * Throws `ERR_INDEX` for an id outside the model's vocabulary; the signal's reason, at once.
  */
-export async function examplesOf(
+export async function tokenizeRows(
   data: TextData,
   encoder: Encoder,
   options: ExampleOptions,
@@ -175,7 +175,7 @@ async function addRows(
   store: ExampleStore,
 ): Promise<void> {
   const { signal, maxLength, vocabSize, onProgress } = options;
-  const end = endOf(encoder);
+  const end = findEndTokens(encoder);
   const report = store.begin(data);
   const encode = async ({ part, read }: Read<TextRow[]>) => {
     const [plain, chats] = await Promise.all([
@@ -184,9 +184,9 @@ async function addRows(
     ]);
     return { rows: part, read, plain: plain.values(), chats: chats.values() };
   };
-  for await (const { rows, plain, chats, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
+  for await (const { rows, plain, chats, read } of pipeline(chunks(data.parts(signal)), encode, signal)) {
     for (const row of rows) {
-      const where = rowAt(data, row.line);
+      const where = describeRow(data, row.line);
       if (row.kind !== "text" && row.copy !== undefined) countCopy(report, row.line, row.copy);
       if (isChat(row)) {
         const chat = chats.next().value as EncodedChat;
@@ -279,7 +279,7 @@ async function addBlocks(
  *
  * Throws `ERR_NO_TRAINED_TOKENS` when no example has any.
  */
-export function trainedExamples(
+export function keepTrained(
   examples: StoredExamples,
   file: string,
   maxLength: number,
@@ -288,7 +288,7 @@ export function trainedExamples(
   let count = 0;
   for (let row = 0; row < examples.length; row++) if (examples.trainedAt(row) > 0) count++;
   if (count === 0) {
-    const why = reports.flatMap((report) => leftOutWarnings(report, maxLength));
+    const why = reports.flatMap((report) => listSkippedWarnings(report, maxLength));
     if (why.length > 0)
       throw new LowrankError("ERR_NO_TRAINED_TOKENS", `nothing to train on: ${why.join("; ")}`);
     const reason = `each row's first ${maxLength} tokens contain nothing to train on`;

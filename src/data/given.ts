@@ -1,10 +1,10 @@
 /** Data as passed by callers: file names, or rows in memory. */
 import { Readable } from "node:stream";
 
-import { shown } from "../arguments/check.js";
+import { formatValue } from "../arguments/check.js";
 import type { Message } from "../chat/messages.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { rowError } from "./source/origin.js";
+import { createRowError } from "./source/origin.js";
 import { type RandomAccess, type Source, Stream } from "./source/source.js";
 import type { SpokenText } from "./speech.js";
 
@@ -71,7 +71,7 @@ export function isFiles(data: unknown): data is string | readonly string[] {
 }
 
 /** Returns the file names as an array. */
-export function filesOf(data: string | readonly string[]): readonly string[] {
+export function listFiles(data: string | readonly string[]): readonly string[] {
   return typeof data === "string" ? [data] : data;
 }
 
@@ -84,12 +84,16 @@ async function* asJsonLines(name: string, rows: RowsInMemory): AsyncGenerator<Ui
   let [block, index] = ["", 0];
   for await (const row of rows as AsyncIterable<unknown>) {
     if (typeof row !== "object" || row === null || Array.isArray(row))
-      throw rowError(origin, index, `the row must be an object such as { text: "…" }, got ${shown(row)}`);
+      throw createRowError(
+        origin,
+        index,
+        `the row must be an object such as { text: "…" }, got ${formatValue(row)}`,
+      );
     let line: string;
     try {
       line = JSON.stringify(row);
     } catch (cause) {
-      throw rowError(
+      throw createRowError(
         origin,
         index,
         `the row cannot be written as JSON: ${(cause as Error).message.split("\n")[0]}`,
@@ -143,7 +147,7 @@ class ArraySource implements Source {
 }
 
 /** Reads the first row to detect speech; the returned rows include it. */
-export async function peeked(rows: RowsInMemory): Promise<{ rows: RowsInMemory; speech: boolean }> {
+export async function peekRows(rows: RowsInMemory): Promise<{ rows: RowsInMemory; speech: boolean }> {
   const isSpeech = (row: unknown): boolean => typeof row === "object" && row !== null && "audio" in row;
   if (Array.isArray(rows)) return { rows, speech: isSpeech(rows[0]) };
   const iterator =

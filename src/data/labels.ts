@@ -1,12 +1,12 @@
 /** Classes of labelled rows, and such rows as examples. */
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { type Encoded, type Encoder, encodeTexts, endOf, pipelined, shortened } from "./encode.js";
+import { type Encoded, type Encoder, encodeTexts, findEndTokens, pipeline, truncate } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
-import { rowAt, rowError } from "./source/origin.js";
+import { describeRow, createRowError } from "./source/origin.js";
 import type { LabelData, LabelUse, Read } from "./read.js";
 import { countRow } from "./report.js";
 import type { LabelRow } from "./rows.js";
-import { closest, didYouMean } from "../arguments/suggest.js";
+import { findClosest, didYouMean } from "../arguments/suggest.js";
 import { ExampleStore } from "./store.js";
 
 /**
@@ -78,7 +78,7 @@ export function labelNotices({ labels }: Pick<LabelData, "labels">): string[] {
   for (const [i, label] of names.entries()) {
     const { rows } = uses.get(label) as LabelUse;
     const frequent = names.slice(0, i).filter((other) => (uses.get(other) as LabelUse).rows >= MANY * rows);
-    const near = closest(label, frequent);
+    const near = findClosest(label, frequent);
     if (near !== undefined) told(label, near);
   }
   return notices;
@@ -89,7 +89,7 @@ export function labelNotices({ labels }: Pick<LabelData, "labels">): string[] {
  *
  * Throws `ERR_DATA_ROW` with file and line for a label not among `names`, and for a row without a token.
  */
-export async function labelledExamples(
+export async function tokenizeLabelled(
   data: LabelData,
   names: readonly string[],
   encoder: Encoder,
@@ -113,7 +113,7 @@ export async function labelledExamples(
     const near = didYouMean(String(label), names);
     throw new LowrankError("ERR_DATA_ROW", `${first}: ${what}${near}; they are ${names.join(", ")}`);
   }
-  const end = endOf(encoder);
+  const end = findEndTokens(encoder);
   const store = new ExampleStore("classes", vocabSize);
   const encode = async ({ part, read }: Read<LabelRow[]>) => {
     const texts = part.map(({ text }) => text);
@@ -127,12 +127,12 @@ export async function labelledExamples(
   for (const source of data.sources) {
     const { file, size } = source;
     const report = store.begin(source);
-    for await (const { rows, encoded, read } of pipelined(chunks(source.parts(signal)), encode, signal)) {
+    for await (const { rows, encoded, read } of pipeline(chunks(source.parts(signal)), encode, signal)) {
       for (const [i, { label, line }] of rows.entries()) {
         const whole = encoded[i] as Encoded;
-        const ids = shortened(whole.ids, end, maxLength);
-        if (ids.length === 0) throw rowError(source, line, "the row's text has no tokens");
-        checkIds(ids, rowAt(source, line), vocabSize);
+        const ids = truncate(whole.ids, end, maxLength);
+        if (ids.length === 0) throw createRowError(source, line, "the row's text has no tokens");
+        checkIds(ids, describeRow(source, line), vocabSize);
         store.add(ids, classes.get(String(label)) as number);
         countRow(report, line, { total: whole.total, maxLength, trained: 1 });
       }

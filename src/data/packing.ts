@@ -1,5 +1,5 @@
 /** Packs several rows into one sequence. */
-import { epochOrder } from "./shuffle.js";
+import { shuffleEpoch } from "./shuffle.js";
 import { type Example, IGNORED } from "./store.js";
 
 export interface PackingOptions {
@@ -34,7 +34,7 @@ export class Packing {
 
   /** `lengths` are the rows' token counts. */
   constructor(lengths: Uint32Array, { maxLength, seed, apart = Infinity }: PackingOptions) {
-    const order = epochOrder(lengths.length, seed, NO_EPOCH);
+    const order = shuffleEpoch(lengths.length, seed, NO_EPOCH);
     const sequences: number[][] = [];
     for (let from = 0; from < order.length;) {
       let [to, tokens] = [from, 0];
@@ -75,7 +75,7 @@ function firstFit(rows: Uint32Array, lengths: Uint32Array, maxLength: number, ap
 /**
  * Concatenates rows. The first label of each is ignored, so that the end of one row is not trained to predict the next.
  */
-export function joinedExamples(rows: readonly Example[]): Example {
+export function joinExamples(rows: readonly Example[]): Example {
   if (rows.length === 1) return rows[0] as Example;
   const length = rows.reduce((sum, { ids }) => sum + ids.length, 0);
   const [ids, labels] = [new Int32Array(length), new Int32Array(length)];

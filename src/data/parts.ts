@@ -15,7 +15,7 @@ export function isTrained({ ids, labels }: Pick<Example, "ids" | "labels">, i: n
 }
 
 /** Decodes the row's first `length` tokens, split where trained tokens begin or end. */
-export function partsOf(
+export function splitByTraining(
   row: Pick<Example, "ids" | "labels">,
   decode: (ids: Int32Array) => string,
   length = row.ids.length,

@@ -1,13 +1,13 @@
 /** Reads data once to check it; its parts can then be read again. */
 import { LowrankError } from "../errors.js";
 import type { DataFormat } from "./format.js";
-import { formatOf, READERS } from "./readers.js";
+import { detectFormat, READERS } from "./readers.js";
 import { jsonLines } from "./formats/json-lines.js";
 import type { RecordReader } from "./formats/records.js";
-import { filesOf, type TrainingData, isFiles, peeked, rowsSource, type RowsInMemory } from "./given.js";
+import { listFiles, type TrainingData, isFiles, peekRows, rowsSource, type RowsInMemory } from "./given.js";
 import { HashedSource } from "./source/hashed-source.js";
-import { textOf } from "./source/lines.js";
-import { type Origin, rowAt } from "./source/origin.js";
+import { streamText } from "./source/lines.js";
+import { type Origin, describeRow } from "./source/origin.js";
 import { type AudioRow, type LabelRow, type Row, RowChecker, type TextRow } from "./rows.js";
 import { readSpokenTexts, type SpeechRow, type SpokenTexts, WaveReader } from "./speech.js";
 import { openSource, type Source } from "./source/source.js";
@@ -100,8 +100,8 @@ export async function readData(given: TrainingData, options: ReadOptions = {}): 
   if (!isFiles(given)) return readRowsInMemory(given as RowsInMemory, options);
   const read: Data[] = [];
   try {
-    for (const file of filesOf(given)) read.push(await readFile(file, options));
-    return joined(read);
+    for (const file of listFiles(given)) read.push(await readFile(file, options));
+    return joinSources(read);
   } catch (error) {
     read.forEach(closeData);
     throw error;
@@ -114,27 +114,27 @@ export function closeData({ sources }: Data): void {
 }
 
 /** Returns the hash of each source's bytes. */
-export function hashesOf({ sources }: Data): string[] {
+export function listHashes({ sources }: Data): string[] {
   return sources.map(({ sha256 }) => sha256);
 }
 
 async function readFile(file: string, options: ReadOptions): Promise<Data> {
-  return closedOnError(new HashedSource(await openSource(file)), (source) => {
-    const format = formatOf(file, options.format);
+  return closeOnError(new HashedSource(await openSource(file)), (source) => {
+    const format = detectFormat(file, options.format);
     return format === "txt" ? readText(source, options) : readRows(source, READERS[format], options);
   });
 }
 
 async function readRowsInMemory(given: RowsInMemory, options: ReadOptions): Promise<Data> {
   const { name = "data", signal } = options;
-  const { rows, speech } = await peeked(given);
+  const { rows, speech } = await peekRows(given);
   if (speech) return readSpokenTexts(name, rows as SpokenTexts, signal);
-  return closedOnError(new HashedSource(rowsSource(name, rows)), (source) =>
+  return closeOnError(new HashedSource(rowsSource(name, rows)), (source) =>
     readRows(source, jsonLines("index"), options),
   );
 }
 
-async function closedOnError(
+async function closeOnError(
   source: HashedSource,
   read: (source: HashedSource) => Promise<Data>,
 ): Promise<Data> {
@@ -160,7 +160,7 @@ async function readText(source: HashedSource, { signal, onProgress }: ReadOption
 async function* texts(source: Source, signal?: AbortSignal): AsyncGenerator<Read<string>> {
   let held = "";
   let read = 0;
-  for await (const part of textOf(source, false, signal)) {
+  for await (const part of streamText(source, false, signal)) {
     const text = held + part.text;
     // CR and LF of one line end may be in different parts.
     held = text.endsWith("\r") ? "\r" : "";
@@ -181,18 +181,18 @@ async function readRows(
   const waves = new WaveReader(origin);
   let first: Row | undefined;
   let count = 0;
-  const all = (signal?: AbortSignal) => checkedRows(source, reader, origin, signal);
+  const all = (signal?: AbortSignal) => readCheckedRows(source, reader, origin, signal);
   for await (const { part, read } of all(signal)) {
     first ??= part[0];
     count += part.length;
     for (const row of part) {
-      if (row.kind === "label") countLabel(labels, row.label, 1, () => rowAt(origin, row.line));
+      if (row.kind === "label") countLabel(labels, row.label, 1, () => describeRow(origin, row.line));
       if (row.kind === "audio") await waves.check(row, signal);
     }
     onProgress?.({ file: source.name, read, size: source.size });
   }
   if (first === undefined) throw new LowrankError("ERR_DATA_ROW", `${source.name}: the file has no rows`);
-  const found = { count, first: rowAt(origin, first.line) };
+  const found = { count, first: describeRow(origin, first.line) };
   if (first.kind === "label") {
     const parts = all as Content<LabelRow[]>["parts"];
     return { kind: "labels", ...found, labels, ...contents(source, origin, parts) };
@@ -207,7 +207,7 @@ async function readRows(
 }
 
 /** Yields the checked rows of a source, all of one kind. */
-async function* checkedRows(
+async function* readCheckedRows(
   source: Source,
   reader: RecordReader,
   origin: Origin,
@@ -247,7 +247,7 @@ const KINDS = {
 } as const satisfies Record<Data["kind"], string>;
 
 /** Joins several sources. Throws `ERR_DATA_ROW`, naming two of different kinds. */
-function joined(all: readonly Data[]): Data {
+function joinSources(all: readonly Data[]): Data {
   const [first, ...others] = all as [Data, ...Data[]];
   if (others.length === 0) return first;
   const other = others.find(({ kind }) => kind !== first.kind);
@@ -285,8 +285,8 @@ export function textData(data: Data): TextData {
 }
 
 /** Returns the location of the first row, or of the first line of a running text. */
-export function firstOf(data: Data): string {
+export function locateFirst(data: Data): string {
   return data.kind === "text"
-    ? rowAt({ file: data.sources[0]?.file ?? "", numbering: "line" }, 1)
+    ? describeRow({ file: data.sources[0]?.file ?? "", numbering: "line" }, 1)
     : data.first;
 }

@@ -19,7 +19,7 @@ export const READERS: Readonly<Record<Exclude<DataFormat, "txt">, RecordReader>>
 };
 
 /** Returns the format of a file: `format`, or from its extension. Throws `ERR_FILE_FORMAT` if neither is known. */
-export function formatOf(file: string, format: DataFormat | undefined): DataFormat {
+export function detectFormat(file: string, format: DataFormat | undefined): DataFormat {
   const kind = format ?? extname(file).toLowerCase().slice(1);
   const known = DATA_FORMATS.find((one) => one === kind);
   if (known !== undefined) return known;

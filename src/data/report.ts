@@ -1,6 +1,6 @@
 /** Reports on a source's rows after tokenisation. */
 import { optionName } from "../arguments/option-name.js";
-import { type Numbering, type Origin, shortRowAt } from "./source/origin.js";
+import { type Numbering, type Origin, describeRowShortly } from "./source/origin.js";
 
 /** Row counts of a data file, or of rows in memory. */
 export interface DataReport {
@@ -100,7 +100,7 @@ export function countChat(report: DataReport, kind: Exclude<keyof ChatReport, "f
   report.chat.first[kind] ??= line;
 }
 
-export function emptyReport({ file, numbering }: Origin): DataReport {
+export function createReport({ file, numbering }: Origin): DataReport {
   return { file, numbering, rows: 0, cut: 0, mostlyCut: 0, dropped: 0, first: {}, roughCuts: 0 };
 }
 
@@ -137,18 +137,18 @@ export function countEmpty(report: DataReport, line: number): void {
 }
 
 /** Returns the notice about a maximum length that exceeds the model's. */
-export function loweredLength(asked: number, maxLength: number): string {
+export function describeLoweredLength(asked: number, maxLength: number): string {
   return `${optionName("maxLength")} is ${asked}, but the model reads at most ${maxLength} tokens: rows are truncated to ${maxLength}`;
 }
 
 /** Returns the warnings about a source, one sentence each. */
-export function warningsOf(report: DataReport, maxLength: number): string[] {
+export function listWarnings(report: DataReport, maxLength: number): string[] {
   const { file, rows, mostlyCut, first, roughCuts, chat } = report;
   // Conversations have separate warnings.
   const cut = report.cut - (chat?.shortened ?? 0);
   const dropped = report.dropped - (chat === undefined ? 0 : LEFT_OUT.reduce((n, kind) => n + chat[kind], 0));
   const of = (n: number): string => `${n} of ${rows} rows`;
-  const firstRow = (number: number | undefined): string => `first ${shortRowAt(report, number ?? 0)}`;
+  const firstRow = (number: number | undefined): string => `first ${describeRowShortly(report, number ?? 0)}`;
   const warnings: string[] = [];
   if (cut > 0) {
     const most =
@@ -172,7 +172,7 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
     warnings.push(
       `${file}: ${of(copied.rows)} (${firstRow(copied.first)}) have a "${copied.field}" that repeats the other fields; it is ignored`,
     );
-  if (chat !== undefined) warnings.push(...chatWarnings(report, chat, maxLength));
+  if (chat !== undefined) warnings.push(...listChatWarnings(report, chat, maxLength));
   if (roughCuts > 0) {
     warnings.push(
       `${file}: the text was split at ${roughCuts} ${roughCuts === 1 ? "position" : "positions"} for tokenisation, which this tokenizer may not allow; ` +
@@ -188,12 +188,12 @@ type ChatKind = Exclude<keyof ChatReport, "first">;
 const LEFT_OUT: readonly ChatKind[] = ["silent", "notFound", "tooLong", "callsIgnored", "unweighted"];
 
 /** Returns the reasons for skipped conversations, one sentence each. */
-export function leftOutWarnings(report: DataReport, maxLength: number): string[] {
-  return report.chat === undefined ? [] : chatWarnings(report, report.chat, maxLength, LEFT_OUT);
+export function listSkippedWarnings(report: DataReport, maxLength: number): string[] {
+  return report.chat === undefined ? [] : listChatWarnings(report, report.chat, maxLength, LEFT_OUT);
 }
 
 /** Returns the warnings about conversations, one sentence each. */
-function chatWarnings(
+function listChatWarnings(
   report: DataReport,
   chat: ChatReport,
   maxLength: number,
@@ -233,7 +233,7 @@ function chatWarnings(
     chat[kind] === 0 || kinds?.includes(kind) === false
       ? []
       : [
-          `${file}: ${chat[kind]} of ${rows} rows (first ${shortRowAt(report, chat.first[kind] ?? 0)}) ${what}`,
+          `${file}: ${chat[kind]} of ${rows} rows (first ${describeRowShortly(report, chat.first[kind] ?? 0)}) ${what}`,
         ],
   );
 }

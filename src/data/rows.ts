@@ -1,9 +1,9 @@
 /** Rows of data with checked fields. */
-import { conversationOf, type RowConversation } from "../chat/messages.js";
+import { parseConversation, type RowConversation } from "../chat/messages.js";
 import { oneKind } from "./copies.js";
 import { checkNames } from "./source/field-names.js";
 import type { RawRow } from "./formats/records.js";
-import { type Origin, rowError, shortRowAt } from "./source/origin.js";
+import { type Origin, createRowError, describeRowShortly } from "./source/origin.js";
 
 /** A row for a language model; `line` is its number in the source, as in messages. */
 export type TextRow =
@@ -47,21 +47,21 @@ const EXPECTED =
 /** Throws an error that names the row. */
 type Refuse = (problem: string) => never;
 
-function kindOf(value: unknown): string {
+function describeKind(value: unknown): string {
   if (value === null) return "null";
   return Array.isArray(value) ? "an array" : `a ${typeof value}`;
 }
 
 /** Returns a field that must be a string. Throws `ERR_DATA_ROW`. */
-export function stringField(fields: Record<string, unknown>, name: string, refuse: Refuse): string {
+export function readStringField(fields: Record<string, unknown>, name: string, refuse: Refuse): string {
   const value = fields[name];
-  if (typeof value === "string") return wellFormed(value, name, refuse);
+  if (typeof value === "string") return checkWellFormed(value, name, refuse);
   if (value === undefined) return refuse(`the field "${name}" is missing; ${EXPECTED}`);
-  return refuse(`"${name}" must be a string, got ${kindOf(value)}`);
+  return refuse(`"${name}" must be a string, got ${describeKind(value)}`);
 }
 
 /** Throws for a lone surrogate, which only an escape such as `\\ud83d` can produce and which is not a character. */
-function wellFormed(value: string, name: string, refuse: Refuse): string {
+function checkWellFormed(value: string, name: string, refuse: Refuse): string {
   // Supported by all required Node versions, but missing in the type library.
   if ((value as unknown as { isWellFormed(): boolean }).isWellFormed()) return value;
   const at = value.search(/\p{Surrogate}/u);
@@ -70,9 +70,9 @@ function wellFormed(value: string, name: string, refuse: Refuse): string {
 }
 
 /** Converts parsed fields to a row; unknown fields are ignored. */
-function rowOf(value: unknown, line: number, refuse: Refuse): Row {
+function parseRow(value: unknown, line: number, refuse: Refuse): Row {
   if (typeof value !== "object" || value === null || Array.isArray(value))
-    return refuse(`the row is ${kindOf(value)}; ${EXPECTED}`);
+    return refuse(`the row is ${describeKind(value)}; ${EXPECTED}`);
   if ("audio" in value) return audioRow(value as Record<string, unknown>, line, refuse);
   const { fields, copy } = oneKind(value as Record<string, unknown>, (first, other) =>
     refuse(
@@ -81,14 +81,14 @@ function rowOf(value: unknown, line: number, refuse: Refuse): Row {
     ),
   );
   const copied = copy === undefined ? undefined : { copy };
-  const text = (name: string): string => stringField(fields, name, refuse);
+  const text = (name: string): string => readStringField(fields, name, refuse);
 
   const asked = "prompt" in fields || "completion" in fields;
   checkNames(fields, refuse);
   if (asked)
     return { kind: "completion", line, prompt: text("prompt"), completion: text("completion"), ...copied };
   if (!("text" in fields)) {
-    const chat = conversationOf(fields, refuse);
+    const chat = parseConversation(fields, refuse);
     if (chat !== undefined) return { kind: "chat", line, ...chat, ...copied };
   }
   const inside = Object.keys(fields).find((name) => isRows(fields[name]));
@@ -97,28 +97,29 @@ function rowOf(value: unknown, line: number, refuse: Refuse): Row {
       `the row's ${JSON.stringify(inside)} is an array of objects; if those are the rows, give the array alone`,
     );
   const own = text("text");
-  if ("label" in fields) return { kind: "label", line, text: own, label: labelOf(fields["label"], refuse) };
+  if ("label" in fields)
+    return { kind: "label", line, text: own, label: parseLabel(fields["label"], refuse) };
   return { kind: "text", line, text: own };
 }
 
 /** Whether a value may be a file's rows, wrapped in an object. */
 function isRows(value: unknown): boolean {
-  return Array.isArray(value) && value.length > 0 && value.every((one) => kindOf(one) === "a object");
+  return Array.isArray(value) && value.length > 0 && value.every((one) => describeKind(one) === "a object");
 }
 
 function audioRow(fields: Record<string, unknown>, line: number, refuse: Refuse): AudioRow {
   const other = ["label", "prompt", "completion", "messages"].find((name) => name in fields);
   if (other !== undefined) refuse(`the row has both "audio" and "${other}"; ${EXPECTED}`);
-  const audio = stringField(fields, "audio", refuse);
+  const audio = readStringField(fields, "audio", refuse);
   if (audio === "") refuse('"audio" is empty; it is the path of a WAV file');
-  return { kind: "audio", line, audio, text: stringField(fields, "text", refuse) };
+  return { kind: "audio", line, audio, text: readStringField(fields, "text", refuse) };
 }
 
-function labelOf(value: unknown, refuse: Refuse): string | number {
+function parseLabel(value: unknown, refuse: Refuse): string | number {
   if (value === "") return refuse('"label" is empty');
-  if (typeof value === "string") return wellFormed(value, "label", refuse);
+  if (typeof value === "string") return checkWellFormed(value, "label", refuse);
   if (Number.isSafeInteger(value)) return value as number;
-  const is = typeof value === "number" ? String(value) : kindOf(value);
+  const is = typeof value === "number" ? String(value) : describeKind(value);
   return refuse(`"label" must be a string or a whole number, got ${is}`);
 }
 
@@ -131,24 +132,24 @@ export class RowChecker {
   /** Checks parsed rows. Throws `ERR_DATA_ROW` for a row with a missing field or a field of another type. */
   rows(raw: readonly RawRow[]): Row[] {
     return raw.map(({ value, number }) =>
-      this.#checked(
-        rowOf(value, number, (problem) => {
-          throw rowError(this.origin, number, problem);
+      this.#checkKind(
+        parseRow(value, number, (problem) => {
+          throw createRowError(this.origin, number, problem);
         }),
       ),
     );
   }
 
-  #checked(row: Row): Row {
+  #checkKind(row: Row): Row {
     const first = (this.#first ??= row);
     for (const kind of ["label", "audio"] as const) {
       if ((first.kind === kind) === (row.kind === kind)) continue;
-      const other = shortRowAt(this.origin, first.line);
+      const other = describeRowShortly(this.origin, first.line);
       const problem =
         first.kind === kind
           ? `the row has no "${kind}", and ${other} has one`
           : `the row has a "${kind}", and ${other} has none`;
-      throw rowError(this.origin, row.line, `${problem}; give every row one, or none`);
+      throw createRowError(this.origin, row.line, `${problem}; give every row one, or none`);
     }
     return row;
   }

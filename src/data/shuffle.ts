@@ -14,7 +14,7 @@ export function splitmix32(seed: number): () => number {
 }
 
 /** Returns the order of `length` rows in an epoch (from 0), by Fisher–Yates; a function of seed and epoch only. */
-export function epochOrder(length: number, seed: number, epoch: number): Uint32Array {
+export function shuffleEpoch(length: number, seed: number, epoch: number): Uint32Array {
   const key = splitmix32(seed);
   const high = splitmix32(Math.floor(seed / 2 ** 32) ^ key());
   const next = splitmix32(high() ^ splitmix32(epoch)());

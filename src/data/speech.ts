@@ -5,14 +5,14 @@ import { readFile, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 
-import { isPlain, shown } from "../arguments/check.js";
+import { isPlain, formatValue } from "../arguments/check.js";
 import { LowrankError, systemCode, throwIfAborted } from "../errors.js";
-import { samplesProblem } from "./audio.js";
+import { findSampleProblem } from "./audio.js";
 import type { Read, SpeechData } from "./read.js";
-import { type Origin, rowAt, rowError } from "./source/origin.js";
-import { stringField, type AudioRow } from "./rows.js";
+import { type Origin, describeRow, createRowError } from "./source/origin.js";
+import { readStringField, type AudioRow } from "./rows.js";
 import { STANDARD_INPUT } from "./source/source.js";
-import { checkWaveSize, waveSamples } from "./wave.js";
+import { checkWaveSize, readWave } from "./wave.js";
 
 /** A row for a speech model. */
 export interface SpokenText {
@@ -98,8 +98,8 @@ export class WaveReader {
 
   #samples(row: AudioRow, bytes: Uint8Array): Float32Array {
     const refuse = this.#refusal(row);
-    const samples = waveSamples(bytes, refuse);
-    const problem = samplesProblem(samples);
+    const samples = readWave(bytes, refuse);
+    const problem = findSampleProblem(samples);
     if (problem !== undefined) refuse(problem);
     return samples;
   }
@@ -110,7 +110,7 @@ export class WaveReader {
 
   #refusal({ line, audio }: AudioRow): (what: string) => never {
     return (what) => {
-      throw rowError(this.origin, line, `${audio} ${what}`);
+      throw createRowError(this.origin, line, `${audio} ${what}`);
     };
   }
 
@@ -118,7 +118,7 @@ export class WaveReader {
     const code = systemCode(cause);
     if (cause instanceof LowrankError || code === undefined) return cause;
     const why = code === "ENOENT" || code === "ENOTDIR" ? "is not there" : `cannot be read (${code})`;
-    return rowError(
+    return createRowError(
       this.origin,
       line,
       `${audio} ${why}; audio is the path of a WAV file, relative to the data file's folder`,
@@ -146,8 +146,8 @@ export async function readSpokenTexts(
     for await (const value of given) {
       throwIfAborted(signal);
       const line = rows.length;
-      const { audio, text } = checked(value, origin, line);
-      hash.update(`${text}\n${audio.length}\n`).update(bytesOf(audio));
+      const { audio, text } = checkSpokenText(value, origin, line);
+      hash.update(`${text}\n${audio.length}\n`).update(viewBytes(audio));
       rows.push({ line, text, length: audio.length, samples: file?.put(audio) ?? (() => audio) });
     }
     if (rows.length === 0) throw new LowrankError("ERR_DATA_ROW", `${name}: there are no rows`);
@@ -166,22 +166,28 @@ export async function readSpokenTexts(
     parts,
     close: () => file?.close(),
   };
-  return { kind: "speech", file: name, sources: [content], count: rows.length, first: rowAt(origin, 0) };
+  return {
+    kind: "speech",
+    file: name,
+    sources: [content],
+    count: rows.length,
+    first: describeRow(origin, 0),
+  };
 }
 
-function checked(value: unknown, origin: Origin, line: number): SpokenText {
+function checkSpokenText(value: unknown, origin: Origin, line: number): SpokenText {
   const refuse = (problem: string): never => {
-    throw rowError(origin, line, problem);
+    throw createRowError(origin, line, problem);
   };
-  if (!isPlain(value)) return refuse(`the row is { audio, text }, not ${shown(value)}`);
+  if (!isPlain(value)) return refuse(`the row is { audio, text }, not ${formatValue(value)}`);
   const { audio } = value as { audio?: unknown };
-  const problem = samplesProblem(audio);
+  const problem = findSampleProblem(audio);
   if (problem !== undefined) refuse(`audio ${problem}`);
-  const text = stringField(value as Record<string, unknown>, "text", refuse);
+  const text = readStringField(value as Record<string, unknown>, "text", refuse);
   return { audio: audio as Float32Array, text };
 }
 
-function bytesOf({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array {
+function viewBytes({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array {
   return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
@@ -194,7 +200,7 @@ class SampleFile {
   /** Appends samples; returns a function that reads them again. Throws `ERR_WRITE`. */
   put(samples: Float32Array): () => Float32Array {
     const [start, { length }] = [this.#end, samples];
-    const bytes = bytesOf(samples);
+    const bytes = viewBytes(samples);
     try {
       for (let at = 0; at < bytes.length;)
         at += writeSync(this.#file as number, bytes, at, bytes.length - at, start + at);
@@ -205,7 +211,7 @@ class SampleFile {
     this.#end += bytes.length;
     return () => {
       const read = new Float32Array(length);
-      const into = bytesOf(read);
+      const into = viewBytes(read);
       for (let at = 0; at < into.length;) {
         const count = readSync(this.#file as number, into, at, into.length - at, start + at);
         if (count === 0)

@@ -13,7 +13,7 @@ import type { StoredExamples } from "./store.js";
  * Throws `ERR_OPTION` for a fraction that is not between 0 and 1, for fewer than two rows, and where every class has
  * only one row.
  */
-export function evalSplit(
+export function splitHeldOut(
   examples: StoredExamples,
   fraction: number,
   seed: number,

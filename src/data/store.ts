@@ -1,7 +1,7 @@
 /** A compact store of examples: the concatenated ids of all rows, and a few numbers per row. */
 import type { TokenSpan } from "../chat/tokens.js";
 import type { Origin } from "./source/origin.js";
-import { type DataReport, emptyReport } from "./report.js";
+import { type DataReport, createReport } from "./report.js";
 
 /** The label of positions that are excluded from the loss. */
 export const IGNORED = -100;
@@ -27,15 +27,15 @@ export interface Examples {
 const BASIS = 0x811c9dc5;
 
 /** Adds a value to an FNV-1a hash. */
-function hashed(hash: number, value: number): number {
+function addToHash(hash: number, value: number): number {
   return Math.imul(hash ^ value, 0x01000193);
 }
 
 /** Hashes a row's length, ids and labels. */
-function hashOf({ ids, labels }: Pick<Example, "ids" | "labels">): number {
-  let hash = hashed(BASIS, ids.length);
-  for (let i = 0; i < ids.length; i++) hash = hashed(hash, ids[i] as number);
-  for (let i = 0; i < labels.length; i++) hash = hashed(hash, labels[i] as number);
+function hashExample({ ids, labels }: Pick<Example, "ids" | "labels">): number {
+  let hash = addToHash(BASIS, ids.length);
+  for (let i = 0; i < ids.length; i++) hash = addToHash(hash, ids[i] as number);
+  for (let i = 0; i < labels.length; i++) hash = addToHash(hash, labels[i] as number);
   return hash >>> 0;
 }
 
@@ -44,14 +44,14 @@ export function fingerprint(examples: Examples): string {
   let hash = BASIS;
   for (let row = 0; row < examples.length; row++) {
     const own =
-      examples instanceof StoredExamples ? examples.hashAt(row) : hashOf(examples.at(row) as Example);
-    hash = hashed(hash, own);
+      examples instanceof StoredExamples ? examples.hashAt(row) : hashExample(examples.at(row) as Example);
+    hash = addToHash(hash, own);
   }
   return (hash >>> 0).toString(16).padStart(8, "0");
 }
 
 /** Returns the number of trained predictions in one pass over all examples. */
-export function trainedIn(examples: Examples): number {
+export function countTrained(examples: Examples): number {
   let sum = 0;
   for (let row = 0; row < examples.length; row++) {
     sum +=
@@ -61,7 +61,7 @@ export function trainedIn(examples: Examples): number {
 }
 
 /** Returns the token count of each row. */
-export function lengthsOf(examples: Examples): Uint32Array {
+export function listLengths(examples: Examples): Uint32Array {
   const length = (row: number): number =>
     examples instanceof StoredExamples ? examples.lengthAt(row) : (examples.at(row) as Example).ids.length;
   return Uint32Array.from({ length: examples.length }, (_, row) => length(row));
@@ -189,7 +189,7 @@ export class ExampleStore extends StoredExamples {
 
   /** Begins the rows of a source; the returned report counts them. */
   begin(origin: Origin): DataReport {
-    const report = emptyReport(origin);
+    const report = createReport(origin);
     this.reports.push(report);
     return report;
   }
@@ -233,7 +233,7 @@ export class ExampleStore extends StoredExamples {
     }
     this.#ends.push(end);
     this.#marks.push(mark);
-    this.#hashes.push(hashOf({ ids, labels: this.#labels(ids, mark) }));
+    this.#hashes.push(hashExample({ ids, labels: this.#labels(ids, mark) }));
   }
 
   override at(row: number): Example | undefined {

@@ -1,9 +1,9 @@
 /** Converts rows of speech to examples: transcripts as the decoder's input and labels. */
 import { SAMPLE_RATE } from "./audio.js";
 import { throwIfAborted } from "../errors.js";
-import { type Encoded, type Encoder, encodeTexts, pipelined } from "./encode.js";
+import { type Encoded, type Encoder, encodeTexts, pipeline } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
-import { rowAt, rowError } from "./source/origin.js";
+import { describeRow, createRowError } from "./source/origin.js";
 import type { Read, SpeechData } from "./read.js";
 import { countRow } from "./report.js";
 import type { SpeechRow } from "./speech.js";
@@ -28,7 +28,7 @@ export interface TranscriptOptions {
  *
  * Throws `ERR_DATA_ROW` with file and line for speech longer than the model's window.
  */
-export async function transcriptExamples(
+export async function tokenizeTranscripts(
   data: SpeechData,
   encoder: Encoder,
   { beginning, eosTokenIds, maxLength, windowSamples, vocabSize, signal, onProgress }: TranscriptOptions,
@@ -44,13 +44,13 @@ export async function transcriptExamples(
   for (const source of data.sources) {
     const { file, size } = source;
     const report = store.begin(source);
-    for await (const { rows, encoded, read } of pipelined(chunks(source.parts(signal)), encode, signal)) {
+    for await (const { rows, encoded, read } of pipeline(chunks(source.parts(signal)), encode, signal)) {
       for (const [i, { line, length, samples }] of rows.entries()) {
         if (length > windowSamples) {
           const [is, most] = [length, windowSamples].map(
             (count) => `${Math.ceil((10 * count) / SAMPLE_RATE) / 10} s`,
           );
-          throw rowError(
+          throw createRowError(
             source,
             line,
             `the speech is ${is} long, but the model's window is ${most}; split it, and its text`,
@@ -58,7 +58,7 @@ export async function transcriptExamples(
         }
         const { ids, total } = encoded[i] as Encoded;
         const whole = Int32Array.of(...beginning, ...ids, ...end).subarray(0, maxLength);
-        checkIds(whole, rowAt(source, line), vocabSize);
+        checkIds(whole, describeRow(source, line), vocabSize);
         store.addSpeech(whole, samples);
         const trained = store.trainedAt(store.length - 1);
         countRow(report, line, { total: beginning.length + total + end.length, maxLength, trained });

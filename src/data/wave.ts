@@ -23,7 +23,7 @@ export function checkWaveSize(size: number, refuse: (what: string) => never): vo
 }
 
 /** Returns a file's samples, from −1 to 1, averaged over its channels. Calls `refuse` for an invalid file. */
-export function waveSamples(bytes: Uint8Array, refuse: (what: string) => never): Float32Array {
+export function readWave(bytes: Uint8Array, refuse: (what: string) => never): Float32Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const name = (at: number): string => String.fromCharCode(...bytes.subarray(at, at + 4));
   if (bytes.length < 12 || name(0) !== "RIFF" || name(8) !== "WAVE") refuse("is not a WAV file");
@@ -33,10 +33,10 @@ export function waveSamples(bytes: Uint8Array, refuse: (what: string) => never):
     const start = at + 8;
     const size = kind === "data" && told === UNKNOWN ? bytes.length - start : told;
     if (start + size > bytes.length) refuse(`ends within "${kind}", which has ${size} bytes`);
-    if (kind === "fmt ") format = formatOf(view, start, size, refuse);
+    if (kind === "fmt ") format = readFormat(view, start, size, refuse);
     if (kind === "data") {
       if (format === undefined) return refuse('has "data" before "fmt "');
-      return mixed(view, start, size, format, refuse);
+      return mixChannels(view, start, size, format, refuse);
     }
     // Chunks begin at even offsets.
     at = start + size + (size % 2);
@@ -44,7 +44,7 @@ export function waveSamples(bytes: Uint8Array, refuse: (what: string) => never):
   return refuse('has no "data"');
 }
 
-function formatOf(view: DataView, at: number, size: number, refuse: (what: string) => never): Format {
+function readFormat(view: DataView, at: number, size: number, refuse: (what: string) => never): Format {
   if (size < 16) refuse(`has a "fmt " of ${size} bytes`);
   const told = view.getUint16(at, true);
   // The format code of an extensible header is the first part of its identifier.
@@ -62,7 +62,7 @@ function formatOf(view: DataView, at: number, size: number, refuse: (what: strin
   return { kind, channels, rate, bits };
 }
 
-function mixed(
+function mixChannels(
   view: DataView,
   start: number,
   size: number,

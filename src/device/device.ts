@@ -1,9 +1,9 @@
 /** Resolves device names, and manages devices' memory. */
-import { shown } from "../arguments/check.js";
-import { compilerWarnings } from "../native/compiler-files.js";
+import { formatValue } from "../arguments/check.js";
+import { takeCompilerWarnings } from "../native/compiler-files.js";
 import { LowrankError } from "../errors.js";
 import { didYouMean } from "../arguments/suggest.js";
-import { native, call, session, settled, type GpuDetails, type TuneReport } from "../native/binding.js";
+import { native, call, session, unwrapResult, type GpuDetails, type TuneReport } from "../native/binding.js";
 import { readAlong } from "../native/reads.js";
 import { test, testSync, type Gpu, type Verdict } from "../self-test/first-use.js";
 
@@ -60,7 +60,7 @@ interface Choice {
 /** Lists the devices of this machine: the CPU, then the GPUs, best first. */
 export function devices(): DeviceInfo[] {
   const found = call(() => native().devices()) as DeviceInfo[];
-  for (const text of compilerWarnings(native())) process.emitWarning(text, { type: "LowrankWarning" });
+  for (const text of takeCompilerWarnings(native())) process.emitWarning(text, { type: "LowrankWarning" });
   return found;
 }
 
@@ -70,7 +70,7 @@ export function devices(): DeviceInfo[] {
  */
 export async function findDevices(device: Device = chosen): Promise<void> {
   if (device === "cpu" || device === "meta:cpu" || (device === "auto" && automatic !== undefined)) return;
-  settled(await native().findDevices());
+  unwrapResult(await native().findDevices());
   if (device !== "auto") return;
   testing ??= testedInBackground();
   await testing;
@@ -137,7 +137,7 @@ function noGpu(): string {
  * Rejects with `ERR_NO_GPU`, and with `ERR_OPTION` for a device that is not a GPU or if `LOWRANK_TUNE` is off.
  */
 export async function tuneDevice(device: Exclude<Device, "auto">): Promise<TuneReport> {
-  return settled(await call(() => native().tuneDevice(device)));
+  return unwrapResult(await call(() => native().tuneDevice(device)));
 }
 
 /** Sets the default device of new tensors, initially `auto`. Throws `ERR_OPTION`. */
@@ -182,7 +182,7 @@ function resolveName(device: unknown): Exclude<Device, "auto"> {
   if (typeof device !== "string" || !/^(meta:)?(cpu|gpu|gpu:\d+)$/.test(device))
     throw new LowrankError(
       "ERR_OPTION",
-      `device: unknown device ${shown(device)}${didYouMean(device, DEVICE_NAMES)}; use auto, cpu, gpu, gpu:N, meta:cpu or meta:gpu`,
+      `device: unknown device ${formatValue(device)}${didYouMean(device, DEVICE_NAMES)}; use auto, cpu, gpu, gpu:N, meta:cpu or meta:gpu`,
     );
   return device as Exclude<Device, "auto">;
 }
@@ -209,6 +209,6 @@ export function trim(device?: Device): number {
 /** Resolves when all work submitted to the device has finished. Rejects with `ERR_DEVICE_LOST` if the device was lost. */
 export async function synchronize(device?: Device): Promise<void> {
   const along = readAlong();
-  settled(await session().synchronize(resolveDevice(device)));
+  unwrapResult(await session().synchronize(resolveDevice(device)));
   if (along !== undefined) await along;
 }

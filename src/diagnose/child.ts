@@ -64,12 +64,12 @@ function steps({ device, quick }: Order): Step[] {
   const checks = allChecks(quick).map((check) => ({
     name: check.name,
     family: check.family,
-    run: async () => (isCpu ? repeated(check) : compared(check, place, details())),
+    run: async () => (isCpu ? compareRepeats(check) : compareWithCpu(check, place, details())),
   }));
   const training: Step = {
     name: "training steps",
     family: "training",
-    run: async () => trained(place, quick ? QUICK_STEPS : FULL_STEPS),
+    run: async () => runTraining(place, quick ? QUICK_STEPS : FULL_STEPS),
   };
   const rates: Step = {
     name: "rates",
@@ -87,7 +87,7 @@ function steps({ device, quick }: Order): Step[] {
   return [...first, ...checks, training, ...(quick ? [] : [rates])];
 }
 
-async function compared(
+async function compareWithCpu(
   check: Check,
   device: Place,
   details: GpuDetails | undefined,
@@ -96,21 +96,21 @@ async function compared(
     return { status: "skipped", reason: "this GPU does not read f16" };
   const expected = await check.run("cpu");
   const got = await check.run(device);
-  return judged(compare(check, got, expected));
+  return judge(compare(check, got, expected));
 }
 
 /** On the CPU: checks that two runs give identical bits. */
-async function repeated(check: Check): ReturnType<Step["run"]> {
+async function compareRepeats(check: Check): ReturnType<Step["run"]> {
   const first = await check.run("cpu");
   const again = await check.run("cpu");
-  return judged(compare({ ...check, tolerance: 0 }, again, first));
+  return judge(compare({ ...check, tolerance: 0 }, again, first));
 }
 
-function judged(found: ReturnType<typeof compare>): Awaited<ReturnType<Step["run"]>> {
+function judge(found: ReturnType<typeof compare>): Awaited<ReturnType<Step["run"]>> {
   return { status: found.wrong === undefined ? "passed" : "wrong", ...found };
 }
 
-async function trained(device: Place, count: number): ReturnType<Step["run"]> {
+async function runTraining(device: Place, count: number): ReturnType<Step["run"]> {
   const own = await train(device, count);
   const expected = device === "cpu" ? [...STORED_LOSSES] : (await train("cpu", count)).losses;
   const losses = (of: readonly number[]): Outcome => ({
@@ -123,7 +123,7 @@ async function trained(device: Place, count: number): ReturnType<Step["run"]> {
     losses(expected),
   );
   const data = { losses: own.losses, expected: expected.slice(0, count), stepMilliseconds: own.milliseconds };
-  return { ...judged({ error, wrong }), data };
+  return { ...judge({ error, wrong }), data };
 }
 
 /** Runs a step and writes its result. Returns whether the device can continue. */

@@ -3,11 +3,11 @@ import { release } from "node:os";
 import { callable, flag, options as known, refuse } from "../arguments/check.js";
 import type { Device, DeviceInfo } from "../device/device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { here } from "../native/load-error.js";
+import { detectPlatform } from "../native/load-error.js";
 import { keep, readKept } from "../self-test/cache.js";
 import { canStart, runChild } from "../self-test/child-process.js";
-import { DAY, ownerOf } from "../self-test/first-use.js";
-import { hazardsOf } from "../self-test/hazards.js";
+import { DAY, identifyGpu } from "../self-test/first-use.js";
+import { listHazards } from "../self-test/hazards.js";
 import { describe, isBad, type Line, type Order, type StepResult } from "../self-test/steps.js";
 import type {
   DiagnosedDevice,
@@ -84,11 +84,11 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
   const devices: DiagnosedDevice[] = [];
   for (const info of chosen) {
     const details = listed.data.details?.find((one) => one.device === info.device);
-    devices.push(await diagnosed(info, details, { quick, signal, onProgress }));
+    devices.push(await diagnoseDevice(info, details, { quick, signal, onProgress }));
   }
   const { electron } = process.versions as { electron?: string };
   return {
-    version: here().version ?? "unknown",
+    version: detectPlatform().version ?? "unknown",
     system: { platform: process.platform, release: release(), arch: process.arch },
     node: process.versions.node,
     electron,
@@ -135,7 +135,7 @@ function chosenDevices(
   throw new LowrankError("ERR_NO_GPU", `diagnose: there is no ${asked}; there are ${names}`);
 }
 
-async function diagnosed(
+async function diagnoseDevice(
   info: DeviceInfo,
   details: GpuDetails | undefined,
   { quick, signal, onProgress }: DiagnoseOptions & { quick: boolean },
@@ -165,7 +165,7 @@ async function diagnosed(
     info,
     details,
     shaderCompiler: info.kind === "cpu" ? undefined : shaderCompiler(backend),
-    hazards: info.kind === "cpu" ? [] : hazardsOf(adapter).map(withoutTest),
+    hazards: info.kind === "cpu" ? [] : listHazards(adapter).map(withoutTest),
     steps,
     training,
     rates: data.rates,
@@ -187,7 +187,7 @@ function shaderCompiler(backend: string): string {
 
 /** Caches the result for `auto`. A short test that passed does not replace the result of a full one. */
 function remember(info: DeviceInfo, steps: readonly StepResult[], full: boolean): void {
-  const owner = ownerOf(info);
+  const owner = identifyGpu(info);
   const bad = steps.find(isBad);
   if (bad === undefined && !full && readKept(owner)?.full === true) return;
   const until = bad?.status === "hung" ? Date.now() + DAY : undefined;
@@ -219,12 +219,16 @@ async function runSteps(
     const last = ended.lines.at(-1);
     if (last?.event === "done") return run;
     run.interrupted ||= ended.interrupted;
-    if (last?.event !== "end") run.steps.push(unfinished(last, ended));
+    if (last?.event !== "end") run.steps.push(describeUnfinished(last, ended));
     const opened = run.steps.find(({ name }) => name === "opening the device");
     const lost = opened !== undefined && isBad(opened);
     if (lost || processes === PROCESSES || last === undefined) {
       run.steps.push(
-        ...left(plan, run.steps, lost ? "the device does not open" : "too many steps ended their process"),
+        ...listSkipped(
+          plan,
+          run.steps,
+          lost ? "the device does not open" : "too many steps ended their process",
+        ),
       );
       return run;
     }
@@ -232,7 +236,7 @@ async function runSteps(
 }
 
 /** Returns the result of the step in which a process ended. */
-function unfinished(
+function describeUnfinished(
   last: Line | undefined,
   { died, hung, stderr }: { died: string | undefined; hung: boolean; stderr: string },
 ): StepResult {
@@ -249,7 +253,7 @@ function unfinished(
 }
 
 /** Returns the remaining steps of the plan as skipped. */
-function left(
+function listSkipped(
   plan: readonly { name: string; family: string }[] | undefined,
   steps: readonly StepResult[],
   reason: string,

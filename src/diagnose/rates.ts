@@ -3,7 +3,7 @@ import { ones, zeros } from "../tensor/create.js";
 import { synchronize } from "../device/device.js";
 import { session } from "../native/binding.js";
 import { noGrad, scope, withMatmulPrecision, type MatmulPrecision } from "../tensor/scope.js";
-import { made, type Tensor } from "../tensor/tensor.js";
+import { recordOp, type Tensor } from "../tensor/tensor.js";
 import type { Place } from "./checks/check.js";
 
 /** The measured rates. */
@@ -50,7 +50,7 @@ export async function measure(
       const [x, weight] = [ones([EDGE, EDGE], { device }), ones([EDGE, EDGE], { device }).to(dtype)];
       const seconds = await noGrad(async () =>
         withMatmulPrecision(precision, async () =>
-          fastest(device, () => made(() => session().linear(x.id, weight.id, undefined, false))),
+          fastest(device, () => recordOp(() => session().linear(x.id, weight.id, undefined, false))),
         ),
       );
       return (2 * EDGE ** 3) / seconds;

@@ -3,7 +3,7 @@ import { describe, isBad, type StepResult } from "../self-test/steps.js";
 import type { DiagnosedDevice, Diagnosis } from "./diagnosis.js";
 
 /** Returns the report of a diagnosis as plain lines. */
-export function reportOf(diagnosis: Diagnosis): string {
+export function formatReport(diagnosis: Diagnosis): string {
   const { version, system, node, electron, environment, quick, problems, devices, seconds } = diagnosis;
   const runtime = electron === undefined ? `Node ${node}` : `Electron ${electron} (Node ${node})`;
   const lines = [
@@ -34,7 +34,7 @@ function section(device: DiagnosedDevice): string[] {
     ...hazards.map(({ id, what, source }) => `  known hazard ${id}: ${what} (${source})`),
     `  ${healthy ? "ok" : "WRONG"}: ${passed} of ${steps.length} steps passed in ${seconds.toFixed(0)} s`,
     ...bad.map((step) => `  ${step.status.toUpperCase()} ${step.family}: ${describe(step)}`),
-    ...grouped(skipped),
+    ...groupByReason(skipped),
     ...(info.kind === "cpu" ? [] : margins(steps)),
   ];
 }
@@ -90,7 +90,7 @@ function facts({
 }
 
 /** Groups skipped steps by reason, since one loss skips all remaining steps. */
-function grouped(skipped: readonly StepResult[]): string[] {
+function groupByReason(skipped: readonly StepResult[]): string[] {
   const reasons = new Map<string, string[]>();
   for (const { name, reason = "" } of skipped) reasons.set(reason, [...(reasons.get(reason) ?? []), name]);
   return [...reasons].map(([reason, names]) => {

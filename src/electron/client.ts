@@ -4,8 +4,8 @@ import { LowrankError } from "../errors.js";
 import type { DeviceInfo } from "../device/device.js";
 import type { FoundRuns } from "../runs/find.js";
 import { sendable, type RemoteFinetuneOptions } from "./options.js";
-import { disconnected, openPort, type Channel, type Loss, type Port } from "./port.js";
-import { PROTOCOL, received, type Reply, type Request, type Tag } from "./protocol.js";
+import { createDisconnected, openPort, type Channel, type Loss, type Port } from "./port.js";
+import { PROTOCOL, deserializeError, type Reply, type Request, type Tag } from "./protocol.js";
 import { RemoteRun } from "./remote-run.js";
 
 /** The options of `connect`. */
@@ -157,7 +157,7 @@ export class Client {
         this.#calls.delete(reply.call);
         break;
       case "refused":
-        this.#calls.get(reply.call)?.reject(received(reply.error));
+        this.#calls.get(reply.call)?.reject(deserializeError(reply.error));
         this.#calls.delete(reply.call);
         break;
       default:
@@ -192,7 +192,7 @@ export class Client {
   }
 
   #lose(loss: Loss): void {
-    this.#end({ error: () => disconnected(loss) });
+    this.#end({ error: () => createDisconnected(loss) });
     for (const run of this.#runs.values()) run.lose(loss);
     this.#runs.clear();
   }

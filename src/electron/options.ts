@@ -1,5 +1,5 @@
 /** The options of a run that can be sent through a port. */
-import { isPlain, refuse, shown } from "../arguments/check.js";
+import { isPlain, refuse, formatValue } from "../arguments/check.js";
 import type { Row } from "../data/given.js";
 import type { FinetuneOptions } from "../train/options.js";
 
@@ -52,12 +52,12 @@ function check(name: string, value: unknown, around: readonly object[]): void {
       ? Object.entries(value).map(([key, part]) => [`${name}.${key}`, part] as const)
       : undefined;
   if (parts === undefined)
-    refuse(WHERE, name, "a value that can be sent to another process", described(value));
+    refuse(WHERE, name, "a value that can be sent to another process", describeSymbol(value));
   if (around.includes(value as object)) refuse(WHERE, name, "free of cycles", value);
   for (const [path, part] of parts) check(path, part, [...around, value as object]);
 }
 
 /** Formats a symbol for an error; returns other values unchanged. */
-function described(value: unknown): unknown {
-  return typeof value === "symbol" ? shown(String(value)) : value;
+function describeSymbol(value: unknown): unknown {
+  return typeof value === "symbol" ? formatValue(String(value)) : value;
 }

@@ -45,7 +45,7 @@ export interface Loss {
 }
 
 /** Returns the error for a lost connection: `ERR_DISCONNECTED`. */
-export function disconnected({ why, cause }: Loss, more = ""): LowrankError {
+export function createDisconnected({ why, cause }: Loss, more = ""): LowrankError {
   return new LowrankError("ERR_DISCONNECTED", why + more, cause === undefined ? {} : { cause });
 }
 
@@ -70,7 +70,7 @@ export function openPort(
   onMessage: (message: Tag & { kind: string }) => void,
   onLost: (loss: Loss) => void,
 ): Channel {
-  const port = checked(where, given);
+  const port = checkPort(where, given);
   const listeners: [event: string, listener: Listener][] = [];
   let open = true;
   const lost = (loss: Loss): void => {
@@ -110,7 +110,7 @@ export function openPort(
   };
 }
 
-function checked(where: string, given: unknown): Offered {
+function checkPort(where: string, given: unknown): Offered {
   const port = (typeof given === "object" && given !== null ? given : {}) as Offered;
   const speaks = typeof port.postMessage === "function" || typeof port.send === "function";
   const listens = typeof port.on === "function" || typeof port.addEventListener === "function";

@@ -84,7 +84,7 @@ export interface SentError {
 }
 
 /** Converts a thrown value for a message. */
-export function sent(error: unknown): SentError {
+export function serializeError(error: unknown): SentError {
   if (!(error instanceof Error)) return { name: "Error", message: String(error) };
   const { name, message, stack } = error;
   const { code } = error as { code?: unknown };
@@ -92,7 +92,7 @@ export function sent(error: unknown): SentError {
 }
 
 /** Recreates an error, with its class if it is this package's, and with its original stack. */
-export function received({ name, message, code, stack }: SentError): Error {
+export function deserializeError({ name, message, code, stack }: SentError): Error {
   const error =
     name === "LowrankError" && code !== undefined
       ? new LowrankError(code as ErrorCode, message)

@@ -3,8 +3,8 @@ import { abortReason } from "../errors.js";
 import type { FinetuneResult, TrainEvent } from "../train/events.js";
 import { EventQueue } from "../train/queue.js";
 import type { Run } from "../train/run.js";
-import { disconnected, type Loss } from "./port.js";
-import { received, type Reply, type Request } from "./protocol.js";
+import { createDisconnected, type Loss } from "./port.js";
+import { deserializeError, type Reply, type Request } from "./protocol.js";
 
 /** The maximum number of events in transit or unread here. Further ones wait at the server, which merges steps. */
 const WINDOW = 64;
@@ -130,7 +130,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
         const { error, aborted } = reply;
         const signal = this.#signal;
         this.#failure = {
-          error: aborted && signal !== undefined ? abortReason(signal) : received(error),
+          error: aborted && signal !== undefined ? abortReason(signal) : deserializeError(error),
         };
         this.#settle();
         this.#reject(this.#failure.error);
@@ -154,7 +154,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
       this.#saved === undefined
         ? "it reported no checkpoint; resume: true continues from one in its output folder, if there is any"
         : `start it again with resume: true, which continues from its last checkpoint, ${this.#saved.path} (step ${this.#saved.step})`;
-    this.fail(disconnected(loss, ` during a run; ${from}`));
+    this.fail(createDisconnected(loss, ` during a run; ${from}`));
   }
 
   /** @internal */

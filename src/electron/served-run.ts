@@ -5,7 +5,7 @@ import { DEFAULT_PRIORITY } from "../train/default-priority.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { EventQueue } from "../train/queue.js";
 import type { Run } from "../train/run.js";
-import { sent, type Reply, type Request } from "./protocol.js";
+import { serializeError, type Reply, type Request } from "./protocol.js";
 
 export class ServedRun {
   /** Resolves when the run has ended, with or without an error, and has released its folder. */
@@ -51,7 +51,7 @@ export class ServedRun {
   }
 
   /** Discards all further messages, because the client is gone. */
-  unwatched(): void {
+  discardMessages(): void {
     this.#watched = false;
     this.#credit = Infinity;
     this.#more();
@@ -106,7 +106,7 @@ export class ServedRun {
       this.#reply({
         kind: "failed",
         run,
-        error: sent(error),
+        error: serializeError(error),
         aborted: signal.aborted && error === signal.reason,
       });
     } finally {

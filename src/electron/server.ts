@@ -3,7 +3,7 @@ import { oneOf, options as known } from "../arguments/check.js";
 import type { Priority } from "../device/cpu-use.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { openPort, type Channel, type Port } from "./port.js";
-import { PROTOCOL, sent, type Reply, type Request, type Tag } from "./protocol.js";
+import { PROTOCOL, serializeError, type Reply, type Request, type Tag } from "./protocol.js";
 import { ServedRun } from "./served-run.js";
 
 /** The options of `serve`. */
@@ -144,7 +144,7 @@ class PortServer implements Server {
     try {
       this.#reply(client, { kind: "answer", call, value: await work() });
     } catch (error) {
-      this.#reply(client, { kind: "refused", call, error: sent(error) });
+      this.#reply(client, { kind: "refused", call, error: serializeError(error) });
     }
   }
 
@@ -153,7 +153,7 @@ class PortServer implements Server {
     const runs = [...(this.#clients.get(client)?.values() ?? [])];
     this.#clients.delete(client);
     for (const run of runs) {
-      run.unwatched();
+      run.discardMessages();
       if (!this.#stops) continue;
       run.stop();
       leaving.add(run.ended);

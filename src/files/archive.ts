@@ -4,7 +4,7 @@ import { existsSync, statSync } from "node:fs";
 import { LowrankError } from "../errors.js";
 
 /** Returns the unpacked path of a file in an asar archive; other paths unchanged. */
-export function unpacked(path: string): string {
+export function unpackedPath(path: string): string {
   return path.replace(/\.asar(?=[\\/])/, ".asar.unpacked");
 }
 
@@ -12,8 +12,8 @@ export function unpacked(path: string): string {
  * Returns the path with which native code can open `path`. Throws `ERR_FILE_NOT_FOUND` for a file that exists only inside
  * an archive.
  */
-export function nativePath(path: string): string {
-  const beside = unpacked(path);
+export function resolveNativePath(path: string): string {
+  const beside = unpackedPath(path);
   if (beside === path) return path;
   if (existsSync(beside)) return beside;
   if (!existsSync(path) || isFolder(path.slice(0, path.search(/\.asar[\\/]/) + ".asar".length))) return path;

@@ -4,7 +4,7 @@ import { mkdir, readdir, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
 import { LowrankError, systemCode } from "../errors.js";
-import { native, settled } from "../native/binding.js";
+import { native, unwrapResult } from "../native/binding.js";
 
 /**
  * Creates `path` and its missing parents; returns the topmost created folder. `mkdir` with `recursive` loops forever on
@@ -28,7 +28,7 @@ export async function makeFolder(path: string): Promise<string | undefined> {
  * Returns the absolute path of a folder, which need not exist, without a trailing separator, so that sibling names can be
  * derived from it. Links are resolved, so that replacing the folder keeps the link.
  */
-export function locationOf(folder: string): string {
+export function resolveLocation(folder: string): string {
   return existsSync(folder) ? realpathSync(folder) : resolve(folder);
 }
 
@@ -66,7 +66,7 @@ export async function replaceFolder(from: string, to: string, away = remove): Pr
     const { code, message } = error as LowrankError;
     throw new LowrankError(code, message.replaceAll(aside, to), { cause: error });
   }
-  await lettingGo([aside], () => rm(aside, { recursive: true, force: true })).catch((error: Error) => {
+  await releaseMappings([aside], () => rm(aside, { recursive: true, force: true })).catch((error: Error) => {
     process.emitWarning(`${aside}: what was replaced cannot be removed, and can go: ${error.message}`);
   });
 }
@@ -77,16 +77,16 @@ export async function replaceFolder(from: string, to: string, away = remove): Pr
  * `ERR_OUT_OF_MEMORY` if such tensors do not fit into memory.
  */
 export async function move(from: string, to: string): Promise<void> {
-  await lettingGo([from, to], () => rename(from, to));
+  await releaseMappings([from, to], () => rename(from, to));
 }
 
 /** Removes a file if it exists. Throws like `move`. */
 export async function remove(file: string): Promise<void> {
-  await lettingGo([file], () => rm(file, { force: true }));
+  await releaseMappings([file], () => rm(file, { force: true }));
 }
 
 /** Runs `change` on files. If the system refuses, releases this process's mappings of them and tries again. */
-export async function lettingGo(
+export async function releaseMappings(
   paths: readonly [string, ...string[]],
   change: () => Promise<void>,
 ): Promise<void> {
@@ -96,9 +96,9 @@ export async function lettingGo(
     } catch (error) {
       if (!REFUSALS.has(systemCode(error) ?? "")) throw error;
       let released = 0;
-      for (const path of paths) released += settled(await native().releaseMapped(path));
+      for (const path of paths) released += unwrapResult(await native().releaseMapped(path));
       if (released === 0)
-        throw refused(paths.findLast((path) => existsSync(path)) ?? paths[0], error as Error);
+        throw createRefusedError(paths.findLast((path) => existsSync(path)) ?? paths[0], error as Error);
     }
   }
 }
@@ -106,7 +106,7 @@ export async function lettingGo(
 /** Error codes of Windows for a file in use, or a folder that contains one. */
 const REFUSALS = new Set(["EPERM", "EBUSY", "EACCES"]);
 
-function refused(path: string, cause: Error): LowrankError {
+function createRefusedError(path: string, cause: Error): LowrankError {
   const why = "permission is missing, or another program uses it or a file in it";
   const what = `${path}: cannot be moved, replaced or removed: ${why}; close that, or choose another folder`;
   return new LowrankError("ERR_WRITE", `${what} (${cause.message})`, { cause });

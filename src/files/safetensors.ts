@@ -1,15 +1,15 @@
 /** Safetensors files as dictionaries of tensors. */
 import type * as Binding from "../../native/binding.js";
-import { nativePath } from "./archive.js";
+import { resolveNativePath } from "./archive.js";
 import { isPlain, options, refuse, text } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError, type ErrorCode } from "../errors.js";
-import { call, native, session, translated, type WeightsFile } from "../native/binding.js";
-import { type DType, isBlock, isTensor, type Tensor, wrapped } from "../tensor/tensor.js";
+import { call, native, session, translateError, type WeightsFile } from "../native/binding.js";
+import { type DType, isBlock, isTensor, type Tensor, wrapHandle } from "../tensor/tensor.js";
 
 /** @internal Opens a safetensors file or a folder of shards and validates its header. */
 export function openWeights(path: string): WeightsFile {
-  return call(() => native().WeightsFile.open(nativePath(path)));
+  return call(() => native().WeightsFile.open(resolveNativePath(path)));
 }
 
 /**
@@ -17,7 +17,7 @@ export function openWeights(path: string): WeightsFile {
  * converted or quantised.
  */
 export function mapped(file: WeightsFile, name: string, device?: Device, dtype?: DType): Tensor {
-  return wrapped(session().mapTensor(file, name, resolveDevice(device), dtype));
+  return wrapHandle(session().mapTensor(file, name, resolveDevice(device), dtype));
 }
 
 /** @internal Reads all names; on an error, disposes those already read. */
@@ -27,7 +27,7 @@ export function byName(names: readonly string[], read: (name: string) => Tensor)
     for (const name of names) out.set(name, read(name));
   } catch (error) {
     for (const tensor of out.values()) tensor.dispose();
-    throw translated(error);
+    throw translateError(error);
   }
   // fromEntries defines own properties even for the key `__proto__`.
   return Object.fromEntries(out);

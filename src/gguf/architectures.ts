@@ -125,7 +125,7 @@ function own(names: Readonly<Record<string, string>>, key: string): string | und
  * Reorders the rows of q or k, [heads · D, …], for llama.cpp's Llama, which rotates adjacent rows where transformers
  * rotates the halves of a head: row 2i of a head is its row i, and row 2i + 1 its row D/2 + i.
  */
-export function pairedRows(rows: Tensor, heads: number): Tensor {
+export function pairRows(rows: Tensor, heads: number): Tensor {
   const { shape } = rows;
   const half = (shape[0] as number) / heads / 2;
   return rows

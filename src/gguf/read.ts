@@ -1,19 +1,19 @@
 /** Reads GGUF files as dictionaries of tensors. */
 import { closeSync, openSync, readSync } from "node:fs";
 
-import { nativePath } from "../files/archive.js";
+import { resolveNativePath } from "../files/archive.js";
 import { options, text } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { call, native, session, type GgufFile } from "../native/binding.js";
 import { byName, type LoadFileOptions } from "../files/safetensors.js";
-import { type DType, type Tensor, wrapped } from "../tensor/tensor.js";
+import { type DType, type Tensor, wrapHandle } from "../tensor/tensor.js";
 
 /** A metadata value; a bigint where a number cannot represent it exactly. */
 export type GgufValue = number | bigint | boolean | string | readonly GgufValue[];
 
 /** @internal Opens a GGUF file and checks its whole header. */
 export function openGguf(path: string): GgufFile {
-  return call(() => native().GgufFile.open(nativePath(path)));
+  return call(() => native().GgufFile.open(resolveNativePath(path)));
 }
 
 /**
@@ -26,14 +26,14 @@ export function ggufTensor(
   device?: Device,
   { heads, dtype }: { heads?: number | undefined; dtype?: DType | undefined } = {},
 ): Tensor {
-  return wrapped(session().ggufTensor(file, name, resolveDevice(device), heads, dtype));
+  return wrapHandle(session().ggufTensor(file, name, resolveDevice(device), heads, dtype));
 }
 
 /** @internal Whether a file has GGUF's extension or magic bytes. */
 export function isGguf(path: string): boolean {
   if (/\.gguf$/i.test(path)) return true;
   try {
-    const file = openSync(nativePath(path), "r");
+    const file = openSync(resolveNativePath(path), "r");
     try {
       const magic = Buffer.alloc(4);
       return readSync(file, magic, 0, 4, 0) === 4 && magic.toString("latin1") === "GGUF";

@@ -2,7 +2,7 @@
  * Features that cannot be written as GGUF, with reasons: llama.cpp does not read them, or computes them differently.
  */
 import { LowrankError, type ErrorCode } from "../errors.js";
-import { because, type Refusal } from "../refusals/refusal.js";
+import { explain, type Refusal } from "../refusals/refusal.js";
 
 const MERGE = "merge it into its model, and write that: lowrank merge --format gguf";
 const FOLDER = "save the model as a folder for transformers";
@@ -133,6 +133,6 @@ export function refuseGguf(
   const refusal = GGUF_REFUSALS[which];
   throw new LowrankError(
     code,
-    `${file}: ${subject} cannot be written in ${refusal.where}: ${because(refusal)}`,
+    `${file}: ${subject} cannot be written in ${refusal.where}: ${explain(refusal)}`,
   );
 }

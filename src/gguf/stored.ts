@@ -2,7 +2,7 @@
 import { LowrankError } from "../errors.js";
 import { noGrad, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { quantised } from "./blocks.js";
+import { quantise } from "./blocks.js";
 import { GGUF_TYPES, isBlockType, type GgufType } from "./types.js";
 
 /** llama.cpp's replacement types for row sizes that are not a multiple of 256. */
@@ -37,7 +37,7 @@ export async function storedBytes(
     if (made !== tensor) made.dispose();
   }
   if (isBlockType(type))
-    return (await quantised(data as Float32Array, type)) ?? refuseLarge(where, name, tensor, type);
+    return (await quantise(data as Float32Array, type)) ?? refuseLarge(where, name, tensor, type);
   if (type === "f16" && overflows(data as Uint16Array)) await refuseHalf(where, name, tensor);
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }

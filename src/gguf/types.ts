@@ -48,7 +48,7 @@ export function isBlockType(type: string): type is GgufBlock {
 }
 
 /** Returns the bytes of `count` values. */
-export function bytesOf(type: GgufFileType, count: number): number {
+export function countBytes(type: GgufFileType, count: number): number {
   const { values, bytes } = GGUF_TYPES[type];
   return (count / values) * bytes;
 }

@@ -7,7 +7,7 @@ import { dirname } from "node:path";
 
 import { LowrankError } from "../errors.js";
 import { makeFolder, move } from "../files/folders.js";
-import { bytesOf, GGUF_TYPES, type GgufFileType } from "./types.js";
+import { countBytes, GGUF_TYPES, type GgufFileType } from "./types.js";
 
 /** A metadata value with its type. */
 export type GgufValue =
@@ -91,7 +91,7 @@ class Bytes {
     this.#data.set(bytes, at);
   }
 
-  taken(): Uint8Array {
+  takeBytes(): Uint8Array {
     return this.#data.subarray(0, this.length);
   }
 }
@@ -117,7 +117,7 @@ function put(out: Bytes, value: GgufValue): void {
   else array(TYPE.bool, value.bools, (flag) => out.u8(Number(flag)));
 }
 
-function padded(length: number): number {
+function padLength(length: number): number {
   return Math.ceil(length / ALIGNMENT) * ALIGNMENT;
 }
 
@@ -139,14 +139,14 @@ function header(metadata: ReadonlyMap<string, GgufValue>, tensors: readonly Gguf
     for (const size of shape.toReversed()) out.u64(size);
     out.u32(GGUF_TYPES[type].id);
     out.u64(place);
-    place += padded(sizeOf({ shape, type }));
+    place += padLength(countTensorBytes({ shape, type }));
   }
   while (out.length % ALIGNMENT !== 0) out.u8(0);
-  return out.taken();
+  return out.takeBytes();
 }
 
-function sizeOf({ shape, type }: Pick<GgufTensor, "shape" | "type">): number {
-  return bytesOf(
+function countTensorBytes({ shape, type }: Pick<GgufTensor, "shape" | "type">): number {
+  return countBytes(
     type,
     shape.reduce((n, size) => n * size, 1),
   );
@@ -178,10 +178,10 @@ export async function writeGguf(
       for (const tensor of tensors) {
         signal?.throwIfAborted();
         const bytes = await tensor.bytes();
-        if (bytes.length !== sizeOf(tensor))
+        if (bytes.length !== countTensorBytes(tensor))
           throw new LowrankError("ERR_INTERNAL", `${path}: ${tensor.name} has ${bytes.length} bytes`);
         await append(file, bytes);
-        await append(file, new Uint8Array(padded(bytes.length) - bytes.length));
+        await append(file, new Uint8Array(padLength(bytes.length) - bytes.length));
       }
       await file.sync();
     } finally {

@@ -53,7 +53,7 @@ export class CachedRepo {
   }
 
   /** Returns the last known commit of a revision; undefined if unknown. */
-  commitOf(revision: string = DEFAULT_REVISION): string | undefined {
+  readCommit(revision: string = DEFAULT_REVISION): string | undefined {
     if (isCommit(revision)) return existsSync(this.snapshot(revision)) ? revision : undefined;
     try {
       const commit = readFileSync(join(this.folder, "refs", revision), "utf8").trim();
@@ -65,7 +65,7 @@ export class CachedRepo {
 
   /** Records the commit of a revision. */
   async writeRef(revision: string = DEFAULT_REVISION, commit: string): Promise<void> {
-    if (isCommit(revision) || this.commitOf(revision) === commit) return;
+    if (isCommit(revision) || this.readCommit(revision) === commit) return;
     const file = join(this.folder, "refs", revision);
     await makeFolder(dirname(file));
     await beside(file, (temporary) => writeFile(temporary, commit));
@@ -98,7 +98,7 @@ export class CachedRepo {
     if (!has(CONFIG)) return CONFIG;
     if (has(WEIGHTS)) return undefined;
     if (!has(INDEX)) return WEIGHTS;
-    return (await shardsOf(this.repo, join(this.snapshot(commit), INDEX))).find((name) => !has(name));
+    return (await listShards(this.repo, join(this.snapshot(commit), INDEX))).find((name) => !has(name));
   }
 }
 
@@ -114,7 +114,7 @@ async function beside(file: string, write: (temporary: string) => Promise<void>)
 }
 
 /** Returns the files that an index names, without duplicates. Throws `ERR_FILE_FORMAT`. */
-export async function shardsOf(repo: string, index: string): Promise<string[]> {
+export async function listShards(repo: string, index: string): Promise<string[]> {
   let map: unknown;
   try {
     map = (JSON.parse(await readFile(index, "utf8")) as { weight_map?: unknown }).weight_map;

@@ -5,11 +5,11 @@ import { dirname, join } from "node:path";
 import { LowrankError } from "../errors.js";
 import { freeBytes, makeFolder } from "../files/folders.js";
 import type { CachedRepo } from "./cache.js";
-import { notWritten, Passing } from "./failures.js";
+import { convertWriteError, Passing } from "./failures.js";
 import type { HubFile } from "./listing.js";
-import { locked } from "./lock.js";
+import { withLock } from "./lock.js";
 import { PartialFile } from "./partial-file.js";
-import { ask, interrupted, persistently } from "./request.js";
+import { ask, convertBodyError, persistently } from "./request.js";
 import type { HubSettings } from "./settings.js";
 
 /**
@@ -30,13 +30,13 @@ export async function download(
   const { signal } = settings;
   try {
     for (const folder of [dirname(blob), cached.locks]) await makeFolder(folder);
-    await locked(join(cached.locks, `${file.etag}.lowrank`), signal, async () => {
+    await withLock(join(cached.locks, `${file.etag}.lowrank`), signal, async () => {
       if (existsSync(blob)) return;
       const fetching = new Fetching(settings, cached.repo, commit, file, arrived);
       await fetching.into(blob);
     });
   } catch (error) {
-    throw signal?.aborted ? error : notWritten(blob, error);
+    throw signal?.aborted ? error : convertWriteError(blob, error);
   }
   arrived(file.size);
 }
@@ -125,7 +125,7 @@ class Fetching {
     const pieces = body?.[Symbol.asyncIterator]();
     for (;;) {
       const next = await pieces?.next().catch((error: unknown) => {
-        throw interrupted(settings, error);
+        throw convertBodyError(settings, error);
       });
       if (next === undefined || next.done === true) break;
       alive();

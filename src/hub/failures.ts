@@ -16,7 +16,7 @@ export class Passing extends Error {
 }
 
 /** Converts a temporary failure to an error after the last retry. */
-export function told(repo: string, { message, unreachable }: Passing): LowrankError {
+export function createHubError(repo: string, { message, unreachable }: Passing): LowrankError {
   const advice = unreachable
     ? "check the connection, or name a folder; there is no folder of that name here"
     : "try again later; the received part is kept";
@@ -24,7 +24,7 @@ export function told(repo: string, { message, unreachable }: Passing): LowrankEr
 }
 
 /** Describes a failed connection, before the response (`answered` is false) or during it. */
-export function connectionFailed(error: unknown, endpoint: string, answered: boolean): Passing {
+export function describeConnectionFailure(error: unknown, endpoint: string, answered: boolean): Passing {
   let cause = error;
   while (cause instanceof Error && systemCode(cause) === undefined && cause.cause !== undefined)
     cause = cause.cause;
@@ -86,7 +86,7 @@ function secondsIn(value: string | null): number | undefined {
 const FULL = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
 
 /** Converts a system error of writing into the cache. */
-export function notWritten(path: string, error: unknown): unknown {
+export function convertWriteError(path: string, error: unknown): unknown {
   const code = systemCode(error);
   if (code === undefined || error instanceof LowrankError) return error;
   const advice = FULL.has(code)

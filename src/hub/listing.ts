@@ -4,7 +4,7 @@ import { listFiles, modelInfo } from "@huggingface/hub";
 import { LowrankError } from "../errors.js";
 import { CONFIG, INDEX, WEIGHTS } from "./cache.js";
 import { Passing } from "./failures.js";
-import { ask, interrupted, persistently, type Asked } from "./request.js";
+import { ask, convertBodyError, persistently, type Asked } from "./request.js";
 import type { HubSettings } from "./settings.js";
 
 /** A file in the hub's listing. */
@@ -48,7 +48,7 @@ export async function listing(settings: HubSettings, asked: Asked): Promise<List
         // The body is read here, so that a retry covers it.
         return new Response(await response.arrayBuffer(), { headers: response.headers });
       } catch (error) {
-        throw interrupted(settings, error);
+        throw convertBodyError(settings, error);
       } finally {
         done();
       }
@@ -88,7 +88,7 @@ function hexadecimal(value: unknown, length: number): string {
  * Returns the files that loading a model needs, except for shards. Throws `ERR_FILE_FORMAT` for a repository without a
  * model in safetensors.
  */
-export function needed(repo: string, { files }: Listing): HubFile[] {
+export function listNeededFiles(repo: string, { files }: Listing): HubFile[] {
   const refuse = (what: string): never => {
     throw new LowrankError("ERR_FILE_FORMAT", `${repo}: ${what}`);
   };

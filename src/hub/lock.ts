@@ -18,13 +18,13 @@ const LOOK = 0.2;
  * otherwise after half a minute without an update. If the lock fails, a file is merely downloaded twice, because each
  * download has a separate file. Throws the signal's reason while waiting.
  */
-export async function locked<T>(
+export async function withLock<T>(
   file: string,
   signal: AbortSignal | undefined,
   work: () => Promise<T>,
 ): Promise<T> {
   const text = JSON.stringify({ host: hostname(), pid: process.pid, token: randomBytes(8).toString("hex") });
-  while (!(await placed(file, text))) if (!(await removedStale(file))) await pause(LOOK, signal);
+  while (!(await createLockFile(file, text))) if (!(await removedStale(file))) await pause(LOOK, signal);
   const beat = setInterval(() => {
     const now = new Date();
     utimes(file, now, now).catch(() => {});
@@ -38,7 +38,7 @@ export async function locked<T>(
   }
 }
 
-async function placed(file: string, text: string): Promise<boolean> {
+async function createLockFile(file: string, text: string): Promise<boolean> {
   try {
     await writeFile(file, text, { flag: "wx" });
     return true;

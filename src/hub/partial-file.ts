@@ -7,7 +7,7 @@ import { throwIfAborted } from "../errors.js";
 import type { HubFile } from "./listing.js";
 
 /** Returns the hash of a file's ETag: SHA-256, or for a small file git's SHA-1, which includes the size. */
-function hashOf({ etag, size }: HubFile): Hash {
+function createHashOf({ etag, size }: HubFile): Hash {
   if (etag.length === 64) return createHash("sha256");
   return createHash("sha1").update(`blob ${size}\0`);
 }
@@ -28,13 +28,13 @@ export class PartialFile {
     this.path = path;
     this.#file = file;
     this.#handle = handle;
-    this.#hash = hashOf(file);
+    this.#hash = createHashOf(file);
   }
 
   /** Opens and hashes the largest partial file of a blob, or an empty one. Throws system errors. */
   static async of(blob: string, file: HubFile, signal: AbortSignal | undefined): Promise<PartialFile> {
     const path = pathFor(blob);
-    const [largest, ...others] = await left(blob);
+    const [largest, ...others] = await listPartialFiles(blob);
     for (const other of others) await rm(other, { force: true });
     if (largest !== undefined) await rename(largest, path).catch(() => {});
     const partial = new PartialFile(path, file, await open(path, "a+"));
@@ -93,7 +93,7 @@ function pathFor(blob: string): string {
 }
 
 /** Lists the partial files of a blob, the largest first. */
-async function left(blob: string): Promise<string[]> {
+async function listPartialFiles(blob: string): Promise<string[]> {
   const folder = dirname(blob);
   const names = (await readdir(folder)).filter(
     (name) => name.startsWith(`${basename(blob)}.lowrank-`) && name.endsWith(".incomplete"),

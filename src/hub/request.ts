@@ -2,7 +2,7 @@
 import { setTimeout as later } from "node:timers/promises";
 
 import { abortReason, throwIfAborted } from "../errors.js";
-import { connectionFailed, Passing, refusal } from "./failures.js";
+import { describeConnectionFailure, Passing, refusal } from "./failures.js";
 import type { HubSettings } from "./settings.js";
 
 /** The maximum number of consecutive failed attempts. */
@@ -52,17 +52,21 @@ export async function ask(
     return { response, alive: () => void timer.refresh(), done };
   } catch (error) {
     done();
-    throw failed(settings, { stalled: stalled.signal.aborted, answered: false }, error);
+    throw convertRequestError(settings, { stalled: stalled.signal.aborted, answered: false }, error);
   }
 }
 
 /** Converts an error while reading a body: to the signal's reason, or to a temporary failure. */
-export function interrupted(settings: HubSettings, error: unknown): unknown {
+export function convertBodyError(settings: HubSettings, error: unknown): unknown {
   // An abort that is not the signal's is the timeout's.
-  return failed(settings, { stalled: (error as Error).name === "AbortError", answered: true }, error);
+  return convertRequestError(
+    settings,
+    { stalled: (error as Error).name === "AbortError", answered: true },
+    error,
+  );
 }
 
-function failed(
+function convertRequestError(
   { signal, endpoint, timeout }: HubSettings,
   { stalled, answered }: { stalled: boolean; answered: boolean },
   error: unknown,
@@ -70,7 +74,7 @@ function failed(
   if (signal?.aborted) return abortReason(signal);
   if (stalled) return new Passing(`${endpoint} has not answered for ${timeout / 1000} s`);
   // fetch throws a TypeError, with the reason among its causes.
-  return error instanceof TypeError ? connectionFailed(error, endpoint, answered) : error;
+  return error instanceof TypeError ? describeConnectionFailure(error, endpoint, answered) : error;
 }
 
 /**

@@ -61,7 +61,7 @@ export function hubSettings(options: HubOptions, env: NodeJS.ProcessEnv = proces
     options.cacheDir ?? (env["HF_HUB_CACHE"] || env["HUGGINGFACE_HUB_CACHE"] || join(home, "hub"));
   const offline = options.offline ?? isTrue(env["HF_HUB_OFFLINE"] || env["TRANSFORMERS_OFFLINE"]);
   return {
-    endpoint: endpointOf(env["HF_ENDPOINT"] || "https://huggingface.co"),
+    endpoint: parseEndpoint(env["HF_ENDPOINT"] || "https://huggingface.co"),
     token: checkedToken(options.token ?? ownToken(env, home)),
     offline,
     cacheDir: folder(cache),
@@ -82,7 +82,7 @@ function folder(path: string): string {
   return resolve(path.replace(/^~(?=$|[\\/])/, () => homedir()));
 }
 
-function endpointOf(text: string): string {
+function parseEndpoint(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol === "https:" || url?.protocol === "http:") return text.replace(/\/+$/, "");
   throw new LowrankError(

@@ -4,10 +4,10 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { CachedRepo, INDEX, shardsOf } from "./cache.js";
+import { CachedRepo, INDEX, listShards } from "./cache.js";
 import { download } from "./download.js";
-import { notWritten, Passing, told } from "./failures.js";
-import { listing, needed, type HubFile, type Listing } from "./listing.js";
+import { convertWriteError, Passing, createHubError } from "./failures.js";
+import { listing, listNeededFiles, type HubFile, type Listing } from "./listing.js";
 import { checkedRevision, isCommit, type HubName } from "./name.js";
 import { hubSettings, type HubOptions, type HubSettings } from "./settings.js";
 
@@ -34,9 +34,9 @@ export async function hubSnapshot(
   const settings = hubSettings(options, env);
   throwIfAborted(settings.signal);
   const { repo } = name;
-  const revision = revisionOf(name, options);
+  const revision = resolveRevision(name, options);
   const cached = new CachedRepo(settings.cacheDir, repo);
-  const commit = cached.commitOf(revision);
+  const commit = cached.readCommit(revision);
   const lacks = commit === undefined ? undefined : await cached.lacking(commit);
   const there =
     commit === undefined || lacks !== undefined ? undefined : { folder: cached.snapshot(commit), commit };
@@ -49,24 +49,24 @@ export async function hubSnapshot(
     found = await listing(settings, { repo, revision });
   } catch (error) {
     if (!(error instanceof Passing)) throw error;
-    if (there === undefined) throw told(repo, error);
+    if (there === undefined) throw createHubError(repo, error);
     settings.onNotice(
       `${repo}: ${error.message}; taking commit ${there.commit.slice(0, 7)}, which is in the cache`,
     );
     return there;
   }
   try {
-    await fetched(settings, cached, found);
+    await downloadFiles(settings, cached, found);
     await cached.writeRef(revision, found.commit);
   } catch (error) {
-    if (error instanceof Passing) throw told(repo, error);
-    throw settings.signal?.aborted ? error : notWritten(cached.folder, error);
+    if (error instanceof Passing) throw createHubError(repo, error);
+    throw settings.signal?.aborted ? error : convertWriteError(cached.folder, error);
   }
   return { folder: cached.snapshot(found.commit), commit: found.commit };
 }
 
 /** Throws `ERR_OPTION` if the name and the option give different revisions. */
-function revisionOf({ repo, revision }: HubName, options: HubOptions): string | undefined {
+function resolveRevision({ repo, revision }: HubName, options: HubOptions): string | undefined {
   if (options.revision === undefined) return revision;
   if (revision !== undefined && revision !== options.revision)
     throw new LowrankError(
@@ -91,7 +91,7 @@ function notThere(
 }
 
 /** Downloads all files that a snapshot needs. */
-async function fetched(settings: HubSettings, cached: CachedRepo, found: Listing): Promise<void> {
+async function downloadFiles(settings: HubSettings, cached: CachedRepo, found: Listing): Promise<void> {
   const { repo } = cached;
   const { commit, files } = found;
   const one = async (file: HubFile, arrived: (bytes: number) => void): Promise<void> => {
@@ -99,11 +99,11 @@ async function fetched(settings: HubSettings, cached: CachedRepo, found: Listing
     await download(settings, cached, commit, file, arrived);
     await cached.point(file.etag, commit, file.name, settings.ways);
   };
-  const all = needed(repo, found);
+  const all = listNeededFiles(repo, found);
   const index = all.find(({ name }) => name === INDEX);
   if (index !== undefined) {
     await one(index, () => {});
-    for (const shard of await shardsOf(repo, join(cached.snapshot(commit), INDEX))) {
+    for (const shard of await listShards(repo, join(cached.snapshot(commit), INDEX))) {
       const file = files.get(shard);
       if (file === undefined)
         throw new LowrankError("ERR_FILE_FORMAT", `${repo}: ${INDEX} names ${shard}, which is not there`);

@@ -9,14 +9,14 @@ import { findBaseModel } from "../lora/formats/base-model.js";
 import { disposeFile, type AdapterFile } from "../lora/formats/adapter-file.js";
 import { fileKind, readAdapterHeader } from "../lora/formats/convert.js";
 import { adapterFit, type AdapterFit } from "../lora/formats/files.js";
-import { layersOf } from "../lora/formats/layers.js";
+import { sortTensors } from "../lora/formats/layers.js";
 import type { InjectOptions } from "../lora/index.js";
 import { patternReader } from "../lora/options/patterns.js";
 import type { Targetable } from "../lora/options/targets.js";
 import type { LoadOptions } from "../models/files/load.js";
 import type { Located } from "../models/files/locate.js";
 import { mapped, openWeights } from "../files/safetensors.js";
-import { type Contents, contentsOf } from "./contents.js";
+import { type Contents, readContents } from "./contents.js";
 import { headerModel } from "./model.js";
 
 /** Layers with the same rank and alpha. */
@@ -82,7 +82,7 @@ export function isAdapter(path: string): boolean {
 export async function inspectAdapter(path: string, model: Located | undefined): Promise<InspectedAdapter> {
   const found = statSync(path).isDirectory() ? await inspectFolder(path) : await inspectFile(path);
   if (model === undefined) return found;
-  const fit = await fitOf(path, model, found);
+  const fit = await compareWithModel(path, model, found);
   return { ...found, fit };
 }
 
@@ -105,18 +105,18 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
     path,
     format: "peft",
     baseModel: said("base_model_name_or_path"),
-    ...baseOf(path, said("base_model_name_or_path"), said("revision")),
+    ...findBase(path, said("base_model_name_or_path"), said("revision")),
     revision: said("revision"),
     layers: 0,
     ranks: [],
     targets: [],
-    ...(existsSync(weights) ? contentsOf(weights) : nothing),
+    ...(existsSync(weights) ? readContents(weights) : nothing),
     problems: [],
   };
   let read: AdapterFile | undefined;
   try {
     read = await readAdapterHeader(path, "default", undefined);
-    const { layers } = layersOf(read);
+    const { layers } = sortTensors(read);
     const { r = 8, loraAlpha = 8, rankPattern = {}, alphaPattern = {} } = read.options;
     const rankOf = patternReader(rankPattern, "rankPattern");
     const alphaOf = patternReader(alphaPattern, "alphaPattern");
@@ -124,8 +124,8 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
     return {
       ...base,
       layers: paths.length,
-      ranks: counted(paths.map((one) => ({ rank: rankOf(one) ?? r, alpha: alphaOf(one) ?? loraAlpha }))),
-      targets: endsOf(paths),
+      ranks: countRanks(paths.map((one) => ({ rank: rankOf(one) ?? r, alpha: alphaOf(one) ?? loraAlpha }))),
+      targets: listEndings(paths),
       ...(read.start !== undefined && { start: read.start }),
       options: read.options,
     };
@@ -138,7 +138,7 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
 }
 
 /** Finds the base model of the adapter in `folder`. */
-function baseOf(
+function findBase(
   folder: string,
   name: string | undefined,
   revision: string | undefined,
@@ -173,10 +173,10 @@ async function inspectFile(path: string): Promise<InspectedAdapter> {
     path,
     format,
     layers: layers.length,
-    ranks: counted(layers),
-    targets: format === "kohya" ? [] : endsOf(layers.map(({ layer }) => layer)),
+    ranks: countRanks(layers),
+    targets: format === "kohya" ? [] : listEndings(layers.map(({ layer }) => layer)),
     ...(networks.size > 0 && { networks: [...networks] }),
-    ...contentsOf(path),
+    ...readContents(path),
     problems,
   };
 }
@@ -211,7 +211,7 @@ function loralibAlphas({ lora_alpha: text }: Record<string, string>): (layer: st
   }
 }
 
-function counted(layers: readonly { rank: number; alpha: number | undefined }[]): InspectedRank[] {
+function countRanks(layers: readonly { rank: number; alpha: number | undefined }[]): InspectedRank[] {
   const groups = new Map<string, InspectedRank>();
   for (const { rank, alpha } of layers) {
     const key = `${rank} ${alpha}`;
@@ -221,12 +221,12 @@ function counted(layers: readonly { rank: number; alpha: number | undefined }[])
   return [...groups.values()].sort((a, b) => b.layers - a.layers);
 }
 
-function endsOf(paths: readonly string[]): string[] {
+function listEndings(paths: readonly string[]): string[] {
   return [...new Set(paths.map((path) => path.split(".").at(-1) as string))];
 }
 
 /** Returns the options for loading a classifier with the number of classes in the adapter's head. */
-function taskOf(path: string, { options }: InspectedAdapter): Pick<LoadOptions, "task" | "numLabels"> {
+function chooseTask(path: string, { options }: InspectedAdapter): Pick<LoadOptions, "task" | "numLabels"> {
   if (options?.taskType !== "SEQ_CLS") return {};
   const file = openWeights(join(path, WEIGHTS));
   const head = file.names().find((name) => /\.(classifier|classifier\.out_proj|score)\.weight$/.test(name));
@@ -235,11 +235,15 @@ function taskOf(path: string, { options }: InspectedAdapter): Pick<LoadOptions, 
 }
 
 /** Compares an adapter with a model by their headers, without reading values. */
-async function fitOf(path: string, located: Located, found: InspectedAdapter): Promise<InspectedFit> {
+async function compareWithModel(
+  path: string,
+  located: Located,
+  found: InspectedAdapter,
+): Promise<InspectedFit> {
   const problems = new Set(found.problems);
   let fit: AdapterFit | undefined;
   const told: string[] = [];
-  const model = await headerModel(located, told, [], taskOf(path, found));
+  const model = await headerModel(located, told, [], chooseTask(path, found));
   let read: AdapterFile | undefined;
   try {
     if (model !== undefined) {

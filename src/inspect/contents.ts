@@ -13,7 +13,7 @@ export interface Contents {
 }
 
 /** Describes a safetensors or GGUF file, or a folder with shards. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`. */
-export function contentsOf(path: string): Contents {
+export function readContents(path: string): Contents {
   const file = isGguf(path) ? openGguf(path) : openWeights(path);
   const contents: Contents = { parameters: 0, bytes: 0, dtypes: {} };
   for (const name of file.names()) {

@@ -2,13 +2,13 @@
 import { unusedLanguage, unusedTemplate } from "../train/without-effect.js";
 import { Packing } from "../data/packing.js";
 import { labelNotices } from "../data/labels.js";
-import { partsOf, type TextPart } from "../data/parts.js";
+import { splitByTraining, type TextPart } from "../data/parts.js";
 import type { Data } from "../data/read.js";
-import { warningsOf } from "../data/report.js";
+import { listWarnings } from "../data/report.js";
 import type { Example } from "../data/store.js";
 import { noTokenizer, type PretrainedModel } from "../models/pretrained.js";
 import type { TrainingOptions } from "../train/objective.js";
-import { objectiveOf } from "../train/prepare.js";
+import { createObjective } from "../train/prepare.js";
 
 /** The number of rows in a range of lengths. */
 export interface LengthBin {
@@ -90,7 +90,7 @@ export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "l
 /**
  * Tokenises data as a run would.
  *
- * Errors: the errors of `objectiveOf` and of the data's rows; `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
+ * Errors: the errors of `createObjective` and of the data's rows; `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
  */
 export async function inspectData(
   data: Data,
@@ -99,7 +99,7 @@ export async function inspectData(
 ): Promise<InspectedData> {
   const { tokenizer } = model;
   if (tokenizer === undefined) throw noTokenizer(model);
-  const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, language });
+  const objective = createObjective(model, { labels, maxLength: asked, trainOn, language });
   const { maxLength } = objective.tokenisation;
   const store = await objective.examples(data, signal);
   const lengths: number[] = [];
@@ -111,11 +111,11 @@ export async function inspectData(
     lengths.push(one.ids.length);
     trainedTokens += one.trained;
     const decode = (ids: Int32Array): string => tokenizer.decode(ids, { skipSpecialTokens: false });
-    if (first.length < shown) first.push(partsOf(one, decode));
+    if (first.length < shown) first.push(splitByTraining(one, decode));
   }
   const { reports } = store;
   const sum = (name: "rows" | "cut" | "dropped"): number => reports.reduce((all, one) => all + one[name], 0);
-  const classes = classesOf(data, objective.labels);
+  const classes = countClasses(data, objective.labels);
   return {
     kind: "data",
     file: data.file,
@@ -126,13 +126,13 @@ export async function inspectData(
     tokens: lengths.reduce((sum, length) => sum + length, 0),
     trainedTokens,
     maxLength,
-    lengths: binned(lengths),
+    lengths: binLengths(lengths),
     ...(objective.packing !== undefined &&
-      lengths.length > 0 && { packing: packed(lengths, { maxLength, ...objective.packing }) }),
+      lengths.length > 0 && { packing: planPacking(lengths, { maxLength, ...objective.packing }) }),
     ...(classes !== undefined && { classes }),
     notices: [
       ...(data.kind === "labels" ? labelNotices(data) : []),
-      ...reports.flatMap((report) => warningsOf(report, maxLength)),
+      ...reports.flatMap((report) => listWarnings(report, maxLength)),
       ...unusedLanguage(model, language),
       ...unusedTemplate(model, chatTemplate),
     ],
@@ -141,14 +141,17 @@ export async function inspectData(
 }
 
 /** Counts the rows of each class. */
-function classesOf(data: Data, labels: readonly string[] = []): InspectedClass[] | undefined {
+function countClasses(data: Data, labels: readonly string[] = []): InspectedClass[] | undefined {
   if (data.kind !== "labels") return undefined;
   const rows = new Map(labels.map((label) => [label, 0]));
   for (const [label, use] of data.labels) rows.set(String(label), (rows.get(String(label)) ?? 0) + use.rows);
   return Array.from(rows, ([label, count]) => ({ label, rows: count }));
 }
 
-function packed(lengths: readonly number[], options: { maxLength: number; apart: number }): InspectedPacking {
+function planPacking(
+  lengths: readonly number[],
+  options: { maxLength: number; apart: number },
+): InspectedPacking {
   const packing = new Packing(Uint32Array.from(lengths), { ...options, seed: 0 });
   const tokens = lengths.reduce((sum, length) => sum + length, 0);
   const sequences = packing.length;
@@ -165,7 +168,7 @@ function packed(lengths: readonly number[], options: { maxLength: number; apart:
 }
 
 /** Counts lengths in ranges between powers of two. */
-function binned(lengths: readonly number[]): LengthBin[] {
+function binLengths(lengths: readonly number[]): LengthBin[] {
   const bins: LengthBin[] = [];
   const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
   for (let from = 1; from <= longest; from *= 2) bins.push({ from, to: 2 * from - 1, rows: 0 });

@@ -20,7 +20,7 @@ import { inspectData, type InspectedData } from "./data.js";
 import { inspectModel, type InspectedModel } from "./model.js";
 import { classesIn } from "../train/prepare.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 
 /** The result of `inspect`. */
 export type Inspected = InspectedModel | InspectedAdapter | InspectedData;
@@ -80,7 +80,7 @@ export async function inspect(
   path: string | readonly string[],
   given: InspectOptions = {},
 ): Promise<Inspected> {
-  const options = checked(path, given);
+  const options = checkOptions(path, given);
   const { signal } = options;
   signal?.throwIfAborted();
   if (typeof path !== "string")
@@ -103,7 +103,7 @@ export async function inspect(
   return dataAt(path, options);
 }
 
-function checked(path: string | readonly string[], given: InspectOptions): InspectOptions {
+function checkOptions(path: string | readonly string[], given: InspectOptions): InspectOptions {
   const where = "inspect";
   const paths = Array.isArray(path) ? listOf(where, "path", path, text) : [text(where, "path", path)];
   if (paths.length === 0 || paths.includes(""))
@@ -149,7 +149,8 @@ async function dataAt(path: string | readonly string[], options: InspectOptions)
   try {
     const loaded = named instanceof PretrainedModel;
     const { chatTemplate } = options;
-    if (loaded && chatTemplate !== undefined) throw refused(TRAINING_REFUSALS.templateOfLoaded, "inspect");
+    if (loaded && chatTemplate !== undefined)
+      throw createRefusal(TRAINING_REFUSALS.templateOfLoaded, "inspect");
     const template = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
     const located = loaded ? undefined : await locate(named, options);
     const labels = classesIn({ train: data, held: undefined }, located?.path ?? (named as PretrainedModel));

@@ -1,6 +1,6 @@
 /** Describes a model's folder or file by its configuration and the headers of its weights. */
 import { LowrankError } from "../errors.js";
-import { targeted } from "../lora/options/targets.js";
+import { findTargets } from "../lora/options/targets.js";
 import { inFolder } from "../models/beside.js";
 import { readChatTemplate } from "../models/chat-template-files.js";
 import { loadLocated, type LoadOptions } from "../models/files/load.js";
@@ -8,8 +8,8 @@ import type { Located } from "../models/files/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
-import { storedModel } from "../models/files/stored.js";
-import { type Contents, contentsOf } from "./contents.js";
+import { openStoredModel } from "../models/files/stored.js";
+import { type Contents, readContents } from "./contents.js";
 
 /** Layers with the same name that can be adapted. */
 export interface InspectedTarget {
@@ -78,7 +78,7 @@ export interface InspectedModel extends Contents {
 
 /** Throws `ERR_FILE_NOT_FOUND` or `ERR_FILE_FORMAT` for unreadable files; the result lists all other problems. */
 export async function inspectModel({ path, source, revision }: Located): Promise<InspectedModel> {
-  const stored = await storedModel(path);
+  const stored = await openStoredModel(path);
   const { config, folder } = stored;
   const architectures: unknown = config.value("architectures");
   const [problems, notices]: [string[], string[]] = [[], []];
@@ -91,7 +91,7 @@ export async function inspectModel({ path, source, revision }: Located): Promise
       return undefined;
     }
   };
-  const contents = told(() => contentsOf(path)) ?? { parameters: 0, bytes: 0, dtypes: {} };
+  const contents = told(() => readContents(path)) ?? { parameters: 0, bytes: 0, dtypes: {} };
   const tokenizer = told(() => stored.tokenizer());
   const beside = folder === undefined ? stored.beside : inFolder(folder);
   const chatTemplate =
@@ -107,8 +107,8 @@ export async function inspectModel({ path, source, revision }: Located): Promise
     architecture: Array.isArray(architectures) ? String(architectures[0]) : undefined,
     ...contents,
     ...(tokenizer !== undefined && { tokenizer: { vocabulary: tokenizer.vocabSize, chatTemplate } }),
-    ...(model === undefined ? {} : sizesOf(model)),
-    targets: model === undefined ? [] : targetsOf(model),
+    ...(model === undefined ? {} : measureModel(model)),
+    targets: model === undefined ? [] : listTargets(model),
     fits: model !== undefined,
     problems,
     notices,
@@ -147,7 +147,7 @@ interface Sizes {
   labels?: readonly string[];
 }
 
-function sizesOf(model: PretrainedModel): Partial<InspectedModel> {
+function measureModel(model: PretrainedModel): Partial<InspectedModel> {
   const config = model.config as Sizes;
   const { hiddenSize, numAttentionHeads: heads } = config;
   const even = hiddenSize === undefined || heads === undefined ? undefined : hiddenSize / heads;
@@ -166,10 +166,10 @@ function sizesOf(model: PretrainedModel): Partial<InspectedModel> {
   };
 }
 
-function targetsOf(model: PretrainedModel): InspectedTarget[] {
-  const allLinear = new Set(targeted(model, { targetModules: "all-linear" }).keys());
+function listTargets(model: PretrainedModel): InspectedTarget[] {
+  const allLinear = new Set(findTargets(model, { targetModules: "all-linear" }).keys());
   const groups = new Map<string, { features: string[]; layers: number; allLinear: boolean }>();
-  for (const [path, layer] of targeted(model, { targetModules: ".*" })) {
+  for (const [path, layer] of findTargets(model, { targetModules: ".*" })) {
     const name = path.split(".").at(-1) as string;
     const group = groups.get(name) ?? { features: [], layers: 0, allLinear: false };
     group.layers++;

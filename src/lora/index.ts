@@ -1,5 +1,5 @@
 /** The namespace `lowrank.lora`. Asynchronous functions are imported on their first call. */
-import { lazy } from "../package/lazy.js";
+import { loadLazily } from "../package/lazy.js";
 
 export type { LowRank } from "./layers/any-layer.js";
 export type { AdapterFormat, ConvertOptions, ReadOptions } from "./formats/convert.js";
@@ -39,26 +39,26 @@ export { status, type Status } from "./operations/status.js";
  * `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_UNSUPPORTED_MODEL`,
  * `ERR_NOT_FINITE`, `ERR_WRITE`.
  */
-export const convertAdapter = lazy(async () => (await import("./formats/convert.js")).convertAdapter);
+export const convertAdapter = loadLazily(async () => (await import("./formats/convert.js")).convertAdapter);
 /**
  * Loads an adapter into `model`, frozen unless `trainable`: a folder written by PEFT or `saveAdapter`, or a file in kohya's
  * or loralib's format. Throws `ERR_ADAPTER_EXISTS`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_NO_TARGETS`,
  * `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_NOT_FINITE`, `ERR_OPTION`; the model is then unchanged.
  */
-export const loadAdapter = lazy(async () => (await import("./formats/files.js")).loadAdapter);
+export const loadAdapter = loadLazily(async () => (await import("./formats/files.js")).loadAdapter);
 /**
  * Writes an adapter in PEFT's format, each file atomically: `adapter_config.json` and `adapter_model.safetensors` in `dir`,
  * or for an adapter not named "default" in a subfolder of its name. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION` for
  * anything that PEFT cannot express, `ERR_WRITE`.
  */
-export const saveAdapter = lazy(async () => (await import("./formats/files.js")).saveAdapter);
+export const saveAdapter = loadLazily(async () => (await import("./formats/files.js")).saveAdapter);
 /**
  * Adds an adapter to `model` in place: each targeted layer is replaced by a low-rank layer that shares its weights, and
  * the base is frozen. A layer of a user-defined class stays the same object and is adapted in place. The first adapter is
  * active at once, an additional one if `active` is true. Throws `ERR_NO_TARGETS`, `ERR_ADAPTER_EXISTS`, `ERR_OPTION`,
  * `ERR_OUT_OF_MEMORY`; the model is then unchanged. Source: PEFT's inject_adapter_in_model.
  */
-export const inject = lazy(async () => (await import("./inject/inject.js")).inject);
+export const inject = loadLazily(async () => (await import("./inject/inject.js")).inject);
 /**
  * Adds the adapter `name` as a weighted combination of others. It is not active until `setAdapter`.
  *
@@ -71,7 +71,7 @@ export const inject = lazy(async () => (await import("./inject/inject.js")).inje
  * Throws `ERR_ADAPTER_EXISTS`, `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; nothing is changed then. Source: PEFT's
  * add_weighted_adapter, without the cross terms of its `linear`.
  */
-export const addWeightedAdapter = lazy(
+export const addWeightedAdapter = loadLazily(
   async () => (await import("./operations/weighted.js")).addWeightedAdapter,
 );
 /**
@@ -80,6 +80,6 @@ export const addWeightedAdapter = lazy(
  * `ERR_NOT_FINITE`, `ERR_OPTION` if it is merged or cannot be expressed in the layer's form; nothing is changed then.
  * Source: PEFT's hotswap_adapter.
  */
-export const hotSwap = lazy(async () => (await import("./operations/hot-swap.js")).hotSwap);
+export const hotSwap = loadLazily(async () => (await import("./operations/hot-swap.js")).hotSwap);
 /** Returns rank, scaling and the norms of A, B and ΔW for each adapter of each layer, without computing ΔW. */
-export const report = lazy(async () => (await import("./operations/report.js")).report);
+export const report = loadLazily(async () => (await import("./operations/report.js")).report);

@@ -1,6 +1,6 @@
 import { session } from "../native/binding.js";
-import { dropoutOf } from "../nn/attention.js";
-import { made, type Tensor } from "../tensor/tensor.js";
+import { drawDropout } from "../nn/attention.js";
+import { recordOp, type Tensor } from "../tensor/tensor.js";
 import type { LayerCache } from "./cache.js";
 
 /** Masks and segments that restrict attention within a batch. */
@@ -31,7 +31,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const { dropout = 0 } = options;
   const offset = cache?.length ?? 0;
   const keys = cache === undefined ? { k, v, length: k.shape[1] as number } : cache.append(k, v);
-  const y = made(() =>
+  const y = recordOp(() =>
     session().attention(
       q.id,
       keys.k.id,
@@ -44,7 +44,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
       keys.length,
       segments?.id,
       false,
-      dropoutOf(dropout),
+      drawDropout(dropout),
     ),
   );
   // With a dropout of 1 the output is zero and no gradient flows.

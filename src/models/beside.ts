@@ -26,7 +26,7 @@ export interface Made {
 }
 
 /** Returns companion files generated from another file, which errors call `where`. */
-export function madeOf(where: string, files: Readonly<Record<string, Made>>): Beside {
+export function generateBeside(where: string, files: Readonly<Record<string, Made>>): Beside {
   return new Beside(
     (name) => files[name]?.place ?? `${where}: ${name}`,
     (name) => files[name]?.text(),
@@ -34,7 +34,7 @@ export function madeOf(where: string, files: Readonly<Record<string, Made>>): Be
 }
 
 /** Parses a companion file as a JSON object; undefined where the file does not exist. Throws `ERR_FILE_FORMAT`. */
-export function fieldsBeside(beside: Beside, name: string): ConfigFields | undefined {
+export function readFieldsBeside(beside: Beside, name: string): ConfigFields | undefined {
   const text = beside.text(name);
   return text === undefined ? undefined : parsedFields(beside.place(name), text);
 }

@@ -10,7 +10,7 @@ import type { KeyValueCache } from "./cache.js";
 import type { GenerateOptions } from "./generate-options.js";
 import { generateBatch, type GenerateBatchOptions, type Pieces } from "./generate-batch.js";
 import { generate, type Piece, type Prompt } from "./generate.js";
-import { shiftedTargets, softcapped } from "./head-loss.js";
+import { shiftedTargets, applySoftcap } from "./head-loss.js";
 import { causalOutput } from "./output.js";
 import {
   forwardOptions,
@@ -19,7 +19,7 @@ import {
   type LossOptions,
   PretrainedModel,
 } from "./pretrained.js";
-import { placesOf } from "./text-input.js";
+import { readPlaces } from "./text-input.js";
 import { tokenLoss } from "./token-loss.js";
 import type { Weights } from "./weights.js";
 
@@ -105,7 +105,7 @@ export abstract class CausalLM extends PretrainedModel {
     const wanted = { ...forwardOptions(ids, options, embeddingDim), softcap: this.logitSoftcap };
     const { labels, adapterPerRow: names } = wanted;
     const head = this.lm_head;
-    const places = placesOf(ids, wanted);
+    const places = readPlaces(ids, wanted);
     const targets = labels === undefined ? undefined : shiftedTargets(places, labels, head.outFeatures);
     const batch = places.shape[0] as number;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
@@ -118,7 +118,7 @@ export abstract class CausalLM extends PretrainedModel {
 
   /** @internal Maps hidden [.., C] to logits [.., V], with the family's cap applied. */
   logitsOf(hidden: Tensor, head = this.lm_head): Tensor {
-    return softcapped(head.forward(hidden), this.logitSoftcap);
+    return applySoftcap(head.forward(hidden), this.logitSoftcap);
   }
 
   /**

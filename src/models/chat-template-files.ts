@@ -2,7 +2,7 @@
 import { LowrankError } from "../errors.js";
 import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
 import { TEMPLATE, TOOLS_TEMPLATE } from "../lora/formats/folder.js";
-import { type Beside, fieldsBeside } from "./beside.js";
+import { type Beside, readFieldsBeside } from "./beside.js";
 import { type ConfigFields, readText } from "./config-fields.js";
 
 /** A template's text, and its name for error messages. */
@@ -20,13 +20,13 @@ const LONGEST = 4 << 20;
  * Throws `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for a file that cannot be read or is too long for a template.
  */
 export function readTemplateFile(file: string): TemplateSource {
-  const source = templateOf(file, readText(file));
+  const source = checkTemplate(file, readText(file));
   if (source !== undefined) return source;
   throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such chat template`);
 }
 
 /** Checks the length of a template's text; undefined where there is none. */
-function templateOf(file: string, text: string | undefined): TemplateSource | undefined {
+function checkTemplate(file: string, text: string | undefined): TemplateSource | undefined {
   if (text === undefined) return undefined;
   if (text.length > LONGEST) {
     throw new LowrankError(
@@ -47,10 +47,10 @@ function templateOf(file: string, text: string | undefined): TemplateSource | un
  */
 export function readChatTemplate(beside: Beside, tools: boolean): TemplateSource | undefined {
   const inFile = (name: string): TemplateSource | undefined =>
-    templateOf(beside.place(name), beside.text(name));
+    checkTemplate(beside.place(name), beside.text(name));
   const own = (tools ? inFile(TOOLS_TEMPLATE) : undefined) ?? inFile(TEMPLATE);
   if (own !== undefined) return own;
-  const config = fieldsBeside(beside, "tokenizer_config.json");
+  const config = readFieldsBeside(beside, "tokenizer_config.json");
   const value = config?.value("chat_template");
   if (config === undefined || value === undefined) return undefined;
   if (typeof value === "string") return { text: value, where: config.file };
@@ -98,7 +98,7 @@ const NAMES = [
 /** Reads the special tokens of a tokenizer, by name, as variables for chat templates. Throws `ERR_FILE_FORMAT`. */
 export function readSpecialTokens(beside: Beside): Record<string, string> {
   const files = ["tokenizer_config.json", "special_tokens_map.json"].map((name) =>
-    fieldsBeside(beside, name),
+    readFieldsBeside(beside, name),
   );
   const tokens: Record<string, string> = {};
   for (const name of NAMES) {

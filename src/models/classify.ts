@@ -1,10 +1,10 @@
 /** Classification of texts. */
 import { listOf, options as known, refuse, text, whole } from "../arguments/check.js";
-import { endOf, shortened } from "../data/encode.js";
+import { findEndTokens, truncate } from "../data/encode.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { evaluating, noGrad, scope } from "../tensor/scope.js";
 import type { SequenceClassifier } from "./classifier.js";
-import { problemOf, type ProblemType } from "./labels.js";
+import { chooseProblemType, type ProblemType } from "./labels.js";
 import { noTokenizer } from "./pretrained.js";
 import { specialTokens } from "./special-tokens.js";
 import { batchesByLength, paddedRows } from "./texts-by-length.js";
@@ -65,21 +65,25 @@ export async function classify(
     );
   throwIfAborted(signal);
   const encoded = await tokenizer.encodeRows(texts, { limit: longest + 1 });
-  const end = endOf(tokenizer);
-  const rows = encoded.map(({ ids }) => shortened(ids, end, longest));
+  const end = findEndTokens(tokenizer);
+  const rows = encoded.map(({ ids }) => truncate(ids, end, longest));
   const empty = rows.findIndex((ids) => ids.length === 0);
   if (empty >= 0) throw new LowrankError("ERR_OPTION", `classify: texts[${empty}] has no tokens`);
   const found: Classified[] = [];
   for (const places of batchesByLength(rows, batchSize)) {
     throwIfAborted(signal);
     const batch = places.map((place) => rows[place] as Int32Array);
-    for (const [i, logits] of (await logitsOf(model, batch)).entries()) {
+    for (const [i, logits] of (await computeLogits(model, batch)).entries()) {
       const place = places[i] as number;
       const { total } = encoded[place] as { total: number };
       const bad = logits.find((logit) => !Number.isFinite(logit));
       if (bad !== undefined)
         throw new LowrankError("ERR_NOT_FINITE", `classify: a logit of texts[${place}] is ${bad}`);
-      found[place] = { ...scored(logits, model.config, topK), tokens: total, truncated: total > longest };
+      found[place] = {
+        ...scoreClasses(logits, model.config, topK),
+        tokens: total,
+        truncated: total > longest,
+      };
     }
   }
   return found;
@@ -91,7 +95,10 @@ interface TextLimits {
   vocabSize: number;
 }
 
-async function logitsOf(model: SequenceClassifier, rows: readonly Int32Array[]): Promise<Float32Array[]> {
+async function computeLogits(
+  model: SequenceClassifier,
+  rows: readonly Int32Array[],
+): Promise<Float32Array[]> {
   const { padTokenId } = specialTokens(
     model.tokenizer as NonNullable<typeof model.tokenizer>,
     model.config as typeof model.config & TextLimits,
@@ -111,12 +118,12 @@ async function logitsOf(model: SequenceClassifier, rows: readonly Int32Array[]):
 }
 
 /** Returns the class and scores of a text from its logits [N]. */
-function scored(
+function scoreClasses(
   logits: Float32Array,
   { labels, problemType }: { labels: readonly string[]; problemType: ProblemType | undefined },
   topK: number,
 ): Pick<Classified, "label" | "labels" | "scores"> {
-  const type = problemOf(problemType, labels.length, true);
+  const type = chooseProblemType(problemType, labels.length, true);
   const scores =
     type === "regression"
       ? [...logits]

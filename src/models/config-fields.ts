@@ -1,12 +1,12 @@
 /** Reads a JSON object of a model's folder field by field; errors name the file and the key. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { shown as shownPlainly } from "../arguments/check.js";
+import { formatValue as shownPlainly } from "../arguments/check.js";
 import { withoutBom } from "../data/source/utf8.js";
 import { LowrankError, systemCode } from "../errors.js";
 
 /** Formats a value for an error message: as JSON where possible, at most 40 characters. */
-function shown(value: unknown): string {
+function formatField(value: unknown): string {
   let text: string;
   try {
     text = JSON.stringify(value) ?? shownPlainly(value);
@@ -54,7 +54,7 @@ export class ConfigFields {
 
   error(key: string, problem: string): LowrankError {
     const value = this.fields[key];
-    const is = value === undefined ? "" : `, got ${shown(value)}`;
+    const is = value === undefined ? "" : `, got ${formatField(value)}`;
     return this.failure(`${this.path}${key} ${problem}${is}`);
   }
 
@@ -123,9 +123,9 @@ export class ConfigFields {
     return value as string[];
   }
 
-  required(key: string, kind: "positive"): number;
-  required(key: string, kind: "size", limit: number): number;
-  required(key: string, kind: "positive" | "size", limit = 0): number {
+  requireNumber(key: string, kind: "positive"): number;
+  requireNumber(key: string, kind: "size", limit: number): number;
+  requireNumber(key: string, kind: "positive" | "size", limit = 0): number {
     const value = kind === "positive" ? this.positive(key) : this.size(key, limit);
     if (value === undefined) throw this.error(key, "is missing");
     return value;

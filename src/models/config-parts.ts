@@ -1,7 +1,7 @@
 /** Configuration fields and checks that all families share. */
 import type { ConfigFields } from "./config-fields.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 
 /** Upper bounds that no real model exceeds, checked before anything is allocated. */
 export const LIMIT = {
@@ -23,14 +23,14 @@ export function checkCount(config: ConfigFields, values: number): void {
 
 export function refuseQuantised(config: ConfigFields): void {
   if (config.value("quantization_config") === undefined) return;
-  throw refused(MODEL_REFUSALS.quantised, config.file, undefined, "ERR_UNSUPPORTED_MODEL");
+  throw createRefusal(MODEL_REFUSALS.quantised, config.file, undefined, "ERR_UNSUPPORTED_MODEL");
 }
 
 /** Throws where one of `keys` is true; such a key changes the model's computation in an unsupported way. */
 export function refuseTrue(config: ConfigFields, ...keys: string[]): void {
   for (const key of keys) {
     if (config.boolean(key) !== true) continue;
-    throw refused(MODEL_REFUSALS.decoding, config.file, key, "ERR_UNSUPPORTED_MODEL");
+    throw createRefusal(MODEL_REFUSALS.decoding, config.file, key, "ERR_UNSUPPORTED_MODEL");
   }
 }
 

@@ -6,7 +6,7 @@ import { evaluating, noGrad, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { CausalLM } from "./causal-lm.js";
 import type { ChosenLogprobs } from "./logprobs.js";
-import { type Choice, type ChosenTokens, concatenated, type SampledText, selectedRows } from "./sampler.js";
+import { type Choice, type ChosenTokens, concatenate, type SampledText, selectedRows } from "./sampler.js";
 import { paddedPrompts, type Place, TextBatch } from "./text-batch.js";
 
 /** A text being decoded. */
@@ -138,7 +138,7 @@ export class Decoding {
         try {
           const read = await step.tokens;
           const logprobs = await step.logprobs;
-          chosen.push(...this.#failed(step, read.bad));
+          chosen.push(...this.#endFailed(step, read.bad));
           for (const [row, { text }] of step.rows.entries())
             if (!this.#ended.has(text))
               chosen.push({ text, token: read.tokens[row] as number, logprobs: logprobs.get(row) });
@@ -154,7 +154,7 @@ export class Decoding {
   }
 
   /** Ends groups with a row whose logits are not finite; returns their errors. */
-  #failed({ rows, batch }: Step, bad: Int32Array): Chosen[] {
+  #endFailed({ rows, batch }: Step, bad: Int32Array): Chosen[] {
     return rows.flatMap(({ group, text }, row): Chosen[] => {
       const place = bad[row] as number;
       if (place < 0 || this.#ended.has(text)) return [];
@@ -274,7 +274,7 @@ function chosenIds(kept: readonly { step: Step; at: number }[]): Tensor {
     if (last?.step === step) last.rows.push(at);
     else runs.push({ step, rows: [at] });
   }
-  return concatenated(
+  return concatenate(
     runs.map(({ step, rows }) =>
       rows.length < step.rows.length ? selectedRows(step.choice.token, rows) : step.choice.token,
     ),

@@ -52,7 +52,7 @@ export async function embed(
   if (checked.pooling !== undefined) checkPooling(where, checked.pooling);
   if (checked.normalize !== undefined) flag(where, "normalize", checked.normalize);
   whole(where, "batchSize", batchSize, 1);
-  const own = settingsOf(model, checked);
+  const own = readSettings(model, checked);
   const { pooling = own?.pooling ?? "mean", normalize = own?.normalize ?? true } = checked;
   const { maxLength = own?.maxLength ?? model.config.maxPositionEmbeddings } = checked;
   const poolings = [pooling].flat() as Pooling[];
@@ -61,8 +61,8 @@ export async function embed(
     refuse(where, "signal", "an AbortSignal", signal);
   if (model.tokenizer === undefined) throw noTokenizer(model, "embed: ");
   throwIfAborted(signal);
-  const written = own === undefined ? texts : texts.map((one) => prepared(one, own));
-  const rows = (await model.tokenizer.encodeAll(written)).map((ids) => cut(ids, longest));
+  const written = own === undefined ? texts : texts.map((one) => prepareText(one, own));
+  const rows = (await model.tokenizer.encodeAll(written)).map((ids) => truncate(ids, longest));
   const skipped = own === undefined || own.includePrompt ? 0 : promptLength(model.tokenizer, own);
   const vectors: Float32Array[] = texts.map(() => new Float32Array());
   for (const places of batchesByLength(rows, batchSize)) {
@@ -81,7 +81,7 @@ export async function embed(
 }
 
 /** Truncates to `longest` tokens, keeping the last one, which ends a text. */
-function cut(ids: Int32Array, longest: number): Int32Array {
+function truncate(ids: Int32Array, longest: number): Int32Array {
   if (ids.length <= longest) return ids;
   const kept = ids.slice(0, longest);
   kept[longest - 1] = ids.at(-1) as number;
@@ -138,7 +138,7 @@ function checkPooling(where: string, pooling: Pooling | readonly Pooling[]): voi
 }
 
 /** Returns the folder's settings. Unsupported ones are no error where options override both of them. */
-function settingsOf(model: TextEncoder, given: EmbedOptions): SentenceSettings | undefined {
+function readSettings(model: TextEncoder, given: EmbedOptions): SentenceSettings | undefined {
   if (model.folder === undefined) return undefined;
   try {
     return sentenceSettings(model.folder);
@@ -150,14 +150,14 @@ function settingsOf(model: TextEncoder, given: EmbedOptions): SentenceSettings |
 }
 
 /** Prepends the prompt and lowercases the text, code point by code point, as the folder's settings say. */
-function prepared(text: string, { prompt, lowercase }: SentenceSettings): string {
+function prepareText(text: string, { prompt, lowercase }: SentenceSettings): string {
   const whole = prompt + text;
   return lowercase ? Array.from(whole, (letter) => letter.toLowerCase()).join("") : whole;
 }
 
 /** Counts the prompt's tokens, with the special tokens before it and without those after it. */
 function promptLength(tokenizer: Tokenizer, settings: SentenceSettings): number {
-  const text = prepared("", settings);
+  const text = prepareText("", settings);
   if (text === "") return 0;
   const [around, plain] = [true, false].map((addSpecialTokens) =>
     tokenizer.encode(text, { addSpecialTokens }),

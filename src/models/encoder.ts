@@ -15,8 +15,8 @@ import {
   type ModelOutput,
   PretrainedModel,
 } from "./pretrained.js";
-import { joined, type Stream } from "./stream.js";
-import { placesOf } from "./text-input.js";
+import { sumStream, type Stream } from "./stream.js";
+import { readPlaces } from "./text-input.js";
 
 /** A block with bidirectional attention. */
 type EncoderBlock = Module & { forward(x: Tensor, mask: Tensor | undefined): Tensor };
@@ -35,7 +35,7 @@ export abstract class EncoderBlocks<Block extends EncoderBlock> extends Module {
   /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean, states?: Tensor[]): Tensor {
     const run = (block: Block, y: Stream): Stream => ({ x: block.forward(y.x, mask) });
-    return joined(chain(this.layer, x, checkpointed, run, states));
+    return sumStream(chain(this.layer, x, checkpointed, run, states));
   }
 }
 
@@ -76,7 +76,7 @@ export abstract class TextEncoder extends PretrainedModel {
    * states of the blocks are pushed to `states`.
    */
   hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
-    checkedLength(placesOf(ids, options), 0, this.config.maxPositionEmbeddings);
+    checkedLength(readPlaces(ids, options), 0, this.config.maxPositionEmbeddings);
     const x = this.embeddings.forward(ids, options);
     const checkpointed = this.gradientCheckpointing && trains(this);
     return this.blocks.forward(x, options.attentionMask, checkpointed, states);
@@ -94,7 +94,7 @@ export abstract class TextEncoder extends PretrainedModel {
     );
     if (labels !== undefined)
       throw new LowrankError("ERR_OPTION", "forward: an encoder has no head, and takes no labels");
-    const batch = placesOf(ids, options).shape[0] as number;
+    const batch = readPlaces(ids, options).shape[0] as number;
     const states: Tensor[] | undefined = outputHiddenStates === true ? [] : undefined;
     const hidden = perRow(this, batch, options.adapterPerRow, () => this.hidden(ids, options, states));
     return states === undefined ? { hidden } : { hidden, hiddenStates: states };

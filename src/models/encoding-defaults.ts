@@ -1,5 +1,5 @@
 /** Padding and truncation as a tokenizer's files define them. */
-import { type Beside, fieldsBeside } from "./beside.js";
+import { type Beside, readFieldsBeside } from "./beside.js";
 import { readSpecialTokens } from "./chat-template-files.js";
 
 /** Defaults of `encodeBatch`, as transformers reads them. */
@@ -22,7 +22,7 @@ export function encodingDefaults(
   beside: Beside,
   tokenToId: (token: string) => number | undefined,
 ): EncodingDefaults {
-  const config = fieldsBeside(beside, "tokenizer_config.json");
+  const config = readFieldsBeside(beside, "tokenizer_config.json");
   const side = (key: string): "left" | "right" | undefined => {
     const value = config?.string(key);
     if (value === undefined || value === "left" || value === "right") return value;
@@ -46,7 +46,7 @@ export function encodingDefaults(
 function padTokenId(beside: Beside, tokenToId: (token: string) => number | undefined): number | undefined {
   const named = readSpecialTokens(beside)["pad_token"];
   if (named !== undefined) return tokenToId(named);
-  const own = fieldsBeside(beside, "tokenizer.json")?.object("padding")?.string("pad_token");
+  const own = readFieldsBeside(beside, "tokenizer.json")?.object("padding")?.string("pad_token");
   return [own, "[PAD]", "<pad>"]
     .map((token) => (token === undefined ? undefined : tokenToId(token)))
     .find((id) => id !== undefined);

@@ -135,7 +135,7 @@ export function encode(
   if (pair !== undefined) textOf(where, "pair", pair);
   oneOf(where, "truncation", truncation, TRUNCATIONS);
   if (maxLength !== undefined) length(where, "maxLength", maxLength);
-  paired(where, "pair", truncation, pair);
+  checkPair(where, "pair", truncation, pair);
   const placed = flag(where, "offsets", offsets) || flag(where, "wordIds", wordIds);
   if (pair === undefined && maxLength === undefined && !placed) return own.encode(text, addSpecialTokens);
   const left = maxLength !== undefined && defaults().truncationSide === "left";
@@ -162,7 +162,7 @@ export function encodeBatch(
   if (pairs !== undefined && pairs.length !== all.length)
     refuse(where, "pairs", `one text for each of ${all.length} texts`, pairs);
   const limit = limits(where, known, defaults);
-  paired(where, "pairs", limit.strategy, pairs);
+  checkPair(where, "pairs", limit.strategy, pairs);
   enterCpuUse();
   const encoded = rows(where, own, all, pairs, {
     addSpecialTokens,
@@ -171,7 +171,7 @@ export function encodeBatch(
     left: limit.cut !== undefined && defaults().truncationSide === "left",
   });
   const T = paddedLength(where, encoded, known, limit);
-  const batch = padded(where, encoded, T, known, defaults);
+  const batch = padRows(where, encoded, T, known, defaults);
   const shape = [encoded.length, T];
   const made = (values: Int32Array): Tensor => tensor(values, { shape, device });
   const tensors = {
@@ -187,7 +187,7 @@ function length(where: string, name: string, value: unknown): number {
 }
 
 /** Throws `ERR_OPTION` for `only_second` without a second text. */
-function paired(where: string, name: string, truncation: Truncation, pair: unknown): void {
+function checkPair(where: string, name: string, truncation: Truncation, pair: unknown): void {
   if (truncation === "only_second" && pair === undefined)
     throw new LowrankError("ERR_OPTION", `${where}: truncation "only_second" needs ${name}`);
 }
@@ -278,7 +278,7 @@ function paddedLength(
 }
 
 /** Returns the ids, mask and token types of rows padded to T tokens. */
-function padded(
+function padRows(
   where: string,
   encoded: readonly Encoding[],
   T: number,

@@ -51,7 +51,7 @@ const BARE = /(Model|ForMaskedLM|ForPreTraining|ForMaskedImageModeling)$/;
  * Returns the task `asked`, or else the one named by `architectures`. Throws `ERR_UNSUPPORTED_MODEL`, listing the
  * family's tasks.
  */
-export function taskOf(family: Family<unknown>, config: ConfigFields, asked: Task | undefined): Task {
+export function resolveTask(family: Family<unknown>, config: ConfigFields, asked: Task | undefined): Task {
   const tasks = Object.keys(family.tasks) as [Task, ...Task[]];
   const architectures = config.value("architectures");
   const name: unknown = Array.isArray(architectures) ? architectures[0] : undefined;

@@ -1,5 +1,5 @@
 /** Creates models from a configuration alone, with randomly initialised weights. */
-import { isPlain, oneOf, options, shown } from "../arguments/check.js";
+import { isPlain, oneOf, options, formatValue } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import type { FloatDType } from "../tensor/tensor.js";
@@ -112,7 +112,7 @@ export function fromConfig<Config, Model>(
   if (!modelTypes.includes(type as string)) {
     throw new LowrankError(
       "ERR_OPTION",
-      `${where}: model_type is ${modelTypes.map((name) => `"${name}"`).join(" or ")}, not ${shown(type)}`,
+      `${where}: model_type is ${modelTypes.map((name) => `"${name}"`).join(" or ")}, not ${formatValue(type)}`,
     );
   }
   const fields = new ConfigFields(where, { model_type: type, ...rest }, "", "ERR_OPTION");

@@ -3,7 +3,7 @@ import { listOf, refuse, text, whole } from "../arguments/check.js";
 import type { CausalLM } from "./causal-lm.js";
 import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import type { DecodedText } from "./decoding.js";
-import { decodingOf, endTokens, logprobsOf, promptIds, type Prompt, tokenOf } from "./generate.js";
+import { startDecoding, endTokens, readLogprobs, promptIds, type Prompt, readToken } from "./generate.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
 /** Options of `generateBatch`. Single values apply to every prompt. */
@@ -37,21 +37,21 @@ export async function* generateBatch(
     adapterPerRow === undefined
       ? undefined
       : oneEach("adapterPerRow", listOf(where, "adapterPerRow", adapterPerRow, adapterName), prompts.length);
-  const { decoding, texts: decoded } = decodingOf(where, model, prompts, seeds, options, names);
+  const { decoding, texts: decoded } = startDecoding(where, model, prompts, seeds, options, names);
   const ends = texts.map((prompt) => endTokens(model, prompt));
   const streams = prompts.map((ids) => new TextStream(model.tokenizer, ids, options.stops));
   const running = new Set(streams.keys());
   try {
     while (running.size > 0) {
       const chosen = new Map((await decoding.next()).map((one) => [one.text, one]));
-      for (const one of chosen.values()) tokenOf(one);
+      for (const one of chosen.values()) readToken(one);
       const released = streams.map((stream, row): Piece[] => {
         if (!running.has(row)) return [];
         const text = decoded[row] as DecodedText;
         const own = chosen.get(text);
-        const token = own && tokenOf(own);
+        const token = own && readToken(own);
         const over = token === undefined || ends[row]?.includes(token) === true;
-        const pieces = over ? stream.finish() : stream.add(token, logprobsOf(own));
+        const pieces = over ? stream.finish() : stream.add(token, readLogprobs(own));
         if (over || stream.ended) {
           running.delete(row);
           decoding.end(text);

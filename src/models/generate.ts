@@ -23,16 +23,16 @@ export async function* generate(
 ): AsyncGenerator<Piece, void, void> {
   const options = checkedGenerateOptions("generate", given);
   const ids = promptIds("generate", "the prompt", model, prompt);
-  const { decoding } = decodingOf("generate", model, [ids], [options.seed], options);
+  const { decoding } = startDecoding("generate", model, [ids], [options.seed], options);
   const ends = endTokens(model, prompt);
   const text = new TextStream(model.tokenizer, ids, options.stops);
   try {
     for (;;) {
       const [chosen] = await decoding.next();
       if (chosen === undefined) break;
-      const token = tokenOf(chosen);
+      const token = readToken(chosen);
       if (ends.includes(token)) break;
-      yield* text.add(token, logprobsOf(chosen));
+      yield* text.add(token, readLogprobs(chosen));
       if (text.ended) return;
     }
     yield* text.finish();
@@ -42,7 +42,7 @@ export async function* generate(
 }
 
 /** @internal Starts decoding `prompts`, each limited by the options and the model's longest text. */
-export function decodingOf(
+export function startDecoding(
   where: string,
   model: CausalLM,
   prompts: readonly Int32Array[],
@@ -77,19 +77,19 @@ export function decodedTexts(
 }
 
 /** @internal Returns the token of a text; throws the error that ended it. */
-export function tokenOf(chosen: Chosen): number {
+export function readToken(chosen: Chosen): number {
   if ("failure" in chosen) throw chosen.failure;
   return chosen.token;
 }
 
 /** @internal Returns the log-probabilities of a text's token, where they were requested. */
-export function logprobsOf(chosen: Chosen | undefined): ChosenLogprobs | undefined {
+export function readLogprobs(chosen: Chosen | undefined): ChosenLogprobs | undefined {
   return chosen !== undefined && "token" in chosen ? chosen.logprobs : undefined;
 }
 
 /** @internal Encodes and checks a prompt; `name` is its name in errors. */
 export function promptIds(where: string, name: string, model: CausalLM, prompt: Prompt): Int32Array {
-  const ids = encoded(where, name, model, prompt);
+  const ids = encodePrompt(where, name, model, prompt);
   const { bosTokenId, maxPositionEmbeddings: limit } = model.config;
   if (ids.length === 0) {
     if (bosTokenId === undefined) throw new LowrankError("ERR_OPTION", `${where}: ${name} has no tokens`);
@@ -114,15 +114,15 @@ export function endTokens(model: CausalLM, prompt: Prompt): readonly number[] {
   return id === undefined ? eosTokenIds : [...eosTokenIds, id];
 }
 
-function encoded(where: string, name: string, model: CausalLM, prompt: unknown): Int32Array {
+function encodePrompt(where: string, name: string, model: CausalLM, prompt: unknown): Int32Array {
   if (prompt instanceof Int32Array) return prompt;
-  if (typeof prompt === "string") return tokenizerOf(where, model).encode(prompt);
+  if (typeof prompt === "string") return requireTokenizer(where, model).encode(prompt);
   if (!Array.isArray(prompt))
     return refuse(where, name, "a string, an Int32Array of token ids or an array of messages", prompt);
-  return tokenizerOf(where, model).applyChatTemplate(prompt as Message[], { addGenerationPrompt: true });
+  return requireTokenizer(where, model).applyChatTemplate(prompt as Message[], { addGenerationPrompt: true });
 }
 
-function tokenizerOf(where: string, model: CausalLM): NonNullable<CausalLM["tokenizer"]> {
+function requireTokenizer(where: string, model: CausalLM): NonNullable<CausalLM["tokenizer"]> {
   if (model.tokenizer !== undefined) return model.tokenizer;
   throw new LowrankError(
     "ERR_OPTION",

@@ -5,7 +5,7 @@ import { Linear as LoRALinear } from "../lora/layers/linear.js";
 import { session } from "../native/binding.js";
 import { Linear } from "../nn/linear.js";
 import { checkpoint, isNoGrad } from "../tensor/scope.js";
-import { isTensor, made, type Tensor } from "../tensor/tensor.js";
+import { isTensor, recordOp, type Tensor } from "../tensor/tensor.js";
 import { refuse } from "../arguments/check.js";
 import type { Places } from "./text-input.js";
 
@@ -15,12 +15,12 @@ export type LossReduction = "mean" | "sum" | "none";
 export interface HeadLossOptions {
   labelSmoothing: number;
   reduction: LossReduction;
-  /** The cap of the logits; see `softcapped`. */
+  /** The cap of the logits; see `applySoftcap`. */
   softcap?: number | undefined;
 }
 
 /** Returns c · tanh(logits / c) (Gemma Team 2024), or the logits unchanged without a cap. */
-export function softcapped(logits: Tensor, cap: number | undefined): Tensor {
+export function applySoftcap(logits: Tensor, cap: number | undefined): Tensor {
   return cap === undefined ? logits : logits.div(cap).tanh().mul(cap);
 }
 
@@ -54,7 +54,7 @@ export function shiftedTargets(ids: Places, labels: Tensor | Int32Array, classes
   }
   const [B, T] = ids.shape as [number, number];
   if (!host) return { tensor: shiftedOnDevice(labels as Tensor, B, T), known: undefined };
-  const known = shifted(host, B, T);
+  const known = shiftLabels(host, B, T);
   checkLabels(known, T, classes, 1);
   const { device } = isTensor(labels) ? labels : ids;
   return { tensor: tensor(known, { shape: [B * T], device }), known };
@@ -85,7 +85,7 @@ export function checkLabels(known: Int32Array, T: number, classes: number, befor
 }
 
 /** Shifts labels one to the left and fills the last column with `IGNORED`. */
-function shifted(labels: Int32Array, B: number, T: number): Int32Array {
+function shiftLabels(labels: Int32Array, B: number, T: number): Int32Array {
   const out = new Int32Array(B * T).fill(IGNORED);
   for (let b = 0; b < B; b++) out.set(labels.subarray(b * T + 1, (b + 1) * T), b * T);
   return out;
@@ -136,7 +136,7 @@ export function headLoss(head: Linear, hidden: Tensor, targets: Targets, wanted:
   if (dense === undefined || softcap !== undefined || (reduction === "none" && trained))
     return byChunks(head, rows, targets, wanted);
   const { weight, bias } = dense;
-  return made(() =>
+  return recordOp(() =>
     session().linearCrossEntropy(
       rows.id,
       weight.id,
@@ -170,7 +170,7 @@ function byChunks(
   const [first, ...rest] = Array.from({ length: Math.max(1, Math.ceil(N / chunk)) }, (_, i) =>
     checkpoint(() => {
       const [start, end] = [i * chunk, Math.min((i + 1) * chunk, N)];
-      const logits = softcapped(head.forward(x.slice(0, start, end)), softcap);
+      const logits = applySoftcap(head.forward(x.slice(0, start, end)), softcap);
       return logits.crossEntropy(labels.slice(0, start, end), options);
     }),
   ) as [Tensor, ...Tensor[]];
@@ -211,5 +211,5 @@ function labelledRows({
 
 /** Gathers rows of x [N, C] by index. */
 function pickRows(x: Tensor, indices: Tensor): Tensor {
-  return made(() => session().embedding(x.id, indices.id, false, undefined));
+  return recordOp(() => session().embedding(x.id, indices.id, false, undefined));
 }

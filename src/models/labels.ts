@@ -9,7 +9,7 @@ import type { ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
 import type { HeadLossOptions } from "./head-loss.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 
 /** transformers' problem types: one class of several, values, or several classes at once. */
 export type ProblemType = "single_label_classification" | "regression" | "multi_label_classification";
@@ -80,7 +80,7 @@ export function classificationLoss(
     refuse("forward", "labels", "a tensor or an Int32Array", given);
   const labels = isTensor(given) ? given : tensor(given, { device: logits.device });
   const [B, N] = logits.shape as [number, number];
-  const type = problemOf(problemType, N, labels.dtype === "i32");
+  const type = chooseProblemType(problemType, N, labels.dtype === "i32");
   const single = type === "single_label_classification";
   const fits = labels.size === (single ? B : B * N) && labels.shape[0] === B;
   if (!fits) {
@@ -98,7 +98,7 @@ export function classificationLoss(
     const counted = targets.eq(-100).to("f32").neg().add(1);
     return lossPerAdapter(losses.reshape(B, 1), counted.reshape(B, 1), names);
   }
-  if (labelSmoothing !== 0) throw refused(MODEL_REFUSALS.smoothedLabels, "forward", type);
+  if (labelSmoothing !== 0) throw createRefusal(MODEL_REFUSALS.smoothedLabels, "forward", type);
   const targets = labels.to("f32").reshape(B, N);
   const losses = type === "regression" ? squares(logits, targets) : binaryCrossEntropy(logits, targets);
   if (apart) return lossPerAdapter(losses, ones([B, N], { device: logits.device }), names);
@@ -106,7 +106,7 @@ export function classificationLoss(
 }
 
 /** Returns the problem type: `named`, else by N, and by whether each label is a single class (`single`). */
-export function problemOf(named: ProblemType | undefined, N: number, single: boolean): ProblemType {
+export function chooseProblemType(named: ProblemType | undefined, N: number, single: boolean): ProblemType {
   if (named !== undefined) return named;
   if (N === 1) return "regression";
   return single ? "single_label_classification" : "multi_label_classification";

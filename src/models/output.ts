@@ -2,7 +2,7 @@
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import type { Module } from "../nn/module.js";
-import { evaluating, resumption, scope, trains } from "../tensor/scope.js";
+import { evaluating, captureFrame, scope, trains } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ForwardOutput } from "./pretrained.js";
 
@@ -45,8 +45,8 @@ export function causalOutput<Output extends ForwardOutput>(
   make: () => Tensor,
 ): Output {
   const { hidden } = made;
-  const resume = resumption();
-  const before = stateOf(head);
+  const resume = captureFrame();
+  const before = describeState(head);
   const evaluated = !trains(head);
   const logits = (): Tensor => {
     if (hidden.disposed) {
@@ -56,7 +56,7 @@ export function causalOutput<Output extends ForwardOutput>(
           "was called in, or return the output from it",
       );
     }
-    if (head.weight.disposed || stateOf(head) !== before) {
+    if (head.weight.disposed || describeState(head) !== before) {
       throw new LowrankError(
         "ERR_MODIFIED",
         "logits: the head has changed since forward (a step of an optimizer, a merge, another adapter); read logits " +
@@ -69,7 +69,7 @@ export function causalOutput<Output extends ForwardOutput>(
 }
 
 /** A key that changes whenever the head would compute other logits. */
-function stateOf(head: Head): string {
+function describeState(head: Head): string {
   const tensors = [head.weight, ...head.parameters()];
   const versions = tensors.map(({ id }) => `${id}:${session().version(id)}`);
   return `${versions.join()} ${JSON.stringify(head.active ?? null)}`;

@@ -6,7 +6,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { ForwardOptions } from "./pretrained.js";
 import type { Places } from "./text-input.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 
 /** The texts of a batch, as derived from its positions. */
 export interface PackedTexts {
@@ -40,15 +40,15 @@ export function packedTexts(
   const T = shape[1] as number;
   const parted = attentionMask === undefined && !cached && T > 1;
   if (known === null) return { segments: parted ? onDevice(positionIds) : undefined, end: undefined };
-  const end = endOf(known, T, limit);
+  const end = findEnd(known, T, limit);
   const segments = parted ? onHost(known, T) : undefined;
   if (segments === undefined) return { segments, end };
-  if (adapterPerRow !== undefined) throw refused(MODEL_REFUSALS.packedAdapters, "forward");
+  if (adapterPerRow !== undefined) throw createRefusal(MODEL_REFUSALS.packedAdapters, "forward");
   return { segments: tensor(segments, { shape, device }), end };
 }
 
 /** Returns one more than the highest position. Throws `ERR_INDEX` for one outside 0 to `limit` − 1. */
-function endOf(positions: Int32Array, T: number, limit: number): number {
+function findEnd(positions: Int32Array, T: number, limit: number): number {
   let end = 0;
   for (const [i, position] of positions.entries()) {
     if (position < 0 || position >= limit) {

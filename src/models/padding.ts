@@ -22,11 +22,11 @@ export class Padding {
       Array.from({ length: T }, (_, t) => Math.max(0, before + t - pad)),
     );
     const positionIds = tensor(Int32Array.from(positions), { shape: [this.pads.length, T], device });
-    return { attentionMask: this.#maskOf(before + T, device), positionIds };
+    return { attentionMask: this.#buildMask(before + T, device), positionIds };
   }
 
   /** i32 [n, at least `length`], 0 for padding. Causal masking hides the columns after `length`. */
-  #maskOf(length: number, device: Device): Tensor {
+  #buildMask(length: number, device: Device): Tensor {
     if (this.#mask !== undefined && (this.#mask.shape[1] as number) >= length) return this.#mask;
     const width = Math.ceil(length / BLOCK) * BLOCK;
     const mask = new Int32Array(this.pads.length * width).fill(1);

@@ -5,11 +5,11 @@ import { LowrankError } from "../errors.js";
 import { unload } from "../lora/adapter/active.js";
 import { Module } from "../nn/module.js";
 import { checkpoint, scope } from "../tensor/scope.js";
-import { tensorOf } from "../tensor/arguments.js";
+import { checkTensor } from "../tensor/arguments.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { HeadLossOptions, LossReduction } from "./head-loss.js";
 import type { Beside } from "./beside.js";
-import { joined, type Stream } from "./stream.js";
+import { sumStream, type Stream } from "./stream.js";
 import { checkInput, type Places } from "./text-input.js";
 import type { Tokenizer } from "./tokenizer.js";
 import { Weights } from "./weights.js";
@@ -76,7 +76,7 @@ export function forwardOptions(
   const known = options("forward", given, FORWARD_OPTIONS);
   checkInput(input, known.inputsEmbeds, width);
   if (known.outputHiddenStates !== undefined) flag("forward", "outputHiddenStates", known.outputHiddenStates);
-  for (const name of TENSORS) if (known[name] !== undefined) tensorOf("forward", name, known[name]);
+  for (const name of TENSORS) if (known[name] !== undefined) checkTensor("forward", name, known[name]);
   return { ...known, ...lossOptions(known) };
 }
 
@@ -190,7 +190,7 @@ export function chain<B>(
   return blocks.reduce(
     (stream: Stream, block, i) => {
       if (checkpointed || states !== undefined) {
-        const sum = (): Tensor => joined(run(block, stream, i));
+        const sum = (): Tensor => sumStream(run(block, stream, i));
         const next = checkpointed ? checkpoint(sum) : scope(sum);
         states?.push(next);
         return { x: next };

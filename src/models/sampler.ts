@@ -4,7 +4,7 @@ import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { keep, scope } from "../tensor/scope.js";
-import { madeAll, type Tensor } from "../tensor/tensor.js";
+import { recordOps, type Tensor } from "../tensor/tensor.js";
 import type { CheckedOptions } from "./generate-options.js";
 import { type ChosenLogprobs, Logprobs } from "./logprobs.js";
 
@@ -106,12 +106,12 @@ export class Sampler {
     const { vocabulary, device } = (places[0] as { sampler: Sampler }).sampler;
     const made = new Sampler(texts, vocabulary, device);
     if (!texts.some(isPenalised)) return made;
-    const seen = runsOf(places).map(({ sampler, row, count }) =>
+    const seen = groupRuns(places).map(({ sampler, row, count }) =>
       sampler.#seen === undefined
         ? zeros([count, vocabulary], { dtype: "i32", device })
         : sampler.#seen.slice(0, row, row + count),
     );
-    made.#seen = concatenated(seen);
+    made.#seen = concatenate(seen);
     keep(made.#seen);
     return made;
   }
@@ -142,7 +142,7 @@ export class Sampler {
       };
     }
     for (const [row, draw] of draws.entries()) this.#numbers[row * NUMBERS + 1] = draw;
-    const [token, bad] = madeAll(() => session().sample(logits.id, this.#seen?.id, this.#numbers)) as [
+    const [token, bad] = recordOps(() => session().sample(logits.id, this.#seen?.id, this.#numbers)) as [
       Tensor,
       Tensor,
     ];
@@ -178,7 +178,7 @@ function isGreedy(text: SampledText): boolean {
 }
 
 /** Groups adjacent rows of the same sampler. */
-function runsOf(
+function groupRuns(
   places: readonly { sampler: Sampler; row: number }[],
 ): { sampler: Sampler; row: number; count: number }[] {
   const runs: { sampler: Sampler; row: number; count: number }[] = [];
@@ -201,12 +201,12 @@ export function selectedRows(x: Tensor, rows: readonly number[]): Tensor {
       parts.push(x.slice(0, first, first + count));
       i += count;
     }
-    return concatenated(parts);
+    return concatenate(parts);
   });
 }
 
 /** Concatenates tensors along their first dimension. */
-export function concatenated(parts: readonly Tensor[]): Tensor {
+export function concatenate(parts: readonly Tensor[]): Tensor {
   const [first, ...rest] = parts as [Tensor, ...Tensor[]];
   return rest.length === 0 ? first : first.concat(rest, 0);
 }

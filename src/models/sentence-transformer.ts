@@ -8,7 +8,7 @@ import { isAbsolute, join } from "node:path";
 
 import { LowrankError } from "../errors.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 import { type ConfigFields, readConfigFields, readText } from "./config-fields.js";
 
 /** How the hidden states of a text are pooled into one vector. */
@@ -84,31 +84,37 @@ export function sentenceSettings(folder: string): SentenceSettings | undefined {
   const modules = readModules(folder);
   if (modules === undefined) return undefined;
   const [first, ...rest] = modules;
-  if (first?.kind !== "Transformer" || !["", "."].includes(first.path)) throw unsupported(folder, first);
+  if (first?.kind !== "Transformer" || !["", "."].includes(first.path))
+    throw createUnsupported(folder, first);
   const [pooling, ...after] = rest;
   const other = pooling?.kind === "Pooling" ? after.find(({ kind }) => kind !== "Normalize") : pooling;
-  if (other !== undefined || pooling === undefined) throw unsupported(folder, other);
+  if (other !== undefined || pooling === undefined) throw createUnsupported(folder, other);
   const file = join(folder, pooling.path, "config.json");
   const config = readConfigFields(file);
   if (config === undefined) throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file`);
   const transformer = readConfigFields(join(folder, first.path, "sentence_bert_config.json"));
   const settings = readConfigFields(join(folder, "config_sentence_transformers.json"));
   return {
-    pooling: poolingOf(config),
+    pooling: readPooling(config),
     normalize: rest.some(({ kind }) => kind === "Normalize"),
-    maxLength: lengthOf(transformer),
+    maxLength: readLength(transformer),
     lowercase: transformer?.value("do_lower_case") === true,
-    prompt: promptOf(settings),
+    prompt: readPrompt(settings),
     includePrompt: config.value("include_prompt") !== false,
   };
 }
 
-function unsupported(folder: string, module: ModuleEntry | undefined): LowrankError {
+function createUnsupported(folder: string, module: ModuleEntry | undefined): LowrankError {
   const subject = module === undefined ? "no module Pooling" : `the module ${module.kind}`;
-  return refused(MODEL_REFUSALS.sentenceModules, join(folder, MODULES), subject, "ERR_UNSUPPORTED_MODEL");
+  return createRefusal(
+    MODEL_REFUSALS.sentenceModules,
+    join(folder, MODULES),
+    subject,
+    "ERR_UNSUPPORTED_MODEL",
+  );
 }
 
-function poolingOf(config: ConfigFields): Pooling[] {
+function readPooling(config: ConfigFields): Pooling[] {
   const mode = config.value("pooling_mode");
   if (mode === undefined) {
     const modes = OLDER.filter(([key]) => config.value(key) === true).map(([, pooling]) => pooling);
@@ -119,7 +125,7 @@ function poolingOf(config: ConfigFields): Pooling[] {
     const name = one === "mean_sqrt_len_tokens" ? "mean_sqrt_len" : one;
     const known = POOLINGS.find((pooling) => pooling === name);
     if (known !== undefined) return known;
-    throw refused(
+    throw createRefusal(
       MODEL_REFUSALS.sentencePooling,
       config.file,
       `pooling_mode ${JSON.stringify(one)}`,
@@ -128,7 +134,7 @@ function poolingOf(config: ConfigFields): Pooling[] {
   });
 }
 
-function lengthOf(config: ConfigFields | undefined): number | undefined {
+function readLength(config: ConfigFields | undefined): number | undefined {
   const length = config?.value("max_seq_length") ?? undefined;
   if (config === undefined || length === undefined) return undefined;
   if (typeof length === "number" && Number.isInteger(length) && length > 0) return length;
@@ -136,7 +142,7 @@ function lengthOf(config: ConfigFields | undefined): number | undefined {
 }
 
 /** Returns the text of the default prompt; empty where none is named. */
-function promptOf(config: ConfigFields | undefined): string {
+function readPrompt(config: ConfigFields | undefined): string {
   const name = config?.value("default_prompt_name");
   if (config === undefined || typeof name !== "string") return "";
   const prompt = config.object("prompts")?.value(name);

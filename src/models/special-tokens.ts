@@ -1,5 +1,5 @@
 /** The tokens that end and pad training rows. */
-import { type Beside, fieldsBeside } from "./beside.js";
+import { type Beside, readFieldsBeside } from "./beside.js";
 import { tokenText } from "./chat-template-files.js";
 
 export interface SpecialTokens {
@@ -17,7 +17,7 @@ export function specialTokens(
   tokenizer: { beside: Beside; tokenToId(token: string): number | undefined },
   config: { eosTokenIds?: readonly number[] | undefined; padTokenId?: number | undefined; vocabSize: number },
 ): SpecialTokens {
-  const own = fieldsBeside(tokenizer.beside, "tokenizer_config.json");
+  const own = readFieldsBeside(tokenizer.beside, "tokenizer_config.json");
   const idOf = (key: string): number | undefined => {
     const text = tokenText(own, key);
     return text === undefined ? undefined : tokenizer.tokenToId(text);

@@ -7,7 +7,7 @@ import type { Embedding } from "../nn/embedding.js";
 import type { Linear } from "../nn/linear.js";
 import { scope } from "../tensor/scope.js";
 import { isTensor, type Tensor } from "../tensor/tensor.js";
-import { tensorOf } from "../tensor/arguments.js";
+import { checkTensor } from "../tensor/arguments.js";
 import { checkLabels, givenLabels, IGNORED, type Targets } from "./head-loss.js";
 import { causalOutput } from "./output.js";
 import { lossOptions, PretrainedModel, type ForwardOptions, type ForwardOutput } from "./pretrained.js";
@@ -129,7 +129,7 @@ export abstract class SpeechToText extends PretrainedModel {
    * language model.
    */
   override forward(features: Tensor, options: SpeechForwardOptions = {}): SpeechOutput {
-    tensorOf("forward", "its input", features);
+    checkTensor("forward", "its input", features);
     const given = known("forward", options, FORWARD_OPTIONS);
     if (features.dtype !== "f32")
       throw new LowrankError("ERR_DTYPE", `forward: features are f32, not ${features.dtype}`);
@@ -215,7 +215,7 @@ export abstract class SpeechToText extends PretrainedModel {
         "forward: give labels or decoderInputIds, the decoder's input; to transcribe speech, call transcribe",
       );
     }
-    const ids = tensorOf("forward", "decoderInputIds", given);
+    const ids = checkTensor("forward", "decoderInputIds", given);
     const T = labels?.T ?? ids.shape[1];
     if (ids.shape.join() === [batch, T].join()) return ids;
     throw new LowrankError(

@@ -12,7 +12,7 @@ export interface Stream {
 type Norm = Module & { forward(x: Tensor): Tensor };
 
 /** Returns the sum and its norm. */
-export function normed(norm: Norm, { x, added }: Stream): [sum: Tensor, y: Tensor] {
+export function normSum(norm: Norm, { x, added }: Stream): [sum: Tensor, y: Tensor] {
   if (added === undefined) return [x, norm.forward(x)];
   if (norm instanceof RMSNorm || norm instanceof LayerNorm) return norm.forwardAdded(x, added);
   const sum = x.add(added);
@@ -20,14 +20,14 @@ export function normed(norm: Norm, { x, added }: Stream): [sum: Tensor, y: Tenso
 }
 
 /** Returns the norm of the final sum, and frees the sum. */
-export function ended(norm: Norm, stream: Stream): Tensor {
-  const [sum, y] = normed(norm, stream);
+export function normEnd(norm: Norm, stream: Stream): Tensor {
+  const [sum, y] = normSum(norm, stream);
   if (stream.added !== undefined) sum.dispose();
   stream.added?.dispose();
   return y;
 }
 
-export function joined({ x, added }: Stream): Tensor {
+export function sumStream({ x, added }: Stream): Tensor {
   return added === undefined ? x : x.add(added);
 }
 
@@ -35,7 +35,7 @@ export function joined({ x, added }: Stream): Tensor {
 export abstract class ResidualBlock<Inputs extends unknown[] = []> extends Module {
   /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor, ...inputs: Inputs): Tensor {
-    return joined(this.run({ x }, ...inputs));
+    return sumStream(this.run({ x }, ...inputs));
   }
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
@@ -49,5 +49,5 @@ export function through<Inputs extends unknown[]>(
   ...inputs: Inputs
 ): Stream {
   if (block.forward === ResidualBlock.prototype.forward) return block.run(stream, ...inputs);
-  return { x: block.forward(joined(stream), ...inputs) };
+  return { x: block.forward(sumStream(stream), ...inputs) };
 }

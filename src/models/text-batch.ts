@@ -26,7 +26,7 @@ export class TextBatch {
     device: Device,
     newCache: (texts: number) => KeyValueCache,
   ): TextBatch {
-    const longest = longestOf(texts);
+    const longest = findLongest(texts);
     const sampler = Sampler.of(texts, vocabulary, device);
     return new TextBatch(
       newCache(texts.length),
@@ -64,12 +64,12 @@ export class TextBatch {
 
 /** Pads prompts on the left into ids i32 [n, T]. Padding is masked. */
 export function paddedPrompts(texts: readonly SampledText[], device: Device): Tensor {
-  const length = longestOf(texts);
+  const length = findLongest(texts);
   const ids = new Int32Array(texts.length * length);
   for (const [row, { prompt }] of texts.entries()) ids.set(prompt, (row + 1) * length - prompt.length);
   return tensor(ids, { shape: [texts.length, length], device });
 }
 
-function longestOf(texts: readonly SampledText[]): number {
+function findLongest(texts: readonly SampledText[]): number {
   return Math.max(0, ...texts.map(({ prompt }) => prompt.length));
 }

@@ -1,14 +1,14 @@
 /** The input of a text model: token ids, or embeddings instead. */
 import { refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { tensorOf } from "../tensor/arguments.js";
+import { checkTensor } from "../tensor/arguments.js";
 import { isTensor, type Tensor } from "../tensor/tensor.js";
 
 /** The shape [B, T], size and device of a batch of tokens. */
 export type Places = Pick<Tensor, "shape" | "size" | "device">;
 
 /** Returns the shape [B, T] and device of ids, or of embeddings [B, T, C] given instead. */
-export function placesOf(
+export function readPlaces(
   ids: Tensor | null,
   { inputsEmbeds }: { inputsEmbeds?: Tensor | undefined },
 ): Places {
@@ -25,7 +25,7 @@ export function checkInput(input: unknown, inputsEmbeds: unknown, width: number 
   if (inputsEmbeds === undefined) {
     if (width !== undefined && (input === null || input === undefined))
       refuse("forward", "its input", "a tensor of token ids, or null where inputsEmbeds is given", input);
-    tensorOf("forward", "its input", input);
+    checkTensor("forward", "its input", input);
     return;
   }
   if (width === undefined) throw unfit("inputsEmbeds stands for token ids, which this model does not take");

@@ -105,7 +105,7 @@ export class TextStream {
     const pieces = this.#waiting.slice(0, count).map(({ token, end, logprobs }): Piece => {
       const text = this.#text.slice(start, end);
       start = end;
-      return logprobs === undefined ? { text, token } : { text, token, ...this.#scored(logprobs) };
+      return logprobs === undefined ? { text, token } : { text, token, ...this.#convertLogprobs(logprobs) };
     });
     this.#text = this.#text.slice(start);
     this.#waiting = this.#waiting.slice(count).map((one) => ({ ...one, end: one.end - start }));
@@ -113,15 +113,15 @@ export class TextStream {
   }
 
   /** Converts log-probabilities to the fields of a piece. */
-  #scored({ logprob, top }: ChosenLogprobs): Pick<Piece, "logprob" | "topLogprobs"> {
+  #convertLogprobs({ logprob, top }: ChosenLogprobs): Pick<Piece, "logprob" | "topLogprobs"> {
     if (top.length === 0) return { logprob };
-    return { logprob, topLogprobs: top.map((one) => ({ ...one, text: this.#textOf(one.token) })) };
+    return { logprob, topLogprobs: top.map((one) => ({ ...one, text: this.#decodeToken(one.token) })) };
   }
 
   /**
    * Returns the text of a single token; empty for ids unknown to the tokenizer, such as padding rows of a vocabulary.
    */
-  #textOf(token: number): string {
+  #decodeToken(token: number): string {
     try {
       return this.#tokenizer?.decode([token], { skipSpecialTokens: false }) ?? "";
     } catch (error) {

@@ -1,6 +1,6 @@
 /** The loss of a model's head over tokens, optionally with one adapter per row. */
 import { lossPerAdapter, perRow } from "../lora/adapter/per-row.js";
-import { runsOf, type AdapterPerRow } from "../lora/layers/rows.js";
+import { findRuns, type AdapterPerRow } from "../lora/layers/rows.js";
 import type { Linear } from "../nn/linear.js";
 import type { Module } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -36,7 +36,7 @@ export function tokenLoss(
     denseHead(head, B * T) ? headLoss(head, hidden, targets, apart) : undefined,
   );
   const byRun = (): Tensor[] =>
-    runsOf(names, B).map(({ name, start, count }) => {
+    findRuns(names, B).map(({ name, start, count }) => {
       const own = targetsWithin(targets, start * T, (start + count) * T);
       const states = hidden.slice(0, start, start + count);
       return perRow(model, 1, [name], () => headLoss(head, states, own, apart));

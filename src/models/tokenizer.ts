@@ -3,14 +3,14 @@ import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 
 import type * as Binding from "../../native/binding.js";
-import { nativePath } from "../files/archive.js";
+import { resolveNativePath } from "../files/archive.js";
 import { flag, listOf, numberThat, options, refuse, text as textOf } from "../arguments/check.js";
-import { type Conversation, type Message, messagesOf, toolsOf } from "../chat/messages.js";
+import { type Conversation, type Message, parseMessages, parseTools } from "../chat/messages.js";
 import { ChatTemplate } from "../chat/template.js";
 import type { Offsets } from "../chat/tokens.js";
 import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
-import { call, guarded, native, settled } from "../native/binding.js";
+import { call, wrapMethods, native, unwrapResult } from "../native/binding.js";
 import { enterCpuUse } from "../tensor/scope.js";
 import { Beside, inFolder } from "./beside.js";
 import { templateAdvice, type ChatTemplates, TemplatedTokenizer } from "../lora/adapter/chat-templates.js";
@@ -96,7 +96,7 @@ export class Tokenizer extends TemplatedTokenizer {
     this.path = textOf("new Tokenizer", "path", path);
     if (made !== undefined && !(made?.beside instanceof Beside))
       refuse("new Tokenizer", "the second argument", "omitted", made);
-    this.#native = made?.own ?? guarded(call(() => native().Tokenizer.fromFile(nativePath(path))));
+    this.#native = made?.own ?? wrapMethods(call(() => native().Tokenizer.fromFile(resolveNativePath(path))));
     this.beside = made?.beside ?? inFolder(dirname(path));
     this.#made = made !== undefined;
   }
@@ -161,7 +161,7 @@ export class Tokenizer extends TemplatedTokenizer {
   /** Encodes texts in parallel on background threads. Returns the ids of each. Throws `ERR_OPTION`. */
   async encodeAll(texts: readonly string[], given: EncodeAllOptions = {}): Promise<Int32Array[]> {
     listOf("encodeAll", "texts", texts, textOf);
-    const addSpecialTokens = switched(
+    const addSpecialTokens = readSwitch(
       "encodeAll",
       "addSpecialTokens",
       options("encodeAll", given, ["addSpecialTokens"]),
@@ -183,7 +183,7 @@ export class Tokenizer extends TemplatedTokenizer {
   ): Promise<Encoded[]> {
     const most = Number.isFinite(limit) ? limit : undefined;
     enterCpuUse();
-    const all = settled(await this.#native.encodeAll([...texts], addSpecialTokens, most));
+    const all = unwrapResult(await this.#native.encodeAll([...texts], addSpecialTokens, most));
     const end = (i: number): number => (i < 0 ? 0 : (all.ends[i] as number));
     return Array.from(all.totals, (total, i) => ({ ids: all.ids.subarray(end(i - 1), end(i)), total }));
   }
@@ -201,16 +201,16 @@ export class Tokenizer extends TemplatedTokenizer {
     return {
       frame: [Int32Array.from(before as number[]), Int32Array.from(after as number[])],
       lastSeam: (text) => own.lastSeam(text) ?? -1,
-      encode: async (part, first) => settled(await own.encodePart(part, first)),
+      encode: async (part, first) => unwrapResult(await own.encodePart(part, first)),
     };
   }
 
   /** Decodes token ids, by default without special tokens. Throws `ERR_OPTION`. */
   decode(ids: ArrayLike<number>, given: DecodeOptions = {}): string {
-    const checked = idsOf("decode", "ids", ids);
+    const checked = checkIds("decode", "ids", ids);
     return this.#native.decode(
       checked,
-      switched("decode", "skipSpecialTokens", options("decode", given, ["skipSpecialTokens"])),
+      readSwitch("decode", "skipSpecialTokens", options("decode", given, ["skipSpecialTokens"])),
     );
   }
 
@@ -224,15 +224,15 @@ export class Tokenizer extends TemplatedTokenizer {
    * Throws `ERR_OPTION`.
    */
   decodeStream(context: ArrayLike<number> = [], given: DecodeOptions = {}): DecodeStream {
-    const before = idsOf("decodeStream", "context", context);
-    const skips = switched(
+    const before = checkIds("decodeStream", "context", context);
+    const skips = readSwitch(
       "decodeStream",
       "skipSpecialTokens",
       options("decodeStream", given, ["skipSpecialTokens"]),
     );
-    const stream = guarded(this.#native.decodeStream(before, skips));
+    const stream = wrapMethods(this.#native.decodeStream(before, skips));
     return {
-      push: (id) => stream.push(idOf("push", "id", id)),
+      push: (id) => stream.push(checkId("push", "id", id)),
       held: () => stream.held(),
       rest: () => stream.rest(),
     };
@@ -261,12 +261,12 @@ export class Tokenizer extends TemplatedTokenizer {
   applyChatTemplate(messages: readonly Message[], given: ChatTemplateOptions = {}): Int32Array | string {
     const where = "applyChatTemplate";
     const known = options(where, given, CHAT_OPTIONS);
-    const addGenerationPrompt = switched(where, "addGenerationPrompt", known, false);
-    const tokenize = switched(where, "tokenize", known);
+    const addGenerationPrompt = readSwitch(where, "addGenerationPrompt", known, false);
+    const tokenize = readSwitch(where, "tokenize", known);
     const { chatTemplate: own, chatTemplateKwargs: variables = {} } = known;
     if (typeof variables !== "object" || variables === null)
       refuse(where, "chatTemplateKwargs", "an object of variables", variables);
-    const conversation = conversationOf(where, messages, known.tools);
+    const conversation = checkConversation(where, messages, known.tools);
     const tools = conversation.tools !== undefined;
     const template =
       own === undefined
@@ -352,7 +352,7 @@ export class Tokenizer extends TemplatedTokenizer {
    */
   async encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]> {
     enterCpuUse();
-    const all = settled(await this.#native.encodeWithOffsets([...texts]));
+    const all = unwrapResult(await this.#native.encodeWithOffsets([...texts]));
     return Array.from(all.rows, (end, i) => {
       const of = (values: Int32Array): Int32Array => values.slice(all.rows[i - 1] ?? 0, end);
       return { ids: of(all.ids), offsets: { starts: of(all.starts), ends: of(all.ends) } };
@@ -366,7 +366,7 @@ export class Tokenizer extends TemplatedTokenizer {
 }
 
 /** Returns the boolean option `name`, or `otherwise`. */
-function switched<N extends string>(
+function readSwitch<N extends string>(
   where: string,
   name: N,
   given: { [K in N]?: boolean | undefined },
@@ -377,21 +377,21 @@ function switched<N extends string>(
 }
 
 /** Throws `ERR_OPTION` for invalid messages or tools. */
-function conversationOf(where: string, messages: unknown, tools: unknown): Conversation {
+function checkConversation(where: string, messages: unknown, tools: unknown): Conversation {
   const refused = (what: string): never => {
     throw new LowrankError("ERR_OPTION", `${where}: ${what}`);
   };
-  return { messages: messagesOf(messages, "messages", refused), tools: toolsOf(tools, refused) };
+  return { messages: parseMessages(messages, "messages", refused), tools: parseTools(tools, refused) };
 }
 
 /** Checks a token id: any 32-bit integer. Ids unknown to the tokenizer have no text. */
-function idOf(where: string, name: string, value: unknown): number {
+function checkId(where: string, name: string, value: unknown): number {
   return numberThat(where, name, value, (id) => Number.isInteger(id) && id === (id | 0), "a token id");
 }
 
-function idsOf(where: string, name: string, value: unknown): Int32Array {
+function checkIds(where: string, name: string, value: unknown): Int32Array {
   if (value instanceof Int32Array) return value;
   const list = Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
   if (!list) return refuse(where, name, "an array of token ids", value);
-  return Int32Array.from(value as ArrayLike<number>, (id, i) => idOf(where, `${name}[${i}]`, id));
+  return Int32Array.from(value as ArrayLike<number>, (id, i) => checkId(where, `${name}[${i}]`, id));
 }

@@ -9,7 +9,7 @@ import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
 import { mapped } from "../files/safetensors.js";
 import { noGrad, scope } from "../tensor/scope.js";
-import { parameter, type FloatDType, type Tensor } from "../tensor/tensor.js";
+import { makeParameter, type FloatDType, type Tensor } from "../tensor/tensor.js";
 import type { Halved } from "./half-range.js";
 import { isInBlock, type Quantization } from "./quantization.js";
 
@@ -225,19 +225,19 @@ export class FileWeights extends Weights {
     }
     const { device, quantize } = this.options;
     if (quantize !== undefined && more.blocks === true)
-      return parameter(this.file.tensor(found, device, quantize), false);
+      return makeParameter(this.file.tensor(found, device, quantize), false);
     // Biases are small, and are added in f32.
     const dtype = name.endsWith(".bias") ? "f32" : this.options.dtype;
     const stored = this.file.tensor(found, device);
     // Frozen, but still a parameter, so that it is counted and saved.
-    if (dtype === undefined || dtype === stored.dtype) return parameter(stored, false);
+    if (dtype === undefined || dtype === stored.dtype) return makeParameter(stored, false);
     const converted = stored.to(dtype);
     stored.dispose();
     if (dtype === "f16") {
       const original = (): Tensor => this.file.tensor(found, device);
       this.halved.push({ name: found, stored: converted, original });
     }
-    return parameter(converted, false);
+    return makeParameter(converted, false);
   }
 
   /** Finds a tensor's name in the file: with or without the family's prefix, under its current or an older name. */
@@ -292,7 +292,7 @@ export class FreshWeights extends Weights {
         return (zeroRow === undefined ? wide : withZeroRow(wide, zeroRow)).to(dtype);
       }),
     );
-    return parameter(drawn, this.dtype === "f32");
+    return makeParameter(drawn, this.dtype === "f32");
   }
 }
 

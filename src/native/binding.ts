@@ -4,11 +4,11 @@
  */
 import { join } from "node:path";
 import type * as Binding from "../../native/binding.js";
-import { cacheFolder } from "../package/cache-folder.js";
+import { findCacheFolder } from "../package/cache-folder.js";
 import { lookForCompilers } from "./compiler-files.js";
 import { LowrankError, type ErrorCode } from "../errors.js";
-import { here, loadError } from "./load-error.js";
-import { fromPackage } from "../package/files.js";
+import { detectPlatform, createLoadError } from "./load-error.js";
+import { requireFromPackage } from "../package/files.js";
 
 export type Native = typeof Binding;
 export type Session = Binding.Session;
@@ -45,26 +45,26 @@ export function native(): Native {
 }
 
 function load(): Native {
-  const binding = required();
+  const binding = loadBinding();
   // Autotuning results are stored for later processes.
-  const folder = cacheFolder();
+  const folder = findCacheFolder();
   if (folder !== undefined) binding.keepTuningIn(join(folder, "tune"));
   lookForCompilers(binding);
   return binding;
 }
 
-function required(): Native {
+function loadBinding(): Native {
   try {
-    return fromPackage("native/binding.cjs") as Native;
+    return requireFromPackage("native/binding.cjs") as Native;
   } catch (cause) {
-    throw loadError(cause, here());
+    throw createLoadError(cause, detectPlatform());
   }
 }
 
 /** Returns this environment's session, which is closed when the process exits. */
 export function session(): Session {
   if (open === undefined) {
-    open = guarded(new (native().Session)());
+    open = wrapMethods(new (native().Session)());
     open.onRest(giveBack);
     open.onNotice((text) => process.emitWarning(text, { type: "LowrankWarning" }));
     open.describeInto(lastMade);
@@ -75,19 +75,19 @@ export function session(): Session {
 
 /** Returns this environment's functions for single operations and handles. */
 export function direct(): Direct {
-  calls ??= translating(session().direct());
+  calls ??= wrapFunctions(session().direct());
   return calls;
 }
 
 /** Wraps the functions so that they throw `LowrankError`. */
-function translating(raw: Direct): Direct {
+function wrapFunctions(raw: Direct): Direct {
   const wrapped =
     (name: string, call: Function) =>
     (a: unknown, b: unknown, c: unknown): unknown => {
       try {
         return (call as (a: unknown, b: unknown, c: unknown) => unknown)(a, b, c);
       } catch (error) {
-        throw translated(error, name);
+        throw translateError(error, name);
       }
     };
   return Object.fromEntries(
@@ -107,7 +107,7 @@ function close(): void {
 }
 
 /** Wraps an object so that its methods throw `LowrankError`. */
-export function guarded<T extends object>(target: T): T {
+export function wrapMethods<T extends object>(target: T): T {
   const out: Record<string, unknown> = {};
   const prototype = Object.getPrototypeOf(target) as object;
   for (const name of Object.getOwnPropertyNames(prototype)) {
@@ -117,7 +117,7 @@ export function guarded<T extends object>(target: T): T {
       try {
         return (method as Function).apply(target, args);
       } catch (error) {
-        throw translated(error, name);
+        throw translateError(error, name);
       }
     };
   }
@@ -129,12 +129,12 @@ export function call<T>(f: () => T): T {
   try {
     return f();
   } catch (error) {
-    throw translated(error);
+    throw translateError(error);
   }
 }
 
 /** Converts a native error to `LowrankError` and returns other errors unchanged. `where` is the called function. */
-export function translated(error: unknown, where?: string): unknown {
+export function translateError(error: unknown, where?: string): unknown {
   const { code, message = "" } = error as { code?: string | undefined; message?: string | undefined };
   if (error instanceof LowrankError || typeof code !== "string") return error;
   if (code.startsWith("ERR_")) return new LowrankError(code as ErrorCode, message, { cause: error });
@@ -151,7 +151,7 @@ export function translated(error: unknown, where?: string): unknown {
 }
 
 /** Returns a promise result of the binding, or throws it if it is a failure. */
-export function settled<T>(value: T | Binding.Failure): T {
+export function unwrapResult<T>(value: T | Binding.Failure): T {
   if (value !== null && typeof value === "object" && "code" in value && "message" in value) {
     throw new LowrankError(value.code as ErrorCode, value.message);
   }

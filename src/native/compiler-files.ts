@@ -4,7 +4,7 @@
  */
 import module from "node:module";
 import { dirname, join } from "node:path";
-import { inPackage } from "../package/files.js";
+import { resolveInPackage } from "../package/files.js";
 
 /** A file to try, which may be missing, and the name of its source for warnings. */
 export interface CompilerFile {
@@ -21,10 +21,10 @@ const PACKAGE = "webgpu";
  * Returns the files to try, by priority: from the package `webgpu` if the app has installed it, then next to the
  * executable, where Electron has it since 37.10.
  */
-export function compilerFiles(
+export function listCompilerFiles(
   arch: string = process.arch,
   program: string = process.execPath,
-  find: (request: string) => string = module.createRequire(inPackage("package.json")).resolve,
+  find: (request: string) => string = module.createRequire(resolveInPackage("package.json")).resolve,
 ): CompilerFile[] {
   const beside = { source: "the program", path: join(dirname(program), NAME) };
   try {
@@ -45,11 +45,11 @@ interface CompilerCalls {
 
 /** Passes the files to the binding. Must be called before GPUs are enumerated. */
 export function lookForCompilers(binding: object): void {
-  if (process.platform === "win32") (binding as CompilerCalls).lookForCompilersIn?.(compilerFiles());
+  if (process.platform === "win32") (binding as CompilerCalls).lookForCompilersIn?.(listCompilerFiles());
 }
 
 /** Takes the warnings about files that do not work. Each is returned once per process. */
-export function compilerWarnings(binding: object): string[] {
+export function takeCompilerWarnings(binding: object): string[] {
   if (process.platform !== "win32") return [];
   return (binding as CompilerCalls).takeCompilerWarnings?.() ?? [];
 }

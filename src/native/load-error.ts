@@ -1,6 +1,6 @@
 /** Explains why the native binary could not be loaded, and how to fix it. */
 import { LowrankError } from "../errors.js";
-import { fromPackage } from "../package/files.js";
+import { requireFromPackage } from "../package/files.js";
 
 /** The platform on which the binary was to be loaded. */
 export interface Place {
@@ -25,10 +25,10 @@ export const BINARIES = [
 ];
 
 /** Returns the platform of this process and the version of this package. */
-export function here(): Place {
+export function detectPlatform(): Place {
   let own: { name?: string; version?: string } = {};
   try {
-    own = fromPackage("package.json") as typeof own;
+    own = requireFromPackage("package.json") as typeof own;
   } catch {
     // Without a version, the error says that this is a bundle.
   }
@@ -40,12 +40,12 @@ export function here(): Place {
 }
 
 /** Makes the `ERR_NATIVE_LOAD` error that replaces the loader's. */
-export function loadError(cause: unknown, place: Place): LowrankError {
-  return new LowrankError("ERR_NATIVE_LOAD", told(cause, place), { cause });
+export function createLoadError(cause: unknown, place: Place): LowrankError {
+  return new LowrankError("ERR_NATIVE_LOAD", explainFailure(cause, place), { cause });
 }
 
-function told(cause: unknown, { platform, arch, glibc, version }: Place): string {
-  const errors = chain(cause);
+function explainFailure(cause: unknown, { platform, arch, glibc, version }: Place): string {
+  const errors = listCauses(cause);
   const abi = platform === "linux" ? (glibc === undefined ? "-musl" : "-gnu") : "";
   const target = `${platform}-${arch}${platform === "win32" ? "-msvc" : abi}`;
   const name = `lowrank-${target}`;
@@ -95,7 +95,7 @@ interface Cause {
 }
 
 /** Returns an error and its causes, outermost first. */
-function chain(error: unknown): Cause[] {
+function listCauses(error: unknown): Cause[] {
   const all: Cause[] = [];
   for (let at = error; typeof at === "object" && at !== null && all.length < 32; at = (at as Cause).cause)
     all.push(at);

@@ -1,5 +1,5 @@
 /** Batches deferred reads with the next awaited read. */
-import { session, settled } from "./binding.js";
+import { session, unwrapResult } from "./binding.js";
 
 /** A started read: of the tensor with id `of`, which is then freed; or a promise that needs no help. */
 export type Begun = { of: number; heard: (bytes: Uint8Array | undefined) => void } | Promise<unknown>;
@@ -13,9 +13,9 @@ export function beforeReads(begin: () => Begun | undefined): () => void {
 }
 
 /** Reads a tensor's bytes by its id, together with all deferred reads, in one round trip. */
-export async function read(id: number): Promise<Uint8Array> {
-  if (waiting.size === 0) return settled((await session().read(id)) as Uint8Array);
-  return settled((await readAll(id))[0] as Uint8Array);
+export async function readTensor(id: number): Promise<Uint8Array> {
+  if (waiting.size === 0) return unwrapResult((await session().read(id)) as Uint8Array);
+  return unwrapResult((await readAll(id))[0] as Uint8Array);
 }
 
 /** Performs the deferred reads; undefined if there are none. */

@@ -2,7 +2,7 @@
 import { numberThat, oneOf, options } from "../arguments/check.js";
 import { scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { inputOf } from "./inputs.js";
+import { checkInput } from "./inputs.js";
 import { Module } from "./module.js";
 
 const FINITE = "a finite number";
@@ -11,7 +11,7 @@ const FINITE = "a finite number";
 export class ReLU extends Module {
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return inputOf("ReLU", x).relu();
+    return checkInput("ReLU", x).relu();
   }
 }
 
@@ -35,7 +35,7 @@ export class GELU extends Module {
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return inputOf("GELU", x).gelu({ approximate: this.approximate });
+    return checkInput("GELU", x).gelu({ approximate: this.approximate });
   }
 }
 
@@ -43,7 +43,7 @@ export class GELU extends Module {
 export class SiLU extends Module {
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return inputOf("SiLU", x).silu();
+    return checkInput("SiLU", x).silu();
   }
 }
 
@@ -51,7 +51,7 @@ export class SiLU extends Module {
 export class Tanh extends Module {
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return inputOf("Tanh", x).tanh();
+    return checkInput("Tanh", x).tanh();
   }
 }
 
@@ -59,7 +59,7 @@ export class Tanh extends Module {
 export class Sigmoid extends Module {
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return inputOf("Sigmoid", x).sigmoid();
+    return checkInput("Sigmoid", x).sigmoid();
   }
 }
 
@@ -76,7 +76,7 @@ export class LeakyReLU extends Module {
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    inputOf("LeakyReLU", x);
+    checkInput("LeakyReLU", x);
     return scope(() => x.where(x.gt(0), x.mul(this.negativeSlope)));
   }
 }
@@ -94,7 +94,7 @@ export class ELU extends Module {
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    inputOf("ELU", x);
+    checkInput("ELU", x);
     // Clamped, since the slope of a large x is infinite, and 0·∞ is NaN.
     return scope(() => x.where(x.gt(0), x.clamp(-Infinity, 0).expm1().mul(this.alpha)));
   }
@@ -117,7 +117,7 @@ export class Softplus extends Module {
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return inputOf("Softplus", x).softplus({ beta: this.beta, threshold: this.threshold });
+    return checkInput("Softplus", x).softplus({ beta: this.beta, threshold: this.threshold });
   }
 }
 
@@ -125,6 +125,6 @@ export class Softplus extends Module {
 export class LogSigmoid extends Module {
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return inputOf("LogSigmoid", x).logSigmoid();
+    return checkInput("LogSigmoid", x).logSigmoid();
   }
 }

@@ -2,11 +2,11 @@
 import * as argument from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { nextDropout } from "../tensor/random.js";
+import { drawStream } from "../tensor/random.js";
 import { scope } from "../tensor/scope.js";
-import { made, type Tensor } from "../tensor/tensor.js";
-import { shapeOf } from "../tensor/arguments.js";
-import { inputOf } from "./inputs.js";
+import { recordOp, type Tensor } from "../tensor/tensor.js";
+import { formatShape } from "../tensor/arguments.js";
+import { checkInput } from "./inputs.js";
 
 /** Options of `scaledDotProductAttention`. */
 export interface ScaledDotProductAttentionOptions {
@@ -57,7 +57,7 @@ export function scaledDotProductAttention(
   argument.flag(where, "causal", causal);
   argument.probability(where, "dropout", dropout);
   if (scale !== undefined) argument.numberThat(where, "scale", scale, Number.isFinite, "a finite number");
-  if (mask !== undefined) inputOf(where, mask, "mask");
+  if (mask !== undefined) checkInput(where, mask, "mask");
   const { length: rank } = checkShapes(where, q, k, v);
   if (rank < 4) {
     const wide = (x: Tensor): Tensor => x.reshape([...Array<number>(4 - rank).fill(1), ...x.shape]);
@@ -77,15 +77,15 @@ export function scaledDotProductAttention(
     const turns = causal && q.shape[1] !== k.shape[1];
     const drops = dropout > 0 && (dropout === 1 || turns);
     if (!drops && fits && (mask === undefined || keys !== undefined))
-      return fused(...parts, { keys, causal, scale: factor, dropout });
+      return attendFused(...parts, { keys, causal, scale: factor, dropout });
     const seen = visibility(shape, parts[0], { mask, causal });
-    return composedAttention(...parts, { ...seen, scale: factor, dropout });
+    return attendComposed(...parts, { ...seen, scale: factor, dropout });
   });
 }
 
 /** Checks that the shapes fit; returns q's. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`. */
 function checkShapes(where: string, q: Tensor, k: Tensor, v: Tensor): readonly number[] {
-  for (const [name, x] of Object.entries({ q, k, v })) inputOf(where, x, name);
+  for (const [name, x] of Object.entries({ q, k, v })) checkInput(where, x, name);
   const rank = q.shape.length;
   const [queries, keys, values] = [q, k, v].map(({ shape }) => shape) as [number[], number[], number[]];
   const heads = [queries, keys].map((shape) => (rank > 2 ? (shape.at(-3) ?? 0) : 1)) as [number, number];
@@ -101,7 +101,7 @@ function checkShapes(where: string, q: Tensor, k: Tensor, v: Tensor): readonly n
   if (fits) return queries;
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",
-    `${where}: q ${shapeOf(queries)}, k ${shapeOf(keys)} and v ${shapeOf(values)} are not [B, H, T, D], [B, Hkv, S, D] and ` +
+    `${where}: q ${formatShape(queries)}, k ${formatShape(keys)} and v ${formatShape(values)} are not [B, H, T, D], [B, Hkv, S, D] and ` +
       `[B, Hkv, S, Dv] with H a multiple of Hkv`,
   );
 }
@@ -111,7 +111,7 @@ function checkMask(where: string, mask: Tensor, shape: readonly number[]): void 
   if (from >= 0 && mask.shape.every((n, d) => n === 1 || n === shape[from + d])) return;
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",
-    `${where}: mask ${shapeOf(mask.shape)} is not broadcast to the scores ${shapeOf(shape)}`,
+    `${where}: mask ${formatShape(mask.shape)} is not broadcast to the scores ${formatShape(shape)}`,
   );
 }
 
@@ -127,7 +127,7 @@ function keyMask(mask: Tensor, [B, , , S]: readonly [number, number, number, num
  * share keys are passed as additional queries, unless positions of queries matter: then the kernel reads [B, H, T, D]
  * by strides.
  */
-function fused(
+function attendFused(
   q: Tensor,
   k: Tensor,
   v: Tensor,
@@ -142,28 +142,30 @@ function fused(
   const [, Hkv, S] = k.shape as [number, number, number];
   const group = H / Hkv;
   if (causal && group > 1)
-    return made(() => session().attention(q.id, k.id, v.id, keys?.id, true, 0, scale, 0, S, undefined, true));
+    return recordOp(() =>
+      session().attention(q.id, k.id, v.id, keys?.id, true, 0, scale, 0, S, undefined, true),
+    );
   const queries = q.reshape(B * Hkv, group * T, 1, D);
   const [kept, values] = [k.reshape(B * Hkv, S, 1, D), v.reshape(B * Hkv, S, 1, D)];
   const hidden = keys
     ?.reshape(B, 1, S)
     .expand(B, Hkv, S)
     .reshape(B * Hkv, S);
-  const y = made(() =>
+  const y = recordOp(() =>
     session().attention(
       ...([queries.id, kept.id, values.id, hidden?.id, causal, 0, scale, 0, S] as const),
       undefined,
       false,
-      dropoutOf(dropout),
+      drawDropout(dropout),
     ),
   );
   return y.reshape(B, H, T, D);
 }
 
 /** Returns the dropout parameters of a call, drawn from the generator; undefined for p = 0 and p = 1. */
-export function dropoutOf(p: number): { p: number; seed: number; stream: number } | undefined {
+export function drawDropout(p: number): { p: number; seed: number; stream: number } | undefined {
   if (p === 0 || p === 1) return undefined;
-  const [seed, stream] = nextDropout();
+  const [seed, stream] = drawStream();
   return { p, seed, stream };
 }
 
@@ -202,7 +204,7 @@ function visibility(
 /** Returns consecutive whole numbers starting at `from`, i32 [count]. */
 export function places(device: Tensor["device"], from: number, count: number): Tensor {
   const values = Int32Array.from({ length: count }, (_, i) => from + i);
-  return made(() => session().tensor(device, [count], "i32", new Uint8Array(values.buffer), false));
+  return recordOp(() => session().tensor(device, [count], "i32", new Uint8Array(values.buffer), false));
 }
 
 /** Returns 1 where all `parts` (i32, 0 or 1) are 1, with broadcasting; undefined for no parts. */
@@ -216,7 +218,7 @@ export function every(parts: readonly Tensor[]): Tensor | undefined {
  * Computes attention with stored scores. Shapes: q [B, H, T, D], k [B, Hkv, S, D], v [B, Hkv, S, Dv], all f32; y
  * [B, H, T, Dv].
  */
-export function composedAttention(
+export function attendComposed(
   q: Tensor,
   k: Tensor,
   v: Tensor,

@@ -4,8 +4,8 @@ import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { noGrad, scope, trains } from "../tensor/scope.js";
-import { made, parameter, type Tensor } from "../tensor/tensor.js";
-import { inputOf, mismatch } from "./inputs.js";
+import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
+import { checkInput, refuseMismatch } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** The options of a batch norm. */
@@ -60,8 +60,8 @@ abstract class BatchNormNd extends Module {
         ? null
         : numberThat(layer, "momentum", momentum, share, "null or a number from 0 to 1");
     const shape = [numFeatures];
-    this.weight = flag(layer, "affine", affine) ? parameter(ones(shape, { device })) : null;
-    this.bias = affine ? parameter(zeros(shape, { device })) : null;
+    this.weight = flag(layer, "affine", affine) ? makeParameter(ones(shape, { device })) : null;
+    this.bias = affine ? makeParameter(zeros(shape, { device })) : null;
     const tracks = flag(layer, "trackRunningStats", trackRunningStats);
     this.registerBuffer("running_mean", tracks ? zeros(shape, { device }) : null);
     this.registerBuffer("running_var", tracks ? ones(shape, { device }) : null);
@@ -77,11 +77,11 @@ abstract class BatchNormNd extends Module {
    */
   forward(x: Tensor): Tensor {
     const [layer, least, most, shape] = this.takes;
-    inputOf(layer, x);
+    checkInput(layer, x);
     const [B, C, ...rest] = x.shape;
     const rank = x.shape.length;
     if (B === undefined || C !== this.numFeatures || rank < least || rank > most)
-      mismatch(layer, `${shape} with ${this.numFeatures} channels`, x);
+      refuseMismatch(layer, `${shape} with ${this.numFeatures} channels`, x);
     const S = rest.reduce((n, d) => n * d, 1);
     const { running_mean: mean, running_var: variance } = this;
     const training = trains(this);
@@ -98,7 +98,7 @@ abstract class BatchNormNd extends Module {
       .transpose(0, 1)
       .reshape(C, B * S);
     if (training) track(this, rows);
-    const plain = made(() => session().layerNorm(rows.id, undefined, undefined, this.eps));
+    const plain = recordOp(() => session().layerNorm(rows.id, undefined, undefined, this.eps));
     const { weight, bias } = this;
     const scaled =
       weight === null || bias === null ? plain : plain.mul(weight.reshape(C, 1)).add(bias.reshape(C, 1));

@@ -3,9 +3,9 @@ import { uniform } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { made, parameter, type Tensor } from "../tensor/tensor.js";
-import { perDimension, type PerDimension } from "./convolution.js";
-import { inputOf, mismatch } from "./inputs.js";
+import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
+import { expandPerDimension, type PerDimension } from "./convolution.js";
+import { checkInput, refuseMismatch } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** The options of a transposed convolution. */
@@ -75,11 +75,11 @@ abstract class ConvTransposeNd extends Module {
     } = chosen;
     this.inChannels = whole(layer, "inChannels", inChannels, 1);
     this.outChannels = whole(layer, "outChannels", outChannels, 1);
-    this.kernelSize = perDimension(layer, "kernelSize", kernelSize, dims);
-    this.stride = perDimension(layer, "stride", stride, dims);
-    this.padding = perDimension(layer, "padding", padding, dims, 0);
-    this.outputPadding = perDimension(layer, "outputPadding", outputPadding, dims, 0);
-    this.dilation = perDimension(layer, "dilation", dilation, dims);
+    this.kernelSize = expandPerDimension(layer, "kernelSize", kernelSize, dims);
+    this.stride = expandPerDimension(layer, "stride", stride, dims);
+    this.padding = expandPerDimension(layer, "padding", padding, dims, 0);
+    this.outputPadding = expandPerDimension(layer, "outputPadding", outputPadding, dims, 0);
+    this.dilation = expandPerDimension(layer, "dilation", dilation, dims);
     this.groups = whole(layer, "groups", groups, 1);
     if (inChannels % groups !== 0 || outChannels % groups !== 0) {
       throw new LowrankError(
@@ -93,7 +93,7 @@ abstract class ConvTransposeNd extends Module {
         refuse(layer, "outputPadding", `below the stride ${s} or the dilation ${dilated}`, outputPadding);
     }
     const bound = 1 / Math.sqrt(this.kernelSize.reduce((n, k) => n * k, outChannels / groups));
-    const draw = (...shape: number[]): Tensor => parameter(uniform(shape, -bound, bound, { device }));
+    const draw = (...shape: number[]): Tensor => makeParameter(uniform(shape, -bound, bound, { device }));
     this.weight = draw(inChannels, outChannels / groups, ...this.kernelSize);
     this.bias = flag(layer, "bias", bias) ? draw(outChannels) : null;
   }
@@ -106,15 +106,15 @@ abstract class ConvTransposeNd extends Module {
   forward(x: Tensor, outputSize?: PerDimension): Tensor {
     const dims = this.stride.length;
     const layer = `ConvTranspose${dims}d`;
-    inputOf(layer, x);
+    checkInput(layer, x);
     if (x.shape.length === dims + 1) return this.forward(x.unsqueeze(0), outputSize).squeeze(0);
     const size = x.shape.slice(2);
     if (x.shape.length !== dims + 2 || x.shape[1] !== this.inChannels)
-      mismatch(layer, `[B, ${this.inChannels}, ${["L", "H, W"][dims - 1]}]`, x);
+      refuseMismatch(layer, `[B, ${this.inChannels}, ${["L", "H, W"][dims - 1]}]`, x);
     const more = outputSize === undefined ? this.outputPadding : paddingFor(layer, this, size, outputSize);
     const { weight, bias, stride, padding, dilation, groups } = this;
     const both = padding.flatMap((p) => [p, p]);
-    const y = made(() =>
+    const y = recordOp(() =>
       session().convTranspose(x.id, weight.id, [...stride], both, [...more], [...dilation], groups),
     );
     return bias === null ? y : y.add(bias.reshape([this.outChannels, ...size.map(() => 1)]));
@@ -128,7 +128,7 @@ function paddingFor(
   size: readonly number[],
   outputSize: PerDimension,
 ): number[] {
-  const asked = perDimension(layer, "outputSize", outputSize, size.length);
+  const asked = expandPerDimension(layer, "outputSize", outputSize, size.length);
   return asked.map((out, d) => {
     const [s, p, dilated, k] = [stride, padding, dilation, kernelSize].map((list) => list[d] as number) as [
       number,

@@ -3,16 +3,16 @@ import { tensor } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { uniform } from "../tensor/random.js";
-import { parameter, type Tensor } from "../tensor/tensor.js";
+import { makeParameter, type Tensor } from "../tensor/tensor.js";
 import {
-  convGeometry,
+  readGeometry,
   convolve,
-  perDimension,
+  expandPerDimension,
   type ConvGeometry,
   type GeometryOptions,
   type PerDimension,
 } from "./convolution.js";
-import { inputOf, mismatch, valuesOf } from "./inputs.js";
+import { checkInput, refuseMismatch, checkValues } from "./inputs.js";
 import { Module } from "./module.js";
 import { checkRoom } from "./room.js";
 
@@ -73,11 +73,11 @@ export abstract class ConvNd extends Module {
     whole(layer, "inChannels", inChannels, 1);
     whole(layer, "outChannels", outChannels, 1);
     flag(layer, "bias", bias);
-    const kernel = perDimension(layer, "kernelSize", kernelSize, dims);
+    const kernel = expandPerDimension(layer, "kernelSize", kernelSize, dims);
     this.inChannels = inChannels;
     this.outChannels = outChannels;
     this.kernelSize = kernel;
-    this.geometry = convGeometry(layer, kernel, given);
+    this.geometry = readGeometry(layer, kernel, given);
     const { groups } = this.geometry;
     if (inChannels % groups !== 0 || outChannels % groups !== 0) {
       throw new LowrankError(
@@ -90,11 +90,11 @@ export abstract class ConvNd extends Module {
     const draw = (shape: number[]): Tensor => {
       const size = shape.reduce((n, d) => n * d, 1);
       checkRoom(layer, device, size);
-      return parameter(tensor(uniform(size, -bound, bound), { shape, device }));
+      return makeParameter(tensor(uniform(size, -bound, bound), { shape, device }));
     };
     const shape = [outChannels, inChannels / groups, ...kernel];
-    this.weight = weight === undefined ? draw(shape) : valuesOf(layer, "weight", weight, shape);
-    if (biasValues !== undefined) this.bias = valuesOf(layer, "biasValues", biasValues, [outChannels]);
+    this.weight = weight === undefined ? draw(shape) : checkValues(layer, "weight", weight, shape);
+    if (biasValues !== undefined) this.bias = checkValues(layer, "biasValues", biasValues, [outChannels]);
     else this.bias = bias && weight === undefined ? draw([outChannels]) : null;
   }
 
@@ -111,10 +111,10 @@ export abstract class ConvNd extends Module {
 /** Checks the input of a convolution, with or without a batch dimension. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
 export function checkConvInput(where: string, { kernelSize, inChannels }: ConvNd, x: Tensor): void {
   const dims = kernelSize.length;
-  inputOf(where, x);
+  checkInput(where, x);
   if (x.shape.length >= dims + 1 && x.shape.length <= dims + 2) return;
   const size = ["L", "H, W", "D, H, W"][dims - 1] as string;
-  mismatch(
+  refuseMismatch(
     where,
     `[B, ${inChannels}, ${size}] or [${inChannels}, ${size}], of ${dims + 2} or ${dims + 1} dimensions`,
     x,

@@ -2,9 +2,9 @@
 import { refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { made, type Tensor } from "../tensor/tensor.js";
+import { recordOp, type Tensor } from "../tensor/tensor.js";
 import { LAYER_REFUSALS } from "../refusals/layers.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 
 /** One number for all dimensions, or one per dimension. */
 export type PerDimension = number | readonly number[];
@@ -46,7 +46,7 @@ const MODES: readonly string[] = ["zeros", "reflect", "replicate", "circular"] s
 const MOST = 2 ** 31 - 1;
 
 /** `value` as one whole number of at least `least` for each of `dims` dimensions. */
-export function perDimension(
+export function expandPerDimension(
   layer: string,
   name: string,
   value: PerDimension,
@@ -67,14 +67,14 @@ export function perDimension(
  * The geometry of a kernel of the given sizes. If the total padding of "same" is odd, the larger part comes after, as in
  * PyTorch.
  */
-export function convGeometry(
+export function readGeometry(
   layer: string,
   kernel: readonly number[],
   { stride = 1, padding = 0, dilation = 1, groups = 1, paddingMode = "zeros" }: GeometryOptions = {},
 ): ConvGeometry {
   const dims = kernel.length;
-  const strides = perDimension(layer, "stride", stride, dims);
-  const dilations = perDimension(layer, "dilation", dilation, dims);
+  const strides = expandPerDimension(layer, "stride", stride, dims);
+  const dilations = expandPerDimension(layer, "dilation", dilation, dims);
   if (!Number.isInteger(groups) || groups < 1) {
     throw new LowrankError(
       "ERR_OPTION",
@@ -91,7 +91,7 @@ export function convGeometry(
   let sides: [number, number][];
   if (padding === "same") {
     if (strides.some((s) => s !== 1))
-      throw refused(LAYER_REFUSALS.samePadding, layer, `[${strides.join(", ")}]`);
+      throw createRefusal(LAYER_REFUSALS.samePadding, layer, `[${strides.join(", ")}]`);
     sides = kernel.map((k, d) => {
       const total = (dilations[d] as number) * (k - 1);
       return [Math.floor(total / 2), Math.ceil(total / 2)];
@@ -102,7 +102,7 @@ export function convGeometry(
       `${layer}: padding "${padding as string}" is neither same nor valid`,
     );
   } else {
-    const both = perDimension(layer, "padding", padding === "valid" ? 0 : padding, dims, 0);
+    const both = expandPerDimension(layer, "padding", padding === "valid" ? 0 : padding, dims, 0);
     sides = both.map((p) => [p, p]);
   }
   return { stride: strides, padding: sides, dilation: dilations, groups, paddingMode };
@@ -110,7 +110,7 @@ export function convGeometry(
 
 /** The geometry of a kernel of size 1 that mixes channels in `groups`: a product at each position. */
 export function pointwise(dims: number, groups = 1): ConvGeometry {
-  return convGeometry("pointwise", Array<number>(dims).fill(1), { groups });
+  return readGeometry("pointwise", Array<number>(dims).fill(1), { groups });
 }
 
 /**
@@ -125,8 +125,8 @@ export function convolve(x: Tensor, weight: Tensor, bias: Tensor | null, geometr
   const padding = geometry.padding.flat();
   const zeros = paddingMode === "zeros";
   const input =
-    zeros || padding.every((p) => p === 0) ? x : made(() => session().pad(x.id, padding, paddingMode));
-  return made(() =>
+    zeros || padding.every((p) => p === 0) ? x : recordOp(() => session().pad(x.id, padding, paddingMode));
+  return recordOp(() =>
     session().conv(
       input.id,
       weight.id,

@@ -1,7 +1,7 @@
 import { probability } from "../arguments/check.js";
 import { trains } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { inputOf } from "./inputs.js";
+import { checkInput } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** In training, zeroes each element with probability p and scales the others by 1 / (1 − p). As `torch.nn.Dropout`. */
@@ -17,7 +17,7 @@ export class Dropout extends Module {
 
   /** Shapes: x and y [...]; y is x in `eval()`. Throws `ERR_OPTION` if it is not a tensor. */
   forward(x: Tensor): Tensor {
-    inputOf("Dropout", x);
+    checkInput("Dropout", x);
     return this.p > 0 && trains(this) ? x.dropout(this.p) : x;
   }
 }

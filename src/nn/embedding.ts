@@ -4,12 +4,12 @@ import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { normal } from "../tensor/random.js";
-import { made, parameter, type Tensor } from "../tensor/tensor.js";
-import { inputOf, valuesOf } from "./inputs.js";
+import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
+import { checkInput, checkValues } from "./inputs.js";
 import { Module } from "./module.js";
 import { checkRoom } from "./room.js";
 import { LAYER_REFUSALS } from "../refusals/layers.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 
 /** The options of `Embedding`. */
 export interface EmbeddingOptions {
@@ -41,24 +41,24 @@ export class Embedding extends Module {
     whole("Embedding", "numEmbeddings", numEmbeddings, 1);
     whole("Embedding", "embeddingDim", embeddingDim, 1);
     if (typeof given === "object" && given !== null && "maxNorm" in given && given.maxNorm !== undefined)
-      throw refused(LAYER_REFUSALS.maxNorm, "Embedding");
+      throw createRefusal(LAYER_REFUSALS.maxNorm, "Embedding");
     // Subclasses check their own options.
     const chosen =
       new.target === Embedding ? options("Embedding", given, ["paddingIdx", "device", "weight"]) : given;
     const { device, weight } = chosen;
     this.numEmbeddings = numEmbeddings;
     this.embeddingDim = embeddingDim;
-    this.paddingIdx = rowOf(chosen.paddingIdx, numEmbeddings);
+    this.paddingIdx = resolveRow(chosen.paddingIdx, numEmbeddings);
     const shape = [numEmbeddings, embeddingDim];
     if (weight !== undefined) {
-      this.weight = valuesOf("Embedding", "weight", weight, shape);
+      this.weight = checkValues("Embedding", "weight", weight, shape);
       return;
     }
     checkRoom("Embedding", device, numEmbeddings * embeddingDim);
     const values = normal(numEmbeddings * embeddingDim);
     if (this.paddingIdx !== undefined)
       values.fill(0, this.paddingIdx * embeddingDim, (this.paddingIdx + 1) * embeddingDim);
-    this.weight = parameter(tensor(values, { shape, device }));
+    this.weight = makeParameter(tensor(values, { shape, device }));
   }
 
   /**
@@ -66,13 +66,13 @@ export class Embedding extends Module {
    * are NaN where only the device knows them.
    */
   forward(ids: Tensor): Tensor {
-    inputOf("Embedding", ids, "ids");
-    return made(() => session().embedding(this.weight.id, ids.id, false, this.paddingIdx));
+    checkInput("Embedding", ids, "ids");
+    return recordOp(() => session().embedding(this.weight.id, ids.id, false, this.paddingIdx));
   }
 }
 
 /** A row counted from either end, checked. */
-function rowOf(index: number | undefined, rows: number): number | undefined {
+function resolveRow(index: number | undefined, rows: number): number | undefined {
   if (index === undefined) return undefined;
   const row = index < 0 ? index + rows : index;
   if (Number.isInteger(row) && row >= 0 && row < rows) return row;

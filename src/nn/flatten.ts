@@ -1,6 +1,6 @@
 import { numberThat } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { inputOf } from "./inputs.js";
+import { checkInput } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** Merges dimensions `startDim` to `endDim`. As `torch.nn.Flatten`. */
@@ -21,6 +21,6 @@ export class Flatten extends Module {
 
   /** Shapes: x [B, ...], y [B, ∏ ...] by default. Throws `ERR_SHAPE_MISMATCH` for dimensions that x does not have. */
   forward(x: Tensor): Tensor {
-    return inputOf("Flatten", x).flatten(this.startDim, this.endDim);
+    return checkInput("Flatten", x).flatten(this.startDim, this.endDim);
   }
 }

@@ -1,7 +1,7 @@
 /** Functions that layers compute, by the names of `torch.nn.functional`. */
 import type { Tensor } from "../tensor/tensor.js";
 import type { CrossEntropyOptions } from "../tensor/products.js";
-import { inputOf } from "./inputs.js";
+import { checkInput } from "./inputs.js";
 
 export { scaledDotProductAttention } from "./attention.js";
 export { bceWithLogits, cosineSimilarity, huberLoss, klDiv, l1Loss, mseLoss } from "./losses.js";
@@ -12,5 +12,5 @@ export { interpolate } from "./upsample.js";
  * `torch.nn.functional.cross_entropy`, with classes last.
  */
 export function crossEntropy(logits: Tensor, targets: Tensor, options?: CrossEntropyOptions): Tensor {
-  return inputOf("crossEntropy", logits, "logits").crossEntropy(targets, options);
+  return checkInput("crossEntropy", logits, "logits").crossEntropy(targets, options);
 }

@@ -3,8 +3,8 @@ import { ones, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { made, parameter, type Tensor } from "../tensor/tensor.js";
-import { inputOf, mismatch } from "./inputs.js";
+import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
+import { checkInput, refuseMismatch } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** The options of `GroupNorm`. */
@@ -50,17 +50,18 @@ export class GroupNorm extends Module {
     this.numGroups = numGroups;
     this.numChannels = numChannels;
     this.eps = eps;
-    this.weight = affine ? parameter(ones([numChannels], { device })) : null;
-    this.bias = affine ? parameter(zeros([numChannels], { device })) : null;
+    this.weight = affine ? makeParameter(ones([numChannels], { device })) : null;
+    this.bias = affine ? makeParameter(zeros([numChannels], { device })) : null;
   }
 
   /** Shapes: x and y [B, C, ...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   forward(x: Tensor): Tensor {
-    const [B, C, ...rest] = inputOf("GroupNorm", x).shape;
-    if (B === undefined || C !== this.numChannels) mismatch("GroupNorm", `[B, ${this.numChannels}, ...]`, x);
+    const [B, C, ...rest] = checkInput("GroupNorm", x).shape;
+    if (B === undefined || C !== this.numChannels)
+      refuseMismatch("GroupNorm", `[B, ${this.numChannels}, ...]`, x);
     const S = rest.reduce((n, d) => n * d, 1);
     const groups = x.reshape(B * this.numGroups, (C / this.numGroups) * S);
-    const plain = made(() => session().layerNorm(groups.id, undefined, undefined, this.eps));
+    const plain = recordOp(() => session().layerNorm(groups.id, undefined, undefined, this.eps));
     if (this.weight === null || this.bias === null) return plain.reshape(x.shape);
     const scaled = plain.reshape(B, C, S).mul(this.weight.reshape(C, 1)).add(this.bias.reshape(C, 1));
     return scaled.reshape(x.shape);

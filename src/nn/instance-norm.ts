@@ -5,8 +5,8 @@ import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { noGrad, scope, trains } from "../tensor/scope.js";
-import { made, parameter, type Tensor } from "../tensor/tensor.js";
-import { inputOf, mismatch } from "./inputs.js";
+import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
+import { checkInput, refuseMismatch } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** The options of an instance norm. */
@@ -56,8 +56,8 @@ abstract class InstanceNormNd extends Module {
     this.eps = numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number of at least 0");
     this.momentum = numberThat(layer, "momentum", momentum, (m) => m >= 0 && m <= 1, "a number from 0 to 1");
     const shape = [numFeatures];
-    this.weight = flag(layer, "affine", affine) ? parameter(ones(shape, { device })) : null;
-    this.bias = affine ? parameter(zeros(shape, { device })) : null;
+    this.weight = flag(layer, "affine", affine) ? makeParameter(ones(shape, { device })) : null;
+    this.bias = affine ? makeParameter(zeros(shape, { device })) : null;
     const tracks = flag(layer, "trackRunningStats", trackRunningStats);
     this.registerBuffer("running_mean", tracks ? zeros(shape, { device }) : null);
     this.registerBuffer("running_var", tracks ? ones(shape, { device }) : null);
@@ -73,11 +73,11 @@ abstract class InstanceNormNd extends Module {
    */
   forward(x: Tensor): Tensor {
     const [layer, dims, shape] = this.takes;
-    const rank = inputOf(layer, x).shape.length;
+    const rank = checkInput(layer, x).shape.length;
     if (rank === dims + 1) return this.forward(x.unsqueeze(0)).squeeze(0);
     const [B, C, ...rest] = x.shape as [number, number, ...number[]];
     if (rank !== dims + 2 || C !== this.numFeatures)
-      mismatch(layer, `${shape} with ${this.numFeatures} channels`, x);
+      refuseMismatch(layer, `${shape} with ${this.numFeatures} channels`, x);
     const S = rest.reduce((n, d) => n * d, 1);
     const { running_mean: mean, running_var: variance } = this;
     const tracks = mean !== null && variance !== null;
@@ -90,7 +90,7 @@ abstract class InstanceNormNd extends Module {
     }
     const rows = x.reshape(B * C, S);
     if (tracks) track(this, rows.reshape(B, C, S), mean, variance);
-    const plain = made(() => session().layerNorm(rows.id, undefined, undefined, this.eps));
+    const plain = recordOp(() => session().layerNorm(rows.id, undefined, undefined, this.eps));
     const { weight, bias } = this;
     if (weight === null || bias === null) return plain.reshape(x.shape);
     return plain.reshape(B, C, S).mul(weight.reshape(C, 1)).add(bias.reshape(C, 1)).reshape(x.shape);

@@ -1,8 +1,8 @@
 import { flag, options, whole } from "../arguments/check.js";
 import { uniform } from "../tensor/create.js";
 import { session } from "../native/binding.js";
-import { made, parameter, type Tensor } from "../tensor/tensor.js";
-import { inputOf, valuesOf } from "./inputs.js";
+import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
+import { checkInput, checkValues } from "./inputs.js";
 import { Module } from "./module.js";
 import { checkRoom } from "./room.js";
 import type { Device } from "../device/device.js";
@@ -58,9 +58,10 @@ export class Linear extends Module {
     const bound = 1 / Math.sqrt(inFeatures);
     const draw = (shape: number[]): Tensor => uniform(shape, -bound, bound, { device });
     const shape = this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
-    this.weight = weight === undefined ? parameter(draw(shape)) : valuesOf("Linear", "weight", weight, shape);
-    if (biasValues !== undefined) this.bias = valuesOf("Linear", "biasValues", biasValues, [outFeatures]);
-    else this.bias = bias && weight === undefined ? parameter(draw([outFeatures])) : null;
+    this.weight =
+      weight === undefined ? makeParameter(draw(shape)) : checkValues("Linear", "weight", weight, shape);
+    if (biasValues !== undefined) this.bias = checkValues("Linear", "biasValues", biasValues, [outFeatures]);
+    else this.bias = bias && weight === undefined ? makeParameter(draw([outFeatures])) : null;
   }
 
   /**
@@ -68,7 +69,7 @@ export class Linear extends Module {
    * `ERR_DEVICE_MISMATCH`.
    */
   forward(x: Tensor): Tensor {
-    inputOf("Linear", x);
-    return made(() => session().linear(x.id, this.weight.id, this.bias?.id, this.fanInFanOut));
+    checkInput("Linear", x);
+    return recordOp(() => session().linear(x.id, this.weight.id, this.bias?.id, this.fanInFanOut));
   }
 }

@@ -20,9 +20,9 @@ const REDUCTIONS: readonly Reduction[] = ["mean", "sum", "none"];
  * broadcast.
  */
 export function mseLoss(input: Tensor, target: Tensor, given?: LossOptions): Tensor {
-  const { reduction } = checked("mseLoss", input, target, given);
+  const { reduction } = checkLossOptions("mseLoss", input, target, given);
   const difference = input.sub(target);
-  return reduced(difference.mul(difference), reduction);
+  return reduceLosses(difference.mul(difference), reduction);
 }
 
 /**
@@ -30,8 +30,8 @@ export function mseLoss(input: Tensor, target: Tensor, given?: LossOptions): Ten
  * `torch.nn.functional.l1_loss`. Throws as `mseLoss`.
  */
 export function l1Loss(input: Tensor, target: Tensor, given?: LossOptions): Tensor {
-  const { reduction } = checked("l1Loss", input, target, given);
-  return reduced(input.sub(target).abs(), reduction);
+  const { reduction } = checkLossOptions("l1Loss", input, target, given);
+  return reduceLosses(input.sub(target).abs(), reduction);
 }
 
 /** The options of `huberLoss`. */
@@ -45,12 +45,12 @@ export interface HuberOptions extends LossOptions {
  * the loss [] or [...]. As `torch.nn.functional.huber_loss`. Throws as `mseLoss`.
  */
 export function huberLoss(input: Tensor, target: Tensor, given?: HuberOptions): Tensor {
-  const { reduction, delta = 1 } = checked("huberLoss", input, target, given, ["delta"]);
+  const { reduction, delta = 1 } = checkLossOptions("huberLoss", input, target, given, ["delta"]);
   numberThat("huberLoss", "delta", delta, (d) => d > 0 && Number.isFinite(d), "a number above 0");
   const difference = input.sub(target);
   // With c = the difference clamped to ±δ, c·(d − ½c) is both branches, and so is its gradient.
   const bounded = difference.clamp(-delta, delta);
-  return reduced(bounded.mul(difference.sub(bounded.mul(0.5))), reduction);
+  return reduceLosses(bounded.mul(difference.sub(bounded.mul(0.5))), reduction);
 }
 
 /** The options of `bceWithLogits`. */
@@ -67,13 +67,16 @@ export interface BceOptions extends LossOptions {
  */
 export function bceWithLogits(input: Tensor, target: Tensor, given?: BceOptions): Tensor {
   const where = "bceWithLogits";
-  const { reduction, weight, posWeight } = checked(where, input, target, given, ["weight", "posWeight"]);
+  const { reduction, weight, posWeight } = checkLossOptions(where, input, target, given, [
+    "weight",
+    "posWeight",
+  ]);
   for (const [name, one] of Object.entries({ weight, posWeight })) broadcasts(where, name, one, input);
   // log(1 + e^-x). At 0, half of max's gradient is right, and abs has none.
   const softplus = input.abs().neg().exp().add(1).log().add(input.neg().maximum(0));
   const positive = posWeight === undefined ? softplus : posWeight.sub(1).mul(target).add(1).mul(softplus);
   const losses = target.neg().add(1).mul(input).add(positive);
-  return reduced(weight === undefined ? losses : losses.mul(weight), reduction);
+  return reduceLosses(weight === undefined ? losses : losses.mul(weight), reduction);
 }
 
 /** The options of `klDiv`. */
@@ -100,7 +103,7 @@ export function klDiv(input: Tensor, target: Tensor, given?: KlDivOptions): Tens
   const losses = logTarget
     ? target.exp().mul(target.sub(input))
     : target.mul(logarithm()).sub(target.mul(input));
-  if (reduction !== "batchmean") return reduced(losses, reduction);
+  if (reduction !== "batchmean") return reduceLosses(losses, reduction);
   return losses.sum().div(input.shape[0] ?? 1);
 }
 
@@ -139,7 +142,7 @@ export function cosineSimilarity(a: Tensor, b: Tensor, given?: CosineSimilarityO
 }
 
 /** Checks the options of a loss over two tensors of one shape. */
-function checked<O extends LossOptions>(
+function checkLossOptions<O extends LossOptions>(
   where: string,
   input: Tensor,
   target: Tensor,
@@ -178,7 +181,7 @@ function broadcasts(where: string, name: string, value: unknown, input: Tensor):
   );
 }
 
-function reduced(losses: Tensor, reduction: Reduction): Tensor {
+function reduceLosses(losses: Tensor, reduction: Reduction): Tensor {
   if (reduction === "none") return losses;
   return reduction === "sum" ? losses.sum() : losses.mean();
 }

@@ -2,7 +2,7 @@ import { numberThat, options } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import {
   affine,
-  partsOf,
+  splitState,
   Recurrent,
   RECURRENT_OPTIONS,
   through,
@@ -65,7 +65,7 @@ export class LSTM extends Recurrent {
    */
   forward(x: Tensor, state?: LSTMState): [output: Tensor, state: [h: Tensor, c: Tensor]] {
     const sizes = [this.projSize || this.hiddenSize, this.hiddenSize];
-    const { output, states } = through("LSTM", this, CELL, x, partsOf("LSTM", state, "h, c"), sizes);
+    const { output, states } = through("LSTM", this, CELL, x, splitState("LSTM", state, "h, c"), sizes);
     return [output, states as [Tensor, Tensor]];
   }
 }

@@ -1,6 +1,6 @@
-import { isPlain, refuse, shown, text } from "../arguments/check.js";
+import { isPlain, refuse, formatValue, text } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { moduleOf } from "./children.js";
+import { checkModule } from "./children.js";
 import { Module } from "./module.js";
 
 /** A dictionary of modules, which are its children in the order of insertion. As `torch.nn.ModuleDict`. */
@@ -53,7 +53,7 @@ export class ModuleDict<M extends Module = Module> extends Module {
     if (found !== undefined) return found[1];
     throw new LowrankError(
       "ERR_OPTION",
-      `ModuleDict: there is no module ${shown(name)}; there are ${this.keys().join(", ") || "none"}`,
+      `ModuleDict: there is no module ${formatValue(name)}; there are ${this.keys().join(", ") || "none"}`,
     );
   }
 
@@ -90,7 +90,7 @@ export class ModuleDict<M extends Module = Module> extends Module {
 function put<M extends Module>(named: [string, M][], where: string, name: string, module: M): void {
   text(where, "name", name);
   if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
-  moduleOf(where, name, module);
+  checkModule(where, name, module);
   const at = named.findIndex(([one]) => one === name);
   if (at >= 0) named[at] = [name, module];
   else named.push([name, module]);

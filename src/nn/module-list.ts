@@ -1,7 +1,7 @@
 import { refuse, whole } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { integer } from "../tensor/arguments.js";
-import { moduleOf, placeOf } from "./children.js";
+import { checkInteger } from "../tensor/arguments.js";
+import { checkModule, findIndex } from "./children.js";
 import { Module } from "./module.js";
 
 /**
@@ -15,7 +15,7 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
   /** Creates it from `modules`. Throws `ERR_OPTION` for values that are not modules. */
   constructor(modules: Iterable<M> = []) {
     super();
-    this.items = checked("ModuleList", modules);
+    this.items = checkModules("ModuleList", modules);
   }
 
   /** The number of modules. */
@@ -25,14 +25,14 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
 
   /** The module at `index`; a negative index counts from the end. Throws `ERR_INDEX`, `ERR_OPTION`. */
   at(index: number): M {
-    const found = this.items.at(integer("ModuleList.at", "index", index));
+    const found = this.items.at(checkInteger("ModuleList.at", "index", index));
     if (found !== undefined) return found;
     throw new LowrankError("ERR_INDEX", `ModuleList: there is no module ${index} among ${this.length}`);
   }
 
   /** Appends modules. Throws `ERR_OPTION`; then nothing is added. */
   push(...modules: M[]): this {
-    this.items.push(...checked("ModuleList.push", modules));
+    this.items.push(...checkModules("ModuleList.push", modules));
     return this;
   }
 
@@ -40,7 +40,7 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
   insert(index: number, module: M): this {
     const at = whole("ModuleList.insert", "index", index);
     if (at > this.length) refuse("ModuleList.insert", "index", `at most ${this.length}`, index);
-    this.items.splice(at, 0, moduleOf("ModuleList.insert", "module", module) as M);
+    this.items.splice(at, 0, checkModule("ModuleList.insert", "module", module) as M);
     return this;
   }
 
@@ -57,7 +57,7 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
   /** Replaces the module called `name` by `module`. */
   override replaceChild(name: string, module: Module): void {
     const where = "ModuleList.replaceChild";
-    this.items[placeOf(where, name, this.length)] = moduleOf(where, "module", module) as M;
+    this.items[findIndex(where, name, this.length)] = checkModule(where, "module", module) as M;
   }
 
   /** A list has no computation: throws `ERR_OPTION`. */
@@ -69,9 +69,9 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
   }
 }
 
-function checked<M extends Module>(where: string, modules: Iterable<M>): M[] {
+function checkModules<M extends Module>(where: string, modules: Iterable<M>): M[] {
   const given = modules as unknown;
   if (typeof given !== "object" || given === null || !(Symbol.iterator in given))
     return refuse(where, "modules", "an array of modules", given);
-  return [...modules].map((one, i) => moduleOf(where, `module ${i}`, one) as M);
+  return [...modules].map((one, i) => checkModule(where, `module ${i}`, one) as M);
 }

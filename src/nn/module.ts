@@ -3,7 +3,7 @@ import { flag, isPlain, options, refuse, text } from "../arguments/check.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { keep } from "../tensor/scope.js";
-import { isParameter, isTensor, parameter, type Tensor } from "../tensor/tensor.js";
+import { isParameter, isTensor, makeParameter, type Tensor } from "../tensor/tensor.js";
 import { bufferNames, defineBuffer } from "./buffers.js";
 
 /** The replacements of moved tensors, so that modules that share a tensor still share it. */
@@ -83,13 +83,13 @@ export abstract class Module {
 
   /** The buffers that are held directly, without null ones. */
   *ownBuffers(): IterableIterator<[name: string, tensor: Tensor]> {
-    yield* buffersOf(this, bufferNames(this));
+    yield* listBuffers(this, bufferNames(this));
   }
 
   /** This module's own part of a state dict: parameters, then persistent buffers. */
   *ownState(): IterableIterator<[name: string, tensor: Tensor]> {
     yield* this.ownParameters();
-    yield* buffersOf(this, bufferNames(this, { persistent: true }));
+    yield* listBuffers(this, bufferNames(this, { persistent: true }));
   }
 
   /**
@@ -132,7 +132,7 @@ export abstract class Module {
   namedParameters(filter?: ParameterFilter): IterableIterator<[path: string, parameter: Tensor]> {
     const { trainable } = options("namedParameters", filter, ["trainable"]);
     if (trainable !== undefined) flag("namedParameters", "trainable", trainable);
-    return parametersOf(this, trainable);
+    return listParameters(this, trainable);
   }
 
   /** All parameters, or those that `filter` selects, in the order of `namedParameters`. Throws `ERR_OPTION`. */
@@ -184,7 +184,7 @@ export abstract class Module {
       const shared = value.disposed ? moves.get(value) : undefined;
       const moved = shared ?? value.to(device);
       if (moved === value) continue;
-      (this as Record<string, unknown>)[name] = shared ?? adopted(value, moved);
+      (this as Record<string, unknown>)[name] = shared ?? adoptReplacement(value, moved);
     }
     for (const [, child] of this.children()) child.to(device);
     return this;
@@ -258,7 +258,7 @@ export abstract class Module {
 
 // Functions instead of private methods: a copy of a module (lora/inject/modules-to-save.ts) would not have those.
 
-function* buffersOf(
+function* listBuffers(
   module: Module,
   names: readonly string[],
 ): IterableIterator<[name: string, tensor: Tensor]> {
@@ -268,7 +268,7 @@ function* buffersOf(
   }
 }
 
-function* parametersOf(
+function* listParameters(
   root: Module,
   trainable: boolean | undefined,
 ): IterableIterator<[path: string, parameter: Tensor]> {
@@ -283,9 +283,9 @@ function* parametersOf(
 }
 
 /** `moved` as the replacement of `old`: a parameter stays a parameter. */
-export function adopted(old: Tensor, moved: Tensor): Tensor {
+export function adoptReplacement(old: Tensor, moved: Tensor): Tensor {
   keep(moved);
-  if (isParameter(old)) parameter(moved, old.requiresGrad);
+  if (isParameter(old)) makeParameter(moved, old.requiresGrad);
   moves.set(old, moved);
   old.dispose();
   return moved;

@@ -4,10 +4,10 @@ import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { uniform } from "../tensor/random.js";
-import { made, parameter, type Tensor } from "../tensor/tensor.js";
+import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
 import { scope, trains } from "../tensor/scope.js";
 import { scaledDotProductAttention } from "./attention.js";
-import { inputOf, mismatch } from "./inputs.js";
+import { checkInput, refuseMismatch } from "./inputs.js";
 import { Linear } from "./linear.js";
 import { Module } from "./module.js";
 
@@ -78,8 +78,8 @@ export class MultiheadAttention extends Module {
     this.batchFirst = batchFirst;
     const bound = Math.sqrt(6 / (4 * embedDim));
     const values = uniform(3 * embedDim * embedDim, -bound, bound);
-    this.in_proj_weight = parameter(tensor(values, { shape: [3 * embedDim, embedDim], device }));
-    this.in_proj_bias = bias ? parameter(zeros([3 * embedDim], { device })) : null;
+    this.in_proj_weight = makeParameter(tensor(values, { shape: [3 * embedDim, embedDim], device }));
+    this.in_proj_bias = bias ? makeParameter(zeros([3 * embedDim], { device })) : null;
     this.out_proj = new Linear(embedDim, embedDim, { bias, device });
     this.out_proj.bias?.copy(zeros([embedDim], { device }));
   }
@@ -92,11 +92,11 @@ export class MultiheadAttention extends Module {
     const layer = "MultiheadAttention";
     const { isCausal = false, keyMask } = options(layer, given, ["isCausal", "keyMask"]);
     flag(layer, "isCausal", isCausal);
-    if (keyMask !== undefined) inputOf(layer, keyMask, "keyMask");
+    if (keyMask !== undefined) checkInput(layer, keyMask, "keyMask");
     for (const [name, x] of Object.entries({ query, key, value })) {
-      const { length } = inputOf(layer, x, name).shape;
+      const { length } = checkInput(layer, x, name).shape;
       if (length < 2 || length > 3 || length !== query.shape.length || x.shape.at(-1) !== this.embedDim)
-        mismatch(
+        refuseMismatch(
           `${layer}: ${name}`,
           `[T, B, ${this.embedDim}] or [T, ${this.embedDim}], the query's dimensions`,
           x,
@@ -110,8 +110,12 @@ export class MultiheadAttention extends Module {
       const v = value === query ? q : value === key ? k : value.unsqueeze(batch);
       return this.forward(q, k, v, given).squeeze(batch);
     }
-    const heads = projected(this, query, key, value).map((x) => inHeads(this, x)) as [Tensor, Tensor, Tensor];
-    const y = attended(this, heads, isCausal, keyMask);
+    const heads = projectInputs(this, query, key, value).map((x) => inHeads(this, x)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    const y = attend(this, heads, isCausal, keyMask);
     return this.out_proj.forward(this.batchFirst ? y : y.transpose(0, 1));
   }
 }
@@ -119,17 +123,17 @@ export class MultiheadAttention extends Module {
 // Functions instead of private methods: a copy of a module (lora/inject/modules-to-save.ts) would not have those.
 
 /** The projections of query, key and value, each by its part of the weight. */
-function projected(layer: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor): Tensor[] {
+function projectInputs(layer: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor): Tensor[] {
   const C = layer.embedDim;
   const [weight, bias] = [layer.in_proj_weight, layer.in_proj_bias];
   if (key === query && value === query) {
-    const all = made(() => session().linear(query.id, weight.id, bias?.id, false));
+    const all = recordOp(() => session().linear(query.id, weight.id, bias?.id, false));
     return all.split(C, -1);
   }
   return [query, key, value].map((x, i) => {
     const part = weight.slice(0, i * C, (i + 1) * C);
     const shift = bias?.slice(0, i * C, (i + 1) * C);
-    return made(() => session().linear(x.id, part.id, shift?.id, false));
+    return recordOp(() => session().linear(x.id, part.id, shift?.id, false));
   });
 }
 
@@ -141,7 +145,7 @@ function inHeads({ batchFirst, numHeads }: MultiheadAttention, x: Tensor): Tenso
 }
 
 /** Attention of q [B, T, H, D] to k and v [B, S, H, D], as [B, T, C]. */
-function attended(
+function attend(
   layer: MultiheadAttention,
   [q, k, v]: readonly [Tensor, Tensor, Tensor],
   causal: boolean,
@@ -151,7 +155,7 @@ function attended(
   const S = k.shape[1] as number;
   if (layer.dropout === 0 || !trains(layer)) {
     const scale = 1 / Math.sqrt(D);
-    return made(() => session().attention(q.id, k.id, v.id, keyMask?.id, causal, 0, scale, 0, S)).reshape(
+    return recordOp(() => session().attention(q.id, k.id, v.id, keyMask?.id, causal, 0, scale, 0, S)).reshape(
       B,
       T,
       H * D,

@@ -2,8 +2,8 @@ import { numberThat, options, refuse, whole } from "../arguments/check.js";
 import { ones, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { session } from "../native/binding.js";
-import { made, madeAll, parameter, type Tensor } from "../tensor/tensor.js";
-import { inputOf, valuesOf } from "./inputs.js";
+import { recordOp, recordOps, makeParameter, type Tensor } from "../tensor/tensor.js";
+import { checkInput, checkValues } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** The options of a norm over features. */
@@ -18,7 +18,7 @@ export interface NormOptions {
   bias?: Tensor | boolean | undefined;
 }
 
-function epsOf(layer: string, eps: unknown): number {
+function resolveEps(layer: string, eps: unknown): number {
   return numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number of at least 0");
 }
 
@@ -34,26 +34,26 @@ export class RMSNorm extends Module {
     super();
     const { eps = 1e-6, device, weight } = options("RMSNorm", given, ["eps", "device", "weight"]);
     whole("RMSNorm", "size", size, 1);
-    this.eps = epsOf("RMSNorm", eps);
+    this.eps = resolveEps("RMSNorm", eps);
     this.weight =
       weight === undefined
-        ? parameter(ones([size], { device }))
-        : valuesOf("RMSNorm", "weight", weight, [size]);
+        ? makeParameter(ones([size], { device }))
+        : checkValues("RMSNorm", "weight", weight, [size]);
   }
 
   /** Shapes: x and y [..., size]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   forward(x: Tensor): Tensor {
-    inputOf("RMSNorm", x);
-    return made(() => session().rmsNorm(x.id, this.weight.id, this.eps));
+    checkInput("RMSNorm", x);
+    return recordOp(() => session().rmsNorm(x.id, this.weight.id, this.eps));
   }
 
   /** x + r and its norm in one pass over memory, with the bits of `add` and `forward`. */
   forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
-    inputOf("RMSNorm", x);
-    inputOf("RMSNorm", r, "what is added");
-    if (this.forward !== RMSNorm.prototype.forward) return apart(this, x, r);
+    checkInput("RMSNorm", x);
+    checkInput("RMSNorm", r, "what is added");
+    if (this.forward !== RMSNorm.prototype.forward) return normApart(this, x, r);
     const { weight, eps } = this;
-    return madeAll(() => session().addedRmsNorm(x.id, r.id, weight.id, eps)) as [Tensor, Tensor];
+    return recordOps(() => session().addedRmsNorm(x.id, r.id, weight.id, eps)) as [Tensor, Tensor];
   }
 }
 
@@ -72,34 +72,37 @@ export class LayerNorm extends Module {
     const known = ["eps", "device", "weight", "bias"] as const;
     const { eps = 1e-5, device, weight, bias = true } = options("LayerNorm", given, known);
     whole("LayerNorm", "size", size, 1);
-    this.eps = epsOf("LayerNorm", eps);
+    this.eps = resolveEps("LayerNorm", eps);
     this.weight =
       weight === undefined
-        ? parameter(ones([size], { device }))
-        : valuesOf("LayerNorm", "weight", weight, [size]);
-    if (typeof bias === "object") this.bias = valuesOf("LayerNorm", "bias", bias, [size]);
-    else if (typeof bias === "boolean") this.bias = bias ? parameter(zeros([size], { device })) : null;
+        ? makeParameter(ones([size], { device }))
+        : checkValues("LayerNorm", "weight", weight, [size]);
+    if (typeof bias === "object") this.bias = checkValues("LayerNorm", "bias", bias, [size]);
+    else if (typeof bias === "boolean") this.bias = bias ? makeParameter(zeros([size], { device })) : null;
     else refuse("LayerNorm", "bias", "true, false or a tensor", bias);
   }
 
   /** Shapes: x and y [..., size]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   forward(x: Tensor): Tensor {
-    inputOf("LayerNorm", x);
-    return made(() => session().layerNorm(x.id, this.weight.id, this.bias?.id, this.eps));
+    checkInput("LayerNorm", x);
+    return recordOp(() => session().layerNorm(x.id, this.weight.id, this.bias?.id, this.eps));
   }
 
   /** x + r and its norm in one pass over memory, with the bits of `add` and `forward`. */
   forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
-    inputOf("LayerNorm", x);
-    inputOf("LayerNorm", r, "what is added");
-    if (this.forward !== LayerNorm.prototype.forward) return apart(this, x, r);
+    checkInput("LayerNorm", x);
+    checkInput("LayerNorm", r, "what is added");
+    if (this.forward !== LayerNorm.prototype.forward) return normApart(this, x, r);
     const { weight, bias, eps } = this;
-    return madeAll(() => session().addedLayerNorm(x.id, r.id, weight.id, bias?.id, eps)) as [Tensor, Tensor];
+    return recordOps(() => session().addedLayerNorm(x.id, r.id, weight.id, bias?.id, eps)) as [
+      Tensor,
+      Tensor,
+    ];
   }
 }
 
 /** The sum and its norm, for a subclass with its own `forward`. */
-function apart(norm: RMSNorm | LayerNorm, x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
+function normApart(norm: RMSNorm | LayerNorm, x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
   const sum = x.add(r);
   return [sum, norm.forward(sum)];
 }

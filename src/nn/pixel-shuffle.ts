@@ -1,7 +1,7 @@
 /** Moves channels into space and back (Shi et al. 2016). */
 import { whole } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { inputOf, mismatch } from "./inputs.js";
+import { checkInput, refuseMismatch } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** Moves channels into space: [.., C·r², H, W] to [.., C, H·r, W·r]. As `torch.nn.PixelShuffle`. */
@@ -18,8 +18,8 @@ export class PixelShuffle extends Module {
   /** Shapes: x [.., C·r², H, W], y [.., C, H·r, W·r]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   forward(x: Tensor): Tensor {
     const r = this.upscaleFactor;
-    const [C, H, W] = inputOf("PixelShuffle", x).shape.slice(-3) as [number, number, number];
-    if (x.shape.length < 3 || C % r ** 2 !== 0) mismatch("PixelShuffle", `[.., C·${r ** 2}, H, W]`, x);
+    const [C, H, W] = checkInput("PixelShuffle", x).shape.slice(-3) as [number, number, number];
+    if (x.shape.length < 3 || C % r ** 2 !== 0) refuseMismatch("PixelShuffle", `[.., C·${r ** 2}, H, W]`, x);
     const N = x.shape.slice(0, -3).reduce((n, d) => n * d, 1);
     const parts = x.reshape(N * (C / r ** 2), r, r, H, W).permute(0, 3, 1, 4, 2);
     return parts.reshape([...x.shape.slice(0, -3), C / r ** 2, H * r, W * r]);
@@ -40,9 +40,9 @@ export class PixelUnshuffle extends Module {
   /** Shapes: x [.., C, H·r, W·r], y [.., C·r², H, W]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   forward(x: Tensor): Tensor {
     const r = this.downscaleFactor;
-    const [C, H, W] = inputOf("PixelUnshuffle", x).shape.slice(-3) as [number, number, number];
+    const [C, H, W] = checkInput("PixelUnshuffle", x).shape.slice(-3) as [number, number, number];
     if (x.shape.length < 3 || H % r !== 0 || W % r !== 0)
-      mismatch("PixelUnshuffle", `[.., C, H·${r}, W·${r}]`, x);
+      refuseMismatch("PixelUnshuffle", `[.., C, H·${r}, W·${r}]`, x);
     const N = x.shape.slice(0, -3).reduce((n, d) => n * d, 1);
     const parts = x.reshape(N * C, H / r, r, W / r, r).permute(0, 2, 4, 1, 3);
     return parts.reshape([...x.shape.slice(0, -3), C * r ** 2, H / r, W / r]);

@@ -1,8 +1,8 @@
 import { flag, options } from "../arguments/check.js";
 import { session } from "../native/binding.js";
-import { made, type Tensor } from "../tensor/tensor.js";
-import { perDimension, type PerDimension } from "./convolution.js";
-import { inputOf } from "./inputs.js";
+import { recordOp, type Tensor } from "../tensor/tensor.js";
+import { expandPerDimension, type PerDimension } from "./convolution.js";
+import { checkInput } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** The options of pooling. */
@@ -34,9 +34,9 @@ abstract class Pool extends Module {
   protected constructor(layer: string, dims: number, kernelSize: PerDimension, given: PoolOptions = {}) {
     super();
     const { stride = kernelSize, padding = 0, ceilMode = false } = given;
-    this.kernelSize = perDimension(layer, "kernelSize", kernelSize, dims);
-    this.stride = perDimension(layer, "stride", stride, dims);
-    this.padding = perDimension(layer, "padding", padding, dims, 0);
+    this.kernelSize = expandPerDimension(layer, "kernelSize", kernelSize, dims);
+    this.stride = expandPerDimension(layer, "stride", stride, dims);
+    this.padding = expandPerDimension(layer, "padding", padding, dims, 0);
     this.ceilMode = flag(layer, "ceilMode", ceilMode);
   }
 
@@ -51,9 +51,9 @@ abstract class MaxPoolNd extends Pool {
    * `ERR_DTYPE`.
    */
   forward(x: Tensor): Tensor {
-    inputOf(`MaxPool${this.kernelSize.length}d`, x);
+    checkInput(`MaxPool${this.kernelSize.length}d`, x);
     const { kernelSize, stride, padding, ceilMode } = this;
-    return made(() => session().maxPool(x.id, [...kernelSize], [...stride], [...padding], ceilMode));
+    return recordOp(() => session().maxPool(x.id, [...kernelSize], [...stride], [...padding], ceilMode));
   }
 }
 
@@ -80,9 +80,9 @@ abstract class AvgPoolNd extends Pool {
    * Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */
   forward(x: Tensor): Tensor {
-    inputOf(`AvgPool${this.kernelSize.length}d`, x);
+    checkInput(`AvgPool${this.kernelSize.length}d`, x);
     const { kernelSize, stride, padding, ceilMode, countIncludePad } = this;
-    return made(() =>
+    return recordOp(() =>
       session().avgPool(x.id, [...kernelSize], [...stride], [...padding], ceilMode, countIncludePad),
     );
   }
@@ -103,15 +103,15 @@ abstract class AdaptiveAvgPoolNd extends Module {
         ? Array.from({ length: dims }, () => outputSize)
         : outputSize;
     const sizes = Array.isArray(list) ? list.map((n: number | null) => n ?? 1) : list;
-    perDimension(layer, "outputSize", sizes as PerDimension, dims);
+    expandPerDimension(layer, "outputSize", sizes as PerDimension, dims);
     this.outputSize = list;
   }
 
   /** Shapes: x [..., *size], y [..., *outputSize]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    inputOf(`AdaptiveAvgPool${this.outputSize.length}d`, x);
+    checkInput(`AdaptiveAvgPool${this.outputSize.length}d`, x);
     const size = x.shape.slice(-this.outputSize.length);
-    return made(() =>
+    return recordOp(() =>
       session().adaptiveAvgPool(
         x.id,
         this.outputSize.map((n, d) => n ?? size[d] ?? 1),

@@ -5,8 +5,8 @@ import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { trains } from "../tensor/scope.js";
-import { made, parameter, type Tensor } from "../tensor/tensor.js";
-import { inputOf, mismatch, valuesOf } from "./inputs.js";
+import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
+import { checkInput, refuseMismatch, checkValues } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** The options of a recurrent layer. */
@@ -56,7 +56,7 @@ export interface Cell {
 
 /** x·Wᵀ + b. */
 export function affine(x: Tensor, weight: Tensor, bias: Tensor | undefined): Tensor {
-  return made(() => session().linear(x.id, weight.id, bias?.id, false));
+  return recordOp(() => session().linear(x.id, weight.id, bias?.id, false));
 }
 
 /**
@@ -109,9 +109,9 @@ export abstract class Recurrent extends Module {
     this.dropout = probability(layer, "dropout", dropout);
     this.bidirectional = flag(layer, "bidirectional", bidirectional);
     const bound = 1 / Math.sqrt(hiddenSize);
-    const draw = (...shape: number[]): Tensor => parameter(uniform(shape, -bound, bound, { device }));
+    const draw = (...shape: number[]): Tensor => makeParameter(uniform(shape, -bound, bound, { device }));
     const [rows, out] = [gates * hiddenSize, projected || hiddenSize];
-    for (const [level, suffix] of suffixesOf(this)) {
+    for (const [level, suffix] of listSuffixes(this)) {
       const inputs = level === 0 ? inputSize : out * (bidirectional ? 2 : 1);
       this[`weight_ih_${suffix}`] = draw(rows, inputs);
       this[`weight_hh_${suffix}`] = draw(rows, out);
@@ -125,14 +125,14 @@ export abstract class Recurrent extends Module {
 }
 
 /** The layer index and the name suffix of every direction, in PyTorch's order. */
-function suffixesOf({ numLayers, bidirectional }: Recurrent): [level: number, suffix: string][] {
+function listSuffixes({ numLayers, bidirectional }: Recurrent): [level: number, suffix: string][] {
   const ends = bidirectional ? ["", "_reverse"] : [""];
   return Array.from({ length: numLayers }, (_, level) => level).flatMap((level) =>
     ends.map((end): [number, string] => [level, `l${level}${end}`]),
   );
 }
 
-function weightsOf(layer: Recurrent, suffix: string): DirectionWeights {
+function readWeights(layer: Recurrent, suffix: string): DirectionWeights {
   return {
     weightIh: layer[`weight_ih_${suffix}`] as Tensor,
     weightHh: layer[`weight_hh_${suffix}`] as Tensor,
@@ -154,23 +154,23 @@ export function through(
   given: readonly Tensor[] | undefined,
   sizes: readonly number[],
 ): { output: Tensor; states: Tensor[] } {
-  inputOf(name, x);
+  checkInput(name, x);
   if (x.shape.length === 2) {
     const batch = layer.batchFirst ? 0 : 1;
-    const wide = given?.map((state) => inputOf(name, state, "the state").unsqueeze(1));
+    const wide = given?.map((state) => checkInput(name, state, "the state").unsqueeze(1));
     const { output, states } = through(name, layer, cell, x.unsqueeze(batch), wide, sizes);
     return { output: output.squeeze(batch), states: states.map((state) => state.squeeze(1)) };
   }
   if (x.shape.length !== 3 || x.shape[2] !== layer.inputSize || x.shape.includes(0)) {
     const order = layer.batchFirst ? "[B, T" : "[T, B";
-    mismatch(name, `${order}, ${layer.inputSize}] or [T, ${layer.inputSize}] of at least one time`, x);
+    refuseMismatch(name, `${order}, ${layer.inputSize}] or [T, ${layer.inputSize}] of at least one time`, x);
   }
   const batch = x.shape[layer.batchFirst ? 0 : 1] as number;
-  const all = suffixesOf(layer);
+  const all = listSuffixes(layer);
   const starts = sizes.map((size, part) => {
     const shape = [all.length, batch, size];
     if (given === undefined) return zeros(shape, { device: x.device });
-    return valuesOf(name, "the state", given[part], shape);
+    return checkValues(name, "the state", given[part], shape);
   });
 
   let y = layer.batchFirst ? x.transpose(0, 1) : x;
@@ -181,7 +181,7 @@ export function through(
     for (const [place, [, suffix]] of all.entries()) {
       if (all[place]?.[0] !== level) continue;
       const state = starts.map((start) => start.slice(0, place, place + 1).squeeze(0));
-      const run = along(cell, y, state, weightsOf(layer, suffix), suffix.endsWith("_reverse"));
+      const run = along(cell, y, state, readWeights(layer, suffix), suffix.endsWith("_reverse"));
       outputs.push(run.output);
       for (const [part, end] of run.state.entries()) ends[part]?.push(end);
     }
@@ -214,7 +214,7 @@ function along(
 }
 
 /** A state of several parts as a list. Throws `ERR_OPTION`. */
-export function partsOf(
+export function splitState(
   name: string,
   state: readonly Tensor[] | undefined,
   parts: string,

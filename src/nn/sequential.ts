@@ -1,6 +1,6 @@
 import { callable } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { moduleOf, placeOf } from "./children.js";
+import { checkModule, findIndex } from "./children.js";
 import { Module } from "./module.js";
 
 /** A chain of modules, named by their indices as in PyTorch. */
@@ -11,7 +11,7 @@ export class Sequential extends Module {
   /** Creates it from `layers`, in the order in which they run. Throws `ERR_OPTION` if it is not a module. */
   constructor(...layers: Module[]) {
     super();
-    this.layers = layers.map((layer, i) => moduleOf("Sequential", `layer ${i}`, layer));
+    this.layers = layers.map((layer, i) => checkModule("Sequential", `layer ${i}`, layer));
   }
 
   /** Its modules by name. */
@@ -22,7 +22,7 @@ export class Sequential extends Module {
   /** Replaces the module called `name` by `module`. */
   override replaceChild(name: string, module: Module): void {
     const where = "Sequential.replaceChild";
-    this.layers[placeOf(where, name, this.layers.length)] = moduleOf(where, "module", module);
+    this.layers[findIndex(where, name, this.layers.length)] = checkModule(where, "module", module);
   }
 
   /** The output of the last module; each gets the output of the one before. Throws their errors. */

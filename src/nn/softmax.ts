@@ -1,7 +1,7 @@
 /** Softmax and its logarithm as layers. */
 import { numberThat } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { inputOf } from "./inputs.js";
+import { checkInput } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** exp(x) / Σ exp(x) along a dimension. As `torch.nn.Softmax`. */
@@ -17,7 +17,7 @@ export class Softmax extends Module {
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` if the dimension does not exist, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return inputOf("Softmax", x).softmax(this.dim);
+    return checkInput("Softmax", x).softmax(this.dim);
   }
 }
 
@@ -34,6 +34,6 @@ export class LogSoftmax extends Module {
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` if the dimension does not exist, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return inputOf("LogSoftmax", x).logSoftmax(this.dim);
+    return checkInput("LogSoftmax", x).logSoftmax(this.dim);
   }
 }

@@ -2,9 +2,9 @@ import { flag, numberThat, oneOf, options, refuse, whole } from "../arguments/ch
 import { tensor } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { made, type Tensor } from "../tensor/tensor.js";
+import { recordOp, type Tensor } from "../tensor/tensor.js";
 import type { PerDimension } from "./convolution.js";
-import { inputOf, mismatch } from "./inputs.js";
+import { checkInput, refuseMismatch } from "./inputs.js";
 import { Module } from "./module.js";
 
 /**
@@ -76,12 +76,16 @@ export class Upsample extends Module {
    */
   forward(x: Tensor): Tensor {
     const layer = this.constructor.name;
-    inputOf(layer, x);
+    checkInput(layer, x);
     const dims = x.shape.length - 2;
     const asked = MODES.indexOf(this.mode);
     if (dims < 1 || dims > 3 || (asked > 0 && asked !== dims) || x.shape.includes(0)) {
       const shapes = ["[B, C, L]", "[B, C, H, W]", "[B, C, D, H, W]"];
-      mismatch(`${layer} (${this.mode})`, asked > 0 ? (shapes[asked - 1] as string) : shapes.join(" or "), x);
+      refuseMismatch(
+        `${layer} (${this.mode})`,
+        asked > 0 ? (shapes[asked - 1] as string) : shapes.join(" or "),
+        x,
+      );
     }
     return x.shape.slice(2).reduce((y, size, d) => {
       const out = this.size === null ? undefined : at(layer, "size", this.size, d, dims);
@@ -160,7 +164,7 @@ function along(x: Tensor, dim: number, taps: readonly Taps[]): Tensor {
   const table = turned.reshape(size, x.size / size);
   const parts = taps.map(({ places, shares }) => {
     const ids = tensor(places, { device });
-    const rows = made(() => session().embedding(table.id, ids.id, false));
+    const rows = recordOp(() => session().embedding(table.id, ids.id, false));
     return shares.length === 0 ? rows : rows.mul(tensor(shares, { shape: [shares.length, 1], device }));
   });
   const [first, second] = parts as [Tensor, Tensor?];

@@ -1,8 +1,8 @@
 import { numberThat } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { type Tensor, wrapped } from "../tensor/tensor.js";
-import { parametersOf } from "./optimizer.js";
+import { type Tensor, wrapHandle } from "../tensor/tensor.js";
+import { listParameters } from "./optimizer.js";
 
 /**
  * Scales the gradients of `params` in place so that their joint norm is at most `max`. Returns the norm before, a tensor of one
@@ -10,12 +10,12 @@ import { parametersOf } from "./optimizer.js";
  * `ERR_DEVICE_MISMATCH`.
  */
 export function clipGradNorm(params: Iterable<Tensor>, max: number): Tensor {
-  const all = parametersOf("clipGradNorm", params);
+  const all = listParameters("clipGradNorm", params);
   numberThat("clipGradNorm", "max", max, (n) => n >= 0, "a number of at least 0");
   const [first] = all;
   if (first === undefined)
     throw new LowrankError("ERR_OPTION", "clipGradNorm: the list of parameters is empty");
-  return wrapped(
+  return wrapHandle(
     session().clipGradNorm(
       first.device,
       all.map((tensor) => tensor.id),

@@ -1,6 +1,6 @@
 import { tensor } from "../tensor/create.js";
 import { svd } from "../tensor/linalg.js";
-import { moduleOf } from "../nn/children.js";
+import { checkModule } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
 import type { Module } from "../nn/module.js";
 import { keep, noGrad, scope } from "../tensor/scope.js";
@@ -8,7 +8,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import { AdamW, type AdamWOptions } from "./adamw.js";
 import { clipGradNorm } from "./clip.js";
 import { ADAPTER_REFUSALS } from "../refusals/adapters.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 
 /** The A of a low-rank layer: the module's property by adapter name. */
 interface Pair {
@@ -52,10 +52,10 @@ export class LoraFA extends AdamW {
    * `ERR_OPTION` if nothing is trained, and for layers with outputs in groups.
    */
   static async of(model: Module, options: Partial<AdamWOptions> = {}): Promise<LoraFA> {
-    const pairs = [...pairsOf(moduleOf("LoraFA.of", "model", model))];
+    const pairs = [...listPairs(checkModule("LoraFA.of", "model", model))];
     for (const [path, { loraA, loraB }] of pairs) {
       if (loraA.shape[0] === loraB.shape[1]) continue;
-      throw refused(ADAPTER_REFUSALS.fixedA, "LoraFA", path);
+      throw createRefusal(ADAPTER_REFUSALS.fixedA, "LoraFA", path);
     }
     const turned = await Promise.all(pairs.map(([, pair]) => turn(pair)));
     for (const [, { loraA }] of pairs) loraA.requiresGrad = false;
@@ -108,7 +108,7 @@ export class LoraFA extends AdamW {
   }
 }
 
-function* pairsOf(model: Module): IterableIterator<[path: string, pair: Pair]> {
+function* listPairs(model: Module): IterableIterator<[path: string, pair: Pair]> {
   for (const [path, module] of model.namedModules()) {
     const { adapters } = module as { adapters?: ReadonlyMap<string, Pair> | undefined };
     if (!(adapters instanceof Map) || module instanceof Embedding) continue;

@@ -1,5 +1,5 @@
 import { numberThat, options as known } from "../arguments/check.js";
-import { moduleOf } from "../nn/children.js";
+import { checkModule } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
 import { join, type Module } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -22,7 +22,7 @@ export interface LoraPlusOptions {
  */
 export function loraPlusGroups(model: Module, options: LoraPlusOptions): ParameterGroup<AdamWOptions>[] {
   const where = "loraPlusGroups";
-  moduleOf(where, "model", model);
+  checkModule(where, "model", model);
   const { lr, ratio, lrEmbedding = 1e-6 } = known(where, options, ["lr", "ratio", "lrEmbedding"]);
   const isRate = (n: number): boolean => n >= 0 && Number.isFinite(n);
   for (const [option, value] of Object.entries({ lr, ratio, lrEmbedding }))
@@ -38,13 +38,13 @@ export function loraPlusGroups(model: Module, options: LoraPlusOptions): Paramet
     for (const [name, tensor] of module.ownParameters()) {
       if (!tensor.requiresGrad || seen.has(tensor)) continue;
       seen.add(tensor);
-      groups[groupOf(module, name, join(path, name), tensor)].params.push(tensor);
+      groups[chooseGroup(module, name, join(path, name), tensor)].params.push(tensor);
     }
   }
   return Object.values(groups).filter(({ params }) => params.length > 0);
 }
 
-function groupOf(
+function chooseGroup(
   module: Module,
   name: string,
   path: string,

@@ -5,7 +5,7 @@ import { session } from "../native/binding.js";
 import { beforeReads, readAlong, type Begun } from "../native/reads.js";
 import { elementBytes } from "../files/safetensors.js";
 import { scope } from "../tensor/scope.js";
-import { isTensor, type Tensor, wrapped } from "../tensor/tensor.js";
+import { isTensor, type Tensor, wrapHandle } from "../tensor/tensor.js";
 import { readState, writeState } from "./state-file.js";
 
 /** The options that every optimizer has. */
@@ -94,7 +94,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     text("Optimizer", "where", where);
     this.#rule = rule;
     this.#states = typeof states === "function" ? states : elementwise(states);
-    this.groups = grouped(where, params).map((group, i) => {
+    this.groups = parseGroups(where, params).map((group, i) => {
       const { params: own, ...given } = group;
       const name = `${where}: group ${i}`;
       const chosen = options(
@@ -103,7 +103,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
         Object.keys(defaults) as (keyof Options & string)[],
       );
       const set = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== undefined));
-      return { ...checkedOptions(name, { ...defaults, ...set }), params: parametersOf(name, own) };
+      return { ...checkOptions(name, { ...defaults, ...set }), params: listParameters(name, own) };
     });
     const ids = this.groups.map(({ params }) => params.map((tensor) => tensor.id));
     this.#id = session().optimizer(rule, ids, this.#options());
@@ -143,7 +143,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   /** @internal Appends a step; `latches` as in `stepLatched`. */
   protected update(max: number | undefined, latches: boolean): Tensor {
     if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number of at least 0");
-    return wrapped(session().optimizerStep(this.#alive(), this.#options(), max, latches));
+    return wrapHandle(session().optimizerStep(this.#alive(), this.#options(), max, latches));
   }
 
   /** @internal Bytes of the state once every parameter was updated; the engine keeps it in f32. */
@@ -206,7 +206,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     for (const [i, { step, values }] of session().optimizerState(this.#alive()).entries()) {
       if (values.length === 0) continue;
       const names = this.#stateNames(parameters[i] as Tensor);
-      const tensors = values.map((id, k) => [names[k] as string, wrapped(id)] as const);
+      const tensors = values.map((id, k) => [names[k] as string, wrapHandle(id)] as const);
       state[i] = { step, ...Object.fromEntries(tensors) };
     }
     let place = 0;
@@ -216,7 +216,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
   /** Loads a state from `stateDict()`. Throws `ERR_SHAPE_MISMATCH` if the parameters differ; then nothing changes. */
   loadStateDict(given: OptimizerState<Options>): void {
-    const { state, paramGroups } = checkedState(given);
+    const { state, paramGroups } = checkState(given);
     const sizes = (groups: readonly { params: readonly unknown[] }[]): string =>
       groups.map(({ params }) => params.length).join(", ");
     if (sizes(paramGroups) !== sizes(this.groups)) {
@@ -229,7 +229,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
       const own = state[i];
       if (own === undefined) return { step: 0, values: [] };
       const names = this.#stateNames(parameter);
-      return { step: own.step, values: names.map((name) => tensorOf(own, name, i).id) };
+      return { step: own.step, values: names.map((name) => findStateTensor(own, name, i).id) };
     });
     session().optimizerLoadState(this.#alive(), states);
     for (const [i, group] of this.groups.entries()) {
@@ -289,7 +289,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    * longer count.
    */
   async recover(): Promise<number> {
-    const undone = wrapped(session().optimizerUndone(this.#alive()));
+    const undone = wrapHandle(session().optimizerUndone(this.#alive()));
     try {
       const steps = await undone.item();
       if (steps > 0) session().optimizerClearLatch(this.#alive(), steps);
@@ -335,8 +335,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 }
 
-function grouped<Options>(where: string, params: Parameters<Options>): ParameterGroup<Options>[] {
-  const all = listed(where, "params", params) as (Tensor | ParameterGroup<Options>)[];
+function parseGroups<Options>(where: string, params: Parameters<Options>): ParameterGroup<Options>[] {
+  const all = checkArray(where, "params", params) as (Tensor | ParameterGroup<Options>)[];
   const tensors = all.filter((one) => isTensor(one));
   const other = all.findIndex((one) => typeof one !== "object" || one === null || Array.isArray(one));
   if (other >= 0) refuse(where, `params[${other}]`, "a tensor, or a group { params, … }", all[other]);
@@ -351,19 +351,19 @@ function grouped<Options>(where: string, params: Parameters<Options>): Parameter
 }
 
 /** The tensors of a group. Throws `ERR_OPTION`. */
-export function parametersOf(where: string, params: unknown): Tensor[] {
-  return listed(where, "params", params).map((one) =>
+export function listParameters(where: string, params: unknown): Tensor[] {
+  return checkArray(where, "params", params).map((one) =>
     isTensor(one) ? one : refuse(where, "params", "a list of tensors", one),
   );
 }
 
-function listed(where: string, name: string, value: unknown): unknown[] {
+function checkArray(where: string, name: string, value: unknown): unknown[] {
   const iterable = typeof value === "object" && value !== null && Symbol.iterator in value;
   return iterable ? [...(value as Iterable<unknown>)] : refuse(where, name, "a list of tensors", value);
 }
 
 /** Checks the types of options; the engine checks their ranges. */
-function checkedOptions<Options>(where: string, given: Options): Options {
+function checkOptions<Options>(where: string, given: Options): Options {
   for (const [name, value] of Object.entries(given as Record<string, unknown>)) {
     if (name === "nesterov") flag(where, name, value);
     else if (name === "betas" || (name === "eps" && typeof value === "object")) {
@@ -375,7 +375,7 @@ function checkedOptions<Options>(where: string, given: Options): Options {
 }
 
 /** Checks the structure of a state dict. Throws `ERR_OPTION`. */
-function checkedState<Options>(given: OptimizerState<Options>): OptimizerState<Options> {
+function checkState<Options>(given: OptimizerState<Options>): OptimizerState<Options> {
   const { state, paramGroups } = ((given as unknown) ?? {}) as Partial<OptimizerState<Options>>;
   const groups: unknown = paramGroups;
   const whole =
@@ -389,7 +389,7 @@ function checkedState<Options>(given: OptimizerState<Options>): OptimizerState<O
   return whole ? given : refuse("loadStateDict", "the state", "what stateDict() gives", given);
 }
 
-function tensorOf(state: ParameterState, name: string, place: number): Tensor {
+function findStateTensor(state: ParameterState, name: string, place: number): Tensor {
   const value = state[name];
   if (isTensor(value)) return value;
   throw new LowrankError(

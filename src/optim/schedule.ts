@@ -14,12 +14,12 @@ export interface ScheduleOptions {
 
 /** Rises over the warm-up, then falls linearly to 0 at the end. Throws `ERR_OPTION` for invalid numbers of steps. */
 export function linear(options: ScheduleOptions): Schedule {
-  return warmed("linear", options, (done, rest) => Math.max(0, 1 - done / rest));
+  return addWarmup("linear", options, (done, rest) => Math.max(0, 1 - done / rest));
 }
 
 /** Rises over the warm-up, then falls along half a cosine to 0 at the end. Throws `ERR_OPTION` for invalid numbers of steps. */
 export function cosine(options: ScheduleOptions): Schedule {
-  return warmed("cosine", options, (done, rest) =>
+  return addWarmup("cosine", options, (done, rest) =>
     Math.max(0, 0.5 * (1 + Math.cos((Math.PI * done) / rest))),
   );
 }
@@ -27,11 +27,11 @@ export function cosine(options: ScheduleOptions): Schedule {
 /** Rises over the warm-up, then stays at 1. Throws `ERR_OPTION` for invalid numbers of steps. */
 export function constant(options: Partial<ScheduleOptions> = {}): Schedule {
   const { warmup, total = warmup ?? 0 } = known("schedule.constant", options, ["warmup", "total"]);
-  return warmed("constant", { warmup, total }, () => 1);
+  return addWarmup("constant", { warmup, total }, () => 1);
 }
 
 /** The warm-up, followed by `fall`, a function of the elapsed share of the remaining steps. */
-function warmed(
+function addWarmup(
   name: string,
   options: ScheduleOptions,
   fall: (done: number, rest: number) => number,

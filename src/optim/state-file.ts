@@ -58,7 +58,7 @@ export interface Expected {
  */
 export function readState(path: string, expected: Expected): OptimizerState<Record<string, unknown>> {
   const file = openWeights(path);
-  const { updates, groups } = checked(path, file, expected);
+  const { updates, groups } = parseDescription(path, file, expected);
   const states = expected.groups.flatMap((group) => group.states);
   const wanted = new Map<string, { place: number; name: string }>();
   for (const [place, steps] of updates.entries()) {
@@ -96,7 +96,7 @@ export function readState(path: string, expected: Expected): OptimizerState<Reco
 }
 
 /** Parses and checks the description in a file's metadata. */
-function checked(path: string, file: WeightsFile, { kind, groups }: Expected): Description {
+function parseDescription(path: string, file: WeightsFile, { kind, groups }: Expected): Description {
   const wrong = (what: string): never => {
     throw new LowrankError("ERR_FILE_FORMAT", `${path}: ${what}`);
   };

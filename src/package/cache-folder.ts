@@ -3,16 +3,16 @@ import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
 
 /** Returns this package's cache folder, which may not exist; undefined if the user has no home. */
-export function cacheFolder(
+export function findCacheFolder(
   platform: NodeJS.Platform = process.platform,
   env: NodeJS.ProcessEnv = process.env,
   home: () => string = homedir,
 ): string | undefined {
-  const base = baseFolder(platform, env, home);
+  const base = findBaseFolder(platform, env, home);
   return base === undefined ? undefined : join(base, "lowrank");
 }
 
-function baseFolder(
+function findBaseFolder(
   platform: NodeJS.Platform,
   env: NodeJS.ProcessEnv,
   home: () => string,

@@ -12,17 +12,17 @@ const isSource = extname(own) === ".ts";
 const code = isSource ? join(dirname(own), "..") : dirname(own);
 
 /** Returns the path of a file of the package. */
-export function inPackage(path: string): string {
+export function resolveInPackage(path: string): string {
   return join(code, "..", path);
 }
 
 /** Requires a file of the package. */
-export function fromPackage(path: string): unknown {
-  return module.createRequire(inPackage("package.json"))(`./${path}`);
+export function requireFromPackage(path: string): unknown {
+  return module.createRequire(resolveInPackage("package.json"))(`./${path}`);
 }
 
 /** Returns the path of a script of this package by its name in src/ and dist/, such as `diagnose/child`. */
-export function programPath(name: string): string {
+export function resolveProgram(name: string): string {
   // Scripts are ES modules even if this file was built as CommonJS.
   return join(code, `${name}${isSource ? ".ts" : ".js"}`);
 }

@@ -1,7 +1,7 @@
 /** Loads modules at the first call, so that importing the package is fast. */
 
 /** Returns an asynchronous function that first loads its implementation with `load`. */
-export function lazy<F extends (...args: never[]) => Promise<unknown>>(load: () => Promise<F>): F {
+export function loadLazily<F extends (...args: never[]) => Promise<unknown>>(load: () => Promise<F>): F {
   const called = async (...args: Parameters<F>): Promise<unknown> => (await load())(...args);
   return called as F;
 }

@@ -14,7 +14,7 @@ export interface Refusal {
 }
 
 /** Makes the error of a refusal. `place` is the call or the file, `found` the offending value. */
-export function refused(
+export function createRefusal(
   { what, where, reason, instead }: Refusal,
   place: string,
   found?: string,
@@ -28,6 +28,6 @@ export function refused(
 }
 
 /** Formats reason and remedy, for an error that describes the offending value itself. */
-export function because({ reason, instead }: Refusal): string {
+export function explain({ reason, instead }: Refusal): string {
   return nameOptions(`${reason}; ${instead}`);
 }

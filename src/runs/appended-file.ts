@@ -98,7 +98,7 @@ export class AppendedFile {
     // Appends in the same turn of the event loop share a write.
     await Promise.resolve();
     while (this.#waiting.length > 0 && !this.#failed) {
-      await this.#gathered();
+      await this.#waitForWrite();
       const bytes =
         this.#waiting.length === 1 ? (this.#waiting[0] as Uint8Array) : Buffer.concat(this.#waiting);
       this.#waiting = [];
@@ -110,7 +110,7 @@ export class AppendedFile {
   }
 
   /** Waits until the next write is due. */
-  async #gathered(): Promise<void> {
+  async #waitForWrite(): Promise<void> {
     const rest = this.#written + GATHER_MS - performance.now();
     if (rest <= 0 || this.#asked) return;
     let timer: NodeJS.Timeout | undefined;

@@ -1,6 +1,6 @@
 /** `metrics.csv`: one row per step, including the evaluation after it. */
 import type { RecordedEvent } from "./events-file.js";
-import { type MetricsFormat, numberOf } from "./metrics.js";
+import { type MetricsFormat, readNumber } from "./metrics.js";
 
 /** The columns, with the field of a step's event for each. `eval_loss` comes from the evaluation instead. */
 const COLUMNS = {
@@ -31,14 +31,14 @@ export class CsvFormat implements MetricsFormat {
   }
 
   add(event: RecordedEvent): Buffer {
-    const step = numberOf(event, "step");
+    const step = readNumber(event, "step");
     if (step === undefined || (event.type !== "step" && event.type !== "eval")) return Buffer.alloc(0);
     const before = this.#row?.step === step ? Buffer.alloc(0) : this.rest();
-    this.#row ??= { step, time: timeOf(event) };
-    if (event.type === "eval") this.#row.eval_loss = numberOf(event, "loss") ?? "";
+    this.#row ??= { step, time: formatTime(event) };
+    if (event.type === "eval") this.#row.eval_loss = readNumber(event, "loss") ?? "";
     else {
       for (const [column, field] of Object.entries(COLUMNS) as [Column, string | undefined][])
-        if (field !== undefined && field !== "at") this.#row[column] = numberOf(event, field) ?? "";
+        if (field !== undefined && field !== "at") this.#row[column] = readNumber(event, field) ?? "";
     }
     return before;
   }
@@ -52,6 +52,6 @@ export class CsvFormat implements MetricsFormat {
   }
 }
 
-function timeOf({ at }: RecordedEvent): string {
+function formatTime({ at }: RecordedEvent): string {
   return new Date(at).toISOString();
 }

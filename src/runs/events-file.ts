@@ -53,7 +53,7 @@ export class RecordedLine {
 
   /** The parsed event; undefined for a damaged line. Parsed on each access. */
   get event(): RecordedEvent | undefined {
-    return this.bytes.length === this.length ? parsedLine(this.bytes) : undefined;
+    return this.bytes.length === this.length ? parseLine(this.bytes) : undefined;
   }
 
   /** Whether the line is a step's, judged by its first bytes. */
@@ -63,17 +63,17 @@ export class RecordedLine {
 }
 
 /** Formats an event as a line. The type comes first, so that a reader recognises steps without parsing. */
-export function eventLine({ type, ...rest }: { type: string }, at: number): Buffer {
+export function formatEvent({ type, ...rest }: { type: string }, at: number): Buffer {
   return Buffer.from(`${JSON.stringify({ type, at, ...rest })}\n`);
 }
 
 /** Returns the first line of a file. */
-export function headerLine(line: EventsHeader["line"]): Buffer {
-  return eventLine({ type: "events", version: VERSION, line } as { type: string }, Date.now());
+export function formatHeader(line: EventsHeader["line"]): Buffer {
+  return formatEvent({ type: "events", version: VERSION, line } as { type: string }, Date.now());
 }
 
 /** Parses a line; undefined if it is damaged. */
-function parsedLine(bytes: Buffer): RecordedEvent | undefined {
+function parseLine(bytes: Buffer): RecordedEvent | undefined {
   try {
     const value = JSON.parse(bytes.toString("utf8")) as Partial<RecordedEvent> | null;
     if (typeof value === "object" && typeof value?.type === "string" && typeof value.at === "number")
@@ -85,7 +85,7 @@ function parsedLine(bytes: Buffer): RecordedEvent | undefined {
 }
 
 /** Returns the first event as a header; undefined if it is not a run's. */
-function headerOf(event: RecordedEvent | undefined): EventsHeader | undefined {
+function parseHeader(event: RecordedEvent | undefined): EventsHeader | undefined {
   const line = event?.["line"];
   if (event?.type !== "events" || !Array.isArray(line) || line.length === 0) return undefined;
   const whole = line.every((one: { lineage?: unknown } | null) => typeof one?.lineage === "string");
@@ -98,8 +98,8 @@ function headerOf(event: RecordedEvent | undefined): EventsHeader | undefined {
  * Errors: `ERR_FILE_FORMAT` for a file that no run wrote, or that has another version of the format.
  */
 export async function readHeader(file: string): Promise<EventsHeader | undefined> {
-  for await (const { event } of linesOf(file)) {
-    const header = headerOf(event);
+  for await (const { event } of readLines(file)) {
+    const header = parseHeader(event);
     if (header === undefined) break;
     if (header.version === VERSION) return header;
     const what = `${file}: has version ${header.version} of the format, and this is version ${VERSION}`;
@@ -113,7 +113,7 @@ export async function readHeader(file: string): Promise<EventsHeader | undefined
 }
 
 /** Opens a regular file; reading a pipe could block forever. */
-async function opened(file: string): Promise<FileHandle> {
+async function openRegularFile(file: string): Promise<FileHandle> {
   if (!(await stat(file)).isFile()) throw Object.assign(new Error(`${file}: is no file`), { code: "EISDIR" });
   return open(file);
 }
@@ -123,8 +123,8 @@ async function opened(file: string): Promise<FileHandle> {
  * are not yielded. A line of more than 1 MiB is yielded as damaged, without its content. Yields nothing if there is no
  * file.
  */
-export async function* linesOf(file: string, from = 0): AsyncGenerator<RecordedLine, void, void> {
-  const handle = await opened(file).catch((error: unknown) => {
+export async function* readLines(file: string, from = 0): AsyncGenerator<RecordedLine, void, void> {
+  const handle = await openRegularFile(file).catch((error: unknown) => {
     if (["ENOENT", "ENOTDIR"].includes(systemCode(error) ?? "")) return undefined;
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${systemCode(error)})`, {
       cause: error,

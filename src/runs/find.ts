@@ -41,7 +41,7 @@ export class RunFinder {
       const what = there === undefined ? "there is no such folder" : "is a file; give a folder of runs";
       throw new LowrankError("ERR_FILE_NOT_FOUND", `${this.#folder}: ${what}`);
     }
-    const files = await eventFiles(this.#folder);
+    const files = await listEventFiles(this.#folder);
     for (const file of this.#readers.keys()) if (!files.includes(file)) this.#readers.delete(file);
     const runs: RunSummary[] = [];
     const notices: string[] = [];
@@ -60,7 +60,7 @@ export class RunFinder {
   }
 }
 
-async function eventFiles(root: string): Promise<string[]> {
+async function listEventFiles(root: string): Promise<string[]> {
   const found: string[] = [];
   let level = [root];
   let seen = 0;

@@ -19,14 +19,14 @@ export async function checkOwnLog(folder: string, format: LogFormat | undefined)
   if (format !== "csv") return;
   const csv = new CsvFormat();
   const file = join(folder, csv.name);
-  const beginning = await beginningOf(file);
+  const beginning = await readBeginning(file);
   if (beginning === undefined || csv.isOwn(beginning)) return;
   const what = `${file}: not written by a run: its columns differ; move it away, or choose another folder`;
   throw new LowrankError("ERR_OUTPUT_EXISTS", what);
 }
 
 /** Reads the beginning of a file; undefined if the file does not exist. */
-async function beginningOf(file: string): Promise<Buffer | undefined> {
+async function readBeginning(file: string): Promise<Buffer | undefined> {
   const handle = await open(file).catch(() => undefined);
   if (handle === undefined) return undefined;
   try {
@@ -43,7 +43,7 @@ async function beginningOf(file: string): Promise<Buffer | undefined> {
 export async function removeLogs(folder: string, kept: string | undefined): Promise<void> {
   const csv = new CsvFormat();
   const file = join(folder, csv.name);
-  const beginning = kept === file ? undefined : await beginningOf(file);
+  const beginning = kept === file ? undefined : await readBeginning(file);
   if (beginning !== undefined && csv.isOwn(beginning)) await rm(file, { force: true });
   const sessions = join(folder, TensorboardFormat.folder);
   for (const name of await readdir(sessions).catch(() => []))

@@ -21,7 +21,7 @@ export interface MetricsFormat {
 }
 
 /** Returns a number of an event; undefined if it has none. */
-export function numberOf(event: RecordedEvent, field: string): number | undefined {
+export function readNumber(event: RecordedEvent, field: string): number | undefined {
   const value = event[field];
   return typeof value === "number" ? value : undefined;
 }

@@ -13,9 +13,9 @@ export interface ProcessIdentity {
 /** The tolerance between two readings of the same start, which are rounded to seconds. */
 const ROUNDING_MS = 2500;
 
-export function thisProcess(): ProcessIdentity {
+export function identifyProcess(): ProcessIdentity {
   const own = Math.round(Date.now() - process.uptime() * 1000);
-  return { pid: process.pid, host: hostname(), started: startOf(process.pid) ?? String(own) };
+  return { pid: process.pid, host: hostname(), started: readStart(process.pid) ?? String(own) };
 }
 
 /** Whether the process is still running; undefined if it is on another host. */
@@ -23,7 +23,7 @@ export function isRunning({ pid, host, started }: ProcessIdentity): boolean | un
   if (host !== hostname()) return undefined;
   if (!exists(pid)) return false;
   if (process.platform === "linux") {
-    const now = startOf(pid);
+    const now = readStart(pid);
     return now !== undefined && now === started;
   }
   // Another program reports the start. If there is none, a process with the same number counts as the same process.
@@ -41,7 +41,7 @@ function exists(pid: number): boolean {
 }
 
 /** On Linux, returns the boot ID and the start in clock ticks; undefined for a process that has ended, reaped or not. */
-function startOf(pid: number): string | undefined {
+function readStart(pid: number): string | undefined {
   if (process.platform !== "linux") return undefined;
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");

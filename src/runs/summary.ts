@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 
 import {
   type EventsHeader,
-  linesOf,
+  readLines,
   readHeader,
   type RecordedEvent,
   type RecordedLine,
@@ -95,13 +95,13 @@ export class RunReader {
       (found) => found.size,
       () => 0,
     );
-    if (identityOf(header) !== this.#header || size < this.#offset) this.#reset(header);
-    for await (const line of linesOf(this.file, this.#offset)) this.#take(line);
+    if (identifyFile(header) !== this.#header || size < this.#offset) this.#reset(header);
+    for await (const line of readLines(this.file, this.#offset)) this.#take(line);
     return this.#summary(header, await holderState(dirname(this.file)));
   }
 
   #reset(header: EventsHeader): void {
-    this.#header = identityOf(header);
+    this.#header = identifyFile(header);
     this.#offset = 0;
     this.#start = this.#started = this.#step = this.#last = undefined;
     this.#evalLoss = this.#best = this.#checkpoint = null;
@@ -165,7 +165,7 @@ export class RunReader {
 }
 
 /** Returns a key that distinguishes a file from a rewritten one at the same path. */
-export function identityOf({ line, at }: EventsHeader): string {
+export function identifyFile({ line, at }: EventsHeader): string {
   return `${line.at(-1)?.lineage ?? ""}-${at}`;
 }
 

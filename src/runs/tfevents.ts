@@ -4,7 +4,7 @@
  * Source: TensorFlow's record_writer.h (TFRecord), event.proto and summary.proto.
  */
 import type { RecordedEvent } from "./events-file.js";
-import { type MetricsFormat, numberOf } from "./metrics.js";
+import { type MetricsFormat, readNumber } from "./metrics.js";
 
 /** Fields of an event, with their TensorBoard tags. */
 const STEP_TAGS = {
@@ -31,7 +31,7 @@ function crc32c(bytes: Buffer): number {
 }
 
 /** Returns the checksum as TFRecord stores it: rotated, plus a constant. */
-function masked(bytes: Buffer): Buffer {
+function maskChecksum(bytes: Buffer): Buffer {
   const crc = crc32c(bytes);
   const stored = Buffer.alloc(4);
   stored.writeUInt32LE((((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0);
@@ -41,7 +41,7 @@ function masked(bytes: Buffer): Buffer {
 function record(content: Buffer): Buffer {
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(content.length));
-  return Buffer.concat([length, masked(length), content, masked(content)]);
+  return Buffer.concat([length, maskChecksum(length), content, maskChecksum(content)]);
 }
 
 /** Wire types of protocol buffers. */
@@ -61,7 +61,7 @@ function field(number: number, wire: number, content: Buffer): Buffer {
   return Buffer.concat([varint(number * 8 + wire), content]);
 }
 
-function delimited(number: number, content: Buffer): Buffer {
+function encodeDelimited(number: number, content: Buffer): Buffer {
   return field(number, DELIMITED, Buffer.concat([varint(content.length), content]));
 }
 
@@ -78,7 +78,10 @@ function eventRecord(at: number, step: number, what: Buffer): Buffer {
 function scalar(tag: string, value: number): Buffer {
   const single = Buffer.alloc(4);
   single.writeFloatLE(value);
-  return delimited(1, Buffer.concat([delimited(1, Buffer.from(tag)), field(2, FOUR_BYTES, single)]));
+  return encodeDelimited(
+    1,
+    Buffer.concat([encodeDelimited(1, Buffer.from(tag)), field(2, FOUR_BYTES, single)]),
+  );
 }
 
 let made = 0;
@@ -107,27 +110,27 @@ export class TensorboardFormat implements MetricsFormat {
 
   head(): Buffer {
     // file_version = 3; session_log = 7, whose status = 1 is START.
-    const version = delimited(3, Buffer.from("brain.Event:2"));
-    const start = delimited(7, field(1, VARINT, varint(1)));
+    const version = encodeDelimited(3, Buffer.from("brain.Event:2"));
+    const start = encodeDelimited(7, field(1, VARINT, varint(1)));
     return Buffer.concat([eventRecord(this.#began, 0, version), eventRecord(this.#began, 0, start)]);
   }
 
   add(event: RecordedEvent): Buffer {
-    const step = numberOf(event, "step");
+    const step = readNumber(event, "step");
     if (step === undefined) return Buffer.alloc(0);
     const scalars =
       event.type === "step"
-        ? scalarsOf(event, STEP_TAGS)
+        ? encodeScalars(event, STEP_TAGS)
         : event.type === "eval"
           ? [
-              ...scalarsOf(event, EVAL_TAGS),
-              ...scalarsOf((event["classes"] ?? {}) as RecordedEvent, CLASS_TAGS),
+              ...encodeScalars(event, EVAL_TAGS),
+              ...encodeScalars((event["classes"] ?? {}) as RecordedEvent, CLASS_TAGS),
             ]
           : [];
     // summary = 5
     return scalars.length === 0
       ? Buffer.alloc(0)
-      : eventRecord(event.at, step, delimited(5, Buffer.concat(scalars)));
+      : eventRecord(event.at, step, encodeDelimited(5, Buffer.concat(scalars)));
   }
 
   rest(): Buffer {
@@ -135,9 +138,9 @@ export class TensorboardFormat implements MetricsFormat {
   }
 }
 
-function scalarsOf(event: RecordedEvent, tags: Readonly<Record<string, string>>): Buffer[] {
+function encodeScalars(event: RecordedEvent, tags: Readonly<Record<string, string>>): Buffer[] {
   return Object.entries(tags).flatMap(([name, tag]) => {
-    const value = numberOf(event, name);
+    const value = readNumber(event, name);
     return value === undefined ? [] : [scalar(tag, value)];
   });
 }

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 
-import { cacheFolder } from "../package/cache-folder.js";
+import { findCacheFolder } from "../package/cache-folder.js";
 
 /** Incremented when the file's format or the meaning of a result changes. */
 const FORMAT = 1;
@@ -29,8 +29,8 @@ export interface Kept {
   until?: number | undefined;
 }
 
-function fileOf(owner: Owner): string | undefined {
-  const folder = cacheFolder();
+function resolveFile(owner: Owner): string | undefined {
+  const folder = findCacheFolder();
   if (folder === undefined) return undefined;
   const parts = [owner.adapter, owner.backend, owner.driver, owner.package];
   const name = owner.adapter
@@ -43,7 +43,7 @@ function fileOf(owner: Owner): string | undefined {
 
 /** Returns the result for a key; undefined if the file is missing, damaged, expired or has another key. */
 export function readKept(owner: Owner): Kept | undefined {
-  const file = fileOf(owner);
+  const file = resolveFile(owner);
   if (file === undefined) return undefined;
   try {
     const about = statSync(file);
@@ -65,7 +65,7 @@ export function readKept(owner: Owner): Kept | undefined {
 
 /** Stores a result. A failure is ignored: the test then runs again. */
 export function keep(owner: Owner, result: Kept): void {
-  const file = fileOf(owner);
+  const file = resolveFile(owner);
   if (file === undefined) return;
   const aside = `${file}.${process.pid}.part`;
   try {

@@ -2,7 +2,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 
-import { programPath } from "../package/files.js";
+import { resolveProgram } from "../package/files.js";
 import { canRunScripts } from "./electron-fuse.js";
 import { parseLines, type Line, type Order } from "./steps.js";
 
@@ -26,7 +26,7 @@ const OUTSIDE = new Set(["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGKILL"]);
 const STDERR = 2000;
 
 function command(order: Order): { file: string; args: string[]; env: NodeJS.ProcessEnv } {
-  const script = programPath("diagnose/child");
+  const script = resolveProgram("diagnose/child");
   const env: NodeJS.ProcessEnv = {
     ...process.env,
     LOWRANK_SELF_TEST: "off",
@@ -45,13 +45,13 @@ function command(order: Order): { file: string; args: string[]; env: NodeJS.Proc
  */
 export function canStart(): boolean {
   try {
-    return existsSync(programPath("diagnose/child")) && canRunScripts();
+    return existsSync(resolveProgram("diagnose/child")) && canRunScripts();
   } catch {
     return false;
   }
 }
 
-function whyDied(status: number | null, signal: string | null): string | undefined {
+function explainDeath(status: number | null, signal: string | null): string | undefined {
   if (signal !== null) return signal;
   // Windows reports a crash as a status such as 0xC0000005.
   if (status === null || status === 0) return undefined;
@@ -104,7 +104,7 @@ export async function runChild(
       child.once("close", (code, name) => resolve([code, name]));
     });
     signal?.throwIfAborted();
-    const died = hung ? `no answer for ${Math.round(limit / 1000)} s` : whyDied(status, by);
+    const died = hung ? `no answer for ${Math.round(limit / 1000)} s` : explainDeath(status, by);
     return { lines, died, hung, interrupted: !hung && OUTSIDE.has(by ?? ""), stderr: stderr.trim() };
   } finally {
     clearTimeout(watch);
@@ -126,7 +126,7 @@ export function runChildSync(order: Order, limit: number): Ended {
   });
   const hung = (error as NodeJS.ErrnoException | undefined)?.code === "ETIMEDOUT";
   if (error !== undefined && !hung) throw error;
-  const died = hung ? `no end within ${Math.round(limit / 1000)} s` : whyDied(status, signal);
+  const died = hung ? `no end within ${Math.round(limit / 1000)} s` : explainDeath(status, signal);
   const interrupted = !hung && OUTSIDE.has(signal ?? "");
   return { lines: parseLines(stdout), died, hung, interrupted, stderr: stderr.slice(-STDERR).trim() };
 }

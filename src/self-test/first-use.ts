@@ -2,10 +2,10 @@
  * Decides whether `auto` may use a GPU: a separate process tests its kernels once. The result is cached, so the test takes
  * a few seconds per driver and package version.
  */
-import { here } from "../native/load-error.js";
+import { detectPlatform } from "../native/load-error.js";
 import { keep, readKept, type Kept, type Owner } from "./cache.js";
 import { canStart, runChild, runChildSync, type Ended } from "./child-process.js";
-import { hazardsOf } from "./hazards.js";
+import { listHazards } from "./hazards.js";
 import { describe, isBad, type Line, type Order } from "./steps.js";
 
 /** A GPU to test. */
@@ -33,8 +33,8 @@ const WHOLE = 300_000;
 export const DAY = 24 * 60 * 60 * 1000;
 
 /** The cache key of a GPU. */
-export function ownerOf({ name, backend, driver = "" }: Pick<Gpu, "name" | "backend" | "driver">): Owner {
-  return { adapter: name, backend, driver, package: here().version ?? "unknown" };
+export function identifyGpu({ name, backend, driver = "" }: Pick<Gpu, "name" | "backend" | "driver">): Owner {
+  return { adapter: name, backend, driver, package: detectPlatform().version ?? "unknown" };
 }
 
 /** Whether `LOWRANK_SELF_TEST` turns the test off. */
@@ -43,14 +43,14 @@ function isOff(): boolean {
 }
 
 function orderFor({ name, backend, driver = "", device, vendor }: Gpu): Order {
-  const hazards = hazardsOf({ name, backend, driver, vendor, platform: process.platform });
+  const hazards = listHazards({ name, backend, driver, vendor, platform: process.platform });
   return { device, quick: !hazards.some(({ effect }) => effect === "full-test"), leaveOut: [] };
 }
 
 /** The verdict without a test; undefined if the test must run. */
-function known(gpu: Gpu, order: Order): Verdict | undefined {
+function findVerdict(gpu: Gpu, order: Order): Verdict | undefined {
   if (isOff()) return { usable: true, reason: "not tested, since LOWRANK_SELF_TEST is off" };
-  const kept = readKept(ownerOf(gpu));
+  const kept = readKept(identifyGpu(gpu));
   // A short test that passed is not enough if a hazard requires the full test.
   if (kept !== undefined && (!kept.passed || kept.full || order.quick))
     return { usable: kept.passed, reason: kept.reason };
@@ -79,7 +79,7 @@ const NOT_STARTED: Verdict = { usable: true, reason: "not tested, since the test
 function settle(gpu: Gpu, ended: Ended, order: Order): Verdict {
   const kept = judge(ended, !order.quick);
   if (kept !== undefined) {
-    keep(ownerOf(gpu), kept);
+    keep(identifyGpu(gpu), kept);
     return { usable: kept.passed, reason: kept.reason };
   }
   return ended.interrupted ? { usable: false, reason: `its test was ended by ${ended.died}` } : NOT_STARTED;
@@ -88,7 +88,7 @@ function settle(gpu: Gpu, ended: Ended, order: Order): Verdict {
 /** Tests a GPU unless its result is cached. Blocks for a few seconds the first time. */
 export function testSync(gpu: Gpu): Verdict {
   const order = orderFor(gpu);
-  const found = known(gpu, order);
+  const found = findVerdict(gpu, order);
   if (found !== undefined) return found;
   try {
     return settle(gpu, runChildSync(order, WHOLE), order);
@@ -100,7 +100,7 @@ export function testSync(gpu: Gpu): Verdict {
 /** Like `testSync`, without blocking the thread. */
 export async function test(gpu: Gpu): Promise<Verdict> {
   const order = orderFor(gpu);
-  const found = known(gpu, order);
+  const found = findVerdict(gpu, order);
   if (found !== undefined) return found;
   try {
     return settle(gpu, await runChild(order, SILENCE, () => {}), order);

@@ -108,6 +108,6 @@ export const HAZARDS: readonly Hazard[] = [
 ];
 
 /** Returns the known hazards of a GPU. */
-export function hazardsOf(adapter: Adapter): Hazard[] {
+export function listHazards(adapter: Adapter): Hazard[] {
   return HAZARDS.filter(({ applies }) => applies(adapter));
 }

@@ -18,16 +18,16 @@ export class ApiError extends Error {
   /** Returns `{ error: { message, type, param, code } }`. */
   body(): { error: { message: string; type: string; param: string | null; code: string | null } } {
     const { param = null, code = null } = this.details;
-    return { error: { message: this.message, type: typeOf(this.status), param, code } };
+    return { error: { message: this.message, type: nameType(this.status), param, code } };
   }
 }
 
 /** Returns the error, status 400, of a missing, invalid or unsupported parameter. */
-export function badParameter(param: string, message: string, code: string | null = null): ApiError {
+export function createParameterError(param: string, message: string, code: string | null = null): ApiError {
   return new ApiError(400, message, { param, code });
 }
 
-function typeOf(status: number): string {
+function nameType(status: number): string {
   if (status === 429) return "rate_limit_error";
   return status >= 500 ? "server_error" : "invalid_request_error";
 }

@@ -3,7 +3,7 @@ import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { type Chosen, type DecodedText, Decoding } from "../models/decoding.js";
 import type { CheckedOptions } from "../models/generate-options.js";
-import { decodedTexts, logprobsOf } from "../models/generate.js";
+import { decodedTexts, readLogprobs } from "../models/generate.js";
 import { type Piece, TextStream } from "../models/text-stream.js";
 import { ApiError } from "./api-error.js";
 
@@ -119,7 +119,7 @@ export class Batcher {
   submit(generation: Generation): Job {
     if (this.#closed) throw new ApiError(503, "the server is stopping", { code: "server_stopping" });
     const job = new Job(generation);
-    if (!this.#fits(job) && this.#queued() >= this.#options.maxQueue) {
+    if (!this.#fits(job) && this.#countQueued() >= this.#options.maxQueue) {
       const what = `${this.#running.size} texts are being generated and ${this.#waiting.length} requests wait`;
       throw new ApiError(429, `${what}; try again later`, { code: "queue_full" }, { "Retry-After": "1" });
     }
@@ -135,7 +135,7 @@ export class Batcher {
   }
 
   /** The number of requests that wait for others to end, not only for the next step. */
-  #queued(): number {
+  #countQueued(): number {
     let texts = this.#running.size;
     return this.#waiting.filter(({ left }) => (texts += left) > this.#options.maxConcurrent).length;
   }
@@ -239,7 +239,7 @@ export class Batcher {
     }
     running.made++;
     const over = job.generation.ends.includes(chosen.token);
-    const pieces = over ? [] : stream.add(chosen.token, logprobsOf(chosen));
+    const pieces = over ? [] : stream.add(chosen.token, readLogprobs(chosen));
     const full = running.made >= chosen.text.count;
     const ended = over || stream.ended;
     if (!stream.ended && (over || full)) pieces.push(...stream.finish());

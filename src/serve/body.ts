@@ -18,14 +18,14 @@ export async function readBody(request: IncomingMessage, limit: number): Promise
     throw new ApiError(415, "a compressed body is not supported; send it plain");
   const tooLarge = (): ApiError => new ApiError(413, `the body is larger than ${limit} bytes`);
   if (Number(headers["content-length"] ?? 0) > limit) throw tooLarge();
-  return parsed(await bytesOf(request, limit, tooLarge));
+  return parseBody(await readBytes(request, limit, tooLarge));
 }
 
 /**
  * Reads all bytes of a request. Uses events: ending an iteration early would close the connection before the response
  * is sent.
  */
-function bytesOf(request: IncomingMessage, limit: number, tooLarge: () => ApiError): Promise<Buffer> {
+function readBytes(request: IncomingMessage, limit: number, tooLarge: () => ApiError): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const parts: Buffer[] = [];
     let size = 0;
@@ -45,11 +45,12 @@ function bytesOf(request: IncomingMessage, limit: number, tooLarge: () => ApiErr
   });
 }
 
-function parsed(bytes: Buffer): Record<string, unknown> {
+function parseBody(bytes: Buffer): Record<string, unknown> {
   let value: unknown;
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    if (depthOf(text) > DEEPEST) throw new ApiError(400, `the body is nested deeper than ${DEEPEST} levels`);
+    if (measureDepth(text) > DEEPEST)
+      throw new ApiError(400, `the body is nested deeper than ${DEEPEST} levels`);
     value = JSON.parse(text);
   } catch (error) {
     if (error instanceof ApiError) throw error;
@@ -60,7 +61,7 @@ function parsed(bytes: Buffer): Record<string, unknown> {
 }
 
 /** Returns the nesting depth of brackets outside strings. */
-function depthOf(text: string): number {
+function measureDepth(text: string): number {
   let [depth, deepest, quoted] = [0, 0, false];
   for (let i = 0; i < text.length; i++) {
     const one = text.charCodeAt(i);

@@ -10,15 +10,15 @@ interface Token {
   bytes: number[];
 }
 
-function tokenOf(text: string, logprob = 0): Token {
+function formatToken(text: string, logprob = 0): Token {
   return { token: text, logprob: Math.max(logprob, LOWEST), bytes: [...Buffer.from(text)] };
 }
 
 /** Returns `choices[].logprobs` of a chat completion. */
 export function chatLogprobs(pieces: readonly Piece[]): object {
   const content = pieces.map(({ text, logprob, topLogprobs = [] }) => ({
-    ...tokenOf(text, logprob),
-    top_logprobs: topLogprobs.map((one) => tokenOf(one.text, one.logprob)),
+    ...formatToken(text, logprob),
+    top_logprobs: topLogprobs.map((one) => formatToken(one.text, one.logprob)),
   }));
   return { content, refusal: null };
 }

@@ -1,5 +1,5 @@
 /** Reads the parameters of a request's JSON body. Unknown and unsupported ones are rejected by name. */
-import { type ApiError, badParameter } from "./api-error.js";
+import { type ApiError, createParameterError } from "./api-error.js";
 
 /** Parameters that identify the caller. They do not affect the response. */
 const WITHOUT_EFFECT = [
@@ -47,27 +47,27 @@ export class Parameters {
   need(name: string): unknown {
     const value = this.take(name);
     if (value === undefined)
-      throw badParameter(name, `you must provide ${name}`, "missing_required_parameter");
+      throw createParameterError(name, `you must provide ${name}`, "missing_required_parameter");
     return value;
   }
 
   text(name: string): string {
     const value = this.need(name);
     if (typeof value === "string") return value;
-    throw wrong(name, "a string", value);
+    throw createWrongValue(name, "a string", value);
   }
 
   flag(name: string): boolean {
     const value = this.take(name) ?? false;
     if (typeof value === "boolean") return value;
-    throw wrong(name, "true or false", value);
+    throw createWrongValue(name, "true or false", value);
   }
 
   /** Takes a number that satisfies `holds`; `range` describes the condition in errors. */
   number(name: string, holds: (value: number) => boolean, range: string): number | undefined {
     const value = this.take(name);
     if (value === undefined || (typeof value === "number" && holds(value))) return value;
-    throw wrong(name, range, value);
+    throw createWrongValue(name, range, value);
   }
 
   whole(name: string, least: number, most = Number.MAX_SAFE_INTEGER): number | undefined {
@@ -79,16 +79,21 @@ export class Parameters {
   object(name: string): Record<string, unknown> | undefined {
     const value = this.take(name);
     if (value === undefined || isObject(value)) return value;
-    throw wrong(name, "an object", value);
+    throw createWrongValue(name, "an object", value);
   }
 
   stops(): string[] {
     const value = this.take("stop") ?? [];
     const stops: unknown[] = Array.isArray(value) ? value : [value];
-    if (stops.length > MOST_STOPS) throw badParameter("stop", `stop takes at most ${MOST_STOPS} texts`);
+    if (stops.length > MOST_STOPS)
+      throw createParameterError("stop", `stop takes at most ${MOST_STOPS} texts`);
     for (const stop of stops)
       if (typeof stop !== "string" || stop === "" || stop.length > LONGEST_STOP)
-        throw wrong("stop", `a text of 1 to ${LONGEST_STOP} characters, or an array of them`, stop);
+        throw createWrongValue(
+          "stop",
+          `a text of 1 to ${LONGEST_STOP} characters, or an array of them`,
+          stop,
+        );
     return stops as string[];
   }
 
@@ -98,29 +103,37 @@ export class Parameters {
       if (WITHOUT_EFFECT.includes(name)) continue;
       const neutral = Object.hasOwn(NEUTRAL, name) ? NEUTRAL[name] : undefined;
       if (neutral === undefined)
-        throw badParameter(name, `unknown parameter: ${shown(name)}`, "unknown_parameter");
-      if (!neutral.includes(value)) throw unsupported(name, neutral);
+        throw createParameterError(name, `unknown parameter: ${formatParameter(name)}`, "unknown_parameter");
+      if (!neutral.includes(value)) throw createUnsupported(name, neutral);
     }
   }
 }
 
 /** Returns the error of an unsupported parameter. */
-export function unsupported(name: string, neutral: readonly unknown[] = []): ApiError {
+export function createUnsupported(name: string, neutral: readonly unknown[] = []): ApiError {
   const instead =
     neutral.length > 0 ? ` other than ${neutral.map((one) => JSON.stringify(one)).join(" or ")}` : "";
-  return badParameter(name, `${name}${instead} is not supported; leave it out`, "unsupported_parameter");
+  return createParameterError(
+    name,
+    `${name}${instead} is not supported; leave it out`,
+    "unsupported_parameter",
+  );
 }
 
 /** Returns the error of a parameter whose value is not as `expected`. */
-export function wrong(name: string, expected: string, value: unknown): ApiError {
-  return badParameter(name, `${name} must be ${expected}, got ${shown(value)}`, "invalid_value");
+export function createWrongValue(name: string, expected: string, value: unknown): ApiError {
+  return createParameterError(
+    name,
+    `${name} must be ${expected}, got ${formatParameter(value)}`,
+    "invalid_value",
+  );
 }
 
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function shown(value: unknown): string {
+function formatParameter(value: unknown): string {
   if (Array.isArray(value)) return "an array";
   if (typeof value === "object" && value !== null) return "an object";
   const text = JSON.stringify(value) ?? "nothing";

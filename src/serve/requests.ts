@@ -1,17 +1,17 @@
 /** Checks the parameters of the two generation endpoints, and builds generations from them. */
 import { randomInt } from "node:crypto";
 
-import { ignoredParts } from "../chat/ignored.js";
-import { type Conversation, messagesOf, toolsOf } from "../chat/messages.js";
+import { findIgnoredParts } from "../chat/ignored.js";
+import { type Conversation, parseMessages, parseTools } from "../chat/messages.js";
 import type { ChatTemplate } from "../chat/template.js";
 import { setAdapter, withoutAdapters } from "../lora/adapter/active.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { checkedGenerateOptions } from "../models/generate-options.js";
 import { endTokens } from "../models/generate.js";
 import type { Tokenizer } from "../models/tokenizer.js";
-import { ApiError, badParameter } from "./api-error.js";
+import { ApiError, createParameterError } from "./api-error.js";
 import type { Generation } from "./batcher.js";
-import { Parameters, unsupported, wrong } from "./parameters.js";
+import { Parameters, createUnsupported, createWrongValue } from "./parameters.js";
 
 /** The default number of tokens of a completion, as in OpenAI's API. */
 const COMPLETION_TOKENS = 16;
@@ -61,26 +61,26 @@ interface Common {
 }
 
 /** Reads the body of a chat completion. Throws an `ApiError` that names the invalid parameter. */
-export async function chatRequest(
+export async function parseChatRequest(
   body: Readonly<Record<string, unknown>>,
   service: Service,
 ): Promise<GenerationRequest> {
   const given = new Parameters(body);
   const served = servedBy(given, service);
-  const conversation = conversationOf(given);
+  const conversation = readConversation(given);
   const variables = given.object("chat_template_kwargs") ?? {};
   const limits = [given.whole("max_tokens", 1), given.whole("max_completion_tokens", 1)];
   if (limits.every((limit) => limit !== undefined))
-    throw badParameter(
+    throw createParameterError(
       "max_tokens",
       "max_tokens and max_completion_tokens are one parameter; give one of them",
     );
   plainAnswer(given);
   const asked = limits[0] ?? limits[1] ?? service.maxTokens;
-  const common = commonOf(given, served, { asked, logprobs: chatLogprobs(given) }, service);
-  const template = templateOf(service, served, conversation.tools !== undefined);
+  const common = readCommon(given, served, { asked, logprobs: chatLogprobs(given) }, service);
+  const template = findTemplate(service, served, conversation.tools !== undefined);
   const text = render(template, conversation, variables);
-  const [prompt] = await encoded(service.model, [text], "messages", false);
+  const [prompt] = await encodeTexts(service.model, [text], "messages", false);
   return request(
     common,
     service,
@@ -90,7 +90,7 @@ export async function chatRequest(
 }
 
 /** Reads the body of a completion. Throws an `ApiError` that names the invalid parameter. */
-export async function completionRequest(
+export async function parseCompletionRequest(
   body: Readonly<Record<string, unknown>>,
   service: Service,
 ): Promise<GenerationRequest> {
@@ -99,8 +99,8 @@ export async function completionRequest(
   const prompt = given.need("prompt");
   const asked = given.whole("max_tokens", 1) ?? COMPLETION_TOKENS;
   const logprobs = given.whole("logprobs", 0, MOST_ALTERNATIVES);
-  const common = commonOf(given, served, { asked, logprobs }, service);
-  const prompts = await promptsOf(prompt, service);
+  const common = readCommon(given, served, { asked, logprobs }, service);
+  const prompts = await readPrompts(prompt, service);
   return request(common, service, prompts, service.model.config.eosTokenIds);
 }
 
@@ -117,7 +117,7 @@ function servedBy(given: Parameters, { served }: Service): Served {
 }
 
 /** Takes the shared parameters, and rejects the rest. */
-function commonOf(
+function readCommon(
   given: Parameters,
   served: Served,
   { asked, logprobs }: { asked: number; logprobs: number | undefined },
@@ -152,19 +152,20 @@ function chatLogprobs(given: Parameters): number | undefined {
   const wanted = given.flag("logprobs");
   const alternatives = given.whole("top_logprobs", 0, MOST_ALTERNATIVES);
   if (wanted) return alternatives ?? 0;
-  if (alternatives) throw badParameter("top_logprobs", "top_logprobs needs logprobs: true");
+  if (alternatives) throw createParameterError("top_logprobs", "top_logprobs needs logprobs: true");
   return undefined;
 }
 
 function includesUsage(given: Parameters, stream: boolean): boolean {
   const options = given.object("stream_options");
   if (options === undefined) return false;
-  if (!stream) throw badParameter("stream_options", "stream_options needs stream: true");
+  if (!stream) throw createParameterError("stream_options", "stream_options needs stream: true");
   const { include_usage: usage = false, include_obfuscation: obfuscation = false, ...rest } = options;
   const [unknown] = Object.keys(rest);
-  if (unknown !== undefined) throw unsupported(`stream_options.${unknown.slice(0, 60)}`);
-  if (obfuscation !== false) throw unsupported("stream_options.include_obfuscation", [false]);
-  if (typeof usage !== "boolean") throw wrong("stream_options.include_usage", "true or false", usage);
+  if (unknown !== undefined) throw createUnsupported(`stream_options.${unknown.slice(0, 60)}`);
+  if (obfuscation !== false) throw createUnsupported("stream_options.include_obfuscation", [false]);
+  if (typeof usage !== "boolean")
+    throw createWrongValue("stream_options.include_usage", "true or false", usage);
   return usage;
 }
 
@@ -172,27 +173,27 @@ function includesUsage(given: Parameters, stream: boolean): boolean {
 function plainAnswer(given: Parameters): void {
   const format = given.object("response_format");
   if (format !== undefined && format["type"] !== "text")
-    throw unsupported("response_format", [{ type: "text" }]);
+    throw createUnsupported("response_format", [{ type: "text" }]);
   const modalities = given.take("modalities");
   if (modalities !== undefined && JSON.stringify(modalities) !== '["text"]')
-    throw unsupported("modalities", [["text"]]);
+    throw createUnsupported("modalities", [["text"]]);
   const bias = given.object("logit_bias");
-  if (bias !== undefined && Object.keys(bias).length > 0) throw unsupported("logit_bias");
+  if (bias !== undefined && Object.keys(bias).length > 0) throw createUnsupported("logit_bias");
 }
 
 /** Returns the messages and tools of a request. */
-function conversationOf(given: Parameters): Conversation {
+function readConversation(given: Parameters): Conversation {
   const value = given.need("messages");
-  const messages = messagesOf(value, "messages", (what) => {
-    throw badParameter("messages", what, "invalid_value");
+  const messages = parseMessages(value, "messages", (what) => {
+    throw createParameterError("messages", what, "invalid_value");
   });
-  const tools = toolsOf(given.take("tools"), (what) => {
-    throw badParameter("tools", what, "invalid_value");
+  const tools = parseTools(given.take("tools"), (what) => {
+    throw createParameterError("tools", what, "invalid_value");
   });
   const choice = given.take("tool_choice");
   // The server returns the model's output as text, so it cannot force a tool call.
   if (choice !== undefined && choice !== "auto" && choice !== "none")
-    throw unsupported("tool_choice", ["auto", "none"]);
+    throw createUnsupported("tool_choice", ["auto", "none"]);
   return { messages, tools: choice === "none" ? undefined : tools };
 }
 
@@ -205,11 +206,11 @@ function render(
   const { messages, tools } = conversation;
   const called = messages.some(({ tool_calls: calls }) => calls !== undefined);
   if (tools !== undefined || called) {
-    const ignored = ignoredParts(template, conversation, template.render(conversation));
+    const ignored = findIgnoredParts(template, conversation, template.render(conversation));
     const param = ignored.tools ? "tools" : ignored.calls ? "messages" : undefined;
     const what = ignored.tools ? "tools" : "tool calls";
     if (param !== undefined)
-      throw badParameter(
+      throw createParameterError(
         param,
         `this model's chat template ignores ${what}; leave them out`,
         "unsupported_parameter",
@@ -219,11 +220,11 @@ function render(
 }
 
 /** Returns the chat template of a served model: its adapter's, or else the base model's. Throws `ERR_CHAT_TEMPLATE`. */
-function templateOf({ model, templates }: Service, { adapter }: Served, tools: boolean): ChatTemplate {
+function findTemplate({ model, templates }: Service, { adapter }: Served, tools: boolean): ChatTemplate {
   const key = JSON.stringify([adapter, tools]);
   let template = templates.get(key);
   if (template === undefined) {
-    const find = (): ChatTemplate => tokenizerOf(model).chatTemplateFor(tools);
+    const find = (): ChatTemplate => requireTokenizer(model).chatTemplateFor(tools);
     if (adapter === null) template = withoutAdapters(model, find);
     else {
       // Generation chooses adapters by row, so activating one affects only the tokenizer's template.
@@ -236,31 +237,39 @@ function templateOf({ model, templates }: Service, { adapter }: Served, tools: b
 }
 
 /** Returns the prompts of a completion: a text, token ids, or several of either. */
-async function promptsOf(value: unknown, { model, maxTexts }: Service): Promise<Int32Array[]> {
+async function readPrompts(value: unknown, { model, maxTexts }: Service): Promise<Int32Array[]> {
   const several = Array.isArray(value) && (value.length === 0 || typeof value[0] !== "number");
   const all: unknown[] = several ? (value as unknown[]) : [value];
   if (all.length === 0 || all.length > maxTexts)
-    throw badParameter("prompt", `prompt takes 1 to ${maxTexts} prompts, got ${all.length}`, "invalid_value");
-  if (all.every((one) => typeof one === "string")) return encoded(model, all, "prompt", true);
+    throw createParameterError(
+      "prompt",
+      `prompt takes 1 to ${maxTexts} prompts, got ${all.length}`,
+      "invalid_value",
+    );
+  if (all.every((one) => typeof one === "string")) return encodeTexts(model, all, "prompt", true);
   const { numEmbeddings } = model.inputEmbedding();
   return all.map((ids) => {
     const valid = (id: unknown): boolean =>
       typeof id === "number" && Number.isInteger(id) && id >= 0 && id < numEmbeddings;
     if (!Array.isArray(ids) || ids.length === 0 || !ids.every(valid))
-      throw wrong("prompt", `a text or token ids from 0 to ${numEmbeddings - 1}, or an array of either`, ids);
+      throw createWrongValue(
+        "prompt",
+        `a text or token ids from 0 to ${numEmbeddings - 1}, or an array of either`,
+        ids,
+      );
     return fitting(Int32Array.from(ids as number[]), ids.length, model, "prompt");
   });
 }
 
 /** Encodes texts on background threads, up to the model's limit. */
-async function encoded(
+async function encodeTexts(
   model: CausalLM,
   texts: readonly string[],
   param: string,
   addSpecialTokens: boolean,
 ): Promise<Int32Array[]> {
   const limit = model.config.maxPositionEmbeddings + 1;
-  const rows = await tokenizerOf(model).encodeRows(texts, { addSpecialTokens, limit });
+  const rows = await requireTokenizer(model).encodeRows(texts, { addSpecialTokens, limit });
   return rows.map(({ ids, total }) => fitting(ids.slice(), Math.max(total, ids.length), model, param));
 }
 
@@ -269,14 +278,14 @@ function fitting(ids: Int32Array, total: number, model: CausalLM, param: string)
   const { bosTokenId, maxPositionEmbeddings: limit } = model.config;
   if (total >= limit) {
     const what = `${param} has ${total} tokens; this model reads at most ${limit - 1} before its answer`;
-    throw badParameter(param, what, "context_length_exceeded");
+    throw createParameterError(param, what, "context_length_exceeded");
   }
   if (ids.length > 0) return ids;
-  if (bosTokenId === undefined) throw badParameter(param, `${param} has no tokens`, "invalid_value");
+  if (bosTokenId === undefined) throw createParameterError(param, `${param} has no tokens`, "invalid_value");
   return Int32Array.of(bosTokenId);
 }
 
-function tokenizerOf(model: CausalLM): Tokenizer {
+function requireTokenizer(model: CausalLM): Tokenizer {
   if (model.tokenizer !== undefined) return model.tokenizer;
   throw new ApiError(500, "this model has no tokenizer");
 }
@@ -289,7 +298,7 @@ function request(
 ): GenerationRequest {
   const texts = prompts.flatMap((prompt) => Array.from({ length: n }, () => prompt));
   if (texts.length > maxTexts)
-    throw badParameter(
+    throw createParameterError(
       "n",
       `a request takes at most ${maxTexts} texts, got ${texts.length}`,
       "invalid_value",

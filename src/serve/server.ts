@@ -9,7 +9,12 @@ import { Batcher, type Job } from "./batcher.js";
 import { readBody } from "./body.js";
 import { EventStream } from "./event-stream.js";
 import { type Entry, logLine } from "./log.js";
-import { chatRequest, completionRequest, type GenerationRequest, type Service } from "./requests.js";
+import {
+  parseChatRequest,
+  parseCompletionRequest,
+  type GenerationRequest,
+  type Service,
+} from "./requests.js";
 import { Answer } from "./responses.js";
 
 /** The maximum number of connections. */
@@ -126,7 +131,11 @@ export class ModelServer {
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const entry: Entry = { method: request.method ?? "", path: pathOf(request), started: performance.now() };
+    const entry: Entry = {
+      method: request.method ?? "",
+      path: readPath(request),
+      started: performance.now(),
+    };
     response.on("close", () => this.#options.log(logLine(entry, response)));
     response.on("error", () => {});
     response.setHeader("X-Content-Type-Options", "nosniff");
@@ -139,7 +148,7 @@ export class ModelServer {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse, entry: Entry): Promise<void> {
-    if (this.#admitted(request, response)) return;
+    if (this.#admit(request, response)) return;
     const { path } = entry;
     if (path === MODELS) return this.#models(request, response);
     if (path.startsWith(`${MODELS}/`)) return this.#models(request, response, path.slice(MODELS.length + 1));
@@ -147,12 +156,12 @@ export class ModelServer {
     allow(request, "POST");
     if (this.#stopping) throw new ApiError(503, "the server is stopping", { code: "server_stopping" });
     const body = await readBody(request, this.#options.maxBody);
-    const read = path === CHAT ? chatRequest : completionRequest;
+    const read = path === CHAT ? parseChatRequest : parseCompletionRequest;
     await this.#generate(await read(body, this.#service), path === CHAT, response, entry);
   }
 
   /** Checks the caller's authorization and origin; answers CORS preflight requests of allowed origins. */
-  #admitted(request: IncomingMessage, response: ServerResponse): boolean {
+  #admit(request: IncomingMessage, response: ServerResponse): boolean {
     const { token, origins } = this.#options;
     const refused = senderRefusal(request.headers, this.#senders());
     if (refused !== undefined) throw new ApiError(403, refused, { code: "forbidden" });
@@ -238,7 +247,7 @@ export class ModelServer {
 }
 
 /** Returns the path of a request, without its query. */
-function pathOf({ url = "" }: IncomingMessage): string {
+function readPath({ url = "" }: IncomingMessage): string {
   return url.split("?", 1)[0] as string;
 }
 

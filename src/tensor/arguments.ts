@@ -5,19 +5,19 @@ import type { Tensor } from "./tensor.js";
 import { isTensor } from "./operand.js";
 
 /** Checks for a tensor; `name` is the argument's name. Throws `ERR_OPTION`. */
-export function tensorOf(op: string, name: string, value: unknown): Tensor {
+export function checkTensor(op: string, name: string, value: unknown): Tensor {
   return isTensor(value) ? value : refuse(op, name, "a tensor", value);
 }
 
 /** Checks for a tensor or an array of them. Throws `ERR_OPTION`. */
-export function tensorsOf(op: string, name: string, value: unknown): Tensor[] {
+export function checkTensors(op: string, name: string, value: unknown): Tensor[] {
   if (isTensor(value)) return [value];
   if (!Array.isArray(value)) return refuse(op, name, "a tensor or an array of tensors", value);
-  return value.map((one, i) => tensorOf(op, `${name}[${i}]`, one));
+  return value.map((one, i) => checkTensor(op, `${name}[${i}]`, one));
 }
 
 /** Checks for a whole number of either sign. Throws `ERR_OPTION`. */
-export function integer(op: string, name: string, value: unknown): number {
+export function checkInteger(op: string, name: string, value: unknown): number {
   return Number.isSafeInteger(value) ? (value as number) : refuse(op, name, "a whole number", value);
 }
 
@@ -25,8 +25,8 @@ export function integer(op: string, name: string, value: unknown): number {
  * Converts a dimension, which may be negative, to its index. Throws `ERR_OPTION` if it is not a whole number, and
  * `ERR_SHAPE_MISMATCH` if it does not exist.
  */
-export function dimension(op: string, dim: number, rank: number): number {
-  integer(op, "dim", dim);
+export function checkDimension(op: string, dim: number, rank: number): number {
+  checkInteger(op, "dim", dim);
   const at = dim < 0 ? dim + rank : dim;
   if (at >= 0 && at < rank) return at;
   throw new LowrankError(
@@ -35,11 +35,15 @@ export function dimension(op: string, dim: number, rank: number): number {
   );
 }
 
-/** Returns dimensions in ascending order, without duplicates; all if none is given. Throws as `dimension` does. */
-export function dimensions(op: string, dim: number | readonly number[] | undefined, rank: number): number[] {
+/** Returns dimensions in ascending order, without duplicates; all if none is given. Throws as `checkDimension` does. */
+export function checkDimensions(
+  op: string,
+  dim: number | readonly number[] | undefined,
+  rank: number,
+): number[] {
   const named = dim === undefined ? [] : Array.isArray(dim) ? (dim as number[]) : [dim as number];
   // As in PyTorch, a scalar can be reduced as if it had one dimension.
-  const places = named.map((d) => dimension(op, d, Math.max(rank, 1))).filter((d) => d < rank);
+  const places = named.map((d) => checkDimension(op, d, Math.max(rank, 1))).filter((d) => d < rank);
   if (named.length === 0) return Array.from({ length: rank }, (_, d) => d);
   const sorted = [...places].sort((a, b) => a - b);
   const twice = sorted.find((d, i) => d === sorted[i + 1]);
@@ -51,7 +55,7 @@ export function dimensions(op: string, dim: number | readonly number[] | undefin
 }
 
 /** Returns sizes given as arguments or as an array. Throws `ERR_OPTION` for one below `least`. */
-export function sizes(op: string, given: readonly unknown[], least = 0): number[] {
+export function checkSizes(op: string, given: readonly unknown[], least = 0): number[] {
   const list = given.length === 1 && Array.isArray(given[0]) ? (given[0] as unknown[]) : given;
   const fits = (n: unknown): boolean => Number.isSafeInteger(n) && (n as number) >= least;
   const wrong = list.findIndex((n) => !fits(n));
@@ -62,6 +66,6 @@ export function sizes(op: string, given: readonly unknown[], least = 0): number[
 }
 
 /** Formats a shape for error messages. */
-export function shapeOf(shape: readonly number[]): string {
+export function formatShape(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;
 }

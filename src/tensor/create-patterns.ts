@@ -1,9 +1,9 @@
 /** Creates tensors with regular values, and constants shaped like another tensor. */
 import * as argument from "../arguments/check.js";
-import { filled, finished, full, tensor, type TensorOptions } from "./create.js";
+import { checkShapeAndOptions, finishTensor, full, tensor, type TensorOptions } from "./create.js";
 import { scope } from "./scope.js";
 import { type Tensor, isBlock } from "./tensor.js";
-import { tensorOf } from "./arguments.js";
+import { checkTensor } from "./arguments.js";
 
 /** Options of tensors created like another one; dtype and device default to the other tensor's. */
 export type LikeOptions = Omit<TensorOptions, "shape">;
@@ -15,7 +15,7 @@ export type LikeOptions = Omit<TensorOptions, "shape">;
 export function eye(rows: number, columns?: number, options?: Omit<TensorOptions, "shape">): Tensor {
   argument.whole("eye", "rows", rows);
   const wide = columns === undefined ? rows : argument.whole("eye", "columns", columns);
-  const { dtype = "f32", device, requiresGrad } = filled("eye", [rows, wide], options);
+  const { dtype = "f32", device, requiresGrad } = checkShapeAndOptions("eye", [rows, wide], options);
   const made = scope(() => {
     const numbers = (n: number): Tensor =>
       tensor(
@@ -24,7 +24,7 @@ export function eye(rows: number, columns?: number, options?: Omit<TensorOptions
       );
     return numbers(rows).reshape(rows, 1).eq(numbers(wide));
   });
-  return finished(made, { dtype, requiresGrad });
+  return finishTensor(made, { dtype, requiresGrad });
 }
 
 /**
@@ -40,11 +40,11 @@ export function linspace(
   for (const [name, value] of Object.entries({ start, end }))
     argument.numberThat("linspace", name, value, Number.isFinite, "a finite number");
   argument.whole("linspace", "steps", steps);
-  const { dtype, device, requiresGrad } = filled("linspace", [steps], options);
+  const { dtype, device, requiresGrad } = checkShapeAndOptions("linspace", [steps], options);
   const step = steps > 1 ? (end - start) / (steps - 1) : 0;
   // Computed from the nearer end, so that both ends are exact.
   const at = (i: number): number => (i < steps / 2 ? start + i * step : end - (steps - 1 - i) * step);
-  return finished(
+  return finishTensor(
     tensor(
       Float32Array.from({ length: steps }, (_, i) => at(i)),
       { device },
@@ -69,8 +69,8 @@ export function fullLike(other: Tensor, value: number, options?: LikeOptions): T
 }
 
 function like(where: string, other: Tensor, value: number, options: LikeOptions | undefined): Tensor {
-  const of = tensorOf(where, "other", other);
-  const { device = of.device, dtype, requiresGrad } = filled(where, of.shape, options);
+  const of = checkTensor(where, "other", other);
+  const { device = of.device, dtype, requiresGrad } = checkShapeAndOptions(where, of.shape, options);
   return full(of.shape, value, {
     device,
     // The counterpart of a quantised weight is f32.

@@ -1,10 +1,10 @@
 /** Creates random whole numbers and samples from distributions, using the generator seeded by `manualSeed`. */
 import * as argument from "../arguments/check.js";
-import { filled, finished, tensor, type TensorOptions } from "./create.js";
+import { checkShapeAndOptions, finishTensor, tensor, type TensorOptions } from "./create.js";
 import { call, native } from "../native/binding.js";
-import { nextDropout } from "./random.js";
+import { drawStream } from "./random.js";
 import type { Tensor } from "./tensor.js";
-import { integer, tensorOf } from "./arguments.js";
+import { checkInteger, checkTensor } from "./arguments.js";
 import type { MultinomialOptions } from "./drawing.js";
 
 /** Options of random whole numbers; `dtype` defaults to i32. */
@@ -20,14 +20,14 @@ export function randint(
   shape: readonly number[],
   options?: RandomOptions,
 ): Tensor {
-  integer("randint", "low", low);
-  integer("randint", "high", high);
+  checkInteger("randint", "low", low);
+  checkInteger("randint", "high", high);
   argument.numberThat("randint", "low", low, (n) => n >= -(2 ** 31), "at least −2³¹");
   argument.numberThat("randint", "high", high, (n) => n > low && n <= 2 ** 31, "above low and at most 2³¹");
-  const { device, ...given } = filled("randint", shape, options);
+  const { device, ...given } = checkShapeAndOptions("randint", shape, options);
   const size = shape.reduce((n, d) => n * d, 1);
-  const values = call(() => native().integers(...nextDropout(), size, low, high));
-  return finished(tensor(values, { shape, device }), { dtype: "i32", ...defined(given) });
+  const values = call(() => native().integers(...drawStream(), size, low, high));
+  return finishTensor(tensor(values, { shape, device }), { dtype: "i32", ...dropUndefinedDtype(given) });
 }
 
 /**
@@ -37,22 +37,22 @@ export function randint(
 export function randperm(n: number, options?: RandomOptions): Tensor {
   argument.whole("randperm", "n", n);
   argument.numberThat("randperm", "n", n, (size) => size < 2 ** 31, "below 2³¹");
-  const { device, ...given } = filled("randperm", [n], options);
-  const values = call(() => native().permutation(...nextDropout(), n));
-  return finished(tensor(values, { device }), { dtype: "i32", ...defined(given) });
+  const { device, ...given } = checkShapeAndOptions("randperm", [n], options);
+  const values = call(() => native().permutation(...drawStream(), n));
+  return finishTensor(tensor(values, { device }), { dtype: "i32", ...dropUndefinedDtype(given) });
 }
 
 /** Draws 1 with the probability of each element, else 0. Equivalent to `probabilities.bernoulli()`. */
 export function bernoulli(probabilities: Tensor): Tensor {
-  return tensorOf("bernoulli", "probabilities", probabilities).bernoulli();
+  return checkTensor("bernoulli", "probabilities", probabilities).bernoulli();
 }
 
 /** Draws indices in proportion to `weights` along the last dimension. Equivalent to `weights.multinomial(count, options)`. */
 export function multinomial(weights: Tensor, count: number, options?: MultinomialOptions): Tensor {
-  return tensorOf("multinomial", "weights", weights).multinomial(count, options);
+  return checkTensor("multinomial", "weights", weights).multinomial(count, options);
 }
 
 /** Returns the options without undefined `dtype`. */
-function defined({ dtype, requiresGrad }: TensorOptions): TensorOptions {
+function dropUndefinedDtype({ dtype, requiresGrad }: TensorOptions): TensorOptions {
   return { ...(dtype !== undefined && { dtype }), requiresGrad };
 }

@@ -3,8 +3,8 @@ import * as argument from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { nextDropout } from "./random.js";
-import { type BlockDType, type DType, type Tensor, wrapped } from "./tensor.js";
+import { drawStream } from "./random.js";
+import { type BlockDType, type DType, type Tensor, wrapHandle } from "./tensor.js";
 
 /** Nested arrays, one level per dimension; all arrays of a level must have equal lengths. */
 export type NestedArray = readonly (number | NestedArray)[];
@@ -29,7 +29,7 @@ const OPTIONS = ["shape", "dtype", "device", "requiresGrad"] as const;
 const DTYPES = ["f32", "f16", "bf16", "i32"] as const;
 
 /** Validates the options of `where`. `device` is validated when it is resolved. */
-function checked(
+function checkTensorOptions(
   where: string,
   options: TensorOptions | undefined,
   known: readonly (keyof TensorOptions)[],
@@ -42,13 +42,13 @@ function checked(
 }
 
 /** @internal Validates a shape and the other options. */
-export function filled(
+export function checkShapeAndOptions(
   where: string,
   shape: readonly number[],
   options: Omit<TensorOptions, "shape"> | undefined,
 ): TensorOptions {
   argument.listOf(where, "shape", shape, argument.whole);
-  return checked(where, options, OPTIONS.slice(1));
+  return checkTensorOptions(where, options, OPTIONS.slice(1));
 }
 
 /**
@@ -60,20 +60,20 @@ export function filled(
  * lengths or `shape` needs another number of values; `ERR_DTYPE` if the data cannot be converted to `dtype`.
  */
 export function tensor(data: TensorData, options?: TensorOptions): Tensor {
-  const given = checked("tensor", options, OPTIONS);
-  const { values, shape } = flattened(data);
-  const dtype = given.dtype ?? natural(values);
+  const given = checkTensorOptions("tensor", options, OPTIONS);
+  const { values, shape } = flatten(data);
+  const dtype = given.dtype ?? chooseDType(values);
   const sizes = given.shape ?? shape;
   const device = resolveDevice(given.device);
-  const bytes = encoded(values, dtype);
+  const bytes = encodeValues(values, dtype);
   const id = session().tensor(device, [...sizes], dtype, bytes, given.requiresGrad ?? false);
-  const made = wrapped(id, { shape: [...sizes], dtype, device });
+  const made = wrapHandle(id, { shape: [...sizes], dtype, device });
   // The setter also registers the tensor as a parameter.
   if (given.requiresGrad === true) made.requiresGrad = true;
   return made;
 }
 
-function natural(values: ArrayLike<number>): "f32" | "i32" {
+function chooseDType(values: ArrayLike<number>): "f32" | "i32" {
   if (values instanceof Int32Array) return "i32";
   if (values instanceof Uint16Array) {
     throw new LowrankError(
@@ -87,7 +87,7 @@ function natural(values: ArrayLike<number>): "f32" | "i32" {
 /** The maximum nesting; deeper arrays must contain themselves. */
 const DEEPEST = 64;
 
-function flattened(data: TensorData): { values: ArrayLike<number>; shape: number[] } {
+function flatten(data: TensorData): { values: ArrayLike<number>; shape: number[] } {
   if (typeof data === "number") return { values: [data], shape: [] };
   const isTyped = [Float32Array, Float64Array, Int32Array, Uint16Array].some((one) => data instanceof one);
   if (isTyped) return { values: data as TypedArray, shape: [(data as TypedArray).length] };
@@ -108,10 +108,10 @@ function flattened(data: TensorData): { values: ArrayLike<number>; shape: number
   const values: number[] = [];
   const walk = (level: unknown, depth: number, place: readonly number[]): void => {
     if (typeof level === "number") {
-      if (depth !== shape.length) ragged();
+      if (depth !== shape.length) refuseRagged();
       values.push(level);
     } else if (Array.isArray(level)) {
-      if (level.length !== shape[depth]) ragged();
+      if (level.length !== shape[depth]) refuseRagged();
       for (let i = 0; i < level.length; i++) walk(level[i], depth + 1, [...place, i]);
     } else {
       argument.refuse("tensor", `data${place.map((i) => `[${i}]`).join("")}`, "a number", level);
@@ -121,11 +121,11 @@ function flattened(data: TensorData): { values: ArrayLike<number>; shape: number
   return { values, shape };
 }
 
-function ragged(): never {
+function refuseRagged(): never {
   throw new LowrankError("ERR_SHAPE_MISMATCH", "tensor: nested arrays of unequal lengths have no shape");
 }
 
-function encoded(values: ArrayLike<number>, dtype: DType): Uint8Array {
+function encodeValues(values: ArrayLike<number>, dtype: DType): Uint8Array {
   let typed: Float32Array | Int32Array | Uint16Array;
   if (dtype === "i32") typed = values instanceof Int32Array ? values : wholes(values);
   else if (dtype === "f32") typed = values instanceof Float32Array ? values : Float32Array.from(values);
@@ -153,7 +153,7 @@ export function full(
   value: number,
   options?: Omit<TensorOptions, "shape">,
 ): Tensor {
-  const given = filled("full", shape, options);
+  const given = checkShapeAndOptions("full", shape, options);
   argument.numberThat(
     "full",
     "value",
@@ -166,12 +166,12 @@ export function full(
 
 /** Creates a tensor of `shape` filled with 0; f32 by default. Throws like `full`. */
 export function zeros(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
-  return constant(shape, 0, filled("zeros", shape, options));
+  return constant(shape, 0, checkShapeAndOptions("zeros", shape, options));
 }
 
 /** Creates a tensor of `shape` filled with 1; f32 by default. Throws like `full`. */
 export function ones(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
-  return constant(shape, 1, filled("ones", shape, options));
+  return constant(shape, 1, checkShapeAndOptions("ones", shape, options));
 }
 
 function constant(
@@ -179,7 +179,7 @@ function constant(
   value: number,
   { device, dtype, requiresGrad }: TensorOptions,
 ): Tensor {
-  const made = wrapped(session().full(resolveDevice(device), [...shape], dtype ?? "f32", value));
+  const made = wrapHandle(session().full(resolveDevice(device), [...shape], dtype ?? "f32", value));
   if (requiresGrad === true) made.requiresGrad = true;
   return made;
 }
@@ -198,7 +198,7 @@ export function arange(
     step = 1,
     ...rest
   } = argument.options("arange", options, [...OPTIONS.slice(1), "start", "step"] as never);
-  const given = checked("arange", rest, OPTIONS.slice(1));
+  const given = checkTensorOptions("arange", rest, OPTIONS.slice(1));
   for (const [name, value] of Object.entries({ end, start, step })) {
     argument.numberThat("arange", name, value, Number.isFinite, "a finite number");
   }
@@ -213,21 +213,24 @@ export function arange(
   );
   const values = Array.from({ length: size }, (_, i) => start + i * step);
   const dtype = given.dtype ?? (values.every(Number.isInteger) ? "i32" : "f32");
-  return converted(dtype === "i32" ? wholes(values) : Float32Array.from(values), [size], { ...given, dtype });
+  return createConverted(dtype === "i32" ? wholes(values) : Float32Array.from(values), [size], {
+    ...given,
+    dtype,
+  });
 }
 
 /** Creates a tensor of host values in the requested dtype. */
-function converted(
+function createConverted(
   values: Float32Array | Int32Array,
   shape: readonly number[],
   options: Omit<TensorOptions, "shape"> = {},
 ): Tensor {
   const place = options.device === undefined ? {} : { device: options.device };
-  return finished(tensor(values, { shape, ...place }), options);
+  return finishTensor(tensor(values, { shape, ...place }), options);
 }
 
 /** @internal Converts `wide` to the requested dtype and sets `requiresGrad`. */
-export function finished(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptions, "shape">): Tensor {
+export function finishTensor(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptions, "shape">): Tensor {
   const made = dtype === undefined || dtype === wide.dtype ? wide : wide.to(dtype);
   if (made !== wide) wide.dispose();
   if (requiresGrad === true) made.requiresGrad = true;
@@ -239,7 +242,7 @@ export function finished(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptio
  * Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export function rand(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
-  return uniform(shape, 0, 1, filled("rand", shape, options));
+  return uniform(shape, 0, 1, checkShapeAndOptions("rand", shape, options));
 }
 
 /**
@@ -247,7 +250,7 @@ export function rand(shape: readonly number[], options?: Omit<TensorOptions, "sh
  * `manualSeed`; f32 by default. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export function randn(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
-  return normal(shape, 1, filled("randn", shape, options));
+  return normal(shape, 1, checkShapeAndOptions("randn", shape, options));
 }
 
 /** @internal Draws values uniform on [low, high) on the device, without a host copy. */
@@ -258,8 +261,8 @@ export function uniform(
   options: Omit<TensorOptions, "shape"> = {},
 ): Tensor {
   const device = resolveDevice(options.device);
-  const drawn = session().randomUniform(device, [...shape], ...nextDropout(), low, high);
-  return finished(wrapped(drawn), options);
+  const drawn = session().randomUniform(device, [...shape], ...drawStream(), low, high);
+  return finishTensor(wrapHandle(drawn), options);
 }
 
 /** @internal Draws normally distributed values with mean 0 on the device, without a host copy. */
@@ -269,6 +272,6 @@ export function normal(
   options: Omit<TensorOptions, "shape"> = {},
 ): Tensor {
   const device = resolveDevice(options.device);
-  const drawn = session().randomNormal(device, [...shape], ...nextDropout(), deviation);
-  return finished(wrapped(drawn), options);
+  const drawn = session().randomNormal(device, [...shape], ...drawStream(), deviation);
+  return finishTensor(wrapHandle(drawn), options);
 }

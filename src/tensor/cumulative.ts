@@ -3,8 +3,8 @@ import * as argument from "../arguments/check.js";
 import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
-import { dimension, dimensions } from "./arguments.js";
-import { made } from "./operand.js";
+import { checkDimension, checkDimensions } from "./arguments.js";
+import { recordOp } from "./operand.js";
 import type { Dims, ReduceOptions } from "./reductions.js";
 import { Sorting } from "./sorting.js";
 
@@ -18,10 +18,10 @@ export abstract class Cumulative extends Sorting {
    */
   cumprod(dim: number): Tensor {
     const { shape } = this;
-    const at = dimension("cumprod", dim, Math.max(shape.length, 1));
+    const at = checkDimension("cumprod", dim, Math.max(shape.length, 1));
     return scope(() => {
-      const x = shape.length === 0 ? this.widened().reshape(1) : this.widened();
-      return made(() => session().cumprod(x.id, at)).reshape(shape);
+      const x = shape.length === 0 ? this.widen().reshape(1) : this.widen();
+      return recordOp(() => session().cumprod(x.id, at)).reshape(shape);
     });
   }
 
@@ -33,13 +33,13 @@ export abstract class Cumulative extends Sorting {
     const { keepDim = false } = argument.options("prod", options, ["keepDim"]);
     argument.flag("prod", "keepDim", keepDim);
     const { shape } = this;
-    const dims = dimensions("prod", dim, shape.length);
+    const dims = checkDimensions("prod", dim, shape.length);
     return scope(() => {
       const rest = shape.map((_, d) => d).filter((d) => !dims.includes(d));
       const kept = rest.map((d) => shape[d] as number);
       const count = dims.reduce((n, d) => n * (shape[d] as number), 1);
       const last = rest.every((d, i) => d === i);
-      const turned = last ? this.widened() : this.widened().permute([...rest, ...dims]);
+      const turned = last ? this.widen() : this.widen().permute([...rest, ...dims]);
       const y = product(turned.reshape([...kept, count]));
       return y.reshape(keepDim ? shape.map((n, d) => (dims.includes(d) ? 1 : n)) : kept);
     });
@@ -53,9 +53,9 @@ export abstract class Cumulative extends Sorting {
     const { keepDim = false } = argument.options("logsumexp", options, ["keepDim"]);
     argument.flag("logsumexp", "keepDim", keepDim);
     const { shape } = this;
-    const dims = dimensions("logsumexp", dim, shape.length);
+    const dims = checkDimensions("logsumexp", dim, shape.length);
     return scope(() => {
-      const x = this.dtype === "i32" ? this.self.to("f32") : this.widened();
+      const x = this.dtype === "i32" ? this.self.to("f32") : this.widen();
       const empty = dims.some((d) => shape[d] === 0);
       const largest = empty ? undefined : x.detach().max(dims, { keepDim: true });
       // Subtracting an infinite maximum from itself would give NaN.
@@ -82,6 +82,6 @@ function product(x: Tensor): Tensor {
     const padded = rows * columns === n ? x : x.pad([0, rows * columns - n], { value: 1 });
     return product(product(padded.reshape([...outer, rows, columns])));
   }
-  const running = made(() => session().cumprod(x.id, outer.length));
+  const running = recordOp(() => session().cumprod(x.id, outer.length));
   return running.slice(-1, n - 1).reshape(outer);
 }

@@ -2,11 +2,11 @@
 import * as argument from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { nextDropout } from "./random.js";
+import { drawStream } from "./random.js";
 import { noGrad, scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
-import { shapeOf } from "./arguments.js";
-import { made } from "./operand.js";
+import { formatShape } from "./arguments.js";
+import { recordOp } from "./operand.js";
 import { Products } from "./products.js";
 
 /** Options of `multinomial`. */
@@ -30,9 +30,9 @@ export abstract class Drawing extends Products {
     }
     return noGrad(() =>
       scope(() => {
-        const p = this.widened();
-        const draws = made(() =>
-          session().randomUniform(this.device, [...this.shape], ...nextDropout(), 0, 1),
+        const p = this.widen();
+        const draws = recordOp(() =>
+          session().randomUniform(this.device, [...this.shape], ...drawStream(), 0, 1),
         );
         return draws.lt(p).to("f32").where(p.clamp(0, 1).eq(p), NaN);
       }),
@@ -60,13 +60,13 @@ export abstract class Drawing extends Products {
     if (shape.length < 1 || shape.length > 2 || classes === 0 || (!replacement && count > classes)) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `multinomial: ${count} indices cannot be drawn ${replacement ? "with" : "without"} replacement from ${shapeOf(shape)}; ` +
+        `multinomial: ${count} indices cannot be drawn ${replacement ? "with" : "without"} replacement from ${formatShape(shape)}; ` +
           `it takes [C] or [B, C]${replacement ? "" : ` with C of at least ${count}`}`,
       );
     }
     return noGrad(() =>
       scope(() => {
-        const weights = this.widened().reshape(-1, classes);
+        const weights = this.widen().reshape(-1, classes);
         const rows = weights.shape[0] as number;
         const sound = weights.clamp(0, 3e38).eq(weights).all(-1, { keepDim: true });
         const drawn = replacement ? races(weights, count) : race(weights, count);
@@ -79,7 +79,7 @@ export abstract class Drawing extends Products {
 
 /** Draws without replacement: the largest weights divided by exponential random numbers. */
 function race(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
-  return scaled(weights, weights.shape).topk(count);
+  return scaleRandomly(weights, weights.shape).topk(count);
 }
 
 /** Draws with replacement, [B, count]: a separate race for each index. */
@@ -89,7 +89,9 @@ function races(weights: Tensor, count: number): { values: Tensor; indices: Tenso
   const pieces: { values: Tensor; indices: Tensor }[] = [];
   for (let from = 0; from < count; from += most) {
     const draws = Math.min(most, count - from);
-    const { values, indices } = scaled(weights.reshape(rows, 1, classes), [rows, draws, classes]).topk(1);
+    const { values, indices } = scaleRandomly(weights.reshape(rows, 1, classes), [rows, draws, classes]).topk(
+      1,
+    );
     pieces.push({ values: values.squeeze(-1), indices: indices.squeeze(-1) });
   }
   const [first, ...others] = pieces as [(typeof pieces)[0], ...typeof pieces];
@@ -107,9 +109,9 @@ function races(weights: Tensor, count: number): { values: Tensor; indices: Tenso
 }
 
 /** Returns weights times random factors of `shape`; products round the same on every device. */
-function scaled(weights: Tensor, shape: readonly number[]): Tensor {
-  const factors = made(() =>
-    session().randomInverseExponential(weights.device, [...shape], ...nextDropout()),
+function scaleRandomly(weights: Tensor, shape: readonly number[]): Tensor {
+  const factors = recordOp(() =>
+    session().randomInverseExponential(weights.device, [...shape], ...drawStream()),
   );
   return factors.mul(weights);
 }

@@ -3,7 +3,7 @@ import { text } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
-import { shapeOf, tensorOf } from "./arguments.js";
+import { formatShape, checkTensor } from "./arguments.js";
 
 /** A tensor with unique names of its dimensions. */
 interface Named {
@@ -24,8 +24,8 @@ interface Named {
  * @example einsum("bhid,bhjd->bhij", q, k)
  */
 export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
-  const operands = tensors.map((t, i) => tensorOf("einsum", `tensors[${i}]`, t));
-  const { terms, result } = parsed(text("einsum", "spec", spec), operands);
+  const operands = tensors.map((t, i) => checkTensor("einsum", `tensors[${i}]`, t));
+  const { terms, result } = parseSpec(text("einsum", "spec", spec), operands);
   return scope(() => {
     const sizes = new Map<string, number>();
     const named = operands.map((t, i) => diagonal({ tensor: t, names: terms[i] as string[] }, spec));
@@ -39,39 +39,42 @@ export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
       if (next === undefined) break;
       const after = new Set([...result, ...later.flatMap((r) => r.names)]);
       const alone = new Set([...after, ...sofar.names]);
-      sofar = product(summed(sofar, needed), summed(next, alone), after);
+      sofar = product(sumOver(sofar, needed), sumOver(next, alone), after);
       rest = later;
     }
-    const { tensor, names } = summed(sofar, new Set(result));
+    const { tensor, names } = sumOver(sofar, new Set(result));
     const whole = names.length > 1 ? tensor.permute(result.map((name) => names.indexOf(name))) : tensor;
     // The result has every named dimension, also dimensions of size 1.
     return whole.reshape(result.map((name) => sizes.get(name) as number));
   });
 }
 
-function wrong(spec: string, why: string): never {
+function refuseSpec(spec: string, why: string): never {
   throw new LowrankError("ERR_OPTION", `einsum: "${spec}": ${why}`);
 }
 
 /** Returns the names of each term and of the result; dimensions of `...` are named by digits, counted from the last. */
-function parsed(spec: string, operands: readonly Tensor[]): { terms: string[][]; result: string[] } {
+function parseSpec(spec: string, operands: readonly Tensor[]): { terms: string[][]; result: string[] } {
   const [left, right, ...more] = spec.replaceAll(" ", "").split("->");
-  if (more.length > 0) wrong(spec, "there is more than one ->");
+  if (more.length > 0) refuseSpec(spec, "there is more than one ->");
   const parts = (left as string).split(",");
   if (parts.length !== operands.length || operands.length === 0) {
-    wrong(spec, `there are ${parts.length} terms for ${operands.length} tensors`);
+    refuseSpec(spec, `there are ${parts.length} terms for ${operands.length} tensors`);
   }
   let most = 0;
   const terms = parts.map((part, i) => {
     const { shape } = operands[i] as Tensor;
     const letters = part.replace("...", "");
-    if (!/^[A-Za-z]*$/.test(letters)) wrong(spec, `"${part}" is not a term of letters and ...`);
+    if (!/^[A-Za-z]*$/.test(letters)) refuseSpec(spec, `"${part}" is not a term of letters and ...`);
     const fresh = shape.length - letters.length;
     if (fresh < 0 || (fresh > 0 && letters === part)) {
-      wrong(spec, `"${part}" names ${letters.length} of the ${shape.length} dimensions of ${shapeOf(shape)}`);
+      refuseSpec(
+        spec,
+        `"${part}" names ${letters.length} of the ${shape.length} dimensions of ${formatShape(shape)}`,
+      );
     }
     if (letters !== part) most = Math.max(most, fresh);
-    return spelled(part, fresh);
+    return spellOut(part, fresh);
   });
   if (right === undefined) {
     const counts = new Map<string, number>();
@@ -80,12 +83,12 @@ function parsed(spec: string, operands: readonly Tensor[]): { terms: string[][];
     return { terms, result: [...dots(most), ...once] };
   }
   const letters = right.replace("...", "");
-  if (!/^[A-Za-z]*$/.test(letters)) wrong(spec, `"${right}" is not a term of letters and ...`);
-  const result = spelled(right, most);
+  if (!/^[A-Za-z]*$/.test(letters)) refuseSpec(spec, `"${right}" is not a term of letters and ...`);
+  const result = spellOut(right, most);
   const twice = result.find((name, i) => result.indexOf(name) !== i);
-  if (twice !== undefined) wrong(spec, `the result names ${twice} twice`);
+  if (twice !== undefined) refuseSpec(spec, `the result names ${twice} twice`);
   const unknown = result.find((name) => !terms.some((term) => term.includes(name)));
-  if (unknown !== undefined) wrong(spec, `the result names ${unknown}, which no term does`);
+  if (unknown !== undefined) refuseSpec(spec, `the result names ${unknown}, which no term does`);
   return { terms, result };
 }
 
@@ -93,7 +96,7 @@ function dots(count: number): string[] {
   return Array.from({ length: count }, (_, i) => String(count - 1 - i));
 }
 
-function spelled(part: string, fresh: number): string[] {
+function spellOut(part: string, fresh: number): string[] {
   const at = part.indexOf("...");
   return at < 0 ? [...part] : [...part.slice(0, at), ...dots(fresh), ...part.slice(at + 3)];
 }
@@ -144,7 +147,7 @@ function diagonal({ tensor, names }: Named, spec: string): Named {
 }
 
 /** Sums over names that are not in `kept`. */
-function summed({ tensor, names }: Named, kept: ReadonlySet<string>): Named {
+function sumOver({ tensor, names }: Named, kept: ReadonlySet<string>): Named {
   const over = names.map((_, d) => d).filter((d) => !kept.has(names[d] as string));
   if (over.length === 0) return { tensor, names };
   return { tensor: tensor.sum(over), names: names.filter((name) => kept.has(name)) };
@@ -173,5 +176,5 @@ function product(a: Named, b: Named, after: ReadonlySet<string>): Named {
     ...rows.map((name) => size(a, name)),
     ...columns.map((name) => size(b, name)),
   ];
-  return summed({ tensor: out.reshape(shape), names: [...batch, ...rows, ...columns] }, after);
+  return sumOver({ tensor: out.reshape(shape), names: [...batch, ...rows, ...columns] }, after);
 }

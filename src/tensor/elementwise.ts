@@ -1,13 +1,13 @@
 /** Elementwise operations with broadcasting. */
 import * as argument from "../arguments/check.js";
 import { direct, session } from "../native/binding.js";
-import { nextDropout } from "./random.js";
+import { drawStream } from "./random.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
-import { tensorOf } from "./arguments.js";
+import { checkTensor } from "./arguments.js";
 import { binary, binaryNumber, unary } from "./function.js";
 import { Layout } from "./layout.js";
-import { isHalf, isTensor, made } from "./operand.js";
+import { isHalf, isTensor, recordOp } from "./operand.js";
 
 /** Options of `gelu`. */
 export interface GeluOptions {
@@ -199,14 +199,14 @@ export abstract class Elementwise extends Layout {
   clamp(low: number, high: number): Tensor {
     argument.numeric("clamp", "low", low);
     argument.numeric("clamp", "high", high);
-    return made(() => session().clamp(this.id, low, high));
+    return recordOp(() => session().clamp(this.id, low, high));
   }
   /**
    * This where `condition` is not 0, `other` elsewhere (`torch.where(condition, this, other)`); the gradient flows to
    * the selected elements. Throws `ERR_DTYPE` where this or other is i32.
    */
   where(condition: Tensor, other: Tensor | number): Tensor {
-    const of = tensorOf("where", "condition", condition);
+    const of = checkTensor("where", "condition", condition);
     return this.#with("where", other, (b) => session().where(of.id, this.id, b));
   }
   /**
@@ -214,7 +214,7 @@ export abstract class Elementwise extends Layout {
    * `ERR_DTYPE`.
    */
   siluMul(up: Tensor): Tensor {
-    const of = tensorOf("siluMul", "up", up);
+    const of = checkTensor("siluMul", "up", up);
     if (isHalf(of.dtype)) return scope(() => this.siluMul(of.to("f32")));
     return this.inFloats((gate) => session().siluMul(gate, of.id));
   }
@@ -225,7 +225,7 @@ export abstract class Elementwise extends Layout {
    */
   dropout(p = 0.5): Tensor {
     argument.probability("dropout", "p", p);
-    return this.inFloats((x) => session().dropout(x, p, ...nextDropout()));
+    return this.inFloats((x) => session().dropout(x, p, ...drawStream()));
   }
 
   #unary(name: string): Tensor {
@@ -239,11 +239,11 @@ export abstract class Elementwise extends Layout {
 
   /** Runs `op` with the handle of `other`; a handle created from a number is released afterwards. */
   #with(name: string, other: Tensor | number, op: (other: number) => number): Tensor {
-    if (isTensor(other)) return made(() => op(other.id));
+    if (isTensor(other)) return recordOp(() => op(other.id));
     if (typeof other !== "number") return notOperand(name, other);
     const scalar = direct().number(this.id, other);
     try {
-      return made(() => op(scalar));
+      return recordOp(() => op(scalar));
     } finally {
       direct().release(scalar);
     }

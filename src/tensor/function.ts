@@ -1,11 +1,11 @@
 /** Elementwise functions by name, mapped to the engine's numbers. */
 import { direct, native } from "../native/binding.js";
 import type { Tensor } from "./tensor.js";
-import { made } from "./operand.js";
+import { recordOp } from "./operand.js";
 
 let numbers: ReadonlyMap<string, number> | undefined;
 
-function numberOf(name: string): number {
+function findFunctionNumber(name: string): number {
   numbers ??= new Map(
     native()
       .functions()
@@ -16,15 +16,15 @@ function numberOf(name: string): number {
 
 /** Applies a function to one operand, a handle. */
 export function unary(name: string, x: number): Tensor {
-  return made(() => direct().unary(numberOf(name), x));
+  return recordOp(() => direct().unary(findFunctionNumber(name), x));
 }
 
 /** Applies a function to two operands, handles. */
 export function binary(name: string, a: number, b: number): Tensor {
-  return made(() => direct().binary(numberOf(name), a, b));
+  return recordOp(() => direct().binary(findFunctionNumber(name), a, b));
 }
 
 /** Applies a function to a handle and a number, without creating a tensor from the number. */
 export function binaryNumber(name: string, a: number, b: number): Tensor {
-  return made(() => direct().binaryNumber(numberOf(name), a, b));
+  return recordOp(() => direct().binaryNumber(findFunctionNumber(name), a, b));
 }

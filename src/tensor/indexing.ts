@@ -4,8 +4,8 @@ import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
-import { dimension, integer, shapeOf, tensorOf } from "./arguments.js";
-import { isHalf, made } from "./operand.js";
+import { checkDimension, checkInteger, formatShape, checkTensor } from "./arguments.js";
+import { isHalf, recordOp } from "./operand.js";
 import { Reductions } from "./reductions.js";
 
 export abstract class Indexing extends Reductions {
@@ -17,9 +17,9 @@ export abstract class Indexing extends Reductions {
    * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */
   gather(dim: number, index: Tensor): Tensor {
-    const at = dimension("gather", dim, this.shape.length);
-    const of = tensorOf("gather", "index", index);
-    return made(() => session().gather(this.id, at, of.id));
+    const at = checkDimension("gather", dim, this.shape.length);
+    const of = checkTensor("gather", "index", index);
+    return recordOp(() => session().gather(this.id, at, of.id));
   }
 
   /**
@@ -27,10 +27,13 @@ export abstract class Indexing extends Reductions {
    * out of range (an index known only to the device gives NaN), `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */
   indexSelect(dim: number, index: Tensor): Tensor {
-    const at = dimension("indexSelect", dim, this.shape.length);
-    const of = tensorOf("indexSelect", "index", index);
+    const at = checkDimension("indexSelect", dim, this.shape.length);
+    const of = checkTensor("indexSelect", "index", index);
     if (of.shape.length > 1) {
-      throw new LowrankError("ERR_SHAPE_MISMATCH", `indexSelect: the index is [N], not ${shapeOf(of.shape)}`);
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `indexSelect: the index is [N], not ${formatShape(of.shape)}`,
+      );
     }
     return scope(() => {
       if (this.dtype === "i32") {
@@ -44,7 +47,7 @@ export abstract class Indexing extends Reductions {
       const columns = rest.reduce((n, d) => n * d, 1);
       const table = this.permute(order).reshape(this.shape[at] as number, columns);
       const ids = of.reshape(of.size);
-      const taken = made(() => session().embedding(table.id, ids.id, false));
+      const taken = recordOp(() => session().embedding(table.id, ids.id, false));
       const back = this.shape.map((_, d) => order.indexOf(d));
       return taken.reshape([of.size, ...rest]).permute(back);
     });
@@ -59,8 +62,8 @@ export abstract class Indexing extends Reductions {
    * device adds nothing), `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` where this or src is i32.
    */
   scatterAdd(dim: number, index: Tensor, src: Tensor): Tensor {
-    const at = dimension("scatterAdd", dim, this.shape.length);
-    const [of, from] = [tensorOf("scatterAdd", "index", index), tensorOf("scatterAdd", "src", src)];
+    const at = checkDimension("scatterAdd", dim, this.shape.length);
+    const [of, from] = [checkTensor("scatterAdd", "index", index), checkTensor("scatterAdd", "src", src)];
     if (isHalf(from.dtype)) return scope(() => this.scatterAdd(at, of, from.to("f32")));
     return this.inFloats((x) => session().scatterAdd(x, at, of.id, from.id));
   }
@@ -71,7 +74,7 @@ export abstract class Indexing extends Reductions {
    */
   oneHot(classes: number): Tensor {
     argument.whole("oneHot", "classes", classes, 1);
-    return made(() => session().oneHot(this.id, classes));
+    return recordOp(() => session().oneHot(this.id, classes));
   }
 
   /**
@@ -92,12 +95,12 @@ export abstract class Indexing extends Reductions {
 
   /** Keeps columns j of row i for which `compare(j, i + diagonal)` holds. */
   #triangle(op: string, compare: "le" | "ge", diagonal: number): Tensor {
-    integer(op, "diagonal", diagonal);
+    checkInteger(op, "diagonal", diagonal);
     const [rows, columns] = this.shape.slice(-2);
     if (rows === undefined || columns === undefined) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `${op}: takes two dimensions or more, not ${shapeOf(this.shape)}`,
+        `${op}: takes two dimensions or more, not ${formatShape(this.shape)}`,
       );
     }
     return scope(() => {
@@ -112,6 +115,6 @@ export abstract class Indexing extends Reductions {
       Math.max(Math.min(at(i), 2 ** 30), -(2 ** 30)),
     );
     const bytes = new Uint8Array(values.buffer);
-    return made(() => session().tensor(this.device, shape, "i32", bytes, false));
+    return recordOp(() => session().tensor(this.device, shape, "i32", bytes, false));
   }
 }

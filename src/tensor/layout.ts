@@ -5,8 +5,15 @@ import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
-import { dimension, dimensions, integer, shapeOf, sizes, tensorsOf } from "./arguments.js";
-import { made, madeAll, Operand } from "./operand.js";
+import {
+  checkDimension,
+  checkDimensions,
+  checkInteger,
+  formatShape,
+  checkSizes,
+  checkTensors,
+} from "./arguments.js";
+import { recordOp, recordOps, Operand } from "./operand.js";
 
 /** Options of `pad`. */
 export interface PadOptions {
@@ -22,15 +29,15 @@ export abstract class Layout extends Operand {
    * `ERR_SHAPE_MISMATCH` where the number of elements differs, `ERR_OPTION` for an invalid size.
    */
   reshape(...shape: number[] | [readonly number[]]): Tensor {
-    const completed = this.#completed(sizes("reshape", shape, -1));
-    return made(() => session().reshape(this.id, completed));
+    const completed = this.#inferShape(checkSizes("reshape", shape, -1));
+    return recordOp(() => session().reshape(this.id, completed));
   }
 
   /** Merges dimensions `start` to `end`, all by default. Throws `ERR_SHAPE_MISMATCH` for a missing dimension. */
   flatten(start = 0, end = -1): Tensor {
     const rank = this.shape.length;
     if (rank === 0) return this.reshape(1);
-    const [from, to] = [dimension("flatten", start, rank), dimension("flatten", end, rank)];
+    const [from, to] = [checkDimension("flatten", start, rank), checkDimension("flatten", end, rank)];
     const merged = this.shape.slice(from, to + 1).reduce((n, d) => n * d, 1);
     return this.reshape([...this.shape.slice(0, from), merged, ...this.shape.slice(to + 1)]);
   }
@@ -38,27 +45,27 @@ export abstract class Layout extends Operand {
   /** Removes `dim` if its size is 1, or all such dimensions. Throws `ERR_SHAPE_MISMATCH`. */
   squeeze(dim?: number): Tensor {
     if (dim === undefined) return this.reshape(this.shape.filter((d) => d !== 1));
-    const at = dimension("squeeze", dim, this.shape.length);
+    const at = checkDimension("squeeze", dim, this.shape.length);
     return this.reshape(this.shape.filter((d, i) => i !== at || d !== 1));
   }
 
   /** Inserts a dimension of size 1 at `dim` of the result. Throws `ERR_SHAPE_MISMATCH`. */
   unsqueeze(dim: number): Tensor {
-    const at = dimension("unsqueeze", dim, this.shape.length + 1);
+    const at = checkDimension("unsqueeze", dim, this.shape.length + 1);
     return this.reshape([...this.shape.slice(0, at), 1, ...this.shape.slice(at)]);
   }
 
   /** Copies with dimensions in the order `dims`, which names each once. Throws `ERR_SHAPE_MISMATCH`. */
   permute(...dims: number[] | [readonly number[]]): Tensor {
-    const order = (dims.flat() as number[]).map((d) => dimension("permute", d, this.shape.length));
-    return made(() => session().permute(this.id, order));
+    const order = (dims.flat() as number[]).map((d) => checkDimension("permute", d, this.shape.length));
+    return recordOp(() => session().permute(this.id, order));
   }
 
   /** Copies with dimensions `a` and `b` swapped, the last two by default. Throws `ERR_SHAPE_MISMATCH`. */
   transpose(a = -2, b = -1): Tensor {
     const rank = this.shape.length;
     const order = this.shape.map((_, i) => i);
-    const [i, j] = [dimension("transpose", a, rank), dimension("transpose", b, rank)];
+    const [i, j] = [checkDimension("transpose", a, rank), checkDimension("transpose", b, rank)];
     [order[i], order[j]] = [j, i];
     return this.permute(order);
   }
@@ -69,14 +76,14 @@ export abstract class Layout extends Operand {
    * `ERR_OPTION`.
    */
   slice(dim: number, start: number, end?: number): Tensor {
-    const at = dimension("slice", dim, this.shape.length);
+    const at = checkDimension("slice", dim, this.shape.length);
     const size = this.shape[at] as number;
     const place = (name: string, p: number): number => {
-      const whole = p === Infinity || p === -Infinity ? p : integer("slice", name, p);
+      const whole = p === Infinity || p === -Infinity ? p : checkInteger("slice", name, p);
       return Math.min(Math.max(whole < 0 ? whole + size : whole, 0), size);
     };
     const [from, to] = [place("start", start), place("end", end ?? size)];
-    return made(() => session().slice(this.id, at, from, Math.max(from, to)));
+    return recordOp(() => session().slice(this.id, at, from, Math.max(from, to)));
   }
 
   /**
@@ -84,24 +91,24 @@ export abstract class Layout extends Operand {
    * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` for different dtypes, `ERR_OPTION` for an argument that is not a tensor.
    */
   concat(others: Tensor | readonly Tensor[], dim = 0): Tensor {
-    const all: Operand[] = [this, ...tensorsOf("concat", "others", others)];
-    const at = dimension("concat", dim, this.shape.length);
+    const all: Operand[] = [this, ...checkTensors("concat", "others", others)];
+    const at = checkDimension("concat", dim, this.shape.length);
     const ids = all.map((t) => t.id);
-    return made(() => session().concat(ids, at));
+    return recordOp(() => session().concat(ids, at));
   }
 
   /** Stacks this and `others`, of the same shape, along a new dimension `dim`. Throws as `concat` does. */
   stack(others: Tensor | readonly Tensor[], dim = 0): Tensor {
-    const rest = tensorsOf("stack", "others", others);
+    const rest = checkTensors("stack", "others", others);
     for (const other of rest) {
-      if (shapeOf(other.shape) !== shapeOf(this.shape)) {
+      if (formatShape(other.shape) !== formatShape(this.shape)) {
         throw new LowrankError(
           "ERR_SHAPE_MISMATCH",
-          `stack: shapes ${shapeOf(this.shape)} and ${shapeOf(other.shape)} differ`,
+          `stack: shapes ${formatShape(this.shape)} and ${formatShape(other.shape)} differ`,
         );
       }
     }
-    const at = dimension("stack", dim, this.shape.length + 1);
+    const at = checkDimension("stack", dim, this.shape.length + 1);
     return scope(() =>
       this.unsqueeze(at).concat(
         rest.map((t) => t.unsqueeze(at)),
@@ -116,21 +123,21 @@ export abstract class Layout extends Operand {
    * size.
    */
   split(size: number | readonly number[], dim = 0): Tensor[] {
-    const at = dimension("split", dim, this.shape.length);
+    const at = checkDimension("split", dim, this.shape.length);
     const n = this.shape[at] as number;
     if (!Array.isArray(size)) {
-      const most = sizes("split", [size], 1)[0] as number;
+      const most = checkSizes("split", [size], 1)[0] as number;
       return this.#pieces(
         at,
         Array.from({ length: Math.max(1, Math.ceil(n / most)) }, (_, i) => Math.min(most, n - i * most)),
       );
     }
-    const each = sizes("split", [size]);
+    const each = checkSizes("split", [size]);
     const total = each.reduce((a, b) => a + b, 0);
     if (total !== n || each.length === 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `split: sizes [${each.join(", ")}] add up to ${total}, and dimension ${at} of ${shapeOf(this.shape)} to ${n}`,
+        `split: sizes [${each.join(", ")}] add up to ${total}, and dimension ${at} of ${formatShape(this.shape)} to ${n}`,
       );
     }
     return this.#pieces(at, each);
@@ -141,7 +148,7 @@ export abstract class Layout extends Operand {
    * fewer pieces, as in PyTorch. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   chunk(count: number, dim = 0): Tensor[] {
-    const at = dimension("chunk", dim, this.shape.length);
+    const at = checkDimension("chunk", dim, this.shape.length);
     if (!Number.isSafeInteger(count) || count < 1)
       refuse("chunk", "count", "a whole number of at least 1", count);
     const n = this.shape[at] as number;
@@ -158,12 +165,12 @@ export abstract class Layout extends Operand {
    * PyTorch's view; arithmetic broadcasts without it. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   expand(...shape: number[] | [readonly number[]]): Tensor {
-    const wanted = sizes("expand", shape, -1);
+    const wanted = checkSizes("expand", shape, -1);
     const fresh = wanted.length - this.shape.length;
     const whole = wanted.map((n, d) => (n === -1 && d >= fresh ? (this.shape[d - fresh] as number) : n));
     if (whole.includes(-1))
       refuse("expand", `shape[${whole.indexOf(-1)}]`, "the size of a new dimension", -1);
-    return made(() => session().expand(this.id, whole));
+    return recordOp(() => session().expand(this.id, whole));
   }
 
   /**
@@ -171,12 +178,12 @@ export abstract class Layout extends Operand {
    * ones. Throws `ERR_SHAPE_MISMATCH` for too few counts, `ERR_OPTION`.
    */
   repeat(...counts: number[] | [readonly number[]]): Tensor {
-    const times = sizes("repeat", counts);
+    const times = checkSizes("repeat", counts);
     const fresh = times.length - this.shape.length;
     if (fresh < 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `repeat: [${times.join(", ")}] names ${times.length} of the ${this.shape.length} dimensions of ${shapeOf(this.shape)}`,
+        `repeat: [${times.join(", ")}] names ${times.length} of the ${this.shape.length} dimensions of ${formatShape(this.shape)}`,
       );
     }
     const own = [...times.slice(0, fresh).map(() => 1), ...this.shape];
@@ -202,8 +209,8 @@ export abstract class Layout extends Operand {
   /** Reverses dimensions `dims`, given as an array or as arguments. Throws `ERR_SHAPE_MISMATCH`. */
   flip(...dims: number[] | [readonly number[]]): Tensor {
     const named = dims.flat() as number[];
-    const places = named.length === 0 ? [] : dimensions("flip", named, this.shape.length);
-    return made(() => session().flip(this.id, places));
+    const places = named.length === 0 ? [] : checkDimensions("flip", named, this.shape.length);
+    return recordOp(() => session().flip(this.id, places));
   }
 
   /**
@@ -217,28 +224,28 @@ export abstract class Layout extends Operand {
     const { mode = "constant", value = 0 } = argument.options("pad", options, ["mode", "value"]);
     argument.oneOf("pad", "mode", mode, ["constant", "reflect", "replicate", "circular"]);
     if (typeof value !== "number") refuse("pad", "value", "a number", value);
-    const list = argument.listOf("pad", "padding", padding, integer);
+    const list = argument.listOf("pad", "padding", padding, checkInteger);
     const rank = this.shape.length;
     if (list.length % 2 !== 0 || list.length > 2 * rank) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `pad: padding has two sizes per dimension, at most ${2 * rank} for ${shapeOf(this.shape)}, not ${list.length}`,
+        `pad: padding has two sizes per dimension, at most ${2 * rank} for ${formatShape(this.shape)}, not ${list.length}`,
       );
     }
     // The engine expects the first padded dimension first.
     const pairs = Array.from({ length: list.length / 2 }, (_, i) => list.slice(2 * i, 2 * i + 2)).reverse();
     const grown = pairs.flat().map((n) => Math.max(n, 0));
     return scope(() => {
-      const x = this.#cropped(rank - pairs.length, pairs);
-      if (mode === "constant") return made(() => session().constantPad(x.id, grown, value));
+      const x = this.#crop(rank - pairs.length, pairs);
+      if (mode === "constant") return recordOp(() => session().constantPad(x.id, grown, value));
       // The engine's geometry has 32-bit sizes.
       if (grown.some((n) => n >= 2 ** 31)) refuse("pad", "padding", "of sizes below 2^31", list);
-      return made(() => session().pad(x.id, grown, mode));
+      return recordOp(() => session().pad(x.id, grown, mode));
     });
   }
 
   /** Crops dimensions from `first` by their negative padding. */
-  #cropped(first: number, pairs: readonly number[][]): Tensor {
+  #crop(first: number, pairs: readonly number[][]): Tensor {
     let x = this.self;
     pairs.forEach(([before, after], i) => {
       const [from, to] = [Math.min(before as number, 0), Math.min(after as number, 0)];
@@ -247,7 +254,7 @@ export abstract class Layout extends Operand {
       if (n + from + to < 0) {
         throw new LowrankError(
           "ERR_SHAPE_MISMATCH",
-          `pad: [${before}, ${after}] cuts off more than the ${n} of dimension ${first + i} of ${shapeOf(this.shape)}`,
+          `pad: [${before}, ${after}] cuts off more than the ${n} of dimension ${first + i} of ${formatShape(this.shape)}`,
         );
       }
       x = x.slice(first + i, -from, n + to);
@@ -256,11 +263,11 @@ export abstract class Layout extends Operand {
   }
 
   #pieces(dim: number, each: readonly number[]): Tensor[] {
-    return madeAll(() => session().split(this.id, dim, [...each]));
+    return recordOps(() => session().split(this.id, dim, [...each]));
   }
 
   /** Replaces −1 in `shape` by the inferred size. */
-  #completed(shape: number[]): number[] {
+  #inferShape(shape: number[]): number[] {
     const open = shape.indexOf(-1);
     if (open < 0) return shape;
     const known = shape.reduce((n, d, i) => (i === open ? n : n * d), 1);
@@ -268,7 +275,7 @@ export abstract class Layout extends Operand {
     if (shape.lastIndexOf(-1) !== open || !Number.isInteger(rest)) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `reshape: [${shape.join(", ")}] leaves no size for −1 that gives the ${this.size} elements of ${shapeOf(this.shape)}`,
+        `reshape: [${shape.join(", ")}] leaves no size for −1 that gives the ${this.size} elements of ${formatShape(this.shape)}`,
       );
     }
     return shape.map((d) => (d === -1 ? rest : d));

@@ -1,6 +1,6 @@
 /** Matrix decompositions in f64, outside the event loop. */
-import { call, native, settled } from "../native/binding.js";
-import { nextDropout } from "./random.js";
+import { call, native, unwrapResult } from "../native/binding.js";
+import { drawStream } from "./random.js";
 import { cpuUse, enterCpuUse } from "./scope.js";
 
 /** A row-major matrix on the host. */
@@ -19,7 +19,7 @@ export interface Svd {
 
 /** Computes the `rank` largest singular values with their vectors. Throws `ERR_NOT_FINITE`. */
 export async function svd({ values, rows, columns }: Matrix, rank: number): Promise<Svd> {
-  return settled(await call(() => native().linalgSvd(values, rows, columns, rank)));
+  return unwrapResult(await call(() => native().linalgSvd(values, rows, columns, rank)));
 }
 
 /** A random subspace: the random draw and the number of power iterations. */
@@ -34,7 +34,7 @@ export async function lowRankSvd(
   rank: number,
   { iterations, draw: [seed, draw] }: Subspace,
 ): Promise<Svd> {
-  return settled(
+  return unwrapResult(
     await call(() => native().linalgSvd(values, rows, columns, rank, { iterations, seed, draw })),
   );
 }
@@ -44,7 +44,7 @@ export async function qr(
   { values, rows, columns }: Matrix,
   rank: number,
 ): Promise<{ q: Float64Array; r: Float64Array }> {
-  return settled(await call(() => native().linalgQr(values, rows, columns, rank)));
+  return unwrapResult(await call(() => native().linalgQr(values, rows, columns, rank)));
 }
 
 /** The result of `PrincipalComponents.fit`. */
@@ -68,8 +68,8 @@ export class PrincipalComponents {
 
   /** Adds a batch of rows. A batch with fewer rows than components is ignored; the result is then unchanged, or empty at first. */
   async fit(rows: Float32Array): Promise<Components> {
-    const [seed, draw] = nextDropout();
-    return settled(await call(() => this.#inner.fit(rows, seed, draw)));
+    const [seed, draw] = drawStream();
+    return unwrapResult(await call(() => this.#inner.fit(rows, seed, draw)));
   }
 }
 

@@ -59,16 +59,16 @@ export abstract class Operand {
   }
 
   /** @internal Returns this, converted to f32 if it is f16 or bf16. */
-  protected widened(): Tensor {
+  protected widen(): Tensor {
     return isHalf(this.dtype) ? this.self.to("f32") : this.self;
   }
 
   /** @internal Runs `op` on this, converted to f32 if it is f16 or bf16. */
   protected inFloats(op: (x: number) => number): Tensor {
-    if (!isHalf(this.dtype)) return made(() => op(this.id));
+    if (!isHalf(this.dtype)) return recordOp(() => op(this.id));
     return scope(() => {
-      const x = this.widened();
-      return made(() => op(x.id));
+      const x = this.widen();
+      return recordOp(() => op(x.id));
     });
   }
 }
@@ -104,18 +104,18 @@ export function isTensor(value: unknown): value is Tensor {
 }
 
 /** Wraps a handle as a tensor owned by the innermost scope. */
-export function wrapped(id: number, known?: Description): Tensor {
+export function wrapHandle(id: number, known?: Description): Tensor {
   return wrap(id, known);
 }
 
 /** Runs an operation in the current mode and wraps its result. */
-export function made(op: () => number): Tensor {
+export function recordOp(op: () => number): Tensor {
   enter();
   return wrap(op());
 }
 
-/** Like `made`, for an operation with several results. */
-export function madeAll(op: () => number[]): Tensor[] {
+/** Like `recordOp`, for an operation with several results. */
+export function recordOps(op: () => number[]): Tensor[] {
   enter();
   return op().map((id) => wrap(id));
 }

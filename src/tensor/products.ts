@@ -4,8 +4,8 @@ import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
-import { integer, shapeOf, tensorOf } from "./arguments.js";
-import { isHalf, made } from "./operand.js";
+import { checkInteger, formatShape, checkTensor } from "./arguments.js";
+import { isHalf, recordOp } from "./operand.js";
 import { Cumulative } from "./cumulative.js";
 import { weightedCrossEntropy } from "./weighted-cross-entropy.js";
 
@@ -38,7 +38,7 @@ export abstract class Products extends Cumulative {
    */
   matmul(other: Tensor, options?: MatmulOptions): Tensor {
     const { transA = false, transB = false } = argument.options("matmul", options, ["transA", "transB"]);
-    const of = tensorOf("matmul", "other", other);
+    const of = checkTensor("matmul", "other", other);
     argument.flag("matmul", "transA", transA);
     argument.flag("matmul", "transB", transB);
     const [rankA, rankB] = [this.shape.length, of.shape.length];
@@ -72,17 +72,17 @@ export abstract class Products extends Cumulative {
       "reduction",
     ]);
     const { weight, ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = given;
-    const of = tensorOf("crossEntropy", "targets", targets);
-    integer("crossEntropy", "ignoreIndex", ignoreIndex);
+    const of = checkTensor("crossEntropy", "targets", targets);
+    checkInteger("crossEntropy", "ignoreIndex", ignoreIndex);
     // Targets are i32.
     if (ignoreIndex !== (ignoreIndex | 0))
       argument.refuse("crossEntropy", "ignoreIndex", "a whole number of 32 bits", ignoreIndex);
     argument.probability("crossEntropy", "labelSmoothing", labelSmoothing);
     argument.oneOf("crossEntropy", "reduction", reduction, ["mean", "sum", "none"]);
     if (weight !== undefined) {
-      const factors = tensorOf("crossEntropy", "weight", weight);
+      const factors = checkTensor("crossEntropy", "weight", weight);
       return scope(() =>
-        weightedCrossEntropy(this.widened(), of, factors, { ignoreIndex, labelSmoothing, reduction }),
+        weightedCrossEntropy(this.widen(), of, factors, { ignoreIndex, labelSmoothing, reduction }),
       );
     }
     return this.inFloats((x) => session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction));
@@ -94,7 +94,7 @@ function vectorsFit(a: readonly number[], transA: boolean, b: readonly number[],
   const columns = a.at(a.length > 1 && transA ? -2 : -1);
   const rows = b.at(b.length > 1 && !transB ? -2 : -1);
   if (columns !== undefined && columns === rows) return;
-  const shapes = `shapes ${shapeOf(a)} and ${shapeOf(b)}`;
+  const shapes = `shapes ${formatShape(a)} and ${formatShape(b)}`;
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",
     columns === undefined || rows === undefined
@@ -109,6 +109,6 @@ function vectorsFit(a: readonly number[], transA: boolean, b: readonly number[],
  */
 function product(a: Tensor, b: Tensor, transA: boolean, transB: boolean): Tensor {
   const widens = isHalf(a.dtype) || (transA && isHalf(b.dtype));
-  if (!widens) return made(() => session().matmul(a.id, b.id, transA, transB));
+  if (!widens) return recordOp(() => session().matmul(a.id, b.id, transA, transB));
   return scope(() => product(a.to("f32"), transA ? b.to("f32") : b, transA, transB));
 }

@@ -14,7 +14,7 @@ export interface RandomState {
 const whole: RandomState = { seed: 0, draws: 0 };
 const own = new AsyncLocalStorage<RandomState>();
 
-function current(): RandomState {
+function currentState(): RandomState {
   return own.getStore() ?? whole;
 }
 
@@ -30,28 +30,28 @@ export function withRandom<T>(seed: number, fn: () => T): T {
 
 /** @internal Returns the state for a checkpoint. */
 export function randomState(): RandomState {
-  return { ...current() };
+  return { ...currentState() };
 }
 
 /** @internal */
 export function setRandomState(saved: RandomState): void {
-  Object.assign(current(), saved);
+  Object.assign(currentState(), saved);
 }
 
 /** @internal Returns seed and stream of the next draw, for a dropout mask or for values. */
-export function nextDropout(): [seed: number, stream: number] {
-  const state = current();
+export function drawStream(): [seed: number, stream: number] {
+  const state = currentState();
   return [state.seed, state.draws++];
 }
 
 /** @internal Draws values of U(low, high). */
 export function uniform(size: number, low: number, high: number): Float32Array {
-  const [seed, stream] = nextDropout();
+  const [seed, stream] = drawStream();
   return call(() => native().uniform(seed, stream, size, low, high));
 }
 
 /** @internal Draws values of N(0, 1). */
 export function normal(size: number): Float32Array {
-  const [seed, stream] = nextDropout();
+  const [seed, stream] = drawStream();
   return call(() => native().normal(seed, stream, size));
 }

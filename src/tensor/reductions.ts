@@ -3,9 +3,9 @@ import * as argument from "../arguments/check.js";
 import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
-import { dimension, dimensions } from "./arguments.js";
+import { checkDimension, checkDimensions } from "./arguments.js";
 import { Elementwise } from "./elementwise.js";
-import { isHalf, made } from "./operand.js";
+import { isHalf, recordOp } from "./operand.js";
 
 /** Options of reductions. */
 export interface ReduceOptions {
@@ -42,7 +42,7 @@ export abstract class Reductions extends Elementwise {
    * for a missing dimension, `ERR_OPTION`.
    */
   sum(dim?: Dims, options?: ReduceOptions): Tensor {
-    return this.#reduced("sum", dim, options, (x, d) => session().sum(x, d));
+    return this.#reduceRuns("sum", dim, options, (x, d) => session().sum(x, d));
   }
 
   /**
@@ -50,7 +50,7 @@ export abstract class Reductions extends Elementwise {
    */
   mean(dim?: Dims, options?: ReduceOptions): Tensor {
     if (this.dtype === "i32") return scope(() => this.self.to("f32").mean(dim, options));
-    return this.#reduced("mean", dim, options, (x, d) => session().mean(x, d));
+    return this.#reduceRuns("mean", dim, options, (x, d) => session().mean(x, d));
   }
 
   /**
@@ -119,12 +119,12 @@ export abstract class Reductions extends Elementwise {
   norm(dim?: Dims, options: NormOptions = {}): Tensor {
     const { p = 2, ...rest } = argument.options("norm", options, ["p", "keepDim"]);
     argument.numeric("norm", "p", p);
-    dimensions("norm", dim, this.shape.length);
+    checkDimensions("norm", dim, this.shape.length);
     return scope(() => {
-      const x = this.widened();
+      const x = this.widen();
       // Equal values share the gradient, as over an array of dimensions.
       const all = (d: Dims | undefined): Dims | undefined => (typeof d === "number" ? [d] : d);
-      if (p === 2) return root(made(() => session().unary("square", x.id)).sum(dim, rest));
+      if (p === 2) return root(recordOp(() => session().unary("square", x.id)).sum(dim, rest));
       if (p === 1) return x.abs().sum(dim, rest);
       if (p === Infinity) return x.abs().max(all(dim), rest);
       if (p === -Infinity) return x.abs().min(all(dim), rest);
@@ -148,7 +148,7 @@ export abstract class Reductions extends Elementwise {
    * dimension, `ERR_DTYPE` for i32.
    */
   softmax(dim = -1): Tensor {
-    const at = dimension("softmax", dim, this.shape.length);
+    const at = checkDimension("softmax", dim, this.shape.length);
     return this.inFloats((x) => session().softmax(x, at));
   }
 
@@ -156,77 +156,77 @@ export abstract class Reductions extends Elementwise {
    * Returns log softmax(x) along `dim`, the last by default, in one step without underflow. Throws as `softmax` does.
    */
   logSoftmax(dim = -1): Tensor {
-    const at = dimension("logSoftmax", dim, this.shape.length);
+    const at = checkDimension("logSoftmax", dim, this.shape.length);
     return this.inFloats((x) => session().logSoftmax(x, at));
   }
 
   /** Reduces each run of adjacent dimensions in one step. */
-  #reduced(
+  #reduceRuns(
     op: string,
     dim: Dims | undefined,
     options: ReduceOptions | undefined,
     reduce: (x: number, dim: number | undefined) => number,
   ): Tensor {
-    const keepDim = kept(op, options);
+    const keepDim = keepsDimension(op, options);
     const { shape } = this;
-    const dims = dimensions(op, dim, shape.length);
-    const over = (x: Tensor, at?: number): Tensor => made(() => reduce(x.id, at));
+    const dims = checkDimensions(op, dim, shape.length);
+    const over = (x: Tensor, at?: number): Tensor => recordOp(() => reduce(x.id, at));
     if (!keepDim && !isHalf(this.dtype)) {
       if (dims.length === shape.length) return over(this.self);
       if (dims.length === 1) return over(this.self, dims[0]);
     }
     return scope(() => {
-      let x = this.widened();
+      let x = this.widen();
       if (dims.length === shape.length) x = over(x);
-      else for (const [from, to] of runs(dims).reverse()) x = over(merged(x, from, to), from);
+      else for (const [from, to] of runs(dims).reverse()) x = over(mergeDimensions(x, from, to), from);
       return keepDim ? x.reshape(ones(shape, dims)) : x;
     });
   }
 
   #extreme(op: string, smallest: boolean, dim: Dims | undefined, options: ReduceOptions | undefined): Tensor {
-    const keepDim = kept(op, options);
+    const keepDim = keepsDimension(op, options);
     const { shape } = this;
-    const dims = dimensions(op, dim, shape.length);
+    const dims = checkDimensions(op, dim, shape.length);
     const shared = typeof dim !== "number";
     const over = (x: Tensor, at?: number): Tensor =>
-      made(() => session().extremum(smallest, x.id, at, shared));
+      recordOp(() => session().extremum(smallest, x.id, at, shared));
     if (shared && dims.length === shape.length && !keepDim && !isHalf(this.dtype)) return over(this.self);
     return scope(() => {
-      let x = this.widened();
+      let x = this.widen();
       if (shape.length === 0) return over(x);
       // Dimensions that share a gradient are merged into one; nonadjacent ones are moved to the end first.
       const [run, ...others] = runs(dims) as [[number, number], ...[number, number][]];
-      if (others.length === 0) x = over(merged(x, ...run), run[0]);
+      if (others.length === 0) x = over(mergeDimensions(x, ...run), run[0]);
       else {
         const rest = shape.map((_, d) => d).filter((d) => !dims.includes(d));
-        x = over(merged(x.permute([...rest, ...dims]), rest.length, shape.length - 1), rest.length);
+        x = over(mergeDimensions(x.permute([...rest, ...dims]), rest.length, shape.length - 1), rest.length);
       }
       return keepDim ? x.reshape(ones(shape, dims)) : x;
     });
   }
 
   #place(op: string, smallest: boolean, dim: number | undefined, options: ReduceOptions | undefined): Tensor {
-    const keepDim = kept(op, options);
+    const keepDim = keepsDimension(op, options);
     const { shape } = this;
-    const at = dim === undefined || shape.length === 0 ? undefined : dimension(op, dim, shape.length);
-    if (dim !== undefined) dimension(op, dim, Math.max(shape.length, 1));
+    const at = dim === undefined || shape.length === 0 ? undefined : checkDimension(op, dim, shape.length);
+    if (dim !== undefined) checkDimension(op, dim, Math.max(shape.length, 1));
     return scope(() => {
-      const x = this.widened();
-      const place = made(() => session().argExtremum(smallest, x.id, at));
+      const x = this.widen();
+      const place = recordOp(() => session().argExtremum(smallest, x.id, at));
       return keepDim ? place.reshape(shape.map((d, i) => (at === undefined || i === at ? 1 : d))) : place;
     });
   }
 
   #truth(op: string, every: boolean, dim: Dims | undefined, options: ReduceOptions | undefined): Tensor {
-    const keepDim = kept(op, options);
+    const keepDim = keepsDimension(op, options);
     const { shape } = this;
-    const dims = dimensions(op, dim, shape.length);
+    const dims = checkDimensions(op, dim, shape.length);
     if (dims.some((d) => shape[d] === 0)) {
       const rest = keepDim ? ones(shape, dims) : shape.filter((_, d) => !dims.includes(d));
-      return made(() => session().full(this.device, rest, "i32", every ? 1 : 0));
+      return recordOp(() => session().full(this.device, rest, "i32", every ? 1 : 0));
     }
     return scope(() => {
-      const holds = this.widened().ne(0);
+      const holds = this.widen().ne(0);
       return every ? holds.min(dims, { keepDim }) : holds.max(dims, { keepDim });
     });
   }
@@ -234,18 +234,18 @@ export abstract class Reductions extends Elementwise {
   #variance(op: string, dim: Dims | undefined, options: VarianceOptions): Tensor {
     const { correction = 1, keepDim } = argument.options(op, options, ["correction", "keepDim"]);
     argument.numeric(op, "correction", correction);
-    kept(op, { keepDim });
-    const dims = dimensions(op, dim, this.shape.length);
+    keepsDimension(op, { keepDim });
+    const dims = checkDimensions(op, dim, this.shape.length);
     const n = dims.reduce((n, d) => n * (this.shape[d] as number), 1);
     return scope(() => {
       const deviation = this.self.sub(this.self.mean(dims, { keepDim: true }));
-      const squares = made(() => session().unary("square", deviation.id));
+      const squares = recordOp(() => session().unary("square", deviation.id));
       return squares.sum(dims, { keepDim }).div(Math.max(0, n - correction));
     });
   }
 }
 
-function kept(op: string, options: ReduceOptions | undefined): boolean {
+function keepsDimension(op: string, options: ReduceOptions | undefined): boolean {
   const { keepDim = false } = argument.options(op, options, ["keepDim"]);
   return argument.flag(op, "keepDim", keepDim);
 }
@@ -272,7 +272,7 @@ function runs(dims: readonly number[]): [number, number][] {
 }
 
 /** Merges dimensions `from` to `to` of x. */
-function merged(x: Tensor, from: number, to: number): Tensor {
+function mergeDimensions(x: Tensor, from: number, to: number): Tensor {
   if (from === to) return x;
   const size = x.shape.slice(from, to + 1).reduce((n, d) => n * d, 1);
   return x.reshape([...x.shape.slice(0, from), size, ...x.shape.slice(to + 1)]);

@@ -4,7 +4,7 @@
  */
 import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 
-import { callable, shown } from "../arguments/check.js";
+import { callable, formatValue } from "../arguments/check.js";
 import { checkCpuUse, cpuThreads, type CpuUse, type CurrentCpuUse } from "../device/cpu-use.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
@@ -14,7 +14,7 @@ export interface Owned {
   /** Frees it by garbage collection once it is unreachable. */
   watch(): void;
   /** Gives the handle to the caller to free; undefined if it has none. */
-  leave(): number | undefined;
+  releaseHandle(): number | undefined;
 }
 
 /** The tensors that a scope has made so far. */
@@ -36,7 +36,7 @@ class Made extends Set<Owned> {
   }
 
   /** The scope became asynchronous and may never end; falls back to garbage collection. */
-  doubt(): void {
+  trackByGc(): void {
     this.#sure = false;
     for (const tensor of this) tensor.watch();
   }
@@ -119,11 +119,11 @@ export function enterCpuUse(): void {
 export function own(tensor: Owned): void {
   const frame = frames.getStore();
   frame?.noted?.add(tensor);
-  hand(tensor, frame?.made);
+  transfer(tensor, frame?.made);
 }
 
 /** Runs `fn` and records in `made` every tensor that it makes, without changing their ownership. */
-export function noting<T>(made: WeakSet<Owned>, fn: () => T): T {
+export function recordAllocations<T>(made: WeakSet<Owned>, fn: () => T): T {
   return frames.run({ ...(frames.getStore() ?? OUTSIDE), noted: made }, fn);
 }
 
@@ -138,7 +138,7 @@ export function disown(tensor: Owned): void {
   frames.getStore()?.made?.delete(tensor);
 }
 
-function hand(tensor: Owned, owner: Made | undefined): void {
+function transfer(tensor: Owned, owner: Made | undefined): void {
   if (owner === undefined) tensor.watch();
   else owner.own(tensor);
 }
@@ -147,7 +147,7 @@ function hand(tensor: Owned, owner: Made | undefined): void {
  * Returns a function that later runs code with the current modes: gradients, adapters and precision. Tensors that the code
  * makes belong to the innermost surrounding scope that is still open then, and to its checkpoint.
  */
-export function resumption(): <T>(fn: () => T) => T {
+export function captureFrame(): <T>(fn: () => T) => T {
   const frame = frames.getStore() ?? OUTSIDE;
   const precision = matmulPrecision();
   // AsyncLocalStorage.snapshot() is equivalent but needs Node 18.16.
@@ -181,7 +181,7 @@ export function scope<T>(fn: () => T): T {
   return settle(
     made,
     () => frames.run({ ...outer, made }, fn),
-    (result) => release(made, reachable(result, made), outer.made),
+    (result) => release(made, findReachable(result, made), outer.made),
     () => release(made, new Set(), outer.made),
   );
 }
@@ -218,14 +218,14 @@ export function matmulPrecision(): MatmulPrecision {
  * Throws `ERR_OPTION`.
  */
 export function setMatmulPrecision(precision: MatmulPrecision): void {
-  products = checked("setMatmulPrecision", precision);
+  products = checkPrecision("setMatmulPrecision", precision);
 }
 
 /** Runs `fn` with another matmul precision. Throws `ERR_OPTION`. */
 export function withMatmulPrecision<T>(precision: MatmulPrecision, fn: () => T): T {
   callable("withMatmulPrecision", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
-  return frames.run({ ...outer, products: checked("withMatmulPrecision", precision) }, fn);
+  return frames.run({ ...outer, products: checkPrecision("withMatmulPrecision", precision) }, fn);
 }
 
 /** Returns the CPU settings of the running code. */
@@ -258,11 +258,11 @@ export function withCheckedCpuUse<T>({ threads, priority }: CpuUse, fn: () => T)
   return frames.run({ ...outer, cpu: inner }, fn);
 }
 
-function checked(where: string, precision: MatmulPrecision): MatmulPrecision {
+function checkPrecision(where: string, precision: MatmulPrecision): MatmulPrecision {
   if (MATMUL_PRECISIONS.includes(precision)) return precision;
   throw new LowrankError(
     "ERR_OPTION",
-    `${where}: precision must be exact, bf16 or f16, got ${shown(precision)}`,
+    `${where}: precision must be exact, bf16 or f16, got ${formatValue(precision)}`,
   );
 }
 
@@ -285,7 +285,7 @@ export function checkpoint<T>(fn: () => T): T {
   return settle(
     made,
     () => frames.run({ ...outer, made, region }, fn),
-    (result) => end(reachable(result, made)),
+    (result) => end(findReachable(result, made)),
     () => end(new Set()),
   );
 }
@@ -300,7 +300,7 @@ function settle<T>(made: Made, fn: () => T, done: (result: unknown) => void, fai
     throw error;
   }
   if (result instanceof Promise) {
-    made.doubt();
+    made.trackByGc();
     return result.then(
       (value: unknown) => {
         done(value);
@@ -321,21 +321,21 @@ function release(made: Made, kept: Set<unknown>, outer: Made | undefined): void 
   let count = 0;
   for (const tensor of made) {
     if (kept.has(tensor)) {
-      hand(tensor, outer);
+      transfer(tensor, outer);
       continue;
     }
-    const id = tensor.leave();
+    const id = tensor.releaseHandle();
     if (id !== undefined) ids[count++] = id;
   }
   made.clear();
-  made.doubt();
+  made.trackByGc();
   made.ended = true;
   // One call for all: a call costs more than freeing a tensor.
   if (count > 0) session().dispose(ids.subarray(0, count));
 }
 
 /** Returns everything reachable from `root` through arrays, maps, sets and object properties, stopping at members of `made`. */
-function reachable(root: unknown, made: ReadonlySet<unknown>): Set<unknown> {
+function findReachable(root: unknown, made: ReadonlySet<unknown>): Set<unknown> {
   const seen = new Set<unknown>();
   const todo = [root];
   while (todo.length > 0) {

@@ -3,9 +3,9 @@ import * as argument from "../arguments/check.js";
 import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
-import { dimension } from "./arguments.js";
+import { checkDimension } from "./arguments.js";
 import { Indexing } from "./indexing.js";
-import { made, madeAll } from "./operand.js";
+import { recordOp, recordOps } from "./operand.js";
 
 /** The result of `sort` and `topk`. */
 export interface Sorted {
@@ -37,8 +37,8 @@ export abstract class Sorting extends Indexing {
   sort(dim = -1, options?: SortOptions): Sorted {
     const { descending = false } = argument.options("sort", options, ["descending"]);
     argument.flag("sort", "descending", descending);
-    const at = dimension("sort", dim, Math.max(this.shape.length, 1));
-    return this.#sorted(at, descending, this.shape[at] ?? 1, false);
+    const at = checkDimension("sort", dim, Math.max(this.shape.length, 1));
+    return this.#sortBy(at, descending, this.shape[at] ?? 1, false);
   }
 
   /**
@@ -50,7 +50,7 @@ export abstract class Sorting extends Indexing {
     const { largest = true } = argument.options("topk", options, ["largest"]);
     argument.flag("topk", "largest", largest);
     argument.whole("topk", "k", k);
-    return this.#sorted(dimension("topk", dim, Math.max(this.shape.length, 1)), largest, k, true);
+    return this.#sortBy(checkDimension("topk", dim, Math.max(this.shape.length, 1)), largest, k, true);
   }
 
   /**
@@ -59,18 +59,18 @@ export abstract class Sorting extends Indexing {
    */
   cumsum(dim: number): Tensor {
     const { shape } = this;
-    const at = dimension("cumsum", dim, Math.max(shape.length, 1));
+    const at = checkDimension("cumsum", dim, Math.max(shape.length, 1));
     return scope(() => {
-      const x = shape.length === 0 ? this.widened().reshape(1) : this.widened();
-      return made(() => session().cumsum(x.id, at)).reshape(shape);
+      const x = shape.length === 0 ? this.widen().reshape(1) : this.widen();
+      return recordOp(() => session().cumsum(x.id, at)).reshape(shape);
     });
   }
 
-  #sorted(dim: number, descending: boolean, count: number, topk: boolean): Sorted {
+  #sortBy(dim: number, descending: boolean, count: number, topk: boolean): Sorted {
     return scope(() => {
       const scalar = this.shape.length === 0;
-      const x = scalar ? this.widened().reshape(1) : this.widened();
-      const [values, indices] = madeAll(() => session().sort(x.id, dim, descending, count, topk)) as [
+      const x = scalar ? this.widen().reshape(1) : this.widen();
+      const [values, indices] = recordOps(() => session().sort(x.id, dim, descending, count, topk)) as [
         Tensor,
         Tensor,
       ];

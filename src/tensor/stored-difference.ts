@@ -9,7 +9,7 @@ const ROWS = 4096;
  * @internal Returns the largest magnitude of own − given, both rounded to the storage types of both. The tensors have equal
  * shapes and may be on different devices. Returns 0 for block-quantised weights, which cannot be compared.
  */
-export async function storedDifference(own: Tensor, given: Tensor): Promise<number> {
+export async function measureStoredDifference(own: Tensor, given: Tensor): Promise<number> {
   if (isBlock(own.dtype) || isBlock(given.dtype)) return 0;
   const [first, second] = [own.dtype, given.dtype];
   const rows = own.shape[0] ?? 0;

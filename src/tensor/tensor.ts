@@ -6,15 +6,15 @@ import { flag, refuse } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { direct, lastMade, session } from "../native/binding.js";
-import { read } from "../native/reads.js";
+import { readTensor } from "../native/reads.js";
 import { disown, keep, noGrad, own } from "./scope.js";
-import { tensorOf } from "./arguments.js";
+import { checkTensor } from "./arguments.js";
 import {
   BLOCK_DTYPES,
   HANDLE,
   isBlock,
-  made,
-  wrapped,
+  recordOp,
+  wrapHandle,
   wrapWith,
   type Description,
   type DType,
@@ -23,7 +23,15 @@ import { Drawing } from "./drawing.js";
 
 /** @internal */
 export { isBlock } from "./operand.js";
-export { isTensor, made, madeAll, wrapped, type BlockDType, type DType, type FloatDType } from "./operand.js";
+export {
+  isTensor,
+  recordOp,
+  recordOps,
+  wrapHandle,
+  type BlockDType,
+  type DType,
+  type FloatDType,
+} from "./operand.js";
 
 /** Tensors that count as module parameters: created with `requiresGrad`, or with `requiresGrad` set to true once. */
 const parameters = new WeakSet<Tensor>();
@@ -32,7 +40,7 @@ const DTYPES: readonly DType[] = ["f32", "f16", "bf16", "i32", ...BLOCK_DTYPES];
 /** Device labels by the session's numbers. */
 let devices: Exclude<Device, "auto">[] = [];
 
-function described(id: number): Description {
+function describeHandle(id: number): Description {
   const made = lastMade[0] === id ? lastMade : [id, ...session().describe(id)];
   // Indexing is faster than destructuring, which uses an iterator.
   const [dtype, device] = [made[1] as number, made[2] as number];
@@ -83,7 +91,7 @@ export class Tensor extends Drawing {
       );
     }
     this.#id = id;
-    const { shape, dtype, device } = known ?? described(id);
+    const { shape, dtype, device } = known ?? describeHandle(id);
     this.shape = shape;
     this.dtype = dtype;
     this.device = device;
@@ -130,12 +138,12 @@ export class Tensor extends Drawing {
   /** The gradient accumulated by `backward`, f32 in this tensor's shape, or null. Returns a new handle each time. */
   get grad(): Tensor | null {
     const id = session().grad(this.id);
-    return id === null || id === undefined ? null : wrapped(id, this);
+    return id === null || id === undefined ? null : wrapHandle(id, this);
   }
 
   /** Throws `ERR_SHAPE_MISMATCH` for a gradient of another shape, `ERR_OPTION`. */
   set grad(gradient: Tensor | null) {
-    const of = gradient === null ? undefined : tensorOf("grad", "the gradient", gradient);
+    const of = gradient === null ? undefined : checkTensor("grad", "the gradient", gradient);
     session().setGrad(this.id, of?.id);
   }
 
@@ -147,12 +155,12 @@ export class Tensor extends Drawing {
    * value was overwritten, `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   backward(gradient?: Tensor): void {
-    const of = gradient === undefined ? undefined : tensorOf("backward", "gradient", gradient);
+    const of = gradient === undefined ? undefined : checkTensor("backward", "gradient", gradient);
     session().backward(this.id, of?.id);
   }
   /** Returns a tensor that shares the values, without gradients. */
   detach(): Tensor {
-    return wrapped(session().detach(this.id), this);
+    return wrapHandle(session().detach(this.id), this);
   }
   /**
    * Returns the values on another device or in another dtype, or this tensor if nothing changes. Gradients do not flow
@@ -162,7 +170,7 @@ export class Tensor extends Drawing {
    */
   to(target: Device | DType): Tensor {
     if (target === "f32" || target === "f16" || target === "bf16" || target === "i32") {
-      return target === this.dtype ? this : made(() => session().cast(this.id, target));
+      return target === this.dtype ? this : recordOp(() => session().cast(this.id, target));
     }
     if (isBlock(target)) {
       if (target === this.dtype) return this;
@@ -180,14 +188,14 @@ export class Tensor extends Drawing {
       );
     }
     const device = resolveDevice(target);
-    return device === this.device ? this : made(() => session().toDevice(this.id, device));
+    return device === this.device ? this : recordOp(() => session().toDevice(this.id, device));
   }
   /**
    * Overwrites this tensor's elements with those in `from`, in place and without a gradient (`torch.Tensor.copy_` under
    * `no_grad`). Throws `ERR_SHAPE_MISMATCH` and `ERR_DTYPE` unless both have the same shape and dtype, `ERR_OPTION`.
    */
   copy(from: Tensor): this {
-    const { id, dtype } = tensorOf("copy", "from", from);
+    const { id, dtype } = checkTensor("copy", "from", from);
     if (dtype !== this.dtype) {
       throw new LowrankError(
         "ERR_DTYPE",
@@ -209,7 +217,7 @@ export class Tensor extends Drawing {
       const wide = noGrad(() => this.to("f32"));
       return wide.data().finally(() => wide.dispose());
     }
-    const { buffer, byteOffset, byteLength } = await read(this.id);
+    const { buffer, byteOffset, byteLength } = await readTensor(this.id);
     if (this.dtype === "f32") return new Float32Array(buffer, byteOffset, byteLength / 4);
     if (this.dtype === "i32") return new Int32Array(buffer, byteOffset, byteLength / 4);
     return new Uint16Array(buffer, byteOffset, byteLength / 2);
@@ -229,7 +237,7 @@ export class Tensor extends Drawing {
   /** Frees it at once, except for values that `backward` still needs. Repeated calls do nothing. */
   dispose(): void {
     disown(this);
-    const id = this.leave();
+    const id = this.releaseHandle();
     if (id !== undefined) direct().release(id);
   }
 
@@ -237,7 +245,7 @@ export class Tensor extends Drawing {
    * @internal Marks it as disposed and returns its handle, which the caller releases; undefined if it was disposed
    * before.
    */
-  leave(): number | undefined {
+  releaseHandle(): number | undefined {
     if (this.#disposed) return undefined;
     this.#disposed = true;
     return this.#id;
@@ -262,7 +270,7 @@ export function isParameter(tensor: Tensor): boolean {
 }
 
 /** @internal Makes `tensor` a parameter: it outlives scopes, and requires a gradient unless frozen. */
-export function parameter(tensor: Tensor, requiresGrad = tensor.dtype === "f32"): Tensor {
+export function makeParameter(tensor: Tensor, requiresGrad = tensor.dtype === "f32"): Tensor {
   keep(tensor);
   if (requiresGrad) tensor.requiresGrad = true;
   parameters.add(tensor);

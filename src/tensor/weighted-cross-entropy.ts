@@ -2,8 +2,8 @@
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import type { Tensor } from "./tensor.js";
-import { shapeOf } from "./arguments.js";
-import { isHalf, made } from "./operand.js";
+import { formatShape } from "./arguments.js";
+import { isHalf, recordOp } from "./operand.js";
 
 /** The complete, checked options of the loss. */
 interface Options {
@@ -27,7 +27,7 @@ export function weightedCrossEntropy(
   if (weight.shape.length !== 1 || weight.shape[0] !== classes) {
     throw new LowrankError(
       "ERR_SHAPE_MISMATCH",
-      `crossEntropy: weight ${shapeOf(weight.shape)} does not have one factor per class of logits ${shapeOf(logits.shape)}`,
+      `crossEntropy: weight ${formatShape(weight.shape)} does not have one factor per class of logits ${formatShape(logits.shape)}`,
     );
   }
   if (weight.dtype !== "f32" && !isHalf(weight.dtype)) {
@@ -35,7 +35,7 @@ export function weightedCrossEntropy(
   }
   const factors = weight.to("f32").detach();
   // Also checks the targets.
-  const plain = made(() => session().crossEntropy(logits.id, targets.id, ignoreIndex, 0, "none"));
+  const plain = recordOp(() => session().crossEntropy(logits.id, targets.id, ignoreIndex, 0, "none"));
   const counts = targets.ne(ignoreIndex).to("f32");
   // Ignored rows look up class 0, and their factor is 0.
   const looked = targets.to("f32").where(counts, 0).to("i32");

@@ -114,7 +114,7 @@ export class Divergence {
   }
 
   /** Adds a held-out loss of the untrained model. */
-  untrained(loss: number): void {
+  addUntrained(loss: number): void {
     if (!this.#touched && Number.isFinite(loss)) this.#raise(loss);
   }
 

@@ -92,7 +92,7 @@ export async function evaluate(
  * Returns the mean loss of a training batch, computed without gradients; NaN or infinite for diverged weights. It runs
  * in training mode because blocks are checkpointed only there, so that it needs no more memory than a training step.
  */
-export async function lossOf(objective: Objective, batch: Batch): Promise<number> {
+export async function computeLoss(objective: Objective, batch: Batch): Promise<number> {
   // Dropout draws from a separate stream of random numbers.
   return withRandom(0, async () => {
     const loss = noGrad(() => scope(() => objective.lossSum(batch, 1 / Math.max(batch.trained, 1))));

@@ -9,12 +9,12 @@ import { existsSync, statSync } from "node:fs";
 import { open, readdir, readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
-import { type Data, hashesOf } from "../data/read.js";
+import { type Data, listHashes } from "../data/read.js";
 import { LowrankError, systemCode } from "../errors.js";
 import { isGguf } from "../gguf/read.js";
-import { metadataDigests } from "../gguf/import/model.js";
+import { digestMetadata } from "../gguf/import/model.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { digestOf } from "./output/manifest.js";
+import { digestFile } from "./output/manifest.js";
 import type { Identities } from "./output/run-file.js";
 import type { Files } from "./prepare.js";
 
@@ -23,7 +23,7 @@ const PIECES = 64;
 const PIECE = (8 << 20) / PIECES;
 
 /** Identifies a model, loaded or given by its path, and the data as it was read. */
-export async function identitiesOf(
+export async function identifyInputs(
   model: string | PretrainedModel,
   { train, held }: Files,
 ): Promise<Identities> {
@@ -31,26 +31,29 @@ export async function identitiesOf(
   const path = typeof model === "string" ? model : model.revision === undefined ? model.source : model.folder;
   const onDisk = path !== undefined && existsSync(path);
   if (onDisk && statSync(path).isFile() && isGguf(path)) {
-    const { tokenizer, model: said } = await metadataDigests(path);
+    const { tokenizer, model: said } = await digestMetadata(path);
     const hash = createHash("sha256").update(said);
     await reading(path, () => addSampled(hash, path));
     return {
       base: hash.digest("hex"),
       ...(tokenizer !== undefined && { tokenizer }),
-      ...ofData(train, held),
+      ...identifyData(train, held),
     };
   }
   const folder = onDisk ? (statSync(path).isDirectory() ? path : dirname(path)) : undefined;
-  const tokenizer = folder === undefined ? undefined : await fileIdentity(join(folder, "tokenizer.json"));
+  const tokenizer = folder === undefined ? undefined : await identifyFile(join(folder, "tokenizer.json"));
   return {
-    base: folder === undefined ? structureOf(model) : await baseIdentity(path as string, folder),
+    base: folder === undefined ? identifyStructure(model) : await identifyBase(path as string, folder),
     ...(tokenizer !== undefined && { tokenizer }),
-    ...ofData(train, held),
+    ...identifyData(train, held),
   };
 }
 
-function ofData(train: Data, held: Data | undefined): Pick<Identities, "data" | "evalData" | "sources"> {
-  const sources = { data: hashesOf(train), ...(held !== undefined && { evalData: hashesOf(held) }) };
+function identifyData(
+  train: Data,
+  held: Data | undefined,
+): Pick<Identities, "data" | "evalData" | "sources"> {
+  const sources = { data: listHashes(train), ...(held !== undefined && { evalData: listHashes(held) }) };
   const whole = (hashes: readonly string[]): string =>
     hashes.length === 1 ? (hashes[0] as string) : createHash("sha256").update(hashes.join()).digest("hex");
   return {
@@ -61,9 +64,9 @@ function ofData(train: Data, held: Data | undefined): Pick<Identities, "data" | 
 }
 
 /** Returns the hash of the whole file; undefined if it does not exist. */
-async function fileIdentity(file: string): Promise<string | undefined> {
+async function identifyFile(file: string): Promise<string | undefined> {
   if (!existsSync(file)) return undefined;
-  return (await reading(file, () => digestOf(file))).sha256;
+  return (await reading(file, () => digestFile(file))).sha256;
 }
 
 /** Runs `read`. Throws `ERR_FILE_NOT_FOUND` or `ERR_FILE_FORMAT` with the file's name. */
@@ -78,10 +81,10 @@ async function reading<T>(file: string, read: () => Promise<T>): Promise<T> {
   }
 }
 
-async function baseIdentity(path: string, folder: string): Promise<string> {
+async function identifyBase(path: string, folder: string): Promise<string> {
   const hash = createHash("sha256");
   const config = await readFile(join(folder, "config.json"), "utf8").catch(() => "");
-  hash.update(settled(config));
+  hash.update(normaliseConfig(config));
   const files =
     path === folder
       ? (await readdir(folder)).filter((name) => /^(?!adapter_).*\.(safetensors|gguf)$/.test(name)).sort()
@@ -92,7 +95,7 @@ async function baseIdentity(path: string, folder: string): Promise<string> {
 }
 
 /** Removes the fields of a configuration that do not affect the model. */
-function settled(text: string): string {
+function normaliseConfig(text: string): string {
   try {
     const {
       _name_or_path: _,
@@ -109,7 +112,7 @@ async function addSampled(hash: Hash, file: string): Promise<void> {
   const { size } = statSync(file);
   hash.update(`${size}\n`);
   if (size <= WHOLE) {
-    hash.update((await digestOf(file)).sha256);
+    hash.update((await digestFile(file)).sha256);
     return;
   }
   const handle = await open(file, "r");
@@ -126,7 +129,7 @@ async function addSampled(hash: Hash, file: string): Promise<void> {
 }
 
 /** Identifies a model without files by its configuration and the names, shapes and types of its tensors. */
-function structureOf(model: string | PretrainedModel): string {
+function identifyStructure(model: string | PretrainedModel): string {
   const hash = createHash("sha256");
   if (typeof model === "string") return hash.update(model).digest("hex");
   hash.update(JSON.stringify(model.config));

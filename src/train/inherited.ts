@@ -1,6 +1,6 @@
 /** Chat templates and classes that a run inherits from its checkpoint or its start adapter. */
 import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
-import { folderOf } from "../lora/formats/folder.js";
+import { resolveFolder } from "../lora/formats/folder.js";
 import { inFolder } from "../models/beside.js";
 import { readTemplateFile, templatesBeside } from "../models/chat-template-files.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -14,7 +14,7 @@ import { classesOfAdapter } from "./start-adapter.js";
  * Returns the chat template that overrides the model's. A resumed run uses the template in its checkpoint, because all
  * of its rows must be rendered alike. Any other run uses the option's template, or else the start adapter's.
  */
-export function templateOf(
+export function resolveTemplate(
   { adapter, chatTemplate, lora }: Settings,
   resumed: Resumed | undefined,
   { emit }: Pick<RunContext, "emit">,
@@ -39,10 +39,10 @@ export function classesOfRun(
 ): string[] | undefined {
   if (adapter === undefined) return classesIn(files, model);
   const folder =
-    resumed === undefined ? adapter : folderOf(resumed.checkpoint.folder, lora.name ?? "default");
+    resumed === undefined ? adapter : resolveFolder(resumed.checkpoint.folder, lora.name ?? "default");
   return classesIn(files, model, classesOfAdapter(folder));
 }
 
 function templatesOfRun(folder: string, name: string | undefined): ChatTemplates | undefined {
-  return templatesBeside(inFolder(folderOf(folder, name ?? "default")));
+  return templatesBeside(inFolder(resolveFolder(folder, name ?? "default")));
 }

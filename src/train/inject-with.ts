@@ -1,10 +1,10 @@
 import { tensor } from "../tensor/create.js";
-import { attentionMask, type Batch, type BatchPlan } from "../data/batches.js";
+import { buildAttentionMask, type Batch, type BatchPlan } from "../data/batches.js";
 import type { Device } from "../device/device.js";
 import { inject, type EvaBatch, type InjectOptions, type InjectReport } from "../lora/index.js";
 import { SpeechToText } from "../models/speech-to-text.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import type { Tensor } from "../tensor/tensor.js";
 
@@ -18,7 +18,7 @@ export function startsFromRows(
   { initLoraWeights, evaData }: Pick<InjectOptions, "initLoraWeights" | "evaData">,
 ): boolean {
   if (initLoraWeights !== "eva" || evaData !== undefined) return false;
-  if (model instanceof SpeechToText) throw refused(TRAINING_REFUSALS.evaOfSpeech, "finetune");
+  if (model instanceof SpeechToText) throw createRefusal(TRAINING_REFUSALS.evaOfSpeech, "finetune");
   return true;
 }
 
@@ -39,7 +39,7 @@ export function evaBatch(batch: Batch, device: Device, made: Tensor[]): RowsOfEv
   };
   // A label per row says nothing about positions.
   const byPosition = labels.length === ids.length ? { labels: of(labels) } : {};
-  return { ids: of(ids), attentionMask: of(attentionMask(batch)), ...byPosition };
+  return { ids: of(ids), attentionMask: of(buildAttentionMask(batch)), ...byPosition };
 }
 
 /** Injects an adapter. EVA without `evaData` uses the rows of the run. */

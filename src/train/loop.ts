@@ -322,7 +322,7 @@ class Loop {
       tokens: this.#trained,
       tokensPerSecond: this.#pace.tokensPerSecond,
       etaSeconds: this.#pace.secondsPerStep * ((steps ?? this.#done) - this.#done),
-      memoryBytes: held(device),
+      memoryBytes: readHeldBytes(device),
       merged: 1,
       ...(metrics !== undefined && { metrics }),
     });
@@ -402,7 +402,7 @@ class Loop {
     this.#evalLoss = evaluation.loss;
     this.#evaluated = { step, loss: evaluation.loss };
     this.#evaluatedAt = step;
-    if (step === 0) this.#divergence.untrained(evaluation.loss);
+    if (step === 0) this.#divergence.addUntrained(evaluation.loss);
     this.#pace.pause();
     context.emit({ type: "eval", step, ...evaluation });
     const judged = judge?.(step, evaluation);
@@ -423,7 +423,7 @@ class Loop {
 }
 
 /** Returns the bytes that this process holds on a device, including memory-mapped weights. */
-function held(device: Device): number {
+function readHeldBytes(device: Device): number {
   const { reserved, mapped } = memory(device);
   return reserved + mapped;
 }

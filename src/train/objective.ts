@@ -1,12 +1,12 @@
 /** Training objectives: each defines how data becomes examples, and how a batch of examples becomes a loss. */
 import { tensor } from "../tensor/create.js";
-import { attentionMask, type Batch } from "../data/batches.js";
+import { buildAttentionMask, type Batch } from "../data/batches.js";
 import type { Encoder } from "../data/encode.js";
-import { examplesOf, type OnProgress } from "../data/examples.js";
+import { tokenizeRows, type OnProgress } from "../data/examples.js";
 import type { TrainOn } from "../data/format.js";
-import { labelledExamples } from "../data/labels.js";
-import { transcriptExamples } from "../data/transcripts.js";
-import { type Data, firstOf, textData } from "../data/read.js";
+import { tokenizeLabelled } from "../data/labels.js";
+import { tokenizeTranscripts } from "../data/transcripts.js";
+import { type Data, locateFirst, textData } from "../data/read.js";
 import type { ExampleStore } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
@@ -77,7 +77,7 @@ export class LanguageModelling implements Objective {
   examples(data: Data, signal: AbortSignal | undefined, onProgress?: OnProgress): Promise<ExampleStore> {
     const { tokenizer, ...limits } = this.tokenisation;
     const { trainOn = "completion" } = this.options;
-    return examplesOf(textData(data), tokenizer, { ...limits, trainOn, signal, onProgress });
+    return tokenizeRows(textData(data), tokenizer, { ...limits, trainOn, signal, onProgress });
   }
 
   lossSum({ ids, labels, shape, positions }: Batch, scale: number): Tensor {
@@ -114,24 +114,24 @@ export class Classification implements Objective {
   ): Promise<ExampleStore> {
     if (data.kind !== "labels") {
       const what = 'there is no "label", and the model is a classifier';
-      throw new LowrankError("ERR_DATA_ROW", `${firstOf(data)}: ${what}`);
+      throw new LowrankError("ERR_DATA_ROW", `${locateFirst(data)}: ${what}`);
     }
     const { tokenizer, maxLength, vocabSize } = this.tokenisation;
-    return labelledExamples(data, this.labels, tokenizer, { maxLength, vocabSize, signal, onProgress });
+    return tokenizeLabelled(data, this.labels, tokenizer, { maxLength, vocabSize, signal, onProgress });
   }
 
   lossSum(batch: Batch, scale: number): Tensor {
-    return this.#scored(batch, this.options.labelSmoothing).loss.mul(scale);
+    return this.#measureLoss(batch, this.options.labelSmoothing).loss.mul(scale);
   }
 
   measure(batch: Batch): Measured {
-    return this.#scored(batch);
+    return this.#measureLoss(batch);
   }
 
-  #scored(batch: Batch, labelSmoothing = 0): Measured {
+  #measureLoss(batch: Batch, labelSmoothing = 0): Measured {
     const { ids, labels, shape } = batch;
     const { device } = this.model;
-    const mask = tensor(attentionMask(batch), { shape, device });
+    const mask = tensor(buildAttentionMask(batch), { shape, device });
     const { loss, logits: scores } = this.model.forward(tensor(ids, { shape, device }), {
       attentionMask: mask,
       labels,
@@ -165,11 +165,11 @@ export class Transcribing implements Objective {
   ): Promise<ExampleStore> {
     if (data.kind !== "speech") {
       const what = 'there is no "audio", and the model transcribes speech';
-      throw new LowrankError("ERR_DATA_ROW", `${firstOf(data)}: ${what}`);
+      throw new LowrankError("ERR_DATA_ROW", `${locateFirst(data)}: ${what}`);
     }
     const { tokenizer, eosTokenIds, maxLength, vocabSize } = this.tokenisation;
     const { windowSamples } = this.model;
-    return transcriptExamples(data, tokenizer, {
+    return tokenizeTranscripts(data, tokenizer, {
       beginning: this.#beginning,
       eosTokenIds,
       maxLength,

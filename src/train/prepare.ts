@@ -1,10 +1,10 @@
 /** The data of a fine-tuning run: training examples and held-out examples. */
-import { type OnProgress, trainedExamples } from "../data/examples.js";
+import { type OnProgress, keepTrained } from "../data/examples.js";
 import { labelNames, labelNotices } from "../data/labels.js";
 import type { TrainingData } from "../data/given.js";
 import { closeData, type Data, readData } from "../data/read.js";
-import { type DataReport, loweredLength, warningsOf } from "../data/report.js";
-import { evalSplit } from "../data/split.js";
+import { type DataReport, describeLoweredLength, listWarnings } from "../data/report.js";
+import { splitHeldOut } from "../data/split.js";
 import type { Examples, StoredExamples } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
@@ -12,7 +12,7 @@ import { SequenceClassifier } from "../models/classifier.js";
 import { noTokenizer, type PretrainedModel } from "../models/pretrained.js";
 import { SpeechToText } from "../models/speech-to-text.js";
 import { specialTokens } from "../models/special-tokens.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import type { ProgressEvent } from "./events.js";
 import { readLabels } from "./label-names.js";
@@ -71,7 +71,7 @@ export function tokenisation(model: PretrainedModel, longest: number): Tokenisat
  * Errors: `ERR_UNSUPPORTED_MODEL` for any other model; `ERR_OPTION` for a different number of classes, or if the model has
  * several languages and none is given.
  */
-export function objectiveOf(
+export function createObjective(
   model: PretrainedModel,
   options: TrainingOptions & { labels?: readonly string[] | undefined; maxLength: number },
 ): Objective {
@@ -114,7 +114,7 @@ function progress(
  * Tokenises the data. Emits progress events, and warnings about its rows. Closes the files afterwards, except for speech,
  * which is read later. `labels` are the classes that the rows name.
  *
- * Errors: the errors of `readData` and `trainedExamples`; the signal's reason, at once.
+ * Errors: the errors of `readData` and `keepTrained`; the signal's reason, at once.
  */
 export async function prepare(
   model: PretrainedModel,
@@ -124,14 +124,15 @@ export async function prepare(
   { emit }: Pick<RunContext, "emit">,
 ): Promise<Prepared> {
   const { maxLength: asked, trainOn, labelSmoothing, language, signal, seed } = settings;
-  const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
+  const objective = createObjective(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
   checkHead(settings, objective);
   if (settings.packing && objective.packing === undefined)
-    throw refused(TRAINING_REFUSALS.packedLabels, files.train.file);
+    throw createRefusal(TRAINING_REFUSALS.packedLabels, files.train.file);
   const { maxLength } = objective.tokenisation;
   const warn = (message: string): void => emit({ type: "warning", message });
   // A given length that exceeds the model's is reported by a warning; the default by the start event alone.
-  if (maxLength < asked && settings.given.includes("maxLength")) warn(loweredLength(asked, maxLength));
+  if (maxLength < asked && settings.given.includes("maxLength"))
+    warn(describeLoweredLength(asked, maxLength));
   for (const data of [files.train, files.held])
     if (data?.kind === "labels") for (const message of labelNotices(data)) warn(message);
   const reports: DataReport[] = [];
@@ -139,11 +140,11 @@ export async function prepare(
     const onProgress: OnProgress = progress("tokenise", emit);
     const rows = await objective.examples(data, signal, onProgress);
     reports.push(...rows.reports);
-    for (const report of rows.reports) for (const message of warningsOf(report, maxLength)) warn(message);
+    for (const report of rows.reports) for (const message of listWarnings(report, maxLength)) warn(message);
     return rows;
   };
   const trained = (rows: StoredExamples, { file }: Data): StoredExamples =>
-    trainedExamples(rows, file, maxLength, reports);
+    keepTrained(rows, file, maxLength, reports);
   try {
     const rows = await tokenised(files.train);
     if (files.held !== undefined) {
@@ -153,7 +154,7 @@ export async function prepare(
     const { evalSplit: share } = settings;
     if (share === undefined) return { objective, train: trained(rows, files.train), held: [], reports };
     // Skipped rows are removed before the split, so that none is held out.
-    return { objective, ...evalSplit(trained(rows, files.train), share, seed), reports };
+    return { objective, ...splitHeldOut(trained(rows, files.train), share, seed), reports };
   } finally {
     // The samples of speech are read when a batch needs them.
     for (const data of [files.train, files.held])
@@ -192,7 +193,7 @@ export function classesIn(
   if (train.kind !== "labels") return undefined;
   if (adapter !== undefined) checkClasses(train, adapter);
   if (adapter !== undefined) return [...adapter];
-  return labelNames(train, typeof model === "string" ? readLabels(model) : classesOf(model));
+  return labelNames(train, typeof model === "string" ? readLabels(model) : readClasses(model));
 }
 
 /** Removes the temporary files that hold data from streams. */
@@ -202,6 +203,6 @@ export function closeFiles({ train, held }: Files): void {
 }
 
 /** Returns the classes of a loaded classifier. */
-function classesOf(model: PretrainedModel): readonly string[] | undefined {
+function readClasses(model: PretrainedModel): readonly string[] | undefined {
   return model instanceof SequenceClassifier ? model.config.labels : undefined;
 }

@@ -1,6 +1,6 @@
 /** Profiles a run: a trace for Perfetto, and the totals of each operation. */
 import { synchronize, type Device } from "../device/device.js";
-import { call, native, session, settled } from "../native/binding.js";
+import { call, native, session, unwrapResult } from "../native/binding.js";
 import type { OperationProfile, ProfileEvent } from "./events.js";
 
 type Settled = Exclude<Device, "auto">;
@@ -31,7 +31,7 @@ export class Profile {
     if (device === undefined) return undefined;
     await synchronize(device);
     const seconds = (performance.now() - this.#began) / 1000;
-    const summary = settled(await session().finishTrace(this.#file, device));
+    const summary = unwrapResult(await session().finishTrace(this.#file, device));
     this.#device = undefined;
     const operations: OperationProfile[] = summary.totals.map(({ pass, ...total }) => ({
       ...total,

@@ -6,12 +6,12 @@ import { join, resolve } from "node:path";
 import { LowrankError } from "../errors.js";
 import { AppendedFile } from "../runs/appended-file.js";
 import {
-  eventLine,
+  formatEvent,
   EVENTS,
   type EventsHeader,
-  headerLine,
+  formatHeader,
   LEFT_EVENTS,
-  linesOf,
+  readLines,
   readHeader,
   type RecordedEvent,
 } from "../runs/events-file.js";
@@ -19,7 +19,7 @@ import { checkOwnLog, MetricsLog, removeLogs } from "../runs/metrics-log.js";
 import type { LogFormat } from "../runs/metrics.js";
 import { TensorboardFormat } from "../runs/tfevents.js";
 import type { TrainEvent } from "./events.js";
-import { lineageOf, within, type Line } from "./output/lineage.js";
+import { readLineage, within, type Line } from "./output/lineage.js";
 
 /** The number of events that are kept before the folder belongs to the run. */
 const EARLY = 256;
@@ -72,7 +72,7 @@ export class RunRecorder {
     if (event.type === "step") this.#steps++;
     const at = Date.now();
     this.#log?.add({ ...event, at });
-    const line = eventLine(event, at);
+    const line = formatEvent(event, at);
     if (this.#file !== undefined) this.#file.append(line);
     else if (this.#early !== undefined && this.#early.length < EARLY) this.#early.push(line);
   }
@@ -94,15 +94,15 @@ export class RunRecorder {
     this.#folder = folder;
     this.#fresh = before === undefined;
     this.#new = before === undefined || resolve(before.home) !== resolve(folder);
-    const file = new AppendedFile(place, this.#failed(place));
-    const past = before && (await pastOf(before));
+    const file = new AppendedFile(place, this.#makeFailureHandler(place));
+    const past = before && (await findPastEvents(before));
     await file.begin(async (write) => {
-      await write(headerLine(line));
+      await write(formatHeader(line));
       if (past === undefined) return;
-      for await (const bytes of kept(past.file, (before as Before).step)) await write(bytes);
+      for await (const bytes of readKeptLines(past.file, (before as Before).step)) await write(bytes);
     });
     if (log !== undefined) {
-      this.#log = new MetricsLog(folder, log, this.#failed(log));
+      this.#log = new MetricsLog(folder, log, this.#makeFailureHandler(log));
       await this.#log.begin(eventsIn(file.path));
     }
     await this.#keepLeft(line);
@@ -116,7 +116,7 @@ export class RunRecorder {
     this.#file = file;
   }
 
-  #failed(what: string): (error: NodeJS.ErrnoException) => void {
+  #makeFailureHandler(what: string): (error: NodeJS.ErrnoException) => void {
     return ({ code, message }) => {
       const why = `${what}: cannot be written (${code ?? message})`;
       this.#warn(`${why}; the run continues, but is no longer recorded there`);
@@ -128,8 +128,8 @@ export class RunRecorder {
     if (this.#fresh) return;
     const there = join(this.#folder, EVENTS);
     const header = await readHeader(there).catch(() => undefined);
-    if (header === undefined || lineageOf(header.line) === lineageOf(line)) return;
-    await rename(there, join(this.#folder, `events-${lineageOf(header.line)}.jsonl`)).catch(() => {});
+    if (header === undefined || readLineage(header.line) === readLineage(line)) return;
+    await rename(there, join(this.#folder, `events-${readLineage(header.line)}.jsonl`)).catch(() => {});
   }
 
   /** Waits until all recorded events are in the file. */
@@ -164,7 +164,7 @@ export class RunRecorder {
 }
 
 /** Finds the events file that covers a run up to a checkpoint: the folder's own, or that left behind by a branch. */
-async function pastOf({ home, lineage, step }: Before): Promise<{ file: string } | undefined> {
+async function findPastEvents({ home, lineage, step }: Before): Promise<{ file: string } | undefined> {
   const left = (await readdir(home).catch(() => [])).filter((name) => LEFT_EVENTS.test(name));
   for (const name of [EVENTS, ...left]) {
     const file = join(home, name);
@@ -176,16 +176,16 @@ async function pastOf({ home, lineage, step }: Before): Promise<{ file: string }
 }
 
 async function* eventsIn(file: string): AsyncGenerator<RecordedEvent, void, void> {
-  for await (const { event } of linesOf(file)) if (event !== undefined) yield event;
+  for await (const { event } of readLines(file)) if (event !== undefined) yield event;
 }
 
 /** Events that end a process's part of the run, and events that the next part emits again. */
 const ENDS = new Set(["events", "end", "failed", "rows"]);
 
 /** Yields the lines of a file that remain valid when the run is resumed after `step` steps. */
-async function* kept(file: string, step: number): AsyncGenerator<Buffer, void, void> {
+async function* readKeptLines(file: string, step: number): AsyncGenerator<Buffer, void, void> {
   let beyond = false;
-  for await (const line of linesOf(file)) {
+  for await (const line of readLines(file)) {
     const { bytes, event } = line;
     if (event === undefined || ENDS.has(event.type)) continue;
     const own = event["step"];

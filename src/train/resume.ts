@@ -2,11 +2,11 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 
-import { filesOf, type TrainingData, isFiles } from "../data/given.js";
+import { listFiles, type TrainingData, isFiles } from "../data/given.js";
 import { STANDARD_INPUT } from "../data/source/source.js";
 import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf/read.js";
-import { folderOf } from "../lora/formats/folder.js";
+import { resolveFolder } from "../lora/formats/folder.js";
 import { optionName } from "../arguments/option-name.js";
 import type { InjectOptions } from "../lora/index.js";
 import { inFolder } from "../models/beside.js";
@@ -15,18 +15,18 @@ import { readProgress } from "./output/checkpoint.js";
 import type { Identities } from "./output/run-file.js";
 import type { FinetuneOptions } from "./options.js";
 import {
-  lastGoodCheckpoint,
-  newestCheckpoint,
-  soundCheckpoint,
+  findLastGoodCheckpoint,
+  findNewestCheckpoint,
+  readSoundCheckpoint,
   type Checkpoint,
 } from "./output/checkpoints.js";
-import { branched, type Line } from "./output/lineage.js";
+import { branchLine, type Line } from "./output/lineage.js";
 import { RUN } from "./output/run-file.js";
 import { readRunRecord, type RunRecord } from "./output/run-record.js";
 import { DEFAULT_OUTPUT, type Settings } from "./settings.js";
 import { RESUME_REFUSALS } from "./options/refusals.js";
 import { excludedBy, FIXED_OPTIONS, FREE_OPTIONS, RELOCATED_OPTIONS } from "./options/resuming.js";
-import { because } from "../refusals/refusal.js";
+import { explain } from "../refusals/refusal.js";
 
 /** The source of a resumed run, before anything is read. */
 export interface Origin {
@@ -37,7 +37,10 @@ export interface Origin {
 }
 
 /** Resolves the option `resume`; undefined for a new run. Throws `ERR_FILE_NOT_FOUND`. */
-export async function originOf({ resume = false, output }: FinetuneOptions): Promise<Origin | undefined> {
+export async function resolveResume({
+  resume = false,
+  output,
+}: FinetuneOptions): Promise<Origin | undefined> {
   if (resume === false) return undefined;
   const folder = resume === true ? (output ?? DEFAULT_OUTPUT) : resume;
   if (!existsSync(folder))
@@ -75,21 +78,21 @@ export interface Resumed {
 /**
  * Finds the checkpoint, and completes the options from the run's record.
  *
- * Errors: the errors of `newestCheckpoint`; `ERR_OPTION` for a given option that cannot change.
+ * Errors: the errors of `findNewestCheckpoint`; `ERR_OPTION` for a given option that cannot change.
  */
 export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions): Promise<Resumed> {
   const record = await readRunRecord(home).catch(() => undefined);
   const { checkpoint, notice } =
     name === undefined
       ? await newestGood(home, record)
-      : named(await soundCheckpoint(home, name, record?.line));
+      : acceptNamed(await readSoundCheckpoint(home, name, record?.line));
   const { progress } = checkpoint;
   checkSteps(checkpoint, given);
   // A named checkpoint is resumed with the options that it was saved with, the newest with the run's latest options.
   const { options: then, cwd } = name === undefined && record !== undefined ? record : progress;
-  const own = withoutLostTemplate(relocated(then, cwd), checkpoint.folder);
+  const own = withoutLostTemplate(resolvePaths(then, cwd), checkpoint.folder);
   checkThere(own, given);
-  const { options, notices } = merged(own, given);
+  const { options, notices } = mergeOptions(own, given);
   const elsewhere = given.output !== undefined && resolve(given.output) !== resolve(home);
   const onward = await lineFrom(home, checkpoint, record, elsewhere);
   return {
@@ -98,7 +101,7 @@ export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions
     options,
     identities: progress.identities,
     elsewhere,
-    lastGood: (await lastGoodCheckpoint(home, progress.line, checkpoint.step))?.folder,
+    lastGood: (await findLastGoodCheckpoint(home, progress.line, checkpoint.step))?.folder,
     notices: [...(notice === undefined ? [] : [notice]), ...notices, ...onward.notices],
   };
 }
@@ -106,15 +109,15 @@ export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions
 /**
  * Returns the newest checkpoint, or the last good one if the newest is known to be bad.
  *
- * Errors: the errors of `newestCheckpoint`; `ERR_NOT_FINITE` if no checkpoint is good.
+ * Errors: the errors of `findNewestCheckpoint`; `ERR_NOT_FINITE` if no checkpoint is good.
  */
 async function newestGood(
   home: string,
   record: RunRecord | undefined,
 ): Promise<{ checkpoint: Checkpoint; notice?: string | undefined }> {
-  const newest = await newestCheckpoint(home, record);
+  const newest = await findNewestCheckpoint(home, record);
   if (newest.progress.good !== false) return { checkpoint: newest };
-  const good = await lastGoodCheckpoint(home, record?.line ?? newest.progress.line, newest.step);
+  const good = await findLastGoodCheckpoint(home, record?.line ?? newest.progress.line, newest.step);
   if (good === undefined)
     throw new LowrankError(
       "ERR_NOT_FINITE",
@@ -125,7 +128,7 @@ async function newestGood(
 }
 
 /** Accepts a checkpoint that was requested by name, good or not. */
-function named(checkpoint: Checkpoint): { checkpoint: Checkpoint; notice?: string | undefined } {
+function acceptNamed(checkpoint: Checkpoint): { checkpoint: Checkpoint; notice?: string | undefined } {
   if (checkpoint.progress.good !== false) return { checkpoint };
   return { checkpoint, notice: `resume: training had diverged at ${checkpoint.folder}` };
 }
@@ -154,10 +157,10 @@ async function lineFrom(
   elsewhere: boolean,
 ): Promise<{ line: Line; notices: string[] }> {
   const { step, progress, folder } = checkpoint;
-  const newest = await newestCheckpoint(home, record).catch(() => undefined);
+  const newest = await findNewestCheckpoint(home, record).catch(() => undefined);
   const head = newest?.folder === folder && !elsewhere;
   if (head) return { line: record?.line ?? progress.line, notices: [] };
-  const line = branched(progress.line, step);
+  const line = branchLine(progress.line, step);
   const left = elsewhere ? undefined : newest;
   const notices =
     left === undefined || left.step <= step
@@ -179,7 +182,7 @@ function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
         "ERR_OPTION",
         `resume: the run was given rows in memory by ${optionName(name)}; give the same rows again`,
       );
-    const files = filesOf(data);
+    const files = listFiles(data);
     const all = files.length > 1 ? `all ${files.length} files in the same order: ` : "";
     if (files.includes(STANDARD_INPUT))
       throw new LowrankError(
@@ -194,7 +197,7 @@ function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
 }
 
 /** Resolves relative paths against the run's original folder. */
-function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptions {
+function resolvePaths(options: Record<string, unknown>, cwd: string): FinetuneOptions {
   const here = process.cwd();
   const moved = (path: unknown): unknown => {
     if (Array.isArray(path)) return path.map(moved);
@@ -213,12 +216,12 @@ function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptio
 function withoutLostTemplate(own: FinetuneOptions, checkpoint: string): FinetuneOptions {
   const { chatTemplate, ...rest } = own;
   if (chatTemplate === undefined || existsSync(chatTemplate)) return own;
-  const stored = templatesBeside(inFolder(folderOf(checkpoint, own.lora?.name ?? "default")));
+  const stored = templatesBeside(inFolder(resolveFolder(checkpoint, own.lora?.name ?? "default")));
   return stored === undefined ? own : rest;
 }
 
 /** Merges the run's options with those given now. Throws `ERR_OPTION` with the name of each that cannot change. */
-function merged(
+function mergeOptions(
   then: FinetuneOptions,
   given: FinetuneOptions,
 ): { options: FinetuneOptions; notices: string[] } {
@@ -229,7 +232,9 @@ function merged(
   const compare = (name: string, was: unknown, is: unknown): void => {
     if (JSON.stringify(was ?? null) === JSON.stringify(is ?? null)) return;
     const fixed = [name, name.split(".")[0] as string].some((one) => FIXED_OPTIONS.includes(one));
-    (fixed ? refused : changed).push(`${optionName(name)} was ${shown(was)}, and is ${shown(is)} now`);
+    (fixed ? refused : changed).push(
+      `${optionName(name)} was ${formatOption(was)}, and is ${formatOption(is)} now`,
+    );
   };
   for (const [name, value] of Object.entries(given)) {
     if (value === undefined) continue;
@@ -243,7 +248,7 @@ function merged(
     }
     if (name === "adapter") {
       // The record has the absolute path of the adapter's own folder, which is kept.
-      const own = folderOf(value as string, then.lora?.name ?? "default");
+      const own = resolveFolder(value as string, then.lora?.name ?? "default");
       if (resolve(own) !== then.adapter) compare(name, then.adapter, resolve(value as string));
       continue;
     }
@@ -256,13 +261,13 @@ function merged(
   if (refused.length > 0) {
     throw new LowrankError(
       "ERR_OPTION",
-      `resume: ${refused.join("; ")}: ${because(RESUME_REFUSALS.resumedOptions)}`,
+      `resume: ${refused.join("; ")}: ${explain(RESUME_REFUSALS.resumedOptions)}`,
     );
   }
   return { options: options as FinetuneOptions, notices: changed.map((one) => `resume: ${one}`) };
 }
 
-function shown(value: unknown): string {
+function formatOption(value: unknown): string {
   if (value === undefined || value === null) return "not given";
   return typeof value === "string" ? value : JSON.stringify(value);
 }
@@ -275,7 +280,7 @@ function differing(
   { sources: now }: Identities,
 ): string {
   if (!isFiles(data)) return name;
-  const [files, before, after] = [filesOf(data), then?.[name] ?? [], now?.[name] ?? []];
+  const [files, before, after] = [listFiles(data), then?.[name] ?? [], now?.[name] ?? []];
   const others = files.filter((_, i) => before[i] !== after[i]);
   return (before.length === after.length && others.length === 1 ? others : files).join(", ");
 }

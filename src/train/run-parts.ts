@@ -10,7 +10,7 @@ import { createOptimizer } from "./optimizer-types.js";
 import type { Settings } from "./settings.js";
 
 /** Returns the plan of batches: the rows that each step trains on. */
-export function planOf(settings: Settings, objective: Objective, train: Examples): BatchPlan {
+export function planBatches(settings: Settings, objective: Objective, train: Examples): BatchPlan {
   const { batchSize, gradientAccumulation, seed, steps, epochs } = settings;
   const { padTokenId, maxLength } = objective.tokenisation;
   const packing = settings.packing ? { maxLength, ...objective.packing } : undefined;
@@ -44,7 +44,7 @@ export function trainOwn(model: PretrainedModel, { lora }: Settings): void {
 }
 
 /** Creates the optimizer over all trainable parameters, in the model's order, on which checkpoints rely. */
-export function optimizerOf(
+export function createRunOptimizer(
   model: PretrainedModel,
   { optimizer, loraPlusRatio: ratio }: Settings,
 ): Optimizer {

@@ -1,5 +1,5 @@
 /** Texts for the dashboard: training rows, and the model's continuations before and after training. */
-import { isTrained, partsOf } from "../data/parts.js";
+import { isTrained, splitByTraining } from "../data/parts.js";
 import type { Example, Examples } from "../data/store.js";
 import { withoutAdapters } from "../lora/index.js";
 import { CausalLM } from "../models/causal-lm.js";
@@ -23,10 +23,13 @@ const NEW_TOKENS = 48;
 /** Returns the event with the first rows of the training data. */
 export function rowsEvent(tokenizer: Tokenizer | undefined, train: Examples): RowsEvent {
   const decode = (ids: Int32Array): string => tokenizer?.decode(ids, { skipSpecialTokens: false }) ?? "";
-  return { type: "rows", rows: firstOf(train, ROWS).map((row) => partsOf(row, decode, ROW_TOKENS)) };
+  return {
+    type: "rows",
+    rows: takeFirst(train, ROWS).map((row) => splitByTraining(row, decode, ROW_TOKENS)),
+  };
 }
 
-function firstOf(examples: Examples, count: number): Example[] {
+function takeFirst(examples: Examples, count: number): Example[] {
   return Array.from({ length: Math.min(count, examples.length) }, (_, row) => examples.at(row) as Example);
 }
 
@@ -70,8 +73,8 @@ class Samples {
   constructor(model: CausalLM, { train, held }: Prepared) {
     this.#model = model;
     const limit = Math.min(PROMPT_TOKENS, model.config.maxPositionEmbeddings - 1);
-    this.#prompts = firstOf(held.length > 0 ? held : train, PROMPTS)
-      .map((row) => promptOf(row).subarray(0, limit))
+    this.#prompts = takeFirst(held.length > 0 ? held : train, PROMPTS)
+      .map((row) => readPrompt(row).subarray(0, limit))
       .filter(({ length }) => length > 0);
   }
 
@@ -103,7 +106,7 @@ async function textAfter(model: CausalLM, prompt: Int32Array, signal: AbortSigna
 }
 
 /** Returns a row's tokens before the first trained one; for a row that is trained from its start, a short beginning. */
-function promptOf(row: Example): Int32Array {
+function readPrompt(row: Example): Int32Array {
   const { ids } = row;
   let first = 0;
   while (first < ids.length && !isTrained(row, first)) first++;

@@ -1,7 +1,7 @@
 /** Validates and completes `finetune`'s options before anything is read or loaded. */
 import { isPlain, listOf, options as knownOptions, refuse as refuseKind, text } from "../arguments/check.js";
 import { checkThreads } from "../device/cpu-use.js";
-import { filesOf, type TrainingData, isFiles, isRows } from "../data/given.js";
+import { listFiles, type TrainingData, isFiles, isRows } from "../data/given.js";
 import { STANDARD_INPUT } from "../data/source/source.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -24,7 +24,7 @@ import { checkKind, parseLimit } from "./options/kinds.js";
 import { OPTIMIZER_DEFAULTS, type OptimizerSettings } from "./options/optimizer-defaults.js";
 import { OPTIONS } from "./options/table.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 
 /** The default output folder. */
 export const DEFAULT_OUTPUT = OPTIONS.output.default;
@@ -58,7 +58,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
   const { model, data } = options;
   if (model === undefined || data === undefined) refuse("finetune takes a model and data");
   if (typeof model !== "string" && (options.revision ?? options.offline) !== undefined)
-    throw refused(TRAINING_REFUSALS.revisionOfLoaded, "finetune");
+    throw createRefusal(TRAINING_REFUSALS.revisionOfLoaded, "finetune");
   checkTogether(options);
   const { resume: _, dashboard: _dashboard, ...completed } = complete(options, OPTIONS);
   const { lora = {}, optimizer = {}, threads } = options;
@@ -107,15 +107,15 @@ function checkTogether({
   patience,
 }: FinetuneOptions): void {
   if (steps !== undefined && epochs !== undefined)
-    throw refused(TRAINING_REFUSALS.stepsWithEpochs, "finetune");
+    throw createRefusal(TRAINING_REFUSALS.stepsWithEpochs, "finetune");
   if (evalData !== undefined && evalSplit !== undefined)
-    throw refused(TRAINING_REFUSALS.evalDataWithSplit, "finetune");
+    throw createRefusal(TRAINING_REFUSALS.evalDataWithSplit, "finetune");
   if (readsStandardInput(data) && readsStandardInput(evalData))
-    throw refused(TRAINING_REFUSALS.bothStandardInput, "finetune");
+    throw createRefusal(TRAINING_REFUSALS.bothStandardInput, "finetune");
   if (evalEvery !== undefined && (evalData ?? evalSplit) === undefined)
-    throw refused(TRAINING_REFUSALS.evalEveryAlone, "finetune");
+    throw createRefusal(TRAINING_REFUSALS.evalEveryAlone, "finetune");
   if (patience !== undefined && evalEvery === undefined)
-    throw refused(TRAINING_REFUSALS.patienceAlone, "finetune");
+    throw createRefusal(TRAINING_REFUSALS.patienceAlone, "finetune");
 }
 
 /** Throws `ERR_OPTION` for unknown options, for values that are not of their kind, and for options that exclude `resume`. */
@@ -138,12 +138,12 @@ export function checkKinds(given: FinetuneOptions): void {
     refuseKind("finetune", "model", "a folder, a name at a hub or a loaded model", model);
   checkTable(options as Record<string, unknown>, OPTIONS);
   if (options.chatTemplate !== undefined && model !== undefined && typeof model !== "string")
-    throw refused(TRAINING_REFUSALS.templateOfLoaded, "finetune");
+    throw createRefusal(TRAINING_REFUSALS.templateOfLoaded, "finetune");
   if (options.quantize !== undefined && model !== undefined && typeof model !== "string")
-    throw refused(TRAINING_REFUSALS.quantizeOfLoaded, "finetune");
+    throw createRefusal(TRAINING_REFUSALS.quantizeOfLoaded, "finetune");
   if (lora?.name !== undefined) text("finetune", "lora.name", lora.name);
   if (lora?.modulesToSave != null) listOf("finetune", "lora.modulesToSave", lora.modulesToSave, text);
-  if (resume !== false && overwrite) throw refused(TRAINING_REFUSALS.resumeWithOverwrite, "finetune");
+  if (resume !== false && overwrite) throw createRefusal(TRAINING_REFUSALS.resumeWithOverwrite, "finetune");
 }
 
 /** Throws `ERR_OPTION` for a value that is not of its entry's kind. `group` precedes the names in messages. */
@@ -167,13 +167,13 @@ function checkData(name: "data" | "evalData", options: FinetuneOptions): void {
   const data = options[name];
   if (data === undefined) return;
   if (isFiles(data)) {
-    if (filesOf(data).includes("")) refuse(`${optionName(name)} must not be empty`);
-    if (filesOf(data).filter((file) => file === STANDARD_INPUT).length > 1)
+    if (listFiles(data).includes("")) refuse(`${optionName(name)} must not be empty`);
+    if (listFiles(data).filter((file) => file === STANDARD_INPUT).length > 1)
       refuse(`${optionName(name)} names standard input twice, but it can be read only once`);
     return;
   }
   if (!isRows(data)) refuseKind("finetune", name, "the name of a file, an array of names, or rows", data);
-  if (options.dataFormat !== undefined) throw refused(TRAINING_REFUSALS.formatOfRows, "finetune");
+  if (options.dataFormat !== undefined) throw createRefusal(TRAINING_REFUSALS.formatOfRows, "finetune");
 }
 
 /** Completes the optimizer's options with the defaults of its type. Throws `ERR_OPTION`. */
@@ -220,7 +220,7 @@ function recorded(data: TrainingData): string | readonly string[] | typeof ROWS 
 }
 
 function readsStandardInput(data: TrainingData | undefined): boolean {
-  return isFiles(data) && filesOf(data).includes(STANDARD_INPUT);
+  return isFiles(data) && listFiles(data).includes(STANDARD_INPUT);
 }
 
 /** Returns the warm-up steps: the given number, or 3% of all steps, rounded up. A single step has none: its rate would be 0. */

@@ -2,21 +2,21 @@
 import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 
-import { shown } from "../arguments/check.js";
+import { formatValue } from "../arguments/check.js";
 import type { LabelData } from "../data/read.js";
 import { LowrankError } from "../errors.js";
 import { readConfig } from "../lora/formats/config.js";
-import { CONFIG, folderOf, LABELS, startIn, WEIGHTS } from "../lora/formats/folder.js";
+import { CONFIG, resolveFolder, LABELS, startIn, WEIGHTS } from "../lora/formats/folder.js";
 import type { InitLoraWeights, InjectOptions, Pattern } from "../lora/index.js";
 import { withoutRoot } from "../lora/init/restore.js";
 import { baseOfAdapter } from "../models/adapter-base.js";
 import { optionName } from "../arguments/option-name.js";
-import { refused } from "../refusals/refusal.js";
+import { createRefusal } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { readLabels } from "./label-names.js";
 import type { Objective } from "./objective.js";
 import type { FinetuneOptions } from "./options.js";
-import { digestOf } from "./output/manifest.js";
+import { digestFile } from "./output/manifest.js";
 import type { Settings } from "./settings.js";
 
 /** PEFT's defaults for options that an adapter's configuration omits. */
@@ -65,12 +65,12 @@ function readOptions(folder: string): InjectOptions {
     initLoraWeights: start,
     r: (own.r as number) / 2,
     loraAlpha: alpha(own.loraAlpha as number),
-    ...(own.rankPattern && { rankPattern: mapped(own.rankPattern, (rank) => rank / 2) }),
-    ...(own.alphaPattern && { alphaPattern: mapped(own.alphaPattern, alpha) }),
+    ...(own.rankPattern && { rankPattern: mapPattern(own.rankPattern, (rank) => rank / 2) }),
+    ...(own.alphaPattern && { alphaPattern: mapPattern(own.alphaPattern, alpha) }),
   };
 }
 
-function mapped(pattern: Pattern, change: (value: number) => number): Pattern {
+function mapPattern(pattern: Pattern, change: (value: number) => number): Pattern {
   return Object.fromEntries(Object.entries(pattern).map(([key, value]) => [key, change(value)]));
 }
 
@@ -84,7 +84,7 @@ function findAdapter(adapter: string, name: string | undefined): string {
       "ERR_FILE_FORMAT",
       `${given}: ${adapter} is a file; give the folder of an adapter, which holds ${CONFIG} and ${WEIGHTS}`,
     );
-  const folders = [resolve(adapter), resolve(folderOf(adapter, name ?? "default"))];
+  const folders = [resolve(adapter), resolve(resolveFolder(adapter, name ?? "default"))];
   const folder = folders.find((one) => existsSync(join(one, CONFIG)));
   if (folder === undefined)
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${given}: ${adapter} holds no adapter: no ${CONFIG}`);
@@ -100,11 +100,11 @@ function checkAgainst(given: InjectOptions, own: InjectOptions, folder: string):
     return [`${optionName(`lora.${name}`)} is ${said(value)}, and the adapter has ${said(has)}`];
   });
   if (contradicting.length > 0)
-    throw refused(TRAINING_REFUSALS.loraOfAdapter, `finetune: ${folder}`, contradicting.join("; "));
+    throw createRefusal(TRAINING_REFUSALS.loraOfAdapter, `finetune: ${folder}`, contradicting.join("; "));
 }
 
 function said(value: unknown): string {
-  return value === undefined ? "none" : typeof value === "string" ? value : shown(value);
+  return value === undefined ? "none" : typeof value === "string" ? value : formatValue(value);
 }
 
 /** Whether two values are equal; lists are compared as sets, as in PEFT. */
@@ -139,7 +139,7 @@ function baseModel(
  */
 export function checkOutput({ adapter, output, overwrite, lora }: Settings): void {
   if (adapter === undefined || overwrite) return;
-  const places = [output, folderOf(output, lora.name ?? "default")].filter((path) => existsSync(path));
+  const places = [output, resolveFolder(output, lora.name ?? "default")].filter((path) => existsSync(path));
   if (!places.some((path) => realpathSync(path) === realpathSync(adapter))) return;
   throw new LowrankError(
     "ERR_OUTPUT_EXISTS",
@@ -149,7 +149,7 @@ export function checkOutput({ adapter, output, overwrite, lora }: Settings): voi
 
 /** Returns the hash of an adapter's weights. */
 export async function adapterIdentity(folder: string): Promise<string> {
-  return (await digestOf(join(folder, WEIGHTS))).sha256;
+  return (await digestFile(join(folder, WEIGHTS))).sha256;
 }
 
 /** Returns the classes of the adapter in `folder`, in its order; undefined if the folder names none. */
@@ -172,5 +172,5 @@ export function checkClasses(
 export function checkHead({ adapter, lora }: Settings, { modulesToSave: heads }: Objective): void {
   if (adapter === undefined || heads.length === 0) return;
   if ((lora.modulesToSave ?? []).some((name) => heads.includes(name))) return;
-  throw refused(TRAINING_REFUSALS.adapterWithoutHead, `finetune: ${adapter}`);
+  throw createRefusal(TRAINING_REFUSALS.adapterWithoutHead, `finetune: ${adapter}`);
 }

@@ -22,7 +22,7 @@ export class Watched implements PauseControls {
 
   /** Opens the run's only dashboard, or returns it. Throws `ERR_OPTION` if the port is not available; a later call retries. */
   async open(port: number): Promise<Dashboard> {
-    const opening = (this.#dashboard ??= this.#opened(port));
+    const opening = (this.#dashboard ??= this.#openDashboard(port));
     try {
       return await opening;
     } catch (error) {
@@ -32,14 +32,14 @@ export class Watched implements PauseControls {
   }
 
   /** Resolves when the open pages have received all events. */
-  async told(): Promise<void> {
+  async waitForPages(): Promise<void> {
     await (await this.#dashboard?.catch(() => undefined))?.caughtUp();
   }
 
-  async #opened(port: number): Promise<Dashboard> {
+  async #openDashboard(port: number): Promise<Dashboard> {
     const { Dashboard } = await import("../dashboard/server.js");
-    const { liveSource } = await import("../dashboard/sources.js");
-    const source = liveSource(
+    const { openLiveSource } = await import("../dashboard/sources.js");
+    const source = openLiveSource(
       () => this.title,
       () => this.recorder?.path,
       () => this.stop(),

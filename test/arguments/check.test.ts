@@ -3,7 +3,7 @@ import test from "ava";
 import * as argument from "../../src/arguments/check.js";
 import { LowrankError } from "../../src/errors.js";
 
-const { refuse, shown } = argument;
+const { refuse, formatValue } = argument;
 
 test("the description of a value is short and runs none of its code", (t) => {
   const hostile = {
@@ -29,7 +29,7 @@ test("the description of a value is short and runs none of its code", (t) => {
     [LowrankError, "the class LowrankError"],
     [LowrankError.prototype, "the prototype of LowrankError"],
   ];
-  for (const [value, expected] of cases) t.is(shown(value), expected);
+  for (const [value, expected] of cases) t.is(formatValue(value), expected);
 });
 
 test("each check accepts valid values, and otherwise names function, argument and value", (t) => {

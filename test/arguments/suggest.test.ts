@@ -1,21 +1,21 @@
 import test from "ava";
 import fc from "fast-check";
 
-import { closest, didYouMean } from "../../src/arguments/suggest.js";
+import { findClosest, didYouMean } from "../../src/arguments/suggest.js";
 
 test("the closest name is suggested, and none if all are distant", (t) => {
   const known = ["batchSize", "batch-size", "q_proj", "v_proj", "head", "rho"];
-  t.is(closest("batchsize", known), "batchSize");
-  t.is(closest("BATCH_SIZE", ["batchSize"]), "batchSize");
-  t.is(closest("v_porj", known), "v_proj");
-  t.is(closest("haed", known), "head");
-  t.is(closest("roh", known), "rho");
+  t.is(findClosest("batchsize", known), "batchSize");
+  t.is(findClosest("BATCH_SIZE", ["batchSize"]), "batchSize");
+  t.is(findClosest("v_porj", known), "v_proj");
+  t.is(findClosest("haed", known), "head");
+  t.is(findClosest("roh", known), "rho");
   // Two swapped letters are one mistake, closer than two other letters.
-  t.is(closest("abcdfe", ["abcdxy", "abcdef"]), "abcdef");
-  t.is(closest("q_proj", known), undefined);
-  t.is(closest("completely else", known), undefined);
-  t.is(closest("", known), undefined);
-  t.is(closest("x", []), undefined);
+  t.is(findClosest("abcdfe", ["abcdxy", "abcdef"]), "abcdef");
+  t.is(findClosest("q_proj", known), undefined);
+  t.is(findClosest("completely else", known), undefined);
+  t.is(findClosest("", known), undefined);
+  t.is(findClosest("x", []), undefined);
   t.is(didYouMean("haed", known), " (did you mean head?)");
   t.is(didYouMean(3, known), "");
 });
@@ -26,7 +26,7 @@ test("one edit of a name of four characters or more is always found", (t) => {
   const property = fc.property(name, fc.nat(), letter, (known, at, with_) => {
     const i = at % known.length;
     const edited = known.slice(0, i) + with_ + known.slice(i + 1);
-    return edited === known || closest(edited, [known]) === known;
+    return edited === known || findClosest(edited, [known]) === known;
   });
   t.notThrows(() => fc.assert(property));
 });

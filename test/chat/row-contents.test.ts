@@ -1,11 +1,11 @@
 /** Contents of a conversation's row other than plain texts: content parts, weights, tool calls and tools. */
 import test from "ava";
 
-import { messagesOf } from "../../src/chat/messages.js";
+import { parseMessages } from "../../src/chat/messages.js";
 import type { Tokenizer } from "../../src/models/tokenizer.js";
-import { examplesOf, trainedExamples } from "../../src/data/examples.js";
+import { tokenizeRows, keepTrained } from "../../src/data/examples.js";
 import { readData, type Rows } from "../../src/data/read.js";
-import { warningsOf } from "../../src/data/report.js";
+import { listWarnings } from "../../src/data/report.js";
 import type { Example } from "../../src/data/store.js";
 import { isTrained } from "../../src/data/parts.js";
 import type { TrainOn } from "../../src/data/format.js";
@@ -23,7 +23,7 @@ async function trained(
 ): Promise<{ texts: string[]; warnings: string[] }> {
   const data = await rowsOf(...rows);
   const options = { maxLength, eosTokenIds: [1], trainOn };
-  const store = await examplesOf(data, tokenizer, options);
+  const store = await tokenizeRows(data, tokenizer, options);
   const texts = Array.from(store, (row: Example) =>
     [...row.ids.keys()]
       .map((i) =>
@@ -33,7 +33,7 @@ async function trained(
       .replaceAll(/\|+/g, "|"),
   );
   const warnings = store.reports
-    .flatMap((report) => warningsOf(report, maxLength))
+    .flatMap((report) => listWarnings(report, maxLength))
     .map((one) => one.replace(data.file, "f"));
   return { texts, warnings };
 }
@@ -115,7 +115,7 @@ test("content that is not text is refused by file, line and position", async (t)
     t.regex(error.message, message);
   }
   t.notThrows(() =>
-    messagesOf([{ role: "assistant", content: [], tool_calls: [{ name: "f" }] }], "m", (what) => {
+    parseMessages([{ role: "assistant", content: [], tool_calls: [{ name: "f" }] }], "m", (what) => {
       throw new Error(what);
     }),
   );
@@ -249,8 +249,8 @@ test("a row is skipped if only one of its two calls is rendered", async (t) => {
 test("if every row is skipped, the error says why", async (t) => {
   const tokenizer = tokenizerOf(chatMl, PLAIN);
   const data: Rows = await rowsOf(calling);
-  const store = await examplesOf(data, tokenizer, { maxLength: 100, eosTokenIds: [1] });
-  t.throws(() => trainedExamples(store, data.file, 100, store.reports), {
+  const store = await tokenizeRows(data, tokenizer, { maxLength: 100, eosTokenIds: [1] });
+  t.throws(() => keepTrained(store, data.file, 100, store.reports), {
     code: "ERR_NO_TRAINED_TOKENS",
     message:
       /nothing to train on: .*1 of 1 rows \(first line 1\) skipped: the chat template ignores their tool calls/,

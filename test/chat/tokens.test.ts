@@ -5,9 +5,9 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { type Offsets, tokenSpans } from "../../src/chat/tokens.js";
+import { type Offsets, findTokenSpans } from "../../src/chat/tokens.js";
 import { encodeChats, fitChat } from "../../src/data/chat.js";
-import { emptyReport, warningsOf } from "../../src/data/report.js";
+import { createReport, listWarnings } from "../../src/data/report.js";
 import type { ChatRow } from "../../src/data/rows.js";
 import { ExampleStore, fingerprint } from "../../src/data/store.js";
 import { LowrankError } from "../../src/errors.js";
@@ -114,12 +114,12 @@ function offsets(...lengths: number[]): Offsets {
 
 test("a turn includes each token with one of its characters, and at a rough end only complete ones", (t) => {
   const tokens = offsets(2, 2, 2, 2);
-  t.deepEqual(tokenSpans([{ start: 2, end: 6 }], tokens), [{ start: 1, end: 3 }]);
-  t.deepEqual(tokenSpans([{ start: 3, end: 7 }], tokens), [{ start: 1, end: 4 }]);
-  t.deepEqual(tokenSpans([{ start: 3, end: 7, rough: true }], tokens), [{ start: 1, end: 3 }]);
-  t.deepEqual(tokenSpans([{ start: 3, end: 4, rough: true }], tokens), [{ start: 1, end: 2 }]);
+  t.deepEqual(findTokenSpans([{ start: 2, end: 6 }], tokens), [{ start: 1, end: 3 }]);
+  t.deepEqual(findTokenSpans([{ start: 3, end: 7 }], tokens), [{ start: 1, end: 4 }]);
+  t.deepEqual(findTokenSpans([{ start: 3, end: 7, rough: true }], tokens), [{ start: 1, end: 3 }]);
+  t.deepEqual(findTokenSpans([{ start: 3, end: 4, rough: true }], tokens), [{ start: 1, end: 2 }]);
   t.deepEqual(
-    tokenSpans(
+    findTokenSpans(
       [
         { start: 3, end: 3, rough: true },
         { start: 6, end: 8 },
@@ -203,7 +203,7 @@ test("a conversation ends after the last turn that fits completely, or is skippe
   };
   const one = asked("a", "b");
   const fit = (maxLength: number, more = {}) => {
-    const report = emptyReport({ file: "f", numbering: "line" });
+    const report = createReport({ file: "f", numbering: "line" });
     const fitted = fitChat({ ...chat, ...more }, one, maxLength, report);
     return { ids: fitted?.ids.length, spans: fitted?.spans.length, report };
   };
@@ -215,7 +215,7 @@ test("a conversation ends after the last turn that fits completely, or is skippe
   t.like(fit(10, { lost: 2 }), { ids: 10, report: { chat: { lastTurnOnly: 1 } } });
   const whole = fit(10, { spans: [{ start: 0, end: 10 }] });
   t.like(whole, { ids: 10, report: { chat: { whole: 1, first: { whole: 1 } } } });
-  t.regex(warningsOf(whole.report, 10).join(), /^f: 1 of 1 rows \(first line 1\) trained on completely/);
+  t.regex(listWarnings(whole.report, 10).join(), /^f: 1 of 1 rows \(first line 1\) trained on completely/);
 });
 
 test("a store keeps spans: labels, the number of trained tokens, and the fingerprint", (t) => {

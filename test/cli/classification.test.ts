@@ -1,14 +1,14 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
-import { confusionTable } from "../../src/cli/confusion-table.js";
+import { formatConfusion } from "../../src/cli/confusion-table.js";
 import { temporary } from "../hashed.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 import { lowrank } from "./lowrank.js";
 
 test("the confusion table: a line for each class, a column for each predicted class", (t) => {
   const labels = ["ham", "a longer name"];
-  const table = confusionTable({
+  const table = formatConfusion({
     labels,
     confusion: [
       [1234, 5],

@@ -5,11 +5,17 @@ import { join } from "node:path";
 import test from "ava";
 import fc from "fast-check";
 
-import { escaped, escapedAll, escapedLines, generated, jsonLine } from "../../src/cli/escaped.js";
+import {
+  escapeControls,
+  escapeAll,
+  escapeLines,
+  escapeGenerated,
+  formatJsonLine,
+} from "../../src/cli/escaped.js";
 import { humanRenderer } from "../../src/cli/finetune/render.js";
-import { inspected } from "../../src/cli/inspected.js";
+import { formatInspected } from "../../src/cli/inspected.js";
 import { inspect, type InspectedData } from "../../src/index.js";
-import { confusionTable } from "../../src/cli/confusion-table.js";
+import { formatConfusion } from "../../src/cli/confusion-table.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { tinyEncoder } from "../tiny-encoder.js";
 import { runHere as run } from "./lowrank.js";
@@ -20,25 +26,25 @@ const SHOWN = String.raw`a\x1b[2Jb\x9b31mc\x07\x7f`;
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/;
 
 test("control characters are escaped, and nothing else is changed", (t) => {
-  t.is(escaped(`${EVIL}\n\té€`), `${SHOWN}${String.raw`\x0a\x09`}é€`);
-  t.is(escapedLines(`${EVIL}\n\té\r`), `${SHOWN}\n\té${String.raw`\x0d`}`);
-  t.deepEqual(escapedAll({ [EVIL]: [EVIL, 3, null, { a: EVIL }] }), {
+  t.is(escapeControls(`${EVIL}\n\té€`), `${SHOWN}${String.raw`\x0a\x09`}é€`);
+  t.is(escapeLines(`${EVIL}\n\té\r`), `${SHOWN}\n\té${String.raw`\x0d`}`);
+  t.deepEqual(escapeAll({ [EVIL]: [EVIL, 3, null, { a: EVIL }] }), {
     [SHOWN]: [SHOWN, 3, null, { a: SHOWN }],
   });
   // Random text rarely has a control character beyond ASCII.
-  t.notRegex(jsonLine({ [EVIL]: EVIL }), CONTROL);
+  t.notRegex(formatJsonLine({ [EVIL]: EVIL }), CONTROL);
   fc.assert(
     fc.property(fc.string({ unit: "binary" }), (text) => {
-      t.notRegex(escapedLines(text), CONTROL);
-      t.notRegex(jsonLine({ text }), CONTROL);
-      t.deepEqual(JSON.parse(jsonLine({ text })), { text });
+      t.notRegex(escapeLines(text), CONTROL);
+      t.notRegex(formatJsonLine({ text }), CONTROL);
+      t.deepEqual(JSON.parse(formatJsonLine({ text })), { text });
     }),
   );
 });
 
 test("generated text is escaped on a terminal, and unchanged in a file", (t) => {
-  t.is(generated(`${EVIL}\n`, { isTTY: true }), `${SHOWN}\n`);
-  t.is(generated(`${EVIL}\n`, { isTTY: false }), `${EVIL}\n`);
+  t.is(escapeGenerated(`${EVIL}\n`, { isTTY: true }), `${SHOWN}\n`);
+  t.is(escapeGenerated(`${EVIL}\n`, { isTTY: false }), `${EVIL}\n`);
 });
 
 test("a run's lines escape text from files", (t) => {
@@ -58,7 +64,9 @@ test.serial("inspect, evaluate and runs print no control character of their file
   t.true(data.stdout.includes(`rows-${SHOWN}.jsonl: 1 row`), data.stdout);
   t.notRegex(data.stdout, CONTROL);
   const found = (await inspect(rows, { model })) as InspectedData;
-  const lines = inspected({ ...found, first: [[{ text: `${EVIL} and\nmore`, trained: true }]] }).join("\n");
+  const lines = formatInspected({ ...found, first: [[{ text: `${EVIL} and\nmore`, trained: true }]] }).join(
+    "\n",
+  );
   t.true(lines.includes(`${SHOWN} and\nmore`), lines);
   t.notRegex(lines, CONTROL);
 
@@ -103,5 +111,5 @@ test("a table names escaped classes", (t) => {
       [0, 1],
     ],
   };
-  for (const line of confusionTable(escapedAll(scores) as never)) t.notRegex(line, CONTROL);
+  for (const line of formatConfusion(escapeAll(scores) as never)) t.notRegex(line, CONTROL);
 });

@@ -1,6 +1,6 @@
 import test from "ava";
 import pc from "picocolors";
-import { bytes, duration, short, speed } from "../../src/cli/format.js";
+import { bytes, formatDuration, shorten, formatSpeed } from "../../src/cli/format.js";
 import { bar, liveLine, worthALine } from "../../src/cli/finetune/progress.js";
 import { humanRenderer, jsonRenderer, type Output } from "../../src/cli/finetune/render.js";
 import type { StartEvent, StepEvent, TrainEvent } from "../../src/train/events.js";
@@ -185,10 +185,16 @@ test("a long run's log has about a hundred lines, with merged steps or not", (t)
 });
 
 test("numbers", (t) => {
-  t.deepEqual([260_032, 134_515_008, 8.03e9, 12].map(short), ["260K", "134.5M", "8.03B", "12"]);
+  t.deepEqual([260_032, 134_515_008, 8.03e9, 12].map(shorten), ["260K", "134.5M", "8.03B", "12"]);
   t.deepEqual([512, 1536, 3.4 * 2 ** 30].map(bytes), ["512 B", "1.5 KiB", "3.4 GiB"]);
-  t.deepEqual([9, 125, 11_040, 59.7, Infinity].map(duration), ["9s", "2m 05s", "3h 04m", "1m 00s", "?"]);
-  t.deepEqual([4.123, 41.23, 1412.3].map(speed), ["4.12", "41.2", "1,412"]);
+  t.deepEqual([9, 125, 11_040, 59.7, Infinity].map(formatDuration), [
+    "9s",
+    "2m 05s",
+    "3h 04m",
+    "1m 00s",
+    "?",
+  ]);
+  t.deepEqual([4.123, 41.23, 1412.3].map(formatSpeed), ["4.12", "41.2", "1,412"]);
 });
 
 test("a run that was stopped before its second evaluation reports no change", (t) => {

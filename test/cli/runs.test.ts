@@ -6,7 +6,7 @@ import { join } from "node:path";
 import test from "ava";
 
 import { finetune } from "../../src/index.js";
-import { thisProcess } from "../../src/runs/process-identity.js";
+import { identifyProcess } from "../../src/runs/process-identity.js";
 import type { RunSummary } from "../../src/runs/summary.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { started, stepped, writeRun } from "../runs/written.js";
@@ -69,7 +69,10 @@ test.serial("the state of each run", async (t) => {
   const home = temporary();
   const steps = [started(10), stepped(1, 10), stepped(2, 10)];
   const lock = (name: string, holder: object): void =>
-    writeFileSync(join(home, name, "run.lock"), JSON.stringify({ ...thisProcess(), token: "a", ...holder }));
+    writeFileSync(
+      join(home, name, "run.lock"),
+      JSON.stringify({ ...identifyProcess(), token: "a", ...holder }),
+    );
   writeRun(join(home, "killed"), steps);
   writeRun(join(home, "running"), steps);
   lock("running", {});

@@ -1,7 +1,7 @@
 /** The output of `devices --tune`. */
 import test from "ava";
 
-import { tuningTable } from "../../src/cli/tuning-table.js";
+import { formatTuning } from "../../src/cli/tuning-table.js";
 import type { TuneReport } from "../../src/native/binding.js";
 
 const REPORT: TuneReport = {
@@ -38,7 +38,7 @@ const REPORT: TuneReport = {
 
 test("a line for each class: the time of each variant, the chosen one, and the dropped ones", (t) => {
   t.is(
-    tuningTable(REPORT),
+    formatTuning(REPORT),
     `gpu:0: Model 7
 milliseconds per run; * marks the selected variant
 gemm 2048 x 576 x 576, A B^T f32  tile 4 x 4 2.50  tile 8 x 8 1.25*  tile 1 x 4 rejected (wrong numbers)
@@ -51,7 +51,7 @@ stored in /cache/lowrank/tune/model_7.json
 test("the location of the file, and whether it is used", (t) => {
   const { file: _, ...nowhere } = REPORT;
   t.regex(
-    tuningTable({ ...nowhere, used: false }),
+    formatTuning({ ...nowhere, used: false }),
     /\nnot stored: the user has no cache folder; not used on .*on\n$/,
   );
 });

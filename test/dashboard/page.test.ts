@@ -9,9 +9,9 @@ import test, { type ExecutionContext } from "ava";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 
 import { Dashboard } from "../../src/dashboard/server.js";
-import { folderSource, liveSource, type RunSource } from "../../src/dashboard/sources.js";
-import { eventLine } from "../../src/runs/events-file.js";
-import { thisProcess } from "../../src/runs/process-identity.js";
+import { openFolderSource, openLiveSource, type RunSource } from "../../src/dashboard/sources.js";
+import { formatEvent } from "../../src/runs/events-file.js";
+import { identifyProcess } from "../../src/runs/process-identity.js";
 import { launchChromium } from "../chromium.js";
 import { lowrank, runHere } from "../cli/lowrank.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
@@ -103,7 +103,7 @@ async function says(t: ExecutionContext, page: Page, selector: string, text: str
 test.serial("an ended run: all its events, as text and never as markup", async (t) => {
   const home = temporary();
   writeRun(home, [...told(40, 2e-4), END]);
-  const { page } = await opened(t, folderSource(home));
+  const { page } = await opened(t, openFolderSource(home));
   await says(t, page, ".state", "ended, step 40 of 40");
   await says(t, page, readout("loss"), `last1.4743, held out 1.25`);
   await says(t, page, readout("learningRate"), "last0");
@@ -128,7 +128,7 @@ test.serial(
     const home = temporary();
     writeRun(join(home, "a"), told(40, 2e-4));
     writeRun(join(home, "b"), told(30, 1e-3), { lineage: "0123456789ac", at: NOON + 60_000 });
-    const { page } = await opened(t, folderSource(home));
+    const { page } = await opened(t, openFolderSource(home));
     await says(t, page, readout("loss"), "a: 1.4743");
     const focused = (): Promise<string> =>
       page.evaluate(
@@ -189,7 +189,7 @@ test.serial("two runs of different rates are overlaid, in separate colours", asy
   const home = temporary();
   writeRun(join(home, "slow"), told(40, 2e-4));
   writeRun(join(home, "fast"), told(20, 1e-3), { lineage: "0123456789ac", at: NOON + 60_000 });
-  const { page } = await opened(t, folderSource(home));
+  const { page } = await opened(t, openFolderSource(home));
   await says(t, page, readout("loss"), "slow: 1.4743");
   await says(t, page, readout("loss"), "fast: 1.6708");
   const rows = await page.locator("section.runs tbody tr").allTextContents();
@@ -214,7 +214,7 @@ for (const colorScheme of ["light", "dark"] as const) {
       writeRun(join(home, "a-run-with-a-rather-long-name"), told(40, 2e-4));
       writeRun(join(home, "b"), told(30, 1e-3), { lineage: "0123456789ac" });
       const phone = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true, colorScheme };
-      const { page } = await opened(t, folderSource(home), phone);
+      const { page } = await opened(t, openFolderSource(home), phone);
       await says(t, page, readout("loss"), "1.4743");
       const widest = await page.evaluate("document.documentElement.scrollWidth");
       t.is(widest, 360);
@@ -250,14 +250,14 @@ test.serial(
     const home = temporary();
     const file = writeRun(home, told(40, 2e-4).slice(0, 14));
     let stops = 0;
-    const source = liveSource(
+    const source = openLiveSource(
       () => "mine",
       () => file,
       () => stops++,
     );
     const { page, dashboard } = await opened(t, source);
     await says(t, page, ".state", "step 10 of 40");
-    for (const n of [11, 12]) appendFileSync(file, eventLine(stepped(n, 40), NOON));
+    for (const n of [11, 12]) appendFileSync(file, formatEvent(stepped(n, 40), NOON));
     await says(t, page, ".state", "step 12 of 40");
     const second = await visited(t, dashboard.url);
     for (const one of [second, page]) {
@@ -281,13 +281,13 @@ test.serial("the pause button pauses the run, and then resumes it", async (t) =>
   const file = writeRun(home, told(40, 2e-4).slice(0, 14));
   const asked: string[] = [];
   const pauses = { pause: () => asked.push("pause"), resume: () => asked.push("resume") };
-  const source = liveSource(
+  const source = openLiveSource(
     () => "mine",
     () => file,
     () => {},
     pauses,
   );
-  writeFileSync(join(home, "run.lock"), JSON.stringify({ ...thisProcess(), token: "a" }));
+  writeFileSync(join(home, "run.lock"), JSON.stringify({ ...identifyProcess(), token: "a" }));
   const { page } = await opened(t, source);
   await says(t, page, ".state", "running, step 10 of 40");
   await says(t, page, "button.pause", "Pause");
@@ -295,13 +295,13 @@ test.serial("the pause button pauses the run, and then resumes it", async (t) =>
   await button.press("Enter");
   await says(t, page, "button.pause", "Pausing …");
   t.true(await button.isDisabled());
-  appendFileSync(file, eventLine({ type: "paused", step: 10 } as { type: string }, NOON));
+  appendFileSync(file, formatEvent({ type: "paused", step: 10 } as { type: string }, NOON));
   await says(t, page, ".state", "paused, step 10 of 40");
   await says(t, page, "button.pause", "Resume");
   await page.reload();
   await says(t, page, ".state", "paused, step 10 of 40");
   await button.press("Enter");
-  appendFileSync(file, eventLine({ type: "resumed", step: 10, seconds: 3 } as { type: string }, NOON));
+  appendFileSync(file, formatEvent({ type: "resumed", step: 10, seconds: 3 } as { type: string }, NOON));
   await says(t, page, ".state", "running, step 10 of 40");
   await says(t, page, "button.pause", "Pause");
   t.deepEqual(asked, ["pause", "resume"]);
@@ -311,7 +311,7 @@ test.serial("the stop button asks for confirmation, and stops only the run", asy
   const home = temporary();
   let stops = 0;
   let file: string | undefined;
-  const source = liveSource(
+  const source = openLiveSource(
     () => "mine",
     () => file,
     () => stops++,
@@ -339,11 +339,11 @@ test.serial("the stop button asks for confirmation, and stops only the run", asy
 test.serial("a server that ends during a run is reported as lost, and after a run as ended", async (t) => {
   const home = temporary();
   const file = writeRun(home, told(40, 2e-4).slice(0, 14));
-  const { page, dashboard } = await opened(t, folderSource(home));
+  const { page, dashboard } = await opened(t, openFolderSource(home));
   await says(t, page, ".state", "step 10 of 40");
   // The list may show the end before the stream does; the warning comes only from the stream.
   const last = { type: "warning", message: "the stream has come so far" };
-  appendFileSync(file, Buffer.concat([eventLine(END, NOON), eventLine(last, NOON)]));
+  appendFileSync(file, Buffer.concat([formatEvent(END, NOON), formatEvent(last, NOON)]));
   await says(t, page, ".state", "ended");
   await says(t, page, ".messages", "warning: the stream has come so far");
   await dashboard.close();
@@ -387,7 +387,7 @@ test.serial("the page of a run whose process is killed reports that, and how to 
   await says(t, shown, ".notices", new RegExp(`with: lowrank finetune --resume ${output}`));
   t.true(await shown.locator("button.stop").isHidden());
   // Another process, which knows only the folder, reports it, too.
-  const { page: other } = await opened(t, folderSource(output));
+  const { page: other } = await opened(t, openFolderSource(output));
   await says(t, other, ".state", /^interrupted, step/);
   await says(
     t,
@@ -406,13 +406,13 @@ test.serial("the page of a run whose process is killed reports that, and how to 
 test.serial("another site's page can neither read nor stop anything, even with the address", async (t) => {
   const home = temporary();
   let stops = 0;
-  const source = liveSource(
+  const source = openLiveSource(
     () => "mine",
     () => undefined,
     () => stops++,
   );
   const dashboard = await Dashboard.open(source, { port: 0, holds: true });
-  const other = await Dashboard.open(folderSource(home), { port: 0, holds: true });
+  const other = await Dashboard.open(openFolderSource(home), { port: 0, holds: true });
   t.teardown(() => Promise.all([dashboard.close(), other.close()]));
   const context = await browser.newContext();
   t.teardown(() => context.close());

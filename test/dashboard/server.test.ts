@@ -9,10 +9,10 @@ import { setTimeout as later } from "node:timers/promises";
 import test from "ava";
 
 import { Dashboard } from "../../src/dashboard/server.js";
-import { folderSource, liveSource } from "../../src/dashboard/sources.js";
-import { placesOf } from "../../src/dashboard/stream.js";
-import { eventLine } from "../../src/runs/events-file.js";
-import { thisProcess } from "../../src/runs/process-identity.js";
+import { openFolderSource, openLiveSource } from "../../src/dashboard/sources.js";
+import { parsePositions } from "../../src/dashboard/stream.js";
+import { formatEvent } from "../../src/runs/events-file.js";
+import { identifyProcess } from "../../src/runs/process-identity.js";
 import { temporary } from "../hashed.js";
 import { ask, served, stepsOf, upTo, watch, type Message } from "./asked.js";
 import { NOON, started, stepped, writeRun } from "../runs/written.js";
@@ -20,7 +20,7 @@ import { NOON, started, stepped, writeRun } from "../runs/written.js";
 test("only its own address, its own page and its token can make requests", async (t) => {
   const home = temporary();
   writeRun(join(home, "a"), [started(1), stepped(1, 1)]);
-  const { url } = await served(t, folderSource(home));
+  const { url } = await served(t, openFolderSource(home));
   const { host, port, pathname } = new URL(url);
   t.is(host, `127.0.0.1:${port}`);
   t.regex(pathname, /^\/[\w-]{43}\/$/);
@@ -71,7 +71,7 @@ test("only its own address, its own page and its token can make requests", async
 });
 
 test("the server listens on 127.0.0.1 only, and every answer keeps browsers from loading anything from elsewhere", async (t) => {
-  const { url } = await served(t, folderSource(temporary()));
+  const { url } = await served(t, openFolderSource(temporary()));
   const { port } = new URL(url);
   // Another address of this machine.
   await t.throwsAsync(
@@ -107,7 +107,7 @@ test("the server listens on 127.0.0.1 only, and every answer keeps browsers from
 test("a viewer gets each step once: initially, later, after a disconnection, and with another viewer", async (t) => {
   const home = temporary();
   const file = writeRun(join(home, "a"), [started(3000), ...upTo(1000).map((n) => stepped(n, 3000))]);
-  const { url } = await served(t, folderSource(home));
+  const { url } = await served(t, openFolderSource(home));
   await ask(`${url}runs`);
   const address = `${url}events?run=a`;
   const count = (n: number) => (messages: readonly Message[]) => stepsOf(messages).length >= n;
@@ -115,7 +115,7 @@ test("a viewer gets each step once: initially, later, after a disconnection, and
   await later(100);
   for (const n of upTo(1500, 1001)) {
     // Lines are split at any byte.
-    const line = eventLine(stepped(n, 3000), NOON);
+    const line = formatEvent(stepped(n, 3000), NOON);
     appendFileSync(file, line.subarray(0, n % line.length));
     if (n % 100 === 0) await later(30);
     appendFileSync(file, line.subarray(n % line.length));
@@ -140,7 +140,7 @@ test("a replaced file is read from its start; several runs share one connection"
   const home = temporary();
   writeRun(join(home, "a"), [started(3), stepped(1, 3), stepped(2, 3)]);
   writeRun(join(home, "b"), [started(3), stepped(1, 3)], { lineage: "0123456789ac" });
-  const { url } = await served(t, folderSource(home));
+  const { url } = await served(t, openFolderSource(home));
   await ask(`${url}runs`);
   let seen = (): void => {};
   const both = new Promise<void>((resolve) => (seen = resolve));
@@ -166,17 +166,17 @@ test("a replaced file is read from its start; several runs share one connection"
 
 test("an invalid id means the beginning", (t) => {
   const none = { identity: "", offset: 0 };
-  t.deepEqual(placesOf("", 2), [none, none]);
-  t.deepEqual(placesOf("ab-12:34,", 2), [{ identity: "ab-12", offset: 34 }, none]);
+  t.deepEqual(parsePositions("", 2), [none, none]);
+  t.deepEqual(parsePositions("ab-12:34,", 2), [{ identity: "ab-12", offset: 34 }, none]);
   for (const id of ["x", "ab-12:-1", "ab-12:1e9", "ab:3", "ab-12:3x", `ab-12:${"9".repeat(16)}`])
-    t.deepEqual(placesOf(id, 1), [none], id);
+    t.deepEqual(parsePositions(id, 1), [none], id);
 });
 
 test("a slow reader blocks no other, and the server buffers nothing for it", async (t) => {
   const home = temporary();
   const steps = upTo(100_000).map((n) => stepped(n, 100_000));
   writeRun(join(home, "a"), [started(100_000), ...steps]);
-  const { url } = await served(t, folderSource(home));
+  const { url } = await served(t, openFolderSource(home));
   await ask(`${url}runs`);
   const { port, host, pathname } = new URL(url);
   const slow = connect({ host: "127.0.0.1", port: Number(port) });
@@ -200,9 +200,9 @@ test("a slow reader blocks no other, and the server buffers nothing for it", asy
 
 test("an occupied port, and a folder that is removed", async (t) => {
   const home = temporary();
-  const { url } = await served(t, folderSource(join(home, "x")));
+  const { url } = await served(t, openFolderSource(join(home, "x")));
   const port = Number(new URL(url).port);
-  const taken = await t.throwsAsync(Dashboard.open(folderSource(home), { port, holds: true }), {
+  const taken = await t.throwsAsync(Dashboard.open(openFolderSource(home), { port, holds: true }), {
     code: "ERR_OPTION",
   });
   t.is(
@@ -218,7 +218,7 @@ test("a run of this process: before its file exists, when it is renamed, and whe
   const home = temporary();
   let file: string | undefined;
   let stopped = 0;
-  const source = liveSource(
+  const source = openLiveSource(
     () => "mine",
     () => file,
     () => stopped++,
@@ -234,12 +234,12 @@ test("a run of this process: before its file exists, when it is renamed, and whe
   const watching = watch(`${url}events?run=.`, (messages) => stepsOf(messages).length >= 2);
   await later(300);
   file = writeRun(join(home, "tmp"), [started(2), stepped(1, 2)]);
-  const lock = JSON.stringify({ ...thisProcess(), token: "a" });
+  const lock = JSON.stringify({ ...identifyProcess(), token: "a" });
   writeFileSync(join(home, "tmp", "run.lock"), lock);
   t.like(await listed(), { step: 1, steps: 2, state: "running" });
   await later(300);
   cpSync(join(home, "tmp"), join(home, "out"), { recursive: true });
-  appendFileSync(join(home, "out", "events.jsonl"), eventLine(stepped(2, 2), NOON));
+  appendFileSync(join(home, "out", "events.jsonl"), formatEvent(stepped(2, 2), NOON));
   file = join(home, "out", "events.jsonl");
   const messages = await watching;
   t.deepEqual(
@@ -260,10 +260,13 @@ test("the content of a file cannot forge a message", async (t) => {
   const home = temporary();
   const file = writeRun(join(home, "a"), [started(2), stepped(1, 2)]);
   appendFileSync(file, 'torn\r\rdata: {"run":"b"}\r\rid: 1\n');
-  appendFileSync(file, eventLine({ type: "warning", message: "\r\n\n</script>" } as { type: string }, NOON));
-  appendFileSync(file, eventLine(stepped(2, 2), NOON));
+  appendFileSync(
+    file,
+    formatEvent({ type: "warning", message: "\r\n\n</script>" } as { type: string }, NOON),
+  );
+  appendFileSync(file, formatEvent(stepped(2, 2), NOON));
   writeFileSync(join(home, "b"), "");
-  const { url } = await served(t, folderSource(home));
+  const { url } = await served(t, openFolderSource(home));
   await ask(`${url}runs`);
   const raw = await new Promise<string>((resolve, reject) => {
     const asked = request(`${url}events?run=a`, (response) => {

@@ -8,9 +8,9 @@ import { setTimeout as later } from "node:timers/promises";
 
 import test from "ava";
 
-import { folderSource } from "../../src/dashboard/sources.js";
+import { openFolderSource } from "../../src/dashboard/sources.js";
 import { EventStream } from "../../src/dashboard/stream.js";
-import { eventLine } from "../../src/runs/events-file.js";
+import { formatEvent } from "../../src/runs/events-file.js";
 import { temporary } from "../hashed.js";
 import { NOON, started, stepped, writeRun } from "../runs/written.js";
 import { ask, served, stepsOf, upTo, watch } from "./asked.js";
@@ -39,7 +39,7 @@ function deaf(url: string): Socket {
 test("sixteen pages watch at once; one more is refused, and admitted once another disconnects", async (t) => {
   const home = temporary();
   writeRun(join(home, "a"), [started(2), stepped(1, 2)]);
-  const { url } = await served(t, folderSource(home));
+  const { url } = await served(t, openFolderSource(home));
   await ask(`${url}runs`);
   const address = `${url}events?run=a`;
   const streams = await Promise.all(upTo(16).map(() => opened(address)));
@@ -62,7 +62,7 @@ test("sixteen pages watch at once; one more is refused, and admitted once anothe
 });
 
 test("there are at most 128 connections; further ones are closed, and the others are answered", async (t) => {
-  const { url } = await served(t, folderSource(temporary()));
+  const { url } = await served(t, openFolderSource(temporary()));
   const { port } = new URL(url);
   const gone = new Set<Socket>();
   const sockets = await Promise.all(
@@ -86,7 +86,7 @@ test("there are at most 128 connections; further ones are closed, and the others
 test("the server closes at once with pages open, even if one never reads", async (t) => {
   const home = temporary();
   writeRun(join(home, "a"), [started(9e4), ...upTo(50_000).map((n) => stepped(n, 9e4))]);
-  const dashboard = await served(t, folderSource(home));
+  const dashboard = await served(t, openFolderSource(home));
   await ask(`${dashboard.url}runs`);
   const [stream, silent] = [await opened(`${dashboard.url}events?run=a`), deaf(dashboard.url)];
   await later(300);
@@ -100,7 +100,7 @@ test("the server closes at once with pages open, even if one never reads", async
 test("the last events are sent before the server closes, with a limit of a second for a viewer that never reads", async (t) => {
   const home = temporary();
   const file = writeRun(join(home, "a"), [started(2), stepped(1, 2)]);
-  const dashboard = await served(t, folderSource(home));
+  const dashboard = await served(t, openFolderSource(home));
   await ask(`${dashboard.url}runs`);
   let seen = (): void => {};
   const first = new Promise<void>((resolve) => (seen = resolve));
@@ -109,13 +109,13 @@ test("the last events are sent before the server closes, with a limit of a secon
     return stepsOf(messages).includes(2);
   });
   await first;
-  appendFileSync(file, eventLine(stepped(2, 2), NOON));
+  appendFileSync(file, formatEvent(stepped(2, 2), NOON));
   await dashboard.caughtUp();
   await dashboard.close();
   t.deepEqual(stepsOf(await watching), [1, 2]);
 
   writeRun(join(home, "a"), [started(9e4), ...upTo(50_000).map((n) => stepped(n, 9e4))]);
-  const source = folderSource(home);
+  const source = openFolderSource(home);
   let opens = (): void => {};
   const open = new Promise<void>((resolve) => (opens = resolve));
   // Called when a viewer's stream starts to follow the run.
@@ -153,7 +153,7 @@ test("a name or a path leads to the runs of the folder, and nowhere else", async
   const home = temporary();
   const secret = writeRun(join(home, "outside"), [started(2), stepped(1, 2, { secret: "of another" })]);
   writeRun(join(home, "runs", "a"), [started(2), stepped(1, 2)]);
-  const { url } = await served(t, folderSource(join(home, "runs")));
+  const { url } = await served(t, openFolderSource(join(home, "runs")));
   await ask(`${url}runs`);
   for (const name of ["../outside", "a/../../outside", join(home, "outside"), secret, "", "__proto__"]) {
     const watching = watch(`${url}events?run=${encodeURIComponent(name)}&run=a`, () => true);
@@ -188,7 +188,7 @@ if (process.platform !== "win32") {
     const names = ['q"uote', "new\nline", "</script><b>", "ü & %2f + #", "data: x"];
     for (const [i, name] of names.entries())
       writeRun(join(home, name), [started(2), stepped(1, 2)], { lineage: `0123456789a${i}` });
-    const { url } = await served(t, folderSource(home));
+    const { url } = await served(t, openFolderSource(home));
     const { runs } = JSON.parse((await ask(`${url}runs`)).text) as { runs: { name: string }[] };
     t.deepEqual(runs.map(({ name }) => name).toSorted(), names.toSorted());
     const query = new URLSearchParams(names.map((name): [string, string] => ["run", name])).toString();
@@ -204,12 +204,12 @@ test("a line that is too long is skipped, and the lines after it are sent once",
   const home = temporary();
   const file = writeRun(join(home, "a"), [started(3), stepped(1, 3)]);
   appendFileSync(file, `{"type":"warning","at":1,"message":"${"é".repeat(2 ** 20)}"}\n`);
-  appendFileSync(file, eventLine(stepped(2, 3), NOON));
-  const { url } = await served(t, folderSource(home));
+  appendFileSync(file, formatEvent(stepped(2, 3), NOON));
+  const { url } = await served(t, openFolderSource(home));
   await ask(`${url}runs`);
   const watching = watch(`${url}events?run=a`, (messages) => stepsOf(messages).includes(3));
   await later(600);
-  appendFileSync(file, eventLine(stepped(3, 3), NOON));
+  appendFileSync(file, formatEvent(stepped(3, 3), NOON));
   t.deepEqual(stepsOf(await watching), [1, 2, 3]);
   mkdirSync(join(home, "b"));
   writeFileSync(join(home, "b", "events.jsonl"), "");

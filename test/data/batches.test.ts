@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import test from "ava";
-import { type Batch, batchesInOrder, batchOf, BatchPlan } from "../../src/data/batches.js";
+import { type Batch, batchesInOrder, buildBatch, BatchPlan } from "../../src/data/batches.js";
 import type { Example } from "../../src/data/examples.js";
-import { epochOrder, splitmix32 } from "../../src/data/shuffle.js";
+import { shuffleEpoch, splitmix32 } from "../../src/data/shuffle.js";
 
 /** Returns an example of `length` tokens with the same id. */
 function example(id: number, length = 2): Example {
@@ -16,7 +16,7 @@ const firsts = (batch: Batch): number[] =>
 const options = { batchSize: 2, gradientAccumulation: 2, seed: 3, padTokenId: 0 };
 
 test("rows are padded on the right, and padding is not trained on", (t) => {
-  const batch = batchOf([example(5, 3), example(6, 1)], 9);
+  const batch = buildBatch([example(5, 3), example(6, 1)], 9);
   t.deepEqual([...batch.ids], [5, 5, 5, 6, 9, 9]);
   t.deepEqual([...batch.labels], [5, 5, 5, 6, -100, -100]);
   t.deepEqual(batch.shape, [2, 3]);
@@ -121,7 +121,7 @@ test("evaluation reads the rows in sequence", (t) => {
 test("orders are permutations, pinned, and differ by seed and epoch", (t) => {
   fc.assert(
     fc.property(fc.nat(200), fc.maxSafeNat(), fc.nat(1000), (length, seed, epoch) => {
-      const order = epochOrder(length, seed, epoch);
+      const order = shuffleEpoch(length, seed, epoch);
       t.deepEqual(
         [...order].toSorted((a, b) => a - b),
         [...Array(length).keys()],
@@ -129,16 +129,16 @@ test("orders are permutations, pinned, and differ by seed and epoch", (t) => {
     }),
     { numRuns: 50 },
   );
-  t.notDeepEqual(epochOrder(50, 0, 0), epochOrder(50, 1, 0));
-  t.notDeepEqual(epochOrder(50, 0, 0), epochOrder(50, 0, 1));
-  t.notDeepEqual(epochOrder(50, 0, 0), epochOrder(50, 2 ** 32, 0));
-  t.deepEqual([...epochOrder(8, 0, 0)], [3, 6, 5, 2, 7, 4, 0, 1]);
+  t.notDeepEqual(shuffleEpoch(50, 0, 0), shuffleEpoch(50, 1, 0));
+  t.notDeepEqual(shuffleEpoch(50, 0, 0), shuffleEpoch(50, 0, 1));
+  t.notDeepEqual(shuffleEpoch(50, 0, 0), shuffleEpoch(50, 2 ** 32, 0));
+  t.deepEqual([...shuffleEpoch(8, 0, 0)], [3, 6, 5, 2, 7, 4, 0, 1]);
 });
 
 test("each row is first about equally often", (t) => {
   const counts = new Uint32Array(8);
   for (let seed = 0; seed < 8000; seed++) {
-    const first = epochOrder(8, seed, 0)[0] ?? 0;
+    const first = shuffleEpoch(8, seed, 0)[0] ?? 0;
     counts[first] = (counts[first] ?? 0) + 1;
   }
   for (const count of counts) t.true(Math.abs(count - 1000) < 150, String(counts));

@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import test from "ava";
 import type { Encoder } from "../../src/data/encode.js";
-import { examplesOf, trainedExamples, type ExampleOptions } from "../../src/data/examples.js";
-import { type DataReport, warningsOf } from "../../src/data/report.js";
-import { evalSplit } from "../../src/data/split.js";
-import { type Example, ExampleStore, fingerprint, trainedIn } from "../../src/data/store.js";
+import { tokenizeRows, keepTrained, type ExampleOptions } from "../../src/data/examples.js";
+import { type DataReport, listWarnings } from "../../src/data/report.js";
+import { splitHeldOut } from "../../src/data/split.js";
+import { type Example, ExampleStore, fingerprint, countTrained } from "../../src/data/store.js";
 import { LowrankError } from "../../src/errors.js";
 import { rowsOf, runningText } from "./sources.js";
 
@@ -29,7 +29,7 @@ async function exampleOf(
   encoder: Encoder,
   more: Partial<ExampleOptions> = {},
 ): Promise<Example> {
-  const examples = await examplesOf(await rowsOf(row), encoder, { ...options, ...more });
+  const examples = await tokenizeRows(await rowsOf(row), encoder, { ...options, ...more });
   return examples.at(0) as Example;
 }
 
@@ -83,7 +83,7 @@ test("a row longer than maxLength is truncated", async (t) => {
 });
 
 test("running text becomes blocks without overlap, the last one short, without an end token", async (t) => {
-  const blocks = await examplesOf(await runningText("abcdef"), letters(), { ...options, maxLength: 3 });
+  const blocks = await tokenizeRows(await runningText("abcdef"), letters(), { ...options, maxLength: 3 });
   t.deepEqual(
     [...blocks].map((one) => [...one.ids]),
     [[BOS, ...code("ab")], code("cde"), code("f")],
@@ -93,20 +93,20 @@ test("running text becomes blocks without overlap, the last one short, without a
     [2, 2, 0],
   );
   t.deepEqual(
-    blocks.reports.flatMap((report) => warningsOf(report, 3)),
+    blocks.reports.flatMap((report) => listWarnings(report, 3)),
     [],
   );
 });
 
 test("rows with nothing to train on are skipped; an error if all are", async (t) => {
   const long = { prompt: "abc", completion: "def" };
-  const both = await examplesOf(await rowsOf(long, { text: "a" }), letters(), { ...options, maxLength: 4 });
+  const both = await tokenizeRows(await rowsOf(long, { text: "a" }), letters(), { ...options, maxLength: 4 });
   t.deepEqual(
-    [...trainedExamples(both, "f", 4)].map((one) => [...one.ids]),
+    [...keepTrained(both, "f", 4)].map((one) => [...one.ids]),
     [[BOS, ...code("a"), EOS]],
   );
-  const none = await examplesOf(await rowsOf(long), letters(), { ...options, maxLength: 4 });
-  const error = t.throws(() => trainedExamples(none, "f", 4), { instanceOf: LowrankError });
+  const none = await tokenizeRows(await rowsOf(long), letters(), { ...options, maxLength: 4 });
+  const error = t.throws(() => keepTrained(none, "f", 4), { instanceOf: LowrankError });
   t.is(error.code, "ERR_NO_TRAINED_TOKENS");
 });
 
@@ -118,11 +118,11 @@ test("truncated, mostly truncated and skipped rows are counted and reported with
     { prompt: "abcdefgh", completion: "x" },
     { text: "abc" },
   );
-  const { reports } = await examplesOf(data, letters(), { ...options, maxLength: 5 });
+  const { reports } = await tokenizeRows(data, letters(), { ...options, maxLength: 5 });
   const [report] = reports as [DataReport];
   t.like(report, { rows: 5, cut: 3, mostlyCut: 2, dropped: 1 });
   t.deepEqual(report.first, { cut: 2, mostlyCut: 3, dropped: 4 });
-  const [cut, left] = warningsOf(report, 5);
+  const [cut, left] = listWarnings(report, 5);
   t.regex(
     cut ?? "",
     /3 of 5 rows are longer than 5 tokens and truncated \(first line 2\), 2 of them by more/,
@@ -133,7 +133,7 @@ test("truncated, mostly truncated and skipped rows are counted and reported with
 test("tokenising can be aborted, with the signal's reason", async (t) => {
   const reason = new Error("enough");
   const data = await rowsOf({ text: "a" });
-  await t.throwsAsync(examplesOf(data, letters(), { ...options, signal: AbortSignal.abort(reason) }), {
+  await t.throwsAsync(tokenizeRows(data, letters(), { ...options, signal: AbortSignal.abort(reason) }), {
     is: reason,
   });
 });
@@ -157,7 +157,7 @@ test("a store returns the added examples, across segments", (t) => {
         const picked = store.pick(places);
         t.deepEqual([...picked], plain);
         t.is(fingerprint(picked), fingerprint(plain));
-        t.is(trainedIn(picked), trainedIn(plain));
+        t.is(countTrained(picked), countTrained(plain));
       },
     ),
     { numRuns: 10 },
@@ -174,10 +174,10 @@ const places = (rows: Iterable<Example>): number[] => Array.from(rows, ({ ids })
 
 test("evalSplit draws by the seed, at least one row, and leaves at least one", (t) => {
   const rows = classes(Array.from({ length: 100 }, () => 0));
-  const { train, held } = evalSplit(rows, 0.2, 7);
+  const { train, held } = splitHeldOut(rows, 0.2, 7);
   t.is(held.length, 20);
-  t.deepEqual(places(evalSplit(rows, 0.2, 7).held), places(held));
-  t.notDeepEqual(places(evalSplit(rows, 0.2, 8).held), places(held));
+  t.deepEqual(places(splitHeldOut(rows, 0.2, 7).held), places(held));
+  t.notDeepEqual(places(splitHeldOut(rows, 0.2, 8).held), places(held));
   t.notDeepEqual(
     places(held),
     Array.from({ length: 20 }, (_, i) => 80 + i),
@@ -192,12 +192,12 @@ test("evalSplit draws by the seed, at least one row, and leaves at least one", (
       places(part),
       places(part).sort((a, b) => a - b),
     );
-  t.is(evalSplit(rows, 0.0001, 0).held.length, 1);
-  t.is(evalSplit(rows, 0.9999, 0).train.length, 1);
+  t.is(splitHeldOut(rows, 0.0001, 0).held.length, 1);
+  t.is(splitHeldOut(rows, 0.9999, 0).train.length, 1);
   for (const fraction of [0, 1, NaN, -1])
-    t.throws(() => evalSplit(rows, fraction, 0), { message: /evalSplit/ });
-  t.throws(() => evalSplit(classes([0]), 0.5, 0), { message: /1 row, too few/ });
-  t.throws(() => evalSplit(classes([0, 1, 2]), 0.5, 0), {
+    t.throws(() => splitHeldOut(rows, fraction, 0), { message: /evalSplit/ });
+  t.throws(() => splitHeldOut(classes([0]), 0.5, 0), { message: /1 row, too few/ });
+  t.throws(() => splitHeldOut(classes([0, 1, 2]), 0.5, 0), {
     code: "ERR_OPTION",
     message: /evalSplit: each of the 3 classes has one row, which is needed for training; .* with evalData/,
   });
@@ -208,7 +208,7 @@ test("every row is held out equally often", (t) => {
   const seeds = 4000;
   const rows = classes(counts.map(() => 0));
   for (let seed = 0; seed < seeds; seed++) {
-    for (const place of places(evalSplit(rows, 0.3, seed).held)) counts[place]!++;
+    for (const place of places(splitHeldOut(rows, 0.3, seed).held)) counts[place]!++;
   }
   // Chi-square with 9 degrees of freedom: 33.7 is exceeded once in ten thousand.
   const expected = 0.3 * seeds;
@@ -218,7 +218,7 @@ test("every row is held out equally often", (t) => {
 
 test("evalSplit holds out the same share of each class, and never a class's last row", (t) => {
   const labels = Array.from({ length: 200 }, (_, i) => (i < 150 ? 0 : i < 199 ? 1 : 2));
-  const { train, held } = evalSplit(classes(labels), 0.1, 3);
+  const { train, held } = splitHeldOut(classes(labels), 0.1, 3);
   const count = (rows: Iterable<Example>, label: number): number =>
     [...rows].filter(({ labels: [own] }) => own === label).length;
   t.deepEqual(
@@ -231,7 +231,7 @@ test("evalSplit holds out the same share of each class, and never a class's last
 test("evalSplit holds out a row of each rare class, within the share, for any seed", (t) => {
   const heldOf = (sizes: number[], fraction: number, seed: number): number[] => {
     const labels = sizes.flatMap((size, label) => Array.from({ length: size }, () => label));
-    const { train, held } = evalSplit(classes(labels), fraction, seed);
+    const { train, held } = splitHeldOut(classes(labels), fraction, seed);
     t.is(held.length + train.length, labels.length);
     return sizes.map((_, label) => [...held].filter(({ labels: [own] }) => own === label).length);
   };
@@ -254,7 +254,7 @@ test("ten thousand classes are split in less than two seconds", (t) => {
   for (let row = 0; row < 120_000; row++)
     store.add(Int32Array.of(row), row < 20_000 ? row % 10_000 : row % 100);
   const began = performance.now();
-  const { held } = evalSplit(store, 0.1, 1);
+  const { held } = splitHeldOut(store, 0.1, 1);
   t.true(performance.now() - began < 2000);
   t.is(held.length, 12_000);
   t.is(new Set(Array.from({ length: held.length }, (_, row) => held.classAt(row))).size, 10_000);

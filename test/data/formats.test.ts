@@ -10,7 +10,7 @@ import { closeData, readData } from "../../src/data/read.js";
 import type { Example } from "../../src/data/store.js";
 import { finetune, loadModel } from "../../src/index.js";
 import type { PretrainedModel } from "../../src/models/pretrained.js";
-import { classesIn, objectiveOf } from "../../src/train/prepare.js";
+import { classesIn, createObjective } from "../../src/train/prepare.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { tinyEncoder } from "../tiny-encoder.js";
 import { collect } from "../train/quick.js";
@@ -100,7 +100,7 @@ async function tokenised(path: string, given: () => TrainingData): Promise<Seen[
   const task = labels && ({ task: "sequence-classification", numLabels: labels.length } as const);
   const model = await loadModel(path, { device: "meta:cpu", ...task });
   try {
-    const objective = objectiveOf(model as PretrainedModel, { labels, maxLength: 200 });
+    const objective = createObjective(model as PretrainedModel, { labels, maxLength: 200 });
     const store = await objective.examples(data, undefined);
     return Array.from(store, ({ ids, labels }: Example) => ({ ids: [...ids], labels: [...labels] }));
   } finally {

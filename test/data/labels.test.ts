@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import test from "ava";
-import { attentionMask, BatchPlan, batchOf } from "../../src/data/batches.js";
+import { buildAttentionMask, BatchPlan, buildBatch } from "../../src/data/batches.js";
 import type { Encoder, Example } from "../../src/data/examples.js";
-import { labelledExamples, labelNames } from "../../src/data/labels.js";
+import { tokenizeLabelled, labelNames } from "../../src/data/labels.js";
 import { type LabelData, textData } from "../../src/data/read.js";
 import { LowrankError } from "../../src/errors.js";
 import { labelled as data } from "./sources.js";
@@ -21,7 +21,7 @@ const code = (text: string): number[] => [...text].map((letter) => letter.charCo
 
 const names = ["ham", "spam"];
 const examples = async (given: Promise<LabelData>, maxLength = 100): Promise<Example[]> => [
-  ...(await labelledExamples(await given, names, letters, { maxLength })),
+  ...(await tokenizeLabelled(await given, names, letters, { maxLength })),
 ];
 
 test("classes are sorted: names as text, whole numbers by value", async (t) => {
@@ -62,7 +62,7 @@ test("a row is its text and its class; a number's name is its class, too", async
   t.is(ham?.trained, 1);
   t.deepEqual([...(spam as Example).ids], [CLS, SEP]);
   t.deepEqual([...(spam as Example).labels], [1]);
-  const [nine] = [...(await labelledExamples(await data(["a", 9]), ["9", "10"], letters, { maxLength: 10 }))];
+  const [nine] = [...(await tokenizeLabelled(await data(["a", 9]), ["9", "10"], letters, { maxLength: 10 }))];
   t.deepEqual([...(nine as Example).labels], [0]);
 });
 
@@ -76,7 +76,7 @@ test("a row longer than the maximum is truncated, and keeps its end token", asyn
     { numRuns: 30 },
   );
   const tail: Encoder = { encode: (text) => Int32Array.from(code(text)) };
-  const [bare] = await labelledExamples(await data(["abcd", "ham"]), names, tail, { maxLength: 3 });
+  const [bare] = await tokenizeLabelled(await data(["abcd", "ham"]), names, tail, { maxLength: 3 });
   t.deepEqual([...(bare as Example).ids], code("abc"));
 });
 
@@ -87,7 +87,7 @@ test("a label outside the classes and a row without tokens are named by file and
   });
   t.is(stranger.code, "ERR_DATA_ROW");
   const bare: Encoder = { encode: (text) => Int32Array.from(code(text)) };
-  const empty = labelledExamples(await data(["a", "ham"], ["", "ham"]), names, bare, { maxLength: 3 });
+  const empty = tokenizeLabelled(await data(["a", "ham"], ["", "ham"]), names, bare, { maxLength: 3 });
   await t.throwsAsync(empty, { message: /:2: the row's text has no tokens/ });
 });
 
@@ -100,11 +100,11 @@ test("a language model refuses rows with labels", async (t) => {
 
 test("a batch has a label for each row and a mask over its tokens", async (t) => {
   const rows = await examples(data(["abc", "spam"], ["", "ham"]));
-  const batch = batchOf(rows, 7);
+  const batch = buildBatch(rows, 7);
   t.deepEqual(batch.shape, [2, 5]);
   t.deepEqual([...batch.ids], [CLS, ...code("abc"), SEP, CLS, SEP, 7, 7, 7]);
   t.deepEqual([...batch.labels], [1, 0]);
-  t.deepEqual([...attentionMask(batch)], [1, 1, 1, 1, 1, 1, 1, 0, 0, 0]);
+  t.deepEqual([...buildAttentionMask(batch)], [1, 1, 1, 1, 1, 1, 1, 0, 0, 0]);
   t.is(batch.trained, 2);
   const plan = (given: Example[]): string =>
     new BatchPlan(given, { batchSize: 1, gradientAccumulation: 1, seed: 0, padTokenId: 0 }).cursor(0).data;

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import test from "ava";
 
-import { BatchPlan, packedBatch } from "../../src/data/batches.js";
-import { joinedExamples, Packing } from "../../src/data/packing.js";
+import { BatchPlan, buildPackedBatch } from "../../src/data/batches.js";
+import { joinExamples, Packing } from "../../src/data/packing.js";
 import type { Example } from "../../src/data/store.js";
 
 function example(id: number, length: number, ignored = 0): Example {
@@ -55,21 +55,21 @@ test("rows with different rotary frequencies are not packed together", (t) => {
 });
 
 test("in joined rows no token predicts the first token of a row", (t) => {
-  const { ids, labels, trained } = joinedExamples([example(5, 3), example(6, 2), example(7, 4, 2)]);
+  const { ids, labels, trained } = joinExamples([example(5, 3), example(6, 2), example(7, 4, 2)]);
   t.deepEqual([...ids], [5, 5, 5, 6, 6, 7, 7, 7, 7]);
   t.deepEqual([...labels], [-100, 5, 5, -100, 6, -100, -100, 7, 7]);
   t.is(trained, labels.filter((label) => label !== -100).length);
 });
 
 test("in a packed batch positions restart with each row and with padding; separate rows have none", (t) => {
-  const batch = packedBatch([[example(5, 3), example(6, 2)], [example(7, 2)]], 0);
+  const batch = buildPackedBatch([[example(5, 3), example(6, 2)], [example(7, 2)]], 0);
   t.deepEqual(batch.shape, [2, 5]);
   t.deepEqual([...(batch.positions ?? [])], [0, 1, 2, 0, 1, 0, 1, 0, 1, 2]);
   t.deepEqual([...batch.ids], [5, 5, 5, 6, 6, 7, 7, 0, 0, 0]);
   t.deepEqual([batch.tokens, batch.trained], [7, 4]);
-  t.is(packedBatch([[example(5, 3)], [example(7, 2)]], 0).positions, undefined);
+  t.is(buildPackedBatch([[example(5, 3)], [example(7, 2)]], 0).positions, undefined);
   const labelled = { ids: Int32Array.of(4, 4), labels: Int32Array.of(1), trained: 1 };
-  t.deepEqual([...packedBatch([[labelled]], 0).labels], [1]);
+  t.deepEqual([...buildPackedBatch([[labelled]], 0).labels], [1]);
 });
 
 const rows = Array.from({ length: 50 }, (_, i) => example(i, 2 + ((i * 13) % 17)));

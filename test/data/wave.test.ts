@@ -1,6 +1,6 @@
 /** WAV files as encoders write them, and damaged ones. */
 import test from "ava";
-import { checkWaveSize, waveSamples } from "../../src/data/wave.js";
+import { checkWaveSize, readWave } from "../../src/data/wave.js";
 
 const refuse = (what: string): never => {
   throw new Error(what);
@@ -36,7 +36,7 @@ const floats = (...values: number[]): Buffer => Buffer.from(Float32Array.from(va
 test("16 bits and floats, one channel and several, any sequence of chunks", (t) => {
   const whole = [0, 0.5, -1, 32767 / 32768];
   const samples = shorts(0, 16_384, -32_768, 32_767);
-  const read = (...chunks: Buffer[]): number[] => [...waveSamples(riff(...chunks), refuse)];
+  const read = (...chunks: Buffer[]): number[] => [...readWave(riff(...chunks), refuse)];
   t.deepEqual(read(format(), chunk("data", samples)), whole);
   t.deepEqual(read(format({ extensible: true }), chunk("data", samples)), whole);
   // A chunk of odd length, and one after the samples.
@@ -50,7 +50,7 @@ test("16 bits and floats, one channel and several, any sequence of chunks", (t) 
   t.deepEqual(read(format(), chunk("data", samples, 0xffffffff)), whole);
   // A view into a larger buffer.
   const within = Buffer.concat([Buffer.from([1, 2, 3]), riff(format(), chunk("data", samples))]).subarray(3);
-  t.deepEqual([...waveSamples(within, refuse)], whole);
+  t.deepEqual([...readWave(within, refuse)], whole);
 });
 
 test("invalid and unsupported files are refused", (t) => {
@@ -68,7 +68,7 @@ test("invalid and unsupported files are refused", (t) => {
     [riff(format(), chunk("data", shorts(1), 100)), /ends within "data", which has 100 bytes/],
     [riff(chunk("fmt ", Buffer.alloc(4)), samples), /has a "fmt " of 4 bytes/],
   ];
-  for (const [bytes, message] of cases) t.throws(() => waveSamples(bytes, refuse), { message });
+  for (const [bytes, message] of cases) t.throws(() => readWave(bytes, refuse), { message });
   t.notThrows(() => checkWaveSize(1 << 20, refuse));
   t.throws(() => checkWaveSize(2 ** 31, refuse), { message: /has 2147483648 bytes/ });
 });

@@ -4,7 +4,7 @@ import test from "ava";
 import { diagnose, type DiagnosedDevice, type StepResult } from "../../src/index.js";
 import { allChecks } from "../../src/diagnose/checks/index.js";
 import { compare, type Outcome } from "../../src/diagnose/checks/check.js";
-import { reportOf } from "../../src/diagnose/report.js";
+import { formatReport } from "../../src/diagnose/report.js";
 import { TOLERANCES } from "../../src/diagnose/checks/tolerances.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
@@ -115,7 +115,7 @@ if (testDevices().includes("gpu")) {
     ])
       t.true(launched.has(name), name);
     t.regex(
-      reportOf({ ...(await diagnose({ device: "gpu", quick: true })) }),
+      formatReport({ ...(await diagnose({ device: "gpu", quick: true })) }),
       /Nothing is wrong \(short test/,
     );
   });
@@ -132,7 +132,7 @@ if (testDevices().includes("gpu")) {
     );
     t.true(bad(device)[1]?.kernels?.includes("softmax"));
     t.false(device.healthy);
-    const text = reportOf({
+    const text = formatReport({
       version: "1",
       system: { platform: "p", release: "r", arch: "a" },
       node: "1",

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import test from "ava";
 import { runsAsNode } from "../../src/self-test/electron-fuse.js";
 import { keep, readKept, type Owner } from "../../src/self-test/cache.js";
-import { HAZARDS, hazardsOf, type Adapter } from "../../src/self-test/hazards.js";
+import { HAZARDS, listHazards, type Adapter } from "../../src/self-test/hazards.js";
 import { describe, parseLines } from "../../src/self-test/steps.js";
 import { temporary } from "../hashed.js";
 
@@ -72,15 +72,15 @@ test("each hazard has sources and applies to some GPU; a GPU in software has non
     adapter({ vendor: 0x1002 }),
     adapter({ vendor: 0x5143, name: "Adreno (TM) 740" }),
   ];
-  const found = new Set(known.flatMap((one) => hazardsOf(one).map(({ id }) => id)));
+  const found = new Set(known.flatMap((one) => listHazards(one).map(({ id }) => id)));
   t.deepEqual([...found].sort(), HAZARDS.map(({ id }) => id).sort());
   for (const { id, source, what } of HAZARDS) {
     for (const one of source.split(", ")) t.regex(one, /^https:\/\/[\w./-]+$/, id);
     t.true(what.length > 20);
   }
-  t.deepEqual(hazardsOf(adapter({ vendor: 0x10005, name: "llvmpipe", driver: "llvmpipe Mesa 25" })), []);
+  t.deepEqual(listHazards(adapter({ vendor: 0x10005, name: "llvmpipe", driver: "llvmpipe Mesa 25" })), []);
   // An older Intel GPU, or one with another driver.
-  const older = hazardsOf(adapter({ vendor: 0x8086, name: "Arc A770", driver: "Mesa 25" }));
+  const older = listHazards(adapter({ vendor: 0x8086, name: "Arc A770", driver: "Mesa 25" }));
   t.deepEqual(
     older.map(({ id }) => id),
     ["intel-matrices"],

@@ -8,7 +8,7 @@ import { format } from "prettier";
 
 import { refusedPage, SECTIONS } from "../../scripts/refused/page.js";
 import { LowrankError } from "../../src/index.js";
-import { because, refused } from "../../src/refusals/refusal.js";
+import { explain, createRefusal } from "../../src/refusals/refusal.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -41,10 +41,10 @@ test("each row is thrown somewhere, and all rows differ", (t) => {
 
 test("an error says what, where, with which value, why, and what to do", (t) => {
   const refusal = { what: "a", where: "with b", reason: "it is so", instead: "take c" };
-  const error = refused(refusal, "call", "b of 3");
+  const error = createRefusal(refusal, "call", "b of 3");
   t.true(error instanceof LowrankError);
   t.is(error.code, "ERR_OPTION");
   t.is(error.message, "call: a with b (b of 3): it is so; take c");
-  t.is(refused(refusal, "f", undefined, "ERR_FILE_FORMAT").message, "f: a with b: it is so; take c");
-  t.is(because(refusal), "it is so; take c");
+  t.is(createRefusal(refusal, "f", undefined, "ERR_FILE_FORMAT").message, "f: a with b: it is so; take c");
+  t.is(explain(refusal), "it is so; take c");
 });

@@ -9,7 +9,7 @@ import { gpt2Config } from "../../src/models/gpt2/config.js";
 import { GPT2LMHeadModel } from "../../src/models/gpt2/model.js";
 import type { PretrainedModel } from "../../src/models/pretrained.js";
 import { Weights } from "../../src/models/weights.js";
-import { parameter } from "../../src/tensor/tensor.js";
+import { makeParameter } from "../../src/tensor/tensor.js";
 
 /** Weights that have only a shape. */
 class Shapes extends Weights {
@@ -18,7 +18,7 @@ class Shapes extends Weights {
   }
 
   override take(_name: string, shape: number[]): Tensor {
-    return parameter(zeros(shape, { device: "meta:cpu" }));
+    return makeParameter(zeros(shape, { device: "meta:cpu" }));
   }
 }
 

@@ -7,7 +7,7 @@ import { Worker } from "node:worker_threads";
 
 import test from "ava";
 
-import { lettingGo, replaceFolder } from "../../src/files/folders.js";
+import { releaseMappings, replaceFolder } from "../../src/files/folders.js";
 import { LowrankError, memory, safetensors, tensor, type Tensor } from "../../src/index.js";
 import { atRest } from "../at-rest.js";
 
@@ -111,7 +111,7 @@ test.serial(
       t.is(before.mapped, VALUES.byteLength);
       const tries = { count: 0 };
       const moved = join(folder, "moved");
-      await lettingGo([path, moved], strictly(path, moved, tries));
+      await releaseMappings([path, moved], strictly(path, moved, tries));
       if (process.platform === "linux") {
         t.is(tries.count, 2);
         const after = memory("cpu");
@@ -134,7 +134,7 @@ test.serial("a folder's files are unmapped by all environments of the process", 
     try {
       await once(worker, "message");
       const tries = { count: 0 };
-      await lettingGo([place], strictly(place, join(folder, "moved"), tries));
+      await releaseMappings([place], strictly(place, join(folder, "moved"), tries));
       if (process.platform === "linux") t.is(tries.count, 2);
       // A thread has no origin.
       // eslint-disable-next-line unicorn/require-post-message-target-origin
@@ -157,7 +157,7 @@ test("other refusals are reported without another attempt", async (t) => {
       throw Object.assign(new Error(`${code}: no`), { code });
     };
     for (const code of ["EPERM", "EBUSY", "EACCES"]) {
-      const error = await t.throwsAsync(lettingGo([path, join(folder, "none")], refuse(code)), {
+      const error = await t.throwsAsync(releaseMappings([path, join(folder, "none")], refuse(code)), {
         code: "ERR_WRITE",
       });
       t.is(
@@ -166,7 +166,7 @@ test("other refusals are reported without another attempt", async (t) => {
           `in it; close that, or choose another folder (${code}: no)`,
       );
     }
-    await t.throwsAsync(lettingGo([path], refuse("ENOSPC")), { code: "ENOSPC" });
+    await t.throwsAsync(releaseMappings([path], refuse("ENOSPC")), { code: "ENOSPC" });
     t.is(tries, 4);
   });
 });

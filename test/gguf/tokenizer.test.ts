@@ -7,9 +7,9 @@ import test from "ava";
 import { loadModel, saveModel, Tokenizer } from "../../src/index.js";
 import { openGguf } from "../../src/gguf/read.js";
 import { Metadata } from "../../src/gguf/import/metadata.js";
-import { metadataDigests } from "../../src/gguf/import/model.js";
-import { architectureOf } from "../../src/gguf/import/names.js";
-import { ggufTokenizer } from "../../src/gguf/import/tokenizer.js";
+import { digestMetadata } from "../../src/gguf/import/model.js";
+import { readArchitecture } from "../../src/gguf/import/names.js";
+import { readTokenizer } from "../../src/gguf/import/tokenizer.js";
 import { F32List, ggufModelFile, type Value } from "./models.js";
 import { tokenizerMetadata, tokenizersFolder as folder } from "./tokenizers.js";
 import { temporary } from "../hashed.js";
@@ -21,7 +21,7 @@ const { texts, ids } = JSON.parse(readFileSync(join(folder, "ids.json"), "utf8")
 
 function tokenizerIn(path: string): Tokenizer {
   const meta = new Metadata(openGguf(path), path);
-  return ggufTokenizer(meta, architectureOf(meta))!.tokenizer();
+  return readTokenizer(meta, readArchitecture(meta))!.tokenizer();
 }
 
 /** Returns the tokenizer of a file whose `tokenizer.ggml` keys are `fields`. */
@@ -330,7 +330,7 @@ test("a file has one digest of its metadata, and another of its tokenizer", asyn
     ["b", 0, 1],
   ] as const;
   const digests = (tokens: Parameters<typeof sentencePieceFile>[0], name: string) =>
-    metadataDigests(sentencePieceFile(tokens, { metadata: { "general.name": name } }));
+    digestMetadata(sentencePieceFile(tokens, { metadata: { "general.name": name } }));
   const first = await digests(plain, "x");
   t.deepEqual(await digests(plain, "x"), first);
   const named = await digests(plain, "y");
@@ -345,7 +345,7 @@ test("a file has one digest of its metadata, and another of its tokenizer", asyn
   );
   t.not(other.tokenizer, first.tokenizer);
   t.is(other.model, first.model);
-  const bare = await metadataDigests(ggufModelFile("llama", "f32", { size: 32 }));
+  const bare = await digestMetadata(ggufModelFile("llama", "f32", { size: 32 }));
   t.is(bare.tokenizer, undefined);
-  await t.throwsAsync(metadataDigests(join(temporary(), "none.gguf")), { code: "ERR_FILE_NOT_FOUND" });
+  await t.throwsAsync(digestMetadata(join(temporary(), "none.gguf")), { code: "ERR_FILE_NOT_FOUND" });
 });

@@ -5,8 +5,8 @@ import { dirname, join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 
 import { LlamaForCausalLM, loadModel, manualSeed, saveModel } from "../../src/index.js";
-import { preTokenizerName } from "../../src/gguf/export/pre-tokenizer.js";
-import { writtenVocabulary } from "../../src/gguf/export/vocabulary.js";
+import { recognisePreTokenizer } from "../../src/gguf/export/pre-tokenizer.js";
+import { convertVocabulary } from "../../src/gguf/export/vocabulary.js";
 import { defaultModel } from "../../src/models/default.js";
 import { addedToken } from "../added-token.js";
 import { readGguf } from "./file.js";
@@ -273,7 +273,8 @@ test("pre-tokenizers are recognised by their structure", (t) => {
     [split(String.raw`\p{L}+`), false, undefined],
     [split("constructor"), false, undefined],
   ];
-  for (const [one, ignores, name] of cases) t.is(preTokenizerName(one, ignores), name, JSON.stringify(one));
+  for (const [one, ignores, name] of cases)
+    t.is(recognisePreTokenizer(one, ignores), name, JSON.stringify(one));
 });
 
 const unusual: [what: string, json: (own: Record<string, unknown>) => object, message: RegExp][] = [
@@ -325,7 +326,7 @@ test("a pattern that llama.cpp implements differently causes a notice", async (t
   ];
   const text = JSON.stringify({ ...own, pre_tokenizer: { type: "Sequence", pretokenizers } });
   const said: string[] = [];
-  const keys = new Map(writtenVocabulary("m.gguf", "tokenizer.json", text, 2048, (one) => said.push(one)));
+  const keys = new Map(convertVocabulary("m.gguf", "tokenizer.json", text, 2048, (one) => said.push(one)));
   t.deepEqual(keys.get("tokenizer.ggml.pre"), { text: "gpt-4o" });
   t.regex(said.join("\n"), /m\.gguf: llama\.cpp's pattern gpt-4o splits before combining marks/);
 });
@@ -361,7 +362,7 @@ test("a merge whose result is no token is named", (t) => {
   const tokens = ["<unk>", "<s>", "</s>", ...BYTES, "▁", "a", "b"];
   const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
   const json = JSON.stringify(spm({}, { merges: [["b", "a"]], vocab }));
-  t.throws(() => writtenVocabulary("m.gguf", "tokenizer.json", json, 300, () => {}), {
+  t.throws(() => convertVocabulary("m.gguf", "tokenizer.json", json, 300, () => {}), {
     code: "ERR_FILE_FORMAT",
     message: 'tokenizer.json: "ba" is the result of a merge, but has no id',
   });

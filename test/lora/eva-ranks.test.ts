@@ -1,6 +1,6 @@
 /** The distribution of EVA's ranks over the layers. */
 import test from "ava";
-import { halfToEven, ranksOf } from "../../src/lora/init/eva-ranks.js";
+import { halfToEven, distributeRanks } from "../../src/lora/init/eva-ranks.js";
 
 test("the whole rank goes to the largest shares; layers without any get none", (t) => {
   const layers = ["a", "b", "c"].map((path) => ({ path, inputsOf: path, r: 2 }));
@@ -10,7 +10,7 @@ test("the whole rank goes to the largest shares; layers without any get none", (
     ["c", Float64Array.of(0.04, 0.03, 0.02, 0.01)],
   ]);
   t.deepEqual(
-    [...ranksOf(layers, ratios)],
+    [...distributeRanks(layers, ratios)],
     [
       ["a", 2],
       ["b", 4],
@@ -31,7 +31,7 @@ test("the first of several layers with the same inputs gets the most, at any pos
     ["o", Float64Array.of(0.3, 0.2)],
   ]);
   t.deepEqual(
-    [...ranksOf(layers, ratios)],
+    [...distributeRanks(layers, ratios)],
     [
       ["k", 1],
       ["q", 1],
@@ -41,7 +41,7 @@ test("the first of several layers with the same inputs gets the most, at any pos
   );
   const fewer = layers.map((layer) => ({ ...layer, r: layer.path === "o" ? 1 : layer.path === "v" ? 0 : 1 }));
   t.deepEqual(
-    [...ranksOf(fewer, ratios)],
+    [...distributeRanks(fewer, ratios)],
     [
       ["k", 1],
       ["q", 1],

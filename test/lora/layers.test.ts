@@ -13,7 +13,7 @@ import {
   tensor,
   type Tensor,
 } from "../../src/index.js";
-import { partsOf } from "../../src/lora/layers/layer.js";
+import { listParts } from "../../src/lora/layers/layer.js";
 import { testDevices } from "../devices.js";
 import { error } from "../parity/goldens.js";
 import { subjects, type Layer } from "./subjects.js";
@@ -22,7 +22,7 @@ function randomise(layer: Layer): void {
   noGrad(() =>
     scope(() => {
       for (const adapter of layer.adapters.values())
-        for (const [, part] of partsOf(adapter)) part.copy(randn(part.shape, { device: part.device }));
+        for (const [, part] of listParts(adapter)) part.copy(randn(part.shape, { device: part.device }));
     }),
   );
 }
@@ -82,7 +82,7 @@ for (const device of testDevices()) {
       const gradients = async (forward: () => Tensor): Promise<ArrayLike<number>[]> => {
         const y = forward();
         y.mul(y).sum().backward();
-        const all = partsOf([...layer.adapters.values()][0] as lora.Adapter).map(([, part]) => part);
+        const all = listParts([...layer.adapters.values()][0] as lora.Adapter).map(([, part]) => part);
         const read = await Promise.all(all.map((part) => (part.grad as Tensor).data()));
         for (const part of all) part.grad = null;
         return read;
@@ -249,7 +249,7 @@ for (const device of testDevices()) {
     t.throws(() => layer.merge(), { message: /lora.Conv1d: merging .*\(2 groups\)/ });
     t.false(layer.merged);
     t.deepEqual(await layer.forward(x).data(), before);
-    t.is(layer.plainAdapter("default"), layer.adapterOf("default"));
+    t.is(layer.plainAdapter("default"), layer.findAdapter("default"));
     const dora = new lora.Conv1d(4, 6, 3, { r: 2, groups: 2, useDora: true, device });
     t.throws(() => dora.plainAdapter("default"), {
       message: /2 groups\): PEFT's form mixes the groups and has no equivalent/,

@@ -7,7 +7,7 @@ import fc from "fast-check";
 
 import { lora, manualSeed, nn, noGrad, randn, scope, tensor, type Tensor } from "../../src/index.js";
 import { convolve } from "../../src/nn/convolution.js";
-import { partsOf } from "../../src/lora/layers/layer.js";
+import { listParts } from "../../src/lora/layers/layer.js";
 import { testDevices } from "../devices.js";
 import { error } from "../parity/goldens.js";
 import { subjects, type Layer } from "./subjects.js";
@@ -18,7 +18,7 @@ function randomise(layer: Layer): void {
   noGrad(() =>
     scope(() => {
       for (const adapter of layer.adapters.values())
-        for (const [, part] of partsOf(adapter)) part.copy(randn(part.shape, { device: part.device }));
+        for (const [, part] of listParts(adapter)) part.copy(randn(part.shape, { device: part.device }));
     }),
   );
 }

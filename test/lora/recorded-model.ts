@@ -79,7 +79,7 @@ export async function fillAdapter(
   name: string,
   from: Values,
 ): Promise<Parts> {
-  const { loraA, loraB, scaling, magnitude } = layer.adapterOf(name);
+  const { loraA, loraB, scaling, magnitude } = layer.findAdapter(name);
   const [a, b] = [from.array(loraA.size), from.array(loraB.size)];
   noGrad(() =>
     scope(() => {

@@ -16,7 +16,7 @@ import {
   type CausalLM,
   type Tensor,
 } from "../../src/index.js";
-import { partsOf } from "../../src/lora/layers/layer.js";
+import { listParts } from "../../src/lora/layers/layer.js";
 import { withAdapterPerRow } from "../../src/lora/layers/rows.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";
@@ -33,7 +33,7 @@ function randomise(model: nn.Module, device: TestDevice): void {
       for (const [, module] of model.namedModules()) {
         if (!(module instanceof lora.LoRALayer)) continue;
         for (const adapter of module.adapters.values())
-          for (const [, part] of partsOf(adapter)) part.copy(randn(part.shape, { device }).mul(0.2));
+          for (const [, part] of listParts(adapter)) part.copy(randn(part.shape, { device }).mul(0.2));
       }
     }),
   );

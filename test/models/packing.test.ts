@@ -5,7 +5,7 @@
 import { join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
-import { packedBatch, type Batch } from "../../src/data/batches.js";
+import { buildPackedBatch, type Batch } from "../../src/data/batches.js";
 import type { Example } from "../../src/data/store.js";
 import {
   arange,
@@ -79,8 +79,8 @@ async function adapted(folder: string, device: TestDevice): Promise<CausalLM> {
 }
 
 async function equal(t: ExecutionContext, family: string, device: TestDevice): Promise<void> {
-  const apart = ROWS.map((one) => packedBatch([[one]], 0));
-  const packed = packedBatch(SEQUENCES, 0);
+  const apart = ROWS.map((one) => buildPackedBatch([[one]], 0));
+  const packed = buildPackedBatch(SEQUENCES, 0);
   t.is(
     apart.reduce((sum, batch) => sum + batch.trained, 0),
     packed.trained,
@@ -120,12 +120,12 @@ for (const device of testDevices()) {
   for (const family of ["llama", "gemma3", "gpt2"]) {
     test(`${family} on ${device}: positions known only to the device separate texts as well`, async (t) => {
       const model = await adapted(FAMILIES[family] as string, device);
-      const batch = packedBatch(SEQUENCES, 0);
+      const batch = buildPackedBatch(SEQUENCES, 0);
       const given = tensor(batch.positions as Int32Array, { shape: batch.shape, device });
       const computed = given.mul(1).to("i32");
       const [one, other] = [await losses(model, batch, given), await losses(model, batch, computed)];
       t.true(error(one, other) < 1e-6);
-      const alone = await losses(model, packedBatch([[ROWS[2] as Example]], 0), undefined);
+      const alone = await losses(model, buildPackedBatch([[ROWS[2] as Example]], 0), undefined);
       t.true(error(one.subarray(14, 20), alone.subarray(0, 6)) < 1e-5);
       model.dispose();
     });
@@ -134,7 +134,7 @@ for (const device of testDevices()) {
 
 test("consecutive positions equal a row without positions", async (t) => {
   const model = await adapted("llama-tied", "cpu");
-  const [batch] = [packedBatch([[ROWS[0] as Example]], 0)] as [Batch];
+  const [batch] = [buildPackedBatch([[ROWS[0] as Example]], 0)] as [Batch];
   const T = batch.shape[1];
   const later = tensor(
     Int32Array.from({ length: T }, (_, i) => i),
@@ -146,7 +146,7 @@ test("consecutive positions equal a row without positions", async (t) => {
 
 test("an explicit mask replaces the separation of packed rows", async (t) => {
   const model = await adapted("llama-tied", "cpu");
-  const batch = packedBatch(SEQUENCES, 0);
+  const batch = buildPackedBatch(SEQUENCES, 0);
   const { shape } = batch;
   const run = (attentionMask: Tensor | undefined, at: number): Promise<Float32Array> => {
     const positionIds = tensor(batch.positions as Int32Array, { shape });

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { here, loadError, type Place } from "../../src/native/load-error.js";
+import { detectPlatform, createLoadError, type Place } from "../../src/native/load-error.js";
 import { installedProject, nodeIn } from "../packed.js";
 import { temporary } from "../hashed.js";
 
@@ -29,7 +29,7 @@ test("an intact installation loads", (t) => {
 test("a missing binary package is named, with the command that installs it", (t) => {
   const { folder, binary } = project();
   rmSync(binary, { recursive: true });
-  const version = here().version as string;
+  const version = detectPlatform().version as string;
   const name = `lowrank-${process.platform}-${process.arch}`;
   t.regex(
     nodeIn(folder, "app.mjs"),
@@ -60,7 +60,7 @@ test("an old libc, a platform without a binary and a blocking system have differ
     ) as Error;
   const nothing = ["Cannot find native binding. npm has a bug", "Cannot find module './lowrank.wasi.cjs'"];
   const told = (place: Place, ...causes: string[]): string =>
-    loadError(loader(...nothing, ...causes), place).message;
+    createLoadError(loader(...nothing, ...causes), place).message;
 
   const glibc =
     "/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.35' not found (required by /app/lowrank.node)";

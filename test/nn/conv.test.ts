@@ -1,6 +1,6 @@
 import test from "ava";
 import { LowrankError, manualSeed, nn, tensor, zeros, type ErrorCode } from "../../src/index.js";
-import { convGeometry, convolve, pointwise } from "../../src/nn/convolution.js";
+import { readGeometry, convolve, pointwise } from "../../src/nn/convolution.js";
 
 type Wrong = [what: string, code: ErrorCode, message: RegExp, make: () => unknown];
 
@@ -127,7 +127,7 @@ test("a product of two kernels equals two convolutions", async (t) => {
     new nn.Conv2d(4, 6, 3, { bias: false }),
     new nn.Conv2d(6, 8, 1, { groups: 2, bias: false }),
   ];
-  const geometry = convGeometry("test", [3, 3], { stride: 2, padding: 1, groups: 2 });
+  const geometry = readGeometry("test", [3, 3], { stride: 2, padding: 1, groups: 2 });
   const weights = a.weight.slice(1, 0, 2);
   const input = tensor(
     Float32Array.from({ length: 2 * 4 * 7 * 7 }, (_, i) => Math.sin(i)),

@@ -7,8 +7,8 @@ import test from "ava";
 import { LowrankError, scope, Tokenizer, type EncodeBatchOptions, type Encoding } from "../../src/index.js";
 import { openGguf } from "../../src/gguf/read.js";
 import { Metadata } from "../../src/gguf/import/metadata.js";
-import { architectureOf } from "../../src/gguf/import/names.js";
-import { ggufTokenizer } from "../../src/gguf/import/tokenizer.js";
+import { readArchitecture } from "../../src/gguf/import/names.js";
+import { readTokenizer } from "../../src/gguf/import/tokenizer.js";
 import { tokenizersFolder } from "../gguf/tokenizers.js";
 import { goldens } from "./goldens.js";
 
@@ -36,7 +36,7 @@ function tokenizerOf(name: string): Tokenizer {
   if (!name.startsWith("gguf/")) return new Tokenizer(join(folder, name, "tokenizer.json"));
   const path = join(tokenizersFolder, `${name.slice("gguf/".length)}.gguf`);
   const meta = new Metadata(openGguf(path), path);
-  return ggufTokenizer(meta, architectureOf(meta))!.tokenizer();
+  return readTokenizer(meta, readArchitecture(meta))!.tokenizer();
 }
 
 /** Returns each row of a batch, from its tensors. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import test from "ava";
 import { loadModel, scope, tensor, type CausalLM } from "../../src/index.js";
 import { session } from "../../src/native/binding.js";
-import { madeAll, type Tensor } from "../../src/tensor/tensor.js";
+import { recordOps, type Tensor } from "../../src/tensor/tensor.js";
 import { chiSquareScore } from "../chi-square.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, words } from "../hashed.js";
@@ -104,10 +104,9 @@ async function drawn(device: TestDevice, options: Kept["options"], count: number
       repetitionPenalty,
     ]);
     const penalised = all.repetitionPenalty === 1 ? undefined : seen.id;
-    const [token] = madeAll(() => session().sample(logits.id, penalised, Float64Array.from(rows.flat()))) as [
-      Tensor,
-      Tensor,
-    ];
+    const [token] = recordOps(() =>
+      session().sample(logits.id, penalised, Float64Array.from(rows.flat())),
+    ) as [Tensor, Tensor];
     return token;
   });
   const counts = Array.from({ length: 97 }, () => 0);

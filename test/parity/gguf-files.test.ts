@@ -8,7 +8,7 @@ import { join } from "node:path";
 import test from "ava";
 
 import { loadModel, lora, saveModel } from "../../src/index.js";
-import { quantised } from "../../src/gguf/blocks.js";
+import { quantise } from "../../src/gguf/blocks.js";
 import { GGUF_BLOCKS, GGUF_TYPES } from "../../src/gguf/types.js";
 import { digest, floats, readGguf, type Value } from "../gguf/file.js";
 import { testDevices } from "../devices.js";
@@ -106,7 +106,7 @@ for (const [name, { values, ...expected }] of Object.entries(golden.blocks)) {
     const given = values === undefined ? drawn(Number(scale)) : Float32Array.from(values);
     for (const type of ["q8_0", "q4_0"] as const) {
       const want = expected[type];
-      const bytes = await quantised(given, type);
+      const bytes = await quantise(given, type);
       if (want === undefined || bytes === undefined) t.is(bytes, want as undefined, type);
       else t.is(want.length > 16 ? Buffer.from(bytes).toString("hex") : digest(bytes), want, type);
     }
@@ -132,7 +132,7 @@ test("blocks of every type that is written are bit-identical to ggml's (quantise
   );
   for (const type of GGUF_BLOCKS) {
     const want = storedBytes(join(goldens, "quantised.safetensors"), `ggml.${type}`);
-    const got = await quantised(values, type);
+    const got = await quantise(values, type);
     t.is(got?.length, want.length, type);
     const { values: size, bytes } = GGUF_TYPES[type];
     for (let block = 0; block < values.length / size; block++) {

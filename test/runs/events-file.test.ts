@@ -8,9 +8,9 @@ import test from "ava";
 
 import { AppendedFile } from "../../src/runs/appended-file.js";
 import {
-  eventLine,
-  headerLine,
-  linesOf,
+  formatEvent,
+  formatHeader,
+  readLines,
   readHeader,
   type RecordedEvent,
 } from "../../src/runs/events-file.js";
@@ -22,11 +22,11 @@ const upTo = (last: number): number[] => Array.from({ length: last }, (_, i) => 
 
 async function events(file: string, from?: number): Promise<(RecordedEvent | undefined)[]> {
   const found: (RecordedEvent | undefined)[] = [];
-  for await (const { event } of linesOf(file, from)) found.push(event);
+  for await (const { event } of readLines(file, from)) found.push(event);
   return found;
 }
 
-const step = (n: number): Buffer => eventLine({ type: "step", step: n } as { type: string }, n);
+const step = (n: number): Buffer => formatEvent({ type: "step", step: n } as { type: string }, n);
 
 test("an incomplete last line is skipped, and is read once it is complete", async (t) => {
   const file = join(temporary(), "events.jsonl");
@@ -58,7 +58,7 @@ test("damaged lines do not affect their neighbours, even lines too long for memo
     [false, ...damaged.map(() => true), false],
   );
   let held = 0;
-  for await (const { bytes } of linesOf(file)) held += bytes.length;
+  for await (const { bytes } of readLines(file)) held += bytes.length;
   t.true(held < 1000, `${held} bytes`);
 });
 
@@ -103,7 +103,7 @@ test("the header names the run of a file; a foreign file is named", async (t) =>
   const folder = temporary();
   const file = join(folder, "events.jsonl");
   t.is(await readHeader(file), undefined);
-  writeFileSync(file, headerLine([{ lineage: "a" }]));
+  writeFileSync(file, formatHeader([{ lineage: "a" }]));
   t.deepEqual((await readHeader(file))?.line, [{ lineage: "a" }]);
   for (const text of [
     "",

@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { eventLine, headerLine } from "../../src/runs/events-file.js";
+import { formatEvent, formatHeader } from "../../src/runs/events-file.js";
 
 /** 12:00 of a day, in milliseconds. */
 export const NOON = Date.UTC(2026, 10, 27, 12);
@@ -39,7 +39,7 @@ export function writeRun(
 ): string {
   mkdirSync(folder, { recursive: true });
   const file = join(folder, "events.jsonl");
-  const lines = events.map((event, i) => eventLine(event, at + 1000 * i));
-  writeFileSync(file, Buffer.concat([headerLine([{ lineage }]), ...lines]));
+  const lines = events.map((event, i) => formatEvent(event, at + 1000 * i));
+  writeFileSync(file, Buffer.concat([formatHeader([{ lineage }]), ...lines]));
   return file;
 }

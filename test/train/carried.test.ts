@@ -30,7 +30,7 @@ async function stateOf(model: CausalLM, name: string): Promise<unknown[]> {
   const all: unknown[] = [];
   for (const [path, layer] of model.namedModules()) {
     if (!(layer instanceof LoRALayer)) continue;
-    const { loraA, loraB } = layer.adapterOf(name);
+    const { loraA, loraB } = layer.findAdapter(name);
     const active = layer.active.filter((one) => one.name === name);
     all.push([path, await loraA.data(), await loraB.data(), loraA.requiresGrad, active]);
   }

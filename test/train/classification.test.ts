@@ -16,7 +16,7 @@ import { BatchPlan } from "../../src/data/batches.js";
 import { readData } from "../../src/data/read.js";
 import { evaluate } from "../../src/train/evaluate.js";
 import { readLabels } from "../../src/train/label-names.js";
-import { objectiveOf } from "../../src/train/prepare.js";
+import { createObjective } from "../../src/train/prepare.js";
 import { scope } from "../../src/index.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
@@ -77,7 +77,7 @@ for (const device of testDevices()) {
         ...quiet,
       });
       await lora.loadAdapter(again, adapter);
-      const objective = objectiveOf(again, { labels: ["land", "sea"], maxLength: 512 });
+      const objective = createObjective(again, { labels: ["land", "sea"], maxLength: 512 });
       const rows = await objective.examples(await readData(evalData), undefined);
       for (const batchSize of [1, 5, 12]) {
         const { loss, classes, tokens } = await evaluate(again, objective, rows, { batchSize });
@@ -129,7 +129,7 @@ for (const [family, layers] of [
       device: "cpu",
       signal: new AbortController().signal,
     });
-    const objective = objectiveOf(again, { maxLength: 32 });
+    const objective = createObjective(again, { maxLength: 32 });
     t.deepEqual(objective.labels, ["land", "sea"]);
     const rows = await objective.examples(await readData(evalData), undefined);
     const { loss } = await evaluate(again, objective, rows, { batchSize: 4 });
@@ -148,7 +148,7 @@ test.serial("micro-batches give the losses of one batch", async (t) => {
       numLabels: 2,
       ...quiet,
     });
-    const objective = objectiveOf(given, { labels: ["land", "sea"], maxLength: 32 });
+    const objective = createObjective(given, { labels: ["land", "sea"], maxLength: 32 });
     const rows = await objective.examples(await readData(data), undefined);
     const plan = new BatchPlan(rows, { batchSize, gradientAccumulation, seed: 1, padTokenId: 0, steps: 3 });
     const found = await planLosses(objective, plan);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import test from "ava";
 import { finetune, loadModel, zeros, type FinetuneOptions, type TrainEvent } from "../../src/index.js";
 import { Divergence } from "../../src/train/divergence.js";
-import { superfluous } from "../../src/train/output/checkpoints.js";
+import { selectSuperfluous } from "../../src/train/output/checkpoints.js";
 import { tinyData, tinyModel } from "../hashed.js";
 import { collect, quick } from "./quick.js";
 
@@ -225,7 +225,7 @@ test("pruning keeps the last good checkpoint, and a bad one is not the best", (t
     evalLoss,
   });
   const gone = (all: ReturnType<typeof one>[], keep: number): number[] =>
-    superfluous(all, keep).map(({ step }) => step);
+    selectSuperfluous(all, keep).map(({ step }) => step);
   t.deepEqual(gone([one(1, true), one(2, true), one(3, undefined)], 1), [1]);
   t.deepEqual(gone([one(1, true), one(2, false), one(3, false)], 1), [2]);
   t.deepEqual(gone([one(1, undefined), one(2, undefined), one(3, undefined)], 1), [1, 2]);

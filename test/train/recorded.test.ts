@@ -17,7 +17,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 import test from "ava";
 import { finetune, type FinetuneOptions } from "../../src/index.js";
-import { linesOf, type RecordedEvent } from "../../src/runs/events-file.js";
+import { readLines, type RecordedEvent } from "../../src/runs/events-file.js";
 import { RunRecorder } from "../../src/train/recorder.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { collect, quick } from "./quick.js";
@@ -28,7 +28,7 @@ const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { outpu
 
 async function recordedIn(output: string, name = "events.jsonl"): Promise<RecordedEvent[]> {
   const events: RecordedEvent[] = [];
-  for await (const { event } of linesOf(join(output, name))) events.push(event as RecordedEvent);
+  for await (const { event } of readLines(join(output, name))) events.push(event as RecordedEvent);
   return events;
 }
 

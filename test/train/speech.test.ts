@@ -13,10 +13,10 @@ import {
   type StepEvent,
 } from "../../src/index.js";
 import { BatchPlan } from "../../src/data/batches.js";
-import { hashesOf, readData } from "../../src/data/read.js";
+import { listHashes, readData } from "../../src/data/read.js";
 import { readSpokenTexts } from "../../src/data/speech.js";
 import { evaluate } from "../../src/train/evaluate.js";
-import { objectiveOf } from "../../src/train/prepare.js";
+import { createObjective } from "../../src/train/prepare.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
@@ -70,7 +70,7 @@ for (const device of testDevices()) {
         t.is((await again.transcribe(audio, { language: "en" })).text, text);
         t.deepEqual(await again.transcribe(audio), await again.transcribe(audio, { language: "english" }));
       }
-      const objective = objectiveOf(again, { language: "English", maxLength: 512 });
+      const objective = createObjective(again, { language: "English", maxLength: 512 });
       const held = await objective.examples(await readSpokenTexts("data", evalData, undefined), undefined);
       for (const batchSize of [1, 5]) {
         const { loss, tokens } = await evaluate(again, objective, held, { batchSize });
@@ -125,7 +125,7 @@ test.serial("a run that is stopped and resumed ends with the same bits, given th
 
 test.serial("micro-batches give the losses of one batch", async (t) => {
   const given = await loadModel(model, { device: "cpu", task: "speech-to-text" });
-  const objective = objectiveOf(given, { language: "de", maxLength: 512 });
+  const objective = createObjective(given, { language: "de", maxLength: 512 });
   const read = await objective.examples(await readSpokenTexts("data", data, undefined), undefined);
   const losses = (batchSize: number, gradientAccumulation: number): Promise<number[]> => {
     const plan = new BatchPlan(read, { batchSize, gradientAccumulation, seed: 1, padTokenId: 2, steps: 3 });
@@ -251,7 +251,7 @@ test.serial("the WAV files that a data file names are checked before a model is 
   // Another sound under the same name is different data.
   const before = await read(good);
   writeFileSync(join(folder, "a.wav"), readFileSync(join(dirname(speechFile(data.slice(1, 2))), "0.wav")));
-  t.notDeepEqual(hashesOf(await read(good)), hashesOf(before));
+  t.notDeepEqual(listHashes(await read(good)), listHashes(before));
   // A file that disappears before it is read.
   const parts = before.kind === "speech" ? before.sources[0]?.parts() : undefined;
   rmSync(join(folder, "a.wav"));

@@ -12,7 +12,7 @@ import {
   type TrainEvent,
 } from "../../src/index.js";
 import { optim, safetensors } from "../../src/index.js";
-import { digestOf, manifestOf } from "../../src/train/output/manifest.js";
+import { digestFile, digestFolder } from "../../src/train/output/manifest.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { rowsFile, tinyEncoder } from "../tiny-encoder.js";
 import { adapterBytes, collect, quick } from "./quick.js";
@@ -46,7 +46,7 @@ test.before(async () => {
 test.serial(
   "a run starts with the adapter's values, options and base model, and does not change its folder",
   async (t) => {
-    const before = await manifestOf(trained);
+    const before = await digestFolder(trained);
     const still = from(trained, { steps: 2, optimizer: { lr: 0 } });
     const events = await collect(finetune(still));
     t.like(startOf(events), {
@@ -65,14 +65,14 @@ test.serial(
     });
     t.is(
       runOf(still.output).identities["adapter"],
-      (await digestOf(join(trained, "adapter_model.safetensors"))).sha256,
+      (await digestFile(join(trained, "adapter_model.safetensors"))).sha256,
     );
 
     const onward = from(trained, { output: join(temporary(), "on") });
     const losses = lossesOf(await collect(finetune(onward)));
     const fresh = lossesOf(await collect(finetune(options())));
     t.true((losses[0] as number) < 0.97 * (fresh[0] as number), `${losses[0]} ${fresh[0]}`);
-    t.deepEqual(await manifestOf(trained), before);
+    t.deepEqual(await digestFolder(trained), before);
   },
 );
 

@@ -9,7 +9,7 @@ import { parseArgs } from "node:util";
 
 import { loadModel, lora, manualSeed, optim, scope, tensor, type CausalLM } from "../../../src/index.js";
 import { BatchPlan } from "../../../src/data/batches.js";
-import { trainedExamples } from "../../../src/data/examples.js";
+import { keepTrained } from "../../../src/data/examples.js";
 import { readData } from "../../../src/data/read.js";
 import { counts } from "../../../src/lora/inject/inject.js";
 import { defaultData, defaultHeldOut, defaultModel } from "../../../src/models/default.js";
@@ -34,7 +34,7 @@ async function data(model: CausalLM) {
   const objective = new LanguageModelling(model, tokenisation(model, 256), { trainOn: "all" });
   const { tokenizer, maxLength, padTokenId } = objective.tokenisation;
   const read = async (file: string) =>
-    trainedExamples(await objective.examples(await readData(file), undefined), file, maxLength);
+    keepTrained(await objective.examples(await readData(file), undefined), file, maxLength);
   const train = await read(defaultData());
   const held = await read(defaultHeldOut());
   const text = await readFile(defaultHeldOut(), "utf8");

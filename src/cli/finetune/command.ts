@@ -3,7 +3,7 @@ import { LowrankError } from "../../errors.js";
 import { defaultHeldOut, defaultRecipe } from "../../models/default.js";
 import type { FinetuneResult, StartEvent, TrainEvent } from "../../train/events.js";
 import { applyConfigFile } from "../config-file.js";
-import { escaped } from "../escaped.js";
+import { escapeControls } from "../escaped.js";
 import { Interrupted, notice, warn } from "../failure.js";
 import { onInterrupt } from "../interrupt.js";
 import { onLostStdout } from "../stdout.js";
@@ -56,7 +56,7 @@ async function finetune(
 ): Promise<void> {
   const { finetune: start } = await import("../../train/finetune/finetune.js");
   const before = sampling ? await sampleOf(flags.device) : undefined;
-  if (before !== undefined) process.stdout.write(`The model writes: ${escaped(before.text)}\n\n`);
+  if (before !== undefined) process.stdout.write(`The model writes: ${escapeControls(before.text)}\n\n`);
 
   const telling = new Telling(flags);
   const run = start(options);
@@ -78,7 +78,7 @@ async function finetune(
       process.stdout.write(`held-out text: ${from} bits a byte before, ${to} after\n`);
     }
     const after = await sampleOf(flags.device, result.adapter);
-    process.stdout.write(`\nWith the adapter it writes: ${escaped(after.text)}\n`);
+    process.stdout.write(`\nWith the adapter it writes: ${escapeControls(after.text)}\n`);
   } finally {
     interrupt.release();
     telling.release();

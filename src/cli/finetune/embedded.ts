@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { defaultHeldOut, defaultModel } from "../../models/default.js";
 import { LowrankError } from "../../errors.js";
-import { interruptible } from "../interrupt.js";
+import { runInterruptible } from "../interrupt.js";
 import { loadLanguageModel } from "../models.js";
 
 const PROMPT = "The captain";
@@ -17,7 +17,7 @@ export interface Sample {
 
 /** Generates a sample with the embedded model, with or without an adapter. */
 export function sampleOf(device: string, adapter?: string): Promise<Sample> {
-  return interruptible(async (signal) => {
+  return runInterruptible(async (signal) => {
     const adapters = adapter === undefined ? [] : [adapter];
     const { model, name } = await loadLanguageModel({ model: defaultModel(), adapters, device, signal });
     try {

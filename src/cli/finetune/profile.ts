@@ -1,6 +1,6 @@
 /** Formats a run's profile as a table. */
 import type { OperationProfile, ProfileEvent } from "../../train/events.js";
-import { grouped, percent, plural } from "../format.js";
+import { formatCount, formatPercent, formatPlural } from "../format.js";
 
 const HEAD = ["operation", "pass", "calls", "ms", "share", "rate", "of roofline"];
 
@@ -14,23 +14,23 @@ export function profileLines(profile: ProfileEvent): string[] {
   const rows = operations.map((o) => [
     o.operation,
     o.pass,
-    grouped(o.calls),
+    formatCount(o.calls),
     o.deviceMs.toFixed(1),
-    total > 0 ? percent(o.deviceMs / total, 1) : "",
+    total > 0 ? formatPercent(o.deviceMs / total, 1) : "",
     rateOf(o, profile),
-    o.deviceMs > 0 && o.attainableMs > 0 ? percent(o.attainableMs / o.deviceMs, 0) : "",
+    o.deviceMs > 0 && o.attainableMs > 0 ? formatPercent(o.attainableMs / o.deviceMs, 0) : "",
   ]);
   const lines = table([HEAD, ...rows]);
   lines.push(
-    `${grouped(total)} ms on the device of ${grouped(seconds * 1000)} ms; recording took ` +
-      `${grouped(operations.reduce((sum, o) => sum + o.hostMs, 0))} ms on the host`,
+    `${formatCount(total)} ms on the device of ${formatCount(seconds * 1000)} ms; recording took ` +
+      `${formatCount(operations.reduce((sum, o) => sum + o.hostMs, 0))} ms on the host`,
   );
   if (flopsPerSecond > 0 && bytesPerSecond > 0) {
     lines.push(
       `the roofline: ${giga(flopsPerSecond)} GFLOP/s in an f32 product, ${giga(bytesPerSecond)} GB/s of memory`,
     );
   }
-  const missing = leftOut > 0 ? `, without its last ${plural(leftOut, "event")}` : "";
+  const missing = leftOut > 0 ? `, without its last ${formatPlural(leftOut, "event")}` : "";
   lines.push(`the trace is in ${path}${missing} (open it at ui.perfetto.dev)`);
   return lines;
 }

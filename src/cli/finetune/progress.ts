@@ -2,15 +2,15 @@ import { basename } from "node:path";
 import type { Colors } from "picocolors/types.js";
 import type { EndEvent, EvalEvent, StepEvent, ProgressEvent } from "../../train/events.js";
 import type { ClassScores } from "../../train/evaluate.js";
-import { bytes, duration, grouped, percent, rate, speed } from "../format.js";
+import { bytes, formatDuration, formatCount, formatPercent, formatRate, formatSpeed } from "../format.js";
 
 /** Returns the metrics of a step, most important first. */
 function figures(step: StepEvent): string[] {
   return [
     `loss ${step.loss.toFixed(4)}`,
-    `${duration(step.etaSeconds)} left`,
-    `${speed(step.tokensPerSecond)} tok/s`,
-    `lr ${rate(step.learningRate)}`,
+    `${formatDuration(step.etaSeconds)} left`,
+    `${formatSpeed(step.tokensPerSecond)} tok/s`,
+    `lr ${formatRate(step.learningRate)}`,
     bytes(step.memoryBytes),
     `norm ${step.gradNorm.toPrecision(3)}`,
   ];
@@ -29,7 +29,7 @@ const BAR = 20;
 /** Formats one line for `columns`: bar, percentage, step, then as many metrics as fit. */
 export function liveLine(step: StepEvent, columns: number, colors: Colors): string {
   const share = step.step / step.steps;
-  const lead = `${percent(share, 0).padStart(4)} · ${grouped(step.step)}/${grouped(step.steps)}`;
+  const lead = `${formatPercent(share, 0).padStart(4)} · ${formatCount(step.step)}/${formatCount(step.steps)}`;
   const withBar = columns >= lead.length + BAR + 20;
   let used = lead.length + (withBar ? BAR + 1 : 0);
   let line = withBar ? `${colors.cyan(bar(share, BAR))} ${lead}` : lead;
@@ -57,8 +57,8 @@ export function dataLine(
   const share = size === null || size === 0 ? undefined : bytesRead / size;
   const what = STAGES[stage];
   const figures = [
-    share === undefined ? bytes(bytesRead) : `${percent(share, 0).padStart(4)} of ${bytes(size ?? 0)}`,
-    ...(tokens > 0 ? [`${grouped(tokens)} tokens`] : []),
+    share === undefined ? bytes(bytesRead) : `${formatPercent(share, 0).padStart(4)} of ${bytes(size ?? 0)}`,
+    ...(tokens > 0 ? [`${formatCount(tokens)} tokens`] : []),
   ];
   const text = `${what} ${basename(file)} · ${figures.join(" · ")}`;
   const cut = text.length < columns ? text : text.slice(0, columns - 1);
@@ -83,7 +83,7 @@ export function evalLine(event: EvalEvent): string {
   const rest =
     classes === undefined
       ? `perplexity ${perplexity.toPrecision(4)}`
-      : `accuracy ${percent(classes.accuracy)}, macro-F1 ${classes.macroF1.toFixed(4)}${unmeasured(classes, "held-out rows")}`;
+      : `accuracy ${formatPercent(classes.accuracy)}, macro-F1 ${classes.macroF1.toFixed(4)}${unmeasured(classes, "held-out rows")}`;
   return `${when}: held-out loss ${loss.toFixed(4)}, ${rest}`;
 }
 
@@ -91,7 +91,8 @@ export function evalLine(event: EvalEvent): string {
 export function unmeasured({ withoutRows }: Pick<ClassScores, "withoutRows">, rows: string): string {
   if (withoutRows.length === 0) return "";
   const rest = withoutRows.length - MOST_NAMES;
-  const names = withoutRows.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${grouped(rest)} more` : "");
+  const names =
+    withoutRows.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${formatCount(rest)} more` : "");
   return ` (no ${rows} of ${names})`;
 }
 
@@ -106,7 +107,7 @@ export function endLines(
 ): string[] {
   const loss = end.loss === null ? "" : `: loss ${end.loss.toFixed(4)}`;
   const lines = [
-    `${end.stopped ? "stopped" : "done"} at step ${grouped(end.steps)} after ${duration(end.seconds)}${loss}`,
+    `${end.stopped ? "stopped" : "done"} at step ${formatCount(end.steps)} after ${formatDuration(end.seconds)}${loss}`,
   ];
   // A run stopped early may only have the evaluation before its first step.
   if (end.evalLoss !== null && last?.step !== 0) {
@@ -120,7 +121,7 @@ export function endLines(
     const { step, loss, early } = end.best;
     const why = early ? ", since when it hasn't fallen" : "";
     lines.push(
-      `best held-out loss ${loss.toFixed(4)} at step ${grouped(step)}${why}: the adapter is that step's`,
+      `best held-out loss ${loss.toFixed(4)} at step ${formatCount(step)}${why}: the adapter is that step's`,
     );
   }
   if (end.adapter !== "") lines.push(`adapter ${colors.bold(end.adapter)}`);
@@ -128,5 +129,5 @@ export function endLines(
 }
 
 function signed(share: number): string {
-  return `${share > 0 ? "+" : share < 0 ? "−" : ""}${percent(Math.abs(share), 1)}`;
+  return `${share > 0 ? "+" : share < 0 ? "−" : ""}${formatPercent(Math.abs(share), 1)}`;
 }

@@ -3,8 +3,8 @@ import { posix } from "node:path";
 import type { WriteStream } from "node:tty";
 import pc from "picocolors";
 import type { EvalEvent, StepEvent, TrainEvent } from "../../train/events.js";
-import { escapedAll, jsonLine } from "../escaped.js";
-import { duration } from "../format.js";
+import { escapeAll, formatJsonLine } from "../escaped.js";
+import { formatDuration } from "../format.js";
 import { warn } from "../failure.js";
 import { dataLine, downloading, endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
 import { summary } from "./summary.js";
@@ -20,7 +20,7 @@ export type Renderer = (event: TrainEvent) => void;
 /** Prints one complete event per line. */
 export function jsonRenderer(output: Output): Renderer {
   return (event) => {
-    if (event.type !== "profile") output.write(`${jsonLine(event)}\n`);
+    if (event.type !== "profile") output.write(`${formatJsonLine(event)}\n`);
   };
 }
 
@@ -61,7 +61,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
 
   return (told) => {
     // Names of files, models and classes are not trusted.
-    const event = told.type === "step" ? told : escapedAll(told);
+    const event = told.type === "step" ? told : escapeAll(told);
     switch (event.type) {
       case "progress":
         if (!tty) {
@@ -90,7 +90,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
         print(`paused after step ${event.step}`);
         break;
       case "resumed":
-        print(`resumed at step ${event.step} after ${duration(event.seconds)}`);
+        print(`resumed at step ${event.step} after ${formatDuration(event.seconds)}`);
         break;
       case "warning":
         clear();

@@ -2,7 +2,7 @@ import { availableParallelism } from "node:os";
 
 import type { Colors } from "picocolors/types.js";
 import type { PlannedMemory, StartEvent } from "../../train/events.js";
-import { bytes, grouped, percent, plural, rate, short } from "../format.js";
+import { bytes, formatCount, formatPercent, formatPlural, formatRate, shorten } from "../format.js";
 
 /** Display names of the optimizers. */
 const OPTIMIZER_NAMES = {
@@ -20,7 +20,7 @@ function names(targets: readonly string[], limit = 7): string {
 
 /** Describes the training target: tokens or classes. */
 function trainedOn({ labels, tokens }: StartEvent): string {
-  if (labels === undefined) return `${plural(tokens, "token")} to train on`;
+  if (labels === undefined) return `${formatPlural(tokens, "token")} to train on`;
   return `to tell ${labels.length} classes apart: ${names(labels)}`;
 }
 
@@ -37,7 +37,7 @@ function storage({ dtype, quantize, matmulPrecision, device }: StartEvent): stri
 function cpuUse({ threads, priority }: StartEvent): string {
   const fewer = threads !== undefined && threads < availableParallelism();
   const parts =
-    fewer || (threads !== undefined && priority === "background") ? [plural(threads, "thread")] : [];
+    fewer || (threads !== undefined && priority === "background") ? [formatPlural(threads, "thread")] : [];
   if (priority === "background") parts.push("low priority");
   return parts.map((part) => `, ${part}`).join("");
 }
@@ -62,32 +62,32 @@ export function summary(start: StartEvent, colors: Colors): string[] {
   const rows: [string, string][] = [
     [
       "model",
-      `${start.model} (${start.family}), ${short(start.parameters - start.trainable)} weights, ${storage(start)}`,
+      `${start.model} (${start.family}), ${shorten(start.parameters - start.trainable)} weights, ${storage(start)}`,
     ],
     [
       "adapter",
-      `rank ${start.rank}, alpha ${start.alpha}, on ${plural(start.adapted, "layer")}: ${names(start.targets)}` +
+      `rank ${start.rank}, alpha ${start.alpha}, on ${formatPlural(start.adapted, "layer")}: ${names(start.targets)}` +
         (start.adapter === undefined ? "" : `, trained further from ${start.adapter}`),
     ],
     [
       "trainable",
-      `${grouped(start.trainable)} of ${grouped(start.parameters)} (${percent(start.trainable / start.parameters)})`,
+      `${formatCount(start.trainable)} of ${formatCount(start.parameters)} (${formatPercent(start.trainable / start.parameters)})`,
     ],
     ["device", `${start.device}: ${start.deviceName} (${start.deviceReason})${cpuUse(start)}`],
     [
       "data",
-      `${plural(start.examples, "row")}, ${trainedOn(start)}` +
-        (start.sequences === undefined ? "" : `, in ${plural(start.sequences, "sequence")}`) +
-        (start.evalExamples > 0 ? `; ${plural(start.evalExamples, "row")} held out` : ""),
+      `${formatPlural(start.examples, "row")}, ${trainedOn(start)}` +
+        (start.sequences === undefined ? "" : `, in ${formatPlural(start.sequences, "sequence")}`) +
+        (start.evalExamples > 0 ? `; ${formatPlural(start.evalExamples, "row")} held out` : ""),
     ],
     [
       "steps",
-      `${grouped(start.steps)} (${(start.steps / start.stepsPerEpoch).toFixed(2)} epochs) of ` +
+      `${formatCount(start.steps)} (${(start.steps / start.stepsPerEpoch).toFixed(2)} epochs) of ` +
         `${start.batchSize} × ${start.gradientAccumulation} ${start.sequences === undefined ? "rows" : "sequences"}, up to ${start.maxLength} tokens each`,
     ],
     [
       "optimizer",
-      `${OPTIMIZER_NAMES[start.optimizer]}, learning rate ${rate(start.learningRate)}, ${start.schedule}, warm-up ${start.warmup}; seed ${start.seed}`,
+      `${OPTIMIZER_NAMES[start.optimizer]}, learning rate ${formatRate(start.learningRate)}, ${start.schedule}, warm-up ${start.warmup}; seed ${start.seed}`,
     ],
     ["output", start.output],
   ];
@@ -95,6 +95,6 @@ export function summary(start: StartEvent, colors: Colors): string[] {
     rows.splice(-1, 0, ["memory", memory(start.memory)]);
     if (start.memory.chosen.length > 0) rows.splice(-1, 0, ["chosen", start.memory.chosen.join("; ")]);
   }
-  if (start.resumedFrom > 0) rows.push(["resumed", `from step ${grouped(start.resumedFrom)}`]);
+  if (start.resumedFrom > 0) rows.push(["resumed", `from step ${formatCount(start.resumedFrom)}`]);
   return rows.map(([name, value]) => `  ${colors.dim(name.padEnd(10))} ${value}`);
 }

@@ -88,7 +88,7 @@ export class RunHistory {
     const metric = this.#metrics.get(name) as Metric;
     const factor = width / this.width;
     const length = Math.ceil(this.step / width) + 1;
-    const made = { least: filled(length), greatest: filled(length), mean: filled(length) };
+    const made = { least: createFilled(length), greatest: createFilled(length), mean: createFilled(length) };
     const [sum, count] = [new Float64Array(length), new Float64Array(length)];
     for (let from = 0; from <= Math.ceil(this.step / this.width); from++) {
       const n = metric.count[from] as number;
@@ -112,7 +112,7 @@ export class RunHistory {
         this.end = undefined;
         this.paused = false;
         this.steps = numberIn(event, "steps");
-        this.#say(event, resumed(event));
+        this.#say(event, describeResume(event));
         break;
       case "step":
         this.#step(event);
@@ -126,7 +126,7 @@ export class RunHistory {
         this.#say(event, `resumed at step ${String(event["step"])}`);
         break;
       case "eval":
-        this.#evaluated(event);
+        this.#addEvaluation(event);
         break;
       case "sample":
         this.samples = this.samples.filter(({ step }) => step !== event["step"]).slice(1 - MOST_SAMPLES);
@@ -167,7 +167,7 @@ export class RunHistory {
     }
   }
 
-  #evaluated(event: RunEvent): void {
+  #addEvaluation(event: RunEvent): void {
     const [step, loss] = [numberIn(event, "step"), numberIn(event, "loss")];
     if (step === undefined || loss === undefined) return;
     this.evals = this.evals.filter((one) => one.step !== step);
@@ -183,7 +183,7 @@ export class RunHistory {
   }
 }
 
-function filled(length: number): Float64Array {
+function createFilled(length: number): Float64Array {
   return new Float64Array(length).fill(NaN);
 }
 
@@ -193,7 +193,7 @@ function numberIn(event: RunEvent, field: string): number | undefined {
   return typeof value === "number" && Number.isFinite(value) ? value : undefined;
 }
 
-function resumed(event: RunEvent): string {
+function describeResume(event: RunEvent): string {
   const from = numberIn(event, "resumedFrom") ?? 0;
   return from > 0 ? `resumed from step ${from}` : "";
 }

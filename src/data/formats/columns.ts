@@ -2,7 +2,7 @@
 import type { Origin } from "../source/origin.js";
 import { LowrankError } from "../../errors.js";
 import { nearColumn } from "../source/field-names.js";
-import { closest, didYouMean } from "../../arguments/suggest.js";
+import { findClosest, didYouMean } from "../../arguments/suggest.js";
 import type { Columns } from "./records.js";
 
 /** Fields whose values are lists or objects; in a CSV file they are JSON text. */
@@ -53,7 +53,7 @@ export function checkNeeded(columns: readonly string[], where: string, read: Col
 
 function checkText(columns: readonly string[], where: string): void {
   if (columns.includes("text")) return;
-  const near = columns.find((name) => closest(name, ["text"]) !== undefined);
+  const near = columns.find((name) => findClosest(name, ["text"]) !== undefined);
   const hint = near === undefined ? "" : `; rename ${JSON.stringify(near)}`;
   const found = columns.join(", ") || "none";
   throw new LowrankError("ERR_DATA_ROW", `${where}: the column "text" is missing (columns: ${found})${hint}`);

@@ -2,8 +2,8 @@
 import type { CsvError, Info, Options, Parser } from "csv-parse";
 
 import { LowrankError } from "../../errors.js";
-import { textOf } from "../source/lines.js";
-import { type Origin, rowError } from "../source/origin.js";
+import { streamText } from "../source/lines.js";
+import { type Origin, createRowError } from "../source/origin.js";
 import { checkHeader, FIELDS, LIST_FIELDS } from "./columns.js";
 import { type Columns, LONGEST_ROW, type RawRow, type RecordReader } from "./records.js";
 
@@ -24,16 +24,19 @@ export const csv: RecordReader = {
     const origin: Origin = { file: source.name, numbering: "line" };
     const lines = new LineCounter();
     const rowOf = ({ record, info }: Parsed): RawRow => {
-      const number = lines.startOf(record, info.lines);
-      return { value: columns === "all" ? numberedLabel(record) : fieldsOf(record, origin, number), number };
+      const number = lines.findStartLine(record, info.lines);
+      return {
+        value: columns === "all" ? numberedLabel(record) : readFields(record, origin, number),
+        number,
+      };
     };
     let parser: Parser | undefined;
     let end = 0;
     try {
       // Parts are parsed as they arrive: a pipe may stay open without sending a byte.
-      for await (const { text, read } of textOf(source, true, signal)) {
+      for await (const { text, read } of streamText(source, true, signal)) {
         // Errors are returned by `parsedPart`, in the call that causes them.
-        parser ??= parse(optionsOf(text, origin, columns)).on("error", () => {});
+        parser ??= parse(makeParserOptions(text, origin, columns)).on("error", () => {});
         end = read;
         const { records, failure } = await parsedPart(parser, text);
         if (records.length > 0) yield { rows: records.map(rowOf), read };
@@ -45,7 +48,7 @@ export const csv: RecordReader = {
       for await (const one of parser as AsyncIterable<Parsed>) rows.push(rowOf(one));
       if (rows.length > 0) yield { rows, read: end };
     } catch (cause) {
-      throw failureOf(cause, origin);
+      throw convertFailure(cause, origin);
     } finally {
       parser?.destroy();
     }
@@ -74,7 +77,7 @@ class LineCounter {
   #twice = 0;
 
   /** Returns the line on which a record begins; `end` is the parser's count at its end. */
-  startOf(record: Cells, end: number): number {
+  findStartLine(record: Cells, end: number): number {
     let breaks = 0;
     for (const value of Object.values(record)) {
       if (!value.includes("\n")) continue;
@@ -85,9 +88,9 @@ class LineCounter {
   }
 }
 
-function optionsOf(begin: string, origin: Origin, columns: Columns): Options {
+function makeParserOptions(begin: string, origin: Origin, columns: Columns): Options {
   return {
-    delimiter: delimiterOf(begin, columns),
+    delimiter: detectDelimiter(begin, columns),
     record_delimiter: ["\r\n", "\n"],
     columns: (header: string[]) => checkHeader(header, origin, columns),
     info: true,
@@ -97,7 +100,7 @@ function optionsOf(begin: string, origin: Origin, columns: Columns): Options {
 }
 
 /** Returns the separator that splits the header into known names, or into names with `text`; by default a comma. */
-function delimiterOf(text: string, columns: Columns): string {
+function detectDelimiter(text: string, columns: Columns): string {
   const [header = ""] = text.split(/\r?\n/, 1);
   const nameOf = (cell: string): string =>
     cell
@@ -119,7 +122,7 @@ function numberedLabel(record: Cells): Record<string, unknown> {
 }
 
 /** Returns a record's fields, with lists parsed from JSON and whole-number labels as numbers. */
-function fieldsOf(record: Cells, origin: Origin, number: number): Record<string, unknown> {
+function readFields(record: Cells, origin: Origin, number: number): Record<string, unknown> {
   const fields = numberedLabel(record);
   for (const [name, text] of Object.entries(record)) {
     if (!LIST_FIELDS.has(name)) continue;
@@ -135,7 +138,11 @@ function parsedCell(text: string, name: string, origin: Origin, number: number):
     return JSON.parse(text);
   } catch {
     const is = text === "" ? "is empty" : "is not JSON";
-    throw rowError(origin, number, `"${name}" ${is}; a CSV file holds a list as JSON text (json.dumps)`);
+    throw createRowError(
+      origin,
+      number,
+      `"${name}" ${is}; a CSV file holds a list as JSON text (json.dumps)`,
+    );
   }
 }
 
@@ -146,7 +153,7 @@ const PROBLEMS: Readonly<Record<string, string>> = {
   CSV_INVALID_CLOSING_QUOTE: "text after a field's closing quote; double the quotes within a field",
 };
 
-function failureOf(cause: unknown, origin: Origin): unknown {
+function convertFailure(cause: unknown, origin: Origin): unknown {
   const { code, lines, record, columns } = cause as CsvError & {
     lines?: number;
     record?: unknown[];
@@ -155,7 +162,7 @@ function failureOf(cause: unknown, origin: Origin): unknown {
   if (typeof code !== "string" || cause instanceof LowrankError || lines === undefined) return cause;
   if (code === "CSV_RECORD_INCONSISTENT_COLUMNS") {
     const what = `the row has ${record?.length} fields, but the header has ${columns?.length}`;
-    return rowError(origin, lines, `${what}; quote fields with commas or line breaks`);
+    return createRowError(origin, lines, `${what}; quote fields with commas or line breaks`);
   }
-  return rowError(origin, lines, PROBLEMS[code] ?? (cause as Error).message);
+  return createRowError(origin, lines, PROBLEMS[code] ?? (cause as Error).message);
 }

@@ -1,7 +1,7 @@
 /** JSON lines: one JSON object per line, ended by LF or CRLF; blank lines are skipped. */
 import { LowrankError } from "../../errors.js";
-import { textOf } from "../source/lines.js";
-import { type Numbering, type Origin, rowAt, rowError } from "../source/origin.js";
+import { streamText } from "../source/lines.js";
+import { type Numbering, type Origin, describeRow, createRowError } from "../source/origin.js";
 import type { RawRow, RecordReader } from "./records.js";
 
 /** Returns a reader of JSON lines. Rows in memory are numbered by `index`. */
@@ -12,7 +12,7 @@ export function jsonLines(numbering: Extract<Numbering, "line" | "index"> = "lin
       const origin = { file: source.name, numbering };
       const shift = numbering === "index" ? 1 : 0;
       let begun = false;
-      for await (const { text, line, read } of textOf(source, true, signal)) {
+      for await (const { text, line, read } of streamText(source, true, signal)) {
         begun ||= checkBegin(text, line, origin);
         yield { rows: parsedLines(text, line - shift, origin), read };
       }
@@ -25,7 +25,7 @@ function checkBegin(text: string, line: number, origin: Origin): boolean {
   const at = text.search(/\S/);
   if (at < 0 || text[at] !== "[") return at >= 0;
   const number = line + text.slice(0, at).split("\n").length - 1;
-  throw rowError(
+  throw createRowError(
     origin,
     number,
     "the file begins with an array; if its elements are the rows, give the data's format, json",
@@ -50,7 +50,9 @@ function parseLine(text: string, origin: Origin, number: number): unknown {
   } catch (cause) {
     const start = text.length > 40 ? `${text.slice(0, 40)}…` : text;
     const hint = isUnfinished(text) ? `; ${ONE_LINE}` : "";
-    throw new LowrankError("ERR_DATA_ROW", `${rowAt(origin, number)}: not JSON: ${start}${hint}`, { cause });
+    throw new LowrankError("ERR_DATA_ROW", `${describeRow(origin, number)}: not JSON: ${start}${hint}`, {
+      cause,
+    });
   }
 }
 

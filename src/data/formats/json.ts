@@ -2,8 +2,8 @@
 import type { JSONParser } from "@streamparser/json";
 
 import { LowrankError } from "../../errors.js";
-import { textOf } from "../source/lines.js";
-import { rowError } from "../source/origin.js";
+import { streamText } from "../source/lines.js";
+import { createRowError } from "../source/origin.js";
 import { parsedLines } from "./json-lines.js";
 import { LONGEST_ROW, type RawRow, type RawRows, type RecordReader } from "./records.js";
 
@@ -12,7 +12,7 @@ type Parts = AsyncIterable<{ text: string; read: number }>;
 export const json: RecordReader = {
   numbering: "row",
   async *read(source, signal) {
-    const parts = textOf(source, false, signal);
+    const parts = streamText(source, false, signal);
     try {
       // The first character determines the kind of file.
       const first: { text: string; read: number }[] = [];
@@ -23,7 +23,7 @@ export const json: RecordReader = {
         first.push(next.value);
         begin = next.value.text.trimStart().slice(0, 1);
       }
-      const all = chained(first, parts);
+      const all = chain(first, parts);
       if (begin === "[") yield* arrayRows(all, source.name);
       else if (begin === "{") yield* lineRows(all, source.name);
       else {
@@ -36,7 +36,7 @@ export const json: RecordReader = {
   },
 };
 
-async function* chained<T>(first: readonly T[], rest: AsyncIterable<T>): AsyncGenerator<T> {
+async function* chain<T>(first: readonly T[], rest: AsyncIterable<T>): AsyncGenerator<T> {
   yield* first;
   yield* rest;
 }
@@ -57,24 +57,24 @@ async function* arrayRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
     try {
       work(parser);
     } catch (cause) {
-      throw rowError(origin, count + 1, `not JSON: ${problemOf(cause)}`);
+      throw createRowError(origin, count + 1, `not JSON: ${formatProblem(cause)}`);
     }
   };
   for await (const { text, read } of parts) {
     since += text.length;
     // Only whitespace may follow the array, and an ended parser accepts no input.
     if (!parser.isEnded) parse(() => parser.write(text));
-    else if (text.trim() !== "") throw rowError(origin, count + 1, "not JSON: text after the array");
+    else if (text.trim() !== "") throw createRowError(origin, count + 1, "not JSON: text after the array");
     if (since > LONGEST_ROW)
-      throw rowError(origin, count + 1, `is longer than ${LONGEST_ROW >> 20} MiB; cut it into rows`);
+      throw createRowError(origin, count + 1, `is longer than ${LONGEST_ROW >> 20} MiB; cut it into rows`);
     if (rows.length > 0) yield { rows, read };
     rows = [];
   }
-  if (!parser.isEnded) throw rowError(origin, count + 1, "not JSON: the file ends within the array");
+  if (!parser.isEnded) throw createRowError(origin, count + 1, "not JSON: the file ends within the array");
 }
 
 /** Formats the parser's message on one line, without its internal state. */
-function problemOf(cause: unknown): string {
+function formatProblem(cause: unknown): string {
   const message = cause instanceof Error ? cause.message : String(cause);
   return message
     .replaceAll(/\s+/g, " ")
@@ -99,7 +99,7 @@ async function* lineRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
     if (last > 0) yield { rows: parsed(held + text.slice(0, last)), read };
     held = last > 0 ? text.slice(last) : held + text;
     if (held.length > LONGEST_ROW)
-      throw rowError(origin, count + 1, `is longer than ${LONGEST_ROW >> 20} MiB; cut it into rows`);
+      throw createRowError(origin, count + 1, `is longer than ${LONGEST_ROW >> 20} MiB; cut it into rows`);
   }
   if (held.trim() !== "") yield { rows: parsed(held), read: end };
 }

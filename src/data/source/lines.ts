@@ -46,7 +46,7 @@ function count(bytes: Uint8Array, byte: number): number {
 }
 
 /** Returns the number of trailing bytes that belong to an incomplete character. */
-function unfinished(bytes: Uint8Array): number {
+function countUnfinished(bytes: Uint8Array): number {
   for (let back = 1; back <= Math.min(3, bytes.length); back++) {
     const byte = bytes[bytes.length - back] as number;
     if ((byte & 0xc0) === 0x80) continue;
@@ -63,7 +63,11 @@ function unfinished(bytes: Uint8Array): number {
  * Throws `ERR_FILE_FORMAT` with line and byte offset for invalid UTF-8 and for NUL bytes, and for compressed files;
  * `ERR_DATA_ROW` for an empty source and for a line of more than 256 MiB.
  */
-export async function* textOf(source: Readable, lines: boolean, signal?: AbortSignal): AsyncGenerator<Part> {
+export async function* streamText(
+  source: Readable,
+  lines: boolean,
+  signal?: AbortSignal,
+): AsyncGenerator<Part> {
   const { name } = source;
   let waiting: Uint8Array[] = [];
   let [held, read, offset, line, begun] = [0, 0, 0, 1, false];
@@ -94,7 +98,7 @@ export async function* textOf(source: Readable, lines: boolean, signal?: AbortSi
       begun = true;
     }
     const last = waiting.at(-1) as Uint8Array;
-    end = lines ? last.lastIndexOf(0x0a) + 1 : end - unfinished(last);
+    end = lines ? last.lastIndexOf(0x0a) + 1 : end - countUnfinished(last);
     if (end === 0) {
       if (held > LONGEST_LINE) {
         const what = `the line is longer than ${LONGEST_LINE >> 20} MiB; cut it into rows`;

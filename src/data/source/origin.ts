@@ -12,17 +12,17 @@ export interface Origin {
 }
 
 /** Formats the location of row `number`: `a.jsonl:3`, `a.parquet: row 3`, `data[3]`. */
-export function rowAt({ file, numbering }: Origin, number: number): string {
+export function describeRow({ file, numbering }: Origin, number: number): string {
   if (numbering === "line") return `${file}:${number}`;
   return numbering === "row" ? `${file}: row ${number}` : `${file}[${number}]`;
 }
 
 /** Formats the location of a row in a message that already names the source: `line 3`, `row 3`, `data[3]`. */
-export function shortRowAt({ file, numbering }: Origin, number: number): string {
+export function describeRowShortly({ file, numbering }: Origin, number: number): string {
   return numbering === "index" ? `${file}[${number}]` : `${numbering} ${number}`;
 }
 
 /** Returns an error about row `number`. */
-export function rowError(origin: Origin, number: number, problem: string): LowrankError {
-  return new LowrankError("ERR_DATA_ROW", `${rowAt(origin, number)}: ${problem}`);
+export function createRowError(origin: Origin, number: number, problem: string): LowrankError {
+  return new LowrankError("ERR_DATA_ROW", `${describeRow(origin, number)}: ${problem}`);
 }

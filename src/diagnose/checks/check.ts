@@ -53,7 +53,7 @@ export interface CheckOptions {
   readsF16?: boolean | undefined;
 }
 
-function seedOf(name: string): number {
+function deriveSeed(name: string): number {
   let hash = 0x811c9dc5;
   for (const byte of Buffer.from(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
   return hash;
@@ -66,7 +66,7 @@ export function numbers(
   high = 1,
 ): Omit<Input, "gradient"> & { of: "f32" } {
   const size = shape.reduce((n, d) => n * d, 1);
-  const seed = seedOf(`${shape.join()} ${low} ${high}`);
+  const seed = deriveSeed(`${shape.join()} ${low} ${high}`);
   const values = call(() => native().uniform(seed, size % 97, size, low, high));
   return { of: "f32", values, shape, dtype: "f32" };
 }
@@ -106,11 +106,11 @@ export function differentiable<const Names extends string>(
   options: CheckOptions = {},
 ): Check {
   const { quick = false, tolerance, readsF16 } = options;
-  const run = async (device: Place): Promise<Outcome> => scope(async () => measured(device, inputs, f));
+  const run = async (device: Place): Promise<Outcome> => scope(async () => measureOutcome(device, inputs, f));
   return { name, family, quick, tolerance, readsF16, run };
 }
 
-async function measured(
+async function measureOutcome(
   device: Place,
   inputs: Record<string, Input>,
   f: (x: Record<string, Tensor>) => Tensor | Record<string, Tensor>,
@@ -121,13 +121,13 @@ async function measured(
   });
   session().countLaunches(device, true);
   const made = f(Object.fromEntries(given));
-  const forward = launched(device);
+  const forward = takeLaunches(device);
   const outputs = Object.entries("shape" in made && "dtype" in made ? { output: made as Tensor } : made);
   const leaves = given.filter(([name]) => inputs[name]?.gradient === true);
   session().countLaunches(device, true);
   if (leaves.length > 0)
     propagate(outputs.map(([, y]) => y).filter((y) => y.dtype === "f32" && y.requiresGrad));
-  const backward = launched(device);
+  const backward = takeLaunches(device);
   const values = new Map<string, ArrayLike<number>>();
   for (const [name, y] of outputs) values.set(name, await y.to(y.dtype === "i32" ? "i32" : "f32").data());
   for (const [name, x] of leaves) {
@@ -138,7 +138,7 @@ async function measured(
 }
 
 /** Stops counting launches and returns the names of the launched kernels. */
-export function launched(device: Place): string[] {
+export function takeLaunches(device: Place): string[] {
   return Object.keys(session().countLaunches(device, false)).sort();
 }
 

@@ -4,7 +4,7 @@ import { session } from "../../native/binding.js";
 import { Adafactor, Adam, AdamW, clipGradNorm, Lion, SGD } from "../../optim/index.js";
 import { scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { launched, numbers, type Check, type Outcome, type Place } from "./check.js";
+import { takeLaunches, numbers, type Check, type Outcome, type Place } from "./check.js";
 
 interface Rule {
   step: () => void;
@@ -27,11 +27,11 @@ export function optimizerChecks(): Check[] {
     name: `${name}, three steps`,
     family: "optim",
     quick,
-    run: async (device) => scope(async () => trained(device, make)),
+    run: async (device) => scope(async () => trainSteps(device, make)),
   }));
 }
 
-async function trained(device: Place, make: (of: Tensor[]) => Rule): Promise<Outcome> {
+async function trainSteps(device: Place, make: (of: Tensor[]) => Rule): Promise<Outcome> {
   const parameters = SHAPES.map((shape) =>
     tensor(numbers(shape).values, { shape, device, requiresGrad: true }),
   );
@@ -45,7 +45,7 @@ async function trained(device: Place, make: (of: Tensor[]) => Rule): Promise<Out
     norms.push(clipGradNorm(parameters, 10));
     rule.step();
   }
-  const kernels = launched(device);
+  const kernels = takeLaunches(device);
   const values = new Map<string, ArrayLike<number>>();
   for (const [i, p] of parameters.entries()) values.set(`parameter ${i}`, await p.data());
   for (const [i, norm] of norms.entries()) values.set(`norm of step ${i + 1}`, await norm.data());

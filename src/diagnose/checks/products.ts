@@ -2,7 +2,7 @@
 import { session, type LowRankPath } from "../../native/binding.js";
 import { withRandom } from "../../tensor/random.js";
 import { withMatmulPrecision } from "../../tensor/scope.js";
-import { made, madeAll, type Tensor } from "../../tensor/tensor.js";
+import { recordOp, recordOps, type Tensor } from "../../tensor/tensor.js";
 import { constant, differentiable, indices, input, type Check, type Input } from "./check.js";
 import { F16_PRODUCTS } from "./tolerances.js";
 
@@ -11,7 +11,7 @@ export function productChecks(): Check[] {
 }
 
 function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
-  return made(() => session().linear(x.id, weight.id, bias?.id, false));
+  return recordOp(() => session().linear(x.id, weight.id, bias?.id, false));
 }
 
 function matrices(): Check[] {
@@ -79,7 +79,7 @@ function lowRank(): Check[] {
       "gemm",
       "low-rank layer",
       layer,
-      (t) => made(() => session().loraLinear(t.x.id, t.weight.id, undefined, false, [path(t.a, t.b)])),
+      (t) => recordOp(() => session().loraLinear(t.x.id, t.weight.id, undefined, false, [path(t.a, t.b)])),
       { quick: true },
     ),
     differentiable(
@@ -88,12 +88,12 @@ function lowRank(): Check[] {
       layer,
       (t) =>
         withRandom(5, () =>
-          made(() => session().loraLinear(t.x.id, t.weight.id, undefined, false, [path(t.a, t.b, 0.2)])),
+          recordOp(() => session().loraLinear(t.x.id, t.weight.id, undefined, false, [path(t.a, t.b, 0.2)])),
         ),
       { quick: true },
     ),
     differentiable("gemm", "two low-rank paths", { ...layer, c: input([5, 131]), d: input([67, 5]) }, (t) =>
-      made(() =>
+      recordOp(() =>
         session().loraLinear(t.x.id, t.weight.id, undefined, false, [path(t.a, t.b), path(t.c, t.d)]),
       ),
     ),
@@ -101,7 +101,7 @@ function lowRank(): Check[] {
       "embedding",
       "low-rank embedding",
       { table: constant([67, 33]), ids: indices([3, 65], 67), a: input([4, 67]), b: input([33, 4]) },
-      (t) => made(() => session().loraEmbedding(t.table.id, t.ids.id, t.a.id, t.b.id, 2, undefined)),
+      (t) => recordOp(() => session().loraEmbedding(t.table.id, t.ids.id, t.a.id, t.b.id, 2, undefined)),
     ),
   ];
 }
@@ -123,7 +123,8 @@ function convolutions(): Check[] {
       "conv",
       name,
       { x, weight, bias: input([weight.shape[0] as number]) },
-      (t) => made(() => session().conv(t.x.id, t.weight.id, t.bias.id, stride, padding, dilation, groups)),
+      (t) =>
+        recordOp(() => session().conv(t.x.id, t.weight.id, t.bias.id, stride, padding, dilation, groups)),
       { quick },
     );
   const one = [1, 1];
@@ -159,7 +160,8 @@ function convolutions(): Check[] {
       "conv",
       "transposed convolution",
       { x: input([2, 5, 9, 7]), weight: input([5, 4, 3, 3]) },
-      (t) => made(() => session().convTranspose(t.x.id, t.weight.id, [2, 2], [1, 1, 1, 1], [1, 0], one, 1)),
+      (t) =>
+        recordOp(() => session().convTranspose(t.x.id, t.weight.id, [2, 2], [1, 1, 1, 1], [1, 0], one, 1)),
     ),
   ];
 }
@@ -177,7 +179,7 @@ function attentions(): Check[] {
       offset = 0,
     }: { mask?: Tensor; causal?: boolean; window?: number; offset?: number } = {},
   ): Tensor =>
-    made(() =>
+    recordOp(() =>
       session().attention(
         q.id,
         k.id,
@@ -250,7 +252,9 @@ function rotary(): Check {
       sin: constant([128, 16], -0.9, 0.9),
     },
     (t) => {
-      const [q, k] = madeAll(() => session().rotary([t.q.id, t.k.id], t.cos.id, t.sin.id, 3, undefined, 32));
+      const [q, k] = recordOps(() =>
+        session().rotary([t.q.id, t.k.id], t.cos.id, t.sin.id, 3, undefined, 32),
+      );
       return { q: q as Tensor, k: k as Tensor };
     },
     { quick: true },

@@ -1,7 +1,7 @@
 /** Checks of kernels that work on rows: reductions, norms, softmax, losses, sorting, pooling. */
 import { session } from "../../native/binding.js";
 import { AvgPool2d, AdaptiveAvgPool2d, MaxPool2d } from "../../nn/index.js";
-import { made, madeAll, type Tensor } from "../../tensor/tensor.js";
+import { recordOp, recordOps, type Tensor } from "../../tensor/tensor.js";
 import { constant, differentiable, indices, input, type Check } from "./check.js";
 
 const ROWS = [3, 67, 131];
@@ -38,25 +38,25 @@ function norms(): Check[] {
       "norm",
       "RMS norm",
       { x: input(ROWS), weight },
-      (t) => made(() => session().rmsNorm(t.x.id, t.weight.id, 1e-5)),
+      (t) => recordOp(() => session().rmsNorm(t.x.id, t.weight.id, 1e-5)),
       { quick: true },
     ),
     differentiable(
       "norm",
       "layer norm",
       { x: input(ROWS), weight, bias },
-      (t) => made(() => session().layerNorm(t.x.id, t.weight.id, t.bias.id, 1e-5)),
+      (t) => recordOp(() => session().layerNorm(t.x.id, t.weight.id, t.bias.id, 1e-5)),
       { quick: true },
     ),
     differentiable("norm", "layer norm without weights", { x: input(ROWS) }, (t) =>
-      made(() => session().layerNorm(t.x.id, undefined, undefined, 1e-5)),
+      recordOp(() => session().layerNorm(t.x.id, undefined, undefined, 1e-5)),
     ),
     differentiable(
       "norm",
       "residual sum and RMS norm",
       { x: input(ROWS), r: input(ROWS), weight },
       (t) => {
-        const [sum, norm] = madeAll(() => session().addedRmsNorm(t.x.id, t.r.id, t.weight.id, 1e-5));
+        const [sum, norm] = recordOps(() => session().addedRmsNorm(t.x.id, t.r.id, t.weight.id, 1e-5));
         return { sum: sum as Tensor, norm: norm as Tensor };
       },
       { quick: true },
@@ -66,7 +66,7 @@ function norms(): Check[] {
       "residual sum and layer norm",
       { x: input(ROWS), r: input(ROWS), weight, bias },
       (t) => {
-        const [sum, norm] = madeAll(() =>
+        const [sum, norm] = recordOps(() =>
           session().addedLayerNorm(t.x.id, t.r.id, t.weight.id, t.bias.id, 1e-5),
         );
         return { sum: sum as Tensor, norm: norm as Tensor };
@@ -106,7 +106,7 @@ function softmaxes(): Check[] {
       "cross-entropy of a head",
       { hidden: input([67, 33]), weight: input([521, 33]), bias: input([521]), targets: indices([67], 521) },
       (t) =>
-        made(() =>
+        recordOp(() =>
           session().linearCrossEntropy(t.hidden.id, t.weight.id, t.targets.id, t.bias.id, -100, 0, "mean"),
         ),
       { quick: true },
@@ -152,7 +152,7 @@ function orders(): Check[] {
       ({ logits }) => {
         // Each row: seed, draw, temperature, top k, top p, min p, repetition penalty.
         const rows = Array.from({ length: 9 }, (_, i) => [i + 1, 3, 0.8, 40, 0.95, 0, 1]);
-        const [tokens, places] = madeAll(() =>
+        const [tokens, places] = recordOps(() =>
           session().sample(logits.id, undefined, Float64Array.from(rows.flat())),
         );
         return { tokens: tokens as Tensor, places: places as Tensor };

@@ -2,7 +2,7 @@
 import { full } from "../../tensor/create.js";
 import { session } from "../../native/binding.js";
 import { withRandom } from "../../tensor/random.js";
-import { made, type Tensor } from "../../tensor/tensor.js";
+import { recordOp, type Tensor } from "../../tensor/tensor.js";
 import { constant, differentiable, exactly, indices, input, type Check } from "./check.js";
 
 const SHAPE = [5, 67, 33];
@@ -180,14 +180,14 @@ function moves(): Check[] {
       "embedding",
       "embedding",
       { table: input([67, 33]), ids: indices([3, 65], 67) },
-      ({ table, ids }) => made(() => session().embedding(table.id, ids.id, false, undefined)),
+      ({ table, ids }) => recordOp(() => session().embedding(table.id, ids.id, false, undefined)),
       { quick: true },
     ),
     differentiable(
       "embedding",
       "embedding by columns",
       { table: input([33, 67]), ids: indices([3, 65], 67) },
-      ({ table, ids }) => made(() => session().embedding(table.id, ids.id, true, undefined)),
+      ({ table, ids }) => recordOp(() => session().embedding(table.id, ids.id, true, undefined)),
     ),
   ];
 }

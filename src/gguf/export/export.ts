@@ -1,7 +1,7 @@
 /** Exports models as GGUF files for llama.cpp. */
 import { basename } from "node:path";
 
-import { ARCHITECTURES, ggufModule, pairedRows, type Architecture } from "../architectures.js";
+import { ARCHITECTURES, ggufModule, pairRows, type Architecture } from "../architectures.js";
 import { GGUF_TYPES, type GgufFileType, type GgufType, isFileType, writableType } from "../types.js";
 import { refuseGguf } from "../refusals.js";
 import { storableAs, storedBytes } from "../stored.js";
@@ -11,10 +11,10 @@ import { some } from "../../lora/formats/adapter-file.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { CausalLM } from "../../models/causal-lm.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
-import { writtenModel, type WrittenConfig } from "./metadata.js";
+import { convertModel, type WrittenConfig } from "./metadata.js";
 import { GgufSource } from "./source.js";
-import { writtenSpecialTokens } from "./special-tokens.js";
-import { writtenVocabulary } from "./vocabulary.js";
+import { convertSpecialTokens } from "./special-tokens.js";
+import { convertVocabulary } from "./vocabulary.js";
 
 /** Values of `general.file_type`, the type of most tensors. */
 const FILE_TYPES: Record<GgufFileType, number> = {
@@ -54,7 +54,7 @@ export async function exportGguf(
     : undefined;
   if (architecture === undefined || !(model instanceof CausalLM))
     refuseGguf("modelFamily", file, `a model of model_type "${config.modelType}"`, "ERR_UNSUPPORTED_MODEL");
-  const written = writtenModel(file, architecture, config);
+  const written = convertModel(file, architecture, config);
   const said = [...written.notices];
   const source = GgufSource.open(model.ggufPath, {
     query: config.numAttentionHeads,
@@ -110,14 +110,14 @@ async function ggufTensor(
   const shape = turned ? tensor.shape.toReversed() : tensor.shape;
   const matrix = end === "weight" && shape.length > 1 && kind !== "position_embd";
   const stored = `${found.name}.${end}`;
-  const before = source?.typeOf(stored, shape);
+  const before = source?.findType(stored, shape);
   const wanted = matrix ? (type ?? before ?? inMemory(tensor)) : "f32";
   const change = (one: Tensor): Tensor => {
     if (turned) return one.transpose();
     if (architecture.shiftedNorms === true && kind.endsWith("norm")) return one.add(1);
     if (architecture.paired === true && "numKeyValueHeads" in config) {
-      if (kind === "attn_q") return pairedRows(one, config.numAttentionHeads);
-      if (kind === "attn_k") return pairedRows(one, config.numKeyValueHeads);
+      if (kind === "attn_q") return pairRows(one, config.numAttentionHeads);
+      if (kind === "attn_k") return pairRows(one, config.numKeyValueHeads);
     }
     return one;
   };
@@ -172,8 +172,8 @@ function vocabulary(file: string, model: CausalLM, said: string[]): [string, Ggu
   const { chatTemplate } = tokenizer;
   const { place, text } = tokenizer.source();
   return [
-    ...writtenVocabulary(file, place, text, model.config.vocabSize, (text) => said.push(text)),
-    ...writtenSpecialTokens(file, model, tokenizer),
+    ...convertVocabulary(file, place, text, model.config.vocabSize, (text) => said.push(text)),
+    ...convertSpecialTokens(file, model, tokenizer),
     ...(chatTemplate === undefined
       ? []
       : [["tokenizer.chat_template", { text: chatTemplate }] satisfies [string, GgufValue]]),

@@ -6,7 +6,7 @@ import type { Gemma3Config } from "../../models/gemma3/config.js";
 import type { GPT2Config } from "../../models/gpt2/config.js";
 import type { LlamaConfig } from "../../models/llama/config.js";
 import type { Phi3Config } from "../../models/phi3/config.js";
-import { writtenRope, type WrittenRope } from "./rope.js";
+import { convertRope, type WrittenRope } from "./rope.js";
 
 /** The configurations of the families that can be exported. */
 export type WrittenConfig = LlamaConfig | Gemma3Config | Phi3Config | GPT2Config;
@@ -20,10 +20,10 @@ export interface WrittenModel extends WrittenRope {
  * Returns the keys of a model's sizes, without the architecture's prefix, and the factors of its rotation, which are
  * tensors. Throws `ERR_OPTION` for features that llama.cpp does not read or computes differently.
  */
-export function writtenModel(file: string, { name }: Architecture, config: WrittenConfig): WrittenModel {
+export function convertModel(file: string, { name }: Architecture, config: WrittenConfig): WrittenModel {
   if (config.modelType === "gpt2") return gpt2(file, config);
   const { headDim, maxPositionEmbeddings: positions } = config;
-  const rope = writtenRope(file, name, config.rope, { headDim, positions });
+  const rope = convertRope(file, name, config.rope, { headDim, positions });
   const keys: [string, GgufValue][] = [
     ...sizes(config),
     ["attention.head_count_kv", { u32: config.numKeyValueHeads }],

@@ -17,17 +17,17 @@ const NAMES: Readonly<Record<string, { plain?: string; ignoringMerges?: string }
 };
 
 /** Flattens nested sequences into a list of steps. */
-export function stepsOf(one: unknown, list: "pretokenizers" | "normalizers" | "processors"): Json[] {
+export function flattenSteps(one: unknown, list: "pretokenizers" | "normalizers" | "processors"): Json[] {
   if (one === null || typeof one !== "object") return [];
   const step = one as Json;
   if (step["type"] !== "Sequence") return [step];
   const inner = step[list];
-  return Array.isArray(inner) ? inner.flatMap((each) => stepsOf(each, list)) : [step];
+  return Array.isArray(inner) ? inner.flatMap((each) => flattenSteps(each, list)) : [step];
 }
 
 /** Returns llama.cpp's name of a byte-level pre-tokenizer; undefined where it has none. */
-export function preTokenizerName(preTokenizer: unknown, ignoresMerges: boolean): string | undefined {
-  const steps = stepsOf(preTokenizer, "pretokenizers");
+export function recognisePreTokenizer(preTokenizer: unknown, ignoresMerges: boolean): string | undefined {
+  const steps = flattenSteps(preTokenizer, "pretokenizers");
   const last = steps.pop();
   if (last?.["type"] !== "ByteLevel" || last["add_prefix_space"] === true) return undefined;
   const [first, ...more] = steps;

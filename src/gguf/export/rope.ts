@@ -15,7 +15,7 @@ export interface WrittenRope {
  * Converts the rotation of the architecture `name`, over `headDim` dimensions. Throws `ERR_OPTION` for one that
  * llama.cpp does not read.
  */
-export function writtenRope(
+export function convertRope(
   file: string,
   name: string,
   rope: RopeConfig,

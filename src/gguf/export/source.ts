@@ -5,10 +5,10 @@ import { type GgufFileType, isFileType } from "../types.js";
 import { openGguf } from "../read.js";
 import { call, type GgufFile } from "../../native/binding.js";
 import { noGrad, scope } from "../../tensor/scope.js";
-import { storedDifference } from "../../tensor/stored-difference.js";
+import { measureStoredDifference } from "../../tensor/stored-difference.js";
 import { isBlock, type Tensor } from "../../tensor/tensor.js";
 import { Metadata } from "../import/metadata.js";
-import { architectureOf, Names } from "../import/names.js";
+import { readArchitecture, Names } from "../import/names.js";
 import { GgufWeights, type Heads } from "../import/weights.js";
 
 /** The tensors of a model's file. */
@@ -22,7 +22,7 @@ export class GgufSource {
   private constructor(path: string, heads: Heads) {
     this.#file = openGguf(path);
     const meta = new Metadata(this.#file, path);
-    this.#weights = new GgufWeights(this.#file, new Names(architectureOf(meta)), heads);
+    this.#weights = new GgufWeights(this.#file, new Names(readArchitecture(meta)), heads);
     this.#names = new Set(call(() => this.#file.names()));
     this.fileType = meta.number("general.file_type");
   }
@@ -33,7 +33,7 @@ export class GgufSource {
   }
 
   /** Returns the type of a tensor; undefined where the file has none of this name and shape. */
-  typeOf(name: string, shape: readonly number[]): GgufFileType | undefined {
+  findType(name: string, shape: readonly number[]): GgufFileType | undefined {
     if (!this.#names.has(name)) return undefined;
     const info = call(() => this.#file.info(name));
     return info.shape.join() === shape.join() && isFileType(info.dtype) ? info.dtype : undefined;
@@ -41,7 +41,7 @@ export class GgufSource {
 
   /** Whether a model's tensor still has the file's values. */
   async holds(name: string, own: Tensor): Promise<boolean> {
-    const path = this.#weights.nameOf(name);
+    const path = this.#weights.findName(name);
     if (path === undefined) return false;
     const given = this.#weights.tensor(path, "cpu");
     if (given.shape.join() !== own.shape.join()) {
@@ -50,7 +50,7 @@ export class GgufSource {
     }
     const [first, second] = noGrad(() => scope(() => [plain(own), plain(given)])) as [Tensor, Tensor];
     try {
-      return (await storedDifference(first, second)) === 0;
+      return (await measureStoredDifference(first, second)) === 0;
     } finally {
       for (const one of new Set([first, second, given])) if (one !== own) one.dispose();
     }

@@ -18,7 +18,7 @@ const KEYS = {
  * Returns the ids of special tokens, and whether they are added to a text. Throws `ERR_OPTION` for more than one at
  * either end.
  */
-export function writtenSpecialTokens(
+export function convertSpecialTokens(
   file: string,
   model: CausalLM,
   tokenizer: Tokenizer,

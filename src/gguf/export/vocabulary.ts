@@ -2,7 +2,7 @@
 import { LowrankError } from "../../errors.js";
 import { refuseGguf } from "../refusals.js";
 import type { GgufValue } from "../writer.js";
-import { preTokenizerName, stepsOf, type Json } from "./pre-tokenizer.js";
+import { recognisePreTokenizer, flattenSteps, type Json } from "./pre-tokenizer.js";
 
 /** llama.cpp's token kinds. */
 const KIND = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
@@ -30,7 +30,7 @@ interface Parsed {
  * is the output's name in errors; `notice` reports texts that llama.cpp splits differently. Throws `ERR_OPTION` for a
  * tokenizer without a counterpart in llama.cpp, `ERR_FILE_FORMAT`.
  */
-export function writtenVocabulary(
+export function convertVocabulary(
   file: string,
   path: string,
   text: string,
@@ -42,19 +42,21 @@ export function writtenVocabulary(
   const plain = (key: string): boolean => (model[key] ?? "") === "";
   if (model["type"] !== "BPE" || !plain("continuing_subword_prefix") || !plain("end_of_word_suffix"))
     refuseGguf("tokenizer", file, `the tokenizer of ${path} (${String(model["type"])})`);
-  const byteLevel = stepsOf(json["pre_tokenizer"], "pretokenizers").some(({ type }) => type === "ByteLevel");
+  const byteLevel = flattenSteps(json["pre_tokenizer"], "pretokenizers").some(
+    ({ type }) => type === "ByteLevel",
+  );
   if (!byteLevel) return sentencePiece(file, path, parsed, rows);
-  const normalizers = stepsOf(json["normalizer"], "normalizers");
+  const normalizers = flattenSteps(json["normalizer"], "normalizers");
   // llama.cpp does not normalise; NFC is accepted, because nearly all texts are already NFC.
   const other = normalizers.find(({ type }) => type !== "NFC");
   if (other !== undefined)
     refuseGguf("tokenizer", file, `the normalizer ${String(other["type"])} of ${path}`);
-  const pre = preTokenizerName(json["pre_tokenizer"], model["ignore_merges"] === true);
+  const pre = recognisePreTokenizer(json["pre_tokenizer"], model["ignore_merges"] === true);
   if (pre === undefined)
-    refuseGguf("preTokenizer", file, `the pre-tokenizer of ${path} (${shortened(json["pre_tokenizer"])})`);
+    refuseGguf("preTokenizer", file, `the pre-tokenizer of ${path} (${shorten(json["pre_tokenizer"])})`);
   if (APART.has(pre))
     notice(`${file}: llama.cpp's pattern ${pre} splits before combining marks; the tokenizer's does not`);
-  const { tokens, kinds } = listed(file, path, parsed, rows, () => KIND.normal);
+  const { tokens, kinds } = listTokens(file, path, parsed, rows, () => KIND.normal);
   return [
     ["tokenizer.ggml.model", { text: "gpt2" }],
     ["tokenizer.ggml.pre", { text: pre }],
@@ -73,7 +75,7 @@ function sentencePiece(file: string, path: string, parsed: Parsed, rows: number)
   const prefix = spacePrefix(json);
   if (model["byte_fallback"] !== true || !complete || prefix === undefined)
     refuseGguf("tokenizer", file, `the tokenizer of ${path}`);
-  const { tokens, kinds } = listed(file, path, parsed, rows, (token) =>
+  const { tokens, kinds } = listTokens(file, path, parsed, rows, (token) =>
     bytes.test(token) ? KIND.byte : KIND.normal,
   );
   // llama.cpp looks up added tokens before it replaces spaces by ▁.
@@ -105,8 +107,8 @@ function sentencePiece(file: string, path: string, parsed: Parsed, rows: number)
 /** Whether a space is prepended to texts; undefined where spaces do not become ▁, or other steps are applied. */
 function spacePrefix(json: Json): boolean | undefined {
   const steps = [
-    ...stepsOf(json["normalizer"], "normalizers"),
-    ...stepsOf(json["pre_tokenizer"], "pretokenizers"),
+    ...flattenSteps(json["normalizer"], "normalizers"),
+    ...flattenSteps(json["pre_tokenizer"], "pretokenizers"),
   ];
   let [prefix, replaced] = [false, false];
   for (const step of steps) {
@@ -168,7 +170,7 @@ function mergeRanks(file: string, path: string, { vocabulary, merges, added }: P
 }
 
 /** Lists the texts and kinds of ids 0 to `rows` − 1; `kindOf` returns the kind of a vocabulary token. */
-function listed(
+function listTokens(
   file: string,
   path: string,
   { vocabulary, added }: Parsed,
@@ -222,17 +224,17 @@ function parse(path: string, text: string): Parsed {
       const pair: unknown = typeof merge === "string" ? merge.split(" ") : merge;
       if (Array.isArray(pair) && pair.length === 2 && pair.every((part) => typeof part === "string"))
         return pair as [string, string];
-      return wrong(`a merge is ${shortened(merge)}`);
+      return wrong(`a merge is ${shorten(merge)}`);
     }),
     added: added.map((one: Partial<Added>): Added => {
       if (Number.isSafeInteger(one.id) && typeof one.content === "string")
         return { id: one.id as number, content: one.content, special: one.special === true };
-      return wrong(`an added token is ${shortened(one)}`);
+      return wrong(`an added token is ${shorten(one)}`);
     }),
   };
 }
 
-function shortened(value: unknown): string {
+function shorten(value: unknown): string {
   const text = JSON.stringify(value) ?? String(value);
   return text.length > 160 ? `${text.slice(0, 160)}…` : text;
 }

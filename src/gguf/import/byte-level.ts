@@ -10,7 +10,7 @@ function preTokenizer(meta: Metadata): PreTokenizer {
   const known = PRE_TOKENIZERS[name];
   if (known !== undefined && Object.hasOwn(PRE_TOKENIZERS, name)) return known;
   const names = Object.keys(PRE_TOKENIZERS).join(", ");
-  throw meta.unsupported(`${key} "${name}" is not supported; supported are ${names}`);
+  throw meta.createUnsupported(`${key} "${name}" is not supported; supported are ${names}`);
 }
 
 export function byteLevel(meta: Metadata): Parts {

@@ -44,12 +44,12 @@ class Sizes {
     // In some architectures this is a list with one value per layer.
     if (!isList(value)) return this.meta.number(key);
     if (value.length === 0 || !value.every((one) => one === value[0]))
-      throw this.meta.unsupported(`${key} differs by layer, which is not supported`);
+      throw this.meta.createUnsupported(`${key} differs by layer, which is not supported`);
     return Number(value[0]);
   }
 
-  required(name: string): number {
-    return this.number(name) ?? this.meta.required(this.key(name));
+  requireNumber(name: string): number {
+    return this.number(name) ?? this.meta.requireNumber(this.key(name));
   }
 }
 
@@ -59,7 +59,7 @@ class Sizes {
  * Throws `ERR_FILE_FORMAT` for a key that is missing or of another type; `ERR_UNSUPPORTED_MODEL` for an unsupported
  * feature.
  */
-export function ggufConfig(
+export function convertConfig(
   meta: Metadata,
   file: GgufFile,
   architecture: ArchitectureName,
@@ -69,7 +69,7 @@ export function ggufConfig(
   for (const name of REFUSED) {
     const value = sizes.number(name);
     if (value !== undefined && value !== 0)
-      throw meta.unsupported(`${sizes.key(name)} is ${value}, which is not supported`);
+      throw meta.createUnsupported(`${sizes.key(name)} is ${value}, which is not supported`);
   }
   const names = new Set(file.names());
   const embedding = names.has("token_embd.weight") ? file.info("token_embd.weight").shape[0] : undefined;
@@ -92,11 +92,11 @@ export function ggufConfig(
 function gpt2(sizes: Sizes): Record<string, unknown> {
   return {
     model_type: "gpt2",
-    n_positions: sizes.required("context_length"),
-    n_embd: sizes.required("embedding_length"),
-    n_inner: sizes.required("feed_forward_length"),
-    n_layer: sizes.required("block_count"),
-    n_head: sizes.required("attention.head_count"),
+    n_positions: sizes.requireNumber("context_length"),
+    n_embd: sizes.requireNumber("embedding_length"),
+    n_inner: sizes.requireNumber("feed_forward_length"),
+    n_layer: sizes.requireNumber("block_count"),
+    n_head: sizes.requireNumber("attention.head_count"),
     layer_norm_epsilon: sizes.number("attention.layer_norm_epsilon"),
   };
 }
@@ -105,27 +105,29 @@ const MODEL_TYPES = { llama: "llama", qwen2: "qwen2", qwen3: "qwen3", gemma3: "g
 
 function decoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Record<string, unknown> {
   const { meta, architecture } = sizes;
-  const hidden = sizes.required("embedding_length");
-  const heads = sizes.required("attention.head_count");
+  const hidden = sizes.requireNumber("embedding_length");
+  const heads = sizes.requireNumber("attention.head_count");
   const turned = sizes.number("rope.dimension_count");
   const values = sizes.number("attention.value_length");
   const headDim =
     sizes.number("attention.key_length") ?? (architecture === "llama" ? turned : undefined) ?? hidden / heads;
   if (values !== undefined && values !== headDim)
-    throw meta.unsupported(`values of ${values} beside keys of ${headDim} dimensions are not supported`);
-  const positions = sizes.required("context_length");
+    throw meta.createUnsupported(
+      `values of ${values} beside keys of ${headDim} dimensions are not supported`,
+    );
+  const positions = sizes.requireNumber("context_length");
   const window = sizes.number("attention.sliding_window") ?? 0;
-  const layers = sizes.required("block_count");
+  const layers = sizes.requireNumber("block_count");
   const both = {
     model_type: MODEL_TYPES[architecture as keyof typeof MODEL_TYPES],
     hidden_size: hidden,
-    intermediate_size: sizes.required("feed_forward_length"),
+    intermediate_size: sizes.requireNumber("feed_forward_length"),
     num_hidden_layers: layers,
     num_attention_heads: heads,
     num_key_value_heads: sizes.number("attention.head_count_kv"),
     head_dim: headDim,
     max_position_embeddings: positions,
-    rms_norm_eps: sizes.required("attention.layer_norm_rms_epsilon"),
+    rms_norm_eps: sizes.requireNumber("attention.layer_norm_rms_epsilon"),
     ...rotation({ number: (name) => sizes.number(name), text: (name) => meta.text(sizes.key(name)) }, meta, {
       architecture,
       headDim,

@@ -34,7 +34,7 @@ export class Metadata {
     return new LowrankError("ERR_FILE_FORMAT", `${this.where}: ${key} ${problem}`);
   }
 
-  unsupported(what: string): LowrankError {
+  createUnsupported(what: string): LowrankError {
     return new LowrankError("ERR_UNSUPPORTED_MODEL", `${this.where}: ${what}`);
   }
 
@@ -58,7 +58,7 @@ export class Metadata {
     return Math.fround(value) === value ? shortest(value) : value;
   }
 
-  required(key: string): number {
+  requireNumber(key: string): number {
     const value = this.number(key);
     if (value === undefined) throw this.error(key, "is missing, which a model's file has");
     return value;

@@ -2,35 +2,35 @@
 import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 
-import { nativePath } from "../../files/archive.js";
+import { resolveNativePath } from "../../files/archive.js";
 import { ggufTensor, openGguf } from "../read.js";
 import { call, native, type GgufFile } from "../../native/binding.js";
-import { madeOf } from "../../models/beside.js";
+import { generateBeside } from "../../models/beside.js";
 import type { StoredModel } from "../../models/stored-model.js";
-import { ggufConfig } from "./config.js";
+import { convertConfig } from "./config.js";
 import { Metadata } from "./metadata.js";
-import { architectureOf, FACTORS, Names } from "./names.js";
+import { readArchitecture, FACTORS, Names } from "./names.js";
 import type { Factors } from "./rotation.js";
-import { ggufTokenizer } from "./tokenizer.js";
+import { readTokenizer } from "./tokenizer.js";
 import { GgufWeights } from "./weights.js";
 
 /** Bytes of metadata per read. */
 const PIECE = 64 << 10;
 
 /** Opens the model at `path`. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
-export async function ggufModel(path: string): Promise<StoredModel> {
+export async function openGgufModel(path: string): Promise<StoredModel> {
   const file = openGguf(path);
   const meta = new Metadata(file, path);
-  const architecture = architectureOf(meta);
+  const architecture = readArchitecture(meta);
   const parts = meta.number("split.count") ?? 1;
   if (parts > 1) {
     const how = "join them first (llama-gguf-split --merge)";
-    throw meta.unsupported(`the file is one of ${parts} that the model is split into; ${how}`);
+    throw meta.createUnsupported(`the file is one of ${parts} that the model is split into; ${how}`);
   }
-  const factors = await rotationFactors(file);
-  const config = ggufConfig(meta, file, architecture, factors);
-  const tokenizer = ggufTokenizer(meta, architecture);
-  const heads = meta.required(`${architecture}.attention.head_count`);
+  const factors = await readRotationFactors(file);
+  const config = convertConfig(meta, file, architecture, factors);
+  const tokenizer = readTokenizer(meta, architecture);
+  const heads = meta.requireNumber(`${architecture}.attention.head_count`);
   const kv = config.value("num_key_value_heads");
   const weights = new GgufWeights(file, new Names(architecture), {
     query: heads,
@@ -44,13 +44,13 @@ export async function ggufModel(path: string): Promise<StoredModel> {
     generation: undefined,
     notices,
     folder: undefined,
-    beside: tokenizer?.beside ?? madeOf(path, {}),
+    beside: tokenizer?.beside ?? generateBeside(path, {}),
     weights: () => weights,
     tokenizer: () => tokenizer?.tokenizer(),
   };
 }
 
-async function rotationFactors(file: GgufFile): Promise<Factors> {
+async function readRotationFactors(file: GgufFile): Promise<Factors> {
   const names = call(() => file.names());
   const read = async (name: string): Promise<number[] | undefined> => {
     const stored = names.find((one) => one === name || one.replace(/^blk\.\d+\./, "") === name);
@@ -66,12 +66,12 @@ async function rotationFactors(file: GgufFile): Promise<Factors> {
 }
 
 /** Returns SHA-256 digests of the metadata: of the tokenizer's keys, and of all others. */
-export async function metadataDigests(
+export async function digestMetadata(
   path: string,
 ): Promise<{ tokenizer: string | undefined; model: string }> {
   const [tokenizer, model] = [createHash("sha256"), createHash("sha256")];
   let hasTokenizer = false;
-  const places = call(() => native().ggufPlaces(nativePath(path)));
+  const places = call(() => native().ggufPlaces(resolveNativePath(path)));
   const file = await open(path, "r");
   try {
     const piece = Buffer.alloc(PIECE);

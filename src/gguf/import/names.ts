@@ -17,7 +17,7 @@ const READ = ["llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2"] as const;
 export type ArchitectureName = (typeof READ)[number];
 
 /** Returns the architecture of a file. Throws `ERR_UNSUPPORTED_MODEL`, `ERR_FILE_FORMAT`. */
-export function architectureOf(meta: Metadata): ArchitectureName {
+export function readArchitecture(meta: Metadata): ArchitectureName {
   const key = "general.architecture";
   const name = meta.text(key);
   if (name === undefined)
@@ -25,7 +25,7 @@ export function architectureOf(meta: Metadata): ArchitectureName {
   const found = READ.find((one) => one === name);
   if (found !== undefined) return found;
   const what = `the architecture "${name}" is not supported in GGUF files; supported are ${READ.join(", ")}`;
-  throw meta.unsupported(what);
+  throw meta.createUnsupported(what);
 }
 
 /** Tensors with rotation factors, which become part of the configuration. */

@@ -49,12 +49,12 @@ export function rotation(own: Own, meta: Metadata, of: Turning): Record<string, 
   }
   if (all !== undefined) {
     if (type !== "none")
-      throw meta.unsupported(`rope_freqs.weight beside rope scaling "${type}" is not supported`);
-    return { ...base, rope_scaling: scalingOf(all, theta, of) };
+      throw meta.createUnsupported(`rope_freqs.weight beside rope scaling "${type}" is not supported`);
+    return { ...base, rope_scaling: recogniseScaling(all, theta, of) };
   }
   if (type === "none") return base;
   if (type === "linear") return { ...base, rope_scaling: { rope_type: "linear", factor: factor ?? 1 } };
-  if (type !== "yarn") throw meta.unsupported(`rope scaling "${type}" is not supported in GGUF files`);
+  if (type !== "yarn") throw meta.createUnsupported(`rope scaling "${type}" is not supported in GGUF files`);
   const grown = factor ?? of.positions / (original ?? of.positions);
   const rope_scaling = {
     rope_type: "yarn",
@@ -78,7 +78,7 @@ function spread(own: Own): Record<string, number> {
 const LLAMA3 = { lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositionEmbeddings: 8192 };
 
 /** Recognises Llama 3's scaling by its factors; otherwise returns LongRoPE with these factors for all lengths. */
-function scalingOf(
+function recogniseScaling(
   factors: readonly number[],
   theta: number,
   { headDim, positions }: Turning,

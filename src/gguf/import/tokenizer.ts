@@ -1,7 +1,7 @@
 /** The tokenizer in a GGUF file's metadata, and the companion files generated from it. */
 import type * as Binding from "../../../native/binding.js";
-import { call, guarded, native } from "../../native/binding.js";
-import { type Beside, madeOf } from "../../models/beside.js";
+import { call, wrapMethods, native } from "../../native/binding.js";
+import { type Beside, generateBeside } from "../../models/beside.js";
 import { Tokenizer } from "../../models/tokenizer.js";
 import { byteLevel } from "./byte-level.js";
 import type { Metadata } from "./metadata.js";
@@ -61,17 +61,17 @@ function specialTokens(meta: Metadata): Special[] {
  *
  * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported kind of tokenizer, `ERR_FILE_FORMAT`.
  */
-export function ggufTokenizer(meta: Metadata, architecture: ArchitectureName): GgufTokenizer | undefined {
+export function readTokenizer(meta: Metadata, architecture: ArchitectureName): GgufTokenizer | undefined {
   const key = "tokenizer.ggml.model";
   const kind = meta.text(key);
   if (kind === undefined || kind === "none" || kind === "no_vocab") return undefined;
   if (kind !== "gpt2" && kind !== "llama")
-    throw meta.unsupported(`${key} "${kind}" is not supported; supported are gpt2 and llama`);
+    throw meta.createUnsupported(`${key} "${kind}" is not supported; supported are gpt2 and llama`);
   let made: Binding.Tokenizer | undefined;
   const own = (): Binding.Tokenizer =>
-    (made ??= tokenizerOf(meta, kind === "gpt2" ? byteLevel(meta) : sentencePiece(meta, architecture)));
+    (made ??= buildTokenizer(meta, kind === "gpt2" ? byteLevel(meta) : sentencePiece(meta, architecture)));
   const place = `${meta.where}: tokenizer.ggml`;
-  const beside = madeOf(meta.where, {
+  const beside = generateBeside(meta.where, {
     "tokenizer.json": { place, text: () => own().toJson() },
     "tokenizer_config.json": { place, text: () => configJson(specialTokens(meta)) },
     "chat_template.jinja": {
@@ -87,7 +87,7 @@ function configJson(special: readonly Special[]): string {
   return `${JSON.stringify({ ...tokens, tokenizer_class: "PreTrainedTokenizerFast" }, null, 2)}\n`;
 }
 
-function tokenizerOf(meta: Metadata, parts: Parts): Binding.Tokenizer {
+function buildTokenizer(meta: Metadata, parts: Parts): Binding.Tokenizer {
   const special = specialTokens(meta);
   const asked = (key: string, otherwise: boolean): boolean => meta.flag(`tokenizer.ggml.${key}`) ?? otherwise;
   const ids = (wanted: boolean, name: string): number[] =>
@@ -100,5 +100,5 @@ function tokenizerOf(meta: Metadata, parts: Parts): Binding.Tokenizer {
     before: ids(asked("add_bos_token", addBos), "bos_token"),
     after: ids(asked("add_eos_token", false), "eos_token"),
   };
-  return guarded(call(() => native().Tokenizer.fromGguf(meta.file, given)));
+  return wrapMethods(call(() => native().Tokenizer.fromGguf(meta.file, given)));
 }

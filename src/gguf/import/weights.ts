@@ -1,6 +1,6 @@
 /** The tensors of a GGUF file, with the names and layouts of a Hugging Face folder. */
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 import type { Device } from "../../device/device.js";
 import { ggufTensor } from "../read.js";
 import { call, type GgufFile } from "../../native/binding.js";
@@ -36,7 +36,7 @@ export class GgufWeights implements TensorSource {
   }
 
   /** Returns transformers' name of a tensor in the file; undefined for one that is not a weight. */
-  nameOf(stored: string): string | undefined {
+  findName(stored: string): string | undefined {
     for (const [name, place] of this.#places) if (place.name === stored) return name;
     return undefined;
   }
@@ -54,7 +54,7 @@ export class GgufWeights implements TensorSource {
   /** Converts a stored tensor to the model's; no other method does. */
   tensor(name: string, device: Device, quantize?: Quantization): Tensor {
     const { name: stored, undone } = this.#place(name);
-    if (quantize !== undefined) throw refused(QUANTISED_REFUSALS.quantizedFile, "loadModel", quantize);
+    if (quantize !== undefined) throw createRefusal(QUANTISED_REFUSALS.quantizedFile, "loadModel", quantize);
     if (undone === undefined || typeof undone === "object") {
       const heads = undone === undefined ? undefined : this.heads[undone.rows];
       const { dtype, shape } = call(() => this.file.info(stored));

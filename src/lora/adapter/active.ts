@@ -1,19 +1,19 @@
 /** Selects a model's active adapters, disables them, and removes them. */
-import { callable, flag, isPlain, options, refuse, shown, text } from "../../arguments/check.js";
+import { callable, flag, isPlain, options, refuse, formatValue, text } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import { Module } from "../../nn/module.js";
 import { Tensor } from "../../tensor/tensor.js";
 import type { Active, AnyLoRALayer } from "../layers/any-layer.js";
 import { change } from "./change.js";
 import { without } from "../layers/disabled.js";
-import { partsOf } from "../layers/adapter.js";
-import { orderOf, setOrder } from "./order.js";
+import { listParts } from "../layers/adapter.js";
+import { readOrder, setOrder } from "./order.js";
 import {
-  adapterOf,
-  adaptersOf,
+  findAdapter,
+  listAdapters,
   loraLayers,
-  notesOf,
+  readNotes,
   placesIn,
   type Places,
   replaceEverywhere,
@@ -23,7 +23,7 @@ import {
 import { release } from "../layers/release.js";
 import { isWithin, ownTensors } from "./replacement.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** Models inside `withoutAdapters`, with the number of nested calls. */
 const running = new WeakMap<Module, number>();
@@ -34,13 +34,13 @@ export function runsWithoutAdapters(model: Module): boolean {
 }
 
 /** Returns the active adapters of all layers, by order of activation. */
-export function activeOf(model: Module): Active[] {
-  const order = orderOf(model);
+export function listActive(model: Module): Active[] {
+  const order = readOrder(model);
   const found = new Map<string, Active>();
   for (const [, layer] of loraLayers(model))
     for (const one of layer.active) if (!found.has(one.name)) found.set(one.name, one);
   for (const one of order) {
-    const note = notesOf(model).get(one.name);
+    const note = readNotes(model).get(one.name);
     // An adapter that consists only of trained copies is in no layer.
     if (note !== undefined && !found.has(one.name) && !isHeld(model, one.name)) found.set(one.name, one);
   }
@@ -65,7 +65,7 @@ export function activate(model: Module, active: readonly Active[]): void {
 
 /** Activates one more adapter. */
 export function activateAlso(model: Module, one: Active): void {
-  const active = [...activeOf(model), one];
+  const active = [...listActive(model), one];
   for (const [, layer] of loraLayers(model))
     if (layer.adapters.has(one.name)) layer.setActive([...layer.active, one]);
   setOrder(model, active);
@@ -73,21 +73,22 @@ export function activateAlso(model: Module, one: Active): void {
 }
 
 /** @internal Throws for adapters that cannot be active together because both replace the same module or bias. */
-export function checkTogether(model: Module, active: readonly Active[], all = adaptersOf(model)): void {
+export function checkTogether(model: Module, active: readonly Active[], all = listAdapters(model)): void {
   const owners = new Map<string, string>();
   for (const { name } of active) {
-    const { modules, biases } = adapterOf(model, name, all);
+    const { modules, biases } = findAdapter(model, name, all);
     for (const path of [...modules.keys(), ...[...biases.keys()].map((at) => `${at}.bias`)]) {
       const other = owners.get(path);
-      if (other !== undefined) throw refused(ADAPTER_REFUSALS.sameCopy, `"${other}" and "${name}"`, path);
+      if (other !== undefined)
+        throw createRefusal(ADAPTER_REFUSALS.sameCopy, `"${other}" and "${name}"`, path);
       owners.set(path, name);
     }
   }
   for (const { name } of active) {
-    for (const path of adapterOf(model, name, all).layers.keys()) {
+    for (const path of findAdapter(model, name, all).layers.keys()) {
       const copied = [...owners].find(([at, owner]) => owner !== name && isWithin(path, [at]));
       if (copied !== undefined)
-        throw refused(
+        throw createRefusal(
           ADAPTER_REFUSALS.adaptedCopy,
           `"${name}" and "${copied[1]}"`,
           path === copied[0] ? path : `${path} in ${copied[0]}`,
@@ -98,22 +99,22 @@ export function checkTogether(model: Module, active: readonly Active[], all = ad
 
 /** @internal Puts the base's modules and biases back, without changing the layers. */
 export function withOriginals(model: Module): void {
-  for (const note of notesOf(model).values()) swap(model, note, "original");
+  for (const note of readNotes(model).values()) swap(model, note, "original");
 }
 
 /** @internal Puts the copies of the active adapters into the model, unless it is inside `withoutAdapters`. */
-export function standCopies(model: Module, active: readonly Active[] = activeOf(model)): void {
+export function standCopies(model: Module, active: readonly Active[] = listActive(model)): void {
   withOriginals(model);
   if (running.has(model)) return;
   for (const { name } of active) {
-    const note = notesOf(model).get(name);
+    const note = readNotes(model).get(name);
     if (note !== undefined) swap(model, note, "copy");
   }
 }
 
 /** Replaces originals by copies or the reverse. A module or bias assigned by the user is not replaced. */
 function swap(model: Module, note: AdapterNote, which: "original" | "copy"): void {
-  const notes = [...notesOf(model).values()];
+  const notes = [...readNotes(model).values()];
   for (const [path, { owner, property, [which]: module }] of note.modules) {
     const known = notes.flatMap(({ modules }) => {
       const one = modules.get(path);
@@ -144,7 +145,7 @@ export function setAdapter(
   names: string | readonly string[] | Readonly<Record<string, number>>,
   given: { trainable?: boolean | undefined } = {},
 ): void {
-  moduleOf("setAdapter", "model", model);
+  checkModule("setAdapter", "model", model);
   const { trainable } = options("setAdapter", given, ["trainable"]);
   if (trainable !== undefined) flag("setAdapter", "trainable", trainable);
   if (typeof names !== "string" && !Array.isArray(names) && !isPlain(names))
@@ -155,14 +156,14 @@ export function setAdapter(
       : Array.isArray(names)
         ? (names as string[]).map((name) => ({ name, weight: 1 }))
         : Object.entries(names as Record<string, number>).map(([name, weight]) => ({ name, weight }));
-  const all = adaptersOf(model);
+  const all = listAdapters(model);
   for (const [i, { name, weight }] of active.entries()) {
     text("setAdapter", "names", name);
-    adapterOf(model, name, all);
+    findAdapter(model, name, all);
     if (!Number.isFinite(weight))
       throw new LowrankError(
         "ERR_OPTION",
-        `setAdapter: the weight of "${name}" must be a number, got ${shown(weight)}`,
+        `setAdapter: the weight of "${name}" must be a number, got ${formatValue(weight)}`,
       );
     if (active.findIndex((one) => one.name === name) !== i)
       throw new LowrankError("ERR_OPTION", `setAdapter: names "${name}" twice; give it a weight instead`);
@@ -178,9 +179,9 @@ export function setAdapter(
 
 /** @internal Records the active adapters and their trainable tensors, and returns a function that restores them. */
 export function noteActive(model: Module): () => void {
-  const active = activeOf(model);
-  const flags = [...adaptersOf(model).values()]
-    .flatMap(tensorsOf)
+  const active = listActive(model);
+  const flags = [...listAdapters(model).values()]
+    .flatMap(listTensors)
     .map((one) => [one, one.requiresGrad] as const);
   return () =>
     change(model, () => {
@@ -192,17 +193,17 @@ export function noteActive(model: Module): () => void {
 
 /** @internal Sets whether the tensors of an adapter require gradients. */
 export function setTrainable(model: Module, name: string, on: boolean): void {
-  askForGradients(adapterOf(model, name), on);
+  askForGradients(findAdapter(model, name), on);
 }
 
 function askForGradients(adapter: ModelAdapter, on: boolean): void {
-  for (const tensor of tensorsOf(adapter)) if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
+  for (const tensor of listTensors(adapter)) if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
 }
 
 /** Returns the tensors of an adapter that can be trained. */
-function tensorsOf({ name, layers, modules, biases }: ModelAdapter): Tensor[] {
+function listTensors({ name, layers, modules, biases }: ModelAdapter): Tensor[] {
   const parts = [...layers.values()].flatMap((layer) =>
-    partsOf(layer.adapterOf(name)).map(([, tensor]) => tensor),
+    listParts(layer.findAdapter(name)).map(([, tensor]) => tensor),
   );
   return [...parts, ...[...modules.values(), ...biases.values()].flatMap(({ copy }) => ownTensors(copy))];
 }
@@ -212,7 +213,7 @@ function tensorsOf({ name, layers, modules, biases }: ModelAdapter): Tensor[] {
  * enabled again once it settles. Changes that `fn` makes to the adapters take effect afterwards.
  */
 export function withoutAdapters<T>(model: Module, fn: () => T): T {
-  moduleOf("withoutAdapters", "model", model);
+  checkModule("withoutAdapters", "model", model);
   callable("withoutAdapters", "fn", fn);
   const layers = [...loraLayers(model)].map(([, layer]) => layer);
   running.set(model, (running.get(model) ?? 0) + 1);
@@ -241,9 +242,9 @@ export function withoutAdapters<T>(model: Module, fn: () => T): T {
  * same `requiresGrad`. Throws `ERR_UNKNOWN_ADAPTER`.
  */
 export function deleteAdapter(model: Module, name: string): void {
-  moduleOf("deleteAdapter", "model", model);
+  checkModule("deleteAdapter", "model", model);
   text("deleteAdapter", "name", name);
-  adapterOf(model, name);
+  findAdapter(model, name);
   change(model, () => removeAdapters(model, [name]));
 }
 
@@ -252,13 +253,13 @@ export function deleteAdapter(model: Module, name: string): void {
  * plain ones, as in `deleteAdapter`.
  */
 export function unload<T extends Module>(model: T): T {
-  moduleOf("unload", "model", model);
-  change(model, () => removeAdapters(model, [...adaptersOf(model).keys()]));
+  checkModule("unload", "model", model);
+  change(model, () => removeAdapters(model, [...listAdapters(model).keys()]));
   return model;
 }
 
 function removeAdapters(model: Module, names: readonly string[]): void {
-  const [notes, all] = [notesOf(model), adaptersOf(model)];
+  const [notes, all] = [readNotes(model), listAdapters(model)];
   withOriginals(model);
   for (const name of names) {
     const { layers, modules, biases } = all.get(name) as ModelAdapter;

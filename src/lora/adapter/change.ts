@@ -6,13 +6,13 @@
  */
 import { Module } from "../../nn/module.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
-import { tensorsOf, type Adapter } from "../layers/adapter.js";
+import { listTensors, type Adapter } from "../layers/adapter.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { LoRALayer } from "../layers/layer.js";
 import { noteClass } from "../layers/own-class.js";
-import { baseModules, notesOf, type AdapterNote } from "./registry.js";
+import { baseModules, readNotes, type AdapterNote } from "./registry.js";
 import { postpone } from "../layers/release.js";
-import { orderOf, setOrder } from "./order.js";
+import { readOrder, setOrder } from "./order.js";
 import { isTokenLayer, tokenState } from "../layers/token-rows.js";
 
 /** Runs the synchronous `step`. If it throws, `model` is restored. A nested change is part of the outer one. */
@@ -28,14 +28,14 @@ export function change<T>(model: Module, step: () => T): T {
 function before(model: Module): () => void {
   const modules = everyModule(model);
   const restoring = [...modules].map(noteModule);
-  const notes = new Map([...notesOf(model)].map(([name, note]) => [name, copied(note)]));
-  const order = orderOf(model);
+  const notes = new Map([...readNotes(model)].map(([name, note]) => [name, copyNote(note)]));
+  const order = readOrder(model);
   const tensors = tensorsIn(model);
   const flags = new Map([...tensors].filter((one) => !one.disposed).map((one) => [one, one.requiresGrad]));
   return () => {
     const made = [...tensorsIn(model)].filter((tensor) => !tensors.has(tensor));
     for (const restore of restoring) restore();
-    const own = notesOf(model);
+    const own = readNotes(model);
     own.clear();
     for (const [name, note] of notes) own.set(name, note);
     setOrder(model, order);
@@ -48,7 +48,7 @@ function before(model: Module): () => void {
 /** Returns all modules in the model, the originals that copies replace, and the copies that are not in the model. */
 function everyModule(model: Module): Set<Module> {
   const all = new Set([...model.namedModules(), ...baseModules(model)].map(([, module]) => module));
-  for (const { modules } of notesOf(model).values()) {
+  for (const { modules } of readNotes(model).values()) {
     for (const { copy } of modules.values())
       for (const [, module] of (copy as Module).namedModules()) all.add(module);
   }
@@ -87,7 +87,7 @@ function noteLayer(layer: AnyLoRALayer): () => void {
   };
 }
 
-function copied(note: AdapterNote): AdapterNote {
+function copyNote(note: AdapterNote): AdapterNote {
   const each = (all: AdapterNote["modules"]): AdapterNote["modules"] =>
     new Map([...all].map(([path, replacement]) => [path, { ...replacement }]));
   return {
@@ -105,12 +105,12 @@ export function tensorsIn(model: Module): Set<Tensor> {
     for (const value of Object.values(module)) if (isTensor(value)) all.add(value);
     if (isTokenLayer(module)) for (const tensor of Object.values(tokenState(module))) all.add(tensor);
     if (!(module instanceof LoRALayer)) continue;
-    for (const adapter of module.adapters.values()) for (const one of tensorsOf(adapter)) all.add(one);
+    for (const adapter of module.adapters.values()) for (const one of listTensors(adapter)) all.add(one);
     const { unmergedWeight, squaredNorms } = module;
     for (const one of [unmergedWeight?.tensor, unmergedWeight?.bias, squaredNorms?.squares])
       if (one) all.add(one);
   }
-  for (const { biases } of notesOf(model).values())
+  for (const { biases } of readNotes(model).values())
     for (const { original, copy } of biases.values()) all.add(original as Tensor).add(copy as Tensor);
   return all;
 }

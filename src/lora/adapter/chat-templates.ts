@@ -6,8 +6,8 @@ import { hasOption, optionName } from "../../arguments/option-name.js";
 import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
 import { runsWithoutAdapters } from "./active.js";
-import { orderOf } from "./order.js";
-import { notesOf } from "./registry.js";
+import { readOrder } from "./order.js";
+import { readNotes } from "./registry.js";
 
 /** The templates of one source. */
 export interface ChatTemplates {
@@ -38,29 +38,29 @@ export abstract class TemplatedTokenizer {
 }
 
 /** Returns the model's tokenizer if it can render messages. */
-function tokenizerOf(model: Module): TemplatedTokenizer | undefined {
+function findTokenizer(model: Module): TemplatedTokenizer | undefined {
   const { tokenizer } = model as { tokenizer?: unknown };
   return tokenizer instanceof TemplatedTokenizer ? tokenizer : undefined;
 }
 
 /** Reads the templates in an adapter's folder. Throws `ERR_FILE_FORMAT`. */
 export function readTemplates(model: Module, folder: string | undefined): ChatTemplates | undefined {
-  return folder === undefined ? undefined : tokenizerOf(model)?.templatesIn(folder);
+  return folder === undefined ? undefined : findTokenizer(model)?.templatesIn(folder);
 }
 
 /** Records the templates of the adapter `name`; undefined if it has none. */
 export function setTemplates(model: Module, name: string, templates: ChatTemplates | undefined): void {
-  const note = notesOf(model).get(name);
+  const note = readNotes(model).get(name);
   if (note === undefined) return;
   note.templates = templates;
-  const tokenizer = tokenizerOf(model);
+  const tokenizer = findTokenizer(model);
   if (templates !== undefined && tokenizer !== undefined)
     tokenizer.adapterTemplates = () => activeTemplates(model);
 }
 
 /** Returns the templates of the adapters `names` that have any, with the adapter's name. */
 function templatesByAdapter(model: Module, names: readonly string[]): [string, ChatTemplates][] {
-  const notes = notesOf(model);
+  const notes = readNotes(model);
   return names.flatMap((name): [string, ChatTemplates][] => {
     const templates = notes.get(name)?.templates;
     return templates === undefined ? [] : [[name, templates]];
@@ -104,7 +104,7 @@ export function templatesOfAll(model: Module, names: readonly string[]): ChatTem
 export function activeTemplates(model: Module): ChatTemplates | undefined {
   if (runsWithoutAdapters(model)) return undefined;
   // Called for every conversation, so it avoids walking the layers.
-  const names = orderOf(model).map(({ name }) => name);
+  const names = readOrder(model).map(({ name }) => name);
   return templatesOfAll(model, names);
 }
 
@@ -118,7 +118,7 @@ function areSame(a: ChatTemplates, b: ChatTemplates): boolean {
  */
 export function templatesInUse(model: Module): ChatTemplates | undefined {
   try {
-    return tokenizerOf(model)?.currentTemplates();
+    return findTokenizer(model)?.currentTemplates();
   } catch (error) {
     if (error instanceof LowrankError) return undefined;
     throw error;
@@ -130,15 +130,15 @@ export function templatesInUse(model: Module): ChatTemplates | undefined {
  * else those in use. Null if the model's tokenizer has no template, undefined if the model has no tokenizer.
  */
 export function templatesToStore(model: Module, name: string): ChatTemplates | null | undefined {
-  const tokenizer = tokenizerOf(model);
+  const tokenizer = findTokenizer(model);
   if (tokenizer === undefined) return undefined;
-  const own = tokenizer.assignedTemplates() ?? notesOf(model).get(name)?.templates;
+  const own = tokenizer.assignedTemplates() ?? readNotes(model).get(name)?.templates;
   return own ?? templatesInUse(model) ?? null;
 }
 
 /** Assigns the active adapters' templates to the tokenizer permanently, when the adapters are merged into the weights. */
 export function keepTemplates(model: Module): void {
-  const tokenizer = tokenizerOf(model);
+  const tokenizer = findTokenizer(model);
   const templates = activeTemplates(model);
   if (templates !== undefined && tokenizer?.assignedTemplates() === undefined)
     tokenizer?.assignTemplates(templates);

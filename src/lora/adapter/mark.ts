@@ -1,10 +1,10 @@
 /** Loralib's functions `mark_only_lora_as_trainable` and `lora_state_dict`. */
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { join } from "../../nn/module.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { checkBias, type BiasMode } from "../options/bias.js";
-import { LoRALayer, partsOf } from "../layers/layer.js";
+import { LoRALayer, listParts } from "../layers/layer.js";
 
 /** Modules whose biases are trained together with the low-rank matrices. */
 const marked = new WeakSet<Module>();
@@ -23,7 +23,7 @@ function* adapterTensors(model: Module): IterableIterator<[path: string, tensor:
   for (const [path, module] of model.namedModules()) {
     if (!(module instanceof LoRALayer)) continue;
     for (const [name, adapter] of module.adapters) {
-      for (const [part, tensor] of partsOf(adapter))
+      for (const [part, tensor] of listParts(adapter))
         yield [join(path, module.parameterName(name, part)), tensor];
     }
   }
@@ -47,7 +47,7 @@ function isAdapted(module: Module): boolean {
  * a low-rank layer. Source: loralib's mark_only_lora_as_trainable.
  */
 export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
-  moduleOf("markOnlyLoraAsTrainable", "model", model);
+  checkModule("markOnlyLoraAsTrainable", "model", model);
   checkBias(bias);
   const trained = new Set<Tensor>([...adapterTensors(model)].map(([, tensor]) => tensor));
   for (const [, tensor, owner] of biases(model)) {
@@ -66,7 +66,7 @@ export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"):
 
 /** Returns the low-rank matrices by path, and the biases that `bias` selects. Source: loralib's lora_state_dict. */
 export function loraStateDict(model: Module, bias: BiasMode = "none"): Record<string, Tensor> {
-  moduleOf("loraStateDict", "model", model);
+  checkModule("loraStateDict", "model", model);
   checkBias(bias);
   const state = Object.fromEntries(adapterTensors(model));
   for (const [path, tensor, owner] of biases(model)) {

@@ -1,7 +1,7 @@
 /** Merges a model's adapters into its weights. */
 import { flag, options } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
@@ -10,7 +10,7 @@ import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { at } from "./at.js";
 import { keepTemplates } from "./chat-templates.js";
 import { change, tensorsIn } from "./change.js";
-import { loraLayers, notesOf, placesIn, type AdapterNote } from "./registry.js";
+import { loraLayers, readNotes, placesIn, type AdapterNote } from "./registry.js";
 import { checkMergeable } from "../layers/quantised.js";
 import { isInPlace } from "../layers/own-class.js";
 import { release } from "../layers/release.js";
@@ -25,7 +25,7 @@ export async function merge<T extends Module>(
   model: T,
   given: { safe?: boolean | undefined } = {},
 ): Promise<T> {
-  moduleOf("merge", "model", model);
+  checkModule("merge", "model", model);
   const { safe = true } = options("merge", given, ["safe"]);
   flag("merge", "safe", safe);
   if (safe) await checkMerged(model);
@@ -33,18 +33,18 @@ export async function merge<T extends Module>(
   return model;
 }
 
-function* unmerged(model: Module): IterableIterator<[path: string, layer: AnyLoRALayer]> {
+function* listUnmerged(model: Module): IterableIterator<[path: string, layer: AnyLoRALayer]> {
   for (const [path, layer] of loraLayers(model))
     if (layer.active.length > 0 && !layer.merged) yield [path, layer];
 }
 
 function mergeLayers(model: Module): void {
-  for (const [path, layer] of unmerged(model)) at("merge", path, () => layer.merge());
+  for (const [path, layer] of listUnmerged(model)) at("merge", path, () => layer.merge());
 }
 
 async function checkMerged(model: Module): Promise<void> {
-  for (const [path, layer] of unmerged(model)) {
-    const largest = at("merge", path, () => noGrad(() => scope(() => largestMerged(layer))));
+  for (const [path, layer] of listUnmerged(model)) {
+    const largest = at("merge", path, () => noGrad(() => scope(() => measureMerged(layer))));
     const value = await largest.item();
     largest.dispose();
     if (!Number.isFinite(value)) {
@@ -57,7 +57,7 @@ async function checkMerged(model: Module): Promise<void> {
 }
 
 /** Returns the largest magnitude of the merged weight as stored, plus the largest magnitude of each low-rank bias. */
-function largestMerged(layer: AnyLoRALayer): Tensor {
+function measureMerged(layer: AnyLoRALayer): Tensor {
   const { baseWeight, active, adapters: own } = layer;
   checkMergeable(baseWeight);
   const weight = baseWeight.to("f32").add(layer.deltaWeight()).to(baseWeight.dtype).to("f32");
@@ -68,7 +68,7 @@ function largestMerged(layer: AnyLoRALayer): Tensor {
 
 /** Restores the base weights of `model`, which is returned, bit for bit. */
 export function unmerge<T extends Module>(model: T): T {
-  moduleOf("unmerge", "model", model);
+  checkModule("unmerge", "model", model);
   change(model, () => {
     for (const [, layer] of loraLayers(model)) layer.unmerge();
   });
@@ -85,7 +85,7 @@ export async function mergeAndUnload<T extends Module>(
   model: T,
   given: { safe?: boolean | undefined } = {},
 ): Promise<T> {
-  moduleOf("mergeAndUnload", "model", model);
+  checkModule("mergeAndUnload", "model", model);
   const { safe = true } = options("mergeAndUnload", given, ["safe"]);
   flag("mergeAndUnload", "safe", safe);
   checkBiases(model);
@@ -124,7 +124,7 @@ function settle(model: Module): void {
   }
   // Trained copies of modules and biases stay in place as part of the model.
   const frozen: Tensor[] = [];
-  for (const { modules, biases } of notesOf(model).values()) {
+  for (const { modules, biases } of readNotes(model).values()) {
     replaced.push(...mergedTokens(modules));
     for (const { original, copy } of [...modules.values(), ...biases.values()]) {
       for (const one of [original, copy]) {

@@ -5,7 +5,7 @@ import type { Active } from "../layers/any-layer.js";
 const orders = new WeakMap<Module, readonly Active[]>();
 
 /** Returns the adapters that were last activated, by order. The layers determine whether they are still active. */
-export function orderOf(model: Module): readonly Active[] {
+export function readOrder(model: Module): readonly Active[] {
   return orders.get(model) ?? [];
 }
 

@@ -3,8 +3,8 @@ import { tensor } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { adapterOf, adaptersOf, type ModelAdapter } from "./registry.js";
-import { runsOf, withAdapterPerRow, type AdapterPerRow } from "../layers/rows.js";
+import { findAdapter, listAdapters, type ModelAdapter } from "./registry.js";
+import { findRuns, withAdapterPerRow, type AdapterPerRow } from "../layers/rows.js";
 
 /**
  * Runs `forward` of `model` over a batch in which row b uses only the adapter `names[b]`, active or not, merged or not,
@@ -26,9 +26,9 @@ export function perRow<T>(
       `adapterPerRow: there are ${names.length} names for ${batch} rows`,
     );
   }
-  const all = adaptersOf(model);
-  for (const name of names) if (name !== null) adapterOf(model, name, all);
-  const changed = divided(all, names);
+  const all = listAdapters(model);
+  for (const name of names) if (name !== null) findAdapter(model, name, all);
+  const changed = divideByRow(all, names);
   try {
     return withAdapterPerRow(names, forward);
   } finally {
@@ -47,7 +47,7 @@ type Run = (name: string | null, x: Tensor, rest: unknown[]) => Tensor;
  * runs of rows and uses each run's copy. Returns the modules and their previous `forward` property, which a user may have
  * assigned.
  */
-function divided(
+function divideByRow(
   all: ReadonlyMap<string, ModelAdapter>,
   names: AdapterPerRow,
 ): [module: Module, own: PropertyDescriptor | undefined][] {
@@ -81,8 +81,8 @@ function divided(
   const changed: [Module, PropertyDescriptor | undefined][] = [];
   for (const [module, run] of runs) {
     const value = (x: Tensor, ...rest: unknown[]): Tensor =>
-      joined(
-        runsOf(names, x.shape[0] as number).map(({ name, start, count }) =>
+      joinRows(
+        findRuns(names, x.shape[0] as number).map(({ name, start, count }) =>
           withAdapterPerRow([name], () => run(name, x.slice(0, start, start + count), rest)),
         ),
       );
@@ -109,7 +109,7 @@ function plainly(module: Module, x: Tensor, rest: unknown[]): Tensor {
   return plainForward(module).call(module, x, ...rest);
 }
 
-function joined(parts: readonly Tensor[]): Tensor {
+function joinRows(parts: readonly Tensor[]): Tensor {
   const [first, ...rest] = parts as [Tensor, ...Tensor[]];
   return rest.length === 0 ? first : first.concat(rest, 0);
 }

@@ -4,7 +4,7 @@
  * of modules and biases) is kept in a note per adapter.
  */
 import { LowrankError } from "../../errors.js";
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import { join, Module } from "../../nn/module.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { LoRALayer } from "../layers/layer.js";
@@ -41,7 +41,7 @@ const noted = new WeakMap<Module, Map<string, AdapterNote>>();
 const NONE: ReadonlyMap<string, Replacement> = new Map();
 
 /** Returns the notes of a model's adapters, by name. */
-export function notesOf(model: Module): Map<string, AdapterNote> {
+export function readNotes(model: Module): Map<string, AdapterNote> {
   let own = noted.get(model);
   if (own === undefined) noted.set(model, (own = new Map()));
   return own;
@@ -53,7 +53,7 @@ export function notesOf(model: Module): Map<string, AdapterNote> {
  */
 export function* baseModules(model: Module): IterableIterator<[path: string, module: Module]> {
   const originals = new Map<Module, Module>();
-  for (const { modules } of notesOf(model).values()) {
+  for (const { modules } of readNotes(model).values()) {
     for (const { original, copy } of modules.values()) originals.set(copy as Module, original as Module);
   }
   const seen = new Set<Module>();
@@ -73,7 +73,7 @@ export function* loraLayers(model: Module): IterableIterator<[path: string, laye
 }
 
 /** Returns the adapters of a model by name: first the adapters of directly constructed layers, then by order of `inject`. */
-export function adaptersOf(model: Module): Map<string, ModelAdapter> {
+export function listAdapters(model: Module): Map<string, ModelAdapter> {
   const byName = new Map<string, Map<string, AnyLoRALayer>>();
   for (const [path, layer] of loraLayers(model)) {
     for (const name of layer.adapters.keys()) {
@@ -82,7 +82,7 @@ export function adaptersOf(model: Module): Map<string, ModelAdapter> {
       else layers.set(path, layer);
     }
   }
-  const notes = notesOf(model);
+  const notes = readNotes(model);
   for (const [name, { modules, biases }] of notes) {
     if (byName.has(name)) continue;
     // The user has replaced all of its layers.
@@ -104,12 +104,12 @@ export function adaptersOf(model: Module): Map<string, ModelAdapter> {
  * was constructed directly.
  */
 export function adapters(model: Module): string[] {
-  moduleOf("adapters", "model", model);
-  return [...adaptersOf(model).keys()];
+  checkModule("adapters", "model", model);
+  return [...listAdapters(model).keys()];
 }
 
 /** Returns the adapter called `name`. Throws `ERR_UNKNOWN_ADAPTER`, listing the loaded adapters. */
-export function adapterOf(model: Module, name: string, all = adaptersOf(model)): ModelAdapter {
+export function findAdapter(model: Module, name: string, all = listAdapters(model)): ModelAdapter {
   const adapter = all.get(name);
   if (adapter === undefined) {
     const loaded = [...all.keys()].map((n) => `"${n}"`).join(", ");
@@ -123,7 +123,7 @@ export function adapterOf(model: Module, name: string, all = adaptersOf(model)):
 
 /** Throws `ERR_ADAPTER_EXISTS` if the name is taken. */
 export function checkFree(model: Module, name: string, where: string): void {
-  const taken = adaptersOf(model).get(name);
+  const taken = listAdapters(model).get(name);
   if (taken === undefined) return;
   const byHand = [...taken.layers].filter(([, layer]) => layer.byHand).map(([path]) => path || "the model");
   throw new LowrankError(
@@ -152,7 +152,7 @@ export function placesIn(model: Module): Places {
 }
 
 /** Returns the parent of the module at `path`, the property name, and the module. */
-export function parentOf(model: Module, path: string): [owner: Module, property: string, module: Module] {
+export function findParent(model: Module, path: string): [owner: Module, property: string, module: Module] {
   for (const [prefix, module] of model.namedModules()) {
     if (prefix !== "" && !path.startsWith(`${prefix}.`)) continue;
     for (const [name, child] of module.children()) {
@@ -164,7 +164,7 @@ export function parentOf(model: Module, path: string): [owner: Module, property:
 
 /** Updates the notes after `to` replaced `from`: copies that stand for it, and copies of its bias. */
 function retarget(model: Module, from: Module, to: Module): void {
-  for (const { modules, biases } of notesOf(model).values()) {
+  for (const { modules, biases } of readNotes(model).values()) {
     for (const replacement of modules.values()) if (replacement.original === from) replacement.original = to;
     for (const replacement of biases.values()) if (replacement.owner === from) replacement.owner = to;
   }

@@ -2,8 +2,8 @@
 import { existsSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 
-import { unpacked } from "../../files/archive.js";
-import { inPackage } from "../../package/files.js";
+import { unpackedPath } from "../../files/archive.js";
+import { resolveInPackage } from "../../package/files.js";
 
 /** The result of looking for an adapter's base model. */
 export interface FoundBase {
@@ -25,7 +25,10 @@ export function findBaseModel(folder: string, name: string): FoundBase {
   if (isAbsolute(name)) {
     if (existsSync(name)) return { path: name, places: [name] };
     // The package may now be installed at another path than where the adapter was trained.
-    return { path: EMBEDDED.test(name) ? unpacked(inPackage("models/default")) : undefined, places: [name] };
+    return {
+      path: EMBEDDED.test(name) ? unpackedPath(resolveInPackage("models/default")) : undefined,
+      places: [name],
+    };
   }
   const [beside, here] = [resolve(folder, name), resolve(name)];
   if (isModel(beside)) return { path: beside, places: [beside] };

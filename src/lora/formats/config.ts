@@ -3,10 +3,10 @@ import { LowrankError } from "../../errors.js";
 import { EVA_DEFAULTS, type EvaConfig } from "../options/eva.js";
 import { movesBase } from "../options/init-weights.js";
 import { pythonRegex } from "../options/python-regex.js";
-import { expectedOf, type AdapterOptions, type InjectOptions } from "../options/options.js";
+import { describeExpected, type AdapterOptions, type InjectOptions } from "../options/options.js";
 import type { Targets } from "../options/targets.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** PEFT's keys and their defaults. */
 const DEFAULTS: Record<string, unknown> = {
@@ -115,9 +115,9 @@ export function writeConfig(
   for (const [key, option] of Object.entries(TAKEN)) {
     const value = options[option];
     // PEFT treats lists of targets as sets. Patterns keep their order, since the first match applies.
-    config[key] = option === "excludeModules" ? listed(value as Targets | undefined) : (value ?? null);
+    config[key] = option === "excludeModules" ? parseTargets(value as Targets | undefined) : (value ?? null);
   }
-  config["target_modules"] = listed(targets);
+  config["target_modules"] = parseTargets(targets);
   if (options.modulesToSave.length === 0) config["modules_to_save"] = null;
   // The file's factors include the start that was subtracted from the weight, so they form a plain adapter.
   if (movesBase(options.initLoraWeights)) config["init_lora_weights"] = true;
@@ -131,7 +131,7 @@ export function writeConfig(
   return JSON.stringify(sorted, null, 2).replace(/("lora_dropout": \d+)(,?)$/m, "$1.0$2");
 }
 
-function listed(value: Targets | undefined): Targets | null {
+function parseTargets(value: Targets | undefined): Targets | null {
   return typeof value === "object" ? [...value].sort() : (value ?? null);
 }
 
@@ -150,7 +150,7 @@ export function readConfig(text: string, file: string): InjectOptions {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: an adapter's configuration is a JSON object`);
   }
   if (config["peft_type"] !== undefined && config["peft_type"] !== "LORA") {
-    throw refused(
+    throw createRefusal(
       FILE_REFUSALS.peftType,
       file,
       `peft_type is ${JSON.stringify(config["peft_type"])}`,
@@ -162,7 +162,7 @@ export function readConfig(text: string, file: string): InjectOptions {
     const option = Object.hasOwn(TAKEN, key) ? TAKEN[key] : undefined;
     if (option === undefined) refuseBeyond(key, value, file);
     else if (key === "target_modules" ? value !== null : value === false || !isNothing(value)) {
-      const expected = expectedOf(option, value);
+      const expected = describeExpected(option, value);
       if (expected !== undefined)
         throw new LowrankError(
           "ERR_FILE_FORMAT",
@@ -207,7 +207,7 @@ function checkPatterns(config: Record<string, unknown>, file: string): void {
 /** Rejects initialisations for which the file's factors belong to a modified base weight. */
 function refuseMoved(init: unknown, file: string): void {
   if (typeof init !== "string" || ["gaussian", "orthogonal", "eva"].includes(init)) return;
-  throw refused(
+  throw createRefusal(
     FILE_REFUSALS.peftMoved,
     file,
     `init_lora_weights is ${JSON.stringify(init)}`,
@@ -224,7 +224,7 @@ function refuseBeyond(key: string, value: unknown, file: string): void {
     JSON.stringify(value) === JSON.stringify(DEFAULTS[key])
   )
     return;
-  throw refused(FILE_REFUSALS.peftKey, file, `${key} is ${JSON.stringify(value)}`, "ERR_FILE_FORMAT");
+  throw createRefusal(FILE_REFUSALS.peftKey, file, `${key} is ${JSON.stringify(value)}`, "ERR_FILE_FORMAT");
 }
 
 function isNothing(value: unknown): boolean {

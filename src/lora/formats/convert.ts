@@ -6,7 +6,7 @@ import { flag, listOf, numberThat, options, refuse, text } from "../../arguments
 import type { Device } from "../../device/device.js";
 import { LowrankError, systemCode } from "../../errors.js";
 import { makeFolder } from "../../files/folders.js";
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
 import { openWeights, load, mapped, save } from "../../files/safetensors.js";
 import { findBaseModel, storedBaseName } from "./base-model.js";
@@ -16,13 +16,13 @@ import { checkFinite, disposeFile, type AdapterFile } from "./adapter-file.js";
 import { copyLabels, copyTemplates, readFolder, writeFolder } from "./folder.js";
 import { writeGgufAdapter } from "./gguf.js";
 import { checkPrefix, fromKohya, isKohya, toKohya, type KohyaPrefix } from "./kohya.js";
-import { layersOf, refuseAttention } from "./layers.js";
+import { sortTensors, refuseAttention } from "./layers.js";
 import { fromLoralib, isLoralib, toLoralib, type LoralibOptions } from "./loralib.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { completed } from "../options/options.js";
+import { completeOptions } from "../options/options.js";
 import type { Targetable, Targets } from "../options/targets.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** Formats of adapter files. `gguf` is llama.cpp's; it can be written but not read. */
 export type AdapterFormat = "peft" | "kohya" | "loralib" | "gguf";
@@ -124,7 +124,7 @@ async function readFile(
       "ERR_FILE_FORMAT",
       `${path}: its tensors are named neither as kohya's (lora_down, lora_up) nor as loralib's (lora_A, lora_B); of PEFT's adapters name the folder`,
     );
-  if (model === undefined) throw refused(FILE_REFUSALS.fileAlone, path, kind);
+  if (model === undefined) throw createRefusal(FILE_REFUSALS.fileAlone, path, kind);
   const tensors = await load(path, { device });
   for (const key of device === "cpu" ? [] : names.filter((one) => one.endsWith(".alpha"))) {
     tensors[key]?.dispose();
@@ -158,7 +158,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
   } = options("convertAdapter", given, ["format", "model", "name", "loraAlpha", "enableLora", "prefix"]);
   checkReading("convertAdapter", reading);
   adapterName("convertAdapter", "name", name);
-  if (model !== undefined) moduleOf("convertAdapter", "model", model);
+  if (model !== undefined) checkModule("convertAdapter", "model", model);
   if (!FORMATS.includes(format))
     throw new LowrankError(
       "ERR_OPTION",
@@ -168,7 +168,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
   try {
     if (format === "peft") {
       // Without a model, only options that every file contains need no completion.
-      const complete = completed(model ?? new Sequential(), { targetModules: [], ...read.options });
+      const complete = completeOptions(model ?? new Sequential(), { targetModules: [], ...read.options });
       const { source, revision } = model ?? {};
       const base =
         read.baseModel === undefined
@@ -184,7 +184,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
       await writeGgufAdapter(output, read, model);
       return;
     }
-    const layers = layersOf(read);
+    const layers = sortTensors(read);
     refuseAttention(layers, read.file, format);
     const made: Tensor[] = [];
     try {

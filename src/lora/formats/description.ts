@@ -6,10 +6,10 @@ import { exactTargets, ranksAndAlphas } from "../options/exact.js";
 import { isWithin } from "../adapter/replacement.js";
 import { savedModules } from "../inject/modules-to-save.js";
 import { trainedBiases } from "../adapter/mark.js";
-import { completed, type AdapterOptions } from "../options/options.js";
+import { completeOptions, type AdapterOptions } from "../options/options.js";
 import { patternReader } from "../options/patterns.js";
 import type { ModelAdapter } from "../adapter/registry.js";
-import { targeted, type Targetable, type Targets } from "../options/targets.js";
+import { findTargets, type Targetable, type Targets } from "../options/targets.js";
 
 /** The options and targets of an adapter. */
 export interface Description {
@@ -25,12 +25,12 @@ export interface Description {
  *
  * Throws `ERR_OPTION` with the layer's path if layers differ in an option that PEFT has only once per adapter.
  */
-export function described(
+export function describeAdapter(
   model: Targetable,
   { note, layers }: ModelAdapter,
   held: ReadonlyMap<string, Adapter>,
 ): Description {
-  const common = commonOf(
+  const common = findCommonOptions(
     held,
     new Set([...layers].flatMap(([p, l]) => (l instanceof Embedding ? [p] : []))),
   );
@@ -39,7 +39,7 @@ export function described(
     note !== undefined && hits(model, note, [...held.keys()])
       ? note.targets
       : exactTargets(model, [...held.keys()], []);
-  const base = stated ?? completed(model, { targetModules: targets });
+  const base = stated ?? completeOptions(model, { targetModules: targets });
   const options = {
     ...base,
     ...common,
@@ -66,7 +66,7 @@ function byRank(adapter: Adapter): { r: number; loraAlpha: number } {
 function hits(model: Targetable, { options, targets }: Description, paths: readonly string[]): boolean {
   try {
     const saved = savedModules(model, options);
-    const hit = [...targeted(model, { ...options, targetModules: targets }).keys()];
+    const hit = [...findTargets(model, { ...options, targetModules: targets }).keys()];
     const adapted = hit.filter((path) => !isWithin(path, saved));
     return adapted.length === paths.length && paths.every((path) => adapted.includes(path));
   } catch (error) {
@@ -89,7 +89,7 @@ function says(
 }
 
 /** Returns the options that PEFT has once for all layers. */
-function commonOf(
+function findCommonOptions(
   held: ReadonlyMap<string, Adapter>,
   embeddings: ReadonlySet<string>,
 ): Pick<AdapterOptions, "loraDropout" | "useRslora" | "useDora" | "loraBias"> {

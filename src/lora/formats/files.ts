@@ -2,9 +2,9 @@
 import { flag, options, text } from "../../arguments/check.js";
 import { zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import { noGrad, scope } from "../../tensor/scope.js";
-import { partsOf, type Adapter } from "../layers/adapter.js";
+import { listParts, type Adapter } from "../layers/adapter.js";
 import { setTrainable } from "../adapter/active.js";
 import { at } from "../adapter/at.js";
 import { readTemplates, setTemplates, templatesToStore } from "../adapter/chat-templates.js";
@@ -14,17 +14,17 @@ import { storedBaseName } from "./base-model.js";
 import { adapterName } from "../options/adapter-name.js";
 import { checkReading, fileName, readAdapter, type ReadOptions } from "./convert.js";
 import { disposeFile, type AdapterFile } from "./adapter-file.js";
-import { folderOf, writeFolder, writeTemplates } from "./folder.js";
-import { described } from "./description.js";
+import { resolveFolder, writeFolder, writeTemplates } from "./folder.js";
+import { describeAdapter } from "./description.js";
 import { checkInit, movesBase, type InitLoraWeights } from "../options/init-weights.js";
 import { restoreStart } from "../init/restore.js";
 import { injectNow, type InjectReport } from "../inject/inject.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
-import { adapterOf, checkFree, loraLayers } from "../adapter/registry.js";
-import { checkBases, compared, fill, fitted, stateOf } from "./state.js";
+import { findAdapter, checkFree, loraLayers } from "../adapter/registry.js";
+import { checkBases, compareKeys, fill, fitTensors, collectState } from "./state.js";
 import type { Targetable } from "../options/targets.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /**
  * Writes an adapter in PEFT's format, each file atomically. An adapter not named "default" goes into a subfolder of its
@@ -35,14 +35,14 @@ export async function saveAdapter(
   dir: string,
   given: { name?: string | undefined } = {},
 ): Promise<void> {
-  moduleOf("saveAdapter", "model", model);
+  checkModule("saveAdapter", "model", model);
   fileName("saveAdapter", "dir", dir);
   const { name = "default" } = options("saveAdapter", given, ["name"]);
   text("saveAdapter", "name", name);
-  const adapter = adapterOf(model, name);
+  const adapter = findAdapter(model, name);
   const layers = [...adapter.layers];
-  if (adapter.layers.has("")) throw refused(ADAPTER_REFUSALS.layerAlone, "saveAdapter");
-  const own = new Map(layers.map(([path, layer]) => [path, layer.adapterOf(name)]));
+  if (adapter.layers.has("")) throw createRefusal(ADAPTER_REFUSALS.layerAlone, "saveAdapter");
+  const own = new Map(layers.map(([path, layer]) => [path, layer.findAdapter(name)]));
   const plain = new Map<string, Adapter>();
   try {
     // Forms unknown to PEFT are written as the equivalent plain adapter.
@@ -53,20 +53,20 @@ export async function saveAdapter(
           at("saveAdapter", path, () => scope(() => layer.plainAdapter(name))),
         );
     });
-    const { options, targets } = described(model, adapter, plain);
-    const state = stateOf(model, adapter, { targets, bias: options.bias }, (path) => plain.get(path));
+    const { options, targets } = describeAdapter(model, adapter, plain);
+    const state = collectState(model, adapter, { targets, bias: options.bias }, (path) => plain.get(path));
     const { source, revision } = model;
     const base = { baseModel: storedBaseName(source, revision), revision };
     const config = writeConfig(options, targets, base);
     const start = String(options.initLoraWeights);
     const moved = [...own.values()].some((one) => one.start !== undefined);
-    const folder = folderOf(dir, name);
+    const folder = resolveFolder(dir, name);
     await writeFolder(folder, Object.fromEntries(state), config, moved ? { start } : {});
     await writeTemplates(folder, templatesToStore(model, name));
   } finally {
     for (const [path, one] of plain) {
-      const kept = new Set(partsOf(own.get(path) as Adapter).map(([, tensor]) => tensor));
-      for (const [, tensor] of partsOf(one)) if (!kept.has(tensor)) tensor.dispose();
+      const kept = new Set(listParts(own.get(path) as Adapter).map(([, tensor]) => tensor));
+      for (const [, tensor] of listParts(one)) if (!kept.has(tensor)) tensor.dispose();
     }
   }
 }
@@ -89,7 +89,7 @@ export async function loadAdapter(
   path: string,
   given: LoadAdapterOptions = {},
 ): Promise<InjectReport> {
-  moduleOf("loadAdapter", "model", model);
+  checkModule("loadAdapter", "model", model);
   fileName("loadAdapter", "path", path);
   const known = ["name", "trainable", "loraAlpha", "enableLora", "prefix"] as const;
   const { name = "default", trainable = false, ...reading } = options("loadAdapter", given, known);
@@ -103,8 +103,8 @@ export async function loadAdapter(
     await checkBases(model, read);
     return change(model, () => {
       const report = injectFor(model, read, name);
-      fill(fitted(model, name, read));
-      if (read.start !== undefined) restoreStart(model, name, startOf(read));
+      fill(fitTensors(model, name, read));
+      if (read.start !== undefined) restoreStart(model, name, readInitialisation(read));
       setTemplates(model, name, templates);
       if (!trainable) setTrainable(model, name, false);
       return report;
@@ -141,7 +141,7 @@ export interface AdapterFit {
 export function adapterFit(model: Targetable, read: AdapterFile): AdapterFit {
   try {
     injectFor(model, read, "default");
-    const { pairs, unexpected, missing } = compared(model, "default", read);
+    const { pairs, unexpected, missing } = compareKeys(model, "default", read);
     const misshapen = pairs.flatMap(({ key, own, given }) =>
       own.shape.join() === given.shape.join() ? [] : [{ key, shape: given.shape, expected: own.shape }],
     );
@@ -155,7 +155,7 @@ export function adapterFit(model: Targetable, read: AdapterFile): AdapterFit {
 }
 
 /** Returns the initialisation recorded in a file. Throws unless it is one that subtracts the start from the weight. */
-function startOf({ start, file }: AdapterFile): InitLoraWeights {
+function readInitialisation({ start, file }: AdapterFile): InitLoraWeights {
   const init: unknown = start;
   checkInit(init);
   if (movesBase(init)) return init;
@@ -182,7 +182,7 @@ function injectFor(model: Targetable, { options, baseModel, file }: AdapterFile,
 function asPlain(layer: AnyLoRALayer, name: string): void {
   const adapter = layer.adapters.get(name);
   if (adapter === undefined) return;
-  for (const [part, tensor] of partsOf(adapter)) {
+  for (const [part, tensor] of listParts(adapter)) {
     const shape = layer.shapeOnDisk(part, adapter.r);
     if (tensor.shape.join() !== shape.join())
       layer.replacePart(name, part, zeros(shape, { device: tensor.device }));

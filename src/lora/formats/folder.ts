@@ -23,7 +23,7 @@ export const TOOLS_TEMPLATE = "additional_chat_templates/tool_use.jinja";
 const START = "lowrank_start";
 
 /** Returns the folder of an adapter: `dir` for "default", a subfolder of its name for others. */
-export function folderOf(dir: string, name: string): string {
+export function resolveFolder(dir: string, name: string): string {
   return name === "default" ? dir : join(dir, name);
 }
 
@@ -36,9 +36,9 @@ export async function readFolder(
   name = "default",
   device: Device = "cpu",
 ): Promise<AdapterFile> {
-  const below = folderOf(dir, name);
-  const folder = (await entriesOf(dir)).includes(CONFIG) || below === dir ? dir : below;
-  const entries = await entriesOf(folder);
+  const below = resolveFolder(dir, name);
+  const folder = (await listEntries(dir)).includes(CONFIG) || below === dir ? dir : below;
+  const entries = await listEntries(folder);
   const config = join(folder, CONFIG);
   if (!entries.includes(CONFIG)) await explainMissing(folder, entries);
   const text = await readFile(config, "utf8");
@@ -112,18 +112,18 @@ export async function copyTemplates({ folder: from }: AdapterFile, folder: strin
 /** Copies the class names stored next to the weights `file`, if any, into another folder. */
 export async function copyLabels(file: string, folder: string): Promise<void> {
   const from = dirname(file);
-  if (basename(file) !== WEIGHTS || !(await entriesOf(from)).includes(LABELS)) return;
+  if (basename(file) !== WEIGHTS || !(await listEntries(from)).includes(LABELS)) return;
   await writeWhole(join(folder, LABELS), await readFile(join(from, LABELS), "utf8"));
 }
 
-async function entriesOf(folder: string): Promise<string[]> {
+async function listEntries(folder: string): Promise<string[]> {
   return readdir(folder).catch(() => []);
 }
 
 /** Throws an error for a folder without an adapter, listing subfolders that contain one. */
 async function explainMissing(folder: string, entries: readonly string[]): Promise<never> {
   const inside = await Promise.all(
-    entries.map(async (entry) => ((await entriesOf(join(folder, entry))).includes(CONFIG) ? [entry] : [])),
+    entries.map(async (entry) => ((await listEntries(join(folder, entry))).includes(CONFIG) ? [entry] : [])),
   );
   const names = inside.flat();
   throw new LowrankError(

@@ -7,14 +7,14 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
-import { ARCHITECTURES, ggufModule, pairedRows, type Architecture } from "../../gguf/architectures.js";
+import { ARCHITECTURES, ggufModule, pairRows, type Architecture } from "../../gguf/architectures.js";
 import { refuseGguf } from "../../gguf/refusals.js";
 import { storedBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { some, type AdapterFile } from "./adapter-file.js";
 import { findBaseModel } from "./base-model.js";
-import { layersOf, type FileLayer } from "./layers.js";
+import { sortTensors, type FileLayer } from "./layers.js";
 import type { Targetable } from "../options/targets.js";
 
 /** The values of the base model's configuration that determine tensor names and row order. */
@@ -34,11 +34,11 @@ export async function writeGgufAdapter(
   model: Targetable | undefined,
 ): Promise<void> {
   const { file, options } = read;
-  const { layers, biases, others } = layersOf(read);
+  const { layers, biases, others } = sortTensors(read);
   if (options.useDora === true) refuseGguf("dora", file, "DoRA");
   refuseOthers(file, others);
   if (biases.size > 0) refuseGguf("biases", file, `the bias of ${some([...biases.keys()])}`);
-  const base = baseOf(read, model);
+  const base = readBase(read, model);
   const { loraAlpha = 8 } = options;
   const tensors = [...layers].flatMap(([path, layer]) => pair(file, base, path, layer, loraAlpha));
   const metadata = new Map<string, GgufValue>([
@@ -114,7 +114,7 @@ function pair(file: string, base: Base, path: string, layer: FileLayer, alpha: n
     embedding
       ? write("lora_a", a.shape.toReversed(), a, (one) => one.transpose())
       : write("lora_a", a.shape, a, (one) => one),
-    write("lora_b", b.shape, b, (one) => (heads > 0 ? pairedRows(scaled(one), heads) : scaled(one))),
+    write("lora_b", b.shape, b, (one) => (heads > 0 ? pairRows(scaled(one), heads) : scaled(one))),
   ];
 }
 
@@ -125,7 +125,7 @@ interface Configured {
 }
 
 /** Returns the base of an adapter: `model`, or the folder that the adapter names. */
-function baseOf({ file, baseModel }: AdapterFile, model: Targetable | undefined): Base {
+function readBase({ file, baseModel }: AdapterFile, model: Targetable | undefined): Base {
   if (model !== undefined) {
     if (!("hubConfig" in model && "configChanges" in model))
       throw new LowrankError(
@@ -133,7 +133,7 @@ function baseOf({ file, baseModel }: AdapterFile, model: Targetable | undefined)
         "convertAdapter: gguf asks for a model that loadModel gives, or fromConfig",
       );
     const configured = model as Targetable & Configured;
-    return described("the model's configuration", file, {
+    return parseBase("the model's configuration", file, {
       ...configured.hubConfig(),
       ...configured.configChanges(),
     });
@@ -162,11 +162,11 @@ function baseOf({ file, baseModel }: AdapterFile, model: Targetable | undefined)
   }
   if (typeof config !== "object" || config === null || Array.isArray(config))
     throw new LowrankError("ERR_FILE_FORMAT", `${path}: a JSON object was expected`);
-  return described(path, file, config as Record<string, unknown>);
+  return parseBase(path, file, config as Record<string, unknown>);
 }
 
 /** Parses a `config.json`. */
-function described(where: string, file: string, config: Record<string, unknown>): Base {
+function parseBase(where: string, file: string, config: Record<string, unknown>): Base {
   const modelType = String(config["model_type"]);
   const architecture = Object.hasOwn(ARCHITECTURES, modelType) ? ARCHITECTURES[modelType] : undefined;
   if (architecture === undefined)

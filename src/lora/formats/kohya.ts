@@ -7,11 +7,11 @@ import { LowrankError } from "../../errors.js";
 import { Linear } from "../../nn/linear.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { exactTargets, ranksAndAlphas } from "../options/exact.js";
-import { targeted, type Targetable } from "../options/targets.js";
+import { findTargets, type Targetable } from "../options/targets.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 import type { FileLayers } from "./layers.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** Name prefixes of the networks: the image model and up to three text encoders. */
 const PREFIXES: readonly string[] = ["lora_unet", "lora_te", "lora_te1", "lora_te2", "lora_te3"];
@@ -44,16 +44,17 @@ export function toKohya(
 ): { tensors: Record<string, Tensor>; metadata: Record<string, string> } {
   checkPrefix(prefix);
   const beyond = [...others, ...[...biases.keys()].map((path) => `the bias of ${path}`)];
-  if (beyond.length > 0) throw refused(FILE_REFUSALS.kohyaBeyond, file, some(beyond));
+  if (beyond.length > 0) throw createRefusal(FILE_REFUSALS.kohyaBeyond, file, some(beyond));
   const tensors: Record<string, Tensor> = {};
   const from = new Map<string, string>();
   for (const [path, { embedding, a, b, r, scaling }] of layers) {
-    if (embedding) throw refused(FILE_REFUSALS.kohyaEmbedding, file, path);
+    if (embedding) throw createRefusal(FILE_REFUSALS.kohyaEmbedding, file, path);
     if ((a.shape.length !== 2 && a.shape.length !== 4) || b.shape[1] !== r)
-      throw refused(FILE_REFUSALS.kohyaConvolution, file, path);
+      throw createRefusal(FILE_REFUSALS.kohyaConvolution, file, path);
     const name = `${prefix}_${flat(path)}`;
     const other = from.get(name);
-    if (other !== undefined) throw refused(FILE_REFUSALS.kohyaNames, file, `${other} and ${path}: ${name}`);
+    if (other !== undefined)
+      throw createRefusal(FILE_REFUSALS.kohyaNames, file, `${other} and ${path}: ${name}`);
     from.set(name, path);
     const alpha = tensor(scaling * r, { device: "cpu" });
     made.push(alpha);
@@ -91,8 +92,8 @@ export async function fromKohya(
   prefix?: KohyaPrefix,
 ): Promise<AdapterFile> {
   if (prefix !== undefined) checkPrefix(prefix);
-  const groups = grouped(file, tensors, prefix);
-  const modules = targeted(model, { targetModules: ".*" });
+  const groups = groupTensors(file, tensors, prefix);
+  const modules = findTargets(model, { targetModules: ".*" });
   const paths = new Map<string, string>();
   for (const path of modules.keys()) {
     const other = paths.get(flat(path));
@@ -139,7 +140,7 @@ export async function fromKohya(
 }
 
 /** Groups the tensors by layer name without the prefix. */
-function grouped(
+function groupTensors(
   file: string,
   tensors: Readonly<Record<string, Tensor>>,
   wanted: KohyaPrefix | undefined,
@@ -164,7 +165,7 @@ function grouped(
       `${file}: ${some(unknown)}: of kohya's networks lora_down, lora_up and alpha are read, below ${PREFIXES.join(", ")}`,
     );
   if (networks.size > 1 && wanted === undefined)
-    throw refused(FILE_REFUSALS.kohyaNetworks, file, [...networks].join(", "));
+    throw createRefusal(FILE_REFUSALS.kohyaNetworks, file, [...networks].join(", "));
   if (groups.size === 0)
     throw new LowrankError(
       "ERR_UNMATCHED_KEY",

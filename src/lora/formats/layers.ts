@@ -1,10 +1,10 @@
 /** Sorts an adapter file's tensors by layer. */
 import { LowrankError } from "../../errors.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { scalingOf } from "../layers/adapter.js";
+import { computeScaling } from "../layers/adapter.js";
 import { patternReader } from "../options/patterns.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 import { PREFIX, type AdapterFile } from "./adapter-file.js";
 
 /** The factors of one layer. */
@@ -35,11 +35,11 @@ const WRAPPED = /\.base_layer\.out_proj$/;
 /** Rejects adapters of attention layers for formats that cannot express them. Throws `ERR_OPTION`. */
 export function refuseAttention({ layers }: FileLayers, file: string, format: string): void {
   const path = [...layers.keys()].find((one) => WRAPPED.test(one))?.replace(WRAPPED, "");
-  if (path !== undefined) throw refused(ADAPTER_REFUSALS.attentionFormat, file, `${format}, ${path}`);
+  if (path !== undefined) throw createRefusal(ADAPTER_REFUSALS.attentionFormat, file, `${format}, ${path}`);
 }
 
 /** Sorts a file's tensors. Throws `ERR_UNMATCHED_KEY` for a layer that lacks A or B. */
-export function layersOf({ file, options, tensors }: AdapterFile): FileLayers {
+export function sortTensors({ file, options, tensors }: AdapterFile): FileLayers {
   const halves = new Map<string, { embedding: boolean; A?: Tensor | undefined; B?: Tensor | undefined }>();
   const biases = new Map<string, Tensor>();
   const others: string[] = [];
@@ -74,7 +74,7 @@ export function layersOf({ file, options, tensors }: AdapterFile): FileLayers {
         "ERR_SHAPE_MISMATCH",
         `${file}: A of ${path} has rank ${A.shape[0]}, its configuration says ${rank}`,
       );
-    const scaling = scalingOf(rank, alphaOf(owner) ?? loraAlpha, useRslora);
+    const scaling = computeScaling(rank, alphaOf(owner) ?? loraAlpha, useRslora);
     layers.set(path, { embedding, a: A, b: B, r: rank, scaling });
   }
   return { layers, biases, others };

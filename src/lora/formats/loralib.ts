@@ -2,7 +2,7 @@
  * Loralib's state dict: `X.lora_A`, `X.lora_B`, and `X.bias` for trained biases. The format has no alpha: files written
  * here store it in the metadata; for other files the caller must give it. Source: microsoft/LoRA, loralib/layers.py.
  */
-import { shown } from "../../arguments/check.js";
+import { formatValue } from "../../arguments/check.js";
 import { tensor, zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Embedding } from "../../nn/embedding.js";
@@ -22,7 +22,7 @@ import { isAdaptable, type Adaptable, type Targetable } from "../options/targets
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 import type { FileLayers } from "./layers.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** The metadata key of alpha: one number for all layers, or JSON by path. */
 const ALPHA = "lora_alpha";
@@ -41,14 +41,14 @@ export async function toLoralib(
   model: Module | undefined,
   made: Tensor[],
 ): Promise<{ tensors: Record<string, Tensor>; metadata: Record<string, string> }> {
-  if (others.length > 0) throw refused(FILE_REFUSALS.loralibBeyond, file, some(others));
+  if (others.length > 0) throw createRefusal(FILE_REFUSALS.loralibBeyond, file, some(others));
   const tensors: Record<string, Tensor> = {};
   const alphas: Record<string, number> = {};
   const modules = new Map(model?.namedModules());
   for (const [path, { a, b, r, scaling }] of layers) {
     const { loraA, loraB } = a.shape.length > 2 ? convolution(path, a, b, file) : { loraA: a, loraB: b };
     const module = modules.get(path);
-    const blocks = module instanceof MergedLinear ? await slicesOf(module, loraB) : undefined;
+    const blocks = module instanceof MergedLinear ? await extractSlices(module, loraB) : undefined;
     for (const one of [loraA, loraB, blocks]) if (one !== undefined && one !== a && one !== b) made.push(one);
     tensors[`${path}.lora_A`] = loraA;
     tensors[`${path}.lora_B`] = blocks ?? loraB;
@@ -68,21 +68,21 @@ export async function toLoralib(
  */
 function convolution(path: string, a: Tensor, b: Tensor, file: string): { loraA: Tensor; loraB: Tensor } {
   const [r, inputs, k, width, ...rest] = a.shape as [number, number, number, number?];
-  if (b.shape[1] !== r) throw refused(FILE_REFUSALS.loralibGroups, file, path);
+  if (b.shape[1] !== r) throw createRefusal(FILE_REFUSALS.loralibGroups, file, path);
   if (width === undefined || rest.length > 0) {
-    if (a.size !== r * inputs) throw refused(FILE_REFUSALS.loralibDimensions, file, path);
+    if (a.size !== r * inputs) throw createRefusal(FILE_REFUSALS.loralibDimensions, file, path);
     return noGrad(() => ({ loraA: a.reshape(r, inputs), loraB: b.reshape(-1, r) }));
   }
-  if (width !== k) throw refused(FILE_REFUSALS.loralibKernel, file, `${path}, ${k}×${width}`);
+  if (width !== k) throw createRefusal(FILE_REFUSALS.loralibKernel, file, `${path}, ${k}×${width}`);
   const rows = b.shape[0] as number;
   return noGrad(() => ({
     loraA: scope(() => a.reshape(r * k, inputs * k)),
-    loraB: scope(() => spread(b.reshape(rows, r), k)),
+    loraB: scope(() => spreadSlices(b.reshape(rows, r), k)),
   }));
 }
 
 /** Returns B [out, r·E] as loralib's [width·E, r] if it is block-diagonal over the enabled slices; otherwise undefined. */
-async function slicesOf(module: MergedLinear, b: Tensor): Promise<Tensor | undefined> {
+async function extractSlices(module: MergedLinear, b: Tensor): Promise<Tensor | undefined> {
   const { slices, width, outFeatures } = module;
   const [rows, rank] = b.shape as [number, number];
   if (rows !== outFeatures || slices.length === 0 || rank % slices.length !== 0) return undefined;
@@ -100,21 +100,21 @@ function within(inner: Tensor, dim: number, before: number, after: number): Tens
     const shape = inner.shape.map((own, d) => (d === dim ? size : own));
     return size === 0 ? [] : [zeros(shape, { device: inner.device })];
   };
-  return joined([...blank(before), inner, ...blank(after)], dim);
+  return concatenateTensors([...blank(before), inner, ...blank(after)], dim);
 }
 
-function joined(tensors: readonly Tensor[], dim: number): Tensor {
+function concatenateTensors(tensors: readonly Tensor[], dim: number): Tensor {
   const [first, ...rest] = tensors as [Tensor, ...Tensor[]];
   return rest.length === 0 ? first : first.concat(rest, dim);
 }
 
 /** Expands B [out, r] to [out·k, r·k]: B[o, ρ] at (o·k + i, ρ·k + i) for each i, zero elsewhere. */
-function spread(b: Tensor, k: number): Tensor {
+function spreadSlices(b: Tensor, k: number): Tensor {
   const [rows, r] = b.shape as [number, number];
   const lines = Array.from({ length: k }, (_, i) => {
     return within(b.reshape(rows, r, 1), 2, i, k - 1 - i).reshape(rows, 1, r * k);
   });
-  return joined(lines, 1).reshape(rows * k, r * k);
+  return concatenateTensors(lines, 1).reshape(rows * k, r * k);
 }
 
 /** Information that a loralib file lacks. */
@@ -156,7 +156,7 @@ export function fromLoralib(
       unmatched.push(...keys);
       continue;
     }
-    const plain = noGrad(() => scope(() => plainOf(file, path, module, a, b, enableLora)));
+    const plain = noGrad(() => scope(() => convertLayer(file, path, module, a, b, enableLora)));
     ranks.set(path, { r: plain.a.shape[0] as number, loraAlpha: alphaOf(path, module) * plain.factor });
     const [keyA, keyB] =
       module instanceof Embedding
@@ -233,7 +233,7 @@ function alphaReader(
     const made = module instanceof LoRALayer && module.byHand ? module.adapters.get("default") : undefined;
     const alpha = given ?? own ?? (made?.useRslora ? made.scaling * made.r : made?.loraAlpha);
     if (typeof alpha !== "number" || !Number.isFinite(alpha))
-      throw refused(FILE_REFUSALS.loralibAlpha, file, path);
+      throw createRefusal(FILE_REFUSALS.loralibAlpha, file, path);
     return alpha;
   };
 }
@@ -243,7 +243,7 @@ function writtenAlpha(file: string, text: string | undefined): unknown {
   try {
     return text === undefined ? undefined : JSON.parse(text);
   } catch (cause) {
-    const what = `${ALPHA} in its metadata is ${shown(text)}, and a number, or numbers by layer, were expected`;
+    const what = `${ALPHA} in its metadata is ${formatValue(text)}, and a number, or numbers by layer, were expected`;
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${what}; give loraAlpha`, { cause });
   }
 }
@@ -256,7 +256,7 @@ interface Plain {
 }
 
 /** Returns one layer's factors in PEFT's form. */
-function plainOf(
+function convertLayer(
   file: string,
   path: string,
   module: Adaptable,
@@ -267,7 +267,7 @@ function plainOf(
   if (module instanceof MultiheadAttention) return { a, b, factor: 1 };
   const { shape } = module.weight;
   if (shape.length > 2) {
-    if (a.shape.length === 2) return rebuilt(file, path, a, b, shape);
+    if (a.shape.length === 2) return rebuildConvolution(file, path, a, b, shape);
     // From `loraStateDict`: all groups share one A.
     const { geometry, inChannels } = module as ConvNd;
     if (geometry.groups === 1 || a.shape[1] === inChannels) return { a, b, factor: 1 };
@@ -276,11 +276,11 @@ function plainOf(
   if (!(module instanceof Linear)) return { a, b, factor: 1 };
   // Factors over all inputs and outputs are plain, whatever the layer.
   if (b.shape[0] === module.outFeatures && a.shape[0] === b.shape[1]) return { a, b, factor: 1 };
-  return merged(file, path, a, b, module instanceof MergedLinear ? module.enableLora : enableLora);
+  return expandSlices(file, path, a, b, module instanceof MergedLinear ? module.enableLora : enableLora);
 }
 
 /** Converts a linear layer with some slices enabled: the result's B is block-diagonal over them. */
-function merged(
+function expandSlices(
   file: string,
   path: string,
   a: Tensor,
@@ -291,7 +291,7 @@ function merged(
   const slices = rank / r;
   const enabled = enableLora?.filter(Boolean).length;
   if (enableLora === undefined || enabled !== slices)
-    throw refused(
+    throw createRefusal(
       FILE_REFUSALS.loralibSlices,
       file,
       `${path} has ${slices}, and ${enableLora === undefined ? "none is given" : `${enabled} are enabled`}`,
@@ -306,14 +306,20 @@ function merged(
     before++;
     return placed;
   });
-  return { a, b: joined(blocks, 0), factor: slices };
+  return { a, b: concatenateTensors(blocks, 0), factor: slices };
 }
 
 /**
  * Converts a convolution's A [r·k, in·k] and B [out·k, r·k] to A [r·k², in, k, k] and B [out, r·k², 1, 1]. Row i of a
  * kernel is Σ_j B[o·k + i, j]·A[j], so each (i, j) becomes one rank, with A[j] in the i-th of k parts and zeros elsewhere.
  */
-function rebuilt(file: string, path: string, a: Tensor, b: Tensor, weight: readonly number[]): Plain {
+function rebuildConvolution(
+  file: string,
+  path: string,
+  a: Tensor,
+  b: Tensor,
+  weight: readonly number[],
+): Plain {
   const [out, inputs, k, width] = weight as [number, number, number, number?];
   const square = weight.length === 4 && width === k;
   const flat = weight.slice(2).every((size) => size === 1);
@@ -332,7 +338,7 @@ function rebuilt(file: string, path: string, a: Tensor, b: Tensor, weight: reado
   const parts = Array.from({ length: side }, (_, i) => within(a, 1, i * columns, (side - 1 - i) * columns));
   const ones = weight.slice(2).map(() => 1);
   return {
-    a: joined(parts, 0).reshape(rank * side, inputs, ...weight.slice(2)),
+    a: concatenateTensors(parts, 0).reshape(rank * side, inputs, ...weight.slice(2)),
     b: b.reshape(out, side * rank, ...ones),
     factor: side * side,
   };

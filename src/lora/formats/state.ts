@@ -4,15 +4,15 @@ import { zeros } from "../../tensor/create.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../tensor/scope.js";
-import { storedDifference } from "../../tensor/stored-difference.js";
+import { measureStoredDifference } from "../../tensor/stored-difference.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
-import { partsOf, type Adapter } from "../layers/adapter.js";
+import { listParts, type Adapter } from "../layers/adapter.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 import { LoRALayer } from "../layers/layer.js";
 import type { BiasMode } from "../options/bias.js";
-import { adapterOf, baseModules, type ModelAdapter } from "../adapter/registry.js";
+import { findAdapter, baseModules, type ModelAdapter } from "../adapter/registry.js";
 import { isWithin, savedTensors } from "../adapter/replacement.js";
-import { attentionOf, isAdaptable, type Targets } from "../options/targets.js";
+import { findAttention, isAdaptable, type Targets } from "../options/targets.js";
 
 /** Modules whose base weight PEFT writes together with their adapter, if a target is their name or a pattern. */
 const SAVED_WITH_BASE = ["embed_tokens", "lm_head"];
@@ -20,16 +20,16 @@ const BASE = ".base_layer.weight";
 
 /** Returns an adapter's tensors under PEFT's keys. `inPlace` adds biases of the model that were trained without a copy. */
 export function adapterState(model: Module, name: string, inPlace: BiasMode = "none"): Map<string, Tensor> {
-  const adapter = adapterOf(model, name);
+  const adapter = findAdapter(model, name);
   const { note, layers } = adapter;
   const bias = note?.options.bias ?? inPlace;
-  return stateOf(model, adapter, { targets: note?.targets ?? [...layers.keys()], bias }, (path) =>
+  return collectState(model, adapter, { targets: note?.targets ?? [...layers.keys()], bias }, (path) =>
     layers.get(path)?.adapters.get(name),
   );
 }
 
 /** Like `adapterState`, but with the adapters that `held` returns for the layers. */
-export function stateOf(
+export function collectState(
   model: Module,
   { layers, modules, biases }: ModelAdapter,
   { targets, bias: mode }: { targets: Targets; bias: BiasMode },
@@ -40,7 +40,7 @@ export function stateOf(
   for (const [path, layer] of layers) {
     const adapter = held(path);
     if (adapter === undefined) continue;
-    for (const [part, tensor] of partsOf(adapter))
+    for (const [part, tensor] of listParts(adapter))
       state.set(`${PREFIX}${onDisk(path, layers)}.${layer.nameOnDisk(part)}`, tensor);
     if (withBase && SAVED_WITH_BASE.includes(path.split(".").pop() as string))
       state.set(`${PREFIX}${path}${BASE}`, layer.baseWeight);
@@ -65,7 +65,7 @@ export function stateOf(
 
 /** Returns a layer's path in PEFT's keys. PEFT wraps an attention layer, so its output projection is below `base_layer`. */
 function onDisk(path: string, layers: ModelAdapter["layers"]): string {
-  const attention = attentionOf(path, layers);
+  const attention = findAttention(path, layers);
   return attention === undefined ? path : `${attention}.base_layer${path.slice(attention.length)}`;
 }
 
@@ -90,7 +90,7 @@ export interface Comparison {
 }
 
 /** Compares the keys of a file with the keys of adapter `name`. */
-export function compared(
+export function compareKeys(
   model: Module,
   name: string,
   { tensors, options }: Pick<AdapterFile, "tensors" | "options">,
@@ -117,14 +117,14 @@ export function compared(
  * Pairs a file's tensors with the tensors of adapter `name`, after checking every key and shape. With `padded` a smaller
  * rank is also accepted. Writes nothing. Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
  */
-export function fitted(
+export function fitTensors(
   model: Module,
   name: string,
   { file, tensors, baseModel, options }: AdapterFile,
   { padded = false, inPlace = "none" }: { padded?: boolean | undefined; inPlace?: BiasMode | undefined } = {},
 ): Fitted[] {
   const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
-  const { pairs, unexpected, missing } = compared(model, name, { tensors, options }, inPlace);
+  const { pairs, unexpected, missing } = compareKeys(model, name, { tensors, options }, inPlace);
   if (unexpected.length + missing.length > 0) {
     const parts = [
       unexpected.length > 0 ? `not of this model: ${some(unexpected)}` : "",
@@ -140,7 +140,7 @@ export function fitted(
         `${file}: ${key} holds ${given.dtype}, where ${own.dtype} was expected`,
       );
     if (given.shape.join() === own.shape.join() || (padded && rankBelow(key, own, given))) continue;
-    const [rank, asked] = [rankOf(key, given), rankOf(key, own)];
+    const [rank, asked] = [readRank(key, given), readRank(key, own)];
     const where = `${file}: ${key} is [${given.shape.join(", ")}], this model takes [${own.shape.join(", ")}]`;
     throw new LowrankError(
       "ERR_SHAPE_MISMATCH",
@@ -210,7 +210,7 @@ function rankDim(key: string): number | undefined {
   return /\.(lora_B\.weight|lora_embedding_B)$/.test(key) ? 1 : undefined;
 }
 
-function rankOf(key: string, { shape }: Tensor): number | undefined {
+function readRank(key: string, { shape }: Tensor): number | undefined {
   const dim = rankDim(key);
   return dim === undefined ? undefined : shape[dim];
 }
@@ -221,7 +221,7 @@ function sameButRank(key: string, a: Tensor, b: Tensor): boolean {
 }
 
 function rankBelow(key: string, own: Tensor, given: Tensor): boolean {
-  return sameButRank(key, own, given) && (rankOf(key, given) ?? Infinity) < (rankOf(key, own) ?? 0);
+  return sameButRank(key, own, given) && (readRank(key, given) ?? Infinity) < (readRank(key, own) ?? 0);
 }
 
 /** Pads `given` with zeros to `shape`. */
@@ -234,7 +234,7 @@ function filledUp(given: Tensor, shape: readonly number[]): Tensor {
 
 /** Throws `ERR_UNMATCHED_KEY` if a base weight in an adapter's file differs from the model's by more than storage precision. */
 async function checkBase(key: string, own: Tensor, given: Tensor, file: string): Promise<void> {
-  const difference = await storedDifference(own, given);
+  const difference = await measureStoredDifference(own, given);
   if (difference !== 0) {
     throw new LowrankError(
       "ERR_UNMATCHED_KEY",

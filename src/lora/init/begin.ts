@@ -1,6 +1,6 @@
 import { session } from "../../native/binding.js";
 import { keep, noGrad, scope } from "../../tensor/scope.js";
-import { made, type Tensor } from "../../tensor/tensor.js";
+import { recordOp, type Tensor } from "../../tensor/tensor.js";
 import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
 import { drawAll, drawGaussian, write } from "./drawn.js";
 import type { InitLoraWeights } from "../options/init-weights.js";
@@ -19,16 +19,16 @@ export function begin(
   if (init === "gaussian") drawGaussian(layer, adapter);
   if (init === false) drawAll(layer, adapter);
   const { magnitude } = adapter;
-  if (magnitude !== undefined) noGrad(() => scope(() => magnitude.copy(layer.magnitudeOf(adapter))));
+  if (magnitude !== undefined) noGrad(() => scope(() => magnitude.copy(layer.createMagnitude(adapter))));
 }
 
 /** Copies the current A and B of an adapter as its start. */
 export function copiedStart({ loraA, loraB }: Adapter): NonNullable<Adapter["start"]> {
-  return { loraA: copied(loraA), loraB: copied(loraB) };
+  return { loraA: copyTensor(loraA), loraB: copyTensor(loraB) };
 }
 
-function copied(tensor: Tensor): Tensor {
-  const copy = noGrad(() => made(() => session().unary("copy", tensor.id)));
+function copyTensor(tensor: Tensor): Tensor {
+  const copy = noGrad(() => recordOp(() => session().unary("copy", tensor.id)));
   keep(copy);
   return copy;
 }

@@ -13,7 +13,7 @@ export interface Asked {
  * ties earlier layers win, and layers that share another layer's inputs come last, so the layer that they share with gets
  * the largest rank. Source: PEFT's _get_rank_distribution.
  */
-export function ranksOf(
+export function distributeRanks(
   layers: readonly Asked[],
   ratios: ReadonlyMap<string, Float64Array>,
 ): Map<string, number> {

@@ -7,7 +7,7 @@ import { noGrad, scope } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { withoutAdapters } from "../adapter/active.js";
 import { EVA_DEFAULTS, MOST_BATCHES, type EvaBatch, type EvaConfig, type EvaData } from "../options/eva.js";
-import { halfToEven, ranksOf, type Asked } from "./eva-ranks.js";
+import { halfToEven, distributeRanks, type Asked } from "./eva-ranks.js";
 
 const IGNORED = -100;
 
@@ -38,7 +38,7 @@ export async function eva(
     const batches = again(data);
     const first = await next(batches);
     const asked = await inputs.equals(model, first);
-    const streams = streamsOf(layers, asked, rho);
+    const streams = createStreams(layers, asked, rho);
     let ranks = new Map([...streams].map(([path, { components }]) => [path, components]));
     for (let seen = 0; ; seen++) {
       for (const [path, stream] of streams)
@@ -64,7 +64,7 @@ export async function eva(
         refuse(`${path} takes ${components} components, and no batch has as many positions that count`);
       }
       if ([...streams.values()].every(({ found }) => found !== undefined))
-        ranks = ranksOf(
+        ranks = distributeRanks(
           asked,
           new Map([...streams].map(([path, { found }]) => [path, (found as Components).ratios])),
         );
@@ -121,7 +121,7 @@ function isSettled({ found }: Stream, rank: number, tau: number): boolean {
   return found.similarity.subarray(0, rank).every((cosine) => cosine >= tau);
 }
 
-function streamsOf(
+function createStreams(
   layers: ReadonlyMap<string, { layer: Linear; r: number }>,
   asked: readonly Asked[],
   rho: number,
@@ -175,7 +175,7 @@ class Inputs {
     const rows = new Map<string, Float32Array>();
     for (const [path, read] of reads) {
       const { inFeatures } = (this.layers.get(path) as { layer: Linear }).layer;
-      rows.set(path, picked(await read, inFeatures, keep));
+      rows.set(path, pickRows(await read, inFeatures, keep));
     }
     return rows;
   }
@@ -220,7 +220,11 @@ function spyOn(layer: Linear, see: (x: Tensor) => void): () => void {
   };
 }
 
-function picked(values: Float32Array, features: number, keep: readonly boolean[] | undefined): Float32Array {
+function pickRows(
+  values: Float32Array,
+  features: number,
+  keep: readonly boolean[] | undefined,
+): Float32Array {
   // Inputs that are not per position (such as a pooled state) all count.
   if (keep === undefined || keep.length * features !== values.length) return values;
   const out = new Float32Array(keep.filter(Boolean).length * features);

@@ -2,11 +2,11 @@
 import { LowrankError } from "../../errors.js";
 import { lowRankSvd, qr, svd, type Matrix } from "../../tensor/linalg.js";
 import type { Linear } from "../../nn/linear.js";
-import { nextDropout, normal } from "../../tensor/random.js";
+import { drawStream, normal } from "../../tensor/random.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** A [r, in] and B [out, r] on the host. */
 export interface Factors {
@@ -35,19 +35,19 @@ export interface StartOf {
 export async function pissa(of: StartOf, rounds?: number): Promise<Factors> {
   const { path, layer, r, scaling } = of;
   checkRank("pissa", of);
-  if (!(scaling > 0)) throw refused(ADAPTER_REFUSALS.pissaScaling, "inject", `${path}, ${scaling}`);
-  const subspace = rounds === undefined ? undefined : { iterations: rounds, draw: nextDropout() };
+  if (!(scaling > 0)) throw createRefusal(ADAPTER_REFUSALS.pissaScaling, "inject", `${path}, ${scaling}`);
+  const subspace = rounds === undefined ? undefined : { iterations: rounds, draw: drawStream() };
   const stored = await onHost(of.weight);
-  const { u, s, vt } = await named(
+  const { u, s, vt } = await namePathInErrors(
     path,
     subspace === undefined ? svd(stored, r) : lowRankSvd(stored, r, subspace),
   );
   const roots = s.map((value) => Math.sqrt(value / scaling));
-  const left = scaled(u, stored.rows, r, (_, k) => roots[k] as number);
-  const right = scaled(vt, r, stored.columns, (k) => roots[k] as number);
+  const left = scaleColumns(u, stored.rows, r, (_, k) => roots[k] as number);
+  const right = scaleColumns(vt, r, stored.columns, (k) => roots[k] as number);
   // For a weight stored as [in, out], the left factor belongs to the inputs.
   return layer.fanInFanOut
-    ? { loraA: transposed(left, stored.rows, r), loraB: transposed(right, r, stored.columns) }
+    ? { loraA: transpose(left, stored.rows, r), loraB: transpose(right, r, stored.columns) }
     : { loraA: right, loraB: left };
 }
 
@@ -56,7 +56,7 @@ export async function olora(of: StartOf): Promise<Factors> {
   const { path, layer, r } = of;
   checkRank("olora", of);
   const weight = await onHost(of.weight, layer.fanInFanOut);
-  const factors = await named(path, qr(weight, r));
+  const factors = await namePathInErrors(path, qr(weight, r));
   return { loraA: Float32Array.from(factors.r), loraB: Float32Array.from(factors.q) };
 }
 
@@ -65,7 +65,7 @@ export async function olora(of: StartOf): Promise<Factors> {
  * PEFT's orthogonal_init.
  */
 export async function orthogonal({ path, layer, r }: StartOf): Promise<Factors> {
-  if (r % 2 !== 0) throw refused(ADAPTER_REFUSALS.orthogonalOdd, "inject", `${path}, ${r}`);
+  if (r % 2 !== 0) throw createRefusal(ADAPTER_REFUSALS.orthogonalOdd, "inject", `${path}, ${r}`);
   const { inFeatures, outFeatures } = layer;
   const half = r / 2;
   const draws = { q: normal(r * r), a: normal(inFeatures * half), b: normal(half * outFeatures) };
@@ -90,7 +90,7 @@ export async function orthogonal({ path, layer, r }: StartOf): Promise<Factors> 
 function checkRank(init: string, { path, layer, r }: StartOf): void {
   const most = Math.min(layer.inFeatures, layer.outFeatures);
   if (r > most)
-    throw refused(ADAPTER_REFUSALS.startRank, "inject", `${init} at ${path}: ${r}, of at most ${most}`);
+    throw createRefusal(ADAPTER_REFUSALS.startRank, "inject", `${init} at ${path}: ${r}, of at most ${most}`);
 }
 
 /** Returns a two-dimensional weight in f32 on the host, optionally transposed. */
@@ -108,7 +108,7 @@ async function onHost(weight: Tensor, turned = false): Promise<Matrix> {
 }
 
 /** Adds the path of the layer to an error of a factorisation. */
-async function named<T>(path: string, factors: Promise<T>): Promise<T> {
+async function namePathInErrors<T>(path: string, factors: Promise<T>): Promise<T> {
   try {
     return await factors;
   } catch (cause) {
@@ -117,7 +117,7 @@ async function named<T>(path: string, factors: Promise<T>): Promise<T> {
   }
 }
 
-function scaled(
+function scaleColumns(
   values: Float64Array,
   rows: number,
   columns: number,
@@ -126,7 +126,7 @@ function scaled(
   return Float32Array.from(values, (value, i) => value * by(Math.floor(i / columns) % rows, i % columns));
 }
 
-function transposed(values: Float32Array, rows: number, columns: number): Float32Array {
+function transpose(values: Float32Array, rows: number, columns: number): Float32Array {
   const out = new Float32Array(values.length);
   for (let i = 0; i < rows; i++)
     for (let j = 0; j < columns; j++) out[j * rows + i] = values[i * columns + j] as number;

@@ -3,10 +3,10 @@ import { session } from "../../native/binding.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
 import { keep, noGrad, scope } from "../../tensor/scope.js";
-import { made, type Tensor } from "../../tensor/tensor.js";
+import { recordOp, type Tensor } from "../../tensor/tensor.js";
 import { ranksAndAlphas } from "../options/exact.js";
-import { scalingOf, type Adapter } from "../layers/layer.js";
-import { adapterOf } from "../adapter/registry.js";
+import { computeScaling, type Adapter } from "../layers/layer.js";
+import { findAdapter } from "../adapter/registry.js";
 import type { InitLoraWeights } from "../options/init-weights.js";
 
 /**
@@ -14,21 +14,21 @@ import type { InitLoraWeights } from "../options/init-weights.js";
  * and B₀.
  */
 export function restoreStart(model: Module, name: string, init: InitLoraWeights): void {
-  const { note, layers } = adapterOf(model, name);
+  const { note, layers } = findAdapter(model, name);
   for (const layer of layers.values()) {
     // An embedding has no such start.
     if (layer instanceof Embedding) continue;
-    const adapter = layer.adapterOf(name);
+    const adapter = layer.findAdapter(name);
     const r = adapter.r / 2;
     const loraAlpha = adapter.useRslora ? withoutRoot(adapter.loraAlpha) : adapter.loraAlpha / 2;
     const { a, a0, b, b0 } = halves(adapter, r);
     layer.replacePart(name, "A", a);
     layer.replacePart(name, "B", b);
     adapter.start = { loraA: a0, loraB: b0 };
-    Object.assign(adapter, { r, loraAlpha, scaling: scalingOf(r, loraAlpha, adapter.useRslora) });
+    Object.assign(adapter, { r, loraAlpha, scaling: computeScaling(r, loraAlpha, adapter.useRslora) });
   }
   if (note === undefined) return;
-  const held = new Map([...layers].map(([path, layer]) => [path, layer.adapterOf(name)]));
+  const held = new Map([...layers].map(([path, layer]) => [path, layer.findAdapter(name)]));
   Object.assign(note.options, { initLoraWeights: init, ...ranksAndAlphas(held) });
 }
 
@@ -47,7 +47,7 @@ function halves({ loraA, loraB }: Adapter, r: number): Record<"a" | "a0" | "b" |
 
 /** Copies a slice, which may be a view of a tensor that is disposed later. */
 function own(tensor: Tensor): Tensor {
-  return made(() => session().unary("copy", tensor.id));
+  return recordOp(() => session().unary("copy", tensor.id));
 }
 
 /** @internal Returns the number whose product with √2 is `alpha`, exact if it has at most 12 digits. */

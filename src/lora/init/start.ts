@@ -5,19 +5,19 @@ import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { exceptions } from "../options/exact.js";
-import { LoRALayer, scalingOf } from "../layers/layer.js";
+import { LoRALayer, computeScaling } from "../layers/layer.js";
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { refuseQuantised } from "../layers/quantised.js";
 import type { AdapterOptions } from "../options/options.js";
 import { EVA_DEFAULTS } from "../options/eva.js";
 import { patternReader } from "../options/patterns.js";
-import { targeted, type Targetable } from "../options/targets.js";
+import { findTargets, type Targetable } from "../options/targets.js";
 import { eva } from "./eva.js";
 import { halfToEven } from "./eva-ranks.js";
 import { olora, orthogonal, pissa, type Factors, type StartOf } from "./factored.js";
-import { movesBase, roundsOf } from "../options/init-weights.js";
+import { movesBase, parseRounds } from "../options/init-weights.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** The initial values of a layer's adapter. */
 export interface Start extends Partial<Factors> {
@@ -32,7 +32,7 @@ export interface Starts {
 }
 
 /** Computes the initial values for the layers to be adapted. Changes nothing. */
-export async function startsOf(
+export async function computeStarts(
   model: Targetable,
   layers: ReadonlyMap<string, Module>,
   options: AdapterOptions,
@@ -43,7 +43,7 @@ export async function startsOf(
   if (init === "eva") return evaStarts(model, layers, options);
   const make = (of: StartOf): Promise<Factors> => {
     if (init === "orthogonal") return orthogonal(of);
-    return init === "olora" ? olora(of) : pissa(of, roundsOf(init));
+    return init === "olora" ? olora(of) : pissa(of, parseRounds(init));
   };
   const found = await overCores(linears(layers, options), async (of) => {
     return [of.path, { ...(await make(of)), movesBase: movesBase(init) }] as const;
@@ -72,13 +72,13 @@ function linears(layers: ReadonlyMap<string, Module>, options: AdapterOptions): 
   return [...layers].flatMap(([path, layer]) => {
     if (layer instanceof Embedding) return [];
     if (!isDense(layer))
-      throw refused(
+      throw createRefusal(
         ADAPTER_REFUSALS.startBeyondLinear,
         "initLoraWeights",
         `${String(options.initLoraWeights)}, and ${path} is a ${layer.constructor.name}`,
       );
     const r = rankOf(path) ?? options.r;
-    const scaling = scalingOf(r, alphaOf(path) ?? options.loraAlpha, options.useRslora);
+    const scaling = computeScaling(r, alphaOf(path) ?? options.loraAlpha, options.useRslora);
     const weight = layer instanceof LoRALayer ? layer.baseWeight : layer.weight;
     if (movesBase(options.initLoraWeights)) {
       refuseQuantised(weight, QUANTISED_REFUSALS.start, path);
@@ -95,7 +95,7 @@ function isDense(layer: Module): layer is Linear {
 /** Returns the layers that EVA initialises, by path. Throws `ERR_OPTION` if there are none. */
 function evaLayers(layers: ReadonlyMap<string, Module>, options: AdapterOptions): Map<string, StartOf> {
   const dense = new Map([...layers].filter((entry): entry is [string, Linear] => isDense(entry[1])));
-  if (dense.size === 0) throw refused(ADAPTER_REFUSALS.evaWithoutLinears, "inject");
+  if (dense.size === 0) throw createRefusal(ADAPTER_REFUSALS.evaWithoutLinears, "inject");
   return new Map(linears(dense, options).map((of) => [of.path, of]));
 }
 
@@ -105,7 +105,7 @@ async function evaStarts(
   options: AdapterOptions,
 ): Promise<Starts> {
   const { evaData, evaConfig } = options;
-  if (evaData === undefined) throw refused(ADAPTER_REFUSALS.evaWithoutData, "inject");
+  if (evaData === undefined) throw createRefusal(ADAPTER_REFUSALS.evaWithoutData, "inject");
   const found = await eva(model, evaLayers(layers, options), evaData, evaConfig);
   return withRanks(model, layers, options, found);
 }
@@ -167,6 +167,7 @@ function withRanks(
     rankPattern: Object.fromEntries(exceptions(ranks, r)),
     alphaPattern: Object.fromEntries(exceptions(alphas, loraAlpha)),
   };
-  if (targeted(model, chosen).size !== kept.length) throw refused(ADAPTER_REFUSALS.evaEnding, "inject");
+  if (findTargets(model, chosen).size !== kept.length)
+    throw createRefusal(ADAPTER_REFUSALS.evaEnding, "inject");
   return { options: chosen, byPath };
 }

@@ -1,10 +1,10 @@
 /** Copies the adapters of a model to a similar one: the same tensor shapes, without the values. */
 import { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { activate, activeOf } from "../adapter/active.js";
+import { activate, listActive } from "../adapter/active.js";
 import {
-  adapterOf,
-  adaptersOf,
+  findAdapter,
+  listAdapters,
   loraLayers,
   placesIn,
   replaceEverywhere,
@@ -12,7 +12,7 @@ import {
 } from "../adapter/registry.js";
 import { ownTensors } from "../adapter/replacement.js";
 import { copiedStart } from "../init/begin.js";
-import { partsOf, type Adapter, type FreshOptions } from "../layers/adapter.js";
+import { listParts, type Adapter, type FreshOptions } from "../layers/adapter.js";
 import { adaptable } from "../layers/kinds.js";
 import type { Targetable } from "../options/targets.js";
 import { injectNow } from "./inject.js";
@@ -22,34 +22,34 @@ import { injectNow } from "./inject.js";
  * Adapters of directly constructed layers are added as if by `inject`.
  */
 export function adaptLike(model: Targetable, like: Targetable): void {
-  for (const adapter of adaptersOf(model).values()) {
+  for (const adapter of listAdapters(model).values()) {
     const { name, note } = adapter;
     if (note === undefined) adaptLayers(like, adapter);
     else injectNow(like, { ...note.options, fanInFanOut: "auto", name, active: false }, { frozen: false });
-    const own = adapterOf(like, name);
+    const own = findAdapter(like, name);
     for (const [path, layer] of adapter.layers) {
-      const from = layer.adapterOf(name);
+      const from = layer.findAdapter(name);
       const to = own.layers.get(path)?.adapters.get(name);
       if (to === undefined) continue;
       if (from.start !== undefined) to.start = copiedStart(to);
-      const parts = new Map(partsOf(to));
-      for (const [part, tensor] of partsOf(from)) asked(parts.get(part), tensor);
+      const parts = new Map(listParts(to));
+      for (const [part, tensor] of listParts(from)) copyRequiresGrad(parts.get(part), tensor);
     }
     for (const which of ["modules", "biases"] as const) {
       for (const [path, { copy }] of adapter[which]) {
         const to = own[which].get(path);
         const tensors = to === undefined ? [] : ownTensors(to.copy);
-        for (const [i, tensor] of ownTensors(copy).entries()) asked(tensors[i], tensor);
+        for (const [i, tensor] of ownTensors(copy).entries()) copyRequiresGrad(tensors[i], tensor);
       }
     }
   }
-  activate(like, activeOf(model));
+  activate(like, listActive(model));
   const merged = new Set([...loraLayers(model)].flatMap(([path, layer]) => (layer.merged ? [path] : [])));
   for (const [path, layer] of loraLayers(like)) if (merged.has(path)) layer.merge();
 }
 
 /** Copies `requiresGrad` from one tensor to another. */
-function asked(to: Tensor | undefined, { requiresGrad }: Tensor): void {
+function copyRequiresGrad(to: Tensor | undefined, { requiresGrad }: Tensor): void {
   if (to !== undefined && to.requiresGrad !== requiresGrad) to.requiresGrad = requiresGrad;
 }
 
@@ -65,12 +65,12 @@ function adaptLayers(like: Module, { name, layers }: ModelAdapter): void {
       target.replaced = { module: base };
       replaceEverywhere(like, base, target, places);
     }
-    target.addAdapter(name, target.freshAdapter(optionsOf(layer.adapterOf(name))), false);
+    target.addAdapter(name, target.freshAdapter(readOptions(layer.findAdapter(name))), false);
   }
 }
 
 /** Returns the options that make an equal adapter of a layer. */
-function optionsOf(adapter: Adapter): FreshOptions {
+function readOptions(adapter: Adapter): FreshOptions {
   const { r, loraAlpha, loraDropout, useRslora, magnitude, loraBias } = adapter;
   return {
     r,

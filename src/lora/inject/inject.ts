@@ -1,35 +1,35 @@
 /** Adds an adapter to a whole model by replacing layers in place. */
 import { Linear } from "../../nn/linear.js";
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { checkAdapterRoom, partsOf } from "../layers/adapter.js";
-import { activateAlso, activeOf, checkTogether, standCopies, withOriginals } from "../adapter/active.js";
+import { checkAdapterRoom, listParts } from "../layers/adapter.js";
+import { activateAlso, listActive, checkTogether, standCopies, withOriginals } from "../adapter/active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { change } from "../adapter/change.js";
-import { copyBiases, copyOf, savedModules } from "./modules-to-save.js";
+import { copyBiases, copyModule, savedModules } from "./modules-to-save.js";
 import { checkNames } from "./named.js";
 import { begin } from "../init/begin.js";
-import { startsOf, type Starts } from "../init/start.js";
+import { computeStarts, type Starts } from "../init/start.js";
 import { adaptable } from "../layers/kinds.js";
 import { checkOwnClasses } from "../layers/own-class-check.js";
-import { completed, type AdapterOptions, type InjectOptions } from "../options/options.js";
+import { completeOptions, type AdapterOptions, type InjectOptions } from "../options/options.js";
 import { patternReader } from "../options/patterns.js";
 import {
-  adapterOf,
-  adaptersOf,
+  findAdapter,
+  listAdapters,
   checkFree,
   loraLayers,
-  notesOf,
+  readNotes,
   placesIn,
   type Places,
   replaceEverywhere,
   type AdapterNote,
 } from "../adapter/registry.js";
 import { isWithin, ownTensors } from "../adapter/replacement.js";
-import { attentionOf, targeted, written, type Targetable } from "../options/targets.js";
-import { shareTied, withTied } from "./tied.js";
+import { findAttention, findTargets, convertTargets, type Targetable } from "../options/targets.js";
+import { shareTied, replaceTied } from "./tied.js";
 import { tokenLayers } from "./trainable-tokens.js";
 
 /** The result of `inject`. */
@@ -50,12 +50,12 @@ export interface InjectReport {
  * is then unchanged.
  */
 export async function inject(model: Targetable, given: InjectOptions = {}): Promise<InjectReport> {
-  moduleOf("inject", "model", model);
+  checkModule("inject", "model", model);
   const options = optionsFor(model, given);
   const layers = layersFor(model, options);
   checkNames(model, given, { options, adapted: [...layers.keys()] });
   checkOwnClasses("inject", layers, options);
-  const starts = await startsOf(model, layers, options);
+  const starts = await computeStarts(model, layers, options);
   // Another call may have added an adapter of this name while this one read values.
   checkFree(model, options.name, "inject");
   return put(model, starts, { drawn: true, frozen: true });
@@ -71,15 +71,15 @@ export function injectNow(
 }
 
 function optionsFor(model: Targetable, given: InjectOptions): AdapterOptions {
-  const options = completed(model, given);
+  const options = completeOptions(model, given);
   checkFree(model, options.name, "inject");
-  return withTied(model, options);
+  return replaceTied(model, options);
 }
 
 /** Returns the layers to adapt, without layers in fully trained modules. */
 function layersFor(model: Targetable, options: AdapterOptions): Map<string, Module> {
   const saved = savedModules(model, options);
-  return new Map([...targeted(model, options)].filter(([path]) => !isWithin(path, saved)));
+  return new Map([...findTargets(model, options)].filter(([path]) => !isWithin(path, saved)));
 }
 
 /** How an adapter is added. */
@@ -91,9 +91,9 @@ interface Putting {
 }
 
 function put(model: Targetable, { options, byPath }: Starts, putting: Putting): InjectReport {
-  const first = adaptersOf(model).size === 0;
+  const first = listAdapters(model).size === 0;
   const one = { name: options.name, weight: 1 };
-  const active = activeOf(model);
+  const active = listActive(model);
   return change(model, () => {
     // Copies must come from the base's modules and biases, not from another adapter's copies.
     withOriginals(model);
@@ -102,7 +102,7 @@ function put(model: Targetable, { options, byPath }: Starts, putting: Putting): 
       checkTogether(model, [...active, one]);
       activateAlso(model, one);
     } else standCopies(model, active);
-    return { adapted: [...adapterOf(model, one.name).layers.keys()], ...counts(model) };
+    return { adapted: [...findAdapter(model, one.name).layers.keys()], ...counts(model) };
   });
 }
 
@@ -121,16 +121,16 @@ function attach(
   // As in PEFT, the output projection of an attention layer has the rank and alpha of the attention layer.
   const patternOf = (...pattern: Parameters<typeof patternReader>) => {
     const valueOf = patternReader(...pattern);
-    return (path: string): number | undefined => valueOf(attentionOf(path, byPath) ?? path);
+    return (path: string): number | undefined => valueOf(findAttention(path, byPath) ?? path);
   };
   const rankOf = patternOf(options.rankPattern, "rankPattern");
   const alphaOf = patternOf(options.alphaPattern, "alphaPattern");
-  const weights = found.map(([path, layer]) => ({ r: rankOf(path) ?? options.r, weight: weightOf(layer) }));
+  const weights = found.map(([path, layer]) => ({ r: rankOf(path) ?? options.r, weight: findWeight(layer) }));
   const elements = weights.reduce((sum, { r, weight }) => sum + r * weight.shape.reduce((a, b) => a + b), 0);
   if (weights[0] !== undefined) checkAdapterRoom("inject", weights[0].weight.device, elements);
   const paths = found.map(([path]) => path);
   const fanInFanOut = found.some(([, layer]) => layer instanceof Linear && layer.fanInFanOut);
-  const targets = written(model, options);
+  const targets = convertTargets(model, options);
   const adapter: AdapterNote = {
     options: { ...options, fanInFanOut },
     targets,
@@ -142,7 +142,7 @@ function attach(
     delete adapter.options.layersToTransform;
     delete adapter.options.layersPattern;
   }
-  notesOf(model).set(options.name, adapter);
+  readNotes(model).set(options.name, adapter);
   if (frozen) freeze(model);
   const places = placesIn(model);
   for (const [path, layer] of found) {
@@ -153,7 +153,7 @@ function attach(
     if (drawn) begin(target, made, options.initLoraWeights, starts.get(path));
     target.addAdapter(options.name, made, false);
   }
-  for (const path of saved) adapter.modules.set(path, copyOf(model, path));
+  for (const path of saved) adapter.modules.set(path, copyModule(model, path));
   shareTied(model, adapter, saved);
   copyBiases(model, adapter, { adapted: paths, copied: saved });
 }
@@ -171,20 +171,20 @@ export function counts(model: Module): { trainable: number; total: number } {
   return { trainable, total };
 }
 
-function weightOf(layer: Module): Tensor {
+function findWeight(layer: Module): Tensor {
   return layer instanceof MultiheadAttention ? layer.in_proj_weight : (layer as Linear).weight;
 }
 
 /** Clears `requiresGrad` of everything except adapters. */
 function freeze(model: Module): void {
   const kept = new Set<Tensor>();
-  for (const { modules, biases } of notesOf(model).values()) {
+  for (const { modules, biases } of readNotes(model).values()) {
     for (const { copy } of [...modules.values(), ...biases.values()])
       for (const tensor of ownTensors(copy)) kept.add(tensor);
   }
   for (const [, layer] of loraLayers(model)) {
     for (const adapter of layer.adapters.values())
-      for (const [, tensor] of partsOf(adapter)) kept.add(tensor);
+      for (const [, tensor] of listParts(adapter)) kept.add(tensor);
   }
   for (const tensor of model.parameters())
     if (!kept.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;

@@ -4,14 +4,21 @@ import { bufferNames, isPersistent } from "../../nn/buffers.js";
 import { Module } from "../../nn/module.js";
 import { session } from "../../native/binding.js";
 import { keep, noGrad } from "../../tensor/scope.js";
-import { isTensor, made, parameter, type BlockDType, type DType, type Tensor } from "../../tensor/tensor.js";
-import { headsOf, isHead, type AdapterOptions } from "../options/options.js";
+import {
+  isTensor,
+  recordOp,
+  makeParameter,
+  type BlockDType,
+  type DType,
+  type Tensor,
+} from "../../tensor/tensor.js";
+import { listHeads, isHead, type AdapterOptions } from "../options/options.js";
 import { LoRALayer } from "../layers/layer.js";
-import { unmatched } from "./named.js";
+import { refuseUnmatched } from "./named.js";
 import { isStandard } from "../layers/standard.js";
-import { parentOf, type AdapterNote } from "../adapter/registry.js";
+import { findParent, type AdapterNote } from "../adapter/registry.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 import { isWithin, type Replacement } from "../adapter/replacement.js";
 
 /**
@@ -21,18 +28,18 @@ import { isWithin, type Replacement } from "../adapter/replacement.js";
 export function savedModules(model: Module, { modulesToSave: names, taskType }: AdapterOptions): string[] {
   const paths = [...model.namedModules()].map(([path]) => path);
   const missing = names.filter((name) => !paths.some((path) => path.endsWith(name)));
-  const all = missing.length === names.length && headsOf(taskType).length === 0;
+  const all = missing.length === names.length && listHeads(taskType).length === 0;
   const wrong = all ? missing : missing.filter((name) => !isHead(name));
-  if (wrong[0] !== undefined) unmatched("modulesToSave", wrong[0], model);
+  if (wrong[0] !== undefined) refuseUnmatched("modulesToSave", wrong[0], model);
   const hit = paths.filter((path) => names.some((name) => path.endsWith(name)));
   return hit.filter((path) => !hit.some((outer) => path.startsWith(`${outer}.`)));
 }
 
 /** Copies the module at `path`, without putting the copy into the model. */
-export function copyOf(model: Module, path: string): Replacement {
-  const [owner, property, original] = parentOf(model, path);
+export function copyModule(model: Module, path: string): Replacement {
+  const [owner, property, original] = findParent(model, path);
   for (const [at, module] of original.namedModules(path)) checkCopyable(at, module);
-  return { owner, property, original, copy: cloned(original) };
+  return { owner, property, original, copy: cloneModule(original) };
 }
 
 /** Copies the biases that the option `bias` selects, except those in copied modules. */
@@ -54,10 +61,14 @@ export function copyBiases(
 /** Throws for a module with private members or functions bound to the object, since a copy cannot have them. */
 function checkCopyable(path: string, module: Module): void {
   const refuse = (found: string): never => {
-    throw refused(ADAPTER_REFUSALS.boundCopy, "inject", `${path}, a ${module.constructor.name}: ${found}`);
+    throw createRefusal(
+      ADAPTER_REFUSALS.boundCopy,
+      "inject",
+      `${path}, a ${module.constructor.name}: ${found}`,
+    );
   };
   if (module instanceof LoRALayer && module.adapters.size > 0 && !isStandard(module))
-    throw refused(ADAPTER_REFUSALS.ownCopy, "inject", `${path}, a ${module.constructor.name}`);
+    throw createRefusal(ADAPTER_REFUSALS.ownCopy, "inject", `${path}, a ${module.constructor.name}`);
   for (const [name, value] of Object.entries(module)) {
     if (typeof value !== "function") continue;
     const bound =
@@ -71,7 +82,7 @@ function checkCopyable(path: string, module: Module): void {
 }
 
 /** Makes a module of the same kind with trainable copies of its tensors. A low-rank layer becomes a plain one. */
-function cloned(given: Module): Module {
+function cloneModule(given: Module): Module {
   const module = given instanceof LoRALayer && given.adapters.size > 0 ? given.plain() : given;
   const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
   const own = copy as unknown as Record<string, unknown>;
@@ -87,7 +98,7 @@ function cloned(given: Module): Module {
     const persistent = isPersistent(module, name);
     copy.registerBuffer(name, tensor === null ? null : plainCopy(tensor), { persistent });
   }
-  for (const [name, child] of module.children()) copy.replaceChild(name, cloned(child));
+  for (const [name, child] of module.children()) copy.replaceChild(name, cloneModule(child));
   return copy;
 }
 
@@ -101,8 +112,8 @@ function plainCopy(tensor: Tensor): Tensor {
 /** Makes a trainable f32 copy that outlives the current scope. */
 function trainableCopy(tensor: Tensor): Tensor {
   const copy = noGrad(() =>
-    tensor.dtype === "f32" ? made(() => session().unary("copy", tensor.id)) : tensor.to("f32"),
+    tensor.dtype === "f32" ? recordOp(() => session().unary("copy", tensor.id)) : tensor.to("f32"),
   );
   keep(copy);
-  return parameter(copy);
+  return makeParameter(copy);
 }

@@ -111,7 +111,7 @@ function listsIn(layers: readonly string[]): string[] {
 }
 
 /** @internal Throws for a name of a module or of a layer with tokens that matches nothing. */
-export function unmatched(option: string, name: string, model: Module): never {
+export function refuseUnmatched(option: string, name: string, model: Module): never {
   const paths = [...model.namedModules()].map(([path]) => path).filter(Boolean);
   return refuse(option, name, "matches no module", paths);
 }

@@ -2,13 +2,13 @@
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
-import { copyOf } from "./modules-to-save.js";
+import { copyModule } from "./modules-to-save.js";
 import type { AdapterOptions } from "../options/options.js";
 import { pythonRegex } from "../options/python-regex.js";
 import type { AdapterNote } from "../adapter/registry.js";
-import { targeted, type Targetable } from "../options/targets.js";
+import { findTargets, type Targetable } from "../options/targets.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** Returns the path of the input embedding, as the model reports it or by its usual name. */
 export function inputEmbeddingPath(model: Targetable): string | undefined {
@@ -29,7 +29,7 @@ export function tiedTo(model: Module, embedding: Embedding): string[] {
 const EMBEDDINGS = ["embed_tokens", "lm_head"];
 
 /** Returns the input embedding and the layers tied to it; undefined if there are none. */
-function tiedOf(model: Targetable): { path: string; embedding: Embedding; tied: string[] } | undefined {
+function findTied(model: Targetable): { path: string; embedding: Embedding; tied: string[] } | undefined {
   const path = inputEmbeddingPath(model);
   const embedding = [...model.namedModules()].find(([at]) => at === path)?.[1];
   if (path === undefined || !(embedding instanceof Embedding)) return undefined;
@@ -41,14 +41,14 @@ function tiedOf(model: Targetable): { path: string; embedding: Embedding; tied: 
  * With `ensureWeightTying`, replaces tied layers in `modulesToSave` by the embedding that they share.
  * Source: PEFT's _add_modules_to_save_to_tie.
  */
-export function withTied(model: Targetable, options: AdapterOptions): AdapterOptions {
+export function replaceTied(model: Targetable, options: AdapterOptions): AdapterOptions {
   if (!options.ensureWeightTying) return options;
-  const found = tiedOf(model);
+  const found = findTied(model);
   if (found === undefined) return options;
   const last = (path: string): string => path.split(".").at(-1) as string;
   if (!options.modulesToSave.some((name) => EMBEDDINGS.includes(last(name)))) {
-    const both = [found.path, ...found.tied].filter((path) => targeted(model, options).has(path));
-    if (both.length > 0) throw refused(ADAPTER_REFUSALS.tiedAdapter, "inject", both.join(" and "));
+    const both = [found.path, ...found.tied].filter((path) => findTargets(model, options).has(path));
+    if (both.length > 0) throw createRefusal(ADAPTER_REFUSALS.tiedAdapter, "inject", both.join(" and "));
     return options;
   }
   const names = [...options.modulesToSave];
@@ -64,11 +64,11 @@ export function withTied(model: Targetable, options: AdapterOptions): AdapterOpt
 
 /** Copies the layers tied to a copied embedding, too, and lets them share the copy's weight. */
 export function shareTied(model: Targetable, adapter: AdapterNote, copied: readonly string[]): void {
-  const found = adapter.options.ensureWeightTying ? tiedOf(model) : undefined;
+  const found = adapter.options.ensureWeightTying ? findTied(model) : undefined;
   const embedding = found === undefined ? undefined : adapter.modules.get(found.path)?.copy;
   if (found === undefined || !copied.includes(found.path) || !(embedding instanceof Embedding)) return;
   for (const path of found.tied) {
-    const replacement = copyOf(model, path);
+    const replacement = copyModule(model, path);
     const copy = replacement.copy as Linear;
     copy.weight.dispose();
     copy.weight = embedding.weight;

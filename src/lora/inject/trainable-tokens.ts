@@ -6,14 +6,14 @@ import type { Module } from "../../nn/module.js";
 import { LoRALayer } from "../layers/layer.js";
 import { isStandard } from "../layers/standard.js";
 import type { AdapterOptions } from "../options/options.js";
-import { parentOf } from "../adapter/registry.js";
+import { findParent } from "../adapter/registry.js";
 import type { Replacement } from "../adapter/replacement.js";
 import type { Targetable } from "../options/targets.js";
-import { unmatched } from "./named.js";
+import { refuseUnmatched } from "./named.js";
 import { inputEmbeddingPath, tiedTo } from "./tied.js";
 import { TokenEmbedding, TokenLinear, TokenRows } from "../layers/token-rows.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /**
  * Makes replacements for the layers that `trainableTokenIndices` names, and for the layers tied to them, which share the
@@ -30,7 +30,7 @@ export function tokenLayers(
   const rowsAt = new Map<string, readonly number[]>();
   for (const [layer, indices] of Object.entries(byLayer(model, asked))) {
     const paths = [...model.namedModules()].filter(([path]) => path.endsWith(layer));
-    if (paths.length === 0) unmatched("trainableTokenIndices", layer, model);
+    if (paths.length === 0) refuseUnmatched("trainableTokenIndices", layer, model);
     for (const [path, module] of paths) {
       checkRows(path, module, indices);
       if (copied.includes(path)) refuse(`${path} is trained in full by modulesToSave; choose one`);
@@ -40,7 +40,7 @@ export function tokenLayers(
   }
   for (const [path, indices] of rowsAt) {
     if (found.has(path)) continue;
-    const [owner, property, original] = parentOf(model, path);
+    const [owner, property, original] = findParent(model, path);
     const layer = original as Embedding | Linear;
     const rows = new TokenRows(layer.weight, indices, name);
     const copy =
@@ -51,9 +51,9 @@ export function tokenLayers(
       const own = rowsAt.get(tied);
       const equal = own === undefined || own.join() === indices.join();
       if (!equal && ensureWeightTying)
-        throw refused(ADAPTER_REFUSALS.tiedRows, "inject", `${path} and ${tied}`);
+        throw createRefusal(ADAPTER_REFUSALS.tiedRows, "inject", `${path} and ${tied}`);
       if (!equal || adapted.includes(tied) || copied.includes(tied)) continue;
-      const [head, key, module] = parentOf(model, tied);
+      const [head, key, module] = findParent(model, tied);
       found.get(tied)?.copy.dispose();
       found.set(tied, {
         owner: head,
@@ -76,14 +76,14 @@ function byLayer(
 ): Record<string, readonly number[]> {
   if (!Array.isArray(asked)) return asked as Record<string, readonly number[]>;
   const path = inputEmbeddingPath(model);
-  if (path === undefined) throw refused(ADAPTER_REFUSALS.tokenList, "inject");
+  if (path === undefined) throw createRefusal(ADAPTER_REFUSALS.tokenList, "inject");
   return { [path as string]: asked as readonly number[] };
 }
 
 function checkRows(path: string, module: Module, indices: readonly number[]): void {
   const plain = module instanceof Embedding || (module instanceof Linear && !module.fanInFanOut);
   if (!plain || module instanceof LoRALayer || !isStandard(module))
-    throw refused(ADAPTER_REFUSALS.tokenLayer, "inject", `${path}, a ${module.constructor.name}`);
+    throw createRefusal(ADAPTER_REFUSALS.tokenLayer, "inject", `${path}, a ${module.constructor.name}`);
   const rows = (module as Embedding).weight.shape[0] as number;
   const beyond = indices.find((index) => index >= rows);
   if (beyond !== undefined)

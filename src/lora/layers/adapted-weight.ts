@@ -6,7 +6,7 @@ import { rescaling } from "./dora.js";
 import type { Share } from "./shares.js";
 
 /** Σ scaling · B·A, in the weight's shape. */
-export function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
+export function computeDelta(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
   const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.product(adapter).mul(scaling));
   if (first === undefined) return zeros(layer.baseWeight.shape, { device: layer.baseWeight.device });
   return rest.reduce((sum, one) => sum.add(one), first);
@@ -15,7 +15,7 @@ export function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
 /** Returns W + Σ scaling · B·A in f32. An adapter with a magnitude (DoRA) also rescales the sum accumulated before it. */
 export function adaptedWeight(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
   const base = layer.baseWeight.to("f32");
-  if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(deltaOf(layer, shares));
+  if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(computeDelta(layer, shares));
   return shares.reduce((weight, { adapter, scaling }) => {
     const sum = weight.add(layer.product(adapter).mul(scaling));
     if (adapter.magnitude === undefined) return sum;

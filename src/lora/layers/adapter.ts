@@ -52,10 +52,10 @@ export function withoutStart(adapter: Adapter): Adapter {
 }
 
 /** Returns all tensors of an adapter, including those that are never trained. */
-export function tensorsOf(adapter: Adapter): Tensor[] {
+export function listTensors(adapter: Adapter): Tensor[] {
   const { start } = adapter;
   return [
-    ...partsOf(adapter).map(([, tensor]) => tensor),
+    ...listParts(adapter).map(([, tensor]) => tensor),
     ...(start === undefined ? [] : [start.loraA, start.loraB]),
   ];
 }
@@ -66,7 +66,7 @@ export type AdapterPart = "A" | "B" | "bias" | "magnitude";
 const FIELDS = { A: "loraA", B: "loraB", bias: "loraBias", magnitude: "magnitude" } as const;
 
 /** Returns the trained tensors that an adapter has, by part. */
-export function partsOf(adapter: Adapter): [part: AdapterPart, tensor: Tensor][] {
+export function listParts(adapter: Adapter): [part: AdapterPart, tensor: Tensor][] {
   const all = Object.entries(FIELDS) as [AdapterPart, keyof Adapter][];
   return all.flatMap(([part, field]) => {
     const tensor = adapter[field] as Tensor | undefined;
@@ -110,14 +110,14 @@ export interface LoRAOptions {
 }
 
 /** Returns alpha / r, or alpha / √r with rank-stabilised scaling. */
-export function scalingOf(r: number, loraAlpha: number, useRslora = false): number {
+export function computeScaling(r: number, loraAlpha: number, useRslora = false): number {
   return loraAlpha / (useRslora ? Math.sqrt(r) : r);
 }
 
 /** Returns all fields of a new adapter except its tensors. */
-export function described(options: FreshOptions): Omit<Adapter, "loraA" | "loraB"> {
+export function describeAdapter(options: FreshOptions): Omit<Adapter, "loraA" | "loraB"> {
   const { r, loraAlpha, loraDropout = 0, useRslora = false } = options;
-  return { r, loraAlpha, scaling: scalingOf(r, loraAlpha, useRslora), useRslora, loraDropout };
+  return { r, loraAlpha, scaling: computeScaling(r, loraAlpha, useRslora), useRslora, loraDropout };
 }
 
 /** Throws `ERR_OUT_OF_MEMORY` if `elements` f32 values do not fit on the device. Called before any value is drawn. */

@@ -57,9 +57,9 @@ export interface LowRank extends Module {
   /** @internal Makes an adapter in this layer's form, on its device, without adding it. */
   freshAdapter(options: FreshOptions): Adapter;
   /** @internal Adds the bias and the magnitude that `options` ask for to a new adapter. */
-  completed(adapter: Adapter, options: FreshOptions): Adapter;
+  completeAdapter(adapter: Adapter, options: FreshOptions): Adapter;
   /** @internal Returns the adapter called `name`. Throws `ERR_UNKNOWN_ADAPTER`, listing the layer's adapters. */
-  adapterOf(name: string): Adapter;
+  findAdapter(name: string): Adapter;
   /** @internal Returns matrices A [r, inputs per output] and B [outputs, r] with B·A = ΔW / scaling, for any form of adapter. */
   factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor };
   /** @internal B·A in the weight's shape. */
@@ -69,7 +69,7 @@ export interface LowRank extends Module {
   /** @internal The cached squared norms of the weight. */
   squaredNorms: SquaredNorms | null;
   /** @internal Returns ‖W + scaling · B·A‖ per output, in the shape of a magnitude, without gradient. */
-  magnitudeOf(adapter: Adapter): Tensor;
+  createMagnitude(adapter: Adapter): Tensor;
   /** @internal Adds an adapter and freezes the layer's weight. */
   addAdapter(name: string, adapter: Adapter, active?: boolean): void;
   /** @internal Replaces one tensor of an adapter and disposes the old one. */

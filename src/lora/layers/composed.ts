@@ -4,7 +4,7 @@ import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
 import { rescaling } from "./dora.js";
 import type { AnyLoRALayer } from "./any-layer.js";
-import { biasOf, type Share } from "./shares.js";
+import { computeBias, type Share } from "./shares.js";
 
 /** The products of a layer, for an input `x`. */
 export interface Products {
@@ -22,7 +22,7 @@ export interface Products {
  * rescales the base product of the dropped input instead: y ← y + (c − 1)·W·drop(x) + c·s·B·A·drop(x).
  * Source: PEFT's DoRA variants.
  */
-export function composed(
+export function composeForward(
   layer: AnyLoRALayer,
   x: Tensor,
   shares: readonly Share[],
@@ -33,7 +33,7 @@ export function composed(
   const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && trains(layer);
   const dropped = (adapter: Adapter): Tensor => (drops(adapter) ? x.dropout(adapter.loraDropout) : x);
   if (!shares.some(({ adapter }) => adapter.magnitude)) {
-    const whole = biasOf(bias, shares);
+    const whole = computeBias(bias, shares);
     const [first, ...rest] = shares;
     const sum =
       first === undefined || whole !== null || drops(first.adapter)
@@ -59,6 +59,6 @@ export function composed(
       .add(lowRank(given, adapter, scaling).mul(c));
   };
   const y = shares.reduce<Tensor | null>(step, null) as Tensor;
-  const whole = biasOf(bias, shares);
+  const whole = computeBias(bias, shares);
   return whole === null ? y : y.add(whole.reshape(along));
 }

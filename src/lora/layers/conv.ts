@@ -11,10 +11,16 @@ import type { Module } from "../../nn/module.js";
 import { convolve, pointwise, type PerDimension } from "../../nn/convolution.js";
 import { uniform } from "../../tensor/random.js";
 import { scope } from "../../tensor/scope.js";
-import { parameter, type Tensor } from "../../tensor/tensor.js";
-import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
+import { makeParameter, type Tensor } from "../../tensor/tensor.js";
+import {
+  checkAdapterRoom,
+  describeAdapter,
+  type Adapter,
+  type AdapterPart,
+  type FreshOptions,
+} from "./adapter.js";
 import type { LowRank } from "./any-layer.js";
-import { composed } from "./composed.js";
+import { composeForward } from "./composed.js";
 import { acrossGroups } from "./grouped.js";
 import { LoRALayer, type LayerClass, type LoRAOptions } from "./layer.js";
 import { checkBase, checkBaseClass, checkLayer } from "./options.js";
@@ -22,7 +28,7 @@ import { forwardOverWeight } from "./over-weight.js";
 import { byRows } from "./shares.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** Options of `lora.Conv1d`, `lora.Conv2d` and `lora.Conv3d`. */
 export type LoRAConvOptions = LoRAOptions & ConvOptions;
@@ -104,31 +110,31 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       const { device } = weight;
       const shape = [r, inChannels / geometry.groups, ...kernelSize];
       const size = shape.reduce((n, d) => n * d, 1);
-      checkAdapterRoom(nameOf(this), device, size + r * outChannels);
+      checkAdapterRoom(nameKind(this), device, size + r * outChannels);
       const bound = Math.sqrt(r / size);
       const adapter = {
-        ...described(options),
-        loraA: parameter(tensor(uniform(size, -bound, bound), { shape, device })),
-        loraB: parameter(zeros([outChannels, r, ...onesOf(this)], { device })),
+        ...describeAdapter(options),
+        loraA: makeParameter(tensor(uniform(size, -bound, bound), { shape, device })),
+        loraB: makeParameter(zeros([outChannels, r, ...listOnes(this)], { device })),
       };
-      return this.completed(adapter, options);
+      return this.completeAdapter(adapter, options);
     }
 
     /** @internal */
     override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
       if (seesAll(this, adapter))
-        throw refused(ADAPTER_REFUSALS.groupedMerge, nameOf(this), `${this.geometry.groups} groups`);
+        throw createRefusal(ADAPTER_REFUSALS.groupedMerge, nameKind(this), `${this.geometry.groups} groups`);
       const { loraA, loraB } = adapter;
       return { loraA: loraA.reshape(adapter.r, -1), loraB: loraB.reshape(this.outChannels, adapter.r) };
     }
 
     /** @internal */
     override plainAdapter(name: string): Adapter {
-      const adapter = this.adapterOf(name);
+      const adapter = this.findAdapter(name);
       const { groups } = this.geometry;
       if (groups === 1 || seesAll(this, adapter)) return adapter;
       if (adapter.magnitude !== undefined)
-        throw refused(ADAPTER_REFUSALS.groupedDora, nameOf(this), `${groups} groups`);
+        throw createRefusal(ADAPTER_REFUSALS.groupedDora, nameKind(this), `${groups} groups`);
       const { loraA, r, loraAlpha, useRslora } = adapter;
       return {
         ...adapter,
@@ -142,8 +148,8 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
     override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
       const { inChannels, outChannels, kernelSize, geometry } = this;
       if (part === "A") return [r, inChannels, ...kernelSize];
-      if (part === "B") return [outChannels, r / geometry.groups, ...onesOf(this)];
-      return part === "bias" ? [outChannels] : [1, outChannels, ...onesOf(this)];
+      if (part === "B") return [outChannels, r / geometry.groups, ...listOnes(this)];
+      return part === "bias" ? [outChannels] : [1, outChannels, ...listOnes(this)];
     }
 
     /** @internal */
@@ -157,10 +163,10 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       if (Base.prototype.forward !== ConvNd.prototype.forward)
         return forwardOverWeight(this, () => super.forward(x));
       if (!this.adapts) return this.withBase(() => super.forward(x));
-      checkConvInput(nameOf(this), this, x);
+      checkConvInput(nameKind(this), this, x);
       const { baseWeight: weight, geometry } = this;
       return byRows(this, x, (own, shares) =>
-        composed(this, own, shares, {
+        composeForward(this, own, shares, {
           base: (given, bias) => convolve(given, weight, bias, geometry),
           lowRank: (given, adapter, scaling) => lowRank(this, given, adapter, scaling),
         }),
@@ -185,11 +191,11 @@ function nameOfClass({ name }: { name: string }): string {
   return /^Conv[123]d$/.test(name) ? `lora.${name}` : `lora.ConvLoRA(${name})`;
 }
 
-function nameOf({ kernelSize }: ConvNd): string {
+function nameKind({ kernelSize }: ConvNd): string {
   return `lora.Conv${kernelSize.length}d`;
 }
 
-function onesOf({ kernelSize }: ConvNd): number[] {
+function listOnes({ kernelSize }: ConvNd): number[] {
   return kernelSize.map(() => 1);
 }
 

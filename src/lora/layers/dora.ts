@@ -8,7 +8,7 @@
  */
 import { session } from "../../native/binding.js";
 import { keep, noGrad, scope } from "../../tensor/scope.js";
-import { made, type Tensor } from "../../tensor/tensor.js";
+import { recordOp, type Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 
@@ -20,7 +20,7 @@ export interface SquaredNorms {
 }
 
 /** Returns ‖W + scaling · B·A‖ per output, in the shape of a magnitude, without gradient. */
-export function normsOf(layer: AnyLoRALayer, adapter: Adapter, scaling: number): Tensor {
+export function computeNorms(layer: AnyLoRALayer, adapter: Adapter, scaling: number): Tensor {
   return noGrad(() =>
     scope(() => {
       const { loraA, loraB } = layer.factors(adapter);
@@ -28,7 +28,7 @@ export function normsOf(layer: AnyLoRALayer, adapter: Adapter, scaling: number):
       const fanInFanOut = outputDim === 1;
       const flat = fanInFanOut ? weight : weight.reshape(weight.shape[0] as number, -1);
       // [r, out] and [r, r]
-      const projected = made(() => session().linear(loraA.id, flat.id, undefined, fanInFanOut));
+      const projected = recordOp(() => session().linear(loraA.id, flat.id, undefined, fanInFanOut));
       const cross = loraB.mul(projected.transpose()).sum(1);
       const own = loraB
         .matmul(loraA.matmul(loraA, { transB: true }))
@@ -56,5 +56,5 @@ function squaredNorms(layer: AnyLoRALayer, flat: Tensor): Tensor {
 
 /** Returns m / ‖W + scaling · B·A‖ in the magnitude's shape. Only m receives a gradient. */
 export function rescaling(layer: AnyLoRALayer, adapter: Adapter, scaling: number): Tensor {
-  return (adapter.magnitude as Tensor).div(normsOf(layer, adapter, scaling));
+  return (adapter.magnitude as Tensor).div(computeNorms(layer, adapter, scaling));
 }

@@ -1,16 +1,22 @@
 import { normal, zeros } from "../../tensor/create.js";
 import { session } from "../../native/binding.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../../nn/embedding.js";
-import { inputOf } from "../../nn/inputs.js";
-import { made, parameter, type Tensor } from "../../tensor/tensor.js";
-import { checkAdapterRoom, described, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
-import { composed } from "./composed.js";
+import { checkInput } from "../../nn/inputs.js";
+import { recordOp, makeParameter, type Tensor } from "../../tensor/tensor.js";
+import {
+  checkAdapterRoom,
+  describeAdapter,
+  type Adapter,
+  type FreshOptions,
+  type AdapterPart,
+} from "./adapter.js";
+import { composeForward } from "./composed.js";
 import { LoRALayer, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options.js";
 import { byRows } from "./shares.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** Options of `lora.Embedding`. */
 export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;
@@ -36,7 +42,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
       checkLayer("lora.Embedding", options, { numEmbeddings, embeddingDim }),
     );
     if ("loraDropout" in options && options.loraDropout)
-      throw refused(ADAPTER_REFUSALS.embeddingDropout, "lora.Embedding");
+      throw createRefusal(ADAPTER_REFUSALS.embeddingDropout, "lora.Embedding");
     this.mergeWeights = options.mergeWeights ?? true;
     const { r = 0, loraAlpha = 1 } = options;
     if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
@@ -84,17 +90,17 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
 
   /** @internal Makes A as zeros and B as N(0, 1). */
   override freshAdapter(options: FreshOptions): Adapter {
-    if (options.loraBias) throw refused(ADAPTER_REFUSALS.embeddingBias, "lora.Embedding");
+    if (options.loraBias) throw createRefusal(ADAPTER_REFUSALS.embeddingBias, "lora.Embedding");
     const { numEmbeddings, embeddingDim, weight } = this;
     const { device } = weight;
     const { r } = options;
     checkAdapterRoom("lora.Embedding", device, r * (numEmbeddings + embeddingDim));
     const adapter = {
-      ...described({ ...options, loraDropout: 0 }),
-      loraA: parameter(zeros([r, numEmbeddings], { device })),
-      loraB: parameter(normal([embeddingDim, r], 1, { device })),
+      ...describeAdapter({ ...options, loraDropout: 0 }),
+      loraA: makeParameter(zeros([r, numEmbeddings], { device })),
+      loraB: makeParameter(normal([embeddingDim, r], 1, { device })),
     };
-    return this.completed(adapter, options);
+    return this.completeAdapter(adapter, options);
   }
 
   /** @internal A [r, n], B [d, r]. */
@@ -106,17 +112,19 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
   /** ids i32 [...] → [..., d]. Throws `ERR_DTYPE`, `ERR_INDEX` for an id out of range, `ERR_DEVICE_MISMATCH`. */
   override forward(ids: Tensor): Tensor {
     if (!this.adapts) return this.withBase(() => super.forward(ids));
-    inputOf("lora.Embedding", ids, "ids");
+    checkInput("lora.Embedding", ids, "ids");
     const { baseWeight: weight, paddingIdx } = this;
     return byRows(this, ids, (own, shares) =>
-      composed(this, own, shares, {
-        base: (given) => made(() => session().embedding(weight.id, given.id, false, paddingIdx)),
+      composeForward(this, own, shares, {
+        base: (given) => recordOp(() => session().embedding(weight.id, given.id, false, paddingIdx)),
         lowRank: (given, { loraA, loraB }, scaling) =>
-          made(() => session().embedding(loraA.id, given.id, true, paddingIdx))
+          recordOp(() => session().embedding(loraA.id, given.id, true, paddingIdx))
             .mul(scaling)
             .matmul(loraB, { transB: true }),
         sum: (given, { loraA, loraB }, scaling) =>
-          made(() => session().loraEmbedding(weight.id, given.id, loraA.id, loraB.id, scaling, paddingIdx)),
+          recordOp(() =>
+            session().loraEmbedding(weight.id, given.id, loraA.id, loraB.id, scaling, paddingIdx),
+          ),
       }),
     );
   }

@@ -1,15 +1,15 @@
 /** The mixin for all low-rank layers: adapters by name, and merging. */
-import { shown } from "../../arguments/check.js";
+import { formatValue } from "../../arguments/check.js";
 import { zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
-import { adopted, Module } from "../../nn/module.js";
+import { adoptReplacement, Module } from "../../nn/module.js";
 import { keep, noGrad, scope } from "../../tensor/scope.js";
-import { isParameter, parameter, type Tensor } from "../../tensor/tensor.js";
+import { isParameter, makeParameter, type Tensor } from "../../tensor/tensor.js";
 import { didYouMean } from "../../arguments/suggest.js";
 import {
-  partsOf,
+  listParts,
   setPart,
-  tensorsOf,
+  listTensors,
   withoutStart,
   type Adapter,
   type FreshOptions,
@@ -18,14 +18,14 @@ import {
 import type { Active, AnyLoRALayer, LowRank } from "./any-layer.js";
 import { isOff } from "./disabled.js";
 import { checkBaseClass } from "./options.js";
-import { adaptedWeight, deltaOf } from "./adapted-weight.js";
-import { normsOf, type SquaredNorms } from "./dora.js";
+import { adaptedWeight, computeDelta } from "./adapted-weight.js";
+import { computeNorms, type SquaredNorms } from "./dora.js";
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { checkMergeable, refuseQuantised } from "./quantised.js";
 import { release } from "./release.js";
 import { adapterPerRow } from "./rows.js";
 import { isStandard } from "./standard.js";
-import { activeShares, biasOf, withStart } from "./shares.js";
+import { activeShares, computeBias, withStart } from "./shares.js";
 
 export * from "./adapter.js";
 export type { Active, AnyLoRALayer } from "./any-layer.js";
@@ -41,7 +41,7 @@ const BRAND = Symbol("LoRALayer");
 const PLAIN_NAMES = { A: "lora_A", B: "lora_B", bias: "lora_B_bias", magnitude: "lora_magnitude_vector" };
 
 /** Returns the first active adapter. */
-function firstOf(layer: {
+function findFirstActive(layer: {
   active: readonly Active[];
   adapters: ReadonlyMap<string, Adapter>;
 }): Adapter | undefined {
@@ -79,22 +79,22 @@ function mixin<
     squaredNorms: SquaredNorms | null = null;
 
     get r(): number {
-      return firstOf(this)?.r ?? 0;
+      return findFirstActive(this)?.r ?? 0;
     }
     get loraAlpha(): number {
-      return firstOf(this)?.loraAlpha ?? 1;
+      return findFirstActive(this)?.loraAlpha ?? 1;
     }
     get scaling(): number {
-      return firstOf(this)?.scaling ?? 1;
+      return findFirstActive(this)?.scaling ?? 1;
     }
     get loraDropout(): number {
-      return firstOf(this)?.loraDropout ?? 0;
+      return findFirstActive(this)?.loraDropout ?? 0;
     }
     get loraA(): Tensor | undefined {
-      return firstOf(this)?.loraA;
+      return findFirstActive(this)?.loraA;
     }
     get loraB(): Tensor | undefined {
-      return firstOf(this)?.loraB;
+      return findFirstActive(this)?.loraB;
     }
     get merged(): boolean {
       return this.unmergedWeight !== null;
@@ -129,21 +129,21 @@ function mixin<
     abstract plain(): Module;
 
     /** @internal Adds the bias and the magnitude that `options` ask for. */
-    completed(adapter: Adapter, { loraBias, useDora }: FreshOptions): Adapter {
+    completeAdapter(adapter: Adapter, { loraBias, useDora }: FreshOptions): Adapter {
       if (loraBias)
-        adapter.loraBias = parameter(
+        adapter.loraBias = makeParameter(
           zeros(this.shapeOnDisk("bias", adapter.r), { device: this.weight.device }),
         );
       if (useDora) {
         refuseQuantised(this.baseWeight, QUANTISED_REFUSALS.dora);
-        adapter.magnitude = parameter(this.magnitudeOf(adapter));
+        adapter.magnitude = makeParameter(this.createMagnitude(adapter));
       }
       return adapter;
     }
 
     /** @internal */
-    magnitudeOf(adapter: Adapter): Tensor {
-      return normsOf(this, adapter, adapter.scaling);
+    createMagnitude(adapter: Adapter): Tensor {
+      return computeNorms(this, adapter, adapter.scaling);
     }
 
     /** @internal */
@@ -165,17 +165,17 @@ function mixin<
 
     /** @internal */
     plainAdapter(name: string): Adapter {
-      return withoutStart(this.adapterOf(name));
+      return withoutStart(this.findAdapter(name));
     }
 
     /** @internal */
-    adapterOf(name: string): Adapter {
+    findAdapter(name: string): Adapter {
       const adapter = this.adapters.get(name);
       if (adapter === undefined) {
         const loaded = [...this.adapters.keys()].map((n) => `"${n}"`).join(", ");
         throw new LowrankError(
           "ERR_UNKNOWN_ADAPTER",
-          `there is no adapter named ${shown(name)}${didYouMean(name, this.adapters.keys())}; loaded: ${loaded || "none"}`,
+          `there is no adapter named ${formatValue(name)}${didYouMean(name, this.adapters.keys())}; loaded: ${loaded || "none"}`,
         );
       }
       return adapter;
@@ -183,13 +183,13 @@ function mixin<
 
     deltaWeight(name?: string): Tensor {
       if (name !== undefined) {
-        const adapter = this.adapterOf(name);
-        return deltaOf(this, withStart({ adapter, scaling: adapter.scaling }));
+        const adapter = this.findAdapter(name);
+        return computeDelta(this, withStart({ adapter, scaling: adapter.scaling }));
       }
       const shares = activeShares(this);
       if (shares.some(({ adapter }) => adapter.magnitude))
         return adaptedWeight(this, shares).sub(this.baseWeight.to("f32"));
-      return deltaOf(this, shares);
+      return computeDelta(this, shares);
     }
 
     /** @internal */
@@ -240,8 +240,8 @@ function mixin<
     settle(): Tensor[] {
       const { unmergedWeight: base } = this;
       if (base === null) return [];
-      parameter(this.weight, false);
-      if (base.bias !== undefined && this.bias) parameter(this.bias, false);
+      makeParameter(this.weight, false);
+      if (base.bias !== undefined && this.bias) makeParameter(this.bias, false);
       this.unmergedWeight = null;
       return [base.tensor, ...(base.bias ? [base.bias] : [])];
     }
@@ -253,18 +253,18 @@ function mixin<
       if (this.active.some((a) => a.name === name)) this.unmerge();
       this.active = this.active.filter((a) => a.name !== name);
       this.adapters.delete(name);
-      for (const tensor of tensorsOf(adapter)) release(tensor);
+      for (const tensor of listTensors(adapter)) release(tensor);
       if (![...this.adapters.values()].some(({ magnitude }) => magnitude)) forgetNorms(this);
     }
 
     /** @internal */
     replacePart(name: string, part: AdapterPart, tensor: Tensor): void {
-      const adapter = this.adapterOf(name);
-      const old = partsOf(adapter).find(([own]) => own === part)?.[1];
+      const adapter = this.findAdapter(name);
+      const old = listParts(adapter).find(([own]) => own === part)?.[1];
       if (old === tensor) return;
       if (this.active.some((a) => a.name === name)) this.unmerge();
       keep(tensor);
-      parameter(tensor, old?.requiresGrad ?? true);
+      makeParameter(tensor, old?.requiresGrad ?? true);
       setPart(adapter, part, tensor);
       release(old);
     }
@@ -290,7 +290,7 @@ function mixin<
       const merged = noGrad(() =>
         scope(() => ({
           weight: adaptedWeight(this, shares).to(base.dtype),
-          bias: biasOf(bias ?? null, shares),
+          bias: computeBias(bias ?? null, shares),
         })),
       );
       keep(merged.weight);
@@ -364,7 +364,7 @@ function mixin<
         if (name !== "weight" || base === null) yield [name, tensor];
       if (base?.bias && isParameter(base.bias)) yield ["bias", base.bias];
       for (const [name, adapter] of this.adapters) {
-        for (const [part, tensor] of partsOf(adapter)) yield [this.parameterName(name, part), tensor];
+        for (const [part, tensor] of listParts(adapter)) yield [this.parameterName(name, part), tensor];
       }
     }
 
@@ -388,15 +388,15 @@ function mixin<
       forgetNorms(this);
       super.to(device);
       for (const adapter of this.adapters.values()) {
-        for (const [part, tensor] of partsOf(adapter)) {
+        for (const [part, tensor] of listParts(adapter)) {
           const moved = tensor.to(device);
-          if (moved !== tensor) setPart(adapter, part, adopted(tensor, moved));
+          if (moved !== tensor) setPart(adapter, part, adoptReplacement(tensor, moved));
         }
         const { start } = adapter;
         for (const key of ["loraA", "loraB"] as const) {
           const moved = start?.[key].to(device);
           if (start !== undefined && moved !== undefined && moved !== start[key])
-            start[key] = adopted(start[key], moved);
+            start[key] = adoptReplacement(start[key], moved);
         }
       }
       return this;
@@ -406,7 +406,8 @@ function mixin<
       this.unmerge();
       forgetNorms(this);
       super.dispose();
-      for (const adapter of this.adapters.values()) for (const tensor of tensorsOf(adapter)) tensor.dispose();
+      for (const adapter of this.adapters.values())
+        for (const tensor of listTensors(adapter)) tensor.dispose();
     }
   }
   Object.defineProperty(Layer.prototype, BRAND, { value: true });

@@ -1,15 +1,21 @@
 import { uniform, zeros } from "../../tensor/create.js";
 import { session } from "../../native/binding.js";
-import { inputOf } from "../../nn/inputs.js";
+import { checkInput } from "../../nn/inputs.js";
 import { Linear as BaseLinear, type LinearOptions } from "../../nn/linear.js";
 import { trains } from "../../tensor/scope.js";
-import { made, parameter, type Tensor } from "../../tensor/tensor.js";
-import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
-import { composed } from "./composed.js";
+import { recordOp, makeParameter, type Tensor } from "../../tensor/tensor.js";
+import {
+  checkAdapterRoom,
+  describeAdapter,
+  type Adapter,
+  type AdapterPart,
+  type FreshOptions,
+} from "./adapter.js";
+import { composeForward } from "./composed.js";
 import { LoRALayer, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options.js";
 import { loraLinear } from "./lora-linear.js";
-import { byRows, sharesOf, type Share } from "./shares.js";
+import { byRows, listShares, type Share } from "./shares.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 
 /** Options of `lora.Linear`. */
@@ -77,11 +83,11 @@ export class Linear extends LoRALayer(BaseLinear) {
     checkAdapterRoom("lora.Linear", device, options.r * (inFeatures + outFeatures));
     const bound = 1 / Math.sqrt(inFeatures);
     const adapter = {
-      ...described(options),
-      loraA: parameter(uniform([options.r, inFeatures], -bound, bound, { device })),
-      loraB: parameter(zeros([outFeatures, options.r], { device })),
+      ...describeAdapter(options),
+      loraA: makeParameter(uniform([options.r, inFeatures], -bound, bound, { device })),
+      loraB: makeParameter(zeros([outFeatures, options.r], { device })),
     };
-    return this.completed(adapter, options);
+    return this.completeAdapter(adapter, options);
   }
 
   /** @internal A [r, in], B [out, r], bias and magnitude [out]. */
@@ -98,8 +104,8 @@ export class Linear extends LoRALayer(BaseLinear) {
   /** x [..., in] → [..., out]. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`. */
   override forward(x: Tensor): Tensor {
     if (!this.adapts) return this.withBase(() => super.forward(x));
-    inputOf("lora.Linear", x);
-    const shares = sharesOf(this, x.size / this.inFeatures);
+    checkInput("lora.Linear", x);
+    const shares = listShares(this, x.size / this.inFeatures);
     if (shares.some(({ adapter, runs }) => adapter.magnitude || (adapter.loraBias && runs)))
       return byRows(this, x, (own, active) => apart(this, own, active));
     return loraLinear(this, x, this.baseWeight, this.baseBias, shares);
@@ -108,7 +114,7 @@ export class Linear extends LoRALayer(BaseLinear) {
   /** @internal Returns the low-rank path that forward adds for `rows` rows, if there is exactly one, over all rows and outputs and without dropout. */
   plainShare(rows: number): Share | undefined {
     if (this.forward !== Linear.prototype.forward || !this.adapts) return undefined;
-    const [share, ...rest] = sharesOf(this, rows);
+    const [share, ...rest] = listShares(this, rows);
     if (share === undefined || rest.length > 0 || share.runs) return undefined;
     const { adapter } = share;
     const drops = adapter.loraDropout > 0 && trains(this);
@@ -129,8 +135,8 @@ export class Linear extends LoRALayer(BaseLinear) {
 /** Computes the base product and the low-rank products separately, for adapters with magnitudes or biases. */
 function apart(layer: Linear, x: Tensor, shares: readonly Share[]): Tensor {
   const { baseWeight: weight, fanInFanOut } = layer;
-  return composed(layer, x, shares, {
-    base: (given, bias) => made(() => session().linear(given.id, weight.id, bias?.id, fanInFanOut)),
+  return composeForward(layer, x, shares, {
+    base: (given, bias) => recordOp(() => session().linear(given.id, weight.id, bias?.id, fanInFanOut)),
     lowRank: (given, adapter, scaling) => {
       const { loraA, loraB } = layer.factors(adapter);
       return given.matmul(loraA, { transB: true }).mul(scaling).matmul(loraB, { transB: true });

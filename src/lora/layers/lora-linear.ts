@@ -1,10 +1,10 @@
 /** A dense layer and its low-rank paths as one operation. */
 import { session, type LowRankPath } from "../../native/binding.js";
-import { nextDropout } from "../../tensor/random.js";
+import { drawStream } from "../../tensor/random.js";
 import { trains } from "../../tensor/scope.js";
-import { made, type Tensor } from "../../tensor/tensor.js";
+import { recordOp, type Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
-import { biasOf, type Share } from "./shares.js";
+import { computeBias, type Share } from "./shares.js";
 
 /** The largest number of paths that the operation takes. */
 const MOST_PATHS = 14;
@@ -33,12 +33,12 @@ export function loraLinear(
   const plain = shares.filter(
     ({ adapter, runs }) => !runs && !drops(adapter) && layer.windowsOf(adapter).length === 0,
   );
-  const one = plain.length > 1 ? [combined(plain)] : [];
+  const one = plain.length > 1 ? [combineShares(plain)] : [];
   const rest = one.length > 0 ? shares.filter((share) => !plain.includes(share)) : shares;
   const paths = [...one, ...rest].map(({ adapter, scaling, runs = [] }): LowRankPath => {
     const p = drops(adapter) ? adapter.loraDropout : 0;
     // Advances the random stream only with dropout.
-    const draw = (): [number, number] => (p > 0 ? nextDropout() : [0, 0]);
+    const draw = (): [number, number] => (p > 0 ? drawStream() : [0, 0]);
     const [seed, stream] = draw();
     return {
       loraA: adapter.loraA.id,
@@ -51,12 +51,12 @@ export function loraLinear(
       windows: [...layer.windowsOf(adapter)],
     };
   });
-  const whole = biasOf(bias, shares);
-  return made(() => session().loraLinear(x.id, weight.id, whole?.id, layer.fanInFanOut, paths));
+  const whole = computeBias(bias, shares);
+  return recordOp(() => session().loraLinear(x.id, weight.id, whole?.id, layer.fanInFanOut, paths));
 }
 
 /** Concatenates adapters along the rank into one. */
-function combined(shares: readonly Share[]): Share {
+function combineShares(shares: readonly Share[]): Share {
   const [firstA, ...restA] = shares.map((s) => s.adapter.loraA) as [Tensor, ...Tensor[]];
   const [firstB, ...restB] = shares.map((s) => s.adapter.loraB.mul(s.scaling)) as [Tensor, ...Tensor[]];
   const loraA = firstA.concat(restA, 0);

@@ -2,13 +2,13 @@ import { tensor, zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Linear as BaseLinear } from "../../nn/linear.js";
 import { uniform } from "../../tensor/random.js";
-import { parameter, type Tensor } from "../../tensor/tensor.js";
-import { checkAdapterRoom, described, type Adapter, type FreshOptions } from "./adapter.js";
+import { makeParameter, type Tensor } from "../../tensor/tensor.js";
+import { checkAdapterRoom, describeAdapter, type Adapter, type FreshOptions } from "./adapter.js";
 import { checkBase, checkLayer } from "./options.js";
 import { Linear, LINEAR_FIELDS, ofBase, type LoRALinearOptions } from "./linear.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** Options of `lora.MergedLinear`. */
 export interface MergedLinearOptions extends LoRALinearOptions {
@@ -73,16 +73,20 @@ export class MergedLinear extends Linear {
         "lora.MergedLinear: enableLora enables nothing that could be adapted",
       );
     if (useDora || loraBias)
-      throw refused(ADAPTER_REFUSALS.mergedLinear, "lora.MergedLinear", useDora ? "useDora" : "loraBias");
+      throw createRefusal(
+        ADAPTER_REFUSALS.mergedLinear,
+        "lora.MergedLinear",
+        useDora ? "useDora" : "loraBias",
+      );
     const { inFeatures, width, weight } = this;
     const { device } = weight;
     checkAdapterRoom("lora.MergedLinear", device, r * groups * (inFeatures + width));
     const bound = 1 / Math.sqrt(inFeatures);
     const shape = [r * groups, inFeatures];
     return {
-      ...described(options),
-      loraA: parameter(tensor(uniform(r * groups * inFeatures, -bound, bound), { shape, device })),
-      loraB: parameter(zeros([width * groups, r], { device })),
+      ...describeAdapter(options),
+      loraA: makeParameter(tensor(uniform(r * groups * inFeatures, -bound, bound), { shape, device })),
+      loraB: makeParameter(zeros([width * groups, r], { device })),
     };
   }
 
@@ -111,7 +115,7 @@ export class MergedLinear extends Linear {
 
   /** @internal Returns the equivalent plain adapter: rank r·E, alpha times E (√E with rank-stabilised scaling). */
   override plainAdapter(name: string): Adapter {
-    const adapter = this.adapterOf(name);
+    const adapter = this.findAdapter(name);
     if (isPlain(this, adapter)) return adapter;
     const { loraA, loraB } = this.factors(adapter);
     const r = loraA.shape[0] as number;

@@ -12,7 +12,7 @@ import {
 import { LowrankError } from "../../errors.js";
 import type { LoRAOptions } from "./adapter.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 import { describeOwn, isStandard } from "./standard.js";
 
 /** Options of all low-rank layers. */
@@ -88,7 +88,7 @@ function checkAdapterOptions(layer: string, given: LoRAOptions, least = 0): void
   if (loraDropout !== undefined) probability(layer, "loraDropout", loraDropout);
   if (useDora !== undefined) flag(layer, "useDora", useDora);
   if (loraBias !== undefined) flag(layer, "loraBias", loraBias);
-  if (useDora && loraBias) throw refused(ADAPTER_REFUSALS.biasWithDora, layer);
+  if (useDora && loraBias) throw createRefusal(ADAPTER_REFUSALS.biasWithDora, layer);
 }
 
 /** Validates the base class given to a mixin. Throws `ERR_OPTION`. */
@@ -113,7 +113,7 @@ export function checkBase<T extends object>(
       `${layer}.fromBase: the layer has adapters already (${[...held.keys()].join(", ")}), which would be lost; give it one more with inject`,
     );
   if (!isStandard(given))
-    throw refused(ADAPTER_REFUSALS.ownFromBase, `${layer}.fromBase`, describeOwn(given));
+    throw createRefusal(ADAPTER_REFUSALS.ownFromBase, `${layer}.fromBase`, describeOwn(given));
   // The options are later spread into an object, and a spread accepts any value.
   if (!isPlain(chosen)) refuse(`${layer}.fromBase`, "options", "an object of options", chosen);
   return given;

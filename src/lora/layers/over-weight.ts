@@ -3,12 +3,12 @@
  * merged layer's. Source: loralib's ConvLoRA, which also adds the product to the weight.
  */
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 import { trains } from "../../tensor/scope.js";
 import { adaptedWeight } from "./adapted-weight.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { adapterPerRow } from "./rows.js";
-import { activeShares, biasOf, withStart, type Share } from "./shares.js";
+import { activeShares, computeBias, withStart, type Share } from "./shares.js";
 
 const running = new WeakSet<AnyLoRALayer>();
 
@@ -20,11 +20,11 @@ export function forwardOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
   const shares = sharesFor(layer);
   const { name } = layer.constructor;
   if (trains(layer) && shares.some(({ adapter }) => adapter.loraDropout > 0))
-    throw refused(ADAPTER_REFUSALS.ownForwardDropout, "forward", name);
+    throw createRefusal(ADAPTER_REFUSALS.ownForwardDropout, "forward", name);
   const held = { weight: layer.weight, bias: layer.bias };
   const [base, bias] = [layer.baseWeight, layer.baseBias];
   const weight = shares.length === 0 ? base : adaptedWeight(layer, shares).to(base.dtype);
-  const shift = biasOf(bias, shares);
+  const shift = computeBias(bias, shares);
   layer.weight = weight;
   if (held.bias !== undefined || shift !== null) layer.bias = shift;
   running.add(layer);
@@ -32,9 +32,9 @@ export function forwardOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
     const y = forward();
     if (isPromise(y)) {
       y.then(undefined, () => {});
-      throw refused(ADAPTER_REFUSALS.ownForwardAsync, "forward", name);
+      throw createRefusal(ADAPTER_REFUSALS.ownForwardAsync, "forward", name);
     }
-    if (layer.weight !== weight) throw refused(ADAPTER_REFUSALS.ownForwardAssigns, "forward", name);
+    if (layer.weight !== weight) throw createRefusal(ADAPTER_REFUSALS.ownForwardAssigns, "forward", name);
     return y;
   } finally {
     running.delete(layer);
@@ -48,7 +48,8 @@ function sharesFor(layer: AnyLoRALayer): Share[] {
   const names = adapterPerRow();
   if (names === undefined) return activeShares(layer);
   const found = new Set(names.map((name) => (name !== null && layer.adapters.has(name) ? name : null)));
-  if (found.size > 1) throw refused(ADAPTER_REFUSALS.ownForwardRows, "adapterPerRow", layer.constructor.name);
+  if (found.size > 1)
+    throw createRefusal(ADAPTER_REFUSALS.ownForwardRows, "adapterPerRow", layer.constructor.name);
   const [name] = found;
   const adapter = name === null || name === undefined ? undefined : layer.adapters.get(name);
   return adapter === undefined ? [] : withStart({ adapter, scaling: adapter.scaling });

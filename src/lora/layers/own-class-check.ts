@@ -3,10 +3,10 @@ import type { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import type { AdapterOptions } from "../options/options.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused, type Refusal } from "../../refusals/refusal.js";
+import { createRefusal, type Refusal } from "../../refusals/refusal.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { LoRALayer } from "./layer.js";
-import { adaptingClass, hasOwnForward, isInPlace, kindOf, wasReassigned } from "./own-class.js";
+import { adaptingClass, hasOwnForward, isInPlace, findKind, wasReassigned } from "./own-class.js";
 import { isStandard, LORA_FIELDS } from "./standard.js";
 
 /** Methods of modules that a class may override; the adapted layer calls the override. */
@@ -35,7 +35,7 @@ export function checkOwnClasses(
 ): void {
   for (const [path, layer] of layers) {
     if (layer instanceof MultiheadAttention && (useDora || loraBias || bias !== "none"))
-      throw refused(
+      throw createRefusal(
         ADAPTER_REFUSALS.attention,
         where,
         `${path}, ${useDora ? "useDora" : loraBias ? "loraBias" : `bias ${bias}`}`,
@@ -48,7 +48,7 @@ export function checkOwnClasses(
     if (fault === undefined) continue;
     const { refusal, found, code } = fault;
     const what = `${path}, a ${layer.constructor.name}`;
-    throw refused(refusal, where, found === undefined ? what : `${what}: ${found}`, code);
+    throw createRefusal(refusal, where, found === undefined ? what : `${what}: ${found}`, code);
   }
 }
 
@@ -66,7 +66,7 @@ function dropoutFault(layer: Module, dropout: number): Fault | undefined {
 function fieldsFault(layer: Module): Fault | undefined {
   if (!Object.isExtensible(layer)) return { refusal: ADAPTER_REFUSALS.ownFrozen };
   const refusal = ADAPTER_REFUSALS.ownWeight;
-  const { names = { weight: "weight", bias: "bias" }, shape: shapeOf } = kindOf(layer);
+  const { names = { weight: "weight", bias: "bias" }, shape: shapeOf } = findKind(layer);
   for (const name of [names.weight, names.bias]) {
     const field = Object.getOwnPropertyDescriptor(layer, name);
     if (name === names.bias && (field === undefined || field.value === null)) continue;
@@ -84,16 +84,16 @@ function fieldsFault(layer: Module): Fault | undefined {
 
 /** Finds properties whose names clash with fields or methods of low-rank layers. */
 function namesFault(layer: Module): Fault | undefined {
-  const kind = kindOf(layer).Base.prototype as object;
+  const kind = findKind(layer).Base.prototype as object;
   const names = new Set(Reflect.ownKeys(layer));
   const onObject = MODULE_METHODS.find((name) => name !== "forward" && names.has(name));
-  for (let of = prototypeOf(layer); of !== kind; of = prototypeOf(of))
+  for (let of = readPrototype(layer); of !== kind; of = readPrototype(of))
     for (const name of Reflect.ownKeys(of)) names.add(name);
   const adapting = adaptingClass(layer).prototype as object;
   const reserved = [
     ...LORA_FIELDS,
     ...Reflect.ownKeys(adapting),
-    ...Reflect.ownKeys(prototypeOf(adapting)),
+    ...Reflect.ownKeys(readPrototype(adapting)),
   ].filter((name) => !MODULE_METHODS.includes(name));
   const taken = onObject ?? reserved.find((name) => names.has(name));
   return taken === undefined ? undefined : { refusal: ADAPTER_REFUSALS.ownName, found: String(taken) };
@@ -106,6 +106,6 @@ function forwardFault(layer: Module): Fault | undefined {
   return plain && !wasReassigned(layer) ? undefined : { refusal: ADAPTER_REFUSALS.ownForwardProperty };
 }
 
-function prototypeOf(of: object): object {
+function readPrototype(of: object): object {
   return Object.getPrototypeOf(of) as object;
 }

@@ -14,9 +14,9 @@ import { Linear as BaseLinear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { partsOf } from "./adapter.js";
+import { listParts } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { Conv1d, Conv2d, Conv3d } from "./conv.js";
 import { Embedding } from "./embedding.js";
@@ -115,7 +115,7 @@ export function isInPlace(layer: Module): boolean {
 export function hasOwnForward(layer: Module): boolean {
   const own = classOf.get(Object.getPrototypeOf(layer) as object);
   if (own !== undefined) return classes.overWeight.get(own)?.prototype === Object.getPrototypeOf(layer);
-  const { Base, names } = kindOf(layer);
+  const { Base, names } = findKind(layer);
   return names !== undefined || (layer as Layer).forward !== (Base.prototype as Layer).forward;
 }
 
@@ -175,13 +175,13 @@ export function adaptingClass(layer: Module): AdaptingClass {
   let Adapting = known.get(own);
   if (Adapting === undefined) {
     Adapting = makeClass(own);
-    const kind = kindOf(layer);
+    const kind = findKind(layer);
     for (const name of overWeight ? kind.methods : [...kind.methods, "forward"]) {
       const method = Object.getOwnPropertyDescriptor(kind.from, name) as PropertyDescriptor;
       Object.defineProperty(Adapting.prototype, name, method);
     }
     defineGetters(Adapting.prototype as object, kind);
-    if (overWeight) Object.defineProperty(Adapting.prototype, "forward", { value: overWeightOf(own) });
+    if (overWeight) Object.defineProperty(Adapting.prototype, "forward", { value: makeForward(own) });
     classOf.set(Adapting.prototype as object, own);
     known.set(own, Adapting);
   }
@@ -216,7 +216,7 @@ function makeClass(own: Layer): AdaptingClass {
   Object.defineProperty(Standing, "prototype", { value: own });
   abstract class Adapting extends LoRALayer(Standing) {
     override plain(): Module {
-      throw refused(ADAPTER_REFUSALS.ownCopy, "modulesToSave", describeOwn(this));
+      throw createRefusal(ADAPTER_REFUSALS.ownCopy, "modulesToSave", describeOwn(this));
     }
 
     override unloaded(): Module {
@@ -228,7 +228,7 @@ function makeClass(own: Layer): AdaptingClass {
     override *ownParameters(): IterableIterator<[string, Tensor]> {
       yield* withBaseTensors(this, () => [...own.ownParameters.call(this)]);
       for (const [name, adapter] of this.adapters) {
-        for (const [part, tensor] of partsOf(adapter)) yield [this.parameterName(name, part), tensor];
+        for (const [part, tensor] of listParts(adapter)) yield [this.parameterName(name, part), tensor];
       }
     }
 
@@ -241,7 +241,7 @@ function makeClass(own: Layer): AdaptingClass {
   return Adapting as unknown as AdaptingClass;
 }
 
-function overWeightOf(own: Layer): Forward {
+function makeForward(own: Layer): Forward {
   return function (this: Layer, ...inputs: unknown[]): unknown {
     const forward = (ownForwards.get(this)?.value ?? own.forward) as Forward;
     const run = (): unknown => forward.apply(this, inputs);
@@ -263,6 +263,6 @@ function withBaseTensors<R>(layer: AnyLoRALayer, read: () => R): R {
   }
 }
 
-export function kindOf(layer: Module): Kind {
+export function findKind(layer: Module): Kind {
   return KINDS.find(({ Base }) => layer instanceof Base) as Kind;
 }

@@ -5,13 +5,13 @@
 import { tensor } from "../../tensor/create.js";
 import { noGrad } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { partsOf, type Adapter } from "./adapter.js";
+import { listParts, type Adapter } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { MergedLinear } from "./merged-linear.js";
 
 /** Whether an adapter has the compact form of its layer rather than PEFT's. */
 export function isOwnForm(layer: AnyLoRALayer, adapter: Adapter): boolean {
-  return partsOf(adapter).some(
+  return listParts(adapter).some(
     ([part, { shape }]) => shape.join() !== layer.shapeOnDisk(part, adapter.r).join(),
   );
 }

@@ -27,7 +27,7 @@ export interface Run {
 /**
  * Returns the runs of an input of `rows` rows, by position. Each row of the batch covers `rows / names.length` input rows.
  */
-export function runsOf(names: AdapterPerRow, rows: number): Run[] {
+export function findRuns(names: AdapterPerRow, rows: number): Run[] {
   const each = rows / names.length;
   if (!Number.isInteger(each)) {
     throw new LowrankError(

@@ -1,7 +1,7 @@
 /** The adapters that apply in one forward of a layer, with their scaling and rows. */
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
-import { adapterPerRow, runsOf } from "./rows.js";
+import { adapterPerRow, findRuns } from "./rows.js";
 
 /** The contribution of one adapter, over all rows or some runs of them. */
 export interface Share {
@@ -36,10 +36,10 @@ export function activeShares({ active, adapters }: Adapted): Share[] {
 }
 
 /** Returns the shares over an input of `rows` rows: the active adapters, or the adapters set per row. */
-export function sharesOf(layer: Adapted, rows: number): Share[] {
+export function listShares(layer: Adapted, rows: number): Share[] {
   const names = adapterPerRow();
   if (names === undefined) return activeShares(layer);
-  const runs = runsOf(names, rows);
+  const runs = findRuns(names, rows);
   return [...new Set(runs.map(({ name }) => name))].flatMap((name) => {
     const adapter = name === null ? undefined : layer.adapters.get(name);
     if (adapter === undefined) return [];
@@ -60,7 +60,7 @@ export function byRows(
 ): Tensor {
   const names = adapterPerRow();
   if (names === undefined) return forward(x, activeShares(layer));
-  const runs = runsOf(names, x.shape[0] as number);
+  const runs = findRuns(names, x.shape[0] as number);
   const outputs = runs.map(({ name, start, count }) => {
     const adapter = name === null ? undefined : layer.adapters.get(name);
     const own = runs.length === 1 ? x : x.slice(0, start, start + count);
@@ -71,7 +71,7 @@ export function byRows(
 }
 
 /** Returns bias + Σ scaling · loraBias, for shares over all rows. */
-export function biasOf(bias: Tensor | null, shares: readonly Share[]): Tensor | null {
+export function computeBias(bias: Tensor | null, shares: readonly Share[]): Tensor | null {
   return shares.reduce((sum: Tensor | null, { adapter: { loraBias }, scaling }) => {
     if (loraBias === undefined) return sum;
     const scaled = loraBias.mul(scaling);

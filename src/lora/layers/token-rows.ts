@@ -6,7 +6,7 @@ import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { keep, noGrad, scope } from "../../tensor/scope.js";
-import { made, parameter, type Tensor } from "../../tensor/tensor.js";
+import { recordOp, makeParameter, type Tensor } from "../../tensor/tensor.js";
 
 /** Trained replacements for rows of a weight. They are new values, not differences. */
 export class TokenRows {
@@ -27,13 +27,13 @@ export class TokenRows {
     this.#slots = tensor(slots, { shape: [slots.length, 1], device });
     keep(this.#slots);
     const ids = tensor(Int32Array.from(indices), { device });
-    this.values = parameter(noGrad(() => made(() => session().embedding(weight.id, ids.id, false))));
+    this.values = makeParameter(noGrad(() => recordOp(() => session().embedding(weight.id, ids.id, false))));
     ids.dispose();
   }
 
   /** Returns the replaced rows of `ids` [...], and the rows of `base` [..., d] for all other ids. */
   over(base: Tensor, ids: Tensor): Tensor {
-    const slots = made(() => session().embedding(this.#slots.id, ids.id, false));
+    const slots = recordOp(() => session().embedding(this.#slots.id, ids.id, false));
     return this.#chosen(base, slots, ids.shape);
   }
 
@@ -47,7 +47,7 @@ export class TokenRows {
       .clamp(0, this.indices.length - 1)
       .to("i32")
       .reshape(shape);
-    const rows = made(() => session().embedding(this.values.id, at.id, false));
+    const rows = recordOp(() => session().embedding(this.values.id, at.id, false));
     return base.where(slots.lt(0), rows);
   }
 
@@ -56,7 +56,7 @@ export class TokenRows {
       const moved = part.to(device);
       if (moved === part) continue;
       keep(moved);
-      if (part === this.values) this.values = parameter(moved, part.requiresGrad);
+      if (part === this.values) this.values = makeParameter(moved, part.requiresGrad);
       else this.#slots = moved;
       part.dispose();
     }
@@ -149,7 +149,7 @@ export class TokenLinear extends Linear implements TokenLayer {
 
   override forward(x: Tensor): Tensor {
     const weight = this.rows.within(this.weight);
-    return made(() => session().linear(x.id, weight.id, this.bias?.id, false));
+    return recordOp(() => session().linear(x.id, weight.id, this.bias?.id, false));
   }
 
   override *ownParameters(): IterableIterator<[string, Tensor]> {
@@ -187,6 +187,6 @@ export function tokenState({ rows, tied }: TokenLayer): Record<string, Tensor> {
 export function mergeTokens({ base, rows }: TokenLayer): Tensor {
   const { weight } = base;
   const merged = noGrad(() => scope(() => rows.within(weight).to(weight.dtype)));
-  base.weight = parameter(merged, false);
+  base.weight = makeParameter(merged, false);
   return weight;
 }

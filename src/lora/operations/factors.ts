@@ -21,7 +21,7 @@ export interface Factors extends Blocks {
 }
 
 /** Derives the block structure of A [blocks·R, …] and B [rows, R, …]. */
-export function blocksOf(a: Tensor, b: Tensor): Blocks {
+export function deriveBlocks(a: Tensor, b: Tensor): Blocks {
   const [rows, blockRank] = b.shape as [number, number];
   return { blocks: (a.shape[0] as number) / blockRank, blockRank, rows };
 }
@@ -33,7 +33,7 @@ export interface Source extends Factors {
 }
 
 /** Returns Σ weight·scaling·B·A exactly, as one pair concatenated along the rank, with the factors multiplied into A. */
-export function concatenated(sources: readonly Source[]): Factors {
+export function concatenateFactors(sources: readonly Source[]): Factors {
   const { blocks, rows } = sources[0] as Source;
   const R = sources.reduce((n, { blockRank }) => n + blockRank, 0);
   const columns = sources.map(({ a, blockRank }) => a.length / (blocks * blockRank))[0] as number;
@@ -106,7 +106,7 @@ export async function nearest(
  * Returns the best factors of rank `rank` for the product of `factors`, without computing it. With B = U₁S₁V₁ᵀ and
  * A = U₂S₂V₂ᵀ, B·A = U₁(S₁V₁ᵀU₂S₂)V₂ᵀ, so only B, A and a matrix of their rank are decomposed.
  */
-export async function reduced(factors: Factors, rank: number): Promise<Factors> {
+export async function reduceRank(factors: Factors, rank: number): Promise<Factors> {
   const { a, blocks, blockRank: R, rows } = factors;
   const out = blank(blocks, rows, a.length / (blocks * R), rank);
   for (let j = 0; j < blocks; j++) {
@@ -125,7 +125,7 @@ export async function reduced(factors: Factors, rank: number): Promise<Factors> 
       }
     }
     const { u, s, vt } = await svd({ values: core, rows: m, columns: n }, rank);
-    place(out, j, { u: multiplied(one.u, u, m), s, vt: multiplied(vt, two.vt, n) });
+    place(out, j, { u: multiply(one.u, u, m), s, vt: multiply(vt, two.vt, n) });
   }
   return out;
 }
@@ -151,7 +151,7 @@ function place(out: Factors, j: number, { u, s, vt }: Svd): void {
 }
 
 /** Returns left [rows, inner] · right [inner, columns]. */
-function multiplied(left: Float64Array, right: Float64Array, inner: number): Float64Array {
+function multiply(left: Float64Array, right: Float64Array, inner: number): Float64Array {
   const [rows, columns] = [left.length / inner, right.length / inner];
   const out = new Float64Array(rows * columns);
   for (let row = 0; row < rows; row++) {

@@ -1,6 +1,6 @@
 /** Replaces the values of a loaded adapter by another adapter's. */
 import { options } from "../../arguments/check.js";
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { adapterName } from "../options/adapter-name.js";
@@ -10,13 +10,13 @@ import { readTemplates, setTemplates } from "../adapter/chat-templates.js";
 import { trainedBiases } from "../adapter/mark.js";
 import { asOwnForm, isOwnForm } from "../layers/own-form.js";
 import { patternReader } from "../options/patterns.js";
-import { scalingOf } from "../layers/layer.js";
-import { adapterOf } from "../adapter/registry.js";
-import { checkBases, fill, fitted } from "../formats/state.js";
+import { computeScaling } from "../layers/layer.js";
+import { findAdapter } from "../adapter/registry.js";
+import { checkBases, fill, fitTensors } from "../formats/state.js";
 import type { Targetable } from "../options/targets.js";
 import { ranksAndAlphas } from "../options/exact.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /**
  * Reads an adapter into the existing tensors of the adapter `name`. Nothing is allocated, and references to the tensors
@@ -31,7 +31,7 @@ export async function hotSwap(
   path: string,
   given: ReadOptions & { name?: string | undefined } = {},
 ): Promise<void> {
-  moduleOf("hotSwap", "model", model);
+  checkModule("hotSwap", "model", model);
   fileName("hotSwap", "path", path);
   const { name = "default", ...reading } = options("hotSwap", given, [
     "name",
@@ -41,19 +41,19 @@ export async function hotSwap(
   ]);
   adapterName("hotSwap", "name", name);
   checkReading("hotSwap", reading);
-  adapterOf(model, name);
+  findAdapter(model, name);
   const read = await readAdapter(path, name, model, reading);
   const made: Tensor[] = [];
   try {
     const templates = readTemplates(model, read.folder);
     await checkBases(model, read);
     const fitting = await inOwnForm(model, name, read, made);
-    const { layers, note } = adapterOf(model, name);
+    const { layers, note } = findAdapter(model, name);
     for (const [at, layer] of layers) {
       if (layer.merged && layer.active.some((one) => one.name === name))
-        throw refused(ADAPTER_REFUSALS.swapMerged, "hotSwap", `"${name}" into ${at}`);
-      if (layer.adapterOf(name).start !== undefined)
-        throw refused(ADAPTER_REFUSALS.swapMoved, "hotSwap", `"${name}" at ${at}`);
+        throw createRefusal(ADAPTER_REFUSALS.swapMerged, "hotSwap", `"${name}" into ${at}`);
+      if (layer.findAdapter(name).start !== undefined)
+        throw createRefusal(ADAPTER_REFUSALS.swapMoved, "hotSwap", `"${name}" at ${at}`);
     }
     const {
       r = 8,
@@ -69,17 +69,17 @@ export async function hotSwap(
     ];
     // Biases trained in place belong to directly constructed layers.
     const inPlace = (read.options.bias ?? "none") === "none" ? "none" : trainedBiases(model);
-    fill(fitted(model, name, fitting, { padded: true, inPlace }));
+    fill(fitTensors(model, name, fitting, { padded: true, inPlace }));
     for (const [at, layer] of layers) {
-      const adapter = layer.adapterOf(name);
-      const scaling = scalingOf(rankOf(at) ?? r, alphaOf(at) ?? loraAlpha, useRslora);
+      const adapter = layer.findAdapter(name);
+      const scaling = computeScaling(rankOf(at) ?? r, alphaOf(at) ?? loraAlpha, useRslora);
       // The tensors keep their rank, so alpha is adjusted to give the file's scaling.
       Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, useRslora: false });
       if (!(layer instanceof Embedding)) Object.assign(adapter, { loraDropout });
     }
     if (note === undefined) return;
     setTemplates(model, name, templates);
-    const held = new Map([...layers].map(([at, layer]) => [at, layer.adapterOf(name)]));
+    const held = new Map([...layers].map(([at, layer]) => [at, layer.findAdapter(name)]));
     Object.assign(note.options, { loraDropout, useRslora: false, ...ranksAndAlphas(held) });
   } finally {
     for (const one of made) one.dispose();
@@ -95,8 +95,8 @@ async function inOwnForm(
   made: Tensor[],
 ): Promise<AdapterFile> {
   const tensors = { ...read.tensors };
-  for (const [path, layer] of adapterOf(model, name).layers) {
-    const adapter = layer.adapterOf(name);
+  for (const [path, layer] of findAdapter(model, name).layers) {
+    const adapter = layer.findAdapter(name);
     if (!isOwnForm(layer, adapter)) continue;
     const [keyA, keyB] = (["A", "B"] as const).map(
       (part) => `${PREFIX}${path}.${layer.nameOnDisk(part)}`,
@@ -105,7 +105,7 @@ async function inOwnForm(
     if (loraA === undefined || loraB === undefined) continue;
     const own = await asOwnForm(layer, adapter, { loraA, loraB });
     if (own === undefined)
-      throw refused(ADAPTER_REFUSALS.swapForm, `hotSwap: ${read.file}`, `${path} of "${name}"`);
+      throw createRefusal(ADAPTER_REFUSALS.swapForm, `hotSwap: ${read.file}`, `${path} of "${name}"`);
     made.push(own.loraA, own.loraB);
     Object.assign(tensors, { [keyA]: own.loraA, [keyB]: own.loraB });
   }

@@ -1,11 +1,11 @@
 /** Reports the adapters of a model, layer by layer. */
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "../layers/layer.js";
 import { loraLayers } from "../adapter/registry.js";
-import { blocksOf } from "./factors.js";
+import { deriveBlocks } from "./factors.js";
 
 /** One adapter of one layer. */
 export interface LayerReport {
@@ -40,7 +40,7 @@ export interface LayerReport {
  * matrices of the rank's size.
  */
 export async function report(model: Module): Promise<LayerReport[]> {
-  moduleOf("report", "model", model);
+  checkModule("report", "model", model);
   const rows = [...loraLayers(model)].flatMap(([path, layer]) =>
     [...layer.adapters].map(([name, adapter]) => ({ path, layer, name, adapter })),
   );
@@ -70,7 +70,7 @@ export async function report(model: Module): Promise<LayerReport[]> {
 
 /** Returns ‖A‖², ‖B‖² and ‖BA‖², on the device. */
 function squares({ loraA, loraB }: Adapter): Tensor {
-  const { blocks, blockRank, rows } = blocksOf(loraA, loraB);
+  const { blocks, blockRank, rows } = deriveBlocks(loraA, loraB);
   const a = loraA.reshape(blocks * blockRank, -1);
   const b = loraB.reshape(rows, blockRank);
   const products = Array.from({ length: blocks }, (_, j) => {

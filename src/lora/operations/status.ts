@@ -1,8 +1,8 @@
 /** Summarises the adapters of a model. */
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { activeOf } from "../adapter/active.js";
+import { listActive } from "../adapter/active.js";
 import { adapters, loraLayers } from "../adapter/registry.js";
 
 /** The adapters of a model and their state. */
@@ -30,14 +30,14 @@ export interface Status {
 
 /** Returns the adapters of a model, and which are active, trained and merged. */
 export function status(model: Module): Status {
-  moduleOf("status", "model", model);
+  checkModule("status", "model", model);
   const layers = [...loraLayers(model)].map(([, layer]) => layer).filter((layer) => layer.adapters.size > 0);
   const merged = layers.filter((layer) => layer.merged).length;
   const [names, tensors] = [adapters(model), new Set(Object.values(model.stateDict()))];
   const size = (all: Iterable<Tensor>): number => [...all].reduce((n, one) => n + one.size, 0);
   return {
     adapters: names,
-    active: activeOf(model),
+    active: listActive(model),
     trainable: names.filter((name) =>
       layers.some((layer) => {
         const adapter = layer.adapters.get(name);

@@ -29,11 +29,11 @@ export function combinedValues(
   const kept = tensors.map((values, i) => {
     if (kind === "linear" || density >= 1) return values;
     return kind === "dare_linear" || kind === "dare_ties"
-      ? dropped(values, density, draw(i, values.length))
+      ? dropRandomly(values, density, draw(i, values.length))
       : largest(values, density);
   });
   return kind === "ties" || kind === "dare_ties"
-    ? elected(kept, weights, majoritySign)
+    ? electSigns(kept, weights, majoritySign)
     : weightedSum(kept, weights);
 }
 
@@ -49,7 +49,7 @@ function weightedSum(tensors: readonly Float32Array[], weights: readonly number[
 }
 
 /** Returns, for each element, the mean of the weighted values with the majority's sign. */
-function elected(
+function electSigns(
   tensors: readonly Float32Array[],
   weights: readonly number[],
   majority: MajoritySign,
@@ -75,7 +75,7 @@ function elected(
 }
 
 /** Keeps each value with probability `density` and divides it by `density`, which preserves the mean. */
-function dropped(values: Float32Array, density: number, uniform: Float32Array): Float32Array {
+function dropRandomly(values: Float32Array, density: number, uniform: Float32Array): Float32Array {
   return values.map((value, j) => ((uniform[j] as number) < density ? value / density : 0));
 }
 

@@ -7,7 +7,7 @@ import {
   whole,
 } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
-import { moduleOf } from "../../nn/children.js";
+import { checkModule } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { uniform, withRandom } from "../../tensor/random.js";
 import { noGrad, scope } from "../../tensor/scope.js";
@@ -19,11 +19,19 @@ import { adapterName } from "../options/adapter-name.js";
 import { setTemplates, templatesOfAll } from "../adapter/chat-templates.js";
 import { injectNow } from "../inject/inject.js";
 import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
-import { adapterOf, checkFree, loraLayers, type ModelAdapter } from "../adapter/registry.js";
+import { findAdapter, checkFree, loraLayers, type ModelAdapter } from "../adapter/registry.js";
 import { savedTensors } from "../adapter/replacement.js";
 import { withStart } from "../layers/shares.js";
 import type { Targetable } from "../options/targets.js";
-import { blocksOf, concatenated, nearest, product, reduced, type Factors, type Source } from "./factors.js";
+import {
+  deriveBlocks,
+  concatenateFactors,
+  nearest,
+  product,
+  reduceRank,
+  type Factors,
+  type Source,
+} from "./factors.js";
 import { exactTargets, ranksAndAlphas } from "../options/exact.js";
 import {
   combinedValues,
@@ -32,7 +40,7 @@ import {
   type MajoritySign,
 } from "./task-arithmetic.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** How adapters are combined: as sums, or element by element in A and B, or (`_svd`) in their product. See `addWeightedAdapter`. */
 export type Combination =
@@ -100,16 +108,16 @@ export async function addWeightedAdapter(
   weights: Readonly<Record<string, number>>,
   options: WeightedAdapterOptions = {},
 ): Promise<void> {
-  moduleOf("addWeightedAdapter", "model", model);
+  checkModule("addWeightedAdapter", "model", model);
   const known = ["combination", "rank", "density", "majoritySign", "seed"] as const;
   const { seed } = checkedOptions("addWeightedAdapter", options, known);
   if (seed !== undefined) whole("addWeightedAdapter", "seed", seed);
   if (options.density !== undefined) probability("addWeightedAdapter", "density", options.density);
-  const inputs = checked(model, name, weights, options);
+  const inputs = checkInputs(model, name, weights, options);
   const alone = inputs.length === 1 && options.rank === undefined;
   const combination = alone ? "linear" : (options.combination ?? "linear");
   const sums = await withRandom(options.seed ?? 0, () =>
-    noGrad(() => scope(() => sumsOf(model, inputs, { ...options, combination }))),
+    noGrad(() => scope(() => computeSums(model, inputs, { ...options, combination }))),
   );
   // Another call may have added an adapter of this name while this one read values.
   checkFree(model, name, "addWeightedAdapter");
@@ -126,7 +134,7 @@ function refuse(message: string): never {
   throw new LowrankError("ERR_OPTION", `addWeightedAdapter: ${message}`);
 }
 
-function checked(
+function checkInputs(
   model: Module,
   name: string,
   weights: Readonly<Record<string, number>>,
@@ -136,7 +144,7 @@ function checked(
   if (!isPlain(weights)) wrong("addWeightedAdapter", "weights", "weights by name", weights);
   checkFree(model, name, "addWeightedAdapter");
   const inputs = Object.entries(weights).map(([one, weight]) => ({
-    ...adapterOf(model, one),
+    ...findAdapter(model, one),
     name: one,
     weight,
   }));
@@ -160,7 +168,7 @@ function checked(
       for (const path of input[kind].keys()) {
         const other = owners.get(path);
         if (other !== undefined)
-          throw refused(
+          throw createRefusal(
             ADAPTER_REFUSALS.addedCopies,
             "addWeightedAdapter",
             `"${other}" and "${input.name}": ${path}`,
@@ -173,7 +181,7 @@ function checked(
     inputs.flatMap(({ note }) => note?.options.bias ?? []).filter((bias) => bias !== "none"),
   );
   if (modes.size > 1)
-    throw refused(ADAPTER_REFUSALS.addedBiases, "addWeightedAdapter", [...modes].join(" and "));
+    throw createRefusal(ADAPTER_REFUSALS.addedBiases, "addWeightedAdapter", [...modes].join(" and "));
   return inputs;
 }
 
@@ -182,16 +190,18 @@ interface Sum extends Factors {
   r: number;
 }
 
-async function sumsOf(
+async function computeSums(
   model: Module,
   inputs: readonly Input[],
   options: WeightedAdapterOptions & { combination: Combination },
 ): Promise<Map<string, Sum>> {
   const sums = new Map<string, Sum>();
-  const layers = [...loraLayers(model)].map(([path, layer]) => [path, layer, held(layer, inputs)] as const);
+  const layers = [...loraLayers(model)].map(
+    ([path, layer]) => [path, layer, listParts(layer, inputs)] as const,
+  );
   for (const [path, , parts] of layers) checkParts(path, parts, options);
   for (const [path, , parts] of layers) {
-    if (parts.length > 0) sums.set(path, await sumOf(parts, options));
+    if (parts.length > 0) sums.set(path, await computeSum(parts, options));
   }
   return sums;
 }
@@ -201,13 +211,13 @@ interface Part extends Adapter {
   weight: number;
 }
 
-function held(layer: AnyLoRALayer, inputs: readonly Input[]): Part[] {
+function listParts(layer: AnyLoRALayer, inputs: readonly Input[]): Part[] {
   const own = inputs.filter(({ name }) => layer.adapters.has(name));
   const parts = (of: (name: string) => Adapter): Part[] =>
     own.map(({ name, weight }) => ({ ...of(name), name, weight }));
   const asHeld = parts((name) => layer.adapters.get(name) as Adapter);
   // A merged layer may have some adapters in its compact form and some plain.
-  const kinds = new Set(asHeld.map(({ loraA, loraB }) => blocksOf(loraA, loraB).blocks));
+  const kinds = new Set(asHeld.map(({ loraA, loraB }) => deriveBlocks(loraA, loraB).blocks));
   return kinds.size > 1 ? parts((name) => layer.plainAdapter(name)) : asHeld;
 }
 
@@ -219,7 +229,7 @@ function checkParts(
   const ranks = new Set(parts.map(({ r }) => r));
   if (combination !== "cat" && !combination.endsWith("svd")) {
     if (ranks.size > 1)
-      throw refused(
+      throw createRefusal(
         ADAPTER_REFUSALS.addedRanks,
         "addWeightedAdapter",
         `${combination}, and at ${path} ${parts.map(({ name, r }) => `"${name}" ${r}`).join(", ")}`,
@@ -231,22 +241,26 @@ function checkParts(
   }
   const moved = parts.find(({ start }) => start !== undefined);
   if (moved !== undefined && !["linear", "cat", "svd"].includes(combination))
-    throw refused(ADAPTER_REFUSALS.addedMoved, "addWeightedAdapter", `${combination}, and "${moved.name}"`);
+    throw createRefusal(
+      ADAPTER_REFUSALS.addedMoved,
+      "addWeightedAdapter",
+      `${combination}, and "${moved.name}"`,
+    );
   const special = parts.find(({ loraBias, magnitude }) => loraBias !== undefined || magnitude !== undefined);
   if (special !== undefined)
-    throw refused(
+    throw createRefusal(
       ADAPTER_REFUSALS.addedSpecial,
       "addWeightedAdapter",
       `"${special.name}": ${special.magnitude ? "magnitudes" : "a bias"}`,
     );
 }
 
-async function sumOf(
+async function computeSum(
   parts: readonly Part[],
   options: WeightedAdapterOptions & { combination: Combination },
 ): Promise<Sum> {
   const { combination, rank } = options;
-  const sources = (await Promise.all(parts.map(sourcesOf))).flat();
+  const sources = (await Promise.all(parts.map(readSources))).flat();
   const first = sources[0] as Source;
   // A grouped convolution's rank r counts all groups together.
   const perBlock = (parts[0] as Part).r / first.blockRank;
@@ -254,12 +268,12 @@ async function sumOf(
   const wanted = rank ?? Math.max(...parts.map(({ r }) => r));
   if (!Number.isInteger(wanted / perBlock))
     refuse(`rank must be a multiple of ${perBlock}, the groups of a convolution, got ${wanted}`);
-  const sum = concatenated(sources);
+  const sum = concatenateFactors(sources);
   if (combination === "linear" || combination === "cat") {
     const whole = rank === undefined || rank >= sum.blockRank * perBlock;
-    return done(whole ? sum : await reduced(sum, wanted / perBlock));
+    return done(whole ? sum : await reduceRank(sum, wanted / perBlock));
   }
-  if (combination === "svd") return done(await reduced(sum, wanted / perBlock));
+  if (combination === "svd") return done(await reduceRank(sum, wanted / perBlock));
   const arithmetic: ArithmeticOptions = {
     density: options.density ?? 1,
     majoritySign: options.majoritySign ?? "total",
@@ -293,12 +307,12 @@ async function sumOf(
 }
 
 /** Reads an adapter's factors in a layer to the host; a start subtracted from the weight is a separate source. */
-async function sourcesOf({ weight, ...adapter }: Part): Promise<Source[]> {
+async function readSources({ weight, ...adapter }: Part): Promise<Source[]> {
   const shares = withStart({ adapter, scaling: adapter.scaling });
   return Promise.all(
     shares.map(async ({ adapter: { loraA, loraB }, scaling }) => {
       const [a, b] = (await Promise.all([loraA.data(), loraB.data()])) as [Float32Array, Float32Array];
-      return { a, b, ...blocksOf(loraA, loraB), scaling, weight };
+      return { a, b, ...deriveBlocks(loraA, loraB), scaling, weight };
     }),
   );
 }
@@ -343,7 +357,7 @@ function fill(model: Module, name: string, inputs: readonly Input[], sums: Reado
     write(layer, "A", adapter.loraA, sum.a, [sum.blocks * sum.blockRank]);
     write(layer, "B", adapter.loraB, sum.b, [sum.rows, sum.blockRank]);
   }
-  const own = adapterOf(model, name);
+  const own = findAdapter(model, name);
   for (const input of inputs) {
     for (const kind of ["modules", "biases"] as const) {
       for (const [path, { copy: to }] of own[kind]) {

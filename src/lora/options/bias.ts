@@ -1,5 +1,5 @@
 /** Selects the trained biases. */
-import { shown } from "../../arguments/check.js";
+import { formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { optionName } from "../../arguments/option-name.js";
 import { didYouMean } from "../../arguments/suggest.js";
@@ -13,7 +13,7 @@ export function checkBias(bias: string): asserts bias is BiasMode {
     const near = didYouMean(bias, ["none", "all", "lora_only"]);
     throw new LowrankError(
       "ERR_OPTION",
-      `${optionName("bias")}: ${shown(bias)} must be one of none, all, lora_only${near}`,
+      `${optionName("bias")}: ${formatValue(bias)} must be one of none, all, lora_only${near}`,
     );
   }
 }

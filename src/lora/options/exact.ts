@@ -1,7 +1,7 @@
 /** Selects paths exactly in the terms of a configuration. */
 import type { Pattern } from "./patterns.js";
-import { escaped } from "./python-regex.js";
-import { targeted, type Targetable, type Targets } from "./targets.js";
+import { escapePath } from "./python-regex.js";
+import { findTargets, type Targetable, type Targets } from "./targets.js";
 
 /**
  * Returns the paths whose value is not the common one, and common ones that another's key would also match, since a key
@@ -29,7 +29,7 @@ export function ranksAndAlphas(layers: ReadonlyMap<string, { r: number; loraAlph
     const counts = new Map<number, number>();
     for (const [, value] of values) counts.set(value, (counts.get(value) ?? 0) + 1);
     const [common] = [...counts].reduce((best, one) => (one[1] > best[1] ? one : best), [1, 0]);
-    const others = exceptions(values, common).map(([path, value]) => [escaped(path), value]);
+    const others = exceptions(values, common).map(([path, value]) => [escapePath(path), value]);
     return [common, Object.fromEntries(others) as Pattern];
   };
   const [[r, rankPattern], [loraAlpha, alphaPattern]] = [spread("r"), spread("loraAlpha")];
@@ -44,9 +44,9 @@ export function exactTargets(
 ): Targets {
   const names = [...new Set(known.flatMap((targets) => targets))];
   const hits = (targets: readonly string[]): boolean => {
-    const hit = new Set(targeted(model, { targetModules: targets }).keys());
+    const hit = new Set(findTargets(model, { targetModules: targets }).keys());
     return hit.size === paths.length && paths.every((path) => hit.has(path));
   };
   if (known.length > 0 && known.every((targets) => typeof targets !== "string") && hits(names)) return names;
-  return hits(paths) ? paths : `(${paths.map(escaped).join("|")})`;
+  return hits(paths) ? paths : `(${paths.map(escapePath).join("|")})`;
 }

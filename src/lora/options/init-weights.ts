@@ -1,5 +1,5 @@
 /** Initialisations of an adapter. */
-import { shown } from "../../arguments/check.js";
+import { formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { optionName } from "../../arguments/option-name.js";
 import { didYouMean } from "../../arguments/suggest.js";
@@ -25,7 +25,7 @@ const NAMED = ["gaussian", "orthogonal", "pissa", "olora", "eva"];
 const BEYOND = ["loftq", "corda", "lora_ga", "mica"];
 
 /** Returns N of `pissa_niter_N`; undefined for anything else. */
-export function roundsOf(init: InitLoraWeights): number | undefined {
+export function parseRounds(init: InitLoraWeights): number | undefined {
   const found = typeof init === "string" ? /^pissa_niter_(\d+)$/.exec(init) : null;
   return found === null ? undefined : Number(found[1]);
 }
@@ -38,12 +38,12 @@ export function movesBase(init: InitLoraWeights): boolean {
 /** Throws `ERR_OPTION` for an unknown initialisation. */
 export function checkInit(init: unknown): asserts init is InitLoraWeights {
   if (typeof init === "boolean" || NAMED.includes(init as string)) return;
-  if (roundsOf(init as InitLoraWeights) !== undefined) return;
+  if (parseRounds(init as InitLoraWeights) !== undefined) return;
   const ways = `true, false, ${NAMED.join(", ")}, pissa_niter_N`;
   throw new LowrankError(
     "ERR_OPTION",
     BEYOND.includes(init as string)
       ? `${optionName("initLoraWeights")}: ${String(init)} is not supported; there are ${ways}`
-      : `${optionName("initLoraWeights")} must be one of ${ways}, got ${shown(init)}${didYouMean(init, NAMED)}`,
+      : `${optionName("initLoraWeights")} must be one of ${ways}, got ${formatValue(init)}${didYouMean(init, NAMED)}`,
   );
 }

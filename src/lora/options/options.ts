@@ -1,5 +1,5 @@
 /** The options of `inject`: PEFT's LoraConfig, validated and completed. */
-import { options as knownOptions, refuse, shown } from "../../arguments/check.js";
+import { options as knownOptions, refuse, formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { ADAPTER_NAME, isAdapterName } from "./adapter-name.js";
 import { EVA_DEFAULTS, type EvaConfig, type EvaData } from "./eva.js";
@@ -8,7 +8,7 @@ import type { BiasMode } from "./bias.js";
 import { patternReader, type Pattern } from "./patterns.js";
 import { defaultTargets, namedTargets, type Targetable, type Targets } from "./targets.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 import { optionName } from "../../arguments/option-name.js";
 import { didYouMean } from "../../arguments/suggest.js";
 
@@ -132,7 +132,7 @@ const OPTIONS: Record<keyof InjectOptions, readonly [valid: (value: unknown) => 
 };
 
 /** Returns the description of valid values, if `value` is not valid. */
-export function expectedOf(option: keyof InjectOptions, value: unknown): string | undefined {
+export function describeExpected(option: keyof InjectOptions, value: unknown): string | undefined {
   const [valid, what] = OPTIONS[option];
   return valid(value) ? undefined : what;
 }
@@ -145,7 +145,7 @@ const HEADS: Record<string, readonly string[]> = {
 };
 
 /** Returns the possible heads of a task; a model need not have all of them. */
-export function headsOf(taskType: string | undefined): readonly string[] {
+export function listHeads(taskType: string | undefined): readonly string[] {
   return (taskType === undefined ? undefined : HEADS[taskType]) ?? [];
 }
 
@@ -155,7 +155,7 @@ export function isHead(name: string): boolean {
 }
 
 /** Validates options and fills in defaults. Throws `ERR_OPTION` for unknown options and invalid values. */
-export function completed(model: Targetable, given: InjectOptions): AdapterOptions {
+export function completeOptions(model: Targetable, given: InjectOptions): AdapterOptions {
   if (typeof (given as unknown) !== "object" || given === null || Array.isArray(given))
     refuse("inject", "options", "an object", given);
   const options: InjectOptions = {};
@@ -166,11 +166,11 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
         "ERR_OPTION",
         `inject: there is no option ${option}${didYouMean(option, Object.keys(OPTIONS))}; there are ${Object.keys(OPTIONS).join(", ")}`,
       );
-    const expected = expectedOf(option as keyof InjectOptions, value);
+    const expected = describeExpected(option as keyof InjectOptions, value);
     if (expected !== undefined)
       throw new LowrankError(
         "ERR_OPTION",
-        `inject: ${optionName(option)} must be ${expected}, got ${shown(value)}`,
+        `inject: ${optionName(option)} must be ${expected}, got ${formatValue(value)}`,
       );
     Object.assign(options, { [option]: value as unknown });
   }
@@ -194,7 +194,7 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
     targetModules: namedTargets(model, options.targetModules ?? defaultTargets(model)),
     ...(taskType === undefined ? {} : { taskType }),
     fanInFanOut: options.fanInFanOut === true,
-    modulesToSave: [...saved, ...headsOf(taskType).filter((head) => !saved.includes(head))],
+    modulesToSave: [...saved, ...listHeads(taskType).filter((head) => !saved.includes(head))],
   };
   checkLayers(complete);
   checkStart(complete);
@@ -212,10 +212,12 @@ function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConf
   const refuse = (what: string): never => {
     throw new LowrankError("ERR_OPTION", `inject: ${what}`);
   };
-  if (loraBias && useDora) throw refused(ADAPTER_REFUSALS.biasWithDora, "inject");
-  if (loraBias && typeof init === "string") throw refused(ADAPTER_REFUSALS.biasWithStart, "inject", init);
-  if (useDora && movesBase(init)) throw refused(ADAPTER_REFUSALS.doraWithMovedBase, "inject", String(init));
-  if (evaData !== undefined && init !== "eva") throw refused(ADAPTER_REFUSALS.evaDataAlone, "inject");
+  if (loraBias && useDora) throw createRefusal(ADAPTER_REFUSALS.biasWithDora, "inject");
+  if (loraBias && typeof init === "string")
+    throw createRefusal(ADAPTER_REFUSALS.biasWithStart, "inject", init);
+  if (useDora && movesBase(init))
+    throw createRefusal(ADAPTER_REFUSALS.doraWithMovedBase, "inject", String(init));
+  if (evaData !== undefined && init !== "eva") throw createRefusal(ADAPTER_REFUSALS.evaDataAlone, "inject");
   const { rho = 2, tau = 0.99 } = knownOptions("inject: evaConfig", evaConfig, EVA_KEYS);
   if (!(rho >= 1)) refuse(`evaConfig.rho must be at least 1, got ${rho}`);
   if (!(tau >= 0 && tau <= 1)) refuse(`evaConfig.tau must be from 0 to 1, got ${tau}`);
@@ -223,7 +225,7 @@ function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConf
 
 function checkLayers({ targetModules, layersToTransform, layersPattern }: InjectOptions): void {
   if (layersPattern !== undefined && layersToTransform === undefined)
-    throw refused(ADAPTER_REFUSALS.layersPatternAlone, "inject");
+    throw createRefusal(ADAPTER_REFUSALS.layersPatternAlone, "inject");
   if (layersToTransform !== undefined && typeof targetModules === "string")
-    throw refused(ADAPTER_REFUSALS.layersWithPattern, "inject", `"${targetModules}"`);
+    throw createRefusal(ADAPTER_REFUSALS.layersWithPattern, "inject", `"${targetModules}"`);
 }

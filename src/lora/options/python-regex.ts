@@ -10,7 +10,7 @@ export type Fit = (body: string) => string;
 const inFull: Fit = (body) => `^(?:${body})$`;
 
 /** Escapes a path so that the pattern matches only it. */
-export function escaped(path: string): string {
+export function escapePath(path: string): string {
   return path.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
 }
 

@@ -7,7 +7,7 @@ import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
-import { escaped, pythonRegex } from "./python-regex.js";
+import { escapePath, pythonRegex } from "./python-regex.js";
 
 /** A regular expression for full paths, `all-linear`, or `peft` for PEFT's targets by model family; or a list of names, each matching a path or the end of one. */
 export type Targets = string | readonly string[];
@@ -61,12 +61,12 @@ export function namedTargets(model: Targetable, targets: Targets): Targets {
   if (found !== undefined) return found;
   throw new LowrankError(
     "ERR_NO_TARGETS",
-    `${optionName("targetModules")}: "peft" is PEFT's table by family, which has ${Object.keys(FAMILY_TARGETS).join(", ")} and not this model's; name layers, or all-linear; there are: ${candidatesOf(model).join(", ") || "none"}`,
+    `${optionName("targetModules")}: "peft" is PEFT's table by family, which has ${Object.keys(FAMILY_TARGETS).join(", ")} and not this model's; name layers, or all-linear; there are: ${listCandidates(model).join(", ") || "none"}`,
   );
 }
 
 /** Returns the names of the layers that can be adapted. */
-function candidatesOf(model: Module): string[] {
+function listCandidates(model: Module): string[] {
   const paths = [...model.namedModules()].flatMap(([path, module]) =>
     path !== "" && isAdaptable(module) ? [path] : [],
   );
@@ -99,7 +99,7 @@ export function isAdaptable(module: Module | undefined): module is Adaptable {
  * Returns the targeted layers by path, sorted as in the model.
  * Throws `ERR_NO_TARGETS` with the candidates if there are none.
  */
-export function targeted(model: Targetable, targeting: Targeting): Map<string, Adaptable> {
+export function findTargets(model: Targetable, targeting: Targeting): Map<string, Adaptable> {
   const { targetModules, excludeModules } = targeting;
   const wanted = chooser(model, targeting);
   const unwanted = excludeModules === undefined ? () => false : matcher(excludeModules, "excludeModules");
@@ -108,7 +108,7 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
     // The model itself has no parent in which it could be replaced.
     if (path === "" || !isAdaptable(module)) continue;
     // As in PEFT, an attention layer is adapted with its output projection.
-    const chosen = wanted(path, module) || attentionOf(path, found) !== undefined;
+    const chosen = wanted(path, module) || findAttention(path, found) !== undefined;
     if (chosen && !unwanted(path)) found.set(path, module);
   }
   if (found.size > 0) return found;
@@ -116,7 +116,7 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
   const narrowed = (["excludeModules", "layersToTransform"] as const).flatMap((option) =>
     targeting[option] === undefined ? [] : [`${optionName(option)} ${JSON.stringify(targeting[option])}`],
   );
-  const candidates = candidatesOf(model);
+  const candidates = listCandidates(model);
   const names = typeof targetModules === "string" ? [targetModules] : targetModules;
   const near = names.map((name) => didYouMean(name, [...candidates, "all-linear"])).find(Boolean) ?? "";
   throw new LowrankError(
@@ -126,7 +126,7 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
 }
 
 /** Returns the path of the attention layer among `layers` that has `path` as its output projection. */
-export function attentionOf(path: string, layers: ReadonlyMap<string, Module>): string | undefined {
+export function findAttention(path: string, layers: ReadonlyMap<string, Module>): string | undefined {
   const attention = path.endsWith(OUT_PROJ) ? path.slice(0, -OUT_PROJ.length) : undefined;
   return attention !== undefined && layers.get(attention) instanceof MultiheadAttention
     ? attention
@@ -141,7 +141,7 @@ function chooser(
   { targetModules, layersToTransform, layersPattern, taskType }: Targeting,
 ): (path: string, module: Module) => boolean {
   if (isAllLinear(targetModules)) {
-    const head = headOf(model, taskType);
+    const head = findHead(model, taskType);
     return (path, module) => module instanceof Linear && path !== head;
   }
   const wanted = matcher(targetModules, "targetModules");
@@ -163,7 +163,7 @@ function isAllLinear(targets: Targets): targets is string {
 const CLASSIFIERS = ["score", "classifier"];
 
 /** Returns the path that `all-linear` excludes: the output head, or a classifier's. */
-function headOf(model: Targetable, taskType: string | undefined): string | undefined {
+function findHead(model: Targetable, taskType: string | undefined): string | undefined {
   if (model.outputHead !== undefined) return model.outputHead;
   if (taskType !== "SEQ_CLS") return undefined;
   const own = new Map(model.children());
@@ -177,12 +177,12 @@ const SHORTEN_FROM = 20;
  * Returns targets for the configuration file: PEFT's form, or a pattern of the exact paths if that form would match more
  * layers when read again, as when one path ends with another.
  */
-export function written(model: Targetable, targeting: Targeting): Targets {
-  const targetModules = condensed(model, targeting);
+export function convertTargets(model: Targetable, targeting: Targeting): Targets {
+  const targetModules = condenseTargets(model, targeting);
   if (targetModules === targeting.targetModules) return targetModules;
-  const meant = [...targeted(model, targeting).keys()];
-  const same = targeted(model, { ...targeting, targetModules }).size === meant.length;
-  return same ? targetModules : `(${meant.map(escaped).join("|")})`;
+  const meant = [...findTargets(model, targeting).keys()];
+  const same = findTargets(model, { ...targeting, targetModules }).size === meant.length;
+  return same ? targetModules : `(${meant.map(escapePath).join("|")})`;
 }
 
 /**
@@ -190,7 +190,7 @@ export function written(model: Targetable, targeting: Targeting): Targets {
  * shortest endings that match the same modules. Source: PEFT's _maybe_include_all_linear_layers and
  * _find_minimal_target_modules.
  */
-function condensed(model: Targetable, targeting: Targeting): Targets {
+function condenseTargets(model: Targetable, targeting: Targeting): Targets {
   const { targetModules } = targeting;
   const names = isAllLinear(targetModules) ? [...everyLinear(model, targeting)] : targetModules;
   if (typeof names === "string" || names.length < SHORTEN_FROM) return names;

@@ -7,7 +7,7 @@ import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
-import { normed } from "../stream.js";
+import { normSum } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { BertConfig } from "./config.js";
 
@@ -66,7 +66,7 @@ export class BertOutput extends Module {
   /** Maps x [B, T, in] and residual [B, T, C] to [B, T, C]. */
   forward(x: Tensor, residual: Tensor): Tensor {
     const made = this.dropout.forward(this.dense.forward(x));
-    return normed(this.LayerNorm, { x: made, added: residual })[1];
+    return normSum(this.LayerNorm, { x: made, added: residual })[1];
   }
 }
 

@@ -15,8 +15,8 @@ import type { BlockInputs } from "./attention.js";
 import { Rotations } from "./rotary.js";
 import { packedTexts } from "../packed-texts.js";
 import { chain, checkedLength, endStates, type ForwardOptions } from "../pretrained.js";
-import { ended, through, type ResidualBlock, type Stream } from "../stream.js";
-import { placesOf } from "../text-input.js";
+import { normEnd, through, type ResidualBlock, type Stream } from "../stream.js";
+import { readPlaces } from "../text-input.js";
 import type { Weights } from "../weights.js";
 
 /** A block of a rotary language model. */
@@ -109,7 +109,7 @@ export abstract class Decoder<
     const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const offset = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
-    const places = placesOf(ids, options);
+    const places = readPlaces(ids, options);
     const T = checkedLength(places, offset, limit);
     const texts = packedTexts(places, options, { limit, cached: cache !== undefined });
     // With a cache, explicit positions come from padding on the left, so the cached length bounds them.
@@ -126,7 +126,7 @@ export abstract class Decoder<
       return through(block, y, own, cache?.layers[i]);
     };
     const x = inputsEmbeds ?? this.embedTokens(ids as Tensor);
-    return endStates(states, ended(norm, chain(layers, x, checkpointed, run, states)));
+    return endStates(states, normEnd(norm, chain(layers, x, checkpointed, run, states)));
   }
 
   override dispose(): void {

@@ -1,7 +1,7 @@
 /** Frequencies of rotary position embedding, with the scalings that the Llama family uses. */
 import type { ConfigFields } from "../config-fields.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** The scaling of frequencies for texts longer than in pretraining: `rope_type` and its parameters. */
 export type RopeScaling =
@@ -87,11 +87,11 @@ export function ropeConfig(config: ConfigFields, maxPositionEmbeddings: number):
   const theta = fields?.positive("rope_theta") ?? config.positive("rope_theta") ?? DEFAULT_THETA;
   const partial = fields?.positive("partial_rotary_factor") ?? config.positive("partial_rotary_factor") ?? 1;
   if (partial !== 1)
-    throw refused(MODEL_REFUSALS.partialRotary, config.file, String(partial), "ERR_UNSUPPORTED_MODEL");
+    throw createRefusal(MODEL_REFUSALS.partialRotary, config.file, String(partial), "ERR_UNSUPPORTED_MODEL");
   const type = fields?.string("rope_type") ?? fields?.string("type") ?? "default";
   if (fields === undefined || type === "default") return { theta, scaling: { type: "default" } };
   if (type === "linear" || type === "dynamic")
-    return { theta, scaling: { type, factor: fields.required("factor", "positive") } };
+    return { theta, scaling: { type, factor: fields.requireNumber("factor", "positive") } };
   const original =
     config.positive("original_max_position_embeddings") ??
     fields.positive("original_max_position_embeddings") ??
@@ -99,15 +99,15 @@ export function ropeConfig(config: ConfigFields, maxPositionEmbeddings: number):
   if (type === "llama3") return { theta, scaling: llama3(fields, original) };
   if (type === "yarn") return { theta, scaling: yarn(fields, original, maxPositionEmbeddings) };
   if (type === "longrope") return { theta, scaling: longRope(fields, original, maxPositionEmbeddings) };
-  throw refused(MODEL_REFUSALS.ropeScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
+  throw createRefusal(MODEL_REFUSALS.ropeScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
 }
 
 function llama3(fields: ConfigFields, originalMaxPositionEmbeddings: number): RopeScaling {
   const scaling = {
     type: "llama3" as const,
-    factor: fields.required("factor", "positive"),
-    lowFreqFactor: fields.required("low_freq_factor", "positive"),
-    highFreqFactor: fields.required("high_freq_factor", "positive"),
+    factor: fields.requireNumber("factor", "positive"),
+    lowFreqFactor: fields.requireNumber("low_freq_factor", "positive"),
+    highFreqFactor: fields.requireNumber("high_freq_factor", "positive"),
     originalMaxPositionEmbeddings,
   };
   if (scaling.highFreqFactor <= scaling.lowFreqFactor) {

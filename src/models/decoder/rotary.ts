@@ -3,7 +3,7 @@ import { tensor } from "../../tensor/create.js";
 import type { Device } from "../../device/device.js";
 import { session } from "../../native/binding.js";
 import { keep } from "../../tensor/scope.js";
-import { madeAll, type Tensor } from "../../tensor/tensor.js";
+import { recordOps, type Tensor } from "../../tensor/tensor.js";
 import { ropeAmplitude, ropeFrequencies, ropeTurningPoint, type RopeConfig } from "./rope.js";
 
 /** The rotation of one forward pass. */
@@ -53,7 +53,7 @@ export class RotaryTables {
       offset,
       positions,
       apply: (q, k) =>
-        madeAll(() => session().rotary([q.id, k.id], cos.id, sin.id, offset, positions?.id, dims)) as [
+        recordOps(() => session().rotary([q.id, k.id], cos.id, sin.id, offset, positions?.id, dims)) as [
           Tensor,
           Tensor,
         ],

@@ -7,7 +7,7 @@ import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
-import { normed } from "../stream.js";
+import { normSum } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { DistilBertConfig } from "./config.js";
 
@@ -106,7 +106,7 @@ export class DistilBertBlock extends Module {
 
   /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
-    const [, attended] = normed(this.sa_layer_norm, { x: this.attention.forward(x, mask), added: x });
-    return normed(this.output_layer_norm, { x: this.ffn.forward(attended), added: attended })[1];
+    const [, attended] = normSum(this.sa_layer_norm, { x: this.attention.forward(x, mask), added: x });
+    return normSum(this.output_layer_norm, { x: this.ffn.forward(attended), added: attended })[1];
   }
 }

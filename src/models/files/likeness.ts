@@ -22,7 +22,7 @@ type Made = {
  * Builds the same model without values, with adapters of the same shapes: from the files that it was loaded from, with
  * the same storage, or else from its configuration. Returns undefined where neither works.
  */
-export async function likenessOf(
+export async function buildLikeness(
   model: PretrainedModel,
   device: Exclude<Device, "auto">,
 ): Promise<PretrainedModel | undefined> {
@@ -39,14 +39,14 @@ export async function likenessOf(
       device,
       tokenizer: model.tokenizer,
       onNotice: () => {},
-      ...taskOf(model),
+      ...readTask(model),
       // Tensors stored in blocks in a GGUF file stay in blocks, so no dtype is passed.
       ...(dtype !== undefined && !(file && block !== undefined) && { dtype }),
       ...(block !== undefined && !file && { quantize: block }),
     };
     like = await loadLocated({ path, source: path, revision: undefined }, options);
   } else {
-    like = made(model, { device, dtype: dtype ?? "f32" });
+    like = buildFromConfig(model, { device, dtype: dtype ?? "f32" });
   }
   if (like === undefined) return undefined;
   like.tokenizer = model.tokenizer;
@@ -59,7 +59,7 @@ export async function likenessOf(
   return like;
 }
 
-function made(
+function buildFromConfig(
   model: PretrainedModel,
   options: { device: Device; dtype: FloatDType },
 ): PretrainedModel | undefined {
@@ -71,7 +71,7 @@ function made(
   }
 }
 
-function taskOf(model: PretrainedModel): { task?: Task; numLabels?: number } {
+function readTask(model: PretrainedModel): { task?: Task; numLabels?: number } {
   if (model instanceof CausalLM) return { task: "causal-lm" };
   if (model instanceof SpeechToText) return { task: "speech-to-text" };
   if (!(model instanceof SequenceClassifier)) return {};

@@ -5,7 +5,7 @@ import { callable, flag, oneOf, options as known, refuse, text, whole } from "..
 import { chooseDevice, findDevices, type Device } from "../../device/device.js";
 import { throwIfAborted, LowrankError } from "../../errors.js";
 import type { DownloadProgress } from "../../hub/settings.js";
-import { storedDifference } from "../../tensor/stored-difference.js";
+import { measureStoredDifference } from "../../tensor/stored-difference.js";
 import type { FloatDType } from "../../tensor/tensor.js";
 import { bert } from "../bert/family.js";
 import type { CausalLM } from "../causal-lm.js";
@@ -13,7 +13,7 @@ import type { Classifier, SequenceClassifier } from "../classifier.js";
 import type { ConfigFields } from "../config-fields.js";
 import { LIMIT } from "../config-parts.js";
 import type { TextEncoder } from "../encoder.js";
-import { taskOf, type Family, type Task } from "../family.js";
+import { resolveTask, type Family, type Task } from "../family.js";
 import { distilbert } from "../distilbert/family.js";
 import { gemma3 } from "../gemma3/family.js";
 import { gpt2 } from "../gpt2/family.js";
@@ -24,7 +24,7 @@ import type { PretrainedModel } from "../pretrained.js";
 import type { SpeechToText } from "../speech-to-text.js";
 import { locate, type Located } from "./locate.js";
 import type { StoredModel } from "../stored-model.js";
-import { storedModel } from "./stored.js";
+import { openStoredModel } from "./stored.js";
 import { vit } from "../vit/family.js";
 import { QUANTIZATIONS, type Quantization } from "../quantization.js";
 import type { Tokenizer } from "../tokenizer.js";
@@ -125,9 +125,9 @@ export async function loadLocated<T extends Task = Task>(
   options: LocatedOptions<T>,
 ): Promise<TaskModels[T]> {
   const { path } = located;
-  const stored = await storedModel(path);
-  const family = familyOf(stored.config);
-  const task = taskOf(family, stored.config, options.task);
+  const stored = await openStoredModel(path);
+  const family = findFamily(stored.config);
+  const task = resolveTask(family, stored.config, options.task);
   await findDevices(options.device);
   throwIfAborted(options.signal);
   const { model, weights, doubles } = build(family, task, path, stored, options);
@@ -160,7 +160,9 @@ async function differs(model: PretrainedModel, { tensor }: Double): Promise<bool
   if (embedding === undefined || embedding.device.startsWith("meta:")) return false;
   const given = tensor();
   try {
-    return embedding.shape.join() !== given.shape.join() || (await storedDifference(embedding, given)) > 0;
+    return (
+      embedding.shape.join() !== given.shape.join() || (await measureStoredDifference(embedding, given)) > 0
+    );
   } finally {
     given.dispose();
   }
@@ -232,7 +234,7 @@ function build<T extends Task>(
   return { model: model as TaskModels[T], weights, doubles };
 }
 
-function familyOf(config: ConfigFields): Family<unknown> {
+function findFamily(config: ConfigFields): Family<unknown> {
   const type = config.string("model_type");
   const supported = FAMILIES.flatMap((family) => family.modelTypes).join(", ");
   if (type === undefined) throw config.error("model_type", `is missing; supported are ${supported}`);

@@ -5,7 +5,7 @@ import { LowrankError } from "../../errors.js";
 import { hubName } from "../../hub/name.js";
 import type { HubOptions } from "../../hub/settings.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** A model on the local disk. */
 export interface Located {
@@ -32,6 +32,7 @@ export async function locate(path: string, options: HubOptions): Promise<Located
     return { path: folder, source: name.repo, revision: commit };
   }
   if (!there) throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: there is no such model folder or file`);
-  if (options.revision !== undefined) throw refused(MODEL_REFUSALS.revisionOfFolder, path, options.revision);
+  if (options.revision !== undefined)
+    throw createRefusal(MODEL_REFUSALS.revisionOfFolder, path, options.revision);
   return { path, source: path, revision: undefined };
 }

@@ -8,7 +8,7 @@ import { isStandard } from "../../lora/layers/standard.js";
 import type { Module } from "../../nn/module.js";
 import { randomState, setRandomState } from "../../tensor/random.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 import type { PretrainedModel } from "../pretrained.js";
 
 type Made = {
@@ -20,18 +20,18 @@ type Made = {
  * around layers. Throws `ERR_OPTION`, naming the first difference.
  */
 export function checkAsConfigured(model: PretrainedModel): void {
-  const like = asConfigured(model);
+  const like = buildFromConfig(model);
   if (like === undefined) return;
   try {
     const found = moduleDifference(model, like) ?? tensorDifference(model, like);
-    if (found !== undefined) throw refused(MODEL_REFUSALS.savedOwn, "saveModel", found);
+    if (found !== undefined) throw createRefusal(MODEL_REFUSALS.savedOwn, "saveModel", found);
   } finally {
     like.dispose();
   }
 }
 
 /** Builds the model that the configuration describes, without values; undefined where its class cannot. */
-function asConfigured(model: PretrainedModel): PretrainedModel | undefined {
+function buildFromConfig(model: PretrainedModel): PretrainedModel | undefined {
   const random = randomState();
   try {
     return (model.constructor as Made).fromConfig?.(

@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 import { callable, flag, oneOf, options as known, refuse, text, whole } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { isModule } from "../../nn/module.js";
-import { makeFolder, locationOf, replaceFolder } from "../../files/folders.js";
+import { makeFolder, resolveLocation, replaceFolder } from "../../files/folders.js";
 import { GGUF_BLOCKS, type GgufType, isFileType } from "../../gguf/types.js";
 import { adapters } from "../../lora/adapter/registry.js";
 import { TEMPLATE, TOOLS_TEMPLATE, writeTemplates } from "../../lora/formats/folder.js";
@@ -21,7 +21,7 @@ import { checkAsConfigured } from "./save-check.js";
 import { copySentenceFiles } from "../sentence-transformer.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** Options of `saveModel`. */
 export interface SaveModelOptions {
@@ -109,7 +109,7 @@ export async function saveModel(
   if (dtype !== undefined) oneOf(where, "dtype", dtype, gguf ? GGUF_DTYPES : DTYPES);
   if (maxShardBytes !== undefined) {
     whole(where, "maxShardBytes", maxShardBytes, 1);
-    if (gguf) throw refused(MODEL_REFUSALS.ggufShards, "saveModel");
+    if (gguf) throw createRefusal(MODEL_REFUSALS.ggufShards, "saveModel");
   }
   flag(where, "overwrite", overwrite);
   if (onNotice !== undefined) callable(where, "onNotice", onNotice);
@@ -118,7 +118,7 @@ export async function saveModel(
   signal?.throwIfAborted();
   const attached = adapters(model);
   if (attached.length > 0) {
-    throw refused(MODEL_REFUSALS.savedAdapters, "saveModel", attached.join(", "));
+    throw createRefusal(MODEL_REFUSALS.savedAdapters, "saveModel", attached.join(", "));
   }
   checkAsConfigured(model);
   const quantised = Object.entries(model.stateDict()).find(([, tensor]) => isBlock(tensor.dtype));
@@ -126,7 +126,7 @@ export async function saveModel(
   const storable = gguf && quantised !== undefined && isFileType(quantised[1].dtype);
   if (quantised !== undefined && options.dtype === undefined && !storable) {
     const [name, { dtype }] = quantised;
-    throw refused(QUANTISED_REFUSALS.saved, "saveModel", `${name}, ${dtype}`, "ERR_DTYPE");
+    throw createRefusal(QUANTISED_REFUSALS.saved, "saveModel", `${name}, ${dtype}`, "ERR_DTYPE");
   }
   if (gguf) {
     if (existsSync(dir) && (!overwrite || !statSync(dir).isFile()))
@@ -143,7 +143,7 @@ export async function saveModel(
   ) {
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${dir}: exists and is not empty; choose another folder`);
   }
-  const place = locationOf(dir);
+  const place = resolveLocation(dir);
   const beside = `${place}.tmp-${process.pid}`;
   try {
     await makeFolder(beside);

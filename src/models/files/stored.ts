@@ -6,15 +6,15 @@ import { LowrankError } from "../../errors.js";
 import { isGguf } from "../../gguf/read.js";
 import { openWeights } from "../../files/safetensors.js";
 import { readModelConfig } from "../config-fields.js";
-import { ggufModel } from "../../gguf/import/model.js";
+import { openGgufModel } from "../../gguf/import/model.js";
 import { Tokenizer } from "../tokenizer.js";
 import type { StoredModel } from "../stored-model.js";
 import { storedIn } from "../weights.js";
 
 /** Opens the model at `path`. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
-export async function storedModel(path: string): Promise<StoredModel> {
+export async function openStoredModel(path: string): Promise<StoredModel> {
   const isFolder = statSync(path).isDirectory();
-  if (!isFolder && isGguf(path)) return ggufModel(path);
+  if (!isFolder && isGguf(path)) return openGgufModel(path);
   const folder = isFolder ? path : dirname(path);
   if (isFolder) checkNotGguf(folder);
   else if (!existsSync(join(folder, "config.json"))) {

@@ -7,7 +7,7 @@ import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
 import { LlamaAttention, type BlockInputs } from "../decoder/attention.js";
 import { LlamaMLP } from "../llama/mlp.js";
-import { normed, ResidualBlock, type Stream } from "../stream.js";
+import { normSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Gemma3Config } from "./config.js";
 import { gemmaNorm, type Gemma3RMSNorm } from "./norm.js";
@@ -71,9 +71,9 @@ export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Lay
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
-    const [x, y] = normed(this.input_layernorm, stream);
+    const [x, y] = normSum(this.input_layernorm, stream);
     const added = this.post_attention_layernorm.forward(this.self_attn.forward(y, inputs, cache));
-    const [attended, z] = normed(this.pre_feedforward_layernorm, { x, added });
+    const [attended, z] = normSum(this.pre_feedforward_layernorm, { x, added });
     return { x: attended, added: this.post_feedforward_layernorm.forward(this.mlp.forward(z)) };
   }
 }

@@ -20,7 +20,7 @@ import {
 } from "../decoder/config.js";
 import { hubRope, ropeConfig, type RopeConfig } from "../decoder/rope.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** The fields of `config.json`, in camel case. */
 export interface Gemma3Config extends DecoderConfig {
@@ -115,9 +115,9 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
   refuseQuantised(config);
   refuseTrue(config, "use_bidirectional_attention");
   if (config.value("attn_logit_softcapping") !== undefined)
-    throw refused(MODEL_REFUSALS.attentionCap, config.file, undefined, "ERR_UNSUPPORTED_MODEL");
-  const layers = config.required("num_hidden_layers", "size", LIMIT.layers);
-  const heads = config.required("num_attention_heads", "size", LIMIT.heads);
+    throw createRefusal(MODEL_REFUSALS.attentionCap, config.file, undefined, "ERR_UNSUPPORTED_MODEL");
+  const layers = config.requireNumber("num_hidden_layers", "size", LIMIT.layers);
+  const heads = config.requireNumber("num_attention_heads", "size", LIMIT.heads);
   const headDim = config.size("head_dim", LIMIT.headDim) ?? 256;
   if (headDim % 2 !== 0) throw config.error("head_dim", "must be even for rotary positions");
   const positions = config.size("max_position_embeddings", LIMIT.positions) ?? 131_072;
@@ -125,8 +125,8 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
   const result: Gemma3Config = {
     modelType: "gemma3_text",
     vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 262_208,
-    hiddenSize: config.required("hidden_size", "size", LIMIT.width),
-    intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
+    hiddenSize: config.requireNumber("hidden_size", "size", LIMIT.width),
+    intermediateSize: config.requireNumber("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: layers,
     numAttentionHeads: heads,
     numKeyValueHeads: keyValueHeads(config, heads, 4),

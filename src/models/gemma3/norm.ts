@@ -1,29 +1,29 @@
 /** Gemma's RMSNorm. */
 import { session } from "../../native/binding.js";
-import { inputOf } from "../../nn/inputs.js";
+import { checkInput } from "../../nn/inputs.js";
 import { RMSNorm } from "../../nn/norm.js";
-import { made, madeAll, type Tensor } from "../../tensor/tensor.js";
+import { recordOp, recordOps, type Tensor } from "../../tensor/tensor.js";
 import type { Weights } from "../weights.js";
 
 /** y = x / √(mean(x²) + eps) · (1 + w), so that a zero weight means a scale of 1. */
 export class Gemma3RMSNorm extends RMSNorm {
   /** Shapes: x and y [..., size]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   override forward(x: Tensor): Tensor {
-    inputOf("Gemma3RMSNorm", x);
+    checkInput("Gemma3RMSNorm", x);
     const scale = this.weight.add(1);
-    return made(() => session().rmsNorm(x.id, scale.id, this.eps));
+    return recordOp(() => session().rmsNorm(x.id, scale.id, this.eps));
   }
 
   /** Returns x + r and its norm in one pass over memory, bit for bit as `add` and `forward` do. */
   override forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
-    inputOf("Gemma3RMSNorm", x);
-    inputOf("Gemma3RMSNorm", r, "what is added");
+    checkInput("Gemma3RMSNorm", x);
+    checkInput("Gemma3RMSNorm", r, "what is added");
     if (this.forward !== Gemma3RMSNorm.prototype.forward) {
       const sum = x.add(r);
       return [sum, this.forward(sum)];
     }
     const scale = this.weight.add(1);
-    return madeAll(() => session().addedRmsNorm(x.id, r.id, scale.id, this.eps)) as [Tensor, Tensor];
+    return recordOps(() => session().addedRmsNorm(x.id, r.id, scale.id, this.eps)) as [Tensor, Tensor];
   }
 }
 

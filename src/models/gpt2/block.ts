@@ -8,7 +8,7 @@ import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, type AttentionLabels, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
-import { normed, ResidualBlock, type Stream } from "../stream.js";
+import { normSum, ResidualBlock, type Stream } from "../stream.js";
 import type { LinearLayout, Weights } from "../weights.js";
 import type { GPT2Config } from "./config.js";
 
@@ -110,8 +110,8 @@ export class GPT2Block extends ResidualBlock<[labels: AttentionLabels, cache?: L
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, labels: AttentionLabels, cache?: LayerCache): Stream {
-    const [x, y] = normed(this.ln_1, stream);
-    const [attended, z] = normed(this.ln_2, { x, added: this.attn.forward(y, labels, cache) });
+    const [x, y] = normSum(this.ln_1, stream);
+    const [attended, z] = normSum(this.ln_2, { x, added: this.attn.forward(y, labels, cache) });
     return { x: attended, added: this.mlp.forward(z) };
   }
 }

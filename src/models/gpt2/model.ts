@@ -13,8 +13,8 @@ import { CausalLM, languageHead } from "../causal-lm.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { packedTexts } from "../packed-texts.js";
 import { chain, checkedLength, endStates, type ForwardOptions } from "../pretrained.js";
-import { ended, through, type Stream } from "../stream.js";
-import { placesOf } from "../text-input.js";
+import { normEnd, through, type Stream } from "../stream.js";
+import { readPlaces } from "../text-input.js";
 import type { Weights } from "../weights.js";
 import { GPT2Block } from "./block.js";
 import { gpt2Config, hubConfig, type GPT2Config, type GPT2ConfigFields } from "./config.js";
@@ -108,7 +108,7 @@ export class GPT2LMHeadModel extends CausalLM {
     const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const start = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
-    const places = placesOf(ids, options);
+    const places = readPlaces(ids, options);
     const T = checkedLength(places, start, limit);
     const { segments } = packedTexts(places, options, { limit, cached: cache !== undefined });
     const { wpe, drop, h, ln_f } = this.transformer;
@@ -118,6 +118,6 @@ export class GPT2LMHeadModel extends CausalLM {
     const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
     const run = (block: GPT2Block, y: Stream, i: number): Stream =>
       through(block, y, { keyMask, segments }, cache?.layers[i]);
-    return endStates(states, ended(ln_f, chain(h, x, checkpointed, run, states)));
+    return endStates(states, normEnd(ln_f, chain(h, x, checkpointed, run, states)));
   }
 }

@@ -2,7 +2,7 @@
 import type { RMSNorm } from "../../nn/norm.js";
 import { leavesNothing } from "../../tensor/scope.js";
 import type { LayerCache } from "../cache.js";
-import { normed, ResidualBlock, type Stream } from "../stream.js";
+import { normSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { type BlockInputs, LlamaAttention } from "../decoder/attention.js";
 import type { LlamaConfig } from "./config.js";
@@ -39,9 +39,9 @@ export class LlamaBlock extends ResidualBlock<[inputs: BlockInputs, cache?: Laye
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
     const recorded = cache && leavesNothing() ? recordedWhole(this, stream, inputs, cache) : undefined;
     if (recorded !== undefined) return recorded;
-    const [x, y] = normed(this.input_layernorm, stream);
+    const [x, y] = normSum(this.input_layernorm, stream);
     const added = this.self_attn.forward(y, inputs, cache);
-    const [attended, z] = normed(this.post_attention_layernorm, { x, added });
+    const [attended, z] = normSum(this.post_attention_layernorm, { x, added });
     return { x: attended, added: this.mlp.forward(z) };
   }
 }

@@ -131,17 +131,17 @@ export function llamaConfig(
   const type = modelType(config);
   refuseUnsupported(config);
   const variant: Variant = VARIANTS[type];
-  const hiddenSize = config.required("hidden_size", "size", LIMIT.width);
-  const heads = config.required("num_attention_heads", "size", LIMIT.heads);
+  const hiddenSize = config.requireNumber("hidden_size", "size", LIMIT.width);
+  const heads = config.requireNumber("num_attention_heads", "size", LIMIT.heads);
   const positions = config.size("max_position_embeddings", LIMIT.positions) ?? variant.positions;
-  const layers = config.required("num_hidden_layers", "size", LIMIT.layers);
+  const layers = config.requireNumber("num_hidden_layers", "size", LIMIT.layers);
   const windows = variant.windows(config, layers);
   const biases = variant.biases(config);
   const result: LlamaConfig = {
     modelType: type,
-    vocabSize: config.required("vocab_size", "size", LIMIT.vocabulary),
+    vocabSize: config.requireNumber("vocab_size", "size", LIMIT.vocabulary),
     hiddenSize,
-    intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
+    intermediateSize: config.requireNumber("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: layers,
     numAttentionHeads: heads,
     numKeyValueHeads: keyValueHeads(config, heads, variant.keyValueHeads),

@@ -8,7 +8,7 @@ import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { RMSNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
-import { madeAll, type Tensor } from "../../tensor/tensor.js";
+import { recordOps, type Tensor } from "../../tensor/tensor.js";
 import type { LayerCache } from "../cache.js";
 import type { Stream } from "../stream.js";
 import { type BlockInputs, LlamaAttention } from "../decoder/attention.js";
@@ -40,7 +40,7 @@ export function recordedWhole(
   const layers = [q_proj, k_proj, v_proj, o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj];
   const [B, T] = x.shape as [number, number, number];
   for (const [i, layer] of layers.entries()) {
-    const parts = partsOf(layer, B * T);
+    const parts = readLinear(layer, B * T);
     if (parts === undefined) return undefined;
     const { weight, bias, share } = parts;
     const { loraA, loraB } = share?.adapter ?? {};
@@ -51,7 +51,7 @@ export function recordedWhole(
   const { cos, sin } = rotation;
   tensors.set([first.weight.id, second.weight.id, cos.id, sin.id, k.id, v.id]);
   numbers.set([first.eps, second.eps, attention.scale]);
-  const made = madeAll(() =>
+  const made = recordOps(() =>
     session().decoderBlock(x.id, added?.id, tensors, numbers, cache.length, window),
   ) as [Tensor, Tensor];
   cache.length += T;
@@ -62,7 +62,7 @@ function isPlainNorm(norm: RMSNorm): boolean {
   return norm.forward === RMSNorm.prototype.forward && norm.forwardAdded === RMSNorm.prototype.forwardAdded;
 }
 
-function partsOf(layer: Module, rows: number): LinearParts | undefined {
+function readLinear(layer: Module, rows: number): LinearParts | undefined {
   if (layer instanceof LoRALinear) return layer.fanInFanOut ? undefined : layer.plainParts(rows);
   if (!(layer instanceof Linear) || layer.forward !== Linear.prototype.forward || layer.fanInFanOut)
     return undefined;

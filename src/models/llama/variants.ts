@@ -41,7 +41,7 @@ function ofAll(config: ConfigFields): AttentionBiases {
 }
 
 /** Reads the window's size; null means none. */
-function windowOf(config: ConfigFields, fallback: number): number | undefined {
+function readWindow(config: ConfigFields, fallback: number): number | undefined {
   const given = config.size("sliding_window", LIMIT.positions);
   return given ?? (config.has("sliding_window") ? undefined : fallback);
 }
@@ -52,7 +52,7 @@ const KINDS = ["full_attention", "sliding_attention"];
  * Reads Qwen's windows: `layer_types`, or layers from `max_window_layers`; none unless `use_sliding_window` is true.
  */
 function windowsOfQwen(config: ConfigFields, layers: number): Windows {
-  const size = windowOf(config, 4096);
+  const size = readWindow(config, 4096);
   const first = config.count("max_window_layers", LIMIT.layers) ?? 28;
   const kinds = config.oneOfEach("layer_types", KINDS, layers);
   if (!(config.boolean("use_sliding_window") ?? false) || size === undefined) return { size: undefined };
@@ -75,7 +75,7 @@ export const VARIANTS = {
     positions: 131_072,
     biases: () => NO_BIASES,
     mlpBias: () => false,
-    windows: (config) => ({ size: windowOf(config, 4096) }),
+    windows: (config) => ({ size: readWindow(config, 4096) }),
     headNorms: false,
   },
   qwen2: {

@@ -8,7 +8,7 @@ import type { Tensor } from "../../tensor/tensor.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { BlockInputs } from "../decoder/attention.js";
-import { normed, ResidualBlock, type Stream } from "../stream.js";
+import { normSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Phi3Config } from "./config.js";
 
@@ -107,9 +107,9 @@ export class Phi3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Layer
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
-    const [x, y] = normed(this.input_layernorm, stream);
+    const [x, y] = normSum(this.input_layernorm, stream);
     const added = this.resid_attn_dropout.forward(this.self_attn.forward(y, inputs, cache));
-    const [attended, z] = normed(this.post_attention_layernorm, { x, added });
+    const [attended, z] = normSum(this.post_attention_layernorm, { x, added });
     return { x: attended, added: this.resid_mlp_dropout.forward(this.mlp.forward(z)) };
   }
 }

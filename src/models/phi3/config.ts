@@ -19,7 +19,7 @@ import {
 } from "../decoder/config.js";
 import { hubRope, longRopeFactor, type RopeConfig } from "../decoder/rope.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** The fields of `config.json`, in camel case. */
 export interface Phi3Config extends DecoderConfig {
@@ -66,7 +66,7 @@ export interface Phi3ConfigFields extends DecoderConfigFields {
   sliding_window?: number | null | undefined;
 }
 
-function unsupported(config: ConfigFields, what: string): LowrankError {
+function createUnsupported(config: ConfigFields, what: string): LowrankError {
   return new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${what}`);
 }
 
@@ -84,7 +84,7 @@ function rotation(config: ConfigFields, headDim: number, positions: number): Rop
   if (fields === undefined || type === "default") return { theta, partial, scaling: { type: "default" } };
   // su and yarn are names of LongRoPE in older files.
   if (!["longrope", "su", "yarn"].includes(type))
-    throw refused(MODEL_REFUSALS.phiScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
+    throw createRefusal(MODEL_REFUSALS.phiScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
   const scaling = {
     type: "longrope" as const,
     shortFactor: fields.positives("short_factor", dims / 2),
@@ -106,9 +106,9 @@ export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi
   refuseQuantised(config);
   const act = config.string("hidden_act") ?? "silu";
   if (act !== "silu" && act !== "swish")
-    throw unsupported(config, `hidden_act "${act}" is not supported; supported is silu`);
-  const hiddenSize = config.required("hidden_size", "size", LIMIT.width);
-  const heads = config.required("num_attention_heads", "size", LIMIT.heads);
+    throw createUnsupported(config, `hidden_act "${act}" is not supported; supported is silu`);
+  const hiddenSize = config.requireNumber("hidden_size", "size", LIMIT.width);
+  const heads = config.requireNumber("num_attention_heads", "size", LIMIT.heads);
   if (hiddenSize % heads !== 0)
     throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
   const positions = config.size("max_position_embeddings", LIMIT.positions) ?? 4096;
@@ -117,8 +117,8 @@ export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi
     modelType: "phi3",
     vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 32_064,
     hiddenSize,
-    intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
-    numHiddenLayers: config.required("num_hidden_layers", "size", LIMIT.layers),
+    intermediateSize: config.requireNumber("intermediate_size", "size", 4 * LIMIT.width),
+    numHiddenLayers: config.requireNumber("num_hidden_layers", "size", LIMIT.layers),
     numAttentionHeads: heads,
     numKeyValueHeads: keyValueHeads(config, heads),
     attentionDropout: probability(config, "attention_dropout", 0),

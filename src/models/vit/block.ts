@@ -7,7 +7,7 @@ import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
-import { normed, ResidualBlock, type Stream } from "../stream.js";
+import { normSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { ViTConfig } from "./config.js";
 
@@ -98,9 +98,9 @@ export class ViTLayer extends ResidualBlock {
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream): Stream {
-    const [x, y] = normed(this.layernorm_before, stream);
+    const [x, y] = normSum(this.layernorm_before, stream);
     const added = this.dropout.forward(this.attention.forward(y));
-    const [attended, z] = normed(this.layernorm_after, { x, added });
+    const [attended, z] = normSum(this.layernorm_after, { x, added });
     return { x: attended, added: this.dropout.forward(this.mlp.forward(z)) };
   }
 }

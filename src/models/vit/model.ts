@@ -7,7 +7,7 @@ import type { Tensor } from "../../tensor/tensor.js";
 import { Classifier, firstToken } from "../classifier.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { chain, type ForwardOptions } from "../pretrained.js";
-import { ended, through, type Stream } from "../stream.js";
+import { normEnd, through, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { ViTLayer } from "./block.js";
 import { hubConfig, vitConfig, type ViTConfig, type ViTConfigFields } from "./config.js";
@@ -37,7 +37,7 @@ export class ViTModel extends Module {
   forward(pixels: Tensor, checkpointed: boolean, states?: Tensor[]): Tensor {
     const x = this.embeddings.forward(pixels);
     const run = (layer: ViTLayer, y: Stream): Stream => through(layer, y);
-    return ended(this.layernorm, chain(this.layers, x, checkpointed, run, states));
+    return normEnd(this.layernorm, chain(this.layers, x, checkpointed, run, states));
   }
 }
 

@@ -8,7 +8,7 @@ import { keep } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { chain, checkedLength, endStates } from "../pretrained.js";
-import { ended, through, type Stream } from "../stream.js";
+import { normEnd, through, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { KeysAndValues } from "./attention.js";
 import { NORM_EPS, WhisperDecoderLayer } from "./block.js";
@@ -74,7 +74,7 @@ export class WhisperDecoder extends Module {
         encoded: cache === undefined ? (encoded as Tensor) : (cache.encoded[i] as KeysAndValues),
         cache: cache?.text.layers[i],
       });
-    return endStates(states, ended(this.layer_norm, chain(this.layers, x, checkpointed, run, states)));
+    return endStates(states, normEnd(this.layer_norm, chain(this.layers, x, checkpointed, run, states)));
   }
 
   /** @internal Returns an empty cache for texts about `states` [B, S, C]. */

@@ -7,7 +7,7 @@ import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { chain, endStates } from "../pretrained.js";
-import { ended, through, type Stream } from "../stream.js";
+import { normEnd, through, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { NORM_EPS, WhisperEncoderLayer } from "./block.js";
 import type { WhisperConfig } from "./config.js";
@@ -63,7 +63,7 @@ export class WhisperEncoder extends Module {
     const positions = arange(this.embed_positions.numEmbeddings, { device: features.device });
     const x = this.dropout.forward(y.add(this.embed_positions.forward(positions)));
     const run = (layer: WhisperEncoderLayer, y: Stream): Stream => through(layer, y);
-    return endStates(states, ended(this.layer_norm, chain(this.layers, x, checkpointed, run, states)));
+    return endStates(states, normEnd(this.layer_norm, chain(this.layers, x, checkpointed, run, states)));
   }
 }
 

@@ -6,9 +6,9 @@
  */
 import { join } from "node:path";
 
-import { shown } from "../../arguments/check.js";
+import { formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
-import { SAMPLE_RATE, samplesProblem } from "../../data/audio.js";
+import { SAMPLE_RATE, findSampleProblem } from "../../data/audio.js";
 import { ConfigFields, readConfigFields } from "../config-fields.js";
 import type { WhisperConfig } from "./config.js";
 import { Fourier } from "./fourier.js";
@@ -95,7 +95,7 @@ function powers(re: Float64Array, im: Float64Array, which: number, out: Float64A
 
 /** Checks samples. Throws `ERR_OPTION`. */
 export function checkSamples(where: string, name: string, samples: unknown): Float32Array {
-  const problem = samplesProblem(samples);
+  const problem = findSampleProblem(samples);
   if (problem === undefined) return samples as Float32Array;
   throw new LowrankError("ERR_OPTION", `${where}: ${name} ${problem}`);
 }
@@ -136,6 +136,6 @@ function none(fields: ConfigFields, key: string): void {
   if (value === undefined || value === 0) return;
   throw new LowrankError(
     "ERR_UNSUPPORTED_MODEL",
-    `${fields.file}: ${key} is ${shown(value)}, and only 0 is supported`,
+    `${fields.file}: ${key} is ${formatValue(value)}, and only 0 is supported`,
   );
 }

@@ -4,11 +4,11 @@
 const CORNER = { hertz: 1000, mel: 15 };
 const STEP = Math.log(6.4) / 27;
 
-function melOf(hertz: number): number {
+function convertToMel(hertz: number): number {
   return hertz < CORNER.hertz ? (3 * hertz) / 200 : CORNER.mel + Math.log(hertz / CORNER.hertz) / STEP;
 }
 
-function hertzOf(mel: number): number {
+function convertToHertz(mel: number): number {
   return mel < CORNER.mel ? (200 * mel) / 3 : CORNER.hertz * Math.exp(STEP * (mel - CORNER.mel));
 }
 
@@ -20,8 +20,8 @@ export interface MelFilter {
 
 /** Returns `count` filters over `bins` frequencies from 0 to `highest` hertz. */
 export function melFilters(count: number, bins: number, highest: number): MelFilter[] {
-  const top = melOf(highest);
-  const corners = Array.from({ length: count + 2 }, (_, i) => hertzOf((top * i) / (count + 1)));
+  const top = convertToMel(highest);
+  const corners = Array.from({ length: count + 2 }, (_, i) => convertToHertz((top * i) / (count + 1)));
   return Array.from({ length: count }, (_, i) => {
     const [low, middle, high] = corners.slice(i, i + 3) as [number, number, number];
     const all = Float64Array.from({ length: bins }, (_, bin) => {

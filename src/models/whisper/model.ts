@@ -19,7 +19,7 @@ import { hubConfig, whisperConfig, type WhisperConfig, type WhisperConfigFields 
 import { WhisperDecoder } from "./decoder.js";
 import { WhisperEncoder } from "./encoder.js";
 import { checkSamples, LogMel } from "./features.js";
-import { beginningOf, transcribe } from "./transcribe.js";
+import { buildBeginning, transcribe } from "./transcribe.js";
 
 /** Whisper without its head. */
 export class WhisperModel extends Module {
@@ -136,7 +136,7 @@ export class WhisperForConditionalGeneration extends SpeechToText {
 
   /** @internal Returns the start tokens of a text in `language`, for training. Throws as `transcribe` does. */
   beginning(where: string, language: string | undefined): number[] {
-    const { language: spoken, rest } = beginningOf(where, this.config.generation, { language });
+    const { language: spoken, rest } = buildBeginning(where, this.config.generation, { language });
     if (spoken === "find") {
       const known = [...this.config.generation.languages.keys()].join(", ");
       throw new LowrankError("ERR_OPTION", `${where}: give the language that is spoken, one of ${known}`);

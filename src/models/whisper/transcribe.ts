@@ -27,7 +27,7 @@ export interface Beginning {
  * Returns the start tokens of texts in `language` for `task`. Throws `ERR_UNSUPPORTED_MODEL` where the model does not
  * name them; `ERR_OPTION` for a language or task that it lacks.
  */
-export function beginningOf(
+export function buildBeginning(
   where: string,
   generation: WhisperGeneration,
   { language, task }: { language?: string | undefined; task?: SpeechTask | undefined },
@@ -82,7 +82,7 @@ export async function transcribe(
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   checkSamples(where, "samples", samples);
-  const beginning = beginningOf(where, model.config.generation, { language, task });
+  const beginning = buildBeginning(where, model.config.generation, { language, task });
   const { tokenizer } = model;
   if (tokenizer === undefined) {
     const folder = model.folder ?? "the model";
@@ -101,13 +101,16 @@ export async function transcribe(
       tokens.push(...heard.tokens);
       texts.push(tokenizer.decode(heard.tokens));
     }
-    return { text: texts.join("").trim(), tokens, language: codeOf(model, beginning.language) };
+    return { text: texts.join("").trim(), tokens, language: findLanguageCode(model, beginning.language) };
   } finally {
     writer.dispose();
   }
 }
 
-function codeOf(model: WhisperForConditionalGeneration, id: Beginning["language"]): string | undefined {
+function findLanguageCode(
+  model: WhisperForConditionalGeneration,
+  id: Beginning["language"],
+): string | undefined {
   return [...model.config.generation.languages].find(([, token]) => token === id)?.[0];
 }
 
@@ -227,14 +230,14 @@ class Writer {
       const logits = this.model.head.forward(last).reshape(1, -1);
       return this.#sampler.choose(logits.add(bias), [0]);
     });
-    const tokens = this.#tokensOf(choice);
+    const tokens = this.#readTokens(choice);
     // Reads of a step that is discarded must not become unhandled rejections.
     tokens.catch(() => undefined);
     return { choice, tokens };
   }
 
   /** Throws `ERR_NOT_FINITE`. */
-  async #tokensOf(choice: Choice): Promise<Int32Array> {
+  async #readTokens(choice: Choice): Promise<Int32Array> {
     const { tokens, bad } = await choice.read();
     const [place = -1] = bad;
     if (place >= 0) throw this.#sampler.notFinite(0, place);

@@ -12,7 +12,7 @@ import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import { amendProgress, restoreState, writeState, type Provenance } from "../output/checkpoint.js";
 import { Divergence, type Reference } from "../divergence.js";
 import { EarlyStopping } from "../early-stopping.js";
-import { evaluate, lossOf, type Evaluation } from "../evaluate.js";
+import { evaluate, computeLoss, type Evaluation } from "../evaluate.js";
 import type { FinetuneResult, PlannedMemory } from "../events.js";
 import type { Identities } from "../output/run-file.js";
 import { injectWith } from "../inject-with.js";
@@ -21,13 +21,13 @@ import { runLoop, type LoopResult, type StepWork } from "../loop.js";
 import { listCheckpoints } from "../output/checkpoints.js";
 import type { OutputFolder } from "../output/folder.js";
 import { within, type Line } from "../output/lineage.js";
-import { damageOf } from "../output/manifest.js";
+import { findDamage } from "../output/manifest.js";
 import { newRecord } from "../output/run-record.js";
 import type { Prepared } from "../prepare.js";
 import type { Before } from "../recorder.js";
 import { tooFewSteps, type Resumed } from "../resume.js";
 import { parseSaveInterval } from "../options/save-interval.js";
-import { adapterOptions, optimizerOf, planOf, savedBytes, trainOwn } from "../run-parts.js";
+import { adapterOptions, createRunOptimizer, planBatches, savedBytes, trainOwn } from "../run-parts.js";
 import type { ScheduleName } from "../options.js";
 import { optionsOf, warmupOf, type Settings } from "../settings.js";
 import { rowsEvent, sampling } from "../samples.js";
@@ -53,7 +53,7 @@ export interface Subject {
 }
 
 /** The folder into which `saveAdapter` writes an adapter of this name. */
-function adapterFolder(folder: string, name: string): string {
+function resolveAdapterFolder(folder: string, name: string): string {
   return name === "default" ? folder : join(folder, name);
 }
 
@@ -78,7 +78,7 @@ export class AdapterRun {
     const { settings, prepared } = subject;
     this.#name = settings.lora.name ?? "default";
     this.#stopping = new EarlyStopping(settings.patience);
-    this.#plan = planOf(settings, prepared.objective, prepared.train);
+    this.#plan = planBatches(settings, prepared.objective, prepared.train);
     this.#templates = templatesInUse(subject.model);
     // Resolved once, so that a later extension of the run does not change the warm-up.
     this.#settings = { ...settings, warmup: warmupOf(settings.warmup, this.#plan.steps) };
@@ -104,7 +104,7 @@ export class AdapterRun {
       await yieldToEventLoop();
       model.train();
       model.gradientCheckpointing = settings.gradientCheckpointing;
-      optimizer = optimizerOf(model, settings);
+      optimizer = createRunOptimizer(model, settings);
       if (resumed !== undefined)
         await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
       const { saveEvery, patience } = settings;
@@ -174,7 +174,7 @@ export class AdapterRun {
     });
     const replacing = settings.overwrite && record.replacing;
     await output.begin(record, { replacing });
-    const before = resumed && pastOf(resumed);
+    const before = resumed && locatePast(resumed);
     await this.#context.recorder.begin(output.path, {
       line: record.line,
       before,
@@ -200,7 +200,10 @@ export class AdapterRun {
 
   #load(folder: string): Promise<InjectReport> {
     const { model } = this.#subject;
-    return loadAdapter(model, adapterFolder(folder, this.#name), { name: this.#name, trainable: true });
+    return loadAdapter(model, resolveAdapterFolder(folder, this.#name), {
+      name: this.#name,
+      trainable: true,
+    });
   }
 
   /** Saves the adapter and, for a classifier, the names of its classes. */
@@ -208,7 +211,7 @@ export class AdapterRun {
     const { model, prepared } = this.#subject;
     await saveAdapter(model, folder, { name: this.#name });
     const { labels } = prepared.objective;
-    if (labels !== undefined) await saveLabels(adapterFolder(folder, this.#name), labels);
+    if (labels !== undefined) await saveLabels(resolveAdapterFolder(folder, this.#name), labels);
   }
 
   async #train(optimizer: Optimizer, first: number, resumed: Resumed | undefined): Promise<LoopResult> {
@@ -297,7 +300,7 @@ export class AdapterRun {
   /** Returns the loss of the next batch. */
   #check(step: number): Promise<number> {
     const [batch] = this.#plan.at(step).batches;
-    return lossOf(this.#subject.prepared.objective, batch as Batch);
+    return computeLoss(this.#subject.prepared.objective, batch as Batch);
   }
 
   /** Returns the losses of a step: one sum per micro-batch, divided by the step's number of trained tokens or rows. */
@@ -320,7 +323,7 @@ export class AdapterRun {
     }
     // A stopped run keeps the final adapter of the run that it would replace.
     if (stopped && output.replacing)
-      return { adapter: adapterFolder(output.newest ?? "", this.#name), ...ended };
+      return { adapter: resolveAdapterFolder(output.newest ?? "", this.#name), ...ended };
     const best =
       stopped || settings.patience === undefined ? undefined : await this.#restoreBest(optimizer, early);
     const why = stopped ? "stopped" : early ? "patience" : "done";
@@ -330,7 +333,7 @@ export class AdapterRun {
       ...(best && { best: best.step }),
     });
     await this.#context.recorder.saved();
-    const adapter = adapterFolder(output.path, this.#name);
+    const adapter = resolveAdapterFolder(output.path, this.#name);
     return { adapter, ...ended, ...(best && { best }) };
   }
 
@@ -343,7 +346,8 @@ export class AdapterRun {
     const homes = [output.path, ...(best.folder === undefined ? [] : [best.folder])];
     const all = (await Promise.all(homes.map(listCheckpoints))).flat();
     const found = all.find((one) => one.step === step && within(line, one));
-    const damage = found === undefined ? "it is missing" : await damageOf(found.folder, found.progress.files);
+    const damage =
+      found === undefined ? "it is missing" : await findDamage(found.folder, found.progress.files);
     if (found === undefined || damage !== undefined) {
       const message = `the best checkpoint (step ${step}) cannot be restored: ${damage}; the adapter is from the last step`;
       this.#context.emit({ type: "warning", message });
@@ -376,6 +380,6 @@ function scheduleChange(
 }
 
 /** Returns the location and lineage of the steps before the resume. */
-function pastOf({ checkpoint: { folder, lineage, step } }: Resumed): Before {
+function locatePast({ checkpoint: { folder, lineage, step } }: Resumed): Before {
   return { home: join(folder, ".."), lineage, step };
 }

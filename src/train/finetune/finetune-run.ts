@@ -1,7 +1,7 @@
 import { options as known } from "../../arguments/check.js";
 import type { FinetuneResult } from "../events.js";
 import type { FinetuneOptions } from "../options.js";
-import { portOf } from "../port.js";
+import { checkPort } from "../port.js";
 import { Run } from "../run.js";
 import { Watched } from "../watched.js";
 
@@ -40,7 +40,7 @@ export class FinetuneRun extends Run<FinetuneResult> {
    */
   async dashboard(options?: DashboardOptions): Promise<DashboardAddress> {
     const { port = 0 } = known("dashboard", options, ["port"]);
-    const { url } = await this.#watched.open(portOf("dashboard", "port", port));
+    const { url } = await this.#watched.open(checkPort("dashboard", "port", port));
     return { url };
   }
 }

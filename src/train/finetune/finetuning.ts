@@ -13,8 +13,8 @@ import { checkModelDevice } from "../device-check.js";
 import { DEFAULT_PRIORITY } from "../default-priority.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { EndEvent, FinetuneResult, TrainEvent } from "../events.js";
-import { identitiesOf } from "../identity.js";
-import { classesOfRun, templateOf } from "../inherited.js";
+import { identifyInputs } from "../identity.js";
+import { classesOfRun, resolveTemplate } from "../inherited.js";
 import { givenIn } from "../changeable.js";
 import {
   isShort,
@@ -30,14 +30,14 @@ import { newLine } from "../output/lineage.js";
 import { closeFiles, type Files, prepare, readFiles } from "../prepare.js";
 import { Profile } from "../profile.js";
 import { checkOwnEvents, RunRecorder } from "../recorder.js";
-import { checkSame, originOf, resumedFrom, type Resumed } from "../resume.js";
+import { checkSame, resolveResume, resumedFrom, type Resumed } from "../resume.js";
 import type { RunContext } from "../run.js";
 import { checkKinds, DEFAULT_OUTPUT, settingsOf, type Settings } from "../settings.js";
-import { plannedMemory } from "./start-event.js";
+import { reportPlan } from "./start-event.js";
 import { adapterIdentity, checkOutput, withAdapter } from "../start-adapter.js";
 import type { RecordedContext, Watched } from "../watched.js";
 import { TRAINING_REFUSALS } from "../../refusals/training.js";
-import { refused } from "../../refusals/refusal.js";
+import { createRefusal } from "../../refusals/refusal.js";
 
 /** The key of an option for tests: a clock in milliseconds that replaces `performance.now`. */
 export const CLOCK = Symbol("clock");
@@ -64,14 +64,14 @@ export async function finetuneNow(
     context.emit({ type: "dashboard", url });
   }
   const { [CLOCK]: now } = options as FinetuneOptions & { readonly [CLOCK]?: () => number };
-  const end = await claimed(options, { ...context, emit, recorder, watched, now }, began);
+  const end = await runWithLock(options, { ...context, emit, recorder, watched, now }, began);
   context.emit(end);
   const { type: _, seconds: _seconds, ...result } = end;
   return result;
 }
 
 /** Runs `work` and records its end, whether result or failure. */
-async function recorded(
+async function recordEnd(
   work: () => Promise<FinetuneResult>,
   { recorder, watched }: RecordedContext,
   { signal }: Settings,
@@ -96,14 +96,18 @@ async function recorded(
     throw error;
   } finally {
     await recorder.flush();
-    await watched.told();
+    await watched.waitForPages();
     await recorder.close({ abandoned });
   }
 }
 
 /** Runs a fine-tuning while holding the lock of its output folder. */
-async function claimed(options: FinetuneOptions, context: RecordedContext, began: number): Promise<EndEvent> {
-  const origin = await originOf(options);
+async function runWithLock(
+  options: FinetuneOptions,
+  context: RecordedContext,
+  began: number,
+): Promise<EndEvent> {
+  const origin = await resolveResume(options);
   if (origin === undefined) {
     const settings = settingsOf(withAdapter(options));
     checkOutput(settings);
@@ -112,8 +116,10 @@ async function claimed(options: FinetuneOptions, context: RecordedContext, began
     try {
       await output.checkFree(settings.overwrite, adapterName(settings));
       await checkOwnEvents(output.path, settings.log);
-      const work = withinCpuUse(settings, options, () => profiled(settings, undefined, output, context));
-      return await recorded(work, context, settings, began);
+      const work = withinCpuUse(settings, options, () =>
+        runWithProfile(settings, undefined, output, context),
+      );
+      return await recordEnd(work, context, settings, began);
     } finally {
       await output.release();
     }
@@ -130,8 +136,8 @@ async function claimed(options: FinetuneOptions, context: RecordedContext, began
     else await output.checkOwn(undefined, adapterName(settings));
     await checkOwnEvents(output.path, settings.log);
     for (const message of [...resumed.notices, ...notices]) context.emit({ type: "warning", message });
-    const work = withinCpuUse(settings, options, () => profiled(settings, resumed, output, context));
-    return await recorded(work, context, settings, began);
+    const work = withinCpuUse(settings, options, () => runWithProfile(settings, resumed, output, context));
+    return await recordEnd(work, context, settings, began);
   } finally {
     await output.release();
   }
@@ -169,7 +175,7 @@ async function identityOfStart(
   return adapter === undefined ? undefined : adapterIdentity(adapter);
 }
 
-async function profiled(
+async function runWithProfile(
   settings: Settings,
   resumed: Resumed | undefined,
   output: OutputFolder,
@@ -207,13 +213,13 @@ async function train(
     try {
       const loading = { ...settings, signal: early };
       // An invalid template is reported before any data is read.
-      const template = templateOf(settings, resumed, context);
+      const template = resolveTemplate(settings, resumed, context);
       files = await readFiles(loading, context);
       const data = files;
       throwIfAborted(early);
-      const located = given === undefined ? await found(loading, context) : undefined;
+      const located = given === undefined ? await locateModel(loading, context) : undefined;
       const place = located?.path ?? settings.model;
-      const identities = await identitiesOf(place, data);
+      const identities = await identifyInputs(place, data);
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
       const adapter = await identityOfStart(settings, resumed);
       const labels = classesOfRun(data, place, settings, resumed);
@@ -230,7 +236,7 @@ async function train(
         resumed: resumed !== undefined,
       };
       const plan = await planFor(planned);
-      const chosen = chosenOf(plan, planned);
+      const chosen = chooseFitting(plan, planned);
       const settled = { ...settings, ...chosen?.changes, matmulPrecision: precision };
       const fitted = { ...loading, ...chosen?.changes };
       throwIfAborted(early);
@@ -251,7 +257,7 @@ async function train(
         line,
         identities: { ...identities, adapter },
       };
-      run = new AdapterRun({ ...subject, memory: plan && plannedMemory(plan, chosen) }, context);
+      run = new AdapterRun({ ...subject, memory: plan && reportPlan(plan, chosen) }, context);
       await yieldToEventLoop();
       throwIfAborted(early);
     } catch (error) {
@@ -279,8 +285,8 @@ function noteModes(model: PretrainedModel): () => void {
 
 /** Throws `ERR_OPTION` for data that packing does not support. */
 function checkPacking({ train }: Files, labels: readonly string[] | undefined): void {
-  if (train.kind === "speech") throw refused(TRAINING_REFUSALS.packedSpeech, train.file);
-  if (labels !== undefined) throw refused(TRAINING_REFUSALS.packedLabels, train.file);
+  if (train.kind === "speech") throw createRefusal(TRAINING_REFUSALS.packedSpeech, train.file);
+  if (labels !== undefined) throw createRefusal(TRAINING_REFUSALS.packedLabels, train.file);
 }
 
 /** Plans a run's memory. Undefined if it cannot be computed, or if the device is too small and `memory` is not given. */
@@ -293,7 +299,7 @@ function planFor(planned: Planned): Promise<MemoryPlan | undefined> {
 }
 
 /** Returns the changes that make the run fit. Throws `ERR_OUT_OF_MEMORY` if none is allowed or none suffices. */
-function chosenOf(plan: MemoryPlan | undefined, planned: Planned): Fitting | undefined {
+function chooseFitting(plan: MemoryPlan | undefined, planned: Planned): Fitting | undefined {
   if (plan?.fits !== false) return undefined;
   const { fitting } = plan;
   if (planned.settings.memory === undefined || fitting === undefined || fitting.given.length > 0)
@@ -302,7 +308,7 @@ function chosenOf(plan: MemoryPlan | undefined, planned: Planned): Fitting | und
 }
 
 /** Locates the model on this machine, after downloading it from a hub if necessary. */
-function found({ model, revision, offline, signal }: Settings, { emit }: RunContext): Promise<Located> {
+function locateModel({ model, revision, offline, signal }: Settings, { emit }: RunContext): Promise<Located> {
   return locate(model as string, {
     revision,
     offline,

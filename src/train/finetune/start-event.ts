@@ -1,6 +1,6 @@
 /** Builds the start event of a fine-tuning run. */
 import type { BatchPlan } from "../../data/batches.js";
-import { trainedIn } from "../../data/store.js";
+import { countTrained } from "../../data/store.js";
 import { chooseDevice } from "../../device/device.js";
 import type { InjectReport } from "../../lora/index.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
@@ -46,11 +46,11 @@ export function startEvent(
     deviceReason: why,
     ...(device === "cpu" ? cpuUse() : { priority: cpuUse().priority }),
     dtype: tensors.find(({ dtype }) => !isBlock(dtype))?.dtype ?? "f32",
-    ...quantised(tensors),
+    ...listBlockFormats(tensors),
     matmulPrecision: settings.matmulPrecision,
     examples: train.length,
     evalExamples: held.length,
-    tokens: trainedIn(train),
+    tokens: countTrained(train),
     data: reports,
     steps: plan.steps,
     stepsPerEpoch: plan.stepsPerEpoch,
@@ -71,10 +71,7 @@ export function startEvent(
 }
 
 /** Returns the memory plan for the start event, including the options that were changed to make the run fit. */
-export function plannedMemory(
-  { held: asked, limit }: MemoryPlan,
-  chosen: Fitting | undefined,
-): PlannedMemory {
+export function reportPlan({ held: asked, limit }: MemoryPlan, chosen: Fitting | undefined): PlannedMemory {
   const { batch: _, ...held } = chosen?.held ?? asked;
   return {
     ...held,
@@ -84,7 +81,7 @@ export function plannedMemory(
 }
 
 /** Returns the block formats of the weights, the one with the most values first. */
-function quantised(tensors: readonly Tensor[]): { quantize?: string } {
+function listBlockFormats(tensors: readonly Tensor[]): { quantize?: string } {
   const counts = new Map<string, number>();
   for (const { dtype, size } of tensors)
     if (isBlock(dtype)) counts.set(dtype, (counts.get(dtype) ?? 0) + size);

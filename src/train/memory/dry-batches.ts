@@ -1,12 +1,18 @@
 /** The batches for counting a run's memory: its own for small data, otherwise the largest that it can form. */
-import { type Batch, batchesInOrder, batchOf, type BatchPlan, packedBatch } from "../../data/batches.js";
+import {
+  type Batch,
+  batchesInOrder,
+  buildBatch,
+  type BatchPlan,
+  buildPackedBatch,
+} from "../../data/batches.js";
 import type { Content, Data, Read } from "../../data/read.js";
 import type { Example, Examples } from "../../data/store.js";
 import { LowrankError } from "../../errors.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Objective } from "../objective.js";
-import { objectiveOf, prepare, type Files } from "../prepare.js";
-import { planOf } from "../run-parts.js";
+import { createObjective, prepare, type Files } from "../prepare.js";
+import { planBatches } from "../run-parts.js";
 import type { Settings } from "../settings.js";
 
 /** The parts of a run that are recorded to count its memory. */
@@ -28,7 +34,7 @@ const SAMPLE = { rows: 64, characters: 1 << 16, charactersPerToken: 8 };
 const SCANNED = 256;
 
 /** Tokenises the data, or a sample with the longest rows. `batches` limits the recorded batches. Errors: as in `prepare`. */
-export async function dryBatches(
+export async function chooseDryBatches(
   model: PretrainedModel,
   files: Files,
   labels: readonly string[] | undefined,
@@ -38,13 +44,20 @@ export async function dryBatches(
   const quiet = { emit: () => {} };
   const small = isSmall(files.train) && (files.held === undefined || isSmall(files.held));
   if (small) {
-    const kept = { train: unclosed(files.train), held: files.held && unclosed(files.held) };
+    const kept = { train: ignoreClose(files.train), held: files.held && ignoreClose(files.held) };
     const { objective, train, held } = await prepare(model, kept, labels, settings, quiet);
-    const plan = planOf(settings, objective, train);
+    const plan = planBatches(settings, objective, train);
     const { padTokenId } = objective.tokenisation;
-    return { objective, ...stepsOf(plan, batches), held: heldOf(held, settings.batchSize, padTokenId) };
+    return {
+      objective,
+      ...chooseSteps(plan, batches),
+      held: chooseHeldOut(held, settings.batchSize, padTokenId),
+    };
   }
-  const sample = { train: sampled(files.train, settings), held: files.held && sampled(files.held, settings) };
+  const sample = {
+    train: sampleData(files.train, settings),
+    held: files.held && sampleData(files.held, settings),
+  };
   try {
     const whole = { ...settings, evalSplit: undefined };
     const { objective, train, held } = await prepare(model, sample, labels, whole, quiet);
@@ -54,7 +67,7 @@ export async function dryBatches(
     if (!(error instanceof LowrankError && error.code === "ERR_NO_TRAINED_TOKENS")) throw error;
     // Truncation leaves nothing to train in the longest rows; other rows may still reach the maximum length.
     const { maxLength: asked, trainOn, labelSmoothing, language } = settings;
-    const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
+    const objective = createObjective(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
     const longest = [plainExample(objective.tokenisation.maxLength)];
     return largest(objective, settings, longest, [], true);
   }
@@ -68,13 +81,13 @@ function isSmall(data: Data): boolean {
 }
 
 /** Returns data that ignores `close`, so that it can be read again. */
-function unclosed(data: Data): Data {
+function ignoreClose(data: Data): Data {
   const sources = (data.sources as readonly Content<unknown>[]).map((one) => ({ ...one, close: () => {} }));
   return { ...data, sources } as Data;
 }
 
 /** Returns the longest rows of the data, or the beginning of a running text. */
-function sampled(data: Data, { maxLength }: Settings): Data {
+function sampleData(data: Data, { maxLength }: Settings): Data {
   if (data.kind === "text") {
     const most = Math.max(SAMPLE.characters, SAMPLE.charactersPerToken * maxLength);
     // A shorter source may not fill a block of tokens.
@@ -113,7 +126,7 @@ async function longest(
   let found: { source: Content<object[]>; row: object; size: number }[] = [];
   for (const source of sources)
     for await (const { part } of source.parts(signal)) {
-      for (const row of part) found.push({ source, row, size: charactersOf(row) });
+      for (const row of part) found.push({ source, row, size: countCharacters(row) });
       found = found.sort((a, b) => b.size - a.size).slice(0, SAMPLE.rows);
     }
   const groups = new Map<Content<object[]>, object[]>();
@@ -122,10 +135,10 @@ async function longest(
 }
 
 /** Returns the number of characters in all texts of a row. */
-function charactersOf(value: unknown): number {
+function countCharacters(value: unknown): number {
   if (typeof value === "string") return value.length;
   if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return 0;
-  return Object.values(value).reduce((sum: number, part) => sum + charactersOf(part), 0);
+  return Object.values(value).reduce((sum: number, part) => sum + countCharacters(part), 0);
 }
 
 function plainExample(length: number): Example {
@@ -144,9 +157,9 @@ function largest(
   const { padTokenId, maxLength } = objective.tokenisation;
   const batch = settings.packing
     ? fullSequences(batchSize, maxLength, padTokenId)
-    : batchOf(longestOf(train, batchSize), padTokenId);
+    : buildBatch(findLongest(train, batchSize), padTokenId);
   const step = Array.from({ length: Math.min(2, gradientAccumulation) }, () => batch);
-  const evaluated = held.length === 0 ? [] : [batchOf(longestOf(held, batchSize), padTokenId)];
+  const evaluated = held.length === 0 ? [] : [buildBatch(findLongest(held, batchSize), padTokenId)];
   return { objective, steps: [step, step], held: evaluated, others: others && !settings.packing };
 }
 
@@ -154,30 +167,30 @@ function largest(
 function fullSequences(rows: number, length: number, padTokenId: number): Batch {
   const half = Math.ceil(length / 2);
   const sequence = [plainExample(half), plainExample(length - half)].filter(({ ids }) => ids.length > 0);
-  return packedBatch(
+  return buildPackedBatch(
     Array.from({ length: rows }, () => sequence),
     padTokenId,
   );
 }
 
 /** Returns the `count` longest rows; repeats them if there are fewer. */
-function longestOf(rows: Examples, count: number): Example[] {
+function findLongest(rows: Examples, count: number): Example[] {
   const all = Array.from({ length: rows.length }, (_, row) => rows.at(row) as Example);
   all.sort((a, b) => b.ids.length - a.ids.length);
   return Array.from({ length: count }, (_, row) => all[row % all.length] as Example);
 }
 
 /** Returns a key of the properties that determine a batch's memory. */
-function kindOf({ shape, trained, positions }: Batch): string {
+function describeKind({ shape, trained, positions }: Batch): string {
   return `${shape.join()} ${trained} ${positions !== undefined}`;
 }
 
-function sizeOf({ shape: [rows, length] }: Batch): number {
+function countTokens({ shape: [rows, length] }: Batch): number {
   return rows * length;
 }
 
 /** Returns the first steps of a plan, and the step with its largest batch. */
-function stepsOf(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | "others"> {
+function chooseSteps(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | "others"> {
   const steps: Batch[][] = [];
   const [taken, all] = [new Set<string>(), new Set<string>()];
   let [left, highest] = [most, 0];
@@ -190,29 +203,29 @@ function stepsOf(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | "oth
     if (left > 0) {
       steps.push(share);
       left -= share.length;
-      for (const batch of share) highest = Math.max(highest, sizeOf(batch));
-      for (const batch of share) taken.add(kindOf(batch));
+      for (const batch of share) highest = Math.max(highest, countTokens(batch));
+      for (const batch of share) taken.add(describeKind(batch));
     }
     for (const batch of batches) {
-      all.add(kindOf(batch));
-      if (sizeOf(batch) > (large?.size ?? 0)) large = { batch, size: sizeOf(batch) };
+      all.add(describeKind(batch));
+      if (countTokens(batch) > (large?.size ?? 0)) large = { batch, size: countTokens(batch) };
     }
   }
   if (large !== undefined && large.size > highest) {
     steps.push([large.batch, large.batch]);
-    taken.add(kindOf(large.batch));
+    taken.add(describeKind(large.batch));
   }
   const unseen = scanned < plan.steps && all.size > 1;
   return { steps, others: unseen || [...all].some((kind) => !taken.has(kind)) };
 }
 
 /** Returns the first held-out batch, and the largest. */
-function heldOf(held: Examples, batchSize: number, padTokenId: number): Batch[] {
+function chooseHeldOut(held: Examples, batchSize: number, padTokenId: number): Batch[] {
   let first: Batch | undefined;
   let large: Batch | undefined;
   for (const batch of batchesInOrder(held, batchSize, padTokenId)) {
     first ??= batch;
-    if (large === undefined || sizeOf(batch) > sizeOf(large)) large = batch;
+    if (large === undefined || countTokens(batch) > countTokens(large)) large = batch;
   }
   return first === undefined || large === undefined ? [] : first === large ? [first] : [first, large];
 }

@@ -12,7 +12,7 @@ import type { Tensor } from "../../tensor/tensor.js";
 import type { Objective } from "../objective.js";
 import { recordPart, recordUpdate } from "../record.js";
 import { evaBatch, startsFromRows, type RowsOfEva } from "../inject-with.js";
-import { adapterOptions, optimizerOf, trainOwn } from "../run-parts.js";
+import { adapterOptions, createRunOptimizer, trainOwn } from "../run-parts.js";
 import type { Settings } from "../settings.js";
 import { MOST_BATCHES } from "../../lora/options/eva.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
@@ -56,15 +56,17 @@ let last: Promise<unknown> = Promise.resolve();
  * Errors: errors of loading, of the data and of `inject`; `ERR_OUT_OF_MEMORY` for a tensor that exceeds the largest buffer;
  * the signal's reason.
  */
-export function dryRun(subject: DrySubject): Promise<DryRun> {
+export function runDry(subject: DrySubject): Promise<DryRun> {
   const counting = (): Promise<DryRun> =>
-    withRandom(subject.settings.seed, () => withMatmulPrecision(subject.precision, () => counted(subject)));
+    withRandom(subject.settings.seed, () =>
+      withMatmulPrecision(subject.precision, () => countMemory(subject)),
+    );
   const turn = last.then(counting);
   last = turn.catch(() => {});
   return turn;
 }
 
-async function counted({ settings, load, batches }: DrySubject): Promise<DryRun> {
+async function countMemory({ settings, load, batches }: DrySubject): Promise<DryRun> {
   const { signal } = settings;
   const on =
     typeof settings.model === "string" ? resolveDevice(settings.device as Device) : settings.model.device;
@@ -89,7 +91,7 @@ async function counted({ settings, load, batches }: DrySubject): Promise<DryRun>
     await yieldToEventLoop();
     model.train();
     model.gradientCheckpointing = settings.gradientCheckpointing;
-    optimizer = optimizerOf(model, settings);
+    optimizer = createRunOptimizer(model, settings);
     const trained = memory(device).live - plain;
     evaluate(model, work);
     const { moments, cost } = await train(device, optimizer, work, settings);
@@ -97,7 +99,7 @@ async function counted({ settings, load, batches }: DrySubject): Promise<DryRun>
     const peakBytes = (work.others ? roomy(device, peak) : peak) - before.reserved;
     const inPool = loaded.live - before.live;
     const mapped = loaded.mapped - before.mapped;
-    const batch = largestOf(work);
+    const batch = findLargest(work);
     const held = {
       peakBytes,
       mapped,
@@ -189,7 +191,7 @@ function silent(batch: Batch): Batch {
   return { ...batch, audio: batch.audio.map(() => () => new Float32Array(1)) };
 }
 
-function largestOf({ steps }: Pick<DryBatches, "steps"> & { objective: Objective }): Held["batch"] {
+function findLargest({ steps }: Pick<DryBatches, "steps"> & { objective: Objective }): Held["batch"] {
   const { shape } = largestBatch(steps.flat());
   return shape;
 }

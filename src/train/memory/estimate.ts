@@ -3,10 +3,10 @@ import { LowrankError, throwIfAborted } from "../../errors.js";
 import { locate } from "../../models/files/locate.js";
 import { matmulPrecision } from "../../tensor/scope.js";
 import { checkModelDevice } from "../device-check.js";
-import { classesOfRun, templateOf } from "../inherited.js";
+import { classesOfRun, resolveTemplate } from "../inherited.js";
 import type { FinetuneOptions } from "../options.js";
 import { closeFiles, readFiles } from "../prepare.js";
-import { originOf, resumedFrom } from "../resume.js";
+import { resolveResume, resumedFrom } from "../resume.js";
 import { checkKinds, settingsOf } from "../settings.js";
 import { withAdapter } from "../start-adapter.js";
 import { givenIn } from "../changeable.js";
@@ -54,14 +54,14 @@ export interface Estimate extends HeldMemory {
 export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   checkKinds(options);
   throwIfAborted(options.signal);
-  const origin = await originOf(options);
+  const origin = await resolveResume(options);
   const resumed = origin && (await resumedFrom(origin, options));
   const completed = resumed?.options ?? withAdapter(options);
   const settings = { ...settingsOf(completed), given: givenIn(options) };
   await checkModelDevice(settings);
   const { model, revision, offline, signal } = settings;
   const quiet = { emit: () => {} };
-  const template = templateOf(settings, resumed, quiet);
+  const template = resolveTemplate(settings, resumed, quiet);
   const files = await readFiles(settings, quiet);
   try {
     const located =
@@ -76,13 +76,16 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
       throw new LowrankError("ERR_UNSUPPORTED_MODEL", `estimate: ${what}`);
     }
     const rate = await measuredRate(plan.device, plan.cost.product, precision);
-    return estimateOf(plan, secondsOfStep(plan.cost, rate, settings.gradientAccumulation));
+    return formatEstimate(plan, secondsOfStep(plan.cost, rate, settings.gradientAccumulation));
   } finally {
     closeFiles(files);
   }
 }
 
-function estimateOf({ held, device, limit, fits, fitting }: MemoryPlan, secondsPerStep: number): Estimate {
+function formatEstimate(
+  { held, device, limit, fits, fitting }: MemoryPlan,
+  secondsPerStep: number,
+): Estimate {
   return {
     ...held,
     device,

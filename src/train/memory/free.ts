@@ -22,7 +22,7 @@ function freeMemory(device: Exclude<Device, "auto">): number | undefined {
 }
 
 /** Returns the bytes that a run may take; undefined if unknown. */
-export function allowed(
+export function measureAllowed(
   memory: number | "auto" | undefined,
   device: Exclude<Device, "auto">,
 ): number | undefined {

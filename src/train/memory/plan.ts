@@ -1,9 +1,9 @@
 /** Decides whether a run fits into memory, and finds settings that fit. */
 import { optionName, optionSetting } from "../../arguments/option-name.js";
-import { shownSize } from "../../arguments/byte-size.js";
+import { formatSize } from "../../arguments/byte-size.js";
 import { type Device, resolveDevice } from "../../device/device.js";
 import { LowrankError } from "../../errors.js";
-import { likenessOf } from "../../models/files/likeness.js";
+import { buildLikeness } from "../../models/files/likeness.js";
 import { loadLocated } from "../../models/files/load.js";
 import type { Located } from "../../models/files/locate.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
@@ -13,9 +13,9 @@ import type { Files } from "../prepare.js";
 import type { Settings } from "../settings.js";
 import type { Keepable } from "../changeable.js";
 import { choices, type Changes } from "./choices.js";
-import { dryBatches } from "./dry-batches.js";
-import { type DryRun, dryRun, type Held } from "./dry-run.js";
-import { allowed } from "./free.js";
+import { chooseDryBatches } from "./dry-batches.js";
+import { type DryRun, runDry, type Held } from "./dry-run.js";
+import { measureAllowed } from "./free.js";
 import type { BatchCost } from "./rate.js";
 
 /** A run before it begins. */
@@ -70,14 +70,14 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
   const { settings, located } = planned;
   const device = typeof settings.model === "string" ? resolveDevice(settings.device) : settings.model.device;
   let uncounted: unknown;
-  const asked = await recorded(planned, {}).catch((error: unknown) => {
+  const asked = await tryDryRun(planned, {}).catch((error: unknown) => {
     // Other settings may avoid the tensor that is too large.
     if (!isShort(error) || settings.memory === undefined) throw error;
     uncounted = error;
     return null;
   });
   if (asked === undefined) return undefined;
-  const limit = allowed(settings.memory, device);
+  const limit = measureAllowed(settings.memory, device);
   const plan = { device, limit, fits: undefined, fitting: undefined };
   if (limit === undefined && asked !== null) return { ...plan, ...asked };
   const within = ({ held }: DryRun): boolean => limit === undefined || neededBy(held, settings) <= limit;
@@ -86,7 +86,7 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
   const counted = new Map<string, DryRun | undefined>();
   const count = async (changes: Changes): Promise<DryRun | undefined> => {
     const key = JSON.stringify(changes);
-    if (!counted.has(key)) counted.set(key, await recorded(planned, changes).catch(unbuilt));
+    if (!counted.has(key)) counted.set(key, await tryDryRun(planned, changes).catch(skipImpossible));
     return counted.get(key);
   };
   // First with given options kept; if nothing fits, without them, to report which of them prevent a fit.
@@ -123,13 +123,13 @@ function neededBy({ peakBytes, mapped, weights }: Held, { memory, model }: Setti
 const UNBUILT = ["ERR_DTYPE", "ERR_OPTION", "ERR_OUT_OF_MEMORY", "ERR_NO_TRAINED_TOKENS"];
 
 /** Skips impossible settings, such as blocks that do not divide a row, or rows truncated before their trained tokens. */
-function unbuilt(error: unknown): undefined {
+function skipImpossible(error: unknown): undefined {
   if (error instanceof LowrankError && UNBUILT.includes(error.code)) return undefined;
   throw error;
 }
 
 /** Runs a dry run with `changes`. Undefined for a loaded model that cannot be reproduced on a meta device. */
-async function recorded(planned: Planned, changes: Changes): Promise<DryRun | undefined> {
+async function tryDryRun(planned: Planned, changes: Changes): Promise<DryRun | undefined> {
   const { files, labels, located, template, precision } = planned;
   const settings = { ...planned.settings, ...changes };
   const { model: given } = settings;
@@ -146,7 +146,7 @@ async function recorded(planned: Planned, changes: Changes): Promise<DryRun | un
             ...(settings.signal !== undefined && { signal: settings.signal }),
             ...(labels !== undefined && { task: "sequence-classification", numLabels: labels.length }),
           })
-        : await likenessOf(given, device);
+        : await buildLikeness(given, device);
     unlike = model === undefined;
     if (model === undefined) throw new LowrankError("ERR_UNSUPPORTED_MODEL", "nothing is like the model");
     planned.tokenizer ??= model.tokenizer;
@@ -154,9 +154,9 @@ async function recorded(planned: Planned, changes: Changes): Promise<DryRun | un
     return model;
   };
   const batches = (model: PretrainedModel, count: number) =>
-    dryBatches(model, files, labels, settings, count);
+    chooseDryBatches(model, files, labels, settings, count);
   try {
-    return await dryRun({ settings, precision, load, batches });
+    return await runDry({ settings, precision, load, batches });
   } catch (error) {
     if (unlike) return undefined;
     throw error;
@@ -169,8 +169,8 @@ export function tooLarge(
   { settings, resumed }: Planned,
 ): LowrankError {
   const { memory } = settings;
-  const [needs, may] = [neededBy(held, settings), limit].map(shownSize);
-  const what = `the run would need ${needs} on ${device} (${partsOf(held)})`;
+  const [needs, may] = [neededBy(held, settings), limit].map(formatSize);
+  const what = `the run would need ${needs} on ${device} (${formatUse(held)})`;
   const bound =
     memory === undefined
       ? `${may} are free`
@@ -179,19 +179,19 @@ export function tooLarge(
         : `${optionName("memory")} is ${may}`;
   return new LowrankError(
     "ERR_OUT_OF_MEMORY",
-    `finetune: ${what}, and ${bound}; ${insteadOf(settings, fitting, resumed)}`,
+    `finetune: ${what}, and ${bound}; ${suggestInstead(settings, fitting, resumed)}`,
   );
 }
 
 /** Describes how to make a run fit. */
-function insteadOf(settings: Settings, fitting: Fitting | undefined, resumed: boolean): string {
+function suggestInstead(settings: Settings, fitting: Fitting | undefined, resumed: boolean): string {
   if (fitting === undefined) {
     return resumed
       ? `a resumed run keeps its settings: free memory, or give it more with ${optionName("memory")}`
       : `no settings were found that fit: use a smaller model or a lower rank, or give it more with ${optionName("memory")}`;
   }
   const { changes, given, held } = fitting;
-  const fits = `${optionsText(changes)} take ${shownSize(neededBy(held, settings))}`;
+  const fits = `${optionsText(changes)} take ${formatSize(neededBy(held, settings))}`;
   if (given.length === 0) return `${fits}; ${optionSetting("memory", "auto")} chooses them automatically`;
   const kept = Object.fromEntries(given.map((name) => [name, settings[name]]));
   const stand = given.length === 1 ? "was given, is kept, and stands" : "were given, are kept, and stand";
@@ -199,16 +199,16 @@ function insteadOf(settings: Settings, fitting: Fitting | undefined, resumed: bo
 }
 
 /** Lists the memory by purpose. */
-function partsOf({ weights, mapped, adapters, optimizer, activations }: Held): string {
+function formatUse({ weights, mapped, adapters, optimizer, activations }: Held): string {
   const lie =
     mapped === 0
       ? ""
       : mapped === weights
         ? " in their file"
-        : `, ${shownSize(mapped)} of them in their file`;
+        : `, ${formatSize(mapped)} of them in their file`;
   return (
-    `weights ${shownSize(weights)}${lie}, adapters ${shownSize(adapters)}, optimizer ${shownSize(optimizer)}, ` +
-    `activations ${shownSize(activations)}`
+    `weights ${formatSize(weights)}${lie}, adapters ${formatSize(adapters)}, optimizer ${formatSize(optimizer)}, ` +
+    `activations ${formatSize(activations)}`
   );
 }
 

@@ -4,7 +4,7 @@ import { type Device, synchronize } from "../../device/device.js";
 import { Linear } from "../../nn/linear.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../tensor/scope.js";
-import { isBlock, parameter, type DType } from "../../tensor/tensor.js";
+import { isBlock, makeParameter, type DType } from "../../tensor/tensor.js";
 
 /** The cost of one batch, forward and backward. */
 export interface BatchCost {
@@ -61,7 +61,7 @@ export async function measuredRate(
   // Constants, because drawing a million random values takes longer than the products.
   const x = full([rows, inner], 1 / 3, { device });
   const weight = scope(() => full([outer, inner], 1 / 7, { device }).to(isBlock(dtype) ? "f32" : dtype));
-  const layer = new Linear(inner, outer, { weight: parameter(weight, false), bias: false });
+  const layer = new Linear(inner, outer, { weight: makeParameter(weight, false), bias: false });
   try {
     const multiply = async (): Promise<number> => {
       const began = performance.now();

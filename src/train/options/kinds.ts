@@ -24,8 +24,8 @@ import {
   union,
 } from "valibot";
 
-import { isPlain, shown } from "../../arguments/check.js";
-import { parsedSize } from "../../arguments/byte-size.js";
+import { isPlain, formatValue } from "../../arguments/check.js";
+import { parseSize } from "../../arguments/byte-size.js";
 import type { TrainingData } from "../../data/given.js";
 import { LowrankError } from "../../errors.js";
 import type { InitLoraWeights } from "../../lora/options/init-weights.js";
@@ -78,7 +78,9 @@ export function findFault(kind: Kind<unknown>, value: unknown): string | undefin
 export function checkKind(option: string, kind: Kind<unknown>, value: unknown): void {
   const fault = findFault(kind, value);
   if (fault === undefined) return;
-  const got = fault.startsWith("be ") ? `, got ${shown(value)}${didYouMean(value, kind.choices ?? [])}` : "";
+  const got = fault.startsWith("be ")
+    ? `, got ${formatValue(value)}${didYouMean(value, kind.choices ?? [])}`
+    : "";
   throw new LowrankError("ERR_OPTION", `${optionName(option)} must ${fault}${got}`);
 }
 
@@ -258,7 +260,7 @@ export const memoryLimit: Kind<"auto" | number | (string & {}), number | "auto">
 
 /** Returns the bytes of a memory limit; undefined if it is not a size. */
 export function parseLimit(value: unknown): number | undefined {
-  const size = typeof value === "string" ? parsedSize(value) : value;
+  const size = typeof value === "string" ? parseSize(value) : value;
   return typeof size === "number" && Number.isSafeInteger(size) && size > 0 ? size : undefined;
 }
 

@@ -1,5 +1,5 @@
 /** The interval between checkpoints: steps, time, or never. */
-import { shown } from "../../arguments/check.js";
+import { formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { optionName } from "../../arguments/option-name.js";
 
@@ -19,7 +19,7 @@ export function parseSaveInterval(value: number | string): SaveInterval {
   if (seconds !== undefined) return { seconds };
   throw new LowrankError(
     "ERR_OPTION",
-    `${optionName("saveEvery")} must be a number of steps, a time such as "10m" (s, m or h), or "never", got ${shown(value)}`,
+    `${optionName("saveEvery")} must be a number of steps, a time such as "10m" (s, m or h), or "never", got ${formatValue(value)}`,
   );
 }
 

@@ -10,7 +10,7 @@ import { load as loadSafetensors, save as saveSafetensors, writeWhole } from "..
 import { scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { isLine, type Line } from "./lineage.js";
-import { manifestOf, sealed, unsealed, type Manifest } from "./manifest.js";
+import { digestFolder, sealJson, parseSealed, type Manifest } from "./manifest.js";
 import { RUN, VERSION, type Identities } from "./run-file.js";
 
 /** The file of the optimizer's state, next to the adapter. */
@@ -95,9 +95,9 @@ export async function writeState(
     random: randomState(),
     updates,
     saved: new Date().toISOString(),
-    files: await manifestOf(folder),
+    files: await digestFolder(folder),
   };
-  await writeWhole(join(folder, RUN), sealed(progress));
+  await writeWhole(join(folder, RUN), sealJson(progress));
 }
 
 /** Returns the state's tensors by `INDEX.NAME`, and the number of updates of each parameter. */
@@ -120,7 +120,7 @@ export async function readProgress(folder: string): Promise<Progress> {
   const file = join(folder, RUN);
   let value: Partial<Progress>;
   try {
-    value = unsealed(await readFile(file, "utf8")) as Partial<Progress>;
+    value = parseSealed(await readFile(file, "utf8")) as Partial<Progress>;
   } catch (cause) {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${(cause as Error).message}`, { cause });
   }
@@ -144,7 +144,7 @@ export async function amendProgress(
   known: Partial<Pick<Progress, "evalLoss" | "judged" | "good">>,
 ): Promise<void> {
   const progress = await readProgress(folder);
-  await writeWhole(join(folder, RUN), sealed({ ...progress, ...known }));
+  await writeWhole(join(folder, RUN), sealJson({ ...progress, ...known }));
 }
 
 /** Restores the optimizer state and the random state. `loadAdapter` restores the adapter's values. */

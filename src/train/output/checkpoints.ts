@@ -7,8 +7,8 @@ import { dirname, join } from "node:path";
 import { LowrankError } from "../../errors.js";
 import { move, remove } from "../../files/folders.js";
 import { readProgress, type Progress } from "./checkpoint.js";
-import { lineageOf, within, type Line } from "./lineage.js";
-import { damageOf, filesOf, syncFolder } from "./manifest.js";
+import { readLineage, within, type Line } from "./lineage.js";
+import { findDamage, listFiles, syncFolder } from "./manifest.js";
 import { RUN } from "./run-file.js";
 import type { RunRecord } from "./run-record.js";
 
@@ -32,7 +32,7 @@ function checkpointName(step: number): string {
 async function readCheckpoint(output: string, name: string): Promise<Checkpoint> {
   const folder = join(output, name);
   const progress = await readProgress(folder);
-  return { folder, name, step: progress.cursor.step, lineage: lineageOf(progress.line), progress };
+  return { folder, name, step: progress.cursor.step, lineage: readLineage(progress.line), progress };
 }
 
 /** Lists the readable checkpoints, sorted by step. */
@@ -47,7 +47,10 @@ export async function listCheckpoints(output: string): Promise<Checkpoint[]> {
  *
  * Errors: `ERR_FILE_NOT_FOUND` if there is none; `ERR_FILE_FORMAT` if it is damaged, with the name of the last intact one.
  */
-export async function newestCheckpoint(output: string, record: RunRecord | undefined): Promise<Checkpoint> {
+export async function findNewestCheckpoint(
+  output: string,
+  record: RunRecord | undefined,
+): Promise<Checkpoint> {
   const all = await listCheckpoints(output);
   const last = all.reduce<Checkpoint | undefined>(
     (newest, one) => (newest !== undefined && newest.progress.saved > one.progress.saved ? newest : one),
@@ -62,17 +65,17 @@ export async function newestCheckpoint(output: string, record: RunRecord | undef
   const steps = [...own, ...saved].sort((a, b) => b.step - a.step);
   const [newest] = steps;
   if (newest === undefined) throw noCheckpoint(output, all, record);
-  return soundCheckpoint(output, newest.name, line as Line);
+  return readSoundCheckpoint(output, newest.name, line as Line);
 }
 
 /** Returns the named checkpoint after verifying its files. Errors: `ERR_FILE_FORMAT`, as above. */
-export async function soundCheckpoint(output: string, name: string, line?: Line): Promise<Checkpoint> {
+export async function readSoundCheckpoint(output: string, name: string, line?: Line): Promise<Checkpoint> {
   const folder = join(output, name);
   let damage: string | undefined;
   let found: Checkpoint | undefined;
   try {
     found = await readCheckpoint(output, name);
-    damage = await damageOf(folder, found.progress.files);
+    damage = await findDamage(folder, found.progress.files);
   } catch (error) {
     damage = (error as Error).message.replace(`${folder}/`, "");
   }
@@ -87,7 +90,7 @@ export async function soundCheckpoint(output: string, name: string, line?: Line)
 }
 
 /** Returns the newest intact and good checkpoint of a line, up to `step`; undefined if there is none. */
-export async function lastGoodCheckpoint(
+export async function findLastGoodCheckpoint(
   output: string,
   line: Line,
   step: number,
@@ -95,7 +98,7 @@ export async function lastGoodCheckpoint(
   const all = await listCheckpoints(output);
   for (const one of all.reverse()) {
     if (one.progress.good !== true || one.step > step || !within(line, one)) continue;
-    if ((await damageOf(one.folder, one.progress.files)) === undefined) return one;
+    if ((await findDamage(one.folder, one.progress.files)) === undefined) return one;
   }
   return undefined;
 }
@@ -109,7 +112,7 @@ async function soundBefore(
     (one) => one.step < step && (line === undefined || within(line, one)),
   );
   for (const one of all.reverse())
-    if ((await damageOf(one.folder, one.progress.files)) === undefined) return one;
+    if ((await findDamage(one.folder, one.progress.files)) === undefined) return one;
   return undefined;
 }
 
@@ -167,10 +170,9 @@ function free(output: string, name: string): string {
  * Returns the checkpoints to remove so that the newest `keep` remain. The best by held-out loss and the newest good one
  * are always kept too.
  */
-export function superfluous<T extends { step: number; evalLoss: number | null; good?: boolean | undefined }>(
-  checkpoints: readonly T[],
-  keep: number,
-): T[] {
+export function selectSuperfluous<
+  T extends { step: number; evalLoss: number | null; good?: boolean | undefined },
+>(checkpoints: readonly T[], keep: number): T[] {
   const judged = checkpoints.filter(({ evalLoss, good }) => evalLoss !== null && good !== false);
   const least = Math.min(...judged.map(({ evalLoss }) => evalLoss as number));
   const best = judged.find(({ evalLoss }) => evalLoss === least);
@@ -201,5 +203,5 @@ export async function removeCheckpoint(checkpoint: Checkpoint): Promise<void> {
 /** Whether a checkpoint's folder contains only the checkpoint's files. */
 async function isWhollyOwn({ folder, progress }: Checkpoint): Promise<boolean> {
   const own = new Set([RUN, ...Object.keys(progress.files)]);
-  return (await filesOf(folder)).every((name) => own.has(name));
+  return (await listFiles(folder)).every((name) => own.has(name));
 }

@@ -5,14 +5,14 @@ import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
 import { LowrankError, systemCode } from "../../errors.js";
-import { shownSize } from "../../arguments/byte-size.js";
+import { formatSize } from "../../arguments/byte-size.js";
 import { freeBytes, makeFolder, move, remove } from "../../files/folders.js";
 import { LABELS, TEMPLATE, TOOLS_TEMPLATE } from "../../lora/formats/folder.js";
 import { amendProgress } from "./checkpoint.js";
-import { listCheckpoints, placeCheckpoint, removeCheckpoint, superfluous } from "./checkpoints.js";
-import { lineageOf, within } from "./lineage.js";
+import { listCheckpoints, placeCheckpoint, removeCheckpoint, selectSuperfluous } from "./checkpoints.js";
+import { readLineage, within } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";
-import { manifestOf, matches, syncFolder, type Manifest } from "./manifest.js";
+import { digestFolder, matchesDigest, syncFolder, type Manifest } from "./manifest.js";
 import { RUN } from "./run-file.js";
 import { readRunRecord, writeRunRecord, type RunRecord } from "./run-record.js";
 
@@ -125,7 +125,7 @@ export class OutputFolder {
       const path = this.#at(name, adapter);
       if (!existsSync(path)) continue;
       const written = this.#record?.files[relativeName(name, adapter)];
-      if (written !== undefined && (await matches(path, written))) continue;
+      if (written !== undefined && (await matchesDigest(path, written))) continue;
       const why = written === undefined ? "was not written by a run" : "was changed since a run wrote it";
       throw new LowrankError("ERR_OUTPUT_EXISTS", `${path}: ${why}; move it away, or choose another folder`);
     }
@@ -140,7 +140,7 @@ export class OutputFolder {
   async checkRoom(bytes: number): Promise<void> {
     const free = await freeBytes(this.path);
     if (free === undefined || free >= bytes) return;
-    const what = `the run saves ${shownSize(bytes)} there, and ${shownSize(free)} are free`;
+    const what = `the run saves ${formatSize(bytes)} there, and ${formatSize(free)} are free`;
     throw new LowrankError("ERR_WRITE", `${this.path}: ${what}; free some space, or choose another folder`);
   }
 
@@ -169,7 +169,7 @@ export class OutputFolder {
     await this.#checkLock();
     const own = this.#begun();
     const beside = `checkpoint-${step}.tmp-${process.pid}`;
-    const placed = await this.#staged(beside, async (folder) => {
+    const placed = await this.#stage(beside, async (folder) => {
       await fill(folder);
       await syncFolder(folder);
       return placeCheckpoint(this.path, beside, step);
@@ -177,7 +177,7 @@ export class OutputFolder {
     this.#saved = true;
     const { name, moved } = placed;
     const kept = own.checkpoints.filter((one) => one.name !== name);
-    own.checkpoints = [...kept, { name, step, lineage: lineageOf(own.line), evalLoss }];
+    own.checkpoints = [...kept, { name, step, lineage: readLineage(own.line), evalLoss }];
     await this.#write(own);
     await this.#prune(keep);
     const path = join(this.path, name);
@@ -196,7 +196,7 @@ export class OutputFolder {
   async #prune(keep: number): Promise<void> {
     const own = this.#begun();
     const line = (await listCheckpoints(this.path)).filter((one) => within(own.line, one));
-    const gone = superfluous(
+    const gone = selectSuperfluous(
       line.map((one) => ({ ...one, evalLoss: one.progress.evalLoss, good: one.progress.good })),
       keep,
     );
@@ -217,9 +217,9 @@ export class OutputFolder {
     const own = this.#begun();
     const before = own.files;
     const beside = `adapter.tmp-${process.pid}`;
-    const files = await this.#staged(beside, async (folder) => {
+    const files = await this.#stage(beside, async (folder) => {
       await fill(folder);
-      const files = await manifestOf(folder);
+      const files = await digestFolder(folder);
       await this.#write({ ...own, files: { ...before, ...files }, placing: beside });
       return files;
     });
@@ -227,7 +227,7 @@ export class OutputFolder {
     await this.#place(beside, files);
     for (const [name, digest] of Object.entries(before)) {
       if (name in files) continue;
-      if (await matches(join(this.path, name), digest)) await remove(join(this.path, name));
+      if (await matchesDigest(join(this.path, name), digest)) await remove(join(this.path, name));
     }
     // A stopped run leaves their removal to the run that resumes it.
     const done = ended?.why !== "stopped";
@@ -279,7 +279,7 @@ export class OutputFolder {
   }
 
   /** Runs `work` on a staging folder. Throws `ERR_WRITE`, after removing the folder. */
-  async #staged<T>(beside: string, work: (folder: string) => Promise<T>): Promise<T> {
+  async #stage<T>(beside: string, work: (folder: string) => Promise<T>): Promise<T> {
     const folder = join(this.path, beside);
     try {
       await mkdir(folder);
@@ -313,7 +313,7 @@ export class OutputFolder {
   }
 
   async #checkLock(): Promise<void> {
-    if (await this.#lock.held()) return;
+    if (await this.#lock.isHeld()) return;
     const what = `${join(this.path, LOCK)} no longer belongs to this run: it was removed, and another run may write there`;
     throw new LowrankError("ERR_OUTPUT_EXISTS", what);
   }

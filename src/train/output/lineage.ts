@@ -22,7 +22,7 @@ export function newLine(): Line {
 }
 
 /** Returns the name of a run's last segment. */
-export function lineageOf(line: Line): string {
+export function readLineage(line: Line): string {
   return (line.at(-1) as Segment).lineage;
 }
 
@@ -32,9 +32,9 @@ export function within(line: Line, { lineage, step }: { lineage: string; step: n
 }
 
 /** Returns the line of a run that branches off from `line` after `step` steps, under a new name. */
-export function branched(line: Line, step: number): Line {
+export function branchLine(line: Line, step: number): Line {
   const kept = line.slice(0, -1);
-  return [...kept, { lineage: lineageOf(line), until: step }, { lineage: newLineage() }];
+  return [...kept, { lineage: readLineage(line), until: step }, { lineage: newLineage() }];
 }
 
 /** Whether a value from a file is a line. */

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
 import { LowrankError, systemCode } from "../../errors.js";
-import { isRunning, thisProcess, type ProcessIdentity } from "../../runs/process-identity.js";
+import { isRunning, identifyProcess, type ProcessIdentity } from "../../runs/process-identity.js";
 import { hold, isHeld, letGo } from "./thread-locks.js";
 
 /** Retries for a lock file that Windows cannot read at the moment, and milliseconds between them. */
@@ -49,12 +49,12 @@ export class OutputLock {
   static async take(folder: string): Promise<OutputLock> {
     const file = join(folder, LOCK);
     const token = randomUUID();
-    const holder: Holder = { ...thisProcess(), token, copy: hold(token) };
+    const holder: Holder = { ...identifyProcess(), token, copy: hold(token) };
     const text = `${JSON.stringify(holder)}\n`;
     const own = `${file}.${token}`;
     try {
       await writeFile(own, text, { flag: "wx" });
-      for (let tries = 0; !(await placed(own, file, text)); tries++)
+      for (let tries = 0; !(await createLockFile(own, file, text)); tries++)
         await removeStale(folder, file, token, tries);
     } catch (error) {
       letGo(token);
@@ -69,14 +69,14 @@ export class OutputLock {
   }
 
   /** Whether this run still holds the lock; the file may have been removed from outside. */
-  async held(): Promise<boolean> {
+  async isHeld(): Promise<boolean> {
     return (await readFile(this.#file, "utf8").catch(() => "")) === this.#text;
   }
 
   async release(): Promise<void> {
     held.delete(this);
     if (held.size === 0) process.off("exit", leave);
-    if (await this.held()) await rm(this.#file, { force: true });
+    if (await this.isHeld()) await rm(this.#file, { force: true });
     letGo(this.#token);
   }
 
@@ -91,7 +91,7 @@ export class OutputLock {
 }
 
 /** Creates the lock file with its content atomically, by a hard link if the file system supports it. False if it exists. */
-async function placed(own: string, file: string, text: string): Promise<boolean> {
+async function createLockFile(own: string, file: string, text: string): Promise<boolean> {
   try {
     await link(own, file);
     return true;
@@ -109,9 +109,9 @@ async function placed(own: string, file: string, text: string): Promise<boolean>
 
 /** Removes the lock of a dead process or thread. Throws `ERR_OUTPUT_EXISTS` for any other. */
 async function removeStale(folder: string, file: string, token: string, tries: number): Promise<void> {
-  const found = await contentOf(file, tries);
+  const found = await readContent(file, tries);
   if (found === undefined) return;
-  const holder = holderOf(found);
+  const holder = parseHolder(found);
   if (holder === undefined) {
     throw new LowrankError(
       "ERR_OUTPUT_EXISTS",
@@ -140,7 +140,7 @@ async function removeStale(folder: string, file: string, token: string, tries: n
  * Returns the content of a lock; undefined if it no longer exists, or if Windows should retry. Throws
  * `ERR_OUTPUT_EXISTS` for an unreadable file: another user's, a folder, or a dangling link.
  */
-async function contentOf(file: string, tries: number): Promise<string | undefined> {
+async function readContent(file: string, tries: number): Promise<string | undefined> {
   try {
     return await readFile(file, "utf8");
   } catch (cause) {
@@ -161,7 +161,7 @@ async function contentOf(file: string, tries: number): Promise<string | undefine
   }
 }
 
-function holderOf(text: string): Holder | undefined {
+function parseHolder(text: string): Holder | undefined {
   try {
     const { pid, host, started, token, copy } = JSON.parse(text) as Partial<Holder>;
     if (!Number.isSafeInteger(pid) || [host, started, token].some((one) => typeof one !== "string")) return;

@@ -12,7 +12,7 @@ export interface FileDigest {
 export type Manifest = Record<string, FileDigest>;
 
 /** Hashes a file in one pass, in pieces. */
-export async function digestOf(file: string): Promise<FileDigest> {
+export async function digestFile(file: string): Promise<FileDigest> {
   const hash = createHash("sha256");
   let bytes = 0;
   const handle = await open(file);
@@ -29,35 +29,35 @@ export async function digestOf(file: string): Promise<FileDigest> {
 }
 
 /** Returns the digests of all files in a folder and its subfolders. */
-export async function manifestOf(folder: string): Promise<Manifest> {
+export async function digestFolder(folder: string): Promise<Manifest> {
   const manifest: Manifest = {};
-  for (const name of await filesOf(folder)) manifest[name] = await digestOf(join(folder, name));
+  for (const name of await listFiles(folder)) manifest[name] = await digestFile(join(folder, name));
   return manifest;
 }
 
 /** Returns the paths of all files in a folder and its subfolders. */
-export async function filesOf(folder: string, below = ""): Promise<string[]> {
+export async function listFiles(folder: string, below = ""): Promise<string[]> {
   const entries = await readdir(join(folder, below), { withFileTypes: true });
   const found = await Promise.all(
     entries.map((entry) => {
       const name = below === "" ? entry.name : `${below}/${entry.name}`;
-      return entry.isDirectory() ? filesOf(folder, name) : [name];
+      return entry.isDirectory() ? listFiles(folder, name) : [name];
     }),
   );
   return found.flat().sort();
 }
 
 /** Whether a file exists with exactly this content. */
-export async function matches(file: string, { bytes, sha256 }: FileDigest): Promise<boolean> {
+export async function matchesDigest(file: string, { bytes, sha256 }: FileDigest): Promise<boolean> {
   const size = await stat(file).then(
     (found) => (found.isFile() ? found.size : undefined),
     () => undefined,
   );
-  return size === bytes && (await digestOf(file)).sha256 === sha256;
+  return size === bytes && (await digestFile(file)).sha256 === sha256;
 }
 
 /** Describes the damage to the files of a folder; undefined if all are intact. */
-export async function damageOf(folder: string, manifest: Manifest): Promise<string | undefined> {
+export async function findDamage(folder: string, manifest: Manifest): Promise<string | undefined> {
   for (const [name, { bytes, sha256 }] of Object.entries(manifest)) {
     const size = await stat(join(folder, name)).then(
       (found) => found.size,
@@ -65,20 +65,20 @@ export async function damageOf(folder: string, manifest: Manifest): Promise<stri
     );
     if (size === undefined) return `${name} is missing`;
     if (size !== bytes) return `${name} has ${size} bytes and was written with ${bytes}`;
-    if ((await digestOf(join(folder, name))).sha256 !== sha256) return `${name} is not what was written`;
+    if ((await digestFile(join(folder, name))).sha256 !== sha256) return `${name} is not what was written`;
   }
   return undefined;
 }
 
 /** Returns a value as JSON with a checksum in it. */
-export function sealed(value: object): string {
+export function sealJson(value: object): string {
   const text = JSON.stringify(value);
   const sha256 = createHash("sha256").update(text).digest("hex");
   return `${JSON.stringify({ ...value, sha256 }, null, 2)}\n`;
 }
 
 /** Parses such a text. Throws a `SyntaxError` if it is invalid or its checksum differs. */
-export function unsealed(text: string): object {
+export function parseSealed(text: string): object {
   const value = JSON.parse(text) as unknown;
   if (typeof value !== "object" || value === null) throw new SyntaxError("a JSON object was expected");
   const { sha256, ...rest } = value as Record<string, unknown>;

@@ -8,7 +8,7 @@ import type { Provenance } from "./checkpoint.js";
 import { listCheckpoints } from "./checkpoints.js";
 import { isLine, within, type Line } from "./lineage.js";
 import type { Manifest } from "./manifest.js";
-import { sealed, unsealed } from "./manifest.js";
+import { sealJson, parseSealed } from "./manifest.js";
 import { RUN, VERSION, type Identities } from "./run-file.js";
 
 /** A saved checkpoint of the run. */
@@ -64,7 +64,7 @@ export async function readRunRecord(output: string): Promise<RunRecord | undefin
   }
   let value: Partial<RunRecord>;
   try {
-    value = unsealed(text) as Partial<RunRecord>;
+    value = parseSealed(text) as Partial<RunRecord>;
   } catch (cause) {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: is not a run's record: ${(cause as Error).message}`, {
       cause,
@@ -77,7 +77,7 @@ export async function readRunRecord(output: string): Promise<RunRecord | undefin
 
 /** Throws `ERR_WRITE`. */
 export async function writeRunRecord(output: string, record: RunRecord): Promise<void> {
-  await writeWhole(join(output, RUN), sealed(record));
+  await writeWhole(join(output, RUN), sealJson(record));
 }
 
 /**

@@ -7,13 +7,13 @@ import { createHash } from "node:crypto";
 import { tensor as createTensor } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { loraLayers } from "../../lora/adapter/registry.js";
-import { tensorsOf } from "../../lora/layers/adapter.js";
+import { listTensors } from "../../lora/layers/adapter.js";
 import { session } from "../../native/binding.js";
 import type { Module } from "../../nn/module.js";
 import type { Optimizer } from "../../optim/optimizer.js";
 import { elementBytes } from "../../files/safetensors.js";
 import { noGrad, scope } from "../../tensor/scope.js";
-import { isBlock, made, type Tensor } from "../../tensor/tensor.js";
+import { isBlock, recordOp, type Tensor } from "../../tensor/tensor.js";
 
 /** A tensor that a checkpoint omits. */
 export interface BaseTensor {
@@ -48,21 +48,21 @@ export class TrainedParts {
     this.#model = model;
     this.#optimizer = optimizer;
     this.#continued = new Set(continued);
-    for (const tensor of Object.values(model.stateDict())) this.#began.set(tensor, versionOf(tensor));
+    for (const tensor of Object.values(model.stateDict())) this.#began.set(tensor, readVersion(tensor));
   }
 
   /** Splits the state into the tensors that the run changed or trains, and the others. Each tensor is listed once. */
   split(): { trained: Record<string, Tensor>; base: [name: string, tensor: Tensor][] } {
     const own = new Set(this.#optimizer.groups.flatMap(({ params }) => params));
     for (const [, layer] of loraLayers(this.#model))
-      for (const adapter of layer.adapters.values()) for (const one of tensorsOf(adapter)) own.add(one);
+      for (const adapter of layer.adapters.values()) for (const one of listTensors(adapter)) own.add(one);
     const trained: [string, Tensor][] = [];
     const base: [string, Tensor][] = [];
     const seen = new Set<Tensor>();
     for (const [name, tensor] of Object.entries(this.#model.stateDict())) {
       if (seen.has(tensor)) continue;
       seen.add(tensor);
-      const changed = this.#began.get(tensor) !== versionOf(tensor);
+      const changed = this.#began.get(tensor) !== readVersion(tensor);
       const kept = own.has(tensor) || changed || this.#continued.has(name);
       (kept ? trained : base).push([name, tensor]);
     }
@@ -73,7 +73,7 @@ export class TrainedParts {
   async describe(base: readonly (readonly [name: string, tensor: Tensor])[]): Promise<BaseTensor[]> {
     const found: BaseTensor[] = [];
     for (const [name, tensor] of base) {
-      const hash = this.#hashes.get(tensor) ?? (await hashOf(tensor));
+      const hash = this.#hashes.get(tensor) ?? (await hashTensor(tensor));
       this.#hashes.set(tensor, hash);
       found.push({ name, shape: tensor.shape, dtype: tensor.dtype, hash });
     }
@@ -107,7 +107,7 @@ export async function checkBase(
       );
   }
   for (const { name, hash } of base) {
-    if ((await hashOf(own[name] as Tensor)) !== hash)
+    if ((await hashTensor(own[name] as Tensor)) !== hash)
       throw new LowrankError(
         "ERR_OPTION",
         `${file}: ${name} has other values than in the run's model, which the checkpoint does not store; load the model that the run began with`,
@@ -115,14 +115,14 @@ export async function checkBase(
   }
 }
 
-function versionOf(tensor: Tensor): number {
+function readVersion(tensor: Tensor): number {
   return session().version(tensor.id);
 }
 
 /** Hashes a tensor's values: all of them, or pieces of a large tensor. */
-async function hashOf(tensor: Tensor): Promise<string> {
+async function hashTensor(tensor: Tensor): Promise<string> {
   const hash = createHash("sha256");
-  const sample = noGrad(() => scope(() => sampleOf(tensor)));
+  const sample = noGrad(() => scope(() => sampleTensor(tensor)));
   try {
     const { buffer, byteOffset, byteLength } = await sample.data();
     hash.update(new Uint8Array(buffer, byteOffset, byteLength));
@@ -132,8 +132,8 @@ async function hashOf(tensor: Tensor): Promise<string> {
   return hash.digest("hex");
 }
 
-function sampleOf(tensor: Tensor): Tensor {
-  if (isBlock(tensor.dtype)) return rowsOf(tensor);
+function sampleTensor(tensor: Tensor): Tensor {
+  if (isBlock(tensor.dtype)) return unpackRows(tensor);
   const bytes = elementBytes(tensor.dtype);
   if (tensor.size * bytes <= WHOLE) return tensor;
   const count = PIECE / bytes;
@@ -146,12 +146,12 @@ function sampleOf(tensor: Tensor): Tensor {
 }
 
 /** Returns rows of a quantised matrix, unpacked, by an embedding, which reads blocks directly. */
-function rowsOf(tensor: Tensor): Tensor {
+function unpackRows(tensor: Tensor): Tensor {
   const [rows = 1, width = 1] = tensor.shape;
   const count = Math.max(1, Math.min(rows, Math.floor(WHOLE / (4 * width))));
   const ids = Int32Array.from({ length: count }, (_, i) =>
     count === 1 ? 0 : Math.floor((i * (rows - 1)) / (count - 1)),
   );
   const at = createTensor(ids, { device: tensor.device });
-  return made(() => session().embedding(tensor.id, at.id, false, undefined));
+  return recordOp(() => session().embedding(tensor.id, at.id, false, undefined));
 }

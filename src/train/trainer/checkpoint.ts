@@ -8,7 +8,7 @@ import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 
 import { LowrankError } from "../../errors.js";
-import { makeFolder, locationOf, replaceFolder } from "../../files/folders.js";
+import { makeFolder, resolveLocation, replaceFolder } from "../../files/folders.js";
 import type { Module } from "../../nn/module.js";
 import type { Reference } from "../divergence.js";
 import type { Optimizer } from "../../optim/optimizer.js";
@@ -70,7 +70,7 @@ export async function writeTrainerCheckpoint(
     "step" | "position" | "random" | "gradientAccumulation" | "run" | "reference"
   >,
 ): Promise<void> {
-  const place = locationOf(folder);
+  const place = resolveLocation(folder);
   const beside = `${place}.tmp-${process.pid}`;
   try {
     if (existsSync(folder) && !existsSync(join(folder, STATE)) && (await readdir(folder)).length > 0)

@@ -2,7 +2,7 @@
 import { refuse } from "../../arguments/check.js";
 import { abortReason, LowrankError } from "../../errors.js";
 import { randomState, setRandomState, type RandomState } from "../../tensor/random.js";
-import { noting } from "../../tensor/scope.js";
+import { recordAllocations } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 
 /** Batches, or a function that returns the batches of an epoch (from 0). */
@@ -133,7 +133,8 @@ export class Reader<B> {
     const { data, name } = this.#options;
     this.#position.random = randomState();
     const { epoch } = this.#position;
-    const source: unknown = typeof data === "function" ? await noting(this.#made, () => data(epoch)) : data;
+    const source: unknown =
+      typeof data === "function" ? await recordAllocations(this.#made, () => data(epoch)) : data;
     if (typeof source !== "object" || source === null || !isIterable(source)) {
       const expected = "an array, an iterable, or a function that gives one for an epoch";
       refuse("Trainer", name, expected, source);
@@ -145,7 +146,7 @@ export class Reader<B> {
 
   async #pull(): Promise<Pulled<B>> {
     const iterator = this.#iterator as Iterator<B> | AsyncIterator<B>;
-    const pulled = noting(this.#made, async () => {
+    const pulled = recordAllocations(this.#made, async () => {
       const next = await iterator.next();
       // An iterable may yield promises.
       return next.done === true ? undefined : { value: await next.value };

@@ -1,5 +1,5 @@
 /** Metrics that a `Trainer`'s loss function returns next to the loss: weighted means over the batches of a step. */
-import { isPlain, options, refuse, shown } from "../../arguments/check.js";
+import { isPlain, options, refuse, formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { keep, noGrad } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
@@ -64,7 +64,7 @@ function checkMetrics(metrics: unknown): LossMetrics {
     if (name.trim() === "" || name.length > LONGEST || /\p{Cc}/u.test(name))
       throw new LowrankError(
         "ERR_OPTION",
-        `${where}: metric ${shown(name)} needs a name of 1 to ${LONGEST} printable characters`,
+        `${where}: metric ${formatValue(name)} needs a name of 1 to ${LONGEST} printable characters`,
       );
     if (typeof value !== "number" && !(isTensor(value) && value.size === 1))
       refuse(where, `metrics[${JSON.stringify(name)}]`, "a number or a tensor of one value", value);

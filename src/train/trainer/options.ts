@@ -1,13 +1,13 @@
 /** The options of a `Trainer`, and their validation. */
 import { existsSync } from "node:fs";
 
-import { callable, options as checkedOptions, refuse, shown, whole } from "../../arguments/check.js";
+import { callable, options as checkedOptions, refuse, formatValue, whole } from "../../arguments/check.js";
 import { checkCpuUse, type Priority } from "../../device/cpu-use.js";
 import { LowrankError } from "../../errors.js";
 import { isModule, type Module } from "../../nn/module.js";
 import { Optimizer } from "../../optim/optimizer.js";
 import type { Schedule } from "../../optim/schedule.js";
-import { closest } from "../../arguments/suggest.js";
+import { findClosest } from "../../arguments/suggest.js";
 import type { Stored } from "./checkpoint.js";
 import type { Batches } from "./data.js";
 import type { LossResult } from "./metrics.js";
@@ -115,7 +115,7 @@ const OPTIONS = [
 ] as const;
 
 /** Validates the options. Throws `ERR_OPTION`. */
-export function checked<M extends Module, B>(given: TrainerOptions<M, B>): TrainerOptions<M, B> {
+export function checkTrainerOptions<M extends Module, B>(given: TrainerOptions<M, B>): TrainerOptions<M, B> {
   const where = "Trainer";
   const options = checkedOptions(where, (given as unknown) ?? {}, OPTIONS as never) as TrainerOptions<M, B>;
   const { model, loss, data, optimizer, weight, schedule, resume, release, evalData } = options;
@@ -128,7 +128,7 @@ export function checked<M extends Module, B>(given: TrainerOptions<M, B>): Train
   if (weight !== undefined) callable(where, "weight", weight);
   if (schedule !== undefined) callable(where, "schedule", schedule);
   if (evalData === null) refuse(where, "evalData", "batches", evalData);
-  const { folder } = savingOf(options);
+  const { folder } = parseSaving(options);
   if (resume !== undefined && typeof resume !== "boolean" && (typeof resume !== "string" || resume === ""))
     refuse(where, "resume", "true, false or a folder", resume);
   if (resume === true && folder === undefined)
@@ -159,7 +159,7 @@ export interface Saving {
 const OUTPUT = "lowrank-out";
 
 /** Parses `save`, `output` and `keep`. Throws `ERR_OPTION`. */
-export function savingOf<M extends Module, B>(options: TrainerOptions<M, B>): Saving {
+export function parseSaving<M extends Module, B>(options: TrainerOptions<M, B>): Saving {
   const where = "Trainer";
   const { save, output, keep } = options;
   if (save !== undefined && typeof save !== "function" && (typeof save !== "string" || save === ""))
@@ -188,11 +188,11 @@ export function savingOf<M extends Module, B>(options: TrainerOptions<M, B>): Sa
 
 /** Throws `ERR_OPTION` for a folder that does not exist and whose name looks like a misspelled "all" or "adapter". */
 function checkNoTypo(save: string): void {
-  const meant = closest(save, ["all", "adapter"]);
+  const meant = findClosest(save, ["all", "adapter"]);
   if (meant === undefined || save === "all" || save === "adapter" || existsSync(save)) return;
   throw new LowrankError(
     "ERR_OPTION",
-    `Trainer: save ${shown(save)} is neither "all" nor "adapter" (did you mean "${meant}"?); for a folder of that name give output: ${shown(save)}`,
+    `Trainer: save ${formatValue(save)} is neither "all" nor "adapter" (did you mean "${meant}"?); for a folder of that name give output: ${formatValue(save)}`,
   );
 }
 

@@ -30,8 +30,8 @@ import {
 } from "./checkpoint.js";
 import { Reader } from "./data.js";
 import { History, recordHistory, type Recording, type TrainerHistory } from "./history.js";
-import { checked, savingOf, type TrainerOptions } from "./options.js";
-import { evaluate, workOf } from "./work.js";
+import { checkTrainerOptions, parseSaving, type TrainerOptions } from "./options.js";
+import { evaluate, makeStepWork } from "./work.js";
 
 export type { TrainerOptions } from "./options.js";
 
@@ -76,7 +76,7 @@ async function train<M extends Module, B>(
   given: TrainerOptions<M, B>,
   recording: Recording,
 ): Promise<TrainResult> {
-  const options = checked(given);
+  const options = checkTrainerOptions(given);
   const { threads, priority } = options;
   return withCheckedCpuUse({ threads, priority }, () => trainChecked(options, recording));
 }
@@ -87,7 +87,7 @@ async function trainChecked<M extends Module, B>(
 ): Promise<TrainResult> {
   const began = performance.now();
   const { model, optimizer, evalData, signal, save, weight = () => 1 } = options;
-  const { folder } = savingOf(options);
+  const { folder } = parseSaving(options);
   throwIfAborted(signal);
   const accumulation = checkCount("gradientAccumulation", options.gradientAccumulation ?? 1);
   const steps = checkCount("steps", options.steps);
@@ -133,7 +133,7 @@ async function trainChecked<M extends Module, B>(
       steps: done,
       stopped,
     } = await runLoop({
-      device: deviceOf(optimizer),
+      device: findDevice(optimizer),
       optimizer,
       schedule: options.schedule ?? constant(),
       first,
@@ -141,7 +141,7 @@ async function trainChecked<M extends Module, B>(
       work: async () => {
         reader.releaseUsed();
         const batches = await reader.next(accumulation);
-        return batches.length === 0 ? undefined : workOf(batches, model, options.loss, weight);
+        return batches.length === 0 ? undefined : makeStepWork(batches, model, options.loss, weight);
       },
       clipNorm: options.clipNorm === 0 ? undefined : (options.clipNorm ?? 1),
       evaluate:
@@ -212,7 +212,7 @@ async function begin<M extends Module, B>(
   if (resume === undefined || resume === false)
     return { first: 0, run: randomUUID(), parts: new TrainedParts(model, optimizer) };
   const { path, good, notice } = await findTrainerCheckpoint(
-    resume === true ? (savingOf(options).folder as string) : resume,
+    resume === true ? (parseSaving(options).folder as string) : resume,
   );
   const { step, position, random, names, run, base, reference } = await readTrainerCheckpoint(
     path,
@@ -274,7 +274,7 @@ class Saver<M extends Module, B> {
     this.step = step;
     if (typeof options.save === "function")
       return options.save(step, (folder, kind = "all") => write(folder, step, checkStored(kind)));
-    const { folder, stored } = savingOf(options);
+    const { folder, stored } = parseSaving(options);
     const path = join(folder as string, `checkpoint-${step}`);
     await write(path, step, stored);
     await this.#prune();
@@ -286,7 +286,7 @@ class Saver<M extends Module, B> {
     if (good) this.#good = path;
     const { options, from } = this.#given;
     // A checkpoint in another folder belongs to another run.
-    const own = path !== from || dirname(resolve(path)) === resolve(savingOf(options).folder ?? "");
+    const own = path !== from || dirname(resolve(path)) === resolve(parseSaving(options).folder ?? "");
     if (own) await markTrainerCheckpoint(path, good);
     await this.#prune();
   }
@@ -296,7 +296,7 @@ class Saver<M extends Module, B> {
     const { options, run, context } = this.#given;
     const { keep } = options;
     if (keep === undefined) return;
-    const folder = savingOf(options).folder as string;
+    const folder = parseSaving(options).folder as string;
     try {
       await pruneTrainerCheckpoints(folder, run, { keep, good: this.#good });
     } catch (error) {
@@ -315,7 +315,7 @@ function checkStored(kind: unknown): Stored {
 }
 
 /** Returns the device of the optimizer's parameters. */
-function deviceOf(optimizer: Optimizer): Exclude<Device, "auto"> {
+function findDevice(optimizer: Optimizer): Exclude<Device, "auto"> {
   return optimizer.groups[0]?.params[0]?.device ?? "cpu";
 }
 
@@ -325,7 +325,7 @@ function startEvent(
   plan: { total: number | undefined; perEpoch: number | undefined; accumulation: number; first: number },
 ): TrainerStartEvent {
   const trained = optimizer.groups.flatMap(({ params }) => params);
-  const device = deviceOf(optimizer);
+  const device = findDevice(optimizer);
   const size = (tensors: Iterable<Tensor>): number =>
     [...tensors].reduce((sum, tensor) => sum + tensor.size, 0);
   return {

@@ -11,13 +11,13 @@ import { checkLoss, MetricSums, type LossResult } from "./metrics.js";
 import type { TrainerOptions } from "./options.js";
 
 /** Returns the work of a step: the mean over its batches by their weights. */
-export function workOf<M extends Module, B>(
+export function makeStepWork<M extends Module, B>(
   batches: B[],
   model: M,
   loss: (model: M, batch: B) => LossResult,
   weight: (batch: B) => number,
 ): StepWork {
-  const weights = batches.map((batch) => weightOf(weight, batch));
+  const weights = batches.map((batch) => readWeight(weight, batch));
   const whole = weights.reduce((sum, one) => sum + one, 0);
   if (!(whole > 0))
     throw new LowrankError("ERR_NO_TRAINED_TOKENS", `the weights of the batches of a step sum to ${whole}`);
@@ -31,7 +31,7 @@ export function workOf<M extends Module, B>(
   return { losses, tokens: whole, trained: whole, metrics };
 }
 
-function weightOf<B>(weight: (batch: B) => number, batch: B): number {
+function readWeight<B>(weight: (batch: B) => number, batch: B): number {
   const value: unknown = weight(batch);
   if (typeof value === "number" && value >= 0 && Number.isFinite(value)) return value;
   return refuse("Trainer", "weight", "a function that returns a number of at least 0", value);
@@ -54,7 +54,7 @@ export async function evaluate<M extends Module, B>(
       await between();
       throwIfAborted(signal);
       const [batch] = taken as [B];
-      const share = weightOf(weight, batch);
+      const share = readWeight(weight, batch);
       const metrics = new MetricSums();
       const value = noGrad(() =>
         scope(() => {

@@ -20,7 +20,7 @@ export const mergeCalls: Record<string, Call> = {
     return {
       act: async () => {
         const layer = lowLayer(world, at);
-        const one = layer.adapterOf((layer.active[0] as { name: string }).name).loraB;
+        const one = layer.findAdapter((layer.active[0] as { name: string }).name).loraB;
         const before = (await one.data()) as Float32Array;
         const write = (values: Float32Array): void =>
           noGrad(() => scope(() => void one.copy(tensor(values, { shape: one.shape, device: "cpu" }))));

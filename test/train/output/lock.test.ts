@@ -9,13 +9,13 @@ import { Worker } from "node:worker_threads";
 import test, { type ExecutionContext } from "ava";
 
 import { LOCK, OutputLock } from "../../../src/train/output/lock.js";
-import { thisProcess, type ProcessIdentity } from "../../../src/runs/process-identity.js";
+import { identifyProcess, type ProcessIdentity } from "../../../src/runs/process-identity.js";
 import { temporary } from "../../hashed.js";
 
 const SOURCE = fileURLToPath(new URL("../../../src/train/output/lock.ts", import.meta.url));
 
 function leave(folder: string, holder: Partial<ProcessIdentity>): void {
-  const whole = { ...thisProcess(), token: "somebody's", ...holder };
+  const whole = { ...identifyProcess(), token: "somebody's", ...holder };
   writeFileSync(join(folder, LOCK), `${JSON.stringify(whole)}\n`);
 }
 
@@ -29,7 +29,7 @@ test("a second run is refused until the process of the first run releases the lo
   const lock = await OutputLock.take(folder);
   const failure = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
   t.true(failure?.message.includes(`another run, process ${process.pid}, writes here`), failure?.message);
-  t.true(await lock.held());
+  t.true(await lock.isHeld());
   await lock.release();
   t.deepEqual(readdirSync(folder), []);
   await (await OutputLock.take(folder)).release();
@@ -44,7 +44,7 @@ test("a lock is taken over if its process has ended or its process id was reused
   for (const other of others) {
     leave(folder, other);
     const lock = await OutputLock.take(folder);
-    t.true(await lock.held());
+    t.true(await lock.isHeld());
     await lock.release();
     t.deepEqual(readdirSync(folder), []);
   }
@@ -80,7 +80,7 @@ test("of many processes that find a stale lock at once, one acquires it", async 
     leave(folder, { pid: ended() });
     const taken = await Promise.allSettled(Array.from({ length: 12 }, () => OutputLock.take(folder)));
     const locks = taken.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
-    const held = await Promise.all(locks.map((lock) => lock.held()));
+    const held = await Promise.all(locks.map((lock) => lock.isHeld()));
     t.is(held.filter(Boolean).length, 1);
     await Promise.all(locks.map((lock) => lock.release()));
     t.deepEqual(readdirSync(folder), []);

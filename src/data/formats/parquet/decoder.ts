@@ -70,7 +70,7 @@ export async function optional(name: string, what: string): Promise<object> {
 }
 
 /** Returns the error for a file that is damaged or uses unsupported features. */
-export function refused(file: string, problem: string, cause?: unknown): LowrankError {
+export function createFileError(file: string, problem: string, cause?: unknown): LowrankError {
   const options = cause === undefined ? undefined : { cause };
   return new LowrankError(
     "ERR_FILE_FORMAT",
@@ -80,8 +80,8 @@ export function refused(file: string, problem: string, cause?: unknown): Lowrank
 }
 
 /** Converts a failure of the decoder to such an error. */
-export function failureOf(file: string, cause: unknown): unknown {
+export function convertFailure(file: string, cause: unknown): unknown {
   if (cause instanceof LowrankError) return cause;
   const message = cause instanceof Error ? cause.message : String(cause);
-  return refused(file, message.replaceAll(/\s+/g, " "), cause);
+  return createFileError(file, message.replaceAll(/\s+/g, " "), cause);
 }

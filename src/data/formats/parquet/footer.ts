@@ -7,7 +7,7 @@ import type { Columns } from "../records.js";
 import { unpackerFor } from "./codecs.js";
 import type { ColumnDecoder, Leaf } from "./page.js";
 import type { Extent } from "./column.js";
-import { type Decoder, failureOf, refused } from "./decoder.js";
+import { type Decoder, convertFailure, createFileError } from "./decoder.js";
 
 export type Schema = ReturnType<Decoder["parquetSchema"]>;
 
@@ -35,7 +35,7 @@ export interface Group {
 }
 
 /** Joins a path into a key; names may contain any character except NUL. */
-export const keyOf = (path: readonly string[]): string => path.join("\0");
+export const joinPath = (path: readonly string[]): string => path.join("\0");
 
 /**
  * Reads the metadata of a file, skipping columns that are not fields of rows, such as identifiers.
@@ -56,8 +56,8 @@ export async function readFooter(
     checkRows(metadata);
     const columns = root.children.map(({ element }) => element.name);
     checkNeeded(columns, name, read);
-    const leaves = root.children.flatMap((child) => leavesOf(child, [root, child]));
-    const groups = metadata.row_groups.map((group, i) => groupOf(group, i + 1, leaves, file.byteLength));
+    const leaves = root.children.flatMap((child) => listLeaves(child, [root, child]));
+    const groups = metadata.row_groups.map((group, i) => readGroup(group, i + 1, leaves, file.byteLength));
     const fields: Field[] = [];
     for (const [i, tree] of root.children.entries()) {
       if (read === "training" && !FIELDS.includes(columns[i] as string)) continue;
@@ -69,13 +69,14 @@ export async function readFooter(
     }
     return { fields, groups };
   } catch (cause) {
-    throw failureOf(name, cause);
+    throw convertFailure(name, cause);
   }
 
   /** Checks the stated number of rows. */
   function checkRows({ num_rows: stated, row_groups: groups }: FileMetaData): void {
     const found = groups.reduce((sum, { num_rows: rows }) => sum + BigInt(rows), 0n);
-    if (found !== BigInt(stated)) throw refused(name, `it states ${stated} rows, but its groups ${found}`);
+    if (found !== BigInt(stated))
+      throw createFileError(name, `it states ${stated} rows, but its groups ${found}`);
   }
 }
 
@@ -85,36 +86,36 @@ interface LeafPath {
   names: string[];
 }
 
-function leavesOf(tree: Schema, path: Schema[]): LeafPath[] {
-  if (tree.children.length > 0) return tree.children.flatMap((child) => leavesOf(child, [...path, child]));
+function listLeaves(tree: Schema, path: Schema[]): LeafPath[] {
+  if (tree.children.length > 0) return tree.children.flatMap((child) => listLeaves(child, [...path, child]));
   return [{ path, names: tree.path }];
 }
 
 /** Checks that a row group contains every column once, within the file. */
-function groupOf(group: RowGroup, number: number, leaves: readonly LeafPath[], size: number): Group {
+function readGroup(group: RowGroup, number: number, leaves: readonly LeafPath[], size: number): Group {
   const rows = Number(group.num_rows);
   const { columns = [] } = group;
   const extents = new Map<string, Extent>();
   for (const { meta_data: of, file_path: path } of columns) {
-    const extent = of && extentOf(of);
+    const extent = of && readExtent(of);
     const isSound =
       extent !== undefined &&
       path === undefined &&
       Object.values(extent).every((one) => Number.isSafeInteger(one) && one >= 0) &&
       extent.start <= extent.end &&
       extent.end <= size;
-    if (isSound) extents.set(keyOf(of?.path_in_schema ?? []), extent);
+    if (isSound) extents.set(joinPath(of?.path_in_schema ?? []), extent);
   }
   const isWhole =
     Number.isSafeInteger(rows) &&
     rows >= 0 &&
     columns.length === leaves.length &&
-    leaves.every(({ names }) => extents.has(keyOf(names)));
+    leaves.every(({ names }) => extents.has(joinPath(names)));
   if (!isWhole)
     throw new Error(`the columns of group ${number} do not match the schema, or are outside the file`);
   for (const { path, names } of leaves) {
-    const { values } = extents.get(keyOf(names)) as Extent;
-    if (levelsOf(path).maxRepetition === 0 && values !== rows)
+    const { values } = extents.get(joinPath(names)) as Extent;
+    if (countLevels(path).maxRepetition === 0 && values !== rows)
       throw new Error(`group ${number} states ${rows} rows, but its column ${names.join(".")} ${values}`);
   }
   const all = [...extents.values()];
@@ -122,13 +123,13 @@ function groupOf(group: RowGroup, number: number, leaves: readonly LeafPath[], s
   return { rows, start, end, extents };
 }
 
-function extentOf(of: NonNullable<RowGroup["columns"][number]["meta_data"]>): Extent {
+function readExtent(of: NonNullable<RowGroup["columns"][number]["meta_data"]>): Extent {
   // Some writers put a dictionary first without stating its offset; others state offset 0 without a dictionary.
   const start = Number(of.dictionary_page_offset ?? 0) || Number(of.data_page_offset);
   return { start, end: start + Number(of.total_compressed_size), values: Number(of.num_values) };
 }
 
-function levelsOf(path: readonly Schema[]): { maxRepetition: number; maxDefinition: number } {
+function countLevels(path: readonly Schema[]): { maxRepetition: number; maxDefinition: number } {
   const kinds = path.slice(1).map(({ element }) => element.repetition_type);
   return {
     maxRepetition: kinds.filter((kind) => kind === "REPEATED").length,
@@ -147,9 +148,9 @@ async function readable(
   name: string,
 ): Promise<Leaf> {
   const { element } = path.at(-1) as Schema;
-  const key = keyOf(names);
+  const key = joinPath(names);
   const own = groups.map(({ columns }) =>
-    columns.find((one) => keyOf(one.meta_data?.path_in_schema ?? []) === key),
+    columns.find((one) => joinPath(one.meta_data?.path_in_schema ?? []) === key),
   );
   const [codec, ...others] = [...new Set(own.map((chunk) => chunk?.meta_data?.codec))];
   const column = `the column ${names.join(".")}`;
@@ -166,7 +167,7 @@ async function readable(
   const shared = { pathInSchema: names, type: element.type, element, schemaPath: path, parsers };
   return {
     column: { ...shared, codec: codec ?? "UNCOMPRESSED" },
-    ...levelsOf(path),
+    ...countLevels(path),
     unpack: await unpackerFor(codec ?? "UNCOMPRESSED", decoder, name),
   };
 }

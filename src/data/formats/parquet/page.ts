@@ -76,7 +76,7 @@ export function decodeDictionary(
   const { type, element } = leaf.column;
   const page = leaf.unpack(bytes, header.uncompressed_page_size);
   const values = decoder.readPlain(
-    { view: viewOf(page), offset: 0 },
+    { view: makeView(page), offset: 0 },
     type,
     count,
     element.type_length as number,
@@ -104,7 +104,7 @@ export function decodePage(
       lengths,
     });
     const decoded = decoder.readDataPage(page, { ...v1, encoding }, leaf.column);
-    return valuesOf(decoder, decoded, v1.num_values, encoding, leaf, dictionary);
+    return readValues(decoder, decoded, v1.num_values, encoding, leaf, dictionary);
   }
   if (header.type === "DATA_PAGE_V2" && v2 !== undefined) {
     const lengths = [v2.repetition_levels_byte_length, v2.definition_levels_byte_length] as const;
@@ -112,7 +112,7 @@ export function decodePage(
     const found = { count: v2.num_values, encoding: v2.encoding, start: 0, lengths };
     const encoding = checkPage(decoder, page, leaf, { ...found, missing: v2.num_nulls });
     const plain = { ...header, data_page_header_v2: { ...v2, encoding, is_compressed: false } };
-    return valuesOf(
+    return readValues(
       decoder,
       decoder.readDataPageV2(page, plain, leaf.column),
       v2.num_values,
@@ -124,12 +124,12 @@ export function decodePage(
   throw new Error(`a page of type ${header.type}`);
 }
 
-const viewOf = (bytes: Uint8Array): DataView =>
+const makeView = (bytes: Uint8Array): DataView =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 /** Locates the level lists of a version 1 page; each is preceded by its length. */
 function levelsOfV1(page: Uint8Array, { maxRepetition, maxDefinition }: Leaf) {
-  const view = viewOf(page);
+  const view = makeView(page);
   let at = 0;
   const next = (most: number): number => {
     if (most === 0) return 0;
@@ -197,7 +197,7 @@ function checkPage(decoder: Decoder, page: Uint8Array, leaf: Leaf, found: Found)
   return found.encoding;
 }
 
-function valuesOf(
+function readValues(
   decoder: Decoder,
   { dataPage, definitionLevels, repetitionLevels }: ReturnType<Decoder["readDataPage"]>,
   count: number,

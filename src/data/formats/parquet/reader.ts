@@ -9,8 +9,8 @@ import type { Origin } from "../../source/origin.js";
 import type { RandomAccess } from "../../source/source.js";
 import type { RawRow, RawRows, RecordReader } from "../records.js";
 import { ColumnReader, type Extent } from "./column.js";
-import { type Decoder, failureOf, loadDecoder } from "./decoder.js";
-import { type Field, type Group, keyOf, readFooter } from "./footer.js";
+import { type Decoder, convertFailure, loadDecoder } from "./decoder.js";
+import { type Field, type Group, joinPath, readFooter } from "./footer.js";
 import { plainFields } from "./values.js";
 
 /** The maximum rows taken from the columns at once. */
@@ -60,7 +60,7 @@ async function* groupRows(
     name: tree.element.name,
     tree,
     readers: leaves.map((leaf) => {
-      const extent = group.extents.get(keyOf(leaf.column.pathInSchema)) as Extent;
+      const extent = group.extents.get(joinPath(leaf.column.pathInSchema)) as Extent;
       return new ColumnReader(decoder, file, leaf, extent);
     }),
   }));
@@ -71,7 +71,10 @@ async function* groupRows(
       for (const reader of readers) await reader.fill();
       const count = Math.min(ROWS, group.rows - taken, ...readers.map(({ ready }) => ready));
       if (count === 0) throw new Error(`a group of ${group.rows} rows has ${taken} in a column`);
-      return { count, columns: columns.map(({ tree, readers: own }) => rowsOf(decoder, tree, own, count)) };
+      return {
+        count,
+        columns: columns.map(({ tree, readers: own }) => assembleRows(decoder, tree, own, count)),
+      };
     });
     const read = group.start + readers.reduce((sum, reader) => sum + reader.read, 0);
     let rows: RawRow[] = [];
@@ -98,7 +101,7 @@ async function* groupRows(
 }
 
 /** Takes rows of a column, which may have several leaves. */
-function rowsOf(
+function assembleRows(
   decoder: Decoder,
   tree: Field["tree"],
   readers: readonly ColumnReader[],
@@ -118,6 +121,6 @@ async function attempt<T>(file: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (cause) {
-    throw failureOf(file, cause);
+    throw convertFailure(file, cause);
   }
 }

@@ -1,6 +1,6 @@
 /** Converts Parquet values to JSON values. */
 import { LowrankError } from "../../../errors.js";
-import { type Origin, rowAt, rowError } from "../../source/origin.js";
+import { type Origin, describeRow, createRowError } from "../../source/origin.js";
 
 /**
  * Converts a row's fields, and counts the bytes of its texts. Null fields are dropped, since every column is nullable.
@@ -18,13 +18,13 @@ export function plainFields(
     if ((value ?? null) === null) continue;
     fields[name] = plainValue(value, {
       refuse: (is) => {
-        throw rowError(origin, number, `"${name}" contains ${is}, which has no JSON form`);
+        throw createRowError(origin, number, `"${name}" contains ${is}, which has no JSON form`);
       },
       text: (encoded) => {
         bytes += encoded.length;
         return decodeText(
           encoded,
-          () => `${rowAt(origin, number)}: "${name}" contains a text that is not UTF-8`,
+          () => `${describeRow(origin, number)}: "${name}" contains a text that is not UTF-8`,
         );
       },
     });
