@@ -1,7 +1,7 @@
 /** The JSON Schema of config files, from the table of options. */
 import { toJsonSchema } from "@valibot/to-json-schema";
 
-import { FLAGS, type Flag } from "../../src/cli/finetune/flags.js";
+import { FLAGS, type Flag } from "../../src/cli/options/flags.js";
 
 /** The key of an option in a config file. */
 function keyOf({ flag }: Flag): string {

@@ -5,16 +5,16 @@ import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { didYouMean } from "../arguments/suggest.js";
-import { flagFor } from "./finetune/flags.js";
-import { escapeGenerated } from "./escaped.js";
-import { notice } from "./failure.js";
-import { formatPlural } from "./format.js";
-import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
-import { runInterruptible } from "./interrupt.js";
-import { loadLanguageModel } from "./models.js";
-import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./sampling.js";
-import { makeDtypeOption, runInStorage } from "./storage.js";
-import * as value from "./values.js";
+import { flagFor } from "./options/flags.js";
+import { escapeGenerated } from "./terminal/escaped.js";
+import { notice } from "./terminal/failure.js";
+import { formatPlural } from "./terminal/format.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
+import { runInterruptible } from "./terminal/interrupt.js";
+import { loadLanguageModel } from "./options/models.js";
+import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./options/sampling.js";
+import { makeDtypeOption, runInStorage } from "./options/storage.js";
+import * as value from "./options/values.js";
 
 interface Flags extends HubFlags, SamplingFlags {
   model?: string | undefined;

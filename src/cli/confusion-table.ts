@@ -1,5 +1,5 @@
 import type { ClassScores } from "../train/evaluate.js";
-import { formatCount } from "./format.js";
+import { formatCount } from "./terminal/format.js";
 
 /** Formats a confusion matrix: one line per actual class, one column per predicted class. */
 export function formatConfusion({ labels, confusion }: Pick<ClassScores, "labels" | "confusion">): string[] {

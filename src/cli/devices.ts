@@ -1,12 +1,12 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
 import type { Device } from "../device/device.js";
-import { formatJsonLine } from "./escaped.js";
-import { createMisuse, warn } from "./failure.js";
+import { formatJsonLine } from "./terminal/escaped.js";
+import { createMisuse, warn } from "./terminal/failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { bytes } from "./format.js";
+import { bytes } from "./terminal/format.js";
 import { formatTuning } from "./tuning-table.js";
-import * as value from "./values.js";
+import * as value from "./options/values.js";
 
 interface Options {
   tune?: boolean | undefined;

@@ -1,9 +1,9 @@
 import { Command } from "commander";
 import type { Device } from "../device/device.js";
-import { formatJsonLine } from "./escaped.js";
-import { AnsweredNo } from "./failure.js";
-import { runInterruptible } from "./interrupt.js";
-import * as value from "./values.js";
+import { formatJsonLine } from "./terminal/escaped.js";
+import { AnsweredNo } from "./terminal/failure.js";
+import { runInterruptible } from "./terminal/interrupt.js";
+import * as value from "./options/values.js";
 
 interface Options {
   device?: Device | undefined;

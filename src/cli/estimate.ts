@@ -2,11 +2,11 @@ import { Command } from "commander";
 import type { Estimate } from "../train/memory/estimate.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { askedFor } from "./finetune/command.js";
-import { declareFlags, flagFor } from "./finetune/flags.js";
-import { formatJsonLine } from "./escaped.js";
-import { AnsweredNo } from "./failure.js";
-import { bytes, formatCount, formatPlural } from "./format.js";
-import { runInterruptible } from "./interrupt.js";
+import { declareFlags, flagFor } from "./options/flags.js";
+import { formatJsonLine } from "./terminal/escaped.js";
+import { AnsweredNo } from "./terminal/failure.js";
+import { bytes, formatCount, formatPlural } from "./terminal/format.js";
+import { runInterruptible } from "./terminal/interrupt.js";
 
 export function estimateCommand(): Command {
   const command = new Command("estimate").description(

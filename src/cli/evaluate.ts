@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
-import { flagFor } from "./finetune/flags.js";
-import { escapeAll, formatJsonLine } from "./escaped.js";
-import { warn } from "./failure.js";
+import { flagFor } from "./options/flags.js";
+import { escapeAll, formatJsonLine } from "./terminal/escaped.js";
+import { warn } from "./terminal/failure.js";
 import { DATA_FORMATS, type DataFormat } from "../data/format.js";
 import { describeLoweredLength, listWarnings } from "../data/report.js";
 import type { Evaluation } from "../train/evaluate.js";
@@ -9,13 +9,13 @@ import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { formatConfusion } from "./confusion-table.js";
 import { DATA_FILES } from "../train/options/table.js";
-import { unmeasured } from "./finetune/progress.js";
-import { formatCount, formatPercent, formatPlural } from "./format.js";
-import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
-import { runInterruptible } from "./interrupt.js";
-import { load } from "./models.js";
-import { makeDtypeOption, runInStorage } from "./storage.js";
-import * as value from "./values.js";
+import { unmeasured } from "./terminal/progress.js";
+import { formatCount, formatPercent, formatPlural } from "./terminal/format.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
+import { runInterruptible } from "./terminal/interrupt.js";
+import { load } from "./options/models.js";
+import { makeDtypeOption, runInStorage } from "./options/storage.js";
+import * as value from "./options/values.js";
 
 interface Flags extends HubFlags {
   data: string[];

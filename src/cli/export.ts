@@ -4,11 +4,11 @@ import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { AdapterFormat } from "../lora/formats/convert.js";
-import { createMisuse, notice, UsageError } from "./failure.js";
+import { createMisuse, notice, UsageError } from "./terminal/failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { type HubFlags, declareHubOptions } from "./hub.js";
-import { runInterruptible } from "./interrupt.js";
-import { load, modelFor } from "./models.js";
+import { type HubFlags, declareHubOptions } from "./options/hub.js";
+import { runInterruptible } from "./terminal/interrupt.js";
+import { load, modelFor } from "./options/models.js";
 
 interface Flags extends HubFlags {
   adapter: string;

@@ -2,17 +2,17 @@ import { Command } from "commander";
 import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-import { flagFor } from "./finetune/flags.js";
-import { escapeGenerated, formatJsonLine } from "./escaped.js";
-import { createMisuse, UsageError, warn } from "./failure.js";
+import { flagFor } from "./options/flags.js";
+import { escapeGenerated, formatJsonLine } from "./terminal/escaped.js";
+import { createMisuse, UsageError, warn } from "./terminal/failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
-import { runInterruptible } from "./interrupt.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
+import { runInterruptible } from "./terminal/interrupt.js";
 import { readMessages } from "./messages.js";
-import { loadLanguageModel } from "./models.js";
-import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./sampling.js";
-import { makeDtypeOption, runInStorage } from "./storage.js";
-import * as value from "./values.js";
+import { loadLanguageModel } from "./options/models.js";
+import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./options/sampling.js";
+import { makeDtypeOption, runInStorage } from "./options/storage.js";
+import * as value from "./options/values.js";
 
 interface Flags extends HubFlags, SamplingFlags {
   prompt?: string | undefined;

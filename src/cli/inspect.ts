@@ -1,13 +1,13 @@
 import { Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { optionName } from "../arguments/option-name.js";
-import { flagFor } from "./finetune/flags.js";
-import { formatJsonLine } from "./escaped.js";
-import { AnsweredNo, warn } from "./failure.js";
-import { DownloadLine, type HubFlags, declareHubOptions, MODEL } from "./hub.js";
+import { flagFor } from "./options/flags.js";
+import { formatJsonLine } from "./terminal/escaped.js";
+import { AnsweredNo, warn } from "./terminal/failure.js";
+import { DownloadLine, type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
 import { formatInspected, isUsable } from "./inspected.js";
-import { runInterruptible } from "./interrupt.js";
-import * as value from "./values.js";
+import { runInterruptible } from "./terminal/interrupt.js";
+import * as value from "./options/values.js";
 
 interface Flags extends HubFlags {
   model?: string | undefined;

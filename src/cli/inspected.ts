@@ -4,8 +4,8 @@ import type { InspectedAdapter } from "../inspect/adapter.js";
 import type { InspectedData } from "../inspect/data.js";
 import type { Inspected } from "../inspect/inspect.js";
 import type { InspectedModel } from "../inspect/model.js";
-import { escapeAll, escapeLines } from "./escaped.js";
-import { bytes, formatCount, formatPercent, formatPlural, shorten } from "./format.js";
+import { escapeAll, escapeLines } from "./terminal/escaped.js";
+import { bytes, formatCount, formatPercent, formatPlural, shorten } from "./terminal/format.js";
 
 export function formatInspected(given: Inspected): string[] {
   const found = escapeAll(given);

@@ -3,13 +3,13 @@ import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import { GGUF_BLOCKS, type GgufType, isBlockType } from "../gguf/types.js";
 import type { SaveModelOptions } from "../models/files/save.js";
-import { createMisuse, notice } from "./failure.js";
+import { createMisuse, notice } from "./terminal/failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
-import { runInterruptible } from "./interrupt.js";
-import { load, modelFor } from "./models.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
+import { runInterruptible } from "./terminal/interrupt.js";
+import { load, modelFor } from "./options/models.js";
 import { STORAGE_TYPES } from "../train/options/table.js";
-import { byteSize } from "./values.js";
+import { byteSize } from "./options/values.js";
 
 interface Flags extends HubFlags {
   adapter: string;

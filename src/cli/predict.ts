@@ -9,15 +9,15 @@ import { LowrankError } from "../errors.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-import { flagFor } from "./finetune/flags.js";
-import { UsageError, warn } from "./failure.js";
-import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
-import { runInterruptible } from "./interrupt.js";
-import { load } from "./models.js";
+import { flagFor } from "./options/flags.js";
+import { UsageError, warn } from "./terminal/failure.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
+import { runInterruptible } from "./terminal/interrupt.js";
+import { load } from "./options/models.js";
 import { describeOrigin, outputLine, rowWindows, type TextRow } from "./predict-rows.js";
-import { checkOutput, type Output, stagedFile, standardOutput } from "./staged-output.js";
-import { makeDtypeOption, runInStorage } from "./storage.js";
-import * as value from "./values.js";
+import { checkOutput, type Output, stagedFile, standardOutput } from "./terminal/staged-output.js";
+import { makeDtypeOption, runInStorage } from "./options/storage.js";
+import * as value from "./options/values.js";
 
 interface Flags extends HubFlags {
   data?: string | undefined;

@@ -1,25 +1,25 @@
 import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { chatCommand } from "./chat.js";
-import { declareCpuUse } from "./cpu.js";
+import { declareCpuUse } from "./options/cpu.js";
 import { devicesCommand } from "./devices.js";
 import { doctorCommand } from "./doctor.js";
 import { estimateCommand } from "./estimate.js";
 import { evaluateCommand } from "./evaluate.js";
 import { exportCommand } from "./export.js";
-import { failure, UsageError } from "./failure.js";
+import { failure, UsageError } from "./terminal/failure.js";
 import { finetuneCommand } from "./finetune/command.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { mergeCommand } from "./merge.js";
-import { flagOf } from "./option-names.js";
+import { flagOf } from "./finetune/option-names.js";
 import { predictCommand } from "./predict.js";
 import { runsCommand } from "./runs.js";
 import { serveCommand } from "./serve.js";
 import { withOptionNames } from "../arguments/option-name.js";
 import { resolveInPackage } from "../package/files.js";
 import { didYouMean } from "../arguments/suggest.js";
-import { collect } from "./values.js";
+import { collect } from "./options/values.js";
 
 function version(): string {
   return (JSON.parse(readFileSync(resolveInPackage("package.json"), "utf8")) as { version: string }).version;

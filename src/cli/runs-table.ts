@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import type { RunSummary } from "../runs/summary.js";
 import { resumeCommand } from "./finetune/resume.js";
-import { formatCount, formatPlural, formatRate } from "./format.js";
+import { formatCount, formatPlural, formatRate } from "./terminal/format.js";
 
 const HEADINGS = ["run", "state", "model", "rank", "rate", "steps", "loss", "held-out", "best", "begun"];
 /** Left-aligned columns; the others are numbers. */

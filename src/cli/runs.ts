@@ -1,11 +1,11 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
-import { escapeAll, formatJsonLine } from "./escaped.js";
-import { createMisuse, warn } from "./failure.js";
+import { escapeAll, formatJsonLine } from "./terminal/escaped.js";
+import { createMisuse, warn } from "./terminal/failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { runInterruptible } from "./interrupt.js";
+import { runInterruptible } from "./terminal/interrupt.js";
 import { formatRuns } from "./runs-table.js";
-import * as value from "./values.js";
+import * as value from "./options/values.js";
 
 interface Flags {
   dashboard?: boolean | number | undefined;

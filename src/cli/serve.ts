@@ -5,14 +5,14 @@ import { defaultModel } from "../models/default.js";
 import type { Quantization } from "../models/quantization.js";
 import type { ModelServer } from "../serve/server.js";
 import type { StorageType } from "../train/options.js";
-import { flagFor } from "./finetune/flags.js";
-import { formatJsonLine } from "./escaped.js";
-import { notice, UsageError, warn } from "./failure.js";
-import { type HubFlags, declareHubOptions, MODEL } from "./hub.js";
-import { runInterruptible } from "./interrupt.js";
-import { loadLanguageModel, modelFor } from "./models.js";
-import { makeDtypeOption, runInStorage } from "./storage.js";
-import * as value from "./values.js";
+import { flagFor } from "./options/flags.js";
+import { formatJsonLine } from "./terminal/escaped.js";
+import { notice, UsageError, warn } from "./terminal/failure.js";
+import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
+import { runInterruptible } from "./terminal/interrupt.js";
+import { loadLanguageModel, modelFor } from "./options/models.js";
+import { makeDtypeOption, runInStorage } from "./options/storage.js";
+import * as value from "./options/values.js";
 
 interface Flags extends HubFlags {
   model?: string | undefined;

@@ -1,6 +1,6 @@
 /** Formats the results of autotuning a GPU. */
 import type { TuneReport } from "../native/binding.js";
-import { formatSpeed } from "./format.js";
+import { formatSpeed } from "./terminal/format.js";
 
 type Tuned = TuneReport["classes"][number];
 

@@ -11,8 +11,8 @@ import { parse, stringify } from "yaml";
 
 import { optionsPage } from "../../scripts/options/page.js";
 import { configSchema } from "../../scripts/options/schema.js";
-import { applyConfigFile } from "../../src/cli/config-file.js";
-import { declareFlags, FLAGS } from "../../src/cli/finetune/flags.js";
+import { applyConfigFile } from "../../src/cli/finetune/config-file.js";
+import { declareFlags, FLAGS } from "../../src/cli/options/flags.js";
 import { temporary } from "../hashed.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));

@@ -11,7 +11,7 @@ import {
   escapeLines,
   escapeGenerated,
   formatJsonLine,
-} from "../../src/cli/escaped.js";
+} from "../../src/cli/terminal/escaped.js";
 import { humanRenderer } from "../../src/cli/finetune/render.js";
 import { formatInspected } from "../../src/cli/inspected.js";
 import { inspect, type InspectedData } from "../../src/index.js";

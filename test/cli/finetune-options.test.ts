@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command } from "commander";
 import test from "ava";
-import { applyConfigFile } from "../../src/cli/config-file.js";
+import { applyConfigFile } from "../../src/cli/finetune/config-file.js";
 import {
   checkFlags,
   declareFlags,

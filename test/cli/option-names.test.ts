@@ -7,7 +7,7 @@ import { Command } from "commander";
 
 import { declareFlags } from "../../src/cli/finetune/options.js";
 import { PLACES } from "../../src/cli/finetune/places.js";
-import { flagOf } from "../../src/cli/option-names.js";
+import { flagOf } from "../../src/cli/finetune/option-names.js";
 import { nameOptions, optionName, optionSetting, withOptionNames } from "../../src/arguments/option-name.js";
 import { ADAPTER_REFUSALS } from "../../src/refusals/adapters.js";
 import { QUANTISED_REFUSALS } from "../../src/refusals/quantised.js";

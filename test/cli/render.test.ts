@@ -1,8 +1,9 @@
 import test from "ava";
 import pc from "picocolors";
-import { bytes, formatDuration, shorten, formatSpeed } from "../../src/cli/format.js";
-import { bar, liveLine, worthALine } from "../../src/cli/finetune/progress.js";
-import { humanRenderer, jsonRenderer, type Output } from "../../src/cli/finetune/render.js";
+import { bytes, formatDuration, shorten, formatSpeed } from "../../src/cli/terminal/format.js";
+import { bar, liveLine, worthALine } from "../../src/cli/terminal/progress.js";
+import { humanRenderer, jsonRenderer } from "../../src/cli/finetune/render.js";
+import type { Output } from "../../src/cli/terminal/output.js";
 import type { StartEvent, StepEvent, TrainEvent } from "../../src/train/events.js";
 
 const start: StartEvent = {

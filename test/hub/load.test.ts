@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { DownloadLine } from "../../src/cli/hub.js";
+import { DownloadLine } from "../../src/cli/options/hub.js";
 import { humanRenderer } from "../../src/cli/finetune/render.js";
 import { finetune, loadModel, lora, LowrankError, tensor, type TrainEvent } from "../../src/index.js";
 import { lowrank, ONE_LINE, runHere } from "../cli/lowrank.js";

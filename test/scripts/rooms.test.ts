@@ -38,9 +38,8 @@ function circles(rooms: Graph): string[] {
   return found;
 }
 
-/** Returns the folder of a file of src/, or the file if it is in none. The command line is one module. */
+/** Returns the folder of a file of src/, or the file if it is in none. */
 function roomOf(path: string): string {
-  if (path.startsWith("cli/")) return "cli";
   return path.includes("/") ? dirname(path) : path;
 }
 

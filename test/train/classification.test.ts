@@ -11,7 +11,7 @@ import {
   type EvalEvent,
   type FinetuneOptions,
 } from "../../src/index.js";
-import { load } from "../../src/cli/models.js";
+import { load } from "../../src/cli/options/models.js";
 import { BatchPlan } from "../../src/data/batches.js";
 import { readData } from "../../src/data/read.js";
 import { evaluate } from "../../src/train/evaluate.js";

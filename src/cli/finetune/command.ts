@@ -2,11 +2,11 @@ import { Command } from "commander";
 import { LowrankError } from "../../errors.js";
 import { defaultHeldOut, defaultRecipe } from "../../models/default.js";
 import type { FinetuneResult, StartEvent, TrainEvent } from "../../train/events.js";
-import { applyConfigFile } from "../config-file.js";
-import { escapeControls } from "../escaped.js";
-import { Interrupted, notice, warn } from "../failure.js";
-import { onInterrupt } from "../interrupt.js";
-import { onLostStdout } from "../stdout.js";
+import { applyConfigFile } from "./config-file.js";
+import { escapeControls } from "../terminal/escaped.js";
+import { Interrupted, notice, warn } from "../terminal/failure.js";
+import { onInterrupt } from "../terminal/interrupt.js";
+import { onLostStdout } from "../terminal/stdout.js";
 import { bitsPerByte, sampleOf } from "./embedded.js";
 import { profileLines } from "./profile.js";
 import {

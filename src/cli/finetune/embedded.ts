@@ -2,8 +2,8 @@
 import { readFile } from "node:fs/promises";
 import { defaultHeldOut, defaultModel } from "../../models/default.js";
 import { LowrankError } from "../../errors.js";
-import { runInterruptible } from "../interrupt.js";
-import { loadLanguageModel } from "../models.js";
+import { runInterruptible } from "../terminal/interrupt.js";
+import { loadLanguageModel } from "../options/models.js";
 
 const PROMPT = "The captain";
 const TOKENS = 60;

@@ -6,8 +6,8 @@ import { optionName } from "../../arguments/option-name.js";
 import { OPEN } from "../../train/changeable.js";
 import { OPTIMIZER_DEFAULTS } from "../../train/options/optimizer-defaults.js";
 import type { FinetuneOptions } from "../../train/options.js";
-import { UsageError } from "../failure.js";
-import { declareFlags, type Flags } from "./flags.js";
+import { UsageError } from "../terminal/failure.js";
+import { declareFlags, type Flags } from "../options/flags.js";
 import { PLACES } from "./places.js";
 
 export { declareFlags, type Flags };

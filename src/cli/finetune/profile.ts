@@ -1,6 +1,6 @@
 /** Formats a run's profile as a table. */
 import type { OperationProfile, ProfileEvent } from "../../train/events.js";
-import { formatCount, formatPercent, formatPlural } from "../format.js";
+import { formatCount, formatPercent, formatPlural } from "../terminal/format.js";
 
 const HEAD = ["operation", "pass", "calls", "ms", "share", "rate", "of roofline"];
 

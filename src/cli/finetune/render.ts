@@ -1,19 +1,21 @@
 /** Prints a run's events, except its profile: as JSON, as a live line on a terminal, or as plain lines. */
 import { posix } from "node:path";
-import type { WriteStream } from "node:tty";
 import pc from "picocolors";
 import type { EvalEvent, StepEvent, TrainEvent } from "../../train/events.js";
-import { escapeAll, formatJsonLine } from "../escaped.js";
-import { formatDuration } from "../format.js";
-import { warn } from "../failure.js";
-import { dataLine, downloading, endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
+import { escapeAll, formatJsonLine } from "../terminal/escaped.js";
+import { formatDuration } from "../terminal/format.js";
+import { warn } from "../terminal/failure.js";
+import {
+  dataLine,
+  downloading,
+  endLines,
+  evalLine,
+  liveLine,
+  plainLine,
+  worthALine,
+} from "../terminal/progress.js";
+import { CLEAR, type Output } from "../terminal/output.js";
 import { summary } from "./summary.js";
-
-/** The output stream: standard output, or a substitute in tests. */
-export type Output = Pick<WriteStream, "write"> & {
-  isTTY?: boolean | undefined;
-  columns?: number | undefined;
-};
 
 export type Renderer = (event: TrainEvent) => void;
 
@@ -26,9 +28,6 @@ export function jsonRenderer(output: Output): Renderer {
 
 /** Milliseconds between redraws of the live line. */
 const REDRAW_MS = 100;
-
-/** Clears the cursor's line. */
-export const CLEAR = "\r\u001b[2K";
 
 export function humanRenderer(output: Output, now: () => number = () => performance.now()): Renderer {
   const tty = output.isTTY === true;

@@ -2,7 +2,7 @@ import { availableParallelism } from "node:os";
 
 import type { Colors } from "picocolors/types.js";
 import type { PlannedMemory, StartEvent } from "../../train/events.js";
-import { bytes, formatCount, formatPercent, formatPlural, formatRate, shorten } from "../format.js";
+import { bytes, formatCount, formatPercent, formatPlural, formatRate, shorten } from "../terminal/format.js";
 
 /** Display names of the optimizers. */
 const OPTIMIZER_NAMES = {

@@ -4,7 +4,7 @@ import { type Command, Option } from "commander";
 import { type AnyOption, isGroup, type Option as Entry, type Table } from "../../train/options/entry.js";
 import { findFault, type Kind, type KindName } from "../../train/options/kinds.js";
 import { OPTIONS } from "../../train/options/table.js";
-import * as value from "../values.js";
+import * as value from "./values.js";
 
 /** An option with a flag. */
 export interface Flag {

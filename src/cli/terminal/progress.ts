@@ -2,7 +2,7 @@ import { basename } from "node:path";
 import type { Colors } from "picocolors/types.js";
 import type { EndEvent, EvalEvent, StepEvent, ProgressEvent } from "../../train/events.js";
 import type { ClassScores } from "../../train/evaluate.js";
-import { bytes, formatDuration, formatCount, formatPercent, formatRate, formatSpeed } from "../format.js";
+import { bytes, formatDuration, formatCount, formatPercent, formatRate, formatSpeed } from "./format.js";
 
 /** Returns the metrics of a step, most important first. */
 function figures(step: StepEvent): string[] {

@@ -1,6 +1,6 @@
 /** Maps the library's option names to a command's flags, or to the keys of its YAML file, for messages. */
 import type { Command } from "commander";
-import { PLACES } from "./finetune/places.js";
+import { PLACES } from "./places.js";
 
 /** Options of other commands than finetune whose flags have other names, by commander's attribute name. */
 const OTHERS: Readonly<Record<string, string>> = { maxNewTokens: "maxTokens", maxShardBytes: "maxShardSize" };

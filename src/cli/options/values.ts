@@ -1,9 +1,9 @@
 /** Parses and validates option values. An error ends the command with status 2. */
 import { InvalidArgumentError } from "commander";
-import { parseSize } from "../arguments/byte-size.js";
-import { parseSaveInterval } from "../train/options/save-interval.js";
-import { checkInit, type InitLoraWeights } from "../lora/options/init-weights.js";
-import { didYouMean } from "../arguments/suggest.js";
+import { parseSize } from "../../arguments/byte-size.js";
+import { parseSaveInterval } from "../../train/options/save-interval.js";
+import { checkInit, type InitLoraWeights } from "../../lora/options/init-weights.js";
+import { didYouMean } from "../../arguments/suggest.js";
 
 type Parser<T> = (text: string) => T;
 

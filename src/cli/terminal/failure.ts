@@ -1,9 +1,9 @@
 /** Exit statuses, and the one-line error message. */
 import { CommanderError } from "commander";
 import { escapeControls } from "./escaped.js";
-import { LowrankError } from "../errors.js";
-import { nameOptions } from "../arguments/option-name.js";
-import type { Refusal } from "../refusals/refusal.js";
+import { LowrankError } from "../../errors.js";
+import { nameOptions } from "../../arguments/option-name.js";
+import type { Refusal } from "../../refusals/refusal.js";
 
 const DONE = 0;
 export const FAILED = 1;

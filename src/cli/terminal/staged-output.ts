@@ -3,8 +3,8 @@ import { once } from "node:events";
 import { existsSync, statSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import { LowrankError, systemCode } from "../errors.js";
-import { makeFolder, move } from "../files/folders.js";
+import { LowrankError, systemCode } from "../../errors.js";
+import { makeFolder, move } from "../../files/folders.js";
 
 export interface Output {
   write(text: string): Promise<void>;

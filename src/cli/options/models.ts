@@ -1,17 +1,17 @@
 /** Selects and loads a command's model and adapters. */
 import { join } from "node:path";
-import type { Device } from "../device/device.js";
-import { LowrankError } from "../errors.js";
-import { baseOfAdapter } from "../models/adapter-base.js";
-import { readConfigFields } from "../models/config-fields.js";
-import { defaultModel } from "../models/default.js";
-import type { CausalLM } from "../models/causal-lm.js";
-import type { LoadOptions } from "../models/files/load.js";
-import type { Quantization } from "../models/quantization.js";
-import type { PretrainedModel } from "../models/pretrained.js";
-import type { WeightsFile } from "../native/binding.js";
-import type { StorageType } from "../train/options.js";
-import { notice, UsageError } from "./failure.js";
+import type { Device } from "../../device/device.js";
+import { LowrankError } from "../../errors.js";
+import { baseOfAdapter } from "../../models/adapter-base.js";
+import { readConfigFields } from "../../models/config-fields.js";
+import { defaultModel } from "../../models/default.js";
+import type { CausalLM } from "../../models/causal-lm.js";
+import type { LoadOptions } from "../../models/files/load.js";
+import type { Quantization } from "../../models/quantization.js";
+import type { PretrainedModel } from "../../models/pretrained.js";
+import type { WeightsFile } from "../../native/binding.js";
+import type { StorageType } from "../../train/options.js";
+import { notice, UsageError } from "../terminal/failure.js";
 import { DownloadLine } from "./hub.js";
 
 /** A model by its path or hub name, with the revision. */
@@ -63,11 +63,11 @@ export async function load(options: Asked): Promise<LoadedModel> {
   const { model: name, revision } = modelFor(options);
   const [{ loadModel }, { readTemplateFile }, lora, { nameClasses, readLabels }, { openWeights }] =
     await Promise.all([
-      import("../models/files/load.js"),
-      import("../models/chat-template-files.js"),
-      import("../lora/index.js"),
-      import("../train/label-names.js"),
-      import("../files/safetensors.js"),
+      import("../../models/files/load.js"),
+      import("../../models/chat-template-files.js"),
+      import("../../lora/index.js"),
+      import("../../train/label-names.js"),
+      import("../../files/safetensors.js"),
     ]);
   const template = options.chatTemplate === undefined ? undefined : readTemplateFile(options.chatTemplate);
   const line = new DownloadLine();
@@ -114,7 +114,7 @@ function classesIn(file: WeightsFile): number | undefined {
 /** Like `load`, for a language model. Throws `ERR_UNSUPPORTED_MODEL` for other models. */
 export async function loadLanguageModel(options: Asked): Promise<{ model: CausalLM; name: string }> {
   const { model, name } = await load(options);
-  const { CausalLM } = await import("../models/causal-lm.js");
+  const { CausalLM } = await import("../../models/causal-lm.js");
   if (model instanceof CausalLM) return { model, name };
   model.dispose();
   throw new LowrankError(

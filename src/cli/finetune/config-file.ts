@@ -1,12 +1,12 @@
 /** `--config FILE.yaml`: options of a command by name, such as `batch-size: 4`. */
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, type Option } from "commander";
-import { LowrankError, systemCode } from "../errors.js";
-import { didYouMean } from "../arguments/suggest.js";
-import { UsageError } from "./failure.js";
-import { FLAGS } from "./finetune/flags.js";
+import { LowrankError, systemCode } from "../../errors.js";
+import { didYouMean } from "../../arguments/suggest.js";
+import { UsageError } from "../terminal/failure.js";
+import { FLAGS } from "../options/flags.js";
 import { flagOf } from "./option-names.js";
-import { collect } from "./values.js";
+import { collect } from "../options/values.js";
 
 async function readYaml(file: string): Promise<Record<string, unknown>> {
   let text: string;

@@ -2,10 +2,10 @@
 import type { Command } from "commander";
 import pc from "picocolors";
 
-import type { DownloadProgress } from "../hub/settings.js";
-import { flagFor } from "./finetune/flags.js";
-import { CLEAR, type Output } from "./finetune/render.js";
-import { dataLine, downloading } from "./finetune/progress.js";
+import type { DownloadProgress } from "../../hub/settings.js";
+import { flagFor } from "./flags.js";
+import { CLEAR, type Output } from "../terminal/output.js";
+import { dataLine, downloading } from "../terminal/progress.js";
 
 /** The parsed options. */
 export interface HubFlags {

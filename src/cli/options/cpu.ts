@@ -1,8 +1,8 @@
 /** Options for the use of the processor. */
 import type { Command } from "commander";
 
-import type { Priority } from "../device/cpu-use.js";
-import { flagFor } from "./finetune/flags.js";
+import type { Priority } from "../../device/cpu-use.js";
+import { flagFor } from "./flags.js";
 
 /** The parsed options. */
 export interface CpuFlags {
@@ -21,8 +21,8 @@ export function declareCpuUse(command: Command): Command {
     const { threads, priority } = command.opts<CpuFlags>();
     if (threads === undefined && priority === undefined) return;
     const [{ checkCpuUse }, { setCpuUse }] = await Promise.all([
-      import("../device/cpu-use.js"),
-      import("../tensor/scope.js"),
+      import("../../device/cpu-use.js"),
+      import("../../tensor/scope.js"),
     ]);
     setCpuUse(checkCpuUse(command.name(), { threads, priority }));
   });

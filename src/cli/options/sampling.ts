@@ -1,7 +1,7 @@
 /** Options for text generation. */
 import type { Command } from "commander";
-import type { GenerateOptions } from "../models/generate-options.js";
-import { warn } from "./failure.js";
+import type { GenerateOptions } from "../../models/generate-options.js";
+import { warn } from "../terminal/failure.js";
 import * as value from "./values.js";
 
 /** The parsed options. */

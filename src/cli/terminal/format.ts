@@ -18,7 +18,7 @@ export function shorten(value: number): string {
   return String(Math.round(value));
 }
 
-export { formatSize as bytes } from "../arguments/byte-size.js";
+export { formatSize as bytes } from "../../arguments/byte-size.js";
 
 /** 9s, 2m 05s, 3h 04m */
 export function formatDuration(seconds: number): string {

@@ -1,8 +1,8 @@
 /** Options for the storage of a model's weights, for commands that do not train. */
 import { Option } from "commander";
 
-import type { StorageType } from "../train/options.js";
-import { STORAGE_TYPES } from "../train/options/table.js";
+import type { StorageType } from "../../train/options.js";
+import { STORAGE_TYPES } from "../../train/options/table.js";
 
 export function makeDtypeOption(): Option {
   return new Option(
@@ -14,6 +14,6 @@ export function makeDtypeOption(): Option {
 /** Runs `fn` with the matmul precision that `finetune` uses for this storage, so that losses are equal. */
 export async function runInStorage<T>(dtype: StorageType | undefined, fn: () => Promise<T>): Promise<T> {
   if (dtype !== "bf16") return fn();
-  const { withMatmulPrecision } = await import("../tensor/scope.js");
+  const { withMatmulPrecision } = await import("../../tensor/scope.js");
   return withMatmulPrecision("bf16", fn);
 }
