@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Converter } from "typedoc";
+import { Converter, ReflectionKind } from "typedoc";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const INDEX = join(root, "docs", "index.md");
@@ -39,6 +39,22 @@ function named(app) {
   });
 }
 
+/** Shows interfaces that are derived from a table as if their properties were written in them. */
+function derived(app) {
+  app.converter.on(Converter.EVENT_RESOLVE_END, ({ project }) => {
+    for (const one of project.getReflectionsByKind(ReflectionKind.Property)) {
+      // The value of a table's entry is not a default.
+      if (one.defaultValue === "..." && !one.parent?.kindOf(ReflectionKind.Class)) delete one.defaultValue;
+      if (one.inheritedFrom?.name.startsWith("OptionsOf.")) delete one.inheritedFrom;
+    }
+    for (const one of project.getReflectionsByKind(ReflectionKind.Interface)) {
+      if (one.extendedTypes?.some(({ name }) => name === "OptionsOf") !== true) continue;
+      delete one.extendedTypes;
+      delete one.typeHierarchy;
+    }
+  });
+}
+
 /** @type {Partial<import("typedoc").TypeDocOptions>} */
 export default {
   name: "lowrank",
@@ -48,7 +64,7 @@ export default {
   skipErrorChecking: true,
   out: join(root, "site"),
   cleanOutputDir: true,
-  plugin: [named],
+  plugin: [named, derived],
   readme: INDEX,
   headings: { readme: false, document: false },
   projectDocuments: [...groups.keys()],
@@ -56,7 +72,7 @@ export default {
   searchInDocuments: true,
   searchInComments: true,
   ignoredHighlightLanguages: ["mermaid"],
-  highlightLanguages: ["javascript", "typescript", "json", "jsonl", "jinja", "python", "shellscript", "html"],
+  highlightLanguages: ["javascript", "typescript", "json", "jsonl", "yaml", "jinja", "python", "shellscript", "html"],
   navigation: { includeGroups: true },
   githubPages: false,
   excludeInternal: true,
