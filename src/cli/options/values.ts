@@ -53,9 +53,6 @@ export const port = makeNumberParser(
 );
 export const positive = makeNumberParser((value) => value > 0, "above 0");
 export const notNegative = makeNumberParser((value) => value >= 0, "0 or above");
-/** A dropout probability, below 1. */
-export const dropout = makeNumberParser((value) => value >= 0 && value < 1, "from 0 to below 1");
-export const share = makeNumberParser((value) => value > 0 && value < 1, "between 0 and 1");
 export const fraction = makeNumberParser((value) => value >= 0 && value <= 1, "from 0 to 1");
 export const probability = makeNumberParser((value) => value > 0 && value <= 1, "above 0 and at most 1");
 

@@ -51,8 +51,8 @@ export interface Option<
 /** Any option. */
 export type AnyOption = Option<unknown, unknown>;
 
-/** Options that are given together in one object of type `Value`. */
-export interface Group<Value, Fields> {
+/** Options that are given together in one object of type `Value`, by default the type of all fields. */
+export interface Group<Fields, Value = "all fields"> {
   readonly fields: Fields;
   readonly whenResuming?: WhenResuming | undefined;
   /** Whether the fields are all of the object's properties. */
@@ -62,14 +62,16 @@ export interface Group<Value, Fields> {
 }
 
 /** A group with any fields. */
-export type AnyGroup = Group<unknown, Readonly<Record<string, AnyOption>>>;
+export type AnyGroup = Group<Readonly<Record<string, AnyOption>>, unknown>;
 
 /** The entries by the names of the options. */
 export type Table = Readonly<Record<string, AnyOption | AnyGroup>>;
 
 /** The type of the value of an entry. */
-export type ValueOf<Entry> = Entry extends { readonly fields: unknown; readonly type?: infer Value }
-  ? Value
+export type ValueOf<Entry> = Entry extends { readonly fields: infer Fields; readonly type?: infer Value }
+  ? Value extends "all fields"
+    ? Shown<OptionsOf<Fields>>
+    : Value
   : Entry extends { readonly kind: Kind<infer Value, unknown> }
     ? Value
     : never;
@@ -106,7 +108,7 @@ export function option<
 /** Makes a group of options. Other properties of its object are unknown options. */
 export function group<const Fields extends Readonly<Record<string, AnyOption>>>(
   fields: Fields,
-): Group<Shown<OptionsOf<Fields>>, Fields> {
+): Group<Fields> {
   return { fields, complete: true };
 }
 
@@ -115,7 +117,7 @@ export function groupOf<Value>() {
   return <const Fields extends Readonly<Partial<Record<keyof Value, AnyOption>>>>(
     whenResuming: WhenResuming,
     fields: Fields,
-  ): Group<Value, Fields> => ({ fields, whenResuming, complete: false });
+  ): Group<Fields, Value> => ({ fields, whenResuming, complete: false });
 }
 
 export function isGroup(entry: AnyOption | AnyGroup): entry is AnyGroup {
