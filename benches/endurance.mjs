@@ -17,7 +17,7 @@ import { AdamW } from "../src/optim/index.js";
 import { noGrad, scope } from "../src/tensor/scope.js";
 import { runLoop } from "../src/train/loop.js";
 import { prepare, readFiles } from "../src/train/prepare.js";
-import { settingsOf } from "../src/train/settings.js";
+import { parseSettings } from "../src/train/settings.js";
 import { median } from "./races/median.mjs";
 
 const { values } = parseArgs({ options: { steps: { type: "string", default: "2000" } } });
@@ -30,7 +30,7 @@ const HUNDRED = 100;
 const ROUNDS = 30;
 
 // The settings of models/default/finetune.yaml, with a constant rate.
-const settings = settingsOf({
+const settings = parseSettings({
   model: defaultModel(),
   data: defaultData(),
   device,

@@ -79,7 +79,7 @@ export function text(where: string, name: string, value: unknown): string {
 }
 
 /** Accepts one of `choices`. */
-export function oneOf<T extends string>(
+export function checkChoice<T extends string>(
   where: string,
   name: string,
   value: unknown,
@@ -104,7 +104,7 @@ export function callable<T extends Function>(where: string, name: string, value:
 }
 
 /** Accepts an array whose elements pass `element`. */
-export function listOf<T>(
+export function checkList<T>(
   where: string,
   name: string,
   value: unknown,

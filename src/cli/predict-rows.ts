@@ -3,7 +3,7 @@ import type { DataFormat } from "../data/format.js";
 import { READERS } from "../data/readers.js";
 import { streamText } from "../data/source/lines.js";
 import { type Origin, createRowError } from "../data/source/origin.js";
-import type { Source } from "../data/source/source.js";
+import type { ByteSource } from "../data/source/source.js";
 import type { Classified } from "../models/classify.js";
 
 /** A text and its row. */
@@ -26,7 +26,7 @@ const EXPECTED = "expected";
  * Errors: `ERR_DATA_ROW` with file and line; the errors of `streamText`.
  */
 export async function* rowWindows(
-  source: Source,
+  source: ByteSource,
   format: DataFormat,
   { least, signal }: { least: number; signal: AbortSignal },
 ): AsyncGenerator<TextRow[]> {
@@ -44,7 +44,7 @@ export async function* rowWindows(
 
 /** Yields the rows of a file as they are read. */
 async function* readWindows(
-  source: Source,
+  source: ByteSource,
   format: DataFormat,
   signal: AbortSignal,
 ): AsyncGenerator<TextRow[]> {
@@ -63,7 +63,7 @@ async function* readWindows(
 }
 
 async function* lineParts(
-  source: Source,
+  source: ByteSource,
   origin: Origin,
   isText: boolean,
   signal: AbortSignal,
@@ -82,7 +82,7 @@ async function* lineParts(
 }
 
 /** Returns the source's name in messages and the unit in which they count its rows. */
-export function describeOrigin({ name }: Source, format: DataFormat): Origin {
+export function describeOrigin({ name }: ByteSource, format: DataFormat): Origin {
   return { file: name, numbering: format === "txt" ? "line" : READERS[format].numbering };
 }
 

@@ -4,7 +4,7 @@ import { Command, Option } from "commander";
 import { countRow, createReport, describeLoweredLength, listWarnings } from "../data/report.js";
 import type { Origin } from "../data/source/origin.js";
 import { DATA_FORMATS, type DataFormat } from "../data/format.js";
-import type { Source } from "../data/source/source.js";
+import type { ByteSource } from "../data/source/source.js";
 import { LowrankError } from "../errors.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { Quantization } from "../models/quantization.js";
@@ -94,7 +94,7 @@ async function predict(flags: Flags, signal: AbortSignal): Promise<void> {
 }
 
 /** The texts to classify, in windows. */
-interface Rows {
+interface TextWindows {
   /** The name of the source in messages. */
   origin: Origin;
   /** Validates all rows before any is classified; throws at the first invalid one. */
@@ -103,7 +103,10 @@ interface Rows {
   close(): void;
 }
 
-async function openRows({ data, dataFormat, text, output }: Flags, signal: AbortSignal): Promise<Rows> {
+async function openRows(
+  { data, dataFormat, text, output }: Flags,
+  signal: AbortSignal,
+): Promise<TextWindows> {
   if ((data === undefined) === (text === undefined))
     throw new UsageError("predict needs --data FILE or --text TEXT, and not both");
   if (data === undefined) {
@@ -135,7 +138,7 @@ async function openRows({ data, dataFormat, text, output }: Flags, signal: Abort
 }
 
 /** Standard input, read once. */
-function inputStream(): Source {
+function inputStream(): ByteSource {
   return {
     name: "standard input",
     size: undefined,
@@ -177,7 +180,7 @@ async function loadClassifier(flags: Flags, signal: AbortSignal): Promise<Sequen
 
 async function classifyRows(
   model: SequenceClassifier,
-  rows: Rows,
+  rows: TextWindows,
   output: Output,
   { batchSize, maxLength: asked, topK }: Flags,
   signal: AbortSignal,

@@ -25,14 +25,14 @@ export interface Followed {
   file: () => string | undefined;
 }
 
-interface Place {
+interface StreamPosition {
   /** The identity of the file that the offset belongs to. */
   identity: string;
   offset: number;
 }
 
 /** Parses a message's ID into one position per run; an invalid part stands for the beginning. */
-export function parsePositions(id: string, count: number): Place[] {
+export function parsePositions(id: string, count: number): StreamPosition[] {
   const parts = id.split(",");
   return Array.from({ length: count }, (_, i) => {
     const [, identity = "", offset = "0"] = /^([0-9a-f]+-\d+):(\d{1,15})$/.exec(parts[i] ?? "") ?? [];
@@ -43,7 +43,7 @@ export function parsePositions(id: string, count: number): Place[] {
 export class EventStream {
   readonly #response: ServerResponse;
   readonly #runs: readonly Followed[];
-  readonly #places: Place[];
+  readonly #places: StreamPosition[];
   readonly #patience: number;
   readonly #closing = new AbortController();
   #told = performance.now();
@@ -116,7 +116,7 @@ export class EventStream {
     const header = file === undefined ? undefined : await readHeader(file).catch(() => undefined);
     if (file === undefined || header === undefined) return false;
     const identity = identifyFile(header);
-    let place = this.#places[i] as Place;
+    let place = this.#places[i] as StreamPosition;
     // The file was replaced, by a resumed run or another run: the page starts from the beginning.
     const begin = place.identity !== identity;
     if (begin) place = { identity, offset: 0 };

@@ -12,7 +12,7 @@ export interface Encoder {
     options: { addSpecialTokens?: boolean | undefined; limit?: number | undefined },
   ): Promise<Encoded[]>;
   /** Encodes a running text in parts; undefined where the tokenizer needs the whole text. */
-  readonly parts?: Parts | undefined;
+  readonly parts?: PartEncoder | undefined;
   /** The encoder of conversations. */
   readonly chat?: ChatEncoder | undefined;
 }
@@ -33,7 +33,7 @@ export interface Encoded {
 }
 
 /** Encodes parts of a running text so that their concatenated ids equal the ids of the whole. */
-export interface Parts {
+export interface PartEncoder {
   /** Special tokens before and after the text. */
   readonly frame: readonly [before: Int32Array, after: Int32Array];
   /** Returns the last safe split position; −1 where there is none. */
@@ -77,7 +77,7 @@ export function truncate(ids: Int32Array, end: Int32Array, maxLength: number): I
 const WHOLE = 4 << 20;
 
 /** A part of a running text, and the bytes read up to its end. */
-interface TextPart {
+interface SizedText {
   text: string;
   read: number;
 }
@@ -100,7 +100,7 @@ export async function* encodeRunning(
     return text.lastIndexOf("\n") + 1 || wholeCharacters(text);
   };
   let first = true;
-  const encode = async (part: TextPart): Promise<{ ids: Int32Array; read: number }> => {
+  const encode = async (part: SizedText): Promise<{ ids: Int32Array; read: number }> => {
     const begins = first;
     first = false;
     if (inParts !== undefined) return { ids: await inParts.encode(part.text, begins), read: part.read };
@@ -127,7 +127,7 @@ function wholeCharacters(text: string): number {
 async function* cutAtSeams(
   parts: AsyncIterable<{ part: string; read: number }>,
   seam: (text: string) => number,
-): AsyncGenerator<TextPart> {
+): AsyncGenerator<SizedText> {
   let held = "";
   let read = 0;
   for await (const one of parts) {

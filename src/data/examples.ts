@@ -5,7 +5,7 @@ import { encodeChats, fitChat, isWritten, wholeChat, type EncodedChat, type Fitt
 import type { TrainOn } from "./format.js";
 import { encodeRunning, encodeTexts, findEndTokens, type Encoded, type Encoder, pipeline } from "./encode.js";
 import { describeRow } from "./source/origin.js";
-import type { Content, Read, TextData } from "./read.js";
+import type { Content, DataChunk, TextData } from "./read.js";
 import { countCopy, countEmpty, countRow, type DataReport, listSkippedWarnings } from "./report.js";
 import type { ChatRow, TextRow } from "./rows.js";
 import { ExampleStore, type StoredExamples } from "./store.js";
@@ -135,7 +135,7 @@ export async function* chunks<
     completion?: string | undefined;
     messages?: readonly { content?: unknown }[] | undefined;
   },
->(parts: AsyncIterable<Read<R[]>>): AsyncGenerator<Read<R[]>> {
+>(parts: AsyncIterable<DataChunk<R[]>>): AsyncGenerator<DataChunk<R[]>> {
   for await (const { part, read } of parts) {
     let [from, size] = [0, 0];
     for (const [i, { text = "", prompt = "", completion = "", messages = [] }] of part.entries()) {
@@ -177,7 +177,7 @@ async function addRows(
   const { signal, maxLength, vocabSize, onProgress } = options;
   const end = findEndTokens(encoder);
   const report = store.begin(data);
-  const encode = async ({ part, read }: Read<TextRow[]>) => {
+  const encode = async ({ part, read }: DataChunk<TextRow[]>) => {
     const [plain, chats] = await Promise.all([
       encodeRows(part.filter(isPlain), encoder, end, options),
       encodeChats(part.filter(isChat), encoder, data),

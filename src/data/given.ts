@@ -5,7 +5,7 @@ import { formatValue } from "../arguments/check.js";
 import type { Message } from "../chat/messages.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { createRowError } from "./source/origin.js";
-import { type RandomAccess, type Source, Stream } from "./source/source.js";
+import { type RandomAccess, type ByteSource, Stream } from "./source/source.js";
 import type { SpokenText } from "./speech.js";
 
 /** A row of training data, with the fields of a data file's row. A row of speech has its samples. */
@@ -113,14 +113,14 @@ async function* asJsonLines(name: string, rows: RowsInMemory): AsyncGenerator<Ui
  * Returns rows as a source of JSON lines, so that they are read in the same way as a file. An array is read as often as
  * needed; rows of an iterable are written to a temporary file as they arrive.
  */
-export function rowsSource(name: string, rows: RowsInMemory): Source {
+export function rowsSource(name: string, rows: RowsInMemory): ByteSource {
   if (Array.isArray(rows)) return new ArraySource(name, rows as readonly Row[]);
   // Errors of the caller's iterable are rethrown unchanged.
   const failure = (_: string, cause: unknown): unknown => cause;
   return new Stream(name, () => Readable.from(asJsonLines(name, rows)), failure);
 }
 
-class ArraySource implements Source {
+class ArraySource implements ByteSource {
   /** Known after the first complete read. */
   size: number | undefined;
 

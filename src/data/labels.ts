@@ -3,7 +3,7 @@ import { LowrankError, throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, findEndTokens, pipeline, truncate } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
 import { describeRow, createRowError } from "./source/origin.js";
-import type { LabelData, LabelUse, Read } from "./read.js";
+import type { LabelData, LabelUse, DataChunk } from "./read.js";
 import { countRow } from "./report.js";
 import type { LabelRow } from "./rows.js";
 import { findClosest, didYouMean } from "../arguments/suggest.js";
@@ -115,7 +115,7 @@ export async function tokenizeLabelled(
   }
   const end = findEndTokens(encoder);
   const store = new ExampleStore("classes", vocabSize);
-  const encode = async ({ part, read }: Read<LabelRow[]>) => {
+  const encode = async ({ part, read }: DataChunk<LabelRow[]>) => {
     const texts = part.map(({ text }) => text);
     const limit = maxLength + 1;
     return {

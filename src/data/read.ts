@@ -10,10 +10,10 @@ import { streamText } from "./source/lines.js";
 import { type Origin, describeRow } from "./source/origin.js";
 import { type AudioRow, type LabelRow, type Row, RowChecker, type TextRow } from "./rows.js";
 import { readSpokenTexts, type SpeechRow, type SpokenTexts, WaveReader } from "./speech.js";
-import { openSource, type Source } from "./source/source.js";
+import { openSource, type ByteSource } from "./source/source.js";
 
 /** A part of some data, and the bytes of its source read up to its end. */
-export interface Read<T> {
+export interface DataChunk<T> {
   part: T;
   read: number;
 }
@@ -25,7 +25,7 @@ export interface Content<T> extends Origin {
   /** The hash of all its bytes in the first read. */
   sha256: string;
   /** Reads its content in parts; each call starts at the beginning. */
-  parts(signal?: AbortSignal): AsyncIterable<Read<T>>;
+  parts(signal?: AbortSignal): AsyncIterable<DataChunk<T>>;
   /** Deletes the temporary file of a stream; the content cannot be read afterwards. */
   close(): void;
 }
@@ -43,7 +43,7 @@ export interface RunningText extends Contents<string> {
 }
 
 /** Rows of text, or of prompt and completion. */
-export interface Rows extends Contents<TextRow[]> {
+export interface RowData extends Contents<TextRow[]> {
   kind: "rows";
   count: number;
   /** The location of the first row. */
@@ -74,7 +74,7 @@ export interface SpeechData extends Contents<SpeechRow[]> {
 }
 
 /** Data for a language model. */
-export type TextData = RunningText | Rows;
+export type TextData = RunningText | RowData;
 
 export type Data = TextData | LabelData | SpeechData;
 
@@ -157,7 +157,7 @@ async function readText(source: HashedSource, { signal, onProgress }: ReadOption
   return { kind: "text", ...contents(source, origin, (signal) => texts(source, signal)) };
 }
 
-async function* texts(source: Source, signal?: AbortSignal): AsyncGenerator<Read<string>> {
+async function* texts(source: ByteSource, signal?: AbortSignal): AsyncGenerator<DataChunk<string>> {
   let held = "";
   let read = 0;
   for await (const part of streamText(source, false, signal)) {
@@ -175,7 +175,7 @@ async function readRows(
   source: HashedSource,
   reader: RecordReader,
   { signal, onProgress }: ReadOptions,
-): Promise<Rows | LabelData | SpeechData> {
+): Promise<RowData | LabelData | SpeechData> {
   const origin: Origin = { file: source.name, numbering: reader.numbering };
   const labels = new Map<string | number, LabelUse>();
   const waves = new WaveReader(origin);
@@ -208,11 +208,11 @@ async function readRows(
 
 /** Yields the checked rows of a source, all of one kind. */
 async function* readCheckedRows(
-  source: Source,
+  source: ByteSource,
   reader: RecordReader,
   origin: Origin,
   signal?: AbortSignal,
-): AsyncGenerator<Read<Row[]>> {
+): AsyncGenerator<DataChunk<Row[]>> {
   const checker = new RowChecker(origin);
   for await (const { rows, read } of reader.read(source, signal)) yield { part: checker.rows(rows), read };
 }

@@ -8,7 +8,7 @@ import { dirname, join, resolve } from "node:path";
 import { isPlain, formatValue } from "../arguments/check.js";
 import { LowrankError, systemCode, throwIfAborted } from "../errors.js";
 import { findSampleProblem } from "./audio.js";
-import type { Read, SpeechData } from "./read.js";
+import type { DataChunk, SpeechData } from "./read.js";
 import { type Origin, describeRow, createRowError } from "./source/origin.js";
 import { readStringField, type AudioRow } from "./rows.js";
 import { STANDARD_INPUT } from "./source/source.js";
@@ -68,7 +68,7 @@ export class WaveReader {
   }
 
   /** Yields the rows of a file after all have been checked. */
-  async *rows(parts: AsyncIterable<Read<AudioRow[]>>): AsyncGenerator<Read<SpeechRow[]>> {
+  async *rows(parts: AsyncIterable<DataChunk<AudioRow[]>>): AsyncGenerator<DataChunk<SpeechRow[]>> {
     let at = 0;
     for await (const { part, read } of parts) {
       const rows = part.map((row) => ({
@@ -156,7 +156,7 @@ export async function readSpokenTexts(
     throw error;
   }
   // eslint-disable-next-line @typescript-eslint/require-await
-  async function* parts(): AsyncGenerator<Read<SpeechRow[]>> {
+  async function* parts(): AsyncGenerator<DataChunk<SpeechRow[]>> {
     yield { part: rows, read: rows.length };
   }
   const content = {

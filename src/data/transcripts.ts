@@ -4,7 +4,7 @@ import { throwIfAborted } from "../errors.js";
 import { type Encoded, type Encoder, encodeTexts, pipeline } from "./encode.js";
 import { checkIds, chunks, type OnProgress } from "./examples.js";
 import { describeRow, createRowError } from "./source/origin.js";
-import type { Read, SpeechData } from "./read.js";
+import type { DataChunk, SpeechData } from "./read.js";
 import { countRow } from "./report.js";
 import type { SpeechRow } from "./speech.js";
 import { ExampleStore } from "./store.js";
@@ -36,7 +36,7 @@ export async function tokenizeTranscripts(
   throwIfAborted(signal);
   const store = new ExampleStore("tokens", vocabSize);
   const end = eosTokenIds.slice(0, 1);
-  const encode = async ({ part, read }: Read<SpeechRow[]>) => {
+  const encode = async ({ part, read }: DataChunk<SpeechRow[]>) => {
     const texts = part.map(({ text }) => text);
     const encoded = await encodeTexts(encoder, texts, { addSpecialTokens: false, limit: maxLength });
     return { rows: part, read, encoded };

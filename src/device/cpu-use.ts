@@ -1,5 +1,5 @@
 /** The number and priority of the engine's threads. */
-import { numberThat, oneOf, options as known } from "../arguments/check.js";
+import { numberThat, checkChoice, options as known } from "../arguments/check.js";
 import { call, native } from "../native/binding.js";
 
 /** The priority of the engine's threads on this machine. */
@@ -48,6 +48,6 @@ export function checkCpuUse(where: string, given: CpuUse | undefined): CpuUse {
   const { threads, priority } = known(where, given, ["threads", "priority"]);
   return {
     threads: threads === undefined ? undefined : checkThreads(where, threads),
-    priority: priority === undefined ? undefined : oneOf(where, "priority", priority, PRIORITIES),
+    priority: priority === undefined ? undefined : checkChoice(where, "priority", priority, PRIORITIES),
   };
 }

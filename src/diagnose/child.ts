@@ -7,7 +7,7 @@ import { devices, gpuDetails } from "../device/device.js";
 import { call, native, session } from "../native/binding.js";
 import type { GpuDetails } from "../native/binding.js";
 import { type Line, type Order, type StepResult } from "../self-test/steps.js";
-import { compare, type Check, type Outcome, type Place } from "./checks/check.js";
+import { compare, type Check, type Outcome, type CheckedDevice } from "./checks/check.js";
 import { allChecks } from "./checks/index.js";
 import { measure } from "./rates.js";
 import { LOSS_TOLERANCE, STORED_LOSSES, train } from "./training.js";
@@ -47,7 +47,7 @@ const LISTING: Step = {
 };
 
 function steps({ device, quick }: Order): Step[] {
-  const place = device as Place;
+  const place = device as CheckedDevice;
   const isCpu = device === "cpu";
   const details = (): GpuDetails | undefined => (isCpu ? undefined : gpuDetails(place));
   if (device === "none") return [LISTING];
@@ -89,7 +89,7 @@ function steps({ device, quick }: Order): Step[] {
 
 async function compareWithCpu(
   check: Check,
-  device: Place,
+  device: CheckedDevice,
   details: GpuDetails | undefined,
 ): ReturnType<Step["run"]> {
   if (check.readsF16 === true && details?.f16Storage === false)
@@ -110,7 +110,7 @@ function judge(found: ReturnType<typeof compare>): Awaited<ReturnType<Step["run"
   return { status: found.wrong === undefined ? "passed" : "wrong", ...found };
 }
 
-async function runTraining(device: Place, count: number): ReturnType<Step["run"]> {
+async function runTraining(device: CheckedDevice, count: number): ReturnType<Step["run"]> {
   const own = await train(device, count);
   const expected = device === "cpu" ? [...STORED_LOSSES] : (await train("cpu", count)).losses;
   const losses = (of: readonly number[]): Outcome => ({

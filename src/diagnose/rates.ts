@@ -4,7 +4,7 @@ import { synchronize } from "../device/device.js";
 import { session } from "../native/binding.js";
 import { noGrad, scope, withMatmulPrecision, type MatmulPrecision } from "../tensor/scope.js";
 import { recordOp, type Tensor } from "../tensor/tensor.js";
-import type { Place } from "./checks/check.js";
+import type { CheckedDevice } from "./checks/check.js";
 
 /** The measured rates. */
 export interface Rates {
@@ -22,7 +22,7 @@ const LENGTH = 8 << 20;
 const TARGET = 250;
 
 /** Returns the seconds per call of `work`, from the fastest of several rounds. */
-async function fastest(device: Place, work: () => Tensor): Promise<number> {
+async function fastest(device: CheckedDevice, work: () => Tensor): Promise<number> {
   const timed = async (count: number): Promise<number> => {
     await synchronize(device);
     const began = performance.now();
@@ -42,7 +42,7 @@ async function fastest(device: Place, work: () => Tensor): Promise<number> {
 
 /** Measures the device. `f16` and `f16Storage` are whether the GPU computes in f16 and reads f16. */
 export async function measure(
-  device: Place,
+  device: CheckedDevice,
   { f16, f16Storage }: { f16: boolean; f16Storage: boolean },
 ): Promise<Rates> {
   const product = async (precision: MatmulPrecision, dtype: "f32" | "f16" | "bf16"): Promise<number> =>

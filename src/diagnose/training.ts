@@ -8,7 +8,7 @@ import { loadModel } from "../models/files/load.js";
 import { AdamW } from "../optim/index.js";
 import { manualSeed } from "../tensor/random.js";
 import { scope } from "../tensor/scope.js";
-import type { Place } from "./checks/check.js";
+import type { CheckedDevice } from "./checks/check.js";
 
 /** Rows and tokens per step; deliberately no multiples of the kernels' tile sizes. */
 const BATCH = 3;
@@ -31,7 +31,7 @@ export const STORED_LOSSES: readonly number[] = [
 
 /** Trains for `steps` steps on the same rows. Returns the loss before each step, and the milliseconds of the last step. */
 export async function train(
-  device: Place,
+  device: CheckedDevice,
   steps: number,
 ): Promise<{ losses: number[]; milliseconds: number }> {
   manualSeed(0);

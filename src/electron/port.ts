@@ -19,7 +19,7 @@ export type Port =
     };
 
 /** The possible methods of a port; the methods that exist determine its kind. */
-interface Offered {
+interface PortMethods {
   postMessage?(message: unknown): void;
   send?(message: unknown, done: () => void): void;
   on?(event: string, listener: Listener): void;
@@ -110,8 +110,8 @@ export function openPort(
   };
 }
 
-function checkPort(where: string, given: unknown): Offered {
-  const port = (typeof given === "object" && given !== null ? given : {}) as Offered;
+function checkPort(where: string, given: unknown): PortMethods {
+  const port = (typeof given === "object" && given !== null ? given : {}) as PortMethods;
   const speaks = typeof port.postMessage === "function" || typeof port.send === "function";
   const listens = typeof port.on === "function" || typeof port.addEventListener === "function";
   if (speaks && listens) return port;
@@ -134,7 +134,7 @@ function watchWorker(listen: (event: string, listener: Listener) => void, lost: 
 
 /** A process emits its exit and the end of its channel separately, in either sequence; messages precede the latter. */
 function watchProcess(
-  port: Offered,
+  port: PortMethods,
   listen: (event: string, listener: Listener) => void,
   lost: (loss: Loss) => void,
 ): void {

@@ -1,5 +1,5 @@
 /** The server's end of a port, which runs training. The engine is loaded by the first request that needs it. */
-import { oneOf, options as known } from "../arguments/check.js";
+import { checkChoice, options as known } from "../arguments/check.js";
 import type { Priority } from "../device/cpu-use.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { openPort, type Channel, type Port } from "./port.js";
@@ -40,8 +40,8 @@ export function serve(port: Port, options?: ServeOptions): Server {
     "onDisconnect",
     "priority",
   ]);
-  oneOf("serve", "onDisconnect", onDisconnect, ["stop", "continue"]);
-  oneOf("serve", "priority", priority, ["normal", "background"]);
+  checkChoice("serve", "onDisconnect", onDisconnect, ["stop", "continue"]);
+  checkChoice("serve", "priority", priority, ["normal", "background"]);
   return new PortServer(port, onDisconnect === "stop", priority);
 }
 

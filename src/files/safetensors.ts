@@ -16,7 +16,7 @@ export function openWeights(path: string): WeightsFile {
  * @internal Returns one tensor of a file, frozen: mapped on the CPU, uploaded to other devices. With another dtype it is
  * converted or quantised.
  */
-export function mapped(file: WeightsFile, name: string, device?: Device, dtype?: DType): Tensor {
+export function mapTensor(file: WeightsFile, name: string, device?: Device, dtype?: DType): Tensor {
   return wrapHandle(session().mapTensor(file, name, resolveDevice(device), dtype));
 }
 
@@ -57,7 +57,7 @@ export async function load(path: string, given?: LoadFileOptions): Promise<Recor
   text("safetensors.load", "path", path);
   const { device } = options("safetensors.load", given, ["device"]);
   const file = openWeights(path);
-  return byName(file.names(), (name) => mapped(file, name, device));
+  return byName(file.names(), (name) => mapTensor(file, name, device));
 }
 
 /**

@@ -4,7 +4,7 @@ import { listFiles, modelInfo } from "@huggingface/hub";
 import { LowrankError } from "../errors.js";
 import { CONFIG, INDEX, WEIGHTS } from "./cache.js";
 import { Passing } from "./failures.js";
-import { ask, convertBodyError, persistently, type Asked } from "./request.js";
+import { ask, convertBodyError, persistently, type RequestedModel } from "./request.js";
 import type { HubSettings } from "./settings.js";
 
 /** A file in the hub's listing. */
@@ -34,7 +34,7 @@ const COMPANIONS = [
 ];
 
 /** Requests the listing from the hub. Throws `ERR_HUB`, `Passing`. */
-export async function listing(settings: HubSettings, asked: Asked): Promise<Listing> {
+export async function listing(settings: HubSettings, asked: RequestedModel): Promise<Listing> {
   const { repo, revision } = asked;
   const asking: typeof fetch = (url, init) =>
     persistently(settings, async () => {

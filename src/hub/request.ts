@@ -11,7 +11,7 @@ const TRIES = 5;
 const LONGEST_WAIT = 300;
 
 /** The model of a request. */
-export interface Asked {
+export interface RequestedModel {
   repo: string;
   revision: string | undefined;
 }
@@ -31,7 +31,7 @@ export interface Answer {
  */
 export async function ask(
   settings: HubSettings,
-  { repo, revision }: Asked,
+  { repo, revision }: RequestedModel,
   url: string,
   given: Readonly<Record<string, string>> = {},
 ): Promise<Answer> {

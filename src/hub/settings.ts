@@ -62,7 +62,7 @@ export function hubSettings(options: HubOptions, env: NodeJS.ProcessEnv = proces
   const offline = options.offline ?? isTrue(env["HF_HUB_OFFLINE"] || env["TRANSFORMERS_OFFLINE"]);
   return {
     endpoint: parseEndpoint(env["HF_ENDPOINT"] || "https://huggingface.co"),
-    token: checkedToken(options.token ?? ownToken(env, home)),
+    token: checkToken(options.token ?? ownToken(env, home)),
     offline,
     cacheDir: folder(cache),
     ways: waysToPoint(isTrue(env["HF_HUB_DISABLE_SYMLINKS"])),
@@ -104,7 +104,7 @@ function ownToken(env: NodeJS.ProcessEnv, home: string): string | undefined {
 }
 
 /** Validates a token. The error does not contain it, because it is a secret. */
-function checkedToken(token: string | undefined): string | undefined {
+function checkToken(token: string | undefined): string | undefined {
   const bare = token?.trim();
   if (bare === undefined || bare === "") return undefined;
   if (/^[\x21-\x7e]+$/.test(bare)) return bare;

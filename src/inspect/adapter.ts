@@ -15,7 +15,7 @@ import { patternReader } from "../lora/options/patterns.js";
 import type { Targetable } from "../lora/options/targets.js";
 import type { LoadOptions } from "../models/files/load.js";
 import type { Located } from "../models/files/locate.js";
-import { mapped, openWeights } from "../files/safetensors.js";
+import { mapTensor, openWeights } from "../files/safetensors.js";
 import { type Contents, readContents } from "./contents.js";
 import { headerModel } from "./model.js";
 
@@ -190,7 +190,7 @@ async function kohyaAlphas(
   const alphas = new Map<string, number>();
   for (const name of names.filter((one) => one.endsWith(".alpha"))) {
     if (file.info(name).shape.reduce((a, b) => a * b, 1) !== 1) continue;
-    const one = mapped(file, name, "cpu");
+    const one = mapTensor(file, name, "cpu");
     const wide = one.to("f32");
     alphas.set(name.slice(0, -".alpha".length), await wide.item());
     for (const tensor of new Set([one, wide])) tensor.dispose();

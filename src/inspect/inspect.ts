@@ -2,7 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 
-import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../arguments/check.js";
+import { flag, checkList, checkChoice, options as known, refuse, text, whole } from "../arguments/check.js";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { closeData, readData } from "../data/read.js";
 import { STANDARD_INPUT } from "../data/source/source.js";
@@ -105,7 +105,7 @@ export async function inspect(
 
 function checkOptions(path: string | readonly string[], given: InspectOptions): InspectOptions {
   const where = "inspect";
-  const paths = Array.isArray(path) ? listOf(where, "path", path, text) : [text(where, "path", path)];
+  const paths = Array.isArray(path) ? checkList(where, "path", path, text) : [text(where, "path", path)];
   if (paths.length === 0 || paths.includes(""))
     refuse(where, "path", "the name of a file or a folder, or an array of data files", path);
   const options = known(where, given, OPTIONS);
@@ -120,8 +120,8 @@ function checkOptions(path: string | readonly string[], given: InspectOptions): 
     if (options[name] !== undefined && text(where, name, options[name]) === "")
       refuse(where, name, "no empty text", "");
   if (offline !== undefined) flag(where, "offline", offline);
-  if (dataFormat !== undefined) oneOf(where, "dataFormat", dataFormat, DATA_FORMATS);
-  if (trainOn !== undefined) oneOf(where, "trainOn", trainOn, TRAIN_ON);
+  if (dataFormat !== undefined) checkChoice(where, "dataFormat", dataFormat, DATA_FORMATS);
+  if (trainOn !== undefined) checkChoice(where, "trainOn", trainOn, TRAIN_ON);
   if (maxLength !== undefined) whole(where, "maxLength", maxLength, 2);
   if (rows !== undefined) whole(where, "rows", rows);
   if (signal !== undefined && !(signal instanceof AbortSignal))

@@ -20,13 +20,13 @@ export function inFolder(folder: string): Beside {
 }
 
 /** A generated file: its name for error messages, and a function that generates its text. */
-export interface Made {
+export interface GeneratedFile {
   place: string;
   text: () => string | undefined;
 }
 
 /** Returns companion files generated from another file, which errors call `where`. */
-export function generateBeside(where: string, files: Readonly<Record<string, Made>>): Beside {
+export function generateBeside(where: string, files: Readonly<Record<string, GeneratedFile>>): Beside {
   return new Beside(
     (name) => files[name]?.place ?? `${where}: ${name}`,
     (name) => files[name]?.text(),

@@ -19,7 +19,7 @@ import {
   type LossOptions,
   PretrainedModel,
 } from "./pretrained.js";
-import { readPlaces } from "./text-input.js";
+import { readTokenShape } from "./text-input.js";
 import { tokenLoss } from "./token-loss.js";
 import type { Weights } from "./weights.js";
 
@@ -105,7 +105,7 @@ export abstract class CausalLM extends PretrainedModel {
     const wanted = { ...forwardOptions(ids, options, embeddingDim), softcap: this.logitSoftcap };
     const { labels, adapterPerRow: names } = wanted;
     const head = this.lm_head;
-    const places = readPlaces(ids, wanted);
+    const places = readTokenShape(ids, wanted);
     const targets = labels === undefined ? undefined : shiftedTargets(places, labels, head.outFeatures);
     const batch = places.shape[0] as number;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;

@@ -13,7 +13,7 @@ import {
   type LossOptions,
   PretrainedModel,
 } from "./pretrained.js";
-import { readPlaces } from "./text-input.js";
+import { readTokenShape } from "./text-input.js";
 
 /** The base class of classifiers of texts and of images. */
 export abstract class Classifier extends PretrainedModel {
@@ -42,7 +42,7 @@ export abstract class Classifier extends PretrainedModel {
     const wanted = forwardOptions(input, options, this.embeddingWidth);
     const { labels, adapterPerRow: names } = wanted;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
-    const made = perRow(this, readPlaces(input, wanted).shape[0] as number, names, () => {
+    const made = perRow(this, readTokenShape(input, wanted).shape[0] as number, names, () => {
       const hidden = this.hidden(input, options, states);
       const logits = this.logits(hidden);
       return states === undefined ? { logits, hidden } : { logits, hidden, hiddenStates: states };

@@ -1,5 +1,5 @@
 /** Classification of texts. */
-import { listOf, options as known, refuse, text, whole } from "../arguments/check.js";
+import { checkList, options as known, refuse, text, whole } from "../arguments/check.js";
 import { findEndTokens, truncate } from "../data/encode.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { evaluating, noGrad, scope } from "../tensor/scope.js";
@@ -46,7 +46,7 @@ export async function classify(
   options: ClassifyOptions,
 ): Promise<Classified[]> {
   const where = "classify";
-  listOf(where, "texts", texts, text);
+  checkList(where, "texts", texts, text);
   const checked = known(where, options, OPTIONS);
   const { labels, maxPositionEmbeddings: most } = model.config as typeof model.config & TextLimits;
   const { batchSize = 32, maxLength = most, topK = labels.length, signal } = checked;

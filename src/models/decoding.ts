@@ -7,7 +7,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { CausalLM } from "./causal-lm.js";
 import type { ChosenLogprobs } from "./logprobs.js";
 import { type Choice, type ChosenTokens, concatenate, type SampledText, selectedRows } from "./sampler.js";
-import { paddedPrompts, type Place, TextBatch } from "./text-batch.js";
+import { paddedPrompts, type BatchRow, TextBatch } from "./text-batch.js";
 
 /** A text being decoded. */
 export interface DecodedText extends SampledText {
@@ -18,7 +18,7 @@ export interface DecodedText extends SampledText {
 }
 
 /** The next token of a text, or the error that ended it. */
-export type Chosen = { text: DecodedText } & (
+export type NextToken = { text: DecodedText } & (
   { token: number; logprobs?: ChosenLogprobs | undefined } | { failure: unknown }
 );
 
@@ -46,7 +46,7 @@ interface Step {
 }
 
 /** A step, with its tokens where the host feeds them to the next one. */
-interface Past {
+interface PendingStep {
   step: Step;
   tokens?: Int32Array | undefined;
 }
@@ -65,7 +65,7 @@ export class Decoding {
   /** Steps recorded and not read yet. */
   #recorded: Step[] = [];
   /** Steps read and not continued yet, where the host feeds the tokens. */
-  #past: Past[] = [];
+  #past: PendingStep[] = [];
   readonly #ended = new WeakSet<DecodedText>();
   /** Whether the device feeds tokens to the next step; such ids are not checked against the embedding's rows. */
   readonly #ahead: boolean;
@@ -88,9 +88,9 @@ export class Decoding {
    * gets the error (`ERR_NOT_FINITE`, or an error of the prompt). Throws an error that ends all texts, and the signal's
    * reason.
    */
-  async next(): Promise<Chosen[]> {
+  async next(): Promise<NextToken[]> {
     throwIfAborted(this.signal);
-    const failed: Chosen[] = [];
+    const failed: NextToken[] = [];
     try {
       const continued = this.#continue(this.#past);
       this.#past = [];
@@ -130,8 +130,8 @@ export class Decoding {
   }
 
   /** Reads the tokens of steps, for the texts that have not ended. */
-  async #read(steps: readonly Step[]): Promise<Chosen[]> {
-    const chosen: Chosen[] = [];
+  async #read(steps: readonly Step[]): Promise<NextToken[]> {
+    const chosen: NextToken[] = [];
     for (const step of steps) {
       let tokens: Int32Array | undefined;
       if (step.rows.some(({ text }) => !this.#ended.has(text))) {
@@ -154,8 +154,8 @@ export class Decoding {
   }
 
   /** Ends groups with a row whose logits are not finite; returns their errors. */
-  #endFailed({ rows, batch }: Step, bad: Int32Array): Chosen[] {
-    return rows.flatMap(({ group, text }, row): Chosen[] => {
+  #endFailed({ rows, batch }: Step, bad: Int32Array): NextToken[] {
+    return rows.flatMap(({ group, text }, row): NextToken[] => {
       const place = bad[row] as number;
       if (place < 0 || this.#ended.has(text)) return [];
       const own = rows.filter((other) => other.group === group);
@@ -166,7 +166,7 @@ export class Decoding {
   }
 
   /** Ends a group's texts with an error; returns it for each of them. */
-  #fail({ texts }: Group, failure: unknown): Chosen[] {
+  #fail({ texts }: Group, failure: unknown): NextToken[] {
     const left = texts.filter((text) => !this.#ended.has(text));
     for (const text of left) this.end(text);
     return left.map((text) => ({ text, failure }));
@@ -175,7 +175,7 @@ export class Decoding {
   /**
    * Computes the prompts of groups in one batch; if that fails, group by group. Returns the errors of failed groups.
    */
-  #enter(groups: readonly Group[]): Chosen[] {
+  #enter(groups: readonly Group[]): NextToken[] {
     try {
       const step = this.#begin(groups);
       if (step !== undefined) this.#recorded.push(step);
@@ -199,7 +199,7 @@ export class Decoding {
   }
 
   /** Records the next step, as one batch, for those texts of `past` that have not ended; undefined where all have. */
-  #continue(past: readonly Past[]): Step | undefined {
+  #continue(past: readonly PendingStep[]): Step | undefined {
     const kept = past.flatMap(({ step, tokens }) =>
       step.rows.flatMap((row, at) => (this.#wants(row) ? [{ step, tokens, row, at }] : [])),
     );
@@ -210,7 +210,7 @@ export class Decoding {
     // Adjacent rows of the same adapter share one matrix product.
     if (batches.size > 1) kept.sort((a, b) => order(a.row.text, b.row.text));
     const whole = batches.size === 1 && kept.length === only.step.batch.rows;
-    const places = kept.map(({ step: { batch }, at }): Place => ({ batch, row: at }));
+    const places = kept.map(({ step: { batch }, at }): BatchRow => ({ batch, row: at }));
     const batch = whole ? only.step.batch : scope(() => TextBatch.ofRows(places));
     const idsOf = (): Tensor => {
       if (only.tokens === undefined) return chosenIds(kept);

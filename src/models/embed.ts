@@ -1,5 +1,5 @@
 /** Text embeddings. */
-import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../arguments/check.js";
+import { flag, checkList, checkChoice, options as known, refuse, text, whole } from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { evaluating, noGrad, scope } from "../tensor/scope.js";
@@ -46,7 +46,7 @@ export async function embed(
   options: EmbedOptions,
 ): Promise<Float32Array[]> {
   const where = "embed";
-  listOf(where, "texts", texts, text);
+  checkList(where, "texts", texts, text);
   const checked = known(where, options, OPTIONS);
   const { batchSize = 32, signal } = checked;
   if (checked.pooling !== undefined) checkPooling(where, checked.pooling);
@@ -132,9 +132,9 @@ function fillWeights(pooling: Pooling, weights: Float32Array, from: number): voi
 
 /** Throws `ERR_OPTION`. */
 function checkPooling(where: string, pooling: Pooling | readonly Pooling[]): void {
-  if (!Array.isArray(pooling)) oneOf(where, "pooling", pooling as Pooling, POOLINGS);
+  if (!Array.isArray(pooling)) checkChoice(where, "pooling", pooling as Pooling, POOLINGS);
   else if (pooling.length === 0) refuse(where, "pooling", "at least one", pooling);
-  else for (const one of pooling) oneOf(where, "pooling", one as Pooling, POOLINGS);
+  else for (const one of pooling) checkChoice(where, "pooling", one as Pooling, POOLINGS);
 }
 
 /** Returns the folder's settings. Unsupported ones are no error where options override both of them. */

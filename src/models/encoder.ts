@@ -16,7 +16,7 @@ import {
   PretrainedModel,
 } from "./pretrained.js";
 import { sumStream, type Stream } from "./stream.js";
-import { readPlaces } from "./text-input.js";
+import { readTokenShape } from "./text-input.js";
 
 /** A block with bidirectional attention. */
 type EncoderBlock = Module & { forward(x: Tensor, mask: Tensor | undefined): Tensor };
@@ -76,7 +76,7 @@ export abstract class TextEncoder extends PretrainedModel {
    * states of the blocks are pushed to `states`.
    */
   hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
-    checkedLength(readPlaces(ids, options), 0, this.config.maxPositionEmbeddings);
+    checkedLength(readTokenShape(ids, options), 0, this.config.maxPositionEmbeddings);
     const x = this.embeddings.forward(ids, options);
     const checkpointed = this.gradientCheckpointing && trains(this);
     return this.blocks.forward(x, options.attentionMask, checkpointed, states);
@@ -94,7 +94,7 @@ export abstract class TextEncoder extends PretrainedModel {
     );
     if (labels !== undefined)
       throw new LowrankError("ERR_OPTION", "forward: an encoder has no head, and takes no labels");
-    const batch = readPlaces(ids, options).shape[0] as number;
+    const batch = readTokenShape(ids, options).shape[0] as number;
     const states: Tensor[] | undefined = outputHiddenStates === true ? [] : undefined;
     const hidden = perRow(this, batch, options.adapterPerRow, () => this.hidden(ids, options, states));
     return states === undefined ? { hidden } : { hidden, hiddenStates: states };

@@ -1,6 +1,6 @@
 /** Encodings of texts and pairs of texts: token types, offsets, word ids, truncation and padding. */
 import type * as Binding from "../../native/binding.js";
-import { flag, listOf, oneOf, options, refuse, text as textOf, whole } from "../arguments/check.js";
+import { flag, checkList, checkChoice, options, refuse, text as textOf, whole } from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -133,7 +133,7 @@ export function encode(
   const { truncation = "longest_first" } = known;
   flag(where, "addSpecialTokens", addSpecialTokens);
   if (pair !== undefined) textOf(where, "pair", pair);
-  oneOf(where, "truncation", truncation, TRUNCATIONS);
+  checkChoice(where, "truncation", truncation, TRUNCATIONS);
   if (maxLength !== undefined) length(where, "maxLength", maxLength);
   checkPair(where, "pair", truncation, pair);
   const placed = flag(where, "offsets", offsets) || flag(where, "wordIds", wordIds);
@@ -156,9 +156,9 @@ export function encodeBatch(
   const { addSpecialTokens = true, offsets = false, wordIds = false, device } = known;
   flag(where, "addSpecialTokens", addSpecialTokens);
   const placed = flag(where, "offsets", offsets) || flag(where, "wordIds", wordIds);
-  const all = listOf(where, "texts", texts, textOf);
+  const all = checkList(where, "texts", texts, textOf);
   if (all.length === 0) refuse(where, "texts", "an array of at least one text", texts);
-  const pairs = known.pairs === undefined ? undefined : listOf(where, "pairs", known.pairs, textOf);
+  const pairs = known.pairs === undefined ? undefined : checkList(where, "pairs", known.pairs, textOf);
   if (pairs !== undefined && pairs.length !== all.length)
     refuse(where, "pairs", `one text for each of ${all.length} texts`, pairs);
   const limit = limits(where, known, defaults);
@@ -203,10 +203,10 @@ interface Limits {
 function limits(where: string, given: EncodeBatchOptions, defaults: () => EncodingDefaults): Limits {
   const { padding = true, truncation = given.maxLength !== undefined, maxLength } = given;
   if (maxLength !== undefined) length(where, "maxLength", maxLength);
-  const named = typeof padding === "boolean" ? padding : oneOf(where, "padding", padding, PADDINGS);
+  const named = typeof padding === "boolean" ? padding : checkChoice(where, "padding", padding, PADDINGS);
   const pad = named === true ? "longest" : named === false ? undefined : named;
   const cuts =
-    typeof truncation === "boolean" ? truncation : oneOf(where, "truncation", truncation, TRUNCATIONS);
+    typeof truncation === "boolean" ? truncation : checkChoice(where, "truncation", truncation, TRUNCATIONS);
   const strategy = typeof cuts === "boolean" ? "longest_first" : cuts;
   if (cuts === false && pad !== "max_length") return { cut: undefined, strategy, pad, maxLength };
   const most = maxLength ?? defaults().maxLength;
@@ -290,7 +290,7 @@ function padRows(
   const side =
     given.paddingSide === undefined
       ? defaults().paddingSide
-      : oneOf(where, "paddingSide", given.paddingSide, sides);
+      : checkChoice(where, "paddingSide", given.paddingSide, sides);
   const size = encoded.length * T;
   const needed = encoded.some((row) => row.ids.length < T);
   const pad = given.padTokenId ?? (needed ? defaults().padTokenId() : 0);

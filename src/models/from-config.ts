@@ -1,5 +1,5 @@
 /** Creates models from a configuration alone, with randomly initialised weights. */
-import { isPlain, oneOf, options, formatValue } from "../arguments/check.js";
+import { isPlain, checkChoice, options, formatValue } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import type { FloatDType } from "../tensor/tensor.js";
@@ -101,7 +101,7 @@ export function fromConfig<Config, Model>(
   { modelTypes, read, make }: Recipe<Config, Model>,
 ): Model {
   const { device, dtype = "f32" } = options(where, given, ["device", "dtype"]);
-  oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
+  checkChoice(where, "dtype", dtype, ["f32", "f16", "bf16"]);
   if (!isPlain(config)) {
     throw new LowrankError(
       "ERR_OPTION",

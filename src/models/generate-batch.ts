@@ -1,5 +1,5 @@
 /** Generates several texts at once, token by token. */
-import { listOf, refuse, text, whole } from "../arguments/check.js";
+import { checkList, refuse, text, whole } from "../arguments/check.js";
 import type { CausalLM } from "./causal-lm.js";
 import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import type { DecodedText } from "./decoding.js";
@@ -27,16 +27,20 @@ export async function* generateBatch(
   const plain = typeof given === "object" && given !== null && !Array.isArray(given);
   const { seed = 0, adapterPerRow, ...rest } = plain ? given : {};
   const options = checkedGenerateOptions(where, plain ? rest : given, ["adapterPerRow"]);
-  const prompts = listOf(where, "prompts", texts, (_, name, prompt) =>
+  const prompts = checkList(where, "prompts", texts, (_, name, prompt) =>
     promptIds(where, name, model, prompt as Prompt),
   );
   const seeds = Array.isArray(seed)
-    ? oneEach("seed", listOf(where, "seed", seed, whole), prompts.length)
+    ? oneEach("seed", checkList(where, "seed", seed, whole), prompts.length)
     : prompts.map(() => whole(where, "seed", seed));
   const names =
     adapterPerRow === undefined
       ? undefined
-      : oneEach("adapterPerRow", listOf(where, "adapterPerRow", adapterPerRow, adapterName), prompts.length);
+      : oneEach(
+          "adapterPerRow",
+          checkList(where, "adapterPerRow", adapterPerRow, adapterName),
+          prompts.length,
+        );
   const { decoding, texts: decoded } = startDecoding(where, model, prompts, seeds, options, names);
   const ends = texts.map((prompt) => endTokens(model, prompt));
   const streams = prompts.map((ids) => new TextStream(model.tokenizer, ids, options.stops));

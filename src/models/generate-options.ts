@@ -1,6 +1,6 @@
 /** Checks the options of generation before any work. */
 import {
-  listOf,
+  checkList,
   numberThat,
   options as checkedOptions,
   probability,
@@ -111,7 +111,8 @@ export function checkedGenerateOptions(
       "a number above 0",
     ),
     seed: whole(where, "seed", seed),
-    stops: typeof stop === "string" ? [stopText(where, "stop", stop)] : listOf(where, "stop", stop, stopText),
+    stops:
+      typeof stop === "string" ? [stopText(where, "stop", stop)] : checkList(where, "stop", stop, stopText),
     logprobs: typeof logprobs === "boolean" ? (logprobs ? 0 : undefined) : alternatives(where, logprobs),
     signal,
   };

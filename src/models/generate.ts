@@ -4,7 +4,7 @@ import type { Message } from "../chat/messages.js";
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "./causal-lm.js";
 import { readSpecialTokens } from "./chat-template-files.js";
-import { type Chosen, type DecodedText, Decoding } from "./decoding.js";
+import { type NextToken, type DecodedText, Decoding } from "./decoding.js";
 import { type CheckedOptions, checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import type { ChosenLogprobs } from "./logprobs.js";
 import { TextStream, type Piece } from "./text-stream.js";
@@ -77,13 +77,13 @@ export function decodedTexts(
 }
 
 /** @internal Returns the token of a text; throws the error that ended it. */
-export function readToken(chosen: Chosen): number {
+export function readToken(chosen: NextToken): number {
   if ("failure" in chosen) throw chosen.failure;
   return chosen.token;
 }
 
 /** @internal Returns the log-probabilities of a text's token, where they were requested. */
-export function readLogprobs(chosen: Chosen | undefined): ChosenLogprobs | undefined {
+export function readLogprobs(chosen: NextToken | undefined): ChosenLogprobs | undefined {
   return chosen !== undefined && "token" in chosen ? chosen.logprobs : undefined;
 }
 

@@ -7,7 +7,7 @@ import { Linear } from "../nn/linear.js";
 import { checkpoint, isNoGrad } from "../tensor/scope.js";
 import { isTensor, recordOp, type Tensor } from "../tensor/tensor.js";
 import { refuse } from "../arguments/check.js";
-import type { Places } from "./text-input.js";
+import type { TokenShape } from "./text-input.js";
 
 /** How the losses of the labels are reduced; `none` returns them separately. */
 export type LossReduction = "mean" | "sum" | "none";
@@ -43,7 +43,7 @@ export interface Targets {
  *
  * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`.
  */
-export function shiftedTargets(ids: Places, labels: Tensor | Int32Array, classes: number): Targets {
+export function shiftedTargets(ids: TokenShape, labels: Tensor | Int32Array, classes: number): Targets {
   const { shape: given, host } = givenLabels(labels);
   const fits = labels instanceof Int32Array ? labels.length === ids.size : given.join() === ids.shape.join();
   if (!fits || ids.shape.length !== 2) {

@@ -7,7 +7,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { ForwardOutput } from "./pretrained.js";
 
 /** An output without its logits. */
-type Made<Output> = Omit<Output, "logits">;
+type OutputParts<Output> = Omit<Output, "logits">;
 
 type Head = Module & { weight: Tensor; active?: readonly unknown[] | undefined };
 
@@ -22,7 +22,7 @@ class CausalOutput implements ForwardOutput {
   declare readonly hiddenStates?: readonly Tensor[] | undefined;
   readonly #make: () => Tensor;
 
-  constructor(made: Made<ForwardOutput>, make: () => Tensor) {
+  constructor(made: OutputParts<ForwardOutput>, make: () => Tensor) {
     const present = Object.entries(made).filter(([, value]) => value !== undefined);
     Object.assign(this, Object.fromEntries(present));
     this.#make = make;
@@ -41,7 +41,7 @@ class CausalOutput implements ForwardOutput {
  */
 export function causalOutput<Output extends ForwardOutput>(
   head: Head,
-  made: Made<Output>,
+  made: OutputParts<Output>,
   make: () => Tensor,
 ): Output {
   const { hidden } = made;

@@ -4,7 +4,7 @@ import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ForwardOptions } from "./pretrained.js";
-import type { Places } from "./text-input.js";
+import type { TokenShape } from "./text-input.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { createRefusal } from "../refusals/refusal.js";
 
@@ -25,7 +25,7 @@ export interface PackedTexts {
  * for known packed texts together with one adapter per row.
  */
 export function packedTexts(
-  ids: Places,
+  ids: TokenShape,
   { positionIds, attentionMask, adapterPerRow }: ForwardOptions,
   { limit, cached }: { limit: number; cached: boolean },
 ): PackedTexts {

@@ -1,5 +1,5 @@
 /** The base class of pretrained models. */
-import { flag, listOf, oneOf, options, probability, refuse } from "../arguments/check.js";
+import { flag, checkList, checkChoice, options, probability, refuse } from "../arguments/check.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { unload } from "../lora/adapter/active.js";
@@ -10,7 +10,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { HeadLossOptions, LossReduction } from "./head-loss.js";
 import type { Beside } from "./beside.js";
 import { sumStream, type Stream } from "./stream.js";
-import { checkInput, type Places } from "./text-input.js";
+import { checkInput, type TokenShape } from "./text-input.js";
 import type { Tokenizer } from "./tokenizer.js";
 import { Weights } from "./weights.js";
 
@@ -84,12 +84,13 @@ export function forwardOptions(
 export function lossOptions(
   known: Pick<ForwardOptions, "labelSmoothing" | "reduction" | "adapterPerRow">,
 ): HeadLossOptions & Pick<ForwardOptions, "adapterPerRow"> {
-  if (known.adapterPerRow !== undefined) listOf("forward", "adapterPerRow", known.adapterPerRow, adapterName);
+  if (known.adapterPerRow !== undefined)
+    checkList("forward", "adapterPerRow", known.adapterPerRow, adapterName);
   const { labelSmoothing = 0, reduction = "mean" } = known;
   return {
     adapterPerRow: known.adapterPerRow,
     labelSmoothing: probability("forward", "labelSmoothing", labelSmoothing),
-    reduction: oneOf("forward", "reduction", reduction, ["mean", "sum", "none"]),
+    reduction: checkChoice("forward", "reduction", reduction, ["mean", "sum", "none"]),
   };
 }
 
@@ -214,7 +215,7 @@ export function endStates(states: Tensor[] | undefined, hidden: Tensor): Tensor 
 }
 
 /** The length T of ids [B, T], which with the `before` of a cache fit the model. */
-export function checkedLength(ids: Pick<Places, "shape">, before: number, limit: number): number {
+export function checkedLength(ids: Pick<TokenShape, "shape">, before: number, limit: number): number {
   if (ids.shape.length !== 2) {
     throw new LowrankError("ERR_SHAPE_MISMATCH", `forward: ids are [B, T], not [${ids.shape.join(", ")}]`);
   }

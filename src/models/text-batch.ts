@@ -7,7 +7,7 @@ import { Padding } from "./padding.js";
 import { type SampledText, Sampler } from "./sampler.js";
 
 /** A row of a batch. */
-export interface Place {
+export interface BatchRow {
   batch: TextBatch;
   row: number;
 }
@@ -39,7 +39,7 @@ export class TextBatch {
    * Combines rows of other batches, in the given order, with as little padding as possible. Frees those batches. Call
    * it in a scope.
    */
-  static ofRows(places: readonly Place[]): TextBatch {
+  static ofRows(places: readonly BatchRow[]): TextBatch {
     const lengths = places.map(({ batch, row }) => batch.cache.length - (batch.padding.pads[row] as number));
     const longest = Math.max(...lengths);
     const cache = KeyValueCache.ofRows(

@@ -5,13 +5,13 @@ import { checkTensor } from "../tensor/arguments.js";
 import { isTensor, type Tensor } from "../tensor/tensor.js";
 
 /** The shape [B, T], size and device of a batch of tokens. */
-export type Places = Pick<Tensor, "shape" | "size" | "device">;
+export type TokenShape = Pick<Tensor, "shape" | "size" | "device">;
 
 /** Returns the shape [B, T] and device of ids, or of embeddings [B, T, C] given instead. */
-export function readPlaces(
+export function readTokenShape(
   ids: Tensor | null,
   { inputsEmbeds }: { inputsEmbeds?: Tensor | undefined },
-): Places {
+): TokenShape {
   if (inputsEmbeds === undefined) return ids as Tensor;
   const [B, T] = inputsEmbeds.shape as [number, number];
   return { shape: [B, T], size: B * T, device: inputsEmbeds.device };

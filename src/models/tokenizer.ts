@@ -4,11 +4,11 @@ import { dirname } from "node:path";
 
 import type * as Binding from "../../native/binding.js";
 import { resolveNativePath } from "../files/archive.js";
-import { flag, listOf, numberThat, options, refuse, text as textOf } from "../arguments/check.js";
+import { flag, checkList, numberThat, options, refuse, text as textOf } from "../arguments/check.js";
 import { type Conversation, type Message, parseMessages, parseTools } from "../chat/messages.js";
 import { ChatTemplate } from "../chat/template.js";
 import type { Offsets } from "../chat/tokens.js";
-import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
+import type { ChatEncoder, Encoded, PartEncoder } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
 import { call, wrapMethods, native, unwrapResult } from "../native/binding.js";
 import { enterCpuUse } from "../tensor/scope.js";
@@ -160,7 +160,7 @@ export class Tokenizer extends TemplatedTokenizer {
 
   /** Encodes texts in parallel on background threads. Returns the ids of each. Throws `ERR_OPTION`. */
   async encodeAll(texts: readonly string[], given: EncodeAllOptions = {}): Promise<Int32Array[]> {
-    listOf("encodeAll", "texts", texts, textOf);
+    checkList("encodeAll", "texts", texts, textOf);
     const addSpecialTokens = readSwitch(
       "encodeAll",
       "addSpecialTokens",
@@ -194,7 +194,7 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /** @internal Encodes a growing text in parts; undefined where the tokenizer needs the whole text. */
-  get parts(): Parts | undefined {
+  get parts(): PartEncoder | undefined {
     const own = this.#native;
     if (!own.knowsSeams()) return undefined;
     const [before, after] = own.frame();

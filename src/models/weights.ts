@@ -7,7 +7,7 @@ import { Conv1d, Conv2d } from "../nn/conv.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
-import { mapped } from "../files/safetensors.js";
+import { mapTensor } from "../files/safetensors.js";
 import { noGrad, scope } from "../tensor/scope.js";
 import { makeParameter, type FloatDType, type Tensor } from "../tensor/tensor.js";
 import type { Halved } from "./half-range.js";
@@ -109,7 +109,7 @@ export function storedIn(file: WeightsFile): TensorSource {
   return {
     names: () => file.names(),
     shape: (name) => file.info(name).shape,
-    tensor: (name, device, quantize) => mapped(file, name, device, quantize),
+    tensor: (name, device, quantize) => mapTensor(file, name, device, quantize),
   };
 }
 

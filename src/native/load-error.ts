@@ -3,7 +3,7 @@ import { LowrankError } from "../errors.js";
 import { requireFromPackage } from "../package/files.js";
 
 /** The platform on which the binary was to be loaded. */
-export interface Place {
+export interface Platform {
   platform: string;
   arch: string;
   /** The version of glibc on Linux; undefined for another C library. */
@@ -25,7 +25,7 @@ export const BINARIES = [
 ];
 
 /** Returns the platform of this process and the version of this package. */
-export function detectPlatform(): Place {
+export function detectPlatform(): Platform {
   let own: { name?: string; version?: string } = {};
   try {
     own = requireFromPackage("package.json") as typeof own;
@@ -40,11 +40,11 @@ export function detectPlatform(): Place {
 }
 
 /** Makes the `ERR_NATIVE_LOAD` error that replaces the loader's. */
-export function createLoadError(cause: unknown, place: Place): LowrankError {
+export function createLoadError(cause: unknown, place: Platform): LowrankError {
   return new LowrankError("ERR_NATIVE_LOAD", explainFailure(cause, place), { cause });
 }
 
-function explainFailure(cause: unknown, { platform, arch, glibc, version }: Place): string {
+function explainFailure(cause: unknown, { platform, arch, glibc, version }: Platform): string {
   const errors = listCauses(cause);
   const abi = platform === "linux" ? (glibc === undefined ? "-musl" : "-gnu") : "";
   const target = `${platform}-${arch}${platform === "win32" ? "-msvc" : abi}`;

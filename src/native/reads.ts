@@ -2,12 +2,12 @@
 import { session, unwrapResult } from "./binding.js";
 
 /** A started read: of the tensor with id `of`, which is then freed; or a promise that needs no help. */
-export type Begun = { of: number; heard: (bytes: Uint8Array | undefined) => void } | Promise<unknown>;
+export type StartedRead = { of: number; heard: (bytes: Uint8Array | undefined) => void } | Promise<unknown>;
 
-const waiting = new Set<() => Begun | undefined>();
+const waiting = new Set<() => StartedRead | undefined>();
 
 /** Registers `begin` to be called at the next read, which then also awaits it. Returns a function that cancels this. */
-export function beforeReads(begin: () => Begun | undefined): () => void {
+export function beforeReads(begin: () => StartedRead | undefined): () => void {
   waiting.add(begin);
   return () => void waiting.delete(begin);
 }
@@ -27,7 +27,9 @@ async function readAll(...ids: number[]): Promise<unknown[]> {
   const begun = [...waiting].map((begin) => begin()).filter((one) => one !== undefined);
   waiting.clear();
   const others = begun.filter((one) => one instanceof Promise);
-  const ours = begun.filter((one): one is Exclude<Begun, Promise<unknown>> => !(one instanceof Promise));
+  const ours = begun.filter(
+    (one): one is Exclude<StartedRead, Promise<unknown>> => !(one instanceof Promise),
+  );
   const of = ours.map((one) => one.of);
   let all: unknown[] = [];
   try {

@@ -1,5 +1,5 @@
 /** Activations as layers, for models that are lists of layers. */
-import { numberThat, oneOf, options } from "../arguments/check.js";
+import { numberThat, checkChoice, options } from "../arguments/check.js";
 import { scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkInput } from "./inputs.js";
@@ -30,7 +30,7 @@ export class GELU extends Module {
   constructor(given?: GELUOptions) {
     super();
     const { approximate = "none" } = options("GELU", given, ["approximate"]);
-    this.approximate = oneOf("GELU", "approximate", approximate, ["none", "tanh"]);
+    this.approximate = checkChoice("GELU", "approximate", approximate, ["none", "tanh"]);
   }
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */

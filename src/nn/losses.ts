@@ -1,5 +1,5 @@
 /** Losses, as in `torch.nn.functional`. */
-import { numberThat, oneOf, options, refuse } from "../arguments/check.js";
+import { numberThat, checkChoice, options, refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { isTensor, type Tensor } from "../tensor/tensor.js";
 
@@ -95,7 +95,7 @@ export interface KlDivOptions {
 export function klDiv(input: Tensor, target: Tensor, given?: KlDivOptions): Tensor {
   const where = "klDiv";
   const { reduction = "mean", logTarget = false } = options(where, given, ["reduction", "logTarget"]);
-  oneOf(where, "reduction", reduction, [...REDUCTIONS, "batchmean"]);
+  checkChoice(where, "reduction", reduction, [...REDUCTIONS, "batchmean"]);
   if (typeof logTarget !== "boolean") refuse(where, "logTarget", "true or false", logTarget);
   alike(where, input, target);
   // log 1 where t is 0: the product of 0 and −∞ would be NaN.
@@ -150,7 +150,7 @@ function checkLossOptions<O extends LossOptions>(
   more: readonly (keyof O & string)[] = [],
 ): O & { reduction: Reduction } {
   const known = options<O>(where, given, ["reduction", ...more]);
-  const reduction = oneOf(where, "reduction", known.reduction ?? "mean", REDUCTIONS);
+  const reduction = checkChoice(where, "reduction", known.reduction ?? "mean", REDUCTIONS);
   alike(where, input, target);
   return { ...known, reduction };
 }

@@ -1,4 +1,4 @@
-import { flag, numberThat, oneOf, options, refuse, whole } from "../arguments/check.js";
+import { flag, numberThat, checkChoice, options, refuse, whole } from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
@@ -58,7 +58,7 @@ export class Upsample extends Module {
     each(scaleFactor, (one) => numberThat(layer, "scaleFactor", one, factor, "a number above 0"));
     this.size = size ?? null;
     this.scaleFactor = scaleFactor ?? null;
-    this.mode = oneOf(layer, "mode", mode, MODES);
+    this.mode = checkChoice(layer, "mode", mode, MODES);
     if (alignCorners !== undefined) flag(layer, "alignCorners", alignCorners);
     if (mode === "nearest" && alignCorners !== undefined)
       refuse(

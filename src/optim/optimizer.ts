@@ -1,8 +1,8 @@
 /** The base class of optimizers: parameters in groups, each with options, and a state on the device. */
-import { flag, listOf, numberThat, numeric, options, refuse, text } from "../arguments/check.js";
+import { flag, checkList, numberThat, numeric, options, refuse, text } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { beforeReads, readAlong, type Begun } from "../native/reads.js";
+import { beforeReads, readAlong, type StartedRead } from "../native/reads.js";
 import { elementBytes } from "../files/safetensors.js";
 import { scope } from "../tensor/scope.js";
 import { isTensor, type Tensor, wrapHandle } from "../tensor/tensor.js";
@@ -159,7 +159,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /** Starts to read the number of skipped steps, which are then uncounted and reported; one reading at a time. */
-  #hear(): Begun | undefined {
+  #hear(): StartedRead | undefined {
     this.#unheard?.();
     this.#unheard = undefined;
     if (this.#disposed) return undefined;
@@ -367,7 +367,7 @@ function checkOptions<Options>(where: string, given: Options): Options {
   for (const [name, value] of Object.entries(given as Record<string, unknown>)) {
     if (name === "nesterov") flag(where, name, value);
     else if (name === "betas" || (name === "eps" && typeof value === "object")) {
-      const pair = listOf(where, name, value, numeric);
+      const pair = checkList(where, name, value, numeric);
       if (pair.length !== 2) refuse(where, name, "two numbers", value);
     } else numeric(where, name, value);
   }

@@ -4,7 +4,7 @@
  */
 import { call, type WeightsFile } from "../native/binding.js";
 import { LowrankError } from "../errors.js";
-import { mapped, openWeights, save } from "../files/safetensors.js";
+import { mapTensor, openWeights, save } from "../files/safetensors.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { OptimizerState, ParameterState } from "./optimizer.js";
 
@@ -86,7 +86,7 @@ export function readState(path: string, expected: Expected): OptimizerState<Reco
   }
   const state: Record<number, ParameterState> = {};
   for (const [key, { place, name }] of wanted)
-    (state[place] ??= { step: updates[place] as number })[name] = mapped(file, key, "cpu");
+    (state[place] ??= { step: updates[place] as number })[name] = mapTensor(file, key, "cpu");
   let place = 0;
   const paramGroups = groups.map(({ params, options }) => ({
     ...options,

@@ -19,7 +19,7 @@ export interface Owner {
 }
 
 /** A result. */
-export interface Kept {
+export interface CachedResult {
   passed: boolean;
   /** Whether it was the full test. */
   full: boolean;
@@ -42,7 +42,7 @@ function resolveFile(owner: Owner): string | undefined {
 }
 
 /** Returns the result for a key; undefined if the file is missing, damaged, expired or has another key. */
-export function readKept(owner: Owner): Kept | undefined {
+export function readKept(owner: Owner): CachedResult | undefined {
   const file = resolveFile(owner);
   if (file === undefined) return undefined;
   try {
@@ -51,7 +51,7 @@ export function readKept(owner: Owner): Kept | undefined {
     const { format, of, passed, full, reason, until } = JSON.parse(readFileSync(file, "utf8")) as {
       format: number;
       of: Owner;
-    } & Kept;
+    } & CachedResult;
     const same = (["adapter", "backend", "driver", "package"] as const).every(
       (part) => of[part] === owner[part],
     );
@@ -64,7 +64,7 @@ export function readKept(owner: Owner): Kept | undefined {
 }
 
 /** Stores a result. A failure is ignored: the test then runs again. */
-export function keep(owner: Owner, result: Kept): void {
+export function keep(owner: Owner, result: CachedResult): void {
   const file = resolveFile(owner);
   if (file === undefined) return;
   const aside = `${file}.${process.pid}.part`;

@@ -3,7 +3,7 @@
  * a few seconds per driver and package version.
  */
 import { detectPlatform } from "../native/load-error.js";
-import { keep, readKept, type Kept, type Owner } from "./cache.js";
+import { keep, readKept, type CachedResult, type Owner } from "./cache.js";
 import { canStart, runChild, runChildSync, type Ended } from "./child-process.js";
 import { listHazards } from "./hazards.js";
 import { describe, isBad, type Line, type Order } from "./steps.js";
@@ -60,7 +60,7 @@ function findVerdict(gpu: Gpu, order: Order): Verdict | undefined {
 }
 
 /** The result of a process; undefined if it says nothing about the GPU. */
-function judge({ lines, died, hung, interrupted, stderr }: Ended, full: boolean): Kept | undefined {
+function judge({ lines, died, hung, interrupted, stderr }: Ended, full: boolean): CachedResult | undefined {
   const bad = lines.find((line) => line.event === "end" && isBad(line.result));
   if (bad?.event === "end") return { passed: false, full, reason: describe(bad.result) };
   if (lines.at(-1)?.event === "done") return { passed: true, full };

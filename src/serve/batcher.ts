@@ -1,7 +1,7 @@
 /** Generates for many requests with one model; new requests join the batch while others run. */
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
-import { type Chosen, type DecodedText, Decoding } from "../models/decoding.js";
+import { type NextToken, type DecodedText, Decoding } from "../models/decoding.js";
 import type { CheckedOptions } from "../models/generate-options.js";
 import { decodedTexts, readLogprobs } from "../models/generate.js";
 import { type Piece, TextStream } from "../models/text-stream.js";
@@ -228,7 +228,7 @@ export class Batcher {
     }
   }
 
-  #advance(chosen: Chosen): void {
+  #advance(chosen: NextToken): void {
     const running = this.#running.get(chosen.text);
     if (running === undefined) return;
     const { job, index, stream } = running;

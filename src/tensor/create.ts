@@ -35,8 +35,8 @@ function checkTensorOptions(
   known: readonly (keyof TensorOptions)[],
 ): TensorOptions {
   const { shape, dtype, requiresGrad, ...rest } = argument.options(where, options, known);
-  if (shape !== undefined) argument.listOf(where, "shape", shape, argument.whole);
-  if (dtype !== undefined) argument.oneOf(where, "dtype", dtype, DTYPES);
+  if (shape !== undefined) argument.checkList(where, "shape", shape, argument.whole);
+  if (dtype !== undefined) argument.checkChoice(where, "dtype", dtype, DTYPES);
   if (requiresGrad !== undefined) argument.flag(where, "requiresGrad", requiresGrad);
   return { ...rest, shape, dtype, requiresGrad };
 }
@@ -47,7 +47,7 @@ export function checkShapeAndOptions(
   shape: readonly number[],
   options: Omit<TensorOptions, "shape"> | undefined,
 ): TensorOptions {
-  argument.listOf(where, "shape", shape, argument.whole);
+  argument.checkList(where, "shape", shape, argument.whole);
   return checkTensorOptions(where, options, OPTIONS.slice(1));
 }
 

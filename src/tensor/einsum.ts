@@ -6,7 +6,7 @@ import type { Tensor } from "./tensor.js";
 import { formatShape, checkTensor } from "./arguments.js";
 
 /** A tensor with unique names of its dimensions. */
-interface Named {
+interface NamedTensor {
   tensor: Tensor;
   names: string[];
 }
@@ -32,7 +32,7 @@ export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
     for (const { tensor, names } of named) {
       names.forEach((name, d) => agree(spec, sizes, name, tensor.shape[d] as number));
     }
-    let [sofar, ...rest] = named as [Named, ...Named[]];
+    let [sofar, ...rest] = named as [NamedTensor, ...NamedTensor[]];
     while (true) {
       const needed = new Set([...result, ...rest.flatMap((r) => r.names)]);
       const [next, ...later] = rest;
@@ -114,7 +114,7 @@ function agree(spec: string, sizes: Map<string, number>, name: string, size: num
 }
 
 /** Makes names unique by taking the diagonal of a repeated one. */
-function diagonal({ tensor, names }: Named, spec: string): Named {
+function diagonal({ tensor, names }: NamedTensor, spec: string): NamedTensor {
   const twice = names.findIndex((name, d) => names.indexOf(name) !== d);
   if (twice < 0) return { tensor, names };
   const first = names.indexOf(names[twice] as string);
@@ -147,15 +147,15 @@ function diagonal({ tensor, names }: Named, spec: string): Named {
 }
 
 /** Sums over names that are not in `kept`. */
-function sumOver({ tensor, names }: Named, kept: ReadonlySet<string>): Named {
+function sumOver({ tensor, names }: NamedTensor, kept: ReadonlySet<string>): NamedTensor {
   const over = names.map((_, d) => d).filter((d) => !kept.has(names[d] as string));
   if (over.length === 0) return { tensor, names };
   return { tensor: tensor.sum(over), names: names.filter((name) => kept.has(name)) };
 }
 
 /** Multiplies two operands, and sums over their common names that are not in `after`. */
-function product(a: Named, b: Named, after: ReadonlySet<string>): Named {
-  const size = (of: Named, name: string): number => of.tensor.shape[of.names.indexOf(name)] as number;
+function product(a: NamedTensor, b: NamedTensor, after: ReadonlySet<string>): NamedTensor {
+  const size = (of: NamedTensor, name: string): number => of.tensor.shape[of.names.indexOf(name)] as number;
   const both = a.names.filter((name) => b.names.includes(name));
   // A size of 1 against another size only scales, so it broadcasts as a batch dimension.
   const inner = both.filter((name) => !after.has(name) && size(a, name) === size(b, name));
@@ -164,7 +164,7 @@ function product(a: Named, b: Named, after: ReadonlySet<string>): Named {
     a.names.filter((n) => !both.includes(n)),
     b.names.filter((n) => !both.includes(n)),
   ];
-  const laid = (of: Named, order: string[][]): Tensor => {
+  const laid = (of: NamedTensor, order: string[][]): Tensor => {
     const places = order.flat().map((name) => of.names.indexOf(name));
     const sizes = order.slice(1).map((group) => group.reduce((n, name) => n * size(of, name), 1));
     const ordered = places.length > 1 ? of.tensor.permute(places) : of.tensor;

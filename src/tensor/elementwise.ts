@@ -189,7 +189,7 @@ export abstract class Elementwise extends Layout {
   /** x·Φ(x), exact by erf or in GPT-2's tanh approximation. Throws `ERR_OPTION`. */
   gelu(options?: GeluOptions): Tensor {
     const { approximate = "none" } = argument.options("gelu", options, ["approximate"]);
-    argument.oneOf("gelu", "approximate", approximate, ["none", "tanh"]);
+    argument.checkChoice("gelu", "approximate", approximate, ["none", "tanh"]);
     return this.#unary(approximate === "tanh" ? "gelu_tanh" : "gelu");
   }
   /**

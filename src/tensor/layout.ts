@@ -222,9 +222,9 @@ export abstract class Layout extends Operand {
    */
   pad(padding: readonly number[], options?: PadOptions): Tensor {
     const { mode = "constant", value = 0 } = argument.options("pad", options, ["mode", "value"]);
-    argument.oneOf("pad", "mode", mode, ["constant", "reflect", "replicate", "circular"]);
+    argument.checkChoice("pad", "mode", mode, ["constant", "reflect", "replicate", "circular"]);
     if (typeof value !== "number") refuse("pad", "value", "a number", value);
-    const list = argument.listOf("pad", "padding", padding, checkInteger);
+    const list = argument.checkList("pad", "padding", padding, checkInteger);
     const rank = this.shape.length;
     if (list.length % 2 !== 0 || list.length > 2 * rank) {
       throw new LowrankError(

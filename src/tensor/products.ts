@@ -78,7 +78,7 @@ export abstract class Products extends Cumulative {
     if (ignoreIndex !== (ignoreIndex | 0))
       argument.refuse("crossEntropy", "ignoreIndex", "a whole number of 32 bits", ignoreIndex);
     argument.probability("crossEntropy", "labelSmoothing", labelSmoothing);
-    argument.oneOf("crossEntropy", "reduction", reduction, ["mean", "sum", "none"]);
+    argument.checkChoice("crossEntropy", "reduction", reduction, ["mean", "sum", "none"]);
     if (weight !== undefined) {
       const factors = checkTensor("crossEntropy", "weight", weight);
       return scope(() =>

@@ -18,7 +18,7 @@ export interface Owned {
 }
 
 /** The tensors that a scope has made so far. */
-class Made extends Set<Owned> {
+class ScopeTensors extends Set<Owned> {
   /** Whether the call is synchronous so far. An asynchronous call may never settle, and its work may outlive it. */
   #sure = true;
   /** Whether the scope has ended. */
@@ -45,7 +45,7 @@ class Made extends Set<Owned> {
 /** The modes that apply to the running code. */
 interface Frame {
   /** The tensors of the innermost scope; undefined outside any scope. */
-  made: Made | undefined;
+  made: ScopeTensors | undefined;
   noGrad: boolean;
   /** The open checkpoint; 0 for none. */
   region: number;
@@ -138,7 +138,7 @@ export function disown(tensor: Owned): void {
   frames.getStore()?.made?.delete(tensor);
 }
 
-function transfer(tensor: Owned, owner: Made | undefined): void {
+function transfer(tensor: Owned, owner: ScopeTensors | undefined): void {
   if (owner === undefined) tensor.watch();
   else owner.own(tensor);
 }
@@ -177,7 +177,7 @@ export function leavesNothing(): boolean {
 export function scope<T>(fn: () => T): T {
   callable("scope", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
-  const made = new Made(outer);
+  const made = new ScopeTensors(outer);
   return settle(
     made,
     () => frames.run({ ...outer, made }, fn),
@@ -277,7 +277,7 @@ export function checkpoint<T>(fn: () => T): T {
   if (outer.region !== 0 || outer.noGrad) return scope(fn);
   const region = ++regions;
   session().openRegion(region);
-  const made = new Made(outer);
+  const made = new ScopeTensors(outer);
   const end = (kept: Set<unknown>): void => {
     release(made, kept, outer.made);
     session().closeRegion(region);
@@ -291,7 +291,7 @@ export function checkpoint<T>(fn: () => T): T {
 }
 
 /** Runs `fn`, then `done` with its result, or `failed`; for synchronous and asynchronous functions. */
-function settle<T>(made: Made, fn: () => T, done: (result: unknown) => void, failed: () => void): T {
+function settle<T>(made: ScopeTensors, fn: () => T, done: (result: unknown) => void, failed: () => void): T {
   let result: T;
   try {
     result = fn();
@@ -316,7 +316,7 @@ function settle<T>(made: Made, fn: () => T, done: (result: unknown) => void, fai
   return result;
 }
 
-function release(made: Made, kept: Set<unknown>, outer: Made | undefined): void {
+function release(made: ScopeTensors, kept: Set<unknown>, outer: ScopeTensors | undefined): void {
   const ids = new Uint32Array(made.size);
   let count = 0;
   for (const tensor of made) {

@@ -1,17 +1,17 @@
 /** Early stopping: tracks the best evaluation and decides when to end the run. */
-import type { Judged } from "./output/checkpoint.js";
+import type { EarlyStoppingState } from "./output/checkpoint.js";
 
 export class EarlyStopping {
   readonly #patience: number | undefined;
-  #judged: Judged;
+  #judged: EarlyStoppingState;
 
   /** `patience` is the number of evaluations without improvement that ends the run; undefined never ends it. */
-  constructor(patience: number | undefined, judged: Judged = { best: null, since: 0 }) {
+  constructor(patience: number | undefined, judged: EarlyStoppingState = { best: null, since: 0 }) {
     this.#patience = patience;
     this.#judged = judged;
   }
 
-  get judged(): Judged {
+  get judged(): EarlyStoppingState {
     return this.#judged;
   }
 

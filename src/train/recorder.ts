@@ -28,7 +28,7 @@ const EARLY = 256;
 const NOT_RECORDED = new Set(["progress", "profile", "dashboard"]);
 
 /** The part of a run before the checkpoint that is resumed. */
-export interface Before {
+export interface PastRun {
   /** The folder that contains the checkpoint. */
   home: string;
   lineage: string;
@@ -88,7 +88,7 @@ export class RunRecorder {
       before,
       staged,
       log,
-    }: { line: Line; before: Before | undefined; staged: boolean; log: LogFormat | undefined },
+    }: { line: Line; before: PastRun | undefined; staged: boolean; log: LogFormat | undefined },
   ): Promise<void> {
     const place = join(folder, EVENTS);
     this.#folder = folder;
@@ -99,7 +99,7 @@ export class RunRecorder {
     await file.begin(async (write) => {
       await write(formatHeader(line));
       if (past === undefined) return;
-      for await (const bytes of readKeptLines(past.file, (before as Before).step)) await write(bytes);
+      for await (const bytes of readKeptLines(past.file, (before as PastRun).step)) await write(bytes);
     });
     if (log !== undefined) {
       this.#log = new MetricsLog(folder, log, this.#makeFailureHandler(log));
@@ -164,7 +164,7 @@ export class RunRecorder {
 }
 
 /** Finds the events file that covers a run up to a checkpoint: the folder's own, or that left behind by a branch. */
-async function findPastEvents({ home, lineage, step }: Before): Promise<{ file: string } | undefined> {
+async function findPastEvents({ home, lineage, step }: PastRun): Promise<{ file: string } | undefined> {
   const left = (await readdir(home).catch(() => [])).filter((name) => LEFT_EVENTS.test(name));
   for (const name of [EVENTS, ...left]) {
     const file = join(home, name);

@@ -1,5 +1,11 @@
 /** Validates and completes `finetune`'s options before anything is read or loaded. */
-import { isPlain, listOf, options as knownOptions, refuse as refuseKind, text } from "../arguments/check.js";
+import {
+  isPlain,
+  checkList,
+  options as knownOptions,
+  refuse as refuseKind,
+  text,
+} from "../arguments/check.js";
 import { checkThreads } from "../device/cpu-use.js";
 import { listFiles, type TrainingData, isFiles, isRows } from "../data/given.js";
 import { STANDARD_INPUT } from "../data/source/source.js";
@@ -53,7 +59,7 @@ export interface Settings extends Omit<CompletedOf<typeof OPTIONS>, Replaced> {
 }
 
 /** Throws `ERR_OPTION`, naming the option and its value. */
-export function settingsOf(options: FinetuneOptions): Settings {
+export function parseSettings(options: FinetuneOptions): Settings {
   checkKinds(options);
   const { model, data } = options;
   if (model === undefined || data === undefined) refuse("finetune takes a model and data");
@@ -142,7 +148,7 @@ export function checkKinds(given: FinetuneOptions): void {
   if (options.quantize !== undefined && model !== undefined && typeof model !== "string")
     throw createRefusal(TRAINING_REFUSALS.quantizeOfLoaded, "finetune");
   if (lora?.name !== undefined) text("finetune", "lora.name", lora.name);
-  if (lora?.modulesToSave != null) listOf("finetune", "lora.modulesToSave", lora.modulesToSave, text);
+  if (lora?.modulesToSave != null) checkList("finetune", "lora.modulesToSave", lora.modulesToSave, text);
   if (resume !== false && overwrite) throw createRefusal(TRAINING_REFUSALS.resumeWithOverwrite, "finetune");
 }
 
@@ -195,7 +201,7 @@ function parseOptimizer(given: NonNullable<FinetuneOptions["optimizer"]>): Optim
 }
 
 /** Converts settings back to options, for the run's record. */
-export function optionsOf(settings: Settings): Record<string, unknown> {
+export function listOptions(settings: Settings): Record<string, unknown> {
   const { model, data, evalData, lora, optimizer, loraPlusRatio, clipNorm } = settings;
   const names = Object.entries<AnyOption | AnyGroup>(OPTIONS).flatMap(([name, entry]) =>
     isGroup(entry) || entry.recorded !== false ? [name] : [],
@@ -203,8 +209,8 @@ export function optionsOf(settings: Settings): Record<string, unknown> {
   return {
     ...Object.fromEntries(names.map((name) => [name, settings[name as keyof Settings]])),
     model: typeof model === "string" ? model : model.source,
-    data: recorded(data),
-    ...(evalData !== undefined && { evalData: recorded(evalData) }),
+    data: describeData(data),
+    ...(evalData !== undefined && { evalData: describeData(evalData) }),
     clipNorm: clipNorm ?? 0,
     optimizer: { ...optimizer, loraPlusRatio },
     // Data cannot be stored in the record.
@@ -215,7 +221,7 @@ export function optionsOf(settings: Settings): Record<string, unknown> {
 /** The record of rows in memory, which cannot be stored. */
 const ROWS = { rows: "given" };
 
-function recorded(data: TrainingData): string | readonly string[] | typeof ROWS {
+function describeData(data: TrainingData): string | readonly string[] | typeof ROWS {
   return isFiles(data) ? data : ROWS;
 }
 
@@ -224,7 +230,7 @@ function readsStandardInput(data: TrainingData | undefined): boolean {
 }
 
 /** Returns the warm-up steps: the given number, or 3% of all steps, rounded up. A single step has none: its rate would be 0. */
-export function warmupOf(warmup: number | undefined, steps: number): number {
+export function countWarmupSteps(warmup: number | undefined, steps: number): number {
   return warmup ?? Math.min(Math.ceil(0.03 * steps), steps - 1);
 }
 

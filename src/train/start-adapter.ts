@@ -96,19 +96,21 @@ function findAdapter(adapter: string, name: string | undefined): string {
 function checkAgainst(given: InjectOptions, own: InjectOptions, folder: string): void {
   const contradicting = Object.entries(given).flatMap(([name, value]) => {
     const has = own[name as keyof InjectOptions];
-    if (value === undefined || FREE.has(name) || same(value, has)) return [];
-    return [`${optionName(`lora.${name}`)} is ${said(value)}, and the adapter has ${said(has)}`];
+    if (value === undefined || FREE.has(name) || isSame(value, has)) return [];
+    return [
+      `${optionName(`lora.${name}`)} is ${formatGiven(value)}, and the adapter has ${formatGiven(has)}`,
+    ];
   });
   if (contradicting.length > 0)
     throw createRefusal(TRAINING_REFUSALS.loraOfAdapter, `finetune: ${folder}`, contradicting.join("; "));
 }
 
-function said(value: unknown): string {
+function formatGiven(value: unknown): string {
   return value === undefined ? "none" : typeof value === "string" ? value : formatValue(value);
 }
 
 /** Whether two values are equal; lists are compared as sets, as in PEFT. */
-function same(a: unknown, b: unknown): boolean {
+function isSame(a: unknown, b: unknown): boolean {
   const plain = (value: unknown): string =>
     JSON.stringify(Array.isArray(value) ? [...(value as unknown[])].map(String).sort() : (value ?? null));
   return plain(a) === plain(b);

@@ -4,7 +4,7 @@ import test from "ava";
 import { parseMessages } from "../../src/chat/messages.js";
 import type { Tokenizer } from "../../src/models/tokenizer.js";
 import { tokenizeRows, keepTrained } from "../../src/data/examples.js";
-import { readData, type Rows } from "../../src/data/read.js";
+import { readData, type RowData } from "../../src/data/read.js";
 import { listWarnings } from "../../src/data/report.js";
 import type { Example } from "../../src/data/store.js";
 import { isTrained } from "../../src/data/parts.js";
@@ -248,7 +248,7 @@ test("a row is skipped if only one of its two calls is rendered", async (t) => {
 
 test("if every row is skipped, the error says why", async (t) => {
   const tokenizer = tokenizerOf(chatMl, PLAIN);
-  const data: Rows = await rowsOf(calling);
+  const data: RowData = await rowsOf(calling);
   const store = await tokenizeRows(data, tokenizer, { maxLength: 100, eosTokenIds: [1] });
   t.throws(() => keepTrained(store, data.file, 100, store.reports), {
     code: "ERR_NO_TRAINED_TOKENS",

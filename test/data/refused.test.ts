@@ -7,7 +7,7 @@ import test from "ava";
 
 import type { Row, TrainingData } from "../../src/data/given.js";
 import type { DataFormat } from "../../src/data/format.js";
-import { readData, type LabelData, type Rows } from "../../src/data/read.js";
+import { readData, type LabelData, type RowData } from "../../src/data/read.js";
 import { LowrankError } from "../../src/errors.js";
 import { contentOf, folder, write } from "./sources.js";
 
@@ -97,7 +97,7 @@ test("a CSV row is named by its first line, and its values are kept unchanged", 
   ]);
   const tools = (await readData(
     write("b.csv", 'messages,tools\n"[{""role"":""user"",""content"":""a""}]",\n'),
-  )) as Rows;
+  )) as RowData;
   t.like((await contentOf(tools))[0], { kind: "chat", tools: undefined });
 });
 

@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { SpeechRow } from "../../src/data/speech.js";
 import type { Row } from "../../src/data/rows.js";
-import { type Data, type LabelData, readData, type Rows, type RunningText } from "../../src/data/read.js";
+import { type Data, type LabelData, readData, type RowData, type RunningText } from "../../src/data/read.js";
 import { temporary } from "../hashed.js";
 
 export const folder = temporary();
@@ -20,8 +20,8 @@ export async function runningText(text: string): Promise<RunningText> {
   return (await readData(write("a.txt", text))) as RunningText;
 }
 
-export async function rowsOf(...rows: object[]): Promise<Rows> {
-  return (await readData(write("a.jsonl", rows.map((row) => JSON.stringify(row)).join("\n")))) as Rows;
+export async function rowsOf(...rows: object[]): Promise<RowData> {
+  return (await readData(write("a.jsonl", rows.map((row) => JSON.stringify(row)).join("\n")))) as RowData;
 }
 
 export async function labelled(...rows: [text: string, label: string | number][]): Promise<LabelData> {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { loadModel, lora, manualSeed, rand, type CausalLM, type GenerateOptions } from "../../src/index.js";
-import { type Chosen, type DecodedText, Decoding } from "../../src/models/decoding.js";
+import { type NextToken, type DecodedText, Decoding } from "../../src/models/decoding.js";
 import { checkedGenerateOptions } from "../../src/models/generate-options.js";
 import { decodedTexts } from "../../src/models/generate.js";
 import { atRest } from "../at-rest.js";
@@ -57,7 +57,7 @@ async function joining(model: CausalLM, requests: readonly Request[]): Promise<(
         texts.set(text, i);
         decoding.admit([text]);
       }
-      const chosen: Chosen[] = await decoding.next();
+      const chosen: NextToken[] = await decoding.next();
       for (const one of chosen) {
         const i = texts.get(one.text) as number;
         const own = given[i] as number[];

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { detectPlatform, createLoadError, type Place } from "../../src/native/load-error.js";
+import { detectPlatform, createLoadError, type Platform } from "../../src/native/load-error.js";
 import { installedProject, nodeIn } from "../packed.js";
 import { temporary } from "../hashed.js";
 
@@ -52,14 +52,14 @@ test("a damaged binary is reported with the system's error", (t) => {
 });
 
 test("an old libc, a platform without a binary and a blocking system have different errors", (t) => {
-  const linux: Place = { platform: "linux", arch: "x64", glibc: "2.31", version: "1.2.3" };
+  const linux: Platform = { platform: "linux", arch: "x64", glibc: "2.31", version: "1.2.3" };
   const loader = (...causes: string[]): Error =>
     causes.reduceRight<Error | undefined>(
       (cause, message) => new Error(message, { cause }),
       undefined,
     ) as Error;
   const nothing = ["Cannot find native binding. npm has a bug", "Cannot find module './lowrank.wasi.cjs'"];
-  const told = (place: Place, ...causes: string[]): string =>
+  const told = (place: Platform, ...causes: string[]): string =>
     createLoadError(loader(...nothing, ...causes), place).message;
 
   const glibc =

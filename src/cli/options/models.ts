@@ -15,7 +15,7 @@ import { notice, UsageError } from "../terminal/failure.js";
 import { DownloadLine } from "./hub.js";
 
 /** A model by its path or hub name, with the revision. */
-interface Named {
+interface NamedModel {
   model: string;
   revision: string | undefined;
 }
@@ -25,7 +25,7 @@ export function modelFor({
   model,
   revision,
   adapters,
-}: Pick<Asked, "model" | "revision" | "adapters">): Named {
+}: Pick<ModelFlags, "model" | "revision" | "adapters">): NamedModel {
   if (model !== undefined) return { model, revision };
   const adapter = adapters?.[0];
   if (adapter === undefined) return { model: defaultModel(), revision };
@@ -44,7 +44,7 @@ export interface LoadedModel {
   name: string;
 }
 
-interface Asked {
+interface ModelFlags {
   model?: string | undefined;
   revision?: string | undefined;
   offline?: boolean | undefined;
@@ -58,7 +58,7 @@ interface Asked {
 }
 
 /** Loads a model with its adapters, all active. Notices go to stderr. */
-export async function load(options: Asked): Promise<LoadedModel> {
+export async function load(options: ModelFlags): Promise<LoadedModel> {
   const { adapters = [], device = "auto", dtype, quantize, signal } = options;
   const { model: name, revision } = modelFor(options);
   const [{ loadModel }, { readTemplateFile }, lora, { nameClasses, readLabels }, { openWeights }] =
@@ -112,7 +112,7 @@ function classesIn(file: WeightsFile): number | undefined {
 }
 
 /** Like `load`, for a language model. Throws `ERR_UNSUPPORTED_MODEL` for other models. */
-export async function loadLanguageModel(options: Asked): Promise<{ model: CausalLM; name: string }> {
+export async function loadLanguageModel(options: ModelFlags): Promise<{ model: CausalLM; name: string }> {
   const { model, name } = await load(options);
   const { CausalLM } = await import("../../models/causal-lm.js");
   if (model instanceof CausalLM) return { model, name };

@@ -6,7 +6,7 @@ import { bytes, figure } from "./figures.js";
 import type { MetricName, RunHistory } from "./history.js";
 
 /** A run that is shown. */
-export interface Drawn {
+export interface ChartedRun {
   name: string;
   color: string;
   history: RunHistory;
@@ -52,7 +52,7 @@ class Chart {
   readonly #plot = element("div", { class: "plot" });
   readonly #readout = element("output", { "aria-live": "polite" });
   #chart: uPlot | undefined;
-  #runs: readonly Drawn[] = [];
+  #runs: readonly ChartedRun[] = [];
   #columns: Columns = [[]];
 
   constructor(kind: Kind, all: Followers) {
@@ -77,7 +77,7 @@ class Chart {
   }
 
   /** Draws the runs. The second argument requests a new chart, because runs or colours have changed. */
-  draw(runs: readonly Drawn[], anew: boolean): void {
+  draw(runs: readonly ChartedRun[], anew: boolean): void {
     const zoomed = this.#zoomed();
     this.#runs = runs;
     this.#columns = columnsOf(runs, this.#kind.metric, this.#heldOut);
@@ -228,14 +228,14 @@ export class Charts {
     }).observe(this.grid);
   }
 
-  draw(runs: readonly Drawn[], theme: string): void {
+  draw(runs: readonly ChartedRun[], theme: string): void {
     const known = JSON.stringify([theme, runs.map(({ name, color }) => [name, color])]);
     for (const chart of this.#charts) chart.draw(runs, known !== this.#known);
     this.#known = known;
   }
 }
 
-function columnsOf(runs: readonly Drawn[], metric: MetricName, heldOut: boolean): Columns {
+function columnsOf(runs: readonly ChartedRun[], metric: MetricName, heldOut: boolean): Columns {
   const width = Math.max(1, ...runs.map(({ history }) => history.width));
   const length = Math.max(0, ...runs.map(({ history }) => Math.ceil(lastStep(history) / width))) + 1;
   const steps = Array.from({ length }, (_, i) => i * width);

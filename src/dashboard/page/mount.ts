@@ -1,5 +1,5 @@
 /** The page: draws the runs of a source into an element. */
-import { Charts, type Drawn } from "./charts.js";
+import { Charts, type ChartedRun } from "./charts.js";
 import { element, section } from "./element.js";
 import { duration } from "./figures.js";
 import { RunHistory } from "./history.js";
@@ -152,7 +152,7 @@ class Page {
     if (listing === undefined) return;
     document.title = `${listing.title} – lowrank`;
     this.#title.textContent = listing.title;
-    const drawn: Drawn[] = this.#shown.map((name) => ({
+    const drawn: ChartedRun[] = this.#shown.map((name) => ({
       name,
       color: this.#colorOf(name),
       history: this.#histories.get(name) ?? new RunHistory(),

@@ -1,5 +1,5 @@
 /** Rows of a file before their fields are checked. */
-import type { Source } from "../source/source.js";
+import type { ByteSource } from "../source/source.js";
 import type { Numbering } from "../source/origin.js";
 
 /** A parsed row, and its number in the source. */
@@ -26,7 +26,7 @@ export interface RecordReader {
    * Throws `ERR_FILE_FORMAT` for a file that is damaged or of another format; `ERR_DATA_ROW` for a row that cannot be
    * parsed; the signal's reason.
    */
-  read(source: Source, signal: AbortSignal | undefined, columns?: Columns): AsyncIterable<RawRows>;
+  read(source: ByteSource, signal: AbortSignal | undefined, columns?: Columns): AsyncIterable<RawRows>;
 }
 
 /** The maximum length of a row, in characters, about half of V8's maximum string length. */

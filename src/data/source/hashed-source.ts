@@ -1,17 +1,17 @@
 import { createHash } from "node:crypto";
 
 import { LowrankError, throwIfAborted } from "../../errors.js";
-import type { RandomAccess, Source } from "./source.js";
+import type { RandomAccess, ByteSource } from "./source.js";
 
 /** A source whose bytes are hashed during the first read; later reads check them against that hash at the end. */
-export class HashedSource implements Source {
-  readonly #source: Source;
+export class HashedSource implements ByteSource {
+  readonly #source: ByteSource;
   readonly #hash = createHash("sha256");
   #sha256: string | undefined;
   /** Whether a read has reached the end. */
   #whole = false;
 
-  constructor(source: Source) {
+  constructor(source: ByteSource) {
     this.#source = source;
   }
 

@@ -1,13 +1,13 @@
 /** Decodes a stream of bytes as strict UTF-8, part by part. */
 import { LowrankError } from "../../errors.js";
-import type { Source } from "./source.js";
+import type { ByteSource } from "./source.js";
 import { bomLength, decodeUtf8 } from "./utf8.js";
 
 /** A source that can be read from its beginning. */
-export type Readable = Pick<Source, "name" | "read">;
+export type Readable = Pick<ByteSource, "name" | "read">;
 
 /** A part of a text. */
-export interface Part {
+export interface TextChunk {
   text: string;
   /** The line number at its beginning, from 1. */
   line: number;
@@ -67,11 +67,11 @@ export async function* streamText(
   source: Readable,
   lines: boolean,
   signal?: AbortSignal,
-): AsyncGenerator<Part> {
+): AsyncGenerator<TextChunk> {
   const { name } = source;
   let waiting: Uint8Array[] = [];
   let [held, read, offset, line, begun] = [0, 0, 0, 1, false];
-  const decoded = (bytes: Uint8Array): Part => {
+  const decoded = (bytes: Uint8Array): TextChunk => {
     const part = { text: decodeUtf8(bytes, name, offset, line), line, read };
     const nul = bytes.indexOf(0);
     if (nul >= 0) {

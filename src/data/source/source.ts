@@ -14,7 +14,7 @@ const READ = 1 << 17;
 type Readable = NodeJS.ReadableStream & { destroy?: (() => unknown) | undefined };
 
 /** The bytes of some data. */
-export interface Source {
+export interface ByteSource {
   /** Its name in errors: the file's name, or `standard input`. */
   readonly name: string;
   /** The total bytes; undefined for a stream that has not been read to its end. */
@@ -43,7 +43,7 @@ export const STANDARD_INPUT = "-";
  *
  * Throws `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for a folder or an unreadable file.
  */
-export async function openSource(path: string): Promise<Source> {
+export async function openSource(path: string): Promise<ByteSource> {
   if (path === STANDARD_INPUT) return new Stream("standard input", () => process.stdin);
   try {
     const found = await stat(path);
@@ -76,7 +76,7 @@ function readFailure(name: string, cause: unknown): unknown {
   return new LowrankError("ERR_FILE_FORMAT", `${name}: cannot be read (${why})`, { cause });
 }
 
-class Regular implements Source {
+class Regular implements ByteSource {
   constructor(
     readonly name: string,
     readonly size: number,
@@ -155,7 +155,7 @@ async function temporarySpace(): Promise<Space> {
 }
 
 /** A stream, which can be read only once: its bytes are copied to a temporary file, from which later reads come. */
-export class Stream implements Source {
+export class Stream implements ByteSource {
   #put: { file: number; size: number; folder: string } | undefined;
 
   constructor(

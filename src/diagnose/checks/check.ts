@@ -8,7 +8,7 @@ import type { DType, Tensor } from "../../tensor/tensor.js";
 import { TOLERANCES, type Family } from "./tolerances.js";
 
 /** A device that computes. */
-export type Place = Exclude<Device, "auto">;
+export type CheckedDevice = Exclude<Device, "auto">;
 
 /** An input with the same numbers on every device. */
 export interface Input {
@@ -30,7 +30,7 @@ export interface Check {
   /** Whether it reads values stored as f16, which some GPUs do not support. */
   readsF16?: boolean | undefined;
   /** Runs the operations and reads the results. */
-  run: (device: Place) => Promise<Outcome>;
+  run: (device: CheckedDevice) => Promise<Outcome>;
 }
 
 /** Results by name, and the kernels that computed them. */
@@ -93,7 +93,7 @@ export function exactly(values: readonly number[], shape: readonly number[] = [v
 }
 
 /** Makes weights for an output, so that each of its elements has a different gradient. */
-function weights(shape: readonly number[], device: Place): Tensor {
+function weights(shape: readonly number[], device: CheckedDevice): Tensor {
   return tensor(numbers(shape, 0.25, 1.25).values, { shape, device });
 }
 
@@ -106,12 +106,13 @@ export function differentiable<const Names extends string>(
   options: CheckOptions = {},
 ): Check {
   const { quick = false, tolerance, readsF16 } = options;
-  const run = async (device: Place): Promise<Outcome> => scope(async () => measureOutcome(device, inputs, f));
+  const run = async (device: CheckedDevice): Promise<Outcome> =>
+    scope(async () => measureOutcome(device, inputs, f));
   return { name, family, quick, tolerance, readsF16, run };
 }
 
 async function measureOutcome(
-  device: Place,
+  device: CheckedDevice,
   inputs: Record<string, Input>,
   f: (x: Record<string, Tensor>) => Tensor | Record<string, Tensor>,
 ): Promise<Outcome> {
@@ -138,15 +139,15 @@ async function measureOutcome(
 }
 
 /** Stops counting launches and returns the names of the launched kernels. */
-export function takeLaunches(device: Place): string[] {
+export function takeLaunches(device: CheckedDevice): string[] {
   return Object.keys(session().countLaunches(device, false)).sort();
 }
 
 /** Runs backward with a weight for each output element. A single output needs no additional kernels for that. */
 function propagate(outputs: Tensor[]): void {
   const [only, ...others] = outputs as [Tensor, ...Tensor[]];
-  if (others.length === 0) return only.backward(weights(only.shape, only.device as Place));
-  const sums = outputs.map((y) => y.mul(weights(y.shape, y.device as Place)).sum());
+  if (others.length === 0) return only.backward(weights(only.shape, only.device as CheckedDevice));
+  const sums = outputs.map((y) => y.mul(weights(y.shape, y.device as CheckedDevice)).sum());
   sums.reduce((a, b) => a.add(b)).backward();
 }
 

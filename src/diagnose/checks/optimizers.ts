@@ -4,7 +4,7 @@ import { session } from "../../native/binding.js";
 import { Adafactor, Adam, AdamW, clipGradNorm, Lion, SGD } from "../../optim/index.js";
 import { scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { takeLaunches, numbers, type Check, type Outcome, type Place } from "./check.js";
+import { takeLaunches, numbers, type Check, type Outcome, type CheckedDevice } from "./check.js";
 
 interface Rule {
   step: () => void;
@@ -31,7 +31,7 @@ export function optimizerChecks(): Check[] {
   }));
 }
 
-async function trainSteps(device: Place, make: (of: Tensor[]) => Rule): Promise<Outcome> {
+async function trainSteps(device: CheckedDevice, make: (of: Tensor[]) => Rule): Promise<Outcome> {
   const parameters = SHAPES.map((shape) =>
     tensor(numbers(shape).values, { shape, device, requiresGrad: true }),
   );

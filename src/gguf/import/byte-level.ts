@@ -1,7 +1,7 @@
 /** Converts byte-level BPE (`tokenizer.ggml.model` gpt2) to the parts of a `tokenizer.json`. */
 import { type Metadata } from "./metadata.js";
 import { PRE_TOKENIZERS, type PreTokenizer } from "./pre-tokenizers.js";
-import type { Parts } from "./tokenizer.js";
+import type { TokenizerParts } from "./tokenizer.js";
 
 /** Returns the file's pre-tokenizer. Throws `ERR_UNSUPPORTED_MODEL` for an unknown name. */
 function preTokenizer(meta: Metadata): PreTokenizer {
@@ -13,7 +13,7 @@ function preTokenizer(meta: Metadata): PreTokenizer {
   throw meta.createUnsupported(`${key} "${name}" is not supported; supported are ${names}`);
 }
 
-export function byteLevel(meta: Metadata): Parts {
+export function byteLevel(meta: Metadata): TokenizerParts {
   const { steps, ignoreMerges = false, addBos = false, normalizer } = preTokenizer(meta);
   return {
     kind: "byte-level",

@@ -1,7 +1,7 @@
 /** Converts SentencePiece BPE (`tokenizer.ggml.model` llama) to the parts of a `tokenizer.json`. */
 import type { Metadata } from "./metadata.js";
 import type { ArchitectureName } from "./names.js";
-import type { Parts } from "./tokenizer.js";
+import type { TokenizerParts } from "./tokenizer.js";
 
 const SPACE = "\u2581";
 
@@ -11,7 +11,7 @@ const replace = (from: string, content: string): object => ({
   content,
 });
 
-export function sentencePiece(meta: Metadata, architecture: ArchitectureName): Parts {
+export function sentencePiece(meta: Metadata, architecture: ArchitectureName): TokenizerParts {
   const gemma = architecture === "gemma3";
   const prefix = !gemma && (meta.flag("tokenizer.ggml.add_space_prefix") ?? true);
   const decoders: object[] = [replace(SPACE, " "), { type: "ByteFallback" }, { type: "Fuse" }];
@@ -28,7 +28,10 @@ export function sentencePiece(meta: Metadata, architecture: ArchitectureName): P
 }
 
 /** Returns the steps that replace spaces by `▁` and prepend one to a text, as in each model's original tokenizer. */
-function spaces(architecture: ArchitectureName, prefix: boolean): Pick<Parts, "normalizer" | "preTokenizer"> {
+function spaces(
+  architecture: ArchitectureName,
+  prefix: boolean,
+): Pick<TokenizerParts, "normalizer" | "preTokenizer"> {
   if (architecture === "gemma3") {
     return {
       normalizer: replace(" ", SPACE),

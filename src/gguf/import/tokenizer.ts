@@ -9,7 +9,7 @@ import type { ArchitectureName } from "./names.js";
 import { sentencePiece } from "./sentencepiece.js";
 
 /** The parts of a tokenizer except the vocabulary, which the engine reads itself. */
-export interface Parts {
+export interface TokenizerParts {
   kind: "byte-level" | "sentencepiece";
   /** In the format of `tokenizer.json`. */
   normalizer: unknown;
@@ -87,7 +87,7 @@ function configJson(special: readonly Special[]): string {
   return `${JSON.stringify({ ...tokens, tokenizer_class: "PreTrainedTokenizerFast" }, null, 2)}\n`;
 }
 
-function buildTokenizer(meta: Metadata, parts: Parts): Binding.Tokenizer {
+function buildTokenizer(meta: Metadata, parts: TokenizerParts): Binding.Tokenizer {
   const special = specialTokens(meta);
   const asked = (key: string, otherwise: boolean): boolean => meta.flag(`tokenizer.ggml.${key}`) ?? otherwise;
   const ids = (wanted: boolean, name: string): number[] =>

@@ -15,7 +15,7 @@ import {
   loraLayers,
   readNotes,
   placesIn,
-  type Places,
+  type ModuleParents,
   replaceEverywhere,
   type AdapterNote,
   type ModelAdapter,
@@ -274,7 +274,7 @@ function removeAdapters(model: Module, names: readonly string[]): void {
 }
 
 /** Replaces a layer without adapters by the plain layer. */
-export function takeOff(model: Module, layer: AnyLoRALayer, places: Places): void {
+export function takeOff(model: Module, layer: AnyLoRALayer, places: ModuleParents): void {
   // A model that is itself a low-rank layer cannot be replaced; it stays one of rank 0.
   if (layer === (model as Module)) layer.unmerge();
   else replaceEverywhere(model, layer, layer.unloaded(), places);

@@ -135,10 +135,10 @@ export function checkFree(model: Module, name: string, where: string): void {
 }
 
 /** The parents of each module, with the property names. */
-export type Places = ReadonlyMap<Module, readonly [owner: Module, property: string][]>;
+export type ModuleParents = ReadonlyMap<Module, readonly [owner: Module, property: string][]>;
 
 /** Returns the parents of all modules. This walks the whole model, so do it once to replace many modules. */
-export function placesIn(model: Module): Places {
+export function placesIn(model: Module): ModuleParents {
   const places = new Map<Module, [Module, string][]>();
   const owners = new Set([...model.namedModules(), ...baseModules(model)].map(([, owner]) => owner));
   for (const owner of owners) {
@@ -171,7 +171,7 @@ function retarget(model: Module, from: Module, to: Module): void {
 }
 
 /** Replaces `from` by `to` everywhere in the model. */
-export function replaceEverywhere(model: Module, from: Module, to: Module, places: Places): void {
+export function replaceEverywhere(model: Module, from: Module, to: Module, places: ModuleParents): void {
   if (from === to) return;
   for (const [owner, property] of places.get(from) ?? []) owner.replaceChild(property, to);
   retarget(model, from, to);

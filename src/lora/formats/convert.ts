@@ -2,13 +2,13 @@
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
-import { flag, listOf, numberThat, options, refuse, text } from "../../arguments/check.js";
+import { flag, checkList, numberThat, options, refuse, text } from "../../arguments/check.js";
 import type { Device } from "../../device/device.js";
 import { LowrankError, systemCode } from "../../errors.js";
 import { makeFolder } from "../../files/folders.js";
 import { checkModule } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
-import { openWeights, load, mapped, save } from "../../files/safetensors.js";
+import { openWeights, load, mapTensor, save } from "../../files/safetensors.js";
 import { findBaseModel, storedBaseName } from "./base-model.js";
 import { adapterName } from "../options/adapter-name.js";
 import { writeConfig } from "./config.js";
@@ -57,7 +57,7 @@ export function fileName(where: string, name: string, value: unknown): string {
 export function checkReading(where: string, given: ReadOptions): void {
   const { loraAlpha, enableLora, prefix } = options(where, given, ["loraAlpha", "enableLora", "prefix"]);
   if (loraAlpha !== undefined) numberThat(where, "loraAlpha", loraAlpha, Number.isFinite, "a finite number");
-  if (enableLora !== undefined) listOf(where, "enableLora", enableLora, flag);
+  if (enableLora !== undefined) checkList(where, "enableLora", enableLora, flag);
   if (prefix !== undefined) checkPrefix(prefix);
 }
 
@@ -128,7 +128,7 @@ async function readFile(
   const tensors = await load(path, { device });
   for (const key of device === "cpu" ? [] : names.filter((one) => one.endsWith(".alpha"))) {
     tensors[key]?.dispose();
-    tensors[key] = mapped(weights, key, "cpu");
+    tensors[key] = mapTensor(weights, key, "cpu");
   }
   let read: AdapterFile | undefined;
   try {

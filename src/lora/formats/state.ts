@@ -74,7 +74,7 @@ function onDisk(path: string, layers: ModelAdapter["layers"]): string {
 const DOUBLED = /\.(original_module|modules_to_save)\.bias$/;
 
 /** A tensor of an adapter and the value to copy into it. */
-export interface Fitted {
+export interface TensorCopy {
   key: string;
   own: Tensor;
   given: Tensor;
@@ -83,7 +83,7 @@ export interface Fitted {
 /** The comparison of a file's tensors with an adapter's. */
 export interface Comparison {
   /** Tensors that both have. */
-  pairs: Fitted[];
+  pairs: TensorCopy[];
   /** Keys that only the file has, and keys that only the model has. */
   unexpected: string[];
   missing: string[];
@@ -122,7 +122,7 @@ export function fitTensors(
   name: string,
   { file, tensors, baseModel, options }: AdapterFile,
   { padded = false, inPlace = "none" }: { padded?: boolean | undefined; inPlace?: BiasMode | undefined } = {},
-): Fitted[] {
+): TensorCopy[] {
   const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
   const { pairs, unexpected, missing } = compareKeys(model, name, { tensors, options }, inPlace);
   if (unexpected.length + missing.length > 0) {
@@ -153,7 +153,7 @@ export function fitTensors(
 }
 
 /** Copies all of a file's tensors into the adapter's, or none. Pads a smaller rank with zeros, which changes no product. */
-export function fill(pairs: readonly Fitted[]): void {
+export function fill(pairs: readonly TensorCopy[]): void {
   noGrad(() =>
     scope(() => {
       // Conversions may fail, so they come before the first copy.

@@ -1,7 +1,7 @@
 /** EVA's distribution of ranks over layers, by explained variance. */
 
 /** A layer to be initialised from its inputs. */
-export interface Asked {
+export interface EvaLayer {
   path: string;
   /** The first layer with the same inputs; may be this layer. */
   inputsOf: string;
@@ -14,7 +14,7 @@ export interface Asked {
  * the largest rank. Source: PEFT's _get_rank_distribution.
  */
 export function distributeRanks(
-  layers: readonly Asked[],
+  layers: readonly EvaLayer[],
   ratios: ReadonlyMap<string, Float64Array>,
 ): Map<string, number> {
   const first = layers.filter(({ path, inputsOf }) => path === inputsOf);

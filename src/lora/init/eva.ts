@@ -7,7 +7,7 @@ import { noGrad, scope } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { withoutAdapters } from "../adapter/active.js";
 import { EVA_DEFAULTS, MOST_BATCHES, type EvaBatch, type EvaConfig, type EvaData } from "../options/eva.js";
-import { halfToEven, distributeRanks, type Asked } from "./eva-ranks.js";
+import { halfToEven, distributeRanks, type EvaLayer } from "./eva-ranks.js";
 
 const IGNORED = -100;
 
@@ -123,7 +123,7 @@ function isSettled({ found }: Stream, rank: number, tau: number): boolean {
 
 function createStreams(
   layers: ReadonlyMap<string, { layer: Linear; r: number }>,
-  asked: readonly Asked[],
+  asked: readonly EvaLayer[],
   rho: number,
 ): Map<string, Stream> {
   const streams = new Map<string, Stream>();
@@ -150,10 +150,10 @@ class Inputs {
   ) {}
 
   /** Finds layers whose input is the same tensor. */
-  async equals(model: Module, batch: EvaBatch): Promise<Asked[]> {
+  async equals(model: Module, batch: EvaBatch): Promise<EvaLayer[]> {
     // Keyed by the tensor object, since the id of a freed tensor is reused.
     const firstOf = new Map<Tensor, string>();
-    const asked = new Map<string, Asked>();
+    const asked = new Map<string, EvaLayer>();
     await this.run(model, batch, (path, x) => {
       const { r } = this.layers.get(path) as { r: number };
       if (!firstOf.has(x)) firstOf.set(x, path);
@@ -161,7 +161,7 @@ class Inputs {
     });
     const never = [...this.layers.keys()].find((path) => !asked.has(path));
     if (never !== undefined) refuse(`the model's forward does not call ${never}`);
-    return [...this.layers.keys()].map((path) => asked.get(path) as Asked);
+    return [...this.layers.keys()].map((path) => asked.get(path) as EvaLayer);
   }
 
   /** Returns the counted rows [n, in] of the inputs of some layers. */

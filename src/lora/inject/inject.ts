@@ -23,7 +23,7 @@ import {
   loraLayers,
   readNotes,
   placesIn,
-  type Places,
+  type ModuleParents,
   replaceEverywhere,
   type AdapterNote,
 } from "../adapter/registry.js";
@@ -191,7 +191,7 @@ function freeze(model: Module): void {
 }
 
 /** Replaces `layer` everywhere in the model by its low-rank layer and returns that. */
-function place(model: Module, layer: Module, places: Places): AnyLoRALayer {
+function place(model: Module, layer: Module, places: ModuleParents): AnyLoRALayer {
   const target = adaptable(layer);
   if (target !== layer) {
     target.replaced = { module: layer };

@@ -2,7 +2,7 @@
 import {
   flag,
   isPlain,
-  listOf,
+  checkList,
   numberThat,
   options,
   probability,
@@ -76,7 +76,7 @@ export function checkLayer<T extends LoRAOptions>(
   const { fanInFanOut, bias, enableLora } = checked as Record<string, unknown>;
   for (const [name, value] of Object.entries({ mergeWeights, useRslora, fanInFanOut, bias }))
     if (value !== undefined) flag(layer, name, value);
-  if (enableLora !== undefined) listOf(layer, "enableLora", enableLora, flag);
+  if (enableLora !== undefined) checkList(layer, "enableLora", enableLora, flag);
   return checked;
 }
 

@@ -22,7 +22,7 @@ const MODULE_METHODS: readonly (string | symbol)[] = [
 ];
 
 /** Adapter options that some layers do not support. */
-type Asked = Pick<AdapterOptions, "useDora" | "loraBias" | "bias" | "loraDropout">;
+type RequestedOptions = Pick<AdapterOptions, "useDora" | "loraBias" | "bias" | "loraDropout">;
 
 /**
  * Throws `ERR_OPTION`, with path and class, for a layer of a user-defined class that cannot be adapted; `ERR_DTYPE` if
@@ -31,7 +31,7 @@ type Asked = Pick<AdapterOptions, "useDora" | "loraBias" | "bias" | "loraDropout
 export function checkOwnClasses(
   where: string,
   layers: Iterable<readonly [path: string, layer: Module]>,
-  { loraDropout: dropout, useDora, loraBias, bias }: Asked,
+  { loraDropout: dropout, useDora, loraBias, bias }: RequestedOptions,
 ): void {
   for (const [path, layer] of layers) {
     if (layer instanceof MultiheadAttention && (useDora || loraBias || bias !== "none"))

@@ -1,14 +1,14 @@
 /** Defers freeing replaced tensors and modules while a change may still be undone. */
 
 /** A tensor, or a module and its tensors. */
-interface Held {
+interface Releasable {
   dispose(): void;
 }
 
-let waiting: Set<Held> | undefined;
+let waiting: Set<Releasable> | undefined;
 
 /** Frees an object that a layer or a model no longer uses: at once, or after the current change has succeeded. */
-export function release(held: Held | null | undefined): void {
+export function release(held: Releasable | null | undefined): void {
   if (!held) return;
   if (waiting === undefined) held.dispose();
   else waiting.add(held);
@@ -19,7 +19,7 @@ export function postpone<S, T>(note: () => S, step: () => T, undo: (noted: S) =>
   if (waiting !== undefined) return step();
   const noted = note();
   waiting = new Set();
-  let released: Set<Held>;
+  let released: Set<Releasable>;
   let result: T;
   try {
     result = step();

@@ -8,33 +8,33 @@ import type { Tensor } from "../../tensor/tensor.js";
  * blocks, each a separate product: block j consists of rows j·R … of A, which has R·blocks rows, and rows j·rows/blocks …
  * of B [rows, R].
  */
-export interface Blocks {
+export interface BlockStructure {
   blocks: number;
   /** R, the rank of one block. */
   blockRank: number;
   rows: number;
 }
 
-export interface Factors extends Blocks {
+export interface Factors extends BlockStructure {
   a: Float32Array;
   b: Float32Array;
 }
 
 /** Derives the block structure of A [blocks·R, …] and B [rows, R, …]. */
-export function deriveBlocks(a: Tensor, b: Tensor): Blocks {
+export function deriveBlocks(a: Tensor, b: Tensor): BlockStructure {
   const [rows, blockRank] = b.shape as [number, number];
   return { blocks: (a.shape[0] as number) / blockRank, blockRank, rows };
 }
 
 /** Factors of an adapter in a sum, to which it adds weight · scaling · B·A. */
-export interface Source extends Factors {
+export interface WeightedFactors extends Factors {
   scaling: number;
   weight: number;
 }
 
 /** Returns Σ weight·scaling·B·A exactly, as one pair concatenated along the rank, with the factors multiplied into A. */
-export function concatenateFactors(sources: readonly Source[]): Factors {
-  const { blocks, rows } = sources[0] as Source;
+export function concatenateFactors(sources: readonly WeightedFactors[]): Factors {
+  const { blocks, rows } = sources[0] as WeightedFactors;
   const R = sources.reduce((n, { blockRank }) => n + blockRank, 0);
   const columns = sources.map(({ a, blockRank }) => a.length / (blocks * blockRank))[0] as number;
   const a = new Float32Array(blocks * R * columns);
@@ -66,7 +66,7 @@ function block({ a, b, blocks, blockRank, rows }: Factors, j: number) {
 }
 
 /** Returns scaling·B·A [rows, columns], block by block. */
-export async function product(source: Source): Promise<Float32Array> {
+export async function product(source: WeightedFactors): Promise<Float32Array> {
   const { blocks, blockRank, scaling } = source;
   const whole = noGrad(() =>
     scope(() => {
@@ -89,7 +89,7 @@ export async function product(source: Source): Promise<Float32Array> {
 /** Returns the best factors of rank `rank` for `values` [rows, columns], block by block. */
 export async function nearest(
   values: Float32Array,
-  { blocks, rows }: Blocks,
+  { blocks, rows }: BlockStructure,
   rank: number,
 ): Promise<Factors> {
   const columns = values.length / rows;

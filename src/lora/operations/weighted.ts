@@ -30,7 +30,7 @@ import {
   product,
   reduceRank,
   type Factors,
-  type Source,
+  type WeightedFactors,
 } from "./factors.js";
 import { exactTargets, ranksAndAlphas } from "../options/exact.js";
 import {
@@ -261,7 +261,7 @@ async function computeSum(
 ): Promise<Sum> {
   const { combination, rank } = options;
   const sources = (await Promise.all(parts.map(readSources))).flat();
-  const first = sources[0] as Source;
+  const first = sources[0] as WeightedFactors;
   // A grouped convolution's rank r counts all groups together.
   const perBlock = (parts[0] as Part).r / first.blockRank;
   const done = (factors: Factors): Sum => ({ ...factors, r: factors.blockRank * perBlock });
@@ -307,7 +307,7 @@ async function computeSum(
 }
 
 /** Reads an adapter's factors in a layer to the host; a start subtracted from the weight is a separate source. */
-async function readSources({ weight, ...adapter }: Part): Promise<Source[]> {
+async function readSources({ weight, ...adapter }: Part): Promise<WeightedFactors[]> {
   const shares = withStart({ adapter, scaling: adapter.scaling });
   return Promise.all(
     shares.map(async ({ adapter: { loraA, loraB }, scaling }) => {

@@ -5,7 +5,7 @@ import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { ForwardOptions } from "../pretrained.js";
-import { readPlaces } from "../text-input.js";
+import { readTokenShape } from "../text-input.js";
 import type { Weights } from "../weights.js";
 import type { BertConfig } from "./config.js";
 
@@ -43,7 +43,7 @@ export class BertEmbeddings extends Module {
   /** Maps ids i32 [B, T], or null with `inputsEmbeds`, to [B, T, C]. */
   forward(ids: Tensor | null, options: ForwardOptions = {}): Tensor {
     const { tokenTypeIds, positionIds, inputsEmbeds } = options;
-    const { device, shape } = readPlaces(ids, options);
+    const { device, shape } = readTokenShape(ids, options);
     const T = shape[1] as number;
     const words = inputsEmbeds ?? this.word_embeddings.forward(ids as Tensor);
     const types = tokenTypeIds ?? zeros([T], { dtype: "i32", device });

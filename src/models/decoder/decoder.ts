@@ -16,7 +16,7 @@ import { Rotations } from "./rotary.js";
 import { packedTexts } from "../packed-texts.js";
 import { chain, checkedLength, endStates, type ForwardOptions } from "../pretrained.js";
 import { normEnd, through, type ResidualBlock, type Stream } from "../stream.js";
-import { readPlaces } from "../text-input.js";
+import { readTokenShape } from "../text-input.js";
 import type { Weights } from "../weights.js";
 
 /** A block of a rotary language model. */
@@ -109,7 +109,7 @@ export abstract class Decoder<
     const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const offset = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
-    const places = readPlaces(ids, options);
+    const places = readTokenShape(ids, options);
     const T = checkedLength(places, offset, limit);
     const texts = packedTexts(places, options, { limit, cached: cache !== undefined });
     // With a cache, explicit positions come from padding on the left, so the cached length bounds them.

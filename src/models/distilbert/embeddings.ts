@@ -6,7 +6,7 @@ import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { ForwardOptions } from "../pretrained.js";
-import { readPlaces } from "../text-input.js";
+import { readTokenShape } from "../text-input.js";
 import type { Weights } from "../weights.js";
 import { NORM_EPS } from "./block.js";
 import type { DistilBertConfig } from "./config.js";
@@ -44,7 +44,7 @@ export class DistilBertEmbeddings extends Module {
       const what = "DistilBERT has no embedding of which text a token is of; leave tokenTypeIds out";
       throw new LowrankError("ERR_OPTION", `forward: ${what}`);
     }
-    const { device, shape } = readPlaces(ids, options);
+    const { device, shape } = readTokenShape(ids, options);
     const positions = positionIds ?? arange(shape[1] as number, { device });
     const words = inputsEmbeds ?? this.word_embeddings.forward(ids as Tensor);
     const sum = words.add(this.position_embeddings.forward(positions));

@@ -1,7 +1,7 @@
 /** Loads models from Hugging Face folders, GGUF files and hubs. */
 import { resolve } from "node:path";
 
-import { callable, flag, oneOf, options as known, refuse, text, whole } from "../../arguments/check.js";
+import { callable, flag, checkChoice, options as known, refuse, text, whole } from "../../arguments/check.js";
 import { chooseDevice, findDevices, type Device } from "../../device/device.js";
 import { throwIfAborted, LowrankError } from "../../errors.js";
 import type { DownloadProgress } from "../../hub/settings.js";
@@ -177,8 +177,8 @@ function checkArguments(path: string, options: LoadOptions): void {
     options,
     OPTIONS,
   );
-  if (dtype !== undefined) oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
-  if (quantize !== undefined) oneOf(where, "quantize", quantize, QUANTIZATIONS);
+  if (dtype !== undefined) checkChoice(where, "dtype", dtype, ["f32", "f16", "bf16"]);
+  if (quantize !== undefined) checkChoice(where, "quantize", quantize, QUANTIZATIONS);
   if (task !== undefined) text(where, "task", task);
   if (numLabels !== undefined && !(whole(where, "numLabels", numLabels, 1) <= LIMIT.labels))
     refuse(where, "numLabels", `at most ${LIMIT.labels}`, numLabels);

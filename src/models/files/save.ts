@@ -3,7 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { copyFile, readdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
-import { callable, flag, oneOf, options as known, refuse, text, whole } from "../../arguments/check.js";
+import { callable, flag, checkChoice, options as known, refuse, text, whole } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { isModule } from "../../nn/module.js";
 import { makeFolder, resolveLocation, replaceFolder } from "../../files/folders.js";
@@ -104,9 +104,9 @@ export async function saveModel(
     onNotice,
     signal,
   } = known(where, options, OPTIONS);
-  if (format !== undefined) oneOf(where, "format", format, ["safetensors", "gguf"]);
+  if (format !== undefined) checkChoice(where, "format", format, ["safetensors", "gguf"]);
   const gguf = format === undefined ? dir.endsWith(".gguf") : format === "gguf";
-  if (dtype !== undefined) oneOf(where, "dtype", dtype, gguf ? GGUF_DTYPES : DTYPES);
+  if (dtype !== undefined) checkChoice(where, "dtype", dtype, gguf ? GGUF_DTYPES : DTYPES);
   if (maxShardBytes !== undefined) {
     whole(where, "maxShardBytes", maxShardBytes, 1);
     if (gguf) throw createRefusal(MODEL_REFUSALS.ggufShards, "saveModel");

@@ -14,7 +14,7 @@ import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { packedTexts } from "../packed-texts.js";
 import { chain, checkedLength, endStates, type ForwardOptions } from "../pretrained.js";
 import { normEnd, through, type Stream } from "../stream.js";
-import { readPlaces } from "../text-input.js";
+import { readTokenShape } from "../text-input.js";
 import type { Weights } from "../weights.js";
 import { GPT2Block } from "./block.js";
 import { gpt2Config, hubConfig, type GPT2Config, type GPT2ConfigFields } from "./config.js";
@@ -108,7 +108,7 @@ export class GPT2LMHeadModel extends CausalLM {
     const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const start = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
-    const places = readPlaces(ids, options);
+    const places = readTokenShape(ids, options);
     const T = checkedLength(places, start, limit);
     const { segments } = packedTexts(places, options, { limit, cached: cache !== undefined });
     const { wpe, drop, h, ln_f } = this.transformer;

@@ -1,5 +1,5 @@
 /** Speech to text: greedy decoding, window by window, with a KV cache. */
-import { oneOf, options as known, refuse, text, whole } from "../../arguments/check.js";
+import { checkChoice, options as known, refuse, text, whole } from "../../arguments/check.js";
 import { tensor } from "../../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../../errors.js";
 import { evaluating, keep, noGrad, scope } from "../../tensor/scope.js";
@@ -77,7 +77,7 @@ export async function transcribe(
   const where = "transcribe";
   const { language, task, maxNewTokens, signal } = known(where, given, OPTIONS);
   if (language !== undefined) text(where, "language", language);
-  if (task !== undefined) oneOf(where, "task", task, ["transcribe", "translate"]);
+  if (task !== undefined) checkChoice(where, "task", task, ["transcribe", "translate"]);
   if (maxNewTokens !== undefined) whole(where, "maxNewTokens", maxNewTokens, 1);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);

@@ -24,26 +24,26 @@ import { within, type Line } from "../output/lineage.js";
 import { findDamage } from "../output/manifest.js";
 import { newRecord } from "../output/run-record.js";
 import type { Prepared } from "../prepare.js";
-import type { Before } from "../recorder.js";
+import type { PastRun } from "../recorder.js";
 import { tooFewSteps, type Resumed } from "../resume.js";
 import { parseSaveInterval } from "../options/save-interval.js";
 import { adapterOptions, createRunOptimizer, planBatches, savedBytes, trainOwn } from "../run-parts.js";
 import type { ScheduleName } from "../options.js";
-import { optionsOf, warmupOf, type Settings } from "../settings.js";
+import { listOptions, countWarmupSteps, type Settings } from "../settings.js";
 import { rowsEvent, sampling } from "../samples.js";
 import { startEvent } from "./start-event.js";
 import type { RecordedContext } from "../watched.js";
 import { withoutEffect } from "../without-effect.js";
 
 /** Complete settings, with the precision of products resolved. */
-export interface Chosen extends Settings {
+export interface ResolvedSettings extends Settings {
   matmulPrecision: MatmulPrecision;
 }
 
 /** The inputs of a run. */
 export interface Subject {
   model: PretrainedModel;
-  settings: Chosen;
+  settings: ResolvedSettings;
   prepared: Prepared;
   output: OutputFolder;
   line: Line;
@@ -63,7 +63,7 @@ export class AdapterRun {
   readonly #plan: BatchPlan;
   readonly #name: string;
   /** With the warm-up resolved to steps. */
-  readonly #settings: Chosen & { warmup: number };
+  readonly #settings: ResolvedSettings & { warmup: number };
   #stopping: EarlyStopping;
   #divergence: Divergence;
   /** Restores the adapters that were active before the run. */
@@ -81,7 +81,7 @@ export class AdapterRun {
     this.#plan = planBatches(settings, prepared.objective, prepared.train);
     this.#templates = templatesInUse(subject.model);
     // Resolved once, so that a later extension of the run does not change the warm-up.
-    this.#settings = { ...settings, warmup: warmupOf(settings.warmup, this.#plan.steps) };
+    this.#settings = { ...settings, warmup: countWarmupSteps(settings.warmup, this.#plan.steps) };
     this.#divergence = this.#watch({});
   }
 
@@ -186,7 +186,7 @@ export class AdapterRun {
   #provenance(): Provenance {
     const { model, line, identities } = this.#subject;
     const settings = this.#settings;
-    return { line, options: optionsOf(settings), cwd: process.cwd(), identities, device: model.device };
+    return { line, options: listOptions(settings), cwd: process.cwd(), identities, device: model.device };
   }
 
   /** Gives the model its adapter: the checkpoint's, the start adapter, or a new one. */
@@ -380,6 +380,6 @@ function scheduleChange(
 }
 
 /** Returns the location and lineage of the steps before the resume. */
-function locatePast({ checkpoint: { folder, lineage, step } }: Resumed): Before {
+function locatePast({ checkpoint: { folder, lineage, step } }: Resumed): PastRun {
   return { home: join(folder, ".."), lineage, step };
 }

@@ -32,7 +32,7 @@ import { Profile } from "../profile.js";
 import { checkOwnEvents, RunRecorder } from "../recorder.js";
 import { checkSame, resolveResume, resumedFrom, type Resumed } from "../resume.js";
 import type { RunContext } from "../run.js";
-import { checkKinds, DEFAULT_OUTPUT, settingsOf, type Settings } from "../settings.js";
+import { checkKinds, DEFAULT_OUTPUT, parseSettings, type Settings } from "../settings.js";
 import { reportPlan } from "./start-event.js";
 import { adapterIdentity, checkOutput, withAdapter } from "../start-adapter.js";
 import type { RecordedContext, Watched } from "../watched.js";
@@ -109,7 +109,7 @@ async function runWithLock(
 ): Promise<EndEvent> {
   const origin = await resolveResume(options);
   if (origin === undefined) {
-    const settings = settingsOf(withAdapter(options));
+    const settings = parseSettings(withAdapter(options));
     checkOutput(settings);
     await checkModelDevice(settings);
     const output = await OutputFolder.claim(settings.output);
@@ -129,7 +129,7 @@ async function runWithLock(
   try {
     const resumed = await resumedFrom(origin, options);
     const { options: own, notices } = withoutExcessThreads(resumed.options, options);
-    const completed = settingsOf({ ...own, output: path });
+    const completed = parseSettings({ ...own, output: path });
     const settings = { ...completed, given: givenIn(options) };
     await checkModelDevice(settings);
     if (resumed.elsewhere) await output.checkFree(false, adapterName(settings));
@@ -149,7 +149,7 @@ function withinCpuUse<T>({ threads, priority }: Settings, options: FinetuneOptio
   return () => withCheckedCpuUse({ threads, priority: priority ?? byDefault }, work);
 }
 
-/** Drops a recorded thread count above this machine's. `settingsOf` checks a count that is given now. */
+/** Drops a recorded thread count above this machine's. `parseSettings` checks a count that is given now. */
 function withoutExcessThreads(
   own: FinetuneOptions,
   given: FinetuneOptions,

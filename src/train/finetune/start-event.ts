@@ -10,10 +10,10 @@ import { isBlock, type Tensor } from "../../tensor/tensor.js";
 import type { PlannedMemory, StartEvent } from "../events.js";
 import type { Fitting, MemoryPlan } from "../memory/plan.js";
 import type { Prepared } from "../prepare.js";
-import { warmupOf, type Settings } from "../settings.js";
+import { countWarmupSteps, type Settings } from "../settings.js";
 
 /** The parts of a run that the event describes. */
-interface Told {
+interface StartedRun {
   model: PretrainedModel;
   settings: Settings & { matmulPrecision: MatmulPrecision };
   prepared: Prepared;
@@ -21,7 +21,7 @@ interface Told {
 }
 
 export function startEvent(
-  { model, settings, prepared: { train, held, objective, reports }, memory }: Told,
+  { model, settings, prepared: { train, held, objective, reports }, memory }: StartedRun,
   plan: BatchPlan,
   { adapted, trainable, total }: InjectReport,
   resumedFrom: number,
@@ -62,7 +62,7 @@ export function startEvent(
     optimizer: settings.optimizer.type,
     learningRate: settings.optimizer.lr,
     schedule: settings.schedule,
-    warmup: warmupOf(settings.warmup, plan.steps),
+    warmup: countWarmupSteps(settings.warmup, plan.steps),
     seed: settings.seed,
     output: settings.output,
     ...(memory !== undefined && { memory }),

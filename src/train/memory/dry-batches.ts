@@ -6,7 +6,7 @@ import {
   type BatchPlan,
   buildPackedBatch,
 } from "../../data/batches.js";
-import type { Content, Data, Read } from "../../data/read.js";
+import type { Content, Data, DataChunk } from "../../data/read.js";
 import type { Example, Examples } from "../../data/store.js";
 import { LowrankError } from "../../errors.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
@@ -100,7 +100,7 @@ function sampleData(data: Data, { maxLength }: Settings): Data {
   const sources = all.map((source) => ({
     ...source,
     close: () => {},
-    async *parts(signal?: AbortSignal): AsyncGenerator<Read<object[]>> {
+    async *parts(signal?: AbortSignal): AsyncGenerator<DataChunk<object[]>> {
       found ??= longest(all, signal);
       const part = (await found).get(source);
       if (part !== undefined) yield { part, read: 0 };
@@ -109,7 +109,10 @@ function sampleData(data: Data, { maxLength }: Settings): Data {
   return { ...data, sources } as unknown as Data;
 }
 
-async function* beginning(parts: AsyncIterable<Read<string>>, most: number): AsyncGenerator<Read<string>> {
+async function* beginning(
+  parts: AsyncIterable<DataChunk<string>>,
+  most: number,
+): AsyncGenerator<DataChunk<string>> {
   let characters = 0;
   for await (const { part, read } of parts) {
     yield { part: part.slice(0, most - characters), read };

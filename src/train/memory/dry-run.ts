@@ -21,14 +21,14 @@ import type { HeldMemory } from "../held-memory.js";
 import { type BatchCost, largestProduct } from "./rate.js";
 
 /** The peak memory of a run on its device, and its largest batch. */
-export interface Held extends HeldMemory {
+export interface PeakMemory extends HeldMemory {
   /** Rows and tokens of the largest batch. */
   batch: [rows: number, length: number];
 }
 
 /** The memory of a run, and the cost of one of its largest batches. */
 export interface DryRun {
-  held: Held;
+  held: PeakMemory;
   cost: BatchCost;
 }
 
@@ -191,7 +191,7 @@ function silent(batch: Batch): Batch {
   return { ...batch, audio: batch.audio.map(() => () => new Float32Array(1)) };
 }
 
-function findLargest({ steps }: Pick<DryBatches, "steps"> & { objective: Objective }): Held["batch"] {
+function findLargest({ steps }: Pick<DryBatches, "steps"> & { objective: Objective }): PeakMemory["batch"] {
   const { shape } = largestBatch(steps.flat());
   return shape;
 }

@@ -7,7 +7,7 @@ import { classesOfRun, resolveTemplate } from "../inherited.js";
 import type { FinetuneOptions } from "../options.js";
 import { closeFiles, readFiles } from "../prepare.js";
 import { resolveResume, resumedFrom } from "../resume.js";
-import { checkKinds, settingsOf } from "../settings.js";
+import { checkKinds, parseSettings } from "../settings.js";
 import { withAdapter } from "../start-adapter.js";
 import { givenIn } from "../changeable.js";
 import type { Suggestion } from "./choices.js";
@@ -57,7 +57,7 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   const origin = await resolveResume(options);
   const resumed = origin && (await resumedFrom(origin, options));
   const completed = resumed?.options ?? withAdapter(options);
-  const settings = { ...settingsOf(completed), given: givenIn(options) };
+  const settings = { ...parseSettings(completed), given: givenIn(options) };
   await checkModelDevice(settings);
   const { model, revision, offline, signal } = settings;
   const quiet = { emit: () => {} };

@@ -14,7 +14,7 @@ import type { Settings } from "../settings.js";
 import type { Keepable } from "../changeable.js";
 import { choices, type Changes } from "./choices.js";
 import { chooseDryBatches } from "./dry-batches.js";
-import { type DryRun, runDry, type Held } from "./dry-run.js";
+import { type DryRun, runDry, type PeakMemory } from "./dry-run.js";
 import { measureAllowed } from "./free.js";
 import type { BatchCost } from "./rate.js";
 
@@ -40,7 +40,7 @@ export interface Fitting {
   changes: Changes;
   /** The cost of each change. */
   costs: string[];
-  held: Held;
+  held: PeakMemory;
   /** Changed options that were given with other values. A run keeps given values, so that it does not fit. */
   given: Keepable[];
 }
@@ -48,7 +48,7 @@ export interface Fitting {
 /** The memory of a run with its requested settings. */
 export interface MemoryPlan {
   device: Exclude<Device, "auto">;
-  held: Held;
+  held: PeakMemory;
   /** The cost of one of its largest batches. */
   cost: BatchCost;
   /** The limit in bytes; undefined if unknown. */
@@ -113,7 +113,7 @@ export function isShort(error: unknown): boolean {
  * Returns the bytes that must fit into the limit. Without `memory`, mapped files do not count, because the system can
  * reclaim them. The weights of a loaded model are already allocated.
  */
-function neededBy({ peakBytes, mapped, weights }: Held, { memory, model }: Settings): number {
+function neededBy({ peakBytes, mapped, weights }: PeakMemory, { memory, model }: Settings): number {
   if (typeof memory === "number") return peakBytes + mapped;
   if (typeof model !== "string") return peakBytes + mapped - weights;
   return memory === "auto" ? peakBytes + mapped : peakBytes;
@@ -199,7 +199,7 @@ function suggestInstead(settings: Settings, fitting: Fitting | undefined, resume
 }
 
 /** Lists the memory by purpose. */
-function formatUse({ weights, mapped, adapters, optimizer, activations }: Held): string {
+function formatUse({ weights, mapped, adapters, optimizer, activations }: PeakMemory): string {
   const lie =
     mapped === 0
       ? ""

@@ -29,7 +29,7 @@ export interface Provenance {
 }
 
 /** The state of early stopping, as a checkpoint stores it. */
-export interface Judged {
+export interface EarlyStoppingState {
   /** The lowest held-out loss since training began, and its step. */
   best: {
     step: number;
@@ -52,7 +52,7 @@ export interface Progress extends Provenance {
   /** The held-out loss at this step; null if it was not evaluated. */
   evalLoss: number | null;
   /** The state of early stopping. */
-  judged: Judged;
+  judged: EarlyStoppingState;
   /** The lineages with checkpoints that the run replaces when it is done. */
   replaces?: string[] | undefined;
   /** The planned number of optimizer steps. */
