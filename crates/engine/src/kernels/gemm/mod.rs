@@ -7,6 +7,7 @@
 //! GPU: tiles, the outer variant, dot products, and few rows by columns (shader.rs); plan.rs chooses. Where C is small,
 //! K is split (split.rs), which changes the order of sums. CPU: a blocked loop nest (native/).
 
+mod bindings;
 mod columns;
 mod dots;
 pub(in crate::kernels) mod emit;
@@ -24,6 +25,7 @@ pub(in crate::kernels) mod tile;
 mod together;
 pub(crate) mod tuned;
 
+use bindings::{A, A2, B, B2, BIAS, Binding, C, Scalars, ScalarsOfTwo, Second};
 pub use operands::{Gemm, Matrix, Precision, Segment};
 use plan::{Form, candidates};
 pub use together::{dense_together, goes_together};
@@ -35,67 +37,17 @@ use smallvec::SmallVec;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Kernel, Launch, Params, Twin, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::profile::Kind;
 use crate::quant::BlockType;
-use crate::scalars;
 
 /// The leading dimension, in elements, for a factor of `columns` columns: a stride of a large power of two aliases in
 /// L1, and the CPU product would copy them first.
 pub fn row_stride(columns: usize) -> usize {
-    if columns.is_multiple_of(native::ALIASED) { columns + native::LINE } else { columns }
+    if columns.is_multiple_of(native::ALIASING_STRIDE) { columns + native::LINE } else { columns }
 }
-
-scalars! {
-    pub(super) struct Scalars {
-        m: usize,
-        n: usize,
-        k: usize,
-        batch: usize,
-        a_batch: usize,
-        a_row: usize,
-        a_column: usize,
-        b_batch: usize,
-        b_row: usize,
-        b_column: usize,
-        c_batch: usize,
-        c_row: usize,
-        alpha: f32,
-        accumulate: bool,
-        row_blocks: usize,
-        column_blocks: usize,
-        /// Lanes per subgroup, for the variants that use subgroups.
-        subgroup: u32,
-        /// Whether A is rounded to bf16 where B is bf16; read by the CPU twin only.
-        rounded: bool,
-    }
-}
-
-scalars! {
-    pub(super) struct Second {
-        k2: usize,
-        a2_row: usize,
-        a2_column: usize,
-        b2_row: usize,
-        b2_column: usize,
-        alpha2: f32,
-    }
-}
-
-scalars! {
-    /// Scalars of a product of two segments.
-    pub(super) struct ScalarsOfTwo { first: Scalars, second: Second }
-}
-
-type Binding = (&'static str, Access);
-const A: Binding = ("a", Access::Read);
-const B: Binding = ("b", Access::Read);
-const BIAS: Binding = ("bias", Access::Read);
-const A2: Binding = ("a2", Access::Read);
-const B2: Binding = ("b2", Access::Read);
-const C: Binding = ("c", Access::ReadWrite);
 
 static GEMM: Kernel = kernel::<false, false, 2>("gemm", &[A, B, C]);
 static GEMM_BIAS: Kernel = kernel::<true, false, 3>("gemm_bias", &[A, B, BIAS, C]);

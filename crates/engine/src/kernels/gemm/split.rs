@@ -5,7 +5,8 @@
 
 use std::rc::Rc;
 
-use super::{BIAS, C, Gemm, Matrix, choose, parts, plan};
+use super::bindings::{BIAS, Binding, C};
+use super::{Gemm, Matrix, choose, parts, plan};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -35,7 +36,7 @@ static ADD_BIAS: Kernel =
 
 const fn kernel(
     name: &'static str,
-    bindings: &'static [super::Binding],
+    bindings: &'static [Binding],
     wgsl: fn(crate::kernel::Params) -> String,
     variants: fn() -> Vec<Variant>,
 ) -> Kernel {

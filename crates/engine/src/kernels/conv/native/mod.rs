@@ -11,8 +11,8 @@ use half::{bf16, f16};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared};
 use crate::kernels::gemm::native::{
-    Block, Cut, Epilogue, Left, Loops, Right, Source, Stored, TileProduct, best, blocking, summed_of,
-    workspace,
+    CBlock, Epilogue, KernelTable, Left, Partition, Right, Source, Storage, TileProduct, blocking,
+    choose_register_kc, current_table, workspace,
 };
 use gather::{View, gather};
 
@@ -33,22 +33,22 @@ pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
 /// # Safety
 /// As `tile`: `a` covers the rows and terms, `c` the rows and the block's columns.
 unsafe fn multiply(
-    loops: &Loops,
-    block: &Block,
+    table: &KernelTable,
+    block: &CBlock,
     rows: usize,
     part: usize,
     a: Left,
     panels: &[f32],
     c: Epilogue,
 ) {
-    let panel = loops.panel();
+    let panel = table.panel();
     for (j, panels) in (0..block.columns).step_by(panel).zip(panels.chunks(panel * part)) {
         let b = Right { at: panels.as_ptr(), k: panel };
         let width = panel.min(block.columns - j);
         // SAFETY: guaranteed by the caller for these columns.
         unsafe {
             let epilogue = Epilogue { c: c.c.add(j), ..c };
-            loops.tile(&TileProduct { rows, k: part, a, b, width, epilogue, more: None, kept: None });
+            table.tile(&TileProduct { rows, k: part, a, b, width, epilogue, second: None, kept: None });
         }
     }
 }
@@ -57,19 +57,19 @@ fn epilogue(c: *mut f32, row: usize, accumulate: bool) -> Epilogue {
     Epilogue { c, row, alpha: 1.0, bias: std::ptr::null(), accumulate }
 }
 
-fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &NativeLaunch) {
+fn out<T: Storage<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &NativeLaunch) {
     let view = View::of(l);
     let (x, w) = (l.read::<f32>(0), l.read::<T>(1));
     let bias = BIAS.then(|| l.read::<f32>(2));
     let y = Shared::new(l.write::<f32>(2 + BIAS as usize));
-    let (loops, k) = (best(), view.channels * view.taps());
-    let panel = loops.panel();
+    let (table, k) = (current_table(), view.channels * view.taps());
+    let panel = table.panel();
     let images = view.batch * view.groups;
     // With one channel or a few, a narrow task would end before it is worth starting.
-    let widest = if view.rows <= loops.tiles.rows() && images > l.threads { 32 } else { blocking().panels };
+    let widest = if view.rows <= table.tiles.rows() && images > l.threads { 32 } else { blocking().panels };
     let sizes = [images, view.rows, view.positions, k];
-    let cut = Cut::new(&loops.tiles, sizes, summed_of(k), blocking(), widest, l.threads);
-    cut.run(|block| {
+    let partition = Partition::new(&table.tiles, sizes, choose_register_kc(k), blocking(), widest, l.threads);
+    partition.run(|block| {
         let (b, g) = (block.z / view.groups, block.z % view.groups);
         let origin = view.origin(b, g);
         // Other tasks' columns are between the rows of a task's columns.
@@ -83,16 +83,16 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
         let columns = (0..block.columns).step_by(panel);
         let runs: Vec<_> =
             columns.map(|j| view.runs(block.column + j, panel.min(block.columns - j))).collect();
-        let size = runs.len() * panel * block.part;
-        workspace(size + loops.tiles.rows() * block.part, |space| {
+        let size = runs.len() * panel * block.kc;
+        workspace(size + table.tiles.rows() * block.kc, |space| {
             let (panels, wide) = space.split_at_mut(size);
-            for from in (0..k).step_by(block.part) {
-                let part = block.part.min(k - from);
+            for from in (0..k).step_by(block.kc) {
+                let part = block.kc.min(k - from);
                 for (panels, runs) in panels.chunks_mut(panel * part).zip(&runs) {
                     gather(x, origin, &view, from, part, runs, panel, panels);
                 }
                 let accumulate = view.accumulate || BIAS || from > 0;
-                block.slivers(&loops.tiles, |row, rows| {
+                block.for_each_tile(&table.tiles, |row, rows| {
                     let at = (g * view.all_rows + row) * view.w_row + from;
                     let w = w[at..][..(rows - 1) * view.w_row + part].as_ptr();
                     let a = if T::IS_F32 {
@@ -100,14 +100,14 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
                     } else {
                         let source = Source { at: w, row: view.w_row, column: 1 };
                         // SAFETY: w covers the rows and terms, and so does `wide`.
-                        unsafe { (T::loops(loops).pack)(source, rows, part, part, wide.as_mut_ptr()) };
+                        unsafe { (T::kernels(table).pack)(source, rows, part, part, wide.as_mut_ptr()) };
                         Left { at: wide.as_ptr(), row: part, k: 1 }
                     };
                     let y = y.at(place(row), (rows - 1) * view.o_row + block.columns);
                     let c = epilogue(y, view.o_row, accumulate);
                     // SAFETY: A and the panels hold the block's terms; y covers the rows, and these columns belong to
                     // this task.
-                    unsafe { multiply(loops, &block, rows, part, a, panels, c) };
+                    unsafe { multiply(table, &block, rows, part, a, panels, c) };
                 });
             }
         });
@@ -118,20 +118,20 @@ pub fn weight(l: &NativeLaunch) {
     let view = View::of(l);
     let (x, d) = (l.read::<f32>(0), l.read::<f32>(1));
     let d_weight = Shared::new(l.write::<f32>(2));
-    let loops = best();
-    let panel = loops.panel();
+    let table = current_table();
+    let panel = table.panel();
     let sizes = [view.groups, view.rows, view.channels * view.taps(), view.positions];
-    let part = summed_of(view.positions);
+    let part = choose_register_kc(view.positions);
     let blocking = blocking();
-    Cut::new(&loops.tiles, sizes, part, blocking, blocking.panels, l.threads).run(|block| {
+    Partition::new(&table.tiles, sizes, part, blocking, blocking.panels, l.threads).run(|block| {
         let g = block.z;
-        let parts = (0..view.positions).step_by(block.part);
+        let parts = (0..view.positions).step_by(block.kc);
         let terms = (0..view.batch).flat_map(|b| parts.clone().map(move |from| (b, from)));
-        let size = block.columns.next_multiple_of(panel) * block.part;
+        let size = block.columns.next_multiple_of(panel) * block.kc;
         workspace(size + panel * STRIP, |space| {
             let (panels, strip) = space.split_at_mut(size);
             for (b, from) in terms {
-                let part = block.part.min(view.positions - from);
+                let part = block.kc.min(view.positions - from);
                 for at in (0..part).step_by(STRIP) {
                     let count = STRIP.min(part - at);
                     let runs = view.runs(from + at, count);
@@ -144,11 +144,11 @@ pub fn weight(l: &NativeLaunch) {
                         // The columns of a panel are taps here, so the strip is transposed.
                         let turned = Source { at: strip.as_ptr(), row: 1, column: STRIP };
                         // SAFETY: a strip has a row of positions for each tap, and the panel has `count` rows.
-                        unsafe { (loops.f32.pack)(turned, count, width, panel, to) };
+                        unsafe { (table.f32.pack)(turned, count, width, panel, to) };
                     }
                 }
                 let accumulate = view.accumulate || b > 0 || from > 0;
-                block.slivers(&loops.tiles, |row, rows| {
+                block.for_each_tile(&table.tiles, |row, rows| {
                     let at = b * view.o_batch + g * view.o_group + row * view.o_row + from;
                     let d = &d[at..][..(rows - 1) * view.o_row + part];
                     let a = Left { at: d.as_ptr(), row: view.o_row, k: 1 };
@@ -157,7 +157,7 @@ pub fn weight(l: &NativeLaunch) {
                     let c = epilogue(c, view.w_row, accumulate);
                     // SAFETY: A and the panels hold the block's terms; the gradient covers the rows, and these columns
                     // belong to this task.
-                    unsafe { multiply(loops, &block, rows, part, a, panels, c) };
+                    unsafe { multiply(table, &block, rows, part, a, panels, c) };
                 });
             }
         });

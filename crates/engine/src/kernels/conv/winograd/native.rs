@@ -8,7 +8,7 @@ use super::{OUT, PLACES, Scalars, TAPS, WeightScalars};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared, each_task};
 use crate::kernels::gemm::native::{
-    Epilogue, LINE, Left, Loops, Right, Source, Stored, TileProduct, best, workspace,
+    Epilogue, KernelTable, LINE, Left, Right, Source, Storage, TileProduct, current_table, workspace,
 };
 
 /// Elements of V in a task's workspace, approximately: half of a usual L2 of 1 MiB. A single panel may have more.
@@ -22,21 +22,29 @@ const WIDENED: usize = 64;
 
 pub fn weight(l: &NativeLaunch) {
     match l.dtype(0) {
-        DType::F32 => weight_by::<f32>(best(), l.threads, &l.scalars(), l.read(0), l.write(1)),
-        DType::F16 => weight_by::<f16>(best(), l.threads, &l.scalars(), l.read(0), l.write(1)),
-        DType::BF16 => weight_by::<bf16>(best(), l.threads, &l.scalars(), l.read(0), l.write(1)),
+        DType::F32 => weight_by::<f32>(current_table(), l.threads, &l.scalars(), l.read(0), l.write(1)),
+        DType::F16 => weight_by::<f16>(current_table(), l.threads, &l.scalars(), l.read(0), l.write(1)),
+        DType::BF16 => weight_by::<bf16>(current_table(), l.threads, &l.scalars(), l.read(0), l.write(1)),
         DType::I32 | DType::Block(_) => unreachable!("validated by the operation"),
     }
 }
 
 pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
     let bias = BIAS.then(|| l.read(2));
-    correlate(best(), l.threads, &l.scalars(), l.read(0), l.read(1), bias, l.write(2 + BIAS as usize));
+    correlate(
+        current_table(),
+        l.threads,
+        &l.scalars(),
+        l.read(0),
+        l.read(1),
+        bias,
+        l.write(2 + BIAS as usize),
+    );
 }
 
 /// Computes U of the weight [groups · rows, channels, 3, 3].
-pub fn weight_by<T: Stored<At = *const T> + Sync>(
-    loops: &'static Loops,
+pub fn weight_by<T: Storage<At = *const T> + Sync>(
+    table: &'static KernelTable,
     threads: usize,
     s: &WeightScalars,
     w: &[T],
@@ -45,8 +53,8 @@ pub fn weight_by<T: Stored<At = *const T> + Sync>(
     let &WeightScalars { groups, rows, channels, turn_h, turn_w } = s;
     let w_row = channels * TAPS * TAPS;
     assert!(groups * rows * w_row <= w.len() && PLACES * groups * rows * channels <= u.len());
-    let (factor, u) = (Factor::new(loops, rows, channels), Shared::new(u));
-    let transform = transform(loops.exact);
+    let (factor, u) = (Factor::new(table, rows, channels), Shared::new(u));
+    let transform = transform(table.exact);
     each_task(threads, groups * factor.slivers, |task| {
         let (group, (row, rows)) = (task / factor.slivers, factor.sliver(task % factor.slivers));
         workspace(rows * WIDENED * TAPS * TAPS, |wide| {
@@ -59,7 +67,7 @@ pub fn weight_by<T: Stored<At = *const T> + Sync>(
                     let terms = count * TAPS * TAPS;
                     let source = Source { at: w, row: w_row, column: 1 };
                     // SAFETY: w covers the rows and terms, and so does `wide`.
-                    unsafe { (T::loops(loops).pack)(source, rows, terms, terms, wide.as_mut_ptr()) };
+                    unsafe { (T::kernels(table).pack)(source, rows, terms, terms, wide.as_mut_ptr()) };
                     let to = u.at(start, PLACES * step).wrapping_add(at * rows);
                     // SAFETY: as above; each sliver of U belongs to one task, and the processor has the kernels'
                     // instructions.
@@ -81,8 +89,8 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(loops: &Loops, threads: usize, s: &Scalars, factor: &Factor) -> Cut {
-        let panel = loops.panel();
+    fn new(table: &KernelTable, threads: usize, s: &Scalars, factor: &Factor) -> Cut {
+        let panel = table.panel();
         let all = s.tiles().div_ceil(panel);
         let most = (HELD / (PLACES * factor.part * panel)).max(1);
         // Narrower tasks if threads would have few.
@@ -100,7 +108,7 @@ impl Cut {
 
 /// Computes y = W ⋆ x + bias from the U of `weight_by`.
 pub fn correlate(
-    loops: &'static Loops,
+    table: &'static KernelTable,
     threads: usize,
     s: &Scalars,
     x: &[f32],
@@ -108,20 +116,20 @@ pub fn correlate(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    let factor = Factor::new(loops, s.rows, s.channels);
-    let cut = Cut::new(loops, threads, s, &factor);
+    let factor = Factor::new(table, s.rows, s.channels);
+    let cut = Cut::new(table, threads, s, &factor);
     let y = Shared::new(y);
     let tasks = s.groups * cut.column_tasks * cut.row_tasks;
     each_task(threads, tasks, |task| {
         let (outer, part) = (task / cut.row_tasks, task % cut.row_tasks * cut.slivers);
         let (group, column) = (outer / cut.column_tasks, outer % cut.column_tasks * cut.panels);
         let slivers = part..(part + cut.slivers).min(factor.slivers);
-        Task { loops, s, factor, group, x, u, bias, y: &y }.run(column, cut.panels, slivers);
+        Task { table, s, factor, group, x, u, bias, y: &y }.run(column, cut.panels, slivers);
     });
 }
 
 struct Task<'a> {
-    loops: &'static Loops,
+    table: &'static KernelTable,
     s: &'a Scalars,
     factor: Factor,
     group: usize,
@@ -134,17 +142,17 @@ struct Task<'a> {
 impl Task<'_> {
     /// Computes `panels` panels from the `first` on, for some slivers.
     fn run(&self, first: usize, panels: usize, slivers: std::ops::Range<usize>) {
-        let Task { loops, s, factor, group, .. } = *self;
-        let panel = loops.panel();
+        let Task { table, s, factor, group, .. } = *self;
+        let panel = table.panel();
         let tiles = s.tiles();
         let starts = (first..first + panels).map(|p| p * panel).filter(|start| *start < tiles);
         let panels: Vec<Vec<Run>> = starts.map(|start| s.runs(start, panel.min(tiles - start))).collect();
         // Padded by a cache line, since a stride of a power of two between elements of the transform would alias in L1.
         let step = factor.part * panel + LINE;
-        let sums_size = PLACES * loops.tiles.rows() * panel;
-        let longest = panels.iter().map(|runs| lines_of(runs, loops.lanes)).max().unwrap_or(0);
-        let lines_size = longest.max(loops.tiles.rows() * OUT * OUT * panel).next_multiple_of(LINE);
-        let (take, give) = (take(loops.exact), give(loops.exact));
+        let sums_size = PLACES * table.tiles.rows() * panel;
+        let longest = panels.iter().map(|runs| lines_of(runs, table.lanes)).max().unwrap_or(0);
+        let lines_size = longest.max(table.tiles.rows() * OUT * OUT * panel).next_multiple_of(LINE);
+        let (take, give) = (take(table.exact), give(table.exact));
         workspace(lines_size + sums_size + panels.len() * PLACES * step, |space| {
             let (lines, space) = space.split_at_mut(lines_size);
             let (sums, v) = space.split_at_mut(sums_size);
@@ -175,9 +183,9 @@ impl Task<'_> {
                                 accumulate: false,
                             };
                             let tile =
-                                TileProduct { rows, k: len, a, b, width, epilogue, more: None, kept: None };
+                                TileProduct { rows, k: len, a, b, width, epilogue, second: None, kept: None };
                             // SAFETY: U and V hold the block's channels of the rows and tiles.
-                            unsafe { loops.tile(&tile) };
+                            unsafe { table.tile(&tile) };
                         }
                         let sums = sums.as_ptr();
                         // SAFETY: as above; these tiles of these rows of y belong to this task.

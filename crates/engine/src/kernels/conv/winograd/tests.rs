@@ -5,7 +5,7 @@ use super::{PLACES, Scalars, TAPS, WeightScalars, suits};
 use crate::dtype::DType;
 use crate::kernel::native::Threads;
 use crate::kernels::conv::{self, Walk};
-use crate::kernels::gemm::native::{Loops, Stored, available};
+use crate::kernels::gemm::native::{KernelTable, Storage, available};
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 use crate::profile::Kind;
 
@@ -85,8 +85,8 @@ fn narrow<T>(a: &Array, narrow: impl Fn(f64) -> T) -> Vec<T> {
 }
 
 /// Computes y with the kernels of a level on several threads. Elements that are not written stay NaN.
-fn run<T: Stored<At = *const T> + Sync>(
-    loops: &'static Loops,
+fn run<T: Storage<At = *const T> + Sync>(
+    table: &'static KernelTable,
     threads: usize,
     walk: &Walk,
     [x, bias]: [&Array; 2],
@@ -111,8 +111,8 @@ fn run<T: Stored<At = *const T> + Sync>(
     let mut u = vec![f32::NAN; PLACES * groups * rows * channels];
     let mut y = vec![f32::NAN; batch * groups * rows * walk.positions()];
     Threads::new(threads).unwrap().install(|| {
-        weight_by::<T>(loops, threads, &of_w, w, &mut u);
-        correlate(loops, threads, &s, &x, &u, biased.then_some(&bias[..]), &mut y);
+        weight_by::<T>(table, threads, &of_w, w, &mut u);
+        correlate(table, threads, &s, &x, &u, biased.then_some(&bias[..]), &mut y);
     });
     let shape = [batch, groups * rows, walk.out[1], walk.out[2]];
     Array::new(&shape, y.into_iter().map(f64::from).collect())
@@ -153,16 +153,16 @@ fn every_instruction_set_equals_the_plain_form() {
         let with = if biased { &bias } else { &none };
         let [halves, brains] = [DType::F16, DType::BF16].map(|dtype| w.stored(dtype));
         let expected = [&w, &halves, &brains].map(|w| plain(&walk, [&x, w, with]));
-        for loops in available() {
-            let what = |of: &str| format!("{of} by {} {walk:?}", loops.name);
+        for table in available() {
+            let what = |of: &str| format!("{of} by {} {walk:?}", table.name);
             let operands = [&x, &bias];
-            let got = run(loops, 1, &walk, operands, &narrow(&w, |v| v as f32), biased);
+            let got = run(table, 1, &walk, operands, &narrow(&w, |v| v as f32), biased);
             compare(&what("f32"), &got, &expected[0], TOLERANCE);
-            let again = run(loops, 3, &walk, operands, &narrow(&w, |v| v as f32), biased);
+            let again = run(table, 3, &walk, operands, &narrow(&w, |v| v as f32), biased);
             assert!(got.data == again.data, "{} on three threads", what("f32"));
-            let got = run(loops, 2, &walk, operands, &narrow(&w, f16::from_f64), biased);
+            let got = run(table, 2, &walk, operands, &narrow(&w, f16::from_f64), biased);
             compare(&what("f16"), &got, &expected[1], TOLERANCE);
-            let got = run(loops, 2, &walk, operands, &narrow(&w, bf16::from_f64), biased);
+            let got = run(table, 2, &walk, operands, &narrow(&w, bf16::from_f64), biased);
             compare(&what("bf16"), &got, &expected[2], TOLERANCE);
         }
     }
@@ -180,10 +180,10 @@ fn it_rounds_about_as_the_sum_over_taps_does() {
     };
     let fused = |sum: f32, a: f64, b: f64| (a as f32).mul_add(b as f32, sum);
     let taps = off(&by_taps(&walk, [&x, &w, &bias], 0f32, fused, f64::from));
-    for loops in available() {
-        let by_tiles = off(&run(loops, 2, &walk, [&x, &bias], &narrow(&w, |v| v as f32), true));
-        println!("{}: {by_tiles:.2e}, {:.2} of the sum over taps'", loops.name, by_tiles / taps);
-        assert!(by_tiles < taps, "{}: {by_tiles:e} for {taps:e}", loops.name);
+    for table in available() {
+        let by_tiles = off(&run(table, 2, &walk, [&x, &bias], &narrow(&w, |v| v as f32), true));
+        println!("{}: {by_tiles:.2e}, {:.2} of the sum over taps'", table.name, by_tiles / taps);
+        assert!(by_tiles < taps, "{}: {by_tiles:e} for {taps:e}", table.name);
     }
 }
 

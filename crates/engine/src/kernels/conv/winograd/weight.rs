@@ -1,7 +1,7 @@
 //! The weight's transform, and its layout.
 
 use super::{IN, PLACES, TAPS};
-use crate::kernels::gemm::native::Loops;
+use crate::kernels::gemm::native::KernelTable;
 use crate::simd::{Lanes, compiled};
 
 /// Most channels whose products are summed in registers: with a panel's V for all elements, half of a usual L2 of 1
@@ -20,9 +20,9 @@ pub struct Factor {
 }
 
 impl Factor {
-    pub fn new(loops: &Loops, rows: usize, channels: usize) -> Factor {
+    pub fn new(table: &KernelTable, rows: usize, channels: usize) -> Factor {
         let part = channels.div_ceil(channels.div_ceil(PART));
-        Factor { rows, channels, part, slivers: rows.div_ceil(loops.tiles.rows()) }
+        Factor { rows, channels, part, slivers: rows.div_ceil(table.tiles.rows()) }
     }
 
     /// The first row of a sliver and its number of rows; rows are distributed evenly.

@@ -24,11 +24,12 @@ mod scales;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use scales::STORED;
 pub use scales::Scales;
 
+use super::bindings::{A, B, BIAS, Binding, C, Scalars};
 use super::plan::{Form, Reads};
 use super::tile::Tile;
-use super::{A, B, BIAS, Binding, C, Scalars};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Params, Twin, Variant};
@@ -52,9 +53,6 @@ const fn kernel(
 }
 
 pub const KERNELS: [&Kernel; 3] = [&PRODUCT, &PRODUCT_BIAS, &scales::SCALES];
-
-/// The storage types of B.
-const STORED: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 /// Every variant.
 pub fn forms() -> impl Iterator<Item = Form> {

@@ -7,13 +7,14 @@
 use std::rc::Rc;
 
 use super::super::{Gemm, Matrix};
-use super::STORED;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Launch, Range, Twin, Variant};
 use crate::scalars;
 
+/// The storage types of B.
+pub const STORED: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 const THREADS: u32 = 256;
 /// Lines per workgroup, by whether lines are contiguous.
 const LINES: [u32; 2] = [4, 32];

@@ -132,7 +132,7 @@ impl Problem {
 fn every_listed_form_is_launched_and_equals_the_plain_one() {
     let all = with_f16();
     let launched = launched_in(|| {
-        for stored in super::STORED {
+        for stored in super::scales::STORED {
             for reads in Reads::of_weights() {
                 let problem = Problem::new(reads, [132, 140, 36], 2, stored);
                 let forms = || super::forms().filter(|form| matches!(form, Form::Tile(_, r) if *r == reads));
@@ -157,7 +157,7 @@ fn every_listed_form_is_launched_and_equals_the_plain_one() {
         }
         // A's columns are contiguous lines, too, in f32.
         for cx in all.iter().take(1) {
-            for stored in super::STORED {
+            for stored in super::scales::STORED {
                 let x = Array::random("x", &[40, 70]).stored(stored);
                 assert_eq!(scales_of(cx, &x, [70, 40], [1, 70]), plain_scales(&x.data, [70, 40], [1, 70]));
                 assert_eq!(scales_of(cx, &x, [40, 70], [70, 1]), plain_scales(&x.data, [40, 70], [70, 1]));

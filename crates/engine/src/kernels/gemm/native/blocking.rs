@@ -29,6 +29,14 @@ pub const LARGE: Blocking =
 /// less than half of L2, which other data shares.
 pub const WIDE_PANELS: usize = 4;
 
+/// Most terms that are summed in registers before they are added to C.
+pub const MAX_REGISTER_KC: usize = 1024;
+/// Most terms for a narrow gradient product: Aᵀ·B of two row-major factors where C has few rows or columns, as for
+/// low-rank factors. The part of a factor that is read then spans few pages and is read once, sequentially.
+const MAX_NARROW_REGISTER_KC: usize = 64;
+/// Most threads for deep blocks of K: an estimate, measured with two threads, of how many a shared cache can feed.
+const MAX_DEEP_THREADS: usize = 8;
+
 /// The blocking of this processor.
 pub fn blocking() -> &'static Blocking {
     static BLOCKING: OnceLock<&'static Blocking> = OnceLock::new();
@@ -39,6 +47,30 @@ fn of_cache(cache: Option<Cache>) -> &'static Blocking {
     // Two hardware threads of a core count as one.
     let of_a_core = cache.map_or(0, |cache| 2 * cache.bytes / cache.threads.max(2));
     if of_a_core >= 2 << 20 { &LARGE } else { &USUAL }
+}
+
+/// Terms of K that are summed in registers: equal parts, as few as possible.
+pub fn choose_register_kc(k: usize) -> usize {
+    split_evenly(k, MAX_REGISTER_KC)
+}
+
+/// As for `choose_register_kc`, for a narrow gradient product.
+pub fn choose_narrow_register_kc(k: usize) -> usize {
+    split_evenly(k, MAX_NARROW_REGISTER_KC)
+}
+
+/// Terms per block of K for tiles of three vectors: a multiple of `register_kc`, at most `room`, in as few equal blocks
+/// as possible. A tile then adds its partial sums to elements of C that are still in L1. A streams past each panel once
+/// per block, at 7 GB/s per thread, so deep blocks are used for up to `MAX_DEEP_THREADS` threads.
+pub fn choose_deep_kc(k: usize, register_kc: usize, room: usize, threads: usize) -> usize {
+    if threads > MAX_DEEP_THREADS {
+        return register_kc;
+    }
+    register_kc * split_evenly(k.div_ceil(register_kc), (room / register_kc).max(1))
+}
+
+fn split_evenly(k: usize, most: usize) -> usize {
+    k.div_ceil(k.div_ceil(most))
 }
 
 /// A cache and the number of hardware threads that share it.

@@ -2,96 +2,85 @@
 //!
 //! docs/design/measurements.md has the rates and the variants that were tried.
 
-#[cfg(target_arch = "x86_64")]
-mod amx;
-#[cfg(target_arch = "aarch64")]
-mod bfmmla;
+mod arguments;
+mod autotune;
 mod blocking;
-mod blocks;
-mod choice;
-mod cut;
-mod dot;
-mod few;
-mod lay;
-mod loops;
+mod cache_line;
+mod driver;
+mod gemv;
 mod microkernel;
 mod pack;
-mod packing;
-#[cfg(target_arch = "x86_64")]
-mod pairs;
-mod panels;
-mod prefetch;
+mod partition;
 mod product;
+mod quantised;
 mod rounded;
-mod terms;
+mod table;
+mod task;
 #[cfg(test)]
 mod tests;
-mod tiles;
 mod workspace;
 
-pub use dot::FEW;
-#[cfg(test)]
-pub use loops::available;
+pub use arguments::MAX_GEMV_ROWS;
 // Used by attention and convolutions, which multiply tile by tile.
-pub use blocking::blocking;
-pub use choice::rounded_level;
-pub use cut::{Block, Cut};
-pub use loops::{Loops, Stored, best};
-pub use microkernel::{Epilogue, Left, Right, TileProduct};
-pub use pack::Source;
-pub use product::ALIASED;
-pub use terms::summed_of;
-pub use workspace::{LINE, workspace};
+pub use arguments::{Epilogue, Left, Right, Source, TileProduct};
+pub use autotune::rounded_level;
+pub use blocking::{blocking, choose_register_kc};
+pub use cache_line::{ALIASING_STRIDE, LINE};
+pub use partition::{CBlock, Partition};
+#[cfg(test)]
+pub use table::available;
+pub use table::{KernelTable, Storage, current_table};
+pub use workspace::workspace;
 
 use half::{bf16, f16};
 
 use product::{Product, Second};
 
-use super::{Scalars, ScalarsOfTwo};
+use super::bindings::{Scalars, ScalarsOfTwo};
 use crate::dtype::DType;
 use crate::kernel::native::NativeLaunch;
 use crate::quant::BlockType;
-use blocks::Blocks;
-pub use blocks::Place;
+use quantised::{Blocks, Place};
 
 /// A product, of two segments where `TWO`; C is binding `OUT`, the last.
 pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunch) {
-    let (loops, threads) = (loops::best(), l.threads);
+    let (table, threads) = (table::current_table(), l.threads);
     let (s, second) = match TWO {
         true => {
             let both: ScalarsOfTwo = l.scalars();
-            (both.first, Some(second::<OUT>(l, &both)))
+            (both.first, Some(bind_second::<OUT>(l, &both)))
         }
         false => (l.scalars::<Scalars>(), None),
     };
     match l.dtype(1) {
-        // SAFETY: `operands` holds that each reaches as far as the launch says, and C is written by it alone.
-        DType::F32 => unsafe { operands::<f32, BIAS, OUT>(l, &s, second).run(loops, threads) },
+        // SAFETY: `bind_product` checks that each operand reaches as far as the launch says, and C is written by it
+        // alone.
+        DType::F32 => unsafe { bind_product::<f32, BIAS, OUT>(l, &s, second).run(table, threads) },
         // SAFETY: as above.
-        DType::F16 => unsafe { operands::<f16, BIAS, OUT>(l, &s, second).run(loops, threads) },
+        DType::F16 => unsafe { bind_product::<f16, BIAS, OUT>(l, &s, second).run(table, threads) },
         // SAFETY: as above.
-        DType::BF16 if s.rounded && s.m > FEW => unsafe {
-            operands::<bf16, BIAS, OUT>(l, &s, second).run_rounded(choice::loops(), threads)
+        DType::BF16 if s.rounded && s.m > MAX_GEMV_ROWS => unsafe {
+            bind_product::<bf16, BIAS, OUT>(l, &s, second).run_rounded(autotune::rounded_table(), threads)
         },
         // SAFETY: as above.
-        DType::BF16 => unsafe { operands::<bf16, BIAS, OUT>(l, &s, second).run(loops, threads) },
+        DType::BF16 => unsafe { bind_product::<bf16, BIAS, OUT>(l, &s, second).run(table, threads) },
         // SAFETY: as above.
         DType::Block(kind) => unsafe {
-            let b = place(l, 1, kind, loops);
-            operands_by::<Blocks, BIAS, OUT>(l, &s, b, second).run(loops, threads)
+            let b = bind_blocks(l, 1, kind, table);
+            bind_product_by::<Blocks, BIAS, OUT>(l, &s, b, second).run(table, threads)
         },
         DType::I32 => unreachable!("validated by the operation"),
     }
 }
 
 /// The first element of a binding in blocks, and how many there are.
-fn place(l: &NativeLaunch, binding: usize, kind: BlockType, loops: &Loops) -> (Place, usize) {
+fn bind_blocks(l: &NativeLaunch, binding: usize, kind: BlockType, table: &KernelTable) -> (Place, usize) {
     let blocks = l.read::<u8>(binding);
-    (Place::new(kind, loops.level, blocks.as_ptr()), kind.elements_of(blocks.len()))
+    (Place::new(kind, table.level, blocks.as_ptr()), kind.elements_of(blocks.len()))
 }
 
 /// The second segment, whose factors are bound before C and reach as far as the launch says.
-fn second<const OUT: usize>(l: &NativeLaunch, both: &ScalarsOfTwo) -> Second {
+fn bind_second<const OUT: usize>(l: &NativeLaunch, both: &ScalarsOfTwo) -> Second {
     let (Scalars { m, n, .. }, s) = (both.first, both.second);
     let (a, b) = (l.read::<f32>(OUT - 2), l.read::<f32>(OUT - 1));
     assert!((m - 1) * s.a2_row + (s.k2 - 1) * s.a2_column < a.len(), "gemm: the second A ends early");
@@ -114,27 +103,29 @@ pub fn gemm_together<const N: usize>(l: &NativeLaunch, m: usize, k: usize, n: [u
         DType::F32 => run_together::<f32, N>(l, m, k, n),
         DType::F16 => run_together::<f16, N>(l, m, k, n),
         DType::BF16 => run_together::<bf16, N>(l, m, k, n),
-        DType::Block(kind) => run_together_by::<Blocks, N>(l, m, k, n, |i| place(l, i, kind, best())),
+        DType::Block(kind) => {
+            run_together_by::<Blocks, N>(l, m, k, n, |i| bind_blocks(l, i, kind, current_table()))
+        }
         DType::I32 => unreachable!("validated by the operation"),
     }
 }
 
-fn run_together<T: Stored<At = *const T> + bytemuck::Pod, const N: usize>(
+fn run_together<T: Storage<At = *const T> + bytemuck::Pod, const N: usize>(
     l: &NativeLaunch,
     m: usize,
     k: usize,
     n: [usize; N],
 ) {
-    run_together_by::<T, N>(l, m, k, n, |i| elements::<T>(l, i));
+    run_together_by::<T, N>(l, m, k, n, |i| bind_elements::<T>(l, i));
 }
 
 /// The first element of a binding, and how many there are.
-fn elements<T: bytemuck::Pod>(l: &NativeLaunch, binding: usize) -> (*const T, usize) {
+fn bind_elements<T: bytemuck::Pod>(l: &NativeLaunch, binding: usize) -> (*const T, usize) {
     let elements = l.read::<T>(binding);
     (elements.as_ptr(), elements.len())
 }
 
-fn run_together_by<T: Stored, const N: usize>(
+fn run_together_by<T: Storage, const N: usize>(
     l: &NativeLaunch,
     m: usize,
     k: usize,
@@ -148,22 +139,22 @@ fn run_together_by<T: Stored, const N: usize>(
         let ((b, size), c) = (weight(1 + i), l.write::<f32>(1 + N + i));
         assert!(n * k <= size, "gemm: B ends early");
         assert!(m * n <= c.len(), "gemm: C ends early");
-        Product::by_rows([m, n, k], a.as_ptr(), b, c.as_mut_ptr())
+        Product::row_major([m, n, k], a.as_ptr(), b, c.as_mut_ptr())
     });
     // SAFETY: the assertions above check each operand's extent, and the outputs are bound for writing.
-    unsafe { Product::run_together(&products, loops::best(), l.threads) };
+    unsafe { Product::run_together(&products, table::current_table(), l.threads) };
 }
 
 /// The product over a launch's operands, which reach as far as it says.
-fn operands<T: Stored<At = *const T> + bytemuck::Pod, const BIAS: bool, const C: usize>(
+fn bind_product<T: Storage<At = *const T> + bytemuck::Pod, const BIAS: bool, const C: usize>(
     l: &NativeLaunch,
     s: &Scalars,
     second: Option<Second>,
 ) -> Product<T> {
-    operands_by::<T, BIAS, C>(l, s, elements::<T>(l, 1), second)
+    bind_product_by::<T, BIAS, C>(l, s, bind_elements::<T>(l, 1), second)
 }
 
-fn operands_by<T: Stored, const BIAS: bool, const C: usize>(
+fn bind_product_by<T: Storage, const BIAS: bool, const C: usize>(
     l: &NativeLaunch,
     s: &Scalars,
     (b, size): (T::At, usize),

@@ -7,11 +7,10 @@ use std::collections::HashMap;
 
 use half::{bf16, f16};
 
-use super::blocks::{Blocks, Place};
-use super::lay::apart;
-use super::loops::{self, Loops, Stored};
-use super::product::{ALIASED, Product, Second};
-use super::workspace::LINE;
+use super::cache_line::{ALIASING_STRIDE, LINE, leading_dimension};
+use super::product::{Product, Second};
+use super::quantised::{Blocks, Place};
+use super::table::{self, KernelTable, Storage};
 use crate::kernel::native::Threads;
 use crate::ops::checks::Array;
 use crate::quant::{BlockType, tests as quant};
@@ -46,43 +45,43 @@ impl Case {
 }
 
 /// Returns C, computed on a pool of `threads`.
-fn run<T>(loops: &'static Loops, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32>
+fn run<T>(table: &'static KernelTable, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32>
 where
-    T: Stored<At = *const T>,
+    T: Storage<At = *const T>,
 {
     // SAFETY: `run_by` creates operands that cover the case.
-    run_by(loops, threads, case, &case.a(), narrow, |p, loops, threads| unsafe { p.run(loops, threads) })
+    run_by(table, threads, case, &case.a(), narrow, |p, table, threads| unsafe { p.run(table, threads) })
 }
 
-fn run_by<T: Stored<At = *const T>>(
-    loops: &'static Loops,
+fn run_by<T: Storage<At = *const T>>(
+    table: &'static KernelTable,
     threads: usize,
     case: &Case,
     a: &[f32],
     narrow: impl Fn(f32) -> T,
-    run: impl Fn(&Product<T>, &'static Loops, usize) + Sync,
+    run: impl Fn(&Product<T>, &'static KernelTable, usize) + Sync,
 ) -> Vec<f32> {
     let [_, _, n, k] = case.sizes;
     let b: Vec<T> = values("b", k * n).into_iter().map(narrow).collect();
-    run_over(loops, threads, case, a, b.as_ptr(), run)
+    run_over(table, threads, case, a, b.as_ptr(), run)
 }
 
-fn run_over<T: Stored>(
-    loops: &'static Loops,
+fn run_over<T: Storage>(
+    table: &'static KernelTable,
     threads: usize,
     case: &Case,
     a: &[f32],
     b: T::At,
-    run: impl Fn(&Product<T>, &'static Loops, usize) + Sync,
+    run: impl Fn(&Product<T>, &'static KernelTable, usize) + Sync,
 ) -> Vec<f32> {
     let [batch, m, n, _] = case.sizes;
     let (bias, mut c) = (values("bias", n), values("c", batch * m * n));
     let product = product_of(case, a, b, &bias, &mut c);
-    Threads::new(threads).unwrap().install(|| run(&product, loops, threads));
+    Threads::new(threads).unwrap().install(|| run(&product, table, threads));
     c
 }
 
-fn product_of<T: Stored>(case: &Case, a: &[f32], b: T::At, bias: &[f32], c: &mut [f32]) -> Product<T> {
+fn product_of<T: Storage>(case: &Case, a: &[f32], b: T::At, bias: &[f32], c: &mut [f32]) -> Product<T> {
     let [batch, m, n, k] = case.sizes;
     let (a_row, a_column) = if case.trans_a { (1, m) } else { (k, 1) };
     let (b_row, b_column) = if case.trans_b { (1, k) } else { (n, 1) };
@@ -181,34 +180,34 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-fn held(loops: &Loops, got: &[f32], expected: &[f64], case: &Case) {
+fn assert_close(table: &KernelTable, got: &[f32], expected: &[f64], case: &Case) {
     // The rounding errors of k terms in (-1, 1) add up to about √k half-ulps of sums below √k.
     let tolerance = 1e-6 * (case.sizes[3] as f64).max(1.0).sqrt() * 4.0;
     for (i, (a, b)) in got.iter().zip(expected).enumerate() {
-        assert!((*a as f64 - b).abs() <= tolerance, "{} {:?} at {i}: {a} for {b}", loops.name, case.sizes);
+        assert!((*a as f64 - b).abs() <= tolerance, "{} {:?} at {i}: {a} for {b}", table.name, case.sizes);
     }
 }
 
 #[test]
 fn every_instruction_set_equals_the_plain_form() {
-    for loops in loops::available() {
+    for table in table::available() {
         for case in cases() {
-            held(loops, &run(loops, 2, &case, |v| v), &plain(&case, &case.a(), |v| v), &case);
+            assert_close(table, &run(table, 2, &case, |v| v), &plain(&case, &case.a(), |v| v), &case);
             let expected = plain(&case, &case.a(), |v| f16::from_f32(v).to_f32());
-            held(loops, &run(loops, 2, &case, f16::from_f32), &expected, &case);
+            assert_close(table, &run(table, 2, &case, f16::from_f32), &expected, &case);
             let expected = plain(&case, &case.a(), |v| bf16::from_f32(v).to_f32());
-            held(loops, &run(loops, 2, &case, bf16::from_f32), &expected, &case);
+            assert_close(table, &run(table, 2, &case, bf16::from_f32), &expected, &case);
         }
     }
 }
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    for loops in loops::available() {
+    for table in table::available() {
         for case in cases() {
-            let one = run(loops, 1, &case, |v| v);
+            let one = run(table, 1, &case, |v| v);
             for threads in [2, 3, 7] {
-                assert!(one == run(loops, threads, &case, |v| v), "{} {:?}", loops.name, case.sizes);
+                assert!(one == run(table, threads, &case, |v| v), "{} {:?}", table.name, case.sizes);
             }
         }
     }
@@ -217,9 +216,9 @@ fn the_number_of_threads_changes_no_bit() {
 #[test]
 fn copied_rows_never_fall_on_one_another() {
     for elements in 1..5000 {
-        let row = apart(elements);
+        let row = leading_dimension(elements);
         assert!(
-            row >= elements && row.is_multiple_of(LINE) && !row.is_multiple_of(ALIASED),
+            row >= elements && row.is_multiple_of(LINE) && !row.is_multiple_of(ALIASING_STRIDE),
             "{elements}: {row}"
         );
     }
@@ -236,7 +235,7 @@ fn second(a: &[f32], b: &[f32]) -> Second {
 #[test]
 fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
     let n = 576;
-    for loops in loops::available() {
+    for table in table::available() {
         for (m, k, trans_b) in [(13, 2048, true), (70, 3072, false), (150, 2048, false), (300, 1024, true)] {
             let case = Case {
                 sizes: [1, m, n, k],
@@ -247,28 +246,28 @@ fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
                 bias: true,
             };
             let (a2, b2) = (values("a2", m * 16), values("b2", n * 16));
-            let (a, apart) = (case.a(), k + 16);
-            let mut wide = vec![f32::NAN; m * apart];
-            for (from, to) in a.chunks(k).zip(wide.chunks_mut(apart)) {
+            let (a, ld) = (case.a(), k + 16);
+            let mut wide = vec![f32::NAN; m * ld];
+            for (from, to) in a.chunks(k).zip(wide.chunks_mut(ld)) {
                 to[..k].copy_from_slice(from);
             }
             let of = |a: &[f32], a_row: usize, rows: Option<usize>| {
-                let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
+                let run = |p: &Product<f32>, table: &'static KernelTable, threads: usize| {
                     let p = Product { a_row, second: Some(second(&a2, &b2)), ..*p };
                     // SAFETY: the operands cover the case at this row stride.
                     unsafe {
                         match rows {
-                            Some(rows) => p.run_copied(loops, super::blocking(), rows, threads),
-                            None => p.run(loops, threads),
+                            Some(rows) => p.run_with_copied_a(table, super::blocking(), rows, threads),
+                            None => p.run(table, threads),
                         }
                     }
                 };
-                run_by(loops, 2, &case, a, |v| v, run)
+                run_by(table, 2, &case, a, |v| v, run)
             };
-            let expected = of(&wide, apart, None);
+            let expected = of(&wide, ld, None);
             // All rows in one pass, and several passes.
             for rows in [None, Some(37)] {
-                assert!(of(&a, k, rows) == expected, "{} {m} × {n} × {k} by {rows:?}", loops.name);
+                assert!(of(&a, k, rows) == expected, "{} {m} × {n} × {k} by {rows:?}", table.name);
             }
         }
     }
@@ -279,12 +278,12 @@ fn narrow(v: f32) -> f32 {
 }
 
 /// Returns C after a product and a second segment of `k` terms: in one call and in two.
-fn of_two<T: Stored<At = *const T>>(
-    loops: &'static Loops,
+fn of_two<T: Storage<At = *const T>>(
+    table: &'static KernelTable,
     case: &Case,
     (k, trans_b): (usize, bool),
     narrow: impl Fn(f32) -> T,
-    run: unsafe fn(&Product<T>, &'static Loops, usize),
+    run: unsafe fn(&Product<T>, &'static KernelTable, usize),
 ) -> [Vec<f32>; 2] {
     let [_, m, n, _] = case.sizes;
     let (a, b) = (values("a2", m * k), values("b2", k * n));
@@ -292,30 +291,31 @@ fn of_two<T: Stored<At = *const T>>(
     let second =
         Second { k, a: a.as_ptr(), a_row: k, a_column: 1, b: b.as_ptr(), b_row, b_column, alpha: 0.75 };
     // SAFETY: `run_by` creates operands that cover the case.
-    let both = move |product: &Product<T>, loops, threads| unsafe {
-        run(&Product { second: Some(second), ..*product }, loops, threads)
+    let both = move |product: &Product<T>, table, threads| unsafe {
+        run(&Product { second: Some(second), ..*product }, table, threads)
     };
     // SAFETY: `run_by` creates operands that cover the case.
-    let apart = move |product: &Product<T>, loops, threads| unsafe {
-        run(product, loops, threads);
-        let alone = Product { second: Some(second), ..*product }.apart(true).expect("it has a second").1;
-        alone.run(loops, threads);
+    let apart = move |product: &Product<T>, table, threads| unsafe {
+        run(product, table, threads);
+        let alone =
+            Product { second: Some(second), ..*product }.split_second(true).expect("it has a second").1;
+        alone.run(table, threads);
     };
-    [run_by(loops, 3, case, &case.a(), &narrow, both), run_by(loops, 2, case, &case.a(), &narrow, apart)]
+    [run_by(table, 3, case, &case.a(), &narrow, both), run_by(table, 2, case, &case.a(), &narrow, apart)]
 }
 
 #[test]
 fn a_second_part_gives_the_bits_of_a_product_of_its_own() {
-    for loops in loops::available() {
+    for table in table::available() {
         for case in cases().iter().filter(|case| case.sizes[0] == 1) {
             for k in [1, 6, 16, 1500] {
                 for trans_b in [false, true] {
                     let of = (k, trans_b);
-                    let what = format!("{} {:?} + {k}", loops.name, case.sizes);
+                    let what = format!("{} {:?} + {k}", table.name, case.sizes);
                     let same = |[joined, apart]: [Vec<f32>; 2]| assert!(joined == apart, "{what}");
-                    same(of_two(loops, case, of, |v| v, Product::run));
-                    same(of_two(loops, case, of, bf16::from_f32, Product::run));
-                    same(of_two(loops, case, of, bf16::from_f32, Product::run_rounded));
+                    same(of_two(table, case, of, |v| v, Product::run));
+                    same(of_two(table, case, of, bf16::from_f32, Product::run));
+                    same(of_two(table, case, of, bf16::from_f32, Product::run_rounded));
                 }
             }
         }
@@ -374,27 +374,27 @@ fn parts_of_blocks_are_multiplied_as_what_they_hold() {
         accumulate: false,
         bias: false,
     };
-    for loops in loops::available() {
+    for table in table::available() {
         for kind in BlockType::EVERY {
             let blocks = quant::drawn(kind, n * row, 13);
             let b = quant::unpacked(kind, &blocks);
-            let place = Place::new(kind, loops.level, blocks.as_ptr());
+            let place = Place::new(kind, table.level, blocks.as_ptr());
             assert_eq!(
-                place.arranged(k, row).is_some(),
-                kind.elements() == 32 && place.arranged(row, row).is_some()
+                place.find_arrangement(k, row).is_some(),
+                kind.elements() == 32 && place.find_arrangement(row, row).is_some()
             );
             // SAFETY: the weight covers N rows with K terms.
-            let expected = run_over::<f32>(loops, 2, &case, &case.a(), b.as_ptr(), |p, l, t| unsafe {
+            let expected = run_over::<f32>(table, 2, &case, &case.a(), b.as_ptr(), |p, l, t| unsafe {
                 Product { b_column: row, ..*p }.run(l, t)
             });
             // SAFETY: as above.
-            let got = run_over::<Blocks>(loops, 2, &case, &case.a(), place, |p, l, t| unsafe {
+            let got = run_over::<Blocks>(table, 2, &case, &case.a(), place, |p, l, t| unsafe {
                 Product { b_column: row, ..*p }.run(l, t)
             });
             let part: Vec<f32> = b.chunks(row).flat_map(|row| &row[..k]).copied().collect();
-            match place.arranged(k, row) {
-                Some(_) => assert_held_as_they_lie(&case, kind, &part, &got, kind.as_str()),
-                None => assert!(got == expected, "{kind} {}", loops.name),
+            match place.find_arrangement(k, row) {
+                Some(_) => assert_close_without_unpacking(&case, kind, &part, &got, kind.as_str()),
+                None => assert!(got == expected, "{kind} {}", table.name),
             }
         }
     }
@@ -403,7 +403,7 @@ fn parts_of_blocks_are_multiplied_as_what_they_hold() {
 /// Checks one row times packed blocks. Scales multiply sums of codes before their offset is subtracted, so terms are up
 /// to about four times the block's largest element. The rounding errors of k terms add up to about √k half-ulps of
 /// their sums, which are about √k terms.
-fn assert_held_as_they_lie(case: &Case, kind: BlockType, b: &[f32], got: &[f32], what: &str) {
+fn assert_close_without_unpacking(case: &Case, kind: BlockType, b: &[f32], got: &[f32], what: &str) {
     let [_, _, _, k] = case.sizes;
     let a = case.a();
     let expected = plain_over(case, &a, b);
@@ -424,7 +424,7 @@ fn assert_held_as_they_lie(case: &Case, kind: BlockType, b: &[f32], got: &[f32],
 /// packed blocks are summed in another order.
 #[test]
 fn blocks_are_multiplied_as_what_they_hold() {
-    for loops in loops::available() {
+    for table in table::available() {
         for kind in BlockType::EVERY {
             for case in cases_of_blocks() {
                 let [_, _, n, k] = case.sizes;
@@ -435,18 +435,18 @@ fn blocks_are_multiplied_as_what_they_hold() {
                 let b = quant::unpacked(kind, &blocks);
                 let run = |b: *const f32| {
                     // SAFETY: the weight covers K and N.
-                    run_over::<f32>(loops, 2, &case, &case.a(), b, |p, l, n| unsafe { p.run(l, n) })
+                    run_over::<f32>(table, 2, &case, &case.a(), b, |p, l, n| unsafe { p.run(l, n) })
                 };
                 let expected = run(b.as_ptr());
-                let place = Place::new(kind, loops.level, blocks.as_ptr());
+                let place = Place::new(kind, table.level, blocks.as_ptr());
                 for threads in [1, 3] {
                     // SAFETY: as above.
-                    let got = run_over::<Blocks>(loops, threads, &case, &case.a(), place, |p, l, n| unsafe {
+                    let got = run_over::<Blocks>(table, threads, &case, &case.a(), place, |p, l, n| unsafe {
                         p.run(l, n)
                     });
-                    let what = format!("{kind} {} {:?}", loops.name, case.sizes);
-                    if case.sizes[1] == 1 && case.trans_b && place.arranged(k, k).is_some() {
-                        assert_held_as_they_lie(&case, kind, &b, &got, &what);
+                    let what = format!("{kind} {} {:?}", table.name, case.sizes);
+                    if case.sizes[1] == 1 && case.trans_b && place.find_arrangement(k, k).is_some() {
+                        assert_close_without_unpacking(&case, kind, &b, &got, &what);
                     } else {
                         assert!(got == expected, "{what}");
                     }

@@ -3,10 +3,7 @@
 use std::cell::RefCell;
 
 use super::blocking::blocking;
-use super::prefetch::LINE_BYTES;
-
-/// Elements per cache line.
-pub const LINE: usize = LINE_BYTES / size_of::<f32>();
+use super::cache_line::LINE;
 
 thread_local! {
     static PANELS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };

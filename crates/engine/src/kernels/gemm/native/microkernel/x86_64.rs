@@ -10,8 +10,9 @@ use std::arch::asm;
 use std::arch::x86_64::{__m256, __m512, _mm256_setzero_ps, _mm512_setzero_ps};
 use std::mem::MaybeUninit;
 
-use super::{LONG_STRIDE, Rows, STRIDE, TileProduct};
-use crate::kernels::gemm::native::prefetch::Prefetch;
+use super::prefetch::Prefetch;
+use super::row_pointers::{LONG_STRIDE, RowPointers, STRIDE};
+use crate::kernels::gemm::native::arguments::TileProduct;
 use crate::simd::{Avx2, Avx512, Isa};
 
 /// Term granularity: one iteration of the loop on AVX2, two on AVX-512.
@@ -57,7 +58,7 @@ fn take_turns<const PACKS: bool>(turns: &mut usize, next: &mut Prefetch) -> usiz
     let steps = (some * TURN).div_ceil(STRIDE);
     next.fetch(steps);
     if PACKS && let Some(packing) = &mut next.packing {
-        packing.go_on(steps);
+        packing.advance(steps);
     }
     some
 }
@@ -92,7 +93,7 @@ macro_rules! term_of_6_by_2 {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to: *mut [[__m256; 2]; 6]) {
     let mut s = [[_mm256_setzero_ps(); 2]; 6];
-    let (a, mut b) = (Rows::new(t.a), t.b.at);
+    let (a, mut b) = (RowPointers::new(t.a), t.b.at);
     let (mut a0, mut a3) = (a.at, a.at_3);
     while turns > 0 {
         let now = take_turns::<true>(&mut turns, next);
@@ -154,7 +155,7 @@ macro_rules! term_of_8_by_3 {
 #[target_feature(enable = "avx512f")]
 unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to: *mut [[__m512; 3]; 8]) {
     let mut s = [[_mm512_setzero_ps(); 3]; 8];
-    let (a, mut b) = (Rows::new(t.a), t.b.at);
+    let (a, mut b) = (RowPointers::new(t.a), t.b.at);
     let (mut a0, mut a3, mut a6) = (a.at, a.at_3, a.at_6);
     while turns > 0 {
         let now = take_turns::<false>(&mut turns, next);

@@ -1,9 +1,8 @@
 //! One row times packed blocks, in f32 and in bytes, with every instruction set. Instruction sets without byte products
 //! use single ones.
 
-use super::super::blocks::dots_as_they_lie;
-use super::super::dot::{COLUMNS, DotProducts, FEW, Sums};
-use super::super::microkernel::Left;
+use super::super::arguments::{COLUMNS, DotProducts, Left, MAX_GEMV_ROWS, Sums};
+use super::super::quantised::dots_without_unpacking;
 use super::*;
 use crate::quant::coded::{Coded, InBytes, InF32, Row, floats_of_a_turn, of_coded};
 use crate::simd::{Isa, compiled, level};
@@ -11,7 +10,7 @@ use crate::simd::{Isa, compiled, level};
 /// Computes the products of a row and the rows of a weight.
 ///
 /// # Safety
-/// As for `dots_as_they_lie`.
+/// As for `dots_without_unpacking`.
 #[inline(always)]
 unsafe fn products<S: Isa, R: Row<S>, B: Coded>(row: &[f32], place: Place, sums: &mut Sums) {
     let (k, turns) = (row.len(), row.len().div_ceil(B::ELEMENTS));
@@ -21,7 +20,7 @@ unsafe fn products<S: Isa, R: Row<S>, B: Coded>(row: &[f32], place: Place, sums:
     unsafe {
         R::arrange::<B>(k, row.as_ptr(), arranged.as_mut_ptr());
         let a = Left { at: arranged.as_ptr(), row: 0, k: 1 };
-        dots_as_they_lie::<S, R, B>(DotProducts { k, a, w: place, step: k, columns: N }, sums);
+        dots_without_unpacking::<S, R, B>(DotProducts { k, a, w: place, step: k, columns: N }, sums);
     }
 }
 
@@ -49,7 +48,7 @@ fn each_way(kind: BlockType, row: &[f32], blocks: &[u8], mut held: impl FnMut(&s
             ("in f32", of_coded!(kind, in_f32(level)).unwrap()),
             ("in bytes", of_coded!(kind, in_bytes(level)).unwrap()),
         ] {
-            let mut sums = [[f32::NAN; COLUMNS]; FEW];
+            let mut sums = [[f32::NAN; COLUMNS]; MAX_GEMV_ROWS];
             // SAFETY: the processor supports the level; the weight has `N` rows of the row's length.
             unsafe { product(row, Place::new(kind, level, blocks.as_ptr()), &mut sums) };
             held(&format!("{kind} {way} by {}, {} elements", level.name(), row.len()), &sums[0][..N]);

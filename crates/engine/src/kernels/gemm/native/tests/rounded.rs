@@ -2,14 +2,14 @@
 
 use half::bf16;
 
-use super::super::dot::FEW;
+use super::super::arguments::MAX_GEMV_ROWS;
 use super::*;
 
 /// Like `run`, with A rounded to bf16.
-fn run_rounded(loops: &'static Loops, threads: usize, case: &Case, a: &[f32]) -> Vec<f32> {
+fn run_rounded(table: &'static KernelTable, threads: usize, case: &Case, a: &[f32]) -> Vec<f32> {
     // SAFETY: `run_by` creates operands that cover the case.
-    run_by(loops, threads, case, a, bf16::from_f32, |p, loops, threads| unsafe {
-        p.run_rounded(loops, threads)
+    run_by(table, threads, case, a, bf16::from_f32, |p, table, threads| unsafe {
+        p.run_rounded(table, threads)
     })
 }
 
@@ -28,25 +28,25 @@ fn large_cases() -> impl Iterator<Item = Case> {
 
 /// Returns cases with more rows than one pass over B has.
 fn rounded_cases() -> impl Iterator<Item = Case> {
-    cases().into_iter().chain(large_cases()).filter(|case| case.sizes[1] > FEW)
+    cases().into_iter().chain(large_cases()).filter(|case| case.sizes[1] > MAX_GEMV_ROWS)
 }
 
 #[test]
 fn a_second_part_is_added_once_to_a_product_of_several_segments() {
-    for loops in loops::available() {
+    for table in table::available() {
         for case in large_cases().filter(|case| case.sizes[0] == 1) {
-            let [joined, apart] = of_two(loops, &case, (16, false), bf16::from_f32, Product::run_rounded);
-            assert!(joined == apart, "{} {:?}", loops.name, case.sizes);
+            let [joined, apart] = of_two(table, &case, (16, false), bf16::from_f32, Product::run_rounded);
+            assert!(joined == apart, "{} {:?}", table.name, case.sizes);
         }
     }
 }
 
 #[test]
 fn both_factors_are_rounded_to_bf16() {
-    for loops in loops::available() {
+    for table in table::available() {
         for case in rounded_cases() {
             let a: Vec<f32> = case.a().into_iter().map(narrow).collect();
-            held(loops, &run_rounded(loops, 2, &case, &case.a()), &plain(&case, &a, narrow), &case);
+            assert_close(table, &run_rounded(table, 2, &case, &case.a()), &plain(&case, &a, narrow), &case);
         }
     }
 }
@@ -85,10 +85,10 @@ fn by_tiles(case: &Case, a: &[f32]) -> Vec<f32> {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn tiles_of_bf16_sum_in_the_order_of_their_terms() {
-    for loops in loops::available().iter().filter(|loops| loops.name == "amx") {
+    for table in table::available().iter().filter(|table| table.name == "amx") {
         for case in rounded_cases() {
             let expected = by_tiles(&case, &case.a());
-            let got = run_rounded(loops, 3, &case, &case.a());
+            let got = run_rounded(table, 3, &case, &case.a());
             for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
                 assert!(got == expected, "{:?} at {at}: {got} for {expected}", case.sizes);
             }
@@ -99,15 +99,15 @@ fn tiles_of_bf16_sum_in_the_order_of_their_terms() {
 /// Leftover values in a thread's workspace do not affect the next product.
 #[test]
 fn a_product_leaves_nothing_to_the_next() {
-    for loops in loops::available() {
+    for table in table::available() {
         let case =
             |sizes| Case { sizes, trans_a: false, trans_b: true, alpha: 1.0, accumulate: false, bias: false };
         let (full, odd) = (case([1, 96, 64, 512]), case([1, 41, 39, 77]));
         let a = vec![f32::NAN; 96 * 512];
-        let alone = run_rounded(loops, 1, &odd, &odd.a());
+        let alone = run_rounded(table, 1, &odd, &odd.a());
         Threads::new(1).unwrap().install(|| {
-            assert!(run_here(loops, &full, &a).iter().all(|v| v.is_nan()), "{}", loops.name);
-            assert!(run_here(loops, &odd, &odd.a()) == alone, "{}", loops.name);
+            assert!(run_here(table, &full, &a).iter().all(|v| v.is_nan()), "{}", table.name);
+            assert!(run_here(table, &odd, &odd.a()) == alone, "{}", table.name);
         });
     }
 }
@@ -116,29 +116,29 @@ fn a_product_leaves_nothing_to_the_next() {
 #[test]
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn registers_of_tiles_are_given_up() {
-    for loops in loops::available() {
+    for table in table::available() {
         let sizes = [1, 41, 39, 77];
         let case = Case { sizes, trans_a: false, trans_b: true, alpha: 1.0, accumulate: false, bias: false };
         Threads::new(1).unwrap().install(|| {
-            run_here(loops, &case, &case.a());
-            assert!(!crate::simd::amx::emulated::in_use(), "{}", loops.name);
+            run_here(table, &case, &case.a());
+            assert!(!crate::simd::amx::emulated::in_use(), "{}", table.name);
         });
     }
 }
 
 /// Like `run_rounded`, on the calling thread's pool.
-fn run_here(loops: &'static Loops, case: &Case, a: &[f32]) -> Vec<f32> {
+fn run_here(table: &'static KernelTable, case: &Case, a: &[f32]) -> Vec<f32> {
     let b: Vec<bf16> = values("b", case.sizes[3] * case.sizes[2]).into_iter().map(bf16::from_f32).collect();
     let mut c = values("c", case.sizes[1] * case.sizes[2]);
     // SAFETY: the operands cover the case.
-    unsafe { product_of(case, a, b.as_ptr(), &[], &mut c).run_rounded(loops, 1) };
+    unsafe { product_of(case, a, b.as_ptr(), &[], &mut c).run_rounded(table, 1) };
     c
 }
 
 /// The gaps between C's rows and after the last are not written.
 #[test]
 fn nothing_is_written_beside_c() {
-    for loops in loops::available() {
+    for table in table::available() {
         for case in cases().iter().filter(|case| case.sizes[0] == 1) {
             let [_, m, n, k] = case.sizes;
             let b: Vec<bf16> = values("b", k * n).into_iter().map(bf16::from_f32).collect();
@@ -147,33 +147,33 @@ fn nothing_is_written_beside_c() {
             Threads::new(2).unwrap().install(|| {
                 let product = product_of(case, &a, b.as_ptr(), &bias, &mut c);
                 // SAFETY: the operands cover the case.
-                unsafe { Product { c_row, ..product }.run_rounded(loops, 2) };
+                unsafe { Product { c_row, ..product }.run_rounded(table, 2) };
             });
             let beside = c.iter().enumerate().filter(|(at, _)| at / c_row >= m || at % c_row >= n);
-            assert!(beside.into_iter().all(|(_, v)| *v == 7.25), "{} {:?}", loops.name, case.sizes);
+            assert!(beside.into_iter().all(|(_, v)| *v == 7.25), "{} {:?}", table.name, case.sizes);
         }
     }
 }
 
 #[test]
 fn few_rows_are_not_rounded() {
-    for loops in loops::available() {
-        for case in cases().iter().filter(|case| case.sizes[1] <= FEW) {
-            assert!(run_rounded(loops, 2, case, &case.a()) == run(loops, 2, case, bf16::from_f32));
+    for table in table::available() {
+        for case in cases().iter().filter(|case| case.sizes[1] <= MAX_GEMV_ROWS) {
+            assert!(run_rounded(table, 2, case, &case.a()) == run(table, 2, case, bf16::from_f32));
         }
     }
 }
 
 #[test]
 fn the_number_of_threads_changes_no_bit_of_rounded_products() {
-    for loops in loops::available() {
+    for table in table::available() {
         for case in rounded_cases() {
-            let one = run_rounded(loops, 1, &case, &case.a());
+            let one = run_rounded(table, 1, &case, &case.a());
             for threads in [2, 3, 7] {
                 assert!(
-                    one == run_rounded(loops, threads, &case, &case.a()),
+                    one == run_rounded(table, threads, &case, &case.a()),
                     "{} {:?}",
-                    loops.name,
+                    table.name,
                     case.sizes
                 );
             }
@@ -183,7 +183,7 @@ fn the_number_of_threads_changes_no_bit_of_rounded_products() {
 
 #[test]
 fn non_finite_values_stay_in_their_rows() {
-    for loops in loops::available() {
+    for table in table::available() {
         // The last is closer to infinity than to the largest bf16.
         for v in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.4e38] {
             for case in rounded_cases() {
@@ -191,7 +191,7 @@ fn non_finite_values_stay_in_their_rows() {
                 let mut a = case.a();
                 let at = a.len() / 2;
                 a[at] = v;
-                let got = run_rounded(loops, 2, &case, &a);
+                let got = run_rounded(table, 2, &case, &a);
                 let (z, at) = (at / (m * k), at % (m * k));
                 let row = if case.trans_a { at % m } else { at / k };
                 let left = |t: usize| a[z * m * k + if case.trans_a { t * m + row } else { row * k + t }];
@@ -203,7 +203,7 @@ fn non_finite_values_stay_in_their_rows() {
                         true => got.is_finite(),
                         false => *got as f64 == expected || got.is_nan() && expected.is_nan(),
                     };
-                    assert!(same, "{} {:?} {v} at {i}: {got} for {expected}", loops.name, case.sizes);
+                    assert!(same, "{} {:?} {v} at {i}: {got} for {expected}", table.name, case.sizes);
                 }
             }
         }

@@ -1,10 +1,9 @@
 //! Tiles with any number of rows and vectors, compiled or in assembly, sum in the same order.
 
+use super::super::arguments::{Epilogue, Left, Right, Source, TileProduct};
 use super::super::blocking::{Blocking, LARGE, USUAL, blocking};
-use super::super::microkernel::{Epilogue, Left, Right, TileProduct};
-use super::super::pack::Source;
-use super::super::prefetch::{Prefetch, Stretches};
-use super::super::tiles::Tiles;
+use super::super::microkernel::prefetch::{Prefetch, StridedPrefetch};
+use super::super::microkernel::tiles::Tiles;
 use super::*;
 
 /// Returns cases with more rows than one pass has, and with several sums per packed block of K: in one part and in
@@ -25,19 +24,19 @@ fn deep() -> impl Iterator<Item = Case> {
 
 #[test]
 fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
-    for (loops, wide) in loops::available().iter().filter_map(|loops| Some((loops, loops.wide.as_ref()?))) {
+    for (table, wide) in table::available().iter().filter_map(|table| Some((table, table.wide.as_ref()?))) {
         for case in cases().into_iter().chain(deep()) {
             let [batch, m, n, _] = case.sizes;
             let (a2, b2) = (values("a2", m * 16), values("b2", n * 16));
             let by = |tiles: &'static Tiles| {
-                let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
+                let run = |p: &Product<f32>, table: &'static KernelTable, threads: usize| {
                     let p = Product { second: (batch == 1).then(|| second(&a2, &b2)), ..*p };
                     // SAFETY: `run_by` creates operands that cover the case.
-                    unsafe { p.run_tiles(loops, &p.plan_by(loops, tiles, blocking(), threads), None) }
+                    unsafe { p.run_blocked(table, &p.plan_with(table, tiles, blocking(), threads), None) }
                 };
-                run_by(loops, 2, &case, &case.a(), |v| v, run)
+                run_by(table, 2, &case, &case.a(), |v| v, run)
             };
-            assert!(by(wide) == by(&loops.tiles), "{} {:?}", loops.name, case.sizes);
+            assert!(by(wide) == by(&table.tiles), "{} {:?}", table.name, case.sizes);
         }
     }
 }
@@ -45,28 +44,28 @@ fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
 /// Tests other block sizes, since a test machine has only one size of L2.
 #[test]
 fn what_a_task_takes_at_a_time_changes_no_bit() {
-    for loops in loops::available() {
+    for table in table::available() {
         for case in cases().into_iter().chain(deep()) {
             let [batch, m, n, k] = case.sizes;
             let (a2, b2) = (values("a2", m * 16), values("b2", n * 16));
             let of = |blocking: &'static Blocking, rows: Option<usize>| {
-                let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
+                let run = |p: &Product<f32>, table: &'static KernelTable, threads: usize| {
                     let p = Product { second: (batch == 1).then(|| second(&a2, &b2)), ..*p };
                     // SAFETY: `run_by` creates operands that cover the case.
                     unsafe {
                         match rows {
-                            Some(rows) => p.run_copied(loops, blocking, rows, threads),
-                            None => p.run_tiles(loops, &p.plan(loops, blocking, threads), None),
+                            Some(rows) => p.run_with_copied_a(table, blocking, rows, threads),
+                            None => p.run_blocked(table, &p.plan(table, blocking, threads), None),
                         }
                     }
                 };
-                run_by(loops, 2, &case, &case.a(), |v| v, run)
+                run_by(table, 2, &case, &case.a(), |v| v, run)
             };
             let expected = of(&USUAL, None);
-            assert!(of(&LARGE, None) == expected, "{} {:?}", loops.name, case.sizes);
+            assert!(of(&LARGE, None) == expected, "{} {:?}", table.name, case.sizes);
             if batch == 1 && !case.trans_a && k > 0 {
                 for blocking in [&USUAL, &LARGE] {
-                    assert!(of(blocking, Some(m)) == expected, "{} {:?}, A copied", loops.name, case.sizes);
+                    assert!(of(blocking, Some(m)) == expected, "{} {:?}, A copied", table.name, case.sizes);
                 }
             }
         }
@@ -77,8 +76,8 @@ fn what_a_task_takes_at_a_time_changes_no_bit() {
 /// tiles of one row.
 #[test]
 fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
-    for loops in loops::available() {
-        for tiles in [Some(&loops.tiles), loops.wide.as_ref()].into_iter().flatten() {
+    for table in table::available() {
+        for tiles in [Some(&table.tiles), table.wide.as_ref()].into_iter().flatten() {
             let (most, width) = (tiles.rows(), tiles.panel());
             for k in [1, 3, 4, 7, 8, 9, 15, 63, 64, 65, 72, 127, 135, 200] {
                 // NaN after the terms must not be summed.
@@ -102,22 +101,23 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
                         b: Right { at: b.as_ptr(), k: width },
                         width,
                         epilogue,
-                        more: None,
+                        second: None,
                         kept: None,
                     };
                     let mut ahead = Prefetch::nothing();
                     ahead.panels =
-                        Stretches::panels(Source { at: b.as_ptr(), row: width, column: 1 }, width, k).over(3);
-                    ahead.rows = Stretches::rows(t.a, rows, k).over(2);
+                        StridedPrefetch::panels(Source { at: b.as_ptr(), row: width, column: 1 }, width, k)
+                            .spread_over(3);
+                    ahead.rows = StridedPrefetch::rows(t.a, rows, k).spread_over(2);
                     // SAFETY: the operands cover the tile's rows, terms and columns.
-                    unsafe { tiles.of(&t)(&t, &mut ahead) };
+                    unsafe { tiles.find(&t)(&t, &mut ahead) };
                     c
                 };
                 let apart: Vec<f32> = (0..most).flat_map(|row| of(1, row)).collect();
-                assert!(apart.iter().all(|v| v.is_finite()), "{} × {width}, {k} terms", loops.name);
+                assert!(apart.iter().all(|v| v.is_finite()), "{} × {width}, {k} terms", table.name);
                 for rows in 2..=most {
                     let got = of(rows, 0);
-                    assert!(got == apart[..rows * width], "{} {rows} × {width}, {k} terms", loops.name);
+                    assert!(got == apart[..rows * width], "{} {rows} × {width}, {k} terms", table.name);
                 }
             }
         }
@@ -129,7 +129,7 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
 /// same.
 #[test]
 fn panels_packed_while_others_are_multiplied_give_the_bits_of_those_packed_before() {
-    for loops in loops::available() {
+    for table in table::available() {
         for sizes in [
             [1, 500, 250, 1501],
             [1, 200, 32, 1501],
@@ -145,12 +145,12 @@ fn panels_packed_while_others_are_multiplied_give_the_bits_of_those_packed_befor
             let of = |trans_b: bool, b: &[f32], threads: usize| {
                 let case = Case { trans_b, ..case };
                 // SAFETY: `run_over` creates operands that cover the case.
-                let run = |p: &Product<f32>, loops, threads| unsafe { p.run(loops, threads) };
-                run_over(loops, threads, &case, &case.a(), b.as_ptr(), run)
+                let run = |p: &Product<f32>, table, threads| unsafe { p.run(table, threads) };
+                run_over(table, threads, &case, &case.a(), b.as_ptr(), run)
             };
             let expected = of(true, &columns, 1);
             for threads in [1, 2] {
-                assert!(of(false, &rows, threads) == expected, "{} {sizes:?} by {threads}", loops.name);
+                assert!(of(false, &rows, threads) == expected, "{} {sizes:?} by {threads}", table.name);
             }
         }
     }

@@ -1,37 +1,15 @@
 //! Products of few rows, as in decoding: B is read once, sequentially.
 
-use super::microkernel::Left;
-use super::pack::Element;
-use super::prefetch::{LINE_BYTES, prefetch};
+use crate::kernels::gemm::native::arguments::{DotProducts, Element, Left, Strip, Sums};
+use crate::kernels::gemm::native::cache_line::{LINE_BYTES, prefetch};
 use crate::simd::Lanes;
 
-/// Most rows for which these kernels are used.
-pub const FEW: usize = 8;
 /// Prefetch distance, in bytes. The hardware prefetcher stops at page ends and is not far enough ahead to hide the page
 /// walk.
 const AHEAD: usize = 6144;
 
 /// Independent accumulator chains for one row.
-pub const ONE: usize = 4;
-
-/// Columns that are summed before their epilogue.
-pub const COLUMNS: usize = 64;
-
-/// Dot products of rows of A and rows of a weight, both contiguous along k.
-#[derive(Clone, Copy)]
-pub struct DotProducts<P> {
-    /// Terms, which are contiguous.
-    pub k: usize,
-    pub a: Left,
-    pub w: P,
-    /// The stride from row to row of the weight, in elements.
-    pub step: usize,
-    /// Rows of the weight, at most `COLUMNS`.
-    pub columns: usize,
-}
-
-/// Sums by row of A, then by row of the weight.
-pub type Sums = [[f32; COLUMNS]; FEW];
+pub const ONE_ROW_CHAINS: usize = 4;
 
 /// sums[i][j] = a[i] · w[j]. Each row has `CHAINS` accumulators, one for every `CHAINS`-th vector, which hide the
 /// latency of multiply-adds.
@@ -50,13 +28,13 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
             let w = w.add(at);
             let mut sum = [[L::splat(0.0); CHAINS]; ROWS];
             let whole = k / (CHAINS * L::LANES) * (CHAINS * L::LANES);
-            chains(whole, a, w, &mut sum, |w| {
+            add_to_chains(whole, a, w, &mut sum, |w| {
                 for byte in (0..CHAINS * L::LANES * size_of::<T>()).step_by(LINE_BYTES) {
                     prefetch(w.cast::<u8>().wrapping_add(AHEAD + byte));
                 }
             });
             for (i, chains) in sum.iter().enumerate() {
-                sums[i][j] = ended(chains, k - whole, a.at.add(i * a.row + whole), w.add(whole));
+                sums[i][j] = finish_row(chains, k - whole, a.at.add(i * a.row + whole), w.add(whole));
             }
         }
     }
@@ -68,7 +46,7 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
 /// # Safety
 /// As for `dots`.
 #[inline(always)]
-pub unsafe fn chains<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
+pub unsafe fn add_to_chains<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
     k: usize,
     a: Left,
     w: *const T,
@@ -95,14 +73,14 @@ pub unsafe fn chains<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usiz
 /// # Safety
 /// As for `dots`.
 #[inline(always)]
-pub unsafe fn ended<L: Lanes, T: Element, const CHAINS: usize>(
+pub unsafe fn finish_row<L: Lanes, T: Element, const CHAINS: usize>(
     chains: &[L; CHAINS],
     k: usize,
     a: *const f32,
     w: *const T,
 ) -> f32 {
     // SAFETY: guaranteed by the caller.
-    unsafe { more(all(chains), k, a, w) }
+    unsafe { add_tail(reduce_chains(chains), k, a, w) }
 }
 
 /// The sum of a row's chains.
@@ -110,7 +88,7 @@ pub unsafe fn ended<L: Lanes, T: Element, const CHAINS: usize>(
 /// # Safety
 /// As for `Lanes`.
 #[inline(always)]
-pub unsafe fn all<L: Lanes, const CHAINS: usize>(chains: &[L; CHAINS]) -> f32 {
+pub unsafe fn reduce_chains<L: Lanes, const CHAINS: usize>(chains: &[L; CHAINS]) -> f32 {
     // SAFETY: guaranteed by the caller.
     unsafe {
         let mut all = chains[0];
@@ -126,27 +104,12 @@ pub unsafe fn all<L: Lanes, const CHAINS: usize>(chains: &[L; CHAINS]) -> f32 {
 /// # Safety
 /// As for `dots`.
 #[inline(always)]
-pub unsafe fn more<T: Element>(mut sum: f32, k: usize, a: *const f32, w: *const T) -> f32 {
+pub unsafe fn add_tail<T: Element>(mut sum: f32, k: usize, a: *const f32, w: *const T) -> f32 {
     for t in 0..k {
         // SAFETY: guaranteed by the caller.
         unsafe { sum += *a.add(t) * (*w.add(t)).widen() };
     }
     sum
-}
-
-/// A strip of columns of a row-major B, and the sums of A's rows over it.
-pub struct Strip<P> {
-    /// Rows of A.
-    pub rows: usize,
-    /// Terms: rows of B.
-    pub k: usize,
-    pub a: Left,
-    pub b: P,
-    pub b_row: usize,
-    /// Columns of B.
-    pub width: usize,
-    /// [rows, width]
-    pub sums: *mut f32,
 }
 
 /// sums[i, j] += Σ a[i, t] · b[t, j], four rows of B per step; the sums stay in L1.

@@ -9,11 +9,12 @@ use std::arch::asm;
 
 use half::bf16;
 
-use super::microkernel::{self, Left, STRIDE, TileProduct};
-use super::pack::Source;
 use super::prefetch::Prefetch;
-use super::rounded::nearest;
-use super::tiles::{Tiles, forms};
+use super::row_pointers::STRIDE;
+use super::tiles::{Tiles, variants};
+use crate::kernels::gemm::native::arguments::{Left, Source, TileProduct};
+use crate::kernels::gemm::native::microkernel;
+use crate::kernels::gemm::native::pack::a::nearest;
 use crate::simd::{Baseline, Isa, Lanes};
 
 /// Terms per instruction.
@@ -26,7 +27,7 @@ const WIDTH: usize = 2 * Baseline::WIDTH;
 /// # Safety
 /// `a` covers the rows and terms; `to` covers rows of ⌈k / 2⌉ elements, rounded up to 16, with leading dimension
 /// `to_row`.
-pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+pub unsafe fn pack_a(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     let bits = |v: f32| (nearest(v).to_bits() >> 16) as u16 | if v.is_nan() { 0x40 } else { 0 };
     for i in 0..rows {
         // SAFETY: guaranteed by the caller.
@@ -46,7 +47,7 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 ///
 /// # Safety
 /// `b` covers the block; `to` covers ⌈k / 2⌉ rows of the panel, rounded up to an even number.
-pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
+pub unsafe fn pack_b(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     debug_assert_eq!(panel, WIDTH);
     for (t, place) in (0..k).step_by(TERMS).zip(0..) {
         // The terms of each column.
@@ -95,7 +96,7 @@ unsafe fn multiply(left: uint16x8_t, right: uint16x8_t, mut sum: float32x4_t) ->
     sum
 }
 
-/// As for `microkernel::tile`, for factors packed by `left` and `right`.
+/// As for `microkernel::tile`, for factors packed by `pack_a` and `pack_b`.
 ///
 /// # Safety
 /// As for `microkernel::tile`; `k` is even, and the processor has the instruction.
@@ -148,5 +149,5 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
 
 /// The microkernels by rows.
 pub fn tiles() -> Tiles {
-    Tiles::new(&forms!(2, tile)[..Baseline::ROWS], 1, Baseline::WIDTH, None)
+    Tiles::new(&variants!(2, tile)[..Baseline::ROWS], 1, Baseline::WIDTH, None)
 }

@@ -5,8 +5,7 @@ use std::mem::transmute;
 
 use half::bf16;
 
-use super::microkernel::Left;
-use super::pack::Source;
+use crate::kernels::gemm::native::arguments::{Left, Source};
 use crate::simd::Lanes;
 
 /// Bf16 elements per vector, and columns per panel.
@@ -25,11 +24,11 @@ fn first(count: usize) -> u32 {
 /// The processor has the instructions; `a` covers the rows and terms; `to` covers rows of ⌈k / 2⌉ elements, rounded up
 /// to 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+pub unsafe fn pack_a(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     // SAFETY: guaranteed by the caller.
     unsafe {
         for i in 0..rows {
-            row(Left { at: a.at.add(i * a.row), ..a }, k, to.add(i * to_row), PAIRS);
+            round_row(Left { at: a.at.add(i * a.row), ..a }, k, to.add(i * to_row), PAIRS);
         }
     }
 }
@@ -40,7 +39,7 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 /// The processor has the instructions; `a` covers the terms, and `to` covers the vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn row(a: Left, k: usize, to: *mut f32, step: usize) {
+pub unsafe fn round_row(a: Left, k: usize, to: *mut f32, step: usize) {
     // SAFETY: guaranteed by the caller.
     unsafe {
         for t in (0..k).step_by(WIDTH) {
@@ -66,7 +65,7 @@ pub unsafe fn row(a: Left, k: usize, to: *mut f32, step: usize) {
 /// # Safety
 /// The processor has the instructions; `b` covers the block, and `to` covers ⌈k / 2⌉ rows of the panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
+pub unsafe fn pack_b(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     debug_assert_eq!(panel, WIDTH);
     // SAFETY: guaranteed by the caller.
     unsafe {

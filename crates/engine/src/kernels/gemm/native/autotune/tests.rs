@@ -1,24 +1,24 @@
 use std::time::Duration;
 
-use super::{BUDGET, Bench, CLASS, LEAST, Processor, ROUNDS, candidates, fastest, kept};
+use super::{BUDGET, Bench, CLASS, MIN_ROUNDS, Processor, ROUNDS, candidates, fastest, load_or_measure};
 use crate::simd::Level;
 use crate::simd::level::tried;
 use crate::tune::{Forms, Owner, Store};
 
 /// A bench with given durations.
-struct Pretend {
+struct FakeBench {
     took: Vec<Duration>,
     wrong: Vec<usize>,
     /// Timings that are delayed: their number and the factor.
-    held_up: Vec<(usize, f64)>,
+    delayed: Vec<(usize, f64)>,
     timed: Vec<usize>,
 }
 
-impl Pretend {
+impl FakeBench {
     /// Creates variants with these durations, in microseconds.
-    fn of(took: &[u64]) -> Pretend {
+    fn of(took: &[u64]) -> FakeBench {
         let took = took.iter().map(|us| Duration::from_micros(*us)).collect();
-        Pretend { took, wrong: Vec::new(), held_up: Vec::new(), timed: Vec::new() }
+        FakeBench { took, wrong: Vec::new(), delayed: Vec::new(), timed: Vec::new() }
     }
 
     fn fastest(&mut self) -> usize {
@@ -26,56 +26,56 @@ impl Pretend {
     }
 }
 
-impl Bench for Pretend {
-    fn right(&mut self, form: usize) -> bool {
-        !self.wrong.contains(&form)
+impl Bench for FakeBench {
+    fn is_correct(&mut self, variant: usize) -> bool {
+        !self.wrong.contains(&variant)
     }
 
-    fn time(&mut self, form: usize) -> Duration {
-        let late = self.held_up.iter().find(|(number, _)| *number == self.timed.len());
-        self.timed.push(form);
-        self.took[form].mul_f64(late.map_or(1.0, |(_, times)| *times))
+    fn time(&mut self, variant: usize) -> Duration {
+        let late = self.delayed.iter().find(|(number, _)| *number == self.timed.len());
+        self.timed.push(variant);
+        self.took[variant].mul_f64(late.map_or(1.0, |(_, times)| *times))
     }
 }
 
 #[test]
 fn the_simpler_form_stays_unless_another_is_faster_by_the_margin() {
-    assert_eq!(Pretend::of(&[1000, 700]).fastest(), 1);
-    assert_eq!(Pretend::of(&[1000, 801]).fastest(), 0);
-    assert_eq!(Pretend::of(&[1000, 800]).fastest(), 1);
+    assert_eq!(FakeBench::of(&[1000, 700]).fastest(), 1);
+    assert_eq!(FakeBench::of(&[1000, 801]).fastest(), 0);
+    assert_eq!(FakeBench::of(&[1000, 800]).fastest(), 1);
     // The margin is relative to the best variant so far, not to the first.
-    assert_eq!(Pretend::of(&[1000, 500, 410]).fastest(), 1);
-    assert_eq!(Pretend::of(&[1000, 500, 100]).fastest(), 2);
+    assert_eq!(FakeBench::of(&[1000, 500, 410]).fastest(), 1);
+    assert_eq!(FakeBench::of(&[1000, 500, 100]).fastest(), 2);
     // Pairs that are not faster, and tiles that are.
-    assert_eq!(Pretend::of(&[1000, 990, 100]).fastest(), 2);
-    assert_eq!(Pretend::of(&[1000, 2000, 900]).fastest(), 0);
+    assert_eq!(FakeBench::of(&[1000, 990, 100]).fastest(), 2);
+    assert_eq!(FakeBench::of(&[1000, 2000, 900]).fastest(), 0);
 }
 
 #[test]
 fn a_wrong_form_is_not_taken_and_not_timed() {
-    let mut bench = Pretend { wrong: vec![2], ..Pretend::of(&[1000, 500, 10]) };
+    let mut bench = FakeBench { wrong: vec![2], ..FakeBench::of(&[1000, 500, 10]) };
     assert_eq!(bench.fastest(), 1);
     assert!(!bench.timed.contains(&2));
-    let mut bench = Pretend { wrong: vec![1, 2], ..Pretend::of(&[1000, 500, 10]) };
+    let mut bench = FakeBench { wrong: vec![1, 2], ..FakeBench::of(&[1000, 500, 10]) };
     assert_eq!(bench.fastest(), 0);
     assert!(bench.timed.is_empty());
 }
 
 #[test]
 fn what_holds_some_timings_up_changes_nothing() {
-    let held_up = vec![(0, 30.0), (3, 4.0), (4, 2.0)];
-    assert_eq!(Pretend { held_up: held_up.clone(), ..Pretend::of(&[400, 380]) }.fastest(), 0);
-    assert_eq!(Pretend { held_up, ..Pretend::of(&[400, 200]) }.fastest(), 1);
+    let delayed = vec![(0, 30.0), (3, 4.0), (4, 2.0)];
+    assert_eq!(FakeBench { delayed: delayed.clone(), ..FakeBench::of(&[400, 380]) }.fastest(), 0);
+    assert_eq!(FakeBench { delayed, ..FakeBench::of(&[400, 200]) }.fastest(), 1);
 }
 
 #[test]
 fn a_slow_processor_is_asked_less() {
-    let mut quick = Pretend::of(&[400, 200, 100]);
+    let mut quick = FakeBench::of(&[400, 200, 100]);
     quick.fastest();
     assert_eq!(quick.timed.len(), 3 * ROUNDS);
-    let mut slow = Pretend::of(&[8000, 6000, 5000]);
+    let mut slow = FakeBench::of(&[8000, 6000, 5000]);
     slow.fastest();
-    assert_eq!(slow.timed.len(), 3 * LEAST);
+    assert_eq!(slow.timed.len(), 3 * MIN_ROUNDS);
     assert!(slow.took.iter().sum::<Duration>() > BUDGET);
 }
 
@@ -97,23 +97,23 @@ const LEVELS: &[Level] = &[
 #[test]
 fn what_was_found_is_taken_again_without_a_trial() {
     let store = store("rounded");
-    let found = kept(Some(&store), LEVELS, || Pretend::of(&[1000, 100]));
+    let found = load_or_measure(Some(&store), LEVELS, || FakeBench::of(&[1000, 100]));
     assert_eq!(found, LEVELS[1]);
-    let again = kept(Some(&store), LEVELS, || -> Pretend { panic!("it is known") });
+    let again = load_or_measure(Some(&store), LEVELS, || -> FakeBench { panic!("it is known") });
     assert_eq!(again, found);
     // Without a file each process measures again.
-    assert_eq!(kept(None, LEVELS, || Pretend::of(&[100, 1000])), LEVELS[0]);
+    assert_eq!(load_or_measure(None, LEVELS, || FakeBench::of(&[100, 1000])), LEVELS[0]);
     std::fs::remove_dir_all(store.path().parent().unwrap()).unwrap();
 }
 
 #[test]
 fn a_name_that_is_none_of_them_is_found_anew() {
     let store = store("unknown");
-    store.add(&Forms::from([(CLASS.into(), "avx1024".into()), ("another".into(), "form".into())]).into());
-    assert_eq!(kept(Some(&store), LEVELS, || Pretend::of(&[100, 1000])), LEVELS[0]);
+    store.add(&Forms::from([(CLASS.into(), "avx1024".into()), ("another".into(), "variant".into())]).into());
+    assert_eq!(load_or_measure(Some(&store), LEVELS, || FakeBench::of(&[100, 1000])), LEVELS[0]);
     let read = store.read().forms;
     assert_eq!(read[CLASS], LEVELS[0].name());
-    assert_eq!(read["another"], "form");
+    assert_eq!(read["another"], "variant");
     std::fs::remove_dir_all(store.path().parent().unwrap()).unwrap();
 }
 
@@ -131,11 +131,11 @@ fn forms_differ_in_products_of_bf16_alone() {
 fn every_form_of_this_processor_is_right_and_a_wrong_one_is_seen() {
     let levels: Vec<Level> = tried().collect();
     let mut bench = Processor::new(&levels);
-    for (form, level) in levels.iter().enumerate() {
-        assert!(bench.right(form), "{}", level.name());
-        assert!(bench.time(form) > Duration::ZERO);
+    for (variant, level) in levels.iter().enumerate() {
+        assert!(bench.is_correct(variant), "{}", level.name());
+        assert!(bench.time(variant) > Duration::ZERO);
     }
     // One sum lacks one term of typical size.
     bench.expected[77] += 0.5;
-    assert!(!bench.right(0));
+    assert!(!bench.is_correct(0));
 }

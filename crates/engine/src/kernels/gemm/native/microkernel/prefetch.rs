@@ -1,26 +1,23 @@
 //! Software prefetching during the products: without it, a product of a hundred rows waits for memory as it packs each
 //! panel of B.
 
-use super::microkernel::Left;
-use super::pack::{At, Source};
-use super::packing::Packing;
-
-/// Bytes of a cache line.
-pub const LINE_BYTES: usize = 64;
+use crate::kernels::gemm::native::arguments::{At, Left, Source};
+use crate::kernels::gemm::native::cache_line::{LINE_BYTES, prefetch};
+use crate::kernels::gemm::native::pack::interleaved::InterleavedPacking;
 
 /// A microkernel's prefetches: the panels of B that are packed next, and the rows of A that are read next. Both are
 /// prefetched a few lines at a time, since a burst of a hundred lines exceeds the processor's outstanding misses and
 /// stalls.
 pub struct Prefetch {
-    pub panels: Stretches,
-    pub rows: Stretches,
+    pub panels: StridedPrefetch,
+    pub rows: StridedPrefetch,
     /// Packing that is interleaved with the products. Microkernels without that feature leave it unchanged.
-    pub packing: Option<Packing>,
+    pub packing: Option<InterleavedPacking>,
 }
 
 impl Prefetch {
     pub fn nothing() -> Prefetch {
-        Prefetch { panels: Stretches::nothing(), rows: Stretches::nothing(), packing: None }
+        Prefetch { panels: StridedPrefetch::nothing(), rows: StridedPrefetch::nothing(), packing: None }
     }
 
     /// Prefetches the share of `steps` steps.
@@ -32,12 +29,12 @@ impl Prefetch {
 
     /// Finishes the interleaved packing. Returns the number of panels that it packed.
     pub fn finish_packing(&mut self) -> usize {
-        self.packing.take().map_or(0, Packing::finish)
+        self.packing.take().map_or(0, InterleavedPacking::finish)
     }
 }
 
 /// A strided region to prefetch: `count` ranges of `bytes` bytes, `step` bytes from one to the next; and the progress.
-pub struct Stretches {
+pub struct StridedPrefetch {
     start: *const u8,
     step: usize,
     bytes: usize,
@@ -48,40 +45,40 @@ pub struct Stretches {
     lines: usize,
 }
 
-impl Stretches {
-    pub fn nothing() -> Stretches {
-        Stretches::new(std::ptr::null(), 0, 0, 0)
+impl StridedPrefetch {
+    pub fn nothing() -> StridedPrefetch {
+        StridedPrefetch::new(std::ptr::null(), 0, 0, 0)
     }
 
     /// `rows` rows of A of `terms` terms, in whichever order is contiguous.
-    pub fn rows(a: Left, rows: usize, terms: usize) -> Stretches {
+    pub fn rows(a: Left, rows: usize, terms: usize) -> StridedPrefetch {
         match a.k {
-            1 => Stretches::new(a.at.cast(), 4 * a.row, 4 * terms, rows),
-            _ if rows == 0 => Stretches::nothing(),
-            _ => Stretches::new(a.at.cast(), 4 * a.k, 4 * rows, terms),
+            1 => StridedPrefetch::new(a.at.cast(), 4 * a.row, 4 * terms, rows),
+            _ if rows == 0 => StridedPrefetch::nothing(),
+            _ => StridedPrefetch::new(a.at.cast(), 4 * a.k, 4 * rows, terms),
         }
     }
 
     /// Adjacent panels of B.
-    pub fn panels<P: At>(b: Source<P>, columns: usize, terms: usize) -> Stretches {
+    pub fn panels<P: At>(b: Source<P>, columns: usize, terms: usize) -> StridedPrefetch {
         let (at, bytes) = (b.at.address(), |elements| b.at.bytes(elements));
         match b.row {
-            _ if columns == 0 => Stretches::nothing(),
-            1 if b.column == terms => Stretches::new(at, 0, bytes(terms * columns), 1),
-            1 => Stretches::new(at, bytes(b.column), bytes(terms), columns),
-            _ => Stretches::new(at, bytes(b.row), bytes(columns), terms),
+            _ if columns == 0 => StridedPrefetch::nothing(),
+            1 if b.column == terms => StridedPrefetch::new(at, 0, bytes(terms * columns), 1),
+            1 => StridedPrefetch::new(at, bytes(b.column), bytes(terms), columns),
+            _ => StridedPrefetch::new(at, bytes(b.row), bytes(columns), terms),
         }
     }
 
-    fn new(start: *const u8, step: usize, bytes: usize, count: usize) -> Stretches {
-        Stretches { start, step, bytes, count, at: start, lines: 0 }
+    fn new(start: *const u8, step: usize, bytes: usize, count: usize) -> StridedPrefetch {
+        StridedPrefetch { start, step, bytes, count, at: start, lines: 0 }
     }
 
     /// Distributes the region over `steps` steps.
-    pub fn over(self, steps: usize) -> Stretches {
+    pub fn spread_over(self, steps: usize) -> StridedPrefetch {
         // A range may begin and end within a line.
         let lines = self.count * (self.bytes / LINE_BYTES + 2);
-        Stretches { lines: lines.div_ceil(steps.max(1)), ..self }
+        StridedPrefetch { lines: lines.div_ceil(steps.max(1)), ..self }
     }
 
     /// Prefetches the share of `steps` steps into L2; any address is allowed. Address arithmetic shares ports with
@@ -107,32 +104,6 @@ impl Stretches {
     }
 }
 
-/// Prefetches a line into L2; any address is allowed.
-#[inline(always)]
-pub fn prefetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch does not access memory architecturally, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
-/// Prefetches a line for writing into L1; any address is allowed. Used for C when a tile begins.
-#[inline(always)]
-pub fn to_write(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: a prefetch does not access memory architecturally, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,8 +113,9 @@ mod tests {
         for bytes in [0, 1, 64, 65, 2304] {
             for count in [0, 1, 7, 16] {
                 for steps in [1, 5, 36, 288] {
-                    let new = || Stretches::new(std::ptr::null(), 6144, bytes, count).over(steps);
-                    let at = |s: &Stretches| (s.start.addr(), s.at.addr(), s.count);
+                    let new =
+                        || StridedPrefetch::new(std::ptr::null(), 6144, bytes, count).spread_over(steps);
+                    let at = |s: &StridedPrefetch| (s.start.addr(), s.at.addr(), s.count);
                     let (mut one, mut some) = (new(), new());
                     for _ in 0..steps.div_ceil(4) {
                         (0..4).for_each(|_| one.fetch(1));
@@ -162,7 +134,8 @@ mod tests {
 
     #[test]
     fn an_address_at_the_end_of_all_ends_the_asking() {
-        let mut last = Stretches::new(std::ptr::without_provenance(usize::MAX - 100), 4, 300, 3).over(2);
+        let mut last =
+            StridedPrefetch::new(std::ptr::without_provenance(usize::MAX - 100), 4, 300, 3).spread_over(2);
         (0..2).for_each(|_| last.fetch(1));
         assert_eq!(last.count, 0);
     }

@@ -1,8 +1,8 @@
 //! Tables of microkernels by tile size. A microkernel sums some terms of K in registers, then applies the epilogue or
 //! keeps the sums for the next terms.
 
-use super::microkernel::TileProduct;
 use super::prefetch::Prefetch;
+use crate::kernels::gemm::native::arguments::TileProduct;
 
 /// Sums some terms of K and applies the epilogue or keeps the sums; meanwhile it prefetches, or packs, the next data.
 pub type Microkernel = unsafe fn(&TileProduct, &mut Prefetch);
@@ -10,52 +10,59 @@ pub type Microkernel = unsafe fn(&TileProduct, &mut Prefetch);
 /// The microkernels of one kind of product.
 pub struct Tiles {
     /// By rows − 1, then by width: one vector, one masked vector, two vectors, two with a masked last one, and so on.
-    forms: Vec<Microkernel>,
+    variants: Vec<Microkernel>,
     vectors: usize,
     /// Row granularity: a tile takes as long as one with the next multiple of `step` rows. Packed A interleaves `step`
     /// rows.
     pub step: usize,
     lanes: usize,
     /// Elements of the sums that the largest tile keeps from block to block of K; 0 if none are kept.
-    pub kept: usize,
+    pub kept_sums: usize,
     /// Functions that a thread calls before its first tile and after its last.
-    around: Option<[unsafe fn(); 2]>,
+    setup_and_teardown: Option<[unsafe fn(); 2]>,
 }
 
 /// Allows a thread to call microkernels while it exists.
-pub struct Ready(Option<unsafe fn()>);
+pub struct ThreadSetup(Option<unsafe fn()>);
 
-impl Drop for Ready {
+impl Drop for ThreadSetup {
     fn drop(&mut self) {
         if let Some(after) = self.0 {
-            // SAFETY: `Tiles::ready` required the instructions.
+            // SAFETY: `Tiles::set_up_thread` required the instructions.
             unsafe { after() };
         }
     }
 }
 
 impl Tiles {
-    pub fn new<const FORMS: usize>(
-        forms: &[[Microkernel; FORMS]],
+    pub fn new<const VARIANTS: usize>(
+        variants: &[[Microkernel; VARIANTS]],
         step: usize,
         lanes: usize,
-        around: Option<[unsafe fn(); 2]>,
+        setup_and_teardown: Option<[unsafe fn(); 2]>,
     ) -> Tiles {
-        Tiles { forms: forms.as_flattened().to_vec(), vectors: FORMS / 2, step, lanes, kept: 0, around }
+        Tiles {
+            variants: variants.as_flattened().to_vec(),
+            vectors: VARIANTS / 2,
+            step,
+            lanes,
+            kept_sums: 0,
+            setup_and_teardown,
+        }
     }
 
     /// Microkernels whose sums are kept from block to block of K, `kept` elements of the largest tile.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    pub fn keeping(self, kept: usize) -> Tiles {
-        Tiles { kept, ..self }
+    pub fn with_kept_sums(self, kept_sums: usize) -> Tiles {
+        Tiles { kept_sums, ..self }
     }
 
     /// Prepares the current thread for these microkernels.
     ///
     /// # Safety
     /// The processor has the tiles' instructions.
-    pub unsafe fn ready(&self) -> Ready {
-        Ready(self.around.map(|[before, after]| {
+    pub unsafe fn set_up_thread(&self) -> ThreadSetup {
+        ThreadSetup(self.setup_and_teardown.map(|[before, after]| {
             // SAFETY: guaranteed by the caller.
             unsafe { before() };
             after
@@ -64,10 +71,10 @@ impl Tiles {
 
     /// Rows of the largest tile.
     pub fn rows(&self) -> usize {
-        self.forms.len() / (2 * self.vectors)
+        self.variants.len() / (2 * self.vectors)
     }
 
-    /// Whether tiles have three vectors: see `loops::wide`.
+    /// Whether tiles have three vectors: see `table::wide`.
     pub fn wide(&self) -> bool {
         self.vectors > 2
     }
@@ -78,32 +85,32 @@ impl Tiles {
     }
 
     /// The microkernel for a tile's rows and width.
-    pub fn of(&self, &TileProduct { rows, width, .. }: &TileProduct) -> Microkernel {
-        let form = 2 * (width.div_ceil(self.lanes) - 1) + !width.is_multiple_of(self.lanes) as usize;
-        self.forms[2 * self.vectors * (rows - 1) + form]
+    pub fn find(&self, &TileProduct { rows, width, .. }: &TileProduct) -> Microkernel {
+        let variant = 2 * (width.div_ceil(self.lanes) - 1) + !width.is_multiple_of(self.lanes) as usize;
+        self.variants[2 * self.vectors * (rows - 1) + variant]
     }
 }
 
 /// The microkernels by rows, for tiles of two or three vectors, up to the largest row count of any instruction set;
 /// `$level` is passed on to the function that makes each.
-macro_rules! forms {
+macro_rules! variants {
     (2, $tile:ident $($level:tt)*) => {
-        $crate::kernels::gemm::native::tiles::forms!(@ [1 2] $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
+        $crate::kernels::gemm::native::microkernel::tiles::variants!(@ [1 2] $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
     };
     (3, $tile:ident $($level:tt)*) => {
-        $crate::kernels::gemm::native::tiles::forms!(@ [1 2 3] $tile [$($level)*] 1 2 3 4 5 6 7 8)
+        $crate::kernels::gemm::native::microkernel::tiles::variants!(@ [1 2 3] $tile [$($level)*] 1 2 3 4 5 6 7 8)
     };
     (@ $vectors:tt $tile:ident $level:tt $($rows:literal)*) => {
-        [$($crate::kernels::gemm::native::tiles::forms!(# $vectors $tile $level $rows)),*]
+        [$($crate::kernels::gemm::native::microkernel::tiles::variants!(# $vectors $tile $level $rows)),*]
     };
     (# [$($vectors:literal)*] $tile:ident $level:tt $rows:literal) => {
         [$(
-            $crate::kernels::gemm::native::tiles::forms!(= $tile $level $rows $vectors false),
-            $crate::kernels::gemm::native::tiles::forms!(= $tile $level $rows $vectors true)
+            $crate::kernels::gemm::native::microkernel::tiles::variants!(= $tile $level $rows $vectors false),
+            $crate::kernels::gemm::native::microkernel::tiles::variants!(= $tile $level $rows $vectors true)
         ),*]
     };
     (= $tile:ident [$($level:tt)*] $rows:literal $vectors:literal $masked:literal) => {
         $tile::<$rows, $vectors, $masked> $($level)*
     };
 }
-pub(super) use forms;
+pub(in crate::kernels::gemm::native) use variants;

@@ -4,53 +4,49 @@ use std::sync::OnceLock;
 
 use half::{bf16, f16};
 
+use super::arguments::{
+    Arranged, At, DotKernel, DotProducts, Element, Left, MAX_GEMV_ROWS, PackA, PackB, Source, Strip,
+    StripKernel, Sums, TileProduct,
+};
+use super::blocking::MAX_REGISTER_KC;
+use super::gemv::dot::{self, ONE_ROW_CHAINS};
+use super::microkernel;
 #[cfg(target_arch = "x86_64")]
-use super::amx;
+use super::microkernel::amx;
 #[cfg(target_arch = "aarch64")]
-use super::bfmmla;
-use super::blocks::{self, Blocks, Place};
-use super::dot::{self, DotProducts, FEW, ONE, Sums};
-use super::lay::Make;
-use super::microkernel::{self, Left, TileProduct};
-use super::pack::{self, At, Element, Source};
+use super::microkernel::bfmmla;
+use super::microkernel::prefetch::Prefetch;
+use super::microkernel::tiles::{Tiles, variants};
 #[cfg(target_arch = "x86_64")]
-use super::pairs;
-use super::prefetch::Prefetch;
-use super::rounded;
-use super::terms::SUMMED;
-use super::tiles::{Tiles, forms};
-use crate::quant::Layout;
-use crate::quant::coded::{Arrangement, Coded, InBytes, InF32, as_bytes};
+use super::pack::pairs;
+use super::pack::{a, b};
+use super::quantised::{self, Blocks, Place};
 use crate::simd::{Level, compiled, level};
 
-pub type Dots<P> = unsafe fn(DotProducts<P>, &mut Sums);
-type Strip<P> = unsafe fn(dot::Strip<P>);
-pub type Pack<P> = unsafe fn(Source<P>, usize, usize, usize, *mut f32);
-
 /// The kernels for one storage type of B.
-pub struct Storage<P> {
-    pub pack: Pack<P>,
+pub struct StorageKernels<P> {
+    pub pack: PackB<P>,
     /// By rows − 1.
-    pub dots: [Dots<P>; FEW],
-    pub strip: Strip<P>,
+    pub dots: [DotKernel<P>; MAX_GEMV_ROWS],
+    pub strip: StripKernel<P>,
 }
 
 /// The kernels of products by bf16 weights whose other factor is rounded to bf16.
-pub struct Rounded {
+pub struct RoundedKernels {
     /// Terms per element of a packed factor: two for pairs of bf16, one for widened bf16.
-    pub terms: usize,
+    pub terms_per_element: usize,
     /// Term granularity: packed factors are padded to a multiple.
-    pub whole: usize,
+    pub term_granularity: usize,
     /// Most terms that are summed in registers.
-    pub summed: usize,
+    pub register_kc: usize,
     /// Rounds and packs rows of A.
-    pub left: Make,
-    pub right: Pack<*const bf16>,
+    pub pack_a: PackA,
+    pub pack_b: PackB<*const bf16>,
     pub tiles: Tiles,
 }
 
 /// The kernels of one instruction set.
-pub struct Loops {
+pub struct KernelTable {
     /// For messages of tests.
     #[cfg_attr(not(test), allow(dead_code))]
     pub name: &'static str,
@@ -58,17 +54,17 @@ pub struct Loops {
     pub tiles: Tiles,
     /// Tiles of three vectors for wide f32 products, where they are faster.
     pub wide: Option<Tiles>,
-    pub f32: Storage<*const f32>,
-    pub f16: Storage<*const f16>,
-    pub bf16: Storage<*const bf16>,
-    pub blocks: Storage<Place>,
+    pub f32: StorageKernels<*const f32>,
+    pub f16: StorageKernels<*const f16>,
+    pub bf16: StorageKernels<*const bf16>,
+    pub blocks: StorageKernels<Place>,
     pub level: Level,
     /// The instruction set of exact products.
     pub exact: Level,
-    pub rounded: Rounded,
+    pub rounded: RoundedKernels,
 }
 
-impl Loops {
+impl KernelTable {
     /// The panel width, in columns: the width of the widest tile of two vectors.
     pub fn panel(&self) -> usize {
         self.tiles.panel()
@@ -80,57 +76,50 @@ impl Loops {
     /// As for `microkernel::tile`.
     pub unsafe fn tile(&self, t: &TileProduct) {
         // SAFETY: guaranteed by the caller.
-        unsafe { self.tiles.of(t)(t, &mut Prefetch::nothing()) };
+        unsafe { self.tiles.find(t)(t, &mut Prefetch::nothing()) };
     }
 }
 
-/// The kernel `dots` for one row of A in the arrangement that it needs.
-#[derive(Clone, Copy)]
-pub struct Arranged<P> {
-    pub arrangement: Arrangement,
-    pub dots: Dots<P>,
-}
-
 /// A storage type of B: its positions and its kernels.
-pub trait Stored: Copy + 'static {
+pub trait Storage: Copy + 'static {
     const IS_F32: bool = false;
     type At: At;
-    fn loops(loops: &Loops) -> &Storage<Self::At>;
+    fn kernels(table: &KernelTable) -> &StorageKernels<Self::At>;
     /// The arrangement of a row of A of `k` terms for dot products with rows of B (stride `step`), if they need one.
-    fn arranged(_b: Self::At, _k: usize, _step: usize) -> Option<Arranged<Self::At>> {
+    fn find_arrangement(_b: Self::At, _k: usize, _step: usize) -> Option<Arranged<Self::At>> {
         None
     }
 }
 
-impl Stored for Blocks {
+impl Storage for Blocks {
     type At = Place;
-    fn loops(loops: &Loops) -> &Storage<Place> {
-        &loops.blocks
+    fn kernels(table: &KernelTable) -> &StorageKernels<Place> {
+        &table.blocks
     }
-    fn arranged(b: Place, k: usize, step: usize) -> Option<Arranged<Place>> {
-        b.arranged(k, step)
+    fn find_arrangement(b: Place, k: usize, step: usize) -> Option<Arranged<Place>> {
+        b.find_arrangement(k, step)
     }
 }
 
-impl Stored for f32 {
+impl Storage for f32 {
     const IS_F32: bool = true;
     type At = *const f32;
-    fn loops(loops: &Loops) -> &Storage<*const f32> {
-        &loops.f32
+    fn kernels(table: &KernelTable) -> &StorageKernels<*const f32> {
+        &table.f32
     }
 }
 
-impl Stored for f16 {
+impl Storage for f16 {
     type At = *const f16;
-    fn loops(loops: &Loops) -> &Storage<*const f16> {
-        &loops.f16
+    fn kernels(table: &KernelTable) -> &StorageKernels<*const f16> {
+        &table.f16
     }
 }
 
-impl Stored for bf16 {
+impl Storage for bf16 {
     type At = *const bf16;
-    fn loops(loops: &Loops) -> &Storage<*const bf16> {
-        &loops.bf16
+    fn kernels(table: &KernelTable) -> &StorageKernels<*const bf16> {
+        &table.bf16
     }
 }
 
@@ -141,17 +130,6 @@ compiled! {
         // SAFETY: guaranteed by the caller.
         unsafe { microkernel::tile::<S, ROWS, VECTORS, MASKED>(t, ahead) }
     }
-
-    pub(super) fn dots_of_coded[B: Coded](d: DotProducts<Place>, sums: &mut Sums) {
-        // SAFETY: guaranteed by the caller.
-        unsafe {
-            if as_bytes::<S, B>() {
-                blocks::dots_as_they_lie::<S, InBytes, B>(d, sums)
-            } else {
-                blocks::dots_as_they_lie::<S, InF32, B>(d, sums)
-            }
-        }
-    }
 }
 
 compiled! {
@@ -161,12 +139,12 @@ compiled! {
 
     fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
         // SAFETY: guaranteed by the caller.
-        unsafe { rounded::round(a, rows, k, to, to_row) }
+        unsafe { a::round(a, rows, k, to, to_row) }
     }
 
     fn pack[T: Element](b: Source<*const T>, k: usize, width: usize, panel: usize, to: *mut f32) {
         // SAFETY: guaranteed by the caller.
-        unsafe { pack::pack::<S::V, T>(b, k, width, panel, to) }
+        unsafe { b::pack::<S::V, T>(b, k, width, panel, to) }
     }
 
     fn dots[T: Element; ROWS: usize, CHAINS: usize](d: DotProducts<*const T>, sums: &mut Sums) {
@@ -174,36 +152,31 @@ compiled! {
         unsafe { dot::dots::<S::V, T, ROWS, CHAINS>(d, sums) }
     }
 
-    fn strip[T: Element](s: dot::Strip<*const T>) {
+    fn strip[T: Element](s: Strip<*const T>) {
         // SAFETY: guaranteed by the caller.
         unsafe { dot::strip::<S::V, T>(s) }
     }
 
     fn pack_blocks(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
         // SAFETY: guaranteed by the caller.
-        unsafe { blocks::pack::<S::V>(b, k, width, panel, to) }
+        unsafe { quantised::pack::<S::V>(b, k, width, panel, to) }
     }
 
     fn dots_of_blocks[; ROWS: usize, CHAINS: usize](d: DotProducts<Place>, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
-        unsafe { blocks::dots::<S::V, ROWS, CHAINS>(d, sums) }
+        unsafe { quantised::dots::<S::V, ROWS, CHAINS>(d, sums) }
     }
 
-    pub(super) fn dots_of_layout[B: Layout](d: DotProducts<Place>, sums: &mut Sums) {
+    fn strip_of_blocks(s: Strip<Place>) {
         // SAFETY: guaranteed by the caller.
-        unsafe { blocks::dots_of_one::<S, B>(d, sums) }
-    }
-
-    fn strip_of_blocks(s: dot::Strip<Place>) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { blocks::strip::<S::V>(s) }
+        unsafe { quantised::strip::<S::V>(s) }
     }
 }
 
 fn tiles(level: Level) -> Tiles {
     // SAFETY: `level` is at most the process's level, so the processor has its instructions.
     let [lanes, rows] = unsafe { lanes_and_rows(level)() };
-    Tiles::new(&forms!(2, tile(level))[..rows], 1, lanes, None)
+    Tiles::new(&variants!(2, tile(level))[..rows], 1, lanes, None)
 }
 
 /// Tiles of three vectors and fewer rows, for instruction sets with 32 registers of 16 lanes and a large L2.
@@ -213,14 +186,14 @@ fn tiles(level: Level) -> Tiles {
 fn wide(level: Level) -> Option<Tiles> {
     // SAFETY: as in `tiles`.
     let [lanes, rows] = unsafe { lanes_and_rows(level)() };
-    (lanes == 16).then(|| Tiles::new(&forms!(3, tile(level))[..2 * rows / 3], 1, lanes, None))
+    (lanes == 16).then(|| Tiles::new(&variants!(3, tile(level))[..2 * rows / 3], 1, lanes, None))
 }
 
 /// Dot-product kernels by rows, with as many accumulator chains as the registers allow.
 macro_rules! by_rows {
     ($dots:ident [$($element:ident)?] $level:ident) => {
         [
-            $dots::<$($element,)? 1, ONE>($level),
+            $dots::<$($element,)? 1, ONE_ROW_CHAINS>($level),
             $dots::<$($element,)? 2, 2>($level),
             $dots::<$($element,)? 3, 2>($level),
             $dots::<$($element,)? 4, 1>($level),
@@ -232,15 +205,15 @@ macro_rules! by_rows {
     };
 }
 
-impl<T: Element> Storage<*const T> {
-    fn of(level: Level) -> Storage<*const T> {
-        Storage { pack: pack::<T>(level), dots: by_rows!(dots [T] level), strip: strip::<T>(level) }
+impl<T: Element> StorageKernels<*const T> {
+    fn of(level: Level) -> StorageKernels<*const T> {
+        StorageKernels { pack: pack::<T>(level), dots: by_rows!(dots [T] level), strip: strip::<T>(level) }
     }
 }
 
-impl Storage<Place> {
-    fn of_blocks(level: Level) -> Storage<Place> {
-        Storage {
+impl StorageKernels<Place> {
+    fn of_blocks(level: Level) -> StorageKernels<Place> {
+        StorageKernels {
             pack: pack_blocks(level),
             dots: by_rows!(dots_of_blocks [] level),
             strip: strip_of_blocks(level),
@@ -248,66 +221,87 @@ impl Storage<Place> {
     }
 }
 
-impl Rounded {
-    fn of(level: Level) -> Rounded {
+impl RoundedKernels {
+    fn of(level: Level) -> RoundedKernels {
         #[cfg(target_arch = "x86_64")]
         if level == Level::Avx512Bf16 {
-            let (left, right): (Make, Pack<*const bf16>) = (pairs::left, pairs::right);
-            return Rounded { terms: 2, whole: 2, summed: SUMMED, left, right, tiles: tiles(level) };
+            let (pack_a, pack_b): (PackA, PackB<*const bf16>) = (pairs::pack_a, pairs::pack_b);
+            return RoundedKernels {
+                terms_per_element: 2,
+                term_granularity: 2,
+                register_kc: MAX_REGISTER_KC,
+                pack_a,
+                pack_b,
+                tiles: tiles(level),
+            };
         }
         #[cfg(target_arch = "x86_64")]
         if level == Level::Amx {
-            let (left, right): (Make, Pack<*const bf16>) = (amx::left, amx::right);
-            let (whole, summed) = (amx::TERMS, amx::SUMMED);
-            return Rounded { terms: 2, whole, summed, left, right, tiles: amx::tiles() };
+            let (pack_a, pack_b): (PackA, PackB<*const bf16>) = (amx::pack_a, amx::pack_b);
+            let (term_granularity, register_kc) = (amx::TERMS, amx::MAX_REGISTER_KC);
+            return RoundedKernels {
+                terms_per_element: 2,
+                term_granularity,
+                register_kc,
+                pack_a,
+                pack_b,
+                tiles: amx::tiles(),
+            };
         }
         #[cfg(target_arch = "aarch64")]
         if level == Level::NeonBf16 {
-            let (left, right): (Make, Pack<*const bf16>) = (bfmmla::left, bfmmla::right);
-            return Rounded {
-                terms: 2,
-                whole: bfmmla::TERMS,
-                summed: SUMMED,
-                left,
-                right,
+            let (pack_a, pack_b): (PackA, PackB<*const bf16>) = (bfmmla::pack_a, bfmmla::pack_b);
+            return RoundedKernels {
+                terms_per_element: 2,
+                term_granularity: bfmmla::TERMS,
+                register_kc: MAX_REGISTER_KC,
+                pack_a,
+                pack_b,
                 tiles: bfmmla::tiles(),
             };
         }
-        let (left, right) = (round(level), pack::<bf16>(level));
-        Rounded { terms: 1, whole: 1, summed: SUMMED, left, right, tiles: tiles(level) }
+        let (pack_a, pack_b) = (round(level), pack::<bf16>(level));
+        RoundedKernels {
+            terms_per_element: 1,
+            term_granularity: 1,
+            register_kc: MAX_REGISTER_KC,
+            pack_a,
+            pack_b,
+            tiles: tiles(level),
+        }
     }
 }
 
-impl Loops {
+impl KernelTable {
     /// The kernels of `level`, which is at most the process's level.
-    pub fn of(level: Level) -> Loops {
+    pub fn of(level: Level) -> KernelTable {
         let exact = level.exact();
         let tiles = tiles(exact);
-        Loops {
+        KernelTable {
             name: level.name(),
             lanes: tiles.panel() / 2,
             tiles,
             wide: wide(exact),
-            f32: Storage::of(exact),
-            f16: Storage::of(exact),
-            bf16: Storage::of(exact),
-            blocks: Storage::of_blocks(exact),
+            f32: StorageKernels::of(exact),
+            f16: StorageKernels::of(exact),
+            bf16: StorageKernels::of(exact),
+            blocks: StorageKernels::of_blocks(exact),
             level,
             exact,
-            rounded: Rounded::of(level),
+            rounded: RoundedKernels::of(level),
         }
     }
 }
 
 /// The tables that this processor can run.
 #[cfg(test)]
-pub fn available() -> &'static [Loops] {
-    static AVAILABLE: OnceLock<Vec<Loops>> = OnceLock::new();
-    AVAILABLE.get_or_init(|| crate::simd::level::tried().map(Loops::of).collect())
+pub fn available() -> &'static [KernelTable] {
+    static AVAILABLE: OnceLock<Vec<KernelTable>> = OnceLock::new();
+    AVAILABLE.get_or_init(|| crate::simd::level::tried().map(KernelTable::of).collect())
 }
 
 /// The kernels of the process's level.
-pub fn best() -> &'static Loops {
-    static BEST: OnceLock<Loops> = OnceLock::new();
-    BEST.get_or_init(|| Loops::of(level()))
+pub fn current_table() -> &'static KernelTable {
+    static BEST: OnceLock<KernelTable> = OnceLock::new();
+    BEST.get_or_init(|| KernelTable::of(level()))
 }

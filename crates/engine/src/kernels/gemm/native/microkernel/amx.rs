@@ -22,11 +22,13 @@ use std::mem::MaybeUninit;
 
 use half::bf16;
 
-use super::microkernel::{self, Epilogue, Left, More, STRIDE, TileProduct};
-use super::pack::Source;
-use super::pairs;
-use super::prefetch::{self, Prefetch};
+use super::prefetch::Prefetch;
+use super::row_pointers::STRIDE;
 use super::tiles::{Microkernel, Tiles};
+use crate::kernels::gemm::native::arguments::{Epilogue, Left, SecondTile, Source, TileProduct};
+use crate::kernels::gemm::native::cache_line;
+use crate::kernels::gemm::native::microkernel;
+use crate::kernels::gemm::native::pack::pairs;
 use crate::simd::amx::sums::{self as amx, COLUMNS};
 use crate::simd::amx::{BYTES, Configuration, ROWS, release};
 use crate::simd::{Avx512, Isa, Lanes};
@@ -34,7 +36,7 @@ use crate::simd::{Avx512, Isa, Lanes};
 /// Terms per row of a register.
 pub const TERMS: usize = BYTES / 2;
 /// Most terms that are summed in registers. SmolLM2's 576 are two blocks.
-pub const SUMMED: usize = 288;
+pub const MAX_REGISTER_KC: usize = 288;
 /// Columns per panel.
 const PANEL: usize = 2 * COLUMNS;
 /// Elements per register.
@@ -46,16 +48,16 @@ const ROW: usize = PANEL;
 const _: () = assert!(STRIDE == TERMS / 2);
 const _: () = assert!(PANEL == 2 * Avx512::WIDTH);
 
-/// As for `pairs::right`, padded with zeros to a multiple of `TERMS` rows.
+/// As for `pairs::pack_b`, padded with zeros to a multiple of `TERMS` rows.
 ///
 /// # Safety
-/// As for `pairs::right`; `to` covers the padded rows.
+/// As for `pairs::pack_b`; `to` covers the padded rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
+pub unsafe fn pack_b(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     let (pairs, whole) = (k.div_ceil(2), k.next_multiple_of(TERMS) / 2);
     // SAFETY: guaranteed by the caller.
     unsafe {
-        pairs::right(b, k, width, panel, to);
+        pairs::pack_b(b, k, width, panel, to);
         to.add(pairs * panel).write_bytes(0, (whole - pairs) * panel);
     }
 }
@@ -64,14 +66,14 @@ pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize
 /// rows have a stride of `to_row` elements.
 ///
 /// # Safety
-/// As for `pairs::left`; `to` covers whole registers.
+/// As for `pairs::pack_a`; `to` covers whole registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+pub unsafe fn pack_a(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     // SAFETY: guaranteed by the caller.
     unsafe {
         for i in 0..rows {
             let to = to.add(i / ROWS * to_row + i % ROWS * COLUMNS);
-            pairs::row(Left { at: a.at.add(i * a.row), ..a }, k, to, REGISTER);
+            pairs::round_row(Left { at: a.at.add(i * a.row), ..a }, k, to, REGISTER);
         }
     }
 }
@@ -80,7 +82,7 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 #[repr(align(64))]
 struct Sums([MaybeUninit<f32>; 2 * ROWS * ROW]);
 
-/// As for `microkernel::tile`, for factors packed by `left` and `right`.
+/// As for `microkernel::tile`, for factors packed by `pack_a` and `pack_b`.
 ///
 /// # Safety
 /// As for `microkernel::tile`. The thread has loaded `Configuration::WHOLE`; `k` is a multiple of half of `TERMS`; A
@@ -93,11 +95,13 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     let &TileProduct { rows, k, a, b, width, epilogue, kept, .. } = t;
     debug_assert!(rows <= if TALL { 2 * ROWS } else { ROWS } && width <= VECTORS * COLUMNS);
     debug_assert!(k.is_multiple_of(COLUMNS));
-    let goes_on = kept.is_some_and(|kept| kept.goes_on);
-    if !goes_on {
+    let continues = kept.is_some_and(|kept| kept.continues);
+    if !continues {
         for i in 0..rows {
             for j in 0..VECTORS {
-                prefetch::to_write(epilogue.c.wrapping_add(i * epilogue.row + j * COLUMNS).cast());
+                cache_line::prefetch_for_write(
+                    epilogue.c.wrapping_add(i * epilogue.row + j * COLUMNS).cast(),
+                );
             }
         }
     }
@@ -106,7 +110,7 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     let mut at: *mut f32 = sums.0.as_mut_ptr().cast();
     // SAFETY: guaranteed by the caller.
     unsafe {
-        match kept.filter(|kept| kept.begun) {
+        match kept.filter(|kept| kept.resumed) {
             Some(kept) if VECTORS == 1 => amx::load::<TALL, false>(kept.at, ROW),
             Some(kept) => amx::load::<TALL, true>(kept.at, ROW),
             None => amx::zero(),
@@ -119,14 +123,14 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
                 _ => amx::add::<TALL, true>(a_at, a.row, COLUMNS, b_at, b.k),
             }
         }
-        if let Some(kept) = kept.filter(|kept| kept.goes_on) {
+        if let Some(kept) = kept.filter(|kept| kept.continues) {
             at = kept.at;
         }
         match VECTORS {
             1 => amx::store::<TALL, false>(at, ROW),
             _ => amx::store::<TALL, true>(at, ROW),
         }
-        if !goes_on {
+        if !continues {
             epilogue_all::<VECTORS, MASKED>(&sums, t);
         }
     }
@@ -174,12 +178,12 @@ unsafe fn epilogue_rows<const COUNT: usize, const VECTORS: usize, const MASKED: 
                 *v = Lanes::load(sums.0.as_ptr().add((row + i) * ROW + j * COLUMNS).cast());
             }
         }
-        let more = t.more.map(|more| {
-            let at = more.a.at.add(row * more.a.row);
-            More { a: Left { at, ..more.a }, ..*more }
+        let second = t.second.map(|second| {
+            let at = second.a.at.add(row * second.a.row);
+            SecondTile { a: Left { at, ..second.a }, ..*second }
         });
         let epilogue = Epilogue { c: t.epilogue.c.add(row * t.epilogue.row), ..t.epilogue };
-        let t = TileProduct { epilogue, more: more.as_ref(), ..*t };
+        let t = TileProduct { epilogue, second: second.as_ref(), ..*t };
         microkernel::epilogue::<Avx512, COUNT, VECTORS, MASKED>(lines, &t);
     }
 }
@@ -199,6 +203,6 @@ pub fn tiles() -> Tiles {
         [tile::<false, 1, false>, tile::<false, 1, true>, tile::<false, 2, false>, tile::<false, 2, true>];
     let tall: [Microkernel; 4] =
         [tile::<true, 1, false>, tile::<true, 1, true>, tile::<true, 2, false>, tile::<true, 2, true>];
-    let forms = [[short; ROWS], [tall; ROWS]].concat();
-    Tiles::new(&forms, ROWS, COLUMNS, Some([configure, release])).keeping(2 * ROWS * ROW)
+    let variants = [[short; ROWS], [tall; ROWS]].concat();
+    Tiles::new(&variants, ROWS, COLUMNS, Some([configure, release])).with_kept_sums(2 * ROWS * ROW)
 }

@@ -4,17 +4,16 @@
 
 use std::mem::MaybeUninit;
 
-use super::dot::{self, DotProducts, ONE, Strip, Sums};
-use super::loops::{Arranged, Dots, dots_of_coded, dots_of_layout};
-use super::microkernel::Left;
-use super::pack::{self, At, Source};
-use super::prefetch::{LINE_BYTES, prefetch};
-use super::workspace::LINE;
+use super::arguments::{Arranged, At, DotKernel, DotProducts, Left, Source, Strip, Sums};
+use super::cache_line::{LINE, LINE_BYTES, prefetch};
+use super::gemv::dot::{self, ONE_ROW_CHAINS};
+use super::pack::b;
 use crate::quant::coded::{
-    Arrangement, Coded, Row, arrangement, blocks_of_a_turn, floats_of_a_turn, of_coded,
+    Arrangement, Coded, InBytes, InF32, Row, arrangement, as_bytes, blocks_of_a_turn, floats_of_a_turn,
+    of_coded,
 };
 use crate::quant::{BlockType, Layout, PART, Unpack, of_layout};
-use crate::simd::{Isa, Lanes, Level};
+use crate::simd::{Isa, Lanes, Level, compiled};
 
 /// The storage of a weight in blocks of any type.
 #[derive(Clone, Copy)]
@@ -26,9 +25,9 @@ pub struct Place {
     kind: BlockType,
     unpack: Unpack,
     /// `dots` for one row of A.
-    one: Dots<Place>,
+    one: DotKernel<Place>,
     /// `dots` for one arranged row of A, if the blocks can be multiplied without unpacking.
-    coded: Option<(Arrangement, Dots<Place>)>,
+    coded: Option<(Arrangement, DotKernel<Place>)>,
     /// The matrix's first block.
     blocks: *const u8,
     element: usize,
@@ -44,7 +43,7 @@ impl Place {
 
     /// The arrangement of a row of `k` elements for columns with a stride of `step`, if these are whole blocks that can
     /// be multiplied without unpacking.
-    pub(super) fn arranged(self, k: usize, step: usize) -> Option<Arranged<Place>> {
+    pub(super) fn find_arrangement(self, k: usize, step: usize) -> Option<Arranged<Place>> {
         let (arrangement, dots) = self.coded?;
         let whole = [k, step, self.element].iter().all(|n| n.is_multiple_of(arrangement.elements));
         whole.then_some(Arranged { arrangement, dots })
@@ -79,18 +78,18 @@ impl At for Place {
 /// Terms of a panel that are unpacked together: with the panel's columns, half of a usual L1.
 const TERMS: usize = 128;
 /// Leading dimension of unpacked columns: padded by a cache line, so that columns do not alias in L1.
-const STEP: usize = TERMS + LINE;
+const UNPACKED_LD: usize = TERMS + LINE;
 /// Columns of the widest panel of tiles of two vectors; blocks use no others.
-const WIDEST: usize = 32;
+const MAX_PANEL: usize = 32;
 
-/// As for `pack::pack`.
+/// As for `pack::b::pack`.
 ///
 /// # Safety
-/// As for `pack::pack`; `b` is contiguous along rows or along columns.
+/// As for `pack::b::pack`; `b` is contiguous along rows or along columns.
 #[inline(always)]
 pub unsafe fn pack<L: Lanes>(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
     let Source { at, row, column } = b;
-    assert!(panel <= WIDEST && (row == 1 || column == 1), "a panel of blocks is too wide");
+    assert!(panel <= MAX_PANEL && (row == 1 || column == 1), "a panel of blocks is too wide");
     // SAFETY: guaranteed by the caller.
     unsafe {
         if column == 1 {
@@ -101,15 +100,15 @@ pub unsafe fn pack<L: Lanes>(b: Source<Place>, k: usize, width: usize, panel: us
             }
             return;
         }
-        let mut space = [MaybeUninit::<f32>::uninit(); WIDEST * STEP];
+        let mut space = [MaybeUninit::<f32>::uninit(); MAX_PANEL * UNPACKED_LD];
         let unpacked = space.as_mut_ptr().cast::<f32>();
         for from in (0..k).step_by(TERMS) {
             let terms = TERMS.min(k - from);
             for j in 0..width {
-                at.plus(from + j * column).unpack(terms, unpacked.add(j * STEP));
+                at.plus(from + j * column).unpack(terms, unpacked.add(j * UNPACKED_LD));
             }
-            let source = Source { at: unpacked.cast_const(), row: 1, column: STEP };
-            pack::pack::<L, f32>(source, terms, width, panel, to.add(from * panel));
+            let source = Source { at: unpacked.cast_const(), row: 1, column: UNPACKED_LD };
+            b::pack::<L, f32>(source, terms, width, panel, to.add(from * panel));
         }
     }
 }
@@ -117,7 +116,7 @@ pub unsafe fn pack<L: Lanes>(b: Source<Place>, k: usize, width: usize, panel: us
 /// Prefetch distance, in bytes: see `dot`.
 const AHEAD: usize = 4096;
 /// Elements of a row that are unpacked together: a multiple of the step of every `dots` kernel.
-const PIECE: usize = 256;
+const UNPACKED: usize = 256;
 
 /// As for `dot::dots`, in the same order.
 ///
@@ -126,7 +125,7 @@ const PIECE: usize = 256;
 #[inline(always)]
 pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProducts<Place>, sums: &mut Sums) {
     let DotProducts { k, a, w, step, columns } = d;
-    let mut space = [MaybeUninit::<f32>::uninit(); PIECE];
+    let mut space = [MaybeUninit::<f32>::uninit(); UNPACKED];
     let piece = space.as_mut_ptr().cast::<f32>();
     let whole = k / (CHAINS * L::LANES) * (CHAINS * L::LANES);
     if ROWS == 1 && w.element.is_multiple_of(PART) && step.is_multiple_of(PART) {
@@ -138,20 +137,20 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProdu
         for j in 0..columns {
             let w = w.plus(j * step);
             let mut chains = [[L::splat(0.0); CHAINS]; ROWS];
-            for from in (0..whole).step_by(PIECE) {
-                let terms = PIECE.min(whole - from);
+            for from in (0..whole).step_by(UNPACKED) {
+                let terms = UNPACKED.min(whole - from);
                 w.plus(from).unpack(terms, piece);
                 let here = w.plus(from);
-                for byte in (0..here.bytes(PIECE)).step_by(LINE_BYTES) {
+                for byte in (0..here.bytes(UNPACKED)).step_by(LINE_BYTES) {
                     prefetch(here.address().wrapping_add(AHEAD + byte));
                 }
                 let a = Left { at: a.at.add(from), ..a };
-                dot::chains(terms, a, piece.cast_const(), &mut chains, |_| {});
+                dot::add_to_chains(terms, a, piece.cast_const(), &mut chains, |_| {});
             }
             w.plus(whole).unpack(k - whole, piece);
             for (i, (sums, chains)) in sums.iter_mut().zip(&chains).enumerate() {
                 let a = a.at.add(i * a.row + whole);
-                sums[j] = dot::ended(chains, k - whole, a, piece.cast_const());
+                sums[j] = dot::finish_row(chains, k - whole, a, piece.cast_const());
             }
         }
     }
@@ -163,7 +162,7 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProdu
 /// # Safety
 /// As for `dot::dots`; the weight's blocks have layout B.
 #[inline(always)]
-pub unsafe fn dots_of_one<S: Isa, B: Layout>(d: DotProducts<Place>, sums: &mut Sums) {
+pub unsafe fn dots_of_one_row<S: Isa, B: Layout>(d: DotProducts<Place>, sums: &mut Sums) {
     /// Columns per step: they share A and hide each other's latency.
     const TWO: usize = 2;
     let DotProducts { k, a, w, step, columns } = d;
@@ -172,33 +171,33 @@ pub unsafe fn dots_of_one<S: Isa, B: Layout>(d: DotProducts<Place>, sums: &mut S
         let place = |j: usize| w.plus(j * step);
         let (pairs, odd) = sums[0][..columns].as_chunks_mut::<TWO>();
         for (j, sums) in (0..).step_by(TWO).zip(pairs) {
-            *sums = columns_of_one::<S, B, TWO>(k, a, [place(j), place(j + 1)]);
+            *sums = columns_of_one_row::<S, B, TWO>(k, a, [place(j), place(j + 1)]);
         }
         for sum in odd {
-            [*sum] = columns_of_one::<S, B, 1>(k, a, [place(columns - 1)]);
+            [*sum] = columns_of_one_row::<S, B, 1>(k, a, [place(columns - 1)]);
         }
     }
 }
 
-/// `dots_of_one` of `COUNT` columns.
+/// `dots_of_one_row` of `COUNT` columns.
 ///
 /// # Safety
-/// As for `dots_of_one`.
+/// As for `dots_of_one_row`.
 #[inline(always)]
-unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
+unsafe fn columns_of_one_row<S: Isa, B: Layout, const COUNT: usize>(
     k: usize,
     a: Left,
     columns: [Place; COUNT],
 ) -> [f32; COUNT] {
     /// Elements per step: the same number of whole vectors and parts for each chain.
     const fn turn<S: Isa>() -> usize {
-        if ONE * S::WIDTH > PART { ONE * S::WIDTH } else { PART }
+        if ONE_ROW_CHAINS * S::WIDTH > PART { ONE_ROW_CHAINS * S::WIDTH } else { PART }
     }
     let turn = const { turn::<S>() };
     let whole = k / turn * turn;
     // SAFETY: guaranteed by the caller.
     unsafe {
-        let mut chains = [[S::zero(); ONE]; COUNT];
+        let mut chains = [[S::zero(); ONE_ROW_CHAINS]; COUNT];
         for t in (0..whole).step_by(turn) {
             for c in 0..COUNT {
                 let column = columns[c];
@@ -211,7 +210,7 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
                     let part = B::part::<S>(column.blocks, element / PART + p);
                     for (v, right) in part.iter().enumerate().take(PART / S::WIDTH) {
                         let at = p * PART + v * S::WIDTH;
-                        let chain = &mut chains[c][at / S::WIDTH % ONE];
+                        let chain = &mut chains[c][at / S::WIDTH % ONE_ROW_CHAINS];
                         *chain = S::V::load(a.at.add(t + at)).fma(*right, *chain);
                     }
                 }
@@ -219,13 +218,13 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
         }
         let mut sums = [0.0; COUNT];
         for c in 0..COUNT {
-            sums[c] = dot::all(&chains[c]);
+            sums[c] = dot::reduce_chains(&chains[c]);
         }
         if k > whole {
-            let mut rest = [0.0; ONE * PART];
+            let mut rest = [0.0; ONE_ROW_CHAINS * PART];
             for c in 0..COUNT {
                 columns[c].plus(whole).unpack(k - whole, rest.as_mut_ptr());
-                sums[c] = dot::more(sums[c], k - whole, a.at.add(whole), rest.as_ptr());
+                sums[c] = dot::add_tail(sums[c], k - whole, a.at.add(whole), rest.as_ptr());
             }
         }
         sums
@@ -238,25 +237,29 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
 /// # Safety
 /// As for `dot::dots`; the weight's blocks have layout B, columns are whole blocks, and `a` is arranged for them.
 #[inline(always)]
-pub unsafe fn dots_as_they_lie<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<Place>, sums: &mut Sums) {
+pub unsafe fn dots_without_unpacking<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<Place>, sums: &mut Sums) {
     let DotProducts { k, a, w, step, columns } = d;
     let bytes = |elements: usize| elements / B::ELEMENTS * size_of::<B>();
     let (first, step) = (w.blocks.wrapping_add(bytes(w.element)), bytes(step));
     // SAFETY: guaranteed by the caller.
     unsafe {
         for (j, sum) in sums[0][..columns].iter_mut().enumerate() {
-            let sum_of = column_as_it_lies::<S, R, B>(k, a.at.add(R::HEAD), first.add(j * step));
+            let sum_of = column_without_unpacking::<S, R, B>(k, a.at.add(R::HEAD), first.add(j * step));
             *sum = R::finish(sum_of, a.at);
         }
     }
 }
 
-/// `dots_as_they_lie` of one column.
+/// `dots_without_unpacking` of one column.
 ///
 /// # Safety
-/// As for `dots_as_they_lie`.
+/// As for `dots_without_unpacking`.
 #[inline(always)]
-unsafe fn column_as_it_lies<S: Isa, R: Row<S>, B: Coded>(k: usize, a: *const f32, column: *const u8) -> f32 {
+unsafe fn column_without_unpacking<S: Isa, R: Row<S>, B: Coded>(
+    k: usize,
+    a: *const f32,
+    column: *const u8,
+) -> f32 {
     /// Most blocks that fill a vector step.
     const ALL: usize = 4;
     let (turn, floats) = const { (blocks_of_a_turn::<S, B>(), floats_of_a_turn::<S, R, B>()) };
@@ -305,5 +308,25 @@ pub unsafe fn strip<L: Lanes>(s: Strip<Place>) {
             let b = unpacked.cast_const();
             dot::strip::<L, f32>(Strip { rows, k: terms, a, b, b_row: width, width, sums });
         }
+    }
+}
+
+compiled! {
+    paired fn dots_of_coded[B: Coded](d: DotProducts<Place>, sums: &mut Sums) {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            if as_bytes::<S, B>() {
+                dots_without_unpacking::<S, InBytes, B>(d, sums)
+            } else {
+                dots_without_unpacking::<S, InF32, B>(d, sums)
+            }
+        }
+    }
+}
+
+compiled! {
+    exact fn dots_of_layout[B: Layout](d: DotProducts<Place>, sums: &mut Sums) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { dots_of_one_row::<S, B>(d, sums) }
     }
 }

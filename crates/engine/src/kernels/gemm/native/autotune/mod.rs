@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use half::bf16;
 
-use super::loops::{Loops, best};
 use super::product::Product;
+use super::table::{KernelTable, current_table};
 use crate::device::cpu::system;
 use crate::kernel::native::Threads;
 use crate::random::Stream;
@@ -28,7 +28,7 @@ const MARGIN: f64 = 1.25;
 /// Timed rounds; a variant's time is its shortest.
 const ROUNDS: usize = 5;
 /// Minimum number of rounds, and the time after which no further round starts.
-const LEAST: usize = 2;
+const MIN_ROUNDS: usize = 2;
 const BUDGET: Duration = Duration::from_millis(15);
 /// [m, n, k] of the comparison: partial tiles and several blocks of K.
 const ODD: [usize; 3] = [41, 71, 1061];
@@ -40,28 +40,28 @@ const DRAWN: usize = 16_381;
 const CLASS: &str = "gemm rounded to bf16";
 
 /// The kernels of this process's rounded products.
-pub fn loops() -> &'static Loops {
-    static CHOSEN: OnceLock<&'static Loops> = OnceLock::new();
+pub fn rounded_table() -> &'static KernelTable {
+    static CHOSEN: OnceLock<&'static KernelTable> = OnceLock::new();
     CHOSEN.get_or_init(|| {
-        let asked = std::env::var("LOWRANK_ISA").is_ok_and(|asked| !asked.is_empty());
+        let level_is_set = std::env::var("LOWRANK_ISA").is_ok_and(|level| !level.is_empty());
         let off = matches!(Setting::of_environment(), Ok(Setting::Off));
         let levels = candidates(level());
-        if asked || off || levels.len() < 2 {
-            return best();
+        if level_is_set || off || levels.len() < 2 {
+            return current_table();
         }
         let owner = Owner {
-            adapter: processor(),
+            adapter: identify_processor(),
             driver: level().label().into(),
             package: env!("CARGO_PKG_VERSION").into(),
         };
-        let chosen = kept(Store::of(owner).as_ref(), &levels, || Processor::new(&levels));
-        if chosen == level() { best() } else { Box::leak(Box::new(Loops::of(chosen))) }
+        let chosen = load_or_measure(Store::of(owner).as_ref(), &levels, || Processor::new(&levels));
+        if chosen == level() { current_table() } else { Box::leak(Box::new(KernelTable::of(chosen))) }
     })
 }
 
 /// The instruction set of those kernels; attention uses it, too.
 pub fn rounded_level() -> Level {
-    loops().level
+    rounded_table().level
 }
 
 /// The levels up to `level` that differ in products of bf16 only, simplest first.
@@ -70,7 +70,7 @@ fn candidates(level: Level) -> Vec<Level> {
 }
 
 /// The processor's name and CPUID signature, since several generations may share a name.
-fn processor() -> String {
+fn identify_processor() -> String {
     let name = system::processor();
     #[cfg(target_arch = "x86_64")]
     {
@@ -85,7 +85,7 @@ fn processor() -> String {
 }
 
 /// The stored level, if it is one of `levels`; otherwise the fastest, which is then stored.
-fn kept<B: Bench>(store: Option<&Store>, levels: &[Level], bench: impl FnOnce() -> B) -> Level {
+fn load_or_measure<B: Bench>(store: Option<&Store>, levels: &[Level], bench: impl FnOnce() -> B) -> Level {
     let before = store.and_then(|store| store.read().forms.get(CLASS).cloned());
     if let Some(level) = levels.iter().find(|level| before.as_deref() == Some(level.name())) {
         return *level;
@@ -100,33 +100,37 @@ fn kept<B: Bench>(store: Option<&Store>, levels: &[Level], bench: impl FnOnce() 
 /// Runs and times variants by index.
 trait Bench {
     /// Whether a variant's result equals the first variant's, up to the order of sums.
-    fn right(&mut self, form: usize) -> bool;
+    fn is_correct(&mut self, variant: usize) -> bool;
 
-    fn time(&mut self, form: usize) -> Duration;
+    fn time(&mut self, variant: usize) -> Duration;
 }
 
 /// The index of the chosen variant. The first variant is the simplest and needs no check.
-fn fastest(bench: &mut impl Bench, forms: usize) -> usize {
-    let right: Vec<usize> = (0..forms).filter(|form| *form == 0 || bench.right(*form)).collect();
-    let mut took = vec![Duration::MAX; forms];
+fn fastest(bench: &mut impl Bench, variants: usize) -> usize {
+    let correct: Vec<usize> =
+        (0..variants).filter(|variant| *variant == 0 || bench.is_correct(*variant)).collect();
+    let mut took = vec![Duration::MAX; variants];
     let mut spent = Duration::ZERO;
     for round in 0..ROUNDS {
-        if right.len() == 1 || round >= LEAST && spent > BUDGET {
+        if correct.len() == 1 || round >= MIN_ROUNDS && spent > BUDGET {
             break;
         }
-        for form in &right {
-            let one = bench.time(*form);
+        for variant in &correct {
+            let one = bench.time(*variant);
             spent += one;
-            took[*form] = took[*form].min(one);
+            took[*variant] = took[*variant].min(one);
         }
     }
     let faster = |a: usize, b: usize| took[a].as_secs_f64() * MARGIN <= took[b].as_secs_f64();
-    right.into_iter().reduce(|taken, form| if faster(form, taken) { form } else { taken }).unwrap_or(0)
+    correct
+        .into_iter()
+        .reduce(|taken, variant| if faster(variant, taken) { variant } else { taken })
+        .unwrap_or(0)
 }
 
 /// The variants on this processor.
 struct Processor {
-    forms: Vec<&'static Loops>,
+    variants: Vec<&'static KernelTable>,
     odd: Operands,
     timed: Operands,
     expected: Vec<f32>,
@@ -134,27 +138,27 @@ struct Processor {
 
 impl Processor {
     fn new(levels: &[Level]) -> Processor {
-        let forms: Vec<&'static Loops> =
-            levels.iter().map(|one| &*Box::leak(Box::new(Loops::of(*one)))).collect();
+        let variants: Vec<&'static KernelTable> =
+            levels.iter().map(|one| &*Box::leak(Box::new(KernelTable::of(*one)))).collect();
         let (mut odd, timed) = (Operands::new(ODD), Operands::new(TIMED));
-        odd.multiply(forms[0]);
+        odd.multiply(variants[0]);
         let expected = odd.c.clone();
-        Processor { forms, odd, timed, expected }
+        Processor { variants, odd, timed, expected }
     }
 }
 
 impl Bench for Processor {
-    fn right(&mut self, form: usize) -> bool {
-        self.odd.multiply(self.forms[form]);
+    fn is_correct(&mut self, variant: usize) -> bool {
+        self.odd.multiply(self.variants[variant]);
         // Each result is within k roundings of f32 (2⁻²⁴) of the sum of the terms' magnitudes, 0.64 on average. The
         // magnitude of a sum is about √k, more than a hundred times the bound.
         let bound = 2.0 * (ODD[2] as f32) * 2f32.powi(-24) * ODD[2] as f32;
         self.odd.c.iter().zip(&self.expected).all(|(got, expected)| (got - expected).abs() <= bound)
     }
 
-    fn time(&mut self, form: usize) -> Duration {
+    fn time(&mut self, variant: usize) -> Duration {
         let start = Instant::now();
-        self.timed.multiply(self.forms[form]);
+        self.timed.multiply(self.variants[variant]);
         start.elapsed()
     }
 }
@@ -177,11 +181,11 @@ impl Operands {
     }
 
     /// C = A·Bᵀ, on this thread.
-    fn multiply(&mut self, loops: &'static Loops) {
+    fn multiply(&mut self, table: &'static KernelTable) {
         let product =
-            Product::<bf16>::by_rows(self.sizes, self.a.as_ptr(), self.b.as_ptr(), self.c.as_mut_ptr());
+            Product::<bf16>::row_major(self.sizes, self.a.as_ptr(), self.b.as_ptr(), self.c.as_mut_ptr());
         let alone = Threads::new(1).expect("it starts none");
         // SAFETY: the operands have the given sizes; the kernels' level is at most the process's.
-        alone.install(|| unsafe { product.run_rounded(loops, 1) });
+        alone.install(|| unsafe { product.run_rounded(table, 1) });
     }
 }

@@ -1,30 +1,32 @@
 //! Products of few rows: B is read once, by rows (`dots`) or by columns (`strips`), whichever is contiguous.
 
-use super::cut::worth;
-use super::dot::{COLUMNS, DotProducts, FEW, Strip};
-use super::loops::{Arranged, Dots, Loops, Stored};
-use super::microkernel::Left;
-use super::pack::At;
+pub mod dot;
+
+use super::arguments::{Arranged, At, COLUMNS, DotKernel, DotProducts, Left, MAX_GEMV_ROWS, Strip};
+use super::partition::worth;
 use super::product::Product;
+use super::table::{KernelTable, Storage};
 use super::workspace::workspace;
 use crate::kernel::native::each_task;
 
 /// Bytes of B per task, approximately: enough for sequential prefetching to be effective.
-const READ: usize = 64 * 1024;
+const TASK_BYTES: usize = 64 * 1024;
 /// Columns of a strip: 4 KiB of each row of B.
-const STRIP: usize = 1024;
+const STRIP_COLUMNS: usize = 1024;
 
-impl<T: Stored> Product<T> {
+impl<T: Storage> Product<T> {
     /// Multiplies rows of B that are contiguous along k by all rows of A.
     ///
     /// # Safety
     /// As for `run`.
-    pub(super) unsafe fn dots(&self, loops: &'static Loops, threads: usize) {
-        let columns = columns_of_a_task(self.b.bytes(self.n * self.k), self.n, threads);
+    pub(super) unsafe fn gemv_dots(&self, table: &'static KernelTable, threads: usize) {
+        let columns = columns_per_task(self.b.bytes(self.n * self.k), self.n, threads);
         // SAFETY: guaranteed by the caller; no two tasks share a column.
         unsafe {
-            self.arranged(|row| {
-                self.few(columns, threads, |z, column, width| self.dots_of(loops, row, z, column, width));
+            self.with_arranged_row(|row| {
+                self.for_each_columns(columns, threads, |z, column, width| {
+                    self.dot_columns(table, row, z, column, width)
+                });
             });
         }
     }
@@ -33,26 +35,33 @@ impl<T: Stored> Product<T> {
     ///
     /// # Safety
     /// As for `run`.
-    unsafe fn arranged(&self, body: impl FnOnce(&Row<T>)) {
+    unsafe fn with_arranged_row(&self, body: impl FnOnce(&RowOfA<T>)) {
         let one = self.m == 1 && self.batch == 1;
-        let arranged = one.then(|| T::arranged(self.b, self.k, self.b_column)).flatten();
-        let Some(Arranged { arrangement, dots }) = arranged else { return body(&Row::AsItLies) };
+        let arranged = one.then(|| T::find_arrangement(self.b, self.k, self.b_column)).flatten();
+        let Some(Arranged { arrangement, dots }) = arranged else { return body(&RowOfA::InPlace) };
         workspace(arrangement.room(self.k), |space| {
             // SAFETY: guaranteed by the caller; the workspace has the requested room.
             unsafe { arrangement.arrange(self.k, self.a, space.as_mut_ptr()) };
-            body(&Row::Arranged(space.as_ptr(), dots));
+            body(&RowOfA::Arranged(space.as_ptr(), dots));
         });
     }
 
     /// Computes `width` columns of C from `column` on.
-    unsafe fn dots_of(&self, loops: &'static Loops, row: &Row<T>, z: usize, column: usize, width: usize) {
+    unsafe fn dot_columns(
+        &self,
+        table: &'static KernelTable,
+        row: &RowOfA<T>,
+        z: usize,
+        column: usize,
+        width: usize,
+    ) {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let (a, dots) = match row {
-                Row::AsItLies => (self.left(z), T::loops(loops).dots[self.m - 1]),
-                Row::Arranged(at, dots) => (Left { at: *at, row: 0, k: 1 }, *dots),
+                RowOfA::InPlace => (self.a_of(z), T::kernels(table).dots[self.m - 1]),
+                RowOfA::Arranged(at, dots) => (Left { at: *at, row: 0, k: 1 }, *dots),
             };
-            let mut sums = [[0.0; COLUMNS]; FEW];
+            let mut sums = [[0.0; COLUMNS]; MAX_GEMV_ROWS];
             for from in (column..column + width).step_by(COLUMNS) {
                 let count = COLUMNS.min(column + width - from);
                 let w = self.b.plus(z * self.b_batch + from * self.b_column);
@@ -71,18 +80,18 @@ impl<T: Stored> Product<T> {
     ///
     /// # Safety
     /// As for `run`.
-    pub unsafe fn run_together(products: &[Product<T>], loops: &'static Loops, threads: usize) {
+    pub unsafe fn run_together(products: &[Product<T>], table: &'static KernelTable, threads: usize) {
         let [first, ..] = products else { return };
         let total: usize = products.iter().map(|product| product.n).sum();
-        let columns = columns_of_a_task(first.b.bytes(total * first.k), total, threads);
-        let run = |task: usize, row: &Row<T>| {
+        let columns = columns_per_task(first.b.bytes(total * first.k), total, threads);
+        let run = |task: usize, row: &RowOfA<T>| {
             let mut skip = task * columns;
             let mut left = columns;
             for product in products {
                 let from = skip.min(product.n);
                 let width = left.min(product.n - from);
                 // SAFETY: guaranteed by the caller; no two tasks share a column.
-                unsafe { product.dots_of(loops, row, 0, from, width) };
+                unsafe { product.dot_columns(table, row, 0, from, width) };
                 (skip, left) = (skip - from, left - width);
             }
         };
@@ -90,7 +99,7 @@ impl<T: Stored> Product<T> {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let threads = worth(first.m * total * first.k, threads);
-            first.arranged(|row| each_task(threads, tasks, |task| run(task, row)));
+            first.with_arranged_row(|row| each_task(threads, tasks, |task| run(task, row)));
         }
     }
 
@@ -98,18 +107,18 @@ impl<T: Stored> Product<T> {
     ///
     /// # Safety
     /// As for `run`.
-    pub(super) unsafe fn strips(&self, loops: &'static Loops, threads: usize) {
-        let share = self.n.div_ceil(4 * threads).next_multiple_of(loops.panel());
-        self.few(share.clamp(256, STRIP), threads, |z, column, width| {
+    pub(super) unsafe fn gemv_strips(&self, table: &'static KernelTable, threads: usize) {
+        let share = self.n.div_ceil(4 * threads).next_multiple_of(table.panel());
+        self.for_each_columns(share.clamp(256, STRIP_COLUMNS), threads, |z, column, width| {
             // SAFETY: guaranteed by the caller; no two tasks share a column, and the workspace holds the strip's sums
             // of all rows.
             workspace(self.m * width, |panels| unsafe {
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
-                (T::loops(loops).strip)(Strip {
+                (T::kernels(table).strip)(Strip {
                     rows: self.m,
                     k: self.k,
-                    a: self.left(z),
+                    a: self.a_of(z),
                     b: self.b.plus(z * self.b_batch + column),
                     b_row: self.b_row,
                     width,
@@ -125,7 +134,7 @@ impl<T: Stored> Product<T> {
     }
 
     /// Calls `task` for each matrix of the batch and each `columns` columns of C, in parallel.
-    fn few(&self, columns: usize, threads: usize, task: impl Fn(usize, usize, usize) + Sync) {
+    fn for_each_columns(&self, columns: usize, threads: usize, task: impl Fn(usize, usize, usize) + Sync) {
         let per_matrix = self.n.div_ceil(columns);
         let tasks = self.batch * per_matrix;
         let run = |i: usize| {
@@ -135,7 +144,7 @@ impl<T: Stored> Product<T> {
         each_task(worth(self.batch * self.m * self.n * self.k, threads), tasks, run);
     }
 
-    unsafe fn left(&self, z: usize) -> Left {
+    unsafe fn a_of(&self, z: usize) -> Left {
         // SAFETY: guaranteed by the caller.
         Left { at: unsafe { self.a.add(z * self.a_batch) }, row: self.a_row, k: self.a_column }
     }
@@ -157,16 +166,16 @@ impl<T: Stored> Product<T> {
 }
 
 /// A in the layout that `dots` reads: in place, or its only row as arranged for B, with the kernel for that.
-enum Row<T: Stored> {
-    AsItLies,
-    Arranged(*const f32, Dots<T::At>),
+enum RowOfA<T: Storage> {
+    InPlace,
+    Arranged(*const f32, DotKernel<T::At>),
 }
 
 // SAFETY: tasks only read it.
-unsafe impl<T: Stored> Sync for Row<T> {}
+unsafe impl<T: Storage> Sync for RowOfA<T> {}
 
 /// Columns per task for a product of `n` columns and `bytes` bytes of B; all threads get the same number of tasks.
-fn columns_of_a_task(bytes: usize, n: usize, threads: usize) -> usize {
-    let tasks = bytes.div_ceil(READ).next_multiple_of(threads);
+fn columns_per_task(bytes: usize, n: usize, threads: usize) -> usize {
+    let tasks = bytes.div_ceil(TASK_BYTES).next_multiple_of(threads);
     n.div_ceil(tasks).max(1)
 }

@@ -1,16 +1,16 @@
 //! Packing of B's panels, interleaved with the products of the panels before.
 
-use super::prefetch::{LINE_BYTES, prefetch};
+use crate::kernels::gemm::native::cache_line::{LINE_BYTES, prefetch};
 
 /// Prefetch distance, in rows.
 const AHEAD: usize = 16;
 /// Elements per copy; the width of a panel is a multiple in every instruction set.
-const AT_ONCE: usize = 8;
+const COPY: usize = 8;
 
 /// Packs whole panels of a row-major f32 B, a few rows between a tile's terms, with the load and store slots that
 /// multiply-adds leave free. The elements of a row for all panels are read together, since adjacent lines are cheaper
 /// to prefetch.
-pub struct Packing {
+pub struct InterleavedPacking {
     /// The next row to prefetch.
     from: *const f32,
     /// The stride from row to row, in elements.
@@ -22,16 +22,16 @@ pub struct Packing {
     panel_step: usize,
     panels: usize,
     /// Rows left to prefetch, and to pack.
-    to_ask: usize,
+    to_prefetch: usize,
     to_pack: usize,
     /// Rows per step, in 256ths, and the remainder of earlier steps.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     share: usize,
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    owed: usize,
+    carry: usize,
 }
 
-impl Packing {
+impl InterleavedPacking {
     /// Packs `k` rows of `panels` panels of `panel` columns, distributed over `steps` steps. B's first element is at
     /// `from`, and its row stride is `row_step` elements.
     ///
@@ -45,26 +45,37 @@ impl Packing {
         [panels, panel, panel_step]: [usize; 3],
         to: *mut f32,
         steps: usize,
-    ) -> Packing {
-        debug_assert!(panel.is_multiple_of(AT_ONCE));
+    ) -> InterleavedPacking {
+        debug_assert!(panel.is_multiple_of(COPY));
         let share = (256 * (k + AHEAD)).div_ceil(steps.max(1));
-        Packing { from, row_step, to, panel, panel_step, panels, to_ask: k, to_pack: k, share, owed: 0 }
+        InterleavedPacking {
+            from,
+            row_step,
+            to,
+            panel,
+            panel_step,
+            panels,
+            to_prefetch: k,
+            to_pack: k,
+            share,
+            carry: 0,
+        }
     }
 
     /// Continues packing, for the share of `steps` steps.
     // Called by x86-64 microkernels only.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     #[inline(always)]
-    pub fn go_on(&mut self, steps: usize) {
+    pub fn advance(&mut self, steps: usize) {
         if self.to_pack == 0 {
             return;
         }
-        self.owed += steps * self.share;
-        let rows = self.owed / 256;
-        self.owed %= 256;
+        self.carry += steps * self.share;
+        let rows = self.carry / 256;
+        self.carry %= 256;
         for _ in 0..rows {
             if self.to_pack > 0 {
-                self.one();
+                self.step();
             }
         }
     }
@@ -72,24 +83,24 @@ impl Packing {
     /// Packs the remaining rows. Returns the number of panels.
     pub fn finish(mut self) -> usize {
         while self.to_pack > 0 {
-            self.one();
+            self.step();
         }
         self.panels
     }
 
     /// Prefetches a row, and packs the row that was prefetched `AHEAD` rows before.
     #[inline(always)]
-    fn one(&mut self) {
-        let behind = self.to_pack - self.to_ask;
-        if self.to_ask == 0 || behind == AHEAD {
+    fn step(&mut self) {
+        let behind = self.to_pack - self.to_prefetch;
+        if self.to_prefetch == 0 || behind == AHEAD {
             let (mut from, mut to) = (self.from.wrapping_sub(behind * self.row_step), self.to);
             for _ in 0..self.panels {
-                for at in (0..self.panel).step_by(AT_ONCE) {
+                for at in (0..self.panel).step_by(COPY) {
                     // SAFETY: required by `new`.
                     unsafe {
                         to.add(at)
-                            .cast::<[f32; AT_ONCE]>()
-                            .write_unaligned(from.add(at).cast::<[f32; AT_ONCE]>().read_unaligned())
+                            .cast::<[f32; COPY]>()
+                            .write_unaligned(from.add(at).cast::<[f32; COPY]>().read_unaligned())
                     };
                 }
                 (from, to) = (from.wrapping_add(self.panel), to.wrapping_add(self.panel_step));
@@ -97,12 +108,12 @@ impl Packing {
             self.to = self.to.wrapping_add(self.panel);
             self.to_pack -= 1;
         }
-        if self.to_ask > 0 {
+        if self.to_prefetch > 0 {
             for at in (0..4 * self.panels * self.panel).step_by(LINE_BYTES) {
                 prefetch(self.from.cast::<u8>().wrapping_add(at));
             }
             self.from = self.from.wrapping_add(self.row_step);
-            self.to_ask -= 1;
+            self.to_prefetch -= 1;
         }
     }
 }
@@ -130,7 +141,7 @@ mod tests {
                     let mut to = vec![f32::NAN; panels * panel_step];
                     // SAFETY: both buffers cover the panels, and nothing else uses them.
                     let mut packing = unsafe {
-                        Packing::new(
+                        InterleavedPacking::new(
                             b[3..].as_ptr(),
                             row,
                             k,
@@ -139,7 +150,7 @@ mod tests {
                             steps,
                         )
                     };
-                    (0..taken).for_each(|_| packing.go_on(1));
+                    (0..taken).for_each(|_| packing.advance(1));
                     if taken == steps {
                         assert_eq!(packing.to_pack, 0, "{k} rows in {steps} steps");
                     }

@@ -1,0 +1,53 @@
+//! The bindings and scalars of products, which the shaders, the CPU twin and the f16 kernels share.
+
+use crate::kernel::Access;
+use crate::scalars;
+
+scalars! {
+    pub struct Scalars {
+        m: usize,
+        n: usize,
+        k: usize,
+        batch: usize,
+        a_batch: usize,
+        a_row: usize,
+        a_column: usize,
+        b_batch: usize,
+        b_row: usize,
+        b_column: usize,
+        c_batch: usize,
+        c_row: usize,
+        alpha: f32,
+        accumulate: bool,
+        row_blocks: usize,
+        column_blocks: usize,
+        /// Lanes per subgroup, for the variants that use subgroups.
+        subgroup: u32,
+        /// Whether A is rounded to bf16 where B is bf16; read by the CPU twin only.
+        rounded: bool,
+    }
+}
+
+scalars! {
+    pub struct Second {
+        k2: usize,
+        a2_row: usize,
+        a2_column: usize,
+        b2_row: usize,
+        b2_column: usize,
+        alpha2: f32,
+    }
+}
+
+scalars! {
+    /// Scalars of a product of two segments.
+    pub struct ScalarsOfTwo { first: Scalars, second: Second }
+}
+
+pub type Binding = (&'static str, Access);
+pub const A: Binding = ("a", Access::Read);
+pub const B: Binding = ("b", Access::Read);
+pub const BIAS: Binding = ("bias", Access::Read);
+pub const A2: Binding = ("a2", Access::Read);
+pub const B2: Binding = ("b2", Access::Read);
+pub const C: Binding = ("c", Access::ReadWrite);

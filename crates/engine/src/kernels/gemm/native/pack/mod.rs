@@ -1,0 +1,7 @@
+//! Packing of A and of B into the layouts that microkernels read.
+
+pub mod a;
+pub mod b;
+pub mod interleaved;
+#[cfg(target_arch = "x86_64")]
+pub mod pairs;
