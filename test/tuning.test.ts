@@ -155,7 +155,7 @@ test.serial("devices --tune tries the usual shapes and shows the results", async
 
 test("devices --tune says in a line why it cannot", async (t) => {
   for (const [argv, env, said] of [
-    [["--device", "cpu"], {}, /cpu is no GPU: forms are tried on GPUs alone/],
+    [["--device", "cpu"], {}, /cpu is not a GPU; only GPUs are autotuned/],
     [["--device", "gpu:99"], {}, /no GPU number 99/],
     [[], { LOWRANK_TUNE: "off" }, /LOWRANK_TUNE is off/],
     [[], { LOWRANK_TUNE: "1" }, /LOWRANK_TUNE is "1"/],

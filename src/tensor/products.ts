@@ -99,7 +99,7 @@ function vectorsFit(a: readonly number[], transA: boolean, b: readonly number[],
     "ERR_SHAPE_MISMATCH",
     columns === undefined || rows === undefined
       ? `matmul: takes at least one dimension each, got ${shapes}`
-      : `matmul: ${shapes} do not fit: ${columns} columns meet ${rows} rows`,
+      : `matmul: ${shapes} do not fit: the first has ${columns} columns, the second ${rows} rows`,
   );
 }
 

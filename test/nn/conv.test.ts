@@ -45,7 +45,7 @@ const WRONG: Wrong[] = [
   [
     "channels that do not fit",
     "ERR_SHAPE_MISMATCH",
-    /3 channels meet 2/,
+    /the input has 3 channels, the weight takes 2/,
     () => new nn.Conv2d(2, 1, 1).forward(x(1, 3, 4, 4)),
   ],
   [

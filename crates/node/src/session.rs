@@ -84,7 +84,7 @@ pub(crate) fn weight_dtype(name: &str) -> engine::Result<DType> {
 /// Parses a dtype for values and computations.
 pub(crate) fn dtype(name: &str) -> engine::Result<DType> {
     DType::parse(name).filter(|dtype| !dtype.is_block()).ok_or_else(|| {
-        fail_code(engine::Code::Dtype, format!("dtype: \"{name}\" is none of f32, f16, bf16, i32"))
+        fail_code(engine::Code::Dtype, format!("unknown dtype \"{name}\"; use f32, f16, bf16 or i32"))
     })
 }
 

@@ -69,7 +69,7 @@ pub fn tune_device(env: &Env, device: String) -> Result<Object<'_>> {
 
 fn tuned(label: &str) -> engine::Result<TuneReport> {
     if Setting::of_environment()? == Setting::Off {
-        return Err(fail_code(Code::Option, "LOWRANK_TUNE is off, so that no form is tried"));
+        return Err(fail_code(Code::Option, "LOWRANK_TUNE is off, so nothing is tuned"));
     }
     let device = match registry::open(label)? {
         Opened::Device(device) => device,
@@ -87,7 +87,7 @@ fn tuned(label: &str) -> engine::Result<TuneReport> {
 }
 
 fn no_gpu(label: &str) -> engine::Error {
-    fail_code(Code::Option, format!("{label} is no GPU: forms are tried on GPUs alone"))
+    fail_code(Code::Option, format!("{label} is not a GPU; only GPUs are autotuned"))
 }
 
 fn class(outcome: &Outcome) -> TunedClass {

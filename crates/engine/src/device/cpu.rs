@@ -108,7 +108,10 @@ impl Runner for Cpu {
         match command {
             Command::Create { buffer, bytes } => {
                 let memory = Memory::new(bytes as usize, &mut self.loose).ok_or_else(|| {
-                    Error::new(Code::OutOfMemory, format!("the system gave no {bytes} bytes more"))
+                    Error::new(
+                        Code::OutOfMemory,
+                        format!("out of memory: the system did not allocate {bytes} bytes"),
+                    )
                 })?;
                 self.buffers.insert(buffer, memory);
                 self.poison(buffer, bytes);
@@ -197,13 +200,13 @@ impl Cpu {
         if bytes > free {
             fail!(
                 OutOfMemory,
-                "{bytes} bytes of tensors lie in it, and {free} are free; dispose() frees tensors"
+                "its tensors take {bytes} bytes, and {free} are free; dispose() frees tensors"
             );
         }
         let mut copies = Vec::with_capacity(lying.len());
         for (buffer, bytes) in lying {
             let Some(memory) = Memory::new(bytes as usize, &mut self.loose) else {
-                fail!(OutOfMemory, "the system gave no {bytes} bytes more");
+                fail!(OutOfMemory, "out of memory: the system did not allocate {bytes} bytes");
             };
             let whole = Range { buffer, offset: 0, bytes, dtype: DType::I32 };
             // SAFETY: both have at least `bytes` bytes, and the copy is new, so they do not overlap.

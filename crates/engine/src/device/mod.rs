@@ -273,7 +273,7 @@ impl Device {
         self.send(Recording::default());
         let (outcomes, failures) = table.wait(Duration::from_secs(120));
         if !table.is_done() {
-            fail!(DeviceLost, "{}: trials of forms came to no end", self.profile.name);
+            fail!(DeviceLost, "{}: autotuning did not finish", self.profile.name);
         }
         let file = table.file().map(Path::to_path_buf);
         Ok(Some(Found { used: table.is_background(), file, outcomes, failures }))

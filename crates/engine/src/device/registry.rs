@@ -59,7 +59,7 @@ fn gpu_index(label: &str) -> Option<Option<usize>> {
 }
 
 fn unknown(label: &str) -> Error {
-    let what = format!("device: \"{label}\" is none of cpu, gpu, gpu:N, meta:cpu, meta:gpu");
+    let what = format!("unknown device \"{label}\"; use cpu, gpu, gpu:N, meta:cpu or meta:gpu");
     Error::new(Code::Option, what)
 }
 

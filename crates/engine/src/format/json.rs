@@ -42,7 +42,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
 
 /// Returns an error for a duplicate key.
 pub(super) fn once<E: serde::de::Error>(key: &str, seen: bool) -> Result<(), E> {
-    if seen { Err(E::custom(format!("the key {} stands twice", quoted(key)))) } else { Ok(()) }
+    if seen { Err(E::custom(format!("duplicate key {}", quoted(key)))) } else { Ok(()) }
 }
 
 /// An error in a file, with its byte offset.

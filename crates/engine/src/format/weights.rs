@@ -46,7 +46,7 @@ impl Weights {
             } else if index.exists() {
                 Weights::sharded(&index)
             } else {
-                fail!(FileNotFound, "{}: neither {SINGLE} nor {INDEX} is there", path.display())
+                fail!(FileNotFound, "{}: contains neither {SINGLE} nor {INDEX}", path.display())
             };
         }
         if path.extension().is_some_and(|e| e == "json") {
@@ -217,7 +217,7 @@ mod tests {
             Code::FileFormat,
             "at byte 48: invalid type: integer `1`, expected a string",
         );
-        refused(&index(r#"{"a":"x","a":"y"}"#), Code::FileFormat, "the key \"a\" stands twice");
+        refused(&index(r#"{"a":"x","a":"y"}"#), Code::FileFormat, "duplicate key \"a\"");
         refused("{}", Code::FileFormat, "missing field `weight_map`");
         refused("{", Code::FileFormat, "at byte 1: EOF");
         refused("", Code::FileFormat, "at byte 0: EOF");

@@ -238,7 +238,7 @@ fn copies_are_refused_that_the_system_has_no_memory_for() {
     let values: Vec<_> = (0..bytes / part).map(map).collect();
     let error = release(&path).unwrap_err();
     assert_eq!(error.code, Code::OutOfMemory);
-    assert!(error.message.contains(&format!("copied: {bytes} bytes of tensors lie in it, and ")), "{error}");
+    assert!(error.message.contains(&format!("copied: its tensors take {bytes} bytes, and ")), "{error}");
     assert!(!mapped.is_released());
     let start = values[0].sub_range(0, [4]);
     assert_eq!(read(&start).data, [0.0; 4]);

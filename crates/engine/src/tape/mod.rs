@@ -76,7 +76,7 @@ impl Tape {
         let gradient = op.gradient();
         let asked = !mode.no_grad && inputs.iter().any(|t| t.requires_grad());
         if asked && gradient == Gradient::Missing {
-            fail!(NoGradient, "{}: has no gradient, and an input asks for one", op.name());
+            fail!(NoGradient, "{}: has no gradient, and an input requires one", op.name());
         }
         let outputs = run_in(&cx, &op, &refs, Pass::Forward)?;
         if mode.region == 0 && (!asked || gradient == Gradient::Constant) {
@@ -156,7 +156,7 @@ impl Tape {
     /// `d_out` does not match `root`.
     pub fn backward(&self, root: &Tensor, d_out: Option<Value>) -> Result<()> {
         if !root.requires_grad() {
-            fail!(NoGradient, "backward: this tensor depends on nothing that asks for a gradient");
+            fail!(NoGradient, "backward: this tensor depends on nothing that requires a gradient");
         }
         let cx = root.value().context().clone();
         let d_out = first_gradient(&cx, &root.value(), d_out)?;

@@ -73,7 +73,7 @@ impl Tensor {
         if !self.is_leaf() {
             fail!(
                 NoGradient,
-                "requiresGrad: only a tensor that no operation made may be told to ask for one"
+                "requiresGrad: only a leaf tensor can be set to require a gradient; an operation made this one"
             );
         }
         if on && self.spec().dtype != DType::F32 {

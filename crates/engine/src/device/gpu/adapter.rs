@@ -104,7 +104,7 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
     };
     let (info, adapter) = all.swap_remove(found);
     if let Some(lacks) = &info.lacks {
-        fail!(NoGpu, "{} ({}) cannot be used: {lacks}; use cpu, which is there", info.name, info.backend);
+        fail!(NoGpu, "{} ({}) cannot be used: {lacks}; use cpu", info.name, info.backend);
     }
     let asked = || std::env::var("LOWRANK_BINDING_LIMIT").ok()?.parse().ok();
     let limit = limit.or_else(asked).unwrap_or(u64::MAX).max(256);
@@ -129,8 +129,7 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
 /// Lists the available adapters, with their names for `--device`.
 fn describe(all: &[(AdapterInfo, wgpu::Adapter)]) -> String {
     if all.is_empty() {
-        return "no driver for Vulkan, Metal or DX12 reports one (install the GPU's driver, or use cpu, \
-                which is there)"
+        return "no driver for Vulkan, Metal or DX12 reports one (install the GPU's driver, or use cpu)"
             .into();
     }
     let each = all.iter().map(|(info, _)| {
@@ -177,7 +176,7 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
     let lacks = if !adapter.features().contains(wgpu::Features::IMMEDIATES)
         || limits.max_immediate_size < IMMEDIATE_BYTES
     {
-        Some(format!("its driver gives no {IMMEDIATE_BYTES} bytes of immediates"))
+        Some(format!("its driver has less than {IMMEDIATE_BYTES} bytes of immediates"))
     } else {
         None
     };

@@ -35,7 +35,10 @@ impl Gpu {
             }
             made => made,
         };
-        let told = format!("the GPU gives no {bytes} bytes more; {} buffers are open", self.buffers.len());
+        let told = format!(
+            "out of GPU memory: it did not allocate {bytes} bytes; {} buffers are open",
+            self.buffers.len()
+        );
         let buffer = buffer.map_err(|e| match e.code {
             Code::OutOfMemory => Error::new(Code::OutOfMemory, told),
             _ => e,

@@ -78,7 +78,7 @@ fn version(cursor: &mut Cursor) -> Result<(), Fault> {
         let what = match magic {
             b"vers" => ": this is a Git LFS pointer, and the file itself was not downloaded",
             b"ggml" | b"ggjt" | b"ggmf" | b"tjgg" | b"lmgg" => {
-                ": this is an older format; convert the model anew"
+                ": this is an older format; convert the model again"
             }
             [b'<', ..] => ": this is markup, perhaps an error page of a download",
             _ => "",
@@ -91,10 +91,9 @@ fn version(cursor: &mut Cursor) -> Result<(), Fault> {
     let version = cursor.u32("the version")?;
     match version {
         2 | 3 => Ok(()),
-        0 | 1 => before.fault(format!("version 2 or 3 was expected, this is {version}; convert the model anew")),
+        0 | 1 => before.fault(format!("version 2 or 3 was expected, this is {version}; convert the model again")),
         _ if (1..=0xffff).contains(&version.swap_bytes()) => before.fault(
-            "numbers with their low bytes first were expected, this file was made for machines that have the high \
-             bytes first (big-endian); convert the model anew without --bigendian",
+            "the file is big-endian, and little-endian was expected; convert the model again without --bigendian",
         ),
         _ => before.fault(format!("version 2 or 3 was expected, this is {version}, which is newer or damaged")),
     }

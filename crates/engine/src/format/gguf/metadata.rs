@@ -167,7 +167,7 @@ fn check_value(cursor: &mut Cursor, kind: Kind, depth: usize) -> Result<(), Faul
 
 fn list(cursor: &mut Cursor, depth: usize) -> Result<(Kind, usize), Fault> {
     if depth == DEEPEST {
-        return cursor.fault(format!("lists were expected to lie at most {DEEPEST} deep"));
+        return cursor.fault(format!("lists may be nested at most {DEEPEST} deep"));
     }
     let kind = Kind::read(cursor)?;
     Ok((kind, cursor.count(kind.bytes(), "the length of a list")?))

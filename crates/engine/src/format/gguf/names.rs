@@ -41,7 +41,7 @@ impl Names {
         let Some(at) = again.map(|pair| pair[1]).min() else { return Ok(()) };
         let cursor = Cursor::new(file, at);
         let shown = quoted(cursor.clone().text("a name")?);
-        cursor.fault(format!("the {} {shown} stands twice", self.what))
+        cursor.fault(format!("duplicate {} {shown}", self.what))
     }
 
     pub fn len(&self) -> usize {
@@ -81,7 +81,7 @@ mod tests {
         let file = [0; 8 * FIRST_LOOK];
         let mut names = Names::with_room(FIRST_LOOK, "key", &Cursor::new(&file, 0)).unwrap();
         let fault = (0..FIRST_LOOK).find_map(|i| names.push(&file, 8 * i).err()).expect("before the last");
-        assert_eq!((fault.offset, &*fault.what), (8, "the key \"\" stands twice"));
+        assert_eq!((fault.offset, &*fault.what), (8, "duplicate key \"\""));
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn stored_as(number: u32) -> Result<TensorType, String> {
     };
     Err(format!(
         "type {number} ({unread}) is not read; those that are: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to \
-         Q6_K, IQ4_NL; quantise the model anew as one of these"
+         Q6_K, IQ4_NL; quantise the model again as one of these"
     ))
 }
 

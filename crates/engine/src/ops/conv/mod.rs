@@ -89,8 +89,8 @@ impl Conv {
         if weight.shape[1] * groups != channels || weight.shape.contains(&0) {
             fail!(
                 ShapeMismatch,
-                "conv: an input of shape {} in {groups} groups does not fit a weight of shape {}: {channels} \
-                 channels meet {}",
+                "conv: an input of shape {} in {groups} groups does not fit a weight of shape {}: the \
+                 input has {channels} channels, the weight takes {}",
                 x.shape,
                 weight.shape,
                 weight.shape[1] * groups
@@ -99,7 +99,7 @@ impl Conv {
         if let Some(bias) = bias
             && (bias.dtype != DType::F32 || bias.shape[..] != [out])
         {
-            fail!(ShapeMismatch, "conv: the bias is {bias}, the weight {weight} asks for f32[{out}]");
+            fail!(ShapeMismatch, "conv: the bias is {bias}, the weight {weight} requires f32[{out}]");
         }
         Ok(())
     }

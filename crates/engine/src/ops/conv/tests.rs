@@ -151,7 +151,7 @@ fn what_does_not_fit_is_named() {
     );
     assert_eq!(
         error(&conv(1, 1, [0, 0], 1, 1), &[1, 3, 4], &[4, 2, 3]),
-        "conv: an input of shape [1, 3, 4] in 1 groups does not fit a weight of shape [4, 2, 3]: 3 channels meet 2"
+        "conv: an input of shape [1, 3, 4] in 1 groups does not fit a weight of shape [4, 2, 3]: the input has 3 channels, the weight takes 2"
     );
     assert_eq!(
         error(&conv(1, 0, [0, 0], 1, 1), &[1, 3, 4], &[4, 3, 3]),

@@ -53,7 +53,7 @@ impl ConvTranspose {
         if x.shape[1] != weight.shape[0] || weight.shape.contains(&0) || x.shape[2..].contains(&0) {
             fail!(
                 ShapeMismatch,
-                "convTranspose: an input of shape {} does not fit a weight of shape {}: {} channels meet {}",
+                "convTranspose: an input of shape {} does not fit a weight of shape {}: the input has {} channels, the weight takes {}",
                 x.shape,
                 weight.shape,
                 x.shape[1],

@@ -111,7 +111,9 @@ fn refused() {
     let error = |op: &ConvTranspose, x: &[usize], weight: &[usize]| {
         op.outputs(&[&Spec::f32(x), &Spec::f32(weight)]).unwrap_err().to_string()
     };
-    assert!(error(&op, &[1, 3, 4, 4], &[2, 1, 3, 3]).contains("3 channels meet 2"));
+    assert!(
+        error(&op, &[1, 3, 4, 4], &[2, 1, 3, 3]).contains("the input has 3 channels, the weight takes 2")
+    );
     assert!(error(&op, &[3, 4, 4], &[2, 1, 3, 3]).contains("of 4 dimensions"));
     assert!(error(&op, &[1, 2, 1, 1], &[2, 1, 1, 1]).contains("leaves nothing of 1"));
     assert!(

@@ -84,7 +84,7 @@ pub fn output(op: &str, fan_in_fan_out: bool, x: &Spec, weight: &Spec, bias: Opt
     if x.shape.last() != features {
         fail!(
             ShapeMismatch,
-            "{op}: an input of shape {} does not fit a weight of shape {}{}: {} features meet {features}",
+            "{op}: an input of shape {} does not fit a weight of shape {}{}: the input has {} features, the weight takes {features}",
             x.shape,
             weight.shape,
             if fan_in_fan_out { " (in, out)" } else { "" },
@@ -94,7 +94,7 @@ pub fn output(op: &str, fan_in_fan_out: bool, x: &Spec, weight: &Spec, bias: Opt
     if let Some(bias) = bias
         && (bias.dtype != DType::F32 || bias.shape[..] != [out])
     {
-        fail!(ShapeMismatch, "{op}: the bias is {bias}, the weight {weight} asks for f32[{out}]");
+        fail!(ShapeMismatch, "{op}: the bias is {bias}, the weight {weight} requires f32[{out}]");
     }
     let mut dims = x.shape.to_vec();
     *dims.last_mut().expect("rank of at least 1") = out;

@@ -70,10 +70,10 @@ fn shapes_that_do_not_fit_are_named() {
     let error = |inputs: &[&Spec]| Linear::default().outputs(inputs).unwrap_err().message;
     assert_eq!(
         error(&[&Spec::f32([2, 3]), &Spec::f32([4, 5])]),
-        "linear: an input of shape [2, 3] does not fit a weight of shape [4, 5]: 3 features meet 5"
+        "linear: an input of shape [2, 3] does not fit a weight of shape [4, 5]: the input has 3 features, the weight takes 5"
     );
     let message = error(&[&Spec::f32([2, 5]), &Spec::f32([4, 5]), &Spec::f32([5])]);
-    assert_eq!(message, "linear: the bias is f32[5], the weight f32[4, 5] asks for f32[4]");
+    assert_eq!(message, "linear: the bias is f32[5], the weight f32[4, 5] requires f32[4]");
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl Op for LinearCrossEntropy {
         if let Some(bias) = bias.filter(|b| b.dtype != DType::F32 || b.shape[..] != [weight.shape[0]]) {
             fail!(
                 ShapeMismatch,
-                "linearCrossEntropy: the bias is {bias}, the weight {weight} asks for f32[{}]",
+                "linearCrossEntropy: the bias is {bias}, the weight {weight} requires f32[{}]",
                 weight.shape[0]
             );
         }

@@ -53,7 +53,7 @@ impl Op for Matmul {
         if k != k_b {
             fail!(
                 ShapeMismatch,
-                "matmul: shapes {}{} and {}{} do not fit: {k} columns meet {k_b} rows",
+                "matmul: shapes {}{} and {}{} do not fit: the first has {k} columns, the second {k_b} rows",
                 a.shape,
                 if self.trans_a { " (transposed)" } else { "" },
                 b.shape,

@@ -94,7 +94,10 @@ fn a_sum_of_no_terms_is_zero() {
 fn shapes_that_do_not_fit_are_named() {
     let op = Matmul { trans_a: false, trans_b: true };
     let message = op.outputs(&[&Spec::f32([2, 3]), &Spec::f32([4, 5])]).unwrap_err().message;
-    assert_eq!(message, "matmul: shapes [2, 3] and [4, 5] (transposed) do not fit: 3 columns meet 5 rows");
+    assert_eq!(
+        message,
+        "matmul: shapes [2, 3] and [4, 5] (transposed) do not fit: the first has 3 columns, the second 5 rows"
+    );
     let message = op.outputs(&[&Spec::f32([3]), &Spec::f32([4, 3])]).unwrap_err().message;
     assert!(message.contains("[3] and [4, 3]"), "{message}");
 }

@@ -125,7 +125,7 @@ fn what_is_no_gguf() {
     refused(b"<!DOCTYPE html>", 0, "markup");
     refused(b"ggjt\x01\0\0\0", 0, "older format");
     refused(b"PK\x03\x04 and so on", 0, "begins with \"GGUF\", not \"PK");
-    refused(b"GGUF\x01\0\0\0", 4, "version 2 or 3 was expected, this is 1; convert the model anew");
+    refused(b"GGUF\x01\0\0\0", 4, "version 2 or 3 was expected, this is 1; convert the model again");
     refused(b"GGUF\x04\0\0\0", 4, "this is 4, which is newer");
     refused(b"GGUF\0\0\0\x03", 4, "big-endian");
 }
@@ -162,14 +162,14 @@ fn counts_that_no_file_holds() {
 #[test]
 fn keys_and_values_that_are_wrong() {
     let one = || ("k", meta_u32(1));
-    refused(&file(&[one(), one()], &[], 32, &[]), 24 + 17, "the key \"k\" stands twice");
+    refused(&file(&[one(), one()], &[], 32, &[]), 24 + 17, "duplicate key \"k\"");
     // The first duplicate is reported, before errors after it, including its own value's.
     let other = || ("a", meta_u32(1));
     let wrong = || ("k", vec![13, 0, 0, 0]);
     let twice = [one(), other(), one(), other(), one()];
-    refused(&file(&twice, &[], 32, &[]), 24 + 2 * 17, "the key \"k\" stands twice");
-    refused(&file(&[one(), other(), wrong()], &[], 32, &[]), 24 + 2 * 17, "the key \"k\" stands twice");
-    refused(&file(&[one(), one(), ("b", vec![13, 0, 0, 0])], &[], 32, &[]), 24 + 17, "stands twice");
+    refused(&file(&twice, &[], 32, &[]), 24 + 2 * 17, "duplicate key \"k\"");
+    refused(&file(&[one(), other(), wrong()], &[], 32, &[]), 24 + 2 * 17, "duplicate key \"k\"");
+    refused(&file(&[one(), one(), ("b", vec![13, 0, 0, 0])], &[], 32, &[]), 24 + 17, "duplicate");
     refused(&file(&[("b", vec![13, 0, 0, 0]), one(), one()], &[], 32, &[]), 24 + 9, "\"b\": a value's type");
     let value = |bytes: &[u8]| file(&[("k", bytes.to_vec())], &[], 32, &[0; 64]);
     refused(&value(&13u32.to_le_bytes()), 33, "\"k\": a value's type from 0 to 12 was expected, this is 13");
@@ -183,15 +183,15 @@ fn keys_and_values_that_are_wrong() {
         [&9u32.to_le_bytes()[..], &inner, &[0; 12]].concat()
     };
     assert!(Header::parse(&value(&deep(4))).is_ok());
-    refused(&value(&deep(5)), 37 + 4 * 12, "lists were expected to lie at most 4 deep");
-    refused(&value(&deep(1000)), 37 + 4 * 12, "lists were expected to lie at most 4 deep");
+    refused(&value(&deep(5)), 37 + 4 * 12, "lists may be nested at most 4 deep");
+    refused(&value(&deep(1000)), 37 + 4 * 12, "lists may be nested at most 4 deep");
     // Also for a file that was modified since.
     let deep = deep(5);
     let Ok(MetaValue::List(mut list)) = metadata::read(Path::new("x"), Cursor::new(&deep, 0)) else {
         panic!("a list was expected");
     };
     let error = list.next().unwrap().unwrap_err();
-    assert_eq!(error.message, "x: at byte 52: lists were expected to lie at most 4 deep");
+    assert_eq!(error.message, "x: at byte 52: lists may be nested at most 4 deep");
     let alignment = |value: Vec<u8>| file(&[("general.alignment", value)], &[], 32, &[]);
     refused(&alignment(meta_u32(0)), 49, "general.alignment: a power of two was expected, this is 0");
     refused(&alignment(meta_u32(48)), 49, "a power of two was expected, this is 48");
@@ -225,19 +225,19 @@ fn tensors_that_are_wrong() {
     refused(&x(&[0], F32, 1 << 40), header, "its 0 bytes from 64 + 1099511627776 on pass the file's end");
     let two = |b| of(&[tensor("a", &[16], F32, 0), b]);
     let second = header + 9 + 4 + 8 + 12;
-    refused(&two(tensor("a", &[4], F32, 64)), second, "the tensor \"a\" stands twice");
+    refused(&two(tensor("a", &[4], F32, 64)), second, "duplicate tensor \"a\"");
     // The first duplicate is reported: before errors after it, but not before an error in the duplicate itself.
     let same = |offset| tensor("x", &[4], F32, offset);
     let third = second + 9 + 4 + 8 + 12;
     let five = [tensor("b", &[4], F32, 0), same(32), same(64), tensor("b", &[4], F32, 96), same(128)];
-    refused(&of(&five), third, "the tensor \"x\" stands twice");
-    refused(&of(&[same(0), same(32), tensor("b", &[4], 99, 64)]), second, "the tensor \"x\" stands twice");
+    refused(&of(&five), third, "duplicate tensor \"x\"");
+    refused(&of(&[same(0), same(32), tensor("b", &[4], 99, 64)]), second, "duplicate tensor \"x\"");
     refused(
         &of(&[same(0), tensor("x", &[4], 99, 32)]),
         second + 9 + 4 + 8,
         "tensor \"x\": type 99 is unknown",
     );
-    refused(&of(&[same(16), same(32)]), second, "the tensor \"x\" stands twice");
+    refused(&of(&[same(16), same(32)]), second, "duplicate tensor \"x\"");
     refused(
         &two(tensor("b", &[4], F32, 32)),
         second,
