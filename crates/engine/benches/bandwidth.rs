@@ -86,10 +86,10 @@ fn product(
     dtype: DType,
     skip: usize,
 ) -> [f64; 3] {
-    let bytes = dtype.bytes_of(n * k);
-    let apart = (dtype.bytes_of(skip) + bytes).next_multiple_of(64);
+    let bytes = dtype.byte_size(n * k);
+    let apart = (dtype.byte_size(skip) + bytes).next_multiple_of(64);
     let weights: Vec<Value> = (0..PAST_CACHES / apart)
-        .map(|i| cx.map([n, k], dtype, file, (i * apart + dtype.bytes_of(skip)) as u64).unwrap())
+        .map(|i| cx.map([n, k], dtype, file, (i * apart + dtype.byte_size(skip)) as u64).unwrap())
         .collect();
     let a = cx.upload([1, k], DType::F32, vec![0; 4 * k]).unwrap();
     let c = cx.empty([1, n], DType::F32).unwrap();

@@ -66,11 +66,11 @@ pub struct Context {
 
 impl Context {
     pub fn new(profile: Profile, sink: Sink) -> Rc<Self> {
-        Context::owned(profile, sink, CancelToken::default())
+        Context::with_owner(profile, sink, CancelToken::default())
     }
 
     /// A context whose every recording is skipped once `owner` is cancelled: an environment's end.
-    pub fn owned(profile: Profile, sink: Sink, owner: CancelToken) -> Rc<Self> {
+    pub fn with_owner(profile: Profile, sink: Sink, owner: CancelToken) -> Rc<Self> {
         Rc::new(Context {
             owner,
             under: RefCell::default(),
@@ -258,14 +258,14 @@ impl Context {
         let Some(entered) = self.tracer.enter(operation, pass) else { return append() };
         self.push(Command::Note(Some(entered.note())));
         let appended = append();
-        self.tracer.leave(entered);
+        self.tracer.exit(entered);
         self.push(Command::Note(self.tracer.note()));
         appended
     }
 
     /// The fastest known of several variants with the same bits; the first if none was measured. `class` is called only
     /// if needed.
-    pub fn tuned<F: Copy>(
+    pub fn choose_tuned<F: Copy>(
         &self,
         class: impl FnOnce() -> Class,
         forms: &[F],

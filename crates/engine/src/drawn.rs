@@ -14,7 +14,7 @@ const PIECE: usize = 1 << 18;
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.
-pub fn drawn(
+pub fn generate(
     cx: &Rc<Context>,
     shape: impl Into<Shape>,
     mut draw: impl FnMut(usize) -> Vec<f32>,
@@ -46,7 +46,7 @@ mod tests {
         let cx = Context::new(device.profile.clone(), Sink::Thread(device));
         for size in [0, 1, PIECE - 1, PIECE, 2 * PIECE + 3] {
             let mut stream = Stream { seed: 7, counter: 5 };
-            let value = drawn(&cx, [size], |n| stream.normal(n, 0.0, 1.0)).unwrap();
+            let value = generate(&cx, [size], |n| stream.normal(n, 0.0, 1.0)).unwrap();
             let (send, receive) = channel();
             cx.read(&value, Box::new(move |bytes| send.send(bytes).unwrap()));
             let bytes = receive.recv().unwrap().unwrap();

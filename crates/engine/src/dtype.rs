@@ -28,9 +28,9 @@ impl DType {
     }
 
     /// Bytes of `elements` contiguous elements; whole blocks for block types.
-    pub fn bytes_of(self, elements: usize) -> usize {
+    pub fn byte_size(self, elements: usize) -> usize {
         match self {
-            DType::Block(kind) => kind.bytes_of(elements),
+            DType::Block(kind) => kind.byte_size(elements),
             plain => elements * plain.bytes(),
         }
     }

@@ -33,7 +33,7 @@ impl<'a> Bind<'a> {
     }
 
     /// Moved by `offset` elements. Elements outside of the value are neither bound nor read.
-    pub fn shifted(self, offset: isize) -> Self {
+    pub fn shift(self, offset: isize) -> Self {
         Bind { offset, ..self }
     }
 
@@ -48,7 +48,7 @@ impl<'a> Bind<'a> {
 
     fn bytes(&self, count: &[usize]) -> u64 {
         let (dtype, extent) = (self.value.dtype, self.extent(count));
-        dtype.bytes_of(extent.next_multiple_of(dtype.unit())) as u64
+        dtype.byte_size(extent.next_multiple_of(dtype.unit())) as u64
     }
 
     fn range(&self, start: &[usize], count: &[usize]) -> Range {

@@ -81,7 +81,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub fn is_of(&self, file: &Arc<MappedFile>) -> bool {
+    pub fn is_in(&self, file: &Arc<MappedFile>) -> bool {
         Arc::ptr_eq(&self.file, file)
     }
 
@@ -122,7 +122,7 @@ impl MappedFile {
             released: AtomicBool::new(false),
             borrowers: Mutex::default(),
         });
-        let mut all = locked(&MAPPED);
+        let mut all = lock_ignoring_poison(&MAPPED);
         all.retain(|file| file.strong_count() > 0);
         all.push(Arc::downgrade(&mapped));
         Ok(mapped)
@@ -179,7 +179,7 @@ impl MappedFile {
         let map = self.map.read().unwrap_or_else(|e| e.into_inner());
         let Some(map) = &*map else { return Err(self.gone()) };
         if let Some(borrower) = borrower {
-            let mut borrowers = locked(&self.borrowers);
+            let mut borrowers = lock_ignoring_poison(&self.borrowers);
             borrowers.retain(|borrower| borrower.strong_count() > 0);
             let borrower = Arc::downgrade(&borrower);
             if !borrowers.iter().any(|one| std::ptr::addr_eq(one.as_ptr(), borrower.as_ptr())) {
@@ -208,7 +208,7 @@ impl MappedFile {
             return Ok(false);
         }
         let borrowers: Vec<Arc<dyn Borrower>> =
-            locked(&self.borrowers).iter().filter_map(Weak::upgrade).collect();
+            lock_ignoring_poison(&self.borrowers).iter().filter_map(Weak::upgrade).collect();
         for borrower in borrowers {
             borrower.copy_out(self).map_err(|error| {
                 let what =
@@ -242,7 +242,8 @@ pub fn releases() -> u64 {
 /// `ERR_OUT_OF_MEMORY` if the copies do not fit, `ERR_WRITE` if a map stays in use. Files that were not unmapped are
 /// unchanged.
 pub fn release(path: &Path) -> Result<usize> {
-    let mapped: Vec<Arc<MappedFile>> = locked(&MAPPED).iter().filter_map(Weak::upgrade).collect();
+    let mapped: Vec<Arc<MappedFile>> =
+        lock_ignoring_poison(&MAPPED).iter().filter_map(Weak::upgrade).collect();
     if mapped.is_empty() {
         return Ok(0);
     }
@@ -277,6 +278,6 @@ fn identity(path: &Path) -> Option<Identity> {
     regular.then(|| Identity::of(&File::open(path).ok()?).ok())?
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock_ignoring_poison<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -146,7 +146,7 @@ impl Destinations {
     }
 
     /// Whether the existing gradient of input `i` was used, so that nothing is left to add.
-    pub fn taken(&self, i: usize) -> bool {
+    pub fn is_used(&self, i: usize) -> bool {
         self.taken.get() >> i & 1 == 1
     }
 
@@ -210,7 +210,7 @@ impl Backward {
     }
 
     /// `d`, one of `d_outs`, to be overwritten: a copy if something else reads it.
-    pub fn owned(&self, cx: &Rc<Context>, d: &Value) -> Result<Value> {
+    pub fn take_or_copy(&self, cx: &Rc<Context>, d: &Value) -> Result<Value> {
         if d.is_unshared() {
             return Ok(d.clone());
         }

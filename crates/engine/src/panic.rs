@@ -29,7 +29,7 @@ pub fn place() -> Option<String> {
 }
 
 /// The message and location of a caught panic.
-pub fn told(panic: &(dyn Any + Send)) -> String {
+pub fn describe(panic: &(dyn Any + Send)) -> String {
     let message = panic
         .downcast_ref::<String>()
         .map(String::as_str)

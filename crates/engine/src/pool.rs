@@ -18,7 +18,7 @@ const ROOM: u64 = 16 << 20;
 
 /// The size class for a request of `bytes`: eight steps per power of two, and at most the buffer `limit` unless the
 /// request is larger.
-pub fn class_of(bytes: u64, limit: u64) -> u64 {
+pub fn size_class(bytes: u64, limit: u64) -> u64 {
     if bytes <= SMALLEST {
         return SMALLEST;
     }
@@ -66,12 +66,12 @@ impl Pool {
     }
 
     /// The size class for a request of `bytes`.
-    pub fn class_of(&self, bytes: u64) -> u64 {
-        class_of(bytes, self.limit)
+    pub fn size_class(&self, bytes: u64) -> u64 {
+        size_class(bytes, self.limit)
     }
 
     pub fn allocate(&mut self, bytes: u64) -> Allocation {
-        let class = self.class_of(bytes);
+        let class = self.size_class(bytes);
         self.live += bytes;
         self.live_classes += class;
         self.highest_live_classes = self.highest_live_classes.max(self.live_classes);
@@ -81,10 +81,10 @@ impl Pool {
         }
         let mut give_back = Vec::new();
         let most = self.most();
-        while self.idle_bytes > 0 && self.reserved() > most {
+        while self.idle_bytes > 0 && self.reserved_bytes() > most {
             give_back.push(self.take_longest_idle());
         }
-        self.peak = self.peak.max(self.reserved());
+        self.peak = self.peak.max(self.reserved_bytes());
         Allocation { buffer: BufferId::next(), class, give_back, create: true }
     }
 
@@ -100,7 +100,7 @@ impl Pool {
     }
 
     pub fn free(&mut self, buffer: BufferId, bytes: u64) {
-        let class = self.class_of(bytes);
+        let class = self.size_class(bytes);
         self.live -= bytes;
         self.live_classes -= class;
         self.idle_bytes += class;
@@ -115,7 +115,7 @@ impl Pool {
         self.live_classes += bytes;
         self.highest_live_classes = self.highest_live_classes.max(self.live_classes);
         self.highest_live = self.highest_live.max(self.live);
-        self.peak = self.peak.max(self.reserved());
+        self.peak = self.peak.max(self.reserved_bytes());
     }
 
     /// Uncounts such bytes.
@@ -142,7 +142,7 @@ impl Pool {
     }
 
     /// Bytes that the device holds: buffers in use and idle buffers.
-    pub fn reserved(&self) -> u64 {
+    pub fn reserved_bytes(&self) -> u64 {
         self.live_classes + self.idle_bytes
     }
 
@@ -151,13 +151,13 @@ impl Pool {
         self.highest_live
     }
 
-    /// The peak of `reserved`.
+    /// The peak of `reserved_bytes`.
     pub fn peak(&self) -> u64 {
         self.peak
     }
 
     pub fn reset_peak(&mut self) {
-        self.peak = self.reserved();
+        self.peak = self.reserved_bytes();
         self.highest_live_classes = self.live_classes;
         self.highest_live = self.live;
     }
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn classes_waste_at_most_an_eighth() {
         for bytes in (1..200_000).step_by(37).chain([257, 4096, 4097, 1 << 30, (1 << 30) + 1]) {
-            let class = class_of(bytes, u64::MAX);
+            let class = size_class(bytes, u64::MAX);
             assert!(class >= bytes);
             assert!(bytes < 2048 || class - bytes <= bytes / 8, "{bytes} in {class}");
         }
@@ -197,14 +197,14 @@ mod tests {
         const LIMIT: u64 = (1 << 31) - 1;
         // The embedding of Llama 3 8B in f32: its class step of 128 MiB would end at 2^31.
         let embedding = 128_256 * 4096 * 4;
-        assert_eq!(class_of(embedding, u64::MAX), 1 << 31);
-        assert_eq!(class_of(embedding, LIMIT), (1 << 31) - 4);
-        assert_eq!(class_of(1 << 31, LIMIT), 1 << 31);
+        assert_eq!(size_class(embedding, u64::MAX), 1 << 31);
+        assert_eq!(size_class(embedding, LIMIT), (1 << 31) - 4);
+        assert_eq!(size_class(1 << 31, LIMIT), 1 << 31);
         let mut pool = Pool::new(LIMIT);
         let buffer = pool.allocate(embedding).buffer;
-        assert_eq!(pool.reserved(), (1 << 31) - 4);
+        assert_eq!(pool.reserved_bytes(), (1 << 31) - 4);
         pool.free(buffer, embedding);
-        assert_eq!((pool.live_classes(), pool.reserved()), (0, (1 << 31) - 4));
+        assert_eq!((pool.live_classes(), pool.reserved_bytes()), (0, (1 << 31) - 4));
         assert!(!pool.allocate(embedding - 4096).create);
     }
 
@@ -222,7 +222,7 @@ mod tests {
                 highest = highest.max(pool.live());
                 held.into_iter().for_each(|(b, n)| pool.free(b, n));
                 assert_eq!(pool.live(), 0);
-                assert!(pool.reserved() <= highest + (highest / 8).max(ROOM));
+                assert!(pool.reserved_bytes() <= highest + (highest / 8).max(ROOM));
             }
         }
     }

@@ -37,7 +37,7 @@ impl Problem {
     ///
     /// # Errors
     /// The errors of `make`.
-    pub fn kept(
+    pub fn make_trial(
         profile: &Profile,
         make: impl FnOnce(&Rc<Context>) -> Result<Problem>,
     ) -> Result<Box<dyn Trial>> {
@@ -50,44 +50,44 @@ impl Problem {
 
 impl Kept {
     /// The commands recorded since the last call.
-    fn recorded(&self) -> Vec<Command> {
+    fn take_commands(&self) -> Vec<Command> {
         self.cx.flush();
-        taken(&self.commands)
+        drain_commands(&self.commands)
     }
 }
 
-fn taken(commands: &Mutex<Vec<Command>>) -> Vec<Command> {
+fn drain_commands(commands: &Mutex<Vec<Command>>) -> Vec<Command> {
     std::mem::take(&mut *commands.lock().unwrap_or_else(|e| e.into_inner()))
 }
 
 impl Trial for Kept {
-    fn made(&self) -> Vec<Command> {
-        self.recorded()
+    fn setup_commands(&self) -> Vec<Command> {
+        self.take_commands()
     }
 
     fn run(&self, form: Params, times: u32) -> Result<Vec<Command>> {
         (0..times).try_for_each(|_| (self.problem.run)(form))?;
-        Ok(self.recorded())
+        Ok(self.take_commands())
     }
 
     fn output(&self, form: Params, reply: Reply) -> Result<Vec<Command>> {
         let output = &self.problem.output;
-        self.cx.write(output, drawn(output.size(), output.dtype, 6));
+        self.cx.write(output, draw_bytes(output.size(), output.dtype, 6));
         (self.problem.run)(form)?;
         self.cx.read(output, reply);
-        Ok(self.recorded())
+        Ok(self.take_commands())
     }
 
     fn work(&self) -> u64 {
         self.problem.work
     }
 
-    fn ended(self: Box<Self>) -> Vec<Command> {
+    fn teardown_commands(self: Box<Self>) -> Vec<Command> {
         let Kept { problem, cx, commands } = *self;
         drop(problem);
         // The last reference; it frees its device memory.
         drop(cx);
-        taken(&commands)
+        drain_commands(&commands)
     }
 }
 
@@ -102,7 +102,7 @@ pub fn operand(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, seed: u6
     let value = cx.empty(shape, dtype)?;
     let size = value.size();
     let mut filled = size.min(DRAWN);
-    cx.write(&value.sub_range(0, [filled]), drawn(filled, dtype, seed));
+    cx.write(&value.sub_range(0, [filled]), draw_bytes(filled, dtype, seed));
     while filled < size {
         let more = filled.min(size - filled);
         cx.copy(&value.sub_range(0, [more]), &value.sub_range(filled, [more]));
@@ -112,7 +112,7 @@ pub fn operand(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, seed: u6
 }
 
 /// The bytes of `n` such numbers.
-fn drawn(n: usize, dtype: DType, seed: u64) -> Vec<u8> {
+fn draw_bytes(n: usize, dtype: DType, seed: u64) -> Vec<u8> {
     let numbers = Stream { seed, counter: 0 }.normal(n, 0.0, 1.0);
     match dtype {
         DType::F32 => bytemuck::cast_slice(&numbers).to_vec(),

@@ -57,7 +57,7 @@ pub fn words(v: u64) -> [u32; 2] {
 }
 
 /// ⌊word · span / 2⁶⁴⌋.
-fn scaled(word: u64, span: u64) -> u64 {
+fn scale_word(word: u64, span: u64) -> u64 {
     ((word as u128 * span as u128) >> 64) as u64
 }
 
@@ -133,7 +133,7 @@ impl Stream {
     /// the relative error of a probability is at most 2⁻³².
     pub fn integers(&mut self, count: usize, low: i32, high: i64) -> Vec<i32> {
         let span = (high - low as i64) as u64;
-        self.fill(count, |s| s.pair().map(|w| (low as i64 + scaled(w, span) as i64) as i32))
+        self.fill(count, |s| s.pair().map(|w| (low as i64 + scale_word(w, span) as i64) as i32))
     }
 
     /// 0 to `count` − 1 in random order (Fisher and Yates).
@@ -141,7 +141,7 @@ impl Stream {
         let words: Vec<u64> = self.fill(count, |s| s.pair());
         let mut order: Vec<i32> = (0..count as i32).collect();
         for i in (1..count).rev() {
-            order.swap(i, scaled(words[i], i as u64 + 1) as usize);
+            order.swap(i, scale_word(words[i], i as u64 + 1) as usize);
         }
         order
     }

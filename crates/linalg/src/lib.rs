@@ -64,11 +64,11 @@ pub fn svd(a: MatRef<'_, f64>, rank: usize) -> Result<Svd> {
     let rank = rank.min(a.nrows().min(a.ncols()));
     let s: Vec<f64> = whole.S().column_vector().iter().take(rank).copied().collect();
     let u = whole.U().subcols(0, rank).to_owned();
-    Ok(signed(u, s, whole.V().subcols(0, rank).transpose().to_owned()))
+    Ok(fix_signs(u, s, whole.V().subcols(0, rank).transpose().to_owned()))
 }
 
 /// Fixes the sign of each pair of singular vectors.
-fn signed(mut u: Mat<f64>, s: Vec<f64>, mut vt: Mat<f64>) -> Svd {
+fn fix_signs(mut u: Mat<f64>, s: Vec<f64>, mut vt: Mat<f64>) -> Svd {
     for k in 0..s.len() {
         let largest = vt.row(k).iter().fold(0.0f64, |best, v| if v.abs() > best.abs() { *v } else { best });
         if largest < 0.0 {
@@ -100,7 +100,11 @@ pub fn svd_low_rank(
     }
     let Svd { u, s, vt } = svd((basis.transpose() * a).as_ref(), rank)?;
     let u = basis * u;
-    Ok(if tall { Svd { u, s, vt } } else { signed(vt.transpose().to_owned(), s, u.transpose().to_owned()) })
+    Ok(if tall {
+        Svd { u, s, vt }
+    } else {
+        fix_signs(vt.transpose().to_owned(), s, u.transpose().to_owned())
+    })
 }
 
 /// Returns an orthonormal basis of the columns of A [m, n], with min(m, n) vectors.

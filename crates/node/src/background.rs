@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lowrank_engine::device::cpu::system::lower_priority;
 use lowrank_engine::error::{self as engine, Code, fail_code};
-use lowrank_engine::panic::told;
+use lowrank_engine::panic::describe;
 use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue};
 
@@ -33,7 +33,7 @@ where
         if allowed.background {
             lower_priority();
         }
-        let result = guarded(name, work);
+        let result = catch_panic(name, work);
         deferred.resolve(Box::new(move |env| convert(env, result)));
     };
     std::thread::Builder::new()
@@ -74,7 +74,7 @@ pub fn done<'env>(
 }
 
 /// Runs `work`; a panic becomes `ERR_INTERNAL`.
-pub fn guarded<T>(name: &str, work: impl FnOnce() -> engine::Result<T>) -> engine::Result<T> {
+pub fn catch_panic<T>(name: &str, work: impl FnOnce() -> engine::Result<T>) -> engine::Result<T> {
     catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(fail_code(Code::Internal, format!("{name}: {}", told(&*panic)))))
+        .unwrap_or_else(|panic| Err(fail_code(Code::Internal, format!("{name}: {}", describe(&*panic)))))
 }

@@ -51,11 +51,11 @@ impl DecodeStream {
             whole: 0,
             held: false,
         };
-        let known: Vec<u32> = context.iter().filter_map(|id| stream.known(*id)).collect();
+        let known: Vec<u32> = context.iter().filter_map(|id| stream.find_token(*id)).collect();
         let mut count = CONTEXT;
         loop {
             stream.ids = known[known.len().saturating_sub(count)..].to_vec();
-            let text = stream.decoded(&stream.ids)?;
+            let text = stream.decode_ids(&stream.ids)?;
             // If the window begins within a character, it does not show how the following ones decode.
             if !text.contains(REPLACEMENT) || count >= known.len() {
                 stream.given = certain(&text).into();
@@ -67,27 +67,27 @@ impl DecodeStream {
     }
 
     /// Returns the id if it is a token: a model may have more rows than its tokenizer has tokens.
-    fn known(&self, id: i32) -> Option<u32> {
+    fn find_token(&self, id: i32) -> Option<u32> {
         u32::try_from(id).ok().filter(|id| self.tokenizer.id_to_token(*id).is_some())
     }
 
-    fn decoded(&self, ids: &[u32]) -> engine::Result<String> {
+    fn decode_ids(&self, ids: &[u32]) -> engine::Result<String> {
         self.tokenizer
             .decode(ids, self.skip_special_tokens)
             .map_err(|e| fail_code(Code::Internal, format!("decode: {e}")))
     }
 
-    fn pushed(&mut self, id: i32) -> engine::Result<String> {
-        let Some(id) = self.known(id) else { return Ok(String::new()) };
+    fn push_id(&mut self, id: i32) -> engine::Result<String> {
+        let Some(id) = self.find_token(id) else { return Ok(String::new()) };
         self.ids.push(id);
-        let mut text = self.decoded(&self.ids)?;
+        let mut text = self.decode_ids(&self.ids)?;
         if !text.starts_with(&self.given) {
             // A run of bytes proved to be invalid UTF-8: decode the ids after the returned characters separately.
             let told = if self.whole > 0 { self.whole } else { self.ids.len() - 1 };
             self.ids.drain(..told);
             self.whole = 0;
             self.given.clear();
-            text = self.decoded(&self.ids)?;
+            text = self.decode_ids(&self.ids)?;
         }
         let certain = certain(&text);
         let new = certain.get(self.given.len()..).unwrap_or("").to_string();
@@ -105,14 +105,14 @@ impl DecodeStream {
         if self.held {
             if self.ids.len() > LONGEST_WINDOW {
                 self.ids.drain(..self.ids.len() - CONTEXT);
-                self.given = certain(&self.decoded(&self.ids)?).into();
+                self.given = certain(&self.decode_ids(&self.ids)?).into();
                 self.whole = 0;
             }
             return Ok(());
         }
         let before = std::mem::replace(&mut self.whole, self.ids.len());
         if self.ids.len() > WINDOW {
-            let last = self.decoded(&self.ids[before..])?;
+            let last = self.decode_ids(&self.ids[before..])?;
             // A window must not begin with a lone space, since decoding may drop a text's first space.
             if !last.trim().is_empty() || self.ids.len() > LONGEST_WINDOW {
                 self.ids.drain(..before);
@@ -124,11 +124,11 @@ impl DecodeStream {
     }
 
     fn remaining(&mut self) -> engine::Result<String> {
-        let text = self.decoded(&self.ids)?;
+        let text = self.decode_ids(&self.ids)?;
         self.held = false;
         match text.strip_prefix(&self.given) {
             Some(rest) => Ok(rest.into()),
-            None => self.decoded(&self.ids[self.whole..]),
+            None => self.decode_ids(&self.ids[self.whole..]),
         }
     }
 }
@@ -147,7 +147,7 @@ impl Tokenizer {
     /// Creates a stream that decodes the ids after `context`.
     #[napi(catch_unwind)]
     pub fn decode_stream(&self, context: &[i32], skip_special_tokens: bool) -> Result<DecodeStream> {
-        background::guarded("decode", || DecodeStream::after(self, context, skip_special_tokens))
+        background::catch_panic("decode", || DecodeStream::after(self, context, skip_special_tokens))
             .map_err(thrown)
     }
 }
@@ -157,7 +157,7 @@ impl DecodeStream {
     /// Returns the text that `id` completes; empty if `id` is not a token.
     #[napi(catch_unwind)]
     pub fn push(&mut self, id: i32) -> Result<String> {
-        background::guarded("decode", || self.pushed(id)).map_err(thrown)
+        background::catch_panic("decode", || self.push_id(id)).map_err(thrown)
     }
 
     /// Whether the last ids may form an incomplete character.
@@ -169,6 +169,6 @@ impl DecodeStream {
     /// Returns the text that was held back; call it after the last id.
     #[napi(catch_unwind)]
     pub fn rest(&mut self) -> Result<String> {
-        background::guarded("decode", || self.remaining()).map_err(thrown)
+        background::catch_panic("decode", || self.remaining()).map_err(thrown)
     }
 }

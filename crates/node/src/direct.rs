@@ -13,7 +13,7 @@ use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::kernels::elementwise::Function;
 use lowrank_engine::op::Op;
 use lowrank_engine::ops::{binary::Binary, unary::Unary};
-use lowrank_engine::panic::told;
+use lowrank_engine::panic::describe;
 use lowrank_engine::tape::Tensor;
 use napi::bindgen_prelude::{Env, FromNapiValue, JsObjectValue, Object, Unknown};
 use napi::{JsError, sys};
@@ -55,7 +55,7 @@ const CALLS: [(&str, Call); 6] = [
         let b = match arguments.number(2)? {
             // f32 does not hold every whole number that i32 does.
             whole if function.relation().is_some() && is_i32(&a) && whole == whole as i32 as f64 => {
-                Tensor::new(context_of(&a).constant_i32(whole as i32), false)
+                Tensor::new(find_context(&a).constant_i32(whole as i32), false)
             }
             number => constant(&a, number),
         };
@@ -92,10 +92,10 @@ fn apply(state: &RefCell<State>, op: impl Op, inputs: &[u32]) -> engine::Result<
 }
 
 fn constant(beside: &Tensor, value: f64) -> Tensor {
-    Tensor::new(context_of(beside).constant(value as f32), false)
+    Tensor::new(find_context(beside).constant(value as f32), false)
 }
 
-fn context_of(tensor: &Tensor) -> Rc<Context> {
+fn find_context(tensor: &Tensor) -> Rc<Context> {
     tensor.with_value(|value| value.context().clone())
 }
 
@@ -135,7 +135,7 @@ unsafe extern "C" fn enter(env: sys::napi_env, info: sys::napi_callback_info) ->
         None => Err(fail_code(Code::Disposed, "the engine of this environment has been closed")),
     };
     let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        Err(fail_code(Code::Internal, format!("{}: {}", direct.name, told(&*panic))))
+        Err(fail_code(Code::Internal, format!("{}: {}", direct.name, describe(&*panic))))
     });
     let mut value = null_mut();
     match result {

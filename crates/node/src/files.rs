@@ -39,7 +39,7 @@ impl WeightsFile {
     /// Maps the files and checks their headers; reads no tensor.
     #[napi(catch_unwind, factory)]
     pub fn open(path: String) -> Result<WeightsFile> {
-        let weights = background::guarded("open", || Weights::open(path)).map_err(thrown)?;
+        let weights = background::catch_panic("open", || Weights::open(path)).map_err(thrown)?;
         Ok(WeightsFile { weights })
     }
 

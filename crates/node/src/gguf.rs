@@ -26,7 +26,7 @@ impl GgufFile {
     /// Maps the file and checks its header; reads no tensor.
     #[napi(catch_unwind, factory)]
     pub fn open(path: String) -> Result<GgufFile> {
-        let reader = background::guarded("open", || Reader::open(path)).map_err(thrown)?;
+        let reader = background::catch_panic("open", || Reader::open(path)).map_err(thrown)?;
         Ok(GgufFile { reader })
     }
 
@@ -108,7 +108,7 @@ pub fn gguf_places(path: String) -> Result<Vec<GgufPlace>> {
         };
         reader.keys().map(place).collect()
     };
-    background::guarded("places", places).map_err(thrown)
+    background::catch_panic("places", places).map_err(thrown)
 }
 
 #[napi]

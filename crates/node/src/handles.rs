@@ -117,7 +117,7 @@ impl Handles {
             handle.object = std::ptr::null_mut();
             return;
         }
-        handle.bytes = handle.tensor.value().storage.held();
+        handle.bytes = handle.tensor.value().storage.owned_bytes();
         self.watched += 1;
         self.new += 1;
         self.bytes += handle.bytes;
@@ -151,7 +151,7 @@ impl Handles {
     }
 
     /// An upper bound of the bytes that a collection may free.
-    pub fn uncollected(&self) -> u64 {
+    pub fn uncollected_bytes(&self) -> u64 {
         self.uncollected.min(self.bytes)
     }
 

@@ -12,7 +12,7 @@ use crate::background;
 use crate::error::{Result, thrown};
 use crate::random::stream;
 
-fn failed(what: &str) -> impl Fn(Error) -> engine::Error {
+fn wrap_error(what: &str) -> impl Fn(Error) -> engine::Error {
     let what = what.to_owned();
     move |error| {
         let code = if error == Error::NotFinite { Code::NotFinite } else { Code::Internal };
@@ -21,7 +21,7 @@ fn failed(what: &str) -> impl Fn(Error) -> engine::Error {
 }
 
 /// Returns an error unless there are `rows` × `columns` values.
-fn checked(what: &str, values: &[f32], rows: u32, columns: u32) -> Result<(usize, usize)> {
+fn check_matrix(what: &str, values: &[f32], rows: u32, columns: u32) -> Result<(usize, usize)> {
     let (rows, columns) = (rows as usize, columns as usize);
     if values.len() != rows * columns || values.is_empty() {
         let message = format!("{what}: {} values are no matrix of {rows}×{columns}", values.len());
@@ -71,11 +71,11 @@ pub fn linalg_svd<'env>(
     rank: u32,
     subspace: Option<Subspace>,
 ) -> Result<Object<'env>> {
-    let (rows, columns) = checked("svd", values, rows, columns)?;
+    let (rows, columns) = check_matrix("svd", values, rows, columns)?;
     let values = values.to_vec();
     let rank = rank as usize;
     arrays(env, "svd", ["u", "s", "vt"], move || {
-        let failed = failed("svd");
+        let failed = wrap_error("svd");
         let a = matrix(rows, columns, &values).map_err(&failed)?;
         let found = match subspace {
             None => svd(a.as_ref(), rank),
@@ -97,10 +97,10 @@ pub fn linalg_qr<'env>(
     columns: u32,
     rank: u32,
 ) -> Result<Object<'env>> {
-    let (rows, columns) = checked("qr", values, rows, columns)?;
+    let (rows, columns) = check_matrix("qr", values, rows, columns)?;
     let values = values.to_vec();
     arrays(env, "qr", ["q", "r"], move || {
-        let a = matrix(rows, columns, &values).map_err(failed("qr"))?;
+        let a = matrix(rows, columns, &values).map_err(wrap_error("qr"))?;
         let (q, r) = qr(a.as_ref(), rank as usize);
         Ok([by_rows(q.as_ref()), by_rows(r.as_ref())])
     })
@@ -131,11 +131,11 @@ impl PrincipalComponents {
     )]
     pub fn fit<'env>(&self, env: &'env Env, values: &[f32], seed: f64, draw: f64) -> Result<Object<'env>> {
         let rows = (values.len() / self.features) as u32;
-        let (rows, features) = checked("principal components", values, rows, self.features as u32)?;
+        let (rows, features) = check_matrix("principal components", values, rows, self.features as u32)?;
         let (values, pca) = (values.to_vec(), self.pca.clone());
         let names = ["components", "ratios", "singularValues", "similarity"];
         arrays(env, "components", names, move || {
-            let failed = failed("principal components");
+            let failed = wrap_error("principal components");
             let batch = matrix(rows, features, &values).map_err(&failed)?;
             let mut pca = pca.lock().unwrap_or_else(|broken| broken.into_inner());
             pca.fit(batch.as_ref(), |count| stream(seed, draw).normal(count, 0.0, 1.0)).map_err(failed)?;

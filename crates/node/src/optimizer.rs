@@ -120,7 +120,7 @@ fn set<R: Rule>(optimizer: &mut Optimizer<R>, group: usize, rule: R) {
 }
 
 /// Creates an optimizer over groups of tensors, each with its options.
-fn made<R: Rule>(
+fn make_optimizer<R: Rule>(
     options: &[GroupOptions],
     tensors: Vec<Vec<Tensor>>,
     rule: impl Fn(&GroupOptions) -> R,
@@ -153,11 +153,13 @@ impl Session {
             let tensors: Vec<Vec<Tensor>> =
                 groups.iter().map(|ids| s.parameters(ids)).collect::<engine::Result<_>>()?;
             let made = match rule.as_str() {
-                "adafactor" => AnyOptimizer::Adafactor(made(&options, tensors, GroupOptions::adafactor)?),
-                "adam" => AnyOptimizer::Adam(made(&options, tensors, |o| Adam(o.adamw()))?),
-                "adamw" => AnyOptimizer::AdamW(made(&options, tensors, GroupOptions::adamw)?),
-                "lion" => AnyOptimizer::Lion(made(&options, tensors, GroupOptions::lion)?),
-                "sgd" => AnyOptimizer::Sgd(made(&options, tensors, GroupOptions::sgd)?),
+                "adafactor" => {
+                    AnyOptimizer::Adafactor(make_optimizer(&options, tensors, GroupOptions::adafactor)?)
+                }
+                "adam" => AnyOptimizer::Adam(make_optimizer(&options, tensors, |o| Adam(o.adamw()))?),
+                "adamw" => AnyOptimizer::AdamW(make_optimizer(&options, tensors, GroupOptions::adamw)?),
+                "lion" => AnyOptimizer::Lion(make_optimizer(&options, tensors, GroupOptions::lion)?),
+                "sgd" => AnyOptimizer::Sgd(make_optimizer(&options, tensors, GroupOptions::sgd)?),
                 other => {
                     return Err(fail_code(Code::Internal, format!("there is no optimizer {other}")));
                 }

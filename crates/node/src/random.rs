@@ -1,7 +1,7 @@
 //! Random values for initial weights and sampling.
 
 use lowrank_engine::device::cpu::system;
-use lowrank_engine::drawn::drawn;
+use lowrank_engine::drawn::generate;
 use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::random::Stream;
 use lowrank_engine::tape::Tensor;
@@ -104,7 +104,7 @@ impl Session {
 
     fn draws(&self, device: String, shape: Vec<f64>, draw: impl FnMut(usize) -> Vec<f32>) -> Result<u32> {
         self.with(|state| {
-            let value = drawn(&state.context(&device)?, &dims(&shape)?[..], draw)?;
+            let value = generate(&state.context(&device)?, &dims(&shape)?[..], draw)?;
             Ok(state.insert(Tensor::new(value, false)))
         })
     }

@@ -53,7 +53,7 @@ impl Session {
 }
 
 /// Converts numbers to sizes that need not belong to one tensor.
-pub(crate) fn sizes_of(given: &[f64]) -> engine::Result<Vec<usize>> {
+pub(crate) fn parse_sizes(given: &[f64]) -> engine::Result<Vec<usize>> {
     let size = |d: &f64| match *d {
         d if d >= 0.0 && d.fract() == 0.0 && d < 9e15 => Ok(d as usize),
         d => Err(fail_code(engine::Code::ShapeMismatch, format!("tensor: {d} is not a size"))),
@@ -63,7 +63,7 @@ pub(crate) fn sizes_of(given: &[f64]) -> engine::Result<Vec<usize>> {
 
 /// Converts numbers to a shape with an element count that can be addressed.
 pub(crate) fn dims(shape: &[f64]) -> engine::Result<Vec<usize>> {
-    let sizes = sizes_of(shape)?;
+    let sizes = parse_sizes(shape)?;
     // Ignores sizes of 0, since strides multiply the other sizes even in an empty shape.
     let elements = sizes.iter().filter(|d| **d > 0).try_fold(1usize, |n, d| n.checked_mul(*d));
     match elements.filter(|n| *n <= isize::MAX as usize / 8) {
@@ -222,7 +222,7 @@ impl Session {
         let handles = self.state.borrow().handles.clone();
         let dead = {
             let mut handles = handles.borrow_mut();
-            if handles.uncollected() < bytes as u64 { Vec::new() } else { handles.collect() }
+            if handles.uncollected_bytes() < bytes as u64 { Vec::new() } else { handles.collect() }
         };
         drop(dead);
     }

@@ -30,7 +30,7 @@ use crate::error::{Result, internal, thrown};
 use crate::gguf::GgufFile;
 use crate::session::{Failure, failure};
 use encodings::{EncodingOptions, encodings};
-use offsets::{Placed, placed};
+use offsets::{Placed, encode_with_offsets};
 use seams::Seams;
 use vocabulary::GgufTokenizer;
 
@@ -66,7 +66,7 @@ struct Beginning {
     total: usize,
 }
 
-fn signed(ids: &[u32]) -> impl Iterator<Item = i32> {
+fn to_i32_ids(ids: &[u32]) -> impl Iterator<Item = i32> {
     ids.iter().map(|id| *id as i32)
 }
 
@@ -88,7 +88,8 @@ impl Tokenizer {
             Code::Internal => invalid("its vocabulary and its other parts do not fit one another".into()),
             _ => e,
         };
-        let mut inner = background::guarded("tokenizer", || read(&bytes).map_err(invalid)).map_err(unfit)?;
+        let mut inner =
+            background::catch_panic("tokenizer", || read(&bytes).map_err(invalid)).map_err(unfit)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(invalid)?;
         Ok(Tokenizer::new(inner))
@@ -107,20 +108,20 @@ impl Tokenizer {
         let size = ROW_PIECE.max(limit.saturating_mul(BYTES_A_TOKEN));
         let mut whole = Beginning { ids: Vec::new(), total: 0 };
         // Computing the seams of a large vocabulary takes longer than encoding a short text.
-        let seams = (text.len() / 2 > size).then(|| self.seams()).filter(|seams| seams.known());
+        let seams = (text.len() / 2 > size).then(|| self.seams()).filter(|seams| seams.can_find_seams());
         if let Some(seams) = seams {
             let (before, after) = if add_special_tokens { seams.frame() } else { Default::default() };
             let ids = &mut whole.ids;
-            ids.extend(signed(before));
+            ids.extend(to_i32_ids(before));
             let mut read = 0;
             while ids.len() < limit && read < text.len() {
                 let end = seams.next(text, read, size);
                 let piece = seams.encode(&self.inner, &text[read..end], read == 0).map_err(not_encoded)?;
-                ids.extend(signed(&piece));
+                ids.extend(to_i32_ids(&piece));
                 read = end;
             }
             if read == text.len() {
-                ids.extend(signed(after));
+                ids.extend(to_i32_ids(after));
                 whole.total = ids.len();
             } else {
                 whole.total = (ids.len() as f64 * text.len() as f64 / read as f64) as usize;
@@ -139,7 +140,7 @@ impl Tokenizer {
         let pieces = seams.pieces(text, PIECE);
         let encode = |(i, piece): (usize, &&str)| {
             let ids = seams.encode(&self.inner, piece, first && i == 0).map_err(not_encoded)?;
-            Ok(signed(&ids).collect())
+            Ok(to_i32_ids(&ids).collect())
         };
         let pieces: Vec<Vec<i32>> = cpu_use::parallel(|| {
             pieces.par_iter().enumerate().with_max_len(1).map(encode).collect::<engine::Result<_>>()
@@ -149,7 +150,7 @@ impl Tokenizer {
 
     fn ids(&self, text: &str, add_special_tokens: bool) -> engine::Result<Vec<i32>> {
         let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(not_encoded)?;
-        Ok(signed(encoding.get_ids()).collect())
+        Ok(to_i32_ids(encoding.get_ids()).collect())
     }
 
     fn text(&self, ids: &[i32], skip_special_tokens: bool) -> engine::Result<String> {
@@ -182,7 +183,7 @@ impl Tokenizer {
     /// Creates a tokenizer from the vocabulary of a GGUF file. Throws `ERR_FILE_FORMAT`.
     #[napi(catch_unwind, factory)]
     pub fn from_gguf(file: &GgufFile, given: GgufTokenizer) -> Result<Tokenizer> {
-        let made = background::guarded("tokenizer", || vocabulary::of_file(&file.reader, &given));
+        let made = background::catch_panic("tokenizer", || vocabulary::of_file(&file.reader, &given));
         made.map(Tokenizer::new).map_err(thrown)
     }
 
@@ -200,7 +201,8 @@ impl Tokenizer {
         text: String,
         add_special_tokens: bool,
     ) -> Result<Int32ArraySlice<'env>> {
-        let ids = background::guarded("encode", || self.ids(&text, add_special_tokens)).map_err(thrown)?;
+        let ids =
+            background::catch_panic("encode", || self.ids(&text, add_special_tokens)).map_err(thrown)?;
         Int32ArraySlice::copy_from(env, &ids[..]).map_err(internal)
     }
 
@@ -249,7 +251,7 @@ impl Tokenizer {
     pub fn encode_with_offsets<'env>(&self, env: &'env Env, texts: Vec<String>) -> Result<Object<'env>> {
         let tokenizer = self.clone();
         let encode = move || {
-            let encode = |text: &String| placed(&tokenizer.inner, text).map_err(not_encoded);
+            let encode = |text: &String| encode_with_offsets(&tokenizer.inner, text).map_err(not_encoded);
             let rows: Vec<Placed> =
                 cpu_use::parallel(|| texts.par_iter().map(encode).collect::<engine::Result<_>>())??;
             let (mut all, mut ends) = (Placed::default(), Vec::with_capacity(rows.len()));
@@ -284,7 +286,7 @@ impl Tokenizer {
         options: EncodingOptions,
     ) -> Result<Object<'env>> {
         let encode = || encodings(&self.inner, &texts, pairs.as_deref(), &options);
-        let all = background::guarded("encode", encode).map_err(thrown)?;
+        let all = background::catch_panic("encode", encode).map_err(thrown)?;
         let mut object = Object::new(env).map_err(internal)?;
         let lists = [
             ("ids", all.ids),
@@ -324,27 +326,27 @@ impl Tokenizer {
     /// changing its ids; null if no such position is known.
     #[napi(catch_unwind)]
     pub fn last_seam(&self, text: String) -> Result<Option<u32>> {
-        let seam = background::guarded("encode", || Ok(self.seams().last(&text)));
+        let seam = background::catch_panic("encode", || Ok(self.seams().last(&text)));
         Ok(seam.map_err(thrown)?.map(|at| text[..at].encode_utf16().count() as u32))
     }
 
     /// Whether the seams of this tokenizer are known. If not, a text must be encoded as a whole.
     #[napi(catch_unwind)]
     pub fn knows_seams(&self) -> Result<bool> {
-        background::guarded("encode", || Ok(self.seams().known())).map_err(thrown)
+        background::catch_panic("encode", || Ok(self.seams().can_find_seams())).map_err(thrown)
     }
 
     /// Returns the special tokens before and after a text.
     #[napi(catch_unwind)]
     pub fn frame(&self) -> Result<Vec<Vec<i32>>> {
-        let frame = background::guarded("encode", || Ok(self.seams().frame())).map_err(thrown)?;
-        Ok(vec![signed(frame.0).collect(), signed(frame.1).collect()])
+        let frame = background::catch_panic("encode", || Ok(self.seams().frame())).map_err(thrown)?;
+        Ok(vec![to_i32_ids(frame.0).collect(), to_i32_ids(frame.1).collect()])
     }
 
     /// Throws `ERR_INDEX` for an id that is not a token.
     #[napi(catch_unwind)]
     pub fn decode(&self, ids: &[i32], skip_special_tokens: bool) -> Result<String> {
-        background::guarded("decode", || self.text(ids, skip_special_tokens)).map_err(thrown)
+        background::catch_panic("decode", || self.text(ids, skip_special_tokens)).map_err(thrown)
     }
 
     #[napi(catch_unwind)]

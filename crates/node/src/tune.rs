@@ -62,12 +62,12 @@ pub fn tune_device(env: &Env, device: String) -> Result<Object<'_>> {
     background::promise(
         env,
         "tune",
-        move || tuned(&device),
+        move || tune(&device),
         |_, report| Ok(report.map_or_else(|error| Either::B(failure(error)), Either::A)),
     )
 }
 
-fn tuned(label: &str) -> engine::Result<TuneReport> {
+fn tune(label: &str) -> engine::Result<TuneReport> {
     if Setting::of_environment()? == Setting::Off {
         return Err(fail_code(Code::Option, "LOWRANK_TUNE is off, so nothing is tuned"));
     }

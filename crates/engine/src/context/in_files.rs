@@ -55,7 +55,7 @@ impl InFiles {
     }
 
     /// Bytes that are still in files.
-    pub fn mapped(&self) -> u64 {
+    pub fn mapped_bytes(&self) -> u64 {
         self.files.iter().filter(|part| !part.copied).map(|part| part.bytes).sum()
     }
 }

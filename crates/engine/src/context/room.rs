@@ -114,9 +114,9 @@ impl Context {
 
     pub fn memory(&self) -> Memory {
         self.count_copied();
-        let mapped = self.in_files.borrow().mapped();
+        let mapped = self.in_files.borrow().mapped_bytes();
         let pool = self.pool.borrow();
-        Memory { live: pool.live(), reserved: pool.reserved(), peak: pool.peak(), mapped }
+        Memory { live: pool.live(), reserved: pool.reserved_bytes(), peak: pool.peak(), mapped }
     }
 
     /// The peak of live bytes since `restart_peak`.

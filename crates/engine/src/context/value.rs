@@ -52,7 +52,7 @@ impl Storage {
     }
 
     /// Bytes of device memory that are freed when it is dropped.
-    pub fn held(&self) -> u64 {
+    pub fn owned_bytes(&self) -> u64 {
         match &self.lies {
             Lies::InPool => self.bytes,
             Lies::InFile(file) if file.is_released() => self.bytes,
@@ -94,7 +94,7 @@ impl Value {
     }
 
     pub fn bytes(&self) -> usize {
-        self.dtype.bytes_of(self.size())
+        self.dtype.byte_size(self.size())
     }
 
     pub fn spec(&self) -> Spec {
@@ -111,14 +111,14 @@ impl Value {
         let (first, end) = ((self.offset + start) / unit * unit, self.offset + start + count);
         Range {
             buffer: self.storage.buffer,
-            offset: dtype.bytes_of(first) as u64,
-            bytes: dtype.bytes_of(end.next_multiple_of(unit) - first) as u64,
+            offset: dtype.byte_size(first) as u64,
+            bytes: dtype.byte_size(end.next_multiple_of(unit) - first) as u64,
             dtype: self.dtype,
         }
     }
 
     /// The same elements under another shape of equal size.
-    pub fn reshaped(&self, shape: impl Into<Shape>) -> Value {
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Value {
         let shape = shape.into();
         assert_eq!(shape.size(), self.size());
         Value { shape, ..self.clone() }

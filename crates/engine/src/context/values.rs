@@ -31,7 +31,7 @@ fn countable(shape: &Shape) -> Result<()> {
 impl Context {
     /// Allocates the storage of a new value. Its content is unspecified.
     pub fn allocate(self: &Rc<Self>, bytes: usize) -> Result<Rc<Storage>> {
-        let class = self.pool.borrow().class_of(bytes as u64);
+        let class = self.pool.borrow().size_class(bytes as u64);
         if class > self.profile.buffer_limit {
             fail!(
                 OutOfMemory,
@@ -77,7 +77,7 @@ impl Context {
                 dtype.unit()
             );
         }
-        let bytes = dtype.bytes_of(shape.size());
+        let bytes = dtype.byte_size(shape.size());
         let storage = self.allocate(bytes.div_ceil(4) * 4)?;
         Ok(Value { shape, dtype, storage, offset: 0 })
     }
@@ -146,7 +146,7 @@ impl Context {
     ) -> Result<Value> {
         let shape = shape.into();
         countable(&shape)?;
-        let bytes = dtype.bytes_of(shape.size()) as u64;
+        let bytes = dtype.byte_size(shape.size()) as u64;
         // A map starts on a page, and blocks are read byte by byte.
         let aligned = dtype.is_block() || offset.is_multiple_of(dtype.bytes() as u64);
         if self.profile.maps_files && aligned {

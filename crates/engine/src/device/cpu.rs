@@ -172,7 +172,7 @@ impl Runner for Cpu {
             // This runs on the low-priority thread, which owns them.
             self.low_threads = None;
             self.low_threads =
-                Some(Threads::named(count, "lowrank-low", system::lower_priority).map_err(no_threads)?);
+                Some(Threads::new_named(count, "lowrank-low", system::lower_priority).map_err(no_threads)?);
         }
         self.threads().limit(count);
         Ok(())
@@ -190,7 +190,7 @@ impl Cpu {
     /// Copies the parts of `file` that buffers map into memory: all of them, or none if they do not fit.
     fn unmap(&mut self, file: &Arc<MappedFile>) -> Result<()> {
         let of_file = |memory: &Memory| match memory {
-            Memory::Mapped { file: lease, bytes, .. } if lease.is_of(file) => Some(*bytes as u64),
+            Memory::Mapped { file: lease, bytes, .. } if lease.is_in(file) => Some(*bytes as u64),
             _ => None,
         };
         let lying: Vec<(BufferId, u64)> =

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-pub use adapter::{AdapterInfo, AdapterKind, adapters, details, profile_of};
+pub use adapter::{AdapterInfo, AdapterKind, adapters, details, read_profile};
 use canary::Canary;
 pub use details::Details;
 use fault::Faults;
@@ -105,7 +105,7 @@ impl Gpu {
     /// As for `open`.
     pub fn open_with(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu)> {
         let setting = Setting::of_environment()?;
-        let (profile, mut gpu, owner) = Self::untuned(index, binding_limit)?;
+        let (profile, mut gpu, owner) = Self::open_untuned(index, binding_limit)?;
         if setting != Setting::Off {
             gpu.tune_by(&profile, setting.tunes(profile.software), Store::of(owner));
         }
@@ -120,11 +120,11 @@ impl Gpu {
     }
 
     /// Opens a GPU without autotuning; also returns the cache key that its results would have.
-    fn untuned(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu, Owner)> {
+    fn open_untuned(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu, Owner)> {
         let (profile, adapter) = adapter::choose(index, binding_limit)?;
         let owner = Owner {
             adapter: format!("{} {}", profile.name, profile.backend),
-            driver: adapter::driver_of(&adapter.get_info()),
+            driver: adapter::format_driver(&adapter.get_info()),
             package: env!("CARGO_PKG_VERSION").into(),
         };
         let optional = wgpu::Features::PIPELINE_CACHE
@@ -154,7 +154,7 @@ impl Gpu {
             reading: 0,
             read_buffers: Vec::new(),
             staging: Staging::default(),
-            pipelines: Pipelines::new(device.clone(), checks, adapter::compiler_of(&adapter)),
+            pipelines: Pipelines::new(device.clone(), checks, adapter::name_compiler(&adapter)),
             bind_groups: HashMap::new(),
             buffers: HashMap::new(),
             scratch: Vec::new(),

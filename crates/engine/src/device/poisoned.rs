@@ -85,7 +85,7 @@ impl Poisoned {
     }
 
     /// Takes the error that the environment's fence must report.
-    pub fn told(&mut self, owner: &CancelToken) -> Option<Error> {
+    pub fn take_error(&mut self, owner: &CancelToken) -> Option<Error> {
         let at = self.untold.iter().position(|(of, _)| of.is(owner))?;
         Some(self.untold.swap_remove(at).1)
     }

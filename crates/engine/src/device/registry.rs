@@ -27,7 +27,7 @@ pub fn open(label: &str) -> Result<Opened> {
         // Only the profile is needed; no device is opened.
         let profile = match gpu_index(of) {
             _ if of == "cpu" => cpu::profile(threads()),
-            Some(index) => gpu::profile_of(index, None)?,
+            Some(index) => gpu::read_profile(index, None)?,
             None => return Err(unknown(label)),
         };
         return Ok(Opened::Meta(profile.meta()));

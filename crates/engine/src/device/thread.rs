@@ -18,7 +18,7 @@ pub(super) enum Message {
 }
 
 pub(super) fn lost(panic: &(dyn std::any::Any + Send)) -> Error {
-    Error::new(Code::DeviceLost, format!("the device's thread panicked: {}", crate::panic::told(panic)))
+    Error::new(Code::DeviceLost, format!("the device's thread panicked: {}", crate::panic::describe(panic)))
 }
 
 /// Runs commands until a stop message. The first error is latched, and every later reply gets it. A confined error (out
@@ -88,17 +88,17 @@ impl<R: Runner> Server<'_, R> {
             let message = match look_for(receiver, runner.patience()) {
                 Some(message) => message,
                 None => {
-                    if guarded(latched, || runner.idle()).unwrap_or(false) {
+                    if catch_and_latch(latched, || runner.idle()).unwrap_or(false) {
                         continue;
                     }
-                    if latched.is_none() && guarded(latched, || runner.tune()).unwrap_or(false) {
+                    if latched.is_none() && catch_and_latch(latched, || runner.tune()).unwrap_or(false) {
                         continue;
                     }
                     match receiver.recv_timeout(REST) {
                         Ok(message) => message,
                         Err(RecvTimeoutError::Disconnected) => return None,
                         Err(RecvTimeoutError::Timeout) => {
-                            guarded(latched, || runner.rest());
+                            catch_and_latch(latched, || runner.rest());
                             // A callback may free tensors: that is work, after which the device rests once more.
                             for (owner, rested) in &*listeners.lock().unwrap_or_else(|e| e.into_inner()) {
                                 if !owner.is_cancelled() {
@@ -121,7 +121,7 @@ impl<R: Runner> Server<'_, R> {
         let Server { runner, stop, waiting, emptied, latched, poisoned, .. } = self;
         let mut commands = std::mem::take(&mut recording.commands);
         runner.note(recording.note);
-        guarded(latched, || runner.use_cpu(recording.cpu_use));
+        catch_and_latch(latched, || runner.use_cpu(recording.cpu_use));
         let mut under = recording.under;
         let mut decided: Option<bool> = None;
         for command in commands.drain(..) {
@@ -151,13 +151,13 @@ impl<R: Runner> Server<'_, R> {
                     if recording.owner.is_cancelled() || latched.is_some() => {}
                 Command::Receive { .. } if skip || latched.is_some() => {}
                 command => {
-                    guarded(latched, || attempt(*runner, poisoned, &recording.owner, command));
+                    catch_and_latch(latched, || attempt(*runner, poisoned, &recording.owner, command));
                 }
             }
         }
         waiting.fetch_sub(1, Ordering::Relaxed);
         if latched.is_none() {
-            guarded(latched, || runner.tune());
+            catch_and_latch(latched, || runner.tune());
         }
         let mut emptied = emptied.lock().unwrap_or_else(|e| e.into_inner());
         if emptied.len() < EMPTIED {
@@ -192,7 +192,7 @@ fn attempt(
     if let Some(error) = poisoned.hinders(&command) {
         poisoned.poison(written, &error);
         if let Command::Read { reply, .. } = command {
-            poisoned.told(owner);
+            poisoned.take_error(owner);
             reply(Err(error));
         }
         return Ok(());
@@ -204,7 +204,7 @@ fn attempt(
             made = Some(buffer);
             runner.run(Command::Create { buffer, bytes })
         }
-        Command::Fence { reply } => match poisoned.told(owner) {
+        Command::Fence { reply } => match poisoned.take_error(owner) {
             Some(error) => {
                 reply(Err(error));
                 Ok(())
@@ -246,7 +246,7 @@ fn attempt(
     }
 }
 
-fn guarded<T>(latched: &mut Option<Error>, f: impl FnOnce() -> Result<T>) -> Option<T> {
+fn catch_and_latch<T>(latched: &mut Option<Error>, f: impl FnOnce() -> Result<T>) -> Option<T> {
     let error = match std::panic::catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(value)) => return Some(value),
         Ok(Err(error)) => error,

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::quoted;
+use super::quote;
 use crate::error::{Code, Error};
 
 /// An object's members by key; a duplicate key is an error.
@@ -42,7 +42,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
 
 /// Returns an error for a duplicate key.
 pub(super) fn once<E: serde::de::Error>(key: &str, seen: bool) -> Result<(), E> {
-    if seen { Err(E::custom(format!("duplicate key {}", quoted(key)))) } else { Ok(()) }
+    if seen { Err(E::custom(format!("duplicate key {}", quote(key)))) } else { Ok(()) }
 }
 
 /// An error in a file, with its byte offset.

@@ -70,7 +70,7 @@ pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// A name from a file, escaped for one line of an error.
-pub(crate) fn quoted(name: &str) -> String {
+pub(crate) fn quote(name: &str) -> String {
     const SHOWN: usize = 120;
     match name.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{:?}…", &name[..end]),

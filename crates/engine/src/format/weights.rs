@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::json::{self, Unique};
 use super::safetensors::{Entry, Reader};
-use super::{quoted, read_file};
+use super::{quote, read_file};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
@@ -44,13 +44,13 @@ impl Weights {
             return if single.exists() {
                 Weights::single(&single)
             } else if index.exists() {
-                Weights::sharded(&index)
+                Weights::open_sharded(&index)
             } else {
                 fail!(FileNotFound, "{}: contains neither {SINGLE} nor {INDEX}", path.display())
             };
         }
         if path.extension().is_some_and(|e| e == "json") {
-            return Weights::sharded(path);
+            return Weights::open_sharded(path);
         }
         Weights::single(path)
     }
@@ -61,7 +61,7 @@ impl Weights {
         Ok(Weights { path: path.into(), shards: vec![reader], places })
     }
 
-    fn sharded(path: &Path) -> Result<Weights> {
+    fn open_sharded(path: &Path) -> Result<Weights> {
         let shown = path.display();
         let index: Index = match json::parse(&read_file(path)?) {
             Ok(index) => index,
@@ -73,7 +73,7 @@ impl Weights {
         for (file, place) in &mut files {
             let mut parts = Path::new(file).components();
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-                fail!(FileFormat, "{shown}: a file of the same folder was expected, not {}", quoted(file));
+                fail!(FileFormat, "{shown}: a file of the same folder was expected, not {}", quote(file));
             }
             let shard = path.with_file_name(file);
             if !shard.exists() {
@@ -87,14 +87,14 @@ impl Weights {
             let place = files[file.as_str()];
             if shards[place].entry(name).is_none() {
                 let shard = shards[place].path().display();
-                fail!(FileFormat, "{shard}: there is no tensor {}, and {shown} says so", quoted(name));
+                fail!(FileFormat, "{shard}: there is no tensor {}, and {shown} says so", quote(name));
             }
             places.insert(name.clone(), place);
         }
         for (place, shard) in shards.iter().enumerate() {
             if let Some(name) = shard.names().find(|name| places.get(*name) != Some(&place)) {
                 let shard = shard.path().display();
-                fail!(FileFormat, "{shard}: {shown} does not list its tensor {}", quoted(name));
+                fail!(FileFormat, "{shard}: {shown} does not list its tensor {}", quote(name));
             }
         }
         Ok(Weights { path: path.into(), shards, places })
@@ -143,7 +143,7 @@ impl Weights {
 
     /// The error for a missing name.
     pub fn missing(&self, name: &str) -> Error {
-        let what = format!("{}: there is no tensor {}", self.path.display(), quoted(name));
+        let what = format!("{}: there is no tensor {}", self.path.display(), quote(name));
         Error::new(Code::FileFormat, what)
     }
 }

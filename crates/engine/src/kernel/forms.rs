@@ -42,7 +42,7 @@ pub fn launched_in(test: impl FnOnce()) -> HashSet<Form> {
 }
 
 /// The variants that kernels list. A kernel that only runs on the CPU has none.
-pub fn listed(kernels: &[&Kernel]) -> Vec<Form> {
+pub fn list_variants(kernels: &[&Kernel]) -> Vec<Form> {
     kernels.iter().flat_map(|k| (k.variants)().into_iter().map(|v| (k.name, v))).collect()
 }
 
@@ -53,19 +53,19 @@ pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(
         println!("not run: whether all forms are launched (LOWRANK_NO_GPU is set)");
         return;
     }
-    match compared(kernels, launched, given) {
+    match compare_launched(kernels, launched, given) {
         Ok(count) => println!("{count} forms of {} kernels launched: all", kernels.len()),
         Err(differences) => panic!("{differences}"),
     }
 }
 
 /// The number of listed variants, if they equal the launched ones.
-fn compared(
+fn compare_launched(
     kernels: &[&Kernel],
     launched: &HashSet<Form>,
     given: impl Fn(&Form) -> bool,
 ) -> Result<usize, String> {
-    let mut listed = listed(kernels);
+    let mut listed = list_variants(kernels);
     listed.retain(|form| given(form));
     let once: HashSet<_> = listed.iter().collect();
     let twice = listed.len() - once.len();
@@ -170,13 +170,13 @@ mod tests {
 
     #[test]
     fn a_form_that_is_missing_or_not_listed_is_told() {
-        let told = |params: &[Params]| compared(&[&TWO], &launches(params), |_| true);
+        let told = |params: &[Params]| compare_launched(&[&TWO], &launches(params), |_| true);
         assert_eq!(told(&FORMS), Ok(2));
         let missing = told(&FORMS[..1]).unwrap_err();
         assert!(missing.contains(" 1 were not launched:\n  test_two"), "{missing}");
         let other = told(&[FORMS[0], FORMS[1], [7; 4]]).unwrap_err();
         assert!(other.contains("1 were launched that no kernel lists:\n  test_two"), "{other}");
-        let twice = compared(&[&TWO, &TWO], &launches(&FORMS), |_| true).unwrap_err();
+        let twice = compare_launched(&[&TWO, &TWO], &launches(&FORMS), |_| true).unwrap_err();
         assert!(twice.contains("2 are listed twice"), "{twice}");
     }
 }

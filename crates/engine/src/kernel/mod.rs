@@ -13,7 +13,7 @@ use crate::dtype::DType;
 use native::NativeLaunch;
 
 /// Concatenates `head` and `tail`, for kernels that share their first bindings or scalars.
-pub const fn joined<T: Copy, const N: usize>(head: &[T], tail: &[T]) -> [T; N] {
+pub const fn concat<T: Copy, const N: usize>(head: &[T], tail: &[T]) -> [T; N] {
     assert!(head.len() + tail.len() == N);
     let mut all = [head[0]; N];
     let mut i = 0;

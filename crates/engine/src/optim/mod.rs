@@ -156,11 +156,11 @@ impl<R: Rule> Optimizer<R> {
     fn append_step(&mut self, cx: &Rc<Context>, clip: Option<f32>, not_finite: NotFinite) -> Result<Value> {
         self.arena.gather()?;
         if self.states.is_empty() && self.groups.iter().any(R::keeps_state) {
-            self.states = state::zeroed::<R>(&self.arena)?;
+            self.states = state::make_zeros::<R>(&self.arena)?;
         }
         let present = self.arena.present();
         cx.whole(|| {
-            let norm = clip::norm_of(cx, &self.arena.gradients(&present))?;
+            let norm = clip::append_norm(cx, &self.arena.gradients(&present))?;
             self.verdict.record(cx, &norm, clip, not_finite)?;
             let parameter = |i| if R::ONE_BY_ONE { i } else { 0 };
             for run in self.arena.runs(|i| present[i].then_some((self.steps[i] + 1, parameter(i)))) {
@@ -176,7 +176,7 @@ impl<R: Rule> Optimizer<R> {
                 let (mut value, mut grad) = self.arena.ranges(&run);
                 if R::ONE_BY_ONE {
                     let shape = self.arena.places()[i].tensor.spec().shape;
-                    (value, grad) = (value.reshaped(shape.clone()), grad.reshaped(shape));
+                    (value, grad) = (value.reshape(shape.clone()), grad.reshape(shape));
                 }
                 let span = Span { value, grad, states, verdict: self.verdict.value().clone() };
                 rule.update(cx, step, &span)?;
@@ -201,7 +201,7 @@ impl<R: Rule> Optimizer<R> {
     /// The global norm of the gradients, f32[]; the gradients stay unchanged.
     pub fn norm(&self) -> Result<Value> {
         self.arena.gather()?;
-        clip::norm_of(self.arena.context(), &self.arena.gradients(&self.arena.present()))
+        clip::append_norm(self.arena.context(), &self.arena.gradients(&self.arena.present()))
     }
 
     /// Removes the gradients.
@@ -221,7 +221,7 @@ impl<R: Rule> Optimizer<R> {
 
     /// Uncounts single skipped steps: the value read from `left_out()`.
     pub fn count_out(&mut self, steps: u64) {
-        self.verdict.counted(self.arena.context(), steps);
+        self.verdict.count_skipped(self.arena.context(), steps);
         self.take_back(steps);
     }
 

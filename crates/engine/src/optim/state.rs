@@ -17,12 +17,12 @@ pub struct State {
 }
 
 /// The state arenas: one per block and state; parameters that are updated one by one have separate ones.
-pub(super) fn zeroed<R: Rule>(arena: &Arena) -> Result<Vec<Vec<Value>>> {
+pub(super) fn make_zeros<R: Rule>(arena: &Arena) -> Result<Vec<Vec<Value>>> {
     let cx = arena.context();
     if R::ONE_BY_ONE {
         let of = |place: &Place| {
             let states = R::states(&place.tensor.spec().shape);
-            states.into_iter().map(|(_, shape)| Ok(zeros(cx, shape.size())?.reshaped(shape))).collect()
+            states.into_iter().map(|(_, shape)| Ok(zeros(cx, shape.size())?.reshape(shape))).collect()
         };
         return arena.places().iter().map(of).collect();
     }
@@ -59,7 +59,7 @@ impl<R: Rule> Optimizer<R> {
             check::<R>(i, s, place)?;
         }
         if self.states.is_empty() && state.iter().any(|s| !s.values.is_empty()) {
-            self.states = zeroed::<R>(&self.arena)?;
+            self.states = make_zeros::<R>(&self.arena)?;
         }
         for (i, s) in state.iter().enumerate() {
             let places = self.places();

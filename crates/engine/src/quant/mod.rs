@@ -138,18 +138,18 @@ impl BlockType {
     }
 
     /// Bytes of a matrix of `elements`, a whole number of blocks.
-    pub fn bytes_of(self, elements: usize) -> usize {
+    pub fn byte_size(self, elements: usize) -> usize {
         let blocks = elements / self.elements();
         match self {
-            BlockType::Nf4 => nf4::bytes_of(blocks),
+            BlockType::Nf4 => nf4::count_bytes(blocks),
             _ => blocks * self.bytes(),
         }
     }
 
     /// Elements of a matrix of `bytes`.
-    pub fn elements_of(self, bytes: usize) -> usize {
+    pub fn count_elements(self, bytes: usize) -> usize {
         let blocks = match self {
-            BlockType::Nf4 => nf4::blocks_of(bytes),
+            BlockType::Nf4 => nf4::count_blocks(bytes),
             _ => bytes / self.bytes(),
         };
         blocks * self.elements()
@@ -200,7 +200,7 @@ fn unpacking<B: Layout>(level: Level) -> Unpack {
 /// Unpacks a matrix in blocks of `kind` to `out`, which has exactly its number of elements.
 pub fn unpack(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
     assert!(
-        blocks.len() == kind.bytes_of(out.len()) && out.len().is_multiple_of(kind.elements()),
+        blocks.len() == kind.byte_size(out.len()) && out.len().is_multiple_of(kind.elements()),
         "{} bytes of {kind} are no {} elements",
         blocks.len(),
         out.len()

@@ -42,11 +42,11 @@ pub(crate) const TABLE: [f32; 16] = [
     1.0,
 ];
 
-pub(super) fn bytes_of(blocks: usize) -> usize {
+pub(super) fn count_bytes(blocks: usize) -> usize {
     (blocks.div_ceil(GROUP) * HEAD + blocks * BYTES).next_multiple_of(4)
 }
 
-pub(super) fn blocks_of(bytes: usize) -> usize {
+pub(super) fn count_blocks(bytes: usize) -> usize {
     let group = HEAD + GROUP * BYTES;
     bytes / group * GROUP + (bytes % group).saturating_sub(HEAD) / BYTES
 }

@@ -39,7 +39,7 @@ pub const WRITTEN: [BlockType; 8] = [
 /// # Errors
 /// `ERR_DTYPE` if a value is not finite, or too large for a scale.
 pub fn pack(kind: BlockType, elements: usize, read: &Read) -> Result<Vec<u8>> {
-    let mut blocks = vec![0; kind.bytes_of(elements)];
+    let mut blocks = vec![0; kind.byte_size(elements)];
     let ok = match kind {
         BlockType::Q8_0 => each(kind, &mut blocks, read, round::q8_0),
         BlockType::Q4_0 => each(kind, &mut blocks, read, round::q4_0),
@@ -47,7 +47,7 @@ pub fn pack(kind: BlockType, elements: usize, read: &Read) -> Result<Vec<u8>> {
         BlockType::Nf4 => normal_float(&mut blocks, elements, read),
         other => unreachable!("nothing is quantised to {other}"),
     };
-    finished(kind, blocks, ok)
+    finish(kind, blocks, ok)
 }
 
 /// Quantises a weight for a file to `kind`, one of `WRITTEN`, with the bits of ggml's reference.
@@ -66,12 +66,12 @@ pub fn pack_for_file(kind: BlockType, elements: usize, read: &Read) -> Result<Ve
         BlockType::Q6K => superblock::q6_k,
         other => unreachable!("{other} is not written"),
     };
-    let mut blocks = vec![0; kind.bytes_of(elements)];
+    let mut blocks = vec![0; kind.byte_size(elements)];
     let ok = each(kind, &mut blocks, read, make);
-    finished(kind, blocks, ok)
+    finish(kind, blocks, ok)
 }
 
-fn finished(kind: BlockType, blocks: Vec<u8>, ok: bool) -> Result<Vec<u8>> {
+fn finish(kind: BlockType, blocks: Vec<u8>, ok: bool) -> Result<Vec<u8>> {
     if !ok {
         fail!(Dtype, "it holds values that are not finite, or larger than a scale of {kind} can be");
     }
@@ -115,7 +115,7 @@ fn on_threads<T: Send>(all: &mut [T], size: usize, task: impl Fn(usize, &mut [T]
 }
 
 /// A scale as f16; `None` if it is out of range.
-fn stored(scale: f32) -> Option<[u8; 2]> {
+fn encode_scale(scale: f32) -> Option<[u8; 2]> {
     let half = f16::from_f32(scale);
     half.is_finite().then(|| half.to_le_bytes())
 }

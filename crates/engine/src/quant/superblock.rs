@@ -141,7 +141,7 @@ impl Lines {
 
 /// The bytes with the low 4 bits of the 32 codes of a run, and the bit at which they start: a byte has two runs.
 #[inline(always)]
-fn nibbles_of(codes: &[u8; 128], run: usize) -> (&[u8], usize) {
+fn nibble_bytes(codes: &[u8; 128], run: usize) -> (&[u8], usize) {
     (&codes[run / 2 * 32..][..32], run % 2 * 4)
 }
 
@@ -151,7 +151,7 @@ impl Block for Q4K {
     #[inline(always)]
     fn part(&self, part: usize, out: &mut [f32; PART]) {
         let (scale, minimum) = self.lines.of(part);
-        let (codes, shift) = nibbles_of(&self.codes, part);
+        let (codes, shift) = nibble_bytes(&self.codes, part);
         for i in 0..32 {
             out[i] = scale * (codes[i] >> shift & 15) as f32 - minimum;
         }
@@ -184,7 +184,7 @@ impl Block for Q5K {
     #[inline(always)]
     fn part(&self, part: usize, out: &mut [f32; PART]) {
         let (scale, minimum) = self.lines.of(part);
-        let (codes, shift) = nibbles_of(&self.codes, part);
+        let (codes, shift) = nibble_bytes(&self.codes, part);
         for i in 0..32 {
             let code = codes[i] >> shift & 15 | (self.high[i] >> part & 1) << 4;
             out[i] = scale * code as f32 - minimum;

@@ -91,7 +91,7 @@ impl Level {
 }
 
 /// The best level of this processor.
-fn detected() -> Level {
+fn detect() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
@@ -117,7 +117,7 @@ fn detected() -> Level {
 
 /// The best level that `LOWRANK_ISA` may name; in tests it includes AMX, by the emulator.
 fn best() -> Level {
-    let best = detected();
+    let best = detect();
     #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
     if best == Level::Avx512Bf16 {
         super::amx::emulated::install();
@@ -128,7 +128,7 @@ fn best() -> Level {
 
 /// The levels that tests run: all that can run here, up to the level in `LOWRANK_ISA`.
 #[cfg(test)]
-pub fn tried() -> impl Iterator<Item = Level> {
+pub fn usable_levels() -> impl Iterator<Item = Level> {
     let best =
         if std::env::var("LOWRANK_ISA").is_ok_and(|asked| !asked.is_empty()) { level() } else { best() };
     Level::ALL.iter().copied().filter(move |one| *one <= best)
@@ -141,7 +141,7 @@ pub fn tried() -> impl Iterator<Item = Level> {
 pub fn chosen() -> Result<Level> {
     let asked = std::env::var("LOWRANK_ISA").unwrap_or_default();
     if asked.is_empty() {
-        return Ok(detected());
+        return Ok(detect());
     }
     let best = best();
     let there = || Level::ALL.iter().filter(|level| **level <= best);
@@ -160,7 +160,7 @@ pub fn level() -> Level {
     static LEVEL: AtomicU8 = AtomicU8::new(0);
     match LEVEL.load(Ordering::Relaxed) {
         0 => {
-            let level = chosen().unwrap_or_else(|_| detected());
+            let level = chosen().unwrap_or_else(|_| detect());
             LEVEL.store(level as u8 + 1, Ordering::Relaxed);
             level
         }

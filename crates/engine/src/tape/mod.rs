@@ -181,9 +181,9 @@ impl Tape {
                 debug_assert_eq!(d.shape, node.input_specs[i].shape, "{}", node.op.name());
                 match parent {
                     Parent::None => {}
-                    Parent::Leaf(leaf) if into.taken(i) => leaf.accept_grad(d),
+                    Parent::Leaf(leaf) if into.is_used(i) => leaf.accept_grad(d),
                     Parent::Leaf(leaf) => leaf.accumulate_grad(d)?,
-                    Parent::Node(..) if into.taken(i) => {}
+                    Parent::Node(..) if into.is_used(i) => {}
                     Parent::Node(parent, output) => pending.add(&cx, parent, *output, d)?,
                 }
             }

@@ -105,7 +105,7 @@ impl Node {
         let mut saved = self.saved.borrow_mut();
         if let Kept::Values { inputs, outputs } = &*saved {
             for saved in inputs.iter().chain(outputs).flatten() {
-                if let Some(shape) = saved.modified() {
+                if let Some(shape) = saved.find_modified() {
                     fail!(
                         Modified,
                         "backward: a tensor of shape {shape} that {} needs was changed in place",
@@ -119,7 +119,7 @@ impl Node {
         };
         let values = |kept: Vec<Option<Saved>>, specs: &[Spec]| {
             let values = kept.into_iter().zip(specs).map(|(saved, spec)| {
-                saved.map(|saved| Ok(saved.value()?.reshaped(spec.shape.clone()))).transpose()
+                saved.map(|saved| Ok(saved.value()?.reshape(spec.shape.clone()))).transpose()
             });
             values.collect::<Result<Vec<_>>>()
         };

@@ -196,19 +196,19 @@ impl Tensor {
         let (sum, slot) = (self.grad(), self.grad_slot());
         Ok(match (sum, slot) {
             (Some(sum), _) => {
-                let d = if same_storage(&d, &sum) { copy_of(cx, &d)? } else { d };
+                let d = if same_storage(&d, &sum) { copy_value(cx, &d)? } else { d };
                 accumulate(cx, &sum, &d)?;
                 sum.storage.written();
                 sum
             }
             (None, Some(slot)) => {
-                let d = if same_storage(&d, &slot) { copy_of(cx, &d)? } else { d };
+                let d = if same_storage(&d, &slot) { copy_value(cx, &d)? } else { d };
                 cx.copy(&d, &slot);
                 slot.storage.written();
                 slot
             }
             (None, None) if d.is_unshared() && d.bytes() as u64 == d.storage.bytes() => d,
-            (None, None) => copy_of(cx, &d)?,
+            (None, None) => copy_value(cx, &d)?,
         })
     }
 }
@@ -230,7 +230,7 @@ fn same_storage(a: &Value, b: &Value) -> bool {
     Rc::ptr_eq(&a.storage, &b.storage)
 }
 
-fn copy_of(cx: &Rc<Context>, value: &Value) -> Result<Value> {
+fn copy_value(cx: &Rc<Context>, value: &Value) -> Result<Value> {
     let copy = cx.empty(value.shape.clone(), value.dtype)?;
     cx.copy(value, &copy);
     Ok(copy)

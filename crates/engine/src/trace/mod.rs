@@ -157,16 +157,16 @@ impl Trace {
 
     /// The result of the probe, if it ran in this trace.
     pub fn roof(&self) -> Roof {
-        self.collected().roof
+        self.lock_collected().roof
     }
 
-    fn collected(&self) -> MutexGuard<'_, Collected> {
+    fn lock_collected(&self) -> MutexGuard<'_, Collected> {
         self.collected.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn add(&self, mut event: Event, start: Instant) {
         event.start = start.saturating_duration_since(self.began);
-        let mut collected = self.collected();
+        let mut collected = self.lock_collected();
         if !collected.roof.learn(&event) {
             // The probe, which comes first, has run.
             let attainable = collected.roof.seconds(&event.cost);
@@ -192,19 +192,19 @@ impl Trace {
 
     /// Totals by operation and pass, longest on the device first; without the probe.
     pub fn totals(&self) -> Vec<(Mark, Total)> {
-        let mut totals: Vec<_> = self.collected().totals.iter().map(|(m, t)| (*m, *t)).collect();
+        let mut totals: Vec<_> = self.lock_collected().totals.iter().map(|(m, t)| (*m, *t)).collect();
         totals.sort_by_key(|(mark, total)| (std::cmp::Reverse(total.device), *mark));
         totals
     }
 
     /// Events after the limit.
     pub fn left_out(&self) -> u64 {
-        self.collected().left_out
+        self.lock_collected().left_out
     }
 
     /// The kept events, ordered by start.
     pub fn events(&self) -> Vec<Event> {
-        let mut events = self.collected().events.clone();
+        let mut events = self.lock_collected().events.clone();
         events.sort_by_key(|e| (e.track, e.start));
         events
     }
@@ -212,7 +212,7 @@ impl Trace {
 
 impl Note {
     /// Records that the device worked on a kernel from `start` for `took`.
-    pub fn worked(&self, kernel: &'static str, cost: Cost, start: Instant, took: Duration) {
+    pub fn record_work(&self, kernel: &'static str, cost: Cost, start: Instant, took: Duration) {
         let (mark, track) = (self.mark, Track::Device);
         self.trace.add(Event { track, mark, kernel, start: Duration::ZERO, took, cost }, start);
     }
@@ -235,7 +235,7 @@ impl Note {
 
 impl Drop for Working {
     fn drop(&mut self) {
-        self.note.worked(self.kernel, self.cost, self.start, self.start.elapsed());
+        self.note.record_work(self.kernel, self.cost, self.start, self.start.elapsed());
     }
 }
 
@@ -280,7 +280,7 @@ impl Tracer {
         Some(Entered { note: Note { trace: tracing.trace.clone(), mark }, start: Instant::now() })
     }
 
-    pub fn leave(&self, entered: Entered) {
+    pub fn exit(&self, entered: Entered) {
         if let Some(tracing) = self.0.borrow_mut().as_mut() {
             tracing.inside = None;
         }

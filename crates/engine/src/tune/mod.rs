@@ -100,7 +100,7 @@ pub const BYTES: u64 = 64 << 20;
 /// A sample problem, as commands for the device's thread.
 pub trait Trial {
     /// Commands that create the operands; they run first.
-    fn made(&self) -> Vec<Command>;
+    fn setup_commands(&self) -> Vec<Command>;
 
     /// Commands that run a variant `times` times.
     ///
@@ -118,7 +118,7 @@ pub trait Trial {
     fn work(&self) -> u64;
 
     /// Commands that free the operands.
-    fn ended(self: Box<Self>) -> Vec<Command>;
+    fn teardown_commands(self: Box<Self>) -> Vec<Command>;
 }
 
 /// The smallest size class of at least `n`: 1, 2, 3, 4, 6, 8, 12, 16, …

@@ -85,10 +85,10 @@ impl Store {
 
     /// The stored results; empty for a file that is damaged, too large, of another format or of another owner.
     pub fn read(&self) -> Kept {
-        self.found().unwrap_or_default()
+        self.load_kept().unwrap_or_default()
     }
 
-    fn found(&self) -> Option<Kept> {
+    fn load_kept(&self) -> Option<Kept> {
         // Opening a pipe would block until there is a writer.
         let about = fs::metadata(&self.path).ok()?;
         if !about.is_file() || about.len() > LIMIT {

@@ -127,7 +127,7 @@ impl Tuner {
         let asked = trying.job.asked;
         // The next submission counts as the longest.
         if !asked && self.spent + LONGEST > self.budget {
-            return self.leave(bench, table);
+            return self.finish_measuring(bench, table);
         }
         let before = bench.now();
         let stepped = trying.step(bench, table);
@@ -139,7 +139,9 @@ impl Tuner {
             Ok(false) => table.settle(trying.outcome()),
             Err(error) if error.code == Code::DeviceLost => return Err(error),
             // No memory for trials: the run needs it.
-            Err(error) if error.code == Code::OutOfMemory && !asked => return self.leave(bench, table),
+            Err(error) if error.code == Code::OutOfMemory && !asked => {
+                return self.finish_measuring(bench, table);
+            }
             Err(error) => table.fail(&trying.job.class, &error),
         }
         self.trying = None;
@@ -148,7 +150,7 @@ impl Tuner {
     }
 
     /// Ends measuring during runs.
-    fn leave(&mut self, bench: &mut impl Bench, table: &Table) -> Result<bool> {
+    fn finish_measuring(&mut self, bench: &mut impl Bench, table: &Table) -> Result<bool> {
         self.trying = None;
         table.close();
         bench.done()?;
@@ -209,14 +211,14 @@ impl Trying {
                 self.tried[at].verdict = Verdict::Wrong;
                 table.drop_wrong(&self.job.class, [self.tried[0].form, form]);
             }
-            Err(error) => self.refused(at, error)?,
+            Err(error) => self.record_refusal(at, error)?,
         }
         self.stage = Stage::Compare(at + 1);
         Ok(true)
     }
 
     /// Records that a device cannot compile a variant, which is not a device error.
-    fn refused(&mut self, at: usize, error: Error) -> Result<()> {
+    fn record_refusal(&mut self, at: usize, error: Error) -> Result<()> {
         if at == 0 || error.code != Code::Internal {
             return Err(error);
         }
@@ -256,7 +258,7 @@ impl Trying {
                 self.tried[at].verdict = Verdict::Slow;
             }
             Ok(_) => {}
-            Err(error) => self.refused(at, error)?,
+            Err(error) => self.record_refusal(at, error)?,
         }
         self.stage = Stage::Probe { at: at + 1, slow: 0 };
         Ok(true)
@@ -281,7 +283,7 @@ impl Trying {
                 let tried = &mut self.tried[at];
                 tried.took = Some(tried.took.map_or(took, |before| before.min(took)));
             }
-            Err(error) => self.refused(at, error)?,
+            Err(error) => self.record_refusal(at, error)?,
         }
         self.stage = Stage::Time { round, at: at + 1 };
         Ok(true)

@@ -219,7 +219,7 @@ impl Session {
         label_smoothing: f64,
         reduction: String,
     ) -> Result<u32> {
-        let reduction = reduction_of("crossEntropy", &reduction)?;
+        let reduction = parse_reduction("crossEntropy", &reduction)?;
         let op = ops::cross_entropy::CrossEntropy {
             ignore_index,
             label_smoothing: label_smoothing as f32,
@@ -250,7 +250,7 @@ impl Session {
         let op = ops::linear_cross_entropy::LinearCrossEntropy {
             ignore_index,
             label_smoothing: label_smoothing as f32,
-            reduction: reduction_of("linearCrossEntropy", &reduction)?,
+            reduction: parse_reduction("linearCrossEntropy", &reduction)?,
             wanted,
             precision: self.state.borrow().precision,
         };
@@ -259,7 +259,7 @@ impl Session {
     }
 }
 
-fn reduction_of(operation: &str, name: &str) -> Result<Reduction> {
+fn parse_reduction(operation: &str, name: &str) -> Result<Reduction> {
     match name {
         "mean" => Ok(Reduction::Mean),
         "sum" => Ok(Reduction::Sum),

@@ -5,7 +5,7 @@ use napi_derive::napi;
 
 use super::places;
 use crate::error::{Result, thrown};
-use crate::session::{Session, dims, sizes_of};
+use crate::session::{Session, dims, parse_sizes};
 
 #[napi]
 impl Session {
@@ -23,7 +23,7 @@ impl Session {
     /// Splits one dimension into pieces of the given sizes, which must add up to its size.
     #[napi(catch_unwind)]
     pub fn split(&self, x: u32, dim: u32, sizes: Vec<f64>) -> Result<Vec<u32>> {
-        let sizes = sizes_of(&sizes).map_err(thrown)?;
+        let sizes = parse_sizes(&sizes).map_err(thrown)?;
         let count = sizes.len();
         self.apply_all(ops::split::Split { dim: dim as usize, sizes }, &[x], count)
     }
@@ -31,7 +31,7 @@ impl Session {
     /// Pads the last dimensions with `value`; two numbers for each: before and after.
     #[napi(catch_unwind)]
     pub fn constant_pad(&self, x: u32, padding: Vec<f64>, value: f64) -> Result<u32> {
-        let padding = sizes_of(&padding).map_err(thrown)?;
+        let padding = parse_sizes(&padding).map_err(thrown)?;
         let padding = padding.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
         self.apply(ops::constant_pad::ConstantPad { padding, value }, &[x])
     }

@@ -14,7 +14,7 @@ use super::Session;
 /// The holder (an environment's number) of each lock.
 static HELD: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
-fn held() -> MutexGuard<'static, BTreeMap<String, u64>> {
+fn lock_held() -> MutexGuard<'static, BTreeMap<String, u64>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -26,7 +26,7 @@ pub(super) fn next_environment() -> u64 {
 
 /// Releases all locks of an environment that has ended.
 pub(super) fn let_all_go(environment: u64) {
-    held().retain(|_, holder| *holder != environment);
+    lock_held().retain(|_, holder| *holder != environment);
 }
 
 #[napi]
@@ -34,18 +34,18 @@ impl Session {
     /// Acquires the lock `name` for this environment until it is released or the environment ends.
     #[napi(catch_unwind)]
     pub fn hold(&self, name: String) {
-        held().insert(name, self.environment);
+        lock_held().insert(name, self.environment);
     }
 
     #[napi(catch_unwind)]
     pub fn let_go(&self, name: String) {
-        held().remove(&name);
+        lock_held().remove(&name);
     }
 
     /// Whether an environment of this process holds the lock.
     #[napi(catch_unwind)]
     pub fn is_held(&self, name: String) -> bool {
-        held().contains_key(&name)
+        lock_held().contains_key(&name)
     }
 
     /// Identifies this copy of the library. Copies within one process do not see each other's locks.
@@ -64,10 +64,11 @@ mod tests {
         let [one, other] = [next_environment(), next_environment()];
         assert_ne!(one, other);
         for (name, environment) in [("hold a", one), ("hold b", other), ("hold c", one)] {
-            held().insert(name.into(), environment);
+            lock_held().insert(name.into(), environment);
         }
         let_all_go(one);
-        let left: Vec<String> = held().keys().filter(|name| name.starts_with("hold ")).cloned().collect();
+        let left: Vec<String> =
+            lock_held().keys().filter(|name| name.starts_with("hold ")).cloned().collect();
         assert_eq!(left, ["hold b"]);
         let_all_go(other);
     }

@@ -18,7 +18,7 @@ struct Reading<D> {
 }
 
 /// Copies into memory that JavaScript owns: Electron rejects foreign buffers.
-fn given(
+fn copy_to_js(
     env: &Env,
     bytes: engine::Result<Vec<u8>>,
 ) -> napi::Result<Either<Uint8ArraySlice<'static>, Failure>> {
@@ -37,7 +37,7 @@ impl Session {
         let (deferred, promise) = env.create_deferred().map_err(internal)?;
         value
             .context()
-            .read(&value, Box::new(move |bytes| deferred.resolve(move |env: Env| given(&env, bytes))));
+            .read(&value, Box::new(move |bytes| deferred.resolve(move |env: Env| copy_to_js(&env, bytes))));
         Ok(promise)
     }
 
@@ -67,7 +67,10 @@ impl Session {
                 let read = std::mem::take(&mut reading.read);
                 let Some(deferred) = reading.deferred.take() else { return };
                 deferred.resolve(move |env: Env| {
-                    read.into_iter().flatten().map(|one| given(&env, one)).collect::<napi::Result<Vec<_>>>()
+                    read.into_iter()
+                        .flatten()
+                        .map(|one| copy_to_js(&env, one))
+                        .collect::<napi::Result<Vec<_>>>()
                 });
             };
             value.context().read(value, Box::new(reply));

@@ -87,8 +87,11 @@ impl State {
         let context = match registry::open(label)? {
             Opened::Meta(profile) => Context::new(profile, Sink::Meta),
             Opened::Device(device) => {
-                let context =
-                    Context::owned(device.profile.clone(), Sink::Thread(device.clone()), self.alive.clone());
+                let context = Context::with_owner(
+                    device.profile.clone(),
+                    Sink::Thread(device.clone()),
+                    self.alive.clone(),
+                );
                 if let Some(rested) = self.rested.clone() {
                     let label = label.to_string();
                     device.on_rest(self.alive.clone(), Arc::new(move || rested(label.clone())));
@@ -123,7 +126,7 @@ impl State {
             .ok_or_else(|| fail_code(engine::Code::Disposed, "a tensor is used after it was disposed"))
     }
 
-    pub(super) fn number_of(&mut self, label: &str) -> u32 {
+    pub(super) fn number_device(&mut self, label: &str) -> u32 {
         let found = self.labels.iter().position(|l| l == label);
         let number = found.unwrap_or_else(|| {
             self.labels.push(label.into());
@@ -162,7 +165,7 @@ impl State {
                 4 + BlockType::EVERY.iter().position(|one| *one == kind).expect("one of all")
             }
         };
-        let device = self.number_of(&value.context().profile.label);
+        let device = self.number_device(&value.context().profile.label);
         let head = [dtype as f64, device as f64, value.shape.rank() as f64];
         head.into_iter().chain(value.shape.iter().map(|d| *d as f64)).collect()
     }

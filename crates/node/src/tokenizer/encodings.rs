@@ -47,7 +47,7 @@ pub fn encodings(
         let pair = pairs.map(|pairs| pairs[row].as_str());
         encode(inner, text, pair, params.as_ref(), options.add_special_tokens)
             .map(|encoding| (encoding, units(text), units(pair.unwrap_or_default())))
-            .map_err(|error| failed(error, row, texts.len(), params.as_ref()))
+            .map_err(|error| wrap_error(error, row, texts.len(), params.as_ref()))
     };
     let encode = || texts.par_iter().enumerate().map(encode).collect::<engine::Result<Vec<_>>>();
     let rows = cpu_use::parallel(encode)??;
@@ -84,7 +84,7 @@ fn truncation(
     Ok(Some(TruncationParams { direction, max_length, strategy, stride: 0 }))
 }
 
-fn failed(
+fn wrap_error(
     error: tokenizers::Error,
     row: usize,
     rows: usize,

@@ -12,7 +12,7 @@ pub struct Placed {
 
 /// Encodes a whole text. A token's range covers all its characters, including white space that a post-processor would
 /// trim. If several tokens form one character, each has the range of the whole character.
-pub fn placed(inner: &Inner, text: &str) -> Result<Placed> {
+pub fn encode_with_offsets(inner: &Inner, text: &str) -> Result<Placed> {
     let mut words = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
     if let Some(splitter) = inner.get_pre_tokenizer() {
         splitter.pre_tokenize(&mut words)?;

@@ -79,7 +79,7 @@ impl Seams {
     }
 
     /// Whether seams can be found.
-    pub fn known(&self) -> bool {
+    pub fn can_find_seams(&self) -> bool {
         !matches!(self.rule, Rule::Unknown)
     }
 
@@ -101,7 +101,7 @@ impl Seams {
 
     /// Returns the end of a piece of about `size` bytes that begins at `from`.
     pub fn next(&self, text: &str, from: usize, size: usize) -> usize {
-        if !self.known() || text.len() - from <= size + size / 2 {
+        if !self.can_find_seams() || text.len() - from <= size + size / 2 {
             return text.len();
         }
         let near = from + size;
@@ -145,11 +145,11 @@ impl Seams {
             }
             Rule::Unknown => false,
         };
-        fits && !self.touched(text, at)
+        fits && !self.touches_added_token(text, at)
     }
 
     /// Whether an added token contains, ends at or begins at `at`. Ignores case, since a normaliser may.
-    fn touched(&self, text: &str, at: usize) -> bool {
+    fn touches_added_token(&self, text: &str, at: usize) -> bool {
         let mut from = at.saturating_sub(self.longest);
         while !text.is_char_boundary(from) {
             from -= 1;

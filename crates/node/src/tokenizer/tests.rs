@@ -1,6 +1,6 @@
 //! Tests of valid and invalid tokenizer files, and of encoding.
 
-use super::training::trained;
+use super::training::train_tokenizer;
 use super::*;
 
 /// Opens a tokenizer from this JSON.
@@ -18,7 +18,7 @@ fn open(json: &str) -> engine::Result<Tokenizer> {
 
 fn small() -> String {
     let texts: Vec<String> = (0..50).map(|i| format!("the cat number {i} sat on the mat\n")).collect();
-    trained(&texts, 300, &["<s>".into(), "</s>".into()], Some("<s>")).unwrap()
+    train_tokenizer(&texts, 300, &["<s>".into(), "</s>".into()], Some("<s>")).unwrap()
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn the_same_texts_give_the_same_file() {
 
 #[test]
 fn options_that_cannot_be() {
-    let code = |size, special: &[String], bos| trained(&[], size, special, bos).unwrap_err().code;
+    let code = |size, special: &[String], bos| train_tokenizer(&[], size, special, bos).unwrap_err().code;
     assert_eq!(code(255, &[], None), Code::Option);
     assert_eq!(code(256, &["<s>".into()], None), Code::Option);
     assert_eq!(code(300, &[], Some("<s>")), Code::Option);

@@ -28,7 +28,7 @@ pub fn train_bpe<'env>(
     bos: Option<String>,
 ) -> Result<Object<'env>> {
     background::done(env, "train-bpe", move || {
-        let json = trained(&texts, vocab_size as usize, &special_tokens, bos.as_deref())?;
+        let json = train_tokenizer(&texts, vocab_size as usize, &special_tokens, bos.as_deref())?;
         let mut file = WholeFile::create(Path::new(&path))?;
         file.write(json.as_bytes())?;
         file.finish()
@@ -36,7 +36,7 @@ pub fn train_bpe<'env>(
 }
 
 /// The `tokenizer.json` of a byte-level BPE: all 256 bytes are tokens, so any text has ids.
-pub(super) fn trained(
+pub(super) fn train_tokenizer(
     texts: &[String],
     vocab_size: usize,
     special_tokens: &[String],

@@ -75,7 +75,7 @@ pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokeniz
     let (named, before, after) = (texts(&given.named), texts(&given.before), texts(&given.after));
     let first_unknown = || types.as_ref()?.iter().position(|kind| *kind == UNKNOWN).map(|id| id as u32);
     let unknown = given.unknown.or_else(first_unknown).filter(|_| sentence_piece).and_then(|id| text(&id));
-    let added = added(&tokens, types.as_deref(), &named.into_iter().collect());
+    let added = list_added_tokens(&tokens, types.as_deref(), &named.into_iter().collect());
     // Of equal texts, the later token's id is used.
     let vocab: Vocab = tokens.into_iter().enumerate().map(|(id, token)| (token, id as u32)).collect();
     let added = added.into_iter().filter(|(id, token)| vocab[&token.content] == *id).map(|(_, token)| token);
@@ -90,11 +90,11 @@ pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokeniz
         model = model.unk_token(unknown);
     }
     let model = model.build().map_err(|e| file.not_made(e))?;
-    assembled(model, &given.parts, frame, added).map_err(|e| file.not_made(e))
+    assemble(model, &given.parts, frame, added).map_err(|e| file.not_made(e))
 }
 
 /// Assembles the tokenizer's parts in the order of their dependencies.
-fn assembled(model: BPE, parts: &str, frame: Value, added: Vec<AddedToken>) -> tokenizers::Result<Tokenizer> {
+fn assemble(model: BPE, parts: &str, frame: Value, added: Vec<AddedToken>) -> tokenizers::Result<Tokenizer> {
     let mut parts: HashMap<String, Value> = serde_json::from_str(parts)?;
     let mut part = |name: &str| parts.remove(name).unwrap_or_default();
     let mut tokenizer = Tokenizer::new(model);
@@ -189,7 +189,11 @@ fn by_score(file: &File, tokens: &[String], by_place: bool) -> engine::Result<Ve
 }
 
 /// Returns the tokens that are matched in a text before anything else, with their ids.
-fn added(tokens: &[String], types: Option<&[f64]>, named: &HashSet<String>) -> Vec<(u32, AddedToken)> {
+fn list_added_tokens(
+    tokens: &[String],
+    types: Option<&[f64]>,
+    named: &HashSet<String>,
+) -> Vec<(u32, AddedToken)> {
     let added = |(id, token): (usize, &String)| {
         let kind = types.map(|types| types[id]);
         let control = kind == Some(CONTROL) || named.contains(token);

@@ -87,7 +87,7 @@ pub fn details() -> Vec<(AdapterInfo, Details)> {
 ///
 /// # Errors
 /// `ERR_NO_GPU` if there is no such adapter or it cannot be used.
-pub fn profile_of(index: Option<usize>, binding_limit: Option<u64>) -> Result<Profile> {
+pub fn read_profile(index: Option<usize>, binding_limit: Option<u64>) -> Result<Profile> {
     Ok(choose(index, binding_limit)?.0)
 }
 
@@ -162,7 +162,7 @@ fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
             let info = adapter.get_info();
             info.backend != wgpu::Backend::Dx12 || !vulkan.contains(&(info.vendor, info.device))
         })
-        .map(|adapter| (info_of(&adapter), adapter))
+        .map(|adapter| (describe_adapter(&adapter), adapter))
         .collect();
     all.sort_by_key(|(info, _)| (info.kind, std::cmp::Reverse(info.memory)));
     for (index, (info, _)) in all.iter_mut().enumerate() {
@@ -171,7 +171,7 @@ fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
     all
 }
 
-fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
+fn describe_adapter(adapter: &wgpu::Adapter) -> AdapterInfo {
     let (info, limits) = (adapter.get_info(), adapter.limits());
     let lacks = if !adapter.features().contains(wgpu::Features::IMMEDIATES)
         || limits.max_immediate_size < IMMEDIATE_BYTES
@@ -183,7 +183,7 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
     let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
     // These capabilities are not requested as features: a driver either has them or not.
     let downlevel = adapter.get_downlevel_capabilities().flags;
-    let driver = driver_of(&info);
+    let driver = format_driver(&info);
     let backend = match info.backend {
         wgpu::Backend::Vulkan => "Vulkan",
         wgpu::Backend::Metal => "Metal",
@@ -217,12 +217,12 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
 }
 
 /// The driver and its version, if the backend reports them.
-pub(super) fn driver_of(info: &wgpu::AdapterInfo) -> String {
+pub(super) fn format_driver(info: &wgpu::AdapterInfo) -> String {
     format!("{} {}", info.driver, info.driver_info).trim().into()
 }
 
 /// The name of an adapter's shader compiler in errors.
-pub(super) fn compiler_of(adapter: &wgpu::Adapter) -> String {
+pub(super) fn name_compiler(adapter: &wgpu::Adapter) -> String {
     match adapter.get_info().backend {
         wgpu::Backend::Dx12 if is_of_fxc(adapter) => Compiler::Fxc.describe(),
         wgpu::Backend::Dx12 => compiler::chosen().compiler.describe(),

@@ -1,7 +1,7 @@
 //! Buffers of the pool, and this device's scratch buffers.
 
 use super::Gpu;
-use super::fault::scoped;
+use super::fault::catch_errors;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::kernel::{BufferId, Range};
@@ -60,7 +60,7 @@ impl Gpu {
         usage: wgpu::BufferUsages,
         mapped: bool,
     ) -> Result<wgpu::Buffer> {
-        scoped(&self.device, "a buffer", || {
+        catch_errors(&self.device, "a buffer", || {
             let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: mapped };
             self.device.create_buffer(&descriptor)
         })
@@ -87,7 +87,7 @@ impl Gpu {
             self.destroy(id);
         }
         let id = BufferId::next();
-        self.create(id, crate::pool::class_of(bytes, self.limits.max_buffer_size))?;
+        self.create(id, crate::pool::size_class(bytes, self.limits.max_buffer_size))?;
         self.scratch[slot] = Some(id);
         Ok(id)
     }

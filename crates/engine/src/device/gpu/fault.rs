@@ -45,7 +45,7 @@ impl Faults {
 }
 
 /// Runs `f` and returns the error that wgpu reports for it, by kind.
-pub fn scoped<T>(device: &wgpu::Device, what: &str, f: impl FnOnce() -> T) -> Result<T> {
+pub fn catch_errors<T>(device: &wgpu::Device, what: &str, f: impl FnOnce() -> T) -> Result<T> {
     let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
     let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
     let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);

@@ -79,7 +79,7 @@ impl Gpu {
             pass.set_immediates(0, bytemuck::cast_slice(&immediates));
             pass.dispatch_workgroups(x, y, 1);
             let part = share(work, groups, launch.groups);
-            self.submitter.launched(launch, groups, part);
+            self.submitter.count_launch(launch, groups, part);
             self.count(part)?;
             first += groups;
         }

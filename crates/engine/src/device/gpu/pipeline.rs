@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::fault::scoped;
+use super::fault::catch_errors;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
@@ -88,7 +88,7 @@ impl Pipelines {
             key.dtypes.as_slice(),
             key.threads
         );
-        scoped(&self.device, &what, || {
+        catch_errors(&self.device, &what, || {
             let checks = match self.checks {
                 true => wgpu::ShaderRuntimeChecks::checked(),
                 false => wgpu::ShaderRuntimeChecks::unchecked(),

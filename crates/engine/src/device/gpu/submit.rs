@@ -116,8 +116,8 @@ impl Submitter {
     }
 
     /// Records that `groups` of `launch`, with the given work, were encoded.
-    pub fn launched(&mut self, launch: &Launch, groups: u32, work: u64) {
-        self.timing.launched(launch, groups);
+    pub fn count_launch(&mut self, launch: &Launch, groups: u32, work: u64) {
+        self.timing.add_launch(launch, groups);
         let name = launch.kernel.name;
         match self.kernels.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum = sum.saturating_add(work),
@@ -174,7 +174,7 @@ impl Submitter {
             kernels: std::mem::take(&mut self.kernels),
             start,
             done,
-            note: self.timing.untimed(),
+            note: self.timing.submission_note(),
         });
         self.submitted.fetch_add(1, Ordering::Relaxed);
         self.poll()
@@ -271,7 +271,7 @@ impl Submitter {
         {
             let took = done.saturating_duration_since(flight.start.max(self.last_done));
             if let Some(note) = flight.note {
-                note.worked("submission", Cost::default(), flight.start.max(self.last_done), took);
+                note.record_work("submission", Cost::default(), flight.start.max(self.last_done), took);
             }
             self.last_done = done;
             self.longest.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
@@ -288,7 +288,7 @@ fn lost_by(poll: impl FnOnce() -> std::result::Result<(), wgpu::PollError>) -> O
         // The caller polls again.
         Ok(Ok(()) | Err(wgpu::PollError::Timeout)) => return None,
         Ok(Err(error)) => error.to_string(),
-        Err(panic) => crate::panic::told(&*panic),
+        Err(panic) => crate::panic::describe(&*panic),
     };
     Some(Error::new(Code::DeviceLost, format!("the GPU was lost: {why}")))
 }

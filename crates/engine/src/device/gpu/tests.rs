@@ -352,7 +352,7 @@ fn a_number_past_the_last_adapter_lists_those_there_are() {
 #[test]
 fn the_stand_in_has_the_profile_of_the_device() {
     let Some(device) = device(Some(4096)) else { return };
-    let profile = profile_of(None, Some(4096)).unwrap();
+    let profile = read_profile(None, Some(4096)).unwrap();
     assert_eq!(format!("{profile:?}"), format!("{:?}", device.profile));
     assert_eq!(profile.binding_limit, 4096);
 }

@@ -79,7 +79,7 @@ impl Timing {
     }
 
     /// Returns the trace entry of a whole submission, if passes cannot be timed.
-    pub fn untimed(&self) -> Option<Note> {
+    pub fn submission_note(&self) -> Option<Note> {
         self.note.clone().filter(|_| self.period.is_none())
     }
 
@@ -101,7 +101,7 @@ impl Timing {
     }
 
     /// Adds `groups` of a launch to the open pass.
-    pub fn launched(&mut self, launch: &Launch, groups: u32) {
+    pub fn add_launch(&mut self, launch: &Launch, groups: u32) {
         if self.note.is_some()
             && let Some(pass) = self.passes.last_mut()
         {
@@ -140,7 +140,7 @@ impl Timing {
             let anchor = anchor.insert(Anchor::of(known, ticks[0], submitted, period));
             for (timed, at) in passes.iter().zip(ticks.chunks_exact(2)) {
                 let (start, took) = (anchor.time(at[0], period), at[1].saturating_sub(at[0]));
-                timed.note.worked(timed.kernel, timed.cost, start, nanoseconds(took, period));
+                timed.note.record_work(timed.kernel, timed.cost, start, nanoseconds(took, period));
             }
         });
     }

@@ -79,15 +79,15 @@ impl OnGpu<'_> {
         if !there {
             self.done()?;
             let trial = (class.family.trial)(&self.trials.profile, &class.words, extent)?;
-            let commands = trial.made();
+            let commands = trial.setup_commands();
             // Set before the commands run, so that a failed creation is freed, too.
             self.trials.held = Some(Held { class: *class, extent, trial });
             self.run(commands)?;
         }
-        self.held()
+        self.held_device()
     }
 
-    fn held(&self) -> Result<&Held> {
+    fn held_device(&self) -> Result<&Held> {
         match &self.trials.held {
             Some(held) => Ok(held),
             None => fail!(Internal, "a trial of nothing"),
@@ -97,7 +97,8 @@ impl OnGpu<'_> {
     /// Returns a variant's output for arbitrary inputs.
     fn output(&mut self, form: Params) -> Result<Vec<u8>> {
         let (send, receive) = channel();
-        let commands = self.held()?.trial.output(form, Box::new(move |bytes| drop(send.send(bytes))))?;
+        let commands =
+            self.held_device()?.trial.output(form, Box::new(move |bytes| drop(send.send(bytes))))?;
         self.run(commands)?;
         let since = Instant::now();
         loop {
@@ -112,7 +113,7 @@ impl OnGpu<'_> {
     }
 
     /// Returns the device time in `trace` once it has `count` passes.
-    fn told(&mut self, trace: &Trace, count: u64) -> Result<Duration> {
+    fn wait_for_time(&mut self, trace: &Trace, count: u64) -> Result<Duration> {
         let since = Instant::now();
         while (trace.events().len() as u64) < count {
             self.gpu.submitter.poll()?;
@@ -141,7 +142,7 @@ impl Bench for OnGpu<'_> {
         let since = Instant::now();
         self.gpu.drain()?;
         self.trials.waited += since.elapsed();
-        let trial = &self.held()?.trial;
+        let trial = &self.held_device()?.trial;
         let (work, commands) = (trial.work(), trial.run(form, load.repeats)?);
         let trace = Arc::new(Trace::default());
         self.gpu.submitter.note(Some(Note { trace: trace.clone(), mark: MARK }));
@@ -151,7 +152,7 @@ impl Bench for OnGpu<'_> {
         let elapsed = since.elapsed();
         self.gpu.submitter.note(None);
         ran?;
-        let told = self.told(&trace, self.gpu.submitter.submitted() - before)?;
+        let told = self.wait_for_time(&trace, self.gpu.submitter.submitted() - before)?;
         // Some drivers report no time or an impossible one.
         let took = if told.is_zero() || told > elapsed { elapsed } else { told };
         Ok(Sample { took, work })
@@ -159,6 +160,6 @@ impl Bench for OnGpu<'_> {
 
     fn done(&mut self) -> Result<()> {
         let Some(held) = self.trials.held.take() else { return Ok(()) };
-        self.run(held.trial.ended())
+        self.run(held.trial.teardown_commands())
     }
 }

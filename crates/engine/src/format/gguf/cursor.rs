@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug, Display};
 
 use crate::format::json::Fault;
-use crate::format::quoted;
+use crate::format::quote;
 
 /// Reads forward; a value that would end past the file is an error with the expected value and the offset.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
-    pub fn left(&self) -> usize {
+    pub fn remaining(&self) -> usize {
         self.file.len() - self.at
     }
 
@@ -32,8 +32,10 @@ impl<'a> Cursor<'a> {
 
     pub fn bytes(&mut self, count: usize, what: impl Display) -> Result<&'a [u8], Fault> {
         let Some(bytes) = self.file[self.at..].get(..count) else {
-            return self
-                .fault(format!("cut off: {what} of {count} bytes was expected, {} are there", self.left()));
+            return self.fault(format!(
+                "cut off: {what} of {count} bytes was expected, {} are there",
+                self.remaining()
+            ));
         };
         self.at += count;
         Ok(bytes)
@@ -57,7 +59,7 @@ impl<'a> Cursor<'a> {
     pub fn count(&mut self, each: usize, what: impl Display + Copy) -> Result<usize, Fault> {
         let before = self.clone();
         let count = self.u64(what)?;
-        let most = self.left() / each;
+        let most = self.remaining() / each;
         match usize::try_from(count) {
             Ok(count) if count <= most => Ok(count),
             _ => before.fault(format!("{what} says {count}, and the rest of the file has room for {most}")),
@@ -77,7 +79,7 @@ impl<'a> Cursor<'a> {
             let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]);
             Fault {
                 offset: start + 8 + e.valid_up_to(),
-                what: format!("{what} is not UTF-8: {}", quoted(&shown)),
+                what: format!("{what} is not UTF-8: {}", quote(&shown)),
             }
         })
     }

@@ -8,7 +8,7 @@ use super::metadata;
 use super::names::Names;
 use super::tensors::{Data, Entry, Stated};
 use crate::format::json::Fault;
-use crate::format::quoted;
+use crate::format::quote;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const ALIGNMENT: &str = "general.alignment";
@@ -38,7 +38,7 @@ impl Header {
         let alignment = alignment(file, &keys)?;
         // Checked again, since only now the remaining bytes are known.
         let count = tensors.clone().count(TENSOR_BYTES, "the number of tensors")?;
-        if count > cursor.left() / TENSOR_BYTES {
+        if count > cursor.remaining() / TENSOR_BYTES {
             let what =
                 format!("the number of tensors says {count}, and the rest of the file has no room for these");
             return tensors.fault(what);
@@ -109,7 +109,7 @@ fn keys(file: &[u8], cursor: &mut Cursor) -> Result<Names, Fault> {
         let key = cursor.text("a metadata key")?;
         keys.push(file, at)?;
         metadata::check(cursor)
-            .map_err(|fault| Fault { what: format!("{}: {}", quoted(key), fault.what), ..fault })
+            .map_err(|fault| Fault { what: format!("{}: {}", quote(key), fault.what), ..fault })
     });
     // A duplicate comes before the entry that could not be read.
     keys.sort(file)?;
@@ -125,7 +125,7 @@ fn value<'a>(file: &'a [u8], keys: &Names, key: &str) -> Result<Option<Cursor<'a
 
 fn alignment(file: &[u8], keys: &Names) -> Result<u64, Fault> {
     let Some(cursor) = value(file, keys, ALIGNMENT)? else { return Ok(DEFAULT_ALIGNMENT) };
-    let is = match metadata::unsigned(cursor.clone())? {
+    let is = match metadata::read_unsigned(cursor.clone())? {
         Some(n) if n.is_power_of_two() && u32::try_from(n).is_ok() => return Ok(n),
         Some(n) => n.to_string(),
         None => "of another type".into(),

@@ -176,7 +176,7 @@ fn list(cursor: &mut Cursor, depth: usize) -> Result<(Kind, usize), Fault> {
 /// The texts of a list; `None` for any other value.
 pub(super) fn texts<'a>(value: MetaValue<'a>) -> Option<Texts<'a>> {
     let of = |value: MetaValue<'a>| if let MetaValue::Text(text) = value { Some(text) } else { None };
-    listed(value, |kind| kind == Kind::Text, of)
+    list_values(value, |kind| kind == Kind::Text, of)
 }
 
 /// The numbers of a list; `None` for any other value.
@@ -187,11 +187,11 @@ pub(super) fn numbers(value: MetaValue<'_>) -> Option<Numbers<'_>> {
         MetaValue::Float(x) => Some(x),
         _ => None,
     };
-    listed(value, |kind| !matches!(kind, Kind::Bool | Kind::Text | Kind::List), of)
+    list_values(value, |kind| !matches!(kind, Kind::Bool | Kind::Text | Kind::List), of)
 }
 
 /// The values of a list whose type `are` accepts; an empty list is accepted by any.
-fn listed<'a, T>(
+fn list_values<'a, T>(
     value: MetaValue<'a>,
     are: impl Fn(Kind) -> bool,
     of: fn(MetaValue<'a>) -> Option<T>,
@@ -212,7 +212,7 @@ pub(super) fn read<'a>(path: &'a Path, mut cursor: Cursor<'a>) -> Result<MetaVal
 }
 
 /// An unsigned integer; `None` for any other value.
-pub(super) fn unsigned(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
+pub(super) fn read_unsigned(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
     let kind = Kind::read(&mut cursor)?;
     let whole = matches!(kind, Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64);
     match whole.then(|| number(&mut cursor, kind)).transpose()? {

@@ -2,7 +2,7 @@
 
 use super::cursor::Cursor;
 use crate::format::json::Fault;
-use crate::format::quoted;
+use crate::format::quote;
 
 /// The number of names at which duplicates are first searched, and then again whenever it has doubled.
 const FIRST_LOOK: usize = 4096;
@@ -40,7 +40,7 @@ impl Names {
         let again = self.places.windows(2).filter(|pair| name(file, pair[0]) == name(file, pair[1]));
         let Some(at) = again.map(|pair| pair[1]).min() else { return Ok(()) };
         let cursor = Cursor::new(file, at);
-        let shown = quoted(cursor.clone().text("a name")?);
+        let shown = quote(cursor.clone().text("a name")?);
         cursor.fault(format!("duplicate {} {shown}", self.what))
     }
 

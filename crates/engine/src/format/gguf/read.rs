@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::format::convert::convert;
-use crate::format::{json::Fault, map_checked, quoted};
+use crate::format::{json::Fault, map_checked, quote};
 use crate::mapped_file::MappedFile;
 use crate::quant::unpack;
 
@@ -74,7 +74,7 @@ impl Reader {
     /// `ERR_FILE_FORMAT` if the file has no tensor of that name; `ERR_FILE_NOT_FOUND` as `entries`.
     pub fn entry(&self, name: &str) -> Result<Entry> {
         let Some(entry) = self.look(|file| self.header.entry(file, name))? else {
-            fail!(FileFormat, "{}: there is no tensor {}", self.path.display(), quoted(name));
+            fail!(FileFormat, "{}: there is no tensor {}", self.path.display(), quote(name));
         };
         Ok(entry)
     }
@@ -94,7 +94,7 @@ impl Reader {
     /// # Errors
     /// The errors of `look`; `ERR_FILE_NOT_FOUND` as for `entries`.
     pub fn metadata<T>(&self, key: &str, look: impl FnOnce(MetaValue<'_>) -> Result<T>) -> Result<Option<T>> {
-        self.value_of(key, |cursor| metadata::read(&self.path, cursor).map(look))?.transpose()
+        self.read_value(key, |cursor| metadata::read(&self.path, cursor).map(look))?.transpose()
     }
 
     /// Calls `look` with the texts of a list of the metadata; `None` if the file does not have the key.
@@ -133,14 +133,18 @@ impl Reader {
     /// # Errors
     /// As for `entries`.
     pub fn place(&self, key: &str) -> Result<Option<Range<usize>>> {
-        self.value_of(key, |mut cursor| {
+        self.read_value(key, |mut cursor| {
             let start = cursor.offset();
             metadata::check(&mut cursor)?;
             Ok(start..cursor.offset())
         })
     }
 
-    fn value_of<T>(&self, key: &str, read: impl FnOnce(Cursor<'_>) -> Result<T, Fault>) -> Result<Option<T>> {
+    fn read_value<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(Cursor<'_>) -> Result<T, Fault>,
+    ) -> Result<Option<T>> {
         self.look(|file| self.header.value(file, key)?.map(read).transpose())
     }
 
@@ -179,7 +183,7 @@ impl Reader {
         };
         let to = dtype.unwrap_or(unpacked);
         if !to.is_float() && to != stored {
-            fail!(Dtype, "{}: tensor {} is not converted to {to}", self.path.display(), quoted(name));
+            fail!(Dtype, "{}: tensor {} is not converted to {to}", self.path.display(), quote(name));
         }
         if stored == to && order == RowOrder::Stored {
             return cx.map(entry.shape.clone(), to, &self.file, entry.offset);
@@ -191,7 +195,7 @@ impl Reader {
         if !cx.is_meta() {
             // A copy from the map would leave the map's pages in memory, too.
             let bytes = self.file.copy(entry.offset, entry.bytes as usize)?;
-            cx.write(&value, converted(bytes, entry.kind, to, &sources));
+            cx.write(&value, convert_rows(bytes, entry.kind, to, &sources));
         }
         Ok(value)
     }
@@ -205,12 +209,12 @@ impl Reader {
                 ShapeMismatch,
                 "{}: tensor {} is {}, whose rows are not those of {heads} heads of even size",
                 self.path.display(),
-                quoted(&entry.name),
+                quote(&entry.name),
                 entry.shape
             );
         }
         if entry.shape.rank() == 1 && matches!(entry.kind, TensorType::Blocks(_)) {
-            fail!(FileFormat, "{}: tensor {} is one row of blocks", self.path.display(), quoted(&entry.name));
+            fail!(FileFormat, "{}: tensor {} is one row of blocks", self.path.display(), quote(&entry.name));
         }
         let half = rows / heads / 2;
         let source = |row: usize| {
@@ -225,7 +229,7 @@ impl Reader {
 const UNPACKED: usize = 4096;
 
 /// Converts rows to `to`, each from its row in `sources`.
-fn converted(mut bytes: Vec<u8>, kind: TensorType, to: DType, sources: &Option<Vec<usize>>) -> Vec<u8> {
+fn convert_rows(mut bytes: Vec<u8>, kind: TensorType, to: DType, sources: &Option<Vec<usize>>) -> Vec<u8> {
     if let Some(sources) = sources {
         let row = bytes.len() / sources.len().max(1);
         let mut ordered = Vec::with_capacity(bytes.len());

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::cursor::Cursor;
 use crate::dtype::DType;
 use crate::format::json::Fault;
-use crate::format::quoted;
+use crate::format::quote;
 use crate::quant::BlockType;
 use crate::shape::Shape;
 
@@ -68,7 +68,7 @@ impl<'a> Stated<'a> {
     pub fn read(cursor: &mut Cursor<'a>) -> Result<Stated<'a>, Fault> {
         let at = cursor.offset();
         let name = cursor.text("a tensor's name")?;
-        let within = |cursor: &Cursor, what: String| cursor.fault(format!("tensor {}: {what}", quoted(name)));
+        let within = |cursor: &Cursor, what: String| cursor.fault(format!("tensor {}: {what}", quote(name)));
         let before = cursor.clone();
         let rank = cursor.u32("a tensor's number of dimensions")?;
         if rank as usize > MOST_DIMS {
@@ -109,7 +109,7 @@ impl<'a> Stated<'a> {
     }
 
     fn fault<T>(&self, what: String) -> Result<T, Fault> {
-        Err(Fault { offset: self.at, what: format!("tensor {}: {what}", quoted(self.name)) })
+        Err(Fault { offset: self.at, what: format!("tensor {}: {what}", quote(self.name)) })
     }
 }
 
@@ -170,7 +170,7 @@ pub(super) struct Data {
 impl Data {
     /// Reads an entry, checks its location, and advances the cursor.
     pub fn entry(&self, cursor: &mut Cursor) -> Result<Entry, Fault> {
-        let Stated { name, kind, shape, place, bytes, .. } = self.placed(Stated::read(cursor)?)?;
+        let Stated { name, kind, shape, place, bytes, .. } = self.check_region(Stated::read(cursor)?)?;
         Ok(Entry { name: name.into(), kind, shape, offset: self.start + place, bytes })
     }
 
@@ -180,7 +180,7 @@ impl Data {
         order.sort_unstable_by_key(|at| stated(*at).map_or((0, 0, *at), |it| (it.place, it.bytes, *at)));
         let mut before: Option<Stated> = None;
         for at in order {
-            let tensor = self.placed(stated(at)?)?;
+            let tensor = self.check_region(stated(at)?)?;
             if tensor.bytes == 0 {
                 continue;
             }
@@ -188,7 +188,7 @@ impl Data {
                 return tensor.fault(format!(
                     "its offset {} lies in the tensor {}, which ends at {}",
                     tensor.place,
-                    quoted(other.name),
+                    quote(other.name),
                     other.place + other.bytes
                 ));
             }
@@ -198,7 +198,7 @@ impl Data {
     }
 
     /// Checks that a tensor is within the region.
-    fn placed<'a>(&self, tensor: Stated<'a>) -> Result<Stated<'a>, Fault> {
+    fn check_region<'a>(&self, tensor: Stated<'a>) -> Result<Stated<'a>, Fault> {
         let (Data { start, alignment, end }, Stated { place, bytes, .. }) = (self, &tensor);
         if place % alignment != 0 {
             return tensor

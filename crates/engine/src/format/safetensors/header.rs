@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::Dtype;
 use crate::format::json::{self, Fault, Unique, once};
-use crate::format::quoted;
+use crate::format::quote;
 use crate::shape::Shape;
 
 /// Bytes of the length before the header.
@@ -107,7 +107,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, Fault> {
     let start = (PREFIX + text.len()) as u64;
     let entries = place(infos, start, data.len() as u64).map_err(|(name, what)| {
         let key = json::key_offset(std::str::from_utf8(text).unwrap_or_default(), &name);
-        Fault { offset: PREFIX + key, what: format!("tensor {}: {what}", quoted(&name)) }
+        Fault { offset: PREFIX + key, what: format!("tensor {}: {what}", quote(&name)) }
     })?;
     let end = entries.last().map_or(start, |e| e.offset + e.bytes);
     let beyond = file.len() as u64 - end;
@@ -130,7 +130,7 @@ fn place(infos: BTreeMap<String, Info>, start: u64, data: u64) -> Result<Vec<Ent
             Ok(size) => size,
             Err(what) => return Err((name, what)),
         };
-        let before = entries.last().map_or("the header".into(), |e| quoted(&e.name));
+        let before = entries.last().map_or("the header".into(), |e| quote(&e.name));
         let what = if end < begin || end - begin != bytes {
             format!("{bytes} bytes were expected for {dtype} {shape}, its offsets are [{begin}, {end}]")
         } else if begin > covered {
@@ -152,7 +152,7 @@ fn place(infos: BTreeMap<String, Info>, start: u64, data: u64) -> Result<Vec<Ent
 /// A tensor's dtype, shape and size in bytes.
 fn size(info: &Info) -> Result<(Dtype, Shape, u64), String> {
     let name: StrDeserializer<UnknownName> = info.dtype.as_str().into_deserializer();
-    let dtype = Dtype::deserialize(name).map_err(|_| format!("unknown dtype {}", quoted(&info.dtype)))?;
+    let dtype = Dtype::deserialize(name).map_err(|_| format!("unknown dtype {}", quote(&info.dtype)))?;
     let dims = &info.shape;
     // Empty tensors, too: their strides are products of the other sizes.
     let elements = dims.iter().try_fold(1u64, |n, d| n.checked_mul((*d).max(1)));

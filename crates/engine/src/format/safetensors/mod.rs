@@ -32,7 +32,7 @@ pub fn stored(dtype: DType) -> Result<Dtype> {
 }
 
 /// The element type for computing with a stored type, if there is one.
-pub fn computed(dtype: Dtype) -> Option<DType> {
+pub fn to_compute_type(dtype: Dtype) -> Option<DType> {
     Some(match dtype {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,

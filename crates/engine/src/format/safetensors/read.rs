@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::header::{self, Entry};
-use super::{Dtype, computed};
+use super::{Dtype, to_compute_type};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::format::convert::{convert, widen};
-use crate::format::{map_checked, quoted};
+use crate::format::{map_checked, quote};
 use crate::mapped_file::MappedFile;
 use crate::quant::BlockType;
 use crate::quant::pack::{MADE, pack};
@@ -80,26 +80,26 @@ impl Reader {
     pub fn value(&self, cx: &Rc<Context>, name: &str, dtype: Option<DType>) -> Result<Value> {
         let shown = self.path.display();
         let Some(entry) = self.entry(name) else {
-            fail!(FileFormat, "{shown}: there is no tensor {}", quoted(name));
+            fail!(FileFormat, "{shown}: there is no tensor {}", quote(name));
         };
-        let Some(from) = computed(entry.dtype) else {
+        let Some(from) = to_compute_type(entry.dtype) else {
             fail!(
                 Dtype,
                 "{shown}: tensor {} is {}; F32, F16, BF16, I32 and I64 can be loaded",
-                quoted(name),
+                quote(name),
                 entry.dtype
             );
         };
         let to = dtype.unwrap_or(from);
         if let DType::Block(kind) = to {
-            return self.quantised(cx, entry, from, kind);
+            return self.load_quantised(cx, entry, from, kind);
         }
         if from.is_float() != to.is_float() {
-            fail!(Dtype, "{shown}: tensor {} is {} and is not converted to {to}", quoted(name), entry.dtype);
+            fail!(Dtype, "{shown}: tensor {} is {} and is not converted to {to}", quote(name), entry.dtype);
         }
         if entry.dtype == Dtype::I64 {
             let Some(narrow) = self.read(entry, narrow)? else {
-                fail!(Dtype, "{shown}: tensor {} is I64 and holds more than i32 does", quoted(name));
+                fail!(Dtype, "{shown}: tensor {} is I64 and holds more than i32 does", quote(name));
             };
             return cx.upload(entry.shape.clone(), DType::I32, narrow);
         }
@@ -113,9 +113,9 @@ impl Reader {
 
 impl Reader {
     /// A tensor in blocks of `kind`, quantised on the host.
-    fn quantised(&self, cx: &Rc<Context>, entry: &Entry, from: DType, kind: BlockType) -> Result<Value> {
+    fn load_quantised(&self, cx: &Rc<Context>, entry: &Entry, from: DType, kind: BlockType) -> Result<Value> {
         let (shown, to) =
-            (format!("{}: tensor {}", self.path.display(), quoted(&entry.name)), DType::Block(kind));
+            (format!("{}: tensor {}", self.path.display(), quote(&entry.name)), DType::Block(kind));
         if !from.is_float() || !MADE.contains(&kind) {
             let made = MADE.map(BlockType::as_str).join(", ");
             fail!(Dtype, "{shown} is {} and is not quantised to {kind}; floats are, to {made}", entry.dtype);

@@ -8,7 +8,7 @@ use super::Dtype;
 use super::header::{MAX_HEADER, METADATA};
 use crate::error::Result;
 use crate::fail;
-use crate::format::quoted;
+use crate::format::quote;
 use crate::whole_file::WholeFile;
 
 /// The name, dtype and shape of a tensor to be written.
@@ -67,7 +67,7 @@ impl Writer {
         let mut names = HashSet::new();
         for spec in specs {
             if spec.name == METADATA || !names.insert(spec.name) {
-                fail!(Option, "{shown}: a tensor cannot be named {} here", quoted(spec.name));
+                fail!(Option, "{shown}: a tensor cannot be named {} here", quote(spec.name));
             }
         }
         let mut order: Vec<usize> = (0..specs.len()).collect();
@@ -82,7 +82,7 @@ impl Writer {
                 fail!(
                     ShapeMismatch,
                     "{shown}: tensor {}: {} {:?} is no whole number of bytes",
-                    quoted(spec.name),
+                    quote(spec.name),
                     spec.dtype,
                     spec.shape
                 );
@@ -117,7 +117,7 @@ impl Writer {
             fail!(
                 ShapeMismatch,
                 "{shown}: tensor {} takes {expected} bytes, {} were given",
-                quoted(name),
+                quote(name),
                 bytes.len()
             );
         }
@@ -131,7 +131,7 @@ impl Writer {
     /// `ERR_WRITE`; `ERR_SHAPE_MISMATCH` when tensors are missing.
     pub fn finish(self) -> Result<()> {
         if let Some((name, _)) = self.expected.get(self.next) {
-            fail!(ShapeMismatch, "{}: tensor {} was not given", self.path.display(), quoted(name));
+            fail!(ShapeMismatch, "{}: tensor {} was not given", self.path.display(), quote(name));
         }
         self.file.finish()
     }

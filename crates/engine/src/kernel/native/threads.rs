@@ -72,11 +72,11 @@ impl Threads {
     /// # Errors
     /// The system's error, if it cannot start a thread.
     pub fn new(count: usize) -> std::io::Result<Threads> {
-        Threads::named(count, "lowrank-cpu", || {})
+        Threads::new_named(count, "lowrank-cpu", || {})
     }
 
     /// `new`, with workers that are called `name` and a number. Each calls `begin` first.
-    pub fn named(count: usize, name: &str, begin: fn()) -> std::io::Result<Threads> {
+    pub fn new_named(count: usize, name: &str, begin: fn()) -> std::io::Result<Threads> {
         let team = Arc::new(Team {
             states: (1..count).map(|_| State(AtomicU32::new(IDLE))).collect(),
             work: UnsafeCell::new(std::ptr::null::<fn(usize)>() as *const Work),

@@ -7,7 +7,7 @@ use crate::kernel::{Kernel, Params};
 pub const CLASSES: [usize; 4] = [32, 64, 128, DIM];
 
 /// The class of a head size.
-fn class_of(dim: usize) -> usize {
+fn classify_dim(dim: usize) -> usize {
     CLASSES.iter().position(|c| dim <= *c).expect("validated by the operation")
 }
 
@@ -32,10 +32,10 @@ impl Form {
     /// Heads of 33 to 128 have both tiles; other head sizes have only the smaller one. Head sizes that cannot be read
     /// in vectors have one variant.
     pub fn new(dim: usize, threads: usize, vectors: bool, subgroups: bool) -> Form {
-        let class = class_of(dim);
+        let class = classify_dim(dim);
         match (vectors, CLASSES[class]) {
             (false, _) => {
-                Form { class: class_of(DIM), threads: SMALL, vectors, subgroups: false, dropped: false }
+                Form { class: classify_dim(DIM), threads: SMALL, vectors, subgroups: false, dropped: false }
             }
             (true, 64 | 128) => Form { class, threads, vectors, subgroups, dropped: false },
             (true, _) => Form { class, threads: SMALL, vectors, subgroups, dropped: false },
@@ -103,7 +103,7 @@ pub struct Decode {
 
 impl Decode {
     pub fn new(dim: usize) -> Decode {
-        Decode { class: class_of(dim) }
+        Decode { class: classify_dim(dim) }
     }
 
     pub fn params(self) -> Params {

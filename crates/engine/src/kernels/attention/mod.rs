@@ -27,7 +27,7 @@ pub use geometry::{DIM, Sizes};
 pub use plan::{Attend, Dropout, Flow, backward, forward};
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Twin, Variant, concat};
 use crate::scalars;
 use form::{CLASSES, Decode, Form};
 use geometry::{Dropped, Geometry};
@@ -157,14 +157,14 @@ const BACKWARD_READS: [(&str, Access); 6] = [
 ];
 static BACKWARD_Q: Kernel = Kernel {
     name: "attention_backward_q",
-    bindings: &joined::<_, 7>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
+    bindings: &concat::<_, 7>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
     scalars: Geometry::members,
     twin: Twin::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
     variants: || forms(&[F, F, F, F, I, I, F], false),
 };
 static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
-    bindings: &joined::<_, 8>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
+    bindings: &concat::<_, 8>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
     scalars: Geometry::members,
     twin: Twin::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
     variants: || forms(&[F, F, F, F, I, I, F, F], false),

@@ -138,7 +138,7 @@ fn by_element(statement: impl Fn(&str, &str) -> String) -> String {
         .join("\n    ")
 }
 
-fn tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -> String {
+fn emit_tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -> String {
     let reductions = match form.subgroups {
         true => include_str!("subgroups.wgsl"),
         false => include_str!("shared.wgsl"),
@@ -159,7 +159,7 @@ fn tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -
         &accessors,
         body,
     ];
-    tile.unrolled(&text.concat())
+    tile.unroll(&text.concat())
 }
 
 const FORWARD_MARKERS: [(&str, &str, &str); 1] = [(
@@ -197,7 +197,7 @@ pub fn forward(bindings: &[(&'static str, Access)], params: Params) -> String {
             .replace("LARGEST_LIST", &tile.list("largest(s$i)", Some("0.0")))
             .replace("SUM_LIST", &tile.list("sum$i", Some("0.0")));
     let accessors = accessors(bindings, &["q", "k", "v", "o"], form.vectors);
-    tiled(&tile, form, include_str!("labels.wgsl"), accessors, &body)
+    emit_tiled(&tile, form, include_str!("labels.wgsl"), accessors, &body)
 }
 
 pub fn backward_q(bindings: &[(&'static str, Access)], params: Params) -> String {
@@ -208,7 +208,7 @@ pub fn backward_q(bindings: &[(&'static str, Access)], params: Params) -> String
         + &dropping(include_str!("backward_q.wgsl"), form.dropped, &BACKWARD_Q_MARKERS)
             .replace("SUMS\n", &sums("o", "k", false));
     let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_q"], form.vectors);
-    tiled(&tile, form, include_str!("folded.wgsl"), accessors, &body)
+    emit_tiled(&tile, form, include_str!("folded.wgsl"), accessors, &body)
 }
 
 pub fn backward_kv(bindings: &[(&'static str, Access)], params: Params) -> String {
@@ -220,7 +220,7 @@ pub fn backward_kv(bindings: &[(&'static str, Access)], params: Params) -> Strin
             .replace("SUMS_V\n", &sums("v", "d_o", false))
             .replace("SUMS_K\n", &sums("k", "q", false));
     let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_k", "d_v"], form.vectors);
-    tiled(&tile, form, include_str!("folded.wgsl"), accessors, &body)
+    emit_tiled(&tile, form, include_str!("folded.wgsl"), accessors, &body)
 }
 
 pub fn decode(bindings: &[(&'static str, Access)], params: Params) -> String {

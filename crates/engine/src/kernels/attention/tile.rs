@@ -78,7 +78,7 @@ impl Tile {
     }
 
     /// Repeats each line for every row and vector that it refers to.
-    pub fn unrolled(&self, text: &str) -> String {
+    pub fn unroll(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len() * 4);
         for line in text.lines() {
             let rows = if line.contains("$i") { self.rows } else { 1 };

@@ -24,7 +24,7 @@ pub fn cast(l: &NativeLaunch) {
         (I32, BF16) => each(l, |v: i32| bf16::from_f32(v as f32)),
         (Block(kind), F32) => {
             let (blocks, y) = (l.read::<u8>(0), l.write::<f32>(1));
-            assert!(y.len() <= kind.elements_of(blocks.len()), "cast: x ends early");
+            assert!(y.len() <= kind.count_elements(blocks.len()), "cast: x ends early");
             let unpack = kind.unpacking(level());
             // SAFETY: the processor has its level's instructions, and x has at least as many elements as y.
             each_chunk(y, GRAIN, |at, y| unsafe { unpack(blocks.as_ptr(), at, y.len(), y.as_mut_ptr()) });

@@ -28,7 +28,7 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Launch, Twin, Variant, concat};
 use crate::launch::{Bind, Window, windows};
 use plan::{Form, candidates};
 use shader::Side;
@@ -64,7 +64,7 @@ static CONV_WEIGHT: Kernel = Kernel {
 };
 
 const OF_TAPS: [&Kernel; 3] = [&CONV, &CONV_BIAS, &CONV_WEIGHT];
-pub const KERNELS: &[&Kernel] = &joined::<_, 6>(&OF_TAPS, &winograd::KERNELS);
+pub const KERNELS: &[&Kernel] = &concat::<_, 6>(&OF_TAPS, &winograd::KERNELS);
 
 fn variants(side: Side, bias: bool) -> Vec<Variant> {
     let storage: &[DType] = match side {
@@ -118,8 +118,7 @@ fn correlate_as(cx: &Rc<Context>, form: Form, c: Correlation) -> Result<()> {
     // Batch, groups, rows, slices of the outermost dimension, channels.
     let space = [walk.batch, walk.groups, m, cut.slices, walk.channels];
     let mut binds = vec![
-        Bind::new(x, &[walk.groups * x_group, x_group, 0, cut.x_slice, image], cut.x_cell)
-            .shifted(cut.x_shift),
+        Bind::new(x, &[walk.groups * x_group, x_group, 0, cut.x_slice, image], cut.x_cell).shift(cut.x_shift),
         Bind::new(w, &[0, m * w_row, w_row, 0, taps], taps),
     ];
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, m, 1, 0, 0], 1)));
@@ -191,8 +190,7 @@ fn weight_as(
     // Groups, rows, channels, and the dimensions of the sum: batch, slices of the outermost dimension.
     let space = [walk.groups, m, walk.channels, walk.batch, cut.slices];
     let binds = [
-        Bind::new(x, &[x_group, 0, image, walk.groups * x_group, cut.x_slice], cut.x_cell)
-            .shifted(cut.x_shift),
+        Bind::new(x, &[x_group, 0, image, walk.groups * x_group, cut.x_slice], cut.x_cell).shift(cut.x_shift),
         Bind::new(d, &[m * o_row, o_row, 0, walk.groups * m * o_row, cut.o_slice], cut.o_slice),
         Bind::new(d_weight, &[m * w_row, w_row, taps, 0, 0], taps),
     ];

@@ -50,7 +50,7 @@ fn epilogue(b: u32, g: u32, row: u32, column: u32, sum: f32) {{
         + &head
         + &match form {
             Form::Lanes => lanes(side, &place),
-            Form::Tile(tile, read) => tiled(tile, read, side, &place),
+            Form::Tile(tile, read) => emit_tiled(tile, read, side, &place),
         }
 }
 
@@ -107,7 +107,7 @@ fn lanes(side: Side, place: &str) -> String {
 
 /// WGSL of the `Tile` variant. An invocation always stages the same four columns, whose coordinates it keeps, and
 /// advances the terms digit by digit, without divisions.
-fn tiled(tile: Tile, read: Read, side: Side, place: &str) -> String {
+fn emit_tiled(tile: Tile, read: Read, side: Side, place: &str) -> String {
     let (factor, spot, terms, first, by, sizes, term) = match side {
         Side::Out => (
             Factor {

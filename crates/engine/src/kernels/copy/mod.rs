@@ -121,8 +121,8 @@ fn kernel(group: u32, lane: u32) {{
     )
 }
 
-/// Appends the copy of a box of `dims` from `x` to `y`, of equal dtype. Two-byte types only on the cpu: see `widened`.
-/// If the host knows x and the box covers y, it knows y, too.
+/// Appends the copy of a box of `dims` from `x` to `y`, of equal dtype. Two-byte types only on the cpu: see
+/// `with_f32_copies`. If the host knows x and the box covers y, it knows y, too.
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` if more than six dimensions remain after merging.
@@ -192,7 +192,7 @@ fn copy_host(dims: &[usize], x: &Side, y: &Side) {
 }
 
 /// Calls `body` with f32 copies of the values if the device stores half types only in pairs, otherwise with the values.
-pub fn widened(
+pub fn with_f32_copies(
     cx: &Rc<Context>,
     inputs: &[&Value],
     y: &Value,

@@ -87,7 +87,7 @@ pub fn dropout(
         if accumulate {
             return elementwise::accumulate(cx, y, x);
         }
-        let (x, y) = (x.reshaped([size]), y.reshaped([size]));
+        let (x, y) = (x.reshape([size]), y.reshape([size]));
         return copy(cx, "dropout", &[size], &Side::whole(&x), &Side::whole(&y));
     }
     if p == 1.0 {

@@ -132,7 +132,7 @@ pub fn gemm_with(
     debug_assert!(second.is_none() || g.batch == 1, "a second segment is of one matrix");
     let gpu = cx.profile.kind == Kind::Gpu;
     let g = g.precision(in_f16::precision(cx, g.precision));
-    let (g, a, c) = if gpu { plan::collapsed(g, a, &b, c) } else { (g, a, c) };
+    let (g, a, c) = if gpu { plan::collapse_batch(g, a, &b, c) } else { (g, a, c) };
     let more = |s: &Segment| Gemm::new(g.m, g.n, s.k).alpha(s.alpha).accumulate();
     let part = if gpu { split::part(&g, &a, &b) } else { None };
     let limit = cx.profile.binding_limit.saturating_sub(256);
@@ -166,7 +166,7 @@ fn choose(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [boo
     let limit = cx.profile.binding_limit.saturating_sub(256);
     // If a matrix exceeds the binding limit, the block size decides where it is split, and with it the sum's order.
     match [a, b, c].iter().all(|matrix| matrix.value.bytes() as u64 <= limit) {
-        true => cx.tuned(|| tuned::class(g, a, b, more), &forms, |form| form.params()),
+        true => cx.choose_tuned(|| tuned::class(g, a, b, more), &forms, |form| form.params()),
         false => forms[0],
     }
 }
@@ -273,7 +273,7 @@ fn empty_sum(cx: &Rc<Context>, g: Gemm, bias: Option<&Value>, c: Matrix) -> Resu
     match (bias, g.accumulate) {
         (None, true) => {}
         (None, false) => cx.zero(c.value),
-        (Some(bias), false) => map(cx, Function::Copy, &[bias], &c.value.reshaped([g.batch * g.m, g.n]))?,
+        (Some(bias), false) => map(cx, Function::Copy, &[bias], &c.value.reshape([g.batch * g.m, g.n]))?,
         (Some(_), true) => unreachable!("a bias is added to a fresh product"),
     }
     Ok(())

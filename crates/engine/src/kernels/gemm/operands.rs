@@ -87,7 +87,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// A batch of matrices with a stride of `stride` elements.
-    pub fn batched(self, stride: usize) -> Matrix<'a> {
+    pub fn with_batch_stride(self, stride: usize) -> Matrix<'a> {
         Matrix { batch: stride, ..self }
     }
 }

@@ -41,14 +41,14 @@ impl Reads {
 
     /// The combinations for B stored as `b`, with a bias or a second segment if `more`: dᵀ·x has neither, and no half
     /// storage.
-    pub fn listed(b: DType, more: bool) -> impl Iterator<Item = Reads> {
+    pub fn list(b: DType, more: bool) -> impl Iterator<Item = Reads> {
         let count = if b == DType::F32 && !more { 4 } else { 3 };
         Reads::ALL.into_iter().take(count)
     }
 
     /// The combinations for products by a weight, x·Wᵀ and x·W.
     pub fn of_weights() -> impl Iterator<Item = Reads> {
-        Reads::listed(DType::F32, true)
+        Reads::list(DType::F32, true)
     }
 
     /// The widest access patterns that sizes and strides allow.
@@ -63,7 +63,7 @@ impl Reads {
             }
         };
         let reads = Reads { a: read(a, a.row, a.column, g.m), b: read(b, b.column, b.row, g.n) };
-        match Reads::listed(b.value.dtype, more).any(|listed| listed == reads) {
+        match Reads::list(b.value.dtype, more).any(|listed| listed == reads) {
             true => reads,
             false => Reads::ELEMENTS,
         }
@@ -102,7 +102,7 @@ pub enum Form {
 impl Form {
     /// Every variant of a product with B stored as `b`. The variants for few rows or few terms have no second segment.
     pub fn all(b: DType, bias: bool, two: bool) -> Vec<Form> {
-        let reads = || Reads::listed(b, bias || two);
+        let reads = || Reads::list(b, bias || two);
         if b.is_block() {
             let tiles = reads().map(|reads| Form::Tile(OF_BLOCKS, reads));
             let dots = [1, FEW_ROWS as u32].map(|rows| Form::Dots { rows, wide: true, subgroups: false });
@@ -341,10 +341,15 @@ pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> usize {
 }
 
 /// The product with the rows of the whole batch as one matrix, if they are contiguous and share B.
-pub fn collapsed<'a>(g: Gemm, a: Matrix<'a>, b: &Matrix, c: Matrix<'a>) -> (Gemm, Matrix<'a>, Matrix<'a>) {
+pub fn collapse_batch<'a>(
+    g: Gemm,
+    a: Matrix<'a>,
+    b: &Matrix,
+    c: Matrix<'a>,
+) -> (Gemm, Matrix<'a>, Matrix<'a>) {
     let one = g.batch > 1 && b.batch == 0 && a.batch == g.m * a.row && c.batch == g.m * c.row;
     match one {
-        true => (Gemm { m: g.batch * g.m, batch: 1, ..g }, a.batched(0), c.batched(0)),
+        true => (Gemm { m: g.batch * g.m, batch: 1, ..g }, a.with_batch_stride(0), c.with_batch_stride(0)),
         false => (g, a, c),
     }
 }

@@ -33,9 +33,9 @@ use crate::kernel::Params;
 /// The body of a variant. With two segments, the first has its usual epilogue, and the second is added to its result.
 pub fn body(params: Params, bias: bool, two: bool) -> String {
     let form = Form::of(params);
-    let place = placed(form);
+    let place = emit_place(form);
     match form {
-        Form::Tile(tile, reads) => epilogue(bias, two, "sum") + &tiled(tile, reads, &place, two),
+        Form::Tile(tile, reads) => epilogue(bias, two, "sum") + &emit_tiled(tile, reads, &place, two),
         Form::Outer(reads) => epilogue(bias, false, "sum") + &outer::body(reads, &place, bias),
         Form::Dots { rows, wide, subgroups } => {
             epilogue(bias, false, "sum") + &dots::body(rows, wide, subgroups, &place)
@@ -49,13 +49,13 @@ pub fn in_f16(params: Params, bias: bool, unscaled: &str) -> String {
     let form = Form::of(params);
     match form {
         Form::Tile(tile, reads) => {
-            epilogue(bias, false, unscaled) + &tiled(tile, reads, &placed(form), false)
+            epilogue(bias, false, unscaled) + &emit_tiled(tile, reads, &emit_place(form), false)
         }
         _ => unreachable!("only tiles are staged in f16"),
     }
 }
 
-fn placed(form: Form) -> String {
+fn emit_place(form: Form) -> String {
     place(form.block().map(|side| side as u32), "p.row_blocks", "p.column_blocks")
 }
 
@@ -85,7 +85,7 @@ fn epilogue(bias: bool, two: bool, sum: &str) -> String {
     )
 }
 
-fn tiled(tile: Tile, reads: Reads, place: &str, two: bool) -> String {
+fn emit_tiled(tile: Tile, reads: Reads, place: &str, two: bool) -> String {
     let a = Factor {
         name: "a",
         base: "z * p.a_batch",

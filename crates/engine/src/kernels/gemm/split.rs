@@ -94,9 +94,9 @@ pub fn gemm(
         let (a_value, b_value) = (from(a, a.column), from(b, b.row));
         let to = scratch.sub_range(first * m * n, [batch, m, n]);
         let g = Gemm { precision: g.precision, ..Gemm::new(m, n, k).batch(batch) };
-        let a = Matrix { value: &a_value, ..a }.batched(part * a.column);
-        let b = Matrix { value: &b_value, ..b }.batched(part * b.row);
-        let sums = Matrix::new(&to, n).batched(m * n);
+        let a = Matrix { value: &a_value, ..a }.with_batch_stride(part * a.column);
+        let b = Matrix { value: &b_value, ..b }.with_batch_stride(part * b.row);
+        let sums = Matrix::new(&to, n).with_batch_stride(m * n);
         let form = choose(cx, &g, &a, &b, &sums, [false; 2]);
         parts(cx, form, g, a, b, None, None, sums)
     };

@@ -99,7 +99,7 @@ impl One<'_> {
     }
 
     /// The staged form of a vector of four lines.
-    fn staged(&self, vector: String) -> String {
+    fn emit_staged(&self, vector: String) -> String {
         match self.factor.scales {
             Some(_) => format!("rounded({vector} * {}_scale)", self.name),
             None => vector,
@@ -163,7 +163,7 @@ impl One<'_> {
         {shared}[{n}_t * {stride}u + {n}_i] = {};
         {n}_at += {n}_step;
 ",
-                self.staged("v".into())
+                self.emit_staged("v".into())
             ),
         }
     }
@@ -171,7 +171,7 @@ impl One<'_> {
     /// Stores the patch's vector of term `t`.
     fn store(&self, t: u32, vector: &str) -> String {
         let (n, block) = (&self.name, self.block);
-        let staged = self.staged(format!("vec4<f32>({vector})"));
+        let staged = self.emit_staged(format!("vec4<f32>({vector})"));
         format!("        {}[{n}_to + {}u] = {staged};\n", block.name, t * block.stride())
     }
 }

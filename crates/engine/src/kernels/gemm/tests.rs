@@ -56,13 +56,22 @@ fn interchangeable_forms_equal_the_plain_one() {
             for cx in contexts() {
                 let (a, b, bias) = (a.upload(&cx), b.upload(&cx), bias.upload(&cx));
                 let g = Gemm::new(m, n, k).batch(3).alpha(1.5).accumulate();
-                let left = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a).batched(m * k);
+                let left = Matrix::new(&a, if trans_a { m } else { k })
+                    .transposed_if(trans_a)
+                    .with_batch_stride(m * k);
                 let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
-                let all = forms(&cx, &g, &left, &right, &Matrix::new(&bias, n).batched(m * n), [true, false]);
+                let all = forms(
+                    &cx,
+                    &g,
+                    &left,
+                    &right,
+                    &Matrix::new(&bias, n).with_batch_stride(m * n),
+                    [true, false],
+                );
                 let mut first = None;
                 for form in all {
                     let c = c.upload(&cx);
-                    let out = Matrix::new(&c, n).batched(m * n);
+                    let out = Matrix::new(&c, n).with_batch_stride(m * n);
                     parts(&cx, form, g, left, right, Some(&bias), None, out).unwrap();
                     let what = format!("{form:?} at {m} x {n} x {k} on {}", cx.profile.label);
                     let got = read(&c);
@@ -118,7 +127,8 @@ impl Problem {
         let (a2, b2) = (a2.upload(cx), b2.upload(cx));
         let a = a.sub_range(*shift, [batch * m * k]);
         let g = Gemm::new(m, n, k).batch(*batch).alpha(1.5).accumulate();
-        let left = Matrix::new(&a, if trans[0] { m } else { k }).transposed_if(trans[0]).batched(m * k);
+        let left =
+            Matrix::new(&a, if trans[0] { m } else { k }).transposed_if(trans[0]).with_batch_stride(m * k);
         let right = Matrix::new(&b, if trans[1] { k } else { n }).transposed_if(trans[1]);
         assert_eq!(Reads::of(&g, &left, &right, bias || two), *reads);
         let (a2, b2) = (Matrix::new(&a2, r), Matrix::new(&b2, r).t());
@@ -126,7 +136,7 @@ impl Problem {
         let mut first = None;
         for form in forms {
             let c = c.upload(cx);
-            let out = Matrix::new(&c, n).batched(m * n);
+            let out = Matrix::new(&c, n).with_batch_stride(m * n);
             parts(cx, *form, g, left, right, bias.then_some(&bias_of), second, out).unwrap();
             let what = format!("{form:?} at {m} x {n} x {k}, {} {bias} {two}", b.dtype);
             let got = read(&c);
@@ -143,7 +153,7 @@ fn launches_every_form_of(b: DType) {
     let launched = launched_in(|| {
         for (bias, two) in [(false, false), (true, false), (false, true), (true, true)] {
             let all = Form::all(b, bias, two);
-            for reads in Reads::listed(b, bias || two) {
+            for reads in Reads::list(b, bias || two) {
                 let of = |wanted: &dyn Fn(&Form) -> bool| -> Vec<Form> {
                     all.iter().copied().filter(wanted).collect()
                 };
@@ -277,8 +287,15 @@ fn a_batch_that_shares_b_is_one_product() {
         let [batched, one] = [(); 2].map(|()| zero([batch, m, n]));
         let (left, right) = (Matrix::new(&a, k), Matrix::new(&b, k).t());
         let g = Gemm::new(m, n, k);
-        gemm(&cx, g.batch(batch), left.batched(m * k), right, None, Matrix::new(&batched, n).batched(m * n))
-            .unwrap();
+        gemm(
+            &cx,
+            g.batch(batch),
+            left.with_batch_stride(m * k),
+            right,
+            None,
+            Matrix::new(&batched, n).with_batch_stride(m * n),
+        )
+        .unwrap();
         gemm(&cx, Gemm::new(batch * m, n, k), left, right, None, Matrix::new(&one, n)).unwrap();
         if cx.profile.kind == Kind::Gpu {
             assert_eq!(read(&batched).data, read(&one).data, "on {}", cx.profile.label);
@@ -349,7 +366,7 @@ fn every_listed_form_of_blocks_is_launched_and_has_the_bits_of_f32() {
     let launched = launched_in(|| {
         for kind in BlockType::EVERY {
             for (bias, two) in [(false, false), (true, false), (false, true), (true, true)] {
-                for reads in Reads::listed(DType::Block(kind), bias || two) {
+                for reads in Reads::list(DType::Block(kind), bias || two) {
                     let few = if two || reads != Reads::ALL[1] { &[70][..] } else { &[1, 7, 70] };
                     few.iter().for_each(|m| product_of_blocks(cx, kind, reads, *m, bias, two));
                 }

@@ -16,7 +16,7 @@ pub static FAMILY: Family = Family {
     name: "gemm",
     class: describe,
     form,
-    trial: |profile, words, extent| Problem::kept(profile, |cx| problem(cx, words, extent)),
+    trial: |profile, words, extent| Problem::make_trial(profile, |cx| problem(cx, words, extent)),
     usual,
 };
 
@@ -90,18 +90,18 @@ impl Shape {
     }
 
     /// About half of `n`.
-    fn halved(n: usize) -> usize {
+    fn halve(n: usize) -> usize {
         if n > 8 { (n / 2).next_multiple_of(4) } else { n.div_ceil(2) }
     }
 
     /// Makes the sides multiples of 4, or not multiples, as the class's access patterns require.
-    fn ended(self) -> Shape {
+    fn fit_sides(self) -> Shape {
         let fours = self.reads != Reads::ELEMENTS;
         let odd = |n: usize| if fours || n < 4 { n } else { n - 1 };
         Shape { m: odd(self.m), n: odd(self.n), k: odd(self.k), ..self }
     }
 
-    fn made(self, extent: Extent) -> Shape {
+    fn make_shape(self, extent: Extent) -> Shape {
         let mut shape = self;
         match extent {
             // More than two blocks of the largest tile, and more than a few stages of the sum.
@@ -120,7 +120,7 @@ impl Shape {
                     } else {
                         k
                     };
-                    let less = Shape::halved(*largest);
+                    let less = Shape::halve(*largest);
                     if less >= *largest {
                         break;
                     }
@@ -128,7 +128,7 @@ impl Shape {
                 }
             }
         }
-        shape.ended()
+        shape.fit_sides()
     }
 }
 
@@ -179,7 +179,7 @@ fn form(params: Params) -> String {
 }
 
 fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
-    let shape = Shape::of(words).made(extent);
+    let shape = Shape::of(words).make_shape(extent);
     let Shape { batch, m, n, k, two, .. } = shape;
     let b_batch = if shape.shares_b { 1 } else { batch };
     let a = operand(cx, [batch * m * k], DType::F32, 1)?;
@@ -198,8 +198,8 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
         let factor_b = |value, k: usize| {
             Matrix::new(value, if shape.b_rows { n } else { k }).transposed_if(!shape.b_rows)
         };
-        let left = factor_a(&a, k).batched(m * k);
-        let right = factor_b(&b, k).batched(if shape.shares_b { 0 } else { n * k });
+        let left = factor_a(&a, k).with_batch_stride(m * k);
+        let right = factor_b(&b, k).with_batch_stride(if shape.shares_b { 0 } else { n * k });
         let second = more.as_ref().map(|[a2, b2]| Segment {
             a: Matrix::new(a2, RANK),
             b: factor_b(b2, RANK),
@@ -207,7 +207,7 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
             alpha: 2.0,
         });
         let g = Gemm::new(m, n, k).batch(batch);
-        let c = Matrix::new(&c, n).batched(m * n);
+        let c = Matrix::new(&c, n).with_batch_stride(m * n);
         parts(&cx, Form::of(params), g, left, right, bias.as_ref(), second, c)
     };
     Ok(Problem { run: Box::new(run), output, work })
@@ -231,8 +231,9 @@ fn usual() -> Vec<(Words, Vec<Params>)> {
         let part = plan::part(&g, &left, &right);
         if part < k {
             g = Gemm::new(m, n, part).batch(k / part);
-            (left, right) = (left.batched(part * left.column), right.batched(part * right.row));
-            to = to.batched(m * n);
+            (left, right) =
+                (left.with_batch_stride(part * left.column), right.with_batch_stride(part * right.row));
+            to = to.with_batch_stride(m * n);
         }
         let more = [false, two && part == k];
         let words = class(&g, &left, &right, more).words;
@@ -316,12 +317,12 @@ mod tests {
         for (words, _) in usual() {
             let whole = Shape::of(&words);
             for work in [0, 1 << 20, 1 << 24, 1 << 34, u64::MAX] {
-                let made = whole.made(Extent::Within { work });
+                let made = whole.make_shape(Extent::Within { work });
                 assert!(4 * made.elements() <= BYTES, "{made:?}");
                 let least = made.m <= 128 && made.n <= 128 && made.k <= 64;
                 assert!(made.work() <= work.max(1) || least, "{made:?} for {work}");
             }
-            let odd = whole.made(Extent::Odd);
+            let odd = whole.make_shape(Extent::Odd);
             assert!(odd.m <= 132 && odd.n <= 140 && odd.k <= 260, "{odd:?}");
         }
     }

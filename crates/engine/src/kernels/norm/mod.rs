@@ -26,7 +26,7 @@ pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum
 
 use crate::dtype::DType;
 use crate::kernel::shader::rows::RowForm;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Twin, Variant, concat};
 use crate::scalars;
 
 /// Invocations in a row's workgroup.
@@ -66,7 +66,7 @@ static NORM: Kernel = FORWARD;
 /// The kernel that stores a mean.
 const WITH_MEAN: Kernel = Kernel {
     name: "layer norm",
-    bindings: &joined::<_, 6>(FORWARD.bindings, &[("mean", Access::Write)]),
+    bindings: &concat::<_, 6>(FORWARD.bindings, &[("mean", Access::Write)]),
     twin: Twin::Both {
         wgsl: |params| forward_wgsl(WITH_MEAN.bindings, params, MEAN),
         native: native::forward,
@@ -78,7 +78,7 @@ static LAYER_NORM: Kernel = WITH_MEAN;
 const ADDED: &[(&str, Access)] = &[("added", Access::Read), ("sum", Access::Write)];
 static ADDED_NORM: Kernel = Kernel {
     name: "added norm",
-    bindings: &joined::<_, 7>(FORWARD.bindings, ADDED),
+    bindings: &concat::<_, 7>(FORWARD.bindings, ADDED),
     twin: Twin::Both {
         wgsl: |params| forward_wgsl(ADDED_NORM.bindings, params, NO_MEAN),
         native: native::forward,
@@ -88,7 +88,7 @@ static ADDED_NORM: Kernel = Kernel {
 };
 static ADDED_LAYER_NORM: Kernel = Kernel {
     name: "added layer norm",
-    bindings: &joined::<_, 8>(WITH_MEAN.bindings, ADDED),
+    bindings: &concat::<_, 8>(WITH_MEAN.bindings, ADDED),
     twin: Twin::Both {
         wgsl: |params| forward_wgsl(ADDED_LAYER_NORM.bindings, params, MEAN),
         native: native::forward,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Extreme, Plan, Rows, THREADS, chunked, native};
+use super::{Extreme, Plan, Rows, THREADS, native, plan_chunks};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -101,7 +101,7 @@ pub fn arg_extremum(
 ) -> Result<()> {
     debug_assert_eq!(x.size(), outer * n * inner);
     let value = cx.empty([outer, inner], x.dtype)?;
-    if let Some((chunks, plans)) = chunked(x, [outer, n, inner]) {
+    if let Some((chunks, plans)) = plan_chunks(x, [outer, n, inner]) {
         let largest = cx.empty([outer, chunks, inner], x.dtype)?;
         let from = cx.empty([outer, chunks, inner], DType::I32)?;
         for plan in plans {

@@ -212,7 +212,7 @@ impl Plan<'_> {
 
 /// Returns the plans that split [outer, n, inner] into chunks: first the whole ones, then the remainder. The partial
 /// results are [outer, chunks, inner]. `None` if n is small or there are many rows.
-fn chunked(x: &Value, [outer, n, inner]: [usize; 3]) -> Option<(usize, Vec<Plan<'_>>)> {
+fn plan_chunks(x: &Value, [outer, n, inner]: [usize; 3]) -> Option<(usize, Vec<Plan<'_>>)> {
     if n <= CHUNK || outer * inner >= 1024 {
         return None;
     }
@@ -252,7 +252,7 @@ pub fn reduce_scaled(
         cx.zero(y);
         return Ok(());
     }
-    if let Some((chunks, plans)) = chunked(x, [outer, n, inner]) {
+    if let Some((chunks, plans)) = plan_chunks(x, [outer, n, inner]) {
         let parts = cx.empty([outer, chunks, inner], x.dtype)?;
         for plan in plans {
             launch(cx, reduction, &plan, 1.0, &parts)?;

@@ -15,7 +15,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::scalars::Words;
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant, concat};
 use crate::launch::{Bind, Window, windows};
 use crate::scalars;
 
@@ -63,7 +63,7 @@ static ROTARY: Kernel = ONE;
 static ROTARY_TWO: Kernel = {
     Kernel {
         name: "rotary of two",
-        bindings: &joined::<_, 7>(ONE.bindings, &[("x2", Access::Read), ("y2", Access::Write)]),
+        bindings: &concat::<_, 7>(ONE.bindings, &[("x2", Access::Read), ("y2", Access::Write)]),
         scalars: RotaryTwo::members,
         twin: Twin::Both { wgsl: |params| wgsl(params, TWO_WGSL), native: native::rotary_two },
         variants: || {

@@ -273,7 +273,7 @@ pub(super) fn sort(
     }
     let first = |lines: &Value, y: &Value| {
         let from = Side { value: lines, start: 0, strides: SmallVec::from_slice(&by_line) };
-        let y = y.reshaped([outer, count, inner]);
+        let y = y.reshape([outer, count, inner]);
         copy(cx, "sort", &[outer, count, inner], &from, &Side::whole(&y))
     };
     first(&places, indices)?;

@@ -16,7 +16,7 @@ use crate::fail;
 use crate::kernels::pool::{Windows, mean};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::avg_pool::d_mean;
-use crate::ops::max_pool::{planes, pooled};
+use crate::ops::max_pool::{planes, pooled_shape};
 use crate::shape::three;
 
 /// Mean over windows; `out` has their number for each dimension.
@@ -53,7 +53,7 @@ impl Op for AdaptiveAvgPool {
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let windows = self.windows(inputs[0])?;
-        Ok(vec![Spec::f32(pooled(&inputs[0].shape, &windows, self.out.len()))])
+        Ok(vec![Spec::f32(pooled_shape(&inputs[0].shape, &windows, self.out.len()))])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {

@@ -96,7 +96,7 @@ impl<N: Norm> Op for Added<N> {
         let mut given = vec![None; 1 + weights.len()];
         if d.is_some() {
             // The norm adds its gradient to the gradient of the sum, in place.
-            let place = d_sum.as_ref().filter(|_| needs).map(|d| Ok((pass.owned(cx, d)?, true)));
+            let place = d_sum.as_ref().filter(|_| needs).map(|d| Ok((pass.take_or_copy(cx, d)?, true)));
             let norm = Backward {
                 inputs: pass.outputs[SUM..=SUM].iter().chain(&pass.inputs[2..]).cloned().collect(),
                 outputs: [None].iter().chain(&pass.outputs[SUM + 1..]).cloned().collect(),

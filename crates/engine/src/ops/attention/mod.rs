@@ -66,11 +66,11 @@ impl Attention {
             length: self.length.unwrap_or(self.sizes(q, inputs[1]).capacity),
             heads_first: self.heads_first,
             precision: self.precision,
-            dropout: self.dropped(),
+            dropout: self.dropout_arguments(),
         }
     }
 
-    fn dropped(&self) -> Option<Dropped> {
+    fn dropout_arguments(&self) -> Option<Dropped> {
         let Dropout { p, seed, offset } = self.dropout;
         let threshold = (p * (1u64 << 32) as f64).round().min(u32::MAX as f64) as u32;
         // Derives a key for this call, since launches have no room for the offset. Its counter is used by no other

@@ -5,7 +5,7 @@ use crate::ops::checks::Array;
 use crate::random::philox;
 
 /// [B, M, N, …] as [B, N, M, …].
-fn exchanged(x: &Array) -> Array {
+fn exchange_dims(x: &Array) -> Array {
     let [batch, m, n] = [0, 1, 2].map(|d| x.shape[d]);
     let width = x.shape.get(3).copied().unwrap_or(1);
     let mut shape = x.shape.clone();
@@ -17,9 +17,9 @@ fn exchanged(x: &Array) -> Array {
 
 pub fn plain(op: &Attention, x: &[Array]) -> Vec<Array> {
     if op.heads_first {
-        let mut last: Vec<Array> = x[..3].iter().map(exchanged).collect();
+        let mut last: Vec<Array> = x[..3].iter().map(exchange_dims).collect();
         last.extend_from_slice(&x[3..]);
-        return plain(&Attention { heads_first: false, ..*op }, &last).iter().map(exchanged).collect();
+        return plain(&Attention { heads_first: false, ..*op }, &last).iter().map(exchange_dims).collect();
     }
     let [q, k, v] = [&x[0], &x[1], &x[2]];
     let [batch, queries, heads, dim] = [0, 1, 2, 3].map(|d| q.shape[d]);
@@ -36,7 +36,7 @@ pub fn plain(op: &Attention, x: &[Array]) -> Vec<Array> {
             && segments.is_none_or(|l| label(l, b, t) == label(l, b, s))
             && mask.is_none_or(|m| label(m, b, s) != 0.0)
     };
-    let dropped = op.dropped();
+    let dropped = op.dropout_arguments();
     // The mask of row `row`, key `s`, computed from the counter.
     let kept = |row: usize, s: usize| {
         let Some(dropped) = dropped else { return 1.0 };

@@ -16,7 +16,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::pool::{Windows, mean, mean_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::max_pool::{Window, pooled};
+use crate::ops::max_pool::{Window, pooled_shape};
 
 /// Mean over windows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Op for AvgPool {
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let windows = self.windows(inputs[0])?;
-        Ok(vec![Spec::f32(pooled(&inputs[0].shape, &windows, self.window.kernel.len()))])
+        Ok(vec![Spec::f32(pooled_shape(&inputs[0].shape, &windows, self.window.kernel.len()))])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {

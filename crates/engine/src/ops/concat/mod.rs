@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::copy::{Side, copy, widened};
+use crate::kernels::copy::{Side, copy, with_f32_copies};
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::ops::slice::Slice;
 use crate::shape::Shape;
@@ -69,7 +69,7 @@ impl Op for Concat {
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         *outputs[0].storage.host.borrow_mut() = self.host(inputs);
-        widened(cx, inputs, &outputs[0], |inputs, y| {
+        with_f32_copies(cx, inputs, &outputs[0], |inputs, y| {
             let strides = y.shape.strides();
             let mut at = 0;
             for x in inputs {

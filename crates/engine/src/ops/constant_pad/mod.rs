@@ -14,7 +14,7 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::copy::{Side, copy, widened};
+use crate::kernels::copy::{Side, copy, with_f32_copies};
 use crate::kernels::fill::fill;
 use crate::op::{Backward, Gradient, Gradients, Op};
 
@@ -53,7 +53,7 @@ impl Op for ConstantPad {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        widened(cx, inputs, &outputs[0], |inputs, y| {
+        with_f32_copies(cx, inputs, &outputs[0], |inputs, y| {
             fill(cx, y, self.value)?;
             copy(cx, self.name(), &inputs[0].shape, &Side::whole(inputs[0]), &self.part(y))
         })

@@ -80,7 +80,7 @@ pub fn d_x(cx: &Rc<Context>, walk: &Walk, d: &Value, weight: &Value, d_x: &Value
     let planes = met(0).flat_map(|a| met(1).map(move |b| (a, b)));
     for residues in planes.flat_map(|(a, b)| met(2).map(move |c| [a, b, c])) {
         let each = residues.iter().map(|r| r.len).product::<usize>();
-        let turned = turned(cx, walk, &weight, &residues)?;
+        let turned = turn_weight(cx, walk, &weight, &residues)?;
         let back = Walk {
             rows: walk.channels * each,
             channels: walk.rows,
@@ -132,7 +132,7 @@ fn copyable(cx: &Rc<Context>, weight: &Value) -> Result<Value> {
 
 /// Returns the taps of the residues, with the channels of x for each residue as rows:
 /// [groups, C / groups, *residues, O / groups, *taps].
-fn turned(cx: &Rc<Context>, walk: &Walk, weight: &Value, residues: &[Residues; 3]) -> Result<Value> {
+fn turn_weight(cx: &Rc<Context>, walk: &Walk, weight: &Value, residues: &[Residues; 3]) -> Result<Value> {
     let [_, t1, t2] = walk.taps;
     let [a, b, c] = residues;
     let row = walk.channels * walk.taps();

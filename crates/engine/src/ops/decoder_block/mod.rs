@@ -97,7 +97,7 @@ impl DecoderBlock {
         let dim = self.caches[0].shape.last();
         let in_heads = |value: &Value| match &value.shape[..] {
             &[batch, time, width] if dim > 0 && width.is_multiple_of(dim) => {
-                Ok(value.reshaped([batch, time, width / dim, dim]))
+                Ok(value.reshape([batch, time, width / dim, dim]))
             }
             _ => fail!(ShapeMismatch, "decoder_block: {value:?} is not [B, T, C] of heads of {dim}"),
         };
@@ -107,13 +107,13 @@ impl DecoderBlock {
             let rows = place(cache, self.position, y.shape[1])?;
             (y.shape[0] == 1 && self.inputs[1 + i].weight.shape[0] == cache.shape[2] * dim).then_some(rows)
         });
-        let flat = values.as_ref().map(|v| v.reshaped([1, v.shape[1], v.shape[2] * dim]));
+        let flat = values.as_ref().map(|v| v.reshape([1, v.shape[1], v.shape[2] * dim]));
         let [q, k, v] = self.dense(cx, &self.inputs, y, [None, None, flat])?;
         let (q, k) = (in_heads(&q)?, in_heads(&k)?);
         let rotary = Rotary { offset: self.position, positions: false, dims: None, two: true };
         let inputs = [&q, &k, &self.cos, &self.sin];
         let kept = keys.is_some();
-        let [q, k] = made(match keys {
+        let [q, k] = take_outputs(match keys {
             Some(keys) => run_into(cx, &rotary, &inputs, 1, keys)?,
             None => run(cx, &rotary, &inputs)?,
         });
@@ -134,7 +134,7 @@ impl DecoderBlock {
             ..Attention::default()
         };
         let o = run1(cx, &attention, &[&q, &self.caches[0], &self.caches[1]])?;
-        Ok(o.reshaped([batch, time, o.size() / (batch * time).max(1)]))
+        Ok(o.reshape([batch, time, o.size() / (batch * time).max(1)]))
     }
 
     /// Applies layers to one input; each output is written into its entry of `places`, if it has one. Products without
@@ -152,7 +152,7 @@ impl DecoderBlock {
             return self.together(cx, &weights, x, places);
         }
         let each = layers.iter().zip(places).map(|(layer, place)| self.one(cx, layer, x, place));
-        Ok(made(each.collect::<Result<Vec<_>>>()?))
+        Ok(take_outputs(each.collect::<Result<Vec<_>>>()?))
     }
 
     /// Computes products without bias and low-rank path in one launch.
@@ -175,7 +175,7 @@ impl DecoderBlock {
         }
         cx.operation(op.name(), Pass::Forward, || dense_together(cx, x, weights, &ys));
         places.iter().flatten().for_each(|place| place.storage.written());
-        Ok(made(ys))
+        Ok(take_outputs(ys))
     }
 
     fn one(&self, cx: &Rc<Context>, layer: &Dense, x: &Value, place: Option<Value>) -> Result<Value> {
@@ -206,7 +206,7 @@ fn added_norm(cx: &Rc<Context>, norm: &Norm, x: &Value, r: Option<&Value>) -> Re
 }
 
 /// Returns the first N outputs of an operation.
-fn made<const N: usize>(mut outputs: Vec<Value>) -> [Value; N] {
+fn take_outputs<const N: usize>(mut outputs: Vec<Value>) -> [Value; N] {
     outputs.truncate(N);
     outputs.try_into().expect("as many as the operation declares")
 }

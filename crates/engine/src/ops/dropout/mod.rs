@@ -25,7 +25,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    fn masked(&self, cx: &Rc<Context>, x: &Value, y: &Value) -> Result<()> {
+    fn apply_mask(&self, cx: &Rc<Context>, x: &Value, y: &Value) -> Result<()> {
         dropout(cx, self.seed, self.offset, self.p, x, y, false)
     }
 }
@@ -48,7 +48,7 @@ impl Op for Dropout {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        self.masked(cx, inputs[0], &outputs[0])
+        self.apply_mask(cx, inputs[0], &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -61,7 +61,7 @@ impl Op for Dropout {
             return Ok(vec![Some(d.clone())]);
         }
         let d_x = cx.empty(d.shape.clone(), DType::F32)?;
-        self.masked(cx, d, &d_x)?;
+        self.apply_mask(cx, d, &d_x)?;
         Ok(vec![Some(d_x)])
     }
 }

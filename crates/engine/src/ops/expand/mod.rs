@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::copy::{Side, copy, widened};
+use crate::kernels::copy::{Side, copy, with_f32_copies};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
@@ -39,11 +39,11 @@ impl Op for Expand {
     }
 
     fn alias(&self, inputs: &[&Value]) -> Option<Vec<Value>> {
-        (inputs[0].size() == self.shape.size()).then(|| vec![inputs[0].reshaped(self.shape.clone())])
+        (inputs[0].size() == self.shape.size()).then(|| vec![inputs[0].reshape(self.shape.clone())])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        widened(cx, inputs, &outputs[0], |inputs, y| {
+        with_f32_copies(cx, inputs, &outputs[0], |inputs, y| {
             let x = inputs[0];
             let own = x.shape.strides();
             let new = y.shape.rank() - x.shape.rank();
@@ -63,7 +63,7 @@ impl Op for Expand {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let x = &pass.input_specs[0].shape;
         if x.size() == self.shape.size() {
-            return Ok(vec![Some(pass.d_out().reshaped(x.clone()))]);
+            return Ok(vec![Some(pass.d_out().reshape(x.clone()))]);
         }
         Ok(vec![Some(sum_to(cx, pass.d_out().clone(), x)?)])
     }

@@ -85,14 +85,14 @@ impl Op for Extremum {
             return Ok(vec![Some(d_x)]);
         }
         let [outer, _, inner] = space;
-        let seen = |v: &Value| v.reshaped([outer, v.size() / (outer * inner).max(1), inner]);
+        let seen = |v: &Value| v.reshape([outer, v.size() / (outer * inner).max(1), inner]);
         let [x, y, d] = [seen(x), seen(pass.output(0)), seen(d)];
         let same = cx.empty(x.shape.clone(), DType::F32)?;
         map(cx, Function::Same, &[&x, &y], &same)?;
         let [count, share] = [cx.empty(d.shape.clone(), DType::F32)?, cx.empty(d.shape.clone(), DType::F32)?];
         reduce(cx, Reduction::Sum, &same, space, &count)?;
         map(cx, Function::Div, &[&d, &count], &share)?;
-        map(cx, Function::Mul, &[&same, &share], &d_x.reshaped(x.shape.clone()))?;
+        map(cx, Function::Mul, &[&same, &share], &d_x.reshape(x.shape.clone()))?;
         Ok(vec![Some(d_x)])
     }
 }

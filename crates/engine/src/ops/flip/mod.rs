@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::copy::widened;
+use crate::kernels::copy::with_f32_copies;
 use crate::kernels::flip::flip;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::ops::sum::split;
@@ -37,7 +37,7 @@ impl Op for Flip {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        widened(cx, inputs, &outputs[0], |inputs, y| {
+        with_f32_copies(cx, inputs, &outputs[0], |inputs, y| {
             let Some((last, before)) = self.dims.split_last() else {
                 cx.copy(inputs[0], y);
                 return Ok(());

@@ -29,7 +29,7 @@ pub struct Gather {
 
 impl Gather {
     /// The shape of the part of x that the index can reach: index's shape, but all of `dim`.
-    fn reached(&self, x: &Shape, index: &Shape) -> Shape {
+    fn reachable_shape(&self, x: &Shape, index: &Shape) -> Shape {
         let mut shape = index.to_vec();
         shape[self.dim] = x[self.dim];
         Shape::new(&shape)
@@ -71,7 +71,7 @@ impl Op for Gather {
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let [x, index] = inputs else { unreachable!("two inputs") };
         check_indices(self.name(), index, x.shape[self.dim])?;
-        let reached = self.reached(&x.shape, &index.shape);
+        let reached = self.reachable_shape(&x.shape, &index.shape);
         let dims = self.dims(&reached, &index.shape);
         if reached == x.shape {
             return gather(cx, x, index, &outputs[0], dims);
@@ -90,7 +90,7 @@ impl Op for Gather {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let (shape, index) = (&pass.input_specs[0].shape, pass.input(1));
-        let reached = self.reached(shape, &index.shape);
+        let reached = self.reachable_shape(shape, &index.shape);
         let part = cx.empty(reached.clone(), DType::F32)?;
         scatter_add(cx, &part, index, d, self.dims(&reached, &index.shape))?;
         if reached == *shape {

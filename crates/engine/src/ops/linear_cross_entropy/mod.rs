@@ -164,7 +164,7 @@ impl Op for LinearCrossEntropy {
                 map(cx, Function::Div, &[d, pass.output(1)], &scale)?;
                 scale
             }
-            Reduction::None => d.reshaped([d.size(), 1]),
+            Reduction::None => d.reshape([d.size(), 1]),
         };
         let [d_hidden, d_weight, d_bias] = self.wanted.outputs();
         let mut gradients: Gradients = vec![None; pass.needs.len()];
@@ -181,7 +181,7 @@ impl Op for LinearCrossEntropy {
             match self.reduction {
                 Reduction::None => {
                     let by_row = [d.size(), made.shape.last()];
-                    map(cx, Function::Mul, &[&made.reshaped(by_row), &scale], &scaled.reshaped(by_row))?;
+                    map(cx, Function::Mul, &[&made.reshape(by_row), &scale], &scaled.reshape(by_row))?;
                 }
                 _ => map(cx, Function::Mul, &[made, &scale], &scaled)?,
             }

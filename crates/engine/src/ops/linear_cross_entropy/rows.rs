@@ -37,7 +37,7 @@ impl Labelled {
     /// `ERR_OUT_OF_MEMORY`.
     pub fn of(cx: &Rc<Context>, targets: &Value, ignore: i32) -> Result<Labelled> {
         let all = targets.size();
-        let whole = || Labelled { rows: Rows::All, count: all, targets: targets.reshaped([all]) };
+        let whole = || Labelled { rows: Rows::All, count: all, targets: targets.reshape([all]) };
         let Some(host) = targets.host() else { return Ok(whole()) };
         let indices: Vec<i32> = (0..all).filter(|r| host[*r] != ignore).map(|r| r as i32).collect();
         let count = indices.len();

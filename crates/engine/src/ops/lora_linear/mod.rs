@@ -87,13 +87,13 @@ impl Op for LoraLinear {
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let (x, y, h) = (inputs[X], &outputs[0], &outputs[1..]);
-        for ((i, placed), h) in self.placed(x.shape.rows()).zip(h) {
+        for ((i, placed), h) in self.place_paths(x.shape.rows()).zip(h) {
             placed.project(cx, x, inputs[a(i)], h)?;
         }
         let first = self.paths.first().and_then(|path| path.expansion(&h[0], inputs[b(0)]));
         let bias = inputs.get(self.bias()).copied();
         dense(cx, self.base(), x, inputs[WEIGHT], bias, first, y)?;
-        for (i, placed) in self.placed(x.shape.rows()).skip(first.is_some() as usize) {
+        for (i, placed) in self.place_paths(x.shape.rows()).skip(first.is_some() as usize) {
             placed.expand(cx, &h[i], inputs[b(i)], y)?;
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Op for LoraLinear {
             placed.project(cx, x, inputs[a(i)], &h)?;
             Ok(h)
         };
-        Some(self.placed(x.shape.rows()).map(project).collect())
+        Some(self.place_paths(x.shape.rows()).map(project).collect())
     }
 
     fn gradient(&self) -> Gradient {
@@ -132,7 +132,7 @@ impl Op for LoraLinear {
         let mut d_inputs = vec![None; needs.len()];
         let d = &pass.d_out_or_zeros(cx)?;
         let shape = |input: usize| pass.input_specs[input].shape.clone();
-        let placed: Vec<(usize, Placed)> = self.placed(d.shape.rows()).collect();
+        let placed: Vec<(usize, Placed)> = self.place_paths(d.shape.rows()).collect();
         let mut zs = vec![None; placed.len()];
         for (i, placed) in &placed {
             if needs[X] || needs[a(*i)] {
@@ -181,7 +181,7 @@ impl LoraLinear {
         a(self.paths.len())
     }
 
-    fn placed(&self, rows: usize) -> impl Iterator<Item = (usize, Placed<'_>)> {
+    fn place_paths(&self, rows: usize) -> impl Iterator<Item = (usize, Placed<'_>)> {
         self.paths.iter().enumerate().map(move |(i, path)| (i, Placed::new(path, rows)))
     }
 }

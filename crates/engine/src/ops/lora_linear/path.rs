@@ -136,7 +136,7 @@ impl<'a> Placed<'a> {
     pub(super) fn project(&self, cx: &Rc<Context>, x: &Value, a: &Value, h: &Value) -> Result<()> {
         let (features, rank) = (a.shape[1], a.shape[0]);
         for (range, packed) in &self.row_ranges {
-            let kept = self.kept(cx, x, range)?;
+            let kept = self.drop_rows(cx, x, range)?;
             let h = rows(h, *packed, range.count);
             let g = Gemm::new(range.count, rank, features);
             gemm(
@@ -202,7 +202,7 @@ impl<'a> Placed<'a> {
     pub(super) fn d_a(&self, cx: &Rc<Context>, z: &Value, x: &Value, d_a: &Value, adds: bool) -> Result<()> {
         let (rank, features) = (d_a.shape[0], d_a.shape[1]);
         for (i, (range, packed)) in self.row_ranges.iter().enumerate() {
-            let kept = self.kept(cx, x, range)?;
+            let kept = self.drop_rows(cx, x, range)?;
             let z = rows(z, *packed, range.count);
             let sum = Gemm::new(rank, features, range.count).accumulate_if(adds || i > 0);
             let (z, kept) = (Matrix::new(&z, rank).t(), Matrix::new(&kept, features));
@@ -221,7 +221,7 @@ impl<'a> Placed<'a> {
     }
 
     /// Returns drop(x) for the rows in a range.
-    fn kept(&self, cx: &Rc<Context>, x: &Value, range: &RowRange) -> Result<Value> {
+    fn drop_rows(&self, cx: &Rc<Context>, x: &Value, range: &RowRange) -> Result<Value> {
         let x = rows(x, range.start, range.count);
         if self.path.dropout.p == 0.0 {
             return Ok(x);

@@ -92,8 +92,8 @@ impl Op for Matmul {
             let (a, shape) = (pass.input(0), &pass.input_specs[1].shape);
             if !trans_a && leading(shape).size() == 1 {
                 // With one b for all, the batch's rows form one long sum.
-                let a = &a.reshaped([a.shape.rows(), a.shape.last()]);
-                let d = &d.reshaped([d.shape.rows(), d.shape.last()]);
+                let a = &a.reshape([a.shape.rows(), a.shape.last()]);
+                let d = &d.reshape([d.shape.rows(), d.shape.last()]);
                 if a.shape[0] == d.shape[0] {
                     return if trans_b {
                         gradient(cx, d, true, a, false, shape)
@@ -126,7 +126,7 @@ fn gradient(
     let d = cx.empty(&dims[..], DType::F32)?;
     multiply(cx, x, trans_x, y, trans_y, &d)?;
     if d.size() == shape.size() {
-        return Ok(d.reshaped(shape.clone()));
+        return Ok(d.reshape(shape.clone()));
     }
     sum_to(cx, d, shape)
 }
@@ -152,10 +152,10 @@ fn multiply(cx: &Rc<Context>, a: &Value, trans_a: bool, b: &Value, trans_b: bool
         gemm(
             cx,
             product,
-            Matrix::new(&a, columns_a).transposed_if(trans_a).batched(a_step),
-            Matrix::new(&b, columns_b).transposed_if(trans_b).batched(b_step),
+            Matrix::new(&a, columns_a).transposed_if(trans_a).with_batch_stride(a_step),
+            Matrix::new(&b, columns_b).transposed_if(trans_b).with_batch_stride(b_step),
             None,
-            Matrix::new(&c, n).batched(c_step),
+            Matrix::new(&c, n).with_batch_stride(c_step),
         )?;
     }
     Ok(())

@@ -98,7 +98,7 @@ impl Window {
 }
 
 /// Returns the shape of y: x's with the last `dims` sizes replaced.
-pub fn pooled(x: &Shape, windows: &Windows, dims: usize) -> Shape {
+pub fn pooled_shape(x: &Shape, windows: &Windows, dims: usize) -> Shape {
     let kept = &x[..x.rank() - dims];
     [kept, &windows.out[3 - dims..]].concat()[..].into()
 }
@@ -114,7 +114,7 @@ impl Op for MaxPool {
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let windows = self.0.over(self.name(), inputs[0])?;
-        let y = pooled(&inputs[0].shape, &windows, self.0.kernel.len());
+        let y = pooled_shape(&inputs[0].shape, &windows, self.0.kernel.len());
         Ok(vec![Spec::f32(y.clone()), Spec { shape: y, dtype: DType::I32 }])
     }
 

@@ -15,7 +15,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::reduce::{Reduction, reduce_scaled};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::sum::{reduced, split, spread};
+use crate::ops::sum::{reduced_spec, split, spread};
 
 /// Mean over `dim`, or over every element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Op for Mean {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        Ok(vec![reduced(self.name(), inputs[0], self.dim)?])
+        Ok(vec![reduced_spec(self.name(), inputs[0], self.dim)?])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {

@@ -47,8 +47,8 @@ impl Op for OneHot {
         check_indices(self.name(), inputs[0], self.classes)?;
         let classes = (0..self.classes as i32).flat_map(i32::to_le_bytes).collect();
         let classes = cx.upload([self.classes], DType::I32, classes)?;
-        let index = inputs[0].reshaped([inputs[0].size(), 1]);
-        let y = outputs[0].reshaped([index.size(), self.classes]);
+        let index = inputs[0].reshape([inputs[0].size(), 1]);
+        let y = outputs[0].reshape([index.size(), self.classes]);
         map(cx, Function::Eq, &[&index, &classes], &y)
     }
 

@@ -126,6 +126,6 @@ impl Op for Pad {
             pad_backward(cx, *e, &d, &d_x)?;
             d = d_x;
         }
-        Ok(vec![Some(d.reshaped(x.clone()))])
+        Ok(vec![Some(d.reshape(x.clone()))])
     }
 }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::copy::{Side, copy, widened};
+use crate::kernels::copy::{Side, copy, with_f32_copies};
 use crate::launch::Indices;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::shape::Shape;
@@ -76,11 +76,11 @@ impl Op for Permute {
 
     fn alias(&self, inputs: &[&Value]) -> Option<Vec<Value>> {
         let x = inputs[0];
-        self.keeps_order(&x.shape).then(|| vec![x.reshaped(self.shape(&x.shape))])
+        self.keeps_order(&x.shape).then(|| vec![x.reshape(self.shape(&x.shape))])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        widened(cx, inputs, &outputs[0], |inputs, y| {
+        with_f32_copies(cx, inputs, &outputs[0], |inputs, y| {
             let strides = inputs[0].shape.strides();
             let strides = self.order.iter().map(|d| strides[*d]).collect();
             let x = Side { value: inputs[0], start: 0, strides };

@@ -36,7 +36,7 @@ impl Op for Reshape {
     }
 
     fn alias(&self, inputs: &[&Value]) -> Option<Vec<Value>> {
-        Some(vec![inputs[0].reshaped(self.shape.clone())])
+        Some(vec![inputs[0].reshape(self.shape.clone())])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
@@ -50,6 +50,6 @@ impl Op for Reshape {
 
     fn backward(&self, _: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d_x = pass.d_outs[0].as_ref().filter(|_| pass.needs[0]);
-        Ok(vec![d_x.map(|d| d.reshaped(pass.input_specs[0].shape.clone()))])
+        Ok(vec![d_x.map(|d| d.reshape(pass.input_specs[0].shape.clone()))])
     }
 }

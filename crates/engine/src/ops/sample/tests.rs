@@ -188,7 +188,7 @@ fn what_cannot_be_is_refused() {
     };
     assert_eq!(code(PLAIN, &logits, None, 2), None);
     assert_eq!(code(PLAIN, &logits, None, 1), Some(Code::ShapeMismatch));
-    assert_eq!(code(PLAIN, &logits.reshaped([10]), None, 2), Some(Code::ShapeMismatch));
+    assert_eq!(code(PLAIN, &logits.reshape([10]), None, 2), Some(Code::ShapeMismatch));
     assert_eq!(code(PLAIN, &Array::indices("x", &[2, 5], 3).upload(cx), None, 2), Some(Code::Dtype));
     let seen = Array::indices("x", &[2, 4], 2).upload(cx);
     assert_eq!(code(PLAIN, &logits, Some(&seen), 2), Some(Code::ShapeMismatch));

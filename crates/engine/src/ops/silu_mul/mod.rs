@@ -64,7 +64,7 @@ impl Op for SiluMul {
         match pass.needs[..] {
             [true, true] => {
                 let d_up = cx.empty(d.shape.clone(), DType::F32)?;
-                let d_gate = pass.owned(cx, d)?;
+                let d_gate = pass.take_or_copy(cx, d)?;
                 silu_mul_backward(cx, gate, pass.input(1), &d_gate, &d_up)?;
                 Ok(vec![Some(d_gate), Some(d_up)])
             }

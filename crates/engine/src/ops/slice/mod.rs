@@ -14,7 +14,7 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::copy::{Side, copy, widened};
+use crate::kernels::copy::{Side, copy, with_f32_copies};
 use crate::kernels::elementwise::{Function, map};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
@@ -60,7 +60,7 @@ impl Op for Slice {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        widened(cx, inputs, &outputs[0], |inputs, y| {
+        with_f32_copies(cx, inputs, &outputs[0], |inputs, y| {
             copy(cx, self.name(), &y.shape, &self.part(inputs[0]), &Side::whole(y))
         })
     }

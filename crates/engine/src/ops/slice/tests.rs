@@ -61,7 +61,7 @@ fn a_gradient_is_added_where_another_slice_gave_one() {
             let apart = read(s.backward(&cx, &pass).unwrap()[0].as_ref().unwrap());
             pass.into = Destinations::new(vec![Some((given.upload(&cx), true))]);
             let sum = read(s.backward(&cx, &pass).unwrap()[0].as_ref().unwrap());
-            assert!(pass.into.taken(0));
+            assert!(pass.into.is_used(0));
             let expected = apart.data.iter().zip(&given.data).map(|(a, b)| (*a as f32 + *b as f32) as f64);
             assert_eq!(sum.data, expected.collect::<Vec<_>>(), "{s:?} on {}", cx.profile.label);
         }

@@ -15,7 +15,7 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::copy::{Side, copy, widened};
+use crate::kernels::copy::{Side, copy, with_f32_copies};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 
@@ -65,7 +65,7 @@ impl Op for Split {
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         for (start, y) in self.starts().zip(outputs) {
-            widened(cx, inputs, y, |inputs, y| {
+            with_f32_copies(cx, inputs, y, |inputs, y| {
                 copy(cx, self.name(), &y.shape, &part(inputs[0], self.dim, start), &Side::whole(y))
             })?;
         }

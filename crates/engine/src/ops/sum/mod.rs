@@ -35,7 +35,7 @@ impl Op for Sum {
             let shape = without(self.name(), &inputs[0].shape, self.dim)?;
             return Ok(vec![Spec { shape, dtype: DType::I32 }]);
         }
-        Ok(vec![reduced(self.name(), inputs[0], self.dim)?])
+        Ok(vec![reduced_spec(self.name(), inputs[0], self.dim)?])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
@@ -57,7 +57,7 @@ impl Op for Sum {
 ///
 /// # Errors
 /// `ERR_DTYPE`, and `ERR_SHAPE_MISMATCH` if there is no such dimension.
-pub fn reduced(op: &str, x: &Spec, dim: Option<usize>) -> Result<Spec> {
+pub fn reduced_spec(op: &str, x: &Spec, dim: Option<usize>) -> Result<Spec> {
     if x.dtype != DType::F32 {
         fail!(Dtype, "{op}: takes f32, not {}; convert with to(\"f32\")", x.dtype);
     }
@@ -72,7 +72,7 @@ pub fn spread(cx: &Rc<Context>, d: &Value, shape: &Shape, dim: Option<usize>) ->
         None => kept.fill(1),
     }
     let d_x = cx.empty(shape.clone(), DType::F32)?;
-    map(cx, Function::Copy, &[&d.reshaped(&kept[..])], &d_x)?;
+    map(cx, Function::Copy, &[&d.reshape(&kept[..])], &d_x)?;
     Ok(d_x)
 }
 
@@ -125,5 +125,5 @@ pub fn sum_to(cx: &Rc<Context>, d: Value, shape: &Shape) -> Result<Value> {
         }
         k = end;
     }
-    Ok(d.reshaped(shape.clone()))
+    Ok(d.reshape(shape.clone()))
 }

@@ -161,7 +161,7 @@ impl Adafactor {
             return Ok((vec![variance.clone()], variance));
         }
         let mean = |x: &Value, dim: usize, shape: &Shape| -> Result<Value> {
-            Ok(run1(f.cx, &Mean { dim: Some(dim) }, &[x])?.reshaped(shape.clone()))
+            Ok(run1(f.cx, &Mean { dim: Some(dim) }, &[x])?.reshape(shape.clone()))
         };
         let (row, col) = (&span.states[0], &span.states[1]);
         let row = lerp(row, &mean(squares, rank - 1, &row.shape)?)?;

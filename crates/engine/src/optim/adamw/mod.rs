@@ -27,7 +27,7 @@ use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Twin, joined};
+use crate::kernel::{Access, Kernel, Twin, concat};
 use crate::scalars;
 
 scalars! {
@@ -56,7 +56,7 @@ const MOMENTS: [(&str, Access); 2] = [("first", Access::ReadWrite), ("second", A
 
 static ADAMW: Kernel = Kernel {
     name: "adamw",
-    bindings: &joined::<_, 5>(&BINDINGS, &MOMENTS),
+    bindings: &concat::<_, 5>(&BINDINGS, &MOMENTS),
     scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |_| include_str!("adamw.wgsl").replace("GRADIENT", "load_grad(i) * load_verdict(0u)"),
@@ -67,7 +67,7 @@ static ADAMW: Kernel = Kernel {
 
 static ADAM: Kernel = Kernel {
     name: "adam",
-    bindings: &joined::<_, 5>(&BINDINGS, &MOMENTS),
+    bindings: &concat::<_, 5>(&BINDINGS, &MOMENTS),
     scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |_| {

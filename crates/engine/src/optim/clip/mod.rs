@@ -84,7 +84,7 @@ static COUNTED: Kernel = Kernel {
     name: "counted steps",
     bindings: &[("verdict", Access::ReadWrite)],
     scalars: Counted::members,
-    twin: Twin::Both { wgsl: |_| include_str!("counted.wgsl").into(), native: native::counted },
+    twin: Twin::Both { wgsl: |_| include_str!("counted.wgsl").into(), native: native::count_skipped },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32], threads: THREADS }],
 };
 
@@ -103,7 +103,7 @@ pub const KERNELS: &[&Kernel] = &[&SUM, &VERDICT, &COUNTED, &CLIP];
 /// # Errors
 /// `ERR_DEVICE_MISMATCH` when a gradient is not on `cx`'s device.
 pub fn norm(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Value> {
-    norm_of(cx, &gradients(cx, tensors)?)
+    append_norm(cx, &gradients(cx, tensors)?)
 }
 
 /// Scales all gradients of `tensors` in place so that their joint norm is at most `max`; returns the norm before,
@@ -114,7 +114,7 @@ pub fn norm(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Value> {
 pub fn clip_grad_norm(cx: &Rc<Context>, tensors: &[Tensor], max: f32) -> Result<Value> {
     check_max("clipGradNorm", Some(max))?;
     let gradients = gradients(cx, tensors)?;
-    let norm = norm_of(cx, &gradients)?;
+    let norm = append_norm(cx, &gradients)?;
     for grad in gradients.iter().filter(|_| max.is_finite()) {
         let binds = [Bind::new(&norm, &[0], 1), Bind::new(grad, &[1], 1)];
         windows(cx, "clipGradNorm", &[grad.size()], &[], &binds, |w| {
@@ -162,7 +162,7 @@ fn gradients(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Vec<Value>> {
 
 /// Appends the joint norm of the values, f32[]. Adjacent values of an arena are read together with the zeros between
 /// them.
-pub(super) fn norm_of(cx: &Rc<Context>, values: &[Value]) -> Result<Value> {
+pub(super) fn append_norm(cx: &Rc<Context>, values: &[Value]) -> Result<Value> {
     let mut ranges: Vec<Value> = Vec::new();
     for value in values.iter().filter(|v| v.size() > 0) {
         match ranges.last_mut() {
@@ -170,7 +170,7 @@ pub(super) fn norm_of(cx: &Rc<Context>, values: &[Value]) -> Result<Value> {
                 let count = value.offset + value.size() - last.offset;
                 *last = last.sub_range(0, [count]);
             }
-            _ => ranges.push(value.reshaped([value.size()])),
+            _ => ranges.push(value.reshape([value.size()])),
         }
     }
     let chunks = |x: &Value| x.size().div_ceil(CHUNK);
@@ -279,7 +279,7 @@ impl Verdict {
     }
 
     /// Appends that the host no longer counts `steps` skipped steps.
-    pub fn counted(&self, cx: &Rc<Context>, steps: u64) {
+    pub fn count_skipped(&self, cx: &Rc<Context>, steps: u64) {
         cx.launch(Launch {
             kernel: &COUNTED,
             params: [0; 4],

@@ -47,7 +47,7 @@ pub fn verdict(l: &NativeLaunch) {
     }
 }
 
-pub fn counted(l: &NativeLaunch) {
+pub fn count_skipped(l: &NativeLaunch) {
     let late = &mut l.write::<f32>(0)[2];
     let Counted { steps } = l.scalars();
     *late = (*late - steps).max(0.0);

@@ -23,7 +23,7 @@ use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Twin, joined};
+use crate::kernel::{Access, Kernel, Twin, concat};
 use crate::scalars;
 
 scalars! {
@@ -52,7 +52,7 @@ static SGD: Kernel = Kernel {
 
 static MOMENTUM: Kernel = Kernel {
     name: "sgd momentum",
-    bindings: &joined::<_, 4>(&BINDINGS, &[("buffer", Access::ReadWrite)]),
+    bindings: &concat::<_, 4>(&BINDINGS, &[("buffer", Access::ReadWrite)]),
     scalars: Momentum::members,
     twin: Twin::Both { wgsl: |_| include_str!("momentum.wgsl").into(), native: native::momentum },
     variants: || variants(1),

@@ -79,7 +79,7 @@ fn a_state_of_other_shapes_is_refused_and_changes_nothing() {
     };
     refused(&mut optimizer, &|s| drop(s.pop()));
     refused(&mut optimizer, &|s| drop(s[5].values.pop()));
-    let message = refused(&mut optimizer, &|s| s[5].values[1] = s[5].values[1].reshaped([13, 5]));
+    let message = refused(&mut optimizer, &|s| s[5].values[1] = s[5].values[1].reshape([13, 5]));
     assert!(message.contains("exp_avg_sq of parameter 5"), "{message}");
     assert!(message.contains("[13, 5]") && message.contains("[5, 13]"), "{message}");
     let after = exported(&optimizer);

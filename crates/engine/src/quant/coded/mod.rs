@@ -37,7 +37,7 @@ pub trait Coded: Block {
 
     /// The index of the turn's sum that element `at`, and the 15 elements after it, belong to: its block's first.
     #[inline(always)]
-    fn sum_of(at: usize) -> usize {
+    fn sum_index(at: usize) -> usize {
         at / Self::ELEMENTS * Self::SUMS
     }
 
@@ -144,13 +144,13 @@ pub fn arrangement<B: Coded>(level: crate::simd::Level) -> Arrangement {
 }
 
 /// For a row arranged as R: f32 of its head, f32 per turn and elements per turn.
-const fn sizes_of<S: Isa, R: Row<S>, B: Coded>() -> [usize; 3] {
+const fn turn_sizes<S: Isa, R: Row<S>, B: Coded>() -> [usize; 3] {
     [R::HEAD, floats_of_a_turn::<S, R, B>(), elements_of_a_turn::<S, B>()]
 }
 
 compiled! {
     paired fn sizes[B: Coded]() -> [usize; 3] {
-        if as_bytes::<S, B>() { sizes_of::<S, InBytes, B>() } else { sizes_of::<S, InF32, B>() }
+        if as_bytes::<S, B>() { turn_sizes::<S, InBytes, B>() } else { turn_sizes::<S, InF32, B>() }
     }
 
     fn arrange[B: Coded](k: usize, row: *const f32, to: *mut f32) {

@@ -59,14 +59,14 @@ const ONCE: usize = 16;
 /// # Safety
 /// `to` has room for them.
 #[inline(always)]
-unsafe fn sums_of<S: Isa, B: Coded>(to: *mut f32, sum: impl Fn(usize) -> f32) {
+unsafe fn write_sums<S: Isa, B: Coded>(to: *mut f32, sum: impl Fn(usize) -> f32) {
     let elements = const { elements_of_a_turn::<S, B>() };
     if B::SUMS > 0 {
         // SAFETY: guaranteed by the caller.
         let sums = unsafe { std::slice::from_raw_parts_mut(to, elements / B::ELEMENTS * B::SUMS) };
         sums.fill(0.0);
         for at in (0..elements).step_by(ONCE) {
-            sums[B::sum_of(at)] += sum(at) * B::OF_SUMS;
+            sums[B::sum_index(at)] += sum(at) * B::OF_SUMS;
         }
     }
 }
@@ -119,7 +119,7 @@ impl<S: Isa> Row<S> for InF32 {
                     }
                 }
                 let sums = to.add(const { floats_of_steps::<S, InF32, B>() });
-                sums_of::<S, B>(sums, |at| (at..at + ONCE).map(x).sum());
+                write_sums::<S, B>(sums, |at| (at..at + ONCE).map(x).sum());
             }
         }
     }
@@ -246,7 +246,7 @@ impl<S: Isa> Row<S> for InBytes {
                     }
                 }
                 let sums = to.add(const { floats_of_steps::<S, InBytes, B>() });
-                sums_of::<S, B>(sums, |at| x(at).iter().sum::<i32>() as f32);
+                write_sums::<S, B>(sums, |at| x(at).iter().sum::<i32>() as f32);
             }
         }
     }

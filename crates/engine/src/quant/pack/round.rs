@@ -1,12 +1,12 @@
 //! Blocks of 32 elements, each rounded by one scale. Source: quantize_row_q*_ref of ggml-quants.c.
 
-use super::{inverse, is_finite, stored};
+use super::{encode_scale, inverse, is_finite};
 
 pub(super) fn q8_0(x: &[f32], block: &mut [u8]) -> bool {
     let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
     let d = largest / 127.0;
     let by = inverse(d);
-    let Some(scale) = stored(d).filter(|_| is_finite(x)) else { return false };
+    let Some(scale) = encode_scale(d).filter(|_| is_finite(x)) else { return false };
     block[..2].copy_from_slice(&scale);
     for (code, v) in block[2..].iter_mut().zip(x) {
         // Rounds half away from 0.
@@ -19,7 +19,7 @@ pub(super) fn q4_0(x: &[f32], block: &mut [u8]) -> bool {
     // The first element of largest magnitude becomes −8.
     let d = farthest(x) / -8.0;
     let by = inverse(d);
-    let Some(scale) = stored(d).filter(|_| is_finite(x)) else { return false };
+    let Some(scale) = encode_scale(d).filter(|_| is_finite(x)) else { return false };
     block[..2].copy_from_slice(&scale);
     let code = |v: f32| ((v * by + 8.5) as u8).min(15);
     for (i, byte) in block[2..].iter_mut().enumerate() {
@@ -54,7 +54,9 @@ fn write_codes(codes: &[u8; 32], high: Option<&mut [u8]>, low: &mut [u8]) {
 pub(super) fn q4_1(x: &[f32], block: &mut [u8]) -> bool {
     let (low, d) = range(x, 15.0);
     let by = inverse(d);
-    let (Some(scale), Some(minimum), true) = (stored(d), stored(low), is_finite(x)) else { return false };
+    let (Some(scale), Some(minimum), true) = (encode_scale(d), encode_scale(low), is_finite(x)) else {
+        return false;
+    };
     block[..2].copy_from_slice(&scale);
     block[2..4].copy_from_slice(&minimum);
     let codes = std::array::from_fn(|i| (((x[i] - low) * by + 0.5) as u8).min(15));
@@ -65,7 +67,7 @@ pub(super) fn q4_1(x: &[f32], block: &mut [u8]) -> bool {
 pub(super) fn q5_0(x: &[f32], block: &mut [u8]) -> bool {
     let d = farthest(x) / -16.0;
     let by = inverse(d);
-    let Some(scale) = stored(d).filter(|_| is_finite(x)) else { return false };
+    let Some(scale) = encode_scale(d).filter(|_| is_finite(x)) else { return false };
     block[..2].copy_from_slice(&scale);
     let codes = std::array::from_fn(|i| ((x[i] * by + 16.5) as u8).min(31));
     let (high, low) = block[2..].split_at_mut(4);
@@ -76,7 +78,9 @@ pub(super) fn q5_0(x: &[f32], block: &mut [u8]) -> bool {
 pub(super) fn q5_1(x: &[f32], block: &mut [u8]) -> bool {
     let (low, d) = range(x, 31.0);
     let by = inverse(d);
-    let (Some(scale), Some(minimum), true) = (stored(d), stored(low), is_finite(x)) else { return false };
+    let (Some(scale), Some(minimum), true) = (encode_scale(d), encode_scale(low), is_finite(x)) else {
+        return false;
+    };
     block[..2].copy_from_slice(&scale);
     block[2..4].copy_from_slice(&minimum);
     let codes = std::array::from_fn(|i| (((x[i] - low) * by + 0.5) as u8).min(31));

@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::{inverse, is_finite, stored};
+use super::{encode_scale, inverse, is_finite};
 
 /// Magnitudes below this count as 0.
 const TINY: f32 = 1e-15;
@@ -38,7 +38,7 @@ fn codes(x: &[f32], scale: f32, minimum: f32) -> ([u8; 32], f32) {
 }
 
 /// The scale and the minimum, both at least 0, for x ≈ scale · code − minimum.
-fn fitted(x: &[f32]) -> [f32; 2] {
+fn fit_range(x: &[f32]) -> [f32; 2] {
     let low = x.iter().fold(0f32, |m, v| m.min(*v));
     let high = x.iter().fold(low, |m, v| m.max(*v));
     let mut best = [(high - low) / 15.0, -low];
@@ -71,10 +71,10 @@ pub(super) fn q4_k(x: &[f32], block: &mut [u8]) -> bool {
         return false;
     }
     let runs: Vec<&[f32]> = x.chunks(32).collect();
-    let fits: Vec<[f32; 2]> = runs.iter().map(|run| fitted(run)).collect();
+    let fits: Vec<[f32; 2]> = runs.iter().map(|run| fit_range(run)).collect();
     // The step of a 6-bit value, for scales and for minima.
     let [d, e] = [0, 1].map(|i| fits.iter().fold(0f32, |m, fit| m.max(fit[i])) / 63.0);
-    let (Some(d_bytes), Some(e_bytes)) = (stored(d), stored(e)) else { return false };
+    let (Some(d_bytes), Some(e_bytes)) = (encode_scale(d), encode_scale(e)) else { return false };
     let [d, e] = [d_bytes, e_bytes].map(|bytes| f16::from_le_bytes(bytes).to_f32());
     let (head, codes_to) = block.split_at_mut(16);
     head.fill(0);
@@ -122,7 +122,7 @@ const OF_5_BITS: Search = Search { most: 31.0, first: -0.5, steps: 15 };
 
 /// The codes of a run with its scale and minimum, x ≈ scale · code − minimum, by weighted least squares over roundings
 /// with several scales. Each rounding starts from the best minimum so far.
-fn weighted(x: &[f32], search: &Search) -> ([f32; 32], f32, f32) {
+fn fit_weighted(x: &[f32], search: &Search) -> ([f32; 32], f32, f32) {
     let most = search.most;
     let squares = x.iter().fold(0f32, |sum, v| sum + v * v);
     let mean = (squares / 32.0).sqrt();
@@ -174,10 +174,10 @@ fn lines(x: &[f32], search: &Search, head: &mut [u8]) -> Option<Vec<[u8; 32]>> {
     if !is_finite(x) {
         return None;
     }
-    let fits: Vec<_> = x.chunks(32).map(|run| weighted(run, search)).collect();
+    let fits: Vec<_> = x.chunks(32).map(|run| fit_weighted(run, search)).collect();
     let scale = fits.iter().fold(0f32, |m, fit| m.max(fit.1));
     let minimum = fits.iter().fold(0f32, |m, fit| m.max(fit.2));
-    let (d, e) = (stored(scale / 63.0)?, stored(minimum / 63.0)?);
+    let (d, e) = (encode_scale(scale / 63.0)?, encode_scale(minimum / 63.0)?);
     head.fill(0);
     head[..2].copy_from_slice(&d);
     head[2..4].copy_from_slice(&e);
@@ -263,7 +263,7 @@ pub(super) fn q6_k(x: &[f32], block: &mut [u8]) -> bool {
         return true;
     }
     let by = -128.0 / farthest;
-    let Some(d) = stored(1.0 / by) else { return false };
+    let Some(d) = encode_scale(1.0 / by) else { return false };
     block[208..].copy_from_slice(&d);
     let d = f16::from_le_bytes(d).to_f32();
     for (run, (x, scale)) in x.chunks(16).zip(scales).enumerate() {

@@ -70,7 +70,7 @@ impl Coded for Q4K {
     }
 
     #[inline(always)]
-    fn sum_of(at: usize) -> usize {
+    fn sum_index(at: usize) -> usize {
         sum_of_run(at)
     }
 
@@ -104,7 +104,7 @@ impl Coded for Q5K {
     }
 
     #[inline(always)]
-    fn sum_of(at: usize) -> usize {
+    fn sum_index(at: usize) -> usize {
         sum_of_run(at)
     }
 
@@ -157,7 +157,7 @@ impl Coded for Q6K {
     }
 
     #[inline(always)]
-    fn sum_of(at: usize) -> usize {
+    fn sum_index(at: usize) -> usize {
         at / 16
     }
 

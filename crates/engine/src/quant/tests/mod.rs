@@ -108,7 +108,7 @@ pub(crate) fn drawn(kind: BlockType, elements: usize, seed: u32) -> Vec<u8> {
         state = state.wrapping_mul(1664525).wrapping_add(1013904223);
         (state >> 16) as u16
     };
-    let mut blocks: Vec<u8> = (0..kind.bytes_of(elements)).map(|_| next() as u8).collect();
+    let mut blocks: Vec<u8> = (0..kind.byte_size(elements)).map(|_| next() as u8).collect();
     if kind == BlockType::Nf4 {
         for group in blocks.chunks_mut(nf4::HEAD + nf4::GROUP * nf4::BYTES) {
             let step = f32::from_bits(0x3a5b_6d00 + ((next() as u32) << 8 & 0xf00));
@@ -141,7 +141,7 @@ pub(crate) fn drawn(kind: BlockType, elements: usize, seed: u32) -> Vec<u8> {
 
 /// The elements of such a matrix.
 pub(crate) fn unpacked(kind: BlockType, blocks: &[u8]) -> Vec<f32> {
-    let mut out = vec![0.0; kind.elements_of(blocks.len())];
+    let mut out = vec![0.0; kind.count_elements(blocks.len())];
     unpack(kind, blocks, &mut out);
     out
 }

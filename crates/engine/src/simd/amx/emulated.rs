@@ -43,7 +43,7 @@ pub fn install() {
         // SAFETY: both actions are initialised; the handler is async-signal-safe.
         unsafe {
             let mut ours: libc::sigaction = std::mem::zeroed();
-            ours.sa_sigaction = refused as *const () as usize;
+            ours.sa_sigaction = emulate_instruction as *const () as usize;
             ours.sa_flags = libc::SA_SIGINFO;
             assert_eq!(libc::sigaction(libc::SIGILL, &ours, before.as_mut_ptr()), 0);
             before.assume_init()
@@ -77,7 +77,7 @@ const GENERAL: [libc::c_int; 16] = [
     libc::REG_R15,
 ];
 
-extern "C" fn refused(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn emulate_instruction(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the system passes a valid context; the thread was about to execute the instruction with these operands.
     unsafe {
         let general = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
@@ -158,7 +158,7 @@ impl Tiles {
                 let lanes = row / 4;
                 for (sums, a) in self.registers[to].iter_mut().zip(&a).take(m) {
                     // SAFETY: `install` required AVX-512.
-                    let added = unsafe { row_of(sums, &a[..k], &b[..k]) };
+                    let added = unsafe { multiply_row(sums, &a[..k], &b[..k]) };
                     sums[..lanes].copy_from_slice(&added[..lanes]);
                     sums[lanes..].fill(0);
                 }
@@ -197,7 +197,7 @@ fn sizes(c: &Configuration) -> Option<[Option<(usize, usize)>; REGISTERS]> {
 /// # Safety
 /// The processor has AVX-512.
 #[target_feature(enable = "avx512f")]
-unsafe fn row_of(sums: &[u32; LANES], a: &[u32], b: &[[u32; LANES]]) -> [u32; LANES] {
+unsafe fn multiply_row(sums: &[u32; LANES], a: &[u32], b: &[[u32; LANES]]) -> [u32; LANES] {
     /// Rounds to nearest even, masks exceptions, and treats subnormal operands and results as zeros.
     const CONTROL: u32 = 0x1f80 | 1 << 15 | 1 << 6;
     let mut added = *sums;

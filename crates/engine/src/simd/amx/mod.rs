@@ -98,7 +98,7 @@ pub unsafe fn release() {
 pub fn available() -> bool {
     static AVAILABLE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     // SAFETY: a processor with AVX-512 has xgetbv, and the system enables it.
-    *AVAILABLE.get_or_init(|| listed() && unsafe { kept() } && permitted())
+    *AVAILABLE.get_or_init(|| has_tiles() && unsafe { os_saves_tiles() } && request_permission())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -108,7 +108,7 @@ pub fn available() -> bool {
 
 /// Whether the processor has tiles and products of bf16, with registers of the size above.
 #[cfg(target_os = "linux")]
-fn listed() -> bool {
+fn has_tiles() -> bool {
     use std::arch::x86_64::__cpuid_count;
     /// The leaf that describes the registers.
     const TILES: u32 = 0x1d;
@@ -131,7 +131,7 @@ fn listed() -> bool {
 /// Whether the system saves and restores the configuration and the registers.
 #[cfg(target_os = "linux")]
 #[target_feature(enable = "xsave")]
-fn kept() -> bool {
+fn os_saves_tiles() -> bool {
     const STATES: u64 = 1 << 17 | 1 << 18;
     // SAFETY: register 0 always exists.
     (unsafe { std::arch::x86_64::_xgetbv(0) }) & STATES == STATES
@@ -139,7 +139,7 @@ fn kept() -> bool {
 
 /// Asks Linux for permission to use the registers, for all current and future threads. Returns whether it was granted.
 #[cfg(target_os = "linux")]
-fn permitted() -> bool {
+fn request_permission() -> bool {
     const ARCH_PRCTL: isize = 158;
     const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
     const XFEATURE_XTILEDATA: usize = 18;

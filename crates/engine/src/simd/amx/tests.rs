@@ -9,7 +9,7 @@ use half::bf16;
 use super::decode::{Instruction, Place, Rows, decode};
 use super::{Configuration, REGISTERS, release};
 use crate::simd::Level;
-use crate::simd::level::tried;
+use crate::simd::level::usable_levels;
 
 /// Rows of two factors and of sums: m × n += m × k pairs · k pairs × n.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +122,7 @@ const SIZES: [Sizes; 6] = [
 ];
 
 fn there() -> bool {
-    tried().any(|level| level == Level::Amx)
+    usable_levels().any(|level| level == Level::Amx)
 }
 
 /// Usual magnitudes; and subnormal factors, products and sums.

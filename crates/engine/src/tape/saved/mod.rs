@@ -66,13 +66,13 @@ impl Remade {
     }
 
     /// The shape of the saved tensor if it was written in place since.
-    fn modified(&self) -> Option<Shape> {
+    fn find_modified(&self) -> Option<Shape> {
         if self.again.borrow().is_some() {
             return None;
         }
         match self.first.storage.upgrade() {
             Some(storage) => (storage.version() != self.first.version).then(|| self.first.spec.shape.clone()),
-            None => self.inputs.iter().find_map(Saved::modified),
+            None => self.inputs.iter().find_map(Saved::find_modified),
         }
     }
 }
@@ -83,12 +83,12 @@ impl Saved {
     }
 
     /// The shape of a tensor that was written in place since, among it and its sources.
-    pub fn modified(&self) -> Option<Shape> {
+    pub fn find_modified(&self) -> Option<Shape> {
         match self {
             Saved::Value(value, version) => {
                 (value.storage.version() != *version).then(|| value.shape.clone())
             }
-            Saved::Remade(remade) => remade.modified(),
+            Saved::Remade(remade) => remade.find_modified(),
         }
     }
 

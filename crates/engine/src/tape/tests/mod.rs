@@ -249,7 +249,7 @@ fn backward_frees_as_it_goes() {
         let tape = Tape::default();
         let a = leaf(&cx, "a");
         let bytes = live(&cx);
-        let class = crate::pool::class_of(bytes, u64::MAX);
+        let class = crate::pool::size_class(bytes, u64::MAX);
         const DEPTH: u64 = 20;
         let y = (0..DEPTH).fold(a.clone(), |x, _| tanh(&tape, &x));
         let loss = total(&tape, &y);

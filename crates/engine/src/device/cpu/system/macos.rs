@@ -6,7 +6,7 @@ use std::ffi::CStr;
 const LONGEST: usize = 256;
 
 /// Reads the `sysctl` entry `name` into `value`, at most its size; returns the bytes written.
-fn told<T>(name: &CStr, value: &mut T) -> Option<usize> {
+fn read_sysctl<T>(name: &CStr, value: &mut T) -> Option<usize> {
     let mut bytes = size_of::<T>();
     // SAFETY: it writes at most `bytes`, the size of the value, and any bytes are valid for the types T in use.
     let failed = unsafe {
@@ -18,7 +18,7 @@ fn told<T>(name: &CStr, value: &mut T) -> Option<usize> {
 /// Total memory in bytes.
 pub fn memory() -> Option<u64> {
     let mut bytes = 0u64;
-    told(c"hw.memsize", &mut bytes).map(|_| bytes)
+    read_sysctl(c"hw.memsize", &mut bytes).map(|_| bytes)
 }
 
 /// Bytes that can be allocated now: free and inactive pages.
@@ -41,7 +41,7 @@ pub fn free() -> Option<u64> {
 /// The processor's name.
 pub fn processor() -> Option<String> {
     let mut name = [0u8; LONGEST];
-    told(c"machdep.cpu.brand_string", &mut name)?;
+    read_sysctl(c"machdep.cpu.brand_string", &mut name)?;
     let name = CStr::from_bytes_until_nul(&name).ok()?.to_string_lossy();
     (!name.trim().is_empty()).then(|| name.trim().to_string())
 }

@@ -61,7 +61,7 @@ fn compile(library: &libloading::Library) -> Result<String, String> {
         // There is no object after an error, which the messages report.
         let _ = result.GetOutput(DXC_OUT_OBJECT, &mut None, &raw mut object);
     }
-    judge(&version, &text_of(messages.as_ref()), object.as_ref().map(bytes_of))
+    judge(&version, &read_text(messages.as_ref()), object.as_ref().map(bytes_of))
 }
 
 /// Accepts a compiler without messages that signs its output: D3D12 rejects unsigned shaders, and wgpu treats the
@@ -96,7 +96,7 @@ fn version(compiler: &IDxcCompiler3) -> String {
     format!("{major}.{minor}")
 }
 
-fn text_of(blob: Option<&IDxcBlobUtf8>) -> String {
+fn read_text(blob: Option<&IDxcBlobUtf8>) -> String {
     blob.map_or(String::new(), |blob| {
         // SAFETY: the blob owns this many bytes.
         let bytes = unsafe {
@@ -110,7 +110,7 @@ fn text_of(blob: Option<&IDxcBlobUtf8>) -> String {
     })
 }
 
-fn bytes_of(blob: &IDxcBlob) -> &[u8] {
+fn read_blob(blob: &IDxcBlob) -> &[u8] {
     // SAFETY: the blob owns this many bytes.
     unsafe { std::slice::from_raw_parts(blob.GetBufferPointer().cast(), blob.GetBufferSize()) }
 }

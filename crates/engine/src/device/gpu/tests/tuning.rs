@@ -79,7 +79,7 @@ static DOUBLES: Family = Family {
     name: "double",
     class: |words| words[0].to_string(),
     form: |params| format!("{} rounds", params[0]),
-    trial: |profile, words, extent| Problem::kept(profile, |cx| problem(cx, words, extent)),
+    trial: |profile, words, extent| Problem::make_trial(profile, |cx| problem(cx, words, extent)),
     usual: Vec::new,
 };
 
@@ -92,7 +92,7 @@ fn tuned_device(folder: Option<&Path>) -> Option<Arc<Device>> {
     device(None)?;
     let folder = folder.map(Path::to_path_buf);
     let open = move || {
-        let (profile, mut gpu, owner) = Gpu::untuned(None, Some(u64::MAX))?;
+        let (profile, mut gpu, owner) = Gpu::open_untuned(None, Some(u64::MAX))?;
         gpu.tune_by(&profile, true, folder.map(|folder| Store::within(&folder, owner)));
         // Next to other tests, a software GPU may compile for longer than a trial's usual limit.
         gpu.trials.as_mut().unwrap().tuner = Tuner::within(Duration::from_secs(60));
@@ -127,9 +127,9 @@ fn the_fastest_right_form_is_found_beside_a_run() {
     while used.last() != Some(&FAST) {
         // Other tests may delay every run of a variant: then another class is tried.
         if used.len() > 1 && device.table.as_ref().unwrap().is_done() {
-            n_class += usize::from(cx.tuned(|| class(n_class), &forms, |form| *form) == SLOW);
+            n_class += usize::from(cx.choose_tuned(|| class(n_class), &forms, |form| *form) == SLOW);
         }
-        let form = cx.tuned(|| class(n_class), &forms, |form| *form);
+        let form = cx.choose_tuned(|| class(n_class), &forms, |form| *form);
         assert!(form == SLOW || form == FAST, "{form:?}");
         used.push(form);
         let y = cx.empty([n], DType::F32).unwrap();
@@ -144,14 +144,14 @@ fn the_fastest_right_form_is_found_beside_a_run() {
     assert!(told[0].contains("1 rounds of double"), "{told:?}");
     // The next process reads the result and tries nothing.
     let next = context(&tuned_device(Some(&folder)).unwrap());
-    assert_eq!(next.tuned(|| class(n_class), &forms, |form| *form), FAST);
+    assert_eq!(next.choose_tuned(|| class(n_class), &forms, |form| *form), FAST);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn what_a_trial_makes_goes_with_its_class() {
     let Some(mut gpu) = bounds::bare() else { return };
-    let profile = profile_of(None, Some(u64::MAX)).unwrap();
+    let profile = read_profile(None, Some(u64::MAX)).unwrap();
     gpu.tune_by(&profile, false, None);
     gpu.trials.as_mut().unwrap().tuner = Tuner::within(Duration::from_secs(60));
     let table = gpu.table().unwrap();

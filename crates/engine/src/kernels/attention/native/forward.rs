@@ -96,7 +96,7 @@ compiled! {
                 mask.drop_weights(block, from, count, s);
             }
             if !S::TILED {
-                apart::<S>(block, from, count, vp, s, ot);
+                add_non_finite_rows::<S>(block, from, count, vp, s, ot);
             }
             // SAFETY: the processor has S's instructions; rows are packed at their strides, padded to a multiple of 32
             // where they are paired.
@@ -105,7 +105,7 @@ compiled! {
                     let source = Source { from: v, at, rows: count, dim, scale: 1.0 };
                     if !across_turned::<S>(source, TURNED, vt) {
                         pack(v, at, count, dim, 1.0, vp);
-                        apart::<S>(block, from, count, vp, s, ot);
+                        add_non_finite_rows::<S>(block, from, count, vp, s, ot);
                         let source = Source { from: vp, at: |r| r * ROW, rows: count, dim, scale: 1.0 };
                         across_turned::<S>(source, TURNED, vt);
                     }
@@ -215,7 +215,14 @@ fn soften<S: Isa>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES],
 /// Takes rows of V with a value that is not finite out of the product and adds them separately to the rows that see
 /// them. A hidden weight of 0 would turn such a value into NaN.
 #[inline(always)]
-fn apart<S: Isa>(block: &Block, from: usize, count: usize, vp: &mut [f32], s: &[f32], ot: &mut [f32]) {
+fn add_non_finite_rows<S: Isa>(
+    block: &Block,
+    from: usize,
+    count: usize,
+    vp: &mut [f32],
+    s: &[f32],
+    ot: &mut [f32],
+) {
     let dim = block.g.dim;
     // The smallest magnitude that rounds to infinity in bf16.
     let end = if S::TERMS == 2 { 0x7f7f_8000 } else { 0x7f80_0000 };

@@ -62,7 +62,7 @@ unsafe fn tile<const TALL: bool, const WIDE: bool>(
     // SAFETY: guaranteed by the caller.
     unsafe {
         if rows == if TALL { 2 * ROWS } else { ROWS } {
-            summed::<TALL, WIDE>(pairs, a, b, c, add);
+            sum_tiles::<TALL, WIDE>(pairs, a, b, c, add);
         } else {
             part::<TALL, WIDE>(rows, pairs, a, b, c, add);
         }
@@ -92,7 +92,7 @@ unsafe fn part<const TALL: bool, const WIDE: bool>(
         if add {
             (0..rows).for_each(|r| at.add(r * width).copy_from_nonoverlapping(c.0.add(r * c.1), width));
         }
-        summed::<TALL, WIDE>(pairs, a, b, Rows(at, width), add);
+        sum_tiles::<TALL, WIDE>(pairs, a, b, Rows(at, width), add);
         (0..rows).for_each(|r| c.0.add(r * c.1).copy_from_nonoverlapping(at.add(r * width), width));
     }
 }
@@ -100,7 +100,7 @@ unsafe fn part<const TALL: bool, const WIDE: bool>(
 /// # Safety
 /// As for `tile`, with whole registers.
 #[inline(always)]
-unsafe fn summed<const TALL: bool, const WIDE: bool>(
+unsafe fn sum_tiles<const TALL: bool, const WIDE: bool>(
     pairs: usize,
     a: Rows<*const f32>,
     b: Rows<*const f32>,

@@ -22,21 +22,21 @@ fn transpose(cx: &Rc<Context>, from: &Value, to: &Value) -> Result<()> {
 }
 
 /// An empty value of `like`'s shape with its second and third dimensions exchanged.
-fn exchanged(cx: &Rc<Context>, like: &Value) -> Result<Value> {
+fn allocate_exchanged(cx: &Rc<Context>, like: &Value) -> Result<Value> {
     let mut shape = like.shape.to_vec();
     shape.swap(1, 2);
     cx.empty(&shape[..], DType::F32)
 }
 
-fn transposed(cx: &Rc<Context>, from: &Value) -> Result<Value> {
-    let to = exchanged(cx, from)?;
+fn exchange_dims(cx: &Rc<Context>, from: &Value) -> Result<Value> {
+    let to = allocate_exchanged(cx, from)?;
     transpose(cx, from, &to)?;
     Ok(to)
 }
 
 pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()> {
-    let [q, k, v] = [transposed(cx, a.q)?, transposed(cx, a.k)?, transposed(cx, a.v)?];
-    let own = [exchanged(cx, o)?, exchanged(cx, lse)?];
+    let [q, k, v] = [exchange_dims(cx, a.q)?, exchange_dims(cx, a.k)?, exchange_dims(cx, a.v)?];
+    let own = [allocate_exchanged(cx, o)?, allocate_exchanged(cx, lse)?];
     let last = Attend { q: &q, k: &k, v: &v, heads_first: false, ..*a };
     super::forward(cx, &last, &own[0], &own[1])?;
     transpose(cx, &own[0], o)?;
@@ -50,13 +50,14 @@ pub fn backward(
     d_q: Option<&Value>,
     d_kv: Option<[&Value; 2]>,
 ) -> Result<()> {
-    let [q, k, v] = [transposed(cx, a.q)?, transposed(cx, a.k)?, transposed(cx, a.v)?];
-    let [d_o, o, lse] = [transposed(cx, flow.d_o)?, transposed(cx, flow.o)?, transposed(cx, flow.lse)?];
-    let d_lse = flow.d_lse.map(|d_lse| transposed(cx, d_lse)).transpose()?;
+    let [q, k, v] = [exchange_dims(cx, a.q)?, exchange_dims(cx, a.k)?, exchange_dims(cx, a.v)?];
+    let [d_o, o, lse] =
+        [exchange_dims(cx, flow.d_o)?, exchange_dims(cx, flow.o)?, exchange_dims(cx, flow.lse)?];
+    let d_lse = flow.d_lse.map(|d_lse| exchange_dims(cx, d_lse)).transpose()?;
     let last = Attend { q: &q, k: &k, v: &v, heads_first: false, ..*a };
-    let own_q = d_q.map(|d_q| exchanged(cx, d_q)).transpose()?;
+    let own_q = d_q.map(|d_q| allocate_exchanged(cx, d_q)).transpose()?;
     let own_kv = match d_kv {
-        Some([d_k, d_v]) => Some([exchanged(cx, d_k)?, exchanged(cx, d_v)?]),
+        Some([d_k, d_v]) => Some([allocate_exchanged(cx, d_k)?, allocate_exchanged(cx, d_v)?]),
         None => None,
     };
     let flow = Flow { d_o: &d_o, o: &o, lse: &lse, d_lse: d_lse.as_ref() };

@@ -12,7 +12,7 @@ use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared};
 use crate::kernels::gemm::native::{
     CBlock, Epilogue, KernelTable, Left, Partition, Right, Source, Storage, TileProduct, blocking,
-    choose_register_kc, current_table, workspace,
+    choose_register_kc, current_table, with_workspace,
 };
 use gather::{View, gather};
 
@@ -84,7 +84,7 @@ fn out<T: Storage<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &N
         let runs: Vec<_> =
             columns.map(|j| view.runs(block.column + j, panel.min(block.columns - j))).collect();
         let size = runs.len() * panel * block.kc;
-        workspace(size + table.tiles.rows() * block.kc, |space| {
+        with_workspace(size + table.tiles.rows() * block.kc, |space| {
             let (panels, wide) = space.split_at_mut(size);
             for from in (0..k).step_by(block.kc) {
                 let part = block.kc.min(k - from);
@@ -128,7 +128,7 @@ pub fn weight(l: &NativeLaunch) {
         let parts = (0..view.positions).step_by(block.kc);
         let terms = (0..view.batch).flat_map(|b| parts.clone().map(move |from| (b, from)));
         let size = block.columns.next_multiple_of(panel) * block.kc;
-        workspace(size + panel * STRIP, |space| {
+        with_workspace(size + panel * STRIP, |space| {
             let (panels, strip) = space.split_at_mut(size);
             for (b, from) in terms {
                 let part = block.kc.min(view.positions - from);

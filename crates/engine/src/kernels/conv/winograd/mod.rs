@@ -100,7 +100,7 @@ static CONV_BIAS: Kernel = Kernel {
 pub const KERNELS: [&Kernel; 3] = [&WEIGHT, &CONV, &CONV_BIAS];
 
 /// Tiles of an image along both dimensions.
-fn tiles_of(out: [usize; 2]) -> [usize; 2] {
+fn count_tiles(out: [usize; 2]) -> [usize; 2] {
     out.map(|n| n.div_ceil(OUT))
 }
 
@@ -113,7 +113,7 @@ pub fn suits(cx: &Context, walk: &Walk) -> bool {
     if cx.profile.kind != Kind::Cpu || !flat || !taps {
         return false;
     }
-    let tiles: usize = tiles_of([walk.out[1], walk.out[2]]).iter().product();
+    let tiles: usize = count_tiles([walk.out[1], walk.out[2]]).iter().product();
     // Tiles that extend past the end save little: at least a third of the products must be saved.
     let saves = 2 * TAPS * TAPS * walk.positions() >= 3 * PLACES * tiles;
     walk.rows.min(walk.channels) >= LEAST && walk.batch * tiles >= LEAST_TILES && saves
@@ -144,7 +144,7 @@ pub fn correlate(cx: &Rc<Context>, c: Correlation) -> Result<()> {
     let first = |d: usize| (walk.first[d] - if turned(d) { TAPS as isize - 1 } else { 0 }) as i32;
     let (size, out) = ([walk.size[1], walk.size[2]], [walk.out[1], walk.out[2]]);
     let scalars = Scalars { batch, groups, rows, channels, size, out, first_h: first(1), first_w: first(2) };
-    let tiles = batch * tiles_of(out).iter().product::<usize>();
+    let tiles = batch * count_tiles(out).iter().product::<usize>();
     let mut bindings: smallvec::SmallVec<_> = [x.range(), u.range()].into_iter().collect();
     bindings.extend(bias.map(Value::range));
     bindings.push(y.range());

@@ -2,13 +2,13 @@
 
 use half::{bf16, f16};
 
-use super::tiles::{Run, give, lines_of, take};
+use super::tiles::{Run, give, line_buffer_size, take};
 use super::weight::{Factor, transform};
 use super::{OUT, PLACES, Scalars, TAPS, WeightScalars};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared, each_task};
 use crate::kernels::gemm::native::{
-    Epilogue, KernelTable, LINE, Left, Right, Source, Storage, TileProduct, current_table, workspace,
+    Epilogue, KernelTable, LINE, Left, Right, Source, Storage, TileProduct, current_table, with_workspace,
 };
 
 /// Elements of V in a task's workspace, approximately: half of a usual L2 of 1 MiB. A single panel may have more.
@@ -57,7 +57,7 @@ pub fn weight_by<T: Storage<At = *const T> + Sync>(
     let transform = transform(table.exact);
     each_task(threads, groups * factor.slivers, |task| {
         let (group, (row, rows)) = (task / factor.slivers, factor.sliver(task % factor.slivers));
-        workspace(rows * WIDENED * TAPS * TAPS, |wide| {
+        with_workspace(rows * WIDENED * TAPS * TAPS, |wide| {
             for (from, len) in factor.parts() {
                 let start = factor.start(group, from, len, row);
                 let step = len * rows;
@@ -150,10 +150,10 @@ impl Task<'_> {
         // Padded by a cache line, since a stride of a power of two between elements of the transform would alias in L1.
         let step = factor.part * panel + LINE;
         let sums_size = PLACES * table.tiles.rows() * panel;
-        let longest = panels.iter().map(|runs| lines_of(runs, table.lanes)).max().unwrap_or(0);
+        let longest = panels.iter().map(|runs| line_buffer_size(runs, table.lanes)).max().unwrap_or(0);
         let lines_size = longest.max(table.tiles.rows() * OUT * OUT * panel).next_multiple_of(LINE);
         let (take, give) = (take(table.exact), give(table.exact));
-        workspace(lines_size + sums_size + panels.len() * PLACES * step, |space| {
+        with_workspace(lines_size + sums_size + panels.len() * PLACES * step, |space| {
             let (lines, space) = space.split_at_mut(lines_size);
             let (sums, v) = space.split_at_mut(sums_size);
             let lines = lines.as_mut_ptr();

@@ -1,6 +1,6 @@
 //! Transforms of tiles: from x to V, and from the sums to y.
 
-use super::{IN, OUT, Scalars, tiles_of};
+use super::{IN, OUT, Scalars, count_tiles};
 use crate::kernel::native::Shared;
 use crate::simd::{Isa, Lanes, Zip, compiled};
 
@@ -18,12 +18,12 @@ pub struct Run {
 impl Scalars {
     /// Tiles of all images.
     pub fn tiles(&self) -> usize {
-        self.batch * tiles_of(self.out).iter().product::<usize>()
+        self.batch * count_tiles(self.out).iter().product::<usize>()
     }
 
     /// The runs of `count` tiles from `start` on, counted over all images.
     pub fn runs(&self, start: usize, count: usize) -> Vec<Run> {
-        let [height, width] = tiles_of(self.out);
+        let [height, width] = count_tiles(self.out);
         let mut runs = Vec::with_capacity(count / width + 2);
         let mut column = 0;
         while column < count {
@@ -46,12 +46,12 @@ impl Scalars {
 }
 
 /// Elements of the line buffer that `take` needs for a panel's runs.
-pub fn lines_of(runs: &[Run], lanes: usize) -> usize {
-    runs.len() * IN * line_of(runs, lanes)
+pub fn line_buffer_size(runs: &[Run], lanes: usize) -> usize {
+    runs.len() * IN * line_size(runs, lanes)
 }
 
 /// Elements of one line: whole vectors of tiles, plus the last tile's overlap.
-fn line_of(runs: &[Run], lanes: usize) -> usize {
+fn line_size(runs: &[Run], lanes: usize) -> usize {
     let longest = runs.iter().map(|run| run.count).max().unwrap_or(0);
     (OUT * longest.next_multiple_of(lanes) + IN - OUT).next_multiple_of(lanes)
 }
@@ -63,7 +63,7 @@ compiled! {
     /// last tile, and up to a vector after the last row, are unspecified.
     ///
     /// # Safety
-    /// `lines` covers `lines_of` elements; `v` covers the elements, with a vector more each.
+    /// `lines` covers `line_buffer_size` elements; `v` covers the elements, with a vector more each.
     pub fn take(
         s: &Scalars,
         x: &[f32],
@@ -76,7 +76,7 @@ compiled! {
         step: usize,
     ) {
         let [height, width] = s.size;
-        let line = line_of(runs, S::WIDTH);
+        let line = line_size(runs, S::WIDTH);
         let (first, len) = channels;
         for channel in 0..len {
             // The lines that the tiles read, with zeros around x. All are written first, since a load that spans two

@@ -89,10 +89,10 @@ impl Problem {
             (self.a.upload(cx), self.b.upload(cx), self.bias.upload(cx), self.c.upload(cx));
         let a = a.sub_range(self.shift, [self.batch * m * k]);
         let g = Gemm::new(m, n, k).batch(self.batch).alpha(1.5).accumulate().precision(Precision::F16);
-        let left = Matrix::new(&a, k).batched(m * k);
+        let left = Matrix::new(&a, k).with_batch_stride(m * k);
         let right = Matrix::new(&b, if self.trans() { k } else { n }).transposed_if(self.trans());
         assert_eq!(Reads::of(&g, &left, &right, true), self.reads);
-        let (bias, out) = (bias.then_some(&bias_of), Matrix::new(&c, n).batched(m * n));
+        let (bias, out) = (bias.then_some(&bias_of), Matrix::new(&c, n).with_batch_stride(m * n));
         match form {
             Some(form) => parts(cx, form, g, left, right, bias, None, out),
             None => gemm(cx, g, left, right, bias, out),

@@ -11,7 +11,7 @@ use super::partition::{CBlock, Partition};
 use super::product::Product;
 use super::table::{KernelTable, Storage};
 use super::task::{TaskConfig, is_single_group};
-use super::workspace::shared;
+use super::workspace::with_shared;
 
 /// Most tiles of rows for which a row-major B is read in place.
 const IN_PLACE_TILES: usize = 4;
@@ -169,7 +169,7 @@ impl<T: Storage> Product<T> {
             let plan = some.plan(table, blocking, threads);
             let ld = leading_dimension(plan.kc);
             let size = some.m * ld;
-            shared(self.k.div_ceil(plan.kc) * size, |space| {
+            with_shared(self.k.div_ceil(plan.kc) * size, |space| {
                 let to = PackedA { at: space.as_mut_ptr(), interleaved: 1, row: ld, k_block_stride: size };
                 // SAFETY: guaranteed by the caller.
                 unsafe {

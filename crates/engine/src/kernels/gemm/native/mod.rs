@@ -30,7 +30,7 @@ pub use partition::{CBlock, Partition};
 #[cfg(test)]
 pub use table::available;
 pub use table::{KernelTable, Storage, current_table};
-pub use workspace::workspace;
+pub use workspace::with_workspace;
 
 use half::{bf16, f16};
 
@@ -76,7 +76,7 @@ pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunc
 /// The first element of a binding in blocks, and how many there are.
 fn bind_blocks(l: &NativeLaunch, binding: usize, kind: BlockType, table: &KernelTable) -> (Place, usize) {
     let blocks = l.read::<u8>(binding);
-    (Place::new(kind, table.level, blocks.as_ptr()), kind.elements_of(blocks.len()))
+    (Place::new(kind, table.level, blocks.as_ptr()), kind.count_elements(blocks.len()))
 }
 
 /// The second segment, whose factors are bound before C and reach as far as the launch says.

@@ -15,7 +15,7 @@ use super::partition::Partition;
 use super::product::Product;
 use super::table::KernelTable;
 use super::task::{TaskConfig, is_single_group};
-use super::workspace::shared;
+use super::workspace::with_shared;
 
 /// Elements of a thread's panels: a little more than half of a usual L2.
 const PANEL_ELEMENTS: usize = 144 * 1024;
@@ -77,7 +77,7 @@ impl Product<bf16> {
         let interleaved = rounded.tiles.step;
         let row = leading_dimension(interleaved * kc / rounded.terms_per_element);
         let size = self.batch * self.m.div_ceil(interleaved) * row;
-        shared(size * segment.min(self.k).div_ceil(kc), |space| {
+        with_shared(size * segment.min(self.k).div_ceil(kc), |space| {
             let packed = PackedA { at: space.as_mut_ptr(), interleaved, row, k_block_stride: size };
             for from in (0..self.k).step_by(segment) {
                 let k = segment.min(self.k - from);

@@ -297,7 +297,7 @@ impl KernelTable {
 #[cfg(test)]
 pub fn available() -> &'static [KernelTable] {
     static AVAILABLE: OnceLock<Vec<KernelTable>> = OnceLock::new();
-    AVAILABLE.get_or_init(|| crate::simd::level::tried().map(KernelTable::of).collect())
+    AVAILABLE.get_or_init(|| crate::simd::level::usable_levels().map(KernelTable::of).collect())
 }
 
 /// The kernels of the process's level.

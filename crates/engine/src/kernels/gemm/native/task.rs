@@ -23,7 +23,7 @@ use super::pack::a::{LayoutA, copy};
 use super::partition::CBlock;
 use super::product::{Product, Second};
 use super::table::{KernelTable, Storage};
-use super::workspace::workspace;
+use super::workspace::with_workspace;
 
 /// Elements of packed A that L2 holds in addition to a panel.
 const MAX_ELEMENTS: usize = 96 * 1024;
@@ -149,7 +149,7 @@ impl<T: Storage> Product<T> {
         let second_size = kept * self.second.map_or(0, |s| s.k);
         // SAFETY: guaranteed by the caller.
         let _setup = unsafe { config.tiles.set_up_thread() };
-        workspace(sums_size + left_size + second_size + kept * k, |space| {
+        with_workspace(sums_size + left_size + second_size + kept * k, |space| {
             let (sums, space) = space.split_at_mut(sums_size);
             let (left, space) = space.split_at_mut(left_size);
             let (second, panels) = space.split_at_mut(second_size);

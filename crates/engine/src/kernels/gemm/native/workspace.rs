@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// Calls `body` with the thread's workspace: at least `size` elements, aligned to a cache line, of unspecified content.
-pub fn workspace(size: usize, body: impl FnOnce(&mut [f32])) {
+pub fn with_workspace(size: usize, body: impl FnOnce(&mut [f32])) {
     PANELS.with_borrow_mut(|panels| {
         let whole = size.max(blocking().workspace) + LINE;
         if panels.len() < whole {
@@ -22,8 +22,8 @@ pub fn workspace(size: usize, body: impl FnOnce(&mut [f32])) {
     });
 }
 
-/// As for `workspace`, for data that all tasks of a product read; it belongs to the thread that starts them.
-pub fn shared(size: usize, body: impl FnOnce(&mut [f32])) {
+/// As for `with_workspace`, for data that all tasks of a product read; it belongs to the thread that starts them.
+pub fn with_shared(size: usize, body: impl FnOnce(&mut [f32])) {
     SHARED.with_borrow_mut(|space| {
         let bytes = size_of::<f32>() * size;
         if space.bytes().len() < bytes {

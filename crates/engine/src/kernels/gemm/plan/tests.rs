@@ -67,8 +67,9 @@ fn the_table_of_tiles_is_true() {
 fn vectors_are_read_where_sizes_starts_and_strides_are_whole() {
     let of = |[m, n, k]: [usize; 3], at: usize, trans: [bool; 2], step: usize| {
         let (a, b) = (value(DType::F32, at, m * k * 2), value(DType::F32, 0, n * k));
-        let left =
-            Matrix::new(&a, if trans[0] { m } else { k }).transposed_if(trans[0]).batched(m * k + step);
+        let left = Matrix::new(&a, if trans[0] { m } else { k })
+            .transposed_if(trans[0])
+            .with_batch_stride(m * k + step);
         let right = Matrix::new(&b, if trans[1] { k } else { n }).transposed_if(trans[1]);
         Reads::of(&Gemm::new(m, n, k).batch(2), &left, &right, false)
     };
@@ -132,8 +133,9 @@ fn a_batch_of_rows_that_share_b_is_one_matrix() {
     let (a, b, c) = (value(DType::F32, 0, 60), value(DType::F32, 0, 20), value(DType::F32, 0, 72));
     let g = Gemm::new(3, 4, 5).batch(4);
     let of = |a_batch: usize, b_batch: usize, c_batch: usize| {
-        let (left, right) = (Matrix::new(&a, 5).batched(a_batch), Matrix::new(&b, 4).batched(b_batch));
-        let (g, left, c) = collapsed(g, left, &right, Matrix::new(&c, 4).batched(c_batch));
+        let (left, right) =
+            (Matrix::new(&a, 5).with_batch_stride(a_batch), Matrix::new(&b, 4).with_batch_stride(b_batch));
+        let (g, left, c) = collapse_batch(g, left, &right, Matrix::new(&c, 4).with_batch_stride(c_batch));
         (g.batch, g.m, left.batch, c.batch)
     };
     assert_eq!(of(15, 0, 12), (1, 12, 0, 0));

@@ -6,7 +6,7 @@ use super::arguments::{Arranged, At, COLUMNS, DotKernel, DotProducts, Left, MAX_
 use super::partition::worth;
 use super::product::Product;
 use super::table::{KernelTable, Storage};
-use super::workspace::workspace;
+use super::workspace::with_workspace;
 use crate::kernel::native::each_task;
 
 /// Bytes of B per task, approximately: enough for sequential prefetching to be effective.
@@ -39,7 +39,7 @@ impl<T: Storage> Product<T> {
         let one = self.m == 1 && self.batch == 1;
         let arranged = one.then(|| T::find_arrangement(self.b, self.k, self.b_column)).flatten();
         let Some(Arranged { arrangement, dots }) = arranged else { return body(&RowOfA::InPlace) };
-        workspace(arrangement.room(self.k), |space| {
+        with_workspace(arrangement.room(self.k), |space| {
             // SAFETY: guaranteed by the caller; the workspace has the requested room.
             unsafe { arrangement.arrange(self.k, self.a, space.as_mut_ptr()) };
             body(&RowOfA::Arranged(space.as_ptr(), dots));
@@ -58,7 +58,7 @@ impl<T: Storage> Product<T> {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let (a, dots) = match row {
-                RowOfA::InPlace => (self.a_of(z), T::kernels(table).dots[self.m - 1]),
+                RowOfA::InPlace => (self.matrix_a(z), T::kernels(table).dots[self.m - 1]),
                 RowOfA::Arranged(at, dots) => (Left { at: *at, row: 0, k: 1 }, *dots),
             };
             let mut sums = [[0.0; COLUMNS]; MAX_GEMV_ROWS];
@@ -112,13 +112,13 @@ impl<T: Storage> Product<T> {
         self.for_each_columns(share.clamp(256, STRIP_COLUMNS), threads, |z, column, width| {
             // SAFETY: guaranteed by the caller; no two tasks share a column, and the workspace holds the strip's sums
             // of all rows.
-            workspace(self.m * width, |panels| unsafe {
+            with_workspace(self.m * width, |panels| unsafe {
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
                 (T::kernels(table).strip)(Strip {
                     rows: self.m,
                     k: self.k,
-                    a: self.a_of(z),
+                    a: self.matrix_a(z),
                     b: self.b.plus(z * self.b_batch + column),
                     b_row: self.b_row,
                     width,
@@ -144,7 +144,7 @@ impl<T: Storage> Product<T> {
         each_task(worth(self.batch * self.m * self.n * self.k, threads), tasks, run);
     }
 
-    unsafe fn a_of(&self, z: usize) -> Left {
+    unsafe fn matrix_a(&self, z: usize) -> Left {
         // SAFETY: guaranteed by the caller.
         Left { at: unsafe { self.a.add(z * self.a_batch) }, row: self.a_row, k: self.a_column }
     }
