@@ -78,10 +78,10 @@ async function train<M extends Module, B>(
 ): Promise<TrainResult> {
   const options = checkTrainerOptions(given);
   const { threads, priority } = options;
-  return withCheckedCpuUse({ threads, priority }, () => trainChecked(options, recording));
+  return withCheckedCpuUse({ threads, priority }, () => runTraining(options, recording));
 }
 
-async function trainChecked<M extends Module, B>(
+async function runTraining<M extends Module, B>(
   options: TrainerOptions<M, B>,
   { context, lastMetrics }: Recording,
 ): Promise<TrainResult> {
@@ -89,22 +89,15 @@ async function trainChecked<M extends Module, B>(
   const { model, optimizer, evalData, signal, save, weight = () => 1 } = options;
   const { folder } = parseSaving(options);
   throwIfAborted(signal);
-  const accumulation = checkCount("gradientAccumulation", options.gradientAccumulation ?? 1);
-  const steps = checkCount("steps", options.steps);
-  const saveEvery = savesEvery(options, folder);
-  const epochs = steps === undefined ? checkCount("epochs", options.epochs ?? 1) : Infinity;
-  const perEpoch = Array.isArray(options.data) ? Math.ceil(options.data.length / accumulation) : undefined;
-  if (perEpoch === 0) throw new LowrankError("ERR_OPTION", "the data has no batches");
-  const total = steps ?? (perEpoch === undefined ? undefined : perEpoch * epochs);
-  const { stopping } = context;
-  const planned = { total, epochs, accumulation };
+  const planned = planSteps(options, folder);
+  const { total, epochs, accumulation, perEpoch, saveEvery } = planned;
   const reader = new Reader({
     name: "data",
     data: options.data,
     epochs,
     release: options.release ?? true,
     signal,
-    stopping,
+    stopping: context.stopping,
   });
   const training = model.training;
   try {
@@ -167,6 +160,18 @@ async function trainChecked<M extends Module, B>(
     model.train(training);
     reader.close();
   }
+}
+
+/** Computes the steps of the training. `total` is undefined where it depends on the data. Throws `ERR_OPTION`. */
+function planSteps<M extends Module, B>(options: TrainerOptions<M, B>, folder: string | undefined) {
+  const accumulation = checkCount("gradientAccumulation", options.gradientAccumulation ?? 1);
+  const steps = checkCount("steps", options.steps);
+  const saveEvery = savesEvery(options, folder);
+  const epochs = steps === undefined ? checkCount("epochs", options.epochs ?? 1) : Infinity;
+  const perEpoch = Array.isArray(options.data) ? Math.ceil(options.data.length / accumulation) : undefined;
+  if (perEpoch === 0) throw new LowrankError("ERR_OPTION", "the data has no batches");
+  const total = steps ?? (perEpoch === undefined ? undefined : perEpoch * epochs);
+  return { total, epochs, accumulation, perEpoch, saveEvery };
 }
 
 /** Returns the interval between saves; ten minutes by default with a folder. Throws `ERR_OPTION`. */
