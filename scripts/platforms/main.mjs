@@ -75,7 +75,7 @@ console.log(tables.join("\n\n"));
 writeFileSync(join(folder, "table.md"), `${tables.join("\n\n")}\n`);
 process.exitCode = rows.some(failed) || seen.some(({ wrong }) => wrong.length > 0) ? 1 : 0;
 
-/** The required losses of a platform: any for the first one; if the first one failed, no losses are right. */
+/** The required losses of a platform: any losses for the first platform; if that one failed, no losses are right. */
 function expected(name, recipe = WHOLE) {
   if (name === FIRST && recipe === WHOLE) return losses.get(recipe);
   if (!losses.has(recipe) && packed.has(FIRST))
