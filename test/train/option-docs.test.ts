@@ -10,7 +10,7 @@ import { OPTIONS } from "../../src/train/options/table.js";
 
 const declarations = fileURLToPath(new URL("../../dist/train/options.d.ts", import.meta.url));
 
-/** Returns the documentation of the properties of `FinetuneOptions` by name, and of those of `optimizer`. */
+/** Returns the documentation of the properties of `FinetuneOptions` and of its `optimizer`, by name. */
 function documentation(): Map<string, string> {
   const program = ts.createProgram([declarations], {
     module: ts.ModuleKind.NodeNext,
