@@ -43,6 +43,8 @@ const REPORTED: [argv: string[], warning: RegExp][] = [
     ["--rank", "64"],
     /^--rank is above the width of \d+ layers \(.*q_proj.*\): 64 where \d+ is the most that has an effect/,
   ],
+  // Between the two sizes of the layers of keys and values, which are 32 and 16.
+  [["--rank", "24"], /^--rank is above the width of 4 layers \(k_proj, v_proj\): 24 where 16 is the most /],
   [["--matmul-precision", "f16"], /^--matmul-precision f16 has no effect: only a GPU/],
   [["--language", "de"], /^--language de has no effect: the model does not transcribe speech/],
   [["--chat-template", template], /^--chat-template .*chat\.jinja has no effect: the data holds no messages/],

@@ -294,6 +294,28 @@ test("requests beyond the queue's size are refused with 429, and later ones are 
   t.is((await client.completions.create({ ...asked, max_tokens: 1 })).usage?.completion_tokens, 1);
 });
 
+test("an internal fault is logged, and the client gets none of its text", async (t) => {
+  const model = await adaptedModel();
+  Object.assign(model.tokenizer ?? {}, {
+    encodeRows: () => Promise.reject(new Error("a path of this machine")),
+  });
+  const { post, lines } = await serving(t, { model });
+  const response = await post("/completions", { model: "ada", prompt: "a", max_tokens: 1 });
+  t.is(response.status, 500);
+  t.deepEqual(await response.json(), {
+    error: {
+      message: "internal error; the server's log has it",
+      type: "server_error",
+      param: null,
+      code: null,
+    },
+  });
+  t.true(
+    lines.some((line) => line.includes("a path of this machine")),
+    lines.join("\n"),
+  );
+});
+
 test("an adapter with weights that are not finite ends only its own requests", async (t) => {
   const model = await adaptedModel();
   for (const [path, parameter] of model.namedParameters())
