@@ -3,17 +3,22 @@ import module from "node:module";
 import { dirname, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-// Written so that bundlers do not recognise it: webpack would include the files that import.meta.url or an imported
-// createRequire names, which it cannot parse.
-const own = fileURLToPath(import.meta.url);
-const isSource = extname(own) === ".ts";
-
-/** The folder of the sources (src/), or of the build (dist/), whose chunks have no subfolders. Both are in the package. */
-const code = isSource ? join(dirname(own), "..") : dirname(own);
+/**
+ * Returns the folder of the sources (src/), or of the build (dist/), whose chunks have no subfolders; both are in the
+ * package. Evaluated when it is called: in a bundle of CommonJS, `import.meta.url` is undefined.
+ */
+function locateCode(): { folder: string; extension: ".ts" | ".js" } {
+  // Written so that bundlers do not recognise it: webpack would include the files that import.meta.url or an imported
+  // createRequire names, which it cannot parse.
+  const own = fileURLToPath(import.meta.url);
+  return extname(own) === ".ts"
+    ? { folder: join(dirname(own), ".."), extension: ".ts" }
+    : { folder: dirname(own), extension: ".js" };
+}
 
 /** Returns the path of a file of the package. */
 export function resolveInPackage(path: string): string {
-  return join(code, "..", path);
+  return join(locateCode().folder, "..", path);
 }
 
 /** Requires a file of the package. */
@@ -24,5 +29,6 @@ export function requireFromPackage(path: string): unknown {
 /** Returns the path of a script of this package by its name in src/ and dist/, such as `diagnose/child`. */
 export function resolveProgram(name: string): string {
   // Scripts are ES modules even if this file was built as CommonJS.
-  return join(code, `${name}${isSource ? ".ts" : ".js"}`);
+  const { folder, extension } = locateCode();
+  return join(folder, `${name}${extension}`);
 }
