@@ -87,6 +87,7 @@ test("the main package contains only the files that it needs", (t) => {
     "README.md",
     "dist/dashboard/index.html",
     "dist/dashboard/page.css",
+    "dist/finetune.schema.json",
     "models/default/README.md",
     "models/default/config.json",
     "models/default/finetune.yaml",
