@@ -8,7 +8,7 @@ import type { Evaluation } from "../train/evaluate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { formatConfusion } from "./confusion-table.js";
-import { DATA_FILES } from "../train/options/table.js";
+import { DATA_FILES } from "../train/options/data.js";
 import { unmeasured } from "./terminal/progress.js";
 import { formatCount, formatPercent, formatPlural } from "./terminal/format.js";
 import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";

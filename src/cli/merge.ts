@@ -8,7 +8,7 @@ import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
 import { runInterruptible } from "./terminal/interrupt.js";
 import { load, modelFor } from "./options/models.js";
-import { STORAGE_TYPES } from "../train/options/table.js";
+import { STORAGE_TYPES } from "../train/options/execution.js";
 import { byteSize } from "./options/values.js";
 
 interface Flags extends HubFlags {

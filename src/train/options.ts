@@ -1,7 +1,8 @@
 /** The options of `finetune`. */
 import type { OptionsOf } from "./options/entry.js";
 import type { FloatDType } from "../tensor/tensor.js";
-import type { OPTIONS, SCHEDULES } from "./options/table.js";
+import type { SCHEDULES } from "./options/learning.js";
+import type { OPTIONS } from "./options/table.js";
 
 /** The schedule of the learning rate after the warm-up: a linear or cosine decay to 0, or a constant rate. */
 export type ScheduleName = (typeof SCHEDULES)[number];

@@ -2,7 +2,7 @@
 import { Option } from "commander";
 
 import type { StorageType } from "../../train/options.js";
-import { STORAGE_TYPES } from "../../train/options/table.js";
+import { STORAGE_TYPES } from "../../train/options/execution.js";
 
 export function makeDtypeOption(): Option {
   return new Option(

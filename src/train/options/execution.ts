@@ -1,0 +1,116 @@
+/** The options of storage, memory, devices, and output during a run. */
+import type { Priority } from "../../device/cpu-use.js";
+import { QUANTIZATIONS, type Quantization } from "../../models/quantization.js";
+import { LOG_FORMATS, type LogFormat } from "../../runs/metrics.js";
+import type { MatmulPrecision } from "../../tensor/scope.js";
+import type { FloatDType } from "../../tensor/tensor.js";
+import { option } from "./entry.js";
+import { choice, device, file, flag, memoryLimit, port, signal, unchecked, whole } from "./kinds.js";
+
+/** The storage types of weights. */
+export const STORAGE_TYPES = ["f32", "f16", "bf16"] as const satisfies readonly FloatDType[];
+
+export const EXECUTION_OPTIONS = {
+  /** The storage type of the frozen weights; by default the file's. */
+  dtype: option(choice<FloatDType>(STORAGE_TYPES), {
+    flag: "--dtype <type>",
+    help: "storage of the model's weights",
+    whenResuming: "fixed",
+    byMemory: "unless given",
+  }),
+  /** Quantise the linear layers of the blocks while loading the model (QLoRA), as `loadModel` does. */
+  quantize: option(choice<Quantization>(QUANTIZATIONS), {
+    flag: "--quantize <type>",
+    help: "quantise the linear layers of the model's blocks when loading; other weights keep --dtype",
+    whenResuming: "fixed",
+    byMemory: "unless given",
+  }),
+  /**
+   * The memory limit of the run on its device, in bytes, including memory-mapped weights: a number, a decimal size such
+   * as `2GB`, or `auto`, which is seven eighths of the free memory at the start. A run above the limit is made to fit by
+   * gradient checkpointing, smaller batches with more accumulation, smaller weight storage (bf16, q8_0, nf4) and shorter
+   * rows, in this order and no further than needed. Given values of checkpointing, storage and length are kept, and so is
+   * the number of rows per step. The start event reports the choices, and a resumed run keeps them. A run that cannot fit
+   * throws `ERR_OUT_OF_MEMORY` before the model is loaded, with the options that prevent a fit. Without a limit nothing is
+   * changed, and a run is refused if its tensors alone exceed the free memory.
+   */
+  memory: option(memoryLimit, {
+    flag: "--memory <size>",
+    help: "memory limit of the run, such as 2GB, or auto for the free memory; selects checkpointing, batch size, storage and length to fit",
+    whenResuming: "reported",
+  }),
+  /** The precision of products with weights: `exact`, `bf16` (on the cpu) or `f16` (on a GPU); by default as set by `setMatmulPrecision`. */
+  matmulPrecision: option(choice<MatmulPrecision>(["exact", "bf16", "f16"]), {
+    flag: "--matmul-precision <precision>",
+    help: "precision of products with weights: bf16 on the CPU with bf16 weights (the default with --dtype bf16), f16 on a GPU",
+    whenResuming: "fixed",
+  }),
+  /** The device: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, which is a hardware GPU if there is one, otherwise the cpu. */
+  device: option(device, {
+    flag: "--device <name>",
+    help: "auto, cpu, gpu or gpu:N",
+    default: "auto",
+    whenResuming: "reported",
+  }),
+  /**
+   * The maximum number of threads that compute on the cpu at once, including tokenisation: from 1 to the number of cores.
+   * By default one for each core, or one less with `priority: "background"`. It does not affect the results, and a
+   * resumed run may change it.
+   */
+  threads: option(unchecked<number>("number"), {
+    flag: "--threads <n>",
+    help: "the maximum number of computing threads on the CPU; default: one per core",
+    whenResuming: "reported",
+    onCommandLine: whole(1),
+  }),
+  /**
+   * `"background"` leaves one core free and gives the engine's threads a lower priority than other programs, which stay
+   * responsive. It slows a run down only while they need the processor. `"normal"` by default, and `"background"` in a
+   * run of `lowrank/electron`. A resumed run may change it.
+   */
+  priority: option(choice<Priority>(["normal", "background"]), {
+    flag: "--priority <priority>",
+    help: "background leaves one core free and lets other programs run first; default: normal",
+    whenResuming: "reported",
+  }),
+  /** A file for a trace of every operation, in a format that Perfetto opens. It slows the run down a little. */
+  profile: option(file, {
+    flag: "--profile <file>",
+    help: "write a trace for Perfetto, and print a table by operation at the end",
+    whenResuming: "free",
+    recorded: false,
+  }),
+  /**
+   * Write the run's figures into the output folder in another format too: `csv`, one row per step, as `metrics.csv`, or
+   * TensorBoard's, in `tensorboard/`. None by default.
+   */
+  log: option(choice<LogFormat>(LOG_FORMATS), {
+    flag: "--log <format>",
+    help: "also log the run's metrics in this format",
+    whenResuming: "free",
+  }),
+  /**
+   * Serve a page about the run on this machine, as `run.dashboard()` does: at the given port of 127.0.0.1, or with `true`
+   * at a free one. A `dashboard` event reports its address. False.
+   */
+  dashboard: option(port, {
+    flag: "--dashboard [port]",
+    help: "serve a page about the run, only on this machine",
+    default: false,
+    whenResuming: "free",
+    recorded: false,
+  }),
+  /**
+   * Replace the adapter and the checkpoints of an earlier run in the output folder, when this run is done. The folder is
+   * unchanged until this run saves something, and files that no run wrote are kept.
+   */
+  overwrite: option(flag, {
+    flag: "--yes",
+    help: "replace an earlier run in the output folder once this one has finished",
+    default: false,
+    whenResuming: "free",
+    recorded: false,
+  }),
+  /** Aborts the run within a step, with the signal's reason. To end it with a checkpoint, use `stop()`. */
+  signal: option(signal, { help: "aborts the run", whenResuming: "free", recorded: false }),
+};
