@@ -57,7 +57,7 @@ export function optionsPage(): string {
     options.flatMap(([name, { byMemory }]) => (byMemory === how ? [`\`${name}\``] : [])).join(", ");
   return [
     INTRODUCTION,
-    `\`memory\` may choose ${chosen("unless given")} unless they are given, and ${chosen("same rows")} so that their product stays the same ([the memory plan](memory.md)).`,
+    `\`memory\` may choose ${chosen("if absent")} where they are absent, and ${chosen("same rows")} with the same product ([the memory plan](memory.md)).`,
     "",
     "## All options",
     "",

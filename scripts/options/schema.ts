@@ -19,7 +19,7 @@ function property({ entry }: Flag): object {
   };
 }
 
-/** Returns pairs of keys of which a file may have one. */
+/** Returns the pairs of keys that exclude each other. */
 function alternatives(): [string, string][] {
   return FLAGS.flatMap((flag) => {
     const other = FLAGS.find(({ path }) => path.join(".") === flag.entry.excludes);

@@ -59,14 +59,15 @@ async function write(
 /** Explains how to pass an adapter's chat template to llama.cpp, since the output cannot contain it, if it differs from the base's. */
 async function reportTemplate(adapter: string, model: PretrainedModel | undefined): Promise<void> {
   if (!existsSync(join(adapter, "chat_template.jinja"))) return;
-  const [{ templatesBeside }, { inFolder }, { baseOfAdapter }] = await Promise.all([
+  const [{ readStoredTemplates }, { openCompanions }, { baseOfAdapter }] = await Promise.all([
     import("../models/chat-template-files.js"),
-    import("../models/beside.js"),
+    import("../models/companion-files.js"),
     import("../models/adapter-base.js"),
   ]);
   const base = model === undefined ? baseOfAdapter(adapter).model : undefined;
-  const own = base === undefined ? model?.tokenizer?.currentTemplates() : templatesBeside(inFolder(base));
-  if (own?.text === templatesBeside(inFolder(adapter))?.text) return;
+  const own =
+    base === undefined ? model?.tokenizer?.currentTemplates() : readStoredTemplates(openCompanions(base));
+  if (own?.text === readStoredTemplates(openCompanions(adapter))?.text) return;
   const how = `--chat-template-file ${join(adapter, "chat_template.jinja")}`;
   notice(`the file does not contain the adapter's chat template; pass it to llama.cpp with ${how}`);
 }

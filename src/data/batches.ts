@@ -56,7 +56,7 @@ export interface PlanOptions {
   steps?: number | undefined;
   epochs?: number | undefined;
   /** Packing: the maximum tokens of a sequence, and the length above which rows are packed separately. */
-  packing?: { maxLength: number; apart?: number | undefined } | undefined;
+  packing?: { maxLength: number; separateAbove?: number | undefined } | undefined;
 }
 
 /** Builds a batch of examples, one per row. */

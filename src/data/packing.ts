@@ -10,7 +10,7 @@ export interface PackingOptions {
    * Rows longer than this are not packed with shorter ones, because the model uses other rotary frequencies for them;
    * no limit by default.
    */
-  apart?: number | undefined;
+  separateAbove?: number | undefined;
 }
 
 /** The minimum rows of a packing window, and the minimum number of sequences that they fill. */
@@ -33,14 +33,14 @@ export class Packing {
   readonly #ends: Uint32Array;
 
   /** `lengths` are the rows' token counts. */
-  constructor(lengths: Uint32Array, { maxLength, seed, apart = Infinity }: PackingOptions) {
+  constructor(lengths: Uint32Array, { maxLength, seed, separateAbove = Infinity }: PackingOptions) {
     const order = shuffleEpoch(lengths.length, seed, NO_EPOCH);
     const sequences: number[][] = [];
     for (let from = 0; from < order.length;) {
       let [to, tokens] = [from, 0];
       while (to < order.length && (to - from < WINDOW.rows || tokens < WINDOW.sequences * maxLength))
         tokens += lengths[order[to++] as number] as number;
-      sequences.push(...firstFit(order.subarray(from, to), lengths, maxLength, apart));
+      sequences.push(...firstFit(order.subarray(from, to), lengths, maxLength, separateAbove));
       from = to;
     }
     this.length = sequences.length;
@@ -56,11 +56,16 @@ export class Packing {
 }
 
 /** Places each row, longest first, into the first sequence with enough room. */
-function firstFit(rows: Uint32Array, lengths: Uint32Array, maxLength: number, apart: number): number[][] {
+function firstFit(
+  rows: Uint32Array,
+  lengths: Uint32Array,
+  maxLength: number,
+  separateAbove: number,
+): number[][] {
   const length = (row: number): number => lengths[row] as number;
   const sequences: { rows: number[]; room: number; long: boolean }[] = [];
   for (const row of [...rows].sort((a, b) => length(b) - length(a))) {
-    const long = length(row) > apart;
+    const long = length(row) > separateAbove;
     const open = sequences.find((one) => one.room >= length(row) && one.long === long);
     if (open === undefined) {
       sequences.push({ rows: [row], room: maxLength - length(row), long });

@@ -13,9 +13,9 @@ export function unpackedPath(path: string): string {
  * an archive.
  */
 export function resolveNativePath(path: string): string {
-  const beside = unpackedPath(path);
-  if (beside === path) return path;
-  if (existsSync(beside)) return beside;
+  const unpacked = unpackedPath(path);
+  if (unpacked === path) return path;
+  if (existsSync(unpacked)) return unpacked;
   if (!existsSync(path) || isFolder(path.slice(0, path.search(/\.asar[\\/]/) + ".asar".length))) return path;
   throw new LowrankError(
     "ERR_FILE_NOT_FOUND",

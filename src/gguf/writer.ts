@@ -169,10 +169,10 @@ export async function writeGguf(
       "ERR_INTERNAL",
       `${path}: a tensor's name is longer than GGUF allows: ${long.name}`,
     );
-  const beside = `${path}.tmp-${process.pid}-${++writes}`;
+  const staging = `${path}.tmp-${process.pid}-${++writes}`;
   try {
     await makeFolder(dirname(path));
-    const file = await open(beside, "w");
+    const file = await open(staging, "w");
     try {
       await append(file, header(metadata, tensors));
       for (const tensor of tensors) {
@@ -187,9 +187,9 @@ export async function writeGguf(
     } finally {
       await file.close();
     }
-    await move(beside, path);
+    await move(staging, path);
   } catch (error) {
-    await rm(beside, { force: true }).catch(() => {});
+    await rm(staging, { force: true }).catch(() => {});
     if (error instanceof LowrankError || signal?.aborted === true) throw error;
     throw new LowrankError("ERR_WRITE", `${path}: ${(error as Error).message}`, { cause: error });
   }

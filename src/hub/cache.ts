@@ -68,7 +68,7 @@ export class CachedRepo {
     if (isCommit(revision) || this.readCommit(revision) === commit) return;
     const file = join(this.folder, "refs", revision);
     await makeFolder(dirname(file));
-    await beside(file, (temporary) => writeFile(temporary, commit));
+    await replaceFile(file, (temporary) => writeFile(temporary, commit));
   }
 
   /** Whether a snapshot contains a file of this size, directly or by a link. */
@@ -80,7 +80,7 @@ export class CachedRepo {
   async point(etag: string, commit: string, name: string, ways: readonly Pointing[]): Promise<void> {
     const [blob, pointer] = [this.blob(etag), join(this.snapshot(commit), name)];
     await makeFolder(dirname(pointer));
-    await beside(pointer, async (temporary) => {
+    await replaceFile(pointer, async (temporary) => {
       for (const [i, way] of ways.entries()) {
         try {
           return await way(blob, temporary);
@@ -103,7 +103,7 @@ export class CachedRepo {
 }
 
 /** Writes a staging file or link and renames it, so that no reader sees it incomplete. */
-async function beside(file: string, write: (temporary: string) => Promise<void>): Promise<void> {
+async function replaceFile(file: string, write: (temporary: string) => Promise<void>): Promise<void> {
   const temporary = `${file}.${randomBytes(4).toString("hex")}.tmp`;
   try {
     await write(temporary);

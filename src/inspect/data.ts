@@ -150,7 +150,7 @@ function countClasses(data: Data, labels: readonly string[] = []): InspectedClas
 
 function planPacking(
   lengths: readonly number[],
-  options: { maxLength: number; apart: number },
+  options: { maxLength: number; separateAbove: number },
 ): InspectedPacking {
   const packing = new Packing(Uint32Array.from(lengths), { ...options, seed: 0 });
   const tokens = lengths.reduce((sum, length) => sum + length, 0);

@@ -1,7 +1,7 @@
 /** Describes a model's folder or file by its configuration and the headers of its weights. */
 import { LowrankError } from "../errors.js";
 import { findTargets } from "../lora/options/targets.js";
-import { inFolder } from "../models/beside.js";
+import { openCompanions } from "../models/companion-files.js";
 import { readChatTemplate } from "../models/chat-template-files.js";
 import { loadLocated, type LoadOptions } from "../models/files/load.js";
 import type { Located } from "../models/files/locate.js";
@@ -93,9 +93,9 @@ export async function inspectModel({ path, source, revision }: Located): Promise
   };
   const contents = told(() => readContents(path)) ?? { parameters: 0, bytes: 0, dtypes: {} };
   const tokenizer = told(() => stored.tokenizer());
-  const beside = folder === undefined ? stored.beside : inFolder(folder);
+  const companions = folder === undefined ? stored.companions : openCompanions(folder);
   const chatTemplate =
-    told(() => beside !== undefined && readChatTemplate(beside, false) !== undefined) ?? false;
+    told(() => companions !== undefined && readChatTemplate(companions, false) !== undefined) ?? false;
   const model =
     problems.length > 0 ? undefined : await headerModel({ path, source, revision }, problems, notices);
   const found: InspectedModel = {

@@ -2,7 +2,7 @@
 import { LowrankError } from "../errors.js";
 import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
 import { TEMPLATE, TOOLS_TEMPLATE } from "../lora/formats/folder.js";
-import { type Beside, readFieldsBeside } from "./beside.js";
+import { type CompanionFiles, readCompanionFields } from "./companion-files.js";
 import { type ConfigFields, readText } from "./config-fields.js";
 
 /** A template's text, and its name for error messages. */
@@ -45,12 +45,12 @@ function checkTemplate(file: string, text: string | undefined): TemplateSource |
  *
  * Throws `ERR_FILE_FORMAT`.
  */
-export function readChatTemplate(beside: Beside, tools: boolean): TemplateSource | undefined {
+export function readChatTemplate(companions: CompanionFiles, tools: boolean): TemplateSource | undefined {
   const inFile = (name: string): TemplateSource | undefined =>
-    checkTemplate(beside.place(name), beside.text(name));
+    checkTemplate(companions.place(name), companions.text(name));
   const own = (tools ? inFile(TOOLS_TEMPLATE) : undefined) ?? inFile(TEMPLATE);
   if (own !== undefined) return own;
-  const config = readFieldsBeside(beside, "tokenizer_config.json");
+  const config = readCompanionFields(companions, "tokenizer_config.json");
   const value = config?.value("chat_template");
   if (config === undefined || value === undefined) return undefined;
   if (typeof value === "string") return { text: value, where: config.file };
@@ -64,10 +64,10 @@ export function readChatTemplate(beside: Beside, tools: boolean): TemplateSource
 }
 
 /** Reads a tokenizer's templates, with and without tools; undefined where there is none. Throws `ERR_FILE_FORMAT`. */
-export function templatesBeside(beside: Beside): ChatTemplates | undefined {
-  const own = readChatTemplate(beside, false);
+export function readStoredTemplates(companions: CompanionFiles): ChatTemplates | undefined {
+  const own = readChatTemplate(companions, false);
   if (own === undefined) return undefined;
-  const tools = readChatTemplate(beside, true)?.text;
+  const tools = readChatTemplate(companions, true)?.text;
   return { ...own, tools: tools === own.text ? undefined : tools };
 }
 
@@ -96,9 +96,9 @@ const NAMES = [
 ] as const;
 
 /** Reads the special tokens of a tokenizer, by name, as variables for chat templates. Throws `ERR_FILE_FORMAT`. */
-export function readSpecialTokens(beside: Beside): Record<string, string> {
+export function readSpecialTokens(companions: CompanionFiles): Record<string, string> {
   const files = ["tokenizer_config.json", "special_tokens_map.json"].map((name) =>
-    readFieldsBeside(beside, name),
+    readCompanionFields(companions, name),
   );
   const tokens: Record<string, string> = {};
   for (const name of NAMES) {

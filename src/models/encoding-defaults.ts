@@ -1,5 +1,5 @@
 /** Padding and truncation as a tokenizer's files define them. */
-import { type Beside, readFieldsBeside } from "./beside.js";
+import { type CompanionFiles, readCompanionFields } from "./companion-files.js";
 import { readSpecialTokens } from "./chat-template-files.js";
 
 /** Defaults of `encodeBatch`, as transformers reads them. */
@@ -19,10 +19,10 @@ const UNLIMITED = 1e20;
 
 /** Throws `ERR_FILE_FORMAT`. */
 export function encodingDefaults(
-  beside: Beside,
+  companions: CompanionFiles,
   tokenToId: (token: string) => number | undefined,
 ): EncodingDefaults {
-  const config = readFieldsBeside(beside, "tokenizer_config.json");
+  const config = readCompanionFields(companions, "tokenizer_config.json");
   const side = (key: string): "left" | "right" | undefined => {
     const value = config?.string(key);
     if (value === undefined || value === "left" || value === "right") return value;
@@ -34,7 +34,7 @@ export function encodingDefaults(
   return {
     paddingSide: paddingSide ?? (PADS_LEFT.test(config?.string("tokenizer_class") ?? "") ? "left" : "right"),
     truncationSide: side("truncation_side") ?? "right",
-    padTokenId: () => (pad ??= { id: padTokenId(beside, tokenToId) }).id,
+    padTokenId: () => (pad ??= { id: padTokenId(companions, tokenToId) }).id,
     maxLength: limit === undefined || limit >= UNLIMITED ? undefined : Math.floor(limit),
   };
 }
@@ -43,10 +43,13 @@ export function encodingDefaults(
  * Returns the id of the padding token: as named in the configuration, else in `tokenizer.json`, else `[PAD]` or
  * `<pad>`.
  */
-function padTokenId(beside: Beside, tokenToId: (token: string) => number | undefined): number | undefined {
-  const named = readSpecialTokens(beside)["pad_token"];
+function padTokenId(
+  companions: CompanionFiles,
+  tokenToId: (token: string) => number | undefined,
+): number | undefined {
+  const named = readSpecialTokens(companions)["pad_token"];
   if (named !== undefined) return tokenToId(named);
-  const own = readFieldsBeside(beside, "tokenizer.json")?.object("padding")?.string("pad_token");
+  const own = readCompanionFields(companions, "tokenizer.json")?.object("padding")?.string("pad_token");
   return [own, "[PAD]", "<pad>"]
     .map((token) => (token === undefined ? undefined : tokenToId(token)))
     .find((id) => id !== undefined);

@@ -109,7 +109,7 @@ export function endTokens(model: CausalLM, prompt: Prompt): readonly number[] {
   const { eosTokenIds } = model.config;
   const { tokenizer } = model;
   if (!Array.isArray(prompt) || tokenizer === undefined) return eosTokenIds;
-  const end = readSpecialTokens(tokenizer.beside)["eos_token"];
+  const end = readSpecialTokens(tokenizer.companions)["eos_token"];
   const id = end === undefined ? undefined : tokenizer.tokenToId(end);
   return id === undefined ? eosTokenIds : [...eosTokenIds, id];
 }

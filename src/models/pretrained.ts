@@ -8,7 +8,7 @@ import { checkpoint, scope } from "../tensor/scope.js";
 import { checkTensor } from "../tensor/arguments.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { HeadLossOptions, LossReduction } from "./head-loss.js";
-import type { Beside } from "./beside.js";
+import type { CompanionFiles } from "./companion-files.js";
 import { sumStream, type Stream } from "./stream.js";
 import { checkInput, type TokenShape } from "./text-input.js";
 import type { Tokenizer } from "./tokenizer.js";
@@ -134,7 +134,7 @@ export abstract class PretrainedModel extends Module {
   /** The folder with companion files (such as the tokenizer's), which are copied on saving. */
   folder: string | undefined;
   /** @internal The companion files of a model from a GGUF file. */
-  beside: Beside | undefined;
+  companions: CompanionFiles | undefined;
   /** @internal The absolute path of the GGUF file; undefined for any other model. */
   ggufPath: string | undefined;
   /** The task in PEFT's terms, where PEFT has one. */
@@ -232,7 +232,7 @@ export function checkedLength(ids: Pick<TokenShape, "shape">, before: number, li
 /** @internal The error for a model that came without a tokenizer and is to read texts; `before` begins it. */
 export function noTokenizer(model: PretrainedModel, before = ""): LowrankError {
   const what =
-    model.beside === undefined
+    model.companions === undefined
       ? `${model.folder ?? "the model"}: the model has no tokenizer.json`
       : `${model.source ?? "the model"}: the file has no tokenizer (tokenizer.ggml.model); take one that has, or ` +
         "assign model.tokenizer";

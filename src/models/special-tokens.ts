@@ -1,5 +1,5 @@
 /** The tokens that end and pad training rows. */
-import { type Beside, readFieldsBeside } from "./beside.js";
+import { type CompanionFiles, readCompanionFields } from "./companion-files.js";
 import { tokenText } from "./chat-template-files.js";
 
 export interface SpecialTokens {
@@ -14,10 +14,10 @@ export interface SpecialTokens {
  * masked, so 0 serves where there is no padding token, or its id is outside the embedding.
  */
 export function specialTokens(
-  tokenizer: { beside: Beside; tokenToId(token: string): number | undefined },
+  tokenizer: { companions: CompanionFiles; tokenToId(token: string): number | undefined },
   config: { eosTokenIds?: readonly number[] | undefined; padTokenId?: number | undefined; vocabSize: number },
 ): SpecialTokens {
-  const own = readFieldsBeside(tokenizer.beside, "tokenizer_config.json");
+  const own = readCompanionFields(tokenizer.companions, "tokenizer_config.json");
   const idOf = (key: string): number | undefined => {
     const text = tokenText(own, key);
     return text === undefined ? undefined : tokenizer.tokenToId(text);

@@ -1,5 +1,5 @@
 /** The parts of a model as files contain it. */
-import type { Beside } from "./beside.js";
+import type { CompanionFiles } from "./companion-files.js";
 import type { ConfigFields } from "./config-fields.js";
 import type { Tokenizer } from "./tokenizer.js";
 import type { TensorSource } from "./weights.js";
@@ -14,7 +14,7 @@ export interface StoredModel {
   /** The folder; undefined for a GGUF file. */
   folder: string | undefined;
   /** The companion files generated from a GGUF file; undefined for a folder. */
-  beside: Beside | undefined;
+  companions: CompanionFiles | undefined;
   /** Opens the weights. */
   weights(): TensorSource;
   /** Returns the tokenizer; undefined where there is none. */

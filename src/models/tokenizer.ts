@@ -12,13 +12,13 @@ import type { ChatEncoder, Encoded, PartEncoder } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
 import { call, wrapMethods, native, unwrapResult } from "../native/binding.js";
 import { enterCpuUse } from "../tensor/scope.js";
-import { Beside, inFolder } from "./beside.js";
+import { CompanionFiles, openCompanions } from "./companion-files.js";
 import { templateAdvice, type ChatTemplates, TemplatedTokenizer } from "../lora/adapter/chat-templates.js";
 import {
   readChatTemplate,
   readSpecialTokens,
   type TemplateSource,
-  templatesBeside,
+  readStoredTemplates,
 } from "./chat-template-files.js";
 import { type EncodingDefaults, encodingDefaults } from "./encoding-defaults.js";
 import {
@@ -85,27 +85,27 @@ export class Tokenizer extends TemplatedTokenizer {
   /** The file that it was read from. */
   readonly path: string;
   /** @internal Its companion files. */
-  readonly beside: Beside;
+  readonly companions: CompanionFiles;
 
   /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OPTION`. */
   constructor(path: string);
   /** @internal Wraps a tokenizer built from the GGUF file at `path`, with generated companion files. */
-  constructor(path: string, made: { own: Binding.Tokenizer; beside: Beside });
-  constructor(path: string, made?: { own: Binding.Tokenizer; beside: Beside }) {
+  constructor(path: string, made: { own: Binding.Tokenizer; companions: CompanionFiles });
+  constructor(path: string, made?: { own: Binding.Tokenizer; companions: CompanionFiles }) {
     super();
     this.path = textOf("new Tokenizer", "path", path);
-    if (made !== undefined && !(made?.beside instanceof Beside))
+    if (made !== undefined && !(made?.companions instanceof CompanionFiles))
       refuse("new Tokenizer", "the second argument", "omitted", made);
     this.#native = made?.own ?? wrapMethods(call(() => native().Tokenizer.fromFile(resolveNativePath(path))));
-    this.beside = made?.beside ?? inFolder(dirname(path));
+    this.companions = made?.companions ?? openCompanions(dirname(path));
     this.#made = made !== undefined;
   }
 
   /** @internal Returns the text of its `tokenizer.json`, read or generated, and the file's name in errors. */
   source(): { place: string; text: string } {
     const name = "tokenizer.json";
-    const made = this.#made ? this.beside.text(name) : undefined;
-    if (made !== undefined) return { place: this.beside.place(name), text: made };
+    const made = this.#made ? this.companions.text(name) : undefined;
+    if (made !== undefined) return { place: this.companions.place(name), text: made };
     return { place: this.path, text: readFileSync(this.path, "utf8") };
   }
 
@@ -155,7 +155,7 @@ export class Tokenizer extends TemplatedTokenizer {
 
   /** Padding and truncation settings of the tokenizer's files; read on first use. */
   readonly #defaults = (): EncodingDefaults =>
-    (this.#encodingDefaults ??= encodingDefaults(this.beside, (token) => this.tokenToId(token)));
+    (this.#encodingDefaults ??= encodingDefaults(this.companions, (token) => this.tokenToId(token)));
   #encodingDefaults: EncodingDefaults | undefined;
 
   /** Encodes texts in parallel on background threads. Returns the ids of each. Throws `ERR_OPTION`. */
@@ -306,12 +306,12 @@ export class Tokenizer extends TemplatedTokenizer {
 
   /** @internal */
   override templatesIn(folder: string): ChatTemplates | undefined {
-    return templatesBeside(inFolder(folder));
+    return readStoredTemplates(openCompanions(folder));
   }
 
   /** @internal */
   override currentTemplates(): ChatTemplates | undefined {
-    return this.#assigned ?? this.adapterTemplates?.() ?? templatesBeside(this.beside);
+    return this.#assigned ?? this.adapterTemplates?.() ?? readStoredTemplates(this.companions);
   }
 
   /** @internal Whether the chat template has rendered a conversation. */
@@ -336,14 +336,14 @@ export class Tokenizer extends TemplatedTokenizer {
   #sourceFor(tools: boolean): TemplateSource | undefined {
     const given = this.#assigned ?? this.adapterTemplates?.();
     if (given === undefined) {
-      if (!this.#own.has(tools)) this.#own.set(tools, readChatTemplate(this.beside, tools));
+      if (!this.#own.has(tools)) this.#own.set(tools, readChatTemplate(this.companions, tools));
       return this.#own.get(tools);
     }
     return { text: (tools ? given.tools : undefined) ?? given.text, where: given.where };
   }
 
   #template(source: string, where: string): ChatTemplate {
-    return new ChatTemplate(source, readSpecialTokens(this.beside), where);
+    return new ChatTemplate(source, readSpecialTokens(this.companions), where);
   }
 
   /**

@@ -12,7 +12,7 @@ const GATHER_MS = 100;
  */
 export class AppendedFile {
   readonly #place: string;
-  readonly #beside: string;
+  readonly #staging: string;
   readonly #onFailure: (error: NodeJS.ErrnoException) => void;
   #handle: FileHandle | undefined;
   #placed = false;
@@ -28,19 +28,19 @@ export class AppendedFile {
   /** `place` is the final path; `onFailure` is called with the first error. */
   constructor(place: string, onFailure: (error: NodeJS.ErrnoException) => void) {
     this.#place = place;
-    this.#beside = `${place}.tmp-${process.pid}`;
+    this.#staging = `${place}.tmp-${process.pid}`;
     this.#onFailure = onFailure;
   }
 
   /** The current path: the staging file's until `moveIntoPlace`. */
   get path(): string {
-    return this.#placed ? this.#place : this.#beside;
+    return this.#placed ? this.#place : this.#staging;
   }
 
   /** Creates the staging file with the content that `fill` writes. */
   async begin(fill: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>): Promise<void> {
     await this.#attempt(async () => {
-      this.#handle = await open(this.#beside, "w");
+      this.#handle = await open(this.#staging, "w");
       const handle = this.#handle;
       await fill(async (bytes) => void (await handle.writeFile(bytes)));
     });
@@ -54,7 +54,7 @@ export class AppendedFile {
       await this.#handle?.sync();
       await this.#handle?.close();
       this.#handle = undefined;
-      await rename(this.#beside, this.#place);
+      await rename(this.#staging, this.#place);
       this.#placed = true;
       this.#handle = await open(this.#place, "a");
     });
@@ -85,7 +85,7 @@ export class AppendedFile {
     await this.flush();
     await this.#handle?.close().catch(() => {});
     this.#handle = undefined;
-    if (this.#failed && !this.#placed) await rm(this.#beside, { force: true }).catch(() => {});
+    if (this.#failed && !this.#placed) await rm(this.#staging, { force: true }).catch(() => {});
   }
 
   /** Closes the file and removes it. */

@@ -4,14 +4,14 @@ import type { FinetuneOptions } from "./options.js";
 
 type Options = typeof OPTIONS;
 
-/** The options that `memory` sets unless they are given. For batches, the number of rows per step is kept instead. */
+/** The options that `memory` sets if they are absent. For batches, the number of rows per step is kept instead. */
 const KEPT = Object.entries(OPTIONS).flatMap(([name, entry]) =>
-  "byMemory" in entry && entry.byMemory === "unless given" ? [name as Keepable] : [],
+  "byMemory" in entry && entry.byMemory === "if absent" ? [name as Keepable] : [],
 );
 
 /** One of those options. */
 export type Keepable = {
-  [Name in keyof Options]: Options[Name] extends { readonly byMemory: "unless given" } ? Name : never;
+  [Name in keyof Options]: Options[Name] extends { readonly byMemory: "if absent" } ? Name : never;
 }[keyof Options];
 
 /** The key of a list of options that have a caller's default as their value, for example the command line's. */

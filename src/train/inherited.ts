@@ -1,8 +1,8 @@
 /** Chat templates and classes that a run inherits from its checkpoint or its start adapter. */
 import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
 import { resolveFolder } from "../lora/formats/folder.js";
-import { inFolder } from "../models/beside.js";
-import { readTemplateFile, templatesBeside } from "../models/chat-template-files.js";
+import { openCompanions } from "../models/companion-files.js";
+import { readTemplateFile, readStoredTemplates } from "../models/chat-template-files.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { classesIn, type Files } from "./prepare.js";
 import type { Resumed } from "./resume.js";
@@ -21,7 +21,7 @@ export function resolveTemplate(
 ): ChatTemplates | undefined {
   const given = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
   if (resumed === undefined && given === undefined && adapter !== undefined)
-    return templatesBeside(inFolder(adapter));
+    return readStoredTemplates(openCompanions(adapter));
   const stored = resumed && templatesOfRun(resumed.checkpoint.folder, lora.name);
   if (given !== undefined && stored !== undefined && given.text !== stored.text) {
     const message = `${given.where} is not the chat template that the run began with; the run keeps using that template, from ${stored.where}`;
@@ -44,5 +44,5 @@ export function classesOfRun(
 }
 
 function templatesOfRun(folder: string, name: string | undefined): ChatTemplates | undefined {
-  return templatesBeside(inFolder(resolveFolder(folder, name ?? "default")));
+  return readStoredTemplates(openCompanions(resolveFolder(folder, name ?? "default")));
 }

@@ -45,8 +45,8 @@ export interface Measured {
 
 export interface Objective {
   readonly tokenisation: Tokenisation;
-  /** Set if rows can share a sequence. Rows longer than `apart` tokens do not share one with shorter rows. */
-  readonly packing: { apart: number } | undefined;
+  /** Set if rows can share a sequence. Rows longer than `separateAbove` tokens do not share one with shorter rows. */
+  readonly packing: { separateAbove: number } | undefined;
   /** The names of the classes; undefined for other tasks. */
   readonly labels: readonly string[] | undefined;
   /** The modules that are trained in full and saved with the adapter, by the ends of their paths. */
@@ -64,8 +64,8 @@ export class LanguageModelling implements Objective {
   readonly labels = undefined;
   readonly modulesToSave = [];
 
-  get packing(): { apart: number } {
-    return { apart: this.model.turningPoint };
+  get packing(): { separateAbove: number } {
+    return { separateAbove: this.model.turningPoint };
   }
 
   constructor(

@@ -9,8 +9,8 @@ import { isGguf } from "../gguf/read.js";
 import { resolveFolder } from "../lora/formats/folder.js";
 import { optionName } from "../arguments/option-name.js";
 import type { InjectOptions } from "../lora/index.js";
-import { inFolder } from "../models/beside.js";
-import { templatesBeside } from "../models/chat-template-files.js";
+import { openCompanions } from "../models/companion-files.js";
+import { readStoredTemplates } from "../models/chat-template-files.js";
 import { readProgress } from "./output/checkpoint.js";
 import type { Identities } from "./output/run-file.js";
 import type { FinetuneOptions } from "./options.js";
@@ -216,7 +216,7 @@ function resolvePaths(options: Record<string, unknown>, cwd: string): FinetuneOp
 function withoutLostTemplate(own: FinetuneOptions, checkpoint: string): FinetuneOptions {
   const { chatTemplate, ...rest } = own;
   if (chatTemplate === undefined || existsSync(chatTemplate)) return own;
-  const stored = templatesBeside(inFolder(resolveFolder(checkpoint, own.lora?.name ?? "default")));
+  const stored = readStoredTemplates(openCompanions(resolveFolder(checkpoint, own.lora?.name ?? "default")));
   return stored === undefined ? own : rest;
 }
 

@@ -49,7 +49,7 @@ test("another seed packs other rows together", (t) => {
 
 test("rows with different rotary frequencies are not packed together", (t) => {
   const lengths = Uint32Array.of(12, 5, 4, 11, 3, 9);
-  const sequences = sequencesOf(new Packing(lengths, { maxLength: 24, seed: 0, apart: 8 }));
+  const sequences = sequencesOf(new Packing(lengths, { maxLength: 24, seed: 0, separateAbove: 8 }));
   for (const rows of sequences) t.is(new Set(rows.map((row) => (lengths[row] as number) > 8)).size, 1);
   t.is(sequences.length, 3);
 });

@@ -245,7 +245,7 @@ test("an unsupported or damaged file is one error", async (t) => {
   await refused(
     of({ "llama.attention.value_length": 4 }),
     "ERR_UNSUPPORTED_MODEL",
-    /values of 4 beside keys of 8/,
+    /value heads of 4 dimensions with key heads of 8/,
   );
   await refused(
     of({ "llama.rope.scaling.type": "longrope" }),

@@ -24,7 +24,7 @@ export function convertSpecialTokens(
   tokenizer: Tokenizer,
 ): [string, GgufValue][] {
   const { config } = model;
-  const named = readSpecialTokens(tokenizer.beside);
+  const named = readSpecialTokens(tokenizer.companions);
   const idOf = (key: string): number | undefined => {
     const text = named[key];
     return text === undefined ? undefined : tokenizer.tokenToId(text);

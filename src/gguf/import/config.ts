@@ -113,7 +113,7 @@ function decoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Re
     sizes.number("attention.key_length") ?? (architecture === "llama" ? turned : undefined) ?? hidden / heads;
   if (values !== undefined && values !== headDim)
     throw meta.createUnsupported(
-      `values of ${values} beside keys of ${headDim} dimensions are not supported`,
+      `value heads of ${values} dimensions with key heads of ${headDim} are not supported`,
     );
   const positions = sizes.requireNumber("context_length");
   const window = sizes.number("attention.sliding_window") ?? 0;

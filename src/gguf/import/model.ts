@@ -5,7 +5,7 @@ import { open } from "node:fs/promises";
 import { resolveNativePath } from "../../files/archive.js";
 import { ggufTensor, openGguf } from "../read.js";
 import { call, native, type GgufFile } from "../../native/binding.js";
-import { generateBeside } from "../../models/beside.js";
+import { generateCompanions } from "../../models/companion-files.js";
 import type { StoredModel } from "../../models/stored-model.js";
 import { convertConfig } from "./config.js";
 import { Metadata } from "./metadata.js";
@@ -44,7 +44,7 @@ export async function openGgufModel(path: string): Promise<StoredModel> {
     generation: undefined,
     notices,
     folder: undefined,
-    beside: tokenizer?.beside ?? generateBeside(path, {}),
+    companions: tokenizer?.companions ?? generateCompanions(path, {}),
     weights: () => weights,
     tokenizer: () => tokenizer?.tokenizer(),
   };

@@ -1,7 +1,7 @@
 /** The tokenizer in a GGUF file's metadata, and the companion files generated from it. */
 import type * as Binding from "../../../native/binding.js";
 import { call, wrapMethods, native } from "../../native/binding.js";
-import { type Beside, generateBeside } from "../../models/beside.js";
+import { type CompanionFiles, generateCompanions } from "../../models/companion-files.js";
 import { Tokenizer } from "../../models/tokenizer.js";
 import { byteLevel } from "./byte-level.js";
 import type { Metadata } from "./metadata.js";
@@ -29,7 +29,7 @@ export interface TokenizerParts {
 export interface GgufTokenizer {
   tokenizer(): Tokenizer;
   /** The generated `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`. */
-  beside: Beside;
+  companions: CompanionFiles;
 }
 
 const SPECIAL = {
@@ -71,7 +71,7 @@ export function readTokenizer(meta: Metadata, architecture: ArchitectureName): G
   const own = (): Binding.Tokenizer =>
     (made ??= buildTokenizer(meta, kind === "gpt2" ? byteLevel(meta) : sentencePiece(meta, architecture)));
   const place = `${meta.where}: tokenizer.ggml`;
-  const beside = generateBeside(meta.where, {
+  const companions = generateCompanions(meta.where, {
     "tokenizer.json": { place, text: () => own().toJson() },
     "tokenizer_config.json": { place, text: () => configJson(specialTokens(meta)) },
     "chat_template.jinja": {
@@ -79,7 +79,7 @@ export function readTokenizer(meta: Metadata, architecture: ArchitectureName): G
       text: () => meta.text("tokenizer.chat_template"),
     },
   });
-  return { beside, tokenizer: () => new Tokenizer(meta.where, { beside, own: own() }) };
+  return { companions, tokenizer: () => new Tokenizer(meta.where, { companions, own: own() }) };
 }
 
 function configJson(special: readonly Special[]): string {

@@ -227,7 +227,7 @@ function build<T extends Task>(
     throw error;
   }
   model.folder = stored.folder;
-  model.beside = stored.beside;
+  model.companions = stored.companions;
   // Only a model from a GGUF file has no folder.
   model.ggufPath = stored.folder === undefined ? resolve(path) : undefined;
   model.eval();

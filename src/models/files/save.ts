@@ -13,7 +13,7 @@ import { TEMPLATE, TOOLS_TEMPLATE, writeTemplates } from "../../lora/formats/fol
 import { elementBytes, save as saveSafetensors, writeWhole } from "../../files/safetensors.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import { isBlock, type BlockDType, type DType, type FloatDType, type Tensor } from "../../tensor/tensor.js";
-import { templatesBeside } from "../chat-template-files.js";
+import { readStoredTemplates } from "../chat-template-files.js";
 import { checkHalfRange } from "../half-range.js";
 import { Classifier } from "../classifier.js";
 import { PretrainedModel } from "../pretrained.js";
@@ -144,13 +144,13 @@ export async function saveModel(
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${dir}: exists and is not empty; choose another folder`);
   }
   const place = resolveLocation(dir);
-  const beside = `${place}.tmp-${process.pid}`;
+  const staging = `${place}.tmp-${process.pid}`;
   try {
-    await makeFolder(beside);
-    await writeFiles(model, beside, { maxShardBytes, dtype: dtype as StoredType | undefined, signal });
-    await replaceFolder(beside, place);
+    await makeFolder(staging);
+    await writeFiles(model, staging, { maxShardBytes, dtype: dtype as StoredType | undefined, signal });
+    await replaceFolder(staging, place);
   } catch (error) {
-    await rm(beside, { recursive: true, force: true });
+    await rm(staging, { recursive: true, force: true });
     if (error instanceof LowrankError || signal?.aborted === true) throw error;
     throw new LowrankError("ERR_WRITE", `${dir}: ${(error as Error).message}`, { cause: error });
   }
@@ -229,7 +229,7 @@ async function writeFiles(
   await writeWhole(join(dir, "config.json"), await configText(model, stored));
   for (const name of COMPANIONS) {
     const from = model.folder === undefined ? undefined : join(model.folder, name);
-    const made = model.beside?.text(name);
+    const made = model.companions?.text(name);
     if (from !== undefined && existsSync(from)) {
       await makeFolder(dirname(join(dir, name)));
       await copyFile(from, join(dir, name));
@@ -241,7 +241,7 @@ async function writeFiles(
   // A template assigned to the tokenizer overrides the folder's.
   const { tokenizer } = model;
   const templates = tokenizer?.currentTemplates();
-  const before = tokenizer && templatesBeside(tokenizer.beside);
+  const before = tokenizer && readStoredTemplates(tokenizer.companions);
   if (templates !== undefined && (templates.text !== before?.text || templates.tools !== before.tools))
     await writeTemplates(dir, templates);
 }

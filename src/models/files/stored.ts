@@ -29,7 +29,7 @@ export async function openStoredModel(path: string): Promise<StoredModel> {
     generation,
     notices: [],
     folder,
-    beside: undefined,
+    companions: undefined,
     weights: () => {
       checkFormat(path, folder);
       return storedIn(openWeights(path));

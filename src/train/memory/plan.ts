@@ -200,14 +200,14 @@ function suggestInstead(settings: Settings, fitting: Fitting | undefined, resume
 
 /** Lists the memory by purpose. */
 function formatUse({ weights, mapped, adapters, optimizer, activations }: PeakMemory): string {
-  const lie =
+  const location =
     mapped === 0
       ? ""
       : mapped === weights
         ? " in their file"
         : `, ${formatSize(mapped)} of them in their file`;
   return (
-    `weights ${formatSize(weights)}${lie}, adapters ${formatSize(adapters)}, optimizer ${formatSize(optimizer)}, ` +
+    `weights ${formatSize(weights)}${location}, adapters ${formatSize(adapters)}, optimizer ${formatSize(optimizer)}, ` +
     `activations ${formatSize(activations)}`
   );
 }

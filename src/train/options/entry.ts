@@ -7,10 +7,10 @@ import type { Kind } from "./kinds.js";
  */
 export type WhenResuming = "fixed" | "reported" | "free";
 
-/** How `memory` may choose a value: unless the option is given, or so that the rows of a step stay the same. */
-export type ByMemory = "unless given" | "same rows";
+/** How `memory` may choose a value: if the option is absent, or such that the rows of a step stay the same. */
+export type ByMemory = "if absent" | "same rows";
 
-/** The properties of an option besides the kind of its value. */
+/** The properties of an option, without the kind of its value. */
 export interface Facts<
   Value,
   Flag extends string | undefined,

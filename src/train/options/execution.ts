@@ -16,14 +16,14 @@ export const EXECUTION_OPTIONS = {
     flag: "--dtype <type>",
     help: "storage of the model's weights",
     whenResuming: "fixed",
-    byMemory: "unless given",
+    byMemory: "if absent",
   }),
   /** Quantise the linear layers of the blocks while loading the model (QLoRA), as `loadModel` does. */
   quantize: option(choice<Quantization>(QUANTIZATIONS), {
     flag: "--quantize <type>",
     help: "quantise the linear layers of the model's blocks when loading; other weights keep --dtype",
     whenResuming: "fixed",
-    byMemory: "unless given",
+    byMemory: "if absent",
   }),
   /**
    * The memory limit of the run on its device, in bytes, including memory-mapped weights: a number, a decimal size such

@@ -41,7 +41,7 @@ export const STEP_OPTIONS = {
     help: "maximum tokens per row, limited by the model",
     default: 512,
     whenResuming: "fixed",
-    byMemory: "unless given",
+    byMemory: "if absent",
   }),
   /**
    * The trained tokens of a row with a prompt or with messages; `completion`. For messages, `completion` is the
@@ -66,7 +66,7 @@ export const STEP_OPTIONS = {
     help: "gradient checkpointing: less memory, a third more time",
     default: false,
     whenResuming: "reported",
-    byMemory: "unless given",
+    byMemory: "if absent",
   }),
   /**
    * Pack rows into sequences of `maxLength` tokens to reduce padding. Rows do not attend to each other, and the loss is

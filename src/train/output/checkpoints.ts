@@ -138,7 +138,7 @@ function noCheckpoint(output: string, others: Checkpoint[], record: RunRecord | 
  */
 export async function placeCheckpoint(
   output: string,
-  beside: string,
+  staging: string,
   step: number,
 ): Promise<{ name: string; moved?: { name: string; lineage: string } | undefined }> {
   const usual = checkpointName(step);
@@ -152,7 +152,7 @@ export async function placeCheckpoint(
     await move(other.folder, join(output, moved.name));
   }
   const name = there && other === undefined ? free(output, `${usual}-2`) : usual;
-  await move(join(output, beside), join(output, name));
+  await move(join(output, staging), join(output, name));
   await syncFolder(output);
   return moved === undefined ? { name } : { name, moved };
 }

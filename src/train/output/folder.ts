@@ -21,7 +21,7 @@ const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
 /** The files of an adapter, with the chat templates that a run may add. */
 const WRITTEN = [...ADAPTER, TEMPLATE, TOOLS_TEMPLATE];
 /** Staging folders that a killed run leaves. */
-const BESIDE = /^(checkpoint-\d+|adapter)\.tmp-\d+$/;
+const STAGING = /^(checkpoint-\d+|adapter)\.tmp-\d+$/;
 const LEFT_LOCK = /^run\.lock\.(stale-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const LEFT_RECORD = /^run\.json\.tmp-\d+-\d+$/;
 const LEFT_EVENTS = /^(events\.jsonl|metrics\.csv)\.tmp-\d+$/;
@@ -168,11 +168,11 @@ export class OutputFolder {
   ): Promise<{ path: string; moved?: string | undefined }> {
     await this.#checkLock();
     const own = this.#begun();
-    const beside = `checkpoint-${step}.tmp-${process.pid}`;
-    const placed = await this.#stage(beside, async (folder) => {
+    const staging = `checkpoint-${step}.tmp-${process.pid}`;
+    const placed = await this.#stage(staging, async (folder) => {
       await fill(folder);
       await syncFolder(folder);
-      return placeCheckpoint(this.path, beside, step);
+      return placeCheckpoint(this.path, staging, step);
     });
     this.#saved = true;
     const { name, moved } = placed;
@@ -216,15 +216,15 @@ export class OutputFolder {
     await this.#checkLock();
     const own = this.#begun();
     const before = own.files;
-    const beside = `adapter.tmp-${process.pid}`;
-    const files = await this.#stage(beside, async (folder) => {
+    const staging = `adapter.tmp-${process.pid}`;
+    const files = await this.#stage(staging, async (folder) => {
       await fill(folder);
       const files = await digestFolder(folder);
-      await this.#write({ ...own, files: { ...before, ...files }, placing: beside });
+      await this.#write({ ...own, files: { ...before, ...files }, placing: staging });
       return files;
     });
     this.#saved = true;
-    await this.#place(beside, files);
+    await this.#place(staging, files);
     for (const [name, digest] of Object.entries(before)) {
       if (name in files) continue;
       if (await matchesDigest(join(this.path, name), digest)) await remove(join(this.path, name));
@@ -239,8 +239,8 @@ export class OutputFolder {
   }
 
   /** Moves the files of a staged adapter into the folder. */
-  async #place(beside: string, files: Manifest): Promise<void> {
-    const from = join(this.path, beside);
+  async #place(staging: string, files: Manifest): Promise<void> {
+    const from = join(this.path, staging);
     // Weights first: if they are in use, the move fails before anything is replaced.
     const weights = (name: string): number => Number(name.endsWith(".safetensors"));
     for (const name of Object.keys(files).sort((a, b) => weights(b) - weights(a))) {
@@ -269,7 +269,7 @@ export class OutputFolder {
       await writeRunRecord(this.path, record);
     }
     for (const name of await readdir(this.path)) {
-      if (BESIDE.test(name)) await removeKnown(join(this.path, name));
+      if (STAGING.test(name)) await removeKnown(join(this.path, name));
       if ([LEFT_LOCK, LEFT_RECORD, LEFT_EVENTS].some((left) => left.test(name)))
         await rm(join(this.path, name), { force: true });
     }
@@ -279,8 +279,8 @@ export class OutputFolder {
   }
 
   /** Runs `work` on a staging folder. Throws `ERR_WRITE`, after removing the folder. */
-  async #stage<T>(beside: string, work: (folder: string) => Promise<T>): Promise<T> {
-    const folder = join(this.path, beside);
+  async #stage<T>(staging: string, work: (folder: string) => Promise<T>): Promise<T> {
+    const folder = join(this.path, staging);
     try {
       await mkdir(folder);
       return await work(folder);

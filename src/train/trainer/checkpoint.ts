@@ -71,27 +71,27 @@ export async function writeTrainerCheckpoint(
   >,
 ): Promise<void> {
   const place = resolveLocation(folder);
-  const beside = `${place}.tmp-${process.pid}`;
+  const staging = `${place}.tmp-${process.pid}`;
   try {
     if (existsSync(folder) && !existsSync(join(folder, STATE)) && (await readdir(folder)).length > 0)
       throw new LowrankError(
         "ERR_WRITE",
         `${folder}: contains files that are not a Trainer's checkpoint; they are not replaced`,
       );
-    await rm(beside, { recursive: true, force: true });
-    await makeFolder(beside);
+    await rm(staging, { recursive: true, force: true });
+    await makeFolder(staging);
     const state: TrainerProgress = { version: VERSION, kind: "trainer", ...progress, saved: Date.now() };
-    if (stored === "all") await save(join(beside, MODEL), model.stateDict());
+    if (stored === "all") await save(join(staging, MODEL), model.stateDict());
     else {
       const { trained, base } = parts.split();
-      await save(join(beside, TRAINED), trained);
+      await save(join(staging, TRAINED), trained);
       state.base = await parts.describe(base);
     }
-    await optimizer.save(join(beside, OPTIMIZER));
-    await writeWhole(join(beside, STATE), `${JSON.stringify(state, null, 2)}\n`);
-    await replaceFolder(beside, place);
+    await optimizer.save(join(staging, OPTIMIZER));
+    await writeWhole(join(staging, STATE), `${JSON.stringify(state, null, 2)}\n`);
+    await replaceFolder(staging, place);
   } catch (error) {
-    await rm(beside, { recursive: true, force: true }).catch(() => {});
+    await rm(staging, { recursive: true, force: true }).catch(() => {});
     if (error instanceof LowrankError) throw error;
     throw new LowrankError("ERR_WRITE", `${folder}: ${(error as Error).message}`, { cause: error });
   }

@@ -18,8 +18,8 @@ product, of attention and of a norm, the table shows the inner loop: of the inne
 multiply-adds, or else with the most floating-point arithmetic. An iteration of one invocation is counted with the
 functions that it calls, and with both sides of each branch.
 
-- Variant: its properties. A tile has M×N elements of C per workgroup and K terms per stage (`tile 64×64×16`), of which
-  an invocation computes `4×4 each`; dot products and columns have a number of rows. Vector loads read four elements.
+- Variant: its properties. A tile has M×N elements of C per workgroup and K terms per stage (`tile 64×64×16`); an
+  invocation computes `4×4 each`. Dot products and columns have a number of rows. Vector loads read four elements.
   `a / b` stands for variants with either property. Then the storage of bindings with other types than f32 and i32.
 - Variants: the number of variants in the line, which have equal counts.
 - Threads: invocations per workgroup. Shared: bytes of workgroup memory.

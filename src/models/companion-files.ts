@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { ConfigFields, parsedFields, readText } from "./config-fields.js";
 
 /** The companion files of a model's weights, by file name. */
-export class Beside {
+export class CompanionFiles {
   constructor(
     /** Returns the name of a file for error messages. */
     readonly place: (name: string) => string,
@@ -14,9 +14,9 @@ export class Beside {
 }
 
 /** Returns the companion files in `folder`. */
-export function inFolder(folder: string): Beside {
+export function openCompanions(folder: string): CompanionFiles {
   const place = (name: string): string => join(folder, name);
-  return new Beside(place, (name) => readText(place(name)));
+  return new CompanionFiles(place, (name) => readText(place(name)));
 }
 
 /** A generated file: its name for error messages, and a function that generates its text. */
@@ -26,15 +26,18 @@ export interface GeneratedFile {
 }
 
 /** Returns companion files generated from another file, which errors call `where`. */
-export function generateBeside(where: string, files: Readonly<Record<string, GeneratedFile>>): Beside {
-  return new Beside(
+export function generateCompanions(
+  where: string,
+  files: Readonly<Record<string, GeneratedFile>>,
+): CompanionFiles {
+  return new CompanionFiles(
     (name) => files[name]?.place ?? `${where}: ${name}`,
     (name) => files[name]?.text(),
   );
 }
 
 /** Parses a companion file as a JSON object; undefined where the file does not exist. Throws `ERR_FILE_FORMAT`. */
-export function readFieldsBeside(beside: Beside, name: string): ConfigFields | undefined {
-  const text = beside.text(name);
-  return text === undefined ? undefined : parsedFields(beside.place(name), text);
+export function readCompanionFields(companions: CompanionFiles, name: string): ConfigFields | undefined {
+  const text = companions.text(name);
+  return text === undefined ? undefined : parsedFields(companions.place(name), text);
 }
