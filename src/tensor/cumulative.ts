@@ -1,17 +1,15 @@
 /** Products along a dimension, and log-sum-exp. */
-import * as argument from "../arguments/check.js";
 import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkDimension, checkDimensions } from "./arguments.js";
-import { recordOp } from "./operand.js";
-import type { Dims, ReduceOptions } from "./reductions.js";
-import { Sorting } from "./sorting.js";
+import { recordOp, widen } from "./operand.js";
+import { keepsDimension, replaceByOnes, type Dims, type ReduceOptions } from "./reductions.js";
 
 /** The length above which a line is split, because one GPU invocation multiplies a whole line. */
 const LONGEST_LINE = 4096;
 
-export abstract class Cumulative extends Sorting {
+export const cumulative = {
   /**
    * Returns cumulative products along `dim`, each element included. Gradients are exact where there are zeros. Throws
    * `ERR_SHAPE_MISMATCH` for a missing dimension, `ERR_DTYPE` for i32.
@@ -20,18 +18,17 @@ export abstract class Cumulative extends Sorting {
     const { shape } = this;
     const at = checkDimension("cumprod", dim, Math.max(shape.length, 1));
     return scope(() => {
-      const x = shape.length === 0 ? this.widen().reshape(1) : this.widen();
+      const x = shape.length === 0 ? widen(this).reshape(1) : widen(this);
       return recordOp(() => session().cumprod(x.id, at)).reshape(shape);
     });
-  }
+  },
 
   /**
    * Returns the product over `dim`, or of all elements, as f32; 1 for an empty dimension. Gradients are exact where
    * there are zeros. Shapes and errors as in `sum`; also throws `ERR_DTYPE` for i32.
    */
   prod(dim?: Dims, options?: ReduceOptions): Tensor {
-    const { keepDim = false } = argument.options("prod", options, ["keepDim"]);
-    argument.flag("prod", "keepDim", keepDim);
+    const keepDim = keepsDimension("prod", options);
     const { shape } = this;
     const dims = checkDimensions("prod", dim, shape.length);
     return scope(() => {
@@ -39,23 +36,22 @@ export abstract class Cumulative extends Sorting {
       const kept = rest.map((d) => shape[d] as number);
       const count = dims.reduce((n, d) => n * (shape[d] as number), 1);
       const last = rest.every((d, i) => d === i);
-      const turned = last ? this.widen() : this.widen().permute([...rest, ...dims]);
-      const y = product(turned.reshape([...kept, count]));
-      return y.reshape(keepDim ? shape.map((n, d) => (dims.includes(d) ? 1 : n)) : kept);
+      const turned = last ? widen(this) : widen(this).permute([...rest, ...dims]);
+      const y = multiplyAlong(turned.reshape([...kept, count]));
+      return y.reshape(keepDim ? replaceByOnes(shape, dims) : kept);
     });
-  }
+  },
 
   /**
    * Returns log Σ eˣ over `dim`, or over all elements, as f32, without overflow; −∞ where all elements are −∞ or there
    * are none. Shapes and errors as in `sum`.
    */
   logsumexp(dim?: Dims, options?: ReduceOptions): Tensor {
-    const { keepDim = false } = argument.options("logsumexp", options, ["keepDim"]);
-    argument.flag("logsumexp", "keepDim", keepDim);
+    const keepDim = keepsDimension("logsumexp", options);
     const { shape } = this;
     const dims = checkDimensions("logsumexp", dim, shape.length);
     return scope(() => {
-      const x = this.dtype === "i32" ? this.self.to("f32") : this.widen();
+      const x = this.dtype === "i32" ? this.to("f32") : widen(this);
       const empty = dims.some((d) => shape[d] === 0);
       const largest = empty ? undefined : x.detach().max(dims, { keepDim: true });
       // Subtracting an infinite maximum from itself would give NaN.
@@ -67,11 +63,12 @@ export abstract class Cumulative extends Sorting {
       const y = shift === undefined ? log : log.add(shift);
       return keepDim ? y : y.reshape(shape.filter((_, d) => !dims.includes(d)));
     });
-  }
-}
+  },
+} satisfies ThisType<Tensor>;
+export type Cumulative = typeof cumulative;
 
 /** Returns the product along the last dimension, of any size: [.., N] → [..]. */
-function product(x: Tensor): Tensor {
+function multiplyAlong(x: Tensor): Tensor {
   const outer = x.shape.slice(0, -1);
   const n = x.shape.at(-1) as number;
   // The sum over an empty dimension is 0.
@@ -80,7 +77,7 @@ function product(x: Tensor): Tensor {
     const columns = Math.ceil(Math.sqrt(n));
     const rows = Math.ceil(n / columns);
     const padded = rows * columns === n ? x : x.pad([0, rows * columns - n], { value: 1 });
-    return product(product(padded.reshape([...outer, rows, columns])));
+    return multiplyAlong(multiplyAlong(padded.reshape([...outer, rows, columns])));
   }
   const running = recordOp(() => session().cumprod(x.id, outer.length));
   return running.slice(-1, n - 1).reshape(outer);

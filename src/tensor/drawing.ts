@@ -6,8 +6,7 @@ import { drawStream } from "./random.js";
 import { noGrad, scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { formatShape } from "./arguments.js";
-import { recordOp } from "./operand.js";
-import { Products } from "./products.js";
+import { recordOp, widen } from "./operand.js";
 
 /** Options of `multinomial`. */
 export interface MultinomialOptions {
@@ -18,7 +17,7 @@ export interface MultinomialOptions {
 /** The maximum random numbers of one piece of `multinomial` with replacement. */
 const PIECE = 2 ** 22;
 
-export abstract class Drawing extends Products {
+export const drawing = {
   /**
    * Returns 1 with each element as the probability, else 0, as f32; NaN where the element is not a probability from 0
    * to 1. Uses the generator of `manualSeed`; results are the same on every device. It has no gradient. Throws
@@ -30,14 +29,14 @@ export abstract class Drawing extends Products {
     }
     return noGrad(() =>
       scope(() => {
-        const p = this.widen();
+        const p = widen(this);
         const draws = recordOp(() =>
           session().randomUniform(this.device, [...this.shape], ...drawStream(), 0, 1),
         );
         return draws.lt(p).to("f32").where(p.clamp(0, 1).eq(p), NaN);
       }),
     );
-  }
+  },
 
   /**
    * Draws indices with probabilities proportional to the elements along the last dimension, as i32, [count] or [B,
@@ -66,24 +65,27 @@ export abstract class Drawing extends Products {
     }
     return noGrad(() =>
       scope(() => {
-        const weights = this.widen().reshape(-1, classes);
+        const weights = widen(this).reshape(-1, classes);
         const rows = weights.shape[0] as number;
         const sound = weights.clamp(0, 3e38).eq(weights).all(-1, { keepDim: true });
-        const drawn = replacement ? races(weights, count) : race(weights, count);
+        const drawn = replacement
+          ? drawWithReplacement(weights, count)
+          : drawWithoutReplacement(weights, count);
         const indices = drawn.indices.to("f32").where(drawn.values.gt(0), -1).where(sound, -1).to("i32");
         return shape.length === 1 ? indices.reshape(count) : indices.reshape(rows, count);
       }),
     );
-  }
-}
+  },
+} satisfies ThisType<Tensor>;
+export type Drawing = typeof drawing;
 
 /** Draws without replacement: the largest weights divided by exponential random numbers. */
-function race(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
+function drawWithoutReplacement(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
   return scaleRandomly(weights, weights.shape).topk(count);
 }
 
 /** Draws with replacement, [B, count]: a separate race for each index. */
-function races(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
+function drawWithReplacement(weights: Tensor, count: number): { values: Tensor; indices: Tensor } {
   const [rows, classes] = weights.shape as [number, number];
   const most = Math.max(1, Math.floor(PIECE / Math.max(1, rows * classes)));
   const pieces: { values: Tensor; indices: Tensor }[] = [];

@@ -6,8 +6,7 @@ import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkTensor } from "./arguments.js";
 import { binary, binaryNumber, unary } from "./function.js";
-import { Layout } from "./layout.js";
-import { isHalf, isTensor, recordOp } from "./operand.js";
+import { inFloats, isHalf, isTensor, recordOp } from "./operand.js";
 
 /** Options of `gelu`. */
 export interface GeluOptions {
@@ -32,166 +31,166 @@ export interface SoftplusOptions {
  * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, and `ERR_OPTION` for an operand that is neither a tensor
  * nor a number.
  */
-export abstract class Elementwise extends Layout {
+export const elementwise = {
   /** this + other. */
   add(other: Tensor | number): Tensor {
-    return this.#binary("add", other);
-  }
+    return applyBinary("add", this, other);
+  },
   /** this − other. */
   sub(other: Tensor | number): Tensor {
-    return this.#binary("sub", other);
-  }
+    return applyBinary("sub", this, other);
+  },
   /** this · other, element by element. */
   mul(other: Tensor | number): Tensor {
-    return this.#binary("mul", other);
-  }
+    return applyBinary("mul", this, other);
+  },
   /** this / other; ±∞ or NaN for a divisor of 0. */
   div(other: Tensor | number): Tensor {
-    return this.#binary("div", other);
-  }
+    return applyBinary("div", this, other);
+  },
   /** this to the power of other; NaN for a negative base and an exponent that is not whole. */
   pow(other: Tensor | number): Tensor {
-    return this.#binary("pow", other);
-  }
+    return applyBinary("pow", this, other);
+  },
   /** The larger of the two, NaN if either is NaN; equal values share the gradient. */
   maximum(other: Tensor | number): Tensor {
-    return this.#binary("maximum", other);
-  }
+    return applyBinary("maximum", this, other);
+  },
   /** The smaller of the two, NaN if either is NaN; equal values share the gradient. */
   minimum(other: Tensor | number): Tensor {
-    return this.#binary("minimum", other);
-  }
+    return applyBinary("minimum", this, other);
+  },
   /** 1 where this = other, else 0, as i32. Comparisons have no gradient; NaN equals nothing. */
   eq(other: Tensor | number): Tensor {
-    return this.#binary("eq", other);
-  }
+    return applyBinary("eq", this, other);
+  },
   /** 1 where this ≠ other, else 0, as i32. */
   ne(other: Tensor | number): Tensor {
-    return this.#binary("ne", other);
-  }
+    return applyBinary("ne", this, other);
+  },
   /** 1 where this < other, else 0, as i32. */
   lt(other: Tensor | number): Tensor {
-    return this.#binary("lt", other);
-  }
+    return applyBinary("lt", this, other);
+  },
   /** 1 where this ≤ other, else 0, as i32. */
   le(other: Tensor | number): Tensor {
-    return this.#binary("le", other);
-  }
+    return applyBinary("le", this, other);
+  },
   /** 1 where this > other, else 0, as i32. */
   gt(other: Tensor | number): Tensor {
-    return this.#binary("gt", other);
-  }
+    return applyBinary("gt", this, other);
+  },
   /** 1 where this ≥ other, else 0, as i32. */
   ge(other: Tensor | number): Tensor {
-    return this.#binary("ge", other);
-  }
+    return applyBinary("ge", this, other);
+  },
 
   /** −x. All functions of one operand keep its shape, return f32, and throw `ERR_DTYPE` for i32. */
   neg(): Tensor {
-    return this.#unary("neg");
-  }
+    return unary("neg", this.id);
+  },
   /** eˣ. */
   exp(): Tensor {
-    return this.#unary("exp");
-  }
+    return unary("exp", this.id);
+  },
   /** The natural logarithm; −∞ at 0, NaN below. */
   log(): Tensor {
-    return this.#unary("log");
-  }
+    return unary("log", this.id);
+  },
   /** √x; NaN below 0. */
   sqrt(): Tensor {
-    return this.#unary("sqrt");
-  }
+    return unary("sqrt", this.id);
+  },
   /** 1 / √x; ∞ at 0, NaN below. */
   rsqrt(): Tensor {
-    return this.#unary("rsqrt");
-  }
+    return unary("rsqrt", this.id);
+  },
   /** sin x of radians, within 2 ulp on the CPU for any x. */
   sin(): Tensor {
-    return this.#unary("sin");
-  }
+    return unary("sin", this.id);
+  },
   /** cos x of radians, within 2 ulp on the CPU for any x. */
   cos(): Tensor {
-    return this.#unary("cos");
-  }
+    return unary("cos", this.id);
+  },
   /** |x|, whose gradient at 0 is 0. */
   abs(): Tensor {
-    return this.#unary("abs");
-  }
+    return unary("abs", this.id);
+  },
   /** 1 where x is finite, else 0, as i32. */
   isFinite(): Tensor {
-    return this.#unary("isFinite");
-  }
+    return unary("isFinite", this.id);
+  },
   /** The error function 2/√π · ∫₀ˣ e^(−t²) dt. */
   erf(): Tensor {
-    return this.#unary("erf");
-  }
+    return unary("erf", this.id);
+  },
   /** log(1 + x), accurate near 0; −∞ at −1, NaN below. */
   log1p(): Tensor {
-    return this.#unary("log1p");
-  }
+    return unary("log1p", this.id);
+  },
   /** eˣ − 1, accurate near 0. */
   expm1(): Tensor {
-    return this.#unary("expm1");
-  }
+    return unary("expm1", this.id);
+  },
   /** log(1 + eˣ), a smooth ReLU, accurate at both ends. Throws `ERR_OPTION`. */
   softplus(options?: SoftplusOptions): Tensor {
     const { beta = 1, threshold = 20 } = argument.options("softplus", options, ["beta", "threshold"]);
     argument.numberThat("softplus", "beta", beta, (b) => b > 0 && Number.isFinite(b), "a number above 0");
     argument.numeric("softplus", "threshold", threshold);
-    if (beta === 1 && threshold >= SOFTPLUS_LINEAR) return this.#unary("softplus");
+    if (beta === 1 && threshold >= SOFTPLUS_LINEAR) return unary("softplus", this.id);
     return scope(() => {
       const x = this.mul(beta);
       const y = unary("softplus", x.id).div(beta);
-      return threshold >= SOFTPLUS_LINEAR ? y : this.self.where(x.gt(threshold), y);
+      return threshold >= SOFTPLUS_LINEAR ? y : this.where(x.gt(threshold), y);
     });
-  }
+  },
   /** log(1 / (1 + e⁻ˣ)), accurate at both ends. */
   logSigmoid(): Tensor {
-    return this.#unary("logSigmoid");
-  }
+    return unary("logSigmoid", this.id);
+  },
   /** The nearest whole number; halves round to even. The gradient is 0, as for all step functions. */
   round(): Tensor {
-    return this.#unary("round");
-  }
+    return unary("round", this.id);
+  },
   /** The largest whole number that is at most x. */
   floor(): Tensor {
-    return this.#unary("floor");
-  }
+    return unary("floor", this.id);
+  },
   /** The smallest whole number that is at least x. */
   ceil(): Tensor {
-    return this.#unary("ceil");
-  }
+    return unary("ceil", this.id);
+  },
   /** x without its fraction. */
   trunc(): Tensor {
-    return this.#unary("trunc");
-  }
+    return unary("trunc", this.id);
+  },
   /** The sign of x: −1, 0 or 1; 0 for NaN, as in PyTorch. */
   sign(): Tensor {
-    return this.#unary("sign");
-  }
+    return unary("sign", this.id);
+  },
   /** max(x, 0), whose gradient at 0 is 0. */
   relu(): Tensor {
-    return this.#unary("relu");
-  }
+    return unary("relu", this.id);
+  },
   /** x · sigmoid(x), also called swish. */
   silu(): Tensor {
-    return this.#unary("silu");
-  }
+    return unary("silu", this.id);
+  },
   /** The hyperbolic tangent of x. */
   tanh(): Tensor {
-    return this.#unary("tanh");
-  }
+    return unary("tanh", this.id);
+  },
   /** 1 / (1 + e⁻ˣ). */
   sigmoid(): Tensor {
-    return this.#unary("sigmoid");
-  }
+    return unary("sigmoid", this.id);
+  },
   /** x·Φ(x), exact by erf or in GPT-2's tanh approximation. Throws `ERR_OPTION`. */
   gelu(options?: GeluOptions): Tensor {
     const { approximate = "none" } = argument.options("gelu", options, ["approximate"]);
     argument.checkChoice("gelu", "approximate", approximate, ["none", "tanh"]);
-    return this.#unary(approximate === "tanh" ? "gelu_tanh" : "gelu");
-  }
+    return unary(approximate === "tanh" ? "gelu_tanh" : "gelu", this.id);
+  },
   /**
    * Limits elements to `low` … `high`; an infinite bound has no effect, and `high` wins where they cross. The gradient
    * is 0 outside. Throws `ERR_OPTION` for a bound that is not a number.
@@ -200,15 +199,15 @@ export abstract class Elementwise extends Layout {
     argument.numeric("clamp", "low", low);
     argument.numeric("clamp", "high", high);
     return recordOp(() => session().clamp(this.id, low, high));
-  }
+  },
   /**
    * This where `condition` is not 0, `other` elsewhere (`torch.where(condition, this, other)`); the gradient flows to
    * the selected elements. Throws `ERR_DTYPE` where this or other is i32.
    */
   where(condition: Tensor, other: Tensor | number): Tensor {
     const of = checkTensor("where", "condition", condition);
-    return this.#with("where", other, (b) => session().where(of.id, this.id, b));
-  }
+    return withOperand("where", this, other, (b) => session().where(of.id, this.id, b));
+  },
   /**
    * silu(this) · up, as f32: the product of a gated MLP. Both have the same shape. Throws `ERR_SHAPE_MISMATCH`,
    * `ERR_DTYPE`.
@@ -216,8 +215,8 @@ export abstract class Elementwise extends Layout {
   siluMul(up: Tensor): Tensor {
     const of = checkTensor("siluMul", "up", up);
     if (isHalf(of.dtype)) return scope(() => this.siluMul(of.to("f32")));
-    return this.inFloats((gate) => session().siluMul(gate, of.id));
-  }
+    return inFloats(this, (gate) => session().siluMul(gate, of.id));
+  },
   /**
    * Zeroes each element with probability `p` (0.5 by default) and scales the others by 1 / (1 − p), as f32. It always
    * does so; `nn.Dropout` does so only in training. Uses the generator of `manualSeed`. Throws `ERR_OPTION`,
@@ -225,31 +224,28 @@ export abstract class Elementwise extends Layout {
    */
   dropout(p = 0.5): Tensor {
     argument.probability("dropout", "p", p);
-    return this.inFloats((x) => session().dropout(x, p, ...drawStream()));
-  }
+    return inFloats(this, (x) => session().dropout(x, p, ...drawStream()));
+  },
+} satisfies ThisType<Tensor>;
+export type Elementwise = typeof elementwise;
 
-  #unary(name: string): Tensor {
-    return unary(name, this.id);
-  }
+function applyBinary(name: string, x: Tensor, other: Tensor | number): Tensor {
+  if (isTensor(other)) return binary(name, x.id, other.id);
+  return typeof other === "number" ? binaryNumber(name, x.id, other) : refuseOperand(name, other);
+}
 
-  #binary(name: string, other: Tensor | number): Tensor {
-    if (isTensor(other)) return binary(name, this.id, other.id);
-    return typeof other === "number" ? binaryNumber(name, this.id, other) : notOperand(name, other);
-  }
-
-  /** Runs `op` with the handle of `other`; a handle created from a number is released afterwards. */
-  #with(name: string, other: Tensor | number, op: (other: number) => number): Tensor {
-    if (isTensor(other)) return recordOp(() => op(other.id));
-    if (typeof other !== "number") return notOperand(name, other);
-    const scalar = direct().number(this.id, other);
-    try {
-      return recordOp(() => op(scalar));
-    } finally {
-      direct().release(scalar);
-    }
+/** Runs `op` with the handle of `other`; a handle created from a number is released afterwards. */
+function withOperand(name: string, x: Tensor, other: Tensor | number, op: (other: number) => number): Tensor {
+  if (isTensor(other)) return recordOp(() => op(other.id));
+  if (typeof other !== "number") return refuseOperand(name, other);
+  const scalar = direct().number(x.id, other);
+  try {
+    return recordOp(() => op(scalar));
+  } finally {
+    direct().release(scalar);
   }
 }
 
-function notOperand(op: string, other: unknown): never {
+function refuseOperand(op: string, other: unknown): never {
   return argument.refuse(op, "other", "a tensor or a number", other);
 }

@@ -5,10 +5,9 @@ import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkDimension, checkInteger, formatShape, checkTensor } from "./arguments.js";
-import { isHalf, recordOp } from "./operand.js";
-import { Reductions } from "./reductions.js";
+import { inFloats, isHalf, recordOp } from "./operand.js";
 
-export abstract class Indexing extends Reductions {
+export const indexing = {
   /**
    * Selects elements along `dim` by `index` (i32): y[.., k, ..] = x[.., index[.., k, ..], ..], as PyTorch's gather.
    *
@@ -20,7 +19,7 @@ export abstract class Indexing extends Reductions {
     const at = checkDimension("gather", dim, this.shape.length);
     const of = checkTensor("gather", "index", index);
     return recordOp(() => session().gather(this.id, at, of.id));
-  }
+  },
 
   /**
    * Selects slices along `dim` by `index` (i32, [N]): y has size N in that dimension. Throws `ERR_INDEX` for an index
@@ -51,7 +50,7 @@ export abstract class Indexing extends Reductions {
       const back = this.shape.map((_, d) => order.indexOf(d));
       return taken.reshape([of.size, ...rest]).permute(back);
     });
-  }
+  },
 
   /**
    * Returns this with `src` added at `index` along `dim`: y[.., index[.., k, ..], ..] += src[.., k, ..], for ascending
@@ -65,8 +64,8 @@ export abstract class Indexing extends Reductions {
     const at = checkDimension("scatterAdd", dim, this.shape.length);
     const [of, from] = [checkTensor("scatterAdd", "index", index), checkTensor("scatterAdd", "src", src)];
     if (isHalf(from.dtype)) return scope(() => this.scatterAdd(at, of, from.to("f32")));
-    return this.inFloats((x) => session().scatterAdd(x, at, of.id, from.id));
-  }
+    return inFloats(this, (x) => session().scatterAdd(x, at, of.id, from.id));
+  },
 
   /**
    * Returns 1 at each index of this (i32) along a new last dimension of `classes`, else 0, as i32. Throws `ERR_INDEX`
@@ -75,46 +74,47 @@ export abstract class Indexing extends Reductions {
   oneHot(classes: number): Tensor {
     argument.whole("oneHot", "classes", classes, 1);
     return recordOp(() => session().oneHot(this.id, classes));
-  }
+  },
 
   /**
    * Returns the lower triangles of the last two dimensions, else 0: row i keeps columns up to i + `diagonal`. Throws
    * `ERR_SHAPE_MISMATCH` for fewer than two dimensions, `ERR_DTYPE` for i32, `ERR_OPTION`.
    */
   tril(diagonal = 0): Tensor {
-    return this.#triangle("tril", "le", diagonal);
-  }
+    return keepTriangle(this, "tril", "le", diagonal);
+  },
 
   /**
    * Returns the upper triangles of the last two dimensions, else 0: row i keeps columns from i + `diagonal`. Throws as
    * `tril` does.
    */
   triu(diagonal = 0): Tensor {
-    return this.#triangle("triu", "ge", diagonal);
-  }
+    return keepTriangle(this, "triu", "ge", diagonal);
+  },
+} satisfies ThisType<Tensor>;
+export type Indexing = typeof indexing;
 
-  /** Keeps columns j of row i for which `compare(j, i + diagonal)` holds. */
-  #triangle(op: string, compare: "le" | "ge", diagonal: number): Tensor {
-    checkInteger(op, "diagonal", diagonal);
-    const [rows, columns] = this.shape.slice(-2);
-    if (rows === undefined || columns === undefined) {
-      throw new LowrankError(
-        "ERR_SHAPE_MISMATCH",
-        `${op}: takes two dimensions or more, not ${formatShape(this.shape)}`,
-      );
-    }
-    return scope(() => {
-      const bounds = this.#whole([rows, 1], (i) => i + diagonal);
-      return this.self.where(this.#whole([columns], (j) => j)[compare](bounds), 0);
-    });
-  }
-
-  /** Creates whole numbers on this tensor's device. */
-  #whole(shape: number[], at: (i: number) => number): Tensor {
-    const values = Int32Array.from({ length: shape[0] as number }, (_, i) =>
-      Math.max(Math.min(at(i), 2 ** 30), -(2 ** 30)),
+/** Keeps columns j of row i for which `compare(j, i + diagonal)` holds. */
+function keepTriangle(x: Tensor, op: string, compare: "le" | "ge", diagonal: number): Tensor {
+  checkInteger(op, "diagonal", diagonal);
+  const [rows, columns] = x.shape.slice(-2);
+  if (rows === undefined || columns === undefined) {
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `${op}: takes two dimensions or more, not ${formatShape(x.shape)}`,
     );
-    const bytes = new Uint8Array(values.buffer);
-    return recordOp(() => session().tensor(this.device, shape, "i32", bytes, false));
   }
+  return scope(() => {
+    const bounds = createIndices(x, [rows, 1], (i) => i + diagonal);
+    return x.where(createIndices(x, [columns], (j) => j)[compare](bounds), 0);
+  });
+}
+
+/** Creates whole numbers on the tensor's device. */
+function createIndices(x: Tensor, shape: number[], at: (i: number) => number): Tensor {
+  const values = Int32Array.from({ length: shape[0] as number }, (_, i) =>
+    Math.max(Math.min(at(i), 2 ** 30), -(2 ** 30)),
+  );
+  const bytes = new Uint8Array(values.buffer);
+  return recordOp(() => session().tensor(x.device, shape, "i32", bytes, false));
 }

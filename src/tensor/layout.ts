@@ -13,7 +13,7 @@ import {
   checkSizes,
   checkTensors,
 } from "./arguments.js";
-import { recordOp, recordOps, Operand } from "./operand.js";
+import { recordOp, recordOps } from "./operand.js";
 
 /** Options of `pad`. */
 export interface PadOptions {
@@ -23,15 +23,15 @@ export interface PadOptions {
   value?: number | undefined;
 }
 
-export abstract class Layout extends Operand {
+export const layout = {
   /**
    * Returns the same elements in another shape, without copying; one size may be −1 and is inferred. Throws
    * `ERR_SHAPE_MISMATCH` where the number of elements differs, `ERR_OPTION` for an invalid size.
    */
   reshape(...shape: number[] | [readonly number[]]): Tensor {
-    const completed = this.#inferShape(checkSizes("reshape", shape, -1));
+    const completed = inferShape(this, checkSizes("reshape", shape, -1));
     return recordOp(() => session().reshape(this.id, completed));
-  }
+  },
 
   /** Merges dimensions `start` to `end`, all by default. Throws `ERR_SHAPE_MISMATCH` for a missing dimension. */
   flatten(start = 0, end = -1): Tensor {
@@ -40,26 +40,26 @@ export abstract class Layout extends Operand {
     const [from, to] = [checkDimension("flatten", start, rank), checkDimension("flatten", end, rank)];
     const merged = this.shape.slice(from, to + 1).reduce((n, d) => n * d, 1);
     return this.reshape([...this.shape.slice(0, from), merged, ...this.shape.slice(to + 1)]);
-  }
+  },
 
   /** Removes `dim` if its size is 1, or all such dimensions. Throws `ERR_SHAPE_MISMATCH`. */
   squeeze(dim?: number): Tensor {
     if (dim === undefined) return this.reshape(this.shape.filter((d) => d !== 1));
     const at = checkDimension("squeeze", dim, this.shape.length);
     return this.reshape(this.shape.filter((d, i) => i !== at || d !== 1));
-  }
+  },
 
   /** Inserts a dimension of size 1 at `dim` of the result. Throws `ERR_SHAPE_MISMATCH`. */
   unsqueeze(dim: number): Tensor {
     const at = checkDimension("unsqueeze", dim, this.shape.length + 1);
     return this.reshape([...this.shape.slice(0, at), 1, ...this.shape.slice(at)]);
-  }
+  },
 
   /** Copies with dimensions in the order `dims`, which names each once. Throws `ERR_SHAPE_MISMATCH`. */
   permute(...dims: number[] | [readonly number[]]): Tensor {
     const order = (dims.flat() as number[]).map((d) => checkDimension("permute", d, this.shape.length));
     return recordOp(() => session().permute(this.id, order));
-  }
+  },
 
   /** Copies with dimensions `a` and `b` swapped, the last two by default. Throws `ERR_SHAPE_MISMATCH`. */
   transpose(a = -2, b = -1): Tensor {
@@ -68,7 +68,7 @@ export abstract class Layout extends Operand {
     const [i, j] = [checkDimension("transpose", a, rank), checkDimension("transpose", b, rank)];
     [order[i], order[j]] = [j, i];
     return this.permute(order);
-  }
+  },
 
   /**
    * Copies elements `start` to `end` (exclusive; the dimension's size by default) of dimension `dim`. Negative
@@ -84,18 +84,18 @@ export abstract class Layout extends Operand {
     };
     const [from, to] = [place("start", start), place("end", end ?? size)];
     return recordOp(() => session().slice(this.id, at, from, Math.max(from, to)));
-  }
+  },
 
   /**
    * Concatenates this and `others` along `dim` (`torch.cat`); all other sizes must be equal. Throws
    * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` for different dtypes, `ERR_OPTION` for an argument that is not a tensor.
    */
   concat(others: Tensor | readonly Tensor[], dim = 0): Tensor {
-    const all: Operand[] = [this, ...checkTensors("concat", "others", others)];
+    const all = [this, ...checkTensors("concat", "others", others)];
     const at = checkDimension("concat", dim, this.shape.length);
     const ids = all.map((t) => t.id);
     return recordOp(() => session().concat(ids, at));
-  }
+  },
 
   /** Stacks this and `others`, of the same shape, along a new dimension `dim`. Throws as `concat` does. */
   stack(others: Tensor | readonly Tensor[], dim = 0): Tensor {
@@ -115,7 +115,7 @@ export abstract class Layout extends Operand {
         at,
       ),
     );
-  }
+  },
 
   /**
    * Splits dimension `dim` into pieces of `size` elements (the last may be smaller), or of the sizes in an array, which
@@ -127,7 +127,8 @@ export abstract class Layout extends Operand {
     const n = this.shape[at] as number;
     if (!Array.isArray(size)) {
       const most = checkSizes("split", [size], 1)[0] as number;
-      return this.#pieces(
+      return splitInto(
+        this,
         at,
         Array.from({ length: Math.max(1, Math.ceil(n / most)) }, (_, i) => Math.min(most, n - i * most)),
       );
@@ -140,8 +141,8 @@ export abstract class Layout extends Operand {
         `split: sizes [${each.join(", ")}] add up to ${total}, and dimension ${at} of ${formatShape(this.shape)} to ${n}`,
       );
     }
-    return this.#pieces(at, each);
-  }
+    return splitInto(this, at, each);
+  },
 
   /**
    * Splits dimension `dim` into at most `count` pieces of ⌈size / count⌉ elements, the last with the rest; there may be
@@ -153,12 +154,13 @@ export abstract class Layout extends Operand {
       refuse("chunk", "count", "a whole number of at least 1", count);
     const n = this.shape[at] as number;
     return n === 0
-      ? this.#pieces(
+      ? splitInto(
+          this,
           at,
           Array.from({ length: count }, () => 0),
         )
       : this.split(Math.ceil(n / count), at);
-  }
+  },
 
   /**
    * Repeats dimensions of size 1, and adds new leading ones, to reach `shape`; −1 keeps a size. A copy, unlike
@@ -171,7 +173,7 @@ export abstract class Layout extends Operand {
     if (whole.includes(-1))
       refuse("expand", `shape[${whole.indexOf(-1)}]`, "the size of a new dimension", -1);
     return recordOp(() => session().expand(this.id, whole));
-  }
+  },
 
   /**
    * Tiles this `counts` times along each dimension (`torch.Tensor.repeat`); more counts than dimensions add leading
@@ -204,14 +206,14 @@ export abstract class Layout extends Operand {
       }
       return x;
     });
-  }
+  },
 
   /** Reverses dimensions `dims`, given as an array or as arguments. Throws `ERR_SHAPE_MISMATCH`. */
   flip(...dims: number[] | [readonly number[]]): Tensor {
     const named = dims.flat() as number[];
     const places = named.length === 0 ? [] : checkDimensions("flip", named, this.shape.length);
     return recordOp(() => session().flip(this.id, places));
-  }
+  },
 
   /**
    * Pads the ends of the last dimensions: `padding` has two sizes per dimension, before and after, starting with the
@@ -236,48 +238,49 @@ export abstract class Layout extends Operand {
     const pairs = Array.from({ length: list.length / 2 }, (_, i) => list.slice(2 * i, 2 * i + 2)).reverse();
     const grown = pairs.flat().map((n) => Math.max(n, 0));
     return scope(() => {
-      const x = this.#crop(rank - pairs.length, pairs);
+      const x = cropDimensions(this, rank - pairs.length, pairs);
       if (mode === "constant") return recordOp(() => session().constantPad(x.id, grown, value));
       // The engine's geometry has 32-bit sizes.
       if (grown.some((n) => n >= 2 ** 31)) refuse("pad", "padding", "of sizes below 2^31", list);
       return recordOp(() => session().pad(x.id, grown, mode));
     });
-  }
+  },
+} satisfies ThisType<Tensor>;
+export type Layout = typeof layout;
 
-  /** Crops dimensions from `first` by their negative padding. */
-  #crop(first: number, pairs: readonly number[][]): Tensor {
-    let x = this.self;
-    pairs.forEach(([before, after], i) => {
-      const [from, to] = [Math.min(before as number, 0), Math.min(after as number, 0)];
-      if (from === 0 && to === 0) return;
-      const n = x.shape[first + i] as number;
-      if (n + from + to < 0) {
-        throw new LowrankError(
-          "ERR_SHAPE_MISMATCH",
-          `pad: [${before}, ${after}] cuts off more than the ${n} of dimension ${first + i} of ${formatShape(this.shape)}`,
-        );
-      }
-      x = x.slice(first + i, -from, n + to);
-    });
-    return x;
-  }
-
-  #pieces(dim: number, each: readonly number[]): Tensor[] {
-    return recordOps(() => session().split(this.id, dim, [...each]));
-  }
-
-  /** Replaces −1 in `shape` by the inferred size. */
-  #inferShape(shape: number[]): number[] {
-    const open = shape.indexOf(-1);
-    if (open < 0) return shape;
-    const known = shape.reduce((n, d, i) => (i === open ? n : n * d), 1);
-    const rest = this.size / known;
-    if (shape.lastIndexOf(-1) !== open || !Number.isInteger(rest)) {
+/** Crops dimensions from `first` by their negative padding. */
+function cropDimensions(x: Tensor, first: number, pairs: readonly number[][]): Tensor {
+  let cropped = x;
+  pairs.forEach(([before, after], i) => {
+    const [from, to] = [Math.min(before as number, 0), Math.min(after as number, 0)];
+    if (from === 0 && to === 0) return;
+    const n = cropped.shape[first + i] as number;
+    if (n + from + to < 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `reshape: [${shape.join(", ")}] leaves no size for −1 that gives the ${this.size} elements of ${formatShape(this.shape)}`,
+        `pad: [${before}, ${after}] cuts off more than the ${n} of dimension ${first + i} of ${formatShape(x.shape)}`,
       );
     }
-    return shape.map((d) => (d === -1 ? rest : d));
+    cropped = cropped.slice(first + i, -from, n + to);
+  });
+  return cropped;
+}
+
+function splitInto(x: Tensor, dim: number, each: readonly number[]): Tensor[] {
+  return recordOps(() => session().split(x.id, dim, [...each]));
+}
+
+/** Replaces −1 in `shape` by the inferred size. */
+function inferShape(x: Tensor, shape: number[]): number[] {
+  const open = shape.indexOf(-1);
+  if (open < 0) return shape;
+  const known = shape.reduce((n, d, i) => (i === open ? n : n * d), 1);
+  const rest = x.size / known;
+  if (shape.lastIndexOf(-1) !== open || !Number.isInteger(rest)) {
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `reshape: [${shape.join(", ")}] leaves no size for −1 that gives the ${x.size} elements of ${formatShape(x.shape)}`,
+    );
   }
+  return shape.map((d) => (d === -1 ? rest : d));
 }

@@ -1,4 +1,4 @@
-/** The interface of tensors that operations use, and the functions that wrap their results. */
+/** The dtypes of operands, and the functions that record an operation and wrap its results. */
 import type { Device } from "../device/device.js";
 import { enter, scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
@@ -40,37 +40,18 @@ export interface Description {
   device: Exclude<Device, "auto">;
 }
 
-/** The base class of the tensor's operations; `Tensor` is its only concrete class. */
-export abstract class Operand {
-  /** The sizes of its dimensions. */
-  abstract readonly shape: readonly number[];
-  /** The storage of its elements. */
-  abstract readonly dtype: DType;
-  /** The device of its elements. */
-  abstract readonly device: Exclude<Device, "auto">;
-  /** @internal Its handle in the session. */
-  abstract get id(): number;
-  /** The number of elements. */
-  abstract get size(): number;
+/** Returns `x`, converted to f32 if it is f16 or bf16. */
+export function widen(x: Tensor): Tensor {
+  return isHalf(x.dtype) ? x.to("f32") : x;
+}
 
-  /** @internal This, typed as `Tensor`. */
-  protected get self(): Tensor {
-    return this as unknown as Tensor;
-  }
-
-  /** @internal Returns this, converted to f32 if it is f16 or bf16. */
-  protected widen(): Tensor {
-    return isHalf(this.dtype) ? this.self.to("f32") : this.self;
-  }
-
-  /** @internal Runs `op` on this, converted to f32 if it is f16 or bf16. */
-  protected inFloats(op: (x: number) => number): Tensor {
-    if (!isHalf(this.dtype)) return recordOp(() => op(this.id));
-    return scope(() => {
-      const x = this.widen();
-      return recordOp(() => op(x.id));
-    });
-  }
+/** Records `op` on `x`, converted to f32 if it is f16 or bf16. */
+export function inFloats(x: Tensor, op: (x: number) => number): Tensor {
+  if (!isHalf(x.dtype)) return recordOp(() => op(x.id));
+  return scope(() => {
+    const wide = widen(x);
+    return recordOp(() => op(wide.id));
+  });
 }
 
 /** @internal Whether the dtype is f16 or bf16. */

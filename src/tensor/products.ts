@@ -5,8 +5,7 @@ import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkInteger, formatShape, checkTensor } from "./arguments.js";
-import { isHalf, recordOp } from "./operand.js";
-import { Cumulative } from "./cumulative.js";
+import { inFloats, isHalf, recordOp, widen } from "./operand.js";
 import { weightedCrossEntropy } from "./weighted-cross-entropy.js";
 
 /** Options of `matmul`. */
@@ -29,7 +28,7 @@ export interface CrossEntropyOptions {
   reduction?: "mean" | "sum" | "none" | undefined;
 }
 
-export abstract class Products extends Cumulative {
+export const products = {
   /**
    * Returns the batched matrix product [.., M, K] · [.., K, N], with leading dimensions broadcast, as f32. A vector [K]
    * is a row on the left and a column on the right, and the product lacks that dimension, as in PyTorch: for two
@@ -42,13 +41,13 @@ export abstract class Products extends Cumulative {
     argument.flag("matmul", "transA", transA);
     argument.flag("matmul", "transB", transB);
     const [rankA, rankB] = [this.shape.length, of.shape.length];
-    if (rankA > 1 && rankB > 1) return product(this.self, of, transA, transB);
-    vectorsFit(this.shape, transA, of.shape, transB);
+    if (rankA > 1 && rankB > 1) return multiply(this, of, transA, transB);
+    checkVectors(this.shape, transA, of.shape, transB);
     return scope(() => {
-      const a = rankA === 1 ? this.self.reshape(1, this.size) : this.self;
+      const a = rankA === 1 ? this.reshape(1, this.size) : this;
       // A column is a transposed row.
       const b = rankB === 1 ? of.reshape(1, of.size) : of;
-      const y = product(a, b, transA && rankA > 1, transB || rankB === 1);
+      const y = multiply(a, b, transA && rankA > 1, transB || rankB === 1);
       const { shape } = y;
       return y.reshape([
         ...shape.slice(0, -2),
@@ -56,7 +55,7 @@ export abstract class Products extends Cumulative {
         ...(rankB === 1 ? [] : shape.slice(-1)),
       ]);
     });
-  }
+  },
 
   /**
    * Returns the cross-entropy of logits [.., V] against targets [..], i32: −log softmax(logits) at each target, as f32.
@@ -82,15 +81,16 @@ export abstract class Products extends Cumulative {
     if (weight !== undefined) {
       const factors = checkTensor("crossEntropy", "weight", weight);
       return scope(() =>
-        weightedCrossEntropy(this.widen(), of, factors, { ignoreIndex, labelSmoothing, reduction }),
+        weightedCrossEntropy(widen(this), of, factors, { ignoreIndex, labelSmoothing, reduction }),
       );
     }
-    return this.inFloats((x) => session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction));
-  }
-}
+    return inFloats(this, (x) => session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction));
+  },
+} satisfies ThisType<Tensor>;
+export type Products = typeof products;
 
 /** Throws `ERR_SHAPE_MISMATCH` unless a and b, at least one of them a vector or a scalar, share K. */
-function vectorsFit(a: readonly number[], transA: boolean, b: readonly number[], transB: boolean): void {
+function checkVectors(a: readonly number[], transA: boolean, b: readonly number[], transB: boolean): void {
   const columns = a.at(a.length > 1 && transA ? -2 : -1);
   const rows = b.at(b.length > 1 && !transB ? -2 : -1);
   if (columns !== undefined && columns === rows) return;
@@ -107,8 +107,8 @@ function vectorsFit(a: readonly number[], transA: boolean, b: readonly number[],
  * Multiplies matrices. Half factors without a kernel are converted to f32: the first, and the second if the first is
  * transposed.
  */
-function product(a: Tensor, b: Tensor, transA: boolean, transB: boolean): Tensor {
+function multiply(a: Tensor, b: Tensor, transA: boolean, transB: boolean): Tensor {
   const widens = isHalf(a.dtype) || (transA && isHalf(b.dtype));
   if (!widens) return recordOp(() => session().matmul(a.id, b.id, transA, transB));
-  return scope(() => product(a.to("f32"), transA ? b.to("f32") : b, transA, transB));
+  return scope(() => multiply(a.to("f32"), transA ? b.to("f32") : b, transA, transB));
 }

@@ -4,8 +4,7 @@ import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkDimension, checkDimensions } from "./arguments.js";
-import { Elementwise } from "./elementwise.js";
-import { isHalf, recordOp } from "./operand.js";
+import { inFloats, isHalf, recordOp, widen } from "./operand.js";
 
 /** Options of reductions. */
 export interface ReduceOptions {
@@ -34,7 +33,7 @@ export interface NormOptions extends ReduceOptions {
 /** Dimensions to reduce: one or several, without duplicates; negative ones count from the end. */
 export type Dims = number | readonly number[];
 
-export abstract class Reductions extends Elementwise {
+export const reductions = {
   /**
    * Returns the sum over `dim`, or over all elements. f16 and bf16 are summed in f32; sums of i32 are i32, and wrap.
    *
@@ -42,16 +41,16 @@ export abstract class Reductions extends Elementwise {
    * for a missing dimension, `ERR_OPTION`.
    */
   sum(dim?: Dims, options?: ReduceOptions): Tensor {
-    return this.#reduceRuns("sum", dim, options, (x, d) => session().sum(x, d));
-  }
+    return reduceRuns(this, "sum", dim, options, (x, d) => session().sum(x, d));
+  },
 
   /**
    * Returns the mean over `dim`, or over all elements, as f32; NaN where there are none. Shapes and errors as in `sum`.
    */
   mean(dim?: Dims, options?: ReduceOptions): Tensor {
-    if (this.dtype === "i32") return scope(() => this.self.to("f32").mean(dim, options));
-    return this.#reduceRuns("mean", dim, options, (x, d) => session().mean(x, d));
-  }
+    if (this.dtype === "i32") return scope(() => this.to("f32").mean(dim, options));
+    return reduceRuns(this, "mean", dim, options, (x, d) => session().mean(x, d));
+  },
 
   /**
    * Returns the largest values over `dim`, or of all elements, as f32 or i32; NaN where one is NaN. `argmax` returns
@@ -62,55 +61,55 @@ export abstract class Reductions extends Elementwise {
    * `ERR_SHAPE_MISMATCH` for an empty dimension.
    */
   max(dim?: Dims, options?: ReduceOptions): Tensor {
-    return this.#extreme("max", false, dim, options);
-  }
+    return reduceToExtreme(this, "max", false, dim, options);
+  },
 
   /** Returns the smallest values over `dim`, or of all elements; otherwise like `max`. */
   min(dim?: Dims, options?: ReduceOptions): Tensor {
-    return this.#extreme("min", true, dim, options);
-  }
+    return reduceToExtreme(this, "min", true, dim, options);
+  },
 
   /**
    * Returns the index of the first largest value, as i32: along `dim`, or in row-major order of all elements. NaN
    * counts as largest. Shapes and errors as in `max`.
    */
   argmax(dim?: number, options?: ReduceOptions): Tensor {
-    return this.#place("argmax", false, dim, options);
-  }
+    return findExtreme(this, "argmax", false, dim, options);
+  },
 
   /** Returns the index of the first smallest value, as i32; NaN counts as smallest. Otherwise like `argmax`. */
   argmin(dim?: number, options?: ReduceOptions): Tensor {
-    return this.#place("argmin", true, dim, options);
-  }
+    return findExtreme(this, "argmin", true, dim, options);
+  },
 
   /**
    * Returns 1 where any element along `dim` (or of all) is not 0, as i32; NaN is not 0. Returns 0 for an empty
    * dimension. Shapes and errors as in `sum`.
    */
   any(dim?: Dims, options?: ReduceOptions): Tensor {
-    return this.#truth("any", false, dim, options);
-  }
+    return testElements(this, "any", false, dim, options);
+  },
 
   /**
    * Returns 1 where no element along `dim` (or of all) is 0, as i32; 1 for an empty dimension. Shapes and errors as in
    * `sum`.
    */
   all(dim?: Dims, options?: ReduceOptions): Tensor {
-    return this.#truth("all", true, dim, options);
-  }
+    return testElements(this, "all", true, dim, options);
+  },
 
   /**
    * Returns the variance over `dim`, or of all elements: Σ (x − mean)² / (n − correction), unbiased by default. NaN
    * where n is at most the correction. Shapes and errors as in `sum`.
    */
   var(dim?: Dims, options: VarianceOptions = {}): Tensor {
-    return this.#variance("var", dim, options);
-  }
+    return computeVariance(this, "var", dim, options);
+  },
 
   /** Returns the standard deviation, the square root of `var`; its gradient is 0 where it is 0, as in PyTorch. */
   std(dim?: Dims, options: VarianceOptions = {}): Tensor {
-    return scope(() => root(this.#variance("std", dim, options)));
-  }
+    return scope(() => takeRoot(computeVariance(this, "std", dim, options)));
+  },
 
   /**
    * Returns the p-norm along `dim`, or of all elements. Its gradient is 0 where it is 0, as in PyTorch. Shapes and
@@ -121,10 +120,10 @@ export abstract class Reductions extends Elementwise {
     argument.numeric("norm", "p", p);
     checkDimensions("norm", dim, this.shape.length);
     return scope(() => {
-      const x = this.widen();
+      const x = widen(this);
       // Equal values share the gradient, as over an array of dimensions.
       const all = (d: Dims | undefined): Dims | undefined => (typeof d === "number" ? [d] : d);
-      if (p === 2) return root(recordOp(() => session().unary("square", x.id)).sum(dim, rest));
+      if (p === 2) return takeRoot(recordOp(() => session().unary("square", x.id)).sum(dim, rest));
       if (p === 1) return x.abs().sum(dim, rest);
       if (p === Infinity) return x.abs().max(all(dim), rest);
       if (p === -Infinity) return x.abs().min(all(dim), rest);
@@ -141,7 +140,7 @@ export abstract class Reductions extends Elementwise {
             .pow(1 / p)
             .where(total, 0);
     });
-  }
+  },
 
   /**
    * Returns exp(x) / Σ exp(x) along `dim`, the last by default, as f32. Throws `ERR_SHAPE_MISMATCH` for a missing
@@ -149,119 +148,140 @@ export abstract class Reductions extends Elementwise {
    */
   softmax(dim = -1): Tensor {
     const at = checkDimension("softmax", dim, this.shape.length);
-    return this.inFloats((x) => session().softmax(x, at));
-  }
+    return inFloats(this, (x) => session().softmax(x, at));
+  },
 
   /**
    * Returns log softmax(x) along `dim`, the last by default, in one step without underflow. Throws as `softmax` does.
    */
   logSoftmax(dim = -1): Tensor {
     const at = checkDimension("logSoftmax", dim, this.shape.length);
-    return this.inFloats((x) => session().logSoftmax(x, at));
-  }
+    return inFloats(this, (x) => session().logSoftmax(x, at));
+  },
+} satisfies ThisType<Tensor>;
+export type Reductions = typeof reductions;
 
-  /** Reduces each run of adjacent dimensions in one step. */
-  #reduceRuns(
-    op: string,
-    dim: Dims | undefined,
-    options: ReduceOptions | undefined,
-    reduce: (x: number, dim: number | undefined) => number,
-  ): Tensor {
-    const keepDim = keepsDimension(op, options);
-    const { shape } = this;
-    const dims = checkDimensions(op, dim, shape.length);
-    const over = (x: Tensor, at?: number): Tensor => recordOp(() => reduce(x.id, at));
-    if (!keepDim && !isHalf(this.dtype)) {
-      if (dims.length === shape.length) return over(this.self);
-      if (dims.length === 1) return over(this.self, dims[0]);
-    }
-    return scope(() => {
-      let x = this.widen();
-      if (dims.length === shape.length) x = over(x);
-      else for (const [from, to] of runs(dims).reverse()) x = over(mergeDimensions(x, from, to), from);
-      return keepDim ? x.reshape(ones(shape, dims)) : x;
-    });
+/** Reduces each run of adjacent dimensions in one step. */
+function reduceRuns(
+  x: Tensor,
+  op: string,
+  dim: Dims | undefined,
+  options: ReduceOptions | undefined,
+  reduce: (x: number, dim: number | undefined) => number,
+): Tensor {
+  const keepDim = keepsDimension(op, options);
+  const { shape } = x;
+  const dims = checkDimensions(op, dim, shape.length);
+  const over = (y: Tensor, at?: number): Tensor => recordOp(() => reduce(y.id, at));
+  if (!keepDim && !isHalf(x.dtype)) {
+    if (dims.length === shape.length) return over(x);
+    if (dims.length === 1) return over(x, dims[0]);
   }
-
-  #extreme(op: string, smallest: boolean, dim: Dims | undefined, options: ReduceOptions | undefined): Tensor {
-    const keepDim = keepsDimension(op, options);
-    const { shape } = this;
-    const dims = checkDimensions(op, dim, shape.length);
-    const shared = typeof dim !== "number";
-    const over = (x: Tensor, at?: number): Tensor =>
-      recordOp(() => session().extremum(smallest, x.id, at, shared));
-    if (shared && dims.length === shape.length && !keepDim && !isHalf(this.dtype)) return over(this.self);
-    return scope(() => {
-      let x = this.widen();
-      if (shape.length === 0) return over(x);
-      // Dimensions that share a gradient are merged into one; nonadjacent ones are moved to the end first.
-      const [run, ...others] = runs(dims) as [[number, number], ...[number, number][]];
-      if (others.length === 0) x = over(mergeDimensions(x, ...run), run[0]);
-      else {
-        const rest = shape.map((_, d) => d).filter((d) => !dims.includes(d));
-        x = over(mergeDimensions(x.permute([...rest, ...dims]), rest.length, shape.length - 1), rest.length);
-      }
-      return keepDim ? x.reshape(ones(shape, dims)) : x;
-    });
-  }
-
-  #place(op: string, smallest: boolean, dim: number | undefined, options: ReduceOptions | undefined): Tensor {
-    const keepDim = keepsDimension(op, options);
-    const { shape } = this;
-    const at = dim === undefined || shape.length === 0 ? undefined : checkDimension(op, dim, shape.length);
-    if (dim !== undefined) checkDimension(op, dim, Math.max(shape.length, 1));
-    return scope(() => {
-      const x = this.widen();
-      const place = recordOp(() => session().argExtremum(smallest, x.id, at));
-      return keepDim ? place.reshape(shape.map((d, i) => (at === undefined || i === at ? 1 : d))) : place;
-    });
-  }
-
-  #truth(op: string, every: boolean, dim: Dims | undefined, options: ReduceOptions | undefined): Tensor {
-    const keepDim = keepsDimension(op, options);
-    const { shape } = this;
-    const dims = checkDimensions(op, dim, shape.length);
-    if (dims.some((d) => shape[d] === 0)) {
-      const rest = keepDim ? ones(shape, dims) : shape.filter((_, d) => !dims.includes(d));
-      return recordOp(() => session().full(this.device, rest, "i32", every ? 1 : 0));
-    }
-    return scope(() => {
-      const holds = this.widen().ne(0);
-      return every ? holds.min(dims, { keepDim }) : holds.max(dims, { keepDim });
-    });
-  }
-
-  #variance(op: string, dim: Dims | undefined, options: VarianceOptions): Tensor {
-    const { correction = 1, keepDim } = argument.options(op, options, ["correction", "keepDim"]);
-    argument.numeric(op, "correction", correction);
-    keepsDimension(op, { keepDim });
-    const dims = checkDimensions(op, dim, this.shape.length);
-    const n = dims.reduce((n, d) => n * (this.shape[d] as number), 1);
-    return scope(() => {
-      const deviation = this.self.sub(this.self.mean(dims, { keepDim: true }));
-      const squares = recordOp(() => session().unary("square", deviation.id));
-      return squares.sum(dims, { keepDim }).div(Math.max(0, n - correction));
-    });
-  }
+  return scope(() => {
+    let y = widen(x);
+    if (dims.length === shape.length) y = over(y);
+    else for (const [from, to] of groupRuns(dims).reverse()) y = over(mergeDimensions(y, from, to), from);
+    return keepDim ? y.reshape(replaceByOnes(shape, dims)) : y;
+  });
 }
 
-function keepsDimension(op: string, options: ReduceOptions | undefined): boolean {
+function reduceToExtreme(
+  x: Tensor,
+  op: string,
+  smallest: boolean,
+  dim: Dims | undefined,
+  options: ReduceOptions | undefined,
+): Tensor {
+  const keepDim = keepsDimension(op, options);
+  const { shape } = x;
+  const dims = checkDimensions(op, dim, shape.length);
+  const shared = typeof dim !== "number";
+  const over = (y: Tensor, at?: number): Tensor =>
+    recordOp(() => session().extremum(smallest, y.id, at, shared));
+  if (shared && dims.length === shape.length && !keepDim && !isHalf(x.dtype)) return over(x);
+  return scope(() => {
+    let y = widen(x);
+    if (shape.length === 0) return over(y);
+    // Dimensions that share a gradient are merged into one; nonadjacent ones are moved to the end first.
+    const [run, ...others] = groupRuns(dims) as [[number, number], ...[number, number][]];
+    if (others.length === 0) y = over(mergeDimensions(y, ...run), run[0]);
+    else {
+      const rest = shape.map((_, d) => d).filter((d) => !dims.includes(d));
+      y = over(mergeDimensions(y.permute([...rest, ...dims]), rest.length, shape.length - 1), rest.length);
+    }
+    return keepDim ? y.reshape(replaceByOnes(shape, dims)) : y;
+  });
+}
+
+function findExtreme(
+  x: Tensor,
+  op: string,
+  smallest: boolean,
+  dim: number | undefined,
+  options: ReduceOptions | undefined,
+): Tensor {
+  const keepDim = keepsDimension(op, options);
+  const { shape } = x;
+  const at = dim === undefined || shape.length === 0 ? undefined : checkDimension(op, dim, shape.length);
+  if (dim !== undefined) checkDimension(op, dim, Math.max(shape.length, 1));
+  return scope(() => {
+    const y = widen(x);
+    const index = recordOp(() => session().argExtremum(smallest, y.id, at));
+    return keepDim ? index.reshape(shape.map((d, i) => (at === undefined || i === at ? 1 : d))) : index;
+  });
+}
+
+function testElements(
+  x: Tensor,
+  op: string,
+  every: boolean,
+  dim: Dims | undefined,
+  options: ReduceOptions | undefined,
+): Tensor {
+  const keepDim = keepsDimension(op, options);
+  const { shape } = x;
+  const dims = checkDimensions(op, dim, shape.length);
+  if (dims.some((d) => shape[d] === 0)) {
+    const rest = keepDim ? replaceByOnes(shape, dims) : shape.filter((_, d) => !dims.includes(d));
+    return recordOp(() => session().full(x.device, rest, "i32", every ? 1 : 0));
+  }
+  return scope(() => {
+    const holds = widen(x).ne(0);
+    return every ? holds.min(dims, { keepDim }) : holds.max(dims, { keepDim });
+  });
+}
+
+function computeVariance(x: Tensor, op: string, dim: Dims | undefined, options: VarianceOptions): Tensor {
+  const { correction = 1, keepDim } = argument.options(op, options, ["correction", "keepDim"]);
+  argument.numeric(op, "correction", correction);
+  keepsDimension(op, { keepDim });
+  const dims = checkDimensions(op, dim, x.shape.length);
+  const n = dims.reduce((n, d) => n * (x.shape[d] as number), 1);
+  return scope(() => {
+    const deviation = x.sub(x.mean(dims, { keepDim: true }));
+    const squares = recordOp(() => session().unary("square", deviation.id));
+    return squares.sum(dims, { keepDim }).div(Math.max(0, n - correction));
+  });
+}
+
+/** Returns `keepDim`, checked. */
+export function keepsDimension(op: string, options: ReduceOptions | undefined): boolean {
   const { keepDim = false } = argument.options(op, options, ["keepDim"]);
   return argument.flag(op, "keepDim", keepDim);
 }
 
 /** Returns `shape` with 1 for each of `dims`. */
-function ones(shape: readonly number[], dims: readonly number[]): number[] {
+export function replaceByOnes(shape: readonly number[], dims: readonly number[]): number[] {
   return shape.map((d, i) => (dims.includes(i) ? 1 : d));
 }
 
 /** Returns √x, with a gradient of 0 where x is 0. */
-function root(x: Tensor): Tensor {
+function takeRoot(x: Tensor): Tensor {
   return x.where(x, 1).sqrt().where(x, 0);
 }
 
 /** Groups ascending dimensions into runs of adjacent ones: the first and last of each. */
-function runs(dims: readonly number[]): [number, number][] {
+function groupRuns(dims: readonly number[]): [number, number][] {
   const found: [number, number][] = [];
   for (const d of dims) {
     const last = found.at(-1);

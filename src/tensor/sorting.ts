@@ -4,8 +4,7 @@ import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkDimension } from "./arguments.js";
-import { Indexing } from "./indexing.js";
-import { recordOp, recordOps } from "./operand.js";
+import { recordOp, recordOps, widen } from "./operand.js";
 
 /** The result of `sort` and `topk`. */
 export interface Sorted {
@@ -27,7 +26,7 @@ export interface TopkOptions {
   largest?: boolean | undefined;
 }
 
-export abstract class Sorting extends Indexing {
+export const sorting = {
   /**
    * Sorts the elements along `dim`, and returns their original positions. The sort is stable in both directions; NaN
    * counts as largest. Gradients flow to the original positions.
@@ -38,8 +37,8 @@ export abstract class Sorting extends Indexing {
     const { descending = false } = argument.options("sort", options, ["descending"]);
     argument.flag("sort", "descending", descending);
     const at = checkDimension("sort", dim, Math.max(this.shape.length, 1));
-    return this.#sortBy(at, descending, this.shape[at] ?? 1, false);
-  }
+    return sortBy(this, at, descending, this.shape[at] ?? 1, false);
+  },
 
   /**
    * Returns the `k` largest elements along `dim`, sorted, with their positions; of equal ones the first. NaN counts as
@@ -50,8 +49,8 @@ export abstract class Sorting extends Indexing {
     const { largest = true } = argument.options("topk", options, ["largest"]);
     argument.flag("topk", "largest", largest);
     argument.whole("topk", "k", k);
-    return this.#sortBy(checkDimension("topk", dim, Math.max(this.shape.length, 1)), largest, k, true);
-  }
+    return sortBy(this, checkDimension("topk", dim, Math.max(this.shape.length, 1)), largest, k, true);
+  },
 
   /**
    * Returns cumulative sums along `dim`, each element included. Throws `ERR_SHAPE_MISMATCH` for a missing dimension,
@@ -61,21 +60,22 @@ export abstract class Sorting extends Indexing {
     const { shape } = this;
     const at = checkDimension("cumsum", dim, Math.max(shape.length, 1));
     return scope(() => {
-      const x = shape.length === 0 ? this.widen().reshape(1) : this.widen();
+      const x = shape.length === 0 ? widen(this).reshape(1) : widen(this);
       return recordOp(() => session().cumsum(x.id, at)).reshape(shape);
     });
-  }
+  },
+} satisfies ThisType<Tensor>;
+export type Sorting = typeof sorting;
 
-  #sortBy(dim: number, descending: boolean, count: number, topk: boolean): Sorted {
-    return scope(() => {
-      const scalar = this.shape.length === 0;
-      const x = scalar ? this.widen().reshape(1) : this.widen();
-      const [values, indices] = recordOps(() => session().sort(x.id, dim, descending, count, topk)) as [
-        Tensor,
-        Tensor,
-      ];
-      const back = (y: Tensor): Tensor => (scalar && count === 1 ? y.reshape([]) : y);
-      return { values: back(values), indices: back(indices) };
-    });
-  }
+function sortBy(x: Tensor, dim: number, descending: boolean, count: number, topk: boolean): Sorted {
+  return scope(() => {
+    const scalar = x.shape.length === 0;
+    const line = scalar ? widen(x).reshape(1) : widen(x);
+    const [values, indices] = recordOps(() => session().sort(line.id, dim, descending, count, topk)) as [
+      Tensor,
+      Tensor,
+    ];
+    const back = (y: Tensor): Tensor => (scalar && count === 1 ? y.reshape([]) : y);
+    return { values: back(values), indices: back(indices) };
+  });
 }

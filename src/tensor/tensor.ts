@@ -1,6 +1,6 @@
 /**
- * Tensors: handles, lifetimes, autograd and values. Operations are in `tensor/`, by kind; `create.ts` creates tensors
- * from values. Shapes and dtypes are checked immediately; computation is deferred until a value is read.
+ * Tensors: handles, lifetimes, autograd and values. The methods that record operations are in files by kind, such as
+ * `elementwise.ts`; `create.ts` creates tensors from values.
  */
 import { flag, refuse } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
@@ -19,7 +19,15 @@ import {
   type Description,
   type DType,
 } from "./operand.js";
-import { Drawing } from "./drawing.js";
+import { cumulative, type Cumulative } from "./cumulative.js";
+import { drawing, type Drawing } from "./drawing.js";
+import { elementwise, type Elementwise } from "./elementwise.js";
+import { indexing, type Indexing } from "./indexing.js";
+import { layout, type Layout } from "./layout.js";
+import { addMethods } from "./methods.js";
+import { products, type Products } from "./products.js";
+import { reductions, type Reductions } from "./reductions.js";
+import { sorting, type Sorting } from "./sorting.js";
 
 /** @internal */
 export { isBlock } from "./operand.js";
@@ -50,6 +58,11 @@ function describeHandle(id: number): Description {
   return { shape, dtype: DTYPES[dtype] as DType, device: devices[device] as Exclude<Device, "auto"> };
 }
 
+/** The methods that record operations, which are in files by kind; `addMethods` adds them to the class. */
+// eslint-disable-next-line @typescript-eslint/no-unsafe-declaration-merging
+export interface Tensor
+  extends Layout, Elementwise, Reductions, Indexing, Sorting, Cumulative, Products, Drawing {}
+
 /**
  * A contiguous array on a device, with autograd. Shapes and dtypes are checked when an operation is called; computation
  * is deferred until a value is read.
@@ -63,7 +76,7 @@ function describeHandle(id: number): Description {
  * garbage-collected. Operations throw `ERR_DISPOSED` after that, `ERR_DEVICE_MISMATCH` for operands on different
  * devices, and `ERR_OUT_OF_MEMORY`.
  */
-export class Tensor extends Drawing {
+export class Tensor {
   /** The sizes of its dimensions, [] for a scalar. */
   readonly shape: readonly number[];
   /** The storage of its elements. */
@@ -75,6 +88,7 @@ export class Tensor extends Drawing {
   #watched = false;
 
   static {
+    addMethods(Tensor, layout, elementwise, reductions, indexing, sorting, cumulative, products, drawing);
     wrapWith(
       (id, known) => new Tensor(HANDLE, id, known),
       (value) => #id in value,
@@ -83,7 +97,6 @@ export class Tensor extends Drawing {
 
   /** @internal Wraps a handle of the session; the innermost scope owns it. */
   constructor(handle: typeof HANDLE, id: number, known?: Description) {
-    super();
     if (handle !== HANDLE) {
       throw new LowrankError(
         "ERR_OPTION",

@@ -8,19 +8,23 @@ import ts from "typescript";
 type Members = Map<string, boolean>;
 
 const classes = new Map<string, Members[]>();
+/** Object literals whose methods `addMethods` adds to a class, by name. */
+const groups = new Map<string, Members>();
+/** The groups that each class of a file has, applied once all files have been read. */
+const added: (() => void)[] = [];
 const internalExports = new Set<string>();
 
 const isInternal = (node: ts.Node): boolean =>
   ts.getJSDocTags(node).some(({ tagName }) => tagName.text === "internal");
 
-function isPublic(node: ts.ClassElement): boolean {
+function isPublic(node: ts.ClassElement | ts.ObjectLiteralElementLike): boolean {
   const hidden = ts.ModifierFlags.Private | ts.ModifierFlags.Protected;
   return (ts.getCombinedModifierFlags(node) & hidden) === 0 && !isInternal(node);
 }
 
-function membersOf(node: ts.ClassLikeDeclaration): Members {
+function membersOf(declared: readonly (ts.ClassElement | ts.ObjectLiteralElementLike)[]): Members {
   const members: Members = new Map();
-  for (const member of node.members) {
+  for (const member of declared) {
     if (ts.isConstructorDeclaration(member)) {
       if (member.body !== undefined) members.set("constructor", isPublic(member));
       continue;
@@ -35,10 +39,32 @@ function membersOf(node: ts.ClassLikeDeclaration): Members {
   return members;
 }
 
+/** The classes of the file that is being read. */
+let inFile = new Map<string, Members>();
+
 function visit(node: ts.Node): void {
   if (ts.isClassLike(node) && node.name !== undefined) {
     const same = classes.get(node.name.text) ?? [];
-    classes.set(node.name.text, [...same, membersOf(node)]);
+    const members = membersOf(node.members);
+    classes.set(node.name.text, [...same, members]);
+    inFile.set(node.name.text, members);
+  }
+  if (
+    ts.isVariableDeclaration(node) &&
+    ts.isIdentifier(node.name) &&
+    node.initializer !== undefined &&
+    ts.isSatisfiesExpression(node.initializer) &&
+    ts.isObjectLiteralExpression(node.initializer.expression)
+  )
+    groups.set(node.name.text, membersOf(node.initializer.expression.properties));
+  if (ts.isCallExpression(node) && node.expression.getText() === "addMethods") {
+    const [Class, ...names] = node.arguments.map((argument) => argument.getText());
+    const members = inFile;
+    added.push(() => {
+      for (const name of names)
+        for (const [member, open] of groups.get(name) as Members)
+          members.get(Class as string)?.set(member, open);
+    });
   }
   if (ts.isFunctionDeclaration(node) && node.name !== undefined && isInternal(node))
     internalExports.add(node.name.text);
@@ -50,9 +76,11 @@ function visit(node: ts.Node): void {
 
 const source = fileURLToPath(new URL("../../src", import.meta.url));
 for (const file of readdirSync(source, { recursive: true, encoding: "utf8" })) {
-  if (file.endsWith(".ts"))
-    visit(ts.createSourceFile(file, readFileSync(`${source}/${file}`, "utf8"), ts.ScriptTarget.ES2023, true));
+  if (!file.endsWith(".ts")) continue;
+  inFile = new Map();
+  visit(ts.createSourceFile(file, readFileSync(`${source}/${file}`, "utf8"), ts.ScriptTarget.ES2023, true));
 }
+for (const add of added) add();
 
 /** Whether an export is public. */
 export function isPublicExport(name: string): boolean {
