@@ -1,4 +1,6 @@
 /** One adapter of one layer: its tensors, its scaling, and its options. */
+import type { Device } from "../../device/device.js";
+import { adoptReplacement } from "../../nn/module.js";
 import { checkRoom } from "../../nn/room.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
@@ -77,6 +79,20 @@ export function listParts(adapter: Adapter): [part: AdapterPart, tensor: Tensor]
 /** Replaces one tensor of an adapter. */
 export function setPart(adapter: Adapter, part: AdapterPart, tensor: Tensor): void {
   adapter[FIELDS[part]] = tensor;
+}
+
+/** Moves an adapter's tensors to `device`. */
+export function moveAdapter(adapter: Adapter, device: Device): void {
+  const { start } = adapter;
+  for (const [part, tensor] of listParts(adapter)) setPart(adapter, part, moveTensor(tensor, device));
+  if (start === undefined) return;
+  start.loraA = moveTensor(start.loraA, device);
+  start.loraB = moveTensor(start.loraB, device);
+}
+
+function moveTensor(tensor: Tensor, device: Device): Tensor {
+  const moved = tensor.to(device);
+  return moved === tensor ? tensor : adoptReplacement(tensor, moved);
 }
 
 /** Options of a new adapter. */

@@ -10,6 +10,7 @@ import {
 import type { Module } from "../../nn/module.js";
 import { convolve, pointwise, type PerDimension } from "../../nn/convolution.js";
 import { uniform } from "../../tensor/random.js";
+import { addMethods } from "../../tensor/methods.js";
 import { scope } from "../../tensor/scope.js";
 import { makeParameter, type Tensor } from "../../tensor/tensor.js";
 import {
@@ -67,6 +68,77 @@ type Made<L> = new (
   options?: LoRAConvOptions,
 ) => L;
 
+/** Methods of low-rank convolutions; they override those of the mixin `LoRALayer`. */
+const convMethods = {
+  /** @internal */
+  plain(): Module {
+    const { inChannels, outChannels, kernelSize, geometry, training } = this;
+    const { baseWeight: weight, baseBias: bias } = this;
+    const Plain = [BaseConv1d, BaseConv2d, BaseConv3d][kernelSize.length - 1] as typeof BaseConv1d;
+    const plain = new Plain(inChannels, outChannels, kernelSize, {
+      groups: geometry.groups,
+      weight,
+      ...(bias ? { biasValues: bias } : {}),
+    });
+    return Object.assign(plain, { geometry, training });
+  },
+
+  /** @internal */
+  freshAdapter(options: FreshOptions): Adapter {
+    const { inChannels, outChannels, kernelSize, geometry, weight } = this;
+    const { r } = options;
+    const { device } = weight;
+    const shape = [r, inChannels / geometry.groups, ...kernelSize];
+    const size = shape.reduce((n, d) => n * d, 1);
+    checkAdapterRoom(nameKind(this), device, size + r * outChannels);
+    const bound = Math.sqrt(r / size);
+    const adapter = {
+      ...describeAdapter(options),
+      loraA: makeParameter(tensor(uniform(size, -bound, bound), { shape, device })),
+      loraB: makeParameter(zeros([outChannels, r, ...listOnes(this)], { device })),
+    };
+    return this.completeAdapter(adapter, options);
+  },
+
+  /** @internal */
+  factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
+    if (seesAll(this, adapter))
+      throw createRefusal(ADAPTER_REFUSALS.groupedMerge, nameKind(this), `${this.geometry.groups} groups`);
+    const { loraA, loraB } = adapter;
+    return { loraA: loraA.reshape(adapter.r, -1), loraB: loraB.reshape(this.outChannels, adapter.r) };
+  },
+
+  /** @internal */
+  plainAdapter(name: string): Adapter {
+    const adapter = this.findAdapter(name);
+    const { groups } = this.geometry;
+    if (groups === 1 || seesAll(this, adapter)) return adapter;
+    if (adapter.magnitude !== undefined)
+      throw createRefusal(ADAPTER_REFUSALS.groupedDora, nameKind(this), `${groups} groups`);
+    const { loraA, r, loraAlpha, useRslora } = adapter;
+    return {
+      ...adapter,
+      r: r * groups,
+      loraAlpha: loraAlpha * (useRslora ? Math.sqrt(groups) : groups),
+      loraA: scope(() => acrossGroups(loraA, groups)),
+    };
+  },
+
+  /** @internal */
+  shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
+    const { inChannels, outChannels, kernelSize, geometry } = this;
+    if (part === "A") return [r, inChannels, ...kernelSize];
+    if (part === "B") return [outChannels, r / geometry.groups, ...listOnes(this)];
+    return part === "bias" ? [outChannels] : [1, outChannels, ...listOnes(this)];
+  },
+
+  /** @internal */
+  alongOutputs(shape: readonly number[]): number[] {
+    const channels = shape.length - 1 - this.kernelSize.length;
+    return shape.map((_, d) => (d === channels ? -1 : 1));
+  },
+} satisfies Partial<LowRank> & ThisType<LoRAConv>;
+
 function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceType<T> & LoRAConv> {
   checkBaseClass("lora.ConvLoRA", Base, ConvNd, "a class of convolutions, such as nn.Conv2d");
   abstract class Layer extends LoRALayer(Base) {
@@ -90,74 +162,6 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       return Object.assign(lora, { geometry, training });
     }
 
-    /** @internal */
-    override plain(): Module {
-      const { inChannels, outChannels, kernelSize, geometry, training } = this;
-      const { baseWeight: weight, baseBias: bias } = this;
-      const Plain = [BaseConv1d, BaseConv2d, BaseConv3d][kernelSize.length - 1] as typeof BaseConv1d;
-      const plain = new Plain(inChannels, outChannels, kernelSize, {
-        groups: geometry.groups,
-        weight,
-        ...(bias ? { biasValues: bias } : {}),
-      });
-      return Object.assign(plain, { geometry, training });
-    }
-
-    /** @internal */
-    override freshAdapter(options: FreshOptions): Adapter {
-      const { inChannels, outChannels, kernelSize, geometry, weight } = this;
-      const { r } = options;
-      const { device } = weight;
-      const shape = [r, inChannels / geometry.groups, ...kernelSize];
-      const size = shape.reduce((n, d) => n * d, 1);
-      checkAdapterRoom(nameKind(this), device, size + r * outChannels);
-      const bound = Math.sqrt(r / size);
-      const adapter = {
-        ...describeAdapter(options),
-        loraA: makeParameter(tensor(uniform(size, -bound, bound), { shape, device })),
-        loraB: makeParameter(zeros([outChannels, r, ...listOnes(this)], { device })),
-      };
-      return this.completeAdapter(adapter, options);
-    }
-
-    /** @internal */
-    override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
-      if (seesAll(this, adapter))
-        throw createRefusal(ADAPTER_REFUSALS.groupedMerge, nameKind(this), `${this.geometry.groups} groups`);
-      const { loraA, loraB } = adapter;
-      return { loraA: loraA.reshape(adapter.r, -1), loraB: loraB.reshape(this.outChannels, adapter.r) };
-    }
-
-    /** @internal */
-    override plainAdapter(name: string): Adapter {
-      const adapter = this.findAdapter(name);
-      const { groups } = this.geometry;
-      if (groups === 1 || seesAll(this, adapter)) return adapter;
-      if (adapter.magnitude !== undefined)
-        throw createRefusal(ADAPTER_REFUSALS.groupedDora, nameKind(this), `${groups} groups`);
-      const { loraA, r, loraAlpha, useRslora } = adapter;
-      return {
-        ...adapter,
-        r: r * groups,
-        loraAlpha: loraAlpha * (useRslora ? Math.sqrt(groups) : groups),
-        loraA: scope(() => acrossGroups(loraA, groups)),
-      };
-    }
-
-    /** @internal */
-    override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
-      const { inChannels, outChannels, kernelSize, geometry } = this;
-      if (part === "A") return [r, inChannels, ...kernelSize];
-      if (part === "B") return [outChannels, r / geometry.groups, ...listOnes(this)];
-      return part === "bias" ? [outChannels] : [1, outChannels, ...listOnes(this)];
-    }
-
-    /** @internal */
-    override alongOutputs(shape: readonly number[]): number[] {
-      const channels = shape.length - 1 - this.kernelSize.length;
-      return shape.map((_, d) => (d === channels ? -1 : 1));
-    }
-
     override forward(x: Tensor): Tensor {
       // A user-defined class keeps its own forward.
       if (Base.prototype.forward !== ConvNd.prototype.forward)
@@ -173,6 +177,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       );
     }
   }
+  addMethods(Layer, convMethods);
   Object.defineProperty(Layer.prototype, BRAND, { value: true });
   return Layer as unknown as LoRAConvClass<InstanceType<T> & LoRAConv>;
 }

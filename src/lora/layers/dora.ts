@@ -11,6 +11,7 @@ import { keep, noGrad, scope } from "../../tensor/scope.js";
 import { recordOp, type Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
+import { release } from "./release.js";
 
 /** ‖w‖² of each output of a weight, valid for one version of the weight. */
 export interface SquaredNorms {
@@ -57,4 +58,10 @@ function squaredNorms(layer: AnyLoRALayer, flat: Tensor): Tensor {
 /** Returns m / ‖W + scaling · B·A‖ in the magnitude's shape. Only m receives a gradient. */
 export function rescaling(layer: AnyLoRALayer, adapter: Adapter, scaling: number): Tensor {
   return (adapter.magnitude as Tensor).div(computeNorms(layer, adapter, scaling));
+}
+
+/** Releases the cached norms. */
+export function forgetNorms(layer: AnyLoRALayer): void {
+  release(layer.squaredNorms?.squares);
+  layer.squaredNorms = null;
 }

@@ -16,12 +16,13 @@ import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { listParts } from "./adapter.js";
+import { listAdapterParameters } from "./adapter-methods.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { Conv1d, Conv2d, Conv3d } from "./conv.js";
 import { Embedding } from "./embedding.js";
 import { LoRALayer, type LayerClass } from "./layer.js";
 import { Linear } from "./linear.js";
+import { withBaseTensors } from "./merge-methods.js";
 import { forwardOverWeight } from "./over-weight.js";
 import { describeOwn, LORA_FIELDS } from "./standard.js";
 
@@ -227,9 +228,7 @@ function makeClass(own: Layer): AdaptingClass {
 
     override *ownParameters(): IterableIterator<[string, Tensor]> {
       yield* withBaseTensors(this, () => [...own.ownParameters.call(this)]);
-      for (const [name, adapter] of this.adapters) {
-        for (const [part, tensor] of listParts(adapter)) yield [this.parameterName(name, part), tensor];
-      }
+      yield* listAdapterParameters(this);
     }
 
     override *ownState(): IterableIterator<[string, Tensor]> {
@@ -247,20 +246,6 @@ function makeForward(own: Layer): Forward {
     const run = (): unknown => forward.apply(this, inputs);
     return isInPlace(this) ? forwardOverWeight(this as unknown as AnyLoRALayer, run) : run();
   };
-}
-
-/** Runs `read` with the base weight and bias set, even if the layer is merged. */
-function withBaseTensors<R>(layer: AnyLoRALayer, read: () => R): R {
-  const { unmergedWeight: base, weight, bias } = layer;
-  if (base === null) return read();
-  layer.weight = base.tensor;
-  if (base.bias !== undefined) layer.bias = base.bias;
-  try {
-    return read();
-  } finally {
-    layer.weight = weight;
-    if (base.bias !== undefined) layer.bias = bias;
-  }
 }
 
 export function findKind(layer: Module): Kind {
