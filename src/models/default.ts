@@ -1,12 +1,10 @@
 /** The model and the texts bundled with the package. */
 import { join } from "node:path";
 
-import { resolveInPackage } from "../package/files.js";
-
-import { unpackedPath } from "../files/archive.js";
+import { locateBundledModel } from "../files/bundled-model.js";
 
 /** Returns the folder of the bundled model. */
-export const defaultModel = (): string => unpackedPath(resolveInPackage("models/default"));
+export const defaultModel = locateBundledModel;
 /** Returns the default training text; `defaultHeldOut` is another part of the same book. */
 export const defaultData = (): string => join(defaultModel(), "moby-dick.txt");
 export const defaultHeldOut = (): string => join(defaultModel(), "moby-dick-held-out.txt");

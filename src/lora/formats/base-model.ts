@@ -2,8 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 
-import { unpackedPath } from "../../files/archive.js";
-import { resolveInPackage } from "../../package/files.js";
+import { isBundledModel, locateBundledModel } from "../../files/bundled-model.js";
 
 /** The result of looking for an adapter's base model. */
 export interface FoundBase {
@@ -12,9 +11,6 @@ export interface FoundBase {
   /** Every path that was tried, by order of trial. */
   places: string[];
 }
-
-/** The path of the embedded model in an installation of the package, on any machine. */
-const EMBEDDED = /(^|[\\/])lowrank[\\/]models[\\/]default$/;
 
 /**
  * Finds the model that `base_model_name_or_path` of the adapter in `folder` names. An absolute path is used unchanged. A
@@ -25,10 +21,7 @@ export function findBaseModel(folder: string, name: string): FoundBase {
   if (isAbsolute(name)) {
     if (existsSync(name)) return { path: name, places: [name] };
     // The package may now be installed at another path than where the adapter was trained.
-    return {
-      path: EMBEDDED.test(name) ? unpackedPath(resolveInPackage("models/default")) : undefined,
-      places: [name],
-    };
+    return { path: isBundledModel(name) ? locateBundledModel() : undefined, places: [name] };
   }
   const [beside, here] = [resolve(folder, name), resolve(name)];
   if (isModel(beside)) return { path: beside, places: [beside] };

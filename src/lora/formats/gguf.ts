@@ -7,7 +7,8 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
-import { ARCHITECTURES, ggufModule, pairRows, type Architecture } from "../../gguf/architectures.js";
+import { parseBase, type Base } from "../../gguf/adapter-base.js";
+import { ggufModule, pairRows } from "../../gguf/architectures.js";
 import { refuseGguf } from "../../gguf/refusals.js";
 import { storedBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
@@ -16,16 +17,6 @@ import { some, type AdapterFile } from "./adapter-file.js";
 import { findBaseModel } from "./base-model.js";
 import { sortTensors, type FileLayer } from "./layers.js";
 import type { Targetable } from "../options/targets.js";
-
-/** The values of the base model's configuration that determine tensor names and row order. */
-interface Base {
-  modelType: string;
-  architecture: Architecture;
-  heads: number;
-  keyValueHeads: number;
-  layers: number;
-  tied: boolean;
-}
 
 /** Writes an adapter as one GGUF file of f32 tensors. Throws `ERR_OPTION` for unsupported adapters, `ERR_WRITE`. */
 export async function writeGgufAdapter(
@@ -163,32 +154,4 @@ function readBase({ file, baseModel }: AdapterFile, model: Targetable | undefine
   if (typeof config !== "object" || config === null || Array.isArray(config))
     throw new LowrankError("ERR_FILE_FORMAT", `${path}: a JSON object was expected`);
   return parseBase(path, file, config as Record<string, unknown>);
-}
-
-/** Parses a `config.json`. */
-function parseBase(where: string, file: string, config: Record<string, unknown>): Base {
-  const modelType = String(config["model_type"]);
-  const architecture = Object.hasOwn(ARCHITECTURES, modelType) ? ARCHITECTURES[modelType] : undefined;
-  if (architecture === undefined)
-    refuseGguf("adapterFamily", file, `an adapter of model_type "${modelType}"`, "ERR_UNSUPPORTED_MODEL");
-  const count = (...keys: string[]): number => {
-    const key = keys.find((one) => (config[one] ?? null) !== null) ?? (keys[0] as string);
-    const value = config[key];
-    if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
-    throw new LowrankError(
-      "ERR_FILE_FORMAT",
-      `${where}: ${key} must be a whole number of at least 1, got ${String(value)}`,
-    );
-  };
-  const heads = count("num_attention_heads", "n_head");
-  // Transformers' defaults for a missing key; null means as many as heads.
-  const silent = modelType === "mistral" && !("num_key_value_heads" in config) ? 8 : heads;
-  return {
-    modelType,
-    architecture,
-    heads,
-    keyValueHeads: (config["num_key_value_heads"] ?? null) === null ? silent : count("num_key_value_heads"),
-    layers: count("num_hidden_layers", "n_layer"),
-    tied: (config["tie_word_embeddings"] ?? architecture.tied) !== false,
-  };
 }
