@@ -22,22 +22,28 @@ interface Description {
   groups: { params: number; options: Record<string, unknown> }[];
 }
 
-/** Writes a state atomically, and disposes its tensors. Throws `ERR_WRITE`. */
-export async function writeState(
-  path: string,
-  kind: string,
-  { state, paramGroups }: OptimizerState<object>,
-): Promise<void> {
+/** Returns the state's tensors by `INDEX.NAME`, and the number of updates of each parameter. */
+export function flattenState({ state, paramGroups }: OptimizerState<object>): {
+  tensors: Record<string, Tensor>;
+  updates: number[];
+} {
   const tensors: Record<string, Tensor> = {};
+  const updates = paramGroups.flatMap(({ params }) => params).map((place) => state[place]?.step ?? 0);
   for (const [place, parts] of Object.entries(state)) {
     for (const [name, value] of Object.entries(parts))
       if (typeof value !== "number") tensors[`${place}.${name}`] = value;
   }
+  return { tensors, updates };
+}
+
+/** Writes a state atomically, and disposes its tensors. Throws `ERR_WRITE`. */
+export async function writeState(path: string, kind: string, state: OptimizerState<object>): Promise<void> {
+  const { tensors, updates } = flattenState(state);
   const description: Description = {
     version: VERSION,
     kind,
-    updates: paramGroups.flatMap(({ params }) => params).map((place) => state[place]?.step ?? 0),
-    groups: paramGroups.map(({ params, ...options }) => ({ params: params.length, options })),
+    updates,
+    groups: state.paramGroups.map(({ params, ...options }) => ({ params: params.length, options })),
   };
   try {
     await save(path, tensors, { metadata: { [KEY]: JSON.stringify(description) } });

@@ -21,6 +21,7 @@ import {
   type Checkpoint,
 } from "./output/checkpoints.js";
 import { branchLine, type Line } from "./output/lineage.js";
+import { describeDivergence, explainMissing, noGoodCheckpoint } from "./output/resumable.js";
 import { RUN } from "./output/run-file.js";
 import { readRunRecord, type RunRecord } from "./output/run-record.js";
 import { DEFAULT_OUTPUT, type Settings } from "./settings.js";
@@ -44,7 +45,7 @@ export async function resolveResume({
   if (resume === false) return undefined;
   const folder = resume === true ? (output ?? DEFAULT_OUTPUT) : resume;
   if (!existsSync(folder))
-    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: there is no such folder to resume from`);
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${explainMissing(folder)}`);
   if (resume === true || !(await isCheckpoint(folder))) return { home: folder, name: undefined };
   const full = resolve(folder);
   const home =
@@ -119,18 +120,17 @@ async function newestGood(
   if (newest.progress.good !== false) return { checkpoint: newest };
   const good = await findLastGoodCheckpoint(home, record?.line ?? newest.progress.line, newest.step);
   if (good === undefined)
-    throw new LowrankError(
-      "ERR_NOT_FINITE",
-      `${home}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one. To resume from a bad checkpoint, name it`,
+    throw noGoodCheckpoint(
+      home,
+      ` (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one. To resume from a bad checkpoint, name it`,
     );
-  const notice = `resume: training had diverged at ${newest.folder}; the run continues from ${good.folder}, the last good checkpoint`;
-  return { checkpoint: good, notice };
+  return { checkpoint: good, notice: describeDivergence(newest.folder, good.folder) };
 }
 
 /** Accepts a checkpoint that was requested by name, good or not. */
 function acceptNamed(checkpoint: Checkpoint): { checkpoint: Checkpoint; notice?: string | undefined } {
   if (checkpoint.progress.good !== false) return { checkpoint };
-  return { checkpoint, notice: `resume: training had diverged at ${checkpoint.folder}` };
+  return { checkpoint, notice: describeDivergence(checkpoint.folder) };
 }
 
 /** Throws `ERR_OPTION` if `steps` is below the number of completed steps, before anything is loaded. */

@@ -4,13 +4,14 @@ import { join } from "node:path";
 
 import type { Cursor } from "../../data/batches.js";
 import { LowrankError } from "../../errors.js";
-import type { Optimizer, OptimizerState, ParameterState } from "../../optim/optimizer.js";
+import type { Optimizer, ParameterState } from "../../optim/optimizer.js";
+import { flattenState } from "../../optim/state-file.js";
 import { randomState, setRandomState, type RandomState } from "../../tensor/random.js";
 import { load as loadSafetensors, save as saveSafetensors, writeWhole } from "../../files/safetensors.js";
 import { scope } from "../../tensor/scope.js";
-import type { Tensor } from "../../tensor/tensor.js";
 import { isLine, type Line } from "./lineage.js";
 import { digestFolder, sealJson, parseSealed, type Manifest } from "./manifest.js";
+import { isRandomState } from "./resumable.js";
 import { RUN, VERSION, type Identities } from "./run-file.js";
 
 /** The file of the optimizer's state, next to the adapter. */
@@ -82,7 +83,7 @@ export async function writeState(
       "cursor" | "evalLoss" | "judged" | "replaces" | "total" | "reference" | "referenceGradient"
     >,
 ): Promise<void> {
-  const { tensors, updates } = flat(optimizer.stateDict());
+  const { tensors, updates } = flattenState(optimizer.stateDict());
   try {
     await saveSafetensors(join(folder, STATE), tensors);
   } finally {
@@ -100,21 +101,6 @@ export async function writeState(
   await writeWhole(join(folder, RUN), sealJson(progress));
 }
 
-/** Returns the state's tensors by `INDEX.NAME`, and the number of updates of each parameter. */
-function flat({ state, paramGroups }: OptimizerState<object>): {
-  tensors: Record<string, Tensor>;
-  updates: number[];
-} {
-  const tensors: Record<string, Tensor> = {};
-  const updates = paramGroups.flatMap(({ params }) => params).map((place) => state[place]?.step ?? 0);
-  for (const [place, parts] of Object.entries(state)) {
-    for (const [name, value] of Object.entries(parts)) {
-      if (typeof value !== "number") tensors[`${place}.${name}`] = value;
-    }
-  }
-  return { tensors, updates };
-}
-
 /** Reads a checkpoint's `run.json`. Throws `ERR_FILE_FORMAT`. */
 export async function readProgress(folder: string): Promise<Progress> {
   const file = join(folder, RUN);
@@ -129,8 +115,7 @@ export async function readProgress(folder: string): Promise<Progress> {
     value.version === VERSION &&
     value.kind === "checkpoint" &&
     Number.isSafeInteger(cursor?.step) &&
-    Number.isSafeInteger(random?.seed) &&
-    Number.isSafeInteger(random?.draws) &&
+    isRandomState(random) &&
     Array.isArray(updates) &&
     updates.every(Number.isSafeInteger) &&
     isLine(value.line);

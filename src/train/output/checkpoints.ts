@@ -9,6 +9,7 @@ import { move, remove } from "../../files/folders.js";
 import { readProgress, type Progress } from "./checkpoint.js";
 import { readLineage, within, type Line } from "./lineage.js";
 import { findDamage, listFiles, syncFolder } from "./manifest.js";
+import { checkpointName, explainMissing } from "./resumable.js";
 import { RUN } from "./run-file.js";
 import type { RunRecord } from "./run-record.js";
 
@@ -22,11 +23,6 @@ export interface Checkpoint {
 }
 
 const NAME = /^checkpoint-(\d+)(-[\w-]+)?$/;
-
-/** Returns the usual name of the checkpoint after `step` steps. */
-function checkpointName(step: number): string {
-  return `checkpoint-${step}`;
-}
 
 /** Reads a checkpoint's `run.json`. Throws `ERR_FILE_FORMAT`. */
 async function readCheckpoint(output: string, name: string): Promise<Checkpoint> {
@@ -121,12 +117,10 @@ function startAgain(): string {
 }
 
 function noCheckpoint(output: string, others: Checkpoint[], record: RunRecord | undefined): LowrankError {
-  if (!existsSync(output))
-    return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: there is no such folder to resume from`);
   const other = others.at(-1);
   const what =
     other === undefined
-      ? "there is no checkpoint to resume from"
+      ? explainMissing(output)
       : `the run has saved no checkpoint to resume from; ${other.folder} is of another run; continue from it with ${optionSetting("resume", other.folder)}`;
   const anew = other === undefined && record !== undefined ? `; ${startAgain()}` : "";
   return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: ${what}${anew}`);

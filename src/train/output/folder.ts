@@ -13,6 +13,7 @@ import { listCheckpoints, placeCheckpoint, removeCheckpoint, selectSuperfluous }
 import { readLineage, within } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";
 import { digestFolder, matchesDigest, syncFolder, type Manifest } from "./manifest.js";
+import { checkpointName } from "./resumable.js";
 import { RUN } from "./run-file.js";
 import { readRunRecord, writeRunRecord, type RunRecord } from "./run-record.js";
 
@@ -168,7 +169,7 @@ export class OutputFolder {
   ): Promise<{ path: string; moved?: string | undefined }> {
     await this.#checkLock();
     const own = this.#begun();
-    const staging = `checkpoint-${step}.tmp-${process.pid}`;
+    const staging = `${checkpointName(step)}.tmp-${process.pid}`;
     const placed = await this.#stage(staging, async (folder) => {
       await fill(folder);
       await syncFolder(folder);

@@ -15,6 +15,7 @@ import type { Optimizer } from "../../optim/optimizer.js";
 import type { RandomState } from "../../tensor/random.js";
 import { load, save, writeWhole } from "../../files/safetensors.js";
 import { checkBase, isBaseTensor, type BaseTensor, type TrainedParts } from "./base.js";
+import { describeDivergence, explainMissing, isRandomState, noGoodCheckpoint } from "../output/resumable.js";
 import type { Position } from "./data.js";
 
 const STATE = "trainer.json";
@@ -115,29 +116,21 @@ export interface FoundCheckpoint {
 export async function findTrainerCheckpoint(folder: string): Promise<FoundCheckpoint> {
   if (existsSync(join(folder, STATE))) {
     const { good } = await readProgress(join(folder, STATE));
-    if (good === false) return { path: folder, notice: `resume: training had diverged at ${folder}` };
+    if (good === false) return { path: folder, notice: describeDivergence(folder) };
     return { path: folder, good: good === true ? folder : undefined };
   }
   // Sorted by time, because an earlier run in the same folder may have more steps.
   const found = await listTrainerCheckpoints(folder);
   const [newest] = found;
-  if (newest === undefined) {
-    const what = existsSync(folder)
-      ? "there is no checkpoint to resume from"
-      : "there is no such folder to resume from";
-    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
-  }
+  if (newest === undefined)
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${explainMissing(folder)}`);
   const good = found.find(
     ({ run, good, step }) => good === true && run !== undefined && run === newest.run && step <= newest.step,
   );
   if (newest.good !== false) return { path: newest.path, good: good?.path };
   if (good === undefined)
-    throw new LowrankError(
-      "ERR_NOT_FINITE",
-      `${folder}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate. To resume from a bad checkpoint, give its folder as resume`,
-    );
-  const notice = `resume: training had diverged at ${newest.path}; the run continues from ${good.path}, the last good checkpoint`;
-  return { path: good.path, good: good.path, notice };
+    throw noGoodCheckpoint(folder, ". To resume from a bad checkpoint, give its folder as resume");
+  return { path: good.path, good: good.path, notice: describeDivergence(newest.path, good.path) };
 }
 
 /** Records in a checkpoint whether it is good. Throws `ERR_WRITE`. */
@@ -241,7 +234,6 @@ async function readProgress(file: string): Promise<TrainerProgress> {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${(cause as Error).message}`, { cause });
   }
   const counts = [value?.step, value?.position?.epoch, value?.position?.taken, value?.gradientAccumulation];
-  const randoms = [value?.random, value?.position?.random].flatMap((one) => [one?.seed, one?.draws]);
   const whole =
     value?.version === VERSION &&
     value.kind === "trainer" &&
@@ -251,7 +243,7 @@ async function readProgress(file: string): Promise<TrainerProgress> {
     (value.good === undefined || typeof value.good === "boolean") &&
     (value.reference === undefined || isReference(value.reference)) &&
     (value.base === undefined || (Array.isArray(value.base) && value.base.every(isBaseTensor))) &&
-    randoms.every(Number.isSafeInteger);
+    [value.random, value.position?.random].every(isRandomState);
   if (!whole)
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: not a Trainer's checkpoint of this version`);
   return value as TrainerProgress;
